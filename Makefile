@@ -1,0 +1,52 @@
+# `make demo` needs nothing but Python 3.11-3.13 with venv and headers, make and g++.
+PYTHON ?= python3
+WORKER ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(WORKER)
+
+.PHONY: setup demo up test lint lock bench clean
+.DEFAULT_GOAL := help
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## create .venv and install everything (WORKER=cpu or gpu overrides what is detected)
+
+$(STAMP): requirements/api.lock requirements/worker-$(WORKER).lock requirements/embedded.lock requirements/dev.lock pyproject.toml deploy/prerequisites.sh
+	@PYTHON="$(PYTHON)" deploy/prerequisites.sh
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@rm -f $(VENV)/.installed-*
+	@echo "Installing torch (its own dependencies come with it) …"
+	@$(BIN)/pip install -q 'torch>=2.13.0,<2.14' 'torchvision>=0.28.0,<0.29'
+	@echo "Installing the locked packages …"
+	@$(BIN)/pip install -q --no-deps -r requirements/api.lock -r requirements/embedded.lock
+	@$(BIN)/pip install -q --no-deps -r requirements/worker-$(WORKER).lock
+	@$(BIN)/pip install -q --no-deps -r requirements/dev.lock
+	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup ## from nothing to a verdict on the terminal
+	@$(BIN)/hemostat demo
+
+up: setup ## API, worker and an embedded Valkey in the foreground; Ctrl-C ends all of it
+	@$(BIN)/hemostat up
+
+test: setup ## everything, fast tests first
+	@$(BIN)/python -m pytest tests/unit -q
+	@$(BIN)/python -m pytest tests/integration tests/e2e -q
+
+lint: setup ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check app workers tests
+	@$(BIN)/ruff format --check app workers tests
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+lock: setup ## write the locks anew
+	@deploy/lock.sh
+
+bench: setup ## measure; writes tests/bench/results.csv
+	@$(BIN)/python -m tests.bench.run
+
+clean: ## remove what was installed and cached here
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

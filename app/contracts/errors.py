@@ -1,0 +1,153 @@
+"""The error catalogue: one stable code for each thing that can go wrong, the same over HTTP and in a failed job."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """Stable identifiers. A code is never renamed; its HTTP status and title stand in `CATALOGUE`."""
+
+    # the request shows it
+    INVALID_REQUEST = "invalid_request"
+    INVALID_JSON = "invalid_json"
+    UNKNOWN_FIELD = "unknown_field"
+    UNKNOWN_KIND = "unknown_kind"
+    UNKNOWN_MODEL = "unknown_model"
+    UNKNOWN_RECIPE = "unknown_recipe"
+    UNKNOWN_MODULE = "unknown_module"
+    GROUP_SIZE_MISMATCH = "group_size_mismatch"
+    PATTERN_MISMATCH = "pattern_mismatch"
+    RECIPE_NOT_APPLICABLE = "recipe_not_applicable"
+    DOCUMENT_TOO_SHORT = "document_too_short"
+    DOCUMENT_NOT_TEXT = "document_not_text"
+    TOO_MANY_DOCUMENTS = "too_many_documents"
+    WINDOW_TOO_LARGE = "window_too_large"
+    PATH_FORBIDDEN = "path_forbidden"
+    TEXT_NOT_FOUND = "text_not_found"
+    HUB_UNAVAILABLE = "hub_unavailable"
+    CHAT_TEMPLATE_MISSING = "chat_template_missing"
+    # HTTP itself
+    BODY_TOO_LARGE = "body_too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    NOT_ACCEPTABLE = "not_acceptable"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    NOT_FOUND = "not_found"
+    UNAUTHORIZED = "unauthorized"
+    RATE_LIMITED = "rate_limited"
+    QUEUE_FULL = "queue_full"
+    UNAVAILABLE = "unavailable"
+    INTERNAL = "internal"
+    # jobs
+    JOB_NOT_FOUND = "job_not_found"
+    JOB_NOT_FINISHED = "job_not_finished"
+    JOB_ACTIVE = "job_active"
+    ARTIFACT_NOT_FOUND = "artifact_not_found"
+    INVALID_CURSOR = "invalid_cursor"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    IDEMPOTENCY_IN_PROGRESS = "idempotency_in_progress"
+    WORKER_LOST = "worker_lost"
+    ENGINE_OUT_OF_MEMORY = "engine_out_of_memory"
+    ENGINE_FAILED = "engine_failed"
+    DISK_FULL = "disk_full"
+    # checkpoints and models
+    CHECKPOINT_NOT_FOUND = "checkpoint_not_found"
+    CHECKPOINT_INCOMPLETE = "checkpoint_incomplete"
+    CHECKPOINT_CORRUPT = "checkpoint_corrupt"
+    CHECKPOINT_SHAPE_MISMATCH = "checkpoint_shape_mismatch"
+    CHECKPOINT_NOT_FINITE = "checkpoint_not_finite"
+    CHECKPOINT_UNSAFE = "checkpoint_unsafe"
+    CHECKPOINT_UNSUPPORTED = "checkpoint_unsupported"
+    MODELS_FILE_INVALID = "models_file_invalid"
+    VOCABULARY_MISMATCH = "vocabulary_mismatch"
+    HEAD_MISMATCH = "head_mismatch"
+    HEAD_UNSUPPORTED = "head_unsupported"
+
+
+@dataclass(frozen=True)
+class ErrorKind:
+    """How a code is presented: HTTP status when the request shows it, and a title that never changes."""
+
+    status: int
+    title: str
+
+
+CATALOGUE: dict[ErrorCode, ErrorKind] = {
+    ErrorCode.INVALID_REQUEST: ErrorKind(422, "The request does not fit its schema"),
+    ErrorCode.INVALID_JSON: ErrorKind(400, "The body is not JSON"),
+    ErrorCode.UNKNOWN_FIELD: ErrorKind(422, "The request has a field that does not exist"),
+    ErrorCode.UNKNOWN_KIND: ErrorKind(422, "There is no such kind of job"),
+    ErrorCode.UNKNOWN_MODEL: ErrorKind(404, "There is no model of that alias"),
+    ErrorCode.UNKNOWN_RECIPE: ErrorKind(422, "There is no such recipe type"),
+    ErrorCode.UNKNOWN_MODULE: ErrorKind(422, "The model has no such layer or module"),
+    ErrorCode.GROUP_SIZE_MISMATCH: ErrorKind(422, "The group size does not divide a weight's input dimension"),
+    ErrorCode.PATTERN_MISMATCH: ErrorKind(422, "The N:M pattern cannot be applied"),
+    ErrorCode.RECIPE_NOT_APPLICABLE: ErrorKind(422, "The recipe cannot be applied to this model"),
+    ErrorCode.DOCUMENT_TOO_SHORT: ErrorKind(422, "A document has fewer than two tokens"),
+    ErrorCode.DOCUMENT_NOT_TEXT: ErrorKind(422, "A document is not valid text"),
+    ErrorCode.TOO_MANY_DOCUMENTS: ErrorKind(422, "The request has too many documents"),
+    ErrorCode.WINDOW_TOO_LARGE: ErrorKind(422, "The window is longer than the model's context"),
+    ErrorCode.PATH_FORBIDDEN: ErrorKind(403, "The path lies outside the allowed folder"),
+    ErrorCode.TEXT_NOT_FOUND: ErrorKind(404, "There is no such text"),
+    ErrorCode.HUB_UNAVAILABLE: ErrorKind(503, "The hub cannot be reached"),
+    ErrorCode.CHAT_TEMPLATE_MISSING: ErrorKind(422, "The tokenizer has no chat template"),
+    ErrorCode.BODY_TOO_LARGE: ErrorKind(413, "The body is too large"),
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: ErrorKind(415, "The body's media type is not supported"),
+    ErrorCode.NOT_ACCEPTABLE: ErrorKind(406, "None of the accepted media types can be produced"),
+    ErrorCode.METHOD_NOT_ALLOWED: ErrorKind(405, "The route does not take this method"),
+    ErrorCode.NOT_FOUND: ErrorKind(404, "There is no such route"),
+    ErrorCode.UNAUTHORIZED: ErrorKind(401, "A valid key is needed"),
+    ErrorCode.RATE_LIMITED: ErrorKind(429, "Too many requests"),
+    ErrorCode.QUEUE_FULL: ErrorKind(429, "Too many jobs are waiting"),
+    ErrorCode.UNAVAILABLE: ErrorKind(503, "A part of the service is not available"),
+    ErrorCode.INTERNAL: ErrorKind(500, "An unexpected error"),
+    ErrorCode.JOB_NOT_FOUND: ErrorKind(404, "There is no such job"),
+    ErrorCode.JOB_NOT_FINISHED: ErrorKind(409, "The job has no result yet"),
+    ErrorCode.JOB_ACTIVE: ErrorKind(409, "The job is still active"),
+    ErrorCode.ARTIFACT_NOT_FOUND: ErrorKind(404, "The job has no such artifact"),
+    ErrorCode.INVALID_CURSOR: ErrorKind(422, "The cursor does not name a job"),
+    ErrorCode.IDEMPOTENCY_CONFLICT: ErrorKind(422, "The idempotency key was used with another body"),
+    ErrorCode.IDEMPOTENCY_IN_PROGRESS: ErrorKind(409, "The first request with this key is still being handled"),
+    ErrorCode.WORKER_LOST: ErrorKind(500, "The job ended its worker too often"),
+    ErrorCode.ENGINE_OUT_OF_MEMORY: ErrorKind(500, "The engine ran out of memory"),
+    ErrorCode.ENGINE_FAILED: ErrorKind(500, "The engine failed"),
+    ErrorCode.DISK_FULL: ErrorKind(507, "The disk is full"),
+    ErrorCode.CHECKPOINT_NOT_FOUND: ErrorKind(404, "The checkpoint is not there"),
+    ErrorCode.CHECKPOINT_INCOMPLETE: ErrorKind(422, "The checkpoint lacks a file or a tensor"),
+    ErrorCode.CHECKPOINT_CORRUPT: ErrorKind(422, "A checkpoint file is damaged"),
+    ErrorCode.CHECKPOINT_SHAPE_MISMATCH: ErrorKind(422, "A tensor has another shape than its configuration says"),
+    ErrorCode.CHECKPOINT_NOT_FINITE: ErrorKind(422, "A weight is not a finite number"),
+    ErrorCode.CHECKPOINT_UNSAFE: ErrorKind(422, "The checkpoint could run code when loaded"),
+    ErrorCode.CHECKPOINT_UNSUPPORTED: ErrorKind(422, "The checkpoint's format is not supported"),
+    ErrorCode.MODELS_FILE_INVALID: ErrorKind(500, "models.toml is not valid"),
+    ErrorCode.VOCABULARY_MISMATCH: ErrorKind(422, "The two models have different vocabularies"),
+    ErrorCode.HEAD_MISMATCH: ErrorKind(422, "The model's head could not be reproduced"),
+    ErrorCode.HEAD_UNSUPPORTED: ErrorKind(422, "The model's head is of a kind that is not supported"),
+}
+
+
+class HemostatError(Exception):
+    """An error that a person can act on.
+
+    `detail` says what happened and with which input, `hint` what to do, `pointer` is the JSON pointer of the offending
+    field of the request ("" where no field is to blame), `retry_after_s` how long to wait before trying again.
+    Neither may hold prompt text.
+    """
+
+    def __init__(
+        self, code: ErrorCode, detail: str, *, hint: str = "", pointer: str = "", retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.hint = hint
+        self.pointer = pointer
+        self.retry_after_s = retry_after_s
+
+    @property
+    def status(self) -> int:
+        """HTTP status of the code."""
+        return CATALOGUE[self.code].status
+
+    def __reduce__(self) -> tuple[type["HemostatError"], tuple[ErrorCode, str], dict[str, object]]:
+        """Exceptions pickle by `args` alone; this one must cross a process border whole."""
+        return (type(self), (self.code, self.detail), self.__dict__)

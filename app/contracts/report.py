@@ -1,0 +1,272 @@
+"""The report of a compare job, schema `hemostat.report/1`.
+
+All divergences are in nats a token over the full vocabulary, p the reference's and q the candidate's next-token
+distribution after the same tokens. Intervals are 95 %, clustered as `Interval.method` says.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from app.contracts.base import Contract
+from app.contracts.job import Thresholds
+
+SCHEMA = "hemostat.report/1"
+
+Severity = Literal["none", "mild", "moderate", "severe", "collapse"]
+SEVERITIES: tuple[Severity, ...] = ("none", "mild", "moderate", "severe", "collapse")
+Count = Annotated[int, Field(ge=0)]
+Ci = tuple[float, float]
+
+
+class Mean(Contract):
+    """A mean over scored positions with its 95 % interval (null where a single cluster leaves none)."""
+
+    mean: float
+    ci: Ci | None
+
+
+class Distribution(Mean):
+    """Mean, interval and order statistics of one value over scored positions."""
+
+    median: float
+    p90: float
+    p95: float
+    p99: float
+    p999: float
+    min: float
+    max: float
+    unit: Literal["nats", "probability"] = "nats"
+
+
+class Divergence(Contract):
+    """KL(p‖q), KL(q‖p), Jensen–Shannon (nats), total variation (a probability)."""
+
+    kl: Distribution
+    reverse_kl: Distribution
+    js: Distribution
+    tv: Distribution
+
+
+class DeltaP(Distribution):
+    """q(x) − p(x) of the observed token x, and its root mean square."""
+
+    p001: float
+    p01: float
+    p05: float
+    p10: float
+    rms: float
+
+
+class Perplexity(Contract):
+    """exp of the mean negative log-probability of the observed tokens; the ratio candidate/reference is paired."""
+
+    reference: float
+    candidate: float
+    ratio: Mean
+
+
+class Agreement(Contract):
+    """How far the two rankings agree."""
+
+    top1: Mean = Field(description="share of positions where both models' most likely token is the same")
+    top5_overlap: Mean = Field(description="mean share of common tokens among the five most likely")
+    top10_overlap: Mean
+    expected_rank: Mean = Field(description="mean rank (1 is best) in the candidate of the reference's most likely token")
+
+
+class Entropy(Contract):
+    """Mean entropy of the next-token distribution, nats."""
+
+    reference: Mean
+    candidate: Mean
+
+
+class Slice(Contract):
+    """The same quantities over a part of the positions. `documents` is the number of documents that it touches."""
+
+    tokens: Count
+    documents: Count
+    kl: Mean
+    reverse_kl: Mean
+    js: Mean
+    tv: Mean
+    top1_agreement: Mean
+    perplexity_ratio: Mean
+
+
+class DomainReport(Contract):
+    """One domain, in full."""
+
+    tokens: Count
+    documents: Count
+    divergence: Divergence
+    top1_agreement: Mean
+    perplexity: Perplexity
+
+
+class BandedSlice(Slice):
+    """A slice by position in the window or by the reference's confidence: [low, high)."""
+
+    low: float
+    high: float
+    share: float = Field(description="share of all scored positions")
+
+
+class Histogram(Contract):
+    """Counts of per-token KL between rising edges (nats): counts[i] of edges[i] ≤ kl < edges[i+1]."""
+
+    edges: tuple[float, ...]
+    counts: tuple[Count, ...]
+    below: Count = Field(description="positions under the first edge, exact zeros included")
+    above: Count
+
+
+class NoiseFloor(Contract):
+    """The reference against itself under another batch shape of the same engine."""
+
+    kl: Distribution
+    tokens: Count
+    batch_shapes: tuple[int, int] = Field(description="windows a batch in the two runs")
+
+
+class KernelTerm(Contract):
+    """KL(dequantized ‖ packed): the candidate's weights dequantized to the reference's dtype and run on the reference's
+    kernels, against the candidate as it ships. Part of it is what other kernels round differently, part is activation
+    quantization where the scheme has it; neither comes from the weights."""
+
+    kl: Distribution
+    tokens: Count
+    scheme: str
+
+
+class SeverityVerdict(Contract):
+    """How the class was found."""
+
+    severity: Severity
+    classes: tuple[Severity, ...] = Field(description="every class that the interval touches, mildest first")
+    conclusive: bool
+    rule: str
+    thresholds: Thresholds
+    excess_kl: Mean = Field(description="mean KL minus noise floor at the same positions, nats")
+    minimum_detectable_effect: float | None = Field(
+        description="smallest excess KL, nats, that this text tells from zero with 80 % power at the 5 % level"
+    )
+    tokens_to_decide: int | None = Field(description="scored tokens that would make it conclusive; null when it is")
+
+
+class WorstToken(Contract):
+    """A position of large KL. Text only where the job allows it to be stored."""
+
+    document: str
+    domain: str
+    position: Count = Field(description="index of the predicted token in the document's tokens")
+    token_id: Count
+    token: str | None
+    kl: float
+    delta_p: float
+    reference_top: str | None
+    candidate_top: str | None
+    probability_reference: float
+    probability_candidate: float
+
+
+class ContextToken(Contract):
+    """A token of a stored passage, with its KL (null where it was not scored)."""
+
+    text: str
+    kl: float | None
+
+
+class Passage(Contract):
+    """Text around a worst token."""
+
+    document: str
+    domain: str
+    start: Count
+    tokens: tuple[ContextToken, ...]
+
+
+class Protocol(Contract):
+    """What was scored. Two reports compare only where this agrees."""
+
+    window: Count
+    stride: Count
+    bos: bool
+    scored: str
+    text_source: str
+    text_fingerprint: str
+    tokenizer_fingerprint: str
+    vocabulary: Count
+    chat_template: bool
+
+
+class ModelProvenance(Contract):
+    """Which weights."""
+
+    model: str
+    weights_fingerprint: str
+    recipe: tuple[dict[str, object], ...] = ()
+    recipe_fingerprint: str | None = None
+    scheme: str
+    bits_per_weight: float | None
+    bytes: Count | None
+    reconstruction_error: float | None = Field(
+        default=None, description="‖W − W'‖ / ‖W‖ over all changed tensors"
+    )
+
+
+class Provenance(Contract):
+    """Where the numbers come from."""
+
+    hemostat: str
+    engine: str
+    device: str
+    dtype: str
+    precision: str
+    head: str
+    reference: ModelProvenance
+    candidate: ModelProvenance
+    protocol: Protocol
+    seed: int
+    intervals: str
+    started_at: float
+    finished_at: float
+    seconds: dict[str, float]
+    reference_from_store: bool
+    resumed_windows: Count
+    versions: dict[str, str]
+
+
+class CompareReport(Contract):
+    """What a compare job found."""
+
+    schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
+    kind: Literal["compare"] = "compare"
+    job: str
+    severity: Severity
+    verdict: str = Field(description="one plain sentence")
+    decision: SeverityVerdict
+    tokens: Count
+    documents: Count
+    windows: Count
+    divergence: Divergence
+    noise_floor: NoiseFloor
+    kernel_term: KernelTerm | None = None
+    delta_p: DeltaP
+    perplexity: Perplexity
+    top1_agreement: Mean
+    agreement: Agreement
+    entropy: Entropy
+    domains: dict[str, DomainReport]
+    by_position: tuple[BandedSlice, ...]
+    by_confidence: tuple[BandedSlice, ...]
+    histogram: Histogram
+    worst_tokens: tuple[WorstToken, ...]
+    passages: tuple[Passage, ...] = ()
+    nonfinite_positions: Count
+    not_tested: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    provenance: Provenance
+
+    model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}

@@ -1,0 +1,59 @@
+"""Every setting of the service, from HEMOSTAT_* environment variables."""
+
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def default_home() -> Path:
+    """Where the service keeps what it makes: $XDG_DATA_HOME/hemostat, else ~/.local/share/hemostat."""
+    import os
+
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "hemostat"
+
+
+class Settings(BaseSettings):
+    """Read once at start of a process and passed on; nothing reads the environment elsewhere."""
+
+    model_config = SettingsConfigDict(env_prefix="HEMOSTAT_", frozen=True, ignored_types=(cached_property,))
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8321, ge=0, le=65535)
+    worker_metrics_port: int = Field(default=8322, ge=0, le=65535)
+    home: Path = Field(default_factory=default_home)
+    redis_url: str | None = Field(default=None, description="None: the embedded Valkey below `home`.")
+    models: Path | None = Field(default=None, description="models.toml; None: `home`/models.toml.")
+    text_root: Path | None = Field(default=None, description="Folder that file texts must lie in; None: they are refused.")
+    api_keys_file: Path | None = None
+
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    max_queued_jobs: int = Field(default=1000, ge=1)
+    requests_per_minute: int = Field(default=600, ge=1)
+    job_retention_s: int = Field(default=30 * 24 * 3600, ge=60)
+    checkpoint_budget_bytes: int = Field(default=20 * 1024**3, ge=0)
+    reference_budget_bytes: int = Field(default=20 * 1024**3, ge=0)
+
+    max_attempts: int = Field(default=3, ge=1, le=10)
+    redelivery_s: float = Field(default=30.0, ge=1)
+    cancel_grace_s: float = Field(default=5.0, ge=0.1)
+    drain_s: float = Field(default=30.0, ge=0)
+    sse_heartbeat_s: float = Field(default=15.0, gt=0)
+    sse_poll_s: float = Field(default=1.0, gt=0, le=2)
+
+    engine_device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
+    engine_kv_cache_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
+    engine_batch_tokens: int = Field(default=4096, ge=64)
+    engine_compile: bool = Field(default=False, description="Compiled engines score faster and start a minute later.")
+    log_level: str = "INFO"
+
+    @cached_property
+    def models_file(self) -> Path:
+        """The models.toml in force."""
+        return self.models or self.home / "models.toml"
+
+    def job_dir(self, job_id: str) -> Path:
+        """Folder of one job: attempt-N/ below it for results, partial/ for what a later attempt resumes from."""
+        return self.home / "jobs" / job_id

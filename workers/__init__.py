@@ -1,0 +1,1 @@
+"""The GPU side: everything that needs torch or vLLM."""

@@ -1,0 +1,1 @@
+"""A modification is a small pure function from checkpoint to checkpoint."""
