@@ -1,0 +1,87 @@
+"""What a job handler is given, and what it must give back.
+
+A handler runs in the worker's child process. It reads its request, works below two folders, and speaks to the outside
+only through its context: nothing of Redis, HTTP or Prometheus is known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from workers.engine.room import EngineRoom
+
+
+class JobCancelled(Exception):  # noqa: N818 - not an error: somebody wanted the job to stop
+    """The job was told to stop (cancelled, or its worker is draining). Handlers let it pass."""
+
+
+class JobContext(Protocol):
+    """One attempt at one job, as its handler sees it.
+
+    `scratch` survives attempts: what a killed attempt left there, the next one finds, so whatever is written there must
+    be written atomically. `output` belongs to this attempt alone; every file below it becomes an artifact of the job
+    when the handler returns, and the report is written there by the caller.
+    """
+
+    @property
+    def job_id(self) -> str:
+        """Id of the job."""
+        ...
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, counted from 1."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the worker."""
+        ...
+
+    @property
+    def scratch(self) -> Path:
+        """Existing folder that a resumed attempt finds again; removed once the job has succeeded."""
+        ...
+
+    @property
+    def output(self) -> Path:
+        """Existing folder for the report and the artifacts of this attempt."""
+        ...
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """Says that `done` of `total` steps of `phase` are done (total 0: not known). Cheap, throttled."""
+        ...
+
+    def log(self, message: str) -> None:
+        """Appends a line to the job's event log. It must not hold document text."""
+        ...
+
+    def check_cancelled(self) -> None:
+        """Returns at once, or raises `JobCancelled`. Call it at least once a second of compute."""
+        ...
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Sends one sample of a metric of `workers.telemetry` to the process that exports it."""
+        ...
+
+
+class Report(Protocol):
+    """What a handler returns: a pydantic model of the report, with the severity of its verdict."""
+
+    @property
+    def severity(self) -> str:
+        """Severity class of the verdict."""
+        ...
+
+    def model_dump_json(self, *, indent: int | None = None) -> str:
+        """The report as JSON."""
+        ...
+
+
+# A handler is called with any request of its own kind, and narrows it itself.
+Handler = Callable[[Any, JobContext, "EngineRoom"], Report]
