@@ -26,7 +26,9 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=default_home)
     redis_url: str | None = Field(default=None, description="None: the embedded Valkey below `home`.")
     models: Path | None = Field(default=None, description="models.toml; None: `home`/models.toml.")
-    text_root: Path | None = Field(default=None, description="Folder that file texts must lie in; None: they are refused.")
+    text_root: Path | None = Field(
+        default=None, description="Folder that file texts must lie in; None: they are refused."
+    )
     api_keys_file: Path | None = None
 
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)

@@ -1,0 +1,5 @@
+"""The `hemostat` command."""
+
+from app.cli.main import main
+
+__all__ = ["main"]

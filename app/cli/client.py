@@ -1,0 +1,134 @@
+"""HTTP client of the command line: submits, watches and reads jobs of a running service."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any, Self
+
+import httpx
+from httpx_sse import ServerSentEvent, connect_sse
+
+from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
+
+TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+Json = dict[str, Any]
+
+# How long a watched service may be away (restarting, Redis away) before watching gives up.
+_PATIENCE_S = 120.0
+
+
+class Client:
+    """Talks to one service. Every method raises `HemostatError` with the service's own code, detail and hint."""
+
+    def __init__(self, url: str, *, api_key: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(60, connect=5))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def alive(self) -> bool:
+        """Whether a Hemostat service answers."""
+        try:
+            return self._http.get("/livez", timeout=2).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def submit(self, request: Json) -> Json:
+        """Submits a job (or, with `dry_run`, estimates it)."""
+        return self._json("POST", "/v1/diagnosis/jobs", json=request)
+
+    def job(self, job_id: str) -> Json:
+        """One job."""
+        return self._json("GET", f"/v1/diagnosis/jobs/{job_id}")
+
+    def jobs(self, **filters: Any) -> Json:
+        """A page of jobs, newest first."""
+        return self._json("GET", "/v1/diagnosis/jobs", params={k: v for k, v in filters.items() if v is not None})
+
+    def cancel(self, job_id: str) -> Json:
+        """Asks for a job to be stopped."""
+        return self._json("POST", f"/v1/diagnosis/jobs/{job_id}/cancel")
+
+    def report(self, job_id: str) -> Json:
+        """The report as JSON."""
+        return self._json("GET", f"/v1/diagnosis/jobs/{job_id}/report", headers={"Accept": "application/json"})
+
+    def report_html(self, job_id: str) -> str:
+        """The report as a self-contained page."""
+        return self._send("GET", f"/v1/diagnosis/jobs/{job_id}/report", params={"format": "html"}).text
+
+    def watch(self, job_id: str) -> Iterator[tuple[str, Json]]:
+        """Events (name, data) until the job ends; a lost connection is taken up again where it broke off."""
+        last_id: str | None = None
+        gone_since: float | None = None
+        while True:
+            try:
+                for event in self._events(job_id, last_id):
+                    gone_since = None
+                    last_id = event.id or last_id
+                    yield event.event, json.loads(event.data)
+                    if event.event == "end":
+                        return
+            except (httpx.TransportError, HemostatError) as error:
+                if isinstance(error, HemostatError) and error.code is not ErrorCode.UNAVAILABLE:
+                    raise
+                gone_since = gone_since or time.monotonic()
+                if time.monotonic() - gone_since > _PATIENCE_S:
+                    raise HemostatError(
+                        ErrorCode.UNAVAILABLE,
+                        f"{self.url} has not answered for {_PATIENCE_S:.0f} s while job {job_id} was watched",
+                        hint=f"the job goes on by itself; later: hemostat jobs watch {job_id}",
+                    ) from error
+                time.sleep(1)
+
+    def _events(self, job_id: str, last_id: str | None) -> Iterator[ServerSentEvent]:
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        path = f"/v1/diagnosis/jobs/{job_id}/events"
+        with connect_sse(self._http, "GET", path, headers=headers, timeout=httpx.Timeout(60, connect=5)) as source:
+            if source.response.is_error:
+                source.response.read()
+                _raise(source.response)
+            yield from source.iter_sse()
+
+    def _json(self, method: str, path: str, **options: Any) -> Json:
+        body: Json = self._send(method, path, **options).json()
+        return body
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise HemostatError(
+                ErrorCode.UNAVAILABLE,
+                f"no service answers at {self.url}: {error}",
+                hint="start one with `hemostat up`, or give its address with --url",
+            ) from error
+        if response.is_error:
+            _raise(response)
+        return response
+
+
+def _raise(response: httpx.Response) -> None:
+    """The service's problem details as an exception; anything else that answers is named for what it is."""
+    try:
+        problem: Json = response.json()
+        code = ErrorCode(problem["code"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise HemostatError(
+            ErrorCode.UNAVAILABLE,
+            f"{response.request.url} answered {response.status_code}, but not as a Hemostat service",
+            hint="is another program listening there? Give the address with --url",
+        ) from error
+    raise HemostatError(
+        code,
+        str(problem.get("detail") or CATALOGUE[code].title),
+        hint=str(problem.get("hint") or ""),
+        pointer=str(problem.get("pointer") or ""),
+    )

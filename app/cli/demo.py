@@ -1,0 +1,35 @@
+"""`hemostat demo`: from nothing to a verdict."""
+
+from __future__ import annotations
+
+from app.cli.models import ensure_demo_model
+from app.cli.output import err, out, print_json
+from app.cli.service import connect_or_start, report_path
+from app.cli.watching import run_to_end, save_page
+from app.settings import Settings
+from app.web.terminal import render_terminal
+
+RECIPE = {"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}
+
+
+def demo(settings: Settings, *, as_json: bool) -> None:
+    """Compares the demo model with itself at 4 bits (round to nearest) over the shipped text and shows the verdict."""
+    alias, _ = ensure_demo_model(settings)
+    err.print(f"[bold]Does {alias} bleed at 4 bits?[/] Round to nearest, groups of 64, asymmetric; the shipped text.")
+    request = {
+        "kind": "compare",
+        "reference": {"model": alias},
+        "candidate": {"model": alias, "recipe": [RECIPE]},
+        "text": {"source": "shipped"},
+        "metadata": {"origin": "demo"},
+    }
+    with connect_or_start(None, settings, err) as client:
+        job = run_to_end(client, request, err)
+        report = client.report(job["id"])
+        page = save_page(client, job["id"], report_path(settings, job["id"]))
+    if as_json:
+        print_json(report)
+        return
+    render_terminal(report, out)
+    out.print(f"Report: {page}", soft_wrap=True)
+    out.print("[dim]Open it in a browser. Service and worker are shut down; `hemostat up` keeps them running.[/]")

@@ -1,0 +1,113 @@
+"""`hemostat jobs`: list, show, watch, cancel."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from app.cli.output import Exit, err, fail, out, print_json
+from app.cli.service import connect
+from app.cli.watching import follow
+from app.contracts.errors import HemostatError
+from app.settings import Settings
+
+jobs_app = typer.Typer(help="Jobs of a running service.", no_args_is_help=True)
+Url = Annotated[str | None, typer.Option(envvar="HEMOSTAT_URL", help="Address of a running service.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+
+
+@jobs_app.command("list")
+def list_jobs(
+    *,
+    status: str | None = None,
+    candidate: str | None = None,
+    limit: int = 20,
+    after: Annotated[str | None, typer.Option(help="Id of the last job of the page before.")] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Jobs, newest first."""
+    try:
+        with connect(url, Settings()) as client:
+            page = client.jobs(status=status, candidate=candidate, limit=limit, after=after)
+    except HemostatError as error:
+        fail(error, as_json=as_json)
+    if as_json:
+        print_json(page)
+        return
+    table = Table(box=None, header_style="bold")
+    for heading in ("id", "status", "severity", "candidate", "recipe", "created"):
+        table.add_column(heading, overflow="fold")
+    for job in page["data"]:
+        steps = " → ".join(step["type"] for step in job["candidate"]["recipe"]) or "–"
+        created = datetime.fromtimestamp(job["created_at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        table.add_row(job["id"], job["status"], job["severity"] or "–", job["candidate"]["model"], steps, created)
+    out.print(table if page["data"] else "No jobs.")
+    if page["has_more"]:
+        out.print(f"[dim]More: hemostat jobs list --after {page['last_id']}[/]")
+
+
+@jobs_app.command()
+def show(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
+    """One job."""
+    try:
+        with connect(url, Settings()) as client:
+            job = client.job(job_id)
+    except HemostatError as error:
+        fail(error, as_json=as_json)
+    _print_job(job, as_json=as_json)
+
+
+@jobs_app.command()
+def watch(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
+    """Follow a job to its end. Leaving with Ctrl-C does not cancel it."""
+    try:
+        with connect(url, Settings()) as client:
+            job = follow(client, job_id, err)
+    except HemostatError as error:
+        fail(error, as_json=as_json)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    _print_job(job, as_json=as_json)
+    raise SystemExit(Exit.PASS if job["status"] == "succeeded" else Exit.UNMEASURED)
+
+
+@jobs_app.command()
+def cancel(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
+    """Stop a job."""
+    try:
+        with connect(url, Settings()) as client:
+            job = client.cancel(job_id)
+    except HemostatError as error:
+        fail(error, as_json=as_json)
+    _print_job(job, as_json=as_json)
+
+
+def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(job)
+        return
+    table = Table(box=None, show_header=False)
+    progress = job["progress"]
+    rows = {
+        "job": job["id"],
+        "status": job["status"],
+        "progress": f"{progress['phase']} {progress['done']}/{progress['total'] or '?'}",
+        "reference": job["reference"]["model"],
+        "candidate": job["candidate"]["model"],
+        "recipe": " → ".join(step["type"] for step in job["candidate"]["recipe"]) or "–",
+        "severity": job["severity"] or "–",
+        "attempt": str(job["attempt"]),
+        "artifacts": ", ".join(job["artifacts"]) or "–",
+    }
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}[/]", escape(value))
+    out.print(table)
+    if job["error"]:
+        out.print(f"[bold red]error[/] {escape(job['error']['detail'])} [dim]({job['error']['code']})[/]")
+        if job["error"]["hint"]:
+            out.print(f"[bold]what to do[/] {escape(job['error']['hint'])}")

