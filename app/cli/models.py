@@ -58,7 +58,8 @@ def check(
     for name in names:
         try:
             info = inspect(registry.resolve(name).checkpoint_path())
-            found = f"{info.architecture}, {info.layers} layers, {info.vocabulary:,} tokens, {info.scheme}, {info.bytes:,} bytes"
+            shape = f"{info.layers} layers, {info.vocabulary:,} tokens"
+            found = f"{info.architecture}, {shape}, {info.scheme}, {info.bytes:,} bytes"
             results.append({"alias": name, "ok": True, "found": found, "code": None, "hint": ""})
         except HemostatError as error:
             results.append({"alias": name, "ok": False, "found": error.detail, "code": error.code, "hint": error.hint})

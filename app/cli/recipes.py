@@ -65,7 +65,7 @@ def _steps_of_json(text: str, origin: str) -> list[Json]:
 
 
 def parse_text(text: str | None) -> Json:
-    """`shipped`, `shipped:60`, `self:8192`, `hub:NAME[:COLUMN]`, or a local .txt, .jsonl or folder, which is sent along."""
+    """`shipped`, `shipped:60`, `self:8192`, `hub:NAME[:COLUMN]`, or a .txt, .jsonl or folder here, which is sent."""
     if text is None:
         return {"source": "shipped"}
     source, _, argument = text.partition(":")

@@ -77,7 +77,8 @@ class CompareRequest(JobRequest):
         default="fast", description="Arithmetic of the divergence: bf16 products in difference form, or float32."
     )
     store_text: bool | None = Field(
-        default=None, description="Keep the text around the worst tokens in the report; null: no for hub and file sources."
+        default=None,
+        description="Keep the text around the worst tokens in the report; null: no for hub and file sources.",
     )
 
 

@@ -13,10 +13,13 @@ GroupSize = Annotated[int, Field(ge=1, le=65536)]
 class Step(Contract):
     """What any step may say: where it applies."""
 
-    layers: Annotated[tuple[Annotated[int, Field(ge=0, lt=10000)], ...], Field(min_length=1, max_length=10000)] | None = (
-        Field(default=None, description="Decoder layers, counted from 0; null: all of them.")
-    )
-    modules: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(min_length=1, max_length=100)] | None = Field(
+    layers: (
+        Annotated[tuple[Annotated[int, Field(ge=0, lt=10000)], ...], Field(min_length=1, max_length=10000)] | None
+    ) = Field(default=None, description="Decoder layers, counted from 0; null: all of them.")
+    modules: (
+        Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(min_length=1, max_length=100)]
+        | None
+    ) = Field(
         default=None,
         description="Module kinds (`q_proj`, `down_proj`, …, `attention`, `mlp`, `embed_tokens`, `lm_head`); "
         "null: every linear layer of the decoder, neither embeddings nor head.",
@@ -24,7 +27,7 @@ class Step(Contract):
 
 
 class QuantizeRtn(Step):
-    """Round to nearest. Asymmetric: min/max, 2^bits − 1 steps, rounded zero point. Symmetric: absmax / (2^(bits−1) − 1).
+    """Round to nearest. Asymmetric: min/max, 2^bits − 1 steps, rounded zero point. Symmetric: absmax/(2^(bits−1) − 1).
 
     `group_size` runs along the input dimension and must divide it; null is one scale an output channel.
     """

@@ -72,7 +72,9 @@ class Agreement(Contract):
     top1: Mean = Field(description="share of positions where both models' most likely token is the same")
     top5_overlap: Mean = Field(description="mean share of common tokens among the five most likely")
     top10_overlap: Mean
-    expected_rank: Mean = Field(description="mean rank (1 is best) in the candidate of the reference's most likely token")
+    expected_rank: Mean = Field(
+        description="mean rank (1 is best) in the candidate of the reference's most likely token"
+    )
 
 
 class Entropy(Contract):
@@ -211,9 +213,7 @@ class ModelProvenance(Contract):
     scheme: str
     bits_per_weight: float | None
     bytes: Count | None
-    reconstruction_error: float | None = Field(
-        default=None, description="‖W − W'‖ / ‖W‖ over all changed tensors"
-    )
+    reconstruction_error: float | None = Field(default=None, description="‖W − W'‖ / ‖W‖ over all changed tensors")
 
 
 class Provenance(Contract):

@@ -19,7 +19,7 @@ class Message(Contract):
 
 
 class Document(Contract):
-    """A document: plain `text`, or chat `messages` (the chat template is applied, the assistant's tokens are scored)."""
+    """A document: plain `text`, or chat `messages` (chat template applied, the assistant's tokens scored)."""
 
     id: Annotated[str, Field(min_length=1, max_length=200)]
     domain: Domain = "text"
@@ -70,7 +70,7 @@ class HubText(Contract):
 
 
 class ShippedText(Contract):
-    """The evaluation corpus that ships with Hemostat. `documents` takes only the first so many of each domain in turn."""
+    """The evaluation corpus that ships with Hemostat. `documents` takes the first so many, each domain in turn."""
 
     source: Literal["shipped"]
     documents: Annotated[int, Field(ge=1, le=MAX_DOCUMENTS)] | None = None
