@@ -267,6 +267,9 @@ class CompareReport(Contract):
     nonfinite_positions: Count
     not_tested: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    request: dict[str, object] | None = Field(
+        default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
+    )
     provenance: Provenance
 
     model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}
