@@ -1,5 +1,1 @@
-"""The `hemostat` command."""
-
-from app.cli.main import main
-
-__all__ = ["main"]
+"""The `hemostat` command. `app.cli.main` holds its commands."""

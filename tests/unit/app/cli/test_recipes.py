@@ -1,0 +1,77 @@
+"""Recipes and texts as they are written on a command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from app.cli.recipes import parse_recipe, parse_text
+from app.contracts.errors import ErrorCode, HemostatError
+
+
+def test_a_shorthand_step_becomes_its_json() -> None:
+    assert parse_recipe(["quantize.rtn:bits=4,group_size=64,symmetric=false"]) == [
+        {"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}
+    ]
+
+
+def test_null_lists_and_words_are_understood() -> None:
+    parsed = parse_recipe(["prune.magnitude:pattern=2:4,layers=0+3,modules=q_proj", "quantize.rtn:bits=3,group_size=null"])
+    assert parsed == [
+        {"type": "prune.magnitude", "pattern": "2:4", "layers": [0, 3], "modules": ["q_proj"]},
+        {"type": "quantize.rtn", "bits": 3, "group_size": None},
+    ]
+
+
+def test_json_and_files_are_taken_as_they_are(tmp_path: Path) -> None:
+    steps = [{"type": "quantize.rtn", "bits": 4}, {"type": "prune.magnitude", "sparsity": 0.5}]
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps(steps))
+    assert parse_recipe([f"@{file}"]) == steps
+    assert parse_recipe([json.dumps(steps[0])]) == steps[:1]
+
+
+@pytest.mark.parametrize("step", ["quantize.rtn:bits", "{broken", "[1]"])
+def test_a_faulty_step_is_named(step: str) -> None:
+    with pytest.raises(HemostatError) as caught:
+        parse_recipe([step])
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+    assert step.split(":")[-1][:4] in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("written", "source"),
+    [
+        (None, {"source": "shipped"}),
+        ("shipped:12", {"source": "shipped", "documents": 12}),
+        ("self:4096", {"source": "self", "tokens": 4096}),
+        ("hub:some/set:body", {"source": "hub", "dataset": "some/set", "column": "body"}),
+    ],
+)
+def test_text_sources_have_a_short_form(written: str | None, source: dict[str, object]) -> None:
+    assert parse_text(written) == source
+
+
+def test_local_files_and_folders_are_sent_along(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Zażółć gęślą jaźń", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('{"id": "x", "domain": "code", "text": "y = 1"}\n\n', encoding="utf-8")
+    assert parse_text(str(tmp_path)) == {
+        "source": "inline",
+        "documents": [
+            {"id": "a.txt", "text": "Zażółć gęślą jaźń"},
+            {"id": "x", "domain": "code", "text": "y = 1"},
+        ],
+    }
+
+
+def test_a_missing_file_a_binary_one_and_a_bad_line_say_which(tmp_path: Path) -> None:
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "bad.jsonl").write_text('{"id": "x", "text": "y"}\nnonsense\n')
+    for name, code, part in (
+        ("missing.txt", ErrorCode.TEXT_NOT_FOUND, "missing.txt"),
+        ("binary.txt", ErrorCode.DOCUMENT_NOT_TEXT, "binary.txt"),
+        ("bad.jsonl", ErrorCode.INVALID_REQUEST, "line 2"),
+    ):
+        with pytest.raises(HemostatError) as caught:
+            parse_text(str(tmp_path / name))
+        assert caught.value.code is code
+        assert part in caught.value.detail
