@@ -18,7 +18,7 @@ omit=(); for name in torch torchvision $(grep -oE '^(nvidia-[a-z0-9-]+|cuda-[a-z
 
 for extra in $extras; do
   "$uv" pip compile pyproject.toml "${common[@]}" --extra "$extra" -c "$tmp/all.txt" "${omit[@]}" -o "$tmp/$extra.lock"
-  { echo "# make lock. Install with: pip install --no-deps -r requirements/$extra.lock (torch and torchvision first)."
-    grep -v '^#' "$tmp/$extra.lock"; } >"requirements/$extra.lock"
+  { echo "# Written by make lock. Install: pip install --no-deps -r requirements/$extra.lock (torch, torchvision first)."
+    grep -v "^#" "$tmp/$extra.lock" | "${uv%uv}python" deploy/plain_markers.py; } >"requirements/$extra.lock"
   echo "requirements/$extra.lock: $(grep -c == "requirements/$extra.lock") packages"
 done

@@ -1,0 +1,32 @@
+"""Drops the markers of a lock that hold on every machine the lock is for; reads standard input, writes standard output.
+
+uv puts the condition of `tool.uv.environments` behind each package, which says nothing and hides the markers that do.
+"""
+
+import itertools
+import sys
+
+from packaging.markers import Marker
+
+ENVIRONMENTS = [
+    {
+        "python_full_version": version,
+        "python_version": version.rpartition(".")[0],
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_machine": machine,
+    }
+    for version, machine in itertools.product(("3.11.0", "3.11.9", "3.12.0", "3.13.0"), ("x86_64", "aarch64"))
+]
+
+for line in sys.stdin:
+    requirement, semicolon, marker = line.rstrip("\n").partition(" ; ")
+    if semicolon:
+        holds = [Marker(marker).evaluate(environment) for environment in ENVIRONMENTS]
+        if all(holds):
+            line = requirement
+        elif not any(holds):
+            continue
+    sys.stdout.write(line.rstrip("\n") + "\n")
