@@ -1,0 +1,1 @@
+"""Which models there are, where their files lie, and what may be done to them. Never loads a weight."""

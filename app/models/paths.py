@@ -1,0 +1,35 @@
+"""Paths that a request names, held below a folder of the operator's."""
+
+from pathlib import Path, PurePosixPath
+
+from app.contracts.errors import ErrorCode, HemostatError
+
+
+def below(root: Path, relative: str, *, pointer: str = "") -> Path:
+    """The real path of `relative` below `root`, links resolved; it need not exist.
+
+    A link may stand anywhere below the root as long as it leads to a place below the root. Raises
+    `HemostatError(PATH_FORBIDDEN)`, with `pointer`, for an empty or absolute path, for `..`, NUL or a backslash, for
+    text that no file name can hold, and for what leads outside by a link. The answer tells nothing about what exists
+    outside.
+    """
+    parts = PurePosixPath(relative).parts
+    if not parts or "\0" in relative or "\\" in relative or relative.startswith(("/", "~")) or ".." in parts:
+        raise _forbidden(relative, pointer)
+    real_root = root.resolve()
+    try:
+        path = real_root.joinpath(*parts).resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a name too long, a lone surrogate
+        raise _forbidden(relative, pointer) from None
+    if path != real_root and real_root not in path.parents:
+        raise _forbidden(relative, pointer)
+    return path
+
+
+def _forbidden(relative: str, pointer: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.PATH_FORBIDDEN,
+        f"the path {relative!r} does not stay below the allowed folder",
+        hint="give a path relative to that folder, without '..', that no link leads out of",
+        pointer=pointer,
+    )

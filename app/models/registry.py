@@ -1,0 +1,255 @@
+"""models.toml: which aliases there are and what stands behind them. Requests name aliases only.
+
+    [models.smollm2-135m]
+    path = "checkpoints/smollm2-135m"     # a folder; relative paths start at the file itself
+
+    [models.llama-8b]
+    hub = "meta-llama/Llama-3.1-8B"       # from the local hub cache; nothing is ever downloaded
+    revision = "d04e592bb4f6aa9cfee91e2e20afa771667e1d4b"
+    tokenizer = "tokenizers/llama-3"      # another tokenizer folder; default: the checkpoint's own
+    dtype = "bfloat16"                    # auto, bfloat16, float16 or float32; default bfloat16
+"""
+
+import json
+import os
+import re
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.nearest import nearest, suggestion
+
+ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)*")
+FIELDS = ("path", "hub", "revision", "tokenizer", "dtype")
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """What stands behind an alias: a local folder (`path`), or a hub id with a revision."""
+
+    alias: str
+    path: Path | None
+    hub_id: str | None = None
+    revision: str | None = None
+    tokenizer: Path | None = None
+    dtype: str = "bfloat16"
+
+    def checkpoint_path(self, *, pointer: str = "") -> Path:
+        """The local folder. Raises `HemostatError(CHECKPOINT_NOT_FOUND)`, which says how to get it, when it is absent."""
+        if self.path is not None:
+            if not self.path.is_dir():
+                raise HemostatError(
+                    ErrorCode.CHECKPOINT_NOT_FOUND,
+                    f"model {self.alias!r}: there is no folder {self.path}",
+                    hint=f"put the checkpoint there, or correct models.{self.alias}.path in models.toml",
+                    pointer=pointer,
+                )
+            return self.path
+        assert self.hub_id is not None and self.revision is not None  # noqa: S101 - load_registry sees to it
+        found = _in_hub_cache(self.hub_id, self.revision)
+        if found is None:
+            raise HemostatError(
+                ErrorCode.CHECKPOINT_NOT_FOUND,
+                f"model {self.alias!r}: {self.hub_id} at {self.revision} is not in the local hub cache",
+                hint=f"fetch it: hf download {self.hub_id} --revision {self.revision}",
+                pointer=pointer,
+            )
+        return found
+
+    def tokenizer_path(self, *, pointer: str = "") -> Path:
+        """The folder of the tokenizer: `tokenizer` where it is given, else the checkpoint's."""
+        if self.tokenizer is None:
+            return self.checkpoint_path(pointer=pointer)
+        if not self.tokenizer.is_dir():
+            raise HemostatError(
+                ErrorCode.CHECKPOINT_NOT_FOUND,
+                f"model {self.alias!r}: there is no tokenizer folder {self.tokenizer}",
+                hint=f"correct models.{self.alias}.tokenizer in models.toml",
+                pointer=pointer,
+            )
+        return self.tokenizer
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The aliases of one models.toml."""
+
+    file: Path
+    entries: dict[str, ModelEntry]
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """All of them, sorted."""
+        return tuple(sorted(self.entries))
+
+    def resolve(self, alias: str, *, pointer: str = "") -> ModelEntry:
+        """The entry. Raises `HemostatError(UNKNOWN_MODEL)` with the nearest alias."""
+        entry = self.entries.get(alias)
+        if entry is None:
+            raise HemostatError(
+                ErrorCode.UNKNOWN_MODEL,
+                f"there is no model {alias!r}",
+                hint=suggestion(alias, self.entries),
+                pointer=pointer,
+            )
+        return entry
+
+
+def load_registry(file: Path) -> Registry:
+    """Reads and checks models.toml; read again only when the file has changed.
+
+    Raises `HemostatError(MODELS_FILE_INVALID)` for a missing or unreadable file, for bad TOML (with the line) and for
+    anything that does not fit the format above (with the line and the nearest valid name).
+    """
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise HemostatError(
+            ErrorCode.MODELS_FILE_INVALID,
+            f"{file} cannot be read: {error.strerror}",
+            hint="create it, or point HEMOSTAT_MODELS at it; `hemostat models import-gguf --demo` makes one",
+        ) from error
+    return _load(file, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+def register(file: Path, alias: str, path: Path) -> None:
+    """Makes `alias` stand for the folder `path`, leaving everything else in the file as it is. Atomic.
+
+    Raises `HemostatError(MODELS_FILE_INVALID)` when the file does not fit its format, or the alias is not a valid one.
+    """
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    before = _parse(text, file) if text else Registry(file, {})
+    if alias in before.entries and before.entries[alias].path == path:
+        return
+    lines = text.splitlines(keepends=True)
+    if alias in before.entries:
+        start = _line_of(text, alias)
+        end = next((i for i in range(start, len(lines)) if lines[i].lstrip().startswith("[")), len(lines))
+        del lines[start - 1 : end]
+    body = "".join(lines)
+    if body and not body.endswith("\n"):
+        body += "\n"
+    body += ("\n" if body else "") + f"[models.{json.dumps(alias)}]\npath = {json.dumps(str(path), ensure_ascii=False)}\n"
+    _parse(body, file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
+    descriptor, staged = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(body)
+        Path(staged).chmod(mode)
+        Path(staged).replace(file)
+    finally:
+        Path(staged).unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=16)
+def _load(file: Path, _mtime: int, _size: int, _inode: int) -> Registry:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise HemostatError(
+            ErrorCode.MODELS_FILE_INVALID, f"{file} cannot be read: {error}", hint="it must be a UTF-8 text file"
+        ) from error
+    return _parse(text, file)
+
+
+def _parse(text: str, file: Path) -> Registry:
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise HemostatError(
+            ErrorCode.MODELS_FILE_INVALID, f"{file} is not valid TOML: {error}", hint="correct that line"
+        ) from error
+    for key in data:
+        if key != "models":
+            raise _invalid(file, text, key, f"unknown table {key!r}", suggestion(key, ["models"]))
+    models = data.get("models", {})
+    if not isinstance(models, dict):
+        raise _invalid(file, text, "models", "models is not a table", "write one [models.NAME] table for each model")
+    return Registry(file, {alias: _entry(file, text, alias, fields) for alias, fields in models.items()})
+
+
+def _entry(file: Path, text: str, alias: str, fields: object) -> ModelEntry:
+    if ALIAS.fullmatch(alias) is None:
+        raise _invalid(
+            file, text, alias, f"{alias!r} is no valid alias", "letters, digits, '.', '_' and '-', at most 128 of them"
+        )
+    if not isinstance(fields, dict):
+        near = f"; did you mean [models.NAME] with {alias} in it?" if alias in FIELDS else ""
+        raise _invalid(file, text, alias, f"models.{alias} is not a table", f"write [models.{alias}] and its fields{near}")
+    for key, value in fields.items():
+        if key not in FIELDS:
+            near = nearest(key, FIELDS)
+            hint = (f"did you mean {near!r}? " if near else "") + f"valid: {', '.join(FIELDS)}"
+            raise _invalid(file, text, alias, f"models.{alias} has an unknown field {key!r}", hint, key)
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise _invalid(file, text, alias, f"models.{alias}.{key} is not a text", f'write {key} = "…"', key)
+    if ("path" in fields) == ("hub" in fields):
+        raise _invalid(file, text, alias, f"models.{alias} needs either path or hub", "give exactly one of them")
+    if ("hub" in fields) != ("revision" in fields):
+        raise _invalid(
+            file,
+            text,
+            alias,
+            f"models.{alias}: hub and revision go together",
+            "pin the hub id to a commit: what is measured must not change under the same name",
+        )
+    if "hub" in fields and (HUB_ID.fullmatch(fields["hub"]) is None or REVISION.fullmatch(fields["revision"]) is None):
+        raise _invalid(file, text, alias, f"models.{alias}: no valid hub id and revision", 'as in hub = "org/name"', "hub")
+    if fields.get("dtype", "auto") not in DTYPES:
+        hint = suggestion(fields["dtype"], DTYPES)
+        raise _invalid(file, text, alias, f"models.{alias}: unknown dtype {fields['dtype']!r}", hint, "dtype")
+
+    def folder(key: str) -> Path | None:
+        return file.absolute().parent / Path(fields[key]).expanduser() if key in fields else None
+
+    return ModelEntry(
+        alias=alias,
+        path=folder("path"),
+        hub_id=fields.get("hub"),
+        revision=fields.get("revision"),
+        tokenizer=folder("tokenizer"),
+        dtype=fields.get("dtype", "bfloat16"),
+    )
+
+
+def _invalid(file: Path, text: str, table: str, detail: str, hint: str, key: str | None = None) -> HemostatError:
+    line = _line_of(text, table, key)
+    return HemostatError(
+        ErrorCode.MODELS_FILE_INVALID, f"{file}{f' line {line}' if line else ''}: {detail}", hint=hint
+    )
+
+
+def _line_of(text: str, table: str, key: str | None = None) -> int:
+    """Line, from 1, of a table's header or of a key in it; 0 where the file writes it in an unusual way."""
+    header = re.compile(rf"""\s*\[\s*(models\s*\.\s*)?["']?{re.escape(table)}["']?\s*\]|\s*{re.escape(table)}\s*=""")
+    found = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if not found:
+            if header.match(line):
+                found = number
+                if key is None:
+                    return number
+        elif line.lstrip().startswith("["):
+            break
+        elif re.match(rf"""\s*["']?{re.escape(key or '')}["']?\s*=""", line):
+            return number
+    return found
+
+
+def _in_hub_cache(hub_id: str, revision: str) -> Path | None:
+    """The snapshot's folder in the Hugging Face cache. Its own variables say where the cache is, as for every tool."""
+    home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+    repository = cache / ("models--" + hub_id.replace("/", "--"))
+    reference = repository / "refs" / revision
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
+    snapshot = repository / "snapshots" / commit
+    return snapshot if ".." not in Path(commit).parts and (snapshot / "config.json").exists() else None
