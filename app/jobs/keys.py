@@ -1,0 +1,47 @@
+"""Names of the keys that the job record uses.
+
+docket names its own keys `hemostat:…`, and a task's data `hemostat:TASK_KEY`; ours begin otherwise, so that they can
+never meet. `lua/prelude.lua` builds the same names.
+"""
+
+import hashlib
+from typing import Final
+
+from app.contracts.job import JobStatus
+
+PREFIX: Final = "hemostat-jobs:"
+
+INDEX: Final = PREFIX + "index"
+WORKERS: Final = PREFIX + "workers"
+BYTES: Final = PREFIX + "request-bytes"
+
+
+def job(job_id: str) -> str:
+    """Hash: the record."""
+    return f"{PREFIX}job:{job_id}"
+
+
+def request(job_id: str) -> str:
+    """String: the request as JSON, until the job has ended."""
+    return f"{PREFIX}request:{job_id}"
+
+
+def events(job_id: str) -> str:
+    """Stream: the events; entry ids are 1-0, 2-0, …"""
+    return f"{PREFIX}events:{job_id}"
+
+
+def status(status: JobStatus) -> str:
+    """Sorted set, all scores 0: ids of the jobs of one status. Ids sort by age."""
+    return f"{PREFIX}status:{status.value}"
+
+
+def worker(worker_id: str) -> str:
+    """String with expiry: what a live worker says of itself."""
+    return f"{PREFIX}worker:{worker_id}"
+
+
+def idempotency(owner: str, key: str) -> str:
+    """Hash with expiry: what an Idempotency-Key of one API key stands for. Never holds the key itself."""
+    digest = hashlib.sha256(f"{owner}\0{key}".encode()).hexdigest()
+    return f"{PREFIX}idempotency:{digest}"

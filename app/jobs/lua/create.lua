@@ -1,0 +1,36 @@
+-- KEYS: job, idempotency key or ''.
+-- ARGV: id, request, request bytes, most queued jobs, most request bytes, fingerprint, token, ttl_s, then fields and values
+local id = ARGV[1]
+local bytes = tonumber(ARGV[3])
+if redis.call('EXISTS', KEYS[1]) == 1 then
+    return {'created', id}
+end
+if KEYS[2] ~= '' then
+    local held = reserve(KEYS[2], ARGV[6], ARGV[7], 60000)
+    if held[1] ~= 'reserved' then
+        return held
+    end
+end
+local kept = tonumber(redis.call('GET', PREFIX .. 'request-bytes') or '0')
+if redis.call('ZCARD', PREFIX .. 'status:queued') >= tonumber(ARGV[4]) or kept + bytes > tonumber(ARGV[5]) then
+    if KEYS[2] ~= '' then
+        redis.call('DEL', KEYS[2])
+    end
+    return {'queue_full', ''}
+end
+local at = now()
+redis.call('HSET', KEYS[1], 'id', id, 'status', 'queued', 'attempt', 0, 'tries', 0, 'events', 0,
+    'request_bytes', bytes, 'created_at', at, 'queued_at', at, 'updated_at', at, 'idempotency', KEYS[2])
+for i = 9, #ARGV, 2 do
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+end
+redis.call('SET', key('request', id), ARGV[2])
+redis.call('INCRBY', PREFIX .. 'request-bytes', bytes)
+redis.call('ZADD', PREFIX .. 'index', 0, id)
+redis.call('ZADD', PREFIX .. 'status:queued', 0, id)
+if KEYS[2] ~= '' then
+    redis.call('HSET', KEYS[2], 'job', id)
+    redis.call('EXPIRE', KEYS[2], ARGV[8])
+end
+emit_state(id, 'queued', 0, at)
+return {'created', id}

@@ -1,0 +1,67 @@
+-- What every transition shares. A transition is one script: it happens whole or not at all.
+-- Every script may be run twice (the client sends a command again when its reply was lost) and then answers the same.
+local PREFIX = 'hemostat-jobs:'
+local TERMINAL = {succeeded = true, failed = true, cancelled = true}
+local EVENTS_KEPT = 2000
+
+local function key(name, id)
+    return PREFIX .. name .. ':' .. id
+end
+
+-- Redis's clock, not the callers': they may stand on several machines.
+local function now()
+    local time = redis.call('TIME')
+    return string.format('%d.%06d', time[1], time[2])
+end
+
+-- Event n of a job has the stream id n-0, so that a reader can tell from two ids whether it missed one.
+-- `body` is the JSON of the event's own fields, without braces.
+local function emit(id, kind, body, at)
+    local n = redis.call('HINCRBY', key('job', id), 'events', 1)
+    redis.call('XADD', key('events', id), 'MAXLEN', '~', EVENTS_KEPT, n .. '-0',
+        'data', '{"type":"' .. kind .. '",' .. body .. ',"at":' .. at .. '}')
+end
+
+local function emit_state(id, status, attempt, at)
+    emit(id, 'state', '"status":"' .. status .. '","attempt":' .. attempt, at)
+end
+
+local function move(id, from, to)
+    redis.call('ZREM', key('status', from), id)
+    redis.call('ZADD', key('status', to), 0, id)
+    redis.call('HSET', key('job', id), 'status', to)
+end
+
+-- The one way into a terminal status. `error_json` is '' unless it failed.
+local function finish(id, from, to, attempt, error_json, retention_s)
+    local at = now()
+    local job = key('job', id)
+    move(id, from, to)
+    redis.call('HSET', job, 'finished_at', at, 'updated_at', at, 'error', error_json)
+    -- The text of a request is not kept longer than it is needed.
+    redis.call('DEL', key('request', id))
+    redis.call('DECRBY', PREFIX .. 'request-bytes', redis.call('HGET', job, 'request_bytes'))
+    emit_state(id, to, attempt, at)
+    emit(id, 'end', '"status":"' .. to .. '","error":' .. (error_json == '' and 'null' or error_json), at)
+    redis.call('EXPIRE', key('events', id), retention_s)
+end
+
+-- Takes an idempotency key for the holder of `token`.
+local function reserve(name, fingerprint, token, ttl_ms)
+    local held = redis.call('HMGET', name, 'fingerprint', 'token', 'job')
+    if not held[1] then
+        redis.call('HSET', name, 'fingerprint', fingerprint, 'token', token)
+        redis.call('PEXPIRE', name, ttl_ms)
+        return {'reserved', ''}
+    end
+    if held[1] ~= fingerprint then
+        return {'conflict', ''}
+    end
+    if held[3] then
+        return {'replayed', held[3]}
+    end
+    if held[2] == token then
+        return {'reserved', ''}
+    end
+    return {'in_progress', ''}
+end

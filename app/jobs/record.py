@@ -1,0 +1,90 @@
+"""A job's record as it is read back from Redis."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.contracts.job import (
+    TERMINAL,
+    CandidateModel,
+    CompareRequest,
+    Job,
+    JobError,
+    JobStatus,
+    Progress,
+    ReferenceModel,
+)
+
+JOBS_PATH = "/v1/diagnosis/jobs"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run a job until somebody else claims it. Every write of it names `attempt`."""
+
+    job_id: str
+    attempt: int
+    request: CompareRequest
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job with what its owner does not see: where its files are and who runs it."""
+
+    job: Job
+    tries: int
+    worker: str | None
+    updated_at: float
+    queued_at: float
+    events: int
+    report: str | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.job.status in TERMINAL
+
+
+def request_fields(request: CompareRequest) -> dict[str, str]:
+    """What of a request the record keeps for good: never its text."""
+    return {
+        "kind": request.kind,
+        "reference": request.reference.model_dump_json(),
+        "candidate": request.candidate.model_dump_json(),
+        "candidate_model": request.candidate.model,
+        "metadata": json.dumps(request.metadata),
+    }
+
+
+def read_record(fields: Mapping[str, str]) -> JobRecord:
+    """The record from its hash."""
+
+    def time(name: str) -> float | None:
+        return float(fields[name]) if fields.get(name) else None
+
+    job = Job(
+        id=fields["id"],
+        kind=fields["kind"],
+        status=JobStatus(fields["status"]),
+        reference=ReferenceModel.model_validate_json(fields["reference"]),
+        candidate=CandidateModel.model_validate_json(fields["candidate"]),
+        created_at=float(fields["created_at"]),
+        started_at=time("started_at"),
+        finished_at=time("finished_at"),
+        attempt=int(fields["attempt"]),
+        progress=Progress.model_validate_json(fields["progress"]) if fields.get("progress") else Progress(),
+        error=JobError.model_validate_json(fields["error"]) if fields.get("error") else None,
+        severity=fields.get("severity") or None,
+        report_url=f"{JOBS_PATH}/{fields['id']}/report",
+        artifacts=tuple(json.loads(fields["artifacts"])) if fields.get("artifacts") else (),
+        metadata=json.loads(fields["metadata"]),
+    )
+    return JobRecord(
+        job=job,
+        tries=int(fields["tries"]),
+        worker=fields.get("worker") or None,
+        updated_at=float(fields["updated_at"]),
+        queued_at=float(fields["queued_at"]),
+        events=int(fields["events"]),
+        report=fields.get("report") or None,
+    )

@@ -1,0 +1,379 @@
+"""The job record and its events, in Redis.
+
+A hash a job, a stream of its events, and sorted sets that index the ids. Every transition is one Lua script, so it
+happens whole or not at all; every script may be run twice with the same effect, because the client sends a command
+again when its reply was lost. Writes of a worker carry the attempt number that its claim returned: a delivery that was
+given to another worker meanwhile is refused, however late it wakes up (docket itself does not fence deliveries).
+
+Only commands of Redis 6.2. Nothing here needs FastAPI: the workers use it too.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.resources import files
+from typing import Any, Final, Literal, cast
+
+from pydantic import ValidationError
+from redis.asyncio import Redis
+
+from app.contracts.errors import CATALOGUE, ErrorCode
+from app.contracts.job import CompareRequest, JobError, JobStatus, Progress
+from app.jobs import keys
+from app.jobs.record import Claim, JobRecord, read_record, request_fields
+from app.settings import Settings
+
+MAX_REQUEST_BYTES: Final = 1024**3  # of all jobs that have not ended, together
+RESERVATION_MS: Final = 60_000
+IDEMPOTENCY_TTL_S: Final = 24 * 3600
+MAX_LOG_CHARACTERS: Final = 2000
+ARTIFACT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+REPORT_PATH: Final = re.compile(r"attempt-[0-9]+/[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+SCAN: Final = 256  # records read at once when a page is filtered
+
+
+class Orders(StrEnum):
+    """What the record tells the worker that runs an attempt."""
+
+    GO_ON = "go_on"
+    CANCEL = "cancel"
+    STOP = "stop"  # another attempt has the job, or it has ended: nothing that this attempt writes will be accepted
+
+
+@dataclass(frozen=True)
+class Idempotency:
+    """A client's key, of which API key (`owner`), and the fingerprint of the body that came with it."""
+
+    owner: str
+    key: str
+    fingerprint: str
+    token: str
+
+    @classmethod
+    def of(cls, owner: str, key: str, fingerprint: str) -> "Idempotency":
+        """One request's hold on a key."""
+        return cls(owner, key, fingerprint, uuid.uuid4().hex)
+
+    @property
+    def name(self) -> str:
+        """Its Redis key."""
+        return keys.idempotency(self.owner, self.key)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a reservation or a creation; `job_id` where there is a job."""
+
+    kind: Literal["reserved", "created", "replayed", "conflict", "in_progress", "queue_full"]
+    job_id: str = ""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which jobs a page shows; None and {} are all of them."""
+
+    status: JobStatus | None = None
+    kind: str | None = None
+    candidate: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+
+    def needs_records(self) -> bool:
+        """Whether the index alone does not tell."""
+        return self.kind is not None or self.candidate is not None or bool(self.metadata)
+
+    def fits(self, kind: str | None, candidate: str | None, metadata: str | None) -> bool:
+        """Whether a record with these fields is shown."""
+        if kind is None or (self.kind is not None and kind != self.kind):
+            return False
+        if self.candidate is not None and candidate != self.candidate:
+            return False
+        if not self.metadata:
+            return True
+        given = json.loads(metadata or "{}")
+        return all(given.get(name) == value for name, value in self.metadata)
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """An event as it is kept: its number within the job, from 1 without gaps, and its JSON (`app.contracts.event`)."""
+
+    number: int
+    data: str
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The queue at one moment. `oldest_queued_s` is 0 where nothing waits."""
+
+    by_status: dict[JobStatus, int]
+    oldest_queued_s: float
+
+
+def job_error(code: ErrorCode, detail: str, hint: str = "") -> JobError:
+    """A job's error with the title that its code has."""
+    return JobError(code=code, title=CATALOGUE[code].title, detail=detail, hint=hint)
+
+
+def _number(entry_id: object) -> int:
+    return int(str(entry_id).partition("-")[0])
+
+
+class JobStore:
+    """Job records over one Redis client (made by `app.jobs.connection.connect`: it must decode responses).
+
+    Raises `redis.exceptions.RedisError` (or OSError) where Redis cannot be reached; nothing is half-written then.
+    """
+
+    def __init__(self, client: "Redis", settings: Settings) -> None:
+        self.client = client
+        self.settings = settings
+        folder = files("app.jobs") / "lua"
+        prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
+        self._scripts = {
+            name: client.register_script(prelude + (folder / f"{name}.lua").read_text(encoding="utf-8"))
+            for name in ("reserve", "unreserve", "create", "claim", "append", "end", "release", "cancel", "delete")
+        }
+
+    async def _run(self, script: str, names: list[str], *arguments: str | int) -> Any:
+        return await self._scripts[script](keys=names, args=arguments)
+
+    # --- the owner's side
+
+    async def reserve(self, hold: Idempotency) -> Outcome:
+        """Takes an idempotency key before the work of validation; expires by itself after a minute."""
+        kind, job_id = await self._run("reserve", [hold.name], hold.fingerprint, hold.token, RESERVATION_MS)
+        return Outcome(kind, job_id)
+
+    async def unreserve(self, hold: Idempotency) -> None:
+        """Gives a reservation back that came to nothing."""
+        await self._run("unreserve", [hold.name], hold.token)
+
+    async def create(self, job_id: str, request: CompareRequest, hold: Idempotency | None = None) -> Outcome:
+        """Writes the record of a queued job. It is for the caller to hand it to docket, and for `reconcile` otherwise.
+
+        Outcomes: created, queue_full, and with an idempotency key replayed, conflict, in_progress.
+        """
+        text = request.model_dump_json(exclude={"dry_run"})
+        fields = [part for pair in request_fields(request).items() for part in pair]
+        kind, made = await self._run(
+            "create",
+            [keys.job(job_id), hold.name if hold else ""],
+            job_id,
+            text,
+            len(text.encode()),
+            self.settings.max_queued_jobs,
+            MAX_REQUEST_BYTES,
+            hold.fingerprint if hold else "",
+            hold.token if hold else "",
+            IDEMPOTENCY_TTL_S,
+            *fields,
+        )
+        return Outcome(kind, made)
+
+    async def get(self, job_id: str) -> JobRecord | None:
+        """The record, or None."""
+        fields = cast("dict[str, str]", await self.client.hgetall(keys.job(job_id)))
+        return read_record(fields) if fields.get("id") else None
+
+    async def cancel(self, job_id: str) -> JobStatus | None:
+        """A queued job is cancelled at once, a running one told to stop, an ended one stays as it is. None: no job."""
+        answer = await self._run("cancel", [keys.job(job_id)], job_id, self.settings.job_retention_s)
+        return None if answer == "missing" else JobStatus(answer)
+
+    async def delete(self, job_id: str) -> Literal["deleted", "active", "missing"]:
+        """Removes the record and events of a job that has ended. Its files are the caller's."""
+        return cast(Literal["deleted", "active", "missing"], await self._run("delete", [keys.job(job_id)], job_id))
+
+    async def page(
+        self, *, after: str | None = None, before: str | None = None, limit: int = 20, filters: Filters | None = None
+    ) -> tuple[list[JobRecord], bool]:
+        """At most `limit` records, newest first, and whether there are more that way.
+
+        `after` a job's id come older ones; `before` it the nearest newer ones. The cursor's job may be gone.
+        """
+        filters = filters or Filters()
+        index = keys.INDEX if filters.status is None else keys.status(filters.status)
+        forwards = before is not None
+        cursor = before if forwards else after
+        found: list[str] = []
+        batch = SCAN if filters.needs_records() else limit + 1
+        while len(found) <= limit:
+            if forwards:
+                ids = await self.client.zrangebylex(index, f"({cursor}", "+", start=0, num=batch)
+            else:
+                ids = await self.client.zrevrangebylex(index, f"({cursor}" if cursor else "+", "-", start=0, num=batch)
+            if not ids:
+                break
+            cursor = cast(str, ids[-1])
+            page = cast("list[str]", ids)
+            found += await self._fitting(page, filters) if filters.needs_records() else page
+            if len(ids) < batch:
+                break
+        records = [record for record in await self._records(found[:limit]) if record is not None]
+        return (records[::-1] if forwards else records), len(found) > limit
+
+    async def _fitting(self, job_ids: list[str], filters: Filters) -> list[str]:
+        pipeline = self.client.pipeline(transaction=False)
+        for job_id in job_ids:
+            pipeline.hmget(keys.job(job_id), ["kind", "candidate_model", "metadata"])
+        rows = await pipeline.execute()
+        return [job_id for job_id, row in zip(job_ids, rows, strict=True) if filters.fits(*row)]
+
+    async def _records(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
+        if not job_ids:
+            return []
+        pipeline = self.client.pipeline(transaction=False)
+        for job_id in job_ids:
+            pipeline.hgetall(keys.job(job_id))
+        rows = await pipeline.execute()
+        return [read_record(row) if row.get("id") else None for row in rows]
+
+    async def events(
+        self, job_id: str, after: int, *, block_s: float | None = None, count: int = 200
+    ) -> list[StoredEvent]:
+        """Events whose number is greater than `after`, oldest first; waits up to `block_s` where there is none yet."""
+        answer: Any = await self.client.xread(
+            {keys.events(job_id): f"{after}-0"},
+            count=count,
+            block=None if block_s is None else max(1, int(block_s * 1000)),
+        )
+        entries = answer[0][1] if answer else []
+        return [StoredEvent(_number(entry_id), fields["data"]) for entry_id, fields in entries]
+
+    async def oldest_event(self, job_id: str) -> int | None:
+        """Number of the oldest event that is still kept."""
+        entries = await self.client.xrange(keys.events(job_id), count=1)
+        return _number(entries[0][0]) if entries else None
+
+    async def statistics(self) -> Statistics:
+        """Jobs by status and the age of the oldest that waits."""
+        pipeline = self.client.pipeline(transaction=False)
+        for status in JobStatus:
+            pipeline.zcard(keys.status(status))
+        pipeline.zrange(keys.status(JobStatus.QUEUED), 0, 0)
+        pipeline.time()
+        *counts, oldest, (seconds, micros) = await pipeline.execute()
+        age = 0.0
+        if oldest:
+            queued_at = await self.client.hget(keys.job(oldest[0]), "queued_at")
+            if queued_at is not None:
+                age = max(0.0, seconds + micros / 1e6 - float(cast(str, queued_at)))
+        return Statistics(dict(zip(JobStatus, counts, strict=True)), age)
+
+    # --- the worker's side
+
+    async def claim(self, job_id: str, worker: str) -> Claim | None:
+        """Takes the job for `worker`, from whoever had it. None: it has ended, was cancelled, or is not there.
+
+        The fence rises with each claim. A job that was claimed `max_attempts` times without being released or ended has
+        lost as many workers: it fails with WORKER_LOST instead of being run again.
+        """
+        kind, attempt, text = await self._run(
+            "claim",
+            [keys.job(job_id)],
+            job_id,
+            worker,
+            uuid.uuid4().hex,
+            self.settings.max_attempts,
+            self.settings.job_retention_s,
+        )
+        attempt = int(attempt)
+        if kind == "exhausted":
+            await self._give_up(job_id, attempt)
+            return None
+        if kind != "claimed":
+            return None
+        try:
+            return Claim(job_id, attempt, CompareRequest.model_validate_json(text or ""))
+        except ValidationError:
+            # Written by another version of the service.
+            error = job_error(
+                ErrorCode.INVALID_REQUEST,
+                "The stored request does not fit the schema of this version.",
+                "Submit the job again.",
+            )
+            await self.fail(job_id, attempt, error)
+            return None
+
+    async def _give_up(self, job_id: str, attempt: int) -> None:
+        record = await self.get(job_id)
+        if record is None:
+            return
+        progress = record.job.progress
+        error = job_error(
+            ErrorCode.WORKER_LOST,
+            f"The job was started {record.tries} times and each time its worker was lost before it could say why; "
+            f"the last one in phase {progress.phase} at {progress.done} of {progress.total}.",
+            "A worker that disappears was most often killed for memory: see the log of the worker and of the machine, "
+            "then submit the job again with a smaller window or model.",
+        )
+        await self.fail(job_id, attempt, error)
+
+    async def progress(self, job_id: str, attempt: int, progress: Progress) -> bool:
+        """How far the attempt is. False: refused, the attempt no longer has the job."""
+        text = progress.model_dump_json()
+        return await self._append(job_id, attempt, "progress", f'"progress":{text}', text)
+
+    async def log(self, job_id: str, attempt: int, message: str) -> bool:
+        """A line for people (no document text). False: refused."""
+        line = message.encode("utf-8", "replace").decode()[:MAX_LOG_CHARACTERS]
+        return await self._append(job_id, attempt, "log", f'"message":{json.dumps(line)}', "")
+
+    async def _append(self, job_id: str, attempt: int, event: str, body: str, progress: str) -> bool:
+        answer = await self._run("append", [keys.job(job_id)], job_id, attempt, event, body, progress)
+        return cast(str, answer) != "stale"
+
+    async def finish(
+        self, job_id: str, attempt: int, *, report: str, severity: str, artifacts: Sequence[str] = ()
+    ) -> bool:
+        """The attempt's result: `report` is "attempt-N/report.json" below the job's folder, `artifacts` lie beside it.
+
+        True: the job has succeeded with this result. False: refused, the attempt no longer has the job, or its owner
+        had asked to cancel it (it is cancelled then).
+        """
+        if not REPORT_PATH.fullmatch(report):
+            raise ValueError(f"not a report below the job's folder: {report!r}")
+        for name in artifacts:
+            if not ARTIFACT_NAME.fullmatch(name):
+                raise ValueError(f"not an artifact's name: {name!r}")
+        fields = ("report", report, "severity", severity, "artifacts", json.dumps(list(artifacts)))
+        return await self._end(job_id, attempt, JobStatus.SUCCEEDED, "", *fields)
+
+    async def fail(self, job_id: str, attempt: int, error: JobError) -> bool:
+        """The attempt failed for good. False: refused, or the job is cancelled instead."""
+        return await self._end(job_id, attempt, JobStatus.FAILED, error.model_dump_json())
+
+    async def cancelled(self, job_id: str, attempt: int) -> bool:
+        """The attempt stopped because its owner wished so. False: refused."""
+        return await self._end(job_id, attempt, JobStatus.CANCELLED, "")
+
+    async def _end(self, job_id: str, attempt: int, status: JobStatus, error: str, *fields: str) -> bool:
+        answer = await self._run(
+            "end", [keys.job(job_id)], job_id, attempt, status.value, error, self.settings.job_retention_s, *fields
+        )
+        return cast(str, answer) == status.value
+
+    async def release(self, job_id: str, attempt: int) -> bool:
+        """Gives the job back to the queue, as a worker does that is told to go; it does not count as a try.
+
+        False: refused. True: the job waits again (or is cancelled, where its owner had asked for that).
+        """
+        answer = await self._run("release", [keys.job(job_id)], job_id, attempt, self.settings.job_retention_s)
+        return cast(str, answer) in {JobStatus.QUEUED, JobStatus.CANCELLED}
+
+    async def orders(self, job_id: str, attempt: int) -> Orders:
+        """What the attempt is to do: go on, stop because its owner cancelled, or stop because it lost the job."""
+        status, current = await self.client.hmget(keys.job(job_id), ["status", "attempt"])
+        if current != str(attempt):
+            return Orders.STOP
+        if status == JobStatus.CANCELLING:
+            return Orders.CANCEL
+        return Orders.GO_ON if status == JobStatus.RUNNING else Orders.STOP
+
+    async def cancel_requested(self, job_id: str) -> bool:
+        """Whether the job's owner asked for it to stop."""
+        status = await self.client.hget(keys.job(job_id), "status")
+        return status == JobStatus.CANCELLING

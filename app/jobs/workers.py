@@ -1,0 +1,59 @@
+"""Which workers live: each says so every few seconds, and is forgotten when it stops."""
+
+import time
+from typing import Annotated, Final, cast
+
+from pydantic import Field
+from redis.asyncio import Redis
+
+from app.contracts.base import Contract
+from app.jobs import keys
+
+HEARTBEAT_S: Final = 2.0
+EXPIRY_S: Final = 10
+FORGET_S: Final = 600  # an index entry without its heartbeat
+
+Short = Annotated[str, Field(max_length=200)]
+
+
+class WorkerInfo(Contract):
+    """What a worker says of itself. Shown by /readyz and the command line."""
+
+    id: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
+    host: Short = ""
+    pid: int = 0
+    version: Short = ""
+    engine: Short = ""
+    device: Short = ""
+    job: str | None = Field(default=None, description="the job that it runs")
+    draining: bool = False
+    metrics_url: Short = ""
+    started_at: float = 0.0
+    seen_at: float = 0.0
+
+
+async def announce(client: "Redis", info: WorkerInfo, *, expiry_s: int = EXPIRY_S) -> None:
+    """A heartbeat: call it every `HEARTBEAT_S`, and at once when `job` or `draining` changes."""
+    now = time.time()
+    pipeline = client.pipeline(transaction=True)
+    pipeline.set(keys.worker(info.id), info.model_copy(update={"seen_at": now}).model_dump_json(), ex=expiry_s)
+    pipeline.zadd(keys.WORKERS, {info.id: now})
+    await pipeline.execute()
+
+
+async def leave(client: "Redis", worker_id: str) -> None:
+    """The worker goes, of its own will."""
+    pipeline = client.pipeline(transaction=True)
+    pipeline.delete(keys.worker(worker_id))
+    pipeline.zrem(keys.WORKERS, worker_id)
+    await pipeline.execute()
+
+
+async def living(client: "Redis") -> list[WorkerInfo]:
+    """The workers whose heartbeat has not expired, by id."""
+    ids = sorted(cast("list[str]", await client.zrange(keys.WORKERS, 0, -1)))
+    if not ids:
+        return []
+    texts = await client.mget([keys.worker(worker_id) for worker_id in ids])
+    await client.zremrangebyscore(keys.WORKERS, 0, time.time() - FORGET_S)
+    return [WorkerInfo.model_validate_json(text) for text in texts if text is not None]
