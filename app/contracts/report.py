@@ -1,7 +1,8 @@
 """The report of a compare job, schema `hemostat.report/1`.
 
 All divergences are in nats a token over the full vocabulary, p the reference's and q the candidate's next-token
-distribution after the same tokens. Intervals are 95 %, clustered as `Interval.method` says.
+distribution after the same tokens. Intervals are 95 %, clustered as `Mean.clusters` says. Positions whose logits are not
+finite are counted and left out of every mean; a number is null where no position remains (or it exceeds a float).
 """
 
 from typing import Annotated, Literal
@@ -17,25 +18,29 @@ Severity = Literal["none", "mild", "moderate", "severe", "collapse"]
 SEVERITIES: tuple[Severity, ...] = ("none", "mild", "moderate", "severe", "collapse")
 Count = Annotated[int, Field(ge=0)]
 Ci = tuple[float, float]
+Number = float | None
 
 
 class Mean(Contract):
     """A mean over scored positions with its 95 % interval (null where a single cluster leaves none)."""
 
-    mean: float
+    mean: Number
     ci: Ci | None
+    clusters: Literal["documents", "windows"] | None = Field(
+        default=None, description="what the interval is clustered by; windows where documents are too few"
+    )
 
 
 class Distribution(Mean):
     """Mean, interval and order statistics of one value over scored positions."""
 
-    median: float
-    p90: float
-    p95: float
-    p99: float
-    p999: float
-    min: float
-    max: float
+    median: Number
+    p90: Number
+    p95: Number
+    p99: Number
+    p999: Number
+    min: Number
+    max: Number
     unit: Literal["nats", "probability"] = "nats"
 
 
@@ -51,18 +56,18 @@ class Divergence(Contract):
 class DeltaP(Distribution):
     """q(x) − p(x) of the observed token x, and its root mean square."""
 
-    p001: float
-    p01: float
-    p05: float
-    p10: float
-    rms: float
+    p001: Number
+    p01: Number
+    p05: Number
+    p10: Number
+    rms: Number
 
 
 class Perplexity(Contract):
     """exp of the mean negative log-probability of the observed tokens; the ratio candidate/reference is paired."""
 
-    reference: float
-    candidate: float
+    reference: Number
+    candidate: Number
     ratio: Mean
 
 
@@ -85,7 +90,7 @@ class Entropy(Contract):
 
 
 class Slice(Contract):
-    """The same quantities over a part of the positions. `documents` is the number of documents that it touches."""
+    """The same quantities over a part of the positions: `tokens` finite ones in `documents` documents."""
 
     tokens: Count
     documents: Count
@@ -98,10 +103,11 @@ class Slice(Contract):
 
 
 class DomainReport(Contract):
-    """One domain, in full."""
+    """One domain, in full. `tokens` are the finite positions that the means are over."""
 
     tokens: Count
     documents: Count
+    nonfinite_positions: Count = 0
     divergence: Divergence
     top1_agreement: Mean
     perplexity: Perplexity
@@ -145,16 +151,26 @@ class KernelTerm(Contract):
 class SeverityVerdict(Contract):
     """How the class was found."""
 
-    severity: Severity
-    classes: tuple[Severity, ...] = Field(description="every class that the interval touches, mildest first")
+    severity: Severity = Field(description="the worst class that the interval touches; the mean's where it has none")
+    classes: tuple[Severity, ...] = Field(
+        description="every class that the interval touches, mildest first; all of them where there is no interval"
+    )
     conclusive: bool
     rule: str
     thresholds: Thresholds
     excess_kl: Mean = Field(description="mean KL minus noise floor at the same positions, nats")
     minimum_detectable_effect: float | None = Field(
-        description="smallest excess KL, nats, that this text tells from zero with 80 % power at the 5 % level"
+        description="smallest distance, nats, between the true excess KL and a fixed value such as a threshold that this "
+        "text shows with 80 % power at the 5 % level; null where there is no interval"
     )
-    tokens_to_decide: int | None = Field(description="scored tokens that would make it conclusive; null when it is")
+    smallest_detectable_excess: float | None = Field(
+        default=None,
+        description="smallest excess KL, nats, that this text tells from zero with 80 % power at the 5 % level: 0 where the "
+        "noise floor is exactly 0, for then any positive KL is a change; null where the floor's spread is not known",
+    )
+    tokens_to_decide: int | None = Field(
+        description="scored tokens of the same kind that would make it conclusive; null when it is, or when none would"
+    )
 
 
 class WorstToken(Contract):
