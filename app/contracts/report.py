@@ -1,18 +1,18 @@
 """The report of a compare job, schema `hemostat.report/1`.
 
 All divergences are in nats a token over the full vocabulary, p the reference's and q the candidate's next-token
-distribution after the same tokens. Intervals are 95 %, clustered as `Mean.clusters` says. Positions whose logits are not
-finite are counted and left out of every mean; a number is null where no position remains (or it exceeds a float).
+distribution after the same tokens. Intervals are 95 %, clustered as `Mean.clusters` says. Positions whose logits are
+not finite are counted and left out of every mean; a number is null where no position remains (or it exceeds a float).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from app.contracts.base import Contract
 from app.contracts.job import Thresholds
 
-SCHEMA = "hemostat.report/1"
+SCHEMA: Final = "hemostat.report/1"
 
 Severity = Literal["none", "mild", "moderate", "severe", "collapse"]
 SEVERITIES: tuple[Severity, ...] = ("none", "mild", "moderate", "severe", "collapse")
@@ -160,13 +160,13 @@ class SeverityVerdict(Contract):
     thresholds: Thresholds
     excess_kl: Mean = Field(description="mean KL minus noise floor at the same positions, nats")
     minimum_detectable_effect: float | None = Field(
-        description="smallest distance, nats, between the true excess KL and a fixed value such as a threshold that this "
-        "text shows with 80 % power at the 5 % level; null where there is no interval"
+        description="smallest distance, nats, between the true excess KL and a fixed value such as a threshold that "
+        "this text shows with 80 % power at the 5 % level; null where there is no interval"
     )
     smallest_detectable_excess: float | None = Field(
         default=None,
-        description="smallest excess KL, nats, that this text tells from zero with 80 % power at the 5 % level: 0 where the "
-        "noise floor is exactly 0, for then any positive KL is a change; null where the floor's spread is not known",
+        description="smallest excess KL, nats, that this text tells from zero with 80 % power at the 5 % level: 0 where "
+        "the noise floor is exactly 0, for then any positive KL is a change; null where the floor's spread is not known",
     )
     tokens_to_decide: int | None = Field(
         description="scored tokens of the same kind that would make it conclusive; null when it is, or when none would"
