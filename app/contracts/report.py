@@ -165,7 +165,7 @@ class SeverityVerdict(Contract):
     )
     smallest_detectable_excess: float | None = Field(
         default=None,
-        description="smallest excess KL, nats, that this text tells from zero with 80 % power at the 5 % level: 0 where "
+        description="smallest excess KL (nats) this text tells from zero with 80 % power at the 5 % level: 0 where "
         "the noise floor is exactly 0 (any positive KL is then a change); null where the floor's spread is not known",
     )
     tokens_to_decide: int | None = Field(
