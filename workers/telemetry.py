@@ -8,6 +8,7 @@ first, with all its series.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ CHILD_EXITS = ("idle", "failure", "out_of_memory", "cancel", "crash", "lost", "d
 COMPARISON = ("reference", "model", "recipe")
 KL_BUCKETS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 PHASE_BUCKETS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0)
+
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_RECIPE = re.compile(r"[0-9a-f]{12}|none")
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -145,6 +149,9 @@ class Telemetry:
             labels[label] if label not in fixed or labels[label] in fixed[label] else OTHER for label in metric.labels
         )
         if metric.per_comparison:
+            for label, text in zip(COMPARISON, ordered, strict=False):
+                if not (_RECIPE if label == "recipe" else _ALIAS).fullmatch(text):
+                    raise UnknownMetricError(f"metric {name!r}: label {label} is neither an alias nor a fingerprint")
             self._touch(ordered[: len(COMPARISON)])
         series = wrapper.labels(*ordered) if ordered else wrapper
         record = _recorder(series)

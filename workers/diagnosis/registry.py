@@ -1,0 +1,62 @@
+"""Which handler runs which kind of job, found by name so that nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from app.contracts.job import CompareRequest, JobRequest
+from app.settings import Settings
+from workers.diagnosis.context import Handler
+
+
+class Room(Protocol):
+    """What outlives a job in the child process: warm engines."""
+
+    def close(self) -> None:
+        """Ends them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of job: the contract of its request, and its handler as `module:function`."""
+
+    request: type[JobRequest]
+    handler: str
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """The kinds that a worker takes, and the room that their handlers share (`module:Class`, called with settings)."""
+
+    kinds: Mapping[str, Kind]
+    room: str
+
+    def handler(self, kind: str) -> Handler:
+        """The handler of a kind; imports its module. Raises KeyError."""
+        found: Handler = load(self.kinds[kind].handler)
+        return found
+
+    def request(self, kind: str, request: Mapping[str, Any]) -> JobRequest:
+        """The request of a job, validated. Raises KeyError and pydantic's `ValidationError`."""
+        return self.kinds[kind].request.model_validate(request)
+
+    def open_room(self, settings: Settings) -> Room:
+        """A room without an engine yet; imports what engines need."""
+        room: Room = load(self.room)(settings)
+        return room
+
+
+def load(name: str) -> Any:
+    """The object that `module:attribute` names."""
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+HANDLERS = Handlers(
+    kinds={"compare": Kind(CompareRequest, "workers.diagnosis.compare:compare")},
+    room="workers.engine.room:EngineRoom",
+)

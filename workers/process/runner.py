@@ -1,0 +1,426 @@
+"""Runs one job at a time in the child process, and sees to it that every attempt ends, recorded once.
+
+How an attempt can end, and what is then written:
+
+    the handler returned            succeeded (refused if another attempt has the job meanwhile)
+    the handler raised              failed, with a code that says why
+    the owner cancelled             cancelled; the child is killed when it does not stop in time
+    the child died                  failed: out of memory (killed from outside) or a crash
+    another worker took the job     nothing
+    this worker is told to go       released: queued again, resumed elsewhere from the scratch folder
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import Final, TypeVar
+
+from redis.exceptions import RedisError
+
+from app.contracts.errors import ErrorCode
+from app.contracts.job import JobError, JobStatus, Progress
+from app.jobs.record import Claim
+from app.jobs.store import JobStore, Orders
+from app.settings import Settings
+from workers.process.context import REPORT_NAME, output_folder, scratch_folder
+from workers.process.failures import explain_exit, job_error, safe_traceback
+from workers.process.handle import ChildProcess, ChildStartError
+from workers.process.lease import Lease
+from workers.process.messages import Cancel, Done, Ending, Failed, Logged, Observed, ProgressMade, Run
+from workers.process.reporter import Reporter
+from workers.telemetry import Telemetry, UnknownMetricError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+POLL_S: Final = 0.25
+RETRY_S: Final = 0.5
+# What a draining worker still waits for a Redis that is away; the job is delivered again in any case.
+GIVE_UP_S: Final = 5.0
+# An idle child needs no longer to close its engine.
+CLOSE_S: Final = 10.0
+
+
+class NotRecordedError(Exception):
+    """The end of the attempt could not be written: the delivery must stay open."""
+
+
+class Reason(StrEnum):
+    """Why an attempt is stopped."""
+
+    CANCEL = "cancel"
+    LOST = "lost"
+    DRAIN = "drain"
+
+
+class Outcome(StrEnum):
+    """What became of an attempt; values of the metric's label."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    RELEASED = "released"
+    LOST = "lost"
+
+
+class Drain:
+    """Whether the worker is told to go. `hurry`: at once, instead of giving the running job time."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.hurry = asyncio.Event()
+
+    def begin(self) -> None:
+        """The first call starts the drain, the second ends the running job's time."""
+        (self.hurry if self.begun.is_set() else self.begun).set()
+
+
+class Attempt:
+    """A claimed job in the child, and how it is being stopped."""
+
+    def __init__(self, claim: Claim, child: ChildProcess, grace_s: float) -> None:
+        self.claim = claim
+        self.child = child
+        self.reason: Reason | None = None
+        self._grace_s = grace_s
+        self._over = False
+        self._killing = False
+        self._stopping: asyncio.Task[None] | None = None
+
+    def stop(self, reason: Reason) -> None:
+        """Tells the child to stop; kills it when it has not within the grace. The first reason holds, but for LOST."""
+        if self._over:
+            return
+        if self.reason is None:
+            self._stopping = asyncio.create_task(self._stop_or_kill(), name="stop")
+        if self.reason is None or reason is Reason.LOST:
+            self.reason = reason
+
+    async def settle(self) -> None:
+        """The child has said how it ended, or is gone: nothing stops it any more, and no kill is left half-done."""
+        self._over = True
+        if self._stopping is not None:
+            if not self._killing:
+                self._stopping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._stopping
+
+    async def _stop_or_kill(self) -> None:
+        cancel = Cancel(job=self.claim.job_id, attempt=self.claim.attempt)
+        deadline = time.monotonic() + self._grace_s
+        with contextlib.suppress(TimeoutError):
+            # A child that does not read is no reason to wait longer.
+            await asyncio.wait_for(self.child.send(cancel), self._grace_s)
+        await asyncio.sleep(deadline - time.monotonic())
+        self._killing = True
+        await self.child.kill()
+
+
+class Runner:
+    """The worker's side of `run_job`."""
+
+    def __init__(
+        self, settings: Settings, store: JobStore, telemetry: Telemetry, *, worker: str, handlers: str, drain: Drain
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._telemetry = telemetry
+        self._worker = worker
+        self._handlers = handlers
+        self._drain = drain
+        self._child: ChildProcess | None = None
+        self._starting = asyncio.Lock()
+        self.job: str | None = None
+
+    async def warm_up(self) -> None:
+        """Starts the child before the first job asks for it. A failure is told by that job."""
+        with contextlib.suppress(ChildStartError):
+            await self._ready_child()
+
+    async def close(self) -> None:
+        """Ends the child."""
+        async with self._starting:
+            if self._child is not None:
+                await self._child.stop(CLOSE_S)
+                self._ended("drain")
+
+    def sample(self) -> None:
+        """Brings the gauges up to date that nothing else does."""
+        resident = self._child.resident_bytes() if self._child is not None and self._child.alive else 0
+        self._telemetry.observe("worker_child_resident_bytes", resident)
+        self._telemetry.observe("worker_busy", 1 if self.job else 0)
+
+    async def run(self, job_id: str, lease: Lease) -> None:
+        """Runs a delivered job to one of its ends.
+
+        Raises `NotRecordedError` when that end could not be written before the worker had to go.
+        """
+        claim = await self._persist(lambda: self._store.claim(job_id, self._worker))
+        if claim is None:
+            await self._clean_if_ended(job_id)
+            return
+        self.job = job_id
+        try:
+            await self._count_redelivery(job_id)
+            outcome = await self._attempt(claim, lease)
+        finally:
+            self.job = None
+        logger.info("%s attempt %d: %s", job_id, claim.attempt, outcome)
+        self._telemetry.observe("worker_jobs", 1, outcome=outcome)
+        if outcome is Outcome.LOST:
+            self._telemetry.observe("worker_leases_lost", 1)
+
+    # --- one attempt
+
+    async def _attempt(self, claim: Claim, lease: Lease) -> Outcome:
+        try:
+            child = await self._ready_child()
+        except ChildStartError as error:
+            return await self._fail(claim, job_error(ErrorCode.ENGINE_FAILED, str(error), "see the worker's log"))
+        attempt = Attempt(claim, child, self._settings.cancel_grace_s)
+        # docket may cancel this task when the job's owner cancels: then too the attempt ends in order.
+        inner = asyncio.create_task(self._guarded(attempt, lease), name=f"attempt {claim.job_id}")
+        try:
+            return await asyncio.shield(inner)
+        except asyncio.CancelledError:
+            attempt.stop(Reason.CANCEL)
+            return await inner
+
+    async def _guarded(self, attempt: Attempt, lease: Lease) -> Outcome:
+        """No error of this process leaves the record running for ever."""
+        try:
+            return await self._drive(attempt, lease)
+        except NotRecordedError:
+            raise
+        except Exception as error:
+            logger.error("%s: error in the worker itself\n%s", attempt.claim.job_id, safe_traceback(error))  # noqa: TRY400
+            await attempt.child.kill()
+            self._ended("failure")
+            detail = f"{type(error).__name__} in the worker"
+            return await self._fail(attempt.claim, job_error(ErrorCode.INTERNAL, detail, "see the worker's log"))
+
+    async def _drive(self, attempt: Attempt, lease: Lease) -> Outcome:
+        keeping = asyncio.create_task(self._keep(lease), name="keep lease")
+        try:
+            ending = await self._until_ending(attempt)
+            return await self._record(attempt, ending, lease)
+        finally:
+            await _cancel(keeping)
+
+    async def _until_ending(self, attempt: Attempt) -> Ending | None:
+        """Hands the job over and listens until the child has said how it ended; None if it died without."""
+        claim = attempt.claim
+        reporter = Reporter(self._store, claim.job_id, claim.attempt, stale=lambda: attempt.stop(Reason.LOST))
+        watchers = (
+            asyncio.create_task(self._watch_record(attempt), name="watch record"),
+            asyncio.create_task(self._watch_drain(attempt), name="watch drain"),
+        )
+        run = Run(
+            job=claim.job_id,
+            attempt=claim.attempt,
+            kind=claim.request.kind,
+            request=claim.request.model_dump(mode="json"),
+        )
+        try:
+            await attempt.child.send(run)
+            return await self._listen(attempt, reporter)
+        finally:
+            await _cancel(*watchers)
+            await attempt.settle()
+            await reporter.close()
+
+    async def _listen(self, attempt: Attempt, reporter: Reporter) -> Ending | None:
+        claim = attempt.claim
+        while (message := await attempt.child.receive()) is not None:
+            if isinstance(message, Observed):
+                self._observe(message)
+            elif isinstance(message, Ending | ProgressMade | Logged):
+                if (message.job, message.attempt) != (claim.job_id, claim.attempt):
+                    continue
+                if isinstance(message, ProgressMade):
+                    reporter.progress(Progress(phase=message.phase, done=message.done, total=message.total))
+                elif isinstance(message, Logged):
+                    reporter.log(message.message)
+                else:
+                    return message
+        return None
+
+    def _observe(self, message: Observed) -> None:
+        try:
+            self._telemetry.observe_many(message.name, message.values, message.labels)
+        except UnknownMetricError as error:
+            logger.error("a handler's sample is dropped: %s", error)  # noqa: TRY400
+
+    async def _watch_record(self, attempt: Attempt) -> None:
+        while True:
+            try:
+                orders = await self._store.orders(attempt.claim.job_id, attempt.claim.attempt)
+                self._telemetry.observe("worker_redis_up", 1)
+            except (RedisError, OSError):
+                self._telemetry.observe("worker_redis_up", 0)
+            else:
+                if orders is Orders.CANCEL:
+                    attempt.stop(Reason.CANCEL)
+                elif orders is Orders.STOP:
+                    attempt.stop(Reason.LOST)
+            await asyncio.sleep(POLL_S)
+
+    async def _watch_drain(self, attempt: Attempt) -> None:
+        await self._drain.begun.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._drain.hurry.wait(), self._settings.drain_s)
+        attempt.stop(Reason.DRAIN)
+
+    async def _keep(self, lease: Lease) -> None:
+        while True:
+            await asyncio.sleep(self._settings.redelivery_s / 4)
+            # A Redis that is away has its clock standing or its message waiting; the next round tries again.
+            with contextlib.suppress(RedisError, OSError):
+                await lease.renew()
+
+    # --- its end
+
+    async def _record(self, attempt: Attempt, ending: Ending | None, lease: Lease) -> Outcome:
+        claim, reason = attempt.claim, attempt.reason
+        died = explain_exit(attempt.child.returncode) if ending is None else None
+        if died is not None:
+            oom = died.code is ErrorCode.ENGINE_OUT_OF_MEMORY
+            self._ended(reason or ("out_of_memory" if oom else "crash"))
+        elif isinstance(ending, Failed) and ending.spoiled:
+            await attempt.child.kill()
+            oom = ending.error.code is ErrorCode.ENGINE_OUT_OF_MEMORY
+            self._ended("out_of_memory" if oom else "failure")
+
+        if reason is Reason.LOST:
+            await self._clean_attempt(claim)
+            return Outcome.LOST
+        if reason is Reason.CANCEL:
+            accepted = await self._persist(lambda: self._store.cancelled(claim.job_id, claim.attempt))
+            return await self._ended_as(claim, Outcome.CANCELLED, accepted=accepted)
+        if isinstance(ending, Done):
+            return await self._finish(claim, ending)
+        if isinstance(ending, Failed):
+            return await self._fail(claim, ending.error)
+        if reason is Reason.DRAIN:
+            return await self._release(claim, lease)
+        return await self._fail(claim, died or job_error(ErrorCode.INTERNAL, "the job stopped without being told to"))
+
+    async def _finish(self, claim: Claim, done: Done) -> Outcome:
+        accepted = await self._persist(
+            lambda: self._store.finish(
+                claim.job_id,
+                claim.attempt,
+                report=f"{output_folder(self._settings, claim.job_id, claim.attempt).name}/{REPORT_NAME}",
+                severity=done.severity,
+                artifacts=done.artifacts,
+            )
+        )
+        return await self._ended_as(claim, Outcome.SUCCEEDED, accepted=accepted)
+
+    async def _fail(self, claim: Claim, error: JobError) -> Outcome:
+        logger.warning("%s failed: %s: %s", claim.job_id, error.code, error.detail)
+        accepted = await self._persist(lambda: self._store.fail(claim.job_id, claim.attempt, error))
+        return await self._ended_as(claim, Outcome.FAILED, accepted=accepted)
+
+    async def _release(self, claim: Claim, lease: Lease) -> Outcome:
+        if not await self._persist(lambda: self._store.release(claim.job_id, claim.attempt)):
+            return await self._ended_as(claim, Outcome.RELEASED, accepted=False)
+        await self._clean_attempt(claim)
+        try:
+            await asyncio.wait_for(lease.give_back(claim.job_id), GIVE_UP_S)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise NotRecordedError from error
+        return Outcome.RELEASED
+
+    async def _ended_as(self, claim: Claim, outcome: Outcome, *, accepted: bool) -> Outcome:
+        """Tidies up after an end that was written, or that was refused for another one."""
+        if not accepted:
+            record = await self._persist(lambda: self._store.get(claim.job_id))
+            cancelled = record is not None and record.job.status is JobStatus.CANCELLED
+            if not cancelled or record is None or record.job.attempt != claim.attempt:
+                await self._clean_attempt(claim)
+                return Outcome.LOST
+            outcome = Outcome.CANCELLED
+        await self._clean_job(claim.job_id, keep=claim.attempt if outcome is Outcome.SUCCEEDED else None)
+        return outcome
+
+    async def _persist(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Writes to the record, however long Redis is away; gives up only when the worker has to go."""
+        deadline: float | None = None
+        while True:
+            try:
+                answer = await write()
+            except (RedisError, OSError) as error:
+                self._telemetry.observe("worker_redis_up", 0)
+                if self._drain.begun.is_set():
+                    deadline = deadline or time.monotonic() + GIVE_UP_S
+                    if time.monotonic() >= deadline:
+                        raise NotRecordedError from error
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._telemetry.observe("worker_redis_up", 1)
+                return answer
+
+    async def _count_redelivery(self, job_id: str) -> None:
+        with contextlib.suppress(RedisError, OSError):
+            record = await self._store.get(job_id)
+            if record is not None and record.tries > 1:
+                self._telemetry.observe("worker_redeliveries", 1)
+                logger.warning("%s: try %d, the one before was lost with its worker", job_id, record.tries)
+
+    # --- the child
+
+    async def _ready_child(self) -> ChildProcess:
+        async with self._starting:
+            if self._child is not None and not self._child.alive:
+                await self._child.kill()
+                self._ended("idle")
+            if self._child is None:
+                self._telemetry.observe("worker_child_starts", 1)
+                self._child = await ChildProcess.start(self._handlers)
+            return self._child
+
+    def _ended(self, reason: str) -> None:
+        self._child = None
+        self._telemetry.observe("worker_child_exits", 1, reason=reason)
+
+    # --- files
+
+    async def _clean_attempt(self, claim: Claim) -> None:
+        """Removes what this attempt would have handed in; the scratch folder belongs to the next one."""
+        await asyncio.to_thread(
+            shutil.rmtree, output_folder(self._settings, claim.job_id, claim.attempt), ignore_errors=True
+        )
+
+    async def _clean_job(self, job_id: str, *, keep: int | None) -> None:
+        """Removes everything of an ended job but the attempt that succeeded."""
+        await asyncio.to_thread(clean_job, self._settings, job_id, keep=keep)
+
+    async def _clean_if_ended(self, job_id: str) -> None:
+        record = await self._persist(lambda: self._store.get(job_id))
+        if record is not None and record.ended:
+            keep = record.job.attempt if record.job.status is JobStatus.SUCCEEDED else None
+            await self._clean_job(job_id, keep=keep)
+
+
+def clean_job(settings: Settings, job_id: str, *, keep: int | None) -> None:
+    """Removes the scratch folder and every attempt of an ended job but `keep`, and the folder when nothing is left."""
+    folder = settings.job_dir(job_id)
+    kept = None if keep is None else output_folder(settings, job_id, keep)
+    for entry in (scratch_folder(settings, job_id), *folder.glob("attempt-*")):
+        if entry != kept:
+            shutil.rmtree(entry, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
