@@ -1,13 +1,13 @@
 """models.toml: which aliases there are and what stands behind them. Requests name aliases only.
 
-    [models.smollm2-135m]
-    path = "checkpoints/smollm2-135m"     # a folder; relative paths start at the file itself
+[models.smollm2-135m]
+path = "checkpoints/smollm2-135m"     # a folder; relative paths start at the file itself
 
-    [models.llama-8b]
-    hub = "meta-llama/Llama-3.1-8B"       # from the local hub cache; nothing is ever downloaded
-    revision = "d04e592bb4f6aa9cfee91e2e20afa771667e1d4b"
-    tokenizer = "tokenizers/llama-3"      # another tokenizer folder; default: the checkpoint's own
-    dtype = "bfloat16"                    # auto, bfloat16, float16 or float32; default bfloat16
+[models.llama-8b]
+hub = "meta-llama/Llama-3.1-8B"       # from the local hub cache; nothing is ever downloaded
+revision = "d04e592bb4f6aa9cfee91e2e20afa771667e1d4b"
+tokenizer = "tokenizers/llama-3"      # another tokenizer folder; default: the checkpoint's own
+dtype = "bfloat16"                    # auto, bfloat16, float16 or float32; default bfloat16
 """
 
 import json
@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.models.nearest import nearest, suggestion
+from app.models.nearest import suggestion
 
 ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -41,7 +41,7 @@ class ModelEntry:
     dtype: str = "bfloat16"
 
     def checkpoint_path(self, *, pointer: str = "") -> Path:
-        """The local folder. Raises `HemostatError(CHECKPOINT_NOT_FOUND)`, which says how to get it, when it is absent."""
+        """The local folder; absent, it raises `HemostatError(CHECKPOINT_NOT_FOUND)` that says how to get it."""
         if self.path is not None:
             if not self.path.is_dir():
                 raise HemostatError(
@@ -127,16 +127,17 @@ def register(file: Path, alias: str, path: Path) -> None:
     before = _parse(text, file) if text else Registry(file, {})
     if alias in before.entries and before.entries[alias].path == path:
         return
-    lines = text.splitlines(keepends=True)
-    if alias in before.entries:
-        start = _line_of(text, alias)
-        end = next((i for i in range(start, len(lines)) if lines[i].lstrip().startswith("[")), len(lines))
-        del lines[start - 1 : end]
-    body = "".join(lines)
-    if body and not body.endswith("\n"):
-        body += "\n"
-    body += ("\n" if body else "") + f"[models.{json.dumps(alias)}]\npath = {json.dumps(str(path), ensure_ascii=False)}\n"
-    _parse(body, file)
+    kept = _without(text, alias) if alias in before.entries else text
+    body = kept.rstrip("\n") + "\n\n" if kept else ""
+    body += f"[models.{json.dumps(alias)}]\npath = {json.dumps(str(path), ensure_ascii=False)}\n"
+    after = _parse(body, file)
+    others = {name: entry for name, entry in before.entries.items() if name != alias}
+    if {name: entry for name, entry in after.entries.items() if name != alias} != others:
+        raise HemostatError(
+            ErrorCode.MODELS_FILE_INVALID,
+            f"{file}: the entry of {alias!r} is written in a way that cannot be replaced safely",
+            hint=f"remove it by hand, or give it a table of its own: [models.{alias}]",
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
     descriptor, staged = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
@@ -147,6 +148,14 @@ def register(file: Path, alias: str, path: Path) -> None:
         Path(staged).replace(file)
     finally:
         Path(staged).unlink(missing_ok=True)
+
+
+def _without(text: str, alias: str) -> str:
+    """The text without the table of `alias`: from its header to the next one."""
+    lines = text.splitlines(keepends=True)
+    start = _line_of(text, alias)
+    end = next((i for i in range(start, len(lines)) if lines[i].lstrip().startswith("[")), len(lines))
+    return "".join(lines[: start - 1] + lines[end:]) if start else text
 
 
 @lru_cache(maxsize=16)
@@ -183,11 +192,12 @@ def _entry(file: Path, text: str, alias: str, fields: object) -> ModelEntry:
         )
     if not isinstance(fields, dict):
         near = f"; did you mean [models.NAME] with {alias} in it?" if alias in FIELDS else ""
-        raise _invalid(file, text, alias, f"models.{alias} is not a table", f"write [models.{alias}] and its fields{near}")
+        raise _invalid(
+            file, text, alias, f"models.{alias} is not a table", f"write [models.{alias}] and its fields{near}"
+        )
     for key, value in fields.items():
         if key not in FIELDS:
-            near = nearest(key, FIELDS)
-            hint = (f"did you mean {near!r}? " if near else "") + f"valid: {', '.join(FIELDS)}"
+            hint = suggestion(key, FIELDS)
             raise _invalid(file, text, alias, f"models.{alias} has an unknown field {key!r}", hint, key)
         if not isinstance(value, str) or not value or "\0" in value:
             raise _invalid(file, text, alias, f"models.{alias}.{key} is not a text", f'write {key} = "…"', key)
@@ -202,7 +212,9 @@ def _entry(file: Path, text: str, alias: str, fields: object) -> ModelEntry:
             "pin the hub id to a commit: what is measured must not change under the same name",
         )
     if "hub" in fields and (HUB_ID.fullmatch(fields["hub"]) is None or REVISION.fullmatch(fields["revision"]) is None):
-        raise _invalid(file, text, alias, f"models.{alias}: no valid hub id and revision", 'as in hub = "org/name"', "hub")
+        raise _invalid(
+            file, text, alias, f"models.{alias}: no valid hub id and revision", 'as in hub = "org/name"', "hub"
+        )
     if fields.get("dtype", "auto") not in DTYPES:
         hint = suggestion(fields["dtype"], DTYPES)
         raise _invalid(file, text, alias, f"models.{alias}: unknown dtype {fields['dtype']!r}", hint, "dtype")
@@ -222,9 +234,7 @@ def _entry(file: Path, text: str, alias: str, fields: object) -> ModelEntry:
 
 def _invalid(file: Path, text: str, table: str, detail: str, hint: str, key: str | None = None) -> HemostatError:
     line = _line_of(text, table, key)
-    return HemostatError(
-        ErrorCode.MODELS_FILE_INVALID, f"{file}{f' line {line}' if line else ''}: {detail}", hint=hint
-    )
+    return HemostatError(ErrorCode.MODELS_FILE_INVALID, f"{file}{f' line {line}' if line else ''}: {detail}", hint=hint)
 
 
 def _line_of(text: str, table: str, key: str | None = None) -> int:
@@ -239,7 +249,7 @@ def _line_of(text: str, table: str, key: str | None = None) -> int:
                     return number
         elif line.lstrip().startswith("["):
             break
-        elif re.match(rf"""\s*["']?{re.escape(key or '')}["']?\s*=""", line):
+        elif re.match(rf"""\s*["']?{re.escape(key or "")}["']?\s*=""", line):
             return number
     return found
 

@@ -1,0 +1,83 @@
+"""How a compressed-tensors checkpoint is packed, from its `quantization_config`."""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from app.contracts.errors import ErrorCode, HemostatError
+
+
+@dataclass(frozen=True)
+class Packing:
+    """One group of modules: weights of `bits`, of kind int or float; activations of `activation_bits` or untouched."""
+
+    bits: int
+    kind: str
+    activation_bits: int | None
+    group_size: int | None
+    symmetric: bool
+
+    @property
+    def scheme(self) -> str:
+        """w8a8, w4a16, …; fp8, fp4 where both sides are floats of that width."""
+        if self.kind == "float":
+            return (
+                f"fp{self.bits}" if self.activation_bits == self.bits else f"fp{self.bits}a{self.activation_bits or 16}"
+            )
+        return f"w{self.bits}a{self.activation_bits or 16}"
+
+    def packed_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the int32 tensor that a weight [out, in] is packed into along its input dimension."""
+        return (*shape[:-1], ceil(shape[-1] * self.bits / 32))
+
+
+def packings(quantization: dict[str, Any]) -> tuple[Packing, ...]:
+    """The groups of a `quantization_config`.
+
+    Raises `HemostatError(CHECKPOINT_UNSUPPORTED)` for any method but compressed-tensors, and for what goes beyond
+    quantized weights and activations (rotations, sparse formats); `CHECKPOINT_CORRUPT` for a group that says nothing.
+    """
+    method = quantization.get("quant_method")
+    if method != "compressed-tensors":
+        raise _unsupported(f"its weights are packed by {method!r}")
+    if (quantization.get("transform_config") or {}).get("config_groups"):
+        raise _unsupported("it applies rotations (transform_config)")
+    if (quantization.get("sparsity_config") or {}).get("format", "dense") != "dense":
+        raise _unsupported("it stores sparse weights (sparsity_config)")
+    groups = quantization.get("config_groups")
+    if not isinstance(groups, dict) or not groups:
+        raise _corrupt("it has no config_groups")
+    return tuple(_packing(name, group) for name, group in sorted(groups.items()))
+
+
+def scheme_of(groups: tuple[Packing, ...]) -> str:
+    """The scheme of a whole checkpoint; several are joined by "+"."""
+    return "+".join(sorted({group.scheme for group in groups}))
+
+
+def _packing(name: str, group: Any) -> Packing:
+    weights = group.get("weights") if isinstance(group, dict) else None
+    if not isinstance(weights, dict) or type(weights.get("num_bits")) is not int:
+        raise _corrupt(f"group {name} does not say how its weights are quantized")
+    activations = group.get("input_activations")
+    return Packing(
+        bits=weights["num_bits"],
+        kind=str(weights.get("type", "int")),
+        activation_bits=activations.get("num_bits") if isinstance(activations, dict) else None,
+        group_size=weights.get("group_size"),
+        symmetric=bool(weights.get("symmetric", True)),
+    )
+
+
+def _unsupported(what: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.CHECKPOINT_UNSUPPORTED,
+        f"the checkpoint cannot be used: {what}",
+        hint="supported are plain safetensors, and compressed-tensors checkpoints such as W8A8 and W4A16",
+    )
+
+
+def _corrupt(what: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.CHECKPOINT_CORRUPT, f"config.json: quantization_config: {what}", hint="fetch the file again"
+    )

@@ -1,0 +1,249 @@
+"""Whether two tokenizers give the same tokens, told from their tokenizer.json alone.
+
+Compared is what changes token ids: vocabulary, merges, scores, added tokens, normalizer, pre-tokenizer, the tokens put
+around a text. Decoders, offsets and the order of keys are not.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from app.contracts.errors import ErrorCode, HemostatError
+
+_ADDED_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
+
+
+@dataclass(frozen=True)
+class TokenizerContent:
+    """What decides which ids a text becomes."""
+
+    tokens: dict[int, str]
+    added: dict[int, list[bool]]
+    merges: list[list[str]]
+    scores: list[float]
+    model: dict[str, Any]
+    normalizer: Any
+    pre_tokenizer: Any
+    before: list[int]
+    after: list[int]
+
+    @property
+    def size(self) -> int:
+        """How many ids are in use."""
+        return len(self.tokens)
+
+
+def tokenizer_fingerprint(path: Path) -> str:
+    """SHA-256, hex, over `TokenizerContent`: equal exactly where `compare_tokenizers` finds no difference."""
+    _content(path)  # says what is wrong with the files
+    return _fingerprint(path, _signature(path / "tokenizer.json"), _signature(path / "tokenizer_config.json"))
+
+
+def adds_bos(path: Path) -> bool:
+    """Whether the tokenizer puts a token before every text."""
+    return bool(_content(path).before)
+
+
+def has_chat_template(path: Path) -> bool:
+    """Whether the folder's tokenizer comes with a chat template."""
+    return (path / "chat_template.jinja").is_file() or bool(_settings(path).get("chat_template"))
+
+
+def compare_tokenizers(
+    reference: Path, candidate: Path, *, names: tuple[str, str] = ("the reference", "the candidate"), pointer: str = ""
+) -> None:
+    """Returns where both folders' tokenizers give the same tokens for every text.
+
+    Raises `HemostatError(VOCABULARY_MISMATCH)` with the first difference (the lowest token id, with both tokens; else
+    the first merge, flag or component), `CHECKPOINT_INCOMPLETE` or `CHECKPOINT_CORRUPT` for a tokenizer that is not
+    there or cannot be read.
+    """
+    one, other = _content(reference), _content(candidate)
+    difference = _first_difference(one, other, names)
+    if difference is not None:
+        raise HemostatError(
+            ErrorCode.VOCABULARY_MISMATCH,
+            difference,
+            hint="two models can only be compared token by token when both use the same tokenizer",
+            pointer=pointer,
+        )
+
+
+def _first_difference(one: TokenizerContent, other: TokenizerContent, names: tuple[str, str]) -> str | None:
+    def told(subject: str, first: object, second: object) -> str:
+        return f"{subject} is {first} in {names[0]} and {second} in {names[1]}"
+
+    for token in sorted(one.tokens.keys() | other.tokens.keys()):
+        texts = [repr(side.tokens[token]) if token in side.tokens else "absent" for side in (one, other)]
+        if texts[0] != texts[1]:
+            return told(f"token {token}", *texts) + f" ({one.size} and {other.size} tokens in all)"
+    for token in sorted(one.added.keys() | other.added.keys()):
+        flags = [_told_flags(side.added.get(token)) for side in (one, other)]
+        if flags[0] != flags[1]:
+            return told(f"added token {token} ({one.tokens[token]!r})", *flags)
+    for index, (first, second) in enumerate(zip_longest(one.merges, other.merges)):
+        if first != second:
+            return told(f"merge {index}", first, second)
+    for index, (one_score, other_score) in enumerate(zip_longest(one.scores, other.scores)):
+        if one_score != other_score:
+            return told(f"the score of token {index}", one_score, other_score)
+    for subject, first, second in (
+        ("the tokenizer's model", one.model, other.model),
+        ("the normalizer", one.normalizer, other.normalizer),
+        ("the pre-tokenizer", one.pre_tokenizer, other.pre_tokenizer),
+        ("what is put before a text", one.before, other.before),
+        ("what is put after a text", one.after, other.after),
+    ):
+        if first != second:
+            return told(subject, *(json.dumps(side, ensure_ascii=False)[:300] for side in (first, second)))
+    return None
+
+
+def _told_flags(flags: list[bool] | None) -> str:
+    if flags is None:
+        return "no added token"
+    return "+".join(name for name, on in zip(_ADDED_FLAGS, flags, strict=True) if on) or "plain"
+
+
+def _content(path: Path) -> TokenizerContent:
+    file, settings = path / "tokenizer.json", path / "tokenizer_config.json"
+    if not file.is_file():
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_INCOMPLETE,
+            f"{path.name} has no tokenizer.json",
+            hint="save the tokenizer into the folder in its fast form, or name another one in models.toml (tokenizer)",
+        )
+    return _read(path, _signature(file), _signature(settings))
+
+
+def _signature(file: Path) -> tuple[int, int, int]:
+    if not file.is_file():
+        return (0, 0, 0)
+    stat = file.stat()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _load_json(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise _corrupt(file, error) from error
+    if not isinstance(data, dict):
+        raise _corrupt(file, "not an object")
+    return data
+
+
+def _corrupt(file: Path, why: object) -> HemostatError:
+    return HemostatError(
+        ErrorCode.CHECKPOINT_CORRUPT, f"{file.name} is not valid: {why}", hint="fetch or write the tokenizer again"
+    )
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    file = path / "tokenizer_config.json"
+    return _load_json(file) if file.is_file() else {}
+
+
+@lru_cache(maxsize=64)
+def _fingerprint(path: Path, file: tuple[int, int, int], config: tuple[int, int, int]) -> str:
+    content = vars(_read(path, file, config))
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, _file: tuple[int, int, int], _config: tuple[int, int, int]) -> TokenizerContent:
+    file = path / "tokenizer.json"
+    data, settings = _load_json(file), _settings(path)
+    try:
+        return _parse(data, settings)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _corrupt(file, f"{type(error).__name__} {error}") from error
+
+
+def _parse(data: dict[str, Any], settings: dict[str, Any]) -> TokenizerContent:
+    model = dict(data["model"])
+    vocabulary, merges = model.pop("vocab"), model.pop("merges", None) or []
+    scores: list[float] = []
+    if isinstance(vocabulary, list):
+        tokens = {index: str(piece) for index, (piece, _) in enumerate(vocabulary)}
+        scores = [float(score) for _, score in vocabulary]
+    else:
+        tokens = {int(index): str(token) for token, index in vocabulary.items()}
+    added = {}
+    for token in data.get("added_tokens") or []:
+        tokens[int(token["id"])] = str(token["content"])
+        added[int(token["id"])] = [bool(token.get(flag, False)) for flag in _ADDED_FLAGS]
+    before, after = _around(data.get("post_processor"))
+    ids = {text: index for index, text in tokens.items()}
+    return TokenizerContent(
+        tokens=tokens,
+        added=added,
+        merges=[merge.split(" ", 1) if isinstance(merge, str) else [str(part) for part in merge] for merge in merges],
+        scores=scores,
+        model={key: value for key, value in model.items() if value},
+        normalizer=_component(data.get("normalizer")),
+        pre_tokenizer=_component(data.get("pre_tokenizer")),
+        before=_overridden(before, settings, ids, "bos"),
+        after=_overridden(after, settings, ids, "eos"),
+    )
+
+
+def _component(component: Any) -> Any:
+    """A normalizer or pre-tokenizer without what changes no id, and with an empty or single sequence unwrapped."""
+    if not isinstance(component, dict):
+        return component
+    kind = component.get("type")
+    if kind == "Sequence":
+        key = "normalizers" if "normalizers" in component else "pretokenizers"
+        parts = [part for part in map(_component, component[key]) if part is not None]
+        return parts[0] if len(parts) == 1 else {"type": kind, "parts": parts} if parts else None
+    kept = {key: value for key, value in component.items() if key not in {"trim_offsets", "str_rep"}}
+    if kind == "ByteLevel":
+        kept = {"add_prefix_space": True, "use_regex": True} | kept
+    if kind == "Metaspace":
+        if "prepend_scheme" not in kept:
+            kept["prepend_scheme"] = "always" if kept.get("add_prefix_space", True) else "never"
+        kept.pop("add_prefix_space", None)
+        kept = {"split": True} | kept
+    return kept
+
+
+def _around(processor: Any) -> tuple[list[int], list[int]]:
+    """Ids that a post-processor puts before and after a single text."""
+    if not processor:
+        return [], []
+    kind = processor["type"]
+    if kind == "Sequence":
+        before: list[int] = []
+        after: list[int] = []
+        for part in processor["processors"]:
+            outer = _around(part)
+            before, after = outer[0] + before, after + outer[1]
+        return before, after
+    if kind in {"BertProcessing", "RobertaProcessing"}:
+        return [int(processor["cls"][1])], [int(processor["sep"][1])]
+    if kind != "TemplateProcessing":
+        return [], []
+    sides: tuple[list[int], list[int]] = ([], [])
+    side = 0
+    for piece in processor["single"]:
+        if "Sequence" in piece:
+            side = 1
+        else:
+            sides[side].extend(int(i) for i in processor["special_tokens"][piece["SpecialToken"]["id"]]["ids"])
+    return sides
+
+
+def _overridden(found: list[int], settings: dict[str, Any], ids: dict[str, int], which: str) -> list[int]:
+    """tokenizer_config.json's add_bos_token and add_eos_token win over the post-processor."""
+    wanted = settings.get(f"add_{which}_token")
+    if not isinstance(wanted, bool) or wanted == bool(found):
+        return found
+    token = settings.get(f"{which}_token")
+    text = token.get("content") if isinstance(token, dict) else token
+    return [ids[text]] if wanted and text in ids else []
