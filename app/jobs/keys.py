@@ -14,6 +14,7 @@ PREFIX: Final = "hemostat-jobs:"
 INDEX: Final = PREFIX + "index"
 WORKERS: Final = PREFIX + "workers"
 BYTES: Final = PREFIX + "request-bytes"
+FINISHED: Final = PREFIX + "finished"
 
 
 def job(job_id: str) -> str:

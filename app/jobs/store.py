@@ -27,7 +27,7 @@ from app.jobs.record import Claim, JobRecord, read_record, request_fields
 from app.settings import Settings
 
 MAX_REQUEST_BYTES: Final = 1024**3  # of all jobs that have not ended, together
-RESERVATION_MS: Final = 60_000
+RESERVATION_MS: Final = 30_000
 IDEMPOTENCY_TTL_S: Final = 24 * 3600
 MAX_LOG_CHARACTERS: Final = 2000
 ARTIFACT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -65,10 +65,14 @@ class Idempotency:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a reservation or a creation; `job_id` where there is a job."""
+    """What became of a reservation or a creation.
+
+    `job_id` where there is a job; `created_at` (Unix seconds) where this call made it.
+    """
 
     kind: Literal["reserved", "created", "replayed", "conflict", "in_progress", "queue_full"]
     job_id: str = ""
+    created_at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,10 +110,14 @@ class StoredEvent:
 
 @dataclass(frozen=True)
 class Statistics:
-    """The queue at one moment. `oldest_queued_s` is 0 where nothing waits."""
+    """The queue at one moment.
+
+    `oldest_queued_s` is 0 where nothing waits; `finished` counts the jobs that ever ended, by kind and status.
+    """
 
     by_status: dict[JobStatus, int]
     oldest_queued_s: float
+    finished: dict[tuple[str, JobStatus], int]
 
 
 def job_error(code: ErrorCode, detail: str, hint: str = "") -> JobError:
@@ -168,10 +176,11 @@ class JobStore:
             MAX_REQUEST_BYTES,
             hold.fingerprint if hold else "",
             hold.token if hold else "",
+            RESERVATION_MS,
             IDEMPOTENCY_TTL_S,
             *fields,
         )
-        return Outcome(kind, made)
+        return Outcome(kind, job_id, float(made)) if kind == "created" else Outcome(kind, made)
 
     async def get(self, job_id: str) -> JobRecord | None:
         """The record, or None."""
@@ -254,14 +263,19 @@ class JobStore:
         for status in JobStatus:
             pipeline.zcard(keys.status(status))
         pipeline.zrange(keys.status(JobStatus.QUEUED), 0, 0)
+        pipeline.hgetall(keys.FINISHED)
         pipeline.time()
-        *counts, oldest, (seconds, micros) = await pipeline.execute()
+        *counts, oldest, finished, (seconds, micros) = await pipeline.execute()
         age = 0.0
         if oldest:
             queued_at = await self.client.hget(keys.job(oldest[0]), "queued_at")
             if queued_at is not None:
                 age = max(0.0, seconds + micros / 1e6 - float(cast(str, queued_at)))
-        return Statistics(dict(zip(JobStatus, counts, strict=True)), age)
+        ended = {
+            (kind, JobStatus(status)): int(count)
+            for (kind, _, status), count in ((name.rpartition(":"), count) for name, count in finished.items())
+        }
+        return Statistics(dict(zip(JobStatus, counts, strict=True)), age, ended)
 
     # --- the worker's side
 

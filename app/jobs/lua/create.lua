@@ -1,12 +1,14 @@
 -- KEYS: job, idempotency key or ''.
--- ARGV: id, request, request bytes, most queued jobs, most request bytes, fingerprint, token, ttl_s, then fields and values
+-- ARGV: id, request, request bytes, most queued jobs, most request bytes, fingerprint, token,
+-- reservation's ttl_ms, ttl_s, then fields and values
+-- Answers what became of it, and the time of creation or, where the key stands for another job, that job's id.
 local id = ARGV[1]
 local bytes = tonumber(ARGV[3])
 if redis.call('EXISTS', KEYS[1]) == 1 then
-    return {'created', id}
+    return {'created', redis.call('HGET', KEYS[1], 'created_at')}
 end
 if KEYS[2] ~= '' then
-    local held = reserve(KEYS[2], ARGV[6], ARGV[7], 60000)
+    local held = reserve(KEYS[2], ARGV[6], ARGV[7], ARGV[8])
     if held[1] ~= 'reserved' then
         return held
     end
@@ -21,7 +23,7 @@ end
 local at = now()
 redis.call('HSET', KEYS[1], 'id', id, 'status', 'queued', 'attempt', 0, 'tries', 0, 'events', 0,
     'request_bytes', bytes, 'created_at', at, 'queued_at', at, 'updated_at', at, 'idempotency', KEYS[2])
-for i = 9, #ARGV, 2 do
+for i = 10, #ARGV, 2 do
     redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
 end
 redis.call('SET', key('request', id), ARGV[2])
@@ -30,7 +32,7 @@ redis.call('ZADD', PREFIX .. 'index', 0, id)
 redis.call('ZADD', PREFIX .. 'status:queued', 0, id)
 if KEYS[2] ~= '' then
     redis.call('HSET', KEYS[2], 'job', id)
-    redis.call('EXPIRE', KEYS[2], ARGV[8])
+    redis.call('EXPIRE', KEYS[2], ARGV[9])
 end
 emit_state(id, 'queued', 0, at)
-return {'created', id}
+return {'created', at}

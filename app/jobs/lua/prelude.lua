@@ -41,6 +41,7 @@ local function finish(id, from, to, attempt, error_json, retention_s)
     -- The text of a request is not kept longer than it is needed.
     redis.call('DEL', key('request', id))
     redis.call('DECRBY', PREFIX .. 'request-bytes', redis.call('HGET', job, 'request_bytes'))
+    redis.call('HINCRBY', PREFIX .. 'finished', redis.call('HGET', job, 'kind') .. ':' .. to, 1)
     emit_state(id, to, attempt, at)
     emit(id, 'end', '"status":"' .. to .. '","error":' .. (error_json == '' and 'null' or error_json), at)
     redis.call('EXPIRE', key('events', id), retention_s)

@@ -1,0 +1,95 @@
+"""What to do about each error code: the default hint of a problem, the answer of /errors/CODE, and docs/errors.md.
+
+`python -m app.error_guide` prints the page.
+"""
+
+from typing import Final
+
+from app.contracts.errors import CATALOGUE, ErrorCode
+
+GUIDE: Final[dict[ErrorCode, str]] = {
+    ErrorCode.INVALID_REQUEST: "Correct the fields that `errors` names; /openapi.json holds the schema.",
+    ErrorCode.INVALID_JSON: "Send one JSON object in UTF-8, without NaN, Infinity, repeated names or deep nesting.",
+    ErrorCode.UNKNOWN_FIELD: "Correct or remove the field; nothing that is misspelt is ever ignored.",
+    ErrorCode.UNKNOWN_KIND: "Use a kind that exists.",
+    ErrorCode.UNKNOWN_MODEL: "Use an alias of models.toml; `hemostat models list` shows them.",
+    ErrorCode.UNKNOWN_RECIPE: "Use a recipe type that exists.",
+    ErrorCode.UNKNOWN_MODULE: "Name layers and modules that the model has; `hemostat models check ALIAS` lists them.",
+    ErrorCode.GROUP_SIZE_MISMATCH: "Choose a group size that divides the input dimension, or null for one scale a row.",
+    ErrorCode.PATTERN_MISMATCH: "Choose N:M with N smaller than M and M dividing the input dimension.",
+    ErrorCode.RECIPE_NOT_APPLICABLE: "Choose a recipe that fits the model, or another model.",
+    ErrorCode.DOCUMENT_TOO_SHORT: "Remove the document, or make it longer: a token is scored only after another one.",
+    ErrorCode.DOCUMENT_NOT_TEXT: "Remove NUL characters and lone surrogates from the text.",
+    ErrorCode.TOO_MANY_DOCUMENTS: "Send at most 5,000 documents in one job.",
+    ErrorCode.WINDOW_TOO_LARGE: "Choose a window that fits the context of both models.",
+    ErrorCode.PATH_FORBIDDEN: "Give a path relative to the text root, without `..`, that no link leads out of.",
+    ErrorCode.TEXT_NOT_FOUND: "Give the path of a file or folder below the text root.",
+    ErrorCode.HUB_UNAVAILABLE: "Fetch the data set on this machine beforehand, or send the text inline or as a file.",
+    ErrorCode.CHAT_TEMPLATE_MISSING: "Send the documents as plain text, or use a model whose tokenizer has a template.",
+    ErrorCode.BODY_TOO_LARGE: "Send less text, or put it into a file below the text root and name that.",
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: "Send the body with Content-Type: application/json.",
+    ErrorCode.NOT_ACCEPTABLE: "Accept application/json or text/html, or name a format with ?format=.",
+    ErrorCode.METHOD_NOT_ALLOWED: "Use a method that the Allow header names.",
+    ErrorCode.NOT_FOUND: "Check the path; /openapi.json lists every route.",
+    ErrorCode.UNAUTHORIZED: "Send Authorization: Bearer KEY with a key that the operator issued.",
+    ErrorCode.HOST_NOT_ALLOWED: "Address the service as localhost or 127.0.0.1, or run it with API keys.",
+    ErrorCode.RATE_LIMITED: "Wait as long as Retry-After says.",
+    ErrorCode.QUEUE_FULL: "Wait as long as Retry-After says, or cancel jobs that wait.",
+    ErrorCode.UNAVAILABLE: "Wait as long as Retry-After says; /readyz names the part that fails.",
+    ErrorCode.INTERNAL: "Tell the operator the request id: the cause stands in the log under it.",
+    ErrorCode.JOB_NOT_FOUND: "Check the id; a job is forgotten some time after it has ended, or when it is deleted.",
+    ErrorCode.JOB_NOT_FINISHED: "Wait for the job to succeed: its event stream ends when it does.",
+    ErrorCode.JOB_ACTIVE: "Cancel the job and wait until it has ended, then delete it.",
+    ErrorCode.ARTIFACT_NOT_FOUND: "Use a name of the job's list of artifacts.",
+    ErrorCode.INVALID_CURSOR: "Use `first_id` or `last_id` of a page as cursor, an event's id as Last-Event-ID.",
+    ErrorCode.IDEMPOTENCY_CONFLICT: "Use a new Idempotency-Key for another body.",
+    ErrorCode.IDEMPOTENCY_IN_PROGRESS: "Wait as long as Retry-After says and send the same request again.",
+    ErrorCode.WORKER_LOST: "See the log of the worker: most often it was killed for want of memory.",
+    ErrorCode.ENGINE_OUT_OF_MEMORY: "Use a smaller window or model, or a machine with more memory.",
+    ErrorCode.ENGINE_FAILED: "See the log of the worker; `hemostat doctor` checks the installation.",
+    ErrorCode.DISK_FULL: "Free space below HEMOSTAT_HOME, or lower the budgets of its stores.",
+    ErrorCode.CHECKPOINT_NOT_FOUND: "Put the checkpoint where models.toml says, or fetch it from the hub.",
+    ErrorCode.CHECKPOINT_INCOMPLETE: "Copy the whole checkpoint: each shard that its index names.",
+    ErrorCode.CHECKPOINT_CORRUPT: "Copy the file again.",
+    ErrorCode.CHECKPOINT_SHAPE_MISMATCH: "Use the config.json that belongs to these weights.",
+    ErrorCode.CHECKPOINT_NOT_FINITE: "The weights are broken: make the checkpoint again.",
+    ErrorCode.CHECKPOINT_UNSAFE: "Convert the weights to safetensors, and use an architecture that needs no own code.",
+    ErrorCode.CHECKPOINT_UNSUPPORTED: "Convert the checkpoint to a format that is supported.",
+    ErrorCode.MODELS_FILE_INVALID: "The operator must correct models.toml; `hemostat doctor` shows where.",
+    ErrorCode.VOCABULARY_MISMATCH: "Compare models of one tokenizer.",
+    ErrorCode.HEAD_MISMATCH: "The architecture computes its logits in a way that is not known here: report it.",
+    ErrorCode.HEAD_UNSUPPORTED: "Use a model whose head is a plain, scaled or soft-capped linear layer.",
+}
+
+
+def page() -> str:
+    """docs/errors.md."""
+    lines = [
+        "# Errors",
+        "",
+        "Every error answer is a problem document (RFC 9457, `application/problem+json`):",
+        "",
+        "| member | meaning |",
+        "| --- | --- |",
+        "| `type` | `/errors/CODE`, a reference that the service itself resolves |",
+        "| `title` | what the code means; never changes |",
+        "| `status` | the HTTP status |",
+        "| `detail` | what happened here, and with which input |",
+        "| `instance` | the path of the request |",
+        "| `code` | stable identifier, the table below |",
+        '| `pointer` | JSON pointer of the offending field in the body, `""` where none is to blame |',
+        "| `request_id` | as in the `x-request-id` header and in the service's log |",
+        "| `hint` | what to do |",
+        "| `errors` | one entry for each offending field: `code`, `detail`, `hint` and `pointer` or `parameter` |",
+        "",
+        "A failed job carries the same codes in its `error`. Where waiting helps there is a `Retry-After` header.",
+        "",
+        "| code | status | title | what to do |",
+        "| --- | --- | --- | --- |",
+    ]
+    lines += [f"| `{code}` | {kind.status} | {kind.title} | {GUIDE[code]} |" for code, kind in CATALOGUE.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")  # noqa: T201 - its purpose

@@ -1,0 +1,253 @@
+"""From the bytes of a body to a valid request, or to the exact list of what is wrong with it.
+
+Everything that needs no model is checked here, before anything is written. The messages never repeat a document's text.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final, NoReturn
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import KINDS, SubmitRequest
+from app.contracts.recipe import STEP_TYPES
+from app.contracts.text import MAX_DOCUMENTS
+from app.jobs.schema_walk import Schema
+from app.models.nearest import suggestion
+from app.problems import FieldError, RequestError
+
+MAX_DEPTH: Final = 64
+TAGS: Final = ("type", "source", "kind")
+_SCHEMA: Final = Schema(SubmitRequest.model_json_schema())
+
+
+def parse_submission(body: bytes) -> SubmitRequest:
+    """The request. Raises HemostatError (INVALID_JSON) or RequestError with a JSON pointer for each fault."""
+    data = _parse_json(body)
+    if not isinstance(data, dict):
+        raise HemostatError(ErrorCode.INVALID_REQUEST, "The body is not a JSON object.")
+    _check_strings(data)
+    documents = _documents(data)
+    if len(documents) > MAX_DOCUMENTS:
+        raise _one(
+            ErrorCode.TOO_MANY_DOCUMENTS,
+            f"The request has {len(documents)} documents; at most {MAX_DOCUMENTS} are taken.",
+            "/text/documents",
+        )
+    try:
+        request = SubmitRequest.model_validate_json(body, strict=True)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=True)
+        raise RequestError([_field_error(detail, data) for detail in details]) from None
+    _check_documents(documents)
+    return request
+
+
+# --- JSON
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object names {_shown(twice)} twice")
+    return made
+
+
+def _parse_json(body: bytes) -> Any:
+    """The value. Python's parser and not pydantic's, because it keeps lone surrogates, so that they can be located."""
+    try:
+        data = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
+    except UnicodeDecodeError as error:
+        raise HemostatError(ErrorCode.INVALID_JSON, f"The body is not UTF-8: byte {error.start}.") from None
+    except RecursionError:
+        raise _too_deep() from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise HemostatError(ErrorCode.INVALID_JSON, f"The body is not JSON: {error.msg}, {where}.") from None
+    except ValueError as error:
+        text = "a number has too many digits" if "digits" in str(error) else str(error)
+        raise HemostatError(ErrorCode.INVALID_JSON, f"The body is not JSON: {text}.") from None
+    return data
+
+
+def _too_deep() -> HemostatError:
+    return HemostatError(ErrorCode.INVALID_JSON, f"The body is nested deeper than {MAX_DEPTH} levels.")
+
+
+def _strings(data: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Every string of the value with its path; names of objects with the path of their value."""
+    pending: list[tuple[tuple[str | int, ...], Any]] = [((), data)]
+    while pending:
+        path, value = pending.pop()
+        if len(path) > MAX_DEPTH:
+            raise _too_deep()
+        if isinstance(value, str):
+            yield path, value
+        elif isinstance(value, dict):
+            for name, inner in value.items():
+                yield (*path, name), name
+                pending.append(((*path, name), inner))
+        elif isinstance(value, list):
+            pending.extend(((*path, index), inner) for index, inner in enumerate(value))
+
+
+def _fault(text: str) -> str | None:
+    if "\0" in text:
+        return f"a NUL character at index {text.index(chr(0))}"
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            return f"a lone surrogate at index {error.start}"
+    return None
+
+
+def _check_strings(data: dict[str, Any]) -> None:
+    errors = []
+    for path, text in _strings(data):
+        fault = _fault(text)
+        if fault is not None:
+            in_document = path[:2] == ("text", "documents")
+            code = ErrorCode.DOCUMENT_NOT_TEXT if in_document else ErrorCode.INVALID_REQUEST
+            hint = "" if in_document else "Remove NUL characters and lone surrogates."
+            errors.append(FieldError(code, f"The text holds {fault}.", hint, _pointer(path)))
+    if errors:
+        raise RequestError(sorted(errors, key=lambda error: error.pointer))
+
+
+# --- documents
+
+
+def _documents(data: dict[str, Any]) -> list[Any]:
+    text = data.get("text")
+    documents = text.get("documents") if isinstance(text, dict) else None
+    return documents if isinstance(documents, list) else []
+
+
+def _check_documents(documents: list[dict[str, Any]]) -> None:
+    errors = []
+    seen: dict[str, int] = {}
+    for index, document in enumerate(documents):
+        first = seen.setdefault(document["id"], index)
+        if first != index:
+            errors.append(
+                FieldError(
+                    ErrorCode.INVALID_REQUEST,
+                    f"Documents {first} and {index} have the same id.",
+                    "Give each document an id of its own.",
+                    f"/text/documents/{index}/id",
+                )
+            )
+        if document.get("text") == "":
+            errors.append(
+                FieldError(
+                    ErrorCode.DOCUMENT_TOO_SHORT, f"Document {index} is empty.", "", f"/text/documents/{index}/text"
+                )
+            )
+    if errors:
+        raise RequestError(errors)
+
+
+# --- what pydantic found
+
+
+def _pointer(path: tuple[str | int, ...]) -> str:
+    parts = (str(part).encode("utf-8", "replace").decode() for part in path)
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def _shown(text: object, most: int = 64) -> str:
+    """A name of the client's in a message: short, quoted, printable."""
+    return ascii(str(text)[:most])
+
+
+def _one(code: ErrorCode, detail: str, pointer: str, hint: str = "") -> RequestError:
+    return RequestError([FieldError(code, detail, hint, pointer)])
+
+
+def _path(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
+    """The place in the body: pydantic's location without the tags of unions and its own marks."""
+    path: list[str | int] = []
+    here = data
+    for part in loc:
+        if part == "[key]":
+            break
+        if (isinstance(here, dict) and part in here) or (isinstance(here, list) and part in range(len(here))):
+            here = here[part]
+        elif isinstance(here, dict) and part in [here.get(tag) for tag in TAGS if isinstance(here.get(tag), str)]:
+            continue
+        elif isinstance(here, dict):
+            here = None  # a field that is missing
+        else:
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _at(path: tuple[str | int, ...], data: Any) -> Any:
+    for part in path:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
+
+
+def _field_error(error: ErrorDetails, data: dict[str, Any]) -> FieldError:
+    path = _path(error["loc"], data)
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        name = path[-1]
+        hint = suggestion(str(name), _SCHEMA.fields(path[:-1], data), many=24)
+        return FieldError(ErrorCode.UNKNOWN_FIELD, f"There is no field {_shown(name)}.", hint, _pointer(path))
+    if path == ("kind",):
+        given = data.get("kind")
+        detail = "The kind is missing." if kind == "missing" else f"There is no kind {_shown(given)}."
+        code = ErrorCode.INVALID_REQUEST if kind == "missing" else ErrorCode.UNKNOWN_KIND
+        return FieldError(code, detail, suggestion(str(given or ""), KINDS), "/kind")
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return _tag_error(path, data)
+    if kind == "missing":
+        return FieldError(ErrorCode.INVALID_REQUEST, f"The field {path[-1]!r} is missing.", "", _pointer(path))
+    message = error["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        return _rule_error(path, data, message)
+    value = _at(path, data)
+    hint = ""
+    if kind == "literal_error" and isinstance(value, str):
+        hint = suggestion(value, re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+    given = f" (given: {value!r})" if isinstance(value, int | float | bool) or value is None else ""
+    name = f"{path[-1]}: " if path else ""
+    return FieldError(ErrorCode.INVALID_REQUEST, f"{name}{message}{given}.", hint, _pointer(path))
+
+
+def _tag_error(path: tuple[str | int, ...], data: dict[str, Any]) -> FieldError:
+    """A recipe step's `type` or a text's `source` that does not exist, or is missing."""
+    recipe = "recipe" in path
+    tag = "type" if recipe else "source"
+    holder = _at(path, data)
+    given = holder.get(tag) if isinstance(holder, dict) else None
+    valid = STEP_TYPES if recipe else _SCHEMA.tags(path, data)
+    pointer = _pointer((*path, tag))
+    if given is None:
+        return FieldError(ErrorCode.INVALID_REQUEST, f"The field {tag!r} is missing.", suggestion("", valid), pointer)
+    code = ErrorCode.UNKNOWN_RECIPE if recipe else ErrorCode.INVALID_REQUEST
+    what = "recipe type" if recipe else "text source"
+    return FieldError(code, f"There is no {what} {_shown(given)}.", suggestion(str(given), valid), pointer)
+
+
+def _rule_error(path: tuple[str | int, ...], data: dict[str, Any], message: str) -> FieldError:
+    """A rule that spans several fields of one object."""
+    holder = _at(path, data)
+    if isinstance(holder, dict) and holder.get("pattern") is not None and message.startswith("pattern "):
+        return FieldError(ErrorCode.PATTERN_MISMATCH, f"{message}.", "", _pointer((*path, "pattern")))
+    return FieldError(ErrorCode.INVALID_REQUEST, f"{message[:1].upper()}{message[1:]}.", "", _pointer(path))

@@ -1,0 +1,60 @@
+"""Which names are valid at a place of a JSON document, by its JSON schema: what a typo is compared with."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class Schema:
+    """A JSON schema as pydantic writes it: local references, `anyOf` for null, `oneOf` with a discriminator."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self._root = schema
+
+    def fields(self, path: Sequence[str | int], data: Any) -> list[str]:
+        """Names of the properties that the object at `path` of `data` may have; [] where it may have any."""
+        return sorted(self._node(path, data).get("properties", {}))
+
+    def tags(self, path: Sequence[str | int], data: Any) -> list[str]:
+        """Values of the discriminator of the union at `path`."""
+        node = self._choice(self._parent(path, data), None, keep_union=True)
+        return sorted(node.get("discriminator", {}).get("mapping", {}))
+
+    def _node(self, path: Sequence[str | int], data: Any) -> dict[str, Any]:
+        node, here = self._choice(self._root, data), data
+        for part in path:
+            here = _inner(here, part)
+            node = self._choice(_step(node, part), here)
+        return node
+
+    def _parent(self, path: Sequence[str | int], data: Any) -> dict[str, Any]:
+        holder = data
+        for part in path[:-1]:
+            holder = _inner(holder, part)
+        return _step(self._node(path[:-1], data), path[-1]) if path else self._root
+
+    def _choice(self, node: dict[str, Any], value: Any, *, keep_union: bool = False) -> dict[str, Any]:
+        """The schema that applies to `value`: references resolved, the branch of a union chosen by its tag."""
+        while True:
+            if "$ref" in node:
+                node = self._root["$defs"][node["$ref"].rpartition("/")[2]]
+            elif "anyOf" in node:
+                node = next((branch for branch in node["anyOf"] if branch.get("type") != "null"), {})
+            elif "discriminator" in node and not keep_union:
+                rule = node["discriminator"]
+                tag = value.get(rule["propertyName"]) if isinstance(value, dict) else None
+                reference = rule["mapping"].get(tag) if isinstance(tag, str) else None
+                node = {"$ref": reference} if reference else {}
+            else:
+                return node
+
+
+def _step(node: dict[str, Any], part: str | int) -> dict[str, Any]:
+    inner = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
+    return inner if isinstance(inner, dict) else {}
+
+
+def _inner(value: Any, part: str | int) -> Any:
+    try:
+        return value[part]
+    except (KeyError, IndexError, TypeError):
+        return None

@@ -1,0 +1,137 @@
+"""Errors as problem documents (RFC 9457), the same shape for every status and every layer."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from starlette.responses import Response
+from starlette.types import Scope
+
+from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
+from app.error_guide import GUIDE
+
+MEDIA_TYPE: Final = "application/problem+json"
+REDIS_RETRY_AFTER_S: Final = 2
+MAX_ERRORS: Final = 50
+REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One offending part of a request: a field of the body (`pointer`), or a query parameter or header."""
+
+    code: ErrorCode
+    detail: str
+    hint: str = ""
+    pointer: str = ""
+    parameter: str | None = None
+
+
+class RequestError(HemostatError):
+    """A request with one or more offending parts. Its code, pointer and hint are those of the first."""
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        super().__init__(first.code, first.detail + more, hint=first.hint, pointer=first.pointer)
+        self.errors = tuple(errors[:MAX_ERRORS])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As `HemostatError`: whole."""
+        return (type(self), (self.errors,), self.__dict__)
+
+
+class ProblemError(BaseModel):
+    """One offending part of the request."""
+
+    code: str
+    detail: str
+    hint: str
+    pointer: str | None = None
+    parameter: str | None = None
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 problem details."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="`/errors/CODE`")
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    pointer: str = Field(description='JSON pointer of the offending field of the body; "" where none is to blame')
+    request_id: str
+    hint: str = Field(description="what to do")
+    errors: list[ProblemError] | None = None
+
+
+def request_id(scope: Scope) -> str:
+    """The request's id: set by the outermost middleware."""
+    return str(scope.get("hemostat.request_id", ""))
+
+
+def document(scope: Scope, error: HemostatError, **members: object) -> dict[str, object]:
+    """The problem document of an error in this request; `members` are extension members."""
+    kind = CATALOGUE[error.code]
+    problem: dict[str, object] = {
+        "type": f"/errors/{error.code.value}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": error.detail,
+        "instance": scope.get("path", ""),
+        "code": error.code.value,
+        "pointer": error.pointer,
+        "request_id": request_id(scope),
+        "hint": error.hint or GUIDE[error.code],
+    }
+    if isinstance(error, RequestError):
+        problem["errors"] = [_part(part) for part in error.errors]
+    return problem | members
+
+
+def _part(part: FieldError) -> dict[str, object]:
+    named = {name: value for name, value in asdict(part).items() if value is not None}
+    if part.parameter is not None:
+        del named["pointer"]
+    return named | {"hint": part.hint or GUIDE[part.code]}
+
+
+def response(
+    scope: Scope, error: HemostatError, *, headers: dict[str, str] | None = None, **members: object
+) -> Response:
+    """The answer to a request that met `error`."""
+    extra = dict(headers or {})
+    if error.retry_after_s is not None:
+        extra["retry-after"] = str(error.retry_after_s)
+    if error.code is ErrorCode.UNAUTHORIZED:
+        extra["www-authenticate"] = "Bearer"
+    body = json.dumps(document(scope, error, **members), ensure_ascii=False, default=str)
+    # What a client sent may stand in the text: a lone surrogate must not break the answer.
+    return Response(body.encode("utf-8", "replace"), status_code=error.status, headers=extra, media_type=MEDIA_TYPE)
+
+
+def unavailable(part: str = "Redis") -> HemostatError:
+    """503: a part that comes back by itself is away."""
+    return HemostatError(
+        ErrorCode.UNAVAILABLE,
+        f"{part} does not answer at the moment.",
+        hint="Nothing was lost. Wait as long as Retry-After says and send the request again; "
+        "an Idempotency-Key makes that safe for submissions.",
+        retry_after_s=REDIS_RETRY_AFTER_S,
+    )
+
+
+def redis_is_away(error: RedisError) -> bool:
+    """Whether waiting may help: Redis cannot be reached, is loading, is full or is read-only (else it is our bug)."""
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OutOfMemoryError | ReadOnlyError):
+        return True
+    return isinstance(error, ResponseError) and str(error).startswith(("MISCONF", "OOM", "LOADING", "MASTERDOWN"))
