@@ -20,7 +20,9 @@ def fails(decision: SeverityVerdict | Mapping[str, Any], level: str) -> Outcome:
     if level not in SEVERITIES[1:]:
         raise ValueError(f"{level!r} is not a level; there are {', '.join(SEVERITIES[1:])}")
     classes: Sequence[str] = decision.classes if isinstance(decision, SeverityVerdict) else decision["classes"]
-    reached = {SEVERITIES.index(name) >= SEVERITIES.index(level) for name in classes if name in SEVERITIES}
+    if not classes or not set(classes) <= set(SEVERITIES):
+        return "inconclusive"
+    reached = {SEVERITIES.index(name) >= SEVERITIES.index(level) for name in classes}
     if reached == {True}:
         return "fail"
     return "pass" if reached == {False} else "inconclusive"

@@ -51,4 +51,5 @@ def test_what_is_no_level_is_refused(level: str) -> None:
 
 
 def test_classes_that_a_newer_service_may_name_decide_nothing() -> None:
-    assert fails({"classes": ["negligible"]}, "mild") == "inconclusive"
+    assert fails({"classes": ["mild", "negligible"]}, "mild") == "inconclusive"
+    assert fails({"classes": []}, "mild") == "inconclusive"
