@@ -1,0 +1,246 @@
+"""Everything that can be refused before a job is queued, and what it will cost. Needs neither torch nor a weight.
+
+Reads folders and file headers: call it from a thread, not from an event loop.
+"""
+
+import os
+from pathlib import Path
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import CompareRequest, Estimate
+from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
+from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.modules import check_step
+from app.models.paths import below
+from app.models.registry import Registry
+from app.models.tokenizers import compare_tokenizers, has_chat_template
+from app.settings import Settings
+
+BYTES_A_TOKEN = 4.0
+# Measured on two cores: SmolLM2 (135M parameters) through vLLM.
+CPU_TOKENS_PER_SECOND, CPU_PARAMETERS = 1400.0, 134.5e6
+CPU_SURGERY_PARAMETERS_PER_SECOND = 5e7
+ENGINE_START_S = 15.0
+TEXT_SUFFIXES = frozenset({".txt", ".jsonl"})
+SHIPPED = Path(__file__).resolve().parents[2] / "workers" / "text" / "data" / "evaluation.jsonl"
+
+
+def check_request(request: CompareRequest, registry: Registry, settings: Settings) -> None:
+    """Returns where the request can be run as far as can be told without its tensors and tokens.
+
+    Raises `HemostatError` with the JSON pointer of the field to blame: UNKNOWN_MODEL, every CHECKPOINT_* code of
+    `inspect`, VOCABULARY_MISMATCH, WINDOW_TOO_LARGE, UNKNOWN_MODULE, GROUP_SIZE_MISMATCH, PATTERN_MISMATCH,
+    RECIPE_NOT_APPLICABLE, PATH_FORBIDDEN, TEXT_NOT_FOUND, DOCUMENT_TOO_SHORT, DOCUMENT_NOT_TEXT,
+    CHAT_TEMPLATE_MISSING, INVALID_REQUEST (two documents of one id).
+    """
+    reference = registry.resolve(request.reference.model, pointer="/reference/model")
+    candidate = registry.resolve(request.candidate.model, pointer="/candidate/model")
+    infos = {
+        pointer: inspect(entry.checkpoint_path(pointer=pointer), pointer=pointer)
+        for pointer, entry in (("/reference/model", reference), ("/candidate/model", candidate))
+    }
+    one, other = infos.values()
+    if one.vocabulary != other.vocabulary:
+        raise HemostatError(
+            ErrorCode.VOCABULARY_MISMATCH,
+            f"{reference.alias} has {one.vocabulary} tokens in its vocabulary, {candidate.alias} has "
+            f"{other.vocabulary}: token {min(one.vocabulary, other.vocabulary)} is in one of them only",
+            hint="two models can only be compared token by token when both use the same vocabulary",
+            pointer="/candidate/model",
+        )
+    tokenizer = reference.tokenizer_path(pointer="/reference/model")
+    if tokenizer != candidate.tokenizer_path(pointer="/candidate/model"):
+        compare_tokenizers(
+            tokenizer,
+            candidate.tokenizer_path(),
+            names=(reference.alias, candidate.alias),
+            pointer="/candidate/model",
+        )
+    for info in infos.values():
+        if info.max_position is not None and request.window > info.max_position:
+            raise HemostatError(
+                ErrorCode.WINDOW_TOO_LARGE,
+                f"window {request.window} is longer than the model's context of {info.max_position} tokens",
+                hint=f"give a window of at most {info.max_position}",
+                pointer="/window",
+            )
+    for index, step in enumerate(request.candidate.recipe):
+        check_step(other, step, pointer=f"/candidate/recipe/{index}")
+    _check_text(request.text, tokenizer, settings)
+
+
+def estimate(request: CompareRequest, registry: Registry, settings: Settings) -> Estimate:
+    """What the job will take, from sizes alone. Raises what `check_request` raises: nothing is estimated that would be
+    refused."""
+    check_request(request, registry, settings)
+    infos = [
+        inspect(registry.resolve(model.model).checkpoint_path()) for model in (request.reference, request.candidate)
+    ]
+    documents, tokens, how = _measure(request.text, settings)
+    store = 2 * infos[0].hidden_size * tokens
+    made = _bytes_made(infos[1]) if request.candidate.recipe else 0
+    seconds = ENGINE_START_S + sum(
+        tokens / (CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / info.parameters) for info in infos
+    )
+    if request.candidate.recipe:
+        seconds += infos[1].parameters / CPU_SURGERY_PARAMETERS_PER_SECOND
+    return Estimate(
+        kind=request.kind,
+        documents=documents,
+        tokens=tokens,
+        reference_store_bytes=store,
+        checkpoint_bytes=made,
+        seconds=round(seconds, 1),
+        assumptions=(
+            how,
+            f"both models are run over the text at {CPU_TOKENS_PER_SECOND:.0f} tokens/s for "
+            f"{CPU_PARAMETERS / 1e6:.1f}M parameters, as measured on a 2-core CPU, in inverse proportion to the "
+            "number of parameters; a GPU is much faster, and a mixture of experts runs only part of them",
+            f"{ENGINE_START_S:.0f} s to start the engine; a warm one and a stored reference save time",
+            f"the reference's hidden states take 2 bytes x {infos[0].hidden_size} a token",
+        ),
+    )
+
+
+def _bytes_made(info: CheckpointInfo) -> int:
+    """The modified checkpoint has the size of its source: its weights are simulated in the source's dtype."""
+    return info.bytes
+
+
+def _check_text(text: TextSource, tokenizer: Path, settings: Settings) -> None:
+    if isinstance(text, InlineText):
+        _check_documents(text, tokenizer)
+    elif isinstance(text, FileText):
+        _text_files(text, settings)
+
+
+def _check_documents(text: InlineText, tokenizer: Path) -> None:
+    seen: dict[str, int] = {}
+    for index, document in enumerate(text.documents):
+        pointer = f"/text/documents/{index}"
+        first = seen.setdefault(document.id, index)
+        if first != index:
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                f"documents {first} and {index} have the same id {document.id!r}",
+                hint="give every document an id of its own",
+                pointer=f"{pointer}/id",
+            )
+        if document.text is not None:
+            if _utf8_bytes(document.text, f"{pointer}/text") < 2:
+                raise _too_short(document.id, "has fewer than two bytes of text", f"{pointer}/text")
+            continue
+        said = 0
+        for turn, message in enumerate(document.messages or ()):
+            length = _utf8_bytes(message.content, f"{pointer}/messages/{turn}/content")
+            said += length if message.role == "assistant" else 0
+        if not has_chat_template(tokenizer):
+            raise HemostatError(
+                ErrorCode.CHAT_TEMPLATE_MISSING,
+                f"document {document.id!r} is a conversation, and the tokenizer has no chat template",
+                hint="send the conversation as text, or use a model whose tokenizer has a chat template",
+                pointer=f"{pointer}/messages",
+            )
+        if said == 0:
+            raise _too_short(document.id, "has no word of the assistant's, and nothing else is scored", pointer)
+
+
+def _too_short(document: str, what: str, pointer: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.DOCUMENT_TOO_SHORT,
+        f"document {document!r} {what}",
+        hint="leave it out, or join it with another: a single token has no next token to predict",
+        pointer=pointer,
+    )
+
+
+def _utf8_bytes(text: str, pointer: str) -> int:
+    """Length in UTF-8; raises DOCUMENT_NOT_TEXT for NUL bytes and lone surrogates, naming the position alone."""
+    if "\0" in text:
+        raise HemostatError(
+            ErrorCode.DOCUMENT_NOT_TEXT,
+            f"there is a NUL byte at character {text.index(chr(0))}",
+            hint="remove it; it is no part of a text",
+            pointer=pointer,
+        )
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise HemostatError(
+            ErrorCode.DOCUMENT_NOT_TEXT,
+            f"there is a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}",
+            hint="send whole characters: a surrogate is half of one",
+            pointer=pointer,
+        ) from None
+
+
+def _text_files(text: FileText, settings: Settings) -> list[Path]:
+    """The files that a file source stands for; links are followed only where they stay below the root."""
+    if settings.text_root is None:
+        raise HemostatError(
+            ErrorCode.PATH_FORBIDDEN,
+            "this service reads no text files: no text root is set",
+            hint="the operator sets HEMOSTAT_TEXT_ROOT; or send the documents inline",
+            pointer="/text/path",
+        )
+    path = below(settings.text_root, text.path, pointer="/text/path")
+    if path.is_file() and path.suffix.lower() not in TEXT_SUFFIXES:
+        raise HemostatError(
+            ErrorCode.DOCUMENT_NOT_TEXT,
+            f"{text.path!r} is neither a .txt nor a .jsonl file",
+            hint="name a .txt file (one document), a .jsonl file (one document a line), or a folder of them",
+            pointer="/text/path",
+        )
+    found = [path] if path.is_file() else []
+    if path.is_dir():
+        root = settings.text_root.resolve()
+        for folder, folders, names in os.walk(path):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in names:
+                if not name.startswith(".") and Path(name).suffix.lower() in TEXT_SUFFIXES:
+                    relative = (Path(folder) / name).relative_to(root).as_posix()
+                    found.append(below(root, relative, pointer="/text/path"))
+    found = [file for file in found if file.is_file()]
+    if not found:
+        raise HemostatError(
+            ErrorCode.TEXT_NOT_FOUND,
+            f"there is no .txt or .jsonl file at {text.path!r}",
+            hint="the path is relative to the text root; it may be a file or a folder",
+            pointer="/text/path",
+        )
+    return found
+
+
+def _measure(text: TextSource, settings: Settings) -> tuple[int | None, int, str]:
+    """(documents, tokens, how they were found)."""
+    rule = f"{BYTES_A_TOKEN:.0f} bytes of text a token"
+    if isinstance(text, SelfText):
+        return None, text.tokens, "as many tokens as the self corpus asks for; sampling them takes time besides"
+    if isinstance(text, HubText):
+        tokens = 500 * text.documents
+        return text.documents, tokens, "500 tokens a document: a hub data set is not read before the job runs"
+    if isinstance(text, InlineText):
+        size = sum(
+            len(part.encode())
+            for document in text.documents
+            for part in ([document.text] if document.text is not None else [m.content for m in document.messages or ()])
+        )
+        return len(text.documents), _tokens(size), rule
+    if isinstance(text, FileText):
+        files = _text_files(text, settings)
+        plain = all(file.suffix.lower() == ".txt" for file in files)
+        return len(files) if plain else None, _tokens(sum(file.stat().st_size for file in files)), rule
+    return _measure_shipped(text, rule)
+
+
+def _measure_shipped(text: ShippedText, rule: str) -> tuple[int | None, int, str]:
+    if not SHIPPED.is_file():
+        return text.documents, 300 * (text.documents or 100), "300 tokens a document of the shipped corpus"
+    data = SHIPPED.read_bytes()
+    lines = data.count(b"\n")
+    documents = min(text.documents or lines, lines)
+    return documents, _tokens(len(data) * documents // max(lines, 1)), rule
+
+
+def _tokens(size: int) -> int:
+    return max(2, round(size / BYTES_A_TOKEN))

@@ -1,0 +1,24 @@
+"""A recipe's one canonical form, and the name that follows from it."""
+
+import hashlib
+import json
+
+from app.contracts.recipe import Recipe
+
+
+def canonical_json(recipe: Recipe) -> str:
+    """The recipe with every default filled in, layers and modules sorted, keys sorted: equal for equal effect of the
+    fields, whichever way they were written."""
+    steps = []
+    for step in recipe:
+        fields = step.model_dump(mode="json")
+        for name in ("layers", "modules"):
+            if fields.get(name) is not None:
+                fields[name] = sorted(set(fields[name]))
+        steps.append(fields)
+    return json.dumps(steps, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def recipe_fingerprint(recipe: Recipe) -> str | None:
+    """SHA-256, hex, of the canonical form; None for the empty recipe."""
+    return hashlib.sha256(canonical_json(recipe).encode()).hexdigest() if recipe else None
