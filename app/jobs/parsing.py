@@ -181,8 +181,9 @@ def _path(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
     for part in loc:
         if part == "[key]":
             break
-        if (isinstance(here, dict) and part in here) or (isinstance(here, list) and part in range(len(here))):
-            here = here[part]
+        inner = _at((part,), here)
+        if inner is not None or (isinstance(here, dict) and part in here):
+            here = inner
         elif isinstance(here, dict) and part in [here.get(tag) for tag in TAGS if isinstance(here.get(tag), str)]:
             continue
         elif isinstance(here, dict):

@@ -58,11 +58,14 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Names the key's owner in the scope, or answers 401."""
-        if scope["type"] == "lifespan" or self.keys is None or scope.get("path") in OPEN_PATHS:
+        if scope["type"] == "lifespan" or self.keys is None:
             await self.app(scope, receive, send)
             return
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         owner = self.keys.owner(key.strip()) if scheme.casefold() == "bearer" else None
+        if owner is None and scope.get("path") in OPEN_PATHS:
+            await self.app(scope, receive, send)
+            return
         if owner is None:
             detail = "The API key is not valid." if key else "The request has no API key."
             await problems.response(scope, HemostatError(ErrorCode.UNAUTHORIZED, detail))(scope, receive, send)

@@ -1,0 +1,444 @@
+"""/v1/diagnosis: jobs over HTTP."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import KINDS, JobPage, JobStatus, SubmitRequest
+from app.contracts.report import SCHEMA, CompareReport
+from app.jobs import examples, results, service
+from app.jobs.ids import is_job_id
+from app.jobs.negotiation import preferred
+from app.jobs.parsing import parse_submission
+from app.jobs.record import JOBS_PATH
+from app.jobs.sse import EventStream, parse_last_event_id
+from app.jobs.store import Filters
+from app.openapi import JSON, Answer, answers, reference
+from app.problems import FieldError, RequestError
+from app.state import State, state_of
+
+MAX_STREAMS: Final = 500
+HTML: Final = "text/html"
+# The page is one file that needs nothing from anywhere.
+PAGE_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; font-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SUBMIT_ERRORS: Final = [
+    code
+    for code in ErrorCode
+    if code.value.startswith(("checkpoint_", "unknown_", "document_", "models_", "idempotency_"))
+] + [
+    ErrorCode.INVALID_JSON,
+    ErrorCode.INVALID_REQUEST,
+    ErrorCode.GROUP_SIZE_MISMATCH,
+    ErrorCode.PATTERN_MISMATCH,
+    ErrorCode.RECIPE_NOT_APPLICABLE,
+    ErrorCode.VOCABULARY_MISMATCH,
+    ErrorCode.TOO_MANY_DOCUMENTS,
+    ErrorCode.WINDOW_TOO_LARGE,
+    ErrorCode.CHAT_TEMPLATE_MISSING,
+    ErrorCode.PATH_FORBIDDEN,
+    ErrorCode.TEXT_NOT_FOUND,
+    ErrorCode.BODY_TOO_LARGE,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    ErrorCode.QUEUE_FULL,
+    ErrorCode.UNAVAILABLE,
+]
+
+router = APIRouter(prefix="/v1/diagnosis", tags=["diagnosis"], default_response_class=Response)
+
+
+class ListQuery(BaseModel):
+    """Query of the list of jobs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    after: str | None = Field(default=None, description="show jobs older than this one: `last_id` of a page")
+    before: str | None = Field(default=None, description="show the nearest newer ones: `first_id` of a page")
+    status: JobStatus | None = None
+    kind: str | None = None
+    candidate: str | None = Field(default=None, description="alias of the candidate's model")
+    metadata: list[str] = Field(default=[], max_length=16, description="`key=value`, may be repeated; all must fit")
+
+    def filters(self) -> Filters:
+        """As the store takes them. Raises RequestError for metadata without `=`."""
+        pairs = []
+        for text in self.metadata:
+            key, equals, value = text.partition("=")
+            if not key or not equals:
+                raise _query_error("metadata", "A metadata filter is not key=value.")
+            pairs.append((key, value))
+        return Filters(self.status, self.kind, self.candidate, tuple(pairs))
+
+    def cursor(self) -> tuple[str | None, str | None]:
+        """(after, before). Raises RequestError for what cannot be a job's id, and for both at once."""
+        for name, value in (("after", self.after), ("before", self.before)):
+            if value is not None and not is_job_id(value):
+                raise _query_error(name, "The cursor is not a job's id.", ErrorCode.INVALID_CURSOR)
+        if self.after is not None and self.before is not None:
+            raise _query_error("before", "Give either after or before.")
+        return self.after, self.before
+
+
+def _query_error(parameter: str, detail: str, code: ErrorCode = ErrorCode.INVALID_REQUEST) -> RequestError:
+    return RequestError([FieldError(code, detail, parameter=parameter)])
+
+
+def _job_response(job: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(job.model_dump_json(), status_code=status, headers=headers, media_type=JSON)
+
+
+def _etag(*parts: str) -> str:
+    return '"' + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32] + '"'
+
+
+def _unchanged(request: Request, etag: str) -> Response | None:
+    """304 where the client has this already."""
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    return Response(status_code=304, headers={"etag": etag}) if etag in known or "*" in known else None
+
+
+def _owner(request: Request) -> str:
+    return str(request.scope.get("hemostat.owner", ""))
+
+
+def _require_json(request: Request) -> None:
+    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
+    charset = parameters.casefold().replace(" ", "").replace('"', "")
+    if media_type.strip().casefold() != JSON or ("charset=" in charset and "charset=utf-8" not in charset):
+        given = f"{media_type.strip()[:64]!a}" if media_type.strip() else "missing"
+        raise HemostatError(
+            ErrorCode.UNSUPPORTED_MEDIA_TYPE, f"Content-Type is {given}; the body must be application/json in UTF-8."
+        )
+
+
+@router.post(
+    "/jobs",
+    status_code=202,
+    summary="Submit a diagnosis job, or estimate it",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": reference("SubmitRequest"), "example": examples.REQUEST}},
+        },
+        "parameters": [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "description": "The same key and body give the same job, for a day.",
+                "schema": {"type": "string", "maxLength": 255},
+            }
+        ],
+    },
+    responses=answers(
+        Answer(
+            202,
+            examples.QUEUED,
+            "Job",
+            headers={
+                "Location": "the job's URL",
+                "Idempotency-Replayed": "true where an earlier request had made the job",
+            },
+        ),
+        Answer(200, examples.ESTIMATE, "Estimate", description="`dry_run`: valid, and what it would take"),
+        errors=SUBMIT_ERRORS,
+    ),
+)
+async def submit_job(request: Request) -> Response:
+    """Checks everything that can be checked without the model, then queues the job.
+
+    A 202 is a promise: the job survives the loss of any process, of Redis and of the machine's power.
+    """
+    state = state_of(request)
+    _require_json(request)
+    body = await request.body()
+    try:
+        asked = await asyncio.to_thread(parse_submission, body)
+        del body
+        if asked.dry_run:
+            estimate = await service.dry_run(asked, state.settings)
+            _count(state, asked, "dry_run")
+            return _job_response(estimate)
+        hold = service.hold_of(_owner(request), request.headers.get("idempotency-key"), asked)
+        made = await service.submit(state.store, state.docket, asked, state.settings, hold)
+    except HemostatError:
+        state.telemetry.submitted.labels(KINDS[0], "refused").inc()
+        raise
+    _count(state, asked, "replayed" if made.replayed else "created")
+    headers = {"location": f"{JOBS_PATH}/{made.job.id}"}
+    if made.replayed:
+        headers["idempotency-replayed"] = "true"
+    return _job_response(made.job, 202, headers)
+
+
+def _count(state: State, asked: SubmitRequest, outcome: str) -> None:
+    state.telemetry.submitted.labels(asked.kind, outcome).inc()
+
+
+@router.get(
+    "/jobs",
+    summary="List jobs, newest first",
+    responses=answers(
+        Answer(200, examples.PAGE, "JobPage"),
+        errors=[
+            ErrorCode.INVALID_REQUEST,
+            ErrorCode.UNKNOWN_FIELD,
+            ErrorCode.INVALID_CURSOR,
+            ErrorCode.UNAVAILABLE,
+        ],
+    ),
+)
+async def list_jobs(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
+    """Pages stay put while new jobs come in: a cursor is a job, not an offset."""
+    after, before = query.cursor()
+    records, more = await state_of(request).store.page(
+        after=after, before=before, limit=query.limit, filters=query.filters()
+    )
+    jobs = tuple(record.job for record in records)
+    first, last = (jobs[0].id, jobs[-1].id) if jobs else (None, None)
+    return _job_response(JobPage(data=jobs, first_id=first, last_id=last, has_more=more))
+
+
+@router.get(
+    "/jobs/{job_id}",
+    summary="One job",
+    responses=answers(
+        Answer(200, examples.RUNNING, "Job", headers={"ETag": "changes when the job does"}),
+        Answer(304, None, description="the job is as If-None-Match says"),
+        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.UNAVAILABLE],
+    ),
+)
+async def get_job(request: Request, job_id: str) -> Response:
+    """Status, progress and, once it has ended, severity or error."""
+    job = (await service.find(state_of(request).store, job_id)).job
+    etag = _etag(job.model_dump_json())
+    return _unchanged(request, etag) or _job_response(job, headers={"etag": etag})
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    summary="Follow a job (server-sent events)",
+    openapi_extra={
+        "parameters": [
+            {
+                "name": "Last-Event-ID",
+                "in": "header",
+                "required": False,
+                "description": "Id of the last event that the client has.",
+                "schema": {"type": "string"},
+            }
+        ]
+    },
+    responses=answers(
+        Answer(
+            200,
+            examples.EVENTS,
+            media_type="text/event-stream",
+            description="Events `state`, `progress`, `log`, `gap` and `end`; `data` is the schema `Event`",
+        ),
+        Answer(204, None, description="the client has the last event already: nothing will ever follow"),
+        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.INVALID_CURSOR, ErrorCode.UNAVAILABLE],
+    ),
+)
+async def stream_events(request: Request, job_id: str) -> Response:
+    """From the first event, or from the one after `Last-Event-ID`, to `end`."""
+    state = state_of(request)
+    last = parse_last_event_id(request.headers.get("last-event-id"))
+    record = await service.find(state.store, job_id)
+    if record.ended and last == record.events:
+        return Response(status_code=204)
+    if state.open_streams >= MAX_STREAMS:
+        raise HemostatError(
+            ErrorCode.RATE_LIMITED, f"{MAX_STREAMS} event streams are open already.", retry_after_s=results.WAIT_S
+        )
+    stream = EventStream(
+        state.store,
+        record,
+        last,
+        stopping=state.stopping,
+        heartbeat_s=state.settings.sse_heartbeat_s,
+        poll_s=state.settings.sse_poll_s,
+    )
+    return StreamingResponse(
+        _counted(state, stream),
+        media_type="text/event-stream",
+        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+    )
+
+
+async def _counted(state: State, stream: EventStream) -> AsyncIterator[bytes]:
+    state.open_streams += 1
+    state.telemetry.streams.set(state.open_streams)
+    try:
+        async for chunk in stream.frames():
+            yield chunk
+    finally:
+        state.open_streams -= 1
+        state.telemetry.streams.set(state.open_streams)
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    summary="Stop a job",
+    responses=answers(
+        Answer(200, examples.CANCELLING, "Job"),
+        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.UNAVAILABLE],
+    ),
+)
+async def cancel_job(request: Request, job_id: str) -> Response:
+    """A queued job is cancelled at once; a running one is `cancelling` until its worker has stopped.
+
+    Repeating it changes nothing, and neither does cancelling a job that has ended.
+    """
+    state = state_of(request)
+    return _job_response(await service.cancel(state.store, state.docket, job_id))
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    status_code=204,
+    summary="Delete a job that has ended",
+    responses=answers(
+        Answer(204, None, description="the job, its events and its files are gone"),
+        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_ACTIVE, ErrorCode.UNAVAILABLE],
+    ),
+)
+async def delete_job(request: Request, job_id: str) -> Response:
+    """Removes its record, events, report and artifacts."""
+    state = state_of(request)
+    await service.delete(state.store, state.settings, job_id)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/jobs/{job_id}/report",
+    summary="The verdict",
+    openapi_extra={
+        "parameters": [
+            {
+                "name": "format",
+                "in": "query",
+                "required": False,
+                "description": "Overrides Accept.",
+                "schema": {"type": "string", "enum": ["json", "html"]},
+            }
+        ]
+    },
+    responses=answers(
+        Answer(
+            200,
+            examples.REPORT_HEAD,
+            description="The report (schema: /v1/diagnosis/schemas/report; the example shows its head only)",
+            others={HTML: "<!doctype html>…"},
+            headers={"ETag": "of this report in this format"},
+        ),
+        Answer(304, None, description="the client has it already"),
+        errors=[
+            ErrorCode.JOB_NOT_FOUND,
+            ErrorCode.JOB_NOT_FINISHED,
+            ErrorCode.ARTIFACT_NOT_FOUND,
+            ErrorCode.NOT_ACCEPTABLE,
+            ErrorCode.INVALID_REQUEST,
+            ErrorCode.UNAVAILABLE,
+        ],
+    ),
+)
+async def get_report(request: Request, job_id: str) -> Response:
+    """As JSON, or as a page of one file for people, by `Accept` or `?format=`."""
+    state = state_of(request)
+    media_type = _report_type(request)
+    record = await service.find(state.store, job_id)
+    results.require_report(record)
+    etag = _etag(record.job.id, str(record.job.attempt), media_type)
+    headers = {"etag": etag, "vary": "accept"}
+    unchanged = _unchanged(request, etag)
+    if unchanged is not None:
+        return unchanged
+    text = await asyncio.to_thread(results.read_report, record, state.settings)
+    if media_type == JSON:
+        return Response(text, media_type=JSON, headers=headers)
+    page = await asyncio.to_thread(results.render_report, text)
+    return Response(page, media_type=HTML, headers=headers | {"content-security-policy": PAGE_POLICY})
+
+
+def _report_type(request: Request) -> str:
+    wanted = request.query_params.get("format")
+    if wanted is not None:
+        if wanted not in ("json", "html"):
+            raise _query_error("format", "The format is neither json nor html.")
+        return JSON if wanted == "json" else HTML
+    media_type = preferred(request.headers.get("accept"), (JSON, HTML))
+    if media_type is None:
+        raise HemostatError(ErrorCode.NOT_ACCEPTABLE, "The report exists as application/json and as text/html.")
+    return media_type
+
+
+@router.get(
+    "/jobs/{job_id}/artifacts",
+    summary="Files of a job that succeeded",
+    responses=answers(
+        Answer(200, examples.ARTIFACTS),
+        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_NOT_FINISHED, ErrorCode.UNAVAILABLE],
+    ),
+)
+async def list_artifacts(request: Request, job_id: str) -> Response:
+    """Among them the values of each token, so that two reports can be compared token by token."""
+    state = state_of(request)
+    record = await service.find(state.store, job_id)
+    found = await asyncio.to_thread(results.artifacts, record, state.settings)
+    data = [
+        {
+            "name": artifact.name,
+            "object": "diagnosis.artifact",
+            "bytes": artifact.path.stat().st_size,
+            "media_type": artifact.media_type,
+            "url": f"{JOBS_PATH}/{job_id}/artifacts/{artifact.name}",
+        }
+        for artifact in found
+    ]
+    return JSONResponse({"object": "list", "data": data})
+
+
+@router.get(
+    "/jobs/{job_id}/artifacts/{name}",
+    summary="One file",
+    responses=answers(
+        Answer(200, "(the file's bytes)", media_type="application/octet-stream", description="the file"),
+        errors=[
+            ErrorCode.JOB_NOT_FOUND,
+            ErrorCode.JOB_NOT_FINISHED,
+            ErrorCode.ARTIFACT_NOT_FOUND,
+            ErrorCode.UNAVAILABLE,
+        ],
+    ),
+)
+async def get_artifact(request: Request, job_id: str, name: str) -> Response:
+    """By a name of the list."""
+    state = state_of(request)
+    record = await service.find(state.store, job_id)
+    found = await asyncio.to_thread(results.artifact, record, state.settings, name)
+    return FileResponse(found.path, media_type=found.media_type, filename=found.name)
+
+
+@router.get(
+    "/schemas/report",
+    summary="JSON schema of a report",
+    responses=answers(Answer(200, {"$id": SCHEMA, "type": "object"}), errors=[]),
+)
+async def report_schema() -> Response:
+    """What every report of this version validates against."""
+    return JSONResponse(_report_schema())
+
+
+def _report_schema() -> dict[str, Any]:
+    schema = CompareReport.model_json_schema(mode="serialization", by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA} | schema

@@ -1,0 +1,177 @@
+"""What happens when a job is submitted, cancelled or deleted: everything is checked before anything is written."""
+
+import asyncio
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from typing import Final
+
+from docket import Docket
+from redis.exceptions import RedisError
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import CompareRequest, Estimate, Job, JobStatus, SubmitRequest
+from app.jobs import queue
+from app.jobs.ids import is_job_id, new_job_id
+from app.jobs.record import JOBS_PATH, JobRecord
+from app.jobs.store import Idempotency, JobStore, Outcome
+from app.models.preflight import check_request, estimate
+from app.models.registry import load_registry
+from app.problems import FieldError, RequestError
+from app.settings import Settings
+
+RETRY_SOON_S: Final = 1
+QUEUE_FULL_RETRY_S: Final = 30
+KEY_PARAMETER: Final = "Idempotency-Key"
+MAX_KEY_LENGTH: Final = 255
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job, and whether an earlier request with the same Idempotency-Key had made it."""
+
+    job: Job
+    replayed: bool
+
+
+def job_not_found(job_id: str) -> HemostatError:
+    """404; what could not be an id is not repeated."""
+    shown = f" {job_id}" if is_job_id(job_id) else ""
+    return HemostatError(ErrorCode.JOB_NOT_FOUND, f"There is no job{shown}.")
+
+
+async def find(store: JobStore, job_id: str) -> JobRecord:
+    """The record, or 404."""
+    record = await store.get(job_id) if is_job_id(job_id) else None
+    if record is None:
+        raise job_not_found(job_id)
+    return record
+
+
+def hold_of(owner: str, key: str | None, request: SubmitRequest) -> Idempotency | None:
+    """The hold that a request asks for by its Idempotency-Key."""
+    if key is None:
+        return None
+    if not (0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()):
+        raise RequestError(
+            [
+                FieldError(
+                    ErrorCode.INVALID_REQUEST,
+                    f"The Idempotency-Key is not 1 to {MAX_KEY_LENGTH} printable ASCII characters.",
+                    "Use a UUID.",
+                    parameter=KEY_PARAMETER,
+                )
+            ]
+        )
+    canonical = json.dumps(request.model_dump(mode="json", exclude={"dry_run"}), sort_keys=True)
+    return Idempotency.of(owner, key, hashlib.sha256(canonical.encode()).hexdigest())
+
+
+async def preflight(request: SubmitRequest, settings: Settings) -> None:
+    """Everything that can be refused without torch; reads the headers of checkpoints, so not on the event loop."""
+    await asyncio.to_thread(lambda: check_request(request, load_registry(settings.models_file), settings))
+
+
+async def dry_run(request: SubmitRequest, settings: Settings) -> Estimate:
+    """Checks as a submission does, and estimates instead of running."""
+    return await asyncio.to_thread(lambda: estimate(request, load_registry(settings.models_file), settings))
+
+
+async def submit(
+    store: JobStore, docket: Docket, request: SubmitRequest, settings: Settings, hold: Idempotency | None
+) -> Submitted:
+    """Makes the job, or finds the one that the same key made before.
+
+    The record is what counts: once it is written the job is accepted. Should docket not learn of it now (Redis or this
+    process gone between the two), `reconcile` tells it later.
+    """
+    if hold is not None:
+        outcome = await store.reserve(hold)
+        if outcome.kind != "reserved":
+            return await _earlier(store, outcome)
+    try:
+        await preflight(request, settings)
+    except BaseException:
+        if hold is not None:
+            await _unreserve(store, hold)
+        raise
+    job_id = new_job_id()
+    outcome = await store.create(job_id, request, hold)
+    if outcome.kind != "created":
+        return await _earlier(store, outcome)
+    await queue.submit(docket, job_id)
+    return Submitted(_queued(job_id, request, outcome.created_at), replayed=False)
+
+
+async def _unreserve(store: JobStore, hold: Idempotency) -> None:
+    try:
+        await store.unreserve(hold)
+    except (RedisError, OSError):
+        return  # it expires by itself
+
+
+async def _earlier(store: JobStore, outcome: Outcome) -> Submitted:
+    if outcome.kind == "replayed":
+        return Submitted((await find(store, outcome.job_id)).job, replayed=True)
+    if outcome.kind == "conflict":
+        raise RequestError(
+            [
+                FieldError(
+                    ErrorCode.IDEMPOTENCY_CONFLICT,
+                    "This Idempotency-Key came with another body before.",
+                    parameter=KEY_PARAMETER,
+                )
+            ]
+        )
+    if outcome.kind == "in_progress":
+        raise HemostatError(
+            ErrorCode.IDEMPOTENCY_IN_PROGRESS,
+            "The first request with this Idempotency-Key has not been answered yet.",
+            retry_after_s=RETRY_SOON_S,
+        )
+    raise HemostatError(
+        ErrorCode.QUEUE_FULL,
+        f"The queue holds as much as it takes: {store.settings.max_queued_jobs} jobs, or their text in memory.",
+        retry_after_s=QUEUE_FULL_RETRY_S,
+    )
+
+
+def _queued(job_id: str, request: CompareRequest, created_at: float) -> Job:
+    """The job as it was just written. Not read back: a failing read must not make an accepted job look refused."""
+    return Job(
+        id=job_id,
+        kind=request.kind,
+        status=JobStatus.QUEUED,
+        reference=request.reference,
+        candidate=request.candidate,
+        created_at=created_at,
+        report_url=f"{JOBS_PATH}/{job_id}/report",
+        metadata=request.metadata,
+    )
+
+
+async def cancel(store: JobStore, docket: Docket, job_id: str) -> Job:
+    """A queued job is cancelled; a running one is told to stop; one that has ended stays as it is."""
+    status = await store.cancel(job_id) if is_job_id(job_id) else None
+    if status is None:
+        raise job_not_found(job_id)
+    if status is JobStatus.CANCELLED:
+        await queue.withdraw(docket, job_id)
+    return (await find(store, job_id)).job
+
+
+async def delete(store: JobStore, settings: Settings, job_id: str) -> None:
+    """Removes a job that has ended: first its files, then its record, so that a failure leaves something to repeat."""
+    record = await find(store, job_id)
+    if not record.ended:
+        raise HemostatError(ErrorCode.JOB_ACTIVE, f"The job is {record.job.status.value}.")
+    await asyncio.to_thread(remove_files, settings, job_id)
+    await store.delete(job_id)
+
+
+def remove_files(settings: Settings, job_id: str) -> None:
+    """Removes the job's folder, if there is one."""
+    folder = settings.job_dir(job_id)
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)

@@ -1,0 +1,254 @@
+"""The front end's application and process."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import FrameType
+from typing import Any, Final
+
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from app import openapi, problems
+from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
+from app.error_guide import GUIDE
+from app.jobs import queue, reconcile, routes, service
+from app.jobs.connection import connect
+from app.jobs.store import JobStore
+from app.models.nearest import suggestion
+from app.openapi import Answer, answers
+from app.security.keys import check_binding
+from app.security.middleware import Authentication, BodyLimit, HostGuard, RateLimit
+from app.settings import Settings
+from app.state import State
+from app.telemetry import health
+from app.telemetry.http import RequestContext
+from app.telemetry.metrics import Telemetry
+
+logger = logging.getLogger(__name__)
+
+DOCKET_CLOSE_S: Final = 5.0
+
+pages = APIRouter(tags=["service"], default_response_class=Response)
+
+
+@pages.get(
+    "/errors/{code}",
+    summary="What an error code means",
+    responses=answers(
+        Answer(
+            200,
+            {"code": "queue_full", "title": "Too many jobs are waiting", "status": 429, "hint": "Wait …"},
+        ),
+        errors=[ErrorCode.NOT_FOUND],
+    ),
+)
+async def explain_error(code: str) -> Response:
+    """Where the `type` of a problem document leads."""
+    if code not in set(ErrorCode):
+        hint = suggestion(code, [known.value for known in ErrorCode], many=0)
+        raise HemostatError(ErrorCode.NOT_FOUND, "There is no such error code.", hint=hint)
+    known = ErrorCode(code)
+    kind = CATALOGUE[known]
+    return JSONResponse({"code": code, "title": kind.title, "status": kind.status, "hint": GUIDE[known]})
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. Connects to Redis when it first needs it: it starts, and says so, where Redis is away.
+
+    Raises `app.security.keys.KeyFileError` where the settings would expose it without keys.
+    """
+    keys = check_binding(settings)
+    telemetry = Telemetry()
+    redis = connect(settings)
+    state = State(
+        settings=settings,
+        telemetry=telemetry,
+        redis=redis,
+        store=JobStore(redis, settings),
+        docket=queue.make_docket(settings),
+        keys=keys,
+        stopping=asyncio.Event(),
+    )
+    guards = [
+        Middleware(RequestContext, telemetry=telemetry),
+        *([] if keys is not None else [Middleware(HostGuard, host=settings.host)]),
+        Middleware(Authentication, keys=keys),
+        Middleware(RateLimit, per_minute=settings.requests_per_minute),
+        Middleware(BodyLimit, limit=settings.max_body_bytes),
+    ]
+    app = FastAPI(
+        title="Hemostat",
+        lifespan=_lifespan,
+        middleware=guards,
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={
+            HemostatError: _on_hemostat_error,
+            HTTPException: _on_http_exception,
+            RequestValidationError: _on_query_error,
+            RedisError: _on_redis_error,
+        },
+    )
+    app.state.hemostat = state
+    app.include_router(health.router)
+    app.include_router(routes.router)
+    app.include_router(pages)
+    openapi.install(app)
+    return app
+
+
+# --- errors
+
+
+async def _on_hemostat_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HemostatError)  # noqa: S101 - registered for it
+    return problems.response(request.scope, error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """What the router refuses: no such route, no such method."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        allowed = headers.get("Allow", "")
+        detail = f"{request.method} is not among the methods of this route."
+        answer = HemostatError(ErrorCode.METHOD_NOT_ALLOWED, detail, hint=f"Use {allowed}." if allowed else "")
+        return problems.response(request.scope, answer, headers=headers)
+    if error.status_code == 404:
+        paths = [route.path for route in request.app.routes if hasattr(route, "path")]
+        answer = HemostatError(
+            ErrorCode.NOT_FOUND, "There is no such route.", hint=suggestion(request.url.path, paths, many=0)
+        )
+        return problems.response(request.scope, answer, headers=headers)
+    answer = HemostatError(ErrorCode.INVALID_REQUEST, "The request cannot be read.")
+    return problems.response(request.scope, answer, headers=headers)
+
+
+async def _on_query_error(request: Request, error: Exception) -> Response:
+    """Faults of the query, in the same shape as those of a body."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
+    valid = sorted(routes.ListQuery.model_fields)
+    parts = []
+    for detail in error.errors():
+        name = str(detail["loc"][1]) if len(detail["loc"]) > 1 else ""
+        if detail["type"] == "extra_forbidden":
+            parts.append(
+                problems.FieldError(
+                    ErrorCode.UNKNOWN_FIELD,
+                    f"There is no query parameter {name[:64]!a}.",
+                    suggestion(name, valid),
+                    parameter=name[:64],
+                )
+            )
+        else:
+            parts.append(problems.FieldError(ErrorCode.INVALID_REQUEST, f"{name}: {detail['msg']}.", parameter=name))
+    return problems.response(request.scope, problems.RequestError(parts))
+
+
+async def _on_redis_error(request: Request, error: Exception) -> Response:
+    """503 where waiting helps; anything else is a fault of ours."""
+    assert isinstance(error, RedisError)  # noqa: S101 - registered for it
+    if not problems.redis_is_away(error):
+        raise error
+    logger.warning("request %s: Redis: %s", problems.request_id(request.scope), type(error).__name__)
+    return problems.response(request.scope, problems.unavailable())
+
+
+# --- life
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state: State = app.state.hemostat
+    state.stopping.clear()
+    with _told_to_go(state.stopping):
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(state.redis.aclose)
+            await stack.enter_async_context(state.docket)
+            sweeper = asyncio.create_task(_sweep(state), name="reconcile")
+            try:
+                yield
+            finally:
+                state.stopping.set()
+                sweeper.cancel()
+                await asyncio.gather(sweeper, return_exceptions=True)
+
+
+async def _sweep(state: State) -> None:
+    async def wait(seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(state.stopping.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def remove_files(job_id: str) -> None:
+        service.remove_files(state.settings, job_id)
+
+    await reconcile.run(state.store, state.docket, state.settings, remove_files, wait)
+
+
+@contextlib.contextmanager
+def _told_to_go(stopping: asyncio.Event) -> Iterator[None]:
+    """Sets `stopping` at SIGTERM or SIGINT, before the server's own handler.
+
+    The server waits for open connections before it ends the lifespan, and an event stream ends only when it knows.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before: dict[signal.Signals, Any] = {}
+
+    def handler_of(number: signal.Signals) -> Callable[[int, FrameType | None], None]:
+        def handle(received: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(stopping.set)
+            inner = before[number]
+            if callable(inner):
+                inner(received, frame)
+
+        return handle
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.getsignal(number)
+        signal.signal(number, handler_of(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def serve(settings: Settings, *, listener: socket.socket | None = None) -> None:
+    """Runs the API in this process until SIGTERM or SIGINT. `listener`: a bound socket to use instead of host:port."""
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("docket.strikelist").setLevel(logging.ERROR)  # says once a second that Redis is away
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        access_log=False,  # ours has no paths of the client's
+        log_config=None,
+        lifespan="on",
+        server_header=False,
+        date_header=True,
+        timeout_graceful_shutdown=max(1, int(settings.drain_s)),
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    uvicorn.Server(config).run(sockets=[listener] if listener is not None else None)
+
+
+if __name__ == "__main__":
+    serve(Settings())

@@ -1,0 +1,1 @@
+"""What the front end tells about itself: metrics, request ids, health."""

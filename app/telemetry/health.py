@@ -1,0 +1,133 @@
+"""Liveness, readiness and metrics."""
+
+import asyncio
+import logging
+from typing import Any
+
+from fastapi import APIRouter, Request
+from redis.exceptions import RedisError
+from starlette.responses import JSONResponse, Response
+
+from app import problems
+from app.contracts.errors import ErrorCode, HemostatError
+from app.jobs.workers import WorkerInfo, living
+from app.models.registry import load_registry
+from app.openapi import Answer, answers
+from app.state import state_of
+
+logger = logging.getLogger(__name__)
+
+REDIS_PATIENCE_S = 2.0
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+router = APIRouter(tags=["service"])
+
+_WORKER = {
+    "id": "gpu-1:4711",
+    "host": "gpu-1",
+    "pid": 4711,
+    "version": "0.1.0",
+    "engine": "vllm 0.32.0",
+    "device": "cuda",
+    "job": None,
+    "draining": False,
+    "metrics_url": "http://127.0.0.1:8322/metrics",
+    "started_at": 1795612264.0,
+    "seen_at": 1795612300.5,
+}
+_CHECKS = {
+    "api": {"ok": True, "detail": "serving"},
+    "redis": {"ok": True, "detail": "answers"},
+    "models": {"ok": True, "detail": "2 models: smollm2-135m, smollm2-135m-w4"},
+}
+
+
+@router.get(
+    "/livez",
+    summary="Whether the process lives",
+    responses=answers(Answer(200, {"status": "alive"}), errors=[ErrorCode.INTERNAL], guarded=False),
+)
+async def livez() -> dict[str, str]:
+    """The event loop turns. Says nothing about Redis: a restart of this process would not help there."""
+    return {"status": "alive"}
+
+
+@router.get(
+    "/readyz",
+    summary="Whether jobs can be taken",
+    responses=answers(
+        Answer(200, {"status": "ready", "checks": _CHECKS, "workers": [_WORKER], "deployments": []}),
+        errors=[ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL],
+        guarded=False,
+        members={
+            "status_text": "not ready",
+            "checks": _CHECKS | {"redis": {"ok": False, "detail": "does not answer"}},
+            "workers": [],
+            "deployments": [],
+        },
+    ),
+)
+async def readyz(request: Request) -> Response:
+    """200 while API, Redis and models.toml are good. Workers and deployments are listed, not required.
+
+    Where the service has API keys, a request without one learns which part fails and no more.
+    """
+    checks, workers = await _check(request)
+    if state_of(request).keys is not None and "hemostat.owner" not in request.scope:
+        checks, workers = {name: {"ok": check["ok"], "detail": ""} for name, check in checks.items()}, []
+    parts: dict[str, Any] = {
+        "checks": checks,
+        "workers": [worker.model_dump() for worker in workers],
+        "deployments": [],
+    }
+    failing = [name for name, check in checks.items() if not check["ok"]]
+    if not failing:
+        return JSONResponse({"status": "ready", **parts})
+    told = "; ".join(f"{name}: {checks[name]['detail'] or 'failing'}" for name in failing)
+    error = HemostatError(
+        ErrorCode.UNAVAILABLE, f"Not ready. {told}", hint=f"Look after: {', '.join(failing)}.", retry_after_s=2
+    )
+    return problems.response(request.scope, error, status_text="not ready", **parts)
+
+
+async def _check(request: Request) -> tuple[dict[str, dict[str, Any]], list[WorkerInfo]]:
+    state = state_of(request)
+    stopping = state.stopping.is_set()
+    checks: dict[str, dict[str, Any]] = {
+        "api": {"ok": not stopping, "detail": "shutting down" if stopping else "serving"}
+    }
+    workers: list[WorkerInfo] = []
+    try:
+        workers = await asyncio.wait_for(living(state.redis), REDIS_PATIENCE_S)
+        checks["redis"] = {"ok": True, "detail": "answers"}
+    except (RedisError, OSError, TimeoutError) as error:
+        logger.warning("readiness: Redis: %s", type(error).__name__)
+        checks["redis"] = {"ok": False, "detail": "does not answer"}
+    try:
+        aliases = load_registry(state.settings.models_file).aliases
+        checks["models"] = {"ok": True, "detail": f"{len(aliases)} models: {', '.join(aliases[:20])}"}
+    except HemostatError as error:
+        checks["models"] = {"ok": False, "detail": error.detail}
+    return checks, workers
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics of the API",
+    response_class=Response,
+    responses=answers(
+        Answer(200, "# HELP hemostat_redis_up 1 while Redis answers, else 0.\n", media_type="text/plain"),
+        errors=[ErrorCode.INTERNAL],
+        limited=False,
+    ),
+)
+async def metrics(request: Request) -> Response:
+    """Text exposition. The queue is read from Redis for each scrape; without Redis its series are absent."""
+    state = state_of(request)
+    queue = state.telemetry.queue
+    try:
+        async with asyncio.timeout(REDIS_PATIENCE_S):
+            queue.statistics, queue.workers = await state.store.statistics(), len(await living(state.redis))
+    except (RedisError, OSError, TimeoutError):
+        queue.statistics = None
+    return Response(state.telemetry.render(), media_type=METRICS_TYPE)

@@ -1,0 +1,71 @@
+"""The outermost middleware: request ids, metrics, the access log, and the answer to what nobody expected. Pure ASGI."""
+
+import logging
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import problems
+from app.contracts.errors import ErrorCode, HemostatError
+from app.telemetry.metrics import METHODS, OTHER, UNMATCHED, Telemetry
+
+logger = logging.getLogger("hemostat.http")
+
+EVENT_STREAM = "text/event-stream"
+
+
+class RequestContext:
+    """Gives each request an id (the client's `x-request-id` where it is well-formed) and accounts for it.
+
+    The log has method, route template, status and duration: no path, query or body of the client's.
+    """
+
+    def __init__(self, app: ASGIApp, *, telemetry: Telemetry) -> None:
+        self.app = app
+        self.telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on with an id; turns an unexpected exception into a 500 that tells nothing of the inside."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if problems.REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope["hemostat.request_id"] = request_id
+        status = 0
+        stream = False
+        began = time.perf_counter()
+
+        async def tagged(message: Message) -> None:
+            nonlocal status, stream
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers.setdefault("x-content-type-options", "nosniff")
+                headers.setdefault("cache-control", "no-store")
+                stream = headers.get("content-type", "").startswith(EVENT_STREAM)
+            await send(message)
+
+        with self.telemetry.in_flight.track_inprogress():
+            try:
+                await self.app(scope, receive, tagged)
+            except Exception as error:
+                if status:  # too late for another answer: the server must cut the connection
+                    logger.exception("request %s broke off", request_id)
+                    raise
+                logger.error("request %s failed", request_id, exc_info=error)  # noqa: TRY400 - said once, with its trace
+                answer = HemostatError(ErrorCode.INTERNAL, "Something went wrong that should not have.")
+                await problems.response(scope, answer)(scope, receive, tagged)
+            finally:
+                self._account(scope, status, stream, time.perf_counter() - began)
+
+    def _account(self, scope: Scope, status: int, stream: bool, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", None) or UNMATCHED
+        method = scope["method"] if scope["method"] in METHODS else OTHER
+        self.telemetry.requests.labels(route, method, str(status or 499)).inc()
+        if not stream:
+            self.telemetry.latency.labels(route, method).observe(seconds)
+        logger.info("%s %s %d %.1f ms %s", method, route, status or 499, seconds * 1000, scope["hemostat.request_id"])
