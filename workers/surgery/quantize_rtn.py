@@ -1,0 +1,49 @@
+"""Round to nearest: each group of weights on an even grid of its own, written back in full precision.
+
+Shapes: O output dimension, I input dimension, G groups of a row.
+
+Asymmetric, b bits, per group: scale = (max − min) / (2^b − 1), zero = round(−min / scale), code = round(w / scale) +
+zero, cut to 0 … 2^b − 1; the weight becomes (code − zero) · scale. min and max include 0, so that the zero point is a
+code of b bits and a weight of exactly 0 (a pruned one) stays 0. Symmetric: scale = max|w| / (2^(b−1) − 1), no zero
+point. Rounding is to even on halves. All of it in float32; scale and zero point are not rounded to a storage format.
+"""
+
+import torch
+
+from app.contracts.recipe import QuantizeRtn
+
+SCALE_BITS = 16
+
+
+def quantize(weight_OI: torch.Tensor, *, bits: int, group_size: int | None, symmetric: bool) -> torch.Tensor:
+    """The dequantized weight, in the dtype of `weight_OI`. `group_size` divides I; None: one group a row.
+
+    Values must be finite. A group of zeros stays zeros.
+    """
+    outputs, inputs = weight_OI.shape
+    grouped_OGS = weight_OI.to(torch.float32).reshape(outputs, -1, group_size or inputs)
+    if symmetric:
+        top = 2 ** (bits - 1) - 1
+        scale_OG1 = _usable(grouped_OGS.abs().amax(dim=-1, keepdim=True) / top)
+        dequantized_OGS = (grouped_OGS / scale_OG1).round_().clamp_(-top, top).mul_(scale_OG1)
+    else:
+        top = 2**bits - 1
+        least_OG1 = grouped_OGS.amin(dim=-1, keepdim=True).clamp_(max=0)
+        most_OG1 = grouped_OGS.amax(dim=-1, keepdim=True).clamp_(min=0)
+        scale_OG1 = _usable((most_OG1 - least_OG1) / top)
+        zero_OG1 = (-least_OG1 / scale_OG1).round_().clamp_(0, top)
+        codes_OGS = (grouped_OGS / scale_OG1).round_().add_(zero_OG1).clamp_(0, top)
+        dequantized_OGS = codes_OGS.sub_(zero_OG1).mul_(scale_OG1)
+    return dequantized_OGS.reshape(outputs, inputs).to(weight_OI.dtype)
+
+
+def bits_per_weight(inputs: int, step: QuantizeRtn) -> float:
+    """Storage of a packed weight of input dimension `inputs`: its code, and its share of the group's 16-bit scale and
+    (asymmetric) zero point of `bits` bits."""
+    overhead = SCALE_BITS + (0 if step.symmetric else step.bits)
+    return step.bits + overhead / (step.group_size or inputs)
+
+
+def _usable(scale: torch.Tensor) -> torch.Tensor:
+    """A scale of 0 belongs to a group of zeros (or of numbers too small to tell apart): any other gives zeros."""
+    return torch.where(scale == 0, 1.0, scale)

@@ -1,0 +1,104 @@
+"""A recipe's steps as things that are done to one weight at a time: one class a family, a new family adds one here."""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+
+from app.contracts.recipe import PruneMagnitude, QuantizeRtn, Step
+from workers.surgery import prune_magnitude, quantize_rtn
+
+Visit = Callable[[str, torch.Tensor], None]
+
+
+class Runner(Protocol):
+    """One step. `passes` yields what must see every addressed weight (as the steps before left it) before `apply` may
+    be called; most steps need none. `apply` is pure: the same weight gives the same result."""
+
+    def passes(self) -> Iterator[Visit]:
+        """What must see the weights first, one pass after the other."""
+
+    def apply(self, name: str, weight_OI: torch.Tensor) -> torch.Tensor:
+        """The modified weight, in the dtype it came in."""
+
+    def bits_per_weight(self, inputs: int) -> float | None:
+        """Bits a weight takes after this step where it sets them; `inputs` is the weight's input dimension."""
+
+    def nominal_sparsity(self) -> float | None:
+        """The share of zeros that the step asks for, where it asks for one."""
+
+
+class RtnRunner:
+    """`quantize.rtn`."""
+
+    def __init__(self, step: QuantizeRtn) -> None:
+        self._step = step
+
+    def passes(self) -> Iterator[Visit]:
+        """None needed."""
+        return iter(())
+
+    def apply(self, name: str, weight_OI: torch.Tensor) -> torch.Tensor:
+        """Quantized and dequantized."""
+        step = self._step
+        return quantize_rtn.quantize(weight_OI, bits=step.bits, group_size=step.group_size, symmetric=step.symmetric)
+
+    def bits_per_weight(self, inputs: int) -> float | None:
+        """Code, and share of scale and zero point."""
+        return quantize_rtn.bits_per_weight(inputs, self._step)
+
+    def nominal_sparsity(self) -> float | None:
+        """It asks for none."""
+        return None
+
+
+class MagnitudeRunner:
+    """`prune.magnitude`."""
+
+    def __init__(self, step: PruneMagnitude) -> None:
+        self._step = step
+        self._threshold = (
+            prune_magnitude.GlobalThreshold(step.sparsity)
+            if step.sparsity is not None and step.scope == "global"
+            else None
+        )
+
+    def passes(self) -> Iterator[Visit]:
+        """What a share over all matrices together needs."""
+        return self._threshold.passes() if self._threshold else iter(())
+
+    def apply(self, name: str, weight_OI: torch.Tensor) -> torch.Tensor:
+        """Pruned."""
+        step = self._step
+        if self._threshold is not None:
+            return self._threshold.apply(name, weight_OI)
+        if step.pattern is not None:
+            return prune_magnitude.prune_pattern(weight_OI, *_n_of_m(step.pattern))
+        assert step.sparsity is not None  # noqa: S101 - the contract gives one of the two
+        prune = prune_magnitude.prune_rows if step.scope == "row" else prune_magnitude.prune_matrix
+        return prune(weight_OI, step.sparsity)
+
+    def bits_per_weight(self, inputs: int) -> float | None:
+        """Unchanged: see `TensorChange`."""
+        return None
+
+    def nominal_sparsity(self) -> float | None:
+        """As asked, or 1 − N/M."""
+        if self._step.pattern is None:
+            return self._step.sparsity
+        kept, of = _n_of_m(self._step.pattern)
+        return 1 - kept / of
+
+
+def make_runner(step: Step) -> Runner:
+    """The runner of a step."""
+    if isinstance(step, QuantizeRtn):
+        return RtnRunner(step)
+    if isinstance(step, PruneMagnitude):
+        return MagnitudeRunner(step)
+    raise TypeError(f"no surgery for {type(step).__name__}")
+
+
+def _n_of_m(pattern: str) -> tuple[int, int]:
+    kept, of = pattern.split(":")
+    return int(kept), int(of)

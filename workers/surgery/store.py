@@ -1,0 +1,299 @@
+"""Checkpoints that the service made, kept by content: the key says what is in the folder, so it is made once.
+
+Layout below the root: one folder a key; `.staging-KEY-…` while a build runs; `.locks/KEY`, held with flock: exclusively
+by who builds or removes, shared by who uses (a pin). The kernel drops the locks of a process that dies, so no pin and
+no build outlives its process, and what a dead build left is recognised and removed.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+from app.contracts.errors import ErrorCode, HemostatError
+from workers.surgery.callbacks import CheckCancelled, never_cancelled
+from workers.surgery.files import give_usual_modes
+
+KEY = re.compile(r"[0-9a-f]{64}")
+RECORD = "entry.json"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_POLL_S = 0.05
+
+
+class Lock:
+    """An flock on a file, until `release` or until nobody holds the object any more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._finalizer = weakref.finalize(self, os.close, descriptor)
+
+    def release(self) -> None:
+        """Gives it up; a second time does nothing."""
+        self._finalizer()
+
+
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """A folder of the store, pinned: not evicted before `release`, the end of `with`, or the end of the object."""
+
+    path: Path
+    key: str
+    bytes: int
+    built: bool
+    _pin: Lock
+    _store: "CheckpointStore"
+
+    def release(self) -> None:
+        """Allows the folder to be evicted; at once, where the store is over its budget."""
+        self._pin.release()
+        self._store.evict()
+
+    def __enter__(self) -> "StoredCheckpoint":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class CheckpointStore:
+    """Content-addressed folders below `root` that together take at most `budget_bytes`, least recently used first out.
+
+    What is pinned is never removed, so a single entry, or several in use, may exceed the budget for as long as they are
+    in use. Several processes may share one root.
+    """
+
+    def __init__(self, root: Path, budget_bytes: int) -> None:
+        self.root = root
+        self.budget_bytes = budget_bytes
+        self._locks = root / ".locks"
+        self._locks.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+
+    def get(self, key: str) -> StoredCheckpoint | None:
+        """The entry, pinned, or None. One that is being built is not there yet."""
+        lock = self._lock(key, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if lock is None:
+            return None
+        size = self._is_whole(key)
+        if size is None:
+            lock.release()
+            return None
+        os.utime(self.root / key / RECORD)  # used now
+        return StoredCheckpoint(self.root / key, key, size, False, lock, self)
+
+    def get_or_build(
+        self,
+        key: str,
+        build: Callable[[Path], None],
+        *,
+        expected_bytes: int = 0,
+        check_cancelled: CheckCancelled = never_cancelled,
+    ) -> StoredCheckpoint:
+        """The entry, pinned; made by `build(folder)` where it is not there. Nothing is seen under the key before the
+        build is complete and on disk, and nothing stays of one that fails.
+
+        While another process builds the same key, waits for it. Makes room for `expected_bytes` first. Raises
+        `HemostatError(DISK_FULL)` when the disk is, and whatever `build` or `check_cancelled` raises.
+        """
+        if KEY.fullmatch(key) is None:
+            raise ValueError(f"a key is a SHA-256 in hex, not {key!r}")
+        built = False
+        while True:
+            found = self.get(key)
+            if found is not None:
+                return replace(found, built=built)
+            lock = self._lock(key, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock is None:
+                check_cancelled()
+                time.sleep(_POLL_S)
+                continue
+            try:
+                if self._is_whole(key) is None:
+                    self._build(key, build, expected_bytes)
+                    built = True
+            finally:
+                self._drop_unused(key)
+                lock.release()
+
+    def evict(self, *, room_for: int = 0) -> int:
+        """Removes what was used longest ago, until the rest and `room_for` bytes fit the budget; returns how many
+        bytes were freed. Skips what is in use."""
+        entries = sorted(self._entries(), key=lambda entry: entry[1])
+        total = sum(size for _, _, size in entries)
+        freed = 0
+        for key, _, size in entries:
+            if total + room_for <= self.budget_bytes:
+                break
+            if self._remove(key):
+                total -= size
+                freed += size
+        return freed
+
+    @property
+    def bytes(self) -> int:
+        """What all entries take."""
+        return sum(size for _, _, size in self._entries())
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every complete entry, least recently used first."""
+        return tuple(key for key, _, _ in sorted(self._entries(), key=lambda entry: entry[1]))
+
+    def _build(self, key: str, build: Callable[[Path], None], expected_bytes: int) -> None:
+        self._sweep(key)
+        shutil.rmtree(self.root / key, ignore_errors=True)  # an entry that is not whole
+        self.evict(room_for=expected_bytes)
+        self._check_room(expected_bytes)
+        staging = Path(tempfile.mkdtemp(prefix=f".staging-{key}-", dir=self.root))
+        try:
+            with disk_full_told(self.root):
+                build(staging)
+                files = {file.relative_to(staging).as_posix(): file.stat().st_size for file in _files(staging)}
+                record = {"key": key, "files": files, "bytes": sum(files.values())}
+                (staging / RECORD).write_text(json.dumps(record, sort_keys=True, indent=1) + "\n")
+                give_usual_modes(staging)
+                _sync(staging)
+                staging.rename(self.root / key)
+                _sync_folder(self.root)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _check_room(self, expected_bytes: int) -> None:
+        free = shutil.disk_usage(self.root).free
+        while free < expected_bytes:
+            oldest = next((key for key in self.keys if self._remove(key)), None)
+            if oldest is None:
+                raise HemostatError(
+                    ErrorCode.DISK_FULL,
+                    f"the checkpoint takes {expected_bytes} bytes, {free} are free on the disk of the store",
+                    hint="free space there, or set HEMOSTAT_HOME to a larger disk",
+                )
+            free = shutil.disk_usage(self.root).free
+
+    def _is_whole(self, key: str) -> int | None:
+        """The entry's bytes where all its files are there in full size, else None."""
+        folder = self.root / key
+        try:
+            record = json.loads((folder / RECORD).read_bytes())
+            sizes = {name: (folder / name).stat().st_size for name in record["files"]}
+            return int(record["bytes"]) if record["key"] == key and sizes == record["files"] else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def _entries(self) -> Iterator[tuple[str, int, int]]:
+        """(key, time of last use, bytes) of every entry."""
+        for folder in self.root.iterdir():
+            if KEY.fullmatch(folder.name):
+                try:
+                    record = folder / RECORD
+                    used = record.stat().st_mtime_ns
+                    yield folder.name, used, int(json.loads(record.read_bytes())["bytes"])
+                except (OSError, ValueError, KeyError, TypeError):
+                    size = 0
+                    with suppress(OSError):
+                        size = sum(file.stat().st_size for file in _files(folder))
+                    yield folder.name, 0, size
+
+    def _remove(self, key: str) -> bool:
+        """Removes an entry unless it is in use; says whether it did."""
+        lock = self._lock(key, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock is None:
+            return False
+        try:
+            # renamed first: an entry is there in full or not at all, also when this process dies in mid-removal
+            doomed = self.root / f".staging-{key}-removed"
+            shutil.rmtree(doomed, ignore_errors=True)
+            with suppress(FileNotFoundError):
+                (self.root / key).rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+            self._drop_unused(key)
+        finally:
+            lock.release()
+        return True
+
+    def _drop_unused(self, key: str) -> None:
+        """Removes the lock file of a key that has no entry; the caller holds it exclusively."""
+        if not (self.root / key).exists():
+            (self._locks / key).unlink(missing_ok=True)
+
+    def _sweep(self, only: str | None = None) -> None:
+        """Removes what builds of dead processes left. With `only`, for a key whose lock the caller holds."""
+        for folder in self.root.glob(f".staging-{only or ''}*"):
+            key = folder.name.removeprefix(".staging-").partition("-")[0]
+            lock = None if only else self._lock(key, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if only or lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            if lock is not None:
+                self._drop_unused(key)
+                lock.release()
+
+    def _lock(self, key: str, how: int) -> Lock | None:
+        """The lock of `key`, or None where another holds it in a way that excludes `how`."""
+        path = self._locks / key
+        while True:
+            self._locks.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(descriptor, how)
+                # an eviction may have removed the file between the two calls: then its lock protects nothing
+                if _same_file(descriptor, path):
+                    return Lock(descriptor)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+
+@contextmanager
+def disk_full_told(where: Path) -> Iterator[None]:
+    """Turns the operating system's ways of saying that a disk is full into `HemostatError(DISK_FULL)`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise HemostatError(
+            ErrorCode.DISK_FULL,
+            f"the disk of {where} is full ({error.strerror})",
+            hint="free space there, or lower HEMOSTAT_CHECKPOINT_BUDGET_BYTES; the job can be sent again",
+        ) from error
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _sync(folder: Path) -> None:
+    for file in _files(folder):
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
