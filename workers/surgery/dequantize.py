@@ -1,0 +1,159 @@
+"""A packed compressed-tensors checkpoint becomes plain bf16 with the same weights, up to the rounding of code times scale
+to bf16.
+
+Run on the reference's kernels, it tells what the packed checkpoint's own kernels add (the kernel term): rounding of
+other kernels, and activation quantization where the scheme has it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from compressed_tensors.compressors import BaseCompressor
+from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
+from compressed_tensors.utils.match import match_name
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import QUANTIZATION_PARTS, CheckpointInfo, fingerprint
+from app.models.modules import natural_key
+from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
+from workers.surgery.files import copy_companions
+from workers.surgery.reading import TensorReader, open_tensors
+from workers.surgery.safetensors_writer import SHARD_BYTES, Planned, plan_shards, write_shards
+from workers.surgery.store import CheckpointStore, StoredCheckpoint
+
+DEQUANTIZE_VERSION = 1
+FORMATS = frozenset({"int-quantized", "float-quantized", "naive-quantized", "pack-quantized"})
+
+
+def dequantize(
+    source: CheckpointInfo,
+    *,
+    store: CheckpointStore,
+    progress: Progress = no_progress,
+    check_cancelled: CheckCancelled = never_cancelled,
+    shard_bytes: int = SHARD_BYTES,
+) -> StoredCheckpoint:
+    """The plain checkpoint, pinned, from the store where it is there.
+
+    Raises `HemostatError`: RECIPE_NOT_APPLICABLE for a checkpoint that is not packed, CHECKPOINT_UNSUPPORTED for a
+    packing beyond int and fp8 weights, CHECKPOINT_NOT_FINITE, CHECKPOINT_INCOMPLETE, DISK_FULL.
+    """
+    if source.quantization is None:
+        raise HemostatError(ErrorCode.RECIPE_NOT_APPLICABLE, "the checkpoint is plain already", hint="use it as it is")
+    unpacker = _Unpacker(source)
+    source_fingerprint = fingerprint(source.path, check_cancelled=check_cancelled)
+    named = {"dequantize": DEQUANTIZE_VERSION, "source": source_fingerprint}
+    key = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+
+    def build(folder: Path) -> None:
+        with open_tensors(source) as reader:
+            shards = plan_shards(unpacker.plan(reader), shard_bytes=shard_bytes)
+            order = [planned.name for shard in shards for planned in shard]
+            write_shards(folder, shards, _unpacked(unpacker, reader, order, progress, check_cancelled))
+        copy_companions(source.path, folder)
+        config = {name: value for name, value in source.config.items() if name not in _DROPPED}
+        (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}, indent=2) + "\n")
+        fingerprint(folder, check_cancelled=check_cancelled)  # looks into it: complete and of the right shapes
+
+    expected = 2 * source.parameters
+    return store.get_or_build(key, build, expected_bytes=expected, check_cancelled=check_cancelled)
+
+
+_DROPPED = frozenset({"quantization_config", "compression_config", "torch_dtype", "dtype"})
+
+
+def _unpacked(
+    unpacker: "_Unpacker",
+    reader: TensorReader,
+    order: list[str],
+    progress: Progress,
+    check_cancelled: CheckCancelled,
+) -> Iterator[tuple[str, torch.Tensor]]:
+    for done, name in enumerate(order):
+        check_cancelled()
+        progress("dequantize", done, len(order))
+        yield name, unpacker.unpack(reader, name)
+    progress("dequantize", len(order), len(order))
+
+
+class _Unpacker:
+    """Knows which module is packed how."""
+
+    def __init__(self, source: CheckpointInfo) -> None:
+        self._source = source
+        try:
+            # pydantic warns of fields that other versions of the library wrote; none decides how to unpack
+            self._config = QuantizationConfig.model_validate(_known_fields(source.quantization or {}))
+        except ValueError as error:
+            raise _unsupported(f"its quantization_config cannot be read ({type(error).__name__})") from error
+        self._packed = {
+            name.rpartition(".")[0] for name in source.tensors if name.endswith((".weight_packed", ".weight_scale"))
+        }
+        for module in self._packed:
+            self._scheme(module)
+
+    def plan(self, reader: TensorReader) -> list[Planned]:
+        """Every tensor of the plain checkpoint."""
+        planned = []
+        for name, tensor in self._source.tensors.items():
+            module, _, part = name.rpartition(".")
+            if module not in self._packed:
+                if part not in QUANTIZATION_PARTS:
+                    planned.append(Planned(name, tensor.dtype, tensor.shape))
+            elif part == "weight":
+                planned.append(Planned(name, "BF16", tensor.shape))
+            elif part == "weight_packed":
+                shape = reader.read(f"{module}.weight_shape").tolist()
+                planned.append(Planned(f"{module}.weight", "BF16", tuple(int(size) for size in shape)))
+            elif part not in QUANTIZATION_PARTS:  # a bias
+                planned.append(Planned(name, tensor.dtype, tensor.shape))
+        return sorted(planned, key=lambda tensor: natural_key(tensor.name))
+
+    def unpack(self, reader: TensorReader, name: str) -> torch.Tensor:
+        """One tensor of the plain checkpoint."""
+        module, _, part = name.rpartition(".")
+        if module not in self._packed or part != "weight":
+            return reader.read(name)
+        scheme, packing = self._scheme(module)
+        compressor: Any = BaseCompressor.get_value_from_registry(packing)
+        try:
+            parts = {part: reader.read(f"{module}.{part}") for part in compressor.compression_param_names(scheme)}
+        except KeyError as error:
+            raise HemostatError(
+                ErrorCode.CHECKPOINT_INCOMPLETE,
+                f"tensor {error.args[0]} is missing, without which {module} cannot be unpacked",
+                hint="fetch the weights again",
+            ) from None
+        weight: torch.Tensor = compressor.decompress(parts, scheme)["weight"]
+        return weight.to(torch.bfloat16)
+
+    def _scheme(self, module: str) -> tuple[QuantizationScheme, str]:
+        """The group that the module belongs to, and its format."""
+        for scheme in self._config.config_groups.values():
+            if any(_is_class(target) or match_name(module, target) for target in scheme.targets):
+                packing = str(getattr(scheme.format or self._config.format, "value", self._config.format))
+                if packing not in FORMATS:
+                    raise _unsupported(f"the format {packing} of {module}")
+                return scheme, packing
+        raise _unsupported(f"{module} is packed, but belongs to no group of quantization_config")
+
+
+def _is_class(target: str) -> bool:
+    """A group's target is a module's name, a pattern, or a class, of which packed modules are all Linear."""
+    return target == "Linear"
+
+
+def _known_fields(quantization: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in quantization.items() if name in QuantizationConfig.model_fields}
+
+
+def _unsupported(what: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.CHECKPOINT_UNSUPPORTED,
+        f"the checkpoint cannot be dequantized: {what}",
+        hint="supported are compressed-tensors checkpoints of int and fp8 weights",
+    )
