@@ -1,0 +1,1 @@
+"""Reports for people: the HTML page, the terminal's tables, and the published schema of the report itself."""

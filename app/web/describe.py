@@ -1,0 +1,75 @@
+"""Recipes and models in a few words: `4-bit RTN, group 64`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.contracts.report import ModelProvenance
+from app.web import format as fmt
+
+Step = Mapping[str, Any]
+
+
+def model(provenance: ModelProvenance) -> str:
+    """The alias, and what was done to it."""
+    done = recipe(provenance.recipe)
+    return f"{provenance.model} · {done}" if done else provenance.model
+
+
+def recipe(steps: Sequence[Step]) -> str:
+    """All steps in the order in which they were applied; empty where there is none."""
+    return ", then ".join(map(step, steps))
+
+
+def step(of: Step) -> str:
+    """One step. A type that is not known here is named with its parameters, so that nothing is hidden."""
+    kind = str(of.get("type", "unknown step"))
+    words = _WORDS.get(kind, _any_step)(of)
+    return words + _where(of)
+
+
+def _rtn(of: Step) -> str:
+    group = of.get("group_size", 64)
+    scales = "per channel" if group is None else f"group {group}"
+    return f"{of.get('bits')}-bit RTN, {scales}, {'symmetric' if of.get('symmetric') else 'asymmetric'}"
+
+
+def _magnitude(of: Step) -> str:
+    if of.get("pattern"):
+        return f"magnitude pruning {of['pattern']}"
+    sparsity = of.get("sparsity")
+    share = f"{fmt.number(100 * float(sparsity))} %" if isinstance(sparsity, int | float) else str(sparsity)
+    return f"magnitude pruning {share} per {of.get('scope', 'layer')}".replace("per global", "over all weights")
+
+
+def _any_step(of: Step) -> str:
+    rest = [
+        f"{key} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for key, value in of.items()
+        if key not in {"type", "layers", "modules"} and value is not None
+    ]
+    return " ".join([str(of.get("type", "unknown step")), ", ".join(rest)]).strip()
+
+
+_WORDS = {"quantize.rtn": _rtn, "prune.magnitude": _magnitude}
+
+
+def _where(of: Step) -> str:
+    parts = []
+    if of.get("layers"):
+        parts.append("layers " + _ranges(sorted(of["layers"])))
+    if of.get("modules"):
+        parts.append(", ".join(map(str, of["modules"])))
+    return f" (only {'; '.join(parts)})" if parts else ""
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)

@@ -1,0 +1,137 @@
+"""How numbers are written for people.
+
+A mean carries as many digits as its interval supports (two of the half width), an interval has the digits of its mean,
+and small numbers are written in powers of ten, so that 1.6e-6 nats never reads as 0.000.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+MINUS = "\u2212"
+NONE = "–"
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_SMALL = 1e-3
+_MAX_DECIMALS = 12
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean as text, and its interval as text (None where there is none), both in the same unit and digits."""
+
+    value: str
+    interval: str | None
+
+    def __str__(self) -> str:
+        return self.value if self.interval is None else f"{self.value} {self.interval}"
+
+
+def estimate(mean: float | None, ci: Interval | None, *, percent: bool = False) -> Estimate:
+    """`0.326` and `[0.311, 0.342]`; with `percent` both times 100, without the sign; small numbers in powers of ten."""
+    if mean is None:
+        return Estimate(NONE, None)
+    scale = 100.0 if percent else 1.0
+    values = [mean * scale, *(bound * scale for bound in ci or ())]
+    largest = max(map(abs, values))
+    exponent = math.floor(math.log10(largest)) if 0 < largest < _SMALL else 0
+    values = [value / 10.0**exponent for value in values]
+    half_width = (values[2] - values[1]) / 2 if ci else 0.0
+    decimals = _decimals(values[0], half_width)
+    texts = [_fixed(value, decimals) for value in values]
+    power = f"×10{str(exponent).translate(_SUPERSCRIPTS)}" if exponent else ""
+    return Estimate(texts[0] + power, f"[{texts[1]}, {texts[2]}]{power}" if ci else None)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`digits` significant digits: `0.326`, `1,204`, `1.60×10⁻⁶`, `0`; a dash where there is no number."""
+    if value is None:
+        return NONE
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    exponent = math.floor(math.log10(abs(value)))
+    if abs(value) < _SMALL:
+        mantissa = value / 10.0**exponent
+        if abs(round(mantissa, digits - 1)) >= 10:  # 9.996 at three digits
+            mantissa, exponent = mantissa / 10, exponent + 1
+        return f"{_fixed(mantissa, digits - 1)}×10{str(exponent).translate(_SUPERSCRIPTS)}"
+    return _fixed(value, max(0, digits - 1 - exponent))
+
+
+def short(value: float) -> str:
+    """As few characters as tell the value, for axes and thresholds: `0.05`, `1`, `10⁻⁴`, `3×10⁻⁴`."""
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)) + 1e-9)
+    if 1e-4 * (1 - 1e-9) <= abs(value) < 1e5:
+        return f"{value:.6f}".rstrip("0").rstrip(".").replace("-", MINUS)
+    mantissa = value / 10.0**exponent
+    power = f"10{str(exponent).translate(_SUPERSCRIPTS)}"
+    return power if math.isclose(mantissa, 1) else f"{mantissa:.3g}×{power}".replace("-", MINUS)
+
+
+def percent(share: float, digits: int = 3) -> str:
+    """A share in per cent, `digits` significant digits, without the sign; a share of nearly all never reads as 100."""
+    if 0.9995 <= share < 1:
+        decimals = min(_MAX_DECIMALS, max(1, math.ceil(-math.log10(1 - share)) - 1))
+        return f"{math.floor(share * 100 * 10**decimals) / 10**decimals:.{decimals}f}"
+    return number(share * 100, digits)
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """As `number`, with a plus where it is positive."""
+    return f"+{number(value, digits)}" if value is not None and value > 0 else number(value, digits)
+
+
+def count(value: int) -> str:
+    """`12,345`."""
+    return f"{value:,}".replace("-", MINUS)
+
+
+def size(value: int) -> str:
+    """Bytes in binary units: `269 MiB`."""
+    amount, unit = float(value), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
+            break
+        amount /= 1024
+    return f"{value:,} B" if unit == "B" else f"{number(amount, 3)} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """`0.2 s`, `48.1 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def moment(unix: float) -> str:
+    """A time in UTC: `2026-03-01 12:00:05 UTC`."""
+    try:
+        return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, OSError, ValueError):
+        return f"{unix:g} s after 1970"
+
+
+def _decimals(value: float, half_width: float) -> int:
+    if half_width > 0:
+        decimals = 1 - math.floor(math.log10(half_width))
+    elif value:
+        decimals = 2 - math.floor(math.log10(abs(value)))
+    else:
+        decimals = 0
+    return min(_MAX_DECIMALS, max(0, decimals))
+
+
+def _fixed(value: float, decimals: int) -> str:
+    text = f"{value:,.{decimals}f}"
+    if not any(digit in text for digit in "123456789"):
+        text = text.lstrip("-")  # no negative zero
+    return text.replace("-", MINUS)

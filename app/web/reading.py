@@ -1,0 +1,34 @@
+"""A report as JSON data, read back: what the page and the terminal both begin with."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.report import SCHEMA, CompareReport
+
+
+def parse(report: object) -> CompareReport:
+    """The report as data. Fields that this version does not know are dropped: a newer one may have added them.
+
+    Raises `HemostatError(INVALID_REQUEST)` for anything that is not a compare report of schema `hemostat.report/1`.
+    """
+    schema = report.get("schema") if isinstance(report, dict) else None
+    if schema != SCHEMA:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"this is not a report of schema {SCHEMA}: its schema is {str(schema)[:100]!r}",
+            hint="give the JSON of GET /v1/diagnosis/jobs/{id}/report",
+            pointer="/schema",
+        )
+    try:
+        return CompareReport.model_validate(report, extra="ignore")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = "/" + "/".join(map(str, first["loc"]))
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"the report does not fit its schema {SCHEMA}: {place}: {first['msg']}",
+            hint="it may be damaged or edited: fetch it again",
+            pointer=place,
+        ) from None

@@ -1,0 +1,69 @@
+"""The report as one HTML file that can be mailed: no request leaves it, no script runs in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from app.contracts.report import SCHEMA
+from app.web.reading import parse
+from app.web.sections.numbers import numbers
+from app.web.sections.origin import origin
+from app.web.sections.slices import slices
+from app.web.sections.verdict import verdict
+from app.web.sections.words import words
+from app.web.untrusted import visible
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(report: dict[str, Any]) -> str:
+    """The page of a compare report (`hemostat.report/1` as JSON data).
+
+    The result depends on the report alone. Fields that this version does not know are left out, so that a report of a
+    newer one still shows. Raises `HemostatError(INVALID_REQUEST)` for anything that is not such a report.
+    """
+    data = parse(report)
+    style, digest = _style()
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            style=style,
+            style_digest=digest,
+            schema=SCHEMA,
+            severity=data.severity,
+            verdict=verdict(data),
+            numbers=numbers(data),
+            slices=slices(data),
+            words=words(data),
+            origin=origin(data),
+            warnings=[visible(warning) for warning in data.warnings],
+            not_tested=[visible(item) for item in data.not_tested],
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _style() -> tuple[Markup, str]:
+    """The style sheet, and its hash: the page's own policy allows this one and no other."""
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    return Markup(css), f"sha256-{digest}"  # noqa: S704 - our own file

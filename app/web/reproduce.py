@@ -1,0 +1,123 @@
+"""The two commands that repeat a job: over HTTP and on the command line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from app.contracts.job import Thresholds
+from app.contracts.report import CompareReport
+
+Json = dict[str, Any]
+SERVICE = "http://127.0.0.1:8321"
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """Commands for a POSIX shell, and what has to be supplied by hand for them to work.
+
+    `cli` is None where the command line has no option for something that the request asks.
+    """
+
+    curl: str
+    cli: str | None
+    missing: tuple[str, ...]
+
+
+def reproduction(report: CompareReport) -> Reproduction:
+    """How to run the same comparison again."""
+    request = _request(report)
+    text = request["text"]
+    missing = []
+    if text.get("source") == "inline":
+        text = text | {"documents": "…"}
+        missing.append(
+            "The documents were sent with the request and are not in this report. Put the same ones in; "
+            "DOCUMENTS.jsonl holds one {id, domain, text} a line."
+        )
+    elif text.get("source") == "file":
+        missing.append("The text is a file or folder below the service's text root: the same one must lie there.")
+    body = _one_field_a_line(request | {"text": text})
+    curl = (
+        f"curl -sS {SERVICE}/v1/diagnosis/jobs \\\n  -H 'Content-Type: application/json' \\\n  -d {shlex.quote(body)}"
+    )
+    return Reproduction(curl=curl, cli=_command(request), missing=tuple(missing))
+
+
+def _one_field_a_line(body: Json) -> str:
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in body.items()]
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def _request(report: CompareReport) -> Json:
+    """The request itself where the report carries it, else what the provenance tells of it."""
+    if report.request is not None:
+        known = {
+            key: value
+            for key, value in report.request.items()
+            if key not in {"metadata", "dry_run"} and value is not None and value != {}
+        }
+    else:
+        origin = report.provenance
+        known = {
+            "kind": report.kind,
+            "reference": {"model": origin.reference.model},
+            "candidate": {"model": origin.candidate.model, "recipe": list(origin.candidate.recipe)},
+            "text": {"source": origin.protocol.text_source.split(maxsplit=1)[0].rstrip(":,") or "shipped"},
+            "window": origin.protocol.window,
+            "seed": origin.seed,
+            "precision": origin.precision,
+            "thresholds": report.decision.thresholds.model_dump(),
+        }
+    if known.get("thresholds") == Thresholds().model_dump():
+        known.pop("thresholds")
+    if not isinstance(known.get("text"), dict):
+        known["text"] = {"source": "shipped"}
+    return known
+
+
+def _command(request: Json) -> str | None:
+    text = _text_argument(_dict(request.get("text")))
+    if text is None:
+        return None
+    reference = _dict(request.get("reference"))
+    candidate = _dict(request.get("candidate"))
+    lines = [
+        f"hemostat compare --reference {shlex.quote(str(reference.get('model', '')))}",
+        f"--candidate {shlex.quote(str(candidate.get('model', '')))}",
+    ]
+    lines += [f"--recipe {shlex.quote(json.dumps(step))}" for step in candidate.get("recipe") or ()]
+    lines.append(f"--text {text} --window {request.get('window', 512)} --seed {request.get('seed', 0)}")
+    if request.get("precision", "fast") != "fast":
+        lines.append(f"--precision {shlex.quote(str(request['precision']))}")
+    lines += [f"--threshold {name}={value:g}" for name, value in _dict(request.get("thresholds")).items()]
+    if "store_text" in request:
+        lines.append("--store-text" if request["store_text"] else "--no-store-text")
+    return " \\\n  ".join(lines)
+
+
+_UNSAID: dict[str, Json] = {  # what the command line's text argument leaves at these values
+    "shipped": {},
+    "self": {"temperature": 1.0},
+    "hub": {"config": None, "split": "test", "revision": None, "documents": 100, "domain": "text"},
+}
+
+
+def _text_argument(text: Json) -> str | None:
+    source = text.get("source")
+    if source == "inline":
+        return "DOCUMENTS.jsonl"
+    if source not in _UNSAID or any(text.get(key, default) != default for key, default in _UNSAID[source].items()):
+        return None
+    if source == "shipped":
+        return f"shipped:{text['documents']}" if text.get("documents") else "shipped"
+    if source == "self":
+        return f"self:{text.get('tokens', 8192)}"
+    column = text.get("column", "text")
+    return shlex.quote(f"hub:{text.get('dataset', '')}" + (f":{column}" if column != "text" else ""))
+
+
+def _dict(value: object) -> Json:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,194 @@
+"""Where the numbers come from, and how to get them again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from app.contracts.report import CompareReport, ModelProvenance
+from app.web import describe
+from app.web import format as fmt
+from app.web.charts import share_bar
+from app.web.reproduce import Reproduction, reproduction
+from app.web.tables import Cell, Column, Table
+from app.web.untrusted import visible
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A name and a value; `code` values are identifiers."""
+
+    name: str
+    value: str
+    code: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """Facts under a heading."""
+
+    heading: str
+    facts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Provenance as facts and tables."""
+
+    candidate: str
+    reference: str
+    scored: str
+    head: tuple[Fact, ...]
+    models: Table
+    groups: tuple[Group, ...]
+    phases: Table
+    recipe: str
+    reproduction: Reproduction
+
+
+def origin(report: CompareReport) -> Origin:
+    """The provenance of a report."""
+    source = report.provenance
+    return Origin(
+        candidate=visible(describe.model(source.candidate)),
+        reference=visible(describe.model(source.reference)),
+        scored=_scored(report),
+        head=(
+            Fact("Text", visible(source.protocol.text_source)),
+            Fact("Engine", visible(f"{source.engine} · {source.device} · {source.dtype}")),
+            Fact("Finished", fmt.moment(source.finished_at)),
+            Fact("Job", visible(report.job), code=True),
+        ),
+        models=_models(report),
+        groups=(_protocol(report), _run(report), _versions(report)),
+        phases=_phases(source.seconds),
+        recipe=_recipe(source.candidate),
+        reproduction=reproduction(report),
+    )
+
+
+def _recipe(model: ModelProvenance) -> str:
+    """The steps as JSON, one a line."""
+    steps = ",\n".join(f"  {json.dumps(step)}" for step in model.recipe)
+    return f"[\n{steps}\n]" if steps else "[]"
+
+
+def _scored(report: CompareReport) -> str:
+    return (
+        f"{_of(report.tokens, 'scored token')}, {_of(report.documents, 'document')}, "
+        f"{_of(report.windows, 'window')} of up to {fmt.count(report.provenance.protocol.window)} tokens"
+    )
+
+
+def _of(number: int, noun: str) -> str:
+    return f"{fmt.count(number)} {noun}" + ("" if number == 1 else "s")
+
+
+def _models(report: CompareReport) -> Table:
+    reference, candidate = report.provenance.reference, report.provenance.candidate
+
+    def row(name: str, of: tuple[str, str]) -> tuple[Cell, ...]:
+        return (Cell(name), *(Cell(visible(value)) for value in of))
+
+    def both(value: object) -> tuple[str, str]:
+        pair = [getattr(model, str(value)) for model in (reference, candidate)]
+        return ("" if pair[0] is None else str(pair[0]), "" if pair[1] is None else str(pair[1]))
+
+    return Table(
+        caption="The two models",
+        columns=(Column("", "name"), Column("Reference (p)", "code"), Column("Candidate (q)", "code")),
+        rows=(
+            row("Alias", both("model")),
+            row(
+                "Changed by",
+                (describe.recipe(reference.recipe) or "nothing", describe.recipe(candidate.recipe) or "nothing"),
+            ),
+            row("Weights, SHA-256", both("weights_fingerprint")),
+            row("Recipe fingerprint", tuple(value or fmt.NONE for value in both("recipe_fingerprint"))),  # type: ignore[arg-type]
+            row("Scheme", both("scheme")),
+            row("Bits a weight", (_bits(reference), _bits(candidate))),
+            row("Size", (_size(reference), _size(candidate))),
+            row("Reconstruction error", (_error(reference), _error(candidate))),
+        ),
+    )
+
+
+def _bits(model: ModelProvenance) -> str:
+    return fmt.NONE if model.bits_per_weight is None else fmt.number(model.bits_per_weight, 4)
+
+
+def _size(model: ModelProvenance) -> str:
+    return fmt.NONE if model.bytes is None else f"{fmt.size(model.bytes)} ({fmt.count(model.bytes)} bytes)"
+
+
+def _error(model: ModelProvenance) -> str:
+    error = model.reconstruction_error
+    return fmt.NONE if error is None else f"{fmt.number(error)} of the changed weights’ norm"
+
+
+def _protocol(report: CompareReport) -> Group:
+    protocol = report.provenance.protocol
+    return Group(
+        "Protocol",
+        (
+            Fact("Window, stride", f"{fmt.count(protocol.window)}, {fmt.count(protocol.stride)} tokens"),
+            Fact("Scored", visible(protocol.scored)),
+            Fact("BOS before each window", "yes" if protocol.bos else "no"),
+            Fact("Chat template", "applied" if protocol.chat_template else "not used"),
+            Fact("Vocabulary", fmt.count(protocol.vocabulary)),
+            Fact("Text", visible(protocol.text_source)),
+            Fact("Text fingerprint", visible(protocol.text_fingerprint), code=True),
+            Fact("Tokenizer fingerprint", visible(protocol.tokenizer_fingerprint), code=True),
+        ),
+    )
+
+
+def _run(report: CompareReport) -> Group:
+    source = report.provenance
+    return Group(
+        "Run",
+        (
+            Fact("Engine", visible(source.engine)),
+            Fact("Device", visible(source.device)),
+            Fact("Forward passes in", visible(source.dtype)),
+            Fact("Divergence in", visible(source.precision)),
+            Fact("Head", visible(source.head)),
+            Fact("Intervals", visible(source.intervals)),
+            Fact("Seed", str(source.seed)),
+            Fact("Started", fmt.moment(source.started_at)),
+            Fact("Finished", fmt.moment(source.finished_at)),
+            Fact("Reference", "from the store, not run again" if source.reference_from_store else "run for this job"),
+            Fact("Resumed windows", _resumed(source.resumed_windows)),
+        ),
+    )
+
+
+def _resumed(windows: int) -> str:
+    return f"{fmt.count(windows)} scored by an attempt before" if windows else "none"
+
+
+def _versions(report: CompareReport) -> Group:
+    source = report.provenance
+    facts = [Fact("hemostat", visible(source.hemostat), code=True)]
+    facts += [
+        Fact(visible(name), visible(version), code=True)
+        for name, version in sorted(source.versions.items())
+        if name != "hemostat"
+    ]
+    return Group("Versions", tuple(facts))
+
+
+def _phases(seconds: dict[str, float]) -> Table:
+    total = sum(seconds.values())
+    return Table(
+        caption=f"Time, {fmt.duration(total)} in all" if seconds else "Time",
+        columns=(Column("Phase", "name"), Column("Time"), Column("Share", "chart")),
+        rows=tuple(
+            (
+                Cell(visible(name).replace("_", " ")),
+                Cell(fmt.duration(spent)),
+                Cell(chart=share_bar(f"{visible(name)}: {fmt.duration(spent)}", spent / total if total else 0.0)),
+            )
+            for name, spent in seconds.items()
+        ),
+    )

@@ -1,0 +1,212 @@
+"""Where the loss sits: by domain, by the reference's confidence, by position in the window; and what it does to Δp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from app.contracts.report import SEVERITIES, BandedSlice, CompareReport, Mean
+from app.web import format as fmt
+from app.web.charts import Guide, axis, interval_strip, mirrored_bars
+from app.web.scales import LinearScale, LogScale
+from app.web.sections.verdict import edges
+from app.web.tables import Cell, Column, Table
+from app.web.untrusted import visible
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Charts that are tables too."""
+
+    domains: Table
+    confidence: Table
+    position: Table
+    delta_p: Table
+    delta_p_sentence: str
+    guides: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    tokens: int
+    documents: int
+    kl: Mean
+    p99: float | None
+    top1: Mean
+    ratio: Mean
+    nonfinite: int = 0
+
+
+def slices(report: CompareReport) -> Slices:
+    """The parts of a report. The three charts share one axis, so that they can be compared."""
+    domains = [
+        _Row(
+            name=visible(name),
+            tokens=block.tokens,
+            documents=block.documents,
+            kl=block.divergence.kl,
+            p99=block.divergence.kl.p99,
+            top1=block.top1_agreement,
+            ratio=block.perplexity.ratio,
+            nonfinite=block.nonfinite_positions,
+        )
+        for name, block in report.domains.items()
+    ]
+    domains.sort(key=lambda row: -_value(row.kl))
+    confidence = _rows(report.by_confidence, _confidence_label)
+    position = _rows(report.by_position, _position_label)
+    scale = _scale((row.kl for row in (*domains, *confidence, *position)), report.divergence.kl)
+    return Slices(
+        domains=_table("By domain, the most damaged first", "Domain", domains, report, scale),
+        confidence=_table("By the reference’s confidence", "Its largest p", confidence, report, scale),
+        position=_table("By position in the window", "Position", position, report, scale),
+        delta_p=_delta_p(report),
+        delta_p_sentence=_delta_p_sentence(report),
+        guides=_guide_note(report, scale),
+    )
+
+
+def _rows(bands: Sequence[BandedSlice], label: Callable[[BandedSlice], str]) -> list[_Row]:
+    return [
+        _Row(label(band), band.tokens, band.documents, band.kl, None, band.top1_agreement, band.perplexity_ratio)
+        for band in bands
+        if band.tokens
+    ]
+
+
+def _confidence_label(band: BandedSlice) -> str:
+    return f"{fmt.short(band.low)}\u00a0–\u00a0{fmt.short(band.high)}"
+
+
+def _position_label(band: BandedSlice) -> str:
+    """Positions are whole numbers and the band is half open: [0, 64) reads 0 – 63."""
+    last = band.high - 1
+    return fmt.short(band.low) if last <= band.low else f"{band.low:,.0f}\u00a0–\u00a0{last:,.0f}"
+
+
+def _table(caption: str, heading: str, rows: Sequence[_Row], report: CompareReport, scale: LogScale) -> Table:
+    guides = [Guide(edge, "threshold") for edge in edges(report)] + [Guide(_value(report.divergence.kl), "overall")]
+    tokens = max(1, sum(row.tokens for row in rows))
+    total = sum(row.tokens * _value(row.kl) for row in rows)
+    with_tail = any(row.p99 is not None for row in rows)
+    columns = [
+        Column(heading, "name"),
+        Column("KL, nats"),
+        Column("Mean and 95 % interval", "chart"),
+        *([Column("p99, nats")] if with_tail else []),
+        Column("% of all KL"),
+        Column("% of tokens"),
+        Column("Tokens"),
+        Column("Same first choice, %"),
+        Column("Perplexity ratio"),
+    ]
+    cells = [
+        (
+            Cell(row.name, _row_note(row, report)),
+            _estimate_cell(row.kl),
+            Cell(chart=interval_strip(_spoken(row.name, row.kl), row.kl.mean, row.kl.ci, scale, guides)),
+            *([Cell(fmt.NONE if row.p99 is None else fmt.number(row.p99))] if with_tail else []),
+            Cell(fmt.percent(row.tokens * _value(row.kl) / total, 2) if total else fmt.NONE),
+            Cell(fmt.percent(row.tokens / tokens, 2)),
+            Cell(fmt.count(row.tokens), f"{fmt.count(row.documents)} document{'' if row.documents == 1 else 's'}"),
+            _estimate_cell(row.top1, percent=True),
+            _estimate_cell(row.ratio),
+        )
+        for row in rows
+    ]
+    return Table(
+        caption=caption,
+        columns=tuple(columns),
+        rows=tuple(cells),
+        axis=axis(scale, "KL in nats, logarithmic axis"),
+    )
+
+
+def _scale(means: Iterable[Mean], overall: Mean) -> LogScale:
+    """Holds every mean; an interval that reaches far down is cut, so that it does not stretch the axis."""
+    found = [overall, *means]
+    centres = [value for mean in found if (value := _value(mean)) > 0]
+    least = min(centres, default=0.0) / 3
+    bounds = [bound for mean in found for bound in mean.ci or () if bound > least]
+    return LogScale.around(*centres, *bounds)
+
+
+def _value(mean: Mean) -> float:
+    """A mean KL as a number, 0 where there is none."""
+    return max(0.0, mean.mean or 0.0)
+
+
+def _row_note(row: _Row, report: CompareReport) -> str:
+    """Says where a row's intervals are made in another way than those of the whole, and counts what has no value."""
+    notes = []
+    if row.kl.clusters == "windows" and report.divergence.kl.clusters != "windows":
+        notes.append("intervals over windows")
+    if row.nonfinite:
+        notes.append(f"{fmt.count(row.nonfinite)} not finite")
+    return ", ".join(notes)
+
+
+def _estimate_cell(mean: Mean, *, percent: bool = False) -> Cell:
+    text = fmt.estimate(mean.mean, mean.ci, percent=percent)
+    return Cell(text.value, text.interval or "no interval", strong=True)
+
+
+def _spoken(name: str, mean: Mean) -> str:
+    return f"{name}: KL {fmt.estimate(mean.mean, mean.ci)} nats"
+
+
+def _guide_note(report: CompareReport, scale: LogScale) -> str:
+    named = [
+        f"{name} ({fmt.short(edge)})"
+        for name, edge in zip(SEVERITIES[1:], edges(report), strict=True)
+        if scale.holds(edge)
+    ]
+    lines = f" Solid lines: where {' and '.join(named)} {'begins' if len(named) == 1 else 'begin'}." if named else ""
+    return (
+        f"All three on one axis. Dashed line: the mean over all tokens, {fmt.number(report.divergence.kl.mean)}.{lines}"
+    )
+
+
+def _delta_p(report: CompareReport) -> Table:
+    delta = report.delta_p
+    pairs = (
+        ("one token", delta.min, delta.max),
+        ("0.1 %", delta.p001, delta.p999),
+        ("1 %", delta.p01, delta.p99),
+        ("5 %", delta.p05, delta.p95),
+        ("10 %", delta.p10, delta.p90),
+    )
+    span = max([1e-12, *(abs(value) for _, *both in pairs for value in both if value is not None)])
+    return Table(
+        caption="How much probability the observed token lost or gained, at least, in the most changed tokens",
+        columns=(
+            Column("Most changed", "name"),
+            Column("Lost"),
+            Column("Change of probability, Δp", "chart"),
+            Column("Gained"),
+        ),
+        rows=tuple(
+            (
+                Cell(name),
+                Cell(fmt.number(low)),
+                Cell(chart=mirrored_bars(_lost_and_gained(name, low, high), low or 0.0, high or 0.0, span)),
+                Cell(fmt.signed(high)),
+            )
+            for name, low, high in pairs
+        ),
+        axis=axis(LinearScale(-span, span), "Δp"),
+    )
+
+
+def _lost_and_gained(name: str, low: float | None, high: float | None) -> str:
+    return f"{name}: {fmt.signed(low)} and {fmt.signed(high)}"
+
+
+def _delta_p_sentence(report: CompareReport) -> str:
+    delta = report.delta_p
+    mean = fmt.estimate(delta.mean, delta.ci)
+    return (
+        f"Δp = q(x) − p(x) of the token x that really comes next. Mean {mean}, median {fmt.number(delta.median)}, "
+        f"root mean square {fmt.number(delta.rms)}."
+    )

@@ -1,0 +1,207 @@
+"""The first screen: which class, how sure, and where the excess stands among the thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from markupsafe import Markup
+
+from app.contracts.report import SEVERITIES, CompareReport, Severity
+from app.web import format as fmt
+from app.web.charts import threshold_chart
+from app.web.tables import Cell, Column, Table
+from app.web.untrusted import visible
+
+
+@dataclass(frozen=True)
+class Pip:
+    """One step of the five. `state`: "on" (reached for sure), "may" (reached by part of the interval), "off"."""
+
+    name: Severity
+    state: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Texts and chart of the verdict."""
+
+    severity: Severity
+    heading: str
+    classes: tuple[Severity, ...]
+    conclusive: bool
+    sentence: str
+    pips: tuple[Pip, ...]
+    rank: str
+    margin: str
+    to_decide: str
+    chart: Markup | None
+    rule: str
+    detectable: str
+    nonfinite: str
+    cautions: str
+    thresholds: Table
+
+
+def verdict(report: CompareReport) -> Verdict:
+    """The verdict of a report."""
+    decision = report.decision
+    return Verdict(
+        severity=report.severity,
+        heading=heading(report),
+        classes=named(report),
+        conclusive=decision.conclusive,
+        sentence=visible(report.verdict),
+        pips=_pips(report),
+        rank=rank(report),
+        margin=margin(report),
+        to_decide=to_decide(report),
+        chart=_chart(report),
+        rule=visible(decision.rule),
+        detectable=detectable(report),
+        nonfinite=nonfinite(report),
+        cautions=_cautions(report),
+        thresholds=_thresholds(report),
+    )
+
+
+def _chart(report: CompareReport) -> Markup | None:
+    decision = report.decision
+    if decision.excess_kl.mean is None:
+        return None
+    return threshold_chart(
+        decision.excess_kl.mean,
+        decision.excess_kl.ci,
+        decision.thresholds,
+        floor=report.noise_floor.kl.mean,
+        detectable=decision.smallest_detectable_excess,
+        classes=named(report),
+    )
+
+
+def heading(report: CompareReport) -> str:
+    """`severe`; of two classes `mild or moderate`, of more `none to severe`."""
+    classes = named(report)
+    return " or ".join(classes) if len(classes) < 3 else f"{classes[0]} to {classes[-1]}"
+
+
+def edges(report: CompareReport) -> tuple[float, float, float, float]:
+    """The thresholds, rising: where mild, moderate, severe and collapse begin."""
+    thresholds = report.decision.thresholds
+    return (thresholds.mild, thresholds.moderate, thresholds.severe, thresholds.collapse)
+
+
+def ranges(report: CompareReport) -> tuple[str, ...]:
+    """The span of each class, mildest first, in nats."""
+    limits = edges(report)
+    return (
+        f"under {fmt.short(limits[0])}",
+        *(f"{fmt.short(low)} to {fmt.short(high)}" for low, high in pairwise(limits)),
+        f"from {fmt.short(limits[-1])}",
+    )
+
+
+def to_decide(report: CompareReport) -> str:
+    """How much text would settle an inconclusive verdict; empty where it is conclusive or nothing is known."""
+    tokens = report.decision.tokens_to_decide
+    if report.decision.conclusive or tokens is None:
+        return ""
+    factor = tokens / max(1, report.tokens)
+    return f"About {fmt.count(tokens)} scored tokens would decide, {fmt.number(factor, 2)} times this text."
+
+
+def nonfinite(report: CompareReport) -> str:
+    """What non-finite values mean, where there were any."""
+    if not report.nonfinite_positions:
+        return ""
+    positions = "position" if report.nonfinite_positions == 1 else "positions"
+    return (
+        f"{fmt.count(report.nonfinite_positions)} {positions} gave NaN or infinite values. They stand in no mean of "
+        "this report, and they alone make the verdict collapse."
+    )
+
+
+def named(report: CompareReport) -> tuple[Severity, ...]:
+    """The classes that the verdict names, mildest first."""
+    if report.decision.conclusive or not report.decision.classes:
+        return (report.severity,)
+    return report.decision.classes
+
+
+def _pips(report: CompareReport) -> tuple[Pip, ...]:
+    reached = [SEVERITIES.index(name) for name in named(report)]
+    return tuple(
+        Pip(name, "on" if index <= reached[0] else "may" if index <= reached[-1] else "off")
+        for index, name in enumerate(SEVERITIES)
+    )
+
+
+def rank(report: CompareReport) -> str:
+    """Which of the five steps: `step 4 of 5`, `step 2 or 3 of 5`."""
+    reached = [str(SEVERITIES.index(name) + 1) for name in named(report)]
+    steps = " or ".join(reached) if len(reached) < 3 else f"{reached[0]} to {reached[-1]}"
+    return f"step {steps} of {len(SEVERITIES)}"
+
+
+def margin(report: CompareReport) -> str:
+    """How far the interval stands from the thresholds on either side; empty where that says nothing."""
+    excess, limits = report.decision.excess_kl, edges(report)
+    if excess.ci is None or report.nonfinite_positions:
+        return ""
+    low, high = excess.ci
+    straddled = [(edge, SEVERITIES[index + 1]) for index, edge in enumerate(limits) if low < edge < high]
+    if straddled:
+        return (
+            "Its interval straddles "
+            + " and ".join(f"{fmt.short(edge)}, where {name} begins" for edge, name in straddled)
+            + "."
+        )
+    parts = []
+    under = [(edge, SEVERITIES[index + 1]) for index, edge in enumerate(limits) if edge <= low]
+    over = [(edge, SEVERITIES[index + 1]) for index, edge in enumerate(limits) if edge >= high]
+    if under:
+        edge, name = under[-1]
+        parts.append(f"the lower limit is {fmt.number(low / edge)} times the threshold of {name}")
+    if over:
+        edge, name = over[0]
+        parts.append(f"the upper limit is {fmt.percent(max(0.0, high) / edge)} % of the threshold of {name}")
+    return "Its whole interval lies in one class: " + ", ".join(parts) + "."
+
+
+def detectable(report: CompareReport) -> str:
+    """What this text can tell apart."""
+    effect, least = report.decision.minimum_detectable_effect, report.decision.smallest_detectable_excess
+    if effect is None:
+        return "Not known: without an interval there is nothing to compute it from."
+    text = (
+        f"A true excess KL that lies {fmt.number(effect, 2)} nats a token from a threshold is told from it "
+        "(80 % power, 5 % level); a smaller distance may come out as inconclusive."
+    )
+    if least == 0:
+        text += " The noise floor is exactly 0, so any excess over zero is a change."
+    elif least is not None:
+        text += f" An excess of {fmt.number(least, 2)} nats or more is told from zero."
+    return text
+
+
+def _cautions(report: CompareReport) -> str:
+    found = len(report.warnings)
+    warned = "No warnings" if not found else "One warning" if found == 1 else f"{found} warnings"
+    above = ", at the top of this page" if found else ""
+    finite = (
+        f"{fmt.count(report.nonfinite_positions)} positions gave values that are not finite"
+        if report.nonfinite_positions
+        else "every scored position gave finite values"
+    )
+    return f"{warned}{above}; {finite}."
+
+
+def _thresholds(report: CompareReport) -> Table:
+    return Table(
+        caption="Classes of the excess KL",
+        columns=(Column("Class", "name"), Column("Mean excess KL, nats a token")),
+        rows=tuple(
+            (Cell(name, strong=name == report.severity), Cell(span))
+            for name, span in zip(SEVERITIES, ranges(report), strict=True)
+        ),
+    )
