@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 
 from app import openapi, problems
 from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
@@ -25,7 +26,7 @@ from app.error_guide import GUIDE
 from app.jobs import queue, reconcile, routes, service
 from app.jobs.connection import connect
 from app.jobs.store import JobStore
-from app.models.nearest import suggestion
+from app.models.nearest import nearest, suggestion
 from app.openapi import Answer, answers
 from app.security.keys import check_binding
 from app.security.middleware import Authentication, BodyLimit, HostGuard, RateLimit
@@ -56,7 +57,8 @@ pages = APIRouter(tags=["service"], default_response_class=Response)
 async def explain_error(code: str) -> Response:
     """Where the `type` of a problem document leads."""
     if code not in set(ErrorCode):
-        hint = suggestion(code, [known.value for known in ErrorCode], many=0)
+        near = nearest(code, [known.value for known in ErrorCode])
+        hint = f"Did you mean {near}?" if near else ""
         raise HemostatError(ErrorCode.NOT_FOUND, "There is no such error code.", hint=hint)
     known = ErrorCode(code)
     kind = CATALOGUE[known]
@@ -122,18 +124,29 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        allowed = headers.get("Allow", "")
-        detail = f"{request.method} is not among the methods of this route."
-        answer = HemostatError(ErrorCode.METHOD_NOT_ALLOWED, detail, hint=f"Use {allowed}." if allowed else "")
+        headers = {"Allow": ", ".join(_methods(request))}
+        answer = HemostatError(
+            ErrorCode.METHOD_NOT_ALLOWED, "The route does not take this method.", hint=f"Use {headers['Allow']}."
+        )
         return problems.response(request.scope, answer, headers=headers)
     if error.status_code == 404:
         paths = [route.path for route in request.app.routes if hasattr(route, "path")]
+        near = nearest(request.url.path, paths)
         answer = HemostatError(
-            ErrorCode.NOT_FOUND, "There is no such route.", hint=suggestion(request.url.path, paths, many=0)
+            ErrorCode.NOT_FOUND, "There is no such route.", hint=f"Did you mean {near}?" if near else ""
         )
         return problems.response(request.scope, answer, headers=headers)
     answer = HemostatError(ErrorCode.INVALID_REQUEST, "The request cannot be read.")
     return problems.response(request.scope, answer, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Methods of every route of this path; the router's own Allow header names those of one route."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return sorted(found)
 
 
 async def _on_query_error(request: Request, error: Exception) -> Response:

@@ -88,7 +88,7 @@ def _strings(data: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
     pending: list[tuple[tuple[str | int, ...], Any]] = [((), data)]
     while pending:
         path, value = pending.pop()
-        if len(path) > MAX_DEPTH:
+        if len(path) >= MAX_DEPTH and isinstance(value, dict | list):
             raise _too_deep()
         if isinstance(value, str):
             yield path, value

@@ -2,6 +2,7 @@
 
 import logging
 import time
+import traceback
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -14,6 +15,15 @@ from app.telemetry.metrics import METHODS, OTHER, UNMATCHED, Telemetry
 logger = logging.getLogger("hemostat.http")
 
 EVENT_STREAM = "text/event-stream"
+
+
+def trace(error: BaseException | None) -> str:
+    """Where an exception came from, with its causes: types and lines, no messages, because they may quote a client."""
+    parts = []
+    while error is not None:
+        parts.append("".join(traceback.format_tb(error.__traceback__)) + type(error).__name__)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n".join(parts)
 
 
 class RequestContext:
@@ -54,9 +64,9 @@ class RequestContext:
                 await self.app(scope, receive, tagged)
             except Exception as error:
                 if status:  # too late for another answer: the server must cut the connection
-                    logger.exception("request %s broke off", request_id)
+                    logger.error("request %s broke off\n%s", request_id, trace(error))  # noqa: TRY400
                     raise
-                logger.error("request %s failed", request_id, exc_info=error)  # noqa: TRY400 - said once, with its trace
+                logger.error("request %s failed\n%s", request_id, trace(error))  # noqa: TRY400
                 answer = HemostatError(ErrorCode.INTERNAL, "Something went wrong that should not have.")
                 await problems.response(scope, answer)(scope, receive, tagged)
             finally:

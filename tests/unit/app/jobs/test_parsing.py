@@ -1,0 +1,213 @@
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import SubmitRequest
+from app.jobs.parsing import parse_submission
+from app.problems import RequestError
+
+Json = dict[str, Any]
+
+
+def request() -> Json:
+    return {
+        "kind": "compare",
+        "reference": {"model": "m"},
+        "candidate": {"model": "m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
+        "text": {"source": "inline", "documents": [{"id": "a", "text": "hello"}, {"id": "b", "text": "there"}]},
+    }
+
+
+def refused(body: Json | bytes) -> HemostatError:
+    with pytest.raises(HemostatError) as caught:
+        parse_submission(body if isinstance(body, bytes) else json.dumps(body).encode())
+    return caught.value
+
+
+def changed(change: Callable[[Json], object]) -> Json:
+    body = request()
+    change(body)
+    return body
+
+
+def test_a_valid_body_is_a_request() -> None:
+    parsed = parse_submission(json.dumps(request()).encode())
+    assert parsed == SubmitRequest.model_validate(request())
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "pointer", "hint"),
+    [
+        (lambda b: b.update(kind="comprae"), ErrorCode.UNKNOWN_KIND, "/kind", "'compare'"),
+        (lambda b: b.update(kind=7), ErrorCode.UNKNOWN_KIND, "/kind", "compare"),
+        (lambda b: b.pop("kind"), ErrorCode.INVALID_REQUEST, "/kind", "compare"),
+        (lambda b: b.update(windw=3), ErrorCode.UNKNOWN_FIELD, "/windw", "'window'"),
+        (lambda b: b["reference"].update(modle="m"), ErrorCode.UNKNOWN_FIELD, "/reference/modle", "'model'"),
+        (
+            lambda b: b["candidate"]["recipe"][0].update(grup_size=3),
+            ErrorCode.UNKNOWN_FIELD,
+            "/candidate/recipe/0/grup_size",
+            "'group_size'",
+        ),
+        (
+            lambda b: b["candidate"]["recipe"][0].update(type="quantize.rnt"),
+            ErrorCode.UNKNOWN_RECIPE,
+            "/candidate/recipe/0/type",
+            "'quantize.rtn'",
+        ),
+        (
+            lambda b: b["candidate"]["recipe"][0].pop("type"),
+            ErrorCode.INVALID_REQUEST,
+            "/candidate/recipe/0/type",
+            "quantize.rtn",
+        ),
+        (
+            lambda b: b["candidate"]["recipe"][0].update(bits=1),
+            ErrorCode.INVALID_REQUEST,
+            "/candidate/recipe/0/bits",
+            None,
+        ),
+        (
+            lambda b: b["candidate"]["recipe"][0].update(bits=9),
+            ErrorCode.INVALID_REQUEST,
+            "/candidate/recipe/0/bits",
+            None,
+        ),
+        (
+            lambda b: b["candidate"].update(recipe=[{"type": "prune.magnitude", "pattern": "4:2"}]),
+            ErrorCode.PATTERN_MISMATCH,
+            "/candidate/recipe/0/pattern",
+            None,
+        ),
+        (
+            lambda b: b["candidate"].update(recipe=[{"type": "prune.magnitude"}]),
+            ErrorCode.INVALID_REQUEST,
+            "/candidate/recipe/0",
+            None,
+        ),
+        (
+            lambda b: b["candidate"].update(recipe=[{"type": "prune.magnitude", "sparsity": 0.5, "scope": "lyer"}]),
+            ErrorCode.INVALID_REQUEST,
+            "/candidate/recipe/0/scope",
+            "'layer'",
+        ),
+        (lambda b: b["text"].update(source="inlin"), ErrorCode.INVALID_REQUEST, "/text/source", "'inline'"),
+        (lambda b: b["text"].update(documents=[]), ErrorCode.INVALID_REQUEST, "/text/documents", None),
+        (
+            lambda b: b["text"]["documents"][1].update(text=""),
+            ErrorCode.DOCUMENT_TOO_SHORT,
+            "/text/documents/1/text",
+            None,
+        ),
+        (
+            lambda b: b["text"]["documents"][1].update(id="a"),
+            ErrorCode.INVALID_REQUEST,
+            "/text/documents/1/id",
+            None,
+        ),
+        (
+            lambda b: b["text"]["documents"][1].update(text="a\0b"),
+            ErrorCode.DOCUMENT_NOT_TEXT,
+            "/text/documents/1/text",
+            None,
+        ),
+        (
+            lambda b: b["text"]["documents"][1].update(text="a\ud800b"),
+            ErrorCode.DOCUMENT_NOT_TEXT,
+            "/text/documents/1/text",
+            None,
+        ),
+        (
+            lambda b: b["text"]["documents"].__setitem__(
+                0, {"id": "c", "messages": [{"role": "user", "content": "\udfff"}]}
+            ),
+            ErrorCode.DOCUMENT_NOT_TEXT,
+            "/text/documents/0/messages/0/content",
+            None,
+        ),
+        (lambda b: b.update(metadata={"k": "\ud800"}), ErrorCode.INVALID_REQUEST, "/metadata/k", None),
+        (lambda b: b.update(metadata={"bad key": "v"}), ErrorCode.INVALID_REQUEST, "/metadata/bad key", None),
+        (lambda b: b.update(metadata={"a/b~c": "v"}), ErrorCode.INVALID_REQUEST, "/metadata/a~1b~0c", None),
+        (lambda b: b.update(window=True), ErrorCode.INVALID_REQUEST, "/window", None),
+        (lambda b: b.update(window="512"), ErrorCode.INVALID_REQUEST, "/window", None),
+        (lambda b: b.update(seed=-1), ErrorCode.INVALID_REQUEST, "/seed", None),
+        (lambda b: b.update(reference="m"), ErrorCode.INVALID_REQUEST, "/reference", None),
+        (lambda b: b["reference"].update(model="../m"), ErrorCode.INVALID_REQUEST, "/reference/model", None),
+        (lambda b: b.update(text=None), ErrorCode.INVALID_REQUEST, "/text", None),
+        (lambda b: b.update(thresholds={"mild": 3.0}), ErrorCode.INVALID_REQUEST, "/thresholds", None),
+        (lambda b: b["text"]["documents"].__setitem__(0, 5), ErrorCode.INVALID_REQUEST, "/text/documents/0", None),
+    ],
+)
+def test_each_fault_has_its_code_and_exact_pointer(
+    change: Callable[[Json], object], code: ErrorCode, pointer: str, hint: str | None
+) -> None:
+    error = refused(changed(change))
+    assert (error.code, error.pointer) == (code, pointer)
+    if hint is not None:
+        assert hint in error.hint
+
+
+def test_every_fault_is_listed() -> None:
+    error = refused(changed(lambda b: (b.update(windw=1, seed=-1), b["candidate"]["recipe"][0].update(bits=11))))
+    assert isinstance(error, RequestError)
+    assert {part.pointer for part in error.errors} == {"/windw", "/seed", "/candidate/recipe/0/bits"}
+
+
+def test_too_many_documents() -> None:
+    documents = [{"id": str(i), "text": "ab"} for i in range(5001)]
+    error = refused(changed(lambda b: b["text"].update(documents=documents)))
+    assert (error.code, error.pointer) == (ErrorCode.TOO_MANY_DOCUMENTS, "/text/documents")
+    parse_submission(json.dumps(changed(lambda b: b["text"].update(documents=documents[1:]))).encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"{} {}",
+        b"\xff",
+        b"\xef\xbb\xbf{}",
+        '{"kind": "compare"}'.encode("utf-16"),
+        b'{"window": NaN}',
+        b'{"window": -Infinity}',
+        b'{"window": 1, "window": 2}',
+        b'{"window": ' + b"1" * 5000 + b"}",
+        b"[" * 200_000,
+        b'{"a":' * 100_000,
+        b'{"a":' + b"[" * 64 + b"]" * 64 + b"}",
+        b"{'kind': 'compare'}",
+    ],
+    ids=lambda body: repr(body[:20]),
+)
+def test_what_is_not_json_is_refused(body: bytes) -> None:
+    assert refused(body).code is ErrorCode.INVALID_JSON
+
+
+@pytest.mark.parametrize("body", [b"[]", b"3", b'"x"', b"null"])
+def test_json_that_is_no_object_is_refused(body: bytes) -> None:
+    assert refused(body).code is ErrorCode.INVALID_REQUEST
+
+
+@pytest.mark.parametrize(("field", "pointer"), [("window", "/window"), ("seed", "/seed")])
+def test_a_number_beyond_every_float_is_refused(field: str, pointer: str) -> None:
+    body = json.dumps(request() | {field: 777}).replace("777", "1e999").encode()
+    error = refused(body)
+    assert (error.code, error.pointer) == (ErrorCode.INVALID_REQUEST, pointer)
+
+
+def test_no_message_repeats_a_documents_text() -> None:
+    secret = "the patient's name is"
+    for change in (
+        lambda b: b["text"]["documents"][0].update(text=secret + "\0"),
+        lambda b: b["text"]["documents"][0].update(text=[secret]),
+        lambda b: b["text"]["documents"][0].update(text=secret, messages=[{"role": "user", "content": secret}]),
+        lambda b: b["text"]["documents"].append({"id": "a", "text": secret}),
+        lambda b: b.update(store_text=secret),
+    ):
+        error = refused(changed(change))
+        told = [error.detail, error.hint, *(f"{p.detail}{p.hint}" for p in getattr(error, "errors", ()))]
+        assert not any("patient" in text for text in told), told
