@@ -34,7 +34,7 @@ def tokens_to_decide(
     lies on the mean itself: no amount of text decides that.
     """
     low, high = interval
-    needed = float(tokens)
+    needed = 0.0
     for threshold in thresholds:
         if not low < threshold <= high:
             continue
@@ -43,4 +43,4 @@ def tokens_to_decide(
         width = high - mean if threshold > mean else mean - low
         needed = max(needed, tokens * (width / (threshold - mean)) ** 2)
     # One more than the equality: on its limit a threshold is not left yet.
-    return tokens if needed == tokens else math.floor(needed) + 1
+    return max(tokens, math.floor(needed) + 1)

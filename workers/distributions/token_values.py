@@ -66,7 +66,7 @@ class Positions:
 
     def select(self, index: ArrayLike) -> Self:
         """The positions of a boolean mask or of integer indices."""
-        chosen = np.asarray(index)
+        chosen = _index(index)
         return type(self)(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
 
@@ -126,7 +126,7 @@ class TokenValues:
 
     def select(self, index: ArrayLike) -> Self:
         """The values at a boolean mask or at integer indices."""
-        chosen = np.asarray(index)
+        chosen = _index(index)
         return type(self)(**{name: getattr(self, name)[chosen] for name in FIELDS})
 
     @classmethod
@@ -185,6 +185,12 @@ class TokenValues:
 
 
 FIELDS: tuple[str, ...] = tuple(field.name for field in fields(TokenValues))
+
+
+def _index(index: ArrayLike) -> NDArray[Any]:
+    """A mask or indices; an empty list is no floats but no indices."""
+    chosen = np.asarray(index)
+    return chosen if chosen.size else np.zeros(0, dtype=np.intp)
 
 
 def _dtype(name: str) -> np.dtype[Any]:

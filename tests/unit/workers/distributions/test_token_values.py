@@ -142,3 +142,4 @@ def test_positions_of_unequal_columns_are_refused() -> None:
     with pytest.raises(ValueError, match="dimensions"):
         Positions(*[np.zeros((3, 1))] * 5)
     assert len(positions(6).select([1, 2])) == 2
+    assert len(positions(6).select([])) == 0
