@@ -5,7 +5,7 @@ so a domain of few documents is clustered by windows, and says so.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -103,19 +103,22 @@ def summarize(
     window: int,
     floor_kl: ArrayLike = 0.0,
     seed: int = 0,
+    check_cancelled: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Everything that a report says of `values`, which stand at `positions`.
 
     `domains` holds the domain of each document index; `window` is the length of the windows. `floor_kl` is the noise
     floor in nats: one number, or a value for each position, NaN where it was not measured (the mean of the others
-    stands in there). Raises ValueError where lengths differ or there is no position at all.
+    stands in there). `check_cancelled` is called before each slice and may raise. Raises ValueError where lengths
+    differ or there is no position at all.
     """
     if len(values) == 0:
         raise ValueError("there is no scored position to summarize")
     if len(positions) != len(values):
         raise ValueError(f"{len(positions)} positions for {len(values)} values")
     finite = usable(values)
-    scored = _Scored.of(values, positions, _per_position(floor_kl, len(values))).select(finite)
+    everything = _Scored.of(values, positions, _per_position(floor_kl, len(values)), check_cancelled)
+    scored = everything.select(finite)
     every = scored.means(tuple(_SUPPORTS), seed)
     return Summary(
         tokens=len(values),
@@ -199,9 +202,12 @@ class _Scored:
     logp_reference: Array
     logp_candidate: Array
     confidence: Array
+    check_cancelled: Callable[[], None]
 
     @classmethod
-    def of(cls, values: TokenValues, positions: Positions, floor_T: Array) -> "_Scored":
+    def of(
+        cls, values: TokenValues, positions: Positions, floor_T: Array, check_cancelled: Callable[[], None]
+    ) -> "_Scored":
         def double(column: NDArray[Any]) -> Array:
             return column.astype(np.float64)
 
@@ -223,7 +229,8 @@ class _Scored:
                 "log_ratio": reference - candidate,
                 "excess": double(values.kl) - floor_T,
             }
-        return cls(positions, columns, reference, candidate, double(values.top_probability_reference))
+        confidence = double(values.top_probability_reference)
+        return cls(positions, columns, reference, candidate, confidence, check_cancelled)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -236,10 +243,12 @@ class _Scored:
             self.logp_reference[mask],
             self.logp_candidate[mask],
             self.confidence[mask],
+            self.check_cancelled,
         )
 
     def means(self, names: Sequence[str], seed: int) -> dict[str, Estimate]:
         """Estimates by name; none of no positions."""
+        self.check_cancelled()
         if len(self) == 0:
             return {}
         clusters = Clusters.of(self.positions.document, self.positions.window)

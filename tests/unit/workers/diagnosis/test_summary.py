@@ -276,6 +276,22 @@ def test_one_window_has_means_but_no_intervals() -> None:
     assert as_mean(None).mean is None
 
 
+def test_a_summary_can_be_cancelled_between_slices() -> None:
+    class CancelledError(Exception):
+        pass
+
+    calls = 0
+
+    def cancel_at_the_third() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise CancelledError
+
+    with pytest.raises(CancelledError):
+        summarize(VALUES, POSITIONS, DOMAINS, window=WINDOW, check_cancelled=cancel_at_the_third)
+
+
 def test_blocks_carry_the_names_of_the_report_and_are_json() -> None:
     blocks = SUMMARY.blocks()
     assert set(blocks) == {
