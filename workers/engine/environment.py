@@ -13,7 +13,7 @@ from pathlib import Path
 
 # Variable -> value, each because the default would do harm.
 ENGINE: dict[str, str] = {
-    # The engine lives in the process that asks for it: weights are swapped and hidden states handed over without copies.
+    # The engine lives in the process that asks for it: weights are swapped, hidden states handed over without copies.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     # vLLM keeps one core for its scheduler process; there is none here, so every core computes.
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
@@ -23,10 +23,14 @@ ENGINE: dict[str, str] = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
     "DO_NOT_TRACK": "1",
+    # Its process group, of one process, listens on the loopback interface alone.
+    "VLLM_HOST_IP": "127.0.0.1",
+    "GLOO_SOCKET_IFNAME": "lo" if sys.platform.startswith("linux") else "lo0",
     # The project asks for no plugin; one that happens to be installed must not change what is measured.
     "VLLM_PLUGINS": "",
-    # Its INFO lines are long and repeat for every start.
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    # Its lines are long, repeat for every start, and warn of what is meant (no thread binding, no tokenizer).
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     # Logs and progress bars share no stream with results.
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     # Tokenizers fork-warn otherwise, and vLLM's threads are counted already.
@@ -57,7 +61,7 @@ def find_tcmalloc() -> Path | None:
 
 
 def physical_cores() -> int:
-    """Number of physical cores that this process may run on: two threads of one core gain nothing in a matrix product."""
+    """Physical cores that this process may run on: two threads of one core gain nothing in a matrix product."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     allowed = os.sched_getaffinity(0)
@@ -80,7 +84,7 @@ def prepare() -> None:
 
 
 def child_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The whole environment for a process that will start engines: `base` (this process' own, if None) and what vLLM needs.
+    """The whole environment for a process that will start engines: `base`, or this process' own, and what vLLM needs.
 
     Beyond `prepare()` it sets what only the start of a process can: the allocator (`LD_PRELOAD`) and the number of
     OpenMP threads.

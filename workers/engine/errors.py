@@ -1,0 +1,83 @@
+"""What a failure of vLLM or torch means for a person: one of our codes, the cause in a line, and what to do.
+
+The messages matched here are those of vLLM 0.32 and torch 2.13.
+"""
+
+import errno
+import re
+from typing import Final
+
+from app.contracts.errors import ErrorCode, HemostatError
+
+MEMORY_HINT: Final = (
+    "use a smaller window, lower HEMOSTAT_ENGINE_BATCH_TOKENS or HEMOSTAT_ENGINE_KV_CACHE_BYTES, free memory, "
+    "or use a machine with more"
+)
+_MEMORY: Final = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|bad_alloc"
+    r"|No available memory for the cache blocks|KV cache is needed, which is larger than the available"
+    r"|Available memory on node .* is less than|Free memory on device .* is less than",
+    re.IGNORECASE | re.DOTALL,
+)
+_WINDOW: Final = re.compile(r"max_model_len .* greater than the derived", re.IGNORECASE | re.DOTALL)
+_UNSUPPORTED: Final = re.compile(
+    r"Failed to find a kernel|is not supported on|not supported for the current"
+    r"|Model architectures .* are not supported"
+    r"|No compressed-tensors compatible scheme|Unknown quantization method|has no vLLM implementation",
+    re.IGNORECASE | re.DOTALL,
+)
+_VALUE_ERROR: Final = re.compile(r"Value error, (?P<message>.*?)(?: \[type=|$)", re.DOTALL)
+_LONGEST: Final = 400
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the host or the accelerator; causes are looked at too."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, MemoryError) or type(current).__name__ == "OutOfMemoryError":
+            return True
+        if isinstance(current, OSError) and current.errno == errno.ENOMEM:
+            return True
+        if isinstance(current, RuntimeError | ValueError) and _MEMORY.search(str(current)):
+            return True
+        current = current.__cause__ or current.__context__
+    return False
+
+
+def translate(error: BaseException, doing: str) -> HemostatError:
+    """The error to raise, `from error`, where vLLM or torch failed while `doing` ("starting an engine for x").
+
+    ENGINE_OUT_OF_MEMORY, WINDOW_TOO_LARGE, CHECKPOINT_UNSUPPORTED (an architecture or packing that this build of vLLM
+    has no kernel for), else ENGINE_FAILED. A `HemostatError` is returned as it is.
+    """
+    if isinstance(error, HemostatError):
+        return error
+    cause = describe(error)
+    if is_out_of_memory(error):
+        return HemostatError(ErrorCode.ENGINE_OUT_OF_MEMORY, f"memory ran out {doing}: {cause}", hint=MEMORY_HINT)
+    text = str(error)
+    if _WINDOW.search(text):
+        return HemostatError(
+            ErrorCode.WINDOW_TOO_LARGE, f"{doing}: {cause}", hint="use a window within the model's context"
+        )
+    if isinstance(error, NotImplementedError) or _UNSUPPORTED.search(text):
+        return HemostatError(
+            ErrorCode.CHECKPOINT_UNSUPPORTED,
+            f"vLLM cannot run the checkpoint on this machine, {doing}: {cause}",
+            hint="compare the dequantized weights, or run the worker on a machine whose vLLM has the kernel",
+        )
+    return HemostatError(
+        ErrorCode.ENGINE_FAILED, f"vLLM failed {doing}: {cause}", hint="the worker's log has the traceback"
+    )
+
+
+def describe(error: BaseException) -> str:
+    """Type and message in one line; of a pydantic error the message that the validator gave."""
+    text = str(error)
+    told = _VALUE_ERROR.search(text)
+    line = " ".join((told["message"] if told else text).split())
+    if len(line) > _LONGEST:
+        line = line[: _LONGEST - 1] + "…"
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -1,0 +1,55 @@
+"""Whether every weight of a checkpoint is a finite number, so that a NaN is told from a broken engine."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import CheckpointInfo
+
+if TYPE_CHECKING:
+    import torch
+
+_FLOATS = frozenset({"BF16", "F16", "F32", "F64", "F8_E4M3", "F8_E5M2"})
+# Numbers looked at together, to bound the memory that the look takes.
+_CHUNK = 1 << 24
+
+
+def check_finite(info: CheckpointInfo, check_cancelled: Callable[[], None] = lambda: None) -> None:
+    """Raises CHECKPOINT_NOT_FINITE, with the first tensor's name, where a weight is NaN or infinite.
+
+    Reads every floating-point tensor: a second for some gigabytes.
+    """
+    from safetensors import safe_open
+
+    by_file: dict[str, list[str]] = {}
+    for name, tensor in info.tensors.items():
+        if tensor.dtype in _FLOATS:
+            by_file.setdefault(tensor.file, []).append(name)
+    for file, names in sorted(by_file.items()):
+        with safe_open(info.path / file, framework="pt") as opened:
+            for name in sorted(names):
+                check_cancelled()
+                flat = opened.get_tensor(name).reshape(-1)
+                bad = sum(_count_bad(flat[start : start + _CHUNK]) for start in range(0, flat.numel(), _CHUNK))
+                if bad:
+                    raise HemostatError(
+                        ErrorCode.CHECKPOINT_NOT_FINITE,
+                        f"{bad} of {flat.numel()} numbers of tensor {name} are not finite",
+                        hint="the checkpoint was damaged when it was made; make or fetch it again",
+                    )
+
+
+def _count_bad(values: "torch.Tensor") -> int:
+    """How many are NaN or infinite, by the exponent's bits: torch has no such test for every 8-bit float."""
+    import torch
+
+    mask: dict[torch.dtype, tuple[torch.dtype, int]] = {
+        torch.bfloat16: (torch.int16, 0x7F80),
+        torch.float16: (torch.int16, 0x7C00),
+        torch.float8_e4m3fn: (torch.uint8, 0x7F),  # no infinity; NaN is all ones
+        torch.float8_e5m2: (torch.uint8, 0x7C),
+    }
+    if values.dtype in mask:
+        bits, ones = mask[values.dtype]
+        return int(((values.view(bits) & ones) == ones).sum())
+    return int((~torch.isfinite(values)).sum())

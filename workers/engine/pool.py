@@ -1,0 +1,155 @@
+"""The engines that are warm, and the memory they may take."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import CheckpointInfo
+from app.settings import Settings
+from workers.engine import launch
+from workers.engine.device import DTYPES, available_bytes, pick_device
+from workers.engine.errors import MEMORY_HINT
+from workers.engine.launch import EngineOptions, never
+from workers.engine.resident import ResidentEngine
+from workers.engine.shape import kv_bytes_per_token, shape_key
+from workers.engine.swap import Trust
+
+logger = logging.getLogger(__name__)
+
+_ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+# vLLM gives memory for keys and values out in blocks of so many tokens.
+_BLOCK = 128
+# Prompts that one step may hold.
+_SEQUENCES = 256
+# A step on a CPU is to take a second or two, so that a cancelled job stops: so many tokens times weights, about.
+_CPU_STEP_WORK = 5e11
+_CPU_LEAST_STEP = 128
+# Working memory of a step and of the libraries, beside weights, keys and values.
+_OVERHEAD_BYTES = 256 * 1024**2
+
+
+class EnginePool:
+    """Warm engines, the least recently used of which goes first.
+
+    On a CPU two are kept where memory allows (a candidate of another packing alternates with its reference), on a GPU
+    one. `starts` and `swaps` count over all engines there have been.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        launch.load_vllm()
+        self.settings = settings
+        self.device = pick_device(settings)
+        self._limit = 2 if self.device == "cpu" else 1
+        self._trust = Trust(self.device)
+        self._warm: OrderedDict[tuple[str, str, int], ResidentEngine] = OrderedDict()
+        self._starts = 0
+        self._swaps = 0
+
+    @property
+    def starts(self) -> int:
+        """Engines started, by this pool."""
+        return self._starts + sum(engine.starts for engine in self._warm.values())
+
+    @property
+    def swaps(self) -> int:
+        """Weights swapped in place."""
+        return self._swaps + sum(engine.swaps for engine in self._warm.values())
+
+    def loaded(
+        self, info: CheckpointInfo, max_model_len: int, dtype: str, check_cancelled: Callable[[], None] = never
+    ) -> ResidentEngine:
+        """An engine that holds `info`, until the pool is asked again. Raises what `ResidentEngine.load` raises."""
+        length = context_length(info, max_model_len)
+        key = (shape_key(info), dtype, length)
+        engine = self._warm.get(key)
+        if engine is not None and not engine.running:  # it failed, and holds nothing
+            self._drop(key)
+            engine = None
+        if engine is None:
+            options = self._options(info, length, dtype)
+            self.make_room(needed_bytes(info, options), keep=self._limit - 1)
+            engine = self._warm[key] = ResidentEngine(options, self._trust)
+        self._warm.move_to_end(key)
+        engine.load(info, check_cancelled)
+        return engine
+
+    def make_room(self, needed: int, *, keep: int | None = None) -> None:
+        """Ends the least recently used engines until at most `keep` are warm and `needed` bytes are free.
+
+        Raises ENGINE_OUT_OF_MEMORY where that much cannot be had.
+        """
+        while self._warm and ((keep is not None and len(self._warm) > keep) or available_bytes(self.device) < needed):
+            self._drop(next(iter(self._warm)))
+        free = available_bytes(self.device)
+        if free < needed:
+            raise HemostatError(
+                ErrorCode.ENGINE_OUT_OF_MEMORY,
+                f"the model needs about {needed / 1e9:.2f} GB on the {self.device}, {free / 1e9:.2f} GB are free",
+                hint=MEMORY_HINT,
+            )
+
+    def close(self) -> None:
+        """Ends all engines, and vLLM's process groups."""
+        while self._warm:
+            self._drop(next(iter(self._warm)))
+        launch.end_groups()
+
+    def _drop(self, key: tuple[str, str, int]) -> None:
+        engine = self._warm.pop(key)
+        engine.close()
+        self._starts += engine.starts
+        self._swaps += engine.swaps
+
+    def _options(self, info: CheckpointInfo, length: int, dtype: str) -> EngineOptions:
+        tokens = step_tokens(info, self.settings, self.device)
+        return EngineOptions(
+            checkpoint=info.path,
+            architecture=info.architecture,
+            runner="pooling",
+            device=self.device,
+            dtype=dtype,
+            max_model_len=length,
+            step_tokens=tokens,
+            max_sequences=min(_SEQUENCES, tokens),
+            kv_cache_bytes=kv_cache_bytes(info, self.settings, dtype, max(tokens, length)),
+            compiled=self.settings.engine_compile,
+        )
+
+
+def context_length(info: CheckpointInfo, max_model_len: int) -> int:
+    """The context an engine is made for: the next power of two, so that windows of like length share an engine."""
+    bucket = max(_BLOCK, 1 << (max_model_len - 1).bit_length())
+    limit = info.max_position
+    # A longer context than the configuration's may be right where RoPE is scaled; vLLM knows, and refuses else.
+    return bucket if limit is None else max(max_model_len, min(bucket, limit))
+
+
+def resolve_dtype(dtype: str) -> str:
+    """The engine's dtype for a `dtype` of models.toml; `auto` is bfloat16, the same for every checkpoint."""
+    if dtype == "auto":
+        return "bfloat16"
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is none of {DTYPES}")
+    return dtype
+
+
+def step_tokens(info: CheckpointInfo, settings: Settings, device: str) -> int:
+    """Most tokens of one step, the same for the same checkpoint: a batch's shape must not depend on the clock."""
+    if device != "cpu":
+        return settings.engine_batch_tokens
+    fitting = int(_CPU_STEP_WORK // max(1, info.parameters))
+    return min(settings.engine_batch_tokens, max(_CPU_LEAST_STEP, fitting))
+
+
+def kv_cache_bytes(info: CheckpointInfo, settings: Settings, dtype: str, tokens: int) -> int:
+    """Bytes for keys and values: what the settings say, or what `tokens` at once need where that is more."""
+    padded = (-(-tokens // _BLOCK) + 8) * _BLOCK
+    return max(settings.engine_kv_cache_bytes, padded * kv_bytes_per_token(info.config, _ITEM_BYTES[dtype]))
+
+
+def needed_bytes(info: CheckpointInfo, options: EngineOptions) -> int:
+    """What starting an engine takes, in bytes, a little less than it really will: more would refuse what fits."""
+    plain = sum(tensor.elements for tensor in info.tensors.values()) * _ITEM_BYTES[options.dtype]
+    weights = info.bytes if info.quantization else plain
+    return weights + options.kv_cache_bytes + _OVERHEAD_BYTES
