@@ -6,7 +6,7 @@ only through its context: nothing of Redis, HTTP or Prometheus is known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -67,6 +67,10 @@ class JobContext(Protocol):
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Sends one sample of a metric of `workers.telemetry` to the process that exports it."""
+        ...
+
+    def observe_many(self, name: str, values: Iterable[float], **labels: str) -> None:
+        """Sends many samples of one series."""
         ...
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from workers.distributions.token_values import TokenValues
 
-# Positions that are handed to the divergence at once; also the grain of resuming (a few seconds of work).
-POSITIONS_AT_ONCE = 4096
+_FILE = "values-*.npz"
 
 
 def plan_fingerprint(parts: Sequence[str]) -> str:
@@ -20,24 +19,12 @@ def plan_fingerprint(parts: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()
 
 
-def batches(lengths: Sequence[int], *, start: int = 0, positions: int = POSITIONS_AT_ONCE) -> Iterator[tuple[int, int]]:
-    """Half-open ranges of windows from `start` on, each of about `positions` tokens and of at least one window."""
-    first, filled = start, 0
-    for index in range(start, len(lengths)):
-        if filled and filled + lengths[index] > positions:
-            yield first, index
-            first, filled = index, 0
-        filled += lengths[index]
-    if first < len(lengths):
-        yield first, len(lengths)
-
-
 def spread(lengths: Sequence[int], *, tokens: int) -> list[int]:
     """Indices of evenly spaced windows of about `tokens` tokens together, at least one, in order."""
     total = sum(lengths)
     if total <= tokens:
         return list(range(len(lengths)))
-    count = max(1, min(len(lengths), round(len(lengths) * tokens / total)))
+    count = max(1, round(len(lengths) * tokens / total))
     return sorted({round((i + 0.5) * len(lengths) / count - 0.5) for i in range(count)})
 
 
@@ -63,13 +50,13 @@ class Scratch:
         return cls(folder)
 
     def parts(self) -> list[tuple[int, int, TokenValues]]:
-        """The longest unbroken run of ranges from window 0 on; a damaged file ends it."""
+        """The longest unbroken run of ranges [first, last) from window 0 on; a damaged file ends it and is removed."""
         found: list[tuple[int, int, TokenValues]] = []
         expected = 0
-        for file in sorted(self.folder.glob("values-*.npz")):
+        for file in sorted(self.folder.glob(_FILE)):
             first, last = (int(part) for part in file.stem.removeprefix("values-").split("-"))
             if first != expected:
-                continue
+                break
             try:
                 found.append((first, last, TokenValues.load(file)))
             except ValueError:

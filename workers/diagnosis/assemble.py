@@ -1,0 +1,211 @@
+"""From everything that was measured to the report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from app.contracts.job import CompareRequest
+from app.contracts.report import (
+    CompareReport,
+    KernelTerm,
+    ModelProvenance,
+    Passage,
+    Protocol,
+    Provenance,
+    WorstToken,
+)
+from app.contracts.text import FileText, HubText, InlineText, SelfText
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.floor import Floor
+from workers.diagnosis.positions import document_tokens
+from workers.diagnosis.sides import Side, Sides
+from workers.diagnosis.summary import Summary, summarize
+from workers.diagnosis.verdict import decide, not_tested, sentence
+from workers.diagnosis.worst import passage_indices, passages, worst_indices, worst_tokens
+from workers.distributions.token_values import Positions, TokenValues
+from workers.engine.device import EngineIdentity
+from workers.text.tokenization import load_tokenizer
+from workers.text.windows import Corpus
+
+# What a number depends on beside the models.
+VERSIONS = ("torch", "transformers", "compressed-tensors", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that a compare job found out."""
+
+    request: CompareRequest
+    sides: Sides
+    corpus: Corpus
+    positions: Positions
+    values: TokenValues
+    floor: Floor
+    kernel_term: KernelTerm | None
+    engine: EngineIdentity
+    reference_from_store: bool
+    resumed_windows: int
+    started_at: float
+    seconds: dict[str, float]
+
+
+def build_report(measured: Measured, context: JobContext) -> CompareReport:
+    """The report: statistics, verdict, worst tokens, provenance."""
+    request, corpus, values, positions = measured.request, measured.corpus, measured.values, measured.positions
+    domains = [document.domain for document in corpus.documents]
+    summary = summarize(
+        values, positions, domains, window=request.window, floor_kl=measured.floor.kl, seed=request.seed
+    )
+    decision = decide(
+        summary.excess, request.thresholds, nonfinite=summary.nonfinite_positions, floor=summary.floor
+    )
+    worst, around = _worst(measured, stored=stores_text(request))
+    return CompareReport(
+        job=context.job_id,
+        severity=decision.severity,
+        verdict=sentence(
+            decision,
+            tokens=summary.tokens,
+            nonfinite=summary.nonfinite_positions,
+            floor=measured.floor.report.kl.mean,
+            top1_agreement=summary.top1_agreement,
+            perplexity_ratio=summary.perplexity.ratio,
+        ),
+        decision=decision,
+        noise_floor=measured.floor.report,
+        kernel_term=measured.kernel_term,
+        worst_tokens=worst,
+        passages=around,
+        not_tested=not_tested(
+            window=request.window,
+            domains=domains,
+            chat_template=corpus.chat_template,
+            self_corpus=isinstance(request.text, SelfText),
+        ),
+        warnings=tuple(_warnings(measured, summary)),
+        request=_repeatable(request),
+        provenance=_provenance(measured),
+        **summary.blocks(),
+    )
+
+
+def stores_text(request: CompareRequest) -> bool:
+    """Whether the report may hold text: what the request says; unsaid, not for hub and file sources."""
+    if request.store_text is not None:
+        return request.store_text
+    return not isinstance(request.text, HubText | FileText)
+
+
+def _worst(measured: Measured, *, stored: bool) -> tuple[tuple[WorstToken, ...], tuple[Passage, ...]]:
+    corpus, values, positions = measured.corpus, measured.values, measured.positions
+    ids = [document.id for document in corpus.documents]
+    domains = [document.domain for document in corpus.documents]
+    usable = np.asarray(values.finite, dtype=np.bool_)
+    tokenizer = load_tokenizer(measured.sides.reference.tokenizer) if stored else None
+
+    def decode(tokens: Sequence[int]) -> str:
+        assert tokenizer is not None
+        return str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+
+    chosen = worst_indices(values.kl, positions.document, usable)
+    rows = worst_tokens(values, positions, chosen, ids, domains, decode if stored else None)
+    if not stored:
+        return rows, ()
+    centres = passage_indices(values.kl, positions, usable)
+    tokens = document_tokens(corpus, {int(positions.document[index]) for index in centres})
+    return rows, passages(values, positions, centres, tokens, ids, domains, decode, usable)
+
+
+def _warnings(measured: Measured, summary: Summary) -> list[str]:
+    found = []
+    corpus = measured.corpus
+    if summary.divergence.kl.clusters == "windows":
+        found.append(
+            f"Only {summary.documents} documents: intervals are clustered by windows, and are too narrow where windows "
+            "of one document are alike. More documents make them sound."
+        )
+    if corpus.left_out_tokens:
+        found.append(f"{corpus.left_out_tokens} last tokens of documents stood alone in a window and were not scored.")
+    if summary.nonfinite_positions:
+        found.append(f"{summary.nonfinite_positions} positions had non-finite logits and are left out of every mean.")
+    return found
+
+
+def _repeatable(request: CompareRequest) -> dict[str, object]:
+    """The request without the documents of an inline text: a report is shared, and need not hold them."""
+    body: dict[str, Any] = json.loads(request.model_dump_json(exclude={"text"} if _inline(request) else None))
+    if _inline(request):
+        body["text"] = {"source": "inline"}
+    return body
+
+
+def _inline(request: CompareRequest) -> bool:
+    return isinstance(request.text, InlineText)
+
+
+def _provenance(measured: Measured) -> Provenance:
+    request, sides, corpus, engine = measured.request, measured.sides, measured.corpus, measured.engine
+    return Provenance(
+        hemostat=metadata.version("hemostat"),
+        engine=f"{engine.name} {engine.version}{' compiled' if engine.compiled else ''}",
+        device=engine.device,
+        dtype=engine.dtype,
+        precision=request.precision,
+        head=sides.candidate.head.fingerprint,
+        reference=_model(sides.reference),
+        candidate=_candidate(sides),
+        protocol=Protocol(
+            window=corpus.window,
+            stride=corpus.stride,
+            bos=corpus.bos,
+            scored=corpus.protocol,
+            text_source=request.text.source,
+            text_fingerprint=corpus.fingerprint,
+            tokenizer_fingerprint=sides.tokenizer_fingerprint,
+            vocabulary=sides.reference.head.vocabulary,
+            chat_template=corpus.chat_template,
+        ),
+        seed=request.seed,
+        intervals="95 %, studentized bootstrap over the clusters that each interval names",
+        started_at=measured.started_at,
+        finished_at=time.time(),
+        seconds=dict(measured.seconds),
+        reference_from_store=measured.reference_from_store,
+        resumed_windows=measured.resumed_windows,
+        versions={name: metadata.version(name) for name in VERSIONS} | {engine.name: engine.version},
+    )
+
+
+def _model(side: Side) -> ModelProvenance:
+    info = side.info
+    return ModelProvenance(
+        model=side.alias,
+        weights_fingerprint=side.weights,
+        scheme=info.scheme,
+        bits_per_weight=8 * info.bytes / info.parameters,
+        bytes=info.bytes,
+    )
+
+
+def _candidate(sides: Sides) -> ModelProvenance:
+    """A simulated modification is stored in bf16; bits and bytes are what its packed form would take."""
+    manifest = sides.modified.manifest
+    if not manifest.recipe:
+        return _model(sides.candidate)
+    return ModelProvenance(
+        model=sides.candidate.alias,
+        weights_fingerprint=sides.candidate.weights,
+        recipe=manifest.recipe,
+        recipe_fingerprint=manifest.recipe_fingerprint,
+        scheme="simulated",
+        bits_per_weight=manifest.model_bits_per_weight,
+        bytes=manifest.model_nominal_bytes,
+        reconstruction_error=manifest.reconstruction_error,
+    )

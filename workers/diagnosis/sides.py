@@ -1,0 +1,121 @@
+"""The two models of a comparison, from aliases to checkpoints that an engine can load."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import CompareRequest
+from app.models.checkpoint import CheckpointInfo, fingerprint, inspect, tokenizer_fingerprint
+from app.models.registry import ModelEntry, load_registry
+from app.models.tokenizers import compare_tokenizers
+from workers.diagnosis.context import JobContext
+from workers.distributions.head import Head
+from workers.surgery.recipe import Modified, apply
+from workers.surgery.store import CheckpointStore
+
+
+@dataclass
+class Side:
+    """One model: its checkpoint, what is known of it, and (once asked for) its head."""
+
+    alias: str
+    info: CheckpointInfo
+    weights: str
+    tokenizer: Path
+    _head: Head | None = field(default=None, repr=False)
+
+    @property
+    def head(self) -> Head:
+        """The head, read at the first call."""
+        if self._head is None:
+            self._head = Head.load(self.info.path)
+        return self._head
+
+
+@dataclass
+class Sides:
+    """Both models. `modified` is the candidate after its recipe, kept from eviction until released."""
+
+    reference: Side
+    candidate: Side
+    modified: Modified
+    dtype: str
+    tokenizer_fingerprint: str
+
+    @property
+    def packed(self) -> bool:
+        """Whether the candidate runs on other kernels than the reference."""
+        return self.candidate.info.scheme != self.reference.info.scheme
+
+
+def checkpoint_store(context: JobContext) -> CheckpointStore:
+    """Where modified checkpoints are kept."""
+    return CheckpointStore(context.settings.home / "checkpoints", context.settings.checkpoint_budget_bytes)
+
+
+def resolve(request: CompareRequest, context: JobContext) -> tuple[Side, ModelEntry, CheckpointInfo]:
+    """The reference, and the candidate before its recipe.
+
+    Raises UNKNOWN_MODEL, the CHECKPOINT_* errors of `inspect`, VOCABULARY_MISMATCH where the two would not read the same
+    tokens, INVALID_REQUEST where models.toml gives them different dtypes.
+    """
+    registry = load_registry(context.settings.models_file)
+    entry = registry.resolve(request.reference.model, pointer="/reference/model")
+    origin_entry = registry.resolve(request.candidate.model, pointer="/candidate/model")
+    info = inspect(entry.checkpoint_path(pointer="/reference/model"), pointer="/reference/model")
+    origin = inspect(origin_entry.checkpoint_path(pointer="/candidate/model"), pointer="/candidate/model")
+    if entry.dtype != origin_entry.dtype:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"models.toml runs {entry.alias} in {entry.dtype} and {origin_entry.alias} in {origin_entry.dtype}",
+            hint="give both the same dtype: otherwise rounding is compared, not the models",
+            pointer="/candidate/model",
+        )
+    if info.vocabulary != origin.vocabulary:
+        raise HemostatError(
+            ErrorCode.VOCABULARY_MISMATCH,
+            f"{entry.alias} has {info.vocabulary} tokens, {origin_entry.alias} has {origin.vocabulary}",
+            hint="only models over the same vocabulary can be compared",
+            pointer="/candidate/model",
+        )
+    tokenizer = entry.tokenizer_path(pointer="/reference/model")
+    compare_tokenizers(
+        tokenizer,
+        origin_entry.tokenizer_path(pointer="/candidate/model"),
+        names=(entry.alias, origin_entry.alias),
+        pointer="/candidate/model",
+    )
+    weights = fingerprint(info.path, check_cancelled=context.check_cancelled)
+    return Side(entry.alias, info, weights, tokenizer), origin_entry, origin
+
+
+def modify(request: CompareRequest, reference: Side, entry: ModelEntry, origin: CheckpointInfo, context: JobContext) -> Sides:
+    """The candidate after its recipe, from the checkpoint store where it was made before."""
+    store = checkpoint_store(context)
+    modified = apply(
+        origin,
+        request.candidate.recipe,
+        store=store,
+        progress=lambda _, done, total: context.progress("modify", done, total),
+        check_cancelled=context.check_cancelled,
+    )
+    if request.candidate.recipe:
+        context.observe("store_misses" if modified.built else "store_hits", 1, store="checkpoint")
+        context.observe("store_bytes", folder_bytes(store.root), store="checkpoint")
+    candidate = Side(entry.alias, inspect(modified.path), modified.fingerprint, reference.tokenizer)
+    return Sides(reference, candidate, modified, entry.dtype, tokenizer_fingerprint(reference.tokenizer))
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of the files below a folder."""
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(path) / name).stat().st_size
+            except FileNotFoundError:  # evicted meanwhile
+                continue
+    return total
