@@ -1,0 +1,91 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workers.engine import environment
+
+ROOT = Path(__file__).resolve().parents[4]
+
+
+def test_importing_it_imports_neither_torch_nor_vllm() -> None:
+    code = (
+        "import sys, workers.engine.environment as e; e.child_environment(); "
+        "print([m for m in sys.modules if m in {'torch', 'vllm'}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_child_gets_the_parents_environment_and_what_vllm_needs() -> None:
+    child = environment.child_environment({"PATH": "/bin", "HEMOSTAT_HOME": "x"})
+    assert child["PATH"] == "/bin"
+    assert child["HEMOSTAT_HOME"] == "x"
+    assert child["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert child["VLLM_CPU_NUM_OF_RESERVED_CPU"] == "0"
+    assert child["VLLM_NO_USAGE_STATS"] == "1"
+    assert int(child["OMP_NUM_THREADS"]) == environment.physical_cores()
+
+
+def test_the_parents_own_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEMOSTAT_HOME", "here")
+    before = dict(os.environ)
+    assert environment.child_environment()["HEMOSTAT_HOME"] == "here"
+    assert dict(os.environ) == before
+
+
+def test_what_a_person_has_set_stays_unless_results_depend_on_it() -> None:
+    child = environment.child_environment(
+        {
+            "OMP_NUM_THREADS": "1",
+            "VLLM_LOGGING_LEVEL": "DEBUG",
+            "VLLM_USE_V2_MODEL_RUNNER": "1",
+            "VLLM_PLUGINS": "other",
+        }
+    )
+    assert child["OMP_NUM_THREADS"] == "1"
+    assert child["VLLM_LOGGING_LEVEL"] == "DEBUG"
+    assert child["VLLM_USE_V2_MODEL_RUNNER"] == "0"
+    assert child["VLLM_PLUGINS"] == ""
+
+
+def test_every_variable_of_vllm_that_is_set_is_one_that_vllm_reads() -> None:
+    source = (Path(sys.prefix) / "lib").glob("python3*/site-packages/vllm/envs.py")
+    known = next(iter(source)).read_text(encoding="utf-8")
+    for name in environment.ENGINE:
+        if name.startswith("VLLM_"):
+            assert f'"{name}"' in known, name
+
+
+def test_tcmalloc_is_preloaded_before_what_was_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    library = tmp_path / "libtcmalloc_minimal.so.4"
+    library.touch()
+    monkeypatch.setattr(environment, "_LIBRARY_FOLDERS", (str(tmp_path),))
+    assert environment.child_environment({})["LD_PRELOAD"] == str(library)
+    assert environment.child_environment({"LD_PRELOAD": "/a.so"})["LD_PRELOAD"] == f"{library}:/a.so"
+    already = {"LD_PRELOAD": "/opt/libtcmalloc.so.4"}
+    assert environment.child_environment(already)["LD_PRELOAD"] == "/opt/libtcmalloc.so.4"
+
+
+def test_without_tcmalloc_nothing_is_preloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(environment, "_LIBRARY_FOLDERS", (str(tmp_path),))
+    assert environment.find_tcmalloc() is None
+    assert "LD_PRELOAD" not in environment.child_environment({})
+
+
+def test_prepare_sets_what_is_missing_and_corrects_what_must_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in environment.ENGINE:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "INFO")
+    environment.prepare()
+    assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert os.environ["VLLM_LOGGING_LEVEL"] == "INFO"
+    assert all(name in os.environ for name in environment.ENGINE)
+
+
+def test_cores_are_counted_within_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    assert environment.physical_cores() == 1
