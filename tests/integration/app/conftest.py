@@ -1,0 +1,133 @@
+"""A front end over a real Valkey: in this process for most tests, as a process of its own where it must be killed."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from app.jobs.connection import connect
+from app.jobs.store import JobStore
+from app.main import create_app
+from app.settings import Settings
+from app.state import State
+from tests.integration.conftest import RedisServer
+
+
+def compare(**changes: Any) -> dict[str, Any]:
+    """A valid request for the model `tiny`."""
+    return {
+        "kind": "compare",
+        "reference": {"model": "tiny"},
+        "candidate": {"model": "tiny", "recipe": [{"type": "quantize.rtn", "bits": 4, "group_size": 64}]},
+        "text": {"source": "inline", "documents": [{"id": "d1", "text": "The quick brown fox."}]},
+        "window": 64,
+    } | changes
+
+
+@pytest.fixture
+def settings(redis_server: RedisServer, tiny: Callable[..., Path]) -> Settings:
+    """Settings of a service with one model and quick streams."""
+    base = redis_server.settings
+    base.models_file.write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
+    return base.model_copy(update={"sse_heartbeat_s": 0.3, "sse_poll_s": 0.2, "requests_per_minute": 100_000})
+
+
+@pytest.fixture
+async def client(redis_server: RedisServer) -> AsyncIterator[Redis]:
+    redis = connect(redis_server.settings)
+    yield redis
+    await redis.aclose()
+
+
+@pytest.fixture
+async def store(client: Redis, redis_server: RedisServer) -> JobStore:
+    return JobStore(client, redis_server.settings)
+
+
+@dataclass
+class Api:
+    """The application in this process, its parts, and a client of it."""
+
+    app: FastAPI
+    state: State
+    http: httpx.AsyncClient
+
+    async def submit(self, **changes: Any) -> str:
+        answer = await self.http.post("/v1/diagnosis/jobs", json=compare(**changes))
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+
+@pytest.fixture
+async def api(settings: Settings) -> AsyncIterator[Api]:
+    app = create_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http,
+    ):
+        yield Api(app, app.state.hemostat, http)
+
+
+class Server:
+    """The API as a process, on a port of its own. It may be killed and started again on the same port."""
+
+    def __init__(self, settings: Settings) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.settings = settings
+        self.log = settings.home / "api.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, **environment: str) -> None:
+        names = ("home", "sse_heartbeat_s", "sse_poll_s", "requests_per_minute", "drain_s")
+        given = {f"HEMOSTAT_{name.upper()}": str(getattr(self.settings, name)) for name in names}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-W", "error", "-m", "app.main"],
+                env={**os.environ, **given, "HEMOSTAT_PORT": str(self.port), **environment},
+                cwd=Path(__file__).resolve().parents[3],
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                httpx.get(f"{self.url}/livez", timeout=2)
+                return
+            assert self._process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    def end(self, number: signal.Signals, timeout: float = 20) -> float:
+        """Sends a signal; how long the process took to go."""
+        assert self._process is not None
+        began = time.monotonic()
+        self._process.send_signal(number)
+        self._process.wait(timeout)
+        self._process = None
+        return time.monotonic() - began
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self.end(signal.SIGKILL)
+
+
+@pytest.fixture
+def server(settings: Settings) -> Iterator[Server]:
+    made = Server(settings)
+    yield made
+    made.stop()
