@@ -40,7 +40,7 @@ class Settings(BaseSettings):
 
     max_attempts: int = Field(default=3, ge=1, le=10)
     redelivery_s: float = Field(default=30.0, ge=1)
-    cancel_grace_s: float = Field(default=5.0, ge=0.1)
+    cancel_grace_s: float = Field(default=4.0, ge=0.1)
     drain_s: float = Field(default=30.0, ge=0)
     sse_heartbeat_s: float = Field(default=15.0, gt=0)
     sse_poll_s: float = Field(default=1.0, gt=0, le=2)

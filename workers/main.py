@@ -38,6 +38,7 @@ from app.jobs.workers import HEARTBEAT_S, WorkerInfo, announce, leave
 from app.settings import Settings
 from workers.process.lease import Lease
 from workers.process.runner import Drain, NotRecordedError, Runner
+from workers.process.tasks import cancel
 from workers.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -81,9 +82,7 @@ async def serve(settings: Settings, handlers: str) -> int:
         try:
             await _work(settings, runner, info.id, drain)
         finally:
-            warming.cancel()
-            beating.cancel()
-            await asyncio.gather(warming, beating, return_exceptions=True)
+            await cancel(warming, beating)
             await runner.close()
             with contextlib.suppress(RedisError, OSError):
                 await leave(client, info.id)
@@ -131,26 +130,16 @@ def describe(settings: Settings, metrics_port: int) -> WorkerInfo:
 
 async def _work(settings: Settings, runner: Runner, name: str, drain: Drain) -> None:
     """Takes jobs from docket until the drain begins, then waits for the running one."""
-    going = asyncio.create_task(drain.begun.wait())
     while not drain.begun.is_set():
-        working = asyncio.create_task(_take_jobs(settings, runner, name), name="docket")
-        await asyncio.wait({working, going}, return_when=asyncio.FIRST_COMPLETED)
-        if going.done():
-            # docket then waits for the running task, which sees the drain by itself.
-            working.cancel()
         try:
-            await working
-        except asyncio.CancelledError:
-            if not going.done():
-                raise
+            await _take_jobs(settings, runner, name, drain)
         except (RedisError, OSError) as error:
             logger.warning("Redis is not there (%s); trying again", type(error).__name__)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(drain.begun.wait(), RECONNECT_S)
-    await going
 
 
-async def _take_jobs(settings: Settings, runner: Runner, name: str) -> None:
+async def _take_jobs(settings: Settings, runner: Runner, name: str, drain: Drain) -> None:
     async with make_docket(settings) as docket:
         _register(docket, runner, name)
         async with Worker(
@@ -161,7 +150,13 @@ async def _take_jobs(settings: Settings, runner: Runner, name: str) -> None:
             reconnection_delay=timedelta(seconds=RECONNECT_S),
             schedule_automatic_tasks=False,
         ) as worker:
-            await worker.run_forever()
+            working = asyncio.create_task(worker.run_forever(), name="docket")
+            told = asyncio.create_task(drain.begun.wait(), name="told to go")
+            await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
+            # Leaving the block stops docket and waits for the running task, which sees the drain by itself. (Cancelling
+            # `working` instead could be swallowed: see `workers.process.tasks`.)
+        await cancel(told)
+        await working
 
 
 def _register(docket: Docket, runner: Runner, name: str) -> None:
@@ -174,6 +169,7 @@ def _register(docket: Docket, runner: Runner, name: str) -> None:
             logger.warning("%s: Redis is away, its end is not recorded; it will be delivered again", job_id)
             raise asyncio.CancelledError from error
 
+    docket.tasks.clear()  # docket's own demonstration tasks: nobody else's code runs here
     docket.register(run_job, names=[TASK_NAME])
 
 

@@ -24,14 +24,18 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from app.contracts.errors import HemostatError
 from app.settings import Settings
 from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.registry import Handlers, Room, load
 from workers.process.context import ChildContext
 from workers.process.failures import explain, safe_traceback, texts_of
 from workers.process.messages import Cancel, Done, Failed, FromChild, Ready, Run, Stopped, decode_to_child, encode
+
+if TYPE_CHECKING:
+    from workers.engine.room import EngineRoom
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +115,9 @@ class Child:
             self.send(Stopped(job=run.job, attempt=run.attempt))
         except BaseException as error:  # a library's SystemExit too ends the job only
             failure = explain(error, documents)
-            # Not logger.exception: it would print the exception's own message, which may hold text.
-            logger.error("%s failed:\n%s", run.job, safe_traceback(error, documents))  # noqa: TRY400
+            if not isinstance(error, HemostatError):  # those were foreseen, and say all that there is to say
+                # Not logger.exception: it would print the exception's own message, which may hold text.
+                logger.error("%s failed:\n%s", run.job, safe_traceback(error, documents))  # noqa: TRY400
             self.send(Failed(job=run.job, attempt=run.attempt, error=failure.error, spoiled=failure.spoiled))
 
     def _handle(self, assignment: Assignment) -> tuple[str, tuple[str, ...]]:
@@ -124,7 +129,7 @@ class Child:
             context.check_cancelled()
             if self._room is None:
                 self._room = self._handlers.open_room(self._settings)
-            report = handler(request, context, self._room)
+            report = handler(request, context, cast("EngineRoom", self._room))  # the handlers' own kind of room
             context.write_report(report)
         finally:
             context.flush()

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from app.contracts.job import Progress
 from app.jobs.store import JobStore
+from workers.process.tasks import cancel
 
 # Log lines that wait while Redis is away; older ones are dropped.
 MAX_WAITING: Final = 500
@@ -51,9 +52,7 @@ class Reporter:
         """Writes what waits, if that is quickly done, and ends."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), FLUSH_S)
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await cancel(self._task)
 
     def _put(self, item: Progress | str) -> None:
         self._waiting.append(item)

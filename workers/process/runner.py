@@ -34,6 +34,7 @@ from workers.process.handle import ChildProcess, ChildStartError
 from workers.process.lease import Lease
 from workers.process.messages import Cancel, Done, Ending, Failed, Logged, Observed, ProgressMade, Run
 from workers.process.reporter import Reporter
+from workers.process.tasks import cancel
 from workers.telemetry import Telemetry, UnknownMetricError
 
 logger = logging.getLogger(__name__)
@@ -105,21 +106,21 @@ class Attempt:
     async def settle(self) -> None:
         """The child has said how it ended, or is gone: nothing stops it any more, and no kill is left half-done."""
         self._over = True
-        if self._stopping is not None:
-            if not self._killing:
-                self._stopping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._stopping
+        if self._stopping is not None and not self._killing:
+            await cancel(self._stopping)
+        elif self._stopping is not None:
+            await self._stopping
 
     async def _stop_or_kill(self) -> None:
-        cancel = Cancel(job=self.claim.job_id, attempt=self.claim.attempt)
+        message = Cancel(job=self.claim.job_id, attempt=self.claim.attempt)
         deadline = time.monotonic() + self._grace_s
         with contextlib.suppress(TimeoutError):
             # A child that does not read is no reason to wait longer.
-            await asyncio.wait_for(self.child.send(cancel), self._grace_s)
+            await asyncio.wait_for(self.child.send(message), self._grace_s)
         await asyncio.sleep(deadline - time.monotonic())
-        self._killing = True
-        await self.child.kill()
+        if not self._over:
+            self._killing = True
+            await self.child.kill()
 
 
 class Runner:
@@ -211,7 +212,7 @@ class Runner:
             ending = await self._until_ending(attempt)
             return await self._record(attempt, ending, lease)
         finally:
-            await _cancel(keeping)
+            await cancel(keeping)
 
     async def _until_ending(self, attempt: Attempt) -> Ending | None:
         """Hands the job over and listens until the child has said how it ended; None if it died without."""
@@ -231,7 +232,7 @@ class Runner:
             await attempt.child.send(run)
             return await self._listen(attempt, reporter)
         finally:
-            await _cancel(*watchers)
+            await cancel(*watchers)
             await attempt.settle()
             await reporter.close()
 
@@ -262,8 +263,11 @@ class Runner:
             try:
                 orders = await self._store.orders(attempt.claim.job_id, attempt.claim.attempt)
                 self._telemetry.observe("worker_redis_up", 1)
-            except (RedisError, OSError):
+            except Exception as error:
+                # Whatever it is, a job whose record is not watched could not be cancelled.
                 self._telemetry.observe("worker_redis_up", 0)
+                if not isinstance(error, RedisError | OSError):
+                    logger.error("the record cannot be read\n%s", safe_traceback(error))  # noqa: TRY400
             else:
                 if orders is Orders.CANCEL:
                     attempt.stop(Reason.CANCEL)
@@ -418,9 +422,3 @@ def clean_job(settings: Settings, job_id: str, *, keep: int | None) -> None:
             shutil.rmtree(entry, ignore_errors=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
-
-
-async def _cancel(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

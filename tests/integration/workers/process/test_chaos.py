@@ -1,0 +1,201 @@
+"""Workers and Redis are killed, stopped and restarted in mid-job; every job ends once, with one result."""
+
+import json
+import os
+import signal
+import time
+
+from app.contracts.errors import ErrorCode
+from app.contracts.job import JobStatus
+from tests.integration.workers.process.conftest import House
+from tests.support.handlers import read_trace
+from tests.support.worker import WorkerProcess, gone, wait_for
+
+
+def steps(house: House, job_id: str) -> list[tuple[int, int]]:
+    """(step, attempt) in the order they were done."""
+    return [
+        (line["step"], line["attempt"])
+        for line in read_trace(house.settings)
+        if line["what"] == "step" and line["job"] == job_id
+    ]
+
+
+def assert_one_result(house: House, job_id: str) -> None:
+    events = [json.loads(event) for event in house.owner.events(job_id)]
+    assert [event["type"] for event in events].count("end") == 1
+    assert events[-1] | {"at": 0} == {"type": "end", "status": "succeeded", "error": None, "at": 0}
+    folder = house.settings.job_dir(job_id)
+    wait_for(lambda: len(list(folder.iterdir())) == 1, what="end of tidying up", timeout_s=5)
+    record = house.owner.record(job_id)
+    assert record.report == f"attempt-{record.job.attempt}/report.json"
+    assert (folder / record.report).is_file()
+
+
+def test_a_killed_workers_job_is_resumed_by_another(house: House) -> None:
+    owner = house.owner
+    first = house.worker()
+    job_id = owner.submit(do="count", steps="12", slice="0.15")
+    owner.wait_until(job_id, lambda record: record.job.progress.done >= 3)
+    second = house.worker()
+    (child,) = first.children()
+    first.kill()
+    wait_for(lambda: gone(child.pid), what="end of the child", timeout_s=5)
+    record = owner.wait(job_id)
+    assert record.job.status is JobStatus.SUCCEEDED
+    assert (record.job.attempt, record.tries) == (2, 2)
+    done = steps(house, job_id)
+    # Nothing that was done is done again, and the second attempt goes on where the first was killed.
+    assert [step for step, _ in done] == list(range(12))
+    assert {attempt for _, attempt in done} == {1, 2}
+    assert_one_result(house, job_id)
+    assert second.process.poll() is None
+
+
+def test_a_job_that_kills_every_worker_ends_as_failed(house: House) -> None:
+    owner = house.owner
+    job_id = owner.submit(do="kill_worker")
+    for _ in range(house.settings.max_attempts):
+        worker = house.worker()
+        worker.process.wait(20)
+        assert worker.process.returncode == -signal.SIGKILL
+    last = house.worker()
+    record = owner.wait(job_id)
+    assert record.job.status is JobStatus.FAILED
+    assert record.job.error is not None
+    assert record.job.error.code is ErrorCode.WORKER_LOST
+    assert record.tries == house.settings.max_attempts
+    folder = house.settings.job_dir(job_id)
+    wait_for(lambda: not folder.exists(), what="end of tidying up", timeout_s=5)
+    assert last.process.poll() is None
+    assert owner.wait(owner.submit(do="count", steps="1")).job.status is JobStatus.SUCCEEDED
+
+
+def test_a_worker_that_was_frozen_cannot_overwrite_the_one_that_took_over(house: House) -> None:
+    owner = house.owner
+    frozen = house.worker()
+    job_id = owner.submit(do="count", steps="30", slice="0.15")
+    owner.wait_until(job_id, lambda record: record.job.progress.done >= 2)
+    other = house.worker()
+    os.kill(frozen.pid, signal.SIGSTOP)
+    owner.wait_until(job_id, lambda record: record.job.attempt == 2)
+    os.kill(frozen.pid, signal.SIGCONT)
+    wait_for(lambda: "attempt 1: lost" in frozen.text(), what="the frozen worker to notice")
+    record = owner.wait(job_id)
+    assert (record.job.status, record.job.attempt) == (JobStatus.SUCCEEDED, 2)
+    assert_one_result(house, job_id)
+    assert frozen.process.poll() is None
+    assert other.process.poll() is None
+
+
+def test_redis_killed_and_restarted_in_mid_job(house: House) -> None:
+    owner = house.owner
+    house.worker()
+    job_id = owner.submit(do="count", steps="25", slice="0.15")
+    owner.wait_until(job_id, lambda record: record.job.progress.done >= 2)
+    waiting = owner.submit(do="count", steps="1")
+    assert house.valkey.pid is not None
+    os.kill(house.valkey.pid, signal.SIGKILL)
+    house.valkey.stop()
+    time.sleep(1.0)
+    house.valkey.start()
+    record = owner.wait(job_id)
+    assert (record.job.status, record.tries) == (JobStatus.SUCCEEDED, 1)
+    assert [step for step, _ in steps(house, job_id)] == list(range(25))
+    assert_one_result(house, job_id)
+    assert owner.wait(waiting).job.status is JobStatus.SUCCEEDED
+
+
+def test_a_job_that_ends_while_redis_is_away_is_recorded_when_it_is_back(house: House) -> None:
+    owner = house.owner
+    house.worker()
+    job_id = owner.submit(do="count", steps="10", slice="0.1")
+    owner.wait_until(job_id, lambda record: record.job.progress.done >= 2)
+    house.valkey.stop()
+    folder = house.settings.job_dir(job_id)
+    wait_for((folder / "attempt-1" / "report.json").exists, what="the report")
+    time.sleep(0.5)
+    house.valkey.start()
+    record = owner.wait(job_id)
+    assert (record.job.status, record.tries) == (JobStatus.SUCCEEDED, 1)
+    assert_one_result(house, job_id)
+
+
+def test_a_drain_lets_the_running_job_finish_and_takes_no_other(house: House) -> None:
+    owner = house.owner
+    worker = house.worker()
+    running = owner.submit(do="count", steps="10", slice="0.1")
+    owner.wait_until(running, lambda record: record.job.progress.done >= 1)
+    waiting = owner.submit(do="count", steps="1")
+    worker.terminate()
+    assert worker.process.wait(15) == 0
+    assert owner.record(running).job.status is JobStatus.SUCCEEDED
+    assert owner.record(waiting).job.status is JobStatus.QUEUED
+    assert owner.workers() == []
+    house.worker()
+    assert owner.wait(waiting).job.status is JobStatus.SUCCEEDED
+
+
+def test_a_drain_gives_a_long_job_back_at_once_and_it_is_resumed(house: House) -> None:
+    owner = house.owner
+    # Long leases: only a job that was given back can run elsewhere this soon.
+    first = house.worker(redelivery_s=60.0, drain_s=0.5)
+    job_id = owner.submit(do="count", steps="20", slice="0.15")
+    owner.wait_until(job_id, lambda record: record.job.progress.done >= 3)
+    second = house.worker(redelivery_s=60.0)
+    begun = time.monotonic()
+    first.terminate()
+    assert first.process.wait(10) == 0
+    owner.wait_until(job_id, lambda record: record.job.attempt == 2)
+    assert time.monotonic() - begun < 5
+    record = owner.wait(job_id)
+    # Being told to go is not the job's fault: it counts as no try.
+    assert (record.job.status, record.job.attempt, record.tries) == (JobStatus.SUCCEEDED, 2, 1)
+    assert [step for step, _ in steps(house, job_id)] == list(range(20))
+    assert_one_result(house, job_id)
+    assert second.process.poll() is None
+
+
+def test_a_second_signal_does_not_wait_and_a_deaf_handler_is_killed(house: House) -> None:
+    owner = house.owner
+    worker = house.worker()
+    job_id = owner.submit(do="stubborn")
+    owner.wait_until(job_id, lambda record: record.job.progress.phase == "engine")
+    family = worker.children()
+    assert len(family) == 2
+    begun = time.monotonic()
+    assert worker.stop() == 0
+    assert time.monotonic() - begun < house.settings.cancel_grace_s + 3
+    assert all(gone(process.pid) for process in family)
+    assert owner.record(job_id).job.status is JobStatus.QUEUED
+    owner.cancel(job_id)
+
+
+def test_a_worker_waits_for_a_redis_that_comes_later(house: House) -> None:
+    house.valkey.stop()
+    worker = house.worker()
+    time.sleep(1.5)
+    assert worker.process.poll() is None
+    house.valkey.start()
+    assert house.owner.wait(house.owner.submit(do="count", steps="1")).job.status is JobStatus.SUCCEEDED
+
+
+def test_a_worker_that_never_found_redis_goes_when_told(house: House) -> None:
+    house.valkey.stop()
+    try:
+        worker = house.worker()
+        time.sleep(0.5)
+        worker.terminate()
+        assert worker.process.wait(10) == 0
+    finally:
+        house.valkey.start()
+
+
+def test_a_taken_metrics_port_is_named(house: House) -> None:
+    taken = house.worker().metrics_url()
+    port = int(taken.rsplit(":", 1)[1].split("/")[0])
+    log = house.settings.home / "refused.log"
+    with WorkerProcess(house.settings.model_copy(update={"worker_metrics_port": port}), log) as refused:
+        assert refused.process.wait(20) == 1
+    assert f"127.0.0.1:{port}" in refused.text()
+    assert "HEMOSTAT_WORKER_METRICS_PORT" in refused.text()

@@ -1,0 +1,149 @@
+"""Job handlers that do, on purpose, what handlers must not: for the tests of the worker's processes.
+
+A job says what to do in its metadata: `do` names the deed, the rest are its numbers. Every step is written to `trace`
+below the home folder, one JSON object a line, so that a test sees which attempt and which process did it.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import CompareRequest
+from app.settings import Settings
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.registry import Handlers, Kind
+
+SECRET = "The heron waits where the river forgets its own name."
+
+
+class SmallReport(BaseModel):
+    """The least that a report is."""
+
+    severity: str = "none"
+    steps: tuple[int, ...] = ()
+
+
+class PaperRoom:
+    """A room without engines; leaves a line in the trace whenever one is opened or closed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        trace(settings, what="room opened")
+
+    def close(self) -> None:
+        trace(self.settings, what="room closed")
+
+
+def trace(settings: Settings, **facts: Any) -> None:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with (settings.home / "trace").open("a") as file:
+        file.write(json.dumps({"pid": os.getpid(), "at": time.time(), **facts}) + "\n")
+
+
+def read_trace(settings: Settings) -> list[dict[str, Any]]:
+    path = settings.home / "trace"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def do(request: CompareRequest, context: JobContext, room: PaperRoom) -> SmallReport:
+    trace(context.settings, what="begun", job=context.job_id, attempt=context.attempt)
+    deed = DEEDS[request.metadata["do"]]
+    return deed(request, context) or SmallReport()
+
+
+def count(request: CompareRequest, context: JobContext) -> SmallReport:
+    """Steps of `slice` seconds; each is kept in the scratch folder and not done again."""
+    steps = int(request.metadata["steps"])
+    for step in range(steps):
+        kept = context.scratch / str(step)
+        if not kept.is_file():
+            end = time.monotonic() + float(request.metadata.get("slice", "0"))
+            while time.monotonic() < end:
+                context.check_cancelled()
+                time.sleep(0.02)
+            context.check_cancelled()
+            temporary = kept.with_suffix(f".{os.getpid()}")
+            temporary.write_text(str(context.attempt))
+            temporary.replace(kept)
+            trace(context.settings, what="step", job=context.job_id, step=step, attempt=context.attempt)
+        context.progress("candidate", step + 1, steps)
+    context.log(f"counted to {steps}")
+    (context.output / "tokens.txt").write_text("\n".join(str(step) for step in range(steps)))
+    context.observe("tokens_scored", steps, role="candidate")
+    for value in (1e-4, 2e-2):
+        context.observe("kl_nats", value, reference="a", model="b", recipe="0123456789ab")
+    return SmallReport(severity="mild", steps=tuple(range(steps)))
+
+
+def stubborn(request: CompareRequest, context: JobContext) -> None:
+    """Deaf to cancellation, with a process of its own, as an engine may have."""
+    helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    trace(context.settings, what="helper", helper=helper.pid)
+    context.progress("engine", 0, 0)
+    time.sleep(600)
+
+
+def segfault(request: CompareRequest, context: JobContext) -> None:
+    ctypes.string_at(0)
+
+
+def killed(request: CompareRequest, context: JobContext) -> None:
+    """What the kernel's out-of-memory killer does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def exit_now(request: CompareRequest, context: JobContext) -> None:
+    os._exit(3)
+
+
+def allocate(request: CompareRequest, context: JobContext) -> None:
+    bytearray(1 << 60)
+
+
+def fill_disk(request: CompareRequest, context: JobContext) -> None:
+    (context.output / "half.bin").write_bytes(b"half")
+    with Path("/dev/full").open("wb") as file:
+        file.write(b"x")
+
+
+def tell_secret(request: CompareRequest, context: JobContext) -> None:
+    raise ValueError(f"cannot digest {SECRET}")
+
+
+def refuse(request: CompareRequest, context: JobContext) -> None:
+    raise HemostatError(ErrorCode.HEAD_MISMATCH, "layer 3 differs", hint="use another model")
+
+
+def kill_worker(request: CompareRequest, context: JobContext) -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+def talk(request: CompareRequest, context: JobContext) -> None:
+    """More than a pipe holds, of every kind, as fast as it goes."""
+    for index in range(20_000):
+        context.progress("reference", index, 20_000)
+        context.observe("kl_nats", 1e-3, reference="a", model="talk", recipe="none")
+    context.observe("no_such_metric", 1)
+
+
+DEEDS: dict[str, Callable[[CompareRequest, JobContext], SmallReport | None]] = {
+    function.__name__: function
+    for function in (
+        count, stubborn, segfault, killed, exit_now, allocate, fill_disk, tell_secret, refuse, kill_worker, talk,
+    )
+}  # fmt: skip
+
+HANDLERS = Handlers(
+    kinds={"compare": Kind(CompareRequest, "tests.support.handlers:do")}, room="tests.support.handlers:PaperRoom"
+)
