@@ -62,8 +62,18 @@ def weights_of(info: CheckpointInfo) -> list[Weight]:
         if info.tied and module == "lm_head":
             continue  # a second copy of the embedding, which no engine reads
         layer, kinds, linear = _kinds(module, tied=info.tied)
-        found.append(Weight(name, module, layer, kinds, linear and len(tensor.shape) == 2, tensor.shape, tensor.dtype))
-    return sorted(found, key=lambda weight: _natural(weight.name))
+        found.append(
+            Weight(
+                name,
+                module,
+                layer,
+                kinds,
+                linear and part == "weight" and len(tensor.shape) == 2,
+                tensor.shape,
+                tensor.dtype,
+            )
+        )
+    return sorted(found, key=lambda weight: natural_key(weight.name))
 
 
 def select(info: CheckpointInfo, step: Step, *, pointer: str = "") -> list[Weight]:
@@ -200,8 +210,8 @@ def _kinds(module: str, *, tied: bool) -> tuple[int | None, frozenset[str], bool
     return int(match["layer"]), frozenset(kinds), last in LINEAR_KINDS | ROUTER_KINDS
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Sorts layer 10 after layer 9."""
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sorts tensor names in the model's order: layer 10 after layer 9."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in name.split(".")]
 
 

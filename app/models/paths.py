@@ -1,12 +1,13 @@
 """Paths that a request names, held below a folder of the operator's."""
 
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from app.contracts.errors import ErrorCode, HemostatError
 
 
 def below(root: Path, relative: str, *, pointer: str = "") -> Path:
-    """The real path of `relative` below `root`, links resolved; it need not exist.
+    """The real path of `relative` below `root` ("." is the root itself), links resolved; it need not exist.
 
     A link may stand anywhere below the root as long as it leads to a place below the root. Raises
     `HemostatError(PATH_FORBIDDEN)`, with `pointer`, for an empty or absolute path, for `..`, NUL or a backslash, for
@@ -14,11 +15,13 @@ def below(root: Path, relative: str, *, pointer: str = "") -> Path:
     outside.
     """
     parts = PurePosixPath(relative).parts
-    if not parts or "\0" in relative or "\\" in relative or relative.startswith(("/", "~")) or ".." in parts:
+    if not relative or "\0" in relative or "\\" in relative or relative.startswith(("/", "~")) or ".." in parts:
         raise _forbidden(relative, pointer)
     real_root = root.resolve()
     try:
         path = real_root.joinpath(*parts).resolve()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()
     except (OSError, RuntimeError, ValueError):  # a loop of links, a name too long, a lone surrogate
         raise _forbidden(relative, pointer) from None
     if path != real_root and real_root not in path.parents:

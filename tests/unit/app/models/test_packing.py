@@ -1,0 +1,71 @@
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.packing import packings, scheme_of
+
+
+def config(weights: dict[str, Any] | None, activations: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": activations}
+    return {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}} | more
+
+
+INT8 = {"num_bits": 8, "type": "int"}
+INT4 = {"num_bits": 4, "type": "int", "group_size": 64}
+FP8 = {"num_bits": 8, "type": "float"}
+FP4 = {"num_bits": 4, "type": "float"}
+
+
+@pytest.mark.parametrize(
+    ("weights", "activations", "scheme"),
+    [
+        (INT8, INT8, "w8a8"),
+        (INT4, None, "w4a16"),
+        (INT8, None, "w8a16"),
+        (INT4, INT8, "w4a8"),
+        (FP8, FP8, "fp8"),
+        (FP8, None, "fp8a16"),
+        (FP4, FP4, "fp4"),
+    ],
+)
+def test_a_scheme_is_named_by_its_bits(
+    weights: dict[str, Any], activations: dict[str, Any] | None, scheme: str
+) -> None:
+    assert scheme_of(packings(config(weights, activations))) == scheme
+
+
+def test_several_groups_are_all_named() -> None:
+    two = config(INT8, INT8)
+    two["config_groups"]["group_1"] = {"weights": INT4}
+    assert scheme_of(packings(two)) == "w4a16+w8a8"
+
+
+@pytest.mark.parametrize(("bits", "width"), [(4, 16), (8, 32), (3, 12), (2, 8)])
+def test_codes_are_packed_along_the_input(bits: int, width: int) -> None:
+    (group,) = packings(config({"num_bits": bits, "type": "int"}))
+    assert group.packed_shape((10, 128)) == (10, width)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "code"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, ErrorCode.CHECKPOINT_UNSUPPORTED),
+        ({"quant_method": "bitsandbytes"}, ErrorCode.CHECKPOINT_UNSUPPORTED),
+        ({}, ErrorCode.CHECKPOINT_UNSUPPORTED),
+        (config(INT4, transform_config={"config_groups": {"u": {}}}), ErrorCode.CHECKPOINT_UNSUPPORTED),
+        (config(INT4, sparsity_config={"format": "sparse-24-bitmask"}), ErrorCode.CHECKPOINT_UNSUPPORTED),
+        ({"quant_method": "compressed-tensors"}, ErrorCode.CHECKPOINT_CORRUPT),
+        ({"quant_method": "compressed-tensors", "config_groups": {"g": 3}}, ErrorCode.CHECKPOINT_CORRUPT),
+        (config(None), ErrorCode.CHECKPOINT_CORRUPT),
+        (config({"num_bits": "4"}), ErrorCode.CHECKPOINT_CORRUPT),
+    ],
+)
+def test_what_cannot_be_used_is_refused(quantization: dict[str, Any], code: ErrorCode) -> None:
+    with pytest.raises(HemostatError) as caught:
+        packings(quantization)
+    assert caught.value.code is code
+
+
+def test_the_library_s_empty_blocks_are_no_obstacle() -> None:
+    assert packings(config(INT4, sparsity_config={}, transform_config={}))

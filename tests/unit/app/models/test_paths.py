@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.paths import below
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    (root / "folder").mkdir(parents=True)
+    (root / "folder" / "a.txt").write_text("a")
+    (tmp_path / "secret.txt").write_text("s")
+    (tmp_path / "rootless").mkdir()
+    return root
+
+
+@pytest.mark.parametrize("relative", ["folder", "folder/a.txt", "./folder//a.txt", ".", "folder/", "not/there/yet.txt"])
+def test_what_stays_below_is_resolved(root: Path, relative: str) -> None:
+    assert below(root, relative) == (root / relative).resolve()
+
+
+@pytest.mark.parametrize(
+    "relative",
+    [
+        "/etc/passwd",
+        "..",
+        "../secret.txt",
+        "folder/../../secret.txt",
+        "folder/../folder/a.txt",
+        "../rootless",
+        "~/x",
+        "",
+        "a\0b",
+        "folder\\..\\..\\secret.txt",
+        "a" * 300,
+        "\ud800",
+    ],
+)
+def test_what_leaves_is_forbidden(root: Path, relative: str) -> None:
+    with pytest.raises(HemostatError) as caught:
+        below(root, relative, pointer="/text/path")
+    assert caught.value.code is ErrorCode.PATH_FORBIDDEN
+    assert caught.value.status == 403
+    assert caught.value.pointer == "/text/path"
+
+
+def test_a_link_within_the_root_is_followed(root: Path) -> None:
+    (root / "alias").symlink_to(root / "folder")
+    assert below(root, "alias/a.txt") == root.resolve() / "folder" / "a.txt"
+
+
+@pytest.mark.parametrize("target", ["../secret.txt", "/etc", "../rootless"])
+def test_a_link_out_of_the_root_is_forbidden(root: Path, target: str) -> None:
+    (root / "folder" / "way").symlink_to((root / target).resolve())
+    for relative in ("folder/way", "folder/way/x"):
+        with pytest.raises(HemostatError) as caught:
+            below(root, relative)
+        assert caught.value.code is ErrorCode.PATH_FORBIDDEN
+
+
+def test_a_loop_of_links_is_forbidden_or_leads_nowhere(root: Path) -> None:
+    (root / "one").symlink_to(root / "two")
+    (root / "two").symlink_to(root / "one")
+    with pytest.raises(HemostatError) as caught:
+        below(root, "one/x")
+    assert caught.value.code is ErrorCode.PATH_FORBIDDEN
+
+
+def test_the_root_itself_may_be_a_link(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(root)
+    assert below(tmp_path / "link", "folder/a.txt") == root.resolve() / "folder" / "a.txt"
+
+
+@given(relative=st.text(st.sampled_from("ab./\\~\0 "), max_size=12))
+def test_nothing_that_is_accepted_lies_outside(tmp_path_factory: pytest.TempPathFactory, relative: str) -> None:
+    root = tmp_path_factory.getbasetemp()
+    try:
+        path = below(root, relative)
+    except HemostatError as error:
+        assert error.code is ErrorCode.PATH_FORBIDDEN
+    else:
+        assert path == root.resolve() or root.resolve() in path.parents

@@ -1,0 +1,353 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import CompareRequest
+from app.models.checkpoint import inspect
+from app.models.preflight import check_request, estimate
+from app.models.registry import Registry, load_registry
+from app.settings import Settings
+from tests.unit.app.models.conftest import Copy, edit_json
+
+E = ErrorCode
+Tiny = Callable[..., Path]
+DOCUMENT = {"id": "d1", "text": "Two tokens and more."}
+
+
+@pytest.fixture
+def text_root(tmp_path: Path) -> Path:
+    root = tmp_path / "texts"
+    (root / "many/.hidden").mkdir(parents=True)
+    (root / "one.txt").write_text("x" * 400)
+    (root / "notes.md").write_text("x")
+    (root / "many/a.txt").write_text("x" * 400)
+    (root / "many/b.jsonl").write_text('{"id": "1", "text": "' + "x" * 379 + '"}')
+    (root / "many/.hidden/c.txt").write_text("x" * 4000)
+    (root / "empty").mkdir()
+    return root
+
+
+@pytest.fixture
+def settings(tmp_path: Path, text_root: Path) -> Settings:
+    return Settings(home=tmp_path / "home", text_root=text_root)
+
+
+@pytest.fixture
+def registry(tmp_path: Path, tiny: Tiny, copy: Copy) -> Registry:
+    other = copy("llama-untied", name="other-tokens")
+    file = other / "tokenizer.json"
+    file.write_text(file.read_text().replace('"add_prefix_space": false', '"add_prefix_space": true', 1))
+    broken = copy("llama", name="broken")
+    (broken / "model.safetensors").write_bytes(b"")
+    mute = copy("llama", name="mute")
+    (mute / "chat_template.jinja").unlink()
+    folders = {
+        "llama": tiny(),
+        "untied": tiny("llama-untied"),
+        "padded": tiny("llama-padded"),
+        "other-tokens": other,
+        "broken": broken,
+        "gone": tmp_path / "gone",
+        "mute": mute,
+    }
+    models = tmp_path / "models.toml"
+    models.write_text("".join(f"[models.{alias}]\npath = {json.dumps(str(path))}\n" for alias, path in folders.items()))
+    return load_registry(models)
+
+
+def request(
+    *steps: dict[str, Any],
+    reference: str = "llama",
+    candidate: str = "llama",
+    documents: list[dict[str, Any]] | None = None,
+    **fields: Any,
+) -> CompareRequest:
+    return CompareRequest.model_validate(
+        {
+            "kind": "compare",
+            "reference": {"model": reference},
+            "candidate": {"model": candidate, "recipe": list(steps)},
+            "text": {"source": "inline", "documents": documents or [DOCUMENT]},
+            "window": 128,
+        }
+        | fields
+    )
+
+
+RTN = {"type": "quantize.rtn", "bits": 4}
+Check = Callable[..., HemostatError]
+
+
+@pytest.fixture
+def refused(registry: Registry, settings: Settings) -> Check:
+    def check(asked: CompareRequest, code: ErrorCode, pointer: str, *, settings: Settings = settings) -> HemostatError:
+        with pytest.raises(HemostatError) as caught:
+            check_request(asked, registry, settings)
+        assert (caught.value.code, caught.value.pointer) == (code, pointer)
+        assert caught.value.hint
+        return caught.value
+
+    return check
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        request(),
+        request(RTN),
+        request(RTN | {"modules": ["lm_head"]}, {"type": "prune.magnitude", "pattern": "2:4"}),
+        request(candidate="untied"),
+        request(text={"source": "self"}),
+        request(text={"source": "shipped"}),
+        request(text={"source": "hub", "dataset": "wikitext"}),
+        request(text={"source": "file", "path": "one.txt"}),
+        request(text={"source": "file", "path": "many"}),
+        request(text={"source": "file", "path": "."}),
+        request(window=256),
+        request(documents=[{"id": "1", "text": "ß"}, {"id": "2", "text": "ab"}]),
+        request(documents=[{"id": "1", "messages": [{"role": "assistant", "content": "ok"}]}]),
+    ],
+)
+def test_what_can_run_is_accepted(registry: Registry, settings: Settings, asked: CompareRequest) -> None:
+    check_request(asked, registry, settings)
+
+
+@pytest.mark.parametrize(
+    ("models", "code", "pointer"),
+    [
+        ({"reference": "lama"}, E.UNKNOWN_MODEL, "/reference/model"),
+        ({"candidate": "untid"}, E.UNKNOWN_MODEL, "/candidate/model"),
+        ({"reference": "gone"}, E.CHECKPOINT_NOT_FOUND, "/reference/model"),
+        ({"candidate": "gone"}, E.CHECKPOINT_NOT_FOUND, "/candidate/model"),
+        ({"candidate": "broken"}, E.CHECKPOINT_CORRUPT, "/candidate/model"),
+        ({"reference": "broken"}, E.CHECKPOINT_CORRUPT, "/reference/model"),
+        ({"candidate": "padded"}, E.VOCABULARY_MISMATCH, "/candidate/model"),
+        ({"reference": "padded", "candidate": "untied"}, E.VOCABULARY_MISMATCH, "/candidate/model"),
+        ({"candidate": "other-tokens"}, E.VOCABULARY_MISMATCH, "/candidate/model"),
+    ],
+)
+def test_models_are_held_against_each_other(
+    refused: Check, models: dict[str, str], code: ErrorCode, pointer: str
+) -> None:
+    refused(request(**models), code, pointer)
+
+
+def test_the_first_difference_of_vocabularies_is_named(refused: Check) -> None:
+    detail = refused(request(candidate="padded"), E.VOCABULARY_MISMATCH, "/candidate/model").detail
+    assert "llama has 320 tokens" in detail
+    assert "padded has 333: token 320 is in one of them only" in detail
+    detail = refused(request(candidate="other-tokens"), E.VOCABULARY_MISMATCH, "/candidate/model").detail
+    assert detail.startswith("the pre-tokenizer is")
+
+
+def test_a_model_may_borrow_a_tokenizer(registry: Registry, settings: Settings, tiny: Tiny) -> None:
+    registry.file.write_text(
+        registry.file.read_text()
+        + f"[models.borrowing]\npath = {json.dumps(str(registry.resolve('other-tokens').path))}\n"
+        + f"tokenizer = {json.dumps(str(tiny()))}\n"
+    )
+    check_request(request(candidate="borrowing"), load_registry(registry.file), settings)
+
+
+def test_a_window_must_fit_the_context(refused: Check) -> None:
+    error = refused(request(window=257), E.WINDOW_TOO_LARGE, "/window")
+    assert "256" in error.hint
+
+
+def test_a_context_without_a_limit_takes_any_window(registry: Registry, settings: Settings, copy: Copy) -> None:
+    folder = copy(name="endless")
+    edit_json(folder / "config.json", max_position_embeddings=None)
+    registry.file.write_text(registry.file.read_text() + f"[models.endless]\npath = {json.dumps(str(folder))}\n")
+    asked = request(reference="endless", candidate="endless", window=1_000_000)
+    check_request(asked, load_registry(registry.file), settings)
+
+
+@pytest.mark.parametrize(
+    ("steps", "code", "pointer"),
+    [
+        ([RTN | {"layers": [0, 3]}], E.UNKNOWN_MODULE, "/candidate/recipe/0/layers/1"),
+        ([RTN, RTN | {"modules": ["q_prj"]}], E.UNKNOWN_MODULE, "/candidate/recipe/1/modules/0"),
+        ([RTN | {"group_size": 48}], E.GROUP_SIZE_MISMATCH, "/candidate/recipe/0/group_size"),
+        ([RTN, {"type": "prune.magnitude", "pattern": "2:3"}], E.PATTERN_MISMATCH, "/candidate/recipe/1/pattern"),
+        (
+            [RTN | {"layers": [0], "modules": ["embed_tokens"]}],
+            E.RECIPE_NOT_APPLICABLE,
+            "/candidate/recipe/0/layers",
+        ),
+    ],
+)
+def test_recipes_are_held_against_the_candidate(
+    refused: Check, steps: list[dict[str, Any]], code: ErrorCode, pointer: str
+) -> None:
+    refused(request(*steps), code, pointer)
+
+
+def test_a_recipe_on_a_packed_checkpoint(registry: Registry, settings: Settings, copy: Copy) -> None:
+    folder = copy(name="packed")
+    group = {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "int"}}
+    edit_json(
+        folder / "config.json",
+        quantization_config={"quant_method": "compressed-tensors", "config_groups": {"g": group}},
+    )
+    registry.file.write_text(registry.file.read_text() + f"[models.packed]\npath = {json.dumps(str(folder))}\n")
+    registry = load_registry(registry.file)
+    check_request(request(candidate="packed"), registry, settings)
+    with pytest.raises(HemostatError) as caught:
+        check_request(request(RTN, candidate="packed"), registry, settings)
+    assert (caught.value.code, caught.value.pointer) == (E.RECIPE_NOT_APPLICABLE, "/candidate/recipe")
+
+
+# ---- text
+
+
+@pytest.mark.parametrize(
+    ("documents", "code", "pointer"),
+    [
+        ([DOCUMENT, DOCUMENT], E.INVALID_REQUEST, "/text/documents/1/id"),
+        ([DOCUMENT, {"id": "e", "text": ""}], E.DOCUMENT_TOO_SHORT, "/text/documents/1/text"),
+        ([{"id": "e", "text": "a"}], E.DOCUMENT_TOO_SHORT, "/text/documents/0/text"),
+        ([{"id": "n", "text": "a\0b"}], E.DOCUMENT_NOT_TEXT, "/text/documents/0/text"),
+        (
+            [{"id": "n", "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "\0"}]}],
+            E.DOCUMENT_NOT_TEXT,
+            "/text/documents/0/messages/1/content",
+        ),
+        (
+            [DOCUMENT, {"id": "q", "messages": [{"role": "user", "content": "hi there"}]}],
+            E.DOCUMENT_TOO_SHORT,
+            "/text/documents/1",
+        ),
+    ],
+)
+def test_documents_are_looked_at(
+    refused: Check, documents: list[dict[str, Any]], code: ErrorCode, pointer: str
+) -> None:
+    refused(request(documents=documents), code, pointer)
+
+
+def test_half_a_character_is_no_text(refused: Check) -> None:
+    asked = request()
+    document = asked.text.documents[0].model_copy(update={"text": "ab\ud83d"})  # type: ignore[union-attr]
+    broken = asked.model_copy(update={"text": asked.text.model_copy(update={"documents": (document,)})})
+    error = refused(broken, E.DOCUMENT_NOT_TEXT, "/text/documents/0/text")
+    assert "U+D83D" in error.detail
+    assert "character 2" in error.detail
+
+
+def test_no_error_quotes_a_document(refused: Check) -> None:
+    error = refused(
+        request(documents=[{"id": "n", "text": "secret\0word"}]), E.DOCUMENT_NOT_TEXT, "/text/documents/0/text"
+    )
+    assert "secret" not in error.detail + error.hint
+
+
+def test_a_conversation_needs_a_chat_template(refused: Check) -> None:
+    chat = [{"id": "c", "messages": [{"role": "assistant", "content": "hello"}]}]
+    asked = request(reference="mute", candidate="mute", documents=chat)
+    refused(asked, E.CHAT_TEMPLATE_MISSING, "/text/documents/0/messages")
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("../models.toml", E.PATH_FORBIDDEN),
+        ("/etc/passwd", E.PATH_FORBIDDEN),
+        ("many/../../models.toml", E.PATH_FORBIDDEN),
+        ("a\0b", E.PATH_FORBIDDEN),
+        ("out", E.PATH_FORBIDDEN),
+        ("none.txt", E.TEXT_NOT_FOUND),
+        ("empty", E.TEXT_NOT_FOUND),
+        ("dangling.txt", E.TEXT_NOT_FOUND),
+        ("notes.md", E.DOCUMENT_NOT_TEXT),
+    ],
+)
+def test_files_are_looked_for_below_the_root(refused: Check, text_root: Path, path: str, code: ErrorCode) -> None:
+    (text_root / "out").symlink_to(text_root.parent)
+    (text_root / "dangling.txt").symlink_to(text_root / "nothing.txt")
+    refused(request(text={"source": "file", "path": path}), code, "/text/path")
+
+
+def test_a_link_in_a_folder_that_leads_out(refused: Check, text_root: Path) -> None:
+    (text_root.parent / "secret.txt").write_text("secret")
+    (text_root / "many/link.txt").symlink_to(text_root.parent / "secret.txt")
+    refused(request(text={"source": "file", "path": "many"}), E.PATH_FORBIDDEN, "/text/path")
+
+
+def test_without_a_text_root_no_file_is_read(refused: Check, settings: Settings) -> None:
+    bare = settings.model_copy(update={"text_root": None})
+    refused(request(text={"source": "file", "path": "one.txt"}), E.PATH_FORBIDDEN, "/text/path", settings=bare)
+
+
+# ---- estimates
+
+
+def test_an_estimate_follows_from_sizes(registry: Registry, settings: Settings) -> None:
+    asked = request(RTN, documents=[{"id": "1", "text": "x" * 300}, {"id": "2", "text": "é" * 50}])
+    found = estimate(asked, registry, settings)
+    info = inspect(registry.resolve("llama").checkpoint_path())
+    assert (found.documents, found.tokens) == (2, 100)
+    assert found.reference_store_bytes == 2 * 64 * 100
+    assert found.checkpoint_bytes == info.bytes
+    assert 15 <= found.seconds < 16
+    assert any("4 bytes" in assumption for assumption in found.assumptions)
+
+
+def test_nothing_is_made_without_a_recipe(registry: Registry, settings: Settings) -> None:
+    assert estimate(request(), registry, settings).checkpoint_bytes == 0
+
+
+def test_seconds_grow_with_tokens_and_parameters(registry: Registry, settings: Settings) -> None:
+    def seconds(tokens: int, alias: str = "llama") -> float:
+        asked = request(text={"source": "self", "tokens": tokens}, reference=alias, candidate=alias)
+        return estimate(asked, registry, settings).seconds
+
+    small, large = seconds(100_000), seconds(1_000_000)
+    parameters = inspect(registry.resolve("llama").checkpoint_path()).parameters
+    assert large - small == pytest.approx(2 * 900_000 * parameters / (1400 * 134.5e6), rel=0.05)
+    assert seconds(1_000_000, "untied") > large
+
+
+@pytest.mark.parametrize(
+    ("text", "documents", "tokens"),
+    [
+        ({"source": "self", "tokens": 4096}, None, 4096),
+        ({"source": "hub", "dataset": "x", "documents": 7}, 7, 3500),
+        ({"source": "file", "path": "one.txt"}, 1, 100),
+        ({"source": "file", "path": "many"}, None, 200),
+        (
+            {"source": "inline", "documents": [{"id": "1", "messages": [{"role": "assistant", "content": "x" * 40}]}]},
+            1,
+            10,
+        ),
+    ],
+)
+def test_each_source_has_its_measure(
+    registry: Registry, settings: Settings, text: dict[str, Any], documents: int | None, tokens: int
+) -> None:
+    found = estimate(request(text=text), registry, settings)
+    assert (found.documents, found.tokens) == (documents, tokens)
+
+
+def test_the_shipped_text_is_measured(registry: Registry, settings: Settings) -> None:
+    whole = estimate(request(text={"source": "shipped"}), registry, settings)
+    part = estimate(request(text={"source": "shipped", "documents": 10}), registry, settings)
+    assert part.documents == 10
+    assert 0 < part.tokens < (whole.tokens if whole.documents != 10 else whole.tokens + 1)
+
+
+def test_nothing_is_estimated_that_would_be_refused(registry: Registry, settings: Settings) -> None:
+    with pytest.raises(HemostatError):
+        estimate(request(window=10_000), registry, settings)
+
+
+def test_strengths_out_of_range_never_reach_the_check() -> None:
+    for step in ({"type": "quantize.rtn", "bits": 1}, {"type": "quantize.rtn", "bits": 9}):
+        with pytest.raises(ValidationError):
+            request(step)
+    with pytest.raises(ValidationError, match="N must be smaller than M"):
+        request({"type": "prune.magnitude", "pattern": "4:2"})

@@ -1,0 +1,129 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.safetensors_header import TensorInfo, read_header
+
+DTYPES = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "I8": torch.int8,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+}
+
+
+def corrupt(path: Path) -> str:
+    with pytest.raises(HemostatError) as caught:
+        read_header(path)
+    assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
+    assert path.name in caught.value.detail
+    return caught.value.detail
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    save_file({"b": torch.ones(3, 4), "a": torch.zeros(5, dtype=torch.bfloat16)}, path, metadata={"format": "pt"})
+    return path
+
+
+def write(path: Path, header: object, data: bytes = b"") -> Path:
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(raw).to_bytes(8, "little") + raw + data)
+    return path
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@given(
+    tensors=st.dictionaries(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).filter(
+            lambda name: name != "__metadata__"
+        ),
+        st.tuples(st.sampled_from(sorted(DTYPES)), st.lists(st.integers(0, 4), max_size=3)),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_it_reads_what_the_library_writes(tmp_path: Path, tensors: dict[str, tuple[str, list[int]]]) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({name: torch.zeros(shape, dtype=DTYPES[dtype]) for name, (dtype, shape) in tensors.items()}, path)
+    assert read_header(path) == {
+        name: TensorInfo(dtype, tuple(shape), "x.safetensors") for name, (dtype, shape) in tensors.items()
+    }
+
+
+def test_sizes_follow_from_dtype_and_shape(file: Path) -> None:
+    tensors = read_header(file)
+    assert (tensors["b"].elements, tensors["b"].bytes) == (12, 48)
+    assert (tensors["a"].elements, tensors["a"].bytes) == (5, 10)
+
+
+def test_every_truncation_is_found(file: Path, tmp_path: Path) -> None:
+    whole = file.read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    for size in range(len(whole)):
+        cut.write_bytes(whole[:size])
+        corrupt(cut)
+
+
+def test_bytes_after_the_end_are_found(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"x")
+    assert "1 bytes after" in corrupt(file)
+
+
+def test_a_truncated_file_says_how_much_is_missing(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-4])
+    assert "truncated: its tensors take 58 bytes, 54 are there" in corrupt(file)
+
+
+F32 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"not json",
+        b"[]",
+        b'"text"',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": 1}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        {"a": 3},
+        {"a": {}},
+        {"a": F32 | {"dtype": "F31"}},
+        {"a": F32 | {"shape": [2]}},
+        {"a": F32 | {"shape": [-1]}},
+        {"a": F32 | {"shape": [1.0]}},
+        {"a": F32 | {"shape": [True]}},
+        {"a": F32 | {"shape": "1"}},
+        {"a": F32 | {"data_offsets": [0]}},
+        {"a": F32 | {"data_offsets": [4, 0]}},
+        {"a": F32, "b": F32},
+        {"a": F32 | {"data_offsets": [4, 8]}},
+    ],
+)
+def test_an_invalid_header_is_found(tmp_path: Path, header: object) -> None:
+    corrupt(write(tmp_path / "x.safetensors", header, bytes(4)))
+
+
+def test_a_header_longer_than_any_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes((1 << 40).to_bytes(8, "little") + b"{}")
+    corrupt(path)
+
+
+def test_an_unreadable_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").mkdir()
+    corrupt(tmp_path / "x.safetensors")

@@ -1,0 +1,219 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.tokenizers import adds_bos, compare_tokenizers, has_chat_template, tokenizer_fingerprint
+from tests.unit.app.models.conftest import Copy, edit_json
+
+
+def difference(one: Path, other: Path) -> str:
+    with pytest.raises(HemostatError) as caught:
+        compare_tokenizers(one, other, names=("ref", "cand"), pointer="/candidate/model")
+    assert caught.value.code is ErrorCode.VOCABULARY_MISMATCH
+    assert caught.value.pointer == "/candidate/model"
+    assert tokenizer_fingerprint(one) != tokenizer_fingerprint(other)
+    return caught.value.detail
+
+
+def same(one: Path, other: Path) -> None:
+    compare_tokenizers(one, other)
+    compare_tokenizers(other, one)
+    assert tokenizer_fingerprint(one) == tokenizer_fingerprint(other)
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    file = folder / "tokenizer.json"
+    data = json.loads(file.read_text())
+    change(data)
+    file.write_text(json.dumps(data))
+    return folder
+
+
+def test_a_tokenizer_equals_itself_and_its_copy(copy: Copy, tiny: Callable[..., Path]) -> None:
+    same(tiny(), copy())
+
+
+def test_tokenizers_of_different_models_may_be_one(tiny: Callable[..., Path]) -> None:
+    same(tiny("llama"), tiny("gemma2"))
+
+
+def test_how_the_file_is_written_does_not_matter(copy: Copy, tiny: Callable[..., Path]) -> None:
+    def rewrite(data: dict[str, Any]) -> None:
+        data["model"]["vocab"] = dict(reversed(data["model"]["vocab"].items()))
+        data["model"]["merges"] = [" ".join(merge) for merge in data["model"]["merges"]]
+        data["model"]["continuing_subword_prefix"] = ""
+        data["normalizer"] = {"type": "Sequence", "normalizers": []}
+        data["pre_tokenizer"]["trim_offsets"] = not data["pre_tokenizer"]["trim_offsets"]
+        data["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [data["pre_tokenizer"]]}
+        data["decoder"] = None
+
+    same(tiny(), edit(copy(), rewrite))
+
+
+def test_the_first_differing_token_is_named_with_both(copy: Copy, tiny: Callable[..., Path]) -> None:
+    def swap(data: dict[str, Any]) -> None:
+        vocabulary = data["model"]["vocab"]
+        tokens = {index: token for token, index in vocabulary.items()}
+        vocabulary[tokens[300]], vocabulary[tokens[310]] = 310, 300
+
+    def token(folder: Path, index: int) -> str:
+        vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+        return next(token for token, found in vocabulary.items() if found == index)
+
+    changed = edit(copy(), swap)
+    detail = difference(tiny(), changed)
+    assert f"token 300 is {token(tiny(), 300)!r} in ref and {token(tiny(), 310)!r} in cand" in detail
+
+
+def test_a_token_that_only_one_has_is_named(copy: Copy, tiny: Callable[..., Path]) -> None:
+    def add(data: dict[str, Any]) -> None:
+        data["added_tokens"].append({"id": 320, "content": "<tool>", "special": True, "normalized": False})
+
+    changed = edit(copy(), add)
+    assert difference(tiny(), changed) == "token 320 is absent in ref and '<tool>' in cand (320 and 321 tokens in all)"
+    assert "token 320 is '<tool>' in ref and absent in cand" in difference(changed, tiny())
+
+
+def test_a_shorter_vocabulary_is_told(copy: Copy, tiny: Callable[..., Path]) -> None:
+    def shorten(data: dict[str, Any]) -> None:
+        vocabulary = data["model"]["vocab"]
+        data["model"]["vocab"] = {token: index for token, index in vocabulary.items() if index < 318}
+
+    assert "token 318 is " in difference(tiny(), edit(copy(), shorten))
+
+
+def test_merges_count(copy: Copy, tiny: Callable[..., Path]) -> None:
+    def swap(data: dict[str, Any]) -> None:
+        merges = data["model"]["merges"]
+        merges[5], merges[6] = merges[6], merges[5]
+
+    assert difference(tiny(), edit(copy(), swap)).startswith("merge 5 is ")
+
+    def drop(data: dict[str, Any]) -> None:
+        data["model"]["merges"].pop()
+
+    assert difference(tiny(), edit(copy(name="shorter"), drop)).startswith("merge 61 is ")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda d: d.update(normalizer={"type": "NFC"}), "the normalizer"),
+        (lambda d: d["pre_tokenizer"].update(add_prefix_space=True), "the pre-tokenizer"),
+        (lambda d: d["model"].update(byte_fallback=True), "the tokenizer's model"),
+        (lambda d: d["added_tokens"][1].update(lstrip=True), "added token 1 ('</s>') is plain in ref and lstrip"),
+        (lambda d: d["added_tokens"].pop(1), "added token 1 ('</s>') is plain in ref and no added token in cand"),
+    ],
+)
+def test_what_changes_ids_counts(
+    copy: Copy, tiny: Callable[..., Path], change: Callable[[dict[str, Any]], Any], told: str
+) -> None:
+    assert told in difference(tiny(), edit(copy(), change))
+
+
+BOS = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [],
+    "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}},
+}
+EOS = BOS | {"single": list(reversed(BOS["single"]))}
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        BOS,
+        {"type": "Sequence", "processors": [{"type": "ByteLevel"}, BOS]},
+    ],
+)
+def test_a_bos_counts(copy: Copy, tiny: Callable[..., Path], processor: dict[str, Any]) -> None:
+    changed = edit(copy(), lambda data: data.update(post_processor=processor))
+    assert adds_bos(changed)
+    assert not adds_bos(tiny())
+    assert difference(tiny(), changed) == "what is put before a text is [] in ref and [0] in cand"
+
+
+def test_an_eos_counts(copy: Copy, tiny: Callable[..., Path]) -> None:
+    changed = edit(copy(), lambda data: data.update(post_processor=EOS))
+    assert not adds_bos(changed)
+    assert difference(tiny(), changed) == "what is put after a text is [] in ref and [0] in cand"
+
+
+def test_classifier_processors_put_tokens_on_both_sides(copy: Copy, tiny: Callable[..., Path]) -> None:
+    roberta = {"type": "RobertaProcessing", "sep": ["</s>", 1], "cls": ["<s>", 0]}
+    assert adds_bos(edit(copy(), lambda data: data.update(post_processor=roberta)))
+
+
+def test_add_bos_token_wins_over_the_post_processor(copy: Copy, tiny: Callable[..., Path]) -> None:
+    asked = copy()
+    edit_json(asked / "tokenizer_config.json", add_bos_token=True)
+    assert adds_bos(asked)
+    written = edit(copy(name="written"), lambda data: data.update(post_processor=BOS))
+    same(asked, written)
+    edit_json(written / "tokenizer_config.json", add_bos_token=False)
+    assert not adds_bos(written)
+    same(tiny(), written)
+    edit_json(asked / "tokenizer_config.json", bos_token={"content": "</s>"})
+    assert "[1] in cand" in difference(tiny(), asked)
+
+
+@pytest.mark.parametrize("kind", ["Unigram", "WordLevel"])
+def test_other_models_of_tokenizers(tmp_path: Path, kind: str) -> None:
+    def save(name: str, *, score: float = -1.0, other: str = "b") -> Path:
+        pieces = [("<unk>", 0.0), ("a", score), (other, -2.0)]
+        model = (
+            models.Unigram(pieces, unk_id=0)
+            if kind == "Unigram"
+            else models.WordLevel({token: i for i, (token, _) in enumerate(pieces)}, unk_token="<unk>")
+        )
+        PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model)).save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    same(save("one"), save("two"))
+    assert "token 2 is 'b' in ref and 'c' in cand" in difference(save("one"), save("three", other="c"))
+    if kind == "Unigram":
+        assert "the score of token 1 is -1.0" in difference(save("one"), save("four", score=-1.5))
+
+
+def test_metaspace_is_the_same_in_its_old_and_new_form(copy: Copy) -> None:
+    old = {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True, "str_rep": "▁"}
+    new = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    one = edit(copy(name="one"), lambda data: data.update(pre_tokenizer=old))
+    two = edit(copy(name="two"), lambda data: data.update(pre_tokenizer=new))
+    same(one, two)
+    difference(one, edit(copy(name="three"), lambda d: d.update(pre_tokenizer=new | {"prepend_scheme": "never"})))
+
+
+def test_no_tokenizer(copy: Copy, tiny: Callable[..., Path]) -> None:
+    folder = copy()
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(HemostatError) as caught:
+        compare_tokenizers(tiny(), folder)
+    assert caught.value.code is ErrorCode.CHECKPOINT_INCOMPLETE
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": 3}', '{"model": {"vocab": {"a": "x"}}}', "[" * 99999])
+def test_a_broken_tokenizer(copy: Copy, text: str) -> None:
+    folder = copy()
+    (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(HemostatError) as caught:
+        tokenizer_fingerprint(folder)
+    assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
+
+
+def test_chat_templates(copy: Copy) -> None:
+    folder = copy()
+    assert has_chat_template(folder)
+    (folder / "chat_template.jinja").unlink()
+    assert not has_chat_template(folder)
+    edit_json(folder / "tokenizer_config.json", chat_template="{{ messages }}")
+    assert has_chat_template(folder)
+    (folder / "tokenizer_config.json").unlink()
+    assert not has_chat_template(folder)
