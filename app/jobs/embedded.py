@@ -76,9 +76,8 @@ class EmbeddedValkey:
 
         Raises EmbeddedValkeyError, with the end of the server's log where it has one.
         """
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and not self._ended():
             return
-        self._process = None
         if threading.current_thread() is not threading.main_thread():
             raise EmbeddedValkeyError("Start the embedded Valkey from the main thread: it ends with its thread.")
         _private_folder(self.folder)
@@ -101,6 +100,18 @@ class EmbeddedValkey:
                 raise EmbeddedValkeyError(f"A Valkey holds {self.folder} but does not answer on {self.socket}.")
             time.sleep(0.05)
         self._wait(deadline)
+
+    def _ended(self) -> bool:
+        """Whether the server that this object started is gone (it may be just going: killed, but not reaped yet)."""
+        assert self._process is not None  # noqa: S101 - the caller has looked
+        if self._process.poll() is None and _answers(self.socket):
+            return False
+        try:
+            self._process.wait(START_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise EmbeddedValkeyError(f"The embedded Valkey, process {self._process.pid}, hangs.") from None
+        self._process = None
+        return True
 
     def _launch(self, lock: int) -> None:
         self.socket.unlink(missing_ok=True)  # the lock is ours: it is a leftover

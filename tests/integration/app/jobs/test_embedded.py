@@ -1,0 +1,181 @@
+"""The embedded Valkey: found, shared, durable, and gone with its parent."""
+
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from app.jobs.connection import embedded_socket
+from app.jobs.embedded import EmbeddedValkey, EmbeddedValkeyError
+from app.settings import Settings
+
+# Another process that starts the server of a home.
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from app.jobs.embedded import EmbeddedValkey
+from app.settings import Settings
+v = EmbeddedValkey(Settings(home=Path(sys.argv[1])))
+v.start()
+"""
+
+
+def ping(settings: Settings) -> redis.Redis:
+    client = redis.Redis(unix_socket_path=str(embedded_socket(settings)), decode_responses=True)
+    assert client.ping()
+    return client
+
+
+def test_it_starts_answers_and_stops(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    with EmbeddedValkey(settings) as valkey:
+        with ping(settings) as client:
+            assert client.config_get("appendonly", "appendfsync", "port") == {
+                "appendonly": "yes",
+                "appendfsync": "always",
+                "port": "0",
+            }
+        assert valkey.pid is not None
+        mode = embedded_socket(settings).stat().st_mode
+        assert stat.S_IMODE(mode) == 0o700
+        assert stat.S_IMODE((tmp_path / "valkey").stat().st_mode) == 0o700
+        pid = valkey.pid
+    assert not psutil.pid_exists(pid)
+    assert valkey.pid is None
+
+
+def test_a_second_one_uses_the_first_and_does_not_end_it(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    with EmbeddedValkey(settings) as first:
+        with EmbeddedValkey(settings) as second:
+            assert first.owned
+            assert not second.owned
+        ping(settings).close()
+
+
+def test_of_several_processes_at_once_one_starts_the_server(tmp_path: Path) -> None:
+    program = PROGRAM + "print(v.owned, flush=True); sys.stdin.read(); v.stop()"
+    starters = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).resolve().parents[4],
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    try:
+        owned = [starter.stdout.readline().strip() for starter in starters if starter.stdout is not None]
+        assert sorted(owned) == ["False", "False", "False", "True"]
+    finally:
+        for starter in starters:
+            starter.communicate(input="", timeout=20)
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_what_was_written_is_there_after_a_restart(tmp_path: Path, how: str) -> None:
+    settings = Settings(home=tmp_path)
+    valkey = EmbeddedValkey(settings)
+    valkey.start()
+    with ping(settings) as client:
+        for number in range(50):
+            client.set(f"key-{number}", number)
+    if how == "kill":
+        assert valkey.pid is not None
+        os.kill(valkey.pid, signal.SIGKILL)
+    else:
+        valkey.stop()
+    valkey.start()
+    with ping(settings) as client:
+        assert client.dbsize() == 50
+    valkey.stop()
+
+
+def test_it_goes_with_its_parent_however_that_goes(tmp_path: Path) -> None:
+    program = PROGRAM + "print(v.pid, flush=True); time.sleep(60)"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).resolve().parents[4],
+        text=True,
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert psutil.pid_exists(pid)
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    with EmbeddedValkey(Settings(home=tmp_path)) as valkey:
+        assert valkey.owned, "the lock went with the server"
+
+
+def test_a_home_with_a_long_path_works(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / ("x" * 120))
+    path = embedded_socket(settings)
+    with EmbeddedValkey(settings):
+        ping(settings).close()
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert not path.parent.exists()
+    assert (settings.home / "valkey" / "appendonlydir").is_dir()
+
+
+def test_a_short_folder_that_somebody_else_put_there_is_refused(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / ("y" * 120))
+    folder = embedded_socket(settings).parent
+    folder.symlink_to(tmp_path)
+    try:
+        with pytest.raises(EmbeddedValkeyError, match="not a folder of this user"):
+            EmbeddedValkey(settings).start()
+    finally:
+        folder.unlink()
+
+
+def test_a_leftover_socket_is_replaced(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    path = embedded_socket(settings)
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    with EmbeddedValkey(settings):
+        ping(settings).close()
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    folder = tmp_path / "valkey" / "appendonlydir"
+    folder.mkdir(parents=True)
+    (folder / "appendonly.aof.manifest").write_text("this is no manifest\n")
+    with pytest.raises(EmbeddedValkeyError, match="manifest"):
+        EmbeddedValkey(settings).start()
+    shutil.rmtree(folder)
+    with EmbeddedValkey(settings):
+        ping(settings).close()
+
+
+def test_it_refuses_to_be_started_from_a_thread_that_would_end_it(tmp_path: Path) -> None:
+    errors: list[Exception] = []
+
+    def start() -> None:
+        try:
+            EmbeddedValkey(Settings(home=tmp_path)).start()
+        except EmbeddedValkeyError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    assert "main thread" in str(errors[0])

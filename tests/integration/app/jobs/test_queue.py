@@ -1,0 +1,194 @@
+"""docket over a real server: what is submitted is delivered, and what fell between two writes is put right."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from docket import Docket, Worker
+from redis.asyncio import Redis
+
+from app.contracts.errors import ErrorCode
+from app.contracts.job import CompareRequest, JobStatus
+from app.jobs import queue
+from app.jobs.ids import new_job_id
+from app.jobs.reconcile import sweep
+from app.jobs.store import JobStore, job_error
+from app.jobs.workers import WorkerInfo, announce, leave, living
+from app.settings import Settings
+from tests.integration.app.conftest import compare
+from tests.integration.conftest import RedisServer
+
+REQUEST = CompareRequest.model_validate(compare())
+
+
+@pytest.fixture
+async def docket(redis_server: RedisServer) -> AsyncIterator[Docket]:
+    async with queue.make_docket(redis_server.settings) as made:
+        yield made
+
+
+async def create(store: JobStore) -> str:
+    job_id = new_job_id()
+    await store.create(job_id, REQUEST)
+    return job_id
+
+
+async def run_worker(settings: Settings, store: JobStore) -> list[str]:
+    """A real docket worker with a task of the twin's name, until nothing is left to do."""
+    ran: list[str] = []
+
+    async def run_job(job_id: str) -> None:
+        claim = await store.claim(job_id, "w1")
+        if claim is not None:
+            ran.append(job_id)
+            await store.finish(job_id, claim.attempt, report="attempt-1/report.json", severity="none")
+
+    async with queue.make_docket(settings) as docket:
+        docket.register(run_job)
+        async with Worker(docket, concurrency=1, redelivery_timeout=timedelta(seconds=2)) as worker:
+            await asyncio.wait_for(worker.run_until_finished(), 20)
+    return ran
+
+
+async def test_the_twin_reaches_the_workers_function(
+    store: JobStore, docket: Docket, redis_server: RedisServer
+) -> None:
+    ids = [await create(store) for _ in range(3)]
+    for job_id in ids:
+        assert await queue.submit(docket, job_id)
+        assert await queue.submit(docket, job_id), "submitting twice is submitting once"
+    assert await run_worker(redis_server.settings, store) == ids
+    for job_id in ids:
+        record = await store.get(job_id)
+        assert record is not None
+        assert record.job.status is JobStatus.SUCCEEDED
+        assert record.job.attempt == 1
+
+
+async def test_a_process_that_only_submits_does_not_run_jobs() -> None:
+    with pytest.raises(RuntimeError, match="only submits"):
+        await queue.run_job("diag_x")
+
+
+async def test_a_withdrawn_job_is_not_delivered(store: JobStore, docket: Docket, redis_server: RedisServer) -> None:
+    kept, dropped = await create(store), await create(store)
+    await queue.submit(docket, dropped)
+    await queue.submit(docket, kept)
+    await store.cancel(dropped)
+    assert await queue.withdraw(docket, dropped)
+    assert await queue.known(docket, [kept, dropped, "other"]) == {kept: True, dropped: False, "other": False}
+    assert await run_worker(redis_server.settings, store) == [kept]
+
+
+async def test_a_record_that_docket_never_heard_of_is_submitted_by_the_sweep(
+    store: JobStore, docket: Docket, redis_server: RedisServer
+) -> None:
+    lost, told = await create(store), await create(store)
+    await queue.submit(docket, told)
+    swept = await sweep(store, docket, redis_server.settings, lambda _: None)
+    assert (swept.resubmitted, swept.cancelled, swept.forgotten) == (1, 0, 0)
+    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 0
+    assert sorted(await run_worker(redis_server.settings, store)) == sorted([lost, told])
+
+
+async def test_a_sweep_reaches_every_page(store: JobStore, docket: Docket, redis_server: RedisServer) -> None:
+    for _ in range(230):
+        await create(store)
+    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 230
+
+
+async def test_a_released_job_is_delivered_again(store: JobStore, docket: Docket, redis_server: RedisServer) -> None:
+    job_id = await create(store)
+    await queue.submit(docket, job_id)
+    async with queue.make_docket(redis_server.settings) as other:
+
+        async def run_job(job_id: str) -> None:
+            claim = await store.claim(job_id, "w1")
+            assert claim is not None
+            await store.release(job_id, claim.attempt)
+
+        other.register(run_job)
+        async with Worker(other, concurrency=1) as worker:
+            await asyncio.wait_for(worker.run_until_finished(), 20)
+    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 1
+    assert await run_worker(redis_server.settings, store) == [job_id]
+
+
+@pytest.mark.parametrize("cancelling", [False, True])
+async def test_a_job_whose_task_ended_without_ending_it_is_put_right(
+    store: JobStore, docket: Docket, redis_server: RedisServer, client: Redis, cancelling: bool
+) -> None:
+    settings = redis_server.settings.model_copy(update={"redelivery_s": 1.0})
+    job_id = await create(store)
+    await store.claim(job_id, "w1")
+    if cancelling:
+        await store.cancel(job_id)
+    assert (await sweep(store, docket, settings, lambda _: None)).resubmitted == 0, "it is too young to be given up"
+    await asyncio.sleep(1.1)
+    await announce(client, WorkerInfo(id="w1", job=job_id))
+    idle = await sweep(store, docket, settings, lambda _: None)
+    assert (idle.resubmitted, idle.cancelled) == (0, 0), "its worker lives and names it"
+    await announce(client, WorkerInfo(id="w1", job=None))
+    swept = await sweep(store, docket, settings, lambda _: None)
+    assert (swept.resubmitted, swept.cancelled) == ((0, 1) if cancelling else (1, 0))
+    record = await store.get(job_id)
+    assert record is not None
+    assert record.job.status is (JobStatus.CANCELLED if cancelling else JobStatus.RUNNING)
+
+
+async def test_what_ended_long_ago_is_forgotten_with_its_files(
+    store: JobStore, docket: Docket, redis_server: RedisServer
+) -> None:
+    old, active = await create(store), await create(store)
+    await store.claim(old, "w1")
+    await store.fail(old, 1, job_error(ErrorCode.ENGINE_FAILED, "x"))
+    removed: list[str] = []
+    assert (await sweep(store, docket, redis_server.settings, removed.append)).forgotten == 0
+    settings = redis_server.settings.model_copy(update={"job_retention_s": 0})
+    time.sleep(0.01)  # noqa: ASYNC251 - the clock must move on
+    assert (await sweep(store, docket, settings, removed.append)).forgotten == 1
+    assert removed == [old]
+    assert await store.get(old) is None
+    assert await store.get(active) is not None
+
+
+async def test_a_submission_without_redis_is_reported_and_not_raised(
+    store: JobStore, docket: Docket, redis_server: RedisServer
+) -> None:
+    job_id = await create(store)
+    redis_server.kill()
+    began = time.monotonic()
+    assert not await queue.submit(docket, job_id, timeout_s=1.0)
+    assert not await queue.withdraw(docket, job_id, timeout_s=1.0)
+    assert time.monotonic() - began < 4
+    redis_server.start()
+    assert await queue.submit(docket, job_id)
+
+
+async def test_workers_are_listed_while_their_heart_beats(client: Redis) -> None:
+    await announce(client, WorkerInfo(id="w2", device="cpu", job="diag_x"))
+    await announce(client, WorkerInfo(id="w1"), expiry_s=1)
+    alive = await living(client)
+    assert [(worker.id, worker.job) for worker in alive] == [("w1", None), ("w2", "diag_x")]
+    assert all(abs(worker.seen_at - time.time()) < 5 for worker in alive)
+    await asyncio.sleep(1.2)
+    assert [worker.id for worker in await living(client)] == ["w2"]
+    await leave(client, "w2")
+    assert await living(client) == []
+
+
+def test_the_queue_needs_no_fastapi() -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import sys\nimport app.jobs.store, app.jobs.queue, app.jobs.connection, app.jobs.workers, app.jobs.reconcile, "
+        "app.jobs.embedded\nassert not {'fastapi', 'starlette', 'uvicorn', 'torch'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).resolve().parents[4], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
