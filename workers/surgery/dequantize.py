@@ -1,4 +1,4 @@
-"""A packed compressed-tensors checkpoint becomes plain bf16 with the same weights, up to the rounding of code times scale
+"""A packed compressed-tensors checkpoint becomes plain bf16 with the same weights, but for rounding code times scale
 to bf16.
 
 Run on the reference's kernels, it tells what the packed checkpoint's own kernels add (the kernel term): rounding of
