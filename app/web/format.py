@@ -76,8 +76,8 @@ def short(value: float) -> str:
 def percent(share: float, digits: int = 3) -> str:
     """A share in per cent, `digits` significant digits, without the sign; a share of nearly all never reads as 100."""
     if 0.9995 <= share < 1:
-        decimals = min(_MAX_DECIMALS, max(1, math.ceil(-math.log10(1 - share)) - 1))
-        return f"{math.floor(share * 100 * 10**decimals) / 10**decimals:.{decimals}f}"
+        decimals = min(_MAX_DECIMALS, math.ceil(round(-math.log10((1 - share) * 100), 6)))
+        return f"{share * 100:.{decimals}f}"
     return number(share * 100, digits)
 
 

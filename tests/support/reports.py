@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -83,6 +84,7 @@ def draw(
 ) -> Tokens:
     """Draws `documents` documents of about `tokens` tokens with a mean KL of about `mean` nats."""
     rng = np.random.default_rng(seed)
+    domains = domains[:documents]
     lengths = rng.integers(tokens // 2, tokens * 3 // 2, documents)
     document = np.repeat(np.arange(documents), lengths)
     domain_of = np.arange(documents) % len(domains)
@@ -246,8 +248,9 @@ def as_json(report: Json) -> Json:
     return checked
 
 
+@cache
 def variants() -> dict[str, Json]:
-    """One report for each situation that a page must be able to show."""
+    """One report for each situation that a page must be able to show. Made once: do not change them."""
     long_name = "an-organisation.with-a-long-name-" + "x" * 60 + "-instruct-v2.1-preview-2026"
     return {
         "severe": compare_report(),

@@ -162,9 +162,10 @@ def _guide_note(report: CompareReport, scale: LogScale) -> str:
         for name, edge in zip(SEVERITIES[1:], edges(report), strict=True)
         if scale.holds(edge)
     ]
-    lines = f" Solid lines: where {' and '.join(named)} {'begins' if len(named) == 1 else 'begin'}." if named else ""
+    lines = f" Solid {'line: the threshold' if len(named) == 1 else 'lines: the thresholds'} of {', '.join(named)}."
     return (
-        f"All three on one axis. Dashed line: the mean over all tokens, {fmt.number(report.divergence.kl.mean)}.{lines}"
+        f"All three on one axis. Dashed line: the mean over all tokens, {fmt.number(report.divergence.kl.mean)}."
+        f"{lines if named else ''}"
     )
 
 
@@ -194,6 +195,7 @@ def _delta_p(report: CompareReport) -> Table:
                 Cell(fmt.signed(high)),
             )
             for name, low, high in pairs
+            if low is not None or high is not None
         ),
         axis=axis(LinearScale(-span, span), "Δp"),
     )

@@ -1,0 +1,229 @@
+"""The report page in a real browser: asks for nothing, fits a telephone, is legible in both themes, prints whole."""
+
+import shutil
+import subprocess
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from app.web.report import render
+from tests.support.reports import variants
+
+NAMES = ("severe", "inconclusive", "hostile", "no-text", "nothing-finite")
+WIDTHS = (380, 1280)
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+# Contrast of each piece of text with what is painted under its middle, boxes and chart shapes alike.
+CONTRAST = """
+() => {
+  const parse = (text) => {
+    const found = (text || '').match(/rgba?\\(([^)]+)\\)/);
+    if (!found) return null;
+    const parts = found[1].split(/[ ,/]+/).map(Number);
+    return {rgb: parts.slice(0, 3), alpha: parts.length > 3 ? parts[3] : 1};
+  };
+  const luminance = (rgb) => {
+    const [r, g, b] = rgb.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const shape = new Set(['rect', 'circle']);
+  const under = (element, x, y) => {
+    const layers = [];
+    for (const at of document.elementsFromPoint(x, y)) {
+      if (at === element && at instanceof SVGElement) continue;
+      const style = getComputedStyle(at);
+      const paint = parse(at instanceof SVGElement ? (shape.has(at.tagName) ? style.fill : '') : style.backgroundColor);
+      if (paint && paint.alpha > 0) layers.push(paint);
+      if (paint && paint.alpha === 1) break;
+    }
+    let rgb = [255, 255, 255];
+    for (const layer of layers.reverse())
+      rgb = rgb.map((v, i) => layer.rgb[i] * layer.alpha + v * (1 - layer.alpha));
+    return rgb;
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode, element = node.parentElement;
+    if (!node.data.trim() || ['title', 'desc', 'STYLE'].includes(element.tagName)) continue;
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    const box = [...range.getClientRects()].find((r) => r.width > 1 && r.height > 1);
+    if (!box) continue;
+    const x = box.x + box.width / 2, y = box.y + box.height / 2;
+    if (!element.checkVisibility() || !document.elementsFromPoint(x, y).includes(element)) continue;
+    const style = getComputedStyle(element);
+    const ink = parse(element instanceof SVGElement ? style.fill : style.color).rgb;
+    const [low, high] = [luminance(ink), luminance(under(element, x, y))].sort((a, b) => a - b);
+    found.push({text: node.data.trim().slice(0, 60), ratio: (high + 0.05) / (low + 0.05)});
+  }
+  return found;
+}
+"""
+OVERFLOWING = """
+() => {
+  const hidden = (e) => e !== null && (getComputedStyle(e).clipPath !== 'none' || hidden(e.parentElement));
+  return [...document.querySelectorAll('body *')]
+  .filter((e) => !['title', 'desc'].includes(e.tagName) && !hidden(e))
+  .map((e) => [e.tagName, e.className.baseVal ?? e.className, e.getBoundingClientRect()])
+  .filter(([, , box]) => box.width && (box.right > innerWidth + 1 || box.left < -1))
+  .map(([tag, name, box]) => `${tag}.${name} ${box.left} ${box.right}`);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert executable, "no Chromium: apt-get install chromium"
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("reports")
+    written = {}
+    for name in NAMES:
+        written[name] = folder / f"{name}.html"
+        written[name].write_text(render(variants()[name]), encoding="utf-8")
+    return written
+
+
+class Visit:
+    """A page that is open, and what it did: requests beyond its own file, messages on the console."""
+
+    def __init__(self, browser: Browser, file: Path, width: int, scheme: Any = "light") -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.page: Page = self.context.new_page()
+        self.requests: list[str] = []
+        self.messages: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.goto(file.as_uri())
+        height = self.page.evaluate("document.documentElement.scrollHeight")
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.own = file.as_uri()
+
+    def __enter__(self) -> "Visit":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.context.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", NAMES)
+def test_it_asks_for_nothing_complains_of_nothing_and_fits(browser, pages, name, width):
+    with Visit(browser, pages[name], width) as visit:
+        assert [url for url in visit.requests if url != visit.own and not url.startswith("data:")] == []
+        assert visit.messages == []
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert visit.page.evaluate(OVERFLOWING) == []
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["severe", "inconclusive", "hostile"])
+def test_every_piece_of_text_stands_out(browser, pages, name, scheme, width):
+    with Visit(browser, pages[name], width, scheme) as visit:
+        found = visit.page.evaluate(CONTRAST)
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert len(found) > 300
+    assert [piece for piece in found if piece["ratio"] < 4.5] == []
+
+
+def test_the_theme_follows_the_reader(browser, pages):
+    def ground(scheme):
+        with Visit(browser, pages["severe"], 1280, scheme) as visit:
+            return visit.page.evaluate(
+                "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color,"
+                " getComputedStyle(document.querySelector('svg .band')).fill]"
+            )
+
+    light, dark = ground("light"), ground("dark")
+    assert light[0] == "rgb(255, 255, 255)"
+    assert dark[0] == "rgb(20, 23, 26)"
+    assert all(one != other for one, other in zip(light, dark, strict=True))
+
+
+def test_charts_are_named_for_those_who_cannot_see_them(browser, pages):
+    with Visit(browser, pages["severe"], 1280) as visit:
+        charts = visit.page.get_by_role("img")
+        assert charts.count() == visit.page.locator("svg").count() > 20
+        unnamed = visit.page.locator("svg:not(:has(> title))").count()
+        named = visit.page.get_by_role("img", name="Excess KL").count()
+    assert (unnamed, named) == (0, 1)
+
+
+def test_a_script_in_a_report_would_not_run(browser, pages, tmp_path):
+    file = tmp_path / "tampered.html"
+    html = pages["severe"].read_text(encoding="utf-8")
+    file.write_text(html.replace("</body>", "<script>document.title = 'ran'</script></body>"), encoding="utf-8")
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(file.as_uri())
+    assert page.title() != "ran"
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def printed(browser, pages, tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("print") / "report.pdf"
+    with Visit(browser, pages["severe"], 1280, "dark") as visit:
+        visit.page.pdf(path=str(file), prefer_css_page_size=True, print_background=True)
+    return file
+
+
+def pages_of(pdf: Path) -> list[str]:
+    text = subprocess.run(["pdftotext", "-layout", str(pdf), "-"], check=True, capture_output=True, text=True).stdout
+    return [unicodedata.normalize("NFKC", sheet) for sheet in text.split("\f")[:-1]]  # without ligatures
+
+
+def test_it_prints_on_a4_with_every_chart_whole(printed):
+    info = subprocess.run(["pdfinfo", str(printed)], check=True, capture_output=True, text=True).stdout
+    assert "A4" in next(line for line in info.splitlines() if line.startswith("Page size"))
+    sheets = pages_of(printed)
+    assert len(sheets) <= 10
+    together = [
+        ("Excess KL over the noise floor", "excess 0.308", "0.354", "exactly 0", "collapse"),
+        ("Share of positions by KL", "median", "99th percentile", "0.001"),
+        ("By domain", *variants()["severe"]["domains"], "0.5"),
+        ("By the reference", "0.95", "0.5"),
+        ("By position in the window", "64", "255", "0.5"),
+        ("the observed token lost or gained", "one token", "10 %", "−0.5"),
+    ]
+    for texts in together:
+        assert any(all(text in sheet for text in texts) for sheet in sheets), texts
+
+
+def test_nothing_is_cut_at_the_edge_of_the_paper_and_the_ground_is_white(printed, tmp_path):
+    subprocess.run(["pdftoppm", "-r", "50", "-gray", str(printed), str(tmp_path / "sheet")], check=True)
+    sheets = sorted(tmp_path.glob("*.pgm"))
+    assert sheets
+    for sheet in sheets:
+        header, size, _, pixels = sheet.read_bytes().split(b"\n", 3)
+        assert header == b"P5"
+        width, height = map(int, size.split())
+        gray = np.frombuffer(pixels, dtype=np.uint8)[: width * height].reshape(height, width)
+        margin = 20  # a little over 10 mm at 50 dots an inch
+        assert gray[:, :margin].min() == gray[:, -margin:].min() == 255
+        assert gray[:margin].min() == gray[-margin:].min() == 255
+        assert np.median(gray) == 255

@@ -1,0 +1,100 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from app.contracts.errors import HemostatError
+from app.contracts.report import CompareReport
+from app.web.terminal import gauge, render_terminal
+from tests.support.reports import variants
+
+VARIANTS = variants()
+
+
+def printed(report, width=80, encoding="utf-8"):
+    buffer = io.BytesIO()
+    stream = io.TextIOWrapper(buffer, encoding=encoding)
+    render_terminal(report, Console(file=stream, width=width, no_color=True, force_terminal=False))
+    stream.flush()
+    return buffer.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(name, width):
+    text = printed(VARIANTS[name], width)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert "…" not in text
+    kl = VARIANTS[name]["divergence"]["kl"]
+    if name == "severe":
+        low, high = kl["ci"]
+        assert f"{kl['mean']:.3f}" in text
+        assert f"[{low:.3f}, {high:.3f}]" in text
+
+
+def test_the_verdict_is_said_without_colour():
+    text = printed(VARIANTS["severe"])
+    assert "SEVERE  step 4 of 5, conclusive" in text
+    assert "\x1b" not in text
+
+
+def test_an_inconclusive_verdict_says_what_would_decide():
+    text = printed(VARIANTS["inconclusive"], 120)
+    assert "MILD OR MODERATE  step 2 or 3 of 5, inconclusive" in text
+    assert "scored tokens would decide" in text
+
+
+def test_wide_terminals_get_more_columns():
+    assert "Median" in printed(VARIANTS["severe"], 120)
+    assert "Median" not in printed(VARIANTS["severe"], 80)
+
+
+def test_warnings_and_values_that_are_not_finite_are_said():
+    assert "Warning: 37 positions gave NaN" in printed(VARIANTS["collapse"], 120)
+    assert "Warning: Few documents" in printed(VARIANTS["mild"], 120)
+
+
+def test_a_terminal_is_never_commanded_by_names():
+    text = printed(VARIANTS["hostile"], 120)
+    assert not set(text) & set("\x1b\x07\x00\u202e")
+    assert "<b>not bold</b> ⟨U+001B⟩[1m⟨U+202E⟩" in text
+
+
+def test_markup_in_names_is_text():
+    report = VARIANTS["severe"]
+    text = printed(report | {"warnings": ["[bold red]loud[/bold red] [link=x]"]}, 120)
+    assert "[bold red]loud[/bold red] [link=x]" in text
+
+
+@pytest.mark.parametrize("name", ["severe", "tiny", "hostile", "nothing-finite"])
+def test_an_ascii_terminal_gets_ascii(name):
+    text = printed(VARIANTS[name], 80, "ascii")
+    assert text.isascii()
+    if name == "tiny":
+        assert "x10-6" in text
+
+
+def drawn(name, width):
+    report = CompareReport.model_validate(VARIANTS[name])
+    return gauge(report, report.decision.excess_kl.mean, width)
+
+
+@pytest.mark.parametrize("width", [60, 78, 98])
+def test_the_gauge_puts_the_excess_between_its_thresholds(width):
+    names, axis, labels = drawn("severe", width)
+    assert len(names) == len(axis) == len(labels) == width
+    crossings = [place for place, sign in enumerate(axis) if sign == "┼"]
+    assert len(crossings) == 4
+    assert crossings[2] < axis.index("├") < axis.index("●") < axis.index("┤") < crossings[3]
+    assert "SEVERE" in names
+    assert "mild" in names
+
+
+def test_an_excess_under_the_gauge_points_off_it():
+    _, axis, _ = drawn("tiny", 78)
+    assert axis.startswith("◂")
+
+
+def test_what_is_not_a_report_is_refused():
+    with pytest.raises(HemostatError):
+        printed({"schema": "other"})
