@@ -19,6 +19,10 @@ class RedisServer:
         self._valkey = EmbeddedValkey(self.settings)
 
     @property
+    def socket(self) -> Path:
+        return self._valkey.socket
+
+    @property
     def url(self) -> str:
         return self._valkey.url
 

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from app.jobs.connection import connect
@@ -34,6 +35,30 @@ def compare(**changes: Any) -> dict[str, Any]:
         "text": {"source": "inline", "documents": [{"id": "d1", "text": "The quick brown fox."}]},
         "window": 64,
     } | changes
+
+
+class SharedServer(RedisServer):
+    """One server for all tests of the front end, emptied before each; the home is each test's own."""
+
+    def renew(self, home: Path) -> None:
+        self.start()
+        with SyncRedis(unix_socket_path=str(self.socket)) as client:
+            client.flushall()
+        self.settings = Settings(home=home, redis_url=self.url)
+        home.mkdir()
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedServer]:
+    made = SharedServer(tmp_path_factory.mktemp("valkey"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def redis_server(shared_server: SharedServer, tmp_path: Path) -> RedisServer:
+    shared_server.renew(tmp_path / "home")
+    return shared_server
 
 
 @pytest.fixture
@@ -93,7 +118,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, **environment: str) -> None:
-        names = ("home", "sse_heartbeat_s", "sse_poll_s", "requests_per_minute", "drain_s")
+        names = ("home", "redis_url", "sse_heartbeat_s", "sse_poll_s", "requests_per_minute", "drain_s")
         given = {f"HEMOSTAT_{name.upper()}": str(getattr(self.settings, name)) for name in names}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -95,9 +95,9 @@ async def test_a_record_that_docket_never_heard_of_is_submitted_by_the_sweep(
 
 
 async def test_a_sweep_reaches_every_page(store: JobStore, docket: Docket, redis_server: RedisServer) -> None:
-    for _ in range(230):
+    for _ in range(120):
         await create(store)
-    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 230
+    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 120
 
 
 async def test_a_released_job_is_delivered_again(store: JobStore, docket: Docket, redis_server: RedisServer) -> None:

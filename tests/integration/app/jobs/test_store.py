@@ -12,7 +12,7 @@ from app.contracts.errors import ErrorCode
 from app.contracts.event import Event
 from app.contracts.job import CompareRequest, JobStatus, Progress
 from app.jobs import keys
-from app.jobs.connection import connect, embedded_socket
+from app.jobs.connection import connect
 from app.jobs.ids import new_job_id
 from app.jobs.store import Filters, Idempotency, JobStore, Orders, job_error
 from app.settings import Settings
@@ -233,8 +233,9 @@ async def test_a_missing_job_is_none_everywhere(store: JobStore) -> None:
 async def test_events_are_bounded_and_their_numbers_show_what_is_missing(store: JobStore) -> None:
     job_id = await created(store)
     await store.claim(job_id, "w1")
-    for done in range(2600):
-        await store.progress(job_id, 1, Progress(phase="candidate", done=done, total=2600))
+    for _ in range(26):
+        step = Progress(phase="candidate", done=1, total=2600)
+        await asyncio.gather(*(store.progress(job_id, 1, step) for _ in range(100)))
     await store.finish(job_id, 1, **REPORT)
     oldest = await store.oldest_event(job_id)
     assert oldest is not None
@@ -425,7 +426,7 @@ async def test_a_command_that_is_sent_again_after_a_lost_reply_has_its_effect_on
     store: JobStore, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory, script: str
 ) -> None:
     path = Path("/tmp") / f"hemostat-test-{new_job_id()[-8:]}.sock"
-    async with LossyProxy(embedded_socket(redis_server.settings), path) as proxy:
+    async with LossyProxy(redis_server.socket, path) as proxy:
         client = connect(redis_server.settings.model_copy(update={"redis_url": f"unix://{path}"}))
         lossy = JobStore(client, redis_server.settings)
         marker = lossy._scripts[script].sha.encode()

@@ -1,0 +1,398 @@
+"""The routes over a real server, in this process."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from app.contracts.errors import ErrorCode
+from app.contracts.job import CompareRequest, Estimate, Job, JobPage, Progress
+from app.jobs import queue
+from app.jobs.ids import new_job_id
+from app.jobs.store import Idempotency, job_error
+from tests.integration.app.conftest import Api, compare
+
+JOBS = "/v1/diagnosis/jobs"
+JSON_TYPE = {"content-type": "application/json"}
+
+
+async def finish(api: Api, job_id: str, report: bytes = b'{"schema": "hemostat.report/1"}') -> None:
+    claim = await api.state.store.claim(job_id, "w1")
+    assert claim is not None
+    folder = api.state.settings.job_dir(job_id) / f"attempt-{claim.attempt}"
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_bytes(report)
+    (folder / "tokens.npz").write_bytes(b"values")
+    assert await api.state.store.finish(
+        job_id, claim.attempt, report=f"attempt-{claim.attempt}/report.json", severity="mild", artifacts=["tokens.npz"]
+    )
+
+
+async def fail(api: Api, job_id: str) -> None:
+    claim = await api.state.store.claim(job_id, "w1")
+    assert claim is not None
+    await api.state.store.fail(
+        job_id, claim.attempt, job_error(ErrorCode.ENGINE_OUT_OF_MEMORY, "It wanted 9 GiB.", "Use less.")
+    )
+
+
+# --- submitting
+
+
+async def test_a_submission_is_accepted_recorded_and_queued(api: Api) -> None:
+    answer = await api.http.post(JOBS, json=compare(metadata={"commit": "4f2c"}))
+    job = Job.model_validate(answer.json())
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"{JOBS}/{job.id}"
+    assert (job.status, job.attempt, job.metadata) == ("queued", 0, {"commit": "4f2c"})
+    assert job.report_url == f"{JOBS}/{job.id}/report"
+    assert (await api.http.get(answer.headers["location"])).json() == answer.json()
+    assert (await queue.known(api.state.docket, [job.id]))[job.id]
+    claim = await api.state.store.claim(job.id, "w1")
+    assert claim is not None
+    assert claim.request == CompareRequest.model_validate(compare(metadata={"commit": "4f2c"}))
+
+
+async def test_a_dry_run_checks_and_estimates_and_leaves_nothing(api: Api) -> None:
+    before = sorted(await api.state.redis.keys("*"))
+    answer = await api.http.post(JOBS, json=compare(dry_run=True), headers={"idempotency-key": "k"})
+    assert answer.status_code == 200
+    assert Estimate.model_validate(answer.json()).documents == 1
+    refused = await api.http.post(JOBS, json=compare(dry_run=True, window=100_000))
+    assert (refused.status_code, refused.json()["code"]) == (422, "window_too_large")
+    assert sorted(await api.state.redis.keys("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code", "pointer"),
+    [
+        ({"reference": {"model": "tiyn"}}, 404, "unknown_model", "/reference/model"),
+        ({"kind": "comprae"}, 422, "unknown_kind", "/kind"),
+        ({"windw": 5}, 422, "unknown_field", "/windw"),
+        (
+            {"candidate": {"model": "tiny", "recipe": [{"type": "quantize.rtn", "bits": 4, "group_size": 48}]}},
+            422,
+            "group_size_mismatch",
+            "/candidate/recipe/0/group_size",
+        ),
+        ({"window": 4096}, 422, "window_too_large", "/window"),
+        ({"text": {"source": "file", "path": "../x.txt"}}, 403, "path_forbidden", "/text/path"),
+        (
+            {"text": {"source": "inline", "documents": [{"id": "a", "text": ""}]}},
+            422,
+            "document_too_short",
+            "/text/documents/0/text",
+        ),
+    ],
+)
+async def test_a_refused_submission_says_where_and_writes_nothing(
+    api: Api, changes: dict[str, Any], status: int, code: str, pointer: str
+) -> None:
+    before = sorted(await api.state.redis.keys("*"))
+    answer = await api.http.post(JOBS, json=compare(**changes), headers={"idempotency-key": "k"})
+    problem = answer.json()
+    assert (answer.status_code, problem["code"], problem["pointer"]) == (status, code, pointer)
+    assert problem["hint"]
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert sorted(await api.state.redis.keys("*")) == before
+    assert not (api.state.settings.home / "jobs").exists()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-type": "text/plain"}, 415),
+        ({}, 415),
+        ({"content-type": "application/json; charset=latin-1"}, 415),
+        ({"content-type": "application/x-www-form-urlencoded"}, 415),
+        ({"content-type": "Application/JSON; charset=UTF-8"}, 202),
+        ({"content-type": 'application/json; charset="utf-8"'}, 202),
+    ],
+)
+async def test_only_json_in_utf8_is_taken(api: Api, headers: dict[str, str], status: int) -> None:
+    answer = await api.http.post(JOBS, content=json.dumps(compare()).encode(), headers=headers)
+    assert answer.status_code == status
+    if status == 415:
+        assert answer.json()["code"] == "unsupported_media_type"
+
+
+async def test_what_is_not_json_is_a_400(api: Api) -> None:
+    for body in (b"{", b"[" * 100_000, b'{"window": NaN}'):
+        answer = await api.http.post(JOBS, content=body, headers=JSON_TYPE)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_json")
+
+
+async def test_text_that_is_none_is_refused(api: Api) -> None:
+    for escape in ("\\u0000", "\\ud800", "\\udc00x"):
+        body = json.dumps(compare()).replace("brown", escape).encode()
+        answer = await api.http.post(JOBS, content=body, headers=JSON_TYPE)
+        assert (answer.status_code, answer.json()["code"]) == (422, "document_not_text")
+        assert answer.json()["pointer"] == "/text/documents/0/text"
+        assert "quick" not in answer.text
+
+
+async def test_a_full_queue_is_a_429_that_says_when_to_come_back(api: Api) -> None:
+    limited = api.state.settings.model_copy(update={"max_queued_jobs": 1})
+    api.state.store.settings = limited
+    first = await api.submit()
+    answer = await api.http.post(JOBS, json=compare())
+    assert (answer.status_code, answer.json()["code"]) == (429, "queue_full")
+    assert int(answer.headers["retry-after"]) > 0
+    await api.http.post(f"{JOBS}/{first}/cancel")
+    await api.submit()
+
+
+# --- idempotency
+
+
+async def test_the_same_key_and_body_give_the_same_job(api: Api) -> None:
+    headers = {"idempotency-key": "build-17"}
+    first = await api.http.post(JOBS, json=compare(), headers=headers)
+    # Neither white space nor order nor a default that is spelt out makes another body.
+    spelt = json.dumps(dict(reversed(compare(seed=0, dry_run=False).items())), indent=3)
+    second = await api.http.post(JOBS, content=spelt, headers=headers | JSON_TYPE)
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.json() == second.json()
+    assert "idempotency-replayed" not in first.headers
+    assert second.headers["idempotency-replayed"] == "true"
+    assert len((await api.http.get(JOBS)).json()["data"]) == 1
+
+
+async def test_another_body_under_the_same_key_is_refused(api: Api) -> None:
+    headers = {"idempotency-key": "build-17"}
+    await api.http.post(JOBS, json=compare(), headers=headers)
+    answer = await api.http.post(JOBS, json=compare(seed=1), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_conflict")
+    assert answer.json()["errors"][0]["parameter"] == "Idempotency-Key"
+
+
+async def test_a_key_whose_first_request_is_not_answered_yet_is_a_409(api: Api) -> None:
+    from app.contracts.job import SubmitRequest
+    from app.jobs.service import hold_of
+
+    hold = hold_of("", "build-17", SubmitRequest.model_validate(compare()))
+    assert hold is not None
+    await api.state.store.reserve(hold)
+    answer = await api.http.post(JOBS, json=compare(), headers={"idempotency-key": "build-17"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_in_progress")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_of_many_requests_with_one_key_at_once_one_makes_the_job(api: Api) -> None:
+    sent = [api.http.post(JOBS, json=compare(), headers={"idempotency-key": "race"}) for _ in range(24)]
+    answers = await asyncio.gather(*sent)
+    made = [answer.json()["id"] for answer in answers if answer.status_code == 202]
+    assert {answer.status_code for answer in answers} <= {202, 409}
+    assert len(set(made)) == 1
+    assert sum("idempotency-replayed" not in answer.headers for answer in answers if answer.status_code == 202) == 1
+    assert len((await api.http.get(JOBS)).json()["data"]) == 1
+
+
+async def test_a_refused_request_frees_its_key(api: Api) -> None:
+    headers = {"idempotency-key": "build-17"}
+    assert (await api.http.post(JOBS, json=compare(window=4096), headers=headers)).status_code == 422
+    assert (await api.http.post(JOBS, json=compare(), headers=headers)).status_code == 202
+
+
+async def test_a_deleted_job_frees_its_key(api: Api) -> None:
+    headers = {"idempotency-key": "build-17"}
+    first = (await api.http.post(JOBS, json=compare(), headers=headers)).json()["id"]
+    await api.http.post(f"{JOBS}/{first}/cancel")
+    await api.http.delete(f"{JOBS}/{first}")
+    second = (await api.http.post(JOBS, json=compare(), headers=headers)).json()["id"]
+    assert second != first
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "schl\u00fcssel"])
+async def test_a_malformed_key_is_refused(api: Api, key: str) -> None:
+    answer = await api.http.post(JOBS, json=compare(), headers={"idempotency-key": key.encode()})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def test_keys_of_different_owners_do_not_meet() -> None:
+    assert Idempotency.of("ci", "k", "f").name != Idempotency.of("ops", "k", "f").name
+    assert Idempotency.of("ci", "k", "f").name == Idempotency.of("ci", "k", "g").name
+
+
+# --- reading
+
+
+async def test_lists_page_and_filter(api: Api) -> None:
+    ids = [await api.submit(metadata={"n": str(n)}) for n in range(5)][::-1]
+    page = JobPage.model_validate((await api.http.get(JOBS, params={"limit": 2})).json())
+    assert [job.id for job in page.data] == ids[:2]
+    assert (page.first_id, page.last_id, page.has_more) == (ids[0], ids[1], True)
+    older = (await api.http.get(JOBS, params={"limit": 2, "after": page.last_id})).json()
+    assert [job["id"] for job in older["data"]] == ids[2:4]
+    newer = (await api.http.get(JOBS, params={"limit": 2, "before": older["data"][0]["id"]})).json()
+    assert [job["id"] for job in newer["data"]] == ids[:2]
+    assert not newer["has_more"]
+    tagged = (await api.http.get(JOBS, params={"metadata": ["n=3"]})).json()
+    assert [job["id"] for job in tagged["data"]] == [ids[1]]
+    assert (await api.http.get(JOBS, params={"status": "running"})).json()["data"] == []
+    empty = (await api.http.get(JOBS, params={"candidate": "none"})).json()
+    assert (empty["first_id"], empty["last_id"], empty["has_more"]) == (None, None, False)
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "parameter"),
+    [
+        ("staus=queued", "unknown_field", "staus"),
+        ("status=qeued", "invalid_request", "status"),
+        ("limit=0", "invalid_request", "limit"),
+        ("limit=101", "invalid_request", "limit"),
+        ("limit=ten", "invalid_request", "limit"),
+        ("after=diag_x", "invalid_cursor", "after"),
+        ("before=../../etc", "invalid_cursor", "before"),
+        ("metadata=novalue", "invalid_request", "metadata"),
+        ("metadata==x", "invalid_request", "metadata"),
+    ],
+)
+async def test_a_bad_query_is_a_422_that_names_the_parameter(api: Api, query: str, code: str, parameter: str) -> None:
+    answer = await api.http.get(f"{JOBS}?{query}")
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, code)
+    assert problem["errors"][0]["parameter"] == parameter
+    if code == "unknown_field":
+        assert "'status'" in problem["hint"]
+
+
+async def test_an_unchanged_job_is_not_sent_again(api: Api) -> None:
+    job_id = await api.submit()
+    first = await api.http.get(f"{JOBS}/{job_id}")
+    etag = first.headers["etag"]
+    again = await api.http.get(f"{JOBS}/{job_id}", headers={"if-none-match": f'"other", W/{etag}'})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    await api.state.store.claim(job_id, "w1")
+    await api.state.store.progress(job_id, 1, Progress(phase="candidate", done=1, total=2))
+    changed = await api.http.get(f"{JOBS}/{job_id}", headers={"if-none-match": etag})
+    assert changed.status_code == 200
+    assert changed.json()["progress"] == {"phase": "candidate", "done": 1, "total": 2}
+
+
+@pytest.mark.parametrize("job_id", [new_job_id(), "diag_x", "..", "%2e%2e%2f", "diag_" + "0" * 26, "a" * 5000])
+async def test_a_job_that_does_not_exist_is_a_404_on_every_route(api: Api, job_id: str) -> None:
+    for method, tail in (
+        ("GET", ""),
+        ("DELETE", ""),
+        ("GET", "/events"),
+        ("POST", "/cancel"),
+        ("GET", "/report"),
+        ("GET", "/artifacts"),
+        ("GET", "/artifacts/tokens.npz"),
+    ):
+        answer = await api.http.request(method, f"{JOBS}/{job_id}{tail}")
+        assert answer.status_code in {404, 405}, (method, tail)
+        assert answer.json()["code"] in {"job_not_found", "not_found", "method_not_allowed"}
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+# --- ending
+
+
+async def test_cancelling(api: Api) -> None:
+    queued, running = await api.submit(), await api.submit()
+    await api.state.store.claim(running, "w1")
+    for job_id, status in ((queued, "cancelled"), (running, "cancelling")):
+        for _ in range(2):
+            answer = await api.http.post(f"{JOBS}/{job_id}/cancel")
+            assert (answer.status_code, answer.json()["status"]) == (200, status)
+    assert await queue.known(api.state.docket, [queued, running]) == {queued: False, running: True}
+    done = await api.submit()
+    await finish(api, done)
+    assert (await api.http.post(f"{JOBS}/{done}/cancel")).json()["status"] == "succeeded"
+
+
+async def test_deleting_removes_record_and_files_of_an_ended_job_only(api: Api) -> None:
+    job_id = await api.submit()
+    answer = await api.http.delete(f"{JOBS}/{job_id}")
+    assert (answer.status_code, answer.json()["code"]) == (409, "job_active")
+    await finish(api, job_id)
+    folder = api.state.settings.job_dir(job_id)
+    assert folder.is_dir()
+    assert (await api.http.delete(f"{JOBS}/{job_id}")).status_code == 204
+    assert not folder.exists()
+    assert (await api.http.get(f"{JOBS}/{job_id}")).status_code == 404
+    assert (await api.http.delete(f"{JOBS}/{job_id}")).status_code == 404
+
+
+# --- results
+
+
+async def test_a_report_is_json_or_a_page_as_the_client_likes(api: Api, report: bytes) -> None:
+    job_id = await api.submit()
+    await finish(api, job_id, report)
+    url = f"{JOBS}/{job_id}/report"
+    plain = await api.http.get(url)
+    assert plain.headers["content-type"] == "application/json"
+    assert plain.content == report
+    for options in ({"headers": {"accept": "text/html"}}, {"params": {"format": "html"}}):
+        page = await api.http.get(url, **options)
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert page.text.casefold().lstrip().startswith("<!doctype html>")
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert page.headers["etag"] != plain.headers["etag"]
+    forced = await api.http.get(url, params={"format": "json"}, headers={"accept": "text/html"})
+    assert forced.content == report
+    known = await api.http.get(url, headers={"if-none-match": plain.headers["etag"]})
+    assert known.status_code == 304
+    assert (await api.http.get(url, headers={"accept": "image/png"})).json()["code"] == "not_acceptable"
+    assert (await api.http.get(url, params={"format": "pdf"})).status_code == 422
+
+
+async def test_the_report_validates_against_the_published_schema(api: Api, report: bytes) -> None:
+    schema = (await api.http.get("/v1/diagnosis/schemas/report")).json()
+    assert schema["$id"] == "hemostat.report/1"
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(json.loads(report), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(json.loads(report) | {"tokens": -1}, schema)
+
+
+async def test_without_a_result_the_answer_says_why(api: Api) -> None:
+    job_id = await api.submit()
+    waiting = await api.http.get(f"{JOBS}/{job_id}/report")
+    assert (waiting.status_code, waiting.json()["code"]) == (409, "job_not_finished")
+    assert int(waiting.headers["retry-after"]) > 0
+    await fail(api, job_id)
+    for tail in ("/report", "/report?format=html", "/artifacts", "/artifacts/tokens.npz"):
+        answer = await api.http.get(f"{JOBS}/{job_id}{tail}")
+        assert (answer.status_code, answer.json()["code"]) == (409, "job_not_finished")
+        assert "It wanted 9 GiB." in answer.json()["detail"]
+        assert answer.json()["hint"] == "Use less."
+    job = (await api.http.get(f"{JOBS}/{job_id}")).json()
+    assert (job["status"], job["error"]["code"]) == ("failed", "engine_out_of_memory")
+
+
+async def test_artifacts_by_name_and_nothing_else(api: Api) -> None:
+    job_id = await api.submit()
+    await finish(api, job_id)
+    listed = (await api.http.get(f"{JOBS}/{job_id}/artifacts")).json()
+    assert [(entry["name"], entry["bytes"]) for entry in listed["data"]] == [("tokens.npz", 6)]
+    got = await api.http.get(listed["data"][0]["url"])
+    assert got.content == b"values"
+    assert got.headers["content-disposition"] == 'attachment; filename="tokens.npz"'
+    for name in ("report.json", "..%2freport.json", "%2e%2e", "%2fetc%2fpasswd", "tokens.npz%00", "x" * 300):
+        answer = await api.http.get(f"{JOBS}/{job_id}/artifacts/{name}")
+        assert answer.status_code in {404, 307}, name
+        assert answer.json()["code"] in {"artifact_not_found", "not_found", "job_not_found"}
+
+
+async def test_files_that_are_gone_are_named_as_such(api: Api) -> None:
+    job_id = await api.submit()
+    await finish(api, job_id)
+    for file in (api.state.settings.job_dir(job_id) / "attempt-1").iterdir():
+        file.unlink()
+    assert (await api.http.get(f"{JOBS}/{job_id}/report")).json()["code"] == "artifact_not_found"
+    assert (await api.http.get(f"{JOBS}/{job_id}/artifacts")).json()["data"] == []
+    assert (await api.http.get(f"{JOBS}/{job_id}/artifacts/tokens.npz")).json()["code"] == "artifact_not_found"
+
+
+@pytest.fixture
+def report() -> bytes:
+    """The report that holds the schema's first version in place."""
+    return (Path(__file__).resolve().parents[3] / "unit/app/contracts/golden/report-1.json").read_bytes()

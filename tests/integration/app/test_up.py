@@ -1,0 +1,213 @@
+"""The whole service as one foreground process: what it starts, what it survives, and that it leaves nothing."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.contracts.errors import HemostatError
+from app.contracts.job import JobStatus
+from app.settings import Settings
+from app.up import free_port, require_free, running
+from tests.support.worker import ROOT, Owner, environment, gone, wait_for
+
+HANDLERS = ("--handlers", "tests.support.handlers:HANDLERS")
+
+
+class Up:
+    """A running `hemostat up` over a home with an empty models.toml."""
+
+    def __init__(self, home: Path, **settings: object) -> None:
+        home.mkdir(exist_ok=True)
+        (home / "models.toml").touch()
+        self.settings = Settings(
+            home=home, port=0, worker_metrics_port=0, cancel_grace_s=1.0, redelivery_s=1.5, **settings
+        )
+        self.said = home / "said"
+        self.out = home / "out"
+        with self.said.open("wb") as errors, self.out.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.up"],
+                cwd=ROOT,
+                env=environment(self.settings) | {"COLUMNS": "200"},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=errors,
+            )
+        self.family: list[psutil.Process] = []
+
+    def wait(self) -> None:
+        wait_for(lambda: self.out.read_text() or self.process.poll() is not None, what="readiness", timeout_s=60)
+        assert self.process.poll() is None, self.text()
+        _, self.url, self.metrics_url = self.out.read_text().split()
+        self.look()
+
+    def look(self) -> None:
+        self.family = psutil.Process(self.process.pid).children(recursive=True)
+
+    def kill(self, *parts: str) -> None:
+        """kill -9 of the processes whose command lines hold these words."""
+        self.look()
+        for process in [found for part in parts for found in self.family if part in " ".join(found.cmdline())]:
+            process.kill()
+
+    def text(self) -> str:
+        return self.said.read_text()
+
+    def end(self, *signals: signal.Signals) -> int:
+        for number in signals or (signal.SIGINT,):
+            self.process.send_signal(number)
+            time.sleep(0.3)
+        return self.process.wait(60)
+
+    def all_gone(self) -> bool:
+        return all(gone(process.pid) for process in self.family)
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    running_up = Up(tmp_path / "home")
+    running_up.wait()
+    yield running_up
+    if running_up.process.poll() is None:
+        running_up.process.kill()
+        running_up.process.wait()
+        wait_for(running_up.all_gone, what="end of the service", timeout_s=40)
+
+
+def fetch(url: str) -> tuple[int, str]:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return answer.status, answer.read().decode()
+
+
+def test_it_serves_it_restarts_what_crashes_and_it_leaves_nothing(up: Up) -> None:
+    owner = Owner(up.settings)
+    assert fetch(f"{up.url}/readyz")[0] == 200
+    assert "hemostat_worker_jobs_total" in fetch(up.metrics_url)[1]
+    assert owner.wait(owner.submit(do="count", steps="1")).job.status is JobStatus.SUCCEEDED
+
+    up.kill("-m app.main", "-m workers.main", "valkey-server")
+
+    def restarted() -> bool:
+        text = up.text()
+        return all(f"the {name} is started again" in text for name in ("API", "worker")) and "Valkey had ended" in text
+
+    wait_for(restarted, what="restarts")
+    assert "ended with SIGKILL" in up.text()
+    wait_for(lambda: len(owner.workers()) == 1, what="the new worker", timeout_s=30)
+    assert owner.wait(owner.submit(do="count", steps="1")).job.status is JobStatus.SUCCEEDED
+    wait_for(lambda: reachable(f"{up.url}/readyz"), what="the new API")
+
+    up.look()
+    assert len(up.family) == 4  # Valkey, API, worker, its child
+    assert up.end() == 0
+    assert up.all_gone()
+    assert sorted(path.name for path in (up.settings.home / "logs").iterdir()) == ["api.log", "worker.log"]
+
+
+def reachable(url: str) -> bool:
+    try:
+        return fetch(url)[0] == 200
+    except OSError:
+        return False
+
+
+def test_ctrl_c_lets_a_job_finish_and_twice_gives_it_back(tmp_path: Path) -> None:
+    first = Up(tmp_path / "home")
+    first.wait()
+    owner = Owner(first.settings)
+    short = owner.submit(do="count", steps="15", slice="0.1")
+    long = owner.submit(do="count", steps="15", slice="0.1")
+    owner.wait_until(short, lambda record: record.job.progress.done > 0)
+    assert first.end() == 0
+    assert first.all_gone()
+
+    second = Up(tmp_path / "home")
+    second.wait()
+    assert owner.record(short).job.status is JobStatus.SUCCEEDED
+    owner.wait_until(long, lambda record: record.job.progress.done > 2)
+    begun = time.monotonic()
+    assert second.end(signal.SIGINT, signal.SIGINT) == 0
+    assert time.monotonic() - begun < 8
+    assert second.all_gone()
+
+    third = Up(tmp_path / "home")
+    third.wait()
+    record = owner.wait(long)
+    assert (record.job.status, record.job.attempt, record.tries) == (JobStatus.SUCCEEDED, 2, 1)
+    assert third.end(signal.SIGTERM) == 0
+    assert third.all_gone()
+
+
+def test_when_it_is_killed_everything_goes_with_it(up: Up) -> None:
+    up.process.kill()
+    up.process.wait()
+    wait_for(up.all_gone, what="end of everything", timeout_s=20)
+
+
+def test_a_taken_port_is_named_with_what_to_set(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for name, variable in (("port", "HEMOSTAT_PORT"), ("worker_metrics_port", "HEMOSTAT_WORKER_METRICS_PORT")):
+            settings = Settings(home=tmp_path, port=0, worker_metrics_port=0).model_copy(update={name: port})
+            with pytest.raises(HemostatError) as caught, running(settings):
+                pass
+            assert str(port) in caught.value.detail
+            assert variable in caught.value.hint
+    assert not (tmp_path / "valkey").exists()
+
+
+def test_a_host_that_is_not_ours_is_named() -> None:
+    with pytest.raises(HemostatError, match=r"192\.0\.2\.1"):
+        require_free("192.0.2.1", 8321, "HEMOSTAT_PORT")
+
+
+def test_an_open_address_without_keys_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HemostatError, match="HEMOSTAT_API_KEYS_FILE"), running(Settings(home=tmp_path, host="0.0.0.0")):
+        pass
+
+
+def test_a_service_for_the_time_of_a_block(tmp_path: Path) -> None:
+    (tmp_path / "models.toml").touch()
+    before = set(psutil.Process().children(recursive=True))
+    with running(Settings(home=tmp_path), worker_arguments=HANDLERS) as service:
+        assert fetch(f"{service.url}/readyz")[0] == 200
+        owner = Owner(service.settings)
+        (worker,) = owner.workers()
+        os.kill(worker.pid, signal.SIGKILL)
+        job_id = owner.submit(do="count", steps="2")
+        assert owner.wait(job_id).job.status is JobStatus.SUCCEEDED
+    assert set(psutil.Process().children(recursive=True)) == before
+
+
+def test_a_service_that_is_not_ready_says_why(tmp_path: Path) -> None:
+    with (
+        pytest.raises(HemostatError, match=r"models\.toml"),
+        running(Settings(home=tmp_path), worker_arguments=HANDLERS),
+    ):
+        pass
+    assert psutil.Process().children(recursive=True) == []
+
+
+def test_a_worker_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
+    with (
+        pytest.raises(HemostatError, match="the worker ended while it started") as caught,
+        running(Settings(home=tmp_path), worker_arguments=("--no-such-option",)),
+    ):
+        pass
+    assert "no-such-option" in caught.value.detail
+    assert "worker.log" in caught.value.hint
+
+
+def test_free_port_is_free() -> None:
+    require_free("127.0.0.1", free_port("127.0.0.1"), "HEMOSTAT_PORT")
