@@ -206,8 +206,8 @@ def test_it_prints_on_a4_with_every_chart_whole(printed):
         ("Excess KL over the noise floor", "excess 0.308", "0.354", "exactly 0", "collapse"),
         ("Share of positions by KL", "median", "99th percentile", "0.001"),
         ("By domain", *variants()["severe"]["domains"], "0.5"),
-        ("By the reference", "0.95", "0.5"),
-        ("By position in the window", "64", "255", "0.5"),
+        ("By the reference", "0.95 to 1", "0.5"),
+        ("By position in the window", "64 to 255", "0.5"),
         ("the observed token lost or gained", "one token", "10 %", "−0.5"),
     ]
     for texts in together:

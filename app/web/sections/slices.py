@@ -76,13 +76,13 @@ def _rows(bands: Sequence[BandedSlice], label: Callable[[BandedSlice], str]) -> 
 
 
 def _confidence_label(band: BandedSlice) -> str:
-    return f"{fmt.short(band.low)}\u00a0–\u00a0{fmt.short(band.high)}"
+    return f"{fmt.short(band.low)}\u00a0to\u00a0{fmt.short(band.high)}"
 
 
 def _position_label(band: BandedSlice) -> str:
-    """Positions are whole numbers and the band is half open: [0, 64) reads 0 – 63."""
+    """Positions are whole numbers and the band is half open: [0, 64) reads 0 to 63."""
     last = band.high - 1
-    return fmt.short(band.low) if last <= band.low else f"{band.low:,.0f}\u00a0–\u00a0{last:,.0f}"
+    return fmt.short(band.low) if last <= band.low else f"{band.low:,.0f}\u00a0to\u00a0{last:,.0f}"
 
 
 def _table(caption: str, heading: str, rows: Sequence[_Row], report: CompareReport, scale: LogScale) -> Table:

@@ -3,6 +3,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from html.parser import HTMLParser
 
 import pytest
@@ -61,6 +62,7 @@ class Tree(HTMLParser):
         self.open[-1].children.append(data)
 
 
+@cache
 def tree(html):
     parser = Tree()
     parser.feed(html)
