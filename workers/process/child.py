@@ -63,12 +63,14 @@ class Child:
         self._waiting: queue.SimpleQueue[Assignment | None] = queue.SimpleQueue()
         self._current: Assignment | None = None
         self._sending = threading.Lock()
+        self._warm = threading.Event()
 
     def serve(self) -> None:
         """Runs jobs until told to shut down."""
         self.send(Ready(pid=os.getpid()))
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         self._warm_up()
+        self._warm.set()
         while (assignment := self._waiting.get()) is not None:
             self._run(assignment)
         if self._room is not None:
@@ -94,8 +96,10 @@ class Child:
                     current = self._current
                     if current and (current.run.job, current.run.attempt) == (message.job, message.attempt):
                         current.stop.set()
-                else:
+                elif self._warm.is_set():
                     self._waiting.put(None)
+                else:
+                    break  # nothing is open yet, and imports take seconds
         _die()
 
     def _warm_up(self) -> None:

@@ -44,8 +44,8 @@ POLL_S: Final = 0.25
 RETRY_S: Final = 0.5
 # What a draining worker still waits for a Redis that is away; the job is delivered again in any case.
 GIVE_UP_S: Final = 5.0
-# An idle child needs no longer to close its engine.
-CLOSE_S: Final = 10.0
+# An idle child needs no longer to close its engine, and loses nothing when it is killed.
+CLOSE_S: Final = 3.0
 
 
 class NotRecordedError(Exception):

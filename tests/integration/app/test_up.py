@@ -16,7 +16,7 @@ import pytest
 from app.contracts.errors import HemostatError
 from app.contracts.job import JobStatus
 from app.settings import Settings
-from app.up import free_port, require_free, running
+from app.up import free_port, require_free, run_up, running
 from tests.support.worker import ROOT, Owner, environment, gone, wait_for
 
 HANDLERS = ("--handlers", "tests.support.handlers:HANDLERS")
@@ -160,8 +160,8 @@ def test_a_taken_port_is_named_with_what_to_set(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         for name, variable in (("port", "HEMOSTAT_PORT"), ("worker_metrics_port", "HEMOSTAT_WORKER_METRICS_PORT")):
             settings = Settings(home=tmp_path, port=0, worker_metrics_port=0).model_copy(update={name: port})
-            with pytest.raises(HemostatError) as caught, running(settings):
-                pass
+            with pytest.raises(HemostatError) as caught:
+                run_up(settings, quiet=True)
             assert str(port) in caught.value.detail
             assert variable in caught.value.hint
     assert not (tmp_path / "valkey").exists()

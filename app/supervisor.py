@@ -1,0 +1,195 @@
+"""Processes of the service, started, watched, started again, and ended for certain.
+
+Each runs in a session of its own, so that a terminal's Ctrl-C reaches the supervisor alone, which then ends them in
+order; each gets SIGTERM when the thread that started it ends, however that comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from app.settings import Settings
+
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 30.0
+# A process that ran so long before it ended has earned a prompt start.
+STEADY_S: Final = 60.0
+MAX_LOG_BYTES: Final = 16 * 1024 * 1024
+_PR_SET_PDEATHSIG: Final = 1
+
+Say = Callable[[str], None]
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """This process' environment with exactly these settings in it, for a process that reads `Settings()`."""
+    prefix = Settings.model_config.get("env_prefix", "")
+    names = {name: f"{prefix}{name}".upper() for name in Settings.model_fields}
+    environment = {name: value for name, value in os.environ.items() if name.upper() not in names.values()}
+    for name, variable in names.items():
+        value = getattr(settings, name)
+        if value is not None:
+            environment[variable] = str(value)
+    return environment
+
+
+@dataclass
+class Program:
+    """One process: how it is started, and where its output goes."""
+
+    name: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    failures: int = 0
+    due_at: float = field(default=0.0)
+
+    @property
+    def running(self) -> bool:
+        """Whether the process runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> None:
+        """Starts it. The log is appended to; one that has grown too long is put aside first."""
+        self.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(FileNotFoundError):
+            if self.log.stat().st_size > MAX_LOG_BYTES:
+                self.log.replace(self.log.with_suffix(".log.1"))
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *self.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(self.environment),
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - two system calls
+            )
+        self.started_at = time.monotonic()
+
+    def last_lines(self, count: int = 5) -> str:
+        """The end of the log."""
+        with contextlib.suppress(OSError):
+            return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+        return ""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal, if there is a process to receive it."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self.signal(signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait()
+
+
+class Supervisor:
+    """Keeps programs running until it is told to stop."""
+
+    def __init__(self, programs: Sequence[Program], say: Say) -> None:
+        self.programs = tuple(programs)
+        self._say = say
+
+    def start(self) -> None:
+        """Starts every program."""
+        for program in self.programs:
+            program.start()
+
+    def tend(self) -> None:
+        """Starts again what has ended, after a pause that grows while it keeps ending. Returns at once."""
+        now = time.monotonic()
+        for program in self.programs:
+            if program.running:
+                continue
+            if program.process is not None:
+                status = program.process.returncode
+                program.process = None
+                if now - program.started_at >= STEADY_S:
+                    program.failures = 0
+                pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**program.failures)
+                program.failures += 1
+                program.due_at = now + pause
+                self._say(f"the {program.name} ended with {_told(status)}; it is started again in {pause:g} s")
+                self._say(f"  its log: {program.log}")
+            elif now >= program.due_at:
+                program.start()
+                self._say(f"the {program.name} is started again")
+
+    def stop(self, program: Program, timeout_s: float, interruptions: Interruptions) -> None:
+        """Ends a program: SIGTERM, at an interruption another one, SIGKILL at the second or when time is up."""
+        if not program.running:
+            return
+        program.signal(signal.SIGTERM)
+        deadline = time.monotonic() + timeout_s
+        told = 0
+        while program.running:
+            if interruptions.count > told:
+                told = interruptions.count
+                program.signal(signal.SIGTERM)
+            if told >= 2 or time.monotonic() >= deadline:
+                self._say(f"the {program.name} does not end; it is killed")
+                program.kill()
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """Ends whatever still runs."""
+        for program in self.programs:
+            if program.running:
+                program.kill()
+
+
+def _told(status: int) -> str:
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-status).name
+    return f"status {status}"
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    if sys.platform != "linux":
+        return None
+    parent, libc = os.getpid(), ctypes.CDLL(None, use_errno=True)
+
+    def act() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return act
+
+
+class Interruptions:
+    """Counts SIGINT and SIGTERM instead of dying of them, while the block runs. A no-op off the main thread."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Interruptions:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
+        self._before.clear()
+
+    def _note(self, number: int, frame: object) -> None:
+        self.count += 1

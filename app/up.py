@@ -1,0 +1,310 @@
+"""The whole service on one machine: Valkey (the embedded one, unless a URL is set), the API, one worker.
+
+`run_up` holds it in the foreground; `running` holds it for the time of a block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from redis.exceptions import RedisError
+from rich.console import Console
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.jobs.connection import connect
+from app.jobs.embedded import EmbeddedValkey, EmbeddedValkeyError
+from app.jobs.workers import living
+from app.security.keys import KeyFileError, check_binding
+from app.settings import Settings
+from app.supervisor import Interruptions, Program, Supervisor, environment_of
+
+logger = logging.getLogger(__name__)
+
+START_S: Final = 90.0
+POLL_S: Final = 0.1
+TEND_S: Final = 0.5
+# What a process may need beyond the time that it gives its work.
+MARGIN_S: Final = 15.0
+# A command's own worker has nothing to finish once the command has its answer.
+ONE_SHOT_DRAIN_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service that is up."""
+
+    url: str
+    worker_metrics_url: str
+    settings: Settings
+
+
+def run_up(
+    settings: Settings,
+    *,
+    ready: Callable[[Service], None] | None = None,
+    quiet: bool = False,
+    worker_arguments: Sequence[str] = (),
+) -> int:
+    """Runs the service until SIGINT or SIGTERM; `ready` is called once, when it takes jobs. Answers the exit status.
+
+    The first signal lets the running job finish (at most `drain_s`), the second gives it back to the queue at once.
+    Raises `HemostatError` when the service cannot be started.
+    """
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    with Interruptions() as interruptions, _up(settings, _say(console), worker_arguments) as parts:
+        service = parts.wait_until_ready(interruptions)
+        if service is None:
+            return 0
+        console.print(f"[bold]Hemostat is up[/] at {service.url}")
+        console.print(f"  worker metrics: {service.worker_metrics_url}")
+        console.print(f"  logs: {parts.logs}")
+        console.print("Ctrl-C ends all of it.")
+        if ready is not None:
+            ready(service)
+        while not interruptions.count:
+            parts.tend()
+            _sleep(TEND_S, interruptions)
+        console.print(f"ending; a running job gets {settings.drain_s:g} s to finish (Ctrl-C again: it is given back)")
+    return 0
+
+
+@contextmanager
+def running(settings: Settings, *, worker_arguments: Sequence[str] = ()) -> Iterator[Service]:
+    """A service of one's own on free ports, over the same home, for the time of the block.
+
+    What crashes is started again. Leave the block from the thread that entered it, the main thread. Raises
+    `HemostatError` when the service cannot be started.
+    """
+    own = settings.model_copy(
+        update={"port": 0, "worker_metrics_port": 0, "drain_s": min(settings.drain_s, ONE_SHOT_DRAIN_S)}
+    )
+    with _up(own, logger.warning, worker_arguments) as parts:
+        service = parts.wait_until_ready(Interruptions(), must_be_ready=True)
+        assert service is not None  # noqa: S101 - nothing is interrupted before the block below: Ctrl-C raises
+        ended = threading.Event()
+        tending = threading.Thread(target=parts.tend_until, args=(ended,), name="tend", daemon=True)
+        tending.start()
+        try:
+            yield service
+        finally:
+            ended.set()
+            tending.join()
+
+
+class _Parts:
+    """Valkey, API and worker of one run."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None], worker_arguments: Sequence[str]) -> None:
+        self.settings = settings
+        self.logs = settings.home / "logs"
+        self._say = say
+        self._valkey = EmbeddedValkey(settings) if settings.redis_url is None else None
+        self._valkey_due = 0.0
+        environment = environment_of(settings)
+        self.api = Program("API", ("app.main",), environment, self.logs / "api.log")
+        self.worker = Program("worker", ("workers.main", *worker_arguments), environment, self.logs / "worker.log")
+        self.supervisor = Supervisor((self.api, self.worker), say)
+
+    def start(self) -> None:
+        if self._valkey is not None:
+            try:
+                self._valkey.start()
+            except EmbeddedValkeyError as error:
+                raise HemostatError(
+                    ErrorCode.UNAVAILABLE, str(error), hint="or set HEMOSTAT_REDIS_URL to a server of yours"
+                ) from error
+        self.supervisor.start()
+
+    def tend(self) -> None:
+        """Starts again what has ended; from the main thread, Valkey too."""
+        if self._valkey is not None and time.monotonic() >= self._valkey_due:
+            before = self._valkey.pid
+            try:
+                self._valkey.start()
+            except EmbeddedValkeyError as error:
+                self._valkey_due = time.monotonic() + 10
+                self._say(f"Valkey does not start: {error}")
+            else:
+                if self._valkey.pid != before and self._valkey.pid is not None:
+                    self._say("Valkey had ended; it is started again")
+        self.supervisor.tend()
+
+    def tend_until(self, ended: threading.Event) -> None:
+        """Tends API and worker off the main thread, where Valkey cannot be started."""
+        while not ended.wait(TEND_S):
+            self.supervisor.tend()
+
+    def wait_until_ready(self, interruptions: Interruptions, *, must_be_ready: bool = False) -> Service | None:
+        """Waits for the API, and for the worker's first heartbeat; None when interrupted.
+
+        An API that is up and not ready (no models.toml, say) is an error only if it must be; else it is said.
+        """
+        host = "127.0.0.1" if self.settings.host in {"0.0.0.0", "::", ""} else self.settings.host  # noqa: S104
+        bracketed = f"[{host}]" if ":" in host else host
+        url = f"http://{bracketed}:{self.settings.port}"
+        deadline = time.monotonic() + START_S
+        metrics_url = ""
+        while not metrics_url or _status(f"{url}/livez") != 200:
+            for program in (self.api, self.worker):
+                if not program.running:
+                    raise HemostatError(
+                        ErrorCode.UNAVAILABLE,
+                        f"the {program.name} ended while it started:\n{program.last_lines()}",
+                        hint=f"its log: {program.log}",
+                    )
+            if interruptions.count:
+                return None
+            if time.monotonic() > deadline:
+                raise HemostatError(
+                    ErrorCode.UNAVAILABLE,
+                    f"the service did not come up within {START_S:g} s",
+                    hint=f"see the logs in {self.logs}, and whether Redis answers",
+                )
+            _sleep(POLL_S, interruptions)
+            metrics_url = metrics_url or self._worker_metrics_url()
+        if _status(f"{url}/readyz") != 200:
+            reason = _reason(f"{url}/readyz")
+            if must_be_ready:
+                raise HemostatError(ErrorCode.UNAVAILABLE, reason, hint=f"see the logs in {self.logs}")
+            self._say(reason)
+        return Service(url, metrics_url, self.settings)
+
+    def stop(self) -> None:
+        """API first, so that no job is accepted that nobody will take; then the worker; then Valkey, which saves.
+
+        Ctrl-C meanwhile hurries this and does not break it off.
+        """
+        settings = self.settings
+        with Interruptions() as interruptions:
+            try:
+                self.supervisor.stop(self.api, settings.drain_s + MARGIN_S, interruptions)
+                patience = settings.drain_s + settings.cancel_grace_s + MARGIN_S
+                self.supervisor.stop(self.worker, patience, interruptions)
+            finally:
+                self.supervisor.kill()
+                if self._valkey is not None:
+                    self._valkey.stop()
+
+    def _worker_metrics_url(self) -> str:
+        async def look() -> str:
+            client = connect(self.settings)
+            try:
+                pid = self.worker.process.pid if self.worker.process is not None else 0
+                found = [worker.metrics_url for worker in await living(client) if worker.pid == pid]
+            finally:
+                await client.aclose()
+            return found[0] if found else ""
+
+        with contextlib.suppress(RedisError, OSError):
+            return asyncio.run(look())
+        return ""
+
+
+@contextmanager
+def _up(settings: Settings, say: Callable[[str], None], worker_arguments: Sequence[str]) -> Iterator[_Parts]:
+    try:
+        check_binding(settings)
+    except KeyFileError as error:
+        raise HemostatError(ErrorCode.UNAVAILABLE, str(error), hint="see the page on operations") from error
+    settings = settings.model_copy(
+        update={
+            "home": settings.home.expanduser().resolve(),
+            "port": settings.port or free_port(settings.host),
+            "worker_metrics_port": settings.worker_metrics_port or free_port(settings.host),
+        }
+    )
+    require_free(settings.host, settings.port, "HEMOSTAT_PORT")
+    require_free(settings.host, settings.worker_metrics_port, "HEMOSTAT_WORKER_METRICS_PORT")
+    parts = _Parts(settings, say, worker_arguments)
+    try:
+        parts.start()
+        yield parts
+    finally:
+        parts.stop()
+
+
+def require_free(host: str, port: int, variable: str) -> None:
+    """Raises `HemostatError` that names the port, and the variable that changes it, when it is taken."""
+    try:
+        with _listener(host, port):
+            pass
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise HemostatError(
+                ErrorCode.UNAVAILABLE,
+                f"port {port} on {host} is in use",
+                hint=f"end what uses it, or set {variable} to a free port (0: any)",
+            ) from error
+        raise HemostatError(
+            ErrorCode.UNAVAILABLE,
+            f"port {port} on {host} cannot be used: {error.strerror}",
+            hint=f"set HEMOSTAT_HOST to an address of this machine, or {variable} to another port",
+        ) from error
+
+
+def free_port(host: str) -> int:
+    """A port that nothing listens on now."""
+    try:
+        with _listener(host, 0) as found:
+            return int(found.getsockname()[1])
+    except OSError:
+        return 0  # the host is the trouble: `require_free` says so
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A bound, listening socket, as the API will have it."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
+    found = socket.socket(family, kind, protocol)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen()
+    except BaseException:
+        found.close()
+        raise
+    return found
+
+
+def _status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own API
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except (OSError, ValueError):
+        return 0
+
+
+def _reason(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - our own API
+            return "the service was not ready"
+    except urllib.error.HTTPError as error:
+        with error:
+            return str(json.loads(error.read()).get("detail", "the service is not ready"))
+    except (OSError, ValueError) as error:
+        return f"the service does not answer ({type(error).__name__})"
+
+
+def _sleep(seconds: float, interruptions: Interruptions) -> None:
+    deadline = time.monotonic() + seconds
+    while not interruptions.count and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _say(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(text, markup=False, highlight=False)
