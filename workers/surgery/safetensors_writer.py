@@ -75,6 +75,9 @@ def write_shards(folder: Path, shards: list[list[Planned]], tensors: Iterator[tu
                 found, tensor = next(tensors)
                 writer.write(found, tensor)
                 placed[planned.name] = name
+    surplus = next(tensors, None)
+    if surplus is not None:
+        raise ValueError(f"{surplus[0]} was not planned")
     if len(shards) > 1:
         total = sum(planned.bytes for shard in shards for planned in shard)
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(placed.items()))}

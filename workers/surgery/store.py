@@ -89,7 +89,8 @@ class CheckpointStore:
         if size is None:
             lock.release()
             return None
-        os.utime(self.root / key / RECORD)  # used now
+        now = time.time_ns()  # the kernel's own stamp is too coarse to tell two uses apart
+        os.utime(self.root / key / RECORD, ns=(now, now))
         return StoredCheckpoint(self.root / key, key, size, False, lock, self)
 
     def get_or_build(

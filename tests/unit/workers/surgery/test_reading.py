@@ -1,0 +1,84 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import inspect
+from tests.unit.app.models.conftest import Copy, copy  # noqa: F401 - a fixture
+from workers.surgery.reading import check_finite, check_weights, open_tensors
+
+
+def test_tensors_are_read_by_name(tiny: Callable[..., Path]) -> None:
+    expected = load_file(tiny() / "model.safetensors")
+    with open_tensors(inspect(tiny())) as reader:
+        for name, tensor in expected.items():
+            assert torch.equal(reader.read(name), tensor)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mixtral"])
+def test_a_sound_checkpoint_passes(tiny: Callable[..., Path], kind: str) -> None:
+    told: list[tuple[str, int, int]] = []
+    check_weights(inspect(tiny(kind)), progress=lambda *step: told.append(step))
+    total = len(inspect(tiny(kind)).tensors)
+    assert told[0] == ("check weights", 0, total)
+    assert told[-1] == ("check weights", total, total)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["model.layers.1.self_attn.v_proj.weight", "model.norm.weight"])
+def test_a_value_that_is_no_number_is_found(copy: Copy, name: str, value: float) -> None:  # noqa: F811
+    folder = copy()
+    tensors = load_file(folder / "model.safetensors")
+    index = (5, 7) if tensors[name].dim() == 2 else (7,)
+    tensors[name][index] = value
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(HemostatError) as caught:
+        check_weights(inspect(folder), pointer="/candidate/model")
+    assert caught.value.code is ErrorCode.CHECKPOINT_NOT_FINITE
+    assert caught.value.pointer == "/candidate/model"
+    assert f"tensor {name} holds 1 value " in caught.value.detail
+    assert f"first at {list(index)}" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2]
+)
+def test_every_float_is_looked_at(dtype: torch.dtype) -> None:
+    tensor = torch.zeros(3, 3).to(dtype)
+    check_finite("t", tensor)
+    broken = torch.tensor([[0.0, 0.0, 0.0], [0.0, float("nan"), float("nan")], [0.0, 0.0, 0.0]]).to(dtype)
+    with pytest.raises(HemostatError, match=r"tensor t holds 2 values .* first at \[1, 1\]"):
+        check_finite("t", broken)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64, torch.bool])
+def test_integers_are_numbers(dtype: torch.dtype) -> None:
+    check_finite("t", torch.ones(3, dtype=dtype))
+
+
+def test_tensors_without_elements_or_dimensions() -> None:
+    check_finite("t", torch.zeros(0, 3))
+    check_finite("t", torch.tensor(1.0))
+    with pytest.raises(HemostatError):
+        check_finite("t", torch.tensor(float("nan")))
+
+
+def test_a_large_tensor_is_looked_at_to_its_end() -> None:
+    tensor = torch.zeros((1 << 24) + 5, dtype=torch.bfloat16)
+    tensor[-1] = float("inf")
+    with pytest.raises(HemostatError, match=f"first at \\[{(1 << 24) + 4}\\]"):
+        check_finite("t", tensor)
+
+
+def test_looking_can_be_cancelled(tiny: Callable[..., Path]) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop() -> None:
+        raise StopError
+
+    with pytest.raises(StopError):
+        check_weights(inspect(tiny()), check_cancelled=stop)

@@ -1,0 +1,295 @@
+import errno
+import gc
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from workers.surgery.store import RECORD, CheckpointStore, disk_full_told
+
+
+def key(number: int) -> str:
+    return f"{number:064x}"
+
+
+def writes(size: int, calls: list[Path] | None = None) -> Callable[[Path], None]:
+    def build(folder: Path) -> None:
+        if calls is not None:
+            calls.append(folder)
+        (folder / "model.safetensors").write_bytes(b"x" * size)
+        (folder / "config.json").write_text("{}")
+
+    return build
+
+
+def leftovers(store: CheckpointStore) -> list[str]:
+    return sorted(path.name for path in store.root.iterdir() if path.name.startswith(".staging"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "store", 10_000)
+
+
+def test_an_entry_is_made_once(store: CheckpointStore) -> None:
+    calls: list[Path] = []
+    with store.get_or_build(key(1), writes(100, calls)) as first:
+        assert first.built
+        assert first.path == store.root / key(1)
+        assert sorted(file.name for file in first.path.iterdir()) == ["config.json", RECORD, "model.safetensors"]
+        assert first.bytes == 102
+    with store.get_or_build(key(1), writes(100, calls)) as second:
+        assert not second.built
+    with store.get(key(1)) or pytest.fail() as third:
+        assert third.path == first.path
+    assert len(calls) == 1
+    assert not calls[0].exists()
+    assert leftovers(store) == []
+
+
+def test_what_is_not_there_is_none(store: CheckpointStore) -> None:
+    assert store.get(key(1)) is None
+    assert store.keys == ()
+    assert store.bytes == 0
+    with pytest.raises(ValueError, match="SHA-256"):
+        store.get_or_build("../../etc", writes(1))
+
+
+def test_nothing_is_seen_before_a_build_is_complete(store: CheckpointStore) -> None:
+    seen: list[object] = []
+
+    def build(folder: Path) -> None:
+        writes(10)(folder)
+        seen.append(store.get(key(1)))
+        seen.append((store.root / key(1)).exists())
+
+    store.get_or_build(key(1), build).release()
+    assert seen == [None, False]
+
+
+def test_nothing_stays_of_a_build_that_fails(store: CheckpointStore) -> None:
+    def build(folder: Path) -> None:
+        writes(10)(folder)
+        raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        store.get_or_build(key(1), build)
+    assert [path.name for path in store.root.rglob("*")] == [".locks"]
+    store.get_or_build(key(1), writes(10)).release()
+    assert store.keys == (key(1),)
+
+
+def test_folders_and_files_can_be_read_by_others(store: CheckpointStore) -> None:
+    with store.get_or_build(key(1), writes(10)) as entry:
+        assert entry.path.stat().st_mode & 0o055 == 0o055
+        assert (entry.path / "config.json").stat().st_mode & 0o044 == 0o044
+
+
+# ---- eviction
+
+
+def use(store: CheckpointStore, number: int, size: int = 3_000) -> None:
+    store.get_or_build(key(number), writes(size)).release()
+
+
+def test_the_least_recently_used_goes_first(store: CheckpointStore) -> None:
+    for number in (1, 2, 3):
+        use(store, number)
+    use(store, 1)
+    assert store.keys == (key(2), key(3), key(1))
+    use(store, 4)
+    assert store.keys == (key(3), key(1), key(4))
+    assert store.bytes <= store.budget_bytes
+
+
+def test_what_is_pinned_stays(store: CheckpointStore) -> None:
+    pinned = store.get_or_build(key(1), writes(3_000))
+    for number in (2, 3, 4, 5):
+        use(store, number)
+    assert key(1) in store.keys
+    assert (pinned.path / "model.safetensors").stat().st_size == 3_000
+    pinned.release()
+    pinned.release()
+    use(store, 6, 9_000)
+    assert store.keys == (key(6),)
+
+
+def test_every_pin_counts(store: CheckpointStore) -> None:
+    first = store.get_or_build(key(1), writes(9_000))
+    second = store.get(key(1))
+    first.release()
+    use(store, 2, 9_000)
+    assert key(1) in store.keys
+    assert second is not None
+    second.release()
+    use(store, 3, 9_000)
+    assert key(1) not in store.keys
+
+
+def test_a_pin_ends_with_its_object(store: CheckpointStore) -> None:
+    entry = store.get_or_build(key(1), writes(9_000))
+    assert entry.built
+    del entry
+    gc.collect()
+    use(store, 2, 9_000)
+    assert store.keys == (key(2),)
+
+
+def test_an_entry_beyond_the_budget_lives_as_long_as_it_is_used(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, 0)
+    with store.get_or_build(key(1), writes(100)) as entry:
+        assert (entry.path / "config.json").is_file()
+        assert store.keys == (key(1),)
+    assert store.keys == ()
+    assert list((tmp_path / ".locks").iterdir()) == []
+
+
+def test_room_is_made_before_a_build(store: CheckpointStore) -> None:
+    for number in (1, 2, 3):
+        use(store, number)
+    during: list[tuple[str, ...]] = []
+
+    def build(folder: Path) -> None:
+        during.append(store.keys)
+        writes(6_000)(folder)
+
+    store.get_or_build(key(4), build, expected_bytes=6_500).release()
+    assert during == [(key(3),)]
+    assert store.keys == (key(3), key(4))
+
+
+# ---- damage
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "record", "garbage", "foreign"])
+def test_a_damaged_entry_is_made_again(store: CheckpointStore, damage: str) -> None:
+    use(store, 1)
+    folder = store.root / key(1)
+    if damage == "truncate":
+        (folder / "model.safetensors").write_bytes(b"x")
+    elif damage == "remove":
+        (folder / "config.json").unlink()
+    elif damage == "record":
+        (folder / RECORD).unlink()
+    elif damage == "garbage":
+        (folder / RECORD).write_text("[")
+    else:
+        record = json.loads((folder / RECORD).read_text())
+        (folder / RECORD).write_text(json.dumps(record | {"key": key(2)}))
+    assert store.get(key(1)) is None
+    with store.get_or_build(key(1), writes(3_000)) as entry:
+        assert entry.built
+        assert (entry.path / "model.safetensors").stat().st_size == 3_000
+
+
+def test_a_damaged_entry_can_be_evicted(store: CheckpointStore) -> None:
+    use(store, 1)
+    (store.root / key(1) / RECORD).unlink()
+    use(store, 2, 9_000)
+    assert store.keys == (key(2),)
+
+
+# ---- full disks
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(store: CheckpointStore) -> None:
+    def build(folder: Path) -> None:
+        writes(10)(folder)
+        with Path("/dev/full").open("wb") as full:
+            full.write(b"x" * 100_000)
+
+    with pytest.raises(HemostatError) as caught:
+        store.get_or_build(key(1), build)
+    assert caught.value.code is ErrorCode.DISK_FULL
+    assert caught.value.hint
+    assert [path.name for path in store.root.rglob("*")] == [".locks"]
+
+
+def test_what_cannot_fit_is_refused_before_it_is_made(store: CheckpointStore) -> None:
+    calls: list[Path] = []
+    with pytest.raises(HemostatError) as caught:
+        store.get_or_build(key(1), writes(10, calls), expected_bytes=10**18)
+    assert caught.value.code is ErrorCode.DISK_FULL
+    assert calls == []
+
+
+def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), disk_full_told(tmp_path):
+        (tmp_path / "none").read_text()
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        with pytest.raises(HemostatError), disk_full_told(tmp_path):
+            raise OSError(code, "full")
+
+
+# ---- together with others
+
+
+def test_two_at_once_build_once(store: CheckpointStore) -> None:
+    calls: list[Path] = []
+
+    def slow(folder: Path) -> None:
+        writes(10, calls)(folder)
+        time.sleep(0.2)
+
+    found: list[bool] = []
+
+    def ask() -> None:
+        with CheckpointStore(store.root, 10_000).get_or_build(key(1), slow) as entry:
+            found.append(entry.built)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+    assert sorted(found) == [False, False, False, True]
+
+
+def test_who_waits_can_be_cancelled(store: CheckpointStore) -> None:
+    class StopError(Exception):
+        pass
+
+    started, finish = threading.Event(), threading.Event()
+
+    def slow(folder: Path) -> None:
+        writes(10)(folder)
+        started.set()
+        finish.wait(10)
+
+    thread = threading.Thread(target=lambda: store.get_or_build(key(1), slow).release())
+    thread.start()
+    started.wait(10)
+
+    def stop() -> None:
+        raise StopError
+
+    try:
+        with pytest.raises(StopError):
+            store.get_or_build(key(1), writes(10), check_cancelled=stop)
+    finally:
+        finish.set()
+        thread.join()
+    assert store.keys == (key(1),)
+
+
+def test_a_new_store_leaves_a_running_build_alone(store: CheckpointStore) -> None:
+    def build(folder: Path) -> None:
+        writes(10)(folder)
+        CheckpointStore(store.root, 10_000)
+        assert (folder / "config.json").is_file()
+
+    store.get_or_build(key(1), build).release()
+    assert store.keys == (key(1),)
+
+
+def test_foreign_things_in_the_root_are_left_alone(store: CheckpointStore) -> None:
+    (store.root / "README").write_text("hello")
+    (store.root / "notes").mkdir()
+    use(store, 1, 20_000)
+    assert (store.root / "README").is_file()
+    assert (store.root / "notes").is_dir()
