@@ -13,10 +13,11 @@ from urllib.parse import quote
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.settings import Settings
 
-SOCKET_TIMEOUT_S: Final = 10.0  # longer than any blocking read of ours (2 s)
+SOCKET_TIMEOUT_S: Final = 5.0  # longer than any blocking read of ours (2 s)
 UNIX_PATH_LIMIT: Final = 107  # bytes of sockaddr_un.sun_path on Linux, less the closing NUL
 MAX_CONNECTIONS: Final = 1024  # one for each open event stream, and then some
 
@@ -46,8 +47,8 @@ def redis_url(settings: Settings) -> str:
 def connect(settings: Settings, *, retries: int = 2) -> Redis:
     """A client that returns str and gives up quickly. It connects on first use.
 
-    A command is sent again at most `retries` times, also when only its reply was lost: what is sent must bear being
-    run twice.
+    A command is sent again at most `retries` times when its connection broke, also when only its reply was lost: what
+    is sent must bear being run twice. A server that does not answer at all is not asked again.
     """
     client: Redis = Redis.from_url(
         redis_url(settings),
@@ -55,6 +56,6 @@ def connect(settings: Settings, *, retries: int = 2) -> Redis:
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=2.0,
         max_connections=MAX_CONNECTIONS,
-        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), retries),
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), retries, supported_errors=(RedisConnectionError,)),
     )
     return client

@@ -1,0 +1,157 @@
+"""Redis goes away and comes back: what was accepted is there, what was not says so, and nothing is started anew."""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+
+import httpx
+from docket import Worker
+
+from app.contracts.job import CompareRequest, JobStatus
+from app.jobs import queue
+from app.jobs.connection import connect
+from app.jobs.ids import new_job_id
+from app.jobs.store import JobStore
+from app.main import create_app
+from tests.integration.app.conftest import Api, Server, compare
+from tests.integration.conftest import RedisServer
+
+JOBS = "/v1/diagnosis/jobs"
+
+
+def test_no_accepted_job_is_lost_when_redis_is_killed_under_load(server: Server, redis_server: RedisServer) -> None:
+    server.start()
+    accepted: list[str] = []
+    answers: list[tuple[float, int]] = []
+    stop = threading.Event()
+
+    def client(number: int) -> None:
+        with httpx.Client(base_url=server.url, timeout=30) as http:
+            count = 0
+            while not stop.is_set():
+                count += 1
+                answer = http.post(JOBS, json=compare(metadata={"client": str(number), "count": str(count)}))
+                answers.append((time.monotonic(), answer.status_code))
+                if answer.status_code == 202:
+                    accepted.append(answer.json()["id"])
+                else:
+                    assert answer.status_code == 503, answer.text
+                    assert answer.json()["code"] == "unavailable"
+                    assert int(answer.headers["retry-after"]) > 0
+                    time.sleep(0.05)
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(4)]
+    for thread in clients:
+        thread.start()
+    for _ in range(3):
+        time.sleep(0.7)
+        redis_server.kill()
+        time.sleep(0.4)
+        redis_server.start()
+    back = time.monotonic()
+    time.sleep(1.5)
+    stop.set()
+    for thread in clients:
+        thread.join()
+    assert {status for _, status in answers} == {202, 503}
+    assert [status for when, status in answers if when > back + 1.0 and status == 503] == [], "it recovers by itself"
+    listed: list[str] = []
+    page = {"last_id": None, "has_more": True}
+    while page["has_more"]:
+        after = {"after": page["last_id"]} if page["last_id"] else {}
+        page = httpx.get(f"{server.url}{JOBS}", params={"limit": 100, **after}, timeout=30).json()
+        listed += [job["id"] for job in page["data"]]
+    assert set(accepted) <= set(listed)
+    assert len(accepted) == len(set(accepted))
+    # And each of them reaches a worker exactly once, those whose queueing was cut short by the crash too.
+    assert asyncio.run(_run_all(redis_server, set(listed))) == sorted(listed)
+
+
+async def _run_all(redis_server: RedisServer, expected: set[str]) -> list[str]:
+    client = connect(redis_server.settings)
+    store = JobStore(client, redis_server.settings)
+    ran: list[str] = []
+
+    async def run_job(job_id: str) -> None:
+        claim = await store.claim(job_id, "w1")
+        if claim is not None:
+            ran.append(job_id)
+            await store.finish(job_id, claim.attempt, report="attempt-1/report.json", severity="none")
+
+    async with queue.make_docket(redis_server.settings) as docket:
+        docket.register(run_job)
+        async with Worker(docket, concurrency=10) as worker:
+            running = asyncio.create_task(worker.run_forever())
+            deadline = time.monotonic() + 60
+            while len(ran) < len(expected) and time.monotonic() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(1)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+    await client.aclose()
+    return sorted(ran)
+
+
+def test_the_api_starts_and_says_so_while_redis_is_away(server: Server, redis_server: RedisServer) -> None:
+    redis_server.kill()
+    server.start()
+    assert httpx.get(f"{server.url}/livez").status_code == 200
+    ready = httpx.get(f"{server.url}/readyz")
+    assert ready.status_code == 503
+    assert ready.headers["content-type"] == "application/problem+json"
+    checks = ready.json()["checks"]
+    assert {name: check["ok"] for name, check in checks.items()} == {"api": True, "redis": False, "models": True}
+    assert "redis" in ready.json()["detail"]
+    assert "hemostat_redis_up 0.0" in httpx.get(f"{server.url}/metrics").text
+    for method, path in (("GET", JOBS), ("POST", JOBS), ("GET", f"{JOBS}/diag_01M89D9HJWGEE9A2EB6NKQX32W")):
+        began = time.monotonic()
+        answer = httpx.request(method, f"{server.url}{path}", json=compare() if method == "POST" else None, timeout=30)
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+        assert time.monotonic() - began < 3
+    redis_server.start()
+    assert httpx.post(f"{server.url}{JOBS}", json=compare(), timeout=30).status_code == 202
+    assert httpx.get(f"{server.url}/readyz").status_code == 200
+    assert server.end(signal.SIGTERM) < 5
+
+
+def test_the_process_goes_when_told_to_also_while_redis_is_away(server: Server, redis_server: RedisServer) -> None:
+    server.start()
+    redis_server.kill()
+    assert httpx.get(f"{server.url}{JOBS}", timeout=30).status_code == 503
+    assert server.end(signal.SIGTERM) < 5
+
+
+def test_a_server_that_hangs_is_a_503_and_not_a_hanging_request(server: Server, redis_server: RedisServer) -> None:
+    server.start()
+    assert httpx.get(f"{server.url}{JOBS}").status_code == 200
+    assert redis_server.pid is not None
+    os.kill(redis_server.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        assert httpx.get(f"{server.url}/readyz", timeout=30).status_code == 503
+        assert time.monotonic() - began < 5
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+        answer = httpx.get(f"{server.url}{JOBS}", timeout=60)
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert time.monotonic() - began < 15
+    finally:
+        os.kill(redis_server.pid, signal.SIGCONT)
+    assert httpx.get(f"{server.url}{JOBS}", timeout=30).status_code == 200
+
+
+async def test_a_job_whose_record_was_written_before_the_process_died_is_queued_at_the_next_start(api: Api) -> None:
+    """The moment between the two writes: the record is there and docket never heard of it."""
+    job_id = new_job_id()
+    await api.state.store.create(job_id, CompareRequest.model_validate(compare()))
+    assert not (await queue.known(api.state.docket, [job_id]))[job_id]
+    async with api.app.router.lifespan_context(create_app(api.state.settings)):
+        deadline = time.monotonic() + 5
+        while not (await queue.known(api.state.docket, [job_id]))[job_id]:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+    record = await api.state.store.get(job_id)
+    assert record is not None
+    assert record.job.status is JobStatus.QUEUED
