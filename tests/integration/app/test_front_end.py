@@ -1,0 +1,299 @@
+"""The application as a whole: who may call it, what it says of itself, and whether its OpenAPI page tells the truth."""
+
+import asyncio
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+from fastapi import FastAPI
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.contracts.errors import CATALOGUE, ErrorCode
+from app.jobs.workers import WorkerInfo, announce
+from app.main import create_app
+from app.security.keys import KeyFileError
+from app.settings import Settings
+from tests.integration.app.conftest import Api, compare
+
+JOBS = "/v1/diagnosis/jobs"
+METHODS = {"get", "post", "put", "patch", "delete", "head", "options"}
+
+
+@pytest.fixture
+async def guarded(settings: Settings) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
+    """A service with keys, and a client without one."""
+    settings.home.joinpath("keys").write_text(
+        f"ci:{hashlib.sha256(b'secret').hexdigest()}\nops:{hashlib.sha256(b'other').hexdigest()}\n"
+    )
+    app = create_app(settings.model_copy(update={"api_keys_file": settings.home / "keys"}))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service.example") as http,
+    ):
+        yield app, http
+
+
+def operations(app: FastAPI) -> list[tuple[str, str]]:
+    """Every method of every route, the page itself included."""
+    found = [
+        (method, route.path)
+        for route in app.routes
+        for method in sorted(getattr(route, "methods", None) or ())
+        if hasattr(route, "path")
+    ]
+    assert ("GET", "/openapi.json") in found
+    assert len(found) > 12
+    return found
+
+
+async def test_with_keys_every_route_is_closed_but_the_probes(
+    guarded: tuple[FastAPI, httpx.AsyncClient],
+) -> None:
+    app, http = guarded
+    for method, path in [*operations(app), ("GET", "/nowhere"), ("OPTIONS", JOBS)]:
+        for headers in ({}, {"authorization": "Bearer wrong"}):
+            answer = await http.request(method, path, headers=headers)
+            if path in {"/livez", "/readyz"}:
+                assert answer.status_code == 200, path
+            else:
+                assert answer.status_code == 401, (method, path)
+                assert answer.headers["www-authenticate"] == "Bearer"
+                assert method == "HEAD" or answer.json()["code"] == "unauthorized"
+    key = {"authorization": "Bearer secret"}
+    for method, path in operations(app):
+        assert (await http.request(method, path, headers=key)).status_code != 401, (method, path)
+
+
+async def test_readiness_tells_a_stranger_what_fails_and_nothing_else(
+    guarded: tuple[FastAPI, httpx.AsyncClient],
+) -> None:
+    app, http = guarded
+    await announce(app.state.hemostat.redis, WorkerInfo(id="w1", host="inner-name"))
+    stranger = await http.get("/readyz")
+    assert stranger.json()["checks"]["models"] == {"ok": True, "detail": ""}
+    assert "inner-name" not in stranger.text
+    known = await http.get("/readyz", headers={"authorization": "Bearer secret"})
+    assert known.json()["workers"][0]["host"] == "inner-name"
+    app.state.hemostat.settings.models_file.write_text("[models.x")
+    broken = await http.get("/readyz")
+    assert broken.status_code == 503
+    assert "models" in broken.json()["detail"]
+    assert str(app.state.hemostat.settings.home) not in broken.text
+
+
+async def test_an_idempotency_key_belongs_to_its_api_key(guarded: tuple[FastAPI, httpx.AsyncClient]) -> None:
+    _, http = guarded
+    made = []
+    for key in ("secret", "other", "secret"):
+        headers = {"authorization": f"Bearer {key}", "idempotency-key": "k"}
+        made.append((await http.post(JOBS, json=compare(), headers=headers)).json()["id"])
+    assert made[0] == made[2] != made[1]
+
+
+def test_without_keys_it_does_not_listen_beyond_this_machine(settings: Settings) -> None:
+    with pytest.raises(KeyFileError):
+        create_app(settings.model_copy(update={"host": "0.0.0.0"}))
+
+
+async def test_a_page_of_another_origin_cannot_use_a_visitors_browser(api: Api) -> None:
+    for headers in ({"host": "evil.example"}, {"origin": "http://evil.example"}):
+        answer = await api.http.post(f"{JOBS}/diag_01M89D9HJWGEE9A2EB6NKQX32W/cancel", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (421, "host_not_allowed")
+
+
+async def test_the_rate_is_limited_in_the_same_shape(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"requests_per_minute": 3}))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http,
+    ):
+        answers = [await http.get(JOBS) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+        assert answers[-1].json()["code"] == "rate_limited"
+        assert int(answers[-1].headers["retry-after"]) >= 1
+        assert (await http.get("/readyz")).status_code == 200
+
+
+async def test_a_body_beyond_the_limit_is_refused_at_its_first_byte_too_many(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"max_body_bytes": 4096}))
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b" " * 1024
+
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http,
+    ):
+        for content in (b" " * 4097, chunks()):
+            answer = await http.post(JOBS, content=content, headers={"content-type": "application/json"})
+            assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+        padded = json.dumps(compare()).encode().ljust(4096)
+        assert (await http.post(JOBS, content=padded, headers={"content-type": "application/json"})).status_code == 202
+
+
+async def test_routes_and_methods_that_do_not_exist(api: Api) -> None:
+    missing = await api.http.get("/v1/diagnosis/job")
+    assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
+    assert JOBS in missing.json()["hint"]
+    wrong = await api.http.put(JOBS)
+    assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
+    assert wrong.headers["allow"] == "GET, POST"
+    assert (await api.http.get(f"{JOBS}/")).status_code == 404
+
+
+async def test_every_error_type_leads_somewhere(api: Api) -> None:
+    for code in ErrorCode:
+        answer = await api.http.get(f"/errors/{code.value}")
+        assert answer.json()["title"] == CATALOGUE[code].title
+    wrong = await api.http.get("/errors/quue_full")
+    assert wrong.status_code == 404
+    assert "queue_full" in wrong.json()["hint"]
+
+
+# --- health and metrics
+
+
+async def test_readiness_lists_workers_without_requiring_them(api: Api) -> None:
+    ready = (await api.http.get("/readyz")).json()
+    assert (ready["status"], ready["workers"], ready["deployments"]) == ("ready", [], [])
+    await announce(api.state.redis, WorkerInfo(id="w1", device="cpu"))
+    assert [worker["id"] for worker in (await api.http.get("/readyz")).json()["workers"]] == ["w1"]
+
+
+@pytest.mark.parametrize("content", [None, "[models.tiny\n", "[models.tiny]\npath = 3\n"])
+async def test_a_bad_models_file_is_named_and_mended_without_a_restart(api: Api, content: str | None) -> None:
+    file = api.state.settings.models_file
+    good = file.read_text()
+    file.unlink() if content is None else file.write_text(content)
+    answer = await api.http.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["checks"]["models"]["ok"] is False
+    assert answer.json()["checks"]["redis"]["ok"] is True
+    submitted = await api.http.post(JOBS, json=compare())
+    assert submitted.json()["code"] == "models_file_invalid"
+    file.write_text(good)
+    assert (await api.http.get("/readyz")).status_code == 200
+
+
+async def test_metrics_of_a_busy_service_please_promtool_and_quote_nobody(api: Api) -> None:
+    job_id = await api.submit(metadata={"who": "my-secret"})
+    await api.http.post(JOBS, json=compare(kind="my-secret"))
+    await api.http.get(f"/my-secret/{job_id}?q=my-secret")
+    await api.http.get(f"{JOBS}/{job_id}", headers={"x-request-id": "my-secret"})
+    claim = await api.state.store.claim(job_id, "my-secret-worker")
+    assert claim is not None
+    answer = await api.http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "my-secret" not in answer.text
+    assert job_id not in answer.text
+    samples = {
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+    assert samples["hemostat_jobs", "running"] == 1
+    assert samples["hemostat_job_queue_depth",] == 0
+    assert samples["hemostat_jobs_submitted_total", "compare", "created"] == 1
+    assert samples["hemostat_jobs_submitted_total", "compare", "refused"] == 1
+    assert samples["hemostat_http_requests_total", "POST", JOBS, "202"] == 1
+    assert samples["hemostat_http_requests_total", "GET", "unmatched", "404"] == 1
+    promtool = shutil.which("promtool")
+    assert promtool is not None, "promtool is missing: install the package prometheus"
+    command = [promtool, "check", "metrics"]
+    done = await asyncio.to_thread(subprocess.run, command, input=answer.content, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+# --- the OpenAPI page
+
+
+@pytest.fixture
+def page(settings: Settings) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(json.dumps(create_app(settings).openapi()))
+    return made
+
+
+def test_the_page_is_valid_and_covers_every_route(page: dict[str, Any], settings: Settings) -> None:
+    OpenAPIV31SpecValidator(page).validate()
+    listed = {(method.upper(), path) for path, item in page["paths"].items() for method in item if method in METHODS}
+    ours = {(method, path) for method, path in operations(create_app(settings)) if path != "/openapi.json"}
+    assert listed == {(method, path) for method, path in ours if method != "HEAD"}
+    identifiers = [item[method]["operationId"] for item in page["paths"].values() for method in item]
+    assert len(set(identifiers)) == len(identifiers)
+
+
+def test_every_status_of_every_operation_has_an_example_that_fits_its_schema(page: dict[str, Any]) -> None:
+    seen = 0
+    for path, item in page["paths"].items():
+        for method, operation in item.items():
+            for status, answer in operation["responses"].items():
+                if status in {"204", "304"}:
+                    assert "content" not in answer
+                    continue
+                for media_type, content in answer["content"].items():
+                    examples = [content["example"]] if "example" in content else []
+                    examples += [example["value"] for example in content.get("examples", {}).values()]
+                    assert examples, (path, method, status, media_type)
+                    for example in examples:
+                        jsonschema.validate(example, content["schema"] | {"components": page["components"]})
+                        seen += 1
+                        if media_type == "application/problem+json":
+                            assert str(example["status"]) == status
+    assert seen > 80
+    body = page["paths"][JOBS]["post"]["requestBody"]["content"]["application/json"]
+    jsonschema.validate(body["example"], body["schema"] | {"components": page["components"]})
+
+
+async def test_no_operation_answers_with_a_status_that_it_does_not_declare(api: Api, page: dict[str, Any]) -> None:
+    job_id = await api.submit()
+    bad = "diag_00000000000000000000000000"
+    tried = [
+        ("post", JOBS, JOBS, {"json": compare()}),
+        ("post", JOBS, JOBS, {"json": compare(dry_run=True)}),
+        ("post", JOBS, JOBS, {"json": compare(kind="x")}),
+        ("post", JOBS, JOBS, {"content": b"{", "headers": {"content-type": "application/json"}}),
+        ("post", JOBS, JOBS, {"content": b"{}"}),
+        ("post", JOBS, JOBS, {"json": compare(text={"source": "file", "path": "/x"})}),
+        ("get", JOBS, JOBS, {}),
+        ("get", JOBS, f"{JOBS}?limit=0", {}),
+        *(
+            (method, f"{JOBS}/{{job_id}}{tail}", f"{JOBS}/{which}{tail}", {})
+            for which in (job_id, bad)
+            for method, tail in (
+                ("get", ""),
+                ("get", "/report"),
+                ("get", "/artifacts"),
+                ("post", "/cancel"),
+                ("get", "/events"),
+                ("delete", ""),
+            )
+        ),
+        ("get", f"{JOBS}/{{job_id}}/artifacts/{{name}}", f"{JOBS}/{bad}/artifacts/x", {}),
+        ("get", "/v1/diagnosis/schemas/report", "/v1/diagnosis/schemas/report", {}),
+        ("get", "/errors/{code}", "/errors/x", {}),
+        ("get", "/livez", "/livez", {}),
+        ("get", "/readyz", "/readyz", {}),
+        ("get", "/metrics", "/metrics", {}),
+    ]
+    for method, template, path, options in tried:
+        answer = await api.http.request(method, path, **options)
+        declared = page["paths"][template][method]["responses"]
+        assert str(answer.status_code) in declared, (method, path, answer.status_code)
+        if answer.status_code >= 400:
+            content = declared[str(answer.status_code)]["content"]["application/problem+json"]
+            assert answer.json()["code"] in content["examples"], (method, path, answer.json()["code"])
+
+
+async def test_the_page_loads_without_a_key_only_where_there_are_none(
+    api: Api, guarded: tuple[FastAPI, httpx.AsyncClient]
+) -> None:
+    assert (await api.http.get("/openapi.json")).json()["openapi"] == "3.1.0"
+    assert (await guarded[1].get("/openapi.json")).status_code == 401
