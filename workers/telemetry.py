@@ -16,6 +16,7 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.process_collector import ProcessCollector
 
 from app.contracts.report import SEVERITIES
 
@@ -127,6 +128,7 @@ class Telemetry:
     def __init__(self, *, max_comparisons: int = MAX_COMPARISONS) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._max_comparisons = max_comparisons
         self._metrics = {metric.name: (metric, self._make(metric)) for metric in CATALOGUE}
         # Least recently measured first.
