@@ -63,9 +63,7 @@ def build_report(measured: Measured, context: JobContext) -> CompareReport:
     summary = summarize(
         values, positions, domains, window=request.window, floor_kl=measured.floor.kl, seed=request.seed
     )
-    decision = decide(
-        summary.excess, request.thresholds, nonfinite=summary.nonfinite_positions, floor=summary.floor
-    )
+    decision = decide(summary.excess, request.thresholds, nonfinite=summary.nonfinite_positions, floor=summary.floor)
     worst, around = _worst(measured, stored=stores_text(request))
     return CompareReport(
         job=context.job_id,
@@ -108,10 +106,9 @@ def _worst(measured: Measured, *, stored: bool) -> tuple[tuple[WorstToken, ...],
     ids = [document.id for document in corpus.documents]
     domains = [document.domain for document in corpus.documents]
     usable = np.asarray(values.finite, dtype=np.bool_)
-    tokenizer = load_tokenizer(measured.sides.reference.tokenizer) if stored else None
+    tokenizer = load_tokenizer(measured.sides.reference.tokenizer)
 
     def decode(tokens: Sequence[int]) -> str:
-        assert tokenizer is not None
         return str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
 
     chosen = worst_indices(values.kl, positions.document, usable)

@@ -8,7 +8,12 @@ they come, so that the attempt after a lost one goes on where it broke off.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
 
 from app.contracts.job import CompareRequest
 from app.contracts.report import CompareReport
@@ -24,7 +29,7 @@ from workers.diagnosis.sides import Side, Sides, folder_bytes, modify, resolve
 from workers.diagnosis.stopwatch import Stopwatch
 from workers.distributions.divergence import Divergence
 from workers.distributions.reference_store import ReferenceStore, StoredHidden
-from workers.distributions.selfcheck import verify_head
+from workers.distributions.selfcheck import Logprobs, verify_head
 from workers.engine.device import identity
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
@@ -42,7 +47,7 @@ HEAD_CHECK_TOKENS = 128
 def compare(request: CompareRequest, context: JobContext, room: EngineRoom) -> CompareReport:
     """Runs the job and returns its report; the per-token values go to `context.output`.
 
-    Raises `HemostatError` for what the request, the models or the machine do not allow, `JobCancelled` when told to stop.
+    Raises `HemostatError` for what request, models or machine do not allow, `JobCancelled` when told to stop.
     """
     return _Compare(request, context, room).run()
 
@@ -81,7 +86,7 @@ class _Compare:
             positions = positions_of(corpus)
             scored = self._score_reference(sides, corpus)
             with watch.phase("head_check"):
-                self._check_head(scored, sides.reference, sides, corpus, scored.stored.window(0))
+                self._check_head(sides.reference, sides.dtype, corpus, lambda _: scored.stored.window(0))
             with watch.phase("noise_floor"):
                 floor = noise_floor(
                     scored.engine,
@@ -103,12 +108,16 @@ class _Compare:
                         self._room,
                         max_model_len=request.window,
                         store=self._store,
-                        key=self._key(sides, str(scored.engine.identity), sides.candidate.weights + " dequantized", corpus),
+                        key=self._key(
+                            sides, str(scored.engine.identity), f"{sides.candidate.weights} dequantized", corpus
+                        ),
                         meta={"model": sides.candidate.alias, "what": "dequantized"},
                         context=context,
                     )
             with watch.phase("engine"):
                 engine = self._engine(sides.candidate, sides.dtype)
+            with watch.phase("head_check"):
+                self._check_head(sides.candidate, sides.dtype, corpus, lambda tokens: next(engine.score([tokens]))[1])
             with watch.phase("candidate"):
                 divergence = Divergence(sides.reference.head, sides.candidate.head, precision=request.precision)
                 plan = plan_fingerprint(
@@ -124,8 +133,6 @@ class _Compare:
                     phase="candidate",
                     scratch=scratch,
                 )
-            with watch.phase("head_check"):
-                self._check_candidate_head(engine, sides, corpus)
             term = None
             if plain is not None:
                 with watch.phase("kernel_term"):
@@ -175,7 +182,9 @@ class _Compare:
                 settings=context.settings,
                 tokenizer=tokenizer,
                 sampler=sampler,
-                identity=ReferenceIdentity(reference.weights, tokenizer_fingerprint(reference.tokenizer), self._sampler_engine()),
+                identity=ReferenceIdentity(
+                    reference.weights, tokenizer_fingerprint(reference.tokenizer), self._sampler_engine()
+                ),
                 seed=request.seed,
                 context=reference.info.max_position,
                 progress=context.progress,
@@ -230,3 +239,29 @@ class _Compare:
             )
         context.observe("store_bytes", folder_bytes(self._store.root), store="reference")
         return _Reference(engine, stored, key, from_store=False)
+
+    def _check_head(
+        self, side: Side, dtype: str, corpus: Corpus, hidden: Callable[[np.ndarray[Any, Any]], torch.Tensor]
+    ) -> None:
+        """Our head against the engine's, once for a head; `hidden` gives the states of a text that begins with it."""
+        context = self._context
+        tokens = corpus.windows[0].tokens[:HEAD_CHECK_TOKENS]
+        root = context.settings.home / "heads"
+        pool = self._room.pool
+
+        def engine_logp() -> Logprobs:
+            return self._room.prompt_logprobs(
+                side.info, tokens.tolist(), dtype=dtype, check_cancelled=context.check_cancelled
+            )
+
+        def checked() -> torch.Tensor:
+            return hidden(tokens)[: len(tokens)]
+
+        engine = str(identity(pool.device, dtype, compiled=False))
+        kept = verify_head(side.head, checked, tokens.tolist(), root=root, engine=engine, engine_logp=engine_logp)
+        context.observe("store_hits" if kept else "store_misses", 1, store="head")
+
+    def _count(self, starts: int, swaps: int) -> None:
+        """Exports how many engines this job started and how many weights it swapped."""
+        self._context.observe("engine_starts", self._room.starts - starts)
+        self._context.observe("engine_weight_swaps", self._room.swaps - swaps)

@@ -19,13 +19,12 @@ from app.models.checkpoint import inspect
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.passes import divergence_of, score_into_store
 from workers.diagnosis.plan import spread
-from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import Side, Sides, checkpoint_store
 from workers.diagnosis.summary import distribution
-from workers.distributions.divergence import Divergence
+from workers.distributions.divergence import Divergence, Precision
 from workers.distributions.head import Head
 from workers.distributions.reference_store import ReferenceStore, StoredHidden
-from workers.distributions.token_values import Positions, TokenValues
+from workers.distributions.token_values import Positions
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
 from workers.surgery.dequantize import dequantize
@@ -59,7 +58,7 @@ def noise_floor(
     *,
     store: ReferenceStore,
     key: str,
-    precision: str,
+    precision: Precision,
     context: JobContext,
 ) -> Floor:
     """The reference against itself with one window an engine step instead of many.
@@ -143,7 +142,7 @@ def kernel_term(
     positions: Positions,
     plain: Dequantized,
     *,
-    precision: str,
+    precision: Precision,
     context: JobContext,
 ) -> KernelTerm:
     """KL(dequantized ‖ packed) at the chosen windows' scored positions, with the packed candidate in `engine`."""

@@ -59,8 +59,8 @@ def checkpoint_store(context: JobContext) -> CheckpointStore:
 def resolve(request: CompareRequest, context: JobContext) -> tuple[Side, ModelEntry, CheckpointInfo]:
     """The reference, and the candidate before its recipe.
 
-    Raises UNKNOWN_MODEL, the CHECKPOINT_* errors of `inspect`, VOCABULARY_MISMATCH where the two would not read the same
-    tokens, INVALID_REQUEST where models.toml gives them different dtypes.
+    Raises UNKNOWN_MODEL, the CHECKPOINT_* errors of `inspect`, VOCABULARY_MISMATCH where the two would not read the
+    same tokens, INVALID_REQUEST where models.toml gives them different dtypes.
     """
     registry = load_registry(context.settings.models_file)
     entry = registry.resolve(request.reference.model, pointer="/reference/model")
@@ -92,7 +92,9 @@ def resolve(request: CompareRequest, context: JobContext) -> tuple[Side, ModelEn
     return Side(entry.alias, info, weights, tokenizer), origin_entry, origin
 
 
-def modify(request: CompareRequest, reference: Side, entry: ModelEntry, origin: CheckpointInfo, context: JobContext) -> Sides:
+def modify(
+    request: CompareRequest, reference: Side, entry: ModelEntry, origin: CheckpointInfo, context: JobContext
+) -> Sides:
     """The candidate after its recipe, from the checkpoint store where it was made before."""
     store = checkpoint_store(context)
     modified = apply(

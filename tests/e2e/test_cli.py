@@ -1,0 +1,155 @@
+"""`hemostat` as a person or a pipeline runs it."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.settings import Settings
+from app.up import Service
+
+HEMOSTAT = (sys.executable, "-m", "app.cli.main")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def hemostat(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*HEMOSTAT, *arguments], capture_output=True, text=True, check=False, env=environment, cwd=ROOT, timeout=240
+    )
+
+
+def _processes_of(home: Path) -> list[str]:
+    """Command lines of living processes that belong to this home."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("HEMOSTAT_HOME") == str(home) or str(home) in " ".join(process.cmdline()):
+                found.append(" ".join(process.cmdline()))
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A file of documents."""
+    file = tmp_path / "text.jsonl"
+    lines = [{"id": f"c{n}", "domain": "prose", "text": f"the quick fox {n} jumps over dog {n * n}"} for n in range(12)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("recipe", "level", "status", "outcome"),
+    [
+        ((), "mild", 0, "pass"),
+        (("--recipe", "quantize.rtn:bits=2,group_size=64"), "mild", 1, "fail"),
+    ],
+)
+def test_the_exit_status_follows_the_rule(
+    service: Service,
+    environment: dict[str, str],
+    text: Path,
+    recipe: tuple[str, ...],
+    level: str,
+    status: int,
+    outcome: str,
+) -> None:
+    arguments = ("compare", "-r", "tiny", *recipe, "--text", str(text), "--window", "64", "--fail-on", level)
+    done = hemostat(*arguments, "--url", service.url, environment=environment)
+    assert done.returncode == status, done.stderr
+    assert outcome in done.stdout
+    assert re.search(r"Report: \S+\.html", done.stdout)
+
+
+def test_what_cannot_be_measured_is_status_two_with_the_reason(
+    service: Service, environment: dict[str, str], text: Path
+) -> None:
+    failed = hemostat(
+        "compare", "-r", "tiny", "-c", "tiny-nan", "--text", str(text), "--url", service.url, environment=environment
+    )
+    assert failed.returncode == 2
+    assert "checkpoint_not_finite" in failed.stderr
+    assert "what to do" in failed.stderr
+    refused = hemostat("compare", "-r", "tinyy", "--url", service.url, environment=environment)
+    assert refused.returncode == 2
+    assert "unknown_model" in refused.stderr
+
+
+def test_json_output_is_the_report_and_nothing_else(service: Service, environment: dict[str, str], text: Path) -> None:
+    arguments = ("compare", "-r", "tiny", "--text", str(text), "--window", "64", "--json", "--url", service.url)
+    done = hemostat(*arguments, environment=environment)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["schema"] == "hemostat.report/1"
+    listed = json.loads(hemostat("jobs", "list", "--json", "--url", service.url, environment=environment).stdout)
+    assert listed["data"][0]["id"] == report["job"]
+    shown = hemostat("jobs", "show", report["job"], "--url", service.url, environment=environment)
+    assert "succeeded" in shown.stdout
+    page = text.with_name("report.html")
+    saved = hemostat("report", report["job"], "--html", str(page), "--url", service.url, environment=environment)
+    assert saved.returncode == 0
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_a_dry_run_estimates_and_runs_nothing(service: Service, environment: dict[str, str], text: Path) -> None:
+    before = hemostat("jobs", "list", "--json", "--url", service.url, environment=environment).stdout
+    done = hemostat(
+        "compare",
+        "-r",
+        "tiny",
+        "--text",
+        str(text),
+        "--dry-run",
+        "--json",
+        "--url",
+        service.url,
+        environment=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    estimate = json.loads(done.stdout)
+    assert estimate["valid"]
+    assert estimate["documents"] == 12
+    assert hemostat("jobs", "list", "--json", "--url", service.url, environment=environment).stdout == before
+
+
+def test_models_are_listed_and_checked(environment: dict[str, str]) -> None:
+    listed = json.loads(hemostat("models", "list", "--json", environment=environment).stdout)
+    assert "tiny" in {entry["alias"] for entry in listed}
+    checked = hemostat("models", "check", "tiny", environment=environment)
+    assert checked.returncode == 0
+    assert "LlamaForCausalLM" in checked.stdout
+
+
+def test_doctor_tells_the_engine_and_ends_with_zero_here(environment: dict[str, str]) -> None:
+    done = hemostat("doctor", "--json", environment=environment)
+    assert done.returncode == 0, done.stdout
+    findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert findings["vLLM"]["ok"]
+    assert findings["Redis"]["ok"]
+
+
+def test_the_demo_goes_from_nothing_to_a_verdict_and_leaves_no_process(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    home = tmp_path / "demo"
+    done = hemostat("demo", environment=environment | {"HEMOSTAT_HOME": str(home)})
+    assert done.returncode == 0, done.stderr
+    assert "nats" in done.stdout
+    match = re.search(r"Report: (\S+\.html)", done.stdout)
+    assert match, done.stdout
+    page = Path(match.group(1)).read_text()
+    assert "smollm2-135m" in page
+    assert _processes_of(home) == []
+    # What was found: 4 bits, round to nearest, cost this model about a third of a nat a token.
+    kept = next((home / "jobs").glob("diag_*/attempt-1/report.json"))
+    report = json.loads(kept.read_text())
+    low, high = report["divergence"]["kl"]["ci"]
+    assert low < report["divergence"]["kl"]["mean"] < high
+    assert 0.2 < report["divergence"]["kl"]["mean"] < 0.5
+    assert report["documents"] >= 60
+    assert Settings(home=home).models_file.is_file()
