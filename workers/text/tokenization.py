@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Characters of a piece, and of the overlap of two.
-PIECE = 1 << 18
+PIECE = 1 << 17
 OVERLAP = 1 << 11
 # Tokens that must agree, in a row, before two pieces are joined.
 RUN = 16
