@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import fingerprint, inspect
-from tests.unit.app.models.conftest import Copy, edit_json
+from tests.support.copies import Copy, edit_json
 
 E = ErrorCode
 

@@ -11,7 +11,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import RecipeStep, Step
 from app.models.checkpoint import inspect
 from app.models.modules import check_step, natural_key, select, weights_of
-from tests.unit.app.models.conftest import Copy, edit_json
+from tests.support.copies import Copy, edit_json
 
 STEP: TypeAdapter[Step] = TypeAdapter(RecipeStep)
 Tiny = Callable[..., Path]

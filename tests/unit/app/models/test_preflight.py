@@ -12,7 +12,7 @@ from app.models.checkpoint import inspect
 from app.models.preflight import check_request, estimate
 from app.models.registry import Registry, load_registry
 from app.settings import Settings
-from tests.unit.app.models.conftest import Copy, edit_json
+from tests.support.copies import Copy, edit_json
 
 E = ErrorCode
 Tiny = Callable[..., Path]

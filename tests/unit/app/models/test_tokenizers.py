@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.tokenizers import adds_bos, compare_tokenizers, has_chat_template, tokenizer_fingerprint
-from tests.unit.app.models.conftest import Copy, edit_json
+from tests.support.copies import Copy, edit_json
 
 
 def difference(one: Path, other: Path) -> str:

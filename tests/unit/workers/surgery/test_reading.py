@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
-from tests.unit.app.models.conftest import Copy, copy  # noqa: F401 - a fixture
+from tests.support.copies import Copy
 from workers.surgery.reading import check_finite, check_weights, open_tensors
 
 
@@ -29,7 +29,7 @@ def test_a_sound_checkpoint_passes(tiny: Callable[..., Path], kind: str) -> None
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", ["model.layers.1.self_attn.v_proj.weight", "model.norm.weight"])
-def test_a_value_that_is_no_number_is_found(copy: Copy, name: str, value: float) -> None:  # noqa: F811
+def test_a_value_that_is_no_number_is_found(copy: Copy, name: str, value: float) -> None:
     folder = copy()
     tensors = load_file(folder / "model.safetensors")
     index = (5, 7) if tensors[name].dim() == 2 else (7,)

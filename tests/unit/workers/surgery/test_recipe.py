@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
 from app.models.checkpoint import CheckpointInfo, fingerprint, inspect
-from tests.unit.app.models.conftest import Copy, copy, edit_json  # noqa: F401 - a fixture
+from tests.support.copies import Copy, edit_json
 from workers.surgery.manifest import MANIFEST, Manifest
 from workers.surgery.prune_magnitude import prune_matrix, prune_pattern, prune_rows
 from workers.surgery.quantize_rtn import quantize
@@ -155,7 +155,7 @@ def test_a_tied_head_and_embedding_are_changed_together(tiny: Tiny, store: Check
     assert modified.manifest.embedding_changed
 
 
-def test_a_tied_model_s_second_copy_of_the_head_is_left_out(copy: Copy, store: CheckpointStore) -> None:  # noqa: F811
+def test_a_tied_model_s_second_copy_of_the_head_is_left_out(copy: Copy, store: CheckpointStore) -> None:
     folder = copy()
     tensors = load_file(folder / "model.safetensors")
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
@@ -172,7 +172,7 @@ def test_the_head_of_default_recipes_is_untouched(tiny: Tiny, store: CheckpointS
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_other_dtypes_stay_what_they_are(copy: Copy, store: CheckpointStore, dtype: torch.dtype) -> None:  # noqa: F811
+def test_other_dtypes_stay_what_they_are(copy: Copy, store: CheckpointStore, dtype: torch.dtype) -> None:
     folder = copy()
     tensors = {name: tensor.to(dtype) for name, tensor in load_file(folder / "model.safetensors").items()}
     tensors["model.norm.weight"] = tensors["model.norm.weight"].float()
@@ -331,7 +331,7 @@ def test_it_can_be_cancelled_at_any_tensor_and_leaves_nothing(tiny: Tiny, store:
 
 @pytest.mark.parametrize("name", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight"])
 def test_a_source_with_nan_is_refused_whatever_tensor_it_is_in(
-    copy: Copy,  # noqa: F811
+    copy: Copy,
     store: CheckpointStore,
     name: str,
 ) -> None:
@@ -347,7 +347,7 @@ def test_a_source_with_nan_is_refused_whatever_tensor_it_is_in(
     assert store.keys == ()
 
 
-def test_weights_beyond_float32_are_refused(copy: Copy, store: CheckpointStore) -> None:  # noqa: F811
+def test_weights_beyond_float32_are_refused(copy: Copy, store: CheckpointStore) -> None:
     folder = copy()
     tensors = load_file(folder / "model.safetensors")
     tensors["model.layers.0.mlp.up_proj.weight"][0, :2] = torch.tensor([3e38, -3e38])
@@ -375,7 +375,7 @@ def test_what_does_not_fit_is_refused_here_too(
     assert store.keys == ()
 
 
-def test_a_dtype_that_cannot_be_copied_is_refused(copy: Copy, store: CheckpointStore) -> None:  # noqa: F811
+def test_a_dtype_that_cannot_be_copied_is_refused(copy: Copy, store: CheckpointStore) -> None:
     folder = copy()
     edit_json(folder / "config.json", architectures=["NovelForCausalLM"])
     tensors = load_file(folder / "model.safetensors")
