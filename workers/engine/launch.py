@@ -1,17 +1,8 @@
-"""Starting and stopping a vLLM engine inside this process, and leaving the process as it was.
-
-vLLM is made for a process of its own: starting it seeds every random generator, replaces functions of torch, may leave
-another default dtype behind when it fails, and stopping one engine destroys the process groups that another one needs.
-Here that is undone, so that several engines, tests and our own computation can share a process.
-"""
+"""Starting, running and stopping a vLLM engine inside this process."""
 
 import contextlib
-import gc
 import logging
-import os
-import random
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,10 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.models.nearest import nearest
-from workers.engine import environment
+from workers.engine import environment, mending
+from workers.engine.isolation import alone_in_the_process, globals_kept, hide_imports, quiet_vllm, release_memory
 
 Between = Callable[[], None]
+
+
+# Engines of this process that run, by identity: the process groups are all of theirs.
+_running: set[int] = set()
 
 
 class EngineFault(Exception):  # noqa: N818 - its cause is the error
@@ -55,49 +50,52 @@ def load_vllm() -> None:
     environment.prepare()
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # says that a CPU has no Triton
     with quiet_vllm():
-        import vllm._custom_ops
-        import vllm.v1.engine.llm_engine
-    _keep_scales_alive(vllm._custom_ops)
-    _freeze()
+        import vllm.v1.engine.llm_engine  # noqa: F401
+    mending.keep_scales_alive()
+    mending.override_kernels_once()
+    hide_imports()
 
 
 def start(options: EngineOptions) -> Any:
-    """A running `vllm.v1.engine.llm_engine.LLMEngine` in this process. Raises what vLLM raises; globals are as before.
+    """A running `vllm.v1.engine.llm_engine.LLMEngine` in this process. Raises what vLLM raises.
 
-    Also raises CHECKPOINT_UNSUPPORTED for an architecture that vLLM does not know.
+    Also raises CHECKPOINT_UNSUPPORTED for an architecture that vLLM does not know, and for a checkpoint that brings
+    layers behind the final norm.
     """
     load_vllm()
-    with globals_kept(), quiet_vllm():
+    with globals_kept(), quiet_vllm(), alone_in_the_process():
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        _register(options.architecture)
+        mending.register(options.architecture)
         config = EngineArgs(**_arguments(options)).create_engine_config()
-        _renew_groups(config)
+        mending.renew_groups(config)
         engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
-        if options.runner == "pooling":
-            _check_pooler(engine)
+    _running.add(id(engine))
+    if options.runner == "pooling" and _projects(engine):
+        stop(engine)
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_UNSUPPORTED,
+            "the folder holds a sentence-transformers projection (modules.json), which would change the hidden states",
+            hint="leave the language model alone in the folder",
+        )
     return engine
 
 
 def stop(engine: Any) -> None:
     """Ends an engine and frees its memory. The process groups stay, for the engines that remain and those to come."""
-    from vllm.v1.engine import core
-
-    whole = core.cleanup_dist_env_and_memory
-    core.cleanup_dist_env_and_memory = _collect
+    _running.discard(id(engine))
     try:
-        engine.engine_core.shutdown()
+        with quiet_vllm(), alone_in_the_process():
+            engine.engine_core.shutdown()
     finally:
-        core.cleanup_dist_env_and_memory = whole
+        release_memory()
 
 
 def end_groups() -> None:
-    """Destroys vLLM's process groups, once no engine is left."""
-    if "vllm.distributed.parallel_state" in sys.modules:
-        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
-
-        cleanup_dist_env_and_memory()
+    """Destroys vLLM's process groups where no engine is left in this process."""
+    if not _running and "vllm.distributed.parallel_state" in sys.modules:
+        mending.destroy_groups()
 
 
 def run(engine: Any, prompts: Sequence[list[int]], params: Sequence[Any], between: Between = never) -> list[Any]:
@@ -178,107 +176,5 @@ def _arguments(options: EngineOptions) -> dict[str, Any]:
     return arguments
 
 
-def _check_pooler(engine: Any) -> None:
-    """Raises CHECKPOINT_UNSUPPORTED where a checkpoint brings layers of its own after the final norm."""
-    head = model_of(engine).pooler.poolers_by_task["token_embed"].head
-    if head.projector is not None:
-        stop(engine)
-        raise HemostatError(
-            ErrorCode.CHECKPOINT_UNSUPPORTED,
-            "the folder holds a sentence-transformers projection (modules.json), which would change the hidden states",
-            hint="leave the language model alone in the folder",
-        )
-
-
-def _register(architecture: str) -> None:
-    """Registers the model class itself: vLLM would inspect it in a second process first, which takes ten seconds."""
-    from vllm.model_executor.models.registry import ModelRegistry, _LazyRegisteredModel
-
-    entry = ModelRegistry.models.get(architecture)
-    if entry is None:
-        known = sorted(name for name in ModelRegistry.get_supported_archs() if name.endswith("ForCausalLM"))
-        near = nearest(architecture, known)
-        raise HemostatError(
-            ErrorCode.CHECKPOINT_UNSUPPORTED,
-            f"vLLM has no architecture {architecture!r}",
-            hint=(f"the nearest of its {len(known)} causal language models is {near}" if near else "")
-            or f"it has {len(known)} causal language models, such as LlamaForCausalLM",
-        )
-    if isinstance(entry, _LazyRegisteredModel):
-        ModelRegistry.register_model(architecture, entry.load_model_cls())
-
-
-def _renew_groups(config: Any) -> None:
-    """Lets vLLM make its groups anew where a mixture of experts needs one that the engines so far did not.
-
-    Engines look their groups up when they use them, so those that run go on with the new ones.
-    """
-    from vllm.distributed import parallel_state
-
-    if config.model_config.is_moe and parallel_state.model_parallel_is_initialized() and parallel_state._EP is None:
-        parallel_state.destroy_model_parallel()
-
-
-def _keep_scales_alive(operations: Any) -> None:
-    """The W8A8 kernel points at scales that it does not own: after a weight swap, at freed ones. Now it owns them."""
-    plain = operations.create_onednn_scaled_mm
-    if hasattr(plain, "keeps_scales"):
-        return
-
-    def create(weight: Any, weight_scales: Any, *rest: Any, **named: Any) -> Any:
-        handler = plain(weight, weight_scales, *rest, **named)
-        handler.weight_scales = weight_scales
-        return handler
-
-    create.keeps_scales = True  # type: ignore[attr-defined]
-    operations.create_onednn_scaled_mm = create
-
-
-def _collect() -> None:
-    """What an engine's end frees, without the process groups."""
-    import torch
-
-    _freeze()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _freeze() -> None:
-    """Collects garbage, then takes what lives out of the collector's sight: vLLM collects eight times a start, and half
-    a million objects of its imports cost a third of a second each time."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-
-
-@contextlib.contextmanager
-def quiet_vllm() -> Iterator[None]:
-    """vLLM and what it imports use names that torch and others have deprecated: not ours to mend, nor to fail on."""
-    with warnings.catch_warnings():
-        for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning, UserWarning):
-            warnings.simplefilter("ignore", category)
-        yield
-
-
-@contextlib.contextmanager
-def globals_kept() -> Iterator[None]:
-    """Random states, the default dtype, the thread setter, `LD_PRELOAD` and the exception hook are as before."""
-    import numpy as np
-    import torch
-
-    python, numpy, host = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    dtype, threads, hook = torch.get_default_dtype(), torch.set_num_threads, sys.excepthook
-    preload = os.environ.get("LD_PRELOAD")
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(host)
-        torch.set_default_dtype(dtype)
-        torch.set_num_threads = threads
-        sys.excepthook = hook
-        if preload is None:
-            os.environ.pop("LD_PRELOAD", None)
-        else:
-            os.environ["LD_PRELOAD"] = preload
+def _projects(engine: Any) -> bool:
+    return model_of(engine).pooler.poolers_by_task["token_embed"].head.projector is not None

@@ -85,6 +85,10 @@ class ScoringEngine:
             for (index, _), hidden_TD in zip(chunk, states, strict=True):
                 yield index, hidden_TD
 
+    def windows_per_step(self, tokens: int) -> int:
+        """How many windows of so many tokens one step of the engine holds."""
+        return max(1, min(_MOST_WINDOWS, step_tokens(self.info, self._pool.settings, self._pool.device) // tokens))
+
     def close(self) -> None:
         """Ends the engine, unless it is shared: then it stays warm for others."""
         if self._own:

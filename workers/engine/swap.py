@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from app.models.checkpoint import CheckpointInfo
-from workers.engine.launch import globals_kept, model_of, quiet_vllm
+from workers.engine import mending
+from workers.engine.isolation import globals_kept, quiet_vllm
+from workers.engine.launch import model_of
 from workers.engine.shape import packing_signature
 
 logger = logging.getLogger(__name__)
@@ -66,20 +68,8 @@ def reload_weights(engine: Any, checkpoint: Path) -> None:
     Raises what vLLM raises, and RuntimeError where a parameter got no weight; the engine is then good for nothing.
     """
     with globals_kept(), quiet_vllm():
-        _forget_packed_experts(engine)
+        mending.forget_packed_experts(engine, model_of(engine))
         engine.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
     empty = [name for name, tensor in model_of(engine).named_parameters() if tensor.is_meta]
     if empty:
         raise RuntimeError(f"{len(empty)} parameters got no weight, such as {empty[0]}")
-
-
-def _forget_packed_experts(engine: Any) -> None:
-    """On a CPU vLLM packs the experts' weights only when it builds their kernel, so the kernel is built again."""
-    if engine.vllm_config.device_config.device_type != "cpu":
-        return
-    from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
-
-    for module in model_of(engine).modules():
-        method = getattr(module, "quant_method", None)
-        if isinstance(method, UnquantizedFusedMoEMethod):
-            method.moe_kernel = None

@@ -1,0 +1,90 @@
+"""What vLLM 0.32 lacks, or gets wrong, when engines come, go and change their weights in one process."""
+
+from functools import cache
+from typing import Any
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.nearest import nearest
+
+
+def keep_scales_alive() -> None:
+    """The W8A8 kernel points at scales that it does not own: after a weight swap, at freed ones. Now it owns them."""
+    import vllm._custom_ops as operations
+
+    plain = operations.create_onednn_scaled_mm
+    if hasattr(plain, "keeps_scales"):
+        return
+
+    def create(weight: Any, weight_scales: Any, *rest: Any, **named: Any) -> Any:
+        handler = plain(weight, weight_scales, *rest, **named)
+        handler.weight_scales = weight_scales
+        return handler
+
+    create.keeps_scales = True  # type: ignore[attr-defined]
+    operations.create_onednn_scaled_mm = create
+
+
+def override_kernels_once() -> None:
+    """On a CPU each engine start looks through every module for Triton kernels to replace, and wraps them once more.
+
+    Modules imported later take the replaced ones anyway.
+    """
+    from vllm.platforms import current_platform
+
+    kind = type(current_platform)
+    override = kind.register_triton_kernel_overrides
+    if not hasattr(override, "once"):
+        once = cache(override)
+        once.once = True  # type: ignore[attr-defined]
+        kind.register_triton_kernel_overrides = staticmethod(once)
+
+
+def register(architecture: str) -> None:
+    """Registers the model class itself: vLLM would inspect it in a second process first, which takes ten seconds.
+
+    Raises CHECKPOINT_UNSUPPORTED for an architecture that vLLM does not know.
+    """
+    from vllm.model_executor.models.registry import ModelRegistry, _LazyRegisteredModel
+
+    entry = ModelRegistry.models.get(architecture)
+    if entry is None:
+        known = [name for name in ModelRegistry.get_supported_archs() if name.endswith("ForCausalLM")]
+        near = nearest(architecture, known)
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_UNSUPPORTED,
+            f"vLLM has no architecture {architecture!r}",
+            hint=f"the nearest of its {len(known)} causal language models is {near or 'none'}",
+        )
+    if isinstance(entry, _LazyRegisteredModel):
+        ModelRegistry.register_model(architecture, entry.load_model_cls())
+
+
+def renew_groups(config: Any) -> None:
+    """Lets vLLM make its groups anew where a mixture of experts needs one that the engines so far did not.
+
+    Engines look their groups up when they use them, so those that run go on with the new ones.
+    """
+    from vllm.distributed import parallel_state
+
+    if config.model_config.is_moe and parallel_state.model_parallel_is_initialized() and parallel_state._EP is None:
+        parallel_state.destroy_model_parallel()
+
+
+def destroy_groups() -> None:
+    """Destroys vLLM's process groups, which no engine may need any more."""
+    from vllm.distributed import parallel_state
+
+    parallel_state.destroy_model_parallel()
+    parallel_state.destroy_distributed_environment()
+
+
+def forget_packed_experts(engine: Any, model: Any) -> None:
+    """Before a swap: on a CPU the experts' weights are packed only when their kernel is built, so it is built again."""
+    if engine.vllm_config.device_config.device_type != "cpu":
+        return
+    from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
+
+    for module in model.modules():
+        method = getattr(module, "quant_method", None)
+        if isinstance(method, UnquantizedFusedMoEMethod):
+            method.moe_kernel = None
