@@ -91,6 +91,13 @@ def inspect(path: Path, *, pointer: str = "") -> CheckpointInfo:
                 ErrorCode.CHECKPOINT_NOT_FOUND, f"there is no folder {path}", hint="correct its path in models.toml"
             )
         return _inspect(path, _signature(path))
+    except OSError as error:
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_NOT_FOUND,
+            f"{path} cannot be read: {error.strerror}",
+            hint="the service's user must be allowed to read the folder and its files",
+            pointer=pointer,
+        ) from error
     except HemostatError as error:
         if error.pointer == pointer:
             raise

@@ -31,7 +31,7 @@ def check_request(request: CompareRequest, registry: Registry, settings: Setting
     Raises `HemostatError` with the JSON pointer of the field to blame: UNKNOWN_MODEL, every CHECKPOINT_* code of
     `inspect`, VOCABULARY_MISMATCH, WINDOW_TOO_LARGE, UNKNOWN_MODULE, GROUP_SIZE_MISMATCH, PATTERN_MISMATCH,
     RECIPE_NOT_APPLICABLE, PATH_FORBIDDEN, TEXT_NOT_FOUND, DOCUMENT_TOO_SHORT, DOCUMENT_NOT_TEXT,
-    CHAT_TEMPLATE_MISSING, INVALID_REQUEST (two documents of one id).
+    CHAT_TEMPLATE_MISSING, INVALID_REQUEST (two documents of one id, two dtypes).
     """
     reference = registry.resolve(request.reference.model, pointer="/reference/model")
     candidate = registry.resolve(request.candidate.model, pointer="/candidate/model")
@@ -40,6 +40,13 @@ def check_request(request: CompareRequest, registry: Registry, settings: Setting
         for pointer, entry in (("/reference/model", reference), ("/candidate/model", candidate))
     }
     one, other = infos.values()
+    if reference.dtype != candidate.dtype:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"models.toml runs {reference.alias} in {reference.dtype} and {candidate.alias} in {candidate.dtype}",
+            hint="give both the same dtype: otherwise rounding is compared, not the models",
+            pointer="/candidate/model",
+        )
     if one.vocabulary != other.vocabulary:
         raise HemostatError(
             ErrorCode.VOCABULARY_MISMATCH,

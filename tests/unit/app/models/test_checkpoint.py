@@ -107,6 +107,7 @@ def test_no_folder(tmp_path: Path) -> None:
     refused(tmp_path / "none", E.CHECKPOINT_NOT_FOUND)
     (tmp_path / "file").write_text("x")
     refused(tmp_path / "file", E.CHECKPOINT_NOT_FOUND)
+    refused(tmp_path / ("x" * 300), E.CHECKPOINT_NOT_FOUND)
 
 
 # ---- incomplete

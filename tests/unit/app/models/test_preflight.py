@@ -154,6 +154,16 @@ def test_a_model_may_borrow_a_tokenizer(registry: Registry, settings: Settings, 
     check_request(request(candidate="borrowing"), load_registry(registry.file), settings)
 
 
+def test_two_dtypes_are_not_compared(registry: Registry, settings: Settings, tiny: Tiny) -> None:
+    registry.file.write_text(
+        registry.file.read_text() + f'[models.precise]\npath = {json.dumps(str(tiny()))}\ndtype = "float32"\n'
+    )
+    with pytest.raises(HemostatError) as caught:
+        check_request(request(candidate="precise"), load_registry(registry.file), settings)
+    assert (caught.value.code, caught.value.pointer) == (E.INVALID_REQUEST, "/candidate/model")
+    check_request(request(reference="precise", candidate="precise"), load_registry(registry.file), settings)
+
+
 def test_a_window_must_fit_the_context(refused: Check) -> None:
     error = refused(request(window=257), E.WINDOW_TOO_LARGE, "/window")
     assert "256" in error.hint
