@@ -137,12 +137,20 @@ def talk(request: CompareRequest, context: JobContext) -> None:
     context.observe("no_such_metric", 1)
 
 
+def babble(request: CompareRequest, context: JobContext) -> None:
+    """Writes nonsense to whatever sockets the process has."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        if str(descriptor.resolve(strict=False)).rpartition("/")[2].startswith("socket:"):
+            os.write(int(descriptor.name), b"nonsense\n")
+
+
+_DEEDS = (
+    *(count, stubborn, segfault, killed, exit_now, allocate, fill_disk),
+    *(tell_secret, refuse, kill_worker, talk, babble),
+)
 DEEDS: dict[str, Callable[[CompareRequest, JobContext], SmallReport | None]] = {
-    function.__name__: function
-    for function in (
-        count, stubborn, segfault, killed, exit_now, allocate, fill_disk, tell_secret, refuse, kill_worker, talk,
-    )
-}  # fmt: skip
+    function.__name__: function for function in _DEEDS
+}
 
 HANDLERS = Handlers(
     kinds={"compare": Kind(CompareRequest, "tests.support.handlers:do")}, room="tests.support.handlers:PaperRoom"

@@ -34,6 +34,7 @@ class Handlers:
 
     kinds: Mapping[str, Kind]
     room: str
+    preload: tuple[str, ...] = ()  # modules that a first job would wait for
 
     def handler(self, kind: str) -> Handler:
         """The handler of a kind; imports its module. Raises KeyError."""
@@ -43,6 +44,11 @@ class Handlers:
     def request(self, kind: str, request: Mapping[str, Any]) -> JobRequest:
         """The request of a job, validated. Raises KeyError and pydantic's `ValidationError`."""
         return self.kinds[kind].request.model_validate(request)
+
+    def warm_up(self) -> None:
+        """Imports what the first job needs."""
+        for module in self.preload:
+            import_module(module)
 
     def open_room(self, settings: Settings) -> Room:
         """A room without an engine yet; imports what engines need."""
@@ -59,4 +65,5 @@ def load(name: str) -> Any:
 HANDLERS = Handlers(
     kinds={"compare": Kind(CompareRequest, "workers.diagnosis.compare:compare")},
     room="workers.engine.room:EngineRoom",
+    preload=("workers.diagnosis.compare",),
 )

@@ -106,6 +106,7 @@ class Child:
         """Imports what engines need while nobody waits. A failure here meets the first job again, and is told there."""
         try:
             self._room = self._handlers.open_room(self._settings)
+            self._handlers.warm_up()
         except Exception as error:
             logger.warning("the engine room does not open: %s", explain(error).error.detail)
 

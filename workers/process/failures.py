@@ -27,6 +27,7 @@ _HINT_MEMORY: Final = (
     "HEMOSTAT_ENGINE_BATCH_TOKENS and HEMOSTAT_ENGINE_KV_CACHE_BYTES bound what the engine takes"
 )
 _HINT_DISK: Final = "free space below HEMOSTAT_HOME, or lower the budgets of the reference and checkpoint stores"
+_HINT_IMPORT: Final = "what the worker needs is not installed, or does not fit: run `make setup`, then `hemostat doctor`"
 _HINT_ENGINE: Final = "the worker's log has the traceback; the worker goes on with a fresh engine"
 
 _MEMORY_TYPES: Final = frozenset({"OutOfMemoryError", "MemoryError", "_ArrayMemoryError"})
@@ -77,6 +78,8 @@ def explain(exception: BaseException, documents: Iterable[str] = ()) -> Failure:
     if any(_is_memory(cause) for cause in chain):
         detail = f"memory ran out ({describe(exception, documents)})"
         return Failure(job_error(ErrorCode.ENGINE_OUT_OF_MEMORY, detail, _HINT_MEMORY), spoiled=True)
+    if isinstance(exception, ImportError):
+        return Failure(job_error(ErrorCode.ENGINE_FAILED, describe(exception, documents), _HINT_IMPORT), spoiled=True)
     code = ErrorCode.ENGINE_FAILED if any(_from_engine(cause) for cause in chain) else ErrorCode.INTERNAL
     return Failure(job_error(code, describe(exception, documents), _HINT_ENGINE), spoiled=True)
 

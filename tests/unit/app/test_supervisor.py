@@ -1,0 +1,127 @@
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from app.supervisor import MAX_LOG_BYTES, Interruptions, Program, Supervisor, environment_of
+
+
+def program(tmp_path: Path, code: str) -> Program:
+    """A program that runs `code`."""
+    (tmp_path / "deed.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    return Program("deed", ("deed",), environment, tmp_path / "logs" / "deed.log")
+
+
+def wait_for_output(subject: Program, text: str) -> None:
+    deadline = time.monotonic() + 10
+    while text not in subject.last_lines():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_settings_reach_another_process_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HEMOSTAT_PORT", "1")
+    monkeypatch.setenv("HEMOSTAT_TEXT_ROOT", "/somewhere")
+    monkeypatch.setenv("HEMOSTAT_API_KEY", "of the client, not a setting")
+    settings = Settings(home=tmp_path, port=4711, text_root=None, engine_compile=True, redelivery_s=1.5)
+    environment = environment_of(settings)
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == settings
+    assert environment["HEMOSTAT_API_KEY"] == "of the client, not a setting"
+
+
+def test_what_ends_is_started_again_after_a_growing_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.supervisor.FIRST_PAUSE_S", 0.05)
+    said: list[str] = []
+    subject = program(tmp_path, "raise SystemExit(3)")
+    supervisor = Supervisor([subject], said.append)
+    supervisor.start()
+    deadline = time.monotonic() + 20
+    while sum("started again in" in line for line in said) < 3:
+        supervisor.tend()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    supervisor.kill()
+    pauses = [line for line in said if "started again in" in line]
+    assert pauses == [f"the deed ended with status 3; it is started again in {pause:g} s" for pause in (0.05, 0.1, 0.2)]
+    assert any(str(subject.log) in line for line in said)
+
+
+def test_a_deaf_program_is_killed_when_time_is_up(tmp_path: Path) -> None:
+    said: list[str] = []
+    subject = program(
+        tmp_path, "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(60)"
+    )
+    supervisor = Supervisor([subject], said.append)
+    supervisor.start()
+    wait_for_output(subject, "up")
+    begun = time.monotonic()
+    supervisor.stop(subject, 0.3, Interruptions())
+    assert 0.3 <= time.monotonic() - begun < 3
+    assert not subject.running
+    assert said == ["the deed does not end; it is killed"]
+
+
+def test_interruptions_hurry_the_end_and_the_second_kills(tmp_path: Path) -> None:
+    code = (
+        "import signal, time\ncount = 0\n"
+        "def note(*_):\n    global count\n    count += 1\n    print('told', count, flush=True)\n"
+        "signal.signal(15, note)\nprint('up', flush=True)\n"
+        "while True: time.sleep(0.01)"
+    )
+    subject = program(tmp_path, code)
+    supervisor = Supervisor([subject], lambda _: None)
+    supervisor.start()
+    wait_for_output(subject, "up")
+    interruptions = Interruptions()
+
+    def interrupt() -> None:
+        for number in (1, 2):
+            wait_for_output(subject, f"told {number}")
+            interruptions.count = number
+
+    person = threading.Thread(target=interrupt)
+    person.start()
+    supervisor.stop(subject, 30, interruptions)
+    person.join()
+    assert interruptions.count == 2
+    assert subject.process is not None
+    assert subject.process.returncode == -signal.SIGKILL
+
+
+def test_signals_act_as_before_after_the_block() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Interruptions() as interruptions:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interruptions.count == 2
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_long_log_is_put_aside(tmp_path: Path) -> None:
+    subject = program(tmp_path, "print('new', flush=True)")
+    subject.log.parent.mkdir()
+    with subject.log.open("wb") as file:
+        file.truncate(MAX_LOG_BYTES + 1)
+    subject.start()
+    assert subject.process is not None
+    assert subject.process.wait(10) == 0
+    assert subject.log.read_text() == "new\n"
+    assert subject.log.with_suffix(".log.1").stat().st_size == MAX_LOG_BYTES + 1
+
+
+def test_a_program_gets_its_interpreter_from_here(tmp_path: Path) -> None:
+    subject = program(tmp_path, "import sys; print(sys.executable, flush=True)")
+    subject.start()
+    assert subject.process is not None
+    subject.process.wait(10)
+    assert subject.last_lines() == sys.executable

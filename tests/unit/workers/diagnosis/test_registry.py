@@ -1,0 +1,49 @@
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.contracts.job import KINDS, CompareRequest
+from workers.diagnosis.registry import HANDLERS, load
+
+
+def test_every_kind_of_the_contract_has_a_handler() -> None:
+    assert set(HANDLERS.kinds) == set(KINDS)
+
+
+@pytest.mark.parametrize("name", [*(kind.handler for kind in HANDLERS.kinds.values()), HANDLERS.room])
+def test_every_name_in_the_registry_is_defined(name: str) -> None:
+    """Read from the source: importing it takes torch, and seconds."""
+    module, _, attribute = name.partition(":")
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    assert attribute in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+def test_a_handler_is_imported_by_its_name() -> None:
+    assert load("workers.diagnosis.registry:HANDLERS") is HANDLERS
+
+
+def test_a_request_is_validated_as_its_kind() -> None:
+    request = {"kind": "compare", "reference": {"model": "a"}, "candidate": {"model": "b"}}
+    assert isinstance(HANDLERS.request("compare", request), CompareRequest)
+    with pytest.raises(ValidationError):
+        HANDLERS.request("compare", request | {"typo": 1})
+    with pytest.raises(KeyError):
+        HANDLERS.request("compose", request)
+
+
+def test_the_parent_process_imports_neither_torch_nor_an_engine() -> None:
+    """And the child imports them only when it opens the room."""
+    code = (
+        "import sys, workers.main, workers.process.child; "
+        "print([name for name in ('torch', 'vllm', 'transformers', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,21 @@
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from workers.main import describe
+
+
+@pytest.mark.parametrize("host", ["plain", "a.b-c.example", "odd name_with/slashes", "ümlaut", "---", "x" * 300])
+def test_a_worker_is_named_after_its_machine_whatever_that_is_called(
+    host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    settings = Settings(home=tmp_path)
+    first, second = describe(settings, 8322), describe(settings, 8322)
+    assert first.id != second.id
+    assert first.metrics_url == "http://127.0.0.1:8322/metrics"
+
+
+def test_the_device_is_what_the_settings_say(tmp_path: Path) -> None:
+    assert describe(Settings(home=tmp_path, engine_device="cuda"), 1).device == "cuda"
