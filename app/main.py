@@ -72,7 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
     """
     keys = check_binding(settings)
     telemetry = Telemetry()
-    redis = connect(settings)
+    redis = connect(settings, retries=1)  # enough for a connection that broke; a request must not wait for more
     state = State(
         settings=settings,
         telemetry=telemetry,

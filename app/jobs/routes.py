@@ -168,7 +168,8 @@ async def submit_job(request: Request) -> Response:
             estimate = await service.dry_run(asked, state.settings)
             _count(state, asked, "dry_run")
             return _job_response(estimate)
-        hold = service.hold_of(_owner(request), request.headers.get("idempotency-key"), asked)
+        key = request.headers.get("idempotency-key")
+        hold = await asyncio.to_thread(service.hold_of, _owner(request), key, asked)
         made = await service.submit(state.store, state.docket, asked, state.settings, hold)
     except HemostatError:
         state.telemetry.submitted.labels(KINDS[0], "refused").inc()

@@ -38,7 +38,7 @@ def compare(**changes: Any) -> dict[str, Any]:
 
 
 class SharedServer(RedisServer):
-    """One server for all tests of the front end, emptied before each; the home is each test's own."""
+    """One server for all tests of a module, emptied before each; the home is each test's own."""
 
     def renew(self, home: Path) -> None:
         self.start()
@@ -48,7 +48,7 @@ class SharedServer(RedisServer):
         home.mkdir()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedServer]:
     made = SharedServer(tmp_path_factory.mktemp("valkey"))
     yield made

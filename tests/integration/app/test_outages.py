@@ -142,6 +142,20 @@ def test_a_server_that_hangs_is_a_503_and_not_a_hanging_request(server: Server, 
     assert httpx.get(f"{server.url}{JOBS}", timeout=30).status_code == 200
 
 
+async def test_a_full_redis_takes_no_job_and_says_so(api: Api) -> None:
+    kept = await api.submit()
+    await api.state.redis.config_set("maxmemory", "1mb")
+    try:
+        answer = await api.http.post(JOBS, json=compare())
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+        assert (await api.http.get(f"{JOBS}/{kept}")).status_code == 200
+    finally:
+        await api.state.redis.config_set("maxmemory", "0")
+    assert [job["id"] for job in (await api.http.get(JOBS)).json()["data"]] == [kept]
+    await api.submit()
+
+
 async def test_a_job_whose_record_was_written_before_the_process_died_is_queued_at_the_next_start(api: Api) -> None:
     """The moment between the two writes: the record is there and docket never heard of it."""
     job_id = new_job_id()

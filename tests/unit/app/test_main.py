@@ -1,0 +1,56 @@
+"""What the application answers without any Redis."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.main import create_app
+from app.settings import Settings
+
+JOBS = "/v1/diagnosis/jobs"
+
+
+@pytest.fixture
+async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(Settings(home=tmp_path))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        yield client
+    await app.state.hemostat.redis.aclose()
+
+
+async def test_the_process_is_alive_and_names_what_is_missing(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/livez")).json() == {"status": "alive"}
+    ready = await http.get("/readyz")
+    assert ready.status_code == 503
+    assert {name: check["ok"] for name, check in ready.json()["checks"].items()} == {
+        "api": True,
+        "redis": False,
+        "models": False,
+    }
+    assert "models.toml" in ready.json()["checks"]["models"]["detail"]
+
+
+async def test_a_request_that_needs_redis_is_a_503(http: httpx.AsyncClient) -> None:
+    for path in (JOBS, f"{JOBS}/diag_01M89D9HJWGEE9A2EB6NKQX32W", f"{JOBS}/diag_01M89D9HJWGEE9A2EB6NKQX32W/events"):
+        answer = await http.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_what_is_wrong_with_the_request_is_said_without_redis(http: httpx.AsyncClient) -> None:
+    for body, code in ((b"{", "invalid_json"), (b"{}", "invalid_request"), (b'{"kindd": 1}', "invalid_request")):
+        answer = await http.post(JOBS, content=body, headers={"content-type": "application/json"})
+        assert answer.json()["code"] == code
+        assert answer.json()["errors" if code != "invalid_json" else "code"]
+    assert (await http.get(f"{JOBS}?limit=0")).json()["errors"][0]["parameter"] == "limit"
+    assert (await http.get(f"{JOBS}/not-an-id")).json()["code"] == "job_not_found"
+
+
+async def test_unknown_routes_and_methods(http: httpx.AsyncClient) -> None:
+    missing = await http.get("/v1/diagnosys/jobs")
+    assert (missing.status_code, missing.json()["hint"]) == (404, f"Did you mean {JOBS}?")
+    wrong = await http.patch(f"{JOBS}/diag_01M89D9HJWGEE9A2EB6NKQX32W")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "DELETE, GET")
+    assert (await http.get("/docs")).status_code == 404, "pages that load scripts from elsewhere are off"
