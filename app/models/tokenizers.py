@@ -1,7 +1,8 @@
 """Whether two tokenizers give the same tokens, told from their tokenizer.json alone.
 
 Compared is what changes token ids: vocabulary, merges, scores, added tokens, normalizer, pre-tokenizer, the tokens put
-around a text. Decoders, offsets and the order of keys are not.
+around a text. Decoders, offsets and the order of keys are not. tokenizer_config.json's add_bos_token is not, either:
+where there is a tokenizer.json, transformers goes by its post-processor alone.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ class TokenizerContent:
 def tokenizer_fingerprint(path: Path) -> str:
     """SHA-256, hex, over `TokenizerContent`: equal exactly where `compare_tokenizers` finds no difference."""
     _content(path)  # says what is wrong with the files
-    return _fingerprint(path, _signature(path / "tokenizer.json"), _signature(path / "tokenizer_config.json"))
+    return _fingerprint(path, _signature(path / "tokenizer.json"))
 
 
 def adds_bos(path: Path) -> bool:
@@ -110,19 +111,17 @@ def _told_flags(flags: list[bool] | None) -> str:
 
 
 def _content(path: Path) -> TokenizerContent:
-    file, settings = path / "tokenizer.json", path / "tokenizer_config.json"
+    file = path / "tokenizer.json"
     if not file.is_file():
         raise HemostatError(
             ErrorCode.CHECKPOINT_INCOMPLETE,
             f"{path.name} has no tokenizer.json",
             hint="save the tokenizer into the folder in its fast form, or name another one in models.toml (tokenizer)",
         )
-    return _read(path, _signature(file), _signature(settings))
+    return _read(path, _signature(file))
 
 
 def _signature(file: Path) -> tuple[int, int, int]:
-    if not file.is_file():
-        return (0, 0, 0)
     stat = file.stat()
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
@@ -149,23 +148,23 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _fingerprint(path: Path, file: tuple[int, int, int], config: tuple[int, int, int]) -> str:
-    content = vars(_read(path, file, config))
+def _fingerprint(path: Path, signature: tuple[int, int, int]) -> str:
+    content = vars(_read(path, signature))
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, _file: tuple[int, int, int], _config: tuple[int, int, int]) -> TokenizerContent:
+def _read(path: Path, _signature: tuple[int, int, int]) -> TokenizerContent:
     file = path / "tokenizer.json"
-    data, settings = _load_json(file), _settings(path)
+    data = _load_json(file)
     try:
-        return _parse(data, settings)
+        return _parse(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _corrupt(file, f"{type(error).__name__} {error}") from error
 
 
-def _parse(data: dict[str, Any], settings: dict[str, Any]) -> TokenizerContent:
+def _parse(data: dict[str, Any]) -> TokenizerContent:
     model = dict(data["model"])
     vocabulary, merges = model.pop("vocab"), model.pop("merges", None) or []
     scores: list[float] = []
@@ -179,7 +178,6 @@ def _parse(data: dict[str, Any], settings: dict[str, Any]) -> TokenizerContent:
         tokens[int(token["id"])] = str(token["content"])
         added[int(token["id"])] = [bool(token.get(flag, False)) for flag in _ADDED_FLAGS]
     before, after = _around(data.get("post_processor"))
-    ids = {text: index for index, text in tokens.items()}
     return TokenizerContent(
         tokens=tokens,
         added=added,
@@ -188,8 +186,8 @@ def _parse(data: dict[str, Any], settings: dict[str, Any]) -> TokenizerContent:
         model={key: value for key, value in model.items() if value},
         normalizer=_component(data.get("normalizer")),
         pre_tokenizer=_component(data.get("pre_tokenizer")),
-        before=_overridden(before, settings, ids, "bos"),
-        after=_overridden(after, settings, ids, "eos"),
+        before=before,
+        after=after,
     )
 
 
@@ -237,13 +235,3 @@ def _around(processor: Any) -> tuple[list[int], list[int]]:
         else:
             sides[side].extend(int(i) for i in processor["special_tokens"][piece["SpecialToken"]["id"]]["ids"])
     return sides
-
-
-def _overridden(found: list[int], settings: dict[str, Any], ids: dict[str, int], which: str) -> list[int]:
-    """tokenizer_config.json's add_bos_token and add_eos_token win over the post-processor."""
-    wanted = settings.get(f"add_{which}_token")
-    if not isinstance(wanted, bool) or wanted == bool(found):
-        return found
-    token = settings.get(f"{which}_token")
-    text = token.get("content") if isinstance(token, dict) else token
-    return [ids[text]] if wanted and text in ids else []

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.tokenizers import adds_bos, compare_tokenizers, has_chat_template, tokenizer_fingerprint
@@ -151,17 +151,14 @@ def test_classifier_processors_put_tokens_on_both_sides(copy: Copy, tiny: Callab
     assert adds_bos(edit(copy(), lambda data: data.update(post_processor=roberta)))
 
 
-def test_add_bos_token_wins_over_the_post_processor(copy: Copy, tiny: Callable[..., Path]) -> None:
-    asked = copy()
-    edit_json(asked / "tokenizer_config.json", add_bos_token=True)
-    assert adds_bos(asked)
-    written = edit(copy(name="written"), lambda data: data.update(post_processor=BOS))
-    same(asked, written)
-    edit_json(written / "tokenizer_config.json", add_bos_token=False)
-    assert not adds_bos(written)
-    same(tiny(), written)
-    edit_json(asked / "tokenizer_config.json", bos_token={"content": "</s>"})
-    assert "[1] in cand" in difference(tiny(), asked)
+@pytest.mark.parametrize("stated", [None, True, False])
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_bos_is_what_transformers_adds(copy: Copy, bos: bool, stated: bool | None) -> None:
+    folder = copy(bos=bos)
+    edit_json(folder / "tokenizer_config.json", add_bos_token=stated, tokenizer_class="LlamaTokenizerFast")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    added = len(tokenizer.encode("ab")) - len(tokenizer.encode("ab", add_special_tokens=False))
+    assert added == int(adds_bos(folder)) == int(bos)
 
 
 @pytest.mark.parametrize("kind", ["Unigram", "WordLevel"])
