@@ -7,7 +7,7 @@ derived from signatures.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -129,6 +129,14 @@ def _components() -> dict[str, Any]:
     return schemas
 
 
+def _version() -> str:
+    """The installed version; a source tree that was not installed has none."""
+    try:
+        return version("hemostat")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
 def install(app: FastAPI) -> None:
     """Makes `app.openapi` the page of this module, built once."""
 
@@ -136,7 +144,7 @@ def install(app: FastAPI) -> None:
         if app.openapi_schema is None:
             page = get_openapi(
                 title="Hemostat",
-                version=version("hemostat"),
+                version=_version(),
                 openapi_version="3.1.0",
                 summary="Diagnosis of modified language models",
                 description=DESCRIPTION,

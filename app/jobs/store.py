@@ -279,18 +279,21 @@ class JobStore:
 
     # --- the worker's side
 
-    async def claim(self, job_id: str, worker: str) -> Claim | None:
+    async def claim(self, job_id: str, worker: str, *, token: str | None = None) -> Claim | None:
         """Takes the job for `worker`, from whoever had it. None: it has ended, was cancelled, or is not there.
 
         The fence rises with each claim. A job that was claimed `max_attempts` times without being released or ended has
         lost as many workers: it fails with WORKER_LOST instead of being run again.
+
+        A claim that is repeated with the same `token` is the same claim: give one where a claim that raised is tried
+        again, else the lost reply counts as a lost worker.
         """
         kind, attempt, text = await self._run(
             "claim",
             [keys.job(job_id)],
             job_id,
             worker,
-            uuid.uuid4().hex,
+            token or uuid.uuid4().hex,
             self.settings.max_attempts,
             self.settings.job_retention_s,
         )

@@ -150,6 +150,15 @@ async def test_a_job_that_loses_its_workers_fails_instead_of_looping(store: JobS
     assert await store.claim(job_id, "w10") is None
 
 
+async def test_a_claim_that_is_tried_again_with_its_token_is_the_same_claim(store: JobStore) -> None:
+    job_id = await created(store)
+    claims = [await store.claim(job_id, "w1", token="t1") for _ in range(5)]
+    assert [claim.attempt for claim in claims if claim is not None] == [1] * 5
+    other = await store.claim(job_id, "w2", token="t2")
+    assert other is not None
+    assert other.attempt == 2
+
+
 async def test_a_released_attempt_does_not_count(store: JobStore) -> None:
     job_id = await created(store)
     for attempt in range(1, 3 * store.settings.max_attempts):
