@@ -73,6 +73,8 @@ class Client:
                 for event in self._events(job_id, last_id):
                     gone_since = None
                     last_id = event.id or last_id
+                    if not event.data:  # the hint how long to wait before connecting again
+                        continue
                     yield event.event, json.loads(event.data)
                     if event.event == "end":
                         return

@@ -85,8 +85,8 @@ def test_a_packed_checkpoint_shows_its_kernel_term_apart(finish: Finish, client:
     assert 0 < term["kl"]["mean"] < report["divergence"]["kl"]["mean"]
 
 
-def test_another_model_collapses(finish: Finish) -> None:
-    assert finish(compare_request("tiny-other-weights"))["severity"] == "collapse"
+def test_other_weights_altogether_are_far_off(finish: Finish) -> None:
+    assert finish(compare_request("tiny-other-weights"))["severity"] in {"severe", "collapse"}
 
 
 def test_logits_that_are_not_finite_are_counted_and_make_it_collapse(finish: Finish, client: Client) -> None:
