@@ -1,0 +1,313 @@
+"""The head of a language model: the map from its final, normed hidden state to logits, as the engine applies it.
+
+vLLM 0.32 computes logits = scale · cap · tanh((W·h + bias) / cap), with scale 1 and no cap for most architectures, over
+the first `vocab_size` rows of W: rows beyond are padding, rows beyond the tokenizer but below `vocab_size` count. The
+numbers below (`KNOWN`) say where each architecture keeps scale and cap, and what its configuration class takes for
+granted where config.json says nothing. An architecture that is not listed is taken as plain only if nothing in its
+configuration hints at more; either way the self-check compares this head with the engine's own logits before a number
+of it is used.
+
+Names: T positions, D hidden size, V vocabulary.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import safe_open
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import CheckpointInfo, inspect
+
+# Bytes of weights that are hashed or looked through at a time.
+_SLICE_ROWS = 8192
+
+_HEAD = "lm_head"
+_EMBEDDINGS = (
+    "model.embed_tokens",
+    "model.decoder.embed_tokens",
+    "transformer.wte",
+    "gpt_neox.embed_in",
+    "backbone.embeddings",
+)
+_NORMS = (
+    "model.norm",
+    "model.final_layernorm",
+    "model.decoder.final_layer_norm",
+    "model.embedding_norm",
+    "transformer.ln_f",
+    "gpt_neox.final_layer_norm",
+    "backbone.norm_f",
+)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of config.json and what its class takes where it is absent."""
+
+    name: str
+    default: float | None
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What an architecture does to W·h: times `times`, divided by `over`, after a soft cap at `cap`."""
+
+    times: Field | None = None
+    over: Field | None = None
+    cap: Field | None = None
+
+
+_PLAIN = Treatment()
+_LLAMA = Treatment(times=Field("logit_scale", 1.0))
+_COHERE = Treatment(times=Field("logit_scale", 0.0625))
+_GRANITE = Treatment(over=Field("logits_scaling", 1.0))
+
+KNOWN: dict[str, Treatment] = {
+    "LlamaForCausalLM": _LLAMA,
+    "MistralForCausalLM": _LLAMA,
+    "Phi3ForCausalLM": _LLAMA,
+    "MixtralForCausalLM": _PLAIN,
+    "Qwen2ForCausalLM": _PLAIN,
+    "Qwen2MoeForCausalLM": _PLAIN,
+    "Qwen3ForCausalLM": _PLAIN,
+    "Qwen3MoeForCausalLM": _PLAIN,
+    "OlmoeForCausalLM": _PLAIN,
+    "GemmaForCausalLM": _PLAIN,
+    "Gemma2ForCausalLM": Treatment(cap=Field("final_logit_softcapping", 30.0)),
+    "Gemma3ForCausalLM": Treatment(cap=Field("final_logit_softcapping", None)),
+    "CohereForCausalLM": _COHERE,
+    "Cohere2ForCausalLM": _COHERE,
+    "GraniteForCausalLM": Treatment(times=Field("logit_scale", 1.0), over=Field("logits_scaling", 1.0)),
+    "GraniteMoeForCausalLM": _GRANITE,
+    "GraniteMoeSharedForCausalLM": _GRANITE,
+    "GraniteMoeHybridForCausalLM": _GRANITE,
+    "FalconH1ForCausalLM": Treatment(times=Field("lm_head_multiplier", 1.0)),
+}
+# A field so named says that logits are more than W·h. Neutral values say nothing.
+_TELLING = re.compile(
+    r"logits?_(scal|mult|div)|logit_?soft|final_logit|lm_head_mult|output_mult|head_mult|^mup_|_mup$|^dim_model_base$"
+    r"|^norm_head$|^head_dtype$",
+    re.IGNORECASE,
+)
+_ATTENTION_ONLY = re.compile(r"attn|attention|router|embedding", re.IGNORECASE)
+_NEUTRAL = (None, False, 1, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """logits = scale · cap · tanh((W·h + bias) / cap); `softcap` None: no tanh.
+
+    `weight_VD` is bf16, the engine's dtype; `bias_V` float32 or None. `fingerprint` is the SHA-256, hex, of everything
+    that turns a last residual state into logits: final norm, weights, bias, scale, cap. `architecture` is the
+    checkpoint's, for the self-check's key and messages.
+    """
+
+    weight_VD: torch.Tensor
+    bias_V: torch.Tensor | None
+    scale: float
+    softcap: float | None
+    fingerprint: str
+    architecture: str = ""
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens, V."""
+        return self.weight_VD.shape[0]
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden state, D."""
+        return self.weight_VD.shape[1]
+
+    @cached_property
+    def largest_weight(self) -> float:
+        """max |W|; not finite where a weight is not."""
+        parts = self.weight_VD.split(_SLICE_ROWS)
+        return float(torch.stack([part.abs().amax().float() for part in parts]).amax())
+
+    def same_map(self, other: Self) -> bool:
+        """Whether both are the same function of the hidden state (final norms may differ)."""
+        if self is other:
+            return True
+        biases = (self.bias_V, other.bias_V)
+        return (
+            (self.scale, self.softcap, self.weight_VD.shape) == (other.scale, other.softcap, other.weight_VD.shape)
+            and (biases[0] is None) == (biases[1] is None)
+            and (biases[0] is None or biases[1] is None or torch.equal(biases[0], biases[1]))
+            and torch.equal(self.weight_VD, other.weight_VD)
+        )
+
+    def logits(self, hidden_TD: torch.Tensor) -> torch.Tensor:
+        """Logits of hidden states, [T, V] float32, computed in float32 from bf16 weights.
+
+        For self-checks and tests: the whole matrix is made. ValueError where the width differs.
+        """
+        if hidden_TD.ndim != 2 or hidden_TD.shape[1] != self.hidden_size:
+            raise ValueError(f"hidden states of shape {tuple(hidden_TD.shape)} for a head of width {self.hidden_size}")
+        hidden_TD = hidden_TD.float()
+        logits_TV = torch.cat([hidden_TD @ part.float().T for part in self.weight_VD.split(_SLICE_ROWS)], dim=1)
+        if self.bias_V is not None:
+            logits_TV += self.bias_V
+        if self.softcap is not None:
+            logits_TV = self.softcap * torch.tanh(logits_TV / self.softcap)
+        return logits_TV * self.scale
+
+    @classmethod
+    def load(cls, checkpoint: Path) -> Self:
+        """Read the head of a checkpoint folder, and nothing else of it.
+
+        Raises what `app.models.checkpoint.inspect` raises, and `HemostatError`: HEAD_UNSUPPORTED where the head is of a
+        kind that cannot be reproduced, CHECKPOINT_INCOMPLETE where it is missing, CHECKPOINT_SHAPE_MISMATCH where it has
+        fewer rows than the vocabulary.
+        """
+        info = inspect(checkpoint)
+        scale, softcap = _treatment(info)
+        module = _head_module(info)
+        weight_VD = _matrix(info, module)
+        if weight_VD.ndim != 2 or weight_VD.shape[0] < info.vocabulary or weight_VD.shape[1] != info.hidden_size:
+            raise HemostatError(
+                ErrorCode.CHECKPOINT_SHAPE_MISMATCH,
+                f"{module}.weight has shape {tuple(weight_VD.shape)}, expected at least {info.vocabulary} rows of "
+                f"{info.hidden_size}",
+                hint="fetch the checkpoint again, or correct vocab_size and hidden_size in its config.json",
+            )
+        weight_VD = weight_VD[: info.vocabulary].contiguous()
+        bias_V = None
+        if f"{module}.bias" in info.tensors:
+            # Rounded as the engine holds it.
+            bias_V = _tensor(info, f"{module}.bias").to(torch.bfloat16).float()[: info.vocabulary].contiguous()
+        norm = _final_norm(info)
+        digest = hashlib.sha256(
+            f"hemostat.head/1 {info.vocabulary} {info.hidden_size} {scale!r} {softcap!r}\n".encode()
+        )
+        for name in norm:
+            _update(digest, name, _tensor(info, name).to(torch.bfloat16))
+        _update(digest, "weight", weight_VD)
+        if bias_V is not None:
+            _update(digest, "bias", bias_V)
+        return cls(weight_VD, bias_V, scale, softcap, digest.hexdigest(), info.architecture)
+
+
+def _unsupported(info: CheckpointInfo, why: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.HEAD_UNSUPPORTED,
+        f"the head of {info.path.name} ({info.architecture}) cannot be reproduced: {why}",
+        hint="supported are heads that are one matrix, with a bias, a scale or a soft cap; docs/divergence.md lists them",
+    )
+
+
+def _treatment(info: CheckpointInfo) -> tuple[float, float | None]:
+    """(scale, cap) of an architecture; HEAD_UNSUPPORTED where an unlisted one hints at something."""
+    treatment = KNOWN.get(info.architecture)
+    if treatment is None:
+        for name, value in info.config.items():
+            if _TELLING.search(name) and not _ATTENTION_ONLY.search(name) and value not in _NEUTRAL:
+                raise _unsupported(info, f"config.json says {name} = {value!r}, and what that does here is not known")
+        treatment = _PLAIN
+    times = _number(info, treatment.times)
+    over = _number(info, treatment.over)
+    cap = _number(info, treatment.cap)
+    if times == 0 or over == 0 or (cap is not None and cap <= 0):
+        raise _unsupported(info, f"scale {times}, divisor {over}, soft cap {cap}")
+    return (1.0 if times is None else times) / (1.0 if over is None else over), cap
+
+
+def _number(info: CheckpointInfo, field: Field | None) -> float | None:
+    if field is None:
+        return None
+    value: Any = info.config.get(field.name, field.default)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_CORRUPT,
+            f"config.json: {field.name} is {value!r}, expected a number",
+            hint="fetch the configuration again, or correct the field",
+        )
+    return float(value)
+
+
+def _has_matrix(info: CheckpointInfo, module: str) -> bool:
+    return f"{module}.weight" in info.tensors or f"{module}.weight_packed" in info.tensors
+
+
+def _head_module(info: CheckpointInfo) -> str:
+    """Name of the module whose weight is the head's: the embedding where they are tied, as the engine has it, whatever
+    else lies in the file."""
+    wanted = _EMBEDDINGS if info.tied else (_HEAD,)
+    for module in wanted:
+        if _has_matrix(info, module):
+            return module
+    if info.tied:
+        raise _unsupported(info, "it is tied to an embedding that has none of the known names")
+    raise HemostatError(
+        ErrorCode.CHECKPOINT_INCOMPLETE,
+        f"{info.path.name} has no {_HEAD}.weight and does not tie it to the embedding",
+        hint="add the tensor, or set tie_word_embeddings in its config.json",
+    )
+
+
+def _final_norm(info: CheckpointInfo) -> tuple[str, ...]:
+    for module in _NORMS:
+        found = tuple(name for part in ("weight", "bias") if (name := f"{module}.{part}") in info.tensors)
+        if found:
+            return found
+    raise _unsupported(info, "its final norm has none of the known names")
+
+
+def _tensor(info: CheckpointInfo, name: str) -> torch.Tensor:
+    with safe_open(str(info.path / info.tensors[name].file), framework="pt") as file:
+        tensor: torch.Tensor = file.get_tensor(name)
+    return tensor
+
+
+def _matrix(info: CheckpointInfo, module: str) -> torch.Tensor:
+    """The weight of a module in bf16, dequantized where it is packed."""
+    name = f"{module}.weight"
+    packed = name not in info.tensors or f"{name}_scale" in info.tensors
+    if not packed:
+        weight = _tensor(info, name)
+        if not weight.dtype.is_floating_point:
+            raise _unsupported(info, f"{name} holds {weight.dtype} and has no scale")
+        return weight.to(torch.bfloat16)
+    return _dequantized(info, module)
+
+
+def _dequantized(info: CheckpointInfo, module: str) -> torch.Tensor:
+    """A compressed-tensors weight as bf16. HEAD_UNSUPPORTED where activations are quantized too: such a head is no
+    linear map of the hidden state."""
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationConfig
+    from compressed_tensors.utils.match import is_match
+
+    config = QuantizationConfig.model_validate(info.quantization)
+    stand_in = torch.nn.Linear(1, 1, bias=False, device="meta")
+    schemes = [
+        scheme for scheme in config.config_groups.values() if is_match(module, stand_in, scheme.targets, config.ignore)
+    ]
+    if len(schemes) != 1:
+        raise _unsupported(info, f"{len(schemes)} groups of its quantization_config name {module}")
+    scheme = schemes[0]
+    if scheme.input_activations is not None:
+        raise _unsupported(info, "it quantizes the hidden state too")
+    form = scheme.format or config.format
+    prefix = f"{module}."
+    state = {
+        name.removeprefix(prefix): _tensor(info, name) for name in info.tensors if name.startswith(f"{prefix}weight")
+    }
+    try:
+        weight: torch.Tensor = BaseCompressor.get_value_from_registry(form).decompress(state, scheme)["weight"]
+    except (KeyError, ValueError, RuntimeError, NotImplementedError) as error:
+        raise _unsupported(info, f"its packed form {form} cannot be undone: {error}") from error
+    return weight.to(torch.bfloat16)
+
+
+def _update(digest: "hashlib._Hash", name: str, tensor: torch.Tensor) -> None:
+    digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+    for part in tensor.contiguous().split(_SLICE_ROWS):
+        digest.update(part.view(torch.uint8).numpy().data)
