@@ -1,0 +1,39 @@
+"""Rows of a bench's CSV: `bench,case,metric,value,unit`."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One measured number."""
+
+    bench: str
+    case: str
+    metric: str
+    value: float
+    unit: str
+
+
+def emit(rows: Iterable[Row]) -> None:
+    """From a measuring process to the one that gathers: one JSON list on the last line of standard output."""
+    sys.stdout.write("\n" + json.dumps([list(row) for row in rows]) + "\n")
+
+
+def parse(output: str) -> list[Row]:
+    """What `emit` wrote."""
+    return [Row(*row) for row in json.loads(output.strip().splitlines()[-1])]
+
+
+def write(file: Path, rows: Iterable[Row]) -> None:
+    """The CSV: whole or not at all."""
+    partial = file.with_name(f".{file.name}")
+    with partial.open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(Row._fields)
+        for row in rows:
+            writer.writerow([row.bench, row.case, row.metric, f"{row.value:.6g}", row.unit])
+    partial.replace(file)

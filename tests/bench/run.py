@@ -1,0 +1,61 @@
+"""`make bench`: measures scoring, divergence and whole compare jobs, and writes tests/bench/results.csv.
+
+Every case runs in a process of its own with the environment of a worker's child, so that what is measured is what
+runs. Nothing else should run on the machine meanwhile.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.bench.rows import Row, parse, write
+from workers.engine.environment import child_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = Path(__file__).with_name("results.csv")
+CASES = ("compare", "prompt_logprobs", "memory_10k", "memory_100k")
+
+
+def main(names: list[str]) -> None:
+    """Runs the named cases, or all, in turn; a case that fails ends the bench and nothing is written."""
+    rows: list[Row] = []
+    environment = child_environment() | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    for name in names or CASES:
+        start = time.perf_counter()
+        sys.stderr.write(f"{name} …\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.bench.cases", name],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            cwd=ROOT,
+            env=environment,
+        )
+        found = parse(done.stdout)
+        rows += found
+        for row in found:
+            sys.stderr.write(f"  {row.case:28} {row.metric:28} {row.value:14.6g} {row.unit}\n")
+        sys.stderr.write(f"  ({time.perf_counter() - start:.0f} s)\n")
+    rows += derived(rows)
+    write(RESULTS, rows)
+    for row in rows:
+        sys.stdout.write(f"{row.bench},{row.case},{row.metric},{row.value:.6g},{row.unit}\n")
+
+
+def derived(rows: list[Row]) -> list[Row]:
+    """Ratios between cases."""
+    values = {(row.bench, row.case, row.metric): row.value for row in rows}
+    scored = values.get(("compare", "stored_reference", "tokens_per_second"))
+    slow = values.get(("engine", "prompt_logprobs", "tokens_per_second"))
+    found = []
+    if scored and slow:
+        found.append(Row("compare", "stored_reference", "prompt_logprobs_ratio", scored / slow, "ratio"))
+    small, large = (values.get(("memory", size, "peak_resident")) for size in ("10k", "100k"))
+    if small and large:
+        found.append(Row("memory", "100k_over_10k", "peak_resident_ratio", large / small, "ratio"))
+    return found
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
