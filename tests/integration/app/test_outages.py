@@ -42,10 +42,10 @@ def test_no_accepted_job_is_lost_when_redis_is_killed_under_load(server: Server,
                     assert int(answer.headers["retry-after"]) > 0
                     time.sleep(0.05)
 
-    clients = [threading.Thread(target=client, args=(number,)) for number in range(4)]
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(3)]
     for thread in clients:
         thread.start()
-    for _ in range(3):
+    for _ in range(2):
         time.sleep(0.7)
         redis_server.kill()
         time.sleep(0.4)
