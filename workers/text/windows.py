@@ -229,17 +229,14 @@ def _fingerprint(windows: Windows, window: int, bos: int | None, check_cancelled
 
 
 def _protocol(window: int, stride: int, bos: bool, chat: bool, sampled: bool) -> str:
-    scored = "every position that has a next token is scored"
-    parts = [f"every token after the {'BOS' if bos else 'first of its window'}"]
-    if chat or sampled:
-        only = [
-            "of conversations only what the assistant wrote" if chat else "",
-            "of sampled text only what was sampled" if sampled else "",
-        ]
-        scored += f" ({' and '.join(part for part in only if part)})"
-    begin = ", each beginning with the BOS" if bos else ", without BOS"
+    begin = "each begins with the BOS" if bos else "without BOS"
+    scored = f"scored is every token after the {'BOS' if bos else 'first of its window'}"
+    if chat:
+        scored += ", of conversations only what the assistant wrote"
+    if sampled:
+        scored += ", of sampled text only what was sampled"
     return (
         f"documents tokenized without special tokens, cut into windows of at most {window} tokens that do not overlap "
-        f"(stride {stride}) and do not cross documents{begin}; {scored}: {parts[0]}; "
+        f"(stride {stride}) and do not cross documents, {begin}; {scored}; "
         "a shorter last window counts from two tokens on"
     )

@@ -189,7 +189,7 @@ def test_the_protocol_says_what_was_done(
     text = TextDocument("t", "text", text="one two three")
     with_bos = make_windows([text], bos_tokenizer, 4).protocol
     assert "stride 3" in with_bos
-    assert "each beginning with the BOS" in with_bos
+    assert "each begins with the BOS" in with_bos
     assert "assistant" not in with_bos
 
 
