@@ -1,0 +1,81 @@
+"""Engines of this process, shared by the tests: starting vLLM's import alone takes six seconds."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from app.models.checkpoint import inspect
+from app.settings import Settings
+from workers.engine.pool import EnginePool
+from workers.engine.resident import ResidentEngine
+from workers.engine.swap import Trust
+
+Tiny = Callable[..., Path]
+Packed = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def engine_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(
+        home=tmp_path_factory.mktemp("home"), engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024
+    )
+
+
+@pytest.fixture(scope="session")
+def pool(engine_settings: Settings) -> Iterator[EnginePool]:
+    made = EnginePool(engine_settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def resident(pool: EnginePool) -> Iterator[Callable[[Path, Trust], ResidentEngine]]:
+    """`resident(checkpoint, trust)`: an engine of its own, outside the pool, closed after the test."""
+    made: list[ResidentEngine] = []
+
+    def start(checkpoint: Path, trust: Trust) -> ResidentEngine:
+        info = inspect(checkpoint)
+        engine = ResidentEngine(pool._options(info, 128, "bfloat16"), trust)
+        made.append(engine)
+        engine.load(info)
+        return engine
+
+    yield start
+    for engine in made:
+        engine.close()
+
+
+@pytest.fixture(scope="session")
+def packed(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Packed:
+    """`packed(kind, scheme, seed)`: a tiny checkpoint as llm-compressor packs it, made once a session."""
+    from tests.support.packed import make_packed
+
+    root = tmp_path_factory.mktemp("packed")
+    made: dict[tuple[str, str, int], Path] = {}
+
+    def make(kind: str, scheme: str, seed: int = 0) -> Path:
+        key = (kind, scheme, seed)
+        if key not in made:
+            made[key] = make_packed(tiny(kind, seed=seed), root / f"{kind}-{scheme}-{seed}", scheme)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def windows() -> list[list[int]]:
+    """Twelve windows of 2 to 128 tokens of the tiny models' vocabulary."""
+    rng = np.random.default_rng(0)
+    lengths = [128, 2, 17, 64, 1, 100, 128, 33, 5, 128, 90, 31]
+    return [rng.integers(0, 320, length).tolist() for length in lengths]
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    """Bit for bit."""
+    return len(one) == len(other) and all(
+        a.shape == b.shape and torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+        for a, b in zip(one, other, strict=True)
+    )

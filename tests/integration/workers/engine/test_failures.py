@@ -1,0 +1,87 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from workers.engine.pool import EnginePool
+from workers.engine.scoring import ScoringEngine
+
+pytestmark = pytest.mark.engine
+Tiny = Callable[..., Path]
+Packed = Callable[..., Path]
+
+
+def start(pool: EnginePool, checkpoint: Path) -> ScoringEngine:
+    return ScoringEngine(checkpoint, settings=pool.settings, max_model_len=128, pool=pool)
+
+
+def changed(source: Path, folder: Path, **changes: object) -> Path:
+    folder.mkdir()
+    for file in source.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((source / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_an_architecture_that_vllm_has_not(tiny: Tiny, pool: EnginePool, tmp_path: Path) -> None:
+    folder = changed(tiny("llama"), tmp_path / "model", architectures=["Mixtrl4CausalLM"])
+    with pytest.raises(HemostatError, match="'Mixtrl4CausalLM'") as caught:
+        start(pool, folder)
+    assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
+    assert "MixtralForCausalLM" in caught.value.hint
+
+
+def test_a_packing_without_a_kernel_on_this_machine(packed: Packed, pool: EnginePool) -> None:
+    with pytest.raises(HemostatError) as caught:
+        start(pool, packed("llama", "W8A16"))
+    assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
+
+
+def test_layers_behind_the_final_norm_are_refused(tiny: Tiny, pool: EnginePool, tmp_path: Path) -> None:
+    """vLLM would apply a sentence-transformers projection, and the states would not be the model's."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder = changed(tiny("llama"), tmp_path / "model")
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Dense", "type": "sentence_transformers.models.Dense"},
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    dense = folder / "1_Dense"
+    dense.mkdir()
+    (dense / "config.json").write_text(
+        json.dumps(
+            {
+                "in_features": 64,
+                "out_features": 8,
+                "bias": False,
+                "activation_function": "torch.nn.modules.linear.Identity",
+            }
+        )
+    )
+    save_file({"linear.weight": torch.ones(8, 64)}, dense / "model.safetensors")
+    with pytest.raises(HemostatError, match="projection") as caught:
+        start(pool, folder)
+    assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
+
+
+def test_a_checkpoint_that_is_not_there_leaves_the_running_engine_alone(
+    tiny: Tiny, pool: EnginePool, tmp_path: Path
+) -> None:
+    engine = start(pool, tiny("llama"))
+    before = pool.starts
+    with pytest.raises(HemostatError) as caught:
+        engine.load(tmp_path / "nothing")
+    assert caught.value.code is ErrorCode.CHECKPOINT_NOT_FOUND
+    truncated = changed(tiny("llama", seed=1), tmp_path / "model")
+    weights = truncated / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(HemostatError) as caught:
+        engine.load(truncated)
+    assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
+    assert len(list(engine.score([[1, 2, 3]]))) == 1
+    assert pool.starts == before
