@@ -7,7 +7,6 @@ order; each gets SIGTERM when the thread that started it ends, however that come
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -26,7 +25,6 @@ LONGEST_PAUSE_S: Final = 30.0
 # A process that ran so long before it ended has earned a prompt start.
 STEADY_S: Final = 60.0
 MAX_LOG_BYTES: Final = 16 * 1024 * 1024
-_PR_SET_PDEATHSIG: Final = 1
 
 Say = Callable[[str], None]
 
@@ -45,7 +43,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 @dataclass
 class Program:
-    """One process: how it is started, and where its output goes."""
+    """One process: the module that it runs with its arguments, and where its output goes."""
 
     name: str
     arguments: Sequence[str]
@@ -69,13 +67,12 @@ class Program:
                 self.log.replace(self.log.with_suffix(".log.1"))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *self.arguments],
+                [sys.executable, "-m", "app.supervised", str(os.getpid()), *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=dict(self.environment),
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - two system calls
             )
         self.started_at = time.monotonic()
 
@@ -158,19 +155,6 @@ def _told(status: int) -> str:
         with contextlib.suppress(ValueError):
             return signal.Signals(-status).name
     return f"status {status}"
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    if sys.platform != "linux":
-        return None
-    parent, libc = os.getpid(), ctypes.CDLL(None, use_errno=True)
-
-    def act() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return act
 
 
 class Interruptions:

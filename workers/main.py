@@ -37,11 +37,12 @@ from app.jobs.store import JobStore
 from app.jobs.workers import HEARTBEAT_S, WorkerInfo, announce, leave
 from app.settings import Settings
 from workers.process.lease import Lease
+from workers.process.logs import configure_logging
 from workers.process.runner import Drain, NotRecordedError, Runner
 from workers.process.tasks import cancel
 from workers.telemetry import Telemetry
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("workers.main")  # also where it runs as __main__
 
 DEFAULT_HANDLERS: Final = "workers.diagnosis.registry:HANDLERS"
 RECONNECT_S: Final = 1.0
@@ -53,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--handlers", default=DEFAULT_HANDLERS, help="module:attribute of the kinds of job it takes")
     options = parser.parse_args(arguments)
     settings = Settings()
-    logging.basicConfig(
-        level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s worker %(name)s: %(message)s"
-    )
+    configure_logging("worker", settings.log_level)
     try:
         return asyncio.run(serve(settings, options.handlers))
     except HemostatError as error:

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import CompareRequest
 from app.settings import Settings
-from workers.diagnosis.context import JobContext
+from workers.diagnosis.context import JobCancelled, JobContext
 from workers.diagnosis.registry import Handlers, Kind
 
 SECRET = "The heron waits where the river forgets its own name."
@@ -144,9 +144,17 @@ def babble(request: CompareRequest, context: JobContext) -> None:
             os.write(int(descriptor.name), b"nonsense\n")
 
 
+def stop_unasked(request: CompareRequest, context: JobContext) -> None:
+    raise JobCancelled
+
+
+def odd_artifact(request: CompareRequest, context: JobContext) -> None:
+    (context.output / "a name with spaces").touch()
+
+
 _DEEDS = (
     *(count, stubborn, segfault, killed, exit_now, allocate, fill_disk),
-    *(tell_secret, refuse, kill_worker, talk, babble),
+    *(tell_secret, refuse, kill_worker, talk, babble, stop_unasked, odd_artifact),
 )
 DEEDS: dict[str, Callable[[CompareRequest, JobContext], SmallReport | None]] = {
     function.__name__: function for function in _DEEDS

@@ -108,7 +108,7 @@ class Owner:
         self.settings = settings
 
     def submit(self, text: str = "A plain text of a few words.", **metadata: str) -> str:
-        request = CompareRequest.model_validate(
+        return self.submit_request(
             {
                 "kind": "compare",
                 "reference": {"model": "a"},
@@ -118,6 +118,9 @@ class Owner:
             }
         )
 
+    def submit_request(self, body: dict[str, Any]) -> str:
+        request = CompareRequest.model_validate(body)
+
         async def act(store: JobStore) -> str:
             job_id = new_job_id()
             outcome = await store.create(job_id, request)
@@ -126,7 +129,8 @@ class Owner:
                 assert await submit(docket, job_id)
             return job_id
 
-        return self._run(act)
+        job_id: str = self._run(act)
+        return job_id
 
     def record(self, job_id: str) -> JobRecord:
         async def act(store: JobStore) -> JobRecord:

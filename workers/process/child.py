@@ -32,12 +32,13 @@ from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.registry import Handlers, Room, load
 from workers.process.context import ChildContext
 from workers.process.failures import explain, safe_traceback, texts_of
+from workers.process.logs import configure_logging
 from workers.process.messages import Cancel, Done, Failed, FromChild, Ready, Run, Stopped, decode_to_child, encode
 
 if TYPE_CHECKING:
     from workers.engine.room import EngineRoom
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("workers.process.child")  # also where it runs as __main__
 
 PR_SET_PDEATHSIG: Final = 1
 # The kernel's out-of-memory killer takes this process before the one that holds the job's lease.
@@ -170,9 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     harden(options.parent)
     settings = Settings()
-    logging.basicConfig(
-        level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s child %(name)s: %(message)s"
-    )
+    configure_logging("child", settings.log_level)
     handlers: Any = load(options.handlers)
     Child(socket.socket(fileno=options.fd), handlers, settings).serve()
 

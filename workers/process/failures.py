@@ -27,7 +27,7 @@ _HINT_MEMORY: Final = (
     "HEMOSTAT_ENGINE_BATCH_TOKENS and HEMOSTAT_ENGINE_KV_CACHE_BYTES bound what the engine takes"
 )
 _HINT_DISK: Final = "free space below HEMOSTAT_HOME, or lower the budgets of the reference and checkpoint stores"
-_HINT_IMPORT: Final = "what the worker needs is not installed, or does not fit: run `make setup`, then `hemostat doctor`"
+_HINT_IMPORT: Final = "the worker lacks a package, or it does not fit: run `make setup`, then `hemostat doctor`"
 _HINT_ENGINE: Final = "the worker's log has the traceback; the worker goes on with a fresh engine"
 
 _MEMORY_TYPES: Final = frozenset({"OutOfMemoryError", "MemoryError", "_ArrayMemoryError"})

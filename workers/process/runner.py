@@ -167,6 +167,7 @@ class Runner:
             await self._clean_if_ended(job_id)
             return
         self.job = job_id
+        logger.info("%s attempt %d begins", job_id, claim.attempt)
         try:
             await self._count_redelivery(job_id)
             outcome = await self._attempt(claim, lease)

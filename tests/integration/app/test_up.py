@@ -94,7 +94,7 @@ def test_it_serves_it_restarts_what_crashes_and_it_leaves_nothing(up: Up) -> Non
     assert "hemostat_worker_jobs_total" in fetch(up.metrics_url)[1]
     assert owner.wait(owner.submit(do="count", steps="1")).job.status is JobStatus.SUCCEEDED
 
-    up.kill("-m app.main", "-m workers.main", "valkey-server")
+    up.kill(" app.main", " workers.main", "valkey-server")
 
     def restarted() -> bool:
         text = up.text()

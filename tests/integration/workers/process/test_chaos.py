@@ -171,6 +171,27 @@ def test_a_second_signal_does_not_wait_and_a_deaf_handler_is_killed(house: House
     owner.cancel(job_id)
 
 
+def test_a_job_that_cannot_be_given_back_because_redis_is_away_is_delivered_again(house: House) -> None:
+    owner = house.owner
+    worker = house.worker()
+    job_id = owner.submit(do="count", steps="40", slice="0.1")
+    owner.wait_until(job_id, lambda record: record.job.progress.done >= 2)
+    house.valkey.stop()
+    begun = time.monotonic()
+    try:
+        assert worker.stop() == 0
+    finally:
+        house.valkey.start()
+    assert time.monotonic() - begun < 20
+    assert "will be delivered again" in worker.text()
+    assert owner.record(job_id).job.status is JobStatus.RUNNING
+    house.worker()
+    record = owner.wait(job_id)
+    assert (record.job.status, record.job.attempt) == (JobStatus.SUCCEEDED, 2)
+    assert [step for step, _ in steps(house, job_id)] == list(range(40))
+    assert_one_result(house, job_id)
+
+
 def test_a_worker_waits_for_a_redis_that_comes_later(house: House) -> None:
     house.valkey.stop()
     worker = house.worker()

@@ -1,6 +1,8 @@
 """How attempts end: each deed of a handler, by a real worker and a real child over a real Valkey."""
 
 import json
+import shutil
+import subprocess
 import time
 import urllib.request
 
@@ -51,6 +53,8 @@ def test_a_finished_job_has_its_report_and_artifacts_and_no_scratch(shared_house
         ("allocate", ErrorCode.ENGINE_OUT_OF_MEMORY, "MemoryError"),
         ("fill_disk", ErrorCode.DISK_FULL, "disk filled up"),
         ("refuse", ErrorCode.HEAD_MISMATCH, "layer 3 differs"),
+        ("stop_unasked", ErrorCode.INTERNAL, "stopped without being told"),
+        ("odd_artifact", ErrorCode.INTERNAL, "ValueError in the worker"),
         ("tell_secret", ErrorCode.INTERNAL, "ValueError in tests.support.handlers:"),
     ],
 )
@@ -64,7 +68,7 @@ def test_a_failed_job_says_why_and_the_worker_goes_on(
     assert record.job.error is not None
     assert record.job.error.code is code
     assert told in record.job.error.detail
-    assert record.job.error.hint
+    assert record.job.error.hint or deed == "stop_unasked"
     assert record.tries == 1
     assert settled(shared_house, job_id) == []
     after = owner.submit(do="count", steps="1")
@@ -135,6 +139,18 @@ def test_a_talkative_handler_is_heard_whole(shared_house: House, _worker: Worker
     assert "no_such_metric" not in text
     assert "no metric 'no_such_metric'" in _worker.text()
     assert len(owner.events(job_id)) < 50
+
+
+def test_promtool_has_nothing_to_say(shared_house: House, _worker: WorkerProcess) -> None:
+    promtool = shutil.which("promtool")
+    assert promtool is not None, "promtool is missing: install the package prometheus"
+    owner = shared_house.owner
+    owner.wait(owner.submit(do="count", steps="1"))
+    with urllib.request.urlopen(_worker.metrics_url()) as answer:
+        text = answer.read()
+    assert b"hemostat_kl_nats_bucket" in text
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
 def test_the_worker_says_what_it_does(shared_house: House, _worker: WorkerProcess) -> None:

@@ -1,0 +1,92 @@
+"""Cancelling and killing a worker in mid-comparison, engine running: what another worker makes of it is exact."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from app.contracts.job import JobStatus
+from app.contracts.report import CompareReport
+from app.jobs.embedded import EmbeddedValkey
+from app.jobs.record import JobRecord
+from app.settings import Settings
+from tests.support.worker import Owner, WorkerProcess, gone
+
+pytestmark = pytest.mark.engine
+
+HANDLERS = "workers.diagnosis.registry:HANDLERS"
+START_S = 120  # importing vLLM and starting an engine on a busy machine
+REQUEST = {
+    "kind": "compare",
+    "reference": {"model": "tiny"},
+    "candidate": {"model": "tiny", "recipe": [{"type": "quantize.rtn", "bits": 4, "group_size": 32}]},
+    "text": {
+        "source": "inline",
+        "documents": [
+            {"id": f"d{number}", "text": f"The lazy dog number {number} jumps over the quick brown fox. " * 24}
+            for number in range(48)
+        ],
+    },
+    "window": 64,
+}
+
+
+@pytest.fixture
+def house(tmp_path: Path, tiny: Callable[..., Path]) -> Iterator[Settings]:
+    settings = Settings(home=tmp_path / "home", worker_metrics_port=0, redelivery_s=2.0)
+    settings.home.mkdir()
+    settings.models_file.write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
+    with EmbeddedValkey(settings):
+        yield settings
+
+
+def scoring(record: JobRecord) -> bool:
+    """The candidate is being scored, and some of it is kept."""
+    assert not record.ended, record
+    return record.job.progress.phase == "candidate" and record.job.progress.done >= 150
+
+
+def report_of(settings: Settings, record: JobRecord) -> CompareReport:
+    assert record.job.status is JobStatus.SUCCEEDED, record.job.error
+    assert record.report is not None
+    return CompareReport.model_validate_json((settings.job_dir(record.job.id) / record.report).read_text())
+
+
+def test_a_comparison_is_cancelled_at_once_and_resumed_exactly(house: Settings, tmp_path: Path) -> None:
+    owner = Owner(house)
+    with WorkerProcess(house, tmp_path / "first.log", handlers=HANDLERS) as first:
+        cancelled = owner.submit_request(REQUEST)
+        owner.wait_until(cancelled, scoring, timeout_s=START_S)
+        (engine,) = first.children()
+        begun = time.monotonic()
+        owner.cancel(cancelled)
+        assert owner.wait(cancelled).job.status is JobStatus.CANCELLED
+        assert time.monotonic() - begun < 5
+        assert not gone(engine.pid)  # it listened, so its engine stays warm
+
+        killed = owner.submit_request(REQUEST)
+        with WorkerProcess(house, tmp_path / "second.log", handlers=HANDLERS):
+            owner.wait_until(killed, scoring, timeout_s=START_S)
+            assert [process.pid for process in first.children()] == [engine.pid]
+            first.kill()
+            resumed = owner.wait(killed, timeout_s=START_S)
+            whole = owner.wait(owner.submit_request(REQUEST), timeout_s=START_S)
+    assert gone(engine.pid)
+    assert (resumed.job.attempt, resumed.tries) == (2, 2)
+    left, right = report_of(house, resumed), report_of(house, whole)
+    assert left.provenance.resumed_windows > 0
+    assert right.provenance.resumed_windows == 0
+    assert left.windows == right.windows
+    # The same engine on the same weights: not about the same numbers but the same.
+    assert left.divergence == right.divergence
+    assert left.perplexity == right.perplexity
+    tables = [
+        pq.read_table(house.job_dir(record.job.id) / f"attempt-{record.job.attempt}" / "tokens.parquet")
+        for record in (resumed, whole)
+    ]
+    assert tables[0].equals(tables[1])
+    ends = [json.loads(event) for event in owner.events(killed) if '"end"' in event]
+    assert len(ends) == 1
