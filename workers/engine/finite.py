@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
+from workers.engine.errors import translate
 
 if TYPE_CHECKING:
     import torch
@@ -17,8 +18,15 @@ _CHUNK = 1 << 24
 def check_finite(info: CheckpointInfo, check_cancelled: Callable[[], None] = lambda: None) -> None:
     """Raises CHECKPOINT_NOT_FINITE, with the first tensor's name, where a weight is NaN or infinite.
 
-    Reads every floating-point tensor: a second for some gigabytes.
+    Reads every floating-point tensor: a second for some gigabytes. ENGINE_OUT_OF_MEMORY where a file cannot be mapped.
     """
+    try:
+        _check(info, check_cancelled)
+    except MemoryError as error:
+        raise translate(error, f"while reading {info.path.name}") from error
+
+
+def _check(info: CheckpointInfo, check_cancelled: Callable[[], None]) -> None:
     from safetensors import safe_open
 
     by_file: dict[str, list[str]] = {}

@@ -70,7 +70,11 @@ def start(options: EngineOptions) -> Any:
         mending.register(options.architecture)
         config = EngineArgs(**_arguments(options)).create_engine_config()
         mending.renew_groups(config)
-        engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
+        try:
+            engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
+        except BaseException:
+            end_groups()  # they may be half made
+            raise
     _running.add(id(engine))
     if options.runner == "pooling" and _projects(engine):
         stop(engine)

@@ -37,12 +37,13 @@ class EngineRoom:
         max_model_len: int,
         *,
         dtype: str = "bfloat16",
+        load: bool = True,
         check_cancelled: Callable[[], None] = never,
     ) -> ScoringEngine:
         """A scoring engine for `checkpoint`, from a warm one where there is one of its shape. Raises as `load` does.
 
         `max_model_len` is the longest window, in tokens; `dtype` that of models.toml, and the same for both models of a
-        comparison.
+        comparison. Without `load` the weights are put in when the first window is scored, and it raises then.
         """
         return ScoringEngine(
             checkpoint,
@@ -50,6 +51,7 @@ class EngineRoom:
             max_model_len=max_model_len,
             dtype=dtype,
             pool=self.pool,
+            load=load,
             check_cancelled=check_cancelled,
         )
 

@@ -28,7 +28,8 @@ class ScoringEngine:
     then swapped as needed. Each always scores its own checkpoint; to alternate between two of them costs a swap a turn,
     so score all of one before the other.
 
-    `dtype` is one of bfloat16, float16, float32 or auto, and must be the same for two models that are compared.
+    `dtype` is one of bfloat16, float16, float32 or auto, and must be the same for two models that are compared. Without
+    `load` nothing is started or swapped before the first window is scored: `identity` needs no engine.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class ScoringEngine:
         max_model_len: int,
         dtype: str = "bfloat16",
         pool: EnginePool | None = None,
+        load: bool = True,
         check_cancelled: Callable[[], None] = never,
     ) -> None:
         self.max_model_len = max_model_len
@@ -46,7 +48,8 @@ class ScoringEngine:
         self._pool = pool or EnginePool(settings)
         self._dtype = resolve_dtype(dtype)
         self.info = _look(checkpoint)
-        self.load(self.info, check_cancelled=check_cancelled)
+        if load:
+            self.load(self.info, check_cancelled=check_cancelled)
 
     @property
     def identity(self) -> EngineIdentity:

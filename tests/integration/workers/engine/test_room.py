@@ -123,6 +123,14 @@ def test_the_process_is_left_as_it_was(tiny: Tiny, room: EngineRoom) -> None:
     assert torch.set_num_threads is setter
 
 
+def test_an_identity_needs_no_engine(tiny: Tiny, room: EngineRoom) -> None:
+    engine = room.engine(tiny("llama"), 128, load=False)
+    assert "vllm" in str(engine.identity)
+    assert room.starts == 0
+    assert len(states(engine, [[1, 2]])) == 1
+    assert room.starts == 1
+
+
 def test_an_engine_of_its_own_can_be_had_without_a_room(
     tiny: Tiny, engine_settings: Settings, windows: list[list[int]]
 ) -> None:
