@@ -127,20 +127,19 @@ class Head:
     @cached_property
     def largest_weight(self) -> float:
         """max |W|; not finite where a weight is not."""
-        parts = self.weight_VD.split(_SLICE_ROWS)
+        parts = torch.split(self.weight_VD, _SLICE_ROWS)
         return float(torch.stack([part.abs().amax().float() for part in parts]).amax())
 
-    def same_map(self, other: Self) -> bool:
-        """Whether both are the same function of the hidden state (final norms may differ)."""
-        if self is other:
+    @cached_property
+    def largest_bias(self) -> float:
+        """max |bias|, 0 without one."""
+        return 0.0 if self.bias_V is None else float(self.bias_V.abs().amax())
+
+    def same_matrix(self, other: Self) -> bool:
+        """Whether both multiply with the same weights, whatever else they do."""
+        if self.weight_VD is other.weight_VD:
             return True
-        biases = (self.bias_V, other.bias_V)
-        return (
-            (self.scale, self.softcap, self.weight_VD.shape) == (other.scale, other.softcap, other.weight_VD.shape)
-            and (biases[0] is None) == (biases[1] is None)
-            and (biases[0] is None or biases[1] is None or torch.equal(biases[0], biases[1]))
-            and torch.equal(self.weight_VD, other.weight_VD)
-        )
+        return self.weight_VD.shape == other.weight_VD.shape and torch.equal(self.weight_VD, other.weight_VD)
 
     def logits(self, hidden_TD: torch.Tensor) -> torch.Tensor:
         """Logits of hidden states, [T, V] float32, computed in float32 from bf16 weights.
@@ -150,7 +149,7 @@ class Head:
         if hidden_TD.ndim != 2 or hidden_TD.shape[1] != self.hidden_size:
             raise ValueError(f"hidden states of shape {tuple(hidden_TD.shape)} for a head of width {self.hidden_size}")
         hidden_TD = hidden_TD.float()
-        logits_TV = torch.cat([hidden_TD @ part.float().T for part in self.weight_VD.split(_SLICE_ROWS)], dim=1)
+        logits_TV = torch.cat([hidden_TD @ part.float().T for part in torch.split(self.weight_VD, _SLICE_ROWS)], dim=1)
         if self.bias_V is not None:
             logits_TV += self.bias_V
         if self.softcap is not None:
@@ -162,8 +161,8 @@ class Head:
         """Read the head of a checkpoint folder, and nothing else of it.
 
         Raises what `app.models.checkpoint.inspect` raises, and `HemostatError`: HEAD_UNSUPPORTED where the head is of a
-        kind that cannot be reproduced, CHECKPOINT_INCOMPLETE where it is missing, CHECKPOINT_SHAPE_MISMATCH where it has
-        fewer rows than the vocabulary.
+        kind that cannot be reproduced, CHECKPOINT_INCOMPLETE where it is missing, CHECKPOINT_SHAPE_MISMATCH where it
+        has fewer rows than the vocabulary.
         """
         info = inspect(checkpoint)
         scale, softcap = _treatment(info)
@@ -197,7 +196,7 @@ def _unsupported(info: CheckpointInfo, why: str) -> HemostatError:
     return HemostatError(
         ErrorCode.HEAD_UNSUPPORTED,
         f"the head of {info.path.name} ({info.architecture}) cannot be reproduced: {why}",
-        hint="supported are heads that are one matrix, with a bias, a scale or a soft cap; docs/divergence.md lists them",
+        hint="supported are heads of one matrix, with a bias, a scale or a soft cap; see docs/divergence.md",
     )
 
 
@@ -309,5 +308,5 @@ def _dequantized(info: CheckpointInfo, module: str) -> torch.Tensor:
 
 def _update(digest: "hashlib._Hash", name: str, tensor: torch.Tensor) -> None:
     digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-    for part in tensor.contiguous().split(_SLICE_ROWS):
+    for part in torch.split(tensor.contiguous(), _SLICE_ROWS):
         digest.update(part.view(torch.uint8).numpy().data)
