@@ -117,9 +117,11 @@ def run_import(source: str, folder: Path) -> None:
     command = [sys.executable, "-m", "workers.surgery.import_gguf", source, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
+        lines = done.stderr.strip().splitlines() or [f"the import ended with {done.returncode}"]
+        named, _, detail = lines[-1].partition(": ")
+        known = named in set(ErrorCode)
         raise HemostatError(
-            ErrorCode.CHECKPOINT_CORRUPT,
-            lines[-1] if lines else f"the import ended with {done.returncode}",
+            ErrorCode(named) if known else ErrorCode.CHECKPOINT_CORRUPT,
+            detail if known else lines[-1],
             hint="is the worker installed (`hemostat doctor`) and the file a complete GGUF?",
         )

@@ -1,4 +1,4 @@
-"""What is wrong with a request or its models is said exactly: by the API where the request shows it, else by the job."""
+"""What is wrong with a request or its models is said exactly: by the API where the request shows it, else the job."""
 
 import json
 from collections.abc import Callable

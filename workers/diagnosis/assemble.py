@@ -29,6 +29,7 @@ from workers.diagnosis.sides import Side, Sides
 from workers.diagnosis.summary import Summary, summarize
 from workers.diagnosis.verdict import decide, not_tested, sentence
 from workers.diagnosis.worst import passage_indices, passages, worst_indices, worst_tokens
+from workers.distributions.intervals import DESCRIPTION
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.device import EngineIdentity
 from workers.text.tokenization import load_tokenizer
@@ -170,7 +171,7 @@ def _provenance(measured: Measured) -> Provenance:
             chat_template=corpus.chat_template,
         ),
         seed=request.seed,
-        intervals="95 %, studentized bootstrap over the clusters that each interval names",
+        intervals=DESCRIPTION,
         started_at=measured.started_at,
         finished_at=time.time(),
         seconds=dict(measured.seconds),
