@@ -1,0 +1,273 @@
+"""The answer to "how far can this knob be turned": the published form's knee, how sure it is, and whether there is one.
+
+`s0`, `params` and `log_sse` are always those of the published form, so that curves can be compared with the publication
+and with each other. Whether to believe them is said beside them:
+
+- *no transition in range*: the drop of the sum of squares from a power law or an exponential to the published form is
+  what a curve without transition gives, too (level 2 %).
+- *not identifiable*: there is a transition, but this curve does not say where. Either a side of the knee has no more
+  points than coefficients, so that the place of the knee is arithmetic and not evidence; or the interval reaches an end
+  of the measured range or a bound of s0; or it is wider than half of the searched range, so that measuring did not even
+  halve what was known before.
+- *transition*: neither.
+
+`form` is the form that describes the curve best, which may be a rival. Where there is no transition it is one of the
+forms without.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from workers.diagnosis.threshold import published
+from workers.diagnosis.threshold.bounds import NAMES, Bounds
+from workers.diagnosis.threshold.curve import Curve
+from workers.diagnosis.threshold.documents import DocumentLosses, document_interval
+from workers.diagnosis.threshold.evidence import TransitionTest, lack_of_fit, transition_test
+from workers.diagnosis.threshold.formfree import LimitPoint, near_lossless, slopes
+from workers.diagnosis.threshold.forms import Form
+from workers.diagnosis.threshold.interval import CONFIDENCE, KneeInterval, knee_interval
+from workers.diagnosis.threshold.offset import PublishedWithOffset
+from workers.diagnosis.threshold.rivals import BrokenLine, Exponential, Logistic, PowerLaw
+from workers.diagnosis.threshold.selection import Candidate, candidate, choose
+
+Answer = Literal["transition", "no transition in range", "not identifiable"]
+Resampled = Literal["residuals", "documents"]
+
+TRANSITION_LEVEL = 0.02
+WIDEST = 0.5
+_LACK_OF_FIT_LEVEL = 0.05
+_NEAR = 1e-9
+_PLACES = ("s0", "knee", "midpoint")
+_WORDS = {
+    published.NAME: "the published form",
+    PowerLaw.name: "a power law",
+    Exponential.name: "an exponential",
+    Logistic.name: "a logistic curve",
+    BrokenLine.name: "a broken line",
+    PublishedWithOffset.name: "the published form over the dense value",
+}
+
+
+@dataclass(frozen=True)
+class ThresholdAnswer:
+    """All that is said about one curve; `reasons` tell why it is not a transition, `warnings` what to keep in mind."""
+
+    answer: Answer
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+    fit: published.PublishedFit
+    interval: KneeInterval
+    resampled: Resampled
+    bounds: Bounds
+    curve: Curve
+    own: Candidate
+    rivals: tuple[Candidate, ...]
+    chosen: Candidate
+    transition: TransitionTest
+    lack_of_fit: float | None
+    near_lossless: LimitPoint | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer as JSON; docs/threshold.md tells each field."""
+        below, above = self.fit.slopes()
+        measured_below, measured_above = slopes(self.curve, self.fit.s0)
+        return {
+            "s0": self.fit.s0,
+            "ci": [self.interval.low, self.interval.high],
+            "form": self.chosen.form.name,
+            "identifiable": self.answer == "transition",
+            "params": self.fit.params(),
+            "log_sse": self.fit.log_sse,
+            "rivals": [self._rival(rival) for rival in self.rivals],
+            "answer": self.answer,
+            "reasons": list(self.reasons),
+            "warnings": list(self.warnings),
+            "bounds": self.bounds.as_json(),
+            "at_bounds": at_bounds(self.fit, self.bounds),
+            "points": len(self.curve),
+            "interval": {
+                "confidence": CONFIDENCE,
+                "resampled": self.resampled,
+                "searched": list(self.interval.searched),
+            },
+            "aicc": self.own.aicc,
+            "left_out_error": self.own.left_out_error,
+            "transition_test": {"p": self.transition.p, "level": TRANSITION_LEVEL, **self.transition.p_values},
+            "lack_of_fit": self.lack_of_fit,
+            "slopes": {
+                "below": below,
+                "above": above,
+                "measured_below": measured_below,
+                "measured_above": measured_above,
+            },
+            "near_lossless": self.near_lossless and self.near_lossless.as_json(),
+        }
+
+    def _rival(self, rival: Candidate) -> dict[str, Any]:
+        own, other = self.own.aicc, rival.aicc
+        place = next((rival.fit.params[name] for name in _PLACES if name in rival.fit.params), None)
+        return {
+            "form": rival.form.name,
+            "params": rival.fit.params,
+            "log_sse": rival.fit.log_sse,
+            "aicc": other,
+            "delta_aicc": None if own is None or other is None else other - own,
+            "left_out_error": rival.left_out_error,
+            "transition_at": place,
+        }
+
+
+def fit_threshold(
+    curve: Curve,
+    bounds: Bounds | None = None,
+    *,
+    dense: float | None = None,
+    documents: DocumentLosses | None = None,
+    seed: int = 0,
+    check: Callable[[], None] = lambda: None,
+) -> ThresholdAnswer:
+    """Fits, tests and compares; a second or two.
+
+    `dense`: perplexity of the unmodified model on the same text. `documents`: losses by document at the curve's
+    settings, in rising order of s; the interval is then over documents, else over residuals. `check` is called
+    between steps and may raise to stop. Deterministic for a seed.
+
+    Raises ValueError where the bounds of s0 miss the measured range, or the documents do not belong to the curve.
+    """
+    bounds = bounds or Bounds()
+    knee_range = bounds.knee_range(curve)
+    if documents is not None and not np.allclose(documents.logs(), curve.log_N, rtol=0, atol=1e-6):
+        raise ValueError("the documents' losses do not add up to the curve")
+    fit = published.fit(curve, bounds)
+    check()
+    interval = (
+        knee_interval(curve, bounds, fit, seed=seed)
+        if documents is None
+        else document_interval(curve.s_N, documents, bounds, seed=seed)
+    )
+    check()
+    tested = transition_test(curve, bounds, seed=seed)
+    check()
+    fits = lack_of_fit(curve, bounds, fit, seed=seed)
+    check()
+    forms: list[Form] = [
+        published.PublishedForm(bounds, knee_range),
+        PowerLaw(),
+        Exponential(),
+        Logistic(),
+        BrokenLine(),
+        PublishedWithOffset(bounds, knee_range, dense),
+    ]
+    candidates = []
+    for form in forms:
+        candidates.append(candidate(form, curve))
+        check()
+
+    answer, reasons = _judge(curve, bounds, fit, interval, tested)
+    eligible = [c for c in candidates if answer != "no transition in range" or not c.form.transition]
+    chosen = choose(eligible)
+    return ThresholdAnswer(
+        answer=answer,
+        reasons=tuple(reasons),
+        warnings=tuple(_warnings(fit, bounds, fits, candidates[0], chosen)),
+        fit=fit,
+        interval=interval,
+        resampled="residuals" if documents is None else "documents",
+        bounds=bounds,
+        curve=curve,
+        own=candidates[0],
+        rivals=tuple(candidates[1:]),
+        chosen=chosen,
+        transition=tested,
+        lack_of_fit=fits,
+        near_lossless=None if dense is None else near_lossless(curve, dense),
+    )
+
+
+def at_bounds(fit: published.PublishedFit, bounds: Bounds) -> list[str]:
+    """The coefficients that rest on a bound of their own without being fixed by it."""
+    values = fit.params()
+    return [
+        name
+        for name in NAMES
+        if not bounds.fixed(name)
+        and any(
+            side is not None and math.isclose(values[name], side, rel_tol=1e-7, abs_tol=1e-9)
+            for side in getattr(bounds, name)
+        )
+    ]
+
+
+def _judge(
+    curve: Curve, bounds: Bounds, fit: published.PublishedFit, interval: KneeInterval, tested: TransitionTest
+) -> tuple[Answer, list[str]]:
+    free = published.free_coefficients(bounds)
+    if len(curve) <= free:
+        return "not identifiable", [f"{len(curve)} points for {free} free coefficients leave nothing to test"]
+    if tested.p > TRANSITION_LEVEL:
+        simplest = max(tested.p_values, key=lambda name: tested.p_values[name])
+        told = f"{_WORDS[simplest]} explains the curve (p = {tested.p:.2g}; a transition needs {TRANSITION_LEVEL:g})"
+        return "no transition in range", [told]
+    reasons = _why_not_identifiable(curve, bounds, fit, interval)
+    return ("not identifiable" if reasons else "transition"), reasons
+
+
+def _why_not_identifiable(
+    curve: Curve, bounds: Bounds, fit: published.PublishedFit, interval: KneeInterval
+) -> list[str]:
+    if bounds.fixed("s0"):
+        return ["the bounds fix s0"]
+    reasons = []
+    sides = (("up to", curve.s_N <= fit.s0, ("a", "b")), ("beyond", curve.s_N > fit.s0, ("s0", "k1", "k2")))
+    for side, there_N, names in sides:
+        points, free = int(there_N.sum()), [name for name in names if not bounds.fixed(name)]
+        if points <= len(free):
+            reasons.append(
+                f"{points} points {side} the knee for {len(free)} coefficients ({', '.join(free)}) fit any knee"
+            )
+    low, high = interval.searched
+    first, last = curve.s_N[0], curve.s_N[-1]
+    if low > first and interval.low <= low + _NEAR:
+        reasons.append(f"the interval's lower limit, {interval.low:.4g}, rests on the lower bound of s0")
+    elif interval.low <= curve.s_N[1] + _NEAR:
+        reasons.append(f"the interval's lower limit, {interval.low:.4g}, reaches the lower end of the measured range")
+    if high < last and interval.high >= high - _NEAR:
+        reasons.append(f"the interval's upper limit, {interval.high:.4g}, rests on the upper bound of s0")
+    elif interval.high >= curve.s_N[-2] - _NEAR:
+        reasons.append(f"the interval's upper limit, {interval.high:.4g}, reaches the upper end of the measured range")
+    width = interval.high - interval.low
+    if width > WIDEST * (high - low):
+        reasons.append(f"the interval is {_share(width / (high - low))} of the searched range wide")
+    return reasons
+
+
+def _warnings(
+    fit: published.PublishedFit, bounds: Bounds, fits: float | None, own: Candidate, chosen: Candidate
+) -> list[str]:
+    found = [
+        f"{name} rests on its bound, {fit.params()[name]:g}: s0 moves with it"
+        for name in at_bounds(fit, bounds)
+        if name != "s0"
+    ]
+    if fits is not None and fits <= _LACK_OF_FIT_LEVEL:
+        found.append(f"the published form does not fit (p = {fits:.2g}): its interval takes it for right")
+    if chosen is own:
+        return found
+    if own.aicc is None:
+        found.append("there are too few points for AICc to judge the published form")
+    elif chosen.aicc is not None:
+        found.append(f"{_WORDS[chosen.form.name]} describes the curve better (AICc {chosen.aicc - own.aicc:+.1f})")
+    middle = chosen.fit.params.get("midpoint")
+    if middle is not None:
+        found.append(f"its change is gradual, with its middle at {middle:.3g}: s0 is how the published form sees it")
+    return found
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.3g} %"

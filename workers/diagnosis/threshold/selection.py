@@ -1,0 +1,75 @@
+"""Which form describes a curve best: AICc, and the error at points left out.
+
+AICc is Akaike's criterion with the small-sample term (Hurvich and Tsai, Biometrika 76, 1989), for Gaussian errors of
+ln y:
+
+    AICc = n ln(SSE/n) + 2K + 2K(K+1)/(n - K - 1)           K: coefficients and the variance
+
+Curves have 7 to 35 points and forms 2 to 6 coefficients, where plain AIC takes the largest form nearly always. With n
+≤ K + 1 the criterion does not exist and the form cannot be chosen: it would fit anything. BIC has no such term:
+at ten points its penalty on six coefficients is a third of AICc's.
+
+Differences of AICc up to 2 count for little (Burnham and Anderson, Model Selection and Multimodel Inference, §2.6), so
+among forms that near to the best the one that predicts left-out points best is chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from workers.diagnosis.threshold.curve import ROUNDING, Curve
+from workers.diagnosis.threshold.forms import Form, FormFit
+
+INDISTINCT = 2.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A form, its fit, its AICc (None: too few points) and the root mean square error of ln y at left-out points."""
+
+    form: Form
+    fit: FormFit
+    aicc: float | None
+    left_out_error: float
+
+
+def candidate(form: Form, curve: Curve) -> Candidate:
+    """A form fitted and judged."""
+    fit = form.fit(curve)
+    return Candidate(form, fit, aicc(len(curve), fit.log_sse, form.coefficients), left_out_error(form, curve, fit))
+
+
+def aicc(points: int, log_sse: float, coefficients: int) -> float | None:
+    """AICc of a fit with so many coefficients, the variance not among them; None for too few points."""
+    parameters = coefficients + 1
+    spare = points - parameters - 1
+    if spare <= 0:
+        return None
+    variance = log_sse / points + ROUNDING**2
+    return points * math.log(variance) + 2 * parameters + 2 * parameters * (parameters + 1) / spare
+
+
+def left_out_error(form: Form, curve: Curve, fit: FormFit) -> float:
+    """Root mean square error of ln y at each point, predicted by the form fitted to all others."""
+    errors = [
+        float(form.refit(curve.without(index), fit).predict(curve.s_N[index : index + 1])[0] - curve.log_N[index])
+        for index in range(len(curve))
+    ]
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def choose(candidates: Sequence[Candidate]) -> Candidate:
+    """Of the forms within 2 of the least AICc the one with the least error at left-out points.
+
+    Where AICc exists for none, the left-out error alone decides.
+    """
+    scored = [(c.aicc, c) for c in candidates if c.aicc is not None]
+    if not scored:
+        return min(candidates, key=lambda c: c.left_out_error)
+    least = min(score for score, _ in scored)
+    near = [c for score, c in scored if score <= least + INDISTINCT]
+    return min(near, key=lambda c: c.left_out_error)
