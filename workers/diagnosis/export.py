@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from app.contracts.report import SEVERITIES, CompareReport
@@ -29,8 +30,8 @@ def export_metrics(report: CompareReport, values: TokenValues, sides: Sides, con
         "last_measurement_timestamp_seconds": time.time(),
     }
     for name, value in gauges.items():
-        if value is not None:
-            context.observe(name, value, **labels)
+        # NaN says "not known"; left out, the last measurement's number would stay.
+        context.observe(name, math.nan if value is None else value, **labels)
     for severity, limit in report.decision.thresholds.model_dump().items():
         context.observe("kl_threshold_nats", limit, **labels, severity=severity)
     context.observe_many("kl_nats", values.kl[values.finite].tolist(), **labels)

@@ -1,159 +1,251 @@
 """Hidden states on disk, kept by what they depend on, so that a model is run over a text once.
 
-2·D bytes a token (bf16), memory-mapped. One folder a key:
+Two bytes a number (bf16; four where the engine computes in float32), memory-mapped. One folder a key:
 
-    header.json   lengths of the windows, hidden size, SHA-256 of the states, what they are of
-    hidden.bf16   the rows of all windows, one after the other
-    NAME.json     sidecars: small results that belong to these states (the noise floor)
+    header.json     lengths of the windows, hidden size, dtype, SHA-256 of the states, what they are of
+    hidden.bin      the rows of all windows, one after the other
+    NAME.json       sidecars: small results that belong to these states (the noise floor)
 
-While a pass runs the rows stand in `partial.bf16`, with `partial.json` saying how many windows are safely on disk: the
-pass after a lost one goes on from there. A folder that is damaged, or is of another key, is removed and counts as absent.
+While a pass runs the rows stand in `partial.bf16`, and `partial.json` says how many windows are safely on disk: the
+pass after a lost one goes on from there. A folder that is damaged, or is of another key, is removed and counts as
+absent.
 
 Names: T tokens, D hidden size.
 """
 
-import fcntl
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-FORMAT = "hemostat.hidden/1"
+from app.contracts.errors import ErrorCode, HemostatError
+from workers.distributions.locks import Lock, try_lock, wait_lock
+
+FORMAT = "hemostat.hidden/2"
 _HEADER = "header.json"
-_STATES = "hidden.bf16"
-_PARTIAL = "partial.bf16"
+_STATES = "hidden.bin"
+_PARTIAL = "partial.bin"
 _PROGRESS = "partial.json"
-_ITEM_BYTES = 2
-# Rows reach the disk for sure at least so often, in bytes written.
+_RESERVED = frozenset({_HEADER, _PROGRESS})
+# numpy knows no bf16; what is stored are bit patterns of that width.
+_DTYPES: dict[str, tuple[torch.dtype, torch.dtype, np.dtype[Any]]] = {
+    "bfloat16": (torch.bfloat16, torch.int16, np.dtype(np.int16)),
+    "float16": (torch.float16, torch.int16, np.dtype(np.int16)),
+    "float32": (torch.float32, torch.int32, np.dtype(np.int32)),
+}
+# Rows are forced to disk at least every so many bytes: a lost attempt loses no more than that.
 _SYNC_BYTES = 8 * 1024 * 1024
-_CHUNK = 1 << 24
+_READ_BYTES = 1 << 24
+# Left free on the disk for everybody else.
+_SPARE_BYTES = 32 * 1024 * 1024
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+Signature = tuple[int, int, int]
+# States whose checksum this process has verified, by path: hashing twenty gigabytes for each job would take its time.
+_verified: dict[Path, Signature] = {}
+
+
+def _never() -> None:
+    pass
 
 
 class StoredHidden:
-    """Hidden states of a whole pass, memory-mapped. The folder is not evicted while this object is open."""
+    """Hidden states of a whole pass, memory-mapped. Not evicted before `close` or the end of the object."""
 
-    def __init__(self, folder: Path, header: dict[str, Any], lock: BinaryIO) -> None:
+    def __init__(self, folder: Path, header: dict[str, Any], lock: Lock) -> None:
         self.meta: dict[str, Any] = header["meta"]
         self.hidden_size: int = header["hidden_size"]
         self.lengths: tuple[int, ...] = tuple(header["lengths"])
+        self.dtype, _, pattern = _DTYPES[header["dtype"]]
         self._lock = lock
         self._starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
-        self._rows = np.memmap(
-            folder / _STATES, dtype=np.int16, mode="r", shape=(int(self._starts[-1]), self.hidden_size)
-        )
+        shape = (int(self._starts[-1]), self.hidden_size)
+        self._rows = np.memmap(folder / _STATES, dtype=pattern, mode="r", shape=shape)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def window(self, index: int) -> torch.Tensor:
-        """hidden_TD bf16 of one window: a copy, T its length."""
+        """hidden_TD of one window in the engine's dtype: a copy, T its length."""
         rows = self._rows[self._starts[index] : self._starts[index + 1]]
-        return torch.from_numpy(np.array(rows)).view(torch.bfloat16)
+        return torch.from_numpy(np.array(rows)).view(self.dtype)
 
     def close(self) -> None:
         """Allows the folder to be evicted."""
-        self._lock.close()
+        self._lock.release()
 
 
 class Writer:
-    """A pass on its way to disk. `windows_done` windows are there already from an earlier attempt."""
+    """A pass on its way to disk; a context manager.
+
+    `windows_done` windows are there already from an earlier attempt: all of them, where another process finished the
+    same pass meanwhile. Left by an exception it keeps what is there for the next attempt, unless the disk was full:
+    then it keeps nothing.
+    """
 
     def __init__(
-        self, store: "ReferenceStore", key: str, lengths: Sequence[int], size: int, meta: dict[str, Any]
+        self,
+        store: "ReferenceStore",
+        key: str,
+        lengths: Sequence[int],
+        hidden_size: int,
+        meta: dict[str, Any],
+        check_cancelled: Callable[[], None],
     ) -> None:
         self._store = store
+        self._key = key
         self._folder = store.folder(key)
         self._lengths = [int(length) for length in lengths]
-        self._plan = {"format": FORMAT, "key": key, "lengths": self._lengths, "hidden_size": size, "meta": meta}
-        self._size = size
+        if not self._lengths or min(self._lengths) < 1 or hidden_size < 1:
+            raise ValueError(f"{len(self._lengths)} windows of width {hidden_size}: each needs a row")
+        self._size = hidden_size
+        self._meta = meta
+        self._check_cancelled = check_cancelled
+        self._dtype: str | None = None
+        self._digest = hashlib.sha256()
         self._unsynced = 0
+        self._full = False
         self.windows_done = 0
 
     def __enter__(self) -> Self:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self._folder, fcntl.LOCK_EX)
-        self.windows_done = self._kept()
-        partial = self._folder / _PARTIAL
-        kept_bytes = sum(self._lengths[: self.windows_done]) * self._size * _ITEM_BYTES
-        self._file = partial.open("r+b" if partial.exists() else "w+b")
-        self._file.truncate(kept_bytes)
-        self._file.seek(kept_bytes)
+        self._lock = wait_lock(
+            self._store.writer_lock(self._key), exclusive=True, check_cancelled=self._check_cancelled
+        )
+        try:
+            self._complete = self._store.header(self._key) is not None
+            if self._complete:
+                self.windows_done = len(self._lengths)
+            else:
+                self._begin()
+        except BaseException:
+            self._lock.release()
+            raise
         return self
 
     def append(self, hidden_TD: torch.Tensor) -> None:
-        """The states of the next window. ValueError where their shape is not the one that was announced."""
-        expected = (self._lengths[self.windows_done], self._size)
-        if tuple(hidden_TD.shape) != expected:
-            raise ValueError(f"hidden states of shape {tuple(hidden_TD.shape)}, {expected} is needed")
-        rows = hidden_TD.to(torch.bfloat16).contiguous().view(torch.int16).numpy()
-        self._file.write(rows.data)
-        self.windows_done += 1
-        self._unsynced += rows.nbytes
-        if self._unsynced >= _SYNC_BYTES:
-            self._sync()
+        """The states of the next window, on any device.
+
+        ValueError where shape or dtype are not those of the pass, DISK_FULL where they do not fit.
+        """
+        if self.windows_done == len(self._lengths):
+            raise ValueError(f"all {len(self._lengths)} windows are there")
+        needed = (self._lengths[self.windows_done], self._size)
+        dtype = str(hidden_TD.dtype).removeprefix("torch.")
+        if tuple(hidden_TD.shape) != needed:
+            raise ValueError(f"hidden states of shape {tuple(hidden_TD.shape)}, {needed} is needed")
+        if dtype not in _DTYPES or self._dtype not in (None, dtype):
+            raise ValueError(f"hidden states are {dtype}, {self._dtype or ', '.join(_DTYPES)} is needed")
+        self._dtype = dtype
+        rows = hidden_TD.detach().cpu().contiguous().view(_DTYPES[dtype][1]).numpy()
+        left = rows.data.cast("B")
+        self._digest.update(left)
+        with self._on_disk():
+            while left:  # unbuffered writes may stop short, and do so where the disk gets full
+                left = left[self._file.write(left) :]
+            self.windows_done += 1
+            self._unsynced += rows.nbytes
+            if self._unsynced >= _SYNC_BYTES:
+                self._sync()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if self._complete:
+                return
             if kind is None:
                 self._commit()
-            elif isinstance(error, OSError):
-                # A full disk: what is half-written would only keep it full.
-                shutil.rmtree(self._folder, ignore_errors=True)
-            else:
-                self._sync()
+            elif not self._full and self.windows_done:
+                with self._on_disk():
+                    self._sync()
         finally:
-            self._file.close()
-            self._lock.close()
+            if not self._complete:
+                self._file.close()
+            if self._full:
+                shutil.rmtree(self._folder, ignore_errors=True)
+            self._lock.release()
 
-    def _kept(self) -> int:
-        """Windows that an earlier attempt at the same pass left on disk."""
+    def _begin(self) -> None:
+        """Goes on where an earlier attempt at the same pass was lost, or starts afresh."""
+        kept_bytes = self._resume()
+        item = _DTYPES[self._dtype or "bfloat16"][2].itemsize
+        with self._on_disk():
+            self._store.make_room(sum(self._lengths) * self._size * item - kept_bytes, keep=self._folder)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            partial = self._folder / _PARTIAL
+            self._file = partial.open("r+b" if kept_bytes else "w+b", buffering=0)
+            self._file.truncate(kept_bytes)
+            self._file.seek(kept_bytes)
+
+    def _resume(self) -> int:
+        """Bytes that are kept; sets how many windows they are, their dtype and their hash."""
         try:
-            progress = json.loads((self._folder / _PROGRESS).read_text())
-            size = (self._folder / _PARTIAL).stat().st_size
-            done = int(progress["windows_done"])
+            progress = json.loads((self._folder / _PROGRESS).read_bytes())
+            done, dtype = int(progress["windows_done"]), str(progress["dtype"])
+            if progress["plan"] != self._plan() or not 0 < done <= len(self._lengths):
+                return 0
+            size = sum(self._lengths[:done]) * self._size * _DTYPES[dtype][2].itemsize
+            digest = _hash(self._folder / _PARTIAL, size)
+            if digest.hexdigest() != progress["sha256"]:
+                return 0
         except (OSError, ValueError, KeyError, TypeError):
             return 0
-        needed = sum(self._lengths[:done]) * self._size * _ITEM_BYTES
-        return done if progress.get("plan") == self._plan and size >= needed else 0
+        self.windows_done, self._dtype, self._digest = done, dtype, digest
+        return size
+
+    def _plan(self) -> dict[str, Any]:
+        return {"format": FORMAT, "key": self._key, "lengths": self._lengths, "hidden_size": self._size}
 
     def _sync(self) -> None:
-        self._file.flush()
         os.fsync(self._file.fileno())
-        write_json(self._folder / _PROGRESS, {"plan": self._plan, "windows_done": self.windows_done})
+        progress = {"plan": self._plan(), "windows_done": self.windows_done, "dtype": self._dtype}
+        write_json(self._folder / _PROGRESS, progress | {"sha256": self._digest.hexdigest()})
         self._unsynced = 0
 
     def _commit(self) -> None:
         if self.windows_done != len(self._lengths):
             raise ValueError(f"{self.windows_done} of {len(self._lengths)} windows were given")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        (self._folder / _PARTIAL).replace(self._folder / _STATES)
-        header = self._plan | {"sha256": _sha256(self._folder / _STATES)}
-        write_json(self._folder / _HEADER, header)
-        (self._folder / _PROGRESS).unlink(missing_ok=True)
+        with self._on_disk():
+            os.fsync(self._file.fileno())
+            states = self._folder / _STATES
+            (self._folder / _PARTIAL).replace(states)
+            header = self._plan() | {"dtype": self._dtype, "sha256": self._digest.hexdigest(), "meta": self._meta}
+            write_json(self._folder / _HEADER, header)
+            (self._folder / _PROGRESS).unlink(missing_ok=True)
+        _verified[states] = _signature(states)
         self._store.evict(keep=self._folder)
+
+    @contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        """A full disk is an error that a person can act on, and what is half-written would only keep it full."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self._full = True
+            raise _disk_full("hidden states", self._store.root) from error
 
 
 class ReferenceStore:
     """Content-addressed hidden states below `root`, together at most `budget_bytes`, least recently used first out.
 
-    What is open is never removed. Several processes may share one root.
+    What is open or being written is never removed, and so may exceed the budget. Several processes may share one root.
     """
 
     def __init__(self, root: Path, budget_bytes: int) -> None:
         self.root = root
         self.budget_bytes = budget_bytes
-        self._verified: dict[str, tuple[int, int]] = {}
         root.mkdir(parents=True, exist_ok=True)
 
     @staticmethod
@@ -165,111 +257,194 @@ class ReferenceStore:
         """Where a key's files are."""
         return self.root / key
 
-    def open(self, key: str) -> StoredHidden | None:
-        """The states of a whole pass, or None. A damaged or foreign folder is removed.
+    def writer_lock(self, key: str) -> Path:
+        """What the writer of a key holds exclusively."""
+        return self.root / ".locks" / f"{key}.writer"
 
-        The checksum is verified when a process first opens a file, and again when the file has changed.
+    def open(self, key: str, *, check_cancelled: Callable[[], None] = _never) -> StoredHidden | None:
+        """The states of a whole pass, or None. Damaged or foreign ones are removed, unless they are being rewritten.
+
+        The checksum is verified the first time that a process meets a file, and again when the file has changed.
         """
         folder = self.folder(key)
-        if not (folder / _HEADER).is_file():
+        if not (folder / _HEADER).exists():
             return None
-        lock = _lock(folder, fcntl.LOCK_SH)
-        header = self._sound(key)
+        lock = wait_lock(self._reader_lock(key), exclusive=False, check_cancelled=check_cancelled)
+        header = self.header(key)
         if header is None:
-            lock.close()
-            shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
+            self._discard(key)
             return None
         os.utime(folder / _HEADER)
         return StoredHidden(folder, header, lock)
 
-    def write(self, key: str, lengths: Sequence[int], hidden_size: int, meta: dict[str, Any]) -> Writer:
+    def write(
+        self,
+        key: str,
+        lengths: Sequence[int],
+        hidden_size: int,
+        meta: dict[str, Any],
+        *,
+        check_cancelled: Callable[[], None] = _never,
+    ) -> Writer:
         """A context manager that takes the states of each window in turn and commits them at its end.
 
-        Left by an exception it keeps what is there for the next attempt; left by an OSError (a full disk) it keeps
-        nothing.
+        Entering waits for another process that writes the same key, makes room, and raises DISK_FULL where there is
+        none.
         """
-        return Writer(self, key, lengths, hidden_size, meta)
+        return Writer(self, key, lengths, hidden_size, meta, check_cancelled)
 
     def get_sidecar(self, key: str, name: str) -> dict[str, Any] | None:
         """A small result kept beside the states, or None."""
         try:
-            found = json.loads((self.folder(key) / f"{name}.json").read_text())
+            found = json.loads(self._sidecar(key, name).read_bytes())
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) else None
 
     def put_sidecar(self, key: str, name: str, value: dict[str, Any]) -> None:
-        """Keeps a small result beside the states."""
-        write_json(self.folder(key) / f"{name}.json", value)
-
-    def evict(self, *, keep: Path | None = None) -> None:
-        """Removes the least recently used folders that nobody has open, until the budget holds."""
-        entries = []
-        for folder in self.root.iterdir():
-            if folder.is_dir():
-                try:
-                    marker = folder / _HEADER
-                    used = (marker if marker.exists() else folder).stat().st_mtime
-                    entries.append((used, sum(file.stat().st_size for file in folder.iterdir()), folder))
-                except FileNotFoundError:
-                    continue
-        total = sum(size for _, size, _ in entries)
-        for _, size, folder in sorted(entries):
-            if total <= self.budget_bytes:
-                return
-            if folder == keep:
-                continue
-            try:
-                lock = _lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:  # open somewhere
-                continue
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.close()
-            total -= size
-
-    def _sound(self, key: str) -> dict[str, Any] | None:
-        """The header, if the states are what it says."""
-        folder = self.folder(key)
+        """Keeps a small result beside the states: whole or, where this raises DISK_FULL, not at all."""
+        file = self._sidecar(key, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            header: dict[str, Any] = json.loads((folder / _HEADER).read_text())
-            stat = (folder / _STATES).stat()
-            expected = sum(header["lengths"]) * header["hidden_size"] * _ITEM_BYTES
-            if header["format"] != FORMAT or header["key"] != key or stat.st_size != expected:
+            write_json(file, value)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise _disk_full(name, self.root) from error
+
+    def header(self, key: str) -> dict[str, Any] | None:
+        """The header of a key, if its states are what it says."""
+        states = self.folder(key) / _STATES
+        try:
+            header: dict[str, Any] = json.loads((self.folder(key) / _HEADER).read_bytes())
+            item = _DTYPES[header["dtype"]][2].itemsize
+            size = sum(header["lengths"]) * header["hidden_size"] * item
+            if (header["format"], header["key"], states.stat().st_size) != (FORMAT, key, size):
                 return None
-            signature = (stat.st_mtime_ns, stat.st_size)
-            if self._verified.get(key) != signature:
-                if _sha256(folder / _STATES) != header["sha256"]:
+            if not isinstance(header["meta"], dict):
+                return None
+            signature = _signature(states)
+            if _verified.get(states) != signature:
+                if _hash(states, size).hexdigest() != header["sha256"]:
                     return None
-                self._verified[key] = signature
+                _verified[states] = signature
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return header
 
+    def make_room(self, needed: int, *, keep: Path | None = None) -> None:
+        """Evicts until `needed` more bytes fit the budget and the disk. OSError(ENOSPC) where the disk has no room, not
+        even if all were evicted; then nothing is."""
 
-def _lock(folder: Path, operation: int) -> BinaryIO:
-    """An flock on the folder, until the returned file is closed."""
-    file = (folder / ".lock").open("a+b")
-    try:
-        fcntl.flock(file, operation)
-    except OSError:
-        file.close()
-        raise
-    return file
+        def missing() -> int:
+            return needed + _SPARE_BYTES - shutil.disk_usage(self.root).free
+
+        others = [(folder, size) for folder, size in self._by_use() if folder != keep]
+        if missing() <= sum(size for _, size in others):
+            self.evict(room_for=needed, keep=keep)
+            for folder, _ in others:
+                if missing() <= 0:
+                    return
+                self._remove(folder)
+        if missing() > 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def evict(self, *, room_for: int = 0, keep: Path | None = None) -> None:
+        """Removes the least recently used folders that nobody reads or writes, until the budget holds."""
+        entries = self._by_use()
+        total = room_for + sum(size for _, size in entries)
+        for folder, size in entries:
+            if total <= self.budget_bytes:
+                return
+            if folder != keep and self._remove(folder):
+                total -= size
+
+    def _by_use(self) -> list[tuple[Path, int]]:
+        """(folder, bytes), least recently used first."""
+        entries = []
+        for folder in self.root.iterdir():
+            if folder.name.startswith(".") or not folder.is_dir():
+                continue
+            try:
+                stats = {file.name: file.stat() for file in folder.iterdir()}
+                marker = stats.get(_HEADER) or stats.get(_PROGRESS) or folder.stat()
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            entries.append((marker.st_mtime_ns, folder, sum(stat.st_size for stat in stats.values())))
+        return [(folder, size) for _, folder, size in sorted(entries)]
+
+    def _remove(self, folder: Path) -> bool:
+        """Removes a folder unless it is read or written."""
+        locks = []
+        try:
+            for file in (self.writer_lock(folder.name), self._reader_lock(folder.name)):
+                lock = try_lock(file, exclusive=True)
+                if lock is None:
+                    return False
+                locks.append(lock)
+            # What has no header is no entry, should this process die in the middle.
+            (folder / _HEADER).unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            return not folder.exists()
+        finally:
+            for lock in locks:
+                lock.release()
+
+    def _discard(self, key: str) -> None:
+        """Unmakes an entry that is not sound, unless somebody is writing it anew. Who has mapped it keeps what is
+        mapped."""
+        writer = try_lock(self.writer_lock(key), exclusive=True)
+        if writer is None:
+            return
+        if self.header(key) is None:
+            for file in list(self.folder(key).glob("*")):
+                if file.name not in (_PARTIAL, _PROGRESS):
+                    file.unlink(missing_ok=True)
+        writer.release()
+
+    def _reader_lock(self, key: str) -> Path:
+        return self.root / ".locks" / key
+
+    def _sidecar(self, key: str, name: str) -> Path:
+        file = f"{name}.json"
+        if file in _RESERVED or Path(file).name != file or name.startswith("."):
+            raise ValueError(f"{name!r} is no name for a sidecar")
+        return self.folder(key) / file
 
 
-def _sha256(file: Path) -> str:
+def _disk_full(what: str, root: Path) -> HemostatError:
+    free = shutil.disk_usage(root).free // 2**20
+    return HemostatError(
+        ErrorCode.DISK_FULL,
+        f"there is no room for {what}: {free} MiB are free on the disk that holds the reference store",
+        hint="free space below HEMOSTAT_HOME, lower HEMOSTAT_REFERENCE_BUDGET_BYTES, or compare over fewer documents",
+    )
+
+
+def _signature(file: Path) -> Signature:
+    stat = file.stat()
+    return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+def _hash(file: Path, size: int) -> "hashlib._Hash":
+    """SHA-256 over the first `size` bytes. OSError where there are fewer."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        while size > 0:
+            part = stream.read(min(_READ_BYTES, size))
+            if not part:
+                raise OSError(f"{file.name} ends too early")
+            digest.update(part)
+            size -= len(part)
+    return digest
 
 
 def write_json(file: Path, value: dict[str, Any]) -> None:
     """Writes a JSON file: whole, on disk, or not at all."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}-{time.monotonic_ns()}")
+    partial = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with partial.open("w") as stream:
+        with partial.open("x") as stream:
             json.dump(value, stream)
             stream.flush()
             os.fsync(stream.fileno())

@@ -1,9 +1,9 @@
 """Is our head the engine's head? Checked once, before a number is believed.
 
 The pooling engine that gives hidden states has no head, so ours is compared with the log-probabilities that a
-generate-runner engine of the same weights computes for the same short text. vLLM's own logits are rounded to bf16, whose
-spacing is 2^-8 relative to the largest logit, so |Δ ln p| ≤ 2^-7 · max|logit| is what rounding explains, and more is a
-head that we misunderstand.
+generate-runner engine of the same weights computes for the same short text. vLLM's own logits are rounded to bf16,
+whose spacing is 2^-8 relative to the largest logit, so |Δ ln p| ≤ 2^-7 · max|logit| is what rounding explains, and more
+is a head that we misunderstand.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from app.cli.recipes import parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
 
@@ -15,7 +16,9 @@ def test_a_shorthand_step_becomes_its_json() -> None:
 
 
 def test_null_lists_and_words_are_understood() -> None:
-    parsed = parse_recipe(["prune.magnitude:pattern=2:4,layers=0+3,modules=q_proj", "quantize.rtn:bits=3,group_size=null"])
+    parsed = parse_recipe(
+        ["prune.magnitude:pattern=2:4,layers=0+3,modules=q_proj", "quantize.rtn:bits=3,group_size=null"]
+    )
     assert parsed == [
         {"type": "prune.magnitude", "pattern": "2:4", "layers": [0, 3], "modules": ["q_proj"]},
         {"type": "quantize.rtn", "bits": 3, "group_size": None},
@@ -35,7 +38,7 @@ def test_a_faulty_step_is_named(step: str) -> None:
     with pytest.raises(HemostatError) as caught:
         parse_recipe([step])
     assert caught.value.code is ErrorCode.INVALID_REQUEST
-    assert step.split(":")[-1][:4] in caught.value.detail
+    assert step.rsplit(":", maxsplit=1)[-1][:4] in caught.value.detail
 
 
 @pytest.mark.parametrize(
