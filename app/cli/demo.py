@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.cli.models import ensure_demo_model
 from app.cli.output import err, out, print_json
-from app.cli.service import connect_or_start, report_path
+from app.cli.service import report_path, start
 from app.cli.watching import run_to_end, save_page
 from app.settings import Settings
 from app.web.terminal import render_terminal
@@ -23,7 +23,7 @@ def demo(settings: Settings, *, as_json: bool) -> None:
         "text": {"source": "shipped"},
         "metadata": {"origin": "demo"},
     }
-    with connect_or_start(None, settings, err) as client:
+    with start(settings, err) as client:
         job = run_to_end(client, request, err)
         report = client.report(job["id"])
         page = save_page(client, job["id"], report_path(settings, job["id"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -41,14 +41,17 @@ def connect_or_start(url: str | None, settings: Settings, console: Console) -> I
             raise HemostatError(
                 ErrorCode.UNAVAILABLE, f"no service answers at {url}", hint="start it there, or leave --url out"
             )
-    with console.status("starting a service of its own (Valkey, API, worker) …"):
-        service = running(settings)
-        started = service.__enter__()
-    try:
-        with Client(started.url, api_key=api_key()) as client:
-            yield client
-    finally:
-        service.__exit__(None, None, None)
+    with start(settings, console) as client:
+        yield client
+
+
+@contextmanager
+def start(settings: Settings, console: Console) -> Iterator[Client]:
+    """A client of a service that is started for the block, on free ports, and ended after it."""
+    with ExitStack() as held:
+        with console.status("starting a service of its own (Valkey, API, worker) …"):
+            service = held.enter_context(running(settings))
+        yield held.enter_context(Client(service.url, api_key=api_key()))
 
 
 def report_path(settings: Settings, job_id: str) -> Path:
