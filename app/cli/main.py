@@ -19,6 +19,7 @@ from app.cli.models import models_app
 from app.cli.output import Exit, err, fail, out, print_json
 from app.cli.recipes import parse_recipe, parse_text
 from app.cli.service import connect, connect_or_start, report_path
+from app.cli.threshold import threshold
 from app.cli.watching import require_success, run_to_end, save_page
 from app.contracts.errors import ErrorCode, HemostatError
 from app.settings import Settings
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(models_app, name="models")
+app.command()(threshold)
 
 Url = Annotated[str | None, typer.Option(envvar="HEMOSTAT_URL", help="Address of a running service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, everything else on standard error.")]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 FEWEST_POINTS = 5
-MOST_POINTS = 500
+MOST_POINTS = 200
 # Measured values carry no more than six digits. Residuals (in logs) below this are taken for rounding: without a floor
 # a curve computed from the form itself would have no noise at all, and every ratio of sums of squares would be 0/0.
 ROUNDING = 1e-6
@@ -28,7 +28,7 @@ class Curve:
     def of(cls, s: ArrayLike, values: ArrayLike) -> Self:
         """The curve of points in any order.
 
-        Raises ValueError for fewer than 5 or more than 500 points, s outside (0, 1] or given twice, and values that are
+        Raises ValueError for fewer than 5 or more than 200 points, s outside (0, 1] or given twice, and values that are
         not positive and finite.
         """
         s_N, value_N = np.asarray(s, dtype=np.float64), np.asarray(values, dtype=np.float64)

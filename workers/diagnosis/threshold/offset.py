@@ -11,7 +11,7 @@ problem to first order, and is followed to a local optimum of the true one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize
@@ -20,6 +20,7 @@ from workers.diagnosis.threshold import published
 from workers.diagnosis.threshold.bounds import Bounds
 from workers.diagnosis.threshold.curve import Array, Curve
 from workers.diagnosis.threshold.forms import FormFit
+from workers.diagnosis.threshold.knee import KneeSearch
 
 _SHARES = (0.0, 0.5, 0.8, 0.95, 0.999)
 _MOST_SHARE = 1 - 1e-9
@@ -49,24 +50,34 @@ class PublishedWithOffset:
 
     def fit(self, curve: Curve) -> FormFit:
         """The best local optimum from a start for each of several offsets."""
-        least = float(np.exp(curve.log_N.min()))
-        offsets = [share * least for share in _SHARES] if self.dense is None else [self.dense]
-        fits = [self._local(curve, self._start(curve, offset)) for offset in offsets]
+        unit = float(curve.log_N.min())
+        offsets = _SHARES if self.dense is None else (_relative(self.dense, unit),)
+        fits = [self._local(curve, unit, self._start(curve, unit, offset)) for offset in offsets]
         return min(fits, key=lambda fit: fit.log_sse)
 
     def refit(self, curve: Curve, near: FormFit) -> FormFit:
         """A local fit."""
-        return self._local(curve, np.array([near.params[name] for name in _NAMES]), steps=40)
+        unit = float(curve.log_N.min())
+        start = np.array([near.params[name] for name in _NAMES])
+        start[0] -= unit
+        start[5] = _relative(start[5], unit)
+        return self._local(curve, unit, start, steps=40)
 
-    def _start(self, curve: Curve, offset: float) -> Array:
-        share_N = np.maximum(1 - offset * np.exp(-curve.log_N), _LEAST_REST)
-        search = published.search_in(self.knee_range, self.bounds)
-        weighted = replace(search, basis=lambda s_N, knee_G: published.basis(s_N, knee_G) * share_N[:, None])
-        found = weighted.fit(curve.with_logs((curve.log_N + np.log(share_N)) * share_N))
+    def _start(self, curve: Curve, unit: float, offset: float) -> Array:
+        log_N = curve.log_N - unit
+        share_N = np.maximum(1 - offset * np.exp(-log_N), _LEAST_REST)
+        lower, upper = self._box(unit)
+        low, high = self.knee_range
+        weighted = KneeSearch(
+            lambda s_N, knee_G: published.basis(s_N, knee_G) * share_N[:, None], lower[:4], upper[:4], low, high
+        )
+        found = weighted.fit(curve.with_logs((log_N + np.log(share_N)) * share_N))
         return np.array([*found.coefficient_K, found.knee, offset])
 
-    def _local(self, curve: Curve, start: Array, *, steps: int = 200) -> FormFit:
-        lower, upper = self._box(curve)
+    def _local(self, curve: Curve, unit: float, start: Array, *, steps: int = 200) -> FormFit:
+        """The local optimum from `start`; values are in units of e^unit, so that none is too large for a product."""
+        log_N = curve.log_N - unit
+        lower, upper = self._box(unit)
         free = lower < upper
         place = np.clip(start, lower, upper)
 
@@ -76,7 +87,7 @@ class PublishedWithOffset:
             return full
 
         def residual(moved: Array) -> Array:
-            return _predict(curve.s_N, at(moved)) - curve.log_N
+            return _predict(curve.s_N, at(moved)) - log_N
 
         def jacobian(moved: Array) -> Array:
             return np.asarray(_jacobian(curve.s_N, at(moved))[:, free])
@@ -93,17 +104,26 @@ class PublishedWithOffset:
             )
             found = at(solved.x)
         # The solver starts a little inside the bounds and may end above where it began.
-        sse, best = min((_sse(curve, candidate), index) for index, candidate in enumerate((found, place)))
-        chosen = (found, place)[best]
+        found_sse, place_sse = (float(((_predict(curve.s_N, at_) - log_N) ** 2).sum()) for at_ in (found, place))
+        chosen = found if found_sse <= place_sse else place
         params = {name: float(value) for name, value in zip(_NAMES, chosen, strict=True)}
-        return FormFit(params, sse, lambda s_N: _predict(np.asarray(s_N), chosen))
+        params["log_a"] += unit
+        params["dense"] = float(chosen[5] * math.exp(unit)) if self.dense is None else self.dense
+        return FormFit(
+            params, min(found_sse, place_sse), lambda s_N: _predict(np.asarray(s_N, dtype=np.float64), chosen) + unit
+        )
 
-    def _box(self, curve: Curve) -> tuple[Array, Array]:
+    def _box(self, unit: float) -> tuple[Array, Array]:
         lower_K, upper_K = self.bounds.box()
-        least = math.exp(curve.log_N.min())
-        offset = (0.0, _MOST_SHARE * least) if self.dense is None else (self.dense, self.dense)
+        shift_K = np.array([unit, 0.0, 0.0, 0.0])
+        offset = (0.0, _MOST_SHARE) if self.dense is None else (_relative(self.dense, unit),) * 2
         low, high = self.knee_range
-        return np.array([*lower_K, low, offset[0]]), np.array([*upper_K, high, offset[1]])
+        return np.array([*(lower_K - shift_K), low, offset[0]]), np.array([*(upper_K - shift_K), high, offset[1]])
+
+
+def _relative(value: float, unit: float) -> float:
+    """`value` in units of e^unit."""
+    return value * math.exp(-unit)
 
 
 def _grown(s_N: Array, place: Array) -> Array:
@@ -114,10 +134,6 @@ def _grown(s_N: Array, place: Array) -> Array:
 
 def _predict(s_N: Array, place: Array) -> Array:
     return np.asarray(np.log(np.maximum(place[5] + _grown(s_N, place), 1e-300)))
-
-
-def _sse(curve: Curve, place: Array) -> float:
-    return float(((_predict(curve.s_N, place) - curve.log_N) ** 2).sum())
 
 
 def _jacobian(s_N: Array, place: Array) -> Array:

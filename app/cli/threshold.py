@@ -1,0 +1,114 @@
+"""`hemostat threshold`: the robustness threshold of a curve from a file. No service, no worker, no model is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from app.cli.output import Json, fail, out, print_json
+from app.contracts.errors import ErrorCode, HemostatError
+
+_LABELS = {
+    "power_law_then_exponential": "published",
+    "power_law_then_exponential_over_dense": "published, over dense",
+}
+_COLOURS = {"transition": "green", "no transition in range": "cyan", "not identifiable": "yellow"}
+
+
+def threshold(
+    file: Annotated[
+        Path, typer.Argument(help="JSON: points (pairs of s and perplexity), and if you like bounds and dense.")
+    ],
+    *,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+) -> None:
+    """How far a knob can be turned: fits the phase transition of a curve, with interval, tests and rival forms.
+
+    s is the share removed, above 0 and at most 1. Bounds of a, b, s0, k1, k2 are pairs; null is open.
+    """
+    try:
+        answer = _answer(file, seed)
+    except HemostatError as error:
+        fail(error, as_json=as_json)
+    if as_json:
+        print_json(answer)
+    else:
+        _print(answer)
+
+
+def _answer(file: Path, seed: int) -> Json:
+    try:
+        # Late: they need numpy and scipy, which the front end does without.
+        from workers.diagnosis.threshold.answer import fit_threshold
+        from workers.diagnosis.threshold.request import parse_request
+    except ModuleNotFoundError as error:
+        raise HemostatError(
+            ErrorCode.UNAVAILABLE,
+            f"{error.name} is not installed, and the fit needs it.",
+            hint="Install numpy and scipy, or the extra worker-cpu or worker-gpu.",
+        ) from error
+    request = parse_request(_read(file))
+    return fit_threshold(request.curve, request.bounds, dense=request.dense, seed=seed).as_json()
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST, f"{file} is not UTF-8: byte {error.start}.", hint="Give a JSON file."
+        ) from None
+    except OSError as error:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST, f"{file} cannot be read: {error.strerror}.", hint="Give a JSON file."
+        ) from None
+
+
+def _print(answer: Json) -> None:
+    low, high = answer["ci"]
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    colour = _COLOURS[answer["answer"]]
+    table.add_row("answer", f"[bold {colour}]{answer['answer']}[/]")
+    for reason in answer["reasons"]:
+        table.add_row("", escape(reason))
+    table.add_row("s0", f"[bold]{answer['s0']:.4f}[/]  95 % interval {low:.4f} to {high:.4f}")
+    names = ("a", "b", "k1", "k2")
+    table.add_row("published form", "  ".join(f"{name} {answer['params'][name]:.4g}" for name in names))
+    table.add_row("slope of ln PPL", "  ".join(f"{side} {answer['slopes'][side]:.4g}" for side in ("below", "above")))
+    test, fit = answer["transition_test"], answer["lack_of_fit"]
+    told = "not testable" if fit is None else f"p = {fit:.3g}"
+    table.add_row("tests", f"no transition: p = {test['p']:.3g}  lack of fit: {told}")
+    if near := answer["near_lossless"]:
+        table.add_row("near-lossless", f"up to {_number(near['largest'])} measured, {_number(near['at'])} interpolated")
+    out.print(table)
+    out.print(_forms(answer))
+    for warning in answer["warnings"]:
+        out.print(f"[yellow]note[/] {escape(warning)}", soft_wrap=True)
+
+
+def _forms(answer: Json) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2))
+    for heading in ("form", "changes at", "log SSE", "AICc", "left-out error"):
+        table.add_column(heading, justify="left" if heading == "form" else "right")
+    own = {
+        "form": "power_law_then_exponential",
+        "transition_at": answer["s0"],
+        **{key: answer[key] for key in ("log_sse", "aicc", "left_out_error")},
+    }
+    for form in [own, *answer["rivals"]]:
+        best = form["form"] == answer["form"]
+        table.add_row(
+            _LABELS.get(form["form"], form["form"].replace("_", " ")),
+            *(_number(form[key]) for key in ("transition_at", "log_sse", "aicc", "left_out_error")),
+            style="bold" if best else None,
+        )
+    return table
+
+
+def _number(value: Any) -> str:
+    return "–" if value is None else f"{value:.4g}"
