@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from app.contracts.base import Contract
-from app.contracts.errors import ErrorCode
+from app.contracts.errors import CATALOGUE, ErrorCode
 from app.contracts.recipe import Recipe
 from app.contracts.text import ShippedText, TextSource
 
@@ -106,6 +106,11 @@ class JobError(Contract):
     title: str
     detail: str
     hint: str = ""
+
+
+def job_error(code: ErrorCode, detail: str, hint: str = "") -> JobError:
+    """An error with the title that its code has."""
+    return JobError(code=code, title=CATALOGUE[code].title, detail=detail, hint=hint)
 
 
 class Job(Contract):

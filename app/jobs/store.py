@@ -20,8 +20,8 @@ from typing import Any, Final, Literal, cast
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
-from app.contracts.errors import CATALOGUE, ErrorCode
-from app.contracts.job import CompareRequest, JobError, JobStatus, Progress
+from app.contracts.errors import ErrorCode
+from app.contracts.job import CompareRequest, JobError, JobStatus, Progress, job_error
 from app.jobs import keys
 from app.jobs.record import Claim, JobRecord, read_record, request_fields
 from app.settings import Settings
@@ -120,11 +120,6 @@ class Statistics:
     finished: dict[tuple[str, JobStatus], int]
 
 
-def job_error(code: ErrorCode, detail: str, hint: str = "") -> JobError:
-    """A job's error with the title that its code has."""
-    return JobError(code=code, title=CATALOGUE[code].title, detail=detail, hint=hint)
-
-
 def _number(entry_id: object) -> int:
     return int(str(entry_id).partition("-")[0])
 
@@ -151,7 +146,7 @@ class JobStore:
     # --- the owner's side
 
     async def reserve(self, hold: Idempotency) -> Outcome:
-        """Takes an idempotency key before the work of validation; expires by itself after a minute."""
+        """Takes an idempotency key before the work of validation; expires by itself after half a minute."""
         kind, job_id = await self._run("reserve", [hold.name], hold.fingerprint, hold.token, RESERVATION_MS)
         return Outcome(kind, job_id)
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 
-from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
-from app.contracts.job import JobError
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import JobError, job_error
 
 MAX_MESSAGE: Final = 300
 # A message repeats a document when so many characters in a row are the same (looked at every half so many).
@@ -49,11 +49,6 @@ class Failure:
 
     error: JobError
     spoiled: bool
-
-
-def job_error(code: ErrorCode, detail: str, hint: str = "") -> JobError:
-    """An error with the catalogue's title."""
-    return JobError(code=code, title=CATALOGUE[code].title, detail=detail, hint=hint)
 
 
 def explain(exception: BaseException, documents: Iterable[str] = ()) -> Failure:

@@ -17,6 +17,7 @@ import contextlib
 import logging
 import shutil
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Final, TypeVar
@@ -24,12 +25,12 @@ from typing import Final, TypeVar
 from redis.exceptions import RedisError
 
 from app.contracts.errors import ErrorCode
-from app.contracts.job import JobError, JobStatus, Progress
+from app.contracts.job import JobError, JobStatus, Progress, job_error
 from app.jobs.record import Claim
 from app.jobs.store import JobStore, Orders
 from app.settings import Settings
 from workers.process.context import REPORT_NAME, output_folder, scratch_folder
-from workers.process.failures import explain_exit, job_error, safe_traceback
+from workers.process.failures import explain_exit, safe_traceback
 from workers.process.handle import ChildProcess, ChildStartError
 from workers.process.lease import Lease
 from workers.process.messages import Cancel, Done, Ending, Failed, Logged, Observed, ProgressMade, Run
@@ -162,7 +163,8 @@ class Runner:
 
         Raises `NotRecordedError` when that end could not be written before the worker had to go.
         """
-        claim = await self._persist(lambda: self._store.claim(job_id, self._worker))
+        token = uuid.uuid4().hex  # of this delivery: a claim whose reply was lost is not a second one
+        claim = await self._persist(lambda: self._store.claim(job_id, self._worker, token=token))
         if claim is None:
             await self._clean_if_ended(job_id)
             return
@@ -347,11 +349,14 @@ class Runner:
         """Tidies up after an end that was written, or that was refused for another one."""
         if not accepted:
             record = await self._persist(lambda: self._store.get(claim.job_id))
-            cancelled = record is not None and record.job.status is JobStatus.CANCELLED
-            if not cancelled or record is None or record.job.attempt != claim.attempt:
+            ours = record.job.status if record is not None and record.job.attempt == claim.attempt else None
+            if ours is JobStatus.CANCELLED:
+                outcome = Outcome.CANCELLED
+            elif ours is JobStatus.SUCCEEDED:  # the error came after the result was recorded, which stands
+                outcome = Outcome.SUCCEEDED
+            else:
                 await self._clean_attempt(claim)
                 return Outcome.LOST
-            outcome = Outcome.CANCELLED
         await self._clean_job(claim.job_id, keep=claim.attempt if outcome is Outcome.SUCCEEDED else None)
         return outcome
 

@@ -10,11 +10,11 @@ from redis.asyncio import Redis
 
 from app.contracts.errors import ErrorCode
 from app.contracts.event import Event
-from app.contracts.job import CompareRequest, JobStatus, Progress
+from app.contracts.job import CompareRequest, JobStatus, Progress, job_error
 from app.jobs import keys
 from app.jobs.connection import connect
 from app.jobs.ids import new_job_id
-from app.jobs.store import Filters, Idempotency, JobStore, Orders, job_error
+from app.jobs.store import Filters, Idempotency, JobStore, Orders
 from app.settings import Settings
 from tests.integration.app.conftest import compare
 from tests.integration.app.jobs.lossy import LossyProxy

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from app.contracts.errors import ErrorCode
-from app.contracts.job import TERMINAL, CompareRequest, JobStatus, Progress
+from app.contracts.job import TERMINAL, CompareRequest, JobStatus, Progress, job_error
 from app.jobs import keys
 from app.jobs.connection import connect
 from app.jobs.ids import new_job_id
-from app.jobs.store import JobStore, Orders, job_error
+from app.jobs.store import JobStore, Orders
 from tests.integration.app.conftest import compare
 from tests.integration.conftest import RedisServer
 

@@ -3,10 +3,9 @@ from pathlib import Path
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import JobStatus
+from app.contracts.job import JobStatus, job_error
 from app.jobs import examples, results
 from app.jobs.record import JobRecord, read_record
-from app.jobs.store import job_error
 from app.settings import Settings
 
 JOB_ID = examples.JOB_ID

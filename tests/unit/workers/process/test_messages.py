@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode
-from workers.process.failures import job_error
+from app.contracts.job import job_error
 from workers.process.messages import (
     MAX_LINE_BYTES,
     MAX_VALUES,
