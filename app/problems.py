@@ -34,11 +34,15 @@ class FieldError:
 
 
 class RequestError(HemostatError):
-    """A request with one or more offending parts. Its code, pointer and hint are those of the first."""
+    """A request with one or more offending parts. Its code, pointer and hint are those of the first.
 
-    def __init__(self, errors: Sequence[FieldError]) -> None:
+    `total`: how many there are, where `errors` does not hold all of them.
+    """
+
+    def __init__(self, errors: Sequence[FieldError], *, total: int | None = None) -> None:
         first = errors[0]
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        others = (total or len(errors)) - 1
+        more = f" (and {others} more)" if others else ""
         super().__init__(first.code, first.detail + more, hint=first.hint, pointer=first.pointer)
         self.errors = tuple(errors[:MAX_ERRORS])
 

@@ -5,6 +5,7 @@ Everything that needs no model is checked here, before anything is written. The 
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
@@ -17,7 +18,7 @@ from app.contracts.recipe import STEP_TYPES
 from app.contracts.text import MAX_DOCUMENTS
 from app.jobs.schema_walk import Schema
 from app.models.nearest import suggestion
-from app.problems import FieldError, RequestError
+from app.problems import MAX_ERRORS, FieldError, RequestError
 
 MAX_DEPTH: Final = 64
 TAGS: Final = ("type", "source", "kind")
@@ -40,8 +41,8 @@ def parse_submission(body: bytes) -> SubmitRequest:
     try:
         request = SubmitRequest.model_validate_json(body, strict=True)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=True)
-        raise RequestError([_field_error(detail, data) for detail in details]) from None
+        details = error.errors(include_url=False, include_context=True)[:MAX_ERRORS]
+        raise RequestError([_field_error(detail, data) for detail in details], total=error.error_count()) from None
     _check_documents(documents)
     return request
 
@@ -56,8 +57,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ValueError(f"an object names {_shown(twice)} twice")
     return made
 
@@ -120,6 +120,8 @@ def _check_strings(data: dict[str, Any]) -> None:
             code = ErrorCode.DOCUMENT_NOT_TEXT if in_document else ErrorCode.INVALID_REQUEST
             hint = "" if in_document else "Remove NUL characters and lone surrogates."
             errors.append(FieldError(code, f"The text holds {fault}.", hint, _pointer(path)))
+            if len(errors) > MAX_ERRORS:  # no more are told
+                break
     if errors:
         raise RequestError(sorted(errors, key=lambda error: error.pointer))
 

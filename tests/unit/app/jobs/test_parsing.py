@@ -1,4 +1,5 @@
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -6,8 +7,9 @@ import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import SubmitRequest
+from app.jobs import parsing
 from app.jobs.parsing import parse_submission
-from app.problems import RequestError
+from app.problems import MAX_ERRORS, RequestError
 
 Json = dict[str, Any]
 
@@ -154,6 +156,25 @@ def test_every_fault_is_listed() -> None:
     error = refused(changed(lambda b: (b.update(windw=1, seed=-1), b["candidate"]["recipe"][0].update(bits=11))))
     assert isinstance(error, RequestError)
     assert {part.pointer for part in error.errors} == {"/windw", "/seed", "/candidate/recipe/0/bits"}
+
+
+def test_no_more_faults_are_worked_out_than_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    hints: list[str] = []
+    monkeypatch.setattr(parsing, "suggestion", lambda word, *_, **__: hints.append(word) or "")
+    error = refused(changed(lambda b: b.update({f"x{i}": 0 for i in range(5000)})))
+    assert len(hints) <= MAX_ERRORS
+    assert "and 4999 more" in error.detail
+    error = refused(changed(lambda b: b.update(metadata={f"k{i}": "\0" for i in range(5000)})))
+    assert isinstance(error, RequestError)
+    assert len(error.errors) == MAX_ERRORS
+
+
+def test_a_name_that_comes_twice_is_found_at_once_among_many() -> None:
+    names = [f"k{i}" for i in range(60_000)]
+    body = "{" + ",".join(f'"{name}":0' for name in [*names, names[-1]]) + "}"
+    began = time.monotonic()
+    assert "'k59999' twice" in refused(body.encode()).detail
+    assert time.monotonic() - began < 5
 
 
 def test_too_many_documents() -> None:
