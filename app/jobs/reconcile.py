@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from docket import Docket
-from redis.exceptions import RedisError
 
 from app.contracts.job import TERMINAL, JobStatus
 from app.jobs import queue
+from app.jobs.ids import id_at
 from app.jobs.record import JobRecord
 from app.jobs.store import Filters, JobStore
 from app.jobs.workers import living
@@ -75,7 +75,8 @@ async def _submit_unknown(docket: Docket, record: JobRecord) -> bool:
 async def _forget(store: JobStore, status: JobStatus, settings: Settings, remove_files: Callable[[str], None]) -> int:
     count = 0
     limit = time.time() - settings.job_retention_s
-    async for record in _all(store, status):
+    # A job ends after it was made: only those that are old enough by their id are read.
+    async for record in _all(store, status, before=id_at(limit)):
         if record.job.finished_at is not None and record.job.finished_at < limit:
             await asyncio.to_thread(remove_files, record.job.id)
             await store.delete(record.job.id)
@@ -83,8 +84,9 @@ async def _forget(store: JobStore, status: JobStatus, settings: Settings, remove
     return count
 
 
-async def _all(store: JobStore, status: JobStatus) -> AsyncIterator[JobRecord]:
-    after = None
+async def _all(store: JobStore, status: JobStatus, *, before: str | None = None) -> AsyncIterator[JobRecord]:
+    """Records of a status, newest first; with `before` those whose id is smaller."""
+    after = before
     more = True
     while more:
         records, more = await store.page(after=after, limit=PAGE, filters=Filters(status=status))
@@ -101,15 +103,16 @@ async def run(
     remove_files: Callable[[str], None],
     wait: Callable[[float], Awaitable[bool]],
 ) -> None:
-    """Sweeps until `wait(seconds)` answers True. A Redis that is away is tried again next time."""
-    away = False
+    """Sweeps until `wait(seconds)` answers True. Whatever a sweep meets (Redis away, a record of another version, a
+    folder that cannot be removed), the next one is made."""
+    told: type[Exception] | None = None
     while True:
         try:
             await sweep(store, docket, settings, remove_files)
-            away = False
-        except (RedisError, OSError) as error:
-            if not away:
+            told = None
+        except Exception as error:
+            if type(error) is not told:
                 logger.warning("sweep: %s; trying again", type(error).__name__)
-            away = True
+            told = type(error)
         if await wait(PERIOD_S):
             return

@@ -3,7 +3,7 @@
 import time
 from typing import Annotated, Final, cast
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from redis.asyncio import Redis
 
 from app.contracts.base import Contract
@@ -18,6 +18,8 @@ Short = Annotated[str, Field(max_length=200)]
 
 class WorkerInfo(Contract):
     """What a worker says of itself. Shown by /readyz and the command line."""
+
+    model_config = ConfigDict(extra="ignore")  # a worker of a later version may say more
 
     id: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
     host: Short = ""

@@ -1,8 +1,9 @@
 """docket over a real server: what is submitted is delivered, and what fell between two writes is put right."""
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from docket import Docket, Worker
 from redis.asyncio import Redis
 
 from app.contracts.errors import ErrorCode
-from app.contracts.job import CompareRequest, JobStatus
-from app.jobs import queue
+from app.contracts.job import CompareRequest, JobStatus, job_error
+from app.jobs import keys, queue
 from app.jobs.ids import new_job_id
-from app.jobs.reconcile import sweep
-from app.jobs.store import JobStore, job_error
+from app.jobs.reconcile import run, sweep
+from app.jobs.record import JobRecord
+from app.jobs.store import JobStore
 from app.jobs.workers import WorkerInfo, announce, leave, living
 from app.settings import Settings
 from tests.integration.app.conftest import compare
@@ -153,6 +155,58 @@ async def test_what_ended_long_ago_is_forgotten_with_its_files(
     assert removed == [old]
     assert await store.get(old) is None
     assert await store.get(active) is not None
+
+
+async def test_a_sweep_reads_of_what_has_ended_only_what_is_old_enough(
+    store: JobStore, docket: Docket, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = [await create(store) for _ in range(3)]
+    for job_id in ended:
+        await store.cancel(job_id)
+    read: list[str] = []
+    records = store._records
+
+    async def counted(job_ids: Sequence[str]) -> list[JobRecord | None]:
+        read.extend(job_ids)
+        return await records(job_ids)
+
+    monkeypatch.setattr(store, "_records", counted)
+    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).forgotten == 0
+    assert read == []
+    settings = redis_server.settings.model_copy(update={"job_retention_s": 0})
+    time.sleep(0.01)  # noqa: ASYNC251 - the clock must move on
+    assert (await sweep(store, docket, settings, lambda _: None)).forgotten == 3
+    assert sorted(read) == ended
+
+
+async def test_sweeping_goes_on_whatever_one_sweep_meets(
+    store: JobStore, docket: Docket, redis_server: RedisServer, client: Redis
+) -> None:
+    job_id = await create(store)
+    await store.cancel(job_id)
+    settings = redis_server.settings.model_copy(update={"job_retention_s": 0})
+    faults: list[Exception] = [RuntimeError("unforeseen"), PermissionError("a folder of somebody else's")]
+    waits = 0
+
+    def remove_files(_: str) -> None:
+        if faults:
+            raise faults.pop()
+
+    async def wait(_: float) -> bool:
+        nonlocal waits
+        waits += 1
+        return waits == 3
+
+    await asyncio.sleep(0.01)
+    await asyncio.wait_for(run(store, docket, settings, remove_files, wait), 20)
+    assert await store.get(job_id) is None
+
+
+async def test_a_worker_of_a_later_version_is_listed_too(client: Redis) -> None:
+    await announce(client, WorkerInfo(id="w1", job="diag_x"))
+    told = json.loads(await client.get(keys.worker("w1")))
+    await client.set(keys.worker("w1"), json.dumps(told | {"temperature": 70}))
+    assert [(worker.id, worker.job) for worker in await living(client)] == [("w1", "diag_x")]
 
 
 async def test_a_submission_without_redis_is_reported_and_not_raised(
