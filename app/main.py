@@ -257,6 +257,7 @@ def serve(settings: Settings, *, listener: socket.socket | None = None) -> None:
         lifespan="on",
         server_header=False,
         date_header=True,
+        proxy_headers=False,  # what X-Forwarded-For says would choose the bucket of the rate limit
         timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         h11_max_incomplete_event_size=64 * 1024,
     )

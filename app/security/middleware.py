@@ -33,17 +33,15 @@ class HostGuard:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             origin = headers.get("origin")
-            if not self._ours(headers.get("host", "")) or (
-                origin is not None and not self._ours(urlsplit(origin).netloc)
-            ):
+            if not self._ours(f"//{headers.get('host', '')}") or (origin is not None and not self._ours(origin)):
                 error = HemostatError(ErrorCode.HOST_NOT_ALLOWED, "The Host or Origin header names another machine.")
                 await problems.response(scope, error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    def _ours(self, netloc: str) -> bool:
+    def _ours(self, url: str) -> bool:
         try:
-            name = urlsplit(f"//{netloc}").hostname or ""
+            name = urlsplit(url).hostname or ""
         except ValueError:
             return False
         return name == self.host or is_loopback(name)

@@ -20,7 +20,7 @@ from app.jobs.workers import WorkerInfo, announce
 from app.main import create_app
 from app.security.keys import KeyFileError
 from app.settings import Settings
-from tests.integration.app.conftest import Api, compare
+from tests.integration.app.conftest import Api, Server, compare
 
 JOBS = "/v1/diagnosis/jobs"
 METHODS = {"get", "post", "put", "patch", "delete", "head", "options"}
@@ -119,6 +119,15 @@ async def test_the_rate_is_limited_in_the_same_shape(settings: Settings) -> None
         assert answers[-1].json()["code"] == "rate_limited"
         assert int(answers[-1].headers["retry-after"]) >= 1
         assert (await http.get("/readyz")).status_code == 200
+
+
+def test_a_client_does_not_choose_the_address_that_it_is_counted_by(server: Server) -> None:
+    server.start(HEMOSTAT_REQUESTS_PER_MINUTE="4")
+    answers = [
+        httpx.get(f"{server.url}/errors/internal", headers={"x-forwarded-for": f"203.0.113.{number}"}).status_code
+        for number in range(6)
+    ]
+    assert answers[-1] == 429, answers
 
 
 async def test_a_body_beyond_the_limit_is_refused_at_its_first_byte_too_many(settings: Settings) -> None:

@@ -9,10 +9,10 @@ import jsonschema
 import pytest
 
 from app.contracts.errors import ErrorCode
-from app.contracts.job import CompareRequest, Estimate, Job, JobPage, Progress
+from app.contracts.job import CompareRequest, Estimate, Job, JobPage, Progress, job_error
 from app.jobs import queue
 from app.jobs.ids import new_job_id
-from app.jobs.store import Idempotency, job_error
+from app.jobs.store import Idempotency
 from tests.integration.app.conftest import Api, compare
 
 JOBS = "/v1/diagnosis/jobs"
@@ -335,6 +335,7 @@ async def test_a_report_is_json_or_a_page_as_the_client_likes(api: Api, report: 
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert page.text.casefold().lstrip().startswith("<!doctype html>")
         assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert "script-src" not in page.headers["content-security-policy"]
         assert page.headers["etag"] != plain.headers["etag"]
     forced = await api.http.get(url, params={"format": "json"}, headers={"accept": "text/html"})
     assert forced.content == report

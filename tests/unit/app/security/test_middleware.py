@@ -83,6 +83,8 @@ async def test_this_machine_by_any_of_its_names_is_let_in(base_url: str) -> None
         {"host": "[::1"},
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "http://["},
+        {"origin": ""},
         {"host": "evil.example", "origin": "http://localhost"},
     ],
 )
