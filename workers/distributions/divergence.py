@@ -142,8 +142,8 @@ class Divergence:
         size. `check_cancelled` is called before each chunk. A position with a hidden state that is not finite, or whose
         logits could overflow, has `finite` False, NaN in its values and 0 in its counts; it does not touch others.
 
-        ValueError for shapes that do not fit, for token ids outside the vocabulary, and in fast precision for hidden
-        states that are not bf16.
+        Hidden states may be of any float dtype; in fast precision the products round them, and their difference, to
+        bf16. ValueError for shapes that do not fit and for token ids outside the vocabulary.
         """
         tokens_T = torch.as_tensor(next_T).to(torch.int64)
         self._check(reference_TD, candidate_TD, tokens_T)
@@ -176,8 +176,6 @@ class Divergence:
             needed = (tokens_T.shape[0], head.hidden_size)
             if tuple(hidden_TD.shape) != needed:
                 raise ValueError(f"{name}: hidden states of shape {tuple(hidden_TD.shape)}, {needed} is needed")
-            if self.precision == "fast" and hidden_TD.dtype != torch.bfloat16:
-                raise ValueError(f"{name}: hidden states are {hidden_TD.dtype}, bf16 is needed in fast precision")
         if tokens_T.numel() and not 0 <= int(tokens_T.min()) <= int(tokens_T.max()) < self.reference.vocabulary:
             raise ValueError(f"token ids reach outside the vocabulary of {self.reference.vocabulary}")
 
@@ -204,31 +202,34 @@ class Divergence:
         log_a, ratio = sum_a.log(), ((sum_b - sum_a) / sum_a).log1p()
         sums = self._graphs.total(*tile, log_a, ratio, b_top, a_x, b_x)
         (refined,) = self._graphs.refined_terms(u, y, log_a, ratio)
-        logps = torch.cat([a_x - max_a - log_a, b_x - max_a - shift - log_a - ratio, -log_a], dim=1).T
+        # Rounding must not make more than certain of what is certain.
+        logps = torch.cat([a_x - max_a - log_a, b_x - max_a - shift - log_a - ratio, -log_a], dim=1).T.clamp(max=0)
         values = torch.cat([torch.stack(sums[:6]) + refined.sum(2), logps[:2], logps[2:].exp()])
+        values[3].clamp_(max=1)
         counts[2:] += torch.stack(sums[6:]).to(torch.int32) + 1
         return _token_values(values[:, :count], torch.cat([counts, tops])[:, :count], finite_C[:count])
 
     def _rows(self, hidden_TD: torch.Tensor) -> torch.Tensor:
-        """A chunk's hidden states on the device, in the products' dtype, padded to the chunk's size."""
-        placed = hidden_TD.to(device=self.device, dtype=self._tile.dtype)
+        """A chunk's hidden states on the device in float32, padded to the chunk's size."""
+        placed = hidden_TD.to(device=self.device).float()
         return pad(placed, (0, 0, 0, self.chunk - placed.shape[0]))
 
     def _bounded(self, hidden_CD: torch.Tensor, head: Head) -> torch.Tensor:
         """Rows whose logits are surely finite, since Σ|h|·max|W| bounds them. False for NaN and infinity."""
-        bound_C = hidden_CD.float().abs().sum(1) * head.largest_weight + head.largest_bias
+        bound_C = hidden_CD.abs().sum(1) * head.largest_weight + head.largest_bias
         return bound_C * max(1.0, abs(head.scale)) < LARGEST
 
     def _products(self, h: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """W·h of the reference and its difference to the candidate's, [C, P] each; columns of padding are taken out."""
         a_CP, d_CP = self._tile[: self.chunk], self._tile[self.chunk :]
+        dtype = self._tile.dtype
         if self._difference is None:
             # One product: the matrix comes from memory once.
-            torch.mm(torch.cat([h, h - k]), self._weight_PD.T, out=self._tile)
+            torch.mm(torch.cat([h, h - k]).to(dtype), self._weight_PD.T, out=self._tile)
         else:
-            torch.mm(h, self._weight_PD.T, out=a_CP)
+            torch.mm(h.to(dtype), self._weight_PD.T, out=a_CP)
             inputs = (h - k, k) if self._form.heads == "differ" else (h, k)
-            torch.mm(torch.cat(inputs, dim=1), self._difference.T, out=d_CP)
+            torch.mm(torch.cat(inputs, dim=1).to(dtype), self._difference.T, out=d_CP)
         a_CP[:, self.reference.vocabulary :] = GONE
         return a_CP, d_CP
 

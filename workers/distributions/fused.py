@@ -63,7 +63,7 @@ class Form:
         a, d = scale * a, scale * d
         if scale != other_scale:
             d = d + (scale - other_scale) * b
-        return torch.where(gone, GONE, a), d
+        return torch.where(gone, GONE, a), torch.where(gone, 0.0, d)
 
     def block_maxima(
         self, a_CP: torch.Tensor, d_CP: torch.Tensor, bias_a: torch.Tensor, bias_d: torch.Tensor
@@ -97,7 +97,7 @@ class Form:
         if self.gathered:
             a, d = a_CP.gather(1, R_CR), d_CP.gather(1, R_CR)
         else:
-            h, k = hidden_CD.float()[:, None], other_CD.float()[:, None]
+            h, k = hidden_CD[:, None], other_CD[:, None]
             W = weight_PD[R_CR].float()
             a = (W * h).sum(2)
             if self.heads == "same":

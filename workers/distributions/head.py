@@ -88,21 +88,20 @@ KNOWN: dict[str, Treatment] = {
     "GraniteMoeHybridForCausalLM": _GRANITE,
     "FalconH1ForCausalLM": Treatment(times=Field("lm_head_multiplier", 1.0)),
 }
-# A field so named says that logits are more than W·h. Neutral values say nothing.
+# A field so named says that logits are more than W·h, unless its value is null, false or 1.
 _TELLING = re.compile(
     r"logits?_(scal|mult|div)|logit_?soft|final_logit|lm_head_mult|output_mult|head_mult|^mup_|_mup$|^dim_model_base$"
     r"|^norm_head$|^head_dtype$",
     re.IGNORECASE,
 )
 _ATTENTION_ONLY = re.compile(r"attn|attention|router|embedding", re.IGNORECASE)
-_NEUTRAL = (None, False, 1, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Head:
     """logits = scale · cap · tanh((W·h + bias) / cap); `softcap` None: no tanh.
 
-    `weight_VD` is bf16, the engine's dtype; `bias_V` float32 or None. `fingerprint` is the SHA-256, hex, of everything
+    `weight_VD` is in the engine's dtype, `bias_V` float32 (or None). `fingerprint` is the SHA-256, hex, of everything
     that turns a last residual state into logits: final norm, weights, bias, scale, cap. `architecture` is the
     checkpoint's, for the self-check's key and messages.
     """
@@ -142,7 +141,7 @@ class Head:
         return self.weight_VD.shape == other.weight_VD.shape and torch.equal(self.weight_VD, other.weight_VD)
 
     def logits(self, hidden_TD: torch.Tensor) -> torch.Tensor:
-        """Logits of hidden states, [T, V] float32, computed in float32 from bf16 weights.
+        """Logits of hidden states, [T, V] float32, computed in float32.
 
         For self-checks and tests: the whole matrix is made. ValueError where the width differs.
         """
@@ -157,8 +156,8 @@ class Head:
         return logits_TV * self.scale
 
     @classmethod
-    def load(cls, checkpoint: Path) -> Self:
-        """Read the head of a checkpoint folder, and nothing else of it.
+    def load(cls, checkpoint: Path, *, dtype: torch.dtype = torch.bfloat16) -> Self:
+        """Read the head of a checkpoint folder, and nothing else of it; `dtype` is the one that the engine runs in.
 
         Raises what `app.models.checkpoint.inspect` raises, and `HemostatError`: HEAD_UNSUPPORTED where the head is of a
         kind that cannot be reproduced, CHECKPOINT_INCOMPLETE where it is missing, CHECKPOINT_SHAPE_MISMATCH where it
@@ -167,7 +166,7 @@ class Head:
         info = inspect(checkpoint)
         scale, softcap = _treatment(info)
         module = _head_module(info)
-        weight_VD = _matrix(info, module)
+        weight_VD = _matrix(info, module).to(dtype)
         if weight_VD.ndim != 2 or weight_VD.shape[0] < info.vocabulary or weight_VD.shape[1] != info.hidden_size:
             raise HemostatError(
                 ErrorCode.CHECKPOINT_SHAPE_MISMATCH,
@@ -179,13 +178,13 @@ class Head:
         bias_V = None
         if f"{module}.bias" in info.tensors:
             # Rounded as the engine holds it.
-            bias_V = _tensor(info, f"{module}.bias").to(torch.bfloat16).float()[: info.vocabulary].contiguous()
+            bias_V = _tensor(info, f"{module}.bias").to(dtype).float()[: info.vocabulary].contiguous()
         norm = _final_norm(info)
         digest = hashlib.sha256(
             f"hemostat.head/1 {info.vocabulary} {info.hidden_size} {scale!r} {softcap!r}\n".encode()
         )
         for name in norm:
-            _update(digest, name, _tensor(info, name).to(torch.bfloat16))
+            _update(digest, name, _tensor(info, name).to(dtype))
         _update(digest, "weight", weight_VD)
         if bias_V is not None:
             _update(digest, "bias", bias_V)
@@ -205,7 +204,8 @@ def _treatment(info: CheckpointInfo) -> tuple[float, float | None]:
     treatment = KNOWN.get(info.architecture)
     if treatment is None:
         for name, value in info.config.items():
-            if _TELLING.search(name) and not _ATTENTION_ONLY.search(name) and value not in _NEUTRAL:
+            neutral = value is None or value is False or (value == 1 and value is not True)
+            if _TELLING.search(name) and not _ATTENTION_ONLY.search(name) and not neutral:
                 raise _unsupported(info, f"config.json says {name} = {value!r}, and what that does here is not known")
         treatment = _PLAIN
     times = _number(info, treatment.times)
@@ -266,19 +266,19 @@ def _tensor(info: CheckpointInfo, name: str) -> torch.Tensor:
 
 
 def _matrix(info: CheckpointInfo, module: str) -> torch.Tensor:
-    """The weight of a module in bf16, dequantized where it is packed."""
+    """The weight of a module, dequantized where it is packed."""
     name = f"{module}.weight"
     packed = name not in info.tensors or f"{name}_scale" in info.tensors
     if not packed:
         weight = _tensor(info, name)
         if not weight.dtype.is_floating_point:
             raise _unsupported(info, f"{name} holds {weight.dtype} and has no scale")
-        return weight.to(torch.bfloat16)
+        return weight
     return _dequantized(info, module)
 
 
 def _dequantized(info: CheckpointInfo, module: str) -> torch.Tensor:
-    """A compressed-tensors weight as bf16. HEAD_UNSUPPORTED where activations are quantized too: such a head is no
+    """A compressed-tensors weight as floats. HEAD_UNSUPPORTED where activations are quantized too: such a head is no
     linear map of the hidden state."""
     from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationConfig
@@ -303,7 +303,7 @@ def _dequantized(info: CheckpointInfo, module: str) -> torch.Tensor:
         weight: torch.Tensor = BaseCompressor.get_value_from_registry(form).decompress(state, scheme)["weight"]
     except (KeyError, ValueError, RuntimeError, NotImplementedError) as error:
         raise _unsupported(info, f"its packed form {form} cannot be undone: {error}") from error
-    return weight.to(torch.bfloat16)
+    return weight
 
 
 def _update(digest: "hashlib._Hash", name: str, tensor: torch.Tensor) -> None:

@@ -1,0 +1,386 @@
+"""Divergences against float64 for every kind of head, down to differences that rounding would drown."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.contracts.errors import ErrorCode, HemostatError
+from tests.support.distributions import Case, case, disturbed, hidden_states, logits64, make_head, oracle
+from workers.distributions.divergence import CHUNK, Divergence, Precision
+from workers.distributions.head import Head
+from workers.distributions.token_values import FIELDS, TokenValues
+
+pytestmark = pytest.mark.usefixtures("eager")
+
+DIVERGENCES = ("kl", "reverse_kl", "js", "tv")
+FLOATS = (
+    *DIVERGENCES,
+    "logp_reference",
+    "logp_candidate",
+    "entropy_reference",
+    "entropy_candidate",
+    "top_probability_reference",
+)
+COUNTS = (
+    "top1_agree",
+    "overlap5",
+    "overlap10",
+    "rank_of_reference_top",
+    "rank_token_reference",
+    "rank_token_candidate",
+    "top_reference",
+    "top_candidate",
+)
+# What is allowed of the mean, relative to float64 from the same hidden states and heads.
+ALLOWED: dict[Precision, float] = {"fast": 2e-3, "float32": 1e-4}
+PRECISIONS: tuple[Precision, ...] = ("fast", "float32")
+# How far hidden states move when weights are rounded to 8, 6 and 4 bits.
+BITS = {8: 0.006, 6: 0.025, 4: 0.1}
+
+
+def values_of(given_case: Case, precision: Precision) -> TokenValues:
+    divergence = Divergence(given_case.reference, given_case.candidate, precision=precision)
+    return divergence(given_case.reference_TD, given_case.candidate_TD, given_case.next_T)
+
+
+def assert_means(given_case: Case, precision: Precision, *, allowed: float | None = None) -> None:
+    found, right = values_of(given_case, precision), given_case.oracle()
+    assert found.finite.all()
+    for name in FLOATS:
+        mean = float(getattr(found, name).astype(np.float64).mean())
+        assert mean == pytest.approx(float(right[name].mean()), rel=allowed or ALLOWED[precision]), name
+    for name in DIVERGENCES:
+        assert getattr(found, name).min() >= 0, name
+
+
+def moved(head: Head, by: float, **changes: object) -> Head:
+    """The head with its weights disturbed, as a quantized one is."""
+    return replace(head, weight_VD=disturbed(head.weight_VD, by * float(head.weight_VD.float().std())), **changes)  # type: ignore[arg-type]
+
+
+PLAIN = make_head(1000, 64, spread=3.0)
+HEADS: dict[str, tuple[Head, Head]] = {
+    "plain": (PLAIN, PLAIN),
+    "bias": (make_head(1000, 64, spread=3, bias=True),) * 2,
+    "scale": (make_head(1000, 64, spread=12, scale=0.25),) * 2,
+    "negative scale": (make_head(1000, 64, spread=3, scale=-1.0),) * 2,
+    "soft cap": (make_head(1000, 64, spread=6, softcap=8.0),) * 2,
+    "bias, soft cap and scale": (make_head(1000, 64, spread=6, bias=True, softcap=8.0, scale=0.7),) * 2,
+    "weights differ": (PLAIN, moved(PLAIN, 0.05)),
+    "weights have nothing in common": (PLAIN, make_head(1000, 64, spread=3, seed=9)),
+    "only the candidate has a bias": (PLAIN, replace(PLAIN, bias_V=torch.linspace(-1, 1, 1000))),
+    "only the reference has a bias": (replace(PLAIN, bias_V=torch.linspace(-1, 1, 1000)), PLAIN),
+    "scales differ": (PLAIN, replace(PLAIN, scale=1.1)),
+    "caps differ": (replace(PLAIN, softcap=10.0), replace(PLAIN, softcap=12.0)),
+    "only the reference is capped": (replace(PLAIN, softcap=10.0), PLAIN),
+    "only the candidate is capped": (PLAIN, replace(PLAIN, softcap=10.0)),
+    "all differs": (
+        make_head(1000, 64, spread=6, bias=True, softcap=8.0, scale=0.7),
+        make_head(1000, 64, spread=6, seed=3, softcap=9.0, scale=0.8),
+    ),
+    "widths differ": (PLAIN, make_head(1000, 96, spread=3, seed=5)),
+}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("heads", HEADS)
+def test_means_agree_with_float64_for_every_kind_of_head(heads: str, precision: Precision) -> None:
+    assert_means(case(*HEADS[heads], 200, by=0.05), precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("vocabulary", [2, 7, 64, 320, 1003, 3000])
+def test_means_agree_with_float64_at_every_size_of_vocabulary_and_change(
+    vocabulary: int, bits: int, precision: Precision
+) -> None:
+    head = make_head(vocabulary, 96, spread=4.0)
+    assert_means(case(head, head, 200, by=BITS[bits]), precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("by", [1e-2, 1e-3, 1e-4])
+def test_tiny_divergences_do_not_drown_in_rounding(by: float, precision: Precision) -> None:
+    """Down to a mean KL of 1e-8 nats. The states are float32: bf16 ones cannot be so close and differ."""
+    head = make_head(2000, 64, spread=3.0)
+    h = hidden_states(300, 64, dtype=torch.float32)
+    if precision == "fast":
+        h = h.bfloat16().float()  # else the product rounds what the oracle is given
+    given_case = Case(head, head, h, disturbed(h, by), torch.arange(300))
+    assert given_case.oracle()["kl"].mean() < 10 * by**2
+    assert_means(given_case, precision)
+
+
+@pytest.mark.parametrize("heads", HEADS)
+def test_no_mean_is_further_off_than_that_of_two_heads_rounded_to_bf16(heads: str) -> None:
+    given_case = case(*HEADS[heads], 200, by=0.01)
+    naive = oracle(
+        logits64(given_case.reference, given_case.reference_TD).bfloat16().double(),
+        logits64(given_case.candidate, given_case.candidate_TD).bfloat16().double(),
+        given_case.next_T,
+    )
+    right, found = given_case.oracle(), values_of(given_case, "fast")
+    for name in DIVERGENCES:
+        off = abs(float(getattr(found, name).astype(np.float64).mean()) - right[name].mean())
+        assert off <= abs(naive[name].mean() - right[name].mean()) + 5e-4 * right[name].mean(), name
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("heads", ["plain", "bias, soft cap and scale"])
+def test_a_model_has_exactly_no_divergence_from_itself(heads: str, precision: Precision) -> None:
+    head = HEADS[heads][0]
+    twin = replace(head, weight_VD=head.weight_VD.clone())
+    h = hidden_states(200, 64)
+    found = values_of(Case(head, twin, h, h.clone(), torch.arange(200)), precision)
+    for name in DIVERGENCES:
+        assert not getattr(found, name).any(), name
+    assert found.top1_agree.all()
+    assert (found.overlap5 == 5).all()
+    assert (found.overlap10 == 10).all()
+    assert (found.rank_of_reference_top == 1).all()
+    assert np.array_equal(found.logp_reference, found.logp_candidate)
+
+
+def two_token_case(odds: float, other_odds: float) -> Case:
+    """Distributions (p, 1 − p) over two tokens, from their odds."""
+    head = Head(torch.tensor([[1.0], [0.0]]), None, 1.0, None, "two")
+    states = [torch.tensor([[math.log(value)]]) for value in (odds, other_odds)]
+    return Case(head, head, states[0], states[1], torch.tensor([0]))
+
+
+def test_two_tokens_by_hand() -> None:
+    """p = (¾, ¼), q = (¼, ¾): both KL are ½·ln 3, TV is ½, JS is ln 2 less the entropy of (¾, ¼)."""
+    found = values_of(two_token_case(3.0, 1 / 3), "float32")
+    assert found.kl[0] == pytest.approx(0.5 * math.log(3), rel=1e-6)
+    assert found.reverse_kl[0] == pytest.approx(0.5 * math.log(3), rel=1e-6)
+    assert found.tv[0] == pytest.approx(0.5, rel=1e-6)
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert found.js[0] == pytest.approx(math.log(2) - entropy, rel=1e-6)
+    assert found.entropy_reference[0] == pytest.approx(entropy, rel=1e-6)
+    assert found.logp_reference[0] == pytest.approx(math.log(0.75), rel=1e-6)
+    assert found.logp_candidate[0] == pytest.approx(math.log(0.25), rel=1e-6)
+    assert found.top_probability_reference[0] == pytest.approx(0.75, rel=1e-6)
+    assert (found.top_reference[0], found.top_candidate[0], bool(found.top1_agree[0])) == (0, 1, False)
+    assert (found.rank_of_reference_top[0], found.rank_token_reference[0], found.rank_token_candidate[0]) == (2, 1, 2)
+
+
+def test_bernoulli_divergences_by_formula() -> None:
+    found = values_of(two_token_case(9.0, 1.0), "float32")
+    assert found.kl[0] == pytest.approx(0.9 * math.log(1.8) + 0.1 * math.log(0.2), rel=1e-6)
+    assert found.reverse_kl[0] == pytest.approx(0.5 * math.log(1 / 1.8) + 0.5 * math.log(5), rel=1e-6)
+    assert found.tv[0] == pytest.approx(0.4, rel=1e-6)
+
+
+@pytest.mark.parametrize("heads", ["plain", "bias, soft cap and scale", "weights differ"])
+def test_exchanging_the_models_exchanges_what_is_not_symmetric(heads: str) -> None:
+    there = case(*HEADS[heads], 150, by=0.05)
+    back = Case(there.candidate, there.reference, there.candidate_TD, there.reference_TD, there.next_T)
+    one, other = values_of(there, "float32"), values_of(back, "float32")
+    for name, twin in (
+        ("kl", "reverse_kl"),
+        ("js", "js"),
+        ("tv", "tv"),
+        ("logp_reference", "logp_candidate"),
+        ("entropy_reference", "entropy_candidate"),
+    ):
+        assert np.allclose(getattr(one, name), getattr(other, twin), rtol=2e-5, atol=1e-6), name
+    assert np.array_equal(one.top_reference, other.top_candidate)
+
+
+@pytest.mark.parametrize("heads", ["plain", "bias", "soft cap", "weights differ", "widths differ"])
+def test_every_count_is_exact_in_float32(heads: str) -> None:
+    given_case = case(*HEADS[heads], 200, by=0.2)
+    found, right = values_of(given_case, "float32"), given_case.oracle()
+    for name in COUNTS:
+        # Ranks among the many: two logits may lie closer than float32 tells.
+        wrong = np.flatnonzero(getattr(found, name) != right[name])
+        assert len(wrong) <= (2 if name.startswith("rank_token") else 0), name
+
+
+def test_tops_and_overlaps_are_exact_in_fast_precision_too() -> None:
+    """Rounded logits tie for the first place in one position of twenty; refined ones do not."""
+    head = make_head(4096, 64, spread=6.0)
+    given_case = case(head, head, 400, by=0.02)
+    found, right = values_of(given_case, "fast"), given_case.oracle()
+    for name in ("top_reference", "top_candidate", "top1_agree", "overlap5"):
+        assert np.array_equal(getattr(found, name), right[name]), name
+    # The tenth and the thirteenth may lie closer than rounding tells.
+    assert np.mean(found.overlap10 == right["overlap10"]) > 0.99
+    assert np.mean(found.rank_of_reference_top == right["rank_of_reference_top"]) > 0.99
+    rounded = logits64(head, given_case.reference_TD).bfloat16().float()
+    first, second = rounded.topk(2).values.T
+    assert int((first == second).sum()) > 4  # else this test shows nothing
+
+
+@pytest.mark.parametrize("where", ["one block", "a block each", "the last block", "both ends"])
+def test_the_ten_largest_are_found_wherever_they_lie(where: str) -> None:
+    vocabulary = 64 * 40 + 17
+    ids = {
+        "one block": np.arange(10) + 130,
+        "a block each": np.arange(10) * 64 + 5,
+        "the last block": vocabulary - 1 - np.arange(10),
+        "both ends": np.concatenate([np.arange(5), vocabulary - 1 - np.arange(5)]),
+    }[where]
+    weight = torch.zeros(vocabulary, 2)
+    weight[:, 0] = torch.linspace(-1, 0, vocabulary)
+    weight[ids, 0] = torch.linspace(5, 4, 10)
+    weight[ids, 1] = torch.linspace(0, 1.5, 10)
+    head = Head(weight.bfloat16(), None, 1.0, None, "by hand")
+    states = torch.tensor([[1.0, 0.0]]).bfloat16(), torch.tensor([[1.0, 1.0]]).bfloat16()
+    for precision in PRECISIONS:
+        given_case = Case(head, head, *states, torch.tensor([int(ids[3])]))
+        found, right = values_of(given_case, precision), given_case.oracle()
+        for name in COUNTS:
+            assert getattr(found, name)[0] == right[name][0], name
+        assert found.top_reference[0] == ids[0]
+        assert found.top_candidate[0] == ids[9]
+
+
+def test_equal_logits_are_ordered_by_token_id_and_share_a_rank() -> None:
+    weight = torch.zeros(300, 4)
+    weight[[17, 250, 120]] = 1.0
+    head = Head(weight.bfloat16(), None, 1.0, None, "ties")
+    h = torch.ones(1, 4).bfloat16()
+    found = values_of(Case(head, head, h, h, torch.tensor([250])), "fast")
+    assert found.top_reference[0] == found.top_candidate[0] == 17
+    assert found.rank_token_reference[0] == found.rank_token_candidate[0] == 1
+    assert found.overlap10[0] == 10
+
+
+def test_the_last_chunk_is_as_good_as_any() -> None:
+    """Whatever the number of positions, and however they are divided, the values are the same bits."""
+    chunk = CHUNK["cpu"]
+    given_case = case(PLAIN, PLAIN, 2 * chunk + 44, by=0.05)
+    divergence = Divergence(PLAIN, PLAIN)
+    h, k, tokens = given_case.reference_TD, given_case.candidate_TD, given_case.next_T
+    whole = divergence(h, k, tokens)
+    for cuts in ([0, 1, chunk, 2 * chunk + 44], [0, chunk - 1, chunk + 1, 2 * chunk + 44]):
+        parts = [divergence(h[a:b], k[a:b], tokens[a:b].numpy()) for a, b in itertools.pairwise(cuts)]
+        joined = TokenValues.concat(parts)
+        for name in FIELDS:
+            assert np.array_equal(getattr(whole, name), getattr(joined, name)), name
+
+
+def test_no_positions_give_no_values() -> None:
+    nothing = torch.zeros(0, 64, dtype=torch.bfloat16)
+    assert len(Divergence(PLAIN, PLAIN)(nothing, nothing, np.zeros(0, dtype=np.int32))) == 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 3.0e38])
+@pytest.mark.parametrize("side", ["reference", "candidate"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_is_not_finite_is_marked_and_touches_nothing_else(side: str, bad: float, precision: Precision) -> None:
+    clean = case(PLAIN, PLAIN, 140, by=0.05)
+    expected = values_of(clean, precision)
+    spoiled = (clean.reference_TD if side == "reference" else clean.candidate_TD).clone()
+    spoiled[3, 10] = bad
+    spoiled[130] = bad
+    found = values_of(replace(clean, **{f"{side}_TD": spoiled}), precision)
+    rows = np.isin(np.arange(140), [3, 130])
+    assert np.array_equal(found.finite, ~rows)
+    for name in FIELDS:
+        assert np.array_equal(getattr(found, name)[~rows], getattr(expected, name)[~rows]), name
+    for name in FLOATS:
+        assert np.isnan(getattr(found, name)[rows]).all(), name
+    assert not found.top1_agree[rows].any()
+
+
+def test_a_weight_that_is_not_finite_marks_every_position() -> None:
+    weight = PLAIN.weight_VD.clone()
+    weight[500, 3] = math.nan
+    broken = replace(PLAIN, weight_VD=weight)
+    assert not values_of(case(PLAIN, broken, 20, by=0.05), "fast").finite.any()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_candidate_with_absurd_logits_has_huge_but_finite_divergences(precision: Precision) -> None:
+    reference = make_head(500, 32, spread=3.0)
+    candidate = replace(reference, weight_VD=(reference.weight_VD.float().flip(0) * 1e6).bfloat16())
+    given_case = case(reference, candidate, 64, by=0.0)
+    found, right = values_of(given_case, precision), given_case.oracle()
+    assert found.finite.all()
+    assert right["kl"].mean() > 1e6
+    for name in ("kl", "tv", "js"):
+        assert float(getattr(found, name).mean()) == pytest.approx(float(right[name].mean()), rel=5e-3), name
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    spread=st.floats(0.01, 60),
+    by=st.floats(0, 2),
+    vocabulary=st.integers(2, 90),
+    seed=st.integers(0, 1000),
+    precision=st.sampled_from(PRECISIONS),
+)
+def test_values_stay_where_they_must(
+    spread: float, by: float, vocabulary: int, seed: int, precision: Precision
+) -> None:
+    head = make_head(vocabulary, 8, spread=spread, seed=seed)
+    found = values_of(case(head, head, 12, by=by, seed=seed), precision)
+    assert found.finite.all()
+    for name in DIVERGENCES:
+        assert getattr(found, name).min() >= 0
+    assert found.tv.max() <= 1
+    assert found.js.max() <= math.log(2) + 1e-5
+    assert max(found.logp_reference.max(), found.logp_candidate.max()) <= 0
+    assert found.top_probability_reference.max() <= 1
+    assert found.entropy_reference.max() <= math.log(vocabulary) * (1 + 1e-5) + 1e-6
+    # Pinsker, and JS ≤ half the sum of both KL over four (Jeffreys).
+    assert (2 * found.tv.astype(np.float64) ** 2 <= found.kl * (1 + 1e-3) + 1e-9).all()
+    assert (found.js <= (found.kl + found.reverse_kl) / 4 * (1 + 1e-3) + 1e-9).all()
+    for name in ("rank_of_reference_top", "rank_token_reference", "rank_token_candidate"):
+        assert 1 <= getattr(found, name).min() <= getattr(found, name).max() <= vocabulary
+
+
+def test_float32_stays_float32_where_the_process_has_allowed_less() -> None:
+    given_case = case(PLAIN, PLAIN, 200, by=0.01)
+    torch.set_float32_matmul_precision("medium")  # bf16 products on this kind of CPU
+    try:
+        assert_means(given_case, "float32")
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_cancelling_is_asked_for_before_every_chunk() -> None:
+    class CancelledError(Exception):
+        pass
+
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise CancelledError
+
+    given_case = case(PLAIN, PLAIN, 4 * CHUNK["cpu"], by=0.05)
+    with pytest.raises(CancelledError):
+        Divergence(PLAIN, PLAIN)(
+            given_case.reference_TD, given_case.candidate_TD, given_case.next_T, check_cancelled=check
+        )
+    assert calls == 3
+
+
+def test_vocabularies_must_be_of_one_size() -> None:
+    with pytest.raises(HemostatError) as caught:
+        Divergence(PLAIN, make_head(1001, 64))
+    assert caught.value.code == ErrorCode.VOCABULARY_MISMATCH
+    assert "1000" in caught.value.detail
+    assert "1001" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "tokens"),
+    [(5, 64, [0] * 4), (4, 63, [0] * 4), (4, 64, [0, 1, 2, 1000]), (4, 64, [0, -1, 2, 3])],
+)
+def test_what_does_not_fit_is_refused(rows: int, width: int, tokens: list[int]) -> None:
+    good, given_states = hidden_states(4, 64), hidden_states(rows, width)
+    with pytest.raises(ValueError, match=r"hidden states of shape|outside the vocabulary"):
+        Divergence(PLAIN, PLAIN)(good, given_states, torch.tensor(tokens))
