@@ -13,6 +13,8 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache"
+# Every test's service has a home of its own; compiling anew for each would be most of the time.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE / "inductor"))
 
 
 @pytest.fixture(scope="session")

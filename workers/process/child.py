@@ -171,6 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     harden(options.parent)
     settings = Settings()
+    # Compiled divergences outlive the machine's temporary files: compiling takes longer than many a job.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.home / "inductor"))
     configure_logging("child", settings.log_level)
     handlers: Any = load(options.handlers)
     Child(socket.socket(fileno=options.fd), handlers, settings).serve()
