@@ -35,7 +35,7 @@ class _Face:
     free: tuple[int, ...]
     fixed: tuple[int, ...]
     values: Array  # of the fixed coefficients
-    basis_GNR: Array  # orthonormal basis of the free columns' span; dependent directions are zero
+    basis_GKR: Array  # orthonormal basis of the free columns' span; dependent directions are zero
     inverse_GRR: Array  # from coordinates in that basis to the free coefficients
 
 
@@ -46,6 +46,8 @@ class BoxedDesigns:
         if (lower_K > upper_K).any():
             raise ValueError("a lower bound lies above its upper bound")
         self.design_GNK, self.lower_K, self.upper_K = design_GNK, lower_K, upper_K
+        # In an orthonormal basis of all columns every face is a problem of K rows, however many points there are.
+        self._span_GNK, self._columns_GKK = np.linalg.qr(design_GNK)
         self._faces = list(self._make_faces())
 
     def _make_faces(self) -> Iterator[_Face]:
@@ -58,25 +60,26 @@ class BoxedDesigns:
                 fixed = tuple(k for k in range(count) if k not in free)
                 if not all(rests[k] for k in fixed):
                     continue
-                basis_GNR, inverse_GRR = _decompose(self.design_GNK[:, :, list(free)])
+                basis_GKR, inverse_GRR = _decompose(self._columns_GKK[:, :, list(free)])
                 for values in product(*(rests[k] for k in fixed)):
-                    yield _Face(free, fixed, np.array(values), basis_GNR, inverse_GRR)
+                    yield _Face(free, fixed, np.array(values), basis_GKR, inverse_GRR)
 
     def sse(self, y_BN: Array) -> Array:
         """Least sums of squared residuals, (G, B)."""
         best_GB = np.full((len(self.design_GNK), len(y_BN)), np.inf)
-        squares_B = (y_BN**2).sum(axis=1)
+        inner_GKB, outer_GB = self._project(y_BN)
         for face in self._faces:
-            sse_GB, inside_GB, _ = self._try(face, y_BN, squares_B)
+            sse_GB, inside_GB, _ = self._try(face, inner_GKB)
             np.minimum(best_GB, np.where(inside_GB, sse_GB, np.inf), out=best_GB)
-        return np.asarray(np.maximum(best_GB, 0.0))
+        return np.asarray(np.maximum(best_GB, 0.0) + outer_GB)
 
     def solve(self, y_N: Array) -> tuple[Array, Array]:
         """Coefficients (G, K) and sums of squared residuals (G,) for one right-hand side."""
         designs, _, count = self.design_GNK.shape
         best_G, coefficient_GK = np.full(designs, np.inf), np.zeros((designs, count))
+        inner_GKB, _ = self._project(y_N[None])
         for face in self._faces:
-            _, inside_GB, free_GRB = self._try(face, y_N[None], (y_N**2).sum()[None])
+            _, inside_GB, free_GRB = self._try(face, inner_GKB)
             trial_GK = np.empty((designs, count))
             trial_GK[:, list(face.free)] = free_GRB[:, :, 0]
             trial_GK[:, list(face.fixed)] = face.values
@@ -92,10 +95,10 @@ class BoxedDesigns:
         every = np.arange(count)
         sse_B, design_B = np.full(count, np.inf), np.zeros(count, dtype=np.intp)
         coefficient_BK = np.zeros((count, len(self.lower_K)))
-        squares_B = (y_BN**2).sum(axis=1)
+        inner_GKB, outer_GB = self._project(y_BN)
         for face in self._faces:
-            sse_GB, inside_GB, free_GRB = self._try(face, y_BN, squares_B)
-            sse_GB = np.where(inside_GB, sse_GB, np.inf)
+            sse_GB, inside_GB, free_GRB = self._try(face, inner_GKB)
+            sse_GB = np.where(inside_GB, np.maximum(sse_GB, 0.0) + outer_GB, np.inf)
             winner_B = sse_GB.argmin(axis=0)
             least_B = sse_GB[winner_B, every]
             better_B = least_B < sse_B
@@ -103,17 +106,21 @@ class BoxedDesigns:
             coefficient_BK[np.ix_(better_B, list(face.free))] = free_GRB[winner_B, :, every][better_B]
             coefficient_BK[np.ix_(better_B, list(face.fixed))] = face.values
         np.clip(coefficient_BK, self.lower_K, self.upper_K, out=coefficient_BK)
-        return design_B, coefficient_BK, np.maximum(sse_B, 0.0)
+        return design_B, coefficient_BK, sse_B
 
-    def _try(self, face: _Face, y_BN: Array, squares_B: Array) -> tuple[Array, NDArray[np.bool_], Array]:
-        """The face's ordinary solution: sums of squares (G, B), feasible or not (G, B), coefficients (G, R, B)."""
-        rest_GN = self.design_GNK[:, :, list(face.fixed)] @ face.values
-        coordinate_GRB = np.swapaxes(face.basis_GNR, 1, 2) @ y_BN.T
-        target_GB = squares_B[None, :]
-        if rest_GN.any():
-            coordinate_GRB = coordinate_GRB - np.einsum("gnr,gn->gr", face.basis_GNR, rest_GN)[:, :, None]
-            target_GB = squares_B[None, :] - 2 * rest_GN @ y_BN.T + (rest_GN**2).sum(axis=1)[:, None]
-        sse_GB = target_GB - (coordinate_GRB**2).sum(axis=1)
+    def _project(self, y_BN: Array) -> tuple[Array, Array]:
+        """Coordinates of right-hand sides in the designs' spans (G, K, B), squares of what lies outside (G, B)."""
+        inner_GKB = np.swapaxes(self._span_GNK, 1, 2) @ y_BN.T
+        outer_GB = (y_BN**2).sum(axis=1) - (inner_GKB**2).sum(axis=1)
+        return inner_GKB, np.maximum(outer_GB, 0.0)
+
+    def _try(self, face: _Face, inner_GKB: Array) -> tuple[Array, NDArray[np.bool_], Array]:
+        """The ordinary solution on a face: squares left in the span (G, B), feasible or not, coefficients (G, R, B)."""
+        if face.values.any():
+            rest_GK = self._columns_GKK[:, :, list(face.fixed)] @ face.values
+            inner_GKB = inner_GKB - rest_GK[:, :, None]
+        coordinate_GRB = np.swapaxes(face.basis_GKR, 1, 2) @ inner_GKB
+        sse_GB = (inner_GKB**2).sum(axis=1) - (coordinate_GRB**2).sum(axis=1)
         free_GRB = face.inverse_GRR @ coordinate_GRB
         inside_GB = np.ones(sse_GB.shape, dtype=bool)
         for row, k in enumerate(face.free):

@@ -23,7 +23,9 @@ _GRID = 192
 _MOST_PER_GAP = 16
 _MINIMA = 4
 _ZOOMS = 6
-_ZOOM_POINTS = 8
+_ZOOM_POINTS = 6
+# After so many zooms a minimum that is not among the two best is not going to be the best.
+_ROUGH_ZOOMS = 2
 # Knees whose sums of squares differ by less, relative to the total sum of squares, are equally good.
 _TIE = 1e-12
 
@@ -77,9 +79,11 @@ class KneeSearch:
         left_M, right_M = grid_G[np.maximum(minima - 1, 0)], grid_G[np.minimum(minima + 1, len(grid_G) - 1)]
         best_M = grid_G[minima]
         step = np.linspace(0.0, 1.0, _ZOOM_POINTS + 1)
-        rows = np.arange(len(minima))
         least_M = sse_G[minima]
-        for _ in range(_ZOOMS):
+        for zoom in range(_ZOOMS):
+            if zoom == _ROUGH_ZOOMS:
+                kept = np.argsort(least_M, kind="stable")[:2]
+                left_M, best_M, right_M = left_M[kept], best_M[kept], right_M[kept]
             knee_MZ = np.concatenate(
                 [
                     left_M[:, None] + (best_M - left_M)[:, None] * step,
@@ -89,7 +93,7 @@ class KneeSearch:
             )
             _, sse_Z = self.designs(curve.s_N, knee_MZ.ravel()).solve(curve.log_N)
             sse_MZ = sse_Z.reshape(knee_MZ.shape)
-            at_M = sse_MZ.argmin(axis=1)
+            rows, at_M = np.arange(len(sse_MZ)), sse_MZ.argmin(axis=1)
             least_M, best_M = sse_MZ[rows, at_M], knee_MZ[rows, at_M]
             left_M = knee_MZ[rows, np.maximum(at_M - 1, 0)]
             right_M = knee_MZ[rows, np.minimum(at_M + 1, knee_MZ.shape[1] - 1)]

@@ -60,7 +60,7 @@ def test_a_p_value_is_uniform_enough_where_the_hypothesis_holds() -> None:
 @pytest.mark.parametrize("name", ["12 points, 0.03, k2 = 0", "15 points, 0.02"])
 def test_a_right_form_is_seldom_called_wrong(name: str) -> None:
     scenario, p_values = SCENARIOS[name], []
-    for index, curve in enumerate(scenario.curves(80, seed=1)):
+    for index, curve in enumerate(scenario.curves(50, seed=1)):
         fit = published.fit(curve, scenario.bounds)
         p_values.append(lack_of_fit(curve, scenario.bounds, fit, seed=index, resamples=99))
     found = np.array(p_values, dtype=np.float64)

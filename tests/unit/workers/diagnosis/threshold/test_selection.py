@@ -76,8 +76,8 @@ def test_each_rival_wins_on_noisy_curves_of_its_own(form: PowerLaw | Exponential
         "broken_line": 1 + s_N + 10 * np.maximum(s_N - 0.45, 0),
     }[form.name]
     won = 0
-    for seed in range(10):
+    for seed in range(6):
         curve = Curve(s_N, truth_N + 0.02 * np.random.default_rng(seed).standard_normal(15))
         candidates = [candidate(rival, curve) for rival in (PowerLaw(), Exponential(), Logistic(), BrokenLine())]
         won += choose(candidates).form.name == form.name
-    assert won >= 7
+    assert won >= 5

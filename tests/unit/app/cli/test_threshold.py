@@ -1,0 +1,102 @@
+"""`hemostat threshold`: JSON for programs, a table for people, faults with their place."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli.main import app
+
+POINTS = [
+    [0.1, 5.4778], [0.2, 5.5182], [0.3, 5.6339], [0.4, 5.952], [0.5, 6.7975], [0.6, 10.9331], [0.7, 86.41], [0.8, 3833]
+]  # fmt: skip
+
+
+def run(*arguments: str | Path) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["threshold", *map(str, arguments)], env={"COLUMNS": "120"})
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "curve.json"
+    path.write_text(json.dumps({"points": POINTS, "bounds": {"b": [0, None], "k1": [0, None], "k2": [0, None]}}))
+    return path
+
+
+def test_json_is_the_answer_and_nothing_else(file: Path) -> None:
+    status, output = run(file, "--json")
+    answer: dict[str, Any] = json.loads(output)
+    assert status == 0
+    assert answer["s0"] == pytest.approx(0.5222, abs=0.001)
+    assert answer["identifiable"] is False
+    assert answer["answer"] == "not identifiable"
+    assert set(answer) >= {"s0", "ci", "form", "identifiable", "params", "log_sse", "rivals"}
+
+
+def test_people_get_the_answer_its_reason_and_every_form(file: Path) -> None:
+    status, output = run(file)
+    assert status == 0
+    for part in ("not identifiable", "3 points beyond the knee", "0.5222", "95 % interval", "logistic", "broken line"):
+        assert part in output
+    assert "near-lossless" not in output
+
+
+def test_dense_adds_the_near_lossless_point(file: Path) -> None:
+    file.write_text(json.dumps({"points": POINTS, "dense": 5.47}))
+    status, output = run(file)
+    assert status == 0
+    assert "near-lossless" in output
+    assert "up to 0.5 measured" in output
+
+
+def test_a_fault_ends_with_status_2_its_place_and_what_to_do(file: Path) -> None:
+    file.write_text(json.dumps({"points": POINTS, "bounds": {"k3": [0, 1]}}))
+    status, output = run(file, "--json")
+    assert status == 2
+    error = json.loads(output)["error"]
+    assert error["code"] == "invalid_request"
+    assert error["pointer"] == "/bounds/k3"
+    assert "did you mean" in error["hint"]
+    status, output = run(file)
+    assert status == 2
+    assert "/bounds/k3" in output
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "cannot be read"), (b"\xff\xfe{}", "not UTF-8"), (b"{", "not JSON")]
+)
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, content: bytes | None, said: str) -> None:
+    path = tmp_path / "curve.json"
+    if content is not None:
+        path.write_bytes(content)
+    status, output = run(path, "--json")
+    assert status == 2
+    assert said in json.loads(output)["error"]["detail"]
+
+
+def test_the_command_line_and_the_fit_load_no_torch(file: Path) -> None:
+    program = (
+        "import sys; import app.cli.main; assert 'scipy' not in sys.modules; "
+        f"from app.cli.threshold import _answer; from pathlib import Path; _answer(Path({str(file)!r}), 0); "
+        "assert 'scipy' in sys.modules; assert not {'torch', 'vllm', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_where_numpy_is_missing_the_way_to_get_it_is_told(file: Path) -> None:
+    program = (
+        "import sys; sys.modules['numpy'] = None; from app.cli.main import app; "
+        f"app(['threshold', {str(file)!r}, '--json'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2, done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "unavailable"
+    assert "numpy" in error["detail"]
+    assert "worker-cpu" in error["hint"]

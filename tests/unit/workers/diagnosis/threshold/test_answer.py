@@ -1,0 +1,158 @@
+"""The whole answer: its contract, what it says of the published curves and of curves without a transition."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.unit.workers.diagnosis.threshold.curves import CURVES
+from tests.unit.workers.diagnosis.threshold.simulation import RISING, SCENARIOS
+from tests.unit.workers.diagnosis.threshold.test_documents import simulated
+from workers.diagnosis.threshold import published
+from workers.diagnosis.threshold.answer import ThresholdAnswer, at_bounds, fit_threshold
+from workers.diagnosis.threshold.bounds import Bounds
+from workers.diagnosis.threshold.curve import Curve
+
+S_N = np.linspace(0.1, 0.8, 15)
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, ThresholdAnswer]:
+    return {name: fit_threshold(case.curve, case.bounds) for name, case in CURVES.items()}
+
+
+def test_the_contract_holds_for_every_published_curve(answers: dict[str, ThresholdAnswer]) -> None:
+    for name, answer in answers.items():
+        written: dict[str, Any] = json.loads(json.dumps(answer.as_json(), allow_nan=False))
+        assert {"s0", "ci", "form", "identifiable", "params", "log_sse", "rivals"} <= set(written)
+        assert written["params"]["s0"] == written["s0"]
+        assert written["ci"][0] <= written["s0"] <= written["ci"][1]
+        assert written["log_sse"] <= CURVES[name].log_sse + 2e-5
+        assert [rival["form"] for rival in written["rivals"]] == [
+            "power_law", "exponential", "logistic", "broken_line", "power_law_then_exponential_over_dense"
+        ]  # fmt: skip
+        assert written["form"] in {"power_law_then_exponential", *(rival["form"] for rival in written["rivals"])}
+        assert written["bounds"] == CURVES[name].bounds.as_json()
+        assert written["points"] == len(CURVES[name].curve)
+
+
+def test_three_points_beyond_the_knee_of_ria_do_not_place_it(answers: dict[str, ThresholdAnswer]) -> None:
+    answer = answers["RIA"]
+    assert answer.answer == "not identifiable"
+    assert "3 points beyond the knee for 3 coefficients (s0, k1, k2) fit any knee" in answer.reasons
+    search = published.search(answer.curve, answer.bounds)
+    _, sse_G = search.designs(answer.curve.s_N, np.array([0.505, 0.54, 0.57])).solve(answer.curve.log_N)
+    assert (sse_G < CURVES["RIA"].log_sse / 4).all()  # those of the published knee, 0.607
+
+
+@pytest.mark.parametrize("name", ["w.DSnoT", "sparsegpt_owl"])
+def test_a_knee_on_its_bound_is_not_identified(answers: dict[str, ThresholdAnswer], name: str) -> None:
+    assert answers[name].answer == "not identifiable"
+    assert any("rests on the lower bound of s0" in reason for reason in answers[name].reasons)
+    assert "s0" in at_bounds(answers[name].fit, CURVES[name].bounds)
+
+
+@pytest.mark.parametrize("name", ["wanda", "admm", "SLEB"])
+def test_curves_of_many_points_have_a_transition(answers: dict[str, ThresholdAnswer], name: str) -> None:
+    assert answers[name].answer == "transition"
+    assert answers[name].reasons == ()
+
+
+def test_a_coefficient_on_its_bound_and_a_form_that_does_not_fit_are_told(answers: dict[str, ThresholdAnswer]) -> None:
+    warnings = " | ".join(answers["wanda"].warnings)
+    assert "k1 rests on its bound, 5: s0 moves with it" in warnings
+    assert "does not fit" in warnings
+    assert "the published form over the dense value describes the curve better" in warnings
+
+
+def test_no_transition_is_answered_with_a_form_that_has_none() -> None:
+    for truth_N in (2 + 0.3 * np.log(S_N), 1.5 + 3 * S_N, np.full(15, 1.7)):
+        curve = Curve(S_N, truth_N + 0.03 * np.random.default_rng(11).standard_normal(15))
+        answer = fit_threshold(curve, RISING)
+        assert answer.answer == "no transition in range"
+        assert answer.chosen.form.name in {"power_law", "exponential"}
+        assert not answer.as_json()["identifiable"]
+        assert "explains the curve" in answer.reasons[0]
+
+
+def test_five_points_leave_nothing_to_test() -> None:
+    curve = CURVES["wanda"].curve
+    answer = fit_threshold(Curve(curve.s_N[::6], curve.log_N[::6]), RISING)
+    assert answer.answer == "not identifiable"
+    assert answer.reasons == ("5 points for 5 free coefficients leave nothing to test",)
+    assert answer.lack_of_fit is None
+    assert answer.own.aicc is None
+    json.dumps(answer.as_json(), allow_nan=False)
+
+
+def test_a_curve_of_the_form_itself_is_recognized_as_such() -> None:
+    scenario = SCENARIOS["15 points, 0.02"]
+    chosen = []
+    for curve in scenario.curves(4, seed=0):
+        answer = fit_threshold(curve, scenario.bounds)
+        assert answer.answer == "transition"
+        assert answer.as_json()["identifiable"]
+        chosen.append(answer.chosen.form.name)
+    assert chosen.count("power_law_then_exponential") >= 3
+
+
+def test_a_knee_near_the_end_is_not_identified() -> None:
+    s_N = np.linspace(0.1, 0.8, 15)
+    bent_N = 2 + 0.1 * np.log(s_N) + 60 * np.maximum(s_N - 0.72, 0)
+    curve = Curve(s_N, bent_N + 0.02 * np.random.default_rng(0).standard_normal(15))
+    answer = fit_threshold(curve, RISING)
+    assert answer.answer == "not identifiable"
+    assert any("beyond the knee" in reason or "upper end" in reason for reason in answer.reasons)
+
+
+def test_a_fixed_knee_is_not_called_identified() -> None:
+    answer = fit_threshold(CURVES["wanda"].curve, Bounds(s0=(0.6, 0.6), b=(0, None)))
+    assert answer.fit.s0 == 0.6
+    assert "the bounds fix s0" in answer.reasons
+
+
+def test_dense_gives_the_near_lossless_point_and_the_offset() -> None:
+    curve = CURVES["admm"].curve
+    written = fit_threshold(curve, RISING, dense=5.12).as_json()
+    assert written["near_lossless"]["largest"] == 0.55
+    over = written["rivals"][-1]
+    assert over["params"]["dense"] == 5.12
+
+
+def test_documents_give_the_interval_and_must_belong_to_the_curve() -> None:
+    scenario = SCENARIOS["12 points, 0.03, k2 = 0"]
+    losses = simulated(scenario, 60, np.random.default_rng(2))
+    curve = Curve(scenario.s_N, losses.logs())
+    answer = fit_threshold(curve, scenario.bounds, documents=losses)
+    assert answer.as_json()["interval"]["resampled"] == "documents"
+    assert answer.interval.low <= scenario.knee <= answer.interval.high
+    with pytest.raises(ValueError, match="do not add up"):
+        fit_threshold(curve.with_logs(curve.log_N + 0.01), scenario.bounds, documents=losses)
+
+
+def test_the_same_seed_gives_the_same_answer_digit_by_digit() -> None:
+    case = CURVES["ASVD"]
+    first, again = (fit_threshold(case.curve, case.bounds, seed=3).as_json() for _ in range(2))
+    assert first == again
+
+
+def test_it_stops_when_told_to() -> None:
+    class StopError(Exception):
+        pass
+
+    calls = []
+
+    def check() -> None:
+        calls.append(None)
+        if len(calls) == 3:
+            raise StopError
+
+    with pytest.raises(StopError):
+        fit_threshold(CURVES["ASVD"].curve, check=check)
+
+
+def test_without_bounds_all_are_open() -> None:
+    answer = fit_threshold(CURVES["SLEB"].curve)
+    assert answer.bounds == Bounds()
+    assert answer.fit.log_sse <= fit_threshold(CURVES["SLEB"].curve, CURVES["SLEB"].bounds).fit.log_sse
