@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import FrameType
-from typing import Any, Final
+from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
@@ -37,8 +37,6 @@ from app.telemetry.http import RequestContext
 from app.telemetry.metrics import Telemetry
 
 logger = logging.getLogger(__name__)
-
-DOCKET_CLOSE_S: Final = 5.0
 
 pages = APIRouter(tags=["service"], default_response_class=Response)
 

@@ -46,6 +46,8 @@ logger = logging.getLogger("workers.main")  # also where it runs as __main__
 
 DEFAULT_HANDLERS: Final = "workers.diagnosis.registry:HANDLERS"
 RECONNECT_S: Final = 1.0
+# docket reads from Redis without a time limit: so long it gets to leave a server that does not answer.
+LEAVE_S: Final = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,19 +80,24 @@ async def serve(settings: Settings, handlers: str) -> int:
         runner = Runner(settings, JobStore(client, settings), telemetry, worker=info.id, handlers=handlers, drain=drain)
         warming = asyncio.create_task(runner.warm_up(), name="warm up")
         beating = asyncio.create_task(_heartbeat(client, runner, info, drain), name="heartbeat")
+        left = True
         try:
-            await _work(settings, runner, info.id, drain)
+            left = await _until_left(asyncio.create_task(_work(settings, runner, info.id, drain)), runner, drain)
         finally:
             await cancel(warming, beating)
             await runner.close()
-            with contextlib.suppress(RedisError, OSError):
-                await leave(client, info.id)
+            if left:
+                with contextlib.suppress(RedisError, OSError):
+                    await leave(client, info.id)
     finally:
         await client.aclose()
         server.shutdown()
         server.server_close()
         thread.join()
     logger.info("worker %s has gone", info.id)
+    if not left:
+        logging.shutdown()
+        os._exit(0)  # nothing is left to be saved, and a regular end would wait for docket
     return 0
 
 
@@ -125,6 +132,22 @@ def describe(settings: Settings, metrics_port: int) -> WorkerInfo:
         metrics_url=f"http://{settings.host}:{metrics_port}/metrics",
         started_at=time.time(),
     )
+
+
+async def _until_left(working: asyncio.Task[None], runner: Runner, drain: Drain) -> bool:
+    """Waits until the worker has left docket. False: the drain has begun, no job runs, and docket hangs."""
+    told = asyncio.create_task(drain.begun.wait(), name="told to go")
+    await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
+    await cancel(told)
+    idle_since: float | None = None
+    while not working.done():
+        idle_since = None if runner.job else idle_since or time.monotonic()
+        if idle_since is not None and time.monotonic() - idle_since >= LEAVE_S:
+            logger.warning("Redis does not answer; the worker goes without leave")
+            return False
+        await asyncio.wait({working}, timeout=LEAVE_S / 20)
+    await working
+    return True
 
 
 async def _work(settings: Settings, runner: Runner, name: str, drain: Drain) -> None:

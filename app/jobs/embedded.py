@@ -25,6 +25,7 @@ from app.jobs.connection import embedded_socket, redis_url
 from app.settings import Settings
 
 START_TIMEOUT_S: Final = 60.0  # a long append-only file is read first
+GOING_S: Final = 2.0  # from a kill to the end, as its parent sees it
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -107,7 +108,7 @@ class EmbeddedValkey:
         if self._process.poll() is None and _answers(self.socket):
             return False
         try:
-            self._process.wait(START_TIMEOUT_S)
+            self._process.wait(GOING_S)
         except subprocess.TimeoutExpired:
             raise EmbeddedValkeyError(f"The embedded Valkey, process {self._process.pid}, hangs.") from None
         self._process = None

@@ -154,6 +154,21 @@ def test_a_leftover_socket_is_replaced(tmp_path: Path) -> None:
         ping(settings).close()
 
 
+def test_a_server_that_hangs_is_told_soon(tmp_path: Path) -> None:
+    with EmbeddedValkey(Settings(home=tmp_path)) as valkey:
+        assert valkey.pid is not None
+        os.kill(valkey.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(EmbeddedValkeyError, match="hangs"):
+                valkey.start()
+            assert time.monotonic() - began < 8
+        finally:
+            os.kill(valkey.pid, signal.SIGCONT)
+        valkey.start()
+        assert ping(Settings(home=tmp_path))
+
+
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     folder = tmp_path / "valkey" / "appendonlydir"

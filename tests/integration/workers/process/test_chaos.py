@@ -5,6 +5,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus
 from tests.integration.workers.process.conftest import House
@@ -210,6 +212,28 @@ def test_a_worker_that_never_found_redis_goes_when_told(house: House) -> None:
         assert worker.process.wait(10) == 0
     finally:
         house.valkey.start()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_worker_goes_when_told_also_while_redis_hangs(house: House, busy: bool) -> None:
+    worker = house.worker(drain_s=1.0)
+    job_id = house.owner.submit(do="count", steps="600", slice="0.1") if busy else None
+    if job_id is not None:
+        house.owner.wait_until(job_id, lambda record: record.job.progress.done > 0)
+    family = worker.children()
+    assert house.valkey.pid is not None
+    os.kill(house.valkey.pid, signal.SIGSTOP)
+    try:
+        time.sleep(0.5)
+        worker.terminate()
+        assert worker.process.wait(60 if busy else 12) == 0
+        assert all(gone(child.pid) for child in family)
+    finally:
+        os.kill(house.valkey.pid, signal.SIGCONT)
+    if job_id is not None:
+        house.owner.cancel(job_id)
+        house.worker()
+        assert house.owner.wait(job_id).job.status is JobStatus.CANCELLED
 
 
 def test_a_taken_metrics_port_is_named(house: House) -> None:
