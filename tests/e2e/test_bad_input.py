@@ -93,18 +93,15 @@ def test_too_many_documents_and_lone_surrogates_are_refused(http: httpx.Client) 
     [
         (compare_request("tiny-nan"), "checkpoint_not_finite", "model.layers.1.mlp.up_proj.weight"),
         (compare_request("tiny-nan", recipe=[RTN]), "checkpoint_not_finite", "model.layers.1.mlp.up_proj.weight"),
-        (compare_request(text=_inline(*DOCUMENTS[:2], {"id": "short", "text": "ab "[:1] * 2})), "", ""),
+        # Two letters, one token: what a tokenizer makes of a text is not known to the API.
+        (compare_request(text=_inline(*DOCUMENTS[:2], {"id": "brief", "text": "de"})), "document_too_short", "brief"),
     ],
-    ids=["nan", "nan-in-surgery", "two-letters"],
+    ids=["nan", "nan-in-surgery", "one-token"],
 )
 def test_what_only_the_worker_can_see_fails_the_job_with_the_same_codes(
     finish: Callable[[Json], Json], request_: Json, code: str, part: str
 ) -> None:
     job = finish(request_)
-    if not code:
-        # Two letters are two tokens here or one; either way the job says so and does not break.
-        assert job["status"] == "succeeded" or job["error"]["code"] == "document_too_short"
-        return
     assert job["status"] == "failed"
     assert job["error"]["code"] == code
     assert part in job["error"]["detail"]

@@ -8,7 +8,8 @@ they come, so that the attempt after a lost one goes on where it broke off.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,19 @@ def compare(request: CompareRequest, context: JobContext, room: EngineRoom) -> C
 
     Raises `HemostatError` for what request, models or machine do not allow, `JobCancelled` when told to stop.
     """
-    return _Compare(request, context, room).run()
+    with _counted(room, context):
+        return _Compare(request, context, room).run()
+
+
+@contextmanager
+def _counted(room: EngineRoom, context: JobContext) -> Iterator[None]:
+    """Exports how many engines the block started and how many weights it swapped, however it ends."""
+    starts, swaps = room.starts, room.swaps
+    try:
+        yield
+    finally:
+        context.observe("engine_starts", room.starts - starts)
+        context.observe("engine_weight_swaps", room.swaps - swaps)
 
 
 @dataclass
@@ -76,7 +89,6 @@ class _Compare:
 
     def run(self) -> CompareReport:
         request, context, watch = self._request, self._context, self._watch
-        starts, swaps = self._room.starts, self._room.swaps
         with watch.phase("text"):
             reference, entry, origin = resolve(request, context)
             corpus = self._corpus(reference, entry.dtype)
@@ -139,7 +151,6 @@ class _Compare:
                     term = kernel_term(
                         engine, sides, corpus, positions, plain, precision=request.precision, context=context
                     )
-            self._count(starts, swaps)
             context.check_cancelled()
             with watch.phase("statistics"):
                 context.progress("statistics", 0, 1)
@@ -183,7 +194,7 @@ class _Compare:
                 tokenizer=tokenizer,
                 sampler=sampler,
                 identity=ReferenceIdentity(
-                    reference.weights, tokenizer_fingerprint(reference.tokenizer), self._sampler_engine()
+                    reference.weights, tokenizer_fingerprint(reference.tokenizer), self._sampler_engine(dtype)
                 ),
                 seed=request.seed,
                 context=reference.info.max_position,
@@ -198,9 +209,9 @@ class _Compare:
             check_cancelled=context.check_cancelled,
         )
 
-    def _sampler_engine(self) -> str:
+    def _sampler_engine(self, dtype: str) -> str:
         pool = self._room.pool
-        return str(identity(pool.device, "bfloat16", compiled=pool.settings.engine_compile))
+        return str(identity(pool.device, dtype, compiled=pool.settings.engine_compile))
 
     def _engine(self, side: Side, dtype: str) -> ScoringEngine:
         return self._room.engine(
@@ -260,8 +271,3 @@ class _Compare:
         engine = str(identity(pool.device, dtype, compiled=False))
         kept = verify_head(side.head, checked, tokens.tolist(), root=root, engine=engine, engine_logp=engine_logp)
         context.observe("store_hits" if kept else "store_misses", 1, store="head")
-
-    def _count(self, starts: int, swaps: int) -> None:
-        """Exports how many engines this job started and how many weights it swapped."""
-        self._context.observe("engine_starts", self._room.starts - starts)
-        self._context.observe("engine_weight_swaps", self._room.swaps - swaps)
