@@ -1,4 +1,4 @@
-"""Tiny random-weight checkpoints and a tokenizer for them, made on the spot: the real architectures, a second to build."""
+"""Tiny random-weight checkpoints and a tokenizer for them: the real architectures, made on the spot in a second."""
 
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,8 @@ def make_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
         tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
     fast.chat_template = (
-        "{% for message in messages %}<s>{{ message['role'] }}\n{% generation %}{{ message['content'] }}{% endgeneration %}"
+        "{% for message in messages %}<s>{{ message['role'] }}\n"
+        "{% generation %}{{ message['content'] }}{% endgeneration %}"
         "</s>\n{% endfor %}{% if add_generation_prompt %}<s>assistant\n{% endif %}"
     )
     return fast

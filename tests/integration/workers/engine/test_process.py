@@ -50,7 +50,8 @@ again = [len(state) for _, state in engine.score([[1, 2, 3], [4]])]
 large = [len(state) for _, state in room.engine(Path(sys.argv[3]), 128).score([[1, 2, 3], [4]])]
 room.close()
 print(json.dumps(dict(
-    states=states, reached=reached, listening=listening, children=children, threads=threads, code=code, again=again, large=large
+    states=states, reached=reached, listening=listening, children=children, threads=threads, code=code, again=again,
+    large=large,
 )))
 """
 
