@@ -1,0 +1,82 @@
+"""Our heads against vLLM's own logits, for every kind of head: from the pooling engine's hidden states to ln p."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.settings import Settings
+from tests.support.tiny import CONFIGS
+from workers.distributions.head import Head
+from workers.distributions.selfcheck import TOLERANCE, check_head
+from workers.engine.logprobs import prompt_logprobs
+from workers.engine.pool import EnginePool
+from workers.engine.scoring import ScoringEngine
+
+pytestmark = pytest.mark.engine
+Tiny = Callable[..., Path]
+TOKENS = np.random.default_rng(3).integers(0, 320, 80).tolist()
+# Heads whose misunderstanding shows: the cap bites, the scale is far from 1.
+TELLING = {"gemma2": {"final_logit_softcapping": 4.0}, "granite": {"logits_scaling": 4.0}}
+
+
+def hidden_states(checkpoint: Path, settings: Settings, pool: EnginePool) -> torch.Tensor:
+    engine = ScoringEngine(checkpoint, settings=settings, max_model_len=128, pool=pool)
+    ((_, hidden_TD),) = engine.score([TOKENS])
+    return hidden_TD
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_whole_rows_are_those_of_vllm_and_of_transformers(
+    tiny: Tiny, kind: str, pool: EnginePool, engine_settings: Settings
+) -> None:
+    checkpoint = tiny(kind, **TELLING.get(kind, {}))
+    hidden_TD = hidden_states(checkpoint, engine_settings, pool)
+    rows_TV = prompt_logprobs(checkpoint, TOKENS, pool=pool, full=True)
+    head = Head.load(checkpoint)
+    logits_TV = head.logits(hidden_TD[:-1])
+    ours_TV = logits_TV.log_softmax(1).numpy()
+    allowed_T1 = TOLERANCE * logits_TV.abs().amax(1, keepdim=True).numpy()
+    assert rows_TV.shape == ours_TV.shape
+    assert (np.abs(ours_TV - rows_TV) <= allowed_T1).all()
+
+    own = rows_TV[np.arange(len(TOKENS) - 1), TOKENS[1:]]
+    check = check_head(head, hidden_TD, TOKENS, own)
+    assert 0 < check.largest_difference <= check.allowed
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        oracle_TV = model(torch.tensor([TOKENS])).logits[0, :-1]
+    # bf16 through every layer: a few per cent of the logits' own spread.
+    assert float((logits_TV - oracle_TV).abs().mean()) < 0.05 * float(oracle_TV.std())
+
+
+@pytest.mark.parametrize(
+    ("kind", "mistake"),
+    [
+        ("gemma2", lambda head: replace(head, softcap=None)),
+        ("granite", lambda head: replace(head, scale=1.0)),
+        ("llama-untied", lambda head: replace(head, weight_VD=head.weight_VD.roll(1, 0))),
+    ],
+    ids=["the soft cap is forgotten", "the scale is forgotten", "rows are shifted"],
+)
+def test_a_misunderstood_head_is_refused(
+    tiny: Tiny, kind: str, mistake: Callable[[Head], Head], pool: EnginePool, engine_settings: Settings
+) -> None:
+    checkpoint = tiny(kind, **TELLING.get(kind, {}))
+    own = prompt_logprobs(checkpoint, TOKENS, pool=pool)
+    hidden_TD = hidden_states(checkpoint, engine_settings, pool)
+    with pytest.raises(HemostatError) as caught:
+        check_head(mistake(Head.load(checkpoint)), hidden_TD, TOKENS, own)
+    assert caught.value.code is ErrorCode.HEAD_MISMATCH
+
+
+def test_the_demo_model_s_head_is_the_engine_s(smollm2: Path, pool: EnginePool, engine_settings: Settings) -> None:
+    own = prompt_logprobs(smollm2, TOKENS, pool=pool)
+    check = check_head(Head.load(smollm2), hidden_states(smollm2, engine_settings, pool), TOKENS, own)
+    assert check.largest_difference < 0.1
