@@ -151,7 +151,7 @@ def bench_compare(home: Path) -> list[Row]:
     scored = cold.tokens
     forward_rate, pass_rate = tokens / statistics.median(forward), scored / statistics.median(passes)
     ratios = [(scored / p) / (tokens / f) for p, f in zip(passes, forward, strict=True)]
-    file_bytes = sum(file.stat().st_size for file in (settings.home / "references").rglob("hidden.bf16"))
+    file_bytes = sum(file.stat().st_size for file in (settings.home / "references").rglob("hidden.bin"))
     rows = [
         Row("engine", "candidate_forward", "tokens_per_second", forward_rate, "tokens/s"),
         Row("engine", "candidate_forward", "busy_cores", busy, "cores"),

@@ -6,9 +6,12 @@ Two bytes a number (bf16; four where the engine computes in float32), memory-map
     hidden.bin      the rows of all windows, one after the other
     NAME.json       sidecars: small results that belong to these states (the noise floor)
 
-While a pass runs the rows stand in `partial.bf16`, and `partial.json` says how many windows are safely on disk: the
-pass after a lost one goes on from there. A folder that is damaged, or is of another key, is removed and counts as
-absent.
+While a pass runs, its rows stand in `partial.bin`, and `partial.json` says how many windows are safely on disk and what
+they hash to: the pass after a lost one goes on from there. The header appears last, by a rename, and so what has one is
+whole. A file that is damaged, or is of another key, counts as absent and is made again.
+
+Locks (`.locks/KEY`): a reader holds a shared one, so that eviction leaves its folder alone; a writer holds an exclusive
+one on `KEY.writer`. A writer does not wait for readers: their mapped file lives on when its name goes to another.
 
 Names: T tokens, D hidden size.
 """
