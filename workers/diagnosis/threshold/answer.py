@@ -228,9 +228,8 @@ def _why_not_identifiable(
     for side, there_N, names in sides:
         points, free = int(there_N.sum()), [name for name in names if not bounds.fixed(name)]
         if points <= len(free):
-            reasons.append(
-                f"{points} points {side} the knee for {len(free)} coefficients ({', '.join(free)}) fit any knee"
-            )
+            told = f"{points} points {side} the knee for {len(free)} coefficients ({', '.join(free)})"
+            reasons.append(f"{told} leave nothing to check its place by")
     low, high = interval.searched
     first, last = curve.s_N[0], curve.s_N[-1]
     if low > first and interval.low <= low + _NEAR:
