@@ -213,3 +213,7 @@ def _exit_status(found: dict[str, Any], level: Level | None, *, as_json: bool) -
     else:
         err.print(json.dumps({"fail_on": level.value, "outcome": outcome}))
     return status
+
+
+if __name__ == "__main__":
+    main()

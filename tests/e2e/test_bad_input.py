@@ -54,7 +54,7 @@ def _inline(*documents: Json) -> Json:
         (compare_request(text={"source": "file", "path": "/etc/passwd"}), 403, "path_forbidden", "/text/path"),
         (compare_request(text={"source": "file", "path": "../models.toml"}), 403, "path_forbidden", "/text/path"),
         (compare_request("tiny-padded"), 422, "vocabulary_mismatch", "/candidate/model"),
-        (compare_request("tiny-w8a8", recipe=[RTN]), 422, "recipe_not_applicable", "/candidate/recipe/0"),
+        (compare_request("tiny-w8a8", recipe=[RTN]), 422, "recipe_not_applicable", "/candidate/recipe"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

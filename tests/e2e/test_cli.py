@@ -70,7 +70,7 @@ def test_what_cannot_be_measured_is_status_two_with_the_reason(
     service: Service, environment: dict[str, str], text: Path
 ) -> None:
     failed = hemostat(
-        "compare", "-r", "tiny", "-c", "tiny-nan", "--text", str(text), "--url", service.url, environment=environment
+        "compare", "-r", "tiny", "-c", "tiny-nan", "--text", str(text), "--window", "64", "--url", service.url, environment=environment
     )
     assert failed.returncode == 2
     assert "checkpoint_not_finite" in failed.stderr
@@ -93,7 +93,7 @@ def test_json_output_is_the_report_and_nothing_else(service: Service, environmen
     page = text.with_name("report.html")
     saved = hemostat("report", report["job"], "--html", str(page), "--url", service.url, environment=environment)
     assert saved.returncode == 0
-    assert page.read_text().startswith("<!doctype html>")
+    assert page.read_text().startswith("<!DOCTYPE html>")
 
 
 def test_a_dry_run_estimates_and_runs_nothing(service: Service, environment: dict[str, str], text: Path) -> None:
@@ -104,6 +104,8 @@ def test_a_dry_run_estimates_and_runs_nothing(service: Service, environment: dic
         "tiny",
         "--text",
         str(text),
+        "--window",
+        "64",
         "--dry-run",
         "--json",
         "--url",
