@@ -83,9 +83,9 @@ def build_report(measured: Measured, context: JobContext) -> CompareReport:
         worst_tokens=worst,
         passages=around,
         not_tested=not_tested(
-            window=request.window,
+            longest_context=int(positions.context.max()),
             domains=domains,
-            chat_template=corpus.chat_template,
+            conversations=corpus.conversations,
             self_corpus=isinstance(request.text, SelfText),
         ),
         warnings=tuple(_warnings(measured, summary)),

@@ -10,7 +10,7 @@ docs/verdict.md tells where the default thresholds come from.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from workers.diagnosis.summary import as_mean
 from workers.distributions.intervals import Estimate
 from workers.distributions.power import minimum_detectable_effect, tokens_to_decide
 
+DEFAULT_DOMAIN = "text"
 # The excess is a difference of two measurements that round independently.
 _PAIR = math.sqrt(2)
 
@@ -118,28 +119,47 @@ def sentence(
 
 
 def not_tested(
-    *, window: int, domains: Iterable[str], chat_template: bool, self_corpus: bool = False
+    *, longest_context: int, domains: Sequence[str], conversations: int, self_corpus: bool = False
 ) -> tuple[str, ...]:
-    """What the verdict does not speak of, given what was scored."""
-    named = ", ".join(sorted(set(domains)))
+    """What the verdict does not speak of, given what was scored.
+
+    `longest_context` is the largest number of tokens before a scored position; `domains` holds one entry for each
+    document, `conversations` of which are conversations.
+    """
     return (
         "Free-running generation: every position was scored after the given text, so errors that build up over the "
         "candidate's own output are not seen.",
         "Tasks: no benchmark, tool call or program was run; divergence does not tell which answers change.",
-        f"Long context: no position has more than {window - 1} tokens before it.",
-        f"Other domains and languages than those of the text ({named}).",
+        f"Long context: no scored position has more than {_count(longest_context)} "
+        f"token{'' if longest_context == 1 else 's'} before it.",
+        f"Other domains and languages than those of the text{_named(domains)}.",
         "Sampling settings: the full distributions are compared at temperature 1, without truncation or penalties.",
-        (
-            "Plain text: only what an assistant says in a conversation was scored."
-            if chat_template
-            else "Conversations: the text was scored as it is, without a chat template."
-        ),
+        _form(len(domains), conversations),
         (
             "Text by people: the text was sampled from the reference."
             if self_corpus
             else "Text of the model's own: what the reference itself would write was not scored."
         ),
         "Speed and memory of the candidate as it is served.",
+    )
+
+
+def _named(domains: Iterable[str]) -> str:
+    """The domains, where they say more than that the text is text."""
+    named = sorted(set(domains))
+    return "" if named == [DEFAULT_DOMAIN] else f" ({', '.join(named)})"
+
+
+def _form(documents: int, conversations: int) -> str:
+    """Which of plain text and conversations was left out, or what of the conversations."""
+    if not conversations:
+        return "Conversations: the text was scored as it is, without a chat template."
+    if conversations == documents:
+        return "Plain text: only what an assistant says in a conversation was scored."
+    are = "1 is a conversation" if conversations == 1 else f"{_count(conversations)} are conversations"
+    return (
+        f"Users' turns: of the {_count(documents)} documents {are}, of which only what the assistant says was scored; "
+        "the others were scored whole, as plain text."
     )
 
 
@@ -167,7 +187,7 @@ def _effects(top1: Mean | None, ratio: Mean | None) -> str:
     parts = []
     if top1 is not None and top1.mean is not None:
         parts.append(f"its first choice of token differs at {_percent(1 - top1.mean)} of positions")
-    if ratio is not None and ratio.mean is not None:
+    if ratio is not None and ratio.mean is not None and f"{ratio.mean:.2f}" != "1.00":
         parts.append(f"its perplexity is {_digits(ratio.mean, 3)} times the reference's")
     return f"; {' and '.join(parts)}" if parts else ""
 

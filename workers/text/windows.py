@@ -97,7 +97,8 @@ class Corpus:
     `tokens` is what the models read (each window with its BOS), `scored` the number of positions that count.
     `left_out_tokens` counts remainders of a single token, `left_out_windows` windows without a scored position (the
     middle of a long user message): neither is read. `fingerprint` is a SHA-256 over token ids, boundaries, masks and
-    BOS: equal fingerprints mean that the same was measured. `protocol` says all of it in a sentence.
+    BOS: equal fingerprints mean that the same was measured. `protocol` says all of it in a sentence. `conversations`
+    counts the documents that are conversations; `chat_template` is whether there are any.
     """
 
     windows: Sequence[Window]
@@ -112,6 +113,7 @@ class Corpus:
     left_out_windows: int
     fingerprint: str
     protocol: str
+    conversations: int = 0
 
 
 def make_windows(
@@ -151,7 +153,8 @@ def make_windows(
     progress("tokenize", len(documents), len(documents))
     index = np.concatenate(rows) if rows else np.empty((0, 3), dtype=np.int64)
     windows = Windows(tokenized, index, bos)
-    chat = any(document.messages is not None for document in documents)
+    conversations = sum(document.messages is not None for document in documents)
+    chat = conversations > 0
     sampled = any(document.tokens is not None for document in documents)
     return Corpus(
         windows=windows,
@@ -166,6 +169,7 @@ def make_windows(
         left_out_windows=left_out_windows,
         fingerprint=_fingerprint(windows, window, bos, check_cancelled),
         protocol=_protocol(window, stride, bos is not None, chat, sampled),
+        conversations=conversations,
     )
 
 

@@ -208,12 +208,48 @@ def test_the_rule_names_every_threshold() -> None:
     assert "Classes begin at mild 0.01, moderate 0.05, severe 0.2, collapse 1;" in rule(LIMITS)
 
 
+def untested(**changes: object) -> str:
+    given = {"longest_context": 511, "domains": ["prose", "code", "prose"], "conversations": 0} | changes
+    return " ".join(not_tested(**given))  # type: ignore[arg-type]
+
+
 def test_what_was_not_tested_follows_from_what_was() -> None:
-    plain = " ".join(not_tested(window=512, domains=["prose", "code", "prose"], chat_template=False))
-    assert "511 tokens" in plain
+    plain = untested()
+    assert "no scored position has more than 511 tokens before it" in plain
     assert "(code, prose)" in plain
-    assert "without a chat template" in plain
     assert "Text of the model's own" in plain
-    chat = " ".join(not_tested(window=512, domains=["x"], chat_template=True, self_corpus=True))
-    assert "only what an assistant says" in chat
-    assert "sampled from the reference" in chat
+    assert "sampled from the reference" in untested(self_corpus=True)
+    assert "more than 1 token before it" in untested(longest_context=1)
+
+
+def test_the_one_domain_that_only_says_text_is_not_repeated() -> None:
+    assert "Other domains and languages than those of the text." in untested(domains=["text", "text"])
+    assert "(code, text)" in untested(domains=["text", "code"])
+
+
+@pytest.mark.parametrize(
+    ("conversations", "said", "unsaid"),
+    [
+        (0, "Conversations: the text was scored as it is", "assistant"),
+        (1, "of the 3 documents 1 is a conversation", "Plain text: only"),
+        (2, "of the 3 documents 2 are conversations", "Plain text: only"),
+        (3, "Plain text: only what an assistant says", "without a chat template"),
+    ],
+)
+def test_only_the_form_that_no_document_has_is_untested(conversations: int, said: str, unsaid: str) -> None:
+    told = untested(conversations=conversations)
+    assert said in told
+    assert unsaid not in told
+
+
+@pytest.mark.parametrize(
+    ("ratio", "named"), [(1.0, False), (1.0042, False), (0.997, False), (1.006, True), (0.9, True)]
+)
+def test_a_perplexity_that_is_unchanged_is_not_told(ratio: float, named: bool) -> None:
+    sentence_ = told(
+        excess(0.3262, 0.3101, 0.3554),
+        top1_agreement=Mean(mean=0.771, ci=None),
+        perplexity_ratio=Mean(mean=ratio, ci=None),
+    )
+    assert ("perplexity" in sentence_) is named
+    assert "differs at 23 % of positions" in sentence_

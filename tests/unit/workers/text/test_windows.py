@@ -126,6 +126,8 @@ def test_of_a_conversation_only_the_assistant_is_scored(smollm2_tokenizer: "PreT
     assert corpus.left_out_windows >= 1
     assert corpus.windows[0].start >= 16
     assert not make_windows(documents[1:], smollm2_tokenizer, 16).chat_template
+    assert corpus.conversations == 1
+    assert make_windows(documents[1:], smollm2_tokenizer, 16).conversations == 0
 
 
 def test_a_mask_is_cut_with_its_window(plain_tokenizer: "PreTrainedTokenizerBase") -> None:
