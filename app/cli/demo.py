@@ -26,10 +26,10 @@ def demo(settings: Settings, *, as_json: bool) -> None:
     with start(settings, err) as client:
         job = run_to_end(client, request, err)
         report = client.report(job["id"])
-        page = save_page(client, job["id"], report_path(settings, job["id"]))
+        page = save_page(client.report_html(job["id"]), report_path(settings, job["id"]))
     if as_json:
         print_json(report)
         return
     render_terminal(report, out)
     out.print(f"Report: {page}", soft_wrap=True)
-    out.print("[dim]Open it in a browser. Service and worker are shut down; `hemostat up` keeps them running.[/]")
+    out.print("[dim]Open it in a browser. The service is shut down again; `make up` keeps one running.[/]")

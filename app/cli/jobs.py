@@ -9,11 +9,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from app.cli.output import Exit, err, fail, out, print_json
+from app.cli.client import TERMINAL
+from app.cli.configuration import settings
+from app.cli.output import Exit, err, out, print_json
 from app.cli.service import connect
 from app.cli.watching import follow
-from app.contracts.errors import HemostatError
-from app.settings import Settings
+from app.web import describe
 
 jobs_app = typer.Typer(help="Jobs of a running service.", no_args_is_help=True)
 Url = Annotated[str | None, typer.Option(envvar="HEMOSTAT_URL", help="Address of a running service.")]
@@ -31,19 +32,16 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:
     """Jobs, newest first."""
-    try:
-        with connect(url, Settings()) as client:
-            page = client.jobs(status=status, candidate=candidate, limit=limit, after=after)
-    except HemostatError as error:
-        fail(error, as_json=as_json)
+    with connect(url, settings()) as client:
+        page = client.jobs(status=status, candidate=candidate, limit=limit, after=after)
     if as_json:
         print_json(page)
         return
     table = Table(box=None, header_style="bold")
     for heading in ("id", "status", "severity", "candidate", "recipe", "created"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "id")
     for job in page["data"]:
-        steps = " → ".join(step["type"] for step in job["candidate"]["recipe"]) or "–"
+        steps = describe.recipe(job["candidate"]["recipe"]) or "–"
         created = datetime.fromtimestamp(job["created_at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         table.add_row(job["id"], job["status"], job["severity"] or "–", job["candidate"]["model"], steps, created)
     out.print(table if page["data"] else "No jobs.")
@@ -54,11 +52,8 @@ def list_jobs(
 @jobs_app.command()
 def show(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
     """One job."""
-    try:
-        with connect(url, Settings()) as client:
-            job = client.job(job_id)
-    except HemostatError as error:
-        fail(error, as_json=as_json)
+    with connect(url, settings()) as client:
+        job = client.job(job_id)
     _print_job(job, as_json=as_json)
 
 
@@ -66,24 +61,24 @@ def show(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
 def watch(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
     """Follow a job to its end. Leaving with Ctrl-C does not cancel it."""
     try:
-        with connect(url, Settings()) as client:
+        with connect(url, settings()) as client:
             job = follow(client, job_id, err)
-    except HemostatError as error:
-        fail(error, as_json=as_json)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     _print_job(job, as_json=as_json)
+    if job["status"] == "cancelled":
+        err.print("The job was cancelled; it has no result.")
     raise SystemExit(Exit.PASS if job["status"] == "succeeded" else Exit.UNMEASURED)
 
 
 @jobs_app.command()
 def cancel(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
     """Stop a job."""
-    try:
-        with connect(url, Settings()) as client:
-            job = client.cancel(job_id)
-    except HemostatError as error:
-        fail(error, as_json=as_json)
+    with connect(url, settings()) as client:
+        before = client.job(job_id)["status"]
+        job = client.cancel(job_id)
+    if before in TERMINAL:
+        err.print(f"nothing was cancelled: the job had {before} already", markup=False)
     _print_job(job, as_json=as_json)
 
 
@@ -99,7 +94,7 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
         "progress": f"{progress['phase']} {progress['done']}/{progress['total'] or '?'}",
         "reference": job["reference"]["model"],
         "candidate": job["candidate"]["model"],
-        "recipe": " → ".join(step["type"] for step in job["candidate"]["recipe"]) or "–",
+        "recipe": describe.recipe(job["candidate"]["recipe"]) or "–",
         "severity": job["severity"] or "–",
         "attempt": str(job["attempt"]),
         "artifacts": ", ".join(job["artifacts"]) or "–",

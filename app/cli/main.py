@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.cli import demo as demo_command
+from app.cli.configuration import settings
 from app.cli.doctor import doctor as run_doctor
 from app.cli.jobs import jobs_app
 from app.cli.models import models_app
@@ -20,9 +23,8 @@ from app.cli.output import Exit, err, fail, out, print_json
 from app.cli.recipes import parse_recipe, parse_text
 from app.cli.service import connect, connect_or_start, report_path
 from app.cli.threshold import threshold
-from app.cli.watching import require_success, run_to_end, save_page
+from app.cli.watching import check_writable, require_success, run_to_end, save_page
 from app.contracts.errors import ErrorCode, HemostatError
-from app.settings import Settings
 from app.up import run_up
 from app.verdicts import fails
 from app.web.terminal import render_terminal
@@ -31,6 +33,7 @@ app = typer.Typer(
     help="Find, stop and watch model hemorrhage: what a language model loses when it is changed for deployment.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its tables cut long help off
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(jobs_app, name="jobs")
@@ -53,19 +56,13 @@ class Level(StrEnum):
 @app.command()
 def up() -> None:
     """Run the service in the foreground: API, one worker, an embedded Valkey. Ctrl-C ends all of it."""
-    try:
-        raise SystemExit(run_up(Settings()))
-    except HemostatError as error:
-        fail(error, as_json=False)
+    raise SystemExit(run_up(settings()))
 
 
 @app.command()
 def demo(*, as_json: AsJson = False) -> None:
     """Build the demo model, quantize it to 4 bits, compare, and print the verdict."""
-    try:
-        demo_command.demo(Settings(), as_json=as_json)
-    except HemostatError as error:
-        fail(error, as_json=as_json)
+    demo_command.demo(settings(), as_json=as_json)
 
 
 @app.command()
@@ -76,7 +73,9 @@ def compare(
     ] = None,
     recipe: Annotated[
         list[str] | None,
-        typer.Option(help="One step, repeated for more: quantize.rtn:bits=4,group_size=64, or JSON, or @file.json."),
+        typer.Option(
+            help="One step, repeated for more: quantize.rtn:bits=4,layers=0+1 (+ makes lists), or JSON, or @file.json."
+        ),
     ] = None,
     text: Annotated[
         str | None, typer.Option(help="shipped[:DOCUMENTS], self:TOKENS, hub:NAME[:COLUMN], or a file or folder here.")
@@ -97,37 +96,41 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare a modified model with its original, on a running service or on one started for the occasion."""
-    settings = Settings()
+    configured = settings()
+    request = {
+        "kind": "compare",
+        "reference": {"model": reference},
+        "candidate": {"model": candidate or reference, "recipe": parse_recipe(recipe or [])},
+        "text": parse_text(text),
+        "window": window,
+        "seed": seed,
+        "precision": precision,
+        "thresholds": {key: _number(key, value) for key, value in _pairs(thresholds, "--threshold").items()},
+        "store_text": store_text,
+        "metadata": _pairs(metadata_, "--metadata"),
+    }
+    if not recipe and candidate in {None, reference}:
+        err.print("[yellow]note[/] neither --recipe nor --candidate is given: the model is compared with itself")
+    if output:
+        check_writable(output)
     try:
-        request = {
-            "kind": "compare",
-            "reference": {"model": reference},
-            "candidate": {"model": candidate or reference, "recipe": parse_recipe(recipe or [])},
-            "text": parse_text(text),
-            "window": window,
-            "seed": seed,
-            "precision": precision,
-            "thresholds": {key: _number(key, value) for key, value in _pairs(thresholds, "--threshold").items()},
-            "store_text": store_text,
-            "metadata": _pairs(metadata_, "--metadata"),
-        }
-        with connect_or_start(url, settings, err) as client:
+        with connect_or_start(url, configured, err, request) as client:
             if dry_run:
                 _print_estimate(client.submit(request | {"dry_run": True}), as_json=as_json)
                 return
             job = run_to_end(client, request, err)
-            report = client.report(job["id"])
-            page = save_page(client, job["id"], output or report_path(settings, job["id"]))
-    except HemostatError as error:
-        fail(error, as_json=as_json)
+            found = client.report(job["id"])
+            html = client.report_html(job["id"])
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     if as_json:
-        print_json(report)
+        print_json(found)
     else:
-        render_terminal(report, out)
-        out.print(f"Report: {escape(str(page))}", soft_wrap=True)
-    raise SystemExit(_exit_status(report, fail_on, as_json=as_json))
+        render_terminal(found, out)
+    status = _exit_status(found, fail_on, as_json=as_json)
+    page = save_page(html, output or report_path(configured, job["id"]))
+    (err if as_json else out).print(f"Report: {escape(str(page))}", soft_wrap=True)
+    raise SystemExit(status)
 
 
 @app.command()
@@ -139,13 +142,12 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Show the report of a finished job, or write its HTML page."""
-    try:
-        with connect(url, Settings()) as client:
-            require_success(client.job(job_id))
-            found = client.report(job_id)
-            page = save_page(client, job_id, html) if html else None
-    except HemostatError as error:
-        fail(error, as_json=as_json)
+    if html:
+        check_writable(html)
+    with connect(url, settings()) as client:
+        require_success(client.job(job_id))
+        found = client.report(job_id)
+        page = save_page(client.report_html(job_id), html) if html else None
     if as_json:
         print_json(found)
     else:
@@ -157,7 +159,7 @@ def report(
 @app.command()
 def doctor(*, as_json: AsJson = False) -> None:
     """What is installed, which engine would run, what is missing and how to get it."""
-    raise SystemExit(run_doctor(Settings(), as_json=as_json))
+    raise SystemExit(run_doctor(settings(), as_json=as_json))
 
 
 @app.command()
@@ -167,8 +169,15 @@ def version() -> None:
 
 
 def main() -> None:
-    """Entry point."""
-    app()
+    """Entry point: every error of ours is said in the same way."""
+    try:
+        app()
+    except HemostatError as error:
+        fail(error, as_json="--json" in sys.argv)
+    except BrokenPipeError:
+        # The reader has gone; what it was told is not what was measured.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(Exit.UNMEASURED) from None
 
 
 def _pairs(values: list[str] | None, option: str) -> dict[str, str]:

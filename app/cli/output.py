@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,10 @@ from app.contracts.errors import HemostatError
 Json = dict[str, Any]
 
 # People's text and progress go to standard error when JSON goes to standard output.
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# A pipe has no width: nothing is folded there. Text of users is never markup, nor emoji codes.
+_WIDE = 240
+out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 
 class Exit(IntEnum):
@@ -50,20 +53,58 @@ def fail(error: HemostatError, *, as_json: bool) -> NoReturn:
     raise SystemExit(Exit.UNMEASURED)
 
 
+# What people read for a phase's name.
+PHASES = {
+    "queued": "waiting for a worker",
+    "text": "reading the text",
+    "tokenize": "tokenizing",
+    "sample": "sampling from the reference",
+    "modify": "modifying the weights",
+    "engine": "starting the engine",
+    "reference": "scoring the reference",
+    "head_check": "checking the head",
+    "noise_floor": "measuring the noise floor",
+    "kernel_term": "measuring the kernel term",
+    "candidate": "scoring the candidate",
+    "statistics": "computing statistics",
+    "report": "writing the report",
+}
+
+
+class Lines:
+    """Where there is no terminal to redraw: a line for each phase."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._phase = ""
+
+    def update(self, phase: str, _done: int, total: int) -> None:
+        """Says when a phase begins."""
+        if phase != self._phase:
+            self._phase = phase
+            of = f" ({total} windows)" if phase in {"reference", "candidate"} and total else ""
+            self._console.print(f"{PHASES.get(phase, phase)}{of} …", markup=False)
+
+    def say(self, message: str) -> None:
+        """A line of its own."""
+        self._console.print(message, markup=False)
+
+
 class Phases:
     """A progress bar that is renamed as a job goes from phase to phase."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._task = progress.add_task("waiting", total=None)
-        self._phase = "waiting"
+        self._phase = "queued"
+        self._task = progress.add_task(PHASES[self._phase], total=None)
 
     def update(self, phase: str, done: int, total: int) -> None:
         """Shows `done` of `total` of a phase; total 0 is not known yet."""
+        name = PHASES.get(phase, phase)
         if phase != self._phase:
-            self._progress.reset(self._task, total=total or None, completed=done, description=phase)
+            self._progress.reset(self._task, total=total or None, completed=done, description=name)
             self._phase = phase
-        self._progress.update(self._task, completed=done, total=total or None, description=phase)
+        self._progress.update(self._task, completed=done, total=total or None, description=name)
 
     def say(self, message: str) -> None:
         """A line above the bar."""
@@ -71,8 +112,11 @@ class Phases:
 
 
 @contextmanager
-def phases(console: Console) -> Iterator[Phases]:
-    """A progress display for the time of the block."""
+def phases(console: Console) -> Iterator[Phases | Lines]:
+    """A progress display for the time of the block: a bar on a terminal, else a line a phase."""
+    if not console.is_terminal:
+        yield Lines(console)
+        return
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description:<28}"),

@@ -19,7 +19,9 @@ def parse_recipe(steps: list[str]) -> list[Json]:
     recipe: list[Json] = []
     for step in steps:
         if step.startswith("@"):
-            recipe += _steps_of_json(_read(Path(step[1:])), step)
+            recipe += _steps_of_json(
+                _read(Path(step[1:]), "give a file that holds a step, or a list of steps, as JSON"), step
+            )
         elif step.lstrip().startswith(("{", "[")):
             recipe += _steps_of_json(step, step)
         else:
@@ -32,15 +34,19 @@ def _shorthand(step: str) -> Json:
     parsed: Json = {"type": kind}
     for pair in filter(None, rest.split(",")):
         key, equals, value = pair.partition("=")
+        name = key.strip()
         if not equals:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
                 f"recipe step {step!r}: {pair!r} is not key=value",
-                hint="for example: --recipe quantize.rtn:bits=4,group_size=64",
+                hint="for example: --recipe quantize.rtn:bits=4,group_size=64; a list is written layers=0+1+29",
             )
-        parsed[key.strip()] = [_value(part) for part in value.split("+")] if "+" in value else _value(value)
-        if key.strip() in {"layers", "modules"} and not isinstance(parsed[key.strip()], list):
-            parsed[key.strip()] = [parsed[key.strip()]]
+        if name in parsed:
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST, f"recipe step {step!r} says {name} twice", hint="leave one of them out"
+            )
+        listed = name in {"layers", "modules"} or "+" in value
+        parsed[name] = [_value(part) for part in value.split("+")] if listed else _value(value)
     return parsed
 
 
@@ -83,7 +89,11 @@ def _number(argument: str, text: str) -> int:
     try:
         return int(argument)
     except ValueError:
-        raise HemostatError(ErrorCode.INVALID_REQUEST, f"--text {text}: {argument!r} is not a whole number") from None
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"--text {text}: {argument!r} is not a whole number",
+            hint="for example: self:8192, shipped:20",
+        ) from None
 
 
 def _local_documents(path: Path) -> list[Json]:
@@ -116,14 +126,14 @@ def _file_documents(file: Path, name: str) -> list[Json]:
     return documents
 
 
-def _read(file: Path) -> str:
+def _read(file: Path, hint: str = "give a file or folder, or one of: shipped, self:8192, hub:NAME") -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise HemostatError(
             ErrorCode.TEXT_NOT_FOUND,
             f"there is no file {file}",
-            hint="give a file or folder, or one of: shipped, self:8192, hub:NAME",
+            hint=hint,
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise HemostatError(

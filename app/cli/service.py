@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from app.cli.client import Client
 from app.contracts.errors import ErrorCode, HemostatError
+from app.jobs.parsing import parse_submission
+from app.models.preflight import check_request
+from app.models.registry import load_registry
 from app.settings import Settings
 from app.up import running
+
+Json = dict[str, Any]
 
 
 def api_key() -> str | None:
@@ -28,10 +35,11 @@ def connect(url: str | None, settings: Settings) -> Iterator[Client]:
 
 
 @contextmanager
-def connect_or_start(url: str | None, settings: Settings, console: Console) -> Iterator[Client]:
+def connect_or_start(url: str | None, settings: Settings, console: Console, request: Json) -> Iterator[Client]:
     """A client of the running service, else of one that is started for the block and ended after it.
 
-    Raises `HemostatError(UNAVAILABLE)` when `url` is given and nothing answers there.
+    `request` is checked before a service is started for it. Raises `HemostatError(UNAVAILABLE)` when `url` is given and
+    nothing answers there, and what the API would refuse the request with.
     """
     with connect(url, settings) as client:
         if client.alive():
@@ -41,6 +49,8 @@ def connect_or_start(url: str | None, settings: Settings, console: Console) -> I
             raise HemostatError(
                 ErrorCode.UNAVAILABLE, f"no service answers at {url}", hint="start it there, or leave --url out"
             )
+    submission = parse_submission(json.dumps(request).encode())
+    check_request(submission, load_registry(settings.models_file), settings)
     with start(settings, console) as client:
         yield client
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +42,20 @@ def run_to_end(client: Client, request: Json, console: Console) -> Json:
     except KeyboardInterrupt:
         console.print(f"cancelling {job['id']} …")
         client.cancel(job["id"])
+        console.print(f"{job['id']} is {_settled(client, job['id'])}")
         raise
     require_success(job)
     return job
+
+
+def _settled(client: Client, job_id: str) -> str:
+    """The job's status once it has ended, or after a few seconds."""
+    deadline = time.monotonic() + 10
+    while (status := str(client.job(job_id)["status"])) in {"queued", "running", "cancelling"}:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    return status
 
 
 def require_success(job: Json) -> None:
@@ -54,11 +68,37 @@ def require_success(job: Json) -> None:
     raise HemostatError(ErrorCode.JOB_NOT_FINISHED, f"job {job['id']} was {job['status']}", hint="submit it again")
 
 
-def save_page(client: Client, job_id: str, destination: Path) -> Path:
-    """Writes the HTML report, whole or not at all."""
-    page = client.report_html(job_id)
-    destination.parent.mkdir(parents=True, exist_ok=True)
+def save_page(html: str, destination: Path) -> Path:
+    """Writes the HTML report, whole or not at all. Raises `HemostatError(PATH_FORBIDDEN)` where it cannot."""
     partial = destination.with_name(f".{destination.name}.partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(destination)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(html, encoding="utf-8")
+        partial.replace(destination)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise _unwritable(destination, error.strerror or str(error)) from error
     return destination.resolve()
+
+
+def check_writable(destination: Path) -> None:
+    """Raises `HemostatError(PATH_FORBIDDEN)` before anything is measured, where a page could not be written after."""
+    folder = destination.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if destination.is_dir():
+        raise _unwritable(destination, "it is a folder")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise _unwritable(destination, f"{folder} cannot be written to")
+    if folder == destination.parent:
+        try:
+            with tempfile.NamedTemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise _unwritable(destination, error.strerror or str(error)) from error
+
+
+def _unwritable(destination: Path, why: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.PATH_FORBIDDEN, f"the page cannot be written to {destination}: {why}", hint="give another path"
+    )

@@ -70,7 +70,18 @@ def test_what_cannot_be_measured_is_status_two_with_the_reason(
     service: Service, environment: dict[str, str], text: Path
 ) -> None:
     failed = hemostat(
-        "compare", "-r", "tiny", "-c", "tiny-nan", "--text", str(text), "--window", "64", "--url", service.url, environment=environment
+        "compare",
+        "-r",
+        "tiny",
+        "-c",
+        "tiny-nan",
+        "--text",
+        str(text),
+        "--window",
+        "64",
+        "--url",
+        service.url,
+        environment=environment,
     )
     assert failed.returncode == 2
     assert "checkpoint_not_finite" in failed.stderr
@@ -117,6 +128,45 @@ def test_a_dry_run_estimates_and_runs_nothing(service: Service, environment: dic
     assert estimate["valid"]
     assert estimate["documents"] == 12
     assert hemostat("jobs", "list", "--json", "--url", service.url, environment=environment).stdout == before
+
+
+def test_a_page_that_could_not_be_written_is_refused_before_anything_is_measured(
+    service: Service, environment: dict[str, str], text: Path
+) -> None:
+    before = hemostat("jobs", "list", "--json", "--url", service.url, environment=environment).stdout
+    arguments = (
+        "compare",
+        "-r",
+        "tiny",
+        "--text",
+        str(text),
+        "--window",
+        "64",
+        "--url",
+        service.url,
+        "--fail-on",
+        "mild",
+    )
+    for output in (text.parent, text / "below-a-file.html"):
+        done = hemostat(*arguments, "--output", str(output), environment=environment)
+        assert done.returncode == 2, done.stderr
+        assert "cannot be written" in done.stderr
+    assert hemostat("jobs", "list", "--json", "--url", service.url, environment=environment).stdout == before
+
+
+def test_a_typo_is_told_without_starting_a_service(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "models.toml").write_text('[models.tiny]\npath = "nowhere"\n')
+    own = environment | {"HEMOSTAT_HOME": str(tmp_path), "HEMOSTAT_PORT": "1"}
+    done = hemostat("compare", "-r", "tinny", environment=own)
+    assert done.returncode == 2
+    assert "did you mean 'tiny'" in done.stderr
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_setting_that_cannot_be_used_is_named(environment: dict[str, str]) -> None:
+    done = hemostat("doctor", environment=environment | {"HEMOSTAT_PORT": "abc"})
+    assert done.returncode == 2
+    assert "HEMOSTAT_PORT='abc'" in done.stderr
 
 
 def test_models_are_listed_and_checked(environment: dict[str, str]) -> None:

@@ -78,3 +78,21 @@ def test_a_missing_file_a_binary_one_and_a_bad_line_say_which(tmp_path: Path) ->
             parse_text(str(tmp_path / name))
         assert caught.value.code is code
         assert part in caught.value.detail
+
+
+def test_a_parameter_given_twice_is_refused() -> None:
+    with pytest.raises(HemostatError) as caught:
+        parse_recipe(["quantize.rtn:bits=4,bits=5"])
+    assert "bits twice" in caught.value.detail
+
+
+def test_each_error_hints_at_its_own_option() -> None:
+    for parse, argument, part in (
+        (parse_recipe, ["@missing.json"], "JSON"),
+        (parse_recipe, ["quantize.rtn:layers=0,29"], "layers=0+1+29"),
+        (parse_text, "shipped:abc", "shipped:20"),
+        (parse_text, "missing.txt", "shipped"),
+    ):
+        with pytest.raises(HemostatError) as caught:
+            parse(argument)
+        assert part in caught.value.hint
