@@ -8,13 +8,13 @@ from typing import Final
 from app.contracts.errors import CATALOGUE, ErrorCode
 
 GUIDE: Final[dict[ErrorCode, str]] = {
-    ErrorCode.INVALID_REQUEST: "Correct the fields that `errors` names; /openapi.json holds the schema.",
+    ErrorCode.INVALID_REQUEST: "Correct what the detail names; docs/recipes.md and /openapi.json list the fields.",
     ErrorCode.INVALID_JSON: "Send one JSON object in UTF-8, without NaN, Infinity, repeated names or deep nesting.",
     ErrorCode.UNKNOWN_FIELD: "Correct or remove the field; nothing that is misspelt is ever ignored.",
     ErrorCode.UNKNOWN_KIND: "Use a kind that exists.",
     ErrorCode.UNKNOWN_MODEL: "Use an alias of models.toml; `hemostat models list` shows them.",
     ErrorCode.UNKNOWN_RECIPE: "Use a recipe type that exists.",
-    ErrorCode.UNKNOWN_MODULE: "Name layers and modules that the model has; `hemostat models check ALIAS` lists them.",
+    ErrorCode.UNKNOWN_MODULE: "Name layers and modules that the model has; the problem's own hint lists them.",
     ErrorCode.GROUP_SIZE_MISMATCH: "Choose a group size that divides the input dimension, or null for one scale a row.",
     ErrorCode.PATTERN_MISMATCH: "Choose N:M with N smaller than M and M dividing the input dimension.",
     ErrorCode.RECIPE_NOT_APPLICABLE: "Choose a recipe that fits the model, or another model.",

@@ -25,7 +25,9 @@ from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
 from app.error_guide import GUIDE
 from app.jobs import queue, reconcile, routes, service
 from app.jobs.connection import connect
+from app.jobs.schema_walk import Schema
 from app.jobs.store import JobStore
+from app.jobs.value_faults import value_fault
 from app.models.nearest import nearest, suggestion
 from app.openapi import Answer, answers
 from app.security.keys import check_binding
@@ -37,6 +39,7 @@ from app.telemetry.http import RequestContext
 from app.telemetry.metrics import Telemetry
 
 logger = logging.getLogger(__name__)
+_QUERY = Schema(routes.ListQuery.model_json_schema())
 
 pages = APIRouter(tags=["service"], default_response_class=Response)
 
@@ -164,7 +167,8 @@ async def _on_query_error(request: Request, error: Exception) -> Response:
                 )
             )
         else:
-            parts.append(problems.FieldError(ErrorCode.INVALID_REQUEST, f"{name}: {detail['msg']}.", parameter=name))
+            what, hint = value_fault(detail, name, detail["input"], _QUERY.at((name,), {}), show=True)
+            parts.append(problems.FieldError(ErrorCode.INVALID_REQUEST, what, hint, parameter=name))
     return problems.response(request.scope, problems.RequestError(parts))
 
 

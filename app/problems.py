@@ -19,6 +19,7 @@ from app.error_guide import GUIDE
 MEDIA_TYPE: Final = "application/problem+json"
 REDIS_RETRY_AFTER_S: Final = 2
 MAX_ERRORS: Final = 50
+MAX_TOLD: Final = 3  # faults after the first that the detail itself names
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -32,17 +33,24 @@ class FieldError:
     pointer: str = ""
     parameter: str | None = None
 
+    @property
+    def place(self) -> str:
+        """Where it is, in a sentence."""
+        return f"at {self.pointer or '/'}" if self.parameter is None else f"in {self.parameter}"
+
 
 class RequestError(HemostatError):
     """A request with one or more offending parts. Its code, pointer and hint are those of the first.
 
+    The detail is the first part's, and names the next ones with their places, for readers who see nothing else.
     `total`: how many there are, where `errors` does not hold all of them.
     """
 
     def __init__(self, errors: Sequence[FieldError], *, total: int | None = None) -> None:
         first = errors[0]
-        others = (total or len(errors)) - 1
-        more = f" (and {others} more)" if others else ""
+        named = errors[1 : 1 + MAX_TOLD]
+        rest = (total or len(errors)) - 1 - len(named)
+        more = "".join(f" Also {part.place}: {part.detail}" for part in named) + (f" And {rest} more." if rest else "")
         super().__init__(first.code, first.detail + more, hint=first.hint, pointer=first.pointer)
         self.errors = tuple(errors[:MAX_ERRORS])
 

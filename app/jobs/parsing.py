@@ -4,7 +4,6 @@ Everything that needs no model is checked here, before anything is written. The 
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
@@ -16,8 +15,10 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import KINDS, SubmitRequest
 from app.contracts.recipe import STEP_TYPES
 from app.contracts.text import MAX_DOCUMENTS
+from app.jobs.allowed import allowed
 from app.jobs.schema_walk import Schema
-from app.models.nearest import suggestion
+from app.jobs.value_faults import value_fault
+from app.models.nearest import listed, nearest, suggestion
 from app.problems import MAX_ERRORS, FieldError, RequestError
 
 MAX_DEPTH: Final = 64
@@ -41,8 +42,7 @@ def parse_submission(body: bytes) -> SubmitRequest:
     try:
         request = SubmitRequest.model_validate_json(body, strict=True)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=True)[:MAX_ERRORS]
-        raise RequestError([_field_error(detail, data) for detail in details], total=error.error_count()) from None
+        raise _faults(error, data) from None
     _check_documents(documents)
     return request
 
@@ -144,7 +144,7 @@ def _check_documents(documents: list[dict[str, Any]]) -> None:
             errors.append(
                 FieldError(
                     ErrorCode.INVALID_REQUEST,
-                    f"Documents {first} and {index} have the same id.",
+                    f"Documents {first} and {index} have the same id, {_shown(document['id'])}.",
                     "Give each document an id of its own.",
                     f"/text/documents/{index}/id",
                 )
@@ -152,7 +152,10 @@ def _check_documents(documents: list[dict[str, Any]]) -> None:
         if document.get("text") == "":
             errors.append(
                 FieldError(
-                    ErrorCode.DOCUMENT_TOO_SHORT, f"Document {index} is empty.", "", f"/text/documents/{index}/text"
+                    ErrorCode.DOCUMENT_TOO_SHORT,
+                    f"Document {index}, {_shown(document['id'])}, is empty.",
+                    "",
+                    f"/text/documents/{index}/text",
                 )
             )
     if errors:
@@ -205,13 +208,47 @@ def _at(path: tuple[str | int, ...], data: Any) -> Any:
     return data
 
 
+def _faults(error: ValidationError, data: dict[str, Any]) -> RequestError:
+    """What pydantic found, as far as it is told, first what explains most: a misspelt field before a missing one."""
+    found = [fault for fault in error.errors(include_url=False, include_context=True) if not _follows(fault, data)]
+    found.sort(key=_rank)
+    told = [(fault, _field_error(fault, data)) for fault in found[:MAX_ERRORS]]
+    meant = {
+        (*_path(fault["loc"], data)[:-1], _near(_path(fault["loc"], data), data))
+        for fault, _ in told
+        if fault["type"] == "extra_forbidden"
+    }
+    kept = [part for fault, part in told if fault["type"] != "missing" or _path(fault["loc"], data) not in meant]
+    return RequestError(kept, total=len(found) - len(told) + len(kept))
+
+
+_ALIASES: Final = (("reference", "model"), ("candidate", "model"))
+
+
+def _rank(fault: ErrorDetails) -> int:
+    if fault["type"] in ("missing", "union_tag_not_found"):
+        return 3
+    return 0 if fault["loc"] == ("kind",) else 1 if fault["type"] == "extra_forbidden" else 2
+
+
+def _follows(fault: ErrorDetails, data: dict[str, Any]) -> bool:
+    """Whether a list is called too short only because its items are at fault themselves."""
+    value = _at(_path(fault["loc"], data), data)
+    return fault["type"] == "too_short" and isinstance(value, list) and len(value) >= fault["ctx"]["min_length"]
+
+
+def _near(path: tuple[str | int, ...], data: dict[str, Any]) -> str | None:
+    return nearest(str(path[-1]), _SCHEMA.fields(path[:-1], data))
+
+
 def _field_error(error: ErrorDetails, data: dict[str, Any]) -> FieldError:
     path = _path(error["loc"], data)
     kind = error["type"]
     if kind == "extra_forbidden":
-        name = path[-1]
-        hint = suggestion(str(name), _SCHEMA.fields(path[:-1], data), many=24)
-        return FieldError(ErrorCode.UNKNOWN_FIELD, f"There is no field {_shown(name)}.", hint, _pointer(path))
+        near = _near(path, data)
+        detail = f"There is no field {_shown(path[-1])}" + (f"; did you mean {near!r}?" if near else ".")
+        hint = listed(_SCHEMA.fields(path[:-1], data), many=24)
+        return FieldError(ErrorCode.UNKNOWN_FIELD, detail, hint, _pointer(path))
     if path == ("kind",):
         given = data.get("kind")
         detail = "The kind is missing." if kind == "missing" else f"There is no kind {_shown(given)}."
@@ -219,18 +256,33 @@ def _field_error(error: ErrorDetails, data: dict[str, Any]) -> FieldError:
         return FieldError(code, detail, suggestion(str(given or ""), KINDS), "/kind")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _tag_error(path, data)
-    if kind == "missing":
-        return FieldError(ErrorCode.INVALID_REQUEST, f"The field {path[-1]!r} is missing.", "", _pointer(path))
-    message = error["msg"].removeprefix("Value error, ")
     if kind == "value_error":
-        return _rule_error(path, data, message)
-    value = _at(path, data)
-    hint = ""
-    if kind == "literal_error" and isinstance(value, str):
-        hint = suggestion(value, re.findall(r"'([^']*)'", error["ctx"]["expected"]))
-    given = f" (given: {value!r})" if isinstance(value, int | float | bool) or value is None else ""
-    name = f"{path[-1]}: " if path else ""
-    return FieldError(ErrorCode.INVALID_REQUEST, f"{name}{message}{given}.", hint, _pointer(path))
+        return _rule_error(path, data, error["msg"].removeprefix("Value error, "))
+    return _value_error(error, path, data)
+
+
+def _value_error(error: ErrorDetails, path: tuple[str | int, ...], data: dict[str, Any]) -> FieldError:
+    """A field that is missing, a value that does not fit its field, or a name of a free one that has not its form."""
+    node = _SCHEMA.at(path, data)
+    if error["type"] == "missing":
+        may = allowed(node)
+        detail, hint = f"The field {path[-1]!r} is missing.", f"Give {path[-1]}" + (f": {may}." if may else ".")
+    elif error["loc"][-1] == "[key]":
+        may = allowed(_SCHEMA.names(path[:-1], data))
+        detail, hint = f"The name {_shown(path[-1])} in {_name(path[:-1])} is not {may}.", f"Use {may}."
+    else:
+        in_document = path[:2] == ("text", "documents")
+        detail, hint = value_fault(error, _name(path), _at(path, data), node, show=False if in_document else None)
+    if path in _ALIASES:
+        hint += " `hemostat models list` shows the aliases."
+    return FieldError(ErrorCode.INVALID_REQUEST, detail, hint, _pointer(path))
+
+
+def _name(path: tuple[str | int, ...]) -> str:
+    """A field in a sentence: by its own name, an item of a list by the list's."""
+    if not path:
+        return "the body"
+    return f"{path[-2]}[{path[-1]}]" if isinstance(path[-1], int) and len(path) > 1 else str(path[-1])
 
 
 def _tag_error(path: tuple[str | int, ...], data: dict[str, Any]) -> FieldError:
@@ -253,4 +305,13 @@ def _rule_error(path: tuple[str | int, ...], data: dict[str, Any], message: str)
     holder = _at(path, data)
     if isinstance(holder, dict) and holder.get("pattern") is not None and message.startswith("pattern "):
         return FieldError(ErrorCode.PATTERN_MISMATCH, f"{message}.", "", _pointer((*path, "pattern")))
-    return FieldError(ErrorCode.INVALID_REQUEST, f"{message[:1].upper()}{message[1:]}.", "", _pointer(path))
+    hint = next((hint for start, hint in _RULE_HINTS.items() if message.startswith(start)), "")
+    return FieldError(ErrorCode.INVALID_REQUEST, f"{message[:1].upper()}{message[1:]}.", hint, _pointer(path))
+
+
+_RULE_HINTS: Final = {
+    "give either sparsity": "sparsity is the share of the weights that become zero, such as 0.5; pattern keeps N of "
+    "every M, such as 2:4.",
+    "give either text": "text is plain text; messages are a conversation, of which the assistant's turns are scored.",
+    "thresholds must rise": "Those that are not given are mild 0.01, moderate 0.05, severe 0.2 and collapse 1.",
+}

@@ -14,6 +14,20 @@ class Schema:
         """Names of the properties that the object at `path` of `data` may have; [] where it may have any."""
         return sorted(self._node(path, data).get("properties", {}))
 
+    def at(self, path: Sequence[str | int], data: Any) -> dict[str, Any]:
+        """The schema of the value at `path`, null left out of a union with it; {} where there is none."""
+        try:
+            return self._node(path, data)
+        except (KeyError, TypeError, AttributeError):
+            return {}
+
+    def names(self, path: Sequence[str | int], data: Any) -> dict[str, Any]:
+        """The schema of the names of the object at `path`, where they are free but for their form."""
+        node = self.at(path, data)
+        patterns = list(node.get("patternProperties", {}))
+        form = {"pattern": patterns[0]} if patterns else {}
+        return {"type": "string"} | node.get("propertyNames", {}) | form
+
     def tags(self, path: Sequence[str | int], data: Any) -> list[str]:
         """Values of the discriminator of the union at `path`."""
         node = self._choice(self._parent(path, data), None, keep_union=True)
@@ -49,7 +63,11 @@ class Schema:
 
 
 def _step(node: dict[str, Any], part: str | int) -> dict[str, Any]:
-    inner = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
+    if isinstance(part, int):
+        inner = node.get("items", {})
+    else:
+        free = [*node.get("patternProperties", {}).values(), node.get("additionalProperties", {})][0]
+        inner = node.get("properties", {}).get(part, free)
     return inner if isinstance(inner, dict) else {}
 
 

@@ -13,9 +13,14 @@ def nearest(word: str, valid: Iterable[str]) -> str | None:
 
 def suggestion(word: str, valid: Iterable[str], *, many: int = 12) -> str:
     """A hint: the nearest valid name, and the valid ones as far as they are few."""
-    names = sorted(set(valid))
+    names = set(valid)
     near = nearest(word, names)
-    told = ", ".join(names[:many]) + (f", … ({len(names)} in all)" if len(names) > many else "")
     parts = [f"did you mean {near!r}?"] if near else []
-    parts.append(f"valid: {told}" if names else "there is none")
-    return " ".join(parts)
+    return " ".join([*parts, listed(names, many=many)])
+
+
+def listed(valid: Iterable[str], *, many: int = 12) -> str:
+    """The valid names as far as they are few."""
+    names = sorted(set(valid))
+    told = ", ".join(names[:many]) + (f", … ({len(names)} in all)" if len(names) > many else "")
+    return f"valid: {told}" if names else "there is none"

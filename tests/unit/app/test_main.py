@@ -40,12 +40,22 @@ async def test_a_request_that_needs_redis_is_a_503(http: httpx.AsyncClient) -> N
 
 
 async def test_what_is_wrong_with_the_request_is_said_without_redis(http: httpx.AsyncClient) -> None:
-    for body, code in ((b"{", "invalid_json"), (b"{}", "invalid_request"), (b'{"kindd": 1}', "invalid_request")):
+    for body, code in ((b"{", "invalid_json"), (b"{}", "invalid_request"), (b'{"kindd": 1}', "unknown_field")):
         answer = await http.post(JOBS, content=body, headers={"content-type": "application/json"})
         assert answer.json()["code"] == code
         assert answer.json()["errors" if code != "invalid_json" else "code"]
     assert (await http.get(f"{JOBS}?limit=0")).json()["errors"][0]["parameter"] == "limit"
     assert (await http.get(f"{JOBS}/not-an-id")).json()["code"] == "job_not_found"
+
+
+async def test_a_bad_query_names_what_is_valid(http: httpx.AsyncClient) -> None:
+    status = (await http.get(f"{JOBS}?status=runing")).json()
+    assert status["detail"].startswith("status is 'runing', not one of queued, running, ")
+    assert status["detail"].endswith("did you mean 'running'?")
+    assert status["hint"] == "valid: cancelled, cancelling, failed, queued, running, succeeded"
+    assert "status is 'foo', not one of queued" in (await http.get(f"{JOBS}?status=foo")).json()["detail"]
+    limit = (await http.get(f"{JOBS}?limit=0&after=")).json()
+    assert limit["detail"] == "limit is '0', not a whole number from 1 to 100."
 
 
 async def test_unknown_routes_and_methods(http: httpx.AsyncClient) -> None:

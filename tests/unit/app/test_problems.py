@@ -36,7 +36,11 @@ def test_each_fault_of_a_request_is_listed_by_its_place() -> None:
         FieldError(ErrorCode.INVALID_REQUEST, "Two.", parameter="limit"),
     ]
     problem = document(SCOPE, RequestError(faults))
-    assert (problem["code"], problem["pointer"], problem["detail"]) == ("unknown_field", "/a", "One. (and 1 more)")
+    assert (problem["code"], problem["pointer"], problem["detail"]) == (
+        "unknown_field",
+        "/a",
+        "One. Also in limit: Two.",
+    )
     assert problem["errors"] == [
         {"code": "unknown_field", "detail": "One.", "hint": "Do so.", "pointer": "/a"},
         {"code": "invalid_request", "detail": "Two.", "hint": GUIDE[ErrorCode.INVALID_REQUEST], "parameter": "limit"},
@@ -46,7 +50,7 @@ def test_each_fault_of_a_request_is_listed_by_its_place() -> None:
 def test_the_list_is_bounded() -> None:
     error = RequestError([FieldError(ErrorCode.INVALID_REQUEST, "x", pointer=f"/{i}") for i in range(1000)])
     assert len(error.errors) == 50
-    assert "999 more" in error.detail
+    assert error.detail == "x Also at /1: x Also at /2: x Also at /3: x And 996 more."
 
 
 def test_waiting_is_told_in_a_header() -> None:

@@ -149,7 +149,7 @@ def test_each_fault_has_its_code_and_exact_pointer(
     error = refused(changed(change))
     assert (error.code, error.pointer) == (code, pointer)
     if hint is not None:
-        assert hint in error.hint
+        assert hint in error.detail + error.hint
 
 
 def test_every_fault_is_listed() -> None:
@@ -158,12 +158,86 @@ def test_every_fault_is_listed() -> None:
     assert {part.pointer for part in error.errors} == {"/windw", "/seed", "/candidate/recipe/0/bits"}
 
 
+def step(**fields: object) -> Callable[[Json], object]:
+    return lambda b: b["candidate"].update(recipe=[fields])
+
+
+@pytest.mark.parametrize(
+    ("change", "detail", "hint"),
+    [
+        (
+            step(type="quantize.rtn", bitz=4),
+            "There is no field 'bitz'; did you mean 'bits'?",
+            "valid: bits, group_size, layers, modules, symmetric, type",
+        ),
+        (
+            step(type="quantize.rtn", bits=9),
+            "bits is 9, not a whole number from 2 to 8.",
+            "Give a whole number from 2 to 8.",
+        ),
+        (step(type="quantize.rtn"), "The field 'bits' is missing.", "Give bits: a whole number from 2 to 8."),
+        (step(type="quantize.rtn", bits="four"), "bits is a text, not a whole number from 2 to 8.", ""),
+        (step(type="quantize.rtn", bits=4, symmetric="yes"), "is 'yes', not true or false; did you mean true?", ""),
+        (step(type="quantize.rtn", bits=4, layers=[-1]), "layers[0] is -1, not a whole number from 0 to 9,999.", ""),
+        (step(type="quantize.rtn", bits=4, layers=[]), "layers has 0 items, not 1 to 10,000 items.", ""),
+        (step(type="quantize.rtn", bits=4, layers=3), "layers is 3, not a list of 1 to 10,000 items.", ""),
+        (step(type="prune.magnitude", sparsity=2), "sparsity is 2, not a number above 0 and below 1.", ""),
+        (step(type="prune.magnitude", pattern="2;4"), "pattern is '2;4', not N:M, such as 2:4.", ""),
+        (step(type="prune.magnitude"), "Give either sparsity or pattern.", "such as 0.5"),
+        (
+            lambda b: b.update(precision="fp32"),
+            "precision is 'fp32', not one of fast, float32; did you mean 'float32'?",
+            "valid: fast, float32",
+        ),
+        (
+            lambda b: b["reference"].update(model="my model"),
+            "model is 'my model', not 1 to 128 characters: letters, digits, '.', '_' and '-', the first",
+            "`hemostat models list` shows the aliases.",
+        ),
+        (lambda b: b["reference"].update(model=""), "model has 0 characters, not 1 to 128 characters.", "models list"),
+        (
+            lambda b: b.update(metadata={"bad key": "v"}),
+            "The name 'bad key' in metadata is not 1 to 64 characters: letters",
+            "Use 1 to 64 characters",
+        ),
+        (lambda b: b.update(text=None), "text is null, not an object.", ""),
+        (lambda b: b.update(thresholds={"mild": 3.0}), "Thresholds must rise", "mild 0.01"),
+        (lambda b: b["text"]["documents"][1].update(text=""), "Document 1, 'b', is empty.", ""),
+        (lambda b: b["text"]["documents"][1].update(id="a"), "Documents 0 and 1 have the same id, 'a'.", ""),
+    ],
+)
+def test_detail_and_hint_suffice_to_correct_the_request(
+    change: Callable[[Json], object], detail: str, hint: str
+) -> None:
+    error = refused(changed(change))
+    assert detail in error.detail
+    assert hint in error.hint
+    assert "Input should" not in error.detail
+    assert "^" not in error.detail + error.hint
+
+
+def test_three_more_faults_are_told_in_words_and_the_rest_counted() -> None:
+    error = refused(changed(lambda b: b.update(window=1, seed=-1, precision="x", windw=4, dry_run="y")))
+    assert error.pointer == "/windw"
+    assert error.detail == (
+        "There is no field 'windw'; did you mean 'window'? Also at /window: window is 1, not a whole number from 2 to "
+        "1,048,576. Also at /seed: seed is -1, not a whole number from 0 to 9,223,372,036,854,775,807. Also at "
+        "/precision: precision is 'x', not one of fast, float32. And 1 more."
+    )
+
+
+def test_items_at_fault_do_not_make_their_list_too_short() -> None:
+    error = refused(changed(step(type="quantize.rtn", bits=4, layers=["a"])))
+    assert isinstance(error, RequestError)
+    assert [part.pointer for part in error.errors] == ["/candidate/recipe/0/layers/0"]
+
+
 def test_no_more_faults_are_worked_out_than_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     hints: list[str] = []
-    monkeypatch.setattr(parsing, "suggestion", lambda word, *_, **__: hints.append(word) or "")
+    monkeypatch.setattr(parsing, "nearest", lambda word, _: hints.append(word))
     error = refused(changed(lambda b: b.update({f"x{i}": 0 for i in range(5000)})))
-    assert len(hints) <= MAX_ERRORS
-    assert "and 4999 more" in error.detail
+    assert MAX_ERRORS <= len(hints) <= 2 * MAX_ERRORS
+    assert error.detail.endswith("And 4996 more.")
     error = refused(changed(lambda b: b.update(metadata={f"k{i}": "\0" for i in range(5000)})))
     assert isinstance(error, RequestError)
     assert len(error.errors) == MAX_ERRORS

@@ -28,3 +28,13 @@ def test_tags_of_a_union() -> None:
     assert SCHEMA.tags(("text",), {"text": {}}) == ["file", "hub", "inline", "self", "shipped"]
     recipe = {"candidate": {"recipe": [{}]}}
     assert set(SCHEMA.tags(("candidate", "recipe", 0), recipe)) >= {"quantize.rtn", "prune.magnitude"}
+
+
+def test_the_schema_of_a_place_and_of_free_names() -> None:
+    data = {"candidate": {"recipe": [{"type": "quantize.rtn"}]}, "metadata": {"k": 1}}
+    assert SCHEMA.at(("candidate", "recipe", 0, "bits"), data)["maximum"] == 8
+    assert SCHEMA.at(("candidate", "recipe", 0, "group_size"), data)["type"] == "integer"
+    assert SCHEMA.at(("metadata", "k"), data)["maxLength"] == 512
+    assert SCHEMA.at(("no", "place"), data) == {}
+    assert SCHEMA.names(("metadata",), data)["maxLength"] == 64
+    assert "A-Za-z0-9" in SCHEMA.names(("metadata",), data)["pattern"]
