@@ -25,7 +25,7 @@ from rich.console import Console
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.jobs.connection import connect
-from app.jobs.embedded import EmbeddedValkey, EmbeddedValkeyError
+from app.jobs.embedded import EmbeddedValkey, EmbeddedValkeyError, ValkeySilentError
 from app.jobs.workers import living
 from app.security.keys import KeyFileError, check_binding
 from app.settings import Settings
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 START_S: Final = 90.0
 POLL_S: Final = 0.1
 TEND_S: Final = 0.5
+SILENT_S: Final = 5.0  # between questions to a Valkey that does not answer
 # What a process may need beyond the time that it gives its work.
 MARGIN_S: Final = 15.0
 # A command's own worker has nothing to finish once the command has its answer.
@@ -77,7 +78,7 @@ def run_up(
         while not interruptions.count:
             parts.tend()
             _sleep(TEND_S, interruptions)
-        console.print(f"ending; a running job gets {settings.drain_s:g} s to finish (Ctrl-C again: it is given back)")
+        console.print(f"ending; a job that runs gets up to {settings.drain_s:g} s (Ctrl-C again: it is given back)")
     return 0
 
 
@@ -113,6 +114,7 @@ class _Parts:
         self._say = say
         self._valkey = EmbeddedValkey(settings) if settings.redis_url is None else None
         self._valkey_due = 0.0
+        self._valkey_silent = False
         environment = environment_of(settings)
         self.api = Program("API", ("app.main",), environment, self.logs / "api.log")
         self.worker = Program("worker", ("workers.main", *worker_arguments), environment, self.logs / "worker.log")
@@ -131,16 +133,28 @@ class _Parts:
     def tend(self) -> None:
         """Starts again what has ended; from the main thread, Valkey too."""
         if self._valkey is not None and time.monotonic() >= self._valkey_due:
-            before = self._valkey.pid
-            try:
-                self._valkey.start()
-            except EmbeddedValkeyError as error:
-                self._valkey_due = time.monotonic() + 10
-                self._say(f"Valkey does not start: {error}")
-            else:
-                if self._valkey.pid != before and self._valkey.pid is not None:
-                    self._say("Valkey had ended; it is started again")
+            self._tend_valkey(self._valkey)
         self.supervisor.tend()
+
+    def _tend_valkey(self, valkey: EmbeddedValkey) -> None:
+        before = valkey.pid
+        try:
+            valkey.start()
+        except ValkeySilentError as error:
+            self._valkey_due = time.monotonic() + SILENT_S
+            if not self._valkey_silent:
+                self._say(f"{error} Nothing is lost: requests get 503 until it does, and the running job goes on")
+            self._valkey_silent = True
+            return
+        except EmbeddedValkeyError as error:
+            self._valkey_due = time.monotonic() + 10
+            self._say(f"Valkey does not start: {error}")
+            return
+        if valkey.pid != before and valkey.pid is not None:
+            self._say("Valkey had ended; it is started again")
+        elif self._valkey_silent:
+            self._say("Valkey answers again")
+        self._valkey_silent = False
 
     def tend_until(self, ended: threading.Event) -> None:
         """Tends API and worker off the main thread, where Valkey cannot be started."""

@@ -26,6 +26,8 @@ from app.settings import Settings
 
 START_TIMEOUT_S: Final = 60.0  # a long append-only file is read first
 GOING_S: Final = 2.0  # from a kill to the end, as its parent sees it
+PROBE_S: Final = 2.0
+PATIENT_PROBE_S: Final = 5.0  # a busy machine answers late, and late is not never
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -49,6 +51,10 @@ def valkey_binary() -> Path:
         raise EmbeddedValkeyError(f"{error} Set HEMOSTAT_REDIS_URL to a Redis or Valkey server.") from error
 
 
+class ValkeySilentError(EmbeddedValkeyError):
+    """The server runs and does not answer."""
+
+
 class EmbeddedValkey:
     """Starts, or finds, the Valkey of a home. `stop` ends only a server that this object started.
 
@@ -61,6 +67,7 @@ class EmbeddedValkey:
         self.socket = embedded_socket(settings)
         self.url = redis_url(settings.model_copy(update={"redis_url": None}))
         self._process: subprocess.Popen[bytes] | None = None
+        self._silent = False
 
     @property
     def pid(self) -> int | None:
@@ -75,7 +82,8 @@ class EmbeddedValkey:
     def start(self) -> None:
         """Starts the server, or finds it running; returns when it answers.
 
-        Raises EmbeddedValkeyError, with the end of the server's log where it has one.
+        Raises EmbeddedValkeyError, with the end of the server's log where it has one; ValkeySilentError where the
+        server that this object started runs and does not answer, twice asked.
         """
         if self._process is not None and not self._ended():
             return
@@ -105,13 +113,21 @@ class EmbeddedValkey:
     def _ended(self) -> bool:
         """Whether the server that this object started is gone (it may be just going: killed, but not reaped yet)."""
         assert self._process is not None  # noqa: S101 - the caller has looked
-        if self._process.poll() is None and _answers(self.socket):
-            return False
+        began = time.monotonic()
+        # One that is known to be silent is asked briefly: whoever tends it has more to do.
+        for patience in (PROBE_S,) if self._silent else (PROBE_S, PATIENT_PROBE_S):
+            if self._process.poll() is None and _answers(self.socket, patience):
+                self._silent = False
+                return False
         try:
-            self._process.wait(GOING_S)
+            self._process.wait(max(0.1, GOING_S - (time.monotonic() - began)))
         except subprocess.TimeoutExpired:
-            raise EmbeddedValkeyError(f"The embedded Valkey, process {self._process.pid}, hangs.") from None
+            self._silent = True
+            raise ValkeySilentError(
+                f"The embedded Valkey (process {self._process.pid}) runs, but does not answer."
+            ) from None
         self._process = None
+        self._silent = False
         return True
 
     def _launch(self, lock: int) -> None:
@@ -200,11 +216,11 @@ def _private_folder(folder: Path) -> None:
         folder.chmod(0o700)
 
 
-def _answers(path: Path) -> bool:
-    """Whether a server answers PING on the socket and has read its files."""
+def _answers(path: Path, patience_s: float = PROBE_S) -> bool:
+    """Whether a server answers PING on the socket in time and has read its files."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(2.0)
+            client.settimeout(patience_s)
             client.connect(str(path))
             client.sendall(b"PING\r\n")
             return client.recv(64).startswith(b"+PONG")

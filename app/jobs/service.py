@@ -23,6 +23,8 @@ from app.settings import Settings
 
 RETRY_SOON_S: Final = 1
 QUEUE_FULL_RETRY_S: Final = 30
+MAX_SHOWN: Final = 64
+ID_CHARACTERS: Final = 26
 KEY_PARAMETER: Final = "Idempotency-Key"
 MAX_KEY_LENGTH: Final = 255
 
@@ -36,9 +38,15 @@ class Submitted:
 
 
 def job_not_found(job_id: str) -> HemostatError:
-    """404; what could not be an id is not repeated."""
-    shown = f" {job_id}" if is_job_id(job_id) else ""
-    return HemostatError(ErrorCode.JOB_NOT_FOUND, f"There is no job{shown}.")
+    """404; what could not be an id is quoted, shortened, and told what an id looks like."""
+    if is_job_id(job_id):
+        return HemostatError(ErrorCode.JOB_NOT_FOUND, f"There is no job {job_id}.")
+    shown = ascii(job_id) if len(job_id) <= MAX_SHOWN else f"{job_id[:MAX_SHOWN]!a}…"
+    return HemostatError(
+        ErrorCode.JOB_NOT_FOUND,
+        f"There is no job {shown}: that is not a job's id.",
+        hint=f"An id is diag_ and {ID_CHARACTERS} digits and capital letters; `hemostat jobs list` shows them.",
+    )
 
 
 async def find(store: JobStore, job_id: str) -> JobRecord:

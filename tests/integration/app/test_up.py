@@ -16,7 +16,7 @@ import pytest
 from app.contracts.errors import HemostatError
 from app.contracts.job import JobStatus
 from app.settings import Settings
-from app.up import free_port, require_free, run_up, running
+from app.up import _Parts, free_port, require_free, run_up, running
 from tests.support.worker import ROOT, Owner, environment, gone, wait_for
 
 HANDLERS = ("--handlers", "tests.support.handlers:HANDLERS")
@@ -207,6 +207,28 @@ def test_a_worker_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: Pa
         pass
     assert "no-such-option" in caught.value.detail
     assert "worker.log" in caught.value.hint
+
+
+def test_a_valkey_that_falls_silent_is_told_once_and_so_is_its_return(tmp_path: Path) -> None:
+    said: list[str] = []
+    parts = _Parts(Settings(home=tmp_path), said.append, ())
+    valkey = parts._valkey
+    assert valkey is not None
+    valkey.start()
+    assert valkey.pid is not None
+    try:
+        os.kill(valkey.pid, signal.SIGSTOP)
+        parts._tend_valkey(valkey)
+        parts._tend_valkey(valkey)
+        assert len(said) == 1
+        assert f"process {valkey.pid}) runs, but does not answer." in said[0]
+        os.kill(valkey.pid, signal.SIGCONT)
+        parts._tend_valkey(valkey)
+        parts._tend_valkey(valkey)
+        assert said[1:] == ["Valkey answers again"]
+    finally:
+        os.kill(valkey.pid, signal.SIGCONT)
+        valkey.stop()
 
 
 def test_free_port_is_free() -> None:

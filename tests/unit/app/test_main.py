@@ -48,6 +48,14 @@ async def test_what_is_wrong_with_the_request_is_said_without_redis(http: httpx.
     assert (await http.get(f"{JOBS}/not-an-id")).json()["code"] == "job_not_found"
 
 
+async def test_an_id_that_cannot_be_one_is_named_in_the_answer(http: httpx.AsyncClient) -> None:
+    for method, path in (("GET", ""), ("POST", "/cancel"), ("DELETE", ""), ("GET", "/report")):
+        answer = (await http.request(method, f"{JOBS}/diag_01%E2%80%AE{path}")).json()
+        assert answer["detail"] == "There is no job 'diag_01\\u202e': that is not a job's id."
+        assert "`hemostat jobs list`" in answer["hint"]
+    assert len((await http.get(f"{JOBS}/{'x' * 5000}")).json()["detail"]) < 150
+
+
 async def test_a_bad_query_names_what_is_valid(http: httpx.AsyncClient) -> None:
     status = (await http.get(f"{JOBS}?status=runing")).json()
     assert status["detail"].startswith("status is 'runing', not one of queued, running, ")

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from app.jobs.connection import embedded_socket
-from app.jobs.embedded import EmbeddedValkey, EmbeddedValkeyError
+from app.jobs.embedded import PATIENT_PROBE_S, PROBE_S, EmbeddedValkey, EmbeddedValkeyError, ValkeySilentError
 from app.settings import Settings
 
 # Another process that starts the server of a home.
@@ -160,13 +160,30 @@ def test_a_server_that_hangs_is_told_soon(tmp_path: Path) -> None:
         os.kill(valkey.pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
-            with pytest.raises(EmbeddedValkeyError, match="hangs"):
+            with pytest.raises(ValkeySilentError, match=rf"process {valkey.pid}\) runs, but does not answer"):
                 valkey.start()
-            assert time.monotonic() - began < 8
+            assert PROBE_S + PATIENT_PROBE_S <= time.monotonic() - began < 9
+            with pytest.raises(ValkeySilentError):
+                valkey.start()
+            assert time.monotonic() - began < 12, "one that is known to be silent is asked briefly"
         finally:
             os.kill(valkey.pid, signal.SIGCONT)
         valkey.start()
-        assert ping(Settings(home=tmp_path))
+        ping(Settings(home=tmp_path)).close()
+
+
+def test_a_server_that_answers_late_is_not_called_silent(tmp_path: Path) -> None:
+    with EmbeddedValkey(Settings(home=tmp_path)) as valkey:
+        assert valkey.pid is not None
+        pid = valkey.pid
+        os.kill(pid, signal.SIGSTOP)
+        waking = threading.Timer(PROBE_S + 1, os.kill, (pid, signal.SIGCONT))
+        waking.start()
+        try:
+            valkey.start()
+        finally:
+            waking.join()
+        assert valkey.pid == pid
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
