@@ -77,10 +77,10 @@ class CheckpointInfo:
         return tuple(sorted({tensor.file for tensor in self.tensors.values()}))
 
 
-def inspect(path: Path, *, pointer: str = "") -> CheckpointInfo:
+def inspect(path: Path, *, pointer: str = "", name: str = "") -> CheckpointInfo:
     """Looks into a checkpoint folder; again only when a file in it has changed.
 
-    Raises `HemostatError`, each with `pointer`:
+    Raises `HemostatError`, each with `pointer`, and with `name` (the alias; default: the folder's) in its detail:
     CHECKPOINT_NOT_FOUND (no folder), CHECKPOINT_UNSAFE (could run code), CHECKPOINT_INCOMPLETE (a file, shard or tensor
     is missing), CHECKPOINT_CORRUPT (truncated or invalid file), CHECKPOINT_SHAPE_MISMATCH (a tensor is not what the
     configuration says), CHECKPOINT_UNSUPPORTED (another format or packing).
@@ -88,20 +88,35 @@ def inspect(path: Path, *, pointer: str = "") -> CheckpointInfo:
     try:
         if not path.is_dir():
             raise HemostatError(
-                ErrorCode.CHECKPOINT_NOT_FOUND, f"there is no folder {path}", hint="correct its path in models.toml"
+                ErrorCode.CHECKPOINT_NOT_FOUND,
+                f"there is no folder {path}",
+                hint="correct its path in models.toml",
+                pointer=pointer,
             )
-        return _inspect(path, _signature(path))
+        signature = _signature(path)
     except OSError as error:
-        raise HemostatError(
-            ErrorCode.CHECKPOINT_NOT_FOUND,
-            f"{path} cannot be read: {error.strerror}",
-            hint="the service's user must be allowed to read the folder and its files",
-            pointer=pointer,
-        ) from error
+        raise _unreadable(path, error, pointer) from error
+    try:
+        return _inspect(path, signature)
+    except OSError as error:
+        raise _unreadable(path, error, pointer) from error
     except HemostatError as error:
-        if error.pointer == pointer:
-            raise
-        raise HemostatError(error.code, error.detail, hint=error.hint, pointer=pointer) from error
+        detail = f"checkpoint {name or _name(path)}: {error.detail}"
+        raise HemostatError(error.code, detail, hint=error.hint, pointer=pointer) from error
+
+
+def _unreadable(path: Path, error: OSError, pointer: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.CHECKPOINT_NOT_FOUND,
+        f"{path} cannot be read: {error.strerror}",
+        hint="the service's user must be allowed to read the folder and its files",
+        pointer=pointer,
+    )
+
+
+def _name(path: Path) -> str:
+    """The folder's name; in the hub's cache, where that is a commit, the repository's."""
+    return path.parent.parent.name if path.parent.name == "snapshots" else path.name
 
 
 def fingerprint(path: Path, *, check_cancelled: Callable[[], None] = lambda: None) -> str:

@@ -36,7 +36,7 @@ def check_request(request: CompareRequest, registry: Registry, settings: Setting
     reference = registry.resolve(request.reference.model, pointer="/reference/model")
     candidate = registry.resolve(request.candidate.model, pointer="/candidate/model")
     infos = {
-        pointer: inspect(entry.checkpoint_path(pointer=pointer), pointer=pointer)
+        pointer: inspect(entry.checkpoint_path(pointer=pointer), pointer=pointer, name=entry.alias)
         for pointer, entry in (("/reference/model", reference), ("/candidate/model", candidate))
     }
     one, other = infos.values()

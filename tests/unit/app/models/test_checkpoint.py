@@ -176,7 +176,19 @@ def test_a_truncated_weight_file_is_named(copy: Copy) -> None:
     folder = copy()
     file = folder / "model.safetensors"
     os.truncate(file, file.stat().st_size - 1000)
-    assert "model.safetensors: it is truncated" in refused(folder, E.CHECKPOINT_CORRUPT).detail
+    told = f"checkpoint {folder.name}: model.safetensors: it is truncated"
+    assert refused(folder, E.CHECKPOINT_CORRUPT).detail.startswith(told)
+    with pytest.raises(HemostatError, match=r"checkpoint mine: model\.safetensors: it is truncated") as caught:
+        inspect(folder, pointer="/candidate/model", name="mine")
+    assert caught.value.pointer == "/candidate/model"
+
+
+def test_a_checkpoint_of_the_hub_is_named_by_its_repository(copy: Copy, tmp_path: Path) -> None:
+    snapshots = tmp_path / "models--somebody--small" / "snapshots"
+    snapshots.mkdir(parents=True)
+    folder = copy().rename(snapshots / "0f3c")
+    (folder / "config.json").unlink()
+    assert refused(folder, E.CHECKPOINT_INCOMPLETE).detail.startswith("checkpoint models--somebody--small: ")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\xff"])
