@@ -40,6 +40,7 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.JOB_NOT_FOUND: "Check the id; a job is forgotten some time after it has ended, or when it is deleted.",
     ErrorCode.JOB_NOT_FINISHED: "Wait for the job to succeed: its event stream ends when it does.",
     ErrorCode.JOB_ACTIVE: "Cancel the job and wait until it has ended, then delete it.",
+    ErrorCode.JOB_UNREADABLE: "Run the version that wrote it, or delete the job once it has ended.",
     ErrorCode.ARTIFACT_NOT_FOUND: "Use a name of the job's list of artifacts.",
     ErrorCode.INVALID_CURSOR: "Use `first_id` or `last_id` of a page as cursor, an event's id as Last-Event-ID.",
     ErrorCode.IDEMPOTENCY_CONFLICT: "Use a new Idempotency-Key for another body.",

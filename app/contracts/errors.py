@@ -42,6 +42,7 @@ class ErrorCode(StrEnum):
     JOB_NOT_FOUND = "job_not_found"
     JOB_NOT_FINISHED = "job_not_finished"
     JOB_ACTIVE = "job_active"
+    JOB_UNREADABLE = "job_unreadable"
     ARTIFACT_NOT_FOUND = "artifact_not_found"
     INVALID_CURSOR = "invalid_cursor"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
@@ -105,6 +106,7 @@ CATALOGUE: dict[ErrorCode, ErrorKind] = {
     ErrorCode.JOB_NOT_FOUND: ErrorKind(404, "There is no such job"),
     ErrorCode.JOB_NOT_FINISHED: ErrorKind(409, "The job has no result yet"),
     ErrorCode.JOB_ACTIVE: ErrorKind(409, "The job is still active"),
+    ErrorCode.JOB_UNREADABLE: ErrorKind(409, "The job's record was written by another version"),
     ErrorCode.ARTIFACT_NOT_FOUND: ErrorKind(404, "The job has no such artifact"),
     ErrorCode.INVALID_CURSOR: ErrorKind(422, "The cursor does not name a job"),
     ErrorCode.IDEMPOTENCY_CONFLICT: ErrorKind(422, "The idempotency key was used with another body"),

@@ -103,7 +103,7 @@ async def run(
     remove_files: Callable[[str], None],
     wait: Callable[[float], Awaitable[bool]],
 ) -> None:
-    """Sweeps until `wait(seconds)` answers True. Whatever a sweep meets (Redis away, a record of another version, a
+    """Sweeps until `wait(seconds)` answers True. Whatever a sweep meets (Redis away, a
     folder that cannot be removed), the next one is made."""
     told: type[Exception] | None = None
     while True:

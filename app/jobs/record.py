@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import (
     TERMINAL,
     CandidateModel,
@@ -57,7 +58,16 @@ def request_fields(request: CompareRequest) -> dict[str, str]:
 
 
 def read_record(fields: Mapping[str, str]) -> JobRecord:
-    """The record from its hash."""
+    """The record from its hash. Raises HemostatError (JOB_UNREADABLE) for one that this version did not write."""
+    try:
+        return _read(fields)
+    except (ValueError, KeyError, TypeError) as error:  # pydantic's and json's are ValueErrors
+        raise HemostatError(
+            ErrorCode.JOB_UNREADABLE, f"The record of job {fields['id']} does not fit this version of Hemostat."
+        ) from error
+
+
+def _read(fields: Mapping[str, str]) -> JobRecord:
 
     def time(name: str) -> float | None:
         return float(fields[name]) if fields.get(name) else None

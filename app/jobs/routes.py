@@ -215,7 +215,7 @@ async def list_jobs(request: Request, query: Annotated[ListQuery, Query()]) -> R
     responses=answers(
         Answer(200, examples.RUNNING, "Job", headers={"ETag": "changes when the job does"}),
         Answer(304, None, description="the job is as If-None-Match says"),
-        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.UNAVAILABLE],
+        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_UNREADABLE, ErrorCode.UNAVAILABLE],
     ),
 )
 async def get_job(request: Request, job_id: str) -> Response:
@@ -247,7 +247,7 @@ async def get_job(request: Request, job_id: str) -> Response:
             description="Events `state`, `progress`, `log`, `gap` and `end`; `data` is the schema `Event`",
         ),
         Answer(204, None, description="the client has the last event already: nothing will ever follow"),
-        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.INVALID_CURSOR, ErrorCode.UNAVAILABLE],
+        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_UNREADABLE, ErrorCode.INVALID_CURSOR, ErrorCode.UNAVAILABLE],
     ),
 )
 async def stream_events(request: Request, job_id: str) -> Response:
@@ -292,7 +292,7 @@ async def _counted(state: State, stream: EventStream) -> AsyncIterator[bytes]:
     summary="Stop a job",
     responses=answers(
         Answer(200, examples.CANCELLING, "Job"),
-        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.UNAVAILABLE],
+        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_UNREADABLE, ErrorCode.UNAVAILABLE],
     ),
 )
 async def cancel_job(request: Request, job_id: str) -> Response:
@@ -310,7 +310,7 @@ async def cancel_job(request: Request, job_id: str) -> Response:
     summary="Delete a job that has ended",
     responses=answers(
         Answer(204, None, description="the job, its events and its files are gone"),
-        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_ACTIVE, ErrorCode.UNAVAILABLE],
+        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_UNREADABLE, ErrorCode.JOB_ACTIVE, ErrorCode.UNAVAILABLE],
     ),
 )
 async def delete_job(request: Request, job_id: str) -> Response:
@@ -345,6 +345,7 @@ async def delete_job(request: Request, job_id: str) -> Response:
         Answer(304, None, description="the client has it already"),
         errors=[
             ErrorCode.JOB_NOT_FOUND,
+            ErrorCode.JOB_UNREADABLE,
             ErrorCode.JOB_NOT_FINISHED,
             ErrorCode.ARTIFACT_NOT_FOUND,
             ErrorCode.NOT_ACCEPTABLE,
@@ -388,7 +389,7 @@ def _report_type(request: Request) -> str:
     summary="Files of a job that succeeded",
     responses=answers(
         Answer(200, examples.ARTIFACTS),
-        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_NOT_FINISHED, ErrorCode.UNAVAILABLE],
+        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_UNREADABLE, ErrorCode.JOB_NOT_FINISHED, ErrorCode.UNAVAILABLE],
     ),
 )
 async def list_artifacts(request: Request, job_id: str) -> Response:
@@ -416,6 +417,7 @@ async def list_artifacts(request: Request, job_id: str) -> Response:
         Answer(200, "(the file's bytes)", media_type="application/octet-stream", description="the file"),
         errors=[
             ErrorCode.JOB_NOT_FOUND,
+            ErrorCode.JOB_UNREADABLE,
             ErrorCode.JOB_NOT_FINISHED,
             ErrorCode.ARTIFACT_NOT_FOUND,
             ErrorCode.UNAVAILABLE,

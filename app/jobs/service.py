@@ -50,7 +50,7 @@ def job_not_found(job_id: str) -> HemostatError:
 
 
 async def find(store: JobStore, job_id: str) -> JobRecord:
-    """The record, or 404."""
+    """The record, or 404; 409 (JOB_UNREADABLE) for one that another version wrote."""
     record = await store.get(job_id) if is_job_id(job_id) else None
     if record is None:
         raise job_not_found(job_id)
@@ -171,11 +171,24 @@ async def cancel(store: JobStore, docket: Docket, job_id: str) -> Job:
 
 async def delete(store: JobStore, settings: Settings, job_id: str) -> None:
     """Removes a job that has ended: first its files, then its record, so that a failure leaves something to repeat."""
-    record = await find(store, job_id)
+    try:
+        record = await find(store, job_id)
+    except HemostatError as error:
+        if error.code is not ErrorCode.JOB_UNREADABLE:
+            raise
+        await _delete_unreadable(store, settings, job_id)
+        return
     if not record.ended:
         raise HemostatError(ErrorCode.JOB_ACTIVE, f"The job is {record.job.status.value}.")
     await asyncio.to_thread(remove_files, settings, job_id)
     await store.delete(job_id)
+
+
+async def _delete_unreadable(store: JobStore, settings: Settings, job_id: str) -> None:
+    """The store alone can tell whether such a job has ended."""
+    if await store.delete(job_id) == "active":
+        raise HemostatError(ErrorCode.JOB_ACTIVE, "The job has not ended.")
+    await asyncio.to_thread(remove_files, settings, job_id)
 
 
 def remove_files(settings: Settings, job_id: str) -> None:

@@ -9,6 +9,7 @@ Only commands of Redis 6.2. Nothing here needs FastAPI: the workers use it too.
 """
 
 import json
+import logging
 import re
 import uuid
 from collections.abc import Sequence
@@ -20,11 +21,13 @@ from typing import Any, Final, Literal, cast
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
-from app.contracts.errors import ErrorCode
+from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import CompareRequest, JobError, JobStatus, Progress, job_error
 from app.jobs import keys
 from app.jobs.record import Claim, JobRecord, read_record, request_fields
 from app.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES: Final = 1024**3  # of all jobs that have not ended, together
 RESERVATION_MS: Final = 30_000
@@ -32,6 +35,7 @@ IDEMPOTENCY_TTL_S: Final = 24 * 3600
 MAX_LOG_CHARACTERS: Final = 2000
 ARTIFACT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 REPORT_PATH: Final = re.compile(r"attempt-[0-9]+/[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+MAX_TOLD: Final = 1000  # unreadable records that are logged
 SCAN: Final = 256  # records read at once when a page is filtered
 
 
@@ -96,8 +100,11 @@ class Filters:
             return False
         if not self.metadata:
             return True
-        given = json.loads(metadata or "{}")
-        return all(given.get(name) == value for name, value in self.metadata)
+        try:
+            given = json.loads(metadata or "{}")
+        except ValueError:
+            return False
+        return isinstance(given, dict) and all(given.get(name) == value for name, value in self.metadata)
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,7 @@ class JobStore:
     def __init__(self, client: "Redis", settings: Settings) -> None:
         self.client = client
         self.settings = settings
+        self._told: set[str] = set()  # ids of unreadable records that were logged
         folder = files("app.jobs") / "lua"
         prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
         self._scripts = {
@@ -178,7 +186,7 @@ class JobStore:
         return Outcome(kind, job_id, float(made)) if kind == "created" else Outcome(kind, made)
 
     async def get(self, job_id: str) -> JobRecord | None:
-        """The record, or None."""
+        """The record, or None. Raises HemostatError (JOB_UNREADABLE) for one that another version wrote."""
         fields = cast("dict[str, str]", await self.client.hgetall(keys.job(job_id)))
         return read_record(fields) if fields.get("id") else None
 
@@ -196,15 +204,16 @@ class JobStore:
     ) -> tuple[list[JobRecord], bool]:
         """At most `limit` records, newest first, and whether there are more that way.
 
-        `after` a job's id come older ones; `before` it the nearest newer ones. The cursor's job may be gone.
+        `after` a job's id come older ones; `before` it the nearest newer ones. The cursor's job may be gone. Records
+        that another version wrote are left out, and their ids logged once.
         """
         filters = filters or Filters()
         index = keys.INDEX if filters.status is None else keys.status(filters.status)
         forwards = before is not None
         cursor = before if forwards else after
-        found: list[str] = []
+        records: list[JobRecord] = []
         batch = SCAN if filters.needs_records() else limit + 1
-        while len(found) <= limit:
+        while len(records) <= limit:
             if forwards:
                 ids = await self.client.zrangebylex(index, f"({cursor}", "+", start=0, num=batch)
             else:
@@ -213,11 +222,14 @@ class JobStore:
                 break
             cursor = cast(str, ids[-1])
             page = cast("list[str]", ids)
-            found += await self._fitting(page, filters) if filters.needs_records() else page
+            fitting = await self._fitting(page, filters) if filters.needs_records() else page
+            while fitting and len(records) <= limit:
+                records += await self._records(fitting[: limit + 1])
+                fitting = fitting[limit + 1 :]
             if len(ids) < batch:
                 break
-        records = [record for record in await self._records(found[:limit]) if record is not None]
-        return (records[::-1] if forwards else records), len(found) > limit
+        shown = records[:limit]
+        return (shown[::-1] if forwards else shown), len(records) > limit
 
     async def _fitting(self, job_ids: list[str], filters: Filters) -> list[str]:
         pipeline = self.client.pipeline(transaction=False)
@@ -226,14 +238,23 @@ class JobStore:
         rows = await pipeline.execute()
         return [job_id for job_id, row in zip(job_ids, rows, strict=True) if filters.fits(*row)]
 
-    async def _records(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
-        if not job_ids:
-            return []
+    async def _records(self, job_ids: Sequence[str]) -> list[JobRecord]:
+        """Those of the records that are there and that this version can read."""
         pipeline = self.client.pipeline(transaction=False)
         for job_id in job_ids:
             pipeline.hgetall(keys.job(job_id))
         rows = await pipeline.execute()
-        return [read_record(row) if row.get("id") else None for row in rows]
+        records = (self._readable(row) for row in rows if row.get("id"))
+        return [record for record in records if record is not None]
+
+    def _readable(self, fields: dict[str, str]) -> JobRecord | None:
+        try:
+            return read_record(fields)
+        except HemostatError as error:
+            if fields["id"] not in self._told and len(self._told) < MAX_TOLD:
+                self._told.add(fields["id"])
+                logger.warning("%s It is left out of lists and sweeps.", error.detail)
+            return None
 
     async def events(
         self, job_id: str, after: int, *, block_s: float | None = None, count: int = 200
@@ -311,7 +332,11 @@ class JobStore:
             return None
 
     async def _give_up(self, job_id: str, attempt: int) -> None:
-        record = await self.get(job_id)
+        try:
+            record = await self.get(job_id)
+        except HemostatError as unreadable:
+            await self.fail(job_id, attempt, job_error(unreadable.code, unreadable.detail, "Submit the job again."))
+            return
         if record is None:
             return
         progress = record.job.progress

@@ -102,6 +102,17 @@ async def test_a_sweep_reaches_every_page(store: JobStore, docket: Docket, redis
     assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 120
 
 
+async def test_a_record_of_another_version_does_not_keep_the_sweep_from_the_others(
+    store: JobStore, docket: Docket, redis_server: RedisServer, client: Redis
+) -> None:
+    for _ in range(105):  # more than a page
+        await client.hset(keys.job(await create(store)), "candidate", "[]")
+    old = await create(store)
+    await client.hset(keys.job(await create(store)), "candidate", "[]")
+    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 1
+    assert (await queue.known(docket, [old]))[old]
+
+
 async def test_a_released_job_is_delivered_again(store: JobStore, docket: Docket, redis_server: RedisServer) -> None:
     job_id = await create(store)
     await queue.submit(docket, job_id)

@@ -10,7 +10,7 @@ import pytest
 
 from app.contracts.errors import ErrorCode
 from app.contracts.job import CompareRequest, Estimate, Job, JobPage, Progress, job_error
-from app.jobs import queue
+from app.jobs import keys, queue
 from app.jobs.ids import new_job_id
 from app.jobs.store import Idempotency
 from tests.integration.app.conftest import Api, compare
@@ -37,6 +37,24 @@ async def fail(api: Api, job_id: str) -> None:
     await api.state.store.fail(
         job_id, claim.attempt, job_error(ErrorCode.ENGINE_OUT_OF_MEMORY, "It wanted 9 GiB.", "Use less.")
     )
+
+
+async def test_a_record_of_another_version_is_left_out_named_and_can_be_deleted(api: Api) -> None:
+    good, ended, waiting = [(await api.http.post(JOBS, json=compare())).json()["id"] for _ in range(3)]
+    await finish(api, ended)
+    for job_id in (ended, waiting):
+        await api.state.redis.hset(keys.job(job_id), "candidate", '{"models": []}')
+    page = await api.http.get(JOBS)
+    assert (page.status_code, [job["id"] for job in page.json()["data"]]) == (200, [good])
+    for path in ("", "/report", "/events", "/artifacts"):
+        answer = await api.http.get(f"{JOBS}/{ended}{path}")
+        assert (answer.status_code, answer.json()["code"]) == (409, "job_unreadable")
+        assert ended in answer.json()["detail"]
+        assert answer.json()["hint"]
+    assert (await api.http.delete(f"{JOBS}/{waiting}")).json()["code"] == "job_active"
+    assert (await api.http.delete(f"{JOBS}/{ended}")).status_code == 204
+    assert not api.state.settings.job_dir(ended).exists()
+    assert (await api.http.get(f"{JOBS}/{ended}")).status_code == 404
 
 
 # --- submitting

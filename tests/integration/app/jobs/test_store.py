@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
-from app.contracts.errors import ErrorCode
+from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.event import Event
 from app.contracts.job import CompareRequest, JobStatus, Progress, job_error
 from app.jobs import keys
@@ -328,6 +328,32 @@ async def test_filters(store: JobStore) -> None:
     assert await found(metadata=(("commit", "a"), ("branch", "x"))) == [tagged]
     assert await found(kind="sweep") == []
     assert await found(kind="compare", status=JobStatus.QUEUED, candidate="tiny") == [tagged, plain]
+
+
+async def test_records_of_another_version_are_left_out_of_pages_and_told_once(
+    store: JobStore, client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = [await created(store) for _ in range(10)]
+    foreign = {"reference": '{"models": ["a"]}', "status": "paused", "metadata": "{", "created_at": "soon", "tries": ""}
+    for job_id, (field, value) in zip(ids[2:7], foreign.items(), strict=True):
+        await client.hset(keys.job(job_id), field, value)
+    await client.hdel(keys.job(ids[7]), "candidate")
+    newest = [ids[9], ids[8], ids[1], ids[0]]
+
+    async def page(**options: object) -> tuple[list[str], bool]:
+        records, more = await store.page(limit=2, **options)  # type: ignore[arg-type]
+        return [record.job.id for record in records], more
+
+    assert await page() == (newest[:2], True)
+    assert await page(after=newest[1]) == (newest[2:], False)
+    assert await page(before=newest[2]) == (newest[:2], False)
+    assert await page(after=newest[1], filters=Filters(kind="compare")) == (newest[2:], False)
+    assert (await store.page(filters=Filters(metadata=(("a", "b"),))))[0] == []
+    for job_id in ids[2:8]:
+        assert caplog.text.count(job_id) == 1
+        with pytest.raises(HemostatError, match=f"record of job {job_id} does not fit") as caught:
+            await store.get(job_id)
+        assert caught.value.code is ErrorCode.JOB_UNREADABLE
 
 
 async def test_a_filter_finds_what_lies_far_back(store: JobStore) -> None:
