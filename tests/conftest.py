@@ -16,6 +16,8 @@ hypothesis.settings.load_profile("hemostat")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# Threads that wait must not take the cores from the processes that a test has started.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache"
 # Every test's service has a home of its own; compiling anew for each would be most of the time.

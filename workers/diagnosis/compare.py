@@ -127,8 +127,10 @@ class _Compare:
                         context=context,
                     )
             with watch.phase("engine"):
+                context.progress("engine", 0, 0)
                 engine = self._engine(sides.candidate, sides.dtype)
             with watch.phase("head_check"):
+                context.progress("head_check", 0, 0)
                 self._check_head(sides.candidate, sides.dtype, corpus, lambda tokens: next(engine.score([tokens]))[1])
             with watch.phase("candidate"):
                 divergence = Divergence(sides.reference.head, sides.candidate.head, precision=request.precision)
@@ -213,9 +215,10 @@ class _Compare:
         pool = self._room.pool
         return str(identity(pool.device, dtype, compiled=pool.settings.engine_compile))
 
-    def _engine(self, side: Side, dtype: str) -> ScoringEngine:
+    def _engine(self, side: Side, dtype: str, *, load: bool = True) -> ScoringEngine:
+        """An engine of this side's own; not loaded, it takes its weights when it first scores."""
         return self._room.engine(
-            side.info, self._request.window, dtype=dtype, check_cancelled=self._context.check_cancelled
+            side.info, self._request.window, dtype=dtype, load=load, check_cancelled=self._context.check_cancelled
         )
 
     def _key(self, sides: Sides, engine_identity: str, weights: str, corpus: Corpus) -> str:
@@ -231,13 +234,16 @@ class _Compare:
     def _score_reference(self, sides: Sides, corpus: Corpus) -> _Reference:
         """The reference's hidden states, from the store or by a pass."""
         context = self._context
-        with self._watch.phase("engine"):
-            engine = self._engine(sides.reference, sides.dtype)
+        # A reference that was scored before is not loaded again.
+        engine = self._engine(sides.reference, sides.dtype, load=False)
         key = self._key(sides, str(engine.identity), sides.reference.weights, corpus)
         stored = self._store.open(key)
         context.observe("store_hits" if stored else "store_misses", 1, store="reference")
         if stored is not None:
             return _Reference(engine, stored, key, from_store=True)
+        with self._watch.phase("engine"):
+            context.progress("engine", 0, 0)
+            engine.load(sides.reference.info, check_cancelled=context.check_cancelled)
         with self._watch.phase("reference"):
             stored = score_into_store(
                 engine,
