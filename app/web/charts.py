@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, permutations, product
 
 from markupsafe import Markup, escape
 
@@ -76,7 +76,7 @@ def threshold_chart(
         shapes.append(_tag("rect", x=_pct(left), y=top, width=_pct(right - left), height=34, class_=f"band sev-{name}"))
         y = names_y + (_LABEL_ROW if crowded and index % 2 == 0 else 0)
         weight = " strong" if name in classes else ""
-        texts.append(_tag("text", name, x=_pct((left + right) / 2), y=y, class_="t mid" + weight))
+        texts.append(_tag("text", name, x=_pct((left + right) / 2), y=y, class_="t mid halo" + weight))
         if crowded and index % 2:
             shapes.append(_line((left + right) / 2, y + 4, top, "leader"))
     for edge in edges:
@@ -175,11 +175,11 @@ def histogram_chart(histogram: Histogram, marks: Sequence[Mark]) -> Markup:
             texts.append(
                 _tag("text", fmt.short(tick), x=_pct(place(tick)), y=base + 15, class_="t " + _anchor(place(tick)))
             )
-    for index, mark in enumerate(marks):
+    for index, (mark, at, anchor) in enumerate(_uncrossed([(mark, place(mark.value)) for mark in marks])):
         y = _LABEL_ROW * index + 12
         if mark.value > 0:
-            shapes.append(_line(place(mark.value), y + 3, base, mark.kind))
-        texts.append(_placed(mark.label, place(mark.value) if mark.value > 0 else 0.0, y, off=mark.value <= 0))
+            shapes.append(_line(at, y + 3, base, mark.kind))
+        texts.append(_placed(mark.label, at, y, off=mark.value <= 0, anchor=anchor))
     return _svg(
         base + 20,
         title="Distribution of per-token KL",
@@ -188,6 +188,37 @@ def histogram_chart(histogram: Histogram, marks: Sequence[Mark]) -> Markup:
         body=[*shapes, *texts],
         class_="chart",
     )
+
+
+def _uncrossed(marks: Sequence[tuple[Mark, float]]) -> list[tuple[Mark, float, str]]:
+    """The marks (at their places) in an order of rows, and with labels on the sides, so that no line of a higher row
+    runs through a label. Judged at the narrowest width; on a wider chart the labels only take less of it.
+    """
+    placed = [(mark, at if mark.value > 0 else 0.0) for mark, at in marks]
+    sides = [_sides(mark, at) for mark, at in placed]
+
+    def crossed(rows: Sequence[int], chosen: Sequence[str]) -> int:
+        count = 0
+        for row, index in enumerate(rows):
+            low, high = sides[index][chosen[index]]
+            above = (placed[other] for other in rows[:row])
+            count += sum(mark.value > 0 and low < at < high for mark, at in above)
+        return count
+
+    options = ((rows, chosen) for rows in permutations(range(len(placed))) for chosen in product(*sides))
+    rows, chosen = min(options, key=lambda option: crossed(*option))
+    return [(*placed[index], chosen[index]) for index in rows]
+
+
+def _sides(mark: Mark, at: float) -> dict[str, tuple[float, float]]:
+    """Anchors under which a label lies in the chart, with what it covers, in per cent of the narrowest chart."""
+    width = 100 * 6.8 * len(mark.label) / _NARROWEST
+    if mark.value <= 0:
+        return {"": (0.0, width)}
+    found = {"": (at, at + width), "end": (at - width, at)}
+    inside = {anchor: span for anchor, span in found.items() if span[0] >= 0 and span[1] <= 100}
+    nearer = "" if at < 50 else "end"
+    return inside or {nearer: found[nearer]}
 
 
 def _positive_bins(histogram: Histogram) -> tuple[list[float], list[int], int, int]:
@@ -293,10 +324,13 @@ def _line_across(y: float, kind: str) -> Markup:
     return _tag("line", x1="0%", x2="100%", y1=y, y2=y, class_=kind)
 
 
-def _placed(label: str, at: float, y: float, *, off: bool = False, class_: str = "") -> Markup:
+def _placed(
+    label: str, at: float, y: float, *, off: bool = False, class_: str = "", anchor: str | None = None
+) -> Markup:
     """A label at a place, held inside the chart; `off` marks one whose value lies left of the axis."""
     text = f"◂ {label}" if off else label
-    anchor = "" if at < 35 else "mid" if at <= 65 else "end"
+    if anchor is None:
+        anchor = "" if at < 35 else "mid" if at <= 65 else "end"
     return _tag("text", text, x=_pct(at), y=y, class_=" ".join(filter(None, ["t halo", anchor, class_])))
 
 

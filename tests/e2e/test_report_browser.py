@@ -150,6 +150,24 @@ def test_every_piece_of_text_stands_out(browser, pages, name, scheme, width):
     assert [piece for piece in found if piece["ratio"] < 4.5] == []
 
 
+def test_no_word_of_the_heading_is_broken_on_a_telephone(browser, pages):
+    with Visit(browser, pages["severe"], 400) as visit:
+        heights = visit.page.evaluate(
+            "[...document.querySelectorAll('.head dt')].map((e) => e.getClientRects()[0].height)"
+        )
+    assert len(heights) == 4
+    assert max(heights) < 30, "one line each"
+
+
+def test_headings_side_by_side_stand_on_one_line(browser, pages):
+    with Visit(browser, pages["severe"], 1280) as visit:
+        tops = visit.page.evaluate(
+            "[document.querySelector('#provenance .columns:not(.three) h3'), document.querySelector('.phases caption')]"
+            ".map((e) => e.getBoundingClientRect().top)"
+        )
+    assert tops[0] == pytest.approx(tops[1], abs=1)
+
+
 def test_the_theme_follows_the_reader(browser, pages):
     def ground(scheme):
         with Visit(browser, pages["severe"], 1280, scheme) as visit:

@@ -11,17 +11,22 @@ from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
 MAX_PASSAGES = 24
+FIRST_ROWS = 15  # what is shown at once: a row takes 90 pixels on a telephone
 MAX_ROWS = 50
 MAX_TOKEN = 60
 
 
 @dataclass(frozen=True)
 class Words:
-    """Passages (none where text was not stored, and `absent` says why), the heat scale's legend, and the table."""
+    """Passages (none where text was not stored, and `absent` says why), the heat scale's legend, and the table.
+
+    `more` holds the rows that are folded away.
+    """
 
     passages: tuple[HeatPassage, ...]
     legend: tuple[tuple[int, str], ...]
     table: Table
+    more: Table
     absent: str
     omitted: str
 
@@ -32,10 +37,12 @@ def words(report: CompareReport) -> Words:
     stored = any(token.token is not None for token in report.worst_tokens)
     shown = report.worst_tokens[:MAX_ROWS]
     rest = len(report.worst_tokens) - len(shown)
+    tabled = _with_text if stored else _by_number
     return Words(
         passages=tuple(heat_passage(passage, scale) for passage in report.passages[:MAX_PASSAGES]),
         legend=scale.legend,
-        table=_with_text(shown) if stored else _by_number(shown),
+        table=tabled("Worst tokens", shown[:FIRST_ROWS]),
+        more=tabled(f"Worst tokens, {FIRST_ROWS + 1} to {len(shown)}", shown[FIRST_ROWS:]),
         absent="" if report.passages else _why_absent(report),
         omitted=f"{fmt.count(rest)} more stand in the JSON report." if rest else "",
     )
@@ -58,9 +65,9 @@ def _why_absent(report: CompareReport) -> str:
     )
 
 
-def _with_text(tokens: tuple[WorstToken, ...]) -> Table:
+def _with_text(caption: str, tokens: tuple[WorstToken, ...]) -> Table:
     return Table(
-        caption="Worst tokens",
+        caption=caption,
         columns=(
             Column("Observed token", "code"),
             Column("KL, nats"),
@@ -87,9 +94,9 @@ def _with_text(tokens: tuple[WorstToken, ...]) -> Table:
     )
 
 
-def _by_number(tokens: tuple[WorstToken, ...]) -> Table:
+def _by_number(caption: str, tokens: tuple[WorstToken, ...]) -> Table:
     return Table(
-        caption="Worst tokens",
+        caption=caption,
         columns=(
             Column("Document", "name"),
             Column("Domain", "text"),

@@ -145,6 +145,44 @@ def test_marks_stand_at_their_values_each_on_a_line_of_its_own():
     assert len(set(rows)) == 3
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        (0.277, 0.39, 2.21),
+        (0.0011, 0.02, 5.0),
+        (0.001, 0.0012, 0.0014),
+        (3.0, 4.0, 5.0),
+        (0.1, 0.11, 0.12),
+        (2.0, 1.0, 0.5),
+    ],
+)
+@pytest.mark.parametrize("width", [330, 1100])
+def test_no_line_of_a_mark_runs_through_a_label(values, width):
+    kinds = ("median", "mean", "tail")
+    labels = ("median 0.277", "mean 0.390", "99th percentile 2.21")
+    marks = (
+        Mark(0.0, "noise floor exactly 0", "floor"),
+        *(Mark(value, label, kind) for value, label, kind in zip(values, labels, kinds, strict=True)),
+    )
+    svg = parsed(histogram_chart(Histogram(edges=EDGES, counts=(1, 1, 1, 1, 1), below=0, above=0), marks))
+    lines = [(place(line, "x1"), float(line.get("y1"))) for kind in kinds for line in of_class(svg, kind)]
+    assert len(lines) == 3
+    for text in svg.iter("text"):
+        if text.text in labels:
+            at, y, wide = place(text, "x"), float(text.get("y")), 100 * 6.8 * len(text.text) / width
+            low, high = (at - wide, at) if "end" in text.get("class").split() else (at, at + wide)
+            assert -0.01 <= low < high <= 100.01
+            assert not [x for x, top in lines if top < y and low < x < high]
+
+
+def test_the_leader_of_the_excess_is_interrupted_by_the_name_of_its_class():
+    svg = threshold(0.39, (0.356, 0.427))
+    name = next(node for node in svg.iter("text") if node.text == "severe")
+    assert {"halo", "strong"} <= set(name.get("class").split())
+    order = list(svg.iter())
+    assert order.index(of_class(svg, "leader")[0]) < order.index(name), "the halo is painted over the line"
+
+
 def test_a_mark_outside_the_bins_widens_the_axis():
     marks = (Mark(1e-6, "noise floor", "floor"),)
     svg = parsed(histogram_chart(Histogram(edges=EDGES, counts=(1, 1, 1, 1, 1), below=0, above=0), marks))

@@ -213,7 +213,10 @@ def test_without_text_the_places_are_listed_and_the_reason_is_given():
     section = tree(PAGES["no-text"]).one(id_="tokens")
     assert not list(section.all(class_="passage"))
     assert "stored only where the job asks for it" in section.text
-    rows = list(section.one("tbody").all("tr"))
+    shown, folded = (list(body.all("tr")) for body in section.all("tbody"))
+    assert len(shown) == 15
+    assert list(section.one("details").all("tr"))[1:] == folded
+    rows = shown + folded
     assert len(rows) == len(report["worst_tokens"])
     for row, token in zip(rows, report["worst_tokens"], strict=True):
         assert token["document"] in row.text
