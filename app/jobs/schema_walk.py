@@ -26,7 +26,7 @@ class Schema:
         node = self.at(path, data)
         patterns = list(node.get("patternProperties", {}))
         form = {"pattern": patterns[0]} if patterns else {}
-        return {"type": "string"} | node.get("propertyNames", {}) | form
+        return {"type": "string", **node.get("propertyNames", {}), **form}
 
     def tags(self, path: Sequence[str | int], data: Any) -> list[str]:
         """Values of the discriminator of the union at `path`."""
