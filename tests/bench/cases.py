@@ -42,7 +42,8 @@ from workers.text.tokenization import load_tokenizer
 
 MODEL = Path(__file__).resolve().parents[2] / ".cache" / "smollm2-135m"
 RECIPE = {"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}
-REPEATS = 5
+REPEATS = 3
+TOKENS = 20_000
 LONG_CHARACTERS = 9000
 
 
@@ -118,7 +119,7 @@ def timed(work: Callable[[], object]) -> float:
 
 def bench_compare(home: Path) -> list[Row]:
     """Cold job, jobs with a stored reference, the candidate's forward alone and the divergence alone, interleaved."""
-    settings = prepared(home)
+    settings = prepared(home, TOKENS)
     start = time.perf_counter()
     room = EngineRoom(settings)
     opening = time.perf_counter() - start

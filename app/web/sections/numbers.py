@@ -91,7 +91,7 @@ def _compared(report: CompareReport) -> str:
     return (
         f"p is the next-token distribution of the reference ({visible(describe.model(origin.reference))}), "
         f"q that of the candidate ({visible(describe.model(origin.candidate))}), both after the same tokens and over "
-        f"the full vocabulary of {fmt.count(origin.protocol.vocabulary)} tokens. Brackets hold 95 % intervals: "
+        f"the full vocabulary of {fmt.count(origin.protocol.vocabulary)} tokens. Brackets hold intervals: "
         f"{visible(origin.intervals).rstrip('.')}.{_clusters(report)}"
     )
 
