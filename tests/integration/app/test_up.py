@@ -180,7 +180,8 @@ def test_an_open_address_without_keys_is_refused(tmp_path: Path) -> None:
 def test_a_service_for_the_time_of_a_block(tmp_path: Path) -> None:
     (tmp_path / "models.toml").touch()
     before = set(psutil.Process().children(recursive=True))
-    with running(Settings(home=tmp_path), worker_arguments=HANDLERS) as service:
+    # The dying worker may still be handed the job; it is delivered again after `redelivery_s`.
+    with running(Settings(home=tmp_path, redelivery_s=2.0), worker_arguments=HANDLERS) as service:
         assert fetch(f"{service.url}/readyz")[0] == 200
         owner = Owner(service.settings)
         (worker,) = owner.workers()
