@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import embedding, pad
 
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.distributions.fused import BLOCK, GONE, LARGEST, Form, graphs
+from workers.distributions.fused import BLOCK, GONE, LARGEST, SEGMENT, Form, graphs
 from workers.distributions.head import Head
 from workers.distributions.token_values import TokenValues
 
@@ -36,8 +36,10 @@ Precision = Literal["fast", "float32"]
 # Refined tokens of either row. More than the ten of the overlaps: rounding may misplace the tenth. No more, because up
 # to a 64th of the number of blocks (768 for the demo model) torch.topk sorts partially and takes a third of the time.
 REFINED = 12
-# Positions of a chunk. On a CPU more gain nothing and spoil the caches; a GPU wants more work a launch.
-CHUNK = {"cpu": 128, "cuda": 512}
+# Positions of a chunk: enough that what is done once a chunk costs little, no more, since the last one is padded; a GPU
+# wants more work a launch. Half of it where the vocabulary is so large that the tile would take half a gigabyte.
+CHUNK = {"cpu": 256, "cuda": 512}
+LARGE_VOCABULARY = 2**17
 
 # In the order in which `_chunk` makes them.
 _VALUES = (
@@ -88,13 +90,20 @@ class Divergence:
         self.candidate = candidate
         self.precision = precision
         self.device = torch.device(device)
-        self.chunk = CHUNK.get(self.device.type, CHUNK["cpu"])
+        chunk = CHUNK.get(self.device.type, CHUNK["cpu"])
+        self.chunk = chunk if reference.vocabulary <= LARGE_VOCABULARY else chunk // 2
         widths = (reference.hidden_size, candidate.hidden_size)
         same = reference.same_matrix(candidate)
+        biased = reference.bias_V is not None or candidate.bias_V is not None
+        # A bias has a number for each column, which the cut rows would not find.
+        long = reference.vocabulary > 4 * SEGMENT and not biased
+        self._multiple = SEGMENT if long else BLOCK
+        padded = -(-reference.vocabulary // self._multiple) * self._multiple
         form = Form(
             scales=(reference.scale, candidate.scale),
             caps=(reference.softcap, candidate.softcap),
-            biased=reference.bias_V is not None or candidate.bias_V is not None,
+            biased=biased,
+            segments=padded // SEGMENT if long else 1,
             gathered=precision == "float32",
             heads="same" if same else "differ" if widths[0] == widths[1] else "widths differ",
         )
@@ -109,7 +118,6 @@ class Divergence:
             self._difference = torch.cat([self._weight_PD, self._placed(change_VD, dtype)], dim=1)
         elif form.heads == "widths differ":
             self._difference = torch.cat([self._weight_PD, -self._other_PD], dim=1)
-        padded = self._weight_PD.shape[0]
         bias_a = self._placed_bias(reference, padded)
         self._biases = (bias_a, bias_a - self._placed_bias(candidate, padded))
         self._tile = torch.zeros(2 * self.chunk, padded, dtype=dtype, device=self.device)
@@ -117,9 +125,9 @@ class Divergence:
         self._graphs = graphs(form, (self.chunk, padded, *widths), str(self.device), precision)
 
     def _placed(self, weight_VD: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """The matrix on the device, with rows of zeros up to whole blocks."""
+        """The matrix on the device, with rows of zeros up to whole blocks and segments."""
         placed = weight_VD.to(device=self.device, dtype=dtype)
-        missing = -weight_VD.shape[0] % BLOCK
+        missing = -weight_VD.shape[0] % self._multiple
         return pad(placed, (0, 0, 0, missing)) if missing else placed.contiguous()
 
     def _placed_bias(self, head: Head, padded: int) -> torch.Tensor:
@@ -196,17 +204,17 @@ class Divergence:
         flat = (R_CR + self._row_C1 * a_CP.shape[1]).view(-1)
         a_CP.view(-1).index_put_((flat,), a_CP.new_tensor(GONE))
         tile = (a_CP, d_CP, *self._biases, max_a, shift)
-        rest_a, rest_b = self._graphs.normalise(*tile)
+        rest_a, rest_b = (part.sum(1, keepdim=True) for part in self._graphs.normalise(*tile))
         sum_a, sum_b = sum_a + rest_a, sum_b + rest_b
         # (ln Σe^b − max b) − (ln Σe^a − max a). Exactly 0 for equal rows, whose two sums are the same additions.
         log_a, ratio = sum_a.log(), ((sum_b - sum_a) / sum_a).log1p()
-        sums = self._graphs.total(*tile, log_a, ratio, b_top, a_x, b_x)
+        sums = torch.stack(self._graphs.total(*tile, log_a, ratio, b_top, a_x, b_x)).sum(2)
         (refined,) = self._graphs.refined_terms(u, y, log_a, ratio)
         # Rounding must not make more than certain of what is certain.
         logps = torch.cat([a_x - max_a - log_a, b_x - max_a - shift - log_a - ratio, -log_a], dim=1).T.clamp(max=0)
-        values = torch.cat([torch.stack(sums[:6]) + refined.sum(2), logps[:2], logps[2:].exp()])
+        values = torch.cat([sums[:6] + refined.sum(2), logps[:2], logps[2:].exp()])
         values[3].clamp_(max=1)
-        counts[2:] += torch.stack(sums[6:]).to(torch.int32) + 1
+        counts[2:] += sums[6:].to(torch.int32) + 1
         return _token_values(values[:, :count], torch.cat([counts, tops])[:, :count], finite_C[:count])
 
     def _rows(self, hidden_TD: torch.Tensor) -> torch.Tensor:

@@ -8,18 +8,20 @@ Names: C positions of a chunk, P vocabulary padded to whole blocks, B blocks, D 
 are the logits of reference and candidate, d = a − b. A suffix _C1 is a column.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 
-from workers.distributions.terms import terms
+from workers.distributions.terms import exp_down, terms
 
 Graph = Callable[..., tuple[torch.Tensor, ...]]
 
 BLOCK = 64
+# Columns that are summed before their sums are: longer rows make Inductor keep accumulators in memory.
+SEGMENT = 1024
 # Every logit that is let through is below LARGEST in magnitude; GONE marks a column that is taken out, and is a bf16.
 LARGEST = 1.0e30
 GONE = -3.0e38
@@ -29,14 +31,15 @@ GONE = -3.0e38
 class Form:
     """What the graphs depend on beside the shapes of their arguments: what either model does to W·h.
 
-    `gathered`: logits of refined tokens are taken from the tile (which is exact), not computed again. `heads` tells how
-    the two matrices relate.
+    `gathered`: logits of refined tokens are taken from the tile (which is exact), not computed again. `segments`: into
+    how many equal parts a row is cut for its sums. `heads` tells how the two matrices relate.
     """
 
     scales: tuple[float, float]
     caps: tuple[float | None, float | None]
     biased: bool
     gathered: bool
+    segments: int
     heads: Literal["same", "differ", "widths differ"]
 
     def finish(
@@ -143,6 +146,20 @@ class Form:
             torch.cat([R_CR.gather(1, first_a), R_CR.gather(1, first_b)], dim=1).T.to(torch.int32),
         )
 
+    def _cut(self, rows_CP: torch.Tensor) -> torch.Tensor:
+        return rows_CP.view(rows_CP.shape[0] * self.segments, -1)
+
+    def _repeated(self, column_C1: torch.Tensor) -> torch.Tensor:
+        """A column for the rows that `_cut` makes."""
+        if self.segments == 1:
+            return column_C1
+        rows = column_C1.shape[0]
+        return column_C1[:, None].expand(rows, self.segments, 1).reshape(rows * self.segments, 1)
+
+    def _sums(self, summands: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Sums over each part of each row, [C, segments]: the caller adds the parts."""
+        return tuple(summand.sum(1).view(-1, self.segments) for summand in summands)
+
     def normalise(
         self,
         a_CP: torch.Tensor,
@@ -152,10 +169,10 @@ class Form:
         max_a_C1: torch.Tensor,
         shift_C1: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """Σe^(a − max a) and Σe^(b − max b) over the tile, [C, 1] each."""
-        a, d = self.finish(a_CP, d_CP, bias_a, bias_d)
-        u = a - max_a_C1
-        return torch.exp(u).sum(1, keepdim=True), torch.exp(u + (-d - shift_C1)).sum(1, keepdim=True)
+        """Σe^(a − max a) and Σe^(b − max b) over the tile, in parts: [C, segments] each."""
+        a, d = self.finish(self._cut(a_CP), self._cut(d_CP), bias_a, bias_d)
+        u = a - self._repeated(max_a_C1)
+        return self._sums((exp_down(u), exp_down(u + (-d - self._repeated(shift_C1)))))
 
     def total(
         self,
@@ -172,13 +189,14 @@ class Form:
         b_x_C1: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         """The six sums of `terms` over the tile, then how many of its tokens exceed b of argmax a in b, and a and b of
-        the observed token; [C] each. ln Σe^(a − max a) and ln Σe^(b − max b) − ln Σe^(a − max a) are given."""
-        a, d = self.finish(a_CP, d_CP, bias_a, bias_d)
+        the observed token; in parts, [C, segments] each. ln Σe^(a − max a) and ln Σe^(b − max b) − ln Σe^(a − max a)
+        are given."""
+        a, d = self.finish(self._cut(a_CP), self._cut(d_CP), bias_a, bias_d)
         b = a - d
-        # A float counts exactly to 2^24, more than any vocabulary, and is summed with the others in one loop.
-        above = [(value > bar).float() for value, bar in ((b, b_top_C1), (a, a_x_C1), (b, b_x_C1))]
-        summands = (*terms(a - max_a_C1 - log_a_C1, -d - shift_C1 - ratio_C1), *above)
-        return tuple(summand.sum(1) for summand in summands)
+        columns = (max_a_C1, shift_C1, log_a_C1, ratio_C1, b_top_C1, a_x_C1, b_x_C1)
+        max_a, shift, log_a, ratio, b_top, a_x, b_x = (self._repeated(column) for column in columns)
+        above = [(value > bar).float() for value, bar in ((b, b_top), (a, a_x), (b, b_x))]
+        return self._sums((*terms(a - max_a - log_a, -d - shift - ratio), *above))
 
     def refined_terms(
         self, u_CR: torch.Tensor, y_CR: torch.Tensor, log_a_C1: torch.Tensor, ratio_C1: torch.Tensor
@@ -210,7 +228,17 @@ def graphs(form: Form, shape: tuple[int, ...], device: str, precision: str) -> G
     so that another process takes a second or two where the first took ten. The arguments beside `form` are keys only:
     what belongs to one shape must not use up another's recompilations.
     """
-    options: dict[str, Any] = {"fullgraph": True, "dynamic": False, "isolate_recompiles": True}
+    options: dict[str, Any] = {
+        "fullgraph": True,
+        "dynamic": False,
+        "isolate_recompiles": True,
+        # Fused multiply-add; and intermediate results stay in registers however many sums need them.
+        "options": {
+            "cpp.enable_floating_point_contract_flag": "fast",
+            "realize_opcount_threshold": 1000,
+            "realize_reads_threshold": 64,
+        },
+    }
     return Graphs(
         torch.compile(form.block_maxima, **options),
         torch.compile(form.refine, **options),
