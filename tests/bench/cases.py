@@ -179,7 +179,8 @@ def bench_compare(home: Path) -> list[Row]:
 
 
 def bench_prompt_logprobs(home: Path) -> list[Row]:
-    """vLLM's own full-vocabulary prompt log-probabilities: the road not taken."""
+    """vLLM's own full-vocabulary prompt log-probabilities: the road not taken. As they come (an object for each token
+    of the vocabulary), and flat (`flat_logprobs`, which nobody gets unless they ask)."""
     from vllm import SamplingParams
 
     from workers.engine.generation import GenerationEngine
@@ -187,13 +188,16 @@ def bench_prompt_logprobs(home: Path) -> list[Row]:
 
     settings = prepared(home)
     prompt = load_tokenizer(MODEL)("The quick brown fox jumps over the lazy dog. " * 8, verbose=False)["input_ids"][:49]
-    params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=-1, flat_logprobs=True, detokenize=False)
     pool = EnginePool(settings)
+    rows = []
     with GenerationEngine(MODEL, pool=pool, length=64, streams=1) as engine:
-        engine.run([prompt[:3]], [params])
-        seconds = min(timed(lambda: engine.run([prompt], [params])) for _ in range(3))
+        for name, flat in (("prompt_logprobs", False), ("prompt_logprobs_flat", True)):
+            params = SamplingParams(max_tokens=1, prompt_logprobs=-1, flat_logprobs=flat, detokenize=False)
+            engine.run([prompt[:3]], [params])
+            seconds = min(timed(lambda params=params: engine.run([prompt], [params])) for _ in range(2))
+            rows.append(Row("engine", name, "tokens_per_second", (len(prompt) - 1) / seconds, "tokens/s"))
     pool.close()
-    return [Row("engine", "prompt_logprobs", "tokens_per_second", (len(prompt) - 1) / seconds, "tokens/s")]
+    return rows
 
 
 def bench_memory(home: Path, tokens: int, name: str) -> list[Row]:

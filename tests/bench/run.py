@@ -47,10 +47,11 @@ def derived(rows: list[Row]) -> list[Row]:
     """Ratios between cases."""
     values = {(row.bench, row.case, row.metric): row.value for row in rows}
     scored = values.get(("compare", "stored_reference", "tokens_per_second"))
-    slow = values.get(("engine", "prompt_logprobs", "tokens_per_second"))
     found = []
-    if scored and slow:
-        found.append(Row("compare", "stored_reference", "prompt_logprobs_ratio", scored / slow, "ratio"))
+    for name in ("prompt_logprobs", "prompt_logprobs_flat"):
+        slow = values.get(("engine", name, "tokens_per_second"))
+        if scored and slow:
+            found.append(Row("compare", "stored_reference", f"{name}_ratio", scored / slow, "ratio"))
     small, large = (values.get(("memory", size, "peak_resident")) for size in ("10k", "100k"))
     if small and large:
         found.append(Row("memory", "100k_over_10k", "peak_resident_ratio", large / small, "ratio"))

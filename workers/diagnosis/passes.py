@@ -23,7 +23,7 @@ from workers.engine.scoring import ScoringEngine
 from workers.text.windows import Window
 
 # Positions that the divergence is given at once; also the grain of resuming, a few seconds of work.
-POSITIONS_AT_ONCE = 2048
+POSITIONS_AT_ONCE = 4096
 
 
 def tokens_of(windows: Iterable[Window]) -> list[np.ndarray[tuple[int], np.dtype[np.int32]]]:
