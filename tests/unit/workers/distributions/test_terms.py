@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from workers.distributions.terms import LOWEST, SPLIT, exp_down, exp_minus, terms
+from workers.distributions.terms import LOWEST, SPLIT, exp_down, terms
 
 NAMES = ("kl", "reverse_kl", "js", "tv", "entropy_p", "entropy_q")
 # Probabilities from certain to vanishing.
@@ -82,11 +82,8 @@ def test_a_token_that_is_left_out_adds_next_to_nothing() -> None:
 def test_the_exponentials_are_those_of_the_library_down_to_their_limits() -> None:
     u = torch.linspace(-LOWEST, 0, 100_001)
     assert torch.allclose(exp_down(u).double(), u.double().exp(), rtol=2e-5, atol=0)
-    assert torch.allclose(exp_down(u / 4).double(), (u.double() / 4).exp(), rtol=5e-6, atol=0)
+    assert torch.allclose(exp_down(u / 4).double(), (u.double() / 4).exp(), rtol=1e-5, atol=0)
     assert float(exp_down(torch.tensor(-3.0e38))) == pytest.approx(math.exp(-LOWEST), rel=1e-5)
-    x = torch.linspace(0, 20, 100_001)
-    assert torch.allclose(exp_minus(x, 16).double(), (-x.double()).exp(), rtol=1e-5, atol=0)
-    assert float(exp_minus(torch.tensor(1e30), 16)) == pytest.approx(math.exp(-20), rel=1e-5)
 
 
 def test_differences_beyond_every_exponential_stay_finite() -> None:
