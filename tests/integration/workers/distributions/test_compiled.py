@@ -96,8 +96,13 @@ def test_compiled_graphs_give_what_the_eager_operations_give() -> None:
         one, other = getattr(compiled, name), getattr(eager, name)
         if one.dtype.kind == "f":
             np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-6, err_msg=name)
+        elif name.startswith("rank"):
+            # Under a cap many logits are equal but for rounding, and a contraction orders those anew: places may be a
+            # hundredth of the vocabulary apart. The ranks themselves are held to float64 elsewhere.
+            places = np.abs(one.astype(np.int64) - other)
+            assert np.mean(places <= 7) > 0.99, name
         else:
-            assert np.mean(one == other) > 0.95, name  # under a cap, many logits are almost equal
+            assert np.mean(one == other) > 0.95, name
 
 
 def test_one_compilation_serves_every_number_of_positions(demo_states: DemoStates, demo_head: Head) -> None:
