@@ -29,6 +29,7 @@ from torch.nn.functional import embedding, pad
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.distributions.fused import BLOCK, GONE, LARGEST, SEGMENT, Form, graphs
 from workers.distributions.head import Head
+from workers.distributions.memory import empty_large
 from workers.distributions.token_values import TokenValues
 
 Precision = Literal["fast", "float32"]
@@ -120,15 +121,22 @@ class Divergence:
             self._difference = torch.cat([self._weight_PD, -self._other_PD], dim=1)
         bias_a = self._placed_bias(reference, padded)
         self._biases = (bias_a, bias_a - self._placed_bias(candidate, padded))
-        self._tile = torch.zeros(2 * self.chunk, padded, dtype=dtype, device=self.device)
+        tile = (2 * self.chunk, padded)
+        on_cpu = self.device.type == "cpu"
+        self._tile = empty_large(tile, dtype) if on_cpu else torch.empty(tile, dtype=dtype, device=self.device)
         self._row_C1 = torch.arange(self.chunk, device=self.device)[:, None]
         self._graphs = graphs(form, (self.chunk, padded, *widths), str(self.device), precision)
 
     def _placed(self, weight_VD: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """The matrix on the device, with rows of zeros up to whole blocks and segments."""
-        placed = weight_VD.to(device=self.device, dtype=dtype)
         missing = -weight_VD.shape[0] % self._multiple
-        return pad(placed, (0, 0, 0, missing)) if missing else placed.contiguous()
+        if self.device.type != "cpu":
+            return pad(weight_VD.to(device=self.device, dtype=dtype), (0, 0, 0, missing))
+        if not missing and weight_VD.dtype == dtype and weight_VD.is_contiguous():
+            return weight_VD
+        placed = empty_large((weight_VD.shape[0] + missing, weight_VD.shape[1]), dtype)
+        placed[: weight_VD.shape[0]] = weight_VD
+        return placed
 
     def _placed_bias(self, head: Head, padded: int) -> torch.Tensor:
         """The bias on the device; one zero that nothing reads where neither head has one."""
@@ -191,8 +199,9 @@ class Divergence:
         count = tokens_T.shape[0]
         h, k = self._rows(reference_TD), self._rows(candidate_TD)
         finite_C = self._bounded(h, self.reference) & self._bounded(k, self.candidate)
-        # A product does not mix rows; but nothing after this has to think of NaN.
-        h, k = h.masked_fill(~finite_C[:, None], 0), k.masked_fill(~finite_C[:, None], 0)
+        if not finite_C.all():
+            # A product does not mix rows; but nothing after this has to think of NaN.
+            h, k = h.masked_fill(~finite_C[:, None], 0), k.masked_fill(~finite_C[:, None], 0)
         next_C = pad(tokens_T.to(self.device), (0, self.chunk - count))
         a_CP, d_CP = self._products(h, k)
         R_CR = self._largest(a_CP, d_CP, next_C)
@@ -245,21 +254,20 @@ class Divergence:
         """Ids of the `REFINED` largest tokens of either row and of the observed token: [C, R], rising, with
         repetitions, and with padding where the vocabulary is that small."""
         blocks = a_CP.shape[1] // BLOCK
-        found = [next_C[:, None]]
-        for which, maxima_CB in enumerate(self._graphs.block_maxima(a_CP, d_CP, *self._biases)):
-            block_CK = maxima_CB.topk(min(REFINED, blocks)).indices
-            at = block_CK + self._row_C1 * blocks
-            a, d = (embedding(at, part.view(-1, BLOCK)) for part in (a_CP, d_CP))
-            biases = self._biases
-            if self._form.biased:
-                biases = (
-                    embedding(block_CK, biases[0].view(-1, BLOCK)),
-                    embedding(block_CK, biases[1].view(-1, BLOCK)),
-                )
-            a, d = self._form.finish(a, d, *biases)
-            inside = ((a - d) if which else a).flatten(1).topk(REFINED).indices
-            found.append(block_CK.gather(1, inside // BLOCK) * BLOCK + inside % BLOCK)
-        return torch.cat(found, dim=1).sort(1).values
+        # Both rows of every position at once: first those of a, then those of b.
+        maxima = torch.cat(self._graphs.block_maxima(a_CP, d_CP, *self._biases))
+        block = maxima.topk(min(REFINED, blocks)).indices
+        at = block + self._row_C1.repeat(2, 1) * blocks
+        a, d = (embedding(at, part.view(-1, BLOCK)) for part in (a_CP, d_CP))
+        biases = self._biases
+        if self._form.biased:
+            biases = (embedding(block, biases[0].view(-1, BLOCK)), embedding(block, biases[1].view(-1, BLOCK)))
+        a, d = self._form.finish(a, d, *biases)
+        values = a.flatten(1)
+        values[self.chunk :] -= d[self.chunk :].flatten(1)
+        inside = values.topk(REFINED).indices
+        ids = block.gather(1, inside // BLOCK) * BLOCK + inside % BLOCK
+        return torch.cat([*torch.split(ids, self.chunk), next_C[:, None]], dim=1).sort(1).values
 
 
 def _token_values(values: torch.Tensor, counts: torch.Tensor, finite_T: torch.Tensor) -> TokenValues:

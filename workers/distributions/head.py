@@ -22,6 +22,7 @@ from safetensors import safe_open
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo, inspect
+from workers.distributions.memory import in_large_pages
 
 # Bytes of weights that are hashed or looked through at a time.
 _SLICE_ROWS = 8192
@@ -174,7 +175,7 @@ class Head:
                 f"{info.hidden_size}",
                 hint="fetch the checkpoint again, or correct vocab_size and hidden_size in its config.json",
             )
-        weight_VD = weight_VD[: info.vocabulary].contiguous()
+        weight_VD = in_large_pages(weight_VD[: info.vocabulary])
         bias_V = None
         if f"{module}.bias" in info.tensors:
             # Rounded as the engine holds it.

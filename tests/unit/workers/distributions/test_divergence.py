@@ -172,9 +172,9 @@ def test_two_tokens_by_hand() -> None:
 
 def test_bernoulli_divergences_by_formula() -> None:
     found = values_of(two_token_case(9.0, 1.0), "float32")
-    assert found.kl[0] == pytest.approx(0.9 * math.log(1.8) + 0.1 * math.log(0.2), rel=1e-6)
-    assert found.reverse_kl[0] == pytest.approx(0.5 * math.log(1 / 1.8) + 0.5 * math.log(5), rel=1e-6)
-    assert found.tv[0] == pytest.approx(0.4, rel=1e-6)
+    assert found.kl[0] == pytest.approx(0.9 * math.log(1.8) + 0.1 * math.log(0.2), rel=3e-6)
+    assert found.reverse_kl[0] == pytest.approx(0.5 * math.log(1 / 1.8) + 0.5 * math.log(5), rel=3e-6)
+    assert found.tv[0] == pytest.approx(0.4, rel=3e-6)
 
 
 @pytest.mark.parametrize("heads", ["plain", "bias, soft cap and scale", "weights differ"])
