@@ -178,7 +178,7 @@ class Divergence:
         return TokenValues.concat(parts)
 
     def warm_up(self) -> None:
-        """Compile now, not in the first call: some ten seconds, or two where the cache on disk knows the graphs."""
+        """Compile now, not in the first call: some fifteen seconds, three where the cache on disk knows the graphs."""
         zeros = [torch.zeros(1, head.hidden_size, dtype=torch.bfloat16) for head in (self.reference, self.candidate)]
         self(zeros[0], zeros[1], torch.zeros(1, dtype=torch.int64))
 

@@ -211,7 +211,7 @@ def _capped(logits: torch.Tensor, cap: float | None) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Graphs:
-    """The methods of a `Form`, compiled."""
+    """The methods of a `Form`; what runs over the vocabulary is compiled."""
 
     block_maxima: Graph
     refine: Graph
@@ -225,7 +225,7 @@ def graphs(form: Form, shape: tuple[int, ...], device: str, precision: str) -> G
     """The compiled graphs for one form, shape of chunk and heads, device and precision; made once a process.
 
     Compilation happens at the first call of each graph. Inductor keeps its results on disk (TORCHINDUCTOR_CACHE_DIR),
-    so that another process takes a second or two where the first took ten. The arguments beside `form` are keys only:
+    so that another process takes three seconds where the first took fifteen. The arguments beside `form` are keys only:
     what belongs to one shape must not use up another's recompilations.
     """
     options: dict[str, Any] = {
@@ -244,5 +244,5 @@ def graphs(form: Form, shape: tuple[int, ...], device: str, precision: str) -> G
         torch.compile(form.refine, **options),
         torch.compile(form.normalise, **options),
         torch.compile(form.total, **options),
-        torch.compile(form.refined_terms, **options),
+        form.refined_terms,  # so little that compiling it would take longer than an hour of it
     )
