@@ -60,6 +60,17 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.VOCABULARY_MISMATCH: "Compare models of one tokenizer.",
     ErrorCode.HEAD_MISMATCH: "The architecture computes its logits in a way that is not known here: report it.",
     ErrorCode.HEAD_UNSUPPORTED: "Use a model whose head is a plain, scaled or soft-capped linear layer.",
+    ErrorCode.DEPLOYMENT_NOT_FOUND: "Use a name or id that GET /v1/deployments lists.",
+    ErrorCode.DEPLOYMENT_EXISTS: "Choose another name, or change or delete the one that is there.",
+    ErrorCode.DEPLOYMENT_CONFLICT: "Wait for the state that the detail names, or change what it names.",
+    ErrorCode.PROFILE_NOT_FOUND: "Use a version that GET /v1/calibration/profiles lists.",
+    ErrorCode.PROFILE_MISMATCH: "Use a profile that was fitted for this model and reference, or fit one.",
+    ErrorCode.PROFILE_CORRUPT: "Delete it and fit it again: its record says how it was made.",
+    ErrorCode.PROFILE_IN_USE: "Promote another version, or delete the deployment, first.",
+    ErrorCode.REPLICA_UNAVAILABLE: "Wait as long as Retry-After says; GET /v1/deployments tells the state of each replica.",
+    ErrorCode.NONFINITE_LOGITS: "The model is broken for this input: compare it with its reference, and serve another.",
+    ErrorCode.VERIFY_UNAVAILABLE: "Leave `verify` out; the detail says what its self-test measured.",
+    ErrorCode.CONTEXT_EXCEEDED: "Shorten the prompt, or lower max_tokens.",
 }
 
 

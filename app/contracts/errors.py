@@ -63,6 +63,18 @@ class ErrorCode(StrEnum):
     VOCABULARY_MISMATCH = "vocabulary_mismatch"
     HEAD_MISMATCH = "head_mismatch"
     HEAD_UNSUPPORTED = "head_unsupported"
+    # deployments, profiles and the gateway
+    DEPLOYMENT_NOT_FOUND = "deployment_not_found"
+    DEPLOYMENT_EXISTS = "deployment_exists"
+    DEPLOYMENT_CONFLICT = "deployment_conflict"
+    PROFILE_NOT_FOUND = "profile_not_found"
+    PROFILE_MISMATCH = "profile_mismatch"
+    PROFILE_CORRUPT = "profile_corrupt"
+    PROFILE_IN_USE = "profile_in_use"
+    REPLICA_UNAVAILABLE = "replica_unavailable"
+    NONFINITE_LOGITS = "nonfinite_logits"
+    VERIFY_UNAVAILABLE = "verify_unavailable"
+    CONTEXT_EXCEEDED = "context_exceeded"
 
 
 @dataclass(frozen=True)
@@ -126,6 +138,17 @@ CATALOGUE: dict[ErrorCode, ErrorKind] = {
     ErrorCode.VOCABULARY_MISMATCH: ErrorKind(422, "The two models have different vocabularies"),
     ErrorCode.HEAD_MISMATCH: ErrorKind(422, "The model's head could not be reproduced"),
     ErrorCode.HEAD_UNSUPPORTED: ErrorKind(422, "The model's head is of a kind that is not supported"),
+    ErrorCode.DEPLOYMENT_NOT_FOUND: ErrorKind(404, "There is no such deployment"),
+    ErrorCode.DEPLOYMENT_EXISTS: ErrorKind(409, "There is a deployment of that name"),
+    ErrorCode.DEPLOYMENT_CONFLICT: ErrorKind(409, "The deployment is not in a state for this"),
+    ErrorCode.PROFILE_NOT_FOUND: ErrorKind(404, "There is no such calibration profile"),
+    ErrorCode.PROFILE_MISMATCH: ErrorKind(422, "The calibration profile belongs to another model"),
+    ErrorCode.PROFILE_CORRUPT: ErrorKind(422, "The calibration profile is damaged"),
+    ErrorCode.PROFILE_IN_USE: ErrorKind(409, "The calibration profile is being served"),
+    ErrorCode.REPLICA_UNAVAILABLE: ErrorKind(503, "No replica can take the request"),
+    ErrorCode.NONFINITE_LOGITS: ErrorKind(500, "The model's logits were not finite numbers"),
+    ErrorCode.VERIFY_UNAVAILABLE: ErrorKind(501, "Verified decoding is not available"),
+    ErrorCode.CONTEXT_EXCEEDED: ErrorKind(400, "The prompt is longer than the model's context"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Corrections of a model's decoding. Needs torch and safetensors only: the serving engine imports this room."""
