@@ -67,7 +67,7 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.PROFILE_MISMATCH: "Use a profile that was fitted for this model and reference, or fit one.",
     ErrorCode.PROFILE_CORRUPT: "Delete it and fit it again: its record says how it was made.",
     ErrorCode.PROFILE_IN_USE: "Promote another version, or delete the deployment, first.",
-    ErrorCode.REPLICA_UNAVAILABLE: "Wait as long as Retry-After says; GET /v1/deployments tells what each replica does.",
+    ErrorCode.REPLICA_UNAVAILABLE: "Wait as long as Retry-After says; GET /v1/deployments tells each replica's state.",
     ErrorCode.NONFINITE_LOGITS: "The model is broken for this input: compare it with its reference.",
     ErrorCode.VERIFY_UNAVAILABLE: "Leave `verify` out; the detail says what its self-test measured.",
     ErrorCode.CONTEXT_EXCEEDED: "Shorten the prompt, or lower max_tokens.",
