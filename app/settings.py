@@ -45,10 +45,24 @@ class Settings(BaseSettings):
     sse_heartbeat_s: float = Field(default=15.0, gt=0)
     sse_poll_s: float = Field(default=1.0, gt=0, le=2)
 
+    replica_lease_s: float = Field(default=10.0, ge=0.2, description="A serving process that is silent is gone then.")
+    replica_renew_s: float = Field(default=2.0, ge=0.02, description="How often it says that it is there.")
+    shadow_queue: int = Field(default=256, ge=1, description="Requests that wait to be scored again, a deployment.")
+    shadow_expiry_s: float = Field(default=600.0, ge=1, description="How long their token ids are kept.")
+
     engine_device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     engine_kv_cache_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
     engine_batch_tokens: int = Field(default=4096, ge=64)
     engine_compile: bool = Field(default=False, description="Compiled engines score faster and start a minute later.")
+    gateway_max_in_flight: int = Field(default=64, ge=1, description="Requests that a replica answers at one time.")
+    gateway_max_queued: int = Field(default=256, ge=0, description="Requests that wait for a replica, a deployment.")
+    gateway_queue_timeout_s: float = Field(default=30.0, gt=0)
+    gateway_max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    gateway_connect_timeout_s: float = Field(default=2.0, gt=0)
+    gateway_read_timeout_s: float = Field(default=120.0, gt=0, description="Longest silence within a stream.")
+    gateway_answer_timeout_s: float = Field(default=900.0, gt=0, description="Longest wait for a whole answer.")
+    gateway_write_timeout_s: float = Field(default=60.0, gt=0, description="Longest wait for a client that reads slowly.")
+
     log_level: str = "INFO"
 
     @cached_property
