@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     engine_kv_cache_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
     engine_batch_tokens: int = Field(default=4096, ge=64)
     engine_compile: bool = Field(default=False, description="Compiled engines score faster and start a minute later.")
+
     gateway_max_in_flight: int = Field(default=64, ge=1, description="Requests that a replica answers at one time.")
     gateway_max_queued: int = Field(default=256, ge=0, description="Requests that wait for a replica, a deployment.")
     gateway_queue_timeout_s: float = Field(default=30.0, gt=0)
@@ -61,7 +62,7 @@ class Settings(BaseSettings):
     gateway_connect_timeout_s: float = Field(default=2.0, gt=0)
     gateway_read_timeout_s: float = Field(default=120.0, gt=0, description="Longest silence within a stream.")
     gateway_answer_timeout_s: float = Field(default=900.0, gt=0, description="Longest wait for a whole answer.")
-    gateway_write_timeout_s: float = Field(default=60.0, gt=0, description="Longest wait for a client that reads slowly.")
+    gateway_write_timeout_s: float = Field(default=60.0, gt=0, description="Longest wait for a slow reader.")
 
     log_level: str = "INFO"
 
