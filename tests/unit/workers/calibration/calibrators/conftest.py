@@ -1,0 +1,70 @@
+"""One calibrator of each kind, of a tiny model, with numbers that do something."""
+
+import pytest
+import torch
+
+from workers.calibration.calibrators.adapter import RepairAdapter
+from workers.calibration.calibrators.base import Base
+from workers.calibration.calibrators.chain import Chain
+from workers.calibration.calibrators.confidence import ConfidenceTemperature
+from workers.calibration.calibrators.features import CLASSES, PLAIN
+from workers.calibration.calibrators.identity import Identity
+from workers.calibration.calibrators.lowrank import LowRank
+from workers.calibration.calibrators.mixture import Mixture
+from workers.calibration.calibrators.protocol import RowContext
+from workers.calibration.calibrators.temperature import Temperature
+from workers.calibration.calibrators.token_bias import TokenBias
+
+D, V, T = 24, 67, 19
+
+
+def make(kind: str) -> Base:
+    """A calibrator of a kind, the same at every call."""
+    generator = torch.Generator().manual_seed(3)
+
+    def normal(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=generator) * 0.3
+
+    ids = torch.tensor([0, 5, 66])
+    if kind == "identity":
+        return Identity()
+    if kind == "temperature":
+        return Temperature(1.3)
+    if kind == "confidence":
+        return ConfidenceTemperature(torch.tensor([-3.0, -1.0, -0.1]), torch.tensor([0.2, -0.1, 0.4]))
+    if kind == "token_bias":
+        return TokenBias(ids, torch.tensor([0.5, -1.25, 2.0]), V)
+    if kind == "lowrank":
+        return LowRank(normal(D, 4), normal(4, D), normal(D))
+    if kind == "mixture":
+        return Mixture(
+            class_V=torch.arange(V).remainder(len(CLASSES)).to(torch.int8),
+            probe_D=normal(D),
+            probe_offset=torch.tensor(2.0),
+            gate_FK=normal(PLAIN + len(CLASSES), 3) * 3,
+            down_DR=normal(D, 6),
+            up_RD=normal(6, D),
+            shift_KD=normal(3, D),
+            log_scale_K=normal(3),
+            ids_I=ids,
+            bias_KI=normal(3, 3),
+        )
+    if kind == "repair":
+        return RepairAdapter("adapter", "0" * 64, 16, ("q_proj", "down_proj"))
+    return Chain([make("lowrank"), make("confidence"), Chain([Identity(), make("token_bias")])])
+
+
+@pytest.fixture(name="hidden_TD")
+def hidden() -> torch.Tensor:
+    return torch.randn(T, D, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(name="logits_TV")
+def logits() -> torch.Tensor:
+    return torch.randn(T, V, generator=torch.Generator().manual_seed(2)) * 3
+
+
+@pytest.fixture
+def context() -> RowContext:
+    generator = torch.Generator().manual_seed(4)
+    return RowContext(torch.arange(1, T + 1), torch.randint(0, V, (T,), generator=generator))
