@@ -1,0 +1,168 @@
+"""Both models of a deployment, kept warm: from its record to the hidden states of windows.
+
+Each model has an engine of its own where the shadow's share of the device's memory holds both; else one engine holds
+first the one and then the other, which costs a swap of weights a turn. Not thread-safe: an engine stays with the thread
+that started it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from app.contracts.deployment import Deployment
+from app.contracts.job import CompareRequest
+from app.models.checkpoint import CheckpointInfo
+from app.settings import Settings
+from workers.diagnosis.sides import Sides, modify, resolve
+from workers.engine.device import available_bytes
+from workers.engine.pool import context_length, kv_cache_bytes, resolve_dtype, step_tokens
+from workers.engine.resident import Weights
+from workers.engine.room import EngineRoom
+from workers.engine.scoring import ScoringEngine
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+Role = Literal["reference", "candidate"]
+ROLES: tuple[Role, Role] = ("reference", "candidate")
+# The longest context where neither the deployment nor the model says one, in tokens.
+LONGEST = 4096
+# Working memory of an engine beside weights, keys and values.
+_OVERHEAD_BYTES = 256 * 1024**2
+
+
+def never() -> None:
+    """Nobody asks to stop."""
+
+
+@dataclass
+class Quiet:
+    """The part of a job's context that resolving two models asks for, where there is no job."""
+
+    settings: Settings
+    check_cancelled: Callable[[], None] = never
+    job_id: str = "shadow"
+    attempt: int = 1
+    scratch: Path = field(default_factory=Path)
+    output: Path = field(default_factory=Path)
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """Nobody looks."""
+
+    def log(self, message: str) -> None:
+        """Goes into the process' own log."""
+        logger.info("%s", message)
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """No metric of a job."""
+
+    def observe_many(self, name: str, values: object, **labels: str) -> None:
+        """No metric of a job."""
+
+
+class Models:
+    """The reference and the candidate of one deployment, resolved and loaded.
+
+    Raises what resolving, surgery and starting an engine raise, each a `HemostatError` that says which. `budget_bytes`
+    is what both engines together may take; None: what is free.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        settings: Settings,
+        *,
+        budget_bytes: int | None = None,
+        check_cancelled: Callable[[], None] = never,
+    ) -> None:
+        self.settings = settings
+        self._rooms: list[EngineRoom] = []
+        request = CompareRequest(kind="compare", reference=deployment.reference, candidate=deployment.model)
+        context = Quiet(settings, check_cancelled)
+        reference, entry, origin = resolve(request, context)
+        self.sides: Sides = modify(request, reference, entry, origin, context)
+        self.dtype = resolve_dtype(self.sides.dtype)
+        self._watched = (self.sides.reference.info, origin)
+        self._seen = tuple(Weights.of(info) for info in self._watched)
+        self.longest = longest_window(deployment, self.sides.reference.info, self.sides.candidate.info)
+        try:
+            self._engines = self._start(budget_bytes, check_cancelled)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def apart(self) -> bool:
+        """Whether each model has an engine of its own."""
+        return len(self._rooms) == len(ROLES)
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `cuda`."""
+        return self._rooms[0].pool.device
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens of both."""
+        return self.sides.reference.info.vocabulary
+
+    def hidden(
+        self, role: Role, windows: Sequence[Sequence[int]], *, check_cancelled: Callable[[], None] = never
+    ) -> list[torch.Tensor]:
+        """Final normed hidden states of each window's tokens, on the host: (T, D) in the engine's dtype.
+
+        Raises ENGINE_FAILED, ENGINE_OUT_OF_MEMORY, and CHECKPOINT_* where weights had to be loaded again.
+        """
+        engine = self._engines[role]
+        return [hidden_TD for _, hidden_TD in engine.score(windows, check_cancelled=check_cancelled)]
+
+    def replaced(self) -> bool:
+        """Whether somebody has put other weights where a model's lie since they were loaded."""
+        try:
+            return self._seen != tuple(Weights.of(info) for info in self._watched)
+        except OSError:  # being replaced at this moment
+            return True
+
+    def close(self) -> None:
+        """Ends the engines and lets the store evict the candidate."""
+        rooms, self._rooms = self._rooms, []
+        for room in rooms:
+            room.close()
+        self.sides.modified.release()
+
+    def _start(self, budget_bytes: int | None, check_cancelled: Callable[[], None]) -> dict[Role, ScoringEngine]:
+        self._rooms.append(EngineRoom(self.settings))
+        free = available_bytes(self.device)
+        budget = free if budget_bytes is None else min(free, budget_bytes)
+        infos = {"reference": self.sides.reference.info, "candidate": self.sides.candidate.info}
+        needed = sum(
+            needed_bytes(info, self.settings, self.device, self.dtype, self.longest) for info in infos.values()
+        )
+        if needed <= budget:
+            self._rooms.append(EngineRoom(self.settings))
+        else:
+            logger.info("both models need %.2f GB, %.2f GB may be taken: they take turns", needed / 1e9, budget / 1e9)
+        engines: dict[Role, ScoringEngine] = {}
+        for role, room in zip(ROLES, (self._rooms * 2)[: len(ROLES)] if not self.apart else self._rooms, strict=True):
+            engines[role] = room.engine(
+                infos[role], self.longest, dtype=self.dtype, load=self.apart, check_cancelled=check_cancelled
+            )
+        return engines
+
+
+def longest_window(deployment: Deployment, *infos: CheckpointInfo) -> int:
+    """Most tokens of prompt and output that are scored: the deployment's context, at most what both models take."""
+    limits = [info.max_position for info in infos if info.max_position is not None]
+    return min([deployment.max_model_len or LONGEST, *limits])
+
+
+def needed_bytes(info: CheckpointInfo, settings: Settings, device: str, dtype: str, longest: int) -> int:
+    """About what an engine for `info` takes, in bytes."""
+    tokens = max(step_tokens(info, settings, device), context_length(info, longest))
+    return info.bytes + kv_cache_bytes(info, settings, dtype, tokens) + _OVERHEAD_BYTES
