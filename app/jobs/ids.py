@@ -14,6 +14,11 @@ _last = 0
 
 
 def new_job_id() -> str:
+    """An id that is greater than every one that this process made before."""
+    return "diag_" + new_ulid()
+
+
+def new_ulid() -> str:
     """48 bits of milliseconds, 80 random bits; within one process every id is greater than the one before."""
     global _last  # noqa: PLW0603 - the order within a millisecond is the process's own state
     value = time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10), "big")
@@ -25,11 +30,11 @@ def new_job_id() -> str:
 
 def id_at(seconds: float) -> str:
     """Every id that was made before that Unix time is smaller, every later one greater."""
-    return _written(max(0, int(seconds * 1000)) << 80)
+    return "diag_" + _written(max(0, int(seconds * 1000)) << 80)
 
 
 def _written(value: int) -> str:
-    return "diag_" + "".join(ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+    return "".join(ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
 
 
 def is_job_id(text: str) -> bool:

@@ -1,0 +1,19 @@
+-- KEYS: deployment. ARGV: id, name, then fields and values (JSON). Answers 'created', or the id that has the name.
+local id = ARGV[1]
+local taken = redis.call('HGET', PREFIX .. 'names', ARGV[2])
+if taken then
+    return taken == id and 'created' or taken
+end
+local at = now()
+redis.call('HSET', KEYS[1], 'events', 0, 'created_at', at, 'updated_at', at, 'promotions', 0, 'rollbacks', 0)
+for i = 3, #ARGV, 2 do
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+end
+if held(id, 'active_version') ~= 'identity' then
+    redis.call('HSET', KEYS[1], 'activated_at', at)
+end
+redis.call('HSET', PREFIX .. 'names', ARGV[2], id)
+redis.call('ZADD', PREFIX .. 'index', 0, id)
+emit(id, 'created', ',"version":' .. redis.call('HGET', KEYS[1], 'active_version'), at)
+settle(id)
+return 'created'

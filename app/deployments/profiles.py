@@ -1,0 +1,158 @@
+"""The calibration profiles on disk, as the front end reads them: descriptions, no tensors.
+
+    HOME/profiles/<version>/   profile.json, calibrator.json, tensors.safetensors
+
+A profile's folder appears whole and never changes. What is not whole (another program's folder, a damaged file) is left
+out of lists and named where it is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from app.contracts.deployment import IDENTITY, VERSION_PATTERN
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.profile import Comparison, Difference, DomainDifference, Profile, Setting
+from app.contracts.report import Mean
+from app.settings import Settings
+
+PROFILE_FILE: Final = "profile.json"
+MAX_SHOWN: Final = 64
+_VERSION: Final = re.compile(VERSION_PATTERN)
+# Fields that say which profile it is, and not how it was made.
+_IDENTIFYING: Final = ("version", "object", "created_at", "job", "deployment", "test", "evidence")
+
+
+def is_version(text: str) -> bool:
+    """Whether it could be the version of a profile; `identity` is one that needs no files."""
+    return text != IDENTITY and _VERSION.fullmatch(text) is not None
+
+
+class ProfileFiles:
+    """Profiles below `settings.home`. Every call reads the disk: several processes share it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.root = settings.home / "profiles"
+
+    def folder(self, version: str) -> Path:
+        """Where a profile lies. Raises PROFILE_NOT_FOUND for what cannot be a version."""
+        if not is_version(version):
+            raise _not_found(version)
+        return self.root / version
+
+    def get(self, version: str) -> Profile:
+        """Raises PROFILE_NOT_FOUND, or PROFILE_CORRUPT where its description cannot be read."""
+        path = self.folder(version) / PROFILE_FILE
+        try:
+            text = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise _not_found(version) from None
+        try:
+            profile = Profile.model_validate_json(text)
+        except ValidationError as error:
+            raise _corrupt(version, "its description does not fit this version of Hemostat") from error
+        if profile.version != version:
+            raise _corrupt(version, f"its description is that of {profile.version}")
+        return profile
+
+    def list(self) -> tuple[Profile, ...]:
+        """All that can be read, newest first."""
+        found = []
+        names = sorted(entry.name for entry in self.root.iterdir()) if self.root.is_dir() else []
+        for name in names:
+            if is_version(name):
+                try:
+                    found.append(self.get(name))
+                except HemostatError:  # deleted meanwhile, or damaged
+                    continue
+        return tuple(sorted(found, key=lambda profile: (-profile.created_at, profile.version)))
+
+    def delete(self, version: str) -> None:
+        """Removes a profile. Whether somebody serves it is for the caller to know. Raises PROFILE_NOT_FOUND."""
+        gone = self.root / f".{version}.{secrets.token_hex(4)}"
+        try:
+            # At once out of every list; a process that has it open keeps what it has read.
+            self.folder(version).rename(gone)
+        except (FileNotFoundError, NotADirectoryError):
+            raise _not_found(version) from None
+        shutil.rmtree(gone)
+
+    def compare(self, a: str, b: str) -> Comparison:
+        """Two profiles beside each other. Raises as `get` does."""
+        return compare(self.get(a), self.get(b))
+
+
+def compare(a: Profile, b: Profile) -> Comparison:
+    """Two profiles beside each other: how they were fitted, and what their tests said of each domain."""
+    one, other = (dict(_flat(profile.model_dump(mode="json", exclude=set(_IDENTIFYING)))) for profile in (a, b))
+    pointers = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    tests = [_test(profile) for profile in (a, b)]
+    domains = [_domains(profile) for profile in (a, b)]
+    return Comparison(
+        a=a.version,
+        b=b.version,
+        same_model=_model(a) == _model(b),
+        same_test=tests[0] is not None and tests[0] == tests[1],
+        differences=tuple(
+            Difference(pointer=pointer, a=one.get(pointer), b=other.get(pointer)) for pointer in sorted(pointers)
+        ),
+        domains=tuple(
+            DomainDifference(domain=name, a=domains[0].get(name), b=domains[1].get(name))
+            for name in sorted({*domains[0], *domains[1]})
+        ),
+    )
+
+
+def _model(profile: Profile) -> tuple[str, str]:
+    fit = profile.fit
+    return fit.reference.weights_fingerprint, fit.candidate.weights_fingerprint
+
+
+def _test(profile: Profile) -> str | None:
+    return next((found.fingerprint for found in profile.fit.sets if found.name == "test"), None)
+
+
+def _domains(profile: Profile) -> dict[str, Mean]:
+    if profile.test is None:
+        return {}
+    chosen = next((row for row in profile.test.table if row.chosen), None)
+    return {} if chosen is None else {name: cell.calibrated for name, cell in chosen.domains.items()}
+
+
+def _flat(value: object, at: str = "") -> Iterator[tuple[str, Setting]]:
+    """Every leaf with its JSON pointer."""
+    items: Iterable[tuple[object, object]]
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        yield at, value if isinstance(value, float | int | str | bool) or value is None else str(value)
+        return
+    for name, inner in items:
+        yield from _flat(inner, f"{at}/{str(name).replace('~', '~0').replace('/', '~1')}")
+
+
+def _not_found(version: str) -> HemostatError:
+    shown = ascii(version[:MAX_SHOWN])
+    hint = "`hemostat profiles list` shows them."
+    if version == IDENTITY:
+        return HemostatError(
+            ErrorCode.PROFILE_NOT_FOUND, "identity changes nothing and has no profile.", hint=hint
+        )
+    return HemostatError(ErrorCode.PROFILE_NOT_FOUND, f"There is no calibration profile {shown}.", hint=hint)
+
+
+def _corrupt(version: str, why: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.PROFILE_CORRUPT,
+        f"Profile {version} cannot be used: {why}.",
+        hint="Delete it and fit it again.",
+    )

@@ -1,0 +1,53 @@
+"""A deployment's record as it is written to, and read back from, Redis."""
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from app.contracts.deployment import (
+    IDENTITY,
+    CalibrationMode,
+    Deployment,
+    DeploymentPatch,
+    DeploymentRequest,
+    DeploymentState,
+    Replica,
+    ShadowStatus,
+)
+
+_INTERNAL: Final = frozenset({"events", "draining", "was_ready", "fit_ended"})
+
+
+def request_fields(deployment_id: str, request: DeploymentRequest) -> dict[str, str]:
+    """What a creation writes: the contract's fields, each as JSON."""
+    body = request.model_dump(mode="json", exclude={"version"})
+    off = request.calibration is CalibrationMode.OFF
+    body |= {
+        "id": deployment_id,
+        "active_version": IDENTITY if off else request.version or IDENTITY,
+        "previous_version": None,
+        "activated_at": None,
+        "fit_job": None,
+        "fit_reason": "calibration is off" if off else "",
+        "state": DeploymentState.STARTING.value,
+        "reason": "",
+    }
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in body.items()}
+
+
+def patch_fields(patch: DeploymentPatch) -> dict[str, str]:
+    """What a change writes: the fields that it names, each as JSON. `drift_threshold` alone may be set to null."""
+    body = patch.model_dump(mode="json", exclude_unset=True)
+    return {
+        name: json.dumps(value, ensure_ascii=False)
+        for name, value in body.items()
+        if value is not None or name == "drift_threshold"
+    }
+
+
+def read_deployment(
+    fields: Mapping[str, str], running: tuple[Replica, ...] = (), shadow: ShadowStatus | None = None
+) -> Deployment:
+    """The deployment of a record's fields, with the replicas that live and what its shadow process last found."""
+    body = {name: json.loads(value) for name, value in fields.items() if name not in _INTERNAL}
+    return Deployment.model_validate(body | {"running": running, "shadow": shadow})
