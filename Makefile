@@ -13,12 +13,12 @@ help: ## what there is
 
 setup: $(STAMP) ## create .venv and install everything (WORKER=cpu or gpu overrides what is detected)
 
-$(STAMP): requirements/api.lock requirements/worker-$(WORKER).lock requirements/embedded.lock requirements/dev.lock pyproject.toml deploy/prerequisites.sh
+$(STAMP): requirements/api.lock requirements/worker-$(WORKER).lock requirements/embedded.lock requirements/dev.lock requirements/torch.in pyproject.toml deploy/prerequisites.sh
 	@PYTHON="$(PYTHON)" deploy/prerequisites.sh
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@rm -f $(VENV)/.installed-*
 	@echo "Installing torch (its own dependencies come with it) …"
-	@$(BIN)/pip install -q 'torch>=2.13.0,<2.14' 'torchvision>=0.28.0,<0.29'
+	@$(BIN)/pip install -q -r requirements/torch.in
 	@echo "Installing the locked packages …"
 	@$(BIN)/pip install -q --no-deps -r requirements/api.lock -r requirements/embedded.lock
 	@$(BIN)/pip install -q --no-deps -r requirements/worker-$(WORKER).lock

@@ -11,8 +11,7 @@ common=(--quiet --universal --fork-strategy fewest --python-version 3.11 --overr
 
 # shellcheck disable=SC2046
 "$uv" pip compile pyproject.toml "${common[@]}" $(printf -- '--extra %s ' $extras) -o "$tmp/all.txt"
-printf 'torch>=2.13.0,<2.14\ntorchvision>=0.28.0,<0.29\n' >"$tmp/torch.in"
-"$uv" pip compile "$tmp/torch.in" "${common[@]}" -c "$tmp/all.txt" -o "$tmp/torch.txt"
+"$uv" pip compile requirements/torch.in "${common[@]}" -c "$tmp/all.txt" -o "$tmp/torch.txt"
 omit=(); for name in torch torchvision $(grep -oE '^(nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+|triton)' "$tmp/torch.txt"); do
   omit+=(--no-emit-package "$name"); done
 

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Writes secrets/ for docker-compose.yml, once: an API key and one for Prometheus, the password of Redis, Grafana's. What is
+# there already is kept. The folder is the owner's alone; the files in it can be read by the containers' users.
+set -euo pipefail
+cd "${1:-$(dirname "$0")/..}"
+umask 077
+mkdir -p secrets
+if [ -f secrets/api_keys ]; then
+  echo "secrets/ is there already; remove it to begin anew"
+  exit 0
+fi
+random() { python3 -c 'import secrets; print(secrets.token_urlsafe(32))'; }
+digest() { printf %s "$1" | sha256sum | cut -d' ' -f1; }
+api=$(random) scrape=$(random) redis=$(random) grafana=$(random)
+printf '%s' "$api" >secrets/api_key
+printf '%s' "$scrape" >secrets/scrape_key
+printf '%s' "$grafana" >secrets/grafana_password
+printf 'redis://hemostat:%s@redis:6379/0' "$redis" >secrets/redis_url
+# default: nobody. hemostat: everything but what administers the server. health: may ask whether it lives.
+cat >secrets/redis_acl <<END
+user default off
+user hemostat on #$(digest "$redis") ~* &* +@all -@admin -@dangerous +info
+user health on nopass resetkeys resetchannels -@all +ping
+END
+printf 'owner:%s\nprometheus:%s\n' "$(digest "$api")" "$(digest "$scrape")" >secrets/api_keys
+chmod 0444 secrets/*
+echo "API key (secrets/api_key): $api"
+echo "Grafana (http://127.0.0.1:3000), user admin, password in secrets/grafana_password: $grafana"
