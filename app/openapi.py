@@ -16,9 +16,11 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from app import problems
+from app.contracts.calibration_report import CalibrateReport
 from app.contracts.errors import CATALOGUE, ErrorCode
 from app.contracts.event import Event
-from app.contracts.job import Estimate, Job, JobPage, SubmitRequest
+from app.contracts.job import SUBMISSION, Estimate, Job, JobPage
+from app.contracts.profile import Comparison, Profile, ProfilePage
 from app.contracts.report import CompareReport
 from app.error_guide import GUIDE
 
@@ -117,15 +119,26 @@ RETRY_AFTER: Final = frozenset(
 
 
 def _components() -> dict[str, Any]:
-    inputs: list[type[BaseModel]] = [SubmitRequest, problems.Problem]
-    outputs: list[type[BaseModel]] = [Job, JobPage, Estimate, CompareReport]
+    inputs: list[type[BaseModel]] = [problems.Problem]
+    outputs: list[type[BaseModel]] = [
+        Job,
+        JobPage,
+        Estimate,
+        CompareReport,
+        CalibrateReport,
+        Profile,
+        ProfilePage,
+        Comparison,
+    ]
     wanted = [(model, "validation") for model in inputs] + [(model, "serialization") for model in outputs]
     _, definitions = models_json_schema(wanted, ref_template=TEMPLATE)  # type: ignore[arg-type]
     schemas: dict[str, Any] = definitions["$defs"]
+    submission = SUBMISSION.json_schema(mode="validation", ref_template=TEMPLATE)
     event = TypeAdapter(Event).json_schema(mode="serialization", ref_template=TEMPLATE)
-    for name, schema in event.pop("$defs").items():
-        schemas.setdefault(name, schema)
-    schemas["Event"] = event
+    for union, schema in (("SubmitRequest", submission), ("Event", event)):
+        for name, part in schema.pop("$defs").items():
+            schemas.setdefault(name, part)
+        schemas[union] = schema
     return schemas
 
 

@@ -70,9 +70,13 @@ class HubText(Contract):
 
 
 class ShippedText(Contract):
-    """The evaluation corpus that ships with Hemostat. `documents` takes the first so many, each domain in turn."""
+    """A corpus that ships with Hemostat. `documents` takes the first so many, each domain in turn.
+
+    The two corpora share no document: `evaluation` is what is scored, `calibration` what is fitted.
+    """
 
     source: Literal["shipped"]
+    corpus: Literal["evaluation", "calibration"] = "evaluation"
     documents: Annotated[int, Field(ge=1, le=MAX_DOCUMENTS)] | None = None
 
 

@@ -144,9 +144,7 @@ def _not_found(version: str) -> HemostatError:
     shown = ascii(version[:MAX_SHOWN])
     hint = "`hemostat profiles list` shows them."
     if version == IDENTITY:
-        return HemostatError(
-            ErrorCode.PROFILE_NOT_FOUND, "identity changes nothing and has no profile.", hint=hint
-        )
+        return HemostatError(ErrorCode.PROFILE_NOT_FOUND, "identity changes nothing and has no profile.", hint=hint)
     return HemostatError(ErrorCode.PROFILE_NOT_FOUND, f"There is no calibration profile {shown}.", hint=hint)
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from app.contracts.job import CALIBRATOR_PATTERN
+
 _NAME: Final = "letters, digits, '.', '_' and '-', the first of them a letter or digit"
 # A regular expression helps nobody who mistyped a name.
 PATTERNS: Final[Mapping[str, str]] = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": _NAME,
     r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$": "letters, digits, spaces, '.', '_' and '-', the first of them a letter or digit",
     r"^[1-9][0-9]{0,2}:[1-9][0-9]{0,2}$": "N:M, such as 2:4",
+    CALIBRATOR_PATTERN: "temperature, confidence, token_bias, lowrank or mixture, several joined by +",
     r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$": f"NAME or OWNER/NAME, each of {_NAME}",
 }
 Node = Mapping[str, Any]

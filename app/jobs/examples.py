@@ -22,6 +22,19 @@ REQUEST: Final[dict[str, Any]] = {
     "metadata": {"commit": "4f2c1a9"},
 }
 
+CALIBRATE: Final[dict[str, Any]] = {
+    "kind": "calibrate",
+    "reference": {"model": "smollm2-135m"},
+    "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
+    "tokens": 25000,
+    "calibrators": ["temperature", "lowrank", "lowrank+confidence"],
+    "deployment": "smollm2-rtn4",
+}
+REQUESTS: Final[dict[str, Any]] = {
+    "compare": {"summary": "How far is the candidate from the reference?", "value": REQUEST},
+    "calibrate": {"summary": "Fit, choose and prove a correction of the candidate", "value": CALIBRATE},
+}
+
 QUEUED: Final[dict[str, Any]] = {
     "id": JOB_ID,
     "object": "diagnosis.job",

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import KINDS, SubmitRequest
+from app.contracts.job import KINDS, SUBMISSION, SubmitRequest
 from app.contracts.recipe import STEP_TYPES
 from app.contracts.text import MAX_DOCUMENTS
 from app.jobs.allowed import allowed
@@ -23,7 +23,9 @@ from app.problems import MAX_ERRORS, FieldError, RequestError
 
 MAX_DEPTH: Final = 64
 TAGS: Final = ("type", "source", "kind")
-_SCHEMA: Final = Schema(SubmitRequest.model_json_schema())
+# Fields of a request that hold a text source.
+TEXTS: Final = ("text", "test_text")
+_SCHEMA: Final = Schema(SUBMISSION.json_schema())
 
 
 def parse_submission(body: bytes) -> SubmitRequest:
@@ -32,18 +34,20 @@ def parse_submission(body: bytes) -> SubmitRequest:
     if not isinstance(data, dict):
         raise HemostatError(ErrorCode.INVALID_REQUEST, "The body is not a JSON object.")
     _check_strings(data)
-    documents = _documents(data)
-    if len(documents) > MAX_DOCUMENTS:
-        raise _one(
-            ErrorCode.TOO_MANY_DOCUMENTS,
-            f"The request has {len(documents)} documents; at most {MAX_DOCUMENTS} are taken.",
-            "/text/documents",
-        )
+    documents = {field: _documents(data, field) for field in TEXTS}
+    for field, given in documents.items():
+        if len(given) > MAX_DOCUMENTS:
+            raise _one(
+                ErrorCode.TOO_MANY_DOCUMENTS,
+                f"The request has {len(given)} documents; at most {MAX_DOCUMENTS} are taken.",
+                f"/{field}/documents",
+            )
     try:
-        request = SubmitRequest.model_validate_json(body, strict=True)
+        request = SUBMISSION.validate_json(body, strict=True)
     except ValidationError as error:
         raise _faults(error, data) from None
-    _check_documents(documents)
+    for field, given in documents.items():
+        _check_documents(given, field)
     return request
 
 
@@ -116,7 +120,7 @@ def _check_strings(data: dict[str, Any]) -> None:
     for path, text in _strings(data):
         fault = _fault(text)
         if fault is not None:
-            in_document = path[:2] == ("text", "documents")
+            in_document = _in_document(path)
             code = ErrorCode.DOCUMENT_NOT_TEXT if in_document else ErrorCode.INVALID_REQUEST
             hint = "" if in_document else "Remove NUL characters and lone surrogates."
             errors.append(FieldError(code, f"The text holds {fault}.", hint, _pointer(path)))
@@ -129,13 +133,18 @@ def _check_strings(data: dict[str, Any]) -> None:
 # --- documents
 
 
-def _documents(data: dict[str, Any]) -> list[Any]:
-    text = data.get("text")
+def _in_document(path: tuple[str | int, ...]) -> bool:
+    """Whether a place lies in an inline document, of which nothing is repeated."""
+    return len(path) > 1 and path[0] in TEXTS and path[1] == "documents"
+
+
+def _documents(data: dict[str, Any], field: str) -> list[Any]:
+    text = data.get(field)
     documents = text.get("documents") if isinstance(text, dict) else None
     return documents if isinstance(documents, list) else []
 
 
-def _check_documents(documents: list[dict[str, Any]]) -> None:
+def _check_documents(documents: list[dict[str, Any]], field: str) -> None:
     errors = []
     seen: dict[str, int] = {}
     for index, document in enumerate(documents):
@@ -146,7 +155,7 @@ def _check_documents(documents: list[dict[str, Any]]) -> None:
                     ErrorCode.INVALID_REQUEST,
                     f"Documents {first} and {index} have the same id, {_shown(document['id'])}.",
                     "Give each document an id of its own.",
-                    f"/text/documents/{index}/id",
+                    f"/{field}/documents/{index}/id",
                 )
             )
         if document.get("text") == "":
@@ -155,7 +164,7 @@ def _check_documents(documents: list[dict[str, Any]]) -> None:
                     ErrorCode.DOCUMENT_TOO_SHORT,
                     f"Document {index}, {_shown(document['id'])}, is empty.",
                     "",
-                    f"/text/documents/{index}/text",
+                    f"/{field}/documents/{index}/text",
                 )
             )
     if errors:
@@ -228,7 +237,7 @@ _ALIASES: Final = (("reference", "model"), ("candidate", "model"))
 def _rank(fault: ErrorDetails) -> int:
     if fault["type"] in ("missing", "union_tag_not_found"):
         return 3
-    return 0 if fault["loc"] == ("kind",) else 1 if fault["type"] == "extra_forbidden" else 2
+    return 1 if fault["type"] == "extra_forbidden" else 2
 
 
 def _follows(fault: ErrorDetails, data: dict[str, Any]) -> bool:
@@ -249,10 +258,10 @@ def _field_error(error: ErrorDetails, data: dict[str, Any]) -> FieldError:
         detail = f"There is no field {_shown(path[-1])}" + (f"; did you mean {near!r}?" if near else ".")
         hint = listed(_SCHEMA.fields(path[:-1], data), many=24)
         return FieldError(ErrorCode.UNKNOWN_FIELD, detail, hint, _pointer(path))
-    if path == ("kind",):
+    if not path and kind in ("union_tag_invalid", "union_tag_not_found"):
         given = data.get("kind")
-        detail = "The kind is missing." if kind == "missing" else f"There is no kind {_shown(given)}."
-        code = ErrorCode.INVALID_REQUEST if kind == "missing" else ErrorCode.UNKNOWN_KIND
+        detail = "The kind is missing." if kind == "union_tag_not_found" else f"There is no kind {_shown(given)}."
+        code = ErrorCode.INVALID_REQUEST if kind == "union_tag_not_found" else ErrorCode.UNKNOWN_KIND
         return FieldError(code, detail, suggestion(str(given or ""), KINDS), "/kind")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _tag_error(path, data)
@@ -271,7 +280,7 @@ def _value_error(error: ErrorDetails, path: tuple[str | int, ...], data: dict[st
         may = allowed(_SCHEMA.names(path[:-1], data))
         detail, hint = f"The name {_shown(path[-1])} in {_name(path[:-1])} is not {may}.", f"Use {may}."
     else:
-        in_document = path[:2] == ("text", "documents")
+        in_document = _in_document(path)
         detail, hint = value_fault(error, _name(path), _at(path, data), node, show=False if in_document else None)
     if path in _ALIASES:
         hint += " `hemostat models list` shows the aliases."

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import (
     TERMINAL,
+    AnyRequest,
     CandidateModel,
-    CompareRequest,
     Job,
     JobError,
+    JobRequest,
     JobStatus,
     Progress,
     ReferenceModel,
@@ -25,7 +26,7 @@ class Claim:
 
     job_id: str
     attempt: int
-    request: CompareRequest
+    request: AnyRequest
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class JobRecord:
         return self.job.status in TERMINAL
 
 
-def request_fields(request: CompareRequest) -> dict[str, str]:
+def request_fields(request: JobRequest) -> dict[str, str]:
     """What of a request the record keeps for good: never its text."""
     return {
         "kind": request.kind,

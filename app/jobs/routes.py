@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import KINDS, JobPage, JobStatus, SubmitRequest
+from app.contracts.job import JobPage, JobStatus, SubmitRequest
 from app.contracts.report import SCHEMA, CompareReport
 from app.jobs import examples, results, service
 from app.jobs.ids import is_job_id
@@ -22,6 +22,7 @@ from app.jobs.store import Filters
 from app.openapi import JSON, Answer, answers, reference
 from app.problems import FieldError, RequestError
 from app.state import State, state_of
+from app.telemetry.metrics import OTHER
 
 MAX_STREAMS: Final = 500
 HTML: Final = "text/html"
@@ -127,7 +128,7 @@ def _require_json(request: Request) -> None:
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {JSON: {"schema": reference("SubmitRequest"), "example": examples.REQUEST}},
+            "content": {JSON: {"schema": reference("SubmitRequest"), "examples": examples.REQUESTS}},
         },
         "parameters": [
             {
@@ -161,8 +162,10 @@ async def submit_job(request: Request) -> Response:
     state = state_of(request)
     _require_json(request)
     body = await request.body()
+    kind = OTHER
     try:
         asked = await asyncio.to_thread(parse_submission, body)
+        kind = asked.kind
         del body
         if asked.dry_run:
             estimate = await service.dry_run(asked, state.settings)
@@ -172,7 +175,7 @@ async def submit_job(request: Request) -> Response:
         hold = await asyncio.to_thread(service.hold_of, _owner(request), key, asked)
         made = await service.submit(state.store, state.docket, asked, state.settings, hold)
     except HemostatError:
-        state.telemetry.submitted.labels(KINDS[0], "refused").inc()
+        state.telemetry.submitted.labels(kind, "refused").inc()
         raise
     _count(state, asked, "replayed" if made.replayed else "created")
     headers = {"location": f"{JOBS_PATH}/{made.job.id}"}

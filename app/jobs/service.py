@@ -11,7 +11,7 @@ from docket import Docket
 from redis.exceptions import RedisError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CompareRequest, Estimate, Job, JobStatus, SubmitRequest
+from app.contracts.job import Estimate, Job, JobRequest, JobStatus, SubmitRequest
 from app.jobs import queue
 from app.jobs.ids import is_job_id, new_job_id
 from app.jobs.record import JOBS_PATH, JobRecord
@@ -145,7 +145,7 @@ async def _earlier(store: JobStore, outcome: Outcome) -> Submitted:
     )
 
 
-def _queued(job_id: str, request: CompareRequest, created_at: float) -> Job:
+def _queued(job_id: str, request: JobRequest, created_at: float) -> Job:
     """The job as it was just written. Not read back: a failing read must not make an accepted job look refused."""
     return Job(
         id=job_id,

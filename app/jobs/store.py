@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CompareRequest, JobError, JobStatus, Progress, job_error
+from app.contracts.job import REQUEST, JobError, JobRequest, JobStatus, Progress, job_error
 from app.jobs import keys
 from app.jobs.record import Claim, JobRecord, read_record, request_fields
 from app.settings import Settings
@@ -162,7 +162,7 @@ class JobStore:
         """Gives a reservation back that came to nothing."""
         await self._run("unreserve", [hold.name], hold.token)
 
-    async def create(self, job_id: str, request: CompareRequest, hold: Idempotency | None = None) -> Outcome:
+    async def create(self, job_id: str, request: JobRequest, hold: Idempotency | None = None) -> Outcome:
         """Writes the record of a queued job. It is for the caller to hand it to docket, and for `reconcile` otherwise.
 
         Outcomes: created, queue_full, and with an idempotency key replayed, conflict, in_progress.
@@ -320,7 +320,7 @@ class JobStore:
         if kind != "claimed":
             return None
         try:
-            return Claim(job_id, attempt, CompareRequest.model_validate_json(text or ""))
+            return Claim(job_id, attempt, REQUEST.validate_json(text or ""))
         except ValidationError:
             # Written by another version of the service.
             error = job_error(

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CompareRequest, Estimate
+from app.contracts.job import CalibrateRequest, Estimate, JobRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.modules import check_step
@@ -20,12 +20,14 @@ BYTES_A_TOKEN = 4.0
 # Measured on two cores: SmolLM2 (135M parameters) through vLLM.
 CPU_TOKENS_PER_SECOND, CPU_PARAMETERS = 1400.0, 134.5e6
 CPU_SURGERY_PARAMETERS_PER_SECOND = 5e7
+# Products of a token's hidden state with the head, that fitting and testing one calibrator take.
+CPU_FIT_PER_SECOND = 4e9
 ENGINE_START_S = 15.0
 TEXT_SUFFIXES = frozenset({".txt", ".jsonl"})
-SHIPPED = Path(__file__).resolve().parents[2] / "workers" / "text" / "data" / "evaluation.jsonl"
+SHIPPED = Path(__file__).resolve().parents[2] / "workers" / "text" / "data"
 
 
-def check_request(request: CompareRequest, registry: Registry, settings: Settings) -> None:
+def check_request(request: JobRequest, registry: Registry, settings: Settings) -> None:
     """Returns where the request can be run as far as can be told without its tensors and tokens.
 
     Raises `HemostatError` with the JSON pointer of the field to blame: UNKNOWN_MODEL, every CHECKPOINT_* code of
@@ -73,24 +75,54 @@ def check_request(request: CompareRequest, registry: Registry, settings: Setting
             )
     for index, step in enumerate(request.candidate.recipe):
         check_step(other, step, pointer=f"/candidate/recipe/{index}")
-    _check_text(request.text, tokenizer, settings)
+    for field, text in texts_of(request).items():
+        _check_text(text, tokenizer, settings, f"/{field}")
 
 
-def estimate(request: CompareRequest, registry: Registry, settings: Settings) -> Estimate:
+def texts_of(request: JobRequest) -> dict[str, TextSource]:
+    """Every text source of a request, by its field."""
+    texts: dict[str, TextSource] = {"text": request.text}
+    if isinstance(request, CalibrateRequest) and (test := text_for_test(request)) is not None:
+        texts["test_text"] = test
+    return texts
+
+
+def text_for_test(request: CalibrateRequest) -> TextSource | None:
+    """Where the test documents come from; None: a share of those of `text`."""
+    if request.test_text is not None:
+        return request.test_text
+    if isinstance(request.text, ShippedText) and request.text.corpus == "calibration":
+        return ShippedText(source="shipped", corpus="evaluation")
+    return None
+
+
+def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Estimate:
     """What the job will take, from sizes alone. Raises what `check_request` raises: nothing is estimated that would be
     refused."""
     check_request(request, registry, settings)
     infos = [
         inspect(registry.resolve(model.model).checkpoint_path()) for model in (request.reference, request.candidate)
     ]
-    documents, tokens, how = _measure(request.text, settings)
-    store = 2 * infos[0].hidden_size * tokens
+    measured = [_measure(text, settings) for text in texts_of(request).values()]
+    documents = None if any(count is None for count, _, _ in measured) else sum(count or 0 for count, _, _ in measured)
+    tokens = sum(tokens for _, tokens, _ in measured)
+    how = "; ".join(dict.fromkeys(how for _, _, how in measured))
+    store = 2 * infos[0].hidden_size * tokens * (2 if isinstance(request, CalibrateRequest) else 1)
     made = _bytes_made(infos[1]) if request.candidate.recipe else 0
     seconds = ENGINE_START_S + sum(
         tokens / (CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / info.parameters) for info in infos
     )
     if request.candidate.recipe:
         seconds += infos[1].parameters / CPU_SURGERY_PARAMETERS_PER_SECOND
+    extra: tuple[str, ...] = ()
+    whose = "the reference's hidden states"
+    if isinstance(request, CalibrateRequest):
+        seconds += tokens * len(request.calibrators) * infos[0].vocabulary * infos[0].hidden_size / CPU_FIT_PER_SECOND
+        whose = "each model's hidden states"
+        extra = (
+            f"fitting and testing {len(request.calibrators)} calibrators, as measured on a 2-core CPU, in proportion "
+            "to tokens, vocabulary and hidden size",
+        )
     return Estimate(
         kind=request.kind,
         documents=documents,
@@ -104,7 +136,8 @@ def estimate(request: CompareRequest, registry: Registry, settings: Settings) ->
             f"{CPU_PARAMETERS / 1e6:.1f}M parameters, as measured on a 2-core CPU, in inverse proportion to the "
             "number of parameters; a GPU is much faster, and a mixture of experts runs only part of them",
             f"{ENGINE_START_S:.0f} s to start the engine; a warm one and a stored reference save time",
-            f"the reference's hidden states take 2 bytes x {infos[0].hidden_size} a token",
+            f"{whose} take 2 bytes x {infos[0].hidden_size} a token",
+            *extra,
         ),
     )
 
@@ -114,17 +147,17 @@ def _bytes_made(info: CheckpointInfo) -> int:
     return info.bytes
 
 
-def _check_text(text: TextSource, tokenizer: Path, settings: Settings) -> None:
+def _check_text(text: TextSource, tokenizer: Path, settings: Settings, field: str) -> None:
     if isinstance(text, InlineText):
-        _check_documents(text, tokenizer)
+        _check_documents(text, tokenizer, field)
     elif isinstance(text, FileText):
-        _text_files(text, settings)
+        _text_files(text, settings, field)
 
 
-def _check_documents(text: InlineText, tokenizer: Path) -> None:
+def _check_documents(text: InlineText, tokenizer: Path, field: str) -> None:
     seen: dict[str, int] = {}
     for index, document in enumerate(text.documents):
-        pointer = f"/text/documents/{index}"
+        pointer = f"{field}/documents/{index}"
         first = seen.setdefault(document.id, index)
         if first != index:
             raise HemostatError(
@@ -181,22 +214,22 @@ def _utf8_bytes(text: str, pointer: str) -> int:
         ) from None
 
 
-def _text_files(text: FileText, settings: Settings) -> list[Path]:
+def _text_files(text: FileText, settings: Settings, field: str = "/text") -> list[Path]:
     """The files that a file source stands for; links are followed only where they stay below the root."""
     if settings.text_root is None:
         raise HemostatError(
             ErrorCode.PATH_FORBIDDEN,
             "this service reads no text files: no text root is set",
             hint="the operator sets HEMOSTAT_TEXT_ROOT; or send the documents inline",
-            pointer="/text/path",
+            pointer=f"{field}/path",
         )
-    path = below(settings.text_root, text.path, pointer="/text/path")
+    path = below(settings.text_root, text.path, pointer=f"{field}/path")
     if path.is_file() and path.suffix.lower() not in TEXT_SUFFIXES:
         raise HemostatError(
             ErrorCode.DOCUMENT_NOT_TEXT,
             f"{text.path!r} is neither a .txt nor a .jsonl file",
             hint="name a .txt file (one document), a .jsonl file (one document a line), or a folder of them",
-            pointer="/text/path",
+            pointer=f"{field}/path",
         )
     found = [path] if path.is_file() else []
     if path.is_dir():
@@ -206,14 +239,14 @@ def _text_files(text: FileText, settings: Settings) -> list[Path]:
             for name in names:
                 if not name.startswith(".") and Path(name).suffix.lower() in TEXT_SUFFIXES:
                     relative = (Path(folder) / name).relative_to(root).as_posix()
-                    found.append(below(root, relative, pointer="/text/path"))
+                    found.append(below(root, relative, pointer=f"{field}/path"))
     found = [file for file in found if file.is_file()]
     if not found:
         raise HemostatError(
             ErrorCode.TEXT_NOT_FOUND,
             f"there is no .txt or .jsonl file at {text.path!r}",
             hint="the path is relative to the text root; it may be a file or a folder",
-            pointer="/text/path",
+            pointer=f"{field}/path",
         )
     return found
 
@@ -241,9 +274,10 @@ def _measure(text: TextSource, settings: Settings) -> tuple[int | None, int, str
 
 
 def _measure_shipped(text: ShippedText, rule: str) -> tuple[int | None, int, str]:
-    if not SHIPPED.is_file():
+    file = SHIPPED / f"{text.corpus}.jsonl"
+    if not file.is_file():
         return text.documents, 300 * (text.documents or 100), "300 tokens a document of the shipped corpus"
-    data = SHIPPED.read_bytes()
+    data = file.read_bytes()
     lines = data.count(b"\n")
     documents = min(text.documents or lines, lines)
     return documents, _tokens(len(data) * documents // max(lines, 1)), rule

@@ -99,8 +99,9 @@ class Telemetry:
             ["kind", "outcome"],
             registry=self.registry,
         )
-        for outcome in SUBMISSIONS:
-            self.submitted.labels(KINDS[0], outcome)
+        for kind in KINDS:
+            for outcome in SUBMISSIONS:
+                self.submitted.labels(kind, outcome)
 
     def render(self) -> bytes:
         """The text exposition."""

@@ -113,7 +113,7 @@ class Child:
 
     def _run(self, assignment: Assignment) -> None:
         run = assignment.run
-        documents = list(texts_of(run.request.get("text")))
+        documents = list(texts_of([run.request.get("text"), run.request.get("test_text")]))
         try:
             severity, artifacts = self._handle(assignment)
             self.send(Done(job=run.job, attempt=run.attempt, severity=severity, artifacts=artifacts))

@@ -43,7 +43,7 @@ def load_documents(
         case HubText():
             return load_hub(source, settings=settings, progress=progress, check_cancelled=check_cancelled)
         case ShippedText():
-            return load_shipped(documents=source.documents, chat_template=has_template(tokenizer))
+            return load_shipped(source.corpus, documents=source.documents, chat_template=has_template(tokenizer))
         case SelfText():
             if sampler is None or identity is None:
                 raise TypeError("a self corpus needs a sampler and the reference's identity")

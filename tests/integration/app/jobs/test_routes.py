@@ -189,10 +189,10 @@ async def test_another_body_under_the_same_key_is_refused(api: Api) -> None:
 
 
 async def test_a_key_whose_first_request_is_not_answered_yet_is_a_409(api: Api) -> None:
-    from app.contracts.job import SubmitRequest
+    from app.contracts.job import SUBMISSION
     from app.jobs.service import hold_of
 
-    hold = hold_of("", "build-17", SubmitRequest.model_validate(compare()))
+    hold = hold_of("", "build-17", SUBMISSION.validate_python(compare()))
     assert hold is not None
     await api.state.store.reserve(hold)
     answer = await api.http.post(JOBS, json=compare(), headers={"idempotency-key": "build-17"})

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import SubmitRequest
+from app.contracts.job import SUBMISSION, CalibrateSubmission
 from app.jobs import parsing
 from app.jobs.parsing import parse_submission
 from app.problems import MAX_ERRORS, RequestError
@@ -37,7 +37,7 @@ def changed(change: Callable[[Json], object]) -> Json:
 
 def test_a_valid_body_is_a_request() -> None:
     parsed = parse_submission(json.dumps(request()).encode())
-    assert parsed == SubmitRequest.model_validate(request())
+    assert parsed == SUBMISSION.validate_python(request())
 
 
 @pytest.mark.parametrize(
@@ -306,3 +306,41 @@ def test_no_message_repeats_a_documents_text() -> None:
         error = refused(changed(change))
         told = [error.detail, error.hint, *(f"{p.detail}{p.hint}" for p in getattr(error, "errors", ()))]
         assert not any("patient" in text for text in told), told
+
+
+def calibrate(**fields: object) -> Json:
+    return {"kind": "calibrate", "reference": {"model": "m"}, "candidate": {"model": "m"}} | fields
+
+
+def test_a_calibrate_body_is_a_request_of_its_own_kind() -> None:
+    parsed = parse_submission(json.dumps(calibrate(calibrators=["lowrank+confidence"])).encode())
+    assert isinstance(parsed, CalibrateSubmission)
+    assert parsed.calibrators == ("lowrank+confidence",)
+    assert (parsed.text.source, parsed.test_text, parsed.tokens) == ("shipped", None, 25_000)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "pointer"),
+    [
+        ({"precision": "fast"}, ErrorCode.UNKNOWN_FIELD, "/precision"),
+        ({"calibratrs": ["lowrank"]}, ErrorCode.UNKNOWN_FIELD, "/calibratrs"),
+        ({"calibrators": []}, ErrorCode.INVALID_REQUEST, "/calibrators"),
+        ({"calibrators": ["lowrnk"]}, ErrorCode.INVALID_REQUEST, "/calibrators/0"),
+        ({"tolerance": 1.0}, ErrorCode.INVALID_REQUEST, "/tolerance"),
+        ({"sampling": [{"top_p": 0}]}, ErrorCode.INVALID_REQUEST, "/sampling/0/top_p"),
+        ({"test_text": {"source": "inlin"}}, ErrorCode.INVALID_REQUEST, "/test_text/source"),
+        (
+            {"test_text": {"source": "inline", "documents": [{"id": "a", "text": "b\0c"}]}},
+            ErrorCode.DOCUMENT_NOT_TEXT,
+            "/test_text/documents/0/text",
+        ),
+        (
+            {"test_text": {"source": "inline", "documents": [{"id": "a", "text": "b"}, {"id": "a", "text": "c"}]}},
+            ErrorCode.INVALID_REQUEST,
+            "/test_text/documents/1/id",
+        ),
+    ],
+)
+def test_faults_of_a_calibrate_body_are_found_in_its_own_fields(fields: Json, code: ErrorCode, pointer: str) -> None:
+    error = refused(calibrate(**fields))
+    assert (error.code, error.pointer) == (code, pointer)
