@@ -35,6 +35,7 @@ class DriftMemory(Contract):
     episode: int = Field(default=1, ge=1)
     seen: int = Field(default=0, ge=0, description="requests of this episode")
     alarms: int = Field(default=0, ge=0, description="of all episodes")
+    proven: bool = Field(default=False, description="the episode began with proof that the mean is low")
     evidence: Capital = Field(description="against: the mean is at most the threshold")
     relief: Capital | None = Field(default=None, description="against: it still is too high; while there is an alarm")
 
@@ -78,13 +79,16 @@ class DriftDetector(Contract):
         """Nothing seen."""
         return DriftMemory(evidence=Capital.new(restarts=True))
 
-    def update(self, memory: DriftMemory, value: float) -> tuple[DriftMemory, DriftDecision]:
-        """After one request of mean divergence `value` (nats a token; infinity counts as the bound).
+    def update(self, memory: DriftMemory, value: float | None) -> tuple[DriftMemory, DriftDecision]:
+        """After one request of mean divergence `value`, nats a token.
 
-        Raises ValueError for NaN or a negative value.
+        What is not a finite number (None, as JSON has it, too) counts as the bound while there is no alarm, and takes
+        all evidence that an alarm is over. Raises ValueError for a negative value.
         """
-        if math.isnan(value) or value < 0:
-            raise ValueError("a divergence is a number that is not negative")
+        if value is None or not math.isfinite(value):
+            value = math.inf
+        if value < 0:
+            raise ValueError("a divergence is not negative")
         if memory.relief is None:
             evidence = memory.evidence.after(min(value / self.threshold, self.bound) - 1)
             raised = evidence.value >= self._level(memory.episode)
@@ -103,7 +107,7 @@ class DriftDetector(Contract):
         if relief.value < 1 / self.relief_alpha:
             return after, self._decision(after)
         decision = self._decision(after, cleared=True, reason="the mean is below the threshold again")
-        return self._next(after), decision.model_copy(update={"state": DriftState.OK})
+        return self._next(after, proven=True), decision.model_copy(update={"state": DriftState.OK})
 
     def renewed(self, memory: DriftMemory) -> tuple[DriftMemory, DriftDecision]:
         """After another version, or another threshold, came into force: an alarm ends, evidence begins anew.
@@ -119,13 +123,15 @@ class DriftDetector(Contract):
         """learning, ok or alarm."""
         if memory.relief is not None:
             return DriftState.ALARM
-        return DriftState.LEARNING if memory.seen < self.learning else DriftState.OK
+        return DriftState.OK if memory.proven or memory.seen >= self.learning else DriftState.LEARNING
 
     def _level(self, episode: int) -> float:
         return 1 / spent(self.alpha, episode)
 
-    def _next(self, memory: DriftMemory) -> DriftMemory:
-        return DriftMemory(episode=memory.episode + 1, alarms=memory.alarms, evidence=Capital.new(restarts=True))
+    def _next(self, memory: DriftMemory, *, proven: bool = False) -> DriftMemory:
+        return DriftMemory(
+            episode=memory.episode + 1, alarms=memory.alarms, proven=proven, evidence=Capital.new(restarts=True)
+        )
 
     def _decision(
         self, memory: DriftMemory, *, raised: bool = False, cleared: bool = False, reason: str = ""

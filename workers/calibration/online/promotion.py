@@ -76,17 +76,17 @@ class PairedTrial(Contract):
         """Nothing seen."""
         return TrialMemory(better=Capital.new(restarts=False), worse=Capital.new(restarts=False))
 
-    def update(self, memory: TrialMemory, active: float, candidate: float) -> tuple[TrialMemory, TrialDecision]:
+    def update(self, memory: TrialMemory, active: float, candidate: float | None) -> tuple[TrialMemory, TrialDecision]:
         """After one request with these mean divergences (nats a token) under both profiles at the same positions.
 
-        A candidate's divergence that is not finite rejects it. Raises ValueError where the active one's is not finite,
-        and where the trial has ended.
+        A candidate's divergence that is not finite (or None, which JSON has for it) rejects it. Raises ValueError where
+        the active one's is not finite, and where the trial has ended.
         """
         if memory.verdict is not TrialVerdict.TRIAL:
             raise ValueError("the trial has ended")
         if not math.isfinite(active):
             raise ValueError("the active profile's divergence is not finite")
-        if not math.isfinite(candidate):
+        if candidate is None or not math.isfinite(candidate):
             ended = memory.model_copy(update={"verdict": TrialVerdict.REJECT, "seen": memory.seen + 1})
             return ended, self._decision(ended, "the candidate's divergence is not finite")
         gain = active - candidate

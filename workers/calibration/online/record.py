@@ -7,6 +7,7 @@ memory of that moment takes the place of the inputs before it, so that a record 
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, cast
 
 from pydantic import Field
@@ -60,7 +61,8 @@ class Recorded(Contract):
         return cls.model_construct(rule=rule, before=memory, memory=memory, inputs=())
 
     def update(self, *numbers: float | None) -> tuple[Recorded, Any]:
-        """After one more input, with the machine's decision."""
+        """After one more input, with the machine's decision. What is not finite is None, as in JSON."""
+        numbers = tuple(number if number is not None and math.isfinite(number) else None for number in numbers)
         before, inputs = (
             (self.memory, (numbers,)) if len(self.inputs) >= KEEP else (self.before, (*self.inputs, numbers))
         )

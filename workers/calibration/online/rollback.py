@@ -63,12 +63,12 @@ class RollbackGuard(Contract):
         return GuardMemory(raw=Capital.new(restarts=True), previous=Capital.new(restarts=True))
 
     def update(
-        self, memory: GuardMemory, active: float, raw: float, previous: float | None = None
+        self, memory: GuardMemory, active: float | None, raw: float, previous: float | None = None
     ) -> tuple[GuardMemory, GuardDecision]:
         """After one request with these mean divergences (nats a token) at the same positions.
 
         `previous` is None where there is no other version to return to. The active version's divergence that is not
-        finite is harm of H. Raises ValueError where another is not finite.
+        finite (or None) is harm of H. Raises ValueError where another is not finite.
         """
         if not math.isfinite(raw) or not math.isfinite(previous or 0.0):
             raise ValueError("the divergence of what it is compared with is not finite")
@@ -96,5 +96,7 @@ class RollbackGuard(Contract):
             reason=reason,
         )
 
-    def _harm(self, active: float, other: float) -> float:
-        return min(active - other, self.harm_bound) if math.isfinite(active) else self.harm_bound
+    def _harm(self, active: float | None, other: float) -> float:
+        if active is None or not math.isfinite(active):
+            return self.harm_bound
+        return min(active - other, self.harm_bound)
