@@ -47,8 +47,25 @@ class Settings(BaseSettings):
 
     replica_lease_s: float = Field(default=10.0, ge=0.2, description="A serving process that is silent is gone then.")
     replica_renew_s: float = Field(default=2.0, ge=0.02, description="How often it says that it is there.")
+    share_serving: float = Field(default=0.3, gt=0, le=1, description="Of a device's memory, for each replica.")
+    share_shadow: float = Field(default=0.15, ge=0, le=1, description="Of it, for each deployment's shadow process.")
+    share_diagnosis: float = Field(default=0.25, ge=0, le=1, description="Of it, for the worker that runs jobs.")
+    advertise_host: str | None = Field(
+        default=None, description="Name under which other machines reach this one's serving processes; None: loopback."
+    )
+    deploy_demo: bool = Field(default=True, description="`hemostat up` serves the demo model, calibrated.")
     shadow_queue: int = Field(default=256, ge=1, description="Requests that wait to be scored again, a deployment.")
     shadow_expiry_s: float = Field(default=600.0, ge=1, description="How long their token ids are kept.")
+    shadow_metrics_port: int = Field(default=0, ge=0, le=65535, description="Of a shadow process; 0: any free one.")
+    shadow_batch: int = Field(default=16, ge=1, description="Requests that are scored again at once.")
+    shadow_window: int = Field(default=512, ge=2, description="Scored requests that served divergence speaks of.")
+    shadow_window_age_s: float = Field(default=24 * 3600.0, gt=0, description="And how old they may be.")
+    shadow_stale_s: float = Field(default=600.0, gt=0, description="Without a scored request so long: stale, at least.")
+    shadow_refit_after_tokens: int = Field(default=50_000, ge=1, description="Scored tokens between refits.")
+    shadow_refit_fresh: int = Field(default=100, ge=0, description="Scored requests between refits, at least.")
+    shadow_refit_tokens: int = Field(default=20_000, ge=64, description="Recent tokens that a refit learns from.")
+    shadow_reservoir_tokens: int = Field(default=10_000, ge=0, description="Tokens of the fitting set beside them.")
+    shadow_cooldown_s: float = Field(default=3600.0, ge=0, description="A version that failed is not tried so long.")
 
     engine_device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     engine_kv_cache_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
