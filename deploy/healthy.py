@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Exit status 0 when a URL answers 200, and with a line that is asked for: `healthy.py URL [LINE]`. For health checks."""
+"""For health checks: `healthy.py URL [LINE]` ends with 0 when the URL answers 200, and with that line."""
 
 import http.client
 import sys

@@ -21,12 +21,8 @@ ENVIRONMENTS = [
     for version, machine in itertools.product(("3.11.0", "3.11.9", "3.12.0", "3.13.0"), ("x86_64", "aarch64"))
 ]
 
-for line in sys.stdin:
-    requirement, semicolon, marker = line.rstrip("\n").partition(" ; ")
-    if semicolon:
-        holds = [Marker(marker).evaluate(environment) for environment in ENVIRONMENTS]
-        if all(holds):
-            line = requirement
-        elif not any(holds):
-            continue
-    sys.stdout.write(line.rstrip("\n") + "\n")
+for line in map(str.rstrip, sys.stdin):
+    requirement, semicolon, marker = line.partition(" ; ")
+    holds = [Marker(marker).evaluate(environment) for environment in ENVIRONMENTS] if semicolon else [True]
+    if any(holds):
+        sys.stdout.write((requirement if all(holds) else line) + "\n")

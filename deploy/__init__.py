@@ -1,0 +1,1 @@
+"""What it takes to run the service; nothing here is part of it."""

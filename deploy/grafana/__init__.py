@@ -1,0 +1,1 @@
+"""Generators of what Grafana is provisioned with."""
