@@ -50,6 +50,15 @@ class Rows:
         context = RowContext(self.context.position_T.to(device), self.context.token_T.to(device))
         return type(self)(self.reference_TD.to(device), self.candidate_TD.to(device), self.next_T.to(device), context)
 
+    def only(self, chosen_T: NDArray[np.bool_]) -> Self:
+        """The rows where `chosen_T` is True."""
+        if chosen_T.all():
+            return self
+        rows = torch.from_numpy(np.flatnonzero(chosen_T))
+        return type(self)(
+            self.reference_TD[rows], self.candidate_TD[rows], self.next_T[rows], self.context.select(rows)
+        )
+
     @classmethod
     def of_request(
         cls, prompt: Sequence[int], output: Sequence[int], reference_TD: torch.Tensor, candidate_TD: torch.Tensor

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from workers.calibration.online.engine_term import discard, sweep, take
+from workers.calibration.online.engine_term import discard, sweep, take, there
 
 
 @pytest.fixture
@@ -31,8 +31,19 @@ def test_what_was_written_is_read_once(folder: Path, named: str) -> None:
     assert take(folder, named, rows=5, hidden_size=8) is None
 
 
-def test_a_file_of_another_size_is_no_use_and_is_removed(folder: Path) -> None:
-    file = leave(folder, "req-1.bin", torch.randn(4, 8))
+def test_rows_after_the_answers_last_token_are_left_out(folder: Path) -> None:
+    states_TD = torch.randn(7, 8).bfloat16()
+    leave(folder, "req-1.bin", states_TD)
+    assert there(folder, "hidden/req-1.bin")
+    found = take(folder, "hidden/req-1.bin", rows=5, hidden_size=8)
+    assert found is not None
+    assert torch.equal(found, states_TD[:5])
+    assert not there(folder, "hidden/req-1.bin")
+
+
+@pytest.mark.parametrize(("rows", "width"), [(4, 8), (5, 7)])
+def test_a_file_of_another_size_is_no_use_and_is_removed(folder: Path, rows: int, width: int) -> None:
+    file = leave(folder, "req-1.bin", torch.randn(rows, width))
     assert take(folder, "hidden/req-1.bin", rows=5, hidden_size=8) is None
     assert not file.exists()
 

@@ -1,0 +1,92 @@
+"""What the shadow process remembers across restarts: one small JSON file, replaced whole. Numbers and versions only."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from app.contracts.base import Contract
+from app.contracts.deployment import Version
+from workers.calibration.online.controller import LoopMemory, Step
+from workers.calibration.online.staleness import StalenessMemory
+from workers.calibration.online.window import WindowMemory
+
+logger = logging.getLogger(__name__)
+
+FILE = "shadow.json"
+
+
+class Todo(Contract):
+    """A decision that waits until it was carried out: it outlives an outage of Redis and a restart."""
+
+    step: Step
+    active: Version = Field(description="the version that was active when it was decided")
+    at: float
+    file: str | None = Field(default=None, description="its record below decisions/, once it was written")
+
+
+class ShadowState(Contract):
+    """All of it. `threshold` and `alpha` are those that the drift test runs with."""
+
+    layout: Literal["hemostat.shadow/1"] = "hemostat.shadow/1"
+    deployment: str
+    weights: tuple[str, str] | None = Field(default=None, description="fingerprints of reference and candidate")
+    loop: LoopMemory
+    threshold: float | None = None
+    alpha: float
+    window: WindowMemory = WindowMemory()
+    staleness: StalenessMemory
+    scored_tokens: int = 0
+    tokens_at_refit: int = 0
+    refits: int = Field(default=0, description="refits that were begun; the seed of the next one")
+    alarms: int = 0
+    todo: tuple[Todo, ...] = ()
+
+
+def save(folder: Path, state: ShadowState) -> None:
+    """Writes the state so that a reader finds the old or the new one, whole."""
+    write_text(folder / FILE, state.model_dump_json())
+
+
+def load(folder: Path, deployment: str) -> tuple[ShadowState | None, str]:
+    """The state that an earlier process left, and why there is none where one was found and is of no use."""
+    try:
+        text = (folder / FILE).read_bytes()
+    except FileNotFoundError:
+        return None, ""
+    except OSError as error:
+        return None, f"the state of the shadow process cannot be read ({error.strerror})"
+    try:
+        state = ShadowState.model_validate_json(text)
+    except ValidationError:
+        return None, "the state of the shadow process is damaged, or of another version"
+    if state.deployment != deployment:
+        return None, "the state of the shadow process is of another deployment"
+    return state, ""
+
+
+def write_json(path: Path, value: object) -> None:
+    """`write_text` of JSON that a person can read."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """A whole file or none, readable by its owner alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    made = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        made.replace(path)
+    except BaseException:
+        made.unlink(missing_ok=True)
+        raise
