@@ -26,7 +26,7 @@ from app.contracts.deployment import DriftState
 from workers.calibration.online.capital import Capital, spent
 
 BOUND: Final = 16.0
-RELIEF_BOUND: Final = 4.0
+RELIEF_BOUND: Final = 8.0
 
 
 class DriftMemory(Contract):

@@ -66,11 +66,11 @@ class PairedTrial(Contract):
 
     @classmethod
     def new(cls, level: float, alpha: float = 0.01) -> PairedTrial:
-        """For an active profile whose mean divergence is about `level` nats: L = 2 level, G = level.
+        """For an active profile whose mean divergence is about `level` nats: L = 4 level, G = level.
 
         `level` must be known before the trial begins.
         """
-        return cls(loss_bound=2 * level, gain_bound=level, alpha=alpha)
+        return cls(loss_bound=4 * level, gain_bound=level, alpha=alpha)
 
     def start(self) -> TrialMemory:
         """Nothing seen."""

@@ -1,0 +1,232 @@
+"""Simulation of the on-line loop's decisions: false alarms, delays, power. `python -m tests.bench.online` writes a CSV.
+
+Thousands of streams step at once through the very functions that the machines use one at a time
+(`workers.calibration.online.capital`); the tests hold both to each other. Nothing here depends on the machine's speed.
+
+Shapes: S streams, T requests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.bench.rows import Row, write
+from workers.calibration.online.capital import advance, opening, spent, value
+from workers.calibration.online.drift import DriftDetector
+from workers.calibration.online.promotion import PairedTrial
+from workers.calibration.online.rollback import RollbackGuard
+
+Array = NDArray[np.float64]
+Draw = Callable[[np.random.Generator, int], Array]
+
+FILE = Path(__file__).with_name("online.csv")
+NEVER = 0
+
+
+def crossings(payoffs: Iterable[Array], level: float, *, restarts: bool, fewest: int = 1) -> NDArray[np.int64]:
+    """At which request, from 1, each stream's capital first stood at `level` or above; NEVER where it did not.
+
+    `payoffs` gives one array (S,) a request. Not before request `fewest`.
+    """
+    first_S, staked_SK = np.zeros(0, dtype=np.int64), np.zeros((0, 0))
+    for step, payoff_S in enumerate(payoffs):
+        if step == 0:
+            first_S = np.zeros(len(payoff_S), dtype=np.int64)
+            staked_SK = opening(len(payoff_S), restarts=restarts)
+        staked_SK = advance(staked_SK, payoff_S, step, restarts=restarts)
+        if step + 1 >= fewest:
+            crossed_S = (value(staked_SK, step + 1, restarts=restarts) >= level) & (first_S == NEVER)
+            first_S[crossed_S] = step + 1
+        staked_SK[first_S != NEVER] = 0.0
+    return first_S
+
+
+def alarms(detector: DriftDetector, values: Iterable[Array]) -> NDArray[np.int64]:
+    """When each stream of mean divergences first raises the alarm."""
+    payoffs = (np.minimum(x_S / detector.threshold, detector.bound) - 1 for x_S in values)
+    return crossings(payoffs, 1 / spent(detector.alpha, 1), restarts=True)
+
+
+def clearings(detector: DriftDetector, values: Iterable[Array]) -> NDArray[np.int64]:
+    """When each stream, from the alarm on, clears it."""
+    target = 1 - detector.margin
+    payoffs = ((target - x_S / detector.threshold) / (detector.relief_bound - target) for x_S in values)
+    return crossings(payoffs, 1 / detector.relief_alpha, restarts=True)
+
+
+def promotions(trial: PairedTrial, gains: Iterable[Array]) -> NDArray[np.int64]:
+    """When each stream of gains (KL active - candidate) shows the candidate to be better; rejections left out."""
+    payoffs = ((np.minimum(g_S, trial.gain_bound) - trial.margin) / (trial.loss_bound + trial.margin) for g_S in gains)
+    return crossings(payoffs, 1 / trial.alpha, restarts=False, fewest=trial.fewest)
+
+
+def rejections(trial: PairedTrial, gains: Iterable[Array]) -> NDArray[np.int64]:
+    """When each stream of gains shows the candidate to be worse."""
+    payoffs = (np.minimum(-g_S, trial.loss_bound) / trial.loss_bound for g_S in gains)
+    return crossings(payoffs, 1 / trial.reject_alpha, restarts=False)
+
+
+def rollbacks(guard: RollbackGuard, harms: Iterable[Array]) -> NDArray[np.int64]:
+    """When each stream of harms (KL active - raw) leads to a rollback."""
+    payoffs = (np.minimum(h_S, guard.harm_bound) / guard.benefit_bound for h_S in harms)
+    return crossings(payoffs, 2 / guard.alpha, restarts=True)
+
+
+def lognormal(mean: float, sigma: float) -> Draw:
+    """Independent lognormal values of this mean; sigma is that of their logarithm, 0 is a constant."""
+    return lambda rng, streams: np.asarray(mean * np.exp(sigma * rng.standard_normal(streams) - sigma**2 / 2))
+
+
+def two_point(mean: float, high: float) -> Draw:
+    """0 or `high`: the most extreme values of this mean within a bound."""
+    return lambda rng, streams: np.where(rng.random(streams) < mean / high, high, 0.0)
+
+
+def stream(draw: Draw, *, streams: int, requests: int, seed: int) -> Iterator[Array]:
+    """Independent requests, one array (S,) each."""
+    rng = np.random.default_rng(seed)
+    return (draw(rng, streams) for _ in range(requests))
+
+
+def shifted(before: Draw, after: Draw, *, at: int, streams: int, requests: int, seed: int) -> Iterator[Array]:
+    """`at` requests of one law, then requests of another until `requests` are over."""
+    rng = np.random.default_rng(seed)
+    return ((before if step < at else after)(rng, streams) for step in range(requests))
+
+
+def autocorrelated(mean: float, sigma: float, rho: float, *, streams: int, requests: int, seed: int) -> Iterator[Array]:
+    """Lognormal values whose logarithms follow an AR(1) of correlation `rho`: the marginal mean is `mean`."""
+    rng = np.random.default_rng(seed)
+    log_S = rng.standard_normal(streams)
+    for _ in range(requests):
+        yield mean * np.exp(sigma * log_S - sigma**2 / 2)
+        log_S = rho * log_S + math.sqrt(1 - rho**2) * rng.standard_normal(streams)
+
+
+def paired(mean_gain: float, *, level: float, sigma: float, own: float) -> Draw:
+    """Gains of a candidate over an active profile of mean divergence `level` (lognormal, sigma).
+
+    The candidate keeps the share 1 - mean_gain/level of each request's divergence, times a lognormal factor of its own.
+    """
+
+    def draw(rng: np.random.Generator, streams: int) -> Array:
+        active_S = lognormal(level, sigma)(rng, streams)
+        return active_S * (1 - (1 - mean_gain / level) * lognormal(1.0, own)(rng, streams))
+
+    return draw
+
+
+def _share(first_S: NDArray[np.int64]) -> float:
+    return float((first_S != NEVER).mean())
+
+
+def _delays(case: str, first_S: NDArray[np.int64], at: int = 0, *, unit: str = "requests") -> list[Row]:
+    """Share of streams that got there in the time simulated; median and 90 % quantile of the delay, the others last."""
+    kept_S = first_S[(first_S == NEVER) | (first_S > at)]
+    delay_S = np.sort(np.where(kept_S == NEVER, np.inf, kept_S - at))
+    rows = [Row("online", case, "reached_ratio", _share(kept_S), "ratio")]
+    for name, part in (("delay_median", 0.5), ("delay_p90", 0.9)):
+        delay = delay_S[math.ceil(part * len(delay_S)) - 1]
+        if math.isfinite(delay):
+            rows.append(Row("online", case, name, float(delay), unit))
+    return rows
+
+
+def drift_rows(streams: int = 1000, requests: int = 10_000) -> list[Row]:
+    """False alarms at the border of the null, and delays, with α = 0.01 and threshold 1."""
+    detector = DriftDetector.new(1.0, 0.01)
+    rows = []
+    nulls: dict[str, Iterable[Array]] = {
+        "two_point": stream(two_point(1.0, detector.bound), streams=streams, requests=requests, seed=1)
+    }
+    for sigma in (0.5, 1.0, 1.5):
+        nulls[f"lognormal_{sigma}"] = stream(lognormal(1.0, sigma), streams=streams, requests=requests, seed=2)
+    for mean in (1.0, 0.8, 0.67):
+        for rho in (0.3, 0.6, 0.9):
+            nulls[f"ar1_{rho}_mean_{mean}"] = autocorrelated(mean, 0.5, rho, streams=streams, requests=requests, seed=3)
+    for name, values in nulls.items():
+        rows.append(Row("online", f"drift_null_{name}", "false_alarm_ratio", _share(alarms(detector, values)), "ratio"))
+    for sigma in (0.5, 1.0, 1.5):
+        for factor in (1.2, 1.5, 2.0, 4.0):
+            for at in (0, 1000, 5000):
+                values = shifted(
+                    lognormal(0.67, sigma),
+                    lognormal(factor, sigma),
+                    at=at,
+                    streams=200,
+                    requests=at + 5000,
+                    seed=4,
+                )
+                rows += _delays(f"drift_x{factor}_sigma_{sigma}_after_{at}", alarms(detector, values), at)
+        for mean in (0.8, 0.67, 0.5, 0.25):
+            values = stream(lognormal(mean, sigma), streams=200, requests=5000, seed=5)
+            rows += _delays(f"clear_x{mean}_sigma_{sigma}", clearings(detector, values))
+        values = stream(lognormal(1.0, sigma), streams=streams, requests=2000, seed=6)
+        rows.append(
+            Row("online", f"clear_wrong_sigma_{sigma}", "cleared_ratio", _share(clearings(detector, values)), "ratio")
+        )
+    return rows
+
+
+def trial_rows(streams: int = 1000) -> list[Row]:
+    """Wrong promotions and power, with an active profile of 0.3 nats, α = 0.01, at most 2000 requests."""
+    level = 0.3
+    trial = PairedTrial.new(level, 0.01)
+
+    def gains(draw: Draw, seed: int, requests: int = trial.most) -> Iterator[Array]:
+        return stream(draw, streams=streams, requests=requests, seed=seed)
+
+    poisoned: dict[str, Draw] = {
+        "equal": paired(0.0, level=level, sigma=0.7, own=0.3),
+        "worse_10_percent": paired(-0.03, level=level, sigma=0.7, own=0.3),
+        "twice": paired(-0.3, level=level, sigma=0.7, own=0.3),
+        "good_but_for_10_percent": lambda rng, streams: np.where(rng.random(streams) < 0.1, -0.6, 0.6 / 9),
+        "good_but_for_1_percent": lambda rng, streams: np.where(rng.random(streams) < 0.01, -1.2, 1.2 / 99),
+        "tail_beyond_the_bound": lambda rng, streams: np.where(rng.random(streams) < 0.01, -10.0, 0.1),
+    }
+    rows = []
+    for name, draw in poisoned.items():
+        rows.append(
+            Row("online", f"trial_{name}", "promoted_ratio", _share(promotions(trial, gains(draw, 11))), "ratio")
+        )
+        rows.append(
+            Row("online", f"trial_{name}", "rejected_ratio", _share(rejections(trial, gains(draw, 11))), "ratio")
+        )
+    for share in (0.05, 0.1, 0.2, 0.3):
+        draw = paired(share * level, level=level, sigma=0.7, own=0.3)
+        rows += _delays(f"trial_better_{share}", promotions(trial, gains(draw, 12)))
+    return rows
+
+
+def rollback_rows(streams: int = 1000) -> list[Row]:
+    """Wrong rollbacks over 10,000 requests and delays, with a raw model of 0.3 nats, α = 0.01."""
+    level = 0.3
+    guard = RollbackGuard.new(level, 0.01)
+
+    def harm(mean: float) -> Draw:
+        gain = paired(-mean, level=level, sigma=0.7, own=0.3)
+        return lambda rng, streams: -gain(rng, streams)
+
+    rows = [
+        Row(
+            "online",
+            "rollback_equal",
+            "rolled_back_ratio",
+            _share(rollbacks(guard, stream(harm(0.0), streams=streams, requests=10_000, seed=21))),
+            "ratio",
+        )
+    ]
+    for times in (0.1, 0.3, 1.0, 3.0):
+        for at in (0, 1000):
+            harms = shifted(harm(-0.3 * level), harm(times * level), at=at, streams=200, requests=at + 3000, seed=22)
+            rows += _delays(f"rollback_worse_{times}_after_{at}", rollbacks(guard, harms), at)
+    return rows
+
+
+if __name__ == "__main__":
+    write(FILE, [*drift_rows(), *trial_rows(), *rollback_rows()])
