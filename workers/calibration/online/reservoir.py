@@ -29,6 +29,7 @@ class ItemsMemory(Contract):
     """What is kept: by rising key in a reservoir, oldest first among the recent."""
 
     items: tuple[Item, ...] = ()
+    limit: int | None = Field(default=None, description="reservoir: smallest key that was ever dropped")
 
     @property
     def tokens(self) -> int:
@@ -53,16 +54,20 @@ class Reservoir(Contract):
 
     def add(self, memory: ItemsMemory, item: Item) -> ItemsMemory:
         """After one more item was offered. An item that alone exceeds the budget is never kept."""
+        place = key(self.seed, item.name)
         if item.tokens > self.budget_tokens or any(kept.name == item.name for kept in memory.items):
             return memory
-        room = self.budget_tokens
-        kept = []
-        for each in sorted((*memory.items, item), key=lambda each: (key(self.seed, each.name), each.name)):
+        # What came past the budget once stays out, and so must all that lies behind it: nothing is let in out of turn.
+        if memory.limit is not None and place >= memory.limit:
+            return memory
+        room, kept, limit = self.budget_tokens, [], memory.limit
+        for each in sorted((*memory.items, item), key=lambda each: key(self.seed, each.name)):
             room -= each.tokens
             if room < 0:
+                limit = key(self.seed, each.name)
                 break
             kept.append(each)
-        return ItemsMemory(items=tuple(kept))
+        return ItemsMemory(items=tuple(kept), limit=limit)
 
 
 class RecentItems(Contract):
