@@ -15,6 +15,7 @@ from starlette.types import Scope
 
 from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
 from app.error_guide import GUIDE
+from app.gateway import errors as openai_errors
 
 MEDIA_TYPE: Final = "application/problem+json"
 REDIS_RETRY_AFTER_S: Final = 2
@@ -120,7 +121,10 @@ def _part(part: FieldError) -> dict[str, object]:
 def response(
     scope: Scope, error: HemostatError, *, headers: dict[str, str] | None = None, **members: object
 ) -> Response:
-    """The answer to a request that met `error`."""
+    """The answer to a request that met `error`; on OpenAI's routes in OpenAI's envelope."""
+    ours = openai_errors.in_scope(scope, error, headers)
+    if ours is not None:
+        return ours
     extra = dict(headers or {})
     if error.retry_after_s is not None:
         extra["retry-after"] = str(error.retry_after_s)

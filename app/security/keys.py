@@ -1,7 +1,10 @@
-"""API keys: a file of SHA-256 digests, one a line, optionally `name:digest`.
+"""API keys: a file of SHA-256 digests, one a line, optionally `name:digest`, optionally followed by flags.
 
 # printf %s "$KEY" | sha256sum
 ci:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+app:60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752 !noshadow
+
+`!noshadow`: what is generated for this key is never scored again.
 """
 
 import hashlib
@@ -13,7 +16,9 @@ from pathlib import Path
 
 from app.settings import Settings
 
-_LINE = re.compile(r"(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63}):)?(?P<digest>[0-9a-fA-F]{64})")
+_LINE = re.compile(
+    r"(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63}):)?(?P<digest>[0-9a-fA-F]{64})(?P<no_shadow>\s+!noshadow)?"
+)
 
 
 class KeyFileError(ValueError):
@@ -25,6 +30,7 @@ class KeyRing:
     """The keys in force, as (name, digest). Keys without a name are called by the start of their digest."""
 
     entries: tuple[tuple[str, bytes], ...]
+    no_shadow: frozenset[str] = frozenset()  # names of keys whose traffic is never scored again
 
     def owner(self, key: str) -> str | None:
         """Name of the key, or None. The time it takes does not depend on which entry matches, or how far."""
@@ -43,6 +49,7 @@ def load_keys(file: Path) -> KeyRing:
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFileError(f"the API key file {file} cannot be read: {error}") from error
     entries: list[tuple[str, bytes]] = []
+    no_shadow: set[str] = set()
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text.startswith("#"):
@@ -51,16 +58,19 @@ def load_keys(file: Path) -> KeyRing:
         if match is None:
             raise KeyFileError(
                 f"{file} line {number}: write NAME:DIGEST or DIGEST, the SHA-256 of the key in hexadecimal "
-                '(printf %s "$KEY" | sha256sum)'
+                '(printf %s "$KEY" | sha256sum), and behind it nothing or !noshadow'
             )
         digest = match["digest"].lower()
-        entries.append((match["name"] or digest[:8], bytes.fromhex(digest)))
+        name = match["name"] or digest[:8]
+        entries.append((name, bytes.fromhex(digest)))
+        if match["no_shadow"]:
+            no_shadow.add(name)
     if not entries:
         raise KeyFileError(f"the API key file {file} holds no key")
     names = [name for name, _ in entries]
     if len(set(names)) != len(names):
         raise KeyFileError(f"{file}: two keys have the same name")
-    return KeyRing(tuple(entries))
+    return KeyRing(tuple(entries), frozenset(no_shadow))
 
 
 def is_loopback(host: str) -> bool:

@@ -1,0 +1,1 @@
+"""The calibrated endpoint: OpenAI's routes before the replicas of the deployments."""

@@ -1,0 +1,64 @@
+"""From the bytes of a body to the object that is passed on."""
+
+import json
+from typing import Any, NoReturn
+
+from app.contracts.errors import ErrorCode
+from app.gateway.errors import ApiError, invalid
+
+MAX_DEPTH = 64
+
+
+def parse(raw: bytes) -> dict[str, Any]:
+    """The object. Raises ApiError (400) where it is no JSON object, holds NaN, or is nested deeper than 64 levels."""
+    try:
+        body = json.loads(raw.decode("utf-8"), parse_constant=_refuse)
+    except UnicodeDecodeError as error:
+        raise _no_json(f"byte {error.start} is not UTF-8") from None
+    except RecursionError:
+        raise _no_json("it is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise _no_json(f"{error.msg}, line {error.lineno} column {error.colno}") from None
+    except ValueError as error:
+        raise _no_json(str(error)[:100]) from None
+    if not isinstance(body, dict):
+        raise invalid("The body is not a JSON object.")
+    if _deeper(body, MAX_DEPTH):
+        raise _no_json(f"it is nested deeper than {MAX_DEPTH} levels")
+    return body
+
+
+def model_name(body: dict[str, Any]) -> str:
+    """The deployment that is asked for. Raises ApiError (400) where there is none."""
+    name = body.get("model")
+    if not isinstance(name, str) or not name:
+        raise invalid("`model` is missing: name a deployment, as GET /v1/models lists them.", "model")
+    return name
+
+
+def dump(body: dict[str, Any]) -> bytes:
+    """As it is sent to a replica. A lone surrogate stays escaped, so that the replica can refuse it by name."""
+    return json.dumps(body, separators=(",", ":")).encode("ascii")
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _no_json(why: str) -> ApiError:
+    return ApiError(ErrorCode.INVALID_JSON, f"The body is not JSON: {why}.")
+
+
+def _deeper(value: Any, most: int) -> bool:
+    """Whether lists and objects are nested beyond `most` levels."""
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True

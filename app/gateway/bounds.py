@@ -1,0 +1,167 @@
+"""Limits of what a request may ask for, and what is no text: checked before a replica sees it.
+
+vLLM bounds less than one would like (`n` up to 16,384), turns strings into numbers and fetches the images of a message.
+Each number here is checked for its type as well; what is not named passes through and is the replica's to judge.
+"""
+
+from typing import Any, Final
+
+from app.gateway.errors import invalid
+
+MAX_SEQUENCES: Final = 128  # of one request: prompts × n
+MAX_TOKENS: Final = 1_048_576
+
+# field -> lowest and highest integer
+_INTEGERS: Final[dict[str, tuple[int, int]]] = {
+    "n": (1, 16),
+    "best_of": (1, 16),
+    "max_tokens": (0, MAX_TOKENS),
+    "max_completion_tokens": (0, MAX_TOKENS),
+    "max_output_tokens": (0, MAX_TOKENS),
+    "min_tokens": (0, MAX_TOKENS),
+    "truncate_prompt_tokens": (-1, MAX_TOKENS),
+    "top_logprobs": (0, 20),
+    "prompt_logprobs": (0, 20),
+    "max_tool_calls": (0, 128),
+}
+# field -> most entries
+_LISTS: Final[dict[str, int]] = {
+    "messages": 2048,
+    "tools": 128,
+    "stop_token_ids": 256,
+    "bad_words": 256,
+    "allowed_token_ids": 262_144,
+    "logprob_token_ids": 1024,
+    "documents": 256,
+    "tokens": MAX_TOKENS,
+}
+_FLAGS: Final = ("stream", "return_token_ids", "echo", "use_beam_search", "ignore_eos")
+_MAX_STOPS: Final = 16
+_MAX_STOP_CHARACTERS: Final = 256
+_MAX_BIASES: Final = 1024
+_MAX_PROMPTS: Final = 128
+_MAX_ITEMS: Final = 2048
+
+_TEXT_PARTS: Final = frozenset(
+    {"text", "input_text", "output_text", "summary_text", "reasoning_text", "refusal", "thinking"}
+)
+_MEDIA: Final = ("image", "audio", "video", "file")
+_REFUSED: Final = {
+    "prompt_embeds": "prompts are text or token ids, not embeddings.",
+    "audio": "answers are text.",
+    "mm_processor_kwargs": "prompts are text.",
+    "media_io_kwargs": "prompts are text.",
+    "kv_transfer_params": "replicas do not exchange caches.",
+    "ec_transfer_params": "replicas do not exchange caches.",
+}
+
+
+def check(body: dict[str, Any]) -> None:
+    """Raises ApiError (400), naming the field, for the first thing that is beyond a limit or is not text."""
+    _refused(body)
+    for name, (low, high) in _INTEGERS.items():
+        _integer(body.get(name), name, low, high)
+    for name, most in _LISTS.items():
+        _list(body.get(name), name, most)
+    _logprobs(body.get("logprobs"))
+    for flag in _FLAGS:
+        if not isinstance(body.get(flag), bool | None):
+            raise invalid(f"`{flag}` is not true or false.", flag)
+    _stops(body.get("stop"))
+    _biases(body.get("logit_bias"))
+    sequences = _prompts(body.get("prompt")) * max(body.get("n") or 1, body.get("best_of") or 1)
+    if sequences > MAX_SEQUENCES:
+        raise invalid(f"The request asks for {sequences} sequences; at most {MAX_SEQUENCES} are generated.", "n")
+    for field in ("messages", "input"):
+        if isinstance(body.get(field), list):
+            _turns(body[field], field)
+
+
+def _refused(body: dict[str, Any]) -> None:
+    for name, reason in _REFUSED.items():
+        if body.get(name) is not None:
+            raise invalid(f"`{name}` is not taken: {reason}", name)
+    if body.get("modalities") not in (None, ["text"]):
+        raise invalid("Only text is answered with.", "modalities")
+
+
+def _logprobs(value: Any) -> None:
+    """A number in completions, true or false in chat."""
+    if not isinstance(value, bool):
+        _integer(value, "logprobs", 0, 20)
+
+
+def _integer(value: Any, name: str, low: int, high: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise invalid(f"`{name}` is not a whole number.", name)
+    if not low <= value <= high:
+        raise invalid(f"`{name}` is {str(value)[:24]}; it must be from {low} to {high}.", name)
+
+
+def _list(value: Any, name: str, most: int) -> None:
+    if value is None:
+        return
+    if not isinstance(value, list):
+        raise invalid(f"`{name}` is not a list.", name)
+    if len(value) > most:
+        raise invalid(f"`{name}` has {len(value)} entries; at most {most} are taken.", name)
+
+
+def _stops(value: Any) -> None:
+    if value is None:
+        return
+    stops = [value] if isinstance(value, str) else value
+    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+        raise invalid("`stop` is neither a string nor a list of strings.", "stop")
+    if len(stops) > _MAX_STOPS:
+        raise invalid(f"`stop` has {len(stops)} strings; at most {_MAX_STOPS} are taken.", "stop")
+    if any(len(stop) > _MAX_STOP_CHARACTERS for stop in stops):
+        raise invalid(f"A string of `stop` has more than {_MAX_STOP_CHARACTERS} characters.", "stop")
+
+
+def _biases(value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        raise invalid("`logit_bias` is not an object.", "logit_bias")
+    if len(value) > _MAX_BIASES:
+        raise invalid(f"`logit_bias` names {len(value)} tokens; at most {_MAX_BIASES} are taken.", "logit_bias")
+
+
+def _prompts(value: Any) -> int:
+    """How many prompts a completion has."""
+    if not isinstance(value, list) or not value or isinstance(value[0], int):
+        return 1
+    if len(value) > _MAX_PROMPTS:
+        raise invalid(f"The request has {len(value)} prompts; at most {_MAX_PROMPTS} are taken.", "prompt")
+    return len(value)
+
+
+def _turns(turns: list[Any], field: str) -> None:
+    """Refuses what is not text in messages and in the items of a response's input."""
+    if len(turns) > _MAX_ITEMS:
+        raise invalid(f"`{field}` has {len(turns)} entries; at most {_MAX_ITEMS} are taken.", field)
+    for number, turn in enumerate(turns):
+        if not isinstance(turn, dict):
+            continue
+        if turn.get("type") == "item_reference":
+            raise invalid("Items are not kept, so none can be referred to.", f"{field}[{number}]")
+        if turn.get("audio") is not None:
+            raise invalid("Only text is taken.", f"{field}[{number}].audio")
+        for name in ("content", "output"):
+            parts = turn.get(name)
+            if isinstance(parts, list):
+                _parts(parts, f"{field}[{number}].{name}")
+
+
+def _parts(parts: list[Any], param: str) -> None:
+    for number, part in enumerate(parts):
+        if not isinstance(part, dict):
+            continue
+        kind = part.get("type")
+        foreign = kind is not None and kind not in _TEXT_PARTS
+        if foreign or any(name.removeprefix("input_").startswith(_MEDIA) for name in part):
+            shown = f"{kind[:32]!a}" if isinstance(kind, str) else "without a type"
+            raise invalid(f"Only text is taken; a part is {shown}.", f"{param}[{number}]")

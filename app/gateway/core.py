@@ -1,0 +1,77 @@
+"""The parts of the gateway, made once for an application."""
+
+import asyncio
+from dataclasses import dataclass
+
+from app.contracts.deployment import Deployment
+from app.gateway.admission import Line
+from app.gateway.directory import Directory
+from app.gateway.replicas import Replicas, serving_replicas
+from app.gateway.shadow import Sampler
+from app.gateway.upstream import Upstream
+from app.models.recipes import recipe_fingerprint
+from app.settings import Settings
+from app.state import State
+from app.telemetry.gateway import UNKNOWN, GatewayMetrics
+
+
+@dataclass
+class Gateway:
+    """What the exchanges of one application share."""
+
+    settings: Settings
+    metrics: GatewayMetrics
+    directory: Directory
+    replicas: Replicas
+    upstream: Upstream
+    sampler: Sampler
+    stopping: asyncio.Event
+    no_shadow: frozenset[str]  # names of API keys whose requests are never scored again
+    lines: dict[str, Line]
+
+    @classmethod
+    def of(cls, state: State) -> "Gateway":
+        """The gateway of an application."""
+        store = state.deployments
+        metrics = state.telemetry.gateway
+        return cls(
+            settings=state.settings,
+            metrics=metrics,
+            directory=Directory(store),
+            replicas=Replicas(),
+            upstream=Upstream(state.settings),
+            sampler=Sampler(store, metrics),
+            stopping=state.stopping,
+            no_shadow=state.keys.no_shadow if state.keys is not None else frozenset(),
+            lines={},
+        )
+
+    def line(self, deployment: Deployment) -> Line:
+        """The deployment's queue, as wide as its replicas allow now."""
+        line = self.lines.get(deployment.id)
+        if line is None:
+            line = self.lines[deployment.id] = Line(
+                per_replica=self.settings.gateway_max_in_flight,
+                most_queued=self.settings.gateway_max_queued,
+                timeout_s=self.settings.gateway_queue_timeout_s,
+            )
+            self.metrics.watch(deployment.name, lambda: line.in_flight, lambda: line.queued)
+        line.resize(len(serving_replicas(deployment)))
+        return line
+
+    def account(self, deployment: Deployment | None, route: str, status: int) -> None:
+        """Counts an answered request."""
+        name = UNKNOWN if deployment is None else deployment.name
+        self.metrics.requests.labels(name, route, str(status)).inc()
+
+    async def close(self) -> None:
+        """Ends what runs behind the requests, and the connections."""
+        await self.directory.close()
+        await self.sampler.close()
+        await self.upstream.close()
+
+
+def fingerprint(deployment: Deployment, version: str) -> str:
+    """`system_fingerprint`: model, recipe (12 digits, "none" where there is none) and calibration of an answer."""
+    recipe = recipe_fingerprint(deployment.model.recipe)
+    return f"hemostat-{deployment.model.model}-{recipe[:12] if recipe else 'none'}-{version}"

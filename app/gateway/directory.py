@@ -1,0 +1,134 @@
+"""Which deployments there are and which replicas serve them: the store's list, at most a second old.
+
+While Redis is away the last known list stands, so that serving goes on. A replica's lease may have run out in the store
+meanwhile though it lives; after an outage the replicas that were known before it are kept for as long as they need to
+register again.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from redis.exceptions import RedisError
+
+from app.contracts.deployment import Deployment
+from app.contracts.errors import ErrorCode
+from app.gateway.errors import ApiError
+from app.models.nearest import suggestion
+
+logger = logging.getLogger(__name__)
+
+MAX_AGE_S: Final = 1.0
+PATIENCE_S: Final = 3.0  # for Redis; longer than its client's connect timeout
+RETRY_S: Final = 1.0  # between two attempts while it is away
+GRACE_S: Final = 15.0  # a lease, and then some
+
+
+class Store(Protocol):
+    """What is read of the deployment store."""
+
+    async def list(self) -> "list[Deployment]":
+        """All deployments, with their running replicas."""
+
+
+class Directory:
+    """`find` answers from memory. A look-up that needs fresh news (a name that is not known) asks the store first."""
+
+    def __init__(self, store: Store, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock = clock
+        self._by_name: dict[str, Deployment] | None = None
+        self._read_at = -1e9
+        self._tried_at = -1e9
+        self._grace_until = -1e9
+        self._reading: asyncio.Task[None] | None = None
+        self.stale = False
+
+    async def all(self) -> list[Deployment]:
+        """Every deployment, oldest first. Raises ApiError (503) while none was ever read and Redis is away."""
+        known = await self._known()
+        return sorted(known.values(), key=lambda deployment: (deployment.created_at, deployment.name))
+
+    async def find(self, name: str) -> Deployment:
+        """The deployment of this name. Raises ApiError: 404 with the nearest name, 503 as `all`."""
+        known = await self._known()
+        if name not in known:
+            await self.refresh()
+            known = await self._known()
+        found = known.get(name)
+        if found is None:
+            hint = suggestion(name[:64], known)
+            raise ApiError(
+                ErrorCode.DEPLOYMENT_NOT_FOUND,
+                f"The model {name[:64]!a} does not exist.",
+                param="model",
+                hint=hint[:1].upper() + hint[1:],
+            )
+        return found
+
+    async def refresh(self) -> None:
+        """Reads the store now (callers share one read); an outage leaves the last known list."""
+        if self._reading is None or self._reading.done():
+            if self.stale and self._clock() - self._tried_at < RETRY_S:
+                return
+            self._tried_at = self._clock()
+            self._reading = asyncio.create_task(self._read(), name="gateway-directory")
+        await asyncio.shield(self._reading)
+
+    async def close(self) -> None:
+        """Ends a read that is under way."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _known(self) -> dict[str, Deployment]:
+        if self._by_name is None:
+            await self.refresh()
+        elif self._clock() - self._read_at > MAX_AGE_S:
+            if self.stale or self._clock() - self._read_at < 10 * MAX_AGE_S:
+                self._refresh_behind()
+            else:  # nobody has asked for a while
+                await self.refresh()
+        if self._by_name is None:
+            raise ApiError(
+                ErrorCode.UNAVAILABLE, "The list of deployments cannot be read at the moment.", retry_after_s=2
+            )
+        return self._by_name
+
+    def _refresh_behind(self) -> None:
+        """Starts a read and does not wait for it."""
+        if self._reading is None or self._reading.done():
+            if self.stale and self._clock() - self._tried_at < RETRY_S:
+                return
+            self._tried_at = self._clock()
+            self._reading = asyncio.create_task(self._read(), name="gateway-directory")
+
+    async def _read(self) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                listed = await self._store.list()
+        except (RedisError, OSError, TimeoutError) as error:
+            if not self.stale:
+                logger.warning("deployments cannot be read (%s): the last known list stands", type(error).__name__)
+            self.stale = True
+            return
+        now = self._clock()
+        if self.stale and self._by_name is not None:
+            logger.warning("deployments can be read again")
+            self._grace_until = now + GRACE_S
+        self.stale = False
+        before = self._by_name or {}
+        kept = now < self._grace_until
+        self._by_name = {new.name: _with_known(new, before.get(new.name)) if kept else new for new in listed}
+        self._read_at = now
+
+
+def _with_known(new: Deployment, old: Deployment | None) -> Deployment:
+    """The deployment with the replicas of before that have not registered again yet."""
+    if old is None or old.id != new.id:
+        return new
+    back = {replica.id for replica in new.running}
+    missing = tuple(replica for replica in old.running if replica.id not in back)
+    return new.model_copy(update={"running": new.running + missing}) if missing else new

@@ -1,0 +1,288 @@
+"""One request to an OpenAI route, from a checked body to the last byte of its answer."""
+
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import httpx
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.contracts.deployment import IDENTITY, Deployment
+from app.contracts.errors import ErrorCode, HemostatError
+from app.gateway import errors
+from app.gateway.body import dump
+from app.gateway.core import Gateway, fingerprint
+from app.gateway.errors import ApiError
+from app.gateway.options import Options
+from app.gateway.replicas import Choice
+from app.gateway.rewrite import Outcome, Rewriter, Route
+from app.gateway.shadow import eligible
+from app.gateway.sse import DONE, Event, EventTooLargeError, Parser
+from app.gateway.upstream import ReplicaLostError, base, read
+from app.gateway.watching import until_left
+from app.gateway.writer import SlowClientError, Writer
+
+logger = logging.getLogger(__name__)
+
+PATHS: Final[dict[Route, str]] = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "responses": "/v1/responses",
+}
+# Ends that the engine forces on a request whose logits are not finite look like these.
+_STOPS: Final = frozenset({"stop", "tool_calls"})
+
+
+class Exchange(Response):
+    """The answer to one request. `body` is the client's, without `hemostat`; it is not changed."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        route: Route,
+        deployment: Deployment,
+        body: dict[str, Any],
+        options: Options,
+        *,
+        owner: str | None,
+    ) -> None:
+        super().__init__()
+        self.gateway = gateway
+        self.route: Route = route
+        self.deployment = deployment
+        self.request = body
+        self.options = options
+        self.streamed = bool(body.get("stream"))
+        self.began = time.perf_counter()
+        self.status = 0
+        self.sampled = (
+            options.shadow
+            and not options.verify
+            and owner not in gateway.no_shadow
+            and eligible(route, body)
+            and gateway.sampler.wants(deployment)
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers, or raises HemostatError where nothing has been sent yet."""
+        settings = self.gateway.settings
+        writer = Writer(send, heartbeat_s=settings.sse_heartbeat_s, timeout_s=settings.gateway_write_timeout_s)
+        try:
+            end = await until_left(
+                self._run(writer, scope, receive, send), receive, self.gateway.stopping, settings.drain_s
+            )
+            if end != "done":
+                self._aborted(end)
+                if end == "shutdown":
+                    await self._fail(writer, ApiError(ErrorCode.UNAVAILABLE, "The service stops.", retry_after_s=5))
+        except SlowClientError:
+            self._aborted("slow_client")
+        except HemostatError as error:
+            self._drop("failed")
+            await self._fail(writer, error)
+        finally:
+            self._drop("failed")  # whatever else went wrong
+            self.gateway.account(self.deployment, PATHS[self.route], self.status or 500)
+
+    async def _fail(self, writer: Writer, error: HemostatError) -> None:
+        self.status = error.status
+        if not writer.started:
+            raise error
+        with contextlib.suppress(SlowClientError):
+            await writer.fail(error, typed=self.route == "responses")
+
+    def _aborted(self, reason: str) -> None:
+        self.status = 499
+        self.gateway.metrics.aborts.labels(self.deployment.name, reason).inc()
+        self._drop("aborted")
+
+    def _drop(self, reason: str) -> None:
+        if self.sampled:
+            self.sampled = False
+            self.gateway.sampler.drop(self.deployment, reason)
+
+    async def _run(self, writer: Writer, scope: Scope, receive: Receive, send: Send) -> None:
+        line = self.gateway.line(self.deployment)
+        async with line.place():
+            await self.answer(writer, scope, receive, send)
+
+    async def answer(self, writer: Writer, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the request to a replica, and to another one where the first fails before anything was answered."""
+        tried: set[str] = set()
+        attempts = 0
+        while True:
+            choice = self._choose(tried)
+            if choice is None and attempts < 2:  # the only replica: it may have closed an idle connection
+                tried.clear()
+                choice = self._choose(tried)
+            if choice is None:
+                raise _lost()
+            attempts += 1
+            try:
+                with self.gateway.replicas.busy(choice.replica):
+                    response = await self._attempt(choice, writer)
+            except ReplicaLostError as error:
+                logger.warning("replica %s failed: %s", choice.replica.id, error)
+                self.gateway.replicas.failed(choice.replica)
+                tried.add(choice.replica.id)
+                if writer.started:
+                    raise _lost() from None
+                self.gateway.metrics.retries.labels(self.deployment.name).inc()
+                await self.gateway.directory.refresh()
+                self.deployment = await self.gateway.directory.find(self.deployment.name)
+                continue
+            if response is not None:
+                self.status = response.status_code
+                await response(scope, receive, send)
+            return
+
+    def _choose(self, tried: set[str]) -> Choice | None:
+        choice = self.gateway.replicas.choose(self.deployment, self.options.pinned, frozenset(tried))
+        if choice is None or not self.request.get("use_beam_search"):
+            return choice
+        if self.options.pinned not in (None, IDENTITY):
+            raise errors.invalid("Beam search is not calibrated.", "use_beam_search", hint='Ask for "off".')
+        return Choice(choice.replica, IDENTITY)
+
+    async def _attempt(self, choice: Choice, writer: Writer) -> Response | None:
+        """One replica's answer: None where it was streamed. Raises ReplicaLostError, and ApiError for a refusal."""
+        request_id = uuid.uuid4().hex  # not the client's: it must be this attempt's alone
+        served = await self.gateway.upstream.served_name(choice.replica)
+        mark = fingerprint(self.deployment, choice.version)
+        rewriter = Rewriter(
+            self.route,
+            served=served,
+            model=self.deployment.name,
+            fingerprint=mark,
+            sampled=self.sampled,
+            ids=bool(self.request.get("return_token_ids")),
+            usage=bool((self.request.get("stream_options") or {}).get("include_usage")),
+        )
+        headers = {"x-hemostat-calibration": choice.version}
+        url = base(choice.replica) + PATHS[self.route]
+        async with self.gateway.upstream.post(
+            url, dump(self._sent(served, choice, request_id)), stream=self.streamed
+        ) as answer:
+            if answer.status_code != 200:
+                error = errors.from_replica(answer.status_code, await read(answer))
+                if error.code is ErrorCode.REPLICA_UNAVAILABLE:
+                    raise ReplicaLostError("it takes no requests")
+                raise error
+            if not self.streamed:
+                return await self._whole(answer, rewriter, choice, request_id, headers)
+            async with writer.open(headers):
+                await self._stream(answer, rewriter, choice, request_id, writer)
+        return None
+
+    def _sent(self, served: str, choice: Choice, request_id: str) -> dict[str, Any]:
+        """The body as the replica gets it."""
+        extra: dict[str, Any] = {"hemostat_request": request_id, "hemostat_version": choice.version}
+        sent = self.request | {"model": served}
+        if self.sampled:
+            extra["hemostat_keep_hidden"] = 1
+            sent["return_token_ids"] = True
+        sent["vllm_xargs"] = {**(self.request.get("vllm_xargs") or {}), **extra}
+        if self.route == "responses":
+            sent["store"] = False
+        elif self.streamed:
+            asked = self.request.get("stream_options") or {}
+            if not asked.get("include_usage"):
+                sent["stream_options"] = {**asked, "include_usage": True, "continuous_usage_stats": False}
+        return sent
+
+    async def _whole(
+        self, answer: httpx.Response, rewriter: Rewriter, choice: Choice, request_id: str, headers: dict[str, str]
+    ) -> Response:
+        try:
+            body, reasons = rewriter.answer(await read(answer))
+        except ValueError as error:
+            raise ReplicaLostError("its answer is no JSON") from error
+        await self._check_finite(reasons, choice, request_id)
+        self._complete(rewriter, choice, request_id)
+        return Response(body, headers=headers, media_type="application/json")
+
+    async def _stream(
+        self, answer: httpx.Response, rewriter: Rewriter, choice: Choice, request_id: str, writer: Writer
+    ) -> None:
+        clock = self.gateway.metrics.between_tokens.labels(self.deployment.name)
+        before: float | None = None
+        async for event in _events(answer):
+            if event.data == DONE:
+                break
+            outcome = _read(rewriter, event)
+            now = time.perf_counter()
+            if outcome.error is not None:
+                raise _told(outcome.error)
+            if outcome.tokens:
+                if before is None:
+                    self.gateway.metrics.first_token.labels(self.deployment.name).observe(now - self.began)
+                else:
+                    clock.observe(now - before)
+                before = now
+            if outcome.finished:
+                await self._check_finite(outcome.finished, choice, request_id)
+            if outcome.data is not None:
+                await writer.event(outcome.data, event.name)
+            if outcome.last:
+                break
+        else:
+            raise ReplicaLostError("its stream has no end")
+        self._complete(rewriter, choice, request_id)
+        self.status = 200
+        await writer.done()
+
+    async def _check_finite(self, reasons: tuple[str, ...], choice: Choice, request_id: str) -> None:
+        suspect = self.request.get("ignore_eos") or any(reason in _STOPS for reason in reasons)
+        if reasons and suspect and await self.gateway.upstream.nonfinite(choice.replica, request_id):
+            raise ApiError(
+                ErrorCode.NONFINITE_LOGITS,
+                "The model's logits were not finite numbers for this request.",
+                hint="The model is broken for this input: compare it with its reference.",
+                retry=False,
+            )
+
+    def _complete(self, rewriter: Rewriter, choice: Choice, request_id: str) -> None:
+        seen, name = rewriter.seen, self.deployment.name
+        self.gateway.metrics.tokens.labels(name, "prompt").inc(seen.prompt_tokens)
+        self.gateway.metrics.tokens.labels(name, "completion").inc(seen.completion_tokens)
+        if self.sampled:
+            self.sampled = False
+            self.gateway.sampler.done(self.deployment, request_id, choice.version, self.request, seen)
+
+
+async def _events(answer: httpx.Response) -> AsyncIterator[Event]:
+    parser = Parser()
+    async for chunk in answer.aiter_raw():
+        try:
+            for event in parser.feed(chunk):
+                yield event
+        except EventTooLargeError as error:
+            raise ReplicaLostError(str(error)) from error
+
+
+def _read(rewriter: Rewriter, event: Event) -> Outcome:
+    try:
+        return rewriter.event(event)
+    except ValueError as error:
+        raise ReplicaLostError("an event of its stream is no JSON") from error
+
+
+def _told(error: dict[str, Any]) -> ApiError:
+    """The error that an event of the replica's stream holds."""
+    code = error.get("code")
+    param = error.get("param")
+    status = code if isinstance(code, int) and 400 <= code < 600 else 500
+    return errors.from_words(status, str(error.get("message", "")), param if isinstance(param, str) else None)
+
+
+def _lost() -> ApiError:
+    return ApiError(
+        ErrorCode.REPLICA_UNAVAILABLE,
+        "The replica that answered this request was lost, or none could be reached.",
+        hint="Send the request again.",
+        retry_after_s=2,
+    )

@@ -1,0 +1,117 @@
+"""Which replica answers: the least busy one that is ready, lives, and has the calibration that is asked for."""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from app.contracts.deployment import IDENTITY, CalibrationMode, Deployment, DeploymentState, Replica
+from app.contracts.errors import ErrorCode
+from app.gateway.errors import ApiError
+
+SHUNNED_S: Final = 2.0  # a replica that failed is asked again after so long, unless it is the only one
+_URL: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+/?")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Where a request goes, and with which calibration version."""
+
+    replica: Replica
+    version: str
+
+
+class Replicas:
+    """Requests in flight at each replica, and which failed lately. Keys are replica ids: a restart has another."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._in_flight: Counter[str] = Counter()
+        self._failed_at: dict[str, float] = {}
+
+    def in_flight(self, replica: Replica) -> int:
+        """Requests that this gateway has at the replica."""
+        return self._in_flight[replica.id]
+
+    @contextmanager
+    def busy(self, replica: Replica) -> Iterator[None]:
+        """Counts one request at the replica."""
+        self._in_flight[replica.id] += 1
+        try:
+            yield
+        finally:
+            self._in_flight[replica.id] -= 1
+            if not self._in_flight[replica.id]:
+                del self._in_flight[replica.id]
+
+    def failed(self, replica: Replica) -> None:
+        """The replica could not be reached, or broke off."""
+        now = self._clock()
+        self._failed_at = {key: at for key, at in self._failed_at.items() if now - at < SHUNNED_S}
+        self._failed_at[replica.id] = now
+
+    def choose(self, deployment: Deployment, pinned: str | None, tried: frozenset[str] = frozenset()) -> Choice | None:
+        """The replica for a request; None where every one that serves has been `tried`.
+
+        `pinned`: the version that the request insists on, None for the deployment's own. Raises ApiError: 503 where no
+        replica serves, 400 where none has the pinned version.
+        """
+        serving = serving_replicas(deployment)
+        if not serving:
+            raise _nobody(deployment)
+        if pinned is not None:
+            having = [replica for replica in serving if pinned == IDENTITY or pinned in replica.versions]
+            if not having:
+                raise ApiError(
+                    ErrorCode.PROFILE_NOT_FOUND,
+                    f"The calibration {pinned} is not one of this model's that are loaded.",
+                    status=400,
+                    param="hemostat.calibration",
+                    hint=f"Loaded: {', '.join(sorted({v for replica in serving for v in replica.versions}))}.",
+                )
+            serving = having
+        left = [replica for replica in serving if replica.id not in tried]
+        if not left:
+            return None
+        now = self._clock()
+
+        def rank(replica: Replica) -> tuple[bool, bool, int, str]:
+            shunned = now - self._failed_at.get(replica.id, -1e9) < SHUNNED_S
+            return shunned, replica.state is not DeploymentState.READY, self._in_flight[replica.id], replica.id
+
+        best = min(left, key=rank)
+        return Choice(best, pinned or own_version(deployment, best))
+
+
+def serving_replicas(deployment: Deployment) -> list[Replica]:
+    """Those that take requests: ready ones, and degraded ones, which answer too."""
+    states = (DeploymentState.READY, DeploymentState.DEGRADED)
+    return [
+        replica
+        for replica in deployment.running
+        if replica.role == "serve" and replica.state in states and _URL.fullmatch(replica.url)
+    ]
+
+
+def own_version(deployment: Deployment, replica: Replica) -> str:
+    """The deployment's active version where the replica has it, else the one before, else identity."""
+    if deployment.calibration is CalibrationMode.OFF:
+        return IDENTITY
+    for version in (deployment.active_version, deployment.previous_version):
+        if version is not None and (version == IDENTITY or version in replica.versions):
+            return version
+    return IDENTITY
+
+
+def _nobody(deployment: Deployment) -> ApiError:
+    told = deployment.reason[:200].rstrip(".")
+    detail = f"No replica of {deployment.name} takes requests: it is {deployment.state.value}"
+    return ApiError(
+        ErrorCode.REPLICA_UNAVAILABLE,
+        f"{detail} ({told})." if told else f"{detail}.",
+        hint="Wait as long as Retry-After says; GET /v1/deployments tells each replica's state.",
+        retry_after_s=5,
+    )

@@ -1,0 +1,107 @@
+"""HTTP to the replicas: one connection pool, every time-out set, nothing of the client's headers passed on."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import httpx
+
+from app.contracts.deployment import Replica
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+POOL_TIMEOUT_S: Final = 5.0
+WRITE_TIMEOUT_S: Final = 30.0
+SMALL_TIMEOUT_S: Final = 5.0
+DOOR_TIMEOUT_S: Final = 2.0
+MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
+
+
+class ReplicaLostError(Exception):
+    """The replica could not be reached, fell silent, or broke off in the middle."""
+
+
+class Upstream:
+    """The pool. Connections are kept; cancelling a request closes its connection, which is how a replica is told."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=512, keepalive_expiry=4.0)
+        # Shorter than uvicorn's keep-alive of 5 s, so that a connection is not used just when the replica closes it.
+        self._client = httpx.AsyncClient(limits=limits, trust_env=False, follow_redirects=False)
+        self._served: dict[tuple[str, str], str] = {}
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._client.aclose()
+
+    def _timeout(self, read_s: float) -> httpx.Timeout:
+        connect = self._settings.gateway_connect_timeout_s
+        return httpx.Timeout(connect=connect, read=read_s, write=WRITE_TIMEOUT_S, pool=POOL_TIMEOUT_S)
+
+    @asynccontextmanager
+    async def post(self, url: str, body: bytes, *, stream: bool) -> AsyncIterator[httpx.Response]:
+        """The answer's head; its body is for the caller to read. Raises ReplicaLostError, also while it is read."""
+        read_s = self._settings.gateway_read_timeout_s if stream else self._settings.gateway_answer_timeout_s
+        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        try:
+            async with self._client.stream(
+                "POST", url, content=body, headers=headers, timeout=self._timeout(read_s)
+            ) as answer:
+                yield answer
+        except (httpx.TransportError, httpx.StreamError) as error:
+            raise ReplicaLostError(type(error).__name__) from error
+
+    async def served_name(self, replica: Replica) -> str:
+        """The name that the replica's server knows its model by; asked once. Raises ReplicaLostError."""
+        key = (replica.id, replica.url)
+        name = self._served.get(key)
+        if name is None:
+            try:
+                answer = await self._client.get(f"{base(replica)}/v1/models", timeout=self._timeout(SMALL_TIMEOUT_S))
+                name = str(answer.raise_for_status().json()["data"][0]["id"])
+            except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+                raise ReplicaLostError(type(error).__name__) from error
+            if len(self._served) > 1024:
+                self._served.clear()
+            self._served[key] = name
+        return name
+
+    async def nonfinite(self, replica: Replica, request_id: str) -> bool:
+        """Whether the engine ended this request because its logits were not finite. False where it cannot be asked."""
+        if not replica.engine_url:
+            return False
+        url = f"{replica.engine_url.rstrip('/')}/nonfinite/{request_id}"
+        try:
+            async with asyncio.timeout(DOOR_TIMEOUT_S):
+                answer = await self._client.get(url, timeout=self._timeout(DOOR_TIMEOUT_S))
+                return answer.status_code == 200 and answer.json().get("nonfinite") is True
+        except (httpx.HTTPError, ValueError, AttributeError, TimeoutError) as error:
+            logger.warning("replica %s: its engine's door does not answer: %s", replica.id, type(error).__name__)
+            return False
+
+    async def call(self, replica: Replica, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+        """A small question and its whole answer. Raises ReplicaLostError."""
+        async with self.post(f"{base(replica)}{path}", json.dumps(body).encode(), stream=False) as answer:
+            return answer.status_code, await read(answer)
+
+
+def base(replica: Replica) -> str:
+    """Its address without the last slash."""
+    return replica.url.rstrip("/")
+
+
+async def read(answer: httpx.Response) -> bytes:
+    """The whole body. Raises ReplicaLostError for one that is beyond all measure."""
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in answer.aiter_raw():
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            raise ReplicaLostError("answer too large")
+        parts.append(chunk)
+    return b"".join(parts)
