@@ -1,0 +1,1 @@
+"""Calibration inside a vLLM server: what runs in its processes, and how `workers.serve` starts them."""

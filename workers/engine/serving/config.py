@@ -1,0 +1,38 @@
+"""What `workers.serve` tells the processes of a server, in one file that an environment variable names."""
+
+import os
+from pathlib import Path
+from typing import Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VARIABLE: Final = "HEMOSTAT_SERVING"
+
+
+class ServingConfig(BaseModel):
+    """One replica, as its engine process sees it. Paths are absolute.
+
+    `versions_file` names the calibration versions that are to be loaded; `door_file` is where the engine process writes
+    the port of its door. `fingerprint` is that of the served checkpoint: a profile that was fitted for another one is
+    refused. `hidden_bytes` bounds the kept hidden states of the whole folder, `hidden_expiry_s` their age.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    deployment: str
+    architecture: str
+    fingerprint: str = ""
+    profiles: Path
+    versions_file: Path
+    hidden: Path
+    hidden_expiry_s: float = Field(default=600.0, gt=0)
+    hidden_bytes: int = Field(default=1 << 30, ge=0)
+    door_host: str = "127.0.0.1"
+    door_port: int = 0
+    door_file: Path
+
+    @classmethod
+    def from_environment(cls) -> Self | None:
+        """That of this process; None where it is not a server of ours. ValueError where the file is not one."""
+        file = os.environ.get(VARIABLE)
+        return cls.model_validate_json(Path(file).read_bytes()) if file else None

@@ -1,0 +1,92 @@
+"""Corrected logits of a batch whose rows have different calibrators, or none.
+
+One product with the head for all rows. Rows without a calibrator take part in nothing else, so they are bit for bit
+what the model alone computes. Where the whole batch has one calibrator nothing is gathered or scattered.
+
+Names: T rows, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from workers.calibration.calibrators.protocol import Calibrator, RowContext
+
+Head = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Rows with one calibrator; `rows_G` None: the whole batch."""
+
+    calibrator: Calibrator
+    indices: tuple[int, ...]
+    rows_G: torch.Tensor | None
+
+
+def group(calibrators: Sequence[Calibrator | None], device: torch.device) -> list[Group]:
+    """The rows of each calibrator, in order of its first row."""
+    found: dict[int, tuple[Calibrator, list[int]]] = {}
+    for index, calibrator in enumerate(calibrators):
+        if calibrator is not None:
+            found.setdefault(id(calibrator), (calibrator, []))[1].append(index)
+    groups = []
+    for calibrator, indices in found.values():
+        whole = len(indices) == len(calibrators)
+        rows_G = None if whole else torch.tensor(indices, dtype=torch.int64, device=device)
+        groups.append(Group(calibrator, tuple(indices), rows_G))
+    return groups
+
+
+def correct(
+    hidden_TD: torch.Tensor, groups: Sequence[Group], contexts: Iterable[RowContext], head: Head
+) -> torch.Tensor:
+    """Logits of every row. Without groups, exactly `head(hidden_TD)`; with any, in float32.
+
+    The sampler takes float32 whatever it gets, and corrections lose nothing to rounding there. `contexts` has one for
+    each group, of its rows. `hidden_TD` is not written to.
+    """
+    if not groups:
+        return head(hidden_TD)
+    known = list(contexts)
+    corrected_TD = hidden_TD
+    for one, context in zip(groups, known, strict=True):
+        if one.rows_G is None:
+            corrected_TD = one.calibrator.apply_hidden(hidden_TD, context)
+            continue
+        part_GD = hidden_TD.index_select(0, one.rows_G)
+        changed_GD = one.calibrator.apply_hidden(part_GD, context)
+        if changed_GD is not part_GD:
+            if corrected_TD is hidden_TD:
+                corrected_TD = hidden_TD.clone()
+            corrected_TD.index_copy_(0, one.rows_G, changed_GD)
+    logits_TV = head(corrected_TD).float()
+    for one, context in zip(groups, known, strict=True):
+        if one.rows_G is None:
+            logits_TV = one.calibrator.apply_logits(logits_TV, context)
+            continue
+        part_GV = logits_TV.index_select(0, one.rows_G)
+        changed_GV = one.calibrator.apply_logits(part_GV, context)
+        if changed_GV is not part_GV:
+            logits_TV.index_copy_(0, one.rows_G, changed_GV)
+    return logits_TV
+
+
+def broken_rows(logits_TV: torch.Tensor) -> list[int]:
+    """Rows that hold NaN or +inf, or nothing finite: no distribution. Single −inf are tokens that cannot come.
+
+    A sum tells whether a row may be one, and reads memory once; only such rows are looked at twice.
+    """
+    sums = logits_TV.sum(dim=-1).isfinite()
+    if bool(sums.all()):
+        return []
+    suspects = (~sums).nonzero().flatten().tolist()
+    return [row for row in suspects if _broken(logits_TV[row])]
+
+
+def _broken(logits_V: torch.Tensor) -> bool:
+    largest = logits_V.amax()  # NaN where there is one
+    return not bool(largest.isfinite())

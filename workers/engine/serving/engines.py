@@ -1,0 +1,108 @@
+"""The hooks of each engine of this process: its model and its logits processor meet here by their configuration."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from workers.engine.serving.batch import Batch
+from workers.engine.serving.config import ServingConfig
+from workers.engine.serving.counters import Counters
+from workers.engine.serving.door import Door
+from workers.engine.serving.files import write_whole
+from workers.engine.serving.hidden import HiddenFolder
+from workers.engine.serving.nonfinite import EndedRequests
+from workers.engine.serving.versions import ServedModel, Versions, Watcher, load_profile
+
+logger = logging.getLogger(__name__)
+
+
+class UnsupportedEngineError(RuntimeError):
+    """The engine would run the hooks in another order, or not at all."""
+
+
+@dataclass(eq=False)
+class Engine:
+    """What one engine of ours has beside vLLM's own. It lives as long as the process."""
+
+    config: ServingConfig
+    vllm_config: Any  # held, so that its id stays its own
+    batch: Batch
+    versions: Versions
+    ended: EndedRequests
+    counters: Counters
+    watcher: Watcher
+    door: Door
+    has_model: bool = False
+
+    def close(self) -> None:
+        """Ends its threads."""
+        self.watcher.stop()
+        self.door.close()
+        _engines.pop(id(self.vllm_config), None)
+
+
+_engines: dict[int, Engine] = {}
+
+
+def check(vllm_config: Any) -> None:
+    """Raises `UnsupportedEngineError` with the reason where the hooks would not hold."""
+    reasons = {
+        "model runner V2 is chosen, whose rows and logits processors are others; set VLLM_USE_V2_MODEL_RUNNER=0": (
+            vllm_config.use_v2_model_runner
+        ),
+        "speculative decoding is on, which draws several tokens a row": vllm_config.speculative_config is not None,
+        "asynchronous scheduling is on, which does not know the last token yet": (
+            vllm_config.scheduler_config.async_scheduling
+        ),
+        "the model is split over several processes": vllm_config.parallel_config.world_size > 1,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise UnsupportedEngineError(f"a calibrated server cannot start: {reason}")
+
+
+def open_engine(vllm_config: Any, device: torch.device, config: ServingConfig) -> Engine:
+    """Starts what an engine has beside vLLM's own, and makes it known to `of`. Raises `UnsupportedEngineError`."""
+    check(vllm_config)
+    model_config = vllm_config.model_config
+    model = ServedModel(
+        hidden_size=model_config.get_hidden_size(),
+        vocabulary=model_config.get_vocab_size(),
+        fingerprint=config.fingerprint,
+        device=device,
+        dtype=model_config.dtype,
+    )
+    counters, ended = Counters(config.deployment), EndedRequests()
+    versions = Versions(lambda version: load_profile(config.profiles / version, model), counters)
+    watcher = Watcher(config.versions_file, versions)
+    watcher.look()  # what is wanted from the start is there before the first request
+    batch = Batch(
+        versions=versions,
+        ended=ended,
+        counters=counters,
+        hidden=HiddenFolder(config.hidden, expiry_s=config.hidden_expiry_s, most_bytes=config.hidden_bytes),
+        end_token=_end_token(model_config.hf_text_config),
+        device=device,
+    )
+    door = Door(config.door_host, config.door_port, registry=counters.registry, versions=versions.told, ended=ended)
+    engine = Engine(config, vllm_config, batch, versions, ended, counters, watcher, door)
+    _engines[id(vllm_config)] = engine
+    watcher.start()
+    write_whole(config.door_file, str(door.port).encode())
+    return engine
+
+
+def of(vllm_config: Any) -> Engine | None:
+    """The hooks of the engine that has this configuration; None where it is none of ours."""
+    return _engines.get(id(vllm_config))
+
+
+def _end_token(text_config: Any) -> int:
+    told = getattr(text_config, "eos_token_id", None)
+    if isinstance(told, list):
+        told = told[0] if told else None
+    return int(told) if told is not None else 0

@@ -1,0 +1,49 @@
+"""A model class of vLLM with calibration between its hidden states and the sampler. Imports vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from vllm.forward_context import get_forward_context
+
+from workers.engine.serving import engines
+from workers.engine.serving.batch import Pass
+
+
+@cache
+def calibrated(base: type[torch.nn.Module]) -> type[torch.nn.Module]:
+    """The subclass of an in-tree causal language model that calls the hooks of its engine; without any it is `base`."""
+
+    class Calibrated(base):  # type: ignore[misc, valid-type]
+        def __init__(self, *, vllm_config: Any, prefix: str = "", **rest: Any) -> None:
+            super().__init__(vllm_config=vllm_config, prefix=prefix, **rest)
+            engine = engines.of(vllm_config)
+            self._hooks = None if engine is None else engine.batch
+            if engine is not None:
+                engine.has_model = True
+
+        def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, *rest: Any, **named: Any) -> Any:
+            output = super().forward(input_ids, positions, *rest, **named)
+            if self._hooks is not None and isinstance(output, torch.Tensor):
+                self._hooks.passed(lambda: Pass(input_ids, positions, _starts(), output))
+            return output
+
+        def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
+            if self._hooks is None:
+                plain: torch.Tensor | None = super().compute_logits(hidden_states)
+                return plain
+            return self._hooks.compute_logits(hidden_states, super().compute_logits)
+
+    Calibrated.__name__ = Calibrated.__qualname__ = base.__name__
+    return Calibrated
+
+
+def _starts() -> Callable[[], list[int]]:
+    """First token of each row in the pass that runs; read only where it is needed."""
+    metadata = get_forward_context().attn_metadata
+    found = list(metadata.values()) if isinstance(metadata, dict) else []
+    starts = next((one.query_start_loc for one in found if hasattr(one, "query_start_loc")), None)
+    return lambda: [] if starts is None else starts.tolist()

@@ -1,0 +1,51 @@
+"""Entry point of the group `vllm.general_plugins`: vLLM calls `register` in each of its processes.
+
+In a process that was not started for a deployment it does nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from typing import Final
+
+from workers.engine.serving.config import ServingConfig
+
+NAME: Final = "hemostat"
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def register() -> None:
+    """Puts the calibrated class in the place of the in-tree one, under the architecture's own name.
+
+    RuntimeError where model runner V2 could be chosen: it has its rows in another order.
+    """
+    config = ServingConfig.from_environment()
+    if config is None:
+        return
+    if os.environ.get("VLLM_USE_V2_MODEL_RUNNER") != "0":
+        raise RuntimeError(
+            "a calibrated server cannot start: VLLM_USE_V2_MODEL_RUNNER must be 0, model runner V2 keeps its rows in "
+            "another order and refuses the logits processor"
+        )
+    end_with_parent()
+    register_model(config.architecture)
+
+
+def register_model(architecture: str) -> None:
+    """Registers the calibrated subclass of an architecture's in-tree class. CHECKPOINT_UNSUPPORTED: there is none."""
+    from vllm.model_executor.models.registry import ModelRegistry
+
+    from workers.engine import mending
+    from workers.engine.serving.model import calibrated
+
+    mending.register(architecture)
+    ModelRegistry.register_model(architecture, calibrated(ModelRegistry.models[architecture].load_model_cls()))
+
+
+def end_with_parent() -> None:
+    """The kernel kills this process when the thread that started it ends; so the engine goes with its server."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
