@@ -239,7 +239,7 @@ def graphs() -> list[Any]:
                 Query(series("hemostat_shadow_lag_seconds"), "{{deployment}} lag"),
             ],
             unit="reqps",
-            span=12,
+            span=8,
             minimum=0,
             styles=[
                 Style("/ dropped$/", colour=RED, pattern=True),
@@ -262,7 +262,7 @@ def graphs() -> list[Any]:
                 ),
             ],
             unit="s",
-            span=12,
+            span=8,
             minimum=0,
             styles=[Style("/ tokens$/", right_unit="suffix: tokens/s", dashed=True, pattern=True)],
             no_value="no traffic",
@@ -277,7 +277,7 @@ def graphs() -> list[Any]:
                 Query(series("hemostat_gateway_queued_requests"), "{{deployment}} queued"),
             ],
             unit="none",
-            span=12,
+            span=8,
             minimum=0,
             styles=[Style("/ wanted$/", dashed=True, pattern=True), Style("/ queued$/", colour=ORANGE, pattern=True)],
             no_value="no deployment",
@@ -285,7 +285,7 @@ def graphs() -> list[Any]:
     ]
 
 
-def annotations() -> list[tuple[dashboard.AnnotationQuery, dict[str, str]]]:
+def annotation_queries() -> list[tuple[dashboard.AnnotationQuery, dict[str, str]]]:
     """Marks in every graph, each with the fields that Grafana's Prometheus source has and the typed builder has not."""
     version = series("hemostat_calibration_info", by="deployment, version")
 
@@ -341,7 +341,7 @@ def build() -> dict[str, Any]:
     )
     for number, panel in enumerate([*stats(), *graphs()], 1):
         board = board.with_panel(panel.id(number))
-    marks = annotations()
+    marks = annotation_queries()
     for mark, _ in marks:
         board = board.annotation(mark)
     made: dict[str, Any] = json.loads(json.dumps(board.build(), cls=JSONEncoder))
