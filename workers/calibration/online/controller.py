@@ -10,17 +10,23 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import cast
+from typing import Final, cast
 
 from pydantic import Field
 
 from app.contracts.base import Contract
 from app.contracts.deployment import IDENTITY, CalibrationMode, DriftState, Version
+from workers.calibration.online.capital import spent
 from workers.calibration.online.drift import DriftDecision, DriftDetector, DriftMemory
 from workers.calibration.online.hysteresis import Hysteresis, HysteresisMemory, Permission
 from workers.calibration.online.promotion import PairedTrial, TrialDecision, TrialVerdict
 from workers.calibration.online.record import DecisionRecord, Recorded, Scalar, evidence
 from workers.calibration.online.rollback import GuardDecision, RollbackGuard, Worse
+
+# Bounds are multiples of a usual divergence; below this it is taken for this, nats a token.
+LEAST_LEVEL: Final = 1e-4
+# Requests whose raw divergence tells the usual one where test documents did not; the guard begins after them.
+LEVEL_REQUESTS: Final = 20
 
 
 class Action(StrEnum):
@@ -65,6 +71,9 @@ class LoopMemory(Contract):
     scored: int = Field(default=0, ge=0)
     drift: Recorded | None = None
     guard: Recorded | None = None
+    unguarded: int = Field(default=0, ge=0, description="requests since the activation, while there is no guard")
+    unguarded_raw: float = Field(default=0.0, ge=0, description="sum of their raw divergences")
+    trials: int = Field(default=0, ge=0, description="trials since the last promotion")
     candidate: Version | None = None
     trial: Recorded | None = None
     fitting: bool = False
@@ -77,7 +86,9 @@ class Loop(Contract):
     mode: CalibrationMode = CalibrationMode.AUTO
     threshold: float | None = Field(default=None, gt=0)
     alpha: float = Field(default=0.01, gt=0, lt=1, description="of ever raising a false drift alarm")
-    trial_alpha: float = Field(default=0.01, gt=0, lt=1, description="of promoting one that is not better, each trial")
+    trial_alpha: float = Field(
+        default=0.01, gt=0, lt=1, description="of a wrong promotion, from one promotion to the next"
+    )
     guard_alpha: float = Field(default=0.01, gt=0, lt=1, description="of a wrong rollback, each activation")
     pauses: Hysteresis = Field(default_factory=Hysteresis)
     refit_every: int | None = Field(default=1000, ge=1, description="scored requests; null: after alarms only")
@@ -100,7 +111,9 @@ class Loop(Contract):
             drift, decision = after.drift.update(observed.active)
             after = after.model_copy(update={"drift": drift})
             steps += _drift_steps(drift, decision)
-        if after.guard is not None:
+        if after.guard is None:
+            after = self._learnt_level(after, observed)
+        else:
             guard, judged = after.guard.update(observed.active, observed.raw, observed.previous)
             after = after.model_copy(update={"guard": guard})
             if judged.worse is not None and self.mode is CalibrationMode.AUTO:
@@ -108,7 +121,8 @@ class Loop(Contract):
         if after.trial is not None and (observed.candidate is not None or observed.candidate_failed):
             after, more = self._tried(after, observed)
             steps += more
-        if self._wants_fit(after):
+        promoted = any(step.action is Action.PROMOTE for step in steps)
+        if not promoted and self._wants_fit(after):
             after = after.model_copy(
                 update={"fitting": True, "pauses": self.pauses.fitted(after.pauses, after.scored)},
             )
@@ -122,7 +136,11 @@ class Loop(Contract):
     def try_version(
         self, memory: LoopMemory, version: Version, level: float, now: float
     ) -> tuple[LoopMemory, Permission]:
-        """Begin the trial of `version`, if it may be tried. `level`: the active version's mean divergence of late."""
+        """Begin the trial of `version`, if it may be tried. `level`: the active version's mean divergence of late.
+
+        Trials between two promotions share α as drift's episodes do: whoever tries often enough would find one that
+        passes by luck.
+        """
         if self.mode is not CalibrationMode.AUTO:
             return memory, Permission(allowed=False, reason=f"calibration is {self.mode.value}")
         if version == memory.active:
@@ -130,8 +148,9 @@ class Loop(Contract):
         permission = self.pauses.may_try(memory.pauses, version, now, memory.scored)
         if not permission.allowed:
             return memory, permission
-        trial = Recorded.start(PairedTrial.new(level, self.trial_alpha))
-        return memory.model_copy(update={"candidate": version, "trial": trial}), permission
+        trials = memory.trials + 1
+        trial = Recorded.start(PairedTrial.new(max(level, LEAST_LEVEL), spent(self.trial_alpha, trials)))
+        return memory.model_copy(update={"candidate": version, "trial": trial, "trials": trials}), permission
 
     def activated(
         self, memory: LoopMemory, version: Version, previous: Version | None, level: float | None
@@ -142,6 +161,8 @@ class Loop(Contract):
                 "active": version,
                 "previous": previous,
                 "guard": _guard(self, version, level),
+                "unguarded": 0,
+                "unguarded_raw": 0.0,
                 "candidate": None,
                 "trial": None,
             }
@@ -165,6 +186,13 @@ class Loop(Contract):
     def _drift(self) -> Recorded | None:
         return None if self.threshold is None else Recorded.start(DriftDetector.new(self.threshold, self.alpha))
 
+    def _learnt_level(self, memory: LoopMemory, observed: Observed) -> LoopMemory:
+        if memory.active == IDENTITY:
+            return memory
+        seen, total = memory.unguarded + 1, memory.unguarded_raw + observed.raw
+        guard = _guard(self, memory.active, total / seen) if seen >= LEVEL_REQUESTS else None
+        return memory.model_copy(update={"guard": guard, "unguarded": seen, "unguarded_raw": total})
+
     def _wants_fit(self, memory: LoopMemory) -> bool:
         if self.mode is not CalibrationMode.AUTO or memory.fitting or memory.trial is not None:
             return False
@@ -184,16 +212,18 @@ class Loop(Contract):
             return after, []
         version, action = memory.candidate, Action.PROMOTE
         after = after.model_copy(update={"trial": None, "candidate": None})
-        if judged.verdict is not TrialVerdict.PROMOTE and version is not None:
+        if judged.verdict is TrialVerdict.PROMOTE:
+            after = after.model_copy(update={"trials": 0})
+        elif version is not None:
             action = Action.REJECT
             after = after.model_copy(update={"pauses": self.pauses.failed(after.pauses, version, observed.at)})
         return after, [_step(action, trial, judged, judged.reason, version)]
 
 
 def _guard(rule: Loop, version: Version, level: float | None) -> Recorded | None:
-    if version == IDENTITY or level is None or not math.isfinite(level) or level <= 0:
+    if version == IDENTITY or level is None or not math.isfinite(level):
         return None
-    return Recorded.start(RollbackGuard.new(level, rule.guard_alpha))
+    return Recorded.start(RollbackGuard.new(max(level, LEAST_LEVEL), rule.guard_alpha))
 
 
 def _drift_steps(drift: Recorded, decision: DriftDecision) -> list[Step]:

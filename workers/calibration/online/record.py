@@ -17,7 +17,7 @@ from workers.calibration.online.drift import DriftDetector, DriftMemory
 from workers.calibration.online.promotion import PairedTrial, TrialMemory
 from workers.calibration.online.rollback import GuardMemory, RollbackGuard
 
-KEEP: Final = 4096
+KEEP: Final = 1024
 
 Rule = DriftDetector | PairedTrial | RollbackGuard
 Memory = DriftMemory | TrialMemory | GuardMemory
