@@ -54,7 +54,10 @@ class Pass:
 
 
 class Batch:
-    """The hooks of one engine. `end_token` is drawn where a request has to end and brings no end token of its own."""
+    """The hooks of one engine. `end_token` is drawn where a request has to end and brings no end token of its own.
+
+    `tainted`: blocks of the key-value cache may hold what is not finite.
+    """
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class Batch:
         self._hidden = hidden
         self._end_token = end_token
         self._device = device
+        self.tainted = False
         self._phase = Phase.OUTSIDE
         self._pass: Pass | None = None
         self._order: list[Row] = []
@@ -200,6 +204,7 @@ class Batch:
         row.params._eos_token_id = self._end_of(row)
         self._ended.add(row.request, why)
         if why == NOT_FINITE:
+            self.tainted = True
             self._counters.nonfinite.inc()
 
     def _end_of(self, row: Row) -> int:

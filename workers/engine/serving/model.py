@@ -22,10 +22,13 @@ def calibrated(base: type[torch.nn.Module]) -> type[torch.nn.Module]:
             super().__init__(vllm_config=vllm_config, prefix=prefix, **rest)
             engine = engines.of(vllm_config)
             self._hooks = None if engine is None else engine.batch
+            self._config = vllm_config
             if engine is not None:
                 engine.has_model = True
 
         def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, *rest: Any, **named: Any) -> Any:
+            if self._hooks is not None and self._hooks.tainted and positions.device.type == "cpu":
+                _clean_new_blocks(self._config)
             output = super().forward(input_ids, positions, *rest, **named)
             if self._hooks is not None and isinstance(output, torch.Tensor):
                 self._hooks.passed(lambda: Pass(input_ids, positions, _starts(), output))
@@ -47,3 +50,35 @@ def _starts() -> Callable[[], list[int]]:
     found = list(metadata.values()) if isinstance(metadata, dict) else []
     starts = next((one.query_start_loc for one in found if hasattr(one, "query_start_loc")), None)
     return lambda: [] if starts is None else starts.tolist()
+
+
+def _clean_new_blocks(vllm_config: Any) -> None:
+    """Zeroes the cache blocks that this pass begins, where a request that was not finite may have left its values.
+
+    The CPU's attention multiplies what stands behind a request's last token in its last block with zero, which NaN
+    survives. vLLM hands blocks on as they are. (The GPU's kernels do not read behind the end.)
+    """
+    metadata = get_forward_context().attn_metadata
+    if not isinstance(metadata, dict):
+        return
+    layers = vllm_config.compilation_config.static_forward_context
+    size = vllm_config.cache_config.block_size
+    blocks: dict[int, list[int]] = {}
+    for name, one in metadata.items():
+        cache = getattr(layers.get(name), "kv_cache", None)
+        if not isinstance(cache, torch.Tensor) or not hasattr(one, "block_table"):
+            continue
+        if id(one) not in blocks:
+            blocks[id(one)] = _last_blocks_begun(one, size)
+        for block in blocks[id(one)]:
+            cache[block].zero_()
+
+
+def _last_blocks_begun(metadata: Any, size: int) -> list[int]:
+    starts, lengths = metadata.query_start_loc.tolist(), metadata.seq_lens.tolist()
+    begun = []
+    for row, length in enumerate(lengths):
+        before = length - (starts[row + 1] - starts[row])
+        if length > before and (length - 1) // size > (before - 1) // size:
+            begun.append(int(metadata.block_table[row, (length - 1) // size]))
+    return begun

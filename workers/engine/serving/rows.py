@@ -2,7 +2,7 @@
 
 vLLM tells changes of its batch before each forward pass. A request may leave the batch and come back (preempted, or not
 scheduled for a step): it is the same request then, with the same version, whatever was loaded meanwhile. That is known
-by its `SamplingParams`, which the engine keeps from the first to the last step of a request.
+by its list of drawn tokens, which the engine keeps from the first to the last step of a request.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ class RowMap:
                 self._remove(other)
 
     def _row(self, params: Any, prompt: list[int], output: list[int]) -> Row:
-        known = self._gone.pop(id(params), None)  # an object that is remembered lives, so its id is no one else's
+        known = self._gone.pop(id(output), None)  # a list that is remembered lives, so its id is no one else's
         if known is None:
             return self.make(params, prompt, output)
-        known.prompt, known.output = prompt, output
+        known.prompt = prompt
         self.returned(known)
         return known
 
@@ -104,7 +104,7 @@ class RowMap:
         if row is None:
             return
         self.left(row)
-        row.prompt, row.output = [], []  # told anew when it returns
-        self._gone[id(row.params)] = row
+        row.prompt = []  # told anew when it returns
+        self._gone[id(row.output)] = row
         if len(self._gone) > REMEMBERED:
             self._gone.popitem(last=False)

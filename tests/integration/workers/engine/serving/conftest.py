@@ -143,6 +143,7 @@ class Served:
     def add(self, wanted: Wanted, name: str) -> None:
         from vllm import SamplingParams
         from vllm.inputs.engine import tokens_input
+        from vllm.sampling_params import RequestOutputKind
 
         extra: dict[str, Any] = {}
         if self.hooks is not None:
@@ -150,7 +151,9 @@ class Served:
             if wanted.keep_hidden:
                 extra[KEEP_HIDDEN] = 1
         options = {"temperature": 0.0, "max_tokens": wanted.tokens, "ignore_eos": True, "logprobs": -1}
-        params = SamplingParams(**(options | wanted.options), extra_args=extra)
+        params = SamplingParams(
+            **(options | wanted.options), extra_args=extra, output_kind=RequestOutputKind.FINAL_ONLY
+        )
         processor.RowTracker.validate_params(params)
         self.engine.add_request(name, tokens_input(list(wanted.prompt)), params)
 
