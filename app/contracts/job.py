@@ -206,6 +206,7 @@ class Job(Contract):
     severity: str | None = None
     report_url: str
     artifacts: tuple[str, ...] = ()
+    deployment: str | None = Field(default=None, description="the deployment that it was asked for")
     metadata: dict[str, str] = Field(default_factory=dict)
 
 

@@ -15,6 +15,7 @@ INDEX: Final = PREFIX + "index"
 WORKERS: Final = PREFIX + "workers"
 BYTES: Final = PREFIX + "request-bytes"
 FINISHED: Final = PREFIX + "finished"
+UNSETTLED: Final = PREFIX + "unsettled"  # set: ids of jobs made for a deployment that has not been told their end
 
 
 def job(job_id: str) -> str:

@@ -49,8 +49,10 @@ class JobRecord:
 
 def request_fields(request: JobRequest) -> dict[str, str]:
     """What of a request the record keeps for good: never its text."""
+    deployment = getattr(request, "deployment", None)
     return {
         "kind": request.kind,
+        **({"deployment": deployment} if deployment else {}),
         "reference": request.reference.model_dump_json(),
         "candidate": request.candidate.model_dump_json(),
         "candidate_model": request.candidate.model,
@@ -89,6 +91,7 @@ def _read(fields: Mapping[str, str]) -> JobRecord:
         report_url=f"{JOBS_PATH}/{fields['id']}/report",
         artifacts=tuple(json.loads(fields["artifacts"])) if fields.get("artifacts") else (),
         metadata=json.loads(fields["metadata"]),
+        deployment=fields.get("deployment") or None,
     )
     return JobRecord(
         job=job,

@@ -168,7 +168,11 @@ class JobStore:
         Outcomes: created, queue_full, and with an idempotency key replayed, conflict, in_progress.
         """
         text = request.model_dump_json(exclude={"dry_run"})
-        fields = [part for pair in request_fields(request).items() for part in pair]
+        pairs = request_fields(request)
+        if "deployment" in pairs:
+            # Before the job: whoever settles it cannot miss it, and drops an id that never became a job.
+            await self.client.sadd(keys.UNSETTLED, job_id)
+        fields = [part for pair in pairs.items() for part in pair]
         kind, made = await self._run(
             "create",
             [keys.job(job_id), hold.name if hold else ""],

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from app.contracts.job import CompareRequest
+from app.contracts.job import CompareRequest, JobRequest
 from app.contracts.report import (
     CompareReport,
     KernelTerm,
@@ -89,8 +89,18 @@ def build_report(measured: Measured, context: JobContext) -> CompareReport:
             self_corpus=isinstance(request.text, SelfText),
         ),
         warnings=tuple(_warnings(measured, summary)),
-        request=_repeatable(request),
-        provenance=_provenance(measured),
+        request=repeatable(request),
+        provenance=provenance(
+            request,
+            sides=measured.sides,
+            corpus=corpus,
+            engine=measured.engine,
+            precision=request.precision,
+            started_at=measured.started_at,
+            seconds=measured.seconds,
+            reference_from_store=measured.reference_from_store,
+            resumed_windows=measured.resumed_windows,
+        ),
         **summary.blocks(),
     )
 
@@ -136,26 +146,34 @@ def _warnings(measured: Measured, summary: Summary) -> list[str]:
     return found
 
 
-def _repeatable(request: CompareRequest) -> dict[str, object]:
+def repeatable(request: JobRequest) -> dict[str, object]:
     """The request without the documents of an inline text: a report is shared, and need not hold them."""
-    body: dict[str, Any] = json.loads(request.model_dump_json(exclude={"text"} if _inline(request) else None))
-    if _inline(request):
-        body["text"] = {"source": "inline"}
+    body: dict[str, Any] = json.loads(request.model_dump_json())
+    for field in ("text", "test_text"):
+        if isinstance(getattr(request, field, None), InlineText):
+            body[field] = {"source": "inline"}
     return body
 
 
-def _inline(request: CompareRequest) -> bool:
-    return isinstance(request.text, InlineText)
-
-
-def _provenance(measured: Measured) -> Provenance:
-    request, sides, corpus, engine = measured.request, measured.sides, measured.corpus, measured.engine
+def provenance(
+    request: JobRequest,
+    *,
+    sides: Sides,
+    corpus: Corpus,
+    engine: EngineIdentity,
+    precision: str,
+    started_at: float,
+    seconds: dict[str, float],
+    reference_from_store: bool,
+    resumed_windows: int,
+) -> Provenance:
+    """Where the numbers of a report over `corpus` come from. `precision` is that of the logits."""
     return Provenance(
         hemostat=metadata.version("hemostat"),
         engine=f"{engine.name} {engine.version}{' compiled' if engine.compiled else ''}",
         device=engine.device,
         dtype=engine.dtype,
-        precision=request.precision,
+        precision=precision,
         head=sides.candidate.head.fingerprint,
         reference=_model(sides.reference),
         candidate=_candidate(sides),
@@ -172,11 +190,11 @@ def _provenance(measured: Measured) -> Provenance:
         ),
         seed=request.seed,
         intervals=DESCRIPTION,
-        started_at=measured.started_at,
+        started_at=started_at,
         finished_at=time.time(),
-        seconds=dict(measured.seconds),
-        reference_from_store=measured.reference_from_store,
-        resumed_windows=measured.resumed_windows,
+        seconds=dict(seconds),
+        reference_from_store=reference_from_store,
+        resumed_windows=resumed_windows,
         versions={name: metadata.version(name) for name in VERSIONS} | {engine.name: engine.version},
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CompareRequest
+from app.contracts.job import JobRequest
 from app.models.checkpoint import CheckpointInfo, fingerprint, inspect, tokenizer_fingerprint
 from app.models.registry import ModelEntry, load_registry
 from app.models.tokenizers import compare_tokenizers
@@ -56,7 +56,7 @@ def checkpoint_store(context: JobContext) -> CheckpointStore:
     return CheckpointStore(context.settings.home / "checkpoints", context.settings.checkpoint_budget_bytes)
 
 
-def resolve(request: CompareRequest, context: JobContext) -> tuple[Side, ModelEntry, CheckpointInfo]:
+def resolve(request: JobRequest, context: JobContext) -> tuple[Side, ModelEntry, CheckpointInfo]:
     """The reference, and the candidate before its recipe.
 
     Raises UNKNOWN_MODEL, the CHECKPOINT_* errors of `inspect`, VOCABULARY_MISMATCH where the two would not read the
@@ -93,7 +93,7 @@ def resolve(request: CompareRequest, context: JobContext) -> tuple[Side, ModelEn
 
 
 def modify(
-    request: CompareRequest, reference: Side, entry: ModelEntry, origin: CheckpointInfo, context: JobContext
+    request: JobRequest, reference: Side, entry: ModelEntry, origin: CheckpointInfo, context: JobContext
 ) -> Sides:
     """The candidate after its recipe, from the checkpoint store where it was made before."""
     store = checkpoint_store(context)

@@ -1,0 +1,101 @@
+"""/v1/calibration/profiles: fitted corrections over HTTP."""
+
+import asyncio
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.contracts.deployment import Deployment
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.profile import ProfilePage
+from app.deployments import profile_examples as examples
+from app.deployments.profiles import ProfileFiles
+from app.openapi import JSON, Answer, answers
+from app.state import State, state_of
+
+PATH: Final = "/v1/calibration/profiles"
+_READ: Final = [ErrorCode.PROFILE_NOT_FOUND, ErrorCode.PROFILE_CORRUPT]
+
+router = APIRouter(tags=["calibration"], default_response_class=Response)
+
+
+@router.get(
+    PATH,
+    summary="List calibration profiles, newest first",
+    responses=answers(Answer(200, examples.PAGE, "ProfilePage"), errors=[]),
+)
+async def list_profiles(request: Request) -> Response:
+    """Each with how it was fitted and what its test said."""
+    files = _files(request)
+    page = ProfilePage(data=await asyncio.to_thread(files.list))
+    return Response(page.model_dump_json(), media_type=JSON)
+
+
+@router.get(
+    PATH + "/{version}",
+    summary="One calibration profile",
+    responses=answers(Answer(200, examples.PROFILE, "Profile"), errors=_READ),
+)
+async def get_profile(request: Request, version: str) -> Response:
+    """The record of its fit, and the comparison table of its test."""
+    profile = await asyncio.to_thread(_files(request).get, version)
+    return Response(profile.model_dump_json(), media_type=JSON)
+
+
+@router.get(
+    PATH + "/{version}/compare/{other}",
+    summary="Two calibration profiles beside each other",
+    responses=answers(Answer(200, examples.COMPARISON, "Comparison"), errors=_READ),
+)
+async def compare_profiles(request: Request, version: str, other: str) -> Response:
+    """In what they were fitted differently, and what their tests said of each domain."""
+    found = await asyncio.to_thread(_files(request).compare, version, other)
+    return Response(found.model_dump_json(), media_type=JSON)
+
+
+@router.delete(
+    PATH + "/{version}",
+    status_code=204,
+    summary="Delete a calibration profile",
+    responses=answers(
+        Answer(204, None, description="the profile is gone"),
+        errors=[ErrorCode.PROFILE_NOT_FOUND, ErrorCode.PROFILE_IN_USE, ErrorCode.UNAVAILABLE],
+    ),
+)
+async def delete_profile(request: Request, version: str) -> Response:
+    """Refused while a deployment serves it, tries it, or would go back to it."""
+    files = _files(request)
+    await asyncio.to_thread(files.folder, version)
+    user = await _user(state_of(request), version)
+    if user is not None:
+        deployment, how = user
+        raise HemostatError(
+            ErrorCode.PROFILE_IN_USE,
+            f"The deployment {deployment.name} {how} {version}.",
+            hint="Promote another version, roll back, or delete the deployment first.",
+        )
+    await asyncio.to_thread(files.delete, version)
+    return Response(status_code=204)
+
+
+async def _user(state: State, version: str) -> tuple[Deployment, str] | None:
+    for deployment in await state.deployments.list():
+        if (how := use_of(deployment, version)) is not None:
+            return deployment, how
+    return None
+
+
+def use_of(deployment: Deployment, version: str) -> str | None:
+    """How a deployment uses a version, as a verb; None where it does not."""
+    uses: dict[str, Any] = {
+        "serves": [deployment.active_version],
+        "goes back to": [deployment.previous_version],
+        "tries": [deployment.shadow.trial if deployment.shadow else None],
+        "has loaded": [loaded for replica in deployment.running for loaded in replica.versions],
+    }
+    return next((how for how, versions in uses.items() if version in versions), None)
+
+
+def _files(request: Request) -> ProfileFiles:
+    return ProfileFiles(state_of(request).settings)

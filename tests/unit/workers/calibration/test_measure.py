@@ -1,0 +1,173 @@
+"""Against scipy in float64, and against the engine-side divergence that compare jobs use."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, rel_entr, softmax
+from scipy.stats import entropy as scipy_entropy
+
+from tests.support.profiles import Temperature
+from workers.calibration.calibrators.lowrank import LowRank
+from workers.calibration.calibrators.protocol import RowContext
+from workers.calibration.measure import (
+    Logits,
+    cost_microseconds,
+    mean_kl_columns,
+    sampled_columns,
+    token_values,
+    truncated,
+    values_of,
+)
+from workers.calibration.rows import Rows
+from workers.distributions.divergence import Divergence
+from workers.distributions.head import Head
+from workers.distributions.token_values import FIELDS, Positions
+
+WIDTH, VOCABULARY = 16, 512
+
+
+def head(seed: int = 0) -> Head:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(VOCABULARY, WIDTH, generator=generator).to(torch.bfloat16)
+    return Head(weight, None, 1.0, None, "f" * 64)
+
+
+def rows(count: int = 50, noise: float = 0.3, seed: int = 0) -> Rows:
+    generator = torch.Generator().manual_seed(seed)
+    reference = torch.randn(count, WIDTH, generator=generator)
+    candidate = reference + noise * torch.randn(count, WIDTH, generator=generator)
+    index = np.arange(count)
+    return Rows(
+        reference_TD=reference.to(torch.bfloat16),
+        candidate_TD=candidate.to(torch.bfloat16),
+        next_T=torch.randint(0, VOCABULARY, (count,), generator=generator),
+        context=RowContext(torch.arange(count) + 1, torch.randint(0, VOCABULARY, (count,), generator=generator)),
+        positions=Positions(index % 5, index % 5, index, index + 1, index),
+        domains=("prose", "code", "prose", "code", "prose"),
+    )
+
+
+def logits_of(which: Head, hidden: torch.Tensor) -> np.ndarray:
+    return hidden.double().numpy() @ which.weight_VD.double().numpy().T
+
+
+def test_kl_of_raw_and_calibrated_is_that_of_scipy() -> None:
+    made, ref, cand = rows(), head(0), head(1)
+    columns = mean_kl_columns(made, Logits(ref, cand), {"hot": Temperature(1.7)})
+    p = softmax(logits_of(ref, made.reference_TD), axis=1)
+    raw = logits_of(cand, made.candidate_TD)
+    assert columns[""] == pytest.approx(rel_entr(p, softmax(raw, axis=1)).sum(1), rel=1e-4, abs=1e-6)
+    assert columns["hot"] == pytest.approx(rel_entr(p, softmax(raw / 1.7, axis=1)).sum(1), rel=1e-4, abs=1e-6)
+
+
+def test_a_hidden_correction_goes_through_the_head() -> None:
+    made, ref = rows(), head()
+    shift = torch.linspace(-1, 1, WIDTH)
+    moved = LowRank(torch.zeros(WIDTH, 1), torch.zeros(1, WIDTH), shift)
+    columns = mean_kl_columns(made, Logits(ref, ref), {"moved": moved})
+    corrected = (made.candidate_TD.float() + shift).to(torch.bfloat16)
+    p = softmax(logits_of(ref, made.reference_TD), axis=1)
+    expected = rel_entr(p, softmax(logits_of(ref, corrected), axis=1)).sum(1)
+    assert columns["moved"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_a_perfect_correction_leaves_nothing() -> None:
+    made, ref = rows(noise=0.0), head()
+    assert mean_kl_columns(made, Logits(ref, ref), {})[""] == pytest.approx(np.zeros(50), abs=1e-6)
+
+
+def test_chunks_are_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, ref, cand = rows(), head(0), head(1)
+    whole = mean_kl_columns(made, Logits(ref, cand), {"hot": Temperature(1.7)})
+    monkeypatch.setattr("workers.calibration.measure.CHUNK_LOGITS", 8 * VOCABULARY)
+    parts = mean_kl_columns(made, Logits(ref, cand), {"hot": Temperature(1.7)})
+    for name, column in whole.items():
+        assert parts[name] == pytest.approx(column, rel=1e-5, abs=1e-7)
+
+
+def test_token_values_are_those_that_compare_jobs_measure() -> None:
+    """Another implementation: fused, in difference form."""
+    made, ref, cand = rows(200), head(0), head(1)
+    ours = token_values(made, Logits(ref, cand), None)
+    with torch.compiler.set_stance("force_eager"):
+        theirs = Divergence(ref, cand, precision="float32")(made.reference_TD, made.candidate_TD, made.next_T)
+    for name in FIELDS:
+        mine, other = getattr(ours, name), getattr(theirs, name)
+        if mine.dtype.kind == "f":
+            assert mine == pytest.approx(other, rel=2e-3, abs=2e-5), name
+        else:
+            assert (mine == other).all(), name
+
+
+def test_a_row_that_is_not_finite_is_marked_and_touches_no_other() -> None:
+    good, model = torch.randn(4, 20), torch.randn(4, 20)
+    spoiled = model.clone()
+    spoiled[2, 3] = torch.nan
+    following = torch.tensor([1, 2, 3, 4])
+    clean, found = values_of(good, model, following), values_of(good, spoiled, following)
+    assert found.finite.tolist() == [True, True, False, True]
+    keep = np.asarray([0, 1, 3])
+    assert np.isnan(found.kl[2])
+    assert (found.kl[keep] == clean.kl[keep]).all()
+
+
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])
+def test_top_p_keeps_the_fewest_likeliest_tokens_that_reach_the_mass(top_p: float) -> None:
+    logits = torch.randn(20, 100, generator=torch.Generator().manual_seed(0)) * 3
+    kept = truncated(logits, 0.7, top_p).double().numpy()
+    p = softmax(logits.double().numpy() / 0.7, axis=1)
+    for row, full in zip(kept, p, strict=True):
+        order = np.argsort(-full)
+        count = int((row > 0).sum())
+        assert set(order[:count]) == set(np.flatnonzero(row))
+        assert full[order[:count]].sum() >= top_p - 1e-6
+        assert count == 1 or full[order[: count - 1]].sum() < top_p + 1e-6
+        assert row == pytest.approx(np.where(row > 0, full, 0) / full[order[:count]].sum(), rel=1e-4, abs=1e-8)
+    assert truncated(logits, 1.0, 1.0).numpy() == pytest.approx(softmax(logits.numpy(), axis=1), rel=1e-5)
+
+
+def test_distances_after_sampling_are_those_of_the_truncated_distributions() -> None:
+    made, ref, cand = rows(), head(0), head(1)
+    columns = sampled_columns(made, Logits(ref, cand), Temperature(1.3), 0.7, 0.9)
+    p, raw, hot = (
+        truncated(torch.from_numpy(values).float(), 0.7, 0.9).double().numpy()
+        for values in (
+            logits_of(ref, made.reference_TD),
+            logits_of(cand, made.candidate_TD),
+            logits_of(cand, made.candidate_TD) / 1.3,
+        )
+    )
+    for name, q in (("raw", raw), ("calibrated", hot)):
+        assert columns[f"tv_{name}"] == pytest.approx(np.abs(p - q).sum(1) / 2, abs=1e-4)
+        js = (rel_entr(p, (p + q) / 2).sum(1) + rel_entr(q, (p + q) / 2).sum(1)) / 2
+        assert columns[f"js_{name}"] == pytest.approx(js, abs=1e-4)
+        assert columns[f"entropy_{name}"] == pytest.approx(scipy_entropy(q, axis=1), abs=1e-4)
+    assert columns["entropy_reference"] == pytest.approx(scipy_entropy(p, axis=1), abs=1e-4)
+
+
+def test_loss_and_entropy_of_a_calibrated_model_are_its_own() -> None:
+    made, ref, cand = rows(), head(0), head(1)
+    found = token_values(made, Logits(ref, cand), Temperature(2.0))
+    model = log_softmax(logits_of(cand, made.candidate_TD) / 2, axis=1)
+    assert found.entropy_candidate == pytest.approx(-(np.exp(model) * model).sum(1), rel=1e-4, abs=1e-6)
+    assert found.logp_candidate == pytest.approx(model[np.arange(50), made.next_T.numpy()], rel=1e-4)
+
+
+def test_the_cost_of_a_correction_is_a_time_and_cancelling_it_is_heard() -> None:
+    made, ref = rows(), head()
+    assert 0 < cost_microseconds(Temperature(1.5), Logits(ref, ref), made) < 1e6
+
+    class StopError(Exception):
+        pass
+
+    def stop() -> None:
+        raise StopError
+
+    for act in (
+        lambda: cost_microseconds(Temperature(1.5), Logits(ref, ref), made, check_cancelled=stop),
+        lambda: mean_kl_columns(made, Logits(ref, ref), {}, check_cancelled=stop),
+        lambda: token_values(made, Logits(ref, ref), None, check_cancelled=stop),
+        lambda: sampled_columns(made, Logits(ref, ref), Temperature(1.1), 1.0, 0.9, check_cancelled=stop),
+    ):
+        with pytest.raises(StopError):
+            act()

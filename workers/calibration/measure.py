@@ -1,0 +1,240 @@
+"""What a correction does to every row: distances from the reference, raw and calibrated, over the full vocabulary.
+
+Hidden states are corrected in the dtype in which they are served, and logits are products in float32: raw and
+calibrated models go through the same arithmetic, so that their difference is the correction's and not rounding's. p is
+the reference's distribution, q the model's; all in nats, reductions in float32 over log-probabilities.
+
+Names: T rows, C rows of a chunk, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from workers.calibration.calibrators.protocol import Calibrator
+from workers.calibration.rows import Rows
+from workers.distributions.head import Head
+from workers.distributions.token_values import TokenValues
+
+Array = NDArray[np.float64]
+# Logits of a chunk: about so many numbers, 32 MiB in float32.
+CHUNK_LOGITS: Final = 1 << 23
+COST_ROWS: Final = 32
+COST_ROUNDS: Final = 7
+
+
+class Logits:
+    """Log-probabilities of the reference, the raw model, and of each calibrator, chunk by chunk."""
+
+    def __init__(self, reference: Head, candidate: Head) -> None:
+        self.reference = reference
+        self.candidate = candidate
+
+    def chunks(self, rows: Rows) -> Iterator[Rows]:
+        """The rows in order, as many at once as memory should hold."""
+        size = max(8, CHUNK_LOGITS // self.reference.vocabulary)
+        for start in range(0, len(rows), size):
+            yield rows.select(np.arange(start, min(start + size, len(rows))))
+
+    def of_reference(self, rows: Rows) -> torch.Tensor:
+        """Logits [C, V] in float32."""
+        return self.reference.logits(rows.reference_TD)
+
+    def of_raw(self, rows: Rows) -> torch.Tensor:
+        """Logits [C, V] in float32."""
+        return self.candidate.logits(rows.candidate_TD)
+
+    def of(self, calibrator: Calibrator, rows: Rows, raw_CV: torch.Tensor) -> torch.Tensor:
+        """Logits [C, V] of the calibrated model; `raw_CV`, those of the raw one, is not written to."""
+        hidden = calibrator.apply_hidden(rows.candidate_TD, rows.context)
+        logits_CV = raw_CV if hidden is rows.candidate_TD else self.candidate.logits(hidden)
+        return calibrator.apply_logits(logits_CV, rows.context)
+
+
+def mean_kl_columns(
+    rows: Rows,
+    logits: Logits,
+    calibrators: Mapping[str, Calibrator],
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> dict[str, Array]:
+    """KL(p‖q) of every row, [T] float64 by name; the raw model under "". NaN where logits are not finite."""
+    parts: dict[str, list[Array]] = {name: [] for name in ("", *calibrators)}
+    done = 0
+    with torch.inference_mode():
+        for chunk in logits.chunks(rows):
+            check_cancelled()
+            log_p = logits.of_reference(chunk).log_softmax(1)
+            p = log_p.exp()
+            raw = logits.of_raw(chunk)
+            parts[""].append(kl_of(p, log_p, raw.log_softmax(1)))
+            for name, calibrator in calibrators.items():
+                check_cancelled()
+                parts[name].append(kl_of(p, log_p, logits.of(calibrator, chunk, raw).float().log_softmax(1)))
+            done += len(chunk)
+            progress(done, len(rows))
+    return {name: np.concatenate(columns) if columns else np.empty(0) for name, columns in parts.items()}
+
+
+def kl_of(p: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor) -> Array:
+    """Σ p (ln p − ln q), of each row. Terms with p = 0 are 0, also where ln q is −∞."""
+    terms = torch.where(p > 0, p * (log_p - log_q), 0.0)
+    return _column(terms.sum(1).clamp(min=0))
+
+
+def token_values(
+    rows: Rows,
+    logits: Logits,
+    calibrator: Calibrator | None,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> TokenValues:
+    """Everything that a report says of each row: of the raw model, or of the calibrated one."""
+    parts = []
+    done = 0
+    with torch.inference_mode():
+        for chunk in logits.chunks(rows):
+            check_cancelled()
+            raw = logits.of_raw(chunk)
+            model = raw if calibrator is None else logits.of(calibrator, chunk, raw).float()
+            parts.append(values_of(logits.of_reference(chunk), model, chunk.next_T))
+            done += len(chunk)
+            progress(done, len(rows))
+    return TokenValues.concat(parts)
+
+
+def values_of(reference_CV: torch.Tensor, model_CV: torch.Tensor, next_C: torch.Tensor) -> TokenValues:
+    """The values of rows of logits in float32 or float64; rows that are not finite are marked."""
+    finite_C = reference_CV.isfinite().all(1) & model_CV.isfinite().all(1)
+    if not bool(finite_C.all()):
+        reference_CV = reference_CV.masked_fill(~finite_C[:, None], 0)
+        model_CV = model_CV.masked_fill(~finite_C[:, None], 0)
+    log_p, log_q = reference_CV.log_softmax(1), model_CV.log_softmax(1)
+    p, q = log_p.exp(), log_q.exp()
+    middle = ((p + q) / 2).clamp(min=torch.finfo(p.dtype).tiny).log()
+    top_p, top_q = (logp.topk(min(10, logp.shape[1]), dim=1).indices for logp in (log_p, log_q))
+    best_p, best_q = top_p[:, 0], top_q[:, 0]
+    at = next_C[:, None]
+    logp_x, logq_x = log_p.gather(1, at), log_q.gather(1, at)
+    columns: dict[str, torch.Tensor] = {
+        "kl": (p * (log_p - log_q)).sum(1).clamp(min=0),
+        "reverse_kl": (q * (log_q - log_p)).sum(1).clamp(min=0),
+        "js": ((p * (log_p - middle)).sum(1) + (q * (log_q - middle)).sum(1)).div(2).clamp(min=0),
+        "tv": (p - q).abs().sum(1).div(2).clamp(max=1),
+        "logp_reference": logp_x[:, 0],
+        "logp_candidate": logq_x[:, 0],
+        "entropy_reference": -(p * log_p).sum(1),
+        "entropy_candidate": -(q * log_q).sum(1),
+        "top_probability_reference": p.amax(1),
+        "overlap5": _common(top_p[:, :5], top_q[:, :5]),
+        "overlap10": _common(top_p, top_q),
+        "rank_of_reference_top": _rank(log_q, log_q.gather(1, best_p[:, None])),
+        "rank_token_reference": _rank(log_p, logp_x),
+        "rank_token_candidate": _rank(log_q, logq_x),
+        "top_reference": best_p,
+        "top_candidate": best_q,
+        "top1_agree": best_p == best_q,
+        "finite": finite_C,
+    }
+    made: dict[str, Any] = {}
+    for name, column in columns.items():
+        blank = torch.nan if column.dtype.is_floating_point else 0
+        made[name] = (column if name == "finite" else column.masked_fill(~finite_C, blank)).numpy()
+    return TokenValues(**made)
+
+
+def cost_microseconds(
+    calibrator: Calibrator, logits: Logits, rows: Rows, *, check_cancelled: Callable[[], None] = lambda: None
+) -> float:
+    """What applying it adds to a token, in a batch of `COST_ROWS`: the median of a few rounds, the product with the
+    head not counted, because it is made in any case."""
+    chunk = rows.first(COST_ROWS)
+    raw = logits.of_raw(chunk)
+    spent = []
+    with torch.inference_mode():
+        for _ in range(COST_ROUNDS):
+            check_cancelled()
+            began = time.perf_counter()
+            calibrator.apply_hidden(chunk.candidate_TD, chunk.context)
+            calibrator.apply_logits(raw, chunk.context)
+            spent.append(time.perf_counter() - began)
+    return 1e6 * statistics.median(spent) / max(1, len(chunk))
+
+
+def truncated(logits_CV: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
+    """Probabilities after temperature and top-p: the fewest tokens, most likely first, whose mass reaches `top_p`.
+
+    As vLLM truncates: ascending, tokens whose cumulated mass is at most 1 − top_p go, and the last one never does.
+    """
+    p = (logits_CV / temperature).softmax(1)
+    if top_p >= 1:
+        return p
+    ordered, index = p.sort(dim=1)
+    gone = ordered.cumsum(1) <= 1 - top_p
+    gone[:, -1] = False
+    kept = p.masked_fill(torch.zeros_like(gone).scatter(1, index, gone), 0)
+    return kept / kept.sum(1, keepdim=True)
+
+
+def sampled_columns(
+    rows: Rows,
+    logits: Logits,
+    calibrator: Calibrator,
+    temperature: float,
+    top_p: float,
+    *,
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> dict[str, Array]:
+    """TV, JS and entropy of every row after temperature and top-p, [T] float64: `tv_raw`, `tv_calibrated`, …"""
+    parts: dict[str, list[Array]] = {}
+
+    def add(name: str, column: torch.Tensor) -> None:
+        parts.setdefault(name, []).append(_column(column))
+
+    with torch.inference_mode():
+        for chunk in logits.chunks(rows):
+            check_cancelled()
+            p = truncated(logits.of_reference(chunk), temperature, top_p)
+            raw = logits.of_raw(chunk)
+            add("entropy_reference", entropy(p))
+            for name, model in (("raw", raw), ("calibrated", logits.of(calibrator, chunk, raw).float())):
+                check_cancelled()
+                q = truncated(model, temperature, top_p)
+                add(f"tv_{name}", (p - q).abs().sum(1) / 2)
+                middle = (p + q) / 2
+                add(f"js_{name}", (entropy(middle) - (entropy(p) + entropy(q)) / 2).clamp(min=0))
+                add(f"entropy_{name}", entropy(q))
+    return {name: np.concatenate(columns) for name, columns in parts.items()}
+
+
+def entropy(p: torch.Tensor) -> torch.Tensor:
+    """−Σ p ln p of each row, 0 ln 0 = 0."""
+    made: torch.Tensor = -torch.special.xlogy(p, p).sum(1)
+    return made
+
+
+def served(calibrators: Mapping[str, Calibrator], dtype: torch.dtype) -> dict[str, Calibrator]:
+    """As they are served: on the CPU here, for hidden states of `dtype`."""
+    return {name: calibrator.to(torch.device("cpu"), dtype) for name, calibrator in calibrators.items()}
+
+
+def _common(one_CK: torch.Tensor, other_CK: torch.Tensor) -> torch.Tensor:
+    return (one_CK[:, :, None] == other_CK[:, None, :]).sum((1, 2))
+
+
+def _rank(log_CV: torch.Tensor, of_C1: torch.Tensor) -> torch.Tensor:
+    """1 + the number of tokens that are likelier."""
+    return (log_CV > of_C1).sum(1) + 1
+
+
+def _column(column: torch.Tensor) -> Array:
+    return column.double().numpy()

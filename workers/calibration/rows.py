@@ -1,0 +1,96 @@
+"""Scored positions of a set of documents, as calibrators are fitted and tested on them.
+
+Names: T rows, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from workers.calibration.calibrators.protocol import RowContext
+from workers.diagnosis.positions import positions_of
+from workers.distributions.reference_store import StoredHidden
+from workers.distributions.token_values import Positions
+from workers.text.windows import Corpus
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One row a scored position, window by window.
+
+    `reference_TD` and `candidate_TD` are the final hidden states in the engine's dtype, `next_T` the observed token
+    (int64), `context` what a served row knows of itself. `positions` says where each row stands; `domains` is the
+    domain of each document index.
+    """
+
+    reference_TD: torch.Tensor
+    candidate_TD: torch.Tensor
+    next_T: torch.Tensor
+    context: RowContext
+    positions: Positions
+    domains: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return int(self.next_T.shape[0])
+
+    def row_domains(self) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
+        """The domain of each row."""
+        return np.asarray(self.domains)[self.positions.document]
+
+    def first(self, count: int) -> Rows:
+        """At most `count` rows from the start."""
+        return self.select(np.arange(min(count, len(self))))
+
+    def select(self, index: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Rows:
+        """The rows of integer indices."""
+        rows = torch.from_numpy(np.ascontiguousarray(index, dtype=np.int64))
+        return replace(
+            self,
+            reference_TD=self.reference_TD[rows],
+            candidate_TD=self.candidate_TD[rows],
+            next_T=self.next_T[rows],
+            context=self.context.select(rows),
+            positions=self.positions.select(index),
+        )
+
+    def spread(self, count: int) -> Rows:
+        """At most `count` rows, evenly spaced."""
+        if len(self) <= count:
+            return self
+        return self.select(np.linspace(0, len(self) - 1, count).round().astype(np.int64))
+
+
+def gather(
+    corpus: Corpus,
+    reference: StoredHidden,
+    candidate: StoredHidden,
+    *,
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> Rows:
+    """The scored positions of a corpus of which both models' hidden states are stored."""
+    parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+    tokens: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
+    following: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
+    for number, window in enumerate(corpus.windows):
+        check_cancelled()
+        scored = np.flatnonzero(window.scored)
+        rows = torch.from_numpy(scored)
+        parts.append((reference.window(number)[rows], candidate.window(number)[rows]))
+        tokens.append(window.tokens[scored].astype(np.int64))
+        following.append(window.tokens[scored + 1].astype(np.int64))
+    positions = positions_of(corpus)
+    return Rows(
+        reference_TD=torch.cat([one for one, _ in parts]),
+        candidate_TD=torch.cat([other for _, other in parts]),
+        next_T=torch.from_numpy(np.concatenate(following)),
+        context=RowContext(
+            position_T=torch.from_numpy(positions.context.astype(np.int64)),
+            token_T=torch.from_numpy(np.concatenate(tokens)),
+        ),
+        positions=positions,
+        domains=tuple(document.domain for document in corpus.documents),
+    )

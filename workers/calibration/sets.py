@@ -1,0 +1,97 @@
+"""The three sets of documents of a calibrate job: drawn, checked to share nothing, and cut into windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import CalibrateRequest
+from app.contracts.profile import DocumentSet, SetName
+from workers.calibration.partition import divide
+from workers.text.documents import TextDocument
+from workers.text.overlap import document_overlap
+from workers.text.windows import Corpus
+
+Cut = Callable[[list[TextDocument]], Corpus]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Windows of each set, and what a person should know of how they came about."""
+
+    fit: Corpus
+    choose: Corpus
+    test: Corpus
+    warnings: tuple[str, ...] = ()
+
+    def named(self) -> tuple[tuple[SetName, Corpus], ...]:
+        """In the order in which they are used."""
+        return (("fit", self.fit), ("choose", self.choose), ("test", self.test))
+
+    def fitted_domains(self) -> frozenset[str]:
+        """Domains that the fit saw."""
+        return frozenset(document.domain for document in self.fit.documents)
+
+    def records(self) -> tuple[DocumentSet, ...]:
+        """As profile and report hold them."""
+        return tuple(_record(name, corpus) for name, corpus in self.named())
+
+
+def draw(
+    request: CalibrateRequest, documents: Sequence[TextDocument], tests: Sequence[TextDocument] | None, cut: Cut
+) -> Sets:
+    """The sets. `tests` are the documents of a text of their own, None where they are a share of `documents`.
+
+    A document that is the same as one of an earlier set is left out. Raises INVALID_REQUEST where a set has none left.
+    """
+    whole = cut(list(documents))
+    parts = divide(
+        [document.domain for document in documents],
+        [document.scored for document in whole.documents],
+        budget=request.tokens,
+        seed=request.seed,
+        with_test=tests is None,
+        fit_domains=request.fit_domains,
+    )
+    fit = [documents[index] for index in parts.fit]
+    warnings: list[str] = []
+    choose = _unlike(fit, [documents[index] for index in parts.choose], "to choose by", warnings)
+    drawn = [documents[index] for index in parts.test] if tests is None else list(tests)
+    test = _unlike([*fit, *choose], drawn, "of the test", warnings)
+    for name, found, pointer in (("fit", fit, "/text"), ("choose", choose, "/text"), ("test", test, "/test_text")):
+        if not found:
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                f"no document is left for the {name} set: {len(documents)} documents of "
+                f"{len({document.domain for document in documents})} domains are too few to be divided",
+                hint="give four documents of a domain at least, or a test_text; fit_domains must name domains of text",
+                pointer=pointer,
+            )
+    return Sets(cut(fit), cut(choose), cut(test), tuple(warnings))
+
+
+def _unlike(
+    earlier: Sequence[TextDocument], later: Sequence[TextDocument], what: str, warnings: list[str]
+) -> list[TextDocument]:
+    same = {other for _, other in document_overlap(earlier, later).shared}
+    if same:
+        count = len(same)
+        warnings.append(
+            f"{count} document{'' if count == 1 else 's'} {what} {'is' if count == 1 else 'are'} the same as one that "
+            f"was used before the test, and {'was' if count == 1 else 'were'} left out."
+        )
+    return [document for document in later if document.id not in same]
+
+
+def _record(name: SetName, corpus: Corpus) -> DocumentSet:
+    domains: dict[str, int] = {}
+    for document in corpus.documents:
+        domains[document.domain] = domains.get(document.domain, 0) + document.scored
+    return DocumentSet(
+        name=name,
+        documents=len(corpus.documents),
+        tokens=corpus.scored,
+        domains=dict(sorted(domains.items())),
+        fingerprint=corpus.fingerprint,
+    )
