@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tests.bench.rows import Row, write
 from workers.calibration.online.capital import advance, opening, spent, value
 from workers.calibration.online.drift import DriftDetector
-from workers.calibration.online.promotion import PairedTrial
+from workers.calibration.online.promotion import REJECT_BOUND, PairedTrial
 from workers.calibration.online.rollback import RollbackGuard
 
 Array = NDArray[np.float64]
@@ -67,7 +67,7 @@ def promotions(trial: PairedTrial, gains: Iterable[Array]) -> NDArray[np.int64]:
 
 def rejections(trial: PairedTrial, gains: Iterable[Array]) -> NDArray[np.int64]:
     """When each stream of gains shows the candidate to be worse."""
-    payoffs = (np.minimum(-g_S, trial.loss_bound) / trial.loss_bound for g_S in gains)
+    payoffs = (np.minimum(-g_S / trial.loss_bound, REJECT_BOUND) for g_S in gains)
     return crossings(payoffs, 1 / trial.reject_alpha, restarts=False)
 
 
@@ -187,7 +187,7 @@ def trial_rows(streams: int = 1000) -> list[Row]:
         "twice": paired(-0.3, level=level, sigma=0.7, own=0.3),
         "good_but_for_10_percent": lambda rng, streams: np.where(rng.random(streams) < 0.1, -0.6, 0.6 / 9),
         "good_but_for_1_percent": lambda rng, streams: np.where(rng.random(streams) < 0.01, -1.2, 1.2 / 99),
-        "tail_beyond_the_bound": lambda rng, streams: np.where(rng.random(streams) < 0.01, -10.0, 0.1),
+        "tail_beyond_the_bound": lambda rng, streams: np.where(rng.random(streams) < 0.01, -20.0, 0.1),
     }
     rows = []
     for name, draw in poisoned.items():
@@ -225,6 +225,8 @@ def rollback_rows(streams: int = 1000) -> list[Row]:
         for at in (0, 1000):
             harms = shifted(harm(-0.3 * level), harm(times * level), at=at, streams=200, requests=at + 3000, seed=22)
             rows += _delays(f"rollback_worse_{times}_after_{at}", rollbacks(guard, harms), at)
+    rare = stream(lambda rng, n: np.where(rng.random(n) < 0.01, 20.0, -0.1), streams=200, requests=10_000, seed=23)
+    rows += _delays("rollback_tail_beyond_the_bound", rollbacks(guard, rare))
     return rows
 
 

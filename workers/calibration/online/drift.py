@@ -25,7 +25,7 @@ from app.contracts.base import Contract
 from app.contracts.deployment import DriftState
 from workers.calibration.online.capital import Capital, spent
 
-BOUND: Final = 16.0
+BOUND: Final = 32.0
 RELIEF_BOUND: Final = 8.0
 
 

@@ -14,11 +14,16 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
+from typing import Final
 
 from pydantic import Field
 
 from app.contracts.base import Contract
 from workers.calibration.online.capital import Capital
+
+
+# Stakes that one loss can win for a rejection: a single request cannot reject a candidate whose divergence is finite.
+REJECT_BOUND: Final = 16.0
 
 
 class TrialVerdict(StrEnum):
@@ -94,7 +99,7 @@ class PairedTrial(Contract):
             seen=memory.seen + 1,
             gain=memory.gain + gain,
             better=memory.better.after((min(gain, self.gain_bound) - self.margin) / (self.loss_bound + self.margin)),
-            worse=memory.worse.after(min(-gain, self.loss_bound) / self.loss_bound),
+            worse=memory.worse.after(min(-gain / self.loss_bound, REJECT_BOUND)),
         )
         verdict, reason = self._verdict(after)
         after = after.model_copy(update={"verdict": verdict})

@@ -55,8 +55,8 @@ class RollbackGuard(Contract):
 
     @classmethod
     def new(cls, level: float, alpha: float = 0.01) -> RollbackGuard:
-        """For a raw model whose mean divergence is about `level` nats: L = level, H = 16 level."""
-        return cls(benefit_bound=level, harm_bound=16 * level, alpha=alpha)
+        """For a raw model whose mean divergence is about `level` nats: L = level, H = 64 level."""
+        return cls(benefit_bound=level, harm_bound=64 * level, alpha=alpha)
 
     def start(self) -> GuardMemory:
         """Nothing seen: one for each activation of a version."""

@@ -41,7 +41,7 @@ def alarmed() -> DriftMemory:
 
 @pytest.mark.parametrize(
     "draw",
-    [two_point(0.3, 16 * 0.3), two_point(0.3, 0.6), lognormal(0.3, 0.5), lognormal(0.3, 1.0), lognormal(0.3, 1.5)],
+    [two_point(0.3, 32 * 0.3), two_point(0.3, 0.6), lognormal(0.3, 0.5), lognormal(0.3, 1.0), lognormal(0.3, 1.5)],
     ids=["extreme", "even", "sigma_0.5", "sigma_1", "sigma_1.5"],
 )
 def test_of_1000_null_streams_of_10000_requests_a_share_of_alpha_at_most_ever_alarms(draw: Draw) -> None:
@@ -157,7 +157,7 @@ def test_another_version_ends_an_alarm_and_nothing_is_held_against_it() -> None:
 
 @pytest.mark.parametrize("value", [None, math.inf, math.nan])
 def test_a_divergence_that_is_no_number_counts_as_the_bound_and_ends_no_alarm(value: float | None) -> None:
-    assert DETECTOR.update(DETECTOR.start(), value)[0] == DETECTOR.update(DETECTOR.start(), 16 * 0.3)[0]
+    assert DETECTOR.update(DETECTOR.start(), value)[0] == DETECTOR.update(DETECTOR.start(), 32 * 0.3)[0]
 
     memory, _ = fed([0.1] * 50, memory=alarmed())
     memory, decision = DETECTOR.update(memory, value)

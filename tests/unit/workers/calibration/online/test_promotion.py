@@ -61,6 +61,14 @@ def test_a_worse_candidate_is_rejected_soon_and_an_equal_one_seldom() -> None:
     assert (equal != NEVER).mean() <= TRIAL.reject_alpha
 
 
+def test_a_collapsed_candidate_is_rejected_within_a_few_requests_and_not_by_one() -> None:
+    memory, decision = fed([(0.3, 8.0)] * 20)
+    assert (decision.verdict, memory.seen <= 5) == (TrialVerdict.REJECT, True)
+
+    _, decision = fed([(0.3, 1e6)] + [(0.3, 0.3)] * 5)
+    assert decision.verdict is TrialVerdict.TRIAL
+
+
 def test_clipping_works_against_the_candidate() -> None:
     """A huge gain counts as the bound, a huge loss as itself."""
     _, usual = fed([(0.5, 0.2)] * 10)
