@@ -79,7 +79,7 @@ async def serve(settings: Settings, handlers: str) -> int:
         logger.info("worker %s, metrics on %s", info.id, info.metrics_url)
         runner = Runner(settings, JobStore(client, settings), telemetry, worker=info.id, handlers=handlers, drain=drain)
         warming = asyncio.create_task(runner.warm_up(), name="warm up")
-        beating = asyncio.create_task(_heartbeat(client, runner, info, drain), name="heartbeat")
+        beating = asyncio.create_task(_heartbeat(client, runner, info, drain, telemetry), name="heartbeat")
         left = True
         try:
             left = await _until_left(asyncio.create_task(_work(settings, runner, info.id, drain)), runner, drain)
@@ -195,16 +195,19 @@ def _register(docket: Docket, runner: Runner, name: str) -> None:
     docket.register(run_job, names=[TASK_NAME])
 
 
-async def _heartbeat(client: Redis, runner: Runner, info: WorkerInfo, drain: Drain) -> None:
+async def _heartbeat(client: Redis, runner: Runner, info: WorkerInfo, drain: Drain, telemetry: Telemetry) -> None:
     told: tuple[str | None, bool] | None = None
     told_at = 0.0
     while True:
         state = (runner.job, drain.begun.is_set())
         if state != told or time.monotonic() - told_at >= HEARTBEAT_S:
             runner.sample()
-            with contextlib.suppress(RedisError, OSError):
+            try:
                 await announce(client, info.model_copy(update={"job": state[0], "draining": state[1]}))
                 told, told_at = state, time.monotonic()
+                telemetry.observe("worker_redis_up", 1)
+            except (RedisError, OSError):
+                telemetry.observe("worker_redis_up", 0)
         await asyncio.sleep(HEARTBEAT_S / 8)
 
 

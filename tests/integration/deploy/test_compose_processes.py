@@ -1,0 +1,95 @@
+"""The processes of the compose file, started with its commands and environment, find each other and are well."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from redis import Redis
+from redis.exceptions import NoPermissionError, RedisError
+
+from tests.integration.deploy.stack import Stack
+
+Json = dict[str, Any]
+
+
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
+    return found
+
+
+@pytest.fixture
+def prometheus(stack: Stack) -> Callable[..., Json]:
+    def get(path: str, **parameters: str) -> Json:
+        answer = httpx.get(f"{stack.url('9090')}/api/v1/{path}", params=parameters, timeout=10)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json()["data"])
+
+    return get
+
+
+@pytest.mark.parametrize("name", ["redis", "api", "worker", "prometheus"])
+def test_the_services_own_health_check_passes(stack: Stack, name: str) -> None:
+    assert stack.healthy(name)
+
+
+def test_the_api_listens_beyond_loopback_and_lets_nobody_in_without_a_key(stack: Stack) -> None:
+    assert stack.services["api"]["environment"]["HEMOSTAT_HOST"] == "0.0.0.0"
+    url = f"{stack.url('8321')}/v1/diagnosis/jobs"
+    assert httpx.get(url).status_code == 401
+    assert httpx.get(url, headers={"authorization": f"Bearer {stack.secret('api_key')}"}).status_code == 200
+
+
+def test_the_worker_is_known_to_the_api(stack: Stack) -> None:
+    key = {"authorization": f"Bearer {stack.secret('api_key')}"}
+    ready = httpx.get(f"{stack.url('8321')}/readyz", headers=key).json()
+    assert ready["status"] == "ready"
+    assert len(ready["workers"]) == 1
+
+
+def test_prometheus_scrapes_them_with_its_key(stack: Stack, prometheus: Callable[..., Json]) -> None:
+    def up() -> dict[str, str]:
+        found = prometheus("query", query="up")["result"]
+        return {one["metric"]["job"]: one["value"][1] for one in found}
+
+    wanted = {"prometheus": "1", "hemostat-api": "1", "hemostat-worker": "1"}
+    until(lambda: wanted.items() <= up().items(), f"{up()}\n{prometheus('targets')}")
+    assert prometheus("query", query="hemostat_redis_up")["result"][0]["value"][1] == "1"
+
+
+def test_prometheus_discovers_through_the_api(prometheus: Callable[..., Json]) -> None:
+    failures = "prometheus_sd_http_failures_total"
+    until(lambda: prometheus("query", query=failures)["result"], "Prometheus does not scrape itself")
+    assert [one["value"][1] for one in prometheus("query", query=failures)["result"]] == ["0"]
+
+
+def test_every_rule_is_loaded_and_evaluated(prometheus: Callable[..., Json]) -> None:
+    def healths() -> set[str]:
+        groups = prometheus("rules")["groups"]
+        return {rule["health"] for group in groups for rule in group["rules"]}
+
+    until(lambda: healths() == {"ok"}, "a rule is not evaluated")
+
+
+def test_redis_lets_in_the_service_and_nobody_else(stack: Stack) -> None:
+    with Redis.from_url(stack.redis_url) as client:
+        assert client.ping()
+        for forbidden in ("CONFIG GET dir", "FLUSHALL", "ACL LIST", "SHUTDOWN", "KEYS *"):
+            with pytest.raises(NoPermissionError):
+                client.execute_command(*forbidden.split())
+    port = int(stack.ports["6379"])
+    for user, password in ((None, None), ("default", ""), ("hemostat", "wrong")):
+        with Redis(port=port, username=user, password=password) as client, pytest.raises(RedisError):
+            client.ping()
+    with Redis(port=port, username="health", password="health") as client:
+        assert client.ping()
+        with pytest.raises(NoPermissionError):
+            client.get("x")
+
+
+def test_redis_keeps_an_append_only_file(stack: Stack) -> None:
+    assert list(stack.volume("redis").glob("appendonlydir/*.aof*"))
