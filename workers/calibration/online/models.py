@@ -69,8 +69,8 @@ class Quiet:
 class Models:
     """The reference and the candidate of one deployment, resolved and loaded.
 
-    Raises what resolving, surgery and starting an engine raise, each a `HemostatError` that says which. `budget_bytes`
-    is what both engines together may take; None: what is free.
+    Raises what resolving, surgery and starting an engine raise, each a `HemostatError` that says which. `share` is the
+    part of the device's memory that both engines together may take.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Models:
         deployment: Deployment,
         settings: Settings,
         *,
-        budget_bytes: int | None = None,
+        share: float = 1.0,
         check_cancelled: Callable[[], None] = never,
     ) -> None:
         self.settings = settings
@@ -92,7 +92,7 @@ class Models:
         self._seen = tuple(Weights.of(info) for info in self._watched)
         self.longest = longest_window(deployment, self.sides.reference.info, self.sides.candidate.info)
         try:
-            self._engines = self._start(budget_bytes, check_cancelled)
+            self._engines = self._start(share, check_cancelled)
         except BaseException:
             self.close()
             raise
@@ -106,6 +106,11 @@ class Models:
     def device(self) -> str:
         """`cpu` or `cuda`."""
         return self._rooms[0].pool.device
+
+    @property
+    def engine(self) -> str:
+        """What hidden states depend on beside weights and tokens, in words."""
+        return str(self._engines["candidate"].identity)
 
     @property
     def vocabulary(self) -> int:
@@ -136,14 +141,13 @@ class Models:
             room.close()
         self.sides.modified.release()
 
-    def _start(self, budget_bytes: int | None, check_cancelled: Callable[[], None]) -> dict[Role, ScoringEngine]:
+    def _start(self, share: float, check_cancelled: Callable[[], None]) -> dict[Role, ScoringEngine]:
         self._rooms.append(EngineRoom(self.settings))
         free = available_bytes(self.device)
-        budget = free if budget_bytes is None else min(free, budget_bytes)
+        budget = min(free, int(share * total_bytes(self.device)))
         infos = {"reference": self.sides.reference.info, "candidate": self.sides.candidate.info}
-        needed = sum(
-            needed_bytes(info, self.settings, self.device, self.dtype, self.longest) for info in infos.values()
-        )
+        each = (needed_bytes(info, self.settings, self.device, self.dtype, self.longest) for info in infos.values())
+        needed = sum(each)
         if needed <= budget:
             self._rooms.append(EngineRoom(self.settings))
         else:
@@ -160,6 +164,20 @@ def longest_window(deployment: Deployment, *infos: CheckpointInfo) -> int:
     """Most tokens of prompt and output that are scored: the deployment's context, at most what both models take."""
     limits = [info.max_position for info in infos if info.max_position is not None]
     return min([deployment.max_model_len or LONGEST, *limits])
+
+
+def total_bytes(device: str) -> int:
+    """Memory of the device, in bytes: of the GPU, or of the host or its control group."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[1])
+    import psutil
+    from vllm.utils.cpu_resource_utils import get_cgroup_memory_limit
+
+    total = int(psutil.virtual_memory().total)
+    limit = get_cgroup_memory_limit()
+    return total if limit is None else min(total, limit)
 
 
 def needed_bytes(info: CheckpointInfo, settings: Settings, device: str, dtype: str, longest: int) -> int:

@@ -1,0 +1,264 @@
+from pathlib import Path
+
+import pytest
+
+from app.contracts.deployment import CalibrationMode, DriftState
+from app.settings import Settings
+from tests.unit.workers.calibration.online.making import NOW, ONE, TWO, deployment, scored
+from workers.calibration.online import state as states
+from workers.calibration.online.book import Book
+from workers.calibration.online.controller import Action
+from workers.calibration.online.threshold import Expected
+
+KNOWN = Expected(kl_high=0.1, raw_mean=0.2)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, shadow_refit_after_tokens=500, shadow_refit_fresh=0, shadow_stale_s=60)
+
+
+def actions(book: Book) -> list[Action]:
+    return [todo.step.action for todo in book.state.todo]
+
+
+def feed(book: Book, count: int, served: float, **fields: object) -> None:
+    for number in range(count):
+        book.observe(scored(served, at=NOW + number, **fields), NOW + number)  # type: ignore[arg-type]
+
+
+def alarmed(settings: Settings) -> Book:
+    book = Book(settings, deployment(), Expected(), None, NOW)
+    for _ in range(200):
+        feed(book, 1, 0.5)
+        if book.drift() is DriftState.ALARM:
+            return book
+    raise AssertionError("no alarm")
+
+
+def settle(book: Book) -> None:
+    for todo in book.state.todo:
+        book.carried_out(todo, NOW)
+
+
+def test_divergence_above_the_threshold_raises_one_alarm(settings: Settings) -> None:
+    book = alarmed(settings)
+    assert actions(book) == [Action.ALARM]
+    feed(book, 20, 0.5)
+    assert actions(book) == [Action.ALARM]
+    assert book.state.alarms == 1
+    status = book.status(NOW)
+    assert (status.drift, status.threshold, status.alarms) == (DriftState.ALARM, 0.1, 1)
+    assert status.e_value > 100
+
+
+def test_traffic_below_the_threshold_raises_none(settings: Settings) -> None:
+    book = Book(settings, deployment(), Expected(), None, NOW)
+    feed(book, 500, 0.05)
+    assert actions(book) == []
+    assert book.drift() is DriftState.OK
+
+
+def test_without_a_threshold_it_learns_and_a_test_on_documents_gives_one(settings: Settings) -> None:
+    book = Book(settings, deployment(drift_threshold=None), Expected(), None, NOW)
+    feed(book, 200, 5.0)
+    assert book.drift() is DriftState.LEARNING
+    assert book.status(NOW).reason == "no drift threshold is known"
+    told = book.meet(deployment(drift_threshold=None), KNOWN, NOW)
+    assert book.state.threshold == pytest.approx(0.15)
+    assert any("0.15" in line for line in told)
+    assert book.meet(deployment(drift_threshold=None), KNOWN, NOW) == []
+
+
+def test_a_threshold_that_was_set_goes_when_it_is_unset_and_a_learnt_one_stays(settings: Settings) -> None:
+    book = Book(settings, deployment(), Expected(), None, NOW)
+    book.meet(deployment(drift_threshold=None), Expected(), NOW)
+    assert book.state.threshold is None
+    book.meet(deployment(drift_threshold=None), KNOWN, NOW)
+    book.meet(deployment(drift_threshold=None), Expected(), NOW)
+    assert book.state.threshold == pytest.approx(0.15)
+
+
+def test_only_requests_of_the_active_version_are_evidence_but_all_are_seen(settings: Settings) -> None:
+    book = Book(settings, deployment(), Expected(), None, NOW)
+    feed(book, 100, 5.0, version=ONE)
+    assert book.drift() is DriftState.LEARNING
+    divergence = book.divergence()
+    assert divergence is not None
+    assert divergence.requests == 100
+    feed(book, 10, 0.05)
+    divergence = book.divergence()
+    assert divergence is not None
+    assert (divergence.requests, divergence.calibrated.mean) == (10, pytest.approx(0.05))
+
+
+def test_another_version_ends_the_alarm_and_begins_anew(settings: Settings) -> None:
+    book = alarmed(settings)
+    settle(book)
+    told = book.meet(deployment(active_version=ONE, promotions=1), KNOWN, NOW)
+    assert any(ONE in line for line in told)
+    assert actions(book) == [Action.CLEARED]
+    assert book.drift() is DriftState.LEARNING
+    assert book.e_value == pytest.approx(1.0)
+
+
+def test_an_alarm_and_enough_new_tokens_ask_for_a_refit(settings: Settings) -> None:
+    book = alarmed(settings)
+    assert book.refit_wanted() is None  # the alarm is told first
+    settle(book)
+    assert book.refit_wanted() == "drift alarm"
+    calm = Book(settings, deployment(), Expected(), None, NOW)
+    feed(calm, 49, 0.05)
+    assert calm.refit_wanted() is None
+    feed(calm, 1, 0.05)
+    assert calm.refit_wanted() == "500 newly scored tokens"
+    assert calm.refit_began() == 1
+    calm.refit_ended()
+    assert calm.refit_wanted() is None
+    feed(calm, 50, 0.05)
+    assert calm.refit_began() == 2
+
+
+@pytest.mark.parametrize("mode", [CalibrationMode.FROZEN, CalibrationMode.OFF])
+def test_frozen_and_off_raise_alarms_and_change_nothing(settings: Settings, mode: CalibrationMode) -> None:
+    book = Book(settings, deployment(calibration=mode, active_version=ONE), KNOWN, None, NOW)
+    feed(book, 300, 5.0, version=ONE, raw=0.01)
+    settle(book)
+    assert book.state.alarms == 1
+    assert actions(book) == []
+    assert book.refit_wanted() is None
+    assert not book.try_version(TWO, NOW).allowed
+
+
+def test_a_better_version_is_promoted_and_a_worse_one_rejected(settings: Settings) -> None:
+    for gain, action in ((0.02, Action.PROMOTE), (-0.02, Action.REJECT)):
+        book = Book(settings, deployment(), Expected(), None, NOW)
+        feed(book, 10, 0.05)
+        assert book.try_version(ONE, NOW).allowed
+        assert book.versions().trial == ONE
+        for number in range(400):
+            if book.state.todo:
+                break
+            feed(book, 1, 0.05 + 0.001 * (number % 3), trial=0.05 - gain, trial_version=ONE)
+        assert actions(book) == [action]
+        assert book.state.todo[0].step.version == ONE
+
+
+def test_a_version_that_is_not_finite_is_rejected_at_once(settings: Settings) -> None:
+    book = Book(settings, deployment(), Expected(), None, NOW)
+    feed(book, 10, 0.05)
+    assert book.try_version(ONE, NOW).allowed
+    feed(book, 1, 0.05, trial=float("inf"), trial_version=ONE)
+    assert actions(book) == [Action.REJECT]
+    assert not book.try_version(ONE, NOW).allowed  # barred for a while
+
+
+def test_a_served_version_that_is_worse_is_rolled_back_once(settings: Settings) -> None:
+    book = Book(settings, deployment(active_version=ONE), KNOWN, None, NOW)
+    for _ in range(500):
+        feed(book, 1, float("inf"), version=ONE, raw=0.05)
+        if Action.ROLL_BACK in actions(book):
+            break
+    feed(book, 5, float("inf"), version=ONE, raw=0.05)
+    assert actions(book).count(Action.ROLL_BACK) == 1
+    todo = next(todo for todo in book.state.todo if todo.step.action is Action.ROLL_BACK)
+    assert (todo.active, todo.step.version) == (ONE, "identity")
+    book.carried_out(todo, NOW)
+    book.meet(deployment(rollbacks=1), Expected(), NOW)
+    feed(book, 10, 0.05)
+    assert not book.try_version(ONE, NOW).allowed
+
+
+def test_a_version_that_somebody_rolled_back_is_not_tried_again_soon(settings: Settings) -> None:
+    book = Book(settings, deployment(active_version=ONE), KNOWN, None, NOW)
+    book.meet(deployment(rollbacks=1), Expected(), NOW)
+    feed(book, 10, 0.05)
+    assert "barred" in book.try_version(ONE, NOW).reason
+    assert book.try_version(ONE, NOW + settings.shadow_cooldown_s + 1).allowed
+
+
+def test_a_trial_ends_when_its_rival_is_not_served_any_more(settings: Settings) -> None:
+    book = Book(settings, deployment(), Expected(), None, NOW)
+    feed(book, 10, 0.05)
+    book.try_version(ONE, NOW)
+    book.meet(deployment(active_version=TWO), KNOWN, NOW)
+    assert book.versions().trial is None
+    book = Book(settings, deployment(), Expected(), None, NOW)
+    feed(book, 10, 0.05)
+    book.try_version(ONE, NOW)
+    book.meet(deployment(calibration="frozen"), Expected(), NOW)
+    assert book.versions().trial is None
+
+
+def test_silence_is_a_state_of_its_own(settings: Settings) -> None:
+    book = Book(settings, deployment(), Expected(), None, NOW)
+    feed(book, 30, 0.05)
+    assert not book.tick(NOW + 29 + 59)
+    assert book.tick(NOW + 29 + 61)
+    assert not book.tick(NOW + 29 + 62)
+    assert book.status(NOW).drift is DriftState.STALE
+    book.observe(scored(0.05), NOW + 100)
+    assert book.drift() is DriftState.OK
+
+
+def test_rare_traffic_may_be_silent_longer(settings: Settings) -> None:
+    book = Book(settings, deployment(), Expected(), None, NOW)
+    for number in range(10):
+        book.observe(scored(0.05, at=NOW + 100 * number), NOW + 100 * number)
+    assert not book.tick(NOW + 900 + 299)
+    assert book.tick(NOW + 900 + 301)
+
+
+def test_other_weights_begin_the_window_anew_and_keep_the_threshold(settings: Settings) -> None:
+    book = Book(settings, deployment(), Expected(), None, NOW)
+    assert not book.weights(("a", "b"))
+    feed(book, 10, 0.05)
+    assert not book.weights(("a", "b"))
+    assert book.divergence() is not None
+    assert book.weights(("a", "c"))
+    assert book.divergence() is None
+    assert book.state.threshold == 0.1
+
+
+def test_a_process_that_starts_again_goes_on_where_the_last_one_was(settings: Settings, tmp_path: Path) -> None:
+    whole, first = (Book(settings, deployment(), Expected(), None, NOW) for _ in range(2))
+    for book in (whole, first):
+        feed(book, 12, 0.05)
+        book.try_version(ONE, NOW)
+        feed(book, 12, 0.15, trial=0.1, trial_version=ONE)
+    states.save(tmp_path, first.state)
+    found, problem = states.load(tmp_path, "dep_1")
+    assert problem == ""
+    second = Book(settings, deployment(), Expected(), found, NOW)
+    assert second.meet(deployment(), Expected(), NOW) == []
+    for book in (whole, second):
+        feed(book, 400, 0.15, trial=0.1, trial_version=ONE)
+    assert second.state == whole.state
+    assert [todo.step for todo in second.state.todo] == [todo.step for todo in whole.state.todo] != []
+
+
+def test_a_changed_threshold_begins_the_test_of_a_restarted_process_anew(settings: Settings, tmp_path: Path) -> None:
+    book = Book(settings, deployment(), Expected(), None, NOW)
+    feed(book, 12, 0.15)
+    assert book.e_value > 1.1
+    states.save(tmp_path, book.state)
+    found, _ = states.load(tmp_path, "dep_1")
+    changed = deployment(drift_threshold=0.2)
+    again = Book(settings, changed, Expected(), found, NOW)
+    assert any("0.2" in line for line in again.meet(changed, Expected(), NOW))
+    assert again.e_value == pytest.approx(1.0)
+    assert again.state.window == book.state.window
+
+
+@pytest.mark.parametrize("content", [b"{}", b"\xff\xfe", b'{"layout": "hemostat.shadow/0"}', b""])
+def test_a_damaged_state_is_told_and_left(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / states.FILE).write_bytes(content)
+    found, problem = states.load(tmp_path, "dep_1")
+    assert found is None
+    assert "damaged" in problem
+
+
+def test_no_state_is_no_problem_and_that_of_another_deployment_is(settings: Settings, tmp_path: Path) -> None:
+    assert states.load(tmp_path, "dep_1") == (None, "")
+    states.save(tmp_path, Book(settings, deployment(), Expected(), None, NOW).state)
+    assert "another deployment" in states.load(tmp_path, "dep_2")[1]

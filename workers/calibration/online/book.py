@@ -1,0 +1,307 @@
+"""The books of one deployment: what was seen, what it led to, what is still to be carried out. No I/O.
+
+It joins the pure machines (`controller`, `window`, `staleness`) with what the deployment's record says. Only requests
+that the active version served are evidence of the tests; the window counts all.
+"""
+
+from __future__ import annotations
+
+import math
+
+from app.contracts.deployment import (
+    IDENTITY,
+    CalibrationMode,
+    Deployment,
+    DriftState,
+    ServedDivergence,
+    ShadowStatus,
+    Version,
+)
+from app.settings import Settings
+from workers.calibration.online.controller import Action, Loop, Observed, Step
+from workers.calibration.online.drift import DriftMemory
+from workers.calibration.online.hysteresis import Hysteresis, Permission
+from workers.calibration.online.promotion import TrialMemory
+from workers.calibration.online.record import Recorded
+from workers.calibration.online.rescore import Scored, Versions
+from workers.calibration.online.rollback import RollbackGuard
+from workers.calibration.online.staleness import GAPS, Staleness
+from workers.calibration.online.state import ShadowState, Todo
+from workers.calibration.online.threshold import Expected
+from workers.calibration.online.window import RecentWindow, WindowMemory
+
+# Requests of the active version from which on the served divergence speaks of it alone.
+FEWEST = 6
+# However rare traffic is: without news for so long nothing is known.
+LONGEST_SILENCE_S = 6 * 3600.0
+
+
+class Book:
+    """One deployment's. `state` is what is saved; `now` is Unix time, given by the caller."""
+
+    def __init__(
+        self, settings: Settings, deployment: Deployment, expected: Expected, state: ShadowState | None, now: float
+    ) -> None:
+        self._settings = settings
+        self.deployment = deployment
+        self.expected = expected
+        self._window = RecentWindow(most=settings.shadow_window, most_age_s=settings.shadow_window_age_s)
+        self.rule = self._rule(deployment, _threshold(deployment, expected, None))
+        if state is None:
+            active, previous = deployment.active_version, deployment.previous_version
+            state = ShadowState(
+                deployment=deployment.id,
+                loop=self.rule.start(active, previous, self._level(expected, None)),
+                threshold=self.rule.threshold,
+                alpha=deployment.alpha,
+                staleness=self._staleness(None).start(now),
+            )
+        # A refit does not outlive its process.
+        self.state = state.model_copy(update={"loop": self.rule.fit_ended(state.loop)})
+        self._divergence: ServedDivergence | None = None
+        self._dirty = True
+
+    # --- what the record says
+
+    def meet(self, deployment: Deployment, expected: Expected, now: float) -> list[str]:
+        """After a look at the deployment's record: what changed there begins its tests anew. Says what began anew."""
+        before, self.deployment, self.expected = self.deployment, deployment, expected
+        # What a person had set goes when it is unset; what a test had shown stays, also where other weights are put.
+        retained = self.state.threshold if before.drift_threshold is None else None
+        threshold = _threshold(deployment, expected, retained)
+        self.rule = self._rule(deployment, threshold)
+        loop, told = self.state.loop, []
+        steps: tuple[Step, ...] = ()
+        level = self._level(expected, threshold)
+        if deployment.active_version != loop.active:
+            told.append(f"{deployment.active_version} came into force: the tests begin anew")
+            if deployment.rollbacks > before.rollbacks and loop.active != IDENTITY:
+                loop = self.rule.rolled_back(loop, loop.active, now)
+            loop = self.rule.fit_ended(loop)  # what it would have been compared with is not served any more
+            loop, steps = self.rule.activated(loop, deployment.active_version, deployment.previous_version, level)
+            self._dirty = True
+        elif (threshold, deployment.alpha) != (self.state.threshold, self.state.alpha):
+            told.append(
+                "no drift threshold is known"
+                if threshold is None
+                else f"the drift test begins anew at a threshold of {threshold:.4g} nats and alpha {deployment.alpha:g}"
+            )
+            loop, steps = self.rule.changed(loop)
+        if deployment.previous_version != loop.previous:
+            loop = loop.model_copy(update={"previous": deployment.previous_version})
+        if loop.guard is None and loop.active != IDENTITY and level is not None:
+            guard = Recorded.start(RollbackGuard.new(level, self.rule.guard_alpha))
+            loop = loop.model_copy(update={"guard": guard})
+        if loop.candidate is not None and deployment.calibration is not CalibrationMode.AUTO:
+            told.append(f"the trial of {loop.candidate} was broken off: calibration is {deployment.calibration.value}")
+            loop = loop.model_copy(update={"candidate": None, "trial": None})
+        self.state = self.state.model_copy(update={"loop": loop, "threshold": threshold, "alpha": deployment.alpha})
+        self._decided(steps, now)
+        return told
+
+    def weights(self, fingerprints: tuple[str, str]) -> bool:
+        """Which weights are scored from now on; whether others were before, whose window and trial are over."""
+        before = self.state.weights
+        changed = before is not None and before != fingerprints
+        update: dict[str, object] = {"weights": fingerprints}
+        if changed:
+            update["window"] = WindowMemory()
+            update["loop"] = self.state.loop.model_copy(update={"candidate": None, "trial": None})
+            self._dirty = True
+        self.state = self.state.model_copy(update=update)
+        return changed
+
+    # --- what was seen
+
+    def observe(self, scored: Scored, now: float) -> None:
+        """After one scored request."""
+        state, loop = self.state, self.state.loop
+        steps: tuple[Step, ...] = ()
+        if scored.version == loop.active:
+            on_trial = loop.candidate is not None and scored.trial_version == loop.candidate
+            trial = scored.trial if on_trial else None
+            loop, steps = self.rule.observe(
+                loop,
+                Observed(
+                    at=now,
+                    raw=scored.raw,
+                    active=_finite(scored.served),
+                    previous=_finite(scored.previous),
+                    candidate=_finite(trial),
+                    candidate_failed=trial is not None and not math.isfinite(trial),
+                ),
+            )
+        window = state.window if scored.request is None else self._window.add(state.window, scored.request)
+        staleness, _ = self._staleness(state).observed(state.staleness, now)
+        self.state = state.model_copy(
+            update={
+                "loop": loop,
+                "window": window,
+                "staleness": staleness,
+                "scored_tokens": state.scored_tokens + scored.tokens,
+            }
+        )
+        self._dirty = True
+        self._decided(steps, now)
+
+    def tick(self, now: float) -> bool:
+        """At any time between observations; True when it has just become stale."""
+        staleness, decision = self._staleness(self.state).check(self.state.staleness, now)
+        self.state = self.state.model_copy(update={"staleness": staleness})
+        return decision.began
+
+    # --- what is to be done
+
+    def carried_out(self, todo: Todo, now: float) -> None:
+        """A decision was carried out, or is void."""
+        left = list(self.state.todo)
+        left.remove(todo)
+        loop = self.state.loop
+        if todo.step.action is Action.ROLL_BACK:
+            loop = self.rule.rolled_back(loop, todo.active, now)
+        self.state = self.state.model_copy(update={"todo": tuple(left), "loop": loop})
+
+    def refit_wanted(self) -> str | None:
+        """Why a refit should begin now; None: it should not."""
+        loop = self.state.loop
+        if self.deployment.calibration is not CalibrationMode.AUTO or loop.trial is not None or self.state.todo:
+            return None
+        if loop.fitting:  # asked for by the loop
+            return "drift alarm"
+        fresh = self.state.scored_tokens - self.state.tokens_at_refit
+        if fresh < self._settings.shadow_refit_after_tokens:
+            return None
+        if not self.rule.pauses.may_fit(loop.pauses, loop.scored).allowed:
+            return None
+        return f"{fresh} newly scored tokens"
+
+    def refit_began(self) -> int:
+        """A refit began; its seed."""
+        loop = self.state.loop
+        pauses = self.rule.pauses.fitted(loop.pauses, loop.scored)
+        self.state = self.state.model_copy(
+            update={
+                "loop": loop.model_copy(update={"fitting": True, "pauses": pauses}),
+                "tokens_at_refit": self.state.scored_tokens,
+                "refits": self.state.refits + 1,
+            }
+        )
+        return self.state.refits
+
+    def refit_ended(self) -> None:
+        """It ended, well or not."""
+        self.state = self.state.model_copy(update={"loop": self.rule.fit_ended(self.state.loop)})
+
+    def try_version(self, version: Version, now: float) -> Permission:
+        """Begins the trial of a version, if it may be tried."""
+        if self.state.loop.candidate is not None:
+            return Permission(allowed=False, reason=f"{self.state.loop.candidate} is on trial")
+        divergence = self.divergence()
+        level = divergence.calibrated.mean if divergence is not None else 0.0
+        level = level if level > 0 else self.state.threshold or 0.0
+        if level <= 0:
+            return Permission(allowed=False, reason="how far the active version is from the reference is not known yet")
+        loop, permission = self.rule.try_version(self.state.loop, version, level, now)
+        self.state = self.state.model_copy(update={"loop": loop})
+        return permission
+
+    # --- what is told
+
+    def versions(self) -> Versions:
+        """What the next batch is to be scored with."""
+        loop = self.state.loop
+        return Versions(active=loop.active, previous=loop.previous, trial=loop.candidate)
+
+    def divergence(self) -> ServedDivergence | None:
+        """Of the recent window: of the active version where it has served enough, else of all."""
+        if self._dirty:
+            window, active = self.state.window, self.state.loop.active
+            own = sum(request.version == active for request in window.requests)
+            self._divergence = self._window.divergence(window, version=active if own >= FEWEST else None)
+            self._dirty = False
+        return self._divergence
+
+    def drift(self) -> DriftState:
+        """Staleness before everything else: no news is not good news."""
+        return DriftState.STALE if self.state.staleness.stale else self.rule.state(self.state.loop)
+
+    @property
+    def e_value(self) -> float:
+        """Evidence against no drift, 1 where there is no test."""
+        machine = self.state.loop.drift
+        return machine.memory.evidence.value if machine and isinstance(machine.memory, DriftMemory) else 1.0
+
+    @property
+    def trial_seen(self) -> int | None:
+        """Requests of the trial; None without one."""
+        machine = self.state.loop.trial
+        return machine.memory.seen if machine and isinstance(machine.memory, TrialMemory) else None
+
+    def status(self, now: float, reason: str = "") -> ShadowStatus:
+        """What the deployment's owner is told."""
+        state = self.drift()
+        if not reason and state is DriftState.LEARNING:
+            reason = "no drift threshold is known" if self.state.threshold is None else "too little was seen yet"
+        if not reason and state is DriftState.STALE:
+            reason = "no request was scored for too long"
+        return ShadowStatus(
+            drift=state,
+            reason=reason,
+            threshold=self.state.threshold,
+            e_value=self.e_value,
+            alarms=self.state.alarms,
+            divergence=self.divergence(),
+            last_observation_at=self.state.staleness.observed_at,
+            trial=self.state.loop.candidate,
+            updated_at=now,
+        )
+
+    # --- parts
+
+    def _decided(self, steps: tuple[Step, ...], now: float) -> None:
+        for step in steps:
+            if step.action is Action.FIT:
+                continue  # the memory says it: `refit_wanted`
+            waiting = {todo.step.action for todo in self.state.todo}
+            if step.action is Action.ROLL_BACK and Action.ROLL_BACK in waiting:
+                continue
+            todo = Todo(step=step, active=self.state.loop.active, at=now)
+            alarms = self.state.alarms + (step.action is Action.ALARM)
+            self.state = self.state.model_copy(update={"todo": (*self.state.todo, todo), "alarms": alarms})
+
+    def _rule(self, deployment: Deployment, threshold: float | None) -> Loop:
+        pauses = Hysteresis(cooldown_s=self._settings.shadow_cooldown_s, fresh=self._settings.shadow_refit_fresh)
+        return Loop(
+            mode=deployment.calibration,
+            threshold=threshold,
+            alpha=deployment.alpha,
+            pauses=pauses,
+            refit_every=None,  # counted in tokens, here
+        )
+
+    @staticmethod
+    def _level(expected: Expected, threshold: float | None) -> float | None:
+        """The raw model's usual mean, about; None: nothing is known."""
+        level = expected.raw_mean or threshold
+        return level if level and level > 0 else None
+
+    def _staleness(self, state: ShadowState | None) -> Staleness:
+        """Silence is judged by how often requests came of late."""
+        least_s = self._settings.shadow_stale_s
+        requests = state.window.requests if state else ()
+        if len(requests) < 2:
+            return Staleness(after_s=least_s)
+        span_s = max(request.at for request in requests) - min(request.at for request in requests)
+        usual_s = min(GAPS * span_s / (len(requests) - 1), LONGEST_SILENCE_S)
+        return Staleness(after_s=max(least_s, usual_s))
+
+
+def _threshold(deployment: Deployment, expected: Expected, retained: float | None) -> float | None:
+    """The deployment's own; else what the test says of the active version; else the one that was in force."""
+    if deployment.drift_threshold is not None:
+        return deployment.drift_threshold
+    return retained if expected.threshold is None else expected.threshold
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
