@@ -9,6 +9,7 @@ from app.contracts.job import JobStatus
 from app.jobs.store import Statistics
 from app.telemetry.metrics import Telemetry as ApiTelemetry
 from workers.telemetry import CATALOGUE, COMPARISON, MAX_COMPARISONS, PREFIX, Metric, Telemetry, UnknownMetricError
+from workers.telemetry_shadow import SHADOW_CATALOGUE
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -107,6 +108,11 @@ def test_the_page_and_the_worker_agree() -> None:
         if metric.per_comparison:
             labels[: len(COMPARISON)] = ["comparison"]
         assert told.pop(metric.exported) == (metric.kind, ", ".join(labels) or "–", metric.help)
+        for values in (metric.values or {}).values():
+            assert all(re.search(rf"\b{value}\b", PAGE) for value in values)
+    for metric in SHADOW_CATALOGUE:
+        labels = [f"`{label}`" for label in metric.labels]
+        assert told.pop(metric.exported) == (metric.kind, ", ".join(labels), metric.help)
         for values in (metric.values or {}).values():
             assert all(re.search(rf"\b{value}\b", PAGE) for value in values)
     api = ApiTelemetry()
