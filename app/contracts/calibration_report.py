@@ -48,6 +48,7 @@ class CalibrateReport(Blocks):
     decision: SeverityVerdict
     tokens: Count
     documents: Count
+    windows: Count
     noise_floor: NoiseFloor
     raw: Blocks
     raw_severity: Severity

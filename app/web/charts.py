@@ -260,6 +260,20 @@ def interval_strip(
     return _svg(24, title=title, body=shapes, class_="strip")
 
 
+def change_strip(title: str, before: float | None, after: float | None, scale: Scale) -> Markup:
+    """One row: a ring where a value was, a dot where it is, and the way between them."""
+    shapes = [_line_across(12, "grid")]
+    if before is not None and after is not None:
+        ends = scale.at(before), scale.at(after)
+        kind = "way gain" if after <= before else "way loss"
+        shapes.append(_tag("line", x1=_pct(ends[0]), x2=_pct(ends[1]), y1=12, y2=12, class_=kind))
+    if before is not None:
+        shapes.append(_dot(scale.at(before), 12, "ring"))
+    if after is not None:
+        shapes.append(_dot(scale.at(after), 12, "point"))
+    return _svg(24, title=title, body=shapes, class_="strip")
+
+
 def axis(scale: Scale, title: str) -> Markup:
     """The axis below a column of strips."""
     shapes: list[Markup] = []

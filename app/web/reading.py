@@ -5,13 +5,14 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.report import SCHEMA, CompareReport
+from app.contracts.report import SCHEMA
+from app.contracts.reports import REPORTS, AnyReport
 
 
-def parse(report: object) -> CompareReport:
+def parse(report: object) -> AnyReport:
     """The report as data. Fields that this version does not know are dropped: a newer one may have added them.
 
-    Raises `HemostatError(INVALID_REQUEST)` for anything that is not a compare report of schema `hemostat.report/1`.
+    Raises `HemostatError(INVALID_REQUEST)` for anything that is not a report of schema `hemostat.report/1`.
     """
     schema = report.get("schema") if isinstance(report, dict) else None
     if schema != SCHEMA:
@@ -21,8 +22,17 @@ def parse(report: object) -> CompareReport:
             hint="give the JSON of GET /v1/diagnosis/jobs/{id}/report",
             pointer="/schema",
         )
+    kind = report.get("kind") if isinstance(report, dict) else None
+    contract = REPORTS.get(str(kind))
+    if contract is None:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"this version of Hemostat does not show reports of kind {str(kind)[:100]!r}",
+            hint="use the version that made it",
+            pointer="/kind",
+        )
     try:
-        return CompareReport.model_validate(report, extra="ignore")
+        return contract.model_validate(report, extra="ignore")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = "/" + "/".join(map(str, first["loc"]))

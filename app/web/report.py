@@ -11,8 +11,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from app.contracts.report import SCHEMA
+from app.contracts.calibration_report import CalibrateReport
+from app.contracts.report import SCHEMA, CompareReport
+from app.web import describe
 from app.web.reading import parse
+from app.web.sections.calibration import calibration
 from app.web.sections.numbers import numbers
 from app.web.sections.origin import origin
 from app.web.sections.slices import slices
@@ -24,30 +27,57 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(report: dict[str, Any]) -> str:
-    """The page of a compare report (`hemostat.report/1` as JSON data).
+    """The page of a report of any kind (`hemostat.report/1` as JSON data).
 
     The result depends on the report alone. Fields that this version does not know are left out, so that a report of a
     newer one still shows. Raises `HemostatError(INVALID_REQUEST)` for anything that is not such a report.
     """
     data = parse(report)
     style, digest = _style()
+    template, own = _calibration(data) if isinstance(data, CalibrateReport) else _comparison(data)
     return (
         _environment()
-        .get_template("report.html.j2")
+        .get_template(template)
         .render(
             style=style,
             style_digest=digest,
             schema=SCHEMA,
-            severity=data.severity,
             verdict=verdict(data),
-            numbers=numbers(data),
-            slices=slices(data),
-            words=words(data),
             origin=origin(data),
             warnings=[visible(warning) for warning in data.warnings],
             not_tested=[visible(item) for item in data.not_tested],
+            **own,
         )
     )
+
+
+def _comparison(report: CompareReport) -> tuple[str, dict[str, Any]]:
+    candidate, reference = (
+        describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
+    )
+    return "report.html.j2", {
+        "what": "comparison report",
+        "preposition": "against",
+        "title": visible(f"{report.severity.capitalize()}: {candidate} against {reference}"),
+        "chart_title": "Excess KL over the noise floor",
+        "numbers": numbers(report),
+        "slices": slices(report),
+        "words": words(report),
+    }
+
+
+def _calibration(report: CalibrateReport) -> tuple[str, dict[str, Any]]:
+    candidate, reference = (
+        describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
+    )
+    outcome = "Proven" if report.test.passed else "Not served"
+    return "calibration.html.j2", {
+        "what": "calibration report",
+        "preposition": "towards",
+        "title": visible(f"{outcome}: {candidate} towards {reference}"),
+        "chart_title": "Excess KL of the calibrated model over the noise floor",
+        "calibration": calibration(report),
+    }
 
 
 @cache

@@ -7,8 +7,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from app.contracts.job import Thresholds
-from app.contracts.report import CompareReport
+from app.contracts.job import CALIBRATORS, Thresholds
+from app.contracts.reports import AnyReport
 
 Json = dict[str, Any]
 SERVICE = "http://127.0.0.1:8321"
@@ -26,20 +26,21 @@ class Reproduction:
     missing: tuple[str, ...]
 
 
-def reproduction(report: CompareReport) -> Reproduction:
+def reproduction(report: AnyReport) -> Reproduction:
     """How to run the same comparison again."""
     request = _request(report)
-    text = request["text"]
+    texts = {name: request[name] for name in ("text", "test_text") if isinstance(request.get(name), dict)}
+    sources = {text.get("source") for text in texts.values()}
     missing = []
-    if text.get("source") == "inline":
-        text = text | {"documents": "…"}
+    if "inline" in sources:
         missing.append(
             "The documents were sent with the request and are not in this report. Put the same ones in; "
             "DOCUMENTS.jsonl holds one {id, domain, text} a line."
         )
-    elif text.get("source") == "file":
+    if "file" in sources:
         missing.append("The text is a file or folder below the service's text root: the same one must lie there.")
-    body = _one_field_a_line(request | {"text": text})
+    blanks = {name: text | {"documents": "…"} for name, text in texts.items() if text.get("source") == "inline"}
+    body = _one_field_a_line(request | blanks)
     curl = (
         f"curl -sS {SERVICE}/v1/diagnosis/jobs \\\n  -H 'Content-Type: application/json' \\\n  -d {shlex.quote(body)}"
     )
@@ -51,7 +52,7 @@ def _one_field_a_line(body: Json) -> str:
     return "{\n" + ",\n".join(lines) + "\n}"
 
 
-def _request(report: CompareReport) -> Json:
+def _request(report: AnyReport) -> Json:
     """The request itself where the report carries it, else what the provenance tells of it."""
     if report.request is not None:
         known = {
@@ -79,6 +80,8 @@ def _request(report: CompareReport) -> Json:
 
 
 def _command(request: Json) -> str | None:
+    if request.get("kind") == "calibrate":
+        return _calibrate_command(request)
     text = _text_argument(_dict(request.get("text")))
     if text is None:
         return None
@@ -98,8 +101,40 @@ def _command(request: Json) -> str | None:
     return " \\\n  ".join(lines)
 
 
+def _calibrate_command(request: Json) -> str | None:
+    """`hemostat calibrate`; what is not said has its default."""
+    lines = [
+        f"hemostat calibrate --reference {shlex.quote(str(_dict(request.get('reference')).get('model', '')))}",
+        f"--candidate {shlex.quote(str(_dict(request.get('candidate')).get('model', '')))}",
+    ]
+    steps = _dict(request.get("candidate")).get("recipe") or ()
+    lines += [f"--recipe {shlex.quote(json.dumps(step))}" for step in steps]
+    for option, source in (("--text", request.get("text")), ("--test-text", request.get("test_text"))):
+        if isinstance(source, dict):
+            argument = _text_argument(source)
+            if argument is None:
+                return None
+            lines.append(f"{option} {argument}")
+    lines += [f"--fit-domain {shlex.quote(str(name))}" for name in _list(request.get("fit_domains"))]
+    calibrators = _list(request.get("calibrators"))
+    if tuple(calibrators) != CALIBRATORS:
+        lines += [f"--calibrator {shlex.quote(str(name))}" for name in calibrators]
+    lines += [
+        f"{option} {request[name]:g}" if isinstance(request[name], float) else f"{option} {request[name]}"
+        for option, name in _NUMBERS
+        if isinstance(request.get(name), int | float)
+    ]
+    if request.get("deployment"):
+        lines.append(f"--deployment {shlex.quote(str(request['deployment']))}")
+    lines += [f"--threshold {name}={value:g}" for name, value in _dict(request.get("thresholds")).items()]
+    return " \\\n  ".join(lines)
+
+
+_NUMBERS = (("--tokens", "tokens"), ("--window", "window"), ("--seed", "seed"), ("--tolerance", "tolerance"))
+
+
 _UNSAID: dict[str, Json] = {  # what the command line's text argument leaves at these values
-    "shipped": {},
+    "shipped": {"corpus": "evaluation"},
     "self": {"temperature": 1.0},
     "hub": {"config": None, "split": "test", "revision": None, "documents": 100, "domain": "text"},
 }
@@ -109,6 +144,8 @@ def _text_argument(text: Json) -> str | None:
     source = text.get("source")
     if source == "inline":
         return "DOCUMENTS.jsonl"
+    if source == "shipped" and text.get("corpus") == "calibration":
+        return f"calibration:{text['documents']}" if text.get("documents") else "calibration"
     if source not in _UNSAID or any(text.get(key, default) != default for key, default in _UNSAID[source].items()):
         return None
     if source == "shipped":
@@ -117,6 +154,10 @@ def _text_argument(text: Json) -> str | None:
         return f"self:{text.get('tokens', 8192)}"
     column = text.get("column", "text")
     return shlex.quote(f"hub:{text.get('dataset', '')}" + (f":{column}" if column != "text" else ""))
+
+
+def _list(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else []
 
 
 def _dict(value: object) -> Json:

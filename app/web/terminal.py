@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.contracts.calibration_report import CalibrateReport
 from app.contracts.report import SEVERITIES, CompareReport, Distribution, Mean
+from app.contracts.reports import AnyReport
 from app.web import describe
 from app.web import format as fmt
 from app.web.reading import parse
@@ -47,16 +49,21 @@ Say = Callable[[str], str]
 
 
 def render_terminal(report: dict[str, Any], console: Console) -> None:
-    """Prints a compare report. Raises `HemostatError(INVALID_REQUEST)` where it is none."""
+    """Prints a report of any kind. Raises `HemostatError(INVALID_REQUEST)` where it is none."""
     data = parse(report)
     say: Say = _ascii if console.options.ascii_only else str
-    _head(data, console, say)
-    _verdict(data, console, say)
+    if isinstance(data, CalibrateReport):
+        from app.web.terminal_calibration import render_calibration
+
+        render_calibration(data, console, say)
+        return
+    head(data, console, say)
+    verdict_lines(data, console, say)
     console.print()
     console.print(_numbers(data, say, wide=console.width >= WIDE))
     if data.domains:
         console.print(_domains(data, say, wide=console.width >= WIDE))
-    _small_print(data, console, say)
+    small_print(data, console, say)
 
 
 def _ascii(text: str) -> str:
@@ -68,7 +75,8 @@ def _print(console: Console, text: str, style: str = "") -> None:
     console.print(Text(text, style=style))
 
 
-def _head(report: CompareReport, console: Console, say: Say) -> None:
+def head(report: AnyReport, console: Console, say: Say) -> None:
+    """Which models, over which text."""
     origin = report.provenance
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
@@ -87,7 +95,8 @@ def _head(report: CompareReport, console: Console, say: Say) -> None:
     console.print(grid)
 
 
-def _verdict(report: CompareReport, console: Console, say: Say) -> None:
+def verdict_lines(report: AnyReport, console: Console, say: Say) -> None:
+    """The class, its sentence, and where it stands among the thresholds."""
     sure = "conclusive" if report.decision.conclusive else "inconclusive"
     console.print()
     console.print(
@@ -107,7 +116,7 @@ def _verdict(report: CompareReport, console: Console, say: Say) -> None:
         console.print(Text.assemble(("Warning: ", "bold"), say(alert)))
 
 
-def gauge(report: CompareReport, mean: float, width: int) -> tuple[str, str, str]:
+def gauge(report: AnyReport, mean: float, width: int) -> tuple[str, str, str]:
     """Three lines of `width` characters: class names, an axis with the excess and its interval, the thresholds.
 
     The axis is logarithmic from a quarter of the first threshold to three times the last; what lies outside stands at
@@ -143,7 +152,8 @@ def _write(line: list[str], text: str, start: int) -> None:
     line[start : start + len(text)] = text[: len(line)]
 
 
-def _table(title: str, columns: Iterable[tuple[str, bool]]) -> Table:
+def plain_table(title: str, columns: Iterable[tuple[str, bool]]) -> Table:
+    """An empty table; columns are (heading, whether it holds numbers)."""
     table = Table(title=Text(title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for name, is_number in columns:
         table.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
@@ -153,7 +163,7 @@ def _table(title: str, columns: Iterable[tuple[str, bool]]) -> Table:
 def _numbers(report: CompareReport, say: Say, *, wide: bool) -> Table:
     columns = [("", False), ("Mean", True), ("95 % interval", True)]
     columns += [("Median", True), ("p99", True), ("Max", True)] if wide else [("p99", True)]
-    table = _table("Key numbers", columns)
+    table = plain_table("Key numbers", columns)
     rest = len(columns) - 3
 
     def tail(block: Distribution) -> list[str]:
@@ -192,7 +202,7 @@ def _domains(report: CompareReport, say: Say, *, wide: bool) -> Table:
     columns = [("Domain", False), ("Tokens", True), ("KL, nats", True), ("95 % interval", True)]
     columns += [("p99", True)] if wide else []
     columns += [("Top-1, %", True), ("PPL ratio", True)]
-    table = _table("By domain", columns)
+    table = plain_table("By domain", columns)
     for name, block in sorted(report.domains.items(), key=lambda item: -(item[1].divergence.kl.mean or 0.0)):
         kl = block.divergence.kl
         text = fmt.estimate(kl.mean, kl.ci)
@@ -204,7 +214,8 @@ def _domains(report: CompareReport, say: Say, *, wide: bool) -> Table:
     return table
 
 
-def _small_print(report: CompareReport, console: Console, say: Say) -> None:
+def small_print(report: AnyReport, console: Console, say: Say) -> None:
+    """Noise floor, rule, limits and origin."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")

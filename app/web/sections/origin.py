@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from app.contracts.report import CompareReport, ModelProvenance
+from app.contracts.report import ModelProvenance
+from app.contracts.reports import AnyReport
 from app.web import describe
 from app.web import format as fmt
 from app.web.charts import share_bar
@@ -46,7 +47,7 @@ class Origin:
     reproduction: Reproduction
 
 
-def origin(report: CompareReport) -> Origin:
+def origin(report: AnyReport) -> Origin:
     """The provenance of a report."""
     source = report.provenance
     return Origin(
@@ -73,7 +74,7 @@ def _recipe(model: ModelProvenance) -> str:
     return f"[\n{steps}\n]" if steps else "[]"
 
 
-def _scored(report: CompareReport) -> str:
+def _scored(report: AnyReport) -> str:
     return (
         f"{_of(report.tokens, 'scored token')}, {_of(report.documents, 'document')}, "
         f"{_of(report.windows, 'window')} of up to {fmt.count(report.provenance.protocol.window)} tokens"
@@ -84,7 +85,7 @@ def _of(number: int, noun: str) -> str:
     return f"{fmt.count(number)} {noun}" + ("" if number == 1 else "s")
 
 
-def _models(report: CompareReport) -> Table:
+def _models(report: AnyReport) -> Table:
     reference, candidate = report.provenance.reference, report.provenance.candidate
 
     def row(name: str, of: tuple[str, str]) -> tuple[Cell, ...]:
@@ -126,7 +127,7 @@ def _error(model: ModelProvenance) -> str:
     return fmt.NONE if error is None else f"{fmt.number(error)} of the changed weights’ norm"
 
 
-def _protocol(report: CompareReport) -> Group:
+def _protocol(report: AnyReport) -> Group:
     protocol = report.provenance.protocol
     return Group(
         "Protocol",
@@ -143,7 +144,7 @@ def _protocol(report: CompareReport) -> Group:
     )
 
 
-def _run(report: CompareReport) -> Group:
+def _run(report: AnyReport) -> Group:
     source = report.provenance
     return Group(
         "Run",
@@ -167,7 +168,7 @@ def _resumed(windows: int) -> str:
     return f"{fmt.count(windows)} scored by an attempt before" if windows else "none"
 
 
-def _versions(report: CompareReport) -> Group:
+def _versions(report: AnyReport) -> Group:
     source = report.provenance
     facts = [Fact("hemostat", visible(source.hemostat), code=True)]
     facts += [

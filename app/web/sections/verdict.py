@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from app.contracts.report import SEVERITIES, CompareReport, Severity
+from app.contracts.report import SEVERITIES, Severity
+from app.contracts.reports import AnyReport
 from app.web import format as fmt
 from app.web.charts import threshold_chart
 from app.web.tables import Cell, Column, Table
@@ -43,7 +44,7 @@ class Verdict:
     thresholds: Table
 
 
-def verdict(report: CompareReport) -> Verdict:
+def verdict(report: AnyReport) -> Verdict:
     """The verdict of a report."""
     decision = report.decision
     return Verdict(
@@ -65,7 +66,7 @@ def verdict(report: CompareReport) -> Verdict:
     )
 
 
-def _chart(report: CompareReport) -> Markup | None:
+def _chart(report: AnyReport) -> Markup | None:
     decision = report.decision
     if decision.excess_kl.mean is None:
         return None
@@ -79,19 +80,19 @@ def _chart(report: CompareReport) -> Markup | None:
     )
 
 
-def heading(report: CompareReport) -> str:
+def heading(report: AnyReport) -> str:
     """`severe`; of two classes `mild or moderate`, of more `none to severe`."""
     classes = named(report)
     return " or ".join(classes) if len(classes) < 3 else f"{classes[0]} to {classes[-1]}"
 
 
-def edges(report: CompareReport) -> tuple[float, float, float, float]:
+def edges(report: AnyReport) -> tuple[float, float, float, float]:
     """The thresholds, rising: where mild, moderate, severe and collapse begin."""
     thresholds = report.decision.thresholds
     return (thresholds.mild, thresholds.moderate, thresholds.severe, thresholds.collapse)
 
 
-def ranges(report: CompareReport) -> tuple[str, ...]:
+def ranges(report: AnyReport) -> tuple[str, ...]:
     """The span of each class, mildest first, in nats."""
     limits = edges(report)
     return (
@@ -101,7 +102,7 @@ def ranges(report: CompareReport) -> tuple[str, ...]:
     )
 
 
-def to_decide(report: CompareReport) -> str:
+def to_decide(report: AnyReport) -> str:
     """How much text would settle an inconclusive verdict; empty where it is conclusive or nothing is known."""
     tokens = report.decision.tokens_to_decide
     if report.decision.conclusive or tokens is None:
@@ -110,7 +111,7 @@ def to_decide(report: CompareReport) -> str:
     return f"About {fmt.count(tokens)} scored tokens would decide, {fmt.number(factor, 2)} times this text."
 
 
-def nonfinite(report: CompareReport) -> str:
+def nonfinite(report: AnyReport) -> str:
     """What non-finite values mean, where there were any."""
     if not report.nonfinite_positions:
         return ""
@@ -121,14 +122,14 @@ def nonfinite(report: CompareReport) -> str:
     )
 
 
-def named(report: CompareReport) -> tuple[Severity, ...]:
+def named(report: AnyReport) -> tuple[Severity, ...]:
     """The classes that the verdict names, mildest first."""
     if report.decision.conclusive or not report.decision.classes:
         return (report.severity,)
     return report.decision.classes
 
 
-def _pips(report: CompareReport) -> tuple[Pip, ...]:
+def _pips(report: AnyReport) -> tuple[Pip, ...]:
     reached = [SEVERITIES.index(name) for name in named(report)]
     return tuple(
         Pip(name, "on" if index <= reached[0] else "may" if index <= reached[-1] else "off")
@@ -136,14 +137,14 @@ def _pips(report: CompareReport) -> tuple[Pip, ...]:
     )
 
 
-def rank(report: CompareReport) -> str:
+def rank(report: AnyReport) -> str:
     """Which of the five steps: `step 4 of 5`, `step 2 or 3 of 5`."""
     reached = [str(SEVERITIES.index(name) + 1) for name in named(report)]
     steps = " or ".join(reached) if len(reached) < 3 else f"{reached[0]} to {reached[-1]}"
     return f"step {steps} of {len(SEVERITIES)}"
 
 
-def margin(report: CompareReport) -> str:
+def margin(report: AnyReport) -> str:
     """How far the interval stands from the thresholds on either side; empty where that says nothing."""
     excess, limits = report.decision.excess_kl, edges(report)
     if excess.ci is None or report.nonfinite_positions:
@@ -168,7 +169,7 @@ def margin(report: CompareReport) -> str:
     return "Its whole interval lies in one class: " + ", ".join(parts) + "."
 
 
-def detectable(report: CompareReport) -> str:
+def detectable(report: AnyReport) -> str:
     """What this text can tell apart."""
     effect, least = report.decision.minimum_detectable_effect, report.decision.smallest_detectable_excess
     if effect is None:
@@ -184,7 +185,7 @@ def detectable(report: CompareReport) -> str:
     return text
 
 
-def _cautions(report: CompareReport) -> str:
+def _cautions(report: AnyReport) -> str:
     found = len(report.warnings)
     warned = "No warnings" if not found else "One warning" if found == 1 else f"{found} warnings"
     above = ", at the top of this page" if found else ""
@@ -196,7 +197,7 @@ def _cautions(report: CompareReport) -> str:
     return f"{warned}{above}; {finite}."
 
 
-def _thresholds(report: CompareReport) -> Table:
+def _thresholds(report: AnyReport) -> Table:
     return Table(
         caption="Classes of the excess KL",
         columns=(Column("Class", "name"), Column("Mean excess KL, nats a token")),
