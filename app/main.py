@@ -22,7 +22,11 @@ from starlette.routing import Match, Route
 
 from app import openapi, problems
 from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
+from app.deployments import routes as deployment_routes
+from app.deployments import service as deployment_service
+from app.deployments.store import DeploymentStore
 from app.error_guide import GUIDE
+from app.gateway import routes as gateway_routes
 from app.jobs import queue, reconcile, routes, service
 from app.jobs.connection import connect
 from app.jobs.schema_walk import Schema
@@ -39,7 +43,8 @@ from app.telemetry.http import RequestContext
 from app.telemetry.metrics import Telemetry
 
 logger = logging.getLogger(__name__)
-_QUERY = Schema(routes.ListQuery.model_json_schema())
+_EVENTS = deployment_routes.PATH + "/{deployment}/events"
+_QUERIES = {_EVENTS: deployment_routes.EventsQuery}
 
 pages = APIRouter(tags=["service"], default_response_class=Response)
 
@@ -79,6 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry=telemetry,
         redis=redis,
         store=JobStore(redis, settings),
+        deployments=DeploymentStore(redis, settings),
         docket=queue.make_docket(settings),
         keys=keys,
         stopping=asyncio.Event(),
@@ -107,6 +113,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.hemostat = state
     app.include_router(health.router)
     app.include_router(routes.router)
+    app.include_router(deployment_routes.router)
+    app.include_router(gateway_routes.router)
     app.include_router(pages)
     openapi.install(app)
     return app
@@ -153,7 +161,9 @@ def _methods(request: Request) -> list[str]:
 async def _on_query_error(request: Request, error: Exception) -> Response:
     """Faults of the query, in the same shape as those of a body."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
-    valid = sorted(routes.ListQuery.model_fields)
+    query = _QUERIES.get(getattr(request.scope.get("route"), "path", ""), routes.ListQuery)
+    schema = Schema(query.model_json_schema())
+    valid = sorted(query.model_fields)
     parts = []
     for detail in error.errors():
         name = str(detail["loc"][1]) if len(detail["loc"]) > 1 else ""
@@ -167,7 +177,7 @@ async def _on_query_error(request: Request, error: Exception) -> Response:
                 )
             )
         else:
-            what, hint = value_fault(detail, name, detail["input"], _QUERY.at((name,), {}), show=True)
+            what, hint = value_fault(detail, name, detail["input"], schema.at((name,), {}), show=True)
             parts.append(problems.FieldError(ErrorCode.INVALID_REQUEST, what, hint, parameter=name))
     return problems.response(request.scope, problems.RequestError(parts))
 
@@ -193,12 +203,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             stack.push_async_callback(state.redis.aclose)
             await stack.enter_async_context(state.docket)
             sweeper = asyncio.create_task(_sweep(state), name="reconcile")
+            settling = asyncio.create_task(deployment_service.run(state), name="deployments")
             try:
                 yield
             finally:
                 state.stopping.set()
                 sweeper.cancel()
-                await asyncio.gather(sweeper, return_exceptions=True)
+                settling.cancel()
+                await asyncio.gather(sweeper, settling, return_exceptions=True)
 
 
 async def _sweep(state: State) -> None:

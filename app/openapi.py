@@ -17,6 +17,16 @@ from pydantic.json_schema import models_json_schema
 
 from app import problems
 from app.contracts.calibration_report import CalibrateReport
+from app.contracts.deployment import (
+    Deployment,
+    DeploymentEvent,
+    DeploymentEventPage,
+    DeploymentList,
+    DeploymentPatch,
+    DeploymentRequest,
+    PromoteRequest,
+    RollbackRequest,
+)
 from app.contracts.errors import CATALOGUE, ErrorCode
 from app.contracts.event import Event
 from app.contracts.job import SUBMISSION, Estimate, Job, JobPage
@@ -119,7 +129,13 @@ RETRY_AFTER: Final = frozenset(
 
 
 def _components() -> dict[str, Any]:
-    inputs: list[type[BaseModel]] = [problems.Problem]
+    inputs: list[type[BaseModel]] = [
+        problems.Problem,
+        DeploymentRequest,
+        DeploymentPatch,
+        PromoteRequest,
+        RollbackRequest,
+    ]
     outputs: list[type[BaseModel]] = [
         Job,
         JobPage,
@@ -129,6 +145,10 @@ def _components() -> dict[str, Any]:
         Profile,
         ProfilePage,
         Comparison,
+        Deployment,
+        DeploymentList,
+        DeploymentEvent,
+        DeploymentEventPage,
     ]
     wanted = [(model, "validation") for model in inputs] + [(model, "serialization") for model in outputs]
     _, definitions = models_json_schema(wanted, ref_template=TEMPLATE)  # type: ignore[arg-type]

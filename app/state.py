@@ -8,6 +8,7 @@ from docket import Docket
 from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 
+from app.deployments.store import DeploymentStore
 from app.jobs.store import JobStore
 from app.security.keys import KeyRing
 from app.settings import Settings
@@ -22,6 +23,7 @@ class State:
     telemetry: Telemetry
     redis: Redis
     store: JobStore
+    deployments: DeploymentStore
     docket: Docket
     keys: KeyRing | None
     stopping: asyncio.Event

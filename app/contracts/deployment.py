@@ -217,3 +217,39 @@ class ShadowSample(Contract):
         description="name of the file, below the deployment's folder, of the hidden states it was served with",
     )
     at: float
+
+
+class PromoteRequest(Contract):
+    """The body of a promotion by hand."""
+
+    version: Version
+    reason: MetadataText = ""
+
+
+class RollbackRequest(Contract):
+    """The body of a rollback by hand; it may be left out."""
+
+    to: Version | None = Field(default=None, description="null: the version before, else identity")
+    reason: MetadataText = ""
+
+
+class DeploymentList(Contract):
+    """All deployments, oldest first."""
+
+    object: Literal["list"] = "list"
+    data: tuple[Deployment, ...]
+
+
+class NumberedEvent(DeploymentEvent):
+    """An event with its number within the deployment, from 1 without gaps."""
+
+    id: int
+
+
+class DeploymentEventPage(Contract):
+    """Events after a number, oldest first. The next page begins after `last_id`."""
+
+    object: Literal["list"] = "list"
+    data: tuple[NumberedEvent, ...]
+    last_id: int
+    has_more: bool

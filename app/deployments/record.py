@@ -25,8 +25,8 @@ def request_fields(deployment_id: str, request: DeploymentRequest) -> dict[str, 
     body |= {
         "id": deployment_id,
         "active_version": IDENTITY if off else request.version or IDENTITY,
-        "previous_version": None,
-        "activated_at": None,
+        "previous_version": request.version if off else None,
+        "activated_at": 0 if request.version and not off else None,  # the time is Redis's
         "fit_job": None,
         "fit_reason": "calibration is off" if off else "",
         "state": DeploymentState.STARTING.value,

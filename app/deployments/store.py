@@ -39,6 +39,7 @@ from app.deployments import keys
 from app.deployments.record import patch_fields, read_deployment, request_fields
 from app.deployments.report import AgentReport
 from app.jobs.ids import new_ulid
+from app.jobs.store import IDEMPOTENCY_TTL_S, Idempotency
 from app.models.nearest import suggestion
 from app.settings import Settings
 
@@ -89,19 +90,32 @@ class DeploymentStore:
             for name in _SCRIPTS
         }
 
-    async def _run(self, script: str, name: str, *arguments: str | int) -> Any:
-        return await self._scripts[script](keys=[name], args=arguments)
+    async def _run(self, script: str, name: str, *arguments: str | int, also: Sequence[str] = ()) -> Any:
+        return await self._scripts[script](keys=[name, *also], args=arguments)
 
     # --- the owner's side
 
-    async def create(self, request: DeploymentRequest, *, deployment_id: str | None = None) -> Deployment:
+    async def create(
+        self, request: DeploymentRequest, *, deployment_id: str | None = None, hold: Idempotency | None = None
+    ) -> Deployment:
         """Writes the record of a deployment; the agent starts its processes. Raises DEPLOYMENT_EXISTS.
+
+        `hold`: an idempotency key that this request reserved; it stands for the deployment from now on.
 
         Nothing is checked here: that its model, recipe and profile are right is for `app.deployments.service`.
         """
         made = deployment_id or new_deployment_id()
         pairs = [part for pair in request_fields(made, request).items() for part in pair]
-        answer = await self._run("create", keys.deployment(made), made, request.name, *pairs)
+        answer = await self._run(
+            "create",
+            keys.deployment(made),
+            made,
+            request.name,
+            hold.fingerprint if hold else "",
+            IDEMPOTENCY_TTL_S,
+            *pairs,
+            also=[hold.name if hold else ""],
+        )
         if answer != "created":
             raise HemostatError(
                 ErrorCode.DEPLOYMENT_EXISTS,

@@ -6,11 +6,12 @@ Everything that needs no model is checked here, before anything is written. The 
 import json
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from app.contracts.base import Contract
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import KINDS, SUBMISSION, SubmitRequest
 from app.contracts.recipe import STEP_TYPES
@@ -26,14 +27,12 @@ TAGS: Final = ("type", "source", "kind")
 # Fields of a request that hold a text source.
 TEXTS: Final = ("text", "test_text")
 _SCHEMA: Final = Schema(SUBMISSION.json_schema())
+_Contract = TypeVar("_Contract", bound=Contract)
 
 
 def parse_submission(body: bytes) -> SubmitRequest:
     """The request. Raises HemostatError (INVALID_JSON) or RequestError with a JSON pointer for each fault."""
-    data = _parse_json(body)
-    if not isinstance(data, dict):
-        raise HemostatError(ErrorCode.INVALID_REQUEST, "The body is not a JSON object.")
-    _check_strings(data)
+    data = _parse_object(body)
     documents = {field: _documents(data, field) for field in TEXTS}
     for field, given in documents.items():
         if len(given) > MAX_DOCUMENTS:
@@ -45,10 +44,27 @@ def parse_submission(body: bytes) -> SubmitRequest:
     try:
         request = SUBMISSION.validate_json(body, strict=True)
     except ValidationError as error:
-        raise _faults(error, data) from None
+        raise _faults(error, data, _SCHEMA) from None
     for field, given in documents.items():
         _check_documents(given, field)
     return request
+
+
+def parse_body(body: bytes, contract: type[_Contract], schema: Schema) -> _Contract:
+    """Any other body, of the contract whose JSON schema is given; refused as a submission is."""
+    data = _parse_object(body)
+    try:
+        return contract.model_validate_json(body, strict=True)
+    except ValidationError as error:
+        raise _faults(error, data, schema) from None
+
+
+def _parse_object(body: bytes) -> dict[str, Any]:
+    data = _parse_json(body)
+    if not isinstance(data, dict):
+        raise HemostatError(ErrorCode.INVALID_REQUEST, "The body is not a JSON object.")
+    _check_strings(data)
+    return data
 
 
 # --- JSON
@@ -217,13 +233,13 @@ def _at(path: tuple[str | int, ...], data: Any) -> Any:
     return data
 
 
-def _faults(error: ValidationError, data: dict[str, Any]) -> RequestError:
+def _faults(error: ValidationError, data: dict[str, Any], schema: Schema) -> RequestError:
     """What pydantic found, as far as it is told, first what explains most: a misspelt field before a missing one."""
     found = [fault for fault in error.errors(include_url=False, include_context=True) if not _follows(fault, data)]
     found.sort(key=_rank)
-    told = [(fault, _field_error(fault, data)) for fault in found[:MAX_ERRORS]]
+    told = [(fault, _field_error(fault, data, schema)) for fault in found[:MAX_ERRORS]]
     meant = {
-        (*_path(fault["loc"], data)[:-1], _near(_path(fault["loc"], data), data))
+        (*_path(fault["loc"], data)[:-1], _near(_path(fault["loc"], data), data, schema))
         for fault, _ in told
         if fault["type"] == "extra_forbidden"
     }
@@ -231,7 +247,7 @@ def _faults(error: ValidationError, data: dict[str, Any]) -> RequestError:
     return RequestError(kept, total=len(found) - len(told) + len(kept))
 
 
-_ALIASES: Final = (("reference", "model"), ("candidate", "model"))
+_ALIASES: Final = (("reference", "model"), ("candidate", "model"), ("model", "model"))
 
 
 def _rank(fault: ErrorDetails) -> int:
@@ -246,17 +262,17 @@ def _follows(fault: ErrorDetails, data: dict[str, Any]) -> bool:
     return fault["type"] == "too_short" and isinstance(value, list) and len(value) >= fault["ctx"]["min_length"]
 
 
-def _near(path: tuple[str | int, ...], data: dict[str, Any]) -> str | None:
-    return nearest(str(path[-1]), _SCHEMA.fields(path[:-1], data))
+def _near(path: tuple[str | int, ...], data: dict[str, Any], schema: Schema) -> str | None:
+    return nearest(str(path[-1]), schema.fields(path[:-1], data))
 
 
-def _field_error(error: ErrorDetails, data: dict[str, Any]) -> FieldError:
+def _field_error(error: ErrorDetails, data: dict[str, Any], schema: Schema) -> FieldError:
     path = _path(error["loc"], data)
     kind = error["type"]
     if kind == "extra_forbidden":
-        near = _near(path, data)
+        near = _near(path, data, schema)
         detail = f"There is no field {_shown(path[-1])}" + (f"; did you mean {near!r}?" if near else ".")
-        hint = listed(_SCHEMA.fields(path[:-1], data), many=24)
+        hint = listed(schema.fields(path[:-1], data), many=24)
         return FieldError(ErrorCode.UNKNOWN_FIELD, detail, hint, _pointer(path))
     if not path and kind in ("union_tag_invalid", "union_tag_not_found"):
         given = data.get("kind")
@@ -264,20 +280,20 @@ def _field_error(error: ErrorDetails, data: dict[str, Any]) -> FieldError:
         code = ErrorCode.INVALID_REQUEST if kind == "union_tag_not_found" else ErrorCode.UNKNOWN_KIND
         return FieldError(code, detail, suggestion(str(given or ""), KINDS), "/kind")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        return _tag_error(path, data)
+        return _tag_error(path, data, schema)
     if kind == "value_error":
         return _rule_error(path, data, error["msg"].removeprefix("Value error, "))
-    return _value_error(error, path, data)
+    return _value_error(error, path, data, schema)
 
 
-def _value_error(error: ErrorDetails, path: tuple[str | int, ...], data: dict[str, Any]) -> FieldError:
+def _value_error(error: ErrorDetails, path: tuple[str | int, ...], data: dict[str, Any], schema: Schema) -> FieldError:
     """A field that is missing, a value that does not fit its field, or a name of a free one that has not its form."""
-    node = _SCHEMA.at(path, data)
+    node = schema.at(path, data)
     if error["type"] == "missing":
         may = allowed(node)
         detail, hint = f"The field {path[-1]!r} is missing.", f"Give {path[-1]}" + (f": {may}." if may else ".")
     elif error["loc"][-1] == "[key]":
-        may = allowed(_SCHEMA.names(path[:-1], data))
+        may = allowed(schema.names(path[:-1], data))
         detail, hint = f"The name {_shown(path[-1])} in {_name(path[:-1])} is not {may}.", f"Use {may}."
     else:
         in_document = _in_document(path)
@@ -294,13 +310,13 @@ def _name(path: tuple[str | int, ...]) -> str:
     return f"{path[-2]}[{path[-1]}]" if isinstance(path[-1], int) and len(path) > 1 else str(path[-1])
 
 
-def _tag_error(path: tuple[str | int, ...], data: dict[str, Any]) -> FieldError:
+def _tag_error(path: tuple[str | int, ...], data: dict[str, Any], schema: Schema) -> FieldError:
     """A recipe step's `type` or a text's `source` that does not exist, or is missing."""
     recipe = "recipe" in path
     tag = "type" if recipe else "source"
     holder = _at(path, data)
     given = holder.get(tag) if isinstance(holder, dict) else None
-    valid = STEP_TYPES if recipe else _SCHEMA.tags(path, data)
+    valid = STEP_TYPES if recipe else schema.tags(path, data)
     pointer = _pointer((*path, tag))
     if given is None:
         return FieldError(ErrorCode.INVALID_REQUEST, f"The field {tag!r} is missing.", suggestion("", valid), pointer)

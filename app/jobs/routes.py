@@ -2,12 +2,11 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobPage, JobStatus, SubmitRequest
@@ -17,14 +16,13 @@ from app.jobs.ids import is_job_id
 from app.jobs.negotiation import preferred
 from app.jobs.parsing import parse_submission
 from app.jobs.record import JOBS_PATH
-from app.jobs.sse import EventStream, parse_last_event_id
+from app.jobs.sse import EventStream, parse_last_event_id, respond
 from app.jobs.store import Filters
 from app.openapi import JSON, Answer, answers, reference
 from app.problems import FieldError, RequestError
 from app.state import State, state_of
 from app.telemetry.metrics import OTHER
 
-MAX_STREAMS: Final = 500
 HTML: Final = "text/html"
 # The page is one file that needs nothing from anywhere and runs no script.
 PAGE_POLICY: Final = (
@@ -111,7 +109,8 @@ def _owner(request: Request) -> str:
     return str(request.scope.get("hemostat.owner", ""))
 
 
-def _require_json(request: Request) -> None:
+def require_json(request: Request) -> None:
+    """Raises HemostatError (UNSUPPORTED_MEDIA_TYPE) for a body that does not say it is JSON in UTF-8."""
     media_type, _, parameters = request.headers.get("content-type", "").partition(";")
     charset = parameters.casefold().replace(" ", "").replace('"', "")
     if media_type.strip().casefold() != JSON or ("charset=" in charset and "charset=utf-8" not in charset):
@@ -160,7 +159,7 @@ async def submit_job(request: Request) -> Response:
     A 202 is a promise: the job survives the loss of any process, of Redis and of the machine's power.
     """
     state = state_of(request)
-    _require_json(request)
+    require_json(request)
     body = await request.body()
     kind = OTHER
     try:
@@ -260,10 +259,6 @@ async def stream_events(request: Request, job_id: str) -> Response:
     record = await service.find(state.store, job_id)
     if record.ended and last == record.events:
         return Response(status_code=204)
-    if state.open_streams >= MAX_STREAMS:
-        raise HemostatError(
-            ErrorCode.RATE_LIMITED, f"{MAX_STREAMS} event streams are open already.", retry_after_s=results.WAIT_S
-        )
     stream = EventStream(
         state.store,
         record,
@@ -272,22 +267,7 @@ async def stream_events(request: Request, job_id: str) -> Response:
         heartbeat_s=state.settings.sse_heartbeat_s,
         poll_s=state.settings.sse_poll_s,
     )
-    return StreamingResponse(
-        _counted(state, stream),
-        media_type="text/event-stream",
-        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
-    )
-
-
-async def _counted(state: State, stream: EventStream) -> AsyncIterator[bytes]:
-    state.open_streams += 1
-    state.telemetry.streams.set(state.open_streams)
-    try:
-        async for chunk in stream.frames():
-            yield chunk
-    finally:
-        state.open_streams -= 1
-        state.telemetry.streams.set(state.open_streams)
+    return respond(state, stream)
 
 
 @router.post(

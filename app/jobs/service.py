@@ -10,6 +10,7 @@ from typing import Final
 from docket import Docket
 from redis.exceptions import RedisError
 
+from app.contracts.base import Contract
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import Estimate, Job, JobRequest, JobStatus, SubmitRequest
 from app.jobs import queue
@@ -57,7 +58,7 @@ async def find(store: JobStore, job_id: str) -> JobRecord:
     return record
 
 
-def hold_of(owner: str, key: str | None, request: SubmitRequest) -> Idempotency | None:
+def hold_of(owner: str, key: str | None, request: Contract) -> Idempotency | None:
     """The hold that a request asks for by its Idempotency-Key."""
     if key is None:
         return None
@@ -102,7 +103,7 @@ async def submit(
         await preflight(request, settings)
     except BaseException:
         if hold is not None:
-            await _unreserve(store, hold)
+            await unreserve(store, hold)
         raise
     job_id = new_job_id()
     outcome = await store.create(job_id, request, hold)
@@ -112,7 +113,8 @@ async def submit(
     return Submitted(_queued(job_id, request, outcome.created_at), replayed=False)
 
 
-async def _unreserve(store: JobStore, hold: Idempotency) -> None:
+async def unreserve(store: JobStore, hold: Idempotency) -> None:
+    """Gives a reservation back that came to nothing, as far as Redis can be reached."""
     try:
         await store.unreserve(hold)
     except (RedisError, OSError):
@@ -122,8 +124,13 @@ async def _unreserve(store: JobStore, hold: Idempotency) -> None:
 async def _earlier(store: JobStore, outcome: Outcome) -> Submitted:
     if outcome.kind == "replayed":
         return Submitted((await find(store, outcome.job_id)).job, replayed=True)
+    raise refusal(store, outcome)
+
+
+def refusal(store: JobStore, outcome: Outcome) -> HemostatError:
+    """Why nothing was made: another body had the key, its first request is not answered yet, or the queue is full."""
     if outcome.kind == "conflict":
-        raise RequestError(
+        return RequestError(
             [
                 FieldError(
                     ErrorCode.IDEMPOTENCY_CONFLICT,
@@ -133,12 +140,12 @@ async def _earlier(store: JobStore, outcome: Outcome) -> Submitted:
             ]
         )
     if outcome.kind == "in_progress":
-        raise HemostatError(
+        return HemostatError(
             ErrorCode.IDEMPOTENCY_IN_PROGRESS,
             "The first request with this Idempotency-Key has not been answered yet.",
             retry_after_s=RETRY_SOON_S,
         )
-    raise HemostatError(
+    return HemostatError(
         ErrorCode.QUEUE_FULL,
         f"The queue holds as much as it takes: {store.settings.max_queued_jobs} jobs, or their text in memory.",
         retry_after_s=QUEUE_FULL_RETRY_S,
@@ -156,6 +163,7 @@ def _queued(job_id: str, request: JobRequest, created_at: float) -> Job:
         created_at=created_at,
         report_url=f"{JOBS_PATH}/{job_id}/report",
         metadata=request.metadata,
+        deployment=getattr(request, "deployment", None),
     )
 
 

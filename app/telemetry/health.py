@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 from starlette.responses import JSONResponse, Response
 
 from app import problems
+from app.contracts.deployment import Deployment
 from app.contracts.errors import ErrorCode, HemostatError
 from app.jobs.workers import WorkerInfo, living
 from app.models.registry import load_registry
@@ -35,6 +36,7 @@ _WORKER = {
     "started_at": 1795612264.0,
     "seen_at": 1795612300.5,
 }
+_DEPLOYMENT = {"name": "smollm2-135m-rtn4", "state": "ready", "reason": "", "version": "cal-5f0c2d9a4b71e836"}
 _CHECKS = {
     "api": {"ok": True, "detail": "serving"},
     "redis": {"ok": True, "detail": "answers"},
@@ -56,7 +58,7 @@ async def livez() -> dict[str, str]:
     "/readyz",
     summary="Whether jobs can be taken",
     responses=answers(
-        Answer(200, {"status": "ready", "checks": _CHECKS, "workers": [_WORKER], "deployments": []}),
+        Answer(200, {"status": "ready", "checks": _CHECKS, "workers": [_WORKER], "deployments": [_DEPLOYMENT]}),
         errors=[ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL],
         guarded=False,
         members={
@@ -72,13 +74,17 @@ async def readyz(request: Request) -> Response:
 
     Where the service has API keys, a request without one learns which part fails and no more.
     """
-    checks, workers = await _check(request)
+    checks, workers, deployments = await _check(request)
     if state_of(request).keys is not None and "hemostat.owner" not in request.scope:
-        checks, workers = {name: {"ok": check["ok"], "detail": ""} for name, check in checks.items()}, []
+        checks = {name: {"ok": check["ok"], "detail": ""} for name, check in checks.items()}
+        workers, deployments = [], []
     parts: dict[str, Any] = {
         "checks": checks,
         "workers": [worker.model_dump() for worker in workers],
-        "deployments": [],
+        "deployments": [
+            {"name": one.name, "state": one.state.value, "reason": one.reason, "version": one.active_version}
+            for one in deployments
+        ],
     }
     failing = [name for name, check in checks.items() if not check["ok"]]
     if not failing:
@@ -90,15 +96,17 @@ async def readyz(request: Request) -> Response:
     return problems.response(request.scope, error, status_text="not ready", **parts)
 
 
-async def _check(request: Request) -> tuple[dict[str, dict[str, Any]], list[WorkerInfo]]:
+async def _check(request: Request) -> tuple[dict[str, dict[str, Any]], list[WorkerInfo], list[Deployment]]:
     state = state_of(request)
     stopping = state.stopping.is_set()
     checks: dict[str, dict[str, Any]] = {
         "api": {"ok": not stopping, "detail": "shutting down" if stopping else "serving"}
     }
     workers: list[WorkerInfo] = []
+    deployments: list[Deployment] = []
     try:
-        workers = await asyncio.wait_for(living(state.redis), REDIS_PATIENCE_S)
+        async with asyncio.timeout(REDIS_PATIENCE_S):
+            workers, deployments = await living(state.redis), await state.deployments.list()
         checks["redis"] = {"ok": True, "detail": "answers"}
     except (RedisError, OSError, TimeoutError) as error:
         logger.warning("readiness: Redis: %s", type(error).__name__)
@@ -108,7 +116,7 @@ async def _check(request: Request) -> tuple[dict[str, dict[str, Any]], list[Work
         checks["models"] = {"ok": True, "detail": f"{len(aliases)} models: {', '.join(aliases[:20])}"}
     except HemostatError as error:
         checks["models"] = {"ok": False, "detail": error.detail}
-    return checks, workers
+    return checks, workers, deployments
 
 
 @router.get(
@@ -128,6 +136,7 @@ async def metrics(request: Request) -> Response:
     try:
         async with asyncio.timeout(REDIS_PATIENCE_S):
             queue.statistics, queue.workers = await state.store.statistics(), len(await living(state.redis))
+            await state.telemetry.deployments.read(state.deployments)
     except (RedisError, OSError, TimeoutError):
-        queue.statistics = None
+        queue.statistics = state.telemetry.deployments.deployments = None
     return Response(state.telemetry.render(), media_type=METRICS_TYPE)

@@ -18,6 +18,8 @@ from prometheus_client.registry import Collector
 
 from app.contracts.job import KINDS, TERMINAL, JobStatus
 from app.jobs.store import Statistics
+from app.telemetry.deployments import DeploymentCollector
+from app.telemetry.gateway import GatewayMetrics
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED: Final = "unmatched"
@@ -74,6 +76,8 @@ class Telemetry:
         PlatformCollector(registry=self.registry)
         self.queue = QueueCollector()
         self.registry.register(self.queue)
+        self.deployments = DeploymentCollector()
+        self.registry.register(self.deployments)
         self.requests = Counter(
             "hemostat_http_requests_total",
             "Requests by route template, method and status.",
@@ -99,6 +103,7 @@ class Telemetry:
             ["kind", "outcome"],
             registry=self.registry,
         )
+        self.gateway = GatewayMetrics(self.registry)
         for kind in KINDS:
             for outcome in SUBMISSIONS:
                 self.submitted.labels(kind, outcome)

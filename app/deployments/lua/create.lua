@@ -1,4 +1,5 @@
--- KEYS: deployment. ARGV: id, name, then fields and values (JSON). Answers 'created', or the id that has the name.
+-- KEYS: deployment, idempotency key or ''. ARGV: id, name, fingerprint, ttl_s of the key, then fields and values (JSON).
+-- Answers 'created', or the id that has the name.
 local id = ARGV[1]
 local taken = redis.call('HGET', PREFIX .. 'names', ARGV[2])
 if taken then
@@ -6,14 +7,18 @@ if taken then
 end
 local at = now()
 redis.call('HSET', KEYS[1], 'events', 0, 'created_at', at, 'updated_at', at, 'promotions', 0, 'rollbacks', 0)
-for i = 3, #ARGV, 2 do
+for i = 5, #ARGV, 2 do
     redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
 end
-if held(id, 'active_version') ~= 'identity' then
+if held(id, 'activated_at') then
     redis.call('HSET', KEYS[1], 'activated_at', at)
 end
 redis.call('HSET', PREFIX .. 'names', ARGV[2], id)
 redis.call('ZADD', PREFIX .. 'index', 0, id)
+if KEYS[2] ~= '' then
+    redis.call('HSET', KEYS[2], 'fingerprint', ARGV[3], 'job', id)
+    redis.call('EXPIRE', KEYS[2], ARGV[4])
+end
 emit(id, 'created', ',"version":' .. redis.call('HGET', KEYS[1], 'active_version'), at)
 settle(id)
 return 'created'

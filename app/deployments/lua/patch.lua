@@ -15,6 +15,9 @@ for i = 2, #ARGV, 2 do
     local old = redis.call('HGET', KEYS[1], field)
     if old ~= value then
         redis.call('HSET', KEYS[1], field, value)
+        if field == 'calibration' and (value == '"off"' or old == '"off"') then
+            set(id, 'fit_reason', value == '"off"' and 'calibration is off' or '')
+        end
         if field == 'calibration' and value == '"off"' and active ~= 'identity' then
             set(id, 'previous_version', active)
             set(id, 'active_version', 'identity')

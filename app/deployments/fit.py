@@ -1,0 +1,140 @@
+"""How a deployment comes by its calibration profile: one that is there already, else one job that fits it.
+
+Called at creation, and by the sweep for what a crash left undone.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from docket import Docket
+
+from app.contracts.deployment import IDENTITY, CalibrationMode, Deployment, DeploymentState
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import CalibrateRequest, CandidateModel, JobStatus, ReferenceModel
+from app.contracts.profile import Profile
+from app.deployments.profiles import ProfileFiles
+from app.deployments.store import DeploymentStore
+from app.jobs import queue
+from app.jobs.ids import new_job_id
+from app.jobs.store import JobStore
+from app.models.recipes import recipe_fingerprint
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+UNFINISHED: Final = frozenset({JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELLING})
+
+
+def belongs(profile: Profile, model: CandidateModel, reference: ReferenceModel) -> bool:
+    """Whether a profile was fitted for this model, by alias and recipe, and this reference."""
+    fitted = profile.fit.candidate
+    return (
+        fitted.model == model.model
+        and fitted.recipe_fingerprint == recipe_fingerprint(model.recipe)
+        and profile.fit.reference.model == reference.model
+    )
+
+
+def check_version(version: str, model: CandidateModel, reference: ReferenceModel, settings: Settings) -> None:
+    """Reads the disk. Raises PROFILE_NOT_FOUND, PROFILE_CORRUPT or PROFILE_MISMATCH, at the pointer /version."""
+    if version == IDENTITY:
+        return
+    try:
+        profile = ProfileFiles(settings).get(version)
+    except HemostatError as error:
+        raise HemostatError(error.code, error.detail, hint=error.hint, pointer="/version") from error
+    if not belongs(profile, model, reference):
+        fitted = profile.fit
+        raise HemostatError(
+            ErrorCode.PROFILE_MISMATCH,
+            f"The profile {version} was fitted for {_named(fitted.candidate.model, fitted.candidate.recipe)} and the "
+            f"reference {fitted.reference.model}, not for {_named(model.model, model.recipe)} and {reference.model}.",
+            pointer="/version",
+        )
+
+
+def _named(model: str, recipe: tuple[object, ...]) -> str:
+    return f"{model} with {len(recipe)} recipe step{'' if len(recipe) == 1 else 's'}" if recipe else model
+
+
+def proven(settings: Settings, model: CandidateModel, reference: ReferenceModel) -> Profile | None:
+    """The newest profile of this model and reference that passed its test. Reads the disk."""
+    fitting = (
+        profile
+        for profile in ProfileFiles(settings).list()
+        if profile.test is not None and profile.test.passed and belongs(profile, model, reference)
+    )
+    return next(fitting, None)
+
+
+def calibrate_request(deployment: Deployment) -> CalibrateRequest:
+    """The job that fits a deployment's profile: shipped text, every calibrator."""
+    return CalibrateRequest(
+        kind="calibrate",
+        reference=deployment.reference,
+        candidate=deployment.model,
+        deployment=deployment.id,
+        metadata={"deployment": deployment.name},
+    )
+
+
+def wants_fit(deployment: Deployment) -> bool:
+    """Whether it serves identity only because nothing has been fitted yet."""
+    return (
+        deployment.calibration is CalibrationMode.AUTO
+        and deployment.active_version == IDENTITY
+        and deployment.activated_at is None
+        and not deployment.fit_reason
+        and deployment.state is not DeploymentState.DRAINING
+    )
+
+
+async def ensure_fit(
+    deployments: DeploymentStore, jobs: JobStore, docket: Docket, deployment: Deployment
+) -> Deployment:
+    """Serves a proven profile that is there, else sees that one job fits it. Repeating it changes nothing."""
+    if not wants_fit(deployment):
+        return deployment
+    if deployment.fit_job is None:
+        found = await asyncio.to_thread(proven, deployments.settings, deployment.model, deployment.reference)
+        if found is not None:
+            reason = f"A proven profile of this model and reference was there: {found.version}."
+            return await deployments.promote(deployment.id, found.version, reason=reason, evidence={"fitted": False})
+    job_id = await deployments.start_fit(deployment.id, deployment.fit_job or new_job_id())
+    if await jobs.get(job_id) is None:
+        outcome = await jobs.create(job_id, calibrate_request(deployment))
+        if outcome.kind == "queue_full":
+            logger.warning("deployment %s: its calibrate job waits until the queue has room", deployment.name)
+        else:
+            await queue.submit(docket, job_id)
+    return await deployments.get(deployment.id)
+
+
+async def conclude_fit(deployments: DeploymentStore, jobs: JobStore, deployment: Deployment) -> None:
+    """Says how the job ended where it did not say so itself: it failed, was cancelled, or its worker died too late."""
+    if deployment.fit_job is None or not wants_fit(deployment):
+        return
+    record = await jobs.get(deployment.fit_job)
+    if record is None or record.job.status in UNFINISHED:
+        return
+    if record.job.status is not JobStatus.SUCCEEDED:
+        error = record.job.error
+        reason = f"The calibrate job failed: {error.detail}" if error else "The calibrate job was cancelled."
+        await deployments.fit_ended(deployment.id, refused=True, reason=reason, evidence={"job": deployment.fit_job})
+        return
+    profiles = await asyncio.to_thread(ProfileFiles(deployments.settings).list)
+    made = next((profile for profile in profiles if profile.job == deployment.fit_job), None)
+    if made is not None and made.test is not None and made.test.passed:
+        await deployments.promote(
+            deployment.id, made.version, reason="It passed its test.", evidence={"job": deployment.fit_job}
+        )
+        return
+    why = "; ".join(made.test.reasons) if made is not None and made.test is not None else "no profile came of it"
+    await deployments.fit_ended(
+        deployment.id,
+        refused=True,
+        reason=f"The calibrate job proved no correction: {why}",
+        version=made.version if made else None,
+        evidence={"job": deployment.fit_job},
+    )

@@ -1,0 +1,198 @@
+"""What happens when a deployment is asked for or changed: everything is checked before anything is written."""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from app.contracts.deployment import (
+    Deployment,
+    DeploymentPatch,
+    DeploymentRequest,
+    PromoteRequest,
+    RollbackRequest,
+)
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import CompareRequest
+from app.deployments.fit import check_version, conclude_fit, ensure_fit
+from app.deployments.shares import check_shares, shares_of
+from app.deployments.store import is_deployment_id
+from app.jobs.service import hold_of, refusal, unreserve
+from app.models.preflight import check_request
+from app.models.registry import load_registry
+from app.problems import redis_is_away
+from app.settings import Settings
+from app.state import State
+
+logger = logging.getLogger(__name__)
+
+SETTLE_S: Final = 1.0
+FIT_EVERY: Final = 5  # settlings
+LEAST_WINDOW: Final = 2
+BY_HAND: Final = "Asked for by hand."
+
+
+@dataclass(frozen=True)
+class Made:
+    """A deployment, and whether an earlier request with the same Idempotency-Key had made it."""
+
+    deployment: Deployment
+    replayed: bool
+
+
+async def create(state: State, request: DeploymentRequest, owner: str, key: str | None) -> Made:
+    """Makes the deployment and starts the fit of its profile. Raises everything that `preflight` raises, and
+    DEPLOYMENT_EXISTS."""
+    hold = await asyncio.to_thread(hold_of, f"deployments {owner}", key, request)
+    if hold is not None:
+        outcome = await state.store.reserve(hold)
+        if outcome.kind == "replayed":
+            return Made(await state.deployments.get(outcome.job_id), replayed=True)
+        if outcome.kind != "reserved":
+            raise refusal(state.store, outcome)
+    try:
+        await asyncio.to_thread(preflight, request, state.settings)
+        others = shares_of(await state.deployments.list())
+        check_shares(state.settings, [*others, (request.name, request.replicas)], pointer="/replicas")
+        made = await state.deployments.create(request, hold=hold)
+    except BaseException:
+        if hold is not None:
+            await unreserve(state.store, hold)
+        raise
+    return Made(await fit(state, made), replayed=False)
+
+
+def preflight(request: DeploymentRequest, settings: Settings) -> None:
+    """Everything that can be refused without torch. Reads folders and file headers: call it from a thread.
+
+    Raises what `app.models.preflight.check_request` raises, and for a version PROFILE_NOT_FOUND, PROFILE_CORRUPT or
+    PROFILE_MISMATCH.
+    """
+    if is_deployment_id(request.name):
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            "The name has the form of a deployment's id.",
+            hint="Give another name.",
+            pointer="/name",
+        )
+    compared = CompareRequest(
+        kind="compare",
+        reference=request.reference,
+        candidate=request.model,
+        window=request.max_model_len or LEAST_WINDOW,
+    )
+    with _own_fields():
+        check_request(compared, load_registry(settings.models_file), settings)
+    if request.version is not None:
+        check_version(request.version, request.model, request.reference, settings)
+
+
+@contextmanager
+def _own_fields() -> Iterator[None]:
+    """The candidate of a comparison is a deployment's `model`, its window the deployment's `max_model_len`."""
+    try:
+        yield
+    except HemostatError as error:
+        if error.pointer == "/window":
+            detail = error.detail.replace("window", "max_model_len", 1)
+            hint = error.hint.replace("window", "max_model_len", 1)
+            raise HemostatError(error.code, detail, hint=hint, pointer="/max_model_len") from error
+        if error.pointer.startswith("/candidate"):
+            pointer = "/model" + error.pointer.removeprefix("/candidate")
+            raise HemostatError(error.code, error.detail, hint=error.hint, pointer=pointer) from error
+        raise
+
+
+async def fit(state: State, deployment: Deployment) -> Deployment:
+    """Starts the fit, where one is wanted. What fails here is done by the sweep: the deployment is made already."""
+    try:
+        return await ensure_fit(state.deployments, state.store, state.docket, deployment)
+    except (RedisError, OSError, HemostatError) as error:
+        logger.warning("deployment %s: its fit is not started yet: %s", deployment.name, type(error).__name__)
+        return deployment
+
+
+async def patch(state: State, name_or_id: str, change: DeploymentPatch) -> Deployment:
+    """Changes what the patch names; shares are checked with the new number of replicas."""
+    current = await state.deployments.get(name_or_id)
+    if change.replicas is not None and change.replicas > current.replicas:
+        others = [one for one in await state.deployments.list() if one.id != current.id]
+        check_shares(state.settings, [*shares_of(others), (current.name, change.replicas)], pointer="/replicas")
+    return await fit(state, await state.deployments.patch(current.id, change))
+
+
+async def promote(state: State, name_or_id: str, asked: PromoteRequest) -> Deployment:
+    """A person's promotion: any profile of this model and reference, also of a frozen deployment."""
+    current = await state.deployments.get(name_or_id)
+    await asyncio.to_thread(check_version, asked.version, current.model, current.reference, state.settings)
+    return await state.deployments.promote(
+        current.id, asked.version, reason=asked.reason or BY_HAND, evidence={"manual": True}, manual=True
+    )
+
+
+async def rollback(state: State, name_or_id: str, asked: RollbackRequest) -> Deployment:
+    """A person's rollback."""
+    current = await state.deployments.get(name_or_id)
+    if asked.to is not None:
+        try:
+            await asyncio.to_thread(check_version, asked.to, current.model, current.reference, state.settings)
+        except HemostatError as error:
+            raise HemostatError(error.code, error.detail, hint=error.hint, pointer="/to") from error
+    return await state.deployments.rollback(
+        current.id, reason=asked.reason or BY_HAND, evidence={"manual": True}, to=asked.to, manual=True
+    )
+
+
+async def delete(state: State, name_or_id: str) -> Deployment | None:
+    """The deployment as it drains, or None where it is gone at once."""
+    deployment_id = await state.deployments.resolve(name_or_id)
+    await state.deployments.delete(deployment_id)
+    try:
+        return await state.deployments.get(deployment_id)
+    except HemostatError:
+        await asyncio.to_thread(remove_files, state.settings, deployment_id)
+        return None
+
+
+def remove_files(settings: Settings, deployment_id: str) -> None:
+    """Removes the deployment's folder, if there is one: hidden states and what its processes keep. Not its profiles."""
+    folder = settings.home / "deployments" / deployment_id
+    if is_deployment_id(deployment_id) and folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def run(state: State) -> None:
+    """Once a second, until the process is told to go: notices leases that ran out, and does what a crash left undone.
+
+    Any number of API processes may do it at once: each change is made, and told, once.
+    """
+    turn = 0
+    while not state.stopping.is_set():
+        try:
+            await sweep(state, fits=turn % FIT_EVERY == 0)
+        except (RedisError, OSError) as error:
+            if isinstance(error, RedisError) and not redis_is_away(error):
+                logger.exception("deployments could not be settled")
+        except Exception:
+            logger.exception("deployments could not be settled")
+        turn += 1
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(state.stopping.wait(), SETTLE_S)
+
+
+async def sweep(state: State, *, fits: bool = True) -> None:
+    """One pass over all deployments."""
+    for deployment_id in await state.deployments.ids():
+        if await state.deployments.settle(deployment_id) == "forgotten":
+            await asyncio.to_thread(remove_files, state.settings, deployment_id)
+    if not fits:
+        return
+    for deployment in await state.deployments.list():
+        await conclude_fit(state.deployments, state.store, deployment)
+        await fit(state, await state.deployments.get(deployment.id))
