@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 from httpx_sse import ServerSentEvent, connect_sse
@@ -63,6 +64,22 @@ class Client:
     def report_html(self, job_id: str) -> str:
         """The report as a self-contained page."""
         return self._send("GET", f"/v1/diagnosis/jobs/{job_id}/report", params={"format": "html"}).text
+
+    def profiles(self) -> Json:
+        """All calibration profiles, newest first."""
+        return self._json("GET", "/v1/calibration/profiles")
+
+    def profile(self, version: str) -> Json:
+        """One calibration profile."""
+        return self._json("GET", f"/v1/calibration/profiles/{quote(version, safe='')}")
+
+    def compare_profiles(self, version: str, other: str) -> Json:
+        """Two calibration profiles beside each other."""
+        return self._json("GET", f"/v1/calibration/profiles/{quote(version, safe='')}/compare/{quote(other, safe='')}")
+
+    def delete_profile(self, version: str) -> None:
+        """Deletes a calibration profile."""
+        self._send("DELETE", f"/v1/calibration/profiles/{quote(version, safe='')}")
 
     def watch(self, job_id: str) -> Iterator[tuple[str, Json]]:
         """Events (name, data) until the job ends; a lost connection is taken up again where it broke off."""

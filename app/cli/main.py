@@ -12,19 +12,22 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from app.cli import demo as demo_command
+from app.cli.calibrate import calibrate
 from app.cli.configuration import settings
 from app.cli.doctor import doctor as run_doctor
+from app.cli.estimates import print_estimate
 from app.cli.jobs import jobs_app
 from app.cli.models import models_app
+from app.cli.options import AsJson, Url, number, pairs
 from app.cli.output import Exit, err, fail, out, print_json
+from app.cli.profiles import profiles_app
 from app.cli.recipes import parse_recipe, parse_text
 from app.cli.service import connect, connect_or_start, report_path
 from app.cli.threshold import threshold
 from app.cli.watching import check_writable, require_success, run_to_end, save_page
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import HemostatError
 from app.up import run_up
 from app.verdicts import fails
 from app.web.terminal import render_terminal
@@ -38,10 +41,9 @@ app = typer.Typer(
 )
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(models_app, name="models")
+app.add_typer(profiles_app, name="profiles")
 app.command()(threshold)
-
-Url = Annotated[str | None, typer.Option(envvar="HEMOSTAT_URL", help="Address of a running service.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, everything else on standard error.")]
+app.command()(calibrate)
 
 
 class Level(StrEnum):
@@ -105,9 +107,9 @@ def compare(
         "window": window,
         "seed": seed,
         "precision": precision,
-        "thresholds": {key: _number(key, value) for key, value in _pairs(thresholds, "--threshold").items()},
+        "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
         "store_text": store_text,
-        "metadata": _pairs(metadata_, "--metadata"),
+        "metadata": pairs(metadata_, "--metadata"),
     }
     if not recipe and candidate in {None, reference}:
         err.print("[yellow]note[/] neither --recipe nor --candidate is given: the model is compared with itself")
@@ -116,7 +118,7 @@ def compare(
     try:
         with connect_or_start(url, configured, err, request) as client:
             if dry_run:
-                _print_estimate(client.submit(request | {"dry_run": True}), as_json=as_json)
+                print_estimate(client.submit(request | {"dry_run": True}), as_json=as_json)
                 return
             job = run_to_end(client, request, err)
             found = client.report(job["id"])
@@ -178,38 +180,6 @@ def main() -> None:
         # The reader has gone; what it was told is not what was measured.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(Exit.UNMEASURED) from None
-
-
-def _pairs(values: list[str] | None, option: str) -> dict[str, str]:
-    pairs = {}
-    for value in values or []:
-        key, equals, rest = value.partition("=")
-        if not equals:
-            raise HemostatError(ErrorCode.INVALID_REQUEST, f"{option} {value!r} is not KEY=VALUE")
-        pairs[key] = rest
-    return pairs
-
-
-def _number(key: str, value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise HemostatError(
-            ErrorCode.INVALID_REQUEST, f"--threshold {key}={value}: {value!r} is not a number"
-        ) from None
-
-
-def _print_estimate(estimate: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(estimate)
-        return
-    table = Table(title="Estimate (nothing was run)", show_header=False)
-    for name in ("documents", "tokens", "reference_store_bytes", "checkpoint_bytes", "seconds"):
-        value = estimate[name]
-        table.add_row(name.replace("_", " "), "not known before it is read" if value is None else f"{value:,.0f}")
-    out.print(table)
-    for assumption in estimate["assumptions"]:
-        out.print(f"  [dim]{escape(assumption)}[/]")
 
 
 def _exit_status(found: dict[str, Any], level: Level | None, *, as_json: bool) -> Exit:

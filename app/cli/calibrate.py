@@ -1,0 +1,106 @@
+"""`hemostat calibrate`: fit a correction of a modified model, choose it, and prove it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from app.cli.configuration import settings
+from app.cli.estimates import print_estimate
+from app.cli.options import AsJson, Url, number, pairs
+from app.cli.output import Exit, err, out, print_json
+from app.cli.recipes import parse_recipe, parse_text
+from app.cli.service import connect_or_start, report_path
+from app.cli.watching import check_writable, run_to_end, save_page
+from app.web.terminal import render_terminal
+
+
+def calibrate(
+    reference: Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")],
+    candidate: Annotated[
+        str | None, typer.Option("--candidate", "-c", help="Alias of the modified model; default: the reference.")
+    ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="One step, repeated for more, as in `hemostat compare`."),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            help="To fit and choose by: calibration, shipped[:DOCUMENTS], self:TOKENS, hub:NAME[:COLUMN], or a file or "
+            "folder here. Default: the shipped calibration text."
+        ),
+    ] = None,
+    test_text: Annotated[
+        str | None,
+        typer.Option(help="To test on; default: the shipped evaluation text, or a share of --text."),
+    ] = None,
+    fit_domain: Annotated[
+        list[str] | None, typer.Option(help="Fit these domains of the text only; repeated for more.")
+    ] = None,
+    calibrator: Annotated[
+        list[str] | None, typer.Option(help="What to fit, for example lowrank+confidence; repeated for more.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="Fit on at most so many tokens.")] = 25_000,
+    tolerance: Annotated[float, typer.Option(help="Share of its raw KL by which a domain's limit may rise.")] = 0.005,
+    window: Annotated[int, typer.Option(help="Tokens a window.")] = 512,
+    seed: int = 0,
+    deployment: Annotated[
+        str | None, typer.Option(help="Serve the profile there if it passes: a deployment's name or id.")
+    ] = None,
+    thresholds: Annotated[
+        list[str] | None, typer.Option("--threshold", help="CLASS=NATS, for example severe=0.3; repeated for more.")
+    ] = None,
+    metadata_: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit corrections of a modified model towards its original, choose one, and prove it on held-out documents.
+
+    Exit status: 0 where it passes, 1 where it does not (identity is served), 2 where nothing was measured.
+    """
+    configured = settings()
+    request: dict[str, Any] = {
+        "kind": "calibrate",
+        "reference": {"model": reference},
+        "candidate": {"model": candidate or reference, "recipe": parse_recipe(recipe or [])},
+        "tokens": tokens,
+        "tolerance": tolerance,
+        "window": window,
+        "seed": seed,
+        "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
+        "metadata": pairs(metadata_, "--metadata"),
+    }
+    given = {
+        "text": None if text is None else parse_text(text),
+        "test_text": None if test_text is None else parse_text(test_text),
+        "fit_domains": fit_domain,
+        "calibrators": calibrator,
+        "deployment": deployment,
+    }
+    request |= {name: value for name, value in given.items() if value}
+    if output:
+        check_writable(output)
+    try:
+        with connect_or_start(url, configured, err, request) as client:
+            if dry_run:
+                print_estimate(client.submit(request | {"dry_run": True}), as_json=as_json)
+                return
+            job = run_to_end(client, request, err)
+            found = client.report(job["id"])
+            html = client.report_html(job["id"])
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    if as_json:
+        print_json(found)
+    else:
+        render_terminal(found, out)
+    page = save_page(html, output or report_path(configured, job["id"]))
+    (err if as_json else out).print(f"Report: {escape(str(page))}", soft_wrap=True)
+    raise SystemExit(Exit.PASS if found["test"]["passed"] else Exit.FAIL)
