@@ -161,7 +161,7 @@ def _parts(parts: list[Any], param: str) -> None:
         if not isinstance(part, dict):
             continue
         kind = part.get("type")
-        foreign = kind is not None and kind not in _TEXT_PARTS
+        foreign = kind is not None and not (isinstance(kind, str) and kind in _TEXT_PARTS)
         if foreign or any(name.removeprefix("input_").startswith(_MEDIA) for name in part):
             shown = f"{kind[:32]!a}" if isinstance(kind, str) else "without a type"
             raise invalid(f"Only text is taken; a part is {shown}.", f"{param}[{number}]")

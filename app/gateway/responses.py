@@ -10,7 +10,7 @@ _STATE: Final = {
     "prompt": "prompt templates are not stored; send the whole input",
     "previous_input_messages": "send the whole conversation as `input`",
 }
-_TOOLS: Final = frozenset({"function"})
+_TOOLS: Final = ("function",)
 
 
 def check(body: dict[str, Any]) -> None:

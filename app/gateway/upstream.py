@@ -30,6 +30,7 @@ class Upstream:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request otherwise
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=512, keepalive_expiry=4.0)
         # Shorter than uvicorn's keep-alive of 5 s, so that a connection is not used just when the replica closes it.
         self._client = httpx.AsyncClient(limits=limits, trust_env=False, follow_redirects=False)

@@ -1,0 +1,108 @@
+import asyncio
+
+import pytest
+
+from app.gateway.admission import Line
+from app.gateway.errors import ApiError
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def line(clock: Clock | None = None, *, per_replica: int = 2, most_queued: int = 2, timeout_s: float = 60) -> Line:
+    return Line(per_replica=per_replica, most_queued=most_queued, timeout_s=timeout_s, clock=clock or Clock())
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_places_are_given_in_the_order_of_asking() -> None:
+    queue = line(per_replica=1, most_queued=10)
+    order: list[int] = []
+    release = [asyncio.Event() for _ in range(4)]
+
+    async def one(number: int) -> None:
+        async with queue.place():
+            order.append(number)
+            await release[number].wait()
+
+    tasks = []
+    for number in range(4):
+        tasks.append(asyncio.create_task(one(number)))
+        await settle()
+    assert (order, queue.in_flight, queue.queued) == ([0], 1, 3)
+    for number in range(4):
+        release[number].set()
+        await settle()
+    assert order == [0, 1, 2, 3]
+    await asyncio.gather(*tasks)
+    assert (queue.in_flight, queue.queued) == (0, 0)
+
+
+async def test_beyond_the_queue_is_429_with_the_time_that_the_queue_takes() -> None:
+    clock = Clock()
+    queue = line(clock, per_replica=1, most_queued=3)
+    for _ in range(40):  # requests take 6 s
+        async with queue.place():
+            clock.now += 6
+    stop = asyncio.Event()
+
+    async def hold() -> None:
+        async with queue.place():
+            await stop.wait()
+
+    tasks = [asyncio.create_task(hold()) for _ in range(4)]
+    await settle()
+    with pytest.raises(ApiError) as caught:
+        async with queue.place():
+            raise AssertionError("let in")
+    assert caught.value.status == 429
+    assert caught.value.retry_after_s == 24  # three wait, and the one that asks: 4 times 6 s
+    queue.resize(2)
+    await settle()
+    assert queue.retry_after_s() == 9  # two wait, over two places: 3 times 6 s, by two
+    stop.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_waiting_has_an_end() -> None:
+    queue = line(per_replica=1, timeout_s=0.02)
+    async with queue.place():
+        with pytest.raises(ApiError) as caught:
+            async with queue.place():
+                raise AssertionError("let in")
+        assert (caught.value.status, caught.value.code) == (503, "replica_unavailable")
+        assert caught.value.retry_after_s
+        assert queue.queued == 0
+    async with queue.place():
+        pass
+
+
+async def test_who_leaves_the_queue_loses_no_place() -> None:
+    queue = line(per_replica=1, most_queued=5)
+    stop = asyncio.Event()
+
+    async def hold() -> None:
+        async with queue.place():
+            await stop.wait()
+
+    tasks = [asyncio.create_task(hold()) for _ in range(4)]
+    await settle()
+    tasks[2].cancel()
+    await settle()
+    assert queue.queued == 2
+    # One leaves at the very moment that its place is given to it.
+    tasks[0].cancel()
+    tasks[1].cancel()
+    await settle()
+    assert (queue.in_flight, queue.queued) == (1, 0)
+    stop.set()
+    await tasks[3]
+    assert queue.in_flight == 0

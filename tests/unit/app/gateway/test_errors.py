@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
+from app.gateway.errors import ApiError, clean, envelope, from_replica, in_scope, invalid, is_ours, response
+
+
+@pytest.mark.parametrize(
+    ("path", "ours"),
+    [
+        ("/v1/chat/completions", True),
+        ("/v1/models", True),
+        ("/v1/models/x/y", True),
+        ("/v1/embeddings", True),
+        ("/tokenize", True),
+        ("/v1/diagnosis/jobs", False),
+        ("/v1/deployments", False),
+        ("/v1/modelsx", False),
+        ("/v1", False),
+        ("/metrics", False),
+        ("/", False),
+        ("", False),
+    ],
+)
+def test_openais_paths_are_known(path: str, ours: bool) -> None:
+    assert is_ours(path) is ours
+    error = HemostatError(ErrorCode.UNAUTHORIZED, "No key.")
+    assert (in_scope({"path": path}, error) is not None) is ours
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_every_code_has_the_whole_envelope(code: ErrorCode) -> None:
+    answer = response(HemostatError(code, "What happened.", hint="What to do.", pointer="/a/b", retry_after_s=3))
+    assert answer.status_code == CATALOGUE[code].status
+    error = json.loads(bytes(answer.body))["error"]
+    assert error == {
+        "message": "What happened. What to do.",
+        "type": error["type"],
+        "param": "a.b",
+        "code": code.value,
+    }
+    assert answer.headers["retry-after"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retry"),
+    [
+        (HemostatError(ErrorCode.UNAUTHORIZED, "x"), "authentication_error", None),
+        (HemostatError(ErrorCode.RATE_LIMITED, "x"), "rate_limit_error", "true"),
+        (HemostatError(ErrorCode.INTERNAL, "x"), "server_error", "false"),
+        (HemostatError(ErrorCode.UNAVAILABLE, "x"), "server_error", "true"),
+        (ApiError(ErrorCode.NONFINITE_LOGITS, "x", retry=False), "server_error", "false"),
+        (invalid("x", "n"), "invalid_request_error", None),
+    ],
+)
+def test_clients_learn_whether_to_try_again(error: HemostatError, kind: str, retry: str | None) -> None:
+    assert envelope(error)["error"]["type"] == kind
+    assert response(error).headers.get("x-should-retry") == retry
+
+
+def vllm(message: str, code: int = 400, param: str | None = None) -> bytes:
+    return json.dumps({"error": {"message": message, "type": "BadRequestError", "param": param, "code": code}}).encode()
+
+
+def test_what_a_replica_refuses_keeps_its_words_and_its_field() -> None:
+    error = from_replica(400, vllm("temperature must be non-negative, got -3.0.", param="temperature"))
+    assert (error.status, error.code, error.param) == (400, "invalid_request", "temperature")
+    assert "non-negative" in error.detail
+    unprocessable = from_replica(422, vllm("no", 422))
+    assert (unprocessable.status, unprocessable.code) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "This model's maximum context length is 256 tokens. However, you requested 300.",
+        "max_tokens=3000 cannot be greater than max_model_len=256.",
+    ],
+)
+def test_a_context_that_is_too_long_has_a_code_of_its_own(message: str) -> None:
+    assert from_replica(400, vllm(message)).code == "context_exceeded"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"error": "Unauthorized"}', b'{"error": {}}'])
+@pytest.mark.parametrize("status", [400, 401, 404, 500, 503])
+def test_any_other_answer_is_an_error_too(body: bytes, status: int) -> None:
+    error = from_replica(status, body)
+    assert error.status >= 400
+    assert error.status != 401, "the client's key is good"
+    assert error.detail
+
+
+def test_what_fails_within_a_replica_is_not_told() -> None:
+    trace = 'Traceback (most recent call last):\n  File "/opt/x/engine.py", line 3, in run\n    boom\nKeyError: 1'
+    error = from_replica(500, vllm(trace, 500))
+    assert error.detail == "The replica failed on this request."
+    told = clean(f"cannot: {trace} at 0x7f001122aabb of /home/ops/models/secret and http://host/a/b/c")
+    for secret in ("/opt", "engine.py", "0x7f", "/home", "Traceback"):
+        assert secret not in told
+    assert len(clean("x" * 10_000)) == 2000

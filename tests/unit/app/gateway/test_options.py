@@ -1,0 +1,52 @@
+from typing import Any
+
+import pytest
+
+from app.gateway.errors import ApiError
+from app.gateway.options import Options, take
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "pinned"),
+    [
+        (None, Options(), None),
+        ({}, Options(), None),
+        ({"calibration": "auto"}, Options(), None),
+        ({"calibration": "off"}, Options(calibration="off"), "identity"),
+        ({"calibration": "identity"}, Options(calibration="off"), "identity"),
+        ({"calibration": "cal-0123456789abcdef"}, Options(calibration="cal-0123456789abcdef"), "cal-0123456789abcdef"),
+        ({"shadow": False, "verify": True}, Options(shadow=False, verify=True), None),
+    ],
+)
+def test_what_can_be_asked(given: Any, options: Options, pinned: str | None) -> None:
+    body = {"model": "m", "hemostat": given}
+    assert take(body) == options
+    assert body == {"model": "m"}
+    assert options.pinned == pinned
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ("off", "hemostat"),
+        ([], "hemostat"),
+        ({"calibration": None}, "hemostat.calibration"),
+        ({"calibration": True}, "hemostat.calibration"),
+        ({"calibration": ["off"]}, "hemostat.calibration"),
+        ({"calibration": "cal-0123456789ABCDEF"}, "hemostat.calibration"),
+        ({"calibration": "cal-0123456789abcdef\n"}, "hemostat.calibration"),
+        ({"calibrations": "off"}, "hemostat.calibrations"),
+        ({"shadow": 0}, "hemostat.shadow"),
+        ({"verify": "true"}, "hemostat.verify"),
+    ],
+)
+def test_anything_else_is_refused_by_name(given: Any, param: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        take({"hemostat": given})
+    assert (caught.value.status, caught.value.param) == (400, param)
+
+
+def test_the_nearest_name_is_told() -> None:
+    with pytest.raises(ApiError, match="no field") as caught:
+        take({"hemostat": {"calibrate": "off"}})
+    assert "calibration" in caught.value.hint

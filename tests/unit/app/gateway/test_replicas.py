@@ -1,0 +1,117 @@
+from typing import Any
+
+import pytest
+
+from app.contracts.deployment import CalibrationMode, Deployment, DeploymentState, Replica
+from app.gateway.errors import ApiError
+from app.gateway.replicas import Replicas, own_version, serving_replicas
+
+A, B = "cal-000000000000000a", "cal-000000000000000b"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def replica(name: str, **fields: Any) -> Replica:
+    return Replica(id=name, **({"state": DeploymentState.READY, "url": f"http://127.0.0.1:80/{''}"} | fields))
+
+
+def deployment(*running: Replica, **fields: Any) -> Deployment:
+    return Deployment.model_validate(
+        {
+            "id": "dep_1",
+            "name": "m",
+            "model": {"model": "x"},
+            "reference": {"model": "x"},
+            "calibration": "auto",
+            "shadow_rate": 0,
+            "shadow_tokens_per_second": 0,
+            "drift_threshold": None,
+            "alpha": 0.01,
+            "replicas": 1,
+            "max_model_len": None,
+            "state": "ready",
+            "running": running,
+            "created_at": 0,
+            "updated_at": 0,
+        }
+        | fields
+    )
+
+
+def chosen(replicas: Replicas, served: Deployment, pinned: str | None = None, *tried: str) -> str | None:
+    choice = replicas.choose(served, pinned, frozenset(tried))
+    return None if choice is None else choice.replica.id
+
+
+def test_the_least_busy_one_is_taken() -> None:
+    replicas = Replicas(clock=Clock())
+    served = deployment(replica("a"), replica("b"), replica("c"))
+    with replicas.busy(served.running[0]), replicas.busy(served.running[1]):
+        assert chosen(replicas, served) == "c"
+        with replicas.busy(served.running[2]), replicas.busy(served.running[2]):
+            assert chosen(replicas, served) == "a"
+    assert chosen(replicas, served) == "a"
+    assert chosen(replicas, served, None, "a", "b") == "c"
+    assert chosen(replicas, served, None, "a", "b", "c") is None
+
+
+def test_one_that_failed_is_left_alone_for_a_while_unless_it_is_the_only_one() -> None:
+    clock = Clock()
+    replicas = Replicas(clock=clock)
+    served = deployment(replica("a"), replica("b"))
+    replicas.failed(served.running[0])
+    with replicas.busy(served.running[1]):
+        assert chosen(replicas, served) == "b"
+        clock.now = 3
+        assert chosen(replicas, served) == "a"
+    replicas.failed(served.running[0])
+    assert chosen(replicas, deployment(replica("a"))) == "a"
+
+
+def test_only_what_serves_is_asked() -> None:
+    states = {state.value: replica(state.value, state=state) for state in DeploymentState}
+    shadow, verify = replica("s", role="shadow"), replica("v", role="verify")
+    served = deployment(*states.values(), shadow, verify, replica("nowhere", url=""), replica("odd", url="file:///x"))
+    assert [found.id for found in serving_replicas(served)] == ["ready", "degraded"]
+    replicas = Replicas(clock=Clock())
+    with replicas.busy(states["ready"]):
+        assert chosen(replicas, served) == "ready", "a degraded one only where there is no other"
+    assert chosen(replicas, served, None, "ready") == "degraded"
+
+
+def test_nobody_there_is_503_with_the_state() -> None:
+    with pytest.raises(ApiError) as caught:
+        chosen(Replicas(), deployment(state="starting", reason="loading weights."))
+    assert (caught.value.status, caught.value.code) == (503, "replica_unavailable")
+    assert "starting (loading weights)" in caught.value.detail
+    assert caught.value.retry_after_s
+
+
+def test_the_version_is_one_that_the_replica_has() -> None:
+    fresh, old, bare = replica("f", versions=("identity", A, B)), replica("o", versions=("identity", A)), replica("b")
+    served = deployment(fresh, old, bare, active_version=B, previous_version=A)
+    assert [own_version(served, found) for found in served.running] == [B, A, "identity"]
+    first = served.model_copy(update={"previous_version": None})
+    assert own_version(first, old) == "identity"
+    off = served.model_copy(update={"calibration": CalibrationMode.OFF})
+    assert own_version(off, fresh) == "identity"
+
+
+def test_a_version_that_is_asked_for_is_had_or_refused() -> None:
+    served = deployment(replica("a", versions=("identity", A)), replica("b", versions=("identity", B)))
+    replicas = Replicas(clock=Clock())
+    assert chosen(replicas, served, B) == "b"
+    assert chosen(replicas, served, "identity") == "a"
+    choice = replicas.choose(served, A)
+    assert choice is not None
+    assert choice.version == A
+    assert chosen(replicas, served, A, "a") is None
+    with pytest.raises(ApiError) as caught:
+        chosen(replicas, served, "cal-00000000000000ff")
+    assert (caught.value.status, caught.value.param) == (400, "hemostat.calibration")
+    assert A in caught.value.hint
