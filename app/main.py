@@ -22,6 +22,7 @@ from starlette.routing import Match, Route
 
 from app import openapi, problems
 from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
+from app.deployments import profile_routes
 from app.deployments import routes as deployment_routes
 from app.deployments import service as deployment_service
 from app.deployments.store import DeploymentStore
@@ -114,6 +115,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     app.include_router(routes.router)
     app.include_router(deployment_routes.router)
+    app.include_router(profile_routes.router)
     app.include_router(gateway_routes.router)
     app.include_router(pages)
     openapi.install(app)

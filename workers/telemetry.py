@@ -34,12 +34,16 @@ PHASES = (
     "noise_floor",
     "candidate",
     "kernel_term",
+    "fit",
+    "choose",
+    "test",
     "statistics",
     "report",
 )
 ROLES = ("reference", "candidate", "noise_floor", "kernel_term")
 STORES = ("reference", "checkpoint", "corpus", "head")
 OUTCOMES = ("succeeded", "failed", "cancelled", "released", "lost")
+PROFILES = ("passed", "refused")
 CHILD_EXITS = ("idle", "failure", "out_of_memory", "cancel", "crash", "lost", "drain")
 
 COMPARISON = ("reference", "model", "recipe")
@@ -98,6 +102,13 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric("engine_weight_swaps", "counter", "Weights that were swapped in a running engine."),
     Metric("store_hits", "counter", "Look-ups that a store answered.", ("store",), {"store": STORES}),
     Metric("store_misses", "counter", "Look-ups that a store could not answer.", ("store",), {"store": STORES}),
+    Metric(
+        "calibrate_profiles",
+        "counter",
+        "Profiles made, by whether the test let them pass.",
+        ("outcome",),
+        {"outcome": PROFILES},
+    ),
     Metric("store_bytes", "gauge", "Size of a store on disk.", ("store",), {"store": STORES}),
     # what was measured, by comparison
     Metric("kl_nats", "histogram", "KL(reference‖candidate) of scored tokens.", COMPARISON, None, KL_BUCKETS),
@@ -115,6 +126,11 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric("perplexity_ratio", "gauge", "Perplexity of the candidate over that of the reference.", COMPARISON),
     Metric("severity", "gauge", "Verdict: 0 none, 1 mild, 2 moderate, 3 severe, 4 collapse.", COMPARISON),
     Metric("nonfinite_positions", "gauge", "Positions with non-finite logits in the last measurement.", COMPARISON),
+    # what was calibrated, by comparison
+    Metric(
+        "calibrate_saved_ratio", "gauge", "Share of the raw KL that the last calibration saved on test.", COMPARISON
+    ),
+    Metric("calibrate_passed", "gauge", "1 where the last calibration proved itself on test, else 0.", COMPARISON),
     Metric("last_measurement_timestamp_seconds", "gauge", "When the last measurement ended, Unix time.", COMPARISON),
 )
 

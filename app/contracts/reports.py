@@ -1,11 +1,14 @@
 """Reports of every kind of job."""
 
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import Field, TypeAdapter
 
 from app.contracts.calibration_report import CalibrateReport
 from app.contracts.report import CompareReport
 
 AnyReport = CompareReport | CalibrateReport
+REPORT: Final[TypeAdapter[AnyReport]] = TypeAdapter(Annotated[AnyReport, Field(discriminator="kind")])
 # By the report's `kind`.
 REPORTS: Final[dict[str, type[CompareReport] | type[CalibrateReport]]] = {
     "compare": CompareReport,

@@ -21,6 +21,7 @@ from app.contracts.deployment import (
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import CompareRequest
 from app.deployments.fit import check_version, conclude_fit, ensure_fit
+from app.deployments.settle import settle_jobs
 from app.deployments.shares import check_shares, shares_of
 from app.deployments.store import is_deployment_id
 from app.jobs.service import hold_of, refusal, unreserve
@@ -193,6 +194,7 @@ async def sweep(state: State, *, fits: bool = True) -> None:
             await asyncio.to_thread(remove_files, state.settings, deployment_id)
     if not fits:
         return
+    await settle_jobs(state.deployments, state.store)
     for deployment in await state.deployments.list():
         await conclude_fit(state.deployments, state.store, deployment)
         await fit(state, await state.deployments.get(deployment.id))

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from app.contracts.calibration_report import CalibrateReport
 from app.contracts.deployment import DeploymentEventType
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import JobStatus
+from app.contracts.job import CalibrateRequest, JobRequest, JobStatus
 from app.deployments.store import DeploymentStore, Evidence
 from app.jobs import keys
 from app.jobs.ids import id_at
@@ -31,6 +31,26 @@ logger = logging.getLogger(__name__)
 # A job's id stands in the set a moment before its record does.
 GRACE_S: Final = 60.0
 _TOLD: Final = frozenset({DeploymentEventType.PROMOTED, DeploymentEventType.FITTED, DeploymentEventType.REFUSED})
+
+
+async def check_target(deployments: DeploymentStore, request: JobRequest) -> None:
+    """Whether the deployment that a request names is there and serves the model that is to be calibrated.
+
+    Raises DEPLOYMENT_NOT_FOUND or PROFILE_MISMATCH, at /deployment.
+    """
+    if not isinstance(request, CalibrateRequest) or request.deployment is None:
+        return
+    try:
+        found = await deployments.get(request.deployment)
+    except HemostatError as error:
+        raise HemostatError(error.code, error.detail, hint=error.hint, pointer="/deployment") from error
+    if (found.model, found.reference) != (request.candidate, request.reference):
+        raise HemostatError(
+            ErrorCode.PROFILE_MISMATCH,
+            f"The deployment {found.name} serves another model, or has another reference, than the request calibrates.",
+            hint="Give the same candidate, recipe and reference as the deployment, or leave deployment out.",
+            pointer="/deployment",
+        )
 
 
 async def settle_jobs(deployments: DeploymentStore, jobs: JobStore) -> int:

@@ -44,7 +44,7 @@ def parse_submission(body: bytes) -> SubmitRequest:
     try:
         request = SUBMISSION.validate_json(body, strict=True)
     except ValidationError as error:
-        raise _faults(error, data, _SCHEMA) from None
+        raise _no_kind(data) or _faults(error, data, _SCHEMA) from None
     for field, given in documents.items():
         _check_documents(given, field)
     return request
@@ -247,6 +247,26 @@ def _faults(error: ValidationError, data: dict[str, Any], schema: Schema) -> Req
     return RequestError(kept, total=len(found) - len(told) + len(kept))
 
 
+def _no_kind(data: dict[str, Any]) -> RequestError | None:
+    """A body of no known kind: nothing else of it can be judged, but whether a name is one of any kind. Else None."""
+    given = data.get("kind")
+    if isinstance(given, str) and given in KINDS:
+        return None
+    known = sorted({name for kind in KINDS for name in _SCHEMA.fields((), {"kind": kind})})
+    errors = []
+    for name in [name for name in data if name not in known][:MAX_ERRORS]:
+        near = nearest(name, known)
+        detail = f"There is no field {_shown(name)}" + (f"; did you mean {near!r}?" if near else ".")
+        errors.append(FieldError(ErrorCode.UNKNOWN_FIELD, detail, listed(known, many=24), _pointer((name,))))
+        if near == "kind":  # it is there, misspelt
+            return RequestError(errors)
+    missing = "kind" not in data
+    detail = "The kind is missing." if missing else f"There is no kind {_shown(given)}."
+    code = ErrorCode.INVALID_REQUEST if missing else ErrorCode.UNKNOWN_KIND
+    fault = FieldError(code, detail, suggestion(str(given or ""), KINDS), "/kind")
+    return RequestError([*errors, fault] if missing else [fault, *errors])
+
+
 _ALIASES: Final = (("reference", "model"), ("candidate", "model"), ("model", "model"))
 
 
@@ -274,11 +294,6 @@ def _field_error(error: ErrorDetails, data: dict[str, Any], schema: Schema) -> F
         detail = f"There is no field {_shown(path[-1])}" + (f"; did you mean {near!r}?" if near else ".")
         hint = listed(schema.fields(path[:-1], data), many=24)
         return FieldError(ErrorCode.UNKNOWN_FIELD, detail, hint, _pointer(path))
-    if not path and kind in ("union_tag_invalid", "union_tag_not_found"):
-        given = data.get("kind")
-        detail = "The kind is missing." if kind == "union_tag_not_found" else f"There is no kind {_shown(given)}."
-        code = ErrorCode.INVALID_REQUEST if kind == "union_tag_not_found" else ErrorCode.UNKNOWN_KIND
-        return FieldError(code, detail, suggestion(str(given or ""), KINDS), "/kind")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _tag_error(path, data, schema)
     if kind == "value_error":

@@ -10,7 +10,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobPage, JobStatus, SubmitRequest
-from app.contracts.report import SCHEMA, CompareReport
+from app.contracts.report import SCHEMA
+from app.contracts.reports import REPORT
+from app.deployments.settle import check_target
 from app.jobs import examples, results, service
 from app.jobs.ids import is_job_id
 from app.jobs.negotiation import preferred
@@ -45,6 +47,8 @@ SUBMIT_ERRORS: Final = [
     ErrorCode.CHAT_TEMPLATE_MISSING,
     ErrorCode.PATH_FORBIDDEN,
     ErrorCode.TEXT_NOT_FOUND,
+    ErrorCode.DEPLOYMENT_NOT_FOUND,
+    ErrorCode.PROFILE_MISMATCH,
     ErrorCode.BODY_TOO_LARGE,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE,
     ErrorCode.QUEUE_FULL,
@@ -166,6 +170,7 @@ async def submit_job(request: Request) -> Response:
         asked = await asyncio.to_thread(parse_submission, body)
         kind = asked.kind
         del body
+        await check_target(state.deployments, asked)
         if asked.dry_run:
             estimate = await service.dry_run(asked, state.settings)
             _count(state, asked, "dry_run")
@@ -426,5 +431,5 @@ async def report_schema() -> Response:
 
 
 def _report_schema() -> dict[str, Any]:
-    schema = CompareReport.model_json_schema(mode="serialization", by_alias=True)
+    schema = REPORT.json_schema(mode="serialization", by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA} | schema

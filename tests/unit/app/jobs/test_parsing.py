@@ -344,3 +344,16 @@ def test_a_calibrate_body_is_a_request_of_its_own_kind() -> None:
 def test_faults_of_a_calibrate_body_are_found_in_its_own_fields(fields: Json, code: ErrorCode, pointer: str) -> None:
     error = refused(calibrate(**fields))
     assert (error.code, error.pointer) == (code, pointer)
+
+
+def test_a_body_without_a_kind_is_judged_by_the_names_of_every_kind() -> None:
+    error = refused({"kindd": "compare", "reference": {}})
+    assert (error.code, error.pointer) == (ErrorCode.UNKNOWN_FIELD, "/kindd")
+    assert "'kind'" in error.detail
+    error = refused({"kind": "clibrate", "windw": 3})
+    assert isinstance(error, RequestError)
+    assert [(part.code, part.pointer) for part in error.errors] == [
+        (ErrorCode.UNKNOWN_KIND, "/kind"),
+        (ErrorCode.UNKNOWN_FIELD, "/windw"),
+    ]
+    assert "'calibrate'" in error.errors[0].hint
