@@ -1,0 +1,326 @@
+"""The loop of one deployment from its first sample to a promotion and a restart, in order: one process for all."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from app.contracts.deployment import (
+    Deployment,
+    DeploymentEventType,
+    DeploymentPatch,
+    DeploymentState,
+    DriftState,
+    ShadowSample,
+)
+from app.contracts.job import CandidateModel
+from app.contracts.profile import FitRecord, ProfileModel, ProfileRecord
+from app.models.checkpoint import inspect
+from app.settings import Settings
+from tests.integration.conftest import RedisServer
+from tests.integration.workers.shadow.conftest import RECIPE, Shadow, hidden_file, run
+from tests.support.worker import wait_for
+from workers.calibration.calibrators.token_bias import TokenBias
+from workers.calibration.online import replay
+from workers.calibration.profiles import ProfileStore
+from workers.surgery.recipe import apply
+from workers.surgery.store import CheckpointStore
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+
+V = 320
+RNG = np.random.default_rng(0)
+MASTER: dict[str, Path] = {}
+COUNT = iter(range(10**6))
+
+
+def samples(count: int, *, version: str = "identity", prompt: int = 12, output: int = 24) -> list[ShadowSample]:
+    return [
+        ShadowSample(
+            id=f"req-{next(COUNT)}",
+            prompt=tuple(RNG.integers(2, V, prompt).tolist()),
+            output=tuple(RNG.integers(2, V, output).tolist()),
+            version=version,
+            at=time.time(),
+        )
+        for _ in range(count)
+    ]
+
+
+def biased(settings: Settings, strength: float, seed: int) -> tuple[str, torch.Tensor]:
+    """A profile of random token biases, put into the store as a fit would; its version and the bias."""
+    bias_V = torch.randn(V, generator=torch.Generator().manual_seed(seed)) * strength
+    fit = FitRecord(
+        origin="job",
+        reference=ProfileModel(model="tiny", weights_fingerprint="x"),
+        candidate=ProfileModel(model="served", weights_fingerprint="y"),
+        head="h",
+        hidden_size=64,
+        vocabulary=V,
+        tokenizer_fingerprint="t",
+        engine="e",
+        dtype="bfloat16",
+        window=128,
+        seed=seed,
+        sets=(),
+    )
+    profile = ProfileStore(settings).put(TokenBias(torch.arange(V), bias_V, V), ProfileRecord(fit=fit))
+    return profile.version, bias_V
+
+
+class Oracle:
+    """Both models in float32 transformers, divergences in float64 from the definition."""
+
+    def __init__(self, settings: Settings) -> None:
+        with apply(
+            inspect(settings.home / "served"),
+            CandidateModel.model_validate({"model": "m", "recipe": RECIPE}).recipe,
+            store=CheckpointStore(settings.home / "checkpoints", 10**9),
+        ) as modified:
+            self.models = [
+                AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+                for path in (settings.home / "tiny", modified.path)
+            ]
+
+    def outputs(self, sample: ShadowSample) -> list[torch.Tensor]:
+        """[log p, log q] of the generated positions, and the candidate's last hidden states there."""
+        window = torch.tensor([[*sample.prompt, *sample.output]])
+        rows = slice(len(sample.prompt) - 1, -1)
+        with torch.inference_mode():
+            found = [model(window, output_hidden_states=True) for model in self.models]
+        return [*(one.logits[0, rows].double() for one in found), found[1].hidden_states[-1][0, rows]]
+
+    def logits(self, hidden_TD: torch.Tensor) -> torch.Tensor:
+        weight: torch.Tensor = self.models[1].get_output_embeddings().weight.detach()
+        return hidden_TD.double() @ weight.double().T
+
+
+def kl(a_TV: torch.Tensor, b_TV: torch.Tensor) -> torch.Tensor:
+    p, q = a_TV.log_softmax(1), b_TV.log_softmax(1)
+    return (p.exp() * (p - q)).sum(1)
+
+
+def seen(shadow: Shadow) -> float:
+    return shadow.metric("hemostat_shadow_scored_requests_total") or 0.0
+
+
+def push_and_wait(shadow: Shadow, pushed: list[ShadowSample]) -> Deployment:
+    before = seen(shadow)
+    for start in range(0, len(pushed), 200):
+        shadow.push(pushed[start : start + 200])
+    wait_for(lambda: seen(shadow) >= before + len(pushed), what="scored samples", timeout_s=120)
+    scored_at = time.time()
+    return shadow.until(lambda found: found.shadow and found.shadow.updated_at > scored_at, what="status")
+
+
+def replace_weights(settings: Settings, *, norm: float) -> None:
+    """Puts the weights that `served` began with, its final norm times `norm`, in place of what lies there."""
+    target = settings.home / "served" / "model.safetensors"
+    tensors = load_file(settings.home / "tiny" / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"] * norm
+    made = target.with_name("made.tmp")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, made, metadata={"format": "pt"})
+    made.replace(target)
+
+
+def test_served_divergence_is_that_of_an_independent_implementation(shadow: Shadow, settings: Settings) -> None:
+    version, bias_V = biased(settings, 0.4, seed=1)
+    oracle = Oracle(settings)
+    pushed = samples(14) + samples(14, version=version)
+    raw, calibrated, engine, agree = [], [], [], []
+    for index, sample in enumerate(pushed):
+        reference, candidate, hidden_TD = oracle.outputs(sample)
+        served = candidate + bias_V.double() if sample.version == version else candidate
+        raw.append(kl(reference, candidate))
+        calibrated.append(kl(reference, served))
+        agree.append(reference.argmax(1) == served.argmax(1))
+        noisy_TD = (hidden_TD + 0.2 * torch.randn(hidden_TD.shape)).bfloat16()
+        if index % 2:
+            engine.append(kl(oracle.logits(noisy_TD), candidate))
+            file = hidden_file(shadow.folder, f"{sample.id}.bin", noisy_TD)
+            pushed[index] = sample.model_copy(update={"hidden": file})
+    status = push_and_wait(shadow, pushed).shadow
+    assert status is not None and status.divergence is not None
+    assert status.drift is DriftState.LEARNING
+    # What served: identity alone, whose requests are enough by themselves.
+    own = torch.cat(raw[:14])
+    assert status.divergence.requests == 14
+    assert status.divergence.raw.mean == pytest.approx(float(own.mean()), rel=0.05)
+    assert status.divergence.saved.mean == 0
+    assert status.divergence.raw.low < float(own.mean()) < status.divergence.raw.high
+    agreement = float(torch.cat(agree[:14]).double().mean())
+    assert status.divergence.top1_agreement_raw == pytest.approx(agreement, abs=0.02)
+    assert status.divergence.engine is not None
+    assert status.divergence.engine.mean == pytest.approx(float(torch.cat(engine[:7]).mean()), rel=0.1)
+    # Every token went into the histograms, whatever served it.
+    for stage, values in (("raw", raw), ("calibrated", calibrated), ("engine", engine)):
+        name = "hemostat_served_kl_nats"
+        total, count = (shadow.metric(f"{name}_{what}", stage=stage) for what in ("sum", "count"))
+        every = torch.cat(values)
+        assert count == len(every)
+        assert total == pytest.approx(float(every.sum()), rel=0.05)
+    assert list((shadow.folder / "hidden").iterdir()) == []
+    assert shadow.metric("hemostat_shadow_engine_term_missing_total") == 14
+    assert shadow.metric("hemostat_drift_state", state="learning") == 1
+
+
+def test_what_cannot_be_scored_is_counted_and_leaves_nothing(shadow: Shadow, settings: Settings) -> None:
+    expired, long, foreign, gone = samples(4)
+    old = time.time() - settings.shadow_expiry_s - 1
+    expired = expired.model_copy(
+        update={"at": old, "hidden": hidden_file(shadow.folder, "expired.bin", torch.zeros(24, 64))}
+    )
+    long = long.model_copy(update={"output": tuple(RNG.integers(2, V, 400).tolist())})
+    foreign = foreign.model_copy(update={"prompt": (5, V + 7)})
+    gone = gone.model_copy(update={"version": "cal-" + "0" * 16})
+    before = seen(shadow)
+    push_and_wait(shadow, [])
+    shadow.push([expired, long, foreign, gone])
+    for reason in ("expired", "too_long", "vocabulary", "version"):
+        name = "hemostat_shadow_skipped_total"
+        wait_for(lambda name=name, reason=reason: shadow.metric(name, reason=reason) == 1, what=reason)
+    assert seen(shadow) == before
+    assert list((shadow.folder / "hidden").iterdir()) == []
+
+
+def test_a_poisoned_profile_on_trial_is_never_promoted(shadow: Shadow, settings: Settings) -> None:
+    version, _ = biased(settings, 1.5, seed=2)
+    (shadow.folder / "trials").mkdir(exist_ok=True)
+    (shadow.folder / "trials" / version).touch()
+    shadow.until(lambda found: found.shadow.trial == version, what="trial")
+    for _ in range(20):
+        push_and_wait(shadow, samples(16))
+        if shadow.get().shadow.trial is None:  # type: ignore[union-attr]
+            break
+    found = shadow.until(lambda found: found.shadow.trial is None, what="verdict")
+    assert (found.active_version, found.promotions) == ("identity", 0)
+    kinds = {event.type: event for event in shadow.events() if event.version == version}
+    assert DeploymentEventType.TRIAL in kinds and DeploymentEventType.PROMOTED not in kinds
+    refused = kinds[DeploymentEventType.REFUSED]
+    assert refused.evidence["mean_gain"] < 0  # type: ignore[operator]
+    assert replay.main([str(shadow.folder / "decisions" / str(refused.evidence["record"]))]) == 0
+
+
+def test_worse_weights_raise_an_alarm_and_a_refit_is_promoted_when_it_has_proven_itself(
+    shadow: Shadow, settings: Settings
+) -> None:
+    status = push_and_wait(shadow, samples(24)).shadow
+    assert status is not None and status.divergence is not None
+    threshold = 2 * status.divergence.raw.mean
+    run(settings, lambda store: store.patch(shadow.deployment.id, DeploymentPatch(drift_threshold=threshold)))
+    shadow.until(lambda found: found.shadow.threshold == threshold, what="threshold")
+    calm = push_and_wait(shadow, samples(48)).shadow
+    assert calm is not None and (calm.drift, calm.alarms) == (DriftState.OK, 0)
+    replace_weights(settings, norm=0.5)
+    for _ in range(40):
+        if push_and_wait(shadow, samples(16)).shadow.alarms:  # type: ignore[union-attr]
+            break
+    worse = shadow.until(lambda found: found.shadow.alarms == 1, what="alarm")
+    assert worse.shadow is not None and worse.shadow.divergence is not None
+    shifted = worse.shadow.divergence.raw.mean
+    assert shifted > threshold
+    assert shadow.metric("hemostat_drift_alarms_total") == 1
+    for _ in range(60):
+        if push_and_wait(shadow, samples(16)).promotions:
+            break
+    promoted = shadow.until(lambda found: found.promotions == 1, what="promotion")
+    version = promoted.active_version
+    profile = ProfileStore(settings).get(version)
+    assert profile.fit.origin == "online" and profile.fit.parent == "identity"
+    assert profile.fit.settings["reason"] == "drift alarm"
+    assert {found.name for found in profile.fit.sets} == {"fit", "choose"}
+    assert all(set(found.domains) == {"traffic", "fitting-set"} for found in profile.fit.sets)
+    for _ in range(20):
+        after = push_and_wait(shadow, samples(16, version=version)).shadow
+        if after is not None and after.drift is DriftState.OK:
+            break
+    assert after is not None and after.divergence is not None
+    assert after.divergence.calibrated.mean < 0.8 * shifted
+    assert after.divergence.saved.low > 0
+    kinds = [event.type for event in shadow.events()]
+    told = [DeploymentEventType.ALARM, DeploymentEventType.TRIAL, DeploymentEventType.PROMOTED]
+    assert [kind for kind in kinds[kinds.index(DeploymentEventType.ALARM) :] if kind in told][:3] == told
+    for file in (shadow.folder / "decisions").iterdir():
+        if json.loads(file.read_text())["record"] is not None:
+            assert replay.main([str(file)]) == 0
+
+
+def test_a_rollback_by_hand_is_noticed_and_the_version_is_not_tried_again(shadow: Shadow, settings: Settings) -> None:
+    version = shadow.get().active_version
+    run(settings, lambda store: store.rollback(shadow.deployment.id, reason="by hand", manual=True))
+    shadow.until(
+        lambda _: any("identity came into force" in event.reason for event in shadow.events()), what="noticed change"
+    )
+    (shadow.folder / "trials" / version).touch()
+    wait_for(
+        lambda: [event for event in shadow.events() if "barred" in event.reason and event.version == version],
+        what="refusal",
+    )
+    found = shadow.get()
+    assert found.active_version == "identity" and found.shadow is not None and found.shadow.trial is None
+
+
+def test_weights_that_cannot_be_loaded_degrade_it_until_they_are_mended(shadow: Shadow, settings: Settings) -> None:
+    target = settings.home / "served" / "model.safetensors"
+    target.write_bytes(b"nonsense" * 100)
+
+    def state(found: Deployment) -> tuple[DeploymentState, str]:
+        own = next(one for one in found.running if one.role == "shadow")
+        return own.state, own.reason
+
+    shadow.until(lambda found: state(found)[0] is DeploymentState.DEGRADED, what="degraded")
+    assert "model.safetensors" in state(shadow.get())[1] or "served" in state(shadow.get())[1]
+    assert shadow.metric("hemostat_shadow_engine_up") == 0
+    replace_weights(settings, norm=1.0)
+    shadow.until(lambda found: state(found)[0] is DeploymentState.READY, what="ready again")
+    push_and_wait(shadow, samples(8))
+
+
+def test_a_killed_process_goes_on_where_it_was(shadow: Shadow, settings: Settings) -> None:
+    before = push_and_wait(shadow, samples(16)).shadow
+    time.sleep(2.5)  # longer than the state stays unsaved
+    shadow.kill()
+    waiting = samples(8)
+    shadow.push(waiting)
+    shadow.start()
+    shadow.ready()
+    after = shadow.until(
+        lambda found: found.shadow.last_observation_at > before.last_observation_at, what="scores"
+    ).shadow  # type: ignore[union-attr]
+    assert before is not None and before.divergence is not None
+    assert after is not None and after.divergence is not None
+    assert after.divergence.requests == before.divergence.requests + 8
+    assert (after.alarms, after.threshold) == (before.alarms, before.threshold)
+    assert shadow.metric("hemostat_drift_alarms_total") == before.alarms
+
+
+def test_while_redis_is_away_it_waits_and_then_goes_on(shadow: Shadow, redis: RedisServer) -> None:
+    redis.kill()
+    wait_for(lambda: shadow.metric("hemostat_shadow_redis_up") == 0, what="noticed outage")
+    redis.start()
+    wait_for(lambda: shadow.metric("hemostat_shadow_redis_up") == 1, what="recovery")
+    push_and_wait(shadow, samples(4))
+
+
+def test_nothing_of_what_was_said_is_on_disk_or_in_the_log(shadow: Shadow, redis: RedisServer) -> None:
+    marked = samples(4, prompt=30)
+    push_and_wait(shadow, marked)
+    needles = [str(list(sample.prompt[5:10]))[1:-1] for sample in marked]
+    needles += [needle.replace(" ", "") for needle in needles]
+    files = [file for file in shadow.folder.rglob("*") if file.is_file()] + [shadow.log]
+    assert len(files) > 2
+    for file in files:
+        text = file.read_text(errors="replace")
+        assert not any(needle in text for needle in needles), file
+
+
+def test_it_ends_within_seconds_and_leaves(shadow: Shadow) -> None:
+    began = time.monotonic()
+    assert shadow.terminate() == 0
+    assert time.monotonic() - began < 20
+    assert [one for one in shadow.get().running if one.role == "shadow"] == []

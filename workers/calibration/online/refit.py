@@ -1,0 +1,260 @@
+"""A refit: another correction, fitted to recent traffic and to a sample of the fitting set, stored as a new profile.
+
+Scoring goes on meanwhile: positions of the fitting set are scored in the thread of the engines, a few windows between
+two batches of traffic, and fitting runs in a thread of its own, at the lowest priority. A refit proves nothing: the
+trial does. It is of the kinds that the active version is of, fitted anew from both models' hidden states, so that no
+error is handed on from refit to refit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+import torch
+
+from app.contracts.deployment import IDENTITY, Deployment, Version
+from app.contracts.errors import HemostatError
+from app.contracts.profile import DocumentSet, FitRecord, ProfileModel, ProfileRecord, Setting
+from app.settings import Settings
+from workers.calibration.calibrators.protocol import Calibrator, RowContext
+from workers.calibration.fitting.data import FitData
+from workers.calibration.fitting.spec import Spec
+from workers.calibration.online.compute import Compute, Stopped
+from workers.calibration.online.memory import WINDOW, Learned, Passage, passages
+from workers.calibration.online.models import Models, never
+from workers.calibration.profiles import ProfileStore
+
+logger = logging.getLogger(__name__)
+
+# Windows of the fitting set that are scored between two batches.
+_AT_ONCE: Final = 4
+# Of requests and of passages: by these the fit is stopped, the others are fitted.
+_STOP_SHARE: Final = 0.2
+TRAFFIC: Final = "traffic"
+FITTING_SET: Final = "fitting-set"
+# What is fitted where the active version has no kinds of its own, or one that needs what is not at hand here.
+USUAL: Final = "lowrank+token_bias+confidence"
+_UNFIT: Final = frozenset({"mixture", "adapter"})
+
+
+class Refitter:
+    """Refits of one deployment; one at a time."""
+
+    def __init__(self, settings: Settings, engines: Compute, profiles: ProfileStore) -> None:
+        self._settings = settings
+        self._engines = engines
+        self._profiles = profiles
+        self._thread = Compute("shadow-refit")
+        self._cancelled = threading.Event()
+        self._models: Models | None = None
+        self._reservoir: list[Learned] | None = None
+
+    def models(self, models: Models) -> None:
+        """Which models are scored from now on; states of others are forgotten."""
+        self.cancel()
+        self._models, self._reservoir = models, None
+
+    def cancel(self) -> None:
+        """Ends the refit that runs."""
+        self._cancelled.set()
+
+    def stop(self) -> None:
+        """Ends it and starts none any more."""
+        self.cancel()
+        self._thread.stop()
+
+    async def refit(self, deployment: Deployment, recent: Sequence[Learned], *, seed: int, reason: str) -> Version:
+        """Fits and stores; the version of the new profile.
+
+        Raises `Stopped` where it was cancelled, `HemostatError` where models or disk fail, ValueError where there is
+        too little to learn from.
+        """
+        self._cancelled.clear()
+        models = self._models
+        if models is None:
+            raise Stopped
+        reservoir = await self._fitting_set(models)
+        told: dict[str, Setting] = {
+            "reason": reason,
+            "recent_requests": len(recent),
+            "recent_tokens": sum(len(one.rows) for one in recent),
+            "reservoir_passages": len(reservoir),
+            "reservoir_tokens": sum(len(one.rows) for one in reservoir),
+        }
+        work = _Work(models, recent, reservoir, self._kinds(deployment.active_version), seed, self._check)
+        calibrator, sets = await self._thread.plain(work.run)
+        self._check()
+        record = self._record(deployment, models, sets, {**work.told, **told}, seed)
+        profile = await self._thread.plain(self._profiles.put, calibrator, record)
+        return profile.version
+
+    def _check(self) -> None:
+        self._thread.check()
+        if self._cancelled.is_set():
+            raise Stopped
+
+    def _kinds(self, active: Version) -> str:
+        if active == IDENTITY:
+            return USUAL
+        with contextlib.suppress(HemostatError):
+            name = self._profiles.get(active).calibrator
+            if not _UNFIT & set(name.split("+")):
+                return name
+        return USUAL
+
+    async def _fitting_set(self, models: Models) -> list[Learned]:
+        """Positions of the fitting set with the hidden states of both models; scored once."""
+        if self._reservoir is not None:
+            return self._reservoir
+        chosen = await self._thread.plain(
+            passages,
+            self._settings,
+            models.sides.reference.tokenizer,
+            longest=models.longest,
+            budget_tokens=self._settings.shadow_reservoir_tokens,
+        )
+        found: list[Learned] = []
+        for start in range(0, len(chosen), _AT_ONCE):
+            self._check()
+            found += await self._engines.run(_score, models, chosen[start : start + _AT_ONCE])
+        if self._models is models:
+            self._reservoir = found
+        return found
+
+    def _record(
+        self,
+        deployment: Deployment,
+        models: Models,
+        sets: tuple[DocumentSet, ...],
+        told: dict[str, Setting],
+        seed: int,
+    ) -> ProfileRecord:
+        sides = models.sides
+        head, manifest = sides.candidate.head, sides.modified.manifest
+        record = FitRecord(
+            origin="online",
+            reference=ProfileModel(model=sides.reference.alias, weights_fingerprint=sides.reference.weights),
+            candidate=ProfileModel(
+                model=sides.candidate.alias,
+                weights_fingerprint=sides.candidate.weights,
+                recipe=manifest.recipe,
+                recipe_fingerprint=manifest.recipe_fingerprint,
+            ),
+            head=head.fingerprint,
+            hidden_size=head.hidden_size,
+            vocabulary=head.vocabulary,
+            tokenizer_fingerprint=sides.tokenizer_fingerprint,
+            engine=models.engine,
+            dtype=models.dtype,
+            window=min(WINDOW, models.longest),
+            seed=seed,
+            sets=sets,
+            settings=told,
+            parent=deployment.active_version,
+        )
+        return ProfileRecord(fit=record, deployment=deployment.id)
+
+
+def _score(models: Models, chosen: Sequence[Passage], *, check_cancelled: Callable[[], None] = never) -> list[Learned]:
+    windows = [passage.tokens for passage in chosen]
+    reference = models.hidden("reference", windows, check_cancelled=check_cancelled)
+    candidate = models.hidden("candidate", windows, check_cancelled=check_cancelled)
+    return [
+        passage.learned(one_TD, other_TD)
+        for passage, one_TD, other_TD in zip(chosen, reference, candidate, strict=True)
+    ]
+
+
+class _Work:
+    """The part of a refit that computes for long."""
+
+    def __init__(
+        self,
+        models: Models,
+        recent: Sequence[Learned],
+        reservoir: Sequence[Learned],
+        kinds: str,
+        seed: int,
+        check: Callable[[], None],
+    ) -> None:
+        self._models = models
+        self._parts = {TRAFFIC: recent, FITTING_SET: reservoir}
+        self._kinds = kinds
+        self._seed = seed
+        self._check = check
+        self.told: dict[str, Setting] = {}
+
+    def run(self) -> tuple[Calibrator, tuple[DocumentSet, ...]]:
+        """The fitted correction, and what it was fitted to and stopped by."""
+        from workers.calibration.fitting.fit import fit
+
+        _lowest_priority()
+        fitted, stopping = self._divide()
+        calibrator, record = fit(
+            Spec.parse(self._kinds),
+            self._data(fitted),
+            self._data(stopping),
+            seed=self._seed,
+            check_cancelled=self._check,
+        )
+        self.told = {**record.settings, "kinds": self._kinds, "raw_kl": record.raw_kl, "stop_kl": record.stop_kl}
+        return calibrator, (_set("fit", fitted), _set("choose", stopping))
+
+    def _divide(self) -> tuple[list[tuple[str, Learned]], list[tuple[str, Learned]]]:
+        """Whole requests and passages, a share of each kind by a draw that the seed and their names decide."""
+        fitted: list[tuple[str, Learned]] = []
+        stopping: list[tuple[str, Learned]] = []
+        for source, many in self._parts.items():
+            usable = sorted((one for one in many if len(one.rows)), key=lambda one: _key(self._seed, one.name))
+            count = min(max(1, round(_STOP_SHARE * len(usable))), len(usable) - 1) if len(usable) > 1 else 0
+            stopping += [(source, one) for one in usable[:count]]
+            fitted += [(source, one) for one in usable[count:]]
+        if not fitted or not stopping:
+            raise ValueError("there is too little to learn from")
+        return fitted, stopping
+
+    def _data(self, chosen: Sequence[tuple[str, Learned]]) -> FitData:
+        sides = self._models.sides
+        rows = [one.rows for _, one in chosen]
+        return FitData(
+            reference_TD=torch.cat([one.reference_TD for one in rows]),
+            candidate_TD=torch.cat([one.candidate_TD for one in rows]),
+            context=RowContext(
+                torch.cat([one.context.position_T for one in rows]), torch.cat([one.context.token_T for one in rows])
+            ),
+            document_T=torch.cat([torch.full((len(one),), index) for index, one in enumerate(rows)]),
+            reference_head=sides.reference.head,
+            candidate_head=sides.candidate.head,
+        )
+
+
+def _set(name: Literal["fit", "choose"], chosen: Sequence[tuple[str, Learned]]) -> DocumentSet:
+    """What a set held: counts by source, and a hash of the names and sizes. Names hold no text."""
+    digest = hashlib.sha256(b"hemostat.online-set/1\0")
+    domains: dict[str, int] = {}
+    for source, one in chosen:
+        digest.update(f"{source}\0{one.name}\0{len(one.rows)}\n".encode())
+        domains[source] = domains.get(source, 0) + len(one.rows)
+    return DocumentSet(
+        name=name,
+        documents=len(chosen),
+        tokens=sum(domains.values()),
+        domains=domains,
+        fingerprint=digest.hexdigest(),
+    )
+
+
+def _key(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+
+
+def _lowest_priority() -> None:
+    """Of this thread alone, where the system has threads with priorities of their own (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
