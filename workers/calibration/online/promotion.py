@@ -21,7 +21,6 @@ from pydantic import Field
 from app.contracts.base import Contract
 from workers.calibration.online.capital import Capital
 
-
 # Stakes that one loss can win for a rejection: a single request cannot reject a candidate whose divergence is finite.
 REJECT_BOUND: Final = 16.0
 
