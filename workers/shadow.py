@@ -94,7 +94,7 @@ async def _deployment(store: DeploymentStore, name: str, told: asyncio.Event) ->
 async def _watch(settings: Settings, store: DeploymentStore, deployment: Deployment, told: asyncio.Event) -> NoReturn:
     telemetry = ShadowTelemetry(deployment.name)
     server, thread = _serve_metrics(settings, telemetry)
-    url = f"http://{settings.host}:{server.server_port}/metrics"
+    url = f"http://{settings.advertise_host or settings.host}:{server.server_port}/metrics"
     replica = Replica(
         id=f"shadow-{os.getpid()}",
         role="shadow",
