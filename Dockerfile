@@ -29,7 +29,7 @@ RUN groupadd --gid 10001 hemostat \
     && useradd --uid 10001 --gid hemostat --home-dir /srv/hemostat --no-create-home --shell /usr/sbin/nologin hemostat \
     && install -d -o hemostat -g hemostat -m 0700 /srv/hemostat \
     && install -d -o hemostat -g hemostat -m 0755 /srv/models
-COPY --chmod=0555 deploy/entrypoint.sh deploy/healthy.py /usr/local/bin/
+COPY --chmod=0555 deploy/entrypoint.sh deploy/healthy.py deploy/agent_healthy.py /usr/local/bin/
 WORKDIR /srv/hemostat
 ENTRYPOINT ["entrypoint.sh"]
 

@@ -120,6 +120,7 @@ class Exporters:
     def stop(self) -> None:
         self._ended.set()
         self._thread.join()
+        self.ask(lambda store: store.delete(self.id))
         for server, thread in self._servers:
             server.shutdown()
             server.server_close()

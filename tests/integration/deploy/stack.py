@@ -196,6 +196,7 @@ class Stack:
             "hemostat": [sys.executable, "-m", "app.cli.main"],
             "valkey-server": [str(valkey_binary())],
             "entrypoint.sh": [str(ROOT / "deploy" / "entrypoint.sh")],
+            "agent_healthy.py": [sys.executable, str(ROOT / "deploy" / "agent_healthy.py")],
             "healthy.py": [sys.executable, str(ROOT / "deploy" / "healthy.py")],
         }
         for name, command in programs.items():

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from app.settings import Settings
-from deploy.grafana import board
+from deploy.grafana import board, preview
 from deploy.grafana.queries import Asked, queries
 from tests.integration.deploy.exporters import Exporters, exporters
 from tests.integration.deploy.stack import Stack
@@ -116,3 +116,15 @@ def test_alerts_of_what_happened_are_on_their_way_and_no_others(watched: Watched
         watched.until(f'ALERTS{{alertname="{alert}",deployment="{NAME}"}}')
     told = {one["metric"]["alertname"] for one in watched.ask("query", query=f'ALERTS{{deployment="{NAME}"}}')}
     assert told == ALERTS
+
+
+def test_the_preview_draws_every_panel_and_mark(watched: Watched) -> None:
+    page = preview.page(watched.url, watched.began, time.time())
+    panels = json.loads(board.FILE.read_text(encoding="utf-8"))["panels"]
+    for panel in panels:
+        assert panel["title"].replace("$deployment", "all") in page
+        assert panel["fieldConfig"]["defaults"]["noValue"] not in page.partition("</style>")[2]
+    for text in ("severe", "ALARM", "136 %", "identity", "threshold"):
+        assert text in page
+    for colour in ("red", "green", "orange"):
+        assert f'stroke="{preview.COLOURS[colour]}" stroke-width="1.5"' in page

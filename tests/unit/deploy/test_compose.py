@@ -56,7 +56,7 @@ def test_a_service_is_limited_restarted_and_stripped_of_privileges(name: str) ->
     assert not service.get("privileged")
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name not in ONE_SHOT and not name.startswith("serve")])
+@pytest.mark.parametrize("name", [name for name in ALL if name not in ONE_SHOT])
 def test_a_service_says_whether_it_is_healthy(name: str) -> None:
     assert ALL[name]["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
 
