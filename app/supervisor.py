@@ -24,6 +24,8 @@ FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
 # A process that ran so long before it ended has earned a prompt start.
 STEADY_S: Final = 60.0
+# Interruptions after which nothing is waited for any more.
+HURRY: Final = 3
 MAX_LOG_BYTES: Final = 16 * 1024 * 1024
 
 Say = Callable[[str], None]
@@ -53,6 +55,8 @@ class Program:
     started_at: float = 0.0
     failures: int = 0
     due_at: float = field(default=0.0)
+    ended_with: str = ""
+    leave_by: float | None = None
 
     @property
     def running(self) -> bool:
@@ -82,6 +86,16 @@ class Program:
             return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
         return ""
 
+    @property
+    def pid(self) -> int:
+        """Its process id, 0 where it does not run."""
+        return self.process.pid if self.process is not None and self.running else 0
+
+    @property
+    def troubled(self) -> bool:
+        """Whether it ended of itself and has not run steadily since."""
+        return self.failures > 0 and not (self.running and time.monotonic() - self.started_at >= STEADY_S)
+
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal, if there is a process to receive it."""
         if self.process is not None:
@@ -99,7 +113,8 @@ class Supervisor:
     """Keeps programs running until it is told to stop."""
 
     def __init__(self, programs: Sequence[Program], say: Say) -> None:
-        self.programs = tuple(programs)
+        self.programs = list(programs)
+        self.leaving: list[Program] = []
         self._say = say
 
     def start(self) -> None:
@@ -107,8 +122,46 @@ class Supervisor:
         for program in self.programs:
             program.start()
 
+    def add(self, program: Program) -> None:
+        """Starts one more program."""
+        self.programs.append(program)
+        program.start()
+
+    def retire(self, program: Program, timeout_s: float) -> None:
+        """Ends a program for good, without waiting: SIGTERM now, and `tend` kills it when time is up."""
+        self.programs.remove(program)
+        if program.running:
+            program.signal(signal.SIGTERM)
+            program.leave_by = time.monotonic() + timeout_s
+            self.leaving.append(program)
+
+    def stop_all(self, timeout_s: float, interruptions: Interruptions) -> None:
+        """Ends every program at the same time, as `stop` ends one."""
+        for program in tuple(self.programs):
+            self.retire(program, timeout_s)
+        told = interruptions.count
+        while self.leaving:
+            if interruptions.count > told:
+                told = interruptions.count
+                for program in self.leaving:
+                    program.signal(signal.SIGTERM)
+                    if told >= HURRY:
+                        program.leave_by = 0.0
+            self._tend_leaving()
+            time.sleep(0.05)
+
+    def _tend_leaving(self) -> None:
+        for program in tuple(self.leaving):
+            if not program.running:
+                self.leaving.remove(program)
+            elif program.leave_by is not None and time.monotonic() >= program.leave_by:
+                self._say(f"the {program.name} does not end; it is killed")
+                program.kill()
+                self.leaving.remove(program)
+
     def tend(self) -> None:
         """Starts again what has ended, after a pause that grows while it keeps ending. Returns at once."""
+        self._tend_leaving()
         now = time.monotonic()
         for program in self.programs:
             if program.running:
@@ -121,6 +174,7 @@ class Supervisor:
                 pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**program.failures)
                 program.failures += 1
                 program.due_at = now + pause
+                program.ended_with = _told(status)
                 self._say(f"the {program.name} ended with {_told(status)}; it is started again in {pause:g} s")
                 self._say(f"  its log: {program.log}")
             elif now >= program.due_at:
@@ -145,7 +199,7 @@ class Supervisor:
 
     def kill(self) -> None:
         """Ends whatever still runs."""
-        for program in self.programs:
+        for program in (*self.programs, *self.leaving):
             if program.running:
                 program.kill()
 

@@ -8,13 +8,13 @@ from app.contracts.base import Contract
 class AgentReport(Contract):
     """Kept in Redis with a lease: how many processes run, and what is wrong where something is.
 
-    `fault` is text for people, at most a few log lines; `failed`: the agent has tried often enough to call it that.
+    `agent` tells agents apart: one has a deployment at a time. `fault` is text for people, at most a few log lines;
+    `failed`: the agent has tried often enough to call it that.
     """
 
     model_config = ConfigDict(extra="ignore")  # an agent of a later version may say more
 
-    host: str = ""
-    pid: int = 0
+    agent: str = "agent"
     processes: int = 0
     fault: str = ""
     failed: bool = False

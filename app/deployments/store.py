@@ -359,11 +359,15 @@ class DeploymentStore:
 
     # --- the agent and the sweep
 
-    async def report(self, id: str, report: AgentReport | None) -> Settled:  # noqa: A002
-        """What the agent knows of the deployment's processes, with a lease like a replica's; None: it leaves."""
-        lease_ms = int(self.settings.replica_lease_s * 1000) if report else 0
-        said = report.model_dump_json() if report else ""
-        return self._settled(await self._run("report", keys.deployment(id), id, lease_ms, said))
+    async def report(self, id: str, report: AgentReport, *, leaves: bool = False) -> Settled | Literal["other"]:  # noqa: A002
+        """What the agent knows of the deployment's processes, with a lease like a replica's; `leaves`: it gives it up.
+
+        The first agent that reports has the deployment until it leaves or falls silent; others are answered "other".
+        """
+        lease_ms = 0 if leaves else int(self.settings.replica_lease_s * 1000)
+        said = report.model_dump_json()
+        answer = await self._run("report", keys.deployment(id), id, lease_ms, said, report.agent)
+        return "other" if answer == "other" else self._settled(answer)
 
     async def settle(self, id: str) -> Settled:  # noqa: A002
         """Brings state and reason to what is known now: leases that ran out are noticed by whoever calls this."""

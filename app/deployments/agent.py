@@ -1,0 +1,286 @@
+"""Keeps deployments and processes the same: `hemostat serve`, or `python -m app.deployments.agent`.
+
+Once a second it compares the deployments in Redis with the processes that it has: a serving process for each wanted
+replica, a shadow process for each deployment, a verifying one where it is asked for. What ends is started again after a
+pause that grows; the end of its log becomes the deployment's reason. While Redis is away the processes go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from app.contracts.deployment import Deployment, DeploymentState
+from app.contracts.errors import HemostatError
+from app.deployments.report import AgentReport
+from app.deployments.service import remove_files
+from app.deployments.shares import check_shares
+from app.deployments.store import DeploymentStore
+from app.jobs.connection import connect
+from app.jobs.ids import new_ulid
+from app.settings import Settings
+from app.supervisor import Interruptions, Program, Say, Supervisor, environment_of
+
+logger = logging.getLogger(__name__)
+
+TICK_S: Final = 1.0
+ATTEMPTS: Final = 3  # ends of a process after which its deployment has failed; it is tried on, ever more rarely
+MARGIN_S: Final = 15.0
+LOG_LINES: Final = 5
+MAX_FAULT: Final = 800  # characters
+MODULES: Final[Mapping[str, str]] = {"serve": "workers.serve", "shadow": "workers.shadow", "verify": "workers.verify"}
+
+Place = tuple[str, int]  # role, number
+
+
+@dataclass
+class Held:
+    """A deployment that this agent has, and its processes."""
+
+    name: str
+    programs: dict[Place, Program] = field(default_factory=dict)
+    leaving: list[Program] = field(default_factory=list)
+
+    def running(self) -> int:
+        """Processes that have not ended."""
+        self.leaving = [program for program in self.leaving if program.running]
+        return sum(program.running for program in self.programs.values()) + len(self.leaving)
+
+
+class Agent:
+    """`names`: the deployments to run, by name; none: all. `modules`: what runs each role."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: DeploymentStore,
+        say: Say,
+        *,
+        names: Sequence[str] = (),
+        shadow: bool = True,
+        modules: Mapping[str, str] = MODULES,
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.names = frozenset(names)
+        self.shadow = shadow
+        self.modules = modules
+        self.identity = f"{socket.gethostname()}:{os.getpid()}:{new_ulid()}"
+        self.held: dict[str, Held] = {}
+        self.supervisor = Supervisor((), say)
+        self._say = say
+        self._others: set[str] = set()
+        self._away = False
+
+    async def tick(self) -> None:
+        """One comparison. Raises nothing for a Redis that is away."""
+        try:
+            await self._compare()
+        except (RedisError, OSError) as error:
+            if not self._away:
+                self._say(f"Redis is away ({type(error).__name__}); what runs goes on")
+            self._away = True
+        else:
+            if self._away:
+                self._say("Redis answers again")
+            self._away = False
+        self.supervisor.tend()
+
+    async def _compare(self) -> None:
+        found = [one for one in await self.store.list() if not self.names or one.name in self.names]
+        listed = {one.id for one in found}
+        for deployment_id in [known for known in self.held if known not in listed]:
+            self._release(deployment_id)
+        planned: list[tuple[str, int]] = []
+        for deployment in found:
+            no_room = ""
+            if deployment.state is not DeploymentState.DRAINING:
+                try:
+                    check_shares(self.settings, [*planned, (deployment.name, deployment.replicas)])
+                    planned.append((deployment.name, deployment.replicas))
+                except HemostatError as error:
+                    no_room = f"{error.detail} {error.hint}"
+            await self._tend(deployment, no_room)
+
+    async def _tend(self, deployment: Deployment, no_room: str) -> None:
+        held = self.held.get(deployment.id) or Held(deployment.name)
+        answer = await self.store.report(deployment.id, self._report(deployment, held, no_room))
+        if answer == "other":
+            if deployment.id not in self._others:
+                self._say(f"{deployment.name} is run by another agent; it is left alone")
+            self._others.add(deployment.id)
+            self._release(deployment.id)
+            return
+        self._others.discard(deployment.id)
+        if answer == "forgotten":
+            self._release(deployment.id)
+            remove_files(self.settings, deployment.id)
+            self._say(f"{deployment.name} is gone")
+            return
+        self.held[deployment.id] = held
+        wanted = set() if answer is DeploymentState.DRAINING or no_room else self._wanted(deployment)
+        for place in [place for place in held.programs if place not in wanted]:
+            self._end(held, place)
+        busy = {program.name for program in held.leaving}  # an earlier one of the same place still drains
+        for place in sorted(wanted - set(held.programs)):
+            if _name(deployment, place) not in busy:
+                self._start(deployment, held, place)
+
+    def _wanted(self, deployment: Deployment) -> set[Place]:
+        wanted: set[Place] = {("serve", number) for number in range(deployment.replicas)}
+        if self.shadow:
+            wanted.add(("shadow", 0))
+        if deployment.verify:
+            wanted.add(("verify", 0))
+        return wanted
+
+    def _start(self, deployment: Deployment, held: Held, place: Place) -> None:
+        role, number = place
+        arguments = [self.modules[role], "--deployment", deployment.id]
+        arguments += ["--replica", str(number)] if role == "serve" else []
+        name = _name(deployment, place)
+        folder = self.settings.home / "deployments" / deployment.id / "logs"
+        log = folder / f"{name.rpartition('/')[2]}.log"
+        program = Program(name, arguments, environment_of(self.settings), log)
+        held.programs[place] = program
+        self.supervisor.add(program)
+        self._say(f"{program.name} is started; its log: {program.log}")
+
+    def _end(self, held: Held, place: Place) -> None:
+        program = held.programs.pop(place)
+        if program.running:
+            self._say(f"{program.name} ends")
+            held.leaving.append(program)
+        self.supervisor.retire(program, self._patience)
+
+    def _release(self, deployment_id: str) -> None:
+        held = self.held.pop(deployment_id, None)
+        for place in list(held.programs) if held else ():
+            assert held is not None  # noqa: S101 - it has places
+            self._end(held, place)
+
+    @property
+    def _patience(self) -> float:
+        return self.settings.drain_s + MARGIN_S
+
+    def _report(self, deployment: Deployment, held: Held, no_room: str) -> AgentReport:
+        if no_room:
+            return AgentReport(agent=self.identity, processes=held.running(), fault=no_room, failed=True)
+        well = {replica.pid for replica in deployment.running if replica.state is DeploymentState.READY}
+        troubled = [one for one in held.programs.values() if one.troubled and one.pid not in well]
+        worst = max(troubled, key=lambda program: program.failures, default=None)
+        return AgentReport(
+            agent=self.identity,
+            processes=held.running(),
+            fault=_fault(worst) if worst else "",
+            failed=worst is not None and worst.failures >= ATTEMPTS,
+        )
+
+    async def leave(self) -> None:
+        """Gives every deployment up, so that another agent may have it at once."""
+        for deployment_id in self.held:
+            try:
+                await self.store.report(deployment_id, AgentReport(agent=self.identity), leaves=True)
+            except (RedisError, OSError):
+                return  # the leases run out
+
+    def stop(self, interruptions: Interruptions) -> None:
+        """Ends every process at the same time: each drains; Ctrl-C meanwhile hurries, the third one kills."""
+        try:
+            self.supervisor.stop_all(self._patience, interruptions)
+        finally:
+            self.supervisor.kill()
+
+
+def _name(deployment: Deployment, place: Place) -> str:
+    role, number = place
+    return f"{deployment.name}/{role}-{number}" if role == "serve" else f"{deployment.name}/{role}"
+
+
+def _fault(program: Program) -> str:
+    times = "once" if program.failures == 1 else f"{program.failures} times"
+    ended = f"{program.name} ended {times}, last with {program.ended_with}"
+    lines = program.last_lines(LOG_LINES).strip()
+    return f"{ended}: {lines[-MAX_FAULT:]}" if lines else f"{ended}; its log is empty"
+
+
+async def _run(agent: Agent, interruptions: Interruptions) -> None:
+    while interruptions.count < 1:
+        await agent.tick()
+        due = time.monotonic() + TICK_S
+        while interruptions.count < 1 and time.monotonic() < due:  # noqa: ASYNC110 - a signal handler counts
+            await asyncio.sleep(TICK_S / 10)
+
+
+def run_agent(
+    settings: Settings,
+    say: Say,
+    *,
+    names: Sequence[str] = (),
+    shadow: bool = True,
+    modules: Mapping[str, str] = MODULES,
+) -> int:
+    """Runs until SIGINT or SIGTERM, drains every process, and answers the exit status.
+
+    Raises HemostatError (DEPLOYMENT_CONFLICT) where not even one deployment fits the memory shares, and
+    (DEPLOYMENT_NOT_FOUND) for a name that is not there, where Redis answers.
+    """
+    check_shares(settings, [("", 1)])
+    settings = settings.model_copy(update={"home": settings.home.expanduser().resolve()})
+
+    async def whole(interruptions: Interruptions) -> None:
+        client = connect(settings)
+        try:
+            agent = Agent(settings, DeploymentStore(client, settings), say, names=names, shadow=shadow, modules=modules)
+            try:
+                await _require(agent.store, names)
+                await _run(agent, interruptions)
+            finally:
+                await asyncio.to_thread(agent.stop, interruptions)
+                await agent.leave()
+        finally:
+            await client.aclose()
+
+    with Interruptions() as interruptions:
+        asyncio.run(whole(interruptions))
+    return 0
+
+
+async def _require(store: DeploymentStore, names: Sequence[str]) -> None:
+    try:
+        for name in names:
+            await store.resolve(name)
+    except (RedisError, OSError):
+        return
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the process that `hemostat up` starts."""
+    parser = argparse.ArgumentParser(prog="python -m app.deployments.agent")
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--no-shadow", action="store_true")
+    for role, module in MODULES.items():
+        parser.add_argument(f"--{role}-module", default=module)
+    given = parser.parse_args(arguments)
+    settings = Settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    modules = {role: getattr(given, f"{role}_module") for role in MODULES}
+    try:
+        return run_agent(settings, logger.info, names=given.names, shadow=not given.no_shadow, modules=modules)
+    except HemostatError as error:
+        sys.stderr.write(f"{error.detail} {error.hint}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
