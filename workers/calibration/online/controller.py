@@ -70,6 +70,7 @@ class LoopMemory(Contract):
     previous: Version | None = None
     scored: int = Field(default=0, ge=0)
     drift: Recorded | None = None
+    retired: DriftMemory | None = Field(default=None, description="of drift, while there is no threshold")
     guard: Recorded | None = None
     unguarded: int = Field(default=0, ge=0, description="requests since the activation, while there is no guard")
     unguarded_raw: float = Field(default=0.0, ge=0, description="sum of their raw divergences")
@@ -175,13 +176,26 @@ class Loop(Contract):
 
     def changed(self, memory: LoopMemory) -> tuple[LoopMemory, tuple[Step, ...]]:
         """After threshold or α changed: `self` is in force from now on."""
-        if memory.drift is None or self.threshold is None:
+        before = memory.retired if memory.drift is None else cast(DriftMemory, memory.drift.memory)
+        if before is None:
             return memory.model_copy(update={"drift": self._drift()}), ()
-        rule = DriftDetector.new(self.threshold, self.alpha)
-        remembered, decision = rule.renewed(cast(DriftMemory, memory.drift.memory))
-        drift = Recorded.resume(rule, remembered)
+        if self.threshold is not None:
+            rule = DriftDetector.new(self.threshold, self.alpha)
+        elif memory.drift is not None:
+            rule = cast(DriftDetector, memory.drift.rule)
+        else:
+            return memory, ()
+        # Episodes are counted on without a threshold too: what they used of α is used.
+        remembered, decision = rule.renewed(before)
+        known = self.threshold is not None
+        after = memory.model_copy(
+            update={
+                "drift": Recorded.resume(rule, remembered) if known else None,
+                "retired": None if known else remembered,
+            }
+        )
         steps = (Step(action=Action.CLEARED, reason=decision.reason, evidence=evidence(decision)),)
-        return memory.model_copy(update={"drift": drift}), steps if decision.cleared else ()
+        return after, steps if decision.cleared else ()
 
     def _drift(self) -> Recorded | None:
         return None if self.threshold is None else Recorded.start(DriftDetector.new(self.threshold, self.alpha))

@@ -245,6 +245,22 @@ def test_another_threshold_ends_an_alarm_of_the_old_one() -> None:
     assert service.at(Action.ALARM) == [service.log[0][0]]
 
 
+def test_without_a_threshold_for_a_while_what_was_used_of_alpha_stays_used() -> None:
+    service = Service(loop=LOOP.model_copy(update={"mode": CalibrationMode.FROZEN}))
+    service.run(200, ABROAD)
+    none = service.loop.model_copy(update={"threshold": None})
+    memory, steps = none.changed(service.memory)
+    assert [step.action for step in steps] == [Action.CLEARED]
+    assert none.state(memory) is DriftState.LEARNING
+    assert none.changed(memory) == (memory, ())
+
+    service.memory, steps = service.loop.changed(memory)
+    assert steps == ()
+    service.run(300, ABROAD)
+    first, second = (step.evidence["level"] for _, step in service.log if step.action is Action.ALARM)
+    assert (first, second) == (pytest.approx(200), pytest.approx(1200))
+
+
 def test_where_the_usual_divergence_is_not_known_the_guard_learns_it_first() -> None:
     service = Service()
     service.memory, _ = service.loop.activated(service.memory, FIRST, None, None)
