@@ -125,7 +125,9 @@ def failures(codes: Sequence[ErrorCode]) -> dict[int | str, dict[str, Any]]:
     """The `responses` for what can go wrong, in OpenAI's envelope."""
     made: dict[int | str, dict[str, Any]] = {}
     for code in dict.fromkeys(codes):
-        error: HemostatError = ApiError(code, "What went wrong.", hint="What to do.", status=STATUS.get(code))
+        error: HemostatError = ApiError(
+            code, "What went wrong.", hint="What to do.", status=STATUS.get(code), param="model"
+        )
         entry = made.setdefault(
             error.status,
             {

@@ -65,7 +65,8 @@ async def test_with_keys_every_route_is_closed_but_the_probes(
             else:
                 assert answer.status_code == 401, (method, path)
                 assert answer.headers["www-authenticate"] == "Bearer"
-                assert method == "HEAD" or answer.json()["code"] == "unauthorized"
+                told = {"code": "unauthorized"} if method == "HEAD" else answer.json()
+                assert told.get("error", told)["code"] == "unauthorized"  # OpenAI's routes have OpenAI's envelope
     key = {"authorization": "Bearer secret"}
     for method, path in operations(app):
         assert (await http.request(method, path, headers=key)).status_code != 401, (method, path)
