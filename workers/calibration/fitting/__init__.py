@@ -1,0 +1,1 @@
+"""Fitting calibrators by minimizing KL(reference‖calibrated) on stored hidden states."""

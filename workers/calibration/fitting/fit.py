@@ -1,0 +1,156 @@
+"""Fits a calibrator by minimizing KL(reference‖calibrated), stopped by documents that it is not fitted to.
+
+Each kind of a composition is fitted on what the ones before it left, and stays only if it lowers KL on the stop set.
+Everything random comes from the seed; on a CPU with one number of threads the same arguments give the same bits.
+Nothing is written anywhere, so a fit that is cancelled leaves nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from app.contracts.errors import ErrorCode, HemostatError
+from workers.calibration.calibrators.adapter import NOT_FITTED
+from workers.calibration.calibrators.base import Base
+from workers.calibration.calibrators.chain import Chain
+from workers.calibration.calibrators.identity import Identity
+from workers.calibration.fitting.data import FitData
+from workers.calibration.fitting.hidden import Watch, fit_lowrank
+from workers.calibration.fitting.logits import Fixed, fit_confidence, fit_temperature, fit_token_bias
+from workers.calibration.fitting.mixtures import fit_mixture
+from workers.calibration.fitting.objective import CheckCancelled, Objective, never_cancelled
+from workers.calibration.fitting.record import FitRecord, Progress, Step, no_progress
+from workers.calibration.fitting.spec import HIDDEN, Spec
+
+
+def fit(
+    spec: Spec | str,
+    data: FitData,
+    stop: FitData,
+    *,
+    seed: int = 0,
+    progress: Progress = no_progress,
+    check_cancelled: CheckCancelled = never_cancelled,
+) -> tuple[Base, FitRecord]:
+    """The calibrator, on the CPU in float32, and how the fit went. The identity where nothing helps on `stop`.
+
+    `data` and `stop` share no document: the caller sees to it. `progress(kind, done, total)`. Raises ValueError for an
+    unknown kind, no rows, or a mixture without token classes; `HemostatError(INVALID_REQUEST)` for "repair", which
+    cannot be fitted here, `HemostatError(NONFINITE_LOGITS)` where the raw model's divergence is not finite.
+    """
+    if isinstance(spec, str):
+        if "repair" in spec.split("+"):
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                f"a repair adapter cannot be fitted by a calibration: {NOT_FITTED}",
+                hint="choose lowrank, mixture, token_bias, confidence or temperature",
+            )
+        spec = Spec.parse(spec)
+    if not len(data) or not len(stop):
+        raise ValueError(f"{len(data)} rows to fit and {len(stop)} to stop by")
+    return _Fit(spec, data, stop, seed, progress, check_cancelled).run()
+
+
+class _Fit:
+    """One fit."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        data: FitData,
+        stop: FitData,
+        seed: int,
+        progress: Progress,
+        check_cancelled: CheckCancelled,
+    ) -> None:
+        self._spec, self._data, self._stop, self._seed = spec, data, stop, seed
+        self._progress, self._check_cancelled = progress, check_cancelled
+        self._objective = Objective(data.reference_head, data.candidate_head)
+        self._steps: list[Step] = []
+        self._early: list[str] = []
+        self._warnings: list[str] = []
+
+    def run(self) -> tuple[Base, FitRecord]:
+        """All kinds in turn."""
+        began = time.monotonic()
+        raw_kl = self._objective.mean(None, self._stop, self._check_cancelled)
+        if not raw_kl < float("inf"):
+            raise HemostatError(
+                ErrorCode.NONFINITE_LOGITS,
+                "the divergence of the uncalibrated model is not finite",
+                hint="compare the two models first; a model that is broken cannot be calibrated",
+            )
+        made: Base = Identity()
+        kl = raw_kl
+        for kind in self._spec.kinds:
+            self._check_cancelled()
+            tried, found = self._one(kind, made, kl)
+            if found < kl:
+                made, kl = tried, found
+            else:
+                self._warnings.append(f"{kind} did not help on the stop set and was left out")
+        settings = self._spec.settings
+        record = FitRecord(
+            name=self._spec.name,
+            settings=settings.told(),
+            seed=self._seed,
+            fit_rows=len(self._data),
+            fit_documents=len(torch.unique(self._data.document_T)),
+            stop_rows=len(self._stop),
+            raw_kl=raw_kl,
+            stop_kl=kl,
+            steps=tuple(self._steps),
+            stopped_early=tuple(self._early),
+            warnings=tuple(self._warnings),
+            seconds=time.monotonic() - began,
+        )
+        return made, record
+
+    def _one(self, kind: str, before: Base, kl: float) -> tuple[Base, float]:
+        """What comes of one more kind, and the KL on the stop set with it."""
+        settings = self._spec.settings
+        if kind in HIDDEN:
+            return self._hidden(kind, before, kl)
+        fixed = Fixed(self._objective, before)
+        some = self._data.at_most(settings.rows, self._seed)
+        self._progress(kind, 0, 1)
+        added: Base
+        if kind == "temperature":
+            added = fit_temperature(fixed, some, steps=settings.steps, check_cancelled=self._check_cancelled)
+        elif kind == "confidence":
+            added = fit_confidence(
+                fixed, some, knots=settings.knots, steps=settings.steps, check_cancelled=self._check_cancelled
+            )
+        else:
+            added = fit_token_bias(
+                fixed, some, evidence=settings.evidence, steps=settings.steps, check_cancelled=self._check_cancelled
+            )
+        tried = _joined(before, added)
+        found = self._look(kind)(tried, 1)
+        self._progress(kind, 1, 1)
+        return tried, found
+
+    def _hidden(self, kind: str, before: Base, kl: float) -> tuple[Base, float]:
+        if not isinstance(before, Identity):
+            raise ValueError(f"{kind} must be the only hidden correction of a composition")  # noqa: TRY004
+        watch = Watch(self._look(kind), kl, self._progress, self._check_cancelled)
+        fitter = fit_lowrank if kind == "lowrank" else fit_mixture
+        made, early = fitter(self._objective, self._data, self._spec.settings, seed=self._seed, watch=watch)
+        if early:
+            self._early.append(kind)
+        return made, self._look(kind)(made, self._spec.settings.epochs)
+
+    def _look(self, kind: str) -> Callable[[Base, int], float]:
+        def look(calibrator: Base, turn: int) -> float:
+            found = self._objective.mean(calibrator, self._stop, self._check_cancelled)
+            self._steps.append(Step(kind, turn, found))
+            return found
+
+        return look
+
+
+def _joined(before: Base, added: Base) -> Base:
+    return added if isinstance(before, Identity) else Chain([before, added])

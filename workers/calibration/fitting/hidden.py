@@ -1,0 +1,142 @@
+"""Fit of the low-rank affine map: ridge regression in the KL's own metric, then natural-gradient steps on KL itself.
+
+In the coordinates of `metric.py` the map is one matrix N [D, D] and a shift n:
+
+    h' = h + (x N + n) F^(−1/2),   x = (h − μ) Σ^(−1/2)
+
+Regression: to second order KL is ½ |(h_ref − h') F^(1/2)|², so N is the ridge regression of y = (h_ref − h) F^(1/2) on
+x. In whitened coordinates one ridge is a pull of every direction towards the identity by the same share; the share that
+does best on the stop set is taken. Models of different widths have no such difference and start at the identity.
+
+Refinement: steps against the exact mean gradient of KL over all fit rows (no noise of small batches; rows with outlying
+states made those diverge). A step counts if KL on the stop set falls, else its rate is halved; three halvings in a row,
+or `epochs` steps, end the fit. Singular values of N beyond the rank are cut, least effect first.
+
+Names: T rows, C rows of a chunk, D hidden size, R rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from workers.calibration.calibrators.base import Base
+from workers.calibration.calibrators.lowrank import LowRank
+from workers.calibration.fitting.data import FitData
+from workers.calibration.fitting.metric import Metric, measure
+from workers.calibration.fitting.objective import CheckCancelled, Objective
+from workers.calibration.fitting.record import Progress
+from workers.calibration.fitting.spec import Settings
+
+# Ridges that are tried, as pulls towards the identity: 1 halves what a direction would be without it.
+RIDGES = (4.0, 2.0, 1.0, 0.5)
+_HALVINGS = 3
+
+
+@dataclass(frozen=True)
+class State:
+    """N and n."""
+
+    map_DD: torch.Tensor
+    shift_D: torch.Tensor
+
+    def cut(self, metric: Metric, rank: int) -> LowRank:
+        """The map of at most `rank` that is closest in effect."""
+        left_DR, size_R, right_RD = torch.linalg.svd(self.map_DD, full_matrices=False)
+        root_R = size_R[:rank].sqrt()
+        down_DR = metric.whiten_DD @ (left_DR[:, :rank] * root_R)
+        up_RD = (right_RD[:rank] * root_R[:, None]) @ metric.unweigh_DD
+        shift_D = self.shift_D @ metric.unweigh_DD - (metric.mean_D @ down_DR) @ up_RD
+        return LowRank(down_DR.contiguous(), up_RD.contiguous(), shift_D)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Looks at the stop set: `look(calibrator, round)` gives its mean KL there and remembers it."""
+
+    look: Callable[[Base, int], float]
+    raw_kl: float
+    progress: Progress
+    check_cancelled: CheckCancelled
+
+
+def fit_lowrank(
+    objective: Objective, data: FitData, settings: Settings, *, seed: int, watch: Watch
+) -> tuple[LowRank, bool]:
+    """The map, the identity where nothing did better on the stop set; and whether refinement was stopped early."""
+    watch.check_cancelled()
+    total = len(RIDGES) + settings.epochs
+    watch.progress("lowrank", 0, total)
+    metric = measure(
+        data,
+        objective,
+        ridge=settings.ridge,
+        damping=settings.damping,
+        seed=seed,
+        check_cancelled=watch.check_cancelled,
+    )
+    width = data.candidate_TD.shape[1]
+    dtype = metric.mean_D.dtype
+    best, best_kl = State(torch.zeros(width, width, dtype=dtype), torch.zeros(width, dtype=dtype)), watch.raw_kl
+    ridge = RIDGES[0]
+    for done, (tried, state) in enumerate(regressions(data, metric)):
+        watch.check_cancelled()
+        found = watch.look(state.cut(metric, settings.rank), 0)
+        watch.progress("lowrank", done + 1, total)
+        if found >= best_kl:
+            break
+        best, best_kl, ridge = state, found, tried
+    anchor = best
+    rate, halved, taken = settings.rate, 0, 0
+    slope: State | None = None
+    while taken < settings.epochs and halved < _HALVINGS:
+        slope = slope or _slope(objective, data, metric, best, anchor, ridge * settings.decay, watch.check_cancelled)
+        state = State(best.map_DD - rate * slope.map_DD, best.shift_D - rate * slope.shift_D)
+        found = watch.look(state.cut(metric, settings.rank), taken + 1)
+        if found < best_kl:
+            best, best_kl, halved, slope = state, found, 0, None
+            taken += 1
+            watch.progress("lowrank", len(RIDGES) + taken, total)
+        else:
+            rate, halved = rate / 2, halved + 1
+    watch.progress("lowrank", total, total)
+    return best.cut(metric, settings.rank), taken < settings.epochs
+
+
+def regressions(data: FitData, metric: Metric) -> list[tuple[float, State]]:
+    """(ridge, map) for each of `RIDGES`; none where the models differ in width."""
+    if data.reference_TD.shape[1] != data.candidate_TD.shape[1]:
+        return []
+    dtype = metric.mean_D.dtype
+    x_TD = metric.whitened(data.candidate_TD)
+    y_TD = (data.reference_TD.to(dtype) - data.candidate_TD.to(dtype)) @ metric.weigh_DD
+    shift_D = y_TD.mean(dim=0)
+    width = x_TD.shape[1]
+    gram_DD, cross_DD = x_TD.T @ x_TD / len(data), x_TD.T @ (y_TD - shift_D) / len(data)
+    eye_DD = torch.eye(width, dtype=dtype)
+    return [(ridge, State(torch.linalg.solve(gram_DD + ridge * eye_DD, cross_DD), shift_D)) for ridge in RIDGES]
+
+
+def _slope(
+    objective: Objective,
+    data: FitData,
+    metric: Metric,
+    state: State,
+    anchor: State,
+    decay: float,
+    check_cancelled: CheckCancelled,
+) -> State:
+    """Mean gradient of KL in N and n, plus `decay` times the way from the regression's answer."""
+    map_DD, shift_D = torch.zeros_like(state.map_DD), torch.zeros_like(state.shift_D)
+    for chunk in objective.chunks(data, check_cancelled):
+        x_CD = metric.whitened(chunk.candidate_TD)
+        hidden_CD = chunk.candidate_TD.to(x_CD.dtype) + (x_CD @ state.map_DD + state.shift_D) @ metric.unweigh_DD
+        slope_CD = objective.gradient(chunk.reference_TD, hidden_CD) @ metric.unweigh_DD
+        map_DD += x_CD.T @ slope_CD
+        shift_D += slope_CD.sum(dim=0)
+    return State(
+        map_DD / len(data) + decay * (state.map_DD - anchor.map_DD),
+        shift_D / len(data) + decay * (state.shift_D - anchor.shift_D),
+    )

@@ -1,0 +1,200 @@
+"""Fits of corrections after the head: scales that are linear in features of the row, and the token bias.
+
+Scales. The logits of row t are multiplied with exp(φ_t·θ): φ = 1 is a temperature, φ = the hat functions of the knots
+a confidence temperature, φ = the gate a mixture's. With s = φ·θ and z the scaled logits,
+
+    ∂KL/∂s = Σ (q − p) z        ∂²KL/∂s² ≈ Var_q(z)        (Gauss-Newton)
+
+so that a few Newton steps on a few numbers end the fit; a step that does not lower KL is halved.
+
+Token bias. L1-penalized, by proximal steps on a quadratic bound: diag q − q qᵀ ⪯ diag q, so
+
+    b ← shrink(b − g / E[q], λ / E[q]),   g = E[q − p]
+
+descends. λ of a token is `evidence` standard errors of its g (clusters: documents) before the first step: a token whose
+mean excess could be chance keeps exactly 0, the others are shrunk by as much as chance could have made.
+
+Names: T rows, C rows of a chunk, K features, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from workers.calibration.calibrators.base import Base
+from workers.calibration.calibrators.confidence import ConfidenceTemperature, log_top_probability
+from workers.calibration.calibrators.protocol import RowContext
+from workers.calibration.calibrators.temperature import Temperature
+from workers.calibration.calibrators.token_bias import TokenBias
+from workers.calibration.fitting.data import FitData
+from workers.calibration.fitting.objective import CheckCancelled, Objective
+
+# A prior of one thousandth of an average row's curvature for each row of data: keeps knots without rows at their place.
+_PRIOR = 1e-3
+_LARGEST_STEP = 1.0
+_HALVINGS = 6
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What is fitted already and stays: hidden states and logits go through it first."""
+
+    objective: Objective
+    before: Base
+
+    def logits(self, chunk: FitData) -> tuple[torch.Tensor, torch.Tensor]:
+        """(p, z) of a chunk: the reference's distribution and the logits that come in."""
+        hidden_CD = self.before.apply_hidden(chunk.candidate_TD, chunk.context)
+        z_CV = self.before.apply_logits(self.objective.candidate_logits(hidden_CD), chunk.context)
+        return self.objective.reference_probabilities(chunk.reference_TD), z_CV
+
+
+Features = Callable[[torch.Tensor, RowContext], torch.Tensor]
+
+
+def fit_scales(
+    fixed: Fixed, data: FitData, features: Features, count: int, *, steps: int, check_cancelled: CheckCancelled
+) -> torch.Tensor:
+    """θ of `count` features, float64 on the way, by damped Newton steps from 0. `features(z, context)` is [C, K]."""
+    theta_K = torch.zeros(count, dtype=torch.float64)
+    value, slope_K, curve_KK = _scales(fixed, data, features, theta_K, check_cancelled)
+    for _ in range(steps):
+        prior = _PRIOR * float(curve_KK.diagonal().mean()) + torch.finfo(torch.float64).tiny
+        step_K = torch.linalg.solve(curve_KK + prior * torch.eye(count, dtype=torch.float64), slope_K + prior * theta_K)
+        step_K *= min(1.0, _LARGEST_STEP / max(float(step_K.abs().amax()), 1e-300))
+        for _ in range(_HALVINGS):
+            tried_K = theta_K - step_K
+            found = _scales(fixed, data, features, tried_K, check_cancelled)
+            if found[0] < value:
+                break
+            step_K = step_K / 2
+        else:
+            break
+        gained, theta_K = value - found[0], tried_K
+        value, slope_K, curve_KK = found
+        if gained < 1e-7 * abs(value):
+            break
+    return theta_K
+
+
+def _scales(
+    fixed: Fixed, data: FitData, features: Features, theta_K: torch.Tensor, check_cancelled: CheckCancelled
+) -> tuple[float, torch.Tensor, torch.Tensor]:
+    """Mean cross entropy (KL but for a constant), its gradient and curvature in θ."""
+    count = len(theta_K)
+    value, slope_K = 0.0, torch.zeros(count, dtype=torch.float64)
+    curve_KK = torch.zeros(count, count, dtype=torch.float64)
+    with torch.inference_mode():
+        for chunk in fixed.objective.chunks(data, check_cancelled):
+            p_CV, z_CV = fixed.logits(chunk)
+            phi_CK = features(z_CV, chunk.context).double()
+            z_CV = z_CV * (phi_CK @ theta_K).exp().to(z_CV.dtype)[:, None]
+            q_CV = torch.softmax(z_CV, dim=1)
+            under_p_C, under_q_C = (p_CV * z_CV).sum(dim=1).double(), (q_CV * z_CV).sum(dim=1).double()
+            value += float((z_CV.logsumexp(dim=1).double() - under_p_C).sum())
+            spread_C = (q_CV * (z_CV - under_q_C.to(z_CV.dtype)[:, None]).square()).sum(dim=1).double()
+            slope_K += phi_CK.T @ (under_q_C - under_p_C)
+            curve_KK += (phi_CK * spread_C[:, None]).T @ phi_CK
+    return value / len(data), slope_K / len(data), curve_KK / len(data)
+
+
+def fit_temperature(fixed: Fixed, data: FitData, *, steps: int, check_cancelled: CheckCancelled) -> Temperature:
+    """The temperature of least mean KL."""
+
+    def one(z_CV: torch.Tensor, _: RowContext) -> torch.Tensor:
+        return z_CV.new_ones(len(z_CV), 1)
+
+    theta_K = fit_scales(fixed, data, one, 1, steps=steps, check_cancelled=check_cancelled)
+    return Temperature(float((-theta_K[0]).exp()))
+
+
+def fit_confidence(
+    fixed: Fixed, data: FitData, *, knots: int, steps: int, check_cancelled: CheckCancelled
+) -> ConfidenceTemperature:
+    """The table of least mean KL, its knots at quantiles of the feature."""
+    with torch.inference_mode():
+        seen = [
+            log_top_probability(fixed.logits(chunk)[1]).float()
+            for chunk in fixed.objective.chunks(data, check_cancelled)
+        ]
+    levels = (torch.arange(knots, dtype=torch.float32) + 0.5) / knots
+    knots_K = torch.unique(torch.quantile(torch.cat(seen), levels))
+
+    def hats(z_CV: torch.Tensor, _: RowContext) -> torch.Tensor:
+        return hat_functions(log_top_probability(z_CV), knots_K)
+
+    theta_K = fit_scales(fixed, data, hats, len(knots_K), steps=steps, check_cancelled=check_cancelled)
+    return ConfidenceTemperature(knots_K, theta_K.float())
+
+
+def hat_functions(x_T: torch.Tensor, knots_K: torch.Tensor) -> torch.Tensor:
+    """[T, K]: the weights with which piecewise linear interpolation takes each knot's value."""
+    knots_K = knots_K.to(x_T.dtype)
+    if len(knots_K) == 1:
+        return x_T.new_ones(len(x_T), 1)
+    right_T = torch.searchsorted(knots_K, x_T.contiguous()).clamp(1, len(knots_K) - 1)
+    low_T, high_T = knots_K[right_T - 1], knots_K[right_T]
+    share_T = ((x_T - low_T) / (high_T - low_T)).clamp(0, 1)
+    made_TK = x_T.new_zeros(len(x_T), len(knots_K))
+    made_TK.scatter_(1, right_T[:, None] - 1, (1 - share_T)[:, None])
+    return made_TK.scatter_(1, right_T[:, None], share_T[:, None])
+
+
+def fit_token_bias(
+    fixed: Fixed, data: FitData, *, evidence: float, steps: int, check_cancelled: CheckCancelled
+) -> TokenBias:
+    """The bias of least penalized mean KL; tokens without evidence are not in it."""
+    vocabulary = fixed.objective.candidate.vocabulary
+    bias_V = torch.zeros(vocabulary, dtype=torch.float64)
+    documents, place_T = torch.unique(data.document_T, return_inverse=True)
+    slope_V, mass_V, by_document_NV = _bias(fixed, data, bias_V, place_T, len(documents), check_cancelled)
+    penalty_V = evidence * by_document_NV
+    for _ in range(steps):
+        stride_V = mass_V.clamp(min=1e-12)
+        moved_V = bias_V - slope_V / stride_V
+        bias_V = moved_V.sign() * (moved_V.abs() - penalty_V / stride_V).clamp(min=0)
+        bias_V = bias_V.clamp(-_LARGEST_STEP * 5, _LARGEST_STEP * 5)
+        slope_V, mass_V, _ = _bias(fixed, data, bias_V, place_T, 0, check_cancelled)
+    ids_I = bias_V.nonzero()[:, 0]
+    return TokenBias(ids_I, bias_V[ids_I].float(), vocabulary)
+
+
+def _bias(
+    fixed: Fixed,
+    data: FitData,
+    bias_V: torch.Tensor,
+    place_T: torch.Tensor,
+    documents: int,
+    check_cancelled: CheckCancelled,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(mean q − p, mean q, standard error of the first over documents), [V] each. Without `documents` no error.
+
+    The error needs the sum of each document; rows come document by document, so one open sum is enough.
+    """
+    slope_V, mass_V, squares_V = (torch.zeros_like(bias_V) for _ in range(3))
+    open_V, current = torch.zeros_like(bias_V), -1
+    shift_V = bias_V.to(torch.float32)
+    start = 0
+    order_T = place_T.argsort(stable=True) if documents else torch.arange(len(data))
+    ordered = data.select(order_T) if documents else data
+    place_T = place_T[order_T]
+    with torch.inference_mode():
+        for chunk in fixed.objective.chunks(ordered, check_cancelled):
+            p_CV, z_CV = fixed.logits(chunk)
+            q_CV = torch.softmax(z_CV + shift_V.to(z_CV.dtype), dim=1)
+            mass_V += q_CV.sum(dim=0)
+            excess_CV = q_CV - p_CV
+            slope_V += excess_CV.sum(dim=0)
+            if documents:
+                place_C = place_T[start : start + len(chunk)]
+                for place in torch.unique(place_C).tolist():
+                    if place != current:
+                        squares_V += open_V.square()
+                        open_V, current = torch.zeros_like(bias_V), place
+                    open_V += excess_CV[place_C == place].sum(dim=0)
+            start += len(chunk)
+    squares_V += open_V.square()
+    return slope_V / len(data), mass_V / len(data), squares_V.sqrt() / len(data)

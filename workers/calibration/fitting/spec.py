@@ -1,0 +1,79 @@
+"""What is to be fitted, and with what settings: small, plain data, so that a fit can be told and repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Final
+
+Setting = float | int | str | bool
+
+HIDDEN: Final = frozenset({"lowrank", "mixture"})
+LOGITS: Final = frozenset({"temperature", "confidence", "token_bias"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Numbers of every fit; each kind uses its own.
+
+    lowrank, mixture: `rank` (of each expert), `epochs` full-gradient steps at most, `rate` of the first, `ridge` (share
+    of the mean variance of the hidden state that damps rare directions), `damping` (the same of the head's metric),
+    `decay` pulls the steps back towards the regression's answer.
+    mixture: `experts`. confidence: `knots`. token_bias: `evidence`, standard errors that a token's mean gradient must
+    exceed. temperature, confidence, token_bias: `rows` at most are looked at, `steps` at most are taken.
+    """
+
+    rank: int = 128
+    epochs: int = 6
+    rate: float = 1.0
+    ridge: float = 0.03
+    damping: float = 0.03
+    decay: float = 0.0
+    experts: int = 3
+    knots: int = 6
+    evidence: float = 3.0
+    rows: int = 8192
+    steps: int = 6
+
+    def told(self) -> dict[str, Setting]:
+        """By name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Kinds in the order in which they act and are fitted, each on what the ones before it left; and the settings."""
+
+    kinds: tuple[str, ...]
+    settings: Settings = Settings()
+
+    def __post_init__(self) -> None:
+        for kind in self.kinds:
+            if kind not in HIDDEN | LOGITS:
+                raise ValueError(f"{kind!r} cannot be fitted")
+
+    @property
+    def name(self) -> str:
+        """As in `lowrank+confidence`."""
+        return "+".join(self.kinds)
+
+    @classmethod
+    def parse(cls, name: str, **settings: Setting) -> Spec:
+        """From `lowrank+confidence`. Hidden corrections are put first, else the order is kept. ValueError for a kind
+        that is not known."""
+        kinds = sorted(name.split("+"), key=lambda kind: kind not in HIDDEN)
+        return cls(tuple(kinds), Settings(**settings))  # type: ignore[arg-type]
+
+
+DEFAULTS: Final[Mapping[str, Spec]] = {
+    name: Spec.parse(name)
+    for name in (
+        "temperature",
+        "confidence",
+        "token_bias",
+        "lowrank",
+        "mixture",
+        "lowrank+confidence",
+        "lowrank+token_bias+confidence",
+    )
+}
