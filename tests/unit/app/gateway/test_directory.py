@@ -1,0 +1,105 @@
+import asyncio
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from app.contracts.deployment import Deployment
+from app.gateway.directory import Directory
+from app.gateway.errors import ApiError
+from tests.unit.app.gateway.test_replicas import deployment, replica
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Store:
+    def __init__(self, *held: Deployment) -> None:
+        self.held = list(held)
+        self.away = False
+        self.reads = 0
+
+    async def list(self) -> "list[Deployment]":
+        self.reads += 1
+        await asyncio.sleep(0)
+        if self.away:
+            raise RedisConnectionError
+        return list(self.held)
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_the_list_is_read_once_and_again_when_it_is_a_second_old() -> None:
+    clock, store = Clock(), Store(deployment(name="a"))
+    directory = Directory(store, clock=clock)
+    await asyncio.gather(*(directory.find("a") for _ in range(10)))
+    assert store.reads == 1
+    store.held = [deployment(name="a", active_version="cal-000000000000000a")]
+    assert (await directory.find("a")).active_version == "identity"
+    clock.now = 1.5
+    await directory.find("a")  # answers from memory and reads behind
+    await settle()
+    assert (await directory.find("a")).active_version == "cal-000000000000000a"
+    assert store.reads == 2
+    clock.now = 100
+    store.held = [deployment(name="b")]
+    assert [found.name for found in await directory.all()] == ["b"], "nobody asked for long: it is read first"
+
+
+async def test_a_name_that_is_not_known_is_looked_for_before_it_is_404() -> None:
+    store = Store(deployment(name="smollm2-w4"))
+    directory = Directory(store, clock=Clock())
+    await directory.find("smollm2-w4")
+    store.held.append(deployment(name="new"))
+    assert (await directory.find("new")).name == "new"
+    with pytest.raises(ApiError) as caught:
+        await directory.find("smollm2-w8")
+    assert (caught.value.status, caught.value.param) == (404, "model")
+    assert "smollm2-w4" in caught.value.hint
+
+
+async def test_while_redis_is_away_the_last_list_stands() -> None:
+    clock, store = Clock(), Store(deployment(replica("r"), name="a"))
+    directory = Directory(store, clock=clock)
+    await directory.find("a")
+    store.away = True
+    for clock.now in range(2, 200):
+        assert (await directory.find("a")).running[0].id == "r"
+        await settle()
+    assert directory.stale
+    assert store.reads > 50
+    with pytest.raises(ApiError) as caught:
+        await directory.find("unknown")
+    assert caught.value.status == 404
+
+
+async def test_without_any_list_it_is_503() -> None:
+    store = Store()
+    store.away = True
+    with pytest.raises(ApiError) as caught:
+        await Directory(store, clock=Clock()).all()
+    assert (caught.value.status, caught.value.retry_after_s) == (503, 2)
+
+
+async def test_replicas_whose_lease_ran_out_in_an_outage_are_kept_until_they_are_back() -> None:
+    clock, store = Clock(), Store(deployment(replica("r"), name="a"))
+    directory = Directory(store, clock=clock)
+    await directory.find("a")
+    store.away = True
+    clock.now = 20
+    await directory.find("a")
+    await settle()
+    store.away = False
+    store.held = [deployment(name="a")]
+    clock.now = 22
+    await directory.refresh()
+    assert [found.id for found in (await directory.find("a")).running] == ["r"]
+    clock.now = 40
+    await directory.refresh()
+    assert (await directory.find("a")).running == ()
