@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from app.contracts.calibration_report import CalibrateReport
 from app.contracts.report import SCHEMA, CompareReport
 from app.web import describe
 from app.web.reading import parse
-from app.web.sections.calibration import calibration
+from app.web.sections.calibration import calibration, left
 from app.web.sections.numbers import numbers
 from app.web.sections.origin import origin
 from app.web.sections.slices import slices
@@ -42,7 +43,6 @@ def render(report: dict[str, Any]) -> str:
             style=style,
             style_digest=digest,
             schema=SCHEMA,
-            verdict=verdict(data),
             origin=origin(data),
             warnings=[visible(warning) for warning in data.warnings],
             not_tested=[visible(item) for item in data.not_tested],
@@ -60,6 +60,7 @@ def _comparison(report: CompareReport) -> tuple[str, dict[str, Any]]:
         "preposition": "against",
         "title": visible(f"{report.severity.capitalize()}: {candidate} against {reference}"),
         "chart_title": "Excess KL over the noise floor",
+        "verdict": verdict(report),
         "numbers": numbers(report),
         "slices": slices(report),
         "words": words(report),
@@ -77,6 +78,7 @@ def _calibration(report: CalibrateReport) -> tuple[str, dict[str, Any]]:
         "title": visible(f"{outcome}: {candidate} towards {reference}"),
         "chart_title": "Excess KL of the calibrated model over the noise floor",
         "calibration": calibration(report),
+        "verdict": replace(verdict(report), sentence=left(report)),
     }
 
 

@@ -95,7 +95,7 @@ def head(report: AnyReport, console: Console, say: Say) -> None:
     console.print(grid)
 
 
-def verdict_lines(report: AnyReport, console: Console, say: Say) -> None:
+def verdict_lines(report: AnyReport, console: Console, say: Say, *, sentence: str = "") -> None:
     """The class, its sentence, and where it stands among the thresholds."""
     sure = "conclusive" if report.decision.conclusive else "inconclusive"
     console.print()
@@ -104,7 +104,7 @@ def verdict_lines(report: AnyReport, console: Console, say: Say) -> None:
             (heading(report).upper(), f"bold {_STYLES[report.severity]}"), f"  {rank(report)}, {sure}", overflow="fold"
         )
     )
-    _print(console, say(visible(report.verdict)))
+    _print(console, say(sentence or visible(report.verdict)))
     for line in filter(None, (margin(report), to_decide(report))):
         _print(console, say(line))
     console.print()

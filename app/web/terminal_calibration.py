@@ -11,7 +11,7 @@ from rich.text import Text
 from app.contracts.calibration_report import CalibrateReport
 from app.contracts.profile import Before
 from app.web import format as fmt
-from app.web.sections.calibration import flattening, named, outcome
+from app.web.sections.calibration import flattening, left, named, outcome
 from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
 
@@ -34,7 +34,7 @@ def render_calibration(report: CalibrateReport, console: Console, say: Say) -> N
     console.print(_effects(report, say))
     if flattening(report):
         console.print(Text(say(flattening(report))))
-    verdict_lines(report, console, say)
+    verdict_lines(report, console, say, sentence=left(report))
     console.print()
     small_print(report, console, say)
 

@@ -30,6 +30,7 @@ class Calibration:
     """Texts, figures and tables of the page."""
 
     passed: bool
+    sentence: str
     outcome: str
     reasons: tuple[str, ...]
     figures: tuple[Figure, ...]
@@ -49,6 +50,7 @@ def calibration(report: CalibrateReport) -> Calibration:
     chosen = next(row for row in report.test.table if row.chosen)
     return Calibration(
         passed=report.test.passed,
+        sentence=visible(report.verdict),
         outcome=outcome(report),
         reasons=tuple(visible(_sentence(reason)) for reason in report.test.reasons),
         figures=_figures(report, chosen),
@@ -75,6 +77,15 @@ def outcome(report: CalibrateReport) -> str:
     if report.test.passed:
         return visible(f"Profile {report.profile} may be served{target}: every test domain proves it.")
     return visible(f"Identity is served{target}, not {report.profile}.")
+
+
+def left(report: CalibrateReport) -> str:
+    """What remains of the damage, beside what it was."""
+    now, was = report.divergence.kl, report.raw.divergence.kl
+    return (
+        f"Calibrated, it is {fmt.estimate(now.mean, now.ci)} nats a token from the reference over all test documents "
+        f"({report.severity}); raw it was {fmt.estimate(was.mean, was.ci)} ({report.raw_severity})."
+    )
 
 
 def flattening(report: CalibrateReport) -> str:
