@@ -6,6 +6,7 @@ In a process that was not started for a deployment it does nothing.
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -31,6 +32,9 @@ def register() -> None:
             "another order and refuses the logits processor"
         )
     end_with_parent()
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(1)  # it died before this process could ask to be told
     register_model(config.architecture)
 
 

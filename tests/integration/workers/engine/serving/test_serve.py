@@ -1,0 +1,289 @@
+"""The real process: `python -m workers.serve` with Redis, a recipe, vLLM's server, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from app.contracts.deployment import Deployment, DeploymentRequest, DeploymentState, Replica
+from app.deployments.store import DeploymentStore
+from app.jobs.connection import connect
+from app.models.registry import register
+from app.settings import Settings
+from tests.integration.conftest import RedisServer
+from tests.integration.workers.engine.serving.conftest import Oracle
+from workers.calibration.calibrators import storage
+from workers.calibration.calibrators.temperature import Temperature
+
+pytestmark = pytest.mark.engine
+Tiny = Callable[..., Path]
+VERSION = "cal-00000000000000aa"
+PROMPT = "The quick brown fox"
+PATIENCE_S = 240.0
+
+
+class Service:
+    """A home with Redis, a tiny model named `tiny`, and the serving processes that a test starts."""
+
+    def __init__(self, redis: RedisServer, checkpoint: Path) -> None:
+        self.settings: Settings = redis.settings
+        self.redis = redis
+        self.checkpoint = checkpoint
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        register(self.settings.models_file, "tiny", checkpoint)
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def call(self, work: Callable[[DeploymentStore], Any]) -> Any:
+        async def run() -> Any:
+            client = connect(self.settings)
+            try:
+                return await work(DeploymentStore(client, self.settings))
+            finally:
+                await client.aclose()
+
+        return asyncio.run(run())
+
+    def create(self, name: str, **more: Any) -> Deployment:
+        body = {"name": name, "model": {"model": "tiny"}, "reference": {"model": "tiny"}} | more
+        request = DeploymentRequest.model_validate(body)
+        return self.call(lambda store: store.create(request))  # type: ignore[no-any-return]
+
+    def serve(self, name: str, **environment: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "workers.serve", "--deployment", name, "--replica", "0"],
+            env=os.environ
+            | {
+                "HEMOSTAT_HOME": str(self.settings.home),
+                "OMP_NUM_THREADS": "1",
+                "HEMOSTAT_ENGINE_KV_CACHE_BYTES": str(1 << 24),
+            }
+            | environment,
+        )
+        self.processes.append(process)
+        return process
+
+    def replica(self, name: str) -> Replica | None:
+        running = self.call(lambda store: store.get(name)).running
+        return running[0] if running else None
+
+    def until(self, name: str, holds: Callable[[Replica], bool]) -> Replica:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            found = self.replica(name)
+            if found is not None and holds(found):
+                return found
+            assert time.monotonic() < deadline, found
+            time.sleep(0.1)
+
+    def until_gone(self, pids: set[int]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while any(alive(pid) for pid in pids):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def family(process: subprocess.Popen[bytes]) -> set[int]:
+    return {process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))}
+
+
+@pytest.fixture(scope="module")
+def service(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    redis = RedisServer(tmp_path_factory.mktemp("serve") / "home")
+    redis.start()
+    made = Service(redis, tiny("llama"))
+    yield made
+    for process in made.processes:
+        for pid in family(process) if process.poll() is None else ():
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+    redis.stop()
+
+
+@pytest.fixture(scope="module")
+def ready(service: Service) -> Replica:
+    """One that serves, `max_model_len` 128."""
+    service.create("demo", max_model_len=128)
+    service.serve("demo")
+    return service.until("demo", lambda one: one.state is DeploymentState.READY)
+
+
+def complete(replica: Replica, **more: Any) -> dict[str, Any]:
+    body = {"model": "demo", "prompt": PROMPT, "max_tokens": 6, "temperature": 0.0, "ignore_eos": True} | more
+    answer = httpx.post(f"{replica.url}/v1/completions", json=body, timeout=PATIENCE_S)
+    assert answer.status_code == 200, answer.text
+    return answer.json()  # type: ignore[no-any-return]
+
+
+def test_it_serves_the_openai_api_under_the_deployments_name(service: Service, ready: Replica, tiny: Tiny) -> None:
+    models = httpx.get(f"{ready.url}/v1/models", timeout=PATIENCE_S).json()
+    assert [model["id"] for model in models["data"]] == ["demo"]
+    assert models["data"][0]["max_model_len"] == 128
+    answer = complete(ready, return_token_ids=True)
+    assert answer["usage"]["completion_tokens"] == 6
+    chat = httpx.post(
+        f"{ready.url}/v1/chat/completions",
+        json={"model": "demo", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 3},
+        timeout=PATIENCE_S,
+    )
+    assert chat.status_code == 200, chat.text
+    assert "vllm:num_requests_running" in httpx.get(ready.metrics_urls[0], timeout=PATIENCE_S).text
+    assert 'hemostat_serving_rows_total{calibrated="no",deployment="demo"}' in httpx.get(ready.metrics_urls[1]).text
+
+
+def test_a_promoted_version_is_loaded_without_a_restart_and_served(
+    service: Service, ready: Replica, tiny: Tiny
+) -> None:
+    storage.save(Temperature(3.0), service.settings.home / "profiles" / VERSION)
+    deployment = service.call(lambda store: store.get("demo"))
+    service.call(lambda store: store.promote(deployment.id, VERSION, reason="a test", evidence={}))
+    found = service.until("demo", lambda one: VERSION in one.versions)
+    assert (found.pid, found.id) == (ready.pid, ready.id)
+    shown = {}
+    for version in ("identity", VERSION):
+        answer = complete(ready, logprobs=5, return_token_ids=True, vllm_xargs={"hemostat_version": version})
+        choice = answer["choices"][0]
+        tokens = [*choice["prompt_token_ids"], *choice["token_ids"]]
+        oracle = Oracle(tiny("llama"))
+        calibrator = None if version == "identity" else Temperature(3.0)
+        expected = oracle.logprobs(tokens, calibrator)[len(choice["prompt_token_ids"]) - 1 : -1]
+        shown[version] = choice["logprobs"]["token_logprobs"]
+        wanted = expected.gather(1, torch_column(choice["token_ids"]))[:, 0].tolist()
+        assert shown[version] == pytest.approx(wanted, abs=0.15)  # the server computes in bfloat16
+    assert shown["identity"] != shown[VERSION]
+
+
+def torch_column(tokens: list[int]) -> Any:
+    import torch
+
+    return torch.tensor(tokens)[:, None]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"hemostat_version": "cal-0123456789abcdef"}, {"hemostat_version": "../x"}, {"hemostat_request": "a/b"}],
+)
+def test_what_the_gateway_would_never_send_is_refused(ready: Replica, extra: dict[str, str]) -> None:
+    body = {"model": "demo", "prompt": PROMPT, "max_tokens": 2, "vllm_xargs": extra}
+    answer = httpx.post(f"{ready.url}/v1/completions", json=body, timeout=PATIENCE_S)
+    assert answer.status_code == 400
+
+
+def test_a_prompt_beyond_the_context_is_refused_and_serving_goes_on(ready: Replica) -> None:
+    body = {"model": "demo", "prompt": [5] * 10_000, "max_tokens": 2}
+    assert httpx.post(f"{ready.url}/v1/completions", json=body, timeout=PATIENCE_S).status_code == 400
+    complete(ready)
+
+
+def test_hidden_states_lie_where_the_shadow_process_looks(service: Service, ready: Replica) -> None:
+    complete(ready, vllm_xargs={"hemostat_request": "seen", "hemostat_keep_hidden": 1})
+    deployment = service.call(lambda store: store.get("demo"))
+    file = service.settings.home / "deployments" / deployment.id / "hidden" / "seen.bin"
+    deadline = time.monotonic() + PATIENCE_S
+    while not file.is_file():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert file.stat().st_size == 6 * 64 * 2
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_it_goes_on_serving_while_redis_is_away(service: Service, ready: Replica) -> None:
+    service.redis.kill()
+    complete(ready)
+    service.redis.start()
+    service.until("demo", lambda one: one.state is DeploymentState.READY)
+
+
+def test_it_drains_at_sigterm(service: Service, ready: Replica) -> None:
+    """A running stream ends whole; the lease and every process are gone."""
+    process = service.processes[0]
+    pids = family(process)
+    assert len(pids) >= 3
+    got: list[str] = []
+    started = threading.Event()
+
+    def stream() -> None:
+        body = {"model": "demo", "prompt": PROMPT, "max_tokens": 100, "ignore_eos": True, "stream": True}
+        with httpx.stream("POST", f"{ready.url}/v1/completions", json=body, timeout=PATIENCE_S) as answer:
+            for line in answer.iter_lines():
+                got.append(line)
+                started.set()
+
+    reader = threading.Thread(target=stream)
+    reader.start()
+    assert started.wait(PATIENCE_S)
+    process.send_signal(signal.SIGTERM)
+    reader.join(PATIENCE_S)
+    assert got[-2:] == ["data: [DONE]", ""]
+    assert process.wait(PATIENCE_S) == 0
+    service.until_gone(pids)
+    assert service.replica("demo") is None
+
+
+def test_a_killed_process_leaves_none_behind_and_its_lease_runs_out(service: Service) -> None:
+    """Then the server is killed instead: the process says so and ends with status 1."""
+    service.create("killed", model={"model": "tiny", "recipe": [{"type": "quantize.rtn", "bits": 8}]}, max_model_len=64)
+    process = service.serve("killed", HEMOSTAT_REPLICA_LEASE_S="2", HEMOSTAT_REPLICA_RENEW_S="0.2")
+    service.until("killed", lambda one: one.state is DeploymentState.READY)
+    pids = family(process)
+    process.kill()
+    process.wait()
+    service.until_gone(pids)
+    deadline = time.monotonic() + PATIENCE_S
+    while service.replica("killed") is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+    again = service.serve("killed")
+    service.until("killed", lambda one: one.state is DeploymentState.READY)
+    pids = family(again)
+    children = psutil.Process(again.pid).children()
+    children[0].kill()
+    assert again.wait(PATIENCE_S) == 1
+    failed = service.replica("killed")
+    assert failed is not None
+    assert failed.state is DeploymentState.FAILED
+    assert "signal 9" in failed.reason
+    service.until_gone(pids)
+
+
+def test_what_cannot_be_served_says_why(service: Service) -> None:
+    service.create("long", max_model_len=100_000)
+    assert service.serve("long").wait(PATIENCE_S) == 1
+    failed = service.replica("long")
+    assert failed is not None
+    assert (failed.state, failed.reason[:24]) == (DeploymentState.FAILED, "max_model_len is 100000,")
+
+
+def test_model_runner_v2_is_refused(service: Service, tmp_path: Path) -> None:
+    """The plugin does not let a server start whose rows would be others."""
+    code = "from workers.engine.serving.plugin import register; register()"
+    file = next(service.settings.home.glob("deployments/*/replica-0/serving.json"))
+    for value in ("1", None):
+        environment = {key: text for key, text in os.environ.items() if key != "VLLM_USE_V2_MODEL_RUNNER"}
+        environment["HEMOSTAT_SERVING"] = str(file)
+        if value is not None:
+            environment["VLLM_USE_V2_MODEL_RUNNER"] = value
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode != 0
+        assert "VLLM_USE_V2_MODEL_RUNNER must be 0" in done.stderr

@@ -1,0 +1,146 @@
+"""How a replica's server is started: vLLM's arguments, its environment, and how much memory it may take."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import CheckpointInfo
+from app.settings import Settings
+from workers.engine.device import available_bytes
+from workers.engine.environment import child_environment
+from workers.engine.pool import step_tokens
+from workers.engine.serving import plugin
+from workers.engine.serving.config import VARIABLE
+from workers.engine.shape import kv_bytes_per_token
+
+TRACKER: Final = "workers.engine.serving.processor:RowTracker"
+LONGEST_DEFAULT: Final = 4096
+CPU_SEQUENCES: Final = 64
+CUDA_SEQUENCES: Final = 256
+# A step is as long as its tokens take: longer ones make running streams wait for somebody's prompt.
+CPU_STEP_TOKENS: Final = 2048
+_BLOCK: Final = 128
+_ITEM_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}
+# Of a request's context, what is reckoned with on average where every sequence is in use.
+_USUAL_TOKENS: Final = 1024
+# No default that a checkpoint brings changes how tokens are drawn; which tokens end a text is still taken from it.
+NEUTRAL_SAMPLING: Final = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """One server. `max_model_len` in tokens; `hooked` False: plain vLLM, for comparison."""
+
+    name: str
+    info: CheckpointInfo
+    tokenizer: Path
+    dtype: str
+    device: str
+    host: str
+    port: int
+    max_model_len: int
+    kv_cache_bytes: int
+    hooked: bool = True
+
+
+def context_limit(info: CheckpointInfo, asked: int | None) -> int:
+    """Tokens of prompt and answer together: what is asked for, else the model's own, at most 4096.
+
+    Raises CONTEXT_EXCEEDED where more is asked for than the model has.
+    """
+    limit = info.max_position
+    if asked is None:
+        return min(limit or LONGEST_DEFAULT, LONGEST_DEFAULT)
+    if limit is not None and asked > limit:
+        raise HemostatError(
+            ErrorCode.CONTEXT_EXCEEDED,
+            f"max_model_len is {asked}, but the model was made for {limit} tokens",
+            hint=f"leave max_model_len out, or give at most {limit}",
+            pointer="/max_model_len",
+        )
+    return asked
+
+
+def cache_bytes(info: CheckpointInfo, settings: Settings, *, dtype: str, max_model_len: int, total: int) -> int:
+    """Bytes for keys and values on a CPU with `total` bytes of memory: what is left of the share beside the weights.
+
+    At most what `CPU_SEQUENCES` requests of usual length need, at least one request of `max_model_len`.
+    """
+    token = kv_bytes_per_token(info.config, _ITEM_BYTES[dtype])
+    least = _padded(max_model_len + _BLOCK) * token
+    most = CPU_SEQUENCES * min(_padded(max_model_len), _USUAL_TOKENS) * token
+    share = int(settings.share_serving * total) - weight_bytes(info, dtype)
+    return max(least, min(most, share))
+
+
+def weight_bytes(info: CheckpointInfo, dtype: str) -> int:
+    """Bytes of the weights as they are held."""
+    plain = sum(tensor.elements for tensor in info.tensors.values()) * _ITEM_BYTES[dtype]
+    return int(info.bytes if info.quantization else plain)
+
+
+def check_room(info: CheckpointInfo, *, dtype: str, kv_cache_bytes: int) -> None:
+    """Raises ENGINE_OUT_OF_MEMORY where weights and cache would not fit into the host's free memory."""
+    needed, free = weight_bytes(info, dtype) + kv_cache_bytes, available_bytes("cpu")
+    if needed > free:
+        raise HemostatError(
+            ErrorCode.ENGINE_OUT_OF_MEMORY,
+            f"weights and cache take {needed >> 20} MiB, {free >> 20} MiB are free",
+            hint="give a smaller max_model_len, or serve fewer models on this machine",
+        )
+
+
+def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
+    """The arguments of vLLM's server."""
+    cuda = plan.device == "cuda"
+    sequences = CUDA_SEQUENCES if cuda else CPU_SEQUENCES
+    step = step_tokens(plan.info, settings, plan.device)
+    arguments = [
+        *("--model", str(plan.info.path), "--tokenizer", str(plan.tokenizer)),
+        *("--served-model-name", plan.name, "--host", plan.host, "--port", str(plan.port)),
+        *("--dtype", plan.dtype, "--load-format", "safetensors", "--max-model-len", str(plan.max_model_len)),
+        *("--max-num-seqs", str(sequences)),
+        *("--max-num-batched-tokens", str(max(step if cuda else min(step, CPU_STEP_TOKENS), sequences))),
+        *("--override-generation-config", json.dumps(NEUTRAL_SAMPLING)),
+        *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+        *("--no-async-scheduling", "--seed", "0"),
+        *("--disable-uvicorn-access-log", "--uvicorn-log-level", "warning"),
+    ]
+    if cuda:
+        arguments += ["--gpu-memory-utilization", f"{settings.share_serving:g}"]
+    else:
+        arguments += ["--kv-cache-memory-bytes", str(plan.kv_cache_bytes)]
+        if not settings.engine_compile:
+            arguments.append("--enforce-eager")
+    if plan.hooked:
+        arguments += ["--logits-processors", TRACKER]
+    return arguments
+
+
+def command(arguments: list[str], parent: int) -> list[str]:
+    """The command line of the server process, a child of `parent`."""
+    return [sys.executable, "-m", "workers.engine.serving.server", "--parent", str(parent), "--", *arguments]
+
+
+def server_environment(config_file: Path | None, base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Its environment; `config_file` None: plain vLLM."""
+    environment = child_environment(base)
+    # The HTTP side and the engine are two processes: neither may wait for the other.
+    environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
+    environment["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+    environment.setdefault("HF_HUB_OFFLINE", "1")
+    environment.pop(VARIABLE, None)
+    if config_file is not None:
+        environment["VLLM_PLUGINS"] = plugin.NAME
+        environment[VARIABLE] = str(config_file)
+    return environment
+
+
+def _padded(tokens: int) -> int:
+    return -(-tokens // _BLOCK) * _BLOCK
