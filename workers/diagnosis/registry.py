@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
-from app.contracts.job import CompareRequest, JobRequest
+from app.contracts.job import CalibrateRequest, CompareRequest, JobRequest
 from app.settings import Settings
 from workers.diagnosis.context import Handler
 
@@ -63,7 +63,10 @@ def load(name: str) -> Any:
 
 
 HANDLERS = Handlers(
-    kinds={"compare": Kind(CompareRequest, "workers.diagnosis.compare:compare")},
+    kinds={
+        "compare": Kind(CompareRequest, "workers.diagnosis.compare:compare"),
+        "calibrate": Kind(CalibrateRequest, "workers.calibration.job:calibrate"),
+    },
     room="workers.engine.room:EngineRoom",
     preload=("workers.diagnosis.compare",),
 )

@@ -1,0 +1,119 @@
+"""The fits of a calibrate job, each kept on disk as soon as it is done, so that no attempt does one twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from app.contracts.errors import HemostatError
+from app.contracts.profile import Setting
+from workers.calibration.calibrators import storage
+from workers.calibration.calibrators.base import Base
+from workers.calibration.calibrators.features import class_table
+from workers.calibration.fitting.data import FitData
+from workers.calibration.fitting.fit import fit
+from workers.calibration.fitting.spec import Spec
+from workers.calibration.rows import Rows
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.sides import Sides
+from workers.process.context import write_atomically
+from workers.text.tokenization import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+RECORD_FILE = "fit.json"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted calibrator, where it is stored, and the settings that it was fitted with."""
+
+    calibrator: Base
+    folder: Path
+    settings: dict[str, Setting]
+
+
+class Fits:
+    """Fits calibrators on rows of the fit set, stopped by rows of the choose set."""
+
+    def __init__(self, sides: Sides, rows: Rows, stop: Rows, *, folder: Path, seed: int, context: JobContext) -> None:
+        heads = (sides.reference.head, sides.candidate.head)
+        classes = token_classes(load_tokenizer(sides.reference.tokenizer), heads[1].vocabulary)
+        self._data, self._stop = (
+            FitData(
+                reference_TD=part.reference_TD,
+                candidate_TD=part.candidate_TD,
+                context=part.context,
+                document_T=torch.from_numpy(part.positions.document.astype("int64")),
+                reference_head=heads[0],
+                candidate_head=heads[1],
+                class_V=classes,
+            )
+            for part in (rows, stop)
+        )
+        self._folder = folder
+        self._seed = seed
+        self._context = context
+
+    def all(self, names: Sequence[str]) -> dict[str, Fitted]:
+        """Each of the named, once; those that an earlier attempt finished are read."""
+        context = self._context
+        wanted = list(dict.fromkeys(Spec.parse(name).name for name in names))
+        made: dict[str, Fitted] = {}
+        for number, name in enumerate(wanted):
+            context.progress("fit", 1000 * number, 1000 * len(wanted))
+            made[name] = self._kept(name) or self._fit(name, number, len(wanted))
+        context.progress("fit", 1000 * len(wanted), 1000 * len(wanted))
+        return made
+
+    def _kept(self, name: str) -> Fitted | None:
+        folder = self._folder / name
+        try:
+            settings = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+            return Fitted(storage.load(folder), folder, settings)
+        except (OSError, ValueError, HemostatError):
+            return None
+
+    def _fit(self, name: str, number: int, count: int) -> Fitted:
+        context, folder = self._context, self._folder / name
+
+        def progress(_phase: str, done: int, total: int) -> None:
+            part = min(999, round(1000 * done / total)) if total else 0
+            context.progress("fit", 1000 * number + part, 1000 * count)
+
+        calibrator, record = fit(
+            Spec.parse(name),
+            self._data,
+            self._stop,
+            seed=self._seed,
+            progress=progress,
+            check_cancelled=context.check_cancelled,
+        )
+        told = asdict(record)
+        settings: dict[str, Setting] = {
+            **record.settings,
+            "fit_rows": record.fit_rows,
+            "stop_rows": record.stop_rows,
+            "rounds": len(record.steps),
+            "stopped_early": "+".join(told["stopped_early"]),
+        }
+        for warning in record.warnings:
+            context.log(f"fit of {name}: {warning}")
+        storage.save(calibrator, folder)
+        # Last: what has a record is whole.
+        write_atomically(folder / RECORD_FILE, json.dumps(settings).encode())
+        return Fitted(calibrator, folder, settings)
+
+
+def token_classes(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> torch.Tensor:
+    """What kind of token each is, [V] int8; ids that the tokenizer does not know are of no kind."""
+    known = min(vocabulary, len(tokenizer))
+    texts = [str(tokenizer.decode([index], clean_up_tokenization_spaces=False)) for index in range(known)]
+    texts += [""] * (vocabulary - known)
+    return class_table(texts, frozenset(tokenizer.all_special_ids))

@@ -1,0 +1,349 @@
+"""The `calibrate` job: fit corrections of a candidate, choose one, and prove it on documents that nothing was tuned on.
+
+Order: text, surgery, hidden states of both models over three disjoint sets of documents (from the store where they were
+made before), head checks, noise floor, fits, choice; then everything is frozen and the test is opened, once: for the
+decision to serve and for every number of the report. Hidden states and finished fits are found again by the attempt
+after a lost one. docs/calibration.md tells the protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from app.contracts.calibration_report import CalibrateReport
+from app.contracts.job import CalibrateRequest
+from app.contracts.profile import Cell, FitRecord, Profile, ProfileModel, ProfileRecord, TableRow, TestRecord
+from app.models.preflight import text_for_test
+from workers.calibration.calibrators.protocol import Calibrator
+from workers.calibration.effects import effects_of, parts_of, sampled_effect
+from workers.calibration.export import export_metrics
+from workers.calibration.fits import Fits, Fitted
+from workers.calibration.measure import Logits, cost_microseconds, mean_kl_columns, served, token_values
+from workers.calibration.profiles import ProfileStore, tensor_bytes
+from workers.calibration.report import Tested, build_report
+from workers.calibration.rows import Rows, gather
+from workers.calibration.sealed import Opened, Sealed
+from workers.calibration.selection import Candidate, Paired, choose, frozen_hash, own_mask, why_not
+from workers.calibration.sets import Sets, draw
+from workers.diagnosis.attempt import Attempt, Scored, counted
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.floor import Floor, noise_floor
+from workers.diagnosis.plan import plan_fingerprint
+from workers.diagnosis.positions import positions_of
+from workers.diagnosis.sides import Side, Sides, modify, resolve
+from workers.distributions.token_values import TokenValues
+from workers.engine.room import EngineRoom
+
+RAW_FILE: Final = "raw.parquet"
+CALIBRATED_FILE: Final = "calibrated.parquet"
+_DTYPES: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def calibrate(request: CalibrateRequest, context: JobContext, room: EngineRoom) -> CalibrateReport:
+    """Runs the job and returns its report; the profile goes to the profile store, per-token values to the output.
+
+    Raises `HemostatError` for what request, models or machine do not allow, `JobCancelled` when told to stop.
+    """
+    with counted(room, context):
+        return _Calibrate(request, context, room).run()
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Hidden states of both models over one set."""
+
+    reference: Scored
+    candidate: Scored
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What was fitted, what each of it does on the choose set, which one is chosen, and the hash of all that."""
+
+    fitted: dict[str, Fitted]
+    choose_kl: dict[str, float]
+    cost: dict[str, float]
+    chosen: str
+    frozen: str
+
+    def calibrators(self) -> dict[str, Calibrator]:
+        """By name."""
+        return {name: found.calibrator for name, found in self.fitted.items()}
+
+
+class _Calibrate(Attempt):
+    """One attempt at one calibrate job."""
+
+    def __init__(self, request: CalibrateRequest, context: JobContext, room: EngineRoom) -> None:
+        super().__init__(request, context, room)
+        self._request = request
+
+    def run(self) -> CalibrateReport:
+        request, context, watch = self._request, self._context, self._watch
+        with watch.phase("text"):
+            reference, entry, origin = resolve(request, context)
+            sets = self._sets(reference, entry.dtype)
+        with watch.phase("modify"):
+            sides = modify(request, reference, entry, origin, context)
+        with sides.modified:
+            pairs = self._hidden(sides, sets)
+            floor = self._floor(sides, sets, pairs["test"].reference)
+        plan = plan_fingerprint(
+            [*(pair.candidate.key for pair in pairs.values()), *(pair.reference.key for pair in pairs.values())]
+        )
+        scratch = context.scratch / f"calibrate-{plan[:16]}"
+        scratch.mkdir(parents=True, exist_ok=True)
+        sealed = Sealed(lambda: self._rows(sets, pairs, "test"), scratch / "test-opened.json")
+        logits = Logits(sides.reference.head, sides.candidate.head)
+        choice = self._choose(sides, sets, pairs, logits, scratch)
+        with watch.phase("test"):
+            tested = self._test(sides, sets, pairs, floor, logits, choice, sealed.open(choice.frozen))
+        context.check_cancelled()
+        with watch.phase("statistics"):
+            context.progress("statistics", 0, 1)
+            report = build_report(tested, context)
+        with watch.phase("report"):
+            self._artifacts(tested)
+            export_metrics(report, sides, context)
+            context.progress("report", 1, 1)
+        if not tested.test.passed:
+            context.log(f"profile {tested.profile.version} is not served: {'; '.join(tested.test.reasons)}"[:2000])
+        return report
+
+    # --- text and hidden states
+
+    def _sets(self, reference: Side, dtype: str) -> Sets:
+        request = self._request
+        self._context.progress("text", 0, 0)
+        documents = self._documents(request.text, reference, dtype)
+        source = text_for_test(request)
+        tests = None if source is None else self._documents(source, reference, dtype)
+        return draw(request, documents, tests, lambda chosen: self._windows(chosen, reference))
+
+    def _hidden(self, sides: Sides, sets: Sets) -> dict[str, _Pair]:
+        """Of both models over every set, one model after the other: to alternate would cost swaps of weights."""
+        found: dict[str, dict[str, Scored]] = {}
+        for what, side in (("reference", sides.reference), ("candidate", sides.candidate)):
+            found[what] = {name: self._score(sides, side, corpus, what) for name, corpus in sets.named()}
+            with self._watch.phase("head_check"):
+                self._context.progress("head_check", 0, 0)
+                self._check_head(side, sides.dtype, sets.fit, _first(found[what]["fit"]))
+        return {name: _Pair(found["reference"][name], found["candidate"][name]) for name, _ in sets.named()}
+
+    def _floor(self, sides: Sides, sets: Sets, reference: Scored) -> Floor:
+        """Of the reference on the test documents: no candidate is looked at."""
+        with self._watch.phase("noise_floor"):
+            return noise_floor(
+                reference.engine,
+                sides.reference,
+                sets.test,
+                positions_of(sets.test),
+                reference.stored,
+                store=self._store,
+                key=reference.key,
+                precision="fast",
+                context=self._context,
+            )
+
+    def _rows(self, sets: Sets, pairs: dict[str, _Pair], name: str) -> Rows:
+        corpus = dict(sets.named())[name]  # type: ignore[index]
+        pair = pairs[name]
+        return gather(
+            corpus, pair.reference.stored, pair.candidate.stored, check_cancelled=self._context.check_cancelled
+        )
+
+    # --- before the test
+
+    def _choose(self, sides: Sides, sets: Sets, pairs: dict[str, _Pair], logits: Logits, scratch: Path) -> _Choice:
+        request, context = self._request, self._context
+        fit, stop = (self._rows(sets, pairs, name) for name in ("fit", "choose"))
+        fit = fit.first(request.tokens)
+        with self._watch.phase("fit"):
+            fits = Fits(sides, fit, stop, folder=scratch, seed=request.seed, context=context)
+            fitted = fits.all(request.calibrators)
+        with self._watch.phase("choose"):
+            calibrators = served({name: found.calibrator for name, found in fitted.items()}, self._dtype(sides))
+            columns = mean_kl_columns(
+                stop,
+                logits,
+                calibrators,
+                progress=lambda done, total: context.progress("choose", done, total),
+                check_cancelled=context.check_cancelled,
+            )
+            means = {name: float(np.mean(column)) for name, column in columns.items()}
+            cost = {
+                name: cost_microseconds(calibrator, logits, stop, check_cancelled=context.check_cancelled)
+                for name, calibrator in calibrators.items()
+            }
+            raw = means.pop("")
+            chosen = choose(
+                [Candidate(name, kl, tensor_bytes(fitted[name].calibrator)) for name, kl in means.items()], raw
+            )
+            frozen = frozen_hash(
+                {name: found.folder for name, found in fitted.items()},
+                chosen.name,
+                {"tolerance": request.tolerance, "seed": request.seed, "test": sets.test.fingerprint},
+            )
+        return _Choice(fitted, means, cost, chosen.name, frozen)
+
+    def _dtype(self, sides: Sides) -> torch.dtype:
+        return _DTYPES.get(sides.dtype, torch.bfloat16)
+
+    # --- the test
+
+    def _test(
+        self,
+        sides: Sides,
+        sets: Sets,
+        pairs: dict[str, _Pair],
+        floor: Floor,
+        logits: Logits,
+        choice: _Choice,
+        opened: Opened[Rows],
+    ) -> Tested:
+        request, context, rows = self._request, self._context, opened.content
+        calibrators = served(choice.calibrators(), self._dtype(sides))
+        chosen = calibrators[choice.chosen]
+        # Three passes over the rows: all calibrators, then every value of the raw and of the chosen model.
+        columns = mean_kl_columns(
+            rows,
+            logits,
+            calibrators,
+            progress=lambda done, total: context.progress("test", done, 3 * total),
+            check_cancelled=context.check_cancelled,
+        )
+        raw, calibrated = (
+            self._values(rows, logits, calibrator, round_) for round_, calibrator in ((1, None), (2, chosen))
+        )
+        own = own_mask(rows.row_domains(), sets.fitted_domains())
+        parts = {name: parts_of(columns[""], columns[name], rows, own, seed=request.seed) for name in calibrators}
+        decided = parts[choice.chosen]
+        reasons = why_not(
+            decided[""],
+            {name.removeprefix("domain/"): part for name, part in decided.items() if name.startswith("domain/")},
+            tolerance=request.tolerance,
+            nonfinite=int(np.count_nonzero(raw.finite & ~calibrated.finite)),
+        )
+        whole = parts_of(columns[""], columns[choice.chosen], rows, np.ones_like(own), seed=request.seed)[""]
+        temperature = parts["temperature"][""].change if "temperature" in parts else None
+        test = TestRecord(
+            frozen=opened.frozen,
+            opened_at=opened.at,
+            tolerance=request.tolerance,
+            passed=not reasons,
+            reasons=reasons,
+            table=tuple(self._row(name, choice, parts[name]) for name in calibrators),
+            effects=effects_of(
+                raw,
+                calibrated,
+                rows,
+                temperature_saved=None if temperature is None else -temperature.mean,
+                sampled=[
+                    sampled_effect(
+                        rows, logits, chosen, sampling, seed=request.seed, check_cancelled=context.check_cancelled
+                    )
+                    for sampling in request.sampling
+                ],
+                seed=request.seed,
+            ),
+            kl_high=_upper(whole.cell(), calibrated=True),
+            raw_kl_high=_upper(whole.cell(), calibrated=False),
+        )
+        reference = pairs["test"].reference
+        return Tested(
+            request=request,
+            sides=sides,
+            sets=sets,
+            positions=rows.positions,
+            raw=raw,
+            calibrated=calibrated,
+            floor=floor,
+            test=test,
+            profile=self._profile(sides, sets, choice, test, engine=str(reference.engine.identity)),
+            engine=reference.engine.identity,
+            reference_from_store=reference.from_store,
+            started_at=self._started_at,
+            seconds=self._watch.seconds,
+        )
+
+    def _values(self, rows: Rows, logits: Logits, calibrator: Calibrator | None, round_: int) -> TokenValues:
+        context = self._context
+        return token_values(
+            rows,
+            logits,
+            calibrator,
+            progress=lambda done, total: context.progress("test", round_ * total + done, 3 * total),
+            check_cancelled=context.check_cancelled,
+        )
+
+    def _row(self, name: str, choice: _Choice, parts: dict[str, Paired]) -> TableRow:
+        calibrator = choice.fitted[name].calibrator
+        return TableRow(
+            calibrator=name,
+            chosen=name == choice.chosen,
+            own=parts[""].cell(),
+            other=parts["other"].cell() if "other" in parts else None,
+            domains={
+                part.removeprefix("domain/"): found.cell()
+                for part, found in parts.items()
+                if part.startswith("domain/")
+            },
+            choose_kl=choice.choose_kl[name],
+            microseconds_per_token=choice.cost[name],
+            bytes=tensor_bytes(calibrator),
+            parameters=dict(calibrator.describe()),
+        )
+
+    def _profile(self, sides: Sides, sets: Sets, choice: _Choice, test: TestRecord, *, engine: str) -> Profile:
+        request, found = self._request, choice.fitted[choice.chosen]
+        head = sides.candidate.head
+        fit = FitRecord(
+            origin="job",
+            reference=_model(sides.reference),
+            candidate=_model(sides.candidate).model_copy(
+                update={
+                    "recipe": sides.modified.manifest.recipe,
+                    "recipe_fingerprint": sides.modified.manifest.recipe_fingerprint,
+                }
+            ),
+            head=head.fingerprint,
+            hidden_size=head.hidden_size,
+            vocabulary=head.vocabulary,
+            tokenizer_fingerprint=sides.tokenizer_fingerprint,
+            engine=engine,
+            dtype=sides.dtype,
+            window=request.window,
+            seed=request.seed,
+            sets=sets.records(),
+            settings=found.settings,
+        )
+        record = ProfileRecord(fit=fit, test=test, job=self._context.job_id, deployment=request.deployment)
+        return ProfileStore(self._context.settings).put(found.calibrator, record)
+
+    def _artifacts(self, tested: Tested) -> None:
+        """The values of every test token, so that each number can be checked."""
+        corpus = tested.sets.test
+        ids = [document.id for document in corpus.documents]
+        domains = [document.domain for document in corpus.documents]
+        for name, values in ((RAW_FILE, tested.raw), (CALIBRATED_FILE, tested.calibrated)):
+            values.to_parquet(self._context.output / name, tested.positions, ids, domains)
+
+
+def _first(scored: Scored) -> Callable[[object], torch.Tensor]:
+    """The hidden states of the first window, whose beginning the head is checked on."""
+    return lambda _tokens: scored.stored.window(0)
+
+
+def _model(side: Side) -> ProfileModel:
+    return ProfileModel(model=side.alias, weights_fingerprint=side.weights)
+
+
+def _upper(cell: Cell, *, calibrated: bool) -> float | None:
+    found = cell.calibrated if calibrated else cell.raw
+    return found.ci[1] if found.ci is not None else found.mean

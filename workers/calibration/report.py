@@ -1,0 +1,169 @@
+"""The report of a calibrate job, from what the one reading of the test said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from app.contracts.calibration_report import Blocks, CalibrateReport
+from app.contracts.deployment import IDENTITY
+from app.contracts.job import CalibrateRequest
+from app.contracts.profile import Profile, TableRow, TestRecord
+from app.contracts.text import SelfText
+from workers.calibration.sets import Sets
+from workers.diagnosis.assemble import provenance, repeatable
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.floor import Floor
+from workers.diagnosis.sides import Sides
+from workers.diagnosis.summary import Summary, summarize
+from workers.diagnosis.verdict import decide, not_tested
+from workers.distributions.intervals import FEWEST_CLUSTERS
+from workers.distributions.token_values import Positions, TokenValues
+from workers.engine.device import EngineIdentity
+
+_BLOCKS = tuple(Blocks.model_fields)
+# The sampled effects speak of it.
+_SAMPLING = "Sampling settings"
+PRECISION = "float32"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """All that a calibrate job found out. Values stand at `positions` of the test corpus."""
+
+    request: CalibrateRequest
+    sides: Sides
+    sets: Sets
+    positions: Positions
+    raw: TokenValues
+    calibrated: TokenValues
+    floor: Floor
+    test: TestRecord
+    profile: Profile
+    engine: EngineIdentity
+    reference_from_store: bool
+    started_at: float
+    seconds: dict[str, float]
+
+
+def build_report(tested: Tested, context: JobContext) -> CalibrateReport:
+    """Statistics of both models, the verdict, provenance."""
+    request, test = tested.request, tested.test
+    raw, calibrated = (_summary(tested, values, context) for values in (tested.raw, tested.calibrated))
+    decisions = [
+        decide(found.excess, request.thresholds, nonfinite=found.nonfinite_positions, floor=found.floor)
+        for found in (raw, calibrated)
+    ]
+    corpus = tested.sets.test
+    domains = [document.domain for document in corpus.documents]
+    return CalibrateReport(
+        job=context.job_id,
+        severity=decisions[1].severity,
+        verdict=sentence(chosen_row(test), test, deployment=request.deployment),
+        decision=decisions[1],
+        tokens=calibrated.tokens,
+        documents=calibrated.documents,
+        windows=calibrated.windows,
+        noise_floor=tested.floor.report,
+        raw=Blocks(**_blocks(raw)),
+        raw_severity=decisions[0].severity,
+        calibrator=chosen_row(test).calibrator,
+        profile=tested.profile.version,
+        served=tested.profile.version if test.passed else IDENTITY,
+        deployment=request.deployment,
+        test=test,
+        sets=tested.sets.records(),
+        not_tested=tuple(
+            item
+            for item in not_tested(
+                longest_context=int(tested.positions.context.max()),
+                domains=domains,
+                conversations=corpus.conversations,
+                self_corpus=isinstance(request.test_text or request.text, SelfText),
+            )
+            if not (request.sampling and item.startswith(_SAMPLING))
+        ),
+        warnings=(*tested.sets.warnings, *_warnings(tested, raw, calibrated)),
+        request=repeatable(request),
+        provenance=provenance(
+            request,
+            sides=tested.sides,
+            corpus=corpus,
+            engine=tested.engine,
+            precision=PRECISION,
+            started_at=tested.started_at,
+            seconds=tested.seconds,
+            reference_from_store=tested.reference_from_store,
+            resumed_windows=0,
+        ),
+        **_blocks(calibrated),
+    )
+
+
+def chosen_row(test: TestRecord) -> TableRow:
+    """The row of the table that was chosen."""
+    return next(row for row in test.table if row.chosen)
+
+
+def sentence(row: TableRow, test: TestRecord, *, deployment: str | None) -> str:
+    """The verdict in plain words, with the reason where identity is served."""
+    own = row.own
+    if own.saved.mean is None or own.raw.mean is None or own.calibrated.mean is None:
+        return f"Not served: {row.calibrator} has no finite test position. Identity is served."
+    ci = own.saved.ci
+    interval = "" if ci is None else f", 95 % interval {ci[0]:.4f} to {ci[1]:.4f}"
+    saved = f"{100 * own.saved_share:.0f} %" if own.saved_share is not None else "nothing"
+    effect = (
+        f"{row.calibrator} takes {saved} of the KL away on test documents: {own.raw.mean:.4f} becomes "
+        f"{own.calibrated.mean:.4f} nats a token (saved {own.saved.mean:.4f}{interval})"
+    )
+    if test.passed:
+        where = f" and may be served to {deployment}" if deployment else " and may be served"
+        return f"Proven: {effect}, no domain is worse than tolerated{where}."
+    more = f", and {len(test.reasons) - 1} more" if len(test.reasons) > 1 else ""
+    return f"Not served: {effect}, but {test.reasons[0]}{more}. Identity is served."
+
+
+def _summary(tested: Tested, values: TokenValues, context: JobContext) -> Summary:
+    return summarize(
+        values,
+        tested.positions,
+        [document.domain for document in tested.sets.test.documents],
+        window=tested.request.window,
+        floor_kl=tested.floor.kl,
+        seed=tested.request.seed,
+        check_cancelled=context.check_cancelled,
+    )
+
+
+def _blocks(summary: Summary) -> dict[str, Any]:
+    found = summary.blocks()
+    return {name: found[name] for name in _BLOCKS}
+
+
+def _warnings(tested: Tested, raw: Summary, calibrated: Summary) -> list[str]:
+    found = []
+    documents: dict[str, int] = {}
+    for document in tested.sets.test.documents:
+        documents[document.domain] = documents.get(document.domain, 0) + 1
+    few = sorted(name for name, count in documents.items() if count < FEWEST_CLUSTERS)
+    if few:
+        found.append(
+            f"Fewer than {FEWEST_CLUSTERS} test documents of {', '.join(few)}: their intervals are clustered by "
+            "windows and speak of these documents only, so the decision there is weaker than it looks."
+        )
+    strange = sorted(set(documents) - tested.sets.fitted_domains())
+    if len(strange) == len(documents):
+        found.append("No test document is of a fitted domain: all of them were judged together.")
+    effects = tested.test.effects
+    if effects is not None and effects.temperature_share is not None and effects.temperature_share > 0.8:
+        found.append(
+            f"{100 * effects.temperature_share:.0f} % of what is saved is what one temperature alone saves: the "
+            "correction flattens or sharpens, and does little else."
+        )
+    if raw.nonfinite_positions or calibrated.nonfinite_positions:
+        found.append(
+            f"{raw.nonfinite_positions} raw and {calibrated.nonfinite_positions} calibrated test positions had "
+            "non-finite logits and are left out of every mean."
+        )
+    return found
