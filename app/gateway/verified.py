@@ -31,7 +31,9 @@ logger = logging.getLogger(__name__)
 
 VERSION: Final = "verified"  # in the place of a calibration version: the reference's own distribution
 MAX_LINE_BYTES: Final = 1024 * 1024
-_DEFAULT_TOKENS: Final = 16  # of a completion, as OpenAI and vLLM have it
+# Where none are asked for: 16 of a completion, as OpenAI and vLLM have it; a conversation's would be the whole context,
+# which is longer than what a verify process takes.
+_DEFAULT_TOKENS: Final = {"completions": 16, "chat": 256}
 
 _SAMPLING: Final = ("temperature", "top_p", "top_k", "min_p", "stop_token_ids", "stop", "seed")
 _TEMPLATE: Final = (
@@ -185,7 +187,7 @@ class VerifiedExchange(Exchange):
         """The body that the verify process gets."""
         most = self.request.get("max_completion_tokens") or self.request.get("max_tokens")
         if most is None:
-            most = room if self.route == "chat" else min(room, _DEFAULT_TOKENS)
+            most = min(room, _DEFAULT_TOKENS[self.route])
         sampling = {name: self.request[name] for name in _SAMPLING if self.request.get(name) is not None}
         return {"temperature": 1.0, **sampling, "prompt": prompt, "max_tokens": most}
 
@@ -195,8 +197,10 @@ class VerifiedExchange(Exchange):
             reason = str(told.get("reason") or told.get("detail") or told["error"]["message"])
         except (ValueError, LookupError, TypeError, AttributeError):
             reason = ""
-        if status in {501, 503}:
-            return _unavailable(self.deployment, reason or "its verify process takes no requests")
+        if status == 501:
+            return _unavailable(self.deployment, reason or "its verify process verifies nothing")
+        if status == 400 and "verified decoding takes" in reason:
+            return ApiError(ErrorCode.CONTEXT_EXCEEDED, f"{reason[:1].upper()}{reason[1:300]}.", status=400)
         return errors.from_words(status, reason, None)
 
     # --- answers
@@ -265,6 +269,13 @@ def _choice(part: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
     return {"index": 0, **part, "logprobs": None, "finish_reason": reason}
 
 
+def _failed(told: str) -> ApiError:
+    if "not finite" in told:
+        detail = "The unmodified model's logits were not finite numbers for this request."
+        return ApiError(ErrorCode.NONFINITE_LOGITS, detail, retry=False)
+    return ApiError(ErrorCode.ENGINE_FAILED, "Verified decoding failed on this request.")
+
+
 async def _lines(answer: httpx.Response) -> AsyncIterator[str | Finish]:
     """The text of each block, then the end. Raises ReplicaLostError where it does not come, ApiError for an error."""
     pending = b""
@@ -278,7 +289,7 @@ async def _lines(answer: httpx.Response) -> AsyncIterator[str | Finish]:
             try:
                 line = json.loads(raw)
                 if line.get("error"):
-                    raise ApiError(ErrorCode.ENGINE_FAILED, "Verified decoding failed on this request.")
+                    raise _failed(str(line["error"]))
                 told: str | Finish = Finish.of(line) if line.get("finish_reason") else str(line["text"])
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise ReplicaLostError("a line of its answer cannot be read") from error

@@ -75,7 +75,7 @@ found.timeout = await fails(() =>
 // More requests at one time than the deployment takes: 8 at the replica, 2 wait, the rest is refused.
 const crowd = await Promise.all(
   Array.from({ length: 14 }, () =>
-    fails(() => client.completions.create({ model: asked.busy, prompt: "a", max_tokens: 400, ignore_eos: true })),
+    fails(() => client.completions.create({ model: asked.busy, prompt: "a", max_tokens: 1000, ignore_eos: true })),
   ),
 );
 found.refused = crowd.filter((one) => one !== null);

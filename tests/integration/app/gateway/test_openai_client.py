@@ -104,10 +104,14 @@ async def test_tools_are_called(service: Service, model: str) -> None:
         "additionalProperties": False,
     }
     tool = {"type": "function", "function": {"name": "decide", "strict": True, "parameters": parameters}}
-    async with service.openai() as client:
+    async with service.openai() as client, service.http() as http:
+        # A model of random weights would go on with white space for ever.
+        asked = {"model": model, "prompt": " \n\t"}
+        space = (await http.post("/tokenize", json=asked)).json()["tokens"]
         answer = await client.chat.completions.create(
             model=model,
             messages=MESSAGES,
+            logit_bias={str(token): -100 for token in space},
             tools=[tool],
             tool_choice={"type": "function", "function": {"name": "decide"}},
             max_tokens=100,

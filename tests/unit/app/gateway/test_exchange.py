@@ -1,0 +1,298 @@
+"""Exchanges with replicas that misbehave in ways that vLLM does not on demand: a small HTTP server plays them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from app.contracts.deployment import Deployment
+from app.gateway.core import Gateway
+from app.gateway.directory import Directory
+from app.main import create_app
+from app.settings import Settings
+from tests.unit.app.gateway.test_directory import Store
+from tests.unit.app.gateway.test_replicas import deployment, replica
+
+CHUNK = {"id": "c", "object": "text_completion", "created": 1, "model": "inner"}
+WHOLE = {**CHUNK, "choices": [{"index": 0, "text": "a", "finish_reason": "length"}], "usage": {"completion_tokens": 1}}
+
+
+def event(text: str = "a", finish: str | None = None) -> bytes:
+    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
+    return b"data: " + json.dumps(CHUNK | {"choices": [choice]}, separators=(",", ":")).encode() + b"\n\n"
+
+
+Answer = Callable[[dict[str, Any]], Awaitable[Response]]
+
+
+@dataclass
+class Peer:
+    """A replica. `answers` are given one after the other, the last one again and again."""
+
+    answers: list[Answer]
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    url: str = ""
+
+    def application(self) -> Starlette:
+        async def models(_: Request) -> Response:
+            return JSONResponse({"data": [{"id": "inner"}]})
+
+        async def tokenize(request: Request) -> Response:
+            assert (await request.json())["model"] == "inner"
+            return JSONResponse({"tokens": [1, 2, 3], "max_model_len": 100})
+
+        async def generate(request: Request) -> Response:
+            self.asked.append(await request.json())
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            return await answer(self.asked[-1])
+
+        paths = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/verified")
+        return Starlette(
+            routes=[
+                Route("/v1/models", models),
+                Route("/tokenize", tokenize, methods=["POST"]),
+                *(Route(path, generate, methods=["POST"]) for path in paths),
+            ]
+        )
+
+
+def whole(body: Any, status: int = 200) -> Answer:
+    async def answer(_: dict[str, Any]) -> Response:
+        return JSONResponse(body, status) if not isinstance(body, bytes) else Response(body, status)
+
+    return answer
+
+
+def stream(*parts: bytes | float | Exception, kind: str = "text/event-stream") -> Answer:
+    """Bytes are sent, numbers are seconds of silence, an exception cuts the connection."""
+
+    async def body() -> AsyncIterator[bytes]:
+        for part in parts:
+            if isinstance(part, float):
+                await asyncio.sleep(part)
+            elif isinstance(part, Exception):
+                raise part
+            else:
+                yield part
+
+    async def answer(_: dict[str, Any]) -> Response:
+        return StreamingResponse(body(), media_type=kind)
+
+    return answer
+
+
+@asynccontextmanager
+async def serving(*peers: Peer) -> AsyncIterator[None]:
+    servers = []
+    for peer in peers:
+        config = uvicorn.Config(peer.application(), port=0, log_level="critical", lifespan="off", access_log=False)
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server._serve())
+        while not server.started:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.005)
+        peer.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        servers.append((server, task))
+    try:
+        yield
+    finally:
+        for server, _ in servers:
+            server.should_exit = True
+            server.force_exit = True
+        await asyncio.gather(*(task for _, task in servers))
+
+
+@asynccontextmanager
+async def calling(tmp_path: Path, served: Deployment, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(Settings(home=tmp_path, **settings))
+    gateway = Gateway.of(app.state.hemostat)
+    gateway.directory = Directory(Store(served))
+    app.state.hemostat_gateway = gateway
+    try:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
+            yield http
+    finally:
+        await gateway.close()
+        await app.state.hemostat.redis.aclose()
+
+
+def of(*peers: Peer, **fields: Any) -> Deployment:
+    running = tuple(replica(f"r{number}", url=peer.url) for number, peer in enumerate(peers))
+    return deployment(*running, **fields)
+
+
+ASKED = {"model": "m", "prompt": "x"}
+
+
+async def test_the_replica_gets_the_body_whole_and_what_is_ours(tmp_path: Path) -> None:
+    peer = Peer([whole(WHOLE)])
+    async with serving(peer), calling(tmp_path, of(peer)) as http:
+        given = {**ASKED, "top_k": 3, "unheard_of": {"a": [None]}, "vllm_xargs": {"mine": "x"}, "hemostat": {}}
+        answer = await http.post("/v1/completions", json=given)
+        assert answer.json()["model"] == "m"
+        (sent,) = peer.asked
+        extra = sent.pop("vllm_xargs")
+        assert len(extra.pop("hemostat_request")) == 32
+        assert extra == {"mine": "x", "hemostat_version": "identity"}
+        assert sent == {"model": "inner", "prompt": "x", "top_k": 3, "unheard_of": {"a": [None]}}
+        refused = await http.post("/v1/completions", json=ASKED | {"vllm_xargs": {"hemostat_version": "identity"}})
+        assert refused.json()["error"]["param"] == "vllm_xargs"
+        assert len(peer.asked) == 1
+
+
+@pytest.mark.parametrize("cut", [1, 7, 64])
+async def test_events_come_whole_however_they_were_cut_on_the_way(tmp_path: Path, cut: int) -> None:
+    raw = b": hello\r\n\r\n" + (event("a") + event("b", "length") + b"data: [DONE]\n\n").replace(b"\n", b"\r\n")
+    peer = Peer([stream(*(raw[at : at + cut] for at in range(0, len(raw), cut)))])
+    async with serving(peer), calling(tmp_path, of(peer)) as http:
+        answer = await http.post("/v1/completions", json=ASKED | {"stream": True})
+    first, second, done, rest = answer.text.split("\n\n")
+    assert [json.loads(part[6:])["choices"][0]["text"] for part in (first, second)] == ["a", "b"]
+    assert (done, rest) == ("data: [DONE]", "")
+    assert answer.headers["x-hemostat-calibration"] == "identity"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        whole({"error": {"message": "full", "code": 503}}, 503),
+        whole(b"no json"),
+        stream(RuntimeError("cut")),
+    ],
+)
+async def test_another_replica_is_asked_where_nothing_was_answered(tmp_path: Path, bad: Answer) -> None:
+    first, second = Peer([bad]), Peer([whole(WHOLE)])
+    async with serving(first, second), calling(tmp_path, of(first, second)) as http:
+        answer = await http.post("/v1/completions", json=ASKED)
+        assert answer.status_code == 200
+        assert (len(first.asked), len(second.asked)) == (1, 1)
+        await http.post("/v1/completions", json=ASKED)
+        assert len(first.asked) == 1, "it is left alone for a while"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [RuntimeError("cut"), b"", b"data: {no json\n\n", b'data: {"error": {"message": "x", "code": 500}}\n\n', 30.0],
+)
+async def test_a_stream_that_breaks_ends_with_an_error_and_is_not_begun_again(tmp_path: Path, end: Any) -> None:
+    first, second = Peer([stream(event(), end)]), Peer([whole(WHOLE)])
+    async with serving(first, second), calling(tmp_path, of(first, second), gateway_read_timeout_s=0.5) as http:
+        answer = await http.post("/v1/completions", json=ASKED | {"stream": True})
+    assert answer.status_code == 200
+    parts = answer.text.strip().split("\n\n")
+    assert len(parts) == 2
+    assert json.loads(parts[-1].removeprefix("data: "))["error"]["code"] in {"replica_unavailable", "engine_failed"}
+    assert second.asked == []
+
+
+async def test_an_error_as_first_event_is_an_error_with_its_status(tmp_path: Path) -> None:
+    told = b'data: {"error": {"message": "bad thing", "code": 400, "param": "stop"}}\n\n'
+    peer = Peer([stream(told)])
+    async with serving(peer), calling(tmp_path, of(peer)) as http:
+        answer = await http.post("/v1/completions", json=ASKED | {"stream": True})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "stop")
+
+
+async def test_a_body_beyond_the_gateways_own_limit_is_413(tmp_path: Path) -> None:
+    async with calling(tmp_path, of(), gateway_max_body_bytes=2000) as http:
+        answer = await http.post("/v1/completions", json=ASKED | {"prompt": "x" * 2000})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+
+
+# --- verified decoding
+
+BLOCKS = (
+    b'{"token_ids": [5, 6], "text": "Hel"}\n{"token_ids": [7], "te',
+    b'xt": "lo"}\n',
+    b'{"finish_reason": "stop", "usage": {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}, '
+    b'"acceptance_rate": 0.75, "tokens_per_reference_pass": 3.5}\n',
+)
+TALK = {"model": "m", "messages": [{"role": "user", "content": "x"}], "hemostat": {"verify": True}}
+
+
+def verified(door: Peer, serve: Peer, **fields: Any) -> Deployment:
+    runs = {"role": "verify", "url": door.url} | fields
+    return deployment(replica("s", url=serve.url), replica("v", **runs), verify=True)
+
+
+async def test_verified_blocks_become_openais_answers(tmp_path: Path) -> None:
+    door, serve = Peer([stream(*BLOCKS)]), Peer([whole(WHOLE)])
+    async with serving(door, serve), calling(tmp_path, verified(door, serve)) as http:
+        answer = await http.post("/v1/chat/completions", json=TALK | {"temperature": 0.5, "seed": 1, "n": 1})
+        said = answer.json()
+        assert said["choices"][0]["message"]["content"] == "Hello"
+        assert said["usage"]["total_tokens"] == 6
+        assert said["hemostat"] == {"verified": True, "acceptance_rate": 0.75, "tokens_per_reference_pass": 3.5}
+        assert answer.headers["x-hemostat-calibration"] == "verified"
+        assert said["system_fingerprint"] == "hemostat-x-none-verified"
+        assert door.asked == [{"prompt": [1, 2, 3], "max_tokens": 97, "temperature": 0.5, "seed": 1}]
+        streamed = await http.post("/v1/chat/completions", json=TALK | {"stream": True})
+        *events, done, _ = streamed.text.split("\n\n")
+        chunks = [json.loads(one.removeprefix("data: ")) for one in events]
+        assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "Hello"
+        assert chunks[-1]["hemostat"]["acceptance_rate"] == 0.75
+        assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+        assert done == "data: [DONE]"
+        text = await http.post(
+            "/v1/completions", json={"model": "m", "prompt": "x", "max_tokens": 5, "hemostat": {"verify": True}}
+        )
+        assert text.json()["choices"][0]["text"] == "Hello"
+    assert serve.asked == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"state": "failed", "reason": "chi-square 812 of 49 degrees"}, "chi-square 812"),
+        ({"state": "starting"}, "starting"),
+        ({"role": "shadow"}, "does not run"),
+    ],
+)
+async def test_where_nothing_verifies_it_is_501_with_the_reason(
+    tmp_path: Path, fields: dict[str, Any], reason: str
+) -> None:
+    door, serve = Peer([whole({})]), Peer([whole(WHOLE)])
+    async with serving(door, serve), calling(tmp_path, verified(door, serve, **fields)) as http:
+        answer = await http.post("/v1/chat/completions", json=TALK)
+    assert answer.status_code == 501
+    assert answer.json()["error"]["code"] == "verify_unavailable"
+    assert reason in answer.json()["error"]["message"]
+    assert answer.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "code"),
+    [
+        (whole({"reason": "self-test failed"}, 501), 501, "verify_unavailable"),
+        (whole({"reason": "busy"}, 503), 503, "replica_unavailable"),
+        (whole({"detail": "…; verified decoding takes 64 together"}, 400), 400, "context_exceeded"),
+        (stream(b'{"error": "the reference\'s logits are not finite"}\n'), 500, "nonfinite_logits"),
+        (stream(BLOCKS[0]), 503, "replica_unavailable"),
+        (stream(b"no json\n"), 503, "replica_unavailable"),
+    ],
+)
+async def test_a_verify_process_that_fails(tmp_path: Path, answer: Answer, status: int, code: str) -> None:
+    door, serve = Peer([answer]), Peer([whole(WHOLE)])
+    async with serving(door, serve), calling(tmp_path, verified(door, serve)) as http:
+        got = await http.post("/v1/chat/completions", json=TALK)
+    assert (got.status_code, got.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"n": 2}, {"logprobs": True}, {"tools": [{}]}, {"logit_bias": {"1": 1}}, {"frequency_penalty": 0.1}, {"new": 1}],
+)
+async def test_what_would_change_the_promised_distribution_is_refused(tmp_path: Path, more: dict[str, Any]) -> None:
+    async with calling(tmp_path, of()) as http:
+        answer = await http.post("/v1/chat/completions", json=TALK | more)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(more)))
