@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, start_http_server
 
-from app.contracts.deployment import Deployment, DeploymentRequest, DeploymentState, Replica
+from app.contracts.deployment import CalibrationMode, Deployment, DeploymentRequest, DeploymentState, Replica
 from app.contracts.job import CandidateModel, ReferenceModel
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
@@ -52,7 +52,8 @@ class Exporters:
         model = CandidateModel.model_validate(
             {"model": ALIAS, "recipe": [{"type": "quantize.rtn", "bits": 4, "group_size": 64}]}
         )
-        request = DeploymentRequest(name=name, model=model, reference=ReferenceModel(model=ALIAS))
+        frozen = CalibrationMode.FROZEN  # nothing is fitted for it in the background
+        request = DeploymentRequest(name=name, model=model, reference=ReferenceModel(model=ALIAS), calibration=frozen)
         self.deployment: Deployment = self.ask(lambda store: store.create(request))
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._live)

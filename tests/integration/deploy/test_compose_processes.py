@@ -7,7 +7,9 @@ from typing import Any
 import httpx
 import pytest
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError
+from redis.retry import Retry
 
 from tests.integration.deploy.stack import Stack
 
@@ -81,11 +83,11 @@ def test_redis_lets_in_the_service_and_nobody_else(stack: Stack) -> None:
         for forbidden in ("CONFIG GET dir", "FLUSHALL", "ACL LIST", "SHUTDOWN", "KEYS *"):
             with pytest.raises(NoPermissionError):
                 client.execute_command(*forbidden.split())
-    port = int(stack.ports["6379"])
+    once = {"port": int(stack.ports["6379"]), "retry": Retry(NoBackoff(), 0)}
     for user, password in ((None, None), ("default", ""), ("hemostat", "wrong")):
-        with Redis(port=port, username=user, password=password) as client, pytest.raises(RedisError):
+        with Redis(**once, username=user, password=password) as client, pytest.raises(RedisError):
             client.ping()
-    with Redis(port=port, username="health", password="health") as client:
+    with Redis(**once, username="health", password="health") as client:
         assert client.ping()
         with pytest.raises(NoPermissionError):
             client.get("x")
