@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test lint lock bench clean
+.PHONY: setup demo up test lint board lock bench clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -37,10 +37,13 @@ test: setup ## everything, fast tests first
 	@$(BIN)/python -m pytest tests/integration tests/e2e -q
 
 lint: setup ## ruff, mypy --strict, import-linter
-	@$(BIN)/ruff check app workers tests
-	@$(BIN)/ruff format --check app workers tests
+	@$(BIN)/ruff check app workers deploy tests
+	@$(BIN)/ruff format --check app workers deploy tests
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+board: setup ## write the Grafana dashboard anew from deploy/grafana/board.py
+	@$(BIN)/python -m deploy.grafana.board
 
 lock: setup ## write the locks anew
 	@deploy/lock.sh
