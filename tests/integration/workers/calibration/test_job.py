@@ -21,7 +21,7 @@ from workers.diagnosis.context import JobCancelled
 from workers.engine.room import EngineRoom
 
 Json = dict[str, Any]
-WORDS = tuple("the lazy dog jumps over quick brown foxes a model that is changed may lose what it knew".split(" "))
+WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
 
 
 def document(number: int, domain: str) -> Json:

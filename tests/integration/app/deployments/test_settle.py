@@ -1,0 +1,188 @@
+"""A calibrate job that was asked for a deployment: promoted or refused, once, whatever crashes in between."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from app.contracts.calibration_report import CalibrateReport
+from app.contracts.deployment import CalibrationMode, Deployment, DeploymentEvent, DeploymentEventType, DeploymentPatch
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import CalibrateRequest, job_error
+from app.deployments.settle import check_target, settle_jobs
+from app.deployments.store import DeploymentStore
+from app.jobs import keys
+from app.jobs.ids import id_at, new_job_id
+from app.jobs.store import JobStore
+from tests.support.calibration_reports import calibrate_report
+
+REPORT = "attempt-1/report.json"
+
+
+def asked(made: Deployment, /, **changes: Any) -> CalibrateRequest:
+    return CalibrateRequest.model_validate(
+        {
+            "kind": "calibrate",
+            "reference": made.reference.model_dump(),
+            "candidate": made.model.model_dump(),
+            "deployment": made.name,
+        }
+        | changes
+    )
+
+
+async def run(store: JobStore, request: CalibrateRequest, *, passed: bool = True) -> str:
+    """A job that has ended as a worker ends one."""
+    job_id = new_job_id()
+    assert (await store.create(job_id, request)).kind == "created"
+    claim = await store.claim(job_id, "worker")
+    assert claim is not None
+    assert claim.request == request
+    report = calibrate_report(passed=passed, deployment=request.deployment) | {"job": job_id}
+    path = store.settings.job_dir(job_id) / REPORT
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(report))
+    assert await store.finish(job_id, claim.attempt, report=REPORT, severity="moderate")
+    return job_id
+
+
+async def events(store: DeploymentStore, deployment: Deployment) -> list[DeploymentEvent]:
+    kinds = {DeploymentEventType.PROMOTED, DeploymentEventType.REFUSED, DeploymentEventType.FITTED}
+    return [event for _, event in await store.events(deployment.id) if event.type in kinds]
+
+
+async def test_a_proven_profile_is_promoted_with_its_evidence(
+    deployments: DeploymentStore, store: JobStore, made: Deployment
+) -> None:
+    job_id = await run(store, asked(made))
+    assert await settle_jobs(deployments, store) == 1
+    found = await deployments.get(made.id)
+    report = CalibrateReport.model_validate(calibrate_report())
+    assert found.active_version == report.profile
+    event = (await events(deployments, made))[-1]
+    assert event.type is DeploymentEventType.PROMOTED
+    assert event.evidence["job"] == job_id
+    assert event.evidence["saved"] == pytest.approx(0.326 * 0.31)
+    record = await store.get(job_id)
+    assert record is not None
+    assert record.job.deployment == made.name
+
+
+async def test_it_is_settled_once_however_often_and_by_however_many(
+    deployments: DeploymentStore, store: JobStore, made: Deployment
+) -> None:
+    job_id = await run(store, asked(made))
+    await asyncio.gather(*(settle_jobs(deployments, store) for _ in range(5)))
+    # As after a crash between the promotion and the note that it was made, and a rollback meanwhile.
+    await deployments.rollback(made.id, reason="worse")
+    await store.client.sadd(keys.UNSETTLED, job_id)
+    await settle_jobs(deployments, store)
+    assert (await deployments.get(made.id)).active_version == "identity"
+    assert [event.type for event in await events(deployments, made)] == [DeploymentEventType.PROMOTED]
+    assert await store.client.smembers(keys.UNSETTLED) == set()
+
+
+async def test_a_crash_before_it_was_settled_loses_nothing(
+    deployments: DeploymentStore, store: JobStore, made: Deployment
+) -> None:
+    """The id is written before the job is: whatever process comes next settles it."""
+    await run(store, asked(made))
+    other = DeploymentStore(store.client, deployments.settings)
+    assert await settle_jobs(other, JobStore(store.client, store.settings)) == 1
+
+
+async def test_what_did_not_prove_itself_is_refused_with_the_reason(
+    deployments: DeploymentStore, store: JobStore, made: Deployment
+) -> None:
+    await run(store, asked(made), passed=False)
+    await settle_jobs(deployments, store)
+    found = await deployments.get(made.id)
+    assert found.active_version == "identity"
+    assert "on domain german KL changes by +0.018 nats" in found.fit_reason
+    assert [event.type for event in await events(deployments, made)] == [DeploymentEventType.REFUSED]
+
+
+async def test_a_job_that_failed_or_was_cancelled_says_so(
+    deployments: DeploymentStore, store: JobStore, made: Deployment
+) -> None:
+    for ended in ("failed", "cancelled"):
+        job_id = new_job_id()
+        await store.create(job_id, asked(made, seed=len(ended)))
+        if ended == "cancelled":
+            await store.cancel(job_id)
+        else:
+            claim = await store.claim(job_id, "worker")
+            assert claim is not None
+            await store.fail(job_id, claim.attempt, job_error(ErrorCode.ENGINE_FAILED, "The engine fell over."))
+        await settle_jobs(deployments, store)
+    reasons = [event.reason for event in await events(deployments, made)]
+    assert reasons == [
+        "The calibrate job failed: The engine fell over.",
+        "The calibrate job was cancelled.",
+    ]
+
+
+async def test_a_running_job_is_left_alone(deployments: DeploymentStore, store: JobStore, made: Deployment) -> None:
+    job_id = new_job_id()
+    await store.create(job_id, asked(made))
+    await store.claim(job_id, "worker")
+    assert await settle_jobs(deployments, store) == 0
+    assert await store.client.smembers(keys.UNSETTLED) == {job_id}
+
+
+async def test_a_frozen_deployment_keeps_its_version_and_is_told_of_the_other(
+    deployments: DeploymentStore, store: JobStore, made: Deployment
+) -> None:
+    await deployments.patch(made.id, DeploymentPatch(calibration=CalibrationMode.FROZEN))
+    await run(store, asked(made))
+    await settle_jobs(deployments, store)
+    assert (await deployments.get(made.id)).active_version == "identity"
+    event = (await events(deployments, made))[-1]
+    assert event.type is DeploymentEventType.FITTED
+    assert "frozen" in event.reason
+
+
+async def test_a_report_that_is_gone_is_a_refusal_and_a_deployment_that_is_gone_no_error(
+    deployments: DeploymentStore, store: JobStore, made: Deployment
+) -> None:
+    job_id = await run(store, asked(made))
+    (store.settings.job_dir(job_id) / REPORT).unlink()
+    await settle_jobs(deployments, store)
+    assert "cannot be read" in (await deployments.get(made.id)).fit_reason
+    await run(store, asked(made))
+    await deployments.delete(made.id)
+    await settle_jobs(deployments, store)
+    assert await store.client.smembers(keys.UNSETTLED) == set()
+
+
+async def test_an_id_that_never_became_a_job_is_dropped_after_a_while(
+    deployments: DeploymentStore, store: JobStore
+) -> None:
+    old, young = id_at(1_000_000), new_job_id()
+    await store.client.sadd(keys.UNSETTLED, old, young)
+    await settle_jobs(deployments, store)
+    assert await store.client.smembers(keys.UNSETTLED) == {young}
+
+
+async def test_the_fit_that_the_deployment_started_itself_is_concluded_elsewhere(
+    deployments: DeploymentStore, store: JobStore, made: Deployment
+) -> None:
+    job_id = await run(store, asked(made))
+    await deployments.start_fit(made.id, job_id)
+    await settle_jobs(deployments, store)
+    assert await events(deployments, made) == []
+
+
+async def test_a_job_for_another_model_or_no_deployment_is_refused_at_once(
+    deployments: DeploymentStore, made: Deployment
+) -> None:
+    await check_target(deployments, asked(made))
+    await check_target(deployments, asked(made, deployment=None))
+    for changes, code in (
+        ({"deployment": "nobody"}, ErrorCode.DEPLOYMENT_NOT_FOUND),
+        ({"candidate": {"model": "tiny", "recipe": []}}, ErrorCode.PROFILE_MISMATCH),
+    ):
+        with pytest.raises(HemostatError) as caught:
+            await check_target(deployments, asked(made, **changes))
+        assert (caught.value.code, caught.value.pointer) == (code, "/deployment")
