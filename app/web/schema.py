@@ -1,7 +1,7 @@
-"""The published JSON Schema of the report, generated from its contract.
+"""The published JSON Schemas of the reports, one a kind of job, generated from their contracts.
 
-    python -m app.web.schema --check    # 1 where docs/schemas/hemostat.report-1.json is not what the contract gives
-    python -m app.web.schema --write    # writes it, unless that would break those who read or keep reports
+    python -m app.web.schema --check    # 1 where docs/schemas/hemostat.report-1*.json is not what the contracts give
+    python -m app.web.schema --write    # writes them, unless that would break those who read or keep reports
 
 Within `hemostat.report/1` only optional fields may be added. The schema leaves objects open, so that a reader with an
 older copy accepts a newer report; the contract itself refuses a field that it does not know.
@@ -17,20 +17,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.contracts.report import SCHEMA, CompareReport
+from app.contracts.report import SCHEMA
+from app.contracts.reports import REPORTS
 
 Json = dict[str, Any]
-PUBLISHED = Path(__file__).parents[2] / "docs" / "schemas" / "hemostat.report-1.json"
+_FOLDER = Path(__file__).parents[2] / "docs" / "schemas"
+PUBLISHED = _FOLDER / "hemostat.report-1.json"
+# By kind. The first kind's keeps the name that it was published under.
+FILES = {kind: PUBLISHED if kind == "compare" else _FOLDER / f"hemostat.report-1-{kind}.json" for kind in REPORTS}
 _CONSTRAINTS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems", "pattern")
 
 
-def report_schema() -> Json:
-    """JSON Schema (Draft 2020-12) of a compare report as the service answers it."""
-    generated = CompareReport.model_json_schema(by_alias=True)
+def report_schema(kind: str = "compare") -> Json:
+    """JSON Schema (Draft 2020-12) of a report of this kind as the service answers it."""
+    generated = REPORTS[kind].model_json_schema(by_alias=True)
     schema: Json = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": "urn:hemostat:report:1",
-        "title": f"Hemostat report, schema {SCHEMA}",
+        "$id": "urn:hemostat:report:1" + ("" if kind == "compare" else f":{kind}"),
+        "title": f"Hemostat report, schema {SCHEMA}" + ("" if kind == "compare" else f", kind {kind}"),
         **{key: value for key, value in _published(generated).items() if key != "title"},
     }
     # They have defaults in the contract, yet every report carries them and readers tell reports apart by them.
@@ -120,17 +124,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--write", action="store_true", help="write it")
     action.add_argument("--check", action="store_true", help="compare it with the contract")
-    parser.add_argument("--file", type=Path, default=PUBLISHED, help="where it stands")
+    parser.add_argument("--kind", choices=list(FILES), help="this kind alone; default: every kind")
+    parser.add_argument("--file", type=Path, help="where it stands, of one kind (default: compare)")
     options = parser.parse_args(arguments)
-    file: Path = options.file
-    wanted = text_of(report_schema())
+    kinds = [options.kind or "compare"] if options.file or options.kind else list(FILES)
+    return max([_one(kind, options.file or FILES[kind], check=options.check) for kind in kinds])
+
+
+def _one(kind: str, file: Path, *, check: bool) -> int:
+    wanted = text_of(report_schema(kind))
     found = file.read_text(encoding="utf-8") if file.is_file() else None
     if found == wanted:
         return 0
-    broken = breaking_changes(json.loads(found), report_schema()) if found is not None else []
+    broken = breaking_changes(json.loads(found), report_schema(kind)) if found is not None else []
     for change in broken:
         sys.stderr.write(f"breaks {SCHEMA}: {change}\n")
-    if options.check or broken:
+    if check or broken:
         sys.stderr.write(f"{file} is not what the contract gives\n")
         return 1
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
