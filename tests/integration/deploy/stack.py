@@ -120,15 +120,15 @@ class Stack:
         assert found, f"{command[0]} is missing: apt-get install prometheus valkey-tools"
         return subprocess.run([found, *command[1:]], env=environment, capture_output=True, check=False).returncode == 0
 
-    def end(self, name: str) -> None:
-        """SIGTERM, as `docker compose stop`."""
+    def end(self, name: str) -> int:
+        """SIGTERM, as `docker compose stop`; the exit status."""
         process = self._running.pop(name)
         process.terminate()
         try:
             process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+        return process.wait()
 
     def stop(self) -> None:
         for name in reversed(list(self._running)):

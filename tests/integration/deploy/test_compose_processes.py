@@ -95,3 +95,14 @@ def test_redis_lets_in_the_service_and_nobody_else(stack: Stack) -> None:
 
 def test_redis_keeps_an_append_only_file(stack: Stack) -> None:
     assert list(stack.volume("redis").glob("appendonlydir/*.aof*"))
+
+
+def test_the_agent_comes_up_and_goes_when_told(stack: Stack) -> None:
+    """No deployment is left by then: what it starts is tested where there are engines."""
+    key = {"authorization": f"Bearer {stack.secret('api_key')}"}
+    url = f"{stack.url('8321')}/v1/deployments"
+    until(lambda: httpx.get(url, headers=key).json()["data"] == [], "a deployment is left")
+    stack.start("serve")
+    assert stack.services["serve"]["environment"]["HEMOSTAT_ADVERTISE_HOST"] == "serve"
+    assert stack.healthy("serve")
+    assert stack.end("serve") == 0
