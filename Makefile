@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test lint board lock bench clean
+.PHONY: setup demo up test lint board lock bench bench-serve clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -50,6 +50,9 @@ lock: setup ## write the locks anew
 
 bench: setup ## measure; writes tests/bench/results.csv
 	@$(BIN)/python -m tests.bench.run
+
+bench-serve: setup ## measure our server against plain vLLM; writes tests/bench/serve.csv
+	@$(BIN)/python -m tests.bench.serve
 
 clean: ## remove what was installed and cached here
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,253 @@
+"""`make bench-serve`: our server against plain vLLM, and writes tests/bench/serve.csv.
+
+Both servers run at once, from the same checkpoint (the demo model at 4 bits) and with the same arguments; only one is
+asked at a time. A ratio is that of two runs one after the other, the order changing from pair to pair; the CSV has the
+median of the pairs and the limits of all of them. Requests are greedy and of fixed length, so every run draws the same
+number of tokens. Nothing else should run on the machine. `--quick` only shows that it works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import torch
+
+from app.models.checkpoint import inspect
+from app.settings import Settings
+from tests.bench.rows import Row, write
+from tests.bench.serve_gateway import through_gateway
+from tests.bench.serve_load import Load, Stream, completions, percentile, streams
+from workers.calibration.calibrators import storage
+from workers.calibration.calibrators.chain import Chain
+from workers.calibration.calibrators.lowrank import LowRank
+from workers.calibration.calibrators.temperature import Temperature
+from workers.calibration.calibrators.token_bias import TokenBias
+from workers.engine.serving.arguments import ServerPlan, cache_bytes, command, server_arguments, server_environment
+from workers.engine.serving.child import ServerProcess, free_port, read_port
+from workers.engine.serving.config import ServingConfig
+from workers.surgery.import_gguf import demo_gguf, import_gguf
+from workers.surgery.recipe import apply
+from workers.surgery.store import CheckpointStore
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = Path(__file__).with_name("serve.csv")
+MODEL = ROOT / ".cache" / "smollm2-135m"
+NAME = "bench"
+VERSION = "cal-0000000000000001"
+RECIPE = [{"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is run."""
+
+    pairs: int
+    tokens: int
+    clients: tuple[int, ...]
+
+
+WHOLE = Size(pairs=7, tokens=96, clients=(1, 8, 32))
+QUICK = Size(pairs=1, tokens=8, clients=(1, 8))
+
+
+def profile(width: int, vocabulary: int) -> Chain:
+    """Of the parts and sizes that a fit on the demo model chooses, with small arbitrary numbers."""
+    generator = torch.Generator().manual_seed(0)
+    ids_I = torch.randperm(vocabulary, generator=generator)[:4096].sort().values
+    return Chain(
+        [
+            LowRank(
+                torch.randn(width, 64, generator=generator) / width,
+                torch.randn(64, width, generator=generator) / width,
+                torch.zeros(width),
+            ),
+            TokenBias(ids_I, 0.01 * torch.randn(len(ids_I), generator=generator), vocabulary),
+            Temperature(1.02),
+        ]
+    )
+
+
+class Bench:
+    """Both servers, and what is asked of them."""
+
+    def __init__(self, size: Size, home: Path) -> None:
+        self.size = size
+        self.home = home
+        self.settings = Settings(home=home)
+        self.rows: list[Row] = []
+
+    def add(self, case: str, metric: str, value: float, unit: str) -> None:
+        self.rows.append(Row("serve", case, metric, value, unit))
+        sys.stderr.write(f"  {case:16} {metric:28} {value:12.5g} {unit}\n")
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Makes the model and starts both servers."""
+        if not (MODEL / "model.safetensors").is_file():
+            import_gguf(demo_gguf(), MODEL)
+        store = CheckpointStore(self.home / "checkpoints", 1 << 40)
+        from app.contracts.job import CandidateModel
+
+        recipe = CandidateModel.model_validate({"model": "smollm2", "recipe": RECIPE}).recipe
+        self.info = inspect(apply(inspect(MODEL), recipe, store=store).path)
+        storage.save(profile(self.info.hidden_size, self.info.vocabulary), self.home / "profiles" / VERSION)
+        self.config = ServingConfig(
+            deployment=NAME,
+            architecture=self.info.architecture,
+            profiles=self.home / "profiles",
+            versions_file=self.home / "versions.json",
+            hidden=self.home / "hidden",
+            door_file=self.home / "door.port",
+        )
+        (self.home / "serving.json").write_text(self.config.model_dump_json())
+        self.config.versions_file.write_text(f'{{"versions": ["{VERSION}"]}}')
+        self.plain = await self._server(hooked=False)
+        stack.push_async_callback(self.plain.end)
+        self.ours = await self._server(hooked=True)
+        stack.push_async_callback(self.ours.end)
+
+    async def _server(self, *, hooked: bool) -> ServerProcess:
+        port = free_port("127.0.0.1")
+        length = 1024
+        total = psutil.virtual_memory().total
+        cache = min(cache_bytes(self.info, self.settings, dtype="bfloat16", max_model_len=length, total=total), 1 << 30)
+        plan = ServerPlan(NAME, self.info, MODEL, "bfloat16", "cpu", "127.0.0.1", port, length, cache, hooked=hooked)
+        environment = server_environment(self.home / "serving.json" if hooked else None)
+        started = time.perf_counter()
+        server = await ServerProcess.start(
+            command(server_arguments(plan, self.settings), os.getpid()), environment, f"http://127.0.0.1:{port}"
+        )
+        await server.until_healthy()
+        case = "ours" if hooked else "plain"
+        self.add(case, "start", time.perf_counter() - started, "s")
+        return server
+
+    def load(self, clients: int, **extra: object) -> Load:
+        return Load(NAME, clients, self.size.tokens, extra)
+
+    async def ratio(
+        self, case: str, base: Callable[[], Awaitable[float]], other: Callable[[], Awaitable[float]]
+    ) -> None:
+        """Throughput of `other` over that of `base`, over interleaved pairs."""
+        await base()
+        await other()  # neither is cold
+        ratios, plain, changed = [], [], []
+        for pair in range(self.size.pairs):
+            first, second = (base, other) if pair % 2 == 0 else (other, base)
+            one, two = await first(), await second()
+            before, after = (one, two) if pair % 2 == 0 else (two, one)
+            plain.append(before)
+            changed.append(after)
+            ratios.append(after / before)
+        self.add(case, "throughput_ratio", statistics.median(ratios), "ratio")
+        self.add(case, "throughput_ratio_low", min(ratios), "ratio")
+        self.add(case, "throughput_ratio_high", max(ratios), "ratio")
+        self.add(case, "plain_tokens_per_second", statistics.median(plain), "tokens/s")
+        self.add(case, "tokens_per_second", statistics.median(changed), "tokens/s")
+
+    async def throughput(self) -> None:
+        """Calibrated and off at each number of clients, and with one request in a hundred kept for the shadow."""
+        for clients in self.size.clients:
+            for case, version in (("calibrated", VERSION), ("off", "identity")):
+                await self.ratio(
+                    f"{case}_{clients}",
+                    lambda clients=clients: completions(self.plain.url, self.load(clients)),
+                    lambda clients=clients, version=version: completions(
+                        self.ours.url, self.load(clients, hemostat_version=version)
+                    ),
+                )
+        most = max(self.size.clients)
+        await self.ratio(
+            "shadow_1pct",
+            lambda: completions(self.plain.url, self.load(most)),
+            lambda: completions(self.ours.url, self.load(most, hemostat_version=VERSION), kept_every=100),
+        )
+
+    async def gateway(self) -> None:
+        """What the gateway adds to the time between two tokens, and to that before the first."""
+        most = max(self.size.clients)
+        door = read_port(self.config.door_file)
+        async with through_gateway(self.home, NAME, MODEL, self.ours.url, f"http://127.0.0.1:{door}") as url:
+            gaps, firsts, ratios = [], [], []
+            for pair in range(self.size.pairs):
+                urls = [self.ours.url, url] if pair % 2 == 0 else [url, self.ours.url]
+                found: dict[str, tuple[list[Stream], float]] = {}
+                for one in urls:
+                    started = time.perf_counter()
+                    seen = await streams(one, self.load(most))
+                    found[one] = (seen, time.perf_counter() - started)
+                direct, led = found[self.ours.url], found[url]
+                gaps.append(1e3 * (_p99_gap(led[0]) - _p99_gap(direct[0])))
+                firsts.append(1e3 * (_p99_first(led[0]) - _p99_first(direct[0])))
+                ratios.append(direct[1] / led[1])
+        case = f"gateway_{most}"
+        self.add(case, "p99_added_ms", statistics.median(gaps), "ms")
+        self.add(case, "p99_added_ms_low", min(gaps), "ms")
+        self.add(case, "p99_added_ms_high", max(gaps), "ms")
+        self.add(case, "p99_first_added_ms", statistics.median(firsts), "ms")
+        self.add(case, "throughput_ratio", statistics.median(ratios), "ratio")
+
+    async def rest(self) -> None:
+        """Loading a profile, memory."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            text = (await client.get(f"http://127.0.0.1:{read_port(self.config.door_file)}/metrics")).text
+        counted = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if not line.startswith("#")}
+        name = "hemostat_serving_profile_load_seconds"
+        self.add("profile", "load_seconds", counted[f"{name}_sum"] / counted[f"{name}_count"], "s")
+        size = sum(file.stat().st_size for file in (self.home / "profiles" / VERSION).iterdir())
+        self.add("profile", "bytes", size, "bytes")
+        resident = {name: _resident(server.pid) for name, server in (("plain", self.plain), ("ours", self.ours))}
+        for case, value in resident.items():
+            self.add(case, "resident", value, "bytes")
+        self.add("ours", "resident_added", resident["ours"] - resident["plain"], "bytes")
+
+
+def _resident(pid: int) -> float:
+    """Of a process and its children, shared pages once (PSS)."""
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return float(sum(one.memory_full_info().pss for one in family))
+
+
+def _p99_gap(seen: list[Stream]) -> float:
+    return percentile([gap for one in seen for gap in one.gaps], 0.99)
+
+
+def _p99_first(seen: list[Stream]) -> float:
+    return percentile([one.first for one in seen], 0.99)
+
+
+async def run(size: Size) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(size, Path(folder))
+        async with AsyncExitStack() as stack:
+            await bench.start(stack)
+            await bench.throughput()
+            await bench.gateway()
+            await bench.rest()
+    return bench.rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.serve")
+    parser.add_argument("--quick", action="store_true", help="see that it works; writes nothing")
+    options = parser.parse_args()
+    rows = asyncio.run(run(QUICK if options.quick else WHOLE))
+    if not options.quick:
+        write(RESULTS, rows)
+    for row in rows:
+        sys.stdout.write(f"{row.bench},{row.case},{row.metric},{row.value:.6g},{row.unit}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Load for a server: so many clients at once, greedy answers of fixed length, distinct prompts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+PROMPT_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one run asks: `clients` requests at once, `tokens` each; `extra` goes into vLLM's `vllm_xargs`."""
+
+    model: str
+    clients: int
+    tokens: int
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def body(self, number: int, kept: bool) -> dict[str, Any]:
+        """The request of one client. Prompts differ from run to run: none is answered from the cache."""
+        draw = random.Random(uuid4().int)
+        body: dict[str, Any] = {
+            "model": self.model,
+            "prompt": [draw.randrange(1000, 40_000) for _ in range(PROMPT_TOKENS)],
+            "max_tokens": self.tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+        }
+        if self.extra:
+            body["vllm_xargs"] = self.extra | {"hemostat_request": f"bench-{uuid4().hex}-{number}"}
+            if kept:
+                body["vllm_xargs"]["hemostat_keep_hidden"] = 1
+        return body
+
+
+@dataclass
+class Stream:
+    """Times of one answer, seconds: to its first token, and between the others."""
+
+    first: float
+    gaps: list[float]
+
+
+_asked = 0
+
+
+async def completions(url: str, load: Load, *, kept_every: int = 0) -> float:
+    """Tokens per second, all clients together. Of all requests so far one in `kept_every` is kept for the shadow."""
+    global _asked  # noqa: PLW0603 - over all runs
+    bodies = []
+    for number in range(load.clients):
+        _asked += 1
+        bodies.append(load.body(number, kept_every > 0 and _asked % kept_every == 0))
+    async with _client() as client:
+        started = time.perf_counter()
+        answers = await asyncio.gather(*(client.post(f"{url}/v1/completions", json=body) for body in bodies))
+        elapsed = time.perf_counter() - started
+    drawn = sum(answer.raise_for_status().json()["usage"]["completion_tokens"] for answer in answers)
+    assert drawn == load.clients * load.tokens
+    return float(drawn / elapsed)
+
+
+async def streams(url: str, load: Load) -> list[Stream]:
+    """The times of each client's stream."""
+    async with _client() as client:
+        return list(
+            await asyncio.gather(*(_stream(client, url, load.body(number, False)) for number in range(load.clients)))
+        )
+
+
+async def _stream(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> Stream:
+    times = [time.perf_counter()]
+    async with client.stream("POST", f"{url}/v1/completions", json=body | {"stream": True}) as answer:
+        answer.raise_for_status()
+        times += [time.perf_counter() async for line in answer.aiter_lines() if line.startswith("data: {")]
+    steps = [after - before for before, after in pairwise(times)]
+    return Stream(steps[0], steps[1:])
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` of them lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _client() -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=600, trust_env=False, limits=httpx.Limits(max_connections=None))

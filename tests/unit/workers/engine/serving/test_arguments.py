@@ -1,0 +1,86 @@
+"""What the server is started with: memory, context, environment."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import inspect
+from app.settings import Settings
+from workers.engine.serving import plugin, processor
+from workers.engine.serving.arguments import (
+    TRACKER,
+    ServerPlan,
+    cache_bytes,
+    check_room,
+    context_limit,
+    server_arguments,
+    server_environment,
+)
+from workers.engine.serving.config import VARIABLE
+
+Tiny = Callable[..., Path]
+TOKEN = 2 * 3 * 1 * 32 * 2  # keys and values, layers, heads, their size, bytes
+
+
+def test_the_cache_takes_what_is_left_of_the_share_between_one_request_and_all(tiny: Tiny) -> None:
+    info, settings = inspect(tiny("llama")), Settings(share_serving=0.5)
+
+    def size(total: int, length: int = 256) -> int:
+        return cache_bytes(info, settings, dtype="bfloat16", max_model_len=length, total=total)
+
+    weights = 2 * sum(tensor.elements for tensor in info.tensors.values())
+    assert size(1 << 40) == 64 * 256 * TOKEN
+    assert size(1 << 40, length=8192) == 64 * 1024 * TOKEN
+    assert size(0) == (256 + 128) * TOKEN
+    assert size(2 * (weights + 1000 * TOKEN)) == 1000 * TOKEN
+
+
+def test_the_context_is_the_models_or_shorter(tiny: Tiny) -> None:
+    info = inspect(tiny("llama"))
+    assert context_limit(info, None) == 256
+    assert context_limit(info, 64) == 64
+    with pytest.raises(HemostatError) as caught:
+        context_limit(info, 257)
+    assert caught.value.code is ErrorCode.CONTEXT_EXCEEDED
+
+
+def test_a_model_that_does_not_fit_is_refused(tiny: Tiny) -> None:
+    info = inspect(tiny("llama"))
+    check_room(info, dtype="bfloat16", kv_cache_bytes=1 << 20)
+    with pytest.raises(HemostatError) as caught:
+        check_room(info, dtype="bfloat16", kv_cache_bytes=1 << 60)
+    assert caught.value.code is ErrorCode.ENGINE_OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_plain_and_hooked_servers_differ_in_the_hook_alone(tiny: Tiny, device: str) -> None:
+    info = inspect(tiny("llama"))
+
+    def arguments(*, hooked: bool) -> list[str]:
+        plan = ServerPlan("name", info, info.path, "bfloat16", device, "127.0.0.1", 1234, 256, 1 << 20, hooked=hooked)
+        return server_arguments(plan, Settings(share_serving=0.4))
+
+    assert arguments(hooked=True) == [*arguments(hooked=False), "--logits-processors", TRACKER]
+    assert ("--gpu-memory-utilization" in arguments(hooked=True)) == (device == "cuda")
+    assert ("--kv-cache-memory-bytes" in arguments(hooked=True)) == (device == "cpu")
+
+
+def test_the_environment_chooses_runner_and_plugin_whatever_was_set() -> None:
+    base = {"VLLM_USE_V2_MODEL_RUNNER": "1", "VLLM_PLUGINS": "other", VARIABLE: "/elsewhere"}
+    hooked = server_environment(Path("/here/serving.json"), base)
+    assert hooked["VLLM_USE_V2_MODEL_RUNNER"] == "0"
+    assert hooked["VLLM_PLUGINS"] == plugin.NAME
+    assert hooked[VARIABLE] == "/here/serving.json"
+    plain = server_environment(None, base)
+    assert plain["VLLM_PLUGINS"] == ""
+    assert VARIABLE not in plain
+
+
+def test_the_plugin_is_installed_under_its_name() -> None:
+    from importlib.metadata import entry_points
+
+    found = [one for one in entry_points(group="vllm.general_plugins") if one.name == plugin.NAME]
+    assert [one.load() for one in found] == [plugin.register]
+    assert processor.NAME == TRACKER

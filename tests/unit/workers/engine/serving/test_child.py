@@ -1,0 +1,35 @@
+"""A server process that fails says why."""
+
+import sys
+
+import pytest
+
+from workers.engine.serving.child import ServerEndedError, ServerProcess
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("raise ValueError('no such head')", "status 1: ValueError: no such head"),
+        ("import sys; sys.exit(3)", "status 3"),
+        ("import os; os.kill(os.getpid(), 9)", "signal 9"),
+    ],
+)
+async def test_the_reason_is_the_first_error_that_it_printed(code: str, told: str) -> None:
+    server = await ServerProcess.start([sys.executable, "-c", code], {}, "http://127.0.0.1:9")
+    with pytest.raises(ServerEndedError, match=told):
+        await server.until_healthy()
+    await server.end()
+
+
+async def test_ending_ends_the_whole_group() -> None:
+    """A grandchild that ignores SIGTERM, in the place of an engine process."""
+    code = (
+        "import subprocess, sys, time\n"
+        "subprocess.Popen([sys.executable, '-c', 'import signal, time; signal.signal(15, signal.SIG_IGN); "
+        'print("up", flush=True); time.sleep(600)\'])\n'
+        "time.sleep(600)\n"
+    )
+    server = await ServerProcess.start([sys.executable, "-c", code], {}, "http://127.0.0.1:9")
+    await server.end()  # returns only when nobody holds the pipe any more
+    assert await server.until_ended() == "the server ended with signal 15"

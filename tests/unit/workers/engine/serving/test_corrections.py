@@ -1,0 +1,69 @@
+"""Corrections by row against a float64 loop over rows; rows without one against the head alone."""
+
+import pytest
+import torch
+
+from workers.calibration.calibrators.lowrank import LowRank
+from workers.calibration.calibrators.protocol import Calibrator, RowContext
+from workers.calibration.calibrators.temperature import Temperature
+from workers.engine.serving.corrections import broken_rows, correct, group
+
+WIDTH, VOCABULARY = 24, 50
+
+
+def low_rank(seed: int) -> LowRank:
+    generator = torch.Generator().manual_seed(seed)
+    return LowRank(
+        torch.randn(WIDTH, 3, generator=generator),
+        torch.randn(3, WIDTH, generator=generator),
+        torch.randn(WIDTH, generator=generator),
+    )
+
+
+@pytest.mark.parametrize(
+    "pattern", [[None] * 5, [0] * 5, [0, None, 1, 0, None], [2, 2, None, 1, 0], [2], [None]], ids=str
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_each_row_has_its_own_correction(pattern: list[int | None], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight_VD = torch.randn(VOCABULARY, WIDTH).to(dtype)
+    hidden_TD = torch.randn(len(pattern), WIDTH).to(dtype)
+    before = hidden_TD.clone()
+    known: list[Calibrator] = [low_rank(1), Temperature(1.7), low_rank(2)]
+    chosen = [None if index is None else known[index] for index in pattern]
+    groups = group(chosen, torch.device("cpu"))
+    contexts = [RowContext(torch.ones(len(one.indices)).long(), torch.ones(len(one.indices)).long()) for one in groups]
+    logits_TV = correct(hidden_TD, groups, contexts, lambda given: given @ weight_VD.T)
+    assert torch.equal(hidden_TD, before)
+    plain_TV = hidden_TD @ weight_VD.T
+    for row, calibrator in enumerate(chosen):
+        if calibrator is None:
+            assert torch.equal(logits_TV[row], plain_TV[row].to(logits_TV.dtype))
+            continue
+        hidden_D = hidden_TD[row].double()
+        if isinstance(calibrator, LowRank):
+            change_D = hidden_D @ calibrator.down_DR.double() @ calibrator.up_RD.double()
+            hidden_D = hidden_D + change_D + calibrator.shift_D.double()
+        expected_V = hidden_D @ weight_VD.double().T
+        if isinstance(calibrator, Temperature):
+            expected_V = expected_V / calibrator.temperature
+        tolerance = 0.6 if dtype == torch.bfloat16 else 1e-4
+        torch.testing.assert_close(logits_TV[row].double(), expected_V, atol=tolerance, rtol=2e-2)
+
+
+def test_without_corrections_it_is_the_heads_own_tensor() -> None:
+    made = torch.randn(3, VOCABULARY)
+    assert correct(torch.randn(3, WIDTH), [], [], lambda _: made) is made
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_rows_that_are_no_distribution_are_found(dtype: torch.dtype) -> None:
+    """NaN, +inf, or nothing finite; a token that cannot come, and sums beyond the largest number, are sound."""
+    logits_TV = torch.randn(7, 300).to(dtype)
+    logits_TV[1, 17] = float("nan")
+    logits_TV[2, 299] = float("inf")
+    logits_TV[3, 5] = float("-inf")
+    logits_TV[4] = float("-inf")
+    logits_TV[5] = 3e38
+    logits_TV[6, 0], logits_TV[6, 1] = float("inf"), float("-inf")
+    assert broken_rows(logits_TV) == [1, 2, 4, 6]
