@@ -51,7 +51,7 @@ class Book:
             active, previous = deployment.active_version, deployment.previous_version
             state = ShadowState(
                 deployment=deployment.id,
-                loop=self.rule.start(active, previous, self._level(expected, None)),
+                loop=self.rule.start(active, previous, expected.raw_mean or self.rule.threshold),
                 threshold=self.rule.threshold,
                 alpha=deployment.alpha,
                 staleness=self._staleness(None).start(now),
@@ -72,7 +72,7 @@ class Book:
         self.rule = self._rule(deployment, threshold)
         loop, told = self.state.loop, []
         steps: tuple[Step, ...] = ()
-        level = self._level(expected, threshold)
+        level = self._level(threshold)
         if deployment.active_version != loop.active:
             told.append(f"{deployment.active_version} came into force: the tests begin anew")
             if deployment.rollbacks > before.rollbacks and loop.active != IDENTITY:
@@ -279,11 +279,12 @@ class Book:
             refit_every=None,  # counted in tokens, here
         )
 
-    @staticmethod
-    def _level(expected: Expected, threshold: float | None) -> float | None:
-        """The raw model's usual mean, about; None: nothing is known."""
-        level = expected.raw_mean or threshold
-        return level if level and level > 0 else None
+    def _level(self, threshold: float | None) -> float | None:
+        """The raw model's usual mean, about, as known before: of its test, else of late; None: nothing is known."""
+        found = self.expected.raw_mean
+        if not found and (divergence := self.divergence()) is not None:
+            found = divergence.raw.mean
+        return found or threshold or None
 
     def _staleness(self, state: ShadowState | None) -> Staleness:
         """Silence is judged by how often requests came of late."""

@@ -22,8 +22,10 @@ from app.contracts.deployment import IDENTITY, Deployment, Version
 from app.contracts.errors import HemostatError
 from app.contracts.profile import DocumentSet, FitRecord, ProfileModel, ProfileRecord, Setting
 from app.settings import Settings
+from workers.calibration.calibrators.identity import Identity
 from workers.calibration.calibrators.protocol import Calibrator, RowContext
 from workers.calibration.fitting.data import FitData
+from workers.calibration.fitting.fit import fit
 from workers.calibration.fitting.spec import Spec
 from workers.calibration.online.compute import Compute, Stopped
 from workers.calibration.online.memory import WINDOW, Learned, Passage, passages
@@ -69,8 +71,10 @@ class Refitter:
         self.cancel()
         self._thread.stop()
 
-    async def refit(self, deployment: Deployment, recent: Sequence[Learned], *, seed: int, reason: str) -> Version:
-        """Fits and stores; the version of the new profile.
+    async def refit(
+        self, deployment: Deployment, recent: Sequence[Learned], *, seed: int, reason: str
+    ) -> Version | None:
+        """Fits and stores; the version of the new profile, None where nothing that was fitted is better than nothing.
 
         Raises `Stopped` where it was cancelled, `HemostatError` where models or disk fail, ValueError where there is
         too little to learn from.
@@ -90,6 +94,8 @@ class Refitter:
         work = _Work(models, recent, reservoir, self._kinds(deployment.active_version), seed, self._check)
         calibrator, sets = await self._thread.plain(work.run)
         self._check()
+        if isinstance(calibrator, Identity):
+            return None
         record = self._record(deployment, models, sets, {**work.told, **told}, seed)
         profile = await self._thread.plain(self._profiles.put, calibrator, record)
         return profile.version
@@ -192,8 +198,6 @@ class _Work:
 
     def run(self) -> tuple[Calibrator, tuple[DocumentSet, ...]]:
         """The fitted correction, and what it was fitted to and stopped by."""
-        from workers.calibration.fitting.fit import fit
-
         _lowest_priority()
         fitted, stopping = self._divide()
         calibrator, record = fit(
@@ -203,6 +207,7 @@ class _Work:
             seed=self._seed,
             check_cancelled=self._check,
         )
+        logger.info("a refit of %s: %.4g nats raw, %.4g fitted", self._kinds, record.raw_kl, record.stop_kl)
         self.told = {**record.settings, "kinds": self._kinds, "raw_kl": record.raw_kl, "stop_kl": record.stop_kl}
         return calibrator, (_set("fit", fitted), _set("choose", stopping))
 

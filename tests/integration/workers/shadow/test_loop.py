@@ -216,7 +216,7 @@ def test_worse_weights_raise_an_alarm_and_a_refit_is_promoted_when_it_has_proven
     shadow.until(lambda found: found.shadow.threshold == threshold, what="threshold")
     calm = push_and_wait(shadow, samples(48)).shadow
     assert calm is not None and (calm.drift, calm.alarms) == (DriftState.OK, 0)
-    replace_weights(settings, norm=0.5)
+    replace_weights(settings, norm=3.0)
     for _ in range(40):
         if push_and_wait(shadow, samples(16)).shadow.alarms:  # type: ignore[union-attr]
             break
@@ -263,6 +263,24 @@ def test_a_rollback_by_hand_is_noticed_and_the_version_is_not_tried_again(shadow
     )
     found = shadow.get()
     assert found.active_version == "identity" and found.shadow is not None and found.shadow.trial is None
+
+
+def test_a_harmful_version_that_somebody_promoted_is_rolled_back(shadow: Shadow, settings: Settings) -> None:
+    version, _ = biased(settings, 1.5, seed=5)
+    run(settings, lambda store: store.patch(shadow.deployment.id, DeploymentPatch(drift_threshold=50.0)))
+    before = shadow.get().rollbacks
+    run(settings, lambda store: store.promote(shadow.deployment.id, version, reason="by hand", manual=True))
+    shadow.until(
+        lambda _: any(f"{version} came into force" in event.reason for event in shadow.events()), what="noticed change"
+    )
+    for _ in range(40):
+        if push_and_wait(shadow, samples(16, version=version)).rollbacks > before:
+            break
+    found = shadow.until(lambda found: found.rollbacks == before + 1, what="rollback")
+    assert found.active_version == "identity"
+    told = next(event for event in reversed(shadow.events()) if event.type is DeploymentEventType.ROLLED_BACK)
+    assert told.evidence["mean_harm"] > 0  # type: ignore[operator]
+    assert replay.main([str(shadow.folder / "decisions" / str(told.evidence["record"]))]) == 0
 
 
 def test_weights_that_cannot_be_loaded_degrade_it_until_they_are_mended(shadow: Shadow, settings: Settings) -> None:
