@@ -106,7 +106,7 @@ async def test_tools_are_called(service: Service, model: str) -> None:
     tool = {"type": "function", "function": {"name": "decide", "strict": True, "parameters": parameters}}
     async with service.openai() as client, service.http() as http:
         # A model of random weights would go on with white space for ever.
-        asked = {"model": model, "prompt": " \n\t"}
+        asked = {"model": model, "prompt": " \n\t\r\v\f"}
         space = (await http.post("/tokenize", json=asked)).json()["tokens"]
         answer = await client.chat.completions.create(
             model=model,
@@ -114,9 +114,12 @@ async def test_tools_are_called(service: Service, model: str) -> None:
             logit_bias={str(token): -100 for token in space},
             tools=[tool],
             tool_choice={"type": "function", "function": {"name": "decide"}},
-            max_tokens=100,
+            stop=["</tool_call>"],
+            max_tokens=300,
             temperature=0,
+            extra_body={"include_stop_str_in_output": True},
         )
+        assert answer.choices[0].message.tool_calls, answer.choices[0]
         (call,) = answer.choices[0].message.tool_calls
         assert call.function.name == "decide"
         assert set(json.loads(call.function.arguments)) == {"yes"}

@@ -153,32 +153,33 @@ async def test_a_slow_reader_holds_up_nobody_and_fills_no_memory(service: Servic
     await until(lambda: service.running() == 0)
 
 
-async def test_a_full_queue_is_429_and_what_waits_is_answered(service: Service) -> None:
-    await service.deploy("busy")  # 8 at the replica, 2 wait
+async def test_a_full_queue_is_429_and_what_waits_is_answered(
+    service: Service, relay: tuple[subprocess.Popen[bytes], str]
+) -> None:
+    process, url = relay
+    await service.deploy("busy", service.replica("a-halts", url))  # 8 at the replica, 2 wait
     async with service.http() as http:
 
-        async def one(tokens: int) -> httpx.Response:
-            asked = {"model": "busy", "prompt": "a", "max_tokens": tokens, "ignore_eos": True}
-            return await http.post("/v1/completions", json=asked)
+        async def one() -> httpx.Response:
+            return await http.post("/v1/completions", json={"model": "busy", "prompt": "a", "max_tokens": 2})
 
-        long = [asyncio.create_task(one(3900)) for _ in range(8)]
+        assert (await one()).status_code == 200
+        process.send_signal(signal.SIGSTOP)
+        under_way = [asyncio.create_task(one()) for _ in range(8)]
         await until(lambda: service.metric("hemostat_gateway_in_flight_requests", deployment="busy") == 8)
-        waiting = [asyncio.create_task(one(2)) for _ in range(2)]
+        waiting = [asyncio.create_task(one()) for _ in range(2)]
         await until(lambda: service.metric("hemostat_gateway_queued_requests", deployment="busy") == 2)
-        refused = await one(2)
+        refused = await one()
         assert refused.status_code == 429
         assert refused.json()["error"]["type"] == "rate_limit_error"
         assert int(refused.headers["retry-after"]) >= 1
         assert refused.headers["x-should-retry"] == "true"
-        for task in long[:2]:
-            task.cancel()  # who leaves makes room
-        assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200, 200]
-        for task in long:
-            task.cancel()
-        await asyncio.gather(*long, return_exceptions=True)
+        under_way.pop().cancel()  # who leaves makes room
+        await until(lambda: service.metric("hemostat_gateway_queued_requests", deployment="busy") == 1)
+        process.send_signal(signal.SIGCONT)
+        assert [answer.status_code for answer in await asyncio.gather(*under_way, *waiting)] == [200] * 9
     labels = {"deployment": "busy", "route": "/v1/completions", "status": "429"}
     assert service.metric("hemostat_gateway_requests_total", **labels) == 1
-    await until(lambda: service.running() == 0)
 
 
 async def test_logits_that_are_not_finite_are_an_error_that_is_not_retried(service: Service) -> None:

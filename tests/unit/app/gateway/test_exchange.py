@@ -296,3 +296,35 @@ async def test_what_would_change_the_promised_distribution_is_refused(tmp_path: 
     async with calling(tmp_path, of()) as http:
         answer = await http.post("/v1/chat/completions", json=TALK | more)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(more)))
+
+
+async def test_what_waits_and_what_is_under_way_can_be_seen(tmp_path: Path) -> None:
+    release = asyncio.Event()
+
+    async def slow(_: dict[str, Any]) -> Response:
+        await release.wait()
+        return JSONResponse(WHOLE)
+
+    peer = Peer([slow])
+    served = of(peer)
+    async with serving(peer):
+        served = of(peer)
+        async with calling(tmp_path, served, gateway_max_in_flight=2, gateway_max_queued=1) as http:
+
+            async def shown() -> tuple[str, ...]:
+                text = (await http.get("/metrics")).text
+                return tuple(
+                    line.rpartition(" ")[2]
+                    for line in text.splitlines()
+                    if line.startswith(("hemostat_gateway_in_flight_requests{", "hemostat_gateway_queued_requests{"))
+                )
+
+            tasks = [asyncio.create_task(http.post("/v1/completions", json=ASKED)) for _ in range(3)]
+            async with asyncio.timeout(30):
+                while await shown() != ("2.0", "1.0"):
+                    await asyncio.sleep(0.02)
+            refused = await http.post("/v1/completions", json=ASKED)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
+            release.set()
+            assert [answer.status_code for answer in await asyncio.gather(*tasks)] == [200, 200, 200]
+            assert await shown() == ("0.0", "0.0")
