@@ -94,3 +94,16 @@ def test_rules_and_configuration_are_valid(tmp_path: Path) -> None:
     text = (FOLDER / "prometheus.yml").read_text().replace("/run/secrets/scrape_key", str(key))
     (tmp_path / "prometheus.yml").write_text(text.replace("rules/*.yml", f"{FOLDER}/rules/*.yml"))
     promtool("check", "config", str(tmp_path / "prometheus.yml"))
+
+
+def test_the_configuration_for_make_up_is_the_same_but_for_hosts_and_keys() -> None:
+    promtool("check", "config", str(FOLDER / "local.yml"))
+    compose = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    local = yaml.safe_load((FOLDER / "local.yml").read_text())
+    for job in compose["scrape_configs"]:
+        for part in (job, *job.get("http_sd_configs", ())):
+            part.pop("authorization", None)
+    text = yaml.safe_dump(compose)
+    for host in ("api", "worker"):
+        text = re.sub(rf"\b{host}:(?=\d)", "127.0.0.1:", text)
+    assert yaml.safe_load(text) == local
