@@ -321,7 +321,7 @@ async def test_what_waits_and_what_is_under_way_can_be_seen(tmp_path: Path) -> N
 
             tasks = [asyncio.create_task(http.post("/v1/completions", json=ASKED)) for _ in range(3)]
             async with asyncio.timeout(30):
-                while await shown() != ("2.0", "1.0"):
+                while await shown() != ("2.0", "1.0"):  # noqa: ASYNC110 - it is polled, as Prometheus does
                     await asyncio.sleep(0.02)
             refused = await http.post("/v1/completions", json=ASKED)
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
