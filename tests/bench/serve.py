@@ -117,13 +117,13 @@ class Bench:
         self.ours = await self._server(hooked=True)
         stack.push_async_callback(self.ours.end)
 
-    async def _server(self, *, hooked: bool) -> ServerProcess:
+    async def _server(self, *, hooked: bool, **variables: str) -> ServerProcess:
         port = free_port("127.0.0.1")
         length = 1024
         total = psutil.virtual_memory().total
         cache = min(cache_bytes(self.info, self.settings, dtype="bfloat16", max_model_len=length, total=total), 1 << 30)
         plan = ServerPlan(NAME, self.info, MODEL, "bfloat16", "cpu", "127.0.0.1", port, length, cache, hooked=hooked)
-        environment = server_environment(self.home / "serving.json" if hooked else None)
+        environment = server_environment(self.home / "serving.json" if hooked else None) | variables
         started = time.perf_counter()
         server = await ServerProcess.start(
             command(server_arguments(plan, self.settings), os.getpid()), environment, f"http://127.0.0.1:{port}"
@@ -173,6 +173,19 @@ class Bench:
             lambda: completions(self.plain.url, self.load(most)),
             lambda: completions(self.ours.url, self.load(most, hemostat_version=VERSION), kept_every=100),
         )
+
+    async def one_core(self) -> None:
+        """Plain vLLM as it is by default, which leaves a core to its HTTP side, over plain vLLM on all cores."""
+        server = await self._server(hooked=False, OMP_NUM_THREADS="1", VLLM_CPU_NUM_OF_RESERVED_CPU="1")
+        try:
+            for clients in self.size.clients:
+                await self.ratio(
+                    f"one_core_{clients}",
+                    lambda clients=clients: completions(self.plain.url, self.load(clients)),
+                    lambda clients=clients: completions(server.url, self.load(clients)),
+                )
+        finally:
+            await server.end()
 
     async def gateway(self) -> None:
         """What the gateway adds to the time between two tokens, and to that before the first."""
@@ -235,6 +248,7 @@ async def run(size: Size) -> list[Row]:
             await bench.throughput()
             await bench.gateway()
             await bench.rest()
+            await bench.one_core()
     return bench.rows
 
 

@@ -63,13 +63,7 @@ class Service:
     def serve(self, name: str, **environment: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-m", "workers.serve", "--deployment", name, "--replica", "0"],
-            env=os.environ
-            | {
-                "HEMOSTAT_HOME": str(self.settings.home),
-                "OMP_NUM_THREADS": "1",
-                "HEMOSTAT_ENGINE_KV_CACHE_BYTES": str(1 << 24),
-            }
-            | environment,
+            env=os.environ | {"HEMOSTAT_HOME": str(self.settings.home), "OMP_NUM_THREADS": "1"} | environment,
         )
         self.processes.append(process)
         return process
