@@ -24,8 +24,8 @@ FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
 # A process that ran so long before it ended has earned a prompt start.
 STEADY_S: Final = 60.0
-# Interruptions after which nothing is waited for any more.
-HURRY: Final = 3
+# Interruptions of an ending after which nothing is waited for any more.
+HURRY: Final = 2
 MAX_LOG_BYTES: Final = 16 * 1024 * 1024
 
 Say = Callable[[str], None]
@@ -139,13 +139,13 @@ class Supervisor:
         """Ends every program at the same time, as `stop` ends one."""
         for program in tuple(self.programs):
             self.retire(program, timeout_s)
-        told = interruptions.count
+        before = told = interruptions.count
         while self.leaving:
             if interruptions.count > told:
                 told = interruptions.count
                 for program in self.leaving:
                     program.signal(signal.SIGTERM)
-                    if told >= HURRY:
+                    if told - before >= HURRY:
                         program.leave_by = 0.0
             self._tend_leaving()
             time.sleep(0.05)
@@ -192,7 +192,7 @@ class Supervisor:
             if interruptions.count > told:
                 told = interruptions.count
                 program.signal(signal.SIGTERM)
-            if told >= 2 or time.monotonic() >= deadline:
+            if told >= HURRY or time.monotonic() >= deadline:
                 self._say(f"the {program.name} does not end; it is killed")
                 program.kill()
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The whole service on one machine: Valkey (the embedded one, unless a URL is set), the API, one worker.
+"""The whole service on one machine: Valkey (the embedded one, unless a URL is set), API, one worker, serving agent.
 
 `run_up` holds it in the foreground; `running` holds it for the time of a block.
 """
@@ -15,15 +15,19 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from redis.exceptions import RedisError
 from rich.console import Console
 
+from app.contracts.deployment import DeploymentRequest
 from app.contracts.errors import ErrorCode, HemostatError
+from app.deployments.announce import Announcement
+from app.deployments.shares import check_shares
 from app.jobs.connection import connect
 from app.jobs.embedded import EmbeddedValkey, EmbeddedValkeyError, ValkeySilentError
 from app.jobs.workers import living
@@ -58,14 +62,19 @@ def run_up(
     ready: Callable[[Service], None] | None = None,
     quiet: bool = False,
     worker_arguments: Sequence[str] = (),
+    agent_arguments: Sequence[str] = (),
+    deployment: DeploymentRequest | None = None,
+    phases: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Runs the service until SIGINT or SIGTERM; `ready` is called once, when it takes jobs. Answers the exit status.
+
+    `deployment` is made unless it is there, and what happens to it is told, a fit's phases by the names of `phases`.
 
     The first signal lets the running job finish (at most `drain_s`), the second gives it back to the queue at once.
     Raises `HemostatError` when the service cannot be started.
     """
     console = Console(stderr=True, quiet=quiet, highlight=False)
-    with Interruptions() as interruptions, _up(settings, _say(console), worker_arguments) as parts:
+    with Interruptions() as interruptions, _up(settings, _say(console), worker_arguments, agent_arguments) as parts:
         service = parts.wait_until_ready(interruptions)
         if service is None:
             return 0
@@ -75,9 +84,16 @@ def run_up(
         console.print("Ctrl-C ends all of it.")
         if ready is not None:
             ready(service)
+        told = Announcement(parts.settings, deployment, console, phases) if deployment is not None else None
+        if told is not None:
+            told.begin()
         while not interruptions.count:
             parts.tend()
+            if told is not None:
+                told.poll()
             _sleep(TEND_S, interruptions)
+        if told is not None:
+            told.end()
         console.print(f"ending; a job that runs gets up to {settings.drain_s:g} s (Ctrl-C again: it is given back)")
     return 0
 
@@ -106,9 +122,15 @@ def running(settings: Settings, *, worker_arguments: Sequence[str] = ()) -> Iter
 
 
 class _Parts:
-    """Valkey, API and worker of one run."""
+    """Valkey, API, worker and, unless its arguments are None, agent of one run."""
 
-    def __init__(self, settings: Settings, say: Callable[[str], None], worker_arguments: Sequence[str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        say: Callable[[str], None],
+        worker_arguments: Sequence[str],
+        agent_arguments: Sequence[str] | None = None,
+    ) -> None:
         self.settings = settings
         self.logs = settings.home / "logs"
         self._say = say
@@ -118,7 +140,13 @@ class _Parts:
         environment = environment_of(settings)
         self.api = Program("API", ("app.main",), environment, self.logs / "api.log")
         self.worker = Program("worker", ("workers.main", *worker_arguments), environment, self.logs / "worker.log")
-        self.supervisor = Supervisor((self.api, self.worker), say)
+        self.agent = (
+            Program("agent", ("app.deployments.agent", *agent_arguments), environment, self.logs / "agent.log")
+            if agent_arguments is not None
+            else None
+        )
+        programs = [self.api, self.worker, *([self.agent] if self.agent is not None else [])]
+        self.supervisor = Supervisor(programs, say)
 
     def start(self) -> None:
         if self._valkey is not None:
@@ -172,7 +200,7 @@ class _Parts:
         deadline = time.monotonic() + START_S
         metrics_url = ""
         while not metrics_url or _status(f"{url}/livez") != 200:
-            for program in (self.api, self.worker):
+            for program in self.supervisor.programs:
                 if not program.running:
                     raise HemostatError(
                         ErrorCode.UNAVAILABLE,
@@ -197,7 +225,7 @@ class _Parts:
         return Service(url, metrics_url, self.settings)
 
     def stop(self) -> None:
-        """API first, so that no job is accepted that nobody will take; then the worker; then Valkey, which saves.
+        """API first, so that nothing is accepted that nobody takes; then agent and worker; then Valkey, which saves.
 
         Ctrl-C meanwhile hurries this and does not break it off.
         """
@@ -206,7 +234,8 @@ class _Parts:
             try:
                 self.supervisor.stop(self.api, settings.drain_s + MARGIN_S, interruptions)
                 patience = settings.drain_s + settings.cancel_grace_s + MARGIN_S
-                self.supervisor.stop(self.worker, patience, interruptions)
+                patience += MARGIN_S if self.agent is not None else 0.0  # it waits for processes of its own
+                self.supervisor.stop_all(patience, interruptions)
             finally:
                 self.supervisor.kill()
                 if self._valkey is not None:
@@ -228,7 +257,14 @@ class _Parts:
 
 
 @contextmanager
-def _up(settings: Settings, say: Callable[[str], None], worker_arguments: Sequence[str]) -> Iterator[_Parts]:
+def _up(
+    settings: Settings,
+    say: Callable[[str], None],
+    worker_arguments: Sequence[str],
+    agent_arguments: Sequence[str] | None = None,
+) -> Iterator[_Parts]:
+    if agent_arguments is not None:
+        check_shares(settings, [("", 1)])
     try:
         check_binding(settings)
     except KeyFileError as error:
@@ -242,7 +278,7 @@ def _up(settings: Settings, say: Callable[[str], None], worker_arguments: Sequen
     )
     require_free(settings.host, settings.port, "HEMOSTAT_PORT")
     require_free(settings.host, settings.worker_metrics_port, "HEMOSTAT_WORKER_METRICS_PORT")
-    parts = _Parts(settings, say, worker_arguments)
+    parts = _Parts(settings, say, worker_arguments, agent_arguments)
     try:
         parts.start()
         yield parts

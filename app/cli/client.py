@@ -81,20 +81,35 @@ class Client:
         """Deletes a calibration profile."""
         self._send("DELETE", f"/v1/calibration/profiles/{quote(version, safe='')}")
 
+    def call(self, method: str, path: str, **options: Any) -> Json:
+        """Any other route; {} where it answers nothing."""
+        response = self._send(method, path, **options)
+        body: Json = response.json() if response.content else {}
+        return body
+
+    def follow(self, path: str, after: int) -> Iterator[tuple[str, Json]]:
+        """Events (number, data) of a deployment, until it is deleted; taken up again where the connection broke."""
+        for event in self._resumed(path, str(after) if after else None):
+            yield event.id, json.loads(event.data)
+            if event.event == "deleted":
+                return
+
     def watch(self, job_id: str) -> Iterator[tuple[str, Json]]:
         """Events (name, data) until the job ends; a lost connection is taken up again where it broke off."""
-        last_id: str | None = None
+        for event in self._resumed(f"/v1/diagnosis/jobs/{job_id}/events", None):
+            yield event.event, json.loads(event.data)
+            if event.event == "end":
+                return
+
+    def _resumed(self, path: str, last_id: str | None) -> Iterator[ServerSentEvent]:
         gone_since: float | None = None
         while True:
             try:
-                for event in self._events(job_id, last_id):
+                for event in self._events(path, last_id):
                     gone_since = None
                     last_id = event.id or last_id
-                    if not event.data:  # the hint how long to wait before connecting again
-                        continue
-                    yield event.event, json.loads(event.data)
-                    if event.event == "end":
-                        return
+                    if event.data:  # else the hint how long to wait before connecting again
+                        yield event
             except (httpx.TransportError, HemostatError) as error:
                 if isinstance(error, HemostatError) and error.code is not ErrorCode.UNAVAILABLE:
                     raise
@@ -102,14 +117,13 @@ class Client:
                 if time.monotonic() - gone_since > _PATIENCE_S:
                     raise HemostatError(
                         ErrorCode.UNAVAILABLE,
-                        f"{self.url} has not answered for {_PATIENCE_S:.0f} s while job {job_id} was watched",
-                        hint=f"the job goes on by itself; later: hemostat jobs watch {job_id}",
+                        f"{self.url} has not answered for {_PATIENCE_S:.0f} s while {path} was followed",
+                        hint="what was followed goes on by itself; follow it again later",
                     ) from error
                 time.sleep(1)
 
-    def _events(self, job_id: str, last_id: str | None) -> Iterator[ServerSentEvent]:
+    def _events(self, path: str, last_id: str | None) -> Iterator[ServerSentEvent]:
         headers = {"Last-Event-ID": last_id} if last_id else {}
-        path = f"/v1/diagnosis/jobs/{job_id}/events"
         with connect_sse(self._http, "GET", path, headers=headers, timeout=httpx.Timeout(60, connect=5)) as source:
             if source.response.is_error:
                 source.response.read()

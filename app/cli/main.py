@@ -16,14 +16,16 @@ from rich.markup import escape
 from app.cli import demo as demo_command
 from app.cli.calibrate import calibrate
 from app.cli.configuration import settings
+from app.cli.deploy import deploy_app
 from app.cli.doctor import doctor as run_doctor
 from app.cli.estimates import print_estimate
 from app.cli.jobs import jobs_app
 from app.cli.models import models_app
 from app.cli.options import AsJson, Url, number, pairs
-from app.cli.output import Exit, err, fail, out, print_json
+from app.cli.output import PHASES, Exit, err, fail, out, print_json
 from app.cli.profiles import profiles_app
 from app.cli.recipes import parse_recipe, parse_text
+from app.cli.serve import demo_deployment, serve
 from app.cli.service import connect, connect_or_start, report_path
 from app.cli.threshold import threshold
 from app.cli.watching import check_writable, require_success, run_to_end, save_page
@@ -41,6 +43,8 @@ app = typer.Typer(
 )
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(models_app, name="models")
+app.add_typer(deploy_app, name="deploy")
+app.command()(serve)
 app.add_typer(profiles_app, name="profiles")
 app.command()(threshold)
 app.command()(calibrate)
@@ -56,9 +60,18 @@ class Level(StrEnum):
 
 
 @app.command()
-def up() -> None:
-    """Run the service in the foreground: API, one worker, an embedded Valkey. Ctrl-C ends all of it."""
-    raise SystemExit(run_up(settings()))
+def up(
+    *,
+    deploy: Annotated[
+        bool | None,
+        typer.Option("--deploy/--no-deploy", help="Serve the demo model, calibrated; default: HEMOSTAT_DEPLOY_DEMO."),
+    ] = None,
+) -> None:
+    """Run the service in the foreground: API, one worker, serving processes, an embedded Valkey. Ctrl-C ends it all."""
+    configured = settings()
+    wanted = configured.deploy_demo if deploy is None else deploy
+    deployment = demo_deployment(configured) if wanted else None
+    raise SystemExit(run_up(configured, deployment=deployment, phases=PHASES))
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The whole service as one foreground process: what it starts, what it survives, and that it leaves nothing."""
 
+import json
 import os
 import signal
 import socket
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ from app.contracts.errors import HemostatError
 from app.contracts.job import JobStatus
 from app.settings import Settings
 from app.up import _Parts, free_port, require_free, run_up, running
+from tests.integration.app.deployments.conftest import request
 from tests.support.worker import ROOT, Owner, environment, gone, wait_for
 
 HANDLERS = ("--handlers", "tests.support.handlers:HANDLERS")
@@ -25,9 +27,10 @@ HANDLERS = ("--handlers", "tests.support.handlers:HANDLERS")
 class Up:
     """A running `hemostat up` over a home with an empty models.toml."""
 
-    def __init__(self, home: Path, **settings: object) -> None:
+    def __init__(self, home: Path, *, deployment: str = "", **settings: object) -> None:
         home.mkdir(exist_ok=True)
         (home / "models.toml").touch()
+        made = {"HEMOSTAT_TEST_DEPLOYMENT": deployment} if deployment else {}
         self.settings = Settings(
             home=home, port=0, worker_metrics_port=0, cancel_grace_s=1.0, redelivery_s=1.5, **settings
         )
@@ -37,7 +40,7 @@ class Up:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.up"],
                 cwd=ROOT,
-                env=environment(self.settings) | {"COLUMNS": "200"},
+                env=environment(self.settings) | {"COLUMNS": "200"} | made,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=errors,
@@ -107,10 +110,10 @@ def test_it_serves_it_restarts_what_crashes_and_it_leaves_nothing(up: Up) -> Non
     wait_for(lambda: reachable(f"{up.url}/readyz"), what="the new API")
 
     up.look()
-    assert len(up.family) == 4  # Valkey, API, worker, its child
+    assert len(up.family) == 5  # Valkey, API, worker, its child, the agent
     assert up.end() == 0
     assert up.all_gone()
-    assert sorted(path.name for path in (up.settings.home / "logs").iterdir()) == ["api.log", "worker.log"]
+    assert sorted(path.name for path in (up.settings.home / "logs").iterdir()) == ["agent.log", "api.log", "worker.log"]
 
 
 def reachable(url: str) -> bool:
@@ -145,6 +148,44 @@ def test_ctrl_c_lets_a_job_finish_and_twice_gives_it_back(tmp_path: Path) -> Non
     assert (record.job.status, record.job.attempt, record.tries) == (JobStatus.SUCCEEDED, 2, 1)
     assert third.end(signal.SIGTERM) == 0
     assert third.all_gone()
+
+
+def test_it_serves_one_deployment_tells_how_its_fit_ends_and_finds_it_again(
+    tmp_path: Path, tiny: Callable[..., Path]
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
+    asked = request().model_dump_json()
+    first = Up(home, deployment=asked)
+    first.wait()
+    # The handlers of these tests know no calibrate job, so that the fit fails, and identity goes on being served.
+    wait_for(
+        lambda: "tiny-rtn4: no correction is served: The calibrate job failed" in first.text(), what="end of the fit"
+    )
+    wait_for(lambda: "tiny-rtn4: ready" in first.text(), what="ready")
+    assert "tiny-rtn4 is made" in first.text()
+    assert "tiny-rtn4: its calibration is being fitted (job diag_" in first.text()
+    listed = json.loads(fetch(f"{first.url}/v1/deployments")[1])["data"]
+    assert [(one["name"], one["state"], one["active_version"]) for one in listed] == [
+        ("tiny-rtn4", "ready", "identity")
+    ]
+    first.look()
+    assert sum("tests.support.serving --deployment" in " ".join(process.cmdline()) for process in first.family) == 2
+    assert first.end() == 0
+    assert first.all_gone()
+
+    second = Up(home, deployment=asked)
+    second.wait()
+    wait_for(lambda: "it serves identity (The calibrate job failed" in second.text(), what="its word")
+
+    def ready() -> bool:
+        return bool(json.loads(fetch(f"{second.url}/v1/deployments/tiny-rtn4")[1])["state"] == "ready")
+
+    wait_for(ready, what="ready again", timeout_s=60)
+    assert "is being fitted" not in second.text()
+    assert second.end() == 0
+    assert second.all_gone()
 
 
 def test_when_it_is_killed_everything_goes_with_it(up: Up) -> None:

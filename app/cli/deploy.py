@@ -1,0 +1,320 @@
+"""`hemostat deploy`: what is served."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from app.cli.client import Client
+from app.cli.configuration import settings
+from app.cli.options import AsJson, Url, pairs
+from app.cli.output import err, out, print_json
+from app.cli.recipes import parse_recipe
+from app.cli.service import connect
+from app.deployments.words import event_line, event_style, state_style
+from app.web import describe
+
+Json = dict[str, Any]
+deploy_app = typer.Typer(
+    help="Deployments of a running service: modified models that are served.", no_args_is_help=True
+)
+Name = Annotated[str, typer.Argument(help="Name or id of a deployment.")]
+Reason = Annotated[str, typer.Option(help="Why; it stands in the event.")]
+_PATH = "/v1/deployments"
+
+
+@deploy_app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What clients give as `model`.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Alias of the model that is modified and served.")],
+    reference: Annotated[
+        str | None, typer.Option("--reference", "-r", help="Alias of the unmodified model; default: the model's own.")
+    ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="One step, repeated for more: quantize.rtn:bits=4, or JSON, or @file.json."),
+    ] = None,
+    calibration: Annotated[str, typer.Option(help="auto, frozen or off.")] = "auto",
+    version: Annotated[str | None, typer.Option(help="Calibration profile to serve from the start.")] = None,
+    shadow_rate: Annotated[float | None, typer.Option(help="Share of requests that are scored again.")] = None,
+    shadow_tokens: Annotated[float | None, typer.Option(help="Budget of that, tokens a second.")] = None,
+    drift_threshold: Annotated[float | None, typer.Option(help="Mean KL, nats a token, that is drift.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Probability of ever raising a false drift alarm.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Serving processes.")] = None,
+    max_model_len: Annotated[int | None, typer.Option(help="Context, tokens.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Also run verified decoding.")] = False,
+    metadata: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
+    *,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a model. It answers as soon as it is ready, while its calibration is fitted."""
+    given: Json = {
+        "version": version,
+        "shadow_rate": shadow_rate,
+        "shadow_tokens_per_second": shadow_tokens,
+        "drift_threshold": drift_threshold,
+        "alpha": alpha,
+        "replicas": replicas,
+        "max_model_len": max_model_len,
+    }
+    body: Json = {
+        "name": name,
+        "model": {"model": model, "recipe": parse_recipe(recipe or [])},
+        "reference": {"model": reference or model},
+        "calibration": calibration,
+        "verify": verify,
+        "metadata": pairs(metadata, "--metadata"),
+    } | {key: value for key, value in given.items() if value is not None}
+    with connect(url, settings()) as client:
+        made = client.call("POST", _PATH, json=body)
+    _show(made, as_json=as_json)
+    if not as_json:
+        err.print(f"[dim]Follow it: hemostat deploy events {escape(name)} --follow[/]")
+
+
+@deploy_app.command("list")
+def list_deployments(*, url: Url = None, as_json: AsJson = False) -> None:
+    """Deployments, oldest first."""
+    with connect(url, settings()) as client:
+        page = client.call("GET", _PATH)
+    if as_json:
+        print_json(page)
+        return
+    table = Table(box=None, header_style="bold")
+    for heading in ("name", "state", "replicas", "serves", "drift", "served KL raw → calibrated", "recipe", "reason"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in {"name", "state"})
+    for one in page["data"]:
+        ready = sum(replica["role"] == "serve" and replica["state"] == "ready" for replica in one["running"])
+        table.add_row(
+            escape(one["name"]),
+            _state(one["state"]),
+            f"{ready}/{one['replicas']}",
+            one["active_version"],
+            (one["shadow"] or {}).get("drift", "–"),
+            _divergence(one),
+            escape(describe.recipe(one["model"]["recipe"]) or "–"),
+            escape(_short(one["reason"] or one["fit_reason"] or "–")),
+        )
+    out.print(table if page["data"] else "No deployments. Make one: hemostat deploy create NAME --model ALIAS …")
+
+
+@deploy_app.command()
+def show(name: Name, *, url: Url = None, as_json: AsJson = False) -> None:
+    """One deployment with its replicas."""
+    with connect(url, settings()) as client:
+        found = client.call("GET", f"{_PATH}/{name}")
+    _show(found, as_json=as_json)
+
+
+@deploy_app.command("set")
+def change(
+    name: Name,
+    calibration: Annotated[str | None, typer.Option(help="auto, frozen or off.")] = None,
+    shadow_rate: Annotated[float | None, typer.Option(help="Share of requests that are scored again.")] = None,
+    shadow_tokens: Annotated[float | None, typer.Option(help="Budget of that, tokens a second.")] = None,
+    drift_threshold: Annotated[
+        str | None, typer.Option(help="Mean KL, nats a token, that is drift; `auto`: by the served profile.")
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Probability of ever raising a false drift alarm.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Serving processes.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated; replaces all.")] = None,
+    *,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a deployment while it runs; what is not named stays."""
+    given: Json = {
+        "calibration": calibration,
+        "shadow_rate": shadow_rate,
+        "shadow_tokens_per_second": shadow_tokens,
+        "alpha": alpha,
+        "replicas": replicas,
+        "metadata": pairs(metadata, "--metadata") if metadata else None,
+    }
+    body = {key: value for key, value in given.items() if value is not None}
+    if drift_threshold is not None:
+        body["drift_threshold"] = None if drift_threshold == "auto" else _float(drift_threshold)
+    with connect(url, settings()) as client:
+        changed = client.call("PATCH", f"{_PATH}/{name}", json=body)
+    _show(changed, as_json=as_json)
+
+
+def _float(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # the service says what it may be
+
+
+@deploy_app.command()
+def promote(name: Name, version: str, *, reason: Reason = "", url: Url = None, as_json: AsJson = False) -> None:
+    """Serve this calibration version, by hand: no trial is asked for."""
+    _act(name, "promote", {"version": version, "reason": reason}, url, as_json=as_json)
+
+
+@deploy_app.command()
+def rollback(
+    name: Name,
+    *,
+    to: Annotated[str | None, typer.Option(help="Version; default: the one before, else identity.")] = None,
+    reason: Reason = "",
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go back to the calibration version before."""
+    _act(name, "rollback", {"to": to, "reason": reason}, url, as_json=as_json)
+
+
+@deploy_app.command()
+def freeze(name: Name, *, url: Url = None, as_json: AsJson = False) -> None:
+    """Keep the active calibration version: the service promotes and rolls back no more."""
+    _act(name, "freeze", None, url, as_json=as_json)
+
+
+@deploy_app.command()
+def unfreeze(name: Name, *, url: Url = None, as_json: AsJson = False) -> None:
+    """Let the service promote and roll back again."""
+    _act(name, "unfreeze", None, url, as_json=as_json)
+
+
+def _act(name: str, what: str, body: Json | None, url: str | None, *, as_json: bool) -> None:
+    with connect(url, settings()) as client:
+        found = client.call("POST", f"{_PATH}/{name}/{what}", json=body)
+    _show(found, as_json=as_json)
+
+
+@deploy_app.command()
+def delete(name: Name, *, url: Url = None, as_json: AsJson = False) -> None:
+    """Stop serving: its replicas finish what they answer, then it is forgotten. Profiles stay."""
+    with connect(url, settings()) as client:
+        left = client.call("DELETE", f"{_PATH}/{name}")
+    if as_json:
+        print_json(left or {"name": name, "state": "deleted"})
+    else:
+        out.print(f"{escape(name)} {'drains, then it is gone' if left else 'is gone'}")
+
+
+@deploy_app.command()
+def events(
+    name: Name,
+    *,
+    after: Annotated[int, typer.Option(help="Number of the last event that is known.")] = 0,
+    limit: int = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C, or until it is deleted.")] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """What happened to a deployment, oldest first. With --json --follow one JSON object a line."""
+    with connect(url, settings()) as client:
+        if not follow:
+            page = client.call("GET", f"{_PATH}/{name}/events", params={"after": after, "limit": limit})
+            if as_json:
+                print_json(page)
+                return
+            for event in page["data"]:
+                _print_event(event["id"], event)
+            if page["has_more"]:
+                out.print(f"[dim]More: hemostat deploy events {escape(name)} --after {page['last_id']}[/]")
+            return
+        _follow(client, name, after, as_json=as_json)
+
+
+def _follow(client: Client, name: str, after: int, *, as_json: bool) -> None:
+    try:
+        for number, event in client.follow(f"{_PATH}/{name}/events", after):
+            if as_json:
+                typer.echo(json.dumps({"id": number} | event, ensure_ascii=False))
+            else:
+                _print_event(number, event)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _print_event(number: int | str, event: Json) -> None:
+    style = event_style(event)
+    line = escape(event_line(event))
+    out.print(f"[dim]{number:>4}  {_time(event['at'])}[/]  {f'[{style}]{line}[/]' if style else line}", soft_wrap=True)
+
+
+def _show(one: Json, *, as_json: bool) -> None:
+    if as_json:
+        print_json(one)
+        return
+    threshold = (one["shadow"] or {}).get("threshold") or one["drift_threshold"]
+    previous = f" (before: {one['previous_version']})" if one["previous_version"] else ""
+    since = f", since {_time(one['activated_at'])}" if one["activated_at"] else ""
+    rows = {
+        "deployment": f"[bold]{escape(one['name'])}[/]  [dim]{one['id']}[/]",
+        "state": _state(one["state"]) + (f": {escape(one['reason'])}" if one["reason"] else ""),
+        "model": escape(one["model"]["model"]),
+        "recipe": escape(describe.recipe(one["model"]["recipe"]) or "–"),
+        "reference": escape(one["reference"]["model"]),
+        "calibration": f"{one['calibration']}, serves {one['active_version']}{since}{previous}",
+        "fit": escape(_fit(one)),
+        "promotions": f"{one['promotions']}, rollbacks {one['rollbacks']}",
+        "shadow": f"{one['shadow_rate']:.2%} of requests, at most {one['shadow_tokens_per_second']:g} tokens/s",
+        "drift": escape(_drift(one, threshold)),
+        "served KL": _divergence(one),
+    }
+    table = Table(box=None, show_header=False)
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}[/]", value)
+    out.print(table)
+    if one["running"]:
+        processes = Table(box=None, header_style="bold")
+        for heading in ("process", "state", "pid", "versions", "url"):
+            processes.add_column(heading, overflow="fold")
+        for replica in one["running"]:
+            why = f": {escape(replica['reason'])}" if replica["reason"] else ""
+            versions = ", ".join(replica["versions"]) if replica["role"] == "serve" else "–"
+            processes.add_row(
+                escape(replica["id"]),
+                _state(replica["state"]) + why,
+                str(replica["pid"]),
+                versions,
+                replica["url"] or "–",
+            )
+        out.print(processes)
+
+
+def _state(state: str) -> str:
+    style = state_style(state)
+    return f"[{style}]{state}[/]" if style else state
+
+
+def _fit(one: Json) -> str:
+    if one["fit_reason"]:
+        return f"{one['fit_reason']} (job {one['fit_job']})" if one["fit_job"] else str(one["fit_reason"])
+    return f"job {one['fit_job']}" if one["fit_job"] else "–"
+
+
+def _drift(one: Json, threshold: float | None) -> str:
+    shadow = one["shadow"]
+    if not shadow:
+        return "nothing scored yet"
+    limit = f", threshold {threshold:.3f} nats" if threshold else ""
+    why = f": {shadow['reason']}" if shadow["reason"] else ""
+    return f"{shadow['drift']}{limit}, e-value {shadow['e_value']:.3g}, alarms {shadow['alarms']}{why}"
+
+
+def _divergence(one: Json) -> str:
+    found = (one["shadow"] or {}).get("divergence")
+    if not found:
+        return "–"
+    raw, calibrated = found["raw"], found["calibrated"]
+    return f"{raw['mean']:.3f} → {calibrated['mean']:.3f} nats ({found['tokens']:,} tokens)"
+
+
+def _short(text: str, most: int = 80) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
