@@ -100,7 +100,9 @@ async def respond(request: Request) -> Response:
     return await _generate(request, "responses")
 
 
-@router.get("/v1/responses/{response_id}", summary="Nothing is stored", responses=page.failures(page.REFUSED))
+@router.get(
+    "/v1/responses/{response_id}", summary="Nothing is stored", status_code=404, responses=page.failures(page.REFUSED)
+)
 async def stored(response_id: str) -> Response:
     """404: responses are not kept."""
     raise ApiError(ErrorCode.NOT_FOUND, "Responses are not stored, so there is none to be read again.")
