@@ -1,0 +1,49 @@
+"""`hemostat profiles` and the checks of `hemostat calibrate`, against an API process."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.integration.app.conftest import Server
+from tests.support.profiles import Temperature, low_rank, record
+from workers.calibration.profiles import ProfileStore
+
+
+def hemostat(server: Server, *arguments: str, status: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli.main", *arguments, "--url", server.url],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.timeout(120)
+def test_profiles_are_listed_shown_compared_and_deleted(server: Server) -> None:
+    server.start()
+    assert "No profiles." in hemostat(server, "profiles", "list")
+    store = ProfileStore(server.settings)
+    one, other = store.put(low_rank(), record()), store.put(Temperature(1.5), record(seed=2))
+    listed = json.loads(hemostat(server, "profiles", "list", "--json"))
+    assert {profile["version"] for profile in listed["data"]} == {one.version, other.version}
+    assert one.version in hemostat(server, "profiles", "list")
+    assert "low-rank map" in hemostat(server, "profiles", "show", one.version)
+    assert "fit/seed" in hemostat(server, "profiles", "compare", one.version, other.version)
+    assert "is deleted" in hemostat(server, "profiles", "delete", one.version)
+    assert "There is no calibration profile" in hemostat(server, "profiles", "show", one.version, status=2)
+
+
+@pytest.mark.timeout(120)
+def test_calibrate_estimates_and_refuses_before_it_runs(server: Server) -> None:
+    server.start()
+    common = ("calibrate", "-r", "tiny", "--recipe", "quantize.rtn:bits=4", "--window", "64")
+    said = hemostat(server, *common, "--dry-run")
+    assert "Estimate (nothing was run)" in said
+    assert "fitting and testing 7 calibrators" in " ".join(said.split())
+    assert "did you mean" in hemostat(server, "calibrate", "-r", "tinny", "--dry-run", status=2)
+    assert "There is no deployment" in hemostat(server, *common, "--deployment", "nobody", status=2)
+    assert "calibrators[0]" in hemostat(server, *common, "--calibrator", "magic", "--dry-run", status=2)
