@@ -14,7 +14,7 @@ LEGIBLE = 4.5  # WCAG AA for text of this size
 
 
 @pytest.mark.parametrize("name", ["proven", "refused", "unfitted", "long"])
-def test_it_fits_is_legible_and_asks_for_nothing(browser: Browser, tmp_path: Path, name: str) -> None:  # noqa: F811
+def test_it_fits_is_legible_and_asks_for_nothing(browser: Browser, tmp_path: Path, name: str) -> None:
     file = tmp_path / f"{name}.html"
     file.write_text(render(calibration_variants()[name]), encoding="utf-8")
     for width in (380, 1280):
