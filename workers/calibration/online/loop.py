@@ -83,7 +83,7 @@ class ShadowLoop:
         self._swept = 0.0
         self._refit: asyncio.Task[Version | None] | None = None
         self._waiting: list[DeploymentEvent] = []
-        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / TRIALS).mkdir(parents=True, exist_ok=True)
         found, problem = state.load(self.folder, deployment.id)
         if problem:
             self._note(DeploymentEventType.CHANGED, f"{problem}: the tests begin anew")

@@ -190,7 +190,6 @@ def test_what_cannot_be_scored_is_counted_and_leaves_nothing(shadow: Shadow, set
 
 def test_a_poisoned_profile_on_trial_is_never_promoted(shadow: Shadow, settings: Settings) -> None:
     version, _ = biased(settings, 1.5, seed=2)
-    (shadow.folder / "trials").mkdir(exist_ok=True)
     (shadow.folder / "trials" / version).touch()
     shadow.until(lambda found: found.shadow.trial == version, what="trial")
     for _ in range(20):
