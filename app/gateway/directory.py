@@ -47,7 +47,7 @@ class Directory:
         self.stale = False
 
     async def all(self) -> list[Deployment]:
-        """Every deployment as it is now, oldest first. Raises ApiError (503) while none was ever read and Redis is away."""
+        """Every deployment as it is now, oldest first. Raises ApiError (503) where none was ever read."""
         await self.refresh()
         known = await self._known()
         return sorted(known.values(), key=lambda deployment: (deployment.created_at, deployment.name))
