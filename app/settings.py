@@ -47,9 +47,9 @@ class Settings(BaseSettings):
 
     replica_lease_s: float = Field(default=10.0, ge=0.2, description="A serving process that is silent is gone then.")
     replica_renew_s: float = Field(default=2.0, ge=0.02, description="How often it says that it is there.")
-    share_serving: float = Field(default=0.3, gt=0, le=1, description="Of a device's memory, for each replica.")
-    share_shadow: float = Field(default=0.15, ge=0, le=1, description="Of it, for each deployment's shadow process.")
-    share_diagnosis: float = Field(default=0.25, ge=0, le=1, description="Of it, for the worker that runs jobs.")
+    share_serving: float = Field(default=0.25, gt=0, le=1, description="Of a device's memory, for each replica.")
+    share_shadow: float = Field(default=0.1, ge=0, le=1, description="Of it, for each deployment's shadow process.")
+    share_diagnosis: float = Field(default=0.2, ge=0, le=1, description="Of it, for the worker that runs jobs.")
     advertise_host: str | None = Field(
         default=None, description="Name under which other machines reach this one's serving processes; None: loopback."
     )
@@ -66,6 +66,12 @@ class Settings(BaseSettings):
     shadow_refit_tokens: int = Field(default=20_000, ge=64, description="Recent tokens that a refit learns from.")
     shadow_reservoir_tokens: int = Field(default=10_000, ge=0, description="Tokens of the fitting set beside them.")
     shadow_cooldown_s: float = Field(default=3600.0, ge=0, description="A version that failed is not tried so long.")
+
+    verify_context: int = Field(
+        default=2048, ge=16, description="Prompt and answer together, in tokens: each block reads all of it again."
+    )
+    verify_streams: int = Field(default=32, ge=1, le=256, description="Answers that are verified at one time.")
+    verify_draws: int = Field(default=2000, ge=500, le=100_000, description="Of each part of the self-test at start.")
 
     engine_device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     engine_kv_cache_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)

@@ -60,7 +60,8 @@ async def create(state: State, request: DeploymentRequest, owner: str, key: str 
     try:
         await asyncio.to_thread(preflight, request, state.settings)
         others = shares_of(await state.deployments.list())
-        check_shares(state.settings, [*others, (request.name, request.replicas)], pointer="/replicas")
+        if request.name not in {name for name, _ in others}:  # else it is refused for that
+            check_shares(state.settings, [*others, (request.name, request.replicas)], pointer="/replicas")
         made = await state.deployments.create(request, hold=hold)
     except BaseException:
         if hold is not None:

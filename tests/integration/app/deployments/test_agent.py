@@ -218,7 +218,7 @@ async def test_while_redis_is_away_what_runs_goes_on(
 async def test_what_does_not_fit_the_memory_is_not_started(
     store: DeploymentStore, agent_settings: Settings, start: Start
 ) -> None:
-    first = await store.create(request(replicas=5))
+    first = await store.create(request(replicas=6))
     second = await store.create(request(name="second"))
     start("--no-shadow")
     await becomes(store, first, DeploymentState.READY)
@@ -235,7 +235,7 @@ async def test_what_does_not_fit_the_memory_is_not_started(
         check=False,
     )
     assert done.returncode == 2
-    assert "add up to 1.30" in done.stderr
+    assert "add up to 1.20" in done.stderr
     assert "HEMOSTAT_SHARE_SERVING" in done.stderr
 
 

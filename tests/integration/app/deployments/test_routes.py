@@ -1,0 +1,275 @@
+"""Deployments over HTTP, against a real Valkey."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.contracts.deployment import DeploymentState, ShadowSample
+from app.contracts.errors import ErrorCode
+from app.contracts.job import job_error
+from app.deployments import service
+from app.deployments.report import AgentReport
+from app.main import create_app
+from app.settings import Settings
+from tests.integration.app.conftest import Api
+from tests.integration.app.deployments.conftest import replica
+from tests.integration.conftest import RedisServer
+
+PATH = "/v1/deployments"
+ABSENT = "cal-" + "0" * 16
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "tiny-rtn4",
+        "model": {"model": "tiny", "recipe": [{"type": "quantize.rtn", "bits": 4, "group_size": 64}]},
+        "reference": {"model": "tiny"},
+    } | changes
+
+
+async def create(api: Api, **changes: Any) -> dict[str, Any]:
+    answer = await api.http.post(PATH, json=body(**changes))
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["location"] == f"{PATH}/{answer.json()['id']}"
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+async def kinds(api: Api, name: str = "tiny-rtn4") -> list[str]:
+    page = (await api.http.get(f"{PATH}/{name}/events")).json()
+    return [event["type"] for event in page["data"]]
+
+
+async def test_a_deployment_is_made_shown_changed_and_deleted(api: Api) -> None:
+    made = await create(api, replicas=1, metadata={"team": "a"})
+    assert (made["state"], made["active_version"]) == ("starting", "identity")
+    for name in ("tiny-rtn4", made["id"]):
+        assert (await api.http.get(f"{PATH}/{name}")).json()["metadata"] == {"team": "a"}
+    assert [one["id"] for one in (await api.http.get(PATH)).json()["data"]] == [made["id"]]
+    changed = await api.http.patch(f"{PATH}/tiny-rtn4", json={"shadow_rate": 0.5, "replicas": 2})
+    assert (changed.json()["shadow_rate"], changed.json()["replicas"]) == (0.5, 2)
+    await api.state.deployments.report(made["id"], AgentReport(processes=1))
+    drains = await api.http.delete(f"{PATH}/tiny-rtn4")
+    assert (drains.status_code, drains.json()["state"]) == (202, "draining")
+    conflict = await api.http.patch(f"{PATH}/tiny-rtn4", json={"replicas": 1})
+    assert (conflict.status_code, conflict.json()["code"]) == (409, "deployment_conflict")
+    await api.state.deployments.report(made["id"], AgentReport(processes=0))
+    assert (await api.http.get(f"{PATH}/tiny-rtn4")).status_code == 404
+    assert (await api.http.get(f"{PATH}/{made['id']}/events")).json()["data"][-1]["type"] == "deleted"
+    second = await create(api)
+    assert (await api.http.delete(f"{PATH}/{second['id']}")).status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "pointer"),
+    [
+        ({"name": "a b"}, "invalid_request", "/name"),
+        ({"name": "dep_01M89D9HJWGEE9A2EB6NKQX32W"}, "invalid_request", "/name"),
+        ({"nmae": "x"}, "unknown_field", "/nmae"),
+        ({"model": {"model": "tinny"}}, "unknown_model", "/model/model"),
+        ({"reference": {"model": "tinny"}}, "unknown_model", "/reference/model"),
+        ({"model": {"model": "tiny", "recipe": [{"type": "quantize.rtm"}]}}, "unknown_recipe", "/model/recipe/0/type"),
+        (
+            {"model": {"model": "tiny", "recipe": [{"type": "quantize.rtn", "bits": 4, "group_size": 48}]}},
+            "group_size_mismatch",
+            "/model/recipe/0/group_size",
+        ),
+        ({"max_model_len": 1_000_000}, "window_too_large", "/max_model_len"),
+        ({"version": ABSENT}, "profile_not_found", "/version"),
+        ({"version": "v1"}, "invalid_request", "/version"),
+        ({"shadow_rate": 2}, "invalid_request", "/shadow_rate"),
+        ({"replicas": 16}, "deployment_conflict", "/replicas"),
+    ],
+)
+async def test_what_is_wrong_is_refused_at_its_place(
+    api: Api, changes: dict[str, Any], code: str, pointer: str
+) -> None:
+    answer = (await api.http.post(PATH, json=body(**changes))).json()
+    assert (answer["code"], answer["pointer"]) == (code, pointer), answer
+    assert (await api.http.get(PATH)).json()["data"] == []
+
+
+async def test_a_typo_is_answered_with_what_was_meant(api: Api) -> None:
+    await create(api)
+    assert "did you mean 'shadow_rate'" in (await api.http.post(PATH, json=body(shadow_rat=1))).json()["detail"]
+    assert "tiny-rtn4" in (await api.http.get(f"{PATH}/tiny-rtn")).json()["hint"]
+    limit = await api.http.get(f"{PATH}/tiny-rtn4/events?limt=3")
+    assert "limit" in limit.json()["hint"]
+
+
+async def test_the_same_key_and_body_give_the_same_deployment(api: Api) -> None:
+    headers = {"idempotency-key": "k1"}
+    first = await api.http.post(PATH, json=body(), headers=headers)
+    again = await api.http.post(PATH, json=body(), headers=headers)
+    assert (again.status_code, again.json()["id"]) == (201, first.json()["id"])
+    assert again.headers["idempotency-replayed"] == "true"
+    other = await api.http.post(PATH, json=body(name="other"), headers=headers)
+    assert other.json()["code"] == "idempotency_conflict"
+    assert (await api.http.post(PATH, json=body())).json()["code"] == "deployment_exists"
+
+
+async def test_one_calibrate_job_is_queued_however_often_it_is_looked_at(api: Api) -> None:
+    made = await create(api)
+    await asyncio.gather(*(service.sweep(api.state) for _ in range(4)))
+    found = (await api.http.get(f"{PATH}/{made['id']}")).json()
+    job = (await api.http.get(f"/v1/diagnosis/jobs/{found['fit_job']}")).json()
+    assert (job["kind"], job["status"], job["candidate"]) == ("calibrate", "queued", made["model"])
+    assert len((await api.http.get("/v1/diagnosis/jobs")).json()["data"]) == 1
+    assert await kinds(api) == ["created", "fit_started"]
+
+
+async def test_a_fit_that_was_lost_before_it_was_queued_is_queued_by_the_sweep(api: Api) -> None:
+    made = await create(api)
+    assert (await api.http.post(f"/v1/diagnosis/jobs/{made['fit_job']}/cancel")).status_code == 200
+    assert (await api.http.delete(f"/v1/diagnosis/jobs/{made['fit_job']}")).status_code == 204
+    await service.sweep(api.state)
+    assert (await api.http.get(f"/v1/diagnosis/jobs/{made['fit_job']}")).json()["status"] == "queued"
+
+
+async def test_a_fit_that_fails_is_the_reason_why_identity_is_served(api: Api) -> None:
+    made = await create(api)
+    claim = await api.state.store.claim(made["fit_job"], "worker")
+    assert claim is not None
+    await api.state.store.fail(claim.job_id, claim.attempt, job_error(ErrorCode.DISK_FULL, "No space is left.", ""))
+    await service.sweep(api.state)
+    await service.sweep(api.state)
+    found = (await api.http.get(f"{PATH}/{made['id']}")).json()
+    assert (found["active_version"], found["fit_reason"]) == (
+        "identity",
+        "The calibrate job failed: No space is left.",
+    )
+    assert await kinds(api) == ["created", "fit_started", "refused"]
+
+
+async def test_no_fit_where_none_is_wanted(api: Api) -> None:
+    off = await create(api, name="off", calibration="off")
+    assert (off["fit_job"], off["fit_reason"]) == (None, "calibration is off")
+    asked = await create(api, name="asked", version="identity", calibration="frozen")
+    assert asked["fit_job"] is None
+    on = await api.http.patch(f"{PATH}/off", json={"calibration": "auto"})
+    assert on.json()["fit_job"] is not None
+    assert on.json()["fit_reason"] == ""
+
+
+async def test_versions_by_hand(api: Api) -> None:
+    made = await create(api)
+    missing = await api.http.post(f"{PATH}/tiny-rtn4/promote", json={"version": ABSENT})
+    assert (missing.status_code, missing.json()["code"], missing.json()["pointer"]) == (
+        404,
+        "profile_not_found",
+        "/version",
+    )
+    await api.state.deployments.promote(made["id"], ABSENT, reason="test")
+    frozen = (await api.http.post(f"{PATH}/tiny-rtn4/freeze")).json()
+    assert (frozen["calibration"], frozen["active_version"]) == ("frozen", ABSENT)
+    back = (await api.http.post(f"{PATH}/tiny-rtn4/rollback", json={"reason": "worse"})).json()
+    assert (back["active_version"], back["rollbacks"]) == ("identity", 1)
+    assert (await api.http.post(f"{PATH}/tiny-rtn4/rollback")).json()["rollbacks"] == 1, "nowhere to go"
+    assert (await api.http.post(f"{PATH}/tiny-rtn4/unfreeze")).json()["calibration"] == "auto"
+    events = (await api.http.get(f"{PATH}/tiny-rtn4/events?after=2")).json()["data"]
+    assert [(event["type"], event["reason"]) for event in events] == [
+        ("promoted", "test"),
+        ("frozen", ""),
+        ("rolled_back", "worse"),
+        ("changed", ""),
+    ]
+
+
+async def test_events_come_as_pages_and_as_a_stream_that_resumes(api: Api) -> None:
+    made = await create(api, calibration="off")
+    for rate in (0.1, 0.2, 0.3):
+        await api.http.patch(f"{PATH}/tiny-rtn4", json={"shadow_rate": rate})
+    page = (await api.http.get(f"{PATH}/tiny-rtn4/events?limit=2&after=1")).json()
+    assert ([event["id"] for event in page["data"]], page["last_id"], page["has_more"]) == ([2, 3], 3, True)
+    await api.http.delete(f"{PATH}/tiny-rtn4")
+    headers = {"accept": "text/event-stream", "last-event-id": "2"}
+    stream = await api.http.get(f"{PATH}/{made['id']}/events", headers=headers)
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    names = [line.removeprefix("event: ") for line in stream.text.splitlines() if line.startswith("event: ")]
+    numbers = [line.removeprefix("id: ") for line in stream.text.splitlines() if line.startswith("id: ")]
+    assert (names, numbers) == (["changed", "changed", "deleted"], ["3", "4", "5"])
+    data = [json.loads(line.removeprefix("data: ")) for line in stream.text.splitlines() if line.startswith("data: ")]
+    assert data[0]["evidence"] == {"shadow_rate": 0.2}
+    bad = await api.http.get(f"{PATH}/{made['id']}/events", headers=headers | {"last-event-id": "x"})
+    assert bad.json()["code"] == "invalid_cursor"
+
+
+@pytest.fixture
+async def second(settings: Settings) -> AsyncIterator[Api]:
+    """Another API process over the same Redis."""
+    app = create_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http,
+    ):
+        yield Api(app, app.state.hemostat, http)
+
+
+async def test_two_api_processes_notice_a_lost_replica_once(api: Api, second: Api) -> None:
+    made = await create(api, calibration="off")
+    store = api.state.deployments
+    store.settings = store.settings.model_copy(update={"replica_lease_s": 0.3})
+    await store.register(made["id"], replica())
+    async with asyncio.timeout(30):
+        while (await second.http.get(f"{PATH}/tiny-rtn4")).json()["state"] != "degraded":  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert await kinds(second) == ["created", "replica", "state", "replica", "state"]
+
+
+async def test_metrics_targets_and_readiness_tell_of_it(api: Api) -> None:
+    made = await create(api, calibration="off")
+    store = api.state.deployments
+    await store.register(made["id"], replica(metrics_urls=("http://10.0.0.7:9001/metrics", "http://10.0.0.7:9002/x")))
+    for number in range(2):
+        await store.push_sample(
+            made["id"], ShadowSample(id=str(number), prompt=(), output=(1,), version="identity", at=0)
+        )
+    targets = (await api.http.get("/metrics/targets")).json()
+    assert [(one["targets"], one["labels"]["__metrics_path__"]) for one in targets] == [
+        (["10.0.0.7:9001"], "/metrics"),
+        (["10.0.0.7:9002"], "/x"),
+    ]
+    assert targets[0]["labels"]["deployment"] == "tiny-rtn4"
+    text = (await api.http.get("/metrics")).text
+    samples = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    name = ("deployment", "tiny-rtn4")
+    assert [samples["hemostat_deployment_state", name, ("state", state)] for state in DeploymentState] == [
+        0,
+        1,
+        0,
+        0,
+        0,
+    ]
+    assert samples["hemostat_deployment_replicas", name, ("state", "ready")] == 1
+    assert samples["hemostat_deployment_replicas_wanted", name] == 1
+    assert samples["hemostat_calibration_info", name, ("version", "identity")] == 1
+    assert samples["hemostat_calibration_promotions_total", name] == 0
+    assert samples["hemostat_shadow_queue_depth", name] == 2
+    ready = (await api.http.get("/readyz")).json()
+    assert ready["deployments"] == [{"name": "tiny-rtn4", "state": "ready", "reason": "", "version": "identity"}]
+
+
+async def test_while_redis_is_away_routes_say_so(redis_server: RedisServer, api: Api) -> None:
+    await create(api, calibration="off")
+    redis_server.kill()
+    for method, path in (
+        ("GET", PATH),
+        ("GET", f"{PATH}/tiny-rtn4"),
+        ("DELETE", f"{PATH}/x"),
+        ("GET", "/metrics/targets"),
+    ):
+        answer = await api.http.request(method, path)
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+    assert "hemostat_deployment_state{" not in (await api.http.get("/metrics")).text
+    redis_server.start()
+    assert (await api.http.get(f"{PATH}/tiny-rtn4")).status_code == 200
