@@ -15,6 +15,7 @@ Names: T rows, D hidden size, F features, K experts, R rank of an expert.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from workers.calibration.calibrators.base import Base
@@ -32,7 +33,7 @@ _ROUNDS = 4
 # Rows that the entropy probe is fitted to.
 _PROBE_ROWS = 4096
 # Pull of an expert towards the map of all rows, in rows' worth of whitened Gram matrix.
-_PULL = 2.0
+_PULL = 1.0
 _LOGISTIC_STEPS = 60
 
 
@@ -64,7 +65,8 @@ def fit_mixture(
     features_TF = features(entropy_T, data.context.position_T, data.context.token_T, data.class_V, len(CLASSES))
     shared = _coordinates(single, metric)
     states = [shared] * settings.experts
-    gate_FK = _first_gate(features_TF, settings.experts, seed)
+    share_TK = _first_shares(features_TF, y_TD - x_TD @ shared.map_DD - shared.shift_D, settings.experts)
+    gate_FK = _logistic(features_TF, share_TK, features_TF.new_zeros(features_TF.shape[1], settings.experts))
     for turn in range(_ROUNDS):
         watch.check_cancelled()
         watch.progress("mixture", turn, _ROUNDS)
@@ -107,18 +109,17 @@ def _coordinates(single: Base, metric: Metric) -> State:
     return State(map_DD, (tensors["shift_D"] + metric.mean_D @ dense_DD) @ metric.weigh_DD)
 
 
-def _first_gate(features_TF: torch.Tensor, experts: int, seed: int) -> torch.Tensor:
-    """Soft bands of the estimated entropy, with a little noise on the rest."""
-    column_T = features_TF[:, 2]
-    levels = (torch.arange(experts, dtype=column_T.dtype) + 0.5) / experts
-    centre_K = torch.quantile(column_T, levels)
-    width = column_T.std().clamp(min=1e-3)
-    generator = torch.Generator().manual_seed(seed)
-    gate_FK = 0.01 * torch.randn(features_TF.shape[1], experts, generator=generator, dtype=torch.float32)
-    gate_FK = gate_FK.to(column_T.dtype)
-    gate_FK[2] = 2 * centre_K / width**2
-    gate_FK[0] = -(centre_K**2) / width**2
-    return gate_FK
+def _first_shares(features_TF: torch.Tensor, residual_TD: torch.Tensor, experts: int) -> torch.Tensor:
+    """Soft bands along the direction in which the features tell most of what the shared map leaves, [T, K]."""
+    count, width = features_TF.shape
+    gram_FF = features_TF.T @ features_TF / count + 1e-3 * torch.eye(width, dtype=features_TF.dtype)
+    told_TD = features_TF @ torch.linalg.solve(gram_FF, features_TF.T @ residual_TD / count)
+    told_TD = told_TD - told_TD.mean(dim=0)
+    score_T = told_TD @ torch.linalg.eigh(told_TD.T @ told_TD)[1][:, -1]
+    levels = (torch.arange(experts) + 0.5) / experts
+    centre_K = torch.from_numpy(np.quantile(score_T.numpy(), levels.numpy())).to(score_T.dtype)
+    spread = score_T.std().clamp(min=1e-6)
+    return torch.softmax(-2 * ((score_T[:, None] - centre_K) / spread).square(), dim=1)
 
 
 def _responsibilities(

@@ -1,0 +1,276 @@
+"""Fits recover a damage that is known, agree with scipy on the same objective, and can be repeated and cancelled."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import optimize
+
+from app.contracts.errors import ErrorCode, HemostatError
+from tests.support.calibration import D, V, make_data, make_head
+from workers.calibration.calibrators.chain import Chain
+from workers.calibration.calibrators.confidence import ConfidenceTemperature
+from workers.calibration.calibrators.identity import Identity
+from workers.calibration.calibrators.lowrank import LowRank
+from workers.calibration.calibrators.temperature import Temperature
+from workers.calibration.calibrators.token_bias import TokenBias
+from workers.calibration.fitting.data import FitData
+from workers.calibration.fitting.fit import fit
+from workers.calibration.fitting.logits import hat_functions
+from workers.calibration.fitting.objective import Objective
+from workers.calibration.fitting.spec import DEFAULTS, Spec
+from workers.distributions.head import Head
+
+
+def lowrank_damage(hidden_TD: torch.Tensor) -> torch.Tensor:
+    """What an affine map of rank 3 undoes exactly."""
+    generator = torch.Generator().manual_seed(5)
+    down = 0.3 * torch.randn(D, 3, generator=generator, dtype=torch.float64)
+    up = 0.3 * torch.randn(3, D, generator=generator, dtype=torch.float64)
+    return torch.as_tensor(hidden_TD @ torch.linalg.inv(torch.eye(D, dtype=torch.float64) + down @ up) - 0.1)
+
+
+def noise(hidden_TD: torch.Tensor) -> torch.Tensor:
+    """What nothing undoes."""
+    return hidden_TD + torch.randn(hidden_TD.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+
+
+def biased_pair(bias: dict[int, float]) -> tuple[FitData, FitData]:
+    """Fit and stop rows of a candidate whose logits lack a bias."""
+    bias_V = torch.zeros(V, dtype=torch.float64)
+    for token, value in bias.items():
+        bias_V[token] = value
+    base = make_head()
+    reference = Head(base.weight_VD * 0.3, bias_V, 1.0, None, "biased")
+    candidate = Head(base.weight_VD * 0.3, None, 1.0, None, "plain")
+    made = [
+        make_data(rows=rows, documents=40, seed=seed, reference_head=reference, candidate_head=candidate)
+        for rows, seed in ((4000, 1), (800, 2))
+    ]
+    return made[0], made[1]
+
+
+def test_a_known_temperature_is_found() -> None:
+    data, stop = (make_data(lambda h: 2 * h, seed=seed) for seed in (1, 2))
+    made, record = fit("temperature", data, stop)
+    assert isinstance(made, Temperature)
+    assert made.temperature == pytest.approx(2, rel=5e-3)
+    assert record.stop_kl < 1e-5 * record.raw_kl
+
+
+def test_the_temperature_is_that_of_scipy() -> None:
+    data, stop = (make_data(noise, seed=seed) for seed in (1, 2))
+    made, _ = fit(Spec.parse("temperature", steps=20), data, stop)
+    assert isinstance(made, Temperature)
+    objective = Objective(data.reference_head, data.candidate_head)
+    best = optimize.minimize_scalar(
+        lambda t: objective.mean(Temperature(float(t)), data),
+        bounds=(0.2, 8),
+        method="bounded",
+        options={"xatol": 1e-7},
+    )
+    assert made.temperature == pytest.approx(best.x, rel=2e-3)
+
+
+def test_the_confidence_table_is_that_of_scipy() -> None:
+    data, stop = (make_data(noise, rows=300, seed=seed) for seed in (1, 2))
+    made, _ = fit(Spec.parse("confidence", knots=3, steps=30), data, stop)
+    assert isinstance(made, ConfidenceTemperature)
+    objective = Objective(data.reference_head, data.candidate_head)
+
+    def value(theta: np.ndarray) -> float:  # type: ignore[type-arg]
+        return objective.mean(ConfidenceTemperature(made.knots_K, torch.from_numpy(theta)), data)
+
+    best = optimize.minimize(value, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-12})
+    assert value(made.log_scale_K.double().numpy()) <= best.fun + 1e-5
+    assert value(np.zeros(3)) > best.fun + 0.01
+
+
+def test_hat_functions_interpolate() -> None:
+    knots = torch.tensor([-3.0, -1.0, -0.2])
+    x = torch.tensor([-9.0, -3.0, -2.0, -1.0, -0.6, -0.1])
+    hats = hat_functions(x, knots)
+    values = torch.tensor([0.3, -1.0, 2.0])
+    np.testing.assert_allclose(hats @ values, np.interp(x, knots, values), rtol=1e-6)
+    torch.testing.assert_close(hats.sum(1), torch.ones(len(x)))
+
+
+def test_a_known_bias_is_found_shrunk_and_nothing_else() -> None:
+    data, stop = biased_pair({3: 2.0, 20: -1.5})
+    made, record = fit(Spec.parse("token_bias", steps=40, evidence=3.0), data, stop)
+    assert isinstance(made, TokenBias)
+    found = dict(zip(made.ids_I.tolist(), made.bias_I.tolist(), strict=True))
+    # A bias of all tokens changes nothing, so that it is found up to one constant: the others', which are 0.
+    assert found[3] == pytest.approx(2.0, abs=0.25)
+    assert abs(found[3]) < 2.0
+    assert found[20] == pytest.approx(-1.5, abs=0.35)
+    assert max((abs(value) for token, value in found.items() if token not in {3, 20}), default=0) < 0.15
+    assert record.stop_kl < 0.1 * record.raw_kl
+
+
+def test_without_a_bias_there_is_none() -> None:
+    data, stop = biased_pair({})
+    made, record = fit("token_bias", data, stop)
+    assert isinstance(made, Identity)
+    assert record.stop_kl == record.raw_kl
+    assert record.warnings
+
+
+def test_a_known_map_is_found_and_its_rank_is_kept() -> None:
+    data, stop = (make_data(lowrank_damage, seed=seed) for seed in (1, 2))
+    made, record = fit(Spec.parse("lowrank", rank=6, epochs=60), data, stop)
+    assert isinstance(made, LowRank)
+    assert made.rank == 6
+    assert record.stop_kl < 0.01 * record.raw_kl
+
+
+def test_rank_limits_what_is_undone() -> None:
+    data, stop = (make_data(lowrank_damage, seed=seed) for seed in (1, 2))
+    left = [fit(Spec.parse("lowrank", rank=rank, epochs=20), data, stop)[1].stop_kl for rank in (1, 3, D)]
+    assert left[0] > 2 * left[1]
+    assert left[2] <= left[1] * 1.2
+
+
+def test_a_mixture_undoes_what_differs_between_kinds_of_rows() -> None:
+    """Rows of even and odd token classes are shifted in opposite directions: one map sees no difference."""
+
+    def made(seed: int) -> FitData:
+        data = make_data(seed=seed, rows=2000)
+        assert data.class_V is not None
+        side_T = (data.class_V[data.context.token_T] % 2).double() * 2 - 1
+        # Where states vary most anyway, so that a state does not tell which way it was shifted.
+        shift_D = torch.linalg.svd(data.reference_TD, full_matrices=False)[2][0]
+        shift_D = shift_D * shift_D[0].sign()
+        return FitData(
+            data.reference_TD,
+            data.reference_TD + 0.8 * side_T[:, None] * shift_D,
+            data.context,
+            data.document_T,
+            data.reference_head,
+            data.candidate_head,
+            data.class_V,
+        )
+
+    data, stop = made(1), made(2)
+    _, single = fit("lowrank", data, stop)
+    made_, mixed = fit(Spec.parse("mixture", experts=2), data, stop)
+    assert made_.kind == "mixture"
+    assert mixed.stop_kl < 0.5 * single.stop_kl
+
+
+def test_a_composition_is_at_least_as_good_as_its_parts() -> None:
+    def damage(hidden_TD: torch.Tensor) -> torch.Tensor:
+        return 1.5 * lowrank_damage(hidden_TD)
+
+    data, stop = make_data(damage, seed=1), make_data(damage, seed=2)
+    made, both = fit("confidence+lowrank", data, stop)
+    _, one = fit("lowrank", data, stop)
+    assert both.name == "lowrank+confidence"
+    assert isinstance(made, Chain | LowRank)
+    assert both.stop_kl <= one.stop_kl
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_never_worse_than_raw_on_the_stop_set_and_the_record_says_so(name: str) -> None:
+    data, stop = make_data(noise, rows=200, seed=1), make_data(noise, rows=200, seed=2)
+    made, record = fit(name, data, stop)
+    found = Objective(data.reference_head, data.candidate_head).mean(made, stop)
+    assert found == pytest.approx(record.stop_kl, rel=1e-9)
+    assert record.stop_kl <= record.raw_kl
+    assert (record.fit_rows, record.stop_rows, record.fit_documents) == (200, 200, 12)
+    assert record.steps
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_the_same_seed_gives_the_same_bits(name: str) -> None:
+    data, stop = make_data(lowrank_damage, rows=300, seed=1), make_data(lowrank_damage, rows=100, seed=2)
+    (one, first), (other, second) = (fit(name, data, stop, seed=4) for _ in range(2))
+    assert first == second
+    assert one.tensors().keys() == other.tensors().keys()
+    assert all(torch.equal(tensor, other.tensors()[key]) for key, tensor in one.tensors().items())
+    assert dict(one.describe()) == dict(other.describe())
+
+
+def test_fitting_stops_when_the_stop_set_gains_no_more() -> None:
+    """The stop rows are undamaged: whatever the fit rows say, they only lose by it."""
+    data, stop = make_data(lowrank_damage, seed=1), make_data(noise, seed=2)
+    harmed = FitData(
+        stop.reference_TD, stop.reference_TD, stop.context, stop.document_T, stop.reference_head, stop.candidate_head
+    )
+    made, record = fit(Spec.parse("lowrank", epochs=50), data, harmed)
+    assert isinstance(made, Identity)
+    assert len(record.steps) < 10
+    assert record.stopped_early == ("lowrank",)
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_can_be_cancelled_at_any_look(name: str) -> None:
+    data, stop = make_data(lowrank_damage, rows=300, seed=1), make_data(lowrank_damage, rows=100, seed=2)
+    looks = 0
+
+    def count() -> None:
+        nonlocal looks
+        looks += 1
+
+    fit(name, data, stop, check_cancelled=count)
+    assert looks > 3
+    for at in (1, looks // 2, looks):
+        left = at
+
+        def check() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fit(name, data, stop, check_cancelled=check)
+
+
+def test_progress_rises_to_its_end_for_each_kind() -> None:
+    data, stop = make_data(lowrank_damage, rows=300, seed=1), make_data(lowrank_damage, rows=100, seed=2)
+    told: list[tuple[str, int, int]] = []
+    fit("lowrank+token_bias+confidence", data, stop, progress=lambda *now: told.append(now))
+    for kind in ("lowrank", "token_bias", "confidence"):
+        own = [(done, total) for phase, done, total in told if phase == kind]
+        assert [done for done, _ in own] == sorted(done for done, _ in own)
+        assert own[-1][0] == own[-1][1]
+
+
+def test_repair_adapters_are_refused_with_the_reason() -> None:
+    data = make_data(rows=20)
+    with pytest.raises(HemostatError, match="every layer") as caught:
+        fit("repair", data, data)
+    assert caught.value.code == ErrorCode.INVALID_REQUEST
+
+
+@pytest.mark.parametrize("name", ["", "magic", "lowrank+magic", "lowrank+mixture"])
+def test_unknown_kinds(name: str) -> None:
+    data = make_data(lowrank_damage, rows=40)
+    with pytest.raises(ValueError, match=r"cannot be fitted|only hidden"):
+        fit(name, data, data)
+
+
+def test_a_mixture_without_token_classes() -> None:
+    data = make_data(lowrank_damage, rows=40)
+    bare = FitData(
+        data.reference_TD, data.candidate_TD, data.context, data.document_T, data.reference_head, data.candidate_head
+    )
+    with pytest.raises(ValueError, match="classes"):
+        fit("mixture", bare, bare)
+
+
+def test_a_broken_model_is_refused() -> None:
+    data = make_data(lambda hidden_TD: hidden_TD * torch.nan, rows=40)
+    with pytest.raises(HemostatError) as caught:
+        fit("temperature", data, data)
+    assert caught.value.code == ErrorCode.NONFINITE_LOGITS
+
+
+def test_models_of_different_widths() -> None:
+    narrow = torch.eye(D, D - 4, dtype=torch.float64)
+    head = make_head()
+    small = Head(head.weight_VD @ narrow, None, 1.0, None, "narrow")
+    data, stop = (make_data(lambda h: h @ narrow, seed=seed, candidate_head=small) for seed in (1, 2))
+    made, record = fit("lowrank", data, stop)
+    assert made.hidden_size == D - 4
+    assert record.stop_kl < record.raw_kl
