@@ -18,7 +18,7 @@ import torch
 
 from app.contracts.calibration_report import CalibrateReport
 from app.contracts.job import CalibrateRequest
-from app.contracts.profile import Cell, FitRecord, Profile, ProfileModel, ProfileRecord, TableRow, TestRecord
+from app.contracts.profile import Cell, TestRecord
 from app.models.preflight import text_for_test
 from workers.calibration.calibrators.protocol import Calibrator
 from workers.calibration.effects import effects_of, parts_of, sampled_effect
@@ -26,10 +26,11 @@ from workers.calibration.export import export_metrics
 from workers.calibration.fits import Fits, Fitted
 from workers.calibration.measure import Logits, cost_microseconds, mean_kl_columns, served, token_values
 from workers.calibration.profiles import ProfileStore, tensor_bytes
+from workers.calibration.record import profile_record, table_row
 from workers.calibration.report import Tested, build_report
 from workers.calibration.rows import Rows, gather
 from workers.calibration.sealed import Opened, Sealed
-from workers.calibration.selection import Candidate, Paired, choose, frozen_hash, own_mask, why_not
+from workers.calibration.selection import Candidate, choose, frozen_hash, own_mask, why_not
 from workers.calibration.sets import Sets, draw
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.context import JobContext
@@ -238,7 +239,17 @@ class _Calibrate(Attempt):
             tolerance=request.tolerance,
             passed=not reasons,
             reasons=reasons,
-            table=tuple(self._row(name, choice, parts[name]) for name in calibrators),
+            table=tuple(
+                table_row(
+                    name,
+                    choice.fitted[name].calibrator,
+                    parts[name],
+                    chosen=name == choice.chosen,
+                    choose_kl=choice.choose_kl[name],
+                    microseconds=choice.cost[name],
+                )
+                for name in calibrators
+            ),
             effects=effects_of(
                 raw,
                 calibrated,
@@ -265,7 +276,18 @@ class _Calibrate(Attempt):
             calibrated=calibrated,
             floor=floor,
             test=test,
-            profile=self._profile(sides, sets, choice, test, engine=str(reference.engine.identity)),
+            profile=ProfileStore(context.settings).put(
+                choice.fitted[choice.chosen].calibrator,
+                profile_record(
+                    request,
+                    sides,
+                    sets,
+                    choice.fitted[choice.chosen],
+                    test,
+                    engine=str(reference.engine.identity),
+                    job=context.job_id,
+                ),
+            ),
             engine=reference.engine.identity,
             reference_from_store=reference.from_store,
             started_at=self._started_at,
@@ -282,50 +304,6 @@ class _Calibrate(Attempt):
             check_cancelled=context.check_cancelled,
         )
 
-    def _row(self, name: str, choice: _Choice, parts: dict[str, Paired]) -> TableRow:
-        calibrator = choice.fitted[name].calibrator
-        return TableRow(
-            calibrator=name,
-            chosen=name == choice.chosen,
-            own=parts[""].cell(),
-            other=parts["other"].cell() if "other" in parts else None,
-            domains={
-                part.removeprefix("domain/"): found.cell()
-                for part, found in parts.items()
-                if part.startswith("domain/")
-            },
-            choose_kl=choice.choose_kl[name],
-            microseconds_per_token=choice.cost[name],
-            bytes=tensor_bytes(calibrator),
-            parameters=dict(calibrator.describe()),
-        )
-
-    def _profile(self, sides: Sides, sets: Sets, choice: _Choice, test: TestRecord, *, engine: str) -> Profile:
-        request, found = self._request, choice.fitted[choice.chosen]
-        head = sides.candidate.head
-        fit = FitRecord(
-            origin="job",
-            reference=_model(sides.reference),
-            candidate=_model(sides.candidate).model_copy(
-                update={
-                    "recipe": sides.modified.manifest.recipe,
-                    "recipe_fingerprint": sides.modified.manifest.recipe_fingerprint,
-                }
-            ),
-            head=head.fingerprint,
-            hidden_size=head.hidden_size,
-            vocabulary=head.vocabulary,
-            tokenizer_fingerprint=sides.tokenizer_fingerprint,
-            engine=engine,
-            dtype=sides.dtype,
-            window=request.window,
-            seed=request.seed,
-            sets=sets.records(),
-            settings=found.settings,
-        )
-        record = ProfileRecord(fit=fit, test=test, job=self._context.job_id, deployment=request.deployment)
-        return ProfileStore(self._context.settings).put(found.calibrator, record)
-
     def _artifacts(self, tested: Tested) -> None:
         """The values of every test token, so that each number can be checked."""
         corpus = tested.sets.test
@@ -338,10 +316,6 @@ class _Calibrate(Attempt):
 def _first(scored: Scored) -> Callable[[object], torch.Tensor]:
     """The hidden states of the first window, whose beginning the head is checked on."""
     return lambda _tokens: scored.stored.window(0)
-
-
-def _model(side: Side) -> ProfileModel:
-    return ProfileModel(model=side.alias, weights_fingerprint=side.weights)
 
 
 def _upper(cell: Cell, *, calibrated: bool) -> float | None:
