@@ -1,0 +1,28 @@
+"""The record's form, without Redis: what is written is read back."""
+
+from app.contracts.deployment import CalibrationMode, DeploymentPatch, DeploymentRequest
+from app.deployments.record import patch_fields, read_deployment, request_fields
+
+REQUEST = {"name": "a", "model": {"model": "m"}, "reference": {"model": "m"}}
+VERSION = "cal-" + "1" * 16
+
+
+def read(request: DeploymentRequest) -> tuple[str, str | None, bool]:
+    times = {"created_at": "1.5", "updated_at": "2.5", "events": "7", "promotions": "0", "rollbacks": "0"}
+    made = read_deployment(request_fields("dep_x", request) | times)
+    return made.active_version, made.previous_version, made.activated_at is not None
+
+
+def test_the_version_that_is_asked_for_is_served_from_the_start() -> None:
+    assert read(DeploymentRequest.model_validate(REQUEST | {"version": VERSION})) == (VERSION, None, True)
+    assert read(DeploymentRequest.model_validate(REQUEST)) == ("identity", None, False)
+
+
+def test_with_calibration_off_it_waits() -> None:
+    off = DeploymentRequest.model_validate(REQUEST | {"version": VERSION, "calibration": CalibrationMode.OFF})
+    assert read(off) == ("identity", VERSION, False)
+
+
+def test_a_patch_writes_what_it_names_and_null_for_a_threshold_alone() -> None:
+    patch = DeploymentPatch.model_validate({"replicas": 2, "alpha": None, "drift_threshold": None})
+    assert patch_fields(patch) == {"replicas": "2", "drift_threshold": "null"}

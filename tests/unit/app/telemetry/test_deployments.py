@@ -1,0 +1,52 @@
+"""What the collector tells, against the page and by a parser of its own."""
+
+import re
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.contracts.deployment import Deployment
+from app.deployments import examples
+from app.telemetry.deployments import DeploymentCollector
+
+PAGE = (Path(__file__).resolve().parents[4] / "docs" / "metrics.md").read_text(encoding="utf-8")
+ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| (.*?) \| (.+) \|$", re.MULTILINE)
+
+
+def scrape(collector: DeploymentCollector) -> str:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return generate_latest(registry).decode()
+
+
+def filled() -> DeploymentCollector:
+    collector = DeploymentCollector()
+    collector.deployments = [Deployment.model_validate(examples.READY)]
+    collector.depths = {"smollm2-135m-rtn4": 7}
+    return collector
+
+
+def test_the_page_names_every_metric_with_type_labels_and_help() -> None:
+    section = PAGE.partition("## Deployments")[2].partition("\n## ")[0]
+    told = {
+        name: (kind, set(re.findall(r"`(\w+)`", labels)), text) for name, kind, labels, text in ROW.findall(section)
+    }
+    found = {}
+    for family in text_string_to_metric_families(scrape(filled())):
+        name = family.name + ("_total" if family.type == "counter" else "")
+        found[name] = (family.type, set(family.samples[0].labels), family.documentation)
+    assert told == found
+
+
+def test_one_state_and_one_version_are_one() -> None:
+    families = {family.name: family.samples for family in text_string_to_metric_families(scrape(filled()))}
+    assert [s.labels["state"] for s in families["hemostat_deployment_state"] if s.value == 1] == ["ready"]
+    assert [s.labels["version"] for s in families["hemostat_calibration_info"]] == [examples.VERSION]
+    assert families["hemostat_calibration_activated_timestamp_seconds"][0].value == examples.READY["activated_at"]
+    assert families["hemostat_shadow_queue_depth"][0].value == 7
+
+
+def test_nothing_is_told_that_could_not_be_read() -> None:
+    assert scrape(DeploymentCollector()) == ""
