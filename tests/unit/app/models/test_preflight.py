@@ -7,9 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CompareRequest
+from app.contracts.job import CalibrateRequest, CompareRequest
+from app.contracts.text import ShippedText
 from app.models.checkpoint import inspect
-from app.models.preflight import check_request, estimate
+from app.models.preflight import check_request, estimate, text_for_test
 from app.models.registry import Registry, load_registry
 from app.settings import Settings
 from tests.support.copies import Copy, edit_json
@@ -363,3 +364,35 @@ def test_strengths_out_of_range_never_reach_the_check() -> None:
             request(step)
     with pytest.raises(ValidationError, match="N must be smaller than M"):
         request({"type": "prune.magnitude", "pattern": "4:2"})
+
+
+def calibration(**changes: object) -> CalibrateRequest:
+    return CalibrateRequest.model_validate(
+        {"kind": "calibrate", "reference": {"model": "llama"}, "candidate": {"model": "llama"}, "window": 64} | changes
+    )
+
+
+def test_the_test_of_a_calibration_is_the_evaluation_text_unless_another_is_given() -> None:
+    default = text_for_test(calibration())
+    assert isinstance(default, ShippedText)
+    assert default.corpus == "evaluation"
+    assert text_for_test(calibration(text={"source": "shipped"})) is None
+    own = {"source": "inline", "documents": [{"id": "a", "text": "one two three"}]}
+    assert text_for_test(calibration(test_text=own)) is not None
+
+
+def test_a_fault_of_the_test_text_is_found_at_its_own_place(registry: Registry, settings: Settings) -> None:
+    twice = {"source": "inline", "documents": [{"id": "a", "text": "one two"}, {"id": "a", "text": "three four"}]}
+    with pytest.raises(HemostatError) as caught:
+        check_request(calibration(test_text=twice), registry, settings)
+    assert caught.value.pointer == "/test_text/documents/1/id"
+
+
+def test_a_calibration_is_estimated_with_both_texts_and_every_calibrator(
+    registry: Registry, settings: Settings
+) -> None:
+    few = estimate(calibration(calibrators=["temperature"]), registry, settings)
+    many = estimate(calibration(), registry, settings)
+    assert many.seconds > few.seconds
+    assert many.documents == 218
+    assert any("7 calibrators" in line for line in many.assumptions)
