@@ -229,7 +229,7 @@ def _follow(client: Client, name: str, after: int, *, as_json: bool) -> None:
     try:
         for number, event in client.follow(f"{_PATH}/{name}/events", after):
             if as_json:
-                typer.echo(json.dumps({"id": number} | event, ensure_ascii=False))
+                typer.echo(json.dumps({"id": int(number)} | event, ensure_ascii=False))
             else:
                 _print_event(number, event)
     except KeyboardInterrupt:

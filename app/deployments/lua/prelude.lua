@@ -109,7 +109,7 @@ local function derive(id, alive, agent)
     local count = ready .. ' of ' .. wanted .. (wanted == 1 and ' replica is ready' or ' replicas are ready')
     local why = fault ~= '' and fault or said
     if why == '' and not agent then
-        why = 'no agent runs it; start `hemostat serve`'
+        why = 'no agent runs it yet; `hemostat serve` does'
     end
     if ready > 0 then
         return 'degraded', count .. because(why)

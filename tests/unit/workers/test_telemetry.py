@@ -119,6 +119,7 @@ def test_the_page_and_the_worker_agree() -> None:
         del told[name]  # tests/unit/workers/engine/serving/test_counters.py
     api = ApiTelemetry()
     api.queue.statistics = Statistics(dict.fromkeys(JobStatus, 0), 0.0, {})
+    api.deployments.deployments = []
     families = {
         family.name + ("_total" if family.type == "counter" else ""): (family.type, family.documentation)
         for family in api.registry.collect()

@@ -143,7 +143,7 @@ async def test_the_state_follows_the_replicas(deployments: DeploymentStore, made
     await deployments.renew(made.id, replica(0))
     assert (
         await deployments.get(made.id)
-    ).reason == "1 of 2 replicas are ready: no agent runs it; start `hemostat serve`"
+    ).reason == "1 of 2 replicas are ready: no agent runs it yet; `hemostat serve` does"
     await deployments.register(made.id, replica(1))
     ready = await deployments.get(made.id)
     assert (ready.state, ready.reason) == (DeploymentState.READY, "")
