@@ -21,6 +21,7 @@ class GenerationEngine:
     """A running generate-runner engine of one checkpoint; a context manager.
 
     `length` is the most tokens of a prompt and what is drawn after it, `streams` how many prompts run at once.
+    `logits_processors` are classes as `module:Class`.
     Raises WINDOW_TOO_LARGE where the model's context is shorter, else what `ScoringEngine.load` raises.
     """
 
@@ -32,6 +33,8 @@ class GenerationEngine:
         length: int,
         streams: int,
         dtype: str = "bfloat16",
+        logits_processors: tuple[str, ...] = (),
+        prefix_caching: bool = False,
         check_cancelled: Callable[[], None] = never,
     ) -> None:
         self.info = inspect(checkpoint) if isinstance(checkpoint, Path) else checkpoint
@@ -49,6 +52,8 @@ class GenerationEngine:
             step_tokens=max(tokens, streams),
             max_sequences=streams,
             kv_cache_bytes=kv_cache_bytes(self.info, settings, dtype, streams * _padded(length)),
+            logits_processors=logits_processors,
+            prefix_caching=prefix_caching,
         )
         check_finite(self.info, check_cancelled)
         pool.make_room(needed_bytes(self.info, options))

@@ -42,6 +42,8 @@ class EngineOptions:
     max_sequences: int
     kv_cache_bytes: int
     compiled: bool = False
+    logits_processors: tuple[str, ...] = ()
+    prefix_caching: bool = False
 
 
 @cache
@@ -154,7 +156,7 @@ def _arguments(options: EngineOptions) -> dict[str, Any]:
         "max_num_batched_tokens": max(options.step_tokens, options.max_sequences),
         "max_num_seqs": options.max_sequences,
         "enable_chunked_prefill": True,
-        "enable_prefix_caching": False,
+        "enable_prefix_caching": options.prefix_caching,
         "kv_cache_memory_bytes": options.kv_cache_bytes,
         "enforce_eager": not options.compiled,
         "async_scheduling": False,
@@ -171,6 +173,7 @@ def _arguments(options: EngineOptions) -> dict[str, Any]:
         }
     else:
         arguments["max_logprobs"] = -1
+        arguments["logits_processors"] = list(options.logits_processors) or None
     if options.device == "cuda":
         import torch
 

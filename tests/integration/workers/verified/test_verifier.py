@@ -1,0 +1,221 @@
+"""Verified decoding over real engines: a tiny model and another one that drafts for it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from app.settings import Settings
+from tests.support.tiny import make_tokenizer
+from workers.calibration.verified import selftest
+from workers.calibration.verified.desk import Desk, FullError, Ticket, VerifiedRequest
+from workers.calibration.verified.truncation import Sampling, distribution
+from workers.calibration.verified.verifier import Board, Stream, Verifier
+from workers.distributions.head import Head
+from workers.engine.drafting import DraftEngine
+from workers.engine.pool import EnginePool
+from workers.engine.scoring import ScoringEngine
+
+Tiny = Callable[..., Path]
+LENGTH, STREAMS = 128, 64
+PROMPTS = [[5, 17, 200, 33], [91, 4], [250, 251, 252, 7, 8, 9]]
+
+pytestmark = pytest.mark.engine
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def models(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The reference, and a damaged copy of it that drafts for it."""
+    reference, damaged = tiny("llama", seed=0), tmp_path_factory.mktemp("damaged")
+    model = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.bfloat16)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight_OI in (parameter for parameter in model.parameters() if parameter.ndim == 2):
+            noise_OI = torch.randn(weight_OI.shape, generator=generator)
+            weight_OI.add_((0.1 * weight_OI.float().std() * noise_OI).to(weight_OI.dtype))
+    model.save_pretrained(damaged)
+    return reference, damaged
+
+
+@pytest.fixture(scope="module")
+def verifier(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verifier]:
+    settings = Settings(
+        home=tmp_path_factory.mktemp("verified"), engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024
+    )
+    pool, board = EnginePool(settings), Board()
+    reference = ScoringEngine(models[0], settings=settings, max_model_len=LENGTH, pool=pool)
+    with DraftEngine(models[1], board.draw, pool=pool, length=LENGTH, streams=STREAMS) as draft:
+        yield Verifier(draft, board, reference, Head.load(models[0]))
+    reference.close()
+    pool.close()
+
+
+def streams(sampling: Sampling, tokens: int, count: int, prompt: list[int]) -> list[Stream]:
+    seeds = np.random.SeedSequence(7).spawn(count)
+    return [Stream(list(prompt), sampling, tokens, generator=np.random.default_rng(seed)) for seed in seeds]
+
+
+def finish(verifier: Verifier, all_: list[Stream]) -> None:
+    for begin in range(0, len(all_), STREAMS):
+        while active := [stream for stream in all_[begin : begin + STREAMS] if stream.finish is None]:
+            verifier.round(active)
+
+
+@torch.inference_mode()
+def exact(checkpoint: Path, prefixes: list[list[int]], sampling: Sampling) -> np.ndarray[Any, Any]:
+    """By transformers, in float32."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    rows = [model(torch.tensor([prefix])).logits[0, -1] for prefix in prefixes]
+    return distribution(torch.stack(rows), sampling).numpy()
+
+
+def test_answers_follow_the_reference_and_not_the_draft(verifier: Verifier, models: tuple[Path, Path]) -> None:
+    """Pairs of tokens against transformers' float32 probabilities: a thousand draws of nine sequences and the rest."""
+    sampling, prompt = Sampling(temperature=1.0, top_k=3), PROMPTS[0]
+    drawn = streams(sampling, 2, 1000, prompt)
+    finish(verifier, drawn)
+    counts = Counter(tuple(stream.output) for stream in drawn)
+
+    def pairs(checkpoint: Path) -> dict[tuple[int, ...], float]:
+        first_V = exact(checkpoint, [prompt], sampling)[0]
+        tokens = np.flatnonzero(first_V)
+        second_TV = exact(checkpoint, [[*prompt, int(token)] for token in tokens], sampling)
+        return {
+            (int(a), int(b)): float(first_V[a] * row_V[b])
+            for a, row_V in zip(tokens, second_TV, strict=True)
+            for b in np.flatnonzero(row_V)
+        }
+
+    reference = pairs(models[0])
+    assert selftest.fit(counts, reference) > 1e-4
+    assert set(pairs(models[1])) != set(reference), "the draft would answer otherwise"
+    assert 0 < sum(stream.accepted for stream in drawn) < sum(stream.drafted for stream in drawn)
+
+
+def test_greedy_answers_are_the_references_whatever_the_block(verifier: Verifier, models: tuple[Path, Path]) -> None:
+    answers = []
+    for block in (1, 4, 7):
+        verifier.block = block
+        done = [Stream(list(prompt), Sampling(temperature=0), 24) for prompt in PROMPTS]
+        finish(verifier, done)
+        answers.append([stream.output for stream in done])
+    verifier.block = 4
+    assert answers[0] == answers[1] == answers[2]
+    # Each token is transformers' most probable one too, but for ties within bf16's rounding.
+    model = AutoModelForCausalLM.from_pretrained(models[0], dtype=torch.float32)
+    with torch.inference_mode():
+        for prompt, output in zip(PROMPTS, answers[0], strict=True):
+            logits_TV = model(torch.tensor([prompt + output])).logits[0, len(prompt) - 1 : -1]
+            taken_T = logits_TV.gather(1, torch.tensor(output)[:, None])[:, 0]
+            assert (logits_TV.amax(1) - taken_T).max() < 0.05
+
+
+def test_the_self_test_passes_a_right_verifier(verifier: Verifier) -> None:
+    told: list[tuple[int, int]] = []
+    found = selftest.run(
+        verifier, PROMPTS, streams=STREAMS, draws=500, progress=lambda done, total: told.append((done, total))
+    )
+    assert found.passed, found.reason
+    assert found.greedy_equal == found.greedy_total == 32 * len(PROMPTS)
+    assert told[-1][0] == told[-1][1]
+    assert 0 < found.acceptance_rate < 1
+
+
+def test_the_self_test_refuses_a_draft_that_lies_about_its_distribution(
+    verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As vLLM's own draft mode does on a CPU: tokens that do not come from the q that is reported."""
+    honest = Board.draw
+
+    def lying(self: Board, logits_RV: torch.Tensor, keys: list[int]) -> list[int]:
+        honest(self, logits_RV, keys)
+        return [int(token) for token in logits_RV.argmax(1)]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(verifier._board, "draw", lying.__get__(verifier._board))
+        from workers.engine import drafting
+
+        number = verifier._draft._number
+        patched.setitem(drafting._drawers, number, verifier._board.draw)
+        found = selftest.run(verifier, PROMPTS, streams=STREAMS, draws=500)
+    assert not found.passed
+    assert "do not follow the reference" in found.reason
+
+
+def test_the_same_seed_gives_the_same_answer_alone_and_among_others(verifier: Verifier) -> None:
+    def one() -> Stream:
+        return Stream(list(PROMPTS[0]), Sampling(temperature=1.2), 12, generator=np.random.default_rng(3))
+
+    alone, among = one(), one()
+    finish(verifier, [alone])
+    finish(verifier, [among, *streams(Sampling(), 12, 5, PROMPTS[1])])
+    assert alone.output == among.output
+    assert len(alone.output) == 12
+
+
+def test_an_answer_ends_at_a_stop_token_which_is_not_part_of_it(verifier: Verifier) -> None:
+    def drawn(*stops: int) -> Stream:
+        generator = np.random.default_rng(3)
+        made = Stream(list(PROMPTS[0]), Sampling(temperature=2.0), 16, frozenset(stops), generator)
+        finish(verifier, [made])
+        return made
+
+    whole = drawn()
+    stop = next(token for token in whole.output if whole.output.index(token) >= 2)
+    cut = drawn(stop)
+    assert cut.finish == "stop"
+    assert cut.output == whole.output[: whole.output.index(stop)]
+
+
+def test_requests_are_answered_together_and_dropped_when_nobody_listens(verifier: Verifier) -> None:
+    tokenizer = make_tokenizer().backend_tokenizer
+    desk = Desk(verifier, tokenizer, stops=frozenset(), running=4, waiting=1)
+    ended = threading.Event()
+
+    def check() -> None:
+        if ended.is_set():
+            raise StoppedError
+
+    async def talk() -> None:
+        tickets = [desk.submit(VerifiedRequest(prompt=[5, 6], max_tokens=20, seed=seed)) for seed in range(5)]
+        with pytest.raises(FullError):
+            desk.submit(VerifiedRequest(prompt=[5, 6], max_tokens=20))
+        tickets[4].dropped.set()
+        working = asyncio.create_task(asyncio.to_thread(desk.work, check_cancelled=check))
+        try:
+            await answered(tickets)
+        finally:
+            ended.set()
+            with pytest.raises(StoppedError):
+                await working
+        assert tickets[4].lines.empty()
+
+    async def answered(tickets: list[Ticket]) -> None:
+        for ticket in tickets[:4]:
+            lines = []
+            while not lines or "finish_reason" not in lines[-1]:
+                lines.append(await asyncio.wait_for(ticket.lines.get(), 60))
+            tokens = list(itertools.chain.from_iterable(line["token_ids"] for line in lines[:-1]))
+            assert tokens == ticket.stream.output
+            # Random tokens may end within a character, which is then not shown.
+            shown = "".join(line["text"] for line in lines[:-1])
+            assert shown == tokenizer.decode(tokens).rstrip("\ufffd") or shown == tokenizer.decode(tokens)
+            assert lines[-1]["usage"] == {"prompt_tokens": 2, "completion_tokens": 20, "total_tokens": 22}
+            assert 1 <= lines[-1]["tokens_per_reference_pass"] <= verifier.block + 1
+            assert 0 <= lines[-1]["acceptance_rate"] <= 1
+
+    asyncio.run(talk())

@@ -1,0 +1,37 @@
+"""The judgement of the self-test, against scipy and cases made by hand."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from workers.calibration.verified.selftest import fit
+
+
+def test_the_p_value_is_scipys_where_every_cell_is_large() -> None:
+    exact = {0: 0.5, 1: 0.3, 2: 0.2}
+    counts = Counter({0: 480, 1: 330, 2: 190})
+    assert fit(counts, exact) == pytest.approx(chisquare([480, 330, 190], [500, 300, 200]).pvalue, rel=1e-12)
+
+
+def test_rare_cells_are_judged_together() -> None:
+    exact = {0: 0.9, **dict.fromkeys(range(1, 101), 0.1 / 100)}
+    counts = Counter({0: 850, **dict.fromkeys(range(1, 51), 2), **dict.fromkeys(range(51, 101), 1)})
+    assert fit(counts, exact) == pytest.approx(chisquare([850, 150], [900, 100]).pvalue, rel=1e-12)
+
+
+def test_what_cannot_happen_is_refused_outright() -> None:
+    assert fit(Counter({0: 999, 7: 1}), {0: 1.0, 7: 0.0}) == 0.0
+    assert fit(Counter({0: 999, 7: 1}), {0: 1.0}) == 0.0
+
+
+def test_p_values_of_right_draws_are_uniform_and_those_of_wrong_ones_vanish() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.full(400, 0.1))
+    q = 0.9 * p + 0.1 / 400  # a tenth of the mass spread evenly
+    exact = dict(enumerate(p))
+    right = [fit(Counter(rng.choice(400, 2000, p=p).tolist()), exact) for _ in range(200)]
+    assert np.mean(np.array(right) < 0.1) == pytest.approx(0.1, abs=0.07)
+    assert min(right) > 1e-4
+    assert max(fit(Counter(rng.choice(400, 2000, p=q).tolist()), exact) for _ in range(20)) < 1e-4

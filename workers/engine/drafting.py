@@ -1,0 +1,107 @@
+"""An engine whose tokens are drawn by its caller, so that the caller knows the very distribution they were drawn from.
+
+vLLM's own sampler would have to be trusted to draw from what it reports; here a logits processor shows the caller the
+logits of each row, and leaves vLLM one token to take.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.models.checkpoint import CheckpointInfo
+from workers.engine.generation import GenerationEngine
+from workers.engine.launch import load_vllm, never
+from workers.engine.pool import EnginePool
+
+if TYPE_CHECKING:
+    import torch
+
+# Given float32 logits (rows, V) and the key of each row: the token that each takes.
+Draw = Callable[["torch.Tensor", Sequence[int]], Sequence[int]]
+
+ARGUMENT = "hemostat_draft"
+PROCESSOR = "workers.engine.draft_processor:DraftProcessor"
+
+# Who draws, by the number in a request's `extra_args`: vLLM makes the processor and does not tell it for which engine.
+_drawers: dict[int, Draw] = {}
+_numbers = itertools.count()
+
+
+def drawer(number: int) -> Draw:
+    """Who draws for the engine of that number. Raises KeyError."""
+    return _drawers[number]
+
+
+class DraftEngine:
+    """Generates blocks of tokens from one checkpoint; a context manager.
+
+    `length` is the most tokens of a prompt and its block, `streams` how many prompts run at once. Raises what
+    `GenerationEngine` raises.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path | CheckpointInfo,
+        draw: Draw,
+        *,
+        pool: EnginePool,
+        length: int,
+        streams: int,
+        dtype: str = "bfloat16",
+        check_cancelled: Callable[[], None] = never,
+    ) -> None:
+        load_vllm()
+        self.length = length
+        self._number = next(_numbers)
+        _drawers[self._number] = draw
+        self._engine = GenerationEngine(
+            checkpoint,
+            pool=pool,
+            length=length,
+            streams=streams,
+            dtype=dtype,
+            logits_processors=(PROCESSOR,),
+            prefix_caching=True,
+            check_cancelled=check_cancelled,
+        )
+        self.info = self._engine.info
+
+    def block(
+        self,
+        prompts: Sequence[list[int]],
+        keys: Sequence[int],
+        counts: Sequence[int],
+        check_cancelled: Callable[[], None] = never,
+    ) -> list[list[int]]:
+        """So many tokens after each prompt, drawn by the caller's `draw` under the prompt's key.
+
+        Raises what `GenerationEngine.run` raises.
+        """
+        from vllm import SamplingParams
+
+        params: list[Any] = [
+            SamplingParams(
+                temperature=0.0,  # the processor leaves one token
+                max_tokens=count,
+                ignore_eos=True,  # what follows an end is the verifier's to drop
+                detokenize=False,
+                extra_args={ARGUMENT: [self._number, key]},
+            )
+            for key, count in zip(keys, counts, strict=True)
+        ]
+        outputs = self._engine.run([list(prompt) for prompt in prompts], params, check_cancelled)
+        return [list(output.outputs[0].token_ids) for output in outputs]
+
+    def close(self) -> None:
+        """Ends the engine."""
+        self._engine.close()
+        _drawers.pop(self._number, None)
+
+    def __enter__(self) -> DraftEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,281 @@
+"""The verify process of one deployment: `python -m workers.verify --deployment ID`.
+
+The candidate drafts and the reference verifies, so that answers follow the reference's distribution exactly
+(docs/verified.md). It offers that only after a self-test at start; where that fails it stays, says the measured reason,
+and answers 501. SIGTERM or SIGINT ends it within seconds. Exit status 0 when told to go or when the deployment was
+deleted, 1 when it cannot start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
+from prometheus_client.process_collector import ProcessCollector
+from redis.exceptions import RedisError
+
+from app.contracts.deployment import Deployment, DeploymentState, Replica
+from app.contracts.errors import ErrorCode, HemostatError
+from app.deployments.store import DeploymentStore
+from app.jobs.connection import connect
+from app.settings import Settings
+from workers.calibration.online.compute import Compute, Stopped
+from workers.calibration.verified import selftest
+from workers.calibration.verified.desk import Desk
+from workers.calibration.verified.door import make_door
+from workers.calibration.verified.models import VerifiedModels
+from workers.calibration.verified.verifier import Stream
+from workers.engine import environment
+from workers.process.logs import configure_logging
+from workers.process.tasks import cancel
+from workers.text.shipped import load_shipped
+from workers.text.tokenization import encode, load_tokenizer
+
+logger = logging.getLogger("workers.verify")  # also where it runs as __main__
+
+# What is told to stop gets so long; then the process goes without it.
+GRACE_S: Final = 3.0
+POLL_S: Final = 1.0
+PROMPTS: Final = 4
+PROMPT_TOKENS: Final = 8
+
+
+class VerifyTelemetry:
+    """The process' metrics in a registry of their own."""
+
+    def __init__(self, deployment: str) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        labels = ["deployment"]
+        self._requests = Counter(
+            "hemostat_verify_requests_total", "Requests that were verified.", labels, registry=self.registry
+        ).labels(deployment)
+        self._acceptance = Gauge(
+            "hemostat_verify_acceptance_ratio",
+            "Mean of 1 − TV(reference, candidate) over the drafted positions since the start.",
+            labels,
+            registry=self.registry,
+        ).labels(deployment)
+        self._per_pass = Gauge(
+            "hemostat_verify_tokens_per_reference_pass",
+            "Tokens for each pass of the reference since the start.",
+            labels,
+            registry=self.registry,
+        ).labels(deployment)
+        self._drafted = self._overlap = 0.0
+        self._tokens = self._passes = 0
+
+    def finished(self, stream: Stream) -> None:
+        """Counts a finished request."""
+        self._requests.inc()
+        self._drafted += stream.drafted
+        self._overlap += stream.overlap
+        self._tokens += len(stream.output)
+        self._passes += stream.passes
+        if self._drafted:
+            self._acceptance.set(self._overlap / self._drafted)
+        if self._passes:
+            self._per_pass.set(self._tokens / self._passes)
+
+
+class Verifying:
+    """One deployment's verify process: lease, door, self-test, rounds."""
+
+    def __init__(self, settings: Settings, store: DeploymentStore, deployment: Deployment) -> None:
+        self._settings, self._store, self._deployment = settings, store, deployment
+        self._telemetry = VerifyTelemetry(deployment.name)
+        self._compute = Compute("verify")
+        self._desk: Desk | None = None
+        self._state = DeploymentState.STARTING
+        self._reason = "its engines start"
+        self._models: VerifiedModels | None = None
+
+    async def run(self, told: asyncio.Event) -> None:
+        """Works until told to go, or until the deployment is deleted."""
+        host = "127.0.0.1" if self._settings.advertise_host is None else "0.0.0.0"  # noqa: S104 - asked for
+        with socket.socket() as listener:
+            listener.bind((host, 0))
+            url = f"http://{self._settings.advertise_host or host}:{listener.getsockname()[1]}"
+            door = make_door(lambda: self._desk, lambda: self._reason, self._telemetry.registry)
+            server = uvicorn.Server(
+                uvicorn.Config(door, log_config=None, access_log=False, server_header=False, lifespan="off")
+            )
+            replica = Replica(
+                id=f"verify-{os.getpid()}",
+                role="verify",
+                url=url,
+                metrics_urls=(f"{url}/metrics",),
+                host=socket.gethostname()[:200],
+                pid=os.getpid(),
+                started_at=time.time(),
+            )
+            logger.info("verify process of %s at %s", self._deployment.name, url)
+            serving = asyncio.create_task(server.serve(sockets=[listener]), name="door")
+            working = asyncio.create_task(self._work(), name="verify")
+            beating = asyncio.create_task(self._heartbeat(replica), name="heartbeat")
+            asked = asyncio.create_task(told.wait(), name="told to go")
+            try:
+                await asyncio.wait({serving, beating, asked}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._desk = None
+                self._compute.stop()
+                await asyncio.wait({working}, timeout=GRACE_S)
+                server.should_exit = True
+                server.force_exit = True
+                await asyncio.wait({serving}, timeout=GRACE_S)
+                await cancel(beating, asked)
+                with contextlib.suppress(RedisError, OSError, HemostatError):
+                    await self._store.leave(self._deployment.id, replica.id)
+
+    async def _work(self) -> None:
+        try:
+            await self._offer()
+        except Stopped:
+            return
+        except HemostatError as error:
+            self._say(DeploymentState.FAILED, error.detail)
+            logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is told whole
+        except Exception as error:
+            self._say(DeploymentState.FAILED, f"verified decoding failed ({type(error).__name__}); see its log")
+            logger.exception("verified decoding failed")
+        finally:
+            self._desk = None
+
+    async def _offer(self) -> None:
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        models: VerifiedModels = await self._compute.run(
+            VerifiedModels, self._deployment, settings, streams=settings.verify_streams, tokens=some_tokens
+        )
+        tokenizer = load_tokenizer(models.tokenizer_folder)
+        prompts = [encode(tokenizer, text[:200])[:PROMPT_TOKENS].tolist() for text in _texts(PROMPTS)]
+
+        def progress(done: int, total: int) -> None:
+            loop.call_soon_threadsafe(self._say, DeploymentState.STARTING, f"self-test: {done} of {total}")
+
+        found = await self._compute.run(
+            selftest.run,
+            models.verifier,
+            prompts,
+            streams=settings.verify_streams,
+            draws=settings.verify_draws,
+            progress=progress,
+        )
+        await asyncio.to_thread(self._keep, found)
+        if not found.passed:
+            self._say(DeploymentState.FAILED, f"its self-test failed: {found.reason}")
+            return
+        desk = Desk(
+            models.verifier,
+            tokenizer.backend_tokenizer,
+            stops=models.stops,
+            running=settings.verify_streams,
+            waiting=4 * settings.verify_streams,
+        )
+        desk.on_finish = self._telemetry.finished
+        self._desk = desk
+        self._say(DeploymentState.READY, f"{found.reason}; prompt and answer together at most {models.length} tokens")
+        await self._compute.run(desk.work)
+
+    def _keep(self, found: selftest.SelfTest) -> None:
+        """The measured self-test beside the deployment's other files, written whole."""
+        folder = self._settings.home / "deployments" / self._deployment.id
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = folder / f"selftest.{os.getpid()}.part"
+        file.write_text(json.dumps(vars(found), indent=1), encoding="utf-8")
+        file.replace(folder / "selftest.json")
+
+    def _say(self, state: DeploymentState, reason: str) -> None:
+        if (state, reason) != (self._state, self._reason) and state is not DeploymentState.STARTING:
+            logger.info("%s: %s", state.value, reason)
+        self._state, self._reason = state, reason
+
+    async def _heartbeat(self, replica: Replica) -> None:
+        """Renews the lease, at once when the state changes; returns where the deployment was deleted."""
+        said: tuple[DeploymentState, str] | None = None
+        said_at = 0.0
+        while True:
+            now = (self._state, self._reason)
+            if now != said or time.monotonic() - said_at >= self._settings.replica_renew_s:
+                try:
+                    told = replica.model_copy(update={"state": now[0], "reason": now[1][:1000]})
+                    await self._store.renew(self._deployment.id, told)
+                    said, said_at = now, time.monotonic()
+                except HemostatError as error:
+                    if error.code is ErrorCode.DEPLOYMENT_NOT_FOUND:
+                        return
+                    raise
+                except (RedisError, OSError) as error:
+                    logger.debug("Redis: %s", type(error).__name__)
+            await asyncio.sleep(min(0.25, self._settings.replica_renew_s / 4))
+
+
+def some_tokens(tokenizer_folder: Path) -> list[int]:
+    """A short text of the shipped ones in the models' tokens, for the check of the head."""
+    ids: list[int] = encode(load_tokenizer(tokenizer_folder), " ".join(_texts(PROMPTS))).tolist()
+    return ids
+
+
+def _texts(count: int) -> list[str]:
+    documents = load_shipped("calibration", chat_template=False)
+    return [document.text for document in documents if document.text][:count]
+
+
+async def serve(settings: Settings, name: str) -> int:
+    """Works until told to go. Raises `HemostatError` when it cannot start."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    client = connect(settings)
+    try:
+        store = DeploymentStore(client, settings)
+        while not told.is_set():
+            try:
+                deployment = await store.get(name)
+                break
+            except (RedisError, OSError):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(told.wait(), POLL_S)
+        else:
+            return 0
+        await Verifying(settings, store, deployment).run(told)
+    finally:
+        with contextlib.suppress(RedisError, OSError):
+            await client.aclose()
+    logging.shutdown()
+    # A regular end would wait for the thread that computes, and then for vLLM.
+    os._exit(0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m workers.verify", description="Verify process of a deployment.")
+    parser.add_argument("--deployment", required=True, help="id or name of the deployment")
+    options = parser.parse_args(arguments)
+    environment.prepare()
+    settings = Settings()
+    configure_logging("verify", settings.log_level)
+    try:
+        return asyncio.run(serve(settings, options.deployment))
+    except HemostatError as error:
+        logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is told whole
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
