@@ -33,8 +33,9 @@ PATHS: Final[dict[Route, str]] = {
     "completions": "/v1/completions",
     "responses": "/v1/responses",
 }
-# Ends that the engine forces on a request whose logits are not finite look like these.
-_STOPS: Final = frozenset({"stop", "tool_calls"})
+# Ends that the engine forces on a request whose logits are not finite look like these; "error" where a grammar forbade
+# the end.
+_STOPS: Final = frozenset({"stop", "tool_calls", "error"})
 
 
 class Exchange(Response):
@@ -171,6 +172,8 @@ class Exchange(Response):
                 error = errors.from_replica(answer.status_code, await read(answer))
                 if error.code is ErrorCode.REPLICA_UNAVAILABLE:
                     raise ReplicaLostError("it takes no requests")
+                if answer.status_code >= 500:
+                    await self._check_finite(("error",), choice, request_id)
                 raise error
             if not self.streamed:
                 return await self._whole(answer, rewriter, choice, request_id, headers)
@@ -201,7 +204,8 @@ class Exchange(Response):
             body, reasons = rewriter.answer(await read(answer))
         except ValueError as error:
             raise ReplicaLostError("its answer is no JSON") from error
-        await self._check_finite(reasons, choice, request_id)
+        few = rewriter.seen.completion_tokens <= self._sequences
+        await self._check_finite(reasons, choice, request_id, few=few)
         self._complete(rewriter, choice, request_id)
         return Response(body, headers=headers, media_type="application/json")
 
@@ -210,21 +214,25 @@ class Exchange(Response):
     ) -> None:
         clock = self.gateway.metrics.between_tokens.labels(self.deployment.name)
         before: float | None = None
+        told = 0
         async for event in _events(answer):
             if event.data == DONE:
                 break
             outcome = _read(rewriter, event)
             now = time.perf_counter()
             if outcome.error is not None:
+                await self._check_finite(("error",), choice, request_id)
                 raise _told(outcome.error)
             if outcome.tokens:
+                told += 1
                 if before is None:
                     self.gateway.metrics.first_token.labels(self.deployment.name).observe(now - self.began)
                 else:
                     clock.observe(now - before)
                 before = now
             if outcome.finished:
-                await self._check_finite(outcome.finished, choice, request_id)
+                few = told <= 2 * self._sequences  # a chat's first event tells the role
+                await self._check_finite(outcome.finished, choice, request_id, few=few)
             if outcome.data is not None:
                 await writer.event(outcome.data, event.name)
             if outcome.last:
@@ -235,8 +243,21 @@ class Exchange(Response):
         self.status = 200
         await writer.done()
 
-    async def _check_finite(self, reasons: tuple[str, ...], choice: Choice, request_id: str) -> None:
-        suspect = self.request.get("ignore_eos") or any(reason in _STOPS for reason in reasons)
+    @property
+    def _sequences(self) -> int:
+        """At least one token each."""
+        prompt = self.request.get("prompt")
+        prompts = len(prompt) if isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int)) else 1
+        return max(1, prompts) * (self.request.get("n") or 1)
+
+    async def _check_finite(
+        self, reasons: tuple[str, ...], choice: Choice, request_id: str, *, few: bool = False
+    ) -> None:
+        """Asks the engine where an answer may have been ended by it; raises ApiError where it was.
+
+        `few`: the answer may have a single token. It then ends by its length, forced or not.
+        """
+        suspect = few or self.request.get("ignore_eos") or any(reason in _STOPS for reason in reasons)
         if reasons and suspect and await self.gateway.upstream.nonfinite(choice.replica, request_id):
             raise ApiError(
                 ErrorCode.NONFINITE_LOGITS,

@@ -43,6 +43,8 @@ class Peer:
     answers: list[Answer]
     asked: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
+    broken: bool = False  # what the engine's door says of every request
+    doubted: int = 0  # how often it was asked
 
     def application(self) -> Starlette:
         async def models(_: Request) -> Response:
@@ -57,11 +59,16 @@ class Peer:
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             return await answer(self.asked[-1])
 
+        async def nonfinite(_: Request) -> Response:
+            self.doubted += 1
+            return JSONResponse({"nonfinite": self.broken})
+
         paths = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/verified")
         return Starlette(
             routes=[
                 Route("/v1/models", models),
                 Route("/tokenize", tokenize, methods=["POST"]),
+                Route("/nonfinite/{request}", nonfinite),
                 *(Route(path, generate, methods=["POST"]) for path in paths),
             ]
         )
@@ -193,6 +200,40 @@ async def test_a_stream_that_breaks_ends_with_an_error_and_is_not_begun_again(tm
     assert len(parts) == 2
     assert json.loads(parts[-1].removeprefix("data: "))["error"]["code"] in {"replica_unavailable", "engine_failed"}
     assert second.asked == []
+
+
+FAILED = {"error": {"message": "Internal server error", "code": 500}}
+
+
+def long_answer(reason: str) -> dict[str, Any]:
+    choice = {"index": 0, "text": "a b c d", "finish_reason": reason}
+    return {**CHUNK, "choices": [choice], "usage": {"completion_tokens": 4}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "streamed", "doubtful"),
+    [
+        (whole(long_answer("stop")), False, True),
+        (whole(long_answer("error")), False, True),
+        (whole(WHOLE), False, True),  # a single token ends by its length, whatever it is
+        (whole(long_answer("length")), False, False),
+        (whole(FAILED, 500), False, True),  # vLLM ends a request so whose grammar forbids the end
+        (stream(event("a", "length"), b"data: [DONE]\n\n"), True, True),
+        (stream(*[event()] * 4, event("a", "length"), b"data: [DONE]\n\n"), True, False),
+        (stream(event(), f"data: {json.dumps(FAILED)}\n\n".encode()), True, True),
+    ],
+)
+async def test_the_engine_is_asked_where_it_may_have_forced_the_end(
+    tmp_path: Path, answer: Answer, streamed: bool, doubtful: bool
+) -> None:
+    for broken in (False, True):
+        peer = Peer([answer], broken=broken)
+        async with serving(peer):
+            served = deployment(replica("r", url=peer.url, engine_url=peer.url))
+            async with calling(tmp_path, served) as http:
+                told = await http.post("/v1/completions", json=ASKED | {"stream": streamed})
+        assert peer.doubted == doubtful
+        assert ("nonfinite_logits" in told.text) is (broken and doubtful)
 
 
 async def test_an_error_as_first_event_is_an_error_with_its_status(tmp_path: Path) -> None:
