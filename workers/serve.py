@@ -28,6 +28,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from workers.engine import environment
+
+if __name__ == "__main__":
+    environment.start_with_engine_environment()  # before torch is imported
+
 from redis.exceptions import RedisError
 
 from app.contracts.deployment import IDENTITY, Deployment, DeploymentState, Replica

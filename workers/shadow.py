@@ -22,6 +22,11 @@ from threading import Thread
 from typing import Final, NoReturn
 from wsgiref.simple_server import WSGIServer
 
+from workers.engine import environment
+
+if __name__ == "__main__":
+    environment.start_with_engine_environment()  # before torch is imported
+
 from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
@@ -31,7 +36,6 @@ from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
 from app.settings import Settings
 from workers.calibration.online.loop import Gone, ShadowLoop
-from workers.engine import environment
 from workers.process.logs import configure_logging
 from workers.process.tasks import cancel
 from workers.telemetry_shadow import ShadowTelemetry

@@ -22,6 +22,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from workers.engine import environment
+
+if __name__ == "__main__":
+    environment.start_with_engine_environment()  # before torch is imported
+
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
@@ -38,7 +43,6 @@ from workers.calibration.verified.desk import Desk
 from workers.calibration.verified.door import make_door
 from workers.calibration.verified.models import VerifiedModels
 from workers.calibration.verified.verifier import Stream
-from workers.engine import environment
 from workers.process.logs import configure_logging
 from workers.process.tasks import cancel
 from workers.text.shipped import load_shipped

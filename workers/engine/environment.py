@@ -103,6 +103,23 @@ def child_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     return environment
 
 
+def start_with_engine_environment() -> None:
+    """Starts this process anew, the same program with the same arguments, where it lacks what `child_environment` sets.
+
+    For a process whose parent cannot know what engines need. Called first of all, before torch is imported. The process
+    id, the parent and the signal that follows the parent's end (`PR_SET_PDEATHSIG`) stay as they are.
+    """
+    wanted = child_environment()
+    if all(os.environ.get(name) == wanted.get(name) for name in _AT_START):
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted)  # noqa: S606 - itself
+
+
+# Variables that do nothing once the process runs.
+_AT_START = ("LD_PRELOAD", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
+
 # Results would be wrong, or the engine not be where it is looked for, with other values.
 _FORCED = frozenset({"VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_USE_V2_MODEL_RUNNER", "VLLM_PLUGINS"})
 

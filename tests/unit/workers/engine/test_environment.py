@@ -1,4 +1,6 @@
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +97,42 @@ def test_prepare_sets_what_is_missing_and_corrects_what_must_be_so(monkeypatch: 
 def test_cores_are_counted_within_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     assert environment.physical_cores() == 1
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+def test_a_process_that_lacks_it_starts_anew_once_with_id_arguments_and_parent(
+    tmp_path: Path, supervised: bool
+) -> None:
+    (tmp_path / "program.py").write_text(
+        "import ctypes, json, os, sys\n"
+        "from workers.engine.environment import start_with_engine_environment\n"
+        "before = os.environ.get('OMP_NUM_THREADS')\n"
+        "start_with_engine_environment()\n"
+        "signal = ctypes.c_int()\n"
+        "ctypes.CDLL(None).prctl(2, ctypes.byref(signal), 0, 0, 0)  # PR_GET_PDEATHSIG\n"
+        "print(json.dumps([before, os.environ['OMP_NUM_THREADS'], os.getpid(), os.getppid(), sys.argv[1:],"
+        " signal.value, os.environ.get('LD_PRELOAD', '')]))\n"
+    )
+    lacking = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"LD_PRELOAD", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
+    }
+    lacking["PYTHONPATH"] = f"{tmp_path}:{ROOT}"
+    arguments = ["-m", "app.supervised", str(os.getpid())] if supervised else ["-m"]
+    process = subprocess.Popen(
+        [sys.executable, *arguments, "program", "--one", "two words"],
+        env=lacking,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    before, threads, pid, parent, given, signalled, preload = json.loads(out)
+    wanted = environment.child_environment(lacking)
+    assert (before, threads) == (wanted["OMP_NUM_THREADS"], wanted["OMP_NUM_THREADS"]), "this is the second start"
+    assert (pid, parent) == (process.pid, os.getpid())
+    assert given == ["--one", "two words"]
+    assert signalled == (signal.SIGTERM if supervised and sys.platform == "linux" else 0)
+    assert preload == wanted.get("LD_PRELOAD", "")
