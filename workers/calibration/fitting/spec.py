@@ -24,8 +24,8 @@ class Settings:
     """
 
     rank: int = 128
-    epochs: int = 4
-    rate: float = 0.1
+    epochs: int = 2
+    rate: float = 0.02
     ridge: float = 0.03
     damping: float = 0.03
     decay: float = 0.0
