@@ -1,7 +1,8 @@
 """The books of one deployment: what was seen, what it led to, what is still to be carried out. No I/O.
 
 It joins the pure machines (`controller`, `window`, `staleness`) with what the deployment's record says. Only requests
-that the active version served are evidence of the tests; the window counts all.
+that the active version served are evidence of the tests; the window counts all. Where no replica has that version
+loaded, what is served in its stead is evidence of drift.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from workers.calibration.online.record import Recorded
 from workers.calibration.online.rescore import Scored, Versions
 from workers.calibration.online.rollback import RollbackGuard
 from workers.calibration.online.staleness import GAPS, Staleness
+from workers.calibration.online.stand_in import stand_in
 from workers.calibration.online.state import ShadowState, Todo
 from workers.calibration.online.threshold import Expected
 from workers.calibration.online.window import RecentWindow, WindowMemory
@@ -131,6 +133,8 @@ class Book:
                     candidate_failed=trial is not None and not math.isfinite(trial),
                 ),
             )
+        elif scored.version == stand_in(self.deployment):
+            loop, steps = self.rule.observe_drift(loop, _finite(scored.served))
         window = state.window if scored.request is None else self._window.add(state.window, scored.request)
         staleness, _ = self._staleness(state).observed(state.staleness, now)
         self.state = state.model_copy(

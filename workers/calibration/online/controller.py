@@ -130,6 +130,14 @@ class Loop(Contract):
             steps.append(Step(action=Action.FIT, reason=f"drift is {self.state(after).value}"))
         return after, tuple(steps)
 
+    def observe_drift(self, memory: LoopMemory, served: float | None) -> tuple[LoopMemory, tuple[Step, ...]]:
+        """After one scored request that another version served in the active one's stead: evidence of drift alone."""
+        after = memory.model_copy(update={"scored": memory.scored + 1})
+        if after.drift is None:
+            return after, ()
+        drift, decision = after.drift.update(served)
+        return after.model_copy(update={"drift": drift}), tuple(_drift_steps(drift, decision))
+
     def fit_ended(self, memory: LoopMemory) -> LoopMemory:
         """The refit that was asked for has ended, well or not."""
         return memory.model_copy(update={"fitting": False})

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from app.contracts.deployment import CalibrationMode, DriftState
+from app.contracts.deployment import CalibrationMode, DeploymentState, DriftState, Replica
 from app.settings import Settings
 from tests.unit.workers.calibration.online.making import NOW, ONE, TWO, deployment, scored
 from workers.calibration.online import state as states
@@ -262,3 +262,27 @@ def test_no_state_is_no_problem_and_that_of_another_deployment_is(settings: Sett
     assert states.load(tmp_path, "dep_1") == (None, "")
     states.save(tmp_path, Book(settings, deployment(), Expected(), None, NOW).state)
     assert "another deployment" in states.load(tmp_path, "dep_2")[1]
+
+
+def replica(state: str = "degraded", *versions: str) -> Replica:
+    return Replica(id="r", state=DeploymentState(state), versions=("identity", *versions))
+
+
+@pytest.mark.parametrize(
+    ("replicas", "version", "alarm"),
+    [
+        ((replica(),), "identity", True),  # every replica refuses the active version
+        ((replica("degraded", TWO),), TWO, True),
+        ((replica("degraded", TWO),), "identity", False),  # somebody asked for it
+        ((replica(), replica("ready", ONE)), "identity", False),
+        ((replica("ready"),), "identity", False),  # it is being loaded
+        ((), "identity", False),
+    ],
+)
+def test_what_is_served_in_the_active_versions_stead_is_evidence_of_drift(
+    settings: Settings, replicas: tuple[Replica, ...], version: str, *, alarm: bool
+) -> None:
+    served = deployment(active_version=ONE, previous_version=TWO, running=replicas)
+    book = Book(settings, served, Expected(), None, NOW)
+    feed(book, 200, 0.5, version=version)
+    assert actions(book) == ([Action.ALARM] if alarm else [])
