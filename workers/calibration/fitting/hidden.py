@@ -31,7 +31,7 @@ from workers.calibration.fitting.record import Progress
 from workers.calibration.fitting.spec import Settings
 
 # Ridges that are tried, as pulls towards the identity: 1 halves what a direction would be without it.
-RIDGES = (4.0, 2.0, 1.0, 0.5)
+RIDGES = (4.0, 2.0, 1.0, 0.5, 0.25)
 _HALVINGS = 3
 
 
