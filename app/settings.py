@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     replica_renew_s: float = Field(default=2.0, ge=0.02, description="How often it says that it is there.")
     share_serving: float = Field(default=0.25, gt=0, le=1, description="Of a device's memory, for each replica.")
     share_shadow: float = Field(default=0.1, ge=0, le=1, description="Of it, for each deployment's shadow process.")
+    share_verify: float = Field(default=0.1, gt=0, le=1, description="Of it, for a deployment's verifying process.")
     share_diagnosis: float = Field(default=0.2, ge=0, le=1, description="Of it, for the worker that runs jobs.")
     advertise_host: str | None = Field(
         default=None, description="Name under which other machines reach this one's serving processes; None: loopback."

@@ -27,7 +27,7 @@ from rich.console import Console
 from app.contracts.deployment import DeploymentRequest
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.announce import Announcement
-from app.deployments.shares import check_shares
+from app.deployments.shares import Wanted, check_shares
 from app.jobs.connection import connect
 from app.jobs.embedded import EmbeddedValkey, EmbeddedValkeyError, ValkeySilentError
 from app.jobs.workers import living
@@ -264,7 +264,7 @@ def _up(
     agent_arguments: Sequence[str] | None = None,
 ) -> Iterator[_Parts]:
     if agent_arguments is not None:
-        check_shares(settings, [("", 1)])
+        check_shares(settings, [Wanted("", 1)])
     try:
         check_binding(settings)
     except KeyFileError as error:

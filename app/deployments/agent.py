@@ -24,7 +24,7 @@ from app.contracts.deployment import Deployment, DeploymentState
 from app.contracts.errors import HemostatError
 from app.deployments.report import AgentReport
 from app.deployments.service import remove_files
-from app.deployments.shares import check_shares
+from app.deployments.shares import Wanted, check_shares
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
 from app.jobs.ids import new_ulid
@@ -101,13 +101,14 @@ class Agent:
         listed = {one.id for one in found}
         for deployment_id in [known for known in self.held if known not in listed]:
             self._release(deployment_id)
-        planned: list[tuple[str, int]] = []
+        planned: list[Wanted] = []
         for deployment in found:
             no_room = ""
             if deployment.state is not DeploymentState.DRAINING:
                 try:
-                    check_shares(self.settings, [*planned, (deployment.name, deployment.replicas)])
-                    planned.append((deployment.name, deployment.replicas))
+                    wanted = Wanted(deployment.name, deployment.replicas, deployment.verify)
+                    check_shares(self.settings, [*planned, wanted])
+                    planned.append(wanted)
                 except HemostatError as error:
                     no_room = f"{error.detail} {error.hint}"
             await self._tend(deployment, no_room)
@@ -235,7 +236,7 @@ def run_agent(
     Raises HemostatError (DEPLOYMENT_CONFLICT) where not even one deployment fits the memory shares, and
     (DEPLOYMENT_NOT_FOUND) for a name that is not there, where Redis answers.
     """
-    check_shares(settings, [("", 1)])
+    check_shares(settings, [Wanted("", 1)])
     settings = settings.model_copy(update={"home": settings.home.expanduser().resolve()})
 
     async def whole(interruptions: Interruptions) -> None:

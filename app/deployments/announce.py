@@ -16,7 +16,7 @@ from app.contracts.deployment import Deployment, DeploymentEvent, DeploymentRequ
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobStatus, Progress
 from app.deployments.service import preflight
-from app.deployments.shares import check_shares, shares_of
+from app.deployments.shares import Wanted, check_shares, shares_of
 from app.deployments.store import DeploymentStore
 from app.deployments.words import event_line, event_style
 from app.jobs.connection import connect
@@ -118,7 +118,8 @@ class Announcement:
                 return found, False
             preflight(self.request, self.settings)
             others = shares_of(await store.list())
-            check_shares(self.settings, [*others, (self.request.name, self.request.replicas)])
+            wanted = Wanted(self.request.name, self.request.replicas, self.request.verify)
+            check_shares(self.settings, [*others, wanted])
             try:
                 return await store.create(self.request), True
             except HemostatError as error:

@@ -22,7 +22,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import CompareRequest
 from app.deployments.fit import check_version, conclude_fit, ensure_fit
 from app.deployments.settle import settle_jobs
-from app.deployments.shares import check_shares, shares_of
+from app.deployments.shares import Wanted, check_shares, shares_of
 from app.deployments.store import is_deployment_id
 from app.jobs.service import hold_of, refusal, unreserve
 from app.models.preflight import check_request
@@ -60,8 +60,9 @@ async def create(state: State, request: DeploymentRequest, owner: str, key: str 
     try:
         await asyncio.to_thread(preflight, request, state.settings)
         others = shares_of(await state.deployments.list())
-        if request.name not in {name for name, _ in others}:  # else it is refused for that
-            check_shares(state.settings, [*others, (request.name, request.replicas)], pointer="/replicas")
+        if request.name not in {one.name for one in others}:  # else it is refused for that
+            wanted = Wanted(request.name, request.replicas, request.verify)
+            check_shares(state.settings, [*others, wanted], pointer="/replicas")
         made = await state.deployments.create(request, hold=hold)
     except BaseException:
         if hold is not None:
@@ -125,7 +126,8 @@ async def patch(state: State, name_or_id: str, change: DeploymentPatch) -> Deplo
     current = await state.deployments.get(name_or_id)
     if change.replicas is not None and change.replicas > current.replicas:
         others = [one for one in await state.deployments.list() if one.id != current.id]
-        check_shares(state.settings, [*shares_of(others), (current.name, change.replicas)], pointer="/replicas")
+        wanted = Wanted(current.name, change.replicas, current.verify)
+        check_shares(state.settings, [*shares_of(others), wanted], pointer="/replicas")
     return await fit(state, await state.deployments.patch(current.id, change))
 
 

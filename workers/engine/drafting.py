@@ -19,8 +19,10 @@ from workers.engine.pool import EnginePool
 if TYPE_CHECKING:
     import torch
 
-# Given float32 logits (rows, V) and the key of each row: the token that each takes.
-Draw = Callable[["torch.Tensor", Sequence[int]], Sequence[int]]
+# Given float32 logits (rows, V) and of each row its key and how many tokens of its block were drawn before: the token
+# that each takes. vLLM asks more than once for one place of a block where a prompt is read in parts, or read again: the
+# last answer is the one that counts.
+Draw = Callable[["torch.Tensor", Sequence[tuple[int, int]]], Sequence[int]]
 
 ARGUMENT = "hemostat_draft"
 PROCESSOR = "workers.engine.draft_processor:DraftProcessor"
@@ -38,8 +40,9 @@ def drawer(number: int) -> Draw:
 class DraftEngine:
     """Generates blocks of tokens from one checkpoint; a context manager.
 
-    `length` is the most tokens of a prompt and its block, `streams` how many prompts run at once. Raises what
-    `GenerationEngine` raises.
+    `length` is the most tokens of a prompt and its block, `streams` how many prompts run at once, `kv_tokens` of how
+    many tokens keys and values are kept (None: of all streams at full length; fewer make streams wait for each other).
+    Raises what `GenerationEngine` raises.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class DraftEngine:
         length: int,
         streams: int,
         dtype: str = "bfloat16",
+        kv_tokens: int | None = None,
         check_cancelled: Callable[[], None] = never,
     ) -> None:
         load_vllm()
@@ -65,6 +69,7 @@ class DraftEngine:
             dtype=dtype,
             logits_processors=(PROCESSOR,),
             prefix_caching=True,
+            kv_tokens=kv_tokens,
             check_cancelled=check_cancelled,
         )
         self.info = self._engine.info

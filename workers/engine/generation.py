@@ -21,7 +21,8 @@ class GenerationEngine:
     """A running generate-runner engine of one checkpoint; a context manager.
 
     `length` is the most tokens of a prompt and what is drawn after it, `streams` how many prompts run at once.
-    `logits_processors` are classes as `module:Class`.
+    `logits_processors` are classes as `module:Class`. `kv_tokens` is of how many tokens keys and values are kept; None:
+    of all streams at full length.
     Raises WINDOW_TOO_LARGE where the model's context is shorter, else what `ScoringEngine.load` raises.
     """
 
@@ -35,6 +36,7 @@ class GenerationEngine:
         dtype: str = "bfloat16",
         logits_processors: tuple[str, ...] = (),
         prefix_caching: bool = False,
+        kv_tokens: int | None = None,
         check_cancelled: Callable[[], None] = never,
     ) -> None:
         self.info = inspect(checkpoint) if isinstance(checkpoint, Path) else checkpoint
@@ -51,7 +53,7 @@ class GenerationEngine:
             max_model_len=length,
             step_tokens=max(tokens, streams),
             max_sequences=streams,
-            kv_cache_bytes=kv_cache_bytes(self.info, settings, dtype, streams * _padded(length)),
+            kv_cache_bytes=kv_cache_bytes(self.info, settings, dtype, kv_tokens or streams * _padded(length)),
             logits_processors=logits_processors,
             prefix_caching=prefix_caching,
         )

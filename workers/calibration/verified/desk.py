@@ -29,6 +29,7 @@ class VerifiedRequest(Contract):
 
     prompt: Annotated[list[Token], Field(min_length=1, max_length=1_048_576)]
     max_tokens: Annotated[int, Field(ge=1, le=1_048_576)]
+    fewer: bool = False  # where the context does not hold as many
     temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=-1)] = 0
@@ -57,6 +58,10 @@ class FullError(Exception):
     """As many requests as may run or wait are there."""
 
 
+class ClosedError(Exception):
+    """Nothing is verified any more."""
+
+
 class Desk:
     """Takes requests from the event loop, and works on them in `work`, which a computing thread runs."""
 
@@ -68,11 +73,16 @@ class Desk:
         self._running, self._most = running, running + waiting
         self._tickets: list[Ticket] = []
         self._changed = threading.Condition()
+        self._closed = False
         self.on_finish: Callable[[Stream], None] = lambda stream: None
 
     def submit(self, request: VerifiedRequest) -> Ticket:
-        """Takes a request; call it in the event loop. Raises FullError, and CONTEXT_EXCEEDED."""
-        room(self.verifier, request.prompt, request.max_tokens)
+        """Takes a request; call it in the event loop. Raises FullError, ClosedError, CONTEXT_EXCEEDED, and ValueError
+        for a token that the model has not."""
+        most = request.max_tokens
+        if request.fewer:
+            most = max(1, min(most, self.verifier.length - len(request.prompt)))
+        room(self.verifier, request.prompt, most)
         vocabulary = self.verifier.info.vocabulary
         if max(request.prompt) >= vocabulary:
             raise ValueError(f"a token of the prompt is not among the model's {vocabulary}")
@@ -80,15 +90,19 @@ class Desk:
             Stream(
                 list(request.prompt),
                 Sampling(request.temperature, request.top_p, request.top_k, request.min_p),
-                request.max_tokens,
+                most,
                 self._stops | frozenset(request.stop_token_ids),
                 np.random.default_rng(None if request.seed is None else request.seed % 2**64),
             ),
-            TextStream(self._tokenizer, [request.stop] if isinstance(request.stop, str) else request.stop),
+            TextStream(
+                self._tokenizer, [request.stop] if isinstance(request.stop, str) else request.stop, request.prompt
+            ),
             asyncio.Queue(),
             asyncio.get_running_loop(),
         )
         with self._changed:
+            if self._closed:
+                raise ClosedError
             self._forget()
             if len(self._tickets) >= self._most:
                 raise FullError
@@ -112,6 +126,7 @@ class Desk:
                     self._advance(ticket, tokens)
         finally:
             with self._changed:
+                self._closed = True
                 for ticket in self._tickets:
                     ticket.tell({"error": "verified decoding ended"})
                 self._tickets.clear()
@@ -120,7 +135,8 @@ class Desk:
         stream = ticket.stream
         shown = ticket.text.add(tokens)
         if ticket.text.stopped:
-            stream.finish = "stop"
+            stream.cut(len(tokens) - ticket.text.used)
+            tokens = tokens[: ticket.text.used]
         if stream.finish is not None and not ticket.text.stopped:
             shown += ticket.text.end()
         if stream.finish == "error":
@@ -130,7 +146,7 @@ class Desk:
                 ticket.tell({"token_ids": tokens, "text": shown})
             if stream.finish is not None:
                 ticket.tell(_last(stream))
-        if stream.finish is not None:
+        if stream.finish is not None and stream.finish != "error":
             self.on_finish(stream)
 
     def _forget(self) -> None:
@@ -140,7 +156,7 @@ class Desk:
 
 
 def _last(stream: Stream) -> dict[str, Any]:
-    prompt, completion = len(stream.prompt), len(stream.output)
+    prompt, completion = len(stream.prompt), stream.drawn
     return {
         "finish_reason": stream.finish,
         "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},

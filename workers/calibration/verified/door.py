@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from app.contracts.errors import HemostatError
-from workers.calibration.verified.desk import Desk, FullError, Ticket, VerifiedRequest
+from workers.calibration.verified.desk import ClosedError, Desk, FullError, Ticket, VerifiedRequest
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
@@ -34,6 +34,8 @@ def make_door(desk: Callable[[], Desk | None], why_not: Callable[[], str], regis
                 return JSONResponse({"detail": "the body is too large"}, 413)
         try:
             ticket = open_desk.submit(VerifiedRequest.model_validate_json(body))
+        except ClosedError:
+            return JSONResponse({"reason": why_not()}, 501)
         except (ValidationError, HemostatError, ValueError, FullError) as error:
             return _refusal(error)
         return StreamingResponse(_lines(ticket), media_type="application/x-ndjson")

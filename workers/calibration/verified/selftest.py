@@ -1,9 +1,9 @@
 """Whether verified decoding follows the reference on this machine, measured before it is offered.
 
-Three questions, each asked of the same rounds that requests go through: does a few thousand draws of one token after a
-drafted block's start fit the reference's exact probabilities; do draws of three tokens from the three most probable
-fit the exact probabilities of all 27 continuations; does greedy decoding take the reference's most probable token each
-time. Fits are judged by Pearson's chi-square.
+Three questions, asked of the same rounds that requests go through: does a few thousand draws of a block's first token
+fit the reference's exact probabilities; do draws of three tokens from the three most probable fit the exact
+probabilities of all 27 continuations; does greedy decoding take the reference's most probable token each time. Fits are
+judged by Pearson's chi-square.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.stats import chi2, ncx2
 
 from workers.calibration.verified.truncation import Sampling
 from workers.calibration.verified.verifier import Stream, Verifier
@@ -25,20 +25,27 @@ from workers.engine.launch import never
 Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
-# A right build is refused once in so many times, a wrong one practically always.
+# A right build is refused by either fit once in so many times.
 P_LEAST: Final = 1e-4
 DRAWS: Final = 2000
 EXPECTED_LEAST: Final = 5.0  # of a cell; rarer ones are judged together
 GREEDY_TOKENS: Final = 32
+# Tokens whose log-probabilities differ by less, in nats, are the same to bf16: either may come first.
+TIE_NATS: Final = 0.05
 _OPEN: Final = Sampling(temperature=1.0)
 _NARROW: Final = Sampling(temperature=0.8, top_k=3)
 _DEPTH: Final = 3
 _GREEDY: Final = Sampling(temperature=0.0)
+# scipy's noncentral chi-square gives up somewhere beyond; the power is 1 long before.
+_LARGEST_NONCENTRALITY: Final = 1e4
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What was measured. `passed`: it may be offered; `reason` says why not, or what was found."""
+    """What was measured. `passed`: it may be offered; `reason` says why not, or what was found.
+
+    `power` is the probability that the first fit would have refused answers that follow the candidate instead.
+    """
 
     passed: bool
     reason: str
@@ -48,6 +55,7 @@ class SelfTest:
     greedy_total: int
     draws: int
     acceptance_rate: float
+    power: float
 
 
 def run(
@@ -62,30 +70,26 @@ def run(
 ) -> SelfTest:
     """Measures. `prompts`: short ones, the first is drawn from; `streams`: how many run at once.
 
-    Raises what the engines raise.
+    Raises what the engines raise, and ValueError where the reference's distribution is not finite.
     """
     prompt = list(prompts[0])
     total = 2 * draws + len(prompts)
-    open_streams = _drawn(
-        verifier, prompt, _OPEN, 2, draws, streams, seed, lambda done: progress(done, total), check_cancelled
-    )
+    one, two = np.random.SeedSequence(seed).spawn(2)
+    # Two tokens at most, so that one is drafted; the first is there after a single round.
+    open_streams = [Stream(list(prompt), _OPEN, 2, generator=np.random.default_rng(part)) for part in one.spawn(draws)]
+    _finish(verifier, open_streams, 1, streams, lambda done: progress(done, total), check_cancelled)
+    q_V = verifier.drafted_from[0][0]
     exact_V = verifier.reference([prompt], [1], [_OPEN], check_cancelled)[0][0]
     p_token = fit(Counter(stream.output[0] for stream in open_streams), dict(enumerate(exact_V)))
-    narrow = _drawn(
-        verifier,
-        prompt,
-        _NARROW,
-        _DEPTH,
-        draws,
-        streams,
-        seed + 1,
-        lambda done: progress(draws + done, total),
-        check_cancelled,
-    )
-    p_sequence = fit(
-        Counter(tuple(stream.output) for stream in narrow), _continuations(verifier, prompt, check_cancelled)
-    )
-    equal, judged = _greedy(verifier, prompts, check_cancelled)
+    # Whole blocks are drafted, and of what comes out the first tokens are looked at.
+    narrow = [
+        Stream(list(prompt), _NARROW, verifier.block + 1, generator=np.random.default_rng(part))
+        for part in two.spawn(draws)
+    ]
+    _finish(verifier, narrow, _DEPTH, streams, lambda done: progress(draws + done, total), check_cancelled)
+    continuations = _continuations(verifier, prompt, check_cancelled)
+    p_sequence = fit(Counter(tuple(stream.output[:_DEPTH]) for stream in narrow), continuations)
+    equal, judged = _greedy(verifier, prompts, streams, check_cancelled)
     progress(total, total)
     drafted = sum(stream.drafted for stream in open_streams)
     rate = sum(stream.overlap for stream in open_streams) / drafted if drafted else 0.0
@@ -100,7 +104,8 @@ def run(
         f"self-test passed: chi-square p = {p_token:.2g} and {p_sequence:.2g} over {draws} draws each, greedy equal at "
         f"{equal} of {judged} tokens"
     )
-    return SelfTest(not faults, "; ".join(faults) or found, p_token, p_sequence, equal, judged, draws, rate)
+    power = power_against(q_V, exact_V, draws)
+    return SelfTest(not faults, "; ".join(faults) or found, p_token, p_sequence, equal, judged, draws, rate, power)
 
 
 def fit(counts: Counter[Any], exact: dict[Any, float]) -> float:
@@ -124,36 +129,49 @@ def fit(counts: Counter[Any], exact: dict[Any, float]) -> float:
     return float(chi2.sf(statistic, len(expected) - 1))
 
 
-def _drawn(
+def power_against(q_V: Array, p_V: Array, draws: int, *, least: float = P_LEAST) -> float:
+    """Probability that `fit` against p gives a p-value below `least` where the draws follow q.
+
+    By the noncentral chi-square distribution, whose noncentrality is the number of draws times Σ (q − p)² / p over the
+    cells that `fit` judges.
+    """
+    large_V = p_V * draws >= EXPECTED_LEAST
+    p, q = p_V[large_V], q_V[large_V]
+    rest = max(0.0, 1.0 - float(p.sum()))
+    if rest * draws >= EXPECTED_LEAST:
+        p, q = np.append(p, rest), np.append(q, max(0.0, 1.0 - float(q.sum())))
+    if len(p) < 2:
+        return 0.0
+    noncentrality = draws * float(((q - p) ** 2 / p).sum())
+    if noncentrality > _LARGEST_NONCENTRALITY:
+        return 1.0
+    return float(ncx2.sf(chi2.isf(least, len(p) - 1), len(p) - 1, noncentrality))
+
+
+def _finish(
     verifier: Verifier,
-    prompt: list[int],
-    sampling: Sampling,
+    streams: Sequence[Stream],
     tokens: int,
-    draws: int,
-    streams: int,
-    seed: int,
+    most: int,
     progress: Callable[[int], None],
     check_cancelled: Callable[[], None],
-) -> list[Stream]:
-    done: list[Stream] = []
-    seeds = np.random.SeedSequence(seed).spawn(draws)
-    for begin in range(0, draws, streams):
-        part = [
-            Stream(list(prompt), sampling, tokens, generator=np.random.default_rng(one))
-            for one in seeds[begin : begin + streams]
-        ]
-        _finish(verifier, part, check_cancelled)
-        done += part
-        progress(len(done))
-    return done
-
-
-def _finish(verifier: Verifier, streams: Sequence[Stream], check_cancelled: Callable[[], None]) -> None:
-    while active := [stream for stream in streams if stream.finish is None]:
+) -> None:
+    """Rounds until each has so many tokens, `most` at a time; one that is done makes room for the next."""
+    waiting = iter(streams)
+    active: list[Stream] = []
+    done = 0
+    while True:
+        active += itertools.islice(waiting, most - len(active))
+        if not active:
+            return
         check_cancelled()
         verifier.round(active, check_cancelled)
-    if any(stream.finish == "error" for stream in streams):
-        raise ValueError("the reference's distribution is not finite")
+        if any(stream.finish == "error" for stream in active):
+            raise ValueError("the reference's distribution is not finite")
+        before = len(active)
+        active = [stream for stream in active if stream.finish is None and len(stream.output) < tokens]
+        done += before - len(active)
+        progress(done)
 
 
 def _continuations(
@@ -179,18 +197,19 @@ def _continuations(
 
 
 def _greedy(
-    verifier: Verifier, prompts: Sequence[Sequence[int]], check_cancelled: Callable[[], None]
+    verifier: Verifier, prompts: Sequence[Sequence[int]], streams: int, check_cancelled: Callable[[], None]
 ) -> tuple[int, int]:
     """At how many tokens of greedy answers the reference ranks them first, given the whole answers in one pass."""
-    streams = [Stream(list(prompt), _GREEDY, GREEDY_TOKENS) for prompt in prompts]
-    _finish(verifier, streams, check_cancelled)
+    answers = [Stream(list(prompt), _GREEDY, GREEDY_TOKENS) for prompt in prompts]
+    _finish(verifier, answers, GREEDY_TOKENS, streams, lambda done: None, check_cancelled)
     rows = verifier.reference(
-        [stream.prompt + stream.output[:-1] for stream in streams],
-        [len(stream.output) for stream in streams],
-        [_GREEDY] * len(streams),
+        [answer.prompt + answer.output[:-1] for answer in answers],
+        [len(answer.output) for answer in answers],
+        [_OPEN] * len(answers),
         check_cancelled,
     )
-    equal = sum(
-        int((p_TV.argmax(1) == np.array(stream.output)).sum()) for stream, p_TV in zip(streams, rows, strict=True)
-    )
-    return equal, sum(len(stream.output) for stream in streams)
+    equal = 0
+    for answer, p_TV in zip(answers, rows, strict=True):
+        taken_T = p_TV[np.arange(len(answer.output)), answer.output]
+        equal += int((taken_T >= p_TV.max(axis=1) * np.exp(-TIE_NATS)).sum())
+    return equal, sum(len(answer.output) for answer in answers)

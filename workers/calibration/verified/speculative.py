@@ -18,14 +18,21 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-def draw(weights_V: Array, generator: np.random.Generator) -> int:
-    """An index, with probability proportional to its weight. ValueError where no weight is positive and finite."""
+class NotFiniteError(ValueError):
+    """A distribution is none: its numbers are not finite."""
+
+
+def draw(weights_V: Array, uniform: float) -> int:
+    """The index that a uniform number in [0, 1) falls on: uniform draws of it have probabilities as the weights.
+
+    Raises NotFiniteError where no weight is positive, or one is not finite.
+    """
     cumulative_V = np.cumsum(weights_V)
     total = float(cumulative_V[-1])
     if not 0 < total < np.inf:
-        raise ValueError("nothing can be drawn: the weights are zero or not finite")
+        raise NotFiniteError("nothing can be drawn: the weights are zero or not finite")
     # The product may round up to the total itself, past the last weight that is not zero.
-    index = int(np.searchsorted(cumulative_V, generator.random() * total, side="right"))
+    index = int(np.searchsorted(cumulative_V, uniform * total, side="right"))
     return index if index < len(weights_V) and weights_V[index] > 0 else int(np.flatnonzero(weights_V > 0)[-1])
 
 
@@ -35,7 +42,8 @@ def verify(
     """The tokens that this block yields (one to K + 1 of them), and how many drafted ones were kept.
 
     p_KV has K + 1 rows: the reference's distribution before each drafted token and after the last. q_KV has K rows: the
-    distributions that the tokens were drawn from. ValueError where shapes do not fit, or p is not finite.
+    distributions that the tokens were drawn from. Raises NotFiniteError where a p that is looked at is not finite, and
+    ValueError where shapes do not fit.
     """
     if len(p_KV) != len(drafted) + 1 or len(q_KV) != len(drafted):
         raise ValueError(f"{len(drafted)} drafted tokens, {len(q_KV)} rows of q and {len(p_KV)} of p do not fit")
@@ -43,13 +51,13 @@ def verify(
     for row, token in enumerate(drafted):
         p_V, q_V = p_KV[row], q_KV[row]
         if not np.isfinite(p_V).all():
-            raise ValueError("the reference's distribution is not finite")
+            raise NotFiniteError("the reference's distribution is not finite")
         if generator.random() * q_V[token] < p_V[token]:
             tokens.append(token)
             continue
         rest_V = np.maximum(p_V - q_V, 0.0)
         # Rounding alone can reject where p and q are the same; then p is what is left to draw from.
-        tokens.append(draw(rest_V if rest_V.any() else p_V, generator))
+        tokens.append(draw(rest_V if rest_V.any() else p_V, generator.random()))
         return tokens, row
-    tokens.append(draw(p_KV[-1], generator))
+    tokens.append(draw(p_KV[-1], generator.random()))
     return tokens, len(drafted)

@@ -13,6 +13,8 @@ import torch
 
 # vLLM takes a lower temperature for greedy decoding.
 GREEDY_BELOW = 1e-5
+# A nucleus seldom holds more, and to sort a whole vocabulary takes longer than the rest together.
+_NUCLEUS = 1024
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,18 @@ def distribution(logits_TV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         least_T1 = probabilities_TV.topk(sampling.top_k, 1).values[:, -1:]
         probabilities_TV = _keep(probabilities_TV, probabilities_TV >= least_T1)
     if sampling.top_p < 1:
-        sorted_TV, order_TV = probabilities_TV.sort(1, descending=True)
-        before_TV = sorted_TV.cumsum(1) - sorted_TV
-        kept_TV = torch.zeros_like(probabilities_TV, dtype=torch.bool).scatter_(1, order_TV, before_TV < sampling.top_p)
-        probabilities_TV = _keep(probabilities_TV, kept_TV)
+        probabilities_TV = _keep(probabilities_TV, _nucleus(probabilities_TV, sampling.top_p))
     return probabilities_TV
+
+
+def _nucleus(probabilities_TV: torch.Tensor, top_p: float) -> torch.Tensor:
+    """True at the most probable tokens that together reach `top_p`."""
+    many = min(_NUCLEUS, probabilities_TV.shape[1])
+    largest_TN, order_TN = probabilities_TV.topk(many, 1)
+    if not bool((largest_TN.sum(1) >= top_p).all()):
+        largest_TN, order_TN = probabilities_TV.sort(1, descending=True)
+    before_TN = largest_TN.cumsum(1) - largest_TN
+    return torch.zeros_like(probabilities_TV, dtype=torch.bool).scatter_(1, order_TN, before_TN < top_p)
 
 
 def _keep(probabilities_TV: torch.Tensor, kept_TV: torch.Tensor) -> torch.Tensor:

@@ -8,9 +8,10 @@ Names: K drafted tokens, R rows, V vocabulary.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
-from workers.calibration.verified.speculative import draw, verify
+from workers.calibration.verified.speculative import NotFiniteError, draw, verify
 from workers.calibration.verified.truncation import Sampling, distribution
 from workers.distributions.head import Head
 from workers.engine.drafting import DraftEngine
@@ -34,7 +35,10 @@ _ROWS: Final = 64
 
 @dataclass
 class Stream:
-    """One answer on its way. `stops` are the token ids that end it; the same seed gives the same answer again."""
+    """One answer on its way. `stops` are the token ids that end it; the same seed gives the same answer again.
+
+    `drafted`, `accepted` and `overlap` count the drafted tokens that were judged and belong to the answer.
+    """
 
     prompt: list[int]
     sampling: Sampling
@@ -47,6 +51,12 @@ class Stream:
     passes: int = 0
     overlap: float = 0.0  # sum over drafted positions of 1 − TV(p, q)
     finish: str | None = None
+    stop_token: int | None = None
+
+    @property
+    def drawn(self) -> int:
+        """Tokens that were drawn: the answer's, and the one that ended it where one did."""
+        return len(self.output) + (self.stop_token is not None)
 
     @property
     def acceptance_rate(self) -> float | None:
@@ -56,14 +66,14 @@ class Stream:
     @property
     def tokens_per_pass(self) -> float | None:
         """Tokens that came out, for each pass of the reference."""
-        return len(self.output) / self.passes if self.passes else None
+        return self.drawn / self.passes if self.passes else None
 
     def take(self, tokens: Sequence[int]) -> list[int]:
         """Adds tokens up to the first that ends the answer; those that were added, the end left out."""
         added: list[int] = []
         for token in tokens:
             if token in self.stops:
-                self.finish = "stop"
+                self.finish, self.stop_token = "stop", token
                 break
             added.append(token)
             self.output.append(token)
@@ -71,6 +81,12 @@ class Stream:
                 self.finish = "length"
                 break
         return added
+
+    def cut(self, dropped: int) -> None:
+        """Takes the last tokens back: the text ended before them."""
+        if dropped:
+            del self.output[-dropped:]
+        self.finish, self.stop_token = "stop", None
 
 
 class Verifier:
@@ -81,6 +97,7 @@ class Verifier:
     ) -> None:
         self._draft, self._board, self._reference, self._head = draft, board, reference, head
         self.block = block
+        self.drafted_from: list[list[Array]] = []  # of the last round: q at each drafted token of each stream
         self.length = min(draft.length, reference.max_model_len)
 
     @property
@@ -91,27 +108,29 @@ class Verifier:
     def round(self, streams: Sequence[Stream], check_cancelled: Callable[[], None] = never) -> list[list[int]]:
         """One block for each stream; the tokens that each gained. Streams must not be finished.
 
-        A stream whose reference distribution is not finite ends as `error`. Raises what the engines raise.
+        A stream whose reference distribution is not finite ends as `error`. Raises what the engines raise, and
+        ENGINE_FAILED where the candidate's engine took other tokens than were drawn.
         """
-        drafts, rows_q = self._drafts(streams, check_cancelled)
+        drafts, self.drafted_from = self._drafts(streams, check_cancelled)
         windows = [stream.prompt + stream.output + draft for stream, draft in zip(streams, drafts, strict=True)]
         p = self.reference(
             windows, [len(draft) + 1 for draft in drafts], [s.sampling for s in streams], check_cancelled
         )
         gained: list[list[int]] = []
-        for stream, draft, q_KV, p_KV in zip(streams, drafts, rows_q, p, strict=True):
+        for stream, draft, q_KV, p_KV in zip(streams, drafts, self.drafted_from, p, strict=True):
             stream.passes += 1
             try:
                 tokens, kept = verify(p_KV, q_KV, draft, stream.generator)
-            except ValueError:
+            except NotFiniteError:
                 stream.finish = "error"
                 gained.append([])
                 continue
-            judged = min(kept + 1, len(draft))
-            stream.drafted += judged
-            stream.accepted += kept
-            stream.overlap += sum(float(np.minimum(p_KV[row], q_KV[row]).sum()) for row in range(judged))
+            before = stream.drawn
             gained.append(stream.take(tokens))
+            judged = min(kept + 1, len(draft), stream.drawn - before)
+            stream.drafted += judged
+            stream.accepted += min(kept, judged)
+            stream.overlap += sum(float(np.minimum(p_KV[row], q_KV[row]).sum()) for row in range(judged))
         return gained
 
     def reference(
@@ -122,66 +141,81 @@ class Verifier:
         check_cancelled: Callable[[], None] = never,
     ) -> list[Array]:
         """The reference's distributions at the last `count` positions of each window, after the request's sampling."""
-        hidden_RD = []
+        hidden = []
         for index, hidden_TD in self._reference.score(list(windows), check_cancelled=check_cancelled):
-            hidden_RD.append(hidden_TD[-counts[index] :].clone())
-        return [
-            _distributions(self._head, states_RD, sampling)
-            for states_RD, sampling in zip(hidden_RD, samplings, strict=True)
-        ]
+            hidden.append(hidden_TD[-counts[index] :].clone())
+        rows = [sampling for sampling, count in zip(samplings, counts, strict=True) for _ in range(count)]
+        p_RV = _distributions(torch.cat(hidden), self._head.logits, self._head.vocabulary, rows)
+        ends = np.cumsum(counts)
+        return [p_RV[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
     def _drafts(
         self, streams: Sequence[Stream], check_cancelled: Callable[[], None]
     ) -> tuple[list[list[int]], list[list[Array]]]:
         # One token comes from the reference whatever is drafted.
-        counts = [min(self.block, stream.max_tokens - len(stream.output) - 1) for stream in streams]
+        counts = [min(self.block, stream.max_tokens - stream.drawn - 1) for stream in streams]
         asked = [index for index, count in enumerate(counts) if count > 0]
-        self._board.begin({index: streams[index] for index in asked})
         drafts: list[list[int]] = [[] for _ in streams]
-        if asked:
-            prompts = [streams[index].prompt + streams[index].output for index in asked]
-            blocks = self._draft.block(prompts, asked, [counts[index] for index in asked], check_cancelled)
-            for index, tokens in zip(asked, blocks, strict=True):
-                # A candidate whose logits were not finite drafted nothing from there on.
-                drafts[index] = tokens[: len(self._board.rows[index])]
-        return drafts, [self._board.rows.get(index, []) for index in range(len(streams))]
+        rows: list[list[Array]] = [[] for _ in streams]
+        if not asked:
+            return drafts, rows
+        self._board.begin(
+            {index: (streams[index].sampling, streams[index].generator.random(counts[index])) for index in asked}
+        )
+        prompts = [streams[index].prompt + streams[index].output for index in asked]
+        blocks = self._draft.block(prompts, asked, [counts[index] for index in asked], check_cancelled)
+        for index, tokens in zip(asked, blocks, strict=True):
+            drafts[index], rows[index] = self._board.block(index, tokens)
+        return drafts, rows
 
 
 class Board:
-    """Where the draft's logits become tokens, and what they were drawn from is kept until it is verified."""
+    """Where the draft's logits become tokens, and what they were drawn from is kept until it is verified.
+
+    The place of a token in its block decides which uniform number it is drawn with: the engine may ask for a place more
+    than once, and only its last answer counts.
+    """
 
     def __init__(self) -> None:
-        self.rows: dict[int, list[Array]] = {}
-        self._streams: Mapping[int, Stream] = {}
-        self._broken: set[int] = set()
+        self._asked: Mapping[int, tuple[Sampling, Array]] = {}
+        self._drawn: dict[int, list[tuple[int, Array]]] = {}
 
-    def begin(self, streams: Mapping[int, Stream]) -> None:
-        """A round of these streams, by their keys."""
-        self._streams = streams
-        self.rows = {key: [] for key in streams}
-        self._broken = set()
+    def begin(self, streams: Mapping[int, tuple[Sampling, Array]]) -> None:
+        """A round of streams, by their keys: how each is drawn, and a uniform number for each token of its block."""
+        self._asked = streams
+        self._drawn = {key: [] for key in streams}
 
-    def draw(self, logits_RV: torch.Tensor, keys: Sequence[int]) -> list[int]:
-        """A token for each row, by the sampling and the generator of the row's stream."""
+    def draw(self, logits_RV: torch.Tensor, places: Sequence[tuple[int, int]]) -> list[int]:
+        """A token for each row, whose place is a stream's key and how many tokens of the block came before."""
+        rows = [self._asked[key][0] for key, _ in places]
+        q_RV = _distributions(logits_RV, lambda part_RV: part_RV, logits_RV.shape[1], rows)
         tokens = []
-        by_sampling: dict[Sampling, list[int]] = {}
-        for row, key in enumerate(keys):
-            by_sampling.setdefault(self._streams[key].sampling, []).append(row)
-        q: dict[int, Array] = {}
-        for sampling, rows in by_sampling.items():
-            for begin in range(0, len(rows), _ROWS):
-                part = rows[begin : begin + _ROWS]
-                q_RV = distribution(logits_RV[part].cpu(), sampling).numpy()
-                q.update(zip(part, q_RV, strict=True))
-        for row, key in enumerate(keys):
-            q_V = q[row]
-            if key in self._broken or not np.isfinite(q_V).all():
-                self._broken.add(key)
-                tokens.append(0)
-                continue
-            self.rows[key].append(q_V)
-            tokens.append(draw(q_V, self._streams[key].generator))
+        for q_V, (key, place) in zip(q_RV, places, strict=True):
+            try:
+                token = draw(q_V, float(self._asked[key][1][place]))
+            except NotFiniteError:
+                token = 0  # `block` ends before it
+            drawn = self._drawn[key]
+            del drawn[place:]
+            drawn.append((token, q_V))
+            tokens.append(token)
         return tokens
+
+    def block(self, key: int, tokens: Sequence[int]) -> tuple[list[int], list[Array]]:
+        """The engine's tokens for this key, and the distribution that each was drawn from.
+
+        A candidate whose logits were not finite drafted nothing from there on. Raises ENGINE_FAILED where the tokens
+        are not the drawn ones: what came out would not be what is promised.
+        """
+        drawn = self._drawn[key]
+        if [token for token, _ in drawn] != list(tokens):
+            raise HemostatError(
+                ErrorCode.ENGINE_FAILED,
+                "the candidate's engine took other tokens than were drawn for it",
+                hint="verified decoding does not work with this version of vLLM",
+            )
+        finite = list(itertools.takewhile(lambda one: np.isfinite(one[1]).all(), drawn))
+        return [token for token, _ in finite], [q_V for _, q_V in finite]
 
 
 def room(verifier: Verifier, prompt: Sequence[int], max_tokens: int) -> None:
@@ -195,8 +229,19 @@ def room(verifier: Verifier, prompt: Sequence[int], max_tokens: int) -> None:
         )
 
 
-def _distributions(head: Head, hidden_RD: torch.Tensor, sampling: Sampling) -> Array:
-    parts: list[Any] = [
-        distribution(head.logits(part_RD).cpu(), sampling).numpy() for part_RD in torch.split(hidden_RD, _ROWS)
-    ]
-    return np.concatenate(parts)
+def _distributions(
+    states: torch.Tensor,
+    logits: Callable[[torch.Tensor], torch.Tensor],
+    vocabulary: int,
+    samplings: Sequence[Sampling],
+) -> Array:
+    """float64 (R, V): what `logits` makes of the states of R rows, a part at a time, each after its own sampling."""
+    by_sampling: dict[Sampling, list[int]] = {}
+    for row, sampling in enumerate(samplings):
+        by_sampling.setdefault(sampling, []).append(row)
+    found_RV = np.empty((len(samplings), vocabulary))
+    for sampling, rows in by_sampling.items():
+        for begin in range(0, len(rows), _ROWS):
+            part = rows[begin : begin + _ROWS]
+            found_RV[part] = distribution(logits(states[part]).cpu(), sampling).numpy()
+    return found_RV

@@ -138,19 +138,15 @@ def test_the_self_test_passes_a_right_verifier(verifier: Verifier) -> None:
 def test_the_self_test_refuses_a_draft_that_lies_about_its_distribution(
     verifier: Verifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As vLLM's own draft mode does on a CPU: tokens that do not come from the q that is reported."""
-    honest = Board.draw
+    """Tokens that do not come from the q that is reported, as if a temperature were left out on one side."""
+    honest = Board.block
 
-    def lying(self: Board, logits_RV: torch.Tensor, keys: list[int]) -> list[int]:
-        honest(self, logits_RV, keys)
-        return [int(token) for token in logits_RV.argmax(1)]
+    def lying(self: Board, key: int, tokens: list[int]) -> tuple[list[int], list[np.ndarray[Any, Any]]]:
+        drafted, q = honest(self, key, tokens)
+        return drafted, [q_V**0.5 / (q_V**0.5).sum() for q_V in q]
 
     with monkeypatch.context() as patched:
-        patched.setattr(verifier._board, "draw", lying.__get__(verifier._board))
-        from workers.engine import drafting
-
-        number = verifier._draft._number
-        patched.setitem(drafting._drawers, number, verifier._board.draw)
+        patched.setattr(verifier._board, "block", lying.__get__(verifier._board))
         found = selftest.run(verifier, PROMPTS, streams=STREAMS, draws=500)
     assert not found.passed
     assert "do not follow the reference" in found.reason
