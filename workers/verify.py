@@ -3,7 +3,7 @@
 The candidate drafts and the reference verifies, so that answers follow the reference's distribution exactly
 (docs/verified.md). It offers that only after a self-test at start; where that fails it stays, says the measured reason,
 and answers 501. SIGTERM or SIGINT ends it within seconds. Exit status 0 when told to go or when the deployment was
-deleted, 1 when it cannot start.
+deleted, 1 when it cannot start, or failed at work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,8 +28,6 @@ if __name__ == "__main__":
     environment.start_with_engine_environment()  # before torch is imported
 
 import uvicorn
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
-from prometheus_client.process_collector import ProcessCollector
 from redis.exceptions import RedisError
 
 from app.contracts.deployment import Deployment, DeploymentState, Replica
@@ -42,9 +40,10 @@ from workers.calibration.verified import selftest
 from workers.calibration.verified.desk import Desk
 from workers.calibration.verified.door import make_door
 from workers.calibration.verified.models import VerifiedModels
-from workers.calibration.verified.verifier import Stream
+from workers.process.failures import safe_traceback
 from workers.process.logs import configure_logging
 from workers.process.tasks import cancel
+from workers.telemetry_verify import VerifyTelemetry
 from workers.text.shipped import load_shipped
 from workers.text.tokenization import encode, load_tokenizer
 
@@ -53,47 +52,16 @@ logger = logging.getLogger("workers.verify")  # also where it runs as __main__
 # What is told to stop gets so long; then the process goes without it.
 GRACE_S: Final = 3.0
 POLL_S: Final = 1.0
-PROMPTS: Final = 4
+PROMPTS: Final = 4  # of the self-test
 PROMPT_TOKENS: Final = 8
 
 
-class VerifyTelemetry:
-    """The process' metrics in a registry of their own."""
+class _Server(uvicorn.Server):
+    """Leaves signals to the process: uvicorn's own handlers would wait for the streams that are open."""
 
-    def __init__(self, deployment: str) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        labels = ["deployment"]
-        self._requests = Counter(
-            "hemostat_verify_requests_total", "Requests that were verified.", labels, registry=self.registry
-        ).labels(deployment)
-        self._acceptance = Gauge(
-            "hemostat_verify_acceptance_ratio",
-            "Mean of 1 − TV(reference, candidate) over the drafted positions since the start.",
-            labels,
-            registry=self.registry,
-        ).labels(deployment)
-        self._per_pass = Gauge(
-            "hemostat_verify_tokens_per_reference_pass",
-            "Tokens for each pass of the reference since the start.",
-            labels,
-            registry=self.registry,
-        ).labels(deployment)
-        self._drafted = self._overlap = 0.0
-        self._tokens = self._passes = 0
-
-    def finished(self, stream: Stream) -> None:
-        """Counts a finished request."""
-        self._requests.inc()
-        self._drafted += stream.drafted
-        self._overlap += stream.overlap
-        self._tokens += len(stream.output)
-        self._passes += stream.passes
-        if self._drafted:
-            self._acceptance.set(self._overlap / self._drafted)
-        if self._passes:
-            self._per_pass.set(self._tokens / self._passes)
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 class Verifying:
@@ -106,7 +74,7 @@ class Verifying:
         self._desk: Desk | None = None
         self._state = DeploymentState.STARTING
         self._reason = "its engines start"
-        self._models: VerifiedModels | None = None
+        self._ends = asyncio.Event()
 
     async def run(self, told: asyncio.Event) -> None:
         """Works until told to go, or until the deployment is deleted."""
@@ -115,7 +83,7 @@ class Verifying:
             listener.bind((host, 0))
             url = f"http://{self._settings.advertise_host or host}:{listener.getsockname()[1]}"
             door = make_door(lambda: self._desk, lambda: self._reason, self._telemetry.registry)
-            server = uvicorn.Server(
+            server = _Server(
                 uvicorn.Config(door, log_config=None, access_log=False, server_header=False, lifespan="off")
             )
             replica = Replica(
@@ -133,9 +101,11 @@ class Verifying:
             beating = asyncio.create_task(self._heartbeat(replica), name="heartbeat")
             asked = asyncio.create_task(told.wait(), name="told to go")
             try:
-                await asyncio.wait({serving, beating, asked}, return_when=asyncio.FIRST_COMPLETED)
+                # The work goes on beside a self-test that failed: it ends alone where engines failed at work.
+                await asyncio.wait({serving, working, beating, asked}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self._desk = None
+                self._ends.set()
                 self._compute.stop()
                 await asyncio.wait({working}, timeout=GRACE_S)
                 server.should_exit = True
@@ -144,29 +114,46 @@ class Verifying:
                 await cancel(beating, asked)
                 with contextlib.suppress(RedisError, OSError, HemostatError):
                     await self._store.leave(self._deployment.id, replica.id)
+            for task in (working, serving, beating):
+                if task.done() and not task.cancelled():
+                    task.result()
 
     async def _work(self) -> None:
+        """Offers verified decoding, or says why not, until the process is told to go. Raises what fails at work."""
         try:
-            await self._offer()
+            desk = await self._prepared()
         except Stopped:
             return
         except HemostatError as error:
             self._say(DeploymentState.FAILED, error.detail)
             logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is told whole
+            desk = None
         except Exception as error:
             self._say(DeploymentState.FAILED, f"verified decoding failed ({type(error).__name__}); see its log")
-            logger.exception("verified decoding failed")
+            logger.error("verified decoding failed\n%s", safe_traceback(error))  # noqa: TRY400 - without values
+            desk = None
+        if desk is None:
+            await self._ends.wait()
+            return
+        self._desk = desk
+        try:
+            await self._compute.run(desk.work)
+        except Stopped:
+            return
         finally:
             self._desk = None
 
-    async def _offer(self) -> None:
+    async def _prepared(self) -> Desk | None:
+        """What takes requests; None, and the reason is said, where the self-test failed."""
         settings = self._settings
         loop = asyncio.get_running_loop()
+        began = time.monotonic()
         models: VerifiedModels = await self._compute.run(
             VerifiedModels, self._deployment, settings, streams=settings.verify_streams, tokens=some_tokens
         )
         tokenizer = load_tokenizer(models.tokenizer_folder)
         prompts = [encode(tokenizer, text[:200])[:PROMPT_TOKENS].tolist() for text in _texts(PROMPTS)]
+        started = time.monotonic()
 
         def progress(done: int, total: int) -> None:
             loop.call_soon_threadsafe(self._say, DeploymentState.STARTING, f"self-test: {done} of {total}")
@@ -179,10 +166,11 @@ class Verifying:
             draws=settings.verify_draws,
             progress=progress,
         )
+        logger.info("engines took %.1f s, the self-test %.1f s", started - began, time.monotonic() - started)
         await asyncio.to_thread(self._keep, found)
         if not found.passed:
             self._say(DeploymentState.FAILED, f"its self-test failed: {found.reason}")
-            return
+            return None
         desk = Desk(
             models.verifier,
             tokenizer.backend_tokenizer,
@@ -190,10 +178,11 @@ class Verifying:
             running=settings.verify_streams,
             waiting=4 * settings.verify_streams,
         )
-        desk.on_finish = self._telemetry.finished
-        self._desk = desk
+        desk.on_finish = lambda stream: self._telemetry.finished(
+            drawn=stream.drawn, passes=stream.passes, drafted=stream.drafted, overlap=stream.overlap
+        )
         self._say(DeploymentState.READY, f"{found.reason}; prompt and answer together at most {models.length} tokens")
-        await self._compute.run(desk.work)
+        return desk
 
     def _keep(self, found: selftest.SelfTest) -> None:
         """The measured self-test beside the deployment's other files, written whole."""
@@ -258,12 +247,19 @@ async def serve(settings: Settings, name: str) -> int:
         else:
             return 0
         await Verifying(settings, store, deployment).run(told)
+        status = 0
+    except HemostatError as error:
+        logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is told whole
+        status = 1
+    except Exception as error:
+        logger.error("verified decoding ended\n%s", safe_traceback(error))  # noqa: TRY400 - without values
+        status = 1
     finally:
         with contextlib.suppress(RedisError, OSError):
             await client.aclose()
     logging.shutdown()
     # A regular end would wait for the thread that computes, and then for vLLM.
-    os._exit(0)
+    os._exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

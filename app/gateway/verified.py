@@ -185,11 +185,15 @@ class VerifiedExchange(Exchange):
 
     def _asked(self, prompt: list[int], room: int) -> dict[str, Any]:
         """The body that the verify process gets."""
-        most = self.request.get("max_completion_tokens") or self.request.get("max_tokens")
+        names = ("max_completion_tokens", "max_tokens")
+        most = next((self.request[name] for name in names if self.request.get(name) is not None), None)
         if most is None:
-            most = min(room, _DEFAULT_TOKENS[self.route])
+            # The verify process may hold less than the replica that tokenized.
+            asked = {"max_tokens": min(room, _DEFAULT_TOKENS[self.route]), "fewer": True}
+        else:
+            asked = {"max_tokens": most}
         sampling = {name: self.request[name] for name in _SAMPLING if self.request.get(name) is not None}
-        return {"temperature": 1.0, **sampling, "prompt": prompt, "max_tokens": most}
+        return {"temperature": 1.0, **sampling, "prompt": prompt, **asked}
 
     def _refused(self, status: int, body: bytes) -> ApiError:
         try:

@@ -15,6 +15,7 @@ from deploy.grafana import board
 from workers.engine.serving.counters import Counters
 from workers.telemetry import Telemetry as WorkerTelemetry
 from workers.telemetry_shadow import ShadowTelemetry
+from workers.telemetry_verify import VerifyTelemetry
 
 ROOT = Path(__file__).resolve().parents[3]
 USED = re.compile(r"\b(hemostat_\w+)")
@@ -32,7 +33,7 @@ def registries() -> list[CollectorRegistry]:
     deployments.deployments = ()
     more.register(deployments)
     workers = [WorkerTelemetry().registry, ShadowTelemetry("bot").registry, Counters("bot").registry]
-    return [api.registry, more, *workers]
+    return [api.registry, more, *workers, VerifyTelemetry("bot").registry]
 
 
 def exported() -> set[str]:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from app.contracts.deployment import Deployment
+from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import CompareRequest
+from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
-from workers.calibration.online.models import Quiet, longest_window
+from workers.calibration.online.models import Quiet, longest_window, needed_bytes, total_bytes
 from workers.calibration.verified.verifier import Board, Verifier
 from workers.diagnosis.sides import modify, resolve
 from workers.distributions.selfcheck import verify_head
@@ -19,15 +21,26 @@ from workers.engine.launch import never
 from workers.engine.pool import resolve_dtype
 from workers.engine.room import EngineRoom
 from workers.engine.sampling import stop_tokens
+from workers.engine.shape import kv_bytes_per_token
 
 HEAD_CHECK_TOKENS: Final = 128
+# vLLM gives memory for keys and values out in blocks of so many tokens, and keeps a few for itself.
+_BLOCK: Final = 128
+_SPARE_BLOCKS: Final = 8
+# Working memory of an engine beside weights, keys and values.
+_OVERHEAD_BYTES: Final = 256 * 1024**2
+_ITEM_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 class VerifiedModels:
     """Both engines of one deployment, and the verifier over them. Close it in the thread that made it.
 
+    Together they take `settings.share_verify` of the device's memory: where that does not hold keys and values of all
+    streams at full length, the candidate drafts for some of them after the others.
+
     `tokens` gives some text in the tokens of the tokenizer in a folder, for the check of the head. Raises what
-    resolving, surgery, starting an engine and the check of the head raise, each a `HemostatError` that says which.
+    resolving, surgery, starting an engine and the check of the head raise, each a `HemostatError` that says which, and
+    ENGINE_OUT_OF_MEMORY where the share holds not even one stream.
     """
 
     def __init__(
@@ -53,6 +66,8 @@ class VerifiedModels:
             self.stops = frozenset(stop_tokens(reference.info))
             text = tokens(side.tokenizer)
             self._check_head(settings, text[:HEAD_CHECK_TOKENS], dtype, check_cancelled)
+            budget = int(settings.share_verify * total_bytes(self.room.pool.device))
+            scored = needed_bytes(reference.info, settings, self.room.pool.device, dtype, self.length)
             board = Board()
             self._draft = DraftEngine(
                 candidate.info,
@@ -61,6 +76,7 @@ class VerifiedModels:
                 length=self.length,
                 streams=streams,
                 dtype=dtype,
+                kv_tokens=kept_tokens(candidate.info, budget - scored, dtype, self.length, streams),
                 check_cancelled=check_cancelled,
             )
             scoring = self.room.engine(reference.info, self.length, dtype=dtype, check_cancelled=check_cancelled)
@@ -92,3 +108,23 @@ class VerifiedModels:
                 side.info, tokens, dtype=dtype, check_cancelled=check_cancelled
             ),
         )
+
+
+def kept_tokens(info: CheckpointInfo, budget: int, dtype: str, length: int, streams: int) -> int:
+    """Of how many tokens a drafting engine keeps keys and values: of all streams, or what the budget, in bytes, holds.
+
+    Raises ENGINE_OUT_OF_MEMORY where that is less than one stream of `length` tokens.
+    """
+    whole = -(-length // _BLOCK) * _BLOCK
+    each = kv_bytes_per_token(info.config, _ITEM_BYTES[dtype])
+    left = budget - info.bytes - _OVERHEAD_BYTES
+    fitting = left // each - _SPARE_BLOCKS * _BLOCK if each else streams * whole
+    if left < 0 or fitting < whole:
+        missing = (whole + _SPARE_BLOCKS * _BLOCK) * each - left
+        raise HemostatError(
+            ErrorCode.ENGINE_OUT_OF_MEMORY,
+            f"both models and one answer of {length} tokens need {missing / 1e9:.2f} GB more than the share of the "
+            "device's memory that verified decoding may take",
+            hint="raise HEMOSTAT_SHARE_VERIFY, or lower HEMOSTAT_VERIFY_CONTEXT",
+        )
+    return int(min(streams * whole, fitting))

@@ -276,7 +276,8 @@ async def test_verified_blocks_become_openais_answers(tmp_path: Path) -> None:
         assert said["hemostat"] == {"verified": True, "acceptance_rate": 0.75, "tokens_per_reference_pass": 3.5}
         assert answer.headers["x-hemostat-calibration"] == "verified"
         assert said["system_fingerprint"] == "hemostat-x-none-verified"
-        assert door.asked == [{"prompt": [1, 2, 3], "max_tokens": 97, "temperature": 0.5, "seed": 1}]
+        asked = {"prompt": [1, 2, 3], "max_tokens": 97, "fewer": True, "temperature": 0.5, "seed": 1}
+        assert door.asked == [asked]
         streamed = await http.post("/v1/chat/completions", json=TALK | {"stream": True})
         *events, done, _ = streamed.text.split("\n\n")
         chunks = [json.loads(one.removeprefix("data: ")) for one in events]
