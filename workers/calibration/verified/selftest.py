@@ -1,6 +1,6 @@
 """Whether verified decoding follows the reference on this machine, measured before it is offered.
 
-Three questions, asked of the same rounds that requests go through: does a few thousand draws of a block's first token
+Three questions, asked of the same rounds that requests go through: do a few thousand draws of a block's first token
 fit the reference's exact probabilities; do draws of three tokens from the three most probable fit the exact
 probabilities of all 27 continuations; does greedy decoding take the reference's most probable token each time. Fits are
 judged by Pearson's chi-square.
@@ -35,6 +35,7 @@ TIE_NATS: Final = 0.05
 _OPEN: Final = Sampling(temperature=1.0)
 _NARROW: Final = Sampling(temperature=0.8, top_k=3)
 _DEPTH: Final = 3
+_STARTS: Final = 4  # tokens of a prompt at most: each draw reads them twice
 _GREEDY: Final = Sampling(temperature=0.0)
 # scipy's noncentral chi-square gives up somewhere beyond; the power is 1 long before.
 _LARGEST_NONCENTRALITY: Final = 1e4
@@ -68,23 +69,25 @@ def run(
     progress: Progress = lambda done, total: None,
     check_cancelled: Callable[[], None] = never,
 ) -> SelfTest:
-    """Measures. `prompts`: short ones, the first is drawn from; `streams`: how many run at once.
+    """Measures. `prompts`: short ones, of which the start that tells the models apart best is drawn from.
+
+    `streams`: how many run at once. `draws`: of the first question; the second takes half as many.
 
     Raises what the engines raise, and ValueError where the reference's distribution is not finite.
     """
-    prompt = list(prompts[0])
-    total = 2 * draws + len(prompts)
+    sequences = draws // 2
+    total = draws + sequences + len(prompts)
+    prompt, power = _telling(verifier, prompts, draws, streams, check_cancelled)
     one, two = np.random.SeedSequence(seed).spawn(2)
     # Two tokens at most, so that one is drafted; the first is there after a single round.
     open_streams = [Stream(list(prompt), _OPEN, 2, generator=np.random.default_rng(part)) for part in one.spawn(draws)]
     _finish(verifier, open_streams, 1, streams, lambda done: progress(done, total), check_cancelled)
-    q_V = verifier.drafted_from[0][0]
     exact_V = verifier.reference([prompt], [1], [_OPEN], check_cancelled)[0][0]
     p_token = fit(Counter(stream.output[0] for stream in open_streams), dict(enumerate(exact_V)))
     # Whole blocks are drafted, and of what comes out the first tokens are looked at.
     narrow = [
         Stream(list(prompt), _NARROW, verifier.block + 1, generator=np.random.default_rng(part))
-        for part in two.spawn(draws)
+        for part in two.spawn(sequences)
     ]
     _finish(verifier, narrow, _DEPTH, streams, lambda done: progress(draws + done, total), check_cancelled)
     continuations = _continuations(verifier, prompt, check_cancelled)
@@ -94,17 +97,19 @@ def run(
     drafted = sum(stream.drafted for stream in open_streams)
     rate = sum(stream.overlap for stream in open_streams) / drafted if drafted else 0.0
     faults = [
-        f"{name} of {draws} draws do not follow the reference (chi-square p = {p:.2g}, {P_LEAST:g} is needed)"
-        for name, p in (("the first tokens", p_token), (f"sequences of {_DEPTH} tokens", p_sequence))
+        f"{name} of {count} draws do not follow the reference (chi-square p = {p:.2g}, {P_LEAST:g} is needed)"
+        for name, count, p in (
+            ("the first tokens", draws, p_token),
+            (f"sequences of {_DEPTH} tokens", sequences, p_sequence),
+        )
         if not p >= P_LEAST
     ]
     if equal != judged:
         faults.append(f"greedy decoding took another token than the reference's at {judged - equal} of {judged}")
     found = (
-        f"self-test passed: chi-square p = {p_token:.2g} and {p_sequence:.2g} over {draws} draws each, greedy equal at "
-        f"{equal} of {judged} tokens"
+        f"self-test passed: chi-square p = {p_token:.2g} over {draws} draws of a token and {p_sequence:.2g} over "
+        f"{sequences} of {_DEPTH}, greedy equal at {equal} of {judged} tokens"
     )
-    power = power_against(q_V, exact_V, draws)
     return SelfTest(not faults, "; ".join(faults) or found, p_token, p_sequence, equal, judged, draws, rate, power)
 
 
@@ -129,23 +134,54 @@ def fit(counts: Counter[Any], exact: dict[Any, float]) -> float:
     return float(chi2.sf(statistic, len(expected) - 1))
 
 
-def power_against(q_V: Array, p_V: Array, draws: int, *, least: float = P_LEAST) -> float:
-    """Probability that `fit` against p gives a p-value below `least` where the draws follow q.
+def power_against(noncentrality: float, freedom: int, *, least: float = P_LEAST) -> float:
+    """Probability that `fit` gives a p-value below `least` where the draws follow another distribution.
 
-    By the noncentral chi-square distribution, whose noncentrality is the number of draws times Σ (q − p)² / p over the
-    cells that `fit` judges.
+    `noncentrality` and degrees of freedom are those of `distance`.
+    """
+    if freedom < 1:
+        return 0.0
+    if noncentrality > _LARGEST_NONCENTRALITY:
+        return 1.0
+    return float(ncx2.sf(chi2.isf(least, freedom), freedom, noncentrality))
+
+
+def distance(q_V: Array, p_V: Array, draws: int) -> tuple[float, int]:
+    """Noncentrality and degrees of freedom of the chi-square that `fit` makes against p of so many draws from q.
+
+    The former is the number of draws times Σ (q − p)² / p over the cells that `fit` judges.
     """
     large_V = p_V * draws >= EXPECTED_LEAST
     p, q = p_V[large_V], q_V[large_V]
     rest = max(0.0, 1.0 - float(p.sum()))
     if rest * draws >= EXPECTED_LEAST:
         p, q = np.append(p, rest), np.append(q, max(0.0, 1.0 - float(q.sum())))
-    if len(p) < 2:
-        return 0.0
-    noncentrality = draws * float(((q - p) ** 2 / p).sum())
-    if noncentrality > _LARGEST_NONCENTRALITY:
-        return 1.0
-    return float(ncx2.sf(chi2.isf(least, len(p) - 1), len(p) - 1, noncentrality))
+    return draws * float(((q - p) ** 2 / p).sum()), len(p) - 1
+
+
+def _telling(
+    verifier: Verifier,
+    prompts: Sequence[Sequence[int]],
+    draws: int,
+    streams: int,
+    check_cancelled: Callable[[], None],
+) -> tuple[list[int], float]:
+    """The start of a prompt at which draws of the candidate would be told from the reference's best, and the power."""
+    starts = [list(prompt[:length]) for prompt in prompts for length in range(1, _STARTS + 1)]
+    found: list[tuple[float, float, list[int]]] = []
+    for begin in range(0, len(starts), streams):
+        part = starts[begin : begin + streams]
+        verifier.round([Stream(list(start), _OPEN, 2) for start in part], check_cancelled)
+        drafted_from = verifier.drafted_from
+        exact = verifier.reference(part, [1] * len(part), [_OPEN] * len(part), check_cancelled)
+        for start, q, (p_V,) in zip(part, drafted_from, exact, strict=True):
+            if q and np.isfinite(p_V).all():
+                noncentrality, freedom = distance(q[0], p_V, draws)
+                found.append((power_against(noncentrality, freedom), noncentrality, start))
+    if not found:
+        raise ValueError("the distributions are not finite")
+    power, _, start = max(found)
+    return start, power
 
 
 def _finish(
@@ -189,8 +225,8 @@ def _continuations(
         )
         found = dict(
             itertools.chain.from_iterable(
-                (((*prefix, int(token)), found[prefix] * float(p_1V[0, token])) for token in np.flatnonzero(p_1V[0]))
-                for prefix, p_1V in zip(prefixes, rows, strict=True)
+                (((*prefix, int(token)), found[prefix] * float(p_V[token])) for token in np.flatnonzero(p_V))
+                for prefix, (p_V,) in zip(prefixes, rows, strict=True)
             )
         )
     return found
@@ -209,7 +245,8 @@ def _greedy(
         check_cancelled,
     )
     equal = 0
-    for answer, p_TV in zip(answers, rows, strict=True):
+    for answer, p in zip(answers, rows, strict=True):
+        p_TV = np.stack(p)
         taken_T = p_TV[np.arange(len(answer.output)), answer.output]
         equal += int((taken_T >= p_TV.max(axis=1) * np.exp(-TIE_NATS)).sum())
     return equal, sum(len(answer.output) for answer in answers)

@@ -37,7 +37,7 @@ def draw(weights_V: Array, uniform: float) -> int:
 
 
 def verify(
-    p_KV: NDArray[Any], q_KV: Sequence[NDArray[Any]], drafted: Sequence[int], generator: np.random.Generator
+    p_KV: Sequence[NDArray[Any]], q_KV: Sequence[NDArray[Any]], drafted: Sequence[int], generator: np.random.Generator
 ) -> tuple[list[int], int]:
     """The tokens that this block yields (one to K + 1 of them), and how many drafted ones were kept.
 

@@ -37,17 +37,21 @@ def distribution(logits_TV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
 
     A row with a logit that is not finite (−inf aside) becomes NaN.
     """
-    logits = logits_TV.double()
     if sampling.greedy:
-        chosen_TV = torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
-        broken_T = logits.isnan().any(1) | logits.eq(torch.inf).any(1)
+        chosen_TV = torch.zeros(logits_TV.shape, dtype=torch.float64, device=logits_TV.device)
+        chosen_TV.scatter_(1, logits_TV.argmax(1, keepdim=True), 1.0)
+        broken_T = logits_TV.isnan().any(1) | logits_TV.eq(torch.inf).any(1)
         return chosen_TV.masked_fill_(broken_T[:, None], torch.nan)
-    probabilities_TV = (logits / sampling.temperature).softmax(1)
+    if 0 < sampling.top_k < logits_TV.shape[1]:
+        # Before the rest, where it is cheap: what min-p keeps depends on the largest alone, which this one keeps.
+        least_T1 = logits_TV.topk(sampling.top_k, 1).values[:, -1:]
+        logits_TV = logits_TV.masked_fill(logits_TV < least_T1, -torch.inf)
+    scaled_TV = logits_TV.double()
+    if sampling.temperature != 1:
+        scaled_TV = scaled_TV / sampling.temperature
+    probabilities_TV = scaled_TV.softmax(1)
     if sampling.min_p > 0:
         least_T1 = sampling.min_p * probabilities_TV.amax(1, keepdim=True)
-        probabilities_TV = _keep(probabilities_TV, probabilities_TV >= least_T1)
-    if 0 < sampling.top_k < logits.shape[1]:
-        least_T1 = probabilities_TV.topk(sampling.top_k, 1).values[:, -1:]
         probabilities_TV = _keep(probabilities_TV, probabilities_TV >= least_T1)
     if sampling.top_p < 1:
         probabilities_TV = _keep(probabilities_TV, _nucleus(probabilities_TV, sampling.top_p))

@@ -31,6 +31,8 @@ Array = NDArray[np.float64]
 BLOCK: Final = 4
 # Rows whose distributions are made at once: float64 over the vocabulary, a few times over.
 _ROWS: Final = 64
+# Rows that the head is applied to at once: float32, and the head's weights are cast each time.
+_HEAD_ROWS: Final = 256
 
 
 @dataclass
@@ -139,15 +141,15 @@ class Verifier:
         counts: Sequence[int],
         samplings: Sequence[Sampling],
         check_cancelled: Callable[[], None] = never,
-    ) -> list[Array]:
+    ) -> list[list[Array]]:
         """The reference's distributions at the last `count` positions of each window, after the request's sampling."""
         hidden = []
         for index, hidden_TD in self._reference.score(list(windows), check_cancelled=check_cancelled):
             hidden.append(hidden_TD[-counts[index] :].clone())
         rows = [sampling for sampling, count in zip(samplings, counts, strict=True) for _ in range(count)]
-        p_RV = _distributions(torch.cat(hidden), self._head.logits, self._head.vocabulary, rows)
-        ends = np.cumsum(counts)
-        return [p_RV[end - count : end] for end, count in zip(ends, counts, strict=True)]
+        p = _distributions(torch.cat(hidden), self._head.logits, rows)
+        ends = itertools.accumulate(counts)
+        return [p[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
     def _drafts(
         self, streams: Sequence[Stream], check_cancelled: Callable[[], None]
@@ -188,7 +190,7 @@ class Board:
     def draw(self, logits_RV: torch.Tensor, places: Sequence[tuple[int, int]]) -> list[int]:
         """A token for each row, whose place is a stream's key and how many tokens of the block came before."""
         rows = [self._asked[key][0] for key, _ in places]
-        q_RV = _distributions(logits_RV, lambda part_RV: part_RV, logits_RV.shape[1], rows)
+        q_RV = _distributions(logits_RV, lambda part_RV: part_RV, rows)
         tokens = []
         for q_V, (key, place) in zip(q_RV, places, strict=True):
             try:
@@ -230,18 +232,18 @@ def room(verifier: Verifier, prompt: Sequence[int], max_tokens: int) -> None:
 
 
 def _distributions(
-    states: torch.Tensor,
-    logits: Callable[[torch.Tensor], torch.Tensor],
-    vocabulary: int,
-    samplings: Sequence[Sampling],
-) -> Array:
-    """float64 (R, V): what `logits` makes of the states of R rows, a part at a time, each after its own sampling."""
-    by_sampling: dict[Sampling, list[int]] = {}
-    for row, sampling in enumerate(samplings):
-        by_sampling.setdefault(sampling, []).append(row)
-    found_RV = np.empty((len(samplings), vocabulary))
-    for sampling, rows in by_sampling.items():
-        for begin in range(0, len(rows), _ROWS):
-            part = rows[begin : begin + _ROWS]
-            found_RV[part] = distribution(logits(states[part]).cpu(), sampling).numpy()
-    return found_RV
+    states: torch.Tensor, logits: Callable[[torch.Tensor], torch.Tensor], samplings: Sequence[Sampling]
+) -> list[Array]:
+    """float64 (V,) of each row: what `logits` makes of its state, after its own sampling."""
+    found: list[Array] = []
+    for begin in range(0, len(samplings), _HEAD_ROWS):
+        logits_RV = logits(states[begin : begin + _HEAD_ROWS]).cpu()
+        by_sampling: dict[Sampling, list[int]] = {}
+        for row, sampling in enumerate(samplings[begin : begin + _HEAD_ROWS]):
+            by_sampling.setdefault(sampling, []).append(row)
+        made: dict[int, Array] = {}
+        for sampling, rows in by_sampling.items():
+            for part in (rows[first : first + _ROWS] for first in range(0, len(rows), _ROWS)):
+                made.update(zip(part, distribution(logits_RV[part], sampling).numpy(), strict=True))
+        found += [made[row] for row in range(len(made))]
+    return found

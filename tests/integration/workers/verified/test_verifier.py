@@ -147,7 +147,7 @@ def test_the_self_test_refuses_a_draft_that_lies_about_its_distribution(
 
     with monkeypatch.context() as patched:
         patched.setattr(verifier._board, "block", lying.__get__(verifier._board))
-        found = selftest.run(verifier, PROMPTS, streams=STREAMS, draws=500)
+        found = selftest.run(verifier, PROMPTS, streams=STREAMS)
     assert not found.passed
     assert "do not follow the reference" in found.reason
 

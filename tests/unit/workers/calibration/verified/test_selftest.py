@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from workers.calibration.verified.selftest import fit
+from workers.calibration.verified.selftest import P_LEAST, distance, fit, power_against
 
 
 def test_the_p_value_is_scipys_where_every_cell_is_large() -> None:
@@ -35,3 +35,21 @@ def test_p_values_of_right_draws_are_uniform_and_those_of_wrong_ones_vanish() ->
     assert np.mean(np.array(right) < 0.1) == pytest.approx(0.1, abs=0.07)
     assert min(right) > 1e-4
     assert max(fit(Counter(rng.choice(400, 2000, p=q).tolist()), exact) for _ in range(20)) < 1e-4
+
+
+def test_the_power_is_the_share_of_wrong_draws_that_are_refused() -> None:
+    rng = np.random.default_rng(1)
+    p = rng.dirichlet(np.full(300, 0.2))
+    q = 0.93 * p + 0.07 * rng.dirichlet(np.full(300, 0.2))
+    power = power_against(*distance(q, p, 2000))
+    assert 0.1 < power < 0.9, "neither hopeless nor certain, so that the comparison tells something"
+    exact = dict(enumerate(p))
+    refused = [fit(Counter(rng.choice(300, 2000, p=q).tolist()), exact) < P_LEAST for _ in range(400)]
+    assert np.mean(refused) == pytest.approx(power, abs=0.1)
+
+
+def test_the_power_against_the_same_is_the_rate_of_false_refusals_and_against_another_it_is_one() -> None:
+    p = np.full(50, 0.02)
+    assert power_against(*distance(p, p, 2000)) == pytest.approx(P_LEAST, rel=1e-3)
+    assert power_against(*distance(np.eye(50)[0], p, 2000)) == 1.0
+    assert power_against(0.0, 0) == 0.0
