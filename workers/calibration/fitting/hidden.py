@@ -8,9 +8,10 @@ Regression: to second order KL is ½ |(h_ref − h') F^(1/2)|², so N is the rid
 x. In whitened coordinates one ridge is a pull of every direction towards the identity by the same share; the share that
 does best on the stop set is taken. Models of different widths have no such difference and start at the identity.
 
-Refinement: steps against the exact mean gradient of KL over all fit rows (no noise of small batches; rows with outlying
-states made those diverge). A step counts if KL on the stop set falls, else its rate is halved; three halvings in a row,
-or `epochs` steps, end the fit. Singular values of N beyond the rank are cut, least effect first.
+Refinement: steps with momentum against the exact mean gradient of KL over all fit rows. (Small batches diverge or fit
+their noise: single rows have gradients a hundred times the median.) A step counts if KL on the stop set falls, else its
+rate is halved and what was gathered is dropped; three halvings in a row, or `epochs` steps, end the fit. Singular values
+of N beyond the rank are cut, least effect first.
 
 Names: T rows, C rows of a chunk, D hidden size, R rank.
 """
@@ -41,6 +42,10 @@ class State:
 
     map_DD: torch.Tensor
     shift_D: torch.Tensor
+
+    def plus(self, other: State, times: float) -> State:
+        """This and so many times the other."""
+        return State(self.map_DD + times * other.map_DD, self.shift_D + times * other.shift_D)
 
     def cut(self, metric: Metric, rank: int) -> LowRank:
         """The map of at most `rank` that is closest in effect."""
@@ -91,16 +96,18 @@ def fit_lowrank(
     anchor = best
     rate, halved, taken = settings.rate, 0, 0
     slope: State | None = None
+    velocity: State | None = None
     while taken < settings.epochs and halved < _HALVINGS:
         slope = slope or _slope(objective, data, metric, best, anchor, ridge * settings.decay, watch.check_cancelled)
-        state = State(best.map_DD - rate * slope.map_DD, best.shift_D - rate * slope.shift_D)
+        push = slope if velocity is None else slope.plus(velocity, settings.momentum)
+        state = best.plus(push, -rate)
         found = watch.look(state.cut(metric, settings.rank), taken + 1)
         if found < best_kl:
-            best, best_kl, halved, slope = state, found, 0, None
+            best, best_kl, slope, velocity, halved = state, found, None, push, 0
             taken += 1
             watch.progress("lowrank", len(RIDGES) + taken, total)
-        else:
-            rate, halved = rate / 2, halved + 1
+        else:  # without what it gathered before it is smaller
+            rate, velocity, halved = rate / 2, None, halved + 1
     watch.progress("lowrank", total, total)
     return best.cut(metric, settings.rank), taken < settings.epochs
 

@@ -16,16 +16,17 @@ LOGITS: Final = frozenset({"temperature", "confidence", "token_bias"})
 class Settings:
     """Numbers of every fit; each kind uses its own.
 
-    lowrank, mixture: `rank` (of each expert), `epochs` full-gradient steps at most, `rate` of the first, `ridge` (share
-    of the mean variance of the hidden state that damps rare directions), `damping` (the same of the head's metric),
-    `decay` pulls the steps back towards the regression's answer.
+    lowrank, mixture: `rank` (of each expert), `epochs` full-gradient steps at most, `rate` of the first, `momentum`,
+    `ridge` (share of the mean variance of the hidden state that damps rare directions), `damping` (the same of the
+    head's metric), `decay` pulls the steps back towards the regression's answer.
     mixture: `experts`. confidence: `knots`. token_bias: `evidence`, standard errors that a token's mean gradient must
     exceed. temperature, confidence, token_bias: `rows` at most are looked at, `steps` at most are taken.
     """
 
     rank: int = 128
-    epochs: int = 2
+    epochs: int = 10
     rate: float = 0.02
+    momentum: float = 0.7
     ridge: float = 0.03
     damping: float = 0.03
     decay: float = 0.0

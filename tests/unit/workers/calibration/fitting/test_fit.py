@@ -117,7 +117,7 @@ def test_without_a_bias_there_is_none() -> None:
 
 def test_a_known_map_is_found_and_its_rank_is_kept() -> None:
     data, stop = (make_data(lowrank_damage, seed=seed) for seed in (1, 2))
-    made, record = fit(Spec.parse("lowrank", rank=6, epochs=60, rate=1.0), data, stop)
+    made, record = fit(Spec.parse("lowrank", rank=6, epochs=60, rate=0.5), data, stop)
     assert isinstance(made, LowRank)
     assert made.rank == 6
     assert record.stop_kl < 0.01 * record.raw_kl
@@ -125,7 +125,7 @@ def test_a_known_map_is_found_and_its_rank_is_kept() -> None:
 
 def test_rank_limits_what_is_undone() -> None:
     data, stop = (make_data(lowrank_damage, seed=seed) for seed in (1, 2))
-    left = [fit(Spec.parse("lowrank", rank=rank, epochs=20, rate=1.0), data, stop)[1].stop_kl for rank in (1, 3, D)]
+    left = [fit(Spec.parse("lowrank", rank=rank, epochs=20, rate=0.5), data, stop)[1].stop_kl for rank in (1, 3, D)]
     assert left[0] > 2 * left[1]
     assert left[2] <= left[1] * 1.2
 
