@@ -10,8 +10,8 @@ does best on the stop set is taken. Models of different widths have no such diff
 
 Refinement: steps with momentum against the exact mean gradient of KL over all fit rows. (Small batches diverge or fit
 their noise: single rows have gradients a hundred times the median.) A step counts if KL on the stop set falls, else its
-rate is halved and what was gathered is dropped; three halvings in a row, or `epochs` steps, end the fit. Singular values
-of N beyond the rank are cut, least effect first.
+rate is halved and what was gathered is dropped; three halvings in a row, or `epochs` steps, end the fit. Singular
+values of N beyond the rank are cut, least effect first.
 
 Names: T rows, C rows of a chunk, D hidden size, R rank.
 """
