@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +68,8 @@ class Fits:
         made: dict[str, Fitted] = {}
         for number, name in enumerate(wanted):
             context.progress("fit", 1000 * number, 1000 * len(wanted))
-            made[name] = self._kept(name) or self._fit(name, number, len(wanted))
+            known = {Spec.parse(done).kinds: fitted.calibrator for done, fitted in made.items()}
+            made[name] = self._kept(name) or self._fit(name, number, len(wanted), known)
         context.progress("fit", 1000 * len(wanted), 1000 * len(wanted))
         return made
 
@@ -80,7 +81,7 @@ class Fits:
         except (OSError, ValueError, HemostatError):
             return None
 
-    def _fit(self, name: str, number: int, count: int) -> Fitted:
+    def _fit(self, name: str, number: int, count: int, known: Mapping[tuple[str, ...], Base]) -> Fitted:
         context, folder = self._context, self._folder / name
 
         def progress(_phase: str, done: int, total: int) -> None:
@@ -92,6 +93,7 @@ class Fits:
             self._data,
             self._stop,
             seed=self._seed,
+            known=known,
             progress=progress,
             check_cancelled=context.check_cancelled,
         )

@@ -8,7 +8,7 @@ Nothing is written anywhere, so a fit that is cancelled leaves nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -32,14 +32,17 @@ def fit(
     stop: FitData,
     *,
     seed: int = 0,
+    known: Mapping[tuple[str, ...], Base] | None = None,
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> tuple[Base, FitRecord]:
     """The calibrator, on the CPU in float32, and how the fit went. The identity where nothing helps on `stop`.
 
-    `data` and `stop` share no document: the caller sees to it. `progress(kind, done, total)`. Raises ValueError for an
-    unknown kind, no rows, or a mixture without token classes; `HemostatError(INVALID_REQUEST)` for "repair", which
-    cannot be fitted here, `HemostatError(NONFINITE_LOGITS)` where the raw model's divergence is not finite.
+    `data` and `stop` share no document: the caller sees to it. `known` holds what earlier fits with the same settings,
+    data and seed gave, by their kinds: a composition goes on from the longest beginning that is there.
+    `progress(kind, done, total)`. Raises ValueError for an unknown kind, no rows, or a mixture without token classes;
+    `HemostatError(INVALID_REQUEST)` for "repair", which cannot be fitted here, `HemostatError(NONFINITE_LOGITS)` where
+    the raw model's divergence is not finite.
     """
     if isinstance(spec, str):
         if "repair" in spec.split("+"):
@@ -51,7 +54,7 @@ def fit(
         spec = Spec.parse(spec)
     if not len(data) or not len(stop):
         raise ValueError(f"{len(data)} rows to fit and {len(stop)} to stop by")
-    return _Fit(spec, data, stop, seed, progress, check_cancelled).run()
+    return _Fit(spec, data, stop, seed, known or {}, progress, check_cancelled).run()
 
 
 class _Fit:
@@ -63,9 +66,11 @@ class _Fit:
         data: FitData,
         stop: FitData,
         seed: int,
+        known: Mapping[tuple[str, ...], Base],
         progress: Progress,
         check_cancelled: CheckCancelled,
     ) -> None:
+        self._known = known
         self._spec, self._data, self._stop, self._seed = spec, data, stop, seed
         self._progress, self._check_cancelled = progress, check_cancelled
         self._objective = Objective(data.reference_head, data.candidate_head)
@@ -83,9 +88,9 @@ class _Fit:
                 "the divergence of the uncalibrated model is not finite",
                 hint="compare the two models first; a model that is broken cannot be calibrated",
             )
-        made: Base = Identity()
-        kl = raw_kl
-        for kind in self._spec.kinds:
+        done, made = self._begun()
+        kl = raw_kl if isinstance(made, Identity) else self._look("+".join(self._spec.kinds[:done]))(made, 0)
+        for kind in self._spec.kinds[done:]:
             self._check_cancelled()
             tried, found = self._one(kind, made, kl)
             if found < kl:
@@ -108,6 +113,14 @@ class _Fit:
             seconds=time.monotonic() - began,
         )
         return made, record
+
+    def _begun(self) -> tuple[int, Base]:
+        """How many kinds an earlier fit has done, and what it gave."""
+        for done in range(len(self._spec.kinds) - 1, 0, -1):
+            found = self._known.get(self._spec.kinds[:done])
+            if found is not None:
+                return done, found
+        return 0, Identity()
 
     def _one(self, kind: str, before: Base, kl: float) -> tuple[Base, float]:
         """What comes of one more kind, and the KL on the stop set with it."""

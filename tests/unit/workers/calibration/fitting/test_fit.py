@@ -180,6 +180,18 @@ def test_never_worse_than_raw_on_the_stop_set_and_the_record_says_so(name: str) 
     assert record.steps
 
 
+def test_a_composition_that_goes_on_from_its_beginning_is_the_one_fitted_whole() -> None:
+    data, stop = (make_data(lambda h: 1.5 * lowrank_damage(h), seed=seed) for seed in (1, 2))
+    spec = Spec.parse("lowrank+confidence")
+    whole, record = fit(spec, data, stop)
+    beginning, _ = fit("lowrank", data, stop)
+    continued, short = fit(spec, data, stop, known={("lowrank",): beginning, ("temperature",): Identity()})
+    assert short.stop_kl == record.stop_kl
+    assert len(short.steps) < len(record.steps)
+    for name, tensor in whole.tensors().items():
+        assert torch.equal(tensor, continued.tensors()[name])
+
+
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_the_same_seed_gives_the_same_bits(name: str) -> None:
     data, stop = make_data(lowrank_damage, rows=300, seed=1), make_data(lowrank_damage, rows=100, seed=2)
