@@ -24,7 +24,7 @@ class Settings:
     """
 
     rank: int = 128
-    epochs: int = 10
+    epochs: int = 4
     rate: float = 0.02
     momentum: float = 0.7
     ridge: float = 0.03
