@@ -4,6 +4,9 @@ Three questions, asked of the same rounds that requests go through: do a few tho
 fit the reference's exact probabilities; do draws of three tokens from the three most probable fit the exact
 probabilities of all 27 continuations; does greedy decoding take the reference's most probable token each time. Fits are
 judged by Pearson's chi-square.
+
+A candidate that is close to the reference would hide mistakes. So it drafts at another temperature than the answers
+have, which must not matter, and at the start of a prompt where mistakes show best.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +39,8 @@ _OPEN: Final = Sampling(temperature=1.0)
 _NARROW: Final = Sampling(temperature=0.8, top_k=3)
 _DEPTH: Final = 3
 _STARTS: Final = 4  # tokens of a prompt at most: each draw reads them twice
+# Of the draft, times the answer's: one of these.
+_TEMPERATURES: Final = (0.5, 0.7, 1.0, 1.5, 2.0)
 _GREEDY: Final = Sampling(temperature=0.0)
 # scipy's noncentral chi-square gives up somewhere beyond; the power is 1 long before.
 _LARGEST_NONCENTRALITY: Final = 1e4
@@ -45,7 +50,7 @@ _LARGEST_NONCENTRALITY: Final = 1e4
 class SelfTest:
     """What was measured. `passed`: it may be offered; `reason` says why not, or what was found.
 
-    `power` is the probability that the first fit would have refused answers that follow the candidate instead.
+    `power` is the least probability that the first fit would have refused one of the `mistakes`.
     """
 
     passed: bool
@@ -55,7 +60,6 @@ class SelfTest:
     greedy_equal: int
     greedy_total: int
     draws: int
-    acceptance_rate: float
     power: float
 
 
@@ -77,7 +81,7 @@ def run(
     """
     sequences = draws // 2
     total = draws + sequences + len(prompts)
-    prompt, power = _telling(verifier, prompts, draws, streams, check_cancelled)
+    prompt, temperature, power = _telling(verifier, prompts, draws, streams, check_cancelled)
     one, two = np.random.SeedSequence(seed).spawn(2)
     # Two tokens at most, so that one is drafted; the first is there after a single round.
     open_streams = [Stream(list(prompt), _OPEN, 2, generator=np.random.default_rng(part)) for part in one.spawn(draws)]
@@ -86,7 +90,13 @@ def run(
     p_token = fit(Counter(stream.output[0] for stream in open_streams), dict(enumerate(exact_V)))
     # Whole blocks are drafted, and of what comes out the first tokens are looked at.
     narrow = [
-        Stream(list(prompt), _NARROW, verifier.block + 1, generator=np.random.default_rng(part))
+        Stream(
+            list(prompt),
+            _NARROW,
+            verifier.block + 1,
+            generator=np.random.default_rng(part),
+            draft=_heated(_NARROW, temperature),
+        )
         for part in two.spawn(sequences)
     ]
     _finish(verifier, narrow, _DEPTH, streams, lambda done: progress(draws + done, total), check_cancelled)
@@ -94,8 +104,6 @@ def run(
     p_sequence = fit(Counter(tuple(stream.output[:_DEPTH]) for stream in narrow), continuations)
     equal, judged = _greedy(verifier, prompts, streams, check_cancelled)
     progress(total, total)
-    drafted = sum(stream.drafted for stream in open_streams)
-    rate = sum(stream.overlap for stream in open_streams) / drafted if drafted else 0.0
     faults = [
         f"{name} of {count} draws do not follow the reference (chi-square p = {p:.2g}, {P_LEAST:g} is needed)"
         for name, count, p in (
@@ -108,9 +116,10 @@ def run(
         faults.append(f"greedy decoding took another token than the reference's at {judged - equal} of {judged}")
     found = (
         f"self-test passed: chi-square p = {p_token:.2g} over {draws} draws of a token and {p_sequence:.2g} over "
-        f"{sequences} of {_DEPTH}, greedy equal at {equal} of {judged} tokens"
+        f"{sequences} of {_DEPTH}, greedy equal at {equal} of {judged} tokens; "
+        f"a mistake would be refused with probability {power:.3g}"
     )
-    return SelfTest(not faults, "; ".join(faults) or found, p_token, p_sequence, equal, judged, draws, rate, power)
+    return SelfTest(not faults, "; ".join(faults) or found, p_token, p_sequence, equal, judged, draws, power)
 
 
 def fit(counts: Counter[Any], exact: dict[Any, float]) -> float:
@@ -159,29 +168,47 @@ def distance(q_V: Array, p_V: Array, draws: int) -> tuple[float, int]:
     return draws * float(((q - p) ** 2 / p).sum()), len(p) - 1
 
 
+def mistakes(q_V: Array, p_V: Array) -> list[Array]:
+    """What the first token would follow instead of p, by the mistakes that are made most easily.
+
+    The draft is taken as it is; a rejected token is replaced by a draw from p, not from what p has over q; q is not
+    what the draft was drawn from (here another temperature is left out).
+    """
+    kept_V = np.minimum(p_V, q_V)
+    flat_V = np.sqrt(q_V) / np.sqrt(q_V).sum()
+    falsely_V = q_V * np.minimum(1.0, p_V / np.maximum(flat_V, np.finfo(float).tiny))
+    rest_V = np.maximum(p_V - flat_V, 0.0)
+    rest_V = rest_V / rest_V.sum() if rest_V.any() else p_V
+    return [q_V, kept_V + (1 - kept_V.sum()) * p_V, falsely_V + (1 - falsely_V.sum()) * rest_V]
+
+
 def _telling(
     verifier: Verifier,
     prompts: Sequence[Sequence[int]],
     draws: int,
     streams: int,
     check_cancelled: Callable[[], None],
-) -> tuple[list[int], float]:
-    """The start of a prompt at which draws of the candidate would be told from the reference's best, and the power."""
+) -> tuple[list[int], float, float]:
+    """Where the mistake that is hardest to see is seen best: start of a prompt, draft's temperature, and the power."""
     starts = [list(prompt[:length]) for prompt in prompts for length in range(1, _STARTS + 1)]
-    found: list[tuple[float, float, list[int]]] = []
+    found: list[tuple[float, float, list[int], float]] = []
     for begin in range(0, len(starts), streams):
         part = starts[begin : begin + streams]
-        verifier.round([Stream(list(start), _OPEN, 2) for start in part], check_cancelled)
-        drafted_from = verifier.drafted_from
         exact = verifier.reference(part, [1] * len(part), [_OPEN] * len(part), check_cancelled)
-        for start, q, (p_V,) in zip(part, drafted_from, exact, strict=True):
-            if q and np.isfinite(p_V).all():
-                noncentrality, freedom = distance(q[0], p_V, draws)
-                found.append((power_against(noncentrality, freedom), noncentrality, start))
+        for temperature in _TEMPERATURES:
+            verifier.round([Stream(start, _OPEN, 2, draft=_heated(_OPEN, temperature)) for start in part])
+            for start, q, (p_V,) in zip(part, verifier.drafted_from, exact, strict=True):
+                if q and np.isfinite(p_V).all():
+                    hardest = min(distance(wrong_V, p_V, draws) for wrong_V in mistakes(q[0], p_V))
+                    found.append((power_against(*hardest), hardest[0], start, temperature))
     if not found:
         raise ValueError("the distributions are not finite")
-    power, _, start = max(found)
-    return start, power
+    power, _, start, temperature = max(found)
+    return start, temperature, power
+
+
+def _heated(sampling: Sampling, times: float) -> Sampling:
+    return replace(sampling, temperature=sampling.temperature * times)
 
 
 def _finish(

@@ -52,6 +52,7 @@ class Stream:
     accepted: int = 0
     passes: int = 0
     overlap: float = 0.0  # sum over drafted positions of 1 − TV(p, q)
+    draft: Sampling | None = None  # how the candidate draws, where not as the answer: exactness does not depend on it
     finish: str | None = None
     stop_token: int | None = None
 
@@ -162,7 +163,11 @@ class Verifier:
         if not asked:
             return drafts, rows
         self._board.begin(
-            {index: (streams[index].sampling, streams[index].generator.random(counts[index])) for index in asked}
+            {
+                index: (stream.draft or stream.sampling, stream.generator.random(counts[index]))
+                for index, stream in enumerate(streams)
+                if counts[index] > 0
+            }
         )
         prompts = [streams[index].prompt + streams[index].output for index in asked]
         blocks = self._draft.block(prompts, asked, [counts[index] for index in asked], check_cancelled)

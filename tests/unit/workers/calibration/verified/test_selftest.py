@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from workers.calibration.verified.selftest import P_LEAST, distance, fit, power_against
+from workers.calibration.verified.selftest import P_LEAST, distance, fit, mistakes, power_against
 
 
 def test_the_p_value_is_scipys_where_every_cell_is_large() -> None:
@@ -53,3 +53,19 @@ def test_the_power_against_the_same_is_the_rate_of_false_refusals_and_against_an
     assert power_against(*distance(p, p, 2000)) == pytest.approx(P_LEAST, rel=1e-3)
     assert power_against(*distance(np.eye(50)[0], p, 2000)) == 1.0
     assert power_against(0.0, 0) == 0.0
+
+
+def test_mistakes_are_distributions_that_nobody_wants() -> None:
+    rng = np.random.default_rng(0)
+    p, q = rng.dirichlet(np.full(40, 0.5)), rng.dirichlet(np.full(40, 0.5))
+    for wrong in mistakes(q, p):
+        assert wrong.sum() == pytest.approx(1)
+        assert wrong.min() >= 0
+        assert 0.5 * np.abs(wrong - p).sum() > 0.02
+    # The second, drawn: a kept token of q, else one of p.
+    tokens = rng.choice(40, 100_000, p=q)
+    rejected = rng.random(100_000) * q[tokens] >= p[tokens]
+    tokens[rejected] = rng.choice(40, int(rejected.sum()), p=p)
+    assert np.abs(np.bincount(tokens, minlength=40) / 100_000 - mistakes(q, p)[1]).max() < 0.01
+    same, *_ = mistakes(p, p)
+    assert same.tolist() == p.tolist(), "a candidate that is the reference makes this mistake invisible"
