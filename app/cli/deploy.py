@@ -261,6 +261,7 @@ def _show(one: Json, *, as_json: bool) -> None:
         "shadow": f"{one['shadow_rate']:.2%} of requests, at most {one['shadow_tokens_per_second']:g} tokens/s",
         "drift": escape(_drift(one, threshold)),
         "served KL": _divergence(one),
+        "verified": escape(_verified(one)),
     }
     table = Table(box=None, show_header=False)
     for name, value in rows.items():
@@ -301,6 +302,14 @@ def _drift(one: Json, threshold: float | None) -> str:
     limit = f", threshold {threshold:.3f} nats" if threshold else ""
     why = f": {shadow['reason']}" if shadow["reason"] else ""
     return f"{shadow['drift']}{limit}, e-value {shadow['e_value']:.3g}, alarms {shadow['alarms']}{why}"
+
+
+def _verified(one: Json) -> str:
+    running = [replica for replica in one["running"] if replica["role"] == "verify"]
+    if not running:
+        return "its process does not run" if one["verify"] else "off"
+    why = running[0]["reason"]
+    return f"{running[0]['state']}{f': {why}' if why else ''}"
 
 
 def _divergence(one: Json) -> str:

@@ -51,7 +51,7 @@ class TextStream:
         return shown
 
     def _step(self, token: int) -> str:
-        if token >= self._tokenizer.get_vocab_size():
+        if self._tokenizer.id_to_token(token) is None:
             return ""  # padding of the model's vocabulary, which is no text
         try:
             return self._decoder.step(self._tokenizer, token) or ""

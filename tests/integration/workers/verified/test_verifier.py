@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
+from prometheus_client import CollectorRegistry
 from transformers import AutoModelForCausalLM
 
 from app.settings import Settings
 from tests.support.tiny import make_tokenizer
 from workers.calibration.verified import selftest
 from workers.calibration.verified.desk import Desk, FullError, Ticket, VerifiedRequest
+from workers.calibration.verified.door import make_door
 from workers.calibration.verified.truncation import Sampling, distribution
 from workers.calibration.verified.verifier import Board, Stream, Verifier
 from workers.distributions.head import Head
@@ -126,13 +131,11 @@ def test_greedy_answers_are_the_references_whatever_the_block(verifier: Verifier
 
 def test_the_self_test_passes_a_right_verifier(verifier: Verifier) -> None:
     told: list[tuple[int, int]] = []
-    found = selftest.run(
-        verifier, PROMPTS, streams=STREAMS, draws=500, progress=lambda done, total: told.append((done, total))
-    )
+    found = selftest.run(verifier, PROMPTS, streams=STREAMS, progress=lambda done, total: told.append((done, total)))
     assert found.passed, found.reason
     assert found.greedy_equal == found.greedy_total == 32 * len(PROMPTS)
     assert told[-1][0] == told[-1][1]
-    assert 0 < found.acceptance_rate < 1
+    assert found.power > 0.9
 
 
 def test_the_self_test_refuses_a_draft_that_lies_about_its_distribution(
@@ -175,6 +178,74 @@ def test_an_answer_ends_at_a_stop_token_which_is_not_part_of_it(verifier: Verifi
     cut = drawn(stop)
     assert cut.finish == "stop"
     assert cut.output == whole.output[: whole.output.index(stop)]
+
+
+def test_q_is_what_a_token_was_drawn_from_though_prompts_are_read_in_parts_and_again(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Steps of 64 tokens cut prompts, and a cache of 20 blocks of 128 sends requests away in the middle of a block."""
+    settings = Settings(home=tmp_path, engine_batch_tokens=64, engine_kv_cache_bytes=1024 * 1024)
+    pool, board, length = EnginePool(settings), Board(), 256
+    asked: list[tuple[int, int]] = []
+
+    def drawing(logits_RV: torch.Tensor, places: Any) -> list[int]:
+        asked.extend(places)
+        return board.draw(logits_RV, places)
+
+    scoring = ScoringEngine(models[1], settings=settings, max_model_len=length, pool=pool)
+    with DraftEngine(models[1], drawing, pool=pool, length=length, streams=STREAMS, kv_tokens=1) as draft:
+        verifier = Verifier(draft, board, scoring, Head.load(models[1]), block=7)
+        generator = np.random.default_rng(0)
+        prompts = [generator.integers(2, 300, 125 + index % 3).tolist() for index in range(40)]
+        waiting = [Stream(prompt, Sampling(), 30, generator=np.random.default_rng(9)) for prompt in prompts]
+        verifier.round(waiting)
+        drafts = [stream.output[: stream.accepted] for stream in waiting]
+        assert len(asked) > len(set(asked)), "no place was asked for twice: nothing was read in parts"
+        assert sum(len(q) for q in verifier.drafted_from) == 7 * len(prompts)
+        for prompt, kept, q in zip(prompts, drafts, verifier.drafted_from, strict=True):
+            own = verifier.reference([prompt + kept], [len(kept) + 1], [Sampling()])[0]
+            for q_V, own_V in zip(q, own, strict=False):
+                assert 0.5 * np.abs(q_V - own_V).sum() < 0.05
+        # The candidate verified by itself: nearly all is kept, but for what bf16 rounds.
+        assert sum(stream.overlap for stream in waiting) / sum(stream.drafted for stream in waiting) > 0.97
+    scoring.close()
+    pool.close()
+
+
+def test_a_reference_whose_logits_are_not_finite_is_an_error_line(verifier: Verifier) -> None:
+    """A NaN in the head of one token reaches every distribution."""
+    weight_VD = verifier._head.weight_VD.clone()
+    weight_VD[7] = torch.nan
+    broken = Verifier(
+        verifier._draft, verifier._board, verifier._reference, dataclasses.replace(verifier._head, weight_VD=weight_VD)
+    )
+    desk = Desk(broken, make_tokenizer().backend_tokenizer, stops=frozenset(), running=2, waiting=2)
+    ended = threading.Event()
+
+    def check() -> None:
+        if ended.is_set():
+            raise StoppedError
+
+    async def talk() -> tuple[httpx.Response, httpx.Response]:
+        working = asyncio.create_task(asyncio.to_thread(desk.work, check_cancelled=check))
+        door = make_door(lambda: desk, lambda: "it has ended", CollectorRegistry())
+        asked = {"prompt": [5, 6], "max_tokens": 9}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://door", timeout=60) as client:
+            try:
+                first = await client.post("/v1/verified", json=asked)
+            finally:
+                ended.set()
+                with pytest.raises(StoppedError):
+                    await working
+            return first, await client.post("/v1/verified", json=asked)
+
+    first, after_the_end = asyncio.run(talk())
+    assert [json.loads(line) for line in first.text.splitlines()] == [
+        {"error": "the reference's logits are not finite"}
+    ]
+    assert (after_the_end.status_code, after_the_end.json()) == (501, {"reason": "it has ended"})
+    with pytest.raises(ValueError, match="not finite"):
+        selftest.run(broken, PROMPTS, streams=STREAMS)
 
 
 def test_requests_are_answered_together_and_dropped_when_nobody_listens(verifier: Verifier) -> None:

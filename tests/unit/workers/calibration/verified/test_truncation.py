@@ -65,3 +65,12 @@ def test_a_row_that_is_not_finite_is_seen_as_such(broken: float, sampling: Sampl
 def test_a_masked_token_is_never_drawn_and_breaks_nothing() -> None:
     found_TV = distribution(torch.tensor([[-torch.inf, 0.0, 0.0]]), Sampling())
     assert found_TV.tolist() == [[0.0, 0.5, 0.5]]
+
+
+def test_a_nucleus_larger_than_what_is_looked_at_first_is_whole() -> None:
+    """Nearly even distributions over more tokens than are sorted at first."""
+    logits_TV = 0.1 * torch.randn(3, 5000, generator=torch.Generator().manual_seed(1))
+    for sampling in (Sampling(top_p=0.9), Sampling(top_p=0.1)):
+        torch.testing.assert_close(
+            distribution(logits_TV, sampling), oracle(logits_TV, sampling), rtol=1e-9, atol=1e-12
+        )
