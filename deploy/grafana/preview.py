@@ -12,11 +12,12 @@ import json
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from deploy.grafana import board
+from deploy.grafana.axes import Points, runs, shown, ticks
 from deploy.grafana.queries import fill
 from deploy.grafana.source import Line, Source
 
@@ -36,18 +37,6 @@ STYLE: Final = (
     "h1{font-size:20px;margin:14px 16px}text{font:11px system-ui,sans-serif;fill:#5f6368}"
     ".title{font-size:13px;font-weight:600;fill:#24292e}.big{font-size:26px;font-weight:600}"
 )
-
-
-def shown(value: float, unit: str, decimals: float | None) -> str:
-    """A value as Grafana writes it, near enough."""
-    if unit == "percentunit":
-        return f"{100 * value:.{int(decimals or 0)}f} %"
-    if unit in {"s", "dtdurations"}:
-        for size, word in ((86400, "days"), (3600, "hours"), (60, "min"), (1, "s")):
-            if abs(value) >= size:
-                return f"{value / size:.3g} {word}"
-        return f"{1000 * value:.0f} ms"
-    return f"{value:.3g}{unit.removeprefix('suffix:') if unit.startswith('suffix:') else ''}"
 
 
 def colour_of(value: float, steps: Sequence[Json]) -> str:
@@ -114,7 +103,7 @@ class Graph:
     def __init__(
         self, panel: Json, source: Source, width: float, height: float, marks: Sequence[tuple[str, Line]]
     ) -> None:
-        self.panel, self.source, self.marks = panel, source, marks
+        self.panel, self.source, self.marks, self.width = panel, source, marks, width
         two_axes = any("custom.axisPlacement" in json.dumps(each) for each in panel["fieldConfig"]["overrides"])
         self.left, self.right, self.top, self.bottom = 66.0, width - (84.0 if two_axes else 24.0), 36.0, height - 60.0
         self.lines = [line for each in panel["targets"] for line in source.lines(each["expr"], each["legendFormat"])]
@@ -172,37 +161,24 @@ class Graph:
                         stroke_dasharray="5 4",
                     )
                 )
-        for colour, mark in self.marks:
-            for at, _ in mark.points[:1]:
-                parts.append(
-                    tag(
-                        "line",
-                        x1=self.x(at),
-                        x2=self.x(at),
-                        y1=self.top,
-                        y2=self.bottom,
-                        stroke=COLOURS[colour],
-                        stroke_width=1.5,
-                    )
-                )
+        parts += [self._mark(colour, part) for colour, mark in self.marks for part in self._runs(mark.points)]
         points = {line.name: line.points for line in self.lines}
         legend, row = self.left, self.bottom + 32
         for number, line in enumerate(self.lines):
             own = style[line.name]
             right = line in sides[True]
             colour = COLOURS.get(own.get("color", {}).get("fixedColor", ""), PALETTE[number % len(PALETTE)])
-            path = " ".join(f"{self.x(at):.1f},{y(value, right=right):.1f}" for at, value in line.points)
-            if (other := points.get(own.get("custom.fillBelowTo", ""))) is not None:
-                back = " ".join(f"{self.x(at):.1f},{y(value):.1f}" for at, value in reversed(other))
-                parts.append(tag("polygon", points=f"{path} {back}", fill=colour, fill_opacity=0.2))
+            parts += self._band(line.points, points.get(own.get("custom.fillBelowTo", "")), colour, y)
             dash = "6 4" if "custom.lineStyle" in own else "none"
             wide = 34 + 6.2 * len(line.name)
-            if legend + wide > self.right + 10 and legend > self.left:
+            if legend + wide > self.width and legend > self.left:
                 legend, row = self.left, row + 15
             thick = own.get("custom.lineWidth", 2)
-            parts.append(
-                tag("polyline", points=path, fill="none", stroke=colour, stroke_width=thick, stroke_dasharray=dash)
-            )
+            for part in self._runs(line.points):
+                path = " ".join(f"{self.x(at):.1f},{y(value, right=right):.1f}" for at, value in part)
+                parts.append(
+                    tag("polyline", points=path, fill="none", stroke=colour, stroke_width=thick, stroke_dasharray=dash)
+                )
             parts.append(
                 tag(
                     "line",
@@ -223,20 +199,51 @@ class Graph:
         self, ranges: dict[bool, tuple[float, float]], sides: dict[bool, list[Line]], style: dict[str, Json]
     ) -> list[str]:
         parts = []
-        for number in range(5):
-            at = self.bottom - number / 4 * (self.bottom - self.top)
-            parts.append(tag("line", x1=self.left, x2=self.right, y1=at, y2=at, stroke="#e3e5e8"))
-            for right, lines in sides.items():
-                if lines:
-                    low, high = ranges[right]
-                    value = low + number / 4 * (high - low)
-                    unit = style[lines[0].name].get("unit", self.defaults["unit"]) if right else self.defaults["unit"]
-                    text = shown(10**value if self.log else value, unit, None)
-                    place = {"x": self.right + 5} if right else {"x": self.left - 5, "text_anchor": "end"}
-                    parts.append(tag("text", html.escape(text), y=at + 4, **place))
-            moment = self.source.start + number / 4 * (self.source.end - self.source.start)
+        for right, lines in sides.items():
+            if not lines:
+                continue
+            low, high = ranges[right]
+            unit = style[lines[0].name].get("unit", self.defaults["unit"]) if right else self.defaults["unit"]
+            for value in ticks(low, high):
+                if self.log and value != round(value):
+                    continue
+                at = self.bottom - (value - low) / (high - low) * (self.bottom - self.top)
+                if not right:
+                    parts.append(tag("line", x1=self.left, x2=self.right, y1=at, y2=at, stroke="#e3e5e8"))
+                text = shown(10**value if self.log else value, unit, None)
+                place = {"x": self.right + 5} if right else {"x": self.left - 5, "text_anchor": "end"}
+                parts.append(tag("text", html.escape(text), y=at + 4, **place))
+        for share, anchor in ((0, "start"), (0.25, "middle"), (0.5, "middle"), (0.75, "middle"), (1, "end")):
+            if share in (0.25, 0.75) and self.right - self.left < 400:
+                continue
+            moment = self.source.start + share * (self.source.end - self.source.start)
             clock = time.strftime("%H:%M:%S", time.gmtime(moment))
-            parts.append(tag("text", clock, x=self.x(moment), y=self.bottom + 16, text_anchor="middle"))
+            parts.append(tag("text", clock, x=self.x(moment), y=self.bottom + 16, text_anchor=anchor))
+        return parts
+
+    def _runs(self, points: Points) -> list[Points]:
+        return runs(points, self.source.step)
+
+    def _mark(self, colour: str, part: Points) -> str:
+        """A line where it began; an alarm (red) tints what it lasted."""
+        first, last = (self.x(part[at][0]) for at in (0, -1))
+        line = tag("line", x1=first, x2=first, y1=self.top, y2=self.bottom, stroke=COLOURS[colour], stroke_width=1.5)
+        if colour != "red":
+            return line
+        return self._tint(COLOURS[colour], first, last) + line
+
+    def _tint(self, colour: str, first: float, last: float) -> str:
+        height = self.bottom - self.top
+        return tag("rect", x=first, y=self.top, width=last - first, height=height, fill=colour, fill_opacity=0.08)
+
+    def _band(self, upper: Points, lower: Points | None, colour: str, y: Callable[[float], float]) -> list[str]:
+        """What lies between two lines."""
+        below = dict(lower or ())
+        parts = []
+        for part in self._runs([point for point in upper if point[0] in below]):
+            edge = [(at, value) for at, value in part] + [(at, below[at]) for at, _ in reversed(part)]
+            path = " ".join(f"{self.x(at):.1f},{y(value):.1f}" for at, value in edge)
+            parts.append(tag("polygon", points=path, fill=colour, fill_opacity=0.2))
         return parts
 
 
