@@ -21,41 +21,12 @@ SOURCE = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
 PORTS = {"9090": "own", "8321": "api", "8322": "worker"}
 
 
-class Prometheus:
-    """`deploy/prometheus/local.yml` as it is, but for ports, and with a second between scrapes."""
+class Watch:
+    """Questions to a Prometheus."""
 
-    def __init__(self, folder: Path, *, api: int, worker: int) -> None:
-        ports = {"own": free_port("127.0.0.1"), "api": api, "worker": worker}
-        self.url = f"http://127.0.0.1:{ports['own']}"
+    def __init__(self, url: str) -> None:
+        self.url = url
         self.began = time.time()
-        folder.mkdir(parents=True)
-        shutil.copytree(SOURCE / "rules", folder / "rules")
-        text = (SOURCE / "local.yml").read_text(encoding="utf-8")
-        for port, name in PORTS.items():
-            assert f":{port}" in text
-            text = text.replace(f":{port}", f":{ports[name]}")
-        text = re.sub(r"\b1[05]s\b", "1s", text)
-        (folder / "prometheus.yml").write_text(text, encoding="utf-8")
-        program = shutil.which("prometheus")
-        assert program, "prometheus is missing: apt-get install prometheus"
-        with (folder / "prometheus.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    program,
-                    f"--config.file={folder / 'prometheus.yml'}",
-                    f"--storage.tsdb.path={folder / 'data'}",
-                    f"--web.listen-address=127.0.0.1:{ports['own']}",
-                ],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def stop(self) -> None:
-        """Ends it."""
-        self._process.terminate()
-        self._process.wait(30)
 
     def ask(self, path: str, **parameters: str) -> list[Json]:
         """What a query gives."""
@@ -99,6 +70,42 @@ class Prometheus:
             found = [one["values"] for one in self.ask("query_range", query=asked.expr, **span)]
         numbers = [float(text) for series in found for _, text in series]
         return [number for number in numbers if math.isfinite(number)]
+
+
+class Prometheus(Watch):
+    """`deploy/prometheus/local.yml` as it is, but for ports, and with a second between scrapes."""
+
+    def __init__(self, folder: Path, *, api: int, worker: int) -> None:
+        ports = {"own": free_port("127.0.0.1"), "api": api, "worker": worker}
+        super().__init__(f"http://127.0.0.1:{ports['own']}")
+        folder.mkdir(parents=True)
+        shutil.copytree(SOURCE / "rules", folder / "rules")
+        text = (SOURCE / "local.yml").read_text(encoding="utf-8")
+        for port, name in PORTS.items():
+            assert f":{port}" in text
+            text = text.replace(f":{port}", f":{ports[name]}")
+        text = re.sub(r"\b1[05]s\b", "1s", text)
+        (folder / "prometheus.yml").write_text(text, encoding="utf-8")
+        program = shutil.which("prometheus")
+        assert program, "prometheus is missing: apt-get install prometheus"
+        with (folder / "prometheus.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    program,
+                    f"--config.file={folder / 'prometheus.yml'}",
+                    f"--storage.tsdb.path={folder / 'data'}",
+                    f"--web.listen-address=127.0.0.1:{ports['own']}",
+                ],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._process.terminate()
+        self._process.wait(30)
 
 
 def alert_expression(name: str) -> str:
