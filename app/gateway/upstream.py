@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 POOL_TIMEOUT_S: Final = 5.0
 WRITE_TIMEOUT_S: Final = 30.0
 SMALL_TIMEOUT_S: Final = 5.0
-DOOR_TIMEOUT_S: Final = 2.0
+DOOR_TIMEOUT_S: Final = 5.0
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 
 
