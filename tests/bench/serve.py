@@ -69,8 +69,8 @@ def profile(width: int, vocabulary: int) -> Chain:
     return Chain(
         [
             LowRank(
-                torch.randn(width, 64, generator=generator) / width,
-                torch.randn(64, width, generator=generator) / width,
+                torch.randn(width, 128, generator=generator) / width,
+                torch.randn(128, width, generator=generator) / width,
                 torch.zeros(width),
             ),
             TokenBias(ids_I, 0.01 * torch.randn(len(ids_I), generator=generator), vocabulary),
