@@ -1,6 +1,7 @@
 """From the bytes of a body to the object that is passed on."""
 
 import json
+import math
 from typing import Any, NoReturn
 
 from app.contracts.errors import ErrorCode
@@ -10,9 +11,10 @@ MAX_DEPTH = 64
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """The object. Raises ApiError (400) where it is no JSON object, holds NaN, or is nested deeper than 64 levels."""
+    """The object. Raises ApiError (400) where it is no JSON object, holds a number that is not finite or that no float
+    can hold, or is nested deeper than 64 levels."""
     try:
-        body = json.loads(raw.decode("utf-8"), parse_constant=_refuse)
+        body = json.loads(raw.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
     except UnicodeDecodeError as error:
         raise _no_json(f"byte {error.start} is not UTF-8") from None
     except RecursionError:
@@ -43,6 +45,14 @@ def dump(body: dict[str, Any]) -> bytes:
 
 def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    """1e400 is a number to JSON and infinity to a float, which no JSON can say to a replica."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:24]} is beyond every float")
+    return value
 
 
 def _no_json(why: str) -> ApiError:

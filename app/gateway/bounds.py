@@ -23,6 +23,18 @@ _INTEGERS: Final[dict[str, tuple[int, int]]] = {
     "top_logprobs": (0, 20),
     "prompt_logprobs": (0, 20),
     "max_tool_calls": (0, 128),
+    "top_k": (-1, 2**31 - 1),
+    "seed": (-(2**63), 2**63 - 1),
+}
+# field -> lowest and highest number; each field's own narrower limits are the replica's
+_NUMBERS: Final[dict[str, tuple[float, float]]] = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+    "repetition_penalty": (0, 1e4),
+    "length_penalty": (-1e4, 1e4),
 }
 # field -> most entries
 _LISTS: Final[dict[str, int]] = {
@@ -61,6 +73,8 @@ def check(body: dict[str, Any]) -> None:
     _refused(body)
     for name, (low, high) in _INTEGERS.items():
         _integer(body.get(name), name, low, high)
+    for name, (least, greatest) in _NUMBERS.items():
+        _number(body.get(name), name, least, greatest)
     for name, most in _LISTS.items():
         _list(body.get(name), name, most)
     _logprobs(body.get("logprobs"))
@@ -98,6 +112,15 @@ def _integer(value: Any, name: str, low: int, high: int) -> None:
         raise invalid(f"`{name}` is not a whole number.", name)
     if not low <= value <= high:
         raise invalid(f"`{name}` is {str(value)[:24]}; it must be from {low} to {high}.", name)
+
+
+def _number(value: Any, name: str, low: float, high: float) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise invalid(f"`{name}` is not a number.", name)
+    if not low <= value <= high:
+        raise invalid(f"`{name}` is {str(value)[:24]}; it must be from {low:g} to {high:g}.", name)
 
 
 def _list(value: Any, name: str, most: int) -> None:

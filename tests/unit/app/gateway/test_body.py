@@ -11,6 +11,8 @@ from app.gateway.errors import ApiError
         (b"{", "invalid_json"),
         (b'{"a": NaN}', "invalid_json"),
         (b'{"a": -Infinity}', "invalid_json"),
+        (b'{"a": 1e400}', "invalid_json"),
+        (b'{"a": [-1.5e999]}', "invalid_json"),
         (b'{"a": "\xff"}', "invalid_json"),
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json"),
         (b'{"a": ' + b"[" * 65 + b"]" * 65 + b"}", "invalid_json"),
