@@ -22,7 +22,7 @@ from app.gateway.replicas import Choice
 from app.gateway.rewrite import Outcome, Rewriter, Route
 from app.gateway.shadow import eligible
 from app.gateway.sse import DONE, Event, EventTooLargeError, Parser
-from app.gateway.upstream import ReplicaLostError, base, read
+from app.gateway.upstream import ReplicaLostError, ReplicaSilentError, base, read
 from app.gateway.watching import until_left
 from app.gateway.writer import SlowClientError, Writer
 
@@ -36,6 +36,8 @@ PATHS: Final[dict[Route, str]] = {
 # Ends that the engine forces on a request whose logits are not finite look like these; "error" where a grammar forbade
 # the end.
 _STOPS: Final = frozenset({"stop", "tool_calls", "error"})
+# A request that ends the replicas it reaches must not end all of them.
+MAX_ATTEMPTS: Final = 3
 
 
 class Exchange(Response):
@@ -120,7 +122,7 @@ class Exchange(Response):
             if choice is None and attempts < 2:  # the only replica: it may have closed an idle connection
                 tried.clear()
                 choice = self._choose(tried)
-            if choice is None:
+            if choice is None or attempts == MAX_ATTEMPTS:
                 raise _lost()
             attempts += 1
             try:
@@ -132,6 +134,8 @@ class Exchange(Response):
                 tried.add(choice.replica.id)
                 if writer.started:
                     raise _lost() from None
+                if isinstance(error, ReplicaSilentError):
+                    raise _silent() from None
                 self.gateway.metrics.retries.labels(self.deployment.name).inc()
                 await self.gateway.directory.refresh()
                 self.deployment = await self.gateway.directory.find(self.deployment.name)
@@ -298,6 +302,16 @@ def _told(error: dict[str, Any]) -> ApiError:
     param = error.get("param")
     status = code if isinstance(code, int) and 400 <= code < 600 else 500
     return errors.from_words(status, str(error.get("message", "")), param if isinstance(param, str) else None)
+
+
+def _silent() -> ApiError:
+    return ApiError(
+        ErrorCode.REPLICA_UNAVAILABLE,
+        "The replica did not answer within the time that it has.",
+        hint="Ask for fewer tokens, or stream the answer.",
+        retry=False,
+        retry_after_s=2,
+    )
 
 
 def _lost() -> ApiError:

@@ -19,7 +19,7 @@ from app.gateway.errors import ApiError, from_replica, invalid, response
 from app.gateway.exchange import PATHS, Exchange
 from app.gateway.replicas import own_version, serving_replicas
 from app.gateway.rewrite import Route
-from app.gateway.upstream import ReplicaLostError
+from app.gateway.upstream import ReplicaLostError, ReplicaSilentError
 from app.state import State
 
 _NAME: Final = "hemostat_gateway"
@@ -247,8 +247,10 @@ async def _asked(gateway: Gateway, deployment: Deployment, path: str, body: dict
             with gateway.replicas.busy(choice.replica):
                 served = await gateway.upstream.served_name(choice.replica)
                 status, answer = await gateway.upstream.call(choice.replica, path, body | {"model": served})
-        except ReplicaLostError:
+        except ReplicaLostError as error:
             gateway.replicas.failed(choice.replica)
+            if isinstance(error, ReplicaSilentError):
+                break
             tried.add(choice.replica.id)
             continue
         if status != 200:

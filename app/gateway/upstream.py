@@ -25,6 +25,10 @@ class ReplicaLostError(Exception):
     """The replica could not be reached, fell silent, or broke off in the middle."""
 
 
+class ReplicaSilentError(ReplicaLostError):
+    """It took the request and did not answer in time. It lives, most likely, and another would take as long."""
+
+
 class Upstream:
     """The pool. Connections are kept; cancelling a request closes its connection, which is how a replica is told."""
 
@@ -46,7 +50,8 @@ class Upstream:
 
     @asynccontextmanager
     async def post(self, url: str, body: bytes, *, stream: bool) -> AsyncIterator[httpx.Response]:
-        """The answer's head; its body is for the caller to read. Raises ReplicaLostError, also while it is read."""
+        """The answer's head; its body is for the caller to read. Raises ReplicaLostError, also while it is read,
+        ReplicaSilentError where that takes too long."""
         read_s = self._settings.gateway_read_timeout_s if stream else self._settings.gateway_answer_timeout_s
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         try:
@@ -54,6 +59,8 @@ class Upstream:
                 "POST", url, content=body, headers=headers, timeout=self._timeout(read_s)
             ) as answer:
                 yield answer
+        except httpx.ReadTimeout as error:
+            raise ReplicaSilentError(type(error).__name__) from error
         except (httpx.TransportError, httpx.StreamError) as error:
             raise ReplicaLostError(type(error).__name__) from error
 

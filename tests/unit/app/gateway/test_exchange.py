@@ -187,6 +187,27 @@ async def test_another_replica_is_asked_where_nothing_was_answered(tmp_path: Pat
         assert len(first.asked) == 1, "it is left alone for a while"
 
 
+async def test_what_took_too_long_is_not_begun_again(tmp_path: Path) -> None:
+    async def slow(_: dict[str, Any]) -> Response:
+        await asyncio.sleep(5)
+        return JSONResponse(WHOLE)
+
+    first, second = Peer([slow]), Peer([whole(WHOLE)])
+    async with serving(first, second), calling(tmp_path, of(first, second), gateway_answer_timeout_s=0.2) as http:
+        answer = await http.post("/v1/completions", json=ASKED)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "replica_unavailable")
+    assert answer.headers["x-should-retry"] == "false"
+    assert (len(first.asked), len(second.asked)) == (1, 0)
+
+
+async def test_a_request_that_ends_replicas_does_not_end_all_of_them(tmp_path: Path) -> None:
+    peers = [Peer([stream(RuntimeError("died"))]) for _ in range(5)]
+    async with serving(*peers), calling(tmp_path, of(*peers)) as http:
+        answer = await http.post("/v1/completions", json=ASKED)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "replica_unavailable")
+    assert sum(len(peer.asked) for peer in peers) == 3
+
+
 @pytest.mark.parametrize(
     "end",
     [RuntimeError("cut"), b"", b"data: {no json\n\n", b'data: {"error": {"message": "x", "code": 500}}\n\n', 30.0],
