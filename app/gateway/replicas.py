@@ -10,7 +10,7 @@ from typing import Final
 
 from app.contracts.deployment import IDENTITY, CalibrationMode, Deployment, DeploymentState, Replica
 from app.contracts.errors import ErrorCode
-from app.gateway.errors import ApiError
+from app.gateway.errors import ApiError, clean
 
 SHUNNED_S: Final = 2.0  # a replica that failed is asked again after so long, unless it is the only one
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+/?")
@@ -107,7 +107,7 @@ def own_version(deployment: Deployment, replica: Replica) -> str:
 
 
 def _nobody(deployment: Deployment) -> ApiError:
-    told = deployment.reason[:200].rstrip(".")
+    told = clean(deployment.reason)[:200].rstrip(".")  # it may be the end of a process's log
     detail = f"No replica of {deployment.name} takes requests: it is {deployment.state.value}"
     return ApiError(
         ErrorCode.REPLICA_UNAVAILABLE,

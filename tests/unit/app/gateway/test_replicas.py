@@ -92,6 +92,14 @@ def test_nobody_there_is_503_with_the_state() -> None:
     assert caught.value.retry_after_s
 
 
+def test_the_reason_tells_no_path_of_the_machine() -> None:
+    log = 'm/serve-0 ended 3 times: File "/srv/secret/serve.py", line 3, in load\n  open("/srv/secret/weights/a.bin")'
+    with pytest.raises(ApiError) as caught:
+        Replicas().choose(deployment(reason=log), None)
+    assert "ended 3 times" in caught.value.detail
+    assert "secret" not in caught.value.detail
+
+
 def test_the_version_is_one_that_the_replica_has() -> None:
     fresh, old, bare = replica("f", versions=("identity", A, B)), replica("o", versions=("identity", A)), replica("b")
     served = deployment(fresh, old, bare, active_version=B, previous_version=A)
