@@ -60,7 +60,9 @@ class Authentication:
             await self.app(scope, receive, send)
             return
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        owner = self.keys.owner(key.strip()) if scheme.casefold() == "bearer" else None
+        # Bytes, as they were sent: the digest is that of the key's UTF-8, and U+00A0 at its end is no space.
+        sent = key.encode("latin-1").strip(b" \t").decode("utf-8", "surrogateescape")
+        owner = self.keys.owner(sent) if scheme.casefold() == "bearer" else None
         if owner is None and scope.get("path") in OPEN_PATHS:
             await self.app(scope, receive, send)
             return

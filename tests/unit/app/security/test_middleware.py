@@ -59,6 +59,15 @@ async def test_a_key_names_its_owner() -> None:
                 assert (await http.get(path, headers={"authorization": f"bearer {key}"})).text == f"{owner} 0"
 
 
+@pytest.mark.parametrize("key", ["schl\u00fcssel", "pa\u00e0", "\u9375"])
+async def test_a_key_may_have_any_characters(key: str) -> None:
+    ring = KeyRing((("ci", hashlib.sha256(key.encode()).digest()),))
+    async with client(Authentication(inner(), keys=ring)) as http:
+        for spaces in ("", "  "):
+            header = f"Bearer {spaces}{key}{spaces}".encode()
+            assert (await http.get("/", headers={"authorization": header})).text == "ci 0"
+
+
 async def test_without_keys_everything_answers() -> None:
     async with client(Authentication(inner(), keys=None)) as http:
         assert (await http.get("/")).text == "- 0"
