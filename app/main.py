@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
@@ -109,6 +109,7 @@ def create_app(settings: Settings) -> FastAPI:
             HTTPException: _on_http_exception,
             RequestValidationError: _on_query_error,
             RedisError: _on_redis_error,
+            ClientDisconnect: _on_client_left,
         },
     )
     app.state.hemostat = state
@@ -191,6 +192,11 @@ async def _on_redis_error(request: Request, error: Exception) -> Response:
         raise error
     logger.warning("request %s: Redis: %s", problems.request_id(request.scope), type(error).__name__)
     return problems.response(request.scope, problems.unavailable())
+
+
+async def _on_client_left(_request: Request, _error: Exception) -> Response:
+    """Nobody reads it: what left in the middle of its body is no fault of ours."""
+    return Response(status_code=499)
 
 
 # --- life

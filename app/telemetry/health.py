@@ -44,6 +44,7 @@ _CHECKS = {
 }
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get(
     "/livez",
     summary="Whether the process lives",
@@ -54,6 +55,7 @@ async def livez() -> dict[str, str]:
     return {"status": "alive"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     summary="Whether jobs can be taken",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from app.main import create_app
 from app.settings import Settings
@@ -30,6 +31,33 @@ async def test_the_process_is_alive_and_names_what_is_missing(http: httpx.AsyncC
         "models": False,
     }
     assert "models.toml" in ready.json()["checks"]["models"]["detail"]
+
+
+async def test_probes_may_ask_for_the_head_alone(http: httpx.AsyncClient) -> None:
+    assert (await http.head("/livez")).status_code == 200
+    assert (await http.head("/readyz")).status_code == 503
+
+
+@pytest.mark.parametrize("path", [JOBS, "/v1/deployments", "/v1/completions"])
+async def test_who_leaves_in_the_middle_of_a_body_is_no_failure_of_the_service(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    app = create_app(Settings(home=tmp_path))
+    coming = [{"type": "http.request", "body": b'{"na', "more_body": True}, {"type": "http.disconnect"}]
+    sent = []
+
+    async def receive() -> Message:
+        return coming.pop(0) if len(coming) > 1 else coming[0]
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b"", "client": None}
+    await app(scope, receive, send)
+    assert [message["status"] for message in sent if message["type"] == "http.response.start"] == [499]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    await app.state.hemostat.redis.aclose()
 
 
 async def test_a_request_that_needs_redis_is_a_503(http: httpx.AsyncClient) -> None:
