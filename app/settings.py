@@ -72,7 +72,7 @@ class Settings(BaseSettings):
         default=2048, ge=16, description="Prompt and answer together, in tokens: each block reads all of it again."
     )
     verify_streams: int = Field(default=32, ge=1, le=256, description="Answers that are verified at one time.")
-    verify_draws: int = Field(default=2000, ge=500, le=100_000, description="Of each part of the self-test at start.")
+    verify_draws: int = Field(default=2000, ge=500, le=100_000, description="Of the self-test at start.")
 
     engine_device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     engine_kv_cache_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
