@@ -5,25 +5,26 @@ Called at creation, and by the sweep for what a crash left undone.
 
 import asyncio
 import logging
-from typing import Final
+from pathlib import Path
 
 from docket import Docket
 
 from app.contracts.deployment import IDENTITY, CalibrationMode, Deployment, DeploymentState
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CalibrateRequest, CandidateModel, JobStatus, ReferenceModel
+from app.contracts.job import CalibrateRequest, CandidateModel, ReferenceModel
 from app.contracts.profile import Profile
 from app.deployments.profiles import ProfileFiles
+from app.deployments.settle import conclude
 from app.deployments.store import DeploymentStore
 from app.jobs import queue
 from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
+from app.models.checkpoint import fingerprint, inspect
 from app.models.recipes import recipe_fingerprint
+from app.models.registry import load_registry
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-UNFINISHED: Final = frozenset({JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELLING})
 
 
 def belongs(profile: Profile, model: CandidateModel, reference: ReferenceModel) -> bool:
@@ -59,13 +60,46 @@ def _named(model: str, recipe: tuple[object, ...]) -> str:
 
 
 def proven(settings: Settings, model: CandidateModel, reference: ReferenceModel) -> Profile | None:
-    """The newest profile of this model and reference that passed its test. Reads the disk."""
+    """The newest profile of these weights that passed a test as strict as a deployment's own. Reads the disk."""
+    tolerance = CalibrateRequest(kind="calibrate", reference=reference, candidate=model).tolerance
     fitting = (
         profile
         for profile in ProfileFiles(settings).list()
-        if profile.test is not None and profile.test.passed and belongs(profile, model, reference)
+        if profile.test is not None
+        and profile.test.passed
+        and profile.test.tolerance <= tolerance
+        and belongs(profile, model, reference)
+        and not replaced(profile, settings)
     )
     return next(fitting, None)
+
+
+def replaced(profile: Profile, settings: Settings) -> bool:
+    """Whether other weights were put under the names of a profile's models since it was made.
+
+    Files that were there before the profile are not read: hashing them takes a second per GB. Newer ones are compared
+    by their hash; those of a recipe are of the reference's weights where both have one name, else not told. Models that
+    cannot be read are left to whoever loads them.
+    """
+    fit = profile.fit
+    expected = {fit.reference.model: fit.reference.weights_fingerprint}
+    if fit.candidate.model not in expected:
+        expected[fit.candidate.model] = "" if fit.candidate.recipe else fit.candidate.weights_fingerprint
+    try:
+        registry = load_registry(settings.models_file)
+        for model, weights in expected.items():
+            path = registry.resolve(model).checkpoint_path()
+            if _changed_at(path) > profile.created_at and fingerprint(path) != weights:
+                return True
+    except (HemostatError, OSError):
+        return False
+    return False
+
+
+def _changed_at(path: Path) -> float:
+    """When the configuration or a weight file was last written, or put there."""
+    stats = [(path / name).stat() for name in ("config.json", *inspect(path).files)]
+    return max(max(stat.st_mtime, stat.st_ctime) for stat in stats)
 
 
 def calibrate_request(deployment: Deployment) -> CalibrateRequest:
@@ -116,25 +150,5 @@ async def conclude_fit(deployments: DeploymentStore, jobs: JobStore, deployment:
     if deployment.fit_job is None or not wants_fit(deployment):
         return
     record = await jobs.get(deployment.fit_job)
-    if record is None or record.job.status in UNFINISHED:
-        return
-    if record.job.status is not JobStatus.SUCCEEDED:
-        error = record.job.error
-        reason = f"The calibrate job failed: {error.detail}" if error else "The calibrate job was cancelled."
-        await deployments.fit_ended(deployment.id, refused=True, reason=reason, evidence={"job": deployment.fit_job})
-        return
-    profiles = await asyncio.to_thread(ProfileFiles(deployments.settings).list)
-    made = next((profile for profile in profiles if profile.job == deployment.fit_job), None)
-    if made is not None and made.test is not None and made.test.passed:
-        await deployments.promote(
-            deployment.id, made.version, reason="It passed its test.", evidence={"job": deployment.fit_job}
-        )
-        return
-    why = "; ".join(made.test.reasons) if made is not None and made.test is not None else "no profile came of it"
-    await deployments.fit_ended(
-        deployment.id,
-        refused=True,
-        reason=f"The calibrate job proved no correction: {why}",
-        version=made.version if made else None,
-        evidence={"job": deployment.fit_job},
-    )
+    if record is not None and record.ended:
+        await conclude(deployments, jobs, deployment, record)

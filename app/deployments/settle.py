@@ -17,7 +17,7 @@ from typing import Final, cast
 from pydantic import ValidationError
 
 from app.contracts.calibration_report import CalibrateReport
-from app.contracts.deployment import DeploymentEventType
+from app.contracts.deployment import Deployment, DeploymentEventType
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import CalibrateRequest, JobRequest, JobStatus
 from app.deployments.store import DeploymentStore, Evidence
@@ -80,8 +80,16 @@ async def _settle(deployments: DeploymentStore, jobs: JobStore, record: JobRecor
     except HemostatError as error:
         logger.warning("%s was for a deployment that is gone: %s", job.id, error.detail)
         return
-    if deployment.fit_job == job.id or await _told(deployments, deployment.id, job.id):
-        return
+    if deployment.fit_job != job.id and not await _told(deployments, deployment.id, job.id):
+        await conclude(deployments, jobs, deployment, record)
+
+
+async def conclude(deployments: DeploymentStore, jobs: JobStore, deployment: Deployment, record: JobRecord) -> None:
+    """Promotes what an ended job has proven, or says why nothing is.
+
+    By the job's own report: its profile may have been stored before, by another job that fitted the same.
+    """
+    job = record.job
     if job.status is not JobStatus.SUCCEEDED:
         what = f"failed: {job.error.detail}" if job.error else "was cancelled."
         await _refuse(deployments, deployment.id, f"The calibrate job {what}", {"job": job.id})

@@ -19,6 +19,7 @@ from app.settings import Settings
 from tests.integration.app.conftest import Api
 from tests.integration.app.deployments.conftest import replica
 from tests.integration.conftest import RedisServer
+from tests.support.calibration_reports import calibrate_report
 
 PATH = "/v1/deployments"
 ABSENT = "cal-" + "0" * 16
@@ -144,6 +145,22 @@ async def test_a_fit_that_fails_is_the_reason_why_identity_is_served(api: Api) -
         "The calibrate job failed: No space is left.",
     )
     assert await kinds(api) == ["created", "fit_started", "refused"]
+
+
+async def test_what_its_own_fit_proved_is_promoted_also_where_another_job_had_stored_the_same_profile(api: Api) -> None:
+    made = await create(api)
+    claim = await api.state.store.claim(made["fit_job"], "worker")
+    assert claim is not None
+    report = calibrate_report(deployment=made["id"]) | {"job": claim.job_id}
+    path = api.state.store.settings.job_dir(claim.job_id) / "attempt-1" / "report.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(report))
+    await api.state.store.finish(claim.job_id, claim.attempt, report="attempt-1/report.json", severity="mild")
+    await service.sweep(api.state)
+    await service.sweep(api.state)
+    found = (await api.http.get(f"{PATH}/{made['id']}")).json()
+    assert (found["active_version"], found["fit_reason"]) == (report["profile"], "")
+    assert (await kinds(api)).count("promoted") == 1
 
 
 async def test_no_fit_where_none_is_wanted(api: Api) -> None:

@@ -1,0 +1,74 @@
+"""Which stored profile a new deployment may serve without fitting one of its own."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.contracts.job import CandidateModel, ReferenceModel
+from app.contracts.profile import TestRecord as Proof
+from app.deployments.fit import proven
+from app.models.checkpoint import fingerprint
+from app.settings import Settings
+from tests.support.calibration_reports import calibrate_report
+from tests.support.profiles import Temperature, record
+from workers.calibration.profiles import ProfileStore
+
+MODEL, REFERENCE = CandidateModel(model="tiny"), ReferenceModel(model="tiny")
+Tiny = Callable[..., Path]
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny: Tiny) -> Path:
+    return Path(shutil.copytree(tiny("llama"), tmp_path / "tiny"))
+
+
+@pytest.fixture
+def settings(tmp_path: Path, model: Path) -> Settings:
+    (tmp_path / "models.toml").write_text(f"[models.tiny]\npath = {json.dumps(str(model))}\n")
+    return Settings(home=tmp_path)
+
+
+def stored(settings: Settings, weights: str, *, passed: bool = True, tolerance: float = 0.005) -> str:
+    model: dict[str, Any] = {"model": "tiny", "weights_fingerprint": weights}
+    told = calibrate_report(passed=passed)["test"] | {"tolerance": tolerance}
+    made = record(reference=model, candidate=model, test=Proof.model_validate(told))
+    return ProfileStore(settings).put(Temperature(1.5), made).version
+
+
+def test_a_proven_profile_of_the_same_weights_is_found(settings: Settings, model: Path) -> None:
+    version = stored(settings, fingerprint(model))
+    found = proven(settings, MODEL, REFERENCE)
+    assert found is not None
+    assert found.version == version
+
+
+def test_one_that_was_refused_is_not(settings: Settings, model: Path) -> None:
+    stored(settings, fingerprint(model), passed=False)
+    assert proven(settings, MODEL, REFERENCE) is None
+
+
+def test_one_that_passed_a_laxer_test_is_not(settings: Settings, model: Path) -> None:
+    stored(settings, fingerprint(model), tolerance=0.1)
+    assert proven(settings, MODEL, REFERENCE) is None
+
+
+def test_one_of_weights_that_lay_under_the_same_name_before_is_not(settings: Settings, model: Path) -> None:
+    stored(settings, "a" * 64)
+    later = time.time() + 60
+    os.utime(model / "config.json", (later, later))
+    assert proven(settings, MODEL, REFERENCE) is None
+
+
+def test_weights_that_were_only_copied_anew_are_the_same(settings: Settings, model: Path) -> None:
+    version = stored(settings, fingerprint(model))
+    later = time.time() + 60
+    os.utime(model / "config.json", (later, later))
+    found = proven(settings, MODEL, REFERENCE)
+    assert found is not None
+    assert found.version == version
