@@ -27,10 +27,19 @@ WINDOW = 512
 
 @dataclass(frozen=True)
 class Learned:
-    """Rows of one document or request. `name` tells it from others and holds no text."""
+    """Rows of a request, or of a window of a document. `name` tells it from others and holds no text.
+
+    `document`: what a window is of. Windows of one document resemble each other, and go together.
+    """
 
     name: str
     rows: Rows
+    document: str = ""
+
+    @property
+    def whole(self) -> str:
+        """The document, or the request itself."""
+        return self.document or self.name
 
 
 class RecentRows:
@@ -71,6 +80,7 @@ class Passage:
 
     name: str
     window: Window
+    document: str
 
     @property
     def tokens(self) -> list[int]:
@@ -85,7 +95,7 @@ class Passage:
         tokens_T = torch.from_numpy(self.window.tokens.astype(np.int64))
         context = RowContext(position_T=index + 1, token_T=tokens_T[index])
         rows = Rows(reference_TD[index], candidate_TD[index], tokens_T[index + 1], context)
-        return Learned(self.name, rows)
+        return Learned(self.name, rows, self.document)
 
 
 def passages(settings: Settings, tokenizer: Path, *, longest: int, budget_tokens: int, seed: int = 0) -> list[Passage]:
@@ -101,8 +111,9 @@ def passages(settings: Settings, tokenizer: Path, *, longest: int, budget_tokens
     rule = Reservoir(budget_tokens=budget_tokens, seed=seed)
     memory, found = rule.start(), {}
     for window in corpus.windows:
-        name = f"{corpus.documents[window.document].id}/{window.start}"
-        found[name] = Passage(name, window)
+        document = corpus.documents[window.document].id
+        name = f"{document}/{window.start}"
+        found[name] = Passage(name, window, document)
         memory = rule.add(memory, Item(name=name, tokens=int(window.scored.sum())))
     return [found[item.name] for item in memory.items]
 

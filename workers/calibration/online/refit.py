@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 import torch
@@ -22,8 +22,10 @@ from app.contracts.deployment import IDENTITY, Deployment, Version
 from app.contracts.errors import HemostatError
 from app.contracts.profile import DocumentSet, FitRecord, ProfileModel, ProfileRecord, Setting
 from app.settings import Settings
+from workers.calibration.calibrators.adapter import RepairAdapter
 from workers.calibration.calibrators.identity import Identity
 from workers.calibration.calibrators.protocol import Calibrator, RowContext
+from workers.calibration.fits import token_classes
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
 from workers.calibration.fitting.spec import Spec
@@ -31,6 +33,7 @@ from workers.calibration.online.compute import Compute, Stopped
 from workers.calibration.online.memory import WINDOW, Learned, Passage, passages
 from workers.calibration.online.models import Models, never
 from workers.calibration.profiles import ProfileStore
+from workers.text.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +43,9 @@ _AT_ONCE: Final = 4
 _STOP_SHARE: Final = 0.2
 TRAFFIC: Final = "traffic"
 FITTING_SET: Final = "fitting-set"
-# What is fitted where the active version has no kinds of its own, or one that needs what is not at hand here.
+# What is fitted where the active version has no kinds of its own, or one that cannot be fitted.
 USUAL: Final = "lowrank+token_bias+confidence"
-_UNFIT: Final = frozenset({"mixture", "adapter"})
+_UNFIT: Final = frozenset({RepairAdapter.KIND})
 
 
 class Refitter:
@@ -91,7 +94,7 @@ class Refitter:
             "reservoir_passages": len(reservoir),
             "reservoir_tokens": sum(len(one.rows) for one in reservoir),
         }
-        work = _Work(models, recent, reservoir, self._kinds(deployment.active_version), seed, self._check)
+        work = Work(models, recent, reservoir, self.kinds(deployment.active_version), seed, self._check)
         calibrator, sets = await self._thread.plain(work.run)
         self._check()
         if isinstance(calibrator, Identity):
@@ -105,7 +108,8 @@ class Refitter:
         if self._cancelled.is_set():
             raise Stopped
 
-    def _kinds(self, active: Version) -> str:
+    def kinds(self, active: Version) -> str:
+        """Of what a refit is while a version is active, as in `lowrank+confidence`."""
         if active == IDENTITY:
             return USUAL
         with contextlib.suppress(HemostatError):
@@ -177,7 +181,7 @@ def _score(models: Models, chosen: Sequence[Passage], *, check_cancelled: Callab
     ]
 
 
-class _Work:
+class Work:
     """The part of a refit that computes for long."""
 
     def __init__(
@@ -199,7 +203,7 @@ class _Work:
     def run(self) -> tuple[Calibrator, tuple[DocumentSet, ...]]:
         """The fitted correction, and what it was fitted to and stopped by."""
         _lowest_priority()
-        fitted, stopping = self._divide()
+        fitted, stopping = divide(self._parts, self._seed)
         calibrator, record = fit(
             Spec.parse(self._kinds),
             self._data(fitted),
@@ -211,32 +215,49 @@ class _Work:
         self.told = {**record.settings, "kinds": self._kinds, "raw_kl": record.raw_kl, "stop_kl": record.stop_kl}
         return calibrator, (_set("fit", fitted), _set("choose", stopping))
 
-    def _divide(self) -> tuple[list[tuple[str, Learned]], list[tuple[str, Learned]]]:
-        """Whole requests and passages, a share of each kind by a draw that the seed and their names decide."""
-        fitted: list[tuple[str, Learned]] = []
-        stopping: list[tuple[str, Learned]] = []
-        for source, many in self._parts.items():
-            usable = sorted((one for one in many if len(one.rows)), key=lambda one: _key(self._seed, one.name))
-            count = min(max(1, round(_STOP_SHARE * len(usable))), len(usable) - 1) if len(usable) > 1 else 0
-            stopping += [(source, one) for one in usable[:count]]
-            fitted += [(source, one) for one in usable[count:]]
-        if not fitted or not stopping:
-            raise ValueError("there is too little to learn from")
-        return fitted, stopping
-
     def _data(self, chosen: Sequence[tuple[str, Learned]]) -> FitData:
         sides = self._models.sides
         rows = [one.rows for _, one in chosen]
+        wholes: dict[str, int] = {}
+        places = [wholes.setdefault(f"{source} {one.whole}", len(wholes)) for source, one in chosen]
         return FitData(
             reference_TD=torch.cat([one.reference_TD for one in rows]),
             candidate_TD=torch.cat([one.candidate_TD for one in rows]),
             context=RowContext(
                 torch.cat([one.context.position_T for one in rows]), torch.cat([one.context.token_T for one in rows])
             ),
-            document_T=torch.cat([torch.full((len(one),), index) for index, one in enumerate(rows)]),
+            document_T=torch.cat([torch.full((len(one),), place) for place, one in zip(places, rows, strict=True)]),
             reference_head=sides.reference.head,
             candidate_head=sides.candidate.head,
+            class_V=self._classes(),
         )
+
+    def _classes(self) -> torch.Tensor | None:
+        """Of the tokens, which only the gate of a mixture asks for."""
+        if "mixture" not in self._kinds.split("+"):
+            return None
+        return token_classes(load_tokenizer(self._models.sides.reference.tokenizer), self._models.vocabulary)
+
+
+def divide(
+    parts: Mapping[str, Sequence[Learned]], seed: int
+) -> tuple[list[tuple[str, Learned]], list[tuple[str, Learned]]]:
+    """(to fit, to stop by): whole requests and documents, a share of each source by a draw that seed and names decide.
+
+    ValueError where either would be empty.
+    """
+    fitted: list[tuple[str, Learned]] = []
+    stopping: list[tuple[str, Learned]] = []
+    for source, many in parts.items():
+        usable = sorted((one for one in many if len(one.rows)), key=lambda one: (_key(seed, one.whole), one.name))
+        wholes = list(dict.fromkeys(one.whole for one in usable))
+        count = min(max(1, round(_STOP_SHARE * len(wholes))), len(wholes) - 1) if wholes else 0
+        held = frozenset(wholes[:count])
+        stopping += [(source, one) for one in usable if one.whole in held]
+        fitted += [(source, one) for one in usable if one.whole not in held]
+    if not fitted or not stopping:
+        raise ValueError("there is too little to learn from")
+    return fitted, stopping
 
 
 def _set(name: Literal["fit", "choose"], chosen: Sequence[tuple[str, Learned]]) -> DocumentSet:

@@ -1,0 +1,113 @@
+"""What a refit is of, and how it divides what it learns from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from app.settings import Settings
+from tests.support.calibration import D, V, make_data, make_head
+from tests.support.profiles import record
+from tests.unit.workers.calibration.online.making import rows
+from workers.calibration.calibrators.adapter import RepairAdapter
+from workers.calibration.calibrators.base import Base
+from workers.calibration.calibrators.features import CLASSES
+from workers.calibration.calibrators.lowrank import LowRank
+from workers.calibration.calibrators.mixture import Mixture
+from workers.calibration.calibrators.protocol import RowContext
+from workers.calibration.calibrators.temperature import Temperature
+from workers.calibration.online.compute import Compute
+from workers.calibration.online.memory import Learned
+from workers.calibration.online.models import Models
+from workers.calibration.online.refit import USUAL, Refitter, Work, divide
+from workers.calibration.online.scoring import Rows
+from workers.calibration.profiles import ProfileStore
+
+Tiny = Callable[..., Path]
+
+
+def mixture() -> Mixture:
+    return Mixture(
+        class_V=torch.zeros(32, dtype=torch.int8),
+        probe_D=torch.zeros(8),
+        probe_offset=torch.tensor(0.0),
+        gate_FK=torch.zeros(3 + len(CLASSES), 2),
+        down_DR=torch.zeros(8, 2),
+        up_RD=torch.zeros(2, 8),
+        shift_KD=torch.zeros(2, 8),
+        log_scale_K=torch.zeros(2),
+        ids_I=torch.empty(0, dtype=torch.int64),
+        bias_KI=torch.empty(2, 0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("active", "kinds"),
+    [
+        (Temperature(1.5), "temperature"),
+        (mixture(), "mixture"),
+        (RepairAdapter("adapter", "a" * 64, 4, ("q_proj",)), USUAL),
+    ],
+)
+def test_a_refit_is_of_the_active_versions_kinds_where_they_can_be_fitted(
+    tmp_path: Path, active: Base, kinds: str
+) -> None:
+    settings = Settings(home=tmp_path)
+    store = ProfileStore(settings)
+    version = store.put(active, record()).version
+    refitter = Refitter(settings, Compute("scores"), store)
+    assert refitter.kinds(version) == kinds
+    assert refitter.kinds("identity") == refitter.kinds("cal-" + "0" * 16) == USUAL
+
+
+def test_windows_of_one_document_are_never_fitted_and_stopped_by() -> None:
+    passages = [Learned(f"d{number // 8}/{number}", rows(5, seed=number), f"d{number // 8}") for number in range(80)]
+    traffic = [Learned(f"r{number}", rows(5, seed=number)) for number in range(10)]
+    fitted, stopping = divide({"traffic": traffic, "fitting-set": passages}, seed=3)
+    documents = [{one.whole for source, one in part if source == "fitting-set"} for part in (fitted, stopping)]
+    assert [len(found) for found in documents] == [8, 2]
+    assert documents[0].isdisjoint(documents[1])
+    assert sum(source == "traffic" for source, _ in stopping) == 2
+    assert len(fitted) + len(stopping) == 90
+    assert divide({"traffic": traffic, "fitting-set": passages}, seed=3) == (fitted, stopping)
+    assert divide({"traffic": traffic, "fitting-set": passages}, seed=4) != (fitted, stopping)
+
+
+@pytest.mark.parametrize(
+    "many", [[], [Learned("r", rows(5))], [Learned("d/0", rows(5), "d"), Learned("d/1", rows(5), "d")]]
+)
+def test_one_document_alone_is_too_little(many: list[Learned]) -> None:
+    with pytest.raises(ValueError, match="too little"):
+        divide({"traffic": many}, seed=0)
+
+
+def test_a_mixture_can_be_refitted(tiny: Tiny) -> None:
+    head = make_head(dtype=torch.float32)
+    models = SimpleNamespace(
+        sides=SimpleNamespace(
+            reference=SimpleNamespace(head=head, tokenizer=tiny("llama")), candidate=SimpleNamespace(head=head)
+        ),
+        vocabulary=V,
+    )
+    data = make_data(lambda h: 1.2 * h + 0.2, rows=800)
+    many = [
+        Learned(
+            f"r{number}",
+            Rows(
+                data.reference_TD[part].float(),
+                data.candidate_TD[part].float(),
+                data.context.token_T[part],
+                RowContext(data.context.position_T[part], data.context.token_T[part]),
+            ),
+        )
+        for number, part in enumerate(torch.arange(800).split(40))
+    ]
+    work = Work(cast(Models, cast(Any, models)), many, [], "mixture", 0, lambda: None)
+    made, sets = work.run()
+    assert isinstance(made, LowRank | Mixture)
+    assert made.hidden_size == D
+    assert cast(float, work.told["stop_kl"]) < 0.5 * cast(float, work.told["raw_kl"])
+    assert [found.documents for found in sets] == [16, 4]
