@@ -67,11 +67,16 @@ def effects_of(
     calibrated: TokenValues,
     rows: Rows,
     *,
-    temperature_saved: float | None,
+    temperature: Paired | None,
+    chosen: Paired,
     sampled: Sequence[SampledEffect],
     seed: int,
 ) -> Effects:
-    """What the chosen calibrator changes beside KL. `temperature_saved`: nats that one temperature alone saves."""
+    """What the chosen calibrator changes beside KL.
+
+    `chosen` and `temperature` are the chosen calibrator and one temperature alone (None: none was fitted), over the
+    same rows.
+    """
 
     def pair(name: str, support: tuple[float, float], reference: Array | None = None, sign: float = 1.0) -> Before:
         one, other = (sign * getattr(values, name).astype(np.float64) for values in (raw, calibrated))
@@ -85,15 +90,21 @@ def effects_of(
             seed=seed,
         )
 
-    saved = float(np.nanmean(raw.kl.astype(np.float64) - calibrated.kl)) if len(raw) else 0.0
     return Effects(
         top1_agreement=pair("top1_agree", (0.0, 1.0)),
         tv=pair("tv", (0.0, 1.0)),
         entropy=pair("entropy_candidate", (0.0, np.inf), raw.entropy_reference.astype(np.float64)),
         loss=pair("logp_candidate", (0.0, np.inf), -raw.logp_reference.astype(np.float64), sign=-1.0),
-        temperature_share=None if temperature_saved is None or saved <= 0 else temperature_saved / saved,
+        temperature_share=temperature_share(temperature, chosen),
         sampled=tuple(sampled),
     )
+
+
+def temperature_share(temperature: Paired | None, chosen: Paired) -> float | None:
+    """The share of what the chosen calibrator saves that one temperature alone saves; None where it is not told."""
+    if temperature is None or temperature.change is None or chosen.change is None or chosen.change.mean >= 0:
+        return None
+    return temperature.change.mean / chosen.change.mean
 
 
 def sampled_effect(

@@ -30,7 +30,7 @@ from workers.calibration.record import profile_record, table_row
 from workers.calibration.report import Tested, build_report
 from workers.calibration.rows import Rows, gather
 from workers.calibration.sealed import Opened, Sealed
-from workers.calibration.selection import Candidate, choose, frozen_hash, own_mask, why_not
+from workers.calibration.selection import Candidate, choose, frozen_hash, own_mask, paired, why_not
 from workers.calibration.sets import Sets, draw
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.context import JobContext
@@ -231,8 +231,11 @@ class _Calibrate(Attempt):
             tolerance=request.tolerance,
             nonfinite=int(np.count_nonzero(raw.finite & ~calibrated.finite)),
         )
-        whole = parts_of(columns[""], columns[choice.chosen], rows, np.ones_like(own), seed=request.seed)[""]
-        temperature = parts["temperature"][""].change if "temperature" in parts else None
+        everywhere = np.ones_like(own)
+        whole = paired(columns[""], columns[choice.chosen], rows.positions, everywhere, seed=request.seed)
+        temperature = None
+        if "temperature" in columns:
+            temperature = paired(columns[""], columns["temperature"], rows.positions, everywhere, seed=request.seed)
         test = TestRecord(
             frozen=opened.frozen,
             opened_at=opened.at,
@@ -254,7 +257,8 @@ class _Calibrate(Attempt):
                 raw,
                 calibrated,
                 rows,
-                temperature_saved=None if temperature is None else -temperature.mean,
+                temperature=temperature,
+                chosen=whole,
                 sampled=[
                     sampled_effect(
                         rows, logits, chosen, sampling, seed=request.seed, check_cancelled=context.check_cancelled

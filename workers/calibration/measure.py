@@ -85,8 +85,8 @@ def mean_kl_columns(
 
 
 def kl_of(p: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor) -> Array:
-    """Σ p (ln p − ln q), of each row. Terms with p = 0 are 0, also where ln q is −∞."""
-    terms = torch.where(p > 0, p * (log_p - log_q), 0.0)
+    """Σ p (ln p − ln q), of each row. Terms with p = 0 are 0, also where ln q is −∞; NaN in either is NaN."""
+    terms = torch.where(p == 0, 0.0, p * (log_p - log_q))
     return _column(terms.sum(1).clamp(min=0))
 
 

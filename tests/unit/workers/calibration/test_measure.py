@@ -171,3 +171,13 @@ def test_the_cost_of_a_correction_is_a_time_and_cancelling_it_is_heard() -> None
     ):
         with pytest.raises(StopError):
             act()
+
+
+def test_a_reference_that_is_not_finite_is_no_divergence_of_zero() -> None:
+    made, broken = rows(6), rows(6)
+    broken.reference_TD[2, 3] = float("nan")
+    columns = mean_kl_columns(broken, Logits(head(0), head(1)), {"hot": Temperature(1.7)})
+    sound = mean_kl_columns(made, Logits(head(0), head(1)), {"hot": Temperature(1.7)})
+    for name, column in columns.items():
+        assert np.flatnonzero(np.isnan(column)).tolist() == [2]
+        assert np.delete(column, 2) == pytest.approx(np.delete(sound[name], 2))
