@@ -47,7 +47,7 @@ class Client:
 
     def job(self, job_id: str) -> Json:
         """One job."""
-        return self._json("GET", f"/v1/diagnosis/jobs/{job_id}")
+        return self._json("GET", _job(job_id))
 
     def jobs(self, **filters: Any) -> Json:
         """A page of jobs, newest first."""
@@ -55,15 +55,15 @@ class Client:
 
     def cancel(self, job_id: str) -> Json:
         """Asks for a job to be stopped."""
-        return self._json("POST", f"/v1/diagnosis/jobs/{job_id}/cancel")
+        return self._json("POST", _job(job_id, "cancel"))
 
     def report(self, job_id: str) -> Json:
         """The report as JSON."""
-        return self._json("GET", f"/v1/diagnosis/jobs/{job_id}/report", headers={"Accept": "application/json"})
+        return self._json("GET", _job(job_id, "report"), headers={"Accept": "application/json"})
 
     def report_html(self, job_id: str) -> str:
         """The report as a self-contained page."""
-        return self._send("GET", f"/v1/diagnosis/jobs/{job_id}/report", params={"format": "html"}).text
+        return self._send("GET", _job(job_id, "report"), params={"format": "html"}).text
 
     def profiles(self) -> Json:
         """All calibration profiles, newest first."""
@@ -96,7 +96,7 @@ class Client:
 
     def watch(self, job_id: str) -> Iterator[tuple[str, Json]]:
         """Events (name, data) until the job ends; a lost connection is taken up again where it broke off."""
-        for event in self._resumed(f"/v1/diagnosis/jobs/{job_id}/events", None):
+        for event in self._resumed(_job(job_id, "events"), None):
             yield event.event, json.loads(event.data)
             if event.event == "end":
                 return
@@ -146,6 +146,11 @@ class Client:
         if response.is_error:
             _raise(response)
         return response
+
+
+def _job(job_id: str, what: str = "") -> str:
+    path = f"/v1/diagnosis/jobs/{quote(job_id, safe='')}"
+    return f"{path}/{what}" if what else path
 
 
 def _raise(response: httpx.Response) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.markup import escape
@@ -26,6 +27,13 @@ deploy_app = typer.Typer(
 Name = Annotated[str, typer.Argument(help="Name or id of a deployment.")]
 Reason = Annotated[str, typer.Option(help="Why; it stands in the event.")]
 _PATH = "/v1/deployments"
+
+
+def _at(name: str, what: str = "") -> str:
+    """The path of a deployment, or of something of it. What a name may not hold stays part of the name: `a#b` is not
+    `a`."""
+    path = f"{_PATH}/{quote(name, safe='')}"
+    return f"{path}/{what}" if what else path
 
 
 @deploy_app.command()
@@ -108,7 +116,7 @@ def list_deployments(*, url: Url = None, as_json: AsJson = False) -> None:
 def show(name: Name, *, url: Url = None, as_json: AsJson = False) -> None:
     """One deployment with its replicas."""
     with connect(url, settings()) as client:
-        found = client.call("GET", f"{_PATH}/{name}")
+        found = client.call("GET", _at(name))
     _show(found, as_json=as_json)
 
 
@@ -141,7 +149,7 @@ def change(
     if drift_threshold is not None:
         body["drift_threshold"] = None if drift_threshold == "auto" else _float(drift_threshold)
     with connect(url, settings()) as client:
-        changed = client.call("PATCH", f"{_PATH}/{name}", json=body)
+        changed = client.call("PATCH", _at(name), json=body)
     _show(changed, as_json=as_json)
 
 
@@ -185,7 +193,7 @@ def unfreeze(name: Name, *, url: Url = None, as_json: AsJson = False) -> None:
 
 def _act(name: str, what: str, body: Json | None, url: str | None, *, as_json: bool) -> None:
     with connect(url, settings()) as client:
-        found = client.call("POST", f"{_PATH}/{name}/{what}", json=body)
+        found = client.call("POST", _at(name, what), json=body)
     _show(found, as_json=as_json)
 
 
@@ -193,7 +201,7 @@ def _act(name: str, what: str, body: Json | None, url: str | None, *, as_json: b
 def delete(name: Name, *, url: Url = None, as_json: AsJson = False) -> None:
     """Stop serving: its replicas finish what they answer, then it is forgotten. Profiles stay."""
     with connect(url, settings()) as client:
-        left = client.call("DELETE", f"{_PATH}/{name}")
+        left = client.call("DELETE", _at(name))
     if as_json:
         print_json(left or {"name": name, "state": "deleted"})
     else:
@@ -213,7 +221,7 @@ def events(
     """What happened to a deployment, oldest first. With --json --follow one JSON object a line."""
     with connect(url, settings()) as client:
         if not follow:
-            page = client.call("GET", f"{_PATH}/{name}/events", params={"after": after, "limit": limit})
+            page = client.call("GET", _at(name, "events"), params={"after": after, "limit": limit})
             if as_json:
                 print_json(page)
                 return
@@ -227,7 +235,7 @@ def events(
 
 def _follow(client: Client, name: str, after: int, *, as_json: bool) -> None:
     try:
-        for number, event in client.follow(f"{_PATH}/{name}/events", after):
+        for number, event in client.follow(_at(name, "events"), after):
             if as_json:
                 typer.echo(json.dumps({"id": int(number)} | event, ensure_ascii=False))
             else:

@@ -25,6 +25,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")
 def list_jobs(
     *,
     status: str | None = None,
+    kind: Annotated[str | None, typer.Option(help="compare or calibrate.")] = None,
     candidate: str | None = None,
     limit: int = 20,
     after: Annotated[str | None, typer.Option(help="Id of the last job of the page before.")] = None,
@@ -33,17 +34,25 @@ def list_jobs(
 ) -> None:
     """Jobs, newest first."""
     with connect(url, settings()) as client:
-        page = client.jobs(status=status, candidate=candidate, limit=limit, after=after)
+        page = client.jobs(status=status, kind=kind, candidate=candidate, limit=limit, after=after)
     if as_json:
         print_json(page)
         return
     table = Table(box=None, header_style="bold")
-    for heading in ("id", "status", "severity", "candidate", "recipe", "created"):
+    for heading in ("id", "kind", "status", "severity", "candidate", "recipe", "created"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "id")
     for job in page["data"]:
         steps = describe.recipe(job["candidate"]["recipe"]) or "–"
         created = datetime.fromtimestamp(job["created_at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(job["id"], job["status"], job["severity"] or "–", job["candidate"]["model"], steps, created)
+        table.add_row(
+            job["id"],
+            job["kind"],
+            job["status"],
+            job["severity"] or "–",
+            escape(job["candidate"]["model"]),
+            escape(steps),
+            created,
+        )
     out.print(table if page["data"] else "No jobs.")
     if page["has_more"]:
         out.print(f"[dim]More: hemostat jobs list --after {page['last_id']}[/]")
@@ -90,6 +99,7 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
     progress = job["progress"]
     rows = {
         "job": job["id"],
+        "kind": job["kind"],
         "status": job["status"],
         "progress": f"{progress['phase']} {progress['done']}/{progress['total'] or '?'}",
         "reference": job["reference"]["model"],

@@ -66,6 +66,9 @@ PHASES = {
     "noise_floor": "measuring the noise floor",
     "kernel_term": "measuring the kernel term",
     "candidate": "scoring the candidate",
+    "fit": "fitting the calibrators",
+    "choose": "choosing a calibrator",
+    "test": "testing the chosen calibrator",
     "statistics": "computing statistics",
     "report": "writing the report",
 }

@@ -1,0 +1,48 @@
+"""A service that only writes down what the command line asks it."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class Recorder:
+    """`asked`: method and target of each request but for the question whether it lives. `answer`: to all of them."""
+
+    url: str = ""
+    answer: Any = None
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    made = Recorder()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _any(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            if self.path != "/livez":
+                made.asked.append((self.command, self.path))
+            body = b"" if made.answer is None else json.dumps(made.answer).encode()
+            self.send_response(200 if body else 204)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_PATCH = do_DELETE = _any
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        made.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield made
+        server.shutdown()
+        thread.join()

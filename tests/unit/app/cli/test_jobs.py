@@ -1,0 +1,29 @@
+from typer.testing import CliRunner
+
+from app.cli.main import app
+from tests.unit.app.cli.conftest import Recorder
+
+
+def job(number: int, kind: str) -> dict[str, object]:
+    return {
+        "id": f"diag_{number}",
+        "kind": kind,
+        "status": "succeeded",
+        "severity": None,
+        "candidate": {"model": "tiny", "recipe": []},
+        "created_at": 0.0,
+    }
+
+
+def test_the_list_tells_kinds_apart(recorder: Recorder) -> None:
+    recorder.answer = {"data": [job(1, "compare"), job(2, "calibrate")], "has_more": False, "last_id": "diag_2"}
+    done = CliRunner().invoke(app, ["jobs", "list", "--kind", "calibrate", "--url", recorder.url])
+    assert recorder.asked[0][1].startswith("/v1/diagnosis/jobs?kind=calibrate")
+    lines = [line.split() for line in done.output.splitlines()]
+    assert lines[0][:3] == ["id", "kind", "status"]
+    assert [line[1] for line in lines[1:3]] == ["compare", "calibrate"]
+
+
+def test_the_job_that_is_shown_is_the_one_that_was_named(recorder: Recorder) -> None:
+    CliRunner().invoke(app, ["jobs", "show", "diag_1#2", "--url", recorder.url])
+    assert recorder.asked == [("GET", "/v1/diagnosis/jobs/diag_1%232")]
