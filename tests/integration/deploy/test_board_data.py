@@ -5,13 +5,10 @@ deployment are found by service discovery.
 """
 
 import json
-import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import pytest
 
 from app.settings import Settings
@@ -19,6 +16,7 @@ from deploy.grafana import board, preview
 from deploy.grafana.queries import Asked, queries
 from tests.integration.deploy.exporters import Exporters, exporters
 from tests.integration.deploy.stack import Stack
+from tests.support.prometheus import Watch
 
 Json = dict[str, Any]
 NAME = "bot"
@@ -33,36 +31,12 @@ VARIABLES = {"datasource": "prometheus", "deployment": ".+", "__rate_interval": 
 QUERIES = list(queries(json.loads(board.FILE.read_text(encoding="utf-8")), VARIABLES))
 
 
-@dataclass
-class Watched:
+class Watched(Watch):
     """A deployment, and the Prometheus that watches it."""
 
-    url: str
-    deployment: Exporters
-    began: float = field(default_factory=time.time)
-
-    def ask(self, path: str, **parameters: str) -> list[Json]:
-        answer = httpx.post(f"{self.url}/api/v1/{path}", data=parameters, timeout=20)
-        assert answer.status_code == 200, answer.text
-        return list(answer.json()["data"]["result"])
-
-    def until(self, query: str, timeout_s: float = 60) -> list[Json]:
-        """What a query gives, as soon as it gives something."""
-        deadline = time.monotonic() + timeout_s
-        while not (found := self.ask("query", query=query)):
-            assert time.monotonic() < deadline, query
-            time.sleep(0.3)
-        return found
-
-    def values(self, asked: Asked) -> list[float]:
-        """Every finite value, as the panel would get it."""
-        if asked.instant:
-            found = [[one["value"]] for one in self.ask("query", query=asked.expr)]
-        else:
-            span = {"start": f"{self.began:.3f}", "end": f"{time.time():.3f}", "step": "1"}
-            found = [one["values"] for one in self.ask("query_range", query=asked.expr, **span)]
-        numbers = [float(text) for series in found for _, text in series]
-        return [number for number in numbers if math.isfinite(number)]
+    def __init__(self, url: str, deployment: Exporters) -> None:
+        super().__init__(url)
+        self.deployment = deployment
 
 
 @pytest.fixture(scope="module")
