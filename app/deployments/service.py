@@ -12,6 +12,7 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from app.contracts.deployment import (
+    CalibrationMode,
     Deployment,
     DeploymentPatch,
     DeploymentRequest,
@@ -20,6 +21,7 @@ from app.contracts.deployment import (
 )
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import CompareRequest
+from app.deployments import hidden
 from app.deployments.fit import check_version, conclude_fit, ensure_fit
 from app.deployments.settle import settle_jobs
 from app.deployments.shares import Wanted, check_shares, shares_of
@@ -131,6 +133,19 @@ async def patch(state: State, name_or_id: str, change: DeploymentPatch) -> Deplo
     return await fit(state, await state.deployments.patch(current.id, change))
 
 
+async def freeze(state: State, name_or_id: str) -> Deployment:
+    """Keeps the active version. Raises DEPLOYMENT_CONFLICT where calibration is off: the version that comes back with
+    another mode is not the active one."""
+    current = await state.deployments.get(name_or_id)
+    if current.calibration is CalibrationMode.OFF:
+        raise HemostatError(
+            ErrorCode.DEPLOYMENT_CONFLICT,
+            "The deployment's calibration is off: there is no version to keep.",
+            hint='Set `calibration` to "frozen" with PATCH: the version before comes back, and stays.',
+        )
+    return await state.deployments.freeze(current.id)
+
+
 async def promote(state: State, name_or_id: str, asked: PromoteRequest) -> Deployment:
     """A person's promotion: any profile of this model and reference, also of a frozen deployment."""
     current = await state.deployments.get(name_or_id)
@@ -192,6 +207,8 @@ async def run(state: State) -> None:
 
 async def sweep(state: State, *, fits: bool = True) -> None:
     """One pass over all deployments."""
+    if fits:  # first: it has to be done while Redis is away, too
+        await asyncio.to_thread(hidden.sweep_all, state.settings)
     for deployment_id in await state.deployments.ids():
         if await state.deployments.settle(deployment_id) == "forgotten":
             await asyncio.to_thread(remove_files, state.settings, deployment_id)

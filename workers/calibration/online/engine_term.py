@@ -10,15 +10,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from app.deployments.hidden import FOLDER
+
 logger = logging.getLogger(__name__)
 
-FOLDER = "hidden"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,200}")
 
 
@@ -57,19 +57,6 @@ def discard(deployment: Path, name: str | None) -> None:
     if file is not None:
         with contextlib.suppress(OSError):
             file.unlink(missing_ok=True)
-
-
-def sweep(deployment: Path, older_than_s: float) -> int:
-    """Removes what nobody came for in that time; how many files."""
-    removed = 0
-    before = time.time() - older_than_s
-    with contextlib.suppress(OSError):
-        for file in (deployment / FOLDER).iterdir():
-            with contextlib.suppress(OSError):
-                if file.is_file() and file.stat().st_mtime < before:
-                    file.unlink(missing_ok=True)
-                    removed += 1
-    return removed
 
 
 def _file(deployment: Path, name: str | None) -> Path | None:

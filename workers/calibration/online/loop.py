@@ -24,10 +24,11 @@ from app.contracts.deployment import (
     Version,
 )
 from app.contracts.errors import ErrorCode, HemostatError
+from app.deployments import hidden
 from app.deployments.profiles import is_version
 from app.deployments.store import DeploymentStore
 from app.settings import Settings
-from workers.calibration.online import engine_term, state
+from workers.calibration.online import state
 from workers.calibration.online.book import Book
 from workers.calibration.online.carry import carry_out
 from workers.calibration.online.compute import Compute, Stopped
@@ -326,7 +327,7 @@ class ShadowLoop:
             self._note(DeploymentEventType.STALE, "no request was scored for too long")
         if now - self._swept > SWEEP_S:
             self._swept = now
-            engine_term.sweep(self.folder, self.settings.shadow_expiry_s)
+            hidden.sweep(self.folder, self.settings.shadow_expiry_s)
         export_book(self.telemetry, self.book)
         self._save()
         degraded = self.said[1] if self.said[0] is DeploymentState.DEGRADED else ""

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -197,6 +199,18 @@ async def test_versions_by_hand(api: Api) -> None:
     ]
 
 
+async def test_freezing_keeps_what_is_active_and_brings_nothing_back(api: Api) -> None:
+    made = await create(api)
+    await api.state.deployments.promote(made["id"], ABSENT, reason="test")
+    await api.http.patch(f"{PATH}/tiny-rtn4", json={"calibration": "off"})
+    refused = await api.http.post(f"{PATH}/tiny-rtn4/freeze")
+    assert (refused.status_code, refused.json()["code"]) == (409, "deployment_conflict")
+    kept = (await api.http.post(f"{PATH}/tiny-rtn4/unfreeze")).json()
+    assert (kept["calibration"], kept["active_version"]) == ("off", "identity")
+    back = (await api.http.patch(f"{PATH}/tiny-rtn4", json={"calibration": "frozen"})).json()
+    assert (back["calibration"], back["active_version"]) == ("frozen", ABSENT)
+
+
 async def test_events_come_as_pages_and_as_a_stream_that_resumes(api: Api) -> None:
     made = await create(api, calibration="off")
     for rate in (0.1, 0.2, 0.3):
@@ -236,6 +250,19 @@ async def test_two_api_processes_notice_a_lost_replica_once(api: Api, second: Ap
         while (await second.http.get(f"{PATH}/tiny-rtn4")).json()["state"] != "degraded":  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     assert await kinds(second) == ["created", "replica", "state", "replica", "state"]
+
+
+async def test_hidden_states_that_nobody_came_for_are_removed_by_the_sweep(api: Api) -> None:
+    made = await create(api)
+    file = api.state.settings.home / "deployments" / made["id"] / "hidden" / "r.bin"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"secret")
+    await service.sweep(api.state)
+    assert file.exists()
+    past = time.time() - api.state.settings.shadow_expiry_s - 1
+    os.utime(file, (past, past))
+    await service.sweep(api.state)
+    assert not file.exists()
 
 
 async def test_metrics_targets_and_readiness_tell_of_it(api: Api) -> None:

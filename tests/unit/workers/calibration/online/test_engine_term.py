@@ -1,11 +1,9 @@
-import os
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from workers.calibration.online.engine_term import discard, sweep, take, there
+from workers.calibration.online.engine_term import discard, take, there
 
 
 @pytest.fixture
@@ -62,11 +60,3 @@ def test_a_sample_that_is_not_scored_leaves_no_file(folder: Path) -> None:
     discard(folder, "hidden/req-1.bin")
     assert not file.exists()
     discard(folder, "hidden/req-1.bin")
-
-
-def test_what_nobody_came_for_is_swept_when_it_is_old(folder: Path) -> None:
-    old, young = leave(folder, "old.bin", torch.randn(1, 8)), leave(folder, "young.bin", torch.randn(1, 8))
-    os.utime(old, (time.time() - 100, time.time() - 100))
-    assert sweep(folder, 50) == 1
-    assert (old.exists(), young.exists()) == (False, True)
-    assert sweep(folder / "nowhere", 50) == 0
