@@ -197,8 +197,7 @@ async def roll_back(request: Request, deployment: str) -> Response:
 )
 async def freeze(request: Request, deployment: str) -> Response:
     """The service promotes and rolls back no more; a person may. Repeating it changes nothing."""
-    change = DeploymentPatch(calibration=CalibrationMode.FROZEN)
-    return _answer(await service.patch(state_of(request), deployment, change))
+    return _answer(await service.freeze(state_of(request), deployment))
 
 
 @router.post(

@@ -43,8 +43,8 @@ async def test_who_leaves_in_the_middle_of_a_body_is_no_failure_of_the_service(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     app = create_app(Settings(home=tmp_path))
-    coming = [{"type": "http.request", "body": b'{"na', "more_body": True}, {"type": "http.disconnect"}]
-    sent = []
+    coming: list[Message] = [{"type": "http.request", "body": b'{"na', "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[Message] = []
 
     async def receive() -> Message:
         return coming.pop(0) if len(coming) > 1 else coming[0]
