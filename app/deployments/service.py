@@ -13,7 +13,6 @@ from redis.exceptions import RedisError
 
 from app.contracts.deployment import (
     CalibrationMode,
-    CalibrationMode,
     Deployment,
     DeploymentPatch,
     DeploymentRequest,
@@ -132,19 +131,6 @@ async def patch(state: State, name_or_id: str, change: DeploymentPatch) -> Deplo
         wanted = Wanted(current.name, change.replicas, current.verify)
         check_shares(state.settings, [*shares_of(others), wanted], pointer="/replicas")
     return await fit(state, await state.deployments.patch(current.id, change))
-
-
-async def freeze(state: State, name_or_id: str) -> Deployment:
-    """Keeps the active version. Raises DEPLOYMENT_CONFLICT where calibration is off: the version that comes back with
-    another mode is not the active one."""
-    current = await state.deployments.get(name_or_id)
-    if current.calibration is CalibrationMode.OFF:
-        raise HemostatError(
-            ErrorCode.DEPLOYMENT_CONFLICT,
-            "The deployment's calibration is off: there is no version to keep.",
-            hint='Set `calibration` to "frozen" with PATCH: the version before comes back, and stays.',
-        )
-    return await state.deployments.freeze(current.id)
 
 
 async def freeze(state: State, name_or_id: str) -> Deployment:
