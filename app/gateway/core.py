@@ -28,6 +28,7 @@ class Gateway:
     stopping: asyncio.Event
     no_shadow: frozenset[str]  # names of API keys whose requests are never scored again
     lines: dict[str, Line]
+    names: dict[str, str]  # of the deployments that have a line, by id
 
     @classmethod
     def of(cls, state: State) -> "Gateway":
@@ -44,20 +45,34 @@ class Gateway:
             stopping=state.stopping,
             no_shadow=state.keys.no_shadow if state.keys is not None else frozenset(),
             lines={},
+            names={},
         )
 
     def line(self, deployment: Deployment) -> Line:
         """The deployment's queue, as wide as its replicas allow now."""
         line = self.lines.get(deployment.id)
         if line is None:
+            self._forget()
             line = self.lines[deployment.id] = Line(
                 per_replica=self.settings.gateway_max_in_flight,
                 most_queued=self.settings.gateway_max_queued,
                 timeout_s=self.settings.gateway_queue_timeout_s,
             )
+            self.names[deployment.id] = deployment.name
             self.metrics.watch(deployment.name, lambda: line.in_flight, lambda: line.queued)
         line.resize(len(serving_replicas(deployment)))
         return line
+
+    def _forget(self) -> None:
+        """Lets go of deployments that are no more, as far as nothing of theirs is under way."""
+        known = self.directory.known
+        idle = {key for key, line in self.lines.items() if key not in known and not line.in_flight and not line.queued}
+        names = {self.names.pop(key) for key in idle}
+        for key in idle:
+            del self.lines[key]
+            self.sampler.forget(key)
+        for name in names - set(self.names.values()) - set(known.values()):
+            self.metrics.forget(name)
 
     def account(self, deployment: Deployment | None, route: str, status: int) -> None:
         """Counts an answered request."""

@@ -46,6 +46,11 @@ class Directory:
         self._reading: asyncio.Task[None] | None = None
         self.stale = False
 
+    @property
+    def known(self) -> dict[str, str]:
+        """Names of the deployments that were last read, by id."""
+        return {one.id: one.name for one in (self._by_name or {}).values()}
+
     async def all(self) -> list[Deployment]:
         """Every deployment as it is now, oldest first. Raises ApiError (503) where none was ever read."""
         await self.refresh()

@@ -69,6 +69,10 @@ class Sampler:
         self.drop(deployment, "budget")
         return False
 
+    def forget(self, deployment_id: str) -> None:
+        """The deployment is no more."""
+        self._budgets.pop(deployment_id, None)
+
     def drop(self, deployment: Deployment, reason: str) -> None:
         """The request will not be scored again."""
         self._metrics.dropped.labels(deployment.name, reason).inc()

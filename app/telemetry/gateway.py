@@ -86,3 +86,11 @@ class GatewayMetrics:
             family.labels(deployment)
         self.in_flight.labels(deployment).set_function(in_flight)
         self.queued.labels(deployment).set_function(queued)
+
+    def forget(self, deployment: str) -> None:
+        """Takes the series of a deployment away that is no more, so that names that come and go leave nothing."""
+        for family in (
+            *(self.requests, self.first_token, self.between_tokens, self.tokens, self.in_flight, self.queued),
+            *(self.aborts, self.retries, self.sampled, self.dropped),
+        ):
+            family.remove_by_labels({"deployment": deployment})
