@@ -100,6 +100,16 @@ def running(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
         redis.stop()
 
 
+@pytest.fixture(scope="module")
+def endless(running: Running) -> dict[str, Any]:
+    """A request whose greedy answer fills the context: it takes dozens of rounds, however fast the machine is."""
+    for first in range(2, 60):
+        asked = {"prompt": [first, 6], "max_tokens": LENGTH - 2, "temperature": 0.0}
+        if running.lines(**asked)[-1]["finish_reason"] == "length":
+            return asked
+    raise AssertionError("every greedy answer ends by itself")
+
+
 def test_it_says_what_it_does_until_it_is_ready_and_then_what_it_measured(running: Running) -> None:
     states = [state for state, _ in running.said]
     assert states == sorted(states, key=[DeploymentState.STARTING, DeploymentState.READY].index)
@@ -165,16 +175,17 @@ def test_the_context_is_used_to_its_last_token(running: Running) -> None:
     assert 1 <= shortened["usage"]["completion_tokens"] <= 2
 
 
-def test_an_answer_that_nobody_waits_for_is_dropped(running: Running) -> None:
+def test_an_answer_that_nobody_waits_for_is_dropped(running: Running, endless: dict[str, Any]) -> None:
     """As many as may run at once are left by their clients; a request behind them is answered all the same."""
     finished = running.metric("hemostat_verify_requests_total")
 
     async def leave() -> None:
-        async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
-            body = {"prompt": [5, 6], "max_tokens": LENGTH - 2, "temperature": 5.0}
-            async with client.stream("POST", f"{running.replica.url}/v1/verified", json=body) as answer:
-                async for _ in answer.aiter_lines():
-                    return
+        async with (
+            httpx.AsyncClient(timeout=PATIENCE_S) as client,
+            client.stream("POST", f"{running.replica.url}/v1/verified", json=endless) as answer,
+        ):
+            async for _ in answer.aiter_lines():
+                return
 
     async def all_leave() -> None:
         await asyncio.gather(*(leave() for _ in range(8)))
@@ -198,11 +209,10 @@ def test_it_goes_on_while_redis_is_away_and_is_there_again_with_it(running: Runn
     assert found.id == running.replica.id
 
 
-def test_sigterm_ends_it_within_seconds_and_tells_whoever_waits(running: Running) -> None:
+def test_sigterm_ends_it_within_seconds_and_tells_whoever_waits(running: Running, endless: dict[str, Any]) -> None:
     """The last test of the module. A stream is open, which must not hold it up."""
-    body = {"prompt": [5, 6], "max_tokens": LENGTH - 2, "temperature": 0.0}
     family = [running.process.pid, *(one.pid for one in psutil.Process(running.process.pid).children(recursive=True))]
-    with httpx.stream("POST", f"{running.replica.url}/v1/verified", json=body, timeout=PATIENCE_S) as answer:
+    with httpx.stream("POST", f"{running.replica.url}/v1/verified", json=endless, timeout=PATIENCE_S) as answer:
         lines = answer.iter_lines()
         json.loads(next(lines))
         began = time.monotonic()
