@@ -218,6 +218,9 @@ class ShadowSample(Contract):
     )
     at: float
 
+    # What does not fit is told without its content: token ids are text.
+    model_config = Contract.model_config | {"hide_input_in_errors": True}
+
 
 class PromoteRequest(Contract):
     """The body of a promotion by hand."""

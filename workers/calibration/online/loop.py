@@ -262,7 +262,7 @@ class ShadowLoop:
 
     async def _try(self, rescorer: Rescorer, version: Version, now: float) -> bool:
         try:
-            await self.compute.plain(rescorer.calibrator, version)
+            await self.compute.plain(rescorer.to_be_tried, version)
         except HemostatError as error:
             self._note(DeploymentEventType.REFUSED, f"it cannot be tried: {error.detail}", version)
             return False

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from app.contracts.deployment import IDENTITY, ShadowSample, Version
-from app.contracts.errors import HemostatError
+from app.contracts.errors import ErrorCode, HemostatError
 from workers.calibration.calibrators.identity import Identity
 from workers.calibration.calibrators.protocol import Calibrator
 from workers.calibration.online import engine_term
@@ -105,6 +105,22 @@ class Rescorer:
         while len(self._calibrators) > _KEPT:
             self._calibrators.popitem(last=False)
         return found
+
+    def to_be_tried(self, version: Version) -> Calibrator:
+        """`calibrator` of a version that may be promoted: the serving process would refuse one of other weights.
+
+        Raises PROFILE_*.
+        """
+        if version != IDENTITY:
+            fit, sides = self._profiles.get(version).fit, self.models.sides
+            fitted = (fit.reference.weights_fingerprint, fit.candidate.weights_fingerprint)
+            if fitted != (sides.reference.weights, sides.candidate.weights):
+                raise HemostatError(
+                    ErrorCode.PROFILE_MISMATCH,
+                    f"profile {version} was fitted for other weights than those of this deployment",
+                    hint="use a profile that was fitted for this model and reference",
+                )
+        return self.calibrator(version)
 
     def score(
         self,

@@ -20,7 +20,7 @@ from app.contracts.deployment import (
 )
 from app.contracts.job import CandidateModel
 from app.contracts.profile import FitRecord, ProfileModel, ProfileRecord
-from app.models.checkpoint import inspect
+from app.models.checkpoint import fingerprint, inspect
 from app.settings import Settings
 from tests.integration.conftest import RedisServer
 from tests.integration.workers.shadow.conftest import RECIPE, Shadow, hidden_file, run
@@ -28,7 +28,7 @@ from tests.support.worker import wait_for
 from workers.calibration.calibrators.token_bias import TokenBias
 from workers.calibration.online import replay
 from workers.calibration.profiles import ProfileStore
-from workers.surgery.recipe import apply
+from workers.surgery.recipe import Modified, apply
 from workers.surgery.store import CheckpointStore
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -52,13 +52,31 @@ def samples(count: int, *, version: str = "identity", prompt: int = 12, output: 
     ]
 
 
-def biased(settings: Settings, strength: float, seed: int) -> tuple[str, torch.Tensor]:
+def modified(settings: Settings) -> Modified:
+    """The served checkpoint after its recipe."""
+    return apply(
+        inspect(settings.home / "served"),
+        CandidateModel.model_validate({"model": "m", "recipe": RECIPE}).recipe,
+        store=CheckpointStore(settings.home / "checkpoints", 10**9),
+    )
+
+
+def weights_of(settings: Settings) -> tuple[str, str]:
+    """Fingerprints of the reference and of the candidate."""
+    with modified(settings) as found:
+        return fingerprint(settings.home / "tiny"), found.fingerprint
+
+
+def biased(
+    settings: Settings, strength: float, seed: int, weights: tuple[str, str] | None = None
+) -> tuple[str, torch.Tensor]:
     """A profile of random token biases, put into the store as a fit would; its version and the bias."""
+    reference, candidate = weights or weights_of(settings)
     bias_V = torch.randn(V, generator=torch.Generator().manual_seed(seed)) * strength
     fit = FitRecord(
         origin="job",
-        reference=ProfileModel(model="tiny", weights_fingerprint="x"),
-        candidate=ProfileModel(model="served", weights_fingerprint="y"),
+        reference=ProfileModel(model="tiny", weights_fingerprint=reference),
+        candidate=ProfileModel(model="served", weights_fingerprint=candidate),
         head="h",
         hidden_size=64,
         vocabulary=V,
@@ -77,14 +95,10 @@ class Oracle:
     """Both models in float32 transformers, divergences in float64 from the definition."""
 
     def __init__(self, settings: Settings) -> None:
-        with apply(
-            inspect(settings.home / "served"),
-            CandidateModel.model_validate({"model": "m", "recipe": RECIPE}).recipe,
-            store=CheckpointStore(settings.home / "checkpoints", 10**9),
-        ) as modified:
+        with modified(settings) as found:
             self.models = [
                 AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-                for path in (settings.home / "tiny", modified.path)
+                for path in (settings.home / "tiny", found.path)
             ]
 
     def outputs(self, sample: ShadowSample) -> list[torch.Tensor]:
@@ -203,6 +217,16 @@ def test_a_poisoned_profile_on_trial_is_never_promoted(shadow: Shadow, settings:
     refused = kinds[DeploymentEventType.REFUSED]
     assert refused.evidence["mean_gain"] < 0  # type: ignore[operator]
     assert replay.main([str(shadow.folder / "decisions" / str(refused.evidence["record"]))]) == 0
+
+
+def test_a_profile_of_other_weights_is_not_tried(shadow: Shadow, settings: Settings) -> None:
+    version, _ = biased(settings, 0.1, seed=9, weights=("a" * 64, weights_of(settings)[1]))
+    (shadow.folder / "trials" / version).touch()
+    wait_for(lambda: any(event.version == version for event in shadow.events()), what="refusal")
+    found = [event for event in shadow.events() if event.version == version]
+    assert [event.type for event in found] == [DeploymentEventType.REFUSED]
+    assert "other weights" in found[0].reason
+    assert shadow.get().shadow.trial is None  # type: ignore[union-attr]
 
 
 def test_worse_weights_raise_an_alarm_and_a_refit_is_promoted_when_it_has_proven_itself(
