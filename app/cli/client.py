@@ -12,6 +12,7 @@ import httpx
 from httpx_sse import ServerSentEvent, connect_sse
 
 from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
+from app.security.keys import is_loopback
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 Json = dict[str, Any]
@@ -20,13 +21,22 @@ Json = dict[str, Any]
 _PATIENCE_S = 120.0
 
 
+class _EndedError(Exception):
+    """Nothing will follow what the client has."""
+
+
 class Client:
     """Talks to one service. Every method raises `HemostatError` with the service's own code, detail and hint."""
 
     def __init__(self, url: str, *, api_key: str | None = None) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(60, connect=5))
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers=headers,
+            timeout=httpx.Timeout(60, connect=5),
+            trust_env=not is_loopback(httpx.URL(self.url).host),  # no proxy stands before this machine
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -110,6 +120,8 @@ class Client:
                     last_id = event.id or last_id
                     if event.data:  # else the hint how long to wait before connecting again
                         yield event
+            except _EndedError:
+                return
             except (httpx.TransportError, HemostatError) as error:
                 if isinstance(error, HemostatError) and error.code is not ErrorCode.UNAVAILABLE:
                     raise
@@ -128,6 +140,8 @@ class Client:
             if source.response.is_error:
                 source.response.read()
                 _raise(source.response)
+            if source.response.status_code == httpx.codes.NO_CONTENT:
+                raise _EndedError
             yield from source.iter_sse()
 
     def _json(self, method: str, path: str, **options: Any) -> Json:

@@ -246,6 +246,7 @@ class EventsQuery(BaseModel):
             "whose `data` is the schema `DeploymentEvent`",
             others={EVENT_STREAM: examples.EVENTS},
         ),
+        Answer(204, None, description="of a stream: the deployment is gone and its last event is known"),
         errors=[
             *_READ,
             ErrorCode.INVALID_CURSOR,
@@ -268,7 +269,10 @@ async def deployment_events(request: Request, deployment: str, query: Annotated[
     deployment_id = deployment if newest else await store.resolve(deployment)
     newest = newest or await store.last_event(deployment_id)
     if wanted == EVENT_STREAM:
-        return respond(state, DeploymentStream(state, deployment_id, last or query.after, newest))
+        after = last or query.after
+        if after == newest > 0 and not await store.exists(deployment_id):
+            return Response(status_code=204)  # `deleted` was told; an EventSource comes back unless it is told so
+        return respond(state, DeploymentStream(state, deployment_id, after, newest))
     found = await store.events(deployment_id, query.after, count=query.limit + 1)
     shown = tuple(NumberedEvent(id=number, **event.model_dump()) for number, event in found[: query.limit])
     page = DeploymentEventPage(

@@ -130,9 +130,13 @@ class DeploymentStore:
         found = await self.client.hget(keys.NAMES, name_or_id)
         if found is not None:
             return cast(str, found)
-        if is_deployment_id(name_or_id) and await self.client.exists(keys.deployment(name_or_id)):
+        if is_deployment_id(name_or_id) and await self.exists(name_or_id):
             return name_or_id
         raise await self._not_found(name_or_id)
+
+    async def exists(self, id: str) -> bool:  # noqa: A002
+        """Whether there is a deployment of this id; one that is being deleted is one."""
+        return bool(await self.client.exists(keys.deployment(id)))
 
     async def _not_found(self, name_or_id: str) -> HemostatError:
         names = sorted(cast("builtins.list[str]", await self.client.hkeys(keys.NAMES)))

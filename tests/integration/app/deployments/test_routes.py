@@ -226,6 +226,8 @@ async def test_events_come_as_pages_and_as_a_stream_that_resumes(api: Api) -> No
     assert (names, numbers) == (["changed", "changed", "deleted"], ["3", "4", "5"])
     data = [json.loads(line.removeprefix("data: ")) for line in stream.text.splitlines() if line.startswith("data: ")]
     assert data[0]["evidence"] == {"shadow_rate": 0.2}
+    done = await api.http.get(f"{PATH}/{made['id']}/events", headers=headers | {"last-event-id": "5"})
+    assert done.status_code == 204, "an EventSource does not come back"
     bad = await api.http.get(f"{PATH}/{made['id']}/events", headers=headers | {"last-event-id": "x"})
     assert bad.json()["code"] == "invalid_cursor"
 

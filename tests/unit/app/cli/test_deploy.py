@@ -2,6 +2,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli.main import app
+from app.up import _status
 from tests.unit.app.cli.conftest import Recorder
 
 
@@ -23,3 +24,20 @@ def test_what_is_deleted_is_what_was_named(recorder: Recorder, name: str, path: 
 def test_a_promotion_names_its_deployment(recorder: Recorder) -> None:
     CliRunner().invoke(app, ["deploy", "promote", "good#1", "identity", "--url", recorder.url])
     assert recorder.asked == [("POST", "/v1/deployments/good%231/promote")]
+
+
+def test_a_service_of_this_machine_is_asked_without_a_proxy(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    done = CliRunner().invoke(app, ["deploy", "delete", "good", "--url", recorder.url])
+    assert done.exit_code == 0, done.output
+    assert _status(f"{recorder.url}/livez") == 204
+
+
+def test_following_ends_where_nothing_will_follow(recorder: Recorder) -> None:
+    done = CliRunner().invoke(app, ["deploy", "events", "dep_1", "--follow", "--after", "5", "--url", recorder.url])
+    assert (done.exit_code, done.output) == (0, "")
+    assert recorder.asked == [("GET", "/v1/deployments/dep_1/events")]
