@@ -6,6 +6,7 @@ In a process that was not started for a deployment it does nothing.
 from __future__ import annotations
 
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
@@ -31,6 +32,7 @@ def register() -> None:
             "a calibrated server cannot start: VLLM_USE_V2_MODEL_RUNNER must be 0, model runner V2 keeps its rows in "
             "another order and refuses the logits processor"
         )
+    keep_requests_out_of_the_log()
     end_with_parent()
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
@@ -47,6 +49,11 @@ def register_model(architecture: str) -> None:
 
     mending.register(architecture)
     ModelRegistry.register_model(architecture, calibrated(ModelRegistry.models[architecture].load_model_cls()))
+
+
+def keep_requests_out_of_the_log() -> None:
+    """An engine that dies does not write its last batch down: stop strings and grammars in it are its clients' text."""
+    logging.getLogger("vllm.logging_utils.dump_input").disabled = True
 
 
 def end_with_parent() -> None:
