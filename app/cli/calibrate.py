@@ -6,16 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from app.cli.configuration import settings
-from app.cli.estimates import print_estimate
+from app.cli.measuring import measure
 from app.cli.options import AsJson, Url, number, pairs
-from app.cli.output import Exit, err, out, print_json
+from app.cli.output import Exit
 from app.cli.recipes import parse_recipe, parse_text
-from app.cli.service import connect_or_start, report_path
-from app.cli.watching import check_writable, run_to_end, save_page
-from app.web.terminal import render_terminal
 
 
 def calibrate(
@@ -85,22 +81,12 @@ def calibrate(
         "deployment": deployment,
     }
     request |= {name: value for name, value in given.items() if value}
-    if output:
-        check_writable(output)
-    try:
-        with connect_or_start(url, configured, err, request) as client:
-            if dry_run:
-                print_estimate(client.submit(request | {"dry_run": True}), as_json=as_json)
-                return
-            job = run_to_end(client, request, err)
-            found = client.report(job["id"])
-            html = client.report_html(job["id"])
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    if as_json:
-        print_json(found)
-    else:
-        render_terminal(found, out)
-    page = save_page(html, output or report_path(configured, job["id"]))
-    (err if as_json else out).print(f"Report: {escape(str(page))}", soft_wrap=True)
-    raise SystemExit(Exit.PASS if found["test"]["passed"] else Exit.FAIL)
+    measure(
+        request,
+        configured,
+        lambda found: Exit.PASS if found["test"]["passed"] else Exit.FAIL,
+        url=url,
+        output=output,
+        dry_run=dry_run,
+        as_json=as_json,
+    )

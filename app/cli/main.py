@@ -18,17 +18,17 @@ from app.cli.calibrate import calibrate
 from app.cli.configuration import settings
 from app.cli.deploy import deploy_app
 from app.cli.doctor import doctor as run_doctor
-from app.cli.estimates import print_estimate
 from app.cli.jobs import jobs_app
+from app.cli.measuring import measure
 from app.cli.models import models_app
 from app.cli.options import AsJson, Url, number, pairs
 from app.cli.output import PHASES, Exit, err, fail, out, print_json
 from app.cli.profiles import profiles_app
 from app.cli.recipes import parse_recipe, parse_text
 from app.cli.serve import demo_deployment, serve
-from app.cli.service import connect, connect_or_start, report_path
+from app.cli.service import connect
 from app.cli.threshold import threshold
-from app.cli.watching import check_writable, require_success, run_to_end, save_page
+from app.cli.watching import check_writable, require_success, save_page
 from app.contracts.errors import HemostatError
 from app.up import run_up
 from app.verdicts import fails
@@ -126,26 +126,15 @@ def compare(
     }
     if not recipe and candidate in {None, reference}:
         err.print("[yellow]note[/] neither --recipe nor --candidate is given: the model is compared with itself")
-    if output:
-        check_writable(output)
-    try:
-        with connect_or_start(url, configured, err, request) as client:
-            if dry_run:
-                print_estimate(client.submit(request | {"dry_run": True}), as_json=as_json)
-                return
-            job = run_to_end(client, request, err)
-            found = client.report(job["id"])
-            html = client.report_html(job["id"])
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    if as_json:
-        print_json(found)
-    else:
-        render_terminal(found, out)
-    status = _exit_status(found, fail_on, as_json=as_json)
-    page = save_page(html, output or report_path(configured, job["id"]))
-    (err if as_json else out).print(f"Report: {escape(str(page))}", soft_wrap=True)
-    raise SystemExit(status)
+    measure(
+        request,
+        configured,
+        lambda found: _exit_status(found, fail_on, as_json=as_json),
+        url=url,
+        output=output,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
 
 
 @app.command()

@@ -1,0 +1,51 @@
+"""What `compare` and `calibrate` do alike: estimate a job, or run it, show its report and save its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from app.cli.estimates import print_estimate
+from app.cli.output import err, out, print_json
+from app.cli.service import connect_or_start, report_path
+from app.cli.watching import check_writable, run_to_end, save_page
+from app.settings import Settings
+from app.web.terminal import render_terminal
+
+Json = dict[str, Any]
+
+
+def measure(
+    request: Json,
+    configured: Settings,
+    verdict: Callable[[Json], int],
+    *,
+    url: str | None,
+    output: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Ends with the exit status that `verdict` gives the report; a dry run prints its estimate and returns."""
+    if output:
+        check_writable(output)
+    try:
+        with connect_or_start(url, configured, err, request) as client:
+            if dry_run:
+                print_estimate(client.submit(request | {"dry_run": True}), as_json=as_json)
+                return
+            job = run_to_end(client, request, err)
+            found = client.report(job["id"])
+            html = client.report_html(job["id"])
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    if as_json:
+        print_json(found)
+    else:
+        render_terminal(found, out)
+    status = verdict(found)
+    page = save_page(html, output or report_path(configured, job["id"]))
+    (err if as_json else out).print(f"Report: {escape(str(page))}", soft_wrap=True)
+    raise SystemExit(status)
