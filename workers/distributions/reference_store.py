@@ -20,7 +20,6 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ import numpy as np
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
+from workers.distributions.files import Signature, sha256, signature, write_json
 from workers.distributions.locks import Lock, try_lock, wait_lock
 
 FORMAT = "hemostat.hidden/2"
@@ -48,12 +48,10 @@ _DTYPES: dict[str, tuple[torch.dtype, torch.dtype, np.dtype[Any]]] = {
 }
 # Rows are forced to disk at least every so many bytes: a lost attempt loses no more than that.
 _SYNC_BYTES = 8 * 1024 * 1024
-_READ_BYTES = 1 << 24
 # Left free on the disk for everybody else.
 _SPARE_BYTES = 32 * 1024 * 1024
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
-Signature = tuple[int, int, int]
 # States whose checksum this process has verified, by path: hashing twenty gigabytes for each job would take its time.
 _verified: dict[Path, Signature] = {}
 
@@ -198,7 +196,7 @@ class Writer:
             if progress["plan"] != self._plan() or not 0 < done <= len(self._lengths):
                 return 0
             size = sum(self._lengths[:done]) * self._size * _DTYPES[dtype][2].itemsize
-            digest = _hash(self._folder / _PARTIAL, size)
+            digest = sha256(self._folder / _PARTIAL, size)
             if digest.hexdigest() != progress["sha256"]:
                 return 0
         except (OSError, ValueError, KeyError, TypeError):
@@ -225,7 +223,7 @@ class Writer:
             header = self._plan() | {"dtype": self._dtype, "sha256": self._digest.hexdigest(), "meta": self._meta}
             write_json(self._folder / _HEADER, header)
             (self._folder / _PROGRESS).unlink(missing_ok=True)
-        _verified[states] = _signature(states)
+        _verified[states] = signature(states)
         self._store.evict(keep=self._folder)
 
     @contextmanager
@@ -328,11 +326,11 @@ class ReferenceStore:
                 return None
             if not isinstance(header["meta"], dict):
                 return None
-            signature = _signature(states)
-            if _verified.get(states) != signature:
-                if _hash(states, size).hexdigest() != header["sha256"]:
+            found = signature(states)
+            if _verified.get(states) != found:
+                if sha256(states, size).hexdigest() != header["sha256"]:
                     return None
-                _verified[states] = signature
+                _verified[states] = found
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return header
@@ -424,35 +422,3 @@ def _disk_full(what: str, root: Path) -> HemostatError:
         f"there is no room for {what}: {free} MiB are free on the disk that holds the reference store",
         hint="free space below HEMOSTAT_HOME, lower HEMOSTAT_REFERENCE_BUDGET_BYTES, or compare over fewer documents",
     )
-
-
-def _signature(file: Path) -> Signature:
-    stat = file.stat()
-    return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-
-
-def _hash(file: Path, size: int) -> "hashlib._Hash":
-    """SHA-256 over the first `size` bytes. OSError where there are fewer."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while size > 0:
-            part = stream.read(min(_READ_BYTES, size))
-            if not part:
-                raise OSError(f"{file.name} ends too early")
-            digest.update(part)
-            size -= len(part)
-    return digest
-
-
-def write_json(file: Path, value: dict[str, Any]) -> None:
-    """Writes a JSON file: whole, on disk, or not at all."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        with partial.open("x") as stream:
-            json.dump(value, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
+from workers.distributions.files import write_json
 from workers.distributions.head import Head
-from workers.distributions.reference_store import write_json
 
 TOLERANCE = 2.0**-7
 Logprobs = np.ndarray[Any, np.dtype[np.floating[Any]]]

@@ -1,0 +1,44 @@
+"""Files that are whole or absent, and what tells one content from another."""
+
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+Signature = tuple[int, int, int]
+_READ_BYTES = 1 << 24
+
+
+def signature(file: Path) -> Signature:
+    """What changes with a file's content, read without its content: time of change (ns), size (bytes), inode."""
+    stat = file.stat()
+    return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+def sha256(file: Path, size: int) -> "hashlib._Hash":
+    """SHA-256 over the first `size` bytes. OSError where there are fewer."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while size > 0:
+            part = stream.read(min(_READ_BYTES, size))
+            if not part:
+                raise OSError(f"{file.name} ends too early")
+            digest.update(part)
+            size -= len(part)
+    return digest
+
+
+def write_json(file: Path, value: dict[str, Any]) -> None:
+    """Writes a JSON file: whole, on disk, or not at all."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with partial.open("x") as stream:
+            json.dump(value, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
