@@ -79,7 +79,8 @@ def page() -> str:
     lines = [
         "# Errors",
         "",
-        "Every error answer is a problem document (RFC 9457, `application/problem+json`):",
+        "Every error answer is a problem document (RFC 9457, `application/problem+json`); OpenAI's routes alone have",
+        "OpenAI's envelope, with the same codes ([gateway.md](gateway.md#errors)).",
         "",
         "| member | meaning |",
         "| --- | --- |",
