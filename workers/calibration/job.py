@@ -18,19 +18,17 @@ import torch
 
 from app.contracts.calibration_report import CalibrateReport
 from app.contracts.job import CalibrateRequest
-from app.contracts.profile import Cell, TestRecord
 from app.models.preflight import text_for_test
-from workers.calibration.calibrators.protocol import Calibrator
-from workers.calibration.effects import effects_of, parts_of, sampled_effect
 from workers.calibration.export import export_metrics
-from workers.calibration.fits import Fits, Fitted
-from workers.calibration.measure import Logits, cost_microseconds, mean_kl_columns, served, token_values
+from workers.calibration.fits import Fits
+from workers.calibration.measure import Logits, cost_microseconds, mean_kl_columns, served
 from workers.calibration.profiles import ProfileStore, tensor_bytes
-from workers.calibration.record import profile_record, table_row
+from workers.calibration.proof import Choice, prove
+from workers.calibration.record import profile_record
 from workers.calibration.report import Tested, build_report
 from workers.calibration.rows import Rows, gather
 from workers.calibration.sealed import Opened, Sealed
-from workers.calibration.selection import Candidate, choose, frozen_hash, own_mask, paired, why_not
+from workers.calibration.selection import Candidate, choose, frozen_hash
 from workers.calibration.sets import Sets, draw
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.context import JobContext
@@ -38,7 +36,6 @@ from workers.diagnosis.floor import Floor, noise_floor
 from workers.diagnosis.plan import plan_fingerprint
 from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import Side, Sides, modify, resolve
-from workers.distributions.token_values import TokenValues
 from workers.engine.room import EngineRoom
 
 RAW_FILE: Final = "raw.parquet"
@@ -61,21 +58,6 @@ class _Pair:
 
     reference: Scored
     candidate: Scored
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """What was fitted, what each of it does on the choose set, which one is chosen, and the hash of all that."""
-
-    fitted: dict[str, Fitted]
-    choose_kl: dict[str, float]
-    cost: dict[str, float]
-    chosen: str
-    frozen: str
-
-    def calibrators(self) -> dict[str, Calibrator]:
-        """By name."""
-        return {name: found.calibrator for name, found in self.fitted.items()}
 
 
 class _Calibrate(Attempt):
@@ -161,7 +143,7 @@ class _Calibrate(Attempt):
 
     # --- before the test
 
-    def _choose(self, sides: Sides, sets: Sets, pairs: dict[str, _Pair], logits: Logits, scratch: Path) -> _Choice:
+    def _choose(self, sides: Sides, sets: Sets, pairs: dict[str, _Pair], logits: Logits, scratch: Path) -> Choice:
         request, context = self._request, self._context
         fit, stop = (self._rows(sets, pairs, name) for name in ("fit", "choose"))
         fit = fit.first(request.tokens)
@@ -191,7 +173,7 @@ class _Calibrate(Attempt):
                 chosen.name,
                 {"tolerance": request.tolerance, "seed": request.seed, "test": sets.test.fingerprint},
             )
-        return _Choice(fitted, means, cost, chosen.name, frozen)
+        return Choice(fitted, means, cost, chosen.name, frozen)
 
     def _dtype(self, sides: Sides) -> torch.dtype:
         return _DTYPES.get(sides.dtype, torch.bfloat16)
@@ -205,107 +187,38 @@ class _Calibrate(Attempt):
         pairs: dict[str, _Pair],
         floor: Floor,
         logits: Logits,
-        choice: _Choice,
+        choice: Choice,
         opened: Opened[Rows],
     ) -> Tested:
-        request, context, rows = self._request, self._context, opened.content
-        calibrators = served(choice.calibrators(), self._dtype(sides))
-        chosen = calibrators[choice.chosen]
-        # Three passes over the rows: all calibrators, then every value of the raw and of the chosen model.
-        columns = mean_kl_columns(
-            rows,
+        request, context = self._request, self._context
+        proof = prove(
+            choice,
+            served(choice.calibrators(), self._dtype(sides)),
+            opened,
             logits,
-            calibrators,
-            progress=lambda done, total: context.progress("test", done, 3 * total),
+            request=request,
+            fitted_domains=sets.fitted_domains(),
+            progress=lambda done, total: context.progress("test", done, total),
             check_cancelled=context.check_cancelled,
         )
-        raw, calibrated = (
-            self._values(rows, logits, calibrator, round_) for round_, calibrator in ((1, None), (2, chosen))
+        reference, found = pairs["test"].reference, choice.fitted[choice.chosen]
+        record = profile_record(
+            request, sides, sets, found, proof.test, engine=str(reference.engine.identity), job=context.job_id
         )
-        own = own_mask(rows.row_domains(), sets.fitted_domains())
-        parts = {name: parts_of(columns[""], columns[name], rows, own, seed=request.seed) for name in calibrators}
-        decided = parts[choice.chosen]
-        reasons = why_not(
-            decided[""],
-            {name.removeprefix("domain/"): part for name, part in decided.items() if name.startswith("domain/")},
-            tolerance=request.tolerance,
-            nonfinite=int(np.count_nonzero(raw.finite & ~calibrated.finite)),
-        )
-        everywhere = np.ones_like(own)
-        whole = paired(columns[""], columns[choice.chosen], rows.positions, everywhere, seed=request.seed)
-        temperature = None
-        if "temperature" in columns:
-            temperature = paired(columns[""], columns["temperature"], rows.positions, everywhere, seed=request.seed)
-        test = TestRecord(
-            frozen=opened.frozen,
-            opened_at=opened.at,
-            tolerance=request.tolerance,
-            passed=not reasons,
-            reasons=reasons,
-            table=tuple(
-                table_row(
-                    name,
-                    choice.fitted[name].calibrator,
-                    parts[name],
-                    chosen=name == choice.chosen,
-                    choose_kl=choice.choose_kl[name],
-                    microseconds=choice.cost[name],
-                )
-                for name in calibrators
-            ),
-            effects=effects_of(
-                raw,
-                calibrated,
-                rows,
-                temperature=temperature,
-                chosen=whole,
-                sampled=[
-                    sampled_effect(
-                        rows, logits, chosen, sampling, seed=request.seed, check_cancelled=context.check_cancelled
-                    )
-                    for sampling in request.sampling
-                ],
-                seed=request.seed,
-            ),
-            kl_high=_upper(whole.cell(), calibrated=True),
-            raw_kl_high=_upper(whole.cell(), calibrated=False),
-        )
-        reference = pairs["test"].reference
         return Tested(
             request=request,
             sides=sides,
             sets=sets,
-            positions=rows.positions,
-            raw=raw,
-            calibrated=calibrated,
+            positions=opened.content.positions,
+            raw=proof.raw,
+            calibrated=proof.calibrated,
             floor=floor,
-            test=test,
-            profile=ProfileStore(context.settings).put(
-                choice.fitted[choice.chosen].calibrator,
-                profile_record(
-                    request,
-                    sides,
-                    sets,
-                    choice.fitted[choice.chosen],
-                    test,
-                    engine=str(reference.engine.identity),
-                    job=context.job_id,
-                ),
-            ),
+            test=proof.test,
+            profile=ProfileStore(context.settings).put(found.calibrator, record),
             engine=reference.engine.identity,
             reference_from_store=reference.from_store,
             started_at=self._started_at,
             seconds=self._watch.seconds,
-        )
-
-    def _values(self, rows: Rows, logits: Logits, calibrator: Calibrator | None, round_: int) -> TokenValues:
-        context = self._context
-        return token_values(
-            rows,
-            logits,
-            calibrator,
-            progress=lambda done, total: context.progress("test", round_ * total + done, 3 * total),
-            check_cancelled=context.check_cancelled,
         )
 
     def _artifacts(self, tested: Tested) -> None:
@@ -320,8 +233,3 @@ class _Calibrate(Attempt):
 def _first(scored: Scored) -> Callable[[object], torch.Tensor]:
     """The hidden states of the first window, whose beginning the head is checked on."""
     return lambda _tokens: scored.stored.window(0)
-
-
-def _upper(cell: Cell, *, calibrated: bool) -> float | None:
-    found = cell.calibrated if calibrated else cell.raw
-    return found.ci[1] if found.ci is not None else found.mean
