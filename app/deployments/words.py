@@ -9,6 +9,7 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "state": "{state}",
     "replica": "{replica} is {state}",
     "fit_started": "its calibration is being fitted (job {job})",
+    "refit": "its calibration is fitted anew to recent traffic",
     "fitted": "{version} is fitted",
     "refused": "no correction is served",
     "trial": "{version} is tried in shadow",
@@ -36,7 +37,10 @@ def event_line(event: Mapping[str, Any]) -> str:
     evidence = dict(event.get("evidence") or {})
     told = {"version": event.get("version") or "identity", "previous": event.get("previous") or "identity"}
     pairs = ", ".join(f"{name} {value}" for name, value in evidence.items())
-    words = _SENTENCES.get(str(event["type"]), str(event["type"]))
+    kind = str(event["type"])
+    if kind == "fit_started" and "job" not in evidence:
+        kind = "refit"  # the on-line loop's, which is no job
+    words = _SENTENCES.get(kind, kind)
     line = words.format_map(_Blank({**evidence, **told, "evidence": pairs}))
     reason = " ".join(str(event.get("reason") or "").split())
     return f"{line}: {reason}" if reason else line

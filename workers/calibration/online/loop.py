@@ -283,7 +283,8 @@ class ShadowLoop:
         if reason is None or self.rescorer is None or not self.recent.tokens:
             return
         seed = self.book.refit_began()
-        logger.info("a refit begins (%s), %d recent tokens", reason, self.recent.tokens)
+        evidence: dict[str, Scalar] = {"seed": seed, "recent_tokens": self.recent.tokens}
+        self._note(DeploymentEventType.FIT_STARTED, reason, evidence=evidence)
         self._refit = asyncio.create_task(
             self.refitter.refit(self._deployment, self.recent.all(), seed=seed, reason=reason), name="refit"
         )

@@ -266,8 +266,13 @@ def test_worse_weights_raise_an_alarm_and_a_refit_is_promoted_when_it_has_proven
     assert after.divergence.calibrated.mean < 0.8 * shifted
     assert after.divergence.saved.low > 0
     kinds = [event.type for event in shadow.events()]
-    told = [DeploymentEventType.ALARM, DeploymentEventType.TRIAL, DeploymentEventType.PROMOTED]
-    assert [kind for kind in kinds[kinds.index(DeploymentEventType.ALARM) :] if kind in told][:3] == told
+    told = [
+        DeploymentEventType.ALARM,
+        DeploymentEventType.FIT_STARTED,
+        DeploymentEventType.TRIAL,
+        DeploymentEventType.PROMOTED,
+    ]
+    assert [kind for kind in kinds[kinds.index(DeploymentEventType.ALARM) :] if kind in told][:4] == told
     for file in (shadow.folder / "decisions").iterdir():
         if json.loads(file.read_text())["record"] is not None:
             assert replay.main([str(file)]) == 0

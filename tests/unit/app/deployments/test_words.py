@@ -30,3 +30,10 @@ def test_every_event_is_one_line_also_without_evidence(kind: str) -> None:
     assert line
     assert "\n" not in line
     assert "{" not in line
+
+
+def test_a_fit_is_told_with_its_job_and_a_refit_with_its_reason() -> None:
+    fit = {"type": "fit_started", "reason": "", "evidence": {"job": "job_1"}}
+    refit = {"type": "fit_started", "reason": "drift alarm", "evidence": {"seed": 2, "recent_tokens": 900}}
+    assert event_line(fit) == "its calibration is being fitted (job job_1)"
+    assert event_line(refit) == "its calibration is fitted anew to recent traffic: drift alarm"
