@@ -15,7 +15,7 @@ from app.contracts.deployment import (
     ShadowStatus,
 )
 
-_INTERNAL: Final = frozenset({"events", "draining", "was_ready", "fit_ended"})
+_INTERNAL: Final = frozenset({"events", "draining", "was_ready", "fit_ended", "hold"})
 
 
 def request_fields(deployment_id: str, request: DeploymentRequest) -> dict[str, str]:

@@ -18,6 +18,7 @@ redis.call('ZADD', PREFIX .. 'index', 0, id)
 if KEYS[2] ~= '' then
     redis.call('HSET', KEYS[2], 'fingerprint', ARGV[3], 'job', id)
     redis.call('EXPIRE', KEYS[2], ARGV[4])
+    redis.call('HSET', KEYS[1], 'hold', KEYS[2])
 end
 emit(id, 'created', ',"version":' .. redis.call('HGET', KEYS[1], 'active_version'), at)
 settle(id)

@@ -129,6 +129,11 @@ local function settle(id)
     if draining and #alive == 0 and (not agent or agent.processes == 0) then
         emit(id, 'deleted', ',"reason":"No process of it is left."', at)
         redis.call('HDEL', PREFIX .. 'names', held(id, 'name'))
+        -- The idempotency key is free again, unless it expired and stands for something else by now.
+        local hold = redis.call('HGET', key('deployment', id), 'hold')
+        if hold and redis.call('HGET', hold, 'job') == id then
+            redis.call('DEL', hold)
+        end
         redis.call('ZREM', PREFIX .. 'index', id)
         redis.call('DEL', key('deployment', id), key('replicas', id), key('agent', id), key('shadow', id))
         for _, sample in ipairs(redis.call('LRANGE', key('queue', id), 0, -1)) do

@@ -114,6 +114,10 @@ async def test_the_same_key_and_body_give_the_same_deployment(api: Api) -> None:
     other = await api.http.post(PATH, json=body(name="other"), headers=headers)
     assert other.json()["code"] == "idempotency_conflict"
     assert (await api.http.post(PATH, json=body())).json()["code"] == "deployment_exists"
+    assert (await api.http.delete(f"{PATH}/tiny-rtn4")).status_code == 204
+    anew = await api.http.post(PATH, json=body(), headers=headers)
+    assert (anew.status_code, "idempotency-replayed" in anew.headers) == (201, False), "deleting it frees its key"
+    assert anew.json()["id"] != first.json()["id"]
 
 
 async def test_one_calibrate_job_is_queued_however_often_it_is_looked_at(api: Api) -> None:
