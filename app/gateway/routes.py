@@ -100,12 +100,20 @@ async def respond(request: Request) -> Response:
     return await _generate(request, "responses")
 
 
-@router.get(
-    "/v1/responses/{response_id}", summary="Nothing is stored", status_code=404, responses=page.failures(page.REFUSED)
-)
+_STORED: dict[str, Any] = {
+    "summary": "Nothing is stored",
+    "status_code": 404,
+    "responses": page.failures(page.REFUSED),
+}
+
+
+@router.get("/v1/responses/{response_id}", **_STORED)
+@router.delete("/v1/responses/{response_id}", **_STORED)
+@router.get("/v1/responses/{response_id}/input_items", **_STORED)
+@router.post("/v1/responses/{response_id}/cancel", **_STORED)
 async def stored(response_id: str) -> Response:
     """404: responses are not kept."""
-    raise ApiError(ErrorCode.NOT_FOUND, "Responses are not stored, so there is none to be read again.")
+    raise ApiError(ErrorCode.NOT_FOUND, "Responses are not stored, so there is none of this id.")
 
 
 @router.post(

@@ -265,6 +265,22 @@ async def test_an_error_as_first_event_is_an_error_with_its_status(tmp_path: Pat
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "stop")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/responses/r"),
+        ("DELETE", "/v1/responses/r"),
+        ("POST", "/v1/responses/r/cancel"),
+        ("GET", "/v1/responses/r/input_items"),
+    ],
+)
+async def test_no_response_is_there_to_be_read_deleted_or_cancelled(tmp_path: Path, method: str, path: str) -> None:
+    async with calling(tmp_path, of()) as http:
+        answer = await http.request(method, path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert "not stored" in answer.json()["error"]["message"]
+
+
 async def test_a_body_beyond_the_gateways_own_limit_is_413(tmp_path: Path) -> None:
     async with calling(tmp_path, of(), gateway_max_body_bytes=2000) as http:
         answer = await http.post("/v1/completions", json=ASKED | {"prompt": "x" * 2000})
