@@ -94,8 +94,8 @@ class Book:
         if loop.guard is None and loop.active != IDENTITY and level is not None:
             guard = Recorded.start(RollbackGuard.new(level, self.rule.guard_alpha))
             loop = loop.model_copy(update={"guard": guard})
-        if loop.candidate is not None and deployment.calibration is not CalibrationMode.AUTO:
-            told.append(f"the trial of {loop.candidate} was broken off: calibration is {deployment.calibration.value}")
+        if loop.candidate is not None and (obstacle := self._obstacle()):
+            told.append(f"the trial of {loop.candidate} was broken off: {obstacle}")
             loop = loop.model_copy(update={"candidate": None, "trial": None})
         self.state = self.state.model_copy(update={"loop": loop, "threshold": threshold, "alpha": deployment.alpha})
         self._decided(steps, now)
@@ -168,7 +168,7 @@ class Book:
     def refit_wanted(self) -> str | None:
         """Why a refit should begin now; None: it should not."""
         loop = self.state.loop
-        if self.deployment.calibration is not CalibrationMode.AUTO or loop.trial is not None or self.state.todo:
+        if self._obstacle() or loop.trial is not None or self.state.todo:
             return None
         if loop.fitting:  # asked for by the loop
             return "drift alarm"
@@ -200,6 +200,8 @@ class Book:
         """Begins the trial of a version, if it may be tried."""
         if self.state.loop.candidate is not None:
             return Permission(allowed=False, reason=f"{self.state.loop.candidate} is on trial")
+        if obstacle := self._obstacle():
+            return Permission(allowed=False, reason=obstacle)
         divergence = self.divergence()
         level = divergence.calibrated.mean if divergence is not None else 0.0
         level = level if level > 0 else self.state.threshold or 0.0
@@ -272,6 +274,15 @@ class Book:
             todo = Todo(step=step, active=self.state.loop.active, at=now)
             alarms = self.state.alarms + (step.action is Action.ALARM)
             self.state = self.state.model_copy(update={"todo": (*self.state.todo, todo), "alarms": alarms})
+
+    def _obstacle(self) -> str:
+        """Why nothing can be tried: a trial compares with the active version on requests that this served."""
+        mode = self.deployment.calibration
+        if mode is not CalibrationMode.AUTO:
+            return f"calibration is {mode.value}"
+        if stand_in(self.deployment) is not None:
+            return "no replica can serve the active version; roll back, or promote another"
+        return ""
 
     def _rule(self, deployment: Deployment, threshold: float | None) -> Loop:
         pauses = Hysteresis(cooldown_s=self._settings.shadow_cooldown_s, fresh=self._settings.shadow_refit_fresh)

@@ -286,3 +286,18 @@ def test_what_is_served_in_the_active_versions_stead_is_evidence_of_drift(
     book = Book(settings, served, Expected(), None, NOW)
     feed(book, 200, 0.5, version=version)
     assert actions(book) == ([Action.ALARM] if alarm else [])
+
+
+def test_while_no_replica_can_serve_the_active_version_nothing_is_tried_or_fitted(settings: Settings) -> None:
+    ready = deployment(active_version=ONE, running=(replica("ready", ONE),))
+    refused = deployment(active_version=ONE, running=(replica(),))
+    book = Book(settings, ready, Expected(), None, NOW)
+    feed(book, 60, 0.05, version=ONE)
+    assert book.refit_wanted() is not None
+    assert book.try_version(TWO, NOW).allowed
+    assert any("broken off: no replica" in told for told in book.meet(refused, Expected(), NOW))
+    assert book.state.loop.candidate is None
+    assert book.refit_wanted() is None
+    assert "no replica" in book.try_version(TWO, NOW).reason
+    book.meet(ready, Expected(), NOW)
+    assert book.try_version(TWO, NOW).allowed
