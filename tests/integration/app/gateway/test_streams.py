@@ -291,6 +291,9 @@ async def test_serving_goes_on_while_redis_is_away(service: Service) -> None:
             await until(
                 lambda: service.metric("hemostat_shadow_dropped_total", deployment="steady", reason="unavailable") >= 1
             )
+            async with service.http() as http:
+                state = await http.get("/readyz")
+            assert (state.status_code, state.json()["checks"]["redis"]["ok"]) == (503, False)
         finally:
             service.redis.start()
         await client.completions.create(model="steady", prompt="a", max_tokens=2)
