@@ -88,3 +88,16 @@ def forget_packed_experts(engine: Any, model: Any) -> None:
         method = getattr(module, "quant_method", None)
         if isinstance(method, UnquantizedFusedMoEMethod):
             method.moe_kernel = None
+
+
+def wait_without_spinning() -> None:
+    """On a CPU, processes of an engine sleep while they wait for each other.
+
+    vLLM's readers of shared memory ask again and again for a second before they sleep. On a GPU that saves
+    microseconds; on a CPU the process that waits for the model takes a core from it, for as long as it generates.
+    """
+    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        SpinCondition.__init__.__defaults__ = (0,)  # busy_loop_s
