@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -104,18 +104,25 @@ class Client:
             if event.event == "deleted":
                 return
 
-    def watch(self, job_id: str) -> Iterator[tuple[str, Json]]:
-        """Events (name, data) until the job ends; a lost connection is taken up again where it broke off."""
-        for event in self._resumed(_job(job_id, "events"), None):
+    def watch(self, job_id: str, away: Callable[[bool], None] | None = None) -> Iterator[tuple[str, Json]]:
+        """Events (name, data) until the job ends; a lost connection is taken up again where it broke off.
+
+        `away` is called with True where the service stops answering, and with False where it answers again.
+        """
+        for event in self._resumed(_job(job_id, "events"), None, away):
             yield event.event, json.loads(event.data)
             if event.event == "end":
                 return
 
-    def _resumed(self, path: str, last_id: str | None) -> Iterator[ServerSentEvent]:
+    def _resumed(
+        self, path: str, last_id: str | None, away: Callable[[bool], None] | None = None
+    ) -> Iterator[ServerSentEvent]:
         gone_since: float | None = None
         while True:
             try:
                 for event in self._events(path, last_id):
+                    if gone_since is not None and away is not None:
+                        away(False)
                     gone_since = None
                     last_id = event.id or last_id
                     if event.data:  # else the hint how long to wait before connecting again
@@ -125,6 +132,8 @@ class Client:
             except (httpx.TransportError, HemostatError) as error:
                 if isinstance(error, HemostatError) and error.code is not ErrorCode.UNAVAILABLE:
                     raise
+                if gone_since is None and away is not None:
+                    away(True)
                 gone_since = gone_since or time.monotonic()
                 if time.monotonic() - gone_since > _PATIENCE_S:
                     raise HemostatError(

@@ -90,7 +90,7 @@ class Lines:
 
     def say(self, message: str) -> None:
         """A line of its own."""
-        self._console.print(message, markup=False)
+        self._console.print(message, markup=False, soft_wrap=True)
 
 
 class Phases:

@@ -12,22 +12,36 @@ from rich.console import Console
 
 from app.cli.client import Client
 from app.cli.output import phases
+from app.cli.waiting import Waiting
 from app.contracts.errors import ErrorCode, HemostatError
 
 Json = dict[str, Any]
 
 
 def follow(client: Client, job_id: str, console: Console) -> Json:
-    """Shows progress until the job ends and returns it."""
+    """Shows progress until the job ends and returns it: what it waits for, its phases, and that the service is away."""
     with phases(console) as display:
-        for name, data in client.watch(job_id):
-            if name == "progress":
-                progress = data["progress"]
-                display.update(progress["phase"], progress["done"], progress["total"])
-            elif name == "log":
-                display.say(data["message"])
-            elif name == "state" and data["status"] == "running" and data["attempt"] > 1:
-                display.say(f"attempt {data['attempt']}: going on from what was already scored")
+
+        def away(gone: bool) -> None:
+            display.say("the service does not answer; trying again" if gone else "the service answers again")
+
+        waiting = Waiting(client, job_id, display.say)
+        waiting.begin()
+        try:
+            for name, data in client.watch(job_id, away):
+                if name == "progress":
+                    progress = data["progress"]
+                    display.update(progress["phase"], progress["done"], progress["total"])
+                elif name == "log":
+                    display.say(data["message"])
+                elif name == "state" and data["status"] == "queued":
+                    waiting.begin()
+                elif name == "state":
+                    waiting.end()
+                    if data["status"] == "running" and data["attempt"] > 1:
+                        display.say(f"attempt {data['attempt']}: going on from what was already scored")
+        finally:
+            waiting.end()
     return client.job(job_id)
 
 
@@ -37,6 +51,7 @@ def run_to_end(client: Client, request: Json, console: Console) -> Json:
     Raises `HemostatError` with the job's own code when it does not succeed.
     """
     job = client.submit(request)
+    console.print(f"job {job['id']}", markup=False)
     try:
         job = follow(client, job["id"], console)
     except KeyboardInterrupt:

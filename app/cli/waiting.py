@@ -1,0 +1,95 @@
+"""What a queued job waits for, said beside its progress while it waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from app.cli.client import Client
+from app.cli.output import PHASES
+from app.contracts.errors import HemostatError
+
+Json = dict[str, Any]
+
+LOOK_S: Final = 2.0
+SETTLE_S: Final = 4.0  # a worker that is free has taken it by then
+_STEP: Final = 10  # percent; a finer change is not said
+
+
+class Waiting:
+    """Says, while `begin` is in force, which jobs come before `job_id`: at once, and again when that changes.
+
+    It asks from a thread of its own, because the job's events are silent while it waits.
+    """
+
+    def __init__(self, client: Client, job_id: str, say: Callable[[str], None], *, look_s: float = LOOK_S) -> None:
+        self._client = client
+        self._job_id = job_id
+        self._say = say
+        self._look_s = look_s
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._said = ""
+
+    def begin(self) -> None:
+        """Nothing where it has begun."""
+        if self._thread is None:
+            self._ended = threading.Event()
+            self._thread = threading.Thread(target=self._run, args=(self._ended,), name="waiting", daemon=True)
+            self._thread.start()
+
+    def end(self) -> None:
+        """It waits no more; `begin` may follow where its worker was lost."""
+        self._ended.set()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(timeout=1)
+
+    def _run(self, ended: threading.Event) -> None:
+        began = time.monotonic()
+        while not ended.is_set():
+            try:
+                line = self._line(settled=time.monotonic() - began >= SETTLE_S)
+            except (HemostatError, RuntimeError):
+                line = ""  # the service is away, which the events tell; or the client is closed, and nobody listens
+            if line and line != self._said and not ended.is_set():
+                self._said = line
+                self._say(line)
+            ended.wait(self._look_s)
+
+    def _line(self, *, settled: bool) -> str:
+        if self._client.job(self._job_id)["status"] != "queued":
+            return ""
+        held = [job for status in ("running", "cancelling") for job in self._client.jobs(status=status)["data"]]
+        page = self._client.jobs(status="queued", after=self._job_id, limit=100)
+        return describe(held, page["data"], more=page["has_more"], settled=settled)
+
+
+def describe(held: list[Json], queued: list[Json], *, more: bool = False, settled: bool = True) -> str:
+    """The jobs before one: those that workers hold, and those that are queued before it, newest first.
+
+    Where there is none, that it is next, once a free worker would have taken it.
+    """
+    before = [*held, *reversed(queued)]
+    if not before:
+        return "queued: it is next, and no worker takes it yet" if settled else ""
+    count = f"{len(before)}{'+' if more else ''} job{'' if len(before) == 1 else 's'}"
+    first = before[0]
+    others = f", then {before[1]['kind']} {before[1]['id']}" if len(before) > 1 else ""
+    others += ", …" if len(before) > 2 else ""
+    return f"queued: {count} before it ({first['kind']} {first['id']}, {_state(first)}{others})"
+
+
+def _state(job: Json) -> str:
+    if job["status"] != "running":
+        return str(job["status"])
+    progress = job["progress"]
+    phase = PHASES.get(progress["phase"], progress["phase"])
+    return f"running: {phase}{percent(progress['done'], progress['total'])}"
+
+
+def percent(done: int, total: int) -> str:
+    """` 40 %`, in whole tens, so that it changes seldom; nothing where the total is not known."""
+    return f" {100 * done // total // _STEP * _STEP} %" if total else ""

@@ -1,0 +1,111 @@
+import io
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from app.cli.client import Client
+from app.cli.waiting import describe
+from app.cli.watching import run_to_end
+
+
+def job(number: int, status: str, phase: str = "queued", done: int = 0, total: int = 0) -> dict[str, Any]:
+    progress = {"phase": phase, "done": done, "total": total}
+    return {"id": f"diag_{number}", "kind": "calibrate", "status": status, "progress": progress}
+
+
+def test_the_jobs_before_it_are_named_in_the_order_of_their_turn() -> None:
+    running = job(1, "running", "fit", 47, 100)
+    assert describe([running], []) == (
+        "queued: 1 job before it (calibrate diag_1, running: fitting the calibrators 40 %)"
+    )
+    told = describe([running], [job(4, "queued"), job(3, "queued"), job(2, "queued")])
+    assert told == (
+        "queued: 4 jobs before it (calibrate diag_1, running: fitting the calibrators 40 %, then calibrate diag_2, …)"
+    )
+    assert "running: reading the text)" in describe([job(1, "running", "text")], [])
+    assert "cancelling)" in describe([job(1, "cancelling", "fit", 1, 2)], [])
+
+
+def test_a_job_that_is_next_is_said_only_where_no_worker_takes_it() -> None:
+    assert describe([], [], settled=False) == ""
+    assert "no worker" in describe([], [], settled=True)
+
+
+def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first connection of events breaks off, the next is refused, the third tells the end."""
+    monkeypatch.setattr("app.cli.client.time.sleep", lambda _: None)
+    output = io.StringIO()
+    connections: list[int] = []
+    told = threading.Event()
+
+    class Stderr(io.StringIO):
+        def write(self, text: str) -> int:
+            if "before it" in text:
+                told.set()
+            return output.write(text)
+
+    def event(name: str, data: dict[str, Any]) -> bytes:
+        return f"id: {len(connections)}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.endswith("/events"):
+                self._events()
+            elif "status=running" in self.path:
+                self._json({"data": [job(1, "running", "fit", 4, 10)], "has_more": False})
+            elif "?" in self.path:
+                self._json({"data": [], "has_more": False})
+            else:
+                self._json(job(2, "succeeded" if len(connections) > 2 else "queued"))
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self._json(job(2, "queued"))
+
+        def _events(self) -> None:
+            connections.append(1)
+            if len(connections) == 2:
+                self.close_connection = True
+                return
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.end_headers()
+            if len(connections) == 1:
+                self.wfile.write(event("state", {"status": "queued", "attempt": 0}))
+                self.wfile.flush()
+                told.wait(20)
+                return
+            self.wfile.write(event("state", {"status": "running", "attempt": 1}))
+            for phase in ("text", "text", "fit"):
+                self.wfile.write(event("progress", {"progress": {"phase": phase, "done": 1, "total": 2}}))
+            self.wfile.write(event("end", {"status": "succeeded"}))
+
+        def _json(self, value: Any) -> None:
+            body = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        with Client(f"http://127.0.0.1:{server.server_port}") as client:
+            run_to_end(client, {}, Console(file=Stderr(), force_terminal=False, width=200))
+        server.shutdown()
+        thread.join()
+    assert output.getvalue().splitlines() == [
+        "job diag_2",
+        "queued: 1 job before it (calibrate diag_1, running: fitting the calibrators 40 %)",
+        "the service does not answer; trying again",
+        "the service answers again",
+        "reading the text …",
+        "fitting the calibrators …",
+    ]
