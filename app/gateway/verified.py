@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 VERSION: Final = "verified"  # in the place of a calibration version: the reference's own distribution
 MAX_LINE_BYTES: Final = 1024 * 1024
+RETRY_S: Final = 10  # a start takes from seconds to minutes
 # Where none are asked for: 16 of a completion, as OpenAI and vLLM have it; a conversation's would be the whole context,
 # which is longer than what a verify process takes.
 _DEFAULT_TOKENS: Final = {"completions": 16, "chat": 256}
@@ -92,25 +93,46 @@ def _neutral(name: str, value: Any) -> bool:
 
 
 def verifier(deployment: Deployment) -> Replica:
-    """The living verify process. Raises ApiError (501) with the reason where there is none."""
+    """The living verify process.
+
+    Raises ApiError with the reason where there is none: 501 where there will be none, 503 where it is about to be.
+    """
     running = [replica for replica in deployment.running if replica.role == "verify"]
     ready = [replica for replica in running if replica.state is DeploymentState.READY and replica.url]
     if ready:
         return ready[0]
+    failed = [replica for replica in running if replica.state is DeploymentState.FAILED]
+    if failed:
+        raise _unavailable(deployment, failed[0].reason or "its verify process failed", "Leave `verify` out.")
     if running:
-        why = running[0].reason or f"its verify process is {running[0].state.value}"
-    elif deployment.verify:
-        why = "its verify process does not run"
-    else:
-        why = "it is not switched on for this deployment (`verify`)"
-    raise _unavailable(deployment, why)
+        one = running[0]
+        why = f"its verify process is {one.state.value}{f' ({one.reason})' if one.reason else ''}"
+        raise _not_yet(deployment, why)
+    if deployment.verify:
+        raise _not_yet(deployment, "its verify process does not run")
+    create = f"`hemostat deploy create NAME --model {deployment.model.model} … --verify` makes one that has it"
+    hint = f"Verification is switched on where a deployment is made: {create}."
+    raise _unavailable(deployment, "it is not switched on for this deployment", hint)
 
 
-def _unavailable(deployment: Deployment, why: str) -> ApiError:
-    detail = f"Verified decoding of {deployment.name} is not available: {errors.clean(why)[:500].rstrip('.')}."
+def _unavailable(deployment: Deployment, why: str, hint: str) -> ApiError:
     return ApiError(
-        ErrorCode.VERIFY_UNAVAILABLE, detail, param="hemostat.verify", hint="Leave `verify` out.", retry=False
+        ErrorCode.VERIFY_UNAVAILABLE, _because(deployment, why), param="hemostat.verify", hint=hint, retry=False
     )
+
+
+def _not_yet(deployment: Deployment, why: str) -> ApiError:
+    return ApiError(
+        ErrorCode.REPLICA_UNAVAILABLE,
+        _because(deployment, why),
+        param="hemostat.verify",
+        hint="Ask again.",
+        retry_after_s=RETRY_S,
+    )
+
+
+def _because(deployment: Deployment, why: str) -> str:
+    return f"Verified decoding of {deployment.name} is not available: {errors.clean(why)[:500].rstrip('.')}."
 
 
 @dataclass
@@ -202,7 +224,8 @@ class VerifiedExchange(Exchange):
         except (ValueError, LookupError, TypeError, AttributeError):
             reason = ""
         if status == 501:
-            return _unavailable(self.deployment, reason or "its verify process verifies nothing")
+            # It was ready a moment ago, and the record tells from the next second on whether it will be again.
+            return _not_yet(self.deployment, reason or "its verify process verifies nothing")
         if status == 400 and "verified decoding takes" in reason:
             return ApiError(ErrorCode.CONTEXT_EXCEEDED, f"{reason[:1].upper()}{reason[1:300]}.", status=400)
         return errors.from_words(status, reason, None)

@@ -329,30 +329,53 @@ async def test_verified_blocks_become_openais_answers(tmp_path: Path) -> None:
     assert serve.asked == []
 
 
+async def test_where_the_self_test_failed_it_is_501_with_the_reason(tmp_path: Path) -> None:
+    door, serve = Peer([whole({})]), Peer([whole(WHOLE)])
+    failed = verified(door, serve, state="failed", reason="chi-square 812 of 49 degrees")
+    async with serving(door, serve), calling(tmp_path, failed) as http:
+        answer = await http.post("/v1/chat/completions", json=TALK)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (501, "verify_unavailable")
+    assert "chi-square 812" in answer.json()["error"]["message"]
+    assert answer.headers["x-should-retry"] == "false"
+    assert door.asked == []
+
+
+async def test_where_verification_is_not_switched_on_the_501_says_how(tmp_path: Path) -> None:
+    serve = Peer([whole(WHOLE)])
+    async with serving(serve), calling(tmp_path, of(serve)) as http:
+        answer = await http.post("/v1/chat/completions", json=TALK)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (501, "verify_unavailable")
+    assert "hemostat deploy create" in answer.json()["error"]["message"]
+    assert "--verify" in answer.json()["error"]["message"]
+    assert answer.headers["x-should-retry"] == "false"
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"state": "failed", "reason": "chi-square 812 of 49 degrees"}, "chi-square 812"),
-        ({"state": "starting"}, "starting"),
+        ({"state": "starting", "reason": "self-test: 3 of 8"}, "self-test: 3 of 8"),
+        ({"state": "starting"}, "is starting"),
         ({"role": "shadow"}, "does not run"),
     ],
 )
-async def test_where_nothing_verifies_it_is_501_with_the_reason(
+async def test_while_verification_starts_it_is_503_and_worth_another_attempt(
     tmp_path: Path, fields: dict[str, Any], reason: str
 ) -> None:
     door, serve = Peer([whole({})]), Peer([whole(WHOLE)])
     async with serving(door, serve), calling(tmp_path, verified(door, serve, **fields)) as http:
         answer = await http.post("/v1/chat/completions", json=TALK)
-    assert answer.status_code == 501
-    assert answer.json()["error"]["code"] == "verify_unavailable"
-    assert reason in answer.json()["error"]["message"]
-    assert answer.headers["x-should-retry"] == "false"
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (503, "replica_unavailable")
+    assert reason in error["message"]
+    assert "Leave" not in error["message"]
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.headers["x-should-retry"] == "true"
 
 
 @pytest.mark.parametrize(
     ("answer", "status", "code"),
     [
-        (whole({"reason": "self-test failed"}, 501), 501, "verify_unavailable"),
+        (whole({"reason": "it has ended"}, 501), 503, "replica_unavailable"),
         (whole({"reason": "busy"}, 503), 503, "replica_unavailable"),
         (whole({"detail": "…; verified decoding takes 64 together"}, 400), 400, "context_exceeded"),
         (stream(b'{"error": "the reference\'s logits are not finite"}\n'), 500, "nonfinite_logits"),
