@@ -10,7 +10,7 @@ from app.contracts.errors import CATALOGUE, ErrorCode
 GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.INVALID_REQUEST: "Correct what the detail names; docs/recipes.md and /openapi.json list the fields.",
     ErrorCode.INVALID_JSON: "Send one JSON object in UTF-8, without NaN, Infinity, repeated names or deep nesting.",
-    ErrorCode.UNKNOWN_FIELD: "Correct or remove the field; only OpenAI's routes pass fields that they do not know (to vLLM).",
+    ErrorCode.UNKNOWN_FIELD: "Correct or remove the field; only OpenAI's routes pass unknown fields on (to vLLM).",
     ErrorCode.UNKNOWN_KIND: "Use a kind that exists.",
     ErrorCode.UNKNOWN_MODEL: "Use an alias of models.toml; `hemostat models list` shows them.",
     ErrorCode.UNKNOWN_RECIPE: "Use a recipe type that exists.",
@@ -69,7 +69,7 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.PROFILE_IN_USE: "Promote another version, or delete the deployment, first.",
     ErrorCode.REPLICA_UNAVAILABLE: "Wait as long as Retry-After says; GET /v1/deployments tells each replica's state.",
     ErrorCode.NONFINITE_LOGITS: "The model is broken for this input: compare it with its reference.",
-    ErrorCode.VERIFY_UNAVAILABLE: "Leave `verify` out, or make a deployment with `--verify`; the detail says what a self-test measured.",
+    ErrorCode.VERIFY_UNAVAILABLE: "Leave `verify` out, or make a deployment with `--verify`; the detail says which.",
     ErrorCode.CONTEXT_EXCEEDED: "Shorten the prompt, or lower max_tokens.",
 }
 

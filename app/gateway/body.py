@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from app.contracts.errors import ErrorCode
 from app.gateway.errors import ApiError, invalid
@@ -36,6 +36,16 @@ def model_name(body: dict[str, Any]) -> str:
     if not isinstance(name, str) or not name:
         raise invalid("`model` is missing: name a deployment, as GET /v1/models lists them.", "model")
     return name
+
+
+PROMPTS: Final = {"chat": "messages", "completions": "prompt", "responses": "input"}  # the field of each route
+
+
+def require(body: dict[str, Any], *fields: str) -> None:
+    """Raises ApiError (400), naming the first, unless one of `fields` is given."""
+    if all(body.get(field) is None for field in fields):
+        names = " or ".join(f"`{field}`" for field in fields)
+        raise invalid(f"{names} is required.", fields[0])
 
 
 def dump(body: dict[str, Any]) -> bytes:

@@ -23,6 +23,8 @@ _FAMILIES: Final = frozenset(
 )
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _RETRIED: Final = frozenset({429, 502, 503})
+_LENGTHS: Final = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens", "truncate_prompt_tokens"})
+_LIMIT: Final = re.compile(r"(?:maximum context length is |maximum model length of |max_model_len ?= ?)(\d+)")
 _MESSAGE_BYTES: Final = 2000
 _TRACES: Final = (
     re.compile(r" at 0x[0-9a-fA-F]+"),
@@ -107,20 +109,21 @@ def in_scope(scope: Scope, error: HemostatError, headers: dict[str, str] | None 
     return response(error, headers) if is_ours(scope.get("path", "")) else None
 
 
-def from_replica(status: int, body: bytes) -> ApiError:
+def from_replica(status: int, body: bytes, prompt: str | None = None) -> ApiError:
     """What the replica's server refused, in our envelope: its words for faults of the request, ours for its own.
 
-    vLLM quotes the request in its messages, which is the client's to read; paths and traces are taken out.
+    `prompt` is the field that holds the prompt, to blame where the context is too short. vLLM quotes the request in its
+    messages, which is the client's to read; paths and traces are taken out.
     """
     try:
         given = json.loads(body)["error"]
         message, param = str(given["message"]), given.get("param")
     except (ValueError, KeyError, TypeError):
         message, param = "", None
-    return from_words(status, message, param if isinstance(param, str) else None)
+    return from_words(status, message, param if isinstance(param, str) else None, prompt)
 
 
-def from_words(status: int, message: str, param: str | None) -> ApiError:
+def from_words(status: int, message: str, param: str | None, prompt: str | None = None) -> ApiError:
     """As `from_replica`, for an error that came as an event of a stream."""
     if status >= 500 or status in {401, 403, 408, 429} or status < 400:
         if status in {429, 503}:
@@ -129,10 +132,23 @@ def from_words(status: int, message: str, param: str | None) -> ApiError:
         if status == 501:
             return ApiError(ErrorCode.INVALID_REQUEST, clean(message), status=501, param=param, retry=False)
         return ApiError(ErrorCode.ENGINE_FAILED, "The replica failed on this request.", status=500)
-    text = clean(message) or "The replica refused the request."
     if "maximum context length" in message or "max_model_len" in message or "maximum model length" in message:
-        return ApiError(ErrorCode.CONTEXT_EXCEEDED, text, status=400, param=param)
+        return _too_long(message, param if param in _LENGTHS else prompt or param)
+    text = clean(message) or "The replica refused the request."
     return ApiError(ErrorCode.INVALID_REQUEST, text, status=status, param=param)
+
+
+def _too_long(message: str, param: str | None) -> ApiError:
+    """In our words: vLLM stops counting a prompt one token beyond the limit, and says that as its length."""
+    limit = _LIMIT.search(message)
+    context = f"context of {limit.group(1)} tokens" if limit else "context"
+    return ApiError(
+        ErrorCode.CONTEXT_EXCEEDED,
+        f"The prompt, and the tokens that were asked for beyond it, do not fit the model's {context}.",
+        status=400,
+        param=param,
+        hint="Shorten the prompt, or lower `max_tokens`.",
+    )
 
 
 def clean(message: str) -> str:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from app.contracts.deployment import IDENTITY, Deployment
 from app.contracts.errors import ErrorCode, HemostatError
 from app.gateway import errors
-from app.gateway.body import dump
+from app.gateway.body import PROMPTS, dump
 from app.gateway.core import Gateway, fingerprint
 from app.gateway.errors import ApiError
 from app.gateway.options import Options
@@ -173,7 +173,7 @@ class Exchange(Response):
             url, dump(self._sent(served, choice, request_id)), stream=self.streamed
         ) as answer:
             if answer.status_code != 200:
-                error = errors.from_replica(answer.status_code, await read(answer))
+                error = errors.from_replica(answer.status_code, await read(answer), PROMPTS[self.route])
                 if error.code is ErrorCode.REPLICA_UNAVAILABLE:
                     raise ReplicaLostError("it takes no requests")
                 if answer.status_code >= 500:
@@ -226,7 +226,7 @@ class Exchange(Response):
             now = time.perf_counter()
             if outcome.error is not None:
                 await self._check_finite(("error",), choice, request_id)
-                raise _told(outcome.error)
+                raise _told(outcome.error, PROMPTS[self.route])
             if outcome.tokens:
                 told += 1
                 if before is None:
@@ -296,12 +296,12 @@ def _read(rewriter: Rewriter, event: Event) -> Outcome:
         raise ReplicaLostError("an event of its stream is no JSON") from error
 
 
-def _told(error: dict[str, Any]) -> ApiError:
+def _told(error: dict[str, Any], prompt: str) -> ApiError:
     """The error that an event of the replica's stream holds."""
     code = error.get("code")
     param = error.get("param")
     status = code if isinstance(code, int) and 400 <= code < 600 else 500
-    return errors.from_words(status, str(error.get("message", "")), param if isinstance(param, str) else None)
+    return errors.from_words(status, str(error.get("message", "")), param if isinstance(param, str) else None, prompt)
 
 
 def _silent() -> ApiError:

@@ -2,15 +2,18 @@
 
 import re
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any, Final, Literal
 
 from app.contracts.deployment import IDENTITY
 from app.gateway.errors import ApiError, invalid
 from app.models.nearest import suggestion
 
+FIELD: Final = "hemostat"
 AUTO: Final = "auto"
 OFF: Final = "off"
 _VERSION: Final = re.compile(r"cal-[0-9a-f]{16}")
+_NEAR: Final = 0.8  # one letter of the eight too many, missing or wrong, two exchanged, or two letters too many
 _NAMES: Final = ("calibration", "shadow", "verify")
 
 
@@ -30,8 +33,14 @@ class Options:
 
 
 def take(body: dict[str, Any]) -> Options:
-    """Removes `hemostat` from the body. Raises ApiError (400) for a name or value that does not exist."""
-    given = body.pop("hemostat", None)
+    """Removes `hemostat` from the body. Raises ApiError (400) for a name or value that does not exist.
+
+    That holds for a misspelt `hemostat` too: vLLM would ignore it, and somebody believe that calibration is off.
+    """
+    for name in body:
+        if name != FIELD and _means_ours(name):
+            raise invalid(f"There is no field {name[:64]!a}.", name[:64], hint=f"Did you mean `{FIELD}`?")
+    given = body.pop(FIELD, None)
     if given is None:
         return Options()
     if not isinstance(given, dict):
@@ -52,6 +61,14 @@ def take(body: dict[str, Any]) -> Options:
         shadow=_flag(given, "shadow", default=True),
         verify=_flag(given, "verify", default=False),
     )
+
+
+def _means_ours(name: str) -> bool:
+    """Whether a top-level field is `hemostat` but for case, punctuation or a letter or two; vLLM has none like it."""
+    letters = "".join(filter(str.isalnum, name[:64].casefold()))
+    if letters.startswith(FIELD):
+        return True
+    return len(letters) <= len(FIELD) + 2 and SequenceMatcher(None, letters, FIELD).ratio() >= _NEAR
 
 
 def _flag(given: dict[str, Any], name: Literal["shadow", "verify"], *, default: bool) -> bool:

@@ -13,7 +13,7 @@ from app.contracts.deployment import Deployment
 from app.contracts.errors import ErrorCode
 from app.gateway import bounds, options, responses, verified
 from app.gateway import openapi as page
-from app.gateway.body import model_name, parse
+from app.gateway.body import PROMPTS, model_name, parse, require
 from app.gateway.core import Gateway
 from app.gateway.errors import ApiError, from_replica, invalid, response
 from app.gateway.exchange import PATHS, Exchange
@@ -23,6 +23,7 @@ from app.gateway.upstream import ReplicaLostError, ReplicaSilentError
 from app.state import State
 
 _NAME: Final = "hemostat_gateway"
+_ASKED: Final = {"/tokenize": ("prompt", "messages"), "/detokenize": ("tokens",)}  # one of these
 _MAX_EXTRA: Final = 32  # entries of vllm_xargs
 
 
@@ -179,6 +180,7 @@ async def _generate(request: Request, route: Route) -> Response:
         _check_extra(body)
         if route == "responses":
             responses.check(body)
+        require(body, PROMPTS[route])
         if asked.verify:
             verified.check(route, body)
     except _TooLargeError:
@@ -226,6 +228,7 @@ async def _ask(request: Request, path: str) -> Response:
         options.take(body)
         deployment = await gateway.directory.find(model_name(body))
         bounds.check(body)
+        require(body, *_ASKED[path])
         answer = await _asked(gateway, deployment, path, body)
         status = 200
     except _TooLargeError:

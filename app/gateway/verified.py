@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from app.contracts.deployment import Deployment, DeploymentState, Replica
 from app.contracts.errors import ErrorCode
 from app.gateway import errors
+from app.gateway.body import PROMPTS
 from app.gateway.core import fingerprint
 from app.gateway.errors import ApiError, invalid
 from app.gateway.exchange import Exchange
@@ -193,7 +194,7 @@ class VerifiedExchange(Exchange):
                 asked["add_special_tokens"] = self.request["add_special_tokens"]
         status, body = await self.gateway.upstream.call(choice.replica, "/tokenize", asked)
         if status != 200:
-            raise errors.from_replica(status, body)
+            raise errors.from_replica(status, body, PROMPTS[self.route])
         told = json.loads(body)
         prompt = list(given) if isinstance(given, list) else list(told["tokens"])
         room = int(told["max_model_len"]) - len(prompt)

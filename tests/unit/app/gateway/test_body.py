@@ -1,6 +1,6 @@
 import pytest
 
-from app.gateway.body import dump, model_name, parse
+from app.gateway.body import dump, model_name, parse, require
 from app.gateway.errors import ApiError
 
 
@@ -40,3 +40,16 @@ def test_a_request_names_a_model(body: dict[str, object]) -> None:
     with pytest.raises(ApiError) as caught:
         model_name(body)
     assert (caught.value.status, caught.value.param) == (400, "model")
+
+
+@pytest.mark.parametrize("body", [{}, {"messages": None}])
+def test_a_request_without_its_prompt_is_refused_by_name(body: dict[str, None]) -> None:
+    with pytest.raises(ApiError, match="`messages` is required") as caught:
+        require(body, "messages")
+    assert (caught.value.status, caught.value.param) == (400, "messages")
+
+
+def test_one_of_several_prompts_is_enough() -> None:
+    require({"messages": [], "model": "m"}, "prompt", "messages")
+    with pytest.raises(ApiError, match="`prompt` or `messages` is required"):
+        require({"model": "m"}, "prompt", "messages")

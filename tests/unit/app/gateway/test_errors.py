@@ -82,6 +82,32 @@ def test_a_context_that_is_too_long_has_a_code_of_its_own(message: str) -> None:
     assert from_replica(400, vllm(message)).code == "context_exceeded"
 
 
+@pytest.mark.parametrize(
+    ("message", "given", "limit", "param"),
+    [
+        (
+            "This model's maximum context length is 4096 tokens. However, your prompt contains at least 4097 input "
+            "tokens, which exceeds this limit. (parameter=input_tokens, value=4097)",
+            "input_tokens",
+            "4096 tokens",
+            "messages",
+        ),
+        ("max_tokens=3000 cannot be greater than max_model_len=256.", "max_tokens", "256 tokens", "max_tokens"),
+        ("The decoder prompt is longer than the maximum model length of 64.", None, "64 tokens", "messages"),
+    ],
+)
+def test_a_context_that_is_too_long_is_told_in_our_words(
+    message: str, given: str | None, limit: str, param: str
+) -> None:
+    error = from_replica(400, vllm(message, param=given), "messages")
+    assert (error.code, error.param) == ("context_exceeded", param)
+    told = envelope(error)["error"]["message"]
+    assert limit in told
+    assert "horten" in told
+    assert "4097" not in told
+    assert "parameter=" not in told
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"error": "Unauthorized"}', b'{"error": {}}'])
 @pytest.mark.parametrize("status", [400, 401, 404, 500, 503])
 def test_any_other_answer_is_an_error_too(body: bytes, status: int) -> None:

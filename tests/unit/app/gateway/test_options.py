@@ -50,3 +50,19 @@ def test_the_nearest_name_is_told() -> None:
     with pytest.raises(ApiError, match="no field") as caught:
         take({"hemostat": {"calibrate": "off"}})
     assert "calibration" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["hemostst", "hemo_stat", "Hemostat", "HEMOSTAT", "hemostats", "hemosat", "haemostat", "hemotsat", "hemostat "],
+)
+def test_a_misspelt_hemostat_is_refused_rather_than_ignored(name: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        take({"model": "m", name: {"calibration": "off"}})
+    assert (caught.value.status, caught.value.param) == (400, name)
+    assert "`hemostat`" in caught.value.hint
+
+
+def test_no_other_field_is_taken_for_it() -> None:
+    others = ("messages", "metadata", "echo", "host", "template", "chat_template", "format", "seed", "user", "h", "")
+    assert take(dict.fromkeys(others)) == Options()
