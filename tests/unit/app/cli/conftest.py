@@ -12,10 +12,11 @@ import pytest
 
 @dataclass
 class Recorder:
-    """`asked`: method and target of each request but for the question whether it lives. `answer`: to all of them."""
+    """`asked`: method and target of each request but for the question whether it lives. `answers`: in turn; `answer`: to all others."""
 
     url: str = ""
     answer: Any = None
+    answers: list[Any] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -28,7 +29,8 @@ def recorder() -> Iterator[Recorder]:
             self.rfile.read(int(self.headers.get("content-length", 0)))
             if self.path != "/livez":
                 made.asked.append((self.command, self.path))
-            body = b"" if made.answer is None else json.dumps(made.answer).encode()
+            answer = made.answers.pop(0) if made.answers and self.path != "/livez" else made.answer
+            body = b"" if answer is None else json.dumps(answer).encode()
             self.send_response(200 if body else 204)
             self.send_header("content-length", str(len(body)))
             self.end_headers()

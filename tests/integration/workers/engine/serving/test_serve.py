@@ -27,7 +27,7 @@ from tests.integration.workers.engine.serving.conftest import Oracle
 from workers.calibration.calibrators import storage
 from workers.calibration.calibrators.temperature import Temperature
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]  # several starts of a server, also on a busy machine
 Tiny = Callable[..., Path]
 VERSION = "cal-00000000000000aa"
 PROMPT = "The quick brown fox"
