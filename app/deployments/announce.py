@@ -12,21 +12,42 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from app.contracts.deployment import Deployment, DeploymentEvent, DeploymentRequest
+from app.contracts.deployment import (
+    Deployment,
+    DeploymentEvent,
+    DeploymentEventType,
+    DeploymentRequest,
+    DeploymentState,
+)
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobStatus, Progress
 from app.deployments.service import preflight
 from app.deployments.shares import Wanted, check_shares, shares_of
 from app.deployments.store import DeploymentStore
-from app.deployments.words import event_line, event_style
+from app.deployments.words import NO_AGENT, event_line, event_style
 from app.jobs.connection import connect
 from app.jobs.store import JobStore
 from app.settings import Settings
 
 LOOK_S: Final = 1.0
-_TOLD: Final = frozenset(
-    {"state", "fit_started", "refused", "promoted", "rolled_back", "alarm", "cleared", "stale", "deleted"}
-)
+STEP: Final = 10  # percentage points of a phase from line to line, where there is no terminal
+_TOLD: Final = frozenset({"state", "fit_started", "refused", "promoted", "rolled_back", "alarm", "cleared", "deleted"})
+
+
+def found_words(deployment: Deployment) -> str:
+    """Of one that was there: what it serves, or is about to. Its processes start with the service, after this."""
+    reason = f" ({deployment.fit_reason})" if deployment.fit_reason else ""
+    serves = any(one.role == "serve" and one.state is DeploymentState.READY for one in deployment.running)
+    state = f"is there, {deployment.state.value}: it serves" if serves else "is there and starts; it will serve"
+    return f"{state} {deployment.active_version}{reason}"
+
+
+def is_told(event: DeploymentEvent, deployment: Deployment | None) -> bool:
+    """Whether it is news: not that no agent runs it, which is started here, nor that no traffic is no longer observed
+    where none ever was."""
+    if event.type is DeploymentEventType.STALE:
+        return deployment is not None and deployment.shadow is not None and deployment.shadow.divergence is not None
+    return event.type.value in _TOLD and NO_AGENT not in event.reason
 
 
 class Announcement:
@@ -43,6 +64,7 @@ class Announcement:
         self._after = 0
         self._due = 0.0
         self._phase = ""
+        self._percent = 0
         self._status: Status | None = None
 
     def begin(self) -> None:
@@ -61,11 +83,7 @@ class Announcement:
         if made:
             self.console.print(f"[bold]{escape(deployment.name)}[/] is made; it answers as soon as it is ready")
         else:
-            reason = f" ({deployment.fit_reason})" if deployment.fit_reason else ""
-            self.console.print(
-                f"[bold]{escape(deployment.name)}[/] is there, {deployment.state.value}: it serves "
-                f"{deployment.active_version}{escape(reason)}"
-            )
+            self.console.print(f"[bold]{escape(deployment.name)}[/] {escape(found_words(deployment))}")
 
     def poll(self) -> None:
         """Tells what has happened since."""
@@ -73,11 +91,11 @@ class Announcement:
             return
         self._due = time.monotonic() + LOOK_S
         try:
-            events, progress = asyncio.run(self._look())
+            events, progress, deployment = asyncio.run(self._look())
         except (RedisError, OSError, HemostatError):
             return
         for event in events:
-            if event.type.value in _TOLD:
+            if is_told(event, deployment):
                 body = event.model_dump(mode="json")
                 style = event_style(body) or "default"
                 line = escape(f"{self.request.name}: {event_line(body)}")
@@ -101,9 +119,17 @@ class Announcement:
             self._status = self._status or self.console.status("")
             self._status.update(escape(line + done))
             self._status.start()
-        elif progress.phase != self._phase:
-            self.console.print(escape(line), soft_wrap=True)
-        self._phase = progress.phase
+            return
+        percent = 100 * progress.done // progress.total if progress.total else 0
+        if progress.phase != self._phase:
+            self._phase, self._percent = progress.phase, 0
+            told = f"{line} {percent} %" if percent >= STEP else line
+        elif percent >= self._percent + STEP:
+            told = f"{line} {percent} %"
+        else:
+            return
+        self._percent = percent
+        self.console.print(escape(told), soft_wrap=True)
 
     async def _ensure(self) -> tuple[Deployment, bool]:
         client = connect(self.settings)
@@ -129,7 +155,7 @@ class Announcement:
         finally:
             await client.aclose()
 
-    async def _look(self) -> tuple[list[DeploymentEvent], Progress | None]:
+    async def _look(self) -> tuple[list[DeploymentEvent], Progress | None, Deployment | None]:
         client = connect(self.settings)
         try:
             store = DeploymentStore(client, self.settings)
@@ -141,6 +167,7 @@ class Announcement:
             if deployment is not None and deployment.fit_job is not None:
                 job = await JobStore(client, self.settings).get(deployment.fit_job)
             unfinished = job is not None and job.job.status in {JobStatus.QUEUED, JobStatus.RUNNING}
-            return [event for _, event in found], job.job.progress if job is not None and unfinished else None
+            progress = job.job.progress if job is not None and unfinished else None
+            return [event for _, event in found], progress, deployment
         finally:
             await client.aclose()

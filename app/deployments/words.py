@@ -21,6 +21,7 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "stale": "nothing was observed lately",
     "deleted": "deleted",
 }
+NO_AGENT: Final = "no agent runs it yet"  # of a state's reason, as the store's script says it
 GOOD: Final = frozenset({"promoted", "cleared"})
 BAD: Final = frozenset({"alarm", "rolled_back", "refused"})
 _STYLES: Final[Mapping[str, str]] = {

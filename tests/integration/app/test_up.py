@@ -177,7 +177,7 @@ def test_it_serves_one_deployment_tells_how_its_fit_ends_and_finds_it_again(
 
     second = Up(home, deployment=asked)
     second.wait()
-    wait_for(lambda: "it serves identity (The calibrate job failed" in second.text(), what="its word")
+    wait_for(lambda: "identity (The calibrate job failed" in second.text(), what="its word")
 
     def ready() -> bool:
         return bool(json.loads(fetch(f"{second.url}/v1/deployments/tiny-rtn4")[1])["state"] == "ready")
