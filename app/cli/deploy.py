@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import typer
@@ -17,7 +18,7 @@ from app.cli.options import AsJson, Url, pairs
 from app.cli.output import err, out, print_json
 from app.cli.recipes import parse_recipe
 from app.cli.service import connect
-from app.deployments.words import event_line, event_style, state_style
+from app.deployments.words import NO_AGENT, event_line, event_style, state_style
 from app.web import describe
 
 Json = dict[str, Any]
@@ -27,6 +28,7 @@ deploy_app = typer.Typer(
 Name = Annotated[str, typer.Argument(help="Name or id of a deployment.")]
 Reason = Annotated[str, typer.Option(help="Why; it stands in the event.")]
 _PATH = "/v1/deployments"
+AGENT_S: Final = 3.0  # an agent looks for new deployments every second
 
 
 def _at(name: str, what: str = "") -> str:
@@ -81,9 +83,20 @@ def create(
     } | {key: value for key, value in given.items() if value is not None}
     with connect(url, settings()) as client:
         made = client.call("POST", _PATH, json=body)
+        if not as_json:
+            made = _taken_up(client, made)
     _show(made, as_json=as_json)
     if not as_json:
         err.print(f"[dim]Follow it: hemostat deploy events {escape(name)} --follow[/]")
+
+
+def _taken_up(client: Client, made: Json) -> Json:
+    """The new deployment once its agent has seen it, which takes a second or two; as it is where none has by then."""
+    deadline = time.monotonic() + AGENT_S
+    while NO_AGENT in made["reason"] and time.monotonic() < deadline:
+        time.sleep(0.25)
+        made = client.call("GET", _at(made["id"]))
+    return made
 
 
 @deploy_app.command("list")

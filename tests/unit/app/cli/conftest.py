@@ -12,7 +12,8 @@ import pytest
 
 @dataclass
 class Recorder:
-    """`asked`: method and target of each request but for the question whether it lives. `answers`: in turn; `answer`: to all others."""
+    """`asked`: method and target of each request but for the question whether it lives. `answers`: to the first of
+    them, in turn; `answer`: to the others."""
 
     url: str = ""
     answer: Any = None

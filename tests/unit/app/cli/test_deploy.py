@@ -2,6 +2,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli.main import app
+from app.deployments.examples import STARTING
 from app.up import _status
 from tests.unit.app.cli.conftest import Recorder
 
@@ -41,3 +42,24 @@ def test_following_ends_where_nothing_will_follow(recorder: Recorder) -> None:
     done = CliRunner().invoke(app, ["deploy", "events", "dep_1", "--follow", "--after", "5", "--url", recorder.url])
     assert (done.exit_code, done.output) == (0, "")
     assert recorder.asked == [("GET", "/v1/deployments/dep_1/events")]
+
+
+WAITS = STARTING | {"reason": "0 of 1 replica is ready: no agent runs it yet; `hemostat serve` does"}
+CREATE = ["deploy", "create", "a", "--model", "smollm2-135m", "--url"]
+
+
+def test_a_new_deployment_is_shown_once_the_agent_has_seen_it(recorder: Recorder) -> None:
+    recorder.answers, recorder.answer = [WAITS, WAITS], STARTING
+    done = CliRunner().invoke(app, [*CREATE, recorder.url])
+    assert done.exit_code == 0, done.output
+    assert "loading the weights" in done.output
+    assert "no agent" not in done.output
+    assert [method for method, _ in recorder.asked] == ["POST", "GET", "GET"]
+
+
+def test_where_no_agent_runs_that_is_said(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cli.deploy.AGENT_S", 0.3)
+    recorder.answer = WAITS
+    done = CliRunner().invoke(app, [*CREATE, recorder.url])
+    assert done.exit_code == 0, done.output
+    assert "no agent" in done.output
