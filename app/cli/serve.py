@@ -45,11 +45,17 @@ def demo_deployment(settings: Settings) -> DeploymentRequest | None:
     except HemostatError as error:
         err.print(f"the demo model is not served: {escape(error.detail)}", soft_wrap=True)
         return None
+    return demo_request()
+
+
+def demo_request() -> DeploymentRequest:
+    """What `demo_deployment` serves. Every request is scored again, so that a few by hand show the served KL."""
     return DeploymentRequest.model_validate(
         {
             "name": f"{DEMO_ALIAS}-rtn4",
             "model": {"model": DEMO_ALIAS, "recipe": [RECIPE]},
             "reference": {"model": DEMO_ALIAS},
+            "shadow_rate": 1.0,
             "metadata": {"origin": "demo"},
         }
     )
