@@ -25,6 +25,7 @@ $(STAMP): requirements/api.lock requirements/worker-$(WORKER).lock requirements/
 	@$(BIN)/pip install -q --no-deps -r requirements/dev.lock
 	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
+	@echo "Installed in $(VENV). Next: 'make demo' for a verdict in a minute, 'make up' for the service."
 
 demo: setup ## from nothing to a verdict on the terminal
 	@$(BIN)/hemostat demo
