@@ -19,6 +19,8 @@ Json = dict[str, Any]
 
 # How long a watched service may be away (restarting, Redis away) before watching gives up.
 _PATIENCE_S = 120.0
+# Before it connects again where a service that shuts down ended the stream, and still answers.
+_AGAIN_S = 0.2
 
 
 class _EndedError(Exception):
@@ -127,6 +129,7 @@ class Client:
                     last_id = event.id or last_id
                     if event.data:  # else the hint how long to wait before connecting again
                         yield event
+                time.sleep(_AGAIN_S)
             except _EndedError:
                 return
             except (httpx.TransportError, HemostatError) as error:

@@ -37,7 +37,8 @@ def test_a_job_that_is_next_is_said_only_where_no_worker_takes_it() -> None:
 
 def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first connection of events breaks off, the next is refused, the third tells the end."""
-    monkeypatch.setattr("app.cli.client.time.sleep", lambda _: None)
+    slept: list[float] = []
+    monkeypatch.setattr("app.cli.client.time.sleep", slept.append)
     output = io.StringIO()
     connections: list[int] = []
     told = threading.Event()
@@ -101,6 +102,7 @@ def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkey
             run_to_end(client, {}, Console(file=Stderr(), force_terminal=False, width=200))
         server.shutdown()
         thread.join()
+    assert len(slept) == 2, "it does not hasten back after either"
     assert output.getvalue().splitlines() == [
         "job diag_2",
         "queued: 1 job before it (calibrate diag_1, running: fitting the calibrators 40 %)",
