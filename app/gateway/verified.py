@@ -228,7 +228,8 @@ class VerifiedExchange(Exchange):
             # It was ready a moment ago, and the record tells from the next second on whether it will be again.
             return _not_yet(self.deployment, reason or "its verify process verifies nothing")
         if status == 400 and "verified decoding takes" in reason:
-            return ApiError(ErrorCode.CONTEXT_EXCEEDED, f"{reason[:1].upper()}{reason[1:300]}.", status=400)
+            detail = f"{reason[:1].upper()}{reason[1:300]}."
+            return ApiError(ErrorCode.CONTEXT_EXCEEDED, detail, status=400, param=PROMPTS[self.route])
         return errors.from_words(status, reason, None)
 
     # --- answers

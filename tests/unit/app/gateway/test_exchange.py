@@ -388,6 +388,8 @@ async def test_a_verify_process_that_fails(tmp_path: Path, answer: Answer, statu
     async with serving(door, serve), calling(tmp_path, verified(door, serve)) as http:
         got = await http.post("/v1/chat/completions", json=TALK)
     assert (got.status_code, got.json()["error"]["code"]) == (status, code)
+    if code == "context_exceeded":
+        assert got.json()["error"]["param"] == "messages"
 
 
 @pytest.mark.parametrize(
