@@ -58,7 +58,7 @@ class Size:
     clients: tuple[int, ...]
 
 
-WHOLE = Size(pairs=7, tokens=96, clients=(1, 8, 32))
+WHOLE = Size(pairs=5, tokens=64, clients=(1, 8, 32))
 QUICK = Size(pairs=1, tokens=8, clients=(1, 8))
 
 

@@ -88,30 +88,3 @@ def forget_packed_experts(engine: Any, model: Any) -> None:
         method = getattr(module, "quant_method", None)
         if isinstance(method, UnquantizedFusedMoEMethod):
             method.moe_kernel = None
-
-
-# How long a process of an engine sleeps before it looks again, in ms: within a second of its last message, and after.
-_SOON, _LATER = 1, 100
-
-
-def wait_without_spinning() -> None:
-    """On a CPU, processes of an engine sleep while they wait for each other.
-
-    vLLM's readers of shared memory ask again and again for a second before they sleep. On a GPU that saves
-    microseconds; on a CPU the process that waits for the model takes a core from it, for as long as it generates. A
-    notification can be missed between looking and sleeping, so no sleep is long.
-    """
-    import time
-
-    import zmq
-    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
-    from vllm.platforms import current_platform
-
-    def wait(self: Any, timeout_ms: int | None = None) -> None:
-        most = _SOON if time.monotonic() <= self.last_read + self.busy_loop_s else _LATER
-        events = dict(self.poller.poll(timeout=most if timeout_ms is None else min(most, timeout_ms)))
-        if self.local_notify_socket in events:
-            self.local_notify_socket.recv(flags=zmq.NOBLOCK, copy=False)
-
-    if current_platform.is_cpu():
-        SpinCondition.wait = wait

@@ -37,9 +37,6 @@ def register() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)  # it died before this process could ask to be told
-    from workers.engine import mending
-
-    mending.wait_without_spinning()
     register_model(config.architecture)
 
 
