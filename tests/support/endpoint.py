@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from app.contracts.deployment import DeploymentState
 from app.settings import Settings
-from app.up import free_port
 from tests.integration.conftest import RedisServer
+from tests.support.ports import free_port
 from tests.support.prometheus import Prometheus
 from tests.support.tiny import make_checkpoint
 from tests.support.worker import ROOT, environment, wait_for
@@ -43,7 +43,7 @@ class Endpoint:
         shutil.copytree(reference, self._good)
         (self.home / "models.toml").write_text('[models.tiny]\npath = "tiny"\n[models.served]\npath = "served"\n')
         self.redis = RedisServer(self.home)
-        port, worker = free_port("127.0.0.1"), free_port("127.0.0.1")
+        port, worker = free_port(), free_port()
         self.settings = Settings(
             home=self.home,
             redis_url=self.redis.url,

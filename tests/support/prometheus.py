@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import yaml
 
-from app.up import free_port
 from deploy.grafana.queries import Asked
+from tests.support.ports import free_port
 
 Json = dict[str, Any]
 SOURCE = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
@@ -76,7 +76,7 @@ class Prometheus(Watch):
     """`deploy/prometheus/local.yml` as it is, but for ports, and with a second between scrapes."""
 
     def __init__(self, folder: Path, *, api: int, worker: int) -> None:
-        ports = {"own": free_port("127.0.0.1"), "api": api, "worker": worker}
+        ports = {"own": free_port(), "api": api, "worker": worker}
         super().__init__(f"http://127.0.0.1:{ports['own']}")
         folder.mkdir(parents=True)
         shutil.copytree(SOURCE / "rules", folder / "rules")

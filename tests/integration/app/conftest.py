@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from app.main import create_app
 from app.settings import Settings
 from app.state import State
 from tests.integration.conftest import RedisServer
+from tests.support.ports import free_port
 
 
 def compare(**changes: Any) -> dict[str, Any]:
@@ -109,9 +109,7 @@ class Server:
     """The API as a process, on a port of its own. It may be killed and started again on the same port."""
 
     def __init__(self, settings: Settings) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.settings = settings
         self.log = settings.home / "api.log"
@@ -128,7 +126,7 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             with contextlib.suppress(httpx.TransportError):
                 httpx.get(f"{self.url}/livez", timeout=2)
@@ -137,7 +135,7 @@ class Server:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
 
-    def end(self, number: signal.Signals, timeout: float = 20) -> float:
+    def end(self, number: signal.Signals, timeout: float = 60) -> float:
         """Sends a signal; how long the process took to go."""
         assert self._process is not None
         began = time.monotonic()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.jobs.embedded import valkey_binary
+from tests.support.ports import free_port
 
 Json = dict[str, Any]
 ROOT: Final = Path(__file__).resolve().parents[3]
@@ -38,16 +38,6 @@ def resolved(profile: str) -> Json:
     return dict(json.loads(done.stdout))
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    found = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return found
-
-
 class Stack:
     """Services are started one by one, in the order that the compose file asks for; `stop` ends all of them."""
 
@@ -55,7 +45,7 @@ class Stack:
         self.folder = folder
         self.project = resolved(profile)
         self.services: Json = self.project["services"]
-        self.ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
+        self.ports = dict(zip(PORTS, (str(free_port()) for _ in PORTS), strict=True))
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         done = subprocess.run([ROOT / "deploy" / "secrets.sh", folder], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -10,7 +10,6 @@ import http.server
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +29,7 @@ from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
 from app.settings import Settings
 from tests.integration.conftest import RedisServer
+from tests.support.ports import free_port
 from workers.engine.environment import child_environment
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -37,12 +37,6 @@ VERSION = "cal-0123456789abcdef"
 KEY = "sk-test"
 QUIET_KEY = "sk-quiet"  # its traffic is never scored again
 CONTEXT = 4096
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
@@ -137,6 +131,7 @@ class Service:
     vllm_url: str
     door: Door
     log: Path
+    pid: int  # of the API
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[DeploymentStore]:
@@ -227,8 +222,8 @@ def api_process(tmp_path_factory: pytest.TempPathFactory, vllm_port: int) -> Ite
     door = Door()
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_for(f"{url}/livez", process, log, 60)
-        yield Service(url, settings, redis, f"http://127.0.0.1:{vllm_port}", door, log)
+        wait_for(f"{url}/livez", process, log, 120)
+        yield Service(url, settings, redis, f"http://127.0.0.1:{vllm_port}", door, log, process.pid)
     finally:
         end(process)
         door.close()

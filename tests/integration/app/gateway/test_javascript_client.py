@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import CACHE
-from tests.integration.app.gateway.conftest import KEY, ROOT, Service, free_port
+from tests.integration.app.gateway.conftest import KEY, ROOT, Service
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.engine
 CLIENT = ROOT / "tests" / "clients" / "js"
