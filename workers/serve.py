@@ -42,6 +42,7 @@ from app.jobs.connection import connect
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.registry import load_registry
 from app.settings import Settings
+from workers.diagnosis.calibration_text import loader_without_sampler
 from workers.engine.device import pick_device
 from workers.engine.finite import check_finite
 from workers.engine.pool import resolve_dtype
@@ -164,16 +165,33 @@ class Serving:
         entry = load_registry(settings.models_file).resolve(model.model, pointer="/model/model")
         origin = inspect(entry.checkpoint_path(pointer="/model/model"), pointer="/model/model")
         store = CheckpointStore(settings.home / "checkpoints", settings.checkpoint_budget_bytes)
-        modified = apply(origin, model.recipe, store=store, progress=progress, check_cancelled=check_stopped)
+        tokenizer = entry.tokenizer_path(pointer="/model/model")
+        modified = apply(
+            origin,
+            model.recipe,
+            store=store,
+            reference=self._reference(origin),
+            calibration=loader_without_sampler(settings, tokenizer),
+            progress=progress,
+            check_cancelled=check_stopped,
+        )
         info = inspect(modified.path)
         check_finite(info, check_stopped)
         return Prepared(
             modified,
             info,
-            entry.tokenizer_path(pointer="/model/model"),
+            tokenizer,
             resolve_dtype(entry.dtype),
             pick_device(settings),
         )
+
+    def _reference(self, origin: CheckpointInfo) -> CheckpointInfo | None:
+        """The unmodified model where it is another checkpoint than the served one's origin."""
+        entry = load_registry(self._settings.models_file).resolve(
+            self._deployment.reference.model, pointer="/reference/model"
+        )
+        info = inspect(entry.checkpoint_path(pointer="/reference/model"), pointer="/reference/model")
+        return None if info.path == origin.path else info
 
     async def _start(self, prepared: Prepared) -> ServerProcess:
         settings, info = self._settings, prepared.info

@@ -18,6 +18,9 @@ class ErrorCode(StrEnum):
     GROUP_SIZE_MISMATCH = "group_size_mismatch"
     PATTERN_MISMATCH = "pattern_mismatch"
     RECIPE_NOT_APPLICABLE = "recipe_not_applicable"
+    PACKING_UNSUPPORTED = "packing_unsupported"
+    CALIBRATION_TOO_SHORT = "calibration_too_short"
+    CALIBRATION_OVERLAP = "calibration_overlap"
     DOCUMENT_TOO_SHORT = "document_too_short"
     DOCUMENT_NOT_TEXT = "document_not_text"
     TOO_MANY_DOCUMENTS = "too_many_documents"
@@ -57,6 +60,7 @@ class ErrorCode(StrEnum):
     CHECKPOINT_CORRUPT = "checkpoint_corrupt"
     CHECKPOINT_SHAPE_MISMATCH = "checkpoint_shape_mismatch"
     CHECKPOINT_NOT_FINITE = "checkpoint_not_finite"
+    ACTIVATIONS_NOT_FINITE = "activations_not_finite"
     CHECKPOINT_UNSAFE = "checkpoint_unsafe"
     CHECKPOINT_UNSUPPORTED = "checkpoint_unsupported"
     MODELS_FILE_INVALID = "models_file_invalid"
@@ -96,6 +100,9 @@ CATALOGUE: dict[ErrorCode, ErrorKind] = {
     ErrorCode.GROUP_SIZE_MISMATCH: ErrorKind(422, "The group size does not divide a weight's input dimension"),
     ErrorCode.PATTERN_MISMATCH: ErrorKind(422, "The N:M pattern cannot be applied"),
     ErrorCode.RECIPE_NOT_APPLICABLE: ErrorKind(422, "The recipe cannot be applied to this model"),
+    ErrorCode.PACKING_UNSUPPORTED: ErrorKind(422, "No kernel here serves the packed form"),
+    ErrorCode.CALIBRATION_TOO_SHORT: ErrorKind(422, "The calibration text is too short"),
+    ErrorCode.CALIBRATION_OVERLAP: ErrorKind(422, "The calibration text and the scored text share documents"),
     ErrorCode.DOCUMENT_TOO_SHORT: ErrorKind(422, "A document has fewer than two tokens"),
     ErrorCode.DOCUMENT_NOT_TEXT: ErrorKind(422, "A document is not valid text"),
     ErrorCode.TOO_MANY_DOCUMENTS: ErrorKind(422, "The request has too many documents"),
@@ -132,6 +139,7 @@ CATALOGUE: dict[ErrorCode, ErrorKind] = {
     ErrorCode.CHECKPOINT_CORRUPT: ErrorKind(422, "A checkpoint file is damaged"),
     ErrorCode.CHECKPOINT_SHAPE_MISMATCH: ErrorKind(422, "A tensor has another shape than its configuration says"),
     ErrorCode.CHECKPOINT_NOT_FINITE: ErrorKind(422, "A weight is not a finite number"),
+    ErrorCode.ACTIVATIONS_NOT_FINITE: ErrorKind(422, "An activation is not a finite number"),
     ErrorCode.CHECKPOINT_UNSAFE: ErrorKind(422, "The checkpoint could run code when loaded"),
     ErrorCode.CHECKPOINT_UNSUPPORTED: ErrorKind(422, "The checkpoint's format is not supported"),
     ErrorCode.MODELS_FILE_INVALID: ErrorKind(500, "models.toml is not valid"),

@@ -66,6 +66,10 @@ class JobRequest(Contract):
     text: TextSource = Field(default_factory=lambda: ShippedText(source="shipped"))
     window: Annotated[int, Field(ge=2, le=1_048_576)] = 512
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    allow_overlap: bool = Field(
+        default=False,
+        description="Whether a recipe step may look at documents that are scored: the result then flatters the step.",
+    )
     metadata: Annotated[dict[MetadataKey, MetadataText], Field(max_length=16)] = Field(default_factory=dict)
 
 

@@ -334,7 +334,9 @@ def _tag_error(path: tuple[str | int, ...], data: dict[str, Any], schema: Schema
     valid = STEP_TYPES if recipe else schema.tags(path, data)
     pointer = _pointer((*path, tag))
     if given is None:
-        return FieldError(ErrorCode.INVALID_REQUEST, f"The field {tag!r} is missing.", suggestion("", valid), pointer)
+        return FieldError(
+            ErrorCode.INVALID_REQUEST, f"The field {tag!r} is missing.", suggestion("", valid, many=len(valid)), pointer
+        )
     code = ErrorCode.UNKNOWN_RECIPE if recipe else ErrorCode.INVALID_REQUEST
     what = "recipe type" if recipe else "text source"
     return FieldError(code, f"There is no {what} {_shown(given)}.", suggestion(str(given), valid), pointer)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import gcd
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import PruneMagnitude, QuantizeRtn, Step
+from app.contracts.recipe import QuantizeKvCache, Sparse, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.nearest import suggestion
 
@@ -145,18 +145,18 @@ def check_step(info: CheckpointInfo, step: Step, *, pointer: str = "") -> list[W
     dimension and the sizes that do divide.
     """
     chosen = select(info, step, pointer=pointer)
-    if isinstance(step, QuantizeRtn) and step.group_size is not None:
+    group_size = None if isinstance(step, QuantizeKvCache) else getattr(step, "group_size", None)
+    if group_size is not None:
         for weight in chosen:
-            if weight.shape[-1] % step.group_size:
+            if weight.shape[-1] % group_size:
                 raise HemostatError(
                     ErrorCode.GROUP_SIZE_MISMATCH,
-                    f"group_size {step.group_size} does not divide the input dimension {weight.shape[-1]} "
-                    f"of {weight.name}",
+                    f"group_size {group_size} does not divide the input dimension {weight.shape[-1]} of {weight.name}",
                     hint=f"{_told_divisors(chosen)} divide every selected weight; null is one group a row",
                     pointer=f"{pointer}/group_size",
                 )
-    if isinstance(step, PruneMagnitude) and step.pattern is not None:
-        block = int(step.pattern.split(":")[1])
+    if isinstance(step, Sparse) and step.pattern is not None:
+        _, block = step.n_of_m()
         for weight in chosen:
             if weight.shape[-1] % block:
                 raise HemostatError(

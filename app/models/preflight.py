@@ -8,11 +8,12 @@ from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import CalibrateRequest, Estimate, JobRequest
+from app.contracts.recipe import Calibrated
 from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
 from app.models.checkpoint import CheckpointInfo, inspect
-from app.models.modules import check_step
 from app.models.paths import below
 from app.models.registry import Registry
+from app.models.steps import check_recipe
 from app.models.tokenizers import compare_tokenizers, has_chat_template
 from app.settings import Settings
 
@@ -73,10 +74,12 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
                 hint=f"give a window of at most {info.max_position}",
                 pointer="/window",
             )
-    for index, step in enumerate(request.candidate.recipe):
-        check_step(other, step, pointer=f"/candidate/recipe/{index}")
+    check_recipe(other, request.candidate.recipe, pointer="/candidate/recipe")
     for field, text in texts_of(request).items():
         _check_text(text, tokenizer, settings, f"/{field}")
+    for index, step in enumerate(request.candidate.recipe):
+        if isinstance(step, Calibrated):
+            _check_text(step.calibration, tokenizer, settings, f"/candidate/recipe/{index}/calibration")
 
 
 def texts_of(request: JobRequest) -> dict[str, TextSource]:

@@ -3,15 +3,22 @@
 import hashlib
 import json
 
-from app.contracts.recipe import Recipe
+from app.contracts.recipe import Calibrated, Recipe
+from app.contracts.text import InlineText
 
 
 def canonical_json(recipe: Recipe) -> str:
     """The recipe with every default filled in, layers and modules sorted, keys sorted: equal for equal effect of the
-    fields, whichever way they were written."""
+    fields, whichever way they were written.
+
+    Documents that stand in the recipe are named by their hash: manifests and reports, which keep this form, hold no
+    text.
+    """
     steps = []
     for step in recipe:
         fields = step.model_dump(mode="json")
+        if isinstance(step, Calibrated) and isinstance(step.calibration, InlineText):
+            fields["calibration"] = _told_inline(step.calibration)
         for name in ("layers", "modules"):
             if fields.get(name) is not None:
                 fields[name] = sorted(set(fields[name]))
@@ -22,3 +29,8 @@ def canonical_json(recipe: Recipe) -> str:
 def recipe_fingerprint(recipe: Recipe) -> str | None:
     """SHA-256, hex, of the canonical form; None for the empty recipe."""
     return hashlib.sha256(canonical_json(recipe).encode()).hexdigest() if recipe else None
+
+
+def _told_inline(text: InlineText) -> dict[str, object]:
+    digest = hashlib.sha256(text.model_dump_json().encode()).hexdigest()
+    return {"source": "inline", "documents": len(text.documents), "sha256": digest}

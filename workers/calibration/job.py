@@ -31,6 +31,7 @@ from workers.calibration.sealed import Opened, Sealed
 from workers.calibration.selection import Candidate, choose, frozen_hash
 from workers.calibration.sets import Sets, draw
 from workers.diagnosis.attempt import Attempt, Scored, counted
+from workers.diagnosis.calibration_text import CalibrationLoader
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor, noise_floor
 from workers.diagnosis.plan import plan_fingerprint
@@ -71,9 +72,9 @@ class _Calibrate(Attempt):
         request, context, watch = self._request, self._context, self._watch
         with watch.phase("text"):
             reference, entry, origin = resolve(request, context)
-            sets = self._sets(reference, entry.dtype)
+            sets, texts = self._sets(reference, entry.dtype)
         with watch.phase("modify"):
-            sides = modify(request, reference, entry, origin, context)
+            sides = modify(request, reference, entry, origin, context, calibration=texts)
         with sides.modified:
             pairs = self._hidden(sides, sets)
             floor = self._floor(sides, sets, pairs["test"].reference)
@@ -101,13 +102,15 @@ class _Calibrate(Attempt):
 
     # --- text and hidden states
 
-    def _sets(self, reference: Side, dtype: str) -> Sets:
+    def _sets(self, reference: Side, dtype: str) -> tuple[Sets, CalibrationLoader]:
+        """The sets, and the text of the recipe's steps, which shares no document with the test."""
         request = self._request
         self._context.progress("text", 0, 0)
         documents = self._documents(request.text, reference, dtype)
         source = text_for_test(request)
         tests = None if source is None else self._documents(source, reference, dtype)
-        return draw(request, documents, tests, lambda chosen: self._windows(chosen, reference))
+        sets = draw(request, documents, tests, lambda chosen: self._windows(chosen, reference))
+        return sets, self._calibration(reference, dtype, documents if tests is None else tests)
 
     def _hidden(self, sides: Sides, sets: Sets) -> dict[str, _Pair]:
         """Of both models over every set, one model after the other: to alternate would cost swaps of weights."""

@@ -16,6 +16,7 @@ import torch
 from app.contracts.job import JobRequest
 from app.contracts.text import TextSource
 from app.models.checkpoint import tokenizer_fingerprint
+from workers.diagnosis.calibration_text import CalibrationLoader
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.passes import score_into_store
 from workers.diagnosis.sides import Side, Sides, folder_bytes
@@ -87,6 +88,14 @@ class Attempt:
                 progress=context.progress,
                 check_cancelled=context.check_cancelled,
             )
+
+    def _calibration(self, reference: Side, dtype: str, scored: list[TextDocument]) -> CalibrationLoader:
+        """The text of steps that look at activations. Raises CALIBRATION_OVERLAP where a step looks at one of `scored`
+        and the request does not allow it."""
+        loader = CalibrationLoader(lambda source: self._documents(source, reference, dtype), reference.tokenizer)
+        if not self._shared.allow_overlap:
+            loader.refuse_overlap(self._shared.candidate.recipe, scored, pointer="/candidate/recipe")
+        return loader
 
     def _windows(self, documents: list[TextDocument], reference: Side) -> Corpus:
         """Documents as windows of the reference's tokens."""

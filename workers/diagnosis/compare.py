@@ -46,9 +46,11 @@ class _Compare(Attempt):
         with watch.phase("text"):
             reference, entry, origin = resolve(request, context)
             context.progress("text", 0, 0)
-            corpus = self._windows(self._documents(request.text, reference, entry.dtype), reference)
+            documents = self._documents(request.text, reference, entry.dtype)
+            corpus = self._windows(documents, reference)
+            texts = self._calibration(reference, entry.dtype, documents)
         with watch.phase("modify"):
-            sides = modify(request, reference, entry, origin, context)
+            sides = modify(request, reference, entry, origin, context, calibration=texts)
         with sides.modified:
             positions = positions_of(corpus)
             scored = self._score(sides, sides.reference, corpus, "reference")

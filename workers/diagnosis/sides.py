@@ -11,8 +11,10 @@ from app.contracts.job import JobRequest
 from app.models.checkpoint import CheckpointInfo, fingerprint, inspect, tokenizer_fingerprint
 from app.models.registry import ModelEntry, load_registry
 from app.models.tokenizers import compare_tokenizers
+from workers.diagnosis.calibration_text import loader_without_sampler
 from workers.diagnosis.context import JobContext
 from workers.distributions.head import Head
+from workers.surgery.calibration_text import CalibrationTexts
 from workers.surgery.recipe import Modified, apply
 from workers.surgery.store import CheckpointStore
 
@@ -93,15 +95,26 @@ def resolve(request: JobRequest, context: JobContext) -> tuple[Side, ModelEntry,
 
 
 def modify(
-    request: JobRequest, reference: Side, entry: ModelEntry, origin: CheckpointInfo, context: JobContext
+    request: JobRequest,
+    reference: Side,
+    entry: ModelEntry,
+    origin: CheckpointInfo,
+    context: JobContext,
+    *,
+    calibration: CalibrationTexts | None = None,
 ) -> Sides:
-    """The candidate after its recipe, from the checkpoint store where it was made before."""
+    """The candidate after its recipe, from the checkpoint store where it was made before. `calibration` gives the text
+    of steps that look at activations (default: from every source but the reference's own samples)."""
     store = checkpoint_store(context)
     modified = apply(
         origin,
         request.candidate.recipe,
         store=store,
-        progress=lambda _, done, total: context.progress("modify", done, total),
+        reference=None if reference.info.path == origin.path else reference.info,
+        calibration=calibration or loader_without_sampler(context.settings, reference.tokenizer),
+        progress=lambda phase, done, total: context.progress(
+            "modify" if phase in {"surgery", "thresholds", "write"} else f"modify: {phase}", done, total
+        ),
         check_cancelled=context.check_cancelled,
     )
     if request.candidate.recipe:

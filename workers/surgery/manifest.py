@@ -10,9 +10,9 @@ MANIFEST = "manifest.json"
 class TensorChange(Contract):
     """One weight matrix that a step addressed.
 
-    `bits_per_weight` is what the weight would take packed (codes, 16-bit scales, zero points), `nominal_bytes` follows
-    from it; the file itself holds the simulated form in the source's dtype. Pruning lowers neither: sparsity is
-    reported apart, because few kernels store zeros for nothing.
+    `bits_per_weight` is what the weight takes packed (codes, 16-bit scales, zero points), or, where it is simulated,
+    would take; `nominal_bytes` follows from it. Pruning lowers neither: sparsity is reported apart, because few kernels
+    store zeros for nothing.
     """
 
     name: str
@@ -23,7 +23,10 @@ class TensorChange(Contract):
     nominal_bytes: int
     nominal_sparsity: float | None = Field(description="share of zeros that the last pruning step asked for")
     zeros: int = Field(description="weights that are exactly 0 now")
-    reconstruction_error: float = Field(description="‖W − W'‖ / ‖W‖, Frobenius")
+    reconstruction_error: float | None = Field(
+        description="‖W − W'‖ / ‖W‖, Frobenius, W being the unmodified model's; null where it has none of that shape"
+    )
+    original_norm: float | None = Field(default=None, description="‖W‖ of the unmodified model's weight")
 
     @property
     def elements(self) -> int:
@@ -39,6 +42,19 @@ class TensorChange(Contract):
         return self.zeros / self.elements
 
 
+class StepRecord(Contract):
+    """How one step, or a run of neighbouring steps that went through the weights together, was done."""
+
+    steps: tuple[int, ...] = Field(description="indices of the recipe's steps")
+    types: tuple[str, ...]
+    seconds: float
+    calibration_fingerprint: str | None = None
+    calibration_documents: int | None = None
+    calibration_tokens: int | None = None
+    warnings: tuple[str, ...] = ()
+    figures: dict[str, float] = Field(default_factory=dict, description="what the step has to tell, by name and unit")
+
+
 class Manifest(Contract):
     """What was made of which source, and how far it is from it.
 
@@ -51,11 +67,14 @@ class Manifest(Contract):
     recipe: tuple[dict[str, object], ...]
     recipe_fingerprint: str | None
     tensors: tuple[TensorChange, ...]
+    steps: tuple[StepRecord, ...] = ()
+    scheme: str = Field(default="plain", description="plain, simulated, or how it is packed")
     bits_per_weight: float | None = None
     sparsity: float | None = None
     reconstruction_error: float | None = None
     model_bits_per_weight: float
     model_nominal_bytes: int
+    file_bytes: int = Field(default=0, description="weight files on disk")
     embedding_changed: bool = False
     head_changed: bool = Field(
         default=False, description="the output matrix is another one (with tied embeddings: both)"

@@ -1,36 +1,41 @@
 """A recipe applied to a checkpoint: a new checkpoint in the store, and a manifest of what was changed.
 
-Pure: source, recipe and `SURGERY_VERSION` decide every byte of weights and configuration. Tensors go through one by
-one, each through all of its steps, so that memory holds a few tensors whatever the model's size.
+Source, recipe, calibration text, reference (for methods that look at it) and the versions of the surgery decide every
+byte of weights and configuration. The recipe is done in stages: neighbouring steps that change one weight at a time go
+through the weights together, every other step is a stage of its own. What each stage leaves is an entry of the store,
+named by the recipe up to there: recipes with the same beginning share the work.
 """
 
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, inf, isnan, sqrt
+from itertools import groupby
 from pathlib import Path
 
-import torch
-
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
-from app.models.checkpoint import CheckpointInfo, fingerprint
-from app.models.modules import Weight, check_step, natural_key
+from app.contracts.recipe import Calibrated, Recipe, Step
+from app.models.checkpoint import CheckpointInfo, fingerprint, inspect
+from app.models.modules import Weight
 from app.models.recipes import canonical_json, recipe_fingerprint
+from app.models.steps import check_one, check_recipe
+from workers.surgery import catalogue
+from workers.surgery.account import model_storage, sorted_changes, totals
+from workers.surgery.calibration_text import CalibrationText, CalibrationTexts
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 from workers.surgery.files import copy_companions
-from workers.surgery.manifest import MANIFEST, Manifest, TensorChange
-from workers.surgery.reading import TensorReader, open_tensors
-from workers.surgery.safetensors_writer import DTYPES, SHARD_BYTES, Planned, plan_shards, write_shards
-from workers.surgery.steps import Runner, make_runner
+from workers.surgery.manifest import MANIFEST, Manifest, StepRecord, TensorChange
+from workers.surgery.reading import open_tensors
+from workers.surgery.safetensors_writer import SHARD_BYTES, plan_shards, write_shards
+from workers.surgery.shop import Shop, WholeStep
 from workers.surgery.store import CheckpointStore, StoredCheckpoint
+from workers.surgery.streamed import Streamed
 
 # Part of every key: raise it when the same recipe gives other weights than before.
-SURGERY_VERSION = 1
+SURGERY_VERSION = 2
 POINTER = "/candidate/recipe"
-_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -55,164 +60,255 @@ class Modified:
         self.release()
 
 
+def no_calibration(step: Calibrated) -> CalibrationText:
+    """Stands where a caller has no text to give."""
+    raise HemostatError(
+        ErrorCode.RECIPE_NOT_APPLICABLE,
+        f"{getattr(step, 'type', 'the step')} looks at text, and none can be read here",
+        hint="run it as a job, which reads text sources",
+    )
+
+
 def apply(
     source: CheckpointInfo,
     recipe: Recipe,
     *,
     store: CheckpointStore,
+    reference: CheckpointInfo | None = None,
+    calibration: CalibrationTexts = no_calibration,
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
     shard_bytes: int = SHARD_BYTES,
 ) -> Modified:
     """The modified checkpoint, from the store where it is there. The empty recipe gives the source itself.
 
-    `progress("surgery", done, total)` counts tensors; `check_cancelled` is called before each. Raises `HemostatError`:
-    what `check_step` raises, CHECKPOINT_NOT_FINITE for a source with NaN or infinity in any tensor, DISK_FULL.
+    `reference` is the unmodified model that mitigations align with (default: the source), `calibration` gives the text
+    of a step that looks at activations. `progress(phase, done, total)`; `check_cancelled` is called between pieces of
+    work of at most a second or so. Raises `HemostatError`: what the checks of the steps and the text sources raise,
+    CHECKPOINT_NOT_FINITE for a source with NaN or infinity in any tensor, ACTIVATIONS_NOT_FINITE, DISK_FULL.
     """
     source_fingerprint = fingerprint(source.path, check_cancelled=check_cancelled)
     if not recipe:
         return Modified(source.path, source_fingerprint, _untouched(source, source_fingerprint), built=False)
-    weights = [check_step(source, step, pointer=f"{POINTER}/{index}") for index, step in enumerate(recipe)]
-    key = _key(source_fingerprint, recipe)
-
-    def build(folder: Path) -> None:
-        surgery = _Surgery(source, recipe, weights, progress, check_cancelled)
-        surgery.write(folder, key, source_fingerprint, shard_bytes)
-
-    entry = store.get_or_build(key, build, expected_bytes=source.bytes, check_cancelled=check_cancelled)
-    manifest = Manifest.model_validate_json((entry.path / MANIFEST).read_bytes())
-    return Modified(entry.path, manifest.fingerprint, manifest, entry.built, entry)
-
-
-def _key(source_fingerprint: str, recipe: Recipe) -> str:
-    named = {"source": source_fingerprint, "recipe": canonical_json(recipe), "surgery": SURGERY_VERSION}
-    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+    work = _Work(
+        source,
+        source_fingerprint,
+        reference or source,
+        recipe,
+        store,
+        calibration,
+        progress,
+        check_cancelled,
+        shard_bytes,
+    )
+    return work.run()
 
 
-class _Surgery:
+@dataclass(frozen=True)
+class _Stage:
+    """Steps `first` to `end` (exclusive) of a recipe, done at once."""
+
+    first: int
+    end: int
+    streamed: bool
+
+
+def _stages(recipe: Recipe) -> Iterator[_Stage]:
+    kinds = [(index, catalogue.is_streamed(_type(step))) for index, step in enumerate(recipe)]
+    for streamed, run in groupby(kinds, key=lambda pair: pair[1]):
+        indices = [index for index, _ in run]
+        if streamed:
+            yield _Stage(indices[0], indices[-1] + 1, streamed=True)
+        else:
+            yield from (_Stage(index, index + 1, streamed=False) for index in indices)
+
+
+def _type(step: Step) -> str:
+    return str(getattr(step, "type", type(step).__name__))
+
+
+class _Work:
     """One application of a recipe."""
 
     def __init__(
         self,
         source: CheckpointInfo,
+        source_fingerprint: str,
+        reference: CheckpointInfo,
         recipe: Recipe,
-        weights: Sequence[Sequence[Weight]],
+        store: CheckpointStore,
+        calibration: CalibrationTexts,
         progress: Progress,
         check_cancelled: CheckCancelled,
+        shard_bytes: int,
     ) -> None:
-        self._source = source
-        self._recipe = recipe
-        self._runners: list[Runner] = [make_runner(step) for step in recipe]
-        self._addressed = [{weight.name: weight for weight in chosen} for chosen in weights]
-        self._progress = progress
-        self._check_cancelled = check_cancelled
-        self._squared_error = self._squared_norm = 0.0
-        self._changes: list[TensorChange] = []
+        self._source, self._source_fingerprint = source, source_fingerprint
+        self._reference = reference
+        self._recipe, self._store = recipe, store
+        self._texts = calibration
+        self._progress, self._check_cancelled = progress, check_cancelled
+        self._shard_bytes = shard_bytes
+        self._stages = list(_stages(recipe))
+        self._steps: dict[int, WholeStep] = {
+            stage.first: catalogue.load(_type(recipe[stage.first]))(recipe[stage.first])
+            for stage in self._stages
+            if not stage.streamed
+        }
 
-    def write(self, folder: Path, key: str, source_fingerprint: str, shard_bytes: int) -> None:
-        """Fills `folder` with the whole checkpoint and its manifest."""
-        began = time.monotonic()
-        tensors = self._source.tensors
-        kept = [
-            name for name in sorted(tensors, key=natural_key) if not (self._source.tied and name == "lm_head.weight")
-        ]
-        _refuse_unknown_dtypes(self._source, kept)
-        shards = plan_shards(
-            [Planned(name, tensors[name].dtype, tensors[name].shape) for name in kept], shard_bytes=shard_bytes
+    def run(self) -> Modified:
+        """From the last stage that is in the store on."""
+        keys = [self._key(stage.end) for stage in self._stages]
+        begin, current = 0, None
+        for index in reversed(range(len(keys))):
+            entry = self._store.get(keys[index])
+            if entry is not None:
+                begin, current = index + 1, _opened(entry)
+                break
+        else:
+            check_recipe(self._source, self._recipe, pointer=POINTER)  # refused before an hour is spent
+        for index in range(begin, len(self._stages)):
+            before = current
+            try:
+                current = self._build(self._stages[index], keys[index], before)
+            finally:
+                if before is not None:
+                    before.release()
+        if current is None:
+            raise RuntimeError("a recipe has at least one stage")
+        return current
+
+    def _key(self, end: int) -> str:
+        done = self._recipe[:end]
+        named: dict[str, object] = {
+            "source": self._source_fingerprint,
+            "recipe": canonical_json(done),
+            "surgery": SURGERY_VERSION,
+        }
+        versions = {str(index): step.version for index, step in self._steps.items() if index < end}
+        texts = {str(i): self._texts(step).fingerprint for i, step in enumerate(done) if isinstance(step, Calibrated)}
+        if versions:
+            named["versions"] = versions
+        if texts:
+            named["calibration"] = texts
+            if self._reference is not self._source:
+                named["reference"] = fingerprint(self._reference.path, check_cancelled=self._check_cancelled)
+        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+
+    def _build(self, stage: _Stage, key: str, before: Modified | None) -> Modified:
+        source = self._source if before is None else inspect(before.path)
+        steps = self._recipe[stage.first : stage.end]
+        weights: list[list[Weight]] = []
+        for index, step in enumerate(steps, stage.first):
+            weights.append(check_one(source, step, pointer=f"{POINTER}/{index}"))
+
+        def build(folder: Path) -> None:
+            with open_tensors(source) as reader, open_tensors(self._source) as base_reader:
+                began = time.monotonic()
+                known = {} if before is None else {change.name: change for change in before.manifest.tensors}
+                records = () if before is None else before.manifest.steps
+                copy_companions(source.path, folder)
+                if stage.streamed:
+                    streamed = Streamed(
+                        source,
+                        self._source,
+                        steps,
+                        stage.first,
+                        weights,
+                        before=known,
+                        pointer=POINTER,
+                        progress=self._progress,
+                        check_cancelled=self._check_cancelled,
+                    )
+                    shards = plan_shards(streamed.planned(), shard_bytes=self._shard_bytes)
+                    order = [planned.name for shard in shards for planned in shard]
+                    write_shards(folder, shards, streamed.tensors(reader, base_reader, order))
+                    changes, record = streamed.changes, self._record(stage, began)
+                else:
+                    with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
+                        (step,) = steps
+                        text = self._texts(step) if isinstance(step, Calibrated) else None
+                        shop = Shop(
+                            source,
+                            base=self._source,
+                            reference=self._reference,
+                            step=step,
+                            index=stage.first,
+                            weights=weights[0],
+                            calibration=text,
+                            reader=reader,
+                            base_reader=base_reader,
+                            scratch=Path(scratch),
+                            before=known,
+                            progress=self._progress,
+                            check_cancelled=self._check_cancelled,
+                        )
+                        self._steps[stage.first].run(shop)
+                        shop.write(folder, self._shard_bytes)
+                    (folder / "config.json").write_text(json.dumps(shop.config, indent=2) + "\n")
+                    changes, record = shop.changes, self._record(stage, began, shop, text)
+                self._finish(folder, key, stage, changes, (*records, record))
+
+        entry = self._store.get_or_build(key, build, expected_bytes=source.bytes, check_cancelled=self._check_cancelled)
+        return _opened(entry)
+
+    def _record(
+        self, stage: _Stage, began: float, shop: Shop | None = None, text: CalibrationText | None = None
+    ) -> StepRecord:
+        return StepRecord(
+            steps=tuple(range(stage.first, stage.end)),
+            types=tuple(_type(step) for step in self._recipe[stage.first : stage.end]),
+            seconds=round(time.monotonic() - began, 3),
+            calibration_fingerprint=text.fingerprint if text else None,
+            calibration_documents=text.documents if text else None,
+            calibration_tokens=text.tokens_NL.numel() if text else None,
+            warnings=tuple(shop.warnings) if shop else (),
+            figures=dict(shop.figures) if shop else {},
         )
-        order = [planned.name for shard in shards for planned in shard]
-        with open_tensors(self._source) as reader:
-            self._look_first(reader, order)
-            write_shards(folder, shards, self._modified(reader, order))
-        copy_companions(self._source.path, folder)
+
+    def _finish(
+        self,
+        folder: Path,
+        key: str,
+        stage: _Stage,
+        changes: dict[str, TensorChange],
+        records: Sequence[StepRecord],
+    ) -> None:
+        done = self._recipe[: stage.end]
         result = fingerprint(folder, check_cancelled=self._check_cancelled)
-        manifest = self._manifest(key, source_fingerprint, result, time.monotonic() - began)
+        info = inspect(folder)
+        head = {"lm_head.weight"} | ({"model.embed_tokens.weight"} if info.tied else set())
+        listed = sorted_changes(changes.values())
+        bits, sparsity, error = totals(listed)
+        model_bits, size = model_storage(info, listed)
+        manifest = Manifest(
+            key=key,
+            source_fingerprint=self._source_fingerprint,
+            fingerprint=result,
+            recipe=tuple(json.loads(canonical_json(done))),
+            recipe_fingerprint=recipe_fingerprint(done),
+            tensors=listed,
+            steps=tuple(records),
+            scheme="simulated" if info.quantization is None else info.scheme,
+            bits_per_weight=bits,
+            sparsity=sparsity,
+            reconstruction_error=error,
+            model_bits_per_weight=model_bits,
+            model_nominal_bytes=size,
+            file_bytes=info.bytes,
+            embedding_changed=any(name.endswith("embed_tokens.weight") for name in changes),
+            head_changed=bool(head & changes.keys()),
+            seconds=round(sum(record.seconds for record in records), 3),
+        )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
 
-    def _look_first(self, reader: TensorReader, order: list[str]) -> None:
-        """Gives each step the passes over the weights that it asks for, the steps before it applied."""
-        for index, runner in enumerate(self._runners):
-            addressed = [name for name in order if name in self._addressed[index]]
-            for visit in runner.passes():
-                for done, name in enumerate(addressed):
-                    self._check_cancelled()
-                    self._progress("thresholds", done, len(addressed))
-                    visit(name, self._through(reader.read(name), name, before=index))
 
-    def _modified(self, reader: TensorReader, order: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
-        for done, name in enumerate(order):
-            self._check_cancelled()
-            self._progress("surgery", done, len(order))
-            tensor = reader.read(name)
-            if any(name in addressed for addressed in self._addressed):
-                changed = self._through(tensor, name, before=len(self._runners))
-                self._changes.append(self._change(name, tensor, changed))
-                tensor = changed
-            yield name, tensor
-        self._progress("surgery", len(order), len(order))
-
-    def _through(self, tensor: torch.Tensor, name: str, *, before: int) -> torch.Tensor:
-        for runner, addressed in zip(self._runners[:before], self._addressed, strict=False):
-            if name in addressed:
-                tensor = runner.apply(name, tensor)
-        return tensor
-
-    def _change(self, name: str, tensor: torch.Tensor, changed: torch.Tensor) -> TensorChange:
-        steps = [index for index, addressed in enumerate(self._addressed) if name in addressed]
-        bits: float = tensor.element_size() * 8
-        sparsity: float | None = None
-        for index in steps:
-            bits = self._runners[index].bits_per_weight(tensor.shape[1]) or bits
-            asked = self._runners[index].nominal_sparsity()
-            sparsity = sparsity if asked is None else asked
-        error, norm = _norm(changed, minus=tensor), _norm(tensor)
-        if error == inf:
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
-                f"the weights of {name} are too large: their range is beyond float32",
-                hint="check the checkpoint; trained weights are nowhere near 1e38",
-                pointer=f"{POINTER}/{steps[0]}",
-            )
-        self._squared_error += error**2
-        self._squared_norm += norm**2
-        return TensorChange(
-            name=name,
-            shape=tuple(tensor.shape),
-            dtype=self._source.tensors[name].dtype,
-            steps=tuple(steps),
-            bits_per_weight=bits,
-            nominal_bytes=ceil(bits * tensor.numel() / 8),
-            nominal_sparsity=sparsity,
-            zeros=int((changed == 0).sum()),
-            reconstruction_error=error / norm if norm else 0.0,
-        )
-
-    def _manifest(self, key: str, source_fingerprint: str, result: str, seconds: float) -> Manifest:
-        changes = self._changes
-        elements = sum(change.elements for change in changes)
-        embedding = any("embed_tokens" in weight.kinds for chosen in self._addressed for weight in chosen.values())
-        head = any("lm_head" in weight.kinds for chosen in self._addressed for weight in chosen.values())
-        bits, size = _model_storage(self._source, changes)
-        return Manifest(
-            key=key,
-            source_fingerprint=source_fingerprint,
-            fingerprint=result,
-            recipe=tuple(json.loads(canonical_json(self._recipe))),
-            recipe_fingerprint=recipe_fingerprint(self._recipe),
-            tensors=tuple(sorted(changes, key=lambda change: natural_key(change.name))),
-            bits_per_weight=sum(change.bits_per_weight * change.elements for change in changes) / elements,
-            sparsity=sum(change.zeros for change in changes) / elements,
-            reconstruction_error=sqrt(self._squared_error / self._squared_norm) if self._squared_norm else 0.0,
-            model_bits_per_weight=bits,
-            model_nominal_bytes=size,
-            embedding_changed=embedding,
-            head_changed=head,
-            seconds=round(seconds, 3),
-        )
+def _opened(entry: StoredCheckpoint) -> Modified:
+    manifest = Manifest.model_validate_json((entry.path / MANIFEST).read_bytes())
+    return Modified(entry.path, manifest.fingerprint, manifest, entry.built, entry)
 
 
 def _untouched(source: CheckpointInfo, source_fingerprint: str) -> Manifest:
-    bits, size = _model_storage(source, [])
+    bits, size = model_storage(source, [])
     return Manifest(
         key="",
         source_fingerprint=source_fingerprint,
@@ -222,33 +318,5 @@ def _untouched(source: CheckpointInfo, source_fingerprint: str) -> Manifest:
         tensors=(),
         model_bits_per_weight=bits,
         model_nominal_bytes=size,
+        file_bytes=source.bytes,
     )
-
-
-def _model_storage(source: CheckpointInfo, changes: Sequence[TensorChange]) -> tuple[float, int]:
-    """(bits per weight, bytes) of the whole model, changed tensors counted as packed and the others as they are."""
-    changed = {change.name: change.nominal_bytes for change in changes}
-    size = sum(changed.get(name, tensor.bytes) for name, tensor in source.tensors.items())
-    return 8 * size / source.parameters, size
-
-
-def _refuse_unknown_dtypes(source: CheckpointInfo, names: list[str]) -> None:
-    for name in names:
-        if source.tensors[name].dtype not in DTYPES:
-            raise HemostatError(
-                ErrorCode.CHECKPOINT_UNSUPPORTED,
-                f"tensor {name} has the dtype {source.tensors[name].dtype}, which cannot be copied",
-                hint="convert the checkpoint to bf16",
-            )
-
-
-def _norm(tensor_OI: torch.Tensor, *, minus: torch.Tensor | None = None) -> float:
-    """Frobenius norm in float64, a block of rows at a time; infinite where a value is NaN."""
-    squares = 0.0
-    rows = max(1, _BLOCK // max(1, tensor_OI.shape[1]))
-    for start in range(0, tensor_OI.shape[0], rows):
-        block = tensor_OI[start : start + rows].to(torch.float64)
-        if minus is not None:
-            block -= minus[start : start + rows]
-        squares += float(block.square_().sum())
-    return inf if isnan(squares) else sqrt(squares)

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 
 from app.contracts.recipe import PruneMagnitude, QuantizeRtn, Step
-from workers.surgery import prune_magnitude, quantize_rtn
+from workers.surgery import catalogue, prune_magnitude, quantize_rtn
 
 Visit = Callable[[str, torch.Tensor], None]
 
@@ -91,12 +91,12 @@ class MagnitudeRunner:
 
 
 def make_runner(step: Step) -> Runner:
-    """The runner of a step."""
-    if isinstance(step, QuantizeRtn):
-        return RtnRunner(step)
-    if isinstance(step, PruneMagnitude):
-        return MagnitudeRunner(step)
-    raise TypeError(f"no surgery for {type(step).__name__}")
+    """The runner of a streamed step. Raises TypeError for any other."""
+    kind = str(getattr(step, "type", type(step).__name__))
+    if kind not in catalogue.STREAMED:
+        raise TypeError(f"{kind} is no streamed step")
+    runner: Runner = catalogue.load(kind)(step)
+    return runner
 
 
 def _n_of_m(pattern: str) -> tuple[int, int]:

@@ -141,7 +141,7 @@ def make_windows(
     for number, document in enumerate(documents):
         check_cancelled()
         progress("tokenize", number, len(documents))
-        tokens, mask = _tokens(document, tokenizer, bos, check_cancelled)
+        tokens, mask = document_tokens(document, tokenizer, bos, check_cancelled)
         cut = _cut(len(tokens), stride, bos is not None)
         left_out_tokens += len(tokens) - int(cut[:, 1].sum())
         counts = _scored_counts(cut, mask, bos is not None)
@@ -173,10 +173,11 @@ def make_windows(
     )
 
 
-def _tokens(
+def document_tokens(
     document: TextDocument, tokenizer: "PreTrainedTokenizerBase", bos: int | None, check_cancelled: CheckCancelled
 ) -> tuple[Ids, Mask | None]:
-    """The document's tokens without BOS and, where not all of them count, which do."""
+    """The document's tokens without BOS and, where not all of them count, which do. Raises DOCUMENT_TOO_SHORT for fewer
+    than two."""
     name = f"Document {document.id!r}"
     mask: Mask | None = None
     if document.messages is not None:

@@ -168,7 +168,7 @@ def step(**fields: object) -> Callable[[Json], object]:
         (
             step(type="quantize.rtn", bitz=4),
             "There is no field 'bitz'; did you mean 'bits'?",
-            "valid: bits, group_size, layers, modules, symmetric, type",
+            "valid: bits, form, group_size, layers, modules, symmetric, type",
         ),
         (
             step(type="quantize.rtn", bits=9),

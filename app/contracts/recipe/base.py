@@ -1,0 +1,94 @@
+"""What steps of several families share: where they apply, how strong they are, what text they look at."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from app.contracts.base import Contract
+from app.contracts.text import ShippedText, TextSource
+
+Bits = Annotated[int, Field(ge=2, le=8)]
+GroupSize = Annotated[int, Field(ge=1, le=65536)]
+Form = Literal["simulated", "packed"]
+Sparsity = Annotated[float, Field(gt=0, lt=1)]
+Pattern = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}:[1-9][0-9]{0,2}$")]
+Allocation = Literal["uniform", "owl"]
+Rank = Annotated[int, Field(ge=1, le=65536)]
+
+
+class Step(Contract):
+    """What any step may say: where it applies."""
+
+    layers: (
+        Annotated[tuple[Annotated[int, Field(ge=0, lt=10000)], ...], Field(min_length=1, max_length=10000)] | None
+    ) = Field(default=None, description="Decoder layers, counted from 0; null: all of them.")
+    modules: (
+        Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(min_length=1, max_length=100)]
+        | None
+    ) = Field(
+        default=None,
+        description="Module kinds (`q_proj`, `down_proj`, …, `attention`, `mlp`, `embed_tokens`, `lm_head`); "
+        "null: every linear layer of the decoder, neither embeddings nor head.",
+    )
+
+
+class Calibrated(Step):
+    """A step that looks at activations: over which text, and how much of it.
+
+    The documents are tokenized, put one after the other in an order that `seed` decides, and cut into windows.
+    """
+
+    calibration: TextSource = Field(
+        default_factory=lambda: ShippedText(source="shipped", corpus="calibration"),
+        description="Text whose activations are looked at; it may share no document with the text that is scored.",
+    )
+    calibration_windows: Annotated[int, Field(ge=1, le=4096)] = 32
+    calibration_window: Annotated[int, Field(ge=8, le=32768)] = Field(default=512, description="Tokens of a window.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class Grouped(Step):
+    """Weights on an even grid of `bits` bits for each group of `group_size` along the input dimension."""
+
+    bits: Bits
+    group_size: GroupSize | None = Field(
+        default=64, description="Must divide the input dimension; null is one scale an output channel."
+    )
+    symmetric: bool = False
+    form: Form = Field(
+        default="simulated",
+        description="`simulated`: quantized and written back in the source's dtype; `packed`: a compressed-tensors "
+        "checkpoint that vLLM's own kernels serve.",
+    )
+
+
+class Sparse(Step):
+    """A share of zeros, or N of every M kept."""
+
+    sparsity: Sparsity | None = None
+    pattern: Pattern | None = Field(
+        default=None, description='"N:M": of every M consecutive weights of a row, N are kept (2:4 is one half sparse).'
+    )
+
+    @model_validator(mode="after")
+    def _one_strength(self) -> "Sparse":
+        if (self.sparsity is None) == (self.pattern is None):
+            raise ValueError("give either sparsity or pattern")
+        if self.pattern is not None:
+            kept, of = self.n_of_m()
+            if kept >= of:
+                raise ValueError(f"pattern {self.pattern}: N must be smaller than M")
+        return self
+
+    def n_of_m(self) -> tuple[int, int]:
+        """(N, M) of the pattern; raises ValueError without one."""
+        kept, of = (int(part) for part in (self.pattern or "").split(":"))
+        return kept, of
+
+    @property
+    def share(self) -> float:
+        """The share of zeros that is asked for."""
+        if self.sparsity is not None:
+            return self.sparsity
+        kept, of = self.n_of_m()
+        return 1 - kept / of

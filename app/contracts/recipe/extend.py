@@ -1,0 +1,92 @@
+"""Models made deeper, wider, with other routing or a longer context."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from app.contracts.recipe.base import Step
+
+Factor = Annotated[float, Field(gt=1, le=1024)]
+
+
+class ExtendDuplicate(Step):
+    """Depth by copies: the block of `layers` (a run of neighbours) stands twice, one behind the other."""
+
+    type: Literal["extend.duplicate"]
+
+    @model_validator(mode="after")
+    def _layers_named(self) -> "ExtendDuplicate":
+        if self.layers is None:
+            raise ValueError("give layers: the run of neighbouring layers that is repeated")
+        return self
+
+
+class ExtendIdentity(Step):
+    """Depth without effect: behind each of `layers` a copy of it whose output projections are zero."""
+
+    type: Literal["extend.identity"]
+
+
+class ExtendInterpolate(Step):
+    """Depth by interpolation: behind each of `layers` a new one, between it and the next at `weight`."""
+
+    type: Literal["extend.interpolate"]
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class ExtendWidth(Step):
+    """Width that keeps the function: heads and MLP channels are copied, and their output weights shared among them."""
+
+    type: Literal["extend.width"]
+    heads: Annotated[int, Field(ge=1, le=16)] = Field(default=1, description="How many times each head stands.")
+    channels: Annotated[int, Field(ge=1, le=16)] = Field(default=1, description="The same for inner MLP channels.")
+    noise: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="Relative noise on the copies' weights, which breaks their symmetry."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class MoeTopk(Step):
+    """Another number of experts a token."""
+
+    type: Literal["moe.topk"]
+    experts: Annotated[int, Field(ge=1, le=1024)]
+
+
+class MoeRouter(Step):
+    """A changed router: its logits at another temperature, its weights with noise, or rounded to few bits."""
+
+    type: Literal["moe.router"]
+    temperature: Annotated[float, Field(gt=0, le=100)] | None = None
+    noise: Annotated[float, Field(gt=0, le=10)] | None = Field(default=None, description="Relative to its weights.")
+    bits: Annotated[int, Field(ge=2, le=8)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="after")
+    def _one_change(self) -> "MoeRouter":
+        if [self.temperature, self.noise, self.bits].count(None) != 2:
+            raise ValueError("give one of temperature, noise and bits")
+        return self
+
+
+class ContextLinear(Step):
+    """Position interpolation: rotary positions divided by `factor`."""
+
+    type: Literal["context.linear"]
+    factor: Factor
+
+
+class ContextNtk(Step):
+    """NTK-aware scaling: the rotary base raised by factor^(d/(d−2))."""
+
+    type: Literal["context.ntk"]
+    factor: Factor
+
+
+class ContextYarn(Step):
+    """YaRN: low frequencies interpolated, high ones kept, attention scaled."""
+
+    type: Literal["context.yarn"]
+    factor: Factor
+    beta_fast: Annotated[float, Field(gt=0, le=1024)] = 32.0
+    beta_slow: Annotated[float, Field(gt=0, le=1024)] = 1.0

@@ -1,0 +1,27 @@
+"""Other people's changes put into the weights."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from app.contracts.recipe.base import Step
+
+Alias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class AdapterLora(Step):
+    """A PEFT LoRA adapter merged into the weights."""
+
+    type: Literal["adapter.lora"]
+    adapter: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
+        description="Folder of the adapter, as PEFT saves it, below the operator's adapter root."
+    )
+    strength: Annotated[float, Field(ge=-10, le=10)] = Field(default=1.0, description="Times the adapter's own scale.")
+
+
+class MergeLinear(Step):
+    """The weighted mean of two checkpoints of the same shapes: (1 − weight) · this + weight · other."""
+
+    type: Literal["merge.linear"]
+    other: Alias = Field(description="Alias of the other model in models.toml.")
+    weight: Annotated[float, Field(ge=-10, le=10)] = 0.5

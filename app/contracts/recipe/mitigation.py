@@ -1,0 +1,67 @@
+"""The three mitigations as steps: they compare, deploy and compose like any other."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from app.contracts.recipe.base import Calibrated, Form, Rank, Sparse
+
+
+class PruneGradient(Calibrated, Sparse):
+    """Gradient-aware pruning: what goes is chosen by weights, activations and gradients of the divergence from the
+    reference; what stays is reconstructed, and trained for a while where `recovery_s` allows."""
+
+    type: Literal["prune.gradient"]
+    passes: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=4, description="Over how many passes, of rising sparsity, the gradients are gathered."
+    )
+    budget: Literal["uniform", "gradient"] = Field(
+        default="gradient", description="The same share in every module, or one that its gradients decide."
+    )
+    reconstruct: bool = Field(default=True, description="Whether weights that stay make the error good.")
+    recovery_s: Annotated[float, Field(ge=0, le=86400)] = Field(
+        default=0.0, description="Seconds of training of the weights that stay; 0: none. Makes results time-dependent."
+    )
+    recovery_steps: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
+        default=None, description="At most so many steps of it: with a number here, a result can be had again."
+    )
+
+
+class QuantizeDynamic(Calibrated):
+    """Dynamic quantization scaling: channels smoothed, scales and zero points searched against the block's output
+    error weighted by the divergence's gradient, biases corrected, bits given to modules by measured nats a bit."""
+
+    type: Literal["quantize.dynamic"]
+    bits: Annotated[float, Field(ge=2, le=8)] = Field(
+        description="Mean code bits of a weight; with `mixed`, modules have 3, 4, 5, 6 or 8."
+    )
+    group_size: Annotated[int, Field(ge=1, le=65536)] | None = 64
+    symmetric: bool = False
+    activation_bits: Literal[4, 8] | None = Field(default=None, description="null: activations stay as they are.")
+    mixed: bool = Field(default=False, description="Whether modules may have different bits.")
+    form: Form = "simulated"
+
+    @model_validator(mode="after")
+    def _whole_bits(self) -> "QuantizeDynamic":
+        if not self.mixed and self.bits != int(self.bits):
+            raise ValueError("bits that are no whole number need mixed")
+        return self
+
+
+class RepairLowrank(Calibrated):
+    """Low-rank repair: to every linear layer a product of two thin matrices is added that takes back what was lost."""
+
+    type: Literal["repair.lowrank"]
+    rank: Rank = Field(description="Mean rank over the modules.")
+    allocation: Literal["uniform", "nats"] = Field(
+        default="nats", description="The same rank everywhere, or by nats saved a byte."
+    )
+    distill_steps: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        default=200, description="Steps of distillation from the reference after the closed form; 0: closed form alone."
+    )
+    distill_s: Annotated[float, Field(gt=0, le=86400)] | None = Field(
+        default=None, description="At most so many seconds of it. Makes results time-dependent."
+    )
+    iterations: Annotated[int, Field(ge=1, le=10)] = Field(
+        default=1, description="More than once: the repair is merged and the step before it applied again."
+    )

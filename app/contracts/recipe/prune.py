@@ -1,0 +1,107 @@
+"""Weights that become zero, and parts that go."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from app.contracts.recipe.base import Allocation, Calibrated, Sparse, Sparsity
+
+
+class PruneMagnitude(Sparse):
+    """Zeros the weights of smallest magnitude: a share `sparsity` of each `scope`, or N of every M along the input."""
+
+    type: Literal["prune.magnitude"]
+    scope: Literal["row", "layer", "global"] = Field(
+        default="layer", description="Over what the share is taken: an output row, a weight matrix, or all of them."
+    )
+
+
+class CalibratedSparse(Calibrated, Sparse):
+    """A share of zeros chosen with a look at activations."""
+
+    allocation: Allocation = Field(
+        default="uniform", description="The same share in each layer, or `owl`: more where a layer has fewer outliers."
+    )
+    owl_threshold: Annotated[float, Field(gt=1, le=100)] = Field(
+        default=5.0, description="OWL's M: an outlier is above so many times the layer's mean score."
+    )
+    owl_range: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        default=0.08, description="OWL's lambda: no layer's share is further than this from the one asked for."
+    )
+
+    @model_validator(mode="after")
+    def _owl_needs_a_share(self) -> "CalibratedSparse":
+        if self.allocation == "owl" and self.pattern is not None:
+            raise ValueError("allocation owl needs sparsity: a pattern has the same share everywhere")
+        return self
+
+
+class PruneWanda(CalibratedSparse):
+    """Wanda: weights of the smallest |W|·‖X‖ go, compared within `scope`."""
+
+    type: Literal["prune.wanda"]
+    scope: Literal["row", "layer"] = "row"
+
+
+class PruneSparsegpt(CalibratedSparse):
+    """SparseGPT: weights go column by column, and those that stay make the error good (second-order)."""
+
+    type: Literal["prune.sparsegpt"]
+    damping: Annotated[float, Field(gt=0, le=1)] = 0.01
+    scope: Literal["layer", "row"] = Field(
+        default="layer", description="Within each block of columns the share is taken over the matrix, or each row."
+    )
+
+
+class PruneRia(CalibratedSparse):
+    """RIA: relative importance of a weight in its row and column, times the activation norm to a power."""
+
+    type: Literal["prune.ria"]
+    scope: Literal["row", "layer"] = "row"
+    power: Annotated[float, Field(ge=0, le=2)] = Field(default=0.5, description="RIA's a: the power of ‖X‖.")
+
+
+class _Structured(Calibrated):
+    """Parts that go: so many, a share, or those named."""
+
+    ratio: Sparsity | None = Field(default=None, description="Share that goes, rounded to whole parts.")
+    count: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(default=None, description="How many go.")
+
+
+class PruneLayers(_Structured):
+    """Whole decoder layers go: those named in `layers`, else those whose input and output are most alike."""
+
+    type: Literal["prune.layers"]
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "PruneLayers":
+        if [self.layers, self.ratio, self.count].count(None) != 2:
+            raise ValueError("give one of layers, count and ratio")
+        return self
+
+
+class PruneHeads(_Structured):
+    """Attention heads go, a group of query heads with its key and value head; the checkpoint is really smaller.
+
+    Every layer loses the same number, since an engine knows one number for all of them.
+    """
+
+    type: Literal["prune.heads"]
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "PruneHeads":
+        if (self.ratio is None) == (self.count is None):
+            raise ValueError("give either count or ratio")
+        return self
+
+
+class PruneChannels(_Structured):
+    """Inner channels of the MLP go; every layer loses the same number, and the checkpoint is really smaller."""
+
+    type: Literal["prune.channels"]
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "PruneChannels":
+        if (self.ratio is None) == (self.count is None):
+            raise ValueError("give either count or ratio")
+        return self

@@ -1,0 +1,87 @@
+"""Weights, activations, keys and values on fewer bits."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from app.contracts.recipe.base import Bits, Calibrated, Form, Grouped, Step
+
+
+class QuantizeRtn(Grouped):
+    """Round to nearest. Asymmetric: min/max, 2^bits − 1 steps, rounded zero point. Symmetric: absmax/(2^(bits−1) − 1).
+
+    `group_size` runs along the input dimension and must divide it; null is one scale an output channel.
+    """
+
+    type: Literal["quantize.rtn"]
+
+
+class QuantizeGptq(Calibrated, Grouped):
+    """GPTQ: columns rounded one after the other, the error of each made good by those to come (second-order)."""
+
+    type: Literal["quantize.gptq"]
+    damping: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.01, description="Share of the mean of the Hessian's diagonal that is added to it."
+    )
+    act_order: bool = Field(default=False, description="Columns of largest activations first (groups stay in place).")
+
+
+class QuantizeAwq(Calibrated, Grouped):
+    """AWQ: channels scaled by their activations before rounding, the exponent searched for each block's output."""
+
+    type: Literal["quantize.awq"]
+
+
+class QuantizeSmoothquant(Calibrated):
+    """SmoothQuant: activation outliers moved into the weights, then 8-bit weights and activations."""
+
+    type: Literal["quantize.smoothquant"]
+    bits: Bits = 8
+    activation_bits: Literal[4, 8] = 8
+    dynamic: bool = Field(default=True, description="Activation scales a token at run time, or one fixed by the text.")
+    strength: Annotated[float, Field(ge=0, le=1)] = Field(default=0.5, description="SmoothQuant's alpha.")
+    form: Form = "simulated"
+
+
+class QuantizeFp8(Calibrated):
+    """8-bit floats (e4m3): weights a channel; activations untouched, or scaled a token at run time, or fixed."""
+
+    type: Literal["quantize.fp8"]
+    activations: Literal["none", "dynamic", "static"] = "none"
+    form: Form = "simulated"
+
+
+class QuantizeNf4(Step):
+    """NF4: a grid of 16 quantiles of the normal distribution, scaled by the absolute maximum of each group."""
+
+    type: Literal["quantize.nf4"]
+    group_size: Annotated[int, Field(ge=1, le=65536)] | None = 64
+
+
+class QuantizeActivations(Calibrated):
+    """Inputs of linear layers on an even grid: simulated at run time, weights untouched."""
+
+    type: Literal["quantize.activations"]
+    bits: Literal[4, 8]
+    dynamic: bool = Field(default=True, description="A scale a token at run time, or one fixed by the text.")
+    symmetric: bool = True
+
+
+class QuantizeKvCache(Step):
+    """Keys and values on fewer bits: a dtype that vLLM stores them in, or simulated bits for each apart."""
+
+    type: Literal["quantize.kv_cache"]
+    dtype: Literal["fp8", "fp8_e4m3", "fp8_e5m2"] | None = None
+    k_bits: Bits | None = None
+    v_bits: Bits | None = None
+    group_size: Annotated[int, Field(ge=1, le=65536)] | None = Field(
+        default=None, description="Values of a head that share a scale; null: all of a head and token."
+    )
+    symmetric: bool = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "QuantizeKvCache":
+        simulated = self.k_bits is not None or self.v_bits is not None
+        if (self.dtype is not None) == simulated:
+            raise ValueError("give either dtype, or k_bits and v_bits (or one of these)")
+        return self

@@ -1,0 +1,116 @@
+"""The text that recipe steps look at: from a text source to windows of one length, and what it may not share.
+
+Documents are tokenized without special tokens, put one after the other in an order that the step's seed decides, and
+cut into windows, each beginning with the BOS where the tokenizer adds one. Statistics of activations do not mind where
+a document ends, and equal windows run fast; what is scored keeps documents apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import torch
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Calibrated, Recipe
+from app.contracts.text import SelfText, TextSource
+from app.settings import Settings
+from workers.surgery.calibration_text import CalibrationText
+from workers.text.callbacks import never_cancelled
+from workers.text.documents import TextDocument
+from workers.text.overlap import document_overlap
+from workers.text.sources import load_documents
+from workers.text.tokenization import bos_of, load_tokenizer
+from workers.text.windows import document_tokens
+
+Load = Callable[[TextSource], list[TextDocument]]
+
+
+class CalibrationLoader:
+    """Gives the text of steps; each source is loaded once. `load` reads a source, `tokenizer` is the folder of the
+    reference's tokenizer."""
+
+    def __init__(self, load: Load, tokenizer: Path) -> None:
+        self._load, self._folder = load, tokenizer
+        self._documents: dict[str, list[TextDocument]] = {}
+        self._texts: dict[str, CalibrationText] = {}
+
+    def __call__(self, step: Calibrated) -> CalibrationText:
+        """The windows of a step. Raises what the source raises, and CALIBRATION_TOO_SHORT."""
+        named = step.model_dump_json(include={"calibration", "calibration_windows", "calibration_window", "seed"})
+        if named not in self._texts:
+            self._texts[named] = self._cut(step)
+        return self._texts[named]
+
+    def documents(self, step: Calibrated) -> list[TextDocument]:
+        """The documents of a step's source."""
+        named = step.calibration.model_dump_json()
+        if named not in self._documents:
+            self._documents[named] = self._load(step.calibration)
+        return self._documents[named]
+
+    def refuse_overlap(self, recipe: Recipe, scored: Sequence[TextDocument], *, pointer: str) -> None:
+        """Raises CALIBRATION_OVERLAP where a step looks at a document that is scored."""
+        for index, step in enumerate(recipe):
+            if not isinstance(step, Calibrated):
+                continue
+            overlap = document_overlap(self.documents(step), scored)
+            if overlap.shared:
+                ids = ", ".join(repr(second) for _, second in overlap.shared[:3])
+                raise HemostatError(
+                    ErrorCode.CALIBRATION_OVERLAP,
+                    f"{len(overlap.shared)} documents that step {index} looks at are also scored, such as {ids}",
+                    hint="what is fitted on a text looks better on it than it is: give other documents to one of the "
+                    "two, or set allow_overlap to measure it all the same",
+                    pointer=f"{pointer}/{index}/calibration",
+                )
+
+    def _cut(self, step: Calibrated) -> CalibrationText:
+        documents = self.documents(step)
+        order = np.random.default_rng(step.seed).permutation(len(documents))
+        tokenizer = load_tokenizer(self._folder)
+        bos = bos_of(tokenizer)
+        stride = step.calibration_window - (bos is not None)
+        ids: list[int] = []
+        used = 0
+        for index in order:
+            if len(ids) >= step.calibration_windows * stride:
+                break
+            tokens, _ = document_tokens(documents[index], tokenizer, bos, never_cancelled)
+            ids += tokens.tolist()
+            used += 1
+        windows = min(step.calibration_windows, len(ids) // stride)
+        if windows == 0:
+            raise HemostatError(
+                ErrorCode.CALIBRATION_TOO_SHORT,
+                f"the calibration text has {len(ids)} tokens, a window takes {step.calibration_window}",
+                hint="give more text, or a smaller calibration_window",
+            )
+        cut_NL = np.asarray(ids[: windows * stride], dtype=np.int64).reshape(windows, stride)
+        if bos is not None:
+            cut_NL = np.concatenate([np.full((windows, 1), bos, dtype=np.int64), cut_NL], axis=1)
+        fingerprint = hashlib.sha256(f"{cut_NL.shape}".encode() + cut_NL.astype("<i8").tobytes()).hexdigest()
+        return CalibrationText(torch.from_numpy(cut_NL), fingerprint, used, step.calibration_windows)
+
+
+def loader_without_sampler(settings: Settings, tokenizer: Path) -> CalibrationLoader:
+    """For processes that serve: every source but text sampled from the reference itself."""
+
+    def load(source: TextSource) -> list[TextDocument]:
+        if isinstance(source, SelfText):
+            _refuse_self()
+        return load_documents(source, settings=settings, tokenizer=load_tokenizer(tokenizer))
+
+    return CalibrationLoader(load, tokenizer)
+
+
+def _refuse_self() -> NoReturn:
+    raise HemostatError(
+        ErrorCode.RECIPE_NOT_APPLICABLE,
+        "a recipe that is served cannot sample its calibration text from the reference",
+        hint="give the step a text source that can be read: shipped, file, inline or hub",
+    )

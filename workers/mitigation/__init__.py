@@ -1,0 +1,1 @@
+"""The three ways to stop the bleeding: what is pruned, how it is quantized, and what is given back."""

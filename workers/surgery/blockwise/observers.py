@@ -1,0 +1,63 @@
+"""What is gathered of the inputs of a linear layer. Sums are float32 (products of bf16 activations are exact there).
+
+Shapes: T tokens of a batch, I input dimension of the layer.
+"""
+
+from typing import Protocol
+
+import torch
+
+
+class Observer(Protocol):
+    """Sees the inputs of one linear layer, or of several that share them, a batch at a time."""
+
+    def see(self, x_TI: torch.Tensor) -> None:
+        """One batch."""
+
+
+class SecondMoment:
+    """`sum_II` = Σ x xᵀ, and `tokens`. GPTQ's Hessian is twice its mean."""
+
+    def __init__(self, inputs: int) -> None:
+        self.sum_II = torch.zeros(inputs, inputs)
+        self.tokens = 0
+
+    def see(self, x_TI: torch.Tensor) -> None:
+        """One batch."""
+        x_TI = x_TI.to(torch.float32)
+        self.sum_II.addmm_(x_TI.T, x_TI)
+        self.tokens += len(x_TI)
+
+    def mean(self) -> torch.Tensor:
+        """E[x xᵀ] (I, I)."""
+        return self.sum_II / max(1, self.tokens)
+
+
+class Channels:
+    """Of each input channel: `squares_I` = Σ x², `absolute_I` = Σ |x|, `most_I` = max |x|, `low_I`, `high_I` = the
+    least and greatest value; and `tokens`."""
+
+    def __init__(self, inputs: int) -> None:
+        self.squares_I = torch.zeros(inputs)
+        self.absolute_I = torch.zeros(inputs)
+        self.low_I = torch.zeros(inputs)
+        self.high_I = torch.zeros(inputs)
+        self.tokens = 0
+
+    def see(self, x_TI: torch.Tensor) -> None:
+        """One batch."""
+        x_TI = x_TI.to(torch.float32)
+        self.squares_I += x_TI.square().sum(0)
+        self.absolute_I += x_TI.abs().sum(0)
+        self.low_I = torch.minimum(self.low_I, x_TI.amin(0))
+        self.high_I = torch.maximum(self.high_I, x_TI.amax(0))
+        self.tokens += len(x_TI)
+
+    @property
+    def most(self) -> torch.Tensor:
+        """max |x| of each channel, (I)."""
+        return torch.maximum(self.high_I, -self.low_I)
+
+    def norm(self) -> torch.Tensor:
+        """‖x_i‖₂ over all tokens, divided by √tokens: the root mean square of each channel, (I)."""
+        return (self.squares_I / max(1, self.tokens)).sqrt()

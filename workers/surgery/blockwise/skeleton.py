@@ -1,0 +1,110 @@
+"""A model without weights, from a checkpoint's configuration: its blocks are given theirs one at a time.
+
+Shapes: N windows, L tokens of a window, D hidden size.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import CheckpointInfo
+from app.models.shapes import LAYOUTS
+
+Read = Callable[[str], torch.Tensor]
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+
+class Skeleton:
+    """transformers' modules of one checkpoint on the meta device; `read` gives a tensor by its name.
+
+    Raises `HemostatError(RECIPE_NOT_APPLICABLE)` for a packed checkpoint, for an architecture whose layout is not known
+    and for a mixture of experts, whose experts transformers holds in another form than the checkpoint does.
+    """
+
+    def __init__(self, info: CheckpointInfo, read: Read, *, dtype: torch.dtype = torch.bfloat16) -> None:
+        layout = LAYOUTS.get(info.architecture)
+        if info.quantization is not None or layout is None or layout.mixture:
+            why = "is packed" if info.quantization is not None else f"is a {info.architecture}"
+            raise HemostatError(
+                ErrorCode.RECIPE_NOT_APPLICABLE,
+                f"methods that look at activations run the model block by block; this checkpoint {why}",
+                hint="they take plain checkpoints of dense models: "
+                + ", ".join(sorted(name for name, known in LAYOUTS.items() if not known.mixture)),
+            )
+        self.info, self.dtype, self._read = info, dtype, read
+        config = AutoConfig.for_model(**{**info.config, "dtype": dtype})
+        config._attn_implementation = "sdpa"
+        with init_empty_weights():
+            self.model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+        self.model.eval()
+        self.layers: nn.ModuleList = self.model.model.layers
+        self.config = config
+
+    def load(self, module: nn.Module, prefix: str) -> None:
+        """Gives a module its weights; `prefix` is its path with a dot at the end."""
+        state = {name: self._read(prefix + name).to(self.dtype) for name, _ in module.named_parameters()}
+        module.load_state_dict(state, strict=False, assign=True)
+        module.requires_grad_(False)
+
+    def block(self, index: int) -> nn.Module:
+        """A decoder layer with its weights, until `release`."""
+        layer = self.layers[index]
+        self.load(layer, f"model.layers.{index}.")
+        return layer
+
+    def release(self, index: int) -> None:
+        """Forgets a layer's weights."""
+        self.layers[index].to("meta")
+
+    @torch.no_grad()
+    def calls(self, tokens_NL: torch.Tensor) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+        """(N, L, D) what enters the first block, and the keyword arguments that each block is called with: masks and
+        rotary positions, the same for every batch of N windows of L tokens."""
+        if self.model.model.embed_tokens.weight.is_meta:
+            self.load(self.model.model.embed_tokens, "model.embed_tokens.")
+        catchers = nn.ModuleList(_Catcher(layer) for layer in self.layers)
+        norm = self.model.model.norm
+        self.model.model.layers, self.model.model.norm = catchers, nn.Identity()
+        try:
+            self.model.model(input_ids=tokens_NL, use_cache=False)
+        finally:
+            self.model.model.layers, self.model.model.norm = self.layers, norm
+        first = catchers[0]
+        assert isinstance(first, _Catcher)  # noqa: S101 - made above
+        assert first.entered is not None  # noqa: S101 - the call went through it
+        return first.entered, [catcher.kwargs for catcher in catchers if isinstance(catcher, _Catcher)]
+
+    def head(self) -> tuple[nn.Module, nn.Module]:
+        """(final norm, output matrix) with their weights."""
+        if self.model.model.norm.weight.is_meta:
+            self.load(self.model.model.norm, "model.norm.")
+        if self.model.lm_head.weight.is_meta:
+            name = "model.embed_tokens." if self.info.tied else "lm_head."
+            self.load(self.model.lm_head, name)
+        return self.model.model.norm, self.model.lm_head
+
+
+class _Catcher(nn.Module):
+    """Stands for a block: keeps what it is called with, and lets the hidden states through."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.entered: torch.Tensor | None = None
+        self.kwargs: dict[str, Any] = {}
+        for name in ("attention_type", "layer_type"):  # what some models ask a block before they call it
+            if hasattr(layer, name):
+                setattr(self, name, getattr(layer, name))
+
+    def forward(self, hidden_NLD: torch.Tensor, *_: Any, **kwargs: Any) -> torch.Tensor:
+        """The hidden states, unchanged."""
+        self.entered = hidden_NLD
+        kwargs.pop("past_key_values", None)
+        kwargs.pop("past_key_value", None)
+        kwargs.pop("hidden_states", None)
+        self.kwargs = kwargs
+        return hidden_NLD

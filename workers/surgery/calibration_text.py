@@ -1,0 +1,28 @@
+"""Text that a step looks at: windows of tokens, and what they are known by. Where it comes from is the caller's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from app.contracts.recipe import Calibrated
+
+__all__ = ["CalibrationText", "CalibrationTexts"]
+
+
+@dataclass(frozen=True)
+class CalibrationText:
+    """`tokens_NL`: N windows of L token ids (int64), all of one length. `fingerprint`: SHA-256 of the ids.
+
+    `asked` is how many windows the step asked for: fewer are there where the text is shorter.
+    """
+
+    tokens_NL: torch.Tensor
+    fingerprint: str
+    documents: int
+    asked: int
+
+
+# Raises `HemostatError` of text sources, and CALIBRATION_TOO_SHORT where not one whole window is there. `load` of a
+# step that was asked for before answers at once.
+CalibrationTexts = Callable[[Calibrated], CalibrationText]

@@ -1,0 +1,187 @@
+"""What a step that takes the checkpoint as a whole is given, and where it puts what it makes.
+
+Everything it makes goes to disk at once, one tensor at a time; the new checkpoint is written from there and from the
+source when the step is done, so that memory holds what the step itself holds.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from app.contracts.recipe import Step
+from app.models.checkpoint import CheckpointInfo
+from app.models.modules import Weight, natural_key
+from workers.surgery.account import change_of
+from workers.surgery.calibration_text import CalibrationText
+from workers.surgery.callbacks import CheckCancelled, Progress
+from workers.surgery.manifest import TensorChange
+from workers.surgery.reading import TensorReader, check_finite
+from workers.surgery.safetensors_writer import DTYPES, Planned, plan_shards, write_shards
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class Shop:
+    """One whole step at work.
+
+    `source` is the checkpoint as the steps before left it, `base` the one before all steps, `reference` the unmodified
+    model of the job (the base, unless a job says otherwise): only methods that align with it may read it. `weights` are
+    those that the step addresses. `config` becomes the result's config.json: change it in place. `scratch` is an empty
+    folder for memory maps, removed afterwards. The result begins as a copy of the source.
+    """
+
+    def __init__(
+        self,
+        source: CheckpointInfo,
+        *,
+        base: CheckpointInfo,
+        reference: CheckpointInfo,
+        step: Step,
+        index: int,
+        weights: Sequence[Weight],
+        calibration: CalibrationText | None,
+        reader: TensorReader,
+        base_reader: TensorReader,
+        scratch: Path,
+        before: dict[str, TensorChange],
+        progress: Progress,
+        check_cancelled: CheckCancelled,
+    ) -> None:
+        self.source, self.base, self.reference = source, base, reference
+        self.step, self.index, self.weights = step, index, tuple(weights)
+        self.calibration = calibration
+        self.scratch = scratch
+        self.config: dict[str, Any] = dict(source.config)
+        self.warnings: list[str] = []
+        self.figures: dict[str, float] = {}
+        self.changes: dict[str, TensorChange] = dict(before)
+        self.progress, self.check_cancelled = progress, check_cancelled
+        self._reader, self._base_reader, self._before = reader, base_reader, before
+        self._made = scratch / "made"
+        self._made.mkdir()
+        # output name → ("source", name there) or ("made", file)
+        self._plan: dict[str, tuple[str, str]] = {
+            name: ("source", name) for name in source.tensors if not (source.tied and name == "lm_head.weight")
+        }
+        self._planned: dict[str, Planned] = {}
+        self._count = 0
+
+    def read(self, name: str) -> torch.Tensor:
+        """A tensor of the source. Raises CHECKPOINT_NOT_FINITE."""
+        return self._reader.read(name)
+
+    def put(
+        self,
+        name: str,
+        tensor: torch.Tensor,
+        *,
+        bits: float | None = None,
+        sparsity: float | None = None,
+        account: bool = True,
+    ) -> None:
+        """Makes `tensor` the result's tensor of that name, in the dtype it comes in.
+
+        A matrix enters the manifest (unless `account` is false) with `bits` bits per weight and the share of zeros
+        `sparsity` that was asked for. Raises CHECKPOINT_NOT_FINITE where it holds NaN or infinity.
+        """
+        check_finite(name, tensor)
+        tensor = tensor.detach().contiguous()
+        if account and tensor.ndim >= 2:
+            self.changes[name] = self._change(name, tensor, bits, sparsity)
+        self._store(name, tensor)
+
+    def put_packed(
+        self, module: str, parts: dict[str, torch.Tensor], dequantized: torch.Tensor, *, bits: float
+    ) -> None:
+        """Replaces `module`.weight by the tensors that it is packed into (`weight_packed`, `weight_scale`, …).
+
+        `dequantized` is the weight that they stand for, for the manifest alone.
+        """
+        name = f"{module}.weight"
+        self.changes[name] = self._change(name, dequantized, bits, None)
+        self._plan.pop(name, None)
+        for part, tensor in parts.items():
+            self._store(f"{module}.{part}", tensor.detach().contiguous())
+
+    def keep(self, name: str, *, of: str) -> None:
+        """The result's `name` is the source's tensor `of`, unchanged."""
+        if of not in self.source.tensors:
+            raise KeyError(of)
+        self._plan[name] = ("source", of)
+        self._planned.pop(name, None)
+
+    def drop(self, name: str) -> None:
+        """The result has no such tensor."""
+        self._plan.pop(name, None)
+        self._planned.pop(name, None)
+        self.changes.pop(name, None)
+
+    def clear(self) -> None:
+        """The result has no tensor yet: for steps that put the layers together anew with `keep` and `put`."""
+        self._plan.clear()
+        self._planned.clear()
+        self.changes.clear()
+
+    def warn(self, text: str) -> None:
+        """A sentence for the report: what the user should know of this result."""
+        self.warnings.append(text)
+
+    def write(self, folder: Path, shard_bytes: int) -> None:
+        """Writes the result's weights."""
+        planned = [self._planned.get(name) or self._of_source(name) for name in sorted(self._plan, key=natural_key)]
+        shards = plan_shards(planned, shard_bytes=shard_bytes)
+        order = [one.name for shard in shards for one in shard]
+        write_shards(folder, shards, self._tensors(order))
+
+    def _tensors(self, order: Sequence[str]) -> Iterator[tuple[str, torch.Tensor]]:
+        for done, name in enumerate(order):
+            self.check_cancelled()
+            self.progress("write", done, len(order))
+            kind, place = self._plan[name]
+            if kind == "source":
+                yield name, self._reader.read(place)
+            else:
+                with safe_open(self._made / place, framework="pt") as file:
+                    yield name, file.get_tensor("t")
+
+    def _of_source(self, name: str) -> Planned:
+        tensor = self.source.tensors[self._plan[name][1]]
+        return Planned(name, tensor.dtype, tensor.shape)
+
+    def _store(self, name: str, tensor: torch.Tensor) -> None:
+        self._count += 1
+        file = f"{self._count}.safetensors"
+        _, old = self._plan.get(name, ("", ""))
+        if name in self._planned:
+            (self._made / old).unlink(missing_ok=True)
+        save_file({"t": tensor}, self._made / file)
+        self._plan[name] = ("made", file)
+        self._planned[name] = Planned(name, _NAMES[tensor.dtype], tuple(tensor.shape))
+
+    def _change(self, name: str, tensor: torch.Tensor, bits: float | None, sparsity: float | None) -> TensorChange:
+        known = self.base.tensors.get(name)
+        original = self._base_reader.read(name) if known and known.shape == tuple(tensor.shape) else None
+        return change_of(
+            name,
+            tensor,
+            dtype=_NAMES[tensor.dtype],
+            steps=(self.index,),
+            original=original,
+            bits=bits,
+            sparsity=sparsity,
+            before=self._before.get(name),
+        )
+
+
+class WholeStep(Protocol):
+    """A step that takes the checkpoint as a whole; constructed with the step's contract. `version` is part of the
+    result's key: raise it when the same step gives other weights than before."""
+
+    version: int
+
+    def run(self, shop: Shop) -> None:
+        """Does it, through `shop`. Raises `HemostatError`; calls `shop.check_cancelled` at least once a second."""
