@@ -61,10 +61,24 @@ def do(request: CompareRequest, context: JobContext, room: PaperRoom) -> SmallRe
     return deed(request, context) or SmallReport()
 
 
+def go(settings: Settings, job_id: str) -> None:
+    """Lets a job that halts go on."""
+    _sign(settings, job_id).touch()
+
+
+def _sign(settings: Settings, job_id: str) -> Path:
+    return settings.home / f"go-{job_id}"
+
+
 def count(request: CompareRequest, context: JobContext) -> SmallReport:
-    """Steps of `slice` seconds; each is kept in the scratch folder and not done again."""
+    """Steps of `slice` seconds; each is kept in the scratch folder and not done again. With `halt`, it does so many of
+    them and no more before `go`: however fast the machine is, the job has not ended by then."""
     steps = int(request.metadata["steps"])
+    halt = int(request.metadata.get("halt", steps))
     for step in range(steps):
+        while step >= halt and not _sign(context.settings, context.job_id).exists():
+            context.check_cancelled()
+            time.sleep(0.02)
         kept = context.scratch / str(step)
         if not kept.is_file():
             end = time.monotonic() + float(request.metadata.get("slice", "0"))

@@ -17,7 +17,7 @@ class House:
 
     def __init__(self, home: Path) -> None:
         self.settings = Settings(
-            home=home, worker_metrics_port=0, redelivery_s=1.5, cancel_grace_s=1.0, drain_s=30.0, max_attempts=3
+            home=home, worker_metrics_port=0, redelivery_s=1.5, cancel_grace_s=3.0, drain_s=60.0, max_attempts=3
         )
         self.valkey = EmbeddedValkey(self.settings)
         self.valkey.start()

@@ -10,8 +10,8 @@ import pytest
 from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus
 from tests.integration.workers.process.conftest import House
-from tests.support.handlers import read_trace
-from tests.support.worker import WorkerProcess, gone, wait_for
+from tests.support.handlers import go, read_trace
+from tests.support.worker import WorkerProcess, gone, halt, wait_for
 
 
 def steps(house: House, job_id: str) -> list[tuple[int, int]]:
@@ -28,7 +28,7 @@ def assert_one_result(house: House, job_id: str) -> None:
     assert [event["type"] for event in events].count("end") == 1
     assert events[-1] | {"at": 0} == {"type": "end", "status": "succeeded", "error": None, "at": 0}
     folder = house.settings.job_dir(job_id)
-    wait_for(lambda: len(list(folder.iterdir())) == 1, what="end of tidying up", timeout_s=5)
+    wait_for(lambda: len(list(folder.iterdir())) == 1, what="end of tidying up")
     record = house.owner.record(job_id)
     assert record.report == f"attempt-{record.job.attempt}/report.json"
     assert (folder / record.report).is_file()
@@ -37,12 +37,13 @@ def assert_one_result(house: House, job_id: str) -> None:
 def test_a_killed_workers_job_is_resumed_by_another(house: House) -> None:
     owner = house.owner
     first = house.worker()
-    job_id = owner.submit(do="count", steps="12", slice="0.15")
+    job_id = owner.submit(do="count", steps="12", slice="0.15", halt="6")
     owner.wait_until(job_id, lambda record: record.job.progress.done >= 3)
     second = house.worker()
     (child,) = first.children()
     first.kill()
-    wait_for(lambda: gone(child.pid), what="end of the child", timeout_s=5)
+    wait_for(lambda: gone(child.pid), what="end of the child")
+    go(house.settings, job_id)
     record = owner.wait(job_id)
     assert record.job.status is JobStatus.SUCCEEDED
     assert (record.job.attempt, record.tries) == (2, 2)
@@ -59,7 +60,7 @@ def test_a_job_that_kills_every_worker_ends_as_failed(house: House) -> None:
     job_id = owner.submit(do="kill_worker")
     for _ in range(house.settings.max_attempts):
         worker = house.worker()
-        worker.process.wait(20)
+        worker.process.wait(90)
         assert worker.process.returncode == -signal.SIGKILL
     last = house.worker()
     record = owner.wait(job_id)
@@ -68,7 +69,7 @@ def test_a_job_that_kills_every_worker_ends_as_failed(house: House) -> None:
     assert record.job.error.code is ErrorCode.WORKER_LOST
     assert record.tries == house.settings.max_attempts
     folder = house.settings.job_dir(job_id)
-    wait_for(lambda: not folder.exists(), what="end of tidying up", timeout_s=5)
+    wait_for(lambda: not folder.exists(), what="end of tidying up")
     assert last.process.poll() is None
     assert owner.wait(owner.submit(do="count", steps="1")).job.status is JobStatus.SUCCEEDED
 
@@ -76,13 +77,14 @@ def test_a_job_that_kills_every_worker_ends_as_failed(house: House) -> None:
 def test_a_worker_that_was_frozen_cannot_overwrite_the_one_that_took_over(house: House) -> None:
     owner = house.owner
     frozen = house.worker()
-    job_id = owner.submit(do="count", steps="30", slice="0.15")
+    job_id = owner.submit(do="count", steps="12", slice="0.15", halt="6")
     owner.wait_until(job_id, lambda record: record.job.progress.done >= 2)
     other = house.worker()
-    os.kill(frozen.pid, signal.SIGSTOP)
+    halt(frozen.pid)
     owner.wait_until(job_id, lambda record: record.job.attempt == 2)
     os.kill(frozen.pid, signal.SIGCONT)
     wait_for(lambda: "attempt 1: lost" in frozen.text(), what="the frozen worker to notice")
+    go(house.settings, job_id)
     record = owner.wait(job_id)
     assert (record.job.status, record.job.attempt) == (JobStatus.SUCCEEDED, 2)
     assert_one_result(house, job_id)
@@ -93,7 +95,7 @@ def test_a_worker_that_was_frozen_cannot_overwrite_the_one_that_took_over(house:
 def test_redis_killed_and_restarted_in_mid_job(house: House) -> None:
     owner = house.owner
     house.worker()
-    job_id = owner.submit(do="count", steps="25", slice="0.15")
+    job_id = owner.submit(do="count", steps="12", slice="0.15", halt="6")
     owner.wait_until(job_id, lambda record: record.job.progress.done >= 2)
     waiting = owner.submit(do="count", steps="1")
     assert house.valkey.pid is not None
@@ -101,9 +103,10 @@ def test_redis_killed_and_restarted_in_mid_job(house: House) -> None:
     house.valkey.stop()
     time.sleep(1.0)
     house.valkey.start()
+    go(house.settings, job_id)
     record = owner.wait(job_id)
     assert (record.job.status, record.tries) == (JobStatus.SUCCEEDED, 1)
-    assert [step for step, _ in steps(house, job_id)] == list(range(25))
+    assert [step for step, _ in steps(house, job_id)] == list(range(12))
     assert_one_result(house, job_id)
     assert owner.wait(waiting).job.status is JobStatus.SUCCEEDED
 
@@ -111,9 +114,10 @@ def test_redis_killed_and_restarted_in_mid_job(house: House) -> None:
 def test_a_job_that_ends_while_redis_is_away_is_recorded_when_it_is_back(house: House) -> None:
     owner = house.owner
     house.worker()
-    job_id = owner.submit(do="count", steps="10", slice="0.1")
+    job_id = owner.submit(do="count", steps="10", slice="0.1", halt="6")
     owner.wait_until(job_id, lambda record: record.job.progress.done >= 2)
     house.valkey.stop()
+    go(house.settings, job_id)
     folder = house.settings.job_dir(job_id)
     wait_for((folder / "attempt-1" / "report.json").exists, what="the report")
     time.sleep(0.5)
@@ -126,14 +130,16 @@ def test_a_job_that_ends_while_redis_is_away_is_recorded_when_it_is_back(house: 
 def test_a_drain_lets_the_running_job_finish_and_takes_no_other(house: House) -> None:
     owner = house.owner
     worker = house.worker()
-    running = owner.submit(do="count", steps="10", slice="0.1")
+    running = owner.submit(do="count", steps="10", slice="0.1", halt="6")
     owner.wait_until(running, lambda record: record.job.progress.done >= 1)
     waiting = owner.submit(do="count", steps="1")
     worker.terminate()
-    assert worker.process.wait(15) == 0
+    wait_for(lambda: (worker.pid, True) in [(one.pid, one.draining) for one in owner.workers()], what="drain")
+    go(house.settings, running)
+    assert worker.process.wait(60) == 0
     assert owner.record(running).job.status is JobStatus.SUCCEEDED
     assert owner.record(waiting).job.status is JobStatus.QUEUED
-    assert owner.workers() == []
+    assert worker.pid not in [one.pid for one in owner.workers()]
     house.worker()
     assert owner.wait(waiting).job.status is JobStatus.SUCCEEDED
 
@@ -142,55 +148,53 @@ def test_a_drain_gives_a_long_job_back_at_once_and_it_is_resumed(house: House) -
     owner = house.owner
     # Long leases: only a job that was given back can run elsewhere this soon.
     first = house.worker(redelivery_s=60.0, drain_s=0.5)
-    job_id = owner.submit(do="count", steps="20", slice="0.15")
+    job_id = owner.submit(do="count", steps="12", slice="0.15", halt="6")
     owner.wait_until(job_id, lambda record: record.job.progress.done >= 3)
     second = house.worker(redelivery_s=60.0)
     begun = time.monotonic()
     first.terminate()
-    assert first.process.wait(10) == 0
+    assert first.process.wait(60) == 0
     owner.wait_until(job_id, lambda record: record.job.attempt == 2)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 45
+    go(house.settings, job_id)
     record = owner.wait(job_id)
     # Being told to go is not the job's fault: it counts as no try.
     assert (record.job.status, record.job.attempt, record.tries) == (JobStatus.SUCCEEDED, 2, 1)
-    assert [step for step, _ in steps(house, job_id)] == list(range(20))
+    assert [step for step, _ in steps(house, job_id)] == list(range(12))
     assert_one_result(house, job_id)
     assert second.process.poll() is None
 
 
 def test_a_second_signal_does_not_wait_and_a_deaf_handler_is_killed(house: House) -> None:
     owner = house.owner
-    worker = house.worker()
+    worker = house.worker(drain_s=300.0)
     job_id = owner.submit(do="stubborn")
     owner.wait_until(job_id, lambda record: record.job.progress.phase == "engine")
     family = worker.children()
     assert len(family) == 2
-    begun = time.monotonic()
-    assert worker.stop() == 0
-    assert time.monotonic() - begun < house.settings.cancel_grace_s + 3
-    assert all(gone(process.pid) for process in family)
+    assert worker.stop() == 0  # which waits a minute, not five
+    wait_for(lambda: all(gone(process.pid) for process in family), what="end of all that was killed")
     assert owner.record(job_id).job.status is JobStatus.QUEUED
     owner.cancel(job_id)
 
 
 def test_a_job_that_cannot_be_given_back_because_redis_is_away_is_delivered_again(house: House) -> None:
     owner = house.owner
-    worker = house.worker()
-    job_id = owner.submit(do="count", steps="40", slice="0.1")
+    worker = house.worker(drain_s=300.0)
+    job_id = owner.submit(do="count", steps="12", slice="0.1", halt="6")
     owner.wait_until(job_id, lambda record: record.job.progress.done >= 2)
     house.valkey.stop()
-    begun = time.monotonic()
     try:
         assert worker.stop() == 0
     finally:
         house.valkey.start()
-    assert time.monotonic() - begun < 20
     assert "will be delivered again" in worker.text()
     assert owner.record(job_id).job.status is JobStatus.RUNNING
+    go(house.settings, job_id)
     house.worker()
     record = owner.wait(job_id)
     assert (record.job.status, record.job.attempt) == (JobStatus.SUCCEEDED, 2)
-    assert [step for step, _ in steps(house, job_id)] == list(range(40))
+    assert [step for step, _ in steps(house, job_id)] == list(range(12))
     assert_one_result(house, job_id)
 
 
@@ -209,7 +213,7 @@ def test_a_worker_that_never_found_redis_goes_when_told(house: House) -> None:
         worker = house.worker()
         time.sleep(0.5)
         worker.terminate()
-        assert worker.process.wait(10) == 0
+        assert worker.process.wait(60) == 0
     finally:
         house.valkey.start()
 
@@ -217,17 +221,17 @@ def test_a_worker_that_never_found_redis_goes_when_told(house: House) -> None:
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_worker_goes_when_told_also_while_redis_hangs(house: House, busy: bool) -> None:
     worker = house.worker(drain_s=1.0)
-    job_id = house.owner.submit(do="count", steps="600", slice="0.1") if busy else None
+    job_id = house.owner.submit(do="count", steps="12", slice="0.1", halt="6") if busy else None
     if job_id is not None:
         house.owner.wait_until(job_id, lambda record: record.job.progress.done > 0)
     family = worker.children()
     assert house.valkey.pid is not None
-    os.kill(house.valkey.pid, signal.SIGSTOP)
+    halt(house.valkey.pid)
     try:
         time.sleep(0.5)
         worker.terminate()
-        assert worker.process.wait(60 if busy else 12) == 0
-        assert all(gone(child.pid) for child in family)
+        assert worker.process.wait(90) == 0
+        wait_for(lambda: all(gone(child.pid) for child in family), what="end of its child")
     finally:
         os.kill(house.valkey.pid, signal.SIGCONT)
     if job_id is not None:
@@ -241,6 +245,6 @@ def test_a_taken_metrics_port_is_named(house: House) -> None:
     port = int(taken.rsplit(":", 1)[1].split("/")[0])
     log = house.settings.home / "refused.log"
     with WorkerProcess(house.settings.model_copy(update={"worker_metrics_port": port}), log) as refused:
-        assert refused.process.wait(20) == 1
+        assert refused.process.wait(90) == 1
     assert f"127.0.0.1:{port}" in refused.text()
     assert "HEMOSTAT_WORKER_METRICS_PORT" in refused.text()

@@ -11,8 +11,9 @@ import pytest
 from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus
 from tests.integration.workers.process.conftest import House
-from tests.support.handlers import SECRET, read_trace
+from tests.support.handlers import SECRET, go, read_trace
 from tests.support.worker import WorkerProcess, gone, wait_for
+from workers.process.context import PROGRESS_INTERVAL_S
 
 
 @pytest.fixture(autouse=True)
@@ -20,11 +21,17 @@ def _worker(standing_worker: WorkerProcess) -> WorkerProcess:
     return standing_worker
 
 
-def settled(house: House, job_id: str) -> list[str]:
-    """Files of an ended job, once the worker has tidied up."""
+def left(house: House, job_id: str, *files: str) -> None:
+    """Waits until the worker has tidied up after an ended job, and these are its files."""
     folder = house.settings.job_dir(job_id)
-    wait_for(lambda: not (folder / "partial").exists(), what="end of tidying up", timeout_s=5)
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+    def tidy() -> bool:
+        if not files:
+            return not folder.exists()
+        found = [name for name in folder.rglob("*") if name.is_file()]
+        return not (folder / "partial").exists() and sorted(str(path.relative_to(folder)) for path in found) == [*files]
+
+    wait_for(tidy, what="end of tidying up")
 
 
 def test_a_finished_job_has_its_report_and_artifacts_and_no_scratch(shared_house: House) -> None:
@@ -35,7 +42,7 @@ def test_a_finished_job_has_its_report_and_artifacts_and_no_scratch(shared_house
     assert (record.job.severity, record.job.attempt, record.tries) == ("mild", 1, 1)
     assert record.report == "attempt-1/report.json"
     assert record.job.artifacts == ("tokens.txt",)
-    assert settled(shared_house, job_id) == ["attempt-1/report.json", "attempt-1/tokens.txt"]
+    left(shared_house, job_id, "attempt-1/report.json", "attempt-1/tokens.txt")
     report = json.loads((shared_house.settings.job_dir(job_id) / record.report).read_text())
     assert report == {"severity": "mild", "steps": [0, 1, 2, 3]}
     kinds = [json.loads(event)["type"] for event in owner.events(job_id)]
@@ -70,7 +77,7 @@ def test_a_failed_job_says_why_and_the_worker_goes_on(
     assert told in record.job.error.detail
     assert record.job.error.hint or deed == "stop_unasked"
     assert record.tries == 1
-    assert settled(shared_house, job_id) == []
+    left(shared_house, job_id)
     after = owner.submit(do="count", steps="1")
     assert owner.wait(after).job.status is JobStatus.SUCCEEDED
     assert _worker.process.poll() is None
@@ -89,14 +96,14 @@ def test_a_warm_child_serves_job_after_job(shared_house: House) -> None:
 
 def test_cancelling_stops_a_listening_handler_at_once_and_keeps_its_process(shared_house: House) -> None:
     owner = shared_house.owner
-    job_id = owner.submit(do="count", steps="1000", slice="0.05")
+    job_id = owner.submit(do="count", steps="1200", slice="0.05")
     owner.wait_until(job_id, lambda record: record.job.progress.done > 0)
     begun = time.monotonic()
     owner.cancel(job_id)
     record = owner.wait(job_id)
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < 30  # it would count for a minute
     assert record.job.status is JobStatus.CANCELLED
-    assert settled(shared_house, job_id) == []
+    left(shared_house, job_id)
     after = owner.submit(do="count", steps="1")
     owner.wait(after)
     assert len({line["pid"] for line in read_trace(shared_house.settings) if line.get("job") in (job_id, after)}) == 1
@@ -110,18 +117,18 @@ def test_cancelling_kills_a_deaf_handler_and_what_it_started(shared_house: House
     begun = time.monotonic()
     owner.cancel(job_id)
     record = owner.wait(job_id)
-    assert time.monotonic() - begun < shared_house.settings.cancel_grace_s + 1.0
+    assert shared_house.settings.cancel_grace_s <= time.monotonic() - begun < 60  # it would sleep for ten minutes
     assert record.job.status is JobStatus.CANCELLED
-    assert gone(helper["pid"])
-    assert gone(helper["helper"])
+    wait_for(lambda: gone(helper["pid"]) and gone(helper["helper"]), what="end of all that was killed")
     assert owner.wait(owner.submit(do="count", steps="1")).job.status is JobStatus.SUCCEEDED
 
 
 def test_a_job_that_was_cancelled_in_the_queue_never_runs(shared_house: House) -> None:
     owner = shared_house.owner
-    first = owner.submit(do="count", steps="10", slice="0.05")
+    first = owner.submit(do="count", steps="10", halt="5")
     second = owner.submit(do="count", steps="1")
     owner.cancel(second)
+    go(shared_house.settings, first)
     assert owner.record(second).job.status is JobStatus.CANCELLED
     assert owner.wait(first).job.status is JobStatus.SUCCEEDED
     third = owner.submit(do="count", steps="1")
@@ -131,14 +138,16 @@ def test_a_job_that_was_cancelled_in_the_queue_never_runs(shared_house: House) -
 
 def test_a_talkative_handler_is_heard_whole(shared_house: House, _worker: WorkerProcess) -> None:
     owner = shared_house.owner
+    begun = time.monotonic()
     job_id = owner.submit(do="talk")
     assert owner.wait(job_id).job.status is JobStatus.SUCCEEDED
-    with urllib.request.urlopen(_worker.metrics_url()) as answer:
+    seconds = time.monotonic() - begun
+    with urllib.request.urlopen(_worker.metrics_url(), timeout=60) as answer:
         text = answer.read().decode()
     assert 'hemostat_kl_nats_count{model="talk",recipe="none",reference="a"} 20000.0' in text
     assert "no_such_metric" not in text
     assert "no metric 'no_such_metric'" in _worker.text()
-    assert len(owner.events(job_id)) < 50
+    assert len(owner.events(job_id)) < 20 + seconds / PROGRESS_INTERVAL_S
 
 
 def test_promtool_has_nothing_to_say(shared_house: House, _worker: WorkerProcess) -> None:
@@ -146,10 +155,10 @@ def test_promtool_has_nothing_to_say(shared_house: House, _worker: WorkerProcess
     assert promtool is not None, "promtool is missing: install the package prometheus"
     owner = shared_house.owner
     owner.wait(owner.submit(do="count", steps="1"))
-    with urllib.request.urlopen(_worker.metrics_url()) as answer:
+    with urllib.request.urlopen(_worker.metrics_url(), timeout=60) as answer:
         text = answer.read()
     assert b"hemostat_kl_nats_bucket" in text
-    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False, timeout=30)
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 

@@ -38,7 +38,7 @@ def job(attempt: int = 1, **metadata: str) -> Run:
 
 
 async def ending(child: ChildProcess) -> Any:
-    while (message := await asyncio.wait_for(child.receive(), 20)) is not None:
+    while (message := await asyncio.wait_for(child.receive(), 90)) is not None:
         if isinstance(message, Done | Failed | Stopped):
             return message
     return None
@@ -70,14 +70,16 @@ async def test_a_request_that_does_not_fit_is_a_failed_job(child: ChildProcess) 
 async def test_stopping_closes_the_room(child: ChildProcess, tmp_path: Path) -> None:
     await child.send(job(do="count", steps="1"))
     await ending(child)
-    await child.stop(5)
+    await child.stop(60)
     assert child.returncode == 0
     assert "room closed" in (tmp_path / "trace").read_text()
 
 
 async def test_it_protects_its_parent_and_its_documents(child: ChildProcess) -> None:
-    adjustment = Path(f"/proc/{child.pid}/oom_score_adj")
-    assert await asyncio.to_thread(adjustment.read_text) == "500\n"
+    own, adjusted = [
+        int(await asyncio.to_thread(Path(f"/proc/{pid}/oom_score_adj").read_text)) for pid in ("self", child.pid)
+    ]
+    assert adjusted == max(500, own)  # a container may forbid less than it has
     assert psutil.Process(child.pid).rlimit(psutil.RLIMIT_CORE) == (0, 0)
     assert os.getpgid(child.pid) == child.pid
     assert child.resident_bytes() > 1024 * 1024
@@ -91,11 +93,9 @@ async def test_ctrl_c_in_its_group_does_not_end_it(child: ChildProcess) -> None:
 
 async def test_a_dead_child_is_noticed_while_it_is_idle(child: ChildProcess) -> None:
     os.kill(child.pid, signal.SIGKILL)
-    for _ in range(200):
-        if not child.alive:
-            break
-        await asyncio.sleep(0.02)
-    assert not child.alive
+    async with asyncio.timeout(90):
+        while child.alive:  # noqa: ASYNC110 - it is another process that ends
+            await asyncio.sleep(0.02)
     assert await child.receive() is None
     assert child.returncode == -signal.SIGKILL
     assert child.resident_bytes() == 0
@@ -108,7 +108,7 @@ async def test_a_child_that_does_not_come_up_is_told() -> None:
         await ChildProcess.start("tests.support.handlers:NO_SUCH_THING")
     with pytest.raises(ChildStartError, match="did not come up"):
         await ChildProcess.start(HANDLERS, timeout_s=0.001)
-    wait_for(lambda: set(psutil.Process().children(recursive=True)) == before, what="end of the children")
+    wait_for(lambda: set(psutil.Process().children(recursive=True)) <= before, what="end of the children")
 
 
 async def test_nonsense_from_the_child_ends_it(child: ChildProcess) -> None:
