@@ -12,7 +12,11 @@ STREAMED: dict[str, str] = {
     "quantize.rtn": "workers.surgery.steps:RtnRunner",
     "prune.magnitude": "workers.surgery.steps:MagnitudeRunner",
 }
-WHOLE: dict[str, str] = {}
+WHOLE: dict[str, str] = {
+    "lowrank.svd": "workers.surgery.lowrank:PlainSvd",
+    "lowrank.asvd": "workers.surgery.lowrank:Asvd",
+    "lowrank.svdllm": "workers.surgery.lowrank:SvdLlm",
+}
 
 
 def is_streamed(kind: str) -> bool:

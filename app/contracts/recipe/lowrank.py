@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from app.contracts.recipe.base import Calibrated, Rank, Step
 
 
-class _Truncated(Step):
+class Truncated(Step):
     """A rank, or the share of each matrix' storage that is removed."""
 
     rank: Rank | None = None
@@ -17,26 +17,26 @@ class _Truncated(Step):
     )
 
     @model_validator(mode="after")
-    def _one_strength(self) -> "_Truncated":
+    def _one_strength(self) -> "Truncated":
         if (self.rank is None) == (self.ratio is None):
             raise ValueError("give either rank or ratio")
         return self
 
 
-class LowrankSvd(_Truncated):
+class LowrankSvd(Truncated):
     """Truncated singular value decomposition of each weight matrix."""
 
     type: Literal["lowrank.svd"]
 
 
-class LowrankAsvd(Calibrated, _Truncated):
+class LowrankAsvd(Calibrated, Truncated):
     """ASVD: input channels scaled by their mean absolute activation (to a power) before the decomposition."""
 
     type: Literal["lowrank.asvd"]
     power: Annotated[float, Field(ge=0, le=2)] = Field(default=0.5, description="ASVD's alpha.")
 
 
-class LowrankSvdllm(Calibrated, _Truncated):
+class LowrankSvdllm(Calibrated, Truncated):
     """SVD-LLM: decomposition after whitening by the Cholesky factor of the activations' second moment."""
 
     type: Literal["lowrank.svdllm"]

@@ -25,7 +25,7 @@ class Rules(Protocol):
 
 
 # Families with demands of their own; the others take what `check_step` takes and keep every shape.
-FAMILIES = frozenset({"prune", "quantize"})
+FAMILIES = frozenset({"lowrank", "prune", "quantize"})
 
 
 def check_one(info: CheckpointInfo, step: Step, *, pointer: str) -> list[Weight]:

@@ -1,0 +1,30 @@
+"""What a step that looks at activations demands: a dense model of a known layout, and weights within its blocks."""
+
+from collections.abc import Sequence
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import CheckpointInfo
+from app.models.modules import Weight
+from app.models.shapes import LAYOUTS
+
+DENSE = tuple(sorted(name for name, layout in LAYOUTS.items() if not layout.mixture))
+
+
+def check_blocks(info: CheckpointInfo, weights: Sequence[Weight], *, pointer: str) -> None:
+    """Raises `HemostatError(RECIPE_NOT_APPLICABLE)` for a model that cannot be run block by block, and for weights
+    outside the blocks, of whose inputs nothing is gathered."""
+    if info.architecture not in DENSE:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"the step runs the model block by block to look at activations; {info.architecture} cannot be run so",
+            hint=f"it takes {', '.join(DENSE)}; steps that look at weights alone take more",
+            pointer=pointer,
+        )
+    outside = next((weight for weight in weights if weight.layer is None), None)
+    if outside is not None:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"{outside.name} stands outside the decoder's layers, and the step looks at activations within them",
+            hint="name modules of the layers; steps that look at weights alone take embedding and head",
+            pointer=f"{pointer}/modules",
+        )

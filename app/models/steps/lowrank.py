@@ -1,0 +1,51 @@
+"""Low rank: the rank must be below both dimensions of every weight."""
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Calibrated, Step
+from app.contracts.recipe.lowrank import Truncated
+from app.models.checkpoint import CheckpointInfo
+from app.models.modules import Weight, check_step
+from app.models.steps.blockwise import check_blocks
+
+
+def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
+    """The weights that the step addresses.
+
+    Raises besides what `check_step` and `check_blocks` raise `HemostatError(RECIPE_NOT_APPLICABLE)` for a rank that is
+    not below the smaller dimension of a weight, and for a share that leaves no rank at all.
+    """
+    chosen = check_step(info, step, pointer=pointer)
+    if isinstance(step, Calibrated):
+        check_blocks(info, chosen, pointer=pointer)
+    if isinstance(step, Truncated):
+        for weight in chosen:
+            _check_rank(step, weight, chosen, pointer)
+    return chosen
+
+
+def rank_of(step: Truncated, shape: tuple[int, ...]) -> int:
+    """The rank that a weight of that shape (O, I) keeps: as given, or such that two factors of it take (1 − ratio) of
+    its parameters: r = ⌊(1 − ratio) · O·I / (O + I)⌋. May be 0."""
+    if step.rank is not None:
+        return step.rank
+    outputs, inputs = shape
+    return int((1 - (step.ratio or 0.0)) * outputs * inputs / (outputs + inputs))
+
+
+def _check_rank(step: Truncated, weight: Weight, chosen: list[Weight], pointer: str) -> None:
+    rank = rank_of(step, weight.shape)
+    if rank >= min(weight.shape):
+        most = min(min(other.shape) for other in chosen) - 1
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"rank {rank} is not below the smaller dimension of {weight.name} {list(weight.shape)}",
+            hint=f"give a rank of at most {most}, or name modules that are larger",
+            pointer=f"{pointer}/rank",
+        )
+    if rank < 1:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"ratio {step.ratio} leaves no rank at all for {weight.name} {list(weight.shape)}",
+            hint="give a smaller ratio, or a rank",
+            pointer=f"{pointer}/ratio",
+        )
