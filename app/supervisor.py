@@ -135,16 +135,17 @@ class Supervisor:
             program.leave_by = time.monotonic() + timeout_s
             self.leaving.append(program)
 
-    def stop_all(self, timeout_s: float, interruptions: Interruptions) -> None:
-        """Ends every program at the same time, as `stop` ends one."""
+    def stop_all(self, timeout_s: float, interruptions: Interruptions, *, before: int = 0) -> None:
+        """Ends every program at the same time, as `stop` ends one. `before`: interruptions that began the ending; those
+        beyond them hurry it, also where they came before this call."""
         for program in tuple(self.programs):
             self.retire(program, timeout_s)
-        before = told = interruptions.count
+        told = before
         while self.leaving:
             if interruptions.count > told:
                 told = interruptions.count
                 for program in self.leaving:
-                    program.signal(signal.SIGTERM)
+                    program.signal(signal.SIGINT)  # two SIGTERM at one time would be one
                     if told - before >= HURRY:
                         program.leave_by = 0.0
             self._tend_leaving()

@@ -77,6 +77,7 @@ def run_up(
     """
     console = Console(stderr=True, quiet=quiet, highlight=False)
     with Interruptions() as interruptions, _up(settings, _say(console), worker_arguments, agent_arguments) as parts:
+        parts.interruptions = interruptions
         service = parts.wait_until_ready(interruptions)
         if service is None:
             return 0
@@ -139,6 +140,7 @@ class _Parts:
         self._valkey = EmbeddedValkey(settings) if settings.redis_url is None else None
         self._valkey_due = 0.0
         self._valkey_silent = False
+        self.interruptions = Interruptions()  # while it runs: the first one ends it, those beyond hurry
         environment = environment_of(settings)
         self.api = Program("API", ("app.main",), environment, self.logs / "api.log")
         self.worker = Program("worker", ("workers.main", *worker_arguments), environment, self.logs / "worker.log")
@@ -233,6 +235,7 @@ class _Parts:
         """
         settings = self.settings
         with Interruptions() as interruptions:
+            interruptions.count += max(0, self.interruptions.count - 1)
             try:
                 self.supervisor.stop(self.api, settings.drain_s + MARGIN_S, interruptions)
                 patience = settings.drain_s + settings.cancel_grace_s + MARGIN_S
@@ -271,11 +274,12 @@ def _up(
         check_binding(settings)
     except KeyFileError as error:
         raise HemostatError(ErrorCode.UNAVAILABLE, str(error), hint="see the page on operations") from error
+    port = settings.port or free_port(settings.host)
     settings = settings.model_copy(
         update={
             "home": settings.home.expanduser().resolve(),
-            "port": settings.port or free_port(settings.host),
-            "worker_metrics_port": settings.worker_metrics_port or free_port(settings.host),
+            "port": port,
+            "worker_metrics_port": settings.worker_metrics_port or free_port(settings.host, but=port),
         }
     )
     require_free(settings.host, settings.port, "HEMOSTAT_PORT")
@@ -307,11 +311,12 @@ def require_free(host: str, port: int, variable: str) -> None:
         ) from error
 
 
-def free_port(host: str) -> int:
-    """A port that nothing listens on now."""
+def free_port(host: str, *, but: int = 0) -> int:
+    """A port that nothing listens on now, another one than `but`."""
     try:
         with _listener(host, 0) as found:
-            return int(found.getsockname()[1])
+            port = int(found.getsockname()[1])
+            return port if port != but else free_port(host, but=but)
     except OSError:
         return 0  # the host is the trouble: `require_free` says so
 

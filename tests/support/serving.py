@@ -35,7 +35,8 @@ async def main() -> int:
         if how == "crash":
             sys.stderr.write("the weights are not there\n")
             return 3
-        loop.add_signal_handler(signal.SIGTERM, (lambda: None) if how == "deaf" else told.set)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, (lambda: None) if how == "deaf" else told.set)
         serves = given.replica is not None
         replica = Replica(
             id=f"serve-{given.replica}" if serves else "shadow",

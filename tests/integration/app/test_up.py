@@ -19,7 +19,8 @@ from app.contracts.job import JobStatus
 from app.settings import Settings
 from app.up import _Parts, free_port, require_free, run_up, running
 from tests.integration.app.deployments.conftest import request
-from tests.support.worker import ROOT, Owner, environment, gone, wait_for
+from tests.support.handlers import go
+from tests.support.worker import ROOT, Owner, environment, gone, halt, wait_for
 
 HANDLERS = ("--handlers", "tests.support.handlers:HANDLERS")
 
@@ -32,7 +33,13 @@ class Up:
         (home / "models.toml").touch()
         made = {"HEMOSTAT_TEST_DEPLOYMENT": deployment} if deployment else {}
         self.settings = Settings(
-            home=home, port=0, worker_metrics_port=0, cancel_grace_s=1.0, redelivery_s=1.5, **settings
+            home=home,
+            port=0,
+            worker_metrics_port=0,
+            cancel_grace_s=1.0,
+            redelivery_s=1.5,
+            requests_per_minute=100_000,
+            **settings,
         )
         self.said = home / "said"
         self.out = home / "out"
@@ -48,7 +55,7 @@ class Up:
         self.family: list[psutil.Process] = []
 
     def wait(self) -> None:
-        wait_for(lambda: self.out.read_text() or self.process.poll() is not None, what="readiness", timeout_s=60)
+        wait_for(lambda: self.out.read_text() or self.process.poll() is not None, what="readiness", timeout_s=150)
         assert self.process.poll() is None, self.text()
         _, self.url, self.metrics_url = self.out.read_text().split()
         self.look()
@@ -69,7 +76,7 @@ class Up:
         for number in signals or (signal.SIGINT,):
             self.process.send_signal(number)
             time.sleep(0.3)
-        return self.process.wait(60)
+        return self.process.wait(150)
 
     def all_gone(self) -> bool:
         return all(gone(process.pid) for process in self.family)
@@ -83,7 +90,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
     if running_up.process.poll() is None:
         running_up.process.kill()
         running_up.process.wait()
-        wait_for(running_up.all_gone, what="end of the service", timeout_s=40)
+        wait_for(running_up.all_gone, what="end of the service")
 
 
 def fetch(url: str) -> tuple[int, str]:
@@ -105,12 +112,15 @@ def test_it_serves_it_restarts_what_crashes_and_it_leaves_nothing(up: Up) -> Non
 
     wait_for(restarted, what="restarts")
     assert "ended with SIGKILL" in up.text()
-    wait_for(lambda: len(owner.workers()) == 1, what="the new worker", timeout_s=30)
+    wait_for(lambda: len(owner.workers()) == 1, what="the new worker")
     assert owner.wait(owner.submit(do="count", steps="1")).job.status is JobStatus.SUCCEEDED
     wait_for(lambda: reachable(f"{up.url}/readyz"), what="the new API")
 
-    up.look()
-    assert len(up.family) == 5  # Valkey, API, worker, its child, the agent
+    def whole() -> bool:
+        up.look()
+        return len(up.family) == 5  # Valkey, API, worker, its child, the agent
+
+    wait_for(whole, what="five processes")
     assert up.end() == 0
     assert up.all_gone()
     assert sorted(path.name for path in (up.settings.home / "logs").iterdir()) == ["agent.log", "api.log", "worker.log"]
@@ -124,23 +134,24 @@ def reachable(url: str) -> bool:
 
 
 def test_ctrl_c_lets_a_job_finish_and_twice_gives_it_back(tmp_path: Path) -> None:
-    first = Up(tmp_path / "home")
+    first = Up(tmp_path / "home", drain_s=120.0)
     first.wait()
     owner = Owner(first.settings)
     short = owner.submit(do="count", steps="15", slice="0.1")
-    long = owner.submit(do="count", steps="15", slice="0.1")
+    long = owner.submit(do="count", steps="15", slice="0.1", halt="10")
     owner.wait_until(short, lambda record: record.job.progress.done > 0)
     assert first.end() == 0
     assert first.all_gone()
 
-    second = Up(tmp_path / "home")
+    second = Up(tmp_path / "home", drain_s=120.0)
     second.wait()
     assert owner.record(short).job.status is JobStatus.SUCCEEDED
     owner.wait_until(long, lambda record: record.job.progress.done > 2)
     begun = time.monotonic()
-    assert second.end(signal.SIGINT, signal.SIGINT) == 0
-    assert time.monotonic() - begun < 8
+    assert second.end(signal.SIGINT, signal.SIGTERM) == 0
+    assert time.monotonic() - begun < second.settings.drain_s
     assert second.all_gone()
+    go(second.settings, long)
 
     third = Up(tmp_path / "home")
     third.wait()
@@ -182,7 +193,7 @@ def test_it_serves_one_deployment_tells_how_its_fit_ends_and_finds_it_again(
     def ready() -> bool:
         return bool(json.loads(fetch(f"{second.url}/v1/deployments/tiny-rtn4")[1])["state"] == "ready")
 
-    wait_for(ready, what="ready again", timeout_s=60)
+    wait_for(ready, what="ready again")
     assert "is being fitted" not in second.text()
     assert second.end() == 0
     assert second.all_gone()
@@ -191,7 +202,7 @@ def test_it_serves_one_deployment_tells_how_its_fit_ends_and_finds_it_again(
 def test_when_it_is_killed_everything_goes_with_it(up: Up) -> None:
     up.process.kill()
     up.process.wait()
-    wait_for(up.all_gone, what="end of everything", timeout_s=20)
+    wait_for(up.all_gone, what="end of everything")
 
 
 def test_a_taken_port_is_named_with_what_to_set(tmp_path: Path) -> None:
@@ -229,7 +240,7 @@ def test_a_service_for_the_time_of_a_block(tmp_path: Path) -> None:
         os.kill(worker.pid, signal.SIGKILL)
         job_id = owner.submit(do="count", steps="2")
         assert owner.wait(job_id).job.status is JobStatus.SUCCEEDED
-    assert set(psutil.Process().children(recursive=True)) == before
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def test_a_service_that_is_not_ready_says_why(tmp_path: Path) -> None:
@@ -239,7 +250,7 @@ def test_a_service_that_is_not_ready_says_why(tmp_path: Path) -> None:
         running(Settings(home=tmp_path), worker_arguments=HANDLERS),
     ):
         pass
-    assert set(psutil.Process().children(recursive=True)) == before
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def test_a_worker_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
@@ -260,13 +271,18 @@ def test_a_valkey_that_falls_silent_is_told_once_and_so_is_its_return(tmp_path: 
     valkey.start()
     assert valkey.pid is not None
     try:
-        os.kill(valkey.pid, signal.SIGSTOP)
+        halt(valkey.pid)
         parts._tend_valkey(valkey)
         parts._tend_valkey(valkey)
         assert len(said) == 1
         assert f"process {valkey.pid}) runs, but does not answer." in said[0]
         os.kill(valkey.pid, signal.SIGCONT)
-        parts._tend_valkey(valkey)
+
+        def tended() -> bool:
+            parts._tend_valkey(valkey)
+            return len(said) > 1
+
+        wait_for(tended, what="its return")
         parts._tend_valkey(valkey)
         assert said[1:] == ["Valkey answers again"]
     finally:
