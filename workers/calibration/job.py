@@ -27,7 +27,6 @@ from workers.calibration.proof import Choice, prove
 from workers.calibration.record import profile_record
 from workers.calibration.report import Tested, build_report
 from workers.calibration.rows import Rows, gather
-from workers.calibration.sealed import Opened, Sealed
 from workers.calibration.selection import Candidate, choose, frozen_hash
 from workers.calibration.sets import Sets, draw
 from workers.diagnosis.attempt import Attempt, Scored, counted
@@ -36,6 +35,7 @@ from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor, noise_floor
 from workers.diagnosis.plan import plan_fingerprint
 from workers.diagnosis.positions import positions_of
+from workers.diagnosis.sealed import Opened, Sealed
 from workers.diagnosis.sides import Side, Sides, modify, resolve
 from workers.engine.room import EngineRoom
 

@@ -15,8 +15,8 @@ from workers.calibration.fits import Fitted
 from workers.calibration.measure import Logits, mean_kl_columns, token_values
 from workers.calibration.record import table_row
 from workers.calibration.rows import Rows
-from workers.calibration.sealed import Opened
 from workers.calibration.selection import own_mask, paired, why_not
+from workers.diagnosis.sealed import Opened
 from workers.distributions.token_values import TokenValues
 
 # Over the rows: all calibrators, then every value of the raw and of the chosen model.

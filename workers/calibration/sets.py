@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import CalibrateRequest
 from app.contracts.profile import DocumentSet, SetName
-from workers.calibration.partition import divide
 from workers.text.documents import TextDocument
 from workers.text.overlap import document_overlap
+from workers.text.partition import divide
 from workers.text.windows import Corpus
 
 Cut = Callable[[list[TextDocument]], Corpus]

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.calibration.sealed import AlreadyReadError, Sealed
+from workers.diagnosis.sealed import AlreadyReadError, Sealed
 
 
 class Reads:

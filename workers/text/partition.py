@@ -66,6 +66,21 @@ def divide(
     )
 
 
+def halve(domains: Sequence[str], *, share: float, seed: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Indices of documents to choose by, and of the others, which are the test; each domain is divided by itself.
+
+    `share` of a domain's documents are chosen by, at least one where it has two; the single document of a domain stands
+    in the test. Both come each domain in turn, so that the first so many hold every domain.
+    """
+    queues: dict[str, dict[str, list[int]]] = {"choose": {}, "test": {}}
+    for domain in sorted(set(domains)):
+        own = [index for index, name in enumerate(domains) if name == domain]
+        order = [own[place] for place in _rng(seed, domain).permutation(len(own))]
+        choose = _share(len(order), share)
+        queues["choose"][domain], queues["test"][domain] = order[:choose], order[choose:]
+    return tuple(_in_turn(queues["choose"])), tuple(_in_turn(queues["test"]))
+
+
 def _share(count: int, share: float) -> int:
     """At least one where one is left for what the rest is needed for."""
     return 0 if count < 2 else min(count - 1, max(1, round(count * share)))

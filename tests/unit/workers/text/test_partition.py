@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.calibration.partition import CHOOSE_BUDGET, divide
+from workers.text.partition import CHOOSE_BUDGET, divide, halve
 
 corpora = st.lists(
     st.tuples(st.sampled_from(["prose", "code", "french", "letters"]), st.integers(2, 400)), min_size=1, max_size=60
@@ -67,3 +67,20 @@ def test_which_document_goes_where_does_not_depend_on_its_place() -> None:
     share = fitted.sum() / (400 * 20)
     # Six standard errors of a binomial share.
     assert np.abs(fitted / 400 - share).max() < 6 * np.sqrt(share * (1 - share) / 400)
+
+
+@given(corpora, st.floats(0.05, 0.95), st.integers(0, 2**40))
+def test_two_parts_hold_every_document_once(corpus: list[tuple[str, int]], share: float, seed: int) -> None:
+    domains = [name for name, _ in corpus]
+    choose, test = halve(domains, share=share, seed=seed)
+    assert sorted([*choose, *test]) == list(range(len(domains)))
+    assert {domains[index] for index in test} == set(domains)
+    assert (choose, test) == halve(domains, share=share, seed=seed)
+
+
+def test_the_first_documents_to_choose_by_are_of_different_domains() -> None:
+    domains = ["prose"] * 10 + ["code"] * 10 + ["lonely"]
+    choose, test = halve(domains, share=0.4, seed=3)
+    assert Counter(domains[index] for index in choose) == {"prose": 4, "code": 4}
+    assert {domains[index] for index in choose[:2]} == {"prose", "code"}
+    assert domains.index("lonely") in test
