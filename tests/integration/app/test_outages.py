@@ -15,8 +15,10 @@ from app.jobs.connection import connect
 from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
 from app.main import create_app
+from app.settings import Settings
 from tests.integration.app.conftest import Api, Server, compare
 from tests.integration.conftest import RedisServer
+from tests.support.worker import halt, wait_for
 
 JOBS = "/v1/diagnosis/jobs"
 
@@ -24,16 +26,17 @@ JOBS = "/v1/diagnosis/jobs"
 def test_no_accepted_job_is_lost_when_redis_is_killed_under_load(server: Server, redis_server: RedisServer) -> None:
     server.start(HEMOSTAT_REQUESTS_PER_MINUTE="1000000", HEMOSTAT_MAX_QUEUED_JOBS="1000000")
     accepted: list[str] = []
-    answers: list[tuple[float, int]] = []
+    answers: list[tuple[float, int, int]] = []  # when it was asked, by whom, and the status
     stop = threading.Event()
 
     def client(number: int) -> None:
-        with httpx.Client(base_url=server.url, timeout=30) as http:
+        with httpx.Client(base_url=server.url, timeout=90) as http:
             count = 0
             while not stop.is_set():
                 count += 1
+                asked = time.monotonic()
                 answer = http.post(JOBS, json=compare(metadata={"client": str(number), "count": str(count)}))
-                answers.append((time.monotonic(), answer.status_code))
+                answers.append((asked, number, answer.status_code))
                 if answer.status_code == 202:
                     accepted.append(answer.json()["id"])
                 else:
@@ -45,18 +48,30 @@ def test_no_accepted_job_is_lost_when_redis_is_killed_under_load(server: Server,
     clients = [threading.Thread(target=client, args=(number,)) for number in range(3)]
     for thread in clients:
         thread.start()
-    for _ in range(2):
-        time.sleep(0.7)
-        redis_server.kill()
-        time.sleep(0.4)
-        redis_server.start()
-    back = time.monotonic()
-    time.sleep(1.5)
-    stop.set()
-    for thread in clients:
-        thread.join()
-    assert {status for _, status in answers} == {202, 503}
-    assert [status for when, status in answers if when > back + 1.0 and status == 503] == [], "it recovers by itself"
+
+    def all_have(status: int, after: float, count: int = 1) -> None:
+        """Waits until each client was answered so, so many times, to what it asked after that moment."""
+
+        def seen() -> bool:
+            found = [number for asked, number, told in tuple(answers) if asked > after and told == status]
+            return all(found.count(number) >= count for number in range(len(clients)))
+
+        wait_for(seen, what=f"{status} for everybody")
+
+    try:
+        for _ in range(2):
+            all_have(202, time.monotonic(), 5)
+            redis_server.kill()
+            all_have(503, time.monotonic())
+            redis_server.start()
+        all_have(202, time.monotonic())  # it recovers by itself
+        back = time.monotonic()
+        all_have(202, back, 10)
+    finally:
+        stop.set()
+        for thread in clients:
+            thread.join()
+    assert [status for asked, _, status in answers if asked > back and status == 503] == [], "for good"
     listed: list[str] = []
     page = {"last_id": None, "has_more": True}
     while page["has_more"]:
@@ -84,7 +99,7 @@ async def _run_all(redis_server: RedisServer, expected: set[str]) -> list[str]:
         docket.register(run_job)
         async with Worker(docket, concurrency=10) as worker:
             running = asyncio.create_task(worker.run_forever())
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while len(ran) < len(expected) and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
             await asyncio.sleep(1)
@@ -97,46 +112,46 @@ async def _run_all(redis_server: RedisServer, expected: set[str]) -> list[str]:
 def test_the_api_starts_and_says_so_while_redis_is_away(server: Server, redis_server: RedisServer) -> None:
     redis_server.kill()
     server.start()
-    assert httpx.get(f"{server.url}/livez").status_code == 200
-    ready = httpx.get(f"{server.url}/readyz")
+    assert httpx.get(f"{server.url}/livez", timeout=30).status_code == 200
+    ready = httpx.get(f"{server.url}/readyz", timeout=30)
     assert ready.status_code == 503
     assert ready.headers["content-type"] == "application/problem+json"
     checks = ready.json()["checks"]
     assert {name: check["ok"] for name, check in checks.items()} == {"api": True, "redis": False, "models": True}
     assert "redis" in ready.json()["detail"]
-    assert "hemostat_redis_up 0.0" in httpx.get(f"{server.url}/metrics").text
+    assert "hemostat_redis_up 0.0" in httpx.get(f"{server.url}/metrics", timeout=30).text
     for method, path in (("GET", JOBS), ("POST", JOBS), ("GET", f"{JOBS}/diag_01M89D9HJWGEE9A2EB6NKQX32W")):
         began = time.monotonic()
         answer = httpx.request(method, f"{server.url}{path}", json=compare() if method == "POST" else None, timeout=30)
         assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
         assert int(answer.headers["retry-after"]) > 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
     redis_server.start()
     assert httpx.post(f"{server.url}{JOBS}", json=compare(), timeout=30).status_code == 202
-    assert httpx.get(f"{server.url}/readyz").status_code == 200
-    assert server.end(signal.SIGTERM) < 5
+    assert httpx.get(f"{server.url}/readyz", timeout=30).status_code == 200
+    assert server.end(signal.SIGTERM) < server.settings.drain_s / 2
 
 
 def test_the_process_goes_when_told_to_also_while_redis_is_away(server: Server, redis_server: RedisServer) -> None:
     server.start()
     redis_server.kill()
     assert httpx.get(f"{server.url}{JOBS}", timeout=30).status_code == 503
-    assert server.end(signal.SIGTERM) < 5
+    assert server.end(signal.SIGTERM) < server.settings.drain_s / 2
 
 
 def test_a_server_that_hangs_is_a_503_and_not_a_hanging_request(server: Server, redis_server: RedisServer) -> None:
     server.start()
-    assert httpx.get(f"{server.url}{JOBS}").status_code == 200
+    assert httpx.get(f"{server.url}{JOBS}", timeout=30).status_code == 200
     assert redis_server.pid is not None
-    os.kill(redis_server.pid, signal.SIGSTOP)
+    halt(redis_server.pid)
     try:
         began = time.monotonic()
         assert httpx.get(f"{server.url}/readyz", timeout=30).status_code == 503
-        assert time.monotonic() - began < 5
-        assert httpx.get(f"{server.url}/livez").status_code == 200
+        assert time.monotonic() - began < 15
+        assert httpx.get(f"{server.url}/livez", timeout=30).status_code == 200
         answer = httpx.get(f"{server.url}{JOBS}", timeout=60)
         assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 45
     finally:
         os.kill(redis_server.pid, signal.SIGCONT)
     assert httpx.get(f"{server.url}{JOBS}", timeout=30).status_code == 200
@@ -144,7 +159,7 @@ def test_a_server_that_hangs_is_a_503_and_not_a_hanging_request(server: Server, 
 
 async def test_a_full_redis_takes_no_job_and_says_so(api: Api) -> None:
     kept = await api.submit()
-    await api.state.redis.config_set("maxmemory", "1mb")
+    await api.state.redis.config_set("maxmemory", "1")
     try:
         answer = await api.http.post(JOBS, json=compare())
         assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
@@ -156,16 +171,20 @@ async def test_a_full_redis_takes_no_job_and_says_so(api: Api) -> None:
     await api.submit()
 
 
-async def test_a_job_whose_record_was_written_before_the_process_died_is_queued_at_the_next_start(api: Api) -> None:
+async def test_a_job_whose_record_was_written_before_the_process_died_is_queued_at_the_next_start(
+    settings: Settings, store: JobStore
+) -> None:
     """The moment between the two writes: the record is there and docket never heard of it."""
     job_id = new_job_id()
-    await api.state.store.create(job_id, CompareRequest.model_validate(compare()))
-    assert not (await queue.known(api.state.docket, [job_id]))[job_id]
-    async with api.app.router.lifespan_context(create_app(api.state.settings)):
-        deadline = time.monotonic() + 5
-        while not (await queue.known(api.state.docket, [job_id]))[job_id]:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.02)
-    record = await api.state.store.get(job_id)
+    await store.create(job_id, CompareRequest.model_validate(compare()))
+    async with queue.make_docket(settings) as docket:
+        assert not (await queue.known(docket, [job_id]))[job_id]
+        app = create_app(settings)
+        async with app.router.lifespan_context(app):
+            deadline = time.monotonic() + 60
+            while not (await queue.known(docket, [job_id]))[job_id]:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.02)
+    record = await store.get(job_id)
     assert record is not None
     assert record.job.status is JobStatus.QUEUED

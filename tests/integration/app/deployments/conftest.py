@@ -1,4 +1,4 @@
-"""A deployment store over a real Valkey, with leases short enough to watch them run out."""
+"""A deployment store over a real Valkey, with a short queue of samples."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def replica(number: int = 0, **changes: Any) -> Replica:
 
 @pytest.fixture
 def lease_settings(redis_server: RedisServer) -> Settings:
-    return redis_server.settings.model_copy(update={"shadow_queue": 3, "shadow_expiry_s": 0.5})
+    return redis_server.settings.model_copy(update={"shadow_queue": 3})
 
 
 @pytest.fixture

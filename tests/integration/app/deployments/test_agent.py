@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ MODULES = ["--serve-module", "tests.support.serving", "--shadow-module", "tests.
 @pytest.fixture
 def agent_settings(redis_server: RedisServer) -> Settings:
     return redis_server.settings.model_copy(
-        update={"replica_lease_s": 2.0, "replica_renew_s": 0.2, "share_serving": 0.1, "drain_s": 0.1}
+        update={"replica_lease_s": 15.0, "replica_renew_s": 0.2, "share_serving": 0.1, "drain_s": 0.1}
     )
 
 
@@ -59,7 +60,7 @@ class Agent:
         for number in signals or (signal.SIGINT,):
             self.process.send_signal(number)
             await asyncio.sleep(0.3)  # else they are one
-        return await asyncio.to_thread(self.process.wait, 60)
+        return await asyncio.to_thread(self.process.wait, 90)
 
 
 Start = Callable[..., Agent]
@@ -77,11 +78,11 @@ async def start(agent_settings: Settings) -> AsyncIterator[Start]:
     for agent in started:
         if agent.process.poll() is None:
             agent.process.terminate()
-            await asyncio.to_thread(agent.process.wait, 60)
+            await asyncio.to_thread(agent.process.wait, 90)
 
 
 async def until(condition: Callable[[], Awaitable[Any]], what: str) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not await condition():  # noqa: ASYNC110 - it is other processes that change
             await asyncio.sleep(0.05)
     assert what
@@ -107,12 +108,12 @@ async def test_it_starts_scales_drains_and_leaves_nothing(store: DeploymentStore
     agent = start()
     ready = await becomes(store, made, DeploymentState.READY)
     await until(lambda: running(store, made, 3), "two replicas and a shadow")
-    assert {one.id for one in (await store.get(made.id)).running} == {"serve-0", "serve-1", "shadow"}
+    assert {one.id for one in await store.replicas(made.id)} == {"serve-0", "serve-1", "shadow"}
     assert {one.pid for one in ready.running} <= {process.pid for process in agent.family()}
 
     await store.patch(made.id, DeploymentPatch(replicas=1))
     await until(lambda: running(store, made, 2), "one replica fewer")
-    assert (await store.get(made.id)).state is DeploymentState.READY
+    await becomes(store, made, DeploymentState.READY)
     await store.patch(made.id, DeploymentPatch(replicas=3))
     await until(lambda: running(store, made, 4), "two replicas more")
 
@@ -171,8 +172,9 @@ async def test_what_keeps_ending_is_failed_with_the_end_of_its_log(store: Deploy
     start("--no-shadow")
     failed = await becomes(store, made, DeploymentState.FAILED)
     assert "tiny-rtn4/serve-0 ended" in failed.reason
-    assert failed.reason.endswith("status 3: the weights are not there" + "\nthe weights are not there" * 2)
-    assert (await store.get(other.id)).state is DeploymentState.READY
+    # The end of its log: a line of each of the three times, and of those since.
+    assert re.search(r"status 3: the weights are not there(\nthe weights are not there){2,4}$", failed.reason)
+    await becomes(store, other, DeploymentState.READY)
 
 
 async def test_a_deaf_process_is_killed(store: DeploymentStore, start: Start) -> None:
@@ -242,7 +244,7 @@ async def test_what_does_not_fit_the_memory_is_not_started(
 async def test_a_name_that_is_not_there_is_said_at_once(store: DeploymentStore, start: Start) -> None:
     await store.create(request())
     agent = start("tiny-rtn5")
-    assert await asyncio.to_thread(agent.process.wait, 60) == 2
+    assert await asyncio.to_thread(agent.process.wait, 90) == 2
     assert "tiny-rtn4" in agent.text()
     with pytest.raises(HemostatError):
         await store.get("tiny-rtn5")

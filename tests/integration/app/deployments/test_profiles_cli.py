@@ -4,8 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 from tests.integration.app.conftest import Server
 from tests.support.profiles import Temperature, low_rank, record
 from workers.calibration.profiles import ProfileStore
@@ -22,7 +20,6 @@ def hemostat(server: Server, *arguments: str, status: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.timeout(120)
 def test_profiles_are_listed_shown_compared_and_deleted(server: Server) -> None:
     server.start()
     assert "No profiles." in hemostat(server, "profiles", "list")
@@ -37,7 +34,6 @@ def test_profiles_are_listed_shown_compared_and_deleted(server: Server) -> None:
     assert "There is no calibration profile" in hemostat(server, "profiles", "show", one.version, status=2)
 
 
-@pytest.mark.timeout(120)
 def test_calibrate_estimates_and_refuses_before_it_runs(server: Server) -> None:
     server.start()
     common = ("calibrate", "-r", "tiny", "--recipe", "quantize.rtn:bits=4", "--window", "64")

@@ -61,7 +61,7 @@ class Follower:
 
     def _run(self, url: str, headers: dict[str, str]) -> None:
         try:
-            with httpx.stream("GET", url, headers=headers, timeout=30) as answer:
+            with httpx.stream("GET", url, headers=headers, timeout=60) as answer:
                 self.status = answer.status_code
                 for item in read(answer.iter_lines()):
                     if isinstance(item, Seen):
@@ -71,13 +71,21 @@ class Follower:
         except httpx.HTTPError as error:
             self.error = error
 
-    def wait_for(self, count: int, timeout: float = 10) -> None:
+    def wait_for(self, count: int, timeout: float = 90) -> None:
         deadline = time.monotonic() + timeout
         while len(self.seen) < count:
             assert time.monotonic() < deadline, self.seen
             time.sleep(0.01)
 
-    def join(self, timeout: float = 20) -> list[Seen]:
+    def wait_for_signs_of_life(self, count: int = 1, timeout: float = 90) -> None:
+        """Until so many more have come."""
+        before = self.comments.count(": ping")
+        deadline = time.monotonic() + timeout
+        while self.comments.count(": ping") < before + count:
+            assert time.monotonic() < deadline, self.comments
+            time.sleep(0.01)
+
+    def join(self, timeout: float = 90) -> list[Seen]:
         self._thread.join(timeout)
         assert not self._thread.is_alive()
         return self.seen
@@ -88,7 +96,7 @@ class Follower:
 
 
 def submit(server: Server, **headers: str) -> str:
-    answer = httpx.post(f"{server.url}{JOBS}", json=compare(), headers=headers, timeout=20)
+    answer = httpx.post(f"{server.url}{JOBS}", json=compare(), headers=headers, timeout=60)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 
@@ -126,7 +134,7 @@ def test_a_stream_tells_the_whole_story_and_ends(server: Server, redis_server: R
     follower.wait_for(1)
     work(redis_server, claim(job_id), progress(job_id, 1), ("log", (job_id, 1, "going\non"), {}))
     follower.wait_for(4)
-    time.sleep(0.8)
+    follower.wait_for_signs_of_life()  # a quiet stream is kept alive
     work(redis_server, finish(job_id))
     follower.join()
     assert follower.names == ["state", "state", "progress", "log", "state", "end"]
@@ -134,7 +142,6 @@ def test_a_stream_tells_the_whole_story_and_ends(server: Server, redis_server: R
     assert follower.seen[2].data["progress"] == {"phase": "candidate", "done": 1, "total": 9}
     assert follower.seen[3].data["message"] == "going\non"
     assert follower.seen[-1].data["status"] == "succeeded"
-    assert ": ping" in follower.comments, "a quiet stream is kept alive"
     # Once more from the middle, from the end, and from nowhere.
     assert [event.id for event in Follower(server.url, job_id, 3).join()] == [4, 5, 6]
     after = Follower(server.url, job_id, 6)
@@ -191,7 +198,7 @@ def test_open_streams_do_not_hold_up_the_end_of_the_process(server: Server, numb
     followers = [Follower(server.url, job_id) for _ in range(5)]
     for follower in followers:
         follower.wait_for(1)
-    assert server.end(number) < 3
+    assert server.end(number) < server.settings.drain_s / 2
     for follower in followers:
         follower.join()
         assert follower.error is None, "the stream ended as a whole answer, so a client reconnects with its last id"
@@ -204,9 +211,7 @@ def test_a_stream_outlives_redis(server: Server, redis_server: RedisServer) -> N
     follower = Follower(server.url, job_id)
     follower.wait_for(1)
     redis_server.kill()
-    pings = len(follower.comments)
-    time.sleep(1.5)
-    assert len(follower.comments) > pings, "the connection is kept open meanwhile"
+    follower.wait_for_signs_of_life(2)  # the connection is kept open meanwhile
     redis_server.start()
     work(redis_server, claim(job_id), finish(job_id))
     follower.join()
@@ -221,17 +226,19 @@ def test_a_stream_of_a_deleted_job_ends(server: Server, redis_server: RedisServe
     follower.wait_for(1)
     with SyncRedis(unix_socket_path=str(redis_server.socket)) as redis:
         redis.delete(keys.events(job_id), keys.job(job_id))
-    follower.join(5)
+    follower.join()
 
 
 def test_whoever_leaves_is_not_counted_any_more(server: Server) -> None:
     server.start()
     job_id = submit(server)
     for _ in range(3):
-        with httpx.stream("GET", f"{server.url}{JOBS}/{job_id}/events", timeout=10) as answer:
+        with httpx.stream("GET", f"{server.url}{JOBS}/{job_id}/events", timeout=60) as answer:
             assert next(answer.iter_lines())
-    deadline = time.monotonic() + 5
-    while "hemostat_sse_connections 0.0" not in httpx.get(f"{server.url}/metrics", timeout=10).text:
+    deadline = time.monotonic() + 60
+    while "hemostat_sse_connections 0.0" not in httpx.get(f"{server.url}/metrics", timeout=60).text:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert httpx.get(f"{server.url}{JOBS}/{job_id}/events", headers={"last-event-id": "x"}).status_code == 422
+    assert (
+        httpx.get(f"{server.url}{JOBS}/{job_id}/events", headers={"last-event-id": "x"}, timeout=60).status_code == 422
+    )

@@ -50,8 +50,8 @@ async def run_worker(settings: Settings, store: JobStore) -> list[str]:
 
     async with queue.make_docket(settings) as docket:
         docket.register(run_job)
-        async with Worker(docket, concurrency=1, redelivery_timeout=timedelta(seconds=2)) as worker:
-            await asyncio.wait_for(worker.run_until_finished(), 20)
+        async with Worker(docket, concurrency=1, redelivery_timeout=timedelta(minutes=2)) as worker:
+            await asyncio.wait_for(worker.run_until_finished(), 90)
     return ran
 
 
@@ -125,7 +125,7 @@ async def test_a_released_job_is_delivered_again(store: JobStore, docket: Docket
 
         other.register(run_job)
         async with Worker(other, concurrency=1) as worker:
-            await asyncio.wait_for(worker.run_until_finished(), 20)
+            await asyncio.wait_for(worker.run_until_finished(), 90)
     assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 1
     assert await run_worker(redis_server.settings, store) == [job_id]
 
@@ -134,17 +134,18 @@ async def test_a_released_job_is_delivered_again(store: JobStore, docket: Docket
 async def test_a_job_whose_task_ended_without_ending_it_is_put_right(
     store: JobStore, docket: Docket, redis_server: RedisServer, client: Redis, cancelling: bool
 ) -> None:
-    settings = redis_server.settings.model_copy(update={"redelivery_s": 1.0})
+    patient, settings = (redis_server.settings.model_copy(update={"redelivery_s": age}) for age in (600.0, 1.0))
     job_id = await create(store)
     await store.claim(job_id, "w1")
     if cancelling:
         await store.cancel(job_id)
-    assert (await sweep(store, docket, settings, lambda _: None)).resubmitted == 0, "it is too young to be given up"
+    young = await sweep(store, docket, patient, lambda _: None)
+    assert (young.resubmitted, young.cancelled) == (0, 0), "it is too young to be given up"
     await asyncio.sleep(1.1)
-    await announce(client, WorkerInfo(id="w1", job=job_id))
+    await announce(client, WorkerInfo(id="w1", job=job_id), expiry_s=600)
     idle = await sweep(store, docket, settings, lambda _: None)
     assert (idle.resubmitted, idle.cancelled) == (0, 0), "its worker lives and names it"
-    await announce(client, WorkerInfo(id="w1", job=None))
+    await announce(client, WorkerInfo(id="w1", job=None), expiry_s=600)
     swept = await sweep(store, docket, settings, lambda _: None)
     assert (swept.resubmitted, swept.cancelled) == ((0, 1) if cancelling else (1, 0))
     record = await store.get(job_id)
@@ -209,7 +210,7 @@ async def test_sweeping_goes_on_whatever_one_sweep_meets(
         return waits == 3
 
     await asyncio.sleep(0.01)
-    await asyncio.wait_for(run(store, docket, settings, remove_files, wait), 20)
+    await asyncio.wait_for(run(store, docket, settings, remove_files, wait), 90)
     assert await store.get(job_id) is None
 
 
@@ -226,20 +227,24 @@ async def test_a_submission_without_redis_is_reported_and_not_raised(
     job_id = await create(store)
     redis_server.kill()
     began = time.monotonic()
-    assert not await queue.submit(docket, job_id, timeout_s=1.0)
-    assert not await queue.withdraw(docket, job_id, timeout_s=1.0)
-    assert time.monotonic() - began < 4
+    assert not await queue.submit(docket, job_id, timeout_s=0.5)
+    assert not await queue.withdraw(docket, job_id, timeout_s=0.5)
+    assert time.monotonic() - began < 9, "what is given without being told is five seconds each"
     redis_server.start()
-    assert await queue.submit(docket, job_id)
+    assert await queue.submit(docket, job_id, timeout_s=60)
 
 
 async def test_workers_are_listed_while_their_heart_beats(client: Redis) -> None:
-    await announce(client, WorkerInfo(id="w2", device="cpu", job="diag_x"))
-    await announce(client, WorkerInfo(id="w1"), expiry_s=1)
+    began = time.time()
+    await announce(client, WorkerInfo(id="w2", device="cpu", job="diag_x"), expiry_s=600)
+    await announce(client, WorkerInfo(id="w1"), expiry_s=600)
     alive = await living(client)
     assert [(worker.id, worker.job) for worker in alive] == [("w1", None), ("w2", "diag_x")]
-    assert all(abs(worker.seen_at - time.time()) < 5 for worker in alive)
-    await asyncio.sleep(1.2)
+    assert all(began <= worker.seen_at <= time.time() for worker in alive)
+    await announce(client, WorkerInfo(id="w1"), expiry_s=1)
+    async with asyncio.timeout(60):
+        while len(await living(client)) == 2:  # noqa: ASYNC110 - it is Redis that forgets
+            await asyncio.sleep(0.1)
     assert [worker.id for worker in await living(client)] == ["w2"]
     await leave(client, "w2")
     assert await living(client) == []

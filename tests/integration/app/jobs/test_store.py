@@ -264,7 +264,7 @@ async def test_a_blocking_read_wakes_up_at_the_next_event(store: JobStore) -> No
     await asyncio.sleep(0.1)
     assert not reading.done()
     await store.claim(job_id, "w1")
-    assert [event.number for event in await asyncio.wait_for(reading, 1)] == [2]
+    assert [event.number for event in await asyncio.wait_for(reading, 60)] == [2]
     assert await store.events(job_id, 2, block_s=0.05) == []
 
 
@@ -395,7 +395,7 @@ async def test_statistics_count_by_status_and_remember_the_ended(store: JobStore
         JobStatus.FAILED: 1,
         JobStatus.CANCELLED: 0,
     }
-    assert 0.05 <= statistics.oldest_queued_s < 5
+    assert 0.05 <= statistics.oldest_queued_s < 60
     assert statistics.finished == {("compare", JobStatus.FAILED): 1}
     await store.delete(second)
     assert (await store.statistics()).finished == {("compare", JobStatus.FAILED): 1}
