@@ -86,7 +86,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Path], sm
 @pytest.fixture(scope="session")
 def settings(home: Path) -> Settings:
     """Settings of the service: small enough to be quick, nothing else unusual."""
-    return Settings(home=home, text_root=home / "texts", redelivery_s=2.0)
+    return Settings(home=home, text_root=home / "texts", redelivery_s=2.0, requests_per_minute=100_000)
 
 
 @pytest.fixture(scope="session")

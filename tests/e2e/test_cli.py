@@ -11,6 +11,7 @@ import pytest
 
 from app.settings import Settings
 from app.up import Service
+from tests.support.worker import wait_for
 
 HEMOSTAT = (sys.executable, "-m", "app.cli.main")
 ROOT = Path(__file__).resolve().parents[2]
@@ -196,7 +197,7 @@ def test_the_demo_goes_from_nothing_to_a_verdict_and_leaves_no_process(
     assert match, done.stdout
     page = Path(match.group(1)).read_text()
     assert "smollm2-135m" in page
-    assert _processes_of(home) == []
+    wait_for(lambda: _processes_of(home) == [], what="end of all that was killed")
     # What was found: 4 bits, round to nearest, cost this model about a third of a nat a token.
     kept = next((home / "jobs").glob("diag_*/attempt-1/report.json"))
     report = json.loads(kept.read_text())

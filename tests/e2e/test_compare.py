@@ -114,7 +114,7 @@ def test_metrics_of_both_processes_tell_of_the_comparison_and_hold_no_text(
 ) -> None:
     job = finish(compare_request(recipe=[RTN4]))
     fingerprint = job["candidate"]["recipe"]
-    worker = httpx.get(service.worker_metrics_url).text
+    worker = httpx.get(service.worker_metrics_url, timeout=60).text
     api = http.get("/metrics").text
     assert 'hemostat_kl_mean_nats{model="tiny"' in worker
     assert "hemostat_tokens_scored_total" in worker

@@ -66,6 +66,11 @@ def go(settings: Settings, job_id: str) -> None:
     _sign(settings, job_id).touch()
 
 
+def told_to_go(context: JobContext) -> bool:
+    """Whether `go` was called for the job."""
+    return _sign(context.settings, context.job_id).exists()
+
+
 def _sign(settings: Settings, job_id: str) -> Path:
     return settings.home / f"go-{job_id}"
 
@@ -76,7 +81,7 @@ def count(request: CompareRequest, context: JobContext) -> SmallReport:
     steps = int(request.metadata["steps"])
     halt = int(request.metadata.get("halt", steps))
     for step in range(steps):
-        while step >= halt and not _sign(context.settings, context.job_id).exists():
+        while step >= halt and not told_to_go(context):
             context.check_cancelled()
             time.sleep(0.02)
         kept = context.scratch / str(step)
