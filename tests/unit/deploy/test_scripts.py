@@ -24,7 +24,7 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
         text=True,
         check=False,
         env={"PATH": os.environ["PATH"], **environment},
-        timeout=30,
+        timeout=120,
     )
 
 

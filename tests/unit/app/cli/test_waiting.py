@@ -78,7 +78,7 @@ def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkey
             if len(connections) == 1:
                 self.wfile.write(event("state", {"status": "queued", "attempt": 0}))
                 self.wfile.flush()
-                told.wait(20)
+                told.wait(60)
                 return
             self.wfile.write(event("state", {"status": "running", "attempt": 1}))
             for phase in ("text", "text", "fit"):

@@ -56,7 +56,7 @@ async def test_signs_of_life_are_sent_while_nothing_else_is() -> None:
     client = Client()
     stream = writer(client, heartbeat_s=0.01)
     async with stream.open({}):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             await client.lively.wait()
         await stream.done()
     sent = client.text

@@ -248,7 +248,7 @@ def test_a_name_that_comes_twice_is_found_at_once_among_many() -> None:
     body = "{" + ",".join(f'"{name}":0' for name in [*names, names[-1]]) + "}"
     began = time.monotonic()
     assert "'k59999' twice" in refused(body.encode()).detail
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_too_many_documents() -> None:

@@ -285,11 +285,11 @@ def test_a_second_writer_waits_and_finds_the_pass_done(store: ReferenceStore) ->
     thread = threading.Thread(target=second)
     with store.write("key", LENGTHS, SIZE, META) as writer:
         thread.start()
-        entered.wait(10)
+        entered.wait(60)
         for hidden_TD in windows():
             writer.append(hidden_TD)
         assert not done
-    thread.join(10)
+    thread.join(60)
     assert done == [len(LENGTHS)]
     assert_holds(store.open("key"))
 

@@ -127,7 +127,7 @@ def test_a_process_that_lacks_it_starts_anew_once_with_id_arguments_and_parent(
         stdout=subprocess.PIPE,
         text=True,
     )
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=240)
     assert process.returncode == 0
     before, threads, pid, parent, given, signalled, preload = json.loads(out)
     wanted = environment.child_environment(lacking)

@@ -259,11 +259,11 @@ def test_who_waits_can_be_cancelled(store: CheckpointStore) -> None:
     def slow(folder: Path) -> None:
         writes(10)(folder)
         started.set()
-        finish.wait(10)
+        finish.wait(60)
 
     thread = threading.Thread(target=lambda: store.get_or_build(key(1), slow).release())
     thread.start()
-    started.wait(10)
+    assert started.wait(60)
 
     def stop() -> None:
         raise StopError
