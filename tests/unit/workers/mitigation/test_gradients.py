@@ -1,0 +1,240 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.func import functional_call
+from transformers import AutoModelForCausalLM
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import inspect
+from workers.mitigation.gradients import (
+    Tape,
+    backward,
+    divergence_gradients_of,
+    fisher_of,
+)
+from workers.mitigation.objectives import FromReference, OwnLabels, logits
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.reading import open_tensors
+
+Tiny = Callable[..., Path]
+KINDS = ["llama", "qwen2", "gemma2", "granite"]
+TOKENS = torch.randint(0, 320, (3, 9), generator=torch.Generator().manual_seed(5))
+
+
+def whole(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+
+
+def linear_names(model: Any) -> dict[str, torch.nn.Parameter]:
+    return {name: one for name, one in model.named_parameters() if "_proj.weight" in name}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_those_of_transformers(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+    info = inspect(tiny(kind))
+    with open_tensors(info) as reader, torch.no_grad():
+        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+        tape = Tape(skeleton, TOKENS, tmp_path)
+        ours = logits(skeleton, tape.states[-1].read(0, 3))
+        torch.testing.assert_close(ours, whole(info.path)(TOKENS).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_divergence_gradients_are_autograds(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+    info = inspect(tiny(kind))
+    noise = torch.Generator().manual_seed(1)
+    with open_tensors(info) as reader:
+
+        def changed(name: str) -> torch.Tensor:
+            tensor = reader.read(name).to(torch.float32)
+            if "_proj.weight" in name:
+                tensor = tensor + tensor.std() * 0.3 * torch.randn(tensor.shape, generator=noise.manual_seed(len(name)))
+            return tensor
+
+        teacher = Skeleton(info, reader.read, dtype=torch.float32)
+        reference = Tape(teacher, TOKENS, tmp_path, name="reference").states[-1]
+        found, mean = divergence_gradients_of(info, changed, reference, teacher, TOKENS, tmp_path, dtype=torch.float32)
+        model = whole(info.path)
+        with torch.no_grad():
+            p = model(TOKENS).logits.log_softmax(-1)
+            for name, one in model.named_parameters():
+                one.copy_(changed(name))
+    windows = (p.exp() * (p - model(TOKENS).logits.log_softmax(-1))).sum((1, 2))
+    named = linear_names(model)
+    per_window = [torch.autograd.grad(one, list(named.values()), retain_graph=True) for one in windows]
+    assert mean == pytest.approx(float(windows.detach().sum()) / TOKENS.numel(), rel=1e-4)
+    assert found.keys() == named.keys()
+    for index, name in enumerate(named):
+        gradients = torch.stack([one[index] for one in per_window])
+        scale = float(gradients.abs().max())
+        torch.testing.assert_close(found[name].mean_OI, gradients.sum(0) / TOKENS.numel(), rtol=1e-3, atol=1e-5 * scale)
+        torch.testing.assert_close(
+            found[name].squares_OI, gradients.square().sum(0) / TOKENS.numel(), rtol=1e-3, atol=1e-5 * scale**2
+        )
+
+
+def test_at_the_reference_itself_divergence_and_its_gradient_vanish(tiny: Tiny, tmp_path: Path) -> None:
+    info = inspect(tiny("llama"))
+    with open_tensors(info) as reader:
+        teacher = Skeleton(info, reader.read, dtype=torch.float32)
+        reference = Tape(teacher, TOKENS, tmp_path, name="reference").states[-1]
+        found, mean = divergence_gradients_of(
+            info, reader.read, reference, teacher, TOKENS, tmp_path, dtype=torch.float32
+        )
+    assert abs(mean) < 1e-6
+    assert all(one.mean_OI is not None and float(one.mean_OI.abs().max()) < 1e-4 for one in found.values())
+
+
+def test_own_labels_gradient_is_that_of_the_labels_drawn(tiny: Tiny, tmp_path: Path) -> None:
+    """∇ log p(y) = W_yᵀ − Σ_v p_v W_v, pulled through the norm: every label that could be drawn is tried."""
+    info = inspect(tiny("llama"))
+    with open_tensors(info) as reader:
+        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+        hidden = torch.randn(1, 1, info.hidden_size, generator=torch.Generator().manual_seed(0))
+        counts: dict[int, int] = {}
+        leaf = hidden.clone().requires_grad_(True)
+        log_p = logits(skeleton, leaf)[0, 0].log_softmax(-1)
+        each = torch.stack([torch.autograd.grad(one, leaf, retain_graph=True)[0][0, 0] for one in log_p])
+        for seed in range(400):
+            got = OwnLabels(skeleton, seed).gradient(0, hidden)[0, 0]
+            label = int((each - got).abs().sum(-1).argmin())
+            torch.testing.assert_close(got, each[label], rtol=1e-4, atol=1e-5)
+            counts[label] = counts.get(label, 0) + 1
+        torch.testing.assert_close(
+            OwnLabels(skeleton, 3).gradient(0, hidden), OwnLabels(skeleton, 3).gradient(0, hidden)
+        )
+    p = log_p.detach().exp()
+    p = p.detach()
+    top = int(p.argmax())
+    spread = (float(p[top] * (1 - p[top])) / 400) ** 0.5
+    assert abs(counts.get(top, 0) / 400 - float(p[top])) < 5 * spread
+
+
+def test_fisher_is_the_mean_of_squared_gradients_over_all_labels(tiny: Tiny, tmp_path: Path) -> None:
+    """Against the exact diagonal, Σ_y p(y) (∂ log p(y))² summed over positions: an explicit loop over every label."""
+    folder = tiny("llama", num_hidden_layers=1)
+    info = inspect(folder)
+    tokens = TOKENS[:1, :4]
+    model = whole(folder)
+    named = linear_names(model)
+    state = dict(model.named_parameters())
+    chosen = {name: named[name].detach() for name in named if "down_proj" in name or "v_proj" in name}
+
+    def log_p(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        found: torch.Tensor = functional_call(model, {**state, **weights}, (tokens,)).logits.log_softmax(-1)[0]
+        return found
+
+    p = log_p(chosen).detach().exp()
+    exact = {name: torch.zeros_like(one) for name, one in chosen.items()}
+    jacobian = torch.func.jacrev(log_p, chunk_size=64)(chosen)
+    for name, of in jacobian.items():
+        exact[name] = (of.detach().square() * p[..., None, None]).sum((0, 1)) / tokens.numel()
+    draws = 1500
+    with open_tensors(info) as reader:
+        found = fisher_of(
+            info, reader.read, tokens.repeat(draws, 1), tmp_path, names=frozenset(chosen), dtype=torch.float32
+        )
+    assert found.keys() == chosen.keys()
+    for name, of in exact.items():
+        squares = found[name].squares_OI
+        assert squares is not None
+        assert float(squares.sum()) == pytest.approx(float(of.detach().sum()), rel=0.1)
+        # weight by weight, as far as so many draws can tell
+        assert float((squares - of.detach()).norm() / of.detach().norm()) < 0.3
+
+
+def test_factors_are_the_moments_of_inputs_and_output_gradients(tiny: Tiny, tmp_path: Path) -> None:
+    info = inspect(tiny("qwen2"))
+    seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    with open_tensors(info) as reader:
+        found = fisher_of(info, reader.read, TOKENS, tmp_path, outputs=True, inputs=True, seed=7, dtype=torch.float32)
+        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+        backward(
+            Tape(skeleton, TOKENS, tmp_path, name="again"),
+            OwnLabels(skeleton, 7),
+            visit=lambda _, name, x, delta: seen.setdefault(name, []).append((x, delta)),
+        )
+    assert len(found) == len(seen) == 7 * info.layers
+    for name, parts in seen.items():
+        x = torch.cat([a.reshape(-1, a.shape[-1]) for a, _ in parts]).to(torch.float64)
+        delta = torch.cat([b.reshape(-1, b.shape[-1]) for _, b in parts]).to(torch.float64)
+        of = found[name]
+        for got, expected in [
+            (of.inputs_II, x.T @ x / len(x)),
+            (of.outputs_OO, delta.T @ delta / len(x)),
+            (of.inputs_I, x.square().mean(0)),
+            (of.outputs_O, delta.square().mean(0)),
+        ]:
+            assert got is not None
+            torch.testing.assert_close(
+                got.double(), expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()), msg=name
+            )
+
+
+def test_the_same_seed_gives_the_same_and_another_does_not(tiny: Tiny, tmp_path: Path) -> None:
+    info = inspect(tiny("gemma2"))
+    results = []
+    with open_tensors(info) as reader:
+        for turn, seed in enumerate([1, 1, 2]):
+            folder = tmp_path / str(turn)
+            folder.mkdir()
+            results.append(fisher_of(info, reader.read, TOKENS, folder, seed=seed))
+    for name, first in results[0].items():
+        assert torch.equal(first.outputs_O, results[1][name].outputs_O)
+    assert any(not torch.equal(one.outputs_O, results[2][name].outputs_O) for name, one in results[0].items())
+
+
+def test_cancelling_ends_it_and_progress_is_told(tiny: Tiny, tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    told: list[tuple[str, int, int]] = []
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise StoppedError
+
+    info = inspect(tiny("llama"))
+    with open_tensors(info) as reader:
+        fisher_of(info, reader.read, TOKENS, tmp_path, progress=lambda *args: told.append(args))
+        with pytest.raises(StoppedError):
+            fisher_of(info, reader.read, TOKENS, tmp_path, check_cancelled=check)
+    assert ("forward", 3, 3) in told and ("fisher", 3, 3) in told
+
+
+def test_a_model_that_overflows_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    info = inspect(tiny("llama"))
+    with open_tensors(info) as reader:
+
+        def huge(name: str) -> torch.Tensor:
+            tensor = reader.read(name)
+            return tensor * 1e30 if "mlp" in name else tensor
+
+        with pytest.raises(HemostatError) as caught:
+            fisher_of(info, huge, TOKENS, tmp_path)
+    assert caught.value.code == ErrorCode.ACTIVATIONS_NOT_FINITE
+
+
+def test_a_reference_with_another_head_counts_it(tiny: Tiny, tmp_path: Path) -> None:
+    info = inspect(tiny("llama-untied"))
+    with open_tensors(info) as reader:
+
+        def scaled(name: str) -> torch.Tensor:
+            return reader.read(name).float() * (1.5 if name == "lm_head.weight" else 1)
+
+        teacher = Skeleton(info, reader.read, dtype=torch.float32)
+        student = Skeleton(info, scaled, dtype=torch.float32)
+        states = Tape(teacher, TOKENS, tmp_path).states[-1]
+        objective = FromReference(student, states, teacher)
+        hidden = states.read(0, 3)
+        objective.gradient(0, hidden)
+        p = logits(teacher, hidden).log_softmax(-1)
+        expected = (p.exp() * (p - (1.5 * logits(teacher, hidden)).log_softmax(-1))).sum()
+    assert objective.total == pytest.approx(float(expected), rel=1e-4)
+    assert objective.total > 0

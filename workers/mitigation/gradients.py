@@ -1,0 +1,301 @@
+"""Gradients of the divergence from the reference, one block in memory at a time.
+
+At the reference itself KL(reference ‖ candidate) is 0 and so is its gradient; what a small change costs is the second
+order, ½ ΔwᵀFΔw, with F the Fisher information of the reference's own distribution (Gauss-Newton and Fisher are the same
+here). F is the mean over positions t of E[g gᵀ], g = ∇ log p(y | prefix), y drawn from the model itself. Labels are
+drawn, one a position; the score of a position has mean zero given its prefix, so products of different positions vanish
+in expectation and (Σ_t g_t)² of a window, divided by its positions, is exact in expectation: no gradient a position is
+needed. At a candidate that differs the gradient itself is there: ∇_logits KL = softmax(candidate) − softmax(reference).
+
+Where it is from: sampled labels instead of observed ones as in Kunstner et al. 2019 (arXiv 1905.12558, "true" against
+"empirical" Fisher); the factors E[x xᵀ] and E[δ δᵀ] of a layer's Fisher, their product taken for it, from K-FAC
+(Martens and Grosse 2015, arXiv 1503.05671). Running the blocks backward from stored inputs is gradient checkpointing
+with the tape on disk; that, and the window sums, are put together here.
+
+Memory: one block with its statistics, the head, and one batch; disk: what enters each block, 2·D bytes a token and
+block in bf16. Cost: about four forward passes (forward; each block again; backward; the weights' gradients).
+
+Names: N windows, L tokens of a window, T tokens of a batch, D hidden size, I and O input and output dimension of a
+linear layer. Sums are over positions, means over all positions of the text.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import CheckpointInfo
+from workers.mitigation.objectives import FromReference, Objective, OwnLabels
+from workers.surgery.blockwise.skeleton import Read, Skeleton
+from workers.surgery.blockwise.walk import Activations, Walk
+from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
+
+
+class Tape:
+    """What enters each block of a model, and what leaves the last, on the given windows: one forward pass.
+
+    `tokens_NL`: windows of one length. `scratch`: a folder for mapped files, `name` their beginning. Raises
+    `HemostatError(ACTIVATIONS_NOT_FINITE)`, and what `Skeleton` raises.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        tokens_NL: torch.Tensor,
+        scratch: Path,
+        *,
+        name: str = "tape",
+        progress: Progress = no_progress,
+        check_cancelled: CheckCancelled = never_cancelled,
+    ) -> None:
+        self.skeleton, self.check_cancelled, self.progress = skeleton, check_cancelled, progress
+        self.scratch, self.name = scratch, name
+        self.walk = Walk(skeleton, tokens_NL, scratch, phase=name, check_cancelled=check_cancelled)
+        count = len(skeleton.layers)
+        shape = (*tokens_NL.shape, skeleton.info.hidden_size)
+        self.positions = tokens_NL.numel()
+        self.states = [Activations(scratch / f"{name}-{i}.bin", shape, skeleton.dtype) for i in range(count + 1)]
+        for start, end in self.walk.batches():
+            self.states[0].write(start, self.walk.entering.read(start, end))
+        for index in range(count):
+            progress("forward", index, count)
+            skeleton.block(index)
+            for start, end in self.walk.batches():
+                check_cancelled()
+                leaving_NLD = self.walk.call(index, self.states[index].read(start, end))
+                if not bool(torch.isfinite(leaving_NLD).all()):
+                    raise HemostatError(
+                        ErrorCode.ACTIVATIONS_NOT_FINITE,
+                        f"the output of layer {index} is NaN or infinite on the calibration text",
+                        hint="the model overflows in its dtype; check the layers before",
+                    )
+                self.states[index + 1].write(start, leaving_NLD)
+            skeleton.release(index)
+        progress("forward", count, count)
+
+
+# takes layer, tensor name, what the linear layer was given (n, L, I), the gradient at what it gave (n, L, O)
+Visit = Callable[[int, str, torch.Tensor, torch.Tensor], None]
+# takes layer, the gradient at what the block gave (n, L, D)
+VisitBlock = Callable[[int, torch.Tensor], None]
+
+
+def backward(
+    tape: Tape,
+    objective: Objective,
+    *,
+    visit: Visit | None = None,
+    visit_block: VisitBlock | None = None,
+    finish: Callable[[int], None] | None = None,
+    phase: str = "gradients",
+) -> None:
+    """Runs the blocks backward, the last one first; every linear layer is shown with inputs and output gradients.
+
+    `finish(layer)` is called when a block has seen all windows.
+    """
+    skeleton, walk = tape.skeleton, tape.walk
+    count = len(skeleton.layers)
+    last = tape.states[count]
+    gradients = Activations(tape.scratch / f"{tape.name}-gradients.bin", last.shape, skeleton.dtype)
+    for start, end in walk.batches():
+        tape.check_cancelled()
+        gradients.write(start, objective.gradient(start, last.read(start, end)))
+    for done, index in enumerate(reversed(range(count))):
+        tape.progress(phase, done, count)
+        block = skeleton.block(index)
+        for start, end in walk.batches():
+            tape.check_cancelled()
+            leaving_NLD = gradients.read(start, end)
+            if visit_block is not None:
+                visit_block(index, leaving_NLD)
+            entering_NLD = tape.states[index].read(start, end).requires_grad_(True)
+            with ExitStack() as stack, torch.enable_grad():
+                if visit is not None:
+                    _watch(block, f"model.layers.{index}.", index, visit, stack)
+                found: Any = block(entering_NLD, **walk.kwargs(end - start, index))
+                out_NLD: torch.Tensor = found[0] if isinstance(found, tuple) else found
+                (entered_NLD,) = torch.autograd.grad(out_NLD, entering_NLD, leaving_NLD)
+            gradients.write(start, entered_NLD)
+        if finish is not None:
+            finish(index)
+        skeleton.release(index)
+    tape.progress(phase, count, count)
+
+
+def _watch(block: nn.Module, prefix: str, index: int, visit: Visit, stack: ExitStack) -> None:
+    """Shows the linear layers of a block to `visit` as the gradients arrive."""
+
+    def hook(name: str) -> Callable[..., None]:
+        def see(_: nn.Module, args: tuple[Any, ...], out: torch.Tensor) -> None:
+            given: torch.Tensor = args[0].detach()
+
+            def arrived(gradient: torch.Tensor) -> None:
+                visit(index, name, given, gradient.detach())
+
+            out.register_hook(arrived)  # type: ignore[no-untyped-call]
+
+        return see
+
+    for path, one in block.named_modules():
+        if isinstance(one, nn.Linear):
+            stack.callback(one.register_forward_hook(hook(f"{prefix}{path}.weight")).remove)
+
+
+@dataclass
+class LayerGradients:
+    """Of one linear layer, float32, means over positions; what was not asked for is None.
+
+    `squares_OI`: mean of (Σ_t g)² of a window, divided by its positions: the diagonal of the Fisher where the objective
+    is `OwnLabels`; `mean_OI`: the gradient itself; `outputs_O`: E[δ²] of each output channel, δ the gradient there;
+    `outputs_OO`: E[δ δᵀ]; `inputs_I`: E[x²]; `inputs_II`: E[x xᵀ].
+    """
+
+    squares_OI: torch.Tensor | None
+    mean_OI: torch.Tensor | None
+    outputs_O: torch.Tensor
+    outputs_OO: torch.Tensor | None
+    inputs_I: torch.Tensor
+    inputs_II: torch.Tensor | None
+
+
+@dataclass
+class Gatherer:
+    """Sums `LayerGradients` of the addressed layers as `backward` shows them.
+
+    `names`: the weights that are looked at. Weight-sized results go to mapped files in `folder`, so that memory holds
+    those of one block.
+    """
+
+    names: frozenset[str]
+    positions: int
+    folder: Path
+    squares: bool = True
+    mean: bool = False
+    outputs: bool = False
+    inputs: bool = False
+    found: dict[str, LayerGradients] = field(default_factory=dict)
+    _open: dict[str, LayerGradients] = field(default_factory=dict)
+
+    def visit(self, _layer: int, name: str, x_NLI: torch.Tensor, delta_NLO: torch.Tensor) -> None:
+        """One batch of one layer."""
+        if name not in self.names:
+            return
+        of = self._open.get(name)
+        if of is None:
+            of = self._open[name] = self._zeros(delta_NLO.shape[-1], x_NLI.shape[-1])
+        share = 1 / self.positions
+        delta_TO = delta_NLO.reshape(-1, delta_NLO.shape[-1]).to(torch.float32)
+        x_TI = x_NLI.reshape(-1, x_NLI.shape[-1]).to(torch.float32)
+        of.outputs_O.add_(delta_TO.square().sum(0), alpha=share)
+        of.inputs_I.add_(x_TI.square().sum(0), alpha=share)
+        if of.outputs_OO is not None:
+            of.outputs_OO.addmm_(delta_TO.T, delta_TO, alpha=share)
+        if of.inputs_II is not None:
+            of.inputs_II.addmm_(x_TI.T, x_TI, alpha=share)
+        if of.squares_OI is None and of.mean_OI is None:
+            return
+        for x_LI, delta_LO in zip(x_NLI, delta_NLO, strict=True):
+            gradient_OI = (delta_LO.T @ x_LI).to(torch.float32)
+            if of.squares_OI is not None:
+                of.squares_OI.addcmul_(gradient_OI, gradient_OI, value=share)
+            if of.mean_OI is not None:
+                of.mean_OI.add_(gradient_OI, alpha=share)
+
+    def finish(self, _layer: int) -> None:
+        """A block has seen all windows: its weight-sized sums go to disk."""
+        for name, of in self._open.items():
+            of.squares_OI = self._mapped(name, "squares", of.squares_OI)
+            of.mean_OI = self._mapped(name, "mean", of.mean_OI)
+            self.found[name] = of
+        self._open.clear()
+
+    def _zeros(self, outputs: int, inputs: int) -> LayerGradients:
+        return LayerGradients(
+            torch.zeros(outputs, inputs) if self.squares else None,
+            torch.zeros(outputs, inputs) if self.mean else None,
+            torch.zeros(outputs),
+            torch.zeros(outputs, outputs) if self.outputs else None,
+            torch.zeros(inputs),
+            torch.zeros(inputs, inputs) if self.inputs else None,
+        )
+
+    def _mapped(self, name: str, kind: str, tensor: torch.Tensor | None) -> torch.Tensor | None:
+        if tensor is None:
+            return None
+        file = self.folder / f"{name}.{kind}.bin"
+        mapped = torch.from_file(str(file), shared=True, size=tensor.numel(), dtype=torch.float32)
+        mapped.copy_(tensor.reshape(-1))
+        return mapped.reshape(tensor.shape)
+
+
+def fisher_of(
+    info: CheckpointInfo,
+    read: Read,
+    tokens_NL: torch.Tensor,
+    scratch: Path,
+    *,
+    names: frozenset[str] | None = None,
+    squares: bool = True,
+    outputs: bool = False,
+    inputs: bool = False,
+    seed: int = 0,
+    dtype: torch.dtype = torch.bfloat16,
+    progress: Progress = no_progress,
+    check_cancelled: CheckCancelled = never_cancelled,
+) -> Mapping[str, LayerGradients]:
+    """Tensor name → Fisher information of the reference at each linear layer of the decoder (of `names`, if given).
+
+    `squares`: the diagonal, weight by weight; `outputs`, `inputs`: the whole factors E[δ δᵀ] and E[x xᵀ] beside their
+    diagonals. `scratch`: a folder for mapped files, which must outlive the result. Seeded: the same labels each time.
+    """
+    skeleton = Skeleton(info, read, dtype=dtype)
+    tape = Tape(skeleton, tokens_NL, scratch, name="fisher", progress=progress, check_cancelled=check_cancelled)
+    gatherer = Gatherer(
+        names if names is not None else frozenset(info.tensors),
+        tape.positions,
+        scratch,
+        squares=squares,
+        outputs=outputs,
+        inputs=inputs,
+    )
+    backward(tape, OwnLabels(skeleton, seed), visit=gatherer.visit, finish=gatherer.finish, phase="fisher")
+    return gatherer.found
+
+
+def divergence_gradients_of(
+    info: CheckpointInfo,
+    read: Read,
+    reference: Activations,
+    teacher: Skeleton,
+    tokens_NL: torch.Tensor,
+    scratch: Path,
+    *,
+    names: frozenset[str] | None = None,
+    squares: bool = True,
+    mean: bool = True,
+    dtype: torch.dtype = torch.bfloat16,
+    progress: Progress = no_progress,
+    check_cancelled: CheckCancelled = never_cancelled,
+) -> tuple[Mapping[str, LayerGradients], float]:
+    """(tensor name → gradients of the mean KL(reference ‖ candidate), that mean in nats a position).
+
+    `read` gives the candidate's tensors; `reference` is what leaves the last block of the reference on the same
+    windows (`Tape.states[-1]`), `teacher` the reference's skeleton.
+    """
+    skeleton = Skeleton(info, read, dtype=dtype)
+    tape = Tape(skeleton, tokens_NL, scratch, name="candidate", progress=progress, check_cancelled=check_cancelled)
+    gatherer = Gatherer(
+        names if names is not None else frozenset(info.tensors),
+        tape.positions,
+        scratch,
+        squares=squares,
+        mean=mean,
+    )
+    objective = FromReference(skeleton, reference, teacher)
+    backward(tape, objective, visit=gatherer.visit, finish=gatherer.finish, phase="divergence gradients")
+    return gatherer.found, objective.total / tape.positions
