@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     text_root: Path | None = Field(
         default=None, description="Folder that file texts must lie in; None: they are refused."
     )
+    adapter_root: Path | None = Field(
+        default=None, description="Folder that adapters of recipes must lie in; None: they are refused."
+    )
     api_keys_file: Path | None = None
 
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)

@@ -41,6 +41,7 @@ from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.registry import load_registry
+from app.models.steps.others import other_of
 from app.settings import Settings
 from workers.diagnosis.calibration_text import loader_without_sampler
 from workers.engine.device import pick_device
@@ -162,7 +163,8 @@ class Serving:
             loop.call_soon_threadsafe(self._say, DeploymentState.STARTING, f"the model is made: {done} of {total}")
 
         settings, model = self._settings, self._deployment.model
-        entry = load_registry(settings.models_file).resolve(model.model, pointer="/model/model")
+        registry = load_registry(settings.models_file)
+        entry = registry.resolve(model.model, pointer="/model/model")
         origin = inspect(entry.checkpoint_path(pointer="/model/model"), pointer="/model/model")
         store = CheckpointStore(settings.home / "checkpoints", settings.checkpoint_budget_bytes)
         tokenizer = entry.tokenizer_path(pointer="/model/model")
@@ -172,6 +174,7 @@ class Serving:
             store=store,
             reference=self._reference(origin),
             calibration=loader_without_sampler(settings, tokenizer),
+            others=lambda step: other_of(step, registry, settings, pointer="/model/recipe"),
             progress=progress,
             check_cancelled=check_stopped,
         )

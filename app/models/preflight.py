@@ -14,6 +14,7 @@ from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.paths import below
 from app.models.registry import Registry
 from app.models.steps import check_recipe
+from app.models.steps.others import checker
 from app.models.tokenizers import compare_tokenizers, has_chat_template
 from app.settings import Settings
 
@@ -74,7 +75,7 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
                 hint=f"give a window of at most {info.max_position}",
                 pointer="/window",
             )
-    check_recipe(other, request.candidate.recipe, pointer="/candidate/recipe")
+    check_recipe(other, request.candidate.recipe, pointer="/candidate/recipe", beside=checker(registry, settings))
     for field, text in texts_of(request).items():
         _check_text(text, tokenizer, settings, f"/{field}")
     for index, step in enumerate(request.candidate.recipe):

@@ -10,6 +10,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobRequest
 from app.models.checkpoint import CheckpointInfo, fingerprint, inspect, tokenizer_fingerprint
 from app.models.registry import ModelEntry, load_registry
+from app.models.steps.others import other_of
 from app.models.tokenizers import compare_tokenizers
 from workers.diagnosis.calibration_text import loader_without_sampler
 from workers.diagnosis.context import JobContext
@@ -106,11 +107,13 @@ def modify(
     """The candidate after its recipe, from the checkpoint store where it was made before. `calibration` gives the text
     of steps that look at activations (default: from every source but the reference's own samples)."""
     store = checkpoint_store(context)
+    registry = load_registry(context.settings.models_file)
     modified = apply(
         origin,
         request.candidate.recipe,
         store=store,
         reference=None if reference.info.path == origin.path else reference.info,
+        others=lambda step: other_of(step, registry, context.settings, pointer="/candidate/recipe"),
         calibration=calibration or loader_without_sampler(context.settings, reference.tokenizer),
         progress=lambda phase, done, total: context.progress(
             "modify" if phase in {"surgery", "thresholds", "write"} else f"modify: {phase}", done, total

@@ -11,12 +11,45 @@ from typing import Any
 STREAMED: dict[str, str] = {
     "quantize.rtn": "workers.surgery.steps:RtnRunner",
     "prune.magnitude": "workers.surgery.steps:MagnitudeRunner",
+    "quantize.fp8": "workers.surgery.quantize_fp8:Fp8Runner",
+    "quantize.nf4": "workers.surgery.quantize_nf4:Nf4Runner",
 }
 WHOLE: dict[str, str] = {
+    "quantize.rtn packed": "workers.surgery.quantize_rtn:RtnPacked",
+    "quantize.fp8 packed": "workers.surgery.quantize_fp8:Fp8Packed",
+    "quantize.gptq": "workers.surgery.quantize_gptq:Gptq",
+    "quantize.awq": "workers.surgery.quantize_awq:Awq",
+    "quantize.smoothquant": "workers.surgery.quantize_smoothquant:Smoothquant",
+    "prune.wanda": "workers.surgery.prune_wanda:Wanda",
+    "prune.sparsegpt": "workers.surgery.prune_sparsegpt:SparseGpt",
+    "prune.ria": "workers.surgery.prune_ria:Ria",
+    "prune.layers": "workers.surgery.prune_layers:DropLayers",
+    "prune.heads": "workers.surgery.prune_heads:DropHeads",
+    "prune.channels": "workers.surgery.prune_channels:DropChannels",
+    "quantize.activations": "workers.surgery.quantize_activations:ActivationsStep",
+    "quantize.kv_cache": "workers.surgery.quantize_kv_cache:KvCacheStep",
+    "adapter.lora": "workers.surgery.merge:Lora",
+    "merge.linear": "workers.surgery.merge:Linear",
+    "extend.duplicate": "workers.surgery.extend:Duplicate",
+    "extend.identity": "workers.surgery.extend:Identity",
+    "extend.interpolate": "workers.surgery.extend:Interpolate",
+    "extend.width": "workers.surgery.extend:Width",
+    "moe.topk": "workers.surgery.moe:TopK",
+    "moe.router": "workers.surgery.moe:Router",
+    "context.linear": "workers.surgery.context:Scaled",
+    "context.ntk": "workers.surgery.context:Scaled",
+    "context.yarn": "workers.surgery.context:Scaled",
     "lowrank.svd": "workers.surgery.lowrank:PlainSvd",
     "lowrank.asvd": "workers.surgery.lowrank:Asvd",
     "lowrank.svdllm": "workers.surgery.lowrank:SvdLlm",
 }
+
+
+def name_of(step: object) -> str:
+    """What a step goes by here: its type; a streamed type's packed form is a whole step of its own."""
+    kind = str(getattr(step, "type", type(step).__name__))
+    packed = f"{kind} packed"
+    return packed if getattr(step, "form", None) == "packed" and packed in WHOLE else kind
 
 
 def is_streamed(kind: str) -> bool:

@@ -10,13 +10,15 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Calibrated, Recipe, Step
+from app.contracts.recipe import AdapterLora, Calibrated, MergeLinear, Recipe, Step
+from app.models.adapters import CONFIG, WEIGHTS
 from app.models.checkpoint import CheckpointInfo, fingerprint, inspect
 from app.models.modules import Weight
 from app.models.recipes import canonical_json, recipe_fingerprint
@@ -33,6 +35,8 @@ from workers.surgery.shop import Shop, WholeStep
 from workers.surgery.store import CheckpointStore, StoredCheckpoint
 from workers.surgery.streamed import Streamed
 
+# The folder of what a step takes beside the checkpoint, or None.
+Others = Callable[[Step], Path | None]
 # Part of every key: raise it when the same recipe gives other weights than before.
 SURGERY_VERSION = 2
 POINTER = "/candidate/recipe"
@@ -69,6 +73,17 @@ def no_calibration(step: Calibrated) -> CalibrationText:
     )
 
 
+def nothing_else(step: Step) -> Path | None:
+    """Stands where a caller gives no adapters and no other models."""
+    if isinstance(step, AdapterLora | MergeLinear):
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"{step.type} takes an adapter or another model, and none can be found here",
+            hint="run it as a job, which knows models.toml and HEMOSTAT_ADAPTER_ROOT",
+        )
+    return None
+
+
 def apply(
     source: CheckpointInfo,
     recipe: Recipe,
@@ -76,6 +91,7 @@ def apply(
     store: CheckpointStore,
     reference: CheckpointInfo | None = None,
     calibration: CalibrationTexts = no_calibration,
+    others: Others = nothing_else,
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
     shard_bytes: int = SHARD_BYTES,
@@ -83,9 +99,10 @@ def apply(
     """The modified checkpoint, from the store where it is there. The empty recipe gives the source itself.
 
     `reference` is the unmodified model that mitigations align with (default: the source), `calibration` gives the text
-    of a step that looks at activations. `progress(phase, done, total)`; `check_cancelled` is called between pieces of
-    work of at most a second or so. Raises `HemostatError`: what the checks of the steps and the text sources raise,
-    CHECKPOINT_NOT_FINITE for a source with NaN or infinity in any tensor, ACTIVATIONS_NOT_FINITE, DISK_FULL.
+    of a step that looks at activations, `others` the folder of an adapter or other model that a step takes.
+    `progress(phase, done, total)`; `check_cancelled` is called between pieces of work of at most a second or so. Raises
+    `HemostatError`: what the checks of the steps and the text sources raise, CHECKPOINT_NOT_FINITE for a source with
+    NaN or infinity in any tensor, ACTIVATIONS_NOT_FINITE, DISK_FULL.
     """
     source_fingerprint = fingerprint(source.path, check_cancelled=check_cancelled)
     if not recipe:
@@ -97,6 +114,7 @@ def apply(
         recipe,
         store,
         calibration,
+        others,
         progress,
         check_cancelled,
         shard_bytes,
@@ -114,13 +132,24 @@ class _Stage:
 
 
 def _stages(recipe: Recipe) -> Iterator[_Stage]:
-    kinds = [(index, catalogue.is_streamed(_type(step))) for index, step in enumerate(recipe)]
+    kinds = [(index, catalogue.is_streamed(catalogue.name_of(step))) for index, step in enumerate(recipe)]
     for streamed, run in groupby(kinds, key=lambda pair: pair[1]):
         indices = [index for index, _ in run]
         if streamed:
             yield _Stage(indices[0], indices[-1] + 1, streamed=True)
         else:
             yield from (_Stage(index, index + 1, streamed=False) for index in indices)
+
+
+def _folder_fingerprint(path: Path, check_cancelled: CheckCancelled) -> str:
+    if (path / CONFIG).is_file():  # an adapter
+        digest = hashlib.sha256()
+        for name in (CONFIG, WEIGHTS):
+            check_cancelled()
+            with suppress(FileNotFoundError), (path / name).open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return digest.hexdigest()
+    return fingerprint(path, check_cancelled=check_cancelled)
 
 
 def _type(step: Step) -> str:
@@ -138,6 +167,7 @@ class _Work:
         recipe: Recipe,
         store: CheckpointStore,
         calibration: CalibrationTexts,
+        others: Others,
         progress: Progress,
         check_cancelled: CheckCancelled,
         shard_bytes: int,
@@ -146,11 +176,12 @@ class _Work:
         self._reference = reference
         self._recipe, self._store = recipe, store
         self._texts = calibration
+        self._others = {index: path for index, step in enumerate(recipe) if (path := others(step)) is not None}
         self._progress, self._check_cancelled = progress, check_cancelled
         self._shard_bytes = shard_bytes
         self._stages = list(_stages(recipe))
         self._steps: dict[int, WholeStep] = {
-            stage.first: catalogue.load(_type(recipe[stage.first]))(recipe[stage.first])
+            stage.first: catalogue.load(catalogue.name_of(recipe[stage.first]))(recipe[stage.first])
             for stage in self._stages
             if not stage.streamed
         }
@@ -185,7 +216,18 @@ class _Work:
             "surgery": SURGERY_VERSION,
         }
         versions = {str(index): step.version for index, step in self._steps.items() if index < end}
-        texts = {str(i): self._texts(step).fingerprint for i, step in enumerate(done) if isinstance(step, Calibrated)}
+        texts = {
+            str(i): self._texts(step).fingerprint
+            for i, step in enumerate(done)
+            if isinstance(step, Calibrated) and step.reads_text
+        }
+        beside = {
+            str(index): _folder_fingerprint(path, self._check_cancelled)
+            for index, path in self._others.items()
+            if index < end
+        }
+        if beside:
+            named["others"] = beside
         if versions:
             named["versions"] = versions
         if texts:
@@ -226,7 +268,7 @@ class _Work:
                 else:
                     with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
                         (step,) = steps
-                        text = self._texts(step) if isinstance(step, Calibrated) else None
+                        text = self._texts(step) if isinstance(step, Calibrated) and step.reads_text else None
                         shop = Shop(
                             source,
                             base=self._source,
@@ -235,6 +277,7 @@ class _Work:
                             index=stage.first,
                             weights=weights[0],
                             calibration=text,
+                            other=self._others.get(stage.first),
                             reader=reader,
                             base_reader=base_reader,
                             scratch=Path(scratch),

@@ -44,6 +44,7 @@ class Shop:
         index: int,
         weights: Sequence[Weight],
         calibration: CalibrationText | None,
+        other: Path | None = None,
         reader: TensorReader,
         base_reader: TensorReader,
         scratch: Path,
@@ -54,6 +55,7 @@ class Shop:
         self.source, self.base, self.reference = source, base, reference
         self.step, self.index, self.weights = step, index, tuple(weights)
         self.calibration = calibration
+        self._other = other
         self.scratch = scratch
         self.config: dict[str, Any] = dict(source.config)
         self.warnings: list[str] = []
@@ -69,6 +71,13 @@ class Shop:
         }
         self._planned: dict[str, Planned] = {}
         self._count = 0
+
+    @property
+    def other(self) -> Path:
+        """The folder of the adapter, or of the other model, that the step takes."""
+        if self._other is None:
+            raise ValueError("the step takes nothing beside the checkpoint")
+        return self._other
 
     def read(self, name: str) -> torch.Tensor:
         """A tensor of the source. Raises CHECKPOINT_NOT_FINITE."""
@@ -108,11 +117,13 @@ class Shop:
             self._store(f"{module}.{part}", tensor.detach().contiguous())
 
     def keep(self, name: str, *, of: str) -> None:
-        """The result's `name` is the source's tensor `of`, unchanged."""
+        """The result's `name` is the source's tensor `of`, unchanged; what earlier steps did to it goes with it."""
         if of not in self.source.tensors:
             raise KeyError(of)
         self._plan[name] = ("source", of)
         self._planned.pop(name, None)
+        if of in self._before:
+            self.changes[name] = self._before[of].model_copy(update={"name": name})
 
     def drop(self, name: str) -> None:
         """The result has no such tensor."""

@@ -6,12 +6,17 @@ weights that the step addresses or raises `HemostatError`, and may have `after(i
 checkpoint will be; without it the checkpoint keeps its shape.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Protocol, cast
 
+from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe, Step
+from app.contracts.simulation import SECTION
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
+
+Beside = Callable[[CheckpointInfo, Step, str], None]
 
 
 class Rules(Protocol):
@@ -25,19 +30,40 @@ class Rules(Protocol):
 
 
 # Families with demands of their own; the others take what `check_step` takes and keep every shape.
-FAMILIES = frozenset({"lowrank", "prune", "quantize"})
+FAMILIES = frozenset({"adapter", "context", "extend", "lowrank", "merge", "moe", "prune", "quantize", "runtime"})
+# Types whose rules are not their family's: they act at run time.
+RUNTIME = frozenset({"quantize.activations", "quantize.kv_cache"})
 
 
 def check_one(info: CheckpointInfo, step: Step, *, pointer: str) -> list[Weight]:
     """The weights that one step addresses in a checkpoint. Raises `HemostatError`."""
     rules = _rules(step)
-    return check_step(info, step, pointer=pointer) if rules is None else rules.check(info, step, pointer)
+    if rules is None:
+        return check_step(info, step, pointer=pointer)
+    chosen = rules.check(info, step, pointer)
+    if SECTION in info.config and hasattr(rules, "after"):
+        check_layers_stay(info, rules.after(info, step), pointer)
+    return chosen
 
 
-def check_recipe(info: CheckpointInfo, recipe: Recipe, *, pointer: str) -> CheckpointInfo:
-    """What the checkpoint will be after the recipe. Raises `HemostatError` for the first step that cannot be done."""
+def check_layers_stay(info: CheckpointInfo, after: CheckpointInfo, pointer: str) -> None:
+    """Raises RECIPE_NOT_APPLICABLE where layers get other numbers than what acts at run time knows them by."""
+    if after.layers != info.layers:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            "a step before quantizes activations, keys or values of layers that this step numbers anew",
+            hint="put this step before it",
+            pointer=pointer,
+        )
+
+
+def check_recipe(info: CheckpointInfo, recipe: Recipe, *, pointer: str, beside: Beside | None = None) -> CheckpointInfo:
+    """What the checkpoint will be after the recipe. `beside(info, step, pointer)` is called for each step with the
+    checkpoint as it is then. Raises `HemostatError` for the first step that cannot be done."""
     for index, step in enumerate(recipe):
         check_one(info, step, pointer=f"{pointer}/{index}")
+        if beside is not None:
+            beside(info, step, f"{pointer}/{index}")
         rules = _rules(step)
         if rules is not None and hasattr(rules, "after"):
             info = rules.after(info, step)
@@ -45,5 +71,6 @@ def check_recipe(info: CheckpointInfo, recipe: Recipe, *, pointer: str) -> Check
 
 
 def _rules(step: Step) -> Rules | None:
-    family = str(getattr(step, "type", "")).partition(".")[0]
+    kind = str(getattr(step, "type", ""))
+    family = "runtime" if kind in RUNTIME else kind.partition(".")[0]
     return cast(Rules, import_module(f"{__name__}.{family}")) if family in FAMILIES else None

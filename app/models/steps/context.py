@@ -1,0 +1,90 @@
+"""Longer contexts by other rotary frequencies: what the configuration says before and after."""
+
+from dataclasses import replace
+from typing import Any
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import ContextNtk, ContextYarn, Step
+from app.models.checkpoint import CheckpointInfo
+from app.models.modules import Weight
+from app.models.shapes import LAYOUTS, dimension
+from app.models.steps.layers import with_config
+
+
+def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
+    """No weight: the configuration alone changes.
+
+    Raises RECIPE_NOT_APPLICABLE for a model without rotary positions, one whose rotary frequencies are scaled already
+    or differ between kinds of layers, and for layers or modules (all layers turn alike).
+    """
+    for field in ("layers", "modules"):
+        if getattr(step, field) is not None:
+            raise HemostatError(
+                ErrorCode.RECIPE_NOT_APPLICABLE,
+                f"{getattr(step, 'type', 'the step')} acts on the whole model and takes no {field}",
+                hint=f"leave {field} out",
+                pointer=f"{pointer}/{field}",
+            )
+    rope = rope_of(info.config)
+    if info.max_position is None or info.architecture not in LAYOUTS:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"{info.architecture} is not known to have rotary positions",
+            hint="it takes " + ", ".join(sorted(LAYOUTS)),
+            pointer=pointer,
+        )
+    if any(isinstance(value, dict) for value in rope.values()):
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"{info.architecture} has other rotary frequencies in each kind of layer",
+            hint="models with one set of frequencies for all layers can be extended",
+            pointer=pointer,
+        )
+    if rope.get("rope_type", "default") != "default":
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"the rotary frequencies are scaled already ({rope['rope_type']})",
+            hint="give one context step, with the whole factor, on the unscaled model",
+            pointer=pointer,
+        )
+    return []
+
+
+def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
+    """The same tensors, other positions."""
+    config = scaled(info, step)
+    return replace(with_config(info, config), max_position=int(config["max_position_embeddings"]))
+
+
+def rope_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Base and scaling, from the form of transformers 5 or from the older one."""
+    if isinstance(config.get("rope_parameters"), dict):
+        return dict(config["rope_parameters"])
+    scaling = config.get("rope_scaling") or {}
+    kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    return {"rope_theta": float(config.get("rope_theta") or 10000.0)} | dict(scaling) | {"rope_type": kind}
+
+
+def scaled(info: CheckpointInfo, step: Step) -> dict[str, Any]:
+    """The configuration with `factor` times the positions."""
+    config = dict(info.config)
+    rope = rope_of(config)
+    factor = float(getattr(step, "factor", 1.0))
+    original = dimension(config, "max_position_embeddings")
+    if isinstance(step, ContextNtk):
+        heads = dimension(config, "num_attention_heads")
+        default = LAYOUTS[info.architecture].head_dim or dimension(config, "hidden_size") // heads
+        turning = int(dimension(config, "head_dim", default) * float(rope.get("partial_rotary_factor", 1.0)))
+        rope["rope_theta"] = float(rope["rope_theta"]) * factor ** (turning / (turning - 2))
+    else:
+        rope |= {"rope_type": "linear", "factor": factor}
+    if isinstance(step, ContextYarn):
+        rope |= {
+            "rope_type": "yarn",
+            "original_max_position_embeddings": original,
+            "beta_fast": step.beta_fast,
+            "beta_slow": step.beta_slow,
+        }
+    for old in ("rope_theta", "rope_scaling"):
+        config.pop(old, None)
+    return config | {"rope_parameters": rope, "max_position_embeddings": int(factor * original)}

@@ -1,0 +1,10 @@
+"""Two checkpoints mixed: every tensor, unless layers or modules are named."""
+
+from app.contracts.recipe import Step
+from app.models.checkpoint import CheckpointInfo
+from app.models.modules import Weight, select
+
+
+def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
+    """The weights that layers and modules name. Raises what `select` raises."""
+    return select(info, step, pointer=pointer)

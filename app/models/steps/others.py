@@ -1,0 +1,71 @@
+"""Steps that take something beside the checkpoint: an adapter, or another model. Where it lies, and that it fits."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import AdapterLora, MergeLinear, Step
+from app.models.adapters import check_adapter, inspect_adapter
+from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.paths import below
+from app.models.registry import Registry
+from app.settings import Settings
+
+
+def other_of(step: Step, registry: Registry, settings: Settings, *, pointer: str = "") -> Path | None:
+    """The folder of what the step takes; None where it takes nothing.
+
+    Raises UNKNOWN_MODEL, PATH_FORBIDDEN, CHECKPOINT_NOT_FOUND where there is no root for adapters.
+    """
+    if isinstance(step, MergeLinear):
+        entry = registry.resolve(step.other, pointer=f"{pointer}/other")
+        return entry.checkpoint_path(pointer=f"{pointer}/other")
+    if isinstance(step, AdapterLora):
+        if settings.adapter_root is None:
+            raise HemostatError(
+                ErrorCode.PATH_FORBIDDEN,
+                "adapters are not allowed here: no folder is set for them",
+                hint="the operator sets HEMOSTAT_ADAPTER_ROOT",
+                pointer=f"{pointer}/adapter",
+            )
+        return below(settings.adapter_root, step.adapter, pointer=f"{pointer}/adapter")
+    return None
+
+
+def checker(registry: Registry, settings: Settings) -> Callable[[CheckpointInfo, Step, str], None]:
+    """What looks at each step's adapter or other model while a recipe is checked."""
+
+    def check(info: CheckpointInfo, step: Step, pointer: str) -> None:
+        path = other_of(step, registry, settings, pointer=pointer)
+        if path is not None:
+            check_other(step, info, path, pointer=pointer)
+
+    return check
+
+
+def check_other(step: Step, info: CheckpointInfo, path: Path, *, pointer: str = "") -> None:
+    """Raises `HemostatError` where the adapter or the other model does not fit the checkpoint as it is at that step."""
+    if isinstance(step, AdapterLora):
+        check_adapter(inspect_adapter(path, pointer=f"{pointer}/adapter"), info, pointer=f"{pointer}/adapter")
+    if isinstance(step, MergeLinear):
+        _check_same_shapes(info, inspect(path, pointer=f"{pointer}/other"), step.other, f"{pointer}/other")
+
+
+def _check_same_shapes(info: CheckpointInfo, other: CheckpointInfo, alias: str, pointer: str) -> None:
+    if other.quantization is not None:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"{alias} is packed ({other.scheme}); weights are mixed in the plain",
+            hint="give the plain checkpoint",
+            pointer=pointer,
+        )
+    for name, tensor in info.tensors.items():
+        found = other.tensors.get(name)
+        if found is None or found.shape != tensor.shape:
+            has = "has none of that name" if found is None else f"has {list(found.shape)}"
+            raise HemostatError(
+                ErrorCode.RECIPE_NOT_APPLICABLE,
+                f"{name} is {list(tensor.shape)} here, and {alias} {has}",
+                hint="only models of the same shapes can be mixed",
+                pointer=pointer,
+            )

@@ -1,0 +1,33 @@
+"""A longer context by other rotary frequencies; no weight changes.
+
+- *Linear*: position interpolation (Chen et al. 2023, arXiv 2306.15595): positions divided by the factor.
+- *NTK*: the base raised by factor^(d/(d−2)), so that the lowest frequency is interpolated by the factor and the highest
+  is left as it is (bloc97 2023); static, applied at every length.
+- *YaRN* (Peng et al. 2023, arXiv 2309.00071): frequencies that turn less than `beta_slow` times in the original context
+  are interpolated, those that turn more than `beta_fast` times are kept, between them a ramp; attention is scaled by
+  0.1 ln(factor) + 1, squared.
+
+Engines compute the frequencies from config.json. The model is not trained for them: how much that costs within the old
+context, and what it gains beyond, is what a comparison measures.
+"""
+
+from app.contracts.recipe import ContextLinear, ContextNtk, ContextYarn
+from app.models.steps.context import rope_of, scaled
+from workers.surgery.shop import Shop
+
+
+class Scaled:
+    """`context.linear`, `context.ntk` and `context.yarn`."""
+
+    version = 1
+
+    def __init__(self, step: ContextLinear | ContextNtk | ContextYarn) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Writes the configuration."""
+        config = scaled(shop.source, self._step)
+        shop.config.clear()
+        shop.config.update(config)
+        shop.figures["positions"] = float(config["max_position_embeddings"])
+        shop.figures["rotary base"] = float(rope_of(config)["rope_theta"])

@@ -1,0 +1,146 @@
+"""Models made deeper or wider.
+
+- *Duplicate*: a run of layers stands twice, one copy behind the other: depth up-scaling as SOLAR does it (Kim et al.
+  2023, arXiv 2312.15166), without its training.
+- *Identity*: behind each layer a copy whose output projections are zero, so that it adds nothing to the residual
+  stream: LLaMA Pro's block expansion (Wu et al. 2024, arXiv 2401.02415). The function is kept exactly.
+- *Interpolate*: behind each layer a new one whose weights lie between its and the next one's.
+- *Width*: every head (query group and its keys and values) and every inner MLP channel stands several times, and the
+  columns that read them are divided by that number: Net2Net's widening (Chen et al. 2016, arXiv 1511.05641) applied to
+  heads and gated MLPs. The function is kept up to rounding; copies may get noise, which breaks their symmetry and the
+  function with it.
+
+Shapes: O output dimension, I input dimension, H heads, d dimension of a head.
+"""
+
+from itertools import pairwise
+
+import torch
+
+from app.contracts.recipe import ExtendDuplicate, ExtendIdentity, ExtendInterpolate, ExtendWidth
+from app.models.shapes import LAYOUTS, dimension
+from app.models.steps.extend import OUTPUTS, inserted, order_of, widened
+from workers.surgery.relayer import relayer
+from workers.surgery.shop import Shop
+
+
+class Duplicate:
+    """`extend.duplicate`."""
+
+    version = 1
+
+    def __init__(self, step: ExtendDuplicate) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Without reading a weight."""
+        order = order_of(shop.source, self._step)
+        relayer(shop, order)
+        shop.figures["layers"] = len(order)
+
+
+class Identity:
+    """`extend.identity`."""
+
+    version = 1
+
+    def __init__(self, step: ExtendIdentity) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Copies, then zeros what they write into the residual stream. A bias there is zeroed too."""
+        order = order_of(shop.source, self._step)
+        relayer(shop, order)
+        for number, layer in inserted(shop.source, self._step).items():
+            for name in shop.source.tensors:
+                if _layer(name) == layer and name.split(".")[-2] in OUTPUTS:
+                    shop.put(_renumbered(name, number), torch.zeros_like(shop.read(name)))
+        shop.figures["layers"] = len(order)
+
+
+class Interpolate:
+    """`extend.interpolate`."""
+
+    version = 1
+
+    def __init__(self, step: ExtendInterpolate) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """(1 − weight) · this layer + weight · the next one, in float32."""
+        order = order_of(shop.source, self._step)
+        relayer(shop, order)
+        for number, layer in inserted(shop.source, self._step).items():
+            for name in (name for name in shop.source.tensors if _layer(name) == layer):
+                shop.check_cancelled()
+                this = shop.read(name)
+                following = shop.read(_renumbered(name, layer + 1))
+                mixed = torch.lerp(this.to(torch.float32), following.to(torch.float32), self._step.weight)
+                shop.put(_renumbered(name, number), mixed.to(this.dtype))
+        shop.figures["layers"] = len(order)
+
+
+class Width:
+    """`extend.width`."""
+
+    version = 1
+
+    def __init__(self, step: ExtendWidth) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Every layer's projections."""
+        config = shop.source.config
+        head_dim = dimension(
+            config,
+            "head_dim",
+            LAYOUTS[shop.source.architecture].head_dim
+            or dimension(config, "hidden_size") // dimension(config, "num_attention_heads"),
+        )
+        generator = torch.Generator().manual_seed(self._step.seed % 2**63)
+        names = [name for name in shop.source.tensors if _layer(name) is not None]
+        for done, name in enumerate(names):
+            shop.check_cancelled()
+            shop.progress("widen", done, len(names))
+            kind = name.split(".")[-2]
+            if kind in {"q_proj", "k_proj", "v_proj"} and self._step.heads > 1:
+                shop.put(name, self._rows(shop.read(name), self._step.heads, head_dim, generator))
+            elif kind in {"gate_proj", "up_proj"} and self._step.channels > 1:
+                shop.put(name, self._rows(shop.read(name), self._step.channels, 1, generator))
+            elif kind == "o_proj" and name.endswith(".weight") and self._step.heads > 1:
+                shop.put(name, _columns(shop.read(name), self._step.heads, head_dim))
+            elif kind == "down_proj" and name.endswith(".weight") and self._step.channels > 1:
+                shop.put(name, _columns(shop.read(name), self._step.channels, 1))
+        shop.config |= widened(shop.source, self._step)
+
+    def _rows(self, tensor: torch.Tensor, times: int, size: int, generator: torch.Generator) -> torch.Tensor:
+        """Each run of `size` rows `times` times in a row; all but the first with noise."""
+        runs = tensor.reshape(-1, size, *tensor.shape[1:])
+        copies = runs.unsqueeze(1).repeat_interleave(times, dim=1)
+        if self._step.noise:
+            scale = self._step.noise * runs.to(torch.float32).std()
+            noise = torch.randn(copies[:, 1:].shape, generator=generator) * scale
+            copies[:, 1:] += noise.to(copies.dtype)
+        return copies.reshape(-1, *tensor.shape[1:])
+
+
+def _columns(weight_OI: torch.Tensor, times: int, size: int) -> torch.Tensor:
+    """Each run of `size` columns `times` times in a row, divided by that number (exact where it is a power of two)."""
+    runs = weight_OI.reshape(weight_OI.shape[0], -1, 1, size)
+    return (runs / times).repeat_interleave(times, dim=2).reshape(weight_OI.shape[0], -1)
+
+
+def _layer(name: str) -> int | None:
+    for before, number in pairwise(name.split(".")):
+        if before in {"layers", "h", "blocks"} and number.isdigit():
+            return int(number)
+    return None
+
+
+def _renumbered(name: str, layer: int) -> str:
+    parts = name.split(".")
+    for index in range(len(parts) - 1):
+        if parts[index] in {"layers", "h", "blocks"} and parts[index + 1].isdigit():
+            parts[index + 1] = str(layer)
+            return ".".join(parts)
+    raise ValueError(f"{name} stands in no layer")

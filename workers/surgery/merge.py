@@ -1,0 +1,73 @@
+"""Other people's changes put into the weights, one tensor at a time, in float32.
+
+- *LoRA* (Hu et al. 2021, arXiv 2106.09685): W + strength · (alpha / r) · B A, with PEFT's files, its rank-stabilized
+  scale alpha / √r, and its patterns of ranks and alphas.
+- *Linear merge*: (1 − weight) · this + weight · other; over every tensor that the step addresses, norms and embeddings
+  included where it names no layers or modules. 0 and 1 give the two models themselves.
+"""
+
+import torch
+from safetensors import safe_open
+
+from app.contracts.recipe import AdapterLora, MergeLinear
+from app.models.adapters import WEIGHTS, check_adapter, inspect_adapter
+from app.models.checkpoint import inspect
+from app.models.steps.others import check_other
+from workers.surgery.reading import check_finite, open_tensors
+from workers.surgery.shop import Shop
+
+
+class Lora:
+    """`adapter.lora`."""
+
+    version = 1
+
+    def __init__(self, step: AdapterLora) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Every weight that the adapter changes and the step addresses."""
+        adapter = inspect_adapter(shop.other)
+        check_adapter(adapter, shop.source)
+        everywhere = self._step.layers is None and self._step.modules is None
+        addressed = {weight.name for weight in shop.weights}
+        chosen = [target for target in adapter.targets.values() if everywhere or target.weight in addressed]
+        with safe_open(adapter.path / WEIGHTS, framework="pt") as file:
+            for done, target in enumerate(chosen):
+                shop.check_cancelled()
+                shop.progress("adapter", done, len(chosen))
+                a_RI, b_OR = file.get_tensor(target.a), file.get_tensor(target.b)
+                check_finite(target.a, a_RI)
+                check_finite(target.b, b_OR)
+                weight_OI = shop.read(target.weight)
+                change_OI = b_OR.to(torch.float32) @ a_RI.to(torch.float32)
+                merged_OI = weight_OI.to(torch.float32) + self._step.strength * target.scale * change_OI
+                shop.put(target.weight, merged_OI.to(weight_OI.dtype))
+        shop.figures["weights changed"] = float(len(chosen))
+        if len(chosen) < len(adapter.targets):
+            shop.warn(f"{len(adapter.targets) - len(chosen)} weights of the adapter are not addressed by the step")
+
+
+class Linear:
+    """`merge.linear`."""
+
+    version = 1
+
+    def __init__(self, step: MergeLinear) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Every tensor, or those that layers and modules name."""
+        other = inspect(shop.other)
+        check_other(self._step, shop.source, shop.other)
+        everywhere = self._step.layers is None and self._step.modules is None
+        names = list(shop.source.tensors) if everywhere else [weight.name for weight in shop.weights]
+        names = [name for name in names if not (shop.source.tied and name == "lm_head.weight")]
+        with open_tensors(other) as reader:
+            for done, name in enumerate(names):
+                shop.check_cancelled()
+                shop.progress("merge", done, len(names))
+                this = shop.read(name)
+                mixed = torch.lerp(this.to(torch.float32), reader.read(name).to(torch.float32), self._step.weight)
+                shop.put(name, mixed.to(this.dtype))
+        shop.figures["tensors mixed"] = float(len(names))
