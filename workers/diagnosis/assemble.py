@@ -211,7 +211,8 @@ def _model(side: Side) -> ModelProvenance:
 
 
 def _candidate(sides: Sides) -> ModelProvenance:
-    """A simulated modification is stored in bf16; bits and bytes are what its packed form would take."""
+    """A simulated modification is stored in bf16; bits and bytes are what its packed form would take.
+    A packed one's are its own."""
     manifest = sides.modified.manifest
     if not manifest.recipe:
         return _model(sides.candidate)
@@ -220,7 +221,7 @@ def _candidate(sides: Sides) -> ModelProvenance:
         weights_fingerprint=sides.candidate.weights,
         recipe=manifest.recipe,
         recipe_fingerprint=manifest.recipe_fingerprint,
-        scheme="simulated",
+        scheme=manifest.scheme,
         bits_per_weight=manifest.model_bits_per_weight,
         bytes=manifest.model_nominal_bytes,
         reconstruction_error=manifest.reconstruction_error,

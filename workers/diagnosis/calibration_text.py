@@ -56,7 +56,7 @@ class CalibrationLoader:
     def refuse_overlap(self, recipe: Recipe, scored: Sequence[TextDocument], *, pointer: str) -> None:
         """Raises CALIBRATION_OVERLAP where a step looks at a document that is scored."""
         for index, step in enumerate(recipe):
-            if not isinstance(step, Calibrated):
+            if not isinstance(step, Calibrated) or not step.reads_text:
                 continue
             overlap = document_overlap(self.documents(step), scored)
             if overlap.shared:

@@ -71,7 +71,11 @@ def totals(changes: Iterable[TensorChange]) -> tuple[float | None, float | None,
 
 
 def model_storage(info: CheckpointInfo, changes: Iterable[TensorChange]) -> tuple[float, int]:
-    """(bits per weight, bytes) of the whole model: changed weights as packed, the others as they are."""
+    """(bits per weight, bytes) of the whole model: changed weights as they would be packed, the others as they are; a
+    packed checkpoint as it is."""
+    if info.quantization is not None:
+        size = sum(tensor.bytes for tensor in info.tensors.values())
+        return 8 * size / info.parameters, size
     changed = {change.name: change.nominal_bytes for change in changes}
     size = sum(changed.get(name, tensor.bytes) for name, tensor in info.tensors.items())
     return 8 * size / info.parameters, size

@@ -11,6 +11,10 @@ point. Rounding is to even on halves. All of it in float32; scale and zero point
 import torch
 
 from app.contracts.recipe import QuantizeRtn
+from workers.surgery.packing import Packing
+from workers.surgery.quantize_grid import Quantized, fit, scale_dtype
+from workers.surgery.quantize_output import Output
+from workers.surgery.shop import Shop
 
 SCALE_BITS = 16
 
@@ -47,3 +51,30 @@ def bits_per_weight(inputs: int, step: QuantizeRtn) -> float:
 def _usable(scale: torch.Tensor) -> torch.Tensor:
     """A scale of 0 belongs to a group of zeros (or of numbers too small to tell apart): any other gives zeros."""
     return torch.where(scale == 0, 1.0, scale)
+
+
+class RtnPacked:
+    """`quantize.rtn`, packed: scales are rounded to their 16-bit storage format before codes are chosen."""
+
+    version = 1
+
+    def __init__(self, step: QuantizeRtn) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Weight by weight."""
+        step = self._step
+        output = Output(shop, Packing(step.bits, step.group_size, step.symmetric))
+        for done, weight in enumerate(shop.weights):
+            shop.check_cancelled()
+            shop.progress("surgery", done, len(shop.weights))
+            weight_OI = shop.read(weight.name)
+            grid = fit(
+                weight_OI,
+                bits=step.bits,
+                group_size=step.group_size,
+                symmetric=step.symmetric,
+                dtype=scale_dtype(weight.dtype),
+            )
+            output.put(weight.name, Quantized(grid, grid.encode(weight_OI)))
+        output.finish()

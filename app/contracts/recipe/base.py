@@ -46,6 +46,11 @@ class Calibrated(Step):
     calibration_window: Annotated[int, Field(ge=8, le=32768)] = Field(default=512, description="Tokens of a window.")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether the text decides anything; a type that does not always look at it says so itself."""
+        return True
+
 
 class Grouped(Step):
     """Weights on an even grid of `bits` bits for each group of `group_size` along the input dimension."""

@@ -27,7 +27,7 @@ class QuantizeGptq(Calibrated, Grouped):
 
 
 class QuantizeAwq(Calibrated, Grouped):
-    """AWQ: channels scaled by their activations before rounding, the exponent searched for each block's output."""
+    """AWQ: channels scaled by their activations before rounding, the exponent searched for each layer's output."""
 
     type: Literal["quantize.awq"]
 
@@ -49,6 +49,11 @@ class QuantizeFp8(Calibrated):
     type: Literal["quantize.fp8"]
     activations: Literal["none", "dynamic", "static"] = "none"
     form: Form = "simulated"
+
+    @property
+    def reads_text(self) -> bool:
+        """Fixed scales alone are taken from the text."""
+        return self.activations == "static"
 
 
 class QuantizeNf4(Step):

@@ -1,0 +1,108 @@
+"""8-bit floats: weights as e4m3 numbers, scaled so that each output channel spans their range.
+
+e4m3 (Micikevicius et al., *FP8 Formats for Deep Learning*, arXiv 2209.05433): 4 bits of exponent, 3 of fraction,
+greatest number 448. scale = max|w| / 448 an output channel, kept in 16 bits; a weight is rounded to the nearest e4m3
+number of w / scale (to even on halves). Activations: as they are; scaled a token at run time; or by one scale for the
+layer, the greatest |x| on the text over 448 (packed alone: the engine simulates even grids only)."""
+
+from collections.abc import Iterator
+
+import torch
+
+from app.contracts.recipe import QuantizeFp8
+from workers.surgery.blockwise.observers import Channels
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.blockwise.walk import Walk
+from workers.surgery.packing import Packer, Packing
+from workers.surgery.quantize_grid import scale_dtype, stored
+from workers.surgery.shop import Shop
+from workers.surgery.steps import Visit
+
+GREATEST = 448.0
+
+
+def quantize(weight_OI: torch.Tensor, dtype: torch.dtype = torch.bfloat16) -> tuple[torch.Tensor, torch.Tensor]:
+    """(weights on the grid, float32; scales (O, 1), float32, exact in `dtype`)."""
+    weight_OI = weight_OI.to(torch.float32)
+    scale_O1 = stored(weight_OI.abs().amax(1, keepdim=True) / GREATEST, dtype)
+    code_OI = (weight_OI / scale_O1).clamp_(-GREATEST, GREATEST).to(torch.float8_e4m3fn)
+    return code_OI.to(torch.float32) * scale_O1, scale_O1
+
+
+def bits_per_weight(inputs: int) -> float:
+    """The code, and the share of a channel's 16-bit scale."""
+    return 8 + 16 / inputs
+
+
+class Fp8Runner:
+    """`quantize.fp8`, simulated."""
+
+    def __init__(self, step: QuantizeFp8) -> None:
+        self._step = step
+
+    def passes(self) -> Iterator[Visit]:
+        """None needed."""
+        return iter(())
+
+    def apply(self, name: str, weight_OI: torch.Tensor) -> torch.Tensor:
+        """Quantized and dequantized."""
+        dtype = torch.float16 if weight_OI.dtype == torch.float16 else torch.bfloat16
+        return quantize(weight_OI, dtype)[0].to(weight_OI.dtype)
+
+    def bits_per_weight(self, inputs: int) -> float | None:
+        """Code, and share of the scale."""
+        return bits_per_weight(inputs)
+
+    def nominal_sparsity(self) -> float | None:
+        """It asks for none."""
+        return None
+
+
+class Fp8Packed:
+    """`quantize.fp8`, packed."""
+
+    version = 1
+
+    def __init__(self, step: QuantizeFp8) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Weight by weight, after a walk over the text where activation scales are fixed by it."""
+        step = self._step
+        packing = Packing(8, None, float_=True, activations=step.activations)
+        packer = Packer(shop)
+        inputs = self._inputs(shop) if step.activations == "static" else {}
+        for done, weight in enumerate(shop.weights):
+            shop.check_cancelled()
+            shop.progress("surgery", done, len(shop.weights))
+            values_OI, scale_O1 = quantize(shop.read(weight.name), scale_dtype(weight.dtype))
+            packer.put_float(
+                weight.module,
+                packing,
+                values_OI,
+                scale_O1,
+                bits=bits_per_weight(weight.shape[1]),
+                input_scale=inputs.get(weight.name),
+            )
+        packer.finish()
+
+    def _inputs(self, shop: Shop) -> dict[str, float]:
+        """The scale of each layer's inputs."""
+        text = shop.calibration
+        assert text is not None  # noqa: S101 - a step that reads text is given one
+        wanted = {weight.name for weight in shop.weights}
+        walk = Walk(
+            Skeleton(shop.source, shop.read),
+            text.tokens_NL,
+            shop.scratch,
+            progress=shop.progress,
+            check_cancelled=shop.check_cancelled,
+        )
+        found = {}
+        for block in walk.blocks():
+            seen = {group: Channels(block.inputs(group)) for group in block.groups if wanted & set(group)}
+            block.collect(seen)
+            for group, channels in seen.items():
+                scale = max(float(channels.most.max()) / GREATEST, 1e-12)
+                found.update(dict.fromkeys(group, scale))
+        return found
