@@ -10,8 +10,9 @@ import pytest
 
 # A busy machine is no failure; what hangs is ended by pytest-timeout. The same examples each time: a test that fails
 # once in a hundred runs tells the one whom it meets nothing. HYPOTHESIS_PROFILE=search looks for new ones.
-hypothesis.settings.register_profile("hemostat", deadline=None, derandomize=True)
-hypothesis.settings.register_profile("search", deadline=None)
+PATIENT = [hypothesis.HealthCheck.too_slow]  # which is told by the clock
+hypothesis.settings.register_profile("hemostat", deadline=None, derandomize=True, suppress_health_check=PATIENT)
+hypothesis.settings.register_profile("search", deadline=None, suppress_health_check=PATIENT)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "hemostat"))
 
 # Nothing may look for a hub, and nothing may report home.

@@ -310,7 +310,9 @@ def test_a_candidate_with_absurd_logits_has_huge_but_finite_divergences(precisio
         assert float(getattr(found, name).mean()) == pytest.approx(float(right[name].mean()), rel=5e-3), name
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     spread=st.floats(0.01, 60),
     by=st.floats(0, 2),

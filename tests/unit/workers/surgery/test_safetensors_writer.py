@@ -36,7 +36,9 @@ TENSORS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(sizes=TENSORS, shard_bytes=st.integers(1, 200))
 def test_the_library_reads_what_is_written(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[tuple[str, list[int]]], shard_bytes: int
