@@ -1,0 +1,215 @@
+"""Adapters and merges against PEFT itself and plain arithmetic."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Recipe
+from app.models.checkpoint import inspect
+from app.models.registry import load_registry
+from app.models.steps import check_recipe
+from app.models.steps.others import checker
+from app.settings import Settings
+from workers.surgery.recipe import Modified, apply
+from workers.surgery.store import CheckpointStore
+
+Tiny = Callable[..., Path]
+Make = Callable[..., Path]
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+TOKENS = torch.randint(2, 300, (2, 20), generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "store", 10**9)
+
+
+@pytest.fixture
+def adapter(tiny: Tiny, tmp_path: Path) -> Make:
+    """An adapter with random factors, as PEFT writes it."""
+    from peft import LoraConfig, get_peft_model
+
+    def make(name: str = "adapter", **options: Any) -> Path:
+        torch.manual_seed(3)
+        model = AutoModelForCausalLM.from_pretrained(tiny(), dtype=torch.float32)
+        config = LoraConfig(**({"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"]} | options))
+        wrapped = get_peft_model(model, config)
+        for parameter_name, parameter in wrapped.named_parameters():
+            if "lora_" in parameter_name:
+                torch.nn.init.normal_(parameter, std=0.3)
+        wrapped.save_pretrained(tmp_path / "adapters" / name)
+        return tmp_path / "adapters" / name
+
+    return make
+
+
+def operate(folder: Path, store: CheckpointStore, other: Path, *steps: dict[str, Any]) -> Modified:
+    return apply(inspect(folder), RECIPE.validate_python(steps), store=store, others=lambda _: other)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def merged_by_peft(folder: Path, adapter: Path) -> Any:
+    from peft import PeftModel
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_rslora": True},
+        {"rank_pattern": {"down_proj": 2}, "alpha_pattern": {"q_proj": 1}},
+        {"target_modules": "all-linear", "r": 1},
+    ],
+)
+def test_merged_weights_are_pefts(tiny: Tiny, store: CheckpointStore, adapter: Make, options: dict[str, Any]) -> None:
+    path = adapter(**options)
+    reference = merged_by_peft(tiny(), path).state_dict()
+    with operate(tiny(), store, path, {"type": "adapter.lora", "adapter": "adapter"}) as modified:
+        found = weights(modified.path)
+        changed = {change.name for change in modified.manifest.tensors}
+    before = weights(tiny())
+    assert changed == {name for name in before if not torch.equal(found[name], before[name])}
+    assert len(changed) in {6, 21}
+    for name in changed:
+        torch.testing.assert_close(found[name], reference[name].to(torch.bfloat16), rtol=8e-3, atol=1e-3)
+
+
+def test_strength_and_places(tiny: Tiny, store: CheckpointStore, adapter: Make) -> None:
+    path = adapter()
+    name = "model.layers.1.self_attn.q_proj.weight"
+    before = weights(tiny())[name].float()
+    with operate(tiny(), store, path, {"type": "adapter.lora", "adapter": "a", "strength": -1.0}) as modified:
+        minus = weights(modified.path)[name].float() - before
+    only = {"type": "adapter.lora", "adapter": "a", "layers": [1], "modules": ["attention"]}
+    with operate(tiny(), store, path, only) as modified:
+        assert {change.name for change in modified.manifest.tensors} == {name}
+        plus = weights(modified.path)[name].float() - before
+        assert modified.manifest.steps[0].warnings == ("5 weights of the adapter are not addressed by the step",)
+    torch.testing.assert_close(minus, -plus, rtol=0.1, atol=0.02)  # each rounded to bf16 beside the weight
+
+
+def test_another_adapter_makes_another_checkpoint(tiny: Tiny, store: CheckpointStore, adapter: Make) -> None:
+    step = {"type": "adapter.lora", "adapter": "a"}
+    keys = set()
+    for path in (adapter("one"), adapter("two", lora_alpha=7)):
+        with operate(tiny(), store, path, step) as modified:
+            keys.add(modified.manifest.key)
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_a_linear_merge_is_the_weighted_mean(tiny: Tiny, store: CheckpointStore, weight: float) -> None:
+    other = tiny("llama", seed=9)
+    with operate(tiny(), store, other, {"type": "merge.linear", "other": "other", "weight": weight}) as modified:
+        found = weights(modified.path)
+    one, two = weights(tiny()), weights(other)
+    assert found.keys() == one.keys()
+    for name, tensor in found.items():
+        expected = (1 - weight) * one[name].double() + weight * two[name].double()
+        torch.testing.assert_close(tensor, expected.to(torch.bfloat16), rtol=8e-3, atol=1e-6)
+    if weight == 0.0:
+        assert all(torch.equal(found[name], one[name]) for name in found)
+    if weight == 1.0:
+        assert all(torch.equal(found[name], two[name]) for name in found)
+
+
+def test_a_merge_of_named_layers_leaves_the_others(tiny: Tiny, store: CheckpointStore) -> None:
+    step = {"type": "merge.linear", "other": "other", "weight": 1.0, "layers": [2], "modules": ["mlp"]}
+    other = tiny("llama", seed=9)
+    with operate(tiny(), store, other, step) as modified:
+        found = weights(modified.path)
+    for name, tensor in found.items():
+        taken = ".layers.2.mlp." in name
+        assert torch.equal(tensor, weights(other if taken else tiny())[name])
+
+
+# ---- refusals, before anything is queued
+
+
+def refused(tiny: Tiny, tmp_path: Path, step: dict[str, Any], root: Path | None) -> HemostatError:
+    file = tmp_path / "models.toml"
+    lines = [f'[models.{name}]\npath = "{path}"\n' for name, path in (("a", tiny()), ("wide", tiny("llama-padded")))]
+    file.write_text("\n".join(lines))
+    settings = Settings(models=file, adapter_root=root)
+    with pytest.raises(HemostatError) as caught:
+        check_recipe(
+            inspect(tiny()),
+            RECIPE.validate_python([step]),
+            pointer="/r",
+            beside=checker(load_registry(file), settings),
+        )
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("path", "code"), [("missing", ErrorCode.CHECKPOINT_NOT_FOUND), ("../a", ErrorCode.PATH_FORBIDDEN)]
+)
+def test_an_adapter_lies_below_its_root(tiny: Tiny, tmp_path: Path, path: str, code: ErrorCode) -> None:
+    error = refused(tiny, tmp_path, {"type": "adapter.lora", "adapter": path}, tmp_path)
+    assert (error.code, error.pointer) == (code, "/r/0/adapter")
+    error = refused(tiny, tmp_path, {"type": "adapter.lora", "adapter": path}, None)
+    assert (error.code, error.pointer) == (ErrorCode.PATH_FORBIDDEN, "/r/0/adapter")
+    assert "HEMOSTAT_ADAPTER_ROOT" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"peft_type": "IA3"}, "IA3"),
+        ({"use_dora": True}, "use_dora"),
+        ({"bias": "all"}, "bias"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+    ],
+)
+def test_what_cannot_be_merged_exactly_is_refused(
+    tiny: Tiny, tmp_path: Path, adapter: Make, change: dict[str, Any], word: str
+) -> None:
+    config = adapter() / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    error = refused(tiny, tmp_path, {"type": "adapter.lora", "adapter": "adapter"}, config.parents[1])
+    assert error.code is ErrorCode.CHECKPOINT_UNSUPPORTED
+    assert word in error.detail
+
+
+def test_an_adapter_of_another_model_is_refused_with_the_weight(tiny: Tiny, tmp_path: Path, adapter: Make) -> None:
+    path = adapter()
+    tensors = load_file(path / "adapter_model.safetensors")
+    key = next(name for name in tensors if name.endswith("lora_A.weight"))
+    save_file({**tensors, key: torch.zeros(4, 65)}, path / "adapter_model.safetensors")
+    error = refused(tiny, tmp_path, {"type": "adapter.lora", "adapter": "adapter"}, path.parent)
+    assert error.code is ErrorCode.RECIPE_NOT_APPLICABLE
+    assert "65" in error.detail
+
+
+def test_a_pickled_adapter_is_refused(tiny: Tiny, tmp_path: Path, adapter: Make) -> None:
+    path = adapter()
+    (path / "adapter_model.safetensors").rename(path / "adapter_model.bin")
+    error = refused(tiny, tmp_path, {"type": "adapter.lora", "adapter": "adapter"}, path.parent)
+    assert error.code is ErrorCode.CHECKPOINT_UNSAFE
+
+
+def test_another_shape_or_alias_cannot_be_mixed(tiny: Tiny, tmp_path: Path) -> None:
+    error = refused(tiny, tmp_path, {"type": "merge.linear", "other": "wide"}, None)
+    assert (error.code, error.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/0/other")
+    error = refused(tiny, tmp_path, {"type": "merge.linear", "other": "nobody"}, None)
+    assert (error.code, error.pointer) == (ErrorCode.UNKNOWN_MODEL, "/r/0/other")
+
+
+def test_without_a_place_for_others_nothing_is_guessed(tiny: Tiny, store: CheckpointStore) -> None:
+    with pytest.raises(HemostatError) as caught:
+        apply(inspect(tiny()), RECIPE.validate_python([{"type": "merge.linear", "other": "a"}]), store=store)
+    assert caught.value.code is ErrorCode.RECIPE_NOT_APPLICABLE
