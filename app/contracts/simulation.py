@@ -5,7 +5,7 @@ recipe therefore leaves a section in config.json, and an engine that starts for 
 transformers and vLLM by itself carry the section along and do nothing about it.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -62,7 +62,7 @@ class SimulatedKvCache(Contract):
 class StoredKvCache(Contract):
     """Keys and values in a dtype that the engine itself stores them in."""
 
-    dtype: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")]
+    dtype: Literal["fp8", "fp8_e4m3", "fp8_e5m2"]
 
 
 class Simulation(Contract):

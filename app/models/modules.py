@@ -91,7 +91,7 @@ def select(info: CheckpointInfo, step: Step, *, pointer: str = "") -> list[Weigh
             pointer=pointer.rpartition("/")[0],
         )
     weights = weights_of(info)
-    _check_layers(info, step, pointer)
+    check_layers(info, step, pointer)
     wanted = [w for w in weights if step.layers is None or w.layer is None or w.layer in set(step.layers)]
     if step.modules is None:
         chosen = [w for w in wanted if w.layer is not None and not (w.kinds & ROUTER_KINDS)]
@@ -174,7 +174,8 @@ def linear_kinds(weights: Iterable[Weight]) -> set[str]:
     return {kind for weight in weights if weight.linear for kind in weight.kinds & LINEAR_KINDS}
 
 
-def _check_layers(info: CheckpointInfo, step: Step, pointer: str) -> None:
+def check_layers(info: CheckpointInfo, step: Step, pointer: str) -> None:
+    """Raises UNKNOWN_MODULE for a layer that the model has not."""
     for index, layer in enumerate(step.layers or ()):
         if layer >= info.layers:
             raise HemostatError(

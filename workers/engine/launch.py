@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.engine import environment, mending
+from app.contracts.simulation import Simulation
+from workers.engine import environment, mending, simulation
 from workers.engine.isolation import alone_in_the_process, globals_kept, hide_imports, quiet_vllm, release_memory
 
 Between = Callable[[], None]
@@ -62,15 +63,18 @@ def start(options: EngineOptions) -> Any:
     """A running `vllm.v1.engine.llm_engine.LLMEngine` in this process. Raises what vLLM raises.
 
     Also raises CHECKPOINT_UNSUPPORTED for an architecture that vLLM does not know, and for a checkpoint that brings
-    layers behind the final norm.
+    layers behind the final norm; and what `workers.engine.simulation` raises for a checkpoint that asks for more than
+    its weights.
     """
     load_vllm()
+    section = simulation.section_at(options.checkpoint)
+    simulation.refuse_compiled(section, compiled=options.compiled)
     with globals_kept(), quiet_vllm(), alone_in_the_process():
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
         mending.register(options.architecture)
-        config = EngineArgs(**_arguments(options)).create_engine_config()
+        config = EngineArgs(**_arguments(options), **_cache_dtype(section)).create_engine_config()
         mending.renew_groups(config)
         try:
             engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
@@ -78,6 +82,12 @@ def start(options: EngineOptions) -> Any:
             end_groups()  # they may be half made
             raise
     _running.add(id(engine))
+    if section is not None:
+        try:
+            simulation.install(model_of(engine), section)
+        except BaseException:
+            stop(engine)
+            raise
     if options.runner == "pooling" and _projects(engine):
         stop(engine)
         raise HemostatError(
@@ -181,6 +191,10 @@ def _arguments(options: EngineOptions) -> dict[str, Any]:
         # Not what is taken (the size of the KV cache is given) but what must be free, or vLLM refuses to start.
         arguments["gpu_memory_utilization"] = min(0.9, 0.95 * free / total)
     return arguments
+
+
+def _cache_dtype(section: Simulation | None) -> dict[str, Any]:
+    return {} if section is None or section.kv_dtype is None else {"kv_cache_dtype": section.kv_dtype}
 
 
 def _projects(engine: Any) -> bool:

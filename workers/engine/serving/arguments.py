@@ -18,6 +18,7 @@ from workers.engine.pool import step_tokens
 from workers.engine.serving import plugin
 from workers.engine.serving.config import VARIABLE
 from workers.engine.shape import kv_bytes_per_token
+from workers.engine.simulation import section_of
 
 TRACKER: Final = "workers.engine.serving.processor:RowTracker"
 LONGEST_DEFAULT: Final = 4096
@@ -97,7 +98,19 @@ def check_room(info: CheckpointInfo, *, dtype: str, kv_cache_bytes: int) -> None
 
 
 def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
-    """The arguments of vLLM's server."""
+    """The arguments of vLLM's server. What a checkpoint asks for beside weights the hooks do, in eager mode.
+
+    Raises CHECKPOINT_UNSUPPORTED for such a checkpoint in a server without hooks, CHECKPOINT_CORRUPT for a damaged
+    section.
+    """
+    section = section_of(plan.info.config)
+    simulated = section is not None and section.fakes
+    if simulated and not plan.hooked:
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_UNSUPPORTED,
+            "plain vLLM does not simulate what the checkpoint asks for",
+            hint="serve it with the hooks",
+        )
     cuda = plan.device == "cuda"
     sequences = CUDA_SEQUENCES if cuda else CPU_SEQUENCES
     step = step_tokens(plan.info, settings, plan.device)
@@ -116,8 +129,10 @@ def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
         arguments += ["--gpu-memory-utilization", f"{settings.share_serving:g}"]
     else:
         arguments += ["--kv-cache-memory-bytes", str(plan.kv_cache_bytes)]
-        if not settings.engine_compile:
-            arguments.append("--enforce-eager")
+    if simulated or not (cuda or settings.engine_compile):
+        arguments.append("--enforce-eager")
+    if section is not None and section.kv_dtype is not None:
+        arguments += ["--kv-cache-dtype", section.kv_dtype]
     if plan.hooked:
         arguments += ["--logits-processors", TRACKER]
     return arguments

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from vllm.forward_context import get_forward_context
 
+from workers.engine import simulation
 from workers.engine.serving import engines
 from workers.engine.serving.batch import Pass
 
@@ -25,6 +26,9 @@ def calibrated(base: type[torch.nn.Module]) -> type[torch.nn.Module]:
             self._config = vllm_config
             if engine is not None:
                 engine.has_model = True
+            section = simulation.section_of(vllm_config.model_config.hf_config.to_dict())
+            if section is not None:
+                simulation.install(self, section)
 
         def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, *rest: Any, **named: Any) -> Any:
             if self._hooks is not None and self._hooks.tainted and positions.device.type == "cpu":

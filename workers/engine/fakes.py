@@ -1,0 +1,117 @@
+"""Quantized activations, keys and values in vLLM's modules, as a checkpoint's section asks for. Imports vLLM late.
+
+*Activations*: a linear layer is run on the codes of its input, which bf16 holds exactly, and its result is multiplied
+by the scale, then the bias is added: what an integer kernel computes, up to the accumulation and to one more rounding
+of the result to the engine's dtype. *Keys and values* are quantized and dequantized before vLLM stores them, keys after
+the rotary embedding; what is stored is rounded to the engine's dtype. A *dtype* of the cache is vLLM's own.
+"""
+
+import re
+from collections.abc import Callable
+from copy import copy
+from typing import Any
+
+import torch
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.simulation import SECTION, SimulatedActivations, SimulatedKvCache, Simulation
+from workers.surgery.even_grid import codes, codes_on, on_grid
+
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+Grid = tuple[float, int] | None
+
+
+def fake_activations(model: torch.nn.Module, section: Simulation) -> None:
+    """Linear layers run on the codes of their inputs. Raises CHECKPOINT_UNSUPPORTED."""
+    from vllm.model_executor.layers.linear import LinearBase
+
+    wanted = {module: entry for entry in section.activations for module in entry.modules}
+    parts_of: dict[str, list[str]] = dict(getattr(model, "packed_modules_mapping", None) or {})
+    for path, module in model.named_modules():
+        if not isinstance(module, LinearBase):
+            continue
+        parent, _, last = path.rpartition(".")
+        parts = [f"{parent}.{part}" for part in parts_of.get(last, [last])]
+        named = [part for part in parts if part in wanted]
+        if not named:
+            continue
+        told = {_told(wanted[part], part) for part in named}
+        if len(named) < len(parts) or len(told) > 1:
+            raise HemostatError(
+                ErrorCode.CHECKPOINT_UNSUPPORTED,
+                f"{SECTION}: vLLM runs {', '.join(parts)} as one, and they have not one grid",
+                hint="quantize their input together",
+            )
+        bits, symmetric, grid = told.pop()
+        _on_codes(module, bits=bits, symmetric=symmetric, grid=grid)
+        for part in named:
+            del wanted[part]
+    _refuse_unknown(sorted(wanted))
+
+
+def _told(entry: SimulatedActivations, module: str) -> tuple[int, bool, Grid]:
+    return entry.bits, entry.symmetric, None if entry.scales is None else entry.scales[module]
+
+
+def _on_codes(linear: Any, *, bits: int, symmetric: bool, grid: Grid) -> None:
+    """The layer's kernel is given codes. They are divided by a power of two, so that f16 holds their products."""
+    linear.quant_method = copy(linear.quant_method)  # it may be shared with layers that the section does not name
+    kernel: Callable[..., torch.Tensor] = linear.quant_method.apply
+    power = float(2**bits)
+
+    def apply(layer: Any, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        if grid is None:
+            codes_TI, scale_T1 = codes(x, bits=bits, symmetric=symmetric)
+            scale: torch.Tensor | float = scale_T1 * power
+        else:
+            codes_TI, scale = codes_on(x, grid, bits=bits, symmetric=symmetric), grid[0] * power
+        made_TO = kernel(layer, codes_TI.div_(power).to(x.dtype), None).to(torch.float32) * scale
+        return (made_TO if bias is None else made_TO + bias).to(x.dtype)
+
+    linear.quant_method.apply = apply
+
+
+def fake_kv_cache(model: torch.nn.Module, section: Simulation) -> None:
+    """Attention stores keys and values on grids. Raises CHECKPOINT_UNSUPPORTED."""
+    from vllm.model_executor.layers.attention import Attention
+
+    keys = {layer: entry for entry in section.simulated_kv if entry.k_bits is not None for layer in entry.layers}
+    values = {layer: entry for entry in section.simulated_kv if entry.v_bits is not None for layer in entry.layers}
+    left = set(keys) | set(values)
+    for module in model.modules():
+        if not isinstance(module, Attention):
+            continue
+        found = _LAYER.search(module.layer_name)
+        layer = int(found[1]) if found else -1
+        if layer in left:
+            left.discard(layer)
+            _store_on_grids(module, keys.get(layer), values.get(layer))
+    _refuse_unknown([f"layers.{layer}" for layer in sorted(left)])
+
+
+def _store_on_grids(attention: Any, keys: SimulatedKvCache | None, values: SimulatedKvCache | None) -> None:
+    size: int = attention.head_size
+
+    def before(_: Any, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        query, key, value = (*args, *(named.pop(name) for name in ("query", "key", "value")[len(args) :]))[:3]
+        if keys is not None and keys.k_bits is not None:
+            key = grouped(key, keys.k_bits, keys.group_size or size, symmetric=keys.symmetric)
+        if values is not None and values.v_bits is not None:
+            value = grouped(value, values.v_bits, values.group_size or size, symmetric=values.symmetric)
+        return (query, key, value, *args[3:]), named
+
+    attention.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def grouped(x: torch.Tensor, bits: int, group: int, *, symmetric: bool) -> torch.Tensor:
+    """x quantized and dequantized, a grid for each `group` neighbours along the last dimension."""
+    return on_grid(x.reshape(-1, group), bits=bits, symmetric=symmetric).reshape(x.shape)
+
+
+def _refuse_unknown(names: list[str]) -> None:
+    if names:
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_UNSUPPORTED,
+            f"{SECTION} names {names[0]} and {len(names) - 1} more that the engine's model has not",
+            hint="apply the recipe to the checkpoint as it is now",
+        )

@@ -1,0 +1,69 @@
+"""Inputs of linear layers on fewer bits, at run time: weights stay, config.json says what the engine has to do.
+
+*Dynamic*: a grid for every token, as ZeroQuant (Yao et al. 2022) has it and vLLM's W8A8 kernels compute it. *Static*:
+one grid a tensor, from the least and greatest value over the calibration text. The grids' formulas stand in
+`workers.surgery.even_grid`; `workers.engine.simulation` acts on the section.
+"""
+
+import math
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import QuantizeActivations
+from app.models.simulation import with_activations
+from app.models.steps.runtime import activations_entry
+from workers.surgery.blockwise.observers import Channels
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.blockwise.walk import Walk
+from workers.surgery.even_grid import fixed_grid
+from workers.surgery.shop import Shop
+
+
+class ActivationsStep:
+    """`quantize.activations`."""
+
+    version = 1
+
+    def __init__(self, step: QuantizeActivations) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Adds an entry to the section. Raises ACTIVATIONS_NOT_FINITE, and for static grids what `Skeleton` raises."""
+        modules = [weight.module for weight in shop.weights]
+        scales = None if self._step.dynamic else self._grids(shop, set(modules))
+        shop.config.update(with_activations(shop.config, activations_entry(self._step, modules, scales)))
+        shop.figures["activation_bits"] = self._step.bits
+        shop.figures["linear_layers"] = len(modules)
+
+    def _grids(self, shop: Shop, modules: set[str]) -> dict[str, tuple[float, int]]:
+        assert shop.calibration is not None  # noqa: S101 - the contract is `Calibrated`
+        walk = Walk(
+            Skeleton(shop.source, shop.read),
+            shop.calibration.tokens_NL,
+            shop.scratch,
+            phase="activations",
+            progress=shop.progress,
+            check_cancelled=shop.check_cancelled,
+        )
+        grids: dict[str, tuple[float, int]] = {}
+        for block in walk.blocks():
+            seen = {
+                group: Channels(block.inputs(group))
+                for group in block.groups
+                if any(_module(name) in modules for name in group)
+            }
+            block.collect(seen)
+            for group, channels in seen.items():
+                low, high = float(channels.low_I.min()), float(channels.high_I.max())
+                if not (math.isfinite(low) and math.isfinite(high)):
+                    raise HemostatError(
+                        ErrorCode.ACTIVATIONS_NOT_FINITE,
+                        f"the input of {_module(group[0])} is NaN or infinite on the calibration text",
+                        hint="the model overflows in its dtype; check the layers before",
+                    )
+                grid = fixed_grid(low, high, bits=self._step.bits, symmetric=self._step.symmetric)
+                grids |= {_module(name): grid for name in group if _module(name) in modules}
+        return grids
+
+
+def _module(name: str) -> str:
+    return name.removesuffix(".weight")
