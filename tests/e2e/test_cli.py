@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def hemostat(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*HEMOSTAT, *arguments], capture_output=True, text=True, check=False, env=environment, cwd=ROOT, timeout=240
+        [*HEMOSTAT, *arguments], capture_output=True, text=True, check=False, env=environment, cwd=ROOT, timeout=800
     )
 
 

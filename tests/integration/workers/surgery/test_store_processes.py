@@ -21,13 +21,13 @@ def build(folder):
     (folder / "model.safetensors").write_bytes(b"x" * 1000)
     print("building", flush=True)
     if sys.argv[2] == "hang":
-        time.sleep(60)
+        time.sleep(600)
     time.sleep(0.3)
 
 entry = CheckpointStore(Path(sys.argv[1]), 10_000).get_or_build("{KEY}", build)
 print(json.dumps(entry.built), flush=True)
 if sys.argv[2] == "hold":
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -51,7 +51,7 @@ def writes(folder: Path) -> None:
 
 def test_processes_that_want_the_same_build_it_once(tmp_path: Path) -> None:
     processes = [start(tmp_path) for _ in range(4)]
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
     assert all(process.returncode == 0 for process in processes)
     assert sum("building" in output for output in outputs) == 1
     assert sorted(json.loads(output.splitlines()[-1]) for output in outputs) == [False, False, False, True]
@@ -80,7 +80,7 @@ def test_who_waits_for_a_build_that_is_killed_takes_over(tmp_path: Path) -> None
         second.communicate(timeout=1)
     first.kill()
     first.communicate()
-    output, _ = second.communicate(timeout=30)
+    output, _ = second.communicate(timeout=240)
     assert output.splitlines() == ["building", "true"]
     assert list(tmp_path.glob(".staging-*")) == []
 
