@@ -83,7 +83,8 @@ class PruneLayers(_Structured):
 class PruneHeads(_Structured):
     """Attention heads go, a group of query heads with its key and value head; the checkpoint is really smaller.
 
-    Every layer loses the same number, since an engine knows one number for all of them.
+    `count` is in query heads; a share is rounded to whole groups. Every layer loses the same number, since an engine
+    knows one number for all of them.
     """
 
     type: Literal["prune.heads"]

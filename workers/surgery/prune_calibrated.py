@@ -1,0 +1,152 @@
+"""Unstructured pruning with a look at activations: block by block, each block's inputs being those that the pruned
+blocks before it give.
+
+Within a block all layers are judged by the activations of the block as it was, as the published code of Wanda and
+SparseGPT does; the next block sees the pruned one.
+
+Shapes: O output dimension, I input dimension.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Generic, TypeVar
+
+import torch
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import CalibratedSparse
+from app.models.checkpoint import CheckpointInfo
+from workers.surgery.allocation_owl import outlier_ratio, owl_shares, whole_counts
+from workers.surgery.blockwise.observers import Channels, Observer
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.blockwise.walk import Block, Walk
+from workers.surgery.prune_magnitude import count_to_prune
+from workers.surgery.prune_masks import Quota, quota_of
+from workers.surgery.shop import Shop
+
+Seen = TypeVar("Seen", bound=Observer)
+Prepared = TypeVar("Prepared")
+_DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+
+
+def walk_of(shop: Shop, *, phase: str = "blocks") -> Walk:
+    """A walk through the source over the step's calibration text, in the checkpoint's own dtype."""
+    text = shop.calibration
+    if text is None:
+        raise RuntimeError("the step is calibrated and has no text")
+    skeleton = Skeleton(shop.source, shop.read, dtype=compute_dtype(shop.source))
+    return Walk(
+        skeleton,
+        text.tokens_NL,
+        shop.scratch,
+        phase=phase,
+        progress=shop.progress,
+        check_cancelled=shop.check_cancelled,
+    )
+
+
+def compute_dtype(info: CheckpointInfo) -> torch.dtype:
+    """What most of a plain checkpoint's weights are in."""
+    return _DTYPES[info.scheme]
+
+
+def refuse_not_finite(sums: torch.Tensor, name: str) -> None:
+    """Raises ACTIVATIONS_NOT_FINITE where what was summed up of a layer's inputs is NaN or infinite."""
+    if not bool(torch.isfinite(sums).all()):
+        raise HemostatError(
+            ErrorCode.ACTIVATIONS_NOT_FINITE,
+            f"the inputs of {name} are NaN or infinite on the calibration text, or too large to be squared in float32",
+            hint="the model overflows in its dtype; check the layers before it",
+        )
+
+
+class CalibratedPruning(Generic[Seen, Prepared]):
+    """What Wanda, RIA and SparseGPT share. A method says what it must see, what it makes of that once for all layers of
+    the same input, and how it prunes one matrix."""
+
+    version = 1
+
+    def __init__(self, step: CalibratedSparse, *, scope: str) -> None:
+        self.step, self._scope = step, scope
+
+    def observer(self, inputs: int) -> Seen:
+        """What is gathered of a group's inputs."""
+        raise NotImplementedError
+
+    def prepare(self, seen: Seen, shop: Shop, name: str) -> Prepared:
+        """What the layers of a group share; `name` is the first of them. Raises ACTIVATIONS_NOT_FINITE."""
+        raise NotImplementedError
+
+    def prune(self, weight_OI: torch.Tensor, prepared: Prepared, quota: Quota) -> torch.Tensor:
+        """One float32 matrix, pruned."""
+        raise NotImplementedError
+
+    def run(self, shop: Shop) -> None:
+        """Prunes `shop.weights`."""
+        addressed = [weight.name for weight in shop.weights]
+        quotas = self._quotas(shop)
+        last = max(weight.layer or 0 for weight in shop.weights)
+        for block, names in _blocks_with(walk_of(shop), addressed, last):
+            groups = [group for group in block.groups if names & set(group)]
+            if groups:
+                seen = {group: self.observer(block.inputs(group)) for group in groups}
+                block.collect(seen)
+                for group in groups:
+                    prepared = self.prepare(seen.pop(group), shop, group[0])
+                    for name in (name for name in group if name in names):
+                        shop.check_cancelled()
+                        weight_OI = shop.read(name)
+                        pruned_OI = self.prune(weight_OI.float(), prepared, quotas[name]).to(weight_OI.dtype)
+                        linear = block.linears[name]
+                        linear.weight.data = pruned_OI.to(linear.weight.dtype)
+                        shop.put(name, pruned_OI, sparsity=quotas[name].share)
+
+    def _quotas(self, shop: Shop) -> dict[str, Quota]:
+        if self.step.allocation == "uniform":
+            return {
+                one.name: quota_of(self.step, one.shape[0], one.shape[1], scope=self._scope) for one in shop.weights
+            }
+        layers = sorted({weight.layer or 0 for weight in shop.weights})
+        elements = {name: shape[0] * shape[1] for name, shape in ((one.name, one.shape) for one in shop.weights)}
+        within = {layer: [one.name for one in shop.weights if (one.layer or 0) == layer] for layer in layers}
+        ratios = self._outlier_ratios(shop, layers[-1])
+        shares = owl_shares(
+            [ratios[layer] for layer in layers],
+            [sum(elements[name] for name in within[layer]) for layer in layers],
+            self.step.share,
+            self.step.owl_range,
+        )
+        shop.figures["owl_share_least"], shop.figures["owl_share_most"] = min(shares), max(shares)
+        share_of = {name: share for layer, share in zip(layers, shares, strict=True) for name in within[layer]}
+        names = list(share_of)
+        total = count_to_prune(self.step.share, sum(elements.values()))
+        counts = whole_counts([share_of[name] for name in names], [elements[name] for name in names], total)
+        return {
+            name: Quota(count, by_row=self._scope == "row", share=share_of[name])
+            for name, count in zip(names, counts, strict=True)
+        }
+
+    def _outlier_ratios(self, shop: Shop, last: int) -> dict[int, float]:
+        """Of each layer as the steps before left it."""
+        ratios: dict[int, float] = {}
+        addressed = [weight.name for weight in shop.weights]
+        for block, names in _blocks_with(walk_of(shop, phase="outliers"), addressed, last):
+            groups = [group for group in block.groups if names & set(group)]
+            if not groups:
+                continue
+            seen = {group: Channels(block.inputs(group)) for group in groups}
+            block.collect(seen)
+            scores = []
+            for group in groups:
+                norm_I = seen[group].norm()
+                refuse_not_finite(norm_I, group[0])
+                scores += [shop.read(name).float().abs() * norm_I for name in group if name in names]
+            ratios[block.index] = outlier_ratio(scores, self.step.owl_threshold)
+        return ratios
+
+
+def _blocks_with(walk: Walk, addressed: Sequence[str], last: int) -> Iterator[tuple[Block, set[str]]]:
+    """The blocks up to layer `last`, each with those of its layers that are addressed."""
+    for block in walk.blocks():
+        yield block, set(addressed) & set(block.linears)
+        if block.index == last:
+            return
