@@ -113,7 +113,8 @@ class Awq:
                 weight_OI = folded.weight(name)
                 dtype = scale_dtype(shop.source.tensors[name].dtype)
                 grid = fit(weight_OI, bits=step.bits, group_size=step.group_size, symmetric=step.symmetric, dtype=dtype)
-                made[name] = output.put(name, Quantized(grid, grid.encode(weight_OI)))
+                quantized = Quantized(grid, grid.encode(weight_OI))
+                made[name] = output.put(name, quantized, meaning=folded.meaning(name, quantized.weight()))
             folded.close(made)
         output.finish()
         if before:

@@ -84,6 +84,9 @@ class Folded:
         self._weights: dict[str, torch.Tensor] = {}
         self._small: dict[str, torch.Tensor] = {}
         self._changed: set[str] = set()
+        # What a weight was multiplied by: for each input channel, and for each output channel.
+        self._inputs: dict[str, torch.Tensor] = {}
+        self._outputs: dict[str, torch.Tensor] = {}
         self._one_plus = shop.source.architecture.startswith("Gemma")
 
     def weight(self, name: str) -> torch.Tensor:
@@ -98,8 +101,17 @@ class Folded:
         s_I = pair.spread(s_P)
         for name in pair.group:
             self._weights[name] = self.weight(name) * s_I
+            self._inputs[name] = s_I
             self._changed.add(name)
         return s_I
+
+    def meaning(self, name: str, weight_OI: torch.Tensor) -> torch.Tensor:
+        """What a scaled weight stands for: without the factors that moved into other tensors."""
+        if name in self._inputs:
+            weight_OI = weight_OI / self._inputs[name]
+        if name in self._outputs:
+            weight_OI = weight_OI / self._outputs[name][:, None]
+        return weight_OI
 
     def close(self, quantized: dict[str, torch.Tensor]) -> None:
         """Puts norms, biases and layers that were scaled and are not among the quantized; gives the running block all
@@ -107,7 +119,7 @@ class Folded:
         state = dict(quantized)
         for name in self._changed - quantized.keys():
             state[name] = self._weights[name].to(DTYPES[self._shop.source.tensors[name].dtype])
-            self._shop.put(name, state[name])
+            self._shop.put(name, state[name], meaning=self.meaning(name, self._weights[name]))
         for name, tensor in self._small.items():
             state[name] = tensor.to(DTYPES[self._shop.source.tensors[name].dtype])
             self._shop.put(name, state[name])
@@ -131,6 +143,8 @@ class Folded:
         weight_OI = self.weight(pair.rows).clone()
         weight_OI[rows] /= s_P[:, None]
         self._weights[pair.rows] = weight_OI
+        self._outputs[pair.rows] = torch.ones(len(weight_OI))
+        self._outputs[pair.rows][rows] /= s_P
         self._changed.add(pair.rows)
         bias = pair.rows.removesuffix(".weight") + ".bias"
         if bias in self._shop.source.tensors:

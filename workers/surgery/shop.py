@@ -91,16 +91,19 @@ class Shop:
         bits: float | None = None,
         sparsity: float | None = None,
         account: bool = True,
+        meaning: torch.Tensor | None = None,
     ) -> None:
         """Makes `tensor` the result's tensor of that name, in the dtype it comes in.
 
         A matrix enters the manifest (unless `account` is false) with `bits` bits per weight and the share of zeros
-        `sparsity` that was asked for. Raises CHECKPOINT_NOT_FINITE where it holds NaN or infinity.
+        `sparsity` that was asked for; `meaning` is what it stands for there, where the step moved a factor into another
+        tensor. Raises CHECKPOINT_NOT_FINITE where it holds NaN or infinity.
         """
         check_finite(name, tensor)
         tensor = tensor.detach().contiguous()
         if account and tensor.ndim >= 2:
-            self.changes[name] = self._change(name, tensor, bits, sparsity)
+            stands_for = tensor if meaning is None else meaning.to(tensor.dtype)
+            self.changes[name] = self._change(name, stands_for, bits, sparsity)
         self._store(name, tensor)
 
     def put_packed(
