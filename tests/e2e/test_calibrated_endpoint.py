@@ -83,7 +83,7 @@ def scored(endpoint: Endpoint) -> float:
 
 def drained(endpoint: Endpoint, at_least: float) -> None:
     """Until so many requests were scored, and Prometheus knows."""
-    wait_for(lambda: scored(endpoint) >= at_least, what=f"{at_least} scored requests", timeout_s=180)
+    wait_for(lambda: scored(endpoint) >= at_least, what=f"{at_least} scored requests", timeout_s=400)
 
 
 def test_a_deployment_is_served_at_once_with_identity(endpoint: Endpoint, client: openai.OpenAI) -> None:
@@ -253,7 +253,7 @@ def test_weights_that_are_not_the_served_ones_show_in_the_engine_term(endpoint: 
     def noticed() -> bool:
         return any("other weights" in one["reason"] for one in endpoint.events() if one["id"] > last)
 
-    wait_for(noticed, what="new weights", timeout_s=180)
+    wait_for(noticed, what="new weights", timeout_s=400)
     send(endpoint, 6, PROFILE["version"])  # too few for an alarm
     endpoint.prometheus.until(f"{engine} > 0.05 + {agreed}")
 

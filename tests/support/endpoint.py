@@ -26,7 +26,7 @@ from tests.support.tiny import make_checkpoint
 from tests.support.worker import ROOT, environment, wait_for
 
 Json = dict[str, Any]
-PATIENCE_S = 180
+PATIENCE_S = 400
 CONTEXT = 1024
 RECIPE = [{"type": "quantize.rtn", "bits": 4, "group_size": 64}]
 

@@ -21,7 +21,7 @@ from app.jobs.connection import connect
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 # Few draws and a large share: tiny models on a machine that other tests use too.
 VARIABLES = {
     "HEMOSTAT_VERIFY_DRAWS": "500",

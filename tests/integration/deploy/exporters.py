@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, start_http_server
+from redis.exceptions import RedisError
 
 from app.contracts.deployment import CalibrationMode, Deployment, DeploymentRequest, DeploymentState, Replica
 from app.contracts.job import CandidateModel, ReferenceModel
@@ -114,7 +115,8 @@ class Exporters:
             await store.settle(self.id)
 
         while not self._ended.is_set():
-            self.ask(renew)
+            with contextlib.suppress(RedisError, OSError):  # a busy machine answers late; the next round says it again
+                self.ask(renew)
             self.serve()
             self._ended.wait(RENEW_S)
 

@@ -61,14 +61,20 @@ def watched(stack: Stack) -> Iterator[Watched]:
 @pytest.mark.parametrize("asked", QUERIES, ids=lambda asked: asked.place)
 def test_every_query_returns_data(watched: Watched, asked: Asked) -> None:
     assert "$" not in asked.expr
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not watched.values(asked):
         assert time.monotonic() < deadline, asked.expr
         time.sleep(0.3)
 
 
 def test_what_the_stats_show_is_what_is_so(watched: Watched) -> None:
-    shown = {asked.place.partition(" / ")[0]: watched.values(asked) for asked in QUERIES if asked.instant}
+    deadline = time.monotonic() + 90
+    while True:
+        shown = {asked.place.partition(" / ")[0]: watched.values(asked) for asked in QUERIES if asked.instant}
+        if all(shown.values()):  # else a scrape has just failed on a busy machine
+            break
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.3)
     assert shown["Severity"] == [3.0]
     assert [board.DRIFT[value][0] for value in shown["Drift"]] == ["ALARM"]
     assert shown["KL of threshold"] == pytest.approx([0.34 / 0.25])
@@ -91,8 +97,13 @@ def test_processes_are_found_with_the_names_of_deployment_and_role(watched: Watc
 def test_alerts_of_what_happened_are_on_their_way_and_no_others(watched: Watched) -> None:
     for alert in ALERTS:
         watched.until(f'ALERTS{{alertname="{alert}",deployment="{NAME}"}}')
-    told = {one["metric"]["alertname"] for one in watched.ask("query", query=f'ALERTS{{deployment="{NAME}"}}')}
-    assert told == ALERTS
+    deadline = time.monotonic() + 90
+    while True:  # one scrape that fails on a busy machine is the beginning of another alert, and its end the next one
+        told = {one["metric"]["alertname"] for one in watched.ask("query", query=f'ALERTS{{deployment="{NAME}"}}')}
+        if told == ALERTS:
+            break
+        assert time.monotonic() < deadline, told
+        time.sleep(0.3)
 
 
 def test_the_preview_draws_every_panel_and_mark(watched: Watched) -> None:

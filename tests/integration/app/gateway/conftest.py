@@ -86,7 +86,7 @@ def vllm_port(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Path
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True, cwd=ROOT)
     try:
-        wait_for(f"http://127.0.0.1:{port}/health", process, log, 240)
+        wait_for(f"http://127.0.0.1:{port}/health", process, log, 600)
         yield port
     finally:
         end(process)
@@ -207,6 +207,7 @@ def api_process(tmp_path_factory: pytest.TempPathFactory, vllm_port: int) -> Ite
         "HEMOSTAT_GATEWAY_QUEUE_TIMEOUT_S": "60",
         "HEMOSTAT_GATEWAY_MAX_BODY_BYTES": "1000000",
         "HEMOSTAT_GATEWAY_READ_TIMEOUT_S": "60",
+        "HEMOSTAT_GATEWAY_WRITE_TIMEOUT_S": "600",
     }
     settings = Settings(home=home, redis_url=redis.url, replica_lease_s=3600)
     log = home / "api.log"

@@ -26,7 +26,7 @@ from workers.engine.environment import child_environment
 
 T = TypeVar("T")
 RECIPE = [{"type": "quantize.rtn", "bits": 3, "group_size": 32}]
-PATIENCE_S = 120
+PATIENCE_S = 600
 
 
 def run(settings: Settings, act: Callable[[DeploymentStore], Awaitable[T]]) -> T:
@@ -96,7 +96,7 @@ class Shadow:
 
     def metric(self, name: str, **labels: str) -> float | None:
         found = re.findall(r"metrics on (\S+)", self.text())
-        with urllib.request.urlopen(found[-1], timeout=10) as answer:
+        with urllib.request.urlopen(found[-1], timeout=60) as answer:
             text = answer.read().decode()
         for line in text.splitlines():
             if line.startswith(f"{name}{{") and all(f'{key}="{value}"' in line for key, value in labels.items()):
@@ -122,7 +122,7 @@ class Shadow:
     def terminate(self) -> int:
         assert self.process is not None
         self.process.terminate()
-        code = self.process.wait(30)
+        code = self.process.wait(90)
         self.process = None
         return code
 
@@ -150,7 +150,7 @@ def settings(home: Path, redis: RedisServer) -> Settings:
             "engine_batch_tokens": 512,
             "engine_kv_cache_bytes": 16 * 1024 * 1024,
             "share_shadow": 0.5,
-            "shadow_expiry_s": 60.0,
+            "shadow_expiry_s": 600.0,
             "shadow_refit_after_tokens": 10**9,
             "shadow_refit_fresh": 20,
             "shadow_refit_tokens": 3000,

@@ -23,15 +23,15 @@ from app.contracts.profile import FitRecord, ProfileModel, ProfileRecord
 from app.models.checkpoint import fingerprint, inspect
 from app.settings import Settings
 from tests.integration.conftest import RedisServer
-from tests.integration.workers.shadow.conftest import RECIPE, Shadow, hidden_file, run
+from tests.integration.workers.shadow.conftest import PATIENCE_S, RECIPE, Shadow, hidden_file, run
 from tests.support.worker import wait_for
 from workers.calibration.calibrators.token_bias import TokenBias
-from workers.calibration.online import replay
+from workers.calibration.online import replay, state
 from workers.calibration.profiles import ProfileStore
 from workers.surgery.recipe import Modified, apply
 from workers.surgery.store import CheckpointStore
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 V = 320
 RNG = np.random.default_rng(0)
@@ -127,7 +127,7 @@ def push_and_wait(shadow: Shadow, pushed: list[ShadowSample]) -> Deployment:
     before = seen(shadow)
     for start in range(0, len(pushed), 200):
         shadow.push(pushed[start : start + 200])
-    wait_for(lambda: seen(shadow) >= before + len(pushed), what="scored samples", timeout_s=120)
+    wait_for(lambda: seen(shadow) >= before + len(pushed), what="scored samples", timeout_s=PATIENCE_S)
     scored_at = time.time()
     return shadow.until(lambda found: found.shadow and found.shadow.updated_at > scored_at, what="status")
 
@@ -329,16 +329,22 @@ def test_weights_that_cannot_be_loaded_degrade_it_until_they_are_mended(shadow: 
 
 def test_a_killed_process_goes_on_where_it_was(shadow: Shadow, settings: Settings) -> None:
     before = push_and_wait(shadow, samples(16)).shadow
-    time.sleep(2.5)  # longer than the state stays unsaved
+    assert before is not None and before.divergence is not None
+
+    def saved() -> bool:
+        kept = state.load(shadow.folder, shadow.deployment.id)[0]
+        return kept is not None and kept.staleness.observed_at == before.last_observation_at
+
+    wait_for(saved, what="saved state")
     shadow.kill()
     waiting = samples(8)
     shadow.push(waiting)
     shadow.start()
     shadow.ready()
     after = shadow.until(
-        lambda found: found.shadow.last_observation_at > before.last_observation_at, what="scores"
-    ).shadow  # type: ignore[union-attr]
-    assert before is not None and before.divergence is not None
+        lambda found: found.shadow.divergence and found.shadow.divergence.requests >= before.divergence.requests + 8,
+        what="scores",
+    ).shadow
     assert after is not None and after.divergence is not None
     assert after.divergence.requests == before.divergence.requests + 8
     assert (after.alarms, after.threshold) == (before.alarms, before.threshold)
@@ -368,5 +374,5 @@ def test_nothing_of_what_was_said_is_on_disk_or_in_the_log(shadow: Shadow, redis
 def test_it_ends_within_seconds_and_leaves(shadow: Shadow) -> None:
     began = time.monotonic()
     assert shadow.terminate() == 0
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 45  # then whoever runs it would kill it
     assert [one for one in shadow.get().running if one.role == "shadow"] == []

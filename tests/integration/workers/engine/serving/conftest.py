@@ -127,13 +127,13 @@ class Served:
         return version
 
     def want(self, *versions: str) -> None:
-        """Asks for versions and waits until the engine has taken notice."""
+        """Asks for versions and waits until the engine has loaded or refused them, and dropped all others."""
         previous = self.hooked.watcher._seen
         temporary = self.file.with_suffix(".new")
         temporary.write_text(json.dumps({"versions": versions}))
         temporary.replace(self.file)
-        deadline = time.monotonic() + 60
-        while self.hooked.watcher._seen == previous or not set(versions) <= {
+        deadline = time.monotonic() + 120
+        while self.hooked.watcher._seen == previous or set(versions) != {
             *self.hooked.versions.loaded,
             *self.hooked.versions.refused,
         }:

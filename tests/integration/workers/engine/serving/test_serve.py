@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]  # several starts of
 Tiny = Callable[..., Path]
 VERSION = "cal-00000000000000aa"
 PROMPT = "The quick brown fox"
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 
 
 class Service:
@@ -140,7 +140,10 @@ def test_it_serves_the_openai_api_under_the_deployments_name(service: Service, r
     )
     assert chat.status_code == 200, chat.text
     assert "vllm:num_requests_running" in httpx.get(ready.metrics_urls[0], timeout=PATIENCE_S).text
-    assert 'hemostat_serving_rows_total{calibrated="no",deployment="demo"}' in httpx.get(ready.metrics_urls[1]).text
+    assert (
+        'hemostat_serving_rows_total{calibrated="no",deployment="demo"}'
+        in httpx.get(ready.metrics_urls[1], timeout=PATIENCE_S).text
+    )
 
 
 def test_a_promoted_version_is_loaded_without_a_restart_and_served(
@@ -267,7 +270,7 @@ def test_what_cannot_be_served_says_why(service: Service) -> None:
     assert (failed.state, failed.reason[:24]) == (DeploymentState.FAILED, "max_model_len is 100000,")
 
 
-def test_model_runner_v2_is_refused(service: Service, tmp_path: Path) -> None:
+def test_model_runner_v2_is_refused(service: Service, ready: Replica) -> None:
     """The plugin does not let a server start whose rows would be others."""
     code = "from workers.engine.serving.plugin import register; register()"
     file = next(service.settings.home.glob("deployments/*/replica-0/serving.json"))
