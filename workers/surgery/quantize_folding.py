@@ -41,10 +41,6 @@ class Pair:
         """(P) of (I): the mean over those that must be scaled alike."""
         return value_I.reshape(-1, self.repeats, self.head).mean(1).reshape(-1)
 
-    def shared_most(self, value_I: torch.Tensor) -> torch.Tensor:
-        """(P) of (I): the greatest of those that must be scaled alike."""
-        return value_I.reshape(-1, self.repeats, self.head).amax(1).reshape(-1)
-
 
 def pairs(block: Block, architecture: str) -> list[Pair]:
     """What can be folded into what in one block, in the order in which it is run."""

@@ -24,7 +24,7 @@ from app.contracts.recipe import (
 )
 from app.contracts.simulation import SimulatedActivations
 from app.models.checkpoint import CheckpointInfo
-from app.models.modules import ROUTER_KINDS, Weight, check_step
+from app.models.modules import Weight, check_step
 from app.models.shapes import LAYOUTS
 from app.models.simulation import section_in, with_activations
 from app.models.steps.blockwise import check_blocks
@@ -80,7 +80,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
         check_blocks(info, chosen, pointer=pointer)
     form = packed_form(step)
     if form is not None:
-        _check_packed(info, step, form, chosen, pointer)
+        check_packed(info, step, form, chosen, pointer)
     elif isinstance(step, QuantizeFp8) and step.activations != "none":
         raise HemostatError(
             ErrorCode.RECIPE_NOT_APPLICABLE,
@@ -89,7 +89,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
             pointer=f"{pointer}/activations",
         )
     elif isinstance(step, QuantizeSmoothquant):
-        _check_fused(chosen, info, ErrorCode.RECIPE_NOT_APPLICABLE, pointer)
+        check_fused(chosen, info, ErrorCode.RECIPE_NOT_APPLICABLE, pointer)
     return chosen
 
 
@@ -117,17 +117,25 @@ def served_devices() -> tuple[str, ...]:
     return ("cpu", "cuda")
 
 
-def _check_packed(info: CheckpointInfo, step: Step, form: PackedForm, chosen: list[Weight], pointer: str) -> None:
+def check_packed(info: CheckpointInfo, step: Step, form: PackedForm, chosen: list[Weight], pointer: str) -> None:
+    """Raises PACKING_UNSUPPORTED for weights and forms that vLLM serves on no device that is here."""
+    """Raises PACKING_UNSUPPORTED where vLLM serves no such form of these weights here, RECIPE_NOT_APPLICABLE where
+    activations would be quantized twice."""
     layout = LAYOUTS.get(info.architecture)
-    outside = next((w for w in chosen if w.layer is None or w.kinds & ({"experts"} | ROUTER_KINDS)), None)
-    if layout is None or layout.mixture or outside is not None:
-        what = f"{outside.name} of it" if outside is not None else info.architecture
+    if layout is None or layout.mixture:
         raise _unsupported(
-            f"only linear layers of dense models of a known layout are packed, and {what} is none",
-            'use form "simulated", or name attention and mlp',
-            f"{pointer}/modules" if outside is not None else pointer,
+            f"dense models of a known layout are packed, and {info.architecture} is none",
+            'use form "simulated"',
+            f"{pointer}/form",
         )
-    _check_fused(chosen, info, ErrorCode.PACKING_UNSUPPORTED, pointer)
+    outside = next((weight for weight in chosen if weight.layer is None), None)
+    if outside is not None:
+        raise _unsupported(
+            f"linear layers of the decoder are packed, and {outside.name} stands outside",
+            'name attention and mlp, or use form "simulated"',
+            f"{pointer}/modules",
+        )
+    check_fused(chosen, info, ErrorCode.PACKING_UNSUPPORTED, pointer)
     if form.activation_bits:
         section = section_in(info.config)
         named = {module for entry in section.activations for module in entry.modules} if section else set()
@@ -191,7 +199,7 @@ def _cuda(form: PackedForm, chosen: list[Weight]) -> Iterator[Refusal]:
 _REFUSALS: dict[str, Callable[[PackedForm, list[Weight]], Iterator[Refusal]]] = {"cpu": _cpu, "cuda": _cuda}
 
 
-def _check_fused(chosen: list[Weight], info: CheckpointInfo, code: ErrorCode, pointer: str) -> None:
+def check_fused(chosen: list[Weight], info: CheckpointInfo, code: ErrorCode, pointer: str) -> None:
     """Raises `code` where only some of the layers that vLLM runs as one are addressed."""
     by_parent: dict[str, set[str]] = defaultdict(set)
     for weight in chosen:

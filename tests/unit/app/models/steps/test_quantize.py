@@ -1,0 +1,159 @@
+"""What of the packed forms is refused, and where. That vLLM serves the rest is shown by running it, elsewhere."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Recipe
+from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.steps import check_recipe
+from app.models.steps import quantize as rules
+
+Tiny = Callable[..., Path]
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+PACKED = {"form": "packed", "group_size": 32}
+
+
+def check(folder: Path, *steps: dict[str, Any]) -> CheckpointInfo:
+    return check_recipe(inspect(folder), RECIPE.validate_python(steps), pointer="/candidate/recipe")
+
+
+def refused(folder: Path, *steps: dict[str, Any]) -> tuple[str, str]:
+    """(code, pointer below the recipe) of the refusal."""
+    with pytest.raises(HemostatError) as caught:
+        check(folder, *steps)
+    assert caught.value.hint
+    assert caught.value.pointer is not None
+    return caught.value.code.value, caught.value.pointer.removeprefix("/candidate/recipe")
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`on("cpu")`: as where the vLLM of these devices is installed."""
+    return lambda *devices: monkeypatch.setattr(rules, "served_devices", lambda: devices)
+
+
+RTN, GPTQ, AWQ = ({"type": f"quantize.{name}", "bits": 4} | PACKED for name in ("rtn", "gptq", "awq"))
+SMOOTH = {"type": "quantize.smoothquant", "form": "packed"}
+FP8 = {"type": "quantize.fp8", "form": "packed"}
+
+
+@pytest.mark.parametrize(
+    ("step", "scheme"),
+    [
+        (RTN, "w4a16"),
+        (GPTQ | {"symmetric": True, "group_size": None}, "w4a16"),
+        (AWQ | {"group_size": 2}, "w4a16"),
+        (SMOOTH, "w8a8"),
+        (SMOOTH | {"dynamic": False}, "w8a8"),
+        (SMOOTH | {"bits": 4}, "w4a8"),
+        (FP8 | {"activations": "dynamic"}, "fp8"),
+    ],
+)
+def test_what_a_cpu_serves(tiny: Tiny, on: Callable[..., None], step: dict[str, Any], scheme: str) -> None:
+    on("cpu")
+    assert check(tiny(), step).scheme == scheme
+
+
+@pytest.mark.parametrize(
+    ("step", "field"),
+    [
+        (RTN | {"bits": 3}, "/0/bits"),
+        (RTN | {"bits": 8, "symmetric": True}, "/0/bits"),
+        (RTN | {"group_size": 1}, "/0/group_size"),
+        (SMOOTH | {"activation_bits": 4}, "/0/activation_bits"),
+        (SMOOTH | {"bits": 6}, "/0/bits"),
+        (SMOOTH | {"bits": 4, "dynamic": False}, "/0/dynamic"),
+        (FP8, "/0/activations"),
+        (FP8 | {"activations": "static"}, "/0/activations"),
+        (RTN | {"modules": ["q_proj"]}, "/0/modules"),
+        (GPTQ | {"modules": ["attention", "up_proj"]}, "/0/modules"),
+        (RTN | {"modules": ["mlp", "embed_tokens"]}, "/0/modules"),
+    ],
+)
+def test_what_no_kernel_of_a_cpu_serves(tiny: Tiny, on: Callable[..., None], step: dict[str, Any], field: str) -> None:
+    on("cpu")
+    assert refused(tiny(), step) == ("packing_unsupported", field)
+
+
+def test_cuda_serves_other_forms(tiny: Tiny, on: Callable[..., None]) -> None:
+    eight = RTN | {"bits": 8, "symmetric": True}
+    on("cuda")
+    assert check(tiny(), eight).scheme == "w8a16"
+    assert check(tiny(), FP8).scheme == "fp8a16"
+    assert check(tiny(), FP8 | {"activations": "static"}).scheme == "fp8"
+    assert refused(tiny(), RTN | {"bits": 8}) == ("packing_unsupported", "/0/bits")
+    assert refused(tiny(), RTN | {"group_size": 16}) == ("packing_unsupported", "/0/group_size")
+    assert refused(tiny(), SMOOTH | {"bits": 4}) == ("packing_unsupported", "/0/bits")
+    assert refused(tiny(), SMOOTH | {"activation_bits": 4}) == ("packing_unsupported", "/0/activation_bits")
+
+
+def test_without_a_vllm_beside_only_what_nobody_serves_is_refused(tiny: Tiny, on: Callable[..., None]) -> None:
+    on("cpu", "cuda")
+    check(tiny(), RTN | {"bits": 8, "symmetric": True})
+    check(tiny(), SMOOTH | {"bits": 4})
+    assert refused(tiny(), RTN | {"bits": 3}) == ("packing_unsupported", "/0/bits")
+
+
+def test_the_installed_vllm_tells_the_device() -> None:
+    assert rules.served_devices() in {("cpu",), ("cuda",)}
+
+
+def test_dimensions_that_the_cpu_kernels_do_not_take(tiny: Tiny, on: Callable[..., None]) -> None:
+    on("cpu")
+    folder = tiny("llama", intermediate_size=144)
+    step = RTN | {"group_size": 16}
+    assert refused(folder, step) == ("packing_unsupported", "/0/form")
+    check(folder, step | {"modules": ["attention"]})
+    check(folder, SMOOTH)
+
+
+def test_a_mixture_of_experts_is_not_packed_and_not_calibrated(tiny: Tiny) -> None:
+    assert refused(tiny("mixtral"), RTN) == ("packing_unsupported", "/0/form")
+    for step in ({"type": "quantize.gptq", "bits": 4, "group_size": 32}, SMOOTH):
+        assert refused(tiny("mixtral"), step) == ("recipe_not_applicable", "/0")
+    check(tiny("mixtral"), {"type": "quantize.nf4", "group_size": 32}, {"type": "quantize.fp8"})
+
+
+def test_nothing_changes_packed_weights_any_more(tiny: Tiny) -> None:
+    prune = {"type": "prune.magnitude", "sparsity": 0.5}
+    check(tiny(), prune, RTN)
+    code, pointer = refused(tiny(), RTN, prune)
+    assert (code, pointer) == ("recipe_not_applicable", "")
+    check(tiny(), RTN | {"form": "simulated"}, prune)
+
+
+def test_activations_that_nothing_simulates(tiny: Tiny) -> None:
+    for kind in ("dynamic", "static"):
+        step = {"type": "quantize.fp8", "activations": kind}
+        assert refused(tiny(), step) == ("recipe_not_applicable", "/0/activations")
+    step = {"type": "quantize.smoothquant", "modules": ["q_proj"]}
+    assert refused(tiny(), step) == ("recipe_not_applicable", "/0/modules")
+
+
+def test_simulated_activations_are_not_quantized_twice(tiny: Tiny) -> None:
+    first = {"type": "quantize.activations", "bits": 8}
+    assert refused(tiny(), first, SMOOTH) == ("recipe_not_applicable", "/1")
+    check(tiny(), first, RTN)
+
+
+def test_simulated_smoothquant_leaves_a_section_for_the_engine(tiny: Tiny) -> None:
+    made = check(tiny(), {"type": "quantize.smoothquant", "activation_bits": 4, "layers": [0], "modules": ["mlp"]})
+    (entry,) = made.config["hemostat_simulation"]["activations"]
+    assert (entry["bits"], entry["dynamic"]) == (4, True)
+    assert sorted(entry["modules"]) == [f"model.layers.0.mlp.{kind}_proj" for kind in ("down", "gate", "up")]
+
+
+def test_methods_that_look_at_activations_stay_within_the_layers(tiny: Tiny) -> None:
+    step = {"type": "quantize.awq", "bits": 4, "group_size": 32, "modules": ["embed_tokens"]}
+    assert refused(tiny(), step) == ("recipe_not_applicable", "/0/modules")
+
+
+@pytest.mark.parametrize("kind", ["rtn", "gptq", "awq", "nf4"])
+def test_groups_must_divide(tiny: Tiny, kind: str) -> None:
+    step = {"type": f"quantize.{kind}", "group_size": 24} | ({} if kind == "nf4" else {"bits": 4})
+    assert refused(tiny(), step) == (ErrorCode.GROUP_SIZE_MISMATCH.value, "/0/group_size")

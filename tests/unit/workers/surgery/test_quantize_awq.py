@@ -1,0 +1,114 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.quantizing import divergence, operate, tensors, text
+from workers.surgery.quantize_awq import STEPS, Inputs, candidates, search
+from workers.surgery.quantize_folding import Pair
+from workers.surgery.quantize_grid import fit
+from workers.surgery.store import CheckpointStore
+
+Tiny = Callable[..., Path]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "store", 10**9)
+
+
+def problem() -> tuple[torch.Tensor, torch.Tensor]:
+    """(weight, inputs) with a few channels of large activations, as language models have them."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(1500, 64, generator=draw)
+    x[:, ::16] *= 30
+    return torch.randn(48, 64, generator=draw) * 0.05, x
+
+
+def test_candidates_are_powers_of_the_mean_normalized() -> None:
+    found = candidates(torch.tensor([1.0, 4.0, 16.0, 0.0]))
+    assert len(found) == STEPS == 20
+    assert found[0].tolist() == [1, 1, 1, 1]
+    torch.testing.assert_close(found[-1], torch.tensor([1.0, 4.0, 16.0, 1.0]) / 4)
+
+
+def test_the_error_is_that_of_the_layers_output_and_the_least_is_chosen() -> None:
+    """Against running all of the text through, in float64."""
+    weight, x = problem()
+    inputs = Inputs(64)
+    for part in x.split(400):
+        inputs.see(part)
+    mean = inputs.channels.absolute_I / inputs.channels.tokens
+    s, least, plain = search(
+        [weight[:20], weight[20:]],
+        inputs.moment.mean(),
+        mean,
+        Pair(("one", "other")),
+        bits=3,
+        group_size=32,
+        symmetric=False,
+    )
+
+    def error(scale: torch.Tensor) -> float:
+        made = fit(weight * scale, bits=3, group_size=32, symmetric=False, dtype=torch.bfloat16).nearest(weight * scale)
+        moved = x.double() @ (made.double() / scale.double() - weight.double()).T
+        return float(moved.square().sum(1).mean())
+
+    errors = [error(candidate) for candidate in candidates(mean)]
+    assert least == pytest.approx(min(errors), rel=1e-3)
+    assert plain == pytest.approx(errors[0], rel=1e-3)
+    assert torch.equal(s, candidates(mean)[errors.index(min(errors))])
+    assert least < 0.5 * plain
+    assert bool((s[::16] > s.median()).all())
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+def test_a_model_of_outlying_channels_loses_less_than_by_round_to_nearest(
+    tiny: Tiny, store: CheckpointStore, tmp_path: Path, kind: str
+) -> None:
+    source = outlying(tiny(kind), tmp_path / "source")
+    shared = {"bits": 3, "group_size": 32}
+    with (
+        operate(source, store, {"type": "quantize.rtn"} | shared) as nearest,
+        operate(source, store, {"type": "quantize.awq"} | shared, seen=text(8, 128)) as ours,
+    ):
+        assert ours.manifest.steps[0].figures["layer error, of round to nearest"] < 0.9
+        assert divergence(source, ours.path) < 0.9 * divergence(source, nearest.path)
+        assert ours.manifest.bits_per_weight == 3 + 19 / 32
+
+
+def outlying(source: Path, folder: Path) -> Path:
+    """A copy whose norms let a few channels through twenty times as large."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(source, folder)
+    found = load_file(folder / "model.safetensors")
+    for name, tensor in found.items():
+        if name.endswith(
+            ("input_layernorm.weight", "post_attention_layernorm.weight", "pre_feedforward_layernorm.weight")
+        ):
+            tensor[::16] = 20.0
+    save_file(found, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_zeros_stay(tiny: Tiny, store: CheckpointStore) -> None:
+    prune = {"type": "prune.magnitude", "sparsity": 0.5, "scope": "row"}
+    with operate(tiny(), store, prune, {"type": "quantize.awq", "bits": 4, "group_size": 32}) as made:
+        for name, weight in tensors(made.path).items():
+            if name.endswith("_proj.weight"):
+                assert int((weight == 0).sum(1).min()) >= weight.shape[1] // 2
+
+
+def test_layers_beside_those_addressed_keep_their_function(tiny: Tiny, store: CheckpointStore) -> None:
+    """q alone is rounded; k and v are scaled with it, since the norm before is all three's."""
+    step = {"type": "quantize.awq", "bits": 8, "group_size": 32, "modules": ["q_proj"]}
+    with operate(tiny(), store, step) as made:
+        assert divergence(tiny(), made.path) < 1e-3
+        changes = {change.name: change for change in made.manifest.tensors}
+    assert changes["model.layers.0.self_attn.q_proj.weight"].bits_per_weight == 8 + 24 / 32
+    assert changes["model.layers.0.self_attn.k_proj.weight"].bits_per_weight == 16
+    assert max(change.reconstruction_error or 0 for change in changes.values()) < 0.01
