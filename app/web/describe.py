@@ -53,7 +53,13 @@ def _any_step(of: Step) -> str:
     return " ".join([str(of.get("type", "unknown step")), ", ".join(rest)]).strip()
 
 
-_WORDS = {"quantize.rtn": _rtn, "prune.magnitude": _magnitude}
+def _repair(of: Step) -> str:
+    steps = of.get("distill_steps", 200)
+    how = f"{steps} steps of distillation" if steps else "closed form alone"
+    return f"low-rank repair, mean rank {of.get('rank')}, {how}"
+
+
+_WORDS = {"quantize.rtn": _rtn, "prune.magnitude": _magnitude, "repair.lowrank": _repair}
 
 
 def _where(of: Step) -> str:

@@ -168,7 +168,7 @@ class Gatherer:
     """Sums `LayerGradients` of the addressed layers as `backward` shows them.
 
     `names`: the weights that are looked at. Weight-sized results go to mapped files in `folder`, so that memory holds
-    those of one block.
+    those of one block. `leaving` (of `blocks`): layer → E[δ δᵀ] (D, D) where the block's output joins the next.
     """
 
     names: frozenset[str]
@@ -178,7 +178,9 @@ class Gatherer:
     mean: bool = False
     outputs: bool = False
     inputs: bool = False
+    blocks: bool = False
     found: dict[str, LayerGradients] = field(default_factory=dict)
+    leaving: dict[int, torch.Tensor] = field(default_factory=dict)
     _open: dict[str, LayerGradients] = field(default_factory=dict)
 
     def visit(self, _layer: int, name: str, x_NLI: torch.Tensor, delta_NLO: torch.Tensor) -> None:
@@ -205,6 +207,14 @@ class Gatherer:
                 of.squares_OI.addcmul_(gradient_OI, gradient_OI, value=share)
             if of.mean_OI is not None:
                 of.mean_OI.add_(gradient_OI, alpha=share)
+
+    def visit_block(self, layer: int, delta_NLD: torch.Tensor) -> None:
+        """One batch at a block's output."""
+        if self.blocks:
+            delta_TD = delta_NLD.reshape(-1, delta_NLD.shape[-1]).to(torch.float32)
+            width = delta_TD.shape[-1]
+            sum_DD = self.leaving.setdefault(layer, torch.zeros(width, width))
+            sum_DD.addmm_(delta_TD.T, delta_TD, alpha=1 / self.positions)
 
     def finish(self, _layer: int) -> None:
         """A block has seen all windows: its weight-sized sums go to disk."""

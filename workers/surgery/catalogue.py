@@ -23,6 +23,7 @@ WHOLE: dict[str, str] = {
     "prune.wanda": "workers.surgery.prune_wanda:Wanda",
     "prune.sparsegpt": "workers.surgery.prune_sparsegpt:SparseGpt",
     "prune.ria": "workers.surgery.prune_ria:Ria",
+    "prune.gradient": "workers.mitigation.gradient_pruning.step:GradientPruning",
     "prune.layers": "workers.surgery.prune_layers:DropLayers",
     "prune.heads": "workers.surgery.prune_heads:DropHeads",
     "prune.channels": "workers.surgery.prune_channels:DropChannels",

@@ -284,6 +284,7 @@ class _Work:
                             before=known,
                             progress=self._progress,
                             check_cancelled=self._check_cancelled,
+                            recipe=self._recipe,
                         )
                         self._steps[stage.first].run(shop)
                         shop.write(folder, self._shard_bytes)

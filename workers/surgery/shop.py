@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from app.contracts.recipe import Step
+from app.contracts.recipe import Recipe, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, natural_key
 from workers.surgery.account import change_of
@@ -31,7 +31,7 @@ class Shop:
     `source` is the checkpoint as the steps before left it, `base` the one before all steps, `reference` the unmodified
     model of the job (the base, unless a job says otherwise): only methods that align with it may read it. `weights` are
     those that the step addresses. `config` becomes the result's config.json: change it in place. `scratch` is an empty
-    folder for memory maps, removed afterwards. The result begins as a copy of the source.
+    folder for memory maps, removed afterwards. `recipe` is the whole one. The result begins as a copy of the source.
     """
 
     def __init__(
@@ -51,12 +51,13 @@ class Shop:
         before: dict[str, TensorChange],
         progress: Progress,
         check_cancelled: CheckCancelled,
+        recipe: Recipe = (),
     ) -> None:
         self.source, self.base, self.reference = source, base, reference
         self.step, self.index, self.weights = step, index, tuple(weights)
         self.calibration = calibration
         self._other = other
-        self.scratch = scratch
+        self.scratch, self.recipe = scratch, recipe
         self.config: dict[str, Any] = dict(source.config)
         self.warnings: list[str] = []
         self.figures: dict[str, float] = {}
@@ -143,6 +144,12 @@ class Shop:
     def warn(self, text: str) -> None:
         """A sentence for the report: what the user should know of this result."""
         self.warnings.append(text)
+
+    def beside(self, name: str) -> Path:
+        """A new folder of the result, for what is no weight of it (an adapter)."""
+        folder = self.scratch.parent / name
+        folder.mkdir()
+        return folder
 
     def write(self, folder: Path, shard_bytes: int) -> None:
         """Writes the result's weights."""

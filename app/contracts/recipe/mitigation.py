@@ -19,6 +19,9 @@ class PruneGradient(Calibrated, Sparse):
         default="gradient", description="The same share in every module, or one that its gradients decide."
     )
     reconstruct: bool = Field(default=True, description="Whether weights that stay make the error good.")
+    reconstruct_epochs: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=6, description="How often the calibration text is gone over while a block's output is reconstructed."
+    )
     recovery_s: Annotated[float, Field(ge=0, le=86400)] = Field(
         default=0.0, description="Seconds of training of the weights that stay; 0: none. Makes results time-dependent."
     )

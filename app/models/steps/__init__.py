@@ -28,9 +28,14 @@ class Rules(Protocol):
     def after(self, info: CheckpointInfo, step: Step) -> CheckpointInfo:
         """What the checkpoint will be; its path is still the old one."""
 
+    def follow(self, before: Recipe, step: Step, pointer: str) -> None:
+        """Optional: raises where the step cannot come after the steps before it."""
+
 
 # Families with demands of their own; the others take what `check_step` takes and keep every shape.
-FAMILIES = frozenset({"adapter", "context", "extend", "lowrank", "merge", "moe", "prune", "quantize", "runtime"})
+FAMILIES = frozenset(
+    {"adapter", "context", "dynamic", "extend", "lowrank", "merge", "moe", "prune", "quantize", "repair", "runtime"}
+)
 # Types whose rules are not their family's: they act at run time.
 RUNTIME = frozenset({"quantize.activations", "quantize.kv_cache"})
 
@@ -65,6 +70,8 @@ def check_recipe(info: CheckpointInfo, recipe: Recipe, *, pointer: str, beside: 
         if beside is not None:
             beside(info, step, f"{pointer}/{index}")
         rules = _rules(step)
+        if rules is not None and hasattr(rules, "follow"):
+            rules.follow(recipe[:index], step, f"{pointer}/{index}")
         if rules is not None and hasattr(rules, "after"):
             info = rules.after(info, step)
     return info
@@ -72,5 +79,5 @@ def check_recipe(info: CheckpointInfo, recipe: Recipe, *, pointer: str, beside: 
 
 def _rules(step: Step) -> Rules | None:
     kind = str(getattr(step, "type", ""))
-    family = "runtime" if kind in RUNTIME else kind.partition(".")[0]
+    family = "runtime" if kind in RUNTIME else "dynamic" if kind == "quantize.dynamic" else kind.partition(".")[0]
     return cast(Rules, import_module(f"{__name__}.{family}")) if family in FAMILIES else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import CalibratedSparse, PruneChannels, PruneHeads, PruneLayers, Step
+from app.contracts.recipe import CalibratedSparse, PruneChannels, PruneGradient, PruneHeads, PruneLayers, Step
 from app.models.checkpoint import CheckpointInfo, TensorInfo
 from app.models.modules import Weight, check_step
 from app.models.shapes import LAYOUTS, dimension, expected_tensors
@@ -33,7 +33,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """The weights that the step addresses. Raises what `check_step` raises, and RECIPE_NOT_APPLICABLE for a mixture of
     experts or an unknown layout where activations are looked at or parts go, for modules outside the decoder's layers
     there, and for a number of parts that cannot go, with the nearest that can."""
-    if isinstance(step, CalibratedSparse):
+    if isinstance(step, CalibratedSparse | PruneGradient):
         return _check_calibrated(info, step, pointer)
     if isinstance(step, PruneLayers):
         return _check_layers(info, step, pointer)
@@ -156,7 +156,7 @@ def _resized(info: CheckpointInfo, config: dict[str, Any]) -> CheckpointInfo:
 # ---- refusals
 
 
-def _check_calibrated(info: CheckpointInfo, step: CalibratedSparse, pointer: str) -> list[Weight]:
+def _check_calibrated(info: CheckpointInfo, step: CalibratedSparse | PruneGradient, pointer: str) -> list[Weight]:
     chosen = check_step(info, step, pointer=pointer)
     _refuse_unless_dense(info, step, pointer)
     for weight in chosen:

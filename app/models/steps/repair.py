@@ -1,0 +1,55 @@
+"""Repair: a rank that every module has room for, and a wound that can be made anew where it is asked for."""
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Recipe, RepairLowrank, Step
+from app.models.checkpoint import CheckpointInfo
+from app.models.modules import Weight, check_step
+from app.models.steps.blockwise import check_blocks
+
+# Steps that make a weight from the weight alone.
+LOCAL = frozenset({"quantize.rtn", "quantize.fp8", "quantize.nf4", "prune.magnitude"})
+
+
+def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
+    """The weights that the step addresses.
+
+    Raises besides what `check_step` and `check_blocks` raise `HemostatError(RECIPE_NOT_APPLICABLE)` for a rank that is
+    not below the smaller dimension of a weight.
+    """
+    chosen = check_step(info, step, pointer=pointer)
+    check_blocks(info, chosen, pointer=pointer)
+    if isinstance(step, RepairLowrank):
+        for weight in chosen:
+            if step.rank >= min(weight.shape):
+                most = min(min(other.shape) for other in chosen) - 1
+                raise HemostatError(
+                    ErrorCode.RECIPE_NOT_APPLICABLE,
+                    f"rank {step.rank} is not below the smaller dimension of {weight.name} {list(weight.shape)}: "
+                    "the weight itself would be smaller",
+                    hint=f"give a rank of at most {most}, or name modules that are larger",
+                    pointer=f"{pointer}/rank",
+                )
+    return chosen
+
+
+def follow(before: Recipe, step: Step, pointer: str) -> None:
+    """Raises RECIPE_NOT_APPLICABLE where the wound is to be made anew and a step before it needs more than a weight."""
+    if not isinstance(step, RepairLowrank) or step.iterations == 1:
+        return
+    for other in before:
+        kind = str(getattr(other, "type", ""))
+        if kind not in LOCAL or getattr(other, "scope", None) == "global":
+            raise HemostatError(
+                ErrorCode.RECIPE_NOT_APPLICABLE,
+                f"iterations does the steps before again, one weight at a time, and {kind} looks at more than a weight",
+                hint="leave iterations out, or write the steps out: what was repaired may be quantized or pruned again "
+                "and repaired again",
+                pointer=f"{pointer}/iterations",
+            )
+    if not before:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            "iterations does the steps before again, and there are none",
+            hint="leave iterations out, or put the quantization or pruning into the same recipe",
+            pointer=f"{pointer}/iterations",
+        )

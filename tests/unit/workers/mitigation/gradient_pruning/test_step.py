@@ -1,0 +1,222 @@
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Calibrated, Recipe
+from app.models.checkpoint import inspect
+from tests.support.copies import Copy, copier
+from workers.mitigation.objectives import logits
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.calibration_text import CalibrationText
+from workers.surgery.reading import open_tensors
+from workers.surgery.recipe import Modified, apply
+from workers.surgery.store import CheckpointStore
+
+Tiny = Callable[..., Path]
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+STEP: dict[str, Any] = {"type": "prune.gradient", "sparsity": 0.5, "passes": 2, "reconstruct_epochs": 2}
+
+
+def text(_: Calibrated) -> CalibrationText:
+    tokens = torch.randint(0, 320, (8, 32), generator=torch.Generator().manual_seed(3))
+    return CalibrationText(tokens, "seeded", 8, 8)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "store", 10**9)
+
+
+@pytest.fixture
+def copy(tiny: Tiny, tmp_path: Path) -> Copy:
+    return copier(tiny, tmp_path)
+
+
+def prune(folder: Path, store: CheckpointStore, *steps: dict[str, Any], **options: Any) -> Modified:
+    return apply(inspect(folder), RECIPE.validate_python(steps), store=store, calibration=text, **options)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        found |= load_file(file)
+    return found
+
+
+def divergence(reference: Path, candidate: Path, tokens: torch.Tensor) -> float:
+    """Mean KL in nats by transformers, float32."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.no_grad():
+        p, q = (
+            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(tokens).logits.log_softmax(-1)
+            for folder in (reference, candidate)
+        )
+        return float((p.exp() * (p - q)).sum(-1).mean())
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+@pytest.mark.parametrize("strength", [{"sparsity": 0.5}, {"pattern": "2:4", "sparsity": None}])
+def test_zeros_are_as_many_as_asked_and_nothing_else_changes(
+    tiny: Tiny, store: CheckpointStore, kind: str, strength: dict[str, Any]
+) -> None:
+    before = weights(tiny(kind))
+    with prune(tiny(kind), store, STEP | strength | {"reconstruct_epochs": 6}) as modified:
+        after, manifest = weights(modified.path), modified.manifest
+    assert after.keys() == before.keys()
+    linear = [name for name in before if "_proj.weight" in name]
+    assert {change.name for change in manifest.tensors} == set(linear)
+    zeros = sum(int((after[name] == 0).sum()) for name in linear)
+    total = sum(before[name].numel() for name in linear)
+    assert zeros == pytest.approx(total / 2, abs=2)  # a weight that lands on 0 by itself counts too
+    for name, weight in before.items():
+        assert after[name].dtype == weight.dtype
+        if name not in linear:
+            assert torch.equal(after[name], weight), name
+        elif "pattern" in strength:
+            assert bool(((after[name].reshape(-1, 4) != 0).sum(1) <= 2).all()), name
+            assert int((after[name] == 0).sum()) == pytest.approx(weight.numel() / 2, abs=2)
+    assert manifest.steps[0].figures["block_error_after"] < manifest.steps[0].figures["block_error_before"]
+
+
+def test_the_budget_is_uniform_where_that_is_asked_for(tiny: Tiny, store: CheckpointStore) -> None:
+    with prune(tiny(), store, STEP | {"budget": "uniform", "sparsity": 0.25}) as modified:
+        for change in modified.manifest.tensors:
+            assert change.zeros == pytest.approx(change.elements / 4, abs=2)
+
+
+def test_a_budget_by_gradients_differs_between_modules(tiny: Tiny, store: CheckpointStore) -> None:
+    with prune(tiny(), store, STEP) as modified:
+        shares = [change.sparsity for change in modified.manifest.tensors]
+        figures = modified.manifest.steps[0].figures
+    assert max(shares) - min(shares) > 0.02
+    assert figures["module_share_least"] == pytest.approx(min(shares), abs=1e-3)
+    assert figures["module_share_most"] == pytest.approx(max(shares), abs=1e-3)
+    assert figures["kl_at_pass_1_nats"] > 0
+
+
+def test_without_reconstruction_what_stays_keeps_its_value(tiny: Tiny, store: CheckpointStore) -> None:
+    before = weights(tiny())
+    with prune(tiny(), store, STEP | {"reconstruct": False}) as modified:
+        after = weights(modified.path)
+    for name, weight in after.items():
+        assert torch.equal(weight[weight != 0], before[name][weight != 0]), name
+
+
+def test_layers_and_modules_limit_what_is_pruned(tiny: Tiny, store: CheckpointStore) -> None:
+    with prune(tiny(), store, STEP | {"layers": [1], "modules": ["mlp"]}) as modified:
+        names = {change.name for change in modified.manifest.tensors}
+    assert names == {f"model.layers.1.mlp.{kind}_proj.weight" for kind in ("gate", "up", "down")}
+
+
+def test_the_same_inputs_give_the_same_weights_and_another_seed_does_not(tiny: Tiny, tmp_path: Path) -> None:
+    found = []
+    for turn, seed in enumerate([4, 4, 5]):
+        with prune(tiny(), CheckpointStore(tmp_path / str(turn), 10**9), STEP | {"seed": seed}) as modified:
+            found.append(modified.fingerprint)
+    assert found[0] == found[1] != found[2]
+
+
+def test_it_does_less_harm_than_wanda_and_recovery_less_again(tiny: Tiny, store: CheckpointStore) -> None:
+    folder = tiny()
+    tokens = text(None).tokens_NL  # type: ignore[arg-type]
+    harm = {}
+    recovered = STEP | {"recovery_steps": 40}
+    for label, step in {
+        "wanda": {"type": "prune.wanda", "sparsity": 0.5},
+        "ours": STEP,
+        "recovered": recovered,
+    }.items():
+        with prune(folder, store, step) as modified:
+            harm[label] = divergence(folder, modified.path, tokens)
+            if label == "recovered":
+                assert modified.manifest.steps[0].figures["recovery_steps"] == 40
+                assert modified.manifest.sparsity == pytest.approx(0.5, abs=1e-3)
+    assert harm["recovered"] < harm["ours"] < harm["wanda"], harm
+
+
+def test_it_composes_with_quantization_in_either_order(tiny: Tiny, store: CheckpointStore) -> None:
+    rtn = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
+    with prune(tiny(), store, STEP, rtn) as modified:
+        assert modified.manifest.sparsity is not None
+        assert modified.manifest.sparsity >= 0.499
+    with prune(tiny(), store, rtn, STEP) as modified:
+        assert modified.manifest.sparsity is not None
+        assert modified.manifest.sparsity >= 0.499
+
+
+def test_after_layers_went_it_keeps_close_to_what_is_left_and_says_so(tiny: Tiny, store: CheckpointStore) -> None:
+    with prune(tiny(), store, {"type": "prune.layers", "layers": [1]}, STEP) as modified:
+        assert any("shape" in warning for warning in modified.manifest.steps[1].warnings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "pointer"),
+    [
+        ("llama", {"modules": ["embed_tokens"]}, "/candidate/recipe/0/modules"),
+        ("mixtral", {}, "/candidate/recipe/0/type"),
+    ],
+)
+def test_what_cannot_be_pruned_is_refused_before_anything_is_read(
+    tiny: Tiny, store: CheckpointStore, kind: str, step: dict[str, Any], pointer: str
+) -> None:
+    with pytest.raises(HemostatError) as caught:
+        prune(tiny(kind), store, STEP | step)
+    assert caught.value.code == ErrorCode.RECIPE_NOT_APPLICABLE
+    assert caught.value.pointer == pointer
+
+
+def test_a_pattern_that_does_not_divide_is_refused(tiny: Tiny, store: CheckpointStore) -> None:
+    with pytest.raises(HemostatError) as caught:
+        prune(tiny(), store, STEP | {"sparsity": None, "pattern": "2:5"})
+    assert caught.value.code == ErrorCode.PATTERN_MISMATCH
+    assert caught.value.pointer == "/candidate/recipe/0/pattern"
+
+
+def test_a_model_whose_activations_overflow_is_refused(copy: Copy, store: CheckpointStore) -> None:
+    folder = copy("llama")
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    for name in tensors:
+        if "mlp" in name:
+            tensors[name] = tensors[name] * 1e30
+    assert all(float(tensor.abs().max()) < inf for tensor in tensors.values())
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(HemostatError) as caught:
+        prune(folder, store, STEP)
+    assert caught.value.code == ErrorCode.ACTIVATIONS_NOT_FINITE
+
+
+def test_cancelling_leaves_nothing(tiny: Tiny, store: CheckpointStore, tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    phases: list[str] = []
+
+    def progress(phase: str, _done: int, _total: int) -> None:
+        phases.append(phase)
+
+    def check() -> None:
+        if "recovery" in phases:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        prune(tiny(), store, STEP | {"recovery_steps": 50}, progress=progress, check_cancelled=check)
+    assert {"forward", "fisher", "divergence gradients", "prune", "recovery"} <= set(phases)
+    assert not list((tmp_path / "store").glob("**/model.safetensors"))
+
+
+def test_final_states_of_the_result_are_finite(tiny: Tiny, store: CheckpointStore) -> None:
+    with prune(tiny("gemma2"), store, STEP) as modified:
+        info = inspect(modified.path)
+        with open_tensors(info) as reader, torch.no_grad():
+            skeleton = Skeleton(info, reader.read)
+            hidden = torch.randn(2, info.hidden_size, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+            assert bool(torch.isfinite(logits(skeleton, hidden)).all())

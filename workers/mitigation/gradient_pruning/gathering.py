@@ -1,0 +1,94 @@
+"""The gradients of several passes: at the reference first, then at candidates of rising sparsity.
+
+The candidates of the passes are cheap: the weights of lowest price so far are zeroed, nothing is reconstructed. They
+tell where it hurts; what is kept in the end is decided by the prices accumulated over all passes.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from app.models.checkpoint import CheckpointInfo
+from workers.mitigation.gradient_pruning.budget import counts_by_price, histogram, step_share, uniform_counts
+from workers.mitigation.gradient_pruning.score import Prices
+from workers.mitigation.gradients import Gatherer, Tape, backward, divergence_gradients_of
+from workers.mitigation.objectives import OwnLabels
+from workers.surgery.blockwise.skeleton import Read
+from workers.surgery.callbacks import CheckCancelled, Progress
+from workers.surgery.prune_masks import lowest
+
+
+def gather(
+    tape: Tape,
+    info: CheckpointInfo,
+    read: Read,
+    sizes: Mapping[str, int],
+    tokens_NL: torch.Tensor,
+    scratch: Path,
+    *,
+    share: float,
+    passes: int,
+    even: bool,
+    seed: int,
+    dtype: torch.dtype,
+    progress: Progress,
+    check_cancelled: CheckCancelled,
+) -> tuple[Prices, dict[int, torch.Tensor], list[float]]:
+    """(prices of the addressed weights, layer → E[δ δᵀ] at the block's output, KL at each pass's candidate).
+
+    `tape`: the reference on the windows; `info`, `read`: the checkpoint that is pruned; `sizes`: weights of each
+    addressed module; `even`: every module loses the same share.
+    """
+    names = frozenset(sizes)
+    prices = Prices(read)
+    leaving: dict[int, torch.Tensor] = {}
+    divergences = []
+    for turn in range(passes):
+        folder = scratch / f"pass-{turn}"
+        folder.mkdir()
+        if turn == 0:
+            gatherer = Gatherer(names, tape.positions, folder, blocks=True)
+            backward(
+                tape,
+                OwnLabels(tape.skeleton, seed),
+                visit=gatherer.visit,
+                visit_block=gatherer.visit_block,
+                finish=gatherer.finish,
+                phase="fisher",
+            )
+            prices.add(gatherer.found)
+            leaving = gatherer.leaving
+            continue
+        counts = counts_of(prices, sizes, step_share(share, turn, passes), even=even)
+
+        def masked(name: str, counts: dict[str, int] = counts) -> torch.Tensor:
+            tensor = read(name)
+            if name not in counts:
+                return tensor
+            gone = lowest(prices.of(name).reshape(1, -1), torch.tensor([counts[name]]))
+            return tensor.masked_fill(gone.reshape(tensor.shape), 0)
+
+        found, mean = divergence_gradients_of(
+            info,
+            masked,
+            tape.states[-1],
+            tape.skeleton,
+            tokens_NL,
+            folder,
+            names=names,
+            mean=False,
+            dtype=dtype,
+            progress=progress,
+            check_cancelled=check_cancelled,
+        )
+        prices.add(found)
+        divergences.append(mean)
+    return prices, leaving, divergences
+
+
+def counts_of(prices: Prices, sizes: Mapping[str, int], share: float, *, even: bool) -> dict[str, int]:
+    """Module → how many of its weights go."""
+    if even:
+        return uniform_counts(sizes, share)
+    return counts_by_price({name: histogram(prices.of(name)) for name in sizes}, sizes, share)

@@ -1,0 +1,233 @@
+"""`prune.gradient`: gradient-aware pruning, from the gradients of the divergence to the pruned checkpoint.
+
+1. Gradients of the divergence over `passes` (`gathering`), at the reference and at candidates of rising sparsity, give
+   every weight a price in nats (`score`).
+2. The budget: how many weights each module loses (`budget`); a pattern has the same share everywhere.
+3. Block by block, on what the pruned blocks before give: a second-order sweep chooses the weights that go and lets
+   the others take over (`sweep`), then what stayed of the block is trained towards the reference's block
+   (`reconstruction`).
+4. Where it was asked for, all that stayed is trained on the divergence itself (`recovery`).
+
+What was taken from where stands in each of these modules.
+"""
+
+from contextlib import ExitStack
+from functools import cache
+from typing import Any
+
+import torch
+
+from app.contracts.recipe import PruneGradient
+from app.models.checkpoint import CheckpointInfo
+from workers.mitigation.gradient_pruning import recovery
+from workers.mitigation.gradient_pruning.gathering import counts_of, gather
+from workers.mitigation.gradient_pruning.reconstruction import metric_root, orders, reconstruct
+from workers.mitigation.gradient_pruning.score import Prices
+from workers.mitigation.gradient_pruning.sweep import inverse_cholesky, sweep
+from workers.mitigation.gradients import Tape
+from workers.surgery.blockwise.observers import SecondMoment
+from workers.surgery.blockwise.skeleton import Read, Skeleton
+from workers.surgery.blockwise.walk import Block, Group, Walk
+from workers.surgery.reading import open_tensors
+from workers.surgery.shop import Shop
+
+DAMPING = 0.01
+# Positions of one step of reconstruction, at least one window.
+STEP_TOKENS = 1024
+# Beyond so many bytes of activations of a step of recovery, blocks are run again instead of being remembered.
+REMEMBERED = 4 << 30
+
+
+class GradientPruning:
+    """`prune.gradient`."""
+
+    version = 1
+
+    def __init__(self, step: PruneGradient) -> None:
+        self.step = step
+
+    def run(self, shop: Shop) -> None:
+        """Prunes `shop.weights`. Raises ACTIVATIONS_NOT_FINITE, and what `Skeleton` raises."""
+        with ExitStack() as stack:
+            info, read = _teacher(shop, stack)
+            _Work(self.step, shop, info, read).run()
+
+
+class _Work:
+    """One pruning of one checkpoint."""
+
+    def __init__(self, step: PruneGradient, shop: Shop, teacher: CheckpointInfo, read: Read) -> None:
+        if shop.calibration is None:
+            raise RuntimeError("the step is calibrated and has no text")
+        self._step, self._shop, self._tokens_NL = step, shop, shop.calibration.tokens_NL
+        self._dtype = torch.float32 if shop.source.scheme == "f32" else torch.bfloat16
+        self._sizes = {weight.name: weight.shape[0] * weight.shape[1] for weight in shop.weights}
+        self._last = max(weight.layer or 0 for weight in shop.weights)
+        self._pruned: dict[str, torch.Tensor] = {}
+        self._tape = Tape(
+            Skeleton(teacher, read, dtype=self._dtype),
+            self._tokens_NL,
+            shop.scratch,
+            name="reference",
+            progress=shop.progress,
+            check_cancelled=shop.check_cancelled,
+        )
+
+    def run(self) -> None:
+        """All four parts."""
+        step, shop = self._step, self._shop
+        even = step.budget == "uniform" or step.pattern is not None
+        prices, leaving, divergences = gather(
+            self._tape,
+            shop.source,
+            shop.read,
+            self._sizes,
+            self._tokens_NL,
+            shop.scratch,
+            share=step.share,
+            passes=step.passes,
+            even=even,
+            seed=step.seed,
+            dtype=self._dtype,
+            progress=shop.progress,
+            check_cancelled=shop.check_cancelled,
+        )
+        counts = counts_of(prices, self._sizes, step.share, even=even)
+        shares = [counts[name] / size for name, size in self._sizes.items()]
+        shop.figures["module_share_least"], shop.figures["module_share_most"] = min(shares), max(shares)
+        for turn, mean in enumerate(divergences, 1):
+            shop.figures[f"kl_at_pass_{turn}_nats"] = mean
+        self._blocks(prices, counts, leaving)
+        if step.recovery_s > 0 or step.recovery_steps:
+            self._recover()
+        for weight in shop.weights:
+            shop.put(
+                weight.name, self._pruned.pop(weight.name), sparsity=counts[weight.name] / self._sizes[weight.name]
+            )
+
+    def _blocks(self, prices: Prices, counts: dict[str, int], leaving: dict[int, torch.Tensor]) -> None:
+        shop = self._shop
+        skeleton = Skeleton(shop.source, shop.read, dtype=self._dtype)
+        walk = Walk(
+            skeleton,
+            self._tokens_NL,
+            shop.scratch,
+            phase="prune",
+            progress=shop.progress,
+            check_cancelled=shop.check_cancelled,
+        )
+        before, after, blocks = 0.0, 0.0, 0
+        for block in walk.blocks():
+            names = [name for name in block.linears if name in counts]
+            if names:
+                self._sweep(block, names, prices, counts)
+                if self._step.reconstruct:
+                    losses = self._reconstruct(block, walk, names, leaving[block.index])
+                    epoch = len(losses) // self._step.reconstruct_epochs
+                    before, after = before + sum(losses[:epoch]) / epoch, after + sum(losses[-epoch:]) / epoch
+                    blocks += 1
+                for name in names:
+                    self._pruned[name] = block.linears[name].weight.detach().to(shop.read(name).dtype).clone()
+            if block.index == self._last:
+                break
+        if blocks:  # weighted squared error over the weighted square of what the block adds, first and last epoch
+            shop.figures["block_error_before"], shop.figures["block_error_after"] = before / blocks, after / blocks
+
+    def _sweep(self, block: Block, names: list[str], prices: Prices, counts: dict[str, int]) -> None:
+        groups: list[Group] = [group for group in block.groups if set(group) & set(names)]
+        seen = {group: SecondMoment(block.inputs(group)) for group in groups}
+        block.collect(seen)
+        for group in groups:
+            moment_II = seen.pop(group).mean()
+            factor_II = inverse_cholesky(moment_II, DAMPING)
+            power_I = moment_II.diagonal().clamp(min=float(moment_II.diagonal().mean()) * 1e-6)
+            for name in (name for name in group if name in counts):
+                self._shop.check_cancelled()
+                swept_OI = sweep(
+                    self._shop.read(name).to(torch.float32),
+                    factor_II,
+                    prices.fisher[name] / power_I,
+                    count=counts[name],
+                    pattern=self._step.n_of_m() if self._step.pattern else None,
+                    update=self._step.reconstruct,
+                )
+                block.linears[name].weight.data = swept_OI.to(self._dtype)
+
+    def _reconstruct(self, block: Block, walk: Walk, names: list[str], moment_DD: torch.Tensor) -> list[float]:
+        tokens_NL, skeleton, wanted = self._tokens_NL, walk.skeleton, self._tape.states[block.index + 1]
+
+        @cache
+        def calls(windows: int) -> list[dict[str, Any]]:
+            return skeleton.calls(tokens_NL[:windows])[1]
+
+        def call(hidden_NLD: torch.Tensor) -> torch.Tensor:
+            found: Any = block.module(hidden_NLD, **calls(len(hidden_NLD))[block.index])
+            leaving_NLD: torch.Tensor = found[0] if isinstance(found, tuple) else found
+            return leaving_NLD
+
+        def fetch(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            windows = chosen.tolist()
+            entering = torch.cat([walk.entering.read(one, one + 1) for one in windows])
+            return entering, torch.cat([wanted.read(one, one + 1) for one in windows])
+
+        batch = max(1, STEP_TOKENS // tokens_NL.shape[1])
+        seed = (self._step.seed * 1_000_003 + block.index) % 2**63
+        plan = list(orders(len(tokens_NL), batch, self._step.reconstruct_epochs, seed))
+        linears = {name: block.linears[name] for name in names}
+        return reconstruct(
+            call, linears, fetch, metric_root(moment_DD), plan, check_cancelled=self._shop.check_cancelled
+        )
+
+    def _recover(self) -> None:
+        step, shop, tokens_NL = self._step, self._shop, self._tokens_NL
+
+        def read(name: str) -> torch.Tensor:
+            return self._pruned[name] if name in self._pruned else shop.read(name)
+
+        skeleton = Skeleton(shop.source, read, dtype=self._dtype)
+        for index in range(len(skeleton.layers)):
+            skeleton.block(index)
+        config: Any = skeleton.config
+        wide = 8 * config.hidden_size + 4 * config.intermediate_size
+        positions = max(tokens_NL.shape[1], recovery.STEP_TOKENS)
+        work = recovery.Recovery(
+            skeleton,
+            frozenset(self._sizes),
+            tokens_NL,
+            self._tape.states[-1],
+            self._tape.skeleton,
+            seed=step.seed,
+            recompute=4 * wide * positions * len(skeleton.layers) > REMEMBERED,
+        )
+        found = work.run(
+            seconds=step.recovery_s or None,
+            steps=step.recovery_steps,
+            progress=shop.progress,
+            check_cancelled=shop.check_cancelled,
+        )
+        work.kept.close()
+        for name, linear in work.kept.linears.items():
+            self._pruned[name] = linear.weight.detach().to(shop.read(name).dtype)
+        shop.figures["recovery_steps"] = len(found)
+        if found:
+            shop.figures["recovery_kl_first_nats"], shop.figures["recovery_kl_last_nats"] = found[0], found[-1]
+
+
+def _teacher(shop: Shop, stack: ExitStack) -> tuple[CheckpointInfo, Read]:
+    """The reference, block for block, where it has the candidate's shape; else the source as it is."""
+    reference, source = shop.reference, shop.source
+    alike = (
+        reference.architecture == source.architecture
+        and reference.quantization is None
+        and {name: one.shape for name, one in reference.tensors.items()}
+        == {name: one.shape for name, one in source.tensors.items()}
+    )
+    if not alike:
+        shop.warn(
+            "the steps before have changed the model's shape: pruning keeps close to the model as they left it, "
+            "not to the reference"
+        )
+        return source, shop.read
+    if reference.path == source.path:
+        return source, shop.read
+    return reference, stack.enter_context(open_tensors(reference)).read

@@ -1,0 +1,118 @@
+"""The product of two thin matrices that takes back the most of a weight's error.
+
+With E = W − Ŵ the error of a weight, C = E[x xᵀ] the second moment of its inputs and G that of the divergence's
+gradient by its outputs (Fisher information, here by channel: G = diag(g)), the divergence that the error causes is to
+second order ½ tr(G E C Eᵀ). The product U V of rank R that leaves the least of it comes from the truncated singular
+value decomposition of G^½ E C^½ (Eckart and Young), and the nats that direction r takes back are ½ σ_r².
+
+E C^½ alone is EoRA (arXiv 2410.21271, there with eigenvectors), QERA (2410.06040, exact solution) and LQER (2402.02446,
+C by channel). G beside it is K-FAC's approximation of the Fisher information (Martens and Grosse, 1503.05671), which
+makes directions of different modules comparable: ours. C^½ may be any S with S Sᵀ = C (the optimum is the same), so it
+is a Cholesky factor; and since U V = P E with P a projection, S is never inverted.
+
+Names: O outputs, I inputs, R rank.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+# Of the mean input power, added to each channel's: directions that the text never showed stay bounded.
+RIDGE = 1e-4
+# Of the mean gradient power: a channel that no gradient reached still counts for something.
+_LEAST_GRADIENT = 1e-3
+# Singular values below this share of the largest are rounding.
+_RANK_TOLERANCE = 1e-7
+
+
+@dataclass(frozen=True)
+class Factors:
+    """`up_OR` · `down_RI` is what is added, float32; `gains_R` what each direction saves, falling."""
+
+    up_OR: torch.Tensor
+    down_RI: torch.Tensor
+    gains_R: torch.Tensor
+
+    @property
+    def rank(self) -> int:
+        """R."""
+        return self.down_RI.shape[0]
+
+    def first(self, rank: int) -> "Factors":
+        """The best `rank` of them; all where there are no more."""
+        return Factors(self.up_OR[:, :rank], self.down_RI[:rank], self.gains_R[:rank])
+
+    def product(self) -> torch.Tensor:
+        """What is added (O, I)."""
+        return self.up_OR @ self.down_RI
+
+
+def solve(
+    error_OI: torch.Tensor, moment_II: torch.Tensor, gradient_O: torch.Tensor | None = None, *, most: int | None = None
+) -> Factors:
+    """The `most` best directions (default: all that there are), in float64, split so that both factors of a direction
+    have the same norm.
+
+    `moment_II` is E[x xᵀ], `gradient_O` E[g²] of each output (default: the same for all). ValueError where shapes do
+    not fit.
+    """
+    outputs, inputs = error_OI.shape
+    if moment_II.shape != (inputs, inputs) or (gradient_O is not None and gradient_O.shape != (outputs,)):
+        raise ValueError(f"an error {tuple(error_OI.shape)} with moments {tuple(moment_II.shape)}")
+    error_OI = error_OI.to(torch.float64)
+    root_O = _root_of_gradient(gradient_O, outputs)
+    scaled_OI = root_O[:, None] * error_OI
+    weighted_OI = scaled_OI @ root_of(moment_II)
+    # Through the smaller of the two Gram matrices.
+    if outputs <= inputs:
+        values, vectors = torch.linalg.eigh(weighted_OI @ weighted_OI.T)
+        values, left_OR = values.flip(0), vectors.flip(1)
+        kept = _kept(values, most)
+        left_OR = left_OR[:, :kept]
+    else:
+        values, vectors = torch.linalg.eigh(weighted_OI.T @ weighted_OI)
+        values, vectors = values.flip(0), vectors.flip(1)
+        kept = _kept(values, most)
+        left_OR = torch.linalg.qr(weighted_OI @ vectors[:, :kept]).Q
+    up_OR = left_OR / root_O[:, None]
+    down_RI = left_OR.T @ scaled_OI
+    return balanced(up_OR, down_RI, values[:kept] / 2)
+
+
+def root_of(moment_II: torch.Tensor, *, ridge: float = RIDGE) -> torch.Tensor:
+    """S (I, I), float64, with S Sᵀ = moment + ridge · mean power · identity; raises the ridge until that is
+    numerically positive."""
+    moment_II = moment_II.to(torch.float64)
+    power = float(moment_II.diagonal().mean()) or 1.0
+    eye = torch.eye(len(moment_II), dtype=torch.float64)
+    while True:
+        found, info = torch.linalg.cholesky_ex(moment_II + ridge * power * eye)
+        if int(info) == 0:
+            root_II: torch.Tensor = found
+            return root_II
+        ridge *= 10
+
+
+def balanced(up_OR: torch.Tensor, down_RI: torch.Tensor, gains_R: torch.Tensor) -> Factors:
+    """Float32 factors whose directions have the same norm on both sides."""
+    left_R, right_R = up_OR.norm(dim=0), down_RI.norm(dim=1)
+    share_R = torch.where(left_R * right_R > 0, (right_R / left_R.clamp_min(1e-30)).sqrt(), torch.ones_like(left_R))
+    return Factors(
+        (up_OR * share_R).float().contiguous(),
+        (down_RI / share_R[:, None]).float().contiguous(),
+        gains_R.float().contiguous(),
+    )
+
+
+def _root_of_gradient(gradient_O: torch.Tensor | None, outputs: int) -> torch.Tensor:
+    if gradient_O is None:
+        return torch.ones(outputs, dtype=torch.float64)
+    gradient_O = gradient_O.to(torch.float64)
+    floor = _LEAST_GRADIENT * float(gradient_O.mean())
+    return (gradient_O + floor).sqrt() if floor > 0 else torch.ones(outputs, dtype=torch.float64)
+
+
+def _kept(values: torch.Tensor, most: int | None) -> int:
+    """How many falling eigenvalues of a Gram matrix count."""
+    real = int((values > values[0] * _RANK_TOLERANCE**2).sum()) if float(values[0]) > 0 else 0
+    return min(real, len(values) if most is None else most)

@@ -1,0 +1,170 @@
+"""Distillation of the adapter from the reference: forward KL on its stored final hidden states.
+
+The wounded model stays as it is, in bf16; float32 factors beside its linear layers are trained by Adam (Kingma and Ba,
+1412.6980) on mean KL(reference ‖ repaired) over windows of the calibration text, as in Hinton et al. (1503.02531) at
+temperature 1, with a linear warm-up and a cosine decay to 0. The gradient enters below the head, so that no vocabulary
+stands on the tape. A part of the windows is not trained on: by them it is decided what is kept.
+
+Memory: the model, its activations for `MICRO_TOKENS` tokens, four times the adapter in float32.
+
+Names: N windows, L tokens of a window, T positions, D hidden size.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import cos, pi
+from typing import Any
+
+import torch
+
+from workers.mitigation.repair.adapter import Adapted
+from workers.mitigation.repair.closed_form import Factors
+from workers.mitigation.repair.objective import Divergence
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.blockwise.walk import Activations
+from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
+
+STEP_TOKENS = 1024
+MICRO_TOKENS = 512
+RATE = 5e-4
+_WARM_UP = 0.05
+_CLIP = 1.0
+# Share of the windows that decides what is kept.
+HELD_OUT = 1 / 8
+
+
+@dataclass(frozen=True)
+class Split:
+    """Windows that are trained on, and windows that decide; the same ones where there is only one."""
+
+    train: tuple[int, ...]
+    held_out: tuple[int, ...]
+
+    @classmethod
+    def of(cls, windows: int) -> "Split":
+        """The last eighth decides."""
+        held = max(1, round(windows * HELD_OUT))
+        if windows == 1:
+            return cls((0,), (0,))
+        return cls(tuple(range(windows - held)), tuple(range(windows - held, windows)))
+
+
+class Distiller:
+    """A wounded model with an adapter at work.
+
+    `skeleton` is that model's and is given all its weights; `factors` by tensor name; `states` what leaves the
+    reference's final norm on `tokens_NL`.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        factors: Mapping[str, Factors],
+        tokens_NL: torch.Tensor,
+        states: Activations,
+        divergence: Divergence,
+        *,
+        progress: Progress = no_progress,
+        check_cancelled: CheckCancelled = never_cancelled,
+    ) -> None:
+        self._skeleton, self._tokens_NL, self._states = skeleton, tokens_NL, states
+        self._divergence = divergence
+        self._progress, self.check_cancelled = progress, check_cancelled
+        for index in range(len(skeleton.layers)):
+            check_cancelled()
+            skeleton.block(index)
+        skeleton.load(skeleton.model.model.embed_tokens, "model.embed_tokens.")
+        skeleton.head()
+        self._adapted: dict[str, Adapted] = {}
+        for name, one in factors.items():
+            path = name.removesuffix(".weight")
+            parent, _, leaf = path.rpartition(".")
+            module: Any = skeleton.model.get_submodule(parent)
+            self._adapted[name] = Adapted(getattr(module, leaf), one)
+            setattr(module, leaf, self._adapted[name])
+        self._split = Split.of(len(tokens_NL))
+
+    def put(self, factors: Mapping[str, Factors]) -> None:
+        """Other factors of the same ranks."""
+        with torch.no_grad():
+            for name, one in factors.items():
+                self._adapted[name].up_OR.copy_(one.up_OR)
+                self._adapted[name].down_RI.copy_(one.down_RI)
+
+    def factors(self) -> dict[str, Factors]:
+        """As they are now; `gains_R` has no meaning any more and is 0."""
+        return {
+            name: Factors(one.up_OR.detach().clone(), one.down_RI.detach().clone(), torch.zeros(one.down_RI.shape[0]))
+            for name, one in self._adapted.items()
+        }
+
+    @torch.no_grad()
+    def measure(self) -> float:
+        """Mean KL on the windows that decide, in nats a position."""
+        total, count = 0.0, 0
+        for window in self._split.held_out:
+            self.check_cancelled()
+            hidden_TD = self._hidden([window])
+            total += self._divergence.of(self._target([window]), hidden_TD)[0]
+            count += len(hidden_TD)
+        return total / count
+
+    def train(self, steps: int, *, seed: int, seconds: float | None = None, rate: float = RATE) -> int:
+        """So many steps, or as many as `seconds` allow; returns how many were done."""
+        parameters = [parameter for one in self._adapted.values() for parameter in one.parameters(recurse=False)]
+        if not parameters or not steps:
+            return 0
+        adam = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.98))
+        batches = _batches(self._split.train, max(1, STEP_TOKENS // self._tokens_NL.shape[1]), seed)
+        began = time.monotonic()
+        for step in range(steps):
+            spent = (time.monotonic() - began) / seconds if seconds else 0.0
+            if spent >= 1:
+                return step
+            self._progress("distill", step, steps)
+            for group in adam.param_groups:
+                group["lr"] = rate * _share(max(step / steps, spent), step / max(1.0, _WARM_UP * steps))
+            adam.zero_grad(set_to_none=True)
+            self._gradients(next(batches))
+            torch.nn.utils.clip_grad_norm_(parameters, _CLIP)
+            adam.step()
+        self._progress("distill", steps, steps)
+        return steps
+
+    def _gradients(self, windows: Sequence[int]) -> None:
+        many = max(1, MICRO_TOKENS // self._tokens_NL.shape[1])
+        positions = len(windows) * self._tokens_NL.shape[1]
+        for start in range(0, len(windows), many):
+            part = windows[start : start + many]
+            self.check_cancelled()
+            with torch.enable_grad():
+                hidden_TD = self._hidden(part)
+            self.check_cancelled()
+            _, gradient_TD = self._divergence.of(self._target(part), hidden_TD.detach())
+            self.check_cancelled()
+            hidden_TD.backward(gradient_TD / positions)  # type: ignore[no-untyped-call]
+
+    def _hidden(self, windows: Sequence[int]) -> torch.Tensor:
+        found = self._skeleton.model.model(input_ids=self._tokens_NL[list(windows)], use_cache=False)
+        hidden_TD: torch.Tensor = found.last_hidden_state.flatten(0, 1)
+        return hidden_TD
+
+    def _target(self, windows: Sequence[int]) -> torch.Tensor:
+        return torch.cat([self._states.read(window, window + 1).flatten(0, 1) for window in windows])
+
+
+def _share(done: float, warm: float) -> float:
+    """Of the full rate: a linear rise, then a cosine to 0."""
+    return min(1.0, warm + 0.1) * (1 + cos(pi * min(1.0, done))) / 2
+
+
+def _batches(windows: Sequence[int], size: int, seed: int) -> Any:
+    """Windows in a seeded order without end, each as often as any other."""
+    draws = torch.Generator().manual_seed(seed % 2**63)
+    waiting: list[int] = []
+    while True:
+        while len(waiting) < size:
+            waiting += [windows[int(at)] for at in torch.randperm(len(windows), generator=draws)]
+        yield waiting[:size]
+        waiting = waiting[size:]

@@ -1,0 +1,267 @@
+"""The step `repair.lowrank`: closed form, ranks by nats a byte, distillation, and what is kept of them.
+
+The result is the wounded checkpoint with the adapter merged, in its own dtype, so that it compares and deploys like any
+other; beside it lies `adapter/`, the same numbers as a PEFT LoRA for the wounded checkpoint itself. Where the wound was
+made anew (`iterations`), `base/` holds the weights that the adapter goes on.
+"""
+
+import time
+from collections.abc import Mapping
+
+import torch
+from safetensors.torch import save_file
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import RepairLowrank
+from app.models.steps import check_one
+from workers.distributions.head import Head
+from workers.mitigation.gradients import fisher_of
+from workers.mitigation.repair.adapter import bits_of, export, merged
+from workers.mitigation.repair.alignment import align
+from workers.mitigation.repair.allocation import allocate, budget_of
+from workers.mitigation.repair.closed_form import Factors
+from workers.mitigation.repair.distill import Distiller
+from workers.mitigation.repair.objective import Divergence
+from workers.mitigation.repair.survey import Again, Possible, Survey
+from workers.surgery.blockwise.skeleton import Read, Skeleton
+from workers.surgery.blockwise.walk import Activations
+from workers.surgery.files import copy_companions
+from workers.surgery.reading import open_tensors
+from workers.surgery.shop import Shop
+from workers.surgery.steps import make_runner
+
+ADAPTER = "adapter"
+BASE = "base"
+# A module's rank is at most so many times the mean: the sizes that engines reserve are for the largest.
+MOST = 4
+# Share of the mean rank that every module gets.
+_FLOOR = 0.25
+# Windows that the divergence's gradients are gathered over: they weigh channels, and that needs little text.
+_GRADIENT_TOKENS = 4096
+
+
+class RepairStep:
+    """`repair.lowrank`."""
+
+    version = 1
+
+    def __init__(self, step: RepairLowrank) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """See `WholeStep`. Raises RECIPE_NOT_APPLICABLE where the reference is of another kind than the model."""
+        _check_reference(shop)
+        assert shop.calibration is not None  # noqa: S101 - the step is a calibrated one
+        tokens_NL = shop.calibration.tokens_NL
+        _warn_of_little_text(shop, tokens_NL)
+        with open_tensors(shop.reference) as reader:
+            survey, possible = self._survey(shop, tokens_NL, reader.read)
+            states = survey.reference.normed()
+            factors = {name: possible[name].take(rank) for name, rank in self._ranks(possible).items() if rank}
+            read = _replaced(shop.read, survey.bases)
+            chosen, helped = self._choose(shop, factors, read, tokens_NL, states, anew=bool(survey.bases))
+        self._put(shop, chosen, survey.bases if helped else {})
+
+    def _survey(self, shop: Shop, tokens_NL: torch.Tensor, read: Read) -> tuple[Survey, dict[str, Possible]]:
+        step, began = self._step, time.monotonic()
+        pairs = align(shop.source, shop.read, shop.reference, read, check_cancelled=shop.check_cancelled)
+        names = frozenset(weight.name for weight in shop.weights)
+        gradients: dict[str, torch.Tensor] = {}
+        if step.allocation == "nats":
+            folder = shop.scratch / "gradients"
+            folder.mkdir()
+            found = fisher_of(
+                shop.source,
+                shop.read,
+                tokens_NL[: max(1, _GRADIENT_TOKENS // tokens_NL.shape[1])],
+                folder,
+                names=names,
+                squares=False,
+                seed=step.seed,
+                progress=shop.progress,
+                check_cancelled=shop.check_cancelled,
+            )
+            gradients = {name: of.outputs_O for name, of in found.items()}
+        survey = Survey(
+            Skeleton(shop.source, shop.read),
+            shop.read,
+            Skeleton(shop.reference, read),
+            read,
+            tokens_NL,
+            shop.scratch,
+            pairs=pairs,
+            names=names,
+            rank=step.rank,
+            most=MOST * step.rank if step.allocation == "nats" else step.rank,
+            gradients=gradients,
+            iterations=step.iterations,
+            again=_again(shop) if step.iterations > 1 else None,
+            progress=shop.progress,
+            check_cancelled=shop.check_cancelled,
+        )
+        possible = survey.run()
+        shop.figures["closed_form_s"] = round(time.monotonic() - began, 1)
+        if pairs[0] > 0:
+            shop.warn(
+                f"the reference's first {pairs[0]} layers are missing; what they did is left to distillation, as no "
+                "layer stands before them"
+            )
+        return survey, possible
+
+    def _ranks(self, possible: Mapping[str, Possible]) -> dict[str, int]:
+        """Of every module: the mean exactly where all are alike, else at most the same bytes."""
+        shapes = {name: (one.factors.up_OR.shape[0], one.factors.down_RI.shape[1]) for name, one in possible.items()}
+        costs = {name: sum(shape) for name, shape in shapes.items()}
+        rank = self._step.rank
+        if self._step.allocation == "uniform":
+            return {name: min(rank, *shapes[name]) for name in shapes}
+        return allocate(
+            {name: one.factors.gains_R.tolist() for name, one in possible.items()},
+            costs,
+            {name: min(MOST * rank, *shapes[name]) for name in shapes},
+            budget_of(costs, rank),
+            floor=max(1, int(_FLOOR * rank)),
+        )
+
+    def _choose(
+        self,
+        shop: Shop,
+        factors: dict[str, Factors],
+        read: Read,
+        tokens_NL: torch.Tensor,
+        states: Activations,
+        *,
+        anew: bool,
+    ) -> tuple[dict[str, Factors], bool]:
+        """Of nothing, the closed form and the distilled adapter, what is best on windows that were not trained on; and
+        whether it is more than nothing. `anew`: what `read` gives is not the model as it came."""
+        began = time.monotonic()
+        divergence = Divergence(Head.load(shop.reference.path), Head.load(shop.source.path))
+
+        def with_adapter(read: Read, factors: Mapping[str, Factors]) -> Distiller:
+            return Distiller(
+                Skeleton(shop.source, read),
+                factors,
+                tokens_NL,
+                states,
+                divergence,
+                progress=shop.progress,
+                check_cancelled=shop.check_cancelled,
+            )
+
+        before = with_adapter(shop.read, {}).measure() if anew else 0.0
+        distiller = with_adapter(read, factors)
+        nothing = {name: _emptied(one) for name, one in factors.items()}
+        if not anew:
+            distiller.put(nothing)
+            before = distiller.measure()
+            distiller.put(factors)
+        closed = distiller.measure()
+        results = [(before, 0, nothing), (closed, 1, factors)]
+        steps = distiller.train(self._step.distill_steps, seed=self._step.seed, seconds=self._step.distill_s)
+        if steps:
+            results.append((distiller.measure(), 2, distiller.factors()))
+        least, which, chosen = min(results, key=lambda result: result[:2])
+        shop.figures |= {
+            "kl_before_nats": before,
+            "kl_closed_form_nats": closed,
+            "kl_after_nats": least,
+            "distill_steps": steps,
+            "distill_s": round(time.monotonic() - began, 1),
+        }
+        if which == 0:
+            shop.warn("nothing helped on windows that took no part in the fit: the adapter is empty")
+        elif which == 1 and steps:
+            shop.warn("distillation did not help on windows that took no part in it: the closed form alone is kept")
+        return chosen, which > 0
+
+    def _put(self, shop: Shop, chosen: Mapping[str, Factors], bases: Mapping[str, torch.Tensor]) -> None:
+        numbers = 0
+        for weight in shop.weights:
+            shop.check_cancelled()
+            known = shop.changes.get(weight.name)
+            base_OI = bases.get(weight.name)
+            if base_OI is None:
+                base_OI = shop.read(weight.name)
+            width = 8.0 * base_OI.element_size()
+            before = known.bits_per_weight if known else width
+            one = chosen.get(weight.name)
+            rank = one.rank if one is not None else 0
+            numbers += rank * sum(weight.shape)
+            merged_OI = base_OI if one is None else merged(base_OI, one)
+            # A dense weight of full width takes the adapter in for nothing; one that is packed or sparse does not.
+            free = before >= width and (known is None or known.nominal_sparsity is None)
+            shop.put(weight.name, merged_OI, bits=before if free else bits_of(weight.shape, rank, before))
+        ranks = [one.rank for one in chosen.values()]
+        shop.figures |= {
+            "adapter_mib": round(2 * numbers / 2**20, 3),
+            "rank_least": float(min(ranks, default=0)),
+            "rank_most": float(max(ranks, default=0)),
+        }
+        export(shop.beside(ADAPTER), chosen, base=shop.source.path.name if not bases else BASE)
+        if bases:
+            _write_base(shop, bases)
+
+
+def _check_reference(shop: Shop) -> None:
+    ours, theirs = shop.source, shop.reference
+    why = None
+    if ours.architecture != theirs.architecture:
+        why = f"is a {theirs.architecture}, the model a {ours.architecture}"
+    elif ours.hidden_size != theirs.hidden_size:
+        why = f"has hidden size {theirs.hidden_size}, the model {ours.hidden_size}"
+    elif ours.vocabulary != theirs.vocabulary:
+        why = f"has {theirs.vocabulary} tokens, the model {ours.vocabulary}"
+    if why is not None:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"the repair takes back what a model lost to its reference, and the reference {why}",
+            hint="give the model that this one was made from as the reference; a model of another width has none",
+            pointer=f"/candidate/recipe/{shop.index}",
+        )
+
+
+def _warn_of_little_text(shop: Shop, tokens_NL: torch.Tensor) -> None:
+    widest = max(weight.shape[-1] for weight in shop.weights)
+    if tokens_NL.numel() < widest:
+        shop.warn(
+            f"{tokens_NL.numel()} calibration tokens do not span the {widest} inputs of the widest layer: what they "
+            "never show is repaired as if its power were small"
+        )
+
+
+def _emptied(factors: Factors) -> Factors:
+    return Factors(torch.zeros_like(factors.up_OR), factors.down_RI, torch.zeros_like(factors.gains_R))
+
+
+def _replaced(read: Read, bases: Mapping[str, torch.Tensor]) -> Read:
+    def found(name: str) -> torch.Tensor:
+        return bases[name] if name in bases else read(name)
+
+    return found
+
+
+def _again(shop: Shop) -> Again:
+    """What the steps before did to a weight, from the weight alone."""
+    done = []
+    for index, step in enumerate(shop.recipe[: shop.index]):
+        names = {weight.name for weight in check_one(shop.base, step, pointer=f"/candidate/recipe/{index}")}
+        done.append((names, make_runner(step)))
+
+    def wound(name: str, weight_OI: torch.Tensor) -> torch.Tensor:
+        for names, runner in done:
+            if name in names:
+                weight_OI = runner.apply(name, weight_OI)
+        return weight_OI
+
+    return wound
+
+
+def _write_base(shop: Shop, bases: Mapping[str, torch.Tensor]) -> None:
+    folder = shop.beside(BASE)
+    copy_companions(shop.source.path, folder)
+    names = [name for name in shop.source.tensors if not (shop.source.tied and name == "lm_head.weight")]
+    read = _replaced(shop.read, bases)
+    save_file(
+        {name: read(name).contiguous() for name in names}, folder / "model.safetensors", metadata={"format": "pt"}
+    )
