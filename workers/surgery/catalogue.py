@@ -43,6 +43,7 @@ WHOLE: dict[str, str] = {
     "lowrank.svd": "workers.surgery.lowrank:PlainSvd",
     "lowrank.asvd": "workers.surgery.lowrank:Asvd",
     "lowrank.svdllm": "workers.surgery.lowrank:SvdLlm",
+    "quantize.dynamic": "workers.mitigation.dynamic_scaling.step:DynamicScaling",
 }
 
 

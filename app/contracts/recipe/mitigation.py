@@ -42,6 +42,14 @@ class QuantizeDynamic(Calibrated):
     symmetric: bool = False
     activation_bits: Literal[4, 8] | None = Field(default=None, description="null: activations stay as they are.")
     mixed: bool = Field(default=False, description="Whether modules may have different bits.")
+    smooth: bool = Field(default=True, description="Whether channels are smoothed, where the search finds that it pays.")
+    tune: Literal["scales", "rounding"] = Field(
+        default="rounding",
+        description="What is tuned with norms and biases: scales alone, or rounding too (16 bytes of memory a weight).",
+    )
+    tuning_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=64, description="Steps of tuning on the whole model's divergence, one window each; 0: none."
+    )
     form: Form = "simulated"
 
     @model_validator(mode="after")

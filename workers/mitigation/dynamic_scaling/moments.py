@@ -1,0 +1,73 @@
+"""What a block's layers are given: by the quantized model, and by the source at the same tokens.
+
+Shapes: T tokens of a batch, I input dimension of a layer, O output dimension.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import nn
+
+from workers.surgery.blockwise.walk import Block, Group
+
+# Tokens on which smoothing is searched and modules' costs are predicted.
+SAMPLE_TOKENS = 512
+
+
+class PairedMoment:
+    """`own_II`: mean of x' x'ᵀ; `cross_II`: mean of (x − x') x'ᵀ; `shift_I`: mean of x − x'; `mean_I`: mean of x'; with
+    x the source's input, x' the quantized model's. `divide_I`: what channels of x were divided by since."""
+
+    def __init__(self, inputs: int, divide_I: torch.Tensor | None = None) -> None:
+        self.own_II = torch.zeros(inputs, inputs)
+        self.cross_II = torch.zeros(inputs, inputs)
+        self.shift_I, self.mean_I = torch.zeros(inputs), torch.zeros(inputs)
+        self._divide_I, self._tokens = divide_I, 0
+
+    def see(self, source_TI: torch.Tensor, own_TI: torch.Tensor) -> None:
+        """One batch."""
+        own_TI, source_TI = own_TI.to(torch.float32), source_TI.to(torch.float32)
+        if self._divide_I is not None:
+            source_TI = source_TI / self._divide_I
+        gap_TI = source_TI - own_TI
+        share = self._tokens / (self._tokens + len(own_TI))
+        for mean, total in (
+            (self.own_II, own_TI.T @ own_TI),
+            (self.cross_II, gap_TI.T @ own_TI),
+            (self.shift_I, gap_TI.sum(0)),
+            (self.mean_I, own_TI.sum(0)),
+        ):
+            mean.mul_(share).add_(total, alpha=1 / (self._tokens + len(own_TI)))
+        self._tokens += len(own_TI)
+
+
+def see_both(source: Block, own: Block, moments: Mapping[Group, PairedMoment]) -> None:
+    """One pass of both blocks over all text; each moment sees its group's inputs."""
+    with ExitStack() as stack:
+        seen = [{group: _catch(block, group, stack) for group in moments} for block in (source, own)]
+        for _ in zip(source.outputs(), own.outputs(), strict=True):
+            for group, moment in moments.items():
+                moment.see(seen[0][group].pop(), seen[1][group].pop())
+
+
+def sample(block: Block, groups: tuple[Group, ...], tokens: int) -> dict[Group, torch.Tensor]:
+    """(T, I) inputs of each group, of the first batches until there are `tokens`."""
+    parts: dict[Group, list[torch.Tensor]] = {}
+    with ExitStack() as stack:
+        parts = {group: _catch(block, group, stack) for group in groups}
+        for _ in block.outputs():
+            if sum(len(part) for part in parts[groups[0]]) >= tokens:
+                break
+    return {group: torch.cat(found)[:tokens].to(torch.float32) for group, found in parts.items()}
+
+
+def _catch(block: Block, group: Group, stack: ExitStack) -> list[torch.Tensor]:
+    seen: list[torch.Tensor] = []
+
+    def see(_: nn.Module, args: tuple[Any, ...]) -> None:
+        seen.append(args[0].detach().reshape(-1, args[0].shape[-1]))
+
+    stack.callback(block.linears[group[0]].register_forward_pre_hook(see).remove)
+    return seen

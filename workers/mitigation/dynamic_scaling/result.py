@@ -1,0 +1,68 @@
+"""The result as a checkpoint: simulated, or packed with a scheme for each module.
+
+Simulated, weights are written in their own dtype, and config.json tells the engine which inputs to round at run time
+(`app.contracts.simulation`). Packed, compressed-tensors' config groups give every module its bits.
+"""
+
+import torch
+
+from app.contracts.recipe import QuantizeDynamic
+from app.models.simulation import with_activations
+from app.models.steps.dynamic import activations_entry
+from workers.mitigation.dynamic_scaling.rounding import Rounded
+from workers.mitigation.dynamic_scaling.tuning import LearnedBlock
+from workers.surgery.packing import Packer, Packing
+from workers.surgery.safetensors_writer import DTYPES
+from workers.surgery.shop import Shop
+
+
+class Result:
+    """Puts blocks into a shop."""
+
+    def __init__(self, shop: Shop, step: QuantizeDynamic) -> None:
+        self._shop, self._step = shop, step
+        self._packer = Packer(shop) if step.form == "packed" else None
+        self._modules: dict[int, int] = {}
+
+    @torch.no_grad()
+    def put(self, blocks: list[LearnedBlock]) -> None:
+        """Every block; then what the configuration has to say."""
+        shop, step = self._shop, self._step
+        elements = storage = 0.0
+        for index, block in enumerate(blocks):
+            shop.check_cancelled()
+            prefix = f"model.layers.{index}."
+            for path in block.vectors:
+                dtype = DTYPES[shop.source.tensors[prefix + path].dtype]
+                made = block.vector(path).to(dtype)
+                if not torch.equal(made, shop.read(prefix + path)):
+                    shop.put(prefix + path, made)
+            for path, learned in block.weights.items():
+                self._put(prefix + path, learned.finished())
+                rounded = learned.rounded
+                count = rounded.codes_OI.numel()
+                elements += count
+                storage += count * rounded.scheme.bits_per_weight(rounded.codes_OI.shape[1])
+        for bits, count in sorted(self._modules.items()):
+            shop.figures[f"modules_{bits}_bit"] = count
+        shop.figures["bits_per_weight"] = storage / elements
+        if self._packer is not None:
+            self._packer.finish()
+        else:
+            shop.warn("simulated: weights take their source's dtype on disk; bits are what they would take packed")
+            if step.activation_bits is not None:
+                shop.config.update(with_activations(shop.config, activations_entry(step, shop.weights)))
+        if not any(path.endswith(".bias") for block in blocks for path in block.vectors):
+            shop.warn("the architecture has no biases: mean shifts are made good by weights and norms alone")
+
+    def _put(self, name: str, rounded: Rounded) -> None:
+        shop, step = self._shop, self._step
+        scheme, quantized = rounded.scheme, rounded.quantized()
+        bits = scheme.bits_per_weight(rounded.codes_OI.shape[1])
+        self._modules[scheme.bits] = self._modules.get(scheme.bits, 0) + 1
+        if self._packer is None:
+            shop.put(name, quantized.weight().to(DTYPES[shop.source.tensors[name].dtype]), bits=bits)
+            return
+        activations = "none" if step.activation_bits is None else "dynamic"
+        packing = Packing(scheme.bits, scheme.group_size, scheme.symmetric, activations=activations)
+        self._packer.put(name.removesuffix(".weight"), packing, quantized, bits=bits)

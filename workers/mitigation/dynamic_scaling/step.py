@@ -1,0 +1,245 @@
+"""`quantize.dynamic` from beginning to end.
+
+The source and the quantized model are walked side by side. In each block channels are smoothed, then the layers are
+rounded in the order in which they run, each seeing what the rounded blocks before give it and aiming at what the source
+gives: with x the source's input and x' the quantized model's, W is first moved to W + β W C H⁻¹, C = E[(x − x') x'ᵀ],
+H = E[x' x'ᵀ], which is the least-squares answer to ‖W x − Ŵ x'‖² (asymmetric calibration, as in GPTAQ, arXiv
+2504.02692; damped here by β and H's damping, since text is short). Where a layer has a bias, the mean that is left goes
+into it.
+"""
+
+from contextlib import ExitStack
+from dataclasses import replace
+
+import torch
+
+from app.contracts.recipe import QuantizeDynamic
+from workers.mitigation.dynamic_scaling.activations import rounding_inputs
+from workers.mitigation.dynamic_scaling.grids import Scheme
+from workers.mitigation.dynamic_scaling.moments import SAMPLE_TOKENS, PairedMoment, sample, see_both
+from workers.mitigation.dynamic_scaling.plan import plan_bits
+from workers.mitigation.dynamic_scaling.result import Result
+from workers.mitigation.dynamic_scaling.rounding import Rounded, round_weight
+from workers.mitigation.dynamic_scaling.smoothing import smooth_block
+from workers.mitigation.dynamic_scaling.tuning import Learned, LearnedBlock, Tuning
+from workers.mitigation.gradients import fisher_of
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.blockwise.walk import Activations, Block, Group, Walk
+from workers.surgery.quantize_folding import Folded
+from workers.surgery.quantize_gptq import factor
+from workers.surgery.quantize_grid import scale_dtype
+from workers.surgery.reading import open_tensors
+from workers.surgery.shop import Shop
+
+# Share of the way to the least-squares answer, and of the mean of a second moment's diagonal that is added to it.
+CORRECTION, DAMPING = 0.5, 0.01
+# Windows that the Fisher information sees.
+FISHER_WINDOWS = 4
+
+
+class DynamicScaling:
+    """The whole step."""
+
+    version = 1
+
+    def __init__(self, step: QuantizeDynamic) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Smooths, plans bits, rounds block by block, tunes, and stores the result."""
+        step, text = self._step, shop.calibration
+        assert text is not None  # noqa: S101 - a calibrated step is given one
+        names = frozenset(weight.name for weight in shop.weights)
+        dtype = scale_dtype(shop.source.tensors[shop.weights[0].name].dtype)
+        scheme = Scheme(int(step.bits), step.group_size, step.symmetric, dtype)
+        fisher = self._fisher(shop, names)
+        bits = plan_bits(shop, step, scheme, fisher) if step.mixed else {}
+        work = _Work(shop, step, scheme, names, fisher, bits)
+        blocks = work.walk()
+        if text.tokens_NL.numel() < max(weight.shape[-1] for weight in shop.weights):
+            shop.warn(
+                f"{text.tokens_NL.numel()} calibration tokens are fewer than the input dimension of some layers: "
+                "their second moment is singular, and damping decides what the text does not"
+            )
+        if step.tuning_steps:
+            work.tune(blocks)
+        Result(shop, step).put(blocks)
+
+    def _fisher(self, shop: Shop, names: frozenset[str]) -> dict[str, torch.Tensor]:
+        assert shop.calibration is not None  # noqa: S101 - a calibrated step is given one
+        folder = shop.scratch / "fisher"
+        folder.mkdir()
+        found = fisher_of(
+            shop.source,
+            shop.read,
+            shop.calibration.tokens_NL[:FISHER_WINDOWS],
+            folder,
+            names=names,
+            squares=False,
+            seed=self._step.seed,
+            progress=shop.progress,
+            check_cancelled=shop.check_cancelled,
+        )
+        return {name: gradients.outputs_O for name, gradients in found.items()}
+
+
+class _Work:
+    """One run of the step."""
+
+    def __init__(
+        self,
+        shop: Shop,
+        step: QuantizeDynamic,
+        scheme: Scheme,
+        names: frozenset[str],
+        fisher: dict[str, torch.Tensor],
+        bits: dict[str, int],
+    ) -> None:
+        assert shop.calibration is not None  # noqa: S101 - a calibrated step is given one
+        self._shop, self._step, self._scheme, self._names, self._fisher = shop, step, scheme, names, fisher
+        self._bits = bits
+        self._tokens_NL = shop.calibration.tokens_NL
+        self._strengths: list[float] = []
+        self._entering: Activations | None = None
+        self._kept: dict[str, torch.Tensor] = {}
+        self._damping = DAMPING
+
+    def walk(self) -> list[LearnedBlock]:
+        """Smooths and rounds every block; what was made of each."""
+        shop = self._shop
+        self._skeleton = Skeleton(shop.source, shop.read)
+        source = Walk(Skeleton(shop.source, shop.read), self._tokens_NL, shop.scratch, phase="source")
+        own = Walk(
+            self._skeleton,
+            self._tokens_NL,
+            shop.scratch,
+            phase="rounding",
+            progress=shop.progress,
+            check_cancelled=shop.check_cancelled,
+        )
+        if self._step.tuning_steps:
+            # The walk goes on writing to its own file; tuning begins where it began.
+            self._entering = Activations(shop.scratch / "entering.bin", own.entering.shape, own.entering.dtype)
+            for start, end in own.batches():
+                self._entering.write(start, own.entering.read(start, end))
+        blocks = []
+        with ExitStack() as hooks:
+            for source_block, own_block in zip(source.blocks(), own.blocks(), strict=True):
+                linears = [linear for name, linear in own_block.linears.items() if name in self._names]
+                # Open until the walk ends: what enters the next block has gone through rounded inputs too.
+                hooks.enter_context(rounding_inputs(linears, self._step.activation_bits))
+                blocks.append(self._block(source_block, own_block))
+        if self._strengths:
+            shop.figures["smoothing_strength_mean"] = sum(self._strengths) / len(self._strengths)
+        if self._damping > DAMPING:
+            shop.warn(f"a second moment could not be inverted with damping {DAMPING:g}; {self._damping:g} was used")
+        return blocks
+
+    def _block(self, source: Block, own: Block) -> LearnedBlock:
+        shop, step = self._shop, self._step
+        groups = tuple(group for group in own.groups if self._names & set(group))
+        folded = Folded(shop, own)
+        divided: dict[Group, torch.Tensor] = {}
+        if step.smooth and groups:
+            seen = sample(source, tuple(group for group in groups if set(group) <= self._names), SAMPLE_TOKENS)
+            divided, strengths = smooth_block(
+                own,
+                folded,
+                shop.source.architecture,
+                seen,
+                self._of(groups[0]),
+                step.activation_bits,
+                self._fisher,
+            )
+            self._strengths += strengths
+            folded.close({})
+        rounded: dict[str, Rounded] = {}
+        for together in (groups[:2], groups[2:]):  # attention, then feed-forward: two passes
+            moments = {group: PairedMoment(own.inputs(group), divided.get(group)) for group in together}
+            if moments:
+                see_both(source, own, moments)
+            for group in together:
+                shop.check_cancelled()
+                self._round(own, folded, group, moments.pop(group), rounded)
+        return self._learned(own, rounded)
+
+    def _of(self, group: Group) -> Scheme:
+        return replace(self._scheme, bits=self._bits.get(group[0], self._scheme.bits))
+
+    def _round(
+        self, own: Block, folded: Folded, group: Group, moment: PairedMoment, rounded: dict[str, Rounded]
+    ) -> None:
+        """Rounds the layers of one input, their rows one below the other, and gives the running block the result."""
+        names = [name for name in group if name in self._names]
+        whole_OI = torch.cat([folded.weight(name) for name in names])
+        keep_OI = whole_OI != 0
+        found = factor(moment.own_II, damping=DAMPING)
+        self._damping = max(self._damping, found.damping)
+        upper_II = found.upper_II
+        aim_OI = whole_OI + CORRECTION * (((whole_OI @ moment.cross_II) @ upper_II.T) @ upper_II)
+        made = round_weight(aim_OI, upper_II, self._of(group), keep_OI)
+        new_OI = made.weight()
+        rows = [len(own.linears[name].weight) for name in names]
+        shift_O = whole_OI @ (moment.shift_I + moment.mean_I) - new_OI @ moment.mean_I
+        for name, part, weight_OI, s_O, kept_OI in zip(
+            names, made.split(rows), new_OI.split(rows), shift_O.split(rows), keep_OI.split(rows), strict=True
+        ):
+            linear = own.linears[name]
+            linear.weight.data = weight_OI.to(linear.weight.dtype).contiguous()
+            if linear.bias is not None:
+                linear.bias.data = (linear.bias.data.to(torch.float32) + s_O).to(linear.bias.dtype)
+            rounded[name] = part
+            self._kept[name] = kept_OI
+
+    def _learned(self, own: Block, rounded: dict[str, Rounded]) -> LearnedBlock:
+        """What tuning is to know of a block, in its parameters as they are now."""
+        weights, vectors, fixed = {}, {}, {}
+        for path, parameter in own.module.named_parameters():
+            name = own.prefix + path
+            if name in rounded:
+                rounding = self._step.tune == "rounding" and self._step.tuning_steps > 0
+                weights[path] = Learned(rounded[name], self._kept.pop(name), rounding=rounding)
+            elif parameter.ndim == 1:
+                vectors[path] = parameter.data.clone()
+            else:
+                fixed[path] = parameter.data.clone()
+        return LearnedBlock(weights, vectors, fixed)
+
+    def tune(self, blocks: list[LearnedBlock]) -> None:
+        """Tunes the blocks on the divergence from the reference."""
+        shop, step = self._shop, self._step
+        assert self._entering is not None  # noqa: S101 - kept by `walk`, which came first
+        _, kwargs = self._skeleton.calls(self._tokens_NL[:1])
+        with ExitStack() as stack:
+            reference = shop.reference
+            if reference.config.get("vocab_size") != shop.source.config.get("vocab_size"):
+                reference = shop.source
+                shop.warn("the reference has another vocabulary: tuning came near the step's own source instead")
+            teacher = Skeleton(reference, stack.enter_context(open_tensors(reference)).read)
+            target = last_states(teacher, self._tokens_NL, shop)
+            tuning = Tuning(
+                self._skeleton,
+                blocks,
+                self._entering,
+                kwargs,
+                target,
+                teacher,
+                activation_bits=step.activation_bits,
+            )
+            found = tuning.run(
+                step.tuning_steps, step.seed, progress=shop.progress, check_cancelled=shop.check_cancelled
+            )
+        tail = max(1, len(found) // 4)
+        shop.figures["tuning_nats_first"] = sum(found[:tail]) / tail
+        shop.figures["tuning_nats_last"] = sum(found[-tail:]) / tail
+
+
+def last_states(skeleton: Skeleton, tokens_NL: torch.Tensor, shop: Shop) -> Activations:
+    """(N, L, D) what leaves a model's last block."""
+    walk = Walk(skeleton, tokens_NL, shop.scratch, phase="reference", check_cancelled=shop.check_cancelled)
+    target = Activations(shop.scratch / "target.bin", walk.entering.shape, walk.entering.dtype)
+    for block in walk.blocks():
+        if block.index + 1 == len(skeleton.layers):
+            for start, _, leaving_NLD in block.outputs():
+                target.write(start, leaving_NLD)
+    return target

@@ -1,0 +1,212 @@
+"""Scales, rounding, norms and biases tuned together on the divergence of the whole model from the reference.
+
+Each step runs one window forward block by block, takes the gradient of KL(reference ‖ quantized) at the last hidden
+states, and runs the blocks backward, each computed again with its gradients: memory holds the codes, one block in
+float32, and the hidden states between blocks of one window.
+
+What is tuned: each group's scale by a factor, norm weights and biases by a factor and a term, and, with `rounding`,
+where between two codes a weight falls: w = scale · (round(aim + v) − zero), v being learned with straight-through
+gradients. Zero points and the places of zeros stay. The optimizer is Adam with a rate that falls to 0 along half a
+cosine. Learned rounding is SignRound's idea (AutoRound, arXiv 2309.05516), training scales against the whole model
+after blocks are done is EfficientQAT's (arXiv 2407.11062), norm weights as a repair are norm tweaking's (arXiv
+2309.02784); they use block outputs or labels, and one at a time. Here all are tuned at once on the divergence.
+
+Shapes: L tokens of a window, D hidden size, O and I output and input dimension, G groups of a row, S their weights.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from workers.mitigation.dynamic_scaling.activations import rounding_inputs
+from workers.mitigation.dynamic_scaling.rounding import Rounded
+from workers.mitigation.objectives import divergence
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.blockwise.walk import Activations
+from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
+from workers.surgery.quantize_grid import stored
+
+# Adam's rate for factors of scales, norms and biases, and for v, in steps of the grid.
+RATE, ROUNDING_RATE = 1e-3, 1e-2
+
+
+class Learned:
+    """A rounded weight whose scales (and rounding) can be learned."""
+
+    def __init__(self, rounded: Rounded, keep_OI: torch.Tensor, *, rounding: bool) -> None:
+        self.rounded = rounded
+        self.factor_OG = torch.zeros_like(rounded.scale_OG, requires_grad=True)
+        self._masked = None if bool(keep_OI.all()) else ~keep_OI
+        self.offset_OI = torch.zeros(rounded.codes_OI.shape, requires_grad=True) if rounding else None
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """What is learned: factors, then offsets."""
+        return [self.factor_OG] if self.offset_OI is None else [self.factor_OG, self.offset_OI]
+
+    def weight(self) -> torch.Tensor:
+        """(O, I) float32, differentiable."""
+        rounded = self.rounded
+        groups = (*rounded.scale_OG.shape, -1)
+        scale_OG = rounded.scale_OG * (1 + self.factor_OG)
+        scale_OG = scale_OG + (stored(scale_OG.detach(), rounded.scheme.dtype) - scale_OG).detach()
+        level_OGS = (self.codes().reshape(groups) - rounded.zero_OG.unsqueeze(-1)).to(torch.float32)
+        if self.offset_OI is not None:
+            passes_OI = self.offset_OI * self._inside()
+            level_OGS = level_OGS + (passes_OI - passes_OI.detach()).reshape(groups)
+        return (level_OGS * scale_OG.unsqueeze(-1)).reshape(rounded.codes_OI.shape)
+
+    @torch.no_grad()
+    def codes(self) -> torch.Tensor:
+        """The codes now, float32."""
+        rounded = self.rounded
+        if self.offset_OI is None:
+            return rounded.codes_OI.to(torch.float32)
+        groups = (*rounded.scale_OG.shape, -1)
+        level_OGS = (rounded.aim_OI.to(torch.float32) + self.offset_OI).round_().reshape(groups)
+        codes_OI = (
+            level_OGS.add_(rounded.zero_OG.unsqueeze(-1)).clamp_(0, rounded.scheme.top).reshape(rounded.aim_OI.shape)
+        )
+        if self._masked is not None:
+            zero_OI = rounded.zero_OG.unsqueeze(-1).expand(level_OGS.shape).reshape(codes_OI.shape)
+            codes_OI = torch.where(self._masked, zero_OI, codes_OI)
+        return codes_OI
+
+    @torch.no_grad()
+    def _inside(self) -> torch.Tensor:
+        """1 where rounding may move a weight: neither cut at an end of the grid nor a zero that stays."""
+        rounded = self.rounded
+        assert self.offset_OI is not None  # noqa: S101 - the caller looked
+        groups = (*rounded.scale_OG.shape, -1)
+        level_OGS = (rounded.aim_OI + self.offset_OI).reshape(groups) + rounded.zero_OG.unsqueeze(-1)
+        inside_OI = ((level_OGS > -0.5) & (level_OGS < rounded.scheme.top + 0.5)).reshape(rounded.aim_OI.shape)
+        return (inside_OI if self._masked is None else inside_OI & ~self._masked).to(torch.float32)
+
+    @torch.no_grad()
+    def finished(self) -> Rounded:
+        """As it is now."""
+        rounded = self.rounded
+        scale_OG = stored(rounded.scale_OG * (1 + self.factor_OG), rounded.scheme.dtype)
+        codes_OI = self.codes().to(torch.uint8)
+        return Rounded(rounded.scheme, codes_OI, scale_OG, rounded.zero_OG, rounded.aim_OI, rounded.loss_O)
+
+
+@dataclass
+class LearnedBlock:
+    """A decoder layer: `weights` by parameter name within it, `vectors` (norms and biases) as they were, `fixed`:
+    every other parameter."""
+
+    weights: dict[str, Learned]
+    vectors: dict[str, torch.Tensor]
+    fixed: dict[str, torch.Tensor]
+    factors: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.factors = {name: torch.zeros(len(vector), requires_grad=True) for name, vector in self.vectors.items()}
+
+    def vector(self, name: str) -> torch.Tensor:
+        """A norm's weight or a bias now: v + f · max(|v|, the mean of |v|)."""
+        vector = self.vectors[name].to(torch.float32)
+        return vector + self.factors[name] * vector.abs().clamp(min=float(vector.abs().mean()))
+
+    def parameters(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """All of the layer's parameters in the dtype in which it runs."""
+        return (
+            dict(self.fixed)
+            | {name: self.vector(name).to(dtype) for name in self.vectors}
+            | {name: learned.weight().to(dtype) for name, learned in self.weights.items()}
+        )
+
+    def leaves(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """(factors, offsets of rounding)."""
+        offsets = [one.offset_OI for one in self.weights.values() if one.offset_OI is not None]
+        return [*self.factors.values(), *(one.factor_OG for one in self.weights.values())], offsets
+
+
+class Tuning:
+    """A quantized model that is to come near its reference.
+
+    `entering`: what enters the first block of each window (N, L, D); `target`: what leaves the reference's last block,
+    `teacher` its skeleton. `kwargs`: what each block is called with for one window.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        blocks: list[LearnedBlock],
+        entering: Activations,
+        kwargs: list[dict[str, Any]],
+        target: Activations,
+        teacher: Skeleton,
+        *,
+        activation_bits: int | None,
+    ) -> None:
+        self._skeleton, self._blocks, self._entering, self._kwargs = skeleton, blocks, entering, kwargs
+        self._target, self._teacher, self._bits = target, teacher, activation_bits
+
+    def run(
+        self,
+        steps: int,
+        seed: int,
+        *,
+        progress: Progress = no_progress,
+        check_cancelled: CheckCancelled = never_cancelled,
+    ) -> list[float]:
+        """Tunes for so many steps of one window each, in an order of `seed`; each step's divergence before it, nats a
+        token."""
+        factors = [leaf for block in self._blocks for leaf in block.leaves()[0]]
+        offsets = [leaf for block in self._blocks for leaf in block.leaves()[1]]
+        groups = [{"params": factors, "lr": RATE}] + ([{"params": offsets, "lr": ROUNDING_RATE}] if offsets else [])
+        adam = torch.optim.Adam(groups, betas=(0.9, 0.95), eps=1e-12)
+        falling = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+        draws = torch.Generator().manual_seed(seed)
+        windows = self._entering.shape[0]
+        order = torch.cat([torch.randperm(windows, generator=draws) for _ in range(-(-steps // windows))]).tolist()
+        found = []
+        for step in range(steps):
+            progress("tuning", step, steps)
+            found.append(self._step(order[step], check_cancelled))
+            adam.step()
+            adam.zero_grad(set_to_none=True)
+            falling.step()
+        progress("tuning", steps, steps)
+        return found
+
+    def _step(self, window: int, check_cancelled: CheckCancelled) -> float:
+        states = [self._entering.read(window, window + 1)]
+        with torch.no_grad():
+            for index in range(len(self._blocks)):
+                check_cancelled()
+                states.append(self._call(index, states[-1]))
+        last_LD = states.pop()[0].requires_grad_(True)
+        target_LD = self._target.read(window, window + 1)[0]
+        total = 0.0
+        for part in torch.arange(len(last_LD)).split(256):
+            with torch.enable_grad():
+                nats = divergence(self._skeleton, last_LD[part], self._teacher, target_LD[part]).sum() / len(last_LD)
+            nats.backward()  # type: ignore[no-untyped-call]
+            total += float(nats.detach())
+        assert last_LD.grad is not None  # noqa: S101 - just computed
+        gradient_1LD = last_LD.grad.unsqueeze(0)
+        for index in reversed(range(len(self._blocks))):
+            check_cancelled()
+            entering_1LD = states.pop().requires_grad_(True)
+            with torch.enable_grad():
+                leaving_1LD = self._call(index, entering_1LD)
+            leaving_1LD.backward(gradient_1LD)  # type: ignore[no-untyped-call]
+            assert entering_1LD.grad is not None  # noqa: S101 - just computed
+            gradient_1LD = entering_1LD.grad
+        return total
+
+    def _call(self, index: int, hidden_1LD: torch.Tensor) -> torch.Tensor:
+        layer, block = self._skeleton.layers[index], self._blocks[index]
+        linears = [layer.get_submodule(name.removesuffix(".weight")) for name in block.weights]
+        with rounding_inputs([one for one in linears if isinstance(one, nn.Linear)], self._bits):
+            found: Any = functional_call(
+                layer, block.parameters(self._skeleton.dtype), (hidden_1LD,), self._kwargs[index]
+            )
+        return found[0] if isinstance(found, tuple) else found  # type: ignore[no-any-return]
