@@ -44,6 +44,7 @@ WHOLE: dict[str, str] = {
     "lowrank.asvd": "workers.surgery.lowrank:Asvd",
     "lowrank.svdllm": "workers.surgery.lowrank:SvdLlm",
     "quantize.dynamic": "workers.mitigation.dynamic_scaling.step:DynamicScaling",
+    "repair.lowrank": "workers.mitigation.repair.step:RepairStep",
 }
 
 
