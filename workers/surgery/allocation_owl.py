@@ -26,7 +26,7 @@ def owl_shares(ratios: Sequence[float], elements: Sequence[int], sparsity: float
     mean = sum(ratio * count for ratio, count in zip(ratios, elements, strict=True)) / total
     deviations = [ratio - mean for ratio in ratios]
     largest = max(map(abs, deviations))
-    if largest == 0:
+    if largest < 1e-12:  # all alike, but for rounding
         return [sparsity] * len(ratios)
     span = min(span, sparsity, 1 - sparsity)
     return [sparsity - span * deviation / largest for deviation in deviations]

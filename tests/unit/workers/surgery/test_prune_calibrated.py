@@ -1,0 +1,184 @@
+"""Unstructured calibrated pruning as recipes: exact numbers on several architectures, compositions, bad inputs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app.contracts.errors import ErrorCode, HemostatError
+from tests.support.copies import Copy
+from tests.support.pruning import linears, operate, rewrite, weights
+from workers.surgery.store import CheckpointStore
+
+Tiny = Callable[..., Path]
+METHODS = ["prune.wanda", "prune.sparsegpt", "prune.ria"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "store", 10**9)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+@pytest.mark.parametrize("method", METHODS)
+def test_two_of_four_and_nothing_else_changed(tiny: Tiny, store: CheckpointStore, method: str, kind: str) -> None:
+    before = weights(tiny(kind))
+    with operate(tiny(kind), store, {"type": method, "pattern": "2:4"}) as modified:
+        after, manifest = weights(modified.path), modified.manifest
+    assert after.keys() == before.keys()
+    for name, weight in after.items():
+        if name in linears(after):
+            assert torch.equal((weight == 0).reshape(-1, 4).sum(1), torch.full((weight.numel() // 4,), 2)), name
+            kept = weight != 0
+            if method != "prune.sparsegpt":
+                assert torch.equal(weight[kept], before[name][kept])
+        else:
+            assert torch.equal(weight, before[name])
+    assert manifest.sparsity == 0.5
+    assert {change.nominal_sparsity for change in manifest.tensors} == {0.5}
+    assert manifest.steps[0].calibration_tokens == 6 * 48
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scope", ["row", "layer"])
+def test_shares_are_met_to_the_element(tiny: Tiny, store: CheckpointStore, method: str, scope: str) -> None:
+    with operate(tiny(), store, {"type": method, "sparsity": 0.37, "scope": scope}) as modified:
+        after = linears(weights(modified.path))
+    assert len(after) == 21
+    for weight in after.values():
+        if scope == "row":
+            assert torch.equal((weight == 0).sum(1), torch.full((len(weight),), round(0.37 * weight.shape[1])))
+        else:
+            assert int((weight == 0).sum()) == round(0.37 * weight.numel())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_four_of_eight_of_named_modules_and_layers(tiny: Tiny, store: CheckpointStore, method: str) -> None:
+    before = weights(tiny())
+    step = {"type": method, "pattern": "4:8", "layers": [1], "modules": ["down_proj", "q_proj"]}
+    with operate(tiny(), store, step) as modified:
+        after = weights(modified.path)
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {"model.layers.1.mlp.down_proj.weight", "model.layers.1.self_attn.q_proj.weight"}
+    for name in changed:
+        assert torch.equal((after[name] == 0).reshape(-1, 8).sum(1), torch.full((after[name].numel() // 8,), 4))
+
+
+@pytest.mark.parametrize(
+    ("method", "scope"), [("prune.wanda", "row"), ("prune.ria", "layer"), ("prune.sparsegpt", "layer")]
+)
+def test_shares_of_layers_average_to_the_one_asked_for(
+    tiny: Tiny, store: CheckpointStore, method: str, scope: str
+) -> None:
+    step = {"type": method, "sparsity": 0.6, "scope": scope, "allocation": "owl", "owl_threshold": 2}
+    with operate(tiny(), store, step) as modified:
+        after, manifest = linears(weights(modified.path)), modified.manifest
+    total = sum(weight.numel() for weight in after.values())
+    assert sum(int((weight == 0).sum()) for weight in after.values()) == round(0.6 * total)
+    of_layer: dict[str, set[float | None]] = {}
+    for change in manifest.tensors:
+        of_layer.setdefault(change.name.split(".")[2], set()).add(change.nominal_sparsity)
+        assert change.sparsity == pytest.approx(change.nominal_sparsity, abs=1 / change.elements)
+    shares = sorted(share for (share,) in of_layer.values() if share is not None)
+    assert len(set(shares)) == 3
+    assert max(shares[-1] - 0.6, 0.6 - shares[0]) == pytest.approx(0.08)
+    assert manifest.steps[0].figures == pytest.approx({"owl_share_least": shares[0], "owl_share_most": shares[-1]})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_again(tiny: Tiny, tmp_path: Path, method: str) -> None:
+    found = []
+    for name in ("one", "two"):
+        with operate(tiny(), CheckpointStore(tmp_path / name, 10**9), {"type": method, "sparsity": 0.5}) as modified:
+            found.append(modified.fingerprint)
+    assert found[0] == found[1]
+
+
+# ---- compositions
+
+RTN: dict[str, Any] = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
+WANDA: dict[str, Any] = {"type": "prune.wanda", "sparsity": 0.5}
+SPARSEGPT: dict[str, Any] = {"type": "prune.sparsegpt", "pattern": "2:4"}
+
+
+def test_the_order_of_steps_makes_another_model(tiny: Tiny, store: CheckpointStore) -> None:
+    orders = [(WANDA, RTN), (RTN, WANDA), (SPARSEGPT, RTN), (RTN, SPARSEGPT), (RTN, WANDA, SPARSEGPT)]
+    orders.append((WANDA, RTN, {"type": "prune.layers", "layers": [1]}))
+    found = set()
+    for order in orders:
+        with operate(tiny(), store, *order) as modified:
+            found.add(modified.fingerprint)
+            assert modified.manifest.sparsity is not None
+            assert modified.manifest.sparsity >= 0.5  # zeros are codes of the grid: quantization keeps them
+            assert modified.manifest.bits_per_weight == 4 + 20 / 32
+            assert [step for record in modified.manifest.steps for step in record.steps] == list(range(len(order)))
+    assert len(found) == len(orders)
+
+
+def test_after_quantization_the_grid_stays_and_the_number_is_exact(tiny: Tiny, store: CheckpointStore) -> None:
+    with operate(tiny(), store, RTN) as one, operate(tiny(), store, RTN, WANDA) as two:
+        quantized, pruned = linears(weights(one.path)), linears(weights(two.path))
+    for name, weight in pruned.items():
+        zeros = (quantized[name] == 0).sum(1)
+        assert torch.equal((weight == 0).sum(1), zeros.clamp(min=weight.shape[1] // 2)), name
+        assert torch.equal(weight[weight != 0], quantized[name][weight != 0])
+
+
+# ---- bad inputs
+
+
+def overflowing(copy: Copy, tensor: str) -> Path:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[tensor] = torch.full_like(tensors[tensor], 1e38)
+
+    return rewrite(copy("llama"), change)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("tensor", ["model.layers.1.mlp.up_proj.weight", "model.layers.0.mlp.down_proj.weight"])
+def test_activations_that_are_no_numbers_are_refused(
+    copy: Copy, store: CheckpointStore, method: str, tensor: str
+) -> None:
+    with pytest.raises(HemostatError, match="layer") as caught:
+        operate(overflowing(copy, tensor), store, {"type": method, "sparsity": 0.5})
+    assert caught.value.code is ErrorCode.ACTIVATIONS_NOT_FINITE
+
+
+def test_owl_refuses_them_too(copy: Copy, store: CheckpointStore) -> None:
+    folder = overflowing(copy, "model.layers.2.mlp.up_proj.weight")
+    with pytest.raises(HemostatError, match=r"layers\.2") as caught:
+        operate(folder, store, WANDA | {"allocation": "owl"})
+    assert caught.value.code is ErrorCode.ACTIVATIONS_NOT_FINITE
+
+
+def test_less_text_than_the_covariance_takes_is_told(tiny: Tiny, store: CheckpointStore) -> None:
+    from tests.support.pruning import TOKENS_NL
+    from workers.surgery.calibration_text import CalibrationText
+
+    def short(_: object) -> CalibrationText:
+        return CalibrationText(TOKENS_NL[:2], "short", 1, 6)
+
+    with operate(tiny(), store, SPARSEGPT, calibration=short) as modified:
+        warnings = modified.manifest.steps[0].warnings
+        after = linears(weights(modified.path))
+    assert len(warnings) == 1  # 96 tokens are enough for 64 inputs, not for 128
+    assert warnings[0].startswith("96 calibration tokens for 128 inputs (down_proj)")
+    assert all(bool(torch.isfinite(weight).all()) for weight in after.values())
+    with operate(tiny(), store, WANDA, calibration=short) as modified:
+        assert modified.manifest.steps[0].warnings == ()
+
+
+def test_it_can_be_cancelled(tiny: Tiny, store: CheckpointStore) -> None:
+    class StopError(Exception):
+        pass
+
+    calls = iter([False] * 40 + [True])
+
+    def check() -> None:
+        if next(calls):
+            raise StopError
+
+    with pytest.raises(StopError):
+        operate(tiny(), store, SPARSEGPT, check_cancelled=check)

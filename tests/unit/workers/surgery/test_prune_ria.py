@@ -1,0 +1,31 @@
+import torch
+
+from app.contracts.recipe import PruneRia
+from workers.surgery.prune_masks import Quota
+from workers.surgery.prune_ria import Ria, ria_score
+
+HAND = torch.tensor([[1.0, -1.0, 2.0, 0.0], [3.0, 1.0, 0.0, 4.0], [2.0, 2.0, 2.0, 2.0], [-2.0, 4.0, 4.0, 2.0]])
+
+
+def test_relative_importance_by_hand() -> None:
+    # sums of rows 4 8 8 12, of columns 8 8 8 8
+    norm_I = torch.tensor([4.0, 1.0, 1.0, 9.0])
+    score = ria_score(HAND, norm_I, 0.5)
+    assert torch.allclose(score[0], torch.tensor([(1 / 4 + 1 / 8) * 2, 3 / 8, 2 / 4 + 2 / 8, 0.0]))
+    assert torch.allclose(score[3], torch.tensor([(2 / 12 + 2 / 8) * 2, 4 / 12 + 4 / 8, 10 / 12, (2 / 12 + 2 / 8) * 3]))
+    step = PruneRia(type="prune.ria", sparsity=0.5)
+    found = Ria(step).prune(HAND, norm_I, Quota(8, True, 0.5))
+    # row 2: scores 1, .5, .5, 1.5 times; the earlier of the two equal ones and the other go
+    assert found.tolist() == [[1, 0, 2, 0], [3, 0, 0, 4], [2, 0, 0, 2], [0, 0, 4, 2]]
+
+
+def test_the_power_weighs_activations() -> None:
+    norm_I = torch.tensor([4.0, 1.0, 1.0, 9.0])
+    plain = ria_score(HAND, norm_I, 0.0)
+    assert torch.allclose(ria_score(HAND, norm_I, 1.0), plain * norm_I)
+
+
+def test_rows_and_columns_of_zeros_have_no_importance() -> None:
+    weight = torch.zeros(2, 3)
+    weight[0, 0] = 1.0
+    assert ria_score(weight, torch.ones(3), 0.5).tolist() == [[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]]

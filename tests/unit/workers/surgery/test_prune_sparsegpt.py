@@ -1,0 +1,134 @@
+"""Against llm-compressor on the same Hessian, against the closed form of one pruned weight, and by hand."""
+
+import pytest
+import torch
+
+from tests.support.pruning import compressor
+from workers.surgery.prune_masks import Quota
+from workers.surgery.prune_sparsegpt import inverse_factor, sparsify
+
+
+def layer(outputs: int, inputs: int, seed: int = 0, tokens: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:
+    """(weight (O, I), second moment (I, I) of correlated inputs)."""
+    generator = torch.Generator().manual_seed(seed)
+    mix_II = torch.randn(inputs, inputs, generator=generator) / inputs**0.5 + torch.eye(inputs)
+    x_TI = torch.randn(tokens, inputs, generator=generator) @ mix_II
+    return torch.randn(outputs, inputs, generator=generator), x_TI.T @ x_TI / tokens
+
+
+def oracle(weight_OI: torch.Tensor, moment_II: torch.Tensor, sparsity: float, kept: int, of: int) -> torch.Tensor:
+    linear = torch.nn.Linear(weight_OI.shape[1], weight_OI.shape[0], bias=False)
+    linear.weight = torch.nn.Parameter(weight_OI.clone(), requires_grad=False)
+    _, pruned = compressor("sparsegpt", "sgpt_sparsify").sparsify_weight(
+        linear,
+        {linear: 2 * moment_II.clone()},
+        sparsity=sparsity,
+        prune_n=of - kept if of else 0,
+        prune_m=of,
+        block_size=128,
+        dampening_frac=0.01,
+        preserve_sparsity_mask=False,
+    )
+    assert isinstance(pruned, torch.Tensor)
+    return pruned
+
+
+@pytest.mark.parametrize(("kept", "of"), [(2, 4), (4, 8), (1, 4)])
+def test_patterns_are_those_of_llm_compressor(kept: int, of: int) -> None:
+    weight_OI, moment_II = layer(48, 320)
+    found = sparsify(weight_OI, inverse_factor(moment_II, 0.01), Quota(0, True, 1 - kept / of, (kept, of)))
+    expected = oracle(weight_OI, moment_II, 1 - kept / of, kept, of)
+    assert torch.equal(found == 0, expected == 0)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert torch.equal((found != 0).reshape(-1, of).sum(1), torch.full((48 * 320 // of,), kept))
+
+
+@pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.8])
+def test_shares_are_those_of_llm_compressor(sparsity: float) -> None:
+    weight_OI, moment_II = layer(48, 256)
+    expected = oracle(weight_OI, moment_II, sparsity, 0, 0)
+    # it takes one weight more of each block of columns than the share says
+    quota = Quota(int((expected == 0).sum()), by_row=False, share=sparsity)
+    assert quota.total == 2 * (int(48 * 128 * sparsity) + 1)
+    found = sparsify(weight_OI, inverse_factor(moment_II, 0.01), quota)
+    assert torch.equal(found == 0, expected == 0)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_factor_is_the_cholesky_factor_of_the_inverse() -> None:
+    _, moment_II = layer(1, 96)
+    inverse = inverse_factor(moment_II, 0.01)
+    mean = moment_II.double().diagonal().mean()
+    damped_II = moment_II.double() / mean + 0.01 * torch.eye(96, dtype=torch.float64)
+    expected_II = torch.linalg.cholesky(torch.linalg.inv(damped_II), upper=True)
+    torch.testing.assert_close(inverse.factor_II.double(), expected_II, rtol=1e-3, atol=1e-4)
+    assert torch.equal(inverse.factor_II.tril(-1), torch.zeros(96, 96))
+    assert inverse.damping == 0.01
+
+
+def test_one_weight_that_goes_is_made_good_as_the_closed_form_says() -> None:
+    """Optimal brain surgeon: δ = −w_q · H⁻¹_q: / H⁻¹_qq. The first column is the least, so all others may answer."""
+    weight_OI, moment_II = layer(3, 12)
+    weight_OI[:, 0] *= 1e-4
+    weight_OI[:, 0] += 1e-6
+    found = sparsify(weight_OI, inverse_factor(moment_II, 0.01), Quota(3, by_row=True, share=1 / 12))
+    damped_II = moment_II.double() + 0.01 * moment_II.double().diagonal().mean() * torch.eye(12, dtype=torch.float64)
+    inverse_II = torch.linalg.inv(damped_II)
+    expected = weight_OI.double() - weight_OI[:, :1].double() * inverse_II[:1] / inverse_II[0, 0]
+    expected[:, 0] = 0
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_uncorrelated_inputs_by_hand() -> None:
+    """H is diagonal: nothing can be made good, and w²·H_ii decides."""
+    weight_OI = torch.tensor([[4.0, 1.0, 2.0, 3.0], [1.0, 3.0, 2.0, 4.0], [1.0, 1.0, 1.0, 1.0], [9.0, 8.0, 7.0, 1.0]])
+    moment_II = torch.diag(torch.tensor([1.0, 4.0, 1.0, 100.0]))
+    by_row = sparsify(weight_OI, inverse_factor(moment_II, 1e-9), Quota(8, by_row=True, share=0.5))
+    # scores: 16 4 4 900 | 1 36 4 1600 | 1 4 1 100 | 81 256 49 100
+    expected = [[4.0, 0.0, 0.0, 3.0], [0.0, 3.0, 0.0, 4.0], [0.0, 1.0, 0.0, 1.0], [0.0, 8.0, 0.0, 1.0]]
+    torch.testing.assert_close(by_row, torch.tensor(expected))
+    assert torch.equal(by_row == 0, torch.tensor(expected) == 0)
+    one_of_four = sparsify(weight_OI, inverse_factor(moment_II, 1e-9), Quota(12, True, 0.75, (1, 4)))
+    torch.testing.assert_close(
+        one_of_four,
+        torch.tensor([[0.0, 0.0, 0.0, 3.0], [0.0, 0.0, 0.0, 4.0], [0.0, 0.0, 0.0, 1.0], [0.0, 8.0, 0.0, 0.0]]),
+    )
+
+
+@pytest.mark.parametrize(("total", "by_row"), [(30 * 101, True), (30 * 299, True), (4321, False), (0, False)])
+def test_the_number_of_zeros_is_exact_over_ragged_blocks(total: int, by_row: bool) -> None:
+    weight_OI, moment_II = layer(30, 300)
+    found = sparsify(weight_OI, inverse_factor(moment_II, 0.01), Quota(total, by_row=by_row, share=0.0))
+    assert int((found == 0).sum()) == total
+    if by_row:
+        assert torch.equal((found == 0).sum(1), torch.full((30,), total // 30))
+
+
+def test_it_beats_the_same_mask_without_correction() -> None:
+    weight_OI, moment_II = layer(32, 256)
+    found = sparsify(weight_OI, inverse_factor(moment_II, 0.01), Quota(32 * 128, by_row=False, share=0.5))
+
+    def error(other_OI: torch.Tensor) -> float:
+        return float((((other_OI - weight_OI) @ moment_II) * (other_OI - weight_OI)).sum())
+
+    assert error(found) < 0.8 * error(weight_OI.masked_fill(found == 0, 0))
+
+
+def test_inputs_that_are_always_zero_go_first_and_harm_nothing() -> None:
+    weight_OI, moment_II = layer(8, 16)
+    moment_II[:, 3] = moment_II[3, :] = 0
+    inverse = inverse_factor(moment_II, 0.01)
+    assert inverse.dead_I.nonzero().flatten().tolist() == [3]
+    found = sparsify(weight_OI, inverse, Quota(8, by_row=True, share=1 / 16))
+    assert torch.equal((found == 0).nonzero()[:, 1], torch.full((8,), 3))
+    assert torch.equal(found[:, :3], weight_OI[:, :3])
+
+
+def test_a_singular_hessian_is_damped_until_it_is_none() -> None:
+    x_TI = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
+    inverse = inverse_factor(x_TI.T @ x_TI / 4, 1e-12)
+    assert inverse.damping > 1e-12
+    assert bool(torch.isfinite(inverse.factor_II).all())
+    blank = inverse_factor(torch.zeros(5, 5), 0.01)
+    assert bool(blank.dead_I.all())
+    assert bool(torch.isfinite(blank.factor_II).all())
