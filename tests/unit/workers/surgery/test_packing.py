@@ -1,0 +1,144 @@
+"""What stands in a packed checkpoint, unpacked by hand and by compressed-tensors. That vLLM serves it: integration."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from app.models.checkpoint import inspect
+from tests.support.quantizing import operate, tensors
+from workers.surgery.dequantize import dequantize
+from workers.surgery.quantize_grid import fit
+from workers.surgery.store import CheckpointStore
+
+Tiny = Callable[..., Path]
+Step = dict[str, Any]
+PACKED: Step = {"form": "packed", "group_size": 32, "bits": 4}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "store", 10**9)
+
+
+def by_hand(found: dict[str, torch.Tensor], module: str) -> np.ndarray:
+    """Four-bit codes, least significant first in each word, less zero points, times scales, in float64."""
+    outputs, inputs = found[f"{module}.weight_shape"].tolist()
+    scale = found[f"{module}.weight_scale"].double().numpy()
+    codes = nibbles(found[f"{module}.weight_packed"])[:, :inputs].astype(np.float64) - 8
+    if f"{module}.weight_zero_point" in found:
+        zero = nibbles(found[f"{module}.weight_zero_point"].T.contiguous()).T[:outputs].astype(np.float64) - 8
+        codes -= np.repeat(zero, inputs // scale.shape[1], axis=1)
+    result: np.ndarray = codes * np.repeat(scale, inputs // scale.shape[1], axis=1)
+    return result
+
+
+def nibbles(words: torch.Tensor) -> np.ndarray:
+    """(rows, 8 × words) of int32 words."""
+    parts = [(words.numpy().view(np.uint32) >> (4 * place)) & 15 for place in range(8)]
+    return np.stack(parts, axis=-1).reshape(len(words), -1)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+def test_four_bits_stand_as_they_are_written(tiny: Tiny, store: CheckpointStore, kind: str, symmetric: bool) -> None:
+    step = {"type": "quantize.rtn", "symmetric": symmetric} | PACKED
+    with operate(tiny(kind), store, step) as made:
+        found, info = tensors(made.path), inspect(made.path)
+        assert (info.scheme, made.manifest.scheme) == ("w4a16", "w4a16")
+    for name, weight in tensors(tiny(kind)).items():
+        if not name.endswith("_proj.weight"):
+            assert torch.equal(found[name], weight), name
+            continue
+        module = name.removesuffix(".weight")
+        assert name not in found
+        assert (f"{module}.weight_zero_point" in found) is not symmetric
+        grid = fit(weight, bits=4, group_size=32, symmetric=symmetric, dtype=torch.bfloat16)
+        np.testing.assert_allclose(by_hand(found, module), grid.nearest(weight).double().numpy(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "quantize.gptq", "symmetric": True} | PACKED,
+        {"type": "quantize.gptq", "act_order": True} | PACKED,
+        {"type": "quantize.awq"} | PACKED,
+        {"type": "quantize.smoothquant", "form": "packed"},
+        {"type": "quantize.smoothquant", "form": "packed", "bits": 4},
+    ],
+)
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+def test_packed_and_simulated_are_the_same_weights(tiny: Tiny, store: CheckpointStore, step: Step, kind: str) -> None:
+    simulated = step | {"form": "simulated"}
+    with operate(tiny(kind), store, step) as packed, operate(tiny(kind), store, simulated) as other:
+        with dequantize(inspect(packed.path), store=store) as plain:
+            one, two = tensors(plain.path), tensors(other.path)
+        assert packed.manifest.bits_per_weight == other.manifest.bits_per_weight
+    assert one.keys() == two.keys()
+    for name, weight in one.items():
+        assert torch.equal(weight, two[name]), name
+
+
+def test_eight_bit_floats(tiny: Tiny, store: CheckpointStore) -> None:
+    step = {"type": "quantize.fp8", "form": "packed", "activations": "dynamic"}
+    with operate(tiny(), store, step) as packed, operate(tiny(), store, {"type": "quantize.fp8"}) as other:
+        assert packed.manifest.scheme == "fp8"
+        with dequantize(inspect(packed.path), store=store) as plain:
+            one, two = tensors(plain.path), tensors(other.path)
+    for name, weight in one.items():
+        assert torch.equal(weight, two[name]), name
+
+
+def test_static_activations_have_one_scale_for_layers_of_one_input(tiny: Tiny, store: CheckpointStore) -> None:
+    step = {"type": "quantize.smoothquant", "form": "packed", "dynamic": False}
+    with operate(tiny(), store, step) as made:
+        found = tensors(made.path)
+    scales = [found[f"model.layers.1.self_attn.{kind}_proj.input_scale"] for kind in "qkv"]
+    assert scales[0].item() > 0
+    assert torch.equal(scales[0], scales[1])
+    assert torch.equal(scales[0], scales[2])
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "quantize.rtn"} | PACKED,
+        {"type": "quantize.rtn", "symmetric": True} | PACKED,
+        {"type": "quantize.smoothquant", "form": "packed"},
+        {"type": "quantize.fp8", "form": "packed", "activations": "dynamic"},
+    ],
+)
+def test_bits_per_weight_are_what_the_files_hold(tiny: Tiny, store: CheckpointStore, step: Step) -> None:
+    with operate(tiny(), store, step) as made:
+        info, manifest = inspect(made.path), made.manifest
+    assert manifest.bits_per_weight is not None
+    elements = sum(change.elements for change in manifest.tensors)
+    held = sum(tensor.bytes for name, tensor in info.tensors.items() if "_proj." in name and "shape" not in name)
+    assert 8 * held / elements == manifest.bits_per_weight
+    whole = sum(tensor.bytes for tensor in info.tensors.values())
+    assert manifest.model_nominal_bytes == whole
+    assert manifest.model_bits_per_weight == 8 * whole / info.parameters
+    assert 0 <= manifest.file_bytes - whole < 20_000  # headers of the files
+
+
+def test_layers_that_were_not_addressed_are_named_as_plain(tiny: Tiny, store: CheckpointStore) -> None:
+    with operate(tiny("llama-untied"), store, {"type": "quantize.rtn", "layers": [1]} | PACKED) as made:
+        info = inspect(made.path)
+    assert info.quantization is not None
+    ignored = set(info.quantization["ignore"])
+    assert {"lm_head", "model.layers.0.mlp.up_proj", "model.layers.2.self_attn.q_proj"} <= ignored
+    assert not any(name.startswith("model.layers.1.") or "embed" in name for name in ignored)
+    assert info.tensors["model.layers.0.mlp.up_proj.weight"].dtype == "BF16"
+    assert "model.layers.1.mlp.up_proj.weight_packed" in info.tensors
+
+
+def test_pruning_before_survives(tiny: Tiny, store: CheckpointStore) -> None:
+    prune = {"type": "prune.magnitude", "pattern": "2:4"}
+    for kind in ("rtn", "gptq", "awq"):
+        with operate(tiny(), store, prune, {"type": f"quantize.{kind}"} | PACKED) as made:
+            found = tensors(made.path)
+        weight = by_hand(found, "model.layers.2.mlp.down_proj")
+        assert (weight.reshape(len(weight), -1, 4) != 0).sum(-1).max() == 2, kind
