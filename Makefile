@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test lint board lock bench bench-serve clean
+.PHONY: setup demo up test lint board lock bench bench-serve bench-mitigation clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -54,6 +54,10 @@ bench: setup ## measure; writes tests/bench/results.csv
 
 bench-serve: setup ## measure our server against plain vLLM; writes tests/bench/serve.csv
 	@$(BIN)/python -m tests.bench.serve
+
+bench-mitigation: setup ## every modification and mitigation; TEXT=wiki.test.raw [ONLY=pattern]; writes tests/bench/mitigation.csv
+	@test -n "$(TEXT)" || { echo "Give the raw test file of WikiText-2: make bench-mitigation TEXT=FILE" >&2; exit 2; }
+	@$(BIN)/python -m tests.bench.mitigation --text "$(TEXT)" --only "$(ONLY)" $(BENCH_ARGS)
 
 clean: ## remove what was installed and cached here
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.contracts.report import ModelProvenance
@@ -27,7 +27,7 @@ def step(of: Step) -> str:
     """One step. A type that is not known here is named with its parameters, so that nothing is hidden."""
     kind = str(of.get("type", "unknown step"))
     words = _WORDS.get(kind, _any_step)(of)
-    return words + _where(of)
+    return words if kind in _TELLS_LAYERS else words + _where(of)
 
 
 def _rtn(of: Step) -> str:
@@ -44,11 +44,17 @@ def _magnitude(of: Step) -> str:
     return f"magnitude pruning {share} per {of.get('scope', 'layer')}".replace("per global", "over all weights")
 
 
+# Fields that hardly ever differ, and would hide what does.
+_QUIET = frozenset({"type", "layers", "modules", "calibration", "calibration_windows", "calibration_window", "seed"})
+# Types whose words say which layers.
+_TELLS_LAYERS = frozenset({"extend.duplicate", "extend.identity", "extend.interpolate"})
+
+
 def _any_step(of: Step) -> str:
     rest = [
         f"{key} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         for key, value in of.items()
-        if key not in {"type", "layers", "modules"} and value is not None
+        if key not in _QUIET and value is not None
     ]
     return " ".join([str(of.get("type", "unknown step")), ", ".join(rest)]).strip()
 
@@ -59,7 +65,64 @@ def _repair(of: Step) -> str:
     return f"low-rank repair, mean rank {of.get('rank')}, {how}"
 
 
-_WORDS = {"quantize.rtn": _rtn, "prune.magnitude": _magnitude, "repair.lowrank": _repair}
+def _cut(method: str) -> Callable[[Step], str]:
+    def words(of: Step) -> str:
+        rank = f"rank {of['rank']}" if of.get("rank") else f"{fmt.number(100 * float(of.get('ratio') or 0))} % smaller"
+        return f"{method}, {rank}"
+
+    return words
+
+
+def _deeper(of: Step) -> str:
+    layers = f"layers {_ranges(sorted(of['layers']))}" if of.get("layers") else "every layer"
+    how = {"duplicate": "repeated", "identity": "followed by identities", "interpolate": "followed by interpolations"}
+    return f"{layers} {how[str(of['type']).partition('.')[2]]}"
+
+
+def _wider(of: Step) -> str:
+    parts = [f"{name} × {of[name]}" for name in ("heads", "channels") if of.get(name, 1) != 1]
+    noise = f", noise {of['noise']:g}" if of.get("noise") else ""
+    return f"wider: {', '.join(parts)}{noise}"
+
+
+def _context(of: Step) -> str:
+    names = {"linear": "linear", "ntk": "NTK", "yarn": "YaRN"}
+    return f"context × {float(of.get('factor', 1)):g} ({names[str(of['type']).partition('.')[2]]})"
+
+
+def _router(of: Step) -> str:
+    for name, word in (("temperature", "temperature {:g}"), ("noise", "noise {:g}"), ("bits", "{} bits")):
+        if of.get(name) is not None:
+            return "router " + word.format(of[name])
+    return "router"
+
+
+def _merged(of: Step) -> str:
+    if of.get("type") == "merge.linear":
+        return f"merged with {of.get('other')} ({of.get('weight', 0.5):g})"
+    strength = of.get("strength", 1.0)
+    return "LoRA merged" + ("" if strength == 1 else f", strength {strength:g}")
+
+
+_WORDS = {
+    "lowrank.svd": _cut("SVD"),
+    "lowrank.asvd": _cut("ASVD"),
+    "lowrank.svdllm": _cut("SVD-LLM"),
+    "extend.duplicate": _deeper,
+    "extend.identity": _deeper,
+    "extend.interpolate": _deeper,
+    "extend.width": _wider,
+    "context.linear": _context,
+    "context.ntk": _context,
+    "context.yarn": _context,
+    "moe.topk": lambda of: f"{of.get('experts')} expert{'' if of.get('experts') == 1 else 's'} a token",
+    "moe.router": _router,
+    "adapter.lora": _merged,
+    "merge.linear": _merged,
+    "quantize.rtn": _rtn,
+    "prune.magnitude": _magnitude,
+    "repair.lowrank": _repair,
+}
 
 
 def _where(of: Step) -> str:

@@ -1,0 +1,236 @@
+"""`make bench-mitigation TEXT=FILE`: every modification and mitigation on one model, every bar of docs/recipes held or
+missed, into tests/bench/mitigation.csv.
+
+TEXT is WikiText-2's raw test file (or any text with ` = Title = ` lines). Its articles are dealt out in turn: one half
+calibrates and fits, the other is scored; the shipped evaluation text is the domain that nothing is fitted on. Hidden
+states come from vLLM, divergences and intervals from the code that judges jobs. Every row says what it was measured on;
+a bar that is missed stays as `met` 0.
+
+`--only PATTERN` runs cases whose name has PATTERN in it and replaces their rows; `--model FOLDER --as NAME` takes
+another checkpoint.
+"""
+
+import argparse
+import csv
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workers.engine import environment
+
+environment.prepare()
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+
+from app.contracts.errors import HemostatError
+from app.contracts.recipe import Recipe
+from app.models.checkpoint import CheckpointInfo, inspect
+from app.settings import Settings
+from tests.bench.cases import MODEL, BenchContext
+from tests.bench.mitigation_cases import CASES, Bar, Case
+from tests.bench.rows import Row, write
+from workers.diagnosis.calibration_text import loader_without_sampler
+from workers.diagnosis.passes import divergence_of
+from workers.diagnosis.positions import positions_of
+from workers.distributions.divergence import Divergence
+from workers.distributions.head import Head
+from workers.distributions.intervals import ratio_intervals
+from workers.engine.room import EngineRoom
+from workers.surgery.import_gguf import demo_gguf, import_gguf
+from workers.surgery.recipe import Modified, apply
+from workers.surgery.store import CheckpointStore
+from workers.text.documents import TextDocument
+from workers.text.shipped import load_shipped
+from workers.text.tokenization import load_tokenizer
+from workers.text.windows import Corpus, make_windows
+
+RESULTS = Path(__file__).with_name("mitigation.csv")
+BENCH = "mitigation"
+WINDOW = 512
+# Of each article and document so many characters are scored: more documents, narrower intervals.
+CHARACTERS = 3500
+ARTICLES, DOCUMENTS = 20, 24
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+TITLE = re.compile(r"^ = [^=].* = $", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One candidate: KL sums and token counts of each document, by text."""
+
+    sums: dict[str, np.ndarray[Any, Any]]
+    counts: dict[str, np.ndarray[Any, Any]]
+
+
+class Bench:
+    """One model, its texts, and what was measured of it so far."""
+
+    def __init__(self, model: Path, text: Path, home: Path) -> None:
+        self.info = inspect(model)
+        (home / "texts").mkdir(parents=True)
+        self.settings = Settings(home=home, text_root=home / "texts", checkpoint_budget_bytes=4 * 1024**3)
+        self.store = CheckpointStore(home / "checkpoints", self.settings.checkpoint_budget_bytes)
+        articles = articles_of(text.read_text(encoding="utf-8"))
+        fitted, scored = articles[0::2], articles[1::2]
+        lines = (json.dumps({"id": f"fit{n}", "domain": "wiki", "text": one}) for n, one in enumerate(fitted))
+        (home / "texts" / "fit.jsonl").write_text("\n".join(lines))
+        tokenizer = load_tokenizer(model)
+        documents = {
+            "wiki": [TextDocument(f"w{n}", "wiki", text=one[:CHARACTERS]) for n, one in enumerate(scored[:ARTICLES])],
+            "unfitted": [_short(document) for document in load_shipped("evaluation", documents=DOCUMENTS)],
+        }
+        self.corpora: dict[str, Corpus] = {
+            name: make_windows(many, tokenizer, WINDOW) for name, many in documents.items()
+        }
+        self.context = BenchContext(self.settings, "bench")
+        self.room = EngineRoom(self.settings)
+        self.head = Head.load(model)
+        self.texts = loader_without_sampler(self.settings, model)
+        self.hidden = {name: self._hidden(self.info, corpus) for name, corpus in self.corpora.items()}
+        self.known: dict[str, Measured] = {}
+
+    def recipe(self, case: Case) -> Recipe:
+        """The case's steps, on the bench's own calibration text unless they name one."""
+        steps = []
+        for step in case.recipe:
+            calibrated = "calibration" in _fields(step["type"])
+            steps.append(({"calibration": {"source": "file", "path": "fit.jsonl"}} if calibrated else {}) | step)
+        return RECIPE.validate_python(steps)
+
+    def modified(self, case: Case) -> Modified:
+        """The case's checkpoint, made anew: seconds are those of making it."""
+        return apply(self.info, self.recipe(case), store=self.store, calibration=self.texts)
+
+    def measure(self, modified: Modified) -> Measured:
+        """KL of the candidate on every text."""
+        info = inspect(modified.path)
+        head = Head.load(info.path)
+        sums, counts = {}, {}
+        for name, corpus in self.corpora.items():
+            engine = self.room.engine(info, WINDOW)
+            values, _ = divergence_of(
+                engine,
+                corpus.windows,
+                lambda index, name=name: self.hidden[name][index],  # type: ignore[misc]
+                Divergence(self.head, head),
+                context=self.context,  # type: ignore[arg-type]
+                phase="candidate",
+            )
+            document = np.asarray(positions_of(corpus).document)
+            kl = np.asarray(values.kl, dtype=np.float64)
+            sums[name] = np.bincount(document, weights=kl)
+            counts[name] = np.bincount(document).astype(np.float64)
+        return Measured(sums, counts)
+
+    def rows(self, case: Case) -> Iterator[Row]:
+        """Everything of one case. Cases that it is compared with are measured first."""
+        for other in case.against:
+            if other not in self.known:
+                yield from self.rows(CASES[other])
+        if case.name in self.known:
+            return
+        began = time.perf_counter()
+        with self.modified(case) as modified:
+            made = modified.manifest
+            measured = self.known[case.name] = self.measure(modified)
+        yield Row(BENCH, case.name, "seconds", made.steps[-1].seconds, "s")
+        yield Row(BENCH, case.name, "bits_per_weight", made.bits_per_weight or 16.0, "bits")
+        yield Row(BENCH, case.name, "model_bytes", made.model_nominal_bytes, "bytes")
+        yield Row(BENCH, case.name, "file_bytes", made.file_bytes, "bytes")
+        if made.sparsity:
+            yield Row(BENCH, case.name, "zeros", made.sparsity, "share")
+        for text in self.corpora:
+            yield from _with_interval(case.name, f"kl_{text}", measured.sums[text], measured.counts[text], "nats")
+        for bar in case.bars:
+            yield from self._bar(case, bar, measured)
+        sys.stderr.write(f"{case.name}: {time.perf_counter() - began:.0f} s\n")
+
+    def _bar(self, case: Case, bar: Bar, measured: Measured) -> Iterator[Row]:
+        if bar.metric == "seconds":
+            return
+        base = self.known[bar.against].sums[bar.text]
+        name = f"ratio_to_{bar.against}_{bar.text}"
+        rows = list(_with_interval(case.name, name, measured.sums[bar.text], base, "ratio"))
+        yield from rows
+        yield Row(BENCH, case.name, f"{name}_bar", bar.most, "ratio")
+        yield Row(BENCH, case.name, f"{name}_met", float(rows[0].value <= bar.most), "yes=1")
+
+    def _hidden(self, info: CheckpointInfo, corpus: Corpus) -> list[torch.Tensor]:
+        engine = self.room.engine(info, WINDOW)
+        tokens = [window.tokens for window in corpus.windows]
+        return [hidden_TD for _, hidden_TD in engine.score(tokens)]
+
+
+def articles_of(text: str) -> list[str]:
+    """Articles of a WikiText file, the longest run of text between two titles each."""
+    starts = [match.start() for match in TITLE.finditer(text)] or [0]
+    return [text[a:b].strip() for a, b in zip(starts, [*starts[1:], len(text)], strict=True) if b - a > 1000]
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the cases and writes their rows beside those of earlier runs."""
+    parser = argparse.ArgumentParser(description="bench of modifications and mitigations")
+    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--as", dest="name", default="")
+    given = parser.parse_args(arguments)
+    if given.model == MODEL and not (MODEL / "model.safetensors").is_file():
+        import_gguf(demo_gguf(), MODEL)
+    chosen = [case for name, case in CASES.items() if re.search(given.only, name)]
+    rows = _earlier()
+    with tempfile.TemporaryDirectory() as home:
+        bench = Bench(given.model, given.text, Path(home))
+        for case in chosen:
+            try:
+                found = list(bench.rows(case))
+            except HemostatError as error:
+                sys.stderr.write(f"{case.name}: {error.detail}\n")
+                continue
+            named = [row._replace(bench=f"{BENCH}:{given.name}" if given.name else BENCH) for row in found]
+            fresh = {(row.bench, row.case) for row in named}
+            rows = [row for row in rows if (row.bench, row.case) not in fresh] + named
+            write(RESULTS, rows)  # what is measured is kept, also when the next case fails
+            for row in named:
+                sys.stdout.write(f"{row.case},{row.metric},{row.value:.5g},{row.unit}\n")
+            sys.stdout.flush()
+
+
+def _with_interval(
+    case: str, metric: str, sums_N: np.ndarray[Any, Any], counts_N: np.ndarray[Any, Any], unit: str
+) -> Iterator[Row]:
+    mean, _, low, high = ratio_intervals(sums_N[None], counts_N[None], seed=0)
+    yield Row(BENCH, case, metric, float(mean[0]), unit)
+    yield Row(BENCH, case, f"{metric}_low", float(low[0]), unit)
+    yield Row(BENCH, case, f"{metric}_high", float(high[0]), unit)
+
+
+def _fields(kind: str) -> set[str]:
+    from app.contracts.recipe import STEPS
+
+    return set(STEPS[kind].model_fields)
+
+
+def _short(document: TextDocument) -> TextDocument:
+    if document.text is None:
+        return document
+    return TextDocument(document.id, document.domain, text=document.text[:CHARACTERS])
+
+
+def _earlier() -> list[Row]:
+    if not RESULTS.is_file():
+        return []
+    with RESULTS.open(newline="") as stream:
+        return [Row(r["bench"], r["case"], r["metric"], float(r["value"]), r["unit"]) for r in csv.DictReader(stream)]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

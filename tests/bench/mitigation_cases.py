@@ -1,0 +1,160 @@
+"""The cases of `make bench-mitigation`, and the bars that they are held to.
+
+A bar says that a case's KL is at most `most` times that of the case it is held `against`, on `text`: `wiki` is the
+domain that was fitted (other articles), `unfitted` another one.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Text = Literal["wiki", "unfitted"]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """KL(case) ≤ most · KL(against)."""
+
+    against: str
+    most: float
+    text: Text = "wiki"
+    metric: Literal["kl", "seconds"] = "kl"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe and its bars."""
+
+    name: str
+    recipe: tuple[dict[str, Any], ...]
+    bars: tuple[Bar, ...] = ()
+
+    @property
+    def against(self) -> tuple[str, ...]:
+        """Cases that must be measured before."""
+        return tuple(dict.fromkeys(bar.against for bar in self.bars))
+
+
+LONG = {"calibration_windows": 128, "calibration_window": 512}
+
+
+def _one(name: str, step: dict[str, Any], *bars: Bar) -> Case:
+    return Case(name, (step,), bars)
+
+
+def _pruning() -> list[Case]:
+    half = {"sparsity": 0.5}
+    cases = [
+        _one("magnitude_50", {"type": "prune.magnitude", **half}),
+        _one("wanda_50", {"type": "prune.wanda", **half}),
+        _one("ria_50", {"type": "prune.ria", **half}),
+        _one("sparsegpt_50", {"type": "prune.sparsegpt", **half}),
+        _one("wanda_owl_50", {"type": "prune.wanda", "allocation": "owl", **half}),
+        _one("magnitude_2:4", {"type": "prune.magnitude", "pattern": "2:4"}),
+        _one("wanda_2:4", {"type": "prune.wanda", "pattern": "2:4"}),
+        _one("wanda_4:8", {"type": "prune.wanda", "pattern": "4:8"}),
+        _one("sparsegpt_2:4", {"type": "prune.sparsegpt", "pattern": "2:4"}),
+        # the known order, on 128 windows
+        _one("wanda_50_128", {"type": "prune.wanda", **half, **LONG}, Bar("magnitude_50", 1.0)),
+        _one("sparsegpt_50_128", {"type": "prune.sparsegpt", **half, **LONG}, Bar("wanda_50_128", 1.0)),
+        _one("layers_14_15", {"type": "prune.layers", "layers": [14, 15]}),
+        _one("channels_10", {"type": "prune.channels", "ratio": 0.1}),
+    ]
+    for name, strength in (("50", half), ("2:4", {"pattern": "2:4"})):
+        gradient = {"type": "prune.gradient", **strength}
+        wanda, sparsegpt = f"wanda_{name}", f"sparsegpt_{name}"
+        cases += [
+            _one(
+                f"gradient_{name}",
+                gradient,
+                Bar(wanda, 0.8),
+                Bar(sparsegpt, 1.0),
+                Bar(wanda, 1.0, "unfitted"),
+            ),
+            _one(
+                f"gradient_{name}_recovery",
+                {**gradient, "recovery_s": 600},
+                Bar(wanda, 0.6),
+                Bar(wanda, 1.0, "unfitted"),
+            ),
+        ]
+    return cases
+
+
+def _quantization() -> list[Case]:
+    w8a8 = ({"type": "quantize.rtn", "bits": 4}, {"type": "quantize.activations", "bits": 8})
+    return [
+        _one("rtn_4", {"type": "quantize.rtn", "bits": 4}),
+        _one("rtn_3", {"type": "quantize.rtn", "bits": 3}),
+        _one("rtn_8", {"type": "quantize.rtn", "bits": 8}),
+        _one("nf4", {"type": "quantize.nf4"}),
+        _one("fp8", {"type": "quantize.fp8"}),
+        _one("gptq_4", {"type": "quantize.gptq", "bits": 4}),
+        _one("gptq_3", {"type": "quantize.gptq", "bits": 3}),
+        _one("awq_4", {"type": "quantize.awq", "bits": 4}),
+        _one("gptq_4_128", {"type": "quantize.gptq", "bits": 4, **LONG}, Bar("rtn_4", 1.0)),
+        _one("smoothquant_8", {"type": "quantize.smoothquant"}),
+        Case("rtn_4_a8", w8a8),
+        _one(
+            "dynamic_4",
+            {"type": "quantize.dynamic", "bits": 4},
+            Bar("rtn_4", 0.5),
+            Bar("gptq_4", 1.0),
+            Bar("awq_4", 1.0),
+            Bar("rtn_4", 1.0, "unfitted"),
+        ),
+        _one("dynamic_3", {"type": "quantize.dynamic", "bits": 3}, Bar("gptq_3", 1.0), Bar("rtn_3", 1.0, "unfitted")),
+        _one(
+            "dynamic_w8a8",
+            {"type": "quantize.dynamic", "bits": 8, "group_size": None, "symmetric": True, "activation_bits": 8},
+            Bar("smoothquant_8", 1.0),
+        ),
+        _one("dynamic_w4a8", {"type": "quantize.dynamic", "bits": 4, "activation_bits": 8}, Bar("rtn_4_a8", 0.6)),
+    ]
+
+
+def _repair() -> list[Case]:
+    wounds: dict[str, tuple[dict[str, Any], dict[int, float]]] = {
+        "rtn_4": ({"type": "quantize.rtn", "bits": 4}, {16: 0.80, 64: 0.92}),
+        "wanda_50": ({"type": "prune.wanda", "sparsity": 0.5}, {16: 0.30, 64: 0.55}),
+        "layers_14_15": ({"type": "prune.layers", "layers": [14, 15]}, {64: 0.40}),
+    }
+    cases = []
+    for wound, (step, removed) in wounds.items():
+        for rank, share in removed.items():
+            repair = {"type": "repair.lowrank", "rank": rank}
+            # two thirds of the gain remain on a domain that was not fitted
+            bars = (Bar(wound, 1 - share), Bar(wound, 1 - share * 2 / 3, "unfitted"))
+            cases.append(Case(f"repair_{wound}_r{rank}", (step, repair), bars))
+            closed = {**repair, "distill_steps": 0}
+            cases.append(Case(f"repair_{wound}_r{rank}_closed", (step, closed), (Bar(wound, 1.0),)))
+    return cases
+
+
+def _others() -> list[Case]:
+    return [
+        _one("svd_20", {"type": "lowrank.svd", "ratio": 0.2}),
+        _one("asvd_20", {"type": "lowrank.asvd", "ratio": 0.2}, Bar("svd_20", 1.0)),
+        _one("svdllm_20", {"type": "lowrank.svdllm", "ratio": 0.2}, Bar("asvd_20", 1.0)),
+        _one("duplicate_8_15", {"type": "extend.duplicate", "layers": list(range(8, 16))}),
+        _one("identity", {"type": "extend.identity"}),
+        _one("interpolate", {"type": "extend.interpolate", "layers": [14]}),
+        _one("width_channels", {"type": "extend.width", "channels": 2}),
+        _one("context_linear_4", {"type": "context.linear", "factor": 4}),
+        _one("context_ntk_4", {"type": "context.ntk", "factor": 4}),
+        _one("context_yarn_4", {"type": "context.yarn", "factor": 4}),
+        _one("norm_epsilon", {"type": "norm.epsilon", "epsilon": 0.01}),
+        _one("kv_8", {"type": "quantize.kv_cache", "k_bits": 8, "v_bits": 8}),
+        _one("kv_4", {"type": "quantize.kv_cache", "k_bits": 4, "v_bits": 4}),
+        _one("activations_8", {"type": "quantize.activations", "bits": 8}),
+        Case(
+            "rtn_4_then_wanda_30",
+            ({"type": "quantize.rtn", "bits": 4}, {"type": "prune.wanda", "sparsity": 0.3}),
+        ),
+        Case(
+            "wanda_30_then_rtn_4",
+            ({"type": "prune.wanda", "sparsity": 0.3}, {"type": "quantize.rtn", "bits": 4}),
+        ),
+    ]
+
+
+CASES: dict[str, Case] = {case.name: case for case in (*_quantization(), *_pruning(), *_repair(), *_others())}
