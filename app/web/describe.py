@@ -37,11 +37,26 @@ def _rtn(of: Step) -> str:
 
 
 def _magnitude(of: Step) -> str:
+    return _sparse(of, "magnitude", "layer")
+
+
+def _sparse(of: Step, method: str, scope: str) -> str:
     if of.get("pattern"):
-        return f"magnitude pruning {of['pattern']}"
-    sparsity = of.get("sparsity")
-    share = f"{fmt.number(100 * float(sparsity))} %" if isinstance(sparsity, int | float) else str(sparsity)
-    return f"magnitude pruning {share} per {of.get('scope', 'layer')}".replace("per global", "over all weights")
+        return f"{method} pruning {of['pattern']}"
+    owl = ", OWL" if of.get("allocation") == "owl" else ""
+    share = f"{method} pruning {_share(of.get('sparsity'))} per {of.get('scope', scope)}"
+    return share.replace("per global", "over all weights") + owl
+
+
+def _share(of: object) -> str:
+    return f"{fmt.number(100 * float(of))} %" if isinstance(of, int | float) else str(of)
+
+
+def _parts(of: Step, part: str, where: str) -> str:
+    if of.get("count") is None and of.get("ratio") is None:
+        return f"{part}s dropped"
+    many = f"{of['count']} {part}" if of.get("count") is not None else f"{_share(of.get('ratio'))} of the {part}"
+    return f"{many}{'' if of.get('count') == 1 else 's'} dropped{where}"
 
 
 # Fields that hardly ever differ, and would hide what does.
@@ -104,6 +119,14 @@ def _merged(of: Step) -> str:
     return "LoRA merged" + ("" if strength == 1 else f", strength {strength:g}")
 
 
+_PRUNING = {
+    "prune.wanda": lambda of: _sparse(of, "Wanda", "row"),
+    "prune.sparsegpt": lambda of: _sparse(of, "SparseGPT", "layer"),
+    "prune.ria": lambda of: _sparse(of, "RIA", "row"),
+    "prune.layers": lambda of: _parts(of, "layer", ""),
+    "prune.heads": lambda of: _parts(of, "attention head", " in every layer"),
+    "prune.channels": lambda of: _parts(of, "MLP channel", " in every layer"),
+}
 _WORDS = {
     "lowrank.svd": _cut("SVD"),
     "lowrank.asvd": _cut("ASVD"),
@@ -121,6 +144,7 @@ _WORDS = {
     "merge.linear": _merged,
     "quantize.rtn": _rtn,
     "prune.magnitude": _magnitude,
+    **_PRUNING,
     "repair.lowrank": _repair,
 }
 
