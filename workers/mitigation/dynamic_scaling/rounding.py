@@ -16,17 +16,20 @@ import torch
 from workers.mitigation.dynamic_scaling.grids import Scheme, candidates
 from workers.surgery.quantize_grid import Grid, Quantized
 
+# The greatest bf16 below one half: added to a code it still rounds to it.
+NEARLY_HALF = 0.498046875
+
 
 @dataclass
 class Rounded:
-    """`codes_OI` (uint8); `scale_OG`, `zero_OG` (float32); `aim_OI` (bf16): code − zero before rounding, in steps of
-    the grid; `loss_O`: each row's share of tr((W − Ŵ) H (W − Ŵ)ᵀ), H damped."""
+    """`codes_OI` (uint8); `scale_OG`, `zero_OG` (float32); `rest_OI` (bf16): what rounding took away, in steps of the
+    grid, less than half a one either way; `loss_O`: each row's share of tr((W − Ŵ) H (W − Ŵ)ᵀ), H damped."""
 
     scheme: Scheme
     codes_OI: torch.Tensor
     scale_OG: torch.Tensor
     zero_OG: torch.Tensor
-    aim_OI: torch.Tensor
+    rest_OI: torch.Tensor
     loss_O: torch.Tensor
 
     def quantized(self) -> Quantized:
@@ -43,7 +46,7 @@ class Rounded:
 
     def split(self, rows: list[int]) -> list["Rounded"]:
         """Rows of several layers that went through together, apart again."""
-        fields = (self.codes_OI, self.scale_OG, self.zero_OG, self.aim_OI, self.loss_O)
+        fields = (self.codes_OI, self.scale_OG, self.zero_OG, self.rest_OI, self.loss_O)
         return [Rounded(self.scheme, *parts) for parts in zip(*(field.split(rows) for field in fields), strict=True)]
 
 
@@ -53,7 +56,7 @@ def round_weight(weight_OI: torch.Tensor, upper_II: torch.Tensor, scheme: Scheme
     size = scheme.group(inputs)
     left_OI = weight_OI.to(torch.float32) * keep_OI
     codes_OI = torch.empty(outputs, inputs, dtype=torch.uint8)
-    aim_OI = torch.empty(outputs, inputs, dtype=torch.bfloat16)
+    rest_OI = torch.empty(outputs, inputs, dtype=torch.bfloat16)
     scales, zeros = [], []
     loss_O = torch.zeros(outputs)
     for start in range(0, inputs, size):
@@ -63,13 +66,13 @@ def round_weight(weight_OI: torch.Tensor, upper_II: torch.Tensor, scheme: Scheme
         scale_O, zero_O = search(group_OS, upper_SS, scheme, keep_OS)
         # The column as the errors before made it, its pruned weights included: their error is passed on too.
         found = _round(left_OI[:, span], upper_SS, scale_O, zero_O, scheme.top, keep_OS)
-        codes_OI[:, span], aim_OI[:, span] = found.codes_SO.T.to(torch.uint8), found.aim_SO.T.to(torch.bfloat16)
+        codes_OI[:, span], rest_OI[:, span] = found.codes_SO.T.to(torch.uint8), found.rest_SO.T.to(torch.bfloat16)
         loss_O += found.error_SO.square().sum(0)
         scales.append(scale_O)
         zeros.append(zero_O)
         if start + size < inputs:
             left_OI[:, start + size :] -= found.error_SO.T @ upper_II[span, start + size :]
-    return Rounded(scheme, codes_OI, torch.stack(scales, 1), torch.stack(zeros, 1), aim_OI, loss_O)
+    return Rounded(scheme, codes_OI, torch.stack(scales, 1), torch.stack(zeros, 1), rest_OI, loss_O)
 
 
 def search(
@@ -91,7 +94,7 @@ class _Group:
 
     codes_SO: torch.Tensor
     error_SO: torch.Tensor
-    aim_SO: torch.Tensor
+    rest_SO: torch.Tensor
 
 
 def _round(
@@ -108,14 +111,15 @@ def _round(
     codes_SO, error_SO = torch.empty_like(left_SO), torch.empty_like(left_SO)
     diagonal = upper_SS.diagonal().tolist()
     inverse_O, least_O, most_O = 1 / scale_O, -zero_O, top - zero_O
-    aim_SO = torch.empty_like(left_SO)
+    rest_SO = torch.empty_like(left_SO)
     for j in range(size):
-        torch.mul(left_SO[j], inverse_O, out=aim_SO[j])
+        torch.mul(left_SO[j], inverse_O, out=rest_SO[j])
         if keep_SO is not None:
-            aim_SO[j] *= keep_SO[j]
-        code_O = torch.minimum(torch.maximum(aim_SO[j].round(), least_O), most_O)
+            rest_SO[j] *= keep_SO[j]
+        code_O = torch.minimum(torch.maximum(rest_SO[j].round(), least_O), most_O)
         codes_SO[j] = code_O
+        rest_SO[j] -= code_O
         torch.sub(left_SO[j], code_O.mul_(scale_O), out=error_SO[j]).div_(diagonal[j])
         if j + 1 < size:
             left_SO[j + 1 :].addr_(upper_SS[j, j + 1 :], error_SO[j], alpha=-1)
-    return _Group(codes_SO.add_(zero_O), error_SO, aim_SO)
+    return _Group(codes_SO.add_(zero_O), error_SO, rest_SO.clamp_(-NEARLY_HALF, NEARLY_HALF))

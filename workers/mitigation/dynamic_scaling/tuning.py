@@ -5,8 +5,8 @@ states, and runs the blocks backward, each computed again with its gradients: me
 float32, and the hidden states between blocks of one window.
 
 What is tuned: each group's scale by a factor, norm weights and biases by a factor and a term, and, with `rounding`,
-where between two codes a weight falls: w = scale · (round(aim + v) − zero), v being learned with straight-through
-gradients. Zero points and the places of zeros stay. The optimizer is Adam with a rate that falls to 0 along half a
+where between two codes a weight falls: w = scale · (round(code + rest + v) − zero), v being learned with
+straight-through gradients. Zero points and the places of zeros stay. The optimizer is Adam, its rate falling along half a
 cosine. Learned rounding is SignRound's idea (AutoRound, arXiv 2309.05516), training scales against the whole model
 after blocks are done is EfficientQAT's (arXiv 2407.11062), norm weights as a repair are norm tweaking's (arXiv
 2309.02784); they use block outputs or labels, and one at a time. Here all are tuned at once on the divergence.
@@ -66,14 +66,10 @@ class Learned:
         rounded = self.rounded
         if self.offset_OI is None:
             return rounded.codes_OI.to(torch.float32)
-        groups = (*rounded.scale_OG.shape, -1)
-        level_OGS = (rounded.aim_OI.to(torch.float32) + self.offset_OI).round_().reshape(groups)
-        codes_OI = (
-            level_OGS.add_(rounded.zero_OG.unsqueeze(-1)).clamp_(0, rounded.scheme.top).reshape(rounded.aim_OI.shape)
-        )
+        codes_OI = (rounded.codes_OI + rounded.rest_OI.to(torch.float32) + self.offset_OI).round_()
+        codes_OI.clamp_(0, rounded.scheme.top)
         if self._masked is not None:
-            zero_OI = rounded.zero_OG.unsqueeze(-1).expand(level_OGS.shape).reshape(codes_OI.shape)
-            codes_OI = torch.where(self._masked, zero_OI, codes_OI)
+            codes_OI[self._masked] = rounded.codes_OI[self._masked].to(torch.float32)
         return codes_OI
 
     @torch.no_grad()
@@ -81,9 +77,8 @@ class Learned:
         """1 where rounding may move a weight: neither cut at an end of the grid nor a zero that stays."""
         rounded = self.rounded
         assert self.offset_OI is not None  # noqa: S101 - the caller looked
-        groups = (*rounded.scale_OG.shape, -1)
-        level_OGS = (rounded.aim_OI + self.offset_OI).reshape(groups) + rounded.zero_OG.unsqueeze(-1)
-        inside_OI = ((level_OGS > -0.5) & (level_OGS < rounded.scheme.top + 0.5)).reshape(rounded.aim_OI.shape)
+        level_OI = rounded.codes_OI + rounded.rest_OI.to(torch.float32) + self.offset_OI
+        inside_OI = (level_OI > -0.5) & (level_OI < rounded.scheme.top + 0.5)
         return (inside_OI if self._masked is None else inside_OI & ~self._masked).to(torch.float32)
 
     @torch.no_grad()
@@ -92,7 +87,7 @@ class Learned:
         rounded = self.rounded
         scale_OG = stored(rounded.scale_OG * (1 + self.factor_OG), rounded.scheme.dtype)
         codes_OI = self.codes().to(torch.uint8)
-        return Rounded(rounded.scheme, codes_OI, scale_OG, rounded.zero_OG, rounded.aim_OI, rounded.loss_O)
+        return Rounded(rounded.scheme, codes_OI, scale_OG, rounded.zero_OG, rounded.rest_OI, rounded.loss_O)
 
 
 @dataclass

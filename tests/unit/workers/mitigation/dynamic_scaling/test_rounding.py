@@ -1,0 +1,113 @@
+"""Rounding with error propagation: its loss in closed form, the search, zeros, grids."""
+
+import pytest
+import torch
+
+from workers.mitigation.dynamic_scaling import grids, rounding
+from workers.mitigation.dynamic_scaling.grids import Scheme
+from workers.mitigation.dynamic_scaling.rounding import Rounded, round_weight
+from workers.surgery.quantize_gptq import factor
+from workers.surgery.quantize_grid import fit
+from workers.surgery.quantize_rtn import quantize
+
+ALL = torch.ones(12, 32, dtype=torch.bool)
+
+
+def layer(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(weight (12, 32), E[x xᵀ] of correlated inputs, its damped self in float64)."""
+    draws = torch.Generator().manual_seed(seed)
+    weight_OI = torch.randn(12, 32, generator=draws)
+    x_TI = torch.randn(200, 32, generator=draws) @ torch.randn(32, 32, generator=draws)
+    moment_II = x_TI.T @ x_TI / 200
+    damped_II = moment_II.double() + 0.01 * moment_II.double().diagonal().mean() * torch.eye(32).double()
+    return weight_OI, moment_II, damped_II
+
+
+def error(weight_OI: torch.Tensor, made_OI: torch.Tensor, damped_II: torch.Tensor) -> torch.Tensor:
+    """Each row's (w − ŵ) H (w − ŵ)ᵀ in float64."""
+    gap_OI = weight_OI.double() - made_OI.double()
+    return ((gap_OI @ damped_II) * gap_OI).sum(1)
+
+
+def rounded(scheme: Scheme, seed: int = 0) -> Rounded:
+    weight_OI, moment_II, _ = layer(seed)
+    return round_weight(weight_OI, factor(moment_II, damping=0.01).upper_II, scheme, ALL)
+
+
+@pytest.mark.parametrize("scheme", [Scheme(4, 8, False), Scheme(3, None, True)])
+def test_the_loss_is_the_layers_output_error(scheme: Scheme) -> None:
+    weight_OI, _, damped_II = layer()
+    made = rounded(scheme)
+    torch.testing.assert_close(
+        made.loss_O.double(), error(weight_OI, made.weight(), damped_II), rtol=2e-3, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_searched_grid_is_never_worse_than_the_one_that_spans_the_range(
+    seed: int, symmetric: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheme = Scheme(3, None, symmetric)
+    searched = rounded(scheme, seed).loss_O
+    monkeypatch.setattr(grids, "SHRINK", (1.0,))
+    spanned = rounded(scheme, seed).loss_O
+    assert bool((searched <= spanned * (1 + 1e-6)).all())
+    assert bool((searched < spanned).any())
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_the_output_error_is_below_that_of_rounding_to_nearest(bits: int) -> None:
+    weight_OI, _, damped_II = layer()
+    nearest_OI = quantize(weight_OI, bits=bits, group_size=8, symmetric=False)
+    ours = error(weight_OI, rounded(Scheme(bits, 8, False)).weight(), damped_II).sum()
+    assert ours < 0.7 * error(weight_OI, nearest_OI, damped_II).sum()
+
+
+def test_with_inputs_that_do_not_correlate_and_one_grid_it_is_rounding_to_nearest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grids, "SHRINK", (1.0,))
+    weight_OI, _, _ = layer()
+    made = round_weight(weight_OI, torch.eye(32), Scheme(4, 8, False), ALL)
+    nearest = fit(weight_OI, bits=4, group_size=8, symmetric=False, dtype=torch.bfloat16)
+    torch.testing.assert_close(made.weight(), nearest.nearest(weight_OI), rtol=1e-6, atol=1e-6)
+
+
+def test_weights_that_are_0_stay_0_and_their_error_is_made_good_by_the_others() -> None:
+    weight_OI, moment_II, damped_II = layer()
+    keep_OI = torch.rand(12, 32, generator=torch.Generator().manual_seed(5)) > 0.4
+    weight_OI = weight_OI * keep_OI
+    made = round_weight(weight_OI, factor(moment_II, damping=0.01).upper_II, Scheme(4, 8, False), keep_OI)
+    assert bool((made.weight()[~keep_OI] == 0).all())
+    torch.testing.assert_close(
+        made.loss_O.double(), error(weight_OI, made.weight(), damped_II), rtol=2e-3, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("bits", [3, 4, 5, 6, 8])
+def test_codes_fit_their_bits_and_scales_their_storage(bits: int, symmetric: bool) -> None:
+    made = rounded(Scheme(bits, 8, symmetric)).quantized()
+    assert made.grid.least <= int(made.codes_OI.min())
+    assert int(made.codes_OI.max()) <= made.grid.most
+    assert torch.equal(made.grid.scale_OG, made.grid.scale_OG.bfloat16().float())
+    assert (made.grid.zero_OG is None) == symmetric
+
+
+def test_rows_come_apart_as_they_went_in() -> None:
+    made = rounded(Scheme(4, 8, False))
+    parts = made.split([4, 8])
+    assert torch.equal(torch.cat([part.weight() for part in parts]), made.weight())
+
+
+def test_what_rounding_took_away_rounds_back_to_the_code() -> None:
+    made = rounded(Scheme(3, 8, False))
+    assert torch.equal((made.codes_OI + made.rest_OI.float()).round(), made.codes_OI.float())
+    assert float(made.rest_OI.abs().max()) <= rounding.NEARLY_HALF
+
+
+def test_storage_counts_codes_scales_and_zero_points() -> None:
+    assert Scheme(4, 64, False).bits_per_weight(576) == 4 + (16 + 4) / 64
+    assert Scheme(3, 64, True).bits_per_weight(576) == 3 + 16 / 64
+    assert Scheme(8, None, True).bits_per_weight(576) == 8 + 16 / 576
