@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from workers.surgery.callbacks import never_cancelled
+
 # Steps relative to the root mean square of a matrix's kept weights, and their least share at the end.
 RATE, LAST = 0.01, 0.1
 WARM = 0.1
@@ -86,6 +88,11 @@ class KeptWeights:
             linear.weight.requires_grad_(False)
 
 
+def added(entering_NLD: torch.Tensor, wanted_NLD: torch.Tensor) -> torch.Tensor:
+    """What a block adds to the states that enter it."""
+    return wanted_NLD.to(torch.float32) - entering_NLD.to(torch.float32)
+
+
 def orders(windows: int, batch: int, epochs: int, seed: int) -> Iterator[torch.Tensor]:
     """Numbers of windows of each step: every epoch all of them once, in an order that the seed decides."""
     draws = torch.Generator().manual_seed(seed)
@@ -102,11 +109,13 @@ def reconstruct(
     plan: Sequence[torch.Tensor],
     *,
     rate: float = RATE,
-    check_cancelled: Callable[[], None] = lambda: None,
+    size_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = added,
+    check_cancelled: Callable[[], None] = never_cancelled,
 ) -> list[float]:
-    """Trains the kept weights of `linears` in place; the weighted error of each step, relative to the output's change.
+    """Trains the kept weights of `linears` in place; the weighted error of each step, relative to what the block adds.
 
-    `call(hidden_NLD)` runs the block; `plan` are the windows of each step (`orders`).
+    `call(hidden_NLD)` runs the block; `plan` are the windows of each step (`orders`); `size_of` says what the error is
+    relative to, given what enters and what is wanted.
     """
     kept = KeptWeights(linears, rate=rate)
     losses = []
@@ -115,7 +124,7 @@ def reconstruct(
         entering_NLD, wanted_NLD = fetch(chosen)
         with torch.enable_grad():
             error_NLD = call(entering_NLD).to(torch.float32) - wanted_NLD.to(torch.float32)
-            size = ((wanted_NLD.to(torch.float32) - entering_NLD.to(torch.float32)) @ root_DD).square().mean()
+            size = (size_of(entering_NLD, wanted_NLD).to(torch.float32) @ root_DD).square().mean()
             loss = (error_NLD @ root_DD).square().mean() / size.clamp(min=1e-30)
             loss.backward()  # type: ignore[no-untyped-call]
         losses.append(float(loss.detach()))

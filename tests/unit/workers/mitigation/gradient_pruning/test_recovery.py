@@ -1,0 +1,135 @@
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from app.models.checkpoint import CheckpointInfo, inspect
+from workers.mitigation.gradient_pruning.recovery import Recovery
+from workers.mitigation.gradients import Tape
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.reading import open_tensors
+
+Tiny = Callable[..., Path]
+TOKENS = torch.randint(0, 320, (32, 64), generator=torch.Generator().manual_seed(2))  # four steps an epoch
+
+
+class Case:
+    """A tiny reference, and as often as wanted a candidate that has lost every other weight of its MLPs."""
+
+    def __init__(self, info: CheckpointInfo, read: Callable[[str], torch.Tensor], scratch: Path) -> None:
+        self.info, self._read = info, read
+        self.teacher = Skeleton(info, read, dtype=torch.float32)
+        self.reference = Tape(self.teacher, TOKENS, scratch, name="reference").states[-1]
+        self.names = frozenset(name for name in info.tensors if ".mlp." in name)
+
+    def pruned(self, name: str) -> torch.Tensor:
+        """A tensor of the candidate."""
+        tensor = self._read(name).to(torch.float32)
+        if name in self.names:
+            tensor = tensor.clone()
+            tensor[:, ::2] = 0
+        return tensor
+
+    def recovery(self, **options: Any) -> Recovery:
+        """Of a fresh candidate."""
+        skeleton = Skeleton(self.info, self.pruned, dtype=torch.float32)
+        for index in range(len(skeleton.layers)):
+            skeleton.block(index)
+        return Recovery(skeleton, self.names, TOKENS, self.reference, self.teacher, **options)
+
+
+@pytest.fixture(params=["llama", "gemma2"])
+def case(tiny: Tiny, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Case]:
+    info = inspect(tiny(request.param))
+    with ExitStack() as stack:
+        yield Case(info, stack.enter_context(open_tensors(info)).read, tmp_path)
+
+
+def test_divergence_falls_and_masks_stay(case: Case) -> None:
+    work = case.recovery()
+    found = work.run(seconds=None, steps=24)
+    assert len(found) == work.steps == 24
+    assert sum(found[-4:]) < 0.95 * sum(found[:4])  # an epoch each
+    for name, linear in work.kept.linears.items():
+        assert torch.equal(linear.weight != 0, case.pruned(name) != 0), name
+    assert set(work.kept.linears) == case.names
+
+
+def test_the_gradient_is_autograds_of_the_mean_divergence(case: Case, tmp_path: Path) -> None:
+    models = []
+    for read in (None, case.pruned):
+        model: Any = AutoModelForCausalLM.from_pretrained(case.info.path, dtype=torch.float32)
+        if read is not None:
+            with torch.no_grad():
+                for name, one in model.named_parameters():
+                    one.copy_(read(name))
+        models.append(model)
+    work = case.recovery()
+    seen: dict[str, torch.Tensor] = {}
+    inner = work.kept.step
+
+    def step(part: float) -> None:
+        for name, linear in work.kept.linears.items():
+            assert linear.weight.grad is not None
+            seen[name] = linear.weight.grad.clone()
+        inner(part)
+
+    work.kept.step = step  # type: ignore[method-assign]
+    value = work.step(0.0)
+    start = work._start(0)
+    tokens = TOKENS[start : start + 8]
+    with torch.no_grad():
+        p = models[0](tokens).logits.log_softmax(-1)
+    mean = (p.exp() * (p - models[1](tokens).logits.log_softmax(-1))).sum(-1).mean()
+    mean.backward()
+    assert value == pytest.approx(float(mean.detach()), rel=1e-3)
+    for name, one in models[1].named_parameters():
+        if name in case.names:
+            scale = float(one.grad.abs().max())
+            torch.testing.assert_close(seen[name], one.grad, rtol=1e-2, atol=1e-3 * scale)
+
+
+def test_running_blocks_again_gives_the_same(case: Case) -> None:
+    remembered, again = case.recovery(), case.recovery(recompute=True)
+    for _ in range(2):
+        assert remembered.step(0.2) == pytest.approx(again.step(0.2), rel=1e-5)
+
+
+def test_going_on_from_a_saved_state_is_going_through(case: Case, tmp_path: Path) -> None:
+    through = case.recovery(seed=5)
+    for _ in range(6):
+        through.step(0.3)
+    first = case.recovery(seed=5)
+    for _ in range(3):
+        first.step(0.3)
+    torch.save(first.state(), tmp_path / "state.pt")
+    second = case.recovery(seed=5)
+    second.restore(torch.load(tmp_path / "state.pt"))
+    for _ in range(3):
+        second.step(0.3)
+    assert second.steps == 6
+    for name, linear in through.kept.linears.items():
+        assert torch.equal(linear.weight, second.kept.linears[name].weight), name
+
+
+def test_it_ends_at_the_first_of_both_bounds(case: Case) -> None:
+    ticks = iter(range(1000))
+
+    def clock() -> float:  # a second goes by between any two looks
+        return float(next(ticks))
+
+    told: list[tuple[str, int, int]] = []
+    assert len(case.recovery().run(seconds=4, steps=100, clock=clock, progress=lambda *a: told.append(a))) == 3
+    assert told[0] == ("recovery", 0, 100)
+    assert len(case.recovery().run(seconds=1e9, steps=2)) == 2
+
+
+def test_every_epoch_sees_every_window_once(case: Case) -> None:
+    work, again = case.recovery(seed=1), case.recovery(seed=1)
+    for epoch in range(3):
+        assert sorted(work._start(4 * epoch + turn) for turn in range(4)) == [0, 8, 16, 24]
+    assert [work._start(turn) for turn in range(12)] == [again._start(turn) for turn in range(12)]
