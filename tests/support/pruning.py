@@ -56,9 +56,9 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> 
     return folder
 
 
-def load(folder: Path, dtype: torch.dtype = torch.bfloat16) -> Any:
-    """transformers' model, with the attention that the walk uses."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+def load(folder: Path, dtype: torch.dtype = torch.bfloat16, *, attention: str = "sdpa") -> Any:
+    """transformers' model, by default with the attention that the walk uses."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
     return model.eval()
 
 
