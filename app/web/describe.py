@@ -48,6 +48,13 @@ def _sparse(of: Step, method: str, scope: str) -> str:
     return share.replace("per global", "over all weights") + owl
 
 
+def _gradient(of: Step) -> str:
+    words = f"gradient-aware pruning {of.get('pattern') or _share(of.get('sparsity'))}"
+    if of.get("recovery_steps"):
+        return f"{words}, {of['recovery_steps']} steps of recovery"
+    return f"{words}, {fmt.number(float(of['recovery_s']))} s of recovery" if of.get("recovery_s") else words
+
+
 def _share(of: object) -> str:
     return f"{fmt.number(100 * float(of))} %" if isinstance(of, int | float) else str(of)
 
@@ -145,6 +152,7 @@ _WORDS = {
     "quantize.rtn": _rtn,
     "prune.magnitude": _magnitude,
     **_PRUNING,
+    "prune.gradient": _gradient,
     "repair.lowrank": _repair,
 }
 

@@ -25,6 +25,18 @@ from app.web import describe
         ({"type": "lowrank.svdllm", "rank": None, "ratio": 0.25}, "SVD-LLM, 25.0 % smaller"),
         ({"type": "prune.wanda", "sparsity": 0.5, "allocation": "owl"}, "Wanda pruning 50.0 % per row, OWL"),
         ({"type": "prune.sparsegpt", "pattern": "4:8", "scope": "layer"}, "SparseGPT pruning 4:8"),
+        (
+            {"type": "prune.gradient", "sparsity": 0.5, "recovery_s": 0.0, "recovery_steps": None},
+            "gradient-aware pruning 50.0 %",
+        ),
+        (
+            {"type": "prune.gradient", "sparsity": None, "pattern": "2:4", "recovery_s": 600.0},
+            "gradient-aware pruning 2:4, 600 s of recovery",
+        ),
+        (
+            {"type": "prune.gradient", "pattern": "2:4", "recovery_s": 60, "recovery_steps": 200},
+            "gradient-aware pruning 2:4, 200 steps of recovery",
+        ),
         ({"type": "prune.layers", "layers": [3, 4]}, "layers dropped (only layers 3–4)"),
         ({"type": "prune.layers", "count": 1}, "1 layer dropped"),
         ({"type": "prune.heads", "count": 3}, "3 attention heads dropped in every layer"),
