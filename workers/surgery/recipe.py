@@ -22,6 +22,7 @@ from app.models.adapters import CONFIG, WEIGHTS
 from app.models.checkpoint import CheckpointInfo, fingerprint, inspect
 from app.models.modules import Weight
 from app.models.recipes import canonical_json, recipe_fingerprint
+from app.models.simulation import section_in
 from app.models.steps import check_one, check_recipe
 from workers.surgery import catalogue
 from workers.surgery.account import model_storage, sorted_changes, totals
@@ -286,6 +287,9 @@ class _Work:
                             check_cancelled=self._check_cancelled,
                             recipe=self._recipe,
                         )
+                        section = section_in(source.config)
+                        if text is not None and section is not None and section.fakes:
+                            shop.warn("the text was run without what the steps before quantize at run time")
                         self._steps[stage.first].run(shop)
                         shop.write(folder, self._shard_bytes)
                     (folder / "config.json").write_text(json.dumps(shop.config, indent=2) + "\n")

@@ -71,6 +71,11 @@ class QuantizeActivations(Calibrated):
     dynamic: bool = Field(default=True, description="A scale a token at run time, or one fixed by the text.")
     symmetric: bool = True
 
+    @property
+    def reads_text(self) -> bool:
+        """Fixed scales come from the text."""
+        return not self.dynamic
+
 
 class QuantizeKvCache(Step):
     """Keys and values on fewer bits: a dtype that vLLM stores them in, or simulated bits for each apart."""

@@ -111,6 +111,20 @@ def test_static_grids_look_at_the_weights_as_the_steps_before_left_them(tiny: Ti
     assert first["model.layers.1.self_attn.q_proj"] != second["model.layers.1.self_attn.q_proj"]
 
 
+def test_a_step_that_looks_at_text_says_that_nothing_was_simulated_there(tiny: Tiny, tmp_path: Path) -> None:
+    static = A8 | {"dynamic": False}
+    with operate(tiny("llama"), tmp_path, A8, static) as one, operate(tiny("llama"), tmp_path, static) as other:
+        assert "without what the steps before quantize" in one.manifest.steps[1].warnings[0]
+        assert other.manifest.steps[0].warnings == ()
+
+
+def test_dynamic_grids_need_no_text(tiny: Tiny, tmp_path: Path) -> None:
+    with apply(
+        inspect(tiny("llama")), RECIPE.validate_python([A8]), store=CheckpointStore(tmp_path / "s", 10**9)
+    ) as made:
+        assert made.manifest.steps[0].calibration_tokens is None
+
+
 def test_two_steps_share_the_section(tiny: Tiny, tmp_path: Path) -> None:
     kv = {"type": "quantize.kv_cache", "v_bits": 4}
     with operate(tiny("llama"), tmp_path, A8, A8 | {"bits": 4, "modules": ["mlp"]}, kv) as modified:
