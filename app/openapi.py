@@ -30,6 +30,7 @@ from app.contracts.deployment import (
 from app.contracts.errors import CATALOGUE, ErrorCode
 from app.contracts.event import Event
 from app.contracts.job import SUBMISSION, Estimate, Job, JobPage
+from app.contracts.mitigate_report import MitigateReport
 from app.contracts.profile import Comparison, Profile, ProfilePage
 from app.contracts.report import CompareReport
 from app.error_guide import GUIDE
@@ -142,6 +143,7 @@ def _components() -> dict[str, Any]:
         Estimate,
         CompareReport,
         CalibrateReport,
+        MitigateReport,
         Profile,
         ProfilePage,
         Comparison,

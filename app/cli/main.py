@@ -20,6 +20,7 @@ from app.cli.deploy import deploy_app
 from app.cli.doctor import doctor as run_doctor
 from app.cli.jobs import jobs_app
 from app.cli.measuring import measure
+from app.cli.mitigate import mitigate
 from app.cli.models import models_app
 from app.cli.options import AsJson, Url, number, pairs
 from app.cli.output import PHASES, Exit, err, fail, out, print_json
@@ -48,6 +49,7 @@ app.command()(serve)
 app.add_typer(profiles_app, name="profiles")
 app.command()(threshold)
 app.command()(calibrate)
+app.command()(mitigate)
 
 
 class Level(StrEnum):

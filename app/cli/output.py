@@ -68,7 +68,10 @@ PHASES = {
     "candidate": "scoring the candidate",
     "fit": "fitting the calibrators",
     "choose": "choosing a calibrator",
-    "test": "testing the chosen calibrator",
+    "test": "testing what was chosen",
+    "diagnose": "finding where the damage sits",
+    "search": "trying treatments",
+    "trial": "measuring a treatment",
     "statistics": "computing statistics",
     "report": "writing the report",
 }

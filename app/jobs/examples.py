@@ -30,9 +30,18 @@ CALIBRATE: Final[dict[str, Any]] = {
     "calibrators": ["temperature", "lowrank", "lowrank+confidence"],
     "deployment": "smollm2-rtn4",
 }
+MITIGATE: Final[dict[str, Any]] = {
+    "kind": "mitigate",
+    "reference": {"model": "smollm2-135m"},
+    "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 3}]},
+    "budget": {"bytes": 110_000_000, "added_latency": 0.1},
+    "treatments": ["quantize.dynamic", "repair.lowrank", "protect"],
+    "trials": 12,
+}
 REQUESTS: Final[dict[str, Any]] = {
     "compare": {"summary": "How far is the candidate from the reference?", "value": REQUEST},
     "calibrate": {"summary": "Fit, choose and prove a correction of the candidate", "value": CALIBRATE},
+    "mitigate": {"summary": "Find what makes the candidate better within a budget, and prove it", "value": MITIGATE},
 }
 
 QUEUED: Final[dict[str, Any]] = {

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CalibrateRequest, Estimate, JobRequest
+from app.contracts.job import CalibrateRequest, Estimate, JobRequest, MitigateRequest
 from app.contracts.recipe import Calibrated
 from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
 from app.models.checkpoint import CheckpointInfo, inspect
@@ -24,6 +24,10 @@ CPU_TOKENS_PER_SECOND, CPU_PARAMETERS = 1400.0, 134.5e6
 CPU_SURGERY_PARAMETERS_PER_SECOND = 5e7
 # Products of a token's hidden state with the head, that fitting and testing one calibrator take.
 CPU_FIT_PER_SECOND = 4e9
+# A treatment's fit: forward passes block by block and second moments, on two cores.
+CPU_TREATED_PARAMETER_TOKENS_PER_SECOND = 4e10
+# Passes over the text that a mitigate job makes besides its trials.
+MITIGATE_PASSES = 3
 ENGINE_START_S = 15.0
 TEXT_SUFFIXES = frozenset({".txt", ".jsonl"})
 SHIPPED = Path(__file__).resolve().parents[2] / "workers" / "text" / "data"
@@ -88,7 +92,16 @@ def texts_of(request: JobRequest) -> dict[str, TextSource]:
     texts: dict[str, TextSource] = {"text": request.text}
     if isinstance(request, CalibrateRequest) and (test := text_for_test(request)) is not None:
         texts["test_text"] = test
+    if isinstance(request, MitigateRequest):
+        if request.test_text is not None:
+            texts["test_text"] = request.test_text
+        texts["calibration"] = request.calibration
     return texts
+
+
+def scored_texts_of(request: JobRequest) -> list[TextSource]:
+    """Those of the texts that both models are run over."""
+    return [text for field, text in texts_of(request).items() if field != "calibration"]
 
 
 def text_for_test(request: CalibrateRequest) -> TextSource | None:
@@ -107,7 +120,7 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
     infos = [
         inspect(registry.resolve(model.model).checkpoint_path()) for model in (request.reference, request.candidate)
     ]
-    measured = [_measure(text, settings) for text in texts_of(request).values()]
+    measured = [_measure(text, settings) for text in scored_texts_of(request)]
     documents = None if any(count is None for count, _, _ in measured) else sum(count or 0 for count, _, _ in measured)
     tokens = sum(tokens for _, tokens, _ in measured)
     how = "; ".join(dict.fromkeys(how for _, _, how in measured))
@@ -126,6 +139,19 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
         extra = (
             f"fitting and testing {len(request.calibrators)} calibrators, as measured on a 2-core CPU, in proportion "
             "to tokens, vocabulary and hidden size",
+        )
+    if isinstance(request, MitigateRequest):
+        # Candidate, parts of it, and trials over a part of the text; the front over the rest.
+        passes = MITIGATE_PASSES + request.trials / 2
+        seconds += passes * tokens / (CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / infos[1].parameters)
+        fitted = request.calibration_windows * request.calibration_window
+        seconds += request.trials * infos[1].parameters * (1 / CPU_SURGERY_PARAMETERS_PER_SECOND)
+        seconds += request.trials * fitted / 2 * infos[1].parameters / CPU_TREATED_PARAMETER_TOKENS_PER_SECOND
+        made = min(settings.checkpoint_budget_bytes, (request.trials + 1) * _bytes_made(infos[1]))
+        extra = (
+            f"{request.trials} trials, a third of them in full: each makes a checkpoint and fits it on text, in "
+            "proportion to parameters and tokens; training of a repair takes time besides",
+            "checkpoints of trials are kept within the checkpoint budget, the least recently used go first",
         )
     return Estimate(
         kind=request.kind,

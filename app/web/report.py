@@ -13,10 +13,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from app.contracts.calibration_report import CalibrateReport
+from app.contracts.mitigate_report import MitigateReport
 from app.contracts.report import SCHEMA, CompareReport
+from app.contracts.reports import AnyReport
 from app.web import describe
 from app.web.reading import parse
 from app.web.sections.calibration import calibration, left
+from app.web.sections.front import front, heading
+from app.web.sections.front import left as left_after
 from app.web.sections.numbers import numbers
 from app.web.sections.origin import origin
 from app.web.sections.slices import slices
@@ -35,7 +39,7 @@ def render(report: dict[str, Any]) -> str:
     """
     data = parse(report)
     style, digest = _style()
-    template, own = _calibration(data) if isinstance(data, CalibrateReport) else _comparison(data)
+    template, own = _view(data)
     return (
         _environment()
         .get_template(template)
@@ -49,6 +53,13 @@ def render(report: dict[str, Any]) -> str:
             **own,
         )
     )
+
+
+def _view(report: AnyReport) -> tuple[str, dict[str, Any]]:
+    """The template of a kind, and what it draws beside what all kinds have."""
+    if isinstance(report, CalibrateReport):
+        return _calibration(report)
+    return _mitigation(report) if isinstance(report, MitigateReport) else _comparison(report)
 
 
 def _comparison(report: CompareReport) -> tuple[str, dict[str, Any]]:
@@ -79,6 +90,20 @@ def _calibration(report: CalibrateReport) -> tuple[str, dict[str, Any]]:
         "chart_title": "Excess KL of the calibrated model over the noise floor",
         "calibration": calibration(report),
         "verdict": replace(verdict(report), sentence=left(report)),
+    }
+
+
+def _mitigation(report: MitigateReport) -> tuple[str, dict[str, Any]]:
+    candidate, reference = (
+        describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
+    )
+    return "mitigate.html.j2", {
+        "what": "mitigation report",
+        "preposition": "towards",
+        "title": visible(f"{heading(report)}: {candidate} towards {reference}"),
+        "chart_title": "Excess KL over the noise floor of what is recommended",
+        "front": front(report),
+        "verdict": replace(verdict(report), sentence=left_after(report)),
     }
 
 

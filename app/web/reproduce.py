@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from app.contracts.job import CALIBRATORS, Thresholds
+from app.contracts.job import CALIBRATORS, TREATMENTS, Thresholds
 from app.contracts.reports import AnyReport
 
 Json = dict[str, Any]
@@ -29,7 +29,9 @@ class Reproduction:
 def reproduction(report: AnyReport) -> Reproduction:
     """How to run the same comparison again."""
     request = _request(report)
-    texts = {name: request[name] for name in ("text", "test_text") if isinstance(request.get(name), dict)}
+    texts = {
+        name: request[name] for name in ("text", "test_text", "calibration") if isinstance(request.get(name), dict)
+    }
     sources = {text.get("source") for text in texts.values()}
     missing = []
     if "inline" in sources:
@@ -82,6 +84,8 @@ def _request(report: AnyReport) -> Json:
 def _command(request: Json) -> str | None:
     if request.get("kind") == "calibrate":
         return _calibrate_command(request)
+    if request.get("kind") == "mitigate":
+        return _mitigate_command(request)
     text = _text_argument(_dict(request.get("text")))
     if text is None:
         return None
@@ -130,6 +134,46 @@ def _calibrate_command(request: Json) -> str | None:
     return " \\\n  ".join(lines)
 
 
+def _mitigate_command(request: Json) -> str | None:
+    """`hemostat mitigate`; what is not said has its default."""
+    lines = [
+        f"hemostat mitigate --reference {shlex.quote(str(_dict(request.get('reference')).get('model', '')))}",
+        f"--candidate {shlex.quote(str(_dict(request.get('candidate')).get('model', '')))}",
+    ]
+    steps = _dict(request.get("candidate")).get("recipe") or ()
+    lines += [f"--recipe {shlex.quote(json.dumps(step))}" for step in steps]
+    for option, name in (("--text", "text"), ("--test-text", "test_text"), ("--calibration", "calibration")):
+        source = request.get(name)
+        if isinstance(source, dict):
+            argument = _text_argument(source)
+            if argument is None:
+                return None
+            lines.append(f"{option} {argument}")
+    for option, name in (("--bytes", "bytes"), ("--bits", "bits_per_weight"), ("--added-latency", "added_latency")):
+        limit = _dict(request.get("budget")).get(name)
+        if isinstance(limit, int | float):
+            lines.append(f"{option} {limit}")
+    treatments = _list(request.get("treatments"))
+    if tuple(treatments) != TREATMENTS:
+        lines += [f"--treatment {shlex.quote(str(name))}" for name in treatments]
+    for option, name in _MITIGATE_NUMBERS:
+        if isinstance(request.get(name), int):
+            lines.append(f"{option} {request[name]}")
+    if request.get("export") == "checkpoint":
+        lines.append("--checkpoint")
+    if "store_text" in request:
+        lines.append("--store-text" if request["store_text"] else "--no-store-text")
+    lines += [f"--threshold {name}={value:g}" for name, value in _dict(request.get("thresholds")).items()]
+    return " \\\n  ".join(lines)
+
+
+_MITIGATE_NUMBERS = (
+    ("--calibration-windows", "calibration_windows"),
+    ("--calibration-window", "calibration_window"),
+    ("--trials", "trials"),
+    ("--window", "window"),
+    ("--seed", "seed"),
+)
 _NUMBERS = (("--tokens", "tokens"), ("--window", "window"), ("--seed", "seed"), ("--tolerance", "tolerance"))
 
 

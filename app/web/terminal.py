@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.contracts.calibration_report import CalibrateReport
+from app.contracts.mitigate_report import MitigateReport
 from app.contracts.report import SEVERITIES, CompareReport, Distribution, Mean
 from app.contracts.reports import AnyReport
 from app.web import describe
@@ -56,6 +57,11 @@ def render_terminal(report: dict[str, Any], console: Console) -> None:
         from app.web.terminal_calibration import render_calibration
 
         render_calibration(data, console, say)
+        return
+    if isinstance(data, MitigateReport):
+        from app.web.terminal_mitigate import render_mitigate
+
+        render_mitigate(data, console, say)
         return
     head(data, console, say)
     verdict_lines(data, console, say)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from app.contracts.job import CompareRequest, JobRequest
+from app.contracts.job import CompareRequest, JobRequest, MitigateRequest
 from app.contracts.report import (
     CompareReport,
     KernelTerm,
@@ -105,7 +105,7 @@ def build_report(measured: Measured, context: JobContext) -> CompareReport:
     )
 
 
-def stores_text(request: CompareRequest) -> bool:
+def stores_text(request: CompareRequest | MitigateRequest) -> bool:
     """Whether the report may hold text: what the request says; unsaid, not for hub and file sources."""
     if request.store_text is not None:
         return request.store_text
@@ -149,7 +149,7 @@ def _warnings(measured: Measured, summary: Summary) -> list[str]:
 def repeatable(request: JobRequest) -> dict[str, object]:
     """The request without the documents of an inline text: a report is shared, and need not hold them."""
     body: dict[str, Any] = json.loads(request.model_dump_json())
-    for field in ("text", "test_text"):
+    for field in ("text", "test_text", "calibration"):
         if isinstance(getattr(request, field, None), InlineText):
             body[field] = {"source": "inline"}
     return body

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
-from app.contracts.job import CalibrateRequest, CompareRequest, JobRequest
+from app.contracts.job import CalibrateRequest, CompareRequest, JobRequest, MitigateRequest
 from app.settings import Settings
 from workers.diagnosis.context import Handler
 
@@ -66,6 +66,7 @@ HANDLERS = Handlers(
     kinds={
         "compare": Kind(CompareRequest, "workers.diagnosis.compare:compare"),
         "calibrate": Kind(CalibrateRequest, "workers.calibration.job:calibrate"),
+        "mitigate": Kind(MitigateRequest, "workers.diagnosis.mitigate.job:mitigate"),
     },
     room="workers.engine.room:EngineRoom",
     preload=("workers.diagnosis.compare",),

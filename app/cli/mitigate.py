@@ -1,0 +1,100 @@
+"""`hemostat mitigate`: find what makes a damaged model better within a budget, and prove it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.configuration import settings
+from app.cli.measuring import measure
+from app.cli.options import AsJson, Url, number, pairs
+from app.cli.output import Exit
+from app.cli.recipes import parse_recipe, parse_text
+
+
+def mitigate(
+    reference: Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")],
+    candidate: Annotated[
+        str | None, typer.Option("--candidate", "-c", help="Alias of the damaged model; default: the reference.")
+    ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="One step, repeated for more, as in `hemostat compare`: what damages it."),
+    ] = None,
+    max_bytes: Annotated[int | None, typer.Option("--bytes", help="Budget: bytes of the whole model, packed.")] = None,
+    bits: Annotated[float | None, typer.Option(help="Budget: mean bits a weight of the whole model.")] = None,
+    added_latency: Annotated[
+        float | None, typer.Option(help="Budget: time a token more than the candidate's; 0.1 is a tenth.")
+    ] = None,
+    treatment: Annotated[
+        list[str] | None, typer.Option(help="Try this one only, for example repair.lowrank; repeated for more.")
+    ] = None,
+    trials: Annotated[int, typer.Option(help="Recipes that are made and measured.")] = 16,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            help="To choose by, and to test on: shipped[:DOCUMENTS], self:TOKENS, hub:NAME[:COLUMN], or a file or "
+            "folder here. Default: the shipped evaluation text."
+        ),
+    ] = None,
+    test_text: Annotated[str | None, typer.Option(help="To test on; default: three fifths of --text.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="What treatments look at; default: the shipped calibration text.")
+    ] = None,
+    calibration_windows: Annotated[int, typer.Option(help="Windows that a treatment looks at.")] = 32,
+    calibration_window: Annotated[int, typer.Option(help="Tokens of such a window.")] = 512,
+    window: Annotated[int, typer.Option(help="Tokens a window that is scored.")] = 512,
+    seed: int = 0,
+    checkpoint: Annotated[
+        bool, typer.Option("--checkpoint", help="Keep the recommended checkpoint's files as artifacts, too.")
+    ] = False,
+    thresholds: Annotated[
+        list[str] | None, typer.Option("--threshold", help="CLASS=NATS, for example severe=0.3; repeated for more.")
+    ] = None,
+    store_text: Annotated[bool | None, typer.Option(help="Keep text around the worst tokens in the report.")] = None,
+    metadata_: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find a treatment of a damaged model within a budget, choose it, and prove it on held-out documents.
+
+    Exit status: 0 where something is recommended, 1 where nothing helps, 2 where nothing was measured.
+    """
+    configured = settings()
+    budget = {"bytes": max_bytes, "bits_per_weight": bits, "added_latency": added_latency}
+    request: dict[str, Any] = {
+        "kind": "mitigate",
+        "reference": {"model": reference},
+        "candidate": {"model": candidate or reference, "recipe": parse_recipe(recipe or [])},
+        "budget": {name: limit for name, limit in budget.items() if limit is not None},
+        "trials": trials,
+        "calibration_windows": calibration_windows,
+        "calibration_window": calibration_window,
+        "window": window,
+        "seed": seed,
+        "export": "checkpoint" if checkpoint else "recipe",
+        "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
+        "store_text": store_text,
+        "metadata": pairs(metadata_, "--metadata"),
+    }
+    given = {
+        "text": None if text is None else parse_text(text),
+        "test_text": None if test_text is None else parse_text(test_text),
+        "calibration": None if calibration is None else parse_text(calibration),
+        "treatments": treatment,
+    }
+    request |= {name: value for name, value in given.items() if value}
+    measure(
+        request,
+        configured,
+        lambda found: Exit.PASS if found["helped"] else Exit.FAIL,
+        url=url,
+        output=output,
+        dry_run=dry_run,
+        as_json=as_json,
+    )

@@ -1,0 +1,178 @@
+"""The report of a mitigate job, kind `mitigate` of schema `hemostat.report/1`.
+
+The common blocks speak of the recommended model on the test documents, or of the candidate where nothing is
+recommended; `raw` holds those of the candidate at the same positions. `front` and `worst_tokens` come from the one
+reading of the test documents, `wound` and `trials` from the documents to choose by. Saved is KL of the candidate − KL
+of the treated model, paired by position, in nats a token. Seconds and tokens/s are those of this machine.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from app.contracts.base import Contract
+from app.contracts.calibration_report import Blocks
+from app.contracts.job import TreatmentName
+from app.contracts.profile import DocumentSet
+from app.contracts.report import (
+    SCHEMA,
+    Count,
+    Mean,
+    NoiseFloor,
+    Passage,
+    Provenance,
+    Severity,
+    SeverityVerdict,
+    WorstToken,
+)
+
+Recipe = tuple[dict[str, object], ...]
+Outcome = Literal["front", "dominated", "no_gain", "over_budget", "promoted", "not_promoted", "not_applicable"]
+
+
+class Limits(Contract):
+    """The budget as it was applied. Null: no limit."""
+
+    bytes: Count | None
+    bits_per_weight: float | None
+    added_latency: float | None
+    by_default: bool = Field(description="whether the bytes are the default, a quarter more than the candidate's")
+
+
+class Part(Contract):
+    """A part of the model, and what its damage costs: nats saved where this part alone is the reference's again."""
+
+    name: str
+    layers: tuple[Count, ...]
+    modules: tuple[str, ...] | None = Field(default=None, description="null: every module of the layers")
+    saved: Mean | None = Field(description="on documents to choose by; null where it was not measured")
+    reconstruction_error: float | None = Field(description="‖W − W'‖ / ‖W‖ of the part; null where it is not known")
+    share: float | None = Field(description="of what the parts save together; where none was measured, of the error")
+
+
+class Wound(Contract):
+    """The damage before treatment."""
+
+    kl: Mean = Field(description="of the candidate, on the documents to choose by")
+    parts: tuple[Part, ...]
+    how: Literal["restored", "reconstruction_error", "unknown"] = Field(
+        description="how the parts' shares were found: each restored in turn, or from the weights alone"
+    )
+    note: str = ""
+
+
+class Treatment(Contract):
+    """One treatment with its settings."""
+
+    name: TreatmentName
+    knobs: dict[str, float | int | str | bool | None]
+
+
+class Trial(Contract):
+    """One recipe that was made and measured, or refused."""
+
+    number: Count
+    treatments: tuple[Treatment, ...]
+    recipe: Recipe
+    rung: Literal["cheap", "full"] = Field(description="cheap: less calibration text, no training, fewer documents")
+    expected_saved: float = Field(description="what was expected of it when it was its turn, nats a token")
+    expected_bytes: int
+    outcome: Outcome
+    reason: str = Field(description="why it has this outcome; in words")
+    bytes: Count | None = None
+    bits_per_weight: float | None = None
+    kl: Mean | None = None
+    saved: Mean | None = None
+    tokens_per_second: float | None = None
+    added_latency: float | None = None
+    seconds: float | None = Field(default=None, description="to make and to measure it")
+
+
+class Unhelpful(Contract):
+    """A treatment that did not help, or could not be tried, and why."""
+
+    treatment: TreatmentName
+    reason: str
+    best_saved: float | None = Field(default=None, description="the most that a trial of it alone saved, nats a token")
+
+
+class FrontPoint(Contract):
+    """A recipe that no other one beats in bytes and KL at once, as it was chosen before the test was read."""
+
+    recipe: Recipe
+    treatments: tuple[Treatment, ...] = Field(description="empty: the candidate as it is")
+    bytes: Count
+    bits_per_weight: float
+    kl: Mean = Field(description="on the test documents")
+    saved: Mean | None = Field(description="on the test documents; null for the candidate itself")
+    choose_kl: Mean = Field(description="on the documents that it was chosen on")
+    tokens_per_second: float
+    added_latency: float | None = Field(description="time a token more than the candidate's, as a share of it")
+    within_budget: bool
+    recommended: bool
+    weights_fingerprint: str
+
+
+class ChangedToken(WorstToken):
+    """A position of large KL of the candidate, and what it is after treatment."""
+
+    kl_after: float
+    probability_after: float
+    top_after: str | None
+
+
+class Rescue(Contract):
+    """Text around a worst token of the candidate, before and after treatment: the same tokens."""
+
+    before: Passage
+    after: Passage
+
+
+class Seal(Contract):
+    """How the test was kept apart."""
+
+    frozen: str = Field(description="hash of front, recommendation and rule, taken before the test was read")
+    opened_at: float
+
+
+class MitigateReport(Blocks):
+    """What a mitigate job found."""
+
+    schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
+    kind: Literal["mitigate"] = "mitigate"
+    job: str
+    severity: Severity = Field(description="of the recommended model's KL on the test documents")
+    verdict: str = Field(description="one plain sentence")
+    decision: SeverityVerdict
+    tokens: Count
+    documents: Count
+    windows: Count
+    noise_floor: NoiseFloor
+    raw: Blocks
+    raw_severity: Severity
+    helped: bool = Field(description="whether the recommended recipe saves more than nothing for sure, on the test")
+    saved: Mean | None = Field(description="by the recommended recipe on the test; null where nothing is recommended")
+    front: tuple[FrontPoint, ...] = Field(description="from few bytes to many")
+    recommended: Recipe | None = Field(
+        description="a recipe for compare or deploy, on the candidate's alias; null: leave the candidate as it is"
+    )
+    rule: str = Field(description="how the recommended one was picked, in words")
+    budget: Limits
+    candidate_bytes: Count
+    reference_bytes: Count
+    wound: Wound
+    trials: tuple[Trial, ...] = Field(description="in the order in which they were made")
+    unhelpful: tuple[Unhelpful, ...]
+    profiles: tuple[str, ...] = Field(default=(), description="calibration profiles of the candidate that exist")
+    worst_tokens: tuple[ChangedToken, ...] = ()
+    passages: tuple[Rescue, ...] = ()
+    sets: tuple[DocumentSet, ...]
+    seal: Seal
+    not_tested: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    request: dict[str, object] | None = Field(
+        default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
+    )
+    provenance: Provenance
+
+    model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}

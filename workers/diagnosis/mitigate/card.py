@@ -1,0 +1,86 @@
+"""The model card of a recommended recipe: Markdown with the header that model hubs read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from app.contracts.mitigate_report import FrontPoint, MitigateReport
+from app.contracts.report import Mean
+
+
+def model_card(report: MitigateReport, files: Sequence[str]) -> str:
+    """The card. It tells what was done, what it costs and saves, how it was tested, and how to make it."""
+    point = next(one for one in report.front if one.recommended)
+    before = next((one for one in report.front if not one.treatments), None)
+    source = report.provenance
+    alias = source.candidate.model
+    rows = [("", "KL, nats a token (95 %)", "bytes", "bits a weight", "tokens/s")]
+    if before is not None:
+        rows.append(("candidate", *_row(before)))
+    rows.append(("**treated**", *_row(point)))
+    table = "\n".join(
+        ["| " + " | ".join(rows[0]) + " |", "|---" * 5 + "|", *("| " + " | ".join(row) + " |" for row in rows[1:])]
+    )
+    held = "\n".join(f"- {line}" for line in (*report.not_tested, *report.warnings))
+    return f"""---
+base_model: {json.dumps(source.reference.model)}
+tags: [hemostat, compressed, repaired]
+---
+
+# {alias}, treated
+
+{report.verdict}
+
+{table}
+
+KL is KL(reference ‖ model) over the full vocabulary, on {report.tokens:,} tokens of {report.documents} test documents
+that took no part in fitting or choosing and were read once, after the recipe was frozen
+(SHA-256 `{report.seal.frozen[:16]}…`). Bytes are what the weights take packed. Tokens/s are those of the
+engine that scores ({source.engine}, {source.device}), not of serving.
+
+## Recipe
+
+Applied to `{alias}`:
+
+```json
+{json.dumps(list(report.recommended or ()), indent=2)}
+```
+
+## How to make it
+
+`recipe.json` beside this card holds the recipe. The result is the same for the same inputs; its weights have the
+fingerprint `{point.weights_fingerprint}`.
+
+```sh
+hemostat compare --reference {source.reference.model} --candidate {alias} --recipe @recipe.json
+hemostat deploy create treated --model {alias} --reference {source.reference.model} --recipe @recipe.json
+```
+
+Either makes the checkpoint below the service's `checkpoints` folder and measures or serves it.{_files(files)}
+
+## What this does not tell
+
+{held}
+"""
+
+
+def _row(point: FrontPoint) -> tuple[str, str, str, str]:
+    return (_mean(point.kl), f"{point.bytes:,}", f"{point.bits_per_weight:.3f}", f"{point.tokens_per_second:,.0f}")
+
+
+def _mean(mean: Mean) -> str:
+    if mean.mean is None:
+        return "–"
+    return f"{mean.mean:.4g}" + (f" [{mean.ci[0]:.4g}, {mean.ci[1]:.4g}]" if mean.ci else "")
+
+
+def _files(files: Sequence[str]) -> str:
+    if not files:
+        return ""
+    adapter = "adapter_config.json" in files
+    listed = ", ".join(f"`{name}`" for name in files)
+    told = "\n\nFiles beside this card: " + listed + "."
+    if adapter:
+        told += " `adapter_config.json` and `adapter_model.safetensors` are a LoRA as PEFT and vLLM load it."
+    return told

@@ -1,0 +1,105 @@
+"""What a mitigate job leaves beside its report: the recipe, a model card, the adapter, the values of every test token,
+and the whole checkpoint where it was asked for."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import MitigateRequest
+from app.contracts.mitigate_report import MitigateReport
+from app.contracts.recipe import Recipe
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.mitigate.card import model_card
+from workers.diagnosis.mitigate.measuring import Bench
+from workers.diagnosis.mitigate.report import Tested
+from workers.diagnosis.mitigate.sets import Sets
+from workers.diagnosis.mitigate.subject import fields_of
+from workers.diagnosis.sides import Sides
+
+RECIPE_FILE: Final = "recipe.json"
+REQUEST_FILE: Final = "compare.json"
+CARD_FILE: Final = "README.md"
+BEFORE_FILE: Final = "candidate.parquet"
+AFTER_FILE: Final = "treated.parquet"
+# As PEFT names them; a repair step puts them beside the checkpoint's weights.
+ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
+_OWN: Final = frozenset({"manifest.json", "entry.json"})
+
+
+def export(
+    report: MitigateReport,
+    tested: Tested,
+    sets: Sets,
+    sides: Sides,
+    request: MitigateRequest,
+    bench: Bench,
+    context: JobContext,
+) -> None:
+    """Writes the artifacts. Raises DISK_FULL."""
+    try:
+        _values(tested, sets, report, context)
+        done = tested.done() if report.helped else None
+        if done is None:
+            return
+        write_recipe(done.recipe, request, context.output)
+        with bench.make(done.recipe) as modified:
+            files = [name for name in ADAPTER_FILES if (modified.path / name).is_file()]
+            if request.export == "checkpoint":
+                files += [
+                    path.name
+                    for path in sorted(modified.path.iterdir())
+                    if path.is_file() and path.name not in _OWN and path.name not in files
+                ]
+            for name in files:
+                context.check_cancelled()
+                _link(modified.path / name, context.output / name)
+        (context.output / CARD_FILE).write_text(model_card(report, files), encoding="utf-8")
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise HemostatError(
+                ErrorCode.DISK_FULL,
+                "the disk is full: the artifacts of the job could not be written",
+                hint="make room below HEMOSTAT_HOME, and submit the job again: its measurements are kept",
+            ) from error
+        raise
+
+
+def write_recipe(recipe: Recipe, request: MitigateRequest, folder: Path) -> None:
+    """The recipe alone, for `--recipe @recipe.json`, and as the body of a compare job."""
+    steps: list[dict[str, Any]] = [fields_of(step) for step in recipe]
+    body = {
+        "kind": "compare",
+        "reference": {"model": request.reference.model},
+        "candidate": {"model": request.candidate.model, "recipe": steps},
+        "window": request.window,
+        "seed": request.seed,
+    }
+    for name, content in ((RECIPE_FILE, steps), (REQUEST_FILE, body)):
+        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _values(tested: Tested, sets: Sets, report: MitigateReport, context: JobContext) -> None:
+    """The values of every test token, so that each number can be checked."""
+    ids = [document.id for document in sets.test.documents]
+    domains = [document.domain for document in sets.test.documents]
+    named = [(BEFORE_FILE, tested.raw)]
+    if report.helped and tested.recommended is not None:
+        named.append((AFTER_FILE, tested.measured[tested.recommended.key]))
+    for name, measurement in named:
+        measurement.values.to_parquet(context.output / name, tested.part.where, ids, domains)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name of the file where one disk holds both, else a copy: weights need not lie there twice."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}:
+            raise
+        shutil.copyfile(source, target)

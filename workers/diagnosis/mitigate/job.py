@@ -1,0 +1,309 @@
+"""The `mitigate` job: find what makes a damaged model better within a budget, and prove it.
+
+Order: text, the candidate, hidden states of the reference over the documents to choose by, where the damage sits,
+trials in the order of expected nats a byte, front and recommendation; then all of that is frozen and the test is
+opened, once, for the front and nothing else. docs/recipes/mitigate.md tells the protocol.
+
+What is measured is kept in the job's scratch, and checkpoints are kept in the store: the attempt after a lost one finds
+both, gets the same answers, and so goes the same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import MitigateRequest, TreatmentName
+from app.contracts.mitigate_report import MitigateReport, Wound
+from app.contracts.recipe import NormTweak, Recipe
+from app.contracts.report import Mean
+from app.deployments.profiles import ProfileFiles
+from app.models.checkpoint import CheckpointInfo
+from app.models.registry import ModelEntry
+from workers.diagnosis.attempt import Attempt, Scored, counted
+from workers.diagnosis.calibration_text import CalibrationLoader
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.floor import Floor, noise_floor
+from workers.diagnosis.mitigate import front as fronts
+from workers.diagnosis.mitigate.export import export
+from workers.diagnosis.mitigate.measuring import Bench, Measurement, RefusedError, estimate
+from workers.diagnosis.mitigate.report import Found, Tested, build_report
+from workers.diagnosis.mitigate.search import Rung
+from workers.diagnosis.mitigate.sets import Part, Sets, draw
+from workers.diagnosis.mitigate.subject import Fit, Subject
+from workers.diagnosis.mitigate.trials import Done, Ward
+from workers.diagnosis.mitigate.wound import groups_of, layer_shares, restorable, restored, wound_of
+from workers.diagnosis.plan import plan_fingerprint
+from workers.diagnosis.positions import positions_of
+from workers.diagnosis.sealed import Sealed
+from workers.diagnosis.sides import Side, Sides, modify, resolve
+from workers.engine.room import EngineRoom
+
+# Less than this is no wound: nats a token.
+NO_WOUND = 1e-6
+
+
+def mitigate(request: MitigateRequest, context: JobContext, room: EngineRoom) -> MitigateReport:
+    """Runs the job and returns its report; recipe, card and per-token values go to `context.output`.
+
+    Raises `HemostatError` for what request, models or machine do not allow, `JobCancelled` when told to stop.
+    """
+    with counted(room, context):
+        return _Mitigate(request, context, room).run()
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The front as it was frozen, and what is recommended of it."""
+
+    front: list[tuple[fronts.Point, Done | None]]
+    recommended: fronts.Point | None
+    frozen: str
+
+
+class _Mitigate(Attempt):
+    """One attempt at one mitigate job."""
+
+    def __init__(self, request: MitigateRequest, context: JobContext, room: EngineRoom) -> None:
+        super().__init__(request, context, room)
+        self._request = request
+
+    def run(self) -> MitigateReport:
+        request, context, watch = self._request, self._context, self._watch
+        with watch.phase("text"):
+            reference, entry, origin = resolve(request, context)
+            sets, texts = self._sets(reference, entry)
+        with watch.phase("modify"):
+            sides = modify(request, reference, entry, origin, context, calibration=texts)
+        bench = Bench(
+            reference=reference,
+            origin=origin,
+            dtype=entry.dtype,
+            window=request.window,
+            texts=texts,
+            room=self._room,
+            context=context,
+        )
+        with sides.modified:
+            scored = self._score(sides, reference, sets.choose, "reference")
+            self._check_heads(sides, sets, scored)
+            with watch.phase("candidate"):
+                base = self._base(bench, sides, sets, scored)
+            with watch.phase("diagnose"):
+                wound, shares = self._wound(bench, sides, sets, scored, base)
+            subject = Subject(origin, request.candidate.recipe, base["full"].record.bytes, shares)
+            with watch.phase("search"):
+                ward, why = self._search(bench, subject, sets, scored, base)
+            chosen = self._choose(ward)
+            with watch.phase("test"):
+                tested = self._test(bench, sides, sets, ward, chosen)
+        context.check_cancelled()
+        with watch.phase("statistics"):
+            context.progress("statistics", 0, 1)
+            report = build_report(
+                Found(
+                    request=request,
+                    sides=sides,
+                    sets=sets,
+                    ward=ward,
+                    why=why,
+                    wound=wound,
+                    tested=tested,
+                    profiles=self._profiles(sides),
+                    engine=scored.engine.identity,
+                    reference_from_store=scored.from_store,
+                    started_at=self._started_at,
+                    seconds=watch.seconds,
+                ),
+                context,
+            )
+        with watch.phase("report"):
+            export(report, tested, sets, sides, request, bench, context)
+            context.progress("report", 1, 1)
+        return report
+
+    # --- before the trials
+
+    def _sets(self, reference: Side, entry: ModelEntry) -> tuple[Sets, CalibrationLoader]:
+        request, dtype = self._request, entry.dtype
+        self._context.progress("text", 0, 0)
+        documents = self._documents(request.text, reference, dtype)
+        tests = None if request.test_text is None else self._documents(request.test_text, reference, dtype)
+        texts = self._calibration(reference, dtype, [*documents, *(tests or ())])
+        # What every treatment will ask for: a text that is too short is told now.
+        step = NormTweak.model_validate({"type": "norm.tweak"} | self._fit().fields())
+        try:
+            texts(step)
+        except HemostatError as error:
+            raise HemostatError(error.code, error.detail, hint=error.hint, pointer="/calibration") from error
+        sets = draw(
+            documents,
+            tests,
+            texts.documents(step),
+            lambda chosen: self._windows(chosen, reference),
+            seed=request.seed,
+            allow_overlap=request.allow_overlap,
+        )
+        return sets, texts
+
+    def _fit(self) -> Fit:
+        request = self._request
+        return Fit(request.calibration, request.calibration_windows, request.calibration_window, request.seed)
+
+    def _check_heads(self, sides: Sides, sets: Sets, scored: Scored) -> None:
+        with self._watch.phase("head_check"):
+            self._context.progress("head_check", 0, 0)
+            self._check_head(sides.reference, sides.dtype, sets.choose, lambda _: scored.stored.window(0))
+            engine = self._engine(sides.candidate, sides.dtype)
+            self._check_head(sides.candidate, sides.dtype, sets.choose, lambda tokens: next(engine.score([tokens]))[1])
+
+    def _base(self, bench: Bench, sides: Sides, sets: Sets, scored: Scored) -> dict[Rung, Measurement]:
+        """The candidate as it is, on either rung's documents."""
+        full = bench.measure(sides.modified, scored.stored, sets.full, phase="candidate", timed=True)
+        inside = sets.full.where.document < sets.cheap.documents
+        cheap = Measurement(full.values.select(inside), full.record, sets.cheap.where)
+        return {"full": full, "cheap": cheap}
+
+    def _wound(
+        self, bench: Bench, sides: Sides, sets: Sets, scored: Scored, base: dict[Rung, Measurement]
+    ) -> tuple[Wound, dict[int, float]]:
+        """Which parts cost what: each restored in turn, where the weights allow it."""
+        context, seed = self._context, self._request.seed
+        candidate, reference = sides.candidate.info, sides.reference.info
+        manifest = sides.modified.manifest
+        kl = estimate(base["full"].kl, base["full"].where, seed=seed, low=0.0)
+        note = restorable(candidate, reference)
+        groups = [] if sides.candidate.weights == sides.reference.weights else groups_of(candidate, manifest)
+        saved: dict[str, Mean] = {}
+        for number, group in enumerate(groups if not note else []):
+            context.check_cancelled()
+            context.progress("diagnose", number, len(groups))
+            whole = self._restored(bench, candidate, reference, group.tensors, number, sets, scored, sides)
+            saved[group.name] = estimate(base["cheap"].kl - whole.kl, sets.cheap.where, seed=seed)
+        context.progress("diagnose", len(groups), len(groups))
+        wound = wound_of(kl, groups, saved, note)
+        return wound, layer_shares(wound.parts, candidate, manifest)
+
+    def _restored(
+        self,
+        bench: Bench,
+        candidate: CheckpointInfo,
+        reference: CheckpointInfo,
+        tensors: tuple[str, ...],
+        number: int,
+        sets: Sets,
+        scored: Scored,
+        sides: Sides,
+    ) -> Measurement:
+        """The candidate with some tensors of the reference; the numbers are found again by a later attempt."""
+        name = plan_fingerprint([sides.candidate.weights, sides.reference.weights, *tensors])
+        kept = bench.kept(name, sets.cheap)
+        if kept is not None:
+            return kept
+        with restored(candidate, reference, tensors, self._context.scratch / "restored", self._context) as info:
+            return bench.keep(name, info, scored.stored, sets.cheap, phase="diagnose")
+
+    # --- trials and choice
+
+    def _search(
+        self, bench: Bench, subject: Subject, sets: Sets, scored: Scored, base: dict[Rung, Measurement]
+    ) -> tuple[Ward, dict[TreatmentName, str]]:
+        request, context = self._request, self._context
+
+        def measure(recipe: Recipe, rung: Rung) -> Measurement:
+            part = sets.cheap if rung == "cheap" else sets.full
+            return bench.trial(recipe, scored.stored, part, phase="trial", timed=rung == "full")
+
+        ward = Ward(
+            subject=subject,
+            fit=self._fit(),
+            limits=fronts.limits_of(request.budget, subject.bytes),
+            base=base,
+            measure=measure,
+            context=context,
+            seed=request.seed,
+        )
+        arms, why = ward.arms(request.treatments)
+        if base["full"].mean > NO_WOUND:
+            ward.run(arms, request.trials)
+        return ward, why
+
+    def _choose(self, ward: Ward) -> _Chosen:
+        """Front and recommendation, frozen: from here on the test may be read."""
+        points = ward.points()
+        by_key = {point.key: done for point, done in points}
+        front = fronts.front_of([point for point, _ in points])
+        recommended = fronts.recommend(front, ward.limits)
+        kept = fronts.thinned(front, recommended)
+        untreated = points[0][0]
+        if untreated not in kept:
+            kept = [untreated, *kept]
+        told = {
+            "front": [[point.key, point.bytes, point.kl] for point in kept],
+            "recommended": None if recommended is None else recommended.key,
+            "rule": fronts.RULE,
+            "limits": ward.limits.model_dump(),
+        }
+        frozen = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return _Chosen([(point, by_key[point.key]) for point in kept], recommended, frozen)
+
+    # --- the test
+
+    def _test(self, bench: Bench, sides: Sides, sets: Sets, ward: Ward, chosen: _Chosen) -> Tested:
+        context = self._context
+        sealed = Sealed(lambda: Part.of(sets.test), context.scratch / "test-opened.json")
+        opened = sealed.open(chosen.frozen)
+        part = opened.content
+        scored = self._score(sides, sides.reference, sets.test, "test")
+        floor = self._floor(sides, sets, scored)
+        measured: dict[str, Measurement] = {}
+        for number, (point, done) in enumerate(chosen.front):
+            context.check_cancelled()
+            context.progress("test", number, len(chosen.front))
+            if done is None:
+                measured[point.key] = bench.measure(sides.modified, scored.stored, part, phase="test")
+            else:
+                measured[point.key] = self._again(bench, done, scored, part)
+        return Tested(
+            part=part,
+            floor=floor,
+            front=chosen.front,
+            recommended=chosen.recommended,
+            measured=measured,
+            frozen=opened.frozen,
+            opened_at=opened.at,
+        )
+
+    def _again(self, bench: Bench, done: Done, scored: Scored, part: Part) -> Measurement:
+        try:
+            return bench.trial(done.recipe, scored.stored, part, phase="test", timed=False)
+        except RefusedError as error:  # it was made and measured a while ago
+            raise HemostatError(
+                ErrorCode.ENGINE_FAILED, f"a recipe that was measured is refused now: {error}"
+            ) from error
+
+    def _floor(self, sides: Sides, sets: Sets, scored: Scored) -> Floor:
+        with self._watch.phase("noise_floor"):
+            return noise_floor(
+                scored.engine,
+                sides.reference,
+                sets.test,
+                positions_of(sets.test),
+                scored.stored,
+                store=self._store,
+                key=scored.key,
+                precision="fast",
+                context=self._context,
+            )
+
+    def _profiles(self, sides: Sides) -> tuple[str, ...]:
+        """Corrections at decoding that were fitted for this very candidate."""
+        if "calibration" not in self._request.treatments:
+            return ()
+        return tuple(
+            profile.version
+            for profile in ProfileFiles(self._context.settings).list()
+            if profile.fit.candidate.weights_fingerprint == sides.candidate.weights
+        )

@@ -1,0 +1,293 @@
+"""Makes a recipe's checkpoint and measures it; what was measured is kept, so that no attempt measures it twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Recipe
+from app.contracts.report import Mean
+from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.recipes import canonical_json
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.mitigate.sets import Part
+from workers.diagnosis.passes import divergence_of, tokens_of
+from workers.diagnosis.plan import Scratch, plan_fingerprint
+from workers.diagnosis.sides import Side, checkpoint_store
+from workers.diagnosis.summary import as_mean, usable
+from workers.distributions.divergence import Divergence, Precision
+from workers.distributions.head import Head
+from workers.distributions.intervals import Clusters
+from workers.distributions.reference_store import StoredHidden
+from workers.distributions.token_values import Positions, TokenValues
+from workers.engine.device import identity
+from workers.engine.pool import resolve_dtype
+from workers.engine.room import EngineRoom
+from workers.engine.scoring import ScoringEngine
+from workers.process.context import write_atomically
+from workers.surgery.calibration_text import CalibrationTexts
+from workers.surgery.recipe import Modified, apply
+
+# What a treatment may meet in a model that it cannot treat. Anything else is the machine's, and ends the job.
+REFUSALS: Final = frozenset(
+    {
+        ErrorCode.RECIPE_NOT_APPLICABLE,
+        ErrorCode.PACKING_UNSUPPORTED,
+        ErrorCode.CALIBRATION_TOO_SHORT,
+        ErrorCode.ACTIVATIONS_NOT_FINITE,
+        ErrorCode.CHECKPOINT_NOT_FINITE,
+        ErrorCode.CHECKPOINT_UNSUPPORTED,
+        ErrorCode.UNKNOWN_MODULE,
+        ErrorCode.GROUP_SIZE_MISMATCH,
+        ErrorCode.PATTERN_MISMATCH,
+        ErrorCode.INVALID_REQUEST,
+    }
+)
+# Speed is the median of so many passes over windows of about so many tokens, after one that is not counted.
+SPEED_ROUNDS: Final = 3
+SPEED_TOKENS: Final = 512
+PRECISION: Final[Precision] = "fast"
+RECORD: Final = "record.json"
+Array = NDArray[np.float64]
+
+
+class RefusedError(Exception):
+    """A recipe that this model cannot take. Its text says why."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept of a measurement beside its values."""
+
+    bytes: int
+    bits_per_weight: float
+    weights: str
+    tokens_per_second: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A model against the reference over a part of the text. `kl` in nats by position, NaN where it is not finite."""
+
+    values: TokenValues
+    record: Record
+    where: Positions
+
+    @property
+    def kl(self) -> Array:
+        """By position."""
+        column: Array = np.where(usable(self.values), self.values.kl, np.nan).astype(np.float64)
+        return column
+
+    @property
+    def mean(self) -> float:
+        """Mean KL; infinite where any position is not finite: such a model is no candidate for anything."""
+        kl = self.kl
+        return float(kl.mean()) if kl.size and np.isfinite(kl).all() else float("inf")
+
+
+def estimate(column: Array, where: Positions, *, seed: int, low: float = -np.inf) -> Mean:
+    """Mean and clustered interval of the finite values of a column."""
+    finite = np.isfinite(column)
+    if not finite.any():
+        return Mean(mean=None, ci=None)
+    clusters = Clusters.of(where.document[finite], where.window[finite])
+    return as_mean(clusters.means([column[finite]], seed=seed)[0], (low, np.inf))
+
+
+class Bench:
+    """Makes recipes of one origin and measures them against one reference."""
+
+    def __init__(
+        self,
+        *,
+        reference: Side,
+        origin: CheckpointInfo,
+        dtype: str,
+        window: int,
+        texts: CalibrationTexts,
+        room: EngineRoom,
+        context: JobContext,
+    ) -> None:
+        self._reference, self._origin = reference, origin
+        self._dtype, self._window = dtype, window
+        self._texts, self._room, self._context = texts, room, context
+        self._store = checkpoint_store(context)
+
+    def make(self, recipe: Recipe) -> Modified:
+        """The checkpoint, from the store where it is there. Raises `RefusedError` where the model cannot take it."""
+        context = self._context
+        try:
+            return apply(
+                self._origin,
+                recipe,
+                store=self._store,
+                reference=None if self._reference.info.path == self._origin.path else self._reference.info,
+                calibration=self._texts,
+                progress=lambda phase, done, total: context.progress(
+                    "modify" if phase in {"surgery", "thresholds", "write"} else f"modify: {phase}", done, total
+                ),
+                check_cancelled=context.check_cancelled,
+            )
+        except HemostatError as error:
+            if error.code in REFUSALS:
+                raise RefusedError(error.detail) from error
+            raise
+
+    def trial(self, recipe: Recipe, stored: StoredHidden, part: Part, *, phase: str, timed: bool) -> Measurement:
+        """Makes and measures a recipe; where an earlier attempt did both, neither is done again.
+
+        Raises `RefusedError` where the model, or every engine, refuses it.
+        """
+        digest = hashlib.sha256(f"{self._reference.weights} {canonical_json(recipe)}".encode()).hexdigest()
+        note = self._context.scratch / "made" / f"{digest[:32]}.json"
+        made = _read(note)
+        if "refused" in made:
+            raise RefusedError(str(made["refused"]))
+        if "weights" in made:
+            found = self._found(str(made["weights"]), part, timed=timed)
+            if found is not None:
+                return found
+        began = time.monotonic()
+        note.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.make(recipe) as modified:
+                spent = float(made.get("seconds", round(time.monotonic() - began, 3)))
+                write_atomically(note, json.dumps({"weights": modified.fingerprint, "seconds": spent}).encode())
+                return self.measure(modified, stored, part, phase=phase, timed=timed, making=spent)
+        except RefusedError as error:
+            write_atomically(note, json.dumps({"refused": str(error)}).encode())
+            raise
+
+    def measure(
+        self,
+        modified: Modified,
+        stored: StoredHidden,
+        part: Part,
+        *,
+        phase: str,
+        timed: bool = False,
+        making: float = 0.0,
+    ) -> Measurement:
+        """A checkpoint's values over a part of a corpus of which `stored` holds the reference's hidden states.
+
+        `timed` measures its tokens/s as well; `making` are the seconds that it took to make. Found again where an
+        earlier attempt had measured it. Raises `RefusedError` where no engine takes the checkpoint.
+        """
+        found = self._found(modified.fingerprint, part, timed=timed)
+        if found is not None:
+            return found
+        began = time.monotonic()
+        info, manifest = inspect(modified.path), modified.manifest
+        values, engine = self.score(info, modified.fingerprint, Head.load(info.path), stored, part, phase=phase)
+        windows = [part.corpus.windows[index] for index in part.windows]
+        check = self._context.check_cancelled
+        record = Record(
+            bytes=manifest.model_nominal_bytes,
+            bits_per_weight=manifest.model_bits_per_weight,
+            weights=modified.fingerprint,
+            tokens_per_second=tokens_per_second(engine, tokens_of(windows), check_cancelled=check) if timed else None,
+            seconds=round(making + time.monotonic() - began, 3),
+        )
+        # Last: what has a record is whole.
+        folder, _ = self._folder(modified.fingerprint, part)
+        write_atomically(folder / RECORD, json.dumps(asdict(record)).encode())
+        return Measurement(values, record, part.where)
+
+    def kept(self, name: str, part: Part) -> Measurement | None:
+        """What `keep` kept under this name."""
+        return self._found(name, part, timed=False)
+
+    def keep(self, name: str, info: CheckpointInfo, stored: StoredHidden, part: Part, *, phase: str) -> Measurement:
+        """Measures a checkpoint that is no recipe's, and keeps its values under a name that says all of it."""
+        values, _ = self.score(info, name, Head.load(info.path), stored, part, phase=phase)
+        record = Record(info.bytes, 8 * info.bytes / info.parameters, name, None, 0.0)
+        write_atomically(self._folder(name, part)[0] / RECORD, json.dumps(asdict(record)).encode())
+        return Measurement(values, record, part.where)
+
+    def score(
+        self, info: CheckpointInfo, weights: str, head: Head, stored: StoredHidden, part: Part, *, phase: str
+    ) -> tuple[TokenValues, ScoringEngine]:
+        """Values of every scored position of the part, going on where an earlier attempt was lost."""
+        context = self._context
+        folder, plan = self._folder(weights, part)
+        try:
+            engine = self._room.engine(info, self._window, dtype=self._dtype, check_cancelled=context.check_cancelled)
+        except HemostatError as error:
+            if error.code in REFUSALS:
+                raise RefusedError(error.detail) from error
+            raise
+        values, _ = divergence_of(
+            engine,
+            [part.corpus.windows[index] for index in part.windows],
+            lambda index: stored.window(part.windows[index]),
+            Divergence(self._reference.head, head, precision=PRECISION),
+            context=context,
+            phase=phase,
+            scratch=Scratch.open(folder, plan),
+        )
+        return values, engine
+
+    def _found(self, weights: str, part: Part, *, timed: bool) -> Measurement | None:
+        folder, plan = self._folder(weights, part)
+        try:
+            record = Record(**_read(folder / RECORD))
+        except TypeError:
+            return None
+        if timed and record.tokens_per_second is None:
+            return None
+        parts = Scratch.open(folder, plan).parts()
+        if not parts or parts[-1][1] != len(part.windows):
+            return None
+        return Measurement(TokenValues.concat([values for _, _, values in parts]), record, part.where)
+
+    def _folder(self, weights: str, part: Part) -> tuple[Path, str]:
+        """Where a measurement is kept, and the name of all that decides it."""
+        pool = self._room.pool
+        engine = str(identity(pool.device, resolve_dtype(self._dtype), compiled=pool.settings.engine_compile))
+        plan = plan_fingerprint(
+            [self._reference.weights, weights, engine, part.corpus.fingerprint, repr(part.windows), PRECISION]
+        )
+        return self._context.scratch / "measured" / plan[:32], plan
+
+
+def tokens_per_second(
+    engine: ScoringEngine,
+    windows: Sequence[NDArray[np.int32]],
+    *,
+    check_cancelled: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Tokens a second of the engine that scores, in batches as it scores them: the median of a few passes."""
+    taken: list[NDArray[np.int32]] = []
+    for window in sorted(windows, key=len, reverse=True):
+        if taken and sum(map(len, taken)) >= SPEED_TOKENS:
+            break
+        taken.append(window)
+    spent = []
+    for _ in range(SPEED_ROUNDS + 1):
+        start = clock()
+        for _ in engine.score(taken, check_cancelled=check_cancelled):
+            pass
+        spent.append(clock() - start)
+    return sum(map(len, taken)) / max(1e-9, statistics.median(spent[1:]))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A note of an earlier attempt, empty where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

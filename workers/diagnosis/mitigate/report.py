@@ -1,0 +1,323 @@
+"""The report of a mitigate job, from trials, front and the one reading of the test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from app.contracts.calibration_report import Blocks
+from app.contracts.job import MitigateRequest, TreatmentName
+from app.contracts.mitigate_report import (
+    ChangedToken,
+    FrontPoint,
+    MitigateReport,
+    Rescue,
+    Seal,
+    Unhelpful,
+    Wound,
+)
+from app.contracts.report import Mean, Passage, SeverityVerdict
+from app.contracts.text import SelfText
+from workers.diagnosis.assemble import provenance, repeatable, stores_text
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.floor import Floor
+from workers.diagnosis.mitigate.front import RULE, Point, broken
+from workers.diagnosis.mitigate.measuring import PRECISION, Measurement, estimate
+from workers.diagnosis.mitigate.sets import Part, Sets
+from workers.diagnosis.mitigate.subject import fields_of, told
+from workers.diagnosis.mitigate.trials import Done, Ward, treatments_of
+from workers.diagnosis.positions import document_tokens
+from workers.diagnosis.sides import Sides
+from workers.diagnosis.summary import Summary, summarize, usable
+from workers.diagnosis.verdict import decide, not_tested
+from workers.diagnosis.worst import passage_indices, passages, worst_indices, worst_tokens
+from workers.engine.device import EngineIdentity
+from workers.text.tokenization import load_tokenizer
+
+_BLOCKS = tuple(Blocks.model_fields)
+_SPEED = "Speed and memory"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the one reading of the test gave. `measured` by the key of the front's points; "" is the candidate."""
+
+    part: Part
+    floor: Floor
+    front: Sequence[tuple[Point, Done | None]]
+    recommended: Point | None
+    measured: Mapping[str, Measurement]
+    frozen: str
+    opened_at: float
+
+    @property
+    def raw(self) -> Measurement:
+        """The candidate on the test."""
+        return self.measured[""]
+
+    def saved(self, key: str, seed: int) -> Mean:
+        """What a point saves on the test, paired by position."""
+        return estimate(self.raw.kl - self.measured[key].kl, self.part.where, seed=seed)
+
+    def helps(self, seed: int) -> bool:
+        """Whether the recommended recipe saves more than nothing on the test, for sure."""
+        if self.recommended is None:
+            return False
+        ci = self.saved(self.recommended.key, seed).ci
+        return ci is not None and ci[0] > 0
+
+    def done(self) -> Done | None:
+        """The trial that is recommended."""
+        return next(
+            (done for point, done in self.front if self.recommended is not None and point.key == self.recommended.key),
+            None,
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that a mitigate job found out."""
+
+    request: MitigateRequest
+    sides: Sides
+    sets: Sets
+    ward: Ward
+    why: Mapping[TreatmentName, str]
+    wound: Wound
+    tested: Tested
+    profiles: tuple[str, ...]
+    engine: EngineIdentity
+    reference_from_store: bool
+    started_at: float
+    seconds: dict[str, float]
+
+
+def build_report(found: Found, context: JobContext) -> MitigateReport:
+    """Statistics of candidate and recommended model, front, trials, worst tokens before and after."""
+    request, tested, ward = found.request, found.tested, found.ward
+    seed = request.seed
+    helped = tested.helps(seed)
+    done = tested.done() if helped else None
+    key = tested.recommended.key if helped and tested.recommended is not None else ""
+    raw = _summary(found, tested.raw, context)
+    now = _summary(found, tested.measured[key], context) if key else raw
+    decisions = [
+        decide(one.excess, request.thresholds, nonfinite=one.nonfinite_positions, floor=one.floor) for one in (raw, now)
+    ]
+    corpus = found.sets.test
+    domains = [document.domain for document in corpus.documents]
+    saved = tested.saved(key, seed) if key else None
+    front = tuple(_point(point, one, found, helped=helped) for point, one in tested.front)
+    worst, around = _worst(found, tested.measured[key]) if key else ((), ())
+    source = provenance(
+        request,
+        sides=found.sides,
+        corpus=corpus,
+        engine=found.engine,
+        precision=PRECISION,
+        started_at=found.started_at,
+        seconds=found.seconds,
+        reference_from_store=found.reference_from_store,
+        resumed_windows=0,
+    )
+    recipe = None if done is None else told(done.recipe)
+    return MitigateReport(
+        job=context.job_id,
+        severity=decisions[1].severity,
+        verdict=sentence(found, decisions[0], decisions[1], raw, now, saved),
+        decision=decisions[1],
+        tokens=now.tokens,
+        documents=now.documents,
+        windows=now.windows,
+        noise_floor=tested.floor.report,
+        raw=Blocks(**_blocks(raw)),
+        raw_severity=decisions[0].severity,
+        helped=helped,
+        saved=saved,
+        front=front,
+        recommended=recipe,
+        rule=RULE,
+        budget=ward.limits,
+        candidate_bytes=ward.subject.bytes,
+        reference_bytes=found.sides.reference.info.bytes,
+        wound=found.wound,
+        trials=ward.trials([point.key for point, _ in tested.front]),
+        unhelpful=_unhelpful(found, done),
+        profiles=found.profiles,
+        worst_tokens=worst,
+        passages=around,
+        sets=found.sets.records(),
+        seal=Seal(frozen=tested.frozen, opened_at=tested.opened_at),
+        not_tested=_not_tested(found, domains),
+        warnings=tuple(_warnings(found, tested)),
+        request=repeatable(request),
+        provenance=source,
+        **_blocks(now),
+    )
+
+
+def sentence(
+    found: Found, before: SeverityVerdict, after: SeverityVerdict, raw: Summary, now: Summary, saved: Mean | None
+) -> str:
+    """What was found, in one sentence."""
+    kl = [_number(one.divergence.kl.mean) for one in (raw, now)]
+    tested = found.tested
+    if saved is not None and tested.recommended is not None and found.tested.raw.mean:
+        share = (saved.mean or 0.0) / max(1e-12, raw.divergence.kl.mean or 0.0)
+        size = tested.recommended.bytes - found.ward.subject.bytes
+        growth = f"{abs(100 * size / max(1, found.ward.subject.bytes)):.3g} % {'more' if size >= 0 else 'fewer'} bytes"
+        change = (
+            f"; the damage is {after.severity}, and was {before.severity}"
+            if before.severity != after.severity
+            else f"; the damage stays {after.severity}"
+        )
+        return (
+            f"Treated: the recommended recipe takes {100 * share:.3g} % of the KL away on test documents, from {kl[0]} "
+            f"to {kl[1]} nats a token, for {growth}{change}."
+        )
+    if raw.divergence.kl.mean is not None and raw.divergence.kl.mean < 1e-6:
+        return "Nothing to treat: on the test documents the candidate's distribution is the reference's."
+    if tested.recommended is not None:
+        return (
+            f"Nothing that helps for sure: what was chosen does not hold on the test documents, where the candidate "
+            f"loses {kl[0]} nats a token. Leave the candidate as it is."
+        )
+    if not found.ward.done:
+        return (
+            f"Nothing could be tried: no allowed treatment fits this candidate and its budget. It loses {kl[0]} nats a "
+            "token on the test documents."
+        )
+    return (
+        f"Nothing helps: none of the recipes that were measured in full saves KL for sure within the budget. The "
+        f"candidate loses {kl[0]} nats a token on the test documents; leave it as it is."
+    )
+
+
+def _summary(found: Found, measurement: Measurement, context: JobContext) -> Summary:
+    return summarize(
+        measurement.values,
+        found.tested.part.where,
+        [document.domain for document in found.sets.test.documents],
+        window=found.request.window,
+        floor_kl=found.tested.floor.kl,
+        seed=found.request.seed,
+        check_cancelled=context.check_cancelled,
+    )
+
+
+def _blocks(summary: Summary) -> dict[str, Any]:
+    blocks = summary.blocks()
+    return {name: blocks[name] for name in _BLOCKS}
+
+
+def _point(point: Point, done: Done | None, found: Found, *, helped: bool) -> FrontPoint:
+    ward, tested, seed = found.ward, found.tested, found.request.seed
+    own = ward.base["full"] if done is None or done.measured is None else done.measured
+    test = tested.measured[point.key]
+    recommended = helped and tested.recommended is not None and point.key == tested.recommended.key
+    recipe = found.request.candidate.recipe if done is None else done.recipe
+    return FrontPoint(
+        recipe=told(recipe),
+        treatments=() if done is None else treatments_of(done.proposal.plan),
+        bytes=point.bytes,
+        bits_per_weight=point.bits_per_weight,
+        kl=estimate(test.kl, tested.part.where, seed=seed, low=0.0),
+        saved=None if done is None else tested.saved(point.key, seed),
+        choose_kl=estimate(own.kl, own.where, seed=seed, low=0.0),
+        tokens_per_second=own.record.tokens_per_second or 0.0,
+        added_latency=None if done is None else point.added_latency,
+        within_budget=not broken(
+            ward.limits, size=point.bytes, bits=point.bits_per_weight, latency=point.added_latency
+        ),
+        recommended=recommended,
+        weights_fingerprint=own.record.weights,
+    )
+
+
+def _unhelpful(found: Found, done: Done | None) -> tuple[Unhelpful, ...]:
+    """What did not help; where nothing is recommended, nothing did."""
+    used = () if done is None else done.proposal.plan
+    listed = list(found.ward.unhelpful(found.request.treatments, found.why, used))
+    if "calibration" in found.request.treatments:
+        reason = (
+            "it changes no weight: serve one of the profiles that exist for this candidate beside it"
+            if found.profiles
+            else "no profile was fitted for this candidate: hemostat calibrate fits one and proves it"
+        )
+        listed.append(Unhelpful(treatment="calibration", reason=reason))
+    return tuple(listed)
+
+
+def _worst(found: Found, after: Measurement) -> tuple[tuple[ChangedToken, ...], tuple[Rescue, ...]]:
+    """The candidate's worst tokens, and what they are after treatment."""
+    corpus, before, where = found.sets.test, found.tested.raw.values, found.tested.part.where
+    ids = [document.id for document in corpus.documents]
+    domains = [document.domain for document in corpus.documents]
+    mask = usable(before) & usable(after.values)
+    tokenizer = load_tokenizer(found.sides.reference.tokenizer)
+    stored = stores_text(found.request)
+
+    def decode(tokens: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+
+    chosen = worst_indices(before.kl, where.document, mask)
+    rows = worst_tokens(before, where, chosen, ids, domains, decode if stored else None)
+    later = after.values
+    changed = tuple(
+        ChangedToken(
+            **dict(row),
+            kl_after=float(later.kl[index]),
+            probability_after=float(np.exp(np.float64(later.logp_candidate[index]))),
+            top_after=decode([int(later.top_candidate[index])]) if stored else None,
+        )
+        for row, index in zip(rows, chosen, strict=True)
+    )
+    if not stored:
+        return changed, ()
+    centres = passage_indices(before.kl, where, mask)
+    tokens = document_tokens(corpus, {int(where.document[index]) for index in centres})
+
+    def around(values: Any) -> tuple[Passage, ...]:
+        return passages(values, where, centres, tokens, ids, domains, decode, mask)
+
+    pairs = zip(around(before), around(later), strict=True)
+    return changed, tuple(Rescue(before=one, after=other) for one, other in pairs)
+
+
+def _not_tested(found: Found, domains: Sequence[str]) -> tuple[str, ...]:
+    listed = not_tested(
+        longest_context=int(found.tested.part.where.context.max()),
+        domains=domains,
+        conversations=found.sets.test.conversations,
+        self_corpus=isinstance(found.request.test_text or found.request.text, SelfText),
+    )
+    speed = (
+        "Speed and memory as served: tokens/s are those of the engine that scores, on this machine; what is simulated "
+        "runs as the reference does, whatever it would take packed."
+    )
+    return (*(item for item in listed if not item.startswith(_SPEED)), speed)
+
+
+def _warnings(found: Found, tested: Tested) -> list[str]:
+    listed = list(found.sets.warnings)
+    if tested.raw.where.document.size and len(np.unique(tested.part.where.document)) < 6:
+        listed.append(
+            f"Only {len(np.unique(tested.part.where.document))} test documents: intervals are clustered by windows, "
+            "and are too narrow where windows of one document are alike."
+        )
+    done = tested.done()
+    if done is not None and any(
+        fields_of(step).get("calibration", {}).get("source") == "inline" for step in done.recipe
+    ):
+        listed.append(
+            "The recommended recipe looks at documents that were sent with the job: recipe.json holds them, this "
+            "report does not."
+        )
+    return listed
+
+
+def _number(value: float | None) -> str:
+    return "no finite number of" if value is None else f"{value:.3g}"

@@ -1,0 +1,175 @@
+"""Which recipe is tried next: a bandit by expected nats a byte, and successive halving over what a trial costs.
+
+Two rungs. On the *cheap* one a treatment is fitted on a quarter of the text, without training, and measured on a part
+of the documents; two thirds of the trials go there. The better half goes on to the *full* rung; only what was measured
+there can be chosen. On the cheap rung the next trial is the one of which most nats are expected a byte, beyond what the
+best recipe of as few bytes has already: single treatments first, then treatments on top of those on the front.
+
+Nothing here measures: `next` proposes, `tell` learns. The same answers give the same proposals, so an attempt that
+finds the measurements of an earlier one goes the same way.
+
+Ground: successive halving (Jamieson & Talwalkar 2016), optimism under uncertainty as in UCB (Auer et al. 2002). The
+measure (nats a byte beyond the front) and the common factor of a treatment's knobs are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from workers.diagnosis.mitigate.beliefs import Beliefs, plan_key
+from workers.diagnosis.mitigate.treatments import Arm, Plan, with_arm
+
+Rung = Literal["cheap", "full"]
+_EXPLORE: Final = 2 / 3
+# The most treatments in one recipe.
+_DEEPEST: Final = 3
+# Bytes that are counted at least, as a share of the candidate's: a treatment for nothing is not worth infinitely much.
+_FREE: Final = 0.002
+# Manifests count what expectations leave out; a plan this far beyond the budget is not tried.
+_SLACK: Final = 1.02
+# Below this share of the candidate's KL a trial is expected to be worth nothing.
+_WORTH: Final = 0.002
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What to make and measure next. `expected_kl` on the rung's documents, nats; `expected_bytes` of the model."""
+
+    plan: Plan
+    rung: Rung
+    expected_kl: float
+    expected_bytes: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a proposal gave: mean KL on its rung's documents and bytes of the model; None: it could not be made."""
+
+    kl: float
+    bytes: int
+
+
+@dataclass
+class Search:
+    """`candidate` holds, by rung, what the untreated candidate measures. `fits` says whether so many bytes are within
+    the budget, `possible` whether a plan's recipe can be made at all."""
+
+    arms: Sequence[Arm]
+    candidate: dict[Rung, Measured]
+    trials: int
+    fits: Callable[[float], bool]
+    possible: Callable[[Plan], bool] = lambda plan: True
+    beliefs: Beliefs = field(default_factory=Beliefs)
+    _seen: dict[Rung, dict[Plan, Measured | None]] = field(default_factory=lambda: {"cheap": {}, "full": {}})
+
+    @property
+    def spent(self) -> int:
+        """Trials made."""
+        return sum(len(found) for found in self._seen.values())
+
+    @property
+    def explored(self) -> int:
+        """How many trials the cheap rung has."""
+        return max(1, round(self.trials * _EXPLORE))
+
+    def next(self) -> Proposal | None:
+        """The next trial, None where the trials are spent or none is expected to be worth one."""
+        if self.spent >= self.trials:
+            return None
+        if len(self._seen["cheap"]) < self.explored and (proposal := self._explore()) is not None:
+            return proposal
+        # Exploration may go on with trials that promotion leaves over.
+        return self._promote() or self._explore()
+
+    def tell(self, proposal: Proposal, measured: Measured | None) -> None:
+        """What came of a proposal."""
+        found = self._seen[proposal.rung]
+        found[proposal.plan] = measured
+        if measured is None or proposal.rung != "cheap":
+            return
+        for arm in proposal.plan:
+            rest = tuple(one for one in proposal.plan if one != arm)
+            before = self.candidate["cheap"] if not rest else found.get(rest)
+            if before is not None:
+                self.beliefs.observe(arm, before.kl, measured.kl, first=not rest)
+
+    def promotable(self) -> list[Plan]:
+        """Plans of the cheap rung that saved something, best first: front by front, on each by nats a byte."""
+        untreated = self.candidate["cheap"]
+        left = {
+            plan: found
+            for plan, found in self._seen["cheap"].items()
+            if found is not None and found.kl < untreated.kl and self.fits(found.bytes)
+        }
+        order: list[Plan] = []
+        while left:
+            top = [plan for plan, one in left.items() if not any(_beats(other, one) for other in left.values())]
+            order += sorted(top, key=lambda plan: (-self._worth(left[plan]), plan_key(plan)))
+            for plan in top:
+                del left[plan]
+        return order
+
+    def _worth(self, found: Measured) -> float:
+        """Nats saved, times how few bytes it takes beyond the candidate's: what keeps both ends of a front."""
+        untreated = self.candidate["cheap"]
+        return (untreated.kl - found.kl) / math.pow(self._price(found.bytes), 0.25)
+
+    def _promote(self) -> Proposal | None:
+        order = self.promotable()
+        half = max(1, (len(order) + 1) // 2)
+        for plan in order[: max(half, self.trials - self.explored)]:
+            if plan not in self._seen["full"]:
+                cheap = self._seen["cheap"][plan]
+                if cheap is None:
+                    continue
+                ratio = self.candidate["full"].kl / max(1e-12, self.candidate["cheap"].kl)
+                return Proposal(plan, "full", cheap.kl * ratio, cheap.bytes)
+        return None
+
+    def _explore(self) -> Proposal | None:
+        untreated = self.candidate["cheap"]
+        known: dict[Plan, Measured] = {(): untreated}
+        known |= {plan: found for plan, found in self._seen["cheap"].items() if found is not None}
+        best: tuple[float, str, Proposal] | None = None
+        for parent in self._parents(known):
+            for arm in self.arms:
+                if any(one.name == arm.name for one in parent):
+                    continue
+                plan = with_arm(parent, arm)
+                if plan in self._seen["cheap"]:
+                    continue
+                size = known[parent].bytes + arm.bytes
+                if not self.fits(size / _SLACK):
+                    continue
+                kl = self.beliefs.left(plan, parent, known[parent].kl)
+                gain = self._standing(known, size) - kl
+                if gain < _WORTH * untreated.kl or not self.possible(plan):
+                    continue
+                rate = gain / self._price(size)
+                if best is None or (rate, plan_key(plan)) > (best[0], best[1]):
+                    best = (rate, plan_key(plan), Proposal(plan, "cheap", kl, round(size)))
+        return None if best is None else best[2]
+
+    def _parents(self, known: dict[Plan, Measured]) -> list[Plan]:
+        """The untreated candidate, and what is on the front and may take another treatment."""
+        front = [
+            plan
+            for plan, one in known.items()
+            if plan and len(plan) < _DEEPEST and not any(_beats(other, one) for other in known.values())
+        ]
+        return [(), *front]
+
+    def _standing(self, known: dict[Plan, Measured], size: float) -> float:
+        """The best KL that is had for as many bytes."""
+        return min(found.kl for found in known.values() if found.bytes <= max(size, self.candidate["cheap"].bytes))
+
+    def _price(self, size: float) -> float:
+        base = self.candidate["cheap"].bytes
+        return max(size - base, _FREE * base, 1.0)
+
+
+def _beats(one: Measured, other: Measured) -> bool:
+    return one.kl <= other.kl and one.bytes <= other.bytes and (one.kl < other.kl or one.bytes < other.bytes)

@@ -1,0 +1,317 @@
+"""The treatments: functions from recipe to recipe with knobs, what each costs in bytes and what is expected of it.
+
+What is expected at first (`prior`, the share of the candidate's KL that goes) comes from the measurements that the
+methods' pages in docs/recipes tell; it only decides what is tried first. The first trial of a treatment corrects it
+for all its knobs (`workers.diagnosis.mitigate.beliefs`).
+
+Treatments come in a fixed order within a recipe, whatever order they were thought of in: damage is spread anew, steps
+are replaced by better ones, then what is still lost is added back (repair), and norms are tuned last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Final
+
+from app.contracts.job import TreatmentName
+from app.contracts.recipe import Recipe, Step
+from workers.diagnosis.mitigate.subject import Fit, Subject, fields_of, recipe_of, type_of
+
+Knob = float | int | str | bool | None
+Fields = dict[str, Any]
+ORDER: Final[tuple[TreatmentName, ...]] = (
+    "protect",
+    "quantize.dynamic",
+    "prune.gradient",
+    "repair.lowrank",
+    "norm.tweak",
+)
+# Steps that quantize.dynamic can stand for, with the bits of those that have one kind only.
+QUANTIZERS: Final[Mapping[str, int | None]] = {
+    "quantize.rtn": None,
+    "quantize.gptq": None,
+    "quantize.awq": None,
+    "quantize.nf4": 4,
+    "quantize.smoothquant": None,
+}
+PRUNERS: Final = frozenset({"prune.magnitude", "prune.wanda", "prune.sparsegpt", "prune.ria"})
+# Steps whose bits a few layers may have more of.
+_GRADED: Final = frozenset({"quantize.rtn", "quantize.gptq", "quantize.awq"})
+_RANKS: Final = (4, 8, 16, 32, 64, 128)
+# The hidden size that the priors of repair were measured at.
+_MEASURED_SIZE: Final = 576
+_MOST_BITS: Final = 8
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A treatment with its knobs. `bytes`: expected, more than the candidate's; `prior`: see above."""
+
+    name: TreatmentName
+    knobs: tuple[tuple[str, Knob], ...]
+    bytes: int
+    prior: float
+
+    def __getitem__(self, knob: str) -> Knob:
+        return dict(self.knobs)[knob]
+
+    @property
+    def key(self) -> str:
+        """Names it among all."""
+        return self.name + "".join(f" {name}={value}" for name, value in self.knobs)
+
+
+# Treatments of one recipe, in `ORDER`, at most one of each.
+Plan = tuple[Arm, ...]
+
+
+def arms_of(subject: Subject, name: TreatmentName) -> list[Arm]:
+    """Every setting of a treatment that means something for this subject; none where it has nothing to work on."""
+    return list(_ARMS[name](subject)) if name in _ARMS else []
+
+
+def why_none(subject: Subject, name: TreatmentName) -> str:
+    """Why a treatment has no arm for this subject."""
+    if name == "quantize.dynamic":
+        return "the candidate's recipe has no step that it could stand for: it replaces a quantization of weights"
+    if name == "prune.gradient":
+        return "the candidate's recipe has no step that it could stand for: it replaces an unstructured pruning"
+    if name == "protect":
+        if subject.renumbered:
+            return "a step of the recipe removes or adds layers, so that its layers cannot be told apart by number"
+        if not subject.layer_shares:
+            return "where the damage sits is not known"
+        return "the candidate's recipe has no step whose strength could differ from layer to layer"
+    return "the model has no linear layer that it knows"
+
+
+def with_arm(plan: Plan, arm: Arm) -> Plan:
+    """The plan with one more treatment, in its place."""
+    return tuple(sorted((*plan, arm), key=lambda one: ORDER.index(one.name)))
+
+
+def apply_plan(subject: Subject, plan: Plan, fit: Fit) -> Recipe:
+    """The candidate's recipe, treated. Raises pydantic's ValidationError where a step cannot be written so."""
+    steps: list[Step] = list(subject.recipe)
+    for arm in plan:
+        steps = list(recipe_of(_APPLY[arm.name](subject, steps, arm, fit)))
+    return tuple(steps)  # type: ignore[arg-type]
+
+
+# --- repair.lowrank
+
+
+def _repair_arms(subject: Subject) -> Iterator[Arm]:
+    if not subject.linears:
+        return
+    smallest = min(min(weight.shape) for weight in subject.linears)
+    sides = sum(sum(weight.shape) for weight in subject.linears)
+    pruned = any(type_of(step).startswith(("prune.", "lowrank.")) for step in subject.recipe)
+    for rank in _RANKS:
+        if rank > smallest // 2:
+            break
+        # Measured at d = 576: 0.75 and 0.87 of RTN's KL at ranks 16 and 64, 0.16 to 0.3 and 0.43 to 0.55 of Wanda's.
+        relative = rank * _MEASURED_SIZE / subject.origin.hidden_size
+        prior = min(0.5, 0.25 * (relative / 16) ** 0.4) if pruned else 1 - min(0.9, 0.25 * (16 / relative) ** 0.5)
+        yield Arm("repair.lowrank", (("rank", rank), ("iterations", 1)), 2 * rank * sides, prior)
+        if subject.recipe and type_of(subject.recipe[-1]) in QUANTIZERS and rank >= 16:
+            arm = (("rank", rank), ("iterations", 2))
+            yield Arm("repair.lowrank", arm, 2 * rank * sides, prior + 0.02)
+
+
+def _repair(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fields]:
+    step: Fields = {"type": "repair.lowrank", "rank": arm["rank"], "iterations": arm["iterations"]}
+    if fit.cheap:
+        step |= {"distill_steps": 0}
+    return [*map(fields_of, steps), step | fit.fields()]
+
+
+# --- quantize.dynamic
+
+
+def _bits_of(step: Step) -> float | None:
+    kind = type_of(step)
+    return None if kind not in QUANTIZERS else (QUANTIZERS[kind] or float(getattr(step, "bits", 4)))
+
+
+def _stored(bits: float, group: int | None) -> float:
+    """Bits a weight takes, a 16-bit scale and a zero point of its own for each group."""
+    return bits + ((16 + bits) / group if group else 0.0)
+
+
+def _dynamic_arms(subject: Subject) -> Iterator[Arm]:
+    steps = [step for step in subject.recipe if type_of(step) in QUANTIZERS]
+    if not steps:
+        return
+    for mixed, extra, prior in ((False, 0.0, 0.5), (True, 0.0, 0.55), (True, 0.5, 0.7), (False, 1.0, 0.8)):
+        for half in (False, True):
+            added = 0.0
+            for step in steps:
+                bits, group = _bits_of(step) or 4.0, _group_of(step)
+                if bits + extra > _MOST_BITS:
+                    break
+                finer = group // 2 if half and group else group
+                old = _stored(bits, group)
+                added += subject.elements(step) * (_stored(bits + extra, finer) - old) / 8
+            else:
+                if half and all((_group_of(step) or 0) < 32 for step in steps):
+                    continue
+                knobs = (("mixed", mixed), ("extra_bits", extra), ("half_group", half))
+                yield Arm("quantize.dynamic", knobs, round(added), prior + (0.06 if half else 0.0))
+
+
+def _group_of(step: Step) -> int | None:
+    group = getattr(step, "group_size", None)
+    return None if group is None else int(group)
+
+
+def _dynamic(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fields]:
+    made = []
+    for step in steps:
+        fields, bits = fields_of(step), _bits_of(step)
+        if bits is None:
+            made.append(fields)
+            continue
+        group = _group_of(step)
+        if arm["half_group"] and group is not None and group >= 32:
+            group //= 2
+        dynamic: Fields = {
+            "type": "quantize.dynamic",
+            "bits": bits + float(arm["extra_bits"] or 0),
+            "mixed": arm["mixed"],
+            "group_size": group,
+            "symmetric": bool(getattr(step, "symmetric", False)),
+            "form": getattr(step, "form", "simulated"),
+            "activation_bits": getattr(step, "activation_bits", None),
+        }
+        made.append(dynamic | _where(step) | fit.fields())
+    return made
+
+
+# --- prune.gradient
+
+
+def _gradient_arms(subject: Subject) -> Iterator[Arm]:
+    steps = [step for step in subject.recipe if type_of(step) in PRUNERS]
+    if not steps:
+        return
+    patterned = any(getattr(step, "pattern", None) for step in steps)
+    budgets = ("uniform",) if patterned else ("gradient", "uniform")
+    for budget in budgets:
+        for recovery, prior in ((0, 0.25), (200, 0.45)):
+            yield Arm("prune.gradient", (("budget", budget), ("recovery_steps", recovery)), 0, prior)
+
+
+def _gradient(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fields]:
+    made = []
+    for step in steps:
+        if type_of(step) not in PRUNERS:
+            made.append(fields_of(step))
+            continue
+        recovery = 0 if fit.cheap else int(arm["recovery_steps"] or 0)
+        strength = {name: getattr(step, name) for name in ("sparsity", "pattern") if getattr(step, name) is not None}
+        gradient: Fields = {"type": "prune.gradient", "budget": arm["budget"]} | strength
+        if recovery:
+            # A bound in steps alone: a result that hangs on the clock could not be had again.
+            gradient |= {"recovery_steps": recovery, "recovery_s": 86400.0}
+        if fit.cheap:
+            gradient |= {"passes": 2}
+        made.append(gradient | _where(step) | fit.fields())
+    return made
+
+
+# --- norm.tweak
+
+
+def _tweak_arms(subject: Subject) -> Iterator[Arm]:
+    if subject.linears:
+        for steps, rate in ((20, 1e-3), (60, 1e-3), (20, 1e-4)):
+            yield Arm("norm.tweak", (("steps", steps), ("learning_rate", rate)), 0, 0.05)
+
+
+def _tweak(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fields]:
+    step: Fields = {"type": "norm.tweak", "steps": arm["steps"], "learning_rate": arm["learning_rate"]}
+    return [*map(fields_of, steps), step | fit.fields()]
+
+
+# --- protect
+
+
+def _protect_arms(subject: Subject) -> Iterator[Arm]:
+    if subject.renumbered or not subject.layer_shares or subject.origin.layers < 2:
+        return
+    graded = [step for step in subject.recipe if type_of(step) in _GRADED and getattr(step, "bits", 8) < _MOST_BITS]
+    pruned = [step for step in subject.recipe if type_of(step) in PRUNERS and getattr(step, "sparsity", None)]
+    if not graded and not pruned:
+        return
+    counts = dict.fromkeys(max(1, ceil(subject.origin.layers * share)) for share in (0.125, 0.25, 0.5))
+    for count in counts:
+        if count >= subject.origin.layers:
+            continue
+        worst = worst_layers(subject, count)
+        share = sum(subject.layer_shares.get(layer, 0.0) for layer in worst)
+        for by in (1, 2):
+            added = sum(
+                subject.elements(step, worst) * min(by, _MOST_BITS - getattr(step, "bits", 8)) / 8 for step in graded
+            )
+            # Rounding error has a quarter of its power with each bit, and KL goes with the power. Sparsity is only
+            # moved from these layers to the others, which then lose more.
+            prior = share * (1 - 4.0**-by) if graded else max(0.0, share - count / subject.origin.layers) * 0.2 * by
+            if prior > 0:
+                yield Arm("protect", (("layers", count), ("by", by)), round(added), prior)
+
+
+def worst_layers(subject: Subject, count: int) -> tuple[int, ...]:
+    """The layers with most of the damage, in the model's order."""
+    order = sorted(subject.layer_shares, key=lambda layer: (-subject.layer_shares[layer], layer))
+    return tuple(sorted(order[:count]))
+
+
+def _protect(subject: Subject, steps: Sequence[Step], arm: Arm, _: Fit) -> list[Fields]:
+    worst = set(worst_layers(subject, int(arm["layers"] or 1)))
+    by = int(arm["by"] or 1)
+    made: list[Fields] = []
+    for step in steps:
+        fields, own = fields_of(step), subject.layers_of(step)
+        inside = [layer for layer in own if layer in worst]
+        outside = [layer for layer in own if layer not in worst]
+        kind = type_of(step)
+        if not inside or not outside:
+            made.append(fields)
+        elif kind in _GRADED:
+            bits = int(getattr(step, "bits", _MOST_BITS))
+            made.append(fields | {"layers": inside, "bits": min(_MOST_BITS, bits + by)})
+            made.append(fields | {"layers": outside})
+        elif kind in PRUNERS and (sparsity := getattr(step, "sparsity", None)):
+            less = sparsity * 0.15 * by
+            more = less * subject.elements(step, inside) / max(1, subject.elements(step, outside))
+            more = min(more, (1 - sparsity) / 2)
+            less = more * subject.elements(step, outside) / max(1, subject.elements(step, inside))
+            made.append(fields | {"layers": inside, "sparsity": round(sparsity - less, 6)})
+            made.append(fields | {"layers": outside, "sparsity": round(sparsity + more, 6)})
+        else:
+            made.append(fields)
+    return made
+
+
+def _where(step: Step) -> Fields:
+    found = fields_of(step)
+    return {name: found[name] for name in ("layers", "modules") if name in found}
+
+
+_ARMS: Final[Mapping[str, Callable[[Subject], Iterator[Arm]]]] = {
+    "repair.lowrank": _repair_arms,
+    "quantize.dynamic": _dynamic_arms,
+    "prune.gradient": _gradient_arms,
+    "norm.tweak": _tweak_arms,
+    "protect": _protect_arms,
+}
+_APPLY: Final[Mapping[str, Callable[[Subject, Sequence[Step], Arm, Fit], list[Fields]]]] = {
+    "repair.lowrank": _repair,
+    "quantize.dynamic": _dynamic,
+    "prune.gradient": _gradient,
+    "norm.tweak": _tweak,
+    "protect": _protect,
+}

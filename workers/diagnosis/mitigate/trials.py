@@ -1,0 +1,255 @@
+"""The search at work: proposals made, measured, told, and written down with what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import ValidationError
+
+from app.contracts.errors import HemostatError
+from app.contracts.job import TreatmentName
+from app.contracts.mitigate_report import Limits, Outcome, Treatment, Trial, Unhelpful
+from app.contracts.recipe import Recipe
+from app.contracts.report import Mean
+from app.models.steps import check_recipe
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.mitigate.front import Point, broken
+from workers.diagnosis.mitigate.measuring import Measurement, RefusedError, estimate
+from workers.diagnosis.mitigate.search import Measured, Proposal, Rung, Search
+from workers.diagnosis.mitigate.subject import Fit, Subject, told, type_of
+from workers.diagnosis.mitigate.treatments import ORDER, Arm, Plan, apply_plan, arms_of, why_none
+from workers.surgery import catalogue
+
+# The step types that a treatment writes, beside those that the candidate's recipe has already.
+_WRITES: Final[Mapping[str, str]] = {name: name for name in ORDER if name != "protect"}
+
+
+@dataclass(frozen=True)
+class Done:
+    """One trial and what it gave. `measured` is None where it was refused."""
+
+    proposal: Proposal
+    recipe: Recipe
+    measured: Measurement | None
+    refusal: str = ""
+
+
+@dataclass
+class Ward:
+    """Tries treatments of one subject. `measure(recipe, rung)` makes and measures, and raises `RefusedError`.
+
+    `base` holds the candidate's own measurements by rung.
+    """
+
+    subject: Subject
+    fit: Fit
+    limits: Limits
+    base: Mapping[Rung, Measurement]
+    measure: Callable[[Recipe, Rung], Measurement]
+    context: JobContext
+    seed: int
+    done: list[Done] = field(default_factory=list)
+
+    def arms(self, wanted: Sequence[TreatmentName]) -> tuple[list[Arm], dict[TreatmentName, str]]:
+        """The arms of the wanted treatments that can be tried, and why others cannot."""
+        found: list[Arm] = []
+        why: dict[TreatmentName, str] = {}
+        for name in ORDER:
+            if name not in wanted:
+                continue
+            if name in _WRITES and name not in {**catalogue.STREAMED, **catalogue.WHOLE}:
+                why[name] = "this version has no code for it"
+                continue
+            own = arms_of(self.subject, name)
+            if not own:
+                why[name] = why_none(self.subject, name)
+                continue
+            refused = [self._refusal((arm,)) for arm in own]
+            usable = [arm for arm, reason in zip(own, refused, strict=True) if not reason]
+            if not usable:
+                why[name] = refused[0]
+            elif not any(self._fits(self.subject.bytes + arm.bytes) for arm in usable):
+                least = min(self.subject.bytes + arm.bytes for arm in usable)
+                over = broken(self.limits, size=least, bits=self._bits(least), latency=None)
+                why[name] = f"at its smallest, {over}"
+            found += usable
+        return found, why
+
+    def run(self, arms: Sequence[Arm], trials: int) -> None:
+        """Makes trials until they are spent or none is worth making."""
+        search = Search(
+            arms=arms,
+            candidate={rung: Measured(one.mean, one.record.bytes) for rung, one in self.base.items()},
+            trials=trials,
+            fits=self._fits,
+            possible=lambda plan: not self._refusal(plan),
+        )
+        while (proposal := search.next()) is not None:
+            self.context.check_cancelled()
+            self.context.progress("search", search.spent, trials)
+            done = self._try(proposal)
+            self.done.append(done)
+            one = done.measured
+            search.tell(proposal, None if one is None else Measured(one.mean, one.record.bytes))
+            self.context.log(self._line(done, search.spent, trials))
+        self.context.progress("search", trials, trials)
+
+    def points(self) -> list[tuple[Point, Done | None]]:
+        """What was measured in full, the candidate itself first."""
+        found: list[tuple[Point, Done | None]] = [(self._point((), self.base["full"], None), None)]
+        for done in self.done:
+            one = done.measured
+            if done.proposal.rung == "full" and one is not None and one.mean < float("inf"):
+                found.append((self._point(done.proposal.plan, one, self.saved(done)), done))
+        return found
+
+    def saved(self, done: Done) -> Mean:
+        """What a trial saved, paired with the candidate at the same positions."""
+        one = done.measured
+        if one is None:
+            return Mean(mean=None, ci=None)
+        base = self.base[done.proposal.rung]
+        return estimate(base.kl - one.kl, one.where, seed=self.seed)
+
+    def latency(self, one: Measurement) -> float | None:
+        """Time a token more than the candidate's, as a share of it."""
+        mine, own = one.record.tokens_per_second, self.base["full"].record.tokens_per_second
+        return None if mine is None or own is None or mine <= 0 else own / mine - 1
+
+    def trials(self, front: Sequence[str]) -> tuple[Trial, ...]:
+        """Every trial as the report tells it. `front` holds the keys of the front's points."""
+        promoted = {done.proposal.plan for done in self.done if done.proposal.rung == "full"}
+        return tuple(self._trial(number, done, set(front), promoted) for number, done in enumerate(self.done, 1))
+
+    def unhelpful(
+        self, wanted: Sequence[TreatmentName], why: Mapping[TreatmentName, str], used: Sequence[Arm]
+    ) -> tuple[Unhelpful, ...]:
+        """What did not help, and why: not tried, refused, saved nothing, or saved less a byte than others."""
+        found = [Unhelpful(treatment=name, reason=reason) for name, reason in why.items()]
+        helped = {arm.name for arm in used}
+        for name in ORDER:
+            mine = [done for done in self.done if any(arm.name == name for arm in done.proposal.plan)]
+            if name in helped or name in why or name not in wanted:
+                continue
+            if not mine:
+                listed = "it was not tried: less was expected of it a byte than of others, or nothing was left to save"
+                found.append(Unhelpful(treatment=name, reason=listed))
+                continue
+            alone = [done for done in mine if len(done.proposal.plan) == 1 and done.measured is not None]
+            best = max((mean for done in alone if (mean := self.saved(done).mean) is not None), default=None)
+            found.append(Unhelpful(treatment=name, reason=self._why_not(mine, best), best_saved=best))
+        return tuple(found)
+
+    # --- one trial
+
+    def _try(self, proposal: Proposal) -> Done:
+        fit = Fit(
+            self.fit.calibration, self.fit.windows, self.fit.window, self.fit.seed, cheap=proposal.rung == "cheap"
+        )
+        recipe: Recipe = ()
+        try:
+            recipe = apply_plan(self.subject, proposal.plan, fit)
+            return Done(proposal, recipe, self.measure(recipe, proposal.rung))
+        except RefusedError as error:
+            return Done(proposal, recipe, None, str(error))
+
+    def _refusal(self, plan: Plan) -> str:
+        """Why the recipe of a plan cannot be made, from shapes alone; empty where nothing speaks against it."""
+        try:
+            recipe = apply_plan(self.subject, plan, self.fit)
+            check_recipe(self.subject.origin, recipe, pointer="/candidate/recipe")
+        except HemostatError as error:
+            return error.detail
+        except ValidationError as error:
+            return f"its recipe cannot be written: {error.errors()[0]['msg']}"
+        known = {**catalogue.STREAMED, **catalogue.WHOLE}
+        missing = [type_of(step) for step in recipe if type_of(step) not in known]
+        return f"this version has no code for {missing[0]}" if missing else ""
+
+    def _fits(self, size: float) -> bool:
+        return not broken(self.limits, size=size, bits=self._bits(size), latency=None)
+
+    def _bits(self, size: float) -> float:
+        """Bits a weight of a model of the candidate's parameters and so many bytes."""
+        record = self.base["full"].record
+        return record.bits_per_weight * size / max(1, record.bytes)
+
+    # --- in words
+
+    def _point(self, plan: Plan, one: Measurement, saved: Mean | None) -> Point:
+        record = one.record
+        latency = self.latency(one) if plan else 0.0
+        return Point(plan_name(plan), one.mean, record.bytes, record.bits_per_weight, saved, latency)
+
+    def _trial(self, number: int, done: Done, front: set[str], promoted: set[Plan]) -> Trial:
+        one, rung = done.measured, done.proposal.rung
+        base = self.base[rung]
+        saved = self.saved(done)
+        outcome, reason = self._outcome(done, front, promoted, saved)
+        kl = None if one is None else estimate(one.kl, one.where, seed=self.seed, low=0.0)
+        return Trial(
+            number=number,
+            treatments=treatments_of(done.proposal.plan),
+            recipe=told(done.recipe),
+            rung=rung,
+            expected_saved=base.mean - done.proposal.expected_kl,
+            expected_bytes=done.proposal.expected_bytes,
+            outcome=outcome,
+            reason=reason,
+            bytes=None if one is None else one.record.bytes,
+            bits_per_weight=None if one is None else one.record.bits_per_weight,
+            kl=kl,
+            saved=None if one is None else saved,
+            tokens_per_second=None if one is None else one.record.tokens_per_second,
+            added_latency=None if one is None else self.latency(one),
+            seconds=None if one is None else one.record.seconds,
+        )
+
+    def _outcome(self, done: Done, front: set[str], promoted: set[Plan], saved: Mean) -> tuple[Outcome, str]:
+        one, plan = done.measured, done.proposal.plan
+        if one is None:
+            return "not_applicable", done.refusal
+        record = one.record
+        over = broken(self.limits, size=record.bytes, bits=record.bits_per_weight, latency=self.latency(one))
+        if one.mean == float("inf"):
+            found: tuple[Outcome, str] = ("no_gain", "its logits are not finite at some positions")
+        elif over:
+            found = ("over_budget", over)
+        elif (saved.mean or 0.0) <= 0:
+            found = ("no_gain", "it saves nothing on the documents to choose by")
+        elif done.proposal.rung == "cheap" and plan in promoted:
+            found = ("promoted", "went on to be made and measured in full")
+        elif done.proposal.rung == "cheap":
+            found = ("not_promoted", "others saved more for as few bytes, and the full trials went to them")
+        elif plan_name(plan) in front:
+            found = ("front", "no other recipe has as low a KL for as few bytes")
+        else:
+            found = ("dominated", "another recipe has a lower KL for as few bytes, or nearly")
+        return found
+
+    def _why_not(self, mine: Sequence[Done], best: float | None) -> str:
+        refusals = [done.refusal for done in mine if done.measured is None]
+        if len(refusals) == len(mine):
+            return f"it could not be done: {refusals[0]}"
+        if best is not None and best <= 0:
+            return "alone it saved nothing on the documents to choose by"
+        return "others saved more for as few bytes"
+
+    def _line(self, done: Done, number: int, trials: int) -> str:
+        head = f"trial {number} of {trials} ({done.proposal.rung}): {plan_name(done.proposal.plan)}"
+        if done.measured is None:
+            return f"{head}: not applicable: {done.refusal}"
+        saved = self.base[done.proposal.rung].mean - done.measured.mean
+        return f"{head}: saves {saved:.4g} nats a token, {done.measured.record.bytes} bytes"
+
+
+def plan_name(plan: Sequence[Arm]) -> str:
+    """Names a plan among all; empty for the candidate as it is."""
+    return " + ".join(arm.key for arm in plan)
+
+
+def treatments_of(plan: Plan) -> tuple[Treatment, ...]:
+    """As the report tells them."""
+    return tuple(Treatment(name=arm.name, knobs=dict(arm.knobs)) for arm in plan)
