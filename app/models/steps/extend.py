@@ -9,7 +9,7 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, select
 from app.models.shapes import LAYOUTS, dimension
 from app.models.steps.blockwise import DENSE
-from app.models.steps.layers import HEADS_DIVIDE_HIDDEN, relayered, with_config
+from app.models.steps.layers import HEAD_SIZE_FOLLOWS, HEADS_DIVIDE_HIDDEN, relayered, with_config
 
 # Projections that write into the residual stream: with these at zero a layer changes nothing.
 OUTPUTS = frozenset({"o_proj", "down_proj", "w2", "out_proj", "dense", "fc2"})
@@ -130,6 +130,14 @@ def _check_width(info: CheckpointInfo, step: ExtendWidth, pointer: str) -> None:
             "heads 1 and channels 1 widen nothing",
             hint="give heads or channels of 2 or more",
             pointer=pointer,
+        )
+    if step.heads > 1 and info.architecture in HEAD_SIZE_FOLLOWS:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"more heads of the same size cannot be served: vLLM's {info.architecture} takes the hidden size over the "
+            "number of heads for the size of a head, whatever the configuration says",
+            hint="widen channels alone",
+            pointer=f"{pointer}/heads",
         )
     heads = int(widened(info, step)["num_attention_heads"])
     if info.architecture in HEADS_DIVIDE_HIDDEN and info.hidden_size % heads:

@@ -11,6 +11,8 @@ from app.models.shapes import expected_tensors
 _FULL_EVERY = {"Gemma2ForCausalLM": 2, "Gemma3ForCausalLM": 6}
 # Architectures whose configuration class takes only numbers of heads that divide the hidden size.
 HEADS_DIVIDE_HIDDEN = frozenset({"LlamaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"})
+# Architectures whose size of a head vLLM computes from the hidden size, whatever the configuration says.
+HEAD_SIZE_FOLLOWS = frozenset({"Qwen2ForCausalLM"})
 # Lists of layer numbers.
 _NUMBERS = ("mlp_only_layers",)
 # Lists with an entry a layer.

@@ -94,8 +94,14 @@ def test_an_interpolated_layer_lies_between_its_neighbours(tiny: Tiny, store: Ch
         assert torch.equal(after[f"model.layers.2.{name}"], before[f"model.layers.1.{name}"])
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("sizes", [{"heads": 2}, {"channels": 2}, {"heads": 4, "channels": 3}])
+@pytest.mark.parametrize(
+    ("model", "sizes"),
+    [
+        *((model, sizes) for model in ("llama", "gemma2", "granite") for sizes in ({"heads": 2}, {"channels": 2})),
+        ("llama", {"heads": 4, "channels": 3}),
+        ("qwen2", {"channels": 2}),
+    ],
+)
 def test_width_keeps_the_function(tiny: Tiny, store: CheckpointStore, model: str, sizes: dict[str, int]) -> None:
     with operate(tiny(model), store, {"type": "extend.width"} | sizes) as modified:
         config = inspect(modified.path).config
@@ -150,6 +156,13 @@ def test_what_cannot_be_extended_is_refused(tiny: Tiny, step: dict[str, Any], po
     assert caught.value.code in {ErrorCode.RECIPE_NOT_APPLICABLE, ErrorCode.UNKNOWN_MODULE}
     assert caught.value.pointer == f"/r/0{pointer}"
     assert caught.value.hint
+
+
+def test_heads_that_no_engine_would_serve_are_refused(tiny: Tiny) -> None:
+    recipe = RECIPE.validate_python([{"type": "extend.width", "heads": 2}])
+    with pytest.raises(HemostatError, match="Qwen2ForCausalLM") as caught:
+        check_recipe(inspect(tiny("qwen2")), recipe, pointer="/r")
+    assert caught.value.pointer == "/r/0/heads"
 
 
 def test_a_mixture_cannot_be_widened(tiny: Tiny) -> None:

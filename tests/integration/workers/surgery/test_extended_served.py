@@ -1,0 +1,80 @@
+"""Models of another depth, width, routing or context: vLLM computes what transformers does, in float32."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter
+from transformers import AutoModelForCausalLM
+
+from app.contracts.recipe import Recipe
+from app.models.checkpoint import inspect
+from app.settings import Settings
+from workers.engine.pool import EnginePool
+from workers.engine.scoring import ScoringEngine
+from workers.surgery.recipe import Modified, apply
+from workers.surgery.store import CheckpointStore
+
+pytestmark = pytest.mark.engine
+Tiny = Callable[..., Path]
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+WINDOWS = [np.random.default_rng(4).integers(2, 300, length).tolist() for length in (120, 33)]
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnginePool]:
+    home = tmp_path_factory.mktemp("home")
+    made = EnginePool(Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
+    return CheckpointStore(tmp_path_factory.mktemp("store"), 10**9)
+
+
+def operate(folder: Path, store: CheckpointStore, step: dict[str, Any]) -> Modified:
+    return apply(inspect(folder), RECIPE.validate_python([step]), store=store)
+
+
+def served(pool: EnginePool, folder: Path) -> list[torch.Tensor]:
+    engine = ScoringEngine(folder, settings=pool.settings, max_model_len=128, dtype="float32", pool=pool)
+    return [hidden_TD for _, hidden_TD in engine.score(WINDOWS)]
+
+
+@torch.no_grad()
+def computed(folder: Path) -> list[torch.Tensor]:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    return [model.model(torch.tensor([window])).last_hidden_state[0] for window in WINDOWS]
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        ("llama", {"type": "extend.duplicate", "layers": [0, 1]}),
+        ("gemma2", {"type": "extend.interpolate", "layers": [1]}),
+        ("qwen2", {"type": "extend.width", "channels": 2}),
+        ("granite", {"type": "extend.width", "heads": 2, "channels": 2}),
+        ("llama", {"type": "context.linear", "factor": 2}),
+        ("llama", {"type": "context.ntk", "factor": 2}),
+        ("llama", {"type": "context.yarn", "factor": 2}),
+        ("mixtral", {"type": "moe.topk", "experts": 1}),
+    ],
+)
+def test_the_engine_and_transformers_agree(
+    tiny: Tiny, pool: EnginePool, store: CheckpointStore, kind: str, step: dict[str, Any]
+) -> None:
+    with operate(tiny(kind), store, step) as modified:
+        for found_TD, expected_TD in zip(served(pool, modified.path), computed(modified.path), strict=True):
+            torch.testing.assert_close(found_TD, expected_TD, rtol=1e-3, atol=5e-4)
+
+
+def test_an_inserted_identity_is_served_to_the_last_bit(tiny: Tiny, pool: EnginePool, store: CheckpointStore) -> None:
+    with operate(tiny(), store, {"type": "extend.identity", "layers": [0, 2]}) as modified:
+        assert inspect(modified.path).layers == 5
+        found = served(pool, modified.path)
+    assert all(map(torch.equal, found, served(pool, tiny())))
