@@ -4,10 +4,10 @@ Each step runs one window forward block by block, takes the gradient of KL(refer
 states, and runs the blocks backward, each computed again with its gradients: memory holds the codes, one block in
 float32, and the hidden states between blocks of one window.
 
-What is tuned: each group's scale by a factor, norm weights and biases by a factor and a term, and, with `rounding`,
+What is tuned: each group's scale by a factor, norm weights and biases by a factor of their own, and, with `rounding`,
 where between two codes a weight falls: w = scale · (round(code + rest + v) − zero), v being learned with
-straight-through gradients. Zero points and the places of zeros stay. The optimizer is Adam, its rate falling along half a
-cosine. Learned rounding is SignRound's idea (AutoRound, arXiv 2309.05516), training scales against the whole model
+straight-through gradients. Zero points and the places of zeros stay. The optimizer is Adam, its rate falling along half
+a cosine. Learned rounding is SignRound's idea (AutoRound, arXiv 2309.05516), training scales against the whole model
 after blocks are done is EfficientQAT's (arXiv 2407.11062), norm weights as a repair are norm tweaking's (arXiv
 2309.02784); they use block outputs or labels, and one at a time. Here all are tuned at once on the divergence.
 

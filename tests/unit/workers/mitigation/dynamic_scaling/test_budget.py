@@ -1,6 +1,6 @@
 """The bit budget against every possible allocation."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 
@@ -38,7 +38,7 @@ def test_no_allocation_saves_more_than_a_step_of_one_unit_beyond(mean: float) ->
         for chosen in product(*UNITS.values())
         if sum(one.storage for one in chosen) <= budget
     )
-    largest = max(low.nats - high.nats for choices in UNITS.values() for low, high in zip(choices[1:], choices[2:]))  # noqa: B905
+    largest = max(low.nats - high.nats for choices in UNITS.values() for low, high in pairwise(choices))
     assert best <= ours <= best + largest
 
 

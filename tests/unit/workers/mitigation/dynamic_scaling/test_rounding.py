@@ -38,9 +38,7 @@ def rounded(scheme: Scheme, seed: int = 0) -> Rounded:
 def test_the_loss_is_the_layers_output_error(scheme: Scheme) -> None:
     weight_OI, _, damped_II = layer()
     made = rounded(scheme)
-    torch.testing.assert_close(
-        made.loss_O.double(), error(weight_OI, made.weight(), damped_II), rtol=2e-3, atol=1e-5
-    )
+    torch.testing.assert_close(made.loss_O.double(), error(weight_OI, made.weight(), damped_II), rtol=2e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -80,9 +78,7 @@ def test_weights_that_are_0_stay_0_and_their_error_is_made_good_by_the_others() 
     weight_OI = weight_OI * keep_OI
     made = round_weight(weight_OI, factor(moment_II, damping=0.01).upper_II, Scheme(4, 8, False), keep_OI)
     assert bool((made.weight()[~keep_OI] == 0).all())
-    torch.testing.assert_close(
-        made.loss_O.double(), error(weight_OI, made.weight(), damped_II), rtol=2e-3, atol=1e-5
-    )
+    torch.testing.assert_close(made.loss_O.double(), error(weight_OI, made.weight(), damped_II), rtol=2e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

@@ -1,0 +1,73 @@
+"""What dynamic quantization scaling is refused for, before anything is read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Recipe
+from app.models.checkpoint import inspect
+from app.models.steps import check_recipe
+from app.models.steps.dynamic import widths
+
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+
+
+def step(**fields: Any) -> dict[str, Any]:
+    return {"type": "quantize.dynamic", "bits": 4, "group_size": 32} | fields
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "code", "pointer"),
+    [
+        ("llama", {"group_size": 48}, ErrorCode.GROUP_SIZE_MISMATCH, "/group_size"),
+        ("llama", {"modules": ["embed_tokens"]}, ErrorCode.RECIPE_NOT_APPLICABLE, "/modules"),
+        ("llama", {"modules": ["c_proj"]}, ErrorCode.UNKNOWN_MODULE, "/modules/0"),
+        ("llama", {"bits": 3, "form": "packed"}, ErrorCode.PACKING_UNSUPPORTED, "/bits"),
+        ("llama", {"mixed": True, "bits": 2.5}, ErrorCode.RECIPE_NOT_APPLICABLE, "/bits"),
+        ("llama", {"mixed": True, "bits": 3.5, "form": "packed"}, ErrorCode.PACKING_UNSUPPORTED, "/bits"),
+        ("llama", {"activation_bits": 4, "form": "packed"}, ErrorCode.PACKING_UNSUPPORTED, "/activation_bits"),
+        (
+            "llama",
+            {"activation_bits": 4, "form": "packed", "mixed": True},
+            ErrorCode.PACKING_UNSUPPORTED,
+            "/form",
+        ),
+        ("llama", {"activation_bits": 8, "form": "packed"}, ErrorCode.PACKING_UNSUPPORTED, "/symmetric"),
+        (
+            "llama",
+            {"activation_bits": 8, "form": "packed", "symmetric": True, "bits": 8},
+            ErrorCode.PACKING_UNSUPPORTED,
+            "/group_size",
+        ),
+        ("llama", {"activation_bits": 8, "modules": ["q_proj"]}, ErrorCode.RECIPE_NOT_APPLICABLE, "/modules"),
+        ("llama", {"form": "packed", "modules": ["up_proj"]}, ErrorCode.PACKING_UNSUPPORTED, "/modules"),
+        ("mixtral", {}, ErrorCode.RECIPE_NOT_APPLICABLE, ""),
+    ],
+)
+def test_refused(tiny: Callable[..., Path], kind: str, fields: dict[str, Any], code: ErrorCode, pointer: str) -> None:
+    with pytest.raises(HemostatError) as refused:
+        check_recipe(inspect(tiny(kind)), RECIPE.validate_python([step(**fields)]), pointer="/recipe")
+    assert refused.value.code == code
+    assert refused.value.pointer == f"/recipe/0{pointer}"
+    assert refused.value.hint
+
+
+def test_what_is_packed_takes_no_further_change(tiny: Callable[..., Path]) -> None:
+    recipe = RECIPE.validate_python([step(form="packed"), {"type": "prune.magnitude", "sparsity": 0.5}])
+    with pytest.raises(HemostatError, match="packed"):
+        check_recipe(inspect(tiny("llama")), recipe, pointer="/recipe")
+
+
+def test_widths_are_those_that_a_kernel_takes_where_the_result_is_packed() -> None:
+    recipe = RECIPE.validate_python(
+        [
+            step(mixed=True, bits=4.5),
+            step(mixed=True, bits=6, form="packed", activation_bits=8, symmetric=True, group_size=None),
+            step(bits=3),
+        ]
+    )
+    assert [widths(one) for one in recipe] == [(3, 4, 5, 6, 8), (4, 8), (3,)]  # type: ignore[arg-type]

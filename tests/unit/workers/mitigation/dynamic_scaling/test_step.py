@@ -1,0 +1,127 @@
+"""The whole step on tiny models: bits, zeros, fused layers, seeds, configuration, packed and simulated."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from compressed_tensors.compressors import BaseCompressor
+from compressed_tensors.quantization import QuantizationConfig
+from pydantic import TypeAdapter
+from safetensors.torch import load_file
+
+from app.contracts.recipe import Calibrated, Recipe
+from app.contracts.simulation import simulation_of
+from app.models.checkpoint import inspect
+from workers.surgery.calibration_text import CalibrationText
+from workers.surgery.recipe import Modified, apply
+from workers.surgery.store import CheckpointStore
+
+Tiny = Callable[..., Path]
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+DYNAMIC = {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "tuning_steps": 4}
+LAYERS = {"num_hidden_layers": 2}
+
+
+def text(_: Calibrated) -> CalibrationText:
+    tokens_NL = torch.randint(0, 300, (4, 32), generator=torch.Generator().manual_seed(0))
+    return CalibrationText(tokens_NL, "of the test", 1, 4)
+
+
+def made(folder: Path, store: Path, *steps: dict[str, Any]) -> Modified:
+    return apply(
+        inspect(folder), RECIPE.validate_python(steps), store=CheckpointStore(store, 1 << 30), calibration=text
+    )
+
+
+def tensors(result: Modified) -> dict[str, torch.Tensor]:
+    return load_file(result.path / "model.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+def test_every_architecture_is_done_and_tuning_comes_nearer(kind: str, tiny: Tiny, tmp_path: Path) -> None:
+    result = made(tiny(kind, **LAYERS), tmp_path, DYNAMIC | {"bits": 3, "tuning_steps": 16})
+    record = result.manifest.steps[0]
+    assert record.figures["tuning_nats_last"] < record.figures["tuning_nats_first"]
+    assert result.manifest.bits_per_weight == pytest.approx(3 + 19 / 32)
+    assert result.manifest.scheme == "simulated"
+    assert any("simulated" in warning for warning in record.warnings)
+    assert any("no biases" in warning for warning in record.warnings) == (kind != "qwen2")
+    for name, tensor in tensors(result).items():
+        if name.endswith("_proj.weight"):
+            groups = tensor.float().reshape(-1, 32)
+            assert all(len(row.unique()) <= 8 for row in groups)
+
+
+def test_biases_take_part(tiny: Tiny, tmp_path: Path) -> None:
+    source = load_file(tiny("qwen2", **LAYERS) / "model.safetensors")
+    result = tensors(made(tiny("qwen2", **LAYERS), tmp_path, DYNAMIC))
+    name = "model.layers.1.self_attn.q_proj.bias"
+    assert not torch.equal(source[name], result[name])
+
+
+def test_the_same_seed_gives_the_same_weights(tiny: Tiny, tmp_path: Path) -> None:
+    one, two, other = (
+        made(tiny("llama", **LAYERS), tmp_path / name, DYNAMIC | {"seed": seed})
+        for name, seed in (("a", 0), ("b", 0), ("c", 7))
+    )
+    assert one.fingerprint == two.fingerprint
+    assert one.fingerprint != other.fingerprint
+
+
+def test_pruned_weights_stay_pruned(tiny: Tiny, tmp_path: Path) -> None:
+    pruning = {"type": "prune.magnitude", "pattern": "2:4"}
+    pruned = tensors(made(tiny("llama", **LAYERS), tmp_path, pruning))
+    both = tensors(made(tiny("llama", **LAYERS), tmp_path, pruning, DYNAMIC))
+    for name, tensor in both.items():
+        if name.endswith("_proj.weight"):
+            assert bool((tensor[pruned[name] == 0] == 0).all())
+
+
+def test_a_mixture_keeps_to_its_mean_and_layers_that_run_as_one_share_their_width(tiny: Tiny, tmp_path: Path) -> None:
+    result = made(tiny("llama", **LAYERS), tmp_path, DYNAMIC | {"bits": 4.5, "mixed": True, "tuning_steps": 0})
+    bits = {change.name: change.bits_per_weight for change in result.manifest.tensors if "_proj" in change.name}
+    mean = result.manifest.bits_per_weight
+    assert mean is not None
+    assert 4.5 - 0.6 < mean <= 4.5 + (16 + 4.5) / 32
+    assert len(set(bits.values())) > 1
+    for layer in range(2):
+        for together in (("self_attn.q", "self_attn.k", "self_attn.v"), ("mlp.gate", "mlp.up")):
+            assert len({bits[f"model.layers.{layer}.{one}_proj.weight"] for one in together}) == 1
+    figures = result.manifest.steps[0].figures
+    assert sum(count for name, count in figures.items() if name.startswith("modules_")) == 14
+
+
+def test_rounded_activations_are_told_to_the_engine(tiny: Tiny, tmp_path: Path) -> None:
+    step = DYNAMIC | {"activation_bits": 8, "modules": ["mlp"], "tuning_steps": 1}
+    result = made(tiny("llama", **LAYERS), tmp_path, step)
+    section = simulation_of(inspect(result.path).config)
+    assert section is not None
+    (entry,) = section.activations
+    assert (entry.bits, entry.dynamic, entry.symmetric) == (8, True, True)
+    assert len(entry.modules) == 6
+    assert all(".mlp." in module for module in entry.modules)
+
+
+def test_layers_that_are_not_addressed_keep_their_bytes(tiny: Tiny, tmp_path: Path) -> None:
+    step = DYNAMIC | {"layers": [1], "smooth": False, "tuning_steps": 0}
+    source = load_file(tiny("llama", **LAYERS) / "model.safetensors")
+    for name, tensor in tensors(made(tiny("llama", **LAYERS), tmp_path, step)).items():
+        changed = name.startswith("model.layers.1.") and name.endswith("_proj.weight")
+        assert torch.equal(tensor, source[name]) != changed, name
+
+
+def test_packed_is_the_same_weights_as_simulated(tiny: Tiny, tmp_path: Path) -> None:
+    plain = tensors(made(tiny("llama", **LAYERS), tmp_path, DYNAMIC))
+    packed = made(tiny("llama", **LAYERS), tmp_path, DYNAMIC | {"form": "packed"})
+    assert packed.manifest.scheme == "w4a16"
+    parts = tensors(packed)
+    config = QuantizationConfig.model_validate(inspect(packed.path).config["quantization_config"])
+    scheme = config.config_groups["group_0"]
+    compressor: Any = BaseCompressor.get_value_from_registry("pack-quantized")
+    for module in ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"):
+        own = {name.removeprefix(f"{module}."): part for name, part in parts.items() if name.startswith(f"{module}.")}
+        weight = compressor.decompress(own, scheme)["weight"]
+        torch.testing.assert_close(weight.float(), plain[f"{module}.weight"].float(), rtol=1e-2, atol=1e-6)
+    assert torch.equal(parts["model.norm.weight"], plain["model.norm.weight"])
