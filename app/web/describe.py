@@ -30,10 +30,35 @@ def step(of: Step) -> str:
     return words if kind in _TELLS_LAYERS else words + _where(of)
 
 
-def _rtn(of: Step) -> str:
+def _gridded(method: str) -> Callable[[Step], str]:
+    def told(of: Step) -> str:
+        group = of.get("group_size", 64)
+        scales = "per channel" if group is None else f"group {group}"
+        grid = "symmetric" if of.get("symmetric") else "asymmetric"
+        return f"{of.get('bits')}-bit {method}, {scales}, {grid}{_form(of)}"
+
+    return told
+
+
+def _form(of: Step) -> str:
+    return ", packed" if of.get("form") == "packed" else ""
+
+
+def _smoothquant(of: Step) -> str:
+    when = "dynamic" if of.get("dynamic", True) else "static"
+    widths = f"W{of.get('bits', 8)}A{of.get('activation_bits', 8)}"
+    return f"SmoothQuant {widths}, {when}, strength {fmt.number(float(of.get('strength', 0.5)))}{_form(of)}"
+
+
+def _fp8(of: Step) -> str:
+    activations = of.get("activations", "none")
+    inputs = "" if activations == "none" else f", {activations} activations"
+    return f"FP8 weights{inputs}{_form(of)}"
+
+
+def _nf4(of: Step) -> str:
     group = of.get("group_size", 64)
-    scales = "per channel" if group is None else f"group {group}"
-    return f"{of.get('bits')}-bit RTN, {scales}, {'symmetric' if of.get('symmetric') else 'asymmetric'}"
+    return f"NF4, {'per channel' if group is None else f'group {group}'}"
 
 
 def _magnitude(of: Step) -> str:
@@ -149,7 +174,12 @@ _WORDS = {
     "moe.router": _router,
     "adapter.lora": _merged,
     "merge.linear": _merged,
-    "quantize.rtn": _rtn,
+    "quantize.rtn": _gridded("RTN"),
+    "quantize.gptq": _gridded("GPTQ"),
+    "quantize.awq": _gridded("AWQ"),
+    "quantize.smoothquant": _smoothquant,
+    "quantize.fp8": _fp8,
+    "quantize.nf4": _nf4,
     "prune.magnitude": _magnitude,
     **_PRUNING,
     "prune.gradient": _gradient,

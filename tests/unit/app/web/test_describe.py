@@ -11,6 +11,20 @@ from app.web import describe
             {"type": "quantize.rtn", "bits": 8, "group_size": None, "symmetric": True},
             "8-bit RTN, per channel, symmetric",
         ),
+        (
+            {"type": "quantize.gptq", "bits": 4, "symmetric": True, "form": "packed"},
+            "4-bit GPTQ, group 64, symmetric, packed",
+        ),
+        ({"type": "quantize.awq", "bits": 3, "group_size": 32}, "3-bit AWQ, group 32, asymmetric"),
+        (
+            {"type": "quantize.smoothquant", "activation_bits": 4, "dynamic": False},
+            "SmoothQuant W8A4, static, strength 0.500",
+        ),
+        (
+            {"type": "quantize.fp8", "activations": "dynamic", "form": "packed"},
+            "FP8 weights, dynamic activations, packed",
+        ),
+        ({"type": "quantize.nf4", "group_size": None}, "NF4, per channel"),
         ({"type": "prune.magnitude", "sparsity": 0.5, "scope": "row"}, "magnitude pruning 50.0 % per row"),
         (
             {"type": "prune.magnitude", "sparsity": 0.125, "scope": "global"},
