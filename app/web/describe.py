@@ -106,6 +106,15 @@ def _any_step(of: Step) -> str:
     return " ".join([str(of.get("type", "unknown step")), ", ".join(rest)]).strip()
 
 
+def _dynamic(of: Step) -> str:
+    group = of.get("group_size", 64)
+    inputs = f"A{of['activation_bits']}" if of.get("activation_bits") else ""
+    widths = f"{float(of.get('bits', 4)):g}-bit" + (" on average, mixed," if of.get("mixed") else "")
+    scales = "per channel" if group is None else f"group {group}"
+    form = ", packed" if of.get("form") == "packed" else ""
+    return f"{widths} dynamic scaling{f' {inputs}' if inputs else ''}, {scales}{form}"
+
+
 def _repair(of: Step) -> str:
     steps = of.get("distill_steps", 200)
     how = f"{steps} steps of distillation" if steps else "closed form alone"
@@ -180,6 +189,7 @@ _WORDS = {
     "quantize.smoothquant": _smoothquant,
     "quantize.fp8": _fp8,
     "quantize.nf4": _nf4,
+    "quantize.dynamic": _dynamic,
     "prune.magnitude": _magnitude,
     **_PRUNING,
     "prune.gradient": _gradient,

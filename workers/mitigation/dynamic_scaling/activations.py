@@ -14,11 +14,11 @@ class _Through(torch.autograd.Function):
     """Rounded forward; backward as if nothing were done (the straight-through estimate, arXiv 1308.3432)."""
 
     @staticmethod
-    def forward(_: Any, x: torch.Tensor, bits: int) -> torch.Tensor:  # type: ignore[override]
+    def forward(_: Any, x: torch.Tensor, bits: int) -> torch.Tensor:
         return on_grid(x, bits=bits, symmetric=True)
 
     @staticmethod
-    def backward(_: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+    def backward(_: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         return gradient, None
 
 
