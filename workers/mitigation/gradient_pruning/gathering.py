@@ -4,6 +4,7 @@ The candidates of the passes are cheap: the weights of lowest price so far are z
 tell where it hurts; what is kept in the end is decided by the prices accumulated over all passes.
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def gather(
         )
         prices.add(found)
         divergences.append(mean)
+        shutil.rmtree(folder)  # what it held is in the prices
     return prices, leaving, divergences
 
 
