@@ -1,0 +1,80 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from tests.unit.workers.mitigation.repair.support import RTN, operate, repair, weights, windows
+from workers.mitigation.repair.adapter import Adapted, bits_of, export, merged, stored
+from workers.mitigation.repair.closed_form import Factors
+
+
+def factors(outputs: int, inputs: int, rank: int, seed: int = 0) -> Factors:
+    draws = torch.Generator().manual_seed(seed)
+    return Factors(
+        torch.randn(outputs, rank, generator=draws) / 10,
+        torch.randn(rank, inputs, generator=draws) / 10,
+        torch.zeros(rank),
+    )
+
+
+def test_beside_the_layer_and_merged_are_the_same_function() -> None:
+    base = nn.Linear(12, 8).requires_grad_(False)
+    one = stored(factors(8, 12, 3))
+    x = torch.randn(2, 5, 12)
+    adapted = Adapted(base, one)
+    expected = x @ merged(base.weight, one).T + base.bias
+    torch.testing.assert_close(adapted(x), expected)
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    assert trained == {"up_OR", "down_RI"}
+
+
+def test_the_adapters_bits_come_on_top() -> None:
+    # 16 · 4 · (32 + 64) numbers' bits over 32 · 64 weights
+    assert bits_of((32, 64), 4, 4.5) == 4.5 + 16 * 4 * 96 / 2048
+    assert bits_of((32, 64), 0, 4.5) == 4.5
+
+
+def test_modules_of_different_rank_are_loaded_by_peft_as_they_are(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tiny("llama")
+    names = {"model.layers.0.self_attn.q_proj": (64, 64, 3), "model.layers.2.mlp.down_proj": (64, 128, 7)}
+    given = {f"{name}.weight": factors(*shape, seed=index) for index, (name, shape) in enumerate(names.items())}
+    export(tmp_path / "adapter", given | {"model.layers.1.mlp.up_proj.weight": factors(128, 64, 0)}, base="it")
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    before = {name: weight.clone() for name, weight in base.state_dict().items()}
+    after = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).merge_and_unload().state_dict()
+    changed = [name for name, weight in before.items() if not torch.equal(weight, after[name])]
+    assert sorted(changed) == sorted(given)
+    for name, one in given.items():
+        torch.testing.assert_close(after[name], before[name] + stored(one).product())
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+@pytest.mark.parametrize("allocation", ["uniform", "nats"])
+def test_peft_on_the_wounded_checkpoint_is_the_merged_checkpoint(
+    tiny: Callable[..., Path], tmp_path: Path, kind: str, allocation: str
+) -> None:
+    with (
+        operate(tiny(kind), tmp_path / "store", RTN) as wounded,
+        operate(tiny(kind), tmp_path / "store", RTN, repair(allocation=allocation)) as repaired,
+    ):
+        base = AutoModelForCausalLM.from_pretrained(wounded.path, dtype=torch.float32)
+        beside = PeftModel.from_pretrained(base, str(repaired.path / "adapter"))
+        tokens = windows(2, 16)
+        with torch.no_grad():
+            unmerged = beside(input_ids=tokens).logits
+        state = beside.merge_and_unload().state_dict()
+        after = weights(repaired.path)
+        for name, weight in after.items():
+            assert torch.equal(state[name].to(weight.dtype), weight), name
+        whole = AutoModelForCausalLM.from_pretrained(repaired.path, dtype=torch.float32)
+        with torch.no_grad():
+            logits = whole(input_ids=tokens).logits
+        # merged weights are rounded to bf16
+        assert float((logits - unmerged).norm() / unmerged.norm()) < 0.02
+        config = json.loads((repaired.path / "adapter" / "adapter_config.json").read_text())
+        assert config["r"] == repaired.manifest.steps[-1].figures["rank_most"]

@@ -1,0 +1,106 @@
+import itertools
+
+import pytest
+import torch
+
+from workers.mitigation.repair.closed_form import Factors, balanced, root_of, solve
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def moment(inputs: int, tokens: int = 400, seed: int = 1) -> torch.Tensor:
+    x_TI = draw(tokens, inputs, seed=seed) * torch.logspace(-1, 1, inputs, dtype=torch.float64)
+    return x_TI.T @ x_TI / tokens
+
+
+def loss(error: torch.Tensor, factors: Factors, moment_II: torch.Tensor, gradient_O: torch.Tensor) -> float:
+    left = error - factors.product().double()
+    return float((gradient_O[:, None] * (left @ moment_II) * left).sum()) / 2
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(12, 20), (20, 12), (16, 16)])
+def test_without_metrics_it_is_the_truncated_svd_of_the_error(outputs: int, inputs: int) -> None:
+    error = draw(outputs, inputs)
+    left, values, right = torch.linalg.svd(error)
+    for rank in (1, 3, 7):
+        factors = solve(error, torch.eye(inputs), most=rank)
+        expected = left[:, :rank] @ torch.diag(values[:rank]) @ right[:rank]
+        assert factors.rank == rank
+        torch.testing.assert_close(factors.product().double(), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(factors.gains_R.double(), values[:rank] ** 2 / 2, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(8, 14), (14, 8)])
+def test_full_rank_removes_the_error(outputs: int, inputs: int) -> None:
+    error = draw(outputs, inputs)
+    factors = solve(error, moment(inputs), draw(outputs, seed=5).square() + 0.1)
+    assert factors.rank == min(outputs, inputs)
+    torch.testing.assert_close(factors.product().double(), error, rtol=1e-4, atol=1e-4)
+
+
+def test_each_direction_saves_what_it_says() -> None:
+    error, moment_II, gradient_O = draw(10, 16), moment(16), draw(10, seed=7).square() + 0.1
+    factors = solve(error, moment_II, gradient_O)
+    losses = [loss(error, factors.first(rank), moment_II, gradient_O) for rank in range(11)]
+    saved = [before - after for before, after in itertools.pairwise(losses)]
+    torch.testing.assert_close(torch.tensor(saved), factors.gains_R, rtol=0.02, atol=1e-3)
+    assert losses[10] < 1e-6 * losses[0]
+
+
+def test_no_other_product_of_that_rank_leaves_less() -> None:
+    """The oracles: descent from many starts, and the solutions of the unweighted and the half-weighted problem."""
+    error, gradient_O = draw(6, 9), draw(6, seed=2).square() + 0.05
+    moment_II = moment(9)
+    best = solve(error, moment_II, gradient_O, most=2)
+    reached = loss(error, best, moment_II, gradient_O)
+    for rival in (solve(error, torch.eye(9), most=2), solve(error, moment_II, most=2)):
+        assert reached < loss(error, rival, moment_II, gradient_O)
+    for seed in range(5):
+        up = draw(6, 2, seed=10 + seed).requires_grad_(True)
+        down = draw(2, 9, seed=20 + seed).requires_grad_(True)
+        optimizer = torch.optim.LBFGS([up, down], max_iter=300, line_search_fn="strong_wolfe")
+
+        def closure(up: torch.Tensor = up, down: torch.Tensor = down, of: torch.optim.Optimizer = optimizer) -> float:
+            of.zero_grad()
+            left = error - up @ down
+            value = (gradient_O[:, None] * (left @ moment_II) * left).sum() / 2
+            value.backward()  # type: ignore[no-untyped-call]
+            return float(value.detach())
+
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        assert closure() > reached * (1 - 2e-3)
+
+
+def test_an_error_of_low_rank_needs_no_more() -> None:
+    error = draw(12, 3) @ draw(3, 18, seed=3)
+    factors = solve(error, moment(18))
+    assert factors.rank == 3
+    torch.testing.assert_close(factors.product().double(), error, rtol=1e-4, atol=1e-4)
+
+
+def test_no_error_has_no_directions() -> None:
+    assert solve(torch.zeros(4, 6), moment(6)).rank == 0
+
+
+def test_factors_of_a_direction_have_the_same_norm() -> None:
+    factors = solve(draw(10, 16), moment(16), draw(10, seed=7).square())
+    torch.testing.assert_close(factors.up_OR.norm(dim=0), factors.down_RI.norm(dim=1))
+    nothing = balanced(torch.zeros(3, 1), torch.ones(1, 4), torch.zeros(1))
+    assert bool(torch.isfinite(nothing.down_RI).all())
+
+
+def test_inputs_that_never_occur_do_not_break_the_root() -> None:
+    x_TI = draw(3, 8)  # fewer tokens than inputs
+    root = root_of(x_TI.T @ x_TI, ridge=1e-6)
+    torch.testing.assert_close(root @ root.T, x_TI.T @ x_TI, rtol=1e-4, atol=1e-4)
+    assert bool(torch.isfinite(root_of(torch.zeros(4, 4))).all())
+    assert solve(draw(5, 8), torch.zeros(8, 8), torch.zeros(5), most=2).rank == 2
+
+
+def test_shapes_that_do_not_fit_are_an_error() -> None:
+    with pytest.raises(ValueError, match="moments"):
+        solve(torch.zeros(4, 6), torch.eye(5))
+    with pytest.raises(ValueError, match="moments"):
+        solve(torch.zeros(4, 6), torch.eye(6), torch.ones(3))

@@ -1,0 +1,196 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import inspect
+from tests.unit.workers.mitigation.repair.support import PRUNE, RTN, operate, repair, text, weights, windows
+from workers.mitigation.repair.adapter import bits_of
+from workers.surgery.quantize_rtn import quantize
+
+Tiny = Callable[..., Path]
+
+
+def divergence(reference: Path, folder: Path) -> float:
+    """KL over the calibration text, by transformers in float32."""
+    tokens = windows()
+    with torch.no_grad():
+        p, q = (
+            AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)(input_ids=tokens).logits.log_softmax(-1)
+            for path in (reference, folder)
+        )
+    return float((p.exp() * (p - q)).sum(-1).mean())
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama-untied", "qwen2", "gemma2"])
+@pytest.mark.parametrize(
+    "wound",
+    [
+        RTN,
+        PRUNE,
+        {"type": "prune.layers", "layers": [1]},
+        {"type": "prune.channels", "ratio": 0.5},
+        {"type": "lowrank.svd", "rank": 20},
+    ],
+    ids=lambda step: str(step["type"]),
+)
+def test_it_takes_back_what_a_modification_lost(tiny: Tiny, tmp_path: Path, kind: str, wound: dict[str, Any]) -> None:
+    with (
+        operate(tiny(kind), tmp_path / "store", wound) as wounded,
+        operate(tiny(kind), tmp_path / "store", wound, repair(8)) as repaired,
+    ):
+        figures = repaired.manifest.steps[-1].figures
+        assert figures["kl_after_nats"] <= figures["kl_before_nats"]
+        lost = divergence(tiny(kind), wounded.path)
+        left = divergence(tiny(kind), repaired.path)
+        if figures["kl_after_nats"] < figures["kl_before_nats"]:
+            assert left < lost
+        else:
+            assert left == pytest.approx(lost, rel=1e-6)
+        if wound in (RTN, PRUNE):
+            assert left < 0.8 * lost
+        before, after = weights(wounded.path), weights(repaired.path)
+        assert after.keys() == before.keys()
+        for name, weight in after.items():
+            assert weight.dtype == before[name].dtype
+            assert name.endswith("_proj.weight") or torch.equal(weight, before[name])
+
+
+def test_uniform_rank_is_counted_in_the_bits(tiny: Tiny, tmp_path: Path) -> None:
+    with operate(tiny(), tmp_path / "store", RTN, repair(4, allocation="uniform")) as repaired:
+        for change in repaired.manifest.tensors:
+            assert change.bits_per_weight == pytest.approx(bits_of(change.shape, 4, 3 + 19 / 32))
+            assert change.steps == (0, 1)
+        numbers = sum(4 * sum(change.shape) for change in repaired.manifest.tensors)
+        assert repaired.manifest.steps[-1].figures["adapter_mib"] == pytest.approx(2 * numbers / 2**20, abs=1e-3)
+
+
+def test_ranks_by_nats_take_no_more_bytes_than_the_mean_rank(tiny: Tiny, tmp_path: Path) -> None:
+    with operate(tiny(), tmp_path / "store", RTN, repair(4)) as repaired:
+        tensors = repaired.manifest.tensors
+        spent = sum((change.bits_per_weight - 3 - 19 / 32) * change.elements for change in tensors) / 16
+        allowed = sum(4 * sum(change.shape) for change in tensors)
+        assert allowed - min(sum(change.shape) for change in tensors) < round(spent) <= allowed
+        figures = repaired.manifest.steps[-1].figures
+        assert 1 <= figures["rank_least"] < figures["rank_most"] <= 16
+
+
+def test_a_dense_weight_of_full_width_takes_the_adapter_for_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    with operate(tiny(), tmp_path / "store", {"type": "prune.layers", "layers": [1]}, repair(4)) as repaired:
+        assert {change.bits_per_weight for change in repaired.manifest.tensors} == {16.0}
+    with operate(tiny(), tmp_path / "store", PRUNE, repair(4)) as sparse:
+        assert all(change.bits_per_weight > 16 for change in sparse.manifest.tensors)
+
+
+def test_distillation_goes_on_where_the_closed_form_ends(tiny: Tiny, tmp_path: Path) -> None:
+    wound = {"type": "prune.layers", "layers": [1]}
+    with operate(tiny(), tmp_path / "store", wound, repair(4, distill_steps=30), calibration=text(64, 64)) as repaired:
+        figures = repaired.manifest.steps[-1].figures
+        assert figures["distill_steps"] == 30
+        assert figures["kl_after_nats"] < figures["kl_closed_form_nats"] < figures["kl_before_nats"]
+
+
+def test_the_same_steps_give_the_same_weights(tiny: Tiny, tmp_path: Path) -> None:
+    with (
+        operate(tiny(), tmp_path / "a", RTN, repair(distill_steps=3)) as first,
+        operate(tiny(), tmp_path / "b", RTN, repair(distill_steps=3)) as second,
+    ):
+        assert first.fingerprint == second.fingerprint
+        assert (first.path / "adapter/adapter_model.safetensors").read_bytes() == (
+            second.path / "adapter/adapter_model.safetensors"
+        ).read_bytes()
+
+
+def test_a_model_that_lost_nothing_gets_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    with operate(tiny(), tmp_path / "store", repair(4)) as repaired:
+        before = weights(tiny())
+        assert all(torch.equal(weight, before[name]) for name, weight in weights(repaired.path).items())
+        assert "nothing helped" in repaired.manifest.steps[-1].warnings[0]
+        assert repaired.manifest.model_bits_per_weight == 16
+
+
+def test_only_addressed_modules_get_an_adapter(tiny: Tiny, tmp_path: Path) -> None:
+    with operate(tiny(), tmp_path / "store", RTN, repair(modules=["up_proj"], layers=[2])) as repaired:
+        config = json.loads((repaired.path / "adapter/adapter_config.json").read_text())
+        assert config["target_modules"] == ["model.layers.2.mlp.up_proj"]
+
+
+@pytest.mark.parametrize(("wound", "again"), [(RTN, True), (PRUNE, False)])
+def test_iterations_wound_what_the_product_does_not_carry(
+    tiny: Tiny, tmp_path: Path, wound: dict[str, Any], again: bool
+) -> None:
+    """The base is the wound of something; with the adapter merged it is nearer to the reference than without
+    iterations."""
+    original = weights(tiny())
+    step = repair(6, allocation="uniform")
+    with (
+        operate(tiny(), tmp_path / "store", wound, step) as once,
+        operate(tiny(), tmp_path / "store", wound, step | {"iterations": 4}) as more,
+    ):
+        base = weights(more.path / "base")
+        for name, weight in base.items():
+            if name.endswith("_proj.weight"):
+                if again:
+                    torch.testing.assert_close(quantize(weight, bits=3, group_size=32, symmetric=False), weight)
+                else:
+                    assert int((weight == 0).sum()) == weight.numel() // 2
+            else:
+                assert torch.equal(weight, original[name])
+        assert (
+            more.manifest.steps[-1].figures["kl_closed_form_nats"]
+            < (once.manifest.steps[-1].figures["kl_closed_form_nats"])
+        )
+        assert inspect(more.path / "base").layers == 3
+
+
+# ---- what is refused
+
+
+def refusal(folder: Path, store: Path, *steps: dict[str, Any], **options: Any) -> HemostatError:
+    with pytest.raises(HemostatError) as caught:
+        operate(folder, store, *steps, **options)
+    return caught.value
+
+
+def test_a_reference_of_another_width_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    other = inspect(tiny("llama", hidden_size=96, num_attention_heads=3))
+    error = refusal(tiny(), tmp_path / "store", repair(), reference=other)
+    assert error.code == ErrorCode.RECIPE_NOT_APPLICABLE
+    assert "hidden size 96, the model 64" in error.detail
+    assert error.pointer == "/candidate/recipe/0"
+    error = refusal(tiny(), tmp_path / "store", repair(), reference=inspect(tiny("qwen2")))
+    assert "Qwen2ForCausalLM" in error.detail
+    error = refusal(tiny(), tmp_path / "store", repair(), reference=inspect(tiny("llama", vocab_size=400)))
+    assert "400 tokens, the model 320" in error.detail
+
+
+def test_little_text_is_told(tiny: Tiny, tmp_path: Path) -> None:
+    with operate(tiny(), tmp_path / "store", RTN, repair(), calibration=text(2, 16)) as repaired:
+        assert "32 calibration tokens do not span the 128 inputs" in repaired.manifest.steps[-1].warnings[0]
+
+
+def test_it_can_be_cancelled(tiny: Tiny, tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    seen: list[str] = []
+
+    def stop() -> None:
+        if "distill" in seen:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        operate(
+            tiny(),
+            tmp_path / "store",
+            RTN,
+            repair(distill_steps=1000),
+            check_cancelled=stop,
+            progress=lambda phase, done, total: seen.append(phase),
+        )
+    assert {"fisher", "repair", "distill"} <= set(seen)
