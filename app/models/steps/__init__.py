@@ -34,7 +34,20 @@ class Rules(Protocol):
 
 # Families with demands of their own; the others take what `check_step` takes and keep every shape.
 FAMILIES = frozenset(
-    {"adapter", "context", "dynamic", "extend", "lowrank", "merge", "moe", "prune", "quantize", "repair", "runtime"}
+    {
+        "adapter",
+        "context",
+        "dynamic",
+        "extend",
+        "lowrank",
+        "merge",
+        "moe",
+        "norm",
+        "prune",
+        "quantize",
+        "repair",
+        "runtime",
+    }
 )
 # Types whose rules are not their family's: they act at run time.
 RUNTIME = frozenset({"quantize.activations", "quantize.kv_cache"})

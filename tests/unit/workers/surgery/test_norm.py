@@ -1,0 +1,175 @@
+"""Norm steps against transformers: a scaled norm is scaled layers behind it, a dropped one divides by the root."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Calibrated, Recipe
+from app.models.checkpoint import inspect
+from tests.support.tiny import VOCABULARY
+from workers.surgery.calibration_text import CalibrationText
+from workers.surgery.recipe import Modified, apply
+from workers.surgery.store import CheckpointStore
+
+Tiny = Callable[..., Path]
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+KINDS = ["llama", "qwen2", "gemma2"]
+
+
+def calibration(step: Calibrated) -> CalibrationText:
+    tokens_NL = torch.randint(0, VOCABULARY, (8, 64), generator=torch.Generator().manual_seed(step.seed))
+    return CalibrationText(tokens_NL, f"text {step.seed}", 8, 8)
+
+
+def operate(folder: Path, tmp_path: Path, *steps: dict[str, Any]) -> Modified:
+    store = CheckpointStore(tmp_path / "store", 10**9)
+    return apply(inspect(folder), RECIPE.validate_python(steps), store=store, calibration=calibration)
+
+
+def model(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def logits(of: Any) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = of(input_ids=torch.arange(2, 42)[None]).logits
+    return found
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_scaled_norm_is_scaled_layers_behind_it(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+    step = {"type": "norm.scale", "factor": 2.0, "layers": [1], "modules": ["input_layernorm"]}
+    with operate(tiny(kind), tmp_path, step) as modified:
+        made = logits(model(modified.path))
+    expected = model(tiny(kind))
+    with torch.no_grad():
+        for name in ("q_proj", "k_proj", "v_proj"):
+            getattr(expected.model.layers[1].self_attn, name).weight.mul_(2.0)
+    assert torch.allclose(made, logits(expected), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(made, logits(model(tiny(kind))), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dropped_norm_divides_by_the_root_mean_square_alone(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+    spread = {"type": "norm.scale", "factor": 1.5, "shift": 0.25}  # gains that are not 1 already
+    with operate(tiny(kind), tmp_path, spread) as modified:
+        gained = model(modified.path).model.layers[0].input_layernorm
+        gain = gained.weight + (1 if kind == "gemma2" else 0)
+        assert torch.allclose(gain, torch.full_like(gain, 1.75), atol=0.01)
+    with operate(tiny(kind), tmp_path, spread, {"type": "norm.drop"}) as modified:
+        made = model(modified.path)
+        x = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+        plain = x / (x.square().mean(-1, keepdim=True) + made.config.rms_norm_eps).sqrt()
+        for name, module in made.named_modules():
+            if name.endswith("norm"):
+                assert torch.allclose(module(x), plain, rtol=1e-5, atol=1e-6), name
+
+
+def test_layers_leave_the_final_norm_alone_unless_it_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    def changed(**where: Any) -> set[str]:
+        before = weights(tiny("llama"))
+        with operate(tiny("llama"), tmp_path, {"type": "norm.scale", "shift": 1.0, **where}) as modified:
+            after = weights(modified.path)
+        return {name for name in before if not torch.equal(before[name], after[name])}
+
+    two = {
+        f"model.layers.{index}.{name}.weight"
+        for index in (1,)
+        for name in ("input_layernorm", "post_attention_layernorm")
+    }
+    assert changed(layers=[1]) == two
+    assert changed(modules=["norm"]) == {"model.norm.weight"}
+    assert len(changed()) == 7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_epsilon_is_the_configurations(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+    with operate(tiny(kind), tmp_path, {"type": "norm.epsilon", "epsilon": 0.5}) as modified:
+        made = model(modified.path)
+        assert inspect(modified.path).config["rms_norm_eps"] == 0.5
+        assert modified.manifest.steps[0].figures["epsilon"] == 0.5
+        x = torch.full((1, 64), 0.5)
+        assert torch.allclose(made.model.norm(x), x / (0.25 + 0.5) ** 0.5, atol=1e-6)
+        before, after = weights(tiny(kind)), weights(modified.path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "pointer"),
+    [
+        ({"type": "norm.epsilon", "epsilon": 1.0, "layers": [0]}, ErrorCode.RECIPE_NOT_APPLICABLE, "layers"),
+        ({"type": "norm.epsilon", "epsilon": 1.0, "modules": ["norm"]}, ErrorCode.RECIPE_NOT_APPLICABLE, "modules"),
+        ({"type": "norm.drop", "modules": ["q_norm"]}, ErrorCode.UNKNOWN_MODULE, "modules/0"),
+        ({"type": "norm.drop", "layers": [3]}, ErrorCode.UNKNOWN_MODULE, "layers/0"),
+        ({"type": "norm.tweak", "modules": ["norm"]}, ErrorCode.RECIPE_NOT_APPLICABLE, "modules"),
+    ],
+)
+def test_what_means_nothing_is_refused(
+    tiny: Tiny, tmp_path: Path, step: dict[str, Any], code: ErrorCode, pointer: str
+) -> None:
+    with pytest.raises(HemostatError) as caught:
+        operate(tiny("llama"), tmp_path, step)
+    assert (caught.value.code, caught.value.pointer) == (code, f"/candidate/recipe/0/{pointer}")
+
+
+# ---- tweaking
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tweaking_undoes_what_was_done_to_norms(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+    hurt = {"type": "norm.scale", "factor": 1.3, "layers": [1]}
+    tweak = {"type": "norm.tweak", "steps": 60, "learning_rate": 0.02}
+    with operate(tiny(kind), tmp_path, hurt, tweak) as modified, operate(tiny(kind), tmp_path, hurt) as wounded:
+        figures = modified.manifest.steps[1].figures
+        assert figures["distance_after"] < 0.5 * figures["distance_before"]
+        before, after, original = weights(wounded.path), weights(modified.path), weights(tiny(kind))
+        touched = {name for name in before if not torch.equal(before[name], after[name])}
+        assert touched
+        assert all("norm" in name and "layers" in name for name in touched)
+        target = logits(model(tiny(kind)))
+        healed, hurts = (logits(model(one.path)) for one in (modified, wounded))
+        assert original.keys() == after.keys()
+    assert float((healed - target).square().mean()) < float((hurts - target).square().mean())
+
+
+def test_tweaking_a_model_that_is_the_reference_changes_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    with operate(tiny("llama"), tmp_path, {"type": "norm.tweak", "steps": 3}) as modified:
+        assert modified.manifest.steps[0].figures == {
+            "distance_before": 0.0,
+            "distance_after": 0.0,
+            "blocks_changed": 0.0,
+        }
+        before, after = weights(tiny("llama")), weights(modified.path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_same_text_gives_the_same_norms(tiny: Tiny, tmp_path: Path) -> None:
+    steps = ({"type": "quantize.rtn", "bits": 3, "group_size": 32}, {"type": "norm.tweak", "steps": 4})
+    with operate(tiny("llama"), tmp_path / "a", *steps) as one, operate(tiny("llama"), tmp_path / "b", *steps) as other:
+        assert one.fingerprint == other.fingerprint
+
+
+def test_a_reference_of_another_depth_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    from tests.support.tiny import make_checkpoint
+
+    shallow = make_checkpoint(tmp_path / "shallow", "llama", num_hidden_layers=2)
+    with pytest.raises(HemostatError, match="cannot be compared") as caught:
+        apply(
+            inspect(shallow),
+            RECIPE.validate_python([{"type": "norm.tweak"}]),
+            store=CheckpointStore(tmp_path / "store", 10**9),
+            calibration=calibration,
+            reference=inspect(tiny("llama")),
+        )
+    assert caught.value.code is ErrorCode.RECIPE_NOT_APPLICABLE

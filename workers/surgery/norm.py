@@ -1,0 +1,73 @@
+"""Norms scaled, shifted, given another epsilon, or without their learned weights.
+
+A root-mean-square norm (Zhang and Sennrich 2019) is x / √(mean x² + ε) · g. What is changed is g, the *gain*, or ε.
+Gemma stores g − 1: the steps speak of the gain for every architecture, so that dropping leaves g = 1 everywhere. The
+paper's family "normalization" names no formulas; these are ours.
+"""
+
+import torch
+
+from app.contracts.recipe import NormDrop, NormEpsilon, NormScale
+from app.models.checkpoint import CheckpointInfo
+from app.models.steps.norm import EPSILON
+from workers.surgery.shop import Shop
+
+# Architectures whose norms store the gain less one.
+_DEFAULT = 1e-6  # of the configuration classes
+LESS_ONE = frozenset({"GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"})
+
+
+def offset_of(info: CheckpointInfo) -> float:
+    """What is added to a stored weight to have the gain: 1 for Gemma, else 0."""
+    return 1.0 if info.architecture in LESS_ONE else 0.0
+
+
+class ScaleStep:
+    """`norm.scale`: g becomes g · factor + shift."""
+
+    version = 1
+
+    def __init__(self, step: NormScale) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Raises CHECKPOINT_NOT_FINITE where the gain leaves the dtype's range."""
+        offset = offset_of(shop.source)
+        for norm in shop.weights:
+            shop.check_cancelled()
+            stored = shop.read(norm.name)
+            gain = (stored.to(torch.float32) + offset) * self._step.factor + self._step.shift
+            shop.put(norm.name, (gain - offset).to(stored.dtype))
+        shop.figures["norms"] = len(shop.weights)
+
+
+class EpsilonStep:
+    """`norm.epsilon`: the configuration's ε, which every norm of the engine reads."""
+
+    version = 1
+
+    def __init__(self, step: NormEpsilon) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Sets it."""
+        shop.figures["epsilon_before"] = float(shop.config.get(EPSILON, _DEFAULT))
+        shop.figures["epsilon"] = self._step.epsilon
+        shop.config[EPSILON] = self._step.epsilon
+
+
+class DropStep:
+    """`norm.drop`: g becomes 1."""
+
+    version = 1
+
+    def __init__(self, step: NormDrop) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Writes the gains."""
+        gain = 1.0 - offset_of(shop.source)
+        for norm in shop.weights:
+            shop.check_cancelled()
+            shop.put(norm.name, torch.full_like(shop.read(norm.name), gain))
+        shop.figures["norms"] = len(shop.weights)

@@ -1,0 +1,159 @@
+"""Norm tweaking (Li et al. 2023, arXiv 2309.02784): norms retuned so that blocks put out what the reference's do.
+
+Taken from there: only the norms' weights are trained, block by block, on the distance of the outputs' statistics a
+channel, Σ_c |μ_c − μ'_c| + |σ²_c − σ'²_c| over C channels, divided by C; each block is given what the changed blocks
+before it put out; the learning rate grows with depth. Ours: calibration text in place of generated text; the statistics
+are over the tokens of a batch, and both models see the same batch; float32; a block's norms are kept only where the
+distance over all of the text, in the checkpoint's own dtype, came out smaller.
+
+Names: N windows, L tokens of a window, D channels.
+"""
+
+import copy
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import nn
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import NormTweak
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.blockwise.walk import Block, Walk
+from workers.surgery.reading import open_tensors
+from workers.surgery.shop import Shop
+
+# The learning rate of the last block is that of the first times one and this.
+_DEPTH = 1.0
+
+
+class TweakStep:
+    """`norm.tweak`."""
+
+    version = 1
+
+    def __init__(self, step: NormTweak) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Raises RECIPE_NOT_APPLICABLE where the reference has other blocks, ACTIVATIONS_NOT_FINITE, and what
+        `Skeleton` raises. Figures: mean distance before and after, and how many blocks were changed."""
+        assert shop.calibration is not None  # noqa: S101 - the contract is `Calibrated`
+        source, reference = shop.source, shop.reference
+        if (source.layers, source.hidden_size) != (reference.layers, reference.hidden_size):
+            raise HemostatError(
+                ErrorCode.RECIPE_NOT_APPLICABLE,
+                f"the model has {source.layers} blocks of {source.hidden_size} channels, the reference "
+                f"{reference.layers} of {reference.hidden_size}: their outputs cannot be compared",
+                hint="put norm.tweak before steps that change the shape, or leave it out",
+            )
+        chosen = {norm.name for norm in shop.weights}
+        tokens_NL = shop.calibration.tokens_NL
+        before, after, changed = 0.0, 0.0, 0
+        with ExitStack() as stack:
+            reader = stack.enter_context(open_tensors(reference))
+            ours = Walk(
+                Skeleton(source, shop.read),
+                tokens_NL,
+                shop.scratch,
+                phase="tweak",
+                progress=shop.progress,
+                check_cancelled=shop.check_cancelled,
+            )
+            theirs = Walk(
+                Skeleton(reference, reader.read),
+                tokens_NL,
+                shop.scratch,
+                phase="reference",
+                check_cancelled=shop.check_cancelled,
+            )
+            for block, target in zip(ours.blocks(), theirs.blocks(), strict=True):
+                first, last = self._tweak(block, target, chosen, shop, ours)
+                before, after, changed = before + first, after + last, changed + (last < first)
+        shop.figures["distance_before"] = before / source.layers
+        shop.figures["distance_after"] = after / source.layers
+        shop.figures["blocks_changed"] = changed
+
+    def _tweak(self, block: Block, target: Block, chosen: set[str], shop: Shop, walk: Walk) -> tuple[float, float]:
+        """Trains one block's norms; its distance before and after."""
+        wanted = [statistics(leaving_NLD) for _, _, leaving_NLD in target.outputs()]
+        first = _distance_of(block, wanted)
+        names = [name for name, _ in block.module.named_parameters() if f"{block.prefix}{name}" in chosen]
+        if not names:
+            return first, first
+        trained = self._train(block, names, wanted, walk, shop.check_cancelled)
+        parameters = dict(block.module.named_parameters())
+        kept = {name: parameters[name].data for name in names}
+        for name in names:
+            parameters[name].data = trained[name].to(kept[name].dtype)
+        last = _distance_of(block, wanted)
+        if not last < first:
+            for name in names:
+                parameters[name].data = kept[name]
+            return first, first
+        for name in names:
+            shop.put(f"{block.prefix}{name}", parameters[name].data)
+        return first, last
+
+    def _train(
+        self,
+        block: Block,
+        names: list[str],
+        wanted: list[tuple[torch.Tensor, torch.Tensor]],
+        walk: Walk,
+        check_cancelled: Callable[[], None],
+    ) -> dict[str, torch.Tensor]:
+        module = copy.deepcopy(block.module).float()
+        parameters = {name: one for name, one in module.named_parameters() if name in names}
+        for one in parameters.values():
+            one.requires_grad_(True)
+        depth = block.index / max(1, len(walk.skeleton.layers) - 1)
+        adam = torch.optim.Adam(parameters.values(), lr=self._step.learning_rate * (1 + _DEPTH * depth))
+        batches = list(walk.batches())
+        for step in range(self._step.steps):
+            check_cancelled()
+            start, end = batches[step % len(batches)]
+            entering_NLD = walk.entering.read(start, end).float()
+            leaving_NLD = _call(module, entering_NLD, walk.kwargs(end - start, block.index))
+            adam.zero_grad()
+            loss = distance(statistics(leaving_NLD), wanted[step % len(batches)])
+            loss.backward()  # type: ignore[no-untyped-call]
+            adam.step()
+        return {name: one.detach() for name, one in parameters.items()}
+
+
+def statistics(hidden_NLD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(mean (D), variance (D)) of each channel over all tokens, float32."""
+    flat_TD = hidden_NLD.to(torch.float32).reshape(-1, hidden_NLD.shape[-1])
+    return flat_TD.mean(0), flat_TD.var(0, unbiased=False)
+
+
+def distance(one: tuple[torch.Tensor, torch.Tensor], other: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """The mean over channels of |μ − μ'| + |σ² − σ'²|."""
+    return (one[0] - other[0]).abs().mean() + (one[1] - other[1]).abs().mean()
+
+
+def _distance_of(block: Block, wanted: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    found = [statistics(leaving_NLD) for _, _, leaving_NLD in block.outputs()]
+    total = sum(float(distance(one, other)) for one, other in zip(found, wanted, strict=True)) / len(found)
+    if total != total:  # noqa: PLR0124 - NaN
+        raise HemostatError(
+            ErrorCode.ACTIVATIONS_NOT_FINITE,
+            f"the output of layer {block.index} is NaN or infinite on the calibration text",
+            hint="the model overflows in its dtype; check the layers before",
+        )
+    return total
+
+
+def _call(module: nn.Module, hidden_NLD: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
+    found: Any = module(hidden_NLD, **{name: _float(value) for name, value in kwargs.items()})
+    leaving_NLD: torch.Tensor = found[0] if isinstance(found, tuple) else found
+    return leaving_NLD
+
+
+def _float(value: Any) -> Any:
+    """Masks and rotary positions in float32."""
+    if isinstance(value, tuple):
+        return tuple(_float(one) for one in value)
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
