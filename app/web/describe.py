@@ -160,6 +160,33 @@ def _merged(of: Step) -> str:
     return "LoRA merged" + ("" if strength == 1 else f", strength {strength:g}")
 
 
+def _activations(of: Step) -> str:
+    when = "a grid a token" if of.get("dynamic", True) else "fixed grids"
+    return f"{of.get('bits')}-bit activations, {when}, {'symmetric' if of.get('symmetric', True) else 'asymmetric'}"
+
+
+def _kv_cache(of: Step) -> str:
+    if of.get("dtype"):
+        return f"{of['dtype']} keys and values"
+    sides = [
+        f"{of[f'{side}_bits']}-bit {name}" for side, name in (("k", "keys"), ("v", "values")) if of.get(f"{side}_bits")
+    ]
+    group = f", group {of['group_size']}" if of.get("group_size") else ""
+    return f"{' and '.join(sides)}{group}"
+
+
+def _scaled_norms(of: Step) -> str:
+    shift = of.get("shift", 0)
+    return f"norms × {of.get('factor', 1):g}" + (f" {'+' if shift > 0 else '−'} {abs(shift):g}" if shift else "")
+
+
+_RUNTIME = {"quantize.activations": _activations, "quantize.kv_cache": _kv_cache}
+_NORMS = {
+    "norm.scale": _scaled_norms,
+    "norm.epsilon": lambda of: f"norm epsilon {of.get('epsilon', 0):g}",
+    "norm.drop": lambda of: "norms without weights",
+    "norm.tweak": lambda of: f"norm tweaking, {of.get('steps', 20)} steps a block",
+}
 _PRUNING = {
     "prune.wanda": lambda of: _sparse(of, "Wanda", "row"),
     "prune.sparsegpt": lambda of: _sparse(of, "SparseGPT", "layer"),
@@ -192,6 +219,8 @@ _WORDS = {
     "quantize.dynamic": _dynamic,
     "prune.magnitude": _magnitude,
     **_PRUNING,
+    **_RUNTIME,
+    **_NORMS,
     "prune.gradient": _gradient,
     "repair.lowrank": _repair,
 }

@@ -64,6 +64,20 @@ from app.web import describe
         ({"type": "moe.router", "noise": 0.5}, "router noise 0.5"),
         ({"type": "merge.linear", "other": "b", "weight": 0.25}, "merged with b (0.25)"),
         ({"type": "adapter.lora", "adapter": "a", "strength": 2.0}, "LoRA merged, strength 2"),
+        ({"type": "quantize.activations", "bits": 8}, "8-bit activations, a grid a token, symmetric"),
+        (
+            {"type": "quantize.activations", "bits": 4, "dynamic": False, "symmetric": False, "modules": ["mlp"]},
+            "4-bit activations, fixed grids, asymmetric (only mlp)",
+        ),
+        (
+            {"type": "quantize.kv_cache", "k_bits": 4, "v_bits": 2, "group_size": 32},
+            "4-bit keys and 2-bit values, group 32",
+        ),
+        ({"type": "quantize.kv_cache", "dtype": "fp8_e5m2", "k_bits": None}, "fp8_e5m2 keys and values"),
+        ({"type": "norm.scale", "factor": 0.5, "shift": -0.1}, "norms × 0.5 − 0.1"),
+        ({"type": "norm.epsilon", "epsilon": 1e-3}, "norm epsilon 0.001"),
+        ({"type": "norm.drop", "layers": [0, 1]}, "norms without weights (only layers 0–1)"),
+        ({"type": "norm.tweak", "steps": 20}, "norm tweaking, 20 steps a block"),
         ({}, "unknown step"),
     ],
 )
