@@ -9,7 +9,7 @@ error there costs in divergence: the Fisher information E[δ²] of the reference
 Shapes: T tokens of the sample, O and I output and input dimension.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import torch
 
@@ -31,16 +31,17 @@ def smooth_block(
     scheme: Scheme,
     activation_bits: int | None,
     fisher: Mapping[str, torch.Tensor],
+    names: Container[str],
 ) -> tuple[dict[Group, torch.Tensor], list[float]]:
     """Smooths what can be folded before the groups of `seen` (their inputs (T, I) on some text).
 
-    `fisher`: tensor name → E[δ²] (O). Returns what each group's input channels were divided by (I), and the strengths
-    that were chosen.
+    `fisher`: tensor name → E[δ²] (O). `names`: layers that may be changed. Returns what each group's input channels were
+    divided by (I), and the strengths that were chosen.
     """
     divided: dict[Group, torch.Tensor] = {}
     chosen = []
     for pair in pairs(block, architecture):
-        if pair.group not in seen:
+        if pair.group not in seen or (pair.rows is not None and pair.rows not in names):
             continue
         inputs_TI = seen[pair.group]
         weights = [folded.weight(name) for name in pair.group]

@@ -150,6 +150,7 @@ class _Work:
                 self._of(groups[0]),
                 step.activation_bits,
                 self._fisher,
+                self._names,
             )
             self._strengths += strengths
             folded.close({})
@@ -199,11 +200,16 @@ class _Work:
             if name in rounded:
                 rounding = self._step.tune == "rounding" and self._step.tuning_steps > 0
                 weights[path] = Learned(rounded[name], self._kept.pop(name), rounding=rounding)
-            elif parameter.ndim == 1:
+            elif parameter.ndim == 1 and self._follows(name, rounded):
                 vectors[path] = parameter.data.clone()
             else:
                 fixed[path] = parameter.data.clone()
         return LearnedBlock(weights, vectors, fixed)
+
+    @staticmethod
+    def _follows(name: str, rounded: dict[str, Rounded]) -> bool:
+        """Whether a norm's weight or a bias is tuned: in layers that the step addresses, biases of what it rounds."""
+        return f"{name.removesuffix('.bias')}.weight" in rounded if name.endswith(".bias") else bool(rounded)
 
     def tune(self, blocks: list[LearnedBlock]) -> None:
         """Tunes the blocks on the divergence from the reference."""

@@ -45,7 +45,7 @@ def test_a_smoothed_block_is_the_same_function(kind: str, tiny: Callable[..., Pa
         folded = Folded(shop, block)
         # 3-bit weights that meet 4-bit activations: smoothing pays somewhere.
         divided, strengths = smooth_block(
-            block, folded, info.architecture, sample(block, block.groups, 48), Scheme(3, None, True), 4, {}
+            block, folded, info.architecture, sample(block, block.groups, 48), Scheme(3, None, True), 4, {}, tensors
         )
         folded.close({})
         assert len(divided) == sum(strength > 0 for strength in strengths) > 0
