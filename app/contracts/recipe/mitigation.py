@@ -60,10 +60,16 @@ class QuantizeDynamic(Calibrated):
 
 
 class RepairLowrank(Calibrated):
-    """Low-rank repair: to every linear layer a product of two thin matrices is added that takes back what was lost."""
+    """Low-rank repair: to every linear layer a product of two thin matrices is added that takes back what was lost.
+
+    The result has it merged; beside it lies the same as a PEFT LoRA, in the folder `adapter`.
+    """
 
     type: Literal["repair.lowrank"]
-    rank: Rank = Field(description="Mean rank over the modules.")
+    calibration_windows: Annotated[int, Field(ge=1, le=4096)] = Field(
+        default=64, description="The last eighth of them is not trained on and decides what is kept."
+    )
+    rank: Rank = Field(description="Mean rank over the modules, by bytes; none has more than four times it.")
     allocation: Literal["uniform", "nats"] = Field(
         default="nats", description="The same rank everywhere, or by nats saved a byte."
     )
@@ -74,5 +80,7 @@ class RepairLowrank(Calibrated):
         default=None, description="At most so many seconds of it. Makes results time-dependent."
     )
     iterations: Annotated[int, Field(ge=1, le=10)] = Field(
-        default=1, description="More than once: the repair is merged and the step before it applied again."
+        default=1,
+        description="More than once: what the repair carries is taken out of the weights and the steps before, which "
+        "must look at weights alone, are done again on the rest.",
     )
