@@ -117,6 +117,7 @@ class Shop:
         name = f"{module}.weight"
         self.changes[name] = self._change(name, dequantized, bits, None)
         self._plan.pop(name, None)
+        self._planned.pop(name, None)
         for part, tensor in parts.items():
             self._store(f"{module}.{part}", tensor.detach().contiguous())
 

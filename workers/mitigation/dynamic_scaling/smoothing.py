@@ -35,8 +35,8 @@ def smooth_block(
 ) -> tuple[dict[Group, torch.Tensor], list[float]]:
     """Smooths what can be folded before the groups of `seen` (their inputs (T, I) on some text).
 
-    `fisher`: tensor name → E[δ²] (O). `names`: layers that may be changed. Returns what each group's input channels were
-    divided by (I), and the strengths that were chosen.
+    `fisher`: tensor name → E[δ²] (O). `names`: layers that may be changed. Returns what each group's input channels
+    were divided by (I), and the strengths that were chosen.
     """
     divided: dict[Group, torch.Tensor] = {}
     chosen = []
