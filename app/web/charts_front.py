@@ -19,7 +19,7 @@ from app.web.scales import LinearScale, LogScale, Scale, ticks
 _MEBIBYTE: Final = 1024.0**2
 _TOP: Final = 26
 _PLOT: Final = 250
-_GAP: Final = 34
+_GAP: Final = 42
 _SPEEDS: Final = 84
 # Points stand between these places, so that labels and intervals have room.
 _LEFT, _RIGHT = 9.0, 96.0
@@ -109,7 +109,7 @@ def front_chart(dots: Sequence[Dot], *, budget: int | None, note: str) -> Markup
 def _speeds(dots: Sequence[Dot], x_of: object, top: float) -> list[Markup]:
     """Bars of tokens/s from zero, at the places of the points above."""
     known = [dot for dot in dots if dot.tokens_per_second]
-    shapes = [_tag("text", "tokens/s of the engine that scores", x=0, y=top - 8, class_="t")]
+    shapes = [_tag("text", "tokens/s of the engine that scores", x=0, y=top - 18, class_="t")]
     if not known:
         return shapes
     scale: Scale = LinearScale(0.0, max(dot.tokens_per_second or 0.0 for dot in known) * 1.15)

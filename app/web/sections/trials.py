@@ -15,7 +15,7 @@ _NAMES = {
     "quantize.dynamic": "dynamic scaling",
     "prune.gradient": "gradient-aware pruning",
     "norm.tweak": "norm tweaking",
-    "protect": "spared worst layers",
+    "protect": "more for the worst layers",
     "calibration": "correction at decoding",
 }
 _OUTCOMES = {
@@ -55,7 +55,7 @@ def _treatment(of: Treatment) -> str:
         parts = [f"{knobs.get('steps')} steps at {knobs.get('learning_rate')}"]
     elif of.name == "protect":
         layers = knobs.get("layers")
-        parts = [f"{layers} layer{'' if layers == 1 else 's'}, step {knobs.get('by')}"]
+        parts = [f"{layers} layer{'' if layers == 1 else 's'}, strength {knobs.get('by')}"]
     else:
         parts = [f"{key} {value}" for key, value in knobs.items()]
     return visible(f"{name} ({', '.join(parts)})")

@@ -82,5 +82,8 @@ def _files(files: Sequence[str]) -> str:
     listed = ", ".join(f"`{name}`" for name in files)
     told = "\n\nFiles beside this card: " + listed + "."
     if adapter:
-        told += " `adapter_config.json` and `adapter_model.safetensors` are a LoRA as PEFT and vLLM load it."
+        told += (
+            " `adapter_config.json` and `adapter_model.safetensors` are the repair as a LoRA that PEFT and vLLM load, "
+            "for the candidate without it."
+        )
     return told

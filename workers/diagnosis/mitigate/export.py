@@ -27,7 +27,8 @@ REQUEST_FILE: Final = "compare.json"
 CARD_FILE: Final = "README.md"
 BEFORE_FILE: Final = "candidate.parquet"
 AFTER_FILE: Final = "treated.parquet"
-# As PEFT names them; a repair step puts them beside the checkpoint's weights.
+# As PEFT names them; a repair step puts them into this folder beside the checkpoint's weights.
+ADAPTER_FOLDER: Final = "adapter"
 ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
 _OWN: Final = frozenset({"manifest.json", "entry.json"})
 
@@ -49,17 +50,18 @@ def export(
             return
         write_recipe(done.recipe, request, context.output)
         with bench.make(done.recipe) as modified:
-            files = [name for name in ADAPTER_FILES if (modified.path / name).is_file()]
+            adapter = modified.path / ADAPTER_FOLDER
+            files = {name: adapter / name for name in ADAPTER_FILES if (adapter / name).is_file()}
             if request.export == "checkpoint":
-                files += [
-                    path.name
+                files |= {
+                    path.name: path
                     for path in sorted(modified.path.iterdir())
-                    if path.is_file() and path.name not in _OWN and path.name not in files
-                ]
-            for name in files:
+                    if path.is_file() and path.name not in _OWN
+                }
+            for name, path in files.items():
                 context.check_cancelled()
-                _link(modified.path / name, context.output / name)
-        (context.output / CARD_FILE).write_text(model_card(report, files), encoding="utf-8")
+                _link(path, context.output / name)
+        (context.output / CARD_FILE).write_text(model_card(report, list(files)), encoding="utf-8")
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise HemostatError(

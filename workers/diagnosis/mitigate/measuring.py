@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -38,6 +39,8 @@ from workers.process.context import write_atomically
 from workers.surgery.calibration_text import CalibrationTexts
 from workers.surgery.recipe import Modified, apply
 
+logger = logging.getLogger(__name__)
+
 # What a treatment may meet in a model that it cannot treat. Anything else is the machine's, and ends the job.
 REFUSALS: Final = frozenset(
     {
@@ -53,6 +56,8 @@ REFUSALS: Final = frozenset(
         ErrorCode.INVALID_REQUEST,
     }
 )
+# What a fault in a treatment's own code raises.
+UNFORESEEN: Final = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 # Speed is the median of so many passes over windows of about so many tokens, after one that is not counted.
 SPEED_ROUNDS: Final = 3
 SPEED_TOKENS: Final = 512
@@ -74,6 +79,7 @@ class Record:
     weights: str
     tokens_per_second: float | None
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,10 @@ class Bench:
             if error.code in REFUSALS:
                 raise RefusedError(error.detail) from error
             raise
+        except UNFORESEEN as error:
+            # A fault in one treatment is no reason to lose what the others gave; the traceback is for its author.
+            logger.exception("a treatment failed")
+            raise RefusedError(f"making it failed unforeseen ({type(error).__name__})") from error
 
     def trial(self, recipe: Recipe, stored: StoredHidden, part: Part, *, phase: str, timed: bool) -> Measurement:
         """Makes and measures a recipe; where an earlier attempt did both, neither is done again.
@@ -199,6 +209,7 @@ class Bench:
             weights=modified.fingerprint,
             tokens_per_second=tokens_per_second(engine, tokens_of(windows), check_cancelled=check) if timed else None,
             seconds=round(making + time.monotonic() - began, 3),
+            warnings=tuple(warning for step in manifest.steps for warning in step.warnings),
         )
         # Last: what has a record is whole.
         folder, _ = self._folder(modified.fingerprint, part)

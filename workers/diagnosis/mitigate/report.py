@@ -309,6 +309,8 @@ def _warnings(found: Found, tested: Tested) -> list[str]:
             "and are too narrow where windows of one document are alike."
         )
     done = tested.done()
+    if done is not None and done.measured is not None:
+        listed += [f"Of making the recommended recipe: {warning}" for warning in done.measured.record.warnings]
     if done is not None and any(
         fields_of(step).get("calibration", {}).get("source") == "inline" for step in done.recipe
     ):

@@ -39,6 +39,8 @@ QUANTIZERS: Final[Mapping[str, int | None]] = {
 PRUNERS: Final = frozenset({"prune.magnitude", "prune.wanda", "prune.sparsegpt", "prune.ria"})
 # Steps whose bits a few layers may have more of.
 _GRADED: Final = frozenset({"quantize.rtn", "quantize.gptq", "quantize.awq"})
+# Steps that look at weights alone, and so can be done again on what a repair leaves.
+_REPEATED: Final = frozenset({"quantize.rtn", "quantize.nf4", "prune.magnitude"})
 _RANKS: Final = (4, 8, 16, 32, 64, 128)
 # The hidden size that the priors of repair were measured at.
 _MEASURED_SIZE: Final = 576
@@ -109,6 +111,9 @@ def _repair_arms(subject: Subject) -> Iterator[Arm]:
     smallest = min(min(weight.shape) for weight in subject.linears)
     sides = sum(sum(weight.shape) for weight in subject.linears)
     pruned = any(type_of(step).startswith(("prune.", "lowrank.")) for step in subject.recipe)
+    again = bool(subject.recipe) and all(
+        type_of(step) in _REPEATED and getattr(step, "scope", None) != "global" for step in subject.recipe
+    )
     for rank in _RANKS:
         if rank > smallest // 2:
             break
@@ -116,7 +121,7 @@ def _repair_arms(subject: Subject) -> Iterator[Arm]:
         relative = rank * _MEASURED_SIZE / subject.origin.hidden_size
         prior = min(0.5, 0.25 * (relative / 16) ** 0.4) if pruned else 1 - min(0.9, 0.25 * (16 / relative) ** 0.5)
         yield Arm("repair.lowrank", (("rank", rank), ("iterations", 1)), 2 * rank * sides, prior)
-        if subject.recipe and type_of(subject.recipe[-1]) in QUANTIZERS and rank >= 16:
+        if again and rank >= 16:
             arm = (("rank", rank), ("iterations", 2))
             yield Arm("repair.lowrank", arm, 2 * rank * sides, prior + 0.02)
 
@@ -186,6 +191,8 @@ def _dynamic(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fiel
             "form": getattr(step, "form", "simulated"),
             "activation_bits": getattr(step, "activation_bits", None),
         }
+        if fit.cheap:
+            dynamic |= {"tune": "scales", "tuning_steps": 0}
         made.append(dynamic | _where(step) | fit.fields())
     return made
 
@@ -217,7 +224,7 @@ def _gradient(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fie
             # A bound in steps alone: a result that hangs on the clock could not be had again.
             gradient |= {"recovery_steps": recovery, "recovery_s": 86400.0}
         if fit.cheap:
-            gradient |= {"passes": 2}
+            gradient |= {"passes": 2, "reconstruct_epochs": 2}
         made.append(gradient | _where(step) | fit.fields())
     return made
 

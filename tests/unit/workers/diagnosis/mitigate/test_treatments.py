@@ -1,0 +1,137 @@
+"""Treatments as functions from recipe to recipe, on tiny checkpoints of several architectures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.contracts.text import ShippedText
+from app.models.checkpoint import inspect
+from app.models.steps import check_recipe
+from workers.diagnosis.mitigate.subject import Fit, Subject, recipe_of, told
+from workers.diagnosis.mitigate.treatments import ORDER, Arm, apply_plan, arms_of, why_none, worst_layers
+
+Tiny = Callable[..., Path]
+FULL = Fit(ShippedText(source="shipped", corpus="calibration"), 8, 64, 3)
+CHEAP = Fit(FULL.calibration, 8, 64, 3, cheap=True)
+SHARES = {0: 0.7, 1: 0.2, 2: 0.1}
+RTN = {"type": "quantize.rtn", "bits": 3, "group_size": 32}
+WANDA = {"type": "prune.wanda", "sparsity": 0.5}
+
+
+def subject(tiny: Tiny, *steps: dict[str, Any], kind: str = "llama", shares: dict[int, float] | None = None) -> Subject:
+    return Subject(inspect(tiny(kind)), recipe_of(steps), 100_000, SHARES if shares is None else shares)
+
+
+def arm(found: list[Arm], **knobs: Any) -> Arm:
+    return next(one for one in found if knobs.items() <= dict(one.knobs).items())
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+@pytest.mark.parametrize("steps", [[RTN], [WANDA], [WANDA, RTN], []], ids=["rtn", "wanda", "both", "none"])
+def test_every_arm_is_a_recipe_that_the_checks_take(tiny: Tiny, kind: str, steps: list[dict[str, Any]]) -> None:
+    patient = subject(tiny, *steps, kind=kind)
+    for name in ORDER:
+        for one in arms_of(patient, name):
+            for fit in (CHEAP, FULL):
+                recipe = apply_plan(patient, (one,), fit)
+                assert recipe != patient.recipe
+                check_recipe(patient.origin, recipe, pointer="")
+            assert one.prior > 0
+            assert one.bytes >= 0 or name == "quantize.dynamic"
+
+
+def test_repair_comes_last_with_its_rank_and_the_cheap_rung_trains_nothing(tiny: Tiny) -> None:
+    patient = subject(tiny, RTN)
+    one = arm(arms_of(patient, "repair.lowrank"), rank=8)
+    full, cheap = (told(apply_plan(patient, (one,), fit))[-1] for fit in (FULL, CHEAP))
+    assert full == {"type": "repair.lowrank", "rank": 8, "calibration_windows": 8, "calibration_window": 64, "seed": 3}
+    assert cheap["distill_steps"] == 0
+    assert cheap["calibration_windows"] == 2
+
+
+def test_repair_is_paid_by_rank_and_sides(tiny: Tiny) -> None:
+    patient = subject(tiny, RTN)
+    # q 64+64, k and v 64+32, o 64+64, gate and up 64+128, down 128+64, in three layers
+    sides = 3 * (128 + 96 + 96 + 128 + 192 + 192 + 192)
+    assert arm(arms_of(patient, "repair.lowrank"), rank=4).bytes == 2 * 4 * sides
+
+
+def test_dynamic_scaling_takes_the_place_of_the_quantization_and_keeps_what_it_says(tiny: Tiny) -> None:
+    step = RTN | {"bits": 4, "layers": [0, 2], "symmetric": True}
+    patient = subject(tiny, WANDA, step)
+    one = arm(arms_of(patient, "quantize.dynamic"), mixed=False, extra_bits=0.0, half_group=False)
+    made = told(apply_plan(patient, (one,), FULL))
+    assert [item["type"] for item in made] == ["prune.wanda", "quantize.dynamic"]
+    assert {"bits": 4.0, "group_size": 32, "symmetric": True, "layers": [0, 2]}.items() <= made[1].items()
+    assert one.bytes == 0
+    finer = arm(arms_of(patient, "quantize.dynamic"), mixed=False, extra_bits=0.0, half_group=True)
+    elements = patient.elements(patient.recipe[1])
+    assert finer.bytes == round(elements * ((16 + 4) / 16 - (16 + 4) / 32) / 8)
+
+
+def test_gradient_pruning_takes_the_place_of_the_pruning(tiny: Tiny) -> None:
+    patient = subject(tiny, {"type": "prune.magnitude", "pattern": "2:4", "modules": ["mlp"]}, RTN)
+    found = arms_of(patient, "prune.gradient")
+    assert {one["budget"] for one in found} == {"uniform"}, "a pattern is the same everywhere"
+    made = told(apply_plan(patient, (found[0],), FULL))
+    assert made[0]["type"] == "prune.gradient"
+    assert made[0]["pattern"] == "2:4"
+    assert made[0]["modules"] == ["mlp"]
+    assert made[1] == RTN
+
+
+def test_the_worst_layers_get_more_bits_and_the_others_keep_theirs(tiny: Tiny) -> None:
+    patient = subject(tiny, RTN)
+    one = arm(arms_of(patient, "protect"), layers=1, by=2)
+    made = told(apply_plan(patient, (one,), FULL))
+    assert [(item["layers"], item["bits"]) for item in made] == [([0], 5), ([1, 2], 3)]
+    assert one.bytes == patient.elements(layers=[0]) * 2 / 8
+    assert one.prior == pytest.approx(0.7 * (1 - 1 / 16))
+    assert worst_layers(patient, 2) == (0, 1)
+
+
+def test_sparsity_is_moved_between_layers_and_not_given_up(tiny: Tiny) -> None:
+    patient = subject(tiny, WANDA)
+    one = arm(arms_of(patient, "protect"), layers=1, by=1)
+    inside, outside = told(apply_plan(patient, (one,), FULL))
+    assert inside["layers"] == [0]
+    assert float(str(inside["sparsity"])) < 0.5 < float(str(outside["sparsity"]))
+    mean = (float(str(inside["sparsity"])) + 2 * float(str(outside["sparsity"]))) / 3
+    assert mean == pytest.approx(0.5, abs=1e-5)
+
+
+def test_together_they_stand_in_one_recipe(tiny: Tiny) -> None:
+    patient = subject(tiny, RTN)
+    plan = (
+        arm(arms_of(patient, "protect"), layers=1, by=1),
+        arm(arms_of(patient, "quantize.dynamic"), mixed=False, extra_bits=0.0, half_group=False),
+        arm(arms_of(patient, "repair.lowrank"), rank=4, iterations=1),
+    )
+    made = told(apply_plan(patient, plan, FULL))
+    assert [item["type"] for item in made] == ["quantize.dynamic", "quantize.dynamic", "repair.lowrank"]
+    assert [item.get("bits") for item in made] == [4.0, 3.0, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "shares", "why"),
+    [
+        ("quantize.dynamic", [WANDA], SHARES, "no step"),
+        ("prune.gradient", [RTN], SHARES, "no step"),
+        ("protect", [RTN], {}, "not known"),
+        ("protect", [{"type": "prune.layers", "count": 1}, RTN], SHARES, "by number"),
+        ("protect", [{"type": "lowrank.svd", "rank": 8}], SHARES, "strength"),
+    ],
+)
+def test_what_has_nothing_to_work_on_says_why(
+    tiny: Tiny, name: Any, steps: list[dict[str, Any]], shares: dict[int, float], why: str
+) -> None:
+    patient = subject(tiny, *steps, shares=shares)
+    assert arms_of(patient, name) == []
+    assert why in why_none(patient, name)
+
+
+def test_a_report_holds_no_document() -> None:
+    text = {"source": "inline", "documents": [{"id": "a", "text": "secret words"}]}
+    assert "secret" not in str(told(recipe_of([{"type": "norm.tweak", "calibration": text}])))
