@@ -1,0 +1,104 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from app.models.checkpoint import inspect
+from tests.unit.workers.mitigation.repair.support import operate, windows
+from workers.mitigation.repair.closed_form import Factors, solve
+from workers.mitigation.repair.survey import Possible, Survey
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.reading import open_tensors
+
+
+def survey(wounded: Path, reference: Path, scratch: Path, pairs: list[int], **options: Any) -> Iterator[Any]:
+    """The survey and what it found, with every linear layer of the decoder."""
+    ours, theirs = inspect(wounded), inspect(reference)
+    scratch.mkdir()
+    with open_tensors(ours) as mine, open_tensors(theirs) as reader:
+        made = Survey(
+            Skeleton(ours, mine.read),
+            mine.read,
+            Skeleton(theirs, reader.read),
+            reader.read,
+            windows(32, 32),
+            scratch,
+            pairs=pairs,
+            names=frozenset(name for name in ours.tensors if name.endswith("_proj.weight")),
+            rank=4,
+            **options,
+        )
+        yield made
+        yield made.run()
+        yield made.reference.normed()
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+def test_what_a_dropped_layer_did_is_regressed_on_the_projection_before_it(
+    tiny: Callable[..., Path], tmp_path: Path, kind: str
+) -> None:
+    reference = tiny(kind)
+    with operate(reference, tmp_path / "store", {"type": "prune.layers", "layers": [1]}) as wounded:
+        made, found, _ = survey(wounded.path, reference, tmp_path / "scratch", [0, 2], most=64)
+        name = "model.layers.0.mlp.down_proj.weight"
+        assert made.regressed == [name]
+        # the oracle: ridge regression in float64 on transformers' own hidden states
+        seen: list[torch.Tensor] = []
+        ours = AutoModelForCausalLM.from_pretrained(wounded.path, dtype=torch.bfloat16)
+        theirs = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.bfloat16)
+        ours.model.layers[0].mlp.down_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        with torch.no_grad():
+            mine = ours(input_ids=windows(32, 32), output_hidden_states=True).hidden_states[1]
+            target = theirs(input_ids=windows(32, 32), output_hidden_states=True).hidden_states[2]
+        x, y = seen[0].double().flatten(0, 1), (target.double() - mine.double()).flatten(0, 1)
+        second = x.T @ x / len(x)
+        ridge = 1e-2 * float(second.diagonal().mean()) * torch.eye(len(second), dtype=torch.float64)
+        slope = torch.linalg.solve(second + ridge, x.T @ y / len(x)).T
+        difference = found[name].factors.product().double() - slope
+        assert float(difference.norm() / slope.norm()) < 0.02
+        untouched = found["model.layers.1.mlp.down_proj.weight"]
+        assert untouched.factors.rank == 0
+        assert len(untouched.spare_RI) == 64
+
+
+def test_directions_of_untouched_layers_are_those_of_most_power(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    _, found, _ = survey(tiny(), tiny(), tmp_path / "scratch", [0, 1, 2], most=5)
+    seen: list[torch.Tensor] = []
+    model = AutoModelForCausalLM.from_pretrained(tiny(), dtype=torch.bfloat16)
+    model.model.layers[1].self_attn.q_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        model(input_ids=windows(32, 32))
+    x = seen[0].double().flatten(0, 1)
+    spare = found["model.layers.1.self_attn.q_proj.weight"].spare_RI.double()
+    _, _, right = torch.linalg.svd(x, full_matrices=False)
+    overlap = (spare / spare.norm(dim=1, keepdim=True)) @ right[:5].T
+    torch.testing.assert_close(overlap.abs(), torch.eye(5, dtype=torch.float64), atol=0.02, rtol=0)
+    assert bool((spare.norm(dim=1) <= 1 + 1e-6).all())
+
+
+def test_the_error_and_the_final_states_are_those_of_the_models(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    wound = {"type": "quantize.rtn", "bits": 3, "group_size": 32}
+    with operate(tiny(), tmp_path / "store", wound) as wounded:
+        _, found, states = survey(wounded.path, tiny(), tmp_path / "scratch", [0, 1, 2], most=64)
+        with open_tensors(inspect(wounded.path)) as ours, open_tensors(inspect(tiny())) as theirs:
+            for name, one in found.items():
+                error = theirs.read(name).float() - ours.read(name).float()
+                torch.testing.assert_close(one.factors.product(), error, atol=1e-3, rtol=1e-2)
+        model = AutoModelForCausalLM.from_pretrained(tiny(), dtype=torch.bfloat16)
+        with torch.no_grad():
+            expected = model.model(input_ids=windows(32, 32)).last_hidden_state
+        torch.testing.assert_close(states.read(0, 32).float(), expected.float(), atol=0.05, rtol=0.02)
+
+
+def test_found_directions_come_before_spare_ones() -> None:
+    factors = solve(torch.diag(torch.tensor([3.0, 2.0])), torch.eye(2))
+    one = Possible(factors, torch.ones(2, 2))
+    assert one.take(1).rank == 1
+    three = one.take(3)
+    assert three.rank == 3
+    torch.testing.assert_close(three.product(), factors.product())
+    assert one.take(9).rank == 4
+    assert isinstance(one.take(0), Factors)
