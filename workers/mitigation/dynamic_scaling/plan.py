@@ -1,5 +1,6 @@
 """Which module is given how many bits, from what each costs at every width."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -60,6 +61,7 @@ def plan_bits(shop: Shop, step: QuantizeDynamic, scheme: Scheme, fisher: Mapping
                 Choice(bits, count * replace(scheme, bits=bits).bits_per_weight(wide), agree * cost[group[0], bits])
                 for bits in allowed
             ]
+    shutil.rmtree(folder)
     found = allocate(choices, storage)
     shop.figures["predicted_nats"] = sum(
         next(one.nats for one in choices[unit] if one.bits == bits) for unit, bits in found.items()

@@ -11,7 +11,7 @@ from app.models.simulation import with_activations
 from app.models.steps.dynamic import activations_entry
 from workers.mitigation.dynamic_scaling.rounding import Rounded
 from workers.mitigation.dynamic_scaling.tuning import LearnedBlock
-from workers.surgery.packing import Packer, Packing
+from workers.surgery.packing import Activations, Packer, Packing
 from workers.surgery.safetensors_writer import DTYPES
 from workers.surgery.shop import Shop
 
@@ -63,6 +63,6 @@ class Result:
         if self._packer is None:
             shop.put(name, quantized.weight().to(DTYPES[shop.source.tensors[name].dtype]), bits=bits)
             return
-        activations = "none" if step.activation_bits is None else "dynamic"
+        activations: Activations = "none" if step.activation_bits is None else "dynamic"
         packing = Packing(scheme.bits, scheme.group_size, scheme.symmetric, activations=activations)
         self._packer.put(name.removesuffix(".weight"), packing, quantized, bits=bits)

@@ -47,7 +47,9 @@ class Rounded:
     def split(self, rows: list[int]) -> list["Rounded"]:
         """Rows of several layers that went through together, apart again."""
         fields = (self.codes_OI, self.scale_OG, self.zero_OG, self.rest_OI, self.loss_O)
-        return [Rounded(self.scheme, *parts) for parts in zip(*(field.split(rows) for field in fields), strict=True)]
+        return [
+            Rounded(self.scheme, *parts) for parts in zip(*(torch.split(field, rows) for field in fields), strict=True)
+        ]
 
 
 def round_weight(weight_OI: torch.Tensor, upper_II: torch.Tensor, scheme: Scheme, keep_OI: torch.Tensor) -> Rounded:

@@ -67,7 +67,7 @@ class Measured:
         for start, hidden_NLD in states.items():
             flat_TD = hidden_NLD.flatten(0, 1)
             target_TD = tape.states[layers].read(start, start + len(hidden_NLD)).flatten(0, 1)
-            for part in torch.arange(len(flat_TD)).split(256):
+            for part in torch.split(torch.arange(len(flat_TD)), 256):
                 total += float(divergence(skeleton, flat_TD[part], skeleton, target_TD[part]).sum())
         return total / tape.positions
 

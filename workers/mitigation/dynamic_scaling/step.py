@@ -8,6 +8,7 @@ H = E[x' x'ᵀ], which is the least-squares answer to ‖W x − Ŵ x'‖² (asy
 into it.
 """
 
+import shutil
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -80,6 +81,7 @@ class DynamicScaling:
             progress=shop.progress,
             check_cancelled=shop.check_cancelled,
         )
+        shutil.rmtree(folder)  # what entered each block; the factors are in memory
         return {name: gradients.outputs_O for name, gradients in found.items()}
 
 
@@ -183,7 +185,12 @@ class _Work:
         rows = [len(own.linears[name].weight) for name in names]
         shift_O = whole_OI @ (moment.shift_I + moment.mean_I) - new_OI @ moment.mean_I
         for name, part, weight_OI, s_O, kept_OI in zip(
-            names, made.split(rows), new_OI.split(rows), shift_O.split(rows), keep_OI.split(rows), strict=True
+            names,
+            made.split(rows),
+            torch.split(new_OI, rows),
+            torch.split(shift_O, rows),
+            torch.split(keep_OI, rows),
+            strict=True,
         ):
             linear = own.linears[name]
             linear.weight.data = weight_OI.to(linear.weight.dtype).contiguous()

@@ -180,7 +180,7 @@ class Tuning:
         last_LD = states.pop()[0].requires_grad_(True)
         target_LD = self._target.read(window, window + 1)[0]
         total = 0.0
-        for part in torch.arange(len(last_LD)).split(256):
+        for part in torch.split(torch.arange(len(last_LD)), 256):
             with torch.enable_grad():
                 nats = divergence(self._skeleton, last_LD[part], self._teacher, target_LD[part]).sum() / len(last_LD)
             nats.backward()  # type: ignore[no-untyped-call]

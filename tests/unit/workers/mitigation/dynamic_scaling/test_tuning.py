@@ -25,7 +25,7 @@ def test_it_begins_where_rounding_ended() -> None:
 def test_a_scales_gradient_is_the_sum_over_its_group() -> None:
     learned = Learned(rounded(), KEEP, rounding=True)
     gradient_OI = torch.randn(6, 16, generator=torch.Generator().manual_seed(5))
-    learned.weight().backward(gradient_OI)
+    learned.weight().backward(gradient_OI)  # type: ignore[no-untyped-call]
     closed_OG = (gradient_OI * rounded().weight()).reshape(6, 2, 8).sum(-1)
     torch.testing.assert_close(learned.factor_OG.grad, closed_OG)
 
@@ -33,7 +33,7 @@ def test_a_scales_gradient_is_the_sum_over_its_group() -> None:
 def test_a_rounding_gradient_is_the_weights_times_the_scale_and_none_for_zeros_that_stay() -> None:
     learned = Learned(rounded(), KEEP, rounding=True)
     gradient_OI = torch.randn(6, 16, generator=torch.Generator().manual_seed(5))
-    learned.weight().backward(gradient_OI)
+    learned.weight().backward(gradient_OI)  # type: ignore[no-untyped-call]
     assert learned.offset_OI is not None
     closed_OI = gradient_OI * rounded().scale_OG.repeat_interleave(8, 1) * KEEP
     assert learned.offset_OI.grad is not None
