@@ -104,6 +104,11 @@ class Search:
             for plan, found in self._seen["cheap"].items()
             if found is not None and found.kl < untreated.kl and self.fits(found.bytes)
         }
+        # Settings that give the very same model count once.
+        twins: dict[Measured, Plan] = {}
+        for plan in sorted(left, key=plan_key):
+            twins.setdefault(left[plan], plan)
+        left = {plan: found for found, plan in twins.items()}
         order: list[Plan] = []
         while left:
             top = [plan for plan, one in left.items() if not any(_beats(other, one) for other in left.values())]

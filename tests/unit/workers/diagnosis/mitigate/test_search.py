@@ -136,3 +136,10 @@ def test_treatments_have_one_order_whatever_order_they_come_in() -> None:
     one = with_arm(with_arm((tweak,), repair), dynamic)
     assert one == with_arm(with_arm((dynamic,), tweak), repair)
     assert [arm.name for arm in one] == ["quantize.dynamic", "repair.lowrank", "norm.tweak"]
+
+
+def test_settings_that_give_the_same_model_go_on_once() -> None:
+    same = Measured(0.1, 1_050_000)
+    _, made = run(12, answer=lambda one: same, only="repair")
+    assert sum(one.rung == "cheap" for one in made) > 1
+    assert sum(one.rung == "full" for one in made) == 1

@@ -1,0 +1,295 @@
+"""A mitigate job from request to report, with a real engine on a tiny model."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import CompareRequest, MitigateRequest
+from app.contracts.mitigate_report import MitigateReport
+from app.settings import Settings
+from app.web.report import render
+from workers.diagnosis.compare import compare
+from workers.diagnosis.context import JobCancelled
+from workers.diagnosis.mitigate import measuring
+from workers.diagnosis.mitigate.job import mitigate
+from workers.engine.room import EngineRoom
+
+Json = dict[str, Any]
+WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
+WOUND = [{"type": "quantize.rtn", "bits": 3, "group_size": 32}]
+
+
+def document(number: int, domain: str) -> Json:
+    rng = np.random.default_rng(number)
+    return {"id": f"{domain}-{number}", "domain": domain, "text": " ".join(rng.choice(WORDS, 50))}
+
+
+DOCUMENTS = [document(number, "prose" if number % 2 else "code") for number in range(30)]
+FITTED = [document(number, "fitted") for number in range(100, 112)]
+
+
+class Context:
+    """One attempt; records what it was told, and can be told to stop in a phase."""
+
+    def __init__(self, settings: Settings, folder: Path, *, stop_in: str = "") -> None:
+        self.settings = settings
+        self.job_id, self.attempt = "diag_test", 1
+        self.scratch, self.output = folder / "partial", folder / "attempt-1"
+        for path in (self.scratch, self.output):
+            path.mkdir(parents=True, exist_ok=True)
+        self.phases: list[str] = []
+        self.logs: list[str] = []
+        self._stop_in = stop_in
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        assert done <= total or total == 0
+        if not self.phases or self.phases[-1] != phase:
+            self.phases.append(phase)
+
+    def log(self, message: str) -> None:
+        self.logs.append(message)
+
+    def check_cancelled(self) -> None:
+        if self._stop_in and self.phases and self.phases[-1] == self._stop_in:
+            raise JobCancelled
+
+    def observe(self, *_: Any, **__: str) -> None:
+        """Not looked at."""
+
+    def observe_many(self, *_: Any, **__: str) -> None:
+        """Not looked at."""
+
+
+@pytest.fixture(scope="module")
+def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("home")
+    (home / "models.toml").write_text(
+        f'[models.tiny]\npath = "{tiny("llama")}"\n[models.other]\npath = "{tiny("llama", seed=1)}"\n'
+    )
+    return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
+
+
+@pytest.fixture(scope="module")
+def room(settings: Settings) -> Iterator[EngineRoom]:
+    made = EngineRoom(settings)
+    yield made
+    made.close()
+
+
+def request(**changes: Any) -> MitigateRequest:
+    return MitigateRequest.model_validate(
+        {
+            "kind": "mitigate",
+            "reference": {"model": "tiny"},
+            "candidate": {"model": "tiny", "recipe": WOUND},
+            "text": {"source": "inline", "documents": DOCUMENTS},
+            "calibration": {"source": "inline", "documents": FITTED},
+            "calibration_windows": 8,
+            "calibration_window": 64,
+            "window": 64,
+            "treatments": ["protect", "repair.lowrank", "quantize.dynamic", "calibration"],
+            "budget": {"bytes": 125_000},
+            "trials": 6,
+        }
+        | changes
+    )
+
+
+@pytest.fixture(scope="module")
+def done(
+    settings: Settings, room: EngineRoom, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[MitigateReport, Context]:
+    context = Context(settings, tmp_path_factory.mktemp("job"))
+    return mitigate(request(), context, room), context
+
+
+def test_something_helps_within_the_budget(done: tuple[MitigateReport, Context]) -> None:
+    report, context = done
+    assert report.helped, report.verdict
+    chosen = [point for point in report.front if point.recommended]
+    assert len(chosen) == 1
+    assert chosen[0].recipe == report.recommended
+    assert all(point.bytes <= 125_000 and point.within_budget for point in report.front)
+    assert [point.bytes for point in report.front] == sorted(point.bytes for point in report.front)
+    assert [point.treatments for point in report.front if not point.treatments] == [()]
+    assert all(point.tokens_per_second > 0 for point in report.front)
+    assert report.saved is not None
+    assert report.saved.ci is not None
+    assert report.saved.ci[0] > 0
+    assert len(report.trials) <= 6
+    assert {trial.rung for trial in report.trials} == {"cheap", "full"}
+    assert any(line.startswith("trial 1 of 6") for line in context.logs)
+    assert {"diagnose", "search", "trial", "test"} <= set(context.phases)
+
+
+def test_the_sets_share_no_document(done: tuple[MitigateReport, Context]) -> None:
+    report, _ = done
+    assert [(part.name, part.documents) for part in report.sets] == [("fit", 12), ("choose", 12), ("test", 18)]
+    assert len({part.fingerprint for part in report.sets}) == 3
+    assert set(report.sets[0].domains) == {"fitted"}
+    assert report.tokens == report.sets[2].tokens
+
+
+def test_the_wound_is_measured_by_restoring_each_part(done: tuple[MitigateReport, Context]) -> None:
+    report, context = done
+    assert report.wound.how == "restored"
+    assert sorted(part.layers for part in report.wound.parts) == [(0,), (1,), (2,)]
+    assert sum(part.share or 0 for part in report.wound.parts) == pytest.approx(1)
+    assert all(part.saved is not None and (part.saved.mean or 0) > 0 for part in report.wound.parts)
+    assert not (context.scratch / "restored").exists()
+
+
+def test_every_number_can_be_had_again_from_the_values_of_the_test_tokens(
+    done: tuple[MitigateReport, Context],
+) -> None:
+    report, context = done
+    before, after = (
+        np.asarray(pq.read_table(context.output / f"{name}.parquet")["kl"]) for name in ("candidate", "treated")
+    )
+    assert report.raw.divergence.kl.mean == pytest.approx(before.mean(), rel=1e-5)
+    assert report.divergence.kl.mean == pytest.approx(after.mean(), rel=1e-5)
+    assert report.saved is not None
+    assert report.saved.mean == pytest.approx((before - after).mean(), rel=1e-4)
+    worst = report.worst_tokens[0]
+    assert worst.kl == pytest.approx(before.max(), rel=1e-5)
+    assert worst.kl_after == pytest.approx(after[before.argmax()], rel=1e-5)
+    assert [token.text for token in report.passages[0].before.tokens] == [
+        token.text for token in report.passages[0].after.tokens
+    ]
+
+
+def test_the_recipe_is_ready_for_compare_which_finds_the_same(
+    done: tuple[MitigateReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    report, context = done
+    body = json.loads((context.output / "compare.json").read_text())
+    assert body["candidate"]["recipe"] == json.loads((context.output / "recipe.json").read_text())
+    tested = {*pq.read_table(context.output / "treated.parquet")["document"].to_pylist()}
+    body["text"] = {"source": "inline", "documents": [one for one in DOCUMENTS if one["id"] in tested]}
+    found = compare(CompareRequest.model_validate(body), Context(settings, tmp_path), room)
+    assert found.divergence.kl.mean == pytest.approx(report.divergence.kl.mean, rel=1e-4)
+    chosen = next(point for point in report.front if point.recommended)
+    assert found.provenance.candidate.weights_fingerprint == chosen.weights_fingerprint
+    assert found.provenance.candidate.bytes == chosen.bytes
+
+
+def test_the_card_tells_what_was_done_and_how_to_make_it(done: tuple[MitigateReport, Context]) -> None:
+    report, context = done
+    card = (context.output / "README.md").read_text()
+    assert card.startswith("---\nbase_model: ")
+    assert report.verdict in card
+    assert "--recipe @recipe.json" in card
+    assert WORDS[1] not in card.split(), "no text of documents"
+
+
+def test_the_page_shows_it(done: tuple[MitigateReport, Context]) -> None:
+    page = render(json.loads(done[0].model_dump_json()))
+    assert "recommended" in page
+    assert page.count("<svg") > 5
+
+
+def test_a_killed_attempt_is_gone_on_with_and_measures_no_trial_again(
+    done: tuple[MitigateReport, Context],
+    settings: Settings,
+    room: EngineRoom,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    report, _ = done
+    with pytest.raises(JobCancelled):
+        mitigate(request(), Context(settings, tmp_path, stop_in="test"), room)
+    seal = json.loads((tmp_path / "partial" / "test-opened.json").read_text())
+    real = measuring.divergence_of
+
+    def only_the_test(*args: Any, phase: str, **rest: Any) -> Any:
+        assert phase == "test", f"{phase} was measured already"
+        return real(*args, phase=phase, **rest)
+
+    monkeypatch.setattr(measuring, "divergence_of", only_the_test)
+    again = mitigate(request(), Context(settings, tmp_path), room)
+    assert (again.seal.opened_at, again.seal.frozen) == (seal["at"], seal["frozen"])
+    assert again.recommended is not None
+    assert [trial.treatments for trial in again.trials if trial.rung == "cheap"] == [
+        trial.treatments for trial in report.trials if trial.rung == "cheap"
+    ]
+
+
+@pytest.mark.parametrize("phase", ["diagnose", "trial"])
+def test_it_stops_when_told_to_and_the_test_stays_sealed(
+    settings: Settings, room: EngineRoom, tmp_path: Path, phase: str
+) -> None:
+    with pytest.raises(JobCancelled):
+        mitigate(request(seed=7), Context(settings, tmp_path, stop_in=phase), room)
+    assert not list((tmp_path / "partial").rglob("test-opened.json"))
+
+
+def test_a_repair_leaves_its_adapter_and_the_checkpoint_where_it_is_asked_for(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    context = Context(settings, tmp_path)
+    report = mitigate(
+        request(treatments=["repair.lowrank"], trials=2, export="checkpoint", budget={"bytes": 200_000}), context, room
+    )
+    assert report.helped, report.verdict
+    names = {file.name for file in context.output.iterdir()}
+    assert {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "model.safetensors",
+        "config.json",
+        "README.md",
+    } <= names
+
+
+def test_nothing_to_treat_is_said(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    context = Context(settings, tmp_path)
+    report = mitigate(request(candidate={"model": "tiny"}), context, room)
+    assert (report.helped, report.recommended, report.trials, report.severity) == (False, None, (), "none")
+    assert report.verdict.startswith("Nothing to treat")
+    assert not (context.output / "recipe.json").exists()
+    render(json.loads(report.model_dump_json()))
+
+
+def test_what_cannot_be_tried_says_why(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    """Another model's weights: no recipe, so nothing whose steps could be replaced."""
+    report = mitigate(
+        request(candidate={"model": "other"}, treatments=["quantize.dynamic", "prune.gradient", "protect"]),
+        Context(settings, tmp_path),
+        room,
+    )
+    assert not report.helped
+    assert report.verdict.startswith("Nothing could be tried")
+    assert {one.treatment for one in report.unhelpful} == {"quantize.dynamic", "prune.gradient", "protect"}
+    assert report.severity == report.raw_severity != "none"
+
+
+def test_a_document_that_treatments_look_at_is_refused(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    fitted = [*FITTED, DOCUMENTS[3] | {"id": "copy"}]
+    with pytest.raises(HemostatError) as caught:
+        mitigate(request(calibration={"source": "inline", "documents": fitted}), Context(settings, tmp_path), room)
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.CALIBRATION_OVERLAP, "/text")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "pointer"),
+    [
+        ({"text": {"source": "inline", "documents": DOCUMENTS[:1]}}, ErrorCode.INVALID_REQUEST, "/text"),
+        (
+            {"calibration": {"source": "inline", "documents": [{"id": "short", "text": "too short"}]}},
+            ErrorCode.CALIBRATION_TOO_SHORT,
+            "/calibration",
+        ),
+    ],
+)
+def test_too_little_text_is_refused(
+    settings: Settings, room: EngineRoom, tmp_path: Path, changes: Json, code: ErrorCode, pointer: str
+) -> None:
+    with pytest.raises(HemostatError) as caught:
+        mitigate(request(**changes), Context(settings, tmp_path), room)
+    assert (caught.value.code, caught.value.pointer) == (code, pointer)

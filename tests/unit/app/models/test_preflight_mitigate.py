@@ -1,0 +1,85 @@
+"""What is refused of a mitigate request before it is queued, and what it is estimated to take."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import TREATMENTS, MitigateRequest
+from app.models.preflight import check_request, estimate
+from app.models.registry import Registry, load_registry
+from app.settings import Settings
+
+DOCUMENT = {"id": "d1", "text": "Two tokens and more of them."}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture
+def registry(tmp_path: Path, tiny: Callable[..., Path]) -> Registry:
+    models = tmp_path / "models.toml"
+    models.write_text(f"[models.llama]\npath = {json.dumps(str(tiny()))}\n")
+    return load_registry(models)
+
+
+def request(**changes: Any) -> MitigateRequest:
+    return MitigateRequest.model_validate(
+        {
+            "kind": "mitigate",
+            "reference": {"model": "llama"},
+            "candidate": {"model": "llama", "recipe": [{"type": "quantize.rtn", "bits": 3, "group_size": 32}]},
+            "window": 64,
+        }
+        | changes
+    )
+
+
+def test_everything_may_be_tried_unless_it_is_said() -> None:
+    assert request().treatments == TREATMENTS
+    assert request().budget.bytes is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"budget": {"bytes": 0}},
+        {"budget": {"bits_per_weight": -1}},
+        {"budget": {"added_latency": -0.1}},
+        {"budget": {"size": 5}},
+        {"treatments": []},
+        {"treatments": ["repair.lowrnk"]},
+        {"trials": 1},
+        {"calibration_windows": 1},
+    ],
+)
+def test_what_means_nothing_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        request(**changes)
+
+
+@pytest.mark.parametrize("field", ["text", "test_text", "calibration"])
+def test_every_text_is_checked_before_the_job_is_queued(registry: Registry, settings: Settings, field: str) -> None:
+    twice = {"source": "inline", "documents": [DOCUMENT, DOCUMENT]}
+    with pytest.raises(HemostatError) as caught:
+        check_request(request(**{field: twice}), registry, settings)
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, f"/{field}/documents/1/id")
+
+
+def test_more_trials_are_estimated_to_take_longer_and_their_checkpoints_stay_within_the_budget(
+    registry: Registry, settings: Settings
+) -> None:
+    few, many = (estimate(request(trials=trials), registry, settings) for trials in (4, 40))
+    assert many.seconds > few.seconds
+    assert few.checkpoint_bytes < many.checkpoint_bytes <= settings.checkpoint_budget_bytes
+    assert any("40 trials" in line for line in many.assumptions)
+    assert (
+        few.tokens
+        == estimate(request(calibration={"source": "inline", "documents": [DOCUMENT]}), registry, settings).tokens
+    )

@@ -1,0 +1,77 @@
+"""The view of a mitigate report: what its page and terminal say."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from app.contracts.mitigate_report import MitigateReport
+from app.web.charts_front import Dot, front_chart
+from app.web.report import render
+from app.web.sections.front import front, heading, outcome
+from app.web.sections.trials import described, protocol
+from app.web.terminal import render_terminal
+from tests.support.mitigate_reports import mitigate_variants
+
+VARIANTS = mitigate_variants()
+
+
+def view(name):
+    return front(MitigateReport.model_validate(VARIANTS[name]))
+
+
+def test_the_recommended_recipe_stands_first_with_what_it_costs():
+    found = view("helped")
+    assert found.heading == "Treated"
+    assert "21.4 % more bytes" in found.outcome
+    assert '"repair.lowrank"' in found.recipe
+    assert [figure.label for figure in found.figures] == ["KL removed", "KL", "Size", "Tokens/s"]
+    report = VARIANTS["helped"]
+    share = report["saved"]["mean"] / report["raw"]["divergence"]["kl"]["mean"]
+    assert float(found.figures[0].value) == pytest.approx(100 * share, abs=0.06)
+
+
+def test_where_nothing_helps_it_says_so():
+    report = MitigateReport.model_validate(VARIANTS["nothing"])
+    assert heading(report) == "Nothing recommended"
+    assert outcome(report).startswith("Leave the candidate")
+    assert view("nothing").recipe == ""
+    assert "Nothing helps" in render(VARIANTS["nothing"])
+
+
+def test_every_point_of_the_front_is_a_row_and_a_dot():
+    found = view("helped")
+    assert len(found.points.rows) == 4
+    assert found.points.rows[-1][1].strong
+    assert found.chart is not None
+    assert found.chart.count("<circle") == 8, "each point with its KL and its tokens/s"
+    assert "candidate" in found.chart
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("width", [80, 120])
+def test_every_report_prints_in_a_terminal(name, width):
+    stream = io.StringIO()
+    render_terminal(VARIANTS[name], Console(file=stream, width=width))
+    assert ("TREATED" if VARIANTS[name]["helped"] else "NOTHING RECOMMENDED") in stream.getvalue()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_report_renders(name):
+    page = render(VARIANTS[name])
+    assert "<script" not in page
+    assert 'id="front"' in page
+
+
+def test_treatments_and_the_budget_are_told_in_words():
+    report = MitigateReport.model_validate(VARIANTS["helped"])
+    assert described(report.front[0]) == "the candidate as it is"
+    assert "low-rank repair (rank 16)" in described(report.front[2])
+    assert "122,500,000 bytes (the default: a quarter more), 10.0 % more time a token" in protocol(report)
+
+
+def test_a_budget_far_away_is_not_drawn():
+    dots = [Dot("candidate", "", 100, 0.3, None, 10.0, "candidate"), Dot("2", "", 110, 0.1, (0.05, 0.2), None, "front")]
+    assert "budget" in front_chart(dots, budget=115, note="n")
+    assert "budget" not in front_chart(dots, budget=10_000, note="n")
+    assert "whisker" in front_chart(dots, budget=None, note="n")

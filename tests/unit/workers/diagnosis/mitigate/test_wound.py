@@ -1,0 +1,68 @@
+"""Parts of a model, mixed checkpoints, and how damage is spread over layers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from app.contracts.report import Mean
+from app.models.checkpoint import inspect
+from workers.diagnosis.mitigate.subject import recipe_of
+from workers.diagnosis.mitigate.wound import groups_of, layer_shares, restorable, restored, wound_of
+from workers.surgery.recipe import apply
+from workers.surgery.store import CheckpointStore
+
+KL = Mean(mean=0.4, ci=(0.3, 0.5))
+
+
+@pytest.fixture
+def changed(tiny: Callable[..., Path], tmp_path: Path):
+    recipe = recipe_of([{"type": "quantize.rtn", "bits": 3, "group_size": 32, "layers": [0, 2]}])
+    with apply(inspect(tiny()), recipe, store=CheckpointStore(tmp_path / "store", 10**9)) as modified:
+        yield modified
+
+
+def test_parts_are_the_layers_that_were_changed(changed) -> None:
+    groups = groups_of(inspect(changed.path), changed.manifest)
+    assert [group.layers for group in groups] == [(0,), (2,)]
+    assert [group.name for group in groups] == ["layer 0", "layer 2"]
+    assert all(0 < (group.error or 0) < 1 for group in groups)
+
+
+def test_a_restored_part_is_the_references_and_nothing_else_is(
+    changed, tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    candidate, reference = inspect(changed.path), inspect(tiny())
+    group = groups_of(candidate, changed.manifest)[0]
+    context = SimpleNamespace(check_cancelled=lambda: None)
+    with restored(candidate, reference, group.tensors, tmp_path / "mixed", context) as info:
+        mixed = load_file(info.path / "model.safetensors")
+    own, other = (load_file(one.path / "model.safetensors") for one in (candidate, reference))
+    for name, tensor in mixed.items():
+        assert torch.equal(tensor, other[name] if ".layers.0." in name else own[name]), name
+    assert not (tmp_path / "mixed").exists()
+
+
+def test_what_has_other_shapes_cannot_be_restored(tiny: Callable[..., Path]) -> None:
+    assert restorable(inspect(tiny()), inspect(tiny(seed=1))) == ""
+    assert "shapes" in restorable(inspect(tiny()), inspect(tiny("llama-untied")))
+
+
+def test_shares_follow_what_restoring_saved_and_never_go_below_zero(changed) -> None:
+    candidate = inspect(changed.path)
+    groups = groups_of(candidate, changed.manifest)
+    saved = {"layer 0": Mean(mean=0.3, ci=(0.2, 0.4)), "layer 2": Mean(mean=-0.1, ci=(-0.2, 0.0))}
+    wound = wound_of(KL, groups, saved, "")
+    assert [(part.name, part.share) for part in wound.parts] == [("layer 0", 1.0), ("layer 2", 0.0)]
+    assert layer_shares(wound.parts, candidate, changed.manifest) == {0: 1.0}
+
+
+def test_without_a_measurement_the_error_of_the_weights_tells(changed) -> None:
+    groups = groups_of(inspect(changed.path), changed.manifest)
+    wound = wound_of(KL, groups, {}, "packed")
+    assert wound.how == "reconstruction_error"
+    assert sum(part.share or 0 for part in wound.parts) == pytest.approx(1)
+    assert wound_of(KL, [], {}, "").how == "unknown"
