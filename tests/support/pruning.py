@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import inspect
+from tests.support.attention import attention_of
 from tests.support.tiny import VOCABULARY
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.recipe import Modified, apply
@@ -56,9 +57,10 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> 
     return folder
 
 
-def load(folder: Path, dtype: torch.dtype = torch.bfloat16, *, attention: str = "sdpa") -> Any:
+def load(folder: Path, dtype: torch.dtype = torch.bfloat16, *, attention: str | None = None) -> Any:
     """transformers' model, by default with the attention that the walk uses."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
+    used = attention or attention_of(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=used)
     return model.eval()
 
 

@@ -8,12 +8,12 @@ Shapes: n windows, L tokens of a window, D hidden size.
 """
 
 import torch
-from transformers import AutoConfig
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import PruneLayers
-from app.models.steps.prune import layers_to_go, with_layers
+from app.models.steps.prune import layers_to_go
 from workers.surgery.prune_calibrated import walk_of
+from workers.surgery.relayer import relayer
 from workers.surgery.shop import Shop
 
 
@@ -37,7 +37,7 @@ class DropLayers:
             gone = set(order[: layers_to_go(shop.source, self._step)])
         for layer in sorted(gone):
             shop.figures[f"dropped_layer_{layer}"] = 1.0
-        rebuild(shop, [layer for layer in range(shop.source.layers) if layer not in gone])
+        relayer(shop, [layer for layer in range(shop.source.layers) if layer not in gone])
 
 
 def block_influence(shop: Shop) -> list[float]:
@@ -58,29 +58,3 @@ def block_influence(shop: Shop) -> list[float]:
             )
         found.append(1 - total / tokens)
     return found
-
-
-def rebuild(shop: Shop, kept: list[int]) -> None:
-    """The result is the source with the layers `kept` alone, numbered anew."""
-    source, before = shop.source, dict(shop.changes)
-    tensors = [name for name in source.tensors if not (source.tied and name == "lm_head.weight")]
-    new_of = {old: new for new, old in enumerate(kept)}
-    shop.clear()
-    for name in tensors:
-        parts = name.split(".")
-        if name.startswith("model.layers."):
-            layer = int(parts[2])
-            if layer not in new_of:
-                continue
-            parts[2] = str(new_of[layer])
-        renamed = ".".join(parts)
-        shop.keep(renamed, of=name)
-        if name in before:
-            shop.changes[renamed] = before[name].model_copy(update={"name": renamed})
-    config = dict(source.config)
-    # Kinds of layers that follow from their number must be told, now that the numbers change.
-    types = getattr(AutoConfig.for_model(**config), "layer_types", None)
-    if types and len(set(types)) > 1:
-        config["layer_types"] = list(types)
-    shop.config.clear()
-    shop.config.update(with_layers(config, kept))

@@ -26,4 +26,4 @@ def relayer(shop: Shop, order: Sequence[int]) -> None:
     for number, layer in enumerate(order):
         for name, before, after in within[layer]:
             shop.keep(f"{before}{number}{after}", of=name)
-    shop.config |= relayered(shop.source.architecture, shop.source.config, order)
+    shop.config.update(relayered(shop.source.architecture, shop.source.config, order))

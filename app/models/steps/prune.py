@@ -1,7 +1,7 @@
 """Pruning: patterns divide, methods that look at activations take dense models, and parts go in numbers that leave a
 model which transformers and vLLM take."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +10,7 @@ from app.contracts.recipe import CalibratedSparse, PruneChannels, PruneGradient,
 from app.models.checkpoint import CheckpointInfo, TensorInfo
 from app.models.modules import Weight, check_step
 from app.models.shapes import LAYOUTS, dimension, expected_tensors
-
-# Their configuration in transformers refuses a hidden size that the number of heads does not divide.
-_HEADS_DIVIDE = frozenset({"LlamaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"})
+from app.models.steps.layers import HEADS_DIVIDE_HIDDEN, relayered
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,8 @@ def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
     """What the checkpoint will be. Which layers go by influence is not known yet, but all layers are alike."""
     if isinstance(step, PruneLayers):
         gone = set(step.layers or range(info.layers - layers_to_go(info, step), info.layers))
-        return _resized(info, with_layers(info.config, [layer for layer in range(info.layers) if layer not in gone]))
+        kept = [layer for layer in range(info.layers) if layer not in gone]
+        return _resized(info, relayered(info.architecture, info.config, kept))
     if isinstance(step, PruneHeads):
         return _resized(info, with_groups(info, heads_of(info).groups - groups_to_go(info, step)))
     if isinstance(step, PruneChannels):
@@ -89,23 +88,6 @@ def channels_to_go(info: CheckpointInfo, step: PruneChannels) -> int:
 
 
 # ---- what the configuration becomes
-
-
-def with_layers(config: dict[str, Any], kept: Sequence[int]) -> dict[str, Any]:
-    """With the layers `kept` alone, numbered anew: what is told of each layer goes with it."""
-    layers = dimension(config, "num_hidden_layers")
-    config = dict(config) | {"num_hidden_layers": len(kept)}
-    for key in ("layer_types", "no_rope_layers"):
-        if isinstance(config.get(key), list) and len(config[key]) == layers:
-            config[key] = [config[key][layer] for layer in kept]
-    if isinstance(config.get("max_window_layers"), int):
-        config["max_window_layers"] = sum(layer < config["max_window_layers"] for layer in kept)
-    stride = config.get("decoder_sparse_step") or 1
-    if config.get("mlp_only_layers") or stride != 1:
-        dense = set(config.get("mlp_only_layers") or ()) | {i for i in range(layers) if (i + 1) % stride}
-        config["mlp_only_layers"] = [new for new, old in enumerate(kept) if old in dense]
-        config["decoder_sparse_step"] = 1
-    return config
 
 
 def with_groups(info: CheckpointInfo, groups: int) -> dict[str, Any]:
@@ -226,7 +208,7 @@ def _check_parts(info: CheckpointInfo, step: PruneHeads | PruneChannels, pointer
 
 def _divides(info: CheckpointInfo, heads: int) -> bool:
     as_llama = info.architecture == "Qwen2ForCausalLM"
-    return info.hidden_size % heads == 0 or not (as_llama or info.architecture in _HEADS_DIVIDE)
+    return info.hidden_size % heads == 0 or not (as_llama or info.architecture in HEADS_DIVIDE_HIDDEN)
 
 
 def _refuse_unless_dense(info: CheckpointInfo, step: Step, pointer: str) -> None:

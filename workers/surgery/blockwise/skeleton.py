@@ -38,7 +38,8 @@ class Skeleton:
             )
         self.info, self.dtype, self._read = info, dtype, read
         config = AutoConfig.for_model(**{**info.config, "dtype": dtype})
-        config._attn_implementation = "sdpa"
+        # transformers' fused attention leaves soft-capping out without a word
+        config._attn_implementation = "eager" if info.config.get("attn_logit_softcapping") else "sdpa"
         with init_empty_weights():
             self.model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
         self.model.eval()

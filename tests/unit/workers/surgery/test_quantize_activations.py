@@ -15,6 +15,7 @@ from app.contracts.recipe import Calibrated, Recipe
 from app.contracts.simulation import Simulation
 from app.models.checkpoint import inspect
 from app.models.simulation import section_in
+from tests.support.attention import attention_of
 from tests.support.copies import Copy
 from tests.support.tiny import VOCABULARY
 from workers.surgery.calibration_text import CalibrationText
@@ -68,7 +69,9 @@ def test_static_grids_hold_what_transformers_sees_on_the_text(
 ) -> None:
     with operate(tiny(kind), tmp_path, A8 | {"dynamic": False, "symmetric": symmetric, "layers": [0, 2]}) as modified:
         (entry,) = section(modified).activations
-    model = AutoModelForCausalLM.from_pretrained(tiny(kind), dtype=torch.bfloat16, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(
+        tiny(kind), dtype=torch.bfloat16, attn_implementation=attention_of(tiny(kind))
+    )
     seen: dict[str, tuple[float, float]] = {}
 
     def look(name: str) -> Callable[..., None]:

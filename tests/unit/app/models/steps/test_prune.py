@@ -12,7 +12,7 @@ from app.contracts.recipe import Recipe
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.shapes import expected_tensors
 from app.models.steps import check_recipe
-from app.models.steps.prune import with_layers
+from app.models.steps.layers import relayered
 from tests.support.copies import Copy, edit_json
 
 Tiny = Callable[..., Path]
@@ -197,7 +197,7 @@ def test_what_is_told_of_each_layer_goes_with_it() -> None:
         "decoder_sparse_step": 2,
         "mlp_only_layers": [5],
     }
-    made = with_layers(config, [1, 2, 4, 5])
+    made = relayered("Qwen3MoeForCausalLM", config, [1, 2, 4, 5])
     assert made["layer_types"] == ["f", "s", "s", "f"]
     assert made["max_window_layers"] == 2
     # experts were in layers 1 and 3, as 5 is dense by name: of those that stay, in the first

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
+from tests.support.attention import attention_of
 from tests.unit.workers.mitigation.repair.support import operate, windows
 from workers.mitigation.repair.closed_form import Factors, solve
 from workers.mitigation.repair.survey import Possible, Survey
@@ -47,8 +48,12 @@ def test_what_a_dropped_layer_did_is_regressed_on_the_projection_before_it(
         assert made.regressed == [name]
         # the oracle: ridge regression in float64 on transformers' own hidden states
         seen: list[torch.Tensor] = []
-        ours = AutoModelForCausalLM.from_pretrained(wounded.path, dtype=torch.bfloat16)
-        theirs = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.bfloat16)
+        ours = AutoModelForCausalLM.from_pretrained(
+            wounded.path, dtype=torch.bfloat16, attn_implementation=attention_of(wounded.path)
+        )
+        theirs = AutoModelForCausalLM.from_pretrained(
+            reference, dtype=torch.bfloat16, attn_implementation=attention_of(reference)
+        )
         ours.model.layers[0].mlp.down_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
         with torch.no_grad():
             mine = ours(input_ids=windows(32, 32), output_hidden_states=True).hidden_states[1]
@@ -67,7 +72,7 @@ def test_what_a_dropped_layer_did_is_regressed_on_the_projection_before_it(
 def test_directions_of_untouched_layers_are_those_of_most_power(tiny: Callable[..., Path], tmp_path: Path) -> None:
     _, found, _ = survey(tiny(), tiny(), tmp_path / "scratch", [0, 1, 2], most=5)
     seen: list[torch.Tensor] = []
-    model = AutoModelForCausalLM.from_pretrained(tiny(), dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(tiny(), dtype=torch.bfloat16, attn_implementation=attention_of(tiny()))
     model.model.layers[1].self_attn.q_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():
         model(input_ids=windows(32, 32))
@@ -87,7 +92,9 @@ def test_the_error_and_the_final_states_are_those_of_the_models(tiny: Callable[.
             for name, one in found.items():
                 error = theirs.read(name).float() - ours.read(name).float()
                 torch.testing.assert_close(one.factors.product(), error, atol=1e-3, rtol=1e-2)
-        model = AutoModelForCausalLM.from_pretrained(tiny(), dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_pretrained(
+            tiny(), dtype=torch.bfloat16, attn_implementation=attention_of(tiny())
+        )
         with torch.no_grad():
             expected = model.model(input_ids=windows(32, 32)).last_hidden_state
         torch.testing.assert_close(states.read(0, 32).float(), expected.float(), atol=0.05, rtol=0.02)

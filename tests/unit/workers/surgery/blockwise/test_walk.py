@@ -28,7 +28,7 @@ def walking(folder: Path, scratch: Path, *, dtype: torch.dtype = torch.float32) 
 
 
 def final_states(folder: Path, dtype: torch.dtype) -> torch.Tensor:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
     kept: list[torch.Tensor] = []
     model.model.norm.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
     with torch.no_grad():
@@ -61,7 +61,7 @@ def test_a_changed_block_is_what_the_next_one_sees(tiny: Tiny, tmp_path: Path, k
             entered[block.index] = torch.cat([entering for _, entering, _ in block.outputs()])
             if block.index == 0:
                 block.linears[name].weight.data.zero_()
-    model = AutoModelForCausalLM.from_pretrained(tiny(kind), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(tiny(kind), dtype=torch.float32, attn_implementation="eager")
     model.get_parameter(name).data.zero_()
     kept: list[torch.Tensor] = []
     model.model.layers[1].register_forward_pre_hook(lambda _, args: kept.append(args[0]))
