@@ -186,7 +186,6 @@ def main(arguments: list[str]) -> None:
     if given.model == MODEL and not (MODEL / "model.safetensors").is_file():
         import_gguf(demo_gguf(), MODEL)
     chosen = [case for name, case in CASES.items() if re.search(given.only, name)]
-    rows = _earlier()
     with tempfile.TemporaryDirectory() as home:
         bench = Bench(given.model, given.text, Path(home))
         for case in chosen:
@@ -197,8 +196,8 @@ def main(arguments: list[str]) -> None:
                 continue
             named = [row._replace(bench=f"{BENCH}:{given.name}" if given.name else BENCH) for row in found]
             fresh = {(row.bench, row.case) for row in named}
-            rows = [row for row in rows if (row.bench, row.case) not in fresh] + named
-            write(RESULTS, rows)  # what is measured is kept, also when the next case fails
+            # what is measured is kept, also when the next case fails
+            write(RESULTS, [row for row in _earlier() if (row.bench, row.case) not in fresh] + named)
             for row in named:
                 sys.stdout.write(f"{row.case},{row.metric},{row.value:.5g},{row.unit}\n")
             sys.stdout.flush()
