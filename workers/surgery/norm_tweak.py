@@ -1,10 +1,12 @@
 """Norm tweaking (Li et al. 2023, arXiv 2309.02784): norms retuned so that blocks put out what the reference's do.
 
-Taken from there: only the norms' weights are trained, block by block, on the distance of the outputs' statistics a
-channel, Σ_c |μ_c − μ'_c| + |σ²_c − σ'²_c| over C channels, divided by C; each block is given what the changed blocks
-before it put out; the learning rate grows with depth. Ours: calibration text in place of generated text; the statistics
-are over the tokens of a batch, and both models see the same batch; float32; a block's norms are kept only where the
-distance over all of the text, in the checkpoint's own dtype, came out smaller.
+Taken from there: only the norms' weights are trained, block by block, on the distance of the outputs' mean and variance
+a channel; each block is given what the changed blocks before it put out; the learning rate grows with depth. Ours,
+because a few channels of a trained model are hundreds of times larger than the others and would be all that counts: a
+channel's differences are relative to its spread in the reference, 1/C Σ_c |μ_c − μ'_c| / σ_c + |σ²_c − σ'²_c| / σ²_c,
+and a gain is trained as a factor on itself, so that a learning rate means the same for small gains and large ones. Ours
+too: calibration text in place of generated text; statistics over the tokens of a batch, which both models see; float32;
+a block's norms are kept only where the distance over all of the text, in the checkpoint's own dtype, became smaller.
 
 Names: N windows, L tokens of a window, D channels.
 """
@@ -21,11 +23,14 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import NormTweak
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Block, Walk
+from workers.surgery.norm import offset_of
 from workers.surgery.reading import open_tensors
 from workers.surgery.shop import Shop
 
 # The learning rate of the last block is that of the first times one and this.
 _DEPTH = 1.0
+# Variance of a channel that does not vary.
+_LEAST = 1e-12
 
 
 class TweakStep:
@@ -105,22 +110,22 @@ class TweakStep:
         check_cancelled: Callable[[], None],
     ) -> dict[str, torch.Tensor]:
         module = copy.deepcopy(block.module).float()
-        parameters = {name: one for name, one in module.named_parameters() if name in names}
-        for one in parameters.values():
-            one.requires_grad_(True)
+        offset = offset_of(walk.skeleton.info)
+        gains = {name: one.data + offset for name, one in module.named_parameters() if name in names}
+        factors = {name: torch.zeros_like(gain, requires_grad=True) for name, gain in gains.items()}
         depth = block.index / max(1, len(walk.skeleton.layers) - 1)
-        adam = torch.optim.Adam(parameters.values(), lr=self._step.learning_rate * (1 + _DEPTH * depth))
+        adam = torch.optim.Adam(factors.values(), lr=self._step.learning_rate * (1 + _DEPTH * depth))
         batches = list(walk.batches())
         for step in range(self._step.steps):
             check_cancelled()
             start, end = batches[step % len(batches)]
             entering_NLD = walk.entering.read(start, end).float()
-            leaving_NLD = _call(module, entering_NLD, walk.kwargs(end - start, block.index))
+            now = {name: gains[name] * (1 + factor) - offset for name, factor in factors.items()}
+            leaving_NLD = _call(module, now, entering_NLD, walk.kwargs(end - start, block.index))
             adam.zero_grad()
-            loss = distance(statistics(leaving_NLD), wanted[step % len(batches)])
-            loss.backward()  # type: ignore[no-untyped-call]
+            distance(statistics(leaving_NLD), wanted[step % len(batches)]).backward()  # type: ignore[no-untyped-call]
             adam.step()
-        return {name: one.detach() for name, one in parameters.items()}
+        return {name: gains[name] * (1 + factor.detach()) - offset for name, factor in factors.items()}
 
 
 def statistics(hidden_NLD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -130,8 +135,9 @@ def statistics(hidden_NLD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def distance(one: tuple[torch.Tensor, torch.Tensor], other: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """The mean over channels of |μ − μ'| + |σ² − σ'²|."""
-    return (one[0] - other[0]).abs().mean() + (one[1] - other[1]).abs().mean()
+    """The mean over channels of |μ − μ'| / σ + |σ² − σ'²| / σ², μ and σ being those of `other`."""
+    variance_D = other[1].clamp(min=_LEAST)
+    return ((one[0] - other[0]).abs() / variance_D.sqrt() + (one[1] - other[1]).abs() / variance_D).mean()
 
 
 def _distance_of(block: Block, wanted: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
@@ -146,8 +152,12 @@ def _distance_of(block: Block, wanted: list[tuple[torch.Tensor, torch.Tensor]]) 
     return total
 
 
-def _call(module: nn.Module, hidden_NLD: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
-    found: Any = module(hidden_NLD, **{name: _float(value) for name, value in kwargs.items()})
+def _call(
+    module: nn.Module, norms: dict[str, torch.Tensor], hidden_NLD: torch.Tensor, kwargs: dict[str, Any]
+) -> torch.Tensor:
+    """The block with other norms."""
+    given = {name: _float(value) for name, value in kwargs.items()}
+    found: Any = torch.func.functional_call(module, norms, (hidden_NLD,), given)
     leaving_NLD: torch.Tensor = found[0] if isinstance(found, tuple) else found
     return leaving_NLD
 
