@@ -22,14 +22,18 @@ def change_of(
     bits: float | None = None,
     sparsity: float | None = None,
     before: TensorChange | None = None,
+    in_parts: bool = False,
 ) -> TensorChange:
     """The account of one weight as it is now.
 
     `original` is the unmodified model's weight of that name and shape where there is one; `bits` and `sparsity` are
     what the step set, else what `before` (the account after the stages before) says, else the dtype's width and none.
+    What counts as its parts (`in_parts`: two factors, or an adapter beside the weight) has them no more after any other
+    change, and counts in full.
     """
     width: float = changed.element_size() * 8
-    told = bits if bits is not None else (before.bits_per_weight if before else width)
+    if bits is None:
+        bits = before.bits_per_weight if before and not before.in_parts else width
     asked = sparsity if sparsity is not None else (before.nominal_sparsity if before else None)
     error: float | None = None
     size: float | None = None
@@ -41,12 +45,13 @@ def change_of(
         shape=tuple(changed.shape),
         dtype=dtype,
         steps=tuple(sorted({*(before.steps if before else ()), *steps})),
-        bits_per_weight=told,
-        nominal_bytes=ceil(told * changed.numel() / 8),
+        bits_per_weight=bits,
+        nominal_bytes=ceil(bits * changed.numel() / 8),
         nominal_sparsity=asked,
         zeros=int((changed == 0).sum()),
         reconstruction_error=error,
         original_norm=size,
+        in_parts=in_parts,
     )
 
 

@@ -22,6 +22,7 @@ from app.models.shapes import LAYOUTS, dimension
 from app.models.steps.extend import OUTPUTS, inserted, order_of, widened
 from workers.surgery.relayer import relayer
 from workers.surgery.shop import Shop
+from workers.surgery.width import width_of
 
 
 class Duplicate:
@@ -54,7 +55,7 @@ class Identity:
         for number, layer in inserted(shop.source, self._step).items():
             for name in shop.source.tensors:
                 if _layer(name) == layer and name.split(".")[-2] in OUTPUTS:
-                    shop.put(_renumbered(name, number), torch.zeros_like(shop.read(name)))
+                    shop.put(_renumbered(name, number), torch.zeros_like(shop.read(name)), inserted=True)
         shop.figures["layers"] = len(order)
 
 
@@ -76,7 +77,7 @@ class Interpolate:
                 this = shop.read(name)
                 following = shop.read(_renumbered(name, layer + 1))
                 mixed = torch.lerp(this.to(torch.float32), following.to(torch.float32), self._step.weight)
-                shop.put(_renumbered(name, number), mixed.to(this.dtype))
+                shop.put(_renumbered(name, number), mixed.to(this.dtype), bits=width_of(this), inserted=True)
         shop.figures["layers"] = len(order)
 
 
@@ -104,14 +105,20 @@ class Width:
             shop.progress("widen", done, len(names))
             kind = name.split(".")[-2]
             if kind in {"q_proj", "k_proj", "v_proj"} and self._step.heads > 1:
-                shop.put(name, self._rows(shop.read(name), self._step.heads, head_dim, generator))
+                self._put_rows(shop, name, self._step.heads, head_dim, generator)
             elif kind in {"gate_proj", "up_proj"} and self._step.channels > 1:
-                shop.put(name, self._rows(shop.read(name), self._step.channels, 1, generator))
+                self._put_rows(shop, name, self._step.channels, 1, generator)
             elif kind == "o_proj" and name.endswith(".weight") and self._step.heads > 1:
                 shop.put(name, _columns(shop.read(name), self._step.heads, head_dim))
             elif kind == "down_proj" and name.endswith(".weight") and self._step.channels > 1:
                 shop.put(name, _columns(shop.read(name), self._step.channels, 1))
         shop.config |= widened(shop.source, self._step)
+
+    def _put_rows(self, shop: Shop, name: str, times: int, size: int, generator: torch.Generator) -> None:
+        tensor = shop.read(name)
+        # noise takes the copies off any grid that a step before put the weights on
+        bits = width_of(tensor) if self._step.noise else None
+        shop.put(name, self._rows(tensor, times, size, generator), bits=bits)
 
     def _rows(self, tensor: torch.Tensor, times: int, size: int, generator: torch.Generator) -> torch.Tensor:
         """Each run of `size` rows `times` times in a row; all but the first with noise."""

@@ -27,6 +27,7 @@ class TensorChange(Contract):
         description="‖W − W'‖ / ‖W‖, Frobenius, W being the unmodified model's; null where it has none of that shape"
     )
     original_norm: float | None = Field(default=None, description="‖W‖ of the unmodified model's weight")
+    in_parts: bool = Field(default=False, description="whether it counts as two factors, or with an adapter beside it")
 
     @property
     def elements(self) -> int:
@@ -68,6 +69,10 @@ class Manifest(Contract):
     recipe_fingerprint: str | None
     tensors: tuple[TensorChange, ...]
     steps: tuple[StepRecord, ...] = ()
+    origins: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="tensors that the source has under another name, as layers were numbered anew; null: none of its",
+    )
     scheme: str = Field(default="plain", description="plain, simulated, or how it is packed")
     bits_per_weight: float | None = None
     sparsity: float | None = None

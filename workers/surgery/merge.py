@@ -15,6 +15,7 @@ from app.models.checkpoint import inspect
 from app.models.steps.others import check_other
 from workers.surgery.reading import check_finite, open_tensors
 from workers.surgery.shop import Shop
+from workers.surgery.width import width_of
 
 
 class Lora:
@@ -42,7 +43,7 @@ class Lora:
                 weight_OI = shop.read(target.weight)
                 change_OI = b_OR.to(torch.float32) @ a_RI.to(torch.float32)
                 merged_OI = weight_OI.to(torch.float32) + self._step.strength * target.scale * change_OI
-                shop.put(target.weight, merged_OI.to(weight_OI.dtype))
+                shop.put(target.weight, merged_OI.to(weight_OI.dtype), bits=width_of(weight_OI))
         shop.figures["weights changed"] = float(len(chosen))
         if len(chosen) < len(adapter.targets):
             shop.warn(f"{len(adapter.targets) - len(chosen)} weights of the adapter are not addressed by the step")
@@ -69,5 +70,5 @@ class Linear:
                 shop.progress("merge", done, len(names))
                 this = shop.read(name)
                 mixed = torch.lerp(this.to(torch.float32), reader.read(name).to(torch.float32), self._step.weight)
-                shop.put(name, mixed.to(this.dtype))
+                shop.put(name, mixed.to(this.dtype), bits=width_of(this))
         shop.figures["tensors mixed"] = float(len(names))

@@ -12,6 +12,7 @@ import torch
 from app.contracts.recipe import MoeRouter, MoeTopk
 from workers.surgery import quantize_rtn
 from workers.surgery.shop import Shop
+from workers.surgery.width import width_of
 
 
 class TopK:
@@ -42,7 +43,7 @@ class Router:
         generator = torch.Generator().manual_seed(self._step.seed)
         for weight in shop.weights:
             router_ED = shop.read(weight.name)
-            shop.put(weight.name, self._changed(router_ED, generator), bits=self._bits(router_ED.shape[1]))
+            shop.put(weight.name, self._changed(router_ED, generator), bits=self._bits(router_ED))
 
     def _changed(self, router_ED: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         step = self._step
@@ -55,6 +56,8 @@ class Router:
         assert step.bits is not None  # noqa: S101 - the contract gives one of the three
         return quantize_rtn.quantize(router_ED, bits=step.bits, group_size=None, symmetric=False)
 
-    def _bits(self, inputs: int) -> float | None:
+    def _bits(self, router_ED: torch.Tensor) -> float | None:
+        if self._step.noise is not None:
+            return width_of(router_ED)
         bits = self._step.bits
-        return None if bits is None else bits + (quantize_rtn.SCALE_BITS + bits) / inputs
+        return None if bits is None else bits + (quantize_rtn.SCALE_BITS + bits) / router_ED.shape[1]

@@ -22,6 +22,7 @@ from workers.surgery.blockwise.walk import Block, Walk
 from workers.surgery.prune_magnitude import count_to_prune
 from workers.surgery.prune_masks import Quota, quota_of
 from workers.surgery.shop import Shop
+from workers.surgery.width import width_of
 
 Seen = TypeVar("Seen", bound=Observer)
 Prepared = TypeVar("Prepared")
@@ -64,6 +65,8 @@ class CalibratedPruning(Generic[Seen, Prepared]):
     the same input, and how it prunes one matrix."""
 
     version = 1
+    # Whether weights that stay become others, and leave any grid that they are on.
+    moves = False
 
     def __init__(self, step: CalibratedSparse, *, scope: str) -> None:
         self.step, self._scope = step, scope
@@ -98,7 +101,8 @@ class CalibratedPruning(Generic[Seen, Prepared]):
                         pruned_OI = self.prune(weight_OI.float(), prepared, quotas[name]).to(weight_OI.dtype)
                         linear = block.linears[name]
                         linear.weight.data = pruned_OI.to(linear.weight.dtype)
-                        shop.put(name, pruned_OI, sparsity=quotas[name].share)
+                        bits = width_of(pruned_OI) if self.moves else None
+                        shop.put(name, pruned_OI, bits=bits, sparsity=quotas[name].share)
 
     def _quotas(self, shop: Shop) -> dict[str, Quota]:
         if self.step.allocation == "uniform":

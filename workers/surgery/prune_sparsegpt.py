@@ -107,6 +107,8 @@ def _mask(score_BO: torch.Tensor, quota: Quota, start: int, end: int, inputs: in
 class SparseGpt(CalibratedPruning[SecondMoment, Inverse]):
     """`prune.sparsegpt`."""
 
+    moves = True
+
     def __init__(self, step: PruneSparsegpt) -> None:
         super().__init__(step, scope=step.scope)
         self._damping = step.damping

@@ -19,6 +19,7 @@ from app.models.shapes import LAYOUTS
 from workers.surgery.blockwise.walk import Block, Group
 from workers.surgery.safetensors_writer import DTYPES
 from workers.surgery.shop import Shop
+from workers.surgery.width import width_of
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,9 @@ class Folded:
         state = dict(quantized)
         for name in self._changed - quantized.keys():
             state[name] = self._weights[name].to(DTYPES[self._shop.source.tensors[name].dtype])
-            self._shop.put(name, state[name], meaning=self.meaning(name, self._weights[name]))
+            # a factor a row goes into the scales of a grid that the weight may be on; one a column does not
+            bits = width_of(state[name]) if name in self._inputs else None
+            self._shop.put(name, state[name], bits=bits, meaning=self.meaning(name, self._weights[name]))
         for name, tensor in self._small.items():
             state[name] = tensor.to(DTYPES[self._shop.source.tensors[name].dtype])
             self._shop.put(name, state[name])

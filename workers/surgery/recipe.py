@@ -39,7 +39,7 @@ from workers.surgery.streamed import Streamed
 # The folder of what a step takes beside the checkpoint, or None.
 Others = Callable[[Step], Path | None]
 # Part of every key: raise it when the same recipe gives other weights than before.
-SURGERY_VERSION = 2
+SURGERY_VERSION = 3
 POINTER = "/candidate/recipe"
 
 
@@ -249,6 +249,7 @@ class _Work:
                 began = time.monotonic()
                 known = {} if before is None else {change.name: change for change in before.manifest.tensors}
                 records = () if before is None else before.manifest.steps
+                origins = {} if before is None else before.manifest.origins
                 copy_companions(source.path, folder)
                 if stage.streamed:
                     streamed = Streamed(
@@ -258,6 +259,7 @@ class _Work:
                         stage.first,
                         weights,
                         before=known,
+                        origins=origins,
                         pointer=POINTER,
                         progress=self._progress,
                         check_cancelled=self._check_cancelled,
@@ -286,6 +288,7 @@ class _Work:
                             progress=self._progress,
                             check_cancelled=self._check_cancelled,
                             recipe=self._recipe,
+                            origins=origins,
                         )
                         section = section_in(source.config)
                         if text is not None and section is not None and section.fakes:
@@ -294,7 +297,8 @@ class _Work:
                         shop.write(folder, self._shard_bytes)
                     (folder / "config.json").write_text(json.dumps(shop.config, indent=2) + "\n")
                     changes, record = shop.changes, self._record(stage, began, shop, text)
-                self._finish(folder, key, stage, changes, (*records, record))
+                    origins = {name: origin for name, origin in shop.origins.items() if origin != name}
+                self._finish(folder, key, stage, changes, (*records, record), origins)
 
         entry = self._store.get_or_build(key, build, expected_bytes=source.bytes, check_cancelled=self._check_cancelled)
         return _opened(entry)
@@ -320,6 +324,7 @@ class _Work:
         stage: _Stage,
         changes: dict[str, TensorChange],
         records: Sequence[StepRecord],
+        origins: dict[str, str | None],
     ) -> None:
         done = self._recipe[: stage.end]
         result = fingerprint(folder, check_cancelled=self._check_cancelled)
@@ -336,6 +341,7 @@ class _Work:
             recipe_fingerprint=recipe_fingerprint(done),
             tensors=listed,
             steps=tuple(records),
+            origins=origins,
             scheme="simulated" if info.quantization is None else info.scheme,
             bits_per_weight=bits,
             sparsity=sparsity,

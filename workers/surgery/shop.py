@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from app.contracts.recipe import Recipe, Step
+from app.contracts.recipe import Recipe, RepairLowrank, Step
+from app.contracts.recipe.lowrank import Truncated
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, natural_key
 from workers.surgery.account import change_of
@@ -21,6 +22,7 @@ from workers.surgery.callbacks import CheckCancelled, Progress
 from workers.surgery.manifest import TensorChange
 from workers.surgery.reading import TensorReader, check_finite
 from workers.surgery.safetensors_writer import DTYPES, Planned, plan_shards, write_shards
+from workers.surgery.width import width_of
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -31,7 +33,8 @@ class Shop:
     `source` is the checkpoint as the steps before left it, `base` the one before all steps, `reference` the unmodified
     model of the job (the base, unless a job says otherwise): only methods that align with it may read it. `weights` are
     those that the step addresses. `config` becomes the result's config.json: change it in place. `scratch` is an empty
-    folder for memory maps, removed afterwards. `recipe` is the whole one. The result begins as a copy of the source.
+    folder for memory maps, removed afterwards. `recipe` is the whole one. `origins`: see `Manifest`. The result begins
+    as a copy of the source.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Shop:
         progress: Progress,
         check_cancelled: CheckCancelled,
         recipe: Recipe = (),
+        origins: dict[str, str | None] | None = None,
     ) -> None:
         self.source, self.base, self.reference = source, base, reference
         self.step, self.index, self.weights = step, index, tuple(weights)
@@ -64,6 +68,10 @@ class Shop:
         self.changes: dict[str, TensorChange] = dict(before)
         self.progress, self.check_cancelled = progress, check_cancelled
         self._reader, self._base_reader, self._before = reader, base_reader, before
+        self._origins_before = origins or {}
+        self.origins: dict[str, str | None] = dict(self._origins_before)
+        # output name → the source's tensor that stands or stood there
+        self._came = {name: name for name in source.tensors}
         self._made = scratch / "made"
         self._made.mkdir()
         # output name → ("source", name there) or ("made", file)
@@ -93,14 +101,20 @@ class Shop:
         sparsity: float | None = None,
         account: bool = True,
         meaning: torch.Tensor | None = None,
+        inserted: bool = False,
     ) -> None:
         """Makes `tensor` the result's tensor of that name, in the dtype it comes in.
 
         A matrix enters the manifest (unless `account` is false) with `bits` bits per weight and the share of zeros
-        `sparsity` that was asked for; `meaning` is what it stands for there, where the step moved a factor into another
-        tensor. Raises CHECKPOINT_NOT_FINITE where it holds NaN or infinity.
+        `sparsity` that was asked for; without `bits` it takes what it took before: a step that moves weights off the
+        grid that they may be on says `width_of` the tensor. `meaning` is what it stands for there, where the step moved
+        a factor into another tensor; `inserted`: the unmodified model has none that it could be compared with. Raises
+        CHECKPOINT_NOT_FINITE where it holds NaN or infinity.
         """
         check_finite(name, tensor)
+        known = self.source.tensors.get(name)
+        if inserted or (known is not None and known.shape != tuple(tensor.shape)):
+            self.origins[name] = None
         tensor = tensor.detach().contiguous()
         if account and tensor.ndim >= 2:
             stands_for = tensor if meaning is None else meaning.to(tensor.dtype)
@@ -127,6 +141,8 @@ class Shop:
             raise KeyError(of)
         self._plan[name] = ("source", of)
         self._planned.pop(name, None)
+        self._came[name] = of
+        self.origins[name] = self._origins_before.get(of, of)
         if of in self._before:
             self.changes[name] = self._before[of].model_copy(update={"name": name})
 
@@ -135,12 +151,16 @@ class Shop:
         self._plan.pop(name, None)
         self._planned.pop(name, None)
         self.changes.pop(name, None)
+        self.origins.pop(name, None)
+        self._came.pop(name, None)
 
     def clear(self) -> None:
         """The result has no tensor yet: for steps that put the layers together anew with `keep` and `put`."""
         self._plan.clear()
         self._planned.clear()
         self.changes.clear()
+        self.origins.clear()
+        self._came.clear()
 
     def warn(self, text: str) -> None:
         """A sentence for the report: what the user should know of this result."""
@@ -185,8 +205,10 @@ class Shop:
         self._planned[name] = Planned(name, _NAMES[tensor.dtype], tuple(tensor.shape))
 
     def _change(self, name: str, tensor: torch.Tensor, bits: float | None, sparsity: float | None) -> TensorChange:
-        known = self.base.tensors.get(name)
-        original = self._base_reader.read(name) if known and known.shape == tuple(tensor.shape) else None
+        origin = self.origins.get(name, name)
+        known = self.base.tensors.get(origin) if origin else None
+        original = self._base_reader.read(origin) if origin and known and known.shape == tuple(tensor.shape) else None
+        before = self._before.get(self._came.get(name, ""))
         return change_of(
             name,
             tensor,
@@ -195,8 +217,14 @@ class Shop:
             original=original,
             bits=bits,
             sparsity=sparsity,
-            before=self._before.get(name),
+            before=before,
+            in_parts=self._in_parts(bits, before, width_of(tensor)),
         )
+
+    def _in_parts(self, bits: float | None, before: TensorChange | None, width: float) -> bool:
+        if isinstance(self.step, RepairLowrank):  # the adapter beside the weight, where it has one
+            return bits is not None and bits != (before.bits_per_weight if before else width)
+        return isinstance(self.step, Truncated)
 
 
 class WholeStep(Protocol):

@@ -29,6 +29,7 @@ class Streamed:
         weights: Sequence[Sequence[Weight]],
         *,
         before: dict[str, TensorChange],
+        origins: dict[str, str | None],
         pointer: str,
         progress: Progress,
         check_cancelled: CheckCancelled,
@@ -36,7 +37,7 @@ class Streamed:
         self._source, self._base = source, base
         self._runners: list[Runner] = [make_runner(step) for step in steps]
         self._addressed = [{weight.name: weight for weight in chosen} for chosen in weights]
-        self._first, self._pointer, self._before = first, pointer, before
+        self._first, self._pointer, self._before, self._origins = first, pointer, before, origins
         self._progress, self._check_cancelled = progress, check_cancelled
         self.changes: dict[str, TensorChange] = dict(before)
 
@@ -105,11 +106,11 @@ class Streamed:
                 hint="check the checkpoint; trained weights are nowhere near 1e38",
                 pointer=f"{self._pointer}/{self._first + steps[0]}",
             )
-        known = self._base.tensors.get(name)
-        same = self._base is self._source
-        original = (
-            tensor if same else (base_reader.read(name) if known and known.shape == tuple(tensor.shape) else None)
-        )
+        original: torch.Tensor | None = tensor
+        if self._base is not self._source:
+            origin = self._origins.get(name, name)
+            known = self._base.tensors.get(origin) if origin else None
+            original = base_reader.read(origin) if origin and known and known.shape == tuple(tensor.shape) else None
         return change_of(
             name,
             changed,

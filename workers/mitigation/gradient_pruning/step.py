@@ -30,6 +30,7 @@ from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.blockwise.walk import Block, Group, Walk
 from workers.surgery.reading import open_tensors
 from workers.surgery.shop import Shop
+from workers.surgery.width import width_of
 
 DAMPING = 0.01
 # Positions of one step of reconstruction, at least one window.
@@ -63,6 +64,8 @@ class _Work:
         self._dtype = torch.float32 if shop.source.scheme == "f32" else torch.bfloat16
         self._sizes = {weight.name: weight.shape[0] * weight.shape[1] for weight in shop.weights}
         self._last = max(weight.layer or 0 for weight in shop.weights)
+        self._recovers = step.recovery_s > 0 or bool(step.recovery_steps)
+        # All layers at once, where recovery is to train them together.
         self._pruned: dict[str, torch.Tensor] = {}
         self._tape = Tape(
             Skeleton(teacher, read, dtype=self._dtype),
@@ -98,12 +101,17 @@ class _Work:
         for turn, mean in enumerate(divergences, 1):
             shop.figures[f"kl_at_pass_{turn}_nats"] = mean
         self._blocks(prices, counts, leaving)
-        if step.recovery_s > 0 or step.recovery_steps:
+        if self._recovers:
             self._recover()
-        for weight in shop.weights:
-            shop.put(
-                weight.name, self._pruned.pop(weight.name), sparsity=counts[weight.name] / self._sizes[weight.name]
-            )
+            for name in self._sizes:
+                self._put(name, self._pruned.pop(name), counts)
+
+    def _put(self, name: str, pruned_OI: torch.Tensor, counts: dict[str, int]) -> None:
+        # trained weights leave any grid that a step before put them on
+        moved = self._step.reconstruct or self._recovers
+        bits = width_of(pruned_OI) if moved else None
+        self._shop.check_cancelled()
+        self._shop.put(name, pruned_OI, bits=bits, sparsity=counts[name] / self._sizes[name])
 
     def _blocks(self, prices: Prices, counts: dict[str, int], leaving: dict[int, torch.Tensor]) -> None:
         shop = self._shop
@@ -127,7 +135,11 @@ class _Work:
                     before, after = before + sum(losses[:epoch]) / epoch, after + sum(losses[-epoch:]) / epoch
                     blocks += 1
                 for name in names:
-                    self._pruned[name] = block.linears[name].weight.detach().to(shop.read(name).dtype).clone()
+                    pruned_OI = block.linears[name].weight.detach().to(shop.read(name).dtype).clone()
+                    if self._recovers:
+                        self._pruned[name] = pruned_OI
+                    else:
+                        self._put(name, pruned_OI, counts)
             if block.index == self._last:
                 break
         if blocks:  # weighted squared error over the weighted square of what the block adds, first and last epoch
@@ -150,6 +162,7 @@ class _Work:
                     count=counts[name],
                     pattern=self._step.n_of_m() if self._step.pattern else None,
                     update=self._step.reconstruct,
+                    check_cancelled=self._shop.check_cancelled,
                 )
                 block.linears[name].weight.data = swept_OI.to(self._dtype)
 

@@ -1,0 +1,128 @@
+"""What is told of weights after several steps: bits of what they are now, errors against what they were made of."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from safetensors.torch import load_file
+
+from app.contracts.recipe import Calibrated, Recipe
+from app.models.checkpoint import inspect
+from workers.surgery.calibration_text import CalibrationText
+from workers.surgery.manifest import Manifest, TensorChange
+from workers.surgery.quantize_rtn import quantize
+from workers.surgery.recipe import apply
+from workers.surgery.store import CheckpointStore
+
+Tiny = Callable[..., Path]
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
+SVD = {"type": "lowrank.svd", "rank": 8}
+SMALL = {"calibration_windows": 4, "calibration_window": 16}
+UP = "model.layers.{}.mlp.up_proj.weight"
+
+
+def text(_: Calibrated) -> CalibrationText:
+    tokens_NL = torch.randint(2, 300, (4, 16), generator=torch.Generator().manual_seed(0))
+    return CalibrationText(tokens_NL, "0" * 64, documents=4, asked=4)
+
+
+@pytest.fixture
+def manifest_of(tiny: Tiny, tmp_path: Path) -> Callable[..., Manifest]:
+    store = CheckpointStore(tmp_path / "store", 10**9)
+
+    def make(*steps: dict[str, Any], other: Path | None = None) -> Manifest:
+        recipe = RECIPE.validate_python(steps)
+        with apply(inspect(tiny()), recipe, store=store, calibration=text, others=lambda _: other) as modified:
+            return modified.manifest
+
+    return make
+
+
+def told(manifest: Manifest) -> dict[str, TensorChange]:
+    return {change.name: change for change in manifest.tensors}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "prune.layers", "layers": [0]},
+        {"type": "extend.duplicate", "layers": [0]},
+    ],
+)
+@pytest.mark.parametrize("later", [RTN, RTN | {"form": "packed"}, {"type": "prune.wanda", "sparsity": 0.5} | SMALL])
+def test_a_layer_with_another_number_is_compared_with_itself(
+    tiny: Tiny, manifest_of: Callable[..., Manifest], step: dict[str, Any], later: dict[str, Any]
+) -> None:
+    shift = -1 if step["type"] == "prune.layers" else 1
+    alone, after = told(manifest_of(later)), told(manifest_of(step, later))
+    for layer in (1, 2):
+        one, same = alone[UP.format(layer)], after[UP.format(layer + shift)]
+        assert same.original_norm == one.original_norm
+        if later["type"] == "quantize.rtn":  # what weights alone decide is the same
+            assert same.reconstruction_error == one.reconstruction_error
+        assert same.reconstruction_error is not None
+        assert same.reconstruction_error < 0.6  # two random layers are further from each other than 1
+
+
+def test_an_inserted_layer_is_compared_with_nothing(manifest_of: Callable[..., Manifest]) -> None:
+    for step in ("extend.identity", "extend.interpolate"):
+        manifest = manifest_of({"type": step, "layers": [0]}, {"type": "prune.layers", "layers": [0]}, RTN)
+        changes = told(manifest)
+        assert changes["model.layers.0.mlp.down_proj.weight"].reconstruction_error is None
+        assert manifest.origins["model.layers.0.mlp.down_proj.weight"] is None
+        assert changes[UP.format(1)].original_norm == told(manifest_of(RTN))[UP.format(1)].original_norm
+
+
+def test_what_was_made_smaller_and_larger_again_is_compared_with_nothing(manifest_of: Callable[..., Manifest]) -> None:
+    manifest = manifest_of({"type": "prune.channels", "ratio": 0.5} | SMALL, {"type": "extend.width", "channels": 2})
+    change = told(manifest)[UP.format(0)]
+    assert change.shape == (128, 64)
+    assert change.reconstruction_error is None
+
+
+def test_what_earlier_steps_did_goes_with_an_inserted_layer(manifest_of: Callable[..., Manifest]) -> None:
+    changes = told(manifest_of(RTN | {"layers": [1]}, {"type": "extend.identity", "layers": [1]}))
+    name = "model.layers.{}.mlp.down_proj.weight"
+    assert changes[name.format(1)].bits_per_weight == changes[name.format(2)].bits_per_weight == 4 + 20 / 32
+    assert name.format(0) not in changes
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "merge.linear", "other": "other"},
+        {"type": "extend.width", "channels": 2, "noise": 0.1},
+        {"type": "prune.sparsegpt", "sparsity": 0.5} | SMALL,
+    ],
+)
+def test_what_leaves_its_grid_takes_all_its_bits(
+    tiny: Tiny, manifest_of: Callable[..., Manifest], step: dict[str, Any]
+) -> None:
+    assert told(manifest_of(RTN, step, other=tiny()))[UP.format(0)].bits_per_weight == 16
+
+
+@pytest.mark.parametrize(
+    "step", [{"type": "prune.magnitude", "sparsity": 0.5}, {"type": "prune.wanda", "sparsity": 0.5} | SMALL]
+)
+def test_what_stays_on_its_grid_keeps_its_bits_and_two_factors_do_not(
+    manifest_of: Callable[..., Manifest], step: dict[str, Any]
+) -> None:
+    assert told(manifest_of(RTN, step))[UP.format(0)].bits_per_weight == 4 + 20 / 32
+    factored = told(manifest_of(SVD))[UP.format(0)]
+    assert factored.bits_per_weight == 16 * 8 * (128 + 64) / (128 * 64)
+    assert factored.in_parts
+    pruned = told(manifest_of(SVD, step))[UP.format(0)]
+    assert pruned.bits_per_weight == 16
+    assert not pruned.in_parts
+
+
+def test_the_error_is_that_of_the_weights_that_lie_there(tiny: Tiny, manifest_of: Callable[..., Manifest]) -> None:
+    changes = told(manifest_of({"type": "prune.layers", "layers": [0]}, RTN))
+    before = load_file(tiny() / "model.safetensors")[UP.format(2)]
+    after = quantize(before, bits=4, group_size=32, symmetric=False)
+    expected = float((after.double() - before.double()).norm() / before.double().norm())
+    assert changes[UP.format(1)].reconstruction_error == pytest.approx(expected, rel=1e-9)
