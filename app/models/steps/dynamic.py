@@ -56,6 +56,12 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
             f"a module has {', '.join(map(str, allowed))} bits, and none of these is as low as {step.bits:g}",
             f"{pointer}/bits",
         )
+    if step.mixed and step.bits > max(allowed):
+        raise _refused(
+            ErrorCode.PACKING_UNSUPPORTED,
+            f"a module that is packed has at most {max(allowed)} bits here, and {step.bits:g} are asked for on average",
+            f"{pointer}/bits",
+        )
     return chosen
 
 

@@ -54,7 +54,8 @@ def see_both(source: Block, own: Block, moments: Mapping[Group, PairedMoment]) -
 
 def sample(block: Block, groups: tuple[Group, ...], tokens: int) -> dict[Group, torch.Tensor]:
     """(T, I) inputs of each group, of the first batches until there are `tokens`."""
-    parts: dict[Group, list[torch.Tensor]] = {}
+    if not groups:
+        return {}
     with ExitStack() as stack:
         parts = {group: _catch(block, group, stack) for group in groups}
         for _ in block.outputs():

@@ -22,7 +22,7 @@ WINDOWS = 2
 
 
 def plan_bits(shop: Shop, step: QuantizeDynamic, scheme: Scheme, fisher: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """First tensor of each input group → bits of its layers, within `bits` and its overhead on average."""
+    """First addressed tensor of each input group → bits of its layers, within `bits` and its overhead on average."""
     assert shop.calibration is not None  # noqa: S101 - a calibrated step is given one
     tokens_NL = shop.calibration.tokens_NL[:WINDOWS]
     names = {weight.name for weight in shop.weights}
@@ -42,8 +42,11 @@ def plan_bits(shop: Shop, step: QuantizeDynamic, scheme: Scheme, fisher: Mapping
     storage = 0.0
     allowed = widths(step)
     for block in walk.blocks():
-        groups = [tuple(n for n in group if n in names) for group in block.groups]
-        inputs = sample(block, tuple(filter(None, groups)), SAMPLE_TOKENS)
+        parts = [tuple(name for name in group if name in names) for group in block.groups]
+        groups = tuple(part for part in parts if part)
+        if not groups:  # not addressed: the walk goes on to the next
+            continue
+        inputs = sample(block, groups, SAMPLE_TOKENS)
         cost: dict[tuple[str, int], float] = {}
         for group, seen in inputs.items():
             shop.check_cancelled()
@@ -51,7 +54,7 @@ def plan_bits(shop: Shop, step: QuantizeDynamic, scheme: Scheme, fisher: Mapping
                 cost[group[0], bits] = predicted(block, group, seen, replace(scheme, bits=bits), fisher)
         told = sum(cost[group[0], MEASURED_BITS] for group in inputs)
         whole = tuple(name for group in inputs for name in group)
-        real = measured.layer(block.index, whole, replace(scheme, bits=MEASURED_BITS), None) if whole else 0.0
+        real = measured.layer(block.index, whole, replace(scheme, bits=MEASURED_BITS), None)
         agree = real / told if told > 0 else 1.0
         for group in inputs:
             weights = [block.linears[name].weight for name in group]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from workers.mitigation.dynamic_scaling.grids import Scheme, candidates
+from workers.surgery.callbacks import CheckCancelled, never_cancelled
 from workers.surgery.quantize_grid import Grid, Quantized
 
 # The greatest bf16 below one half: added to a code it still rounds to it.
@@ -52,7 +53,13 @@ class Rounded:
         ]
 
 
-def round_weight(weight_OI: torch.Tensor, upper_II: torch.Tensor, scheme: Scheme, keep_OI: torch.Tensor) -> Rounded:
+def round_weight(
+    weight_OI: torch.Tensor,
+    upper_II: torch.Tensor,
+    scheme: Scheme,
+    keep_OI: torch.Tensor,
+    check_cancelled: CheckCancelled = never_cancelled,
+) -> Rounded:
     """Rounds a weight. `upper_II`: U above; `keep_OI`: where it is false the weight is 0 and stays 0."""
     outputs, inputs = weight_OI.shape
     size = scheme.group(inputs)
@@ -62,6 +69,7 @@ def round_weight(weight_OI: torch.Tensor, upper_II: torch.Tensor, scheme: Scheme
     scales, zeros = [], []
     loss_O = torch.zeros(outputs)
     for start in range(0, inputs, size):
+        check_cancelled()
         span = slice(start, start + size)
         keep_OS, upper_SS = keep_OI[:, span], upper_II[span, span]
         group_OS = left_OI[:, span] * keep_OS

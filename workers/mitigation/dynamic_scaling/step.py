@@ -167,7 +167,8 @@ class _Work:
         return self._learned(own, rounded)
 
     def _of(self, group: Group) -> Scheme:
-        return replace(self._scheme, bits=self._bits.get(group[0], self._scheme.bits))
+        first = next(name for name in group if name in self._names)
+        return replace(self._scheme, bits=self._bits.get(first, self._scheme.bits))
 
     def _round(
         self, own: Block, folded: Folded, group: Group, moment: PairedMoment, rounded: dict[str, Rounded]
@@ -180,7 +181,7 @@ class _Work:
         self._damping = max(self._damping, found.damping)
         upper_II = found.upper_II
         aim_OI = whole_OI + CORRECTION * (((whole_OI @ moment.cross_II) @ upper_II.T) @ upper_II)
-        made = round_weight(aim_OI, upper_II, self._of(group), keep_OI)
+        made = round_weight(aim_OI, upper_II, self._of(group), keep_OI, self._shop.check_cancelled)
         new_OI = made.weight()
         rows = [len(own.linears[name].weight) for name in names]
         shift_O = whole_OI @ (moment.shift_I + moment.mean_I) - new_OI @ moment.mean_I

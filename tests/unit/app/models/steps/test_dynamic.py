@@ -29,6 +29,7 @@ def step(**fields: Any) -> dict[str, Any]:
         ("llama", {"bits": 3, "form": "packed"}, ErrorCode.PACKING_UNSUPPORTED, "/bits"),
         ("llama", {"mixed": True, "bits": 2.5}, ErrorCode.RECIPE_NOT_APPLICABLE, "/bits"),
         ("llama", {"mixed": True, "bits": 3.5, "form": "packed"}, ErrorCode.PACKING_UNSUPPORTED, "/bits"),
+        ("llama", {"mixed": True, "bits": 4.5, "form": "packed"}, ErrorCode.PACKING_UNSUPPORTED, "/bits"),
         ("llama", {"activation_bits": 4, "form": "packed"}, ErrorCode.PACKING_UNSUPPORTED, "/activation_bits"),
         (
             "llama",

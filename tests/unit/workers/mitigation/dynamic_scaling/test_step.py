@@ -93,6 +93,18 @@ def test_a_mixture_keeps_to_its_mean_and_layers_that_run_as_one_share_their_widt
     assert sum(count for name, count in figures.items() if name.startswith("modules_")) == 14
 
 
+@pytest.mark.parametrize(("where", "count"), [({"layers": [1]}, 7), ({"modules": ["k_proj"]}, 2)])
+def test_a_mixture_is_spread_over_what_is_addressed(
+    where: dict[str, Any], count: int, tiny: Tiny, tmp_path: Path
+) -> None:
+    step = DYNAMIC | {"bits": 4.5, "mixed": True, "tuning_steps": 0} | where
+    figures = made(tiny("llama", **LAYERS), tmp_path, step).manifest.steps[0].figures
+    widths = {width: found for width in (3, 4, 5, 6, 8) if (found := figures.get(f"modules_{width}_bit"))}
+    assert sum(widths.values()) == count
+    assert len(widths) > 1
+    assert 4 + (16 + 4) / 32 < figures["bits_per_weight"] <= 4.5 + (16 + 4.5) / 32
+
+
 def test_rounded_activations_are_told_to_the_engine(tiny: Tiny, tmp_path: Path) -> None:
     step = DYNAMIC | {"activation_bits": 8, "modules": ["mlp"], "tuning_steps": 1}
     result = made(tiny("llama", **LAYERS), tmp_path, step)
