@@ -96,7 +96,8 @@ def backward(
 ) -> None:
     """Runs the blocks backward, the last one first; every linear layer is shown with inputs and output gradients.
 
-    `finish(layer)` is called when a block has seen all windows.
+    `finish(layer)` is called when a block has seen all windows. Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` where a
+    gradient is not finite.
     """
     skeleton, walk = tape.skeleton, tape.walk
     count = len(skeleton.layers)
@@ -104,7 +105,9 @@ def backward(
     gradients = Activations(tape.scratch / f"{tape.name}-gradients.bin", last.shape, skeleton.dtype)
     for start, end in walk.batches():
         tape.check_cancelled()
-        gradients.write(start, objective.gradient(start, last.read(start, end)))
+        gradient_NLD = objective.gradient(start, last.read(start, end))
+        _check_finite(gradient_NLD, "the head")
+        gradients.write(start, gradient_NLD)
     for done, index in enumerate(reversed(range(count))):
         tape.progress(phase, done, count)
         block = skeleton.block(index)
@@ -120,11 +123,21 @@ def backward(
                 found: Any = block(entering_NLD, **walk.kwargs(end - start, index))
                 out_NLD: torch.Tensor = found[0] if isinstance(found, tuple) else found
                 (entered_NLD,) = torch.autograd.grad(out_NLD, entering_NLD, leaving_NLD)
+            _check_finite(entered_NLD, f"layer {index}")
             gradients.write(start, entered_NLD)
         if finish is not None:
             finish(index)
         skeleton.release(index)
     tape.progress(phase, count, count)
+
+
+def _check_finite(gradient_NLD: torch.Tensor, where: str) -> None:
+    if not bool(torch.isfinite(gradient_NLD).all()):
+        raise HemostatError(
+            ErrorCode.ACTIVATIONS_NOT_FINITE,
+            f"the gradient of the divergence below {where} is NaN or infinite on the calibration text",
+            hint="the model overflows in its dtype there",
+        )
 
 
 def _watch(block: nn.Module, prefix: str, index: int, visit: Visit, stack: ExitStack) -> None:
@@ -168,7 +181,8 @@ class Gatherer:
     """Sums `LayerGradients` of the addressed layers as `backward` shows them.
 
     `names`: the weights that are looked at. Weight-sized results go to mapped files in `folder`, so that memory holds
-    those of one block. `leaving` (of `blocks`): layer → E[δ δᵀ] (D, D) where the block's output joins the next.
+    those of one block. `leaving` (of `blocks`): layer → E[δ δᵀ] (D, D) where the block's output joins the next, mapped
+    as well.
     """
 
     names: frozenset[str]
@@ -216,11 +230,15 @@ class Gatherer:
             sum_DD = self.leaving.setdefault(layer, torch.zeros(width, width))
             sum_DD.addmm_(delta_TD.T, delta_TD, alpha=1 / self.positions)
 
-    def finish(self, _layer: int) -> None:
-        """A block has seen all windows: its weight-sized sums go to disk."""
+    def finish(self, layer: int) -> None:
+        """A block has seen all windows: its matrices go to disk."""
+        if (sum_DD := self.leaving.get(layer)) is not None:
+            self.leaving[layer] = self._map(f"model.layers.{layer}", "leaving", sum_DD)
         for name, of in self._open.items():
-            of.squares_OI = self._mapped(name, "squares", of.squares_OI)
-            of.mean_OI = self._mapped(name, "mean", of.mean_OI)
+            if of.squares_OI is not None:
+                of.squares_OI = self._map(name, "squares", of.squares_OI)
+            if of.mean_OI is not None:
+                of.mean_OI = self._map(name, "mean", of.mean_OI)
             self.found[name] = of
         self._open.clear()
 
@@ -234,9 +252,7 @@ class Gatherer:
             torch.zeros(inputs, inputs) if self.inputs else None,
         )
 
-    def _mapped(self, name: str, kind: str, tensor: torch.Tensor | None) -> torch.Tensor | None:
-        if tensor is None:
-            return None
+    def _map(self, name: str, kind: str, tensor: torch.Tensor) -> torch.Tensor:
         file = self.folder / f"{name}.{kind}.bin"
         mapped = torch.from_file(str(file), shared=True, size=tensor.numel(), dtype=torch.float32)
         mapped.copy_(tensor.reshape(-1))

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from app.contracts.errors import ErrorCode, HemostatError
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
 
@@ -35,7 +36,8 @@ def logits(skeleton: Skeleton, hidden_TD: torch.Tensor) -> torch.Tensor:
 class OwnLabels:
     """Σ_t log p(y_t), y_t drawn from the model's own distribution: the objective whose squared gradients are Fisher's.
 
-    Labels depend on the seed and on the position of the window in the text alone.
+    Labels depend on the seed and on the position of the window in the text alone. `gradient` raises
+    `HemostatError(ACTIVATIONS_NOT_FINITE)` where logits are not finite.
     """
 
     def __init__(self, skeleton: Skeleton, seed: int) -> None:
@@ -51,9 +53,16 @@ class OwnLabels:
                 leaf_TD = hidden_LD[part].detach().requires_grad_(True)
                 with torch.enable_grad():
                     logits_TV = logits(self._skeleton, leaf_TD)
+                    whole_T = logits_TV.logsumexp(-1)
+                    if not bool(torch.isfinite(whole_T).all()):
+                        raise HemostatError(
+                            ErrorCode.ACTIVATIONS_NOT_FINITE,
+                            "the logits are NaN or infinite on the calibration text",
+                            hint="the model overflows in its dtype in its final norm or head",
+                        )
                     with torch.no_grad():
                         labels_T1 = torch.multinomial(logits_TV.softmax(-1), 1, generator=draws)
-                    total = (logits_TV.gather(-1, labels_T1).squeeze(-1) - logits_TV.logsumexp(-1)).sum()
+                    total = (logits_TV.gather(-1, labels_T1).squeeze(-1) - whole_T).sum()
                     (found[window, part],) = torch.autograd.grad(total, leaf_TD)
         return found
 

@@ -12,6 +12,8 @@ Shapes: O output dimension, I input dimension, B columns of a block.
 
 import torch
 
+from app.contracts.errors import ErrorCode, HemostatError
+from workers.surgery.callbacks import CheckCancelled, never_cancelled
 from workers.surgery.prune_masks import lowest, mask_pattern
 
 COLUMNS = 128
@@ -21,7 +23,14 @@ def inverse_cholesky(moment_II: torch.Tensor, damping: float) -> torch.Tensor:
     """(I, I) upper triangular U with UᵀU = (H + damping · mean diagonal)⁻¹, H = E[x xᵀ].
 
     Inputs that are always 0 count as 1. The damping is raised tenfold until the matrix is positive definite in float32.
+    Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` where H is not finite.
     """
+    if not bool(torch.isfinite(moment_II).all()):
+        raise HemostatError(
+            ErrorCode.ACTIVATIONS_NOT_FINITE,
+            "the second moment of a layer's inputs is NaN or infinite on the calibration text",
+            hint="the model overflows in its dtype on this text",
+        )
     diagonal_I = moment_II.diagonal()
     dead_I = diagonal_I <= 0
     hessian_II = moment_II + torch.diag(dead_I.to(moment_II.dtype))
@@ -47,6 +56,7 @@ def sweep(
     count: int,
     pattern: tuple[int, int] | None = None,
     update: bool = True,
+    check_cancelled: CheckCancelled = never_cancelled,
 ) -> torch.Tensor:
     """A float32 matrix with exactly `count` zeros more or less by the rules above, or N of every M kept.
 
@@ -60,6 +70,7 @@ def sweep(
     gone_OI = torch.zeros_like(weight_OI, dtype=torch.bool)
     counts = _counts(_score(weight_OI, scale_I, gain_OI), count, size) if pattern is None else []
     for turn, start in enumerate(range(0, inputs, size)):
+        check_cancelled()
         end = min(start + size, inputs)
         columns = slice(start, end)
         factor_BB = factor_II[columns, columns]

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import torch
 
+from app.contracts.errors import ErrorCode, HemostatError
+
 # Of the mean input power, added to each channel's: directions that the text never showed stay bounded.
 RIDGE = 1e-4
 # Of the mean gradient power: a channel that no gradient reached still counts for something.
@@ -81,7 +83,16 @@ def solve(
 
 def root_of(moment_II: torch.Tensor, *, ridge: float = RIDGE) -> torch.Tensor:
     """S (I, I), float64, with S Sᵀ = moment + ridge · mean power · identity; raises the ridge until that is
-    numerically positive."""
+    numerically positive.
+
+    `HemostatError(ACTIVATIONS_NOT_FINITE)` where the moment is not finite.
+    """
+    if not bool(torch.isfinite(moment_II).all()):
+        raise HemostatError(
+            ErrorCode.ACTIVATIONS_NOT_FINITE,
+            "the second moment of a layer's inputs is NaN or infinite on the calibration text",
+            hint="the model overflows in its dtype on this text",
+        )
     moment_II = moment_II.to(torch.float64)
     power = float(moment_II.diagonal().mean()) or 1.0
     eye = torch.eye(len(moment_II), dtype=torch.float64)

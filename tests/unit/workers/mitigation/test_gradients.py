@@ -238,3 +238,22 @@ def test_a_reference_with_another_head_counts_it(tiny: Tiny, tmp_path: Path) -> 
         expected = (p.exp() * (p - (1.5 * logits(teacher, hidden)).log_softmax(-1))).sum()
     assert objective.total == pytest.approx(float(expected), rel=1e-4)
     assert objective.total > 0
+
+
+@pytest.mark.parametrize("objective", ["own labels", "from reference"])
+def test_a_head_that_overflows_is_told(tiny: Tiny, tmp_path: Path, objective: str) -> None:
+    info = inspect(tiny("llama"))
+    with open_tensors(info) as reader:
+
+        def overflowing(name: str) -> torch.Tensor:
+            tensor = reader.read(name)
+            return tensor * 1e38 if name == "model.norm.weight" else tensor
+
+        teacher = Skeleton(info, reader.read, dtype=torch.float32)
+        reference = Tape(teacher, TOKENS, tmp_path, name="reference").states[-1]
+        with pytest.raises(HemostatError) as caught:
+            if objective == "own labels":
+                fisher_of(info, overflowing, TOKENS, tmp_path)
+            else:
+                divergence_gradients_of(info, overflowing, reference, teacher, TOKENS, tmp_path)
+    assert caught.value.code == ErrorCode.ACTIVATIONS_NOT_FINITE

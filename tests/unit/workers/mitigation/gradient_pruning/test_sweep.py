@@ -3,6 +3,7 @@ from itertools import combinations
 import pytest
 import torch
 
+from app.contracts.errors import ErrorCode, HemostatError
 from workers.mitigation.gradient_pruning.sweep import inverse_cholesky, sweep
 from workers.surgery.prune_masks import Quota
 from workers.surgery.prune_sparsegpt import inverse_factor, sparsify
@@ -104,3 +105,18 @@ def test_inputs_that_are_always_zero_and_singular_moments_are_held() -> None:
     found = sweep(weight(4, 32).float(), factor, torch.ones(4, 32), count=64)
     assert bool(torch.isfinite(found).all())
     assert int((found == 0).sum()) == 64
+
+
+def test_a_moment_that_is_not_finite_is_refused() -> None:
+    h = moment(4)
+    h[1, 2] = float("inf")
+    with pytest.raises(HemostatError) as caught:
+        inverse_cholesky(h, 0.01)
+    assert caught.value.code == ErrorCode.ACTIVATIONS_NOT_FINITE
+
+
+def test_it_can_be_stopped_between_blocks_of_columns() -> None:
+    h, w = moment(300), weight(2, 300)
+    asked: list[int] = []
+    sweep(w, inverse_cholesky(h, 0.01), torch.ones_like(w), count=300, check_cancelled=lambda: asked.append(1))
+    assert len(asked) == 3

@@ -3,6 +3,7 @@ import itertools
 import pytest
 import torch
 
+from app.contracts.errors import ErrorCode, HemostatError
 from workers.mitigation.repair.closed_form import Factors, balanced, root_of, solve
 
 
@@ -104,3 +105,11 @@ def test_shapes_that_do_not_fit_are_an_error() -> None:
         solve(torch.zeros(4, 6), torch.eye(5))
     with pytest.raises(ValueError, match="moments"):
         solve(torch.zeros(4, 6), torch.eye(6), torch.ones(3))
+
+
+def test_a_moment_that_is_not_finite_is_refused() -> None:
+    broken = moment(6)
+    broken[2, 2] = float("nan")
+    with pytest.raises(HemostatError) as caught:
+        solve(draw(4, 6), broken)
+    assert caught.value.code == ErrorCode.ACTIVATIONS_NOT_FINITE
