@@ -15,6 +15,8 @@ REACH = 0.15
 # Prices are sorted into so many classes on a logarithmic scale: enough for shares of a thousandth.
 _CLASSES = 4096
 _LOWEST, _HIGHEST = -90.0, 40.0
+# Counted at once: a count is a float32, which holds every number up to 2²⁴.
+_COUNTED = 1 << 23
 
 
 def uniform_counts(sizes: Mapping[str, int], share: float) -> dict[str, int]:
@@ -26,7 +28,7 @@ def shares_by_price(
     histograms: Mapping[str, torch.Tensor], sizes: Mapping[str, int], share: float, *, reach: float = REACH
 ) -> dict[str, float]:
     """Module → share of its weights that go. `histograms`: of each module's prices, by `histogram`."""
-    low, high = max(0.0, share - reach), min(0.99, share + reach)
+    low, high = max(0.0, share - reach), max(share, min(0.99, share + reach))
     total = sum(sizes.values())
     cumulative = {name: counts.cumsum(0).to(torch.float64) / sizes[name] for name, counts in histograms.items()}
 
@@ -57,9 +59,12 @@ def counts_by_price(
 
 
 def histogram(price_OI: torch.Tensor) -> torch.Tensor:
-    """How many weights have a price in each class; those of price 0 in the first."""
-    logs = price_OI.reshape(-1).clamp(min=1e-39).log()
-    return torch.histc(logs.clamp(_LOWEST, _HIGHEST), bins=_CLASSES, min=_LOWEST, max=_HIGHEST).to(torch.int64)
+    """How many weights have a price in each class; those below 1e-39 count as that."""
+    found = torch.zeros(_CLASSES, dtype=torch.int64)
+    for part in torch.split(price_OI.reshape(-1), _COUNTED):
+        logs = part.clamp(min=1e-39).log().clamp_(_LOWEST, _HIGHEST)
+        found += torch.histc(logs, bins=_CLASSES, min=_LOWEST, max=_HIGHEST).to(torch.int64)
+    return found
 
 
 def _exact(shares: Mapping[str, float], sizes: Mapping[str, int], share: float) -> dict[str, int]:

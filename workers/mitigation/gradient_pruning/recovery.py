@@ -61,14 +61,18 @@ class Recovery:
         self._seed = seed
         self.steps = 0
 
-    def step(self, part: float) -> float:
+    def step(self, part: float, check_cancelled: CheckCancelled = never_cancelled) -> float:
         """One step at a part (0 to 1) of the way; the mean KL of its positions before it, in nats."""
         start = self._start(self.steps)
         tokens_NL = self._tokens_NL[start : start + self._batch]
         hidden_NLD, calls = self._skeleton.calls(tokens_NL)
         with torch.enable_grad():
             for layer, kwargs in zip(self._skeleton.layers, calls, strict=True):
+                check_cancelled()
                 hidden_NLD = self._call(layer, hidden_NLD, kwargs)
+                if hidden_NLD.requires_grad:
+                    # What is raised there ends the way back.
+                    hidden_NLD.register_hook(lambda _: check_cancelled())  # type: ignore[no-untyped-call]
         self._objective.total = 0.0
         gradient_NLD = self._objective.gradient(start, hidden_NLD.detach())
         hidden_NLD.backward(gradient_NLD / tokens_NL.numel())  # type: ignore[no-untyped-call]
@@ -98,7 +102,7 @@ class Recovery:
                 return found
             check_cancelled()
             progress("recovery", *((self.steps, steps) if steps is not None else (int(passed), int(seconds or 0))))
-            found.append(self.step(max(parts)))
+            found.append(self.step(max(parts), check_cancelled))
 
     def state(self) -> dict[str, Any]:
         """What a later `restore` needs: for torch.save."""

@@ -83,7 +83,16 @@ class Distiller:
             module: Any = skeleton.model.get_submodule(parent)
             self._adapted[name] = Adapted(getattr(module, leaf), one)
             setattr(module, leaf, self._adapted[name])
+        for layer in skeleton.layers:
+            layer.register_forward_hook(self._check_within)
         self._split = Split.of(len(tokens_NL))
+
+    def _check_within(self, _: torch.nn.Module, __: Any, found: Any) -> None:
+        """After every layer, forward and, by what is raised there, backward."""
+        self.check_cancelled()
+        leaving_NLD: torch.Tensor = found[0] if isinstance(found, tuple) else found
+        if leaving_NLD.requires_grad:
+            leaving_NLD.register_hook(lambda _: self.check_cancelled())  # type: ignore[no-untyped-call]
 
     def put(self, factors: Mapping[str, Factors]) -> None:
         """Other factors of the same ranks."""

@@ -51,3 +51,15 @@ def test_shares_rise_over_the_passes_to_what_is_asked() -> None:
     assert shares == sorted(shares)
     assert shares[-1] == 0.5
     assert shares[0] > 0.25  # fast at first
+
+
+def test_a_share_beyond_the_bound_is_exact_all_the_same() -> None:
+    sizes = {"a": 4000, "b": 4000}
+    found = {name: histogram(prices(1 + n, size, n)) for n, (name, size) in enumerate(sizes.items())}
+    counts = counts_by_price(found, sizes, 0.995)
+    assert counts == {"a": 3980, "b": 3980}
+
+
+def test_more_prices_of_one_class_than_a_float_can_count_are_counted() -> None:
+    many = 2**24 + 5
+    assert int(histogram(torch.zeros(1).expand(many)).max()) == many

@@ -133,3 +133,26 @@ def test_every_epoch_sees_every_window_once(case: Case) -> None:
     for epoch in range(3):
         assert sorted(work._start(4 * epoch + turn) for turn in range(4)) == [0, 8, 16, 24]
     assert [work._start(turn) for turn in range(12)] == [again._start(turn) for turn in range(12)]
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_step_can_be_stopped_in_every_layer_forward_and_backward(case: Case, recompute: bool) -> None:
+    class StoppedError(Exception):
+        pass
+
+    layers = case.info.layers
+    asked: list[int] = []
+    work = case.recovery(recompute=recompute)
+    work.step(0.0, lambda: asked.append(1))
+    assert len(asked) == 2 * layers
+    before = {name: linear.weight.detach().clone() for name, linear in work.kept.linears.items()}
+    asked.clear()
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == layers + 2:  # on the way back
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        work.step(0.0, check)
+    assert all(torch.equal(linear.weight, before[name]) for name, linear in work.kept.linears.items())

@@ -112,3 +112,26 @@ def test_the_rate_rises_and_falls_to_nothing() -> None:
     assert _share(0.0, 0.0) == pytest.approx(0.1)
     assert _share(0.5, 9.0) == pytest.approx(0.5)
     assert _share(1.0, 20.0) == pytest.approx(0.0)
+
+
+def test_it_can_be_stopped_in_every_layer_forward_and_backward(made: Made) -> None:
+    class StoppedError(Exception):
+        pass
+
+    distiller, *_ = made
+    asked: list[int] = []
+
+    def check() -> None:
+        asked.append(1)
+        if stop and len(asked) == stop:
+            raise StoppedError
+
+    stop = 0
+    distiller.check_cancelled = check
+    distiller._gradients([0, 1])
+    whole = len(asked)
+    assert whole >= 6  # three layers, both ways
+    asked.clear()
+    stop = whole  # the last of the way back
+    with pytest.raises(StoppedError):
+        distiller._gradients([0, 1])
