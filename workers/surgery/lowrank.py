@@ -27,9 +27,8 @@ from app.contracts.recipe.lowrank import Truncated
 from app.models.modules import Weight
 from app.models.steps.lowrank import rank_of
 from workers.surgery.blockwise.observers import Channels, Observer, SecondMoment
-from workers.surgery.blockwise.skeleton import Skeleton
-from workers.surgery.blockwise.walk import Walk
 from workers.surgery.shop import Shop
+from workers.surgery.walking import walk_of
 
 FACTOR_BITS = 16
 # Share of the mean of the diagonal that is added to a second moment before it is decomposed; ten times more where the
@@ -149,14 +148,7 @@ def _walk(
     if shop.calibration is None:
         raise ValueError("the step looks at activations and was given no text")
     addressed = {weight.name: weight for weight in shop.weights}
-    walk = Walk(
-        Skeleton(shop.source, shop.read),
-        shop.calibration.tokens_NL,
-        shop.scratch,
-        phase="low rank",
-        progress=shop.progress,
-        check_cancelled=shop.check_cancelled,
-    )
+    walk = walk_of(shop, phase="low rank")
     for block in walk.blocks():
         wanted = [group for group in block.groups if addressed.keys() & set(group)]
         seen = {group: observer(block.inputs(group)) for group in wanted}

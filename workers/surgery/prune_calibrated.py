@@ -12,52 +12,18 @@ from typing import Generic, TypeVar
 
 import torch
 
-from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import CalibratedSparse
-from app.models.checkpoint import CheckpointInfo
 from workers.surgery.allocation_owl import outlier_ratio, owl_shares, whole_counts
 from workers.surgery.blockwise.observers import Channels, Observer
-from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Block, Walk
 from workers.surgery.prune_magnitude import count_to_prune
 from workers.surgery.prune_masks import Quota, quota_of
 from workers.surgery.shop import Shop
+from workers.surgery.walking import walk_of
 from workers.surgery.width import width_of
 
 Seen = TypeVar("Seen", bound=Observer)
 Prepared = TypeVar("Prepared")
-_DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
-
-
-def walk_of(shop: Shop, *, phase: str = "blocks") -> Walk:
-    """A walk through the source over the step's calibration text, in the checkpoint's own dtype."""
-    text = shop.calibration
-    if text is None:
-        raise RuntimeError("the step is calibrated and has no text")
-    skeleton = Skeleton(shop.source, shop.read, dtype=compute_dtype(shop.source))
-    return Walk(
-        skeleton,
-        text.tokens_NL,
-        shop.scratch,
-        phase=phase,
-        progress=shop.progress,
-        check_cancelled=shop.check_cancelled,
-    )
-
-
-def compute_dtype(info: CheckpointInfo) -> torch.dtype:
-    """What most of a plain checkpoint's weights are in."""
-    return _DTYPES[info.scheme]
-
-
-def refuse_not_finite(sums: torch.Tensor, name: str) -> None:
-    """Raises ACTIVATIONS_NOT_FINITE where what was summed up of a layer's inputs is NaN or infinite."""
-    if not bool(torch.isfinite(sums).all()):
-        raise HemostatError(
-            ErrorCode.ACTIVATIONS_NOT_FINITE,
-            f"the inputs of {name} are NaN or infinite on the calibration text, or too large to be squared in float32",
-            hint="the model overflows in its dtype; check the layers before it",
-        )
 
 
 class CalibratedPruning(Generic[Seen, Prepared]):
@@ -76,7 +42,7 @@ class CalibratedPruning(Generic[Seen, Prepared]):
         raise NotImplementedError
 
     def prepare(self, seen: Seen, shop: Shop, name: str) -> Prepared:
-        """What the layers of a group share; `name` is the first of them. Raises ACTIVATIONS_NOT_FINITE."""
+        """What the layers of a group share; `name` is the first of them."""
         raise NotImplementedError
 
     def prune(self, weight_OI: torch.Tensor, prepared: Prepared, quota: Quota) -> torch.Tensor:
@@ -142,7 +108,6 @@ class CalibratedPruning(Generic[Seen, Prepared]):
             scores = []
             for group in groups:
                 norm_I = seen[group].norm()
-                refuse_not_finite(norm_I, group[0])
                 scores += [shop.read(name).float().abs() * norm_I for name in group if name in names]
             ratios[block.index] = outlier_ratio(scores, self.step.owl_threshold)
         return ratios

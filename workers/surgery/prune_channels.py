@@ -11,9 +11,9 @@ import torch
 from app.contracts.recipe import PruneChannels
 from app.models.steps.prune import channels_of, channels_to_go, with_channels
 from workers.surgery.blockwise.observers import Channels
-from workers.surgery.prune_calibrated import refuse_not_finite, walk_of
 from workers.surgery.prune_parts import kept_parts, take_columns, take_rows, without_inputs
 from workers.surgery.shop import Shop
+from workers.surgery.walking import walk_of
 
 
 class DropChannels:
@@ -37,7 +37,6 @@ class DropChannels:
             seen = Channels(block.inputs(group))
             block.collect({group: seen})
             norm_I = seen.norm()
-            refuse_not_finite(norm_I, name)
             energy_I = shop.read(name).float().square().sum(0) * norm_I.square()
             kept_I = kept_parts(energy_I, gone)
             lost += float(energy_I.sum() - energy_I[kept_I].sum())

@@ -10,9 +10,9 @@ import torch
 from app.contracts.recipe import PruneHeads
 from app.models.steps.prune import groups_to_go, heads_of, with_groups
 from workers.surgery.blockwise.observers import SecondMoment
-from workers.surgery.prune_calibrated import refuse_not_finite, walk_of
 from workers.surgery.prune_parts import energy_of_parts, kept_parts, spread, take_columns, take_rows, without_inputs
 from workers.surgery.shop import Shop
+from workers.surgery.walking import walk_of
 
 
 class DropHeads:
@@ -35,7 +35,6 @@ class DropHeads:
             group = block.group_of(name)
             seen = SecondMoment(block.inputs(group))
             block.collect({group: seen})
-            refuse_not_finite(seen.sum_II, name)
             weight_OI = shop.read(name)
             energy_P = energy_of_parts(weight_OI.float(), seen.mean(), heads.groups)
             kept_P = kept_parts(energy_P, gone)

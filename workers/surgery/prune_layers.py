@@ -12,9 +12,9 @@ import torch
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import PruneLayers
 from app.models.steps.prune import layers_to_go
-from workers.surgery.prune_calibrated import walk_of
 from workers.surgery.relayer import relayer
 from workers.surgery.shop import Shop
+from workers.surgery.walking import walk_of
 
 
 class DropLayers:

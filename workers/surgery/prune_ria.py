@@ -11,7 +11,7 @@ import torch
 
 from app.contracts.recipe import PruneRia
 from workers.surgery.blockwise.observers import Channels
-from workers.surgery.prune_calibrated import CalibratedPruning, refuse_not_finite
+from workers.surgery.prune_calibrated import CalibratedPruning
 from workers.surgery.prune_masks import Quota, mask, zeros_first
 from workers.surgery.shop import Shop
 
@@ -39,9 +39,7 @@ class Ria(CalibratedPruning[Channels, torch.Tensor]):
 
     def prepare(self, seen: Channels, shop: Shop, name: str) -> torch.Tensor:
         """(I) ‖X_i‖ over √tokens, which changes no comparison."""
-        norm_I = seen.norm()
-        refuse_not_finite(norm_I, name)
-        return norm_I
+        return seen.norm()
 
     def prune(self, weight_OI: torch.Tensor, prepared: torch.Tensor, quota: Quota) -> torch.Tensor:
         """Without the weights of smallest score."""

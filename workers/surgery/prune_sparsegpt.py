@@ -17,7 +17,7 @@ import torch
 
 from app.contracts.recipe import PruneSparsegpt
 from workers.surgery.blockwise.observers import SecondMoment
-from workers.surgery.prune_calibrated import CalibratedPruning, refuse_not_finite
+from workers.surgery.prune_calibrated import CalibratedPruning
 from workers.surgery.prune_masks import Quota, lowest, mask_pattern
 from workers.surgery.shop import Shop
 
@@ -121,7 +121,6 @@ class SparseGpt(CalibratedPruning[SecondMoment, Inverse]):
     def prepare(self, seen: SecondMoment, shop: Shop, name: str) -> Inverse:
         """The factor of the inverse Hessian. Warns where the text is too short, or more damping was needed."""
         moment_II = seen.mean()
-        refuse_not_finite(moment_II, name)
         inputs = len(moment_II)
         if seen.tokens < inputs:
             self._warn(

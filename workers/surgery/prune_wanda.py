@@ -11,7 +11,7 @@ import torch
 
 from app.contracts.recipe import PruneWanda
 from workers.surgery.blockwise.observers import Channels
-from workers.surgery.prune_calibrated import CalibratedPruning, refuse_not_finite
+from workers.surgery.prune_calibrated import CalibratedPruning
 from workers.surgery.prune_masks import Quota, mask, zeros_first
 from workers.surgery.shop import Shop
 
@@ -33,9 +33,7 @@ class Wanda(CalibratedPruning[Channels, torch.Tensor]):
 
     def prepare(self, seen: Channels, shop: Shop, name: str) -> torch.Tensor:
         """(I) ‖X_i‖ over √tokens."""
-        norm_I = seen.norm()
-        refuse_not_finite(norm_I, name)
-        return norm_I
+        return seen.norm()
 
     def prune(self, weight_OI: torch.Tensor, prepared: torch.Tensor, quota: Quota) -> torch.Tensor:
         """Without the weights of smallest score."""

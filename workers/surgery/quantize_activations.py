@@ -5,17 +5,13 @@ one grid a tensor, from the least and greatest value over the calibration text. 
 `workers.surgery.even_grid`; `workers.engine.simulation` acts on the section.
 """
 
-import math
-
-from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import QuantizeActivations
 from app.models.simulation import with_activations
 from app.models.steps.runtime import activations_entry
 from workers.surgery.blockwise.observers import Channels
-from workers.surgery.blockwise.skeleton import Skeleton
-from workers.surgery.blockwise.walk import Walk
 from workers.surgery.even_grid import fixed_grid
 from workers.surgery.shop import Shop
+from workers.surgery.walking import walk_of
 
 
 class ActivationsStep:
@@ -36,14 +32,7 @@ class ActivationsStep:
 
     def _grids(self, shop: Shop, modules: set[str]) -> dict[str, tuple[float, int]]:
         assert shop.calibration is not None  # noqa: S101 - the contract is `Calibrated`
-        walk = Walk(
-            Skeleton(shop.source, shop.read),
-            shop.calibration.tokens_NL,
-            shop.scratch,
-            phase="activations",
-            progress=shop.progress,
-            check_cancelled=shop.check_cancelled,
-        )
+        walk = walk_of(shop, phase="activations")
         grids: dict[str, tuple[float, int]] = {}
         for block in walk.blocks():
             seen = {
@@ -54,12 +43,6 @@ class ActivationsStep:
             block.collect(seen)
             for group, channels in seen.items():
                 low, high = float(channels.low_I.min()), float(channels.high_I.max())
-                if not (math.isfinite(low) and math.isfinite(high)):
-                    raise HemostatError(
-                        ErrorCode.ACTIVATIONS_NOT_FINITE,
-                        f"the input of {_module(group[0])} is NaN or infinite on the calibration text",
-                        hint="the model overflows in its dtype; check the layers before",
-                    )
                 grid = fixed_grid(low, high, bits=self._step.bits, symmetric=self._step.symmetric)
                 grids |= {_module(name): grid for name in group if _module(name) in modules}
         return grids

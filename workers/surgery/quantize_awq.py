@@ -18,13 +18,13 @@ import torch
 
 from app.contracts.recipe import QuantizeAwq
 from workers.surgery.blockwise.observers import Channels, SecondMoment
-from workers.surgery.blockwise.skeleton import Skeleton
-from workers.surgery.blockwise.walk import Block, Walk
+from workers.surgery.blockwise.walk import Block
 from workers.surgery.packing import Packing
 from workers.surgery.quantize_folding import Folded, Pair, pairs
 from workers.surgery.quantize_grid import Quantized, fit, scale_dtype
 from workers.surgery.quantize_output import Output
 from workers.surgery.shop import Shop
+from workers.surgery.walking import walk_of
 
 STEPS = 20
 
@@ -39,6 +39,10 @@ class Inputs:
         """One batch."""
         self.moment.see(x_TI)
         self.channels.see(x_TI)
+
+    def finite(self) -> bool:
+        """Whether all that was summed up is a number."""
+        return self.moment.finite() and self.channels.finite()
 
 
 def candidates(mean_P: torch.Tensor) -> list[torch.Tensor]:
@@ -92,13 +96,7 @@ class Awq:
         assert text is not None  # noqa: S101 - a calibrated step is given one
         packing = Packing(step.bits, step.group_size, step.symmetric) if step.form == "packed" else None
         output = Output(shop, packing)
-        walk = Walk(
-            Skeleton(shop.source, shop.read),
-            text.tokens_NL,
-            shop.scratch,
-            progress=shop.progress,
-            check_cancelled=shop.check_cancelled,
-        )
+        walk = walk_of(shop)
         wanted = {weight.name for weight in shop.weights}
         before = after = 0.0
         for block in walk.blocks():

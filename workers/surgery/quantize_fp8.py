@@ -11,12 +11,11 @@ import torch
 
 from app.contracts.recipe import QuantizeFp8
 from workers.surgery.blockwise.observers import Channels
-from workers.surgery.blockwise.skeleton import Skeleton
-from workers.surgery.blockwise.walk import Walk
 from workers.surgery.packing import Packer, Packing
 from workers.surgery.quantize_grid import scale_dtype, stored
 from workers.surgery.shop import Shop
 from workers.surgery.steps import Visit
+from workers.surgery.walking import walk_of
 
 GREATEST = 448.0
 
@@ -91,13 +90,7 @@ class Fp8Packed:
         text = shop.calibration
         assert text is not None  # noqa: S101 - a step that reads text is given one
         wanted = {weight.name for weight in shop.weights}
-        walk = Walk(
-            Skeleton(shop.source, shop.read),
-            text.tokens_NL,
-            shop.scratch,
-            progress=shop.progress,
-            check_cancelled=shop.check_cancelled,
-        )
+        walk = walk_of(shop)
         found = {}
         for block in walk.blocks():
             seen = {group: Channels(block.inputs(group)) for group in block.groups if wanted & set(group)}

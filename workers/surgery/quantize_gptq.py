@@ -26,12 +26,12 @@ import torch
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import QuantizeGptq
 from workers.surgery.blockwise.observers import SecondMoment
-from workers.surgery.blockwise.skeleton import Skeleton
-from workers.surgery.blockwise.walk import Block, Group, Walk
+from workers.surgery.blockwise.walk import Block, Group
 from workers.surgery.packing import Packing
 from workers.surgery.quantize_grid import Grid, Quantized, fit, scale_dtype
 from workers.surgery.quantize_output import Output
 from workers.surgery.shop import Shop
+from workers.surgery.walking import walk_of
 
 # Columns whose errors reach those behind them together, in one product.
 BLOCK = 32
@@ -165,13 +165,7 @@ class Gptq:
         assert text is not None  # noqa: S101 - a calibrated step is given one
         packing = Packing(step.bits, step.group_size, step.symmetric) if step.form == "packed" else None
         output = Output(shop, packing)
-        walk = Walk(
-            Skeleton(shop.source, shop.read),
-            text.tokens_NL,
-            shop.scratch,
-            progress=shop.progress,
-            check_cancelled=shop.check_cancelled,
-        )
+        walk = walk_of(shop)
         wanted = {weight.name for weight in shop.weights}
         damping = step.damping
         for block in walk.blocks():

@@ -17,13 +17,13 @@ from app.contracts.recipe import QuantizeSmoothquant
 from app.contracts.simulation import SimulatedActivations
 from app.models.simulation import with_activations
 from workers.surgery.blockwise.observers import Channels
-from workers.surgery.blockwise.skeleton import Skeleton
-from workers.surgery.blockwise.walk import Block, Group, Walk
+from workers.surgery.blockwise.walk import Block, Group
 from workers.surgery.packing import Packing
 from workers.surgery.quantize_folding import Folded, pairs
 from workers.surgery.quantize_grid import Quantized, fit, scale_dtype
 from workers.surgery.quantize_output import Output
 from workers.surgery.shop import Shop
+from workers.surgery.walking import walk_of
 
 
 def smoothing(most_I: torch.Tensor, weights: list[torch.Tensor], strength: float) -> torch.Tensor:
@@ -48,13 +48,7 @@ class Smoothquant:
         activations = "dynamic" if step.dynamic else "static"
         packed = step.form == "packed"
         output = Output(shop, Packing(step.bits, None, activations=activations) if packed else None)  # type: ignore[arg-type]
-        walk = Walk(
-            Skeleton(shop.source, shop.read),
-            text.tokens_NL,
-            shop.scratch,
-            progress=shop.progress,
-            check_cancelled=shop.check_cancelled,
-        )
+        walk = walk_of(shop)
         wanted = {weight.name for weight in shop.weights}
         scales: dict[str, float] = {}
         for block in walk.blocks():

@@ -11,7 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -41,6 +41,10 @@ Others = Callable[[Step], Path | None]
 # Part of every key: raise it when the same recipe gives other weights than before.
 SURGERY_VERSION = 3
 POINTER = "/candidate/recipe"
+# What is to blame on the step, not on the checkpoint or the machine.
+_OF_A_STEP = frozenset(
+    {ErrorCode.RECIPE_NOT_APPLICABLE, ErrorCode.CALIBRATION_TOO_SHORT, ErrorCode.ACTIVATIONS_NOT_FINITE}
+)
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,17 @@ def _folder_fingerprint(path: Path, check_cancelled: CheckCancelled) -> str:
     return fingerprint(path, check_cancelled=check_cancelled)
 
 
+@contextmanager
+def _blamed(pointer: str) -> Iterator[None]:
+    """Gives refusals of what a step is asked to do the pointer of the step, where they have none."""
+    try:
+        yield
+    except HemostatError as error:
+        if error.code in _OF_A_STEP and not error.pointer:
+            error.pointer = pointer
+        raise
+
+
 def _type(step: Step) -> str:
     return str(getattr(step, "type", type(step).__name__))
 
@@ -218,8 +233,8 @@ class _Work:
         }
         versions = {str(index): step.version for index, step in self._steps.items() if index < end}
         texts = {
-            str(i): self._texts(step).fingerprint
-            for i, step in enumerate(done)
+            str(index): self._text(index, step).fingerprint
+            for index, step in enumerate(done)
             if isinstance(step, Calibrated) and step.reads_text
         }
         beside = {
@@ -236,6 +251,10 @@ class _Work:
             if self._reference is not self._source:
                 named["reference"] = fingerprint(self._reference.path, check_cancelled=self._check_cancelled)
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+
+    def _text(self, index: int, step: Calibrated) -> CalibrationText:
+        with _blamed(f"{POINTER}/{index}/calibration"):
+            return self._texts(step)
 
     def _build(self, stage: _Stage, key: str, before: Modified | None) -> Modified:
         source = self._source if before is None else inspect(before.path)
@@ -271,7 +290,9 @@ class _Work:
                 else:
                     with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
                         (step,) = steps
-                        text = self._texts(step) if isinstance(step, Calibrated) and step.reads_text else None
+                        text = None
+                        if isinstance(step, Calibrated) and step.reads_text:
+                            text = self._text(stage.first, step)
                         shop = Shop(
                             source,
                             base=self._source,
@@ -293,7 +314,8 @@ class _Work:
                         section = section_in(source.config)
                         if text is not None and section is not None and section.fakes:
                             shop.warn("the text was run without what the steps before quantize at run time")
-                        self._steps[stage.first].run(shop)
+                        with _blamed(f"{POINTER}/{stage.first}"):
+                            self._steps[stage.first].run(shop)
                         shop.write(folder, self._shard_bytes)
                     (folder / "config.json").write_text(json.dumps(shop.config, indent=2) + "\n")
                     changes, record = shop.changes, self._record(stage, began, shop, text)

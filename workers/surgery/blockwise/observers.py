@@ -14,6 +14,9 @@ class Observer(Protocol):
     def see(self, x_TI: torch.Tensor) -> None:
         """One batch."""
 
+    def finite(self) -> bool:
+        """Whether all that was summed up is a number."""
+
 
 class SecondMoment:
     """`sum_II` = Σ x xᵀ, and `tokens`. GPTQ's Hessian is twice its mean."""
@@ -27,6 +30,10 @@ class SecondMoment:
         x_TI = x_TI.to(torch.float32)
         self.sum_II.addmm_(x_TI.T, x_TI)
         self.tokens += len(x_TI)
+
+    def finite(self) -> bool:
+        """Whether all that was summed up is a number."""
+        return bool(torch.isfinite(self.sum_II).all())
 
     def mean(self) -> torch.Tensor:
         """E[x xᵀ] (I, I)."""
@@ -52,6 +59,10 @@ class Channels:
         self.low_I = torch.minimum(self.low_I, x_TI.amin(0))
         self.high_I = torch.maximum(self.high_I, x_TI.amax(0))
         self.tokens += len(x_TI)
+
+    def finite(self) -> bool:
+        """Whether all that was summed up is a number."""
+        return bool(torch.isfinite(self.squares_I).all())
 
     @property
     def most(self) -> torch.Tensor:

@@ -17,16 +17,18 @@ from app.models.shapes import LAYOUTS
 
 Read = Callable[[str], torch.Tensor]
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+_PLAIN = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 
 
 class Skeleton:
-    """transformers' modules of one checkpoint on the meta device; `read` gives a tensor by its name.
+    """transformers' modules of one checkpoint on the meta device; `read` gives a tensor by its name. They run in
+    `dtype`: without one, in what most of the weights are in.
 
     Raises `HemostatError(RECIPE_NOT_APPLICABLE)` for a packed checkpoint, for an architecture whose layout is not known
     and for a mixture of experts, whose experts transformers holds in another form than the checkpoint does.
     """
 
-    def __init__(self, info: CheckpointInfo, read: Read, *, dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, info: CheckpointInfo, read: Read, *, dtype: torch.dtype | None = None) -> None:
         layout = LAYOUTS.get(info.architecture)
         if info.quantization is not None or layout is None or layout.mixture:
             why = "is packed" if info.quantization is not None else f"is a {info.architecture}"
@@ -36,6 +38,7 @@ class Skeleton:
                 hint="they take plain checkpoints of dense models: "
                 + ", ".join(sorted(name for name, known in LAYOUTS.items() if not known.mixture)),
             )
+        dtype = dtype or _PLAIN[info.scheme]
         self.info, self.dtype, self._read = info, dtype, read
         config = AutoConfig.for_model(**{**info.config, "dtype": dtype})
         # transformers' fused attention leaves soft-capping out without a word

@@ -70,12 +70,23 @@ class Block:
         return next(group for group in self.groups if name in group)
 
     def collect(self, observers: Mapping[Group, Observer]) -> None:
-        """One pass of the block over all calibration text; each observer sees its group's inputs (T, I)."""
+        """One pass of the block over all calibration text; each observer sees its group's inputs (T, I).
+
+        Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` where an input is NaN or infinite, or its square is.
+        """
         with ExitStack() as stack:
             for group, observer in observers.items():
                 stack.enter_context(_hook(self.linears[group[0]], observer))
             for _ in self.outputs():
                 pass
+        for group, observer in observers.items():
+            if not observer.finite():
+                raise HemostatError(
+                    ErrorCode.ACTIVATIONS_NOT_FINITE,
+                    f"the inputs of {group[0]} are NaN or infinite on the calibration text, or too large to be squared "
+                    "in float32",
+                    hint="the model overflows in its dtype; check the layers before it",
+                )
 
     @torch.no_grad()
     def outputs(self) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:

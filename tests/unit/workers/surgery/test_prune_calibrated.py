@@ -112,7 +112,8 @@ def test_the_order_of_steps_makes_another_model(tiny: Tiny, store: CheckpointSto
             found.add(modified.fingerprint)
             assert modified.manifest.sparsity is not None
             assert modified.manifest.sparsity >= 0.5  # zeros are codes of the grid: quantization keeps them
-            assert modified.manifest.bits_per_weight == 4 + 20 / 32
+            # what SparseGPT corrects is on the grid no more
+            assert modified.manifest.bits_per_weight == (16 if order[-1] is SPARSEGPT else 4 + 20 / 32)
             assert [step for record in modified.manifest.steps for step in record.steps] == list(range(len(order)))
     assert len(found) == len(orders)
 

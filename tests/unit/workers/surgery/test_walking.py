@@ -1,0 +1,90 @@
+"""What every step that walks through a model shares: its dtype, and what it does about activations without end."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Calibrated, Recipe
+from app.models.checkpoint import inspect
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.calibration_text import CalibrationText
+from workers.surgery.reading import open_tensors
+from workers.surgery.recipe import apply
+from workers.surgery.store import CheckpointStore
+
+Copy = Callable[..., Path]
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+STEPS: list[dict[str, Any]] = [
+    {"type": "quantize.gptq", "bits": 4, "group_size": 32},
+    {"type": "quantize.awq", "bits": 4, "group_size": 32},
+    {"type": "quantize.smoothquant", "dynamic": False},
+    {"type": "quantize.activations", "bits": 8, "dynamic": False},
+    {"type": "prune.wanda", "sparsity": 0.5},
+    {"type": "prune.ria", "sparsity": 0.5, "allocation": "owl"},
+    {"type": "prune.sparsegpt", "sparsity": 0.5},
+    {"type": "prune.channels", "ratio": 0.5},
+    {"type": "prune.layers", "count": 1},
+    {"type": "lowrank.asvd", "rank": 4},
+    {"type": "lowrank.svdllm", "rank": 4},
+]
+
+
+def text(_: Calibrated) -> CalibrationText:
+    tokens_NL = torch.randint(2, 300, (4, 16), generator=torch.Generator().manual_seed(0))
+    return CalibrationText(tokens_NL, "0" * 64, documents=4, asked=4)
+
+
+def edit(folder: Path, **changes: torch.Tensor) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors.update({name.replace("__", "."): tensor for name, tensor in changes.items()})
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step["type"])
+def test_inputs_without_end_are_refused_also_in_the_last_layer(
+    copy: Copy, tmp_path: Path, step: dict[str, Any]
+) -> None:
+    folder = copy()
+    # in the last layer, where no later block would be given what is not finite
+    edit(folder, model__layers__2__post_attention_layernorm__weight=torch.full((64,), 3e38, dtype=torch.bfloat16))
+    store = CheckpointStore(tmp_path / "store", 10**9)
+    with pytest.raises(HemostatError) as caught:
+        apply(inspect(folder), RECIPE.validate_python([step]), store=store, calibration=text)
+    assert caught.value.code == ErrorCode.ACTIVATIONS_NOT_FINITE
+    assert "layers.2" in caught.value.detail or "layer 2" in caught.value.detail
+    assert caught.value.pointer == "/candidate/recipe/0"
+    assert caught.value.hint
+    assert store.keys == ()
+
+
+def test_text_that_is_too_short_is_blamed_on_the_step(copy: Copy, tmp_path: Path) -> None:
+    def none(_: Calibrated) -> CalibrationText:
+        raise HemostatError(ErrorCode.CALIBRATION_TOO_SHORT, "too short", hint="more")
+
+    steps = [{"type": "quantize.rtn", "bits": 4, "group_size": 32}, STEPS[0]]
+    with pytest.raises(HemostatError) as caught:
+        apply(
+            inspect(copy()),
+            RECIPE.validate_python(steps),
+            store=CheckpointStore(tmp_path / "store", 10**9),
+            calibration=none,
+        )
+    assert caught.value.pointer == "/candidate/recipe/1/calibration"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_model_is_walked_through_in_its_own_dtype(copy: Copy, dtype: torch.dtype) -> None:
+    folder = copy()
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    info = inspect(folder)
+    with open_tensors(info) as reader:
+        skeleton = Skeleton(info, reader.read)
+        assert skeleton.dtype == dtype
+        assert all(parameter.dtype == dtype for parameter in skeleton.block(0).parameters())

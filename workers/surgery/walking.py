@@ -1,0 +1,20 @@
+"""A walk through the checkpoint that a step is given, over the text that it looks at."""
+
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.blockwise.walk import Walk
+from workers.surgery.shop import Shop
+
+
+def walk_of(shop: Shop, *, phase: str = "blocks") -> Walk:
+    """Of the source as the steps before left it, in its own dtype. Raises what `Skeleton` raises."""
+    text = shop.calibration
+    if text is None:
+        raise RuntimeError("the step is calibrated and has no text")
+    return Walk(
+        Skeleton(shop.source, shop.read),
+        text.tokens_NL,
+        shop.scratch,
+        phase=phase,
+        progress=shop.progress,
+        check_cancelled=shop.check_cancelled,
+    )
