@@ -65,6 +65,16 @@ def front_of(points: Sequence[Point]) -> list[Point]:
     return front
 
 
+def feasible(points: Sequence[Point], limits: Limits) -> list[Point]:
+    """Those within the budget, and the candidate itself whatever it takes: what is beyond the budget beats nothing."""
+    return [
+        point
+        for point in points
+        if point.saved is None
+        or not broken(limits, size=point.bytes, bits=point.bits_per_weight, latency=point.added_latency)
+    ]
+
+
 def recommend(front: Sequence[Point], limits: Limits) -> Point | None:
     """The recommended point by `RULE`; None where nothing helps within the budget."""
     helpful = [

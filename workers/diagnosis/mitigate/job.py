@@ -234,7 +234,7 @@ class _Mitigate(Attempt):
         """Front and recommendation, frozen: from here on the test may be read."""
         points = ward.points()
         by_key = {point.key: done for point, done in points}
-        front = fronts.front_of([point for point, _ in points])
+        front = fronts.front_of(fronts.feasible([point for point, _ in points], ward.limits))
         recommended = fronts.recommend(front, ward.limits)
         kept = fronts.thinned(front, recommended)
         untreated = points[0][0]

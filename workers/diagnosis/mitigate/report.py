@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,8 +64,9 @@ class Tested:
         return estimate(self.raw.kl - self.measured[key].kl, self.part.where, seed=seed)
 
     def helps(self, seed: int) -> bool:
-        """Whether the recommended recipe saves more than nothing on the test, for sure."""
-        if self.recommended is None:
+        """Whether the recommended recipe saves more than nothing on the test, for sure; one whose logits are not finite
+        somewhere does not."""
+        if self.recommended is None or not math.isfinite(self.measured[self.recommended.key].mean):
             return False
         ci = self.saved(self.recommended.key, seed).ci
         return ci is not None and ci[0] > 0
@@ -187,8 +189,8 @@ def sentence(
         )
     if not found.ward.done:
         return (
-            f"Nothing could be tried: no allowed treatment fits this candidate and its budget. It loses {kl[0]} nats a "
-            "token on the test documents."
+            "Nothing could be tried: no allowed treatment fits this candidate and its budget, as told below. It loses "
+            f"{kl[0]} nats a token on the test documents."
         )
     return (
         f"Nothing helps: none of the recipes that were measured in full saves KL for sure within the budget. The "

@@ -141,9 +141,14 @@ def _bits_of(step: Step) -> float | None:
     return None if kind not in QUANTIZERS else (QUANTIZERS[kind] or float(getattr(step, "bits", 4)))
 
 
-def _stored(bits: float, group: int | None) -> float:
-    """Bits a weight takes, a 16-bit scale and a zero point of its own for each group."""
-    return bits + ((16 + bits) / group if group else 0.0)
+def _stored(bits: float, group: int | None, *, symmetric: bool) -> float:
+    """Bits a weight takes, a 16-bit scale and, not symmetric, a zero point of its own for each group."""
+    return bits + ((16 + (0 if symmetric else bits)) / group if group else 0.0)
+
+
+def _symmetric(step: Step) -> bool:
+    """Whether what stands for a step has no zero points. SmoothQuant's weights have none."""
+    return bool(getattr(step, "symmetric", type_of(step) == "quantize.smoothquant"))
 
 
 def _dynamic_arms(subject: Subject) -> Iterator[Arm]:
@@ -158,8 +163,10 @@ def _dynamic_arms(subject: Subject) -> Iterator[Arm]:
                 if bits + extra > _MOST_BITS:
                     break
                 finer = group // 2 if half and group else group
-                old = _stored(bits, group)
-                added += subject.elements(step) * (_stored(bits + extra, finer) - old) / 8
+                # NF4 has a scale a group alone.
+                own = _symmetric(step)
+                old = _stored(bits, group, symmetric=own or type_of(step) == "quantize.nf4")
+                added += subject.elements(step) * (_stored(bits + extra, finer, symmetric=own) - old) / 8
             else:
                 if half and all((_group_of(step) or 0) < 32 for step in steps):
                     continue
@@ -187,7 +194,7 @@ def _dynamic(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fiel
             "bits": bits + float(arm["extra_bits"] or 0),
             "mixed": arm["mixed"],
             "group_size": group,
-            "symmetric": bool(getattr(step, "symmetric", False)),
+            "symmetric": _symmetric(step),
             "form": getattr(step, "form", "simulated"),
             "activation_bits": getattr(step, "activation_bits", None),
         }
@@ -222,7 +229,7 @@ def _gradient(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fie
         gradient: Fields = {"type": "prune.gradient", "budget": arm["budget"]} | strength
         if recovery:
             # A bound in steps alone: a result that hangs on the clock could not be had again.
-            gradient |= {"recovery_steps": recovery, "recovery_s": 86400.0}
+            gradient |= {"recovery_steps": recovery}
         if fit.cheap:
             gradient |= {"passes": 2, "reconstruct_epochs": 2}
         made.append(gradient | _where(step) | fit.fields())

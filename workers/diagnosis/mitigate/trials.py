@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -54,6 +55,9 @@ class Ward:
 
     def arms(self, wanted: Sequence[TreatmentName]) -> tuple[list[Arm], dict[TreatmentName, str]]:
         """The arms of the wanted treatments that can be tried, and why others cannot."""
+        if not math.isfinite(self.base["full"].mean):
+            unfit = "the candidate's logits are not finite at some positions, so that what is saved cannot be told"
+            return [], {name: unfit for name in ORDER if name in wanted}
         found: list[Arm] = []
         why: dict[TreatmentName, str] = {}
         for name in ORDER:

@@ -5,7 +5,17 @@ from hypothesis import strategies as st
 
 from app.contracts.job import Budget
 from app.contracts.report import Mean
-from workers.diagnosis.mitigate.front import MOST_POINTS, RULE, Point, broken, front_of, limits_of, recommend, thinned
+from workers.diagnosis.mitigate.front import (
+    MOST_POINTS,
+    RULE,
+    Point,
+    broken,
+    feasible,
+    front_of,
+    limits_of,
+    recommend,
+    thinned,
+)
 
 
 def point(name: str, kl: float, size: int, *, saves: bool = True, latency: float = 0.0) -> Point:
@@ -75,3 +85,13 @@ def test_a_long_front_is_thinned_but_for_its_ends_and_the_recommended(count: int
     assert len(kept) == min(count, MOST_POINTS)
     assert {front[0].key, front[-1].key, keep.key} <= {one.key for one in kept}
     assert [one.bytes for one in kept] == sorted(one.bytes for one in kept)
+
+
+def test_what_is_beyond_the_budget_hides_nothing_that_is_within_it() -> None:
+    limits = limits_of(Budget(added_latency=0.1), 100)
+    untreated = Point("", 0.5, 100, 8.0, None, 0.0)
+    slow, quick = point("slow", 0.1, 110, latency=0.3), point("quick", 0.2, 120, latency=0.05)
+    assert feasible([untreated, slow, quick], limits) == [untreated, quick]
+    assert recommend(front_of(feasible([untreated, slow, quick], limits)), limits) == quick
+    beyond = limits_of(Budget(bytes=50), 100)
+    assert feasible([untreated, quick], beyond) == [untreated]

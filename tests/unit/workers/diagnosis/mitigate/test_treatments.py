@@ -68,7 +68,29 @@ def test_dynamic_scaling_takes_the_place_of_the_quantization_and_keeps_what_it_s
     assert one.bytes == 0
     finer = arm(arms_of(patient, "quantize.dynamic"), mixed=False, extra_bits=0.0, half_group=True)
     elements = patient.elements(patient.recipe[1])
-    assert finer.bytes == round(elements * ((16 + 4) / 16 - (16 + 4) / 32) / 8)
+    assert finer.bytes == round(elements * (16 / 16 - 16 / 32) / 8), "a scale more, and no zero point"
+
+
+def test_what_stands_for_smoothquant_has_no_zero_points_as_kernels_want_it(tiny: Tiny) -> None:
+    patient = subject(tiny, {"type": "quantize.smoothquant", "form": "packed"})
+    one = arm(arms_of(patient, "quantize.dynamic"), mixed=False, extra_bits=0.0, half_group=False)
+    recipe = apply_plan(patient, (one,), FULL)
+    assert {"bits": 8.0, "activation_bits": 8, "symmetric": True, "group_size": None}.items() <= told(recipe)[0].items()
+    check_recipe(patient.origin, recipe, pointer="")
+
+
+def test_zero_points_that_nf4_has_not_are_paid_for(tiny: Tiny) -> None:
+    patient = subject(tiny, {"type": "quantize.nf4", "group_size": 32})
+    one = arm(arms_of(patient, "quantize.dynamic"), mixed=False, extra_bits=0.0, half_group=False)
+    assert one.bytes == round(patient.elements() * 4 / 32 / 8)
+
+
+def test_recovery_is_bounded_by_steps_alone(tiny: Tiny) -> None:
+    patient = subject(tiny, WANDA)
+    one = arm(arms_of(patient, "prune.gradient"), recovery_steps=200, budget="gradient")
+    (made,) = told(apply_plan(patient, (one,), FULL))
+    assert made["recovery_steps"] == 200
+    assert "recovery_s" not in made, "a clock would make another result of it each time"
 
 
 def test_gradient_pruning_takes_the_place_of_the_pruning(tiny: Tiny) -> None:

@@ -1,0 +1,62 @@
+"""The search at work, on measurements that are given."""
+
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app.contracts.job import Budget
+from app.contracts.text import ShippedText
+from app.models.checkpoint import inspect
+from workers.diagnosis.mitigate.front import limits_of
+from workers.diagnosis.mitigate.subject import Fit, Subject, recipe_of
+from workers.diagnosis.mitigate.trials import Ward
+
+Tiny = Callable[..., Path]
+RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
+
+
+class Context:
+    def check_cancelled(self) -> None:
+        """Nobody cancels."""
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """Not looked at."""
+
+    def log(self, message: str) -> None:
+        """Not looked at."""
+
+
+def ward(tiny: Tiny, mean: float, *, budget: int = 400_000) -> Ward:
+    base: Any = SimpleNamespace(mean=mean, record=SimpleNamespace(bytes=100_000, bits_per_weight=6.0))
+    fit = Fit(ShippedText(source="shipped", corpus="calibration"), 8, 64, 0)
+
+    def measure(*_: Any) -> Any:
+        pytest.fail("nothing was to be measured")
+
+    context: Any = Context()
+    subject = Subject(inspect(tiny()), recipe_of([RTN]), 100_000, {0: 0.7, 1: 0.2, 2: 0.1})
+    limits = limits_of(Budget(bytes=budget), 100_000)
+    return Ward(subject, fit, limits, {"cheap": base, "full": base}, measure, context, 0)
+
+
+def test_a_candidate_whose_logits_are_not_finite_is_not_treated(tiny: Tiny) -> None:
+    own = ward(tiny, inf)
+    arms, why = own.arms(["repair.lowrank", "quantize.dynamic"])
+    assert arms == []
+    assert set(why) == {"repair.lowrank", "quantize.dynamic"}
+    assert all("not finite" in reason for reason in why.values())
+    own.run(arms, 8)
+    assert own.done == []
+    assert {one.treatment for one in own.unhelpful(["repair.lowrank", "quantize.dynamic"], why, [])} == set(why)
+
+
+def test_a_finite_one_has_arms_and_what_is_beyond_the_budget_says_so(tiny: Tiny) -> None:
+    arms, why = ward(tiny, 0.4).arms(["repair.lowrank", "quantize.dynamic", "prune.gradient"])
+    assert {arm.name for arm in arms} == {"repair.lowrank", "quantize.dynamic"}
+    assert set(why) == {"prune.gradient"}
+    _, why = ward(tiny, 0.4, budget=100_100).arms(["repair.lowrank"])
+    assert "the budget is 100,100" in why["repair.lowrank"]
