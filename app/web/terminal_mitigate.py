@@ -27,6 +27,9 @@ def render_mitigate(report: MitigateReport, console: Console, say: Say) -> None:
     console.print(Text(heading(report).upper(), style="bold green" if report.helped else "bold red"))
     console.print(Text(say(visible(report.verdict))))
     console.print(Text(say(outcome(report))))
+    if report.saved is not None:
+        saved = fmt.estimate(report.saved.mean, report.saved.ci)
+        console.print(Text(say(f"It saves {saved} nats a token there (95 %, paired by position).")))
     console.print()
     console.print(_front(report, say, wide=wide))
     for step in report.recommended or ():
@@ -41,16 +44,19 @@ def render_mitigate(report: MitigateReport, console: Console, say: Say) -> None:
 
 
 def _front(report: MitigateReport, say: Say, *, wide: bool) -> Table:
-    columns = [("Treatment", False), ("Size", True), ("KL on test", True)]
-    columns += [("95 % interval", True), ("Bits", True)] if wide else []
-    columns += [("Saved", True), ("Tok/s", True)]
-    table = plain_table("The front, from few bytes to many", columns)
+    columns = [("Treatment", False), ("Size", True), ("KL, nats", True), ("95 % interval", True)]
+    columns += [("Saved, nats", True), ("95 % interval", True), ("Bits", True)] if wide else []
+    columns += [("Tok/s", True)]
+    table = plain_table("The front on the test documents, from few bytes to many", columns)
     for point in report.front:
         kl = fmt.estimate(point.kl.mean, point.kl.ci)
-        saved = fmt.NONE if point.saved is None else fmt.estimate(point.saved.mean, point.saved.ci).value
-        cells = [fmt.size(point.bytes), kl.value]
-        cells += [kl.interval or fmt.NONE, fmt.number(point.bits_per_weight, 4)] if wide else []
-        cells += [saved, fmt.count(round(point.tokens_per_second))]
+        cells = [fmt.size(point.bytes), kl.value, kl.interval or fmt.NONE]
+        if wide:
+            saved = fmt.Estimate(fmt.NONE, None)
+            if point.saved is not None:
+                saved = fmt.estimate(point.saved.mean, point.saved.ci)
+            cells += [saved.value, saved.interval or fmt.NONE, fmt.number(point.bits_per_weight, 4)]
+        cells.append(fmt.count(round(point.tokens_per_second)))
         name = ("> " if point.recommended else "  ") + described(point)
         table.add_row(Text(say(name), style="bold" if point.recommended else ""), *map(say, cells))
     return table

@@ -75,3 +75,17 @@ def test_a_budget_far_away_is_not_drawn():
     assert "budget" in front_chart(dots, budget=115, note="n")
     assert "budget" not in front_chart(dots, budget=10_000, note="n")
     assert "whisker" in front_chart(dots, budget=None, note="n")
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_terminal_tells_units_and_intervals(width):
+    out = io.StringIO()
+    render_terminal(VARIANTS["helped"], Console(file=out, width=width))
+    text = " ".join(out.getvalue().split())
+    assert "KL, nats 95 % interval" in text
+    for point in VARIANTS["helped"]["front"]:
+        low, high = point["kl"]["ci"]
+        assert f"[{low:.3f}, {high:.3f}]" in text
+    low, high = VARIANTS["helped"]["saved"]["ci"]
+    assert f"[{low:.2f}" in text
+    assert "nats a token there (95 %, paired by position)" in text
