@@ -21,7 +21,8 @@ from app.contracts.recipe import NormTweak, Recipe
 from app.contracts.report import Mean
 from app.deployments.profiles import ProfileFiles
 from app.models.checkpoint import CheckpointInfo
-from app.models.registry import ModelEntry
+from app.models.registry import ModelEntry, load_registry
+from app.models.steps.others import other_of
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.calibration_text import CalibrationLoader
 from workers.diagnosis.context import JobContext
@@ -77,12 +78,14 @@ class _Mitigate(Attempt):
             sets, texts = self._sets(reference, entry)
         with watch.phase("modify"):
             sides = modify(request, reference, entry, origin, context, calibration=texts)
+        registry = load_registry(context.settings.models_file)
         bench = Bench(
             reference=reference,
             origin=origin,
             dtype=entry.dtype,
             window=request.window,
             texts=texts,
+            others=lambda step: other_of(step, registry, context.settings, pointer="/candidate/recipe"),
             room=self._room,
             context=context,
         )

@@ -37,7 +37,7 @@ from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
 from workers.process.context import write_atomically
 from workers.surgery.calibration_text import CalibrationTexts
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.recipe import Modified, Others, apply
 
 logger = logging.getLogger(__name__)
 
@@ -123,12 +123,13 @@ class Bench:
         dtype: str,
         window: int,
         texts: CalibrationTexts,
+        others: Others,
         room: EngineRoom,
         context: JobContext,
     ) -> None:
         self._reference, self._origin = reference, origin
         self._dtype, self._window = dtype, window
-        self._texts, self._room, self._context = texts, room, context
+        self._texts, self._others, self._room, self._context = texts, others, room, context
         self._store = checkpoint_store(context)
 
     def make(self, recipe: Recipe) -> Modified:
@@ -141,6 +142,7 @@ class Bench:
                 store=self._store,
                 reference=None if self._reference.info.path == self._origin.path else self._reference.info,
                 calibration=self._texts,
+                others=self._others,
                 progress=lambda phase, done, total: context.progress(
                     "modify" if phase in {"surgery", "thresholds", "write"} else f"modify: {phase}", done, total
                 ),

@@ -1,0 +1,69 @@
+"""Recipes of trials are made as the candidate was, and what goes wrong in one is a refusal of that one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import fingerprint, inspect
+from app.settings import Settings
+from workers.diagnosis.mitigate.measuring import Bench, RefusedError
+from workers.diagnosis.mitigate.subject import recipe_of
+from workers.diagnosis.sides import Side
+
+Tiny = Callable[..., Path]
+MERGE = {"type": "merge.linear", "other": "sibling", "weight": 0.25}
+RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
+REPAIR = {"type": "repair.lowrank", "rank": 4, "distill_steps": 0}
+
+
+def bench(tiny: Tiny, home: Path, texts: Callable[..., Any]) -> Bench:
+    info = inspect(tiny())
+    context: Any = SimpleNamespace(
+        settings=Settings(home=home),
+        scratch=home,
+        progress=lambda *_: None,
+        check_cancelled=lambda: None,
+    )
+    return Bench(
+        reference=Side("tiny", info, fingerprint(info.path), info.path),
+        origin=info,
+        dtype="bfloat16",
+        window=64,
+        texts=texts,
+        others=lambda step: tiny(seed=1) if step.type == "merge.linear" else None,  # type: ignore[union-attr]
+        room=SimpleNamespace(),  # type: ignore[arg-type]
+        context=context,
+    )
+
+
+def no_text(_: Any) -> Any:
+    raise HemostatError(ErrorCode.CALIBRATION_TOO_SHORT, "no text")
+
+
+def test_a_trial_takes_the_other_models_that_the_candidate_took(tiny: Tiny, tmp_path: Path) -> None:
+    with bench(tiny, tmp_path, no_text).make(recipe_of([MERGE, RTN])) as modified:
+        assert [kind for step in modified.manifest.steps for kind in step.types] == ["merge.linear", "quantize.rtn"]
+
+
+def test_what_the_model_cannot_take_is_a_refusal_and_so_is_a_fault(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="no text"):
+        bench(tiny, tmp_path, no_text).make(recipe_of([RTN, REPAIR]))
+
+    def faulty(_: Any) -> Any:
+        raise ZeroDivisionError
+
+    with pytest.raises(RefusedError, match="unforeseen"):
+        bench(tiny, tmp_path, faulty).make(recipe_of([RTN, REPAIR]))
+
+
+def test_what_the_machine_lacks_ends_the_job(tiny: Tiny, tmp_path: Path) -> None:
+    def full(_: Any) -> Any:
+        raise HemostatError(ErrorCode.DISK_FULL, "full")
+
+    with pytest.raises(HemostatError) as caught:
+        bench(tiny, tmp_path, full).make(recipe_of([RTN, REPAIR]))
+    assert caught.value.code == ErrorCode.DISK_FULL
