@@ -5,8 +5,8 @@ or whole modules. safetensors only.
 """
 
 import json
+import re
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from app.models.safetensors_header import TensorInfo, read_header
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+# PEFT's ways to begin an adapter that change the weights beneath it.
+_REPLACE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,24 @@ def _refuse_other_kinds(config: dict[str, Any], pointer: str) -> None:
         ("modules_to_save", (None, [])),
         ("fan_in_fan_out", (None, False)),
         ("trainable_token_indices", (None, [])),
+        ("alora_invocation_tokens", (None, [])),  # acts from some token of the prompt on
+        ("use_qalora", (None, False)),
+        ("use_bdlora", (None, False)),
+        ("target_parameters", (None, [])),
+        ("layer_replication", (None, [])),
+        ("arrow_config", (None,)),
+        ("kasa_config", (None,)),
+        ("monteclora_config", (None,)),
     ):
         if config.get(field) not in plain:
             raise _unsupported(f"it has {field} {config[field]!r}", pointer)
+    begun = config.get("init_lora_weights")
+    if isinstance(begun, str) and begun.startswith(_REPLACE):
+        raise _unsupported(
+            f"it was begun with {begun}, which takes the factors out of the model's own weights: it belongs to what is "
+            "left of them",
+            pointer,
+        )
 
 
 def _target(
@@ -139,15 +156,18 @@ def _target(
     rank = tensor.shape[0]
     if tensors[other].shape[1] != rank:
         raise _unsupported(f"{name} has rank {rank} and {other} has {tensors[other].shape[1]}", pointer)
-    alpha = float(_of_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", rank)))
+    try:
+        alpha = float(_of_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", rank)))
+    except (re.error, TypeError, ValueError) as error:
+        raise _unsupported(f"its alpha of {module} cannot be read: {error}", pointer) from error
     scale = alpha / (sqrt(rank) if config.get("use_rslora") else rank)
     return Target(f"{module}.weight", name, other, rank, scale)
 
 
 def _of_pattern(pattern: Any, module: str, default: Any) -> Any:
-    """A module's own value: keys are ends of its path, or patterns of it."""
+    """A module's own value: keys are regular expressions of the end of its path, as PEFT reads them."""
     for key, value in (pattern or {}).items():
-        if module == key or module.endswith(f".{key}") or fnmatch(module, f"*{key}"):
+        if re.match(rf"(.*\.)?({key})$", module):
             return value
     return default
 

@@ -79,7 +79,13 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
                 hint=f"give a window of at most {info.max_position}",
                 pointer="/window",
             )
-    check_recipe(other, request.candidate.recipe, pointer="/candidate/recipe", beside=checker(registry, settings))
+    check_recipe(
+        other,
+        request.candidate.recipe,
+        pointer="/candidate/recipe",
+        beside=checker(registry, settings),
+        reference=one,
+    )
     for field, text in texts_of(request).items():
         _check_text(text, tokenizer, settings, f"/{field}")
     for index, step in enumerate(request.candidate.recipe):

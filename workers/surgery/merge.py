@@ -63,7 +63,9 @@ class Linear:
         check_other(self._step, shop.source, shop.other)
         everywhere = self._step.layers is None and self._step.modules is None
         names = list(shop.source.tensors) if everywhere else [weight.name for weight in shop.weights]
-        names = [name for name in names if not (shop.source.tied and name == "lm_head.weight")]
+        names = [
+            name for name in names if name in other.tensors and not (shop.source.tied and name == "lm_head.weight")
+        ]
         with open_tensors(other) as reader:
             for done, name in enumerate(names):
                 shop.check_cancelled()

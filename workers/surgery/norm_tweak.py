@@ -21,6 +21,7 @@ from torch import nn
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import NormTweak
+from app.models.steps.norm import against
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Block, Walk
 from workers.surgery.norm import offset_of
@@ -46,13 +47,7 @@ class TweakStep:
         `Skeleton` raises. Figures: mean distance before and after, and how many blocks were changed."""
         assert shop.calibration is not None  # noqa: S101 - the contract is `Calibrated`
         source, reference = shop.source, shop.reference
-        if (source.layers, source.hidden_size) != (reference.layers, reference.hidden_size):
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
-                f"the model has {source.layers} blocks of {source.hidden_size} channels, the reference "
-                f"{reference.layers} of {reference.hidden_size}: their outputs cannot be compared",
-                hint="put norm.tweak before steps that change the shape, or leave it out",
-            )
+        against(reference, source, self._step, f"/candidate/recipe/{shop.index}")
         chosen = {norm.name for norm in shop.weights}
         tokens_NL = shop.calibration.tokens_NL
         before, after, changed = 0.0, 0.0, 0

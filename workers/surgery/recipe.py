@@ -212,7 +212,8 @@ class _Work:
                 begin, current = index + 1, _opened(entry)
                 break
         else:
-            check_recipe(self._source, self._recipe, pointer=POINTER)  # refused before an hour is spent
+            # refused before an hour is spent
+            check_recipe(self._source, self._recipe, pointer=POINTER, reference=self._reference)
         for index in range(begin, len(self._stages)):
             before = current
             try:

@@ -3,7 +3,8 @@ configuration alone, so that a recipe of any length is refused before a weight i
 
 One module a family, named as in the step's type before the dot. It has `check(info, step, pointer)`, which returns the
 weights that the step addresses or raises `HemostatError`, and may have `after(info, step)`, which returns what the
-checkpoint will be; without it the checkpoint keeps its shape.
+checkpoint will be; without it the checkpoint keeps its shape. `against` and `follow` look at the model that a step
+aligns with, and at the steps before it.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,9 @@ class Rules(Protocol):
 
     def after(self, info: CheckpointInfo, step: Step) -> CheckpointInfo:
         """What the checkpoint will be; its path is still the old one."""
+
+    def against(self, reference: CheckpointInfo, info: CheckpointInfo, step: Step, pointer: str) -> None:
+        """Optional: raises where the step aligns the checkpoint with a reference that it cannot be aligned with."""
 
     def follow(self, before: Recipe, step: Step, pointer: str) -> None:
         """Optional: raises where the step cannot come after the steps before it."""
@@ -75,14 +79,25 @@ def check_layers_stay(info: CheckpointInfo, after: CheckpointInfo, pointer: str)
         )
 
 
-def check_recipe(info: CheckpointInfo, recipe: Recipe, *, pointer: str, beside: Beside | None = None) -> CheckpointInfo:
+def check_recipe(
+    info: CheckpointInfo,
+    recipe: Recipe,
+    *,
+    pointer: str,
+    beside: Beside | None = None,
+    reference: CheckpointInfo | None = None,
+) -> CheckpointInfo:
     """What the checkpoint will be after the recipe. `beside(info, step, pointer)` is called for each step with the
-    checkpoint as it is then. Raises `HemostatError` for the first step that cannot be done."""
+    checkpoint as it is then; `reference` is the unmodified model of the job (default: the checkpoint itself). Raises
+    `HemostatError` for the first step that cannot be done."""
+    reference = reference or info
     for index, step in enumerate(recipe):
         check_one(info, step, pointer=f"{pointer}/{index}")
         if beside is not None:
             beside(info, step, f"{pointer}/{index}")
         rules = _rules(step)
+        if rules is not None and hasattr(rules, "against"):
+            rules.against(reference, info, step, f"{pointer}/{index}")
         if rules is not None and hasattr(rules, "follow"):
             rules.follow(recipe[:index], step, f"{pointer}/{index}")
         if rules is not None and hasattr(rules, "after"):

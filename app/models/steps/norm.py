@@ -51,6 +51,20 @@ def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
     return info
 
 
+def against(reference: CheckpointInfo, info: CheckpointInfo, step: Step, pointer: str) -> None:
+    """Raises RECIPE_NOT_APPLICABLE where norms are tweaked to the blocks of a reference that has others."""
+    if not isinstance(step, NormTweak):
+        return
+    if (info.layers, info.hidden_size) != (reference.layers, reference.hidden_size):
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"the model has {info.layers} blocks of {info.hidden_size} channels, the reference {reference.layers} of "
+            f"{reference.hidden_size}: their outputs cannot be compared",
+            hint="put norm.tweak before steps that change the shape, or leave it out",
+            pointer=pointer,
+        )
+
+
 def norms_of(info: CheckpointInfo) -> list[Weight]:
     """Every norm's weight, in the model's order."""
     found = []

@@ -6,7 +6,7 @@ from pathlib import Path
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import AdapterLora, MergeLinear, Step
 from app.models.adapters import check_adapter, inspect_adapter
-from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.checkpoint import HARMLESS, CheckpointInfo, inspect
 from app.models.paths import below
 from app.models.registry import Registry
 from app.settings import Settings
@@ -59,7 +59,25 @@ def _check_same_shapes(info: CheckpointInfo, other: CheckpointInfo, alias: str, 
             hint="give the plain checkpoint",
             pointer=pointer,
         )
+    why = None
+    if other.architecture != info.architecture:
+        why = f"this is a {info.architecture}, and {alias} a {other.architecture}"
+    elif other.tied != info.tied:
+        why = f"embedding and head are one matrix {'here' if info.tied else f'in {alias}'}, and two in the other model"
+    else:
+        more = [name for name in other.tensors if name not in info.tensors and not _left_out(other, name)]
+        if more:
+            why = f"{alias} has {more[0]}, which is not here"
+    if why is not None:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            why,
+            hint="only models of the same kind and shapes can be mixed",
+            pointer=pointer,
+        )
     for name, tensor in info.tensors.items():
+        if _left_out(info, name):
+            continue
         found = other.tensors.get(name)
         if found is None or found.shape != tensor.shape:
             has = "has none of that name" if found is None else f"has {list(found.shape)}"
@@ -69,3 +87,8 @@ def _check_same_shapes(info: CheckpointInfo, other: CheckpointInfo, alias: str, 
                 hint="only models of the same shapes can be mixed",
                 pointer=pointer,
             )
+
+
+def _left_out(info: CheckpointInfo, name: str) -> bool:
+    """A second copy of the embedding, or what engines compute themselves."""
+    return (info.tied and name == "lm_head.weight") or HARMLESS.fullmatch(name) is not None

@@ -32,6 +32,25 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     return chosen
 
 
+def against(reference: CheckpointInfo, info: CheckpointInfo, step: Step, pointer: str) -> None:
+    """Raises RECIPE_NOT_APPLICABLE where the reference is of another kind than the model."""
+    del step
+    why = None
+    if info.architecture != reference.architecture:
+        why = f"is a {reference.architecture}, the model a {info.architecture}"
+    elif info.hidden_size != reference.hidden_size:
+        why = f"has hidden size {reference.hidden_size}, the model {info.hidden_size}"
+    elif info.vocabulary != reference.vocabulary:
+        why = f"has {reference.vocabulary} tokens, the model {info.vocabulary}"
+    if why is not None:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"the repair takes back what a model lost to its reference, and the reference {why}",
+            hint="give the model that this one was made from as the reference; a model of another width has none",
+            pointer=pointer,
+        )
+
+
 def follow(before: Recipe, step: Step, pointer: str) -> None:
     """Raises RECIPE_NOT_APPLICABLE where the wound is to be made anew and a step before it needs more than a weight."""
     if not isinstance(step, RepairLowrank) or step.iterations == 1:

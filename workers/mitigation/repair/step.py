@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import torch
 from safetensors.torch import save_file
 
-from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import RepairLowrank
 from app.models.steps import check_one
+from app.models.steps.repair import against
 from workers.distributions.head import Head
 from workers.mitigation.gradients import fisher_of
 from workers.mitigation.repair.adapter import bits_of, export, merged
@@ -50,7 +50,7 @@ class RepairStep:
 
     def run(self, shop: Shop) -> None:
         """See `WholeStep`. Raises RECIPE_NOT_APPLICABLE where the reference is of another kind than the model."""
-        _check_reference(shop)
+        against(shop.reference, shop.source, self._step, f"/candidate/recipe/{shop.index}")
         assert shop.calibration is not None  # noqa: S101 - the step is a calibrated one
         tokens_NL = shop.calibration.tokens_NL
         _warn_of_little_text(shop, tokens_NL)
@@ -201,24 +201,6 @@ class RepairStep:
         export(shop.beside(ADAPTER), chosen, base=shop.source.path.name if not bases else BASE)
         if bases:
             _write_base(shop, bases)
-
-
-def _check_reference(shop: Shop) -> None:
-    ours, theirs = shop.source, shop.reference
-    why = None
-    if ours.architecture != theirs.architecture:
-        why = f"is a {theirs.architecture}, the model a {ours.architecture}"
-    elif ours.hidden_size != theirs.hidden_size:
-        why = f"has hidden size {theirs.hidden_size}, the model {ours.hidden_size}"
-    elif ours.vocabulary != theirs.vocabulary:
-        why = f"has {theirs.vocabulary} tokens, the model {ours.vocabulary}"
-    if why is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
-            f"the repair takes back what a model lost to its reference, and the reference {why}",
-            hint="give the model that this one was made from as the reference; a model of another width has none",
-            pointer=f"/candidate/recipe/{shop.index}",
-        )
 
 
 def _warn_of_little_text(shop: Shop, tokens_NL: torch.Tensor) -> None:

@@ -73,6 +73,7 @@ def merged_by_peft(folder: Path, adapter: Path) -> Any:
         {"use_rslora": True},
         {"rank_pattern": {"down_proj": 2}, "alpha_pattern": {"q_proj": 1}},
         {"target_modules": "all-linear", "r": 1},
+        {"alpha_pattern": {r"layers\.(0|2)\..*(q_proj|down_proj)": 2}},
     ],
 )
 def test_merged_weights_are_pefts(tiny: Tiny, store: CheckpointStore, adapter: Make, options: dict[str, Any]) -> None:
@@ -142,7 +143,8 @@ def test_a_merge_of_named_layers_leaves_the_others(tiny: Tiny, store: Checkpoint
 
 def refused(tiny: Tiny, tmp_path: Path, step: dict[str, Any], root: Path | None) -> HemostatError:
     file = tmp_path / "models.toml"
-    lines = [f'[models.{name}]\npath = "{path}"\n' for name, path in (("a", tiny()), ("wide", tiny("llama-padded")))]
+    others = (("a", tiny()), ("wide", tiny("llama-padded")), ("qwen", tiny("qwen2")), ("untied", tiny("llama-untied")))
+    lines = [f'[models.{name}]\npath = "{path}"\n' for name, path in others]
     file.write_text("\n".join(lines))
     settings = Settings(models=file, adapter_root=root)
     with pytest.raises(HemostatError) as caught:
@@ -173,6 +175,9 @@ def test_an_adapter_lies_below_its_root(tiny: Tiny, tmp_path: Path, path: str, c
         ({"use_dora": True}, "use_dora"),
         ({"bias": "all"}, "bias"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"init_lora_weights": "pissa_niter_4"}, "pissa"),
+        ({"alora_invocation_tokens": [5]}, "alora_invocation_tokens"),
+        ({"alpha_pattern": {"q_proj(": 1}}, "alpha"),
     ],
 )
 def test_what_cannot_be_merged_exactly_is_refused(
@@ -203,8 +208,10 @@ def test_a_pickled_adapter_is_refused(tiny: Tiny, tmp_path: Path, adapter: Make)
 
 
 def test_another_shape_or_alias_cannot_be_mixed(tiny: Tiny, tmp_path: Path) -> None:
-    error = refused(tiny, tmp_path, {"type": "merge.linear", "other": "wide"}, None)
-    assert (error.code, error.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/0/other")
+    for other in ("wide", "qwen", "untied"):
+        error = refused(tiny, tmp_path, {"type": "merge.linear", "other": other}, None)
+        assert (error.code, error.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/0/other")
+        assert error.hint
     error = refused(tiny, tmp_path, {"type": "merge.linear", "other": "nobody"}, None)
     assert (error.code, error.pointer) == (ErrorCode.UNKNOWN_MODEL, "/r/0/other")
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import inspect
+from app.models.steps import check_recipe
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.reading import open_tensors
@@ -88,3 +89,31 @@ def test_a_model_is_walked_through_in_its_own_dtype(copy: Copy, dtype: torch.dty
         skeleton = Skeleton(info, reader.read)
         assert skeleton.dtype == dtype
         assert all(parameter.dtype == dtype for parameter in skeleton.block(0).parameters())
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "prune.layers", "layers": [1]},
+        {"type": "extend.duplicate", "layers": [0]},
+    ],
+)
+def test_a_step_that_aligns_blocks_is_refused_before_any_work_where_blocks_are_others(
+    copy: Copy, step: dict[str, Any]
+) -> None:
+    info = inspect(copy())
+    with pytest.raises(HemostatError) as caught:
+        check_recipe(info, RECIPE.validate_python([step, {"type": "norm.tweak"}]), pointer="/r")
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/1")
+
+
+@pytest.mark.parametrize("step", [{"type": "norm.tweak"}, {"type": "repair.lowrank", "rank": 4}])
+def test_a_reference_that_blocks_cannot_be_aligned_with_is_refused_before_any_work(
+    copy: Copy, step: dict[str, Any]
+) -> None:
+    info, wide = inspect(copy()), inspect(copy(name="wide", hidden_size=128))
+    assert check_recipe(info, RECIPE.validate_python([step]), pointer="/r", reference=info) == info
+    with pytest.raises(HemostatError) as caught:
+        check_recipe(info, RECIPE.validate_python([step]), pointer="/r", reference=wide)
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/0")
+    assert caught.value.hint
