@@ -136,15 +136,16 @@ class RepairStep:
         """Of nothing, the closed form and the distilled adapter, what is best on windows that were not trained on; and
         whether it is more than nothing. `anew`: what `read` gives is not the model as it came."""
         began = time.monotonic()
-        divergence = Divergence(Head.load(shop.reference.path), Head.load(shop.source.path))
+        reference = Head.load(shop.reference.path, dtype=states.dtype)
 
         def with_adapter(read: Read, factors: Mapping[str, Factors]) -> Distiller:
+            skeleton = Skeleton(shop.source, read)
             return Distiller(
-                Skeleton(shop.source, read),
+                skeleton,
                 factors,
                 tokens_NL,
                 states,
-                divergence,
+                Divergence(reference, Head.load(shop.source.path, dtype=skeleton.dtype)),
                 progress=shop.progress,
                 check_cancelled=shop.check_cancelled,
             )
