@@ -92,7 +92,11 @@ class Attempt:
     def _calibration(self, reference: Side, dtype: str, scored: list[TextDocument]) -> CalibrationLoader:
         """The text of steps that look at activations. Raises CALIBRATION_OVERLAP where a step looks at one of `scored`
         and the request does not allow it."""
-        loader = CalibrationLoader(lambda source: self._documents(source, reference, dtype), reference.tokenizer)
+        loader = CalibrationLoader(
+            lambda source: self._documents(source, reference, dtype),
+            reference.tokenizer,
+            check_cancelled=self._context.check_cancelled,
+        )
         if not self._shared.allow_overlap:
             loader.refuse_overlap(self._shared.candidate.recipe, scored, pointer="/candidate/recipe")
         return loader

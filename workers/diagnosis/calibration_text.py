@@ -20,7 +20,7 @@ from app.contracts.recipe import Calibrated, Recipe
 from app.contracts.text import SelfText, TextSource
 from app.settings import Settings
 from workers.surgery.calibration_text import CalibrationText
-from workers.text.callbacks import never_cancelled
+from workers.text.callbacks import CheckCancelled, never_cancelled
 from workers.text.documents import TextDocument
 from workers.text.overlap import document_overlap
 from workers.text.sources import load_documents
@@ -34,8 +34,8 @@ class CalibrationLoader:
     """Gives the text of steps; each source is loaded once. `load` reads a source, `tokenizer` is the folder of the
     reference's tokenizer."""
 
-    def __init__(self, load: Load, tokenizer: Path) -> None:
-        self._load, self._folder = load, tokenizer
+    def __init__(self, load: Load, tokenizer: Path, *, check_cancelled: CheckCancelled = never_cancelled) -> None:
+        self._load, self._folder, self._check_cancelled = load, tokenizer, check_cancelled
         self._documents: dict[str, list[TextDocument]] = {}
         self._texts: dict[str, CalibrationText] = {}
 
@@ -80,7 +80,8 @@ class CalibrationLoader:
         for index in order:
             if len(ids) >= step.calibration_windows * stride:
                 break
-            tokens, _ = document_tokens(documents[index], tokenizer, bos, never_cancelled)
+            self._check_cancelled()
+            tokens, _ = document_tokens(documents[index], tokenizer, bos, self._check_cancelled)
             ids += tokens.tolist()
             used += 1
         windows = min(step.calibration_windows, len(ids) // stride)
@@ -97,15 +98,19 @@ class CalibrationLoader:
         return CalibrationText(torch.from_numpy(cut_NL), fingerprint, used, step.calibration_windows)
 
 
-def loader_without_sampler(settings: Settings, tokenizer: Path) -> CalibrationLoader:
+def loader_without_sampler(
+    settings: Settings, tokenizer: Path, *, check_cancelled: CheckCancelled = never_cancelled
+) -> CalibrationLoader:
     """For processes that serve: every source but text sampled from the reference itself."""
 
     def load(source: TextSource) -> list[TextDocument]:
         if isinstance(source, SelfText):
             _refuse_self()
-        return load_documents(source, settings=settings, tokenizer=load_tokenizer(tokenizer))
+        return load_documents(
+            source, settings=settings, tokenizer=load_tokenizer(tokenizer), check_cancelled=check_cancelled
+        )
 
-    return CalibrationLoader(load, tokenizer)
+    return CalibrationLoader(load, tokenizer, check_cancelled=check_cancelled)
 
 
 def _refuse_self() -> NoReturn:

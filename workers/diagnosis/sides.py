@@ -114,7 +114,8 @@ def modify(
         store=store,
         reference=None if reference.info.path == origin.path else reference.info,
         others=lambda step: other_of(step, registry, context.settings, pointer="/candidate/recipe"),
-        calibration=calibration or loader_without_sampler(context.settings, reference.tokenizer),
+        calibration=calibration
+        or loader_without_sampler(context.settings, reference.tokenizer, check_cancelled=context.check_cancelled),
         progress=lambda phase, done, total: context.progress(
             "modify" if phase in {"surgery", "thresholds", "write"} else f"modify: {phase}", done, total
         ),

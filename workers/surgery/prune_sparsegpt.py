@@ -17,6 +17,7 @@ import torch
 
 from app.contracts.recipe import PruneSparsegpt
 from workers.surgery.blockwise.observers import SecondMoment
+from workers.surgery.callbacks import CheckCancelled, never_cancelled
 from workers.surgery.prune_calibrated import CalibratedPruning
 from workers.surgery.prune_masks import Quota, lowest, mask_pattern
 from workers.surgery.shop import Shop
@@ -54,13 +55,16 @@ def inverse_factor(moment_II: torch.Tensor, damping: float) -> Inverse:
     return Inverse(factor_II, dead_I, damping)
 
 
-def sparsify(weight_OI: torch.Tensor, inverse: Inverse, quota: Quota) -> torch.Tensor:
+def sparsify(
+    weight_OI: torch.Tensor, inverse: Inverse, quota: Quota, *, check_cancelled: CheckCancelled = never_cancelled
+) -> torch.Tensor:
     """A float32 matrix pruned, what stays corrected."""
     # Transposed, so that a column of the weight, and all columns from one on, are contiguous.
     left_IO = weight_OI.T.contiguous().clone()
     factor_II, dead_I = inverse.factor_II, inverse.dead_I
     inputs = len(left_IO)
     for start, end in _blocks(inputs, quota):
+        check_cancelled()
         factor = factor_II[start:end, start:end]
         block_BO = left_IO[start:end]
         errors_BO = torch.zeros_like(block_BO)
@@ -113,6 +117,7 @@ class SparseGpt(CalibratedPruning[SecondMoment, Inverse]):
         super().__init__(step, scope=step.scope)
         self._damping = step.damping
         self._told: set[str] = set()
+        self._check_cancelled: CheckCancelled = never_cancelled
 
     def observer(self, inputs: int) -> SecondMoment:
         """Second moments of the inputs."""
@@ -120,6 +125,7 @@ class SparseGpt(CalibratedPruning[SecondMoment, Inverse]):
 
     def prepare(self, seen: SecondMoment, shop: Shop, name: str) -> Inverse:
         """The factor of the inverse Hessian. Warns where the text is too short, or more damping was needed."""
+        self._check_cancelled = shop.check_cancelled
         moment_II = seen.mean()
         inputs = len(moment_II)
         if seen.tokens < inputs:
@@ -136,7 +142,7 @@ class SparseGpt(CalibratedPruning[SecondMoment, Inverse]):
 
     def prune(self, weight_OI: torch.Tensor, prepared: Inverse, quota: Quota) -> torch.Tensor:
         """Pruned and corrected."""
-        return sparsify(weight_OI, prepared, quota)
+        return sparsify(weight_OI, prepared, quota, check_cancelled=self._check_cancelled)
 
     def _warn(self, shop: Shop, text: str) -> None:
         if text not in self._told:

@@ -19,6 +19,7 @@ import torch
 from app.contracts.recipe import QuantizeAwq
 from workers.surgery.blockwise.observers import Channels, SecondMoment
 from workers.surgery.blockwise.walk import Block
+from workers.surgery.callbacks import CheckCancelled, never_cancelled
 from workers.surgery.packing import Packing
 from workers.surgery.quantize_folding import Folded, Pair, pairs
 from workers.surgery.quantize_grid import Quantized, fit, scale_dtype
@@ -65,12 +66,14 @@ def search(
     group_size: int | None,
     symmetric: bool,
     dtype: torch.dtype = torch.bfloat16,
+    check_cancelled: CheckCancelled = never_cancelled,
 ) -> tuple[torch.Tensor, float, float]:
     """(s of least error (P), that error, the error of s = 1), for weights (O, I) that share their input."""
     weight_OI = torch.cat(list(weights))
     best_P = torch.ones_like(mean_P)
     errors: list[float] = []
     for s_P in candidates(mean_P):
+        check_cancelled()
         s_I = pair.spread(s_P)
         scaled_OI = weight_OI * s_I
         grid = fit(scaled_OI, bits=bits, group_size=group_size, symmetric=symmetric, dtype=dtype)
@@ -126,7 +129,6 @@ class Awq:
         block.collect(seen)
         before = after = 0.0
         for pair in chosen:
-            shop.check_cancelled()
             inputs = seen.pop(pair.group)
             mean_P = pair.shared(inputs.channels.absolute_I / max(1, inputs.channels.tokens))
             s_P, least, plain = search(
@@ -138,6 +140,7 @@ class Awq:
                 group_size=step.group_size,
                 symmetric=step.symmetric,
                 dtype=scale_dtype(shop.source.tensors[pair.group[0]].dtype),
+                check_cancelled=shop.check_cancelled,
             )
             folded.scale(pair, s_P)
             before, after = before + plain, after + least

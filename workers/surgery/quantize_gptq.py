@@ -27,6 +27,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import QuantizeGptq
 from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.blockwise.walk import Block, Group
+from workers.surgery.callbacks import CheckCancelled, never_cancelled
 from workers.surgery.packing import Packing
 from workers.surgery.quantize_grid import Grid, Quantized, fit, scale_dtype
 from workers.surgery.quantize_output import Output
@@ -83,6 +84,7 @@ def quantize(
     group_size: int | None,
     symmetric: bool,
     dtype: torch.dtype = torch.bfloat16,
+    check_cancelled: CheckCancelled = never_cancelled,
 ) -> Quantized:
     """The weight on a grid of `group_size` (None: a row); rows are independent of each other. `dtype`: the scales'."""
     outputs, inputs = weight_OI.shape
@@ -102,6 +104,7 @@ def quantize(
     upper_II = factor.upper_II
     diagonal = upper_II.diagonal().tolist()
     for start, end in _pieces(inputs, size if order_I is None else inputs):
+        check_cancelled()
         upper_BB = upper_II[start:end, start:end]
         error_BO = torch.empty(end - start, outputs)
         for column in range(start, end):
@@ -199,6 +202,7 @@ class Gptq:
             group_size=step.group_size,
             symmetric=step.symmetric,
             dtype=scale_dtype(shop.source.tensors[names[0]].dtype),
+            check_cancelled=shop.check_cancelled,
         )
         first = 0
         for name, weight_OI in zip(names, weights, strict=True):

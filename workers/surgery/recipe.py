@@ -168,6 +168,19 @@ def _blamed(pointer: str) -> Iterator[None]:
         raise
 
 
+def _warn_of_text(shop: Shop, text: CalibrationText) -> None:
+    """Says where the text, or how it is run, is less than what was asked for."""
+    windows, length = text.tokens_NL.shape
+    if windows < text.asked:
+        shop.warn(f"the calibration text has {windows} windows of {length} tokens, {text.asked} were asked for")
+    most = shop.source.max_position
+    if most is not None and length > most:
+        shop.warn(f"calibration windows of {length} tokens are longer than the model's context of {most}")
+    section = section_in(shop.source.config)
+    if section is not None and section.fakes:
+        shop.warn("the text was run without what the steps before quantize at run time")
+
+
 def _type(step: Step) -> str:
     return str(getattr(step, "type", type(step).__name__))
 
@@ -312,9 +325,8 @@ class _Work:
                             recipe=self._recipe,
                             origins=origins,
                         )
-                        section = section_in(source.config)
-                        if text is not None and section is not None and section.fakes:
-                            shop.warn("the text was run without what the steps before quantize at run time")
+                        if text is not None:
+                            _warn_of_text(shop, text)
                         with _blamed(f"{POINTER}/{stage.first}"):
                             self._steps[stage.first].run(shop)
                         shop.write(folder, self._shard_bytes)

@@ -5,12 +5,12 @@ source when the step is done, so that memory holds what the step itself holds.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from app.contracts.recipe import Recipe, RepairLowrank, Step
 from app.contracts.recipe.lowrank import Truncated
@@ -21,7 +21,7 @@ from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.callbacks import CheckCancelled, Progress
 from workers.surgery.manifest import TensorChange
 from workers.surgery.reading import TensorReader, check_finite
-from workers.surgery.safetensors_writer import DTYPES, Planned, plan_shards, write_shards
+from workers.surgery.safetensors_writer import DTYPES, Planned, ShardWriter, plan_shards, write_shards
 from workers.surgery.width import width_of
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -200,9 +200,11 @@ class Shop:
         _, old = self._plan.get(name, ("", ""))
         if name in self._planned:
             (self._made / old).unlink(missing_ok=True)
-        save_file({"t": tensor}, self._made / file)
+        planned = Planned("t", _NAMES[tensor.dtype], tuple(tensor.shape))
+        with ShardWriter(self._made / file, [planned]) as writer:  # which says by an OSError that the disk is full
+            writer.write("t", tensor)
         self._plan[name] = ("made", file)
-        self._planned[name] = Planned(name, _NAMES[tensor.dtype], tuple(tensor.shape))
+        self._planned[name] = replace(planned, name=name)
 
     def _change(self, name: str, tensor: torch.Tensor, bits: float | None, sparsity: float | None) -> TensorChange:
         origin = self.origins.get(name, name)

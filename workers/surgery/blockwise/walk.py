@@ -9,6 +9,7 @@
 Names: N windows, L tokens of a window, D hidden size, T tokens of a batch, I input dimension of a layer.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,12 +32,16 @@ Group = tuple[str, ...]
 
 
 class Activations:
-    """(N, L, D) hidden states in a mapped file, read and written by batches of windows."""
+    """(N, L, D) hidden states in a mapped file, read and written by batches of windows. Raises OSError where the disk
+    has no room for them."""
 
     def __init__(self, path: Path, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
         self.shape, self.dtype = shape, dtype
         bytes_ = torch.empty((), dtype=dtype).element_size()
-        self._map = np.memmap(path, np.uint8, mode="w+", shape=(shape[0], shape[1] * shape[2] * bytes_))
+        # A page of a sparse file that the disk has no room for would end the process when it is written to.
+        with path.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, shape[0] * shape[1] * shape[2] * bytes_)
+        self._map = np.memmap(path, np.uint8, mode="r+", shape=(shape[0], shape[1] * shape[2] * bytes_))
 
     def write(self, start: int, hidden_NLD: torch.Tensor) -> None:
         """Windows from `start` on."""

@@ -100,3 +100,18 @@ def test_what_is_served_cannot_sample_from_the_reference(tiny: Tiny) -> None:
     assert caught.value.code is ErrorCode.RECIPE_NOT_APPLICABLE
     shipped = load(step(calibration={"source": "shipped", "corpus": "calibration", "documents": 4}))
     assert shipped.tokens_NL.shape == (3, 8)
+
+
+def test_cutting_text_asks_whether_to_go_on_at_each_document(tiny: Tiny) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop() -> None:
+        raise StopError
+
+    def load(source: TextSource) -> list[TextDocument]:
+        assert isinstance(source, InlineText)
+        return of_inline(source.documents, settings=Settings())
+
+    with pytest.raises(StopError):
+        CalibrationLoader(load, tiny(), check_cancelled=stop)(step())

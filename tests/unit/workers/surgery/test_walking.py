@@ -1,6 +1,8 @@
 """What every step that walks through a model shares: its dtype, and what it does about activations without end."""
 
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Calibrated, Recipe
-from app.models.checkpoint import inspect
+from app.models.checkpoint import fingerprint, inspect
 from app.models.steps import check_recipe
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.calibration_text import CalibrationText
@@ -117,3 +119,75 @@ def test_a_reference_that_blocks_cannot_be_aligned_with_is_refused_before_any_wo
         check_recipe(info, RECIPE.validate_python([step]), pointer="/r", reference=wide)
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/0")
     assert caught.value.hint
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """No file of this process grows beyond `size` bytes: to whoever writes, the disk is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("step", "size"),
+    [
+        ({"type": "prune.wanda", "sparsity": 0.5}, 6_000),  # activations take 8,192
+        ({"type": "norm.scale", "factor": 2.0}, 150),  # a norm's weight takes more with its header
+        ({"type": "extend.identity"}, 200_000),  # the whole checkpoint
+    ],
+)
+def test_a_full_disk_is_said_so_wherever_it_fills_up(
+    copy: Copy, tmp_path: Path, step: dict[str, Any], size: int
+) -> None:
+    info, store = inspect(copy()), CheckpointStore(tmp_path / "store", 10**9)
+    recipe = RECIPE.validate_python([step])
+    with files_of_at_most(10**9):
+        fingerprint(info.path)
+    with pytest.raises(HemostatError) as caught, files_of_at_most(size):
+        apply(info, recipe, store=store, calibration=text)
+    assert caught.value.code is ErrorCode.DISK_FULL
+    assert store.keys == ()
+    assert not list(store.root.glob(".staging-*"))
+
+
+def test_less_text_than_asked_for_and_windows_beyond_the_context_are_told(copy: Copy, tmp_path: Path) -> None:
+    def long(_: Calibrated) -> CalibrationText:
+        return CalibrationText(torch.full((1, 300), 5), "0" * 64, documents=1, asked=4)
+
+    recipe = RECIPE.validate_python([{"type": "prune.wanda", "sparsity": 0.5}])
+    store = CheckpointStore(tmp_path / "store", 10**9)
+    with apply(inspect(copy()), recipe, store=store, calibration=long) as modified:
+        (record,) = modified.manifest.steps
+    assert any("1 windows of 300 tokens, 4 were asked for" in warning for warning in record.warnings)
+    assert any("context of 256" in warning for warning in record.warnings)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "quantize.gptq", "bits": 4, "group_size": 32},
+        {"type": "quantize.awq", "bits": 4, "group_size": 32},
+        {"type": "prune.sparsegpt", "sparsity": 0.5},
+    ],
+)
+def test_work_on_one_matrix_asks_often_whether_to_go_on(copy: Copy, tmp_path: Path, step: dict[str, Any]) -> None:
+    info = inspect(copy(intermediate_size=512))
+
+    def calls_of(layers: list[int]) -> int:
+        calls = 0
+
+        def count() -> None:
+            nonlocal calls
+            calls += 1
+
+        chosen = RECIPE.validate_python([step | {"modules": ["down_proj"], "layers": layers}])
+        store = CheckpointStore(tmp_path / str(layers), 10**9)
+        apply(info, chosen, store=store, calibration=text, check_cancelled=count).release()
+        return calls
+
+    # one more matrix of 512 inputs: a check for each block of columns, or each candidate, not one for the matrix
+    assert calls_of([0, 1]) - calls_of([0]) >= 5
