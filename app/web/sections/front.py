@@ -192,6 +192,7 @@ def _points(report: MitigateReport) -> Table:
     for number, point in enumerate(report.front, 1):
         kl = fmt.estimate(point.kl.mean, point.kl.ci)
         saved = None if point.saved is None else fmt.estimate(point.saved.mean, point.saved.ci)
+        choose = fmt.estimate(point.choose_kl.mean, point.choose_kl.ci)
         notes = ["recommended"] if point.recommended else []
         notes += [] if point.within_budget else ["beyond the budget"]
         rows.append(
@@ -207,7 +208,7 @@ def _points(report: MitigateReport) -> Table:
                     )
                 ),
                 Cell(fmt.NONE if saved is None else saved.value, "" if saved is None else saved.interval or ""),
-                Cell(fmt.number(point.choose_kl.mean)),
+                Cell(choose.value, choose.interval or "no interval"),
                 Cell(
                     fmt.count(round(point.tokens_per_second)),
                     "" if point.added_latency is None else f"{fmt.signed(100 * point.added_latency, 2)} % time",
@@ -224,7 +225,7 @@ def _points(report: MitigateReport) -> Table:
             Column("KL on test, nats"),
             Column("With 95 % interval", "chart"),
             Column("Saved, nats"),
-            Column("KL to choose by"),
+            Column("KL to choose by, nats"),
             Column("Tokens/s"),
         ),
         rows=tuple(rows),
@@ -263,8 +264,8 @@ def _tokens(report: MitigateReport, first: int, last: int, *, stored: bool) -> T
         else f"{first + 1} to {first + len(rows)}",
         columns=(
             *named,
-            Column("KL before"),
-            Column("KL after"),
+            Column("KL before, nats"),
+            Column("KL after, nats"),
             Column("Before → after", "chart"),
             Column("p, before → after of it"),
             *tops,

@@ -89,3 +89,12 @@ def test_the_terminal_tells_units_and_intervals(width):
     low, high = VARIANTS["helped"]["saved"]["ci"]
     assert f"[{low:.2f}" in text
     assert "nats a token there (95 %, paired by position)" in text
+
+
+def test_every_kl_of_the_front_has_its_unit_and_interval():
+    page = render(VARIANTS["helped"])
+    for point in VARIANTS["helped"]["front"]:
+        for name in ("kl", "choose_kl"):
+            low, high = point[name]["ci"]
+            assert f"[{low:.3f}, {high:.3f}]" in page or f"[{low:.2f}, {high:.2f}]" in page, (name, low, high)
+    assert "KL to choose by, nats" in page
