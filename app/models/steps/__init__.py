@@ -90,9 +90,19 @@ def check_recipe(
     """What the checkpoint will be after the recipe. `beside(info, step, pointer)` is called for each step with the
     checkpoint as it is then; `reference` is the unmodified model of the job (default: the checkpoint itself). Raises
     `HemostatError` for the first step that cannot be done."""
-    reference = reference or info
+    source, reference = info, reference or info
     for index, step in enumerate(recipe):
-        check_one(info, step, pointer=f"{pointer}/{index}")
+        try:
+            check_one(info, step, pointer=f"{pointer}/{index}")
+        except HemostatError as error:
+            if source.quantization is None and info.quantization is not None and error.pointer == pointer:
+                raise HemostatError(
+                    error.code,
+                    f"the weights are packed by a step before ({info.scheme}), and this one changes them",
+                    hint="put it before the step that packs",
+                    pointer=f"{pointer}/{index}",
+                ) from None
+            raise
         if beside is not None:
             beside(info, step, f"{pointer}/{index}")
         rules = _rules(step)

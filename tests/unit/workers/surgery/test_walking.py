@@ -191,3 +191,13 @@ def test_work_on_one_matrix_asks_often_whether_to_go_on(copy: Copy, tmp_path: Pa
 
     # one more matrix of 512 inputs: a check for each block of columns, or each candidate, not one for the matrix
     assert calls_of([0, 1]) - calls_of([0]) >= 5
+
+
+def test_what_comes_after_packing_is_told_to_come_before_it(copy: Copy) -> None:
+    packed = {"type": "quantize.rtn", "bits": 4, "group_size": 32, "form": "packed"}
+    info = inspect(copy())
+    for later in ({"type": "prune.magnitude", "sparsity": 0.5}, {"type": "norm.drop"}):
+        with pytest.raises(HemostatError, match="packed by a step before") as caught:
+            check_recipe(info, RECIPE.validate_python([packed, later]), pointer="/r")
+        assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/1")
+        assert "before" in caught.value.hint

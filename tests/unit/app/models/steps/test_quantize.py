@@ -123,7 +123,7 @@ def test_nothing_changes_packed_weights_any_more(tiny: Tiny) -> None:
     prune = {"type": "prune.magnitude", "sparsity": 0.5}
     check(tiny(), prune, RTN)
     code, pointer = refused(tiny(), RTN, prune)
-    assert (code, pointer) == ("recipe_not_applicable", "")
+    assert (code, pointer) == ("recipe_not_applicable", "/1")
     check(tiny(), RTN | {"form": "simulated"}, prune)
 
 
