@@ -17,6 +17,7 @@ import torch
 
 from app.models.shapes import LAYOUTS
 from workers.surgery.blockwise.walk import Block, Group
+from workers.surgery.norm import offset_of
 from workers.surgery.safetensors_writer import DTYPES
 from workers.surgery.shop import Shop
 from workers.surgery.width import width_of
@@ -84,7 +85,7 @@ class Folded:
         # What a weight was multiplied by: for each input channel, and for each output channel.
         self._inputs: dict[str, torch.Tensor] = {}
         self._outputs: dict[str, torch.Tensor] = {}
-        self._one_plus = shop.source.architecture.startswith("Gemma")
+        self._offset = offset_of(shop.source)
 
     def weight(self, name: str) -> torch.Tensor:
         """(O, I) as it is now."""
@@ -129,7 +130,7 @@ class Folded:
     def _divide_norm(self, name: str, s_P: torch.Tensor) -> torch.Tensor:
         dtype = DTYPES[self._shop.source.tensors[name].dtype]
         weight_P = self._small.get(name, self._shop.read(name).to(torch.float32))
-        offset = 1.0 if self._one_plus else 0.0
+        offset = self._offset
         made_P = ((weight_P + offset) / s_P - offset).to(dtype).to(torch.float32)
         gain_P, made_gain_P = weight_P + offset, made_P + offset
         good_P = (gain_P != 0) & (made_gain_P != 0)

@@ -73,7 +73,7 @@ class MagnitudeRunner:
         if self._threshold is not None:
             return self._threshold.apply(name, weight_OI)
         if step.pattern is not None:
-            return prune_magnitude.prune_pattern(weight_OI, *_n_of_m(step.pattern))
+            return prune_magnitude.prune_pattern(weight_OI, *step.n_of_m())
         assert step.sparsity is not None  # noqa: S101 - the contract gives one of the two
         prune = prune_magnitude.prune_rows if step.scope == "row" else prune_magnitude.prune_matrix
         return prune(weight_OI, step.sparsity)
@@ -84,10 +84,7 @@ class MagnitudeRunner:
 
     def nominal_sparsity(self) -> float | None:
         """As asked, or 1 − N/M."""
-        if self._step.pattern is None:
-            return self._step.sparsity
-        kept, of = _n_of_m(self._step.pattern)
-        return 1 - kept / of
+        return self._step.share
 
 
 def make_runner(step: Step) -> Runner:
@@ -97,8 +94,3 @@ def make_runner(step: Step) -> Runner:
         raise TypeError(f"{kind} is no streamed step")
     runner: Runner = catalogue.load(kind)(step)
     return runner
-
-
-def _n_of_m(pattern: str) -> tuple[int, int]:
-    kept, of = pattern.split(":")
-    return int(kept), int(of)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import MoeTopk, Step
 from app.models.checkpoint import CheckpointInfo
-from app.models.modules import Weight, weights_of
+from app.models.modules import Weight, check_layers, weights_of
 
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 # The gate of a shared expert is no router: it chooses nothing.
@@ -48,14 +48,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
                 pointer=f"{pointer}/layers",
             )
         return []
-    for index, layer in enumerate(step.layers or ()):
-        if layer >= info.layers:
-            raise HemostatError(
-                ErrorCode.UNKNOWN_MODULE,
-                f"the model has no layer {layer}",
-                hint=f"its layers are 0 to {info.layers - 1}",
-                pointer=f"{pointer}/layers/{index}",
-            )
+    check_layers(info, step, pointer)
     routers = [
         weight
         for weight in weights_of(info)

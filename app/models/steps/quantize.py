@@ -118,7 +118,6 @@ def served_devices() -> tuple[str, ...]:
 
 
 def check_packed(info: CheckpointInfo, step: Step, form: PackedForm, chosen: list[Weight], pointer: str) -> None:
-    """Raises PACKING_UNSUPPORTED for weights and forms that vLLM serves on no device that is here."""
     """Raises PACKING_UNSUPPORTED where vLLM serves no such form of these weights here, RECIPE_NOT_APPLICABLE where
     activations would be quantized twice."""
     layout = LAYOUTS.get(info.architecture)

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import platform
-from collections import defaultdict
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,9 +14,8 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.modules import ROUTER_KINDS, Weight, check_layers, check_step
 from app.models.shapes import LAYOUTS
 from app.models.simulation import section_in, with_activations, with_kv_cache
+from app.models.steps.quantize import check_fused
 
-# Linear layers that vLLM runs as one: they have one input, and one grid for it.
-FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 # Values of a head that vLLM's 8-bit cache takes at a time on a CPU.
 _CPU_HEAD = 32
 
@@ -48,22 +46,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
                 hint='name other modules, such as "attention"' + ("" if routed else ' and "mlp"'),
                 pointer=at,
             )
-    by_parent: dict[str, set[str]] = defaultdict(set)
-    for weight in chosen:
-        parent, _, last = weight.module.rpartition(".")
-        by_parent[parent].add(last)
-    there = {name.removesuffix(".weight") for name in info.tensors}
-    for parent, named in by_parent.items():
-        for together in FUSED:
-            wanted = {one for one in together if f"{parent}.{one}" in there}
-            if named & wanted and not wanted <= named:
-                raise HemostatError(
-                    ErrorCode.RECIPE_NOT_APPLICABLE,
-                    f"{parent}: {', '.join(one for one in together if one in wanted)} have the same input, and vLLM "
-                    f"runs them as one; the step names {', '.join(sorted(named & wanted))} alone",
-                    hint=f"name all of them: {', '.join(one for one in together if one in wanted)}",
-                    pointer=at,
-                )
+    check_fused(chosen, info, ErrorCode.RECIPE_NOT_APPLICABLE, pointer)
     return chosen
 
 

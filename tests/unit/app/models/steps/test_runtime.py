@@ -61,7 +61,7 @@ def test_what_no_engine_can_do_is_refused_with_the_field(
 
 
 def test_the_layers_that_are_run_as_one_are_named_in_the_hint(tiny: Tiny) -> None:
-    with pytest.raises(HemostatError, match="runs them as one") as caught:
+    with pytest.raises(HemostatError, match="as one, with one scheme") as caught:
         check(inspect(tiny("llama")), A8 | {"modules": ["k_proj", "v_proj"]})
     assert caught.value.hint == "name all of them: q_proj, k_proj, v_proj"
 
