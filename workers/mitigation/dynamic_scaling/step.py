@@ -250,7 +250,14 @@ class _Work:
 
 def last_states(skeleton: Skeleton, tokens_NL: torch.Tensor, shop: Shop) -> Activations:
     """(N, L, D) what leaves a model's last block."""
-    walk = Walk(skeleton, tokens_NL, shop.scratch, phase="reference", check_cancelled=shop.check_cancelled)
+    walk = Walk(
+        skeleton,
+        tokens_NL,
+        shop.scratch,
+        phase="reference",
+        progress=shop.progress,
+        check_cancelled=shop.check_cancelled,
+    )
     target = Activations(shop.scratch / "target.bin", walk.entering.shape, walk.entering.dtype)
     for block in walk.blocks():
         if block.index + 1 == len(skeleton.layers):

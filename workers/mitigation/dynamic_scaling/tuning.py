@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from app.contracts.errors import ErrorCode, HemostatError
 from workers.mitigation.dynamic_scaling.activations import rounding_inputs
 from workers.mitigation.dynamic_scaling.rounding import Rounded
 from workers.mitigation.objectives import divergence
@@ -152,7 +153,7 @@ class Tuning:
         check_cancelled: CheckCancelled = never_cancelled,
     ) -> list[float]:
         """Tunes for so many steps of one window each, in an order of `seed`; each step's divergence before it, nats a
-        token."""
+        token. Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` where it is not finite."""
         factors = [leaf for block in self._blocks for leaf in block.leaves()[0]]
         offsets = [leaf for block in self._blocks for leaf in block.leaves()[1]]
         groups = [{"params": factors, "lr": RATE}] + ([{"params": offsets, "lr": ROUNDING_RATE}] if offsets else [])
@@ -185,6 +186,12 @@ class Tuning:
                 nats = divergence(self._skeleton, last_LD[part], self._teacher, target_LD[part]).sum() / len(last_LD)
             nats.backward()  # type: ignore[no-untyped-call]
             total += float(nats.detach())
+        if not math.isfinite(total):
+            raise HemostatError(
+                ErrorCode.ACTIVATIONS_NOT_FINITE,
+                "the divergence from the reference is NaN or infinite on the calibration text",
+                hint="the model overflows in its dtype, in its last layers or its head",
+            )
         assert last_LD.grad is not None  # noqa: S101 - just computed
         gradient_1LD = last_LD.grad.unsqueeze(0)
         for index in reversed(range(len(self._blocks))):

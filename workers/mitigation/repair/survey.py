@@ -62,9 +62,10 @@ class Reference:
         tokens_NL: torch.Tensor,
         scratch: Path,
         *,
+        progress: Progress = no_progress,
         check_cancelled: CheckCancelled = never_cancelled,
     ) -> None:
-        self._skeleton, self._check_cancelled = skeleton, check_cancelled
+        self._skeleton, self._progress, self._check_cancelled = skeleton, progress, check_cancelled
         self._walk = Walk(skeleton, tokens_NL, scratch, phase="reference", check_cancelled=check_cancelled)
         shape = (*tokens_NL.shape, skeleton.info.hidden_size)
         self._other = Activations(scratch / "reference-c.bin", shape, skeleton.dtype)
@@ -73,6 +74,7 @@ class Reference:
     def advance(self, layer: int) -> None:
         """To what enters block `layer`; their number: to what leaves the last."""
         while self.layer < layer:
+            self._progress("reference", self.layer, len(self._skeleton.layers))
             self._skeleton.block(self.layer)
             for start, end in self._walk.batches():
                 self._check_cancelled()
@@ -129,7 +131,7 @@ class Survey:
         self._pairs, self._names, self._rank, self._most = tuple(pairs), names, rank, most
         self._gradients = gradients or {}
         self._progress, self._check_cancelled = progress, check_cancelled
-        self.reference = Reference(reference, tokens_NL, scratch, check_cancelled=check_cancelled)
+        self.reference = Reference(reference, tokens_NL, scratch, progress=progress, check_cancelled=check_cancelled)
         self.regressed: list[str] = []
 
     def run(self) -> dict[str, Possible]:
