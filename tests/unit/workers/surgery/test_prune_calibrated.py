@@ -159,7 +159,7 @@ def test_less_text_than_the_covariance_takes_is_told(tiny: Tiny, store: Checkpoi
     from workers.surgery.calibration_text import CalibrationText
 
     def short(_: object) -> CalibrationText:
-        return CalibrationText(TOKENS_NL[:2], "short", 1, 6)
+        return CalibrationText(TOKENS_NL[:2], "short", 1, 2)
 
     with operate(tiny(), store, SPARSEGPT, calibration=short) as modified:
         warnings = modified.manifest.steps[0].warnings
