@@ -42,7 +42,9 @@ class QuantizeDynamic(Calibrated):
     symmetric: bool = False
     activation_bits: Literal[4, 8] | None = Field(default=None, description="null: activations stay as they are.")
     mixed: bool = Field(default=False, description="Whether modules may have different bits.")
-    smooth: bool = Field(default=True, description="Whether channels are smoothed, where the search finds that it pays.")
+    smooth: bool = Field(
+        default=True, description="Whether channels are smoothed, where the search finds that it pays."
+    )
     tune: Literal["scales", "rounding"] = Field(
         default="rounding",
         description="What is tuned with norms and biases: scales alone, or rounding too (16 bytes of memory a weight).",
