@@ -17,7 +17,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,12 +131,7 @@ class Bench:
         return Measured(sums, counts)
 
     def rows(self, case: Case) -> Iterator[Row]:
-        """Everything of one case. Cases that it is compared with are measured first."""
-        for other in case.against:
-            if other not in self.known:
-                yield from self.rows(CASES[other])
-        if case.name in self.known:
-            return
+        """Everything of one case; those that it is held against must have been measured before."""
         began = time.perf_counter()
         with self.modified(case) as modified:
             made = modified.manifest
@@ -154,7 +149,8 @@ class Bench:
         sys.stderr.write(f"{case.name}: {time.perf_counter() - began:.0f} s\n")
 
     def _bar(self, case: Case, bar: Bar, measured: Measured) -> Iterator[Row]:
-        if bar.metric == "seconds":
+        if bar.against not in self.known:
+            sys.stderr.write(f"{case.name}: not held against {bar.against}, which could not be measured\n")
             return
         base = self.known[bar.against].sums[bar.text]
         name = f"ratio_to_{bar.against}_{bar.text}"
@@ -175,6 +171,16 @@ def articles_of(text: str) -> list[str]:
     return [text[a:b].strip() for a, b in zip(starts, [*starts[1:], len(text)], strict=True) if b - a > 1000]
 
 
+def with_those_held_against(cases: Iterable[Case]) -> list[Case]:
+    """The cases, each behind those that it is held against: every case's rows are written as soon as they are known."""
+    ordered: dict[str, Case] = {}
+    for case in cases:
+        for other in case.against:
+            ordered.setdefault(other, CASES[other])
+        ordered.setdefault(case.name, case)
+    return list(ordered.values())
+
+
 def main(arguments: list[str]) -> None:
     """Runs the cases and writes their rows beside those of earlier runs."""
     parser = argparse.ArgumentParser(description="bench of modifications and mitigations")
@@ -185,7 +191,7 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     if given.model == MODEL and not (MODEL / "model.safetensors").is_file():
         import_gguf(demo_gguf(), MODEL)
-    chosen = [case for name, case in CASES.items() if re.search(given.only, name)]
+    chosen = with_those_held_against(case for name, case in CASES.items() if re.search(given.only, name))
     with tempfile.TemporaryDirectory() as home:
         bench = Bench(given.model, given.text, Path(home))
         for case in chosen:

@@ -17,7 +17,6 @@ class Bar:
     against: str
     most: float
     text: Text = "wiki"
-    metric: Literal["kl", "seconds"] = "kl"
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def _pruning() -> list[Case]:
 
 
 def _quantization() -> list[Case]:
-    w8a8 = ({"type": "quantize.rtn", "bits": 4}, {"type": "quantize.activations", "bits": 8})
+    w4a8 = ({"type": "quantize.rtn", "bits": 4}, {"type": "quantize.activations", "bits": 8})
     return [
         _one("rtn_4", {"type": "quantize.rtn", "bits": 4}),
         _one("rtn_3", {"type": "quantize.rtn", "bits": 3}),
@@ -93,7 +92,7 @@ def _quantization() -> list[Case]:
         _one("awq_4", {"type": "quantize.awq", "bits": 4}),
         _one("gptq_4_128", {"type": "quantize.gptq", "bits": 4, **LONG}, Bar("rtn_4", 1.0)),
         _one("smoothquant_8", {"type": "quantize.smoothquant"}),
-        Case("rtn_4_a8", w8a8),
+        Case("rtn_4_a8", w4a8),
         _one(
             "dynamic_4",
             {"type": "quantize.dynamic", "bits": 4},
