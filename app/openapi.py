@@ -29,10 +29,11 @@ from app.contracts.deployment import (
 )
 from app.contracts.errors import CATALOGUE, ErrorCode
 from app.contracts.event import Event
-from app.contracts.job import SUBMISSION, Estimate, Job, JobPage
+from app.contracts.job import Estimate, Job, JobPage
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.profile import Comparison, Profile, ProfilePage
 from app.contracts.report import CompareReport
+from app.contracts.requests import SUBMISSION
 from app.error_guide import GUIDE
 
 JSON: Final = "application/json"

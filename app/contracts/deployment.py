@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from app.contracts.base import Contract
-from app.contracts.job import Alias, CandidateModel, MetadataKey, MetadataText, ReferenceModel
+from app.contracts.requests.base import Alias, CandidateModel, MetadataKey, MetadataText, ReferenceModel
 
 IDENTITY: Final = "identity"  # the calibration version that changes nothing
 VERSION_PATTERN: Final = r"^(identity|cal-[0-9a-f]{16})$"

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from app.contracts.base import Contract
 from app.contracts.calibration_report import Blocks
-from app.contracts.job import TreatmentName
 from app.contracts.profile import DocumentSet
 from app.contracts.report import (
     SCHEMA,
@@ -25,6 +24,7 @@ from app.contracts.report import (
     SeverityVerdict,
     WorstToken,
 )
+from app.contracts.requests.mitigate import TreatmentName
 
 Recipe = tuple[dict[str, object], ...]
 Outcome = Literal["front", "dominated", "no_gain", "over_budget", "promoted", "not_promoted", "not_applicable"]

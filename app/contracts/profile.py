@@ -11,8 +11,8 @@ from pydantic import Field
 
 from app.contracts.base import Contract
 from app.contracts.deployment import Version
-from app.contracts.job import Sampling
 from app.contracts.report import Count, Mean
+from app.contracts.requests.calibrate import Sampling
 from app.contracts.text import Domain
 
 Setting = float | int | str | bool | None

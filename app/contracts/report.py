@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from app.contracts.base import Contract
-from app.contracts.job import Thresholds
+from app.contracts.requests.base import Thresholds
 
 SCHEMA: Final = "hemostat.report/1"
 

@@ -11,8 +11,9 @@ from docket import Docket
 
 from app.contracts.deployment import IDENTITY, CalibrationMode, Deployment, DeploymentState
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CalibrateRequest, CandidateModel, ReferenceModel
 from app.contracts.profile import Profile
+from app.contracts.requests.base import CandidateModel, ReferenceModel
+from app.contracts.requests.calibrate import CalibrateRequest
 from app.deployments.profiles import ProfileFiles
 from app.deployments.settle import conclude
 from app.deployments.store import DeploymentStore

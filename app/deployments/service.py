@@ -20,7 +20,7 @@ from app.contracts.deployment import (
     RollbackRequest,
 )
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CompareRequest
+from app.contracts.requests.compare import CompareRequest
 from app.deployments import hidden
 from app.deployments.fit import check_version, conclude_fit, ensure_fit
 from app.deployments.settle import settle_jobs

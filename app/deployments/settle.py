@@ -19,7 +19,9 @@ from pydantic import ValidationError
 from app.contracts.calibration_report import CalibrateReport
 from app.contracts.deployment import Deployment, DeploymentEventType
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CalibrateRequest, JobRequest, JobStatus
+from app.contracts.job import JobStatus
+from app.contracts.requests.base import JobRequest
+from app.contracts.requests.calibrate import CalibrateRequest
 from app.deployments.store import DeploymentStore, Evidence
 from app.jobs import keys
 from app.jobs.ids import id_at

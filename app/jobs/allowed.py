@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from app.contracts.job import CALIBRATOR_PATTERN
+from app.contracts.requests.calibrate import CALIBRATOR_PATTERN
 
 _NAME: Final = "letters, digits, '.', '_' and '-', the first of them a letter or digit"
 # A regular expression helps nobody who mistyped a name.

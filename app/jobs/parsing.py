@@ -13,8 +13,8 @@ from pydantic_core import ErrorDetails
 
 from app.contracts.base import Contract
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import KINDS, SUBMISSION, SubmitRequest
 from app.contracts.recipe import STEP_TYPES
+from app.contracts.requests import KINDS, SUBMISSION, SubmitRequest
 from app.contracts.text import MAX_DOCUMENTS
 from app.jobs.allowed import allowed
 from app.jobs.schema_walk import Schema

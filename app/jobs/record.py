@@ -5,17 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import (
-    TERMINAL,
-    AnyRequest,
-    CandidateModel,
-    Job,
-    JobError,
-    JobRequest,
-    JobStatus,
-    Progress,
-    ReferenceModel,
-)
+from app.contracts.job import TERMINAL, Job, JobError, JobStatus, Progress
+from app.contracts.requests import AnyRequest
+from app.contracts.requests.base import CandidateModel, JobRequest, ReferenceModel
 
 JOBS_PATH = "/v1/diagnosis/jobs"
 

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import JobPage, JobStatus, SubmitRequest
+from app.contracts.job import JobPage, JobStatus
 from app.contracts.report import SCHEMA
 from app.contracts.reports import REPORT
+from app.contracts.requests import SubmitRequest
 from app.deployments.settle import check_target
 from app.jobs import examples, results, service
 from app.jobs.ids import is_job_id

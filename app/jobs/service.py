@@ -12,7 +12,9 @@ from redis.exceptions import RedisError
 
 from app.contracts.base import Contract
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import Estimate, Job, JobRequest, JobStatus, SubmitRequest
+from app.contracts.job import Estimate, Job, JobStatus
+from app.contracts.requests import SubmitRequest
+from app.contracts.requests.base import JobRequest
 from app.jobs import queue
 from app.jobs.ids import is_job_id, new_job_id
 from app.jobs.record import JOBS_PATH, JobRecord

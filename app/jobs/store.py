@@ -22,7 +22,9 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import REQUEST, JobError, JobRequest, JobStatus, Progress, job_error
+from app.contracts.job import JobError, JobStatus, Progress, job_error
+from app.contracts.requests import REQUEST
+from app.contracts.requests.base import JobRequest
 from app.jobs import keys
 from app.jobs.record import Claim, JobRecord, read_record, request_fields
 from app.settings import Settings

@@ -7,8 +7,11 @@ import os
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CalibrateRequest, Estimate, JobRequest, MitigateRequest
+from app.contracts.job import Estimate
 from app.contracts.recipe import Calibrated
+from app.contracts.requests.base import JobRequest
+from app.contracts.requests.calibrate import CalibrateRequest
+from app.contracts.requests.mitigate import MitigateRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.paths import below

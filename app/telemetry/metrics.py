@@ -16,7 +16,8 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from app.contracts.job import KINDS, TERMINAL, JobStatus
+from app.contracts.job import TERMINAL, JobStatus
+from app.contracts.requests import KINDS
 from app.jobs.store import Statistics
 from app.telemetry.deployments import DeploymentCollector
 from app.telemetry.gateway import GatewayMetrics

@@ -14,8 +14,8 @@ from itertools import pairwise, permutations, product
 
 from markupsafe import Markup, escape
 
-from app.contracts.job import Thresholds
 from app.contracts.report import SEVERITIES, Histogram
+from app.contracts.requests.base import Thresholds
 from app.web import format as fmt
 from app.web.scales import LinearScale, LogScale, Scale, ticks
 

@@ -7,8 +7,10 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from app.contracts.job import CALIBRATORS, TREATMENTS, Thresholds
 from app.contracts.reports import AnyReport
+from app.contracts.requests.base import Thresholds
+from app.contracts.requests.calibrate import CALIBRATORS
+from app.contracts.requests.mitigate import TREATMENTS
 
 Json = dict[str, Any]
 SERVICE = "http://127.0.0.1:8321"

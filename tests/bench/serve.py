@@ -97,7 +97,7 @@ class Bench:
         if not (MODEL / "model.safetensors").is_file():
             import_gguf(demo_gguf(), MODEL)
         store = CheckpointStore(self.home / "checkpoints", 1 << 40)
-        from app.contracts.job import CandidateModel
+        from app.contracts.requests.base import CandidateModel
 
         recipe = CandidateModel.model_validate({"model": "smollm2", "recipe": RECIPE}).recipe
         self.info = inspect(apply(inspect(MODEL), recipe, store=store).path)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from app.contracts.calibration_report import CalibrateReport
-from app.contracts.job import CALIBRATORS
+from app.contracts.requests.calibrate import CALIBRATORS
 from tests.support.reports import compare_report, draw
 
 Json = dict[str, Any]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from app.contracts.job import CompareRequest
+from app.contracts.requests.compare import CompareRequest
 from tests.support.handlers import told_to_go
 from workers.diagnosis.compare import compare as whole
 from workers.diagnosis.context import JobContext

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CompareRequest
+from app.contracts.requests.compare import CompareRequest
 from app.settings import Settings
 from workers.diagnosis.context import JobCancelled, JobContext
 from workers.diagnosis.registry import Handlers, Kind

@@ -6,8 +6,8 @@ import json
 from functools import cache
 from typing import Any
 
-from app.contracts.job import TREATMENTS
 from app.contracts.mitigate_report import MitigateReport
+from app.contracts.requests.mitigate import TREATMENTS
 from tests.support.calibration_reports import BLOCKS, mean
 from tests.support.reports import compare_report, draw
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.job import Thresholds
 from app.contracts.report import SEVERITIES, CompareReport
+from app.contracts.requests.base import Thresholds
 
 Floats = NDArray[np.float64]
 Json = dict[str, Any]

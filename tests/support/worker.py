@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from app.contracts.job import CompareRequest
+from app.contracts.requests.compare import CompareRequest
 from app.jobs import workers
 from app.jobs.connection import connect
 from app.jobs.ids import new_job_id

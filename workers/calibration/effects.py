@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.job import Sampling
 from app.contracts.profile import Before, Effects, SampledEffect
+from app.contracts.requests.calibrate import Sampling
 from workers.calibration.calibrators.protocol import Calibrator
 from workers.calibration.measure import Logits, sampled_columns
 from workers.calibration.rows import Rows

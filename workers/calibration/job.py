@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from app.contracts.calibration_report import CalibrateReport
-from app.contracts.job import CalibrateRequest
+from app.contracts.requests.calibrate import CalibrateRequest
 from app.models.preflight import text_for_test
 from workers.calibration.export import export_metrics
 from workers.calibration.fits import Fits

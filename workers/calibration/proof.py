@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.contracts.job import CalibrateRequest
 from app.contracts.profile import Cell, TestRecord
+from app.contracts.requests.calibrate import CalibrateRequest
 from workers.calibration.calibrators.protocol import Calibrator
 from workers.calibration.effects import effects_of, parts_of, sampled_effect
 from workers.calibration.fits import Fitted

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.contracts.job import CalibrateRequest
 from app.contracts.profile import FitRecord, ProfileModel, ProfileRecord, TableRow, TestRecord
+from app.contracts.requests.calibrate import CalibrateRequest
 from workers.calibration.calibrators.protocol import Calibrator
 from workers.calibration.fits import Fitted
 from workers.calibration.profiles import tensor_bytes

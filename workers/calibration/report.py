@@ -7,8 +7,8 @@ from typing import Any
 
 from app.contracts.calibration_report import Blocks, CalibrateReport
 from app.contracts.deployment import IDENTITY
-from app.contracts.job import CalibrateRequest
 from app.contracts.profile import Profile, TableRow, TestRecord
+from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.text import SelfText
 from workers.calibration.sets import Sets
 from workers.diagnosis.assemble import provenance, repeatable

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CalibrateRequest
 from app.contracts.profile import DocumentSet, SetName
+from app.contracts.requests.calibrate import CalibrateRequest
 from workers.text.documents import TextDocument
 from workers.text.overlap import document_overlap
 from workers.text.partition import divide

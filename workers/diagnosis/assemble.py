@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from app.contracts.job import CompareRequest, JobRequest, MitigateRequest
 from app.contracts.report import (
     CompareReport,
     KernelTerm,
@@ -21,6 +20,9 @@ from app.contracts.report import (
     Provenance,
     WorstToken,
 )
+from app.contracts.requests.base import JobRequest
+from app.contracts.requests.compare import CompareRequest
+from app.contracts.requests.mitigate import MitigateRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from app.contracts.job import JobRequest
+from app.contracts.requests.base import JobRequest
 from app.contracts.text import TextSource
 from app.models.checkpoint import tokenizer_fingerprint
 from workers.diagnosis.calibration_text import CalibrationLoader

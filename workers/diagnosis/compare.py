@@ -7,8 +7,8 @@ they come, so that the attempt after a lost one goes on where it broke off.
 
 from __future__ import annotations
 
-from app.contracts.job import CompareRequest
 from app.contracts.report import CompareReport
+from app.contracts.requests.compare import CompareRequest
 from workers.diagnosis.assemble import Measured, build_report
 from workers.diagnosis.attempt import Attempt, counted
 from workers.diagnosis.context import JobContext

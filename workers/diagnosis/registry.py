@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
-from app.contracts.job import CalibrateRequest, CompareRequest, JobRequest, MitigateRequest
+from app.contracts.requests.base import JobRequest
+from app.contracts.requests.calibrate import CalibrateRequest
+from app.contracts.requests.compare import CompareRequest
+from app.contracts.requests.mitigate import MitigateRequest
 from app.settings import Settings
 from workers.diagnosis.context import Handler
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import JobRequest
+from app.contracts.requests.base import JobRequest
 from app.models.checkpoint import CheckpointInfo, fingerprint, inspect, tokenizer_fingerprint
 from app.models.registry import ModelEntry, load_registry
 from app.models.steps.others import other_of

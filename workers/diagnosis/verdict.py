@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from app.contracts.job import Thresholds
 from app.contracts.report import SEVERITIES, Mean, Severity, SeverityVerdict
+from app.contracts.requests.base import Thresholds
 from workers.diagnosis.summary import as_mean
 from workers.distributions.intervals import Estimate
 from workers.distributions.power import minimum_detectable_effect, tokens_to_decide

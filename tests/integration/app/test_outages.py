@@ -9,7 +9,8 @@ import time
 import httpx
 from docket import Worker
 
-from app.contracts.job import CompareRequest, JobStatus
+from app.contracts.job import JobStatus
+from app.contracts.requests.compare import CompareRequest
 from app.jobs import queue
 from app.jobs.connection import connect
 from app.jobs.ids import new_job_id

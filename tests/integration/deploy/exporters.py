@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from redis.exceptions import RedisError
 
 from app.contracts.deployment import CalibrationMode, Deployment, DeploymentRequest, DeploymentState, Replica
-from app.contracts.job import CandidateModel, ReferenceModel
+from app.contracts.requests.base import CandidateModel, ReferenceModel
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
 from app.settings import Settings

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.contracts.job import Thresholds
 from app.contracts.report import SEVERITIES, Mean, Severity, SeverityVerdict
+from app.contracts.requests.base import Thresholds
 from app.verdicts import Outcome, fails
 
 

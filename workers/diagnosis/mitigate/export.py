@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import MitigateRequest
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.recipe import Recipe
+from app.contracts.requests.mitigate import MitigateRequest
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.card import model_card
 from workers.diagnosis.mitigate.measuring import Bench

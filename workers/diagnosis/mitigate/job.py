@@ -15,10 +15,10 @@ import json
 from dataclasses import dataclass
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import MitigateRequest, TreatmentName
 from app.contracts.mitigate_report import MitigateReport, Wound
 from app.contracts.recipe import NormTweak, Recipe
 from app.contracts.report import Mean
+from app.contracts.requests.mitigate import MitigateRequest, TreatmentName
 from app.deployments.profiles import ProfileFiles
 from app.models.checkpoint import CheckpointInfo
 from app.models.registry import ModelEntry, load_registry

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from app.contracts.calibration_report import Blocks
-from app.contracts.job import MitigateRequest, TreatmentName
 from app.contracts.mitigate_report import (
     ChangedToken,
     FrontPoint,
@@ -21,6 +20,7 @@ from app.contracts.mitigate_report import (
     Wound,
 )
 from app.contracts.report import Mean, Passage, SeverityVerdict
+from app.contracts.requests.mitigate import MitigateRequest, TreatmentName
 from app.contracts.text import SelfText
 from workers.diagnosis.assemble import provenance, repeatable, stores_text
 from workers.diagnosis.context import JobContext

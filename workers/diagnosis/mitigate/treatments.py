@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final
 
-from app.contracts.job import TreatmentName
 from app.contracts.recipe import Recipe, Step
+from app.contracts.requests.mitigate import TreatmentName
 from workers.diagnosis.mitigate.subject import Fit, Subject, fields_of, recipe_of, type_of
 
 Knob = float | int | str | bool | None

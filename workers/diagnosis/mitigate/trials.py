@@ -10,10 +10,10 @@ from typing import Final
 from pydantic import ValidationError
 
 from app.contracts.errors import HemostatError
-from app.contracts.job import TreatmentName
 from app.contracts.mitigate_report import Limits, Outcome, Treatment, Trial, Unhelpful
 from app.contracts.recipe import Recipe
 from app.contracts.report import Mean
+from app.contracts.requests.mitigate import TreatmentName
 from app.models.steps import check_recipe
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.front import Point, broken

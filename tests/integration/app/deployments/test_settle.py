@@ -9,7 +9,8 @@ import pytest
 from app.contracts.calibration_report import CalibrateReport
 from app.contracts.deployment import CalibrationMode, Deployment, DeploymentEvent, DeploymentEventType, DeploymentPatch
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CalibrateRequest, job_error
+from app.contracts.job import job_error
+from app.contracts.requests.calibrate import CalibrateRequest
 from app.deployments.settle import check_target, settle_jobs
 from app.deployments.store import DeploymentStore
 from app.jobs import keys

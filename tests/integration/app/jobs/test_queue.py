@@ -12,7 +12,8 @@ from docket import Docket, Worker
 from redis.asyncio import Redis
 
 from app.contracts.errors import ErrorCode
-from app.contracts.job import CompareRequest, JobStatus, job_error
+from app.contracts.job import JobStatus, job_error
+from app.contracts.requests.compare import CompareRequest
 from app.jobs import keys, queue
 from app.jobs.ids import new_job_id
 from app.jobs.reconcile import run, sweep

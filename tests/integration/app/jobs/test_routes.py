@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 
 from app.contracts.errors import ErrorCode
-from app.contracts.job import CompareRequest, Estimate, Job, JobPage, Progress, job_error
+from app.contracts.job import Estimate, Job, JobPage, Progress, job_error
+from app.contracts.requests.compare import CompareRequest
 from app.jobs import keys, queue
 from app.jobs.ids import new_job_id
 from app.jobs.store import Idempotency
@@ -189,7 +190,7 @@ async def test_another_body_under_the_same_key_is_refused(api: Api) -> None:
 
 
 async def test_a_key_whose_first_request_is_not_answered_yet_is_a_409(api: Api) -> None:
-    from app.contracts.job import SUBMISSION
+    from app.contracts.requests import SUBMISSION
     from app.jobs.service import hold_of
 
     hold = hold_of("", "build-17", SUBMISSION.validate_python(compare()))

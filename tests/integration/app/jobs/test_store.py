@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.event import Event
-from app.contracts.job import CompareRequest, JobStatus, Progress, job_error
+from app.contracts.job import JobStatus, Progress, job_error
+from app.contracts.requests.compare import CompareRequest
 from app.jobs import keys
 from app.jobs.connection import connect
 from app.jobs.ids import new_job_id

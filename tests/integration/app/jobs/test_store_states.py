@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from app.contracts.errors import ErrorCode
-from app.contracts.job import TERMINAL, CompareRequest, JobStatus, Progress, job_error
+from app.contracts.job import TERMINAL, JobStatus, Progress, job_error
+from app.contracts.requests.compare import CompareRequest
 from app.jobs import keys
 from app.jobs.connection import connect
 from app.jobs.ids import new_job_id

@@ -12,7 +12,7 @@ import pytest
 
 from app.contracts.calibration_report import CalibrateReport
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CalibrateRequest
+from app.contracts.requests.calibrate import CalibrateRequest
 from app.settings import Settings
 from workers.calibration import fits
 from workers.calibration.job import calibrate

@@ -18,8 +18,8 @@ from app.contracts.deployment import (
     DriftState,
     ShadowSample,
 )
-from app.contracts.job import CandidateModel
 from app.contracts.profile import FitRecord, ProfileModel, ProfileRecord
+from app.contracts.requests.base import CandidateModel
 from app.models.checkpoint import fingerprint, inspect
 from app.settings import Settings
 from tests.integration.conftest import RedisServer

@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 from app.cli import mitigate as command
 from app.cli.main import app
 from app.cli.output import Exit
-from app.contracts.job import MitigateRequest
 from app.contracts.mitigate_report import MitigateReport
+from app.contracts.requests.mitigate import MitigateRequest
 from app.web.reproduce import reproduction
 from tests.support.mitigate_reports import mitigate_variants
 

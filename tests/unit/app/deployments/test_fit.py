@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.contracts.job import CandidateModel, ReferenceModel
 from app.contracts.profile import TestRecord as Proof
+from app.contracts.requests.base import CandidateModel, ReferenceModel
 from app.deployments.fit import proven
 from app.models.checkpoint import fingerprint
 from app.settings import Settings

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.contracts.job import SUBMISSION
+from app.contracts.requests import SUBMISSION
 from app.jobs.allowed import PATTERNS, allowed, sizes
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import SUBMISSION, CalibrateSubmission
+from app.contracts.requests import SUBMISSION
+from app.contracts.requests.calibrate import CalibrateSubmission
 from app.jobs import parsing
 from app.jobs.parsing import parse_submission
 from app.problems import MAX_ERRORS, RequestError

@@ -1,4 +1,4 @@
-from app.contracts.job import SUBMISSION
+from app.contracts.requests import SUBMISSION
 from app.jobs.schema_walk import Schema
 
 SCHEMA = Schema(SUBMISSION.json_schema())

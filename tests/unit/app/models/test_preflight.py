@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CalibrateRequest, CompareRequest
+from app.contracts.requests.calibrate import CalibrateRequest
+from app.contracts.requests.compare import CompareRequest
 from app.contracts.text import ShippedText
 from app.models.checkpoint import inspect
 from app.models.preflight import check_request, estimate, text_for_test

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import TREATMENTS, MitigateRequest
+from app.contracts.requests.mitigate import TREATMENTS, MitigateRequest
 from app.models.preflight import check_request, estimate
 from app.models.registry import Registry, load_registry
 from app.settings import Settings

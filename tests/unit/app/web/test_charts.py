@@ -3,8 +3,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from app.contracts.job import Thresholds
 from app.contracts.report import Histogram
+from app.contracts.requests.base import Thresholds
 from app.web.charts import (
     Guide,
     Mark,

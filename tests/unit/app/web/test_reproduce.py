@@ -4,8 +4,9 @@ import shlex
 import pytest
 
 from app.cli.recipes import parse_recipe, parse_text
-from app.contracts.job import CompareRequest, Thresholds
 from app.contracts.report import CompareReport
+from app.contracts.requests.base import Thresholds
+from app.contracts.requests.compare import CompareRequest
 from app.web.reproduce import reproduction
 from tests.support.reports import compare_report, draw
 

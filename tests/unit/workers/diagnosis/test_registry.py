@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.contracts.job import KINDS, CompareRequest
+from app.contracts.requests import KINDS
+from app.contracts.requests.compare import CompareRequest
 from workers.diagnosis.registry import HANDLERS, load
 
 

@@ -6,7 +6,8 @@ from typing import cast
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from app.contracts.job import CompareRequest, JobStatus
+from app.contracts.job import JobStatus
+from app.contracts.requests.compare import CompareRequest
 from app.jobs.ids import new_job_id
 from app.jobs.record import Claim, JobRecord, read_record, request_fields
 from app.jobs.store import JobStore

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import CompareRequest, MitigateRequest
 from app.contracts.mitigate_report import MitigateReport
+from app.contracts.requests.compare import CompareRequest
+from app.contracts.requests.mitigate import MitigateRequest
 from app.settings import Settings
 from app.web.report import render
 from workers.diagnosis.compare import compare

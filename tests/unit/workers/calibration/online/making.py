@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from app.contracts.deployment import Deployment, DeploymentState
-from app.contracts.job import CandidateModel, ReferenceModel
+from app.contracts.requests.base import CandidateModel, ReferenceModel
 from workers.calibration.calibrators.protocol import RowContext
 from workers.calibration.online.rescore import Scored
 from workers.calibration.online.scoring import Rows

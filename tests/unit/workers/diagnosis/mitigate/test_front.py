@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.contracts.job import Budget
 from app.contracts.report import Mean
+from app.contracts.requests.mitigate import Budget
 from workers.diagnosis.mitigate.front import (
     MOST_POINTS,
     RULE,

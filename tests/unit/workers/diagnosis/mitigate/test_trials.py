@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.contracts.job import Budget
+from app.contracts.requests.mitigate import Budget
 from app.contracts.text import ShippedText
 from app.models.checkpoint import inspect
 from workers.diagnosis.mitigate.front import limits_of

@@ -1,0 +1,22 @@
+"""Requests of every kind of job: one file a kind, and here what is any of them.
+
+A new kind: its file, its request in `AnyRequest` and its submission in `SubmitRequest`, its report in
+`app.contracts.reports`, its handler in `workers.diagnosis.registry`.
+"""
+
+from typing import Annotated, Final, get_args
+
+from pydantic import Field, TypeAdapter
+
+from app.contracts.requests.calibrate import CalibrateRequest, CalibrateSubmission
+from app.contracts.requests.compare import CompareRequest, CompareSubmission
+from app.contracts.requests.mitigate import MitigateRequest, MitigateSubmission
+
+AnyRequest = CompareRequest | CalibrateRequest | MitigateRequest
+REQUEST: Final[TypeAdapter[AnyRequest]] = TypeAdapter(Annotated[AnyRequest, Field(discriminator="kind")])
+KINDS: Final[tuple[str, ...]] = tuple(
+    get_args(request.model_fields["kind"].annotation)[0] for request in get_args(AnyRequest)
+)
+
+SubmitRequest = CompareSubmission | CalibrateSubmission | MitigateSubmission
+SUBMISSION: Final[TypeAdapter[SubmitRequest]] = TypeAdapter(Annotated[SubmitRequest, Field(discriminator="kind")])

@@ -1,0 +1,57 @@
+"""What every kind of job asks for: models, text, window, seed."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from app.contracts.base import Contract
+from app.contracts.recipe import Recipe
+from app.contracts.text import ShippedText, TextSource
+
+Alias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+MetadataText = Annotated[str, Field(max_length=512)]
+MetadataKey = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class ReferenceModel(Contract):
+    """The unmodified model, by alias."""
+
+    model: Alias
+
+
+class CandidateModel(Contract):
+    """The modified model: an alias, and what is done to it before it is compared."""
+
+    model: Alias
+    recipe: Recipe = ()
+
+
+class Thresholds(Contract):
+    """Mean KL, in nats a token, at which each class begins. Rising."""
+
+    mild: Annotated[float, Field(gt=0)] = 0.01
+    moderate: Annotated[float, Field(gt=0)] = 0.05
+    severe: Annotated[float, Field(gt=0)] = 0.2
+    collapse: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _rising(self) -> "Thresholds":
+        if not self.mild < self.moderate < self.severe < self.collapse:
+            raise ValueError("thresholds must rise: mild < moderate < severe < collapse")
+        return self
+
+
+class JobRequest(Contract):
+    """What every kind shares."""
+
+    kind: str
+    reference: ReferenceModel
+    candidate: CandidateModel
+    text: TextSource = Field(default_factory=lambda: ShippedText(source="shipped"))
+    window: Annotated[int, Field(ge=2, le=1_048_576)] = 512
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    allow_overlap: bool = Field(
+        default=False,
+        description="Whether a recipe step may look at documents that are scored: the result then flatters the step.",
+    )
+    metadata: Annotated[dict[MetadataKey, MetadataText], Field(max_length=16)] = Field(default_factory=dict)

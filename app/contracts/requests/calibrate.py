@@ -1,0 +1,74 @@
+"""The request of a `calibrate` job."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from app.contracts.base import Contract
+from app.contracts.requests.base import JobRequest, Thresholds
+from app.contracts.text import Domain, ShippedText, TextSource
+
+_CALIBRATOR = "(temperature|confidence|token_bias|lowrank|mixture)"
+CALIBRATOR_PATTERN: Final = rf"^{_CALIBRATOR}(\+{_CALIBRATOR})*$"
+CalibratorName = Annotated[str, Field(max_length=120, pattern=CALIBRATOR_PATTERN)]
+# Each alone, so that the table shows what each is worth, and the compositions of which one is usually chosen.
+CALIBRATORS: Final[tuple[CalibratorName, ...]] = (
+    "temperature",
+    "confidence",
+    "token_bias",
+    "lowrank",
+    "mixture",
+    "lowrank+confidence",
+    "lowrank+token_bias+confidence",
+)
+
+
+class Sampling(Contract):
+    """Temperature and top-p that a client samples with."""
+
+    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class CalibrateRequest(JobRequest):
+    """Fit corrections of the candidate's distribution towards the reference's, choose one, and prove it on test text.
+
+    Three disjoint sets of documents: one is fitted, one stops the fitting and chooses, one is read once and decides.
+    """
+
+    kind: Literal["calibrate"]
+    text: TextSource = Field(
+        default_factory=lambda: ShippedText(source="shipped", corpus="calibration"),
+        description="documents to fit and to choose by",
+    )
+    test_text: TextSource | None = Field(
+        default=None,
+        description="documents of the test; null: the shipped evaluation corpus where `text` is the shipped "
+        "calibration corpus, else a share of the documents of `text`",
+    )
+    fit_domains: Annotated[tuple[Domain, ...], Field(min_length=1, max_length=100)] | None = Field(
+        default=None, description="domains of `text` to fit; others only stand in the test. null: all"
+    )
+    tokens: Annotated[int, Field(ge=256, le=1_000_000)] = Field(
+        default=25_000, description="at most so many tokens are fitted"
+    )
+    calibrators: Annotated[tuple[CalibratorName, ...], Field(min_length=1, max_length=32)] = Field(
+        default=CALIBRATORS, description="what is fitted and compared; `+` composes, hidden corrections first"
+    )
+    tolerance: Annotated[float, Field(ge=0, le=0.1)] = Field(
+        default=0.005,
+        description="the upper limit of (calibrated − raw) KL of a domain may be at most this share of its raw KL",
+    )
+    sampling: Annotated[tuple[Sampling, ...], Field(max_length=8)] = Field(
+        default=(Sampling(temperature=0.7, top_p=0.9),), description="also compare what is left after these"
+    )
+    thresholds: Thresholds = Thresholds()
+    deployment: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = (
+        Field(default=None, description="id or name of the deployment that is to serve the profile if it passes")
+    )
+
+
+class CalibrateSubmission(CalibrateRequest):
+    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
+
+    dry_run: bool = False

@@ -1,0 +1,73 @@
+"""The request of a `mitigate` job."""
+
+from typing import Annotated, Final, Literal, get_args
+
+from pydantic import Field
+
+from app.contracts.base import Contract
+from app.contracts.requests.base import JobRequest, Thresholds
+from app.contracts.text import ShippedText, TextSource
+
+TreatmentName = Literal["repair.lowrank", "quantize.dynamic", "prune.gradient", "norm.tweak", "protect", "calibration"]
+TREATMENTS: Final[tuple[TreatmentName, ...]] = get_args(TreatmentName)
+
+
+class Budget(Contract):
+    """What the treated model may take. Each limit is hard; null is none.
+
+    Where neither bytes nor bits are given, the treated model may take a quarter more bytes than the candidate: without
+    any limit the unmodified model would win.
+    """
+
+    bytes: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="of the whole model, as its manifest counts them: what it takes packed"
+    )
+    bits_per_weight: Annotated[float, Field(gt=0, le=64)] | None = Field(
+        default=None, description="mean over the whole model, scales and zero points counted"
+    )
+    added_latency: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        default=None, description="time a token of the engine that scores, more than the candidate's: 0.1 is a tenth"
+    )
+
+
+class MitigateRequest(JobRequest):
+    """Find what makes the candidate's damage good within a budget, and prove it on test text.
+
+    Treatments are fitted on `calibration`, chosen on a share of the documents of `text`, and tested on the others (or
+    on `test_text`), which are read once.
+    """
+
+    kind: Literal["mitigate"]
+    test_text: TextSource | None = Field(
+        default=None, description="documents of the test; null: three fifths of the documents of `text`"
+    )
+    calibration: TextSource = Field(
+        default_factory=lambda: ShippedText(source="shipped", corpus="calibration"),
+        description="text that treatments look at; it may share no document with the others",
+    )
+    calibration_windows: Annotated[int, Field(ge=2, le=4096)] = Field(
+        default=32, description="windows that a treatment looks at; cheap trials look at a quarter of them"
+    )
+    calibration_window: Annotated[int, Field(ge=8, le=32768)] = Field(default=512, description="tokens of a window")
+    budget: Budget = Budget()
+    treatments: Annotated[tuple[TreatmentName, ...], Field(min_length=1, max_length=16)] = Field(
+        default=TREATMENTS, description="what may be tried"
+    )
+    trials: Annotated[int, Field(ge=2, le=200)] = Field(
+        default=16, description="recipes that are made and measured, cheap and full ones together"
+    )
+    thresholds: Thresholds = Thresholds()
+    store_text: bool | None = Field(
+        default=None,
+        description="Keep the text around the worst tokens in the report; null: no for hub and file sources.",
+    )
+    export: Literal["recipe", "checkpoint"] = Field(
+        default="recipe",
+        description="`checkpoint`: the recommended checkpoint's files are artifacts of the job, too",
+    )
+
+
+class MitigateSubmission(MitigateRequest):
+    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
+
+    dry_run: bool = False
