@@ -1,0 +1,112 @@
+"""The contour of a chosen loss: the published iso-loss line, and lines whose places are known."""
+
+import numpy as np
+import pytest
+
+from tests.support.published_surfaces import ISO_LOSS, PUBLISHED_LIMITS, WANDA_FORMATS, WANDA_GGUF, WANDA_SHARES
+from workers.diagnosis.surface.contour import limit, limits, lines, resampled_limits
+
+
+def share_at(place):
+    return float(np.interp(place, range(len(WANDA_SHARES)), WANDA_SHARES))
+
+
+@pytest.mark.parametrize("form", PUBLISHED_LIMITS)
+def test_the_published_iso_loss_line(form):
+    column = np.log(WANDA_GGUF[:, WANDA_FORMATS.index(form)])
+    place = limit(column, np.log(ISO_LOSS))
+    # The published line was drawn through a smoothed surface; between two settings it may lie elsewhere.
+    assert share_at(place) == pytest.approx(PUBLISHED_LIMITS[form], abs=0.75)
+
+
+def test_a_limit_by_hand():
+    # From 0.2 at place 1 to 0.6 at place 2, 0.3 is a quarter of the way.
+    assert limit([0.0, 0.2, 0.6], 0.3) == pytest.approx(1.25)
+
+
+def test_the_first_crossing_counts():
+    assert limit([0.0, 0.5, 0.1, 0.9], 0.25) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([0.0, 0.1, 0.2], None),
+        ([0.4, 0.5, 0.6], 0.0),
+        ([0.0, 0.1, np.nan], 1.0),
+        ([0.0, np.inf], 0.0),
+        ([0.0, 0.3], None),
+    ],
+)
+def test_ends_of_the_range(losses, expected):
+    assert limit(losses, 0.3) == expected
+
+
+def test_lines_of_a_plane_are_straight():
+    p, q = np.meshgrid(np.arange(5.0), np.arange(4.0), indexing="ij")
+    [line] = lines(p + q, 2.5)
+    assert len(line) == 6
+    for first, second in line:
+        assert first + second == pytest.approx(2.5)
+    ends = {line[0], line[-1]}
+    assert ends == {(0.0, 2.5), (2.5, 0.0)}
+
+
+def test_a_hill_is_a_closed_line():
+    p, q = np.meshgrid(np.arange(-4.0, 5.0), np.arange(-4.0, 5.0), indexing="ij")
+    [line] = lines(-np.hypot(p, q), -2.6)
+    assert line[0] == line[-1]
+    # Chords of the linear interpolation lie a little inside or outside the circle around (4, 4).
+    assert [np.hypot(a - 4, b - 4) for a, b in line] == pytest.approx([2.6] * len(line), abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("level", "line"),
+    [
+        (0.499999, {(0.0, 0.5), (0.5, 0.0)}),  # the middle is above: the low corners stand alone
+        (0.500001, {(0.0, 0.5), (0.5, 1.0)}),  # the middle is below: the high ones do
+    ],
+)
+def test_a_saddle_is_split_by_its_mean(level, line):
+    found = lines([[0.0, 1.0], [1.0, 0.0]], level)
+    assert len(found) == 2
+    assert line in [{(round(p, 3), round(q, 3)) for p, q in one} for one in found]
+
+
+def test_broken_cells_have_no_line():
+    table = np.array([[0.0, 1.0], [np.nan, 2.0]])
+    assert lines(table, 0.5) == ()
+
+
+def test_rows_are_found_together_as_alone():
+    rng = np.random.default_rng(0)
+    losses = np.cumsum(rng.exponential(0.2, (50, 6)), axis=1)
+    together = limits(losses, 0.6)
+    alone = [limit(row, 0.6) for row in losses]
+    assert [None if np.isnan(one) else one for one in together] == pytest.approx(alone)
+
+
+def test_the_interval_of_a_limit_covers_the_truth():
+    # Loss of document d at place k: k·(1 + e_d). The limit of 1.5 is 1.5 where the mean of e is 0.
+    covered = 0
+    rng = np.random.default_rng(7)
+    for trial in range(200):
+        documents = np.repeat(np.arange(40), 10)
+        effect = rng.normal(0, 0.4, 40)[documents]
+        loss = np.stack([k * (1 + effect) for k in range(4)])
+        low, high = resampled_limits(loss, documents, 1.5, seed=trial)
+        covered += low <= 1.5 <= high
+    assert 180 <= covered <= 198
+
+
+def test_a_limit_beyond_the_range_has_no_upper_end():
+    documents = np.repeat(np.arange(30), 5)
+    effect = np.random.default_rng(1).normal(0, 1.0, 30)[documents]
+    loss = np.stack([k * (0.45 + 0.3 * effect) for k in range(3)])
+    low, high = resampled_limits(loss, documents, 1.0, seed=0)
+    assert 0 < low < 2
+    assert high == np.inf
+
+
+def test_one_document_has_no_interval():
+    assert resampled_limits(np.zeros((3, 8)), np.zeros(8), 0.1, seed=0) is None

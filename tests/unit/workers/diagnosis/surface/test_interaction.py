@@ -1,0 +1,130 @@
+"""Whether two damages add up: the published surfaces, and estimates against numpy's and scipy's own."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.support.published_surfaces import (
+    ASVD_FORMATS,
+    ASVD_RTN,
+    ASVD_SHARES,
+    WANDA_FORMATS,
+    WANDA_GGUF,
+    WANDA_SHARES,
+)
+from workers.diagnosis.surface.interaction import estimates, interactions, paired
+from workers.distributions.token_values import Positions
+
+WANDA = interactions(np.log(WANDA_GGUF))
+ASVD = interactions(np.log(ASVD_RTN))
+
+
+def wanda(share, form):
+    return WANDA[WANDA_SHARES.index(share), WANDA_FORMATS.index(form)]
+
+
+def asvd(share, form):
+    return ASVD[ASVD_SHARES.index(share), ASVD_FORMATS.index(form)]
+
+
+@pytest.mark.parametrize(
+    ("share", "form", "published"),
+    [
+        (60, "Q3_K_M", 0.03),
+        (65, "Q3_K_M", 0.08),
+        (70, "Q3_K_M", 0.09),
+        (10, "Q2_K", 0.06),
+        (50, "Q2_K", 0.17),
+        (60, "Q2_K", 0.35),
+        (70, "Q2_K", 0.51),
+    ],
+)
+def test_the_published_interactions_of_pruning_and_quantization(share, form, published):
+    assert wanda(share, form) == pytest.approx(published, abs=0.006)
+
+
+def test_the_published_safe_zone_adds_up():
+    rows = [WANDA_SHARES.index(share) for share in WANDA_SHARES if share <= 50]
+    columns = [WANDA_FORMATS.index(form) for form in WANDA_FORMATS if form != "Q2_K"]
+    assert np.abs(WANDA[np.ix_(rows, columns)]).max() <= 0.0055
+
+
+def test_the_published_interactions_of_low_rank_and_rounding():
+    assert asvd(17, "INT6") == pytest.approx(0.02, abs=0.003)
+    assert asvd(25, "INT6") == pytest.approx(0.09, abs=0.003)
+    assert asvd(27, "INT6") < -0.1, "where one axis is broken, the other seems to help"
+
+
+def test_one_cell_by_hand():
+    # ln 15.18 − ln 9.897 − ln 6.685 + ln 6.157
+    assert wanda(60, "Q2_K") == pytest.approx(np.log(15.18 * 6.157 / (9.897 * 6.685)), abs=1e-12)
+
+
+def test_margins_are_zero_and_products_add_up():
+    table = np.log(np.outer([3.0, 4.0, 9.0], [1.0, 1.1, 7.0]))
+    assert interactions(table) == pytest.approx(np.zeros((3, 3)), abs=1e-12)
+    assert (WANDA[0] == 0).all()
+    assert (WANDA[:, 0] == 0).all()
+
+
+def test_what_is_not_finite_spoils_its_own_row_alone():
+    table = np.zeros((3, 3))
+    table[1, 0] = np.nan
+    found = interactions(table)
+    assert np.isnan(found[1]).all()
+    assert np.isfinite(found[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("table", [np.zeros(3), np.zeros((0, 2)), np.float64(1.0)])
+def test_anything_but_a_table_is_refused(table):
+    with pytest.raises(ValueError, match="table of ln PPL"):
+        interactions(table)
+
+
+def drawn(documents=40, length=25, seed=3):
+    rng = np.random.default_rng(seed)
+    where = np.repeat(np.arange(documents), length)
+    column = np.zeros(where.size, dtype=np.int32)
+    places = Positions(where, where, column, column, column)
+    shared = rng.normal(3, 1, where.size)
+    joint = 0.2 * rng.normal(size=documents)[where]
+    loss = {
+        (0, 0): shared,
+        (1, 0): shared + 0.3,
+        (0, 1): shared + 0.5,
+        (1, 1): shared + 0.8 + 0.1 + joint,
+    }
+    return places, loss
+
+
+def test_the_interval_is_that_of_the_paired_differences_by_document():
+    places, loss = drawn()
+    [found] = estimates([paired(loss, (1, 1))], places, seed=0)
+    by_document = paired(loss, (1, 1)).reshape(40, 25).mean(axis=1)
+    assert found.mean == pytest.approx(by_document.mean(), rel=1e-12)
+    low, high = stats.t.interval(0.95, 39, by_document.mean(), stats.sem(by_document))
+    assert found.ci == pytest.approx((low, high), abs=0.012)
+    assert found.clusters == "documents"
+
+
+def test_it_equals_the_table_of_mean_losses():
+    places, loss = drawn()
+    table = np.array([[loss[p, q].mean() for q in (0, 1)] for p in (0, 1)])
+    [found] = estimates([paired(loss, (1, 1))], places, seed=0)
+    assert found.mean == pytest.approx(interactions(table)[1, 1], abs=1e-12)
+
+
+def test_another_order_of_the_steps_has_the_same_margins():
+    _, loss = drawn()
+    assert paired(loss, (1, 1), loss[1, 1] + 0.25) == pytest.approx(paired(loss, (1, 1)) + 0.25)
+
+
+def test_columns_of_other_finite_positions_are_estimated_by_themselves():
+    places, loss = drawn()
+    hurt = paired(loss, (1, 1))
+    hurt[:25] = np.nan
+    whole, part, nothing = estimates([paired(loss, (1, 1)), hurt, np.full(1000, np.nan)], places, seed=0)
+    assert part.mean == pytest.approx(hurt[25:].mean())
+    assert whole.mean != part.mean
+    assert nothing.mean is None
+    assert nothing.ci is None

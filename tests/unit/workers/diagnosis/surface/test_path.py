@@ -1,0 +1,107 @@
+"""The cheapest path by bytes: the published one, and what is counted for zeros."""
+
+import itertools
+
+import numpy as np
+
+from tests.support.published_surfaces import PRINTED_SIZES, WANDA_FORMATS, WANDA_GGUF, WANDA_SHARES
+from workers.diagnosis.surface.path import Setting, cheapest, sparse_bytes, turns
+from workers.surgery.manifest import Manifest, TensorChange
+
+
+def published():
+    return [
+        Setting(
+            WANDA_SHARES.index(share),
+            WANDA_FORMATS.index(form),
+            round(1000 * size),
+            float(WANDA_GGUF[WANDA_SHARES.index(share), WANDA_FORMATS.index(form)]),
+        )
+        for (share, form), size in PRINTED_SIZES.items()
+    ]
+
+
+def test_the_published_path_quantizes_to_three_bits_first_and_prunes_then():
+    path = [(WANDA_SHARES[one.first], WANDA_FORMATS[one.second]) for one in cheapest(published())]
+    assert path == [
+        (0, "Q8_0"),  # which is no worse than F16, 6.156 against 6.157, at half its size
+        (0, "Q6_K"),
+        (10, "Q5_K_M"),
+        (10, "Q4_K_M"),
+        (0, "Q3_K_M"),
+        (10, "Q3_K_M"),
+        (20, "Q3_K_M"),
+        (30, "Q3_K_M"),
+        (40, "Q3_K_M"),
+        (50, "Q3_K_M"),
+        (55, "Q3_K_M"),
+        (50, "Q2_K"),
+    ]
+
+
+def test_it_is_what_no_other_setting_beats():
+    rng = np.random.default_rng(2)
+    settings = [Setting(i, j, int(rng.integers(1, 50)), float(rng.random())) for i in range(8) for j in range(8)]
+    path = cheapest(settings)
+    beaten = [
+        one
+        for one in settings
+        if any(
+            other.bytes <= one.bytes and other.loss <= one.loss and (other.bytes, other.loss) != (one.bytes, one.loss)
+            for other in settings
+        )
+    ]
+    assert {(one.bytes, one.loss) for one in path} == {(one.bytes, one.loss) for one in settings if one not in beaten}
+    assert all(a.bytes > b.bytes and a.loss < b.loss for a, b in itertools.pairwise(path))
+
+
+def test_turns_say_which_knob_moves():
+    path = [Setting(0, 0, 9, 0), Setting(0, 1, 8, 1), Setting(1, 1, 7, 2), Setting(2, 2, 6, 3), Setting(0, 3, 5, 4)]
+    assert turns(path) == ["start", "second", "first", "both", "traded"]
+    assert turns([]) == []
+
+
+def test_a_broken_setting_is_on_no_path():
+    assert cheapest([Setting(0, 0, 9, 1.0), Setting(1, 0, 1, float("nan"))]) == [Setting(0, 0, 9, 1.0)]
+
+
+def manifest(*changes, size=10_000):
+    return Manifest(
+        key="k",
+        source_fingerprint="s",
+        fingerprint="f",
+        recipe=({"type": "prune.magnitude"},),
+        recipe_fingerprint="r",
+        tensors=changes,
+        model_bits_per_weight=16.0,
+        model_nominal_bytes=size,
+    )
+
+
+def change(bits, zeros, *, asked=0.5, elements=1000):
+    return TensorChange(
+        name="w",
+        shape=(10, elements // 10),
+        dtype="bfloat16",
+        steps=(0,),
+        bits_per_weight=bits,
+        nominal_bytes=round(bits * elements / 8),
+        nominal_sparsity=asked,
+        zeros=zeros,
+        reconstruction_error=0.1,
+    )
+
+
+def test_zeros_cost_one_bit():
+    # 500 weights of 16 bits and 1000 bits that say where they are: 1125 bytes instead of 2000.
+    assert sparse_bytes(manifest(change(16, 500))) == 10_000 - (2000 - 1125)
+    # 4 bits: 375 instead of 500.
+    assert sparse_bytes(manifest(change(4, 500))) == 10_000 - (500 - 375)
+
+
+def test_few_zeros_are_stored_as_they_are():
+    assert sparse_bytes(manifest(change(4, 100))) == 10_000
+
+
+def test_zeros_that_no_step_asked_for_are_none():
+    assert sparse_bytes(manifest(change(16, 500, asked=None))) == 10_000

@@ -1,0 +1,1 @@
+"""The `surface` job: two knobs turned together, and whether their damages add up."""

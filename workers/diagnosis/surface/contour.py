@@ -1,0 +1,138 @@
+"""The contour of a chosen loss: how far each knob goes at each setting of the other, and the line between.
+
+Places are along an axis of settings: 0 is the knob left out, 1 its first value, 2 its second. Between neighbours the
+loss is taken as linear in the place. A row's limit is where the loss first passes the level on the way up from 0: what
+comes after a crossing is not trusted, though a broken single axis can make it look better again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from workers.distributions.intervals import CONFIDENCE
+
+Array = NDArray[np.float64]
+Point = tuple[float, float]
+Line = tuple[Point, ...]
+# A bootstrap whose limits are beyond the measured range more often than this has no end there.
+RESAMPLES: Final = 2000
+_BLOCK: Final = 256
+
+
+def limit(loss_P: ArrayLike, level: float) -> float | None:
+    """Place where the loss first passes `level`, going up from place 0; None where it never does in the range.
+
+    0 where it is beyond the level already at the start. A loss that is not finite is beyond any level.
+    """
+    found = limits(np.asarray(loss_P, dtype=np.float64)[None, :], level)[0]
+    return None if np.isnan(found) else float(found)
+
+
+def limits(loss_RP: Array, level: float) -> Array:
+    """`limit` of each row, NaN where it is never passed: (R,)."""
+    beyond_RP = ~(loss_RP <= level)
+    first_R = beyond_RP.argmax(axis=1)
+    rows = np.arange(len(loss_RP))
+    before_R = np.maximum(first_R - 1, 0)
+    low_R, high_R = loss_RP[rows, before_R], loss_RP[rows, first_R]
+    rise_R = high_R - low_R
+    usable_R = np.isfinite(rise_R) & (rise_R > 0)
+    part_R = np.divide(level - low_R, rise_R, out=np.zeros_like(rise_R), where=usable_R)
+    found_R = np.where(first_R == 0, 0.0, before_R + np.clip(part_R, 0.0, 1.0))
+    return np.asarray(np.where(beyond_RP.any(axis=1), found_R, np.nan))
+
+
+def resampled_limits(loss_PT: Array, labels_T: ArrayLike, level: float, *, seed: int) -> tuple[float, float] | None:
+    """95 % percentile interval of a row's limit, documents resampled jointly at all settings; infinite where it lies
+    beyond the range. None for fewer than two documents or no position at which every setting is finite.
+
+    `loss_PT` is the loss at each place and position, `labels_T` the document of each position.
+    """
+    finite_T = np.isfinite(loss_PT).all(axis=0)
+    names, cluster_T = np.unique(np.asarray(labels_T)[finite_T], return_inverse=True)
+    if names.size < 2:
+        return None
+    counts_N = np.bincount(cluster_T, minlength=names.size).astype(np.float64)
+    sums_PN = np.stack([np.bincount(cluster_T, weights=row[finite_T], minlength=names.size) for row in loss_PT])
+    rng = np.random.default_rng(seed)
+    found = []
+    for start in range(0, RESAMPLES, _BLOCK):
+        size = min(_BLOCK, RESAMPLES - start)
+        drawn_BN = rng.multinomial(names.size, np.full(names.size, 1 / names.size), size=size).astype(np.float64)
+        found.append(limits(drawn_BN @ sums_PN.T / (drawn_BN @ counts_N)[:, None], level))
+    places_B = np.sort(np.nan_to_num(np.concatenate(found), nan=np.inf))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = (
+        float(places_B[min(len(places_B) - 1, round(part * (len(places_B) - 1)))]) for part in (tail, 1 - tail)
+    )
+    return low, high
+
+
+def lines(loss_PQ: ArrayLike, level: float) -> tuple[Line, ...]:
+    """Lines of points (place on P, place on Q) along which the loss is `level`: marching squares.
+
+    A cell whose diagonal corners are above and the others below is split by the mean of its corners. Cells with a
+    corner that is not finite are left out.
+    """
+    table_PQ = np.asarray(loss_PQ, dtype=np.float64)
+    pieces = [
+        piece
+        for p in range(table_PQ.shape[0] - 1)
+        for q in range(table_PQ.shape[1] - 1)
+        for piece in _pieces(table_PQ, p, q, level)
+    ]
+    return tuple(_joined(pieces))
+
+
+def _pieces(table_PQ: Array, p: int, q: int, level: float) -> Iterator[tuple[Point, Point]]:
+    corners = [(p, q), (p + 1, q), (p + 1, q + 1), (p, q + 1)]  # around the cell
+    values = [float(table_PQ[corner]) for corner in corners]
+    if not np.isfinite(values).all():
+        return
+    above = [value > level for value in values]
+    crossed = [side for side in range(4) if above[side] != above[(side + 1) % 4]]
+    places = {side: _cross(corners, values, side, level) for side in crossed}
+    if len(crossed) == 2:
+        yield places[crossed[0]], places[crossed[1]]
+    elif len(crossed) == 4:
+        # Where the middle is above, the corners that are below stand alone; else those that are above.
+        alone = sum(values) / 4 > level
+        for corner in range(4):
+            if above[corner] != alone:
+                yield places[(corner - 1) % 4], places[corner]
+
+
+def _cross(corners: list[tuple[int, int]], values: list[float], side: int, level: float) -> Point:
+    following = (side + 1) % 4
+    # From the same end whichever cell asks, so that neighbours find the same point to the last digit.
+    one, other = (side, following) if corners[side] < corners[following] else (following, side)
+    part = (level - values[one]) / (values[other] - values[one])
+    return (
+        corners[one][0] + part * (corners[other][0] - corners[one][0]),
+        corners[one][1] + part * (corners[other][1] - corners[one][1]),
+    )
+
+
+def _joined(pieces: list[tuple[Point, Point]]) -> Iterator[Line]:
+    """Pieces that share an end, as one line each."""
+    left = [piece for piece in pieces if piece[0] != piece[1]]
+    while left:
+        line = list(left.pop())
+        grown = True
+        while grown:
+            grown = False
+            for number, (one, other) in enumerate(left):
+                if line[-1] in (one, other):
+                    line.append(other if line[-1] == one else one)
+                elif line[0] in (one, other):
+                    line.insert(0, other if line[0] == one else one)
+                else:
+                    continue
+                left.pop(number)
+                grown = True
+                break
+        yield tuple(line)

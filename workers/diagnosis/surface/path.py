@@ -1,0 +1,71 @@
+"""The cheapest path: which setting of the two knobs loses least at each size.
+
+A setting stands on the path where no other one takes as few bytes and loses as little. From the largest to the smallest
+it says which knob to turn next. Where the path turns a knob back, the two are traded against each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from workers.surgery.manifest import Manifest, TensorChange
+
+Turn = Literal["start", "first", "second", "both", "traded"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A measured setting: places of both knobs (0: left out), size in bytes and loss."""
+
+    first: int
+    second: int
+    bytes: int
+    loss: float
+
+
+def cheapest(settings: Sequence[Setting]) -> list[Setting]:
+    """The path from the largest to the smallest; a loss that is not finite is on no path.
+
+    Of settings alike in bytes and loss the one that turns the knobs least stands for all.
+    """
+    usable = [setting for setting in settings if math.isfinite(setting.loss)]
+    ordered = sorted(usable, key=lambda one: (one.bytes, one.loss, one.first + one.second, one.first))
+    path: list[Setting] = []
+    for setting in ordered:
+        if not path or setting.loss < path[-1].loss:
+            path.append(setting)
+    return path[::-1]
+
+
+def turns(path: Sequence[Setting]) -> list[Turn]:
+    """Which knob is turned on the way to each setting of the path."""
+    found: list[Turn] = ["start"] if path else []
+    for before, after in pairwise(path):
+        first, second = after.first - before.first, after.second - before.second
+        if first < 0 or second < 0:
+            found.append("traded")
+        elif first and second:
+            found.append("both")
+        else:
+            found.append("first" if first else "second")
+    return found
+
+
+def sparse_bytes(manifest: Manifest) -> int:
+    """Bytes of the whole model where zeros are not stored: one bit a weight says where they are.
+
+    A matrix that takes less as it is (few zeros) stays as it is. What is packed or has no zeros is counted as the
+    manifest counts it.
+    """
+    return manifest.model_nominal_bytes - sum(_spared(change) for change in manifest.tensors)
+
+
+def _spared(change: TensorChange) -> int:
+    if change.nominal_sparsity is None:
+        return 0
+    stored = (change.elements - change.zeros) * change.bits_per_weight + change.elements
+    return max(0, change.nominal_bytes - math.ceil(stored / 8))
