@@ -1,0 +1,85 @@
+"""p-values by clusters against scipy and simulation, and Holm's correction against its definition."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from workers.distributions.significance import cluster_labels, holm, p_values
+
+
+def clustered(rng, documents=40, length=5, shift=0.0, spread=1.0):
+    effects = rng.normal(shift, spread, documents)
+    where = np.repeat(np.arange(documents), length)
+    return effects[where] + 0.1 * rng.normal(size=where.size), where
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.2, 0.4])
+def test_it_agrees_with_a_t_test_of_the_documents_means(shift):
+    values, where = clustered(np.random.default_rng(4), shift=shift)
+    [found] = p_values([values], where)
+    expected = stats.ttest_1samp(values.reshape(40, 5).mean(axis=1), 0).pvalue
+    assert found == pytest.approx(expected, abs=0.02)
+
+
+def test_few_clusters_get_students_t():
+    values, where = clustered(np.random.default_rng(1), documents=4)
+    [found] = p_values([values], where)
+    assert found == pytest.approx(stats.ttest_1samp(values.reshape(4, 5).mean(axis=1), 0).pvalue, rel=1e-9)
+
+
+def test_of_nothing_true_one_in_twenty_is_found():
+    rng = np.random.default_rng(11)
+    data = [clustered(rng, documents=30) for _ in range(600)]
+    found = [p_values([values], where, resamples=999)[0] for values, where in data]
+    rejected = np.mean(np.array(found) < 0.05)
+    # 600 draws at 5 %: a standard error of 0.9 %.
+    assert 0.025 <= rejected <= 0.075
+
+
+def test_skewed_differences_keep_the_level():
+    rng = np.random.default_rng(12)
+    rejected = 0
+    for _ in range(400):
+        effects = rng.lognormal(0, 0.6, 40) - np.exp(0.18)
+        rejected += (p_values([np.repeat(effects, 3)], np.repeat(np.arange(40), 3), resamples=999)[0] or 1) < 0.05
+    assert rejected / 400 <= 0.09
+
+
+def test_what_varies_not_at_all():
+    where = np.repeat(np.arange(10), 4)
+    same, shifted = p_values([np.zeros(40), np.full(40, 0.3)], where)
+    assert same == 1.0
+    assert shifted < 0.001
+
+
+def test_one_cluster_has_none():
+    assert p_values([np.ones(5)], np.zeros(5)) == [None]
+
+
+@pytest.mark.parametrize(
+    ("values", "match"), [([[]], "no tokens"), ([[1.0, 2.0]], "shape"), ([[1.0, np.nan, 2.0]], "not finite")]
+)
+def test_bad_input_is_refused(values, match):
+    labels = [] if values == [[]] else [0, 1, 2]
+    with pytest.raises(ValueError, match=match):
+        p_values(values, labels)
+
+
+def test_holm_by_hand():
+    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1, never falling.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, None, 0.7]) == [1.0, None, 1.0]
+
+
+def test_holm_keeps_the_chance_of_any_false_difference():
+    rng = np.random.default_rng(5)
+    shared = rng.random((2000, 1))
+    p = np.where(rng.random((2000, 6)) < 0.5, shared, rng.random((2000, 6)))  # dependent
+    any_false = np.mean([min(one for one in holm(list(row)) if one is not None) < 0.05 for row in p])
+    assert any_false <= 0.06
+
+
+def test_clusters_are_windows_where_documents_are_few():
+    windows = np.arange(12)
+    assert cluster_labels(np.repeat([0, 1, 2], 4), windows).tolist() == windows.tolist()
+    assert np.unique(cluster_labels(np.repeat(np.arange(6), 2), windows)).size == 6
