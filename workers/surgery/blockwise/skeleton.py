@@ -39,7 +39,7 @@ class Skeleton:
                 + ", ".join(sorted(name for name, known in LAYOUTS.items() if not known.mixture)),
             )
         dtype = dtype or _PLAIN[info.scheme]
-        self.info, self.dtype, self._read = info, dtype, read
+        self.info, self.dtype, self.read = info, dtype, read
         config = AutoConfig.for_model(**{**info.config, "dtype": dtype})
         # transformers' fused attention leaves soft-capping out without a word
         config._attn_implementation = "eager" if info.config.get("attn_logit_softcapping") else "sdpa"
@@ -51,7 +51,7 @@ class Skeleton:
 
     def load(self, module: nn.Module, prefix: str) -> None:
         """Gives a module its weights; `prefix` is its path with a dot at the end."""
-        state = {name: self._read(prefix + name).to(self.dtype) for name, _ in module.named_parameters()}
+        state = {name: self.read(prefix + name).to(self.dtype) for name, _ in module.named_parameters()}
         module.load_state_dict(state, strict=False, assign=True)
         module.requires_grad_(False)
 

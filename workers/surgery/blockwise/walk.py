@@ -32,14 +32,14 @@ Group = tuple[str, ...]
 
 
 class Activations:
-    """(N, L, D) hidden states in a mapped file, read and written by batches of windows. Raises OSError where the disk
-    has no room for them."""
+    """(N, L, D) hidden states in a mapped file, read and written by batches of windows; with `keep`, those that the
+    file has. Raises OSError where the disk has no room for them."""
 
-    def __init__(self, path: Path, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int, int], dtype: torch.dtype, *, keep: bool = False) -> None:
         self.shape, self.dtype = shape, dtype
         bytes_ = torch.empty((), dtype=dtype).element_size()
         # A page of a sparse file that the disk has no room for would end the process when it is written to.
-        with path.open("wb") as stream:
+        with path.open("r+b" if keep else "wb") as stream:
             os.posix_fallocate(stream.fileno(), 0, shape[0] * shape[1] * shape[2] * bytes_)
         self._map = np.memmap(path, np.uint8, mode="r+", shape=(shape[0], shape[1] * shape[2] * bytes_))
 

@@ -1,0 +1,251 @@
+"""How the error of a model's hidden states comes about and grows from layer to layer: the *cascade*, measured.
+
+h are the reference's states at a border, ĥ the candidate's at the one that stands for it, e = ĥ − h. A step is a
+matched pair of layers, or a gap of the alignment (`course`). Per border: the relative error ‖e‖/‖h‖ and the cosine of
+each token, SQNR = 10 log₁₀ Σ‖h‖²/Σ‖e‖² in dB. Per step the error that leaves it is taken apart, exactly:
+
+    e_out = fresh + carried     fresh = f̂(h) − f(h), what the candidate's layers do to the reference's own states
+                                carried = f̂(ĥ) − f̂(h), what they make of the error that enters them
+
+amplification = ‖carried‖ / ‖e_in‖ over all tokens, and the cascade of the whole model = ‖e_last‖ / √Σ‖fresh‖²: 1 where
+errors are handed on unchanged and do not know of each other, more where layers amplify or align them, less where they
+damp them.
+
+*Self-repair* (McGrath et al., "The Hydra Effect", 2307.15771; Rushing & Nanda, 2402.15390): the direct effect of a step
+is KL of the reference with its fresh error added to what leaves the last layer, so that no later layer sees it (the
+final norm does); the final effect is KL where all later layers of the reference see it. Their difference over the
+direct effect is the share that later layers repair; negative where they make it worse.
+
+The first token of each window is left out of all but the KLs: as an attention sink its state is often hundreds of times
+larger than any other.
+
+Names: N windows, L tokens of a window, D hidden size, B borders, S steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from app.contracts.errors import ErrorCode, HemostatError
+from workers.diagnosis.attribute.borders import Borders
+from workers.diagnosis.attribute.course import Course, course
+from workers.diagnosis.attribute.matching import Matching
+from workers.diagnosis.attribute.repairing import effects
+from workers.diagnosis.attribute.sums import Clusters, Sums
+from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
+
+Array = NDArray[np.float64]
+# A channel whose root mean square exceeds the median channel's so many times is an outlier; the factor is the magnitude
+# of LLM.int8 (2208.07339), which is of states normalized to about 1.
+OUTLIER = 6.0
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A channel of large states: `ratio` its root mean square over the median channel's, `error_share` of the squared
+    error at this border."""
+
+    channel: int
+    ratio: float
+    error_share: float
+
+
+@dataclass(frozen=True)
+class ActivationErrors:
+    """Sums are over tokens but each window's first.
+
+    `borders` (reference, candidate) of B borders; `relative_B` mean ‖e‖/‖h‖, `cosine_B`, `energy_B` Σ‖e‖²/Σ‖h‖² (its
+    square root is the pooled relative error, −10 log₁₀ of it SQNR). `steps`, and of each `fresh_S` Σ‖fresh‖² and
+    `carried_S` Σ‖carried‖², `grown_S` Σ‖e_out‖², over Σ‖e_in‖² (`fresh_S`: over Σ‖h_out‖²). `cascade`: Σ‖e_last‖² over
+    Σ‖fresh‖², embeddings' included. `outliers_B`: outlier channels, largest first; `outlier_share_B` of the squared
+    error that lies in them.
+    """
+
+    borders: tuple[tuple[int, int], ...]
+    relative_B: Sums
+    cosine_B: Sums
+    energy_B: Sums
+    outliers_B: tuple[tuple[Outlier, ...], ...]
+    outlier_share_B: tuple[float | None, ...]
+    steps: tuple[Course, ...]
+    fresh_S: Sums
+    carried_S: Sums
+    grown_S: Sums
+    cascade: Sums
+
+
+def activation_errors(
+    reference: Borders,
+    candidate: Borders,
+    matching: Matching,
+    document_N: Sequence[int] | NDArray[np.integer],
+    *,
+    progress: Progress = no_progress,
+    check_cancelled: CheckCancelled = never_cancelled,
+) -> ActivationErrors:
+    """Every candidate layer runs once, on the reference's states. Raises `HemostatError(RECIPE_NOT_APPLICABLE)` where
+    the hidden sizes differ: states of two widths have no difference."""
+    _check_width(reference, candidate)
+    clusters = Clusters.of(document_N)
+    steps = course(matching)
+    borders = ((0, 0), *(step.leaving for step in steps))
+    at_borders = _AtBorders(clusters, len(borders), reference.hidden_size)
+    fresh_S, carried_S, grown_S = (Sums(clusters, (len(steps),)) for _ in range(3))
+    cascade = Sums(clusters, ())
+    for start, end in reference.runner.batches():
+        at_borders.see(0, start, reference.read(0, start, end), candidate.read(0, start, end))
+        cascade.add(
+            start, np.zeros(end - start), _squares(candidate.read(0, start, end), reference.read(0, start, end))
+        )
+    for number, step in enumerate(steps):
+        progress("activations", number, len(steps))
+        layers = range(*step.candidate)
+        modules = [candidate.runner.skeleton.block(layer) for layer in layers]
+        for start, end in reference.runner.batches():
+            check_cancelled()
+            before, before_hat = (
+                reference.read(step.reference[0], start, end), candidate.read(step.candidate[0], start, end)
+            )  # fmt: skip
+            after, after_hat = (
+                reference.read(step.reference[1], start, end), candidate.read(step.candidate[1], start, end)
+            )  # fmt: skip
+            fed = before.to(candidate.dtype)
+            for layer in layers:
+                fed = candidate.runner.call(layer, fed)
+            at_borders.see(number + 1, start, after, after_hat)
+            entering = _squares(before_hat, before)
+            fresh = _squares(fed, after)
+            fresh_S.add(start, fresh, _squares(after), at=number)
+            carried_S.add(start, _squares(after_hat, fed), entering, at=number)
+            grown_S.add(start, _squares(after_hat, after), entering, at=number)
+            cascade.add(start, _squares(after_hat, after) if step is steps[-1] else np.zeros(end - start), fresh)
+        for layer, _ in zip(layers, modules, strict=True):
+            candidate.runner.skeleton.release(layer)
+    progress("activations", len(steps), len(steps))
+    outliers, shares = at_borders.outliers()
+    return ActivationErrors(
+        borders,
+        at_borders.relative,
+        at_borders.cosine,
+        at_borders.energy,
+        outliers,
+        shares,
+        steps,
+        fresh_S,
+        carried_S,
+        grown_S,
+        cascade,
+    )
+
+
+@dataclass(frozen=True)
+class SelfRepair:
+    """Of each step: `direct_S` and `final_S` KL in nats a token, `repaired_S` (direct − final) / direct; over the
+    windows `windows`."""
+
+    steps: tuple[Course, ...]
+    windows: tuple[int, ...]
+    direct_S: Sums
+    final_S: Sums
+    repaired_S: Sums
+
+
+def self_repair(
+    reference: Borders,
+    candidate: Borders,
+    matching: Matching,
+    document_N: Sequence[int] | NDArray[np.integer],
+    scratch: Path,
+    *,
+    windows: Sequence[int],
+    progress: Progress = no_progress,
+    check_cancelled: CheckCancelled = never_cancelled,
+) -> SelfRepair:
+    """Direct and final effect of each step's fresh error on some windows. The reference's layers run once for each step
+    before them: half a pass a step; states lie in mapped files in `scratch`. Raises what `activation_errors` raises."""
+    _check_width(reference, candidate)
+    index = list(windows)
+    chosen = Clusters.of(np.asarray(document_N)[index])
+    steps = course(matching)
+    # borders of their own, so that every run has batches of one shape and no change is exactly no change
+    clean = Borders(
+        reference.runner.skeleton,
+        reference.runner.tokens_NL[index],
+        scratch,
+        name="self-repair borders",
+        progress=progress,
+        check_cancelled=check_cancelled,
+    )
+    direct_S, final_S = effects(
+        clean, candidate, steps, chosen, scratch, progress=progress, check_cancelled=check_cancelled
+    )
+    repaired_S = Sums(chosen, (len(steps),))
+    repaired_S.top, repaired_S.bottom = direct_S.top - final_S.top, direct_S.top.copy()
+    return SelfRepair(steps, tuple(windows), direct_S, final_S, repaired_S)
+
+
+def sqnr(energy: float) -> float:
+    """dB of Σ‖e‖²/Σ‖h‖²; infinite where there is no error."""
+    return math.inf if energy <= 0 else -10 * math.log10(energy)
+
+
+class _AtBorders:
+    """What is summed up at each border."""
+
+    def __init__(self, clusters: Clusters, borders: int, width: int) -> None:
+        self.relative, self.cosine, self.energy = (Sums(clusters, (borders,)) for _ in range(3))
+        self._states_BD, self._errors_BD = (torch.zeros(borders, width, dtype=torch.float64) for _ in range(2))
+
+    def see(self, border: int, start: int, state_NLD: torch.Tensor, other_NLD: torch.Tensor) -> None:
+        """A batch of both models' states."""
+        h_NLD, error_NLD = _inner(state_NLD), _inner(other_NLD) - _inner(state_NLD)
+        size_NL, off_NL = h_NLD.norm(dim=-1), error_NLD.norm(dim=-1)
+        count = np.full(len(h_NLD), float(h_NLD.shape[1]))
+        ratio_NL = torch.where(off_NL > 0, off_NL / size_NL.clamp_min(1e-300), torch.zeros_like(off_NL))
+        self.relative.add(start, ratio_NL.sum(1).numpy(), count, at=border)
+        cosine_NL = torch.cosine_similarity(h_NLD, h_NLD + error_NLD, dim=-1, eps=1e-300)
+        self.cosine.add(start, cosine_NL.sum(1).numpy(), count, at=border)
+        self.energy.add(start, off_NL.square().sum(1).numpy(), size_NL.square().sum(1).numpy(), at=border)
+        self._states_BD[border] += h_NLD.square().sum((0, 1))
+        self._errors_BD[border] += error_NLD.square().sum((0, 1))
+
+    def outliers(self) -> tuple[tuple[tuple[Outlier, ...], ...], tuple[float | None, ...]]:
+        """Outlier channels of each border, and the share of the squared error in them (None: no error)."""
+        found: list[tuple[Outlier, ...]] = []
+        shares: list[float | None] = []
+        for states_D, errors_D in zip(self._states_BD, self._errors_BD, strict=True):
+            ratio_D = (states_D / states_D.median().clamp_min(1e-300)).sqrt()
+            whole = float(errors_D.sum())
+            channels = [int(one) for one in ratio_D.argsort(descending=True) if ratio_D[one] > OUTLIER]
+            share_D = errors_D / whole if whole > 0 else torch.zeros_like(errors_D)
+            found.append(tuple(Outlier(one, float(ratio_D[one]), float(share_D[one])) for one in channels))
+            shares.append(float(share_D[channels].sum()) if whole > 0 else None)
+        return tuple(found), tuple(shares)
+
+
+def _inner(states_NLD: torch.Tensor) -> torch.Tensor:
+    """Without each window's first token, in float64."""
+    return states_NLD[:, 1:].to(torch.float64)
+
+
+def _squares(first_NLD: torch.Tensor, second_NLD: torch.Tensor | None = None) -> Array:
+    """(n): Σ‖a‖² or Σ‖a − b‖² of each window."""
+    value = _inner(first_NLD) if second_NLD is None else _inner(first_NLD) - _inner(second_NLD)
+    found: Array = value.square().sum((1, 2)).numpy()
+    return found
+
+
+def _check_width(reference: Borders, candidate: Borders) -> None:
+    if reference.hidden_size != candidate.hidden_size:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"hidden states of {reference.hidden_size} and of {candidate.hidden_size} channels have no difference",
+            hint="errors of activations are of models of one hidden size; the alignment compares any two",
+        )

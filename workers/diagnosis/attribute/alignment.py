@@ -1,0 +1,199 @@
+"""Which layer of the candidate is which of the reference's, where their numbers or widths differ; and what each gap
+costs.
+
+Layers are matched in order so that the sum of their similarities is largest (`matching`), the similarity of two layers
+being the mean of two linear CKAs on the same tokens (`similarity`): of what leaves them and of what they add. How sure
+a pair is tells the share of resamplings of whole documents in which it is matched again.
+
+A gap's damage is measured, not inferred: the reference is run with this gap alone made as the candidate has it (layers
+left out, or the candidate's own put in), from the stored states at the border where it begins; and the candidate is run
+with this gap alone made as the reference has it. Both where the models have one width; of models of two widths the
+representations' likeness across the gap is all that can be told.
+
+Names: N windows, L tokens of a window, R, C layers of reference and candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from workers.diagnosis.attribute.borders import Borders, Link, run_chain
+from workers.diagnosis.attribute.matching import Gap, Matching, match
+from workers.diagnosis.attribute.origin import Origin, origins
+from workers.diagnosis.attribute.readout import kl_sums
+from workers.diagnosis.attribute.similarity import Similarity, similarity
+from workers.diagnosis.attribute.sums import Clusters, Sums, difference
+from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
+
+Array = NDArray[np.float64]
+RESAMPLES = 200
+
+
+@dataclass(frozen=True)
+class GapDamage:
+    """One gap. `swapped`: KL(reference ‖ reference with this gap), nats a token; `saved`: KL of the candidate − KL of
+    the candidate without this gap, paired. Both None where the widths differ. `before`, `after`: CKA of the states that
+    enter and that leave it. `stability`: share of resamplings in which the same layers have no partner."""
+
+    gap: Gap
+    origins: tuple[Origin, ...]
+    swapped: Sums | None
+    saved: Sums | None
+    before: float
+    after: float
+    stability: float
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """`similarity_RC`: what was maximized. `states`: CKA at borders (R + 1, C + 1). `stability_P`: of each pair.
+
+    `total`: KL(reference ‖ candidate). `matched`: KL of the reference with all matched layers made the candidate's, and
+    no gap. `control`: KL of the reference's own layers run again from the first gap, which must be exactly 0. The last
+    two are None where the widths differ, and `control` where there is no gap.
+    """
+
+    matching: Matching
+    similarity_RC: Array
+    states: Array
+    stability_P: tuple[float, ...]
+    gaps: tuple[GapDamage, ...]
+    total: Sums
+    matched: Sums | None
+    control: Sums | None
+
+    def border_pairs(self) -> tuple[tuple[int, int], ...]:
+        """Borders that stand for each other: what enters both models, and what leaves each matched pair."""
+        return ((0, 0), *((ours + 1, theirs + 1) for ours, theirs in self.matching.pairs))
+
+
+def align(
+    reference: Borders,
+    candidate: Borders,
+    document_N: Sequence[int] | NDArray[np.integer],
+    *,
+    seed: int = 0,
+    progress: Progress = no_progress,
+    check_cancelled: CheckCancelled = never_cancelled,
+) -> Alignment:
+    """Aligns and measures. `document_N`: the document of each window. Raises what `similarity` raises."""
+    clusters = Clusters.of(document_N)
+    alike = similarity(reference, candidate, clusters, progress=progress, check_cancelled=check_cancelled)
+    similarity_RC = _layers(alike)
+    matching = match(similarity_RC)
+    pair_shares, gap_shares = _stability(alike, matching, seed, check_cancelled)
+    states = alike.states.cka()
+    runs = _Runs(reference, candidate, clusters, check_cancelled)
+    same_width = reference.hidden_size == candidate.hidden_size
+    gaps = []
+    steps = len(matching.gaps) + 2
+    for number, gap in enumerate(matching.gaps):
+        progress("gaps", number, steps)
+        gaps.append(
+            GapDamage(
+                gap=gap,
+                origins=origins(reference, candidate, gap),
+                swapped=runs.swapped(gap) if same_width else None,
+                saved=runs.saved(gap) if same_width else None,
+                before=float(states[_first(gap)]),
+                after=float(states[gap.after_reference, gap.after_candidate]),
+                stability=gap_shares[number],
+            )
+        )
+    progress("gaps", steps - 2, steps)
+    control = runs.control(matching.gaps[0]) if matching.gaps and same_width else None
+    progress("gaps", steps - 1, steps)
+    matched = runs.matched(matching) if same_width else None
+    progress("gaps", steps, steps)
+    return Alignment(matching, similarity_RC, states, pair_shares, tuple(gaps), runs.total, matched, control)
+
+
+def _layers(alike: Similarity, weight_K: Array | None = None) -> Array:
+    """(R, C): the mean of the CKA of what leaves two layers and of what they add."""
+    found: Array = (alike.states.cka(weight_K)[1:, 1:] + alike.added.cka(weight_K)) / 2
+    return found
+
+
+def _stability(
+    alike: Similarity, matching: Matching, seed: int, check_cancelled: CheckCancelled
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """How often each pair and each gap comes again where clusters are drawn with replacement."""
+    count = len(alike.states.cross_KRC)
+    rng = np.random.default_rng(seed)
+    pairs, gaps = np.zeros(len(matching.pairs)), np.zeros(len(matching.gaps))
+    for _ in range(RESAMPLES):
+        check_cancelled()
+        drawn = match(_layers(alike, np.bincount(rng.integers(0, count, count), minlength=count).astype(np.float64)))
+        again, holes = set(drawn.pairs), set(drawn.gaps)
+        pairs += [pair in again for pair in matching.pairs]
+        gaps += [gap in holes for gap in matching.gaps]
+    return tuple(float(share) for share in pairs / RESAMPLES), tuple(float(share) for share in gaps / RESAMPLES)
+
+
+def _first(gap: Gap) -> tuple[int, int]:
+    """The borders at which a gap begins."""
+    return gap.after_reference - len(gap.reference), gap.after_candidate - len(gap.candidate)
+
+
+class _Runs:
+    """Chains of layers of both models, and the KL of what leaves them."""
+
+    def __init__(
+        self, reference: Borders, candidate: Borders, clusters: Clusters, check_cancelled: CheckCancelled
+    ) -> None:
+        self._reference, self._candidate = reference, candidate
+        self._clusters, self._check = clusters, check_cancelled
+        self._ours = self._links(reference)
+        self._theirs = self._links(candidate)
+        self._last_NLD = _last(reference)
+        self.total = self._kl(candidate, _last(candidate))
+
+    def swapped(self, gap: Gap) -> Sums:
+        """The reference with this gap alone."""
+        start, other = _first(gap)
+        chain = self._theirs[other : gap.after_candidate] + self._ours[gap.after_reference :]
+        return self._kl(self._reference, self._run(chain, self._reference, start))
+
+    def saved(self, gap: Gap) -> Sums:
+        """The candidate without this gap alone, against the candidate."""
+        other, start = _first(gap)
+        chain = self._ours[other : gap.after_reference] + self._theirs[gap.after_candidate :]
+        return difference(self.total, self._kl(self._candidate, self._run(chain, self._candidate, start)))
+
+    def control(self, gap: Gap) -> Sums:
+        """The reference's own layers from where a gap begins."""
+        start, _ = _first(gap)
+        return self._kl(self._reference, self._run(self._ours[start:], self._reference, start))
+
+    def matched(self, matching: Matching) -> Sums:
+        """The reference with every matched layer, embedding and head made the candidate's, and no gap."""
+        partner = dict(matching.pairs)
+        chain = [
+            self._theirs[partner[layer]] if layer in partner else self._ours[layer] for layer in range(len(self._ours))
+        ]
+        return self._kl(self._candidate, self._run(chain, self._candidate, 0))
+
+    @staticmethod
+    def _links(borders: Borders) -> list[Link]:
+        return [(borders.runner, layer) for layer in range(borders.runner.layers)]
+
+    def _run(self, chain: Sequence[Link], entering: Borders, border: int) -> torch.Tensor:
+        return run_chain(chain, entering, border, check_cancelled=self._check)
+
+    def _kl(self, head: Borders, last_NLD: torch.Tensor) -> Sums:
+        return kl_sums(
+            (self._reference.runner.skeleton, self._last_NLD),
+            (head.runner.skeleton, last_NLD),
+            self._clusters,
+            check_cancelled=self._check,
+        )
+
+
+def _last(borders: Borders) -> torch.Tensor:
+    """(N, L, D): what leaves the last layer."""
+    return borders.read(len(borders) - 1, 0, len(borders.runner.tokens_NL))

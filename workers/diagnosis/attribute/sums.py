@@ -1,0 +1,117 @@
+"""Sums over the windows of each document, so that every mean and ratio has an interval clustered by document.
+
+Names: N windows, K clusters, Q quantities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from app.contracts.report import Mean
+from workers.distributions.intervals import FEWEST_CLUSTERS, ClusteredBy, ratio_intervals
+
+Array = NDArray[np.float64]
+# Quantities whose resampling is in memory at once.
+_BLOCK = 64
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Which cluster each window belongs to: its document, or itself where fewer than six documents are at hand."""
+
+    of_window_N: NDArray[np.intp]
+    by: ClusteredBy
+    count: int
+
+    @classmethod
+    def of(cls, document_N: ArrayLike) -> Clusters:
+        """From the document index of each window."""
+        labels, inverse = np.unique(np.asarray(document_N), return_inverse=True)
+        if labels.size >= FEWEST_CLUSTERS:
+            return cls(inverse.astype(np.intp), "documents", int(labels.size))
+        return cls(np.arange(inverse.size, dtype=np.intp), "windows", int(inverse.size))
+
+
+@dataclass
+class Sums:
+    """`top` (K, *shape) and `bottom` (K, *shape): a ratio Σ top / Σ bottom for each element of `shape`."""
+
+    clusters: Clusters
+    shape: tuple[int, ...]
+    top: Array = field(init=False)
+    bottom: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.top = np.zeros((self.clusters.count, *self.shape))
+        self.bottom = np.zeros((self.clusters.count, *self.shape))
+
+    def add(self, start: int, top_N: Any, bottom_N: Any, *, at: tuple[int, ...] | int | None = None) -> None:
+        """Sums of windows from `start` on, one a window: (n, *shape), or (n, *shape[1:]…) for the element `at`."""
+        top, bottom = np.asarray(top_N, dtype=np.float64), np.asarray(bottom_N, dtype=np.float64)
+        bottom = np.broadcast_to(bottom.reshape(bottom.shape + (1,) * (top.ndim - bottom.ndim)), top.shape)
+        cluster = self.clusters.of_window_N[start : start + len(top)]
+        where: Any = (cluster,) if at is None else (cluster, *(at if isinstance(at, tuple) else (at,)))
+        np.add.at(self.top, where, top)
+        np.add.at(self.bottom, where, bottom)
+
+    def values(self) -> Array:
+        """(*shape): the ratios; NaN where the bottom is 0."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found: Array = self.top.sum(0) / self.bottom.sum(0)
+        return found
+
+    def means(
+        self, *, rising: Callable[[float], float] | None = None, seed: int = 0, resamples: int = RESAMPLES
+    ) -> NDArray[Any]:
+        """(*shape) of `Mean`: the ratios (or a rising function of each) with 95 % intervals."""
+        top, bottom = (part.reshape(self.clusters.count, -1).T for part in (self.top, self.bottom))
+        found = np.empty(top.shape[0], dtype=object)
+        for first in range(0, top.shape[0], _BLOCK):
+            rows = slice(first, first + _BLOCK)
+            found[rows] = _means(top[rows], bottom[rows], self.clusters, rising, seed, resamples)
+        return found.reshape(self.shape)
+
+    def mean(self, **options: Any) -> Mean:
+        """The one of an empty shape."""
+        found: Mean = self.means(**options).reshape(-1)[0]
+        return found
+
+
+def difference(first: Sums, second: Sums) -> Sums:
+    """Σ (top of the first − top of the second) / Σ bottom, paired: both over the same positions."""
+    found = Sums(first.clusters, first.shape)
+    found.top, found.bottom = first.top - second.top, first.bottom.copy()
+    return found
+
+
+def _means(
+    top_QK: Array, bottom_QK: Array, clusters: Clusters, rising: Callable[[float], float] | None, seed: int, draws: int
+) -> list[Mean]:
+    used_Q = bottom_QK.sum(1) > 0
+    found = [Mean(mean=None, ci=None)] * len(top_QK)
+    # a cluster without a position has no part in a ratio; the resampling wants every count positive
+    for key in {tuple(row) for row in (bottom_QK > 0)[used_Q]}:
+        kept_K = np.asarray(key, dtype=bool)
+        rows = [row for row in np.flatnonzero(used_Q) if ((bottom_QK[row] > 0) == kept_K).all()]
+        top, bottom = top_QK[rows][:, kept_K], bottom_QK[rows][:, kept_K]
+        mean_Q, _, low_Q, high_Q = ratio_intervals(top, bottom, seed=seed, resamples=draws)
+        for index, row in enumerate(rows):
+            values = [float(mean_Q[index]), float(low_Q[index]), float(high_Q[index])]
+            if rising is not None:
+                values = [rising(value) for value in values]
+            single = int(kept_K.sum()) < 2
+            found[row] = _mean(values, single=single, by=clusters.by)
+    return found
+
+
+def _mean(values: list[float], *, single: bool, by: ClusteredBy) -> Mean:
+    if not np.isfinite(values[0]):
+        return Mean(mean=None, ci=None)
+    ci = None if single or not np.isfinite(values[1:]).all() else (values[1], values[2])
+    return Mean(mean=values[0], ci=ci, clusters=None if ci is None else by)
