@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     adapter_root: Path | None = Field(
         default=None, description="Folder that adapters of recipes must lie in; None: they are refused."
     )
+    code_execution: bool = Field(
+        default=False, description="Whether tasks may run code that models write, in a sandbox without network."
+    )
     api_keys_file: Path | None = None
 
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)

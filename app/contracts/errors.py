@@ -29,6 +29,9 @@ class ErrorCode(StrEnum):
     TEXT_NOT_FOUND = "text_not_found"
     HUB_UNAVAILABLE = "hub_unavailable"
     CHAT_TEMPLATE_MISSING = "chat_template_missing"
+    TASK_INVALID = "task_invalid"
+    CODE_EXECUTION_DISABLED = "code_execution_disabled"
+    CODE_SANDBOX_UNAVAILABLE = "code_sandbox_unavailable"
     # HTTP itself
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -111,6 +114,9 @@ CATALOGUE: dict[ErrorCode, ErrorKind] = {
     ErrorCode.TEXT_NOT_FOUND: ErrorKind(404, "There is no such text"),
     ErrorCode.HUB_UNAVAILABLE: ErrorKind(503, "The hub cannot be reached"),
     ErrorCode.CHAT_TEMPLATE_MISSING: ErrorKind(422, "The tokenizer has no chat template"),
+    ErrorCode.TASK_INVALID: ErrorKind(422, "A task file does not hold what its format says"),
+    ErrorCode.CODE_EXECUTION_DISABLED: ErrorKind(403, "This service runs no code that models write"),
+    ErrorCode.CODE_SANDBOX_UNAVAILABLE: ErrorKind(501, "Code cannot be run safely on this machine"),
     ErrorCode.BODY_TOO_LARGE: ErrorKind(413, "The body is too large"),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: ErrorKind(415, "The body's media type is not supported"),
     ErrorCode.NOT_ACCEPTABLE: ErrorKind(406, "None of the accepted media types can be produced"),

@@ -1,0 +1,97 @@
+"""The request of a `tasks` job."""
+
+from collections import Counter
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, model_validator
+
+from app.contracts.base import Contract
+from app.contracts.requests.base import Alias, JobRequest, Thresholds
+
+TaskFormat = Literal["hellaswag", "arc", "mmlu", "gsm8k", "humaneval"]
+TaskMetric = Literal["acc", "acc_norm", "acc_bytes", "exact_match_strict", "exact_match_flexible", "pass_at_1"]
+# What a format is scored by; the first one decides unless the request names another.
+METRICS: Final[dict[TaskFormat, tuple[TaskMetric, ...]]] = {
+    "hellaswag": ("acc_norm", "acc", "acc_bytes"),
+    "arc": ("acc_norm", "acc", "acc_bytes"),
+    "mmlu": ("acc",),
+    "gsm8k": ("exact_match_flexible", "exact_match_strict"),
+    "humaneval": ("pass_at_1",),
+}
+MAX_ITEMS: Final = 100_000
+Path = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class ShippedTask(Contract):
+    """The multiple-choice items that come with Hemostat: simple sentences to complete."""
+
+    source: Literal["shipped"]
+    items: Annotated[int, Field(ge=2, le=MAX_ITEMS)] | None = Field(default=None, description="so many of them, drawn")
+
+    @property
+    def title(self) -> str:
+        """What the task is called in the report."""
+        return "example"
+
+
+class FileTask(Contract):
+    """A file of items below the operator's text root, JSONL or CSV, in the fields of a published data set."""
+
+    source: Literal["file"]
+    format: TaskFormat
+    path: Path = Field(description="relative to the text root")
+    name: Alias | None = Field(default=None, description="what the report calls it; null: the format")
+    items: Annotated[int, Field(ge=2, le=MAX_ITEMS)] | None = Field(
+        default=None, description="so many of them, drawn by the seed; null: all"
+    )
+    shots: Annotated[int, Field(ge=0, le=64)] = Field(default=0, description="solved examples before each item")
+    examples: Path | None = Field(default=None, description="file of the same format that the examples stand first in")
+    metric: TaskMetric | None = Field(default=None, description="what decides; null: the format's own")
+    max_tokens: Annotated[int, Field(ge=1, le=4096)] = Field(default=256, description="of a generated answer")
+
+    @property
+    def title(self) -> str:
+        """What the task is called in the report."""
+        return self.name or self.format
+
+    @model_validator(mode="after")
+    def _fits(self) -> "FileTask":
+        if self.metric is not None and self.metric not in METRICS[self.format]:
+            raise ValueError(f"{self.format} is scored by {' or '.join(METRICS[self.format])}, not by {self.metric}")
+        if bool(self.shots) != (self.examples is not None):
+            raise ValueError("shots and examples go together: the file whose first items are shown, and how many")
+        return self
+
+
+Task = Annotated[ShippedTask | FileTask, Field(discriminator="source")]
+
+
+class TasksRequest(JobRequest):
+    """Answer items with both models, and compare the answers in pairs.
+
+    KL is measured beside, over `text` with `window`, as a compare job does.
+    """
+
+    kind: Literal["tasks"]
+    tasks: Annotated[tuple[Task, ...], Field(min_length=1, max_length=32)] = (ShippedTask(source="shipped"),)
+    margin: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        default=0.02, description="a difference in accuracy smaller than this is taken as none: 0.02 is two points"
+    )
+    shown: Annotated[int, Field(ge=0, le=50)] = Field(default=5, description="examples of flips in either direction")
+    thresholds: Thresholds = Thresholds()
+    store_text: bool | None = Field(
+        default=None, description="Keep the text of flipped items in the report; null: of shipped items only."
+    )
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> "TasksRequest":
+        twice = [name for name, count in Counter(task.title for task in self.tasks).items() if count > 1]
+        if twice:
+            raise ValueError(f"two tasks are called {twice[0]}: give one of them another name")
+        return self
+
+
+class TasksSubmission(TasksRequest):
+    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
+
+    dry_run: bool = False

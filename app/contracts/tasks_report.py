@@ -1,0 +1,190 @@
+"""The report of a tasks job, kind `tasks` of schema `hemostat.report/1`.
+
+The common blocks are those of a compare job over `text`. Everything about tasks is paired by item: the same items,
+answered by both models. A difference is candidate − reference in accuracy, so damage is negative; a flip is an item
+that one of the two answers rightly. Intervals are 95 %.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from app.contracts.base import Contract
+from app.contracts.calibration_report import Blocks
+from app.contracts.report import (
+    SCHEMA,
+    Ci,
+    Count,
+    Mean,
+    NoiseFloor,
+    Provenance,
+    Severity,
+    SeverityVerdict,
+)
+from app.contracts.requests.tasks import TaskFormat, TaskMetric
+
+Outcome = Literal["worse", "better", "equivalent", "inconclusive", "at_chance"]
+
+
+class Share(Contract):
+    """A share of items, or a difference of two, with its interval."""
+
+    mean: float
+    ci: Ci
+
+
+class MetricResult(Contract):
+    """One metric of a task."""
+
+    metric: TaskMetric
+    reference: float
+    candidate: float
+    harmful: Count
+    helpful: Count
+
+
+class FlipCounts(Contract):
+    """Items by who answers them rightly."""
+
+    both_right: Count
+    both_wrong: Count
+    harmful: Count = Field(description="reference right, candidate wrong")
+    helpful: Count = Field(description="reference wrong, candidate right")
+    rate: Share = Field(description="flips in either direction; Wilson interval")
+    churn: Count | None = Field(description="other answers that are wrong both; null where answers are not compared")
+
+
+class Flipped(Contract):
+    """An example of a flip. Text is null where it may not be stored."""
+
+    item: str
+    direction: Literal["harmful", "helpful"]
+    prompt: str | None
+    answer: str | None = Field(description="the right one")
+    reference: str | None
+    candidate: str | None
+    lead: float | None = Field(
+        default=None,
+        description="how far, in nats, the reference's answer led the candidate's in the reference; null for text",
+    )
+
+
+class McNemar(Contract):
+    """Exact two-sided McNemar test that flips in both directions are equally likely."""
+
+    p: float
+    p_holm: float = Field(description="over the job's tasks, family-wise error")
+    q_bh: float = Field(description="over the job's tasks, false discovery rate")
+
+
+class Equivalence(Contract):
+    """Two one-sided tests that the difference lies within ± margin (score tests for paired shares)."""
+
+    margin: float
+    p: float
+    p_holm: float
+    ci90: Ci = Field(description="90 % interval: equivalent at 5 % where it lies within the margin")
+    equivalent: bool = Field(description="p_holm < 0.05")
+
+
+class Detectable(Contract):
+    """Smallest difference that the exact McNemar test shows with 80 % power at the 5 % level, before the run."""
+
+    difference: float | None = Field(description="null: none, at this number of items and this flip rate")
+    flip_rate: float = Field(description="at which flip rate")
+    source: Literal["assumed", "predicted"] = Field(description="where that rate is from")
+    at_measured_rate: float | None = Field(description="the same at the flip rate that was found")
+
+
+class Chance(Contract):
+    """Whether answers are better than guessing."""
+
+    accuracy: float = Field(description="of uniform guessing; 0 for generated answers")
+    p_reference: float = Field(description="one-sided, exact: so many right answers or more by guessing")
+    p_candidate: float
+    reference_at_chance: bool
+    candidate_at_chance: bool
+
+
+class FlipPrediction(Contract):
+    """What earlier runs of this service say about the flip rate at this KL."""
+
+    status: Literal["none", "few", "outside", "seen"]
+    rate: float | None
+    interval: Ci | None = Field(description="95 % prediction interval of the flip rate of a run of this many items")
+    runs: Count
+    tasks: Count
+    kl_range: Ci | None
+    scope: Literal["task", "all"] | None = Field(description="whether this very task was seen before")
+    sentence: str
+
+
+class SeenRun(Contract):
+    """An earlier run, for the chart."""
+
+    task: str
+    kl: float
+    rate: float
+    items: Count
+
+
+class FlipCurve(Contract):
+    """The prediction over a range of KL, for a new task of so many items."""
+
+    items: Count
+    kl: tuple[float, ...]
+    rate: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+class TaskResult(Contract):
+    """One task."""
+
+    name: str
+    format: TaskFormat
+    items: Count
+    fingerprint: str = Field(description="SHA-256 of items, shots and metric: the same task has the same")
+    metric: TaskMetric
+    reference: Share
+    candidate: Share
+    difference: Share = Field(description="candidate − reference; score interval for paired shares")
+    bootstrap_ci: Ci = Field(description="of the difference, studentized bootstrap over items")
+    metrics: tuple[MetricResult, ...]
+    flips: FlipCounts
+    examples: tuple[Flipped, ...]
+    mcnemar: McNemar
+    equivalence: Equivalence
+    detectable: Detectable
+    chance: Chance
+    kl: Mean | None = Field(description="KL at the tokens of the answers; null for generated answers")
+    prediction: FlipPrediction
+    outcome: Outcome
+    sentence: str
+    shortened: Count = Field(description="items whose beginning was cut off to fit the model's context")
+
+
+class TasksReport(Blocks):
+    """What a tasks job found."""
+
+    schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
+    kind: Literal["tasks"] = "tasks"
+    job: str
+    severity: Severity = Field(description="of the KL over the text")
+    verdict: str = Field(description="one plain sentence, of the tasks")
+    decision: SeverityVerdict
+    tokens: Count
+    documents: Count
+    windows: Count
+    noise_floor: NoiseFloor
+    tasks: tuple[TaskResult, ...]
+    seen: tuple[SeenRun, ...] = Field(description="earlier runs that predictions rest on")
+    curve: FlipCurve | None
+    not_tested: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    request: dict[str, object] | None = Field(
+        default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
+    )
+    provenance: Provenance
+
+    model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}

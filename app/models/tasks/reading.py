@@ -1,0 +1,209 @@
+"""Task files, from disk to items."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.tasks import MAX_ITEMS, METRICS, FileTask, ShippedTask, TaskFormat, TaskMetric
+from app.models.paths import below
+from app.models.tasks.formats import ANSWER, FIELDS, READERS
+from app.models.tasks.items import Item, with_examples
+from app.settings import Settings
+
+SUFFIXES: Final = (".jsonl", ".csv")
+SHIPPED: Final = Path(__file__).resolve().parents[3] / "workers" / "text" / "data" / "tasks_example.jsonl"
+_SHIPPED_FORMAT: Final = "arc"
+_MAX_BYTES: Final = 512 * 1024 * 1024
+_MMLU_COLUMNS: Final = 6
+
+
+def format_of(task: ShippedTask | FileTask) -> TaskFormat:
+    """The fields that its items have."""
+    return _SHIPPED_FORMAT if isinstance(task, ShippedTask) else task.format
+
+
+def metric_of(task: ShippedTask | FileTask) -> TaskMetric:
+    """What decides whether an item is answered rightly."""
+    chosen = None if isinstance(task, ShippedTask) else task.metric
+    return chosen or METRICS[format_of(task)][0]
+
+
+def read_task(task: ShippedTask | FileTask, settings: Settings, *, seed: int, pointer: str) -> list[Item]:
+    """The items of a task, drawn by `seed` where the task asks for a part of them; solved examples stand before each.
+
+    Raises PATH_FORBIDDEN, TEXT_NOT_FOUND, and TASK_INVALID, with file and line, for a file that is not what its format
+    says: fields missing, no answer, an empty prompt. Its content is not in the message.
+    """
+    if isinstance(task, ShippedTask):
+        items = read_file(SHIPPED, _SHIPPED_FORMAT, name=SHIPPED.name, pointer=pointer)
+        return draw(items, task.items, seed=seed, pointer=pointer)
+    file = locate(task.path, settings, pointer=f"{pointer}/path")
+    items = draw(
+        read_file(file, task.format, name=task.path, pointer=f"{pointer}/path"), task.items, seed=seed, pointer=pointer
+    )
+    if task.examples is None:
+        return items
+    other = locate(task.examples, settings, pointer=f"{pointer}/examples")
+    examples = read_file(other, task.format, name=task.examples, pointer=f"{pointer}/examples")
+    if len(examples) < task.shots:
+        raise HemostatError(
+            ErrorCode.TASK_INVALID,
+            f"{task.examples} holds {len(examples)} items, {task.shots} are to be shown",
+            hint="ask for fewer shots",
+            pointer=f"{pointer}/shots",
+        )
+    shown = {(example.prompt, example.choices) for example in examples[: task.shots]}
+    if any((item.prompt, item.choices) in shown for item in items):
+        raise HemostatError(
+            ErrorCode.TASK_INVALID,
+            f"an item of {task.path} stands among the {task.shots} solved examples",
+            hint="take the examples from another split: a model that is shown the answer tells nothing",
+            pointer=f"{pointer}/examples",
+        )
+    return with_examples(items, examples[: task.shots])
+
+
+def locate(path: str, settings: Settings, *, pointer: str) -> Path:
+    """A task file below the text root."""
+    if settings.text_root is None:
+        raise HemostatError(
+            ErrorCode.PATH_FORBIDDEN,
+            "this service reads no files of tasks: no text root is set",
+            hint="the operator sets HEMOSTAT_TEXT_ROOT; the shipped task needs no file",
+            pointer=pointer,
+        )
+    file = below(settings.text_root, path, pointer=pointer)
+    if not file.is_file():
+        raise HemostatError(
+            ErrorCode.TEXT_NOT_FOUND,
+            f"there is no file {path!r} below the text root",
+            hint="the path is relative to the text root",
+            pointer=pointer,
+        )
+    if file.suffix.lower() not in SUFFIXES or file.stat().st_size > _MAX_BYTES:
+        raise HemostatError(
+            ErrorCode.TASK_INVALID,
+            f"{path!r} is neither a .jsonl nor a .csv file of at most {_MAX_BYTES // 1024**2} MiB",
+            hint="save the items one a line: JSON objects, or CSV with a header",
+            pointer=pointer,
+        )
+    return file
+
+
+def draw(items: list[Item], count: int | None, *, seed: int, pointer: str) -> list[Item]:
+    """`count` of the items in their order, drawn without replacement."""
+    if count is None:
+        return items
+    if count > len(items):
+        raise HemostatError(
+            ErrorCode.TASK_INVALID,
+            f"{count} items are asked for, there are {len(items)}",
+            hint="ask for fewer, or leave `items` out to take all",
+            pointer=f"{pointer}/items",
+        )
+    chosen = random.Random(seed).sample(range(len(items)), count)  # noqa: S311 - a draw to repeat, no secret
+    return [items[index] for index in sorted(chosen)]
+
+
+def read_file(file: Path, form: TaskFormat, *, name: str, pointer: str) -> list[Item]:
+    """Every item of a file, called `name` in errors."""
+
+    def complain(where: str, what: str, hint: str) -> NoReturn:
+        raise HemostatError(ErrorCode.TASK_INVALID, f"{name}{where}: {what}", hint=hint, pointer=pointer)
+
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        complain("", "it is not UTF-8 text", "convert it to UTF-8")
+    items: list[Item] = []
+    for line, row in _rows(text, file.suffix.lower(), form, complain):
+        where = f", line {line}"
+        missing = [field for field in FIELDS[form] if field not in row and not _nested(form, field, row)]
+        if missing:
+            complain(
+                where,
+                f"{form} needs the field{'s' if len(missing) > 1 else ''} {', '.join(missing)}; "
+                f"there are {', '.join(sorted(map(str, row))[:12]) or 'none'}",
+                "name the format that the file has; docs/tasks.md lists the fields",
+            )
+        if row.get(ANSWER[form]) in (None, ""):
+            complain(
+                where,
+                f"the answer is missing ({ANSWER[form]})",
+                "take a split that has answers: test splits are often published without",
+            )
+        id_ = next((str(row[key]) for key in ("id", "task_id", "ind") if row.get(key) not in (None, "")), str(line))
+        items.append(
+            READERS[form](row, id_[:100], lambda what, hint, where=where: complain(where, what, hint))  # type: ignore[misc]
+        )
+        if len(items) > MAX_ITEMS:
+            complain("", f"it holds more than {MAX_ITEMS:,} items", "split it")
+    if len(items) < 2:
+        complain("", f"it holds {len(items)} items", "two at least are needed to compare")
+    return items
+
+
+def _nested(form: TaskFormat, field: str, row: dict[str, Any]) -> bool:
+    """ARC as AI2 publishes it has its choices inside the question."""
+    return form == "arc" and field == "choices" and isinstance(row.get("question"), dict)
+
+
+def _rows(text: str, suffix: str, form: TaskFormat, complain: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    if suffix == ".csv":
+        yield from _csv_rows(text, form, complain)
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            complain(f", line {number}", f"it is not JSON ({error.msg})", "one JSON object a line")
+        if not isinstance(row, dict):
+            complain(f", line {number}", "it is no JSON object", "one JSON object a line")
+        yield number, row
+
+
+def _csv_rows(text: str, form: TaskFormat, complain: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
+    try:
+        for cells in reader:
+            if not any(cells):
+                continue
+            if header is None:
+                header = _header(cells, form)
+                if header != cells:  # MMLU's own files begin with an item
+                    yield reader.line_num, _row(header, cells, reader.line_num, complain)
+                continue
+            yield reader.line_num, _row(header, cells, reader.line_num, complain)
+    except csv.Error as error:
+        complain(f", line {reader.line_num}", f"it is not CSV ({error})", "quote cells that hold quotes or commas")
+
+
+def _header(cells: list[str], form: TaskFormat) -> list[str]:
+    if form == "mmlu" and len(cells) == _MMLU_COLUMNS and "question" not in cells:
+        return ["question", "A", "B", "C", "D", "answer"]
+    return cells
+
+
+def _row(header: list[str], cells: list[str], line: int, complain: Any) -> dict[str, Any]:
+    if len(cells) != len(header):
+        complain(f", line {line}", f"it has {len(cells)} cells, the header {len(header)}", "quote cells with commas")
+    row: dict[str, Any] = dict(zip(header, cells, strict=True))
+    if "choices" not in row and "A" in row and "B" in row:
+        row["choices"] = [row[letter] for letter in "ABCDEFGHIJ" if row.get(letter)]
+    for field in ("choices", "endings"):
+        if isinstance(row.get(field), str):
+            try:
+                row[field] = json.loads(row[field])
+            except json.JSONDecodeError:
+                complain(f", line {line}", f"{field} is not JSON", 'write lists as JSON: ["one", "two"]')
+    return row

@@ -1,0 +1,1 @@
+"""The `tasks` job: does what is lost in the distributions matter for answers?"""

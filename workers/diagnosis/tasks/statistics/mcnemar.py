@@ -1,0 +1,53 @@
+"""McNemar's exact test: are flips in both directions equally likely?"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from workers.diagnosis.tasks.statistics.pairs import Pairs
+
+
+def exact(pairs: Pairs) -> float:
+    """Two-sided p: of the flips, each is harmful with probability ½. 1 where there is no flip."""
+    return float(_p_values(pairs.flips)[pairs.harmful])
+
+
+@lru_cache(maxsize=4096)
+def _p_values(flips: int) -> NDArray[np.float64]:
+    """By number of harmful flips, 0 to `flips`: twice the smaller tail, at most 1."""
+    low = stats.binom.cdf(np.arange(flips + 1), flips, 0.5)
+    smaller = np.minimum(low, low[::-1])  # P(X ≥ k) = P(X ≤ flips − k)
+    return np.minimum(1.0, 2 * smaller)
+
+
+def power(items: int, flip_rate: float, difference: float, *, level: float = 0.05) -> float:
+    """Probability that the exact test rejects at `level`: summed over the number of flips m ~ Binomial(n, ψ), of which
+    harmful ones are Binomial(m, (ψ + |δ|) / 2ψ)."""
+    if not 0 < flip_rate <= 1 or abs(difference) > flip_rate:
+        raise ValueError(f"a difference of {difference} needs a flip rate of as much, not {flip_rate}")
+    share = (flip_rate + abs(difference)) / (2 * flip_rate)
+    low = int(stats.binom.ppf(1e-9, items, flip_rate))
+    high = int(stats.binom.ppf(1 - 1e-9, items, flip_rate))
+    flips = np.arange(low, high + 1)
+    # Most harmful flips of the lower tail that are rejected; by symmetry the upper tail begins at flips − that.
+    edge = stats.binom.ppf(level / 2, flips, 0.5)
+    edge = np.where(2 * stats.binom.cdf(edge, flips, 0.5) <= level, edge, edge - 1)
+    rejected = stats.binom.cdf(edge, flips, share) + stats.binom.sf(flips - edge - 1, flips, share)
+    rejected = np.where(edge < 0, 0.0, rejected)
+    return float(np.sum(stats.binom.pmf(flips, items, flip_rate) * rejected))
+
+
+def detectable(items: int, flip_rate: float, *, level: float = 0.05, wanted: float = 0.8) -> float | None:
+    """Smallest |difference| in accuracy that the exact test shows with probability `wanted`, to 1e-4; None where not
+    even a difference as large as the flip rate would be shown."""
+    if flip_rate <= 0 or power(items, flip_rate, flip_rate, level=level) < wanted:
+        return None
+    low, high = 0.0, flip_rate
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(items, flip_rate, middle, level=level) >= wanted else (middle, high)
+    return high
