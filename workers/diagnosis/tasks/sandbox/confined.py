@@ -1,8 +1,8 @@
 """The process that runs one program of a model; started by `runner`, never imported.
 
 It reads the program from standard input, gives up everything but computing, runs it, and, where the program comes to
-its end, writes the token of its first argument to the file descriptor of its second. Needs the standard library alone, imports nothing
-of ours, and imports what programs are likely to import before the doors are shut.
+its end, writes the token of its first argument to the file descriptor of its second. Needs the standard library alone,
+imports nothing of ours, and imports what programs are likely to import before the doors are shut.
 
 What it gives up, for good: a seccomp filter that lets through the system calls of a list and fails every other one
 with EPERM. No socket, no new process or thread, no signal to others, no file opened for writing, none created, renamed
@@ -121,7 +121,7 @@ def main() -> None:
     scope = {"__name__": "__main__"}
     try:
         exec(compile(program, "<program>", "exec"), scope)  # noqa: S102 - what this process is for
-    except BaseException:  # noqa: BLE001 - a failing program is a result, SystemExit included
+    except BaseException:  # a failing program is a result, SystemExit included
         os._exit(0)
     # RLIMIT_FSIZE does not hold for a pipe.
     os.write(pipe, token)

@@ -1,0 +1,106 @@
+"""A prediction that knows what it rests on: nothing, little, or runs like this one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal
+
+import numpy as np
+
+from workers.diagnosis.flips.model import FlipModel, fit
+from workers.diagnosis.flips.runs import Run
+
+Status = Literal["none", "few", "outside", "seen"]
+# Fewer runs than this are few: the interval is then mostly the prior's.
+FEWEST_RUNS: Final = 6
+# Runs of so many tasks, before anything is said of a task that was not seen.
+FEWEST_TASKS: Final = 3
+# KL may lie so far beyond what was seen, as a factor, and still count as seen.
+REACH: Final = 1.5
+# The most recent runs; the fit takes the cube of their number.
+MOST_RUNS: Final = 200
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The flip rate of a run of `items` items at `kl` nats: median and 95 % prediction interval (null with no run)."""
+
+    status: Status
+    rate: float | None
+    interval: tuple[float, float] | None
+    runs: int
+    tasks: int
+    kl_range: tuple[float, float] | None
+    known_task: bool
+    sentence: str
+
+
+class Predictor:
+    """Predictions from a set of runs; the model is fitted when it is first needed."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        usable = sorted((run for run in runs if run.usable), key=lambda run: run.finished_at)
+        self.runs = usable[-MOST_RUNS:]
+        self._model: FlipModel | None = None
+
+    @property
+    def model(self) -> FlipModel:
+        """The fitted model. Raises ValueError where there is no run."""
+        if self._model is None:
+            self._model = fit(self.runs)
+        return self._model
+
+    def task(self, named: str) -> str | None:
+        """The fingerprint of a task by its name or by the fingerprint itself (its beginning will do); the latest one
+        of several; None where none was seen."""
+        found = [
+            run.fingerprint for run in self.runs if named and (run.task == named or run.fingerprint.startswith(named))
+        ]
+        return found[-1] if found else None
+
+    def predict(self, kl: float, items: int, *, task: str | None = None, seed: int = 0) -> Prediction:
+        """`task` is a fingerprint, None a task of which nothing is known. Raises ValueError for a KL that is not
+        positive, or no item."""
+        if not kl > 0 or not np.isfinite(kl) or items < 1:
+            raise ValueError("a flip rate is predicted for a KL above zero and one item at least")
+        own = [run for run in self.runs if task is not None and run.fingerprint == task]
+        tasks = len({run.fingerprint for run in self.runs})
+        if not self.runs:
+            told = "No run has been seen yet: nothing is predicted. Jobs of kind tasks add to what is seen."
+            return Prediction("none", None, None, 0, 0, None, known_task=False, sentence=told)
+        low, median, high = self.model.predict(kl, items, task=task, seed=seed)
+        basis = own or self.runs
+        seen = (min(run.kl for run in basis), max(run.kl for run in basis))
+        status, why = self._status(kl, basis, seen, tasks, known=bool(own))
+        told = (
+            f"{100 * median:.3g} % of {items:,} items are expected to flip (95 % prediction interval "
+            f"{100 * low:.3g} to {100 * high:.3g} %), from {len(self.runs)} run{_s(len(self.runs))} of {tasks} "
+            f"task{_s(tasks)}{why}"
+        )
+        return Prediction(status, median, (low, high), len(self.runs), tasks, seen, known_task=bool(own), sentence=told)
+
+    def _status(
+        self, kl: float, basis: Sequence[Run], seen: tuple[float, float], tasks: int, *, known: bool
+    ) -> tuple[Status, str]:
+        if not known and tasks < FEWEST_TASKS:
+            return "outside", (
+                f": outside what has been seen, for no run of this task is among them and {tasks} "
+                f"task{_s(tasks)} do not tell how tasks differ."
+            )
+        if not seen[0] / REACH <= kl <= seen[1] * REACH:
+            return "outside", f": outside what has been seen, which is {seen[0]:.3g} to {seen[1]:.3g} nats."
+        if len(basis) < FEWEST_RUNS:
+            return "few", (f": few, so that much of this is what was assumed beforehand ({FEWEST_RUNS} are needed).")
+        return "seen", f", at {seen[0]:.3g} to {seen[1]:.3g} nats."
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
+
+
+@lru_cache(maxsize=8)
+def grid(low: float, high: float, points: int = 25) -> tuple[float, ...]:
+    """KL values evenly spaced on a logarithmic axis, for a curve."""
+    return tuple(float(value) for value in np.geomspace(low, high, points))

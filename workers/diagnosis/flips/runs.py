@@ -1,0 +1,96 @@
+"""The runs that were seen: one line a task of a finished job, in a file below the service's home.
+
+Lines are only ever added, each in one write, so that two workers may add at once; a job that was run twice stands in it
+twice and is read once. A line that cannot be read (another version's, or cut off by a full disk) is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Final
+
+FILE: Final = Path("flips") / "runs.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One task, answered by two models.
+
+    `task` is its name, `fingerprint` that of its items; `flips` of `items` items flipped; `kl` is the mean KL of the
+    candidate over the job's text, nats a token. `reference` and `candidate` are fingerprints of weights.
+    """
+
+    job: str
+    task: str
+    fingerprint: str
+    items: int
+    flips: int
+    kl: float
+    reference: str = ""
+    candidate: str = ""
+    text: str = ""
+    finished_at: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Share of items that flipped."""
+        return self.flips / self.items
+
+    @property
+    def usable(self) -> bool:
+        """Whether it says something of how flips rise with KL: a model against itself does not."""
+        return self.items > 0 and 0 <= self.flips <= self.items and self.kl > 0 and math.isfinite(self.kl)
+
+
+def read(home: Path) -> list[Run]:
+    """Every usable run, each job's task once; none where there is no file."""
+    try:
+        lines = (home / FILE).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    found: dict[tuple[str, str], Run] = {}
+    for line in lines:
+        run = _run(line)
+        if run is not None and run.usable:
+            found[run.job, run.fingerprint] = run
+    return list(_distinct(found.values()))
+
+
+def _distinct(runs: Iterable[Run]) -> Iterable[Run]:
+    """The same models over the same text and task give the same answers: told twice it is still one observation."""
+    last: dict[tuple[object, ...], Run] = {}
+    for run in runs:
+        same = (
+            (run.reference, run.candidate, run.text, run.fingerprint) if run.candidate else (run.job, run.fingerprint)
+        )
+        last[same] = run
+    return last.values()
+
+
+def _run(line: str) -> Run | None:
+    try:
+        told = json.loads(line)
+        run = Run(**{field.name: told[field.name] for field in fields(Run) if field.name in told})
+        sound = isinstance(run.items, int) and isinstance(run.flips, int) and isinstance(run.kl, int | float)
+    except (ValueError, TypeError):
+        return None
+    return run if sound else None
+
+
+def add(home: Path, runs: Iterable[Run]) -> None:
+    """Adds runs to the file, whole lines in one write."""
+    lines = "".join(json.dumps(asdict(run)) + "\n" for run in runs)
+    if not lines:
+        return
+    file = home / FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, lines.encode())
+    finally:
+        os.close(descriptor)
