@@ -157,6 +157,11 @@ class Bench:
             logger.exception("a treatment failed")
             raise RefusedError(f"making it failed unforeseen ({type(error).__name__})") from error
 
+    def load(self, info: CheckpointInfo) -> None:
+        """Puts a checkpoint into the engine ahead of `measure`, for those who time the two apart. Raises
+        `RefusedError` where no engine takes it."""
+        self._engine(info)
+
     def trial(self, recipe: Recipe, stored: StoredHidden, part: Part, *, phase: str, timed: bool) -> Measurement:
         """Makes and measures a recipe; where an earlier attempt did both, neither is done again.
 
@@ -235,12 +240,7 @@ class Bench:
         """Values of every scored position of the part, going on where an earlier attempt was lost."""
         context = self._context
         folder, plan = self._folder(weights, part)
-        try:
-            engine = self._room.engine(info, self._window, dtype=self._dtype, check_cancelled=context.check_cancelled)
-        except HemostatError as error:
-            if error.code in REFUSALS:
-                raise RefusedError(error.detail) from error
-            raise
+        engine = self._engine(info)
         values, _ = divergence_of(
             engine,
             [part.corpus.windows[index] for index in part.windows],
@@ -251,6 +251,15 @@ class Bench:
             scratch=Scratch.open(folder, plan),
         )
         return values, engine
+
+    def _engine(self, info: CheckpointInfo) -> ScoringEngine:
+        check = self._context.check_cancelled
+        try:
+            return self._room.engine(info, self._window, dtype=self._dtype, check_cancelled=check)
+        except HemostatError as error:
+            if error.code in REFUSALS:
+                raise RefusedError(error.detail) from error
+            raise
 
     def _found(self, weights: str, part: Part, *, timed: bool) -> Measurement | None:
         folder, plan = self._folder(weights, part)

@@ -1,0 +1,51 @@
+"""The request of a `sweep` job, and the knob that any kind of job may turn over a grid.
+
+In a request a knob is written where its value would stand: `{"type": "prune.wanda", "sparsity": {"sweep": [0.1, 0.2]}}`
+or `{"sweep": {"from": 0.1, "to": 0.8, "points": 8}}`. `app.models.knobs.lift` takes it out: the recipe then holds the
+first value, and `knobs` all of them. That is the form in which requests are kept, and it may be sent as well.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from app.contracts.base import Contract
+from app.contracts.requests.base import JobRequest, Thresholds
+
+FEWEST_VALUES = 2
+MOST_VALUES = 200
+
+
+class Knob(Contract):
+    """One field of one step of the candidate's recipe, and the values that it takes."""
+
+    step: Annotated[int, Field(ge=0, lt=16)] = Field(description="of the candidate's recipe, counted from 0")
+    field: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]
+    values: Annotated[tuple[JsonValue, ...], Field(min_length=FEWEST_VALUES, max_length=MOST_VALUES)]
+
+
+class SweptRequest(JobRequest):
+    """What kinds that turn knobs share. The candidate's recipe holds the first value of each knob."""
+
+    thresholds: Thresholds = Thresholds()
+
+
+class SweepRequest(SweptRequest):
+    """Turn one knob of a recipe over a grid, and find how far it may be turned."""
+
+    kind: Literal["sweep"]
+    knobs: Annotated[tuple[Knob, ...], Field(min_length=1, max_length=1)] = Field(
+        description='short for {"sweep": [...]} or {"sweep": {"from": ..., "to": ..., "points": ...}} in place of a '
+        "value of the candidate's recipe, which then holds the first value"
+    )
+    budget: Annotated[int, Field(ge=2, le=200)] | None = Field(
+        default=None,
+        description="measure at most so many of the values, each chosen where it narrows the threshold's interval "
+        "most; null: all of them",
+    )
+
+
+class SweepSubmission(SweepRequest):
+    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
+
+    dry_run: bool = False

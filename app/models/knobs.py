@@ -1,0 +1,241 @@
+"""Knobs of a recipe: found where a request writes `{"sweep": …}`, checked value by value, and turned.
+
+Works on any number of knobs; a kind of job says how many it takes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import product
+from typing import Any, Final, NoReturn
+
+import annotated_types
+from pydantic import TypeAdapter, ValidationError
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import STEPS, Recipe
+from app.contracts.requests.sweep import FEWEST_VALUES, MOST_VALUES, Knob
+from app.models.nearest import listed, nearest
+
+WORD: Final = "sweep"
+POINTER: Final = "/candidate/recipe"
+_GRID: Final = ("from", "to", "points")
+_EXAMPLES: Final = 'write {"sweep": [0.1, 0.2]} or {"sweep": {"from": 0.1, "to": 0.8, "points": 8}}'
+# Fields that say what a step is, not how strong.
+_NO_KNOBS: Final = frozenset({"type", "calibration"})
+# A request as data: each value with the JSON pointer of where it was written.
+Json = dict[str, Any]
+
+
+def lift(data: Json, *, most: int = 1, instead: str = "") -> Json:
+    """The request with its knobs taken out of the candidate's recipe into `knobs`, each value checked; `data` itself
+    where the recipe has none.
+
+    `most` is how many knobs the kind takes, `instead` the kind that takes more. Raises `HemostatError` with the pointer
+    of what is wrong with a knob: INVALID_REQUEST, UNKNOWN_FIELD.
+    """
+    candidate = data.get("candidate")
+    if not isinstance(candidate, dict) or not isinstance(candidate.get("recipe"), list):
+        return data
+    steps: list[Any] = candidate["recipe"]
+    knobs: list[Json] = []
+    plain: list[Any] = []
+    for index, step in enumerate(steps):
+        kept = dict(step) if isinstance(step, dict) else step
+        for field, written in step.items() if isinstance(step, dict) else ():
+            if isinstance(written, dict) and WORD in written and field not in _NO_KNOBS:
+                values = _values(step, field, written, f"{POINTER}/{index}/{field}")
+                knobs.append({"step": index, "field": field, "values": values})
+                kept[field] = values[0]
+        plain.append(kept)
+    if not knobs:
+        return data
+    if "knobs" in data:
+        _refuse("knobs are given twice: in the recipe and in knobs", "/knobs", "leave one of them out")
+    if len(knobs) > most:
+        extra = knobs[most]
+        _refuse(
+            f"{len(knobs)} values of the recipe are swept; this kind turns {most}",
+            f"{POINTER}/{extra['step']}/{extra['field']}",
+            instead or "give the others one value",
+        )
+    for knob in knobs:
+        _check_values(plain, knob["step"], knob["field"], knob["values"], f"{POINTER}/{knob['step']}/{knob['field']}")
+    return data | {"candidate": candidate | {"recipe": plain}, "knobs": knobs}
+
+
+def recipe_at(recipe: Recipe, knobs: Sequence[Knob], values: Sequence[Any]) -> Recipe:
+    """The recipe with each knob at its value. Raises pydantic's ValidationError for one that its step cannot take, and
+    IndexError for a step that the recipe has not."""
+    steps = [step.model_dump(mode="json") for step in recipe]
+    for knob, value in zip(knobs, values, strict=True):
+        steps[knob.step][knob.field] = value
+    return _recipe().validate_json(json.dumps(steps), strict=True)
+
+
+def without(recipe: Recipe, steps: Sequence[int]) -> Recipe:
+    """The recipe with these steps left out: what a knob does when it is not turned at all."""
+    return tuple(step for index, step in enumerate(recipe) if index not in set(steps))
+
+
+def grid(knobs: Sequence[Knob]) -> Iterator[tuple[Any, ...]]:
+    """Every combination of the knobs' values; the last knob turns fastest."""
+    return product(*(knob.values for knob in knobs))
+
+
+def check_knobs(
+    recipe: Recipe, knobs: Sequence[Knob], check: Callable[[Recipe], object], *, pointer: str = "/knobs"
+) -> None:
+    """Refuses what one of the knobs' values makes of the recipe: against the contract of its step, and by `check`,
+    which raises `HemostatError`, against the checkpoint. Each knob is turned alone, the others at their first value.
+
+    The pointer is that of the value, below `pointer`.
+    """
+    first = [knob.values[0] for knob in knobs]
+    for number, knob in enumerate(knobs):
+        at = f"{pointer}/{number}"
+        if knob.step >= len(recipe):
+            _refuse(f"the recipe has {len(recipe)} steps, and none of number {knob.step}", f"{at}/step", "")
+        steps = [step.model_dump(mode="json") for step in recipe]
+        _known_field(steps[knob.step], knob.field, f"{at}/field")
+        _check_values(steps, knob.step, knob.field, list(knob.values), f"{at}/values", part="")
+        for index, value in enumerate(knob.values):
+            values = [*first[:number], value, *first[number + 1 :]]
+            try:
+                check(recipe_at(recipe, knobs, values))
+            except HemostatError as error:
+                detail = f"at {knob.field} = {told(value)}: {error.detail}"
+                raise HemostatError(error.code, detail, hint=error.hint, pointer=f"{at}/values/{index}") from error
+            except ValidationError as error:
+                _refuse(f"at {knob.field} = {told(value)}: {_why(error)}", f"{at}/values/{index}", "")
+
+
+def told(value: Any) -> str:
+    """A knob's value in words."""
+    if isinstance(value, bool | type(None)):
+        return json.dumps(value)
+    if isinstance(value, int | float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else ", ".join(map(told, value)) if isinstance(value, list) else str(value)
+
+
+# --- what is written
+
+
+def _values(step: Mapping[str, Any], field: str, written: Mapping[str, Any], pointer: str) -> list[Any]:
+    """The values of `{"sweep": …}`."""
+    _known_field(step, field, pointer)
+    if len(written) > 1:
+        other = next(name for name in written if name != WORD)
+        _refuse(f"there is no field {other[:64]!a} beside {WORD}", f"{pointer}/{other}", _EXAMPLES)
+    asked, at = written[WORD], f"{pointer}/{WORD}"
+    if isinstance(asked, dict):
+        asked = _spaced(asked, at, whole=_is_whole(step, field))
+    if not isinstance(asked, list):
+        _refuse(f"{WORD} is neither a list of values nor a range", at, _EXAMPLES)
+    if len(asked) < FEWEST_VALUES:
+        _refuse(f"a sweep over {len(asked)} value{'' if len(asked) == 1 else 's'} shows no course", at, _EXAMPLES)
+    if len(asked) > MOST_VALUES:
+        _refuse(f"{len(asked)} values; at most {MOST_VALUES} are taken", at, "leave some out")
+    return asked
+
+
+def _spaced(asked: Mapping[str, Any], pointer: str, *, whole: bool) -> list[Any]:
+    """Evenly spaced values, both ends included; of a field of whole numbers rounded."""
+    for name in asked:
+        if name not in _GRID:
+            _refuse(f"there is no field {name[:64]!a} in a range", f"{pointer}/{name}", _EXAMPLES)
+    for name in _GRID:
+        if name not in asked:
+            _refuse(f"the range has no {name!r}", f"{pointer}/{name}", _EXAMPLES)
+        value = asked[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            _refuse(f"{name} is not a number", f"{pointer}/{name}", _EXAMPLES)
+    low, high, points = asked["from"], asked["to"], asked["points"]
+    if not isinstance(points, int) or not FEWEST_VALUES <= points <= MOST_VALUES:
+        _refuse(
+            f"points is {points}, not a whole number from {FEWEST_VALUES} to {MOST_VALUES}", f"{pointer}/points", ""
+        )
+    if low == high:
+        _refuse("the range begins where it ends", f"{pointer}/to", _EXAMPLES)
+    if whole:
+        for name in ("from", "to"):
+            if asked[name] != int(asked[name]):
+                _refuse(f"{name} is {asked[name]}, and the field takes whole numbers", f"{pointer}/{name}", "")
+        most = abs(int(high) - int(low)) + 1
+        if points > most:
+            _refuse(
+                f"there are {most} whole numbers from {low} to {high}, and {points} points are asked for",
+                f"{pointer}/points",
+                f"give at most {most}",
+            )
+        return [round(low + (high - low) * index / (points - 1)) for index in range(points)]
+    # Twelve digits: what is written as 0.1 is 0.1 and not 0.1 + 1e-17.
+    return [float(f"{low + (high - low) * index / (points - 1):.12g}") for index in range(points)]
+
+
+def _known_field(step: Mapping[str, Any], field: str, pointer: str) -> None:
+    kind = step.get("type")
+    known = STEPS.get(kind) if isinstance(kind, str) else None
+    if known is None:
+        return  # the type itself is refused elsewhere
+    names = sorted(set(known.model_fields) - _NO_KNOBS)
+    if field not in names:
+        near = nearest(field, names)
+        detail = f"{kind} has no knob {field[:64]!a}" + (f"; did you mean {near!r}?" if near else "")
+        raise HemostatError(ErrorCode.UNKNOWN_FIELD, detail, hint=listed(names, many=24), pointer=pointer)
+
+
+def _is_whole(step: Mapping[str, Any], field: str) -> bool:
+    """Whether the field takes whole numbers and no others."""
+    kind = step.get("type")
+    known = STEPS.get(kind) if isinstance(kind, str) else None
+    found = None if known is None else known.model_fields.get(field)
+    kinds = _scalars(found.annotation) if found is not None else set()
+    return int in kinds and float not in kinds
+
+
+def _scalars(annotation: Any) -> set[type]:
+    arguments = [
+        part for part in getattr(annotation, "__args__", ()) if not isinstance(part, annotated_types.BaseMetadata)
+    ]
+    if not arguments:
+        return {annotation} if isinstance(annotation, type) else set()
+    return set().union(*(_scalars(part) for part in arguments))
+
+
+def _check_values(
+    steps: Sequence[Any], index: int, field: str, values: Sequence[Any], pointer: str, *, part: str = f"/{WORD}"
+) -> None:
+    """Each value against the contract of the step; what is wrong with the step whatever the value is told elsewhere."""
+    seen: dict[str, int] = {}
+    for number, value in enumerate(values):
+        at = f"{pointer}{part}/{number}"
+        name = json.dumps(value, sort_keys=True)
+        if name in seen:
+            _refuse(f"values {seen[name]} and {number} are the same, {told(value)}", at, "give each value once")
+        seen[name] = number
+        try:
+            _recipe().validate_json(json.dumps([steps[index] | {field: value}]), strict=True)
+        except ValidationError as error:
+            faults = error.errors(include_url=False)
+            own = [fault for fault in faults if field in fault["loc"] or fault["type"] == "value_error"]
+            if own:
+                why = own[0]["msg"].removeprefix("Value error, ")
+                _refuse(f"{field} = {told(value)} is not taken: {why[:1].lower()}{why[1:]}", at, "")
+
+
+def _why(error: ValidationError) -> str:
+    return error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+
+
+@cache
+def _recipe() -> TypeAdapter[Recipe]:
+    return TypeAdapter(Recipe)
+
+
+def _refuse(detail: str, pointer: str, hint: str) -> NoReturn:
+    raise HemostatError(ErrorCode.INVALID_REQUEST, detail, hint=hint, pointer=pointer)

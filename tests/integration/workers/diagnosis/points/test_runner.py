@@ -1,0 +1,147 @@
+"""Many recipes against one reference, with a real engine on a tiny model."""
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.contracts.requests.compare import CompareRequest
+from app.contracts.requests.sweep import SweepRequest
+from app.models.knobs import recipe_at
+from app.settings import Settings
+from tests.support.attempts import Context
+from workers.diagnosis.compare import compare
+from workers.diagnosis.context import JobCancelled
+from workers.diagnosis.points.attempt import PointsAttempt
+from workers.diagnosis.points.claims import Claims
+from workers.diagnosis.points.record import losses_of, reference_losses_of
+from workers.diagnosis.points.runner import Setting
+from workers.engine.room import EngineRoom
+
+Json = dict[str, Any]
+WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
+STEP = {"type": "quantize.rtn", "bits": 8, "group_size": 32}
+KNOB = {"step": 0, "field": "bits", "values": [8, 4, 3]}
+
+
+def document(number: int) -> Json:
+    rng = np.random.default_rng(number)
+    return {"id": f"d{number}", "text": " ".join(rng.choice(WORDS, 60))}
+
+
+TEXT = {"source": "inline", "documents": [document(number) for number in range(8)]}
+REQUEST = SweepRequest.model_validate(
+    {
+        "kind": "sweep",
+        "reference": {"model": "tiny"},
+        "candidate": {"model": "tiny", "recipe": [STEP]},
+        "knobs": [KNOB],
+        "text": TEXT,
+        "window": 64,
+    }
+)
+SETTINGS = [Setting((bits,), recipe_at(REQUEST.candidate.recipe, REQUEST.knobs, [bits])) for bits in (8, 4, 3)]
+
+
+@pytest.fixture(scope="module")
+def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("home")
+    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
+    return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
+
+
+@pytest.fixture(scope="module")
+def room(settings: Settings) -> Iterator[EngineRoom]:
+    made = EngineRoom(settings)
+    yield made
+    made.close()
+
+
+def test_a_point_says_what_a_comparison_of_its_recipe_says(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    context = Context(settings, tmp_path / "sweep")
+    attempt = PointsAttempt(REQUEST, context, room)
+    starts = room.starts
+    with attempt.ground() as ground:
+        records = attempt.runner(ground, total=3).measure(SETTINGS)
+        documents = ground.window_documents
+    assert room.starts - starts <= 1
+    for setting, record in zip(SETTINGS, records, strict=True):
+        assert record is not None and record.divergence is not None and record.perplexity is not None
+        body = REQUEST.model_dump(exclude={"knobs", "budget"}) | {"kind": "compare"}
+        told = CompareRequest.model_validate(body).model_copy(
+            update={"candidate": REQUEST.candidate.model_copy(update={"recipe": setting.recipe})}
+        )
+        alone = compare(told, Context(settings, tmp_path / f"compare-{setting.values[0]}"), room)
+        assert record.divergence.kl.mean == pytest.approx(alone.divergence.kl.mean, rel=1e-9)
+        assert record.divergence.kl.ci == pytest.approx(alone.divergence.kl.ci, rel=1e-9)
+        assert record.perplexity.candidate == pytest.approx(alone.perplexity.candidate, rel=1e-9)
+        assert record.severity == alone.severity
+        assert record.sums is not None
+        assert sum(record.sums.kl) / sum(record.sums.tokens) == pytest.approx(record.divergence.kl.mean, rel=1e-9)
+    whole = [record for record in records if record is not None]
+    losses = losses_of(whole, documents, 8, "perplexity")
+    assert np.exp(losses.logs()) == pytest.approx(
+        [record.perplexity.candidate for record in whole if record.perplexity], rel=1e-9
+    )
+    dense = reference_losses_of(whole[0], documents, 8)
+    assert whole[0].perplexity is not None
+    assert np.exp(dense.sum() / losses.tokens_D.sum()) == pytest.approx(whole[0].perplexity.reference, rel=1e-9)
+
+
+def test_an_attempt_after_a_stopped_one_measures_only_what_is_missing(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    folder = tmp_path / "job"
+    stopped = Context(settings, folder, stop_after_points=2)
+    attempt = PointsAttempt(REQUEST, stopped, room)
+    with pytest.raises(JobCancelled), attempt.ground() as ground:
+        attempt.runner(ground, total=3).measure(SETTINGS)
+    files = {file.name: file.read_bytes() for file in (folder / "partial" / "points").glob("*.json")}
+    assert len(files) == 2
+    again = PointsAttempt(REQUEST, Context(settings, folder), room)
+    with again.ground() as ground:
+        runner = again.runner(ground, total=3)
+        records = runner.measure(SETTINGS)
+    assert runner.resumed == 2
+    assert all(record is not None and record.whole for record in records)
+    for name, content in files.items():
+        assert (folder / "partial" / "points" / name).read_bytes() == content
+
+
+def _hold(folder: str, key: str, ready: Any) -> None:
+    lock = Claims(Path(folder)).take(key)
+    assert lock is not None
+    ready.set()
+    time.sleep(600)
+
+
+def test_a_point_that_another_process_has_is_left_to_it_and_taken_over_when_it_dies(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    context = Context(settings, tmp_path / "job")
+    attempt = PointsAttempt(REQUEST, context, room)
+    with attempt.ground() as ground:
+        runner = attempt.runner(ground, total=3)
+        spawn = multiprocessing.get_context("spawn")
+        ready = spawn.Event()
+        other = spawn.Process(
+            target=_hold, args=(str(context.scratch / "claims"), runner.key(SETTINGS[1]), ready), daemon=True
+        )
+        other.start()
+        try:
+            assert ready.wait(120)
+            first, held, last = runner.measure(SETTINGS, wait=False)
+            assert first is not None and held is None and last is not None
+        finally:
+            other.kill()
+            other.join()
+        found = runner.measure(SETTINGS)
+    assert all(record is not None and record.whole for record in found)
+    assert json.loads(next((context.scratch / "points").glob("*.json")).read_text())["refused"] == ""

@@ -1,0 +1,52 @@
+"""A job context without a worker: one attempt at a job, in a folder of its own."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from app.settings import Settings
+from workers.diagnosis.context import JobCancelled
+
+
+class Context:
+    """Records what it was told. `stop_in` stops the attempt in a phase, `stop_after_points` once so many points of a
+    sweep are on disk."""
+
+    def __init__(
+        self, settings: Settings, folder: Path, *, stop_in: str = "", stop_after_points: int | None = None
+    ) -> None:
+        self.settings = settings
+        self.job_id, self.attempt = "diag_test", 1
+        self.scratch, self.output = folder / "partial", folder / "attempt-1"
+        for path in (self.scratch, self.output):
+            path.mkdir(parents=True, exist_ok=True)
+        self.phases: list[str] = []
+        self.steps: list[tuple[str, int, int]] = []
+        self.logs: list[str] = []
+        self.samples: list[tuple[str, float, dict[str, str]]] = []
+        self._stop_in, self._points = stop_in, stop_after_points
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """Kept, and checked for sense."""
+        assert done <= total or total == 0
+        self.steps.append((phase, done, total))
+        if not self.phases or self.phases[-1] != phase:
+            self.phases.append(phase)
+
+    def log(self, message: str) -> None:
+        """Kept."""
+        self.logs.append(message)
+
+    def check_cancelled(self) -> None:
+        """Stops where it was told to."""
+        if self._stop_in and self.phases and self.phases[-1] == self._stop_in:
+            raise JobCancelled
+        if self._points is not None and len(list((self.scratch / "points").glob("*.json"))) >= self._points:
+            raise JobCancelled
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Kept."""
+        self.samples.append((name, value, labels))
+
+    def observe_many(self, name: str, values: Iterable[float], **labels: str) -> None:
+        """Kept."""
+        self.samples += [(name, value, labels) for value in values]

@@ -1,0 +1,85 @@
+"""One attempt at a job that measures many recipes: from its request to a runner of points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from app.contracts.recipe import Recipe
+from app.contracts.requests.sweep import SweptRequest
+from app.models.registry import load_registry
+from app.models.steps.others import other_of
+from workers.diagnosis.attempt import Attempt
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.floor import noise_floor
+from workers.diagnosis.mitigate.measuring import PRECISION, Bench
+from workers.diagnosis.mitigate.sets import Part
+from workers.diagnosis.points.ground import Ground
+from workers.diagnosis.points.progress import Counted
+from workers.diagnosis.points.runner import PHASE, PointRunner
+from workers.diagnosis.sides import modify, resolve
+from workers.engine.room import EngineRoom
+
+
+class PointsAttempt(Attempt):
+    """One attempt at a job that measures many recipes; see the package."""
+
+    def __init__(self, request: SweptRequest, context: JobContext, room: EngineRoom) -> None:
+        super().__init__(request, context, room)
+        self._swept = request
+
+    @contextmanager
+    def ground(self, also: Sequence[Recipe] = ()) -> Iterator[Ground]:
+        """Reads the text, scores the reference (or finds it in the store), checks the head, measures the noise floor.
+
+        `also`: recipes beside the candidate's whose calibration text may not be scored either. Raises what these steps
+        raise.
+        """
+        request, context, watch = self._swept, self._context, self._watch
+        with watch.phase("text"):
+            reference, entry, origin = resolve(request, context)
+            context.progress("text", 0, 0)
+            documents = self._documents(request.text, reference, entry.dtype)
+            corpus = self._windows(documents, reference)
+            texts = self._calibration(reference, entry.dtype, documents)
+            for recipe in also if not request.allow_overlap else ():
+                texts.refuse_overlap(recipe, documents, pointer="/candidate/recipe")
+        bare = request.model_copy(update={"candidate": request.candidate.model_copy(update={"recipe": ()})})
+        sides = modify(bare, reference, entry, origin, context, calibration=texts)
+        with sides.modified:
+            part = Part.of(corpus)
+            scored = self._score(sides, reference, corpus, "reference")
+            with watch.phase("head_check"):
+                context.progress("head_check", 0, 0)
+                self._check_head(reference, sides.dtype, corpus, lambda _: scored.stored.window(0))
+            with watch.phase("noise_floor"):
+                floor = noise_floor(
+                    scored.engine,
+                    reference,
+                    corpus,
+                    part.where,
+                    scored.stored,
+                    store=self._store,
+                    key=scored.key,
+                    precision=PRECISION,
+                    context=context,
+                )
+            yield Ground(sides, part, scored, floor, texts)
+
+    def runner(self, ground: Ground, *, total: int) -> PointRunner:
+        """What measures settings on this ground; progress counts up to `total` points."""
+        progress = Counted(self._context, total=total, phase=PHASE)
+        registry, settings = load_registry(self._context.settings.models_file), self._context.settings
+        bench = Bench(
+            reference=ground.reference,
+            origin=ground.sides.candidate.info,
+            dtype=ground.sides.dtype,
+            window=self._swept.window,
+            texts=ground.texts,
+            others=lambda step: other_of(step, registry, settings, pointer="/candidate/recipe"),
+            room=self._room,
+            context=progress,
+        )
+        return PointRunner(
+            ground, bench, self._context, progress, thresholds=self._swept.thresholds, seed=self._swept.seed
+        )

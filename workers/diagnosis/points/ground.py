@@ -1,0 +1,40 @@
+"""What every point is measured against: the text, the reference's hidden states over it, and the noise floor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.diagnosis.attempt import Scored
+from workers.diagnosis.calibration_text import CalibrationLoader
+from workers.diagnosis.floor import Floor
+from workers.diagnosis.mitigate.sets import Part
+from workers.diagnosis.sides import Side, Sides
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The reference over the text. `sides` holds it twice: its candidate is the model before any recipe."""
+
+    sides: Sides
+    part: Part
+    scored: Scored
+    floor: Floor
+    texts: CalibrationLoader
+
+    @property
+    def reference(self) -> Side:
+        """The unmodified model."""
+        return self.sides.reference
+
+    @property
+    def origin_weights(self) -> str:
+        """Fingerprint of the weights that recipes start from."""
+        return self.sides.candidate.weights
+
+    @property
+    def window_documents(self) -> NDArray[np.int64]:
+        """The document of each window."""
+        return np.array([window.document for window in self.part.corpus.windows], dtype=np.int64)

@@ -1,0 +1,136 @@
+"""Measures settings, each once, whoever asks for it: this attempt, the one after it, or a second worker."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import getpid
+from pathlib import Path
+from typing import Any, Final
+
+from app.contracts.recipe import Recipe
+from app.contracts.requests.base import Thresholds
+from app.models.checkpoint import inspect
+from app.models.recipes import canonical_json
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.mitigate.measuring import PRECISION, Bench, RefusedError
+from workers.diagnosis.plan import plan_fingerprint
+from workers.diagnosis.points.claims import Claims
+from workers.diagnosis.points.ground import Ground
+from workers.diagnosis.points.progress import Counted
+from workers.diagnosis.points.record import PointRecord, record_of
+
+PHASE: Final = "points"
+_POLL_S: Final = 0.2
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value of each knob, and the recipe that they make."""
+
+    values: tuple[Any, ...]
+    recipe: Recipe
+
+
+class PointRunner:
+    """Measures settings against one ground. `total` is what progress counts up to, in points."""
+
+    def __init__(
+        self, ground: Ground, bench: Bench, context: JobContext, progress: Counted, *, thresholds: Thresholds, seed: int
+    ) -> None:
+        self._ground, self._bench, self._context, self._progress = ground, bench, context, progress
+        self._thresholds, self._seed = thresholds, seed
+        self._claims = Claims(context.scratch / "claims")
+        self._by = f"{socket.gethostname()}-{getpid()}"
+        self.resumed = 0
+
+    def measure(self, settings: Sequence[Setting], *, wait: bool = True) -> list[PointRecord | None]:
+        """The points of the settings, in their order.
+
+        A point that another process is measuring is waited for, and taken over where that process dies. Without `wait`
+        this returns as soon as there is nothing left to claim, with None for what others have.
+        """
+        found: list[PointRecord | None] = [self.found(setting) for setting in settings]
+        self.resumed += sum(record is not None for record in found)
+        self._progress.finished(sum(record is not None for record in found))
+        while any(record is None for record in found):
+            self._context.check_cancelled()
+            worked = False
+            for index, setting in enumerate(settings):
+                if found[index] is None:
+                    found[index] = self._one(setting)
+                    worked |= found[index] is not None
+            if not worked:
+                if not wait:
+                    break
+                time.sleep(_POLL_S)
+        return found
+
+    def found(self, setting: Setting) -> PointRecord | None:
+        """A point that was measured before, by whomever."""
+        return PointRecord.load(self._file(setting))
+
+    def key(self, setting: Setting) -> str:
+        """Names all that decides a point's values."""
+        ground = self._ground
+        return plan_fingerprint(
+            [
+                ground.reference.weights,
+                ground.origin_weights,
+                canonical_json(setting.recipe),
+                str(ground.scored.engine.identity),
+                ground.part.corpus.fingerprint,
+                PRECISION,
+                self._thresholds.model_dump_json(),
+            ]
+        )[:32]
+
+    def _file(self, setting: Setting) -> Path:
+        return self._context.scratch / "points" / f"{self.key(setting)}.json"
+
+    def _one(self, setting: Setting) -> PointRecord | None:
+        """Claims and measures a point; None where another process has it."""
+        lock = self._claims.take(self.key(setting))
+        if lock is None:
+            return None
+        try:
+            # Who had the claim before may have finished between the look and the claim.
+            record = self.found(setting)
+            if record is None:
+                record = self._measured(setting)
+                record.save(self._file(setting))
+        finally:
+            lock.release()
+        self._progress.finished(1)
+        return record
+
+    def _measured(self, setting: Setting) -> PointRecord:
+        ground, began = self._ground, time.monotonic()
+        try:
+            with self._bench.make(setting.recipe) as modified:
+                self._bench.load(inspect(modified.path))
+                loaded = time.monotonic()
+                one = self._bench.measure(modified, ground.scored.stored, ground.part, phase=PHASE)
+                record = record_of(
+                    one.values,
+                    one.where,
+                    len(ground.part.corpus.windows),
+                    floor=ground.floor.report.kl.mean or 0.0,
+                    thresholds=self._thresholds,
+                    seed=self._seed,
+                )
+        except RefusedError as error:
+            return PointRecord(refused=str(error), seconds_making=time.monotonic() - began, by=self._by)
+        return record.model_copy(
+            update={
+                "weights_fingerprint": one.record.weights,
+                "bytes": one.record.bytes,
+                "bits_per_weight": one.record.bits_per_weight,
+                "warnings": one.record.warnings,
+                "seconds_making": round(loaded - began, 3),
+                "seconds_measuring": round(time.monotonic() - loaded, 3),
+                "by": self._by,
+            }
+        )
