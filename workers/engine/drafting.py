@@ -55,6 +55,7 @@ class DraftEngine:
         streams: int,
         dtype: str = "bfloat16",
         kv_tokens: int | None = None,
+        prefix_caching: bool = True,
         check_cancelled: Callable[[], None] = never,
     ) -> None:
         load_vllm()
@@ -68,7 +69,7 @@ class DraftEngine:
             streams=streams,
             dtype=dtype,
             logits_processors=(PROCESSOR,),
-            prefix_caching=True,
+            prefix_caching=prefix_caching,
             kv_tokens=kv_tokens,
             check_cancelled=check_cancelled,
         )
@@ -80,8 +81,11 @@ class DraftEngine:
         keys: Sequence[int],
         counts: Sequence[int],
         check_cancelled: Callable[[], None] = never,
+        *,
+        ends: Sequence[int] = (),
     ) -> list[list[int]]:
-        """So many tokens after each prompt, drawn by the caller's `draw` under the prompt's key.
+        """So many tokens after each prompt, drawn by the caller's `draw` under the prompt's key; fewer where one of
+        `ends`, which then is the last, is drawn.
 
         Raises what `GenerationEngine.run` raises.
         """
@@ -91,7 +95,8 @@ class DraftEngine:
             SamplingParams(
                 temperature=0.0,  # the processor leaves one token
                 max_tokens=count,
-                ignore_eos=True,  # what follows an end is the verifier's to drop
+                ignore_eos=True,  # what ends a text is the caller's to say
+                stop_token_ids=list(ends),
                 detokenize=False,
                 extra_args={ARGUMENT: [self._number, key]},
             )

@@ -1,0 +1,185 @@
+"""One checkpoint under any decoder: in vLLM where vLLM has the decoder, else in a loop of our own over transformers.
+
+In vLLM too the token is drawn here, from the logits that vLLM shows, so that both models of a comparison take the same
+random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from app.contracts.decoding import (
+    Beam,
+    Contrastive,
+    Decoder,
+    DiverseBeam,
+    Greedy,
+    MinP,
+    TemperatureSampling,
+    TopK,
+    TopP,
+)
+from app.models.checkpoint import CheckpointInfo, inspect
+from workers.decoding.loop import decode
+from workers.decoding.model import Continuation
+from workers.decoding.rules import Draws, drawn
+from workers.engine.drafting import DraftEngine
+from workers.engine.launch import never
+from workers.engine.pool import EnginePool, context_length, resolve_dtype
+from workers.engine.sampling import stop_tokens
+
+if TYPE_CHECKING:
+    import torch
+
+    from workers.decoding.transformers_model import TransformersModel
+
+InVllm = Greedy | TemperatureSampling | TopP | TopK | MinP
+# Rows that run at once: more bring little on a CPU, and take memory for keys and values.
+STREAMS: Final = 32
+
+
+def runs_in_vllm(decoder: Decoder) -> bool:
+    """Whether vLLM runs it; else transformers does."""
+    return isinstance(decoder, InVllm)
+
+
+def rows_of(decoder: Decoder) -> int:
+    """How many rows of the model a prompt takes."""
+    match decoder:
+        case Beam() | DiverseBeam():
+            return decoder.beams
+        case Contrastive():
+            return decoder.k
+        case _:
+            return 1
+
+
+class Generator:
+    """Continues prompts with one checkpoint; a context manager.
+
+    `length` is the most tokens of a prompt and what follows it. The engine, or the model, starts when a decoder first
+    needs it and takes the other's place: name the decoders of one kind one after the other. Raises WINDOW_TOO_LARGE
+    where the model's context is shorter than `length`, else what `GenerationEngine` and `TransformersModel` raise.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path | CheckpointInfo,
+        *,
+        pool: EnginePool,
+        length: int,
+        streams: int = STREAMS,
+        dtype: str = "bfloat16",
+        check_cancelled: Callable[[], None] = never,
+    ) -> None:
+        self.info = inspect(checkpoint) if isinstance(checkpoint, Path) else checkpoint
+        self._pool, self._streams, self._dtype = pool, streams, resolve_dtype(dtype)
+        self._length = context_length(self.info, length)
+        self._check_cancelled = check_cancelled
+        self._shown: tuple[Any, Draws] | None = None
+        self._engine: DraftEngine | None = None
+        self._model: TransformersModel | None = None
+        self.ends = frozenset(stop_tokens(self.info))
+
+    def run(
+        self,
+        decoder: Decoder,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_tokens: int,
+        seed: int = 0,
+        keys: Sequence[int] | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Continuation]:
+        """The continuation of each prompt, in order; at most `max_tokens`, the token that ended the text included.
+
+        `keys` name the prompts in the stream of random numbers of `seed`; default: their places. `progress` is told
+        prompts done, and all.
+        """
+        keys = list(range(len(prompts))) if keys is None else list(keys)
+        size = max(1, self._streams // rows_of(decoder))
+        made: list[Continuation] = []
+        for start in range(0, len(prompts), size):
+            progress(start, len(prompts))
+            part, named = prompts[start : start + size], keys[start : start + size]
+            if runs_in_vllm(decoder):
+                made += self._in_vllm(decoder, part, named, max_tokens, seed)
+            else:
+                made += decode(
+                    self._loaded(), part, decoder, max_tokens=max_tokens, ends=self.ends, seed=seed, keys=named
+                )
+        progress(len(prompts), len(prompts))
+        return made
+
+    def close(self) -> None:
+        """Ends engine and model."""
+        self._end_engine()
+        self._model = None
+
+    def __enter__(self) -> Generator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _in_vllm(
+        self, decoder: Any, prompts: Sequence[Sequence[int]], keys: Sequence[int], max_tokens: int, seed: int
+    ) -> list[Continuation]:
+        engine = self._started()
+        self._shown = decoder, Draws(seed, keys, max_tokens)
+        texts = engine.block(
+            [list(prompt) for prompt in prompts],
+            list(range(len(prompts))),
+            [max_tokens] * len(prompts),
+            self._check_cancelled,
+            ends=sorted(self.ends),
+        )
+        return [Continuation(tuple(text), text[-1] in self.ends) for text in texts]
+
+    def _draw(self, logits_RV: torch.Tensor, places: Sequence[tuple[int, int]]) -> list[int]:
+        """A token of each row that vLLM shows, of a prompt of the part that runs at a step."""
+        if self._shown is None:
+            raise RuntimeError("vLLM asks for tokens that no one wants")
+        decoder, draws = self._shown
+        logits_RV = logits_RV[:, : self.info.vocabulary]
+        if isinstance(decoder, Greedy):
+            return [int(token) for token in logits_RV.argmax(1)]
+        return drawn(logits_RV, decoder, draws, places)
+
+    def _started(self) -> DraftEngine:
+        if self._engine is None:
+            self._model = None
+            self._engine = DraftEngine(
+                self.info,
+                self._draw,
+                pool=self._pool,
+                length=self._length,
+                streams=self._streams,
+                dtype=self._dtype,
+                prefix_caching=False,
+                check_cancelled=self._check_cancelled,
+            )
+        return self._engine
+
+    def _loaded(self) -> TransformersModel:
+        if self._model is None:
+            import torch
+
+            from workers.decoding.transformers_model import TransformersModel
+
+            self._end_engine()
+            self._pool.make_room(2 * self.info.parameters)
+            self._model = TransformersModel(
+                self.info,
+                dtype=getattr(torch, self._dtype),
+                device=self._pool.device,
+                check_cancelled=self._check_cancelled,
+            )
+        return self._model
+
+    def _end_engine(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
