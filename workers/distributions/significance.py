@@ -41,14 +41,29 @@ def p_values(
             raise ValueError(f"values have shape {column.shape}, {inverse_T.shape} is needed")
         if not np.isfinite(column).all():
             raise ValueError("a value is not finite")
+    sums_QN = np.empty((len(columns), counts_N.size))
+    for row, column in enumerate(columns):
+        sums_QN[row] = np.bincount(inverse_T, weights=column, minlength=counts_N.size)
+    sizes_Q = np.array([np.abs(column).mean() for column in columns])
+    return p_values_of_sums(sums_QN, counts_N, sizes_Q, seed=seed, resamples=resamples)
+
+
+def p_values_of_sums(
+    sums_QN: Array,
+    counts_N: ArrayLike,
+    sizes_Q: Array | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> list[float | None]:
+    """The same from sums and token counts of N clusters; `sizes_Q` are the mean absolute values, by which rounding is
+    told from spread."""
     sizes_N: Array = np.asarray(counts_N, dtype=np.float64)
     clusters = sizes_N.size
     if clusters < 2:
-        return [None] * len(columns)
-    sums_QN = np.empty((len(columns), clusters))
-    for row, column in enumerate(columns):
-        sums_QN[row] = np.bincount(inverse_T, weights=column, minlength=clusters)
-    sizes_Q = np.array([np.abs(column).mean() for column in columns])
+        return [None] * len(sums_QN)
+    if sizes_Q is None:
+        sizes_Q = np.abs(sums_QN).sum(axis=1) / sizes_N.sum()
     t_Q, residuals_QN = _studentized(sums_QN, sizes_N, sizes_Q)
     if clusters < FEWEST_CLUSTERS:
         return [float(p) for p in 2 * stats.t.sf(np.abs(t_Q), clusters - 1)]

@@ -1,0 +1,95 @@
+"""What `hemostat diff` answers, schema `hemostat.diff/1`: candidates of several compare reports, side by side.
+
+Reports are lettered a, b, c in the order in which they were given. A difference is the later one minus the earlier one
+at the same positions, so that below 0 is a smaller loss. Intervals are 95 %, clustered as `Mean.clusters` says; p is
+two-sided for no difference, `p_adjusted` after Holm's correction over all that is asked of that measure.
+"""
+
+from typing import Final, Literal
+
+from pydantic import Field
+
+from app.contracts.base import Contract
+from app.contracts.report import Count, Mean, Number, Severity
+
+SCHEMA: Final = "hemostat.diff/1"
+Measure = Literal["kl", "reverse_kl", "js", "tv", "log_perplexity", "top1_agreement"]
+MEASURES: Final[tuple[Measure, ...]] = ("kl", "reverse_kl", "js", "tv", "log_perplexity", "top1_agreement")
+UNITS: Final[dict[Measure, str]] = {
+    "kl": "nats",
+    "reverse_kl": "nats",
+    "js": "nats",
+    "tv": "probability",
+    "log_perplexity": "nats",
+    "top1_agreement": "share",
+}
+
+
+class Mismatch(Contract):
+    """A part of the protocol that two reports do not share."""
+
+    reports: tuple[str, str] = Field(description="their letters")
+    what: str
+    one: str
+    other: str
+
+
+class Ranked(Contract):
+    """One report, by the measure that ranks, over the positions that all of them share."""
+
+    letter: str
+    job: str
+    candidate: str
+    severity: Severity
+    bytes: Count | None
+    bits_per_weight: float | None
+    value: Mean = Field(description="of the measure that ranks")
+    perplexity: Number
+    best_rank: Count = Field(description="1 + how many are better for sure")
+    worst_rank: Count = Field(description="how many there are − how many are worse for sure")
+    nonfinite_positions: Count = Field(description="of the shared positions: left out for every report")
+
+
+class Difference(Contract):
+    """The later report minus the earlier one, in one measure, over one slice of the positions."""
+
+    measure: Measure
+    unit: str
+    domain: str | None = Field(description="null: all domains")
+    tokens: Count
+    documents: Count
+    difference: Mean
+    p: Number
+    p_adjusted: Number
+    verdict: Literal["better", "worse", "no difference shown", "equal"] = Field(
+        description="of the later report, after correction; equal: no position differs"
+    )
+
+
+class Pair(Contract):
+    """Two reports against each other."""
+
+    earlier: str
+    later: str
+    differences: tuple[Difference, ...] = Field(description="all domains together, every measure")
+    domains: tuple[Difference, ...] = Field(description="each domain, the measure that ranks")
+
+
+class DiffReport(Contract):
+    """Everything that was found."""
+
+    schema_: Literal["hemostat.diff/1"] = Field(default=SCHEMA, alias="schema")
+    comparable: bool
+    label: str = Field(description="empty where the reports are comparable; else what the numbers are worth")
+    mismatches: tuple[Mismatch, ...]
+    by: Measure
+    tokens: Count = Field(description="positions that all reports scored, finite in all of them")
+    documents: Count
+    ranking: tuple[Ranked, ...] = Field(description="best first")
+    ties: tuple[tuple[str, str], ...] = Field(description="pairs between which no difference is shown")
+    pairs: tuple[Pair, ...]
+    verdict: str
+    method: str
+    warnings: tuple[str, ...] = ()
+
+    model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}

@@ -1,0 +1,76 @@
+"""Compare reports with their per-token files, of drawn values, for tests of what reads both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.support.reports import compare_report
+from workers.distributions.token_values import Positions, TokenValues
+
+Json = dict[str, Any]
+DOCUMENTS, LENGTH = 30, 40
+
+
+def values(kl: Any, *, logp: Any | None = None, finite: Any | None = None) -> TokenValues:
+    """Token values of this KL; everything else is a plain function of it."""
+    kl = np.asarray(kl, dtype=np.float64)
+    ones = np.ones(kl.size, dtype=np.int64)
+    reference = -3.0 * np.ones(kl.size)
+    return TokenValues(
+        kl=kl,
+        reverse_kl=1.1 * kl,
+        js=0.2 * kl,
+        tv=np.minimum(1.0, 0.5 * kl),
+        logp_reference=reference,
+        logp_candidate=reference - kl if logp is None else np.asarray(logp, dtype=np.float64),
+        entropy_reference=reference * -1,
+        entropy_candidate=reference * -1,
+        top_probability_reference=np.full(kl.size, 0.5),
+        top1_agree=kl < 0.3,
+        overlap5=5 * ones,
+        overlap10=10 * ones,
+        rank_of_reference_top=ones,
+        rank_token_reference=ones,
+        rank_token_candidate=ones,
+        top_reference=ones,
+        top_candidate=ones,
+        finite=np.ones(kl.size, dtype=np.bool_) if finite is None else np.asarray(finite, dtype=np.bool_),
+    )
+
+
+def positions(documents: int = DOCUMENTS, length: int = LENGTH) -> Positions:
+    """One window a document."""
+    where = np.repeat(np.arange(documents), length)
+    place = np.tile(np.arange(length), documents)
+    return Positions(where, where, place, place, 7 + place)
+
+
+def write_job(
+    folder: Path,
+    token_values: TokenValues,
+    *,
+    where: Positions | None = None,
+    job: str = "diag_01",
+    documents: int = DOCUMENTS,
+    domains: tuple[str, ...] = ("prose", "code"),
+    **provenance: Any,
+) -> Path:
+    """A folder with report.json and tokens.parquet; `provenance` replaces fields (`protocol` and models by field)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    report: Json = compare_report()
+    report["job"] = job
+    for name, value in provenance.items():
+        origin = report["provenance"]
+        origin[name] = origin[name] | value if isinstance(value, dict) else value
+    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    token_values.to_parquet(
+        folder / "tokens.parquet",
+        positions() if where is None else where,
+        [f"d{index}" for index in range(documents)],
+        [domains[index % len(domains)] for index in range(documents)],
+    )
+    return folder

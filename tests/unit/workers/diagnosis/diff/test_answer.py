@@ -1,0 +1,169 @@
+"""Paired differences, their correction, ranks and ties: against scipy, and drawn so that the truth is known."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from app.contracts.diff_report import MEASURES
+from app.contracts.errors import HemostatError
+from app.contracts.report import CompareReport
+from tests.support.token_files import DOCUMENTS, LENGTH, positions, values, write_job
+from workers.diagnosis.diff.answer import Side, compare_reports
+from workers.diagnosis.diff.tokens import read
+
+RNG = np.random.default_rng(5)
+WHERE = np.repeat(np.arange(DOCUMENTS), LENGTH)
+HARD = RNG.lognormal(-1, 0.8, DOCUMENTS)[WHERE] * RNG.lognormal(0, 0.5, WHERE.size)  # hard texts are hard for all
+
+
+def side(tmp_path, name, kl, *, where=None, **provenance):
+    folder = write_job(tmp_path / name, values(kl), where=where, job=f"diag_{name}", **provenance)
+    report = CompareReport.model_validate(json.loads((folder / "report.json").read_text()))
+    return Side(name, report, read(folder / "tokens.parquet", name=name))
+
+
+def row(found, measure="kl", pair=0):
+    return next(one for one in found.pairs[pair].differences if one.measure == measure)
+
+
+def test_the_difference_is_paired_by_token_and_clustered_by_document(tmp_path):
+    other = HARD + 0.02 + 0.03 * RNG.normal(size=DOCUMENTS)[WHERE]
+    other = np.maximum(other, 0)
+    found = compare_reports([side(tmp_path, "a", HARD), side(tmp_path, "b", other)])
+    kl = row(found)
+    by_document = (other - HARD).reshape(DOCUMENTS, LENGTH).mean(axis=1)
+    assert kl.difference.mean == pytest.approx(by_document.mean(), rel=1e-9)
+    low, high = stats.t.interval(0.95, DOCUMENTS - 1, by_document.mean(), stats.sem(by_document))
+    assert kl.difference.ci == pytest.approx((low, high), abs=0.004)
+    assert kl.p == pytest.approx(stats.ttest_1samp(by_document, 0).pvalue, abs=0.01)
+    unpaired = stats.sem(HARD.reshape(DOCUMENTS, LENGTH).mean(axis=1))
+    assert kl.difference.ci[1] - kl.difference.ci[0] < unpaired, "what makes a text hard has cancelled"
+    assert kl.verdict == "worse"
+    assert found.verdict == "a is better than b in KL."
+    assert (found.tokens, found.documents) == (DOCUMENTS * LENGTH, DOCUMENTS)
+
+
+def test_every_measure_has_a_difference_with_its_unit(tmp_path):
+    found = compare_reports([side(tmp_path, "a", HARD), side(tmp_path, "b", 0.8 * HARD)])
+    assert [one.measure for one in found.pairs[0].differences] == list(MEASURES)
+    assert row(found, "log_perplexity").difference.mean == pytest.approx(-0.2 * HARD.mean())
+    assert {one.unit for one in found.pairs[0].differences} == {"nats", "probability", "share"}
+    agreement = row(found, "top1_agreement")
+    assert agreement.difference.mean > 0
+    assert agreement.verdict == "better", "more agreement is better"
+
+
+def test_the_same_values_are_equal(tmp_path):
+    found = compare_reports([side(tmp_path, "a", HARD), side(tmp_path, "b", HARD)])
+    assert row(found).verdict == "equal"
+    assert found.ties == (("a", "b"),)
+    assert "equal" in found.verdict
+
+
+def test_ranks_are_ranges_and_ties_are_named(tmp_path):
+    noise = 0.05 * RNG.normal(size=(4, DOCUMENTS))[:, WHERE]
+    losses = {"a": 0.5, "b": 0.501, "c": 0.2, "d": 1.5}
+    sides = [
+        side(tmp_path, name, np.maximum(0, HARD + shift + noise[index]))
+        for index, (name, shift) in enumerate(losses.items())
+    ]
+    found = compare_reports(sides)
+    assert found.ranking[0].letter == "c"
+    assert found.ranking[-1].letter == "d"
+    ranks = {one.letter: (one.best_rank, one.worst_rank) for one in found.ranking}
+    assert ranks == {"c": (1, 1), "a": (2, 3), "b": (2, 3), "d": (4, 4)}
+    assert found.ties == (("a", "b"),)
+    assert found.verdict == "c is better than every other one in KL; 1 of 6 pairs is a tie."
+    assert len(found.pairs) == 6
+
+
+def test_all_pairs_are_corrected_together(tmp_path):
+    noise = 0.1 * RNG.normal(size=(5, DOCUMENTS))[:, WHERE]
+    sides = [side(tmp_path, f"c{index}", np.maximum(0, HARD + 0.4 + noise[index])) for index in range(5)]
+    found = compare_reports(sides)
+    p = [row(found, pair=index).p for index in range(10)]
+    adjusted = [row(found, pair=index).p_adjusted for index in range(10)]
+    expected, largest = [0.0] * 10, 0.0
+    for rank, index in enumerate(np.argsort(p)):
+        largest = max(largest, min(1.0, (10 - rank) * p[index]))
+        expected[index] = largest
+    assert adjusted == pytest.approx(expected)
+
+
+def test_domains_are_compared_by_themselves(tmp_path):
+    code = np.array([index % 2 == 1 for index in range(DOCUMENTS)])[WHERE]
+    noise = 0.01 * RNG.normal(size=DOCUMENTS)[WHERE]
+    other = HARD + np.where(code, 0.3, 0.0) + np.abs(noise)
+    found = compare_reports([side(tmp_path, "a", HARD + 0.01 * np.abs(noise)), side(tmp_path, "b", other)])
+    by_domain = {one.domain: one for one in found.pairs[0].domains}
+    assert by_domain["code"].difference.mean == pytest.approx(0.3, abs=0.02)
+    assert by_domain["prose"].difference.mean == pytest.approx(0.0, abs=0.02)
+    assert by_domain["code"].documents == DOCUMENTS // 2
+
+
+def test_reports_that_differ_are_refused_and_each_difference_is_named(tmp_path):
+    sides = [side(tmp_path, "a", HARD), side(tmp_path, "b", HARD, dtype="float32", protocol={"window": 256})]
+    with pytest.raises(HemostatError) as caught:
+        compare_reports(sides)
+    assert "dtype: a bfloat16, b float32" in caught.value.detail
+    assert "window: a 512, b 256" in caught.value.detail
+    assert "--anyway" in caught.value.hint
+
+
+def test_anyway_labels_the_result(tmp_path):
+    sides = [side(tmp_path, "a", HARD), side(tmp_path, "b", 0.5 * HARD, dtype="float32")]
+    found = compare_reports(sides, anyway=True)
+    assert not found.comparable
+    assert found.label.startswith("NOT COMPARABLE: dtype differ")
+    assert found.verdict.startswith("Not comparable, compared anyway: b is better than a")
+    assert [one.what for one in found.mismatches] == ["dtype"]
+
+
+def test_positions_that_are_cut_short_are_told(tmp_path):
+    short = positions().select(np.arange(1000))
+    sides = [side(tmp_path, "a", HARD), side(tmp_path, "b", HARD[:1000], where=short)]
+    with pytest.raises(HemostatError, match="scored positions: a 1200, b 1000, of which 1000 are the same"):
+        compare_reports(sides)
+    found = compare_reports(sides, anyway=True)
+    assert found.tokens == 1000
+
+
+def test_nothing_in_common_is_refused_even_anyway(tmp_path):
+    where = positions()
+    foreign = type(where)(where.document, where.window, where.position, where.context, where.token_id + 5)
+    sides = [
+        side(tmp_path, "a", HARD),
+        side(tmp_path, "b", HARD, where=foreign, protocol={"tokenizer_fingerprint": "f"}),
+    ]
+    with pytest.raises(HemostatError, match="share no position: there is nothing to compare"):
+        compare_reports(sides, anyway=True)
+
+
+def test_what_is_not_finite_in_one_is_left_out_for_all(tmp_path):
+    hurt = HARD.copy()
+    hurt[:LENGTH] = np.nan
+    found = compare_reports([side(tmp_path, "a", HARD), side(tmp_path, "b", hurt)])
+    assert found.tokens == (DOCUMENTS - 1) * LENGTH
+    assert any("b has 40 positions whose logits are not finite" in warning for warning in found.warnings)
+    assert found.ranking[0].value.mean == pytest.approx(HARD[LENGTH:].mean())
+    with pytest.raises(HemostatError, match="no position that is finite in all of them"):
+        compare_reports([side(tmp_path, "a", HARD), side(tmp_path, "b", np.full(1200, np.nan))])
+
+
+def test_few_documents_are_clustered_by_windows_and_told(tmp_path):
+    where = positions(4, 300)
+    windows = type(where)(where.document, np.arange(1200) // 40, where.position, where.context, where.token_id)
+    found = compare_reports(
+        [side(tmp_path, name, HARD * scale, where=windows) for name, scale in (("a", 1), ("b", 0.9))]
+    )
+    assert row(found).difference.clusters == "windows"
+    assert any("Only 4 documents" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("count", [1, 21])
+def test_too_few_and_too_many_are_refused(tmp_path, count):
+    one = side(tmp_path, "a", HARD)
+    with pytest.raises(HemostatError, match=rf"{count} reports are given; 2 to 20"):
+        compare_reports([one] * count)

@@ -1,0 +1,61 @@
+"""Which reports may be compared, and what is said of those that may not."""
+
+import pytest
+
+from app.contracts.report import CompareReport
+from tests.support.reports import compare_report
+from workers.diagnosis.diff.protocol import PARTS, mismatches, sentence
+
+
+def report(**changes):
+    data = compare_report()
+    for name, value in changes.items():
+        origin = data["provenance"]
+        origin[name] = origin[name] | value if isinstance(value, dict) else value
+    return CompareReport.model_validate(data)
+
+
+def test_reports_of_one_protocol_are_comparable():
+    other = report(candidate={"model": "another", "weights_fingerprint": "9" * 64}, seed=5, seconds={"x": 1.0})
+    assert mismatches({"a": report(), "b": other}) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "shown"),
+    [
+        ({"protocol": {"tokenizer_fingerprint": "f" * 64}}, "tokenizer", f"{'f' * 16}…"),
+        ({"protocol": {"text_fingerprint": "e" * 64}}, "text", f"{'e' * 16}…"),
+        ({"protocol": {"window": 256}}, "window", "256"),
+        ({"protocol": {"stride": 128}}, "stride", "128"),
+        ({"protocol": {"bos": True}}, "BOS", "yes"),
+        ({"protocol": {"chat_template": True}}, "chat template", "yes"),
+        ({"protocol": {"scored": "second half"}}, "scored positions", "second half"),
+        ({"protocol": {"vocabulary": 32000}}, "vocabulary", "32000"),
+        ({"dtype": "float32"}, "dtype", "float32"),
+        ({"engine": "vllm 9.9"}, "engine", "vllm 9.9"),
+        ({"device": "H100"}, "device", "H100"),
+        ({"precision": "float32"}, "arithmetic of the divergence", "float32"),
+        ({"reference": {"weights_fingerprint": "d" * 64}}, "reference", f"{'d' * 16}…"),
+    ],
+)
+def test_each_difference_is_named_with_both_values(change, what, shown):
+    [found] = mismatches({"a": report(), "b": report(**change)})
+    assert found.what == what
+    assert found.other == shown
+    assert sentence(found).startswith(f"{what}: a ")
+    assert sentence(found).endswith(f"b {shown}")
+
+
+def test_every_part_is_tested_above():
+    assert len(PARTS) == 13
+
+
+def test_several_differences_are_all_named_once():
+    odd = report(dtype="float32", protocol={"window": 256})
+    found = mismatches({"a": report(), "b": odd, "c": odd})
+    assert [(one.what, one.reports) for one in found] == [
+        ("window", ("a", "b")),
+        ("window", ("a", "c")),
+        ("dtype", ("a", "b")),
+        ("dtype", ("a", "c")),
+    ]
