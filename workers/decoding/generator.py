@@ -78,7 +78,7 @@ class Generator:
         self._pool, self._streams, self._dtype = pool, streams, resolve_dtype(dtype)
         self._length = context_length(self.info, length)
         self._check_cancelled = check_cancelled
-        self._shown: tuple[Any, Draws] | None = None
+        self._shown: tuple[Any, Draws, Callable[[int], None]] | None = None
         self._engine: DraftEngine | None = None
         self._model: TransformersModel | None = None
         self.ends = frozenset(stop_tokens(self.info))
@@ -92,11 +92,12 @@ class Generator:
         seed: int = 0,
         keys: Sequence[int] | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        tick: Callable[[int], None] = lambda tokens: None,
     ) -> list[Continuation]:
         """The continuation of each prompt, in order; at most `max_tokens`, the token that ended the text included.
 
         `keys` name the prompts in the stream of random numbers of `seed`; default: their places. `progress` is told
-        prompts done, and all.
+        prompts done, and all; `tick` how many tokens a step added, and must not raise.
         """
         keys = list(range(len(prompts))) if keys is None else list(keys)
         size = max(1, self._streams // rows_of(decoder))
@@ -105,10 +106,17 @@ class Generator:
             progress(start, len(prompts))
             part, named = prompts[start : start + size], keys[start : start + size]
             if runs_in_vllm(decoder):
-                made += self._in_vllm(decoder, part, named, max_tokens, seed)
+                made += self._in_vllm(decoder, part, named, max_tokens, seed, tick)
             else:
                 made += decode(
-                    self._loaded(), part, decoder, max_tokens=max_tokens, ends=self.ends, seed=seed, keys=named
+                    self._loaded(),
+                    part,
+                    decoder,
+                    max_tokens=max_tokens,
+                    ends=self.ends,
+                    seed=seed,
+                    keys=named,
+                    tick=tick,
                 )
         progress(len(prompts), len(prompts))
         return made
@@ -125,10 +133,16 @@ class Generator:
         self.close()
 
     def _in_vllm(
-        self, decoder: Any, prompts: Sequence[Sequence[int]], keys: Sequence[int], max_tokens: int, seed: int
+        self,
+        decoder: Any,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[int],
+        max_tokens: int,
+        seed: int,
+        tick: Callable[[int], None],
     ) -> list[Continuation]:
         engine = self._started()
-        self._shown = decoder, Draws(seed, keys, max_tokens)
+        self._shown = decoder, Draws(seed, keys, max_tokens), tick
         texts = engine.block(
             [list(prompt) for prompt in prompts],
             list(range(len(prompts))),
@@ -142,7 +156,8 @@ class Generator:
         """A token of each row that vLLM shows, of a prompt of the part that runs at a step."""
         if self._shown is None:
             raise RuntimeError("vLLM asks for tokens that no one wants")
-        decoder, draws = self._shown
+        decoder, draws, tick = self._shown
+        tick(len(places))
         logits_RV = logits_RV[:, : self.info.vocabulary]
         if isinstance(decoder, Greedy):
             return [int(token) for token in logits_RV.argmax(1)]
