@@ -1,0 +1,197 @@
+"""The report of an attribute job, kind `attribute` of schema `hemostat.report/1`.
+
+The common blocks speak of the whole candidate on the whole text, in the engine. `sites` come from suffix runs through
+transformers' layers on the part of the text that `subset` tells; `whole` has the whole candidate's KL of both on that
+part. Nats are KL(reference ‖ reference with the candidate's part), a token.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from app.contracts.base import Contract
+from app.contracts.calibration_report import Blocks
+from app.contracts.report import (
+    SCHEMA,
+    Ci,
+    Count,
+    KernelTerm,
+    Mean,
+    NoiseFloor,
+    Number,
+    Provenance,
+    Severity,
+    SeverityVerdict,
+)
+
+SiteKind = Literal["layer", "module", "norm", "heads", "expert", "embedding", "head"]
+Cause = Literal[
+    "negligible",
+    "removed",
+    "norm",
+    "router",
+    "outlier_channels",
+    "aligned",
+    "low_rank",
+    "size",
+    "sheltered",
+    "unclear",
+]
+
+
+class Treatment(Contract):
+    """What fits the cause: a whole recipe on the candidate's alias, or why there is none."""
+
+    recipe: tuple[dict[str, object], ...] | None = Field(
+        description="for compare, mitigate and deploy, on the candidate's alias; null: none, and `why` says why"
+    )
+    why: str
+
+
+class Evidence(Contract):
+    """What the cause was told from. Errors are of the part's linear modules, weighted with their inputs on the subset:
+    ‖ΔW x‖² is what they add to what the module gives."""
+
+    change: float | None = Field(description="‖ΔW‖ / ‖W‖ of the part")
+    outlier_share: float | None = Field(
+        default=None, description="share of E‖ΔW x‖² (cross terms left out) in the worst hundredth of input channels"
+    )
+    low_rank_share: float | None = Field(
+        default=None, description="share of it in the first sixteen directions of ΔW · √E[x²]"
+    )
+    zeros: float | None = Field(default=None, description="share of weights that are 0 here and not in the reference")
+
+
+class Site(Contract):
+    """One part of the model. Means and shares are over `tokens` tokens of the subset."""
+
+    name: str
+    kind: SiteKind
+    layer: Count | None
+    nats: float = Field(description="KL of the reference with the candidate's part, nats a token")
+    ci: Ci | None
+    share: Number = Field(
+        description="nats over the whole candidate's KL at the same positions; shares need not sum up"
+    )
+    share_ci: Ci | None = None
+    restored: Mean | None = Field(
+        default=None, description="nats that the candidate gains where this part is the reference's again, paired"
+    )
+    control: float | None = Field(
+        description="largest KL of any position where the part was swapped by itself: exactly 0; null: not run for it"
+    )
+    isotropic_ratio: float | None = Field(
+        description="nats over those of noise of the same norm in a random direction; null: not run for it"
+    )
+    isotropic_ci: Ci | None = None
+    cause: Cause
+    why: str = Field(default="", description="the cause in words, with its numbers")
+    evidence: Evidence | None = None
+    treatment: Treatment | None = Field(default=None, description="for the first `top` parts")
+    tokens: Count
+    rung: Count = Field(description="how far it came: parts that were dropped early were measured on fewer tokens")
+
+
+class Whole(Contract):
+    """The whole candidate on the subset, by both engines; suffix runs add up to `transformers`."""
+
+    engine: Mean = Field(description="as the engine of the service runs it, kernels and all")
+    transformers: Mean = Field(description="as transformers' layers run it, a packed candidate dequantized")
+    difference: Mean = Field(description="engine − transformers, paired by position")
+
+
+class Explained(Contract):
+    """The first parts, swapped together: what of the damage they are."""
+
+    sites: tuple[str, ...]
+    nats: Mean
+    share: Mean = Field(description="of the whole candidate's KL, at the same positions")
+    restored: Mean | None = None
+    restored_share: Mean | None = Field(default=None, description="nats gained over the whole candidate's KL")
+
+
+class Pair(Contract):
+    """Two parts swapped together. `ratio` is KL(both) / (KL(one) + KL(other)): 1 where they add up."""
+
+    first: str
+    second: str
+    together: Mean
+    ratio: Mean
+    far: bool = Field(description="the interval excludes 1, and the ratio is a tenth or more away from it")
+
+
+class Additivity(Contract):
+    """Whether parts add up. `ratio` is the whole candidate's KL over the sum of those of `over`."""
+
+    over: tuple[str, ...] = Field(description="parts that together are all that differs; empty: not all were measured")
+    total: Mean = Field(description="sum of their nats")
+    ratio: Mean | None
+    pairs: tuple[Pair, ...] = ()
+    pairs_tokens: Count = 0
+
+
+class Rung(Contract):
+    """One step of the search."""
+
+    stage: Literal["layers", "parts"]
+    sites: Count
+    tokens: Count = Field(description="of the subset, measured so far for each of them")
+    kept: Count
+    cost: float = Field(description="forward passes that this step took")
+
+
+class Search(Contract):
+    """How the budget was spent, in forward passes of the whole model over the subset."""
+
+    budget: float
+    spent: float = Field(description="by swaps in search of the first parts")
+    looked_into: float = Field(description="by controls, twins, pairs and restoring, beside the budget")
+    considered: Count = Field(description="parts that differ")
+    unchanged: Count = Field(description="parts whose weights are the reference's: their nats are exactly 0")
+    measured: Count
+    rungs: tuple[Rung, ...]
+    forward_seconds: float = Field(description="one forward pass of the whole model over the subset, on this machine")
+    seconds: float = Field(description="of all suffix runs of the search")
+
+
+class Subset(Contract):
+    """The part of the text that parts were swapped on."""
+
+    windows: Count
+    length: Count = Field(description="tokens of a window: longer ones are cut there, shorter ones left out")
+    documents: Count
+    positions: Count = Field(description="scored ones")
+    control_positions: Count
+    twin_positions: Count
+
+
+class AttributeReport(Blocks):
+    """What an attribute job found."""
+
+    schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
+    kind: Literal["attribute"] = "attribute"
+    job: str
+    severity: Severity
+    verdict: str = Field(description="one plain sentence")
+    decision: SeverityVerdict
+    tokens: Count
+    documents: Count
+    windows: Count
+    noise_floor: NoiseFloor
+    kernel_term: KernelTerm | None = None
+    sites: tuple[Site, ...] = Field(description="by nats, most first")
+    whole: Whole | None = Field(description="null where the models have too little in common for suffix runs")
+    explained: Explained | None
+    additivity: Additivity | None
+    treatment: Treatment | None = Field(description="for all of the first parts together")
+    search: Search | None
+    subset: Subset | None
+    not_swapped: str = Field(default="", description="why parts were not swapped; empty where they were")
+    not_tested: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    request: dict[str, object] | None = Field(
+        default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
+    )
+    provenance: Provenance
+
+    model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}

@@ -1,0 +1,59 @@
+"""The request of an `attribute` job."""
+
+from typing import Annotated, Final, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from app.contracts.requests.base import JobRequest, Thresholds
+
+SiteLevel = Literal["layer", "module", "norm", "heads", "expert"]
+LEVELS: Final[tuple[SiteLevel, ...]] = get_args(SiteLevel)
+Direction = Literal["swap", "restore"]
+
+
+class AttributeRequest(JobRequest):
+    """Find out which part of the candidate costs how many nats a token, why, and what would mend it.
+
+    Each part is swapped, alone, into the reference (and, for the first ones, the reference's part restored in the
+    candidate), and the rest of the model run again from the stored states of the layer where it stands.
+    """
+
+    kind: Literal["attribute"]
+    levels: Annotated[tuple[SiteLevel, ...], Field(min_length=1, max_length=5)] = Field(
+        default=LEVELS,
+        description="what counts as a part: whole layers, linear modules, norms, groups of heads that share keys and "
+        "values, experts",
+    )
+    layers: (
+        Annotated[tuple[Annotated[int, Field(ge=0, lt=10000)], ...], Field(min_length=1, max_length=10000)] | None
+    ) = Field(default=None, description="look for parts in these decoder layers only; null: in all, and outside them")
+    directions: Annotated[tuple[Direction, ...], Field(min_length=1, max_length=2)] = Field(
+        default=("swap", "restore"),
+        description="swap: the candidate's part into the reference; restore: the reference's part into the candidate, "
+        "for the parts that are found to cost most",
+    )
+    tokens: Annotated[int, Field(ge=16, le=10_000_000)] = Field(
+        default=4096, description="tokens of the text on which parts are swapped; the models as a whole see all of it"
+    )
+    budget: Annotated[float, Field(ge=1, le=100_000)] = Field(
+        default=64.0, description="what swaps may cost, in forward passes of the whole model over these tokens"
+    )
+    top: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=8, description="parts that are looked into: controls, isotropic twins, pairs, causes, treatments"
+    )
+    twins: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=1, description="random directions that the isotropic twin of a part is averaged over"
+    )
+    thresholds: Thresholds = Thresholds()
+
+    @model_validator(mode="after")
+    def _one_direction_is_the_swap(self) -> "AttributeRequest":
+        if "swap" not in self.directions:
+            raise ValueError("directions must hold swap: what is restored is chosen by it")
+        return self
+
+
+class AttributeSubmission(AttributeRequest):
+    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
+
+    dry_run: bool = False
