@@ -77,6 +77,10 @@ class Client:
         """The report as a self-contained page."""
         return self._send("GET", _job(job_id, "report"), params={"format": "html"}).text
 
+    def artifact(self, job_id: str, name: str) -> bytes:
+        """A file that a job left beside its report."""
+        return self._send("GET", _job(job_id, f"artifacts/{quote(name, safe='')}")).content
+
     def profiles(self) -> Json:
         """All calibration profiles, newest first."""
         return self._json("GET", "/v1/calibration/profiles")

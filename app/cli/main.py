@@ -17,6 +17,7 @@ from app.cli import demo as demo_command
 from app.cli.calibrate import calibrate
 from app.cli.configuration import settings
 from app.cli.deploy import deploy_app
+from app.cli.diff import diff
 from app.cli.doctor import doctor as run_doctor
 from app.cli.jobs import jobs_app
 from app.cli.measuring import measure
@@ -48,6 +49,7 @@ app.add_typer(deploy_app, name="deploy")
 app.command()(serve)
 app.add_typer(profiles_app, name="profiles")
 app.command()(threshold)
+app.command()(diff)
 app.command()(calibrate)
 app.command()(mitigate)
 

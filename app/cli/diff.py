@@ -1,0 +1,250 @@
+"""`hemostat diff`: candidates of several compare jobs against each other, paired by token, and ranked."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_args
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from app.cli.configuration import settings
+from app.cli.options import AsJson, Url
+from app.cli.output import err, fail, out, print_json
+from app.cli.service import connect
+from app.contracts.diff_report import Difference, DiffReport, Measure, Pair
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.report import CompareReport
+from app.web import describe
+from app.web import format as fmt
+from app.web.reading import parse
+from app.web.terminal import plain_table
+from app.web.untrusted import visible
+
+if TYPE_CHECKING:
+    from workers.diagnosis.diff.answer import Side
+
+TOKENS: Final = "tokens.parquet"
+REPORT: Final = "report.json"
+NAMES: Final[dict[Measure, str]] = {
+    "kl": "KL(p‖q), nats",
+    "reverse_kl": "KL(q‖p), nats",
+    "js": "JS, nats",
+    "tv": "TV, probability",
+    "log_perplexity": "ln PPL, nats",
+    "top1_agreement": "Top-1 agreement",
+}
+_COLOURS: Final = {"better": "green", "worse": "red", "no difference shown": "yellow", "equal": "cyan"}
+
+
+def diff(
+    reports: Annotated[
+        list[str],
+        typer.Argument(
+            help="Two or more compare jobs: ids of the running service, or folders (or report.json files) with "
+            "tokens.parquet beside the report."
+        ),
+    ],
+    by: Annotated[str, typer.Option(help=f"What ranks: {', '.join(get_args(Measure))}.")] = "kl",
+    *,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Compare reports that are not comparable, and label the result.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which candidate is better, and is it sure: paired differences on the same tokens, with intervals.
+
+    Reports are compared only where tokenizer, text, windows, dtype, engine, reference and scored positions agree.
+    """
+    try:
+        found = _answer(reports, by, anyway=anyway, seed=seed, url=url)
+    except HemostatError as error:
+        fail(error, as_json=as_json)
+    if as_json:
+        if found.label:
+            err.print(f"[bold yellow]{escape(found.label)}[/]", soft_wrap=True)
+        print_json(json.loads(found.model_dump_json()))
+    else:
+        _print(found)
+
+
+def _answer(names: Sequence[str], by: str, *, anyway: bool, seed: int, url: str | None) -> DiffReport:
+    if by not in get_args(Measure):
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST, f"--by {by[:64]!r} is no measure", hint=f"one of {', '.join(get_args(Measure))}"
+        )
+    if len(names) < 2:
+        raise HemostatError(ErrorCode.INVALID_REQUEST, "one report alone has no difference", hint="name two or more")
+    try:
+        # Late: they need numpy, scipy and pyarrow, which the front end does without.
+        from workers.diagnosis.diff.answer import compare_reports
+    except ModuleNotFoundError as error:
+        raise HemostatError(
+            ErrorCode.UNAVAILABLE,
+            f"{error.name} is not installed, and differences by token need it.",
+            hint="Install the extra worker-cpu or worker-gpu.",
+        ) from error
+    with tempfile.TemporaryDirectory(prefix="hemostat-diff-") as folder:
+        sides = [_side(name, Path(folder), url) for name in names]
+    seen: dict[str, str] = {}
+    for name, side in zip(names, sides, strict=True):
+        if (first := seen.setdefault(side.report.job, name)) != name or names.count(name) > 1:
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                f"{first} and {name} are the same job, {side.report.job}"
+                if first != name
+                else f"{name} is given twice",
+                hint="name each report once",
+            )
+    return compare_reports(sides, by=cast("Measure", by), anyway=anyway, seed=seed)
+
+
+def _side(name: str, folder: Path, url: str | None) -> Side:
+    from workers.diagnosis.diff.answer import Side
+    from workers.diagnosis.diff.tokens import read
+
+    path = Path(name)
+    local = path.exists()
+    if local:
+        file = path / REPORT if path.is_dir() else path
+        data, tokens = _json(file), file.with_name(TOKENS)
+    else:
+        with connect(url, settings()) as client:
+            data = _of_job(client.report, name)
+            tokens = folder / f"{len(list(folder.iterdir()))}.parquet"
+            tokens.write_bytes(client.artifact(name, TOKENS))
+    report = parse(data)
+    if not isinstance(report, CompareReport):
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"{name} is a report of kind {report.kind}: only compare jobs keep values by token of one candidate",
+            hint="run `hemostat compare` with its recipe",
+        )
+    return Side(visible(describe.model(report.provenance.candidate)), report, read(tokens, name=name))
+
+
+def _of_job(fetch: Any, name: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = fetch(name)
+    except HemostatError as error:
+        if error.code not in {ErrorCode.JOB_NOT_FOUND, ErrorCode.UNAVAILABLE}:
+            raise
+        raise HemostatError(
+            error.code,
+            f"{name} is neither a file nor a folder here, nor a job that can be asked for: {error.detail}",
+            hint=error.hint or "see `hemostat jobs list`",
+        ) from error
+    return found
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not JSON"
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"the report {file} cannot be read: {why}",
+            hint=f"give a job's id, or a folder with {REPORT} and {TOKENS}",
+        ) from None
+    return data if isinstance(data, dict) else {}
+
+
+# --- for people
+
+
+def _print(found: DiffReport) -> None:
+    if found.label:
+        out.print(f"[bold yellow]{escape(found.label)}[/]", soft_wrap=True)
+        for mismatch in found.mismatches:
+            one, other = mismatch.reports
+            line = f"  {mismatch.what}: {one} {visible(mismatch.one)}, {other} {visible(mismatch.other)}"
+            out.print(Text(line), soft_wrap=True)
+        out.print()
+    out.print(Text(found.verdict, style="bold"))
+    out.print(Text(f"{fmt.count(found.tokens)} tokens of {fmt.count(found.documents)} documents, paired"))
+    out.print()
+    out.print(_ranking(found))
+    if len(found.pairs) == 1:
+        out.print(_differences(found.pairs[0]))
+        if found.pairs[0].domains:
+            out.print(_domains(found.pairs[0]))
+    else:
+        out.print(_pairs(found))
+    if found.ties:
+        told = ", ".join(f"{one} and {other}" for one, other in found.ties)
+        out.print(Text(f"Ties: {told}. No difference is shown there; the interval says how far they may differ."))
+    for warning in found.warnings:
+        out.print(Text.assemble(("Warning: ", "bold"), visible(warning)))
+    out.print(Text(f"Method: {found.method}.", style="dim"))
+
+
+def _ranking(found: DiffReport) -> Table:
+    columns = [("Rank", False), ("", False), ("Candidate", False)]
+    columns += [(name, True) for name in ("Value", "95 % interval", "PPL", "Size")]
+    table = plain_table(f"Ranking by {NAMES[found.by]}", columns)
+    for row in found.ranking:
+        rank = f"{row.best_rank}" if row.best_rank == row.worst_rank else f"{row.best_rank}–{row.worst_rank}"
+        value = fmt.estimate(row.value.mean, row.value.ci)
+        table.add_row(
+            rank,
+            row.letter,
+            Text(row.candidate),
+            value.value,
+            value.interval or fmt.NONE,
+            fmt.number(row.perplexity, 4),
+            fmt.NONE if row.bytes is None else fmt.size(row.bytes),
+        )
+    return table
+
+
+_COLUMNS: Final = [("Difference", True), ("95 % interval", True), ("p", True), ("p, corrected", True), ("", False)]
+
+
+def _differences(pair: Pair) -> Table:
+    table = plain_table(f"{pair.later} − {pair.earlier}, paired by token", [("Measure", False), *_COLUMNS])
+    for row in pair.differences:
+        table.add_row(NAMES[row.measure], *_cells(row, pair))
+    return table
+
+
+def _domains(pair: Pair) -> Table:
+    name = NAMES[pair.domains[0].measure]
+    table = plain_table(f"{pair.later} − {pair.earlier} by domain, {name}", [("Domain", False), *_COLUMNS])
+    for row in pair.domains:
+        table.add_row(Text(visible(row.domain or "")), *_cells(row, pair))
+    return table
+
+
+def _pairs(found: DiffReport) -> Table:
+    table = plain_table(f"Every pair, {NAMES[found.by]}, paired by token", [("Pair", False), *_COLUMNS])
+    for pair in found.pairs:
+        row = next(row for row in pair.differences if row.measure == found.by)
+        table.add_row(f"{pair.later} − {pair.earlier}", *_cells(row, pair))
+    return table
+
+
+def _cells(row: Difference, pair: Pair) -> list[str | Text]:
+    value = fmt.estimate(row.difference.mean, row.difference.ci)
+    said = f"{pair.later} is {row.verdict}" if row.verdict in {"better", "worse"} else row.verdict
+    sign = "+" if (row.difference.mean or 0) > 0 else ""
+    return [
+        f"{sign}{value.value}",
+        value.interval or fmt.NONE,
+        _p(row.p),
+        _p(row.p_adjusted),
+        Text(said, style=_COLOURS[row.verdict]),
+    ]
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return fmt.NONE
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,140 @@
+"""`hemostat diff`: reports on disk and of a service, JSON for programs, tables for people, refusals."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from app.cli.main import app
+from tests.support.mitigate_reports import mitigate_variants
+from tests.support.token_files import DOCUMENTS, LENGTH, values, write_job
+
+RNG = np.random.default_rng(3)
+HARD = RNG.lognormal(-1, 0.8, DOCUMENTS).repeat(LENGTH) * RNG.lognormal(0, 0.4, DOCUMENTS * LENGTH)
+JOB = "diag_01M89D9HJWGEE9A2EB6NKQX32W"
+
+
+def run(*arguments: str | Path, width: int = 140) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["diff", *map(str, arguments)], env={"COLUMNS": str(width)})
+    return result.exit_code, result.output
+
+
+def refused(*arguments: str | Path) -> dict[str, Any]:
+    status, output = run(*arguments, "--json")
+    assert status == 2
+    found: dict[str, Any] = json.loads(output)["error"]
+    return found
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    scales = {"one": 1.0, "two": 0.8, "three": 0.8001}
+    return [
+        write_job(tmp_path / name, values(scale * HARD), job=f"diag_{name}", candidate={"model": name})
+        for name, scale in scales.items()
+    ]
+
+
+def test_json_is_the_answer_and_nothing_else(folders: list[Path]) -> None:
+    status, output = run(*folders[:2], "--json")
+    found = json.loads(output)
+    assert status == 0
+    assert found["schema"] == "hemostat.diff/1"
+    [kl] = [row for row in found["pairs"][0]["differences"] if row["measure"] == "kl"]
+    assert kl["difference"]["mean"] == pytest.approx(-0.2 * HARD.mean())
+    assert kl["verdict"] == "better"
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_people_read_ranks_differences_and_domains(folders: list[Path], width: int) -> None:
+    status, output = run(*folders[:2], width=width)
+    text = " ".join(output.split())
+    assert status == 0
+    assert "b is better than a in KL." in text
+    assert "1,200 tokens of 30 documents, paired" in text
+    assert "b − a, paired by token" in text
+    assert "by domain" in text
+    assert "Holm" in text
+
+
+def test_several_are_ranked_by_the_asked_measure(folders: list[Path]) -> None:
+    status, output = run(*folders, "--by", "top1_agreement")
+    text = " ".join(output.split())
+    assert status == 0
+    assert "Ranking by Top-1 agreement" in text
+    assert "Every pair, Top-1 agreement" in text
+    assert "Ties: b and c" in text
+
+
+def test_a_report_file_stands_for_its_folder(folders: list[Path]) -> None:
+    assert run(folders[0] / "report.json", folders[1])[0] == 0
+
+
+def test_reports_of_other_protocols_are_refused_unless_asked_for(folders: list[Path], tmp_path: Path) -> None:
+    odd = write_job(tmp_path / "odd", values(HARD), job="diag_odd", dtype="float32", engine="other 1.0")
+    error = refused(folders[0], odd)
+    assert error["code"] == "invalid_request"
+    assert "dtype: a bfloat16, b float32" in error["detail"]
+    assert "engine: a " in error["detail"]
+    status, output = run(folders[0], odd, "--anyway")
+    assert status == 0
+    assert "NOT COMPARABLE: dtype, engine differ" in " ".join(output.split())
+
+
+def test_bad_arguments_are_told_exactly(folders: list[Path], tmp_path: Path) -> None:
+    one = folders[0]
+    assert refused(one)["detail"] == "one report alone has no difference"
+    assert "no measure" in refused(one, folders[1], "--by", "bleu")["detail"]
+    assert f"{one} is given twice" in refused(one, one)["detail"]
+    same = write_job(tmp_path / "copy", values(HARD), job="diag_one")
+    assert "are the same job, diag_one" in refused(one, same)["detail"]
+    (folders[1] / "tokens.parquet").unlink()
+    assert refused(one, folders[1])["code"] == "artifact_not_found"
+    (folders[2] / "report.json").write_text("{")
+    assert "it is not JSON" in refused(one, folders[2])["detail"]
+    other = tmp_path / "mitigate.json"
+    other.write_text(json.dumps(mitigate_variants()["helped"]))
+    assert "of kind mitigate" in refused(one, other)["detail"]
+
+
+def test_what_is_no_file_is_asked_of_the_service(folders: list[Path]) -> None:
+    error = refused(folders[0], "diag_nothing", "--url", "http://127.0.0.1:9")
+    assert error["code"] == "unavailable"
+    assert "neither a file nor a folder here" in error["detail"]
+
+
+@pytest.fixture
+def service(folders: list[Path]) -> Iterator[str]:
+    """Serves the first two folders' files as a service does."""
+    files = {f"{JOB}{index}": folder for index, folder in enumerate(folders[:2])}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            job, _, what = self.path.removeprefix("/v1/diagnosis/jobs/").partition("/")
+            file = files[job] / {"report": "report.json", "artifacts/tokens.parquet": "tokens.parquet"}[what]
+            self.send_response(200)
+            self.send_header("content-length", str(file.stat().st_size))
+            self.end_headers()
+            self.wfile.write(file.read_bytes())
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_jobs_of_a_service_are_compared_by_their_ids(service: str) -> None:
+    status, output = run(f"{JOB}0", f"{JOB}1", "--url", service, "--json")
+    assert status == 0
+    assert [row["job"] for row in json.loads(output)["ranking"]] == ["diag_two", "diag_one"]
