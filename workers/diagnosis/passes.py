@@ -8,8 +8,9 @@ Names: T positions, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from workers.diagnosis.plan import Scratch
 from workers.distributions.divergence import Divergence
 from workers.distributions.reference_store import ReferenceStore, StoredHidden
 from workers.distributions.token_values import TokenValues
-from workers.engine.scoring import ScoringEngine
+from workers.engine.scoring import ScoringEngine, Tokens
 from workers.text.windows import Window
 
 # Positions that the divergence is given at once; also the grain of resuming, a few seconds of work.
@@ -79,8 +80,17 @@ class _Batch:
         return divergence(torch.cat(self.reference), torch.cat(self.candidate), torch.cat(self.following))
 
 
+class States(Protocol):
+    """What gives hidden states of windows: an engine, or a store that has them."""
+
+    def score(
+        self, windows: Sequence[Tokens], *, batch: int | None = None, check_cancelled: Callable[[], None] = ...
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """As `ScoringEngine.score`."""
+
+
 def divergence_of(
-    engine: ScoringEngine,
+    engine: States,
     windows: Sequence[Window],
     reference: Callable[[int], torch.Tensor],
     divergence: Divergence,
@@ -89,10 +99,12 @@ def divergence_of(
     phase: str,
     scratch: Scratch | None = None,
     batch: int | None = None,
+    counted: bool = True,
 ) -> tuple[TokenValues, int]:
     """Values of every scored position of `windows`, and how many windows were found in `scratch` from before.
 
-    `reference(i)` gives the reference's hidden_TD of window i; `batch` limits the windows of an engine step.
+    `reference(i)` gives the reference's hidden_TD of window i; `batch` limits the windows of an engine step; `counted`
+    is whether the tokens go through a model now, and are counted.
     """
     found = scratch.parts() if scratch else []
     parts = [values for _, _, values in found]
@@ -114,7 +126,8 @@ def divergence_of(
     for index, hidden_TD in engine.score(remaining, batch=batch, check_cancelled=context.check_cancelled):
         number = resumed + index
         pending.add(windows[number], reference(number), hidden_TD)
-        context.observe("tokens_scored", len(hidden_TD), role=phase)
+        if counted:
+            context.observe("tokens_scored", len(hidden_TD), role=phase)
         if pending.positions >= POSITIONS_AT_ONCE:
             context.check_cancelled()
             flush(number + 1)
