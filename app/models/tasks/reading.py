@@ -19,7 +19,7 @@ from app.settings import Settings
 
 SUFFIXES: Final = (".jsonl", ".csv")
 SHIPPED: Final = Path(__file__).resolve().parents[3] / "workers" / "text" / "data" / "tasks_example.jsonl"
-_SHIPPED_FORMAT: Final = "arc"
+_SHIPPED_FORMAT: Final = "hellaswag"
 _MAX_BYTES: Final = 512 * 1024 * 1024
 _MMLU_COLUMNS: Final = 6
 

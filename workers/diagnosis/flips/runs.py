@@ -75,9 +75,10 @@ def _distinct(runs: Iterable[Run]) -> Iterable[Run]:
 def _run(line: str) -> Run | None:
     try:
         told = json.loads(line)
-        run = Run(**{field.name: told[field.name] for field in fields(Run) if field.name in told})
-        sound = isinstance(run.items, int) and isinstance(run.flips, int) and isinstance(run.kl, int | float)
-    except (ValueError, TypeError):
+        values = {field.name: told[field.name] for field in fields(Run) if field.name in told}
+        sound = all(isinstance(values[name], int | float) for name in ("items", "flips", "kl"))
+        run = Run(**values)
+    except (ValueError, TypeError, KeyError):
         return None
     return run if sound else None
 

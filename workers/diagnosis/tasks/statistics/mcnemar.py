@@ -21,7 +21,7 @@ def _p_values(flips: int) -> NDArray[np.float64]:
     """By number of harmful flips, 0 to `flips`: twice the smaller tail, at most 1."""
     low = stats.binom.cdf(np.arange(flips + 1), flips, 0.5)
     smaller = np.minimum(low, low[::-1])  # P(X ≥ k) = P(X ≤ flips − k)
-    return np.minimum(1.0, 2 * smaller)
+    return np.asarray(np.minimum(1.0, 2 * smaller))
 
 
 def power(items: int, flip_rate: float, difference: float, *, level: float = 0.05) -> float:

@@ -1,0 +1,59 @@
+"""What a tasks job leaves beside its report: every answer, so that each number can be checked, and metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from app.contracts.requests.tasks import METRICS, TasksRequest
+from app.contracts.tasks_report import TasksReport
+from app.models.tasks.reading import format_of
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.sides import Sides
+from workers.diagnosis.tasks.answering import Answered
+from workers.diagnosis.tasks.result import stores
+
+ANSWERS_FILE: Final = "answers.jsonl"
+
+
+def write_answers(answered: Sequence[Answered], request: TasksRequest, folder: Path) -> None:
+    """One line an item: by metric who is right, log-likelihoods of choices; what was said only where text may be
+    stored."""
+    with (folder / ANSWERS_FILE).open("w", encoding="utf-8") as file:
+        for one in answered:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(one, request))
+
+
+def _lines(one: Answered, request: TasksRequest) -> Iterator[dict[str, Any]]:
+    stored = stores(one, request)
+    for index, item in enumerate(one.items):
+        line: dict[str, Any] = {"task": one.task.title, "item": item.id}
+        for name, side in (("reference", one.reference), ("candidate", one.candidate)):
+            told: dict[str, Any] = {metric: bool(side[metric].right[index]) for metric in METRICS[format_of(one.task)]}
+            if one.likelihoods is not None:
+                values = (one.likelihoods.reference if name == "reference" else one.likelihoods.candidate)[index]
+                told["logp"] = [float(value) if np.isfinite(value) else None for value in values]
+            if stored:
+                told["said"] = side[one.metric].said[index]
+            line[name] = told
+        if item.choices:
+            line["gold"] = item.gold
+        yield line
+
+
+def export_metrics(report: TasksReport, sides: Sides, context: JobContext) -> None:
+    """Gauges of each task. Labels are aliases, the recipe's fingerprint, and the task's name."""
+    for result in report.tasks:
+        labels = {
+            "reference": sides.reference.alias,
+            "model": sides.candidate.alias,
+            "recipe": (sides.modified.manifest.recipe_fingerprint or "none")[:12],
+            "task": result.name,
+        }
+        context.observe("task_accuracy_ratio", result.candidate.mean, **labels)
+        context.observe("task_accuracy_difference", result.difference.mean, **labels)
+        context.observe("task_flip_ratio", result.flips.rate.mean, **labels)

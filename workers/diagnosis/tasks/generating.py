@@ -1,0 +1,99 @@
+"""Greedy answers of one model to open prompts, in batches that a later attempt finds again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.plan import plan_fingerprint
+from workers.diagnosis.sides import Side
+from workers.diagnosis.tasks.answers import cut
+from workers.diagnosis.tasks.prompts import Prompts
+from workers.engine.generation import GenerationEngine
+from workers.engine.pool import context_length
+from workers.engine.room import EngineRoom
+from workers.engine.sampling import STREAMS, stop_tokens
+from workers.process.context import write_atomically
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Prompts of a batch: what is lost with a worker.
+_BATCH: Final = 2 * STREAMS
+
+
+def generate(
+    prompts: Prompts,
+    side: Side,
+    *,
+    dtype: str,
+    max_tokens: int,
+    stops: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    room: EngineRoom,
+    context: JobContext,
+    folder: Path,
+) -> list[str]:
+    """The text after each prompt, greedy, at most `max_tokens` tokens, up to the first of `stops`."""
+    plan = plan_fingerprint([side.weights, prompts.fingerprint, dtype, str(max_tokens), *stops])[:16]
+    rows = [window.tokens.tolist() for window in prompts.windows]
+    batches = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
+    files = [folder / f"{plan}-{number:05d}.json" for number in range(len(batches))]
+    texts: list[list[str] | None] = [_kept(file, len(batch)) for file, batch in zip(files, batches, strict=True)]
+    done = sum(len(found) for found in texts if found is not None)
+    context.progress("generate", done, len(rows))
+    if done < len(rows):
+        folder.mkdir(parents=True, exist_ok=True)
+        length = context_length(side.info, prompts.longest + max_tokens)
+        with GenerationEngine(
+            side.info,
+            pool=room.pool,
+            length=length,
+            streams=STREAMS,
+            dtype=dtype,
+            check_cancelled=context.check_cancelled,
+        ) as engine:
+            for number, (batch, file) in enumerate(zip(batches, files, strict=True)):
+                if texts[number] is None:
+                    found = _answers(engine, batch, max_tokens, stops, tokenizer, context.check_cancelled)
+                    write_atomically(file, json.dumps(found).encode())
+                    texts[number] = found
+                    done += len(batch)
+                    context.progress("generate", done, len(rows))
+    return [text for found in texts for text in found or ()]
+
+
+def _answers(
+    engine: GenerationEngine,
+    batch: list[list[int]],
+    max_tokens: int,
+    stops: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    check_cancelled: Callable[[], None],
+) -> list[str]:
+    from vllm import SamplingParams
+
+    ends = stop_tokens(engine.info)
+    params = [
+        SamplingParams(temperature=0.0, max_tokens=max_tokens, stop_token_ids=ends, detokenize=False) for _ in batch
+    ]
+    outputs = engine.run(batch, params, check_cancelled)
+    return [
+        cut(
+            str(tokenizer.decode(list(output.outputs[0].token_ids), skip_special_tokens=True)),
+            stops,
+        )
+        for output in outputs
+    ]
+
+
+def _kept(file: Path, count: int) -> list[str] | None:
+    try:
+        found = json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    sound = isinstance(found, list) and len(found) == count and all(isinstance(text, str) for text in found)
+    return found if sound else None

@@ -1,0 +1,247 @@
+"""The `tasks` job: the distributions as a compare job measures them, then answers in pairs.
+
+Order: the items are read (a faulty file costs no pass), distributions over the text, what earlier runs predict for the
+measured KL, every task under both models, statistics over all tasks, and the run is added to what was seen. What was
+answered is kept in the job's scratch: the attempt after a lost one asks nothing twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from app.contracts.report import CompareReport
+from app.contracts.requests.compare import CompareRequest
+from app.contracts.requests.tasks import TasksRequest
+from app.contracts.tasks_report import FlipCurve, FlipPrediction, SeenRun, TaskResult, TasksReport
+from app.models.tasks.checks import check_tasks
+from app.models.tasks.items import Item
+from app.models.tasks.reading import format_of
+from workers.diagnosis.assemble import repeatable
+from workers.diagnosis.attempt import Attempt, counted
+from workers.diagnosis.compare import compare
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.flips import runs as flip_runs
+from workers.diagnosis.flips.prediction import Predictor, grid
+from workers.diagnosis.flips.runs import Run
+from workers.diagnosis.sides import Sides, modify, resolve
+from workers.diagnosis.tasks.answering import Answered, Desk
+from workers.diagnosis.tasks.export import export_metrics, write_answers
+from workers.diagnosis.tasks.result import Planned, overall, results
+from workers.diagnosis.tasks.sandbox import runner
+from workers.diagnosis.tasks.statistics import mcnemar
+from workers.engine.room import EngineRoom
+from workers.text.tokenization import bos_of, load_tokenizer
+
+# Runs of a chart, the most recent ones.
+_SEEN: Final = 200
+
+
+def tasks(request: TasksRequest, context: JobContext, room: EngineRoom) -> TasksReport:
+    """Runs the job and returns its report; answers and per-token values go to `context.output`.
+
+    Raises `HemostatError` for what request, models, files or machine do not allow, `JobCancelled` when told to stop.
+    """
+    items = check_tasks(request, context.settings)
+    if any(format_of(task) == "humaneval" for task in request.tasks):
+        runner.require(check_cancelled=context.check_cancelled)
+    measured = compare(_comparison(request), context, room)
+    with counted(room, context):
+        return _Tasks(request, context, room, items, measured).run()
+
+
+def _comparison(request: TasksRequest) -> CompareRequest:
+    """What a compare job would be asked for. No text is kept of it: the report is about the tasks."""
+    fields = set(CompareRequest.model_fields) & set(TasksRequest.model_fields) - {"kind", "store_text"}
+    body: dict[str, Any] = {name: getattr(request, name) for name in fields}
+    return CompareRequest(kind="compare", store_text=False, **body)
+
+
+class _Tasks(Attempt):
+    """One attempt at one tasks job, once the distributions are measured."""
+
+    def __init__(
+        self,
+        request: TasksRequest,
+        context: JobContext,
+        room: EngineRoom,
+        items: Sequence[list[Item]],
+        measured: CompareReport,
+    ) -> None:
+        super().__init__(request, context, room)
+        self._request = request
+        self._items = items
+        self._measured = measured
+
+    def run(self) -> TasksReport:
+        request, context, watch = self._request, self._context, self._watch
+        with watch.phase("modify"):
+            reference, entry, origin = resolve(request, context)
+            documents = self._documents(request.text, reference, entry.dtype)
+            sides = modify(
+                request,
+                reference,
+                entry,
+                origin,
+                context,
+                calibration=self._calibration(reference, entry.dtype, documents),
+            )
+        with sides.modified:
+            tokenizer = load_tokenizer(reference.tokenizer)
+            desk = Desk(sides, tokenizer, bos_of(tokenizer), self._room, self._store, context)
+            answered = []
+            with watch.phase("tasks"):
+                for number, (task, items) in enumerate(zip(request.tasks, self._items, strict=True)):
+                    context.check_cancelled()
+                    answered.append(desk.answer(number, task, items))
+            predictor = Predictor(self._earlier(sides))
+            planned = [Planned(self._predicted(predictor, one)) for one in answered]
+            self._tell(answered, planned)
+            with watch.phase("statistics"):
+                context.progress("statistics", 0, 1)
+                found = results(answered, planned, request)
+                report = self._report(found, predictor, sides)
+            with watch.phase("report"):
+                write_answers(answered, request, context.output)
+                export_metrics(report, sides, context)
+                flip_runs.add(context.settings.home, self._runs(found, sides))
+                context.progress("report", 1, 1)
+        return report
+
+    def _earlier(self, sides: Sides) -> list[Run]:
+        """Runs of other models: one of this very candidate would predict itself."""
+        return [
+            run
+            for run in flip_runs.read(self._context.settings.home)
+            if run.job != self._context.job_id and run.candidate != sides.candidate.weights
+        ]
+
+    def _predicted(self, predictor: Predictor, one: Answered) -> FlipPrediction:
+        """What earlier runs say of this task at this KL. The answers have no part in it."""
+        kl = self._measured.divergence.kl.mean
+        if kl is None or kl <= 0:
+            return FlipPrediction(
+                status="outside",
+                rate=None,
+                interval=None,
+                runs=len(predictor.runs),
+                tasks=len({run.fingerprint for run in predictor.runs}),
+                kl_range=None,
+                scope=None,
+                sentence="Nothing is predicted: the measured KL is not above zero.",
+            )
+        told = predictor.predict(kl, len(one.items), task=one.fingerprint, seed=self._request.seed)
+        return FlipPrediction(
+            status=told.status,
+            rate=told.rate,
+            interval=told.interval,
+            runs=told.runs,
+            tasks=told.tasks,
+            kl_range=told.kl_range,
+            scope=None if told.status == "none" else "task" if told.known_task else "all",
+            sentence=told.sentence,
+        )
+
+    def _tell(self, answered: Sequence[Answered], planned: Sequence[Planned]) -> None:
+        """What each task can show goes to the log, by numbers that its answers had no part in."""
+        for one, plan in zip(answered, planned, strict=True):
+            rate, told = plan.rate
+            least = mcnemar.detectable(len(one.items), rate)
+            shown = "no difference" if least is None else f"a difference of {100 * least:.2g} points or more"
+            source = "predicted" if told else "assumed"
+            self._context.log(
+                f"{one.task.title}: {len(one.items)} items show {shown} at the {source} flip rate of {100 * rate:.2g} %"
+            )
+
+    def _report(self, found: Sequence[TaskResult], predictor: Predictor, sides: Sides) -> TasksReport:
+        measured, request = self._measured, self._request
+        seconds = dict(measured.provenance.seconds)
+        for name, spent in self._watch.seconds.items():
+            seconds[name] = seconds.get(name, 0.0) + spent
+        provenance = measured.provenance.model_copy(update={"seconds": seconds, "finished_at": time.time()})
+        return TasksReport(
+            job=self._context.job_id,
+            severity=measured.severity,
+            verdict=overall(found),
+            decision=measured.decision,
+            tokens=measured.tokens,
+            documents=measured.documents,
+            windows=measured.windows,
+            noise_floor=measured.noise_floor,
+            divergence=measured.divergence,
+            top1_agreement=measured.top1_agreement,
+            perplexity=measured.perplexity,
+            entropy=measured.entropy,
+            domains=measured.domains,
+            nonfinite_positions=measured.nonfinite_positions,
+            tasks=tuple(found),
+            seen=tuple(
+                SeenRun(task=run.task, kl=run.kl, rate=run.rate, items=run.items) for run in predictor.runs[-_SEEN:]
+            ),
+            curve=self._curve(predictor, found),
+            not_tested=_not_tested(measured.not_tested, found),
+            warnings=(*measured.warnings, *_warnings(found)),
+            request=repeatable(request),
+            provenance=provenance,
+        )
+
+    def _curve(self, predictor: Predictor, found: Sequence[TaskResult]) -> FlipCurve | None:
+        """The prediction for the job's first task over all KL that were seen."""
+        kl = self._measured.divergence.kl.mean
+        if not predictor.runs:
+            return None
+        values = [run.kl for run in predictor.runs] + ([kl] if kl else [])
+        first = found[0]
+        across = grid(min(values) / 1.2, max(values) * 1.2)
+        told = [predictor.model.predict(one, first.items, task=first.fingerprint) for one in across]
+        return FlipCurve(
+            items=first.items,
+            kl=across,
+            low=tuple(low for low, _, _ in told),
+            rate=tuple(rate for _, rate, _ in told),
+            high=tuple(high for _, _, high in told),
+        )
+
+    def _runs(self, found: Sequence[TaskResult], sides: Sides) -> list[Run]:
+        """What is worth remembering: a task that the reference can answer, at a KL above zero."""
+        kl = self._measured.divergence.kl.mean
+        if kl is None or kl <= 0 or self._measured.nonfinite_positions:
+            return []
+        return [
+            Run(
+                job=self._context.job_id,
+                task=result.name,
+                fingerprint=result.fingerprint,
+                items=result.items,
+                flips=result.flips.harmful + result.flips.helpful,
+                kl=kl,
+                reference=sides.reference.weights,
+                candidate=sides.candidate.weights,
+                text=self._measured.provenance.protocol.text_fingerprint,
+                finished_at=time.time(),
+            )
+            for result in found
+            if result.outcome != "at_chance"
+        ]
+
+
+def _not_tested(of_distributions: Sequence[str], found: Sequence[TaskResult]) -> tuple[str, ...]:
+    lines = [line for line in of_distributions if not any(word in line.casefold() for word in ("task", "benchmark"))]
+    told = ", ".join(result.name for result in found)
+    lines.append(f"tasks other than {told}: a model may lose here what it keeps there")
+    if all(result.format != "humaneval" for result in found):
+        lines.append("code that is run")
+    return tuple(lines)
+
+
+def _warnings(found: Sequence[TaskResult]) -> list[str]:
+    told = []
+    for result in found:
+        if result.outcome == "at_chance":
+            told.append(f"{result.name} says nothing of damage: the reference itself answers at chance.")
+        elif result.chance.candidate_at_chance:
+            told.append(f"On {result.name} the candidate is not shown to be better than guessing.")
+        if result.shortened:
+            told.append(f"{result.shortened} items of {result.name} lost their beginning to fit the model's context.")
+    return told

@@ -1,0 +1,281 @@
+"""From two models' answers to what a report says of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from app.contracts.report import Mean
+from app.contracts.requests.tasks import METRICS, TasksRequest
+from app.contracts.tasks_report import (
+    Chance,
+    Detectable,
+    Equivalence,
+    FlipCounts,
+    Flipped,
+    FlipPrediction,
+    McNemar,
+    MetricResult,
+    Outcome,
+    Share,
+    TaskResult,
+)
+from app.models.tasks.items import Item
+from app.models.tasks.power import ASSUMED_FLIP_RATES
+from app.models.tasks.reading import format_of
+from workers.diagnosis.tasks.answering import Answered
+from workers.diagnosis.tasks.statistics import bootstrap, chance, mcnemar, multiplicity, score
+from workers.diagnosis.tasks.statistics.pairs import Pairs, wilson
+from workers.distributions.intervals import Clusters
+
+LEVEL: Final = 0.05
+_SHOWN_CHARACTERS: Final = 600
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What was known of a task before it was run: the prediction of its flip rate."""
+
+    prediction: FlipPrediction
+
+    @property
+    def rate(self) -> tuple[float, bool]:
+        """The flip rate to plan with, and whether runs of this task or like it told it."""
+        if self.prediction.status == "seen" and self.prediction.rate:
+            return self.prediction.rate, True
+        return ASSUMED_FLIP_RATES[0], False
+
+
+def results(answered: Sequence[Answered], planned: Sequence[Planned], request: TasksRequest) -> list[TaskResult]:
+    """One result a task; p-values are adjusted over all of them."""
+    pairs = [Pairs.of(one.reference[one.metric].right, one.candidate[one.metric].right) for one in answered]
+    tests = [mcnemar.exact(one) for one in pairs]
+    within = [score.equivalence(one, request.margin) for one in pairs]
+    holm, bh, within_holm = multiplicity.holm(tests), multiplicity.benjamini_hochberg(tests), multiplicity.holm(within)
+    found = []
+    for index, (one, pair) in enumerate(zip(answered, pairs, strict=True)):
+        guessed = _chance(one, pair)
+        equivalence = Equivalence(
+            margin=request.margin,
+            p=within[index],
+            p_holm=within_holm[index],
+            ci90=score.interval(pair, level=0.9),
+            equivalent=within_holm[index] < LEVEL,
+        )
+        test = McNemar(p=tests[index], p_holm=holm[index], q_bh=bh[index])
+        outcome = outcome_of(pair, test, equivalence, guessed)
+        difference = Share(mean=pair.difference, ci=score.interval(pair))
+        found.append(
+            TaskResult(
+                name=one.task.title,
+                format=format_of(one.task),
+                items=pair.items,
+                fingerprint=one.fingerprint,
+                metric=one.metric,
+                reference=_share(pair.both_right + pair.harmful, pair.items),
+                candidate=_share(pair.both_right + pair.helpful, pair.items),
+                difference=difference,
+                bootstrap_ci=bootstrap.paired(
+                    one.reference[one.metric].right, one.candidate[one.metric].right, seed=request.seed
+                ),
+                metrics=_metrics(one),
+                flips=_flips(one, pair),
+                examples=_examples(one, request),
+                mcnemar=test,
+                equivalence=equivalence,
+                detectable=_detectable(pair, planned[index]),
+                chance=guessed,
+                kl=_kl(one, request.seed),
+                prediction=planned[index].prediction,
+                outcome=outcome,
+                sentence=sentence(one.task.title, pair, difference, outcome, equivalence, guessed),
+                shortened=one.shortened,
+            )
+        )
+    return found
+
+
+def outcome_of(pair: Pairs, test: McNemar, equivalence: Equivalence, guessed: Chance) -> Outcome:
+    """At chance where even the reference guesses; else a difference where McNemar shows one, equivalence where the
+    two one-sided tests do, both over all tasks of the job; else nothing is shown."""
+    if guessed.reference_at_chance:
+        return "at_chance"
+    if test.p_holm < LEVEL:
+        return "worse" if pair.harmful > pair.helpful else "better"
+    return "equivalent" if equivalence.equivalent else "inconclusive"
+
+
+def sentence(
+    name: str, pair: Pairs, difference: Share, outcome: Outcome, equivalence: Equivalence, guessed: Chance
+) -> str:
+    """What was found of one task, in a sentence."""
+    points = f"{100 * difference.mean:+.1f} points ({100 * difference.ci[0]:+.1f} to {100 * difference.ci[1]:+.1f})"
+    margin = f"{100 * equivalence.margin:.3g} points"
+    flips = f"{pair.flips} of {pair.items} items flip, {pair.harmful} to wrong and {pair.helpful} to right"
+    if outcome == "at_chance":
+        guess = f"{100 * guessed.accuracy:.3g} %" if guessed.accuracy else "nothing at all"
+        return (
+            f"{name}: at chance. The reference answers {100 * pair.reference:.1f} % rightly, which is not shown to be "
+            f"more than guessing ({guess}): {flips}, and that says nothing of damage."
+        )
+    told = {
+        "worse": "the candidate is worse" + (f", yet within {margin}" if equivalence.equivalent else ""),
+        "better": "the candidate is better" + (f", yet within {margin}" if equivalence.equivalent else ""),
+        "equivalent": f"equivalent within {margin}",
+        "inconclusive": f"no difference is shown, nor that it is within {margin}",
+    }[outcome]
+    return f"{name}: {told}: {points} in accuracy; {flips}."
+
+
+def overall(found: Sequence[TaskResult]) -> str:
+    """One sentence over all tasks."""
+    by: dict[Outcome, list[str]] = {}
+    for result in found:
+        by.setdefault(result.outcome, []).append(result.name)
+    words: dict[Outcome, str] = {
+        "worse": "worse on",
+        "better": "better on",
+        "equivalent": "equivalent on",
+        "inconclusive": "undecided on",
+        "at_chance": "nothing to tell (the reference is at chance) on",
+    }
+    if len(found) == 1:
+        return found[0].sentence
+    parts = [f"{words[name]} {', '.join(by[name])}" for name in words if name in by]
+    return f"Against the reference the candidate is {'; '.join(parts)}."
+
+
+def _share(right: int, items: int) -> Share:
+    return Share(mean=right / items, ci=wilson(right, items))
+
+
+def _metrics(one: Answered) -> tuple[MetricResult, ...]:
+    found = []
+    for metric in METRICS[format_of(one.task)]:
+        pair = Pairs.of(one.reference[metric].right, one.candidate[metric].right)
+        found.append(
+            MetricResult(
+                metric=metric,
+                reference=pair.reference,
+                candidate=pair.candidate,
+                harmful=pair.harmful,
+                helpful=pair.helpful,
+            )
+        )
+    return tuple(found)
+
+
+def _flips(one: Answered, pair: Pairs) -> FlipCounts:
+    churn = None
+    if one.metric != "pass_at_1":
+        first, second = one.reference[one.metric], one.candidate[one.metric]
+        both_wrong = ~first.right & ~second.right
+        churn = sum(bool(both_wrong[index]) and first.said[index] != second.said[index] for index in range(pair.items))
+    return FlipCounts(
+        both_right=pair.both_right,
+        both_wrong=pair.both_wrong,
+        harmful=pair.harmful,
+        helpful=pair.helpful,
+        rate=_share(pair.flips, pair.items),
+        churn=churn,
+    )
+
+
+def _chance(one: Answered, pair: Pairs) -> Chance:
+    reference, candidate = pair.both_right + pair.harmful, pair.both_right + pair.helpful
+    if not one.items[0].choices:  # whoever guesses a number or a program is wrong
+        return Chance(
+            accuracy=0.0,
+            p_reference=float(reference == 0),
+            p_candidate=float(candidate == 0),
+            reference_at_chance=reference == 0,
+            candidate_at_chance=candidate == 0,
+        )
+    choices = [len(item.choices) for item in one.items]
+    values = [chance.p_value(right, choices) for right in (reference, candidate)]
+    return Chance(
+        accuracy=chance.accuracy(choices),
+        p_reference=values[0],
+        p_candidate=values[1],
+        reference_at_chance=values[0] >= LEVEL,
+        candidate_at_chance=values[1] >= LEVEL,
+    )
+
+
+def _detectable(pair: Pairs, planned: Planned) -> Detectable:
+    rate, told = planned.rate
+    return Detectable(
+        difference=mcnemar.detectable(pair.items, rate),
+        flip_rate=rate,
+        source="predicted" if told else "assumed",
+        at_measured_rate=mcnemar.detectable(pair.items, pair.flips / pair.items) if pair.flips else None,
+    )
+
+
+def _kl(one: Answered, seed: int) -> Mean | None:
+    if one.likelihoods is None:
+        return None
+    finite = np.isfinite(one.likelihoods.kl)
+    if not finite.any():
+        return Mean(mean=None, ci=None)
+    (estimate,) = Clusters(one.likelihoods.item[finite], "documents").means(
+        [np.maximum(one.likelihoods.kl[finite], 0.0)], seed=seed
+    )
+    return Mean(mean=estimate.mean, ci=estimate.within(0.0, np.inf).interval, clusters="documents")
+
+
+def stores(one: Answered, request: TasksRequest) -> bool:
+    """Whether the report may hold text of the items: what the request says; unsaid, of shipped ones."""
+    return one.task.source == "shipped" if request.store_text is None else request.store_text
+
+
+def _examples(one: Answered, request: TasksRequest) -> tuple[Flipped, ...]:
+    """Flips of the largest lead first (by likelihood), else in the order of the file; half of them either way."""
+    first, second = one.reference[one.metric], one.candidate[one.metric]
+    stored = stores(one, request)
+    found: list[Flipped] = []
+    for harmful in (True, False):
+        where = np.flatnonzero((first.right & ~second.right) if harmful else (~first.right & second.right))
+        leads = [_lead(one, int(index)) for index in where]
+        ordered = sorted(zip(where, leads, strict=True), key=lambda pair: -(pair[1] or 0.0))
+        for place, lead in ordered[: request.shown]:
+            index = int(place)
+            item = one.items[index]
+            found.append(
+                Flipped(
+                    item=item.id,
+                    direction="harmful" if harmful else "helpful",
+                    prompt=_shown(item.prompt) if stored else None,
+                    answer=_shown(_right(item)) if stored else None,
+                    reference=_shown(first.said[index]) if stored else None,
+                    candidate=_shown(second.said[index]) if stored else None,
+                    lead=lead,
+                )
+            )
+    return tuple(found)
+
+
+def _right(item: Item) -> str | None:
+    return item.choices[item.gold] if item.choices else item.target or item.solution or None
+
+
+def _lead(one: Answered, index: int) -> float | None:
+    """ln p of the reference's answer − ln p of the candidate's, in the reference: how sure it was of its own."""
+    if one.likelihoods is None:
+        return None
+    item, values = one.items[index], one.likelihoods.reference[index]
+    said = [one.reference[one.metric].said[index], one.candidate[one.metric].said[index]]
+    if None in said:
+        return None
+    lead = float(values[item.choices.index(str(said[0]))] - values[item.choices.index(str(said[1]))])
+    return lead if np.isfinite(lead) else None
+
+
+def _shown(text: str | None) -> str | None:
+    """The end of a long text: that is where the question stands."""
+    if text is None:
+        return None
+    return text if len(text) <= _SHOWN_CHARACTERS else f"…{text[-_SHOWN_CHARACTERS:]}"
