@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from app.contracts.base import Contract
-from app.contracts.report import Count, Divergence, Mean, Perplexity, Severity
+from app.contracts.report import Count, Divergence, Mean, Perplexity, Severity, SeverityVerdict
 from app.contracts.requests.base import Thresholds
 from workers.diagnosis.summary import as_mean, distribution, usable
 from workers.diagnosis.threshold.documents import DocumentLosses, Quantity
@@ -48,15 +48,19 @@ class PointRecord(Contract):
     excess_kl: Mean | None = Field(default=None, description="mean KL minus the mean noise floor, nats a token")
     severity: Severity | None = None
     classes: tuple[Severity, ...] = ()
+    decision: SeverityVerdict | None = None
     nonfinite_positions: Count = 0
     sums: WindowSums | None = None
     weights_fingerprint: str | None = None
     bytes: Count | None = None
     bits_per_weight: float | None = None
+    sparse_bytes: Count | None = Field(default=None, description="where zeros of pruned weights are not stored")
+    scheme: str | None = None
     seconds_making: Annotated[float, Field(ge=0)] = 0.0
     seconds_measuring: Annotated[float, Field(ge=0)] = 0.0
     warnings: tuple[str, ...] = ()
     by: str = Field(default="", description="which process measured it")
+    measured_at: float = Field(default=0.0, description="Unix time; tells which point came first, no more")
 
     @property
     def whole(self) -> bool:
@@ -107,6 +111,7 @@ def record_of(
         return PointRecord(
             severity=verdict.severity,
             classes=verdict.classes,
+            decision=verdict,
             nonfinite_positions=nonfinite,
             sums=summed(values, where, windows),
         )
@@ -132,6 +137,7 @@ def record_of(
         excess_kl=as_mean(excess),
         severity=verdict.severity,
         classes=verdict.classes,
+        decision=verdict,
         nonfinite_positions=nonfinite,
         sums=summed(values, where, windows),
     )

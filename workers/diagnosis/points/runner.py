@@ -21,6 +21,7 @@ from workers.diagnosis.points.claims import Claims
 from workers.diagnosis.points.ground import Ground
 from workers.diagnosis.points.progress import Counted
 from workers.diagnosis.points.record import PointRecord, record_of
+from workers.surgery.sparse import sparse_bytes
 
 PHASE: Final = "points"
 _POLL_S: Final = 0.2
@@ -122,15 +123,23 @@ class PointRunner:
                     seed=self._seed,
                 )
         except RefusedError as error:
-            return PointRecord(refused=str(error), seconds_making=time.monotonic() - began, by=self._by)
+            return PointRecord(
+                refused=str(error),
+                seconds_making=round(time.monotonic() - began, 3),
+                by=self._by,
+                measured_at=time.time(),
+            )
         return record.model_copy(
             update={
                 "weights_fingerprint": one.record.weights,
                 "bytes": one.record.bytes,
                 "bits_per_weight": one.record.bits_per_weight,
+                "sparse_bytes": sparse_bytes(modified.manifest),
+                "scheme": modified.manifest.scheme,
                 "warnings": one.record.warnings,
                 "seconds_making": round(loaded - began, 3),
                 "seconds_measuring": round(time.monotonic() - loaded, 3),
                 "by": self._by,
+                "measured_at": time.time(),
             }
         )

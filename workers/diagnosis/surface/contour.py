@@ -46,30 +46,24 @@ def limits(loss_RP: Array, level: float) -> Array:
     return np.asarray(np.where(beyond_RP.any(axis=1), found_R, np.nan))
 
 
-def resampled_limits(loss_PT: Array, labels_T: ArrayLike, level: float, *, seed: int) -> tuple[float, float] | None:
-    """95 % percentile interval of a row's limit, documents resampled jointly at all settings; infinite where it lies
-    beyond the range. None for fewer than two documents or no position at which every setting is finite.
+def resampled_limits(sums_PN: Array, counts_N: Array, level: float, *, seed: int) -> tuple[float, float] | None:
+    """95 % percentile interval of a row's limit, clusters resampled jointly at all settings; infinite where it lies
+    beyond the range. None for fewer than two clusters.
 
-    `loss_PT` is the loss at each place and position, `labels_T` the document of each position.
+    `sums_PN` are each place's sums of the loss over the tokens of a cluster, of which there are `counts_N`.
     """
-    finite_T = np.isfinite(loss_PT).all(axis=0)
-    names, cluster_T = np.unique(np.asarray(labels_T)[finite_T], return_inverse=True)
-    if names.size < 2:
+    clusters = counts_N.size
+    if clusters < 2:
         return None
-    counts_N = np.bincount(cluster_T, minlength=names.size).astype(np.float64)
-    sums_PN = np.stack([np.bincount(cluster_T, weights=row[finite_T], minlength=names.size) for row in loss_PT])
     rng = np.random.default_rng(seed)
     found = []
     for start in range(0, RESAMPLES, _BLOCK):
         size = min(_BLOCK, RESAMPLES - start)
-        drawn_BN = rng.multinomial(names.size, np.full(names.size, 1 / names.size), size=size).astype(np.float64)
+        drawn_BN = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=size).astype(np.float64)
         found.append(limits(drawn_BN @ sums_PN.T / (drawn_BN @ counts_N)[:, None], level))
     places_B = np.sort(np.nan_to_num(np.concatenate(found), nan=np.inf))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = (
-        float(places_B[min(len(places_B) - 1, round(part * (len(places_B) - 1)))]) for part in (tail, 1 - tail)
-    )
-    return low, high
+    tail, last = (1 - CONFIDENCE) / 2, len(places_B) - 1
+    return float(places_B[round(tail * last)]), float(places_B[round((1 - tail) * last)])
 
 
 def lines(loss_PQ: ArrayLike, level: float) -> tuple[Line, ...]:

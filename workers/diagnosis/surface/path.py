@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from workers.surgery.manifest import Manifest, TensorChange
-
 Turn = Literal["start", "first", "second", "both", "traded"]
 
 
@@ -53,19 +51,3 @@ def turns(path: Sequence[Setting]) -> list[Turn]:
         else:
             found.append("first" if first else "second")
     return found
-
-
-def sparse_bytes(manifest: Manifest) -> int:
-    """Bytes of the whole model where zeros are not stored: one bit a weight says where they are.
-
-    A matrix that takes less as it is (few zeros) stays as it is. What is packed or has no zeros is counted as the
-    manifest counts it.
-    """
-    return manifest.model_nominal_bytes - sum(_spared(change) for change in manifest.tensors)
-
-
-def _spared(change: TensorChange) -> int:
-    if change.nominal_sparsity is None:
-        return 0
-    stored = (change.elements - change.zeros) * change.bits_per_weight + change.elements
-    return max(0, change.nominal_bytes - math.ceil(stored / 8))

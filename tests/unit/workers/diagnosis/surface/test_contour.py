@@ -90,23 +90,27 @@ def test_the_interval_of_a_limit_covers_the_truth():
     # Loss of document d at place k: k·(1 + e_d). The limit of 1.5 is 1.5 where the mean of e is 0.
     covered = 0
     rng = np.random.default_rng(7)
+    counts = np.full(40, 10.0)
     for trial in range(200):
-        documents = np.repeat(np.arange(40), 10)
-        effect = rng.normal(0, 0.4, 40)[documents]
-        loss = np.stack([k * (1 + effect) for k in range(4)])
-        low, high = resampled_limits(loss, documents, 1.5, seed=trial)
+        effect = rng.normal(0, 0.4, 40)
+        sums = np.stack([k * (1 + effect) * counts for k in range(4)])
+        low, high = resampled_limits(sums, counts, 1.5, seed=trial)
         covered += low <= 1.5 <= high
     assert 180 <= covered <= 198
 
 
 def test_a_limit_beyond_the_range_has_no_upper_end():
-    documents = np.repeat(np.arange(30), 5)
-    effect = np.random.default_rng(1).normal(0, 1.0, 30)[documents]
-    loss = np.stack([k * (0.45 + 0.3 * effect) for k in range(3)])
-    low, high = resampled_limits(loss, documents, 1.0, seed=0)
+    effect = np.random.default_rng(1).normal(0, 1.0, 30)
+    low, high = resampled_limits(np.stack([k * (0.45 + 0.3 * effect) for k in range(3)]), np.ones(30), 1.0, seed=0)
     assert 0 < low < 2
     assert high == np.inf
 
 
-def test_one_document_has_no_interval():
-    assert resampled_limits(np.zeros((3, 8)), np.zeros(8), 0.1, seed=0) is None
+def test_a_broken_setting_is_beyond_any_level():
+    sums = np.zeros((3, 8))
+    sums[2] = np.nan
+    assert resampled_limits(sums, np.ones(8), 0.1, seed=0) == (1.0, 1.0)
+
+
+def test_one_cluster_has_no_interval():
+    assert resampled_limits(np.zeros((3, 1)), np.ones(1), 0.1, seed=0) is None

@@ -12,8 +12,8 @@ from tests.support.published_surfaces import (
     WANDA_GGUF,
     WANDA_SHARES,
 )
-from workers.diagnosis.surface.interaction import estimates, interactions, paired
-from workers.distributions.token_values import Positions
+from workers.diagnosis.surface.clusters import Clustered
+from workers.diagnosis.surface.interaction import interactions, paired
 
 WANDA = interactions(np.log(WANDA_GGUF))
 ASVD = interactions(np.log(ASVD_RTN))
@@ -82,49 +82,39 @@ def test_anything_but_a_table_is_refused(table):
 
 
 def drawn(documents=40, length=25, seed=3):
+    """Sums by document of the losses of four cells, and tokens of each document."""
     rng = np.random.default_rng(seed)
-    where = np.repeat(np.arange(documents), length)
-    column = np.zeros(where.size, dtype=np.int32)
-    places = Positions(where, where, column, column, column)
-    shared = rng.normal(3, 1, where.size)
-    joint = 0.2 * rng.normal(size=documents)[where]
+    shared = rng.normal(3, 1, (documents, length))
+    joint = 0.2 * rng.normal(size=(documents, 1))
     loss = {
         (0, 0): shared,
         (1, 0): shared + 0.3,
         (0, 1): shared + 0.5,
         (1, 1): shared + 0.8 + 0.1 + joint,
     }
-    return places, loss
+    sums = {cell: values.sum(axis=1) for cell, values in loss.items()}
+    return Clustered.of([length] * documents, np.arange(documents)), sums
 
 
 def test_the_interval_is_that_of_the_paired_differences_by_document():
-    places, loss = drawn()
-    [found] = estimates([paired(loss, (1, 1))], places, seed=0)
-    by_document = paired(loss, (1, 1)).reshape(40, 25).mean(axis=1)
+    clusters, loss = drawn()
+    [found] = clusters.means([paired(loss, (1, 1))], seed=0)
+    by_document = paired(loss, (1, 1)) / 25
     assert found.mean == pytest.approx(by_document.mean(), rel=1e-12)
     low, high = stats.t.interval(0.95, 39, by_document.mean(), stats.sem(by_document))
     assert found.ci == pytest.approx((low, high), abs=0.012)
     assert found.clusters == "documents"
+    [p] = clusters.p_values([paired(loss, (1, 1))], seed=0)
+    assert p == pytest.approx(stats.ttest_1samp(by_document, 0).pvalue, abs=0.01)
 
 
 def test_it_equals_the_table_of_mean_losses():
-    places, loss = drawn()
-    table = np.array([[loss[p, q].mean() for q in (0, 1)] for p in (0, 1)])
-    [found] = estimates([paired(loss, (1, 1))], places, seed=0)
+    clusters, loss = drawn()
+    table = np.array([[loss[p, q].sum() for q in (0, 1)] for p in (0, 1)]) / 1000
+    [found] = clusters.means([paired(loss, (1, 1))], seed=0)
     assert found.mean == pytest.approx(interactions(table)[1, 1], abs=1e-12)
 
 
 def test_another_order_of_the_steps_has_the_same_margins():
     _, loss = drawn()
     assert paired(loss, (1, 1), loss[1, 1] + 0.25) == pytest.approx(paired(loss, (1, 1)) + 0.25)
-
-
-def test_columns_of_other_finite_positions_are_estimated_by_themselves():
-    places, loss = drawn()
-    hurt = paired(loss, (1, 1))
-    hurt[:25] = np.nan
-    whole, part, nothing = estimates([paired(loss, (1, 1)), hurt, np.full(1000, np.nan)], places, seed=0)
-    assert part.mean == pytest.approx(hurt[25:].mean())
-    assert whole.mean != part.mean
-    assert nothing.mean is None
-    assert nothing.ci is None

@@ -1,0 +1,61 @@
+"""The request of a `surface` job: two knobs turned together."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from app.contracts.base import Contract
+from app.contracts.requests.sweep import Knob, SweptRequest
+
+# Settings of both knobs together, of both orders where both are asked for.
+MOST_POINTS = 200
+
+
+class ChosenLoss(Contract):
+    """The loss whose contour is drawn."""
+
+    measure: Literal["kl", "perplexity_ratio", "perplexity"] = "kl"
+    level: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="nats of KL, candidate's over reference's perplexity, or perplexity; null: where moderate damage "
+        "begins (kl), 1.05 (perplexity_ratio)",
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> "ChosenLoss":
+        if self.measure == "perplexity" and self.level is None:
+            raise ValueError("a perplexity has no level of its own: give one")
+        if self.measure != "kl" and self.level is not None and self.level <= 1:
+            raise ValueError(f"a level of {self.level:g} is no {self.measure.replace('_', ' ')} that a loss could have")
+        return self
+
+
+class SurfaceRequest(SweptRequest):
+    """Turn two knobs of a recipe together: do their damages add up, how far may both go, and which path is cheapest."""
+
+    kind: Literal["surface"]
+    knobs: Annotated[tuple[Knob, ...], Field(min_length=2, max_length=2)] = Field(
+        description='short for {"sweep": [...]} or {"sweep": {"from": ..., "to": ..., "points": ...}} in place of two '
+        "values of the candidate's recipe, which then holds the first value of each"
+    )
+    orders: Literal["as given", "both"] = Field(
+        default="as given", description="`both`: every setting with the two steps exchanged, too"
+    )
+    contour: ChosenLoss = ChosenLoss()
+    storage: Literal["sparse", "dense"] = Field(
+        default="sparse",
+        description="how bytes are counted: zeros of pruned weights not stored (one bit a weight beside), or as others",
+    )
+
+    @property
+    def level(self) -> float:
+        """The chosen loss in its measure."""
+        if self.contour.level is not None:
+            return self.contour.level
+        return self.thresholds.moderate if self.contour.measure == "kl" else 1.05
+
+
+class SurfaceSubmission(SurfaceRequest):
+    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
+
+    dry_run: bool = False

@@ -1,0 +1,160 @@
+"""The report of a surface job, kind `surface` of schema `hemostat.report/1`.
+
+Two knobs of the candidate's recipe are turned together; a setting is a value of each, null where the knob's step is
+left out (with two knobs in one step: where it stands at its first value). The common blocks speak of the chosen
+setting: of those whose loss lies within the chosen one for sure, the one of fewest bytes; where there is none, the
+setting that loses least. Interactions and effects of the order are differences of ln PPL in nats a token, paired by
+position.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from app.contracts.base import Contract
+from app.contracts.calibration_report import Blocks
+from app.contracts.report import SCHEMA, Count, Mean, NoiseFloor, Number, Provenance, Severity, SeverityVerdict
+
+Order = Literal["as given", "reversed"]
+Measure = Literal["kl", "perplexity_ratio", "perplexity"]
+Storage = Literal["sparse", "dense"]
+Turn = Literal["start", "first", "second", "both", "traded"]
+Value = Annotated[float, Field()] | str | None
+
+
+class SurfaceKnob(Contract):
+    """One knob: which field of which step, and its settings from the mildest (left out) on."""
+
+    step: Count = Field(description="index in the recipe as it was given")
+    type: str
+    field: str
+    values: tuple[Value, ...] = Field(description="the first is null where the step is left out there")
+    zero: Number = Field(
+        description="where a step that is left out stands on the knob's own axis: 0 for a share, the source's bits; "
+        "null where it has no such place"
+    )
+
+
+class SurfacePoint(Contract):
+    """One setting, measured against the reference. `first` and `second` are indices into the knobs' values."""
+
+    first: Count
+    second: Count
+    order: Order
+    recipe: tuple[dict[str, object], ...]
+    bytes: Count = Field(description="of the whole model, as its manifest counts them: zeros take as much as others")
+    sparse_bytes: Count = Field(description="where zeros of pruned weights are not stored, one bit a weight beside")
+    bits_per_weight: float
+    weights_fingerprint: str
+    kl: Mean
+    perplexity: Number
+    perplexity_ratio: Mean
+    top1_agreement: Mean
+    severity: Severity = Field(description="class of the KL's interval, the worst that it touches")
+    loss: Mean = Field(description="in the contour's measure; of a perplexity without interval where it has none")
+    within: Literal["yes", "no", "undecided"] = Field(description="whether the loss lies within the chosen one")
+    nonfinite_positions: Count = 0
+
+
+class Interaction(Contract):
+    """I = ln PPL(p,q) − ln PPL(p,0) − ln PPL(0,q) + ln PPL(0,0): 0 where damages add up, above where they compound."""
+
+    first: Count
+    second: Count
+    order: Order
+    nats: Mean
+    kind: Literal["adds up", "compounds", "overlaps"] = Field(
+        description="compounds or overlaps where the interval excludes 0, after Holm's correction over all cells"
+    )
+    p: Number = Field(description="of I = 0, after Holm's correction over all cells of the surface")
+
+
+class Limit(Contract):
+    """How far one knob goes at a setting of the other before the chosen loss is passed."""
+
+    knob: Literal["first", "second"] = Field(description="the knob that is turned")
+    at: Count = Field(description="index of the other knob's value")
+    place: Number = Field(description="along the turned knob's values, by index; null: not passed in the range")
+    value: Number = Field(description="the knob's value there, linear between neighbours; null where it has none")
+    ci: tuple[Number, Number] | None = Field(
+        description="95 % interval of `value` (of `place` where it is null), documents resampled; null ends lie beyond "
+        "the range; null: too few documents"
+    )
+    largest: Value = Field(description="the furthest setting that was measured and lies within the loss")
+
+
+class Contour(Contract):
+    """The line of the chosen loss."""
+
+    measure: Measure
+    level: float = Field(description="nats of KL, ratio of perplexities, or perplexity")
+    limits: tuple[Limit, ...]
+    lines: tuple[tuple[tuple[float, float], ...], ...] = Field(
+        description="(place of the first knob, place of the second) along the line, by index of the values"
+    )
+
+
+class PathStep(Contract):
+    """A setting on the cheapest path: no other one takes as few bytes and loses as little."""
+
+    first: Count
+    second: Count
+    order: Order
+    bytes: Count = Field(description="as `storage` counts them")
+    loss: Mean
+    turned: Turn = Field(description="which knob was turned since the setting before; traded: one was turned back")
+
+
+class OrderEffect(Contract):
+    """Reversed order minus order as given, at one setting, paired by position. Below 0: reversed is better."""
+
+    first: Count
+    second: Count
+    log_perplexity: Mean = Field(description="nats a token")
+    kl: Mean
+    p: Number = Field(description="of no difference in ln PPL, after Holm's correction over all settings")
+
+
+class Chosen(Contract):
+    """The setting that the common blocks speak of."""
+
+    first: Count
+    second: Count
+    order: Order
+    within: bool = Field(description="whether its loss lies within the chosen one for sure")
+    recipe: tuple[dict[str, object], ...]
+
+
+class SurfaceReport(Blocks):
+    """What a surface job found."""
+
+    schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
+    kind: Literal["surface"] = "surface"
+    job: str
+    severity: Severity = Field(description="of the chosen setting")
+    verdict: str = Field(description="one plain sentence")
+    decision: SeverityVerdict
+    tokens: Count
+    documents: Count
+    windows: Count
+    noise_floor: NoiseFloor
+    knobs: tuple[SurfaceKnob, SurfaceKnob]
+    zero: Literal["left out", "first value"] = Field(
+        description="what index 0 of a knob is; the first value where both knobs are in one step"
+    )
+    orders: tuple[Order, ...] = Field(description="which orders of the two steps were measured")
+    points: tuple[SurfacePoint, ...]
+    interactions: tuple[Interaction, ...]
+    contour: Contour
+    storage: Storage = Field(description="how the path counts bytes")
+    path: tuple[PathStep, ...] = Field(description="from the largest to the smallest")
+    order_effects: tuple[OrderEffect, ...] = ()
+    chosen: Chosen
+    not_tested: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    request: dict[str, object] | None = Field(
+        default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
+    )
+    provenance: Provenance
+
+    model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}
