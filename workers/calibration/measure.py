@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from app.contracts.decoding import TopP
 from workers.calibration.calibrators.protocol import Calibrator
 from workers.calibration.rows import Rows
+from workers.decoding.truncation import shaped
 from workers.distributions.head import Head
 from workers.distributions.token_values import TokenValues
 
@@ -171,18 +173,8 @@ def cost_microseconds(
 
 
 def truncated(logits_CV: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
-    """Probabilities after temperature and top-p: the fewest tokens, most likely first, whose mass reaches `top_p`.
-
-    As vLLM truncates: ascending, tokens whose cumulated mass is at most 1 − top_p go, and the last one never does.
-    """
-    p = (logits_CV / temperature).softmax(1)
-    if top_p >= 1:
-        return p
-    ordered, index = p.sort(dim=1)
-    gone = ordered.cumsum(1) <= 1 - top_p
-    gone[:, -1] = False
-    kept = p.masked_fill(torch.zeros_like(gone).scatter(1, index, gone), 0)
-    return kept / kept.sum(1, keepdim=True)
+    """Probabilities after temperature and top-p: the fewest tokens, most likely first, whose mass reaches `top_p`."""
+    return shaped(logits_CV, TopP(name="top_p", p=top_p, temperature=temperature))
 
 
 def sampled_columns(

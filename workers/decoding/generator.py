@@ -21,6 +21,7 @@ from app.contracts.decoding import (
     TopK,
     TopP,
 )
+from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo, inspect
 from workers.decoding.loop import decode
 from workers.decoding.model import Continuation
@@ -76,6 +77,13 @@ class Generator:
     ) -> None:
         self.info = inspect(checkpoint) if isinstance(checkpoint, Path) else checkpoint
         self._pool, self._streams, self._dtype = pool, streams, resolve_dtype(dtype)
+        limit = self.info.max_position
+        if limit is not None and length > limit:
+            raise HemostatError(
+                ErrorCode.WINDOW_TOO_LARGE,
+                f"a prompt and what follows it take {length} tokens, the context of {self.info.path.name} has {limit}",
+                hint=f"give shorter prompts, or fewer tokens to generate: at most {limit} together",
+            )
         self._length = context_length(self.info, length)
         self._check_cancelled = check_cancelled
         self._shown: tuple[Any, Draws, Callable[[int], None]] | None = None

@@ -149,17 +149,19 @@ class TransformersSession:
 
 def _load(info: CheckpointInfo, dtype: torch.dtype) -> Any:
     config = AutoConfig.from_pretrained(info.path, local_files_only=True)
-    options: dict[str, Any] = {
-        # transformers' fused attention leaves soft-capping out without a word
-        "attn_implementation": "eager" if info.config.get("attn_logit_softcapping") else "sdpa",
-    }
     if info.quantization is not None:
-        from transformers import CompressedTensorsConfig
-
-        options["quantization_config"] = CompressedTensorsConfig(run_compressed=False)
+        # Weights are unpacked once; activations that the packing quantizes are quantized on the way, as it says.
+        config.quantization_config = {**info.quantization, "dequantize": True}
+    # transformers' fused attention leaves soft-capping out without a word
+    attention = "eager" if info.config.get("attn_logit_softcapping") else "sdpa"
     try:
         return AutoModelForCausalLM.from_pretrained(
-            info.path, config=config, dtype=dtype, local_files_only=True, use_safetensors=True, **options
+            info.path,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation=attention,
         )
     except (ValueError, KeyError, ImportError, NotImplementedError) as error:
         raise HemostatError(

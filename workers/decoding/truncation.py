@@ -1,7 +1,8 @@
 """Which tokens a sampler may take, and the distribution that is left: temperature, top-k, top-p, min-p, eta, typical.
 
 Temperature comes first, in each of them; then tokens go, and the rest is scaled to one. Where tokens tie at a border,
-the lower ids stay, for both models alike. No row loses its most probable token.
+the lower ids stay, for both models alike. A row never loses every token, and only typical sampling may drop the most
+probable one.
 
 Sources: nucleus sampling, Holtzman et al. 2020 (arXiv 1904.09751); top-k, Fan et al. 2018 (arXiv 1805.04833); min-p,
 Nguyen et al. 2024 (arXiv 2407.01082); eta, Hewitt et al. 2022 (arXiv 2210.15191); typical, Meister et al. 2023

@@ -135,9 +135,11 @@ def test_a_row_that_needs_more_than_a_few_tokens_gets_them() -> None:
     assert int((kept[0] > 0).sum()) > FEW > int((kept[1] > 0).sum())
 
 
-def test_no_row_is_left_without_its_most_probable_token() -> None:
+def test_only_typical_sampling_may_drop_the_most_probable_token() -> None:
     p = _logits(6, 50, scale=0.2).double().softmax(1)
 
     for made in (top_k(p, 1), top_p(p, 1e-9), min_p(p, 1.0), eta(p, 0.999999)):
         assert torch.equal(made.argmax(1), p.argmax(1))
         assert bool((made.sum(1) > 0).all())
+    surprising = torch.tensor([[0.4, 0.2, 0.2, 0.2]], dtype=torch.float64)  # entropy 1.33, ln 5 = 1.61, ln 2.5 = 0.92
+    assert typical(surprising, 0.3).nonzero()[:, 1].tolist() == [1, 2]
