@@ -1,0 +1,90 @@
+"""The request of a `trajectory` job."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, model_validator
+
+from app.contracts.decoding import DECODERS, AnyDecoder, AnyShaping, Eta, MinP, TemperatureSampling, TopK, TopP, Typical
+from app.contracts.decoding import defaults as all_decoders
+from app.contracts.requests.base import CandidateModel, JobRequest, Thresholds
+
+MOST_CANDIDATES: Final = 4
+# Beside a prompt and its text: a BOS, where the tokenizer puts one.
+_BOS: Final = 1
+SHAPINGS: Final[tuple[AnyShaping, ...]] = (
+    TemperatureSampling(name="temperature"),
+    TopP(name="top_p"),
+    TopK(name="top_k"),
+    MinP(name="min_p"),
+    Eta(name="eta"),
+    Typical(name="typical"),
+)
+
+
+class TrajectoryRequest(JobRequest):
+    """Let reference and candidates write on from the same prompts, by each decoder, and measure where the texts part.
+
+    Prompts are the first tokens of the documents of `text`.
+    """
+
+    kind: Literal["trajectory"]
+    candidates: Annotated[tuple[CandidateModel, ...], Field(max_length=MOST_CANDIDATES - 1)] = Field(
+        default=(), description="up to three more modified models beside `candidate`: four at most"
+    )
+    decoders: Annotated[tuple[AnyDecoder, ...], Field(min_length=1, max_length=len(DECODERS))] = Field(
+        default_factory=all_decoders, description="each is run for every model; the first one decides the verdict"
+    )
+    prompts: Annotated[int, Field(ge=1, le=1024)] = Field(
+        default=32, description="at most so many documents give a prompt each, each domain in turn"
+    )
+    prompt_tokens: Annotated[int, Field(ge=1, le=32768)] = Field(
+        default=32, description="tokens of a prompt; a shorter document gives what it has"
+    )
+    tokens: Annotated[int, Field(ge=2, le=32768)] = Field(default=128, description="most tokens that are generated")
+    chat: bool = Field(
+        default=False,
+        description="put each prompt into the chat template as the user's message; a conversation is always taken up "
+        "to its first answer",
+    )
+    shapings: Annotated[tuple[AnyShaping, ...], Field(max_length=16)] = Field(
+        default=SHAPINGS, description="distances are also taken after these, from the stored hidden states"
+    )
+    thresholds: Thresholds = Thresholds()
+    store_text: bool | None = Field(
+        default=None,
+        description="Keep prompts and generated texts in the report; null: no for hub and file sources.",
+    )
+    window: Annotated[int, Field(ge=2, le=1_048_576)] = Field(
+        default=512, description="not used: a text is as long as its prompt and what was generated"
+    )
+
+    @model_validator(mode="after")
+    def _once_each(self) -> "TrajectoryRequest":
+        names = [decoder.name for decoder in self.decoders]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"decoder {twice} is given twice: a report tells decoders apart by their names")
+        listed = self.models()
+        if any(model in listed[:index] for index, model in enumerate(listed)):
+            raise ValueError("a candidate is given twice: the same alias and the same recipe")
+        return self
+
+    def models(self) -> tuple[CandidateModel, ...]:
+        """All candidates, `candidate` first."""
+        return (self.candidate, *self.candidates)
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest text: BOS, prompt, and what is generated. Chat templates add to it."""
+        return _BOS + self.prompt_tokens + self.tokens
+
+
+class TrajectorySubmission(TrajectoryRequest):
+    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
+
+    dry_run: bool = False
+
+
+def pointer_of(index: int) -> str:
+    """JSON pointer of the candidate of this index of `models()`."""
+    return "/candidate" if index == 0 else f"/candidates/{index - 1}"

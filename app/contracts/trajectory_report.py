@@ -1,0 +1,225 @@
+"""The report of a trajectory job, kind `trajectory` of schema `hemostat.report/1`.
+
+The common blocks speak of `candidate` on the reference's own texts by the first decoder: next-token distributions
+after the same tokens, as in a comparison. `cells` hold one decoder and one candidate each. Positions of a generated
+text count from its first token, 1; the token that ended a text counts. Intervals are 95 %, clustered by prompt. KL is
+KL(p‖q) in nats a token, p the reference's distribution, q the candidate's, whoever wrote the text.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from app.contracts.base import Contract
+from app.contracts.calibration_report import Blocks
+from app.contracts.report import (
+    SCHEMA,
+    Ci,
+    Count,
+    Mean,
+    ModelProvenance,
+    NoiseFloor,
+    Number,
+    Provenance,
+    Severity,
+    SeverityVerdict,
+)
+
+
+class DecoderRun(Contract):
+    """A decoder as it was run."""
+
+    name: str
+    parameters: dict[str, float | int | str | bool | None]
+    engine: Literal["vllm", "loop"] = Field(description="vLLM's own sampler, or the loop over hidden states")
+    random: Literal["none", "common"] = Field(
+        description="whether chance decides; common: all models take the token at which the cumulative probability, by "
+        "token id, passes the same uniform number at the same step of the same prompt"
+    )
+
+
+class CandidateRun(Contract):
+    """A candidate, and its damage on the reference's own texts by the first decoder."""
+
+    model: ModelProvenance
+    severity: Severity
+    excess_kl: Mean = Field(description="KL beyond the noise floor, nats a token")
+
+
+class TextStatistics(Contract):
+    """What the texts of one model by one decoder look like; each a mean over prompts."""
+
+    length: Mean = Field(description="tokens")
+    ended: Mean = Field(description="share of texts that the model ended itself")
+    repetition: dict[str, Mean] = Field(
+        description="by n: share of n-grams of tokens that were there before in the same text"
+    )
+    distinct: Mean = Field(description="distinct tokens as a share of all")
+    entropy: Mean = Field(description="of the model's own next-token distribution along its own text, nats a token")
+    surprise: Mean = Field(description="−ln probability of the tokens that it wrote, under itself, nats a token")
+    reference_surprise: Mean = Field(description="the same under the reference, nats a token")
+
+
+class TextChange(Contract):
+    """Candidate minus reference, paired by prompt."""
+
+    length: Mean
+    ended: Mean
+    repetition: dict[str, Mean]
+    distinct: Mean
+    entropy: Mean
+    reference_surprise: Mean
+
+
+class SurvivalPoint(Contract):
+    """Share of prompts whose two texts are still the same after `tokens` tokens, with its 95 % interval."""
+
+    tokens: Count
+    share: float
+    ci: Ci
+
+
+class FirstDivergence(Contract):
+    """Where the texts part: the position of the first token that differs."""
+
+    diverged: Mean = Field(description="share of prompts whose texts differ within the tokens generated")
+    median: int | None = Field(description="null where fewer than half have parted")
+    median_ci: tuple[int | None, int | None] = Field(
+        description="by inverting the survival curve's interval; null: beyond the tokens generated"
+    )
+    shared_prefix: Mean = Field(description="tokens before it; all of them where the texts are the same")
+    hazard: Mean = Field(
+        description="chance that a token is the first to differ, given that all before it were the same: the decoder's "
+        "own one-step disagreement"
+    )
+
+
+class EditDistance(Contract):
+    """Levenshtein distance of the first `tokens` tokens of both texts, over the longer one's length."""
+
+    tokens: Count
+    distance: Mean
+
+
+class Band(Contract):
+    """Positions `first` to `last` of the generated texts. Null means: no text is that long."""
+
+    first: Count
+    last: Count
+    kl_reference_text: Mean
+    kl_candidate_text: Mean
+    entropy_reference: Mean = Field(description="the reference's along its own text, nats")
+    entropy_candidate: Mean = Field(description="the candidate's along its own text, nats")
+    disagreement: Mean = Field(description="share of positions at which the two texts hold different tokens")
+
+
+class Ratio(Contract):
+    """A ratio of two sums over the same prompts, with the interval of both together."""
+
+    value: Number
+    ci: Ci | None
+    above_one: bool | None = Field(description="whether the whole interval lies above 1, or not; null without interval")
+
+
+class Amplification(Contract):
+    """How much worse the model is running free than one step at a time; definitions in `definitions`."""
+
+    kl: Ratio = Field(description="KL on the candidate's own text over KL on the reference's text, same positions")
+    tokens: Ratio = Field(
+        description="tokens that differ between the two texts over top-1 disagreements of one step on the reference's "
+        "text, same positions"
+    )
+    one_step: Mean = Field(description="top-1 disagreement on the reference's text, the ratio's denominator")
+    free: Mean = Field(description="share of positions at which the texts differ, the ratio's numerator")
+    conclusion: Literal["amplifies", "damps", "open", "no_damage"] = Field(
+        description="of the KL ratio: its whole interval above 1, below 1, or neither; no_damage where KL is exactly 0"
+    )
+
+
+class Cell(Contract):
+    """One decoder of one candidate."""
+
+    decoder: str
+    candidate: Count = Field(description="index into `candidates`")
+    prompts: Count
+    first_divergence: FirstDivergence
+    survival: tuple[SurvivalPoint, ...]
+    edit_distance: tuple[EditDistance, ...] = Field(description="by length, the whole text last")
+    kl_reference_text: Mean
+    kl_candidate_text: Mean
+    amplification: Amplification
+    along: tuple[Band, ...]
+    text: TextStatistics
+    change: TextChange
+    nonfinite_positions: Count
+
+
+class ReferenceTexts(Contract):
+    """The reference's own texts by one decoder."""
+
+    decoder: str
+    text: TextStatistics
+
+
+class ShapedDistance(Contract):
+    """How far the two models are once both distributions went through a decoder's cut, on the reference's texts."""
+
+    candidate: Count
+    shaping: str
+    parameters: dict[str, float | int | str | bool | None]
+    kl: Mean = Field(description="nats, over the positions where it is finite: q has every token that p keeps")
+    infinite: Mean = Field(description="share of positions where q cuts off a token that p keeps")
+    lost: Mean = Field(description="p's mass of the tokens that q cuts off")
+    tv: Mean
+    top1: Mean = Field(description="share of positions where both most likely tokens are the same")
+    supports_differ: Mean = Field(description="share of positions where one keeps a token that the other cuts off")
+
+
+class Sample(Contract):
+    """One prompt and what each model wrote after it. Only where the job allows text to be stored."""
+
+    document: str
+    domain: str
+    decoder: str
+    candidate: Count
+    prompt: str
+    shared: str = Field(description="what both wrote before they parted")
+    reference: str = Field(description="the reference's text from there on")
+    candidate_text: str
+    first_divergence: int | None
+
+
+class TrajectoryReport(Blocks):
+    """What a trajectory job found."""
+
+    schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
+    kind: Literal["trajectory"] = "trajectory"
+    job: str
+    severity: Severity = Field(description="of `candidate`, on the reference's own texts by the first decoder")
+    verdict: str = Field(description="one plain sentence")
+    decision: SeverityVerdict
+    tokens: Count
+    documents: Count
+    windows: Count
+    noise_floor: NoiseFloor
+    prompts: Count
+    prompt_tokens: Count = Field(description="of the longest prompt")
+    most_tokens: Count = Field(description="most tokens that a text could have")
+    chat_template: bool
+    decoders: tuple[DecoderRun, ...]
+    candidates: tuple[CandidateRun, ...] = Field(description="as requested, `candidate` first")
+    cells: tuple[Cell, ...] = Field(description="decoder by decoder, candidates in their order")
+    reference_texts: tuple[ReferenceTexts, ...]
+    distances: tuple[ShapedDistance, ...]
+    definitions: dict[str, str] = Field(description="what the amplification factors are, exactly")
+    samples: tuple[Sample, ...] = ()
+    generated_tokens: Count
+    resumed_texts: Count = Field(description="texts that an earlier attempt had generated")
+    not_tested: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    request: dict[str, object] | None = Field(
+        default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
+    )
+    provenance: Provenance
+
+    model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}
