@@ -1,0 +1,71 @@
+"""The class of a part's damage, from its numbers. The first rule that holds decides; docs/attribute.md tells them.
+
+negligible        the interval of its nats holds 0, or they are less than a thousandth of the whole damage
+removed           more than 90 % of its weights became 0
+norm, router      the part is one
+aligned           noise of the same norm costs less, for sure: the error lies where the model is sensitive
+outlier_channels  half of the output error comes from the worst hundredth of input channels
+low_rank          half of it lies in sixteen directions
+sheltered         noise of the same norm costs more, for sure: the method has kept the error out of harm's way
+size              noise of the same norm costs the same: only a smaller error helps
+unclear           no twin was run, or its interval says nothing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from app.contracts.attribute_report import Cause, Evidence, SiteKind
+from app.contracts.report import Mean
+
+REMOVED, HALF, NEGLIGIBLE = 0.9, 0.5, 1e-3
+# An interval of the ratio wholly beyond one of these is a finding; wholly within the wider pair, it is the same.
+ALIGNED, SHELTERED, SAME = 1.25, 0.8, (0.64, 1.5625)
+ROUTERS = frozenset({"gate", "shared_expert_gate", "router"})
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a cause is told from. `nats` and `share` of the part, `ratio` of its nats to its twin's."""
+
+    kind: SiteKind
+    module: str
+    nats: Mean
+    share: float | None
+    ratio: Mean | None
+    evidence: Evidence | None
+
+
+def cause_of(found: Found) -> tuple[Cause, str]:
+    """The class, and why in words."""
+    return next((cause, why) for holds, cause, why in _rules(found) if holds)
+
+
+def _rules(found: Found) -> Iterator[tuple[bool, Cause, str]]:
+    """Whether each rule holds, in their order; the last one does."""
+    mean, ci = found.nats.mean or 0.0, found.nats.ci
+    yield mean <= 0 or (ci is not None and ci[0] <= 0), "negligible", "the interval of its nats holds 0"
+    share = found.share
+    small = share is not None and share < NEGLIGIBLE
+    yield small, "negligible", f"{100 * (share or 0.0):.2g} % of the damage"
+    evidence = found.evidence or Evidence(change=None)
+    zeros = evidence.zeros or 0.0
+    yield zeros > REMOVED, "removed", f"{100 * zeros:.3g} % of its weights became 0"
+    yield found.kind == "norm", "norm", "a norm's weights scale everything that comes after it"
+    yield found.module in ROUTERS, "router", "tokens go to other experts"
+    ratio, interval = _interval(found.ratio)
+    told = f"{ratio or 0.0:.3g} times what noise of the same norm costs"
+    yield interval is not None and interval[0] > ALIGNED, "aligned", told
+    outliers, rank = evidence.outlier_share or 0.0, evidence.low_rank_share or 0.0
+    yield outliers >= HALF, "outlier_channels", f"{100 * outliers:.3g} % of its output error in 1 % of the channels"
+    yield rank >= HALF, "low_rank", f"{100 * rank:.3g} % of its output error in 16 directions"
+    yield ratio is None, "unclear", "no twin was run for it"
+    yield interval is not None and interval[1] < SHELTERED, "sheltered", told
+    same = interval is not None and interval[0] > SAME[0] and interval[1] < SAME[1]
+    yield same, "size", told
+    yield True, "unclear", f"{told}, and the interval leaves it open"
+
+
+def _interval(mean: Mean | None) -> tuple[float | None, tuple[float, float] | None]:
+    return (None, None) if mean is None else (mean.mean, mean.ci)

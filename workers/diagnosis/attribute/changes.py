@@ -1,0 +1,175 @@
+"""Which parts differ, and what their error is like: read from the weights and from what their inputs are like.
+
+Names: O, I outputs and inputs of a linear module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from app.contracts.attribute_report import Evidence
+from app.models.checkpoint import CheckpointInfo
+from workers.diagnosis.attribute.sites import Piece, Site
+from workers.diagnosis.attribute.swapping import Model
+from workers.surgery.blockwise.skeleton import Read
+
+# The worst hundredth of input channels, and so many directions: what a few protected columns or a small repair hold.
+CHANNELS, DIRECTIONS = 0.01, 16
+# What a module of one size is compared on: smaller ones hold everything in a few directions.
+FEWEST = 4 * DIRECTIONS
+# Fields of config.json that say nothing of what a layer computes.
+_IDLE = frozenset(
+    {"dtype", "torch_dtype", "transformers_version", "_name_or_path", "architectures", "hemostat_simulation"}
+    | {"quantization_config", "compression_config", "tie_word_embeddings", "use_cache"}
+)
+
+
+def config_differences(reference: CheckpointInfo, candidate: CheckpointInfo) -> tuple[str, ...]:
+    """Fields by which the two models' layers compute differently, whatever their weights."""
+    names = (reference.config.keys() | candidate.config.keys()) - _IDLE
+    return tuple(sorted(n for n in names if reference.config.get(n) != candidate.config.get(n)))
+
+
+def differing(
+    sites: Iterable[Site],
+    reference: CheckpointInfo,
+    candidate: CheckpointInfo,
+    reads: tuple[Read, Read],
+    check_cancelled: Callable[[], None],
+) -> list[Site]:
+    """The parts that can be swapped and whose weights, or norms' epsilons, are not the reference's.
+
+    A part whose tensors have other shapes is left out, unless it is a whole layer: that one is run as it is.
+    """
+    config = frozenset(config_differences(reference, candidate))
+    epsilon = any("eps" in name for name in config)
+    cache: dict[str, tuple[torch.Tensor, torch.Tensor] | None] = {}
+    layer: int | None = None
+
+    def pair(name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Both tensors; None where they are equal."""
+        if name not in cache:
+            ours, theirs = (read(name) for read in reads)
+            cache[name] = None if torch.equal(ours.float(), theirs.float()) else (ours, theirs)
+        return cache[name]
+
+    found = []
+    for site in sites:
+        check_cancelled()
+        if site.layer != layer:
+            cache.clear()
+            layer = site.layer
+        shapes = [
+            (reference.tensors[n].shape, candidate.tensors[n].shape if n in candidate.tensors else None)
+            for n in site.tensors
+        ]
+        if any(ours != theirs for ours, theirs in shapes):
+            if site.whole:
+                found.append(site)
+            continue
+        computed_otherwise = (site.whole and config) or (site.kind == "norm" and epsilon)
+        if computed_otherwise or any(_differs(piece, pair(piece.tensor)) for piece in site.pieces):
+            found.append(site)
+    return found
+
+
+def _differs(piece: Piece, pair: tuple[torch.Tensor, torch.Tensor] | None) -> bool:
+    if pair is None:
+        return False
+    if piece.dim is None:
+        return True
+    ours, theirs = (cut(tensor, piece) for tensor in pair)
+    return not torch.equal(ours.float(), theirs.float())
+
+
+def cut(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
+    """The piece of a tensor."""
+    return tensor if piece.dim is None else tensor.narrow(piece.dim, piece.start, piece.stop - piece.start)
+
+
+@dataclass
+class Inputs:
+    """E[x²] of every linear module's inputs in the reference, on the first batch: layer by layer, as they are asked."""
+
+    model: Model
+    _layer: int | None = None
+    _moments: Mapping[str, torch.Tensor] | None = None
+
+    def of(self, layer: int) -> Mapping[str, torch.Tensor]:
+        """Weight's name → (I) second moments."""
+        if self._layer != layer or self._moments is None:
+            self._layer, self._moments = layer, self._measured(layer)
+        return self._moments
+
+    @torch.no_grad()
+    def _measured(self, layer: int) -> Mapping[str, torch.Tensor]:
+        runner = self.model.runner
+        found: dict[str, torch.Tensor] = {}
+        block = runner.skeleton.block(layer)
+        with ExitStack() as stack:
+            for path, module in block.named_modules():
+                if isinstance(module, nn.Linear):
+                    name = f"model.layers.{layer}.{path}.weight"
+
+                    def see(_: nn.Module, args: tuple[Any, ...], name: str = name) -> None:
+                        found[name] = args[0].float().flatten(0, -2).square().mean(0)
+
+                    stack.callback(module.register_forward_pre_hook(see).remove)
+            start, end = next(iter(runner.batches()))
+            runner.call(layer, self.model.borders.read(layer, start, end))
+        runner.skeleton.release(layer)
+        return found
+
+
+def evidence(site: Site, reads: tuple[Read, Read], inputs: Inputs) -> Evidence:
+    """What a part's error is like. Shares are over its linear modules together, weighted with their inputs."""
+    moments = inputs.of(site.layer) if site.layer is not None else {}
+    change = size = channels = directions = energy = wide = 0.0
+    zeros = elements = 0
+    for piece in site.pieces:
+        ours, theirs = (cut(read(piece.tensor), piece).float() for read in reads)
+        if ours.shape != theirs.shape:
+            return Evidence(change=None)
+        delta = theirs - ours
+        change += float(delta.square().sum())
+        size += float(ours.square().sum())
+        zeros += int(((theirs == 0) & (ours != 0)).sum())
+        elements += ours.numel()
+        moment_I = moments.get(piece.tensor)
+        if moment_I is None or delta.ndim != 2:
+            continue
+        if piece.dim == 1:
+            moment_I = moment_I[piece.start : piece.stop]
+        weighted_OI = delta * moment_I.sqrt()
+        energy_I = weighted_OI.square().sum(0)
+        whole = float(energy_I.sum())
+        energy += whole
+        channels += float(energy_I.topk(max(1, round(CHANNELS * len(energy_I)))).values.sum())
+        if min(weighted_OI.shape) >= FEWEST:
+            wide += whole
+            directions += _first_directions(weighted_OI)
+    return Evidence(
+        change=(change / size) ** 0.5 if size else None,
+        outlier_share=channels / energy if energy else None,
+        low_rank_share=directions / wide if wide else None,
+        zeros=zeros / elements if elements else None,
+    )
+
+
+def _first_directions(weighted_OI: torch.Tensor) -> float:
+    """Energy in the first directions, by randomized subspace iteration (Halko et al. 2011): a lower bound that is close
+    where they stand out."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.randn(weighted_OI.shape[1], DIRECTIONS + 8, generator=generator)
+    left, _ = torch.linalg.qr(weighted_OI @ basis)
+    for _ in range(3):
+        right, _ = torch.linalg.qr(weighted_OI.T @ left)
+        left, _ = torch.linalg.qr(weighted_OI @ right)
+    values = torch.linalg.svdvals(left.T @ weighted_OI)
+    return float(values[:DIRECTIONS].square().sum())

@@ -1,0 +1,35 @@
+"""The isotropic twin: noise of the same norm in a random direction, in the place of a part's error.
+
+KL(part) / KL(twin) above 1 says that the error points where the model is sensitive, so that another method with as many
+bits could do better; at 1 it is its mere size; below 1 the method has turned the error to where it does not hurt.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from app.contracts.report import Mean
+from workers.diagnosis.attribute.additivity import ratio
+from workers.diagnosis.attribute.mixing import Mode
+from workers.diagnosis.attribute.sites import Site
+from workers.diagnosis.attribute.swapping import Swapper
+
+
+def batches_of(swapper: Swapper) -> int:
+    """Half of the subset's batches: what twins are run on."""
+    return max(1, len(swapper.batches) // 2)
+
+
+def possible(swapper: Swapper, site: Site) -> bool:
+    """Whether the part has the same shapes in both models: the error has a norm."""
+    ours, theirs = (model.runner.skeleton.info.tensors for model in (swapper.reference, swapper.candidate))
+    return all(name in theirs and ours[name].shape == theirs[name].shape for name in site.tensors)
+
+
+def twin_ratio(swapper: Swapper, site: Site, *, twins: int, seed: int) -> Mean | None:
+    """KL of the part over the mean KL of its twins, paired by position; None where the twins cost nothing."""
+    batches = batches_of(swapper)
+    part = swapper.kl([site], batches=batches)
+    noise = [swapper.kl([site], mode=Mode("twin", seed + number), batches=batches) for number in range(twins)]
+    where = swapper.subset.where.select(np.arange(len(part)))
+    return ratio(part, np.mean(noise, axis=0), where, seed=seed)

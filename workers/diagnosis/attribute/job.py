@@ -1,0 +1,256 @@
+"""The `attribute` job: which part of the candidate costs how many nats, why, and what would mend it.
+
+Order: both models on the whole text in the engine (as `compare` does it), then both on a part of the text through
+transformers' layers, their states kept at every border; then parts are swapped on these states, the worst ones found,
+and looked into. What was measured is kept in the job's scratch: the attempt after a lost one goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from app.contracts.attribute_report import AttributeReport, Whole
+from app.contracts.report import KernelTerm
+from app.contracts.requests.attribute import AttributeRequest
+from app.contracts.simulation import SECTION
+from workers.diagnosis.attempt import Attempt, Scored, counted
+from workers.diagnosis.attribute.changes import config_differences, differing
+from workers.diagnosis.attribute.looking import Looking
+from workers.diagnosis.attribute.pair import opened, plain, why_not
+from workers.diagnosis.attribute.report import Found, build_report, export
+from workers.diagnosis.attribute.search import Search
+from workers.diagnosis.attribute.sites import sites_of
+from workers.diagnosis.attribute.subset import Subset, draw
+from workers.diagnosis.attribute.swapping import Swapper
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.floor import Floor, kernel_term, noise_floor, score_dequantized
+from workers.diagnosis.mitigate.measuring import estimate
+from workers.diagnosis.passes import divergence_of
+from workers.diagnosis.plan import Scratch, plan_fingerprint
+from workers.diagnosis.positions import positions_of
+from workers.diagnosis.sides import Sides, modify, resolve
+from workers.distributions.divergence import Divergence, Precision
+from workers.distributions.token_values import Positions, TokenValues
+from workers.engine.room import EngineRoom
+from workers.engine.scoring import ScoringEngine
+from workers.process.context import write_atomically
+from workers.text.windows import Corpus
+
+PRECISION: Precision = "fast"
+_VERSION = "attribute/1"
+
+
+def attribute(request: AttributeRequest, context: JobContext, room: EngineRoom) -> AttributeReport:
+    """Runs the job and returns its report; sites and recipes go to `context.output` as files, too.
+
+    Raises `HemostatError` for what request, models or machine do not allow, `JobCancelled` when told to stop.
+    """
+    with counted(room, context):
+        return _Attribute(request, context, room).run()
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """Both models on the whole text, in the engine."""
+
+    scored: Scored
+    engine: ScoringEngine
+    values: TokenValues
+    floor: Floor
+    term: KernelTerm | None
+    resumed: int
+
+
+class _Attribute(Attempt):
+    """One attempt at one attribute job."""
+
+    def __init__(self, request: AttributeRequest, context: JobContext, room: EngineRoom) -> None:
+        super().__init__(request, context, room)
+        self._request = request
+
+    def run(self) -> AttributeReport:
+        request, context, watch = self._request, self._context, self._watch
+        with watch.phase("text"):
+            reference, entry, origin = resolve(request, context)
+            context.progress("text", 0, 0)
+            documents = self._documents(request.text, reference, entry.dtype)
+            corpus = self._windows(documents, reference)
+            texts = self._calibration(reference, entry.dtype, documents)
+        with watch.phase("modify"):
+            sides = modify(request, reference, entry, origin, context, calibration=texts)
+        with sides.modified:
+            positions = positions_of(corpus)
+            whole = self._whole(sides, corpus, positions)
+            found = Found(
+                request=request,
+                sides=sides,
+                origin=origin,
+                corpus=corpus,
+                positions=positions,
+                values=whole.values,
+                floor=whole.floor,
+                kernel_term=whole.term,
+                engine=whole.engine.identity,
+                reference_from_store=whole.scored.from_store,
+                resumed_windows=whole.resumed,
+                started_at=self._started_at,
+                seconds=watch.seconds,
+            )
+            found.not_swapped = why_not(sides.reference.info, sides.candidate.info)
+            if not found.not_swapped:
+                self._swap(sides, corpus, positions, found)
+        context.check_cancelled()
+        with watch.phase("statistics"):
+            context.progress("statistics", 0, 1)
+            report = build_report(found, context)
+        with watch.phase("report"):
+            export(report, found, context)
+            context.progress("report", 1, 1)
+        return report
+
+    # --- the models as a whole
+
+    def _whole(self, sides: Sides, corpus: Corpus, positions: Positions) -> _Whole:
+        context, watch, window = self._context, self._watch, self._request.window
+        scored = self._score(sides, sides.reference, corpus, "reference")
+        with watch.phase("head_check"):
+            self._check_head(sides.reference, sides.dtype, corpus, lambda _: scored.stored.window(0))
+        with watch.phase("noise_floor"):
+            floor = noise_floor(
+                scored.engine,
+                sides.reference,
+                corpus,
+                positions,
+                scored.stored,
+                store=self._store,
+                key=scored.key,
+                precision=PRECISION,
+                context=context,
+            )
+        dequantized = None
+        if sides.packed:
+            with watch.phase("kernel_term"):
+                key = self._key(sides, str(scored.engine.identity), f"{sides.candidate.weights} dequantized", corpus)
+                dequantized = score_dequantized(
+                    sides,
+                    corpus,
+                    self._room,
+                    max_model_len=window,
+                    store=self._store,
+                    key=key,
+                    meta={"model": sides.candidate.alias, "what": "dequantized"},
+                    context=context,
+                )
+        with watch.phase("engine"):
+            context.progress("engine", 0, 0)
+            engine = self._engine(sides.candidate, sides.dtype)
+        with watch.phase("head_check"):
+            context.progress("head_check", 0, 0)
+            self._check_head(sides.candidate, sides.dtype, corpus, lambda tokens: next(engine.score([tokens]))[1])
+        with watch.phase("candidate"):
+            plan = plan_fingerprint([scored.key, sides.candidate.weights, str(engine.identity), corpus.fingerprint])
+            values, resumed = divergence_of(
+                engine,
+                corpus.windows,
+                scored.stored.window,
+                Divergence(sides.reference.head, sides.candidate.head, precision=PRECISION),
+                context=context,
+                phase="candidate",
+                scratch=Scratch.open(context.scratch / "candidate", plan),
+            )
+        term = None
+        if dequantized is not None:
+            with watch.phase("kernel_term"):
+                term = kernel_term(engine, sides, corpus, positions, dequantized, precision=PRECISION, context=context)
+        return _Whole(scored, engine, values, floor, term, resumed)
+
+    # --- parts
+
+    def _swap(self, sides: Sides, corpus: Corpus, positions: Positions, found: Found) -> None:
+        request, context, watch = self._request, self._context, self._watch
+        subset = draw(corpus, positions, tokens=request.tokens, seed=request.seed)
+        plan = plan_fingerprint(
+            [
+                _VERSION,
+                torch.__version__,
+                sides.reference.weights,
+                sides.candidate.weights,
+                corpus.fingerprint,
+                sides.dtype,
+                repr((subset.windows, subset.length, request.seed)),
+            ]
+        )
+        scratch = context.scratch / f"attribute-{plan[:24]}"
+        scratch.mkdir(parents=True, exist_ok=True)
+        context.progress("borders", 0, 0)
+        began = time.perf_counter()
+        with (
+            plain(sides.reference, context) as reference,
+            plain(sides.candidate, context) as candidate,
+            opened(reference, candidate, subset, sides.dtype, scratch, context) as (swapper, reads),
+        ):
+            watch.seconds["borders"] = round(time.perf_counter() - began, 3)
+            full = self._together(swapper, subset, found, scratch / "forward.json")
+            with watch.phase("compare weights"):
+                context.progress("compare weights", 0, 0)
+                sites = sites_of(reference, request.layers)
+                changed = differing(sites, reference, candidate, reads, context.check_cancelled)
+            search = Search(swapper, changed, request.levels, request.budget, request.top, context)
+            with watch.phase("swap"):
+                search.run()
+            found.search_seconds = swapper.seconds
+            looking = Looking(swapper, search, reads, request, context, full)
+            with watch.phase("look into parts"):
+                looking.run()
+            found.considered, found.unchanged = len(changed), len(sites) - len(changed)
+            found.subset, found.search, found.looking, found.full = subset, search, looking, full
+        found.warnings += self._warnings(sides)
+
+    def _together(self, swapper: Swapper, subset: Subset, found: Found, note: Path) -> NDArray[np.float32]:
+        """KL of the whole candidate on the subset by transformers' layers, beside the engine's. `note` keeps how long a
+        forward pass takes: a later attempt makes none."""
+        with self._watch.phase("candidate on the subset"):
+            self._context.progress("candidate on the subset", 0, 0)
+            full = swapper.kl((), into="candidate")
+            began = time.perf_counter()
+            swapper.kl((), batches=1)
+            head = (time.perf_counter() - began) * len(full) / max(1, swapper.positions(1)) / 2
+        if not note.is_file():
+            seconds = self._watch.seconds["borders"] / 2 + head
+            write_atomically(note, json.dumps({"forward": seconds}).encode())
+        found.forward_seconds = float(json.loads(note.read_text())["forward"])
+        engine = np.where(found.values.finite, found.values.kl, np.nan).astype(np.float64)[subset.index]
+        seed, where = self._request.seed, subset.where
+        found.whole = Whole(
+            engine=estimate(engine, where, seed=seed, low=0.0),
+            transformers=estimate(full.astype(np.float64), where, seed=seed, low=0.0),
+            difference=estimate(engine - full, where, seed=seed),
+        )
+        return full
+
+    def _warnings(self, sides: Sides) -> list[str]:
+        told = []
+        candidate = sides.candidate.info
+        if sides.packed:
+            told.append(
+                f"The candidate's weights are packed ({candidate.scheme}): parts were swapped with its dequantized "
+                "weights, so that what its own kernels round is in the whole model's KL and in no part's."
+            )
+        if SECTION in candidate.config:
+            told.append(
+                "The candidate quantizes activations or its cache while it runs: no part of the weights holds that, "
+                "and suffix runs do without it. The two engines' KL on the subset differ by it."
+            )
+        elif names := config_differences(sides.reference.info, candidate):
+            told.append(
+                f"The configurations differ ({', '.join(names[:6])}): a whole layer is run as its own model runs it, "
+                "finer parts are weights alone."
+            )
+        return told

@@ -1,0 +1,141 @@
+"""What is asked about the first parts: control, twin, restoring, pairs, and all of them together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contracts.attribute_report import Additivity, Evidence, Explained, Pair
+from app.contracts.report import Mean
+from app.contracts.requests.attribute import AttributeRequest
+from workers.diagnosis.attribute.additivity import disjoint, is_far, pairs, ratio
+from workers.diagnosis.attribute.changes import Inputs, evidence
+from workers.diagnosis.attribute.control import BATCHES, control
+from workers.diagnosis.attribute.isotropic import batches_of, possible, twin_ratio
+from workers.diagnosis.attribute.search import Search
+from workers.diagnosis.attribute.sites import Site
+from workers.diagnosis.attribute.swapping import Swapper
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.mitigate.measuring import estimate
+from workers.surgery.blockwise.skeleton import Read
+
+# Pairs of parts that are swapped together.
+MOST_PAIRS = 10
+
+
+@dataclass
+class Look:
+    """Answers about one part."""
+
+    control: float
+    ratio: Mean | None
+    restored: Mean | None
+    evidence: Evidence | None
+
+
+@dataclass
+class Looking:
+    """Looks into the first parts of a finished search. `full`: KL of the whole candidate on the subset."""
+
+    swapper: Swapper
+    search: Search
+    reads: tuple[Read, Read]
+    request: AttributeRequest
+    context: JobContext
+    full: NDArray[np.float32]
+    first: list[Site] = field(default_factory=list)
+    looks: dict[str, Look] = field(default_factory=dict)
+    explained: Explained | None = None
+    additivity: Additivity | None = None
+    cost: float = 0.0
+    _done: int = 0
+
+    def run(self) -> None:
+        """Measures all of it."""
+        ranked = [(one.site, one.nats) for one in self.search.ranked]
+        self.first = disjoint(ranked, self.request.top)
+        inputs = Inputs(self.swapper.reference)
+        for site in self.first:
+            self.looks[site.name] = self._look(site, inputs)
+        self.explained = self._explained()
+        self.additivity = self._additivity()
+
+    def _look(self, site: Site, inputs: Inputs) -> Look:
+        self._step(site.name)
+        swapper, seed = self.swapper, self.request.seed
+        held = control(swapper, site)
+        self._pay([site], BATCHES)
+        found = None
+        if possible(swapper, site):
+            found = twin_ratio(swapper, site, twins=self.request.twins, seed=seed)
+            self._pay([site], batches_of(swapper), self.request.twins)
+        restored = self._restored([site]) if "restore" in self.request.directions else None
+        return Look(held, found, restored, evidence(site, self.reads, inputs))
+
+    def _restored(self, sites: list[Site]) -> Mean:
+        """Nats that the candidate gains where these parts are the reference's again."""
+        kl = self.swapper.kl(sites, into="candidate")
+        self._pay(sites, len(self.swapper.batches))
+        return estimate(self._gain(kl), self.swapper.subset.where, seed=self.request.seed)
+
+    def _gain(self, kl: NDArray[np.float32]) -> NDArray[np.float64]:
+        return self.full.astype(np.float64) - kl.astype(np.float64)
+
+    def _explained(self) -> Explained | None:
+        if not self.first:
+            return None
+        self._step("together")
+        swapper, where, seed = self.swapper, self.swapper.subset.where, self.request.seed
+        kl = swapper.kl(self.first)
+        self._pay(self.first, len(swapper.batches))
+        share = ratio(kl, self.full, where, seed=seed)
+        restored = restored_share = None
+        if "restore" in self.request.directions:
+            restored = self._restored(self.first)
+            restored_share = ratio(self._gain(swapper.kl(self.first, into="candidate")), self.full, where, seed=seed)
+        return Explained(
+            sites=tuple(site.name for site in self.first),
+            nats=estimate(kl.astype(np.float64), where, seed=seed, low=0.0),
+            share=share or Mean(mean=None, ci=None),
+            restored=restored,
+            restored_share=restored_share,
+        )
+
+    def _additivity(self) -> Additivity | None:
+        swapper, where, seed = self.swapper, self.swapper.subset.where, self.request.seed
+        parts = self.search.everything()
+        made = []
+        batches = batches_of(swapper)
+        some = where.select(np.arange(swapper.positions(batches)))
+        for one, other in pairs(self.first, MOST_PAIRS):
+            self._step(f"{one.name} with {other.name}")
+            together = swapper.kl([one, other], batches=batches)
+            self._pay([one, other], batches)
+            alone = [swapper.kl([site], batches=batches).astype(np.float64) for site in (one, other)]
+            found = ratio(together, alone[0] + alone[1], some, seed=seed)
+            if found is not None:
+                nats = estimate(together.astype(np.float64), some, seed=seed, low=0.0)
+                made.append(Pair(first=one.name, second=other.name, together=nats, ratio=found, far=is_far(found)))
+        if not parts and not made:
+            return None
+        total = np.zeros(len(self.full))
+        for part in parts:
+            total += part.kl
+        return Additivity(
+            over=tuple(one.site.name for one in parts),
+            total=estimate(total, where, seed=seed, low=0.0) if parts else Mean(mean=None, ci=None),
+            ratio=ratio(self.full, total, where, seed=seed) if parts else None,
+            pairs=tuple(made),
+            pairs_tokens=swapper.positions(batches) if made else 0,
+        )
+
+    def _pay(self, sites: list[Site], batches: int, times: int = 1) -> None:
+        share = self.swapper.positions(batches) / max(1, len(self.full))
+        self.cost += times * share * self.swapper.cost(sites)
+
+    def _step(self, _what: str) -> None:
+        self.context.check_cancelled()
+        self._done += 1
+        self.context.progress("look into parts", self._done, 0)

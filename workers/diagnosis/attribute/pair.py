@@ -1,0 +1,93 @@
+"""The two models of an attribution, ready to be swapped: read, laid out, and run to every border."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.shapes import LAYOUTS
+from workers.diagnosis.attribute.borders import Borders
+from workers.diagnosis.attribute.mixing import Mixed
+from workers.diagnosis.attribute.subset import Subset
+from workers.diagnosis.attribute.swapping import Model, Swapper
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.sides import Side, checkpoint_store
+from workers.distributions.head import Head
+from workers.engine.pool import resolve_dtype
+from workers.surgery.blockwise.skeleton import Read, Skeleton
+from workers.surgery.dequantize import dequantize
+from workers.surgery.reading import open_tensors
+
+# What the service calls its dtypes.
+_TORCH = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+
+
+@contextmanager
+def plain(side: Side, context: JobContext) -> Iterator[CheckpointInfo]:
+    """The checkpoint, dequantized where it is packed, for the length of a `with`."""
+    if side.info.quantization is None:
+        yield side.info
+        return
+    with dequantize(
+        side.info,
+        store=checkpoint_store(context),
+        progress=lambda _, done, total: context.progress("dequantize", done, total),
+        check_cancelled=context.check_cancelled,
+    ) as stored:
+        yield inspect(stored.path)
+
+
+def why_not(reference: CheckpointInfo, candidate: CheckpointInfo) -> str:
+    """Why no part of one can be put into the other; empty where it can."""
+    for info in (reference, candidate):
+        if info.architecture not in LAYOUTS:
+            return f"the layout of {info.architecture} is not known, so that it cannot be run layer by layer"
+    if reference.hidden_size != candidate.hidden_size:
+        return (
+            f"the hidden states have {reference.hidden_size} and {candidate.hidden_size} dimensions, so that no part "
+            "of one model fits into the other"
+        )
+    if reference.layers != candidate.layers:
+        return (
+            f"the models have {reference.layers} and {candidate.layers} layers, so that parts have no counterpart of "
+            "the same number"
+        )
+    return ""
+
+
+@contextmanager
+def opened(
+    reference: CheckpointInfo,
+    candidate: CheckpointInfo,
+    subset: Subset,
+    dtype: str,
+    scratch: Path,
+    context: JobContext,
+) -> Iterator[tuple[Swapper, tuple[Read, Read]]]:
+    """A swapper over both models, and their readers. `scratch` belongs to these models and this text."""
+    from workers.surgery.blockwise.skeleton import DTYPES
+
+    run_in = DTYPES[_TORCH[resolve_dtype(dtype)]]
+    with ExitStack() as stack:
+        reads = [stack.enter_context(open_tensors(info)).read for info in (reference, candidate)]
+        models = []
+        for name, info, own, other in (
+            ("reference", reference, reads[0], reads[1]),
+            ("candidate", candidate, reads[1], reads[0]),
+        ):
+            mixed = Mixed(own, other, run_in)
+            borders = Borders(
+                Skeleton(info, mixed, dtype=run_in),
+                subset.tokens_NL,
+                scratch,
+                name=name,
+                progress=lambda phase, done, total: context.progress(f"borders: {phase}", done, total),
+                check_cancelled=context.check_cancelled,
+            )
+            models.append(Model(borders, mixed, Head.load(info.path)))
+        yield (
+            Swapper(models[0], models[1], subset, scratch / "ledger", check_cancelled=context.check_cancelled),
+            (reads[0], reads[1]),
+        )

@@ -1,0 +1,320 @@
+"""The report of an attribute job, from everything that was measured."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contracts.attribute_report import AttributeReport, Cause, Site, Treatment, Whole
+from app.contracts.attribute_report import Search as SearchBlock
+from app.contracts.attribute_report import Subset as SubsetBlock
+from app.contracts.calibration_report import Blocks
+from app.contracts.report import KernelTerm, Mean
+from app.contracts.requests.attribute import AttributeRequest
+from app.contracts.text import SelfText
+from app.models.checkpoint import CheckpointInfo
+from workers.diagnosis.assemble import provenance, repeatable
+from workers.diagnosis.attribute.additivity import ratio
+from workers.diagnosis.attribute.cause import Found as CauseFound
+from workers.diagnosis.attribute.cause import cause_of
+from workers.diagnosis.attribute.control import BATCHES as CONTROL_BATCHES
+from workers.diagnosis.attribute.isotropic import batches_of
+from workers.diagnosis.attribute.looking import Looking
+from workers.diagnosis.attribute.search import Measured, Search
+from workers.diagnosis.attribute.subset import Subset
+from workers.diagnosis.attribute.treatment import Patient, treat
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.floor import Floor
+from workers.diagnosis.mitigate.measuring import PRECISION, estimate
+from workers.diagnosis.sides import Sides
+from workers.diagnosis.summary import summarize
+from workers.diagnosis.verdict import decide, not_tested
+from workers.distributions.token_values import Positions, TokenValues
+from workers.engine.device import EngineIdentity
+from workers.text.windows import Corpus
+
+SITES_FILE, RECIPE_FILE = "sites.json", "recipe.json"
+TOKENS_FILE: Final = "tokens.parquet"
+_BLOCKS = tuple(Blocks.model_fields)
+# Causes that somebody can act on are told of parts that were looked into; the others have no twin.
+_UNSEEN: tuple[Cause, str] = ("unclear", "not among the first parts: no twin was run for it")
+
+
+@dataclass
+class Found:
+    """All that an attribute job found out; the second half only where parts could be swapped."""
+
+    request: AttributeRequest
+    sides: Sides
+    origin: CheckpointInfo
+    corpus: Corpus
+    positions: Positions
+    values: TokenValues
+    floor: Floor
+    kernel_term: KernelTerm | None
+    engine: EngineIdentity
+    reference_from_store: bool
+    resumed_windows: int
+    started_at: float
+    seconds: dict[str, float]
+    not_swapped: str = ""
+    whole: Whole | None = None
+    subset: Subset | None = None
+    search: Search | None = None
+    looking: Looking | None = None
+    full: NDArray[np.float32] | None = None
+    considered: int = 0
+    unchanged: int = 0
+    forward_seconds: float = 0.0
+    search_seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+
+
+def build_report(found: Found, context: JobContext) -> AttributeReport:
+    """Statistics of the candidate as a whole, and the ranked list of its parts."""
+    request, corpus = found.request, found.corpus
+    domains = [document.domain for document in corpus.documents]
+    summary = summarize(
+        found.values,
+        found.positions,
+        domains,
+        window=request.window,
+        floor_kl=found.floor.kl,
+        seed=request.seed,
+        check_cancelled=context.check_cancelled,
+    )
+    decision = decide(summary.excess, request.thresholds, nonfinite=summary.nonfinite_positions, floor=summary.floor)
+    sites = _sites(found, context)
+    looking = found.looking
+    diagnoses = []
+    if looking is not None:
+        causes = {site.name: site.cause for site in sites}
+        diagnoses = [(site, causes[site.name]) for site in looking.first]
+    blocks = summary.blocks()
+    return AttributeReport(
+        job=context.job_id,
+        severity=decision.severity,
+        verdict=sentence(sites, looking, found),
+        decision=decision,
+        tokens=summary.tokens,
+        documents=summary.documents,
+        windows=summary.windows,
+        noise_floor=found.floor.report,
+        kernel_term=found.kernel_term,
+        sites=sites,
+        whole=found.whole,
+        explained=None if looking is None else looking.explained,
+        additivity=None if looking is None else looking.additivity,
+        treatment=None if looking is None else treat(_patient(found), diagnoses),
+        search=_search(found),
+        subset=_subset(found),
+        not_swapped=found.not_swapped,
+        not_tested=not_tested(
+            longest_context=int(found.positions.context.max()),
+            domains=domains,
+            conversations=corpus.conversations,
+            self_corpus=isinstance(request.text, SelfText),
+        ),
+        warnings=tuple(_warnings(found, sites, summary.nonfinite_positions)),
+        request=repeatable(request),
+        provenance=provenance(
+            request,
+            sides=found.sides,
+            corpus=corpus,
+            engine=found.engine,
+            precision=PRECISION,
+            started_at=found.started_at,
+            seconds=found.seconds,
+            reference_from_store=found.reference_from_store,
+            resumed_windows=found.resumed_windows,
+        ),
+        **{name: blocks[name] for name in _BLOCKS},
+    )
+
+
+def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> str:
+    """What was found, in one sentence."""
+    if found.not_swapped:
+        return f"No part was swapped: {found.not_swapped}."
+    if not found.considered:
+        return "No part differs: every weight of the candidate is the reference's."
+    explained = None if looking is None else looking.explained
+    if looking is None or explained is None or not sites or not looking.first:
+        return f"{found.considered} parts differ, and none of those that were measured costs anything for sure."
+    by_name = {site.name: site for site in sites}
+    first = by_name[looking.first[0].name]
+    whole = found.whole.transformers.mean if found.whole is not None else None
+    alone = f"{_percent(first.share)} of the {_digits(whole)} nats a token" if first.share is not None else ""
+    together = ""
+    if len(explained.sites) > 1 and explained.share.mean is not None:
+        together = f"; the first {len(explained.sites)} parts together cost {_share(explained.share)} of it"
+    return f"The worst part is {first.name}, which alone costs {alone}{together}."
+
+
+def _sites(found: Found, context: JobContext) -> tuple[Site, ...]:
+    if found.search is None or found.full is None or found.subset is None:
+        return ()
+    made = []
+    for measured in found.search.ranked:
+        context.check_cancelled()
+        made.append(_site(measured, found, found.full, found.subset))
+    return tuple(made)
+
+
+def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: Subset) -> Site:
+    site, kl, seed = measured.site, measured.kl, found.request.seed
+    where = subset.where.select(np.arange(len(kl)))
+    nats = estimate(kl.astype(np.float64), where, seed=seed, low=0.0)
+    share = ratio(kl, full[: len(kl)], where, seed=seed)
+    look = found.looking.looks.get(site.name) if found.looking is not None else None
+    module = site.name.rpartition(".")[2]
+    cause, why = cause_of(
+        CauseFound(
+            kind=site.kind,
+            module=module,
+            nats=nats,
+            share=None if share is None else share.mean,
+            ratio=None if look is None else look.ratio,
+            evidence=None if look is None else look.evidence,
+        )
+    )
+    if look is None and cause == "unclear":
+        cause, why = _UNSEEN
+    return Site(
+        name=site.name,
+        kind=site.kind,
+        layer=site.layer,
+        nats=nats.mean or 0.0,
+        ci=nats.ci,
+        share=None if share is None else share.mean,
+        share_ci=None if share is None else share.ci,
+        restored=None if look is None else look.restored,
+        control=None if look is None or not math.isfinite(look.control) else look.control,
+        isotropic_ratio=None if look is None or look.ratio is None else look.ratio.mean,
+        isotropic_ci=None if look is None or look.ratio is None else look.ratio.ci,
+        cause=cause,
+        why=why,
+        evidence=None if look is None else look.evidence,
+        treatment=None if look is None else _treatment(found, measured, cause),
+        tokens=len(kl),
+        rung=measured.rung,
+    )
+
+
+def _treatment(found: Found, measured: Measured, cause: Cause) -> Treatment:
+    return treat(_patient(found), [(measured.site, cause)])
+
+
+def _patient(found: Found) -> Patient:
+    return Patient(found.origin, found.request.candidate.recipe, found.sides.reference.info)
+
+
+def _search(found: Found) -> SearchBlock | None:
+    search, looking = found.search, found.looking
+    if search is None or looking is None:
+        return None
+    return SearchBlock(
+        budget=search.budget,
+        spent=round(search.spent, 3),
+        looked_into=round(looking.cost, 3),
+        considered=found.considered,
+        unchanged=found.unchanged,
+        measured=len(search.found),
+        rungs=tuple(search.rungs),
+        forward_seconds=round(found.forward_seconds, 4),
+        seconds=round(found.search_seconds, 3),
+    )
+
+
+def _subset(found: Found) -> SubsetBlock | None:
+    subset, looking = found.subset, found.looking
+    if subset is None or looking is None:
+        return None
+    swapper = looking.swapper
+    return SubsetBlock(
+        windows=len(subset.windows),
+        length=subset.length,
+        documents=int(np.unique(subset.where.document).size),
+        positions=len(subset.where),
+        control_positions=swapper.positions(min(CONTROL_BATCHES, len(swapper.batches))),
+        twin_positions=swapper.positions(batches_of(swapper)),
+    )
+
+
+def _warnings(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[str]:
+    told = list(found.warnings)
+    if nonfinite:
+        told.append(f"{nonfinite} positions had non-finite logits and are left out of every mean.")
+    broken = [site.name for site in sites if site.control]
+    if broken:
+        told.append(
+            f"Swapping {', '.join(broken[:4])} by itself changed something, which must not be: the nats of these parts "
+            "cannot be trusted."
+        )
+    search = found.search
+    if search is not None:
+        lost = [name for name, one in search.found.items() if not np.isfinite(one.kl).all()]
+        if lost:
+            told.append(
+                f"{len(lost)} parts made logits that are not finite somewhere ({', '.join(lost[:4])}): their nats are "
+                "over the other positions."
+            )
+        missed = found.considered - len(search.found)
+        wanted = [s for s in search.changed if s.layer is None or s.kind in search.levels]
+        if missed and len(wanted) > len(search.found):
+            told.append(
+                f"The budget of {search.budget:g} forward passes left out {len(wanted) - len(search.found)} parts that "
+                "differ, those of the mildest layers."
+            )
+    if found.whole is not None and found.subset is not None and found.whole.transformers.clusters == "windows":
+        told.append("Fewer than six documents were swapped on: intervals are clustered by windows, and are too narrow.")
+    return told
+
+
+def export(report: AttributeReport, found: Found, context: JobContext) -> None:
+    """Artifacts and metrics."""
+    folder = context.output
+    sites = [site.model_dump(mode="json") for site in report.sites]
+    (folder / SITES_FILE).write_text(json.dumps(sites, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if report.treatment is not None and report.treatment.recipe is not None:
+        recipe = json.dumps(list(report.treatment.recipe), indent=2, ensure_ascii=False)
+        (folder / RECIPE_FILE).write_text(recipe + "\n", encoding="utf-8")
+    documents = found.corpus.documents
+    found.values.to_parquet(
+        folder / TOKENS_FILE,
+        found.positions,
+        [document.id for document in documents],
+        [document.domain for document in documents],
+    )
+    labels = {
+        "reference": found.sides.reference.alias,
+        "model": found.sides.candidate.alias,
+        "recipe": (found.sides.modified.manifest.recipe_fingerprint or "none")[:12],
+    }
+    kl = report.divergence.kl
+    for name, value in (
+        ("kl_mean_nats", kl.mean),
+        ("kl_mean_low_nats", kl.ci[0] if kl.ci else None),
+        ("kl_mean_high_nats", kl.ci[1] if kl.ci else None),
+        ("last_measurement_timestamp_seconds", time.time()),
+    ):
+        context.observe(name, math.nan if value is None else value, **labels)
+
+
+def _digits(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"
+
+
+def _percent(share: float | None) -> str:
+    return "an unknown share" if share is None else f"{100 * share:.3g} %"
+
+
+def _share(share: Mean) -> str:
+    interval = f" (95 % interval {100 * share.ci[0]:.3g} to {100 * share.ci[1]:.3g} %)" if share.ci else ""
+    return f"{_percent(share.mean)}{interval}"
