@@ -86,31 +86,29 @@ def grid(knobs: Sequence[Knob]) -> Iterator[tuple[Any, ...]]:
     return product(*(knob.values for knob in knobs))
 
 
-def check_knobs(
-    recipe: Recipe, knobs: Sequence[Knob], check: Callable[[Recipe], object], *, pointer: str = "/knobs"
-) -> None:
+def check_knobs(recipe: Recipe, knobs: Sequence[Knob], check: Callable[[Recipe], object]) -> None:
     """Refuses what one of the knobs' values makes of the recipe: against the contract of its step, and by `check`,
     which raises `HemostatError`, against the checkpoint. Each knob is turned alone, the others at their first value.
 
-    The pointer is that of the value, below `pointer`.
+    The pointer is that of the value as the recipe would hold it, or `/knobs` for a knob that the recipe has not.
     """
     first = [knob.values[0] for knob in knobs]
+    steps = [step.model_dump(mode="json") for step in recipe]
     for number, knob in enumerate(knobs):
-        at = f"{pointer}/{number}"
         if knob.step >= len(recipe):
-            _refuse(f"the recipe has {len(recipe)} steps, and none of number {knob.step}", f"{at}/step", "")
-        steps = [step.model_dump(mode="json") for step in recipe]
-        _known_field(steps[knob.step], knob.field, f"{at}/field")
-        _check_values(steps, knob.step, knob.field, list(knob.values), f"{at}/values", part="")
+            _refuse(f"the recipe has {len(recipe)} steps, and none of number {knob.step}", f"/knobs/{number}/step", "")
+        _known_field(steps[knob.step], knob.field, f"/knobs/{number}/field")
+        at = f"{POINTER}/{knob.step}/{knob.field}"
+        _check_values(steps, knob.step, knob.field, knob.values, at)
         for index, value in enumerate(knob.values):
             values = [*first[:number], value, *first[number + 1 :]]
             try:
                 check(recipe_at(recipe, knobs, values))
             except HemostatError as error:
                 detail = f"at {knob.field} = {told(value)}: {error.detail}"
-                raise HemostatError(error.code, detail, hint=error.hint, pointer=f"{at}/values/{index}") from error
+                raise HemostatError(error.code, detail, hint=error.hint, pointer=f"{at}/{WORD}/{index}") from error
             except ValidationError as error:
-                _refuse(f"at {knob.field} = {told(value)}: {_why(error)}", f"{at}/values/{index}", "")
+                _refuse(f"at {knob.field} = {told(value)}: {_why(error)}", f"{at}/{WORD}/{index}", "")
 
 
 def told(value: Any) -> str:
@@ -207,13 +205,11 @@ def _scalars(annotation: Any) -> set[type]:
     return set().union(*(_scalars(part) for part in arguments))
 
 
-def _check_values(
-    steps: Sequence[Any], index: int, field: str, values: Sequence[Any], pointer: str, *, part: str = f"/{WORD}"
-) -> None:
+def _check_values(steps: Sequence[Any], index: int, field: str, values: Sequence[Any], pointer: str) -> None:
     """Each value against the contract of the step; what is wrong with the step whatever the value is told elsewhere."""
     seen: dict[str, int] = {}
     for number, value in enumerate(values):
-        at = f"{pointer}{part}/{number}"
+        at = f"{pointer}/{WORD}/{number}"
         name = json.dumps(value, sort_keys=True)
         if name in seen:
             _refuse(f"values {seen[name]} and {number} are the same, {told(value)}", at, "give each value once")

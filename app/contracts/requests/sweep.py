@@ -5,9 +5,10 @@ or `{"sweep": {"from": 0.1, "to": 0.8, "points": 8}}`. `app.models.knobs.lift` t
 first value, and `knobs` all of them. That is the form in which requests are kept, and it may be sent as well.
 """
 
+from math import prod
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from app.contracts.base import Contract
 from app.contracts.requests.base import JobRequest, Thresholds
@@ -27,7 +28,38 @@ class Knob(Contract):
 class SweptRequest(JobRequest):
     """What kinds that turn knobs share. The candidate's recipe holds the first value of each knob."""
 
+    knobs: tuple[Knob, ...]
     thresholds: Thresholds = Thresholds()
+
+    @property
+    def planned(self) -> int:
+        """How many recipes will be measured at most."""
+        return prod(len(knob.values) for knob in self.knobs)
+
+
+Bound = tuple[float | None, float | None]
+
+
+class FormBounds(Contract):
+    """Bounds on the coefficients of the published form, [low, high], null is open; as `hemostat threshold` takes them.
+
+    ln y = ln a + b ln s up to s0, ln a + b ln s0 + k1 (s - s0) + k2 (s - s0)² beyond; s is the share removed.
+    """
+
+    a: Bound = (None, None)
+    b: Bound = (None, None)
+    s0: Bound = (None, None)
+    k1: Bound = (None, None)
+    k2: Bound = (None, None)
+
+    @model_validator(mode="after")
+    def _rising(self) -> "FormBounds":
+        for name, (low, high) in self:
+            if low is not None and high is not None and low > high:
+                raise ValueError(f"the lower bound of {name}, {low:g}, lies above the upper, {high:g}")
+        if self.a[1] is not None and self.a[1] <= 0:
+            raise ValueError(f"the upper bound of a is {self.a[1]:g}, and a is positive")
+        return self
 
 
 class SweepRequest(SweptRequest):
@@ -43,6 +75,13 @@ class SweepRequest(SweptRequest):
         description="measure at most so many of the values, each chosen where it narrows the threshold's interval "
         "most; null: all of them",
     )
+    bounds: FormBounds = Field(default=FormBounds(), description="of the form that is fitted to the perplexity")
+
+    @property
+    def planned(self) -> int:
+        """How many recipes will be measured at most."""
+        every = super().planned
+        return every if self.budget is None else min(every, self.budget)
 
 
 class SweepSubmission(SweepRequest):

@@ -1,0 +1,210 @@
+"""The report of a sweep job, kind `sweep` of schema `hemostat.report/1`.
+
+`points` stand in the order of their strength, weakest first. Every interval is 95 %, over documents resampled jointly
+at all points where there are six or more, over windows where there are fewer. `severity` and `decision` are those of
+the strongest setting that was measured. `threshold` is fitted to the perplexity, `threshold_kl` to the mean KL; both
+are null where the knob removes no share of the model, or too few points stand in the curve: `no_threshold` says why.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from app.contracts.base import Contract
+from app.contracts.report import (
+    SCHEMA,
+    Ci,
+    Count,
+    Divergence,
+    Mean,
+    NoiseFloor,
+    Number,
+    Perplexity,
+    Provenance,
+    Severity,
+    SeverityVerdict,
+)
+
+Answer = Literal["transition", "no transition in range", "not identifiable"]
+OpenCi = tuple[Number, Number]
+
+
+class SweptKnob(Contract):
+    """What was turned."""
+
+    step: Count = Field(description="of the candidate's recipe, counted from 0")
+    type: str = Field(description="of that step")
+    field: str
+    values: tuple[JsonValue, ...] = Field(description="all that were asked for, in the order asked")
+    share: str | None = Field(
+        description="how s, the share removed, follows from the value, in words; null: it does not"
+    )
+    axis: Literal["value", "s", "order"] = Field(
+        description="what `at` of the limits is in: the knob's own value, s, or the place in the order of strength"
+    )
+
+
+class SweepPoint(Contract):
+    """One setting. Blocks are null where the model cannot take it (`refused` says why)."""
+
+    value: JsonValue
+    s: Number = Field(description="share of the model removed; null where the knob removes none")
+    divergence: Divergence | None
+    perplexity: Perplexity | None
+    excess_kl: Mean | None = Field(description="mean KL minus noise floor, nats a token")
+    top1_agreement: Mean | None
+    severity: Severity | None
+    classes: tuple[Severity, ...] = Field(description="every class that the interval touches")
+    nonfinite_positions: Count
+    bytes: Count | None = Field(description="of the whole model, as it takes packed")
+    bits_per_weight: Number
+    weights_fingerprint: str | None
+    seconds_making: float
+    seconds_measuring: float
+    warnings: tuple[str, ...] = ()
+    refused: str = ""
+    number: Count = Field(description="when it was chosen: 1 first; points of the first look share nothing else")
+    by: str = Field(description="the process that measured it")
+
+
+class KneeInterval(Contract):
+    """How the interval of s0 was found."""
+
+    confidence: float
+    resampled: Literal["documents", "residuals"]
+    searched: Ci
+
+
+class Slopes(Contract):
+    """d ln y / ds on both sides of s0: of the published form at s0, and least squares through the points of a side."""
+
+    below: float
+    above: float
+    measured_below: Number
+    measured_above: Number
+
+
+class TransitionTest(Contract):
+    """p-value of the hypothesis that there is none; the larger one of both forms without a transition."""
+
+    p: float
+    level: float
+    power_law: float
+    exponential: float
+
+
+class Rival(Contract):
+    """Another form fitted to the same points."""
+
+    form: str
+    params: dict[str, float]
+    log_sse: float
+    aicc: Number
+    delta_aicc: Number = Field(description="its AICc minus that of the published form; below 0 it describes better")
+    left_out_error: float
+    transition_at: Number
+
+
+class Threshold(Contract):
+    """The published form fitted to the points: `s0`, `params`, `log_sse` are always its own, also where it is not
+    identifiable or a rival wins (`form`). docs/threshold.md tells how each is found."""
+
+    of: Literal["perplexity", "kl"]
+    s0: float
+    ci: Ci
+    value: Number = Field(description="the knob's value at s0, interpolated between measured ones")
+    value_ci: Ci | None
+    form: str
+    bounds: dict[str, tuple[Number, Number]]
+    identifiable: bool
+    rivals: tuple[Rival, ...]
+    answer: Answer
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+    params: dict[str, float]
+    log_sse: float
+    aicc: Number
+    left_out_error: float
+    at_bounds: tuple[str, ...]
+    points: Count
+    interval: KneeInterval
+    transition_test: TransitionTest
+    lack_of_fit: Number
+    slopes: Slopes
+
+
+class Limit(Contract):
+    """How far the knob may be turned before a quantity passes a limit."""
+
+    limit: float = Field(description="near-lossless: rise of ln perplexity; mild: excess KL in nats a token")
+    largest: JsonValue = Field(
+        description="the strongest measured value that stays within the limit with every weaker one; null: not even "
+        "the weakest does"
+    )
+    at: Number = Field(description="where the limit is passed, interpolated; null: outside the measured settings")
+    ci: OpenCi | None = Field(
+        description="its 95 % interval, weaker end first; an end that is null lies outside the measured settings; "
+        "null: no data for one"
+    )
+    rule: str
+
+
+class CrossingSlopes(Contract):
+    """Of ln perplexity, per unit of `axis`, by least squares through the points on either side of a place."""
+
+    at: float
+    below: Number
+    above: Number
+
+
+class Choice(Contract):
+    """How the measured settings were chosen."""
+
+    how: Literal["all", "adaptive"]
+    asked: Count = Field(description="values that could be measured")
+    measured: Count
+    note: str
+
+
+class Share(Contract):
+    """What each process did of the sweep."""
+
+    by: str
+    points: Count
+    seconds: float = Field(description="of making and measuring them")
+
+
+class SweepReport(Contract):
+    """What a sweep found."""
+
+    schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
+    kind: Literal["sweep"] = "sweep"
+    job: str
+    severity: Severity = Field(description="of the strongest setting that was measured")
+    verdict: str = Field(description="what was found, in plain words")
+    decision: SeverityVerdict = Field(description="on the strongest setting that was measured")
+    tokens: Count
+    documents: Count
+    windows: Count
+    noise_floor: NoiseFloor
+    knob: SweptKnob
+    reference_perplexity: Number
+    points: Annotated[tuple[SweepPoint, ...], Field(min_length=1)]
+    threshold: Threshold | None
+    threshold_kl: Threshold | None
+    no_threshold: str = Field(default="", description="why there is no threshold; empty where there is one")
+    near_lossless: Limit | None = Field(description="by the published rule on perplexity; null: perplexity not finite")
+    largest_mild: Limit | None = Field(description="by the upper limit of the excess KL")
+    slopes: CrossingSlopes | None = Field(
+        default=None, description="around the place where mild ends; the thresholds have their own"
+    )
+    choice: Choice
+    shared: tuple[Share, ...]
+    not_tested: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    request: dict[str, object] | None = Field(
+        default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
+    )
+    provenance: Provenance
+
+    model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}

@@ -1,0 +1,89 @@
+"""Which share of a model a knob removes: the s of the robustness curve, from shapes alone.
+
+    sparsity           the share of zeros; N:M is 1 - N/M
+    bits               1 - bits/16, weights, activations, keys and values alike
+    rank               1 - rank/full, full the smaller dimension, mean over the matrices that the step addresses
+    ratio              the share of parameters, heads or channels that goes, rounded as the step rounds it
+    layers, count      parts dropped of all that there are
+
+Every other knob removes no share, and has none.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from app.contracts.recipe import PruneChannels, PruneHeads, PruneLayers, Recipe, Sparse, Step
+from app.contracts.recipe.lowrank import Truncated
+from app.contracts.requests.sweep import Knob
+from app.models.checkpoint import CheckpointInfo
+from app.models.knobs import recipe_at
+from app.models.modules import select
+from app.models.steps import check_recipe
+from app.models.steps.prune import channels_of, channels_to_go, groups_to_go, heads_of, layers_to_go
+
+FULL_BITS: Final = 16
+_BITS: Final = frozenset({"bits", "k_bits", "v_bits", "activation_bits"})
+_WORDS: Final = {
+    "sparsity": "s is the share of weights that become zero",
+    "pattern": "s is the share of weights that become zero",
+    "rank": "s is 1 − rank/full, the mean over the matrices that the step addresses",
+    "ratio": "s is the share that goes",
+    "layers": "s is the layers dropped over all layers",
+    "count": "s is the parts dropped over all that there are",
+} | dict.fromkeys(_BITS, "s is 1 − bits/16")
+# Knobs without a share whose damage grows as their value falls.
+_FALLING: Final = frozenset({"rank", "experts", "calibration_windows"})
+
+
+def share_of(info: CheckpointInfo, step: Step, field: str) -> float | None:
+    """s of a step as it stands, for the field that is turned; `info` is the checkpoint before the step."""
+    if field in _BITS and str(getattr(step, "type", "")).startswith("quantize."):
+        value = getattr(step, field)
+        return None if value is None else 1 - float(value) / FULL_BITS
+    if isinstance(step, Sparse) and field in ("sparsity", "pattern"):
+        return step.share
+    if isinstance(step, Truncated):
+        return _of_ranks(info, step, field)
+    return _of_parts(info, step) if field in ("layers", "count", "ratio") else None
+
+
+def _of_ranks(info: CheckpointInfo, step: Truncated, field: str) -> float | None:
+    if field == "rank" and step.rank is not None:
+        kept = [min(1.0, step.rank / min(weight.shape)) for weight in select(info, step)]
+        return 1 - sum(kept) / len(kept)
+    return step.ratio if field == "ratio" else None
+
+
+def _of_parts(info: CheckpointInfo, step: Step) -> float | None:
+    if isinstance(step, PruneLayers):
+        return layers_to_go(info, step) / info.layers
+    if isinstance(step, PruneHeads):
+        return groups_to_go(info, step) / heads_of(info).groups
+    if isinstance(step, PruneChannels):
+        return channels_to_go(info, step) / channels_of(info)
+    return None
+
+
+def shares(info: CheckpointInfo, recipe: Recipe, knob: Knob) -> list[float] | None:
+    """s of each value of a knob, in their order; None where the knob removes no share. `info` is the model before the
+    recipe. Raises what `check_recipe` raises for a recipe that the model cannot take."""
+    before = check_recipe(info, recipe[: knob.step], pointer="/candidate/recipe")
+    found = [share_of(before, recipe_at(recipe, [knob], [value])[knob.step], knob.field) for value in knob.values]
+    known = [share for share in found if share is not None]
+    return known if len(known) == len(found) else None
+
+
+def in_words(field: str) -> str:
+    """How s follows from the field."""
+    return _WORDS.get(field, "s is the share removed")
+
+
+def by_strength(values: tuple[Any, ...], field: str, share: list[float] | None) -> list[int]:
+    """The places of the values from the weakest to the strongest: by s; else by number, falling for knobs that keep
+    more the higher they are; values that are no numbers as they were given."""
+    if share is not None:
+        return sorted(range(len(values)), key=lambda index: share[index])
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return sorted(range(len(values)), key=lambda index: values[index], reverse=field in _FALLING)
+    return list(range(len(values)))

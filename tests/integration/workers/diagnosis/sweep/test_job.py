@@ -1,0 +1,179 @@
+"""A sweep job from request to report, with a real engine on a tiny model."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.sweep import SweepRequest
+from app.contracts.sweep_report import SweepReport
+from app.models.knobs import lift
+from app.settings import Settings
+from tests.support.attempts import Context
+from workers.diagnosis.context import JobCancelled
+from workers.diagnosis.sweep.job import sweep
+from workers.diagnosis.threshold.answer import fit_threshold
+from workers.diagnosis.threshold.curve import Curve
+from workers.engine.room import EngineRoom
+
+Json = dict[str, Any]
+WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
+
+
+def document(number: int) -> Json:
+    rng = np.random.default_rng(number)
+    return {"id": f"d{number}", "text": " ".join(rng.choice(WORDS, 60))}
+
+
+TEXT = {"source": "inline", "documents": [document(number) for number in range(8)]}
+SPARSITY = {"sweep": {"from": 0.1, "to": 0.9, "points": 9}}
+
+
+@pytest.fixture(scope="module")
+def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("home")
+    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
+    return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
+
+
+@pytest.fixture(scope="module")
+def room(settings: Settings) -> Iterator[EngineRoom]:
+    made = EngineRoom(settings)
+    yield made
+    made.close()
+
+
+def request(step: Json, **changes: Any) -> SweepRequest:
+    body = {
+        "kind": "sweep",
+        "reference": {"model": "tiny"},
+        "candidate": {"model": "tiny", "recipe": [step]},
+        "text": TEXT,
+        "window": 64,
+    }
+    return SweepRequest.model_validate(lift(body | changes))
+
+
+@pytest.fixture(scope="module")
+def swept(
+    settings: Settings, room: EngineRoom, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SweepReport, Context]:
+    context = Context(settings, tmp_path_factory.mktemp("job"))
+    starts = room.starts
+    report = sweep(request({"type": "prune.magnitude", "sparsity": SPARSITY}), context, room)
+    assert room.starts - starts == 1
+    return report, context
+
+
+def test_every_value_is_a_point_from_weak_to_strong(swept: tuple[SweepReport, Context]) -> None:
+    report, context = swept
+    assert [point.value for point in report.points] == pytest.approx(np.linspace(0.1, 0.9, 9))
+    assert [point.s for point in report.points] == [point.value for point in report.points]
+    kl = [point.divergence.kl.mean or 0 for point in report.points if point.divergence is not None]
+    assert len(kl) == 9 and kl[0] < kl[3] < kl[8]
+    assert report.severity == report.points[-1].severity
+    steps = [(done, total) for phase, done, total in context.steps if phase == "points"]
+    assert steps[-1][0] == steps[-1][1] and steps == sorted(steps)
+    assert SweepReport.model_validate_json(report.model_dump_json()) == report
+
+
+def test_the_thresholds_are_those_of_the_fit_to_the_reported_points(swept: tuple[SweepReport, Context]) -> None:
+    report, _ = swept
+    s = [point.s or 0.0 for point in report.points]
+    for threshold, values in (
+        (report.threshold, [p.perplexity.candidate or 0.0 for p in report.points if p.perplexity]),
+        (report.threshold_kl, [p.divergence.kl.mean or 0.0 for p in report.points if p.divergence]),
+    ):
+        assert threshold is not None
+        alone = fit_threshold(Curve.of(s, values))
+        assert threshold.s0 == pytest.approx(alone.fit.s0, rel=1e-3)
+        assert threshold.log_sse == pytest.approx(alone.fit.log_sse, rel=1e-3, abs=1e-6)
+        assert threshold.interval.resampled == "documents"
+        assert {rival.form for rival in threshold.rivals} == {
+            "power_law",
+            "exponential",
+            "logistic",
+            "broken_line",
+            "power_law_then_exponential_over_dense",
+        }
+
+
+def test_the_limits_lie_where_the_points_say(swept: tuple[SweepReport, Context]) -> None:
+    report, _ = swept
+    assert report.reference_perplexity is not None
+    rises = [
+        math.log((point.perplexity.candidate or 0.0) / report.reference_perplexity)
+        for point in report.points
+        if point.perplexity
+    ]
+    limit = report.near_lossless
+    assert limit is not None and limit.limit == pytest.approx(math.log(7.657 / 6.157))
+    within = [rise < limit.limit for rise in rises]
+    first = within.index(False) if False in within else len(within)
+    assert limit.largest == (report.points[first - 1].value if first else None)
+    mild = report.largest_mild
+    assert mild is not None
+    uppers = [point.excess_kl.ci[1] for point in report.points if point.excess_kl and point.excess_kl.ci]
+    good = [upper < 0.05 for upper in uppers]
+    first = good.index(False) if False in good else len(good)
+    assert mild.largest == (report.points[first - 1].value if first else None)
+
+
+def test_the_curve_can_be_fitted_alone(swept: tuple[SweepReport, Context]) -> None:
+    report, context = swept
+    curve = json.loads((context.output / "curve.json").read_text())
+    assert curve["dense"] == report.reference_perplexity
+    assert len(curve["points"]) == 9
+
+
+def test_a_stopped_sweep_goes_on_and_finds_the_same(
+    swept: tuple[SweepReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    asked = request({"type": "prune.magnitude", "sparsity": SPARSITY})
+    with pytest.raises(JobCancelled):
+        sweep(asked, Context(settings, tmp_path, stop_after_points=4), room)
+    assert len(list((tmp_path / "partial" / "points").glob("*.json"))) == 4
+    report = sweep(asked, Context(settings, tmp_path), room)
+    assert [point.divergence for point in report.points] == [point.divergence for point in swept[0].points]
+    assert report.provenance.resumed_windows == 4 * report.windows
+
+
+def test_a_budget_is_kept_and_spent_between_the_ends(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    step = {"type": "prune.magnitude", "sparsity": {"sweep": {"from": 0.1, "to": 0.9, "points": 17}}}
+    report = sweep(request(step, budget=8), Context(settings, tmp_path), room)
+    assert len(report.points) == 8 and report.choice.how == "adaptive" and report.choice.asked == 17
+    assert report.points[0].value == 0.1 and report.points[-1].value == 0.9
+    assert sorted(point.number for point in report.points) == list(range(1, 9))
+
+
+def test_a_knob_without_a_share_gets_the_answers_without_a_form(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    report = sweep(
+        request({"type": "norm.scale", "factor": {"sweep": [1.01, 1.1, 1.5, 2.5]}}), Context(settings, tmp_path), room
+    )
+    assert report.threshold is None and "no share" in report.no_threshold
+    assert report.largest_mild is not None and report.near_lossless is not None
+    assert report.knob.axis == "value" and report.knob.share is None
+    assert not (tmp_path / "attempt-1" / "curve.json").exists()
+
+
+def test_values_that_the_model_cannot_take_are_told_and_all_of_them_end_the_job(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    report = sweep(
+        request({"type": "lowrank.svd", "rank": {"sweep": [4, 16, 40]}, "modules": ["q_proj", "k_proj"]}),
+        Context(settings, tmp_path / "some"),
+        room,
+    )
+    assert [bool(point.refused) for point in report.points].count(True) == 1
+    with pytest.raises(HemostatError) as refused:
+        sweep(
+            request({"type": "lowrank.svd", "rank": {"sweep": [400, 500]}}), Context(settings, tmp_path / "all"), room
+        )
+    assert refused.value.code in {ErrorCode.RECIPE_NOT_APPLICABLE}

@@ -1,0 +1,90 @@
+"""The measured points of one knob as columns, in the order of their strength; what fits and limits are made of.
+
+Names: P whole points (finite everywhere), D documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.diagnosis.points.record import PointRecord, by_document
+from workers.diagnosis.threshold.documents import FEWEST_DOCUMENTS, DocumentLosses, Quantity
+from workers.distributions.token_values import Ints
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Turned:
+    """One value of the knob: its place among all that were asked for, its s, what was measured, and its turn."""
+
+    index: int
+    value: Any
+    s: float | None
+    record: PointRecord
+    number: int
+
+
+@dataclass(frozen=True)
+class Course:
+    """All points that were measured, weakest first. `document_W` is the document of each window of the text."""
+
+    points: tuple[Turned, ...]
+    document_W: Ints
+
+    @property
+    def whole(self) -> tuple[Turned, ...]:
+        """Those that can stand in a curve."""
+        return tuple(point for point in self.points if point.record.whole)
+
+    @property
+    def axis_kind(self) -> Literal["value", "s", "order"]:
+        """What a place between two settings is told in."""
+        if all(_is_number(point.value) for point in self.points):
+            return "value"
+        return "order" if any(point.s is None for point in self.points) else "s"
+
+    def axis(self, points: Sequence[Turned]) -> list[float]:
+        """The places of points on that axis."""
+        kind = self.axis_kind
+        if kind == "order":
+            return [float(self.points.index(point) + 1) for point in points]
+        return [float(point.value if kind == "value" else point.s or 0.0) for point in points]
+
+    def clusters(self) -> Ints:
+        """What is resampled: the document of each window, or the window itself where documents are too few."""
+        few = len(np.unique(self.document_W)) < FEWEST_DOCUMENTS
+        return np.arange(len(self.document_W)) if few else self.document_W
+
+    def losses(self, points: Sequence[Turned], quantity: Quantity) -> DocumentLosses:
+        """Sums by cluster of whole points. Fewer than six clusters carry no interval: see `resampled`."""
+        cluster_W = self.clusters()
+        count = int(cluster_W.max()) + 1
+        sums = [point.record.sums for point in points if point.record.sums is not None]
+        tokens_D = by_document(sums[0].tokens, cluster_W, count)
+        column = "loss" if quantity == "perplexity" else "kl"
+        sum_PD = np.array([by_document(getattr(one, column), cluster_W, count) for one in sums])
+        there = tokens_D > 0
+        return DocumentLosses(sum_PD[:, there], tokens_D[there], quantity)
+
+    def dense(self) -> Array:
+        """The reference's losses by cluster, as `losses` has them."""
+        sums = self.whole[0].record.sums
+        assert sums is not None  # noqa: S101 - a whole point has them
+        cluster_W = self.clusters()
+        count = int(cluster_W.max()) + 1
+        there = by_document(sums.tokens, cluster_W, count) > 0
+        return by_document(sums.reference_loss, cluster_W, count)[there]
+
+    def resampled(self, losses: DocumentLosses) -> bool:
+        """Whether there are enough clusters for an interval."""
+        return len(losses.tokens_D) >= FEWEST_DOCUMENTS
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

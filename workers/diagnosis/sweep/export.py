@@ -1,0 +1,57 @@
+"""What a finished sweep leaves beside its report: the curve as `hemostat threshold` takes it, and metrics."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+
+from app.contracts.report import SEVERITIES
+from app.contracts.sweep_report import SweepReport
+from workers.diagnosis.context import JobContext
+from workers.process.context import write_atomically
+
+# The artifact with the curve.
+CURVE_FILE = "curve.json"
+
+
+def export(report: SweepReport, fingerprint: str, context: JobContext) -> None:
+    """Writes the curve, where the knob removes a share, and sends the gauges.
+
+    Labels are aliases and the fingerprint of the recipe with its knob.
+    """
+    if all(point.s is not None for point in report.points):
+        write_atomically(context.output / CURVE_FILE, json.dumps(curve(report), indent=1).encode())
+    labels = {
+        "reference": report.provenance.reference.model,
+        "model": report.provenance.candidate.model,
+        "recipe": fingerprint[:12],
+    }
+    threshold = report.threshold
+    known = threshold if threshold is not None and threshold.identifiable else None
+    gauges = {
+        "sweep_threshold_ratio": None if known is None else known.s0,
+        "sweep_threshold_low_ratio": None if known is None else known.ci[0],
+        "sweep_threshold_high_ratio": None if known is None else known.ci[1],
+        "severity": float(SEVERITIES.index(report.severity)),
+        "last_measurement_timestamp_seconds": time.time(),
+    }
+    for name, value in gauges.items():
+        # NaN says "not known"; left out, the last sweep's number would stay.
+        context.observe(name, math.nan if value is None else value, **labels)
+    for outcome, count in (
+        ("measured", sum(not point.refused for point in report.points)),
+        ("refused", sum(bool(point.refused) for point in report.points)),
+    ):
+        context.observe("sweep_points", count, outcome=outcome)
+
+
+def curve(report: SweepReport) -> dict[str, object]:
+    """Perplexity against s, for `hemostat threshold`."""
+    points = [
+        [point.s, point.perplexity.candidate]
+        for point in report.points
+        if point.perplexity is not None and point.perplexity.candidate is not None and not point.nonfinite_positions
+    ]
+    bounds = None if report.threshold is None else report.threshold.bounds
+    return {"points": points, "bounds": bounds or {}, "dense": report.reference_perplexity}

@@ -1,0 +1,115 @@
+"""The thresholds of a course: the published form fitted to perplexity and to KL, as the report holds them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from app.contracts.requests.sweep import FormBounds
+from app.contracts.sweep_report import KneeInterval, Rival, Slopes, Threshold, TransitionTest
+from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.threshold.answer import ThresholdAnswer, fit_threshold
+from workers.diagnosis.threshold.bounds import Bounds
+from workers.diagnosis.threshold.curve import FEWEST_POINTS, Curve
+from workers.diagnosis.threshold.interval import CONFIDENCE
+
+Of = Literal["perplexity", "kl"]
+
+
+def threshold_of(
+    course: Course, of: Of, bounds: FormBounds, *, seed: int, check: Callable[[], None] = lambda: None
+) -> Threshold | str:
+    """The threshold on one quantity, or why there is none. The bounds are those of the perplexity's form; KL is fitted
+    without, but for those of s0."""
+    points, why = fitted_points(course, of)
+    if why:
+        return why
+    losses = course.losses(points, "perplexity" if of == "perplexity" else "divergence")
+    curve = Curve.of([point.s or 0.0 for point in points], np.exp(losses.logs()))
+    dense = None
+    if of == "perplexity":
+        dense = math.exp(float(course.dense().sum() / losses.tokens_D.sum()))
+    box = bounds_of(bounds) if of == "perplexity" else Bounds(s0=bounds.s0)
+    try:
+        box.knee_range(curve)
+    except ValueError as error:
+        return str(error)
+    documents = losses if course.resampled(losses) else None
+    answer = fit_threshold(curve, box, dense=dense, documents=documents, seed=seed, check=check)
+    return _as_contract(answer, of, points, course)
+
+
+def fitted_points(course: Course, of: Of) -> tuple[list[Turned], str]:
+    """The points that the form is fitted to, rising in s, each s once; and why there are too few, else empty."""
+    if any(point.s is None for point in course.points):
+        return [], "this knob removes no share of the model, so that no form is known for its curve"
+    points: list[Turned] = []
+    for point in course.whole:
+        if point.s is None or not 0 < point.s <= 1 or (points and point.s == points[-1].s):
+            continue
+        if of == "kl" and sum(point.record.sums.kl if point.record.sums else ()) <= 0:
+            continue
+        points.append(point)
+    if len(points) < FEWEST_POINTS:
+        return [], (
+            f"{len(points)} different settings could be measured, and the published form takes {FEWEST_POINTS} at "
+            "least; 10 and more say something about its knee"
+        )
+    return points, ""
+
+
+def bounds_of(bounds: FormBounds) -> Bounds:
+    """As the fit takes them."""
+    return Bounds(a=bounds.a, b=bounds.b, s0=bounds.s0, k1=bounds.k1, k2=bounds.k2)
+
+
+def _as_contract(answer: ThresholdAnswer, of: Of, points: Sequence[Turned], course: Course) -> Threshold:
+    told = answer.as_json()
+    ends = (answer.interval.low, answer.interval.high)
+    value, value_ci = None, None
+    if course.axis_kind == "value":
+        s_P, value_P = [float(point.s or 0.0) for point in points], course.axis(points)
+        value = float(np.interp(answer.fit.s0, s_P, value_P))
+        low, high = sorted(float(np.interp(end, s_P, value_P)) for end in ends)
+        value_ci = (low, high)
+    tests = answer.transition.p_values
+    return Threshold(
+        of=of,
+        s0=answer.fit.s0,
+        ci=ends,
+        value=value,
+        value_ci=value_ci,
+        form=told["form"],
+        bounds={name: (pair[0], pair[1]) for name, pair in told["bounds"].items()},
+        identifiable=told["identifiable"],
+        rivals=tuple(Rival(**{**rival, "params": _finite(rival["params"])}) for rival in told["rivals"]),
+        answer=answer.answer,
+        reasons=answer.reasons,
+        warnings=answer.warnings,
+        params=told["params"],
+        log_sse=told["log_sse"],
+        aicc=told["aicc"],
+        left_out_error=told["left_out_error"],
+        at_bounds=tuple(told["at_bounds"]),
+        points=len(points),
+        interval=KneeInterval(
+            confidence=CONFIDENCE,
+            resampled=answer.resampled,
+            searched=(told["interval"]["searched"][0], told["interval"]["searched"][1]),
+        ),
+        transition_test=TransitionTest(
+            p=answer.transition.p,
+            level=told["transition_test"]["level"],
+            power_law=tests["power_law"],
+            exponential=tests["exponential"],
+        ),
+        lack_of_fit=answer.lack_of_fit,
+        slopes=Slopes(**told["slopes"]),
+    )
+
+
+def _finite(params: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in params.items() if math.isfinite(value)}

@@ -1,0 +1,95 @@
+"""The `sweep` job: one knob over its values, weakest to strongest, and how far it may be turned.
+
+Order: text, reference (from the store where it was scored before), head check, noise floor, points, fits. The engine is
+started once; each setting's weights are swapped in place. Points are kept as they come (`workers.diagnosis.points`):
+the attempt after a lost one goes on from them, and a second worker takes what the first has not begun.
+"""
+
+from __future__ import annotations
+
+from app.contracts.requests.sweep import SweepRequest
+from app.contracts.sweep_report import SweepReport
+from app.models.knobs import recipe_at
+from app.models.shares import by_strength, shares
+from workers.diagnosis.attempt import counted
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.points.attempt import PointsAttempt
+from workers.diagnosis.points.ground import Ground
+from workers.diagnosis.points.record import PointRecord
+from workers.diagnosis.points.runner import Setting
+from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.export import export
+from workers.diagnosis.sweep.report import Swept, build_report, swept_fingerprint
+from workers.diagnosis.sweep.turning import Range, Turning
+from workers.engine.room import EngineRoom
+
+
+def sweep(request: SweepRequest, context: JobContext, room: EngineRoom) -> SweepReport:
+    """Runs the job and returns its report; the curve goes to `context.output`.
+
+    Raises `HemostatError` for what request, models or machine do not allow, `JobCancelled` when told to stop.
+    """
+    with counted(room, context):
+        return _Sweep(request, context, room).run()
+
+
+class _Sweep(PointsAttempt):
+    """One attempt at one sweep job."""
+
+    def __init__(self, request: SweepRequest, context: JobContext, room: EngineRoom) -> None:
+        super().__init__(request, context, room)
+        self._request = request
+
+    def run(self) -> SweepReport:
+        request, context, watch = self._request, self._context, self._watch
+        with self.ground() as ground:
+            knob = request.knobs[0]
+            share = shares(ground.sides.candidate.info, request.candidate.recipe, knob)
+            order = by_strength(knob.values, knob.field, share)
+            over = Range(
+                tuple(
+                    Setting(
+                        (knob.values[index],), recipe_at(request.candidate.recipe, request.knobs, [knob.values[index]])
+                    )
+                    for index in order
+                ),
+                None if share is None else tuple(share[index] for index in order),
+            )
+            runner = self.runner(ground, total=request.planned)
+            turning = Turning(
+                runner,
+                over,
+                budget=request.planned,
+                bounds=request.bounds,
+                thresholds=request.thresholds,
+                check_cancelled=context.check_cancelled,
+            )
+            with watch.phase("points"):
+                found = turning.run()
+            course = _course(found, over, order, ground)
+        context.check_cancelled()
+        with watch.phase("statistics"):
+            context.progress("statistics", 0, 1)
+            swept = Swept(request, ground, course, self._started_at, watch.seconds, runner.resumed)
+            report = build_report(swept, context)
+        with watch.phase("report"):
+            export(report, swept_fingerprint(request), context)
+            context.progress("report", 1, 1)
+        return report
+
+
+def _course(found: dict[int, PointRecord], over: Range, order: list[int], ground: Ground) -> Course:
+    turns = sorted(found, key=lambda place: found[place].measured_at)
+    return Course(
+        tuple(
+            Turned(
+                index=order[place],
+                value=over.settings[place].values[0],
+                s=None if over.s is None else over.s[place],
+                record=found[place],
+                number=turns.index(place) + 1,
+            )
+            for place in sorted(found)
+        ),
+        ground.window_documents,
+    )

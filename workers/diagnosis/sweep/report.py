@@ -1,0 +1,241 @@
+"""From the measured points of a knob to the report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.report import ModelProvenance, Provenance
+from app.contracts.requests.sweep import SweepRequest
+from app.contracts.sweep_report import Choice, Share, SweepPoint, SweepReport, SweptKnob, Threshold
+from app.contracts.text import SelfText
+from app.models.knobs import WORD
+from app.models.recipes import canonical_json
+from app.models.shares import in_words
+from workers.diagnosis.assemble import provenance, repeatable
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.points.ground import Ground
+from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.fits import threshold_of
+from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
+from workers.diagnosis.sweep.words import sentence
+from workers.diagnosis.verdict import not_tested
+
+
+@dataclass(frozen=True)
+class Swept:
+    """All that a sweep found out. `resumed` are points that an attempt before this one had measured."""
+
+    request: SweepRequest
+    ground: Ground
+    course: Course
+    started_at: float
+    seconds: dict[str, float]
+    resumed: int
+
+
+def build_report(swept: Swept, context: JobContext) -> SweepReport:
+    """Fits, limits, points and words. Raises RECIPE_NOT_APPLICABLE where the model takes none of the settings."""
+    request, course, ground = swept.request, swept.course, swept.ground
+    strongest = _strongest(course)
+    corpus = ground.part.corpus
+    knob = _knob(swept)
+    fitted = {
+        "threshold": threshold_of(
+            course, "perplexity", request.bounds, seed=request.seed, check=context.check_cancelled
+        ),
+        "threshold_kl": threshold_of(course, "kl", request.bounds, seed=request.seed, check=context.check_cancelled),
+    }
+    thresholds = {name: found if isinstance(found, Threshold) else None for name, found in fitted.items()}
+    why = next((found for found in fitted.values() if isinstance(found, str)), "")
+    lossless, limit = near_lossless(course, seed=request.seed), mild(course, request.thresholds)
+    decision = strongest.record.decision
+    assert decision is not None  # noqa: S101 - a measured point has one
+    report = SweepReport(
+        job=context.job_id,
+        severity=decision.severity,
+        verdict="",
+        decision=decision,
+        tokens=len(ground.part.where),
+        documents=len(corpus.documents),
+        windows=len(corpus.windows),
+        noise_floor=ground.floor.report,
+        knob=knob,
+        reference_perplexity=_reference_perplexity(course),
+        points=tuple(_point(point) for point in course.points),
+        threshold=thresholds["threshold"],
+        threshold_kl=thresholds["threshold_kl"],
+        no_threshold=why,
+        near_lossless=lossless,
+        largest_mild=limit,
+        slopes=crossing_slopes(course, limit),
+        choice=_choice(swept),
+        shared=_shared(course),
+        not_tested=_not_tested(swept),
+        warnings=tuple(_warnings(swept)),
+        request=repeatable(request),
+        provenance=_provenance(swept),
+    )
+    return report.model_copy(update={"verdict": sentence(report)})
+
+
+def swept_recipe(request: SweepRequest) -> tuple[dict[str, Any], ...]:
+    """The recipe as data, its knob written as a request writes it."""
+    steps: list[dict[str, Any]] = json.loads(canonical_json(request.candidate.recipe))
+    for knob in request.knobs:
+        steps[knob.step][knob.field] = {WORD: list(knob.values)}
+    return tuple(steps)
+
+
+def swept_fingerprint(request: SweepRequest) -> str:
+    """Names the recipe with its knob, as `recipe_fingerprint` names a recipe."""
+    written = json.dumps(swept_recipe(request), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(written.encode()).hexdigest()
+
+
+def _strongest(course: Course) -> Turned:
+    measured = [point for point in course.points if not point.record.refused]
+    if not measured:
+        first = course.points[0]
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"the model takes none of the settings: {first.record.refused}",
+            hint="give other values, or another recipe",
+            pointer="/candidate/recipe",
+        )
+    return measured[-1]
+
+
+def _knob(swept: Swept) -> SweptKnob:
+    knob = swept.request.knobs[0]
+    known = all(point.s is not None for point in swept.course.points)
+    return SweptKnob(
+        step=knob.step,
+        type=str(getattr(swept.request.candidate.recipe[knob.step], "type", "")),
+        field=knob.field,
+        values=knob.values,
+        share=in_words(knob.field) if known else None,
+        axis=swept.course.axis_kind,
+    )
+
+
+def _point(point: Turned) -> SweepPoint:
+    record = point.record
+    return SweepPoint(
+        value=point.value,
+        s=point.s,
+        divergence=record.divergence,
+        perplexity=record.perplexity,
+        excess_kl=record.excess_kl,
+        top1_agreement=record.top1_agreement,
+        severity=record.severity,
+        classes=record.classes,
+        nonfinite_positions=record.nonfinite_positions,
+        bytes=record.bytes,
+        bits_per_weight=record.bits_per_weight,
+        weights_fingerprint=record.weights_fingerprint,
+        seconds_making=record.seconds_making,
+        seconds_measuring=record.seconds_measuring,
+        warnings=record.warnings,
+        refused=record.refused,
+        number=point.number,
+        by=record.by,
+    )
+
+
+def _reference_perplexity(course: Course) -> float | None:
+    known = [point.record.perplexity for point in course.points if point.record.perplexity is not None]
+    return known[0].reference if known else None
+
+
+def _choice(swept: Swept) -> Choice:
+    asked, measured = len(swept.request.knobs[0].values), len(swept.course.points)
+    if measured == asked:
+        return Choice(how="all", asked=asked, measured=measured, note="Every value was measured.")
+    how = (
+        "the knee's interval was expected to narrow most"
+        if all(point.s is not None for point in swept.course.points)
+        else "the place where damage stops being mild was still open"
+    )
+    note = f"{measured} of {asked} values were measured: a few evenly spread ones first, then each where {how}."
+    return Choice(how="adaptive", asked=asked, measured=measured, note=note)
+
+
+def _shared(course: Course) -> tuple[Share, ...]:
+    names = list(dict.fromkeys(point.record.by for point in course.points))
+    return tuple(
+        Share(
+            by=name,
+            points=sum(point.record.by == name for point in course.points),
+            seconds=round(
+                sum(
+                    point.record.seconds_making + point.record.seconds_measuring
+                    for point in course.points
+                    if point.record.by == name
+                ),
+                3,
+            ),
+        )
+        for name in names
+    )
+
+
+def _not_tested(swept: Swept) -> tuple[str, ...]:
+    corpus = swept.ground.part.corpus
+    listed = not_tested(
+        longest_context=int(swept.ground.part.where.context.max()),
+        domains=[document.domain for document in corpus.documents],
+        conversations=corpus.conversations,
+        self_corpus=isinstance(swept.request.text, SelfText),
+    )
+    return ("Settings between and beyond those that were measured: what is said of them is interpolated.", *listed)
+
+
+def _warnings(swept: Swept) -> list[str]:
+    course, listed = swept.course, []
+    documents = len(swept.ground.part.corpus.documents)
+    if documents < 6:
+        listed.append(
+            f"Only {documents} documents: intervals are clustered by windows, and are too "
+            "narrow where windows of one document are alike. More documents make them sound."
+        )
+    refused = [point for point in course.points if point.record.refused]
+    if refused:
+        listed.append(f"{len(refused)} settings could not be made or run, and stand in no curve.")
+    broken = [point for point in course.points if point.record.nonfinite_positions]
+    if broken:
+        listed.append(
+            f"At {len(broken)} settings some logits are not finite: they count as collapse, and stand in no curve."
+        )
+    shares = [point.s for point in course.points if point.s is not None]
+    if len(set(shares)) < len(shares):
+        listed.append("Some settings remove the same share of the model; the curves hold the first of them.")
+    return listed
+
+
+def _provenance(swept: Swept) -> Provenance:
+    request, ground = swept.request, swept.ground
+    source = provenance(
+        request,
+        sides=ground.sides,
+        corpus=ground.part.corpus,
+        engine=ground.scored.engine.identity,
+        precision="fast",
+        started_at=swept.started_at,
+        seconds=swept.seconds,
+        reference_from_store=ground.scored.from_store,
+        resumed_windows=swept.resumed * len(ground.part.corpus.windows),
+    )
+    candidate = ModelProvenance(
+        model=ground.sides.candidate.alias,
+        weights_fingerprint=ground.origin_weights,
+        recipe=swept_recipe(request),
+        recipe_fingerprint=swept_fingerprint(request),
+        scheme=ground.sides.candidate.info.scheme,
+        bits_per_weight=None,
+        bytes=None,
+    )
+    return source.model_copy(update={"candidate": candidate})

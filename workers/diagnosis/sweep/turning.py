@@ -1,0 +1,131 @@
+"""Turns the knob: all settings, or as many as the budget allows, each chosen where it tells most.
+
+Several workers may turn the same knob: each takes what nobody has, and all see what any has measured.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from app.contracts.requests.base import Thresholds
+from app.contracts.requests.sweep import FormBounds
+from workers.diagnosis.points.record import PointRecord
+from workers.diagnosis.points.runner import PointRunner, Setting
+from workers.diagnosis.sweep.choice import first_look, next_by_knee, next_by_limit, widest_gap
+from workers.diagnosis.sweep.fits import bounds_of
+from workers.diagnosis.threshold.curve import FEWEST_POINTS
+
+_POLL_S: Final = 0.2
+# Loss of a whole point: mean over its tokens.
+Losses = list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Settings in the order of their strength; `s` where the knob removes a share of the model."""
+
+    settings: tuple[Setting, ...]
+    s: tuple[float, ...] | None
+
+
+class Turning:
+    """Measures settings of a range until the budget is spent."""
+
+    def __init__(
+        self,
+        runner: PointRunner,
+        over: Range,
+        *,
+        budget: int,
+        bounds: FormBounds,
+        thresholds: Thresholds,
+        check_cancelled: Callable[[], None],
+    ) -> None:
+        self._runner, self._over, self._budget = runner, over, budget
+        self._bounds, self._thresholds, self._check = bounds, thresholds, check_cancelled
+
+    def run(self, *, wait: bool = True) -> dict[int, PointRecord]:
+        """The points by the place of their setting in the range. Without `wait` this ends when nothing is left to be
+        taken, though others may still be measuring."""
+        count = len(self._over.settings)
+        if self._budget >= count:
+            return self._all(range(count), wait=wait)
+        found = self._found()
+        first = first_look(count, self._budget)
+        if not set(first) <= set(found):
+            found |= self._all(first, wait=True)
+        while len(found) < self._budget:
+            self._check()
+            step = self._step(found)
+            found = self._found()
+            if step == "nothing is left" or (step == "others have it" and not wait):
+                break
+            if step == "others have it":
+                time.sleep(_POLL_S)
+        return found
+
+    def _all(self, places: Sequence[int], *, wait: bool) -> dict[int, PointRecord]:
+        records = self._runner.measure([self._over.settings[place] for place in places], wait=wait)
+        return {place: record for place, record in zip(places, records, strict=True) if record is not None}
+
+    def _found(self) -> dict[int, PointRecord]:
+        records = {place: self._runner.found(setting) for place, setting in enumerate(self._over.settings)}
+        return {place: record for place, record in records.items() if record is not None}
+
+    def _step(self, found: dict[int, PointRecord]) -> Literal["measured", "others have it", "nothing is left"]:
+        """Chooses a setting and measures it; one that another worker has is passed over for the next best."""
+        busy: set[int] = set()
+        while len(found) + len(busy) < self._budget:
+            place = self._next(found, busy)
+            if place is None:
+                break
+            if self._all([place], wait=False):
+                return "measured"
+            busy.add(place)
+        return "others have it" if busy else "nothing is left"
+
+    def _next(self, found: dict[int, PointRecord], busy: set[int]) -> int | None:
+        """Where the next measurement tells most; `busy` settings are as good as measured, but for their values."""
+        s, count = self._over.s, len(self._over.settings)
+        taken = sorted({*found, *busy})
+        if s is not None:
+            # Settings that round to the same share say the same: one of them is enough.
+            seen = {s[place] for place in taken}
+            taken = [place for place in range(count) if place in set(taken) or s[place] in seen]
+            losses = _losses(found)
+            curve = {s[place]: (place, loss) for place, loss in losses if 0 < s[place] <= 1}
+            if len(curve) >= FEWEST_POINTS:
+                measured = sorted(place for place, _ in curve.values())
+                loss_of = dict(curve.values())
+                skipped = sorted(set(taken) - set(measured))
+                kept = [place for place in range(count) if place not in set(skipped)]
+                chosen = next_by_knee(
+                    [s[place] for place in kept],
+                    [kept.index(place) for place in measured],
+                    [loss_of[place] for place in measured],
+                    bounds_of(self._bounds),
+                )
+                return None if chosen is None else kept[chosen]
+            return widest_gap(count, taken)
+        known = sorted(place for place, record in found.items() if record.excess_kl is not None)
+        if not known or busy:
+            return widest_gap(count, taken)
+        return next_by_limit(count, known, [self._mild(found[place]) for place in known])
+
+    def _mild(self, record: PointRecord) -> bool:
+        mean = record.excess_kl
+        upper = math.inf if mean is None or mean.mean is None else mean.ci[1] if mean.ci else mean.mean
+        return record.whole and upper < self._thresholds.moderate
+
+
+def _losses(found: dict[int, PointRecord]) -> Losses:
+    """Mean loss, which is ln perplexity, of the whole points."""
+    return [
+        (place, sum(record.sums.loss) / sum(record.sums.tokens))
+        for place, record in found.items()
+        if record.whole and record.sums is not None
+    ]
