@@ -1,0 +1,402 @@
+"""What a tasks job found: is the candidate worse, what flips, what KL made one expect, what could be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from app.contracts.tasks_report import Flipped, Outcome, Share, TaskResult, TasksReport
+from app.web import format as fmt
+from app.web.charts import Guide, axis, interval_strip, mirrored_bars
+from app.web.charts_flips import Band, FlipDot, flips_chart
+from app.web.scales import LinearScale
+from app.web.sections.numbers import Figure
+from app.web.tables import Cell, Column, Table
+from app.web.untrusted import visible
+
+OUTCOMES: dict[Outcome, str] = {
+    "worse": "worse",
+    "better": "better",
+    "equivalent": "equivalent",
+    "inconclusive": "undecided",
+    "at_chance": "at chance",
+}
+METRICS = {
+    "acc": "acc",
+    "acc_norm": "acc_norm (a character)",
+    "acc_bytes": "acc_bytes (a byte)",
+    "exact_match_flexible": "exact match, last number",
+    "exact_match_strict": "exact match, after ####",
+    "pass_at_1": "pass@1",
+}
+_MOST_TEXT = 400
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Flipped items of one task."""
+
+    name: str
+    table: Table
+    note: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Texts, figures, charts and tables of the page."""
+
+    heading: str
+    good: bool
+    bad: bool
+    sentence: str
+    outcome: str
+    figures: tuple[Figure, ...]
+    results: Table
+    results_note: str
+    tests: Table
+    tests_note: str
+    metrics: Table
+    examples: tuple[Examples, ...]
+    chart: Markup | None
+    predictions: Table
+    prediction_note: str
+    power: Table
+    power_note: str
+
+
+def answers(report: TasksReport) -> Answers:
+    """The view of a report."""
+    outcomes = {result.outcome for result in report.tasks}
+    return Answers(
+        heading=heading(report),
+        good=outcomes <= {"equivalent", "better"},
+        bad="worse" in outcomes,
+        sentence=visible(report.verdict),
+        outcome=outcome(report),
+        figures=_figures(report),
+        results=_results(report),
+        results_note=_results_note(report),
+        tests=_tests(report),
+        tests_note=(
+            "McNemar’s exact test looks at flips alone: would harmful and helpful ones be as unequal by chance? Holm "
+            "and Benjamini–Hochberg correct it for the number of tasks. Equivalence is claimed by two one-sided score "
+            "tests, not by a difference that failed to show."
+        ),
+        metrics=_metrics(report),
+        examples=tuple(_examples(result) for result in report.tasks if result.examples),
+        chart=_chart(report),
+        predictions=_predictions(report),
+        prediction_note=(
+            "Learned from this service’s own earlier runs of other candidates, before the answers of this job were "
+            "looked at. The interval is for a run of as many items."
+        ),
+        power=_power(report),
+        power_note=(
+            "Smallest true difference in accuracy that McNemar’s exact test shows with 80 % power at the 5 % level, by "
+            "the flip rate that was assumed or predicted before the run."
+        ),
+    )
+
+
+def heading(report: TasksReport) -> str:
+    """`Worse`, `Equivalent`, `Undecided` …: the worst that is shown of any task."""
+    outcomes = {result.outcome for result in report.tasks}
+    for name in ("worse", "inconclusive", "at_chance", "better", "equivalent"):
+        if name in outcomes:
+            return OUTCOMES[name].capitalize()  # type: ignore[index]
+    return "Undecided"
+
+
+def outcome(report: TasksReport) -> str:
+    """How many tasks came out how."""
+    counts = {name: sum(result.outcome == name for result in report.tasks) for name in OUTCOMES}
+    told = ", ".join(f"{counts[name]} {OUTCOMES[name]}" for name in OUTCOMES if counts[name])
+    margin = fmt.number(100 * report.tasks[0].equivalence.margin, 2)
+    many = len(report.tasks)
+    return (
+        f"Of {many} task{'' if many == 1 else 's'}: {told}. The margin of equivalence is ± {margin} points of accuracy."
+    )
+
+
+def points(share: Share) -> fmt.Estimate:
+    """A difference of shares in points."""
+    return fmt.estimate(share.mean, share.ci, percent=True)
+
+
+def left(report: TasksReport) -> str:
+    """The divergence that the answers stand beside."""
+    kl = report.divergence.kl
+    return (
+        f"Over the text the candidate is {fmt.estimate(kl.mean, kl.ci)} nats a token from the reference "
+        f"({report.severity})."
+    )
+
+
+def _figures(report: TasksReport) -> tuple[Figure, ...]:
+    """Of the first task that is worse, else of the first one."""
+    of = next((result for result in report.tasks if result.outcome == "worse"), report.tasks[0])
+    difference, rate = points(of.difference), fmt.estimate(of.flips.rate.mean, of.flips.rate.ci, percent=True)
+    reference = fmt.estimate(of.reference.mean, of.reference.ci, percent=True)
+    candidate = fmt.estimate(of.candidate.mean, of.candidate.ci, percent=True)
+    name = visible(of.name)
+    return (
+        Figure("Difference", difference.value, "points of accuracy", difference.interval or "", f"{name}, paired"),
+        Figure(
+            "Flips",
+            rate.value,
+            "% of items",
+            rate.interval or "",
+            f"{fmt.count(of.flips.harmful)} to wrong, {fmt.count(of.flips.helpful)} to right",
+        ),
+        Figure("Reference", reference.value, "% right", reference.interval or "", f"{fmt.count(of.items)} items"),
+        Figure("Candidate", candidate.value, "% right", candidate.interval or "", f"{fmt.count(of.items)} items"),
+    )
+
+
+def _results(report: TasksReport) -> Table:
+    margin = report.tasks[0].equivalence.margin
+    values = [0.0, margin, -margin]
+    for result in report.tasks:
+        values += [result.difference.mean, *result.difference.ci]
+    room = 0.06 * (max(values) - min(values))
+    scale = LinearScale(100 * (min(values) - room), 100 * (max(values) + room))
+    most = max(max(result.flips.harmful, result.flips.helpful) / result.items for result in report.tasks) or 1.0
+    return Table(
+        caption="Accuracy of both models on the same items",
+        columns=(
+            Column("Task", "name"),
+            Column("Items"),
+            Column("Reference, %"),
+            Column("Candidate, %"),
+            Column("Difference, points"),
+            Column("Difference with 95 % interval", "chart"),
+            Column("To wrong, to right"),
+            Column("Flips", "text"),
+            Column("Outcome", "text"),
+        ),
+        rows=tuple(_result(result, scale, most, margin) for result in report.tasks),
+        axis=axis(scale, "points of accuracy, candidate − reference"),
+    )
+
+
+def _result(result: TaskResult, scale: LinearScale, most: float, margin: float) -> tuple[Cell, ...]:
+    difference = points(result.difference)
+    ci = (100 * result.difference.ci[0], 100 * result.difference.ci[1])
+    guides = [Guide(0.0, "base"), Guide(100 * margin, "floor"), Guide(-100 * margin, "floor")]
+    name, flips = visible(result.name), result.flips
+    bars = mirrored_bars(
+        f"{name}: {flips.harmful} items to wrong, {flips.helpful} to right",
+        -flips.harmful / result.items,
+        flips.helpful / result.items,
+        most,
+    )
+    return (
+        Cell(name, METRICS[result.metric]),
+        Cell(fmt.count(result.items)),
+        Cell(fmt.percent(result.reference.mean)),
+        Cell(fmt.percent(result.candidate.mean)),
+        Cell(difference.value, difference.interval or "", strong=True),
+        Cell(chart=interval_strip(f"{name}: {difference} points", 100 * result.difference.mean, ci, scale, guides)),
+        Cell(f"{fmt.count(flips.harmful)}, {fmt.count(flips.helpful)}"),
+        Cell(chart=bars),
+        Cell(OUTCOMES[result.outcome], strong=result.outcome == "worse"),
+    )
+
+
+def _results_note(report: TasksReport) -> str:
+    margin = fmt.number(100 * report.tasks[0].equivalence.margin, 2)
+    return (
+        f"Candidate − reference, so damage is negative; dashed is the margin of ± {margin} points. Flips: to wrong on "
+        "the left, to right on the right. Equal accuracies can hide many of either."
+    )
+
+
+def _tests(report: TasksReport) -> Table:
+    return Table(
+        caption="Tests",
+        columns=(
+            Column("Task", "name"),
+            Column("McNemar, p"),
+            Column("Holm, p"),
+            Column("Benjamini–Hochberg, q"),
+            Column("Equivalence, p"),
+            Column("Holm, p"),
+            Column("90 % interval, points"),
+            Column("Bootstrap 95 %, points"),
+            Column("Guessing, %"),
+            Column("Better than guessing, p"),
+        ),
+        rows=tuple(
+            (
+                Cell(visible(result.name)),
+                Cell(_p(result.mcnemar.p)),
+                Cell(_p(result.mcnemar.p_holm), strong=True),
+                Cell(_p(result.mcnemar.q_bh)),
+                Cell(_p(result.equivalence.p)),
+                Cell(_p(result.equivalence.p_holm), strong=True),
+                Cell(_span(result.equivalence.ci90)),
+                Cell(_span(result.bootstrap_ci)),
+                Cell(fmt.number(100 * result.chance.accuracy)),
+                Cell(_p(result.chance.p_reference), f"candidate {_p(result.chance.p_candidate)}"),
+            )
+            for result in report.tasks
+        ),
+    )
+
+
+def _p(value: float) -> str:
+    return "under 10⁻⁴" if value < 1e-4 else fmt.number(value, 2)
+
+
+def _span(ci: tuple[float, float]) -> str:
+    return fmt.estimate((ci[0] + ci[1]) / 2, ci, percent=True).interval or fmt.NONE
+
+
+def _metrics(report: TasksReport) -> Table:
+    return Table(
+        caption="Every metric",
+        columns=(
+            Column("Task", "name"),
+            Column("Metric", "text"),
+            Column("Reference, %"),
+            Column("Candidate, %"),
+            Column("To wrong"),
+            Column("To right"),
+        ),
+        rows=tuple(
+            (
+                Cell(visible(result.name)),
+                Cell(METRICS[metric.metric], "decides" if metric.metric == result.metric else ""),
+                Cell(fmt.percent(metric.reference)),
+                Cell(fmt.percent(metric.candidate)),
+                Cell(fmt.count(metric.harmful)),
+                Cell(fmt.count(metric.helpful)),
+            )
+            for result in report.tasks
+            for metric in result.metrics
+        ),
+    )
+
+
+def _examples(result: TaskResult) -> Examples:
+    stored = any(example.prompt is not None for example in result.examples)
+    leads = any(example.lead is not None for example in result.examples)
+    columns = [Column("Item", "name"), Column("Flip", "text")]
+    if stored:
+        columns += [Column("Prompt", "text"), Column("Right", "text")]
+        columns += [Column("Reference", "text"), Column("Candidate", "text")]
+    if leads:
+        columns.append(Column("Lead, nats"))
+    note = "" if stored else "The items’ text is not in this report (store_text); ids and answers.jsonl tell which. "
+    if leads:
+        note += (
+            "Lead: by how much the reference preferred its own answer to the candidate’s. A flip at a small lead was "
+            "close anyway."
+        )
+    return Examples(
+        name=visible(result.name),
+        table=Table(
+            caption=f"{visible(result.name)}: items that flip",
+            columns=tuple(columns),
+            rows=tuple(_example(example, stored=stored, leads=leads) for example in result.examples),
+        ),
+        note=note.strip(),
+    )
+
+
+def _example(example: Flipped, *, stored: bool, leads: bool) -> tuple[Cell, ...]:
+    cells = [Cell(visible(example.item)), Cell("to wrong" if example.direction == "harmful" else "to right")]
+    if stored:
+        cells += [Cell(_text(text)) for text in (example.prompt, example.answer, example.reference, example.candidate)]
+    if leads:
+        cells.append(Cell(fmt.number(example.lead)))
+    return tuple(cells)
+
+
+def _text(text: str | None) -> str:
+    if text is None:
+        return fmt.NONE
+    return visible(text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…")
+
+
+def _chart(report: TasksReport) -> Markup | None:
+    kl = report.divergence.kl.mean
+    own: Sequence[TaskResult] = [result for result in report.tasks if result.outcome != "at_chance"] if kl else []
+    dots = [FlipDot(visible(run.task), run.kl, run.rate, None, own=False) for run in report.seen]
+    dots += [
+        FlipDot(visible(result.name), kl or 0.0, result.flips.rate.mean, result.flips.rate.ci, own=True)
+        for result in own
+    ]
+    band = None
+    if report.curve is not None:
+        curve = report.curve
+        what = f"95 % prediction interval for {fmt.count(curve.items)} items"
+        band = Band(curve.kl, curve.rate, curve.low, curve.high, what)
+    return flips_chart(dots, band)
+
+
+def _predictions(report: TasksReport) -> Table:
+    return Table(
+        caption="Flip rate: predicted from KL, and found",
+        columns=(
+            Column("Task", "name"),
+            Column("Predicted, %"),
+            Column("Found, %"),
+            Column("Within", "text"),
+            Column("What it rests on", "text"),
+        ),
+        rows=tuple(
+            (
+                Cell(visible(result.name)),
+                _predicted(result),
+                Cell(fmt.percent(result.flips.rate.mean), strong=True),
+                Cell(_within(result)),
+                Cell(visible(result.prediction.sentence)),
+            )
+            for result in report.tasks
+        ),
+    )
+
+
+def _predicted(result: TaskResult) -> Cell:
+    told = result.prediction
+    if told.rate is None or told.interval is None:
+        return Cell(fmt.NONE)
+    text = fmt.estimate(told.rate, told.interval, percent=True)
+    return Cell(text.value, text.interval or "")
+
+
+def _within(result: TaskResult) -> str:
+    if result.prediction.interval is None:
+        return fmt.NONE
+    low, high = result.prediction.interval
+    return "yes" if low <= result.flips.rate.mean <= high else "no"
+
+
+def _power(report: TasksReport) -> Table:
+    return Table(
+        caption="What each task could show",
+        columns=(
+            Column("Task", "name"),
+            Column("Items"),
+            Column("Flip rate to plan with, %"),
+            Column("Detectable before the run, points"),
+            Column("At the flip rate found, points"),
+        ),
+        rows=tuple(
+            (
+                Cell(visible(result.name)),
+                Cell(fmt.count(result.items)),
+                Cell(fmt.number(100 * result.detectable.flip_rate), result.detectable.source),
+                Cell(_points(result.detectable.difference)),
+                Cell(_points(result.detectable.at_measured_rate)),
+            )
+            for result in report.tasks
+        ),
+    )
+
+
+def _points(difference: float | None) -> str:
+    return "none" if difference is None else fmt.number(100 * difference, 2)

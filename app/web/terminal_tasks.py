@@ -1,0 +1,68 @@
+"""The report of a tasks job in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from app.contracts.tasks_report import TasksReport
+from app.web import format as fmt
+from app.web.sections.tasks import OUTCOMES, heading, left, outcome, points
+from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
+from app.web.untrusted import visible
+
+Say = Callable[[str], str]
+_STYLES = {"Worse": "bold red", "Equivalent": "bold green", "Better": "bold green"}
+
+
+def render_tasks(report: TasksReport, console: Console, say: Say) -> None:
+    """Prints it: what is shown, the tasks, what KL made one expect, and the divergence beside."""
+    wide = console.width >= WIDE
+    head(report, console, say)
+    console.print()
+    name = heading(report)
+    console.print(Text(name.upper(), style=_STYLES.get(name, "bold yellow")))
+    console.print(Text(say(visible(report.verdict))))
+    if len(report.tasks) > 1:
+        console.print(Text(say(outcome(report))))
+    console.print()
+    console.print(_tasks(report, say, wide=wide))
+    for result in report.tasks:
+        if len(report.tasks) > 1:
+            console.print(Text(say(visible(result.sentence))))
+        console.print(Text(say(visible(f"{result.name}: {result.prediction.sentence}"))))
+        least = result.detectable.difference
+        could = "no difference at all" if least is None else f"a difference from {100 * least:.2g} points on"
+        rate = f"{result.detectable.source} flip rate of {100 * result.detectable.flip_rate:.2g} %"
+        console.print(Text(say(visible(f"{result.name}: {result.items} items could show {could}, at the {rate}."))))
+    verdict_lines(report, console, say, sentence=left(report))
+    console.print()
+    small_print(report, console, say)
+
+
+def _tasks(report: TasksReport, say: Say, *, wide: bool) -> Table:
+    columns = [("Task", False), ("Items", True), ("Ref, %", True), ("Cand, %", True), ("Diff, points", True)]
+    columns += [("95 % interval", True), ("To wrong", True), ("To right", True)] if wide else [("Flips", True)]
+    columns += [("McNemar p", True), ("TOST p", True)] if wide else []
+    columns += [("Outcome", False)]
+    table = plain_table("Both models on the same items (p-values: Holm over tasks)", columns)
+    for result in report.tasks:
+        difference = points(result.difference)
+        cells = [
+            fmt.count(result.items),
+            fmt.percent(result.reference.mean),
+            fmt.percent(result.candidate.mean),
+            difference.value,
+        ]
+        if wide:
+            cells += [difference.interval or fmt.NONE, fmt.count(result.flips.harmful), fmt.count(result.flips.helpful)]
+            cells += [fmt.number(result.mcnemar.p_holm, 2), fmt.number(result.equivalence.p_holm, 2)]
+        else:
+            cells.append(fmt.count(result.flips.harmful + result.flips.helpful))
+        cells.append(OUTCOMES[result.outcome])
+        style = "bold" if result.outcome == "worse" else ""
+        table.add_row(Text(say(visible(result.name)), style=style), *map(say, cells))
+    return table
