@@ -12,6 +12,7 @@ from app.contracts.recipe import Calibrated
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.requests.mitigate import MitigateRequest
+from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.paths import below
@@ -19,6 +20,7 @@ from app.models.registry import Registry
 from app.models.steps import check_recipe
 from app.models.steps.others import checker
 from app.models.tokenizers import compare_tokenizers, has_chat_template
+from app.models.trajectories import check_trajectory, cost_of
 from app.settings import Settings
 
 BYTES_A_TOKEN = 4.0
@@ -75,7 +77,8 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
             pointer="/candidate/model",
         )
     for info in infos.values():
-        if info.max_position is not None and request.window > info.max_position:
+        windowed = not isinstance(request, TrajectoryRequest)
+        if windowed and info.max_position is not None and request.window > info.max_position:
             raise HemostatError(
                 ErrorCode.WINDOW_TOO_LARGE,
                 f"window {request.window} is longer than the model's context of {info.max_position} tokens",
@@ -94,6 +97,15 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
     for index, step in enumerate(request.candidate.recipe):
         if isinstance(step, Calibrated):
             _check_text(step.calibration, tokenizer, settings, f"/candidate/recipe/{index}/calibration")
+    if isinstance(request, TrajectoryRequest):
+        if request.chat and not has_chat_template(tokenizer):
+            raise HemostatError(
+                ErrorCode.CHAT_TEMPLATE_MISSING,
+                f"the tokenizer of {reference.alias} has no chat template to put prompts into",
+                hint="leave chat out, or add a chat_template.jinja beside the tokenizer",
+                pointer="/chat",
+            )
+        check_trajectory(request, registry, lambda one: check_request(one, registry, settings))
 
 
 def texts_of(request: JobRequest) -> dict[str, TextSource]:
@@ -161,6 +173,33 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
             f"{request.trials} trials, a third of them in full: each makes a checkpoint and fits it on text, in "
             "proportion to parameters and tokens; training of a repair takes time besides",
             "checkpoints of trials are kept within the checkpoint budget, the least recently used go first",
+        )
+    if isinstance(request, TrajectoryRequest):
+        others = [inspect(registry.resolve(model.model).checkpoint_path()) for model in request.candidates]
+        cost = cost_of(
+            request,
+            [*infos, *others],
+            documents,
+            scoring_tokens_per_second=CPU_TOKENS_PER_SECOND,
+            reference_parameters=CPU_PARAMETERS,
+        )
+        surgery = [
+            info.parameters / CPU_SURGERY_PARAMETERS_PER_SECOND
+            for info, model in zip([*infos[1:], *others], request.models(), strict=True)
+            if model.recipe
+        ]
+        return Estimate(
+            kind=request.kind,
+            documents=cost.prompts,
+            tokens=cost.tokens,
+            reference_store_bytes=2 * infos[0].hidden_size * cost.scored,
+            checkpoint_bytes=sum(
+                _bytes_made(info)
+                for info, model in zip([*infos[1:], *others], request.models(), strict=True)
+                if model.recipe
+            ),
+            seconds=round(2 * ENGINE_START_S * (1 + len(request.models())) + sum(surgery) + cost.seconds, 1),
+            assumptions=cost.assumptions,
         )
     return Estimate(
         kind=request.kind,
