@@ -1,0 +1,141 @@
+"""What of a trajectory job can be refused before it is queued, and what it will cost; needs no torch and no weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from app.contracts.decoding import (
+    Beam,
+    Contrastive,
+    Decoder,
+    DiverseBeam,
+    Greedy,
+    MinP,
+    TemperatureSampling,
+    TopK,
+    TopP,
+)
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.trajectory import TrajectoryRequest, pointer_of
+from app.contracts.simulation import SECTION
+from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.registry import Registry
+from app.models.steps import check_recipe
+
+IN_VLLM: Final = (Greedy, TemperatureSampling, TopP, TopK, MinP)
+# Measured on two cores, SmolLM2 (134.5M parameters): tokens/s of vLLM at 32 streams, and rows/s of the loop.
+CPU_VLLM_TOKENS_PER_SECOND: Final = 300.0
+CPU_LOOP_ROWS_PER_SECOND: Final = 200.0
+
+
+def check_trajectory(
+    request: TrajectoryRequest, registry: Registry, check_one: Callable[[TrajectoryRequest], None]
+) -> None:
+    """Refuses what candidates beside the first, lengths and decoders do not allow; `check_one` checks a request of one
+    candidate.
+
+    Raises what `check_one` raises, with the pointer of the candidate to blame; WINDOW_TOO_LARGE where prompt and tokens
+    exceed a model's context; RECIPE_NOT_APPLICABLE for a decoder that runs in transformers and a candidate whose
+    activations, keys or values are simulated.
+    """
+    reference = inspect(registry.resolve(request.reference.model).checkpoint_path())
+    for index, model in enumerate(request.models()):
+        pointer = pointer_of(index)
+        if index:
+            try:
+                check_one(request.model_copy(update={"candidate": model, "candidates": ()}))
+            except HemostatError as error:
+                if error.pointer.startswith("/candidate/"):
+                    error.pointer = pointer + error.pointer.removeprefix("/candidate")
+                raise
+        info = inspect(registry.resolve(model.model).checkpoint_path())
+        after = check_recipe(info, model.recipe, pointer=f"{pointer}/recipe", reference=reference)
+        _check_length(request, after, model.model)
+        if SECTION in after.config:
+            _check_decoders(request, model.model)
+    _check_length(request, reference, request.reference.model)
+    if SECTION in reference.config:
+        _check_decoders(request, request.reference.model)
+
+
+def _check_length(request: TrajectoryRequest, info: CheckpointInfo, alias: str) -> None:
+    needed = request.prompt_tokens + request.tokens
+    if info.max_position is not None and needed > info.max_position:
+        raise HemostatError(
+            ErrorCode.WINDOW_TOO_LARGE,
+            f"a prompt of {request.prompt_tokens} tokens and {request.tokens} more are longer than the context of "
+            f"{alias}, {info.max_position} tokens",
+            hint=f"give at most {info.max_position} as prompt_tokens and tokens together",
+            pointer="/tokens",
+        )
+
+
+def _check_decoders(request: TrajectoryRequest, alias: str) -> None:
+    for index, decoder in enumerate(request.decoders):
+        if not isinstance(decoder, IN_VLLM):
+            raise HemostatError(
+                ErrorCode.RECIPE_NOT_APPLICABLE,
+                f"{decoder.name} runs in transformers, which cannot simulate the quantized activations, keys or values "
+                f"of {alias}",
+                hint="take the decoders greedy, temperature, top_p, top_k and min_p, which run in vLLM",
+                pointer=f"/decoders/{index}",
+            )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the job takes: `tokens` are generated, `scored` go through a model to be scored."""
+
+    prompts: int
+    tokens: int
+    scored: int
+    seconds: float
+    assumptions: tuple[str, ...]
+
+
+def cost_of(
+    request: TrajectoryRequest,
+    infos: Sequence[CheckpointInfo],
+    documents: int | None,
+    *,
+    scoring_tokens_per_second: float,
+    reference_parameters: float,
+) -> Cost:
+    """The cost at the sizes of `infos`, the reference first, then each candidate."""
+    prompts = min(request.prompts, documents or request.prompts)
+    texts = prompts * len(request.decoders)
+    length = request.prompt_tokens + request.tokens
+    seconds, scored = 0.0, 0
+    for index, info in enumerate(infos):
+        slower = info.parameters / reference_parameters
+        for decoder in request.decoders:
+            rows = rows_of(decoder) * prompts * request.tokens
+            fast = isinstance(decoder, IN_VLLM)
+            seconds += slower * rows / (CPU_VLLM_TOKENS_PER_SECOND if fast else CPU_LOOP_ROWS_PER_SECOND)
+        # The reference scores everybody's texts, a candidate its own and the reference's.
+        own = texts * length * (len(infos) if index == 0 else 2)
+        scored += own
+        seconds += slower * own / scoring_tokens_per_second
+    return Cost(
+        prompts=prompts,
+        tokens=texts * request.tokens * len(infos),
+        scored=scored,
+        seconds=seconds,
+        assumptions=(
+            f"{prompts} prompts, {len(request.decoders)} decoders, {len(infos)} models, every text of "
+            f"{request.tokens} tokens: {texts * request.tokens * len(infos)} tokens are generated, {scored} scored",
+            f"generation at {CPU_VLLM_TOKENS_PER_SECOND:.0f} tokens/s in vLLM and {CPU_LOOP_ROWS_PER_SECOND:.0f} "
+            "rows/s in the loop (a beam, or a token that contrastive search looks at, is a row), as measured on a "
+            "2-core CPU for 134.5M parameters",
+            "texts that end early, or are the same as others, take less",
+        ),
+    )
+
+
+def rows_of(decoder: Decoder) -> int:
+    """Rows of the model that a prompt takes."""
+    if isinstance(decoder, Beam | DiverseBeam):
+        return decoder.beams
+    return decoder.k if isinstance(decoder, Contrastive) else 1

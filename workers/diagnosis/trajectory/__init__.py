@@ -1,0 +1,1 @@
+"""The `trajectory` job: what a modification does to text that the model writes itself."""

@@ -1,0 +1,74 @@
+"""Amplification: how much worse a model is running free than one step at a time.
+
+Both factors are ratios of sums over the same positions (prompt i, generated token t), t up to the shorter of the two
+texts, so that neither length nor choice of prompts differs between numerator and denominator.
+
+    KL factor     Σ KL(p‖q) on the candidate's own text  /  Σ KL(p‖q) on the reference's text
+    token factor  Σ [the two texts hold different tokens]  /  Σ [argmax p ≠ argmax q on the reference's text]
+
+1 means that decoding adds nothing to what a teacher-forced comparison shows. The KL factor is above 1 where the
+candidate's own errors lead it to places where it errs more; the token factor grows with every token that follows a
+first different one.
+
+The interval of a ratio is that of a ratio estimator clustered by prompt (`ratio_intervals`): numerators and
+denominators of a prompt are drawn together. Names: N prompts.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from app.contracts.trajectory_report import Ratio
+from workers.distributions.intervals import ratio_intervals
+
+Array = NDArray[np.float64]
+
+DEFINITIONS: Final[dict[str, str]] = {
+    "kl": "Sum of KL(p‖q) at the positions of the candidate's own free-running text, over the sum of KL(p‖q) at the "
+    "same positions (prompt, number of the generated token, up to the shorter text) of the reference's text. Both are "
+    "exact, over the full vocabulary, after the text's own tokens. Above 1: running free, the candidate comes to "
+    "places where it is further from the reference than on the reference's text.",
+    "tokens": "Share of positions at which the two free-running texts hold different tokens, over the share of the "
+    "same positions of the reference's text at which the two models' most likely next tokens differ after the same "
+    "tokens. 1: as many as the single steps; larger: what follows a first different token differs, too.",
+    "interval": "95 %, ratio of sums clustered by prompt: numerator and denominator of a prompt are resampled together "
+    "(studentized bootstrap; Student's t for two to five prompts, none for one).",
+}
+# A prompt without any damage must not make a draw's denominator zero.
+_LEAST: Final = 1e-9
+
+
+def ratio_of(numerators_N: ArrayLike, denominators_N: ArrayLike, *, seed: int = 0) -> Ratio:
+    """Ratio of the sums of two non-negative quantities, one value a prompt.
+
+    Null where the denominators' sum is zero; without an interval for a single prompt. Raises ValueError where lengths
+    differ, a value is negative or not finite.
+    """
+    above, below = (np.asarray(values, dtype=np.float64) for values in (numerators_N, denominators_N))
+    if above.ndim != 1 or above.shape != below.shape:
+        raise ValueError(f"{above.shape} numerators for {below.shape} denominators")
+    both = np.concatenate([above, below])
+    if not np.isfinite(both).all() or (both < 0).any():
+        raise ValueError("a value is negative or not finite")
+    total = float(below.sum())
+    if total <= 0:
+        return Ratio(value=None, ci=None, above_one=None)
+    counts = np.maximum(below, _LEAST * total / below.size)
+    _, _, low, high = ratio_intervals(above[None, :], counts[None, :], seed=seed)
+    value = float(above.sum()) / total
+    if above.size < 2:
+        return Ratio(value=value, ci=None, above_one=None)
+    ci = (min(max(0.0, float(low[0])), value), max(float(high[0]), value))
+    return Ratio(value=value, ci=ci, above_one=ci[0] > 1)
+
+
+def conclusion_of(ratio: Ratio) -> Literal["amplifies", "damps", "open", "no_damage"]:
+    """What the KL factor says: `amplifies`, `damps`, `open`, or `no_damage` where there is nothing to amplify."""
+    if ratio.value is None:
+        return "no_damage"
+    if ratio.ci is None:
+        return "open"
+    return "amplifies" if ratio.ci[0] > 1 else "damps" if ratio.ci[1] < 1 else "open"

@@ -1,0 +1,79 @@
+"""What a trajectory job leaves beside its report: every text's tokens, and what it tells Prometheus."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import time
+from typing import Final
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.report import SEVERITIES
+from app.contracts.trajectory_report import TrajectoryReport
+from workers.diagnosis.assemble import stores_text
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.trajectory.report import Found, base_values
+from workers.process.context import write_atomically
+from workers.text.tokenization import load_tokenizer
+
+# One JSON object a line: decoder, model, document, and the token ids; text where it may be stored.
+TEXTS_FILE: Final = "texts.jsonl"
+
+
+def export(report: TrajectoryReport, found: Found, context: JobContext) -> None:
+    """Writes the artifact and sends the gauges of each candidate. Raises DISK_FULL."""
+    try:
+        write_atomically(context.output / TEXTS_FILE, _lines(found).encode())
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HemostatError(ErrorCode.DISK_FULL, "the disk is full: the texts cannot be written") from error
+        raise
+    for index, sides in enumerate(found.sides):
+        labels = {
+            "reference": sides.reference.alias,
+            "model": sides.candidate.alias,
+            "recipe": (sides.modified.manifest.recipe_fingerprint or "none")[:12],
+        }
+        run = report.candidates[index]
+        cells = [cell for cell in report.cells if cell.candidate == index]
+        first = cells[0]
+        gauges = {
+            "severity": float(SEVERITIES.index(run.severity)),
+            "trajectory_kl_candidate_text_nats": first.kl_candidate_text.mean,
+            "trajectory_shared_prefix_tokens": first.first_divergence.shared_prefix.mean,
+            "last_measurement_timestamp_seconds": time.time(),
+        }
+        for name, value in gauges.items():
+            context.observe(name, math.nan if value is None else value, **labels)
+        for cell in cells:
+            grown = cell.amplification.kl.value
+            context.observe(
+                "trajectory_amplification_ratio",
+                math.nan if grown is None else grown,
+                **labels,
+                decoder=cell.decoder,
+            )
+        values = base_values(found, index)
+        context.observe_many("kl_nats", values.kl[values.finite].tolist(), **labels)
+
+
+def _lines(found: Found) -> str:
+    tokenizer = load_tokenizer(found.sides[0].reference.tokenizer) if stores_text(found.request) else None
+    lines = []
+    for model, written in enumerate(found.written):
+        for decoder, texts in written.texts.items():
+            for prompt, text in zip(found.prompts, texts, strict=True):
+                line: dict[str, object] = {
+                    "decoder": decoder,
+                    "model": "reference" if model == 0 else f"candidate {model}",
+                    "document": prompt.document,
+                    "domain": prompt.domain,
+                    "ended": text.ended,
+                    "tokens": list(text.tokens),
+                }
+                if tokenizer is not None:
+                    line["prompt"] = str(tokenizer.decode(list(prompt.tokens), clean_up_tokenization_spaces=False))
+                    line["text"] = str(tokenizer.decode(list(text.tokens), clean_up_tokenization_spaces=False))
+                lines.append(json.dumps(line, ensure_ascii=False))
+    return "\n".join(lines) + "\n"

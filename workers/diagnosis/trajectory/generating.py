@@ -1,0 +1,157 @@
+"""The texts that every model writes: generated once, kept one by one, found again by the attempt after a lost one.
+
+All decoders of a model run one after the other, those of vLLM first, so that its weights are loaded once for each of
+the two engines. A text belongs to weights, engine, decoder, prompt, length and seed: a candidate whose weights are the
+reference's is not run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from app.contracts.decoding import Decoder
+from app.contracts.errors import ErrorCode, HemostatError
+from workers.decoding.generator import STREAMS, Generator, rows_of, runs_in_vllm
+from workers.decoding.model import Continuation
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.plan import plan_fingerprint
+from workers.diagnosis.sides import Side
+from workers.diagnosis.trajectory.prompts import Prompt
+from workers.diagnosis.trajectory.texts import Texts
+from workers.engine.device import identity
+from workers.engine.pool import resolve_dtype
+from workers.engine.room import EngineRoom
+
+PHASE: Final = "generate"
+# What a checkpoint may be that an engine does not take.
+_OF_THE_MODEL: Final = frozenset({ErrorCode.RECIPE_NOT_APPLICABLE, ErrorCode.CHECKPOINT_UNSUPPORTED})
+
+
+@dataclass
+class Written:
+    """Texts by decoder's name, one a prompt, and how many of them an earlier attempt had written."""
+
+    texts: dict[str, list[Continuation]] = field(default_factory=dict)
+    resumed: int = 0
+
+
+class Scribe:
+    """Lets models write. `length` is the most tokens of a prompt and its text, `tokens` those of a text."""
+
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        decoders: Sequence[Decoder],
+        *,
+        models: int,
+        tokens: int,
+        length: int,
+        seed: int,
+        dtype: str,
+        room: EngineRoom,
+        context: JobContext,
+    ) -> None:
+        self._prompts, self._decoders = prompts, decoders
+        self._tokens, self._length, self._seed, self._dtype = tokens, length, seed, dtype
+        self._room, self._context = room, context
+        self._total = models * len(decoders) * len(prompts) * tokens
+        self._done = 0
+        self._seen: set[str] = set()
+        digest = hashlib.sha256(json.dumps([list(prompt.tokens) for prompt in prompts]).encode()).hexdigest()
+        self._protocol = [digest, str(tokens), str(length), str(seed)]
+
+    def write(self, side: Side, *, pointer: str) -> Written:
+        """A model's texts by every decoder. `pointer` is the model's in the request, for what it cannot do.
+
+        Raises what `Generator` raises, NONFINITE_LOGITS where a text holds a token outside the vocabulary.
+        """
+        written = Written()
+        kept: dict[str, Texts] = {}
+        for decoder in self._decoders:
+            kept[decoder.name] = Texts.open(*self._folder(side, decoder))
+        found: dict[str, dict[int, Continuation]] = {
+            decoder.name: kept[decoder.name].found(len(self._prompts)) for decoder in self._decoders
+        }
+        if side.weights not in self._seen:  # of equal weights the second one's were written just now
+            written.resumed = sum(map(len, found.values()))
+        self._seen.add(side.weights)
+        missing = [decoder for decoder in self._decoders if len(found[decoder.name]) < len(self._prompts)]
+        self._advance(self._tokens * sum(map(len, found.values())))
+        if missing:
+            try:
+                self._run(side, sorted(missing, key=lambda decoder: not runs_in_vllm(decoder)), kept, found)
+            except HemostatError as error:
+                if error.code in _OF_THE_MODEL and not error.pointer:
+                    error.pointer = f"{pointer}/model"
+                raise
+        for decoder in self._decoders:
+            written.texts[decoder.name] = [found[decoder.name][number] for number in range(len(self._prompts))]
+        return written
+
+    def _run(
+        self,
+        side: Side,
+        decoders: Sequence[Decoder],
+        kept: dict[str, Texts],
+        found: dict[str, dict[int, Continuation]],
+    ) -> None:
+        context = self._context
+        with Generator(
+            side.info,
+            pool=self._room.pool,
+            length=self._length,
+            dtype=self._dtype,
+            check_cancelled=context.check_cancelled,
+        ) as generator:
+            for decoder in decoders:
+                size = max(1, STREAMS // rows_of(decoder))
+                there = found[decoder.name]
+                # Groups do not depend on what is there, so that a text is written in the same company each time.
+                for start in range(0, len(self._prompts), size):
+                    group = range(start, min(start + size, len(self._prompts)))
+                    lacking = [number for number in group if number not in there]
+                    if not lacking:
+                        continue
+                    context.check_cancelled()
+                    texts = generator.run(
+                        decoder,
+                        [self._prompts[number].tokens for number in lacking],
+                        max_tokens=self._tokens,
+                        seed=self._seed,
+                        keys=lacking,
+                        tick=self._advance,
+                    )
+                    made = 0
+                    for number, text in zip(lacking, texts, strict=True):
+                        _check(text, side)
+                        kept[decoder.name].keep(number, text)
+                        there[number] = text
+                        made += len(text.tokens)
+                    context.observe("tokens_scored", made, role=PHASE)
+                    # Texts that ended early have no more tokens to come.
+                    self._advance(len(lacking) * self._tokens - made)
+
+    def _advance(self, tokens: int) -> None:
+        self._done += tokens
+        self._context.progress(PHASE, min(self._done, self._total), self._total)
+
+    def _folder(self, side: Side, decoder: Decoder) -> tuple[Path, str]:
+        """Where a model's texts by a decoder are kept, and the name of all that decides them."""
+        pool = self._room.pool
+        engine = str(identity(pool.device, resolve_dtype(self._dtype), compiled=False))
+        plan = plan_fingerprint([side.weights, engine, decoder.model_dump_json(), *self._protocol])
+        return self._context.scratch / "texts" / plan[:32], plan
+
+
+def _check(text: Continuation, side: Side) -> None:
+    if not text.tokens or not 0 <= min(text.tokens) <= max(text.tokens) < side.info.vocabulary:
+        raise HemostatError(
+            ErrorCode.NONFINITE_LOGITS,
+            f"{side.alias} wrote a text that is empty or holds a token outside its vocabulary",
+            hint="its logits may not be finite: `hemostat compare` tells where",
+        )

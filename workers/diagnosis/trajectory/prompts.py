@@ -1,0 +1,117 @@
+"""Prompts of a trajectory job: the first tokens of the documents of a text source.
+
+Plain text gives its first tokens, behind a BOS where the tokenizer puts one; with `chat` these first tokens stand as
+the user's message in the chat template. A conversation is taken, through the template, up to where its first answer
+would begin. A sampled document gives its tokens as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.text import Message
+from workers.text.chat import prompt_tokens
+from workers.text.documents import TextDocument
+from workers.text.tokenization import bos_of, encode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt: its document, and its tokens, BOS included."""
+
+    document: str
+    domain: str
+    tokens: tuple[int, ...]
+    conversation: bool
+
+
+def spread_over_domains(documents: Sequence[TextDocument], count: int) -> list[TextDocument]:
+    """The first `count` documents, each domain in turn; all of them where there are fewer."""
+    waiting: dict[str, list[TextDocument]] = {}
+    for document in documents:
+        waiting.setdefault(document.domain, []).append(document)
+    chosen: list[TextDocument] = []
+    depth = 0
+    while len(chosen) < min(count, len(documents)):
+        chosen += [listed[depth] for listed in waiting.values() if depth < len(listed)]
+        depth += 1
+    return chosen[:count]
+
+
+def make_prompts(
+    documents: Sequence[TextDocument],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    count: int,
+    length: int,
+    chat: bool,
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> list[Prompt]:
+    """At most `count` prompts of at most `length` tokens of text each (a BOS, a template and conversations add theirs).
+
+    Raises DOCUMENT_TOO_SHORT for a document without a token or a conversation without a message before its first
+    answer, CHAT_TEMPLATE_MISSING, INVALID_REQUEST where the template refuses a conversation.
+    """
+    bos = bos_of(tokenizer)
+    found = []
+    for document in spread_over_domains(documents, count):
+        check_cancelled()
+        found.append(_prompt(document, tokenizer, bos, length, chat=chat))
+    return found
+
+
+def check_context(prompts: Sequence[Prompt], tokens: int, context: int | None, *, model: str) -> None:
+    """Raises WINDOW_TOO_LARGE where a prompt and `tokens` more do not fit the model's context."""
+    if context is None:
+        return
+    for prompt in prompts:
+        if len(prompt.tokens) + tokens > context:
+            raise HemostatError(
+                ErrorCode.WINDOW_TOO_LARGE,
+                f"the prompt of document {prompt.document!r} has {len(prompt.tokens)} tokens; with {tokens} more it is "
+                f"longer than the context of {model}, {context} tokens",
+                hint="give fewer tokens or prompt_tokens, or leave the conversation out",
+                pointer="/tokens",
+            )
+
+
+def _prompt(
+    document: TextDocument, tokenizer: PreTrainedTokenizerBase, bos: int | None, length: int, *, chat: bool
+) -> Prompt:
+    if document.messages is not None:
+        return _conversation(document, document.messages, tokenizer)
+    if document.tokens is not None:
+        tokens = [int(token) for token in document.tokens[:length]]
+    else:
+        # A token is seldom more than a hundred characters: the rest of a long document need not be read.
+        tokens = encode(tokenizer, (document.text or "")[: 200 * length])[:length].tolist()
+    if not tokens:
+        raise _empty(document, "has no token")
+    if chat:
+        text = str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
+        templated = prompt_tokens(tokenizer, [Message(role="user", content=text)])
+        return Prompt(document.id, document.domain, tuple(templated.tolist()), conversation=True)
+    return Prompt(document.id, document.domain, tuple(tokens if bos is None else [bos, *tokens]), conversation=False)
+
+
+def _conversation(document: TextDocument, messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> Prompt:
+    first = next((index for index, message in enumerate(messages) if message.role == "assistant"), len(messages))
+    if first == 0:
+        raise _empty(document, "has no message before its first answer")
+    tokens = prompt_tokens(tokenizer, messages[:first])
+    return Prompt(document.id, document.domain, tuple(tokens.tolist()), conversation=True)
+
+
+def _empty(document: TextDocument, what: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.DOCUMENT_TOO_SHORT,
+        f"document {document.id!r} {what}: its prompt would be empty",
+        hint="leave it out, or give it text to begin with",
+        pointer=document.pointer,
+    )

@@ -1,0 +1,335 @@
+"""The report of a trajectory job, from texts and the values at their positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from app.contracts.calibration_report import Blocks
+from app.contracts.decoding import Decoder, Sampler
+from app.contracts.report import Mean, SeverityVerdict
+from app.contracts.requests.trajectory import TrajectoryRequest
+from app.contracts.text import SelfText
+from app.contracts.trajectory_report import (
+    CandidateRun,
+    Cell,
+    DecoderRun,
+    ReferenceTexts,
+    Sample,
+    ShapedDistance,
+    TrajectoryReport,
+)
+from workers.decoding.distances import ShapedDistances, summarized
+from workers.decoding.generator import runs_in_vllm
+from workers.decoding.model import Continuation
+from workers.diagnosis.assemble import provenance, repeatable, stores_text
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.floor import Floor
+from workers.diagnosis.positions import positions_of
+from workers.diagnosis.sides import Sides
+from workers.diagnosis.summary import Summary, as_mean, summarize
+from workers.diagnosis.trajectory.amplification import DEFINITIONS
+from workers.diagnosis.trajectory.cells import Path, cell, text_statistics
+from workers.diagnosis.trajectory.generating import Written
+from workers.diagnosis.trajectory.pairs import first_difference
+from workers.diagnosis.trajectory.prompts import Prompt
+from workers.diagnosis.trajectory.scoring import TextPool, spans
+from workers.diagnosis.verdict import decide, not_tested
+from workers.distributions.intervals import FEWEST_CLUSTERS
+from workers.distributions.token_values import TokenValues
+from workers.engine.device import EngineIdentity
+from workers.text.tokenization import load_tokenizer
+from workers.text.windows import Corpus
+
+PRECISION: Final = "fast"
+# Prompts whose texts are shown, of all candidates together, and tokens of a text that are.
+SAMPLES: Final = 8
+SHOWN_TOKENS: Final = 256
+_BLOCKS = tuple(Blocks.model_fields)
+_NOT_HERE = (
+    "Free-running generation",
+    "Text of the model's own",
+    "Text by people",
+    "Sampling settings",
+    "Conversations",
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A candidate against the reference: `values` over `corpus`, whose windows are the texts `numbers` of the pool;
+    `shapes` over the base texts, one a shaping."""
+
+    numbers: list[int]
+    corpus: Corpus
+    values: TokenValues
+    shapes: list[ShapedDistances]
+
+    def by_text(self) -> dict[int, TokenValues]:
+        """Values of each text, by its number."""
+        return {
+            number: self.values.select(np.arange(span.start, span.stop))
+            for number, span in zip(self.numbers, spans(self.corpus), strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that a trajectory job found out. `base` holds the reference's texts by the first decoder; `written` the
+    reference's texts and then each candidate's."""
+
+    request: TrajectoryRequest
+    prompts: list[Prompt]
+    sides: list[Sides]
+    written: list[Written]
+    pool: TextPool
+    base: Corpus
+    measured: list[Measured]
+    floor: Floor
+    engine: EngineIdentity
+    reference_from_store: bool
+    started_at: float
+    seconds: dict[str, float]
+
+
+def build_report(found: Found, context: JobContext) -> TrajectoryReport:
+    """Statistics of every cell, the verdict on the reference's texts, samples."""
+    request, seed = found.request, found.request.seed
+    summaries = [_summary(found, index, context) for index in range(len(found.measured))]
+    decisions = [
+        decide(one.excess, request.thresholds, nonfinite=one.nonfinite_positions, floor=one.floor) for one in summaries
+    ]
+    sources = [
+        provenance(
+            request,
+            sides=sides,
+            corpus=found.base,
+            engine=found.engine,
+            precision=PRECISION,
+            started_at=found.started_at,
+            seconds=found.seconds,
+            reference_from_store=found.reference_from_store,
+            resumed_windows=0,
+        )
+        for sides in found.sides
+    ]
+    cells, references = _cells(found, context)
+    first = summaries[0]
+    return TrajectoryReport(
+        job=context.job_id,
+        severity=decisions[0].severity,
+        verdict=sentence(found, cells[0], decisions[0]),
+        decision=decisions[0],
+        tokens=first.tokens,
+        documents=first.documents,
+        windows=first.windows,
+        noise_floor=found.floor.report,
+        prompts=len(found.prompts),
+        prompt_tokens=max(len(prompt.tokens) for prompt in found.prompts),
+        most_tokens=request.tokens,
+        chat_template=any(prompt.conversation for prompt in found.prompts),
+        decoders=tuple(_decoder(one) for one in request.decoders),
+        candidates=tuple(
+            CandidateRun(model=source.candidate, severity=decision.severity, excess_kl=decision.excess_kl)
+            for source, decision in zip(sources, decisions, strict=True)
+        ),
+        cells=cells,
+        reference_texts=references,
+        distances=_distances(found, seed),
+        definitions=DEFINITIONS,
+        samples=_samples(found) if stores_text(request) else (),
+        generated_tokens=sum(
+            len(text.tokens) for model in found.written for texts in model.texts.values() for text in texts
+        ),
+        resumed_texts=sum(model.resumed for model in found.written),
+        not_tested=_not_tested(found),
+        warnings=tuple(_warnings(found, cells)),
+        request=repeatable(request),
+        provenance=sources[0],
+        **{name: value for name, value in first.blocks().items() if name in _BLOCKS},
+    )
+
+
+def base_values(found: Found, candidate: int) -> TokenValues:
+    """A candidate's values on the base texts, in the order of the base corpus."""
+    by_text = found.measured[candidate].by_text()
+    return TokenValues.concat([by_text[number] for number in range(len(found.base.windows))])
+
+
+def _summary(found: Found, candidate: int, context: JobContext) -> Summary:
+    return summarize(
+        base_values(found, candidate),
+        positions_of(found.base),
+        [document.domain for document in found.base.documents],
+        window=found.base.window,
+        floor_kl=found.floor.kl,
+        seed=found.request.seed,
+        check_cancelled=context.check_cancelled,
+    )
+
+
+def _decoder(decoder: Decoder) -> DecoderRun:
+    parameters = decoder.model_dump(mode="json")
+    name = str(parameters.pop("name"))
+    return DecoderRun(
+        name=name,
+        parameters=parameters,
+        engine="vllm" if runs_in_vllm(decoder) else "loop",
+        random="common" if isinstance(decoder, Sampler) else "none",
+    )
+
+
+def _cells(found: Found, context: JobContext) -> tuple[tuple[Cell, ...], tuple[ReferenceTexts, ...]]:
+    by_text = [measured.by_text() for measured in found.measured]
+    most, seed = found.request.tokens, found.request.seed
+    cells: list[Cell] = []
+    references: list[ReferenceTexts] = []
+    total = len(found.request.decoders) * len(found.measured)
+
+    def path(written: Written, decoder: str, values: dict[int, TokenValues], own: str) -> Path:
+        texts: Sequence[Continuation] = written.texts[decoder]
+        return Path(texts, [values[found.pool.add(number, text.tokens)] for number, text in enumerate(texts)], own)
+
+    for decoder in found.request.decoders:
+        for index, values in enumerate(by_text):
+            context.check_cancelled()
+            context.progress("statistics", len(cells), total)
+            ours = path(found.written[0], decoder.name, values, "reference")
+            theirs = path(found.written[index + 1], decoder.name, values, "candidate")
+            if index == 0:
+                references.append(ReferenceTexts(decoder=decoder.name, text=text_statistics(ours, seed=seed)))
+            cells.append(cell(decoder.name, index, ours, theirs, most=most, seed=seed))
+    return tuple(cells), tuple(references)
+
+
+def _distances(found: Found, seed: int) -> tuple[ShapedDistance, ...]:
+    where = positions_of(found.base)
+    listed = []
+    for index, measured in enumerate(found.measured):
+        for shaping, distances in zip(found.request.shapings, measured.shapes, strict=True):
+            summary = summarized(distances, where.document, where.window, seed=seed)
+            if summary is None:
+                continue
+            parameters = shaping.model_dump(mode="json")
+            listed.append(
+                ShapedDistance(
+                    candidate=index,
+                    shaping=str(parameters.pop("name")),
+                    parameters=parameters,
+                    kl=as_mean(summary.kl),
+                    infinite=as_mean(summary.kl_infinite),
+                    lost=as_mean(summary.lost),
+                    tv=as_mean(summary.tv),
+                    top1=as_mean(summary.top1),
+                    supports_differ=as_mean(summary.supports_differ),
+                )
+            )
+    return tuple(listed)
+
+
+def sentence(found: Found, of: Cell, decision: SeverityVerdict) -> str:
+    """What was found with the first decoder, in one sentence."""
+    grown, name = of.amplification.kl, of.decoder.replace("_", "-")
+    where = _parted(of)
+    if of.amplification.conclusion == "no_damage" and of.first_divergence.diverged.mean == 0:
+        return (
+            f"No damage: with {name} the candidate writes the reference's texts, token by token, at a KL of exactly 0."
+        )
+    if grown.value is None:
+        return f"With {name} the candidate's KL on the reference's texts is 0 or not finite; {where}."
+    on = f"({_nats(of.kl_candidate_text)} against {_nats(of.kl_reference_text)} nats a token)"
+    ci = "" if grown.ci is None else f" (95 % interval {grown.ci[0]:.3g} to {grown.ci[1]:.3g})"
+    times = f"{grown.value:.3g} times{ci}"
+    if of.amplification.conclusion == "open":
+        return (
+            f"Whether decoding amplifies the damage is not shown with {name}: on its own text the candidate is {times} "
+            f"as far from the reference as on the reference's text {on}; {where}. By single steps the damage is "
+            f"{decision.severity}."
+        )
+    return (
+        f"Decoding with {name} {of.amplification.conclusion} the damage: on its own text the candidate is {times} as "
+        f"far from the reference as on the reference's text {on}; {where}. By single steps the damage is "
+        f"{decision.severity}."
+    )
+
+
+def _parted(of: Cell) -> str:
+    share = of.first_divergence.diverged.mean or 0.0
+    if of.first_divergence.median is None:
+        return f"{100 * share:.3g} % of the texts part"
+    return f"half of the texts have parted by token {of.first_divergence.median}"
+
+
+def _nats(mean: Mean) -> str:
+    return "no finite number of" if mean.mean is None else f"{mean.mean:.3g}"
+
+
+def _samples(found: Found) -> tuple[Sample, ...]:
+    tokenizer = load_tokenizer(found.sides[0].reference.tokenizer)
+    decoder = found.request.decoders[0].name
+    count = max(1, SAMPLES // len(found.measured))
+
+    def decode(tokens: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(tokens)[:SHOWN_TOKENS], clean_up_tokenization_spaces=False))
+
+    samples = []
+    for index in range(len(found.measured)):
+        for number, prompt in enumerate(found.prompts[:count]):
+            ours = found.written[0].texts[decoder][number].tokens
+            theirs = found.written[index + 1].texts[decoder][number].tokens
+            first = first_difference(ours, theirs)
+            shared = len(ours) if first is None else first - 1
+            samples.append(
+                Sample(
+                    document=prompt.document,
+                    domain=prompt.domain,
+                    decoder=decoder,
+                    candidate=index,
+                    prompt=decode(prompt.tokens[-SHOWN_TOKENS:]),
+                    shared=decode(ours[:shared]),
+                    reference=decode(ours[shared:]),
+                    candidate_text=decode(theirs[shared:]),
+                    first_divergence=first,
+                )
+            )
+    return tuple(samples)
+
+
+def _not_tested(found: Found) -> tuple[str, ...]:
+    positions = positions_of(found.base)
+    listed = not_tested(
+        longest_context=int(positions.context.max()),
+        domains=[prompt.domain for prompt in found.prompts],
+        conversations=found.base.conversations,
+        self_corpus=isinstance(found.request.text, SelfText),
+    )
+    return (
+        *(item for item in listed if not item.startswith(_NOT_HERE)),
+        f"Texts longer than {found.request.tokens} tokens, and other decoders or parameters than those listed.",
+        "Text by people: what was scored was written by the two models.",
+    )
+
+
+def _warnings(found: Found, cells: Sequence[Cell]) -> list[str]:
+    listed = []
+    count = len(found.prompts)
+    if count < found.request.prompts:
+        listed.append(f"The text has {count} documents: {count} prompts instead of {found.request.prompts}.")
+    if count < FEWEST_CLUSTERS:
+        listed.append(f"Only {count} prompts: intervals speak of these prompts alone.")
+    nonfinite = sum(one.nonfinite_positions for one in cells)
+    if nonfinite:
+        listed.append(f"{nonfinite} positions of generated texts had non-finite logits and are left out of every mean.")
+    listed += [
+        f"{sides.candidate.alias} runs on other kernels than the reference ({sides.candidate.info.scheme}): a part of "
+        "its KL is theirs; `hemostat compare` tells it apart."
+        for sides in found.sides
+        if sides.packed
+    ]
+    ended = [texts for texts in found.written[0].texts.values() if np.mean([len(text.tokens) for text in texts]) < 8]
+    if ended:
+        listed.append("Texts of the reference are shorter than eight tokens on average: little can be seen in them.")
+    return listed
