@@ -121,6 +121,35 @@ class BandedSlice(Slice):
     share: float = Field(description="share of all scored positions")
 
 
+class TokenClassSlice(Slice):
+    """The positions whose predicted token is of one class. A token may be in several classes."""
+
+    name: str
+    title: str
+    definition: str
+    share: float = Field(description="share of all scored positions that are finite")
+    share_of_kl: Number = Field(description="share of the summed KL; null where there is none")
+    nonfinite_positions: Count
+    difference: Mean | None = Field(
+        description="mean KL of the class minus that of all other positions, nats, with its 95 % interval; null where "
+        "either has no position"
+    )
+    p_value: Number = Field(description="of no difference, two-sided, adjusted over all classes (Holm)")
+
+
+class TokenClasses(Contract):
+    """Where it bleeds in the text, by kind of token."""
+
+    classes: tuple[TokenClassSlice, ...] = Field(description="classes that some scored position is in")
+    absent: tuple[str, ...] = Field(description="titles of the classes that no scored position is in")
+    none: Slice | None = Field(description="positions that are in no class; null where there is none")
+    multiplicity: str = Field(description="how many classes were looked at, and what the intervals and p values mean")
+    by_frequency: tuple[BandedSlice, ...] = Field(
+        description="by how often the predicted token occurs in the text: [low, high) occurrences"
+    )
+    frequency_rule: str
+
+
 class Histogram(Contract):
     """Counts of per-token KL between rising edges (nats): counts[i] of edges[i] ≤ kl < edges[i+1]."""
 
@@ -277,6 +306,7 @@ class CompareReport(Contract):
     domains: dict[str, DomainReport]
     by_position: tuple[BandedSlice, ...]
     by_confidence: tuple[BandedSlice, ...]
+    token_classes: TokenClasses | None = None
     histogram: Histogram
     worst_tokens: tuple[WorstToken, ...]
     passages: tuple[Passage, ...] = ()

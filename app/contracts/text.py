@@ -1,8 +1,9 @@
 """Text sources: what the two models are compared on."""
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from app.contracts.base import Contract
 
@@ -11,11 +12,58 @@ Domain = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9
 MAX_DOCUMENTS = 5000
 
 
+ToolName = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Tool(Contract):
+    """A tool that the model may call. The form of OpenAI's API, `{"type": "function", "function": {…}}`, is taken
+    too."""
+
+    name: ToolName
+    description: str = ""
+    parameters: dict[str, JsonValue] = Field(default_factory=dict, description="JSON Schema of the arguments")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unwrapped(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("function"), dict):
+            return given["function"]
+        return given
+
+
+class ToolCall(Contract):
+    """A call of a tool. The form of OpenAI's API is taken too; its id is dropped, arguments in a string are parsed."""
+
+    name: ToolName
+    arguments: dict[str, JsonValue]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unwrapped(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("function"), dict):
+            given = given["function"]
+        if isinstance(given, dict) and isinstance(given.get("arguments"), str):
+            try:
+                return given | {"arguments": json.loads(given["arguments"])}
+            except ValueError:
+                raise ValueError("arguments is a string that is not JSON") from None
+        return given
+
+
 class Message(Contract):
-    """One turn of a chat-formatted document."""
+    """One turn of a chat-formatted document. An assistant's may call tools, with content or without."""
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: str
+    content: str = ""
+    tool_calls: Annotated[tuple[ToolCall, ...], Field(min_length=1, max_length=64)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Message":
+        if self.tool_calls is not None and self.role != "assistant":
+            raise ValueError("only the assistant calls tools")
+        if "content" not in self.model_fields_set and self.tool_calls is None:
+            raise ValueError("give content, or tool_calls where the assistant calls tools")
+        return self
 
 
 class Document(Contract):
@@ -25,11 +73,20 @@ class Document(Contract):
     domain: Domain = "text"
     text: str | None = None
     messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=1000)] | None = None
+    tools: Annotated[tuple[Tool, ...], Field(min_length=1, max_length=128)] | None = Field(
+        default=None, description="tools that the conversation's model may call"
+    )
+    scored: Literal["assistant", "all"] = Field(
+        default="assistant",
+        description="which tokens of a conversation count: what the assistant wrote, or all, the template's too",
+    )
 
     @model_validator(mode="after")
     def _one_form(self) -> "Document":
         if (self.text is None) == (self.messages is None):
             raise ValueError("give either text or messages")
+        if self.messages is None and (self.tools is not None or self.scored != "assistant"):
+            raise ValueError("tools and scored belong to messages")
         return self
 
 
@@ -72,11 +129,13 @@ class HubText(Contract):
 class ShippedText(Contract):
     """A corpus that ships with Hemostat. `documents` takes the first so many, each domain in turn.
 
-    The two corpora share no document: `evaluation` is what is scored, `calibration` what is fitted.
+    The corpora share no document: `evaluation` is what is scored, `calibration` what is fitted; `classes` holds what
+    the others have little of (tool calls, JSON, code in conversation, other languages and scripts), for its token
+    classes.
     """
 
     source: Literal["shipped"]
-    corpus: Literal["evaluation", "calibration"] = "evaluation"
+    corpus: Literal["evaluation", "calibration", "classes"] = "evaluation"
     documents: Annotated[int, Field(ge=1, le=MAX_DOCUMENTS)] | None = None
 
 

@@ -251,7 +251,7 @@ def _check_documents(text: InlineText, tokenizer: Path, field: str) -> None:
         said = 0
         for turn, message in enumerate(document.messages or ()):
             length = _utf8_bytes(message.content, f"{pointer}/messages/{turn}/content")
-            said += length if message.role == "assistant" else 0
+            said += length + len(message.tool_calls or ()) if message.role == "assistant" else 0
         if not has_chat_template(tokenizer):
             raise HemostatError(
                 ErrorCode.CHAT_TEMPLATE_MISSING,
@@ -259,7 +259,7 @@ def _check_documents(text: InlineText, tokenizer: Path, field: str) -> None:
                 hint="send the conversation as text, or use a model whose tokenizer has a chat template",
                 pointer=f"{pointer}/messages",
             )
-        if said == 0:
+        if said == 0 and document.scored == "assistant":
             raise _too_short(document.id, "has no word of the assistant's, and nothing else is scored", pointer)
 
 

@@ -16,14 +16,19 @@ from app.contracts.calibration_report import CalibrateReport
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.report import SCHEMA, CompareReport
 from app.contracts.reports import AnyReport
+from app.contracts.tasks_report import TasksReport
 from app.web import describe
 from app.web.reading import parse
 from app.web.sections.calibration import calibration, left
+from app.web.sections.classes import classes
 from app.web.sections.front import front, heading
 from app.web.sections.front import left as left_after
 from app.web.sections.numbers import numbers
 from app.web.sections.origin import origin
 from app.web.sections.slices import slices
+from app.web.sections.tasks import answers
+from app.web.sections.tasks import heading as answers_heading
+from app.web.sections.tasks import left as answers_left
 from app.web.sections.verdict import verdict
 from app.web.sections.words import words
 from app.web.untrusted import visible
@@ -59,6 +64,8 @@ def _view(report: AnyReport) -> tuple[str, dict[str, Any]]:
     """The template of a kind, and what it draws beside what all kinds have."""
     if isinstance(report, CalibrateReport):
         return _calibration(report)
+    if isinstance(report, TasksReport):
+        return _tasks(report)
     return _mitigation(report) if isinstance(report, MitigateReport) else _comparison(report)
 
 
@@ -74,6 +81,7 @@ def _comparison(report: CompareReport) -> tuple[str, dict[str, Any]]:
         "verdict": verdict(report),
         "numbers": numbers(report),
         "slices": slices(report),
+        "classes": classes(report),
         "words": words(report),
     }
 
@@ -104,6 +112,20 @@ def _mitigation(report: MitigateReport) -> tuple[str, dict[str, Any]]:
         "chart_title": "Excess KL over the noise floor of what is recommended",
         "front": front(report),
         "verdict": replace(verdict(report), sentence=left_after(report)),
+    }
+
+
+def _tasks(report: TasksReport) -> tuple[str, dict[str, Any]]:
+    candidate, reference = (
+        describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
+    )
+    return "tasks.html.j2", {
+        "what": "tasks report",
+        "preposition": "against",
+        "title": visible(f"{answers_heading(report)}: {candidate} against {reference}"),
+        "chart_title": "Excess KL over the noise floor",
+        "answers": answers(report),
+        "verdict": replace(verdict(report), sentence=answers_left(report)),
     }
 
 

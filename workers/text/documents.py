@@ -4,14 +4,16 @@ A source yields documents in one of three forms: plain text, chat messages, or e
 tokens must not pass through text again: decoding and encoding need not give the same tokens).
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.text import MAX_DOCUMENTS, Document, Message
+from app.contracts.text import MAX_DOCUMENTS, Document, Message, Tool
 from app.settings import Settings
 
 
@@ -19,8 +21,9 @@ from app.settings import Settings
 class TextDocument:
     """A document: exactly one of `text`, `messages` and `tokens`.
 
-    `tokens` (int32, no BOS) comes with `scored_from`, the index of the first token that is scored. `pointer` is the
-    JSON pointer of the document in the request, "" where it does not stand there.
+    `tokens` (int32, no BOS) comes with `scored_from`, the index of the first token that is scored. `tools` and `scored`
+    (which tokens count) belong to `messages`. `pointer` is the JSON pointer of the document in the request, "" where it
+    does not stand there.
     """
 
     id: str
@@ -30,17 +33,31 @@ class TextDocument:
     tokens: npt.NDArray[np.int32] | None = None
     scored_from: int = 0
     pointer: str = ""
+    tools: tuple[Tool, ...] | None = None
+    scored: Literal["assistant", "all"] = "assistant"
 
     @classmethod
     def of(cls, document: Document, *, pointer: str = "") -> "TextDocument":
         """The contract's document."""
-        return cls(document.id, document.domain, text=document.text, messages=document.messages, pointer=pointer)
+        return cls(
+            document.id,
+            document.domain,
+            text=document.text,
+            messages=document.messages,
+            pointer=pointer,
+            tools=document.tools,
+            scored=document.scored,
+        )
 
     def strings(self) -> tuple[str, ...]:
-        """Every piece of text in it; none for exact tokens."""
+        """Every piece of text that somebody wrote in it, tools' definitions left out; none for exact tokens."""
         if self.text is not None:
             return (self.text,)
-        return tuple(message.content for message in self.messages or ())
+        calls = [call for message in self.messages or () for call in message.tool_calls or ()]
+        return (
+            *(message.content for message in self.messages or ()),
+            *(json.dumps(call.model_dump(), ensure_ascii=False) for call in calls),
+        )
 
 
 def check_text(text: str, *, name: str, pointer: str = "") -> int:

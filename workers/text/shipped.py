@@ -2,7 +2,10 @@
 
 The *evaluation* corpus is what is scored unless a job names another text. The *calibration* corpus is for what looks at
 activations before it changes weights; it shares no document and no passage with the evaluation corpus, so that nothing
-is tuned on what it is judged by. Both are dedicated to the public domain (CC0-1.0).
+is tuned on what it is judged by. The *classes* corpus holds what these have little of, so that the classes of tokens
+(`workers.diagnosis.token_classes`) have something to say of a model: tool calls, JSON and code in conversation, other
+languages and scripts; some of its conversations are scored whole, the template's tokens too. All are dedicated to the
+public domain (CC0-1.0).
 """
 
 from functools import cache
@@ -11,8 +14,9 @@ from typing import Literal
 
 from app.contracts.text import Document
 from workers.text.documents import TextDocument
+from workers.text.tool_form import with_calls, with_tools
 
-Corpus = Literal["evaluation", "calibration"]
+Corpus = Literal["evaluation", "calibration", "classes"]
 DATA = Path(__file__).parent / "data"
 
 
@@ -42,5 +46,8 @@ def load_shipped(
 
 
 def _transcript(document: Document) -> TextDocument:
-    turns = (f"{message.role.capitalize()}: {message.content}" for message in document.messages or ())
+    messages = with_calls(document.messages or ())
+    if document.tools:
+        messages = with_tools(messages, document.tools)
+    turns = (f"{message.role.capitalize()}: {message.content}" for message in messages)
     return TextDocument(document.id, document.domain, text="\n\n".join(turns))

@@ -155,6 +155,7 @@ def make_windows(
     windows = Windows(tokenized, index, bos)
     conversations = sum(document.messages is not None for document in documents)
     chat = conversations > 0
+    whole = any(document.scored == "all" for document in documents)
     sampled = any(document.tokens is not None for document in documents)
     return Corpus(
         windows=windows,
@@ -168,7 +169,7 @@ def make_windows(
         left_out_tokens=left_out_tokens,
         left_out_windows=left_out_windows,
         fingerprint=_fingerprint(windows, window, bos, check_cancelled),
-        protocol=_protocol(window, stride, bos is not None, chat, sampled),
+        protocol=_protocol(window, stride, bos is not None, chat, sampled, whole),
         conversations=conversations,
     )
 
@@ -182,7 +183,13 @@ def document_tokens(
     mask: Mask | None = None
     if document.messages is not None:
         chat = chat_tokens(
-            tokenizer, document.messages, name=name, pointer=document.pointer, check_cancelled=check_cancelled
+            tokenizer,
+            document.messages,
+            name=name,
+            pointer=document.pointer,
+            tools=document.tools or (),
+            everything=document.scored == "all",
+            check_cancelled=check_cancelled,
         )
         tokens, mask = chat.tokens, chat.scored
     elif document.tokens is not None:
@@ -233,11 +240,13 @@ def _fingerprint(windows: Windows, window: int, bos: int | None, check_cancelled
     return digest.hexdigest()
 
 
-def _protocol(window: int, stride: int, bos: bool, chat: bool, sampled: bool) -> str:
+def _protocol(window: int, stride: int, bos: bool, chat: bool, sampled: bool, whole: bool) -> str:
     begin = "each begins with the BOS" if bos else "without BOS"
     scored = f"scored is every token after the {'BOS' if bos else 'first of its window'}"
     if chat:
         scored += ", of conversations only what the assistant wrote"
+    if whole:
+        scored += " unless a document asks for all of its tokens"
     if sampled:
         scored += ", of sampled text only what was sampled"
     return (

@@ -27,7 +27,9 @@ class Slices:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
+    """A part of the text, as a line of a table."""
+
     name: str
     tokens: int
     documents: int
@@ -41,7 +43,7 @@ class _Row:
 def slices(report: CompareReport) -> Slices:
     """The parts of a report. The three charts share one axis, so that they can be compared."""
     domains = [
-        _Row(
+        Row(
             name=visible(name),
             tokens=block.tokens,
             documents=block.documents,
@@ -54,22 +56,23 @@ def slices(report: CompareReport) -> Slices:
         for name, block in report.domains.items()
     ]
     domains.sort(key=lambda row: -_value(row.kl))
-    confidence = _rows(report.by_confidence, _confidence_label)
-    position = _rows(report.by_position, _position_label)
-    scale = _scale((row.kl for row in (*domains, *confidence, *position)), report.divergence.kl)
+    confidence = banded_rows(report.by_confidence, _confidence_label)
+    position = banded_rows(report.by_position, _position_label)
+    scale = shared_scale((row.kl for row in (*domains, *confidence, *position)), report.divergence.kl)
     return Slices(
-        domains=_table("By domain, the most damaged first", "Domain", domains, report, scale),
-        confidence=_table("By the reference’s confidence", "Its largest p", confidence, report, scale),
-        position=_table("By position in the window", "Position", position, report, scale),
+        domains=strip_table("By domain, the most damaged first", "Domain", domains, report, scale),
+        confidence=strip_table("By the reference’s confidence", "Its largest p", confidence, report, scale),
+        position=strip_table("By position in the window", "Position", position, report, scale),
         delta_p=_delta_p(report),
         delta_p_sentence=_delta_p_sentence(report),
-        guides=_guide_note(report, scale),
+        guides=guide_note(report, scale),
     )
 
 
-def _rows(bands: Sequence[BandedSlice], label: Callable[[BandedSlice], str]) -> list[_Row]:
+def banded_rows(bands: Sequence[BandedSlice], label: Callable[[BandedSlice], str]) -> list[Row]:
+    """Rows of the bands that hold a token."""
     return [
-        _Row(label(band), band.tokens, band.documents, band.kl, None, band.top1_agreement, band.perplexity_ratio)
+        Row(label(band), band.tokens, band.documents, band.kl, None, band.top1_agreement, band.perplexity_ratio)
         for band in bands
         if band.tokens
     ]
@@ -85,10 +88,24 @@ def _position_label(band: BandedSlice) -> str:
     return fmt.short(band.low) if last <= band.low else f"{band.low:,.0f}\u00a0to\u00a0{last:,.0f}"
 
 
-def _table(caption: str, heading: str, rows: Sequence[_Row], report: CompareReport, scale: LogScale) -> Table:
+def strip_table(
+    caption: str,
+    heading: str,
+    rows: Sequence[Row],
+    report: CompareReport,
+    scale: LogScale,
+    *,
+    overlapping: bool = False,
+    beside: Sequence[tuple[Column, Sequence[Cell]]] = (),
+) -> Table:
+    """One row a part, with its mean on the axis. Parts that overlap have shares of the whole text, not of their sum;
+    `beside` are further columns."""
     guides = [Guide(edge, "threshold") for edge in edges(report)] + [Guide(_value(report.divergence.kl), "overall")]
     tokens = max(1, sum(row.tokens for row in rows))
     total = sum(row.tokens * _value(row.kl) for row in rows)
+    if overlapping:
+        tokens = max(1, report.tokens - report.nonfinite_positions)
+        total = tokens * _value(report.divergence.kl)
     with_tail = any(row.p99 is not None for row in rows)
     columns = [
         Column(heading, "name"),
@@ -100,20 +117,22 @@ def _table(caption: str, heading: str, rows: Sequence[_Row], report: CompareRepo
         Column("Tokens"),
         Column("Same first choice, %"),
         Column("Perplexity ratio"),
+        *(column for column, _ in beside),
     ]
     cells = [
         (
             Cell(row.name, _row_note(row, report)),
-            _estimate_cell(row.kl),
+            estimate_cell(row.kl),
             Cell(chart=interval_strip(_spoken(row.name, row.kl), row.kl.mean, row.kl.ci, scale, guides)),
             *([Cell(fmt.NONE if row.p99 is None else fmt.number(row.p99))] if with_tail else []),
             Cell(fmt.percent(row.tokens * _value(row.kl) / total, 2) if total else fmt.NONE),
             Cell(fmt.percent(row.tokens / tokens, 2)),
             Cell(fmt.count(row.tokens), f"{fmt.count(row.documents)} document{'' if row.documents == 1 else 's'}"),
-            _estimate_cell(row.top1, percent=True),
-            _estimate_cell(row.ratio),
+            estimate_cell(row.top1, percent=True),
+            estimate_cell(row.ratio),
+            *(others[number] for _, others in beside),
         )
-        for row in rows
+        for number, row in enumerate(rows)
     ]
     return Table(
         caption=caption,
@@ -123,7 +142,7 @@ def _table(caption: str, heading: str, rows: Sequence[_Row], report: CompareRepo
     )
 
 
-def _scale(means: Iterable[Mean], overall: Mean) -> LogScale:
+def shared_scale(means: Iterable[Mean], overall: Mean) -> LogScale:
     """Holds every mean; an interval that reaches far down is cut, so that it does not stretch the axis."""
     found = [overall, *means]
     centres = [value for mean in found if (value := _value(mean)) > 0]
@@ -137,7 +156,7 @@ def _value(mean: Mean) -> float:
     return max(0.0, mean.mean or 0.0)
 
 
-def _row_note(row: _Row, report: CompareReport) -> str:
+def _row_note(row: Row, report: CompareReport) -> str:
     """Says where a row's intervals are made in another way than those of the whole, and counts what has no value."""
     notes = []
     if row.kl.clusters == "windows" and report.divergence.kl.clusters != "windows":
@@ -147,7 +166,8 @@ def _row_note(row: _Row, report: CompareReport) -> str:
     return ", ".join(notes)
 
 
-def _estimate_cell(mean: Mean, *, percent: bool = False) -> Cell:
+def estimate_cell(mean: Mean, *, percent: bool = False) -> Cell:
+    """A mean above its interval."""
     text = fmt.estimate(mean.mean, mean.ci, percent=percent)
     return Cell(text.value, text.interval or "no interval", strong=True)
 
@@ -156,7 +176,8 @@ def _spoken(name: str, mean: Mean) -> str:
     return f"{name}: KL {fmt.estimate(mean.mean, mean.ci)} nats"
 
 
-def _guide_note(report: CompareReport, scale: LogScale) -> str:
+def guide_note(report: CompareReport, scale: LogScale, charts: str = "All three") -> str:
+    """What the lines behind the charts are."""
     named = [
         f"{name} ({fmt.short(edge)})"
         for name, edge in zip(SEVERITIES[1:], edges(report), strict=True)
@@ -164,7 +185,7 @@ def _guide_note(report: CompareReport, scale: LogScale) -> str:
     ]
     lines = f" Solid {'line: the threshold' if len(named) == 1 else 'lines: the thresholds'} of {', '.join(named)}."
     return (
-        f"All three on one axis. Dashed line: the mean over all tokens, {fmt.number(report.divergence.kl.mean)}."
+        f"{charts} on one axis. Dashed line: the mean over all tokens, {fmt.number(report.divergence.kl.mean)}."
         f"{lines if named else ''}"
     )
 

@@ -1,0 +1,119 @@
+"""Where the loss sits by kind of token: numbers, code, JSON, tool calls, names, rare tokens and the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.contracts.report import BandedSlice, CompareReport, Slice, TokenClassSlice
+from app.web import format as fmt
+from app.web.sections.slices import Row, banded_rows, estimate_cell, guide_note, shared_scale, strip_table
+from app.web.tables import Cell, Column, Table
+from app.web.untrusted import visible
+
+LEVEL = 0.05
+NONE = "In no class"
+# A p value below is said to be below: its digits speak of the approximation.
+LEAST = 0.001
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A term and what it means, as the page's lists of facts take it."""
+
+    name: str
+    value: str
+    code: bool = False
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The section: a sentence, the chart of the classes, the chart by frequency, and what to know of both."""
+
+    sentence: str
+    kinds: Table
+    frequency: Table
+    guides: str
+    multiplicity: str
+    absent: str
+    definitions: tuple[Definition, ...]
+    frequency_rule: str
+
+
+def classes(report: CompareReport) -> Classes | None:
+    """The section of a report; none where it was written before there were classes."""
+    found = report.token_classes
+    if found is None:
+        return None
+    ordered = sorted(found.classes, key=lambda one: -(one.kl.mean or 0.0))
+    rows = [_row(visible(one.title), one, one.nonfinite_positions) for one in ordered]
+    if found.none is not None and found.none.tokens:
+        rows.append(_row(NONE, found.none))
+    bands = banded_rows(found.by_frequency, band_label)
+    scale = shared_scale((row.kl for row in (*rows, *bands)), report.divergence.kl)
+    gaps = [_gap(one) for one in ordered] + [Cell(fmt.NONE)] * (len(rows) - len(ordered))
+    return Classes(
+        sentence=sentence(found.classes),
+        kinds=strip_table(
+            "By kind of the predicted token, the most damaged first",
+            "Kind",
+            rows,
+            report,
+            scale,
+            overlapping=True,
+            beside=((Column("KL, less that of all other tokens"), gaps),),
+        ),
+        frequency=strip_table("By how often the token occurs in this text", "Occurrences", bands, report, scale),
+        guides=guide_note(report, scale, "Both") + " A token may be of several kinds: shares do not add up.",
+        multiplicity=visible(found.multiplicity),
+        absent=f"Not in this text: {', '.join(map(visible, found.absent))}." if found.absent else "",
+        definitions=tuple(Definition(visible(one.title), visible(one.definition)) for one in found.classes),
+        frequency_rule=visible(found.frequency_rule),
+    )
+
+
+def sentence(found: tuple[TokenClassSlice, ...]) -> str:
+    """Which classes lose more than the rest, and which less, beyond chance."""
+    sure = [
+        (one.difference.mean, one)
+        for one in found
+        if one.p_value is not None and one.p_value < LEVEL and one.difference is not None and one.difference.mean
+    ]
+    sure.sort(key=lambda pair: -abs(pair[0]))
+    if not sure:
+        return "No kind of token is shown to lose more or less than the others, all kinds taken together."
+    parts = []
+    for opening, sign in (("More is lost in", 1), ("Less is lost in", -1)):
+        group = [visible(_lowered(one.title)) for gap, one in sure if gap * sign > 0]
+        parts += [f"{opening} {', '.join(group)}"] if group else []
+    return f"{'. '.join(parts)}, each against all other tokens."
+
+
+def band_label(band: BandedSlice) -> str:
+    """Occurrences are whole numbers and the band is half open."""
+    last = band.high - 1
+    if last <= band.low:
+        return "once" if band.low == 1 else f"{band.low:,.0f}"
+    return f"{band.low:,.0f}\u00a0to\u00a0{last:,.0f}"
+
+
+def p_value(value: float | None) -> str:
+    """An adjusted p value as text."""
+    if value is None:
+        return "p not known"
+    return f"p < {LEAST:g}" if value < LEAST else f"p = {fmt.number(value, 2)}"
+
+
+def _lowered(title: str) -> str:
+    """A title within a sentence; JSON keeps its capitals."""
+    return title if title[:2].isupper() else title[:1].lower() + title[1:]
+
+
+def _row(name: str, part: Slice, nonfinite: int = 0) -> Row:
+    return Row(name, part.tokens, part.documents, part.kl, None, part.top1_agreement, part.perplexity_ratio, nonfinite)
+
+
+def _gap(one: TokenClassSlice) -> Cell:
+    if one.difference is None:
+        return Cell(fmt.NONE)
+    cell = estimate_cell(one.difference)
+    return Cell(fmt.signed(one.difference.mean), f"{cell.note}, {p_value(one.p_value)}", strong=cell.strong)

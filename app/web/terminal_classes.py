@@ -1,0 +1,39 @@
+"""The kinds of token of a compare report in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.text import Text
+
+from app.contracts.report import CompareReport
+from app.web import format as fmt
+from app.web.sections.classes import p_value, sentence
+from app.web.untrusted import visible
+
+
+def print_classes(report: CompareReport, console: Console, say: Callable[[str], str], *, wide: bool) -> None:
+    """The table of classes, the most damaged first, and which differ from the rest; nothing for an older report."""
+    from app.web.terminal import plain_table
+
+    found = report.token_classes
+    if found is None or not found.classes:
+        return
+    columns = [("Kind of token", False), ("Tokens", True), ("KL, nats", True), ("95 % interval", True)]
+    columns += [("Against the rest", True)] if wide else []
+    columns += [("Top-1, %", True), ("PPL ratio", True)]
+    table = plain_table("By kind of token", columns)
+    for one in sorted(found.classes, key=lambda one: -(one.kl.mean or 0.0)):
+        kl = fmt.estimate(one.kl.mean, one.kl.ci)
+        top1 = fmt.estimate(one.top1_agreement.mean, one.top1_agreement.ci, percent=True)
+        ratio = fmt.estimate(one.perplexity_ratio.mean, one.perplexity_ratio.ci)
+        cells = [fmt.count(one.tokens), kl.value, kl.interval or fmt.NONE]
+        if wide:
+            gap = None if one.difference is None else one.difference.mean
+            cells.append(fmt.NONE if gap is None else f"{fmt.signed(gap)}, {p_value(one.p_value)}")
+        table.add_row(Text(say(visible(one.title))), *map(say, [*cells, top1.value, ratio.value]))
+    console.print(table)
+    console.print(
+        Text(say(f"{sentence(found.classes)} p values are adjusted over {len(found.classes)} classes (Holm)."))
+    )
