@@ -1,0 +1,101 @@
+"""`hemostat attribute`: which part of a modified model costs how much, why, and what would mend it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.configuration import settings
+from app.cli.measuring import measure
+from app.cli.options import AsJson, Url, number, pairs
+from app.cli.output import Exit
+from app.cli.recipes import parse_recipe, parse_text
+from app.contracts.errors import ErrorCode, HemostatError
+
+
+def attribute(
+    reference: Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")],
+    candidate: Annotated[
+        str | None, typer.Option("--candidate", "-c", help="Alias of the modified model; default: the reference.")
+    ] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="One step, repeated for more, as in `hemostat compare`.")
+    ] = None,
+    level: Annotated[
+        list[str] | None,
+        typer.Option(help="Look at parts of this kind only: layer, module, norm, heads, expert; repeated for more."),
+    ] = None,
+    layers: Annotated[str | None, typer.Option(help="Look into these layers only: 0+1+2 or 4-9.")] = None,
+    tokens: Annotated[int, typer.Option(help="Tokens of the text that parts are swapped on.")] = 4096,
+    budget: Annotated[
+        float, typer.Option(help="What swaps may cost, in forward passes of the whole model over these tokens.")
+    ] = 64.0,
+    top: Annotated[int, typer.Option(help="Parts that are looked into: controls, twins, pairs, causes.")] = 8,
+    twins: Annotated[int, typer.Option(help="Random directions that an isotropic twin is averaged over.")] = 1,
+    text: Annotated[
+        str | None, typer.Option(help="shipped[:DOCUMENTS], self:TOKENS, hub:NAME[:COLUMN], or a file or folder here.")
+    ] = None,
+    window: Annotated[int, typer.Option(help="Tokens a window.")] = 512,
+    seed: int = 0,
+    thresholds: Annotated[
+        list[str] | None, typer.Option("--threshold", help="CLASS=NATS, for example severe=0.3; repeated for more.")
+    ] = None,
+    metadata_: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
+    *,
+    restore: Annotated[
+        bool, typer.Option("--restore/--no-restore", help="Also restore the first parts in the candidate.")
+    ] = True,
+    dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find out which layers, modules, norms, heads or experts of a modified model do the damage, and why.
+
+    Exit status: 0 where parts could be told apart, 2 where nothing was measured.
+    """
+    configured = settings()
+    request: dict[str, Any] = {
+        "kind": "attribute",
+        "reference": {"model": reference},
+        "candidate": {"model": candidate or reference, "recipe": parse_recipe(recipe or [])},
+        "directions": ["swap", "restore"] if restore else ["swap"],
+        "tokens": tokens,
+        "budget": budget,
+        "top": top,
+        "twins": twins,
+        "text": parse_text(text),
+        "window": window,
+        "seed": seed,
+        "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
+        "metadata": pairs(metadata_, "--metadata"),
+    }
+    given = {"levels": level, "layers": None if layers is None else _layers(layers)}
+    request |= {name: value for name, value in given.items() if value}
+    measure(
+        request,
+        configured,
+        lambda _: Exit.PASS,
+        url=url,
+        output=output,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def _layers(text: str) -> list[int]:
+    """`0+1+2`, `4-9`, `0+4-9`. Raises INVALID_REQUEST."""
+    found: list[int] = []
+    for part in text.split("+"):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                f"--layers {text!r} holds {part!r}, which is neither a layer nor a range",
+                hint="write 0+1+2, or 4-9",
+                pointer="/layers",
+            )
+        found += range(int(first), int(last or first) + 1)
+    return found

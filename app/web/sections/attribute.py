@@ -1,0 +1,364 @@
+"""What an attribute job found: the worst parts with intervals, their causes and treatments, and whether they add up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from markupsafe import Markup
+
+from app.contracts.attribute_report import AttributeReport, Cause, Site, Treatment
+from app.contracts.report import Mean
+from app.web import format as fmt
+from app.web.charts import Guide, axis, interval_strip
+from app.web.charts_bars import Bar, columns_chart, ranked_bars
+from app.web.scales import LogScale
+from app.web.sections.numbers import Figure
+from app.web.tables import Cell, Column, Table
+from app.web.untrusted import visible
+
+SHOWN, FIRST_ROWS = 12, 20
+CAUSES: Final[dict[Cause, str]] = {
+    "negligible": "negligible",
+    "removed": "removed",
+    "norm": "norm",
+    "router": "router",
+    "outlier_channels": "outlier channels",
+    "aligned": "aligned error",
+    "low_rank": "low-rank error",
+    "size": "mere size",
+    "sheltered": "sheltered",
+    "unclear": "unclear",
+}
+MEANING: Final = (
+    "aligned error: it points where the model is sensitive, noise of the same norm costs less; mere size: such noise "
+    "costs the same, only a smaller error helps; sheltered: such noise costs more; outlier channels, low-rank error: "
+    "half of what the part's outputs are off by comes from 1 % of its input channels, or from 16 directions."
+)
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Texts, charts and tables of the page."""
+
+    heading: str
+    sentence: str
+    not_swapped: str
+    figures: tuple[Figure, ...]
+    chart: Markup | None
+    layers: Markup | None
+    sites: Table
+    more: Table
+    meaning: str
+    sites_note: str
+    recipe: str
+    treatments: Table
+    treatment_note: str
+    pairs: Table
+    additivity: str
+    whole: Table
+    whole_note: str
+    search: Table
+    search_note: str
+
+
+def attribution(report: AttributeReport) -> Attribution:
+    """The view of a report."""
+    return Attribution(
+        heading=heading(report),
+        sentence=visible(report.verdict),
+        not_swapped=visible(report.not_swapped),
+        figures=_figures(report),
+        chart=_chart(report),
+        layers=_layers(report),
+        sites=_sites(report, 0, FIRST_ROWS),
+        more=_sites(report, FIRST_ROWS, len(report.sites)),
+        meaning=MEANING,
+        sites_note=sites_note(report),
+        recipe=recipe_text(report.treatment),
+        treatments=_treatments(report),
+        treatment_note="" if report.treatment is None else visible(report.treatment.why),
+        pairs=_pairs(report),
+        additivity=additivity_note(report),
+        whole=_whole(report),
+        whole_note=whole_note(report),
+        search=_search(report),
+        search_note=search_note(report),
+    )
+
+
+def heading(report: AttributeReport) -> str:
+    """The worst part, or that there is none."""
+    first = first_sites(report)
+    return f"Worst: {first[0].name}" if first else "No part to blame"
+
+
+def first_sites(report: AttributeReport) -> list[Site]:
+    """The parts that were looked into, in their order."""
+    names = () if report.explained is None else report.explained.sites
+    by_name = {site.name: site for site in report.sites}
+    return [by_name[name] for name in names if name in by_name]
+
+
+def share_text(site: Site) -> fmt.Estimate:
+    """A part's share in per cent, with its interval."""
+    return fmt.estimate(site.share, site.share_ci, percent=True)
+
+
+def mean_text(mean: Mean | None, *, percent: bool = False) -> fmt.Estimate:
+    """A mean with its interval; a dash where there is none."""
+    return fmt.Estimate(fmt.NONE, None) if mean is None else fmt.estimate(mean.mean, mean.ci, percent=percent)
+
+
+def recipe_text(treatment: Treatment | None) -> str:
+    """The steps as JSON, one a line; empty where there is none."""
+    if treatment is None or not treatment.recipe:
+        return ""
+    return "[\n" + ",\n".join(f"  {json.dumps(step, ensure_ascii=False)}" for step in treatment.recipe) + "\n]"
+
+
+def sites_note(report: AttributeReport) -> str:
+    """What the table's numbers are, and how far they can be trusted."""
+    subset, search = report.subset, report.search
+    if subset is None or search is None:
+        return ""
+    held = [site.control for site in report.sites if site.control is not None]
+    controls = "none was run"
+    if held:
+        zero = all(value == 0 for value in held)
+        controls = f"exactly 0 for all {len(held)} parts" if zero else f"NOT 0 for {sum(map(bool, held))} parts"
+    return (
+        "Nats are KL(reference ‖ reference with the candidate’s part), a token, on up to "
+        f"{fmt.count(subset.positions)} scored tokens of {subset.documents} documents; shares are of the whole "
+        "candidate’s KL at the same tokens and need not sum up. Control (a part swapped by itself, "
+        f"{fmt.count(subset.control_positions)} tokens): {controls}. × noise: nats over those of noise of the same norm "
+        f"in a random direction, {fmt.count(subset.twin_positions)} tokens. Parts lie within each other: a layer holds "
+        f"its modules. {fmt.count(search.unchanged)} parts are the reference’s own: their nats are exactly 0."
+    )
+
+
+def additivity_note(report: AttributeReport) -> str:
+    """Whether the parts add up, in words."""
+    found = report.additivity
+    if found is None:
+        return ""
+    told = []
+    if found.ratio is not None and found.over:
+        told.append(
+            f"The whole candidate costs {mean_text(found.ratio)} times the sum of its {len(found.over)} layers and "
+            f"what stands outside, each swapped alone ({mean_text(found.total)} nats together)."
+        )
+    if found.pairs:
+        far = sum(pair.far for pair in found.pairs)
+        told.append(
+            f"{far or 'None'} of {len(found.pairs)} pairs of the first parts {'is' if far == 1 else 'are'} far from "
+            f"adding up ({fmt.count(found.pairs_tokens)} tokens)."
+        )
+    return " ".join(told)
+
+
+def whole_note(report: AttributeReport) -> str:
+    """Why two engines are shown."""
+    if report.whole is None:
+        return ""
+    return (
+        "Suffix runs go through transformers’ layers; the report’s headline KL is the engine’s. Both are on the part "
+        "of the text that parts were swapped on, so that their difference is what kernels, not weights, do."
+    )
+
+
+def search_note(report: AttributeReport) -> str:
+    """What the search cost."""
+    search = report.search
+    if search is None:
+        return ""
+    return (
+        f"{search.measured} of {search.considered} parts that differ were measured, for {search.spent:.1f} of "
+        f"{search.budget:g} forward passes ({fmt.duration(search.seconds)}; one forward pass of the whole model over "
+        f"the subset takes {fmt.duration(search.forward_seconds)} here); looking into the first ones took "
+        f"{search.looked_into:.1f} more."
+    )
+
+
+def _figures(report: AttributeReport) -> tuple[Figure, ...]:
+    first, explained = first_sites(report), report.explained
+    if not first or explained is None:
+        return ()
+    worst = first[0]
+    nats, share = fmt.estimate(worst.nats, worst.ci), share_text(worst)
+    together, gained = mean_text(explained.share, percent=True), mean_text(explained.restored_share, percent=True)
+    ratio = fmt.estimate(worst.isotropic_ratio, worst.isotropic_ci)
+    parts = f"the first {len(explained.sites)} parts" if len(explained.sites) > 1 else worst.name
+    return (
+        Figure("Worst part alone", nats.value, "nats a token", nats.interval or "no interval", worst.name),
+        Figure(
+            "Its share",
+            share.value,
+            "% of the whole damage",
+            share.interval or "no interval",
+            f"{CAUSES[worst.cause]}: {worst.why}" if worst.why else CAUSES[worst.cause],
+        ),
+        Figure("Explained", together.value, "% of it, swapped together", together.interval or "no interval", parts),
+        Figure("Regained", gained.value, "% of it, restored together", gained.interval or "no interval", parts)
+        if explained.restored_share is not None
+        else Figure(
+            "Against noise", ratio.value, "× noise of the same norm", ratio.interval or "no interval", worst.name
+        ),
+    )
+
+
+def _chart(report: AttributeReport) -> Markup | None:
+    bars = []
+    looked = {site.name for site in first_sites(report)}
+    for site in report.sites[:SHOWN]:
+        share = share_text(site)
+        text = f"{fmt.number(site.nats)} nats · {share.value} %"
+        if site.name in looked:
+            text += f" · {CAUSES[site.cause]}"
+        bars.append(Bar(site.name, text, site.nats, site.ci))
+    return ranked_bars(bars, title="The worst parts, alone", unit="nats a token") if bars else None
+
+
+def _layers(report: AttributeReport) -> Markup | None:
+    layers = sorted((site for site in report.sites if site.kind == "layer"), key=lambda site: site.layer or 0)
+    if len(layers) < 2:
+        return None
+    bars = [
+        Bar(str(site.layer), f"{fmt.estimate(site.nats, site.ci)} nats a token", site.nats, site.ci) for site in layers
+    ]
+    return columns_chart(bars, title="Each layer alone", unit="nats a token", along="layer")
+
+
+def _sites(report: AttributeReport, first: int, last: int) -> Table:
+    rows = report.sites[first:last]
+    scale = LogScale.around(*(value for site in report.sites for value in (site.nats, *(site.ci or ())) if value > 0))
+    made = []
+    for number, site in enumerate(rows, first + 1):
+        nats, share = fmt.estimate(site.nats, site.ci), share_text(site)
+        ratio = fmt.estimate(site.isotropic_ratio, site.isotropic_ci)
+        restored = mean_text(site.restored)
+        made.append(
+            (
+                Cell(str(number)),
+                Cell(site.name, site.kind),
+                Cell(nats.value, nats.interval or "no interval", strong=True),
+                Cell(
+                    chart=interval_strip(
+                        f"{site.name}: {nats} nats", site.nats, site.ci, scale, [Guide(scale.low, "base")]
+                    )
+                ),
+                Cell(share.value, share.interval or ""),
+                Cell(restored.value, restored.interval or ""),
+                Cell(fmt.NONE if site.control is None else fmt.number(site.control)),
+                Cell(ratio.value, ratio.interval or ""),
+                Cell(CAUSES[site.cause], visible(site.why) if site.evidence is not None else ""),
+                Cell(fmt.count(site.tokens)),
+            )
+        )
+    return Table(
+        caption="Parts by what they cost alone" if not first else f"{first + 1} to {first + len(rows)}",
+        columns=(
+            Column("", "name"),
+            Column("Part", "text"),
+            Column("Nats"),
+            Column("With 95 % interval", "chart"),
+            Column("Share, %"),
+            Column("Restored, nats"),
+            Column("Control"),
+            Column("× noise"),
+            Column("Cause", "text"),
+            Column("Tokens"),
+        ),
+        rows=tuple(made),
+        axis=axis(scale, "nats a token, logarithmic axis"),
+    )
+
+
+def _treatments(report: AttributeReport) -> Table:
+    rows = []
+    for site in first_sites(report):
+        treatment = site.treatment
+        if treatment is None:
+            continue
+        rows.append(
+            (
+                Cell(site.name),
+                Cell(CAUSES[site.cause], visible(site.why)),
+                Cell(visible(treatment.why)),
+                Cell("yes" if treatment.recipe else "no"),
+            )
+        )
+    return Table(
+        caption="What fits each of the first parts",
+        columns=(
+            Column("Part", "text"),
+            Column("Cause", "text"),
+            Column("Treatment", "text"),
+            Column("Recipe", "text"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _pairs(report: AttributeReport) -> Table:
+    rows = []
+    for pair in report.additivity.pairs if report.additivity is not None else ():
+        together, ratio = mean_text(pair.together), mean_text(pair.ratio)
+        rows.append(
+            (
+                Cell(f"{pair.first} with {pair.second}", "far from adding up" if pair.far else ""),
+                Cell(together.value, together.interval or "no interval"),
+                Cell(ratio.value, ratio.interval or "no interval", strong=pair.far),
+            )
+        )
+    return Table(
+        caption="Pairs, swapped together",
+        columns=(Column("Pair", "text"), Column("Nats together"), Column("Over their sum")),
+        rows=tuple(rows),
+    )
+
+
+def _whole(report: AttributeReport) -> Table:
+    rows = []
+    if report.whole is not None:
+        for name, mean in (
+            ("Engine", report.whole.engine),
+            ("transformers", report.whole.transformers),
+            ("Engine − transformers", report.whole.difference),
+        ):
+            text = mean_text(mean)
+            rows.append((Cell(name), Cell(text.value, text.interval or "no interval")))
+    return Table(
+        caption="The whole candidate’s KL on the subset, by both engines",
+        columns=(Column("", "text"), Column("Nats a token")),
+        rows=tuple(rows),
+    )
+
+
+def _search(report: AttributeReport) -> Table:
+    rows = []
+    for number, rung in enumerate(report.search.rungs if report.search is not None else (), 1):
+        stage = "layers and what stands outside" if rung.stage == "layers" else "what is in them"
+        rows.append(
+            (
+                Cell(str(number)),
+                Cell(stage),
+                Cell(fmt.count(rung.sites)),
+                Cell(fmt.count(rung.tokens)),
+                Cell(fmt.count(rung.kept)),
+                Cell(fmt.number(rung.cost)),
+            )
+        )
+    return Table(
+        caption="Successive halving",
+        columns=(
+            Column("Step", "name"),
+            Column("Of", "text"),
+            Column("Parts"),
+            Column("Tokens each"),
+            Column("Go on"),
+            Column("Forward passes"),
+        ),
+        rows=tuple(rows),
+    )

@@ -1,0 +1,84 @@
+"""The report of an attribute job in a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from app.contracts.attribute_report import AttributeReport
+from app.web import format as fmt
+from app.web.sections.attribute import (
+    CAUSES,
+    additivity_note,
+    first_sites,
+    heading,
+    mean_text,
+    search_note,
+    share_text,
+    sites_note,
+)
+from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
+from app.web.untrusted import visible
+
+Say = Callable[[str], str]
+SHOWN = 12
+
+
+def render_attribute(report: AttributeReport, console: Console, say: Say) -> None:
+    """Prints it: the worst parts, why, what fits, whether they add up, and what the search cost."""
+    wide = console.width >= WIDE
+    head(report, console, say)
+    verdict_lines(report, console, say)
+    console.print()
+    console.print(Text(say(heading(report).upper()), style="bold"))
+    if report.sites:
+        console.print(_sites(report, say, wide=wide))
+    explained = report.explained
+    if explained is not None and explained.share.mean is not None:
+        count = len(explained.sites)
+        parts = f"The first {count} parts together" if count > 1 else "The first part"
+        restored = ""
+        if explained.restored_share is not None:
+            restored = f"; restored together they give {mean_text(explained.restored_share, percent=True)} % back"
+        share = mean_text(explained.share, percent=True)
+        console.print(Text(say(f"{parts} cost {share} % of the damage{restored}.")))
+    for note in filter(None, (additivity_note(report), sites_note(report), search_note(report))):
+        console.print(Text(say(note)))
+    first = first_sites(report)
+    if first:
+        console.print()
+        console.print(_treatments(report, say))
+    if report.treatment is not None and report.treatment.recipe:
+        console.print(Text("The recipe for all of them together (not measured yet):", style="bold"))
+        for step in report.treatment.recipe:
+            console.print(Text(say(visible(json.dumps(step, ensure_ascii=False)))))
+    small_print(report, console, say)
+
+
+def _sites(report: AttributeReport, say: Say, *, wide: bool) -> Table:
+    columns = [("Part", False), ("Nats", True), ("95 % interval", True), ("Share, %", True)]
+    columns += [("95 % interval", True), ("Control", True), ("x noise", True)] if wide else []
+    columns += [("Cause", False)]
+    table = plain_table("Parts by what they cost alone in the reference", columns)
+    for site in report.sites[:SHOWN]:
+        nats, share = fmt.estimate(site.nats, site.ci), share_text(site)
+        cells = [nats.value, nats.interval or fmt.NONE, share.value]
+        if wide:
+            ratio = fmt.estimate(site.isotropic_ratio, site.isotropic_ci)
+            control = fmt.NONE if site.control is None else fmt.number(site.control)
+            cells += [share.interval or fmt.NONE, control, ratio.value]
+        table.add_row(Text(say(visible(site.name))), *map(say, cells), say(CAUSES[site.cause]))
+    return table
+
+
+def _treatments(report: AttributeReport, say: Say) -> Table:
+    table = plain_table("What fits", [("Part", False), ("Cause", False), ("Treatment", False)])
+    for site in first_sites(report):
+        if site.treatment is not None:
+            why = site.treatment.why.removeprefix(f"{site.name}: ")
+            table.add_row(Text(say(visible(site.name))), say(CAUSES[site.cause]), Text(say(visible(why))))
+    return table
