@@ -81,7 +81,8 @@ class Borders:
         self.runner = Runner(skeleton, tokens_NL)
         self._folder = scratch / name
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._shape = (*tokens_NL.shape, skeleton.info.hidden_size)
+        windows, length = tokens_NL.shape
+        self._shape = (windows, length, skeleton.info.hidden_size)
         self._files: list[Activations] = []
         self._name = name
         self._make(progress, check_cancelled)

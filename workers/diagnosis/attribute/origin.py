@@ -67,10 +67,11 @@ def _matrices(skeleton: Skeleton, layer: int) -> dict[str, torch.Tensor]:
 
 
 def _added(borders: Borders, layer: int) -> float:
-    """RMS of what a layer adds over that of what enters it, over all tokens."""
+    """RMS of what a layer adds over that of what enters it, over all tokens but each window's first."""
     top = bottom = 0.0
     for start, end in borders.runner.batches():
-        entering_NLD = borders.read(layer, start, end).to(torch.float64)
-        top += float((borders.read(layer + 1, start, end).to(torch.float64) - entering_NLD).square().sum())
+        entering_NLD = borders.read(layer, start, end)[:, 1:].to(torch.float64)
+        leaving_NLD = borders.read(layer + 1, start, end)[:, 1:].to(torch.float64)
+        top += float((leaving_NLD - entering_NLD).square().sum())
         bottom += float(entering_NLD.square().sum())
     return (top / bottom) ** 0.5 if bottom else 0.0

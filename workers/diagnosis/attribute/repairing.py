@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from workers.diagnosis.attribute.borders import Borders
@@ -38,6 +39,7 @@ def effects(
     clean_NLD = reference.read(last, 0, windows)
     files = [scratch / f"variant-{number:04d}.bin" for number in range(len(steps))]
     variants = [Activations(file, shape, reference.dtype) for file in files]
+    unharmed: set[int] = set()
 
     def effect(sums: Sums, number: int, last_NLD: torch.Tensor) -> None:
         found = kl_sums((skeleton, clean_NLD), (skeleton, last_NLD), clusters, check_cancelled=check_cancelled)
@@ -47,10 +49,19 @@ def effects(
         progress("direct effects", number, len(steps))
         _step(reference, candidate, step, variants[number], check_cancelled)
         fresh_NLD = variants[number].read(0, windows).float() - reference.read(step.reference[1], 0, windows).float()
-        effect(direct_S, number, clean_NLD.float() + fresh_NLD)
+        if bool(fresh_NLD.any()):
+            effect(direct_S, number, clean_NLD.float() + fresh_NLD)
+        else:  # no effect, exactly
+            unharmed.add(number)
+            for sums in (direct_S, final_S):
+                np.add.at(sums.bottom[:, number], clusters.of_window_N, shape[1])
     for layer in range(last):
         progress("final effects", layer, last)
-        active = [variants[number] for number, step in enumerate(steps) if step.reference[1] <= layer]
+        active = [
+            variants[number]
+            for number, step in enumerate(steps)
+            if step.reference[1] <= layer and number not in unharmed
+        ]
         if active:
             skeleton.block(layer)
             for states in active:
@@ -59,7 +70,8 @@ def effects(
                     states.write(start, reference.runner.call(layer, states.read(start, end)))
             skeleton.release(layer)
     for number, file in enumerate(files):
-        effect(final_S, number, variants[number].read(0, windows))
+        if number not in unharmed:
+            effect(final_S, number, variants[number].read(0, windows))
         file.unlink()
     progress("final effects", last, last)
     return direct_S, final_S

@@ -1,0 +1,155 @@
+"""Which layer is which must be found exactly where it is known, and a gap's damage be that of the model with it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from tests.support.internals import DOCUMENT_N, at_borders, kl, run, whole
+from tests.support.pruning import operate
+from workers.diagnosis.attribute.alignment import Alignment, align
+from workers.surgery.store import CheckpointStore
+
+Tiny = Callable[..., Path]
+LAYERS = 6
+
+
+@pytest.fixture
+def aligned(tiny: Tiny, tmp_path: Path) -> Callable[..., tuple[Alignment, Any, Any]]:
+    """(alignment, transformers' reference, transformers' candidate) of a recipe on a model of six layers."""
+    store = CheckpointStore(tmp_path / "store", 10**9)
+
+    def made(*steps: dict[str, Any], kind: str = "llama") -> tuple[Alignment, Any, Any]:
+        folder = tiny(kind, num_hidden_layers=LAYERS)
+        with (
+            operate(folder, store, *steps) as modified,
+            at_borders(folder, modified.path, scratch=tmp_path) as (reference, candidate),
+        ):
+            return align(reference, candidate, DOCUMENT_N), whole(folder), whole(modified.path)
+
+    return made
+
+
+Aligned = Callable[..., tuple[Alignment, Any, Any]]
+
+
+def mean_kl(reference: Any, other: Any) -> float:
+    return float(kl(run(reference).logits, run(other).logits).mean())
+
+
+@pytest.mark.parametrize("gone", [[0], [1], [2], [3], [4], [5], [1, 2], [1, 4]])
+def test_dropped_layers_are_found_exactly(aligned: Aligned, gone: list[int]) -> None:
+    found, reference, candidate = aligned({"type": "prune.layers", "layers": gone})
+    kept = [layer for layer in range(LAYERS) if layer not in gone]
+    assert found.matching.pairs == tuple((layer, place) for place, layer in enumerate(kept))
+    assert [one.layer for gap in found.gaps for one in gap.origins] == gone
+    assert {one.kind for gap in found.gaps for one in gap.origins} == {"dropped"}
+    assert float(found.total.values()) == pytest.approx(mean_kl(reference, candidate), rel=1e-4)
+    assert found.control is not None
+    assert found.matched is not None
+    assert float(found.control.values()) == float(found.matched.values()) == 0
+    if len(found.gaps) == 1:  # the whole damage is this gap's, either way
+        (gap,) = found.gaps
+        assert gap.swapped is not None
+        assert gap.saved is not None
+        assert gap.stability > 0.9
+        np.testing.assert_array_equal(gap.swapped.top, found.total.top)
+        np.testing.assert_array_equal(gap.saved.top, found.total.top)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+@pytest.mark.parametrize("twice", [[0], [2], [5], [1, 2]])
+def test_duplicated_layers_are_found_exactly(aligned: Aligned, kind: str, twice: list[int]) -> None:
+    found, reference, candidate = aligned({"type": "extend.duplicate", "layers": twice}, kind=kind)
+    last = twice[-1]
+    shift = len(twice)
+    assert found.matching.pairs == tuple((layer, layer if layer <= last else layer + shift) for layer in range(LAYERS))
+    (gap,) = found.gaps
+    assert gap.gap.candidate == tuple(range(last + 1, last + 1 + shift))
+    assert [(one.kind, one.of, one.distance) for one in gap.origins] == [("duplicate", layer, 0.0) for layer in twice]
+    assert gap.swapped is not None
+    assert float(gap.swapped.values()) == pytest.approx(mean_kl(reference, candidate), rel=1e-3)
+
+
+def test_an_inserted_identity_has_no_damage_at_all(aligned: Aligned) -> None:
+    found, _, _ = aligned({"type": "extend.identity", "layers": [0, 3]})
+    assert [gap.gap.candidate for gap in found.gaps] == [(1,), (5,)]
+    for gap in found.gaps:
+        assert [one.kind for one in gap.origins] == ["identity"]
+        assert gap.origins[0].added == 0
+        assert gap.swapped is not None
+        assert gap.saved is not None
+        assert not gap.swapped.top.any()
+        assert not gap.saved.top.any()
+        assert gap.before == pytest.approx(1)
+        assert gap.after == pytest.approx(1)
+    assert not found.total.top.any()
+
+
+def test_an_interpolated_layer_is_no_copy(aligned: Aligned) -> None:
+    found, _, _ = aligned({"type": "extend.interpolate", "layers": [2]})
+    assert [gap.gap.candidate for gap in found.gaps] == [(3,)]
+    assert [(one.kind, one.of) for one in found.gaps[0].origins] == [("inserted", None)]
+    assert found.gaps[0].origins[0].distance == pytest.approx(0.5**0.5, rel=0.05)  # halfway between two strangers
+
+
+def test_each_gap_is_the_reference_with_it_alone(aligned: Aligned) -> None:
+    found, reference, candidate = aligned(
+        {"type": "quantize.rtn", "bits": 4}, {"type": "prune.layers", "layers": [1, 4]}
+    )
+    assert [gap.gap.reference for gap in found.gaps] == [(1,), (4,)]
+    layers = list(reference.model.layers)
+    clean = run(reference).logits
+    for gap, dropped in zip(found.gaps, (1, 4), strict=True):
+        reference.model.layers = nn.ModuleList([layer for index, layer in enumerate(layers) if index != dropped])
+        assert gap.swapped is not None
+        assert float(gap.swapped.values()) == pytest.approx(float(kl(clean, run(reference).logits).mean()), rel=1e-3)
+    # without the first gap the candidate has one layer more, the reference's
+    reference.model.layers = nn.ModuleList(layers)
+    parts = list(candidate.model.layers)
+    candidate.model.layers = nn.ModuleList([parts[0], layers[1], *parts[1:]])
+    candidate.config.num_hidden_layers = 5
+    saved = kl(clean, run(candidate).logits).mean()
+    assert found.gaps[0].saved is not None
+    expected = float(found.total.values()) - float(saved)
+    assert float(found.gaps[0].saved.values()) == pytest.approx(expected, rel=1e-3)
+    # all matched layers the candidate's, and no gap
+    candidate.model.layers = nn.ModuleList([parts[0], layers[1], parts[1], parts[2], layers[4], parts[3]])
+    candidate.config.num_hidden_layers = LAYERS
+    assert found.matched is not None
+    matched = float(kl(clean, run(candidate).logits).mean())
+    assert float(found.matched.values()) == pytest.approx(matched, rel=1e-3)
+
+
+def test_models_of_two_widths_are_aligned_and_nothing_is_swapped(tiny: Tiny, tmp_path: Path) -> None:
+    folders = tiny("llama"), tiny("llama", hidden_size=96, num_hidden_layers=4)
+    with at_borders(*folders, scratch=tmp_path) as (reference, candidate):
+        found = align(reference, candidate, DOCUMENT_N)
+    assert found.similarity_RC.shape == (3, 4)
+    assert found.matched is None
+    assert found.control is None
+    assert all(gap.swapped is None and gap.saved is None for gap in found.gaps)
+    expected = float(kl(run(whole(folders[0])).logits, run(whole(folders[1])).logits).mean())
+    assert float(found.total.values()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_widened_heads_and_channels_leave_every_layer_its_partner(aligned: Aligned) -> None:
+    found, _, _ = aligned({"type": "extend.width", "heads": 2, "channels": 2})
+    assert found.matching.pairs == tuple((layer, layer) for layer in range(LAYERS))
+    assert found.gaps == ()
+    assert float(found.total.values()) < 1e-9
+    assert min(found.stability_P) == 1
+
+
+def test_cancelling_is_seen(tiny: Tiny, tmp_path: Path) -> None:
+    class LostError(Exception):
+        pass
+
+    def stop() -> None:
+        raise LostError
+
+    with at_borders(tiny("llama"), scratch=tmp_path) as (borders,), pytest.raises(LostError):
+        align(borders, borders, DOCUMENT_N, check_cancelled=stop)

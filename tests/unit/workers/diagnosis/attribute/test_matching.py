@@ -1,0 +1,56 @@
+"""The matching against all of them, tried one by one, and against hand-made rows of layers."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from workers.diagnosis.attribute.matching import GAP_PRICE, Gap, gaps_between, match
+
+
+def best_of_all(similarity: np.ndarray) -> float:
+    """The largest score over every order-preserving matching."""
+    rows, columns = similarity.shape
+    scores = []
+    for count in range(min(rows, columns) + 1):
+        for ours in combinations(range(rows), count):
+            for theirs in combinations(range(columns), count):
+                price = GAP_PRICE * (rows + columns - 2 * count)
+                scores.append(sum(similarity[i, j] for i, j in zip(ours, theirs, strict=True)) - price)
+    return max(scores)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (5, 3), (5, 5), (6, 4), (0, 3)])
+def test_no_other_matching_is_better(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(shape[0] * 10 + shape[1])
+    for _ in range(10):
+        similarity = rng.random(shape) ** 3
+        found = match(similarity)
+        assert found.score == pytest.approx(best_of_all(similarity), abs=1e-12)
+        worth = sum(similarity[pair] for pair in found.pairs) - GAP_PRICE * (sum(shape) - 2 * len(found.pairs))
+        assert worth == pytest.approx(found.score, abs=1e-12)
+        assert all(a[0] < b[0] and a[1] < b[1] for a, b in zip(found.pairs, found.pairs[1:], strict=False))
+
+
+def test_of_equal_matchings_the_earlier_one_is_taken() -> None:
+    similarity = np.zeros((2, 3))
+    similarity[0, [0, 1]] = similarity[1, 2] = 1.0  # layer 0 of the reference is as like to 0 as to 1
+    assert match(similarity).pairs == ((0, 0), (1, 2))
+
+
+@pytest.mark.parametrize(("gain", "told"), [(0.01, True), (-0.01, False)])
+def test_a_layer_gone_and_one_more_are_told_where_that_is_worth_its_price(gain: float, told: bool) -> None:
+    shifted = np.zeros((3, 3))
+    shifted[1, 0] = shifted[2, 1] = GAP_PRICE + gain / 2
+    found = match(shifted)
+    assert found.pairs == (((1, 0), (2, 1)) if told else ((0, 0), (1, 1), (2, 2)))
+    assert found.gaps == ((Gap((0,), (), 1, 0), Gap((), (2,), 3, 3)) if told else ())
+
+
+def test_gaps_are_what_the_pairs_leave_out() -> None:
+    assert gaps_between([(1, 0), (2, 3)], 4, 4) == (
+        Gap((0,), (), 1, 0),
+        Gap((), (1, 2), 2, 3),
+        Gap((3,), (), 4, 4),
+    )
+    assert gaps_between([(0, 0), (1, 1)], 2, 2) == ()

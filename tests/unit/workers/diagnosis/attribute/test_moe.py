@@ -1,0 +1,113 @@
+"""Routing against transformers' own router logits, and against changes whose effect is known."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import inspect
+from tests.support.internals import DOCUMENT_N, TOKENS_NL, kl, run, whole
+from tests.support.pruning import operate
+from workers.diagnosis.attribute.moe import RoutingShift, routing_shift
+from workers.surgery.store import CheckpointStore
+
+Tiny = Callable[..., Path]
+Shifted = Callable[..., tuple[RoutingShift, list[Any]]]
+QWEN: dict[str, Any] = {
+    "model_type": "qwen3_moe",
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "mlp_only_layers": [1],
+    "tie_word_embeddings": False,
+}
+
+
+@pytest.fixture
+def shifted(tiny: Tiny, tmp_path: Path) -> Shifted:
+    """(shift, router logits [layer] of (N·L, E) of both by transformers) of a recipe."""
+    store = CheckpointStore(tmp_path / "store", 10**9)
+
+    def made(*steps: dict[str, Any], **options: Any) -> tuple[RoutingShift, list[Any]]:
+        folder = tiny("mixtral", **options)
+        with operate(folder, store, *steps) as modified:
+            found = routing_shift(inspect(folder), inspect(modified.path), TOKENS_NL, DOCUMENT_N, tmp_path)
+            logits = [run(whole(one), output_router_logits=True).router_logits for one in (folder, modified.path)]
+        return found, logits
+
+    return made
+
+
+def test_against_transformers_own_router_logits(shifted: Shifted) -> None:
+    found, (ours, theirs) = shifted({"type": "quantize.rtn", "bits": 3, "group_size": 32})
+    assert (found.layers, found.experts, found.chosen) == ((0, 1, 2), 4, (2, 2))
+    for index, (first, second) in enumerate(zip(ours, theirs, strict=True)):
+        lost, same, other = [], [], []
+        loads = np.zeros((2, 4))
+        for a, b in zip(first.tolist(), second.tolist(), strict=True):
+            order = sorted(range(4), key=lambda expert, a=a: -a[expert])
+            chosen, again = set(order[:2]), set(sorted(range(4), key=lambda expert, b=b: -b[expert])[:2])
+            lost.append(1 - len(chosen & again) / 2)
+            (same if chosen == again else other).append(a[order[1]] - a[order[2]])
+            for row, picked in enumerate((chosen, again)):
+                loads[row, list(picked)] += 1
+        loads /= loads.sum(1, keepdims=True)
+        assert found.changed.values()[index] == pytest.approx(np.mean(lost))
+        assert found.any_changed.values()[index] == pytest.approx(len(other) / len(lost))
+        assert found.margin_same.values()[index] == pytest.approx(np.mean(same), rel=1e-3)
+        if other:
+            assert found.margin_changed.values()[index] == pytest.approx(np.mean(other), rel=1e-3)
+        assert found.divergence.values()[index] == pytest.approx(float(kl(first, second).mean()), rel=1e-3)
+        np.testing.assert_allclose(found.load_reference.values()[index], loads[0])
+        np.testing.assert_allclose(found.load_candidate.values()[index], loads[1])
+        assert found.load_shift()[index] == pytest.approx(np.abs(loads[0] - loads[1]).sum() / 2)
+    assert found.changed.values().max() > 0.02  # there is something to be right about
+
+
+def test_a_temperature_changes_no_choice_of_the_first_router(shifted: Shifted) -> None:
+    found, _ = shifted({"type": "moe.router", "temperature": 2.0})
+    assert not found.own.top.any()
+    assert found.changed.values()[0] == 0
+    assert found.divergence.values()[0] > 0
+
+
+def test_what_a_router_changes_by_itself_is_told_apart(shifted: Shifted) -> None:
+    found, (ours, _) = shifted({"type": "moe.router", "noise": 0.5, "seed": 1, "layers": [0]})
+    assert found.own.values()[0] == found.changed.values()[0] > 0  # the first one's inputs are the reference's
+    assert not found.own.top[:, 1:].any()  # the others' weights are as they were
+    assert found.changed.values()[1:].max() > 0  # and yet what reaches them is not
+    assert len(ours) == 3
+
+
+def test_fewer_experts_a_token_is_a_change_of_every_token(shifted: Shifted) -> None:
+    found, _ = shifted({"type": "moe.topk", "experts": 1})
+    assert found.chosen == (2, 1)
+    assert found.changed.values()[0] == pytest.approx(0.5)
+    assert found.any_changed.values()[0] == 1
+
+
+def test_layers_without_experts_are_left_out(tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from tests.support.tiny import _COMMON
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**(_COMMON | QWEN)), dtype=torch.float32)
+    model.save_pretrained(tmp_path / "qwen")
+    info = inspect(tmp_path / "qwen")
+    found = routing_shift(info, info, TOKENS_NL, DOCUMENT_N, tmp_path)
+    assert found.layers == (0, 2)
+    assert not found.changed.top.any()
+    assert not found.load_shift().any()
+
+
+def test_a_dense_model_has_no_experts_and_other_experts_are_not_compared(tiny: Tiny, tmp_path: Path) -> None:
+    mixture = inspect(tiny("mixtral"))
+    for other, text in ((tiny("llama"), "has no experts"), (tiny("mixtral", num_local_experts=3), "4 experts")):
+        with pytest.raises(HemostatError, match=text) as caught:
+            routing_shift(mixture, inspect(other), TOKENS_NL, DOCUMENT_N, tmp_path)
+        assert caught.value.code == ErrorCode.RECIPE_NOT_APPLICABLE

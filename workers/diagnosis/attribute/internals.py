@@ -1,0 +1,175 @@
+"""All that is measured inside two models, block after block, as a job asks for it: the one call that it makes.
+
+What is finished is kept in the scratch folder as JSON, so that an attempt after a lost one measures no block twice; the
+states at the borders go on where they were (`borders`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from app.contracts import attribute_blocks as blocks
+from app.contracts.base import Contract
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import CheckpointInfo
+from app.models.shapes import LAYOUTS
+from workers.diagnosis.attribute.activations import activation_errors, self_repair
+from workers.diagnosis.attribute.alignment import align
+from workers.diagnosis.attribute.attention import attention_shift
+from workers.diagnosis.attribute.blocks import (
+    activations_block,
+    alignment_block,
+    attention_block,
+    measured,
+    routing_block,
+)
+from workers.diagnosis.attribute.borders import Borders
+from workers.diagnosis.attribute.matching import Matching, gaps_between
+from workers.diagnosis.attribute.moe import routing_shift
+from workers.diagnosis.plan import spread
+from workers.surgery.blockwise.skeleton import Read, Skeleton
+from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
+
+Block = TypeVar("Block", bound=Contract)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint and what reads its tensors."""
+
+    info: CheckpointInfo
+    read: Read
+
+
+def internals(
+    reference: Model,
+    candidate: Model,
+    tokens_NL: torch.Tensor,
+    document_N: Sequence[int] | NDArray[np.integer],
+    scratch: Path,
+    *,
+    repair_tokens: int = 1024,
+    seed: int = 0,
+    progress: Progress = no_progress,
+    check_cancelled: CheckCancelled = never_cancelled,
+) -> blocks.Internals:
+    """Alignment, attention, activations of dense models; routing of mixtures of experts. `tokens_NL`: windows of one
+    length, `document_N` their documents; self-repair is measured on about `repair_tokens` of them.
+
+    What cannot be measured of these two (a packed checkpoint, two widths, a mixture) is told in `not_measured`. Raises
+    `HemostatError`: INVALID_REQUEST (windows too short), ACTIVATIONS_NOT_FINITE.
+    """
+    work = _Work(reference, candidate, tokens_NL, np.asarray(document_N), scratch, seed, progress, check_cancelled)
+    layouts = [LAYOUTS.get(model.info.architecture) for model in (reference, candidate)]
+    if all(layout is not None and layout.mixture for layout in layouts):
+        routing = work.kept("routing", blocks.RoutingShift, work.routing)
+        why = "layers of mixtures of experts are not run one at a time: no alignment, attention or error growth"
+        return blocks.Internals(routing=routing, not_measured=(*work.refused, why))
+    alignment = work.kept("alignment", blocks.LayerAlignment, work.alignment)
+    if alignment is None:
+        return blocks.Internals(not_measured=tuple(work.refused))
+    matching = _matching(alignment)
+    return blocks.Internals(
+        alignment=alignment,
+        attention=work.kept("attention", blocks.AttentionShift, lambda: work.attention(matching)),
+        activations=work.kept(
+            "activations", blocks.ActivationGrowth, lambda: work.activations(matching, repair_tokens)
+        ),
+        not_measured=tuple(work.refused),
+    )
+
+
+def _matching(alignment: blocks.LayerAlignment) -> Matching:
+    """Of a block, which an earlier attempt may have left."""
+    pairs = tuple((pair.reference, pair.candidate) for pair in alignment.pairs)
+    score = sum(pair.similarity for pair in alignment.pairs)
+    return Matching(pairs, gaps_between(pairs, alignment.reference_layers, alignment.candidate_layers), score)
+
+
+class _Work:
+    """The blocks, each made when it is asked for and not yet kept."""
+
+    def __init__(
+        self,
+        reference: Model,
+        candidate: Model,
+        tokens_NL: torch.Tensor,
+        document_N: NDArray[Any],
+        scratch: Path,
+        seed: int,
+        progress: Progress,
+        check_cancelled: CheckCancelled,
+    ) -> None:
+        self._models, self._tokens_NL, self._document_N = (reference, candidate), tokens_NL, document_N
+        self._scratch, self._seed = scratch, seed
+        self._hooks: dict[str, Any] = {"progress": progress, "check_cancelled": check_cancelled}
+        self._text = measured((tokens_NL.shape[0], tokens_NL.shape[1]), document_N)
+        self._borders: tuple[Borders, Borders] | None = None
+        self.refused: list[str] = []
+
+    def kept(self, name: str, kind: type[Block], make: Callable[[], Block]) -> Block | None:
+        """What an earlier attempt left, or what `make` makes; None where it is refused."""
+        file = self._scratch / f"{name}.json"
+        if file.is_file():
+            return kind.model_validate_json(file.read_bytes())
+        try:
+            block = make()
+        except HemostatError as error:
+            if error.code != ErrorCode.RECIPE_NOT_APPLICABLE:
+                raise
+            self.refused.append(f"{name}: {error.detail}")
+            return None
+        partial = file.with_suffix(".partial")
+        partial.write_text(block.model_dump_json())
+        partial.replace(file)
+        return block
+
+    def routing(self) -> blocks.RoutingShift:
+        """Of two mixtures."""
+        ours, theirs = (model.info for model in self._models)
+        folder = self._scratch / "routers"
+        found = routing_shift(ours, theirs, self._tokens_NL, self._document_N, folder, **self._hooks)
+        return routing_block(found, self._text, seed=self._seed)
+
+    def alignment(self) -> blocks.LayerAlignment:
+        """Of two dense models."""
+        found = align(*self._at_borders(), self._document_N, seed=self._seed, **self._hooks)
+        return alignment_block(found, self._text)
+
+    def attention(self, matching: Matching) -> blocks.AttentionShift:
+        """Along the alignment."""
+        found = attention_shift(*self._at_borders(), matching, self._document_N, **self._hooks)
+        return attention_block(found, self._text)
+
+    def activations(self, matching: Matching, repair_tokens: int) -> blocks.ActivationGrowth:
+        """Along the alignment, with self-repair on evenly spread windows."""
+        found = activation_errors(*self._at_borders(), matching, self._document_N, **self._hooks)
+        windows, length = self._tokens_NL.shape
+        chosen = spread([length] * windows, tokens=repair_tokens)
+        repair = self_repair(
+            *self._at_borders(), matching, self._document_N, self._scratch, windows=chosen, **self._hooks
+        )
+        text = measured((len(chosen), length), self._document_N[chosen])
+        return activations_block(found, self._text, repair, text)
+
+    def _at_borders(self) -> tuple[Borders, Borders]:
+        if self._borders is None:
+            made = [
+                Borders(
+                    Skeleton(model.info, model.read, dtype=torch.float32),
+                    self._tokens_NL,
+                    self._scratch,
+                    name=name,
+                    **self._hooks,
+                )
+                for name, model in zip(("reference", "candidate"), self._models, strict=True)
+            ]
+            self._borders = made[0], made[1]
+        return self._borders
