@@ -16,7 +16,8 @@ from workers.diagnosis.context import JobContext
 from workers.diagnosis.sides import Side, checkpoint_store
 from workers.distributions.head import Head
 from workers.engine.pool import resolve_dtype
-from workers.surgery.blockwise.skeleton import Read, Skeleton
+from workers.surgery.blockwise.mixtures import fused
+from workers.surgery.blockwise.skeleton import DTYPES, Read, Skeleton
 from workers.surgery.dequantize import dequantize
 from workers.surgery.reading import open_tensors
 
@@ -67,8 +68,6 @@ def opened(
     context: JobContext,
 ) -> Iterator[tuple[Swapper, tuple[Read, Read]]]:
     """A swapper over both models, and their readers. `scratch` belongs to these models and this text."""
-    from workers.surgery.blockwise.skeleton import DTYPES
-
     run_in = DTYPES[_TORCH[resolve_dtype(dtype)]]
     with ExitStack() as stack:
         reads = [stack.enter_context(open_tensors(info)).read for info in (reference, candidate)]
@@ -79,7 +78,7 @@ def opened(
         ):
             mixed = Mixed(own, other, run_in)
             borders = Borders(
-                Skeleton(info, mixed, dtype=run_in),
+                Skeleton(info, fused(info, mixed), dtype=run_in, mixtures=True),
                 subset.tokens_NL,
                 scratch,
                 name=name,

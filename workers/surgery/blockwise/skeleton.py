@@ -25,12 +25,15 @@ class Skeleton:
     `dtype`: without one, in what most of the weights are in.
 
     Raises `HemostatError(RECIPE_NOT_APPLICABLE)` for a packed checkpoint, for an architecture whose layout is not known
-    and for a mixture of experts, whose experts transformers holds in another form than the checkpoint does.
+    and for a mixture of experts, whose experts transformers holds in another form than the checkpoint does: whoever
+    reads them in that form (`mixtures.fused`) says `mixtures`.
     """
 
-    def __init__(self, info: CheckpointInfo, read: Read, *, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, info: CheckpointInfo, read: Read, *, dtype: torch.dtype | None = None, mixtures: bool = False
+    ) -> None:
         layout = LAYOUTS.get(info.architecture)
-        if info.quantization is not None or layout is None or layout.mixture:
+        if info.quantization is not None or layout is None or (layout.mixture and not mixtures):
             why = "is packed" if info.quantization is not None else f"is a {info.architecture}"
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
@@ -43,6 +46,8 @@ class Skeleton:
         config = AutoConfig.for_model(**{**info.config, "dtype": dtype})
         # transformers' fused attention leaves soft-capping out without a word
         config._attn_implementation = "eager" if info.config.get("attn_logit_softcapping") else "sdpa"
+        if layout.mixture:
+            config._experts_implementation = "eager"
         with init_empty_weights():
             self.model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
         self.model.eval()
