@@ -1,0 +1,122 @@
+"""`hemostat trajectory`: what a modification does to text that the model writes itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.configuration import settings
+from app.cli.measuring import measure
+from app.cli.options import AsJson, Url, number, pairs
+from app.cli.output import Exit
+from app.cli.recipes import parse_recipe, parse_text
+from app.contracts.decoding import DECODERS
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.nearest import suggestion
+
+
+def trajectory(
+    reference: Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")],
+    candidate: Annotated[
+        str | None, typer.Option("--candidate", "-c", help="Alias of the modified model; default: the reference.")
+    ] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="One step, repeated for more, as in `hemostat compare`.")
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another candidate: an alias, or ALIAS=RECIPE with a recipe of one step, such as "
+            "smollm2-135m=quantize.rtn:bits=3; repeated for up to three."
+        ),
+    ] = None,
+    decoder: Annotated[
+        list[str] | None,
+        typer.Option(help="Run this one only, NAME or NAME:key=value,…, for example top_p:p=0.9; repeated for more."),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompts are the first tokens of: shipped[:DOCUMENTS], self:TOKENS, hub:NAME[:COLUMN], or a file or "
+            "folder here. Default: the shipped evaluation text."
+        ),
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="At most so many prompts, one a document.")] = 32,
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of a prompt.")] = 32,
+    tokens: Annotated[int, typer.Option(help="Most tokens that are generated.")] = 128,
+    chat: Annotated[bool, typer.Option("--chat", help="Put each prompt into the chat template.")] = False,
+    seed: int = 0,
+    thresholds: Annotated[
+        list[str] | None, typer.Option("--threshold", help="CLASS=NATS, for example severe=0.3; repeated for more.")
+    ] = None,
+    store_text: Annotated[bool | None, typer.Option(help="Keep prompts and texts in the report.")] = None,
+    metadata_: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let both models write on from the same prompts by each decoder, and measure where and how far the texts part."""
+    configured = settings()
+    request: dict[str, Any] = {
+        "kind": "trajectory",
+        "reference": {"model": reference},
+        "candidate": {"model": candidate or reference, "recipe": parse_recipe(recipe or [])},
+        "candidates": [parse_candidate(one) for one in also or []],
+        "prompts": prompts,
+        "prompt_tokens": prompt_tokens,
+        "tokens": tokens,
+        "chat": chat,
+        "seed": seed,
+        "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
+        "store_text": store_text,
+        "metadata": pairs(metadata_, "--metadata"),
+    }
+    if text is not None:
+        request["text"] = parse_text(text)
+    if decoder:
+        request["decoders"] = [parse_decoder(one) for one in decoder]
+    measure(
+        request,
+        configured,
+        lambda _: Exit.PASS,
+        url=url,
+        output=output,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def parse_candidate(written: str) -> dict[str, Any]:
+    """`ALIAS` or `ALIAS=RECIPE`, a recipe being one step as `--recipe` takes it, or a JSON list of steps."""
+    alias, equals, rest = written.partition("=")
+    if not equals:
+        return {"model": alias}
+    return {"model": alias, "recipe": parse_recipe([rest])}
+
+
+def parse_decoder(written: str) -> dict[str, Any]:
+    """`NAME` or `NAME:key=value,…`. Raises INVALID_REQUEST for a name that no decoder has, or a value that is none."""
+    name, _, rest = written.partition(":")
+    if name not in DECODERS:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"--decoder {written!r}: there is no decoder {name!r}",
+            hint=suggestion(name, DECODERS),
+        )
+    found: dict[str, Any] = {"name": name}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise HemostatError(ErrorCode.INVALID_REQUEST, f"--decoder {written!r}: {part!r} is not KEY=VALUE")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST, f"--decoder {written!r}: {value!r} is not a number"
+            ) from None
+    return found
