@@ -26,8 +26,19 @@ def recipe(steps: Sequence[Step]) -> str:
 def step(of: Step) -> str:
     """One step. A type that is not known here is named with its parameters, so that nothing is hidden."""
     kind = str(of.get("type", "unknown step"))
+    swept = {name: value["sweep"] for name, value in of.items() if isinstance(value, dict) and "sweep" in value}
+    if swept:
+        return f"{kind} with {' and '.join(_turned(name, values) for name, values in swept.items())}{_where(of)}"
     words = _WORDS.get(kind, _any_step)(of)
     return words if kind in _TELLS_LAYERS else words + _where(of)
+
+
+def _turned(name: str, values: Any) -> str:
+    """A knob over its values: `bits from 8 to 2 (7 values)`."""
+    if not isinstance(values, list) or not values:
+        return f"{name} turned"
+    first, last = (json.dumps(value, ensure_ascii=False).strip('"') for value in (values[0], values[-1]))
+    return f"{name} from {first} to {last} ({len(values)} values)"
 
 
 def _gridded(method: str) -> Callable[[Step], str]:
@@ -228,9 +239,9 @@ _WORDS = {
 
 def _where(of: Step) -> str:
     parts = []
-    if of.get("layers"):
+    if isinstance(of.get("layers"), list | tuple) and of["layers"]:
         parts.append("layers " + _ranges(sorted(of["layers"])))
-    if of.get("modules"):
+    if isinstance(of.get("modules"), list | tuple) and of["modules"]:
         parts.append(", ".join(map(str, of["modules"])))
     return f" (only {'; '.join(parts)})" if parts else ""
 
