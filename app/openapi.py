@@ -34,6 +34,8 @@ from app.contracts.mitigate_report import MitigateReport
 from app.contracts.profile import Comparison, Profile, ProfilePage
 from app.contracts.report import CompareReport
 from app.contracts.requests import SUBMISSION
+from app.contracts.tasks_report import TasksReport
+from app.contracts.trajectory_report import TrajectoryReport
 from app.error_guide import GUIDE
 
 JSON: Final = "application/json"
@@ -145,6 +147,8 @@ def _components() -> dict[str, Any]:
         CompareReport,
         CalibrateReport,
         MitigateReport,
+        TasksReport,
+        TrajectoryReport,
         Profile,
         ProfilePage,
         Comparison,

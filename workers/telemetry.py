@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.process_collector import ProcessCollector
 
+from app.contracts.decoding import DECODERS
 from app.contracts.report import SEVERITIES
 
 PREFIX = "hemostat_"
@@ -37,10 +38,13 @@ PHASES = (
     "fit",
     "choose",
     "test",
+    "tasks",
+    "generate",
+    "shapes",
     "statistics",
     "report",
 )
-ROLES = ("reference", "candidate", "noise_floor", "kernel_term")
+ROLES = ("reference", "candidate", "noise_floor", "kernel_term", "generate")
 STORES = ("reference", "checkpoint", "corpus", "head")
 OUTCOMES = ("succeeded", "failed", "cancelled", "released", "lost")
 PROFILES = ("passed", "refused")
@@ -131,6 +135,35 @@ CATALOGUE: tuple[Metric, ...] = (
         "calibrate_saved_ratio", "gauge", "Share of the raw KL that the last calibration saved on test.", COMPARISON
     ),
     Metric("calibrate_passed", "gauge", "1 where the last calibration proved itself on test, else 0.", COMPARISON),
+    Metric("task_accuracy_ratio", "gauge", "Accuracy of the candidate on a task.", (*COMPARISON, "task")),
+    Metric(
+        "task_accuracy_difference",
+        "gauge",
+        "Accuracy of the candidate minus that of the reference on the same items.",
+        (*COMPARISON, "task"),
+    ),
+    Metric(
+        "task_flip_ratio", "gauge", "Share of a task's items that one of the two answers rightly.", (*COMPARISON, "task")
+    ),
+    Metric(
+        "trajectory_kl_candidate_text_nats",
+        "gauge",
+        "Mean KL on the text that the candidate writes itself by the first decoder, nats a token.",
+        COMPARISON,
+    ),
+    Metric(
+        "trajectory_shared_prefix_tokens",
+        "gauge",
+        "Mean tokens before the texts of candidate and reference part, first decoder.",
+        COMPARISON,
+    ),
+    Metric(
+        "trajectory_amplification_ratio",
+        "gauge",
+        "KL on the candidate's own text over KL on the reference's text at the same positions.",
+        (*COMPARISON, "decoder"),
+        {"decoder": DECODERS},
+    ),
     Metric("last_measurement_timestamp_seconds", "gauge", "When the last measurement ended, Unix time.", COMPARISON),
 )
 

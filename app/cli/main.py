@@ -19,6 +19,7 @@ from app.cli.configuration import settings
 from app.cli.deploy import deploy_app
 from app.cli.diff import diff
 from app.cli.doctor import doctor as run_doctor
+from app.cli.flips import flips_app
 from app.cli.jobs import jobs_app
 from app.cli.measuring import measure
 from app.cli.mitigate import mitigate
@@ -29,7 +30,9 @@ from app.cli.profiles import profiles_app
 from app.cli.recipes import parse_recipe, parse_text
 from app.cli.serve import demo_deployment, serve
 from app.cli.service import connect
+from app.cli.tasks import tasks
 from app.cli.threshold import threshold
+from app.cli.trajectory import trajectory
 from app.cli.watching import check_writable, require_success, save_page
 from app.contracts.errors import HemostatError
 from app.up import run_up
@@ -52,6 +55,9 @@ app.command()(threshold)
 app.command()(diff)
 app.command()(calibrate)
 app.command()(mitigate)
+app.command()(tasks)
+app.command()(trajectory)
+app.add_typer(flips_app, name="flips")
 
 
 class Level(StrEnum):

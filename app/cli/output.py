@@ -72,6 +72,9 @@ PHASES = {
     "diagnose": "finding where the damage sits",
     "search": "trying treatments",
     "trial": "measuring a treatment",
+    "tasks": "answering the tasks",
+    "generate": "generating answers",
+    "execute": "running the code that was written",
     "statistics": "computing statistics",
     "report": "writing the report",
 }

@@ -7,12 +7,25 @@ from pydantic import Field, TypeAdapter
 from app.contracts.calibration_report import CalibrateReport
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.report import CompareReport
+from app.contracts.tasks_report import TasksReport
+from app.contracts.trajectory_report import TrajectoryReport
 
-AnyReport = CompareReport | CalibrateReport | MitigateReport
+AnyReport = CompareReport | CalibrateReport | MitigateReport | TasksReport | TrajectoryReport
 REPORT: Final[TypeAdapter[AnyReport]] = TypeAdapter(Annotated[AnyReport, Field(discriminator="kind")])
 # By the report's `kind`.
-REPORTS: Final[dict[str, type[CompareReport] | type[CalibrateReport] | type[MitigateReport]]] = {
+REPORTS: Final[
+    dict[
+        str,
+        type[CompareReport]
+        | type[CalibrateReport]
+        | type[MitigateReport]
+        | type[TasksReport]
+        | type[TrajectoryReport],
+    ]
+] = {
     "compare": CompareReport,
     "calibrate": CalibrateReport,
     "mitigate": MitigateReport,
+    "tasks": TasksReport,
+    "trajectory": TrajectoryReport,
 }

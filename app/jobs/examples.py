@@ -38,10 +38,31 @@ MITIGATE: Final[dict[str, Any]] = {
     "treatments": ["quantize.dynamic", "repair.lowrank", "protect"],
     "trials": 12,
 }
+TASKS: Final[dict[str, Any]] = {
+    "kind": "tasks",
+    "reference": {"model": "smollm2-135m"},
+    "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
+    "tasks": [
+        {"source": "shipped"},
+        {"source": "file", "format": "hellaswag", "path": "tasks/hellaswag_val.jsonl", "items": 1000},
+    ],
+    "margin": 0.02,
+}
+TRAJECTORY: Final[dict[str, Any]] = {
+    "kind": "trajectory",
+    "reference": {"model": "smollm2-135m"},
+    "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
+    "candidates": [{"model": "smollm2-135m", "recipe": [{"type": "prune.wanda", "sparsity": 0.5}]}],
+    "decoders": [{"name": "greedy"}, {"name": "top_p", "p": 0.9}, {"name": "contrastive"}],
+    "prompts": 32,
+    "tokens": 128,
+}
 REQUESTS: Final[dict[str, Any]] = {
     "compare": {"summary": "How far is the candidate from the reference?", "value": REQUEST},
     "calibrate": {"summary": "Fit, choose and prove a correction of the candidate", "value": CALIBRATE},
     "mitigate": {"summary": "Find what makes the candidate better within a budget, and prove it", "value": MITIGATE},
+    "tasks": {"summary": "Which answers flip, and is the candidate equivalent?", "value": TASKS},
+    "trajectory": {"summary": "What does the modification do to generated text?", "value": TRAJECTORY},
 }
 
 QUEUED: Final[dict[str, Any]] = {

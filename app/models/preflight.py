@@ -12,13 +12,16 @@ from app.contracts.recipe import Calibrated
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.requests.mitigate import MitigateRequest
+from app.contracts.requests.tasks import TasksRequest
 from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
 from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.contexts import check_window
 from app.models.paths import below
 from app.models.registry import Registry
 from app.models.steps import check_recipe
 from app.models.steps.others import checker
+from app.models.tasks.checks import check_tasks, tasks_cost
 from app.models.tokenizers import compare_tokenizers, has_chat_template
 from app.models.trajectories import check_trajectory, cost_of
 from app.settings import Settings
@@ -76,24 +79,19 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
             names=(reference.alias, candidate.alias),
             pointer="/candidate/model",
         )
-    for info in infos.values():
-        windowed = not isinstance(request, TrajectoryRequest)
-        if windowed and info.max_position is not None and request.window > info.max_position:
-            raise HemostatError(
-                ErrorCode.WINDOW_TOO_LARGE,
-                f"window {request.window} is longer than the model's context of {info.max_position} tokens",
-                hint=f"give a window of at most {info.max_position}",
-                pointer="/window",
-            )
-    check_recipe(
+    after = check_recipe(
         other,
         request.candidate.recipe,
         pointer="/candidate/recipe",
         beside=checker(registry, settings),
         reference=one,
     )
+    if not isinstance(request, TrajectoryRequest):
+        check_window(request, one, other, after)
     for field, text in texts_of(request).items():
         _check_text(text, tokenizer, settings, f"/{field}")
+    if isinstance(request, TasksRequest):
+        check_tasks(request, settings)
     for index, step in enumerate(request.candidate.recipe):
         if isinstance(step, Calibrated):
             _check_text(step.calibration, tokenizer, settings, f"/candidate/recipe/{index}/calibration")
@@ -200,6 +198,13 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
             ),
             seconds=round(2 * ENGINE_START_S * (1 + len(request.models())) + sum(surgery) + cost.seconds, 1),
             assumptions=cost.assumptions,
+        )
+    if isinstance(request, TasksRequest):
+        asked, drawing, extra = tasks_cost(request, settings)
+        store += 2 * infos[0].hidden_size * asked
+        tokens += asked
+        seconds += sum(
+            (asked / CPU_TOKENS_PER_SECOND + drawing / len(infos)) * info.parameters / CPU_PARAMETERS for info in infos
         )
     return Estimate(
         kind=request.kind,

@@ -88,6 +88,8 @@ def _command(request: Json) -> str | None:
         return _calibrate_command(request)
     if request.get("kind") == "mitigate":
         return _mitigate_command(request)
+    if request.get("kind") == "tasks":
+        return _tasks_command(request)
     text = _text_argument(_dict(request.get("text")))
     if text is None:
         return None
@@ -163,6 +165,36 @@ def _mitigate_command(request: Json) -> str | None:
             lines.append(f"{option} {request[name]}")
     if request.get("export") == "checkpoint":
         lines.append("--checkpoint")
+    if "store_text" in request:
+        lines.append("--store-text" if request["store_text"] else "--no-store-text")
+    lines += [f"--threshold {name}={value:g}" for name, value in _dict(request.get("thresholds")).items()]
+    return " \\\n  ".join(lines)
+
+
+def _tasks_command(request: Json) -> str | None:
+    """`hemostat tasks`; what is not said has its default."""
+    reference, candidate = _dict(request.get("reference")), _dict(request.get("candidate"))
+    lines = [
+        f"hemostat tasks --reference {shlex.quote(str(reference.get('model', '')))}",
+        f"--candidate {shlex.quote(str(candidate.get('model', '')))}",
+    ]
+    lines += [f"--recipe {shlex.quote(json.dumps(step))}" for step in candidate.get("recipe") or ()]
+    for task in map(_dict, _list(request.get("tasks"))):
+        given = {key: value for key, value in task.items() if value is not None}
+        if given.pop("source", None) == "shipped":
+            lines.append(f"--task shipped{':' + str(given['items']) if 'items' in given else ''}")
+            continue
+        words = [f"{given.pop('format', '')}:{given.pop('path', '')}", *(f"{key}={given[key]}" for key in given)]
+        if any("," in word for word in words):
+            return None
+        lines.append(f"--task {shlex.quote(','.join(words))}")
+    text = _text_argument(_dict(request.get("text")))
+    if text is None:
+        return None
+    lines.append(f"--text {text}")
+    lines += [
+        f"--{name} {request[name]}" for name in ("margin", "shown", "window", "seed") if request.get(name) is not None
+    ]
     if "store_text" in request:
         lines.append("--store-text" if request["store_text"] else "--no-store-text")
     lines += [f"--threshold {name}={value:g}" for name, value in _dict(request.get("thresholds")).items()]

@@ -11,6 +11,8 @@ from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.mitigate import MitigateRequest
+from app.contracts.requests.tasks import TasksRequest
+from app.contracts.requests.trajectory import TrajectoryRequest
 from app.settings import Settings
 from workers.diagnosis.context import Handler
 
@@ -70,6 +72,8 @@ HANDLERS = Handlers(
         "compare": Kind(CompareRequest, "workers.diagnosis.compare:compare"),
         "calibrate": Kind(CalibrateRequest, "workers.calibration.job:calibrate"),
         "mitigate": Kind(MitigateRequest, "workers.diagnosis.mitigate.job:mitigate"),
+        "tasks": Kind(TasksRequest, "workers.diagnosis.tasks.job:tasks"),
+        "trajectory": Kind(TrajectoryRequest, "workers.diagnosis.trajectory.job:trajectory"),
     },
     room="workers.engine.room:EngineRoom",
     preload=("workers.diagnosis.compare",),

@@ -11,12 +11,14 @@ from pydantic import Field, TypeAdapter
 from app.contracts.requests.calibrate import CalibrateRequest, CalibrateSubmission
 from app.contracts.requests.compare import CompareRequest, CompareSubmission
 from app.contracts.requests.mitigate import MitigateRequest, MitigateSubmission
+from app.contracts.requests.tasks import TasksRequest, TasksSubmission
+from app.contracts.requests.trajectory import TrajectoryRequest, TrajectorySubmission
 
-AnyRequest = CompareRequest | CalibrateRequest | MitigateRequest
+AnyRequest = CompareRequest | CalibrateRequest | MitigateRequest | TasksRequest | TrajectoryRequest
 REQUEST: Final[TypeAdapter[AnyRequest]] = TypeAdapter(Annotated[AnyRequest, Field(discriminator="kind")])
 KINDS: Final[tuple[str, ...]] = tuple(
     get_args(request.model_fields["kind"].annotation)[0] for request in get_args(AnyRequest)
 )
 
-SubmitRequest = CompareSubmission | CalibrateSubmission | MitigateSubmission
+SubmitRequest = CompareSubmission | CalibrateSubmission | MitigateSubmission | TasksSubmission | TrajectorySubmission
 SUBMISSION: Final[TypeAdapter[SubmitRequest]] = TypeAdapter(Annotated[SubmitRequest, Field(discriminator="kind")])

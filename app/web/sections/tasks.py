@@ -102,10 +102,10 @@ def answers(report: TasksReport) -> Answers:
 
 def heading(report: TasksReport) -> str:
     """`Worse`, `Equivalent`, `Undecided` …: the worst that is shown of any task."""
-    outcomes = {result.outcome for result in report.tasks}
+    outcomes: set[str] = {result.outcome for result in report.tasks}
     for name in ("worse", "inconclusive", "at_chance", "better", "equivalent"):
         if name in outcomes:
-            return OUTCOMES[name].capitalize()  # type: ignore[index]
+            return OUTCOMES[name].capitalize()
     return "Undecided"
 
 

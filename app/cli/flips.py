@@ -1,0 +1,175 @@
+"""`hemostat flips`: what this service's own runs say a KL does to answers."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Final
+
+import typer
+
+from app.cli.client import Client
+from app.cli.configuration import settings
+from app.cli.models import DEMO_ALIAS, ensure_demo_model
+from app.cli.options import AsJson, Url
+from app.cli.output import Exit, err, out, print_json
+from app.cli.recipes import parse_recipe
+from app.cli.service import connect, connect_or_start
+from app.cli.tasks import parse_task
+from app.cli.watching import run_to_end
+from app.contracts.errors import ErrorCode, HemostatError
+
+flips_app = typer.Typer(
+    help="KL to flips: a model learned from this service's own runs of kind tasks.", no_args_is_help=True
+)
+
+# From hardly any damage to heavy damage, by kinds that flip answers in different ways.
+SWEEP: Final = (
+    "quantize.rtn:bits=8",
+    "quantize.rtn:bits=6",
+    "quantize.rtn:bits=5",
+    "quantize.rtn:bits=4",
+    "quantize.rtn:bits=3",
+    "prune.magnitude:sparsity=0.1",
+    "prune.magnitude:sparsity=0.2",
+    "prune.magnitude:sparsity=0.3",
+    "prune.magnitude:sparsity=0.4",
+)
+_PAGE: Final = 100
+
+
+@flips_app.command()
+def build(
+    reference: Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")] = DEMO_ALIAS,
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="A recipe of one step to run, repeated for more; default: a sweep of nine.")
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="As in `hemostat tasks`; default: shipped.")] = None,
+    text: Annotated[int, typer.Option(help="Documents of the shipped text that KL is measured over.")] = 24,
+    *,
+    from_jobs: Annotated[
+        bool, typer.Option("--from-jobs", help="Run nothing: add what finished jobs of kind tasks found.")
+    ] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a sweep of tasks jobs, or gather from those that are finished, into what predictions rest on."""
+    from workers.diagnosis.flips import runs
+
+    configured = settings()
+    known = len(runs.read(configured.home))
+    if not from_jobs and reference == DEMO_ALIAS:
+        ensure_demo_model(configured)
+    steps = recipe or SWEEP
+    requests = [_request(reference, step, task, text) for step in steps]
+    opened = connect(url, configured) if from_jobs else connect_or_start(url, configured, err, requests[0])
+    with opened as client:
+        for number, request in enumerate([] if from_jobs else requests):
+            err.print(f"{number + 1} of {len(steps)}: {steps[number]}", markup=False)
+            run_to_end(client, request, err)
+        found = _finished(client)
+    earlier = {(run.job, run.fingerprint) for run in runs.read(configured.home)}
+    runs.add(configured.home, [run for run in found if run.usable and (run.job, run.fingerprint) not in earlier])
+    kept = runs.read(configured.home)
+    if as_json:
+        print_json({"runs": len(kept), "added": len(kept) - known, "file": str(configured.home / runs.FILE)})
+        return
+    out.print(f"{len(kept)} runs are known, {len(kept) - known} of them new ({configured.home / runs.FILE}).")
+
+
+@flips_app.command()
+def predict(
+    kl: Annotated[float, typer.Argument(help="Mean KL over a text, nats a token, as a compare job measures it.")],
+    items: Annotated[int, typer.Option(help="Items of the task.")] = 1000,
+    task: Annotated[
+        str | None, typer.Option(help="Name or fingerprint of a task that was run before; default: any task.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Which share of answers will flip at this KL? With a 95 % prediction interval, and what it rests on.
+
+    Exit status: 0 with a prediction from what has been seen, 2 without one (none or few runs, or outside of them).
+    """
+    from workers.diagnosis.flips import runs
+    from workers.diagnosis.flips.prediction import Predictor
+
+    if not 0 < kl < float("inf") or items < 1:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            "a flip rate is predicted for a KL above zero and one item at least",
+            hint="for example: hemostat flips predict 0.39 --items 500",
+        )
+    predictor = Predictor(runs.read(settings().home))
+    fingerprint = None if task is None else predictor.task(task)
+    if task is not None and fingerprint is None and predictor.runs:
+        names = ", ".join(sorted({run.task for run in predictor.runs}))
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"no run of a task {task!r} has been seen",
+            hint=f"seen were {names}; leave --task out to predict for a task that is none of them",
+        )
+    found = predictor.predict(kl, items, task=fingerprint)
+    if as_json:
+        told: dict[str, Any] = {
+            "kl": kl,
+            "items": items,
+            "status": found.status,
+            "rate": found.rate,
+            "interval": found.interval,
+            "runs": found.runs,
+            "tasks": found.tasks,
+            "kl_range": found.kl_range,
+            "task": fingerprint,
+            "sentence": found.sentence,
+        }
+        print_json(told)
+    else:
+        out.print(found.sentence, markup=False)
+    raise SystemExit(Exit.PASS if found.status == "seen" else Exit.UNMEASURED)
+
+
+def _request(reference: str, step: str, task: list[str] | None, documents: int) -> dict[str, Any]:
+    return {
+        "kind": "tasks",
+        "reference": {"model": reference},
+        "candidate": {"model": reference, "recipe": parse_recipe([step])},
+        "tasks": [parse_task(one) for one in task or ["shipped"]],
+        "text": {"source": "shipped", "documents": documents},
+    }
+
+
+def _finished(client: Client) -> list[Any]:
+    """What every finished tasks job found, from its report."""
+    found: list[Any] = []
+    after: str | None = None
+    while True:
+        page = client.jobs(kind="tasks", status="succeeded", limit=_PAGE, after=after)
+        for job in page["data"]:
+            found += _runs_of(job, client.report(job["id"]))
+        if not page["has_more"]:
+            return found
+        after = page["last_id"]
+
+
+def _runs_of(job: dict[str, Any], report: dict[str, Any]) -> list[Any]:
+    from workers.diagnosis.flips.runs import Run
+
+    if report["nonfinite_positions"]:
+        return []
+    origin = report["provenance"]
+    return [
+        Run(
+            job=job["id"],
+            task=result["name"],
+            fingerprint=result["fingerprint"],
+            items=result["items"],
+            flips=result["flips"]["harmful"] + result["flips"]["helpful"],
+            kl=report["divergence"]["kl"]["mean"] or 0.0,
+            reference=origin["reference"]["weights_fingerprint"],
+            candidate=origin["candidate"]["weights_fingerprint"],
+            text=origin["protocol"]["text_fingerprint"],
+            finished_at=job["finished_at"] or time.time(),
+        )
+        for result in report["tasks"]
+        if result["outcome"] != "at_chance"
+    ]

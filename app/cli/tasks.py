@@ -1,0 +1,144 @@
+"""`hemostat tasks`: does what is lost in the distributions matter for answers?"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.configuration import settings
+from app.cli.measuring import measure
+from app.cli.options import AsJson, Url, number, pairs
+from app.cli.output import Exit
+from app.cli.recipes import parse_recipe, parse_text
+from app.contracts.errors import ErrorCode, HemostatError
+
+_NUMBERS = {"items", "shots", "max_tokens"}
+_FIELDS = ("name", "items", "shots", "examples", "metric", "max_tokens")
+
+
+class Rule(StrEnum):
+    """What ends with status 1."""
+
+    WORSE = "worse"
+    NOT_EQUIVALENT = "not-equivalent"
+
+
+def tasks(
+    reference: Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")],
+    candidate: Annotated[
+        str | None, typer.Option("--candidate", "-c", help="Alias of the modified model; default: the reference.")
+    ] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="One step, repeated for more, as in `hemostat compare`.")
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="shipped[:ITEMS], or FORMAT:PATH[,key=value] of a file below the service's text root; formats: "
+            "hellaswag, arc, mmlu, gsm8k, humaneval; keys: name, items, shots, examples, metric, max_tokens. "
+            "Repeated for more. Default: shipped."
+        ),
+    ] = None,
+    margin: Annotated[float, typer.Option(help="Accuracy that counts as no difference: 0.02 is two points.")] = 0.02,
+    shown: Annotated[int, typer.Option(help="Examples of flips in either direction.")] = 5,
+    text: Annotated[
+        str | None,
+        typer.Option(help="What KL is measured over, as in `hemostat compare`; default: the shipped evaluation text."),
+    ] = None,
+    window: Annotated[int, typer.Option(help="Tokens a window of that text.")] = 512,
+    seed: int = 0,
+    thresholds: Annotated[
+        list[str] | None, typer.Option("--threshold", help="CLASS=NATS, for example severe=0.3; repeated for more.")
+    ] = None,
+    store_text: Annotated[bool | None, typer.Option(help="Keep text of flipped items in the report.")] = None,
+    metadata_: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
+    fail_on: Annotated[
+        Rule | None,
+        typer.Option(help="worse: exit 1 where a task is worse. not-equivalent: exit 0 only where all are."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option(help="Check everything, estimate the cost and what can be shown.")] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer items with both models: flips, exact tests, equivalence within a margin, and what KL made one expect.
+
+    Exit status: 0 unless --fail-on says otherwise; 2 where nothing was measured, or the rule is undecided.
+    """
+    request: dict[str, Any] = {
+        "kind": "tasks",
+        "reference": {"model": reference},
+        "candidate": {"model": candidate or reference, "recipe": parse_recipe(recipe or [])},
+        "tasks": [parse_task(one) for one in task or ["shipped"]],
+        "margin": margin,
+        "shown": shown,
+        "text": parse_text(text),
+        "window": window,
+        "seed": seed,
+        "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
+        "store_text": store_text,
+        "metadata": pairs(metadata_, "--metadata"),
+    }
+    measure(
+        request,
+        settings(),
+        lambda found: exit_status(found, fail_on),
+        url=url,
+        output=output,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def parse_task(written: str) -> dict[str, Any]:
+    """`shipped`, `shipped:60`, or `FORMAT:PATH,key=value,…`. Raises INVALID_REQUEST."""
+    form, _, rest = written.partition(":")
+    if form == "shipped":
+        return {"source": "shipped"} | ({"items": _whole("items", rest, written)} if rest else {})
+    path, *options = rest.split(",")
+    if not path:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"--task {written!r} is neither shipped nor FORMAT:PATH",
+            hint="for example: --task hellaswag:hellaswag_val.jsonl,items=500",
+        )
+    parsed: dict[str, Any] = {"source": "file", "format": form, "path": path}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or key not in _FIELDS:
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                f"--task {written!r}: {option!r} is not key=value with a key of {', '.join(_FIELDS)}",
+                hint="a comma cannot stand in a path here; send the job over HTTP then",
+            )
+        parsed[key] = _whole(key, value, written) if key in _NUMBERS else value
+    return parsed
+
+
+def _whole(key: str, value: str, written: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST, f"--task {written!r}: {key} is {value!r}, not a whole number"
+        ) from None
+
+
+def exit_status(found: dict[str, Any], rule: Rule | None) -> Exit:
+    """0 passes, 1 fails, 2 undecided; a task at chance decides nothing."""
+    outcomes = [result["outcome"] for result in found["tasks"]]
+    if rule is None:
+        return Exit.PASS
+    if "worse" in outcomes and not (rule is Rule.NOT_EQUIVALENT and _within(found)):
+        return Exit.FAIL
+    if rule is Rule.WORSE:
+        return Exit.UNMEASURED if set(outcomes) == {"at_chance"} else Exit.PASS
+    return Exit.PASS if _within(found) else Exit.UNMEASURED
+
+
+def _within(found: dict[str, Any]) -> bool:
+    return all(result["equivalence"]["equivalent"] and result["outcome"] != "at_chance" for result in found["tasks"])
