@@ -17,6 +17,7 @@ from app.contracts.mitigate_report import MitigateReport
 from app.contracts.report import SCHEMA, CompareReport
 from app.contracts.reports import AnyReport
 from app.contracts.tasks_report import TasksReport
+from app.contracts.trajectory_report import TrajectoryReport
 from app.web import describe
 from app.web.reading import parse
 from app.web.sections.calibration import calibration, left
@@ -29,6 +30,9 @@ from app.web.sections.slices import slices
 from app.web.sections.tasks import answers
 from app.web.sections.tasks import heading as answers_heading
 from app.web.sections.tasks import left as answers_left
+from app.web.sections.trajectory import heading as trajectory_heading
+from app.web.sections.trajectory import left as left_by_steps
+from app.web.sections.trajectory import trajectory
 from app.web.sections.verdict import verdict
 from app.web.sections.words import words
 from app.web.untrusted import visible
@@ -66,6 +70,8 @@ def _view(report: AnyReport) -> tuple[str, dict[str, Any]]:
         return _calibration(report)
     if isinstance(report, TasksReport):
         return _tasks(report)
+    if isinstance(report, TrajectoryReport):
+        return _trajectory(report)
     return _mitigation(report) if isinstance(report, MitigateReport) else _comparison(report)
 
 
@@ -126,6 +132,20 @@ def _tasks(report: TasksReport) -> tuple[str, dict[str, Any]]:
         "chart_title": "Excess KL over the noise floor",
         "answers": answers(report),
         "verdict": replace(verdict(report), sentence=answers_left(report)),
+    }
+
+
+def _trajectory(report: TrajectoryReport) -> tuple[str, dict[str, Any]]:
+    candidate, reference = (
+        describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
+    )
+    return "trajectory.html.j2", {
+        "what": "trajectory report",
+        "preposition": "against",
+        "title": visible(f"{trajectory_heading(report)}: {candidate} against {reference}"),
+        "chart_title": "Excess KL over the noise floor on the reference’s own texts",
+        "trajectory": trajectory(report),
+        "verdict": replace(verdict(report), sentence=left_by_steps(report)),
     }
 
 

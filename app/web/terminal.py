@@ -15,6 +15,7 @@ from app.contracts.mitigate_report import MitigateReport
 from app.contracts.report import SEVERITIES, CompareReport, Distribution, Mean
 from app.contracts.reports import AnyReport
 from app.contracts.tasks_report import TasksReport
+from app.contracts.trajectory_report import TrajectoryReport
 from app.web import describe
 from app.web import format as fmt
 from app.web.reading import parse
@@ -68,6 +69,11 @@ def render_terminal(report: dict[str, Any], console: Console) -> None:
         from app.web.terminal_tasks import render_tasks
 
         render_tasks(data, console, say)
+        return
+    if isinstance(data, TrajectoryReport):
+        from app.web.terminal_trajectory import render_trajectory
+
+        render_trajectory(data, console, say)
         return
     from app.web.terminal_classes import print_classes
 

@@ -15,6 +15,7 @@ from app.web.sections.trajectory import (
     factor,
     first_cells,
     heading,
+    left,
     median_of,
     note,
     row_name,
@@ -49,12 +50,6 @@ def render_trajectory(report: TrajectoryReport, console: Console, say: Say) -> N
         console.print(_distances(report, say))
     verdict_lines(report, console, say, sentence=left(report))
     small_print(report, console, say)
-
-
-def left(report: TrajectoryReport) -> str:
-    """The sentence of the verdict's section: the damage by single steps."""
-    kl = fmt.estimate(report.divergence.kl.mean, report.divergence.kl.ci)
-    return f"By single steps: on the reference’s own texts the candidate loses {kl} nats a token."
 
 
 def _decoders(report: TrajectoryReport, say: Say, *, wide: bool) -> Table:

@@ -152,6 +152,12 @@ def heading(report: TrajectoryReport) -> str:
     }[conclusion]
 
 
+def left(report: TrajectoryReport) -> str:
+    """The sentence of the verdict's section: the damage by single steps."""
+    kl = fmt.estimate(report.divergence.kl.mean, report.divergence.kl.ci)
+    return f"By single steps: on the reference’s own texts the candidate loses {kl} nats a token."
+
+
 def first_cells(report: TrajectoryReport) -> list[Entry]:
     """The cells of the first decoder, one a candidate."""
     return [cell for cell in report.cells if cell.decoder == report.decoders[0].name]
