@@ -24,6 +24,8 @@ from app.problems import MAX_ERRORS, FieldError, RequestError
 
 MAX_DEPTH: Final = 64
 TAGS: Final = ("type", "source", "kind")
+# Fields of a request that hold decoders.
+DECODER_LISTS: Final = ("decoders", "shapings")
 # Fields of a request that hold a text source.
 TEXTS: Final = ("text", "test_text")
 _SCHEMA: Final = Schema(SUBMISSION.json_schema())
@@ -208,9 +210,11 @@ def _path(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
     """The place in the body: pydantic's location without the tags of unions and its own marks."""
     path: list[str | int] = []
     here = data
-    for part in loc:
+    for place, part in enumerate(loc):
         if part == "[key]":
             break
+        if _is_decoder(path, here, part) and isinstance(loc[place - 1], int):
+            continue  # a decoder may have a field of its own name
         inner = _at((part,), here)
         if inner is not None or (isinstance(here, dict) and part in here):
             here = inner
@@ -222,6 +226,12 @@ def _path(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
             continue
         path.append(part)
     return tuple(path)
+
+
+def _is_decoder(path: list[str | int], here: Any, part: str | int) -> bool:
+    """Whether `part` is the tag of the item of a list of decoders, which are told apart by their `name`."""
+    in_list = len(path) > 1 and isinstance(path[-1], int) and path[-2] in DECODER_LISTS
+    return in_list and isinstance(here, dict) and here.get("name") == part
 
 
 def _at(path: tuple[str | int, ...], data: Any) -> Any:
@@ -326,9 +336,10 @@ def _name(path: tuple[str | int, ...]) -> str:
 
 
 def _tag_error(path: tuple[str | int, ...], data: dict[str, Any], schema: Schema) -> FieldError:
-    """A recipe step's `type` or a text's `source` that does not exist, or is missing."""
+    """A recipe step's `type`, a text's `source` or a decoder's `name` that does not exist, or is missing."""
     recipe = "recipe" in path
-    tag = "type" if recipe else "source"
+    decoder = len(path) > 1 and path[-2] in DECODER_LISTS
+    tag = "type" if recipe else "name" if decoder else "source"
     holder = _at(path, data)
     given = holder.get(tag) if isinstance(holder, dict) else None
     valid = STEP_TYPES if recipe else schema.tags(path, data)
@@ -338,7 +349,7 @@ def _tag_error(path: tuple[str | int, ...], data: dict[str, Any], schema: Schema
             ErrorCode.INVALID_REQUEST, f"The field {tag!r} is missing.", suggestion("", valid, many=len(valid)), pointer
         )
     code = ErrorCode.UNKNOWN_RECIPE if recipe else ErrorCode.INVALID_REQUEST
-    what = "recipe type" if recipe else "text source"
+    what = "recipe type" if recipe else "decoder" if decoder else "text source"
     return FieldError(code, f"There is no {what} {_shown(given)}.", suggestion(str(given), valid), pointer)
 
 
@@ -347,6 +358,8 @@ def _rule_error(path: tuple[str | int, ...], data: dict[str, Any], message: str)
     holder = _at(path, data)
     if isinstance(holder, dict) and holder.get("pattern") is not None and message.startswith("pattern "):
         return FieldError(ErrorCode.PATTERN_MISMATCH, f"{message}.", "", _pointer((*path, "pattern")))
+    if isinstance(holder, dict) and holder.get("groups") is not None and message.startswith("groups "):
+        path = (*path, "groups")
     hint = next((hint for start, hint in _RULE_HINTS.items() if message.startswith(start)), "")
     return FieldError(ErrorCode.INVALID_REQUEST, f"{message[:1].upper()}{message[1:]}.", hint, _pointer(path))
 

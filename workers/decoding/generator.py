@@ -24,12 +24,13 @@ from app.contracts.decoding import (
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo, inspect
 from workers.decoding.loop import decode
-from workers.decoding.model import Continuation
+from workers.decoding.model import Continuation, check_logits
 from workers.decoding.rules import Draws, drawn
 from workers.engine.drafting import DraftEngine
 from workers.engine.launch import never
-from workers.engine.pool import EnginePool, context_length, resolve_dtype
+from workers.engine.pool import EnginePool, context_length, resolve_dtype, step_tokens
 from workers.engine.sampling import stop_tokens
+from workers.engine.shape import kv_bytes_per_token
 
 if TYPE_CHECKING:
     import torch
@@ -151,13 +152,17 @@ class Generator:
     ) -> list[Continuation]:
         engine = self._started()
         self._shown = decoder, Draws(seed, keys, max_tokens), tick
-        texts = engine.block(
-            [list(prompt) for prompt in prompts],
-            list(range(len(prompts))),
-            [max_tokens] * len(prompts),
-            self._check_cancelled,
-            ends=sorted(self.ends),
-        )
+        try:
+            texts = engine.block(
+                [list(prompt) for prompt in prompts],
+                list(range(len(prompts))),
+                [max_tokens] * len(prompts),
+                self._check_cancelled,
+                ends=sorted(self.ends),
+            )
+        except HemostatError:
+            self._end_engine()  # its state is not known
+            raise
         return [Continuation(tuple(text), text[-1] in self.ends) for text in texts]
 
     def _draw(self, logits_RV: torch.Tensor, places: Sequence[tuple[int, int]]) -> list[int]:
@@ -167,6 +172,7 @@ class Generator:
         decoder, draws, tick = self._shown
         tick(len(places))
         logits_RV = logits_RV[:, : self.info.vocabulary]
+        check_logits(logits_RV, self.info)
         if isinstance(decoder, Greedy):
             return [int(token) for token in logits_RV.argmax(1)]
         return drawn(logits_RV, decoder, draws, places)
@@ -193,11 +199,14 @@ class Generator:
             from workers.decoding.transformers_model import TransformersModel
 
             self._end_engine()
-            self._pool.make_room(2 * self.info.parameters)
+            item = 4 if self._dtype == "float32" else 2
+            rows = self._streams * self._length * kv_bytes_per_token(self.info.config, item)
+            self._pool.make_room(item * self.info.parameters + rows)
             self._model = TransformersModel(
                 self.info,
                 dtype=getattr(torch, self._dtype),
                 device=self._pool.device,
+                step_tokens=step_tokens(self.info, self._pool.settings, self._pool.device),
                 check_cancelled=self._check_cancelled,
             )
         return self._model

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import CheckpointInfo
+
 if TYPE_CHECKING:
     import torch
 
@@ -50,6 +53,16 @@ class Model(Protocol):
 
     def open(self, prompts: Sequence[Sequence[int]]) -> Session:
         """Reads the prompts."""
+
+
+def check_logits(logits_RV: torch.Tensor, info: CheckpointInfo) -> None:
+    """Raises NONFINITE_LOGITS where a row has NaN or +∞, or nothing but −∞: no decoder can take a token then."""
+    if not bool(logits_RV.amax(1).isfinite().all()):
+        raise HemostatError(
+            ErrorCode.NONFINITE_LOGITS,
+            f"logits of {info.path.name} were not finite while it wrote",
+            hint="`hemostat compare` tells at how many positions; a smaller change of the weights may not do this",
+        )
 
 
 @dataclass(frozen=True)

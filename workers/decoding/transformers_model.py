@@ -14,22 +14,22 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo, inspect
-from workers.decoding.model import Step
+from workers.decoding.model import Step, check_logits
 from workers.engine.finite import check_finite
 from workers.engine.launch import never
 from workers.engine.simulation import section_at
 
-# A forward pass of so many tokens takes a second or two on a CPU, and a job is cancelled between two.
-_CHUNK: Final = 1024
+# A job is cancelled between two forward passes, so a prompt is read in parts of so many tokens over all rows.
+STEP_TOKENS: Final = 1024
 
 
 class TransformersModel:
-    """A causal language model in memory; `dtype` is what it runs in. `check_cancelled` is called before every forward
-    pass and may raise.
+    """A causal language model in memory; `dtype` is what it runs in, `step_tokens` how many tokens of prompts it reads
+    at once. `check_cancelled` is called before every forward pass and may raise.
 
     Raises what `inspect` raises, CHECKPOINT_NOT_FINITE, RECIPE_NOT_APPLICABLE for a checkpoint whose activations, keys
-    or values are simulated (which transformers would leave out without a word), and CHECKPOINT_UNSUPPORTED where
-    transformers cannot load it.
+    or values are simulated (which transformers would leave out without a word), CHECKPOINT_UNSUPPORTED where
+    transformers cannot load it; and NONFINITE_LOGITS when it runs.
     """
 
     def __init__(
@@ -38,9 +38,11 @@ class TransformersModel:
         *,
         dtype: torch.dtype = torch.bfloat16,
         device: str = "cpu",
+        step_tokens: int = STEP_TOKENS,
         check_cancelled: Callable[[], None] = never,
     ) -> None:
         self.info = inspect(checkpoint) if isinstance(checkpoint, Path) else checkpoint
+        self.step_tokens = step_tokens
         self.check_cancelled = check_cancelled
         self.device = torch.device(device)
         if section_at(self.info.path) is not None:
@@ -81,12 +83,13 @@ class TransformersSession:
         ids_RW = torch.tensor([[0] * pad + list(tokens) for pad, tokens in zip(pads, prompts, strict=True)])
         self._seen_RW = torch.tensor([[0] * pad + [1] * (longest - pad) for pad in pads], device=model.device)
         self._length_R = -torch.tensor(pads, device=model.device)
-        width = max(1, _CHUNK // len(prompts))
+        width = max(1, model.step_tokens // len(prompts))
         parts = []
         for start in range(0, longest, width):
             chunk_RW = ids_RW[:, start : start + width].to(model.device)
             hidden_RWD, self._step = self._forward(chunk_RW, self._seen_RW[:, : start + chunk_RW.shape[1]])
             parts.append(hidden_RWD)
+        check_logits(self._step.logits_RV, model.info)  # not before: places before a prompt may hold anything
         hidden_RWD = torch.cat(parts, dim=1)
         self._prompt_hidden = [hidden_WD[pad:].float() for hidden_WD, pad in zip(hidden_RWD, pads, strict=True)]
 
@@ -106,6 +109,7 @@ class TransformersSession:
         ids_R1 = torch.tensor(tokens, device=self._model.device)[:, None]
         self._seen_RW = torch.cat([self._seen_RW, torch.ones_like(ids_R1)], dim=1)
         _, self._step = self._forward(ids_R1, self._seen_RW)
+        check_logits(self._step.logits_RV, self._model.info)
         return self._step
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -143,8 +147,8 @@ class TransformersSession:
         finally:
             hook.remove()
         hidden_RWD = caught[0]
-        vocabulary = self._model.vocabulary
-        return hidden_RWD, Step(output.logits[:, -1, :vocabulary].float(), hidden_RWD[:, -1].float())
+        logits_RV = output.logits[:, -1, : self._model.vocabulary].float()
+        return hidden_RWD, Step(logits_RV, hidden_RWD[:, -1].float())
 
 
 def _load(info: CheckpointInfo, dtype: torch.dtype) -> Any:

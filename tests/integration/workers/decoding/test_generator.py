@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from app.contracts.decoding import DECODER, Decoder, defaults
 from app.contracts.errors import ErrorCode, HemostatError
@@ -124,3 +125,20 @@ def test_a_caller_may_stop_it(tiny: Tiny, pool: EnginePool, name: str) -> None:
         pytest.raises(InterruptedError),
     ):
         made.run(DECODER.validate_python({"name": name}), PROMPTS, max_tokens=200)
+
+
+@pytest.mark.parametrize("name", ["greedy", "top_p", "beam"])
+def test_logits_that_are_not_finite_are_refused(tiny: Tiny, pool: EnginePool, tmp_path: Path, name: str) -> None:
+    """A final norm of weights that are finite, and of which no product is."""
+    checkpoint = Path(shutil.copytree(tiny("llama"), tmp_path / "model"))
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors["model.norm.weight"] = torch.full_like(tensors["model.norm.weight"], 3e38)
+    save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
+
+    with (
+        Generator(checkpoint, pool=pool, length=LENGTH) as made,
+        pytest.raises(HemostatError) as raised,
+    ):
+        made.run(DECODER.validate_python({"name": name}), PROMPTS, max_tokens=3)
+
+    assert raised.value.code is ErrorCode.NONFINITE_LOGITS

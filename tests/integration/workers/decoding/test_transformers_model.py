@@ -10,11 +10,10 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from app.contracts.decoding import DECODER, Beam, Greedy, Shaping
+from app.contracts.decoding import DECODER, Beam, Decoder, Greedy, Shaping
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.simulation import SECTION
 from tests.support.packed import make_packed
-from workers.decoding import transformers_model
 from workers.decoding.loop import decode
 from workers.decoding.transformers_model import TransformersModel
 from workers.decoding.truncation import shaped
@@ -58,7 +57,7 @@ def _generate(model: TransformersModel, prompt: list[int], **options: Any) -> An
 def test_rows_that_grow_split_and_go_are_what_whole_texts_give(
     model: TransformersModel, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(transformers_model, "_CHUNK", chunk)
+    monkeypatch.setattr(model, "step_tokens", chunk)
     session = model.open(PROMPTS)
     texts = [list(prompt) for prompt in PROMPTS]
 
@@ -194,3 +193,15 @@ def test_a_caller_may_stop_before_any_forward_pass(tiny: Tiny) -> None:
     with pytest.raises(InterruptedError):
         decode(model, PROMPTS, Greedy(), max_tokens=100)
     assert len(asked) == 20
+
+
+@pytest.mark.parametrize("decoder", [Greedy(), Beam(name="beam")], ids=lambda decoder: decoder.name)
+def test_logits_that_are_not_finite_are_refused(tiny: Tiny, decoder: Decoder) -> None:
+    model = TransformersModel(tiny("llama"))
+    with torch.no_grad():
+        model.model.model.norm.weight[:] = torch.nan
+
+    with pytest.raises(HemostatError) as raised:
+        decode(model, PROMPTS, decoder, max_tokens=3)
+
+    assert raised.value.code is ErrorCode.NONFINITE_LOGITS
