@@ -17,7 +17,7 @@ def best_of_all(similarity: np.ndarray) -> float:
             for theirs in combinations(range(columns), count):
                 price = GAP_PRICE * (rows + columns - 2 * count)
                 scores.append(sum(similarity[i, j] for i, j in zip(ours, theirs, strict=True)) - price)
-    return max(scores)
+    return float(max(scores))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (5, 3), (5, 5), (6, 4), (0, 3)])

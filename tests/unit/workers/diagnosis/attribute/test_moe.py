@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from tests.support.internals import DOCUMENT_N, TOKENS_NL, kl, run, whole
 from tests.support.pruning import operate
+from tests.support.tiny import _COMMON
 from workers.diagnosis.attribute.moe import RoutingShift, routing_shift
 from workers.surgery.store import CheckpointStore
 
@@ -46,11 +48,13 @@ def test_against_transformers_own_router_logits(shifted: Shifted) -> None:
     found, (ours, theirs) = shifted({"type": "quantize.rtn", "bits": 3, "group_size": 32})
     assert (found.layers, found.experts, found.chosen) == ((0, 1, 2), 4, (2, 2))
     for index, (first, second) in enumerate(zip(ours, theirs, strict=True)):
-        lost, same, other = [], [], []
+        lost: list[float] = []
+        same: list[float] = []
+        other: list[float] = []
         loads = np.zeros((2, 4))
         for a, b in zip(first.tolist(), second.tolist(), strict=True):
-            order = sorted(range(4), key=lambda expert, a=a: -a[expert])
-            chosen, again = set(order[:2]), set(sorted(range(4), key=lambda expert, b=b: -b[expert])[:2])
+            order = np.argsort(-np.array(a), kind="stable").tolist()
+            chosen, again = set(order[:2]), set(np.argsort(-np.array(b), kind="stable")[:2].tolist())
             lost.append(1 - len(chosen & again) / 2)
             (same if chosen == again else other).append(a[order[1]] - a[order[2]])
             for row, picked in enumerate((chosen, again)):
@@ -91,12 +95,9 @@ def test_fewer_experts_a_token_is_a_change_of_every_token(shifted: Shifted) -> N
 
 
 def test_layers_without_experts_are_left_out(tmp_path: Path) -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from tests.support.tiny import _COMMON
-
+    config = AutoConfig.for_model(**(_COMMON | QWEN))
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**(_COMMON | QWEN)), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     model.save_pretrained(tmp_path / "qwen")
     info = inspect(tmp_path / "qwen")
     found = routing_shift(info, info, TOKENS_NL, DOCUMENT_N, tmp_path)

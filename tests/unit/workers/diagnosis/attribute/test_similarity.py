@@ -68,7 +68,7 @@ def test_rotating_scaling_and_moving_is_not_seen_and_strangers_are_not_alike() -
     moved = 3 * first @ turn + 7
 
     def cka(a: torch.Tensor, b: torch.Tensor) -> float:
-        return hsic(a, b) / (hsic(a, a) * hsic(b, b)) ** 0.5
+        return float(hsic(a, b) / (hsic(a, a) * hsic(b, b)) ** 0.5)
 
     ours = [u_centred(one @ one.T) for one in (first, moved, stranger)]
     alike = [float((ours[0] * other).sum() / (ours[0].norm() * other.norm())) for other in ours]

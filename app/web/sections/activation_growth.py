@@ -1,0 +1,193 @@
+"""How the error of the hidden states comes about, grows, and is repaired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from app.contracts.attribute_blocks import ActivationGrowth, ErrorStep
+from app.web import format as fmt
+from app.web.charts_internals import Series, layer_curves
+from app.web.sections.words_of_internals import mean_cell, on, told
+from app.web.tables import Cell, Column, Table
+
+
+@dataclass(frozen=True)
+class GrowthView:
+    """What the page draws. `repair` is None where self-repair was not measured."""
+
+    sentence: str
+    growth: Markup
+    steps: Table
+    borders: Table
+    repair: Table | None
+    repair_sentence: str
+    note: str
+
+
+def activation_growth(block: ActivationGrowth) -> GrowthView:
+    """The view of a block."""
+    return GrowthView(
+        sentence=_sentence(block),
+        growth=_growth(block),
+        steps=_steps(block),
+        borders=_borders(block),
+        repair=_repair(block),
+        repair_sentence=_repair_sentence(block),
+        note=(
+            "Relative error is the mean over tokens of ‖error‖ / ‖state‖. Fresh: what a layer’s own change does to the "
+            "reference’s states. Amplification: what a layer makes of the error that enters it, 1 is handed on as it "
+            f"is. Each window’s first token is left out. Measured in float32 {on(block.measured)}."
+        ),
+    )
+
+
+def _sentence(block: ActivationGrowth) -> str:
+    last = block.borders[-1].relative
+    if not last.mean:
+        return "The candidate’s hidden states are the reference’s at every border: there is no error."
+    text = f"The last hidden state is off by {told(last, percent=True)} % of its size. "
+    cascade = block.cascade
+    if cascade.mean is None:
+        return text
+    low, high = cascade.ci or (cascade.mean, cascade.mean)
+    how = (
+        "layers add to each other’s errors: a cascade"
+        if low > 1
+        else "layers damp each other’s errors: no cascade"
+        if high < 1
+        else "neither a cascade nor damping for sure"
+    )
+    return (
+        f"{text}That is {told(cascade)} times what fresh errors of layers that do not see each other add up to: {how}."
+    )
+
+
+def _growth(block: ActivationGrowth) -> Markup:
+    places = _places(block)
+    relative = tuple(
+        (place, border.relative.mean, border.relative.ci)
+        for place, border in zip(places, block.borders, strict=True)
+        if border.relative.mean is not None
+    )
+    fresh = tuple(
+        (place, step.fresh.mean, step.fresh.ci)
+        for place, step in zip(places[1:], block.steps, strict=True)
+        if step.fresh.mean is not None
+    )
+    return layer_curves(
+        (Series("error of the states", relative), Series("fresh error", fresh, "other")),
+        title="Relative error by layer border, and what each layer adds to it afresh",
+        unit="‖error‖ / ‖state‖",
+        last=int(max(places)),
+        across="layer border of the candidate",
+        marks=[(place, "gap") for place, step in zip(places[1:], block.steps, strict=True) if step.gap][:6],
+    )
+
+
+def _places(block: ActivationGrowth) -> list[float]:
+    """Borders of the candidate; where a gap leaves that as it was, half a place on."""
+    found: list[float] = []
+    for border in block.borders:
+        place = float(border.candidate)
+        found.append(place + 0.5 if found and place <= found[-1] else place)
+    return found
+
+
+def _name(step: ErrorStep) -> str:
+    ours, theirs = range(*step.reference), range(*step.candidate)
+    if not step.gap:
+        return f"{ours[0]}" if ours[0] == theirs[0] else f"{ours[0]}→{theirs[0]}"
+    parts = [f"{', '.join(map(str, ours))} dropped"] if ours else []
+    parts += [f"{', '.join(map(str, theirs))} inserted"] if theirs else []
+    return "; ".join(parts)
+
+
+def _steps(block: ActivationGrowth) -> Table:
+    return Table(
+        caption="From layer to layer",
+        columns=(
+            Column("Layer", "name"),
+            Column("Fresh error, %"),
+            Column("Amplification of what enters"),
+            Column("Growth of the whole error"),
+            Column("Relative error behind it, %"),
+        ),
+        rows=tuple(
+            (
+                Cell(_name(step)),
+                mean_cell(step.fresh, percent=True),
+                mean_cell(step.amplification, strong=True),
+                mean_cell(step.growth),
+                mean_cell(border.relative, percent=True),
+            )
+            for step, border in zip(block.steps, block.borders[1:], strict=True)
+        ),
+    )
+
+
+def _borders(block: ActivationGrowth) -> Table:
+    return Table(
+        caption="At each border",
+        columns=(
+            Column("Border", "name"),
+            Column("SQNR, dB"),
+            Column("Cosine"),
+            Column("Outlier channels"),
+            Column("Squared error in them"),
+            Column("The largest: channel × median", "text"),
+        ),
+        rows=tuple(
+            (
+                Cell(
+                    str(border.candidate)
+                    if border.reference == border.candidate
+                    else f"{border.reference}→{border.candidate}"
+                ),
+                mean_cell(border.sqnr),
+                mean_cell(border.cosine),
+                Cell(fmt.count(border.outlier_channels)),
+                Cell(fmt.NONE if border.outlier_share is None else f"{fmt.percent(border.outlier_share)} %"),
+                Cell(", ".join(f"{one.channel} × {fmt.number(one.ratio)}" for one in border.outliers[:3])),
+            )
+            for border in block.borders
+        ),
+    )
+
+
+def _repair(block: ActivationGrowth) -> Table | None:
+    steps = [step for step in block.steps if step.direct is not None]
+    if not steps:
+        return None
+    return Table(
+        caption="Self-repair: each layer’s fresh error alone in the reference",
+        columns=(
+            Column("Layer", "name"),
+            Column("Direct effect, nats"),
+            Column("Final effect, nats"),
+            Column("Repaired by later layers, %"),
+        ),
+        rows=tuple(
+            (
+                Cell(_name(step)),
+                mean_cell(step.direct),
+                mean_cell(step.final, strong=True),
+                mean_cell(step.repaired, percent=True),
+            )
+            for step in steps
+        ),
+    )
+
+
+def _repair_sentence(block: ActivationGrowth) -> str:
+    repaired = [step.repaired for step in block.steps if step.repaired is not None and step.repaired.ci is not None]
+    if not repaired or block.repair_measured is None:
+        return ""
+    better = sum(one.ci is not None and one.ci[0] > 0 for one in repaired)
+    worse = sum(one.ci is not None and one.ci[1] < 0 for one in repaired)
+    return (
+        f"Of {len(repaired)} layers whose change has an effect, later layers repair that of {better} and make that of "
+        f"{worse} worse for sure (95 % intervals, {on(block.repair_measured)}). Direct: the error reaches the head "
+        "past all later layers. Final: they see it."
+    )

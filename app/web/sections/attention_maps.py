@@ -1,0 +1,154 @@
+"""Where the two models look: by layer and head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from app.contracts.attribute_blocks import AttentionLayer, AttentionShift
+from app.contracts.report import Mean
+from app.web import format as fmt
+from app.web.charts_internals import Cells, Series, heat_map, layer_curves
+from app.web.sections.words_of_internals import mean_cell, on, told
+from app.web.tables import Cell, Column, Table
+
+FIRST_HEADS = 15
+
+
+@dataclass(frozen=True)
+class AttentionView:
+    """What the page draws."""
+
+    sentence: str
+    heads: Markup
+    sink: Markup
+    worst: Table
+    layers: Table
+    note: str
+
+
+def attention_maps(block: AttentionShift) -> AttentionView:
+    """The view of a block."""
+    return AttentionView(
+        sentence=_sentence(block),
+        heads=heat_map(
+            Cells(
+                tuple(_layer(layer) for layer in block.layers),
+                tuple(str(head.head) for head in block.layers[0].heads) if block.layers else (),
+                tuple(tuple(head.js.mean for head in layer.heads) for layer in block.layers),
+                "layer",
+                "head",
+                "nats",
+            ),
+            "Jensen–Shannon divergence of attention by layer and head",
+        ),
+        sink=layer_curves(
+            (
+                Series("candidate", _points(block, candidate=True)),
+                Series("reference", _points(block, candidate=False), "other"),
+            ),
+            title="Share of attention on the first token",
+            unit="share",
+            last=max((layer.candidate for layer in block.layers), default=0),
+            across="layer of the candidate",
+        ),
+        worst=_worst(block),
+        layers=_layers(block),
+        note=(
+            "Attention distributions over the keys of each query, by transformers’ eager attention in float32, "
+            f"{on(block.measured)}. Range is the mean distance to what is attended, the first token left out."
+        ),
+    )
+
+
+def _layer(layer: AttentionLayer) -> str:
+    return str(layer.candidate) if layer.reference == layer.candidate else f"{layer.reference}→{layer.candidate}"
+
+
+def _points(block: AttentionShift, *, candidate: bool) -> tuple[tuple[float, float, tuple[float, float] | None], ...]:
+    found = []
+    for layer in block.layers:
+        mean: Mean = layer.sink.candidate if candidate else layer.sink.reference
+        if mean.mean is not None:
+            found.append((float(layer.candidate), mean.mean, mean.ci))
+    return tuple(found)
+
+
+def _sentence(block: AttentionShift) -> str:
+    heads = [(head.js.mean or 0.0, layer, head) for layer in block.layers for head in layer.heads]
+    if not heads:
+        return "No layer of the two models matches."
+    if not block.js.mean:
+        return "Every head looks exactly where the reference’s looks."
+    value, layer, head = max(heads, key=lambda one: one[0])
+    return (
+        f"Attention moves by {told(block.js)} nats (Jensen–Shannon) over all heads, most in head {head.head} of layer "
+        f"{layer.candidate}: {fmt.number(value)}. The first token draws {told(block.sink.candidate, percent=True)} % "
+        f"of it, {told(block.sink.reference, percent=True)} % in the reference."
+    )
+
+
+def _worst(block: AttentionShift) -> Table:
+    heads = [(layer, head) for layer in block.layers for head in layer.heads]
+    heads.sort(key=lambda one: -(one[1].js.mean or 0.0))
+    return Table(
+        caption="Heads that moved most",
+        columns=(
+            Column("Layer, head", "name"),
+            Column("JS, nats"),
+            Column("KL, nats"),
+            Column("TV"),
+            Column("Sink, ref. → cand."),
+            Column("Entropy, nats"),
+            Column("Range, tokens"),
+        ),
+        rows=tuple(
+            (
+                Cell(
+                    f"{_layer(layer)}, {head.head}",
+                    "" if head.head == head.partner else f"against head {head.partner}",
+                ),
+                mean_cell(head.js, strong=True),
+                Cell(fmt.number(head.kl)),
+                Cell(fmt.number(head.tv)),
+                *(
+                    Cell(f"{fmt.number(both.reference)} → {fmt.number(both.candidate)}")
+                    for both in (head.sink, head.entropy, head.range)
+                ),
+            )
+            for layer, head in heads[:FIRST_HEADS]
+        ),
+    )
+
+
+def _layers(block: AttentionShift) -> Table:
+    return Table(
+        caption="By layer, over all heads",
+        columns=(
+            Column("Layer", "name"),
+            Column("JS, nats"),
+            Column("KL, nats"),
+            Column("TV"),
+            Column("Sink, reference"),
+            Column("Sink, candidate"),
+            Column("Entropy, reference"),
+            Column("Entropy, candidate"),
+            Column("Range, reference"),
+            Column("Range, candidate"),
+        ),
+        rows=tuple(
+            (
+                Cell(_layer(layer)),
+                mean_cell(layer.js, strong=True),
+                mean_cell(layer.kl),
+                mean_cell(layer.tv),
+                *(
+                    mean_cell(mean)
+                    for both in (layer.sink, layer.entropy, layer.range)
+                    for mean in (both.reference, both.candidate)
+                ),
+            )
+            for layer in block.layers
+        ),
+    )
