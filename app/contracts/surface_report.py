@@ -7,19 +7,28 @@ setting that loses least. Interactions and effects of the order are differences 
 position.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from app.contracts.base import Contract
-from app.contracts.calibration_report import Blocks
-from app.contracts.report import SCHEMA, Count, Mean, NoiseFloor, Number, Provenance, Severity, SeverityVerdict
+from app.contracts.report import (
+    SCHEMA,
+    Count,
+    Divergence,
+    Mean,
+    NoiseFloor,
+    Number,
+    Perplexity,
+    Provenance,
+    Severity,
+    SeverityVerdict,
+)
 
 Order = Literal["as given", "reversed"]
 Measure = Literal["kl", "perplexity_ratio", "perplexity"]
 Storage = Literal["sparse", "dense"]
 Turn = Literal["start", "first", "second", "both", "traded"]
-Value = Annotated[float, Field()] | str | None
 
 
 class SurfaceKnob(Contract):
@@ -28,7 +37,7 @@ class SurfaceKnob(Contract):
     step: Count = Field(description="index in the recipe as it was given")
     type: str
     field: str
-    values: tuple[Value, ...] = Field(description="the first is null where the step is left out there")
+    values: tuple[JsonValue, ...] = Field(description="the first is null where the step is left out there")
     zero: Number = Field(
         description="where a step that is left out stands on the knob's own axis: 0 for a share, the source's bits; "
         "null where it has no such place"
@@ -42,16 +51,21 @@ class SurfacePoint(Contract):
     second: Count
     order: Order
     recipe: tuple[dict[str, object], ...]
-    bytes: Count = Field(description="of the whole model, as its manifest counts them: zeros take as much as others")
-    sparse_bytes: Count = Field(description="where zeros of pruned weights are not stored, one bit a weight beside")
-    bits_per_weight: float
-    weights_fingerprint: str
+    refused: str = Field(default="", description="why the model cannot take it; the rest is then empty")
+    bytes: Count | None = Field(
+        description="of the whole model, as its manifest counts them: zeros take as much as others"
+    )
+    sparse_bytes: Count | None = Field(
+        description="where zeros of pruned weights are not stored, one bit a weight beside"
+    )
+    bits_per_weight: float | None
+    weights_fingerprint: str | None
     kl: Mean
     perplexity: Number
     perplexity_ratio: Mean
     top1_agreement: Mean
-    severity: Severity = Field(description="class of the KL's interval, the worst that it touches")
-    loss: Mean = Field(description="in the contour's measure; of a perplexity without interval where it has none")
+    severity: Severity | None = Field(description="the worst class that the excess KL's interval touches")
+    loss: Mean = Field(description="in the contour's measure")
     within: Literal["yes", "no", "undecided"] = Field(description="whether the loss lies within the chosen one")
     nonfinite_positions: Count = 0
 
@@ -77,10 +91,12 @@ class Limit(Contract):
     place: Number = Field(description="along the turned knob's values, by index; null: not passed in the range")
     value: Number = Field(description="the knob's value there, linear between neighbours; null where it has none")
     ci: tuple[Number, Number] | None = Field(
-        description="95 % interval of `value` (of `place` where it is null), documents resampled; null ends lie beyond "
-        "the range; null: too few documents"
+        description="95 % interval of `value` (of `place` where not every setting is a number), clusters resampled; "
+        "a null end lies beyond the range; null: a single cluster"
     )
-    largest: Value = Field(description="the furthest setting that was measured and lies within the loss")
+    largest: Count | None = Field(
+        description="index of the furthest setting before the first one whose mean loss is beyond it; null: none"
+    )
 
 
 class Contour(Contract):
@@ -125,7 +141,7 @@ class Chosen(Contract):
     recipe: tuple[dict[str, object], ...]
 
 
-class SurfaceReport(Blocks):
+class SurfaceReport(Contract):
     """What a surface job found."""
 
     schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
@@ -137,6 +153,10 @@ class SurfaceReport(Blocks):
     tokens: Count
     documents: Count
     windows: Count
+    divergence: Divergence
+    top1_agreement: Mean
+    perplexity: Perplexity
+    nonfinite_positions: Count
     noise_floor: NoiseFloor
     knobs: tuple[SurfaceKnob, SurfaceKnob]
     zero: Literal["left out", "first value"] = Field(

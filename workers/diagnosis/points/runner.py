@@ -136,7 +136,7 @@ class PointRunner:
                 "bits_per_weight": one.record.bits_per_weight,
                 "sparse_bytes": sparse_bytes(modified.manifest),
                 "scheme": modified.manifest.scheme,
-                "warnings": one.record.warnings,
+                "warnings": tuple(one.record.warnings),
                 "seconds_making": round(loaded - began, 3),
                 "seconds_measuring": round(time.monotonic() - loaded, 3),
                 "by": self._by,

@@ -17,12 +17,13 @@ Turn = Literal["start", "first", "second", "both", "traded"]
 
 @dataclass(frozen=True)
 class Setting:
-    """A measured setting: places of both knobs (0: left out), size in bytes and loss."""
+    """A measured setting: places of both knobs (0: left out), size, loss, and whether the steps are exchanged."""
 
     first: int
     second: int
     bytes: int
     loss: float
+    reversed: bool = False
 
 
 def cheapest(settings: Sequence[Setting]) -> list[Setting]:
@@ -31,7 +32,7 @@ def cheapest(settings: Sequence[Setting]) -> list[Setting]:
     Of settings alike in bytes and loss the one that turns the knobs least stands for all.
     """
     usable = [setting for setting in settings if math.isfinite(setting.loss)]
-    ordered = sorted(usable, key=lambda one: (one.bytes, one.loss, one.first + one.second, one.first))
+    ordered = sorted(usable, key=lambda one: (one.bytes, one.loss, one.first + one.second, one.first, one.reversed))
     path: list[Setting] = []
     for setting in ordered:
         if not path or setting.loss < path[-1].loss:

@@ -1,0 +1,239 @@
+"""Tables of a surface report: limits, interactions, the cheapest path, the order of the steps, every setting."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from app.contracts.report import Mean
+from app.contracts.surface_report import Limit, SurfaceReport
+from app.web import format as fmt
+from app.web.charts import Guide, axis, interval_strip
+from app.web.scales import LinearScale, LogScale
+from app.web.sections.surface_words import MEASURES, label, level, loss_nats, name, setting
+from app.web.tables import Cell, Column, Table
+from app.web.untrusted import visible
+
+_TURNS: Final = {
+    "start": "the largest",
+    "first": "{0} turned",
+    "second": "{1} turned",
+    "both": "both turned",
+    "traded": "one turned back for the other",
+}
+
+
+def limits(report: SurfaceReport) -> Table:
+    """How far each knob goes at each setting of the other."""
+    return Table(
+        caption=f"How far each knob goes before {level(report)} is passed",
+        columns=(
+            Column("The other knob at", "text"),
+            Column("Knob", "text"),
+            Column("Limit"),
+            Column("95 % interval"),
+            Column("Furthest measured within"),
+        ),
+        rows=tuple(_limit_row(report, limit) for limit in report.contour.limits),
+    )
+
+
+def _limit_row(report: SurfaceReport, limit: Limit) -> tuple[Cell, ...]:
+    which = 0 if limit.knob == "first" else 1
+    return (
+        Cell(f"{name(report, 1 - which)} {label(report, 1 - which, limit.at)}"),
+        Cell(name(report, which)),
+        Cell(limit_text(report, limit), strong=True),
+        Cell(limit_interval(limit)),
+        Cell(fmt.NONE if limit.largest is None else label(report, which, limit.largest)),
+    )
+
+
+def limit_text(report: SurfaceReport, limit: Limit) -> str:
+    """The limit as the knob's value, or between which settings it lies."""
+    which = 0 if limit.knob == "first" else 1
+    if limit.place is None:
+        last = label(report, which, len(report.knobs[which].values) - 1)
+        return f"beyond {last}"
+    if limit.place == 0:
+        return "already passed"
+    if limit.value is not None:
+        return fmt.number(limit.value)
+    low = math.floor(limit.place)
+    high = min(low + 1, len(report.knobs[which].values) - 1)
+    return f"{label(report, which, low)} to {label(report, which, high)}"
+
+
+def limit_interval(limit: Limit) -> str:
+    """Its interval; an end beyond the range is said so."""
+    if limit.ci is None:
+        return fmt.NONE
+    low, high = limit.ci
+    if low is None and high is None:
+        return "beyond the range"
+    ends = [value for value in (low, high) if value is not None]
+    texts = [fmt.number(value) for value in sorted(ends)]
+    if len(texts) == 2:
+        return f"[{texts[0]}, {texts[1]}]"
+    return f"from {texts[0]} to beyond"
+
+
+def interactions(report: SurfaceReport) -> Table:
+    """I of every setting of both knobs."""
+    spans = [
+        bound for row in report.interactions for bound in (row.nats.mean, *(row.nats.ci or ())) if bound is not None
+    ]
+    wide = max([abs(value) for value in spans] or [1.0]) or 1.0
+    scale = LinearScale(-1.08 * wide, 1.08 * wide)
+    rows = []
+    for row in report.interactions:
+        nats = fmt.estimate(row.nats.mean, row.nats.ci)
+        where = setting(report, row.first, row.second, row.order)
+        rows.append(
+            (
+                Cell(where),
+                Cell(nats.value, nats.interval or "no interval", strong=row.kind != "adds up"),
+                Cell(
+                    chart=interval_strip(
+                        f"{where}: {nats} nats", row.nats.mean, row.nats.ci, scale, [Guide(0.0, "base")]
+                    )
+                ),
+                Cell(p_text(row.p)),
+                Cell(row.kind if row.kind != "adds up" else "no departure shown", strong=row.kind != "adds up"),
+            )
+        )
+    return Table(
+        caption="Interactions",
+        columns=(
+            Column("Setting", "name"),
+            Column("I, nats a token"),
+            Column("With 95 % interval", "chart"),
+            Column("p, corrected"),
+            Column("", "text"),
+        ),
+        rows=tuple(rows),
+        axis=axis(scale, "nats; right of 0 they compound"),
+    )
+
+
+def p_text(p: float | None) -> str:
+    """A p-value in three decimals."""
+    if p is None:
+        return fmt.NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def path(report: SurfaceReport) -> Table:
+    """From the largest model to the smallest."""
+    chosen = report.chosen
+    values = [loss_nats(report, row.loss) for row in report.path]
+    ends = [
+        bound for row in report.path for bound in (row.loss.ci or ()) if report.contour.measure == "kl" and bound > 0
+    ]
+    scale = LogScale.around(*[value for value in values if value and value > 0], *ends)
+    largest = report.path[0].bytes if report.path else 1
+    rows = []
+    for row, nats in zip(report.path, values, strict=True):
+        loss = fmt.estimate(row.loss.mean, row.loss.ci)
+        mine = (row.first, row.second, row.order) == (chosen.first, chosen.second, chosen.order)
+        where = setting(report, row.first, row.second, row.order)
+        ci = _ci_nats(report, row.loss)
+        rows.append(
+            (
+                Cell(where, "chosen" if mine else "", strong=mine),
+                Cell(fmt.size(row.bytes), f"{fmt.number(100 * row.bytes / max(1, largest), 3)} %"),
+                Cell(loss.value, loss.interval or "no interval", strong=True),
+                Cell(chart=interval_strip(f"{where}: {loss}", nats, ci, scale, [])),
+                Cell(_TURNS[row.turned].format(name(report, 0), name(report, 1))),
+            )
+        )
+    measure = MEASURES[report.contour.measure]
+    return Table(
+        caption="The cheapest path",
+        columns=(
+            Column("Setting", "name"),
+            Column("Size"),
+            Column(f"{measure}{', nats' if report.contour.measure == 'kl' else ''}"),
+            Column("With 95 % interval", "chart"),
+            Column("Step", "text"),
+        ),
+        rows=tuple(rows),
+        axis=axis(scale, f"{'KL' if report.contour.measure == 'kl' else 'ln of the ratio'} in nats, logarithmic axis"),
+    )
+
+
+def _ci_nats(report: SurfaceReport, loss: Mean) -> tuple[float, float] | None:
+    if loss.ci is None:
+        return None
+    low, high = (loss_nats(report, Mean(mean=bound, ci=None)) or 0.0 for bound in loss.ci)
+    return low, high
+
+
+def orders(report: SurfaceReport) -> Table:
+    """Exchanged minus as given."""
+    rows = []
+    for row in report.order_effects:
+        log, kl = fmt.estimate(row.log_perplexity.mean, row.log_perplexity.ci), fmt.estimate(row.kl.mean, row.kl.ci)
+        sure = row.p is not None and row.p < 0.05
+        better = "exchanged is better" if (row.log_perplexity.mean or 0.0) < 0 else "as given is better"
+        rows.append(
+            (
+                Cell(setting(report, row.first, row.second)),
+                Cell(log.value, log.interval or "no interval"),
+                Cell(kl.value, kl.interval or "no interval"),
+                Cell(p_text(row.p)),
+                Cell(better if sure else "no difference shown"),
+            )
+        )
+    return Table(
+        caption="Exchanged order minus order as given, paired by token",
+        columns=(
+            Column("Setting", "name"),
+            Column("ln PPL, nats a token"),
+            Column("KL, nats a token"),
+            Column("p, corrected"),
+            Column("", "text"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def points(report: SurfaceReport) -> Table:
+    """Every setting against the reference."""
+    rows = []
+    for one in report.points:
+        kl, ratio = (
+            fmt.estimate(one.kl.mean, one.kl.ci),
+            fmt.estimate(one.perplexity_ratio.mean, one.perplexity_ratio.ci),
+        )
+        top1 = fmt.estimate(one.top1_agreement.mean, one.top1_agreement.ci, percent=True)
+        notes = [visible(one.refused)] if one.refused else []
+        notes += [f"{fmt.count(one.nonfinite_positions)} positions not finite"] if one.nonfinite_positions else []
+        rows.append(
+            (
+                Cell(setting(report, one.first, one.second, one.order), "; ".join(notes)),
+                Cell(fmt.number(one.perplexity, 4)),
+                Cell(ratio.value, ratio.interval or ""),
+                Cell(kl.value, kl.interval or ""),
+                Cell(top1.value, top1.interval or ""),
+                Cell(one.severity or fmt.NONE),
+                Cell(one.within),
+                Cell(fmt.NONE if one.bytes is None else fmt.size(one.bytes)),
+                Cell(fmt.NONE if one.sparse_bytes is None else fmt.size(one.sparse_bytes)),
+            )
+        )
+    return Table(
+        caption="Every setting against the reference",
+        columns=(
+            Column("Setting", "name"),
+            Column("Perplexity"),
+            Column("Ratio q/p"),
+            Column("KL, nats"),
+            Column("Top-1, %"),
+            Column("Severity", "text"),
+            Column("Within", "text"),
+            Column("Size"),
+            Column("Without zeros"),
+        ),
+        rows=tuple(rows),
+    )

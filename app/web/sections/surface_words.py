@@ -1,0 +1,160 @@
+"""Names, notes and sentences of a surface report, and what its charts and tables look up."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Final
+
+from app.contracts.report import Mean
+from app.contracts.surface_report import SurfaceKnob, SurfacePoint, SurfaceReport
+from app.web import format as fmt
+from app.web.untrusted import visible
+
+MEASURES: Final = {"kl": "KL(p‖q)", "perplexity_ratio": "perplexity ratio q/p", "perplexity": "perplexity"}
+UNITS: Final = {"kl": " nats a token", "perplexity_ratio": "", "perplexity": ""}
+
+
+def heading(report: SurfaceReport) -> str:
+    """Whether the damages add up."""
+    kinds = {row.kind for row in report.interactions}
+    if not report.interactions:
+        return "Not known"
+    if "compounds" in kinds:
+        return "They compound"
+    return "They overlap" if "overlaps" in kinds else "They add up"
+
+
+def name(report: SurfaceReport, which: int) -> str:
+    """A knob's field, with its step's type where both knobs have that field."""
+    one, other = report.knobs
+    knob = report.knobs[which]
+    return visible(f"{knob.type} {knob.field}" if one.field == other.field else knob.field)
+
+
+def label(report: SurfaceReport, which: int, place: int) -> str:
+    """A knob's setting in a few characters."""
+    knob = report.knobs[which]
+    return "none" if place == 0 and report.zero == "left out" else _value(knob, place)
+
+
+def _value(knob: SurfaceKnob, place: int) -> str:
+    value = knob.values[place]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return visible(value if isinstance(value, str) else json.dumps(value))
+    return fmt.short(value)
+
+
+def setting(report: SurfaceReport, first: int, second: int, order: str = "as given") -> str:
+    """`sparsity 0.5, bits 4`."""
+    told = ", ".join(
+        f"{name(report, which)} {label(report, which, place)}" for which, place in ((0, first), (1, second))
+    )
+    return told if order == "as given" else f"{told}, steps exchanged"
+
+
+def level(report: SurfaceReport) -> str:
+    """The chosen loss with its unit."""
+    return f"{fmt.number(report.contour.level)}{UNITS[report.contour.measure]}"
+
+
+def outcome(report: SurfaceReport) -> str:
+    """What to take."""
+    chosen = report.chosen
+    where = setting(report, chosen.first, chosen.second, chosen.order)
+    if not chosen.within:
+        return f"No setting lies within {level(report)} for sure. {_sentence(where)} loses least."
+    size = size_of(report, chosen_point(report))
+    return (
+        f"{_sentence(where)} is the smallest within {level(report)} for sure: {size}. Its recipe is ready for compare "
+        "and deploy."
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def left(report: SurfaceReport) -> str:
+    """The sentence of the verdict's section: what the chosen setting loses."""
+    kl = fmt.estimate(report.divergence.kl.mean, report.divergence.kl.ci)
+    where = setting(report, report.chosen.first, report.chosen.second, report.chosen.order)
+    return f"The chosen setting ({where}) loses {kl} nats a token."
+
+
+def limits_note(report: SurfaceReport) -> str:
+    """How the limits were found."""
+    return (
+        "A limit is where the loss first passes the chosen one on the way from the mildest setting, linear between "
+        "neighbours; its 95 % interval comes from documents resampled jointly at all settings, so that it also moves "
+        "with them. “Beyond” means past the last measured setting."
+    )
+
+
+def interactions_note(report: SurfaceReport) -> str:
+    """What an interaction is."""
+    zero = "left out" if report.zero == "left out" else "at its first value"
+    return (
+        "I = ln PPL(p,q) − ln PPL(p,0) − ln PPL(0,q) + ln PPL(0,0), nats a token, paired by token; 0 stands for the "
+        f"knob {zero}. Above 0 each damage makes the other worse, below 0 they overlap. A setting is said to compound "
+        "or overlap where p, after Holm’s correction over all of them, is below 0.05. Where one axis is broken by "
+        "itself, what it does with the other says little."
+    )
+
+
+def path_note(report: SurfaceReport) -> str:
+    """What the path is."""
+    counted = (
+        "with zeros of pruned weights not stored (one bit a weight says where they are), which few kernels run from"
+        if report.storage == "sparse"
+        else "with zeros stored like other weights, so that pruning saves nothing"
+    )
+    return (
+        "From the largest to the smallest: no other measured setting takes as few bytes and loses as little. Bytes "
+        f"are counted {counted}. Neighbours whose intervals overlap may stand in another order on other text."
+    )
+
+
+def orders_note(report: SurfaceReport) -> str:
+    """Which orders exist."""
+    if len(report.orders) == 1:
+        return "Only the order of the steps as given was measured; `orders: both` measures the other one, too."
+    if not report.order_effects:
+        return "No setting of both orders is finite at every position."
+    sure = [row for row in report.order_effects if row.p is not None and row.p < 0.05]
+    if not sure:
+        return f"At none of {len(report.order_effects)} settings a difference between the two orders is shown."
+    better = sum((row.log_perplexity.mean or 0.0) < 0 for row in sure)
+    return (
+        f"Exchanging the two steps makes a difference at {len(sure)} of {len(report.order_effects)} settings (Holm, "
+        f"5 % level): better at {better}, worse at {len(sure) - better}. Below 0 the exchanged order loses less."
+    )
+
+
+def chosen_point(report: SurfaceReport) -> SurfacePoint:
+    """The chosen setting."""
+    chosen = report.chosen
+    return point_at(report, chosen.first, chosen.second, chosen.order)
+
+
+def point_at(report: SurfaceReport, first: int, second: int, order: str = "as given") -> SurfacePoint:
+    """A setting of an order. Raises StopIteration where it was not measured."""
+    return next(one for one in report.points if (one.first, one.second, one.order) == (first, second, order))
+
+
+def size_of(report: SurfaceReport, point: SurfacePoint) -> str:
+    """A setting's bytes as the report counts them."""
+    size = point.sparse_bytes if report.storage == "sparse" else point.bytes
+    return fmt.NONE if size is None else fmt.size(size)
+
+
+def loss_nats(report: SurfaceReport, loss: Mean) -> float | None:
+    """A loss as nats beyond nothing, by which it is coloured."""
+    if loss.mean is None:
+        return None
+    if report.contour.measure == "kl":
+        return loss.mean
+    if report.contour.measure == "perplexity_ratio":
+        return math.log(loss.mean) if loss.mean > 0 else 0.0
+    reference = report.perplexity.reference or 1.0
+    return math.log(loss.mean / reference) if loss.mean > 0 else 0.0

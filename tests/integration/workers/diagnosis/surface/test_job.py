@@ -1,0 +1,205 @@
+"""A surface job from request to report, with a real engine on a tiny model."""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.contracts.requests.compare import CompareRequest
+from app.contracts.requests.surface import SurfaceRequest
+from app.contracts.surface_report import SurfaceReport
+from app.settings import Settings
+from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS, Context
+from workers.diagnosis.compare import compare
+from workers.diagnosis.context import JobCancelled
+from workers.diagnosis.surface.job import surface
+from workers.engine.room import EngineRoom
+
+Json = dict[str, Any]
+RECIPE = [{"type": "prune.magnitude", "sparsity": 0.3}, {"type": "quantize.rtn", "bits": 8, "group_size": 32}]
+KNOBS = [
+    {"step": 0, "field": "sparsity", "values": [0.3, 0.7]},
+    {"step": 1, "field": "bits", "values": [8, 2]},
+]
+
+
+@pytest.fixture(scope="module")
+def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("home")
+    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
+    return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
+
+
+@pytest.fixture(scope="module")
+def room(settings: Settings) -> Iterator[EngineRoom]:
+    made = EngineRoom(settings)
+    yield made
+    made.close()
+
+
+def request(**changes: Any) -> SurfaceRequest:
+    return SurfaceRequest.model_validate(
+        {
+            "kind": "surface",
+            "reference": {"model": "tiny"},
+            "candidate": {"model": "tiny", "recipe": RECIPE},
+            "knobs": KNOBS,
+            "text": {"source": "inline", "documents": DOCUMENTS[:12]},
+            "window": 64,
+            "orders": "both",
+            "contour": {"measure": "perplexity_ratio", "level": 1.002},
+        }
+        | changes
+    )
+
+
+@pytest.fixture(scope="module")
+def done(
+    settings: Settings, room: EngineRoom, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SurfaceReport, Context]:
+    context = Context(settings, tmp_path_factory.mktemp("job"))
+    return surface(request(), context, room), context
+
+
+def point(report: SurfaceReport, first: int, second: int, order: str = "as given") -> Any:
+    return next(one for one in report.points if (one.first, one.second, one.order) == (first, second, order))
+
+
+def test_every_setting_is_measured_once_in_each_order(done: tuple[SurfaceReport, Context]) -> None:
+    report, context = done
+    assert len(report.points) == 9 + 4
+    assert [knob.values for knob in report.knobs] == [(None, 0.3, 0.7), (None, 8, 2)]
+    assert [knob.zero for knob in report.knobs] == [0.0, 16.0]
+    assert report.orders == ("as given", "reversed")
+    assert report.zero == "left out"
+    assert "points" in context.phases
+
+
+def test_nothing_turned_is_the_reference(done: tuple[SurfaceReport, Context]) -> None:
+    zero = point(done[0], 0, 0)
+    assert zero.kl.mean == 0.0
+    assert zero.perplexity_ratio.mean == 1.0
+    assert zero.recipe == ()
+
+
+def test_a_point_is_what_a_compare_job_of_its_recipe_measures(
+    done: tuple[SurfaceReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    found = point(done[0], 2, 2, "reversed")
+    assert [step["type"] for step in found.recipe] == ["quantize.rtn", "prune.magnitude"]
+    asked = CompareRequest.model_validate(
+        {
+            "kind": "compare",
+            "reference": {"model": "tiny"},
+            "candidate": {"model": "tiny", "recipe": list(found.recipe)},
+            "text": {"source": "inline", "documents": DOCUMENTS[:12]},
+            "window": 64,
+        }
+    )
+    alone = compare(asked, Context(settings, tmp_path), room)
+    assert found.kl.mean == pytest.approx(alone.divergence.kl.mean, rel=1e-9)
+    assert found.kl.ci == pytest.approx(alone.divergence.kl.ci, rel=1e-9)
+    assert found.perplexity == pytest.approx(alone.perplexity.candidate, rel=1e-9)
+    assert found.bytes == alone.provenance.candidate.bytes
+
+
+def test_interactions_are_those_of_the_perplexities(done: tuple[SurfaceReport, Context]) -> None:
+    report, _ = done
+    assert len(report.interactions) == 8
+    for one in report.interactions:
+        log = {
+            (p, q): math.log(point(report, p, q, one.order if p and q else "as given").perplexity)
+            for p in (0, one.first)
+            for q in (0, one.second)
+        }
+        expected = log[one.first, one.second] - log[one.first, 0] - log[0, one.second] + log[0, 0]
+        assert one.nats.mean == pytest.approx(expected, abs=1e-9)
+        low, high = one.nats.ci or (0.0, 0.0)
+        assert low <= one.nats.mean <= high
+
+
+def test_order_effects_are_differences_of_the_two_orders(done: tuple[SurfaceReport, Context]) -> None:
+    report, _ = done
+    assert len(report.order_effects) == 4
+    for one in report.order_effects:
+        given, other = (point(report, one.first, one.second, order) for order in ("as given", "reversed"))
+        assert one.kl.mean == pytest.approx(other.kl.mean - given.kl.mean, abs=1e-9)
+        assert one.log_perplexity.mean == pytest.approx(math.log(other.perplexity / given.perplexity), abs=1e-9)
+
+
+def test_limits_lie_where_the_loss_passes_the_level(done: tuple[SurfaceReport, Context]) -> None:
+    report, _ = done
+    assert report.contour.level == 1.002
+    assert len(report.contour.limits) == 6
+    shares = np.array([0.0, 0.3, 0.7])
+    for limit in report.contour.limits[:3]:
+        losses = [math.log(point(report, place, limit.at).perplexity_ratio.mean) for place in range(3)]
+        beyond = [index for index, loss in enumerate(losses) if loss > math.log(1.002)]
+        if not beyond:
+            assert limit.value is None
+        elif beyond[0] == 0:
+            assert limit.value == 0.0
+        else:
+            after = beyond[0]
+            expected = np.interp(math.log(1.002), losses[after - 1 : after + 1], shares[after - 1 : after + 1])
+            assert limit.value == pytest.approx(float(expected), abs=1e-9)
+
+
+def test_the_path_holds_what_nothing_beats_and_zeros_are_not_stored(done: tuple[SurfaceReport, Context]) -> None:
+    report, _ = done
+    assert report.storage == "sparse"
+    sizes = {(one.first, one.second, one.order): (one.sparse_bytes, one.loss.mean) for one in report.points}
+    on_path = {(one.first, one.second, one.order) for one in report.path}
+    for key, (size, loss) in sizes.items():
+        beaten = any(s <= size and x <= loss and (s, x) != (size, loss) for s, x in sizes.values())
+        if key in on_path:
+            assert not beaten
+    assert point(report, 2, 0).sparse_bytes < point(report, 2, 0).bytes
+    assert point(report, 0, 1).sparse_bytes == point(report, 0, 1).bytes
+
+
+def test_the_common_blocks_speak_of_the_chosen_setting(done: tuple[SurfaceReport, Context]) -> None:
+    report, _ = done
+    chosen = point(report, report.chosen.first, report.chosen.second, report.chosen.order)
+    assert report.divergence.kl.mean == chosen.kl.mean
+    assert report.severity == chosen.severity
+    assert report.chosen.within
+    sure = [one for one in report.points if one.loss.ci and one.loss.ci[1] <= 1.002]
+    assert chosen.sparse_bytes == min(one.sparse_bytes for one in sure)
+
+
+def test_table_and_recipe_are_artifacts(done: tuple[SurfaceReport, Context]) -> None:
+    report, context = done
+    rows = list(csv.DictReader((context.output / "surface.csv").read_text().splitlines()))
+    assert len(rows) == 13
+    assert {row["0.sparsity"] for row in rows} == {"", "0.3", "0.7"}
+    assert float(rows[-1]["kl"]) == report.points[-1].kl.mean
+    assert json.loads((context.output / "recipe.json").read_text()) == list(report.chosen.recipe)
+
+
+def test_a_lost_attempt_is_taken_up_again(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    small = request(orders="as given")
+    halted = Context(settings, tmp_path)
+    seen = 0
+
+    def stop_after_four() -> None:
+        nonlocal seen
+        seen = len(list((tmp_path / "partial" / "points").glob("*.json")))
+        if seen >= 4:
+            raise JobCancelled
+
+    halted.check_cancelled = stop_after_four  # type: ignore[method-assign]
+    with pytest.raises(JobCancelled):
+        surface(small, halted, room)
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "partial" / "points").glob("*.json")}
+    assert len(kept) == seen >= 4
+    report = surface(small, Context(settings, tmp_path), room)
+    assert len(report.points) == 9
+    assert all(file.stat().st_mtime_ns == at for file, at in kept.items()), "no point is measured twice"
+    assert report.orders == ("as given",)
+    assert any("other order" in item for item in report.not_tested)

@@ -1,0 +1,163 @@
+"""The settings of a surface: places, recipes of both orders, and refusals with their place."""
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.surface import SurfaceRequest
+from app.models.surfaces import axes_of, cells_of, check_surface, zero_of
+
+PRUNE = {"type": "prune.magnitude", "sparsity": 0.2}
+RTN = {"type": "quantize.rtn", "bits": 8}
+
+
+def request(recipe=(PRUNE, RTN), knobs=None, **fields):
+    knobs = knobs or [
+        {"step": 0, "field": "sparsity", "values": [0.2, 0.5, 0.3]},
+        {"step": 1, "field": "bits", "values": [3, 8]},
+    ]
+    return SurfaceRequest.model_validate(
+        {
+            "kind": "surface",
+            "reference": {"model": "m"},
+            "candidate": {"model": "m", "recipe": list(recipe)},
+            "knobs": knobs,
+        }
+        | fields
+    )
+
+
+def steps(cell):
+    return [(step.type, getattr(step, "sparsity", None) or getattr(step, "bits", None)) for step in cell.recipe]
+
+
+def accept(recipe):
+    """Takes any."""
+
+
+def test_values_go_from_the_mildest_on_whatever_their_order():
+    first, second = axes_of(request())
+    assert first.values == (None, 0.2, 0.3, 0.5)
+    assert second.values == (None, 8, 3)
+    assert [first.number(place) for place in range(4)] == [0.0, 0.2, 0.3, 0.5]
+    assert [second.number(place) for place in range(3)] == [16.0, 8.0, 3.0]
+    assert second.label(0) == "left out"
+    assert second.label(2) == "3"
+
+
+def test_ranks_fall_and_what_has_no_zero_stays_as_given():
+    recipe = [{"type": "lowrank.svd", "rank": 8}, {"type": "norm.scale", "factor": 1.2}]
+    knobs = [
+        {"step": 0, "field": "rank", "values": [4, 16, 8]},
+        {"step": 1, "field": "factor", "values": [1.2, 0.9, 1.1]},
+    ]
+    first, second = axes_of(request(recipe, knobs))
+    assert first.values == (None, 16, 8, 4)
+    assert first.number(0) is None
+    assert second.values == (None, 1.2, 0.9, 1.1)
+
+
+def test_zero_is_the_recipe_without_the_step():
+    cells = {(cell.first, cell.second): steps(cell) for cell in cells_of(request())}
+    assert len(cells) == 12
+    assert cells[0, 0] == []
+    assert cells[2, 0] == [("prune.magnitude", 0.3)]
+    assert cells[0, 1] == [("quantize.rtn", 8)]
+    assert cells[3, 2] == [("prune.magnitude", 0.5), ("quantize.rtn", 3)]
+
+
+def test_each_knob_alone_is_measured_first():
+    places = [(cell.first, cell.second) for cell in cells_of(request())]
+    assert all(min(place) == 0 for place in places[:6])
+    assert all(min(place) > 0 for place in places[6:])
+
+
+def test_the_other_order_exchanges_the_two_steps_and_no_others():
+    recipe = [PRUNE, {"type": "norm.scale", "factor": 1.1}, RTN]
+    knobs = [
+        {"step": 0, "field": "sparsity", "values": [0.2, 0.5]},
+        {"step": 2, "field": "bits", "values": [8, 4]},
+    ]
+    cells = cells_of(request(recipe, knobs, orders="both"))
+    reversed_cells = [cell for cell in cells if cell.order == "reversed"]
+    assert len(reversed_cells) == 4
+    last = next(cell for cell in reversed_cells if (cell.first, cell.second) == (2, 2))
+    assert [step.type for step in last.recipe] == ["quantize.rtn", "norm.scale", "prune.magnitude"]
+    assert steps(last)[0] == ("quantize.rtn", 4)
+    assert steps(last)[2] == ("prune.magnitude", 0.5)
+    assert [step.type for step in cells[0].recipe] == ["norm.scale"], "what has no knob is never left out"
+
+
+def test_two_knobs_of_one_step_begin_at_their_first_values():
+    knobs = [
+        {"step": 0, "field": "bits", "values": [3, 8]},
+        {"step": 0, "field": "group_size", "values": [32, 64]},
+    ]
+    asked = request([RTN], knobs)
+    assert zero_of(asked) == "first value"
+    cells = cells_of(asked)
+    assert len(cells) == 4
+    corner = next(cell for cell in cells if (cell.first, cell.second) == (0, 0))
+    assert (corner.recipe[0].bits, corner.recipe[0].group_size) == (8, 32)
+
+
+def refused(asked, check=accept):
+    with pytest.raises(HemostatError) as caught:
+        check_surface(asked, check)
+    return caught.value
+
+
+def test_bad_surfaces_are_refused_with_their_place():
+    same = [{"step": 1, "field": "bits", "values": [8, 4]}, {"step": 1, "field": "bits", "values": [3, 2]}]
+    error = refused(request(knobs=same))
+    assert error.pointer == "/knobs/1"
+    assert "both knobs are bits of step 1" in error.detail
+    one_step = [{"step": 1, "field": "bits", "values": [8, 4]}, {"step": 1, "field": "group_size", "values": [32, 64]}]
+    assert refused(request(knobs=one_step, orders="both")).pointer == "/orders"
+    many = [
+        {"step": 0, "field": "sparsity", "values": [round(0.01 * index, 2) for index in range(1, 51)]},
+        {"step": 1, "field": "bits", "values": [8, 6, 4, 3]},
+    ]
+    error = refused(request(knobs=many))
+    assert "51 × 5 settings are 255 points; at most 200 are taken" in error.detail
+    lacking = [{"step": 0, "field": "bits", "values": [8, 4]}, {"step": 1, "field": "bits", "values": [8, 4]}]
+    assert refused(request(knobs=lacking)).code == ErrorCode.UNKNOWN_FIELD
+    absent = [{"step": 5, "field": "bits", "values": [8, 4]}, {"step": 1, "field": "bits", "values": [8, 4]}]
+    assert "none of number 5" in refused(request(knobs=absent)).detail
+    outside = [{"step": 0, "field": "sparsity", "values": [0.2, 1.5]}, {"step": 1, "field": "bits", "values": [8, 4]}]
+    assert "sparsity = 1.5 is not taken" in refused(request(knobs=outside)).detail
+
+
+def test_a_setting_that_the_checkpoint_cannot_take_is_told_with_both_values():
+    def check(recipe):
+        if len(recipe) == 2 and (recipe[0].sparsity, recipe[1].bits) == (0.5, 8):
+            raise HemostatError(ErrorCode.RECIPE_NOT_APPLICABLE, "no", pointer="/candidate/recipe/0")
+
+    error = refused(request(), check)
+    assert error.code == ErrorCode.RECIPE_NOT_APPLICABLE
+    assert error.detail == "at sparsity 0.5 with bits 8: no"
+    assert error.pointer == "/knobs"
+
+    def only_reversed(recipe):
+        if len(recipe) == 2 and recipe[0].type == "quantize.rtn":
+            raise HemostatError(ErrorCode.RECIPE_NOT_APPLICABLE, "packed before", pointer="/candidate/recipe/1")
+
+    assert check_surface(request(), only_reversed) is None
+    error = refused(request(orders="both"), only_reversed)
+    assert error.pointer == "/orders"
+    assert "steps exchanged: packed before" in error.detail
+
+
+@pytest.mark.parametrize(
+    ("contour", "level"),
+    [({}, 0.05), ({"measure": "perplexity_ratio"}, 1.05), ({"measure": "perplexity", "level": 7.5}, 7.5)],
+)
+def test_the_chosen_loss(contour, level):
+    assert request(contour=contour).level == level
+
+
+@pytest.mark.parametrize(
+    "contour", [{"measure": "perplexity"}, {"measure": "perplexity_ratio", "level": 0.9}, {"level": -1}]
+)
+def test_a_loss_that_is_none_is_refused(contour):
+    with pytest.raises(ValueError, match="level"):
+        request(contour=contour)

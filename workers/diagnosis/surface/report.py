@@ -1,0 +1,183 @@
+"""From the measured settings to the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.report import Divergence, Mean, ModelProvenance, Perplexity, Provenance, SeverityVerdict
+from app.contracts.requests.surface import SurfaceRequest
+from app.contracts.surface_report import Chosen, SurfaceKnob, SurfacePoint, SurfaceReport
+from app.contracts.text import SelfText
+from app.models.recipes import recipe_fingerprint
+from app.models.surfaces import Axis, Cell, zero_of
+from workers.diagnosis.assemble import provenance, repeatable
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.mitigate.measuring import PRECISION
+from workers.diagnosis.mitigate.subject import told
+from workers.diagnosis.points.ground import Ground
+from workers.diagnosis.points.record import PointRecord
+from workers.diagnosis.surface.table import Table
+from workers.diagnosis.surface.words import sentence, warnings
+from workers.diagnosis.verdict import not_tested
+
+_NOTHING = Mean(mean=None, ci=None)
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that a surface job measured. `resumed` points were found from an attempt before."""
+
+    request: SurfaceRequest
+    ground: Ground
+    cells: Sequence[Cell]
+    records: Sequence[PointRecord]
+    resumed: int
+    started_at: float
+    seconds: dict[str, float]
+
+
+def build_report(found: Found, context: JobContext) -> SurfaceReport:
+    """Interactions, contour, path, order effects, and the setting that the common blocks speak of.
+
+    Raises NONFINITE_LOGITS where no setting is finite at every position.
+    """
+    request, ground = found.request, found.ground
+    table = Table(request, found.cells, found.records, ground.window_documents)
+    if not any(record.whole for record in found.records):
+        raise HemostatError(
+            ErrorCode.NONFINITE_LOGITS,
+            "no setting of the two knobs gives finite logits at every position: nothing can be compared",
+            hint="begin with milder values",
+        )
+    context.check_cancelled()
+    interactions = table.interactions()
+    context.check_cancelled()
+    contour = table.contour()
+    chosen = table.chosen()
+    cell, record = table.cells[chosen], table.records[chosen]
+    divergence, top1, perplexity, decision = _blocks(record)
+    corpus = ground.part.corpus
+    return SurfaceReport(
+        job=context.job_id,
+        severity=decision.severity,
+        verdict=sentence(table, interactions, chosen),
+        decision=decision,
+        tokens=len(ground.part.where),
+        documents=np.unique(ground.part.where.document).size,
+        windows=len(corpus.windows),
+        divergence=divergence,
+        top1_agreement=top1,
+        perplexity=perplexity,
+        nonfinite_positions=record.nonfinite_positions,
+        noise_floor=ground.floor.report,
+        knobs=(_knob(request, table.axes[0]), _knob(request, table.axes[1])),
+        zero=zero_of(request),
+        orders=("as given", "reversed") if request.orders == "both" else ("as given",),
+        points=tuple(_point(table, index) for index in range(len(found.cells))),
+        interactions=interactions,
+        contour=contour,
+        storage=request.storage,
+        path=table.path(),
+        order_effects=table.order_effects(),
+        chosen=Chosen(
+            first=cell.first,
+            second=cell.second,
+            order=cell.order,
+            within=table.within(chosen) == "yes",
+            recipe=told(cell.recipe),
+        ),
+        not_tested=(
+            "Settings between the measured ones: limits and the contour are linear there.",
+            *(() if request.orders == "both" else ("The other order of the two steps.",)),
+            *not_tested(
+                longest_context=int(ground.part.where.context.max()),
+                domains=[document.domain for document in corpus.documents],
+                conversations=corpus.conversations,
+                self_corpus=isinstance(request.text, SelfText),
+            ),
+        ),
+        warnings=tuple(warnings(table)),
+        request=repeatable(request),
+        provenance=_provenance(found, cell, record),
+    )
+
+
+def _blocks(record: PointRecord) -> tuple[Divergence, Mean, Perplexity, SeverityVerdict]:
+    """Of a whole point, which has all of them."""
+    divergence, top1, perplexity, decision = (
+        record.divergence,
+        record.top1_agreement,
+        record.perplexity,
+        record.decision,
+    )
+    if divergence is None or top1 is None or perplexity is None or decision is None:
+        raise RuntimeError("a point that was measured has no divergence")
+    return divergence, top1, perplexity, decision
+
+
+def _knob(request: SurfaceRequest, axis: Axis) -> SurfaceKnob:
+    step = request.candidate.recipe[axis.knob.step]
+    return SurfaceKnob(
+        step=axis.knob.step,
+        type=str(getattr(step, "type", "")),
+        field=axis.knob.field,
+        values=axis.values,
+        zero=axis.zero if axis.left_out else None,
+    )
+
+
+def _point(table: Table, index: int) -> SurfacePoint:
+    cell, record = table.cells[index], table.records[index]
+    kl = None if record.divergence is None else record.divergence.kl
+    perplexity = record.perplexity
+    return SurfacePoint(
+        first=cell.first,
+        second=cell.second,
+        order=cell.order,
+        recipe=told(cell.recipe),
+        refused=record.refused,
+        bytes=record.bytes,
+        sparse_bytes=record.sparse_bytes,
+        bits_per_weight=record.bits_per_weight,
+        weights_fingerprint=record.weights_fingerprint,
+        kl=_NOTHING if kl is None else Mean(mean=kl.mean, ci=kl.ci, clusters=kl.clusters),
+        perplexity=None if perplexity is None else perplexity.candidate,
+        perplexity_ratio=_NOTHING if perplexity is None else perplexity.ratio,
+        top1_agreement=record.top1_agreement or _NOTHING,
+        severity=record.severity,
+        loss=table.loss_means[index],
+        within=table.within(index),
+        nonfinite_positions=record.nonfinite_positions,
+    )
+
+
+def _provenance(found: Found, cell: Cell, record: PointRecord) -> Provenance:
+    """As of any job; its candidate is the chosen setting."""
+    ground = found.ground
+    source = provenance(
+        found.request,
+        sides=ground.sides,
+        corpus=ground.part.corpus,
+        engine=ground.scored.engine.identity,
+        precision=PRECISION,
+        started_at=found.started_at,
+        seconds=found.seconds,
+        reference_from_store=ground.scored.from_store,
+        resumed_windows=found.resumed * len(ground.part.corpus.windows),
+    )
+    if not cell.recipe:
+        return source
+    candidate = ModelProvenance(
+        model=source.candidate.model,
+        weights_fingerprint=record.weights_fingerprint or "",
+        recipe=told(cell.recipe),
+        recipe_fingerprint=recipe_fingerprint(cell.recipe),
+        scheme=record.scheme or "simulated",
+        bits_per_weight=record.bits_per_weight,
+        bytes=record.bytes,
+    )
+    return source.model_copy(update={"candidate": candidate})

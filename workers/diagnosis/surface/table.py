@@ -1,0 +1,286 @@
+"""The measured settings as a table: their losses by cluster, and all that is computed of them.
+
+A point stands in differences only where it is whole: finite at every position, so that all points have the same tokens.
+One that is not, or that the model refuses, is beyond any level and on no path.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contracts.report import Mean
+from app.contracts.requests.surface import SurfaceRequest
+from app.contracts.surface_report import Contour, Interaction, Limit, OrderEffect, PathStep
+from app.models.surfaces import Axis, Cell, Order, axes_of
+from workers.diagnosis.points.record import PointRecord, WindowSums
+from workers.diagnosis.summary import as_mean
+from workers.diagnosis.surface import contour, path
+from workers.diagnosis.surface.clusters import Clustered
+from workers.diagnosis.surface.interaction import paired
+from workers.distributions.intervals import Estimate
+from workers.distributions.significance import LEVEL, holm
+from workers.distributions.statistics import exponential
+
+Array = NDArray[np.float64]
+Within = Literal["yes", "no", "undecided"]
+Place = tuple[int, int]
+_TURNED: Final[tuple[Literal["first"], Literal["second"]]] = ("first", "second")
+
+
+@dataclass(frozen=True)
+class Table:
+    """All points of a surface. `cells` and `records` belong together, by index."""
+
+    request: SurfaceRequest
+    cells: Sequence[Cell]
+    records: Sequence[PointRecord]
+    document_W: NDArray[np.integer]
+
+    @cached_property
+    def axes(self) -> tuple[Axis, Axis]:
+        """The two knobs."""
+        return axes_of(self.request)
+
+    @cached_property
+    def index(self) -> dict[tuple[int, int, Order], int]:
+        """Which point a setting is."""
+        return {(cell.first, cell.second, cell.order): index for index, cell in enumerate(self.cells)}
+
+    @cached_property
+    def clusters(self) -> Clustered:
+        """Clusters of the tokens that all whole points share. Raises ValueError where no point is whole."""
+        sums = next((sums for record in self.records if (sums := self._whole(record)) is not None), None)
+        if sums is None:
+            raise ValueError("no setting is finite at every position")
+        return Clustered.of(sums.tokens, self.document_W)
+
+    @staticmethod
+    def _whole(record: PointRecord) -> WindowSums | None:
+        return record.sums if record.whole else None
+
+    def _sums(self, index: int, column: Callable[[WindowSums], Sequence[float]]) -> Array:
+        """By cluster; NaN for a point that is not whole."""
+        sums = self._whole(self.records[index])
+        return np.full(self.clusters.counts_N.size, np.nan) if sums is None else self.clusters.sums(column(sums))
+
+    @cached_property
+    def losses(self) -> list[Array]:
+        """−ln q(x) of each point, by cluster."""
+        return [self._sums(index, lambda sums: sums.loss) for index in range(len(self.cells))]
+
+    @cached_property
+    def kls(self) -> list[Array]:
+        """KL of each point, by cluster."""
+        return [self._sums(index, lambda sums: sums.kl) for index in range(len(self.cells))]
+
+    @cached_property
+    def measured(self) -> list[Array]:
+        """What the contour's level is of, on the scale on which it is a mean: nats."""
+        measure = self.request.contour.measure
+        if measure == "kl":
+            return self.kls
+        if measure == "perplexity":
+            return self.losses
+        reference = [self._sums(index, lambda sums: sums.reference_loss) for index in range(len(self.cells))]
+        return [loss - base for loss, base in zip(self.losses, reference, strict=True)]
+
+    @property
+    def level(self) -> float:
+        """The chosen loss on that scale."""
+        level = self.request.level
+        return level if self.request.contour.measure == "kl" else math.log(level)
+
+    # --- losses and interactions
+
+    @cached_property
+    def loss_means(self) -> list[Mean]:
+        """Each point's loss in the contour's measure; empty for points that are not whole."""
+        whole = [index for index, sums in enumerate(self.measured) if np.isfinite(sums).all()]
+        found = self.clusters.estimates([self.measured[index] for index in whole], seed=self.request.seed)
+        means = [Mean(mean=None, ci=None)] * len(self.cells)
+        for index, estimate in zip(whole, found, strict=True):
+            means[index] = self._in_measure(estimate)
+        return means
+
+    def _in_measure(self, estimate: Estimate) -> Mean:
+        if self.request.contour.measure == "kl":
+            return as_mean(estimate, (0.0, np.inf))
+        return as_mean(estimate.mapped(exponential), (0.0, np.inf))
+
+    def within(self, index: int) -> Within:
+        """Whether a point's loss lies within the chosen one, by its interval."""
+        loss, level = self.loss_means[index], self.request.level
+        if loss.mean is None:
+            return "no"
+        if loss.ci is None:
+            return "undecided" if loss.mean <= level else "no"
+        return "yes" if loss.ci[1] <= level else "no" if loss.ci[0] > level else "undecided"
+
+    def interactions(self) -> tuple[Interaction, ...]:
+        """Of every setting that turns both knobs and whose margins are whole, corrected together."""
+        margins = {
+            (cell.first, cell.second): self.losses[index]
+            for index, cell in enumerate(self.cells)
+            if cell.order == "as given"
+        }
+        rows = []
+        for index, cell in enumerate(self.cells):
+            if cell.first and cell.second:
+                column = paired(margins, (cell.first, cell.second), self.losses[index])
+                if np.isfinite(column).all():
+                    rows.append((cell, column))
+        columns = [column for _, column in rows]
+        seed = self.request.seed
+        means = self.clusters.means(columns, seed=seed)
+        adjusted = holm(self.clusters.p_values(columns, seed=seed))
+        return tuple(
+            Interaction(
+                first=cell.first, second=cell.second, order=cell.order, nats=mean, p=p, kind=_kind(mean.mean or 0.0, p)
+            )
+            for (cell, _), mean, p in zip(rows, means, adjusted, strict=True)
+        )
+
+    def order_effects(self) -> tuple[OrderEffect, ...]:
+        """Reversed minus as given, of every setting that both orders measured whole."""
+        pairs = []
+        for index, cell in enumerate(self.cells):
+            if cell.order == "reversed":
+                given = self.index[cell.first, cell.second, "as given"]
+                loss, kl = self.losses[index] - self.losses[given], self.kls[index] - self.kls[given]
+                if np.isfinite(loss).all():
+                    pairs.append((cell, loss, kl))
+        seed = self.request.seed
+        losses = [loss for _, loss, _ in pairs]
+        adjusted = holm(self.clusters.p_values(losses, seed=seed))
+        means = self.clusters.means(losses, seed=seed)
+        kls = self.clusters.means([kl for _, _, kl in pairs], seed=seed)
+        return tuple(
+            OrderEffect(first=cell.first, second=cell.second, log_perplexity=mean, kl=kl, p=p)
+            for (cell, _, _), mean, kl, p in zip(pairs, means, kls, adjusted, strict=True)
+        )
+
+    # --- contour
+
+    def contour(self) -> Contour:
+        """Limits of each knob at each setting of the other, and the line, in the order of steps as given."""
+        found = [self._limit(turned, at) for turned in (0, 1) for at in range(len(self.axes[1 - turned].values))]
+        return Contour(
+            measure=self.request.contour.measure,
+            level=self.request.level,
+            limits=tuple(found),
+            lines=contour.lines(self._table(), self.level),
+        )
+
+    def _table(self) -> Array:
+        counts = self.clusters.counts_N.sum()
+        table_PQ = np.full([len(axis.values) for axis in self.axes], np.nan)
+        for index, cell in enumerate(self.cells):
+            if cell.order == "as given":
+                table_PQ[cell.first, cell.second] = self.measured[index].sum() / counts
+        return table_PQ
+
+    def _limit(self, turned: int, at: int) -> Limit:
+        axis = self.axes[turned]
+        row = [self.along(turned, at, place) for place in range(len(axis.values))]
+        sums_PN = np.stack([self.measured[index] for index in row])
+        place = contour.limit(sums_PN.sum(axis=1) / self.clusters.counts_N.sum(), self.level)
+        ends = contour.resampled_limits(sums_PN, self.clusters.counts_N, self.level, seed=self.request.seed)
+        value = None if place is None else value_at(axis, place)
+        inside = [index for index, which in enumerate(row) if self._inside(which)]
+        first_out = next((index for index, which in enumerate(row) if not self._inside(which)), len(row))
+        reached = [index for index in inside if index < first_out]
+        numbered = all(axis.number(index) is not None for index in range(len(axis.values)))
+        return Limit(
+            knob=_TURNED[turned],
+            at=at,
+            place=place,
+            value=value,
+            ci=None if ends is None else (_end(axis, ends[0], numbered), _end(axis, ends[1], numbered)),
+            largest=reached[-1] if reached else None,
+        )
+
+    def _inside(self, index: int) -> bool:
+        mean = self.loss_means[index].mean
+        return mean is not None and mean <= self.request.level
+
+    def along(self, turned: int, at: int, place: int) -> int:
+        """The point where one knob (0 or 1) is at `place` and the other at `at`."""
+        first, second = (place, at) if turned == 0 else (at, place)
+        return self.index[first, second, "as given"]
+
+    # --- path and choice
+
+    def bytes(self, index: int) -> int:
+        """Of a point, as the request counts them."""
+        record = self.records[index]
+        sparse = self.request.storage == "sparse" and record.sparse_bytes is not None
+        return int((record.sparse_bytes if sparse else record.bytes) or 0)
+
+    def path(self) -> tuple[PathStep, ...]:
+        """From the largest to the smallest."""
+        settings = [
+            path.Setting(cell.first, cell.second, self.bytes(index), mean, cell.order == "reversed")
+            for index, cell in enumerate(self.cells)
+            if (mean := self.loss_means[index].mean) is not None
+        ]
+        found = path.cheapest(settings)
+        steps = []
+        for setting, turn in zip(found, path.turns(found), strict=True):
+            order: Order = "reversed" if setting.reversed else "as given"
+            index = self.index[setting.first, setting.second, order]
+            steps.append(
+                PathStep(
+                    first=setting.first,
+                    second=setting.second,
+                    order=order,
+                    bytes=setting.bytes,
+                    loss=self.loss_means[index],
+                    turned=turn,
+                )
+            )
+        return tuple(steps)
+
+    def chosen(self) -> int:
+        """Of the points that lie within the chosen loss for sure the one of fewest bytes; else of whole points the one
+        that loses least."""
+
+        def rank(index: int) -> tuple[float, ...]:
+            mean = self.loss_means[index].mean
+            cell = self.cells[index]
+            tie = (cell.first + cell.second, cell.first, float(cell.order == "reversed"))
+            return (self.bytes(index), math.inf if mean is None else mean, *tie)
+
+        sure = [index for index in range(len(self.cells)) if self.within(index) == "yes"]
+        if sure:
+            return min(sure, key=rank)
+        whole = [index for index in range(len(self.cells)) if self.loss_means[index].mean is not None]
+        return min(whole, key=lambda index: (self.loss_means[index].mean, *rank(index)))
+
+
+def _kind(mean: float, p: float | None) -> Literal["adds up", "compounds", "overlaps"]:
+    if p is None or p >= LEVEL:
+        return "adds up"
+    return "compounds" if mean > 0 else "overlaps"
+
+
+def value_at(axis: Axis, place: float) -> float | None:
+    """The knob's value between two settings, linear; None where one of them is no number."""
+    low = math.floor(place)
+    high = min(low + 1, len(axis.values) - 1)
+    one, other = axis.number(low), axis.number(high)
+    if one is None or (other is None and place > low):
+        return None
+    return one if other is None else one + (place - low) * (other - one)
+
+
+def _end(axis: Axis, place: float, numbered: bool) -> Any:
+    if math.isinf(place):
+        return None
+    return value_at(axis, place) if numbered else place

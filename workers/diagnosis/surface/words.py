@@ -1,0 +1,107 @@
+"""What a surface says in one sentence, and what a reader must be warned of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from app.contracts.surface_report import Interaction
+from app.models.surfaces import Cell, zero_of
+from workers.diagnosis.surface.table import Table
+
+_NAMES = {"kl": "KL", "perplexity_ratio": "perplexity ratio", "perplexity": "perplexity"}
+
+
+def setting(table: Table, cell: Cell | Interaction) -> str:
+    """`sparsity 0.5 with bits 4`, the order where it is the other one."""
+    told = " with ".join(
+        f"{axis.knob.field} {axis.label(place)}"
+        for axis, place in zip(table.axes, (cell.first, cell.second), strict=True)
+    )
+    return told + ("" if cell.order == "as given" else ", steps exchanged")
+
+
+def sentence(table: Table, interactions: tuple[Interaction, ...], chosen: int) -> str:
+    """Do they add up, and what is the smallest model within the loss."""
+    return f"{_together(table, interactions)}; {_smallest(table, chosen)}."
+
+
+def _together(table: Table, interactions: tuple[Interaction, ...]) -> str:
+    if not interactions:
+        return "Whether the two damages add up is not known: no setting of both is finite at every position"
+    parts = []
+    for kind, verb in (("compounds", "compound"), ("overlaps", "overlap")):
+        found = [one for one in interactions if one.kind == kind]
+        if found:
+            most = max(found, key=lambda one: abs(one.nats.mean or 0.0))
+            parts.append(
+                f"{verb} at {len(found)} of {len(interactions)} settings, most at {setting(table, most)} "
+                f"({_mean(most)} nats a token)"
+            )
+    if parts:
+        return f"The two damages {', and '.join(parts)}"
+    largest = max(interactions, key=lambda one: abs(one.nats.mean or 0.0))
+    count = "at the one setting" if len(interactions) == 1 else f"at all {len(interactions)} settings"
+    return (
+        f"No departure from adding up is shown {count}: the largest interaction is {_mean(largest)} nats a token, at "
+        f"{setting(table, largest)}"
+    )
+
+
+def _mean(one: Interaction) -> str:
+    mean, ci = one.nats.mean or 0.0, one.nats.ci
+    return f"{mean:+.3g}" + (f", 95 % interval {ci[0]:.3g} to {ci[1]:.3g}" if ci else ", no interval")
+
+
+def _smallest(table: Table, chosen: int) -> str:
+    loss, measure = table.loss_means[chosen], _NAMES[table.request.contour.measure]
+    level = f"{measure} of {table.request.level:.4g}" + (" nats a token" if measure == "KL" else "")
+    interval = f", {loss.ci[0]:.3g} to {loss.ci[1]:.3g}" if loss.ci else ""
+    where = f"{setting(table, table.cells[chosen])} ({table.bytes(chosen) / 2**20:.4g} MiB, {measure} {loss.mean:.3g}"
+    if table.within(chosen) == "yes":
+        return f"the smallest that is within a {level} for sure is {where}{interval})"
+    return f"none is within a {level} for sure, and {where}{interval}) loses least"
+
+
+def warnings(table: Table) -> Iterator[str]:
+    """What spoils or limits the surface."""
+    if table.clusters.by == "windows":
+        yield (
+            f"Only {len(set(table.document_W.tolist()))} documents: intervals are clustered by windows, and are too "
+            "narrow where windows of one document are alike. More documents make them sound."
+        )
+    broken = [index for index, record in enumerate(table.records) if not record.refused and not record.whole]
+    if broken:
+        yield (
+            f"{len(broken)} settings gave logits that are not finite somewhere (first {_first(table, broken)}). They "
+            "are beyond any loss, and stand in no interaction."
+        )
+    refused = [index for index, record in enumerate(table.records) if record.refused]
+    if refused:
+        why = table.records[refused[0]].refused
+        yield f"{len(refused)} settings could not be made (first {_first(table, refused)}: {why})."
+    if zero_of(table.request) == "first value":
+        yield (
+            "Both knobs are in one step, which cannot be left out for one of them alone: interactions are counted from "
+            "the first value of each."
+        )
+    yield from _not_rising(table)
+    yield from dict.fromkeys(warning for record in table.records for warning in record.warnings)
+
+
+def _first(table: Table, indices: list[int]) -> str:
+    return setting(table, table.cells[indices[0]])
+
+
+def _not_rising(table: Table) -> Iterator[str]:
+    """A knob that, alone, does better where it is turned further: a broken axis spoils what is compared with it."""
+    for turned in (0, 1):
+        axis = table.axes[turned]
+        row = [table.along(turned, 0, place) for place in range(len(axis.values))]
+        for place in range(1, len(row)):
+            before, after = table.loss_means[row[place - 1]], table.loss_means[row[place]]
+            if before.ci and after.ci and after.ci[1] < before.ci[0]:
+                yield (
+                    f"{axis.knob.field} alone loses less at {axis.label(place)} than at {axis.label(place - 1)}: the "
+                    "axis is not one of rising damage, and interactions and limits along it say little."
+                )
+                break
