@@ -15,7 +15,7 @@ from app.web import format as fmt
 from app.web.charts import _anchor, _line, _line_across, _pct, _svg, _tag
 from app.web.scales import LinearScale, ticks
 
-_TOP: Final = 20
+_TOP: Final = 34
 _PLOT: Final = 190
 _STRIP: Final = 44
 _LABEL: Final = 15

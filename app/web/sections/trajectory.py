@@ -405,7 +405,7 @@ def _along(report: TrajectoryReport, cells: Sequence[Entry]) -> Table:
     rows = []
     for cell in cells:
         for band in cell.along:
-            place = f"{fmt.count(band.first)}–{fmt.count(band.last)}"
+            place = f"{fmt.count(band.first)}\u2060–\u2060{fmt.count(band.last)}"  # does not break
             name = f"{LETTERS[cell.candidate]} · {place}" if len(cells) > 1 else place
             rows.append(
                 (
@@ -530,18 +530,30 @@ def _fourth(repetition: dict[str, Mean]) -> Mean:
     return repetition.get("4", Mean(mean=None, ci=None))
 
 
+# The parameter that a decoder is known by: its value stands behind the name.
+_MAIN: Final = {
+    "temperature": "temperature",
+    "top_p": "p",
+    "top_k": "k",
+    "min_p": "p",
+    "eta": "epsilon",
+    "typical": "mass",
+    "beam": "beams",
+    "diverse_beam": "beams",
+    "mirostat": "tau",
+}
+
+
 def shaping_name(distance: ShapedDistance | DecoderRun) -> str:
     """`top-p 0.95`: the name and the parameters that are not their neutral value."""
     name = distance.shaping if isinstance(distance, ShapedDistance) else distance.name
     told = [
-        f"{key.replace('_', ' ')} {fmt.short(value) if isinstance(value, float) else value}"
+        f"{'' if key == _MAIN.get(name) else key.replace('_', ' ') + ' '}"
+        f"{fmt.short(value) if isinstance(value, float) else value}"
         for key, value in distance.parameters.items()
-        if not (key == "temperature" and value == 1.0)
+        if key == _MAIN.get(name) or not (key == "temperature" and value == 1.0)
     ]
-    words = label(name)
-    if told and told[0].startswith("temperature") and words == "temperature":
-        told[0] = told[0].removeprefix("temperature ")
-    return visible(f"{words} {', '.join(told)}".strip())
+    return visible(f"{label(name)} {', '.join(told)}".strip())
 
 
 def _distances(report: TrajectoryReport) -> Table:
@@ -597,7 +609,7 @@ def _sample(report: TrajectoryReport, sample: Sample) -> Text:
 
 
 def _decoders(report: TrajectoryReport) -> Table:
-    luck = {"none": "nothing is drawn", "common": "the same uniform number for all models"}
+    luck = {"none": "nothing is drawn", "common": "one number for all models"}
     return Table(
         caption="The decoders",
         columns=(Column("Decoder", "name"), Column("Run by", "text"), Column("Chance, at the same step", "text")),
