@@ -1,0 +1,67 @@
+"""Which windows are refused, with what would do."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.compare import CompareRequest
+from app.contracts.requests.mitigate import MitigateRequest
+from app.models.checkpoint import inspect
+from app.models.contexts import check_window
+from app.models.steps import check_recipe
+
+YARN = {"type": "context.yarn", "factor": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tiny: Callable[..., Path]) -> Path:
+    return tiny("llama")
+
+
+def check(folder: Path, window: int, recipe: list[dict[str, object]], kind: type = CompareRequest) -> None:
+    request = kind.model_validate(  # type: ignore[attr-defined]
+        {
+            "kind": "compare" if kind is CompareRequest else "mitigate",
+            "reference": {"model": "a"},
+            "candidate": {"model": "a", "recipe": recipe},
+            "window": window,
+        }
+    )
+    info = inspect(folder)
+    check_window(request, info, info, check_recipe(info, request.candidate.recipe, pointer="/candidate/recipe"))
+
+
+@pytest.mark.parametrize(
+    ("window", "recipe"),
+    [(256, []), (257, [YARN]), (512, [YARN]), (512, [{"type": "context.linear", "factor": 4}]), (64, [YARN])],
+)
+def test_what_both_can_read_or_the_candidate_alone(folder: Path, window: int, recipe: list[dict[str, object]]) -> None:
+    check(folder, window, recipe)
+
+
+@pytest.mark.parametrize(
+    ("window", "recipe", "limit", "hint"),
+    [
+        (257, [], 256, "at most 256, or extend the candidate by a step such as context.yarn to 1.01 or more"),
+        (1000, [], 256, "3.91 or more"),
+        (513, [YARN], 512, "at most 512, or raise the factor of the context step to 2.01 or more"),
+        (300, [{"type": "quantize.rtn", "bits": 4, "group_size": 32}], 256, "context.yarn"),
+    ],
+)
+def test_what_nobody_can_read(
+    folder: Path, window: int, recipe: list[dict[str, object]], limit: int, hint: str
+) -> None:
+    with pytest.raises(HemostatError) as caught:
+        check(folder, window, recipe)
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.WINDOW_TOO_LARGE, "/window")
+    assert f"context of {limit} tokens" in caught.value.detail
+    assert hint in caught.value.hint
+
+
+def test_other_kinds_need_a_reference_that_reads_all(folder: Path) -> None:
+    with pytest.raises(HemostatError) as caught:
+        check(folder, 512, [YARN], MitigateRequest)
+    assert caught.value.code is ErrorCode.WINDOW_TOO_LARGE
+    assert "at most 256" in caught.value.hint
