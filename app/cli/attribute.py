@@ -48,6 +48,9 @@ def attribute(
     restore: Annotated[
         bool, typer.Option("--restore/--no-restore", help="Also restore the first parts in the candidate.")
     ] = True,
+    internals: Annotated[
+        bool, typer.Option("--internals/--no-internals", help="Also compare attention, activations and routing.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
     url: Url = None,
     as_json: AsJson = False,
@@ -66,6 +69,7 @@ def attribute(
         "budget": budget,
         "top": top,
         "twins": twins,
+        "internals": internals,
         "text": parse_text(text),
         "window": window,
         "seed": seed,

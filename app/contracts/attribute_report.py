@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from app.contracts.attribute_blocks import Internals
 from app.contracts.base import Contract
 from app.contracts.calibration_report import Blocks
 from app.contracts.report import (
@@ -24,10 +25,11 @@ from app.contracts.report import (
     SeverityVerdict,
 )
 
-SiteKind = Literal["layer", "module", "norm", "heads", "expert", "embedding", "head"]
+SiteKind = Literal["layer", "module", "norm", "heads", "expert", "embedding", "head", "gap"]
 Cause = Literal[
     "negligible",
     "removed",
+    "inserted",
     "norm",
     "router",
     "outlier_channels",
@@ -67,7 +69,7 @@ class Site(Contract):
 
     name: str
     kind: SiteKind
-    layer: Count | None
+    layer: Count | None = Field(description="of a gap: the reference's layer before which it stands")
     nats: float = Field(description="KL of the reference with the candidate's part, nats a token")
     ci: Ci | None
     share: Number = Field(
@@ -187,6 +189,9 @@ class AttributeReport(Blocks):
     search: Search | None
     subset: Subset | None
     not_swapped: str = Field(default="", description="why parts were not swapped; empty where they were")
+    internals: Internals | None = Field(
+        default=None, description="alignment of the layers, attention, activations, routing; null: not asked for"
+    )
     not_tested: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     request: dict[str, object] | None = Field(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import time
 
+from app.contracts.attribute_report import AttributeReport
 from app.contracts.report import SEVERITIES, CompareReport
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.sides import Sides
 from workers.distributions.token_values import TokenValues
 
 
-def export_metrics(report: CompareReport, values: TokenValues, sides: Sides, context: JobContext) -> None:
+def export_metrics(
+    report: CompareReport | AttributeReport, values: TokenValues, sides: Sides, context: JobContext
+) -> None:
     """Sends the gauges and the histogram of this comparison. Labels are aliases and the recipe's fingerprint."""
     labels = {
         "reference": sides.reference.alias,

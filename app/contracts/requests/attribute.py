@@ -44,6 +44,11 @@ class AttributeRequest(JobRequest):
     twins: Annotated[int, Field(ge=1, le=16)] = Field(
         default=1, description="random directions that the isotropic twin of a part is averaged over"
     )
+    internals: bool = Field(
+        default=True,
+        description="also compare the two models inside: which layer is which, where heads look, how errors grow from "
+        "layer to layer, which experts are chosen",
+    )
     thresholds: Thresholds = Thresholds()
 
     @model_validator(mode="after")

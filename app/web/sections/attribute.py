@@ -22,6 +22,7 @@ SHOWN, FIRST_ROWS = 12, 20
 CAUSES: Final[dict[Cause, str]] = {
     "negligible": "negligible",
     "removed": "removed",
+    "inserted": "inserted",
     "norm": "norm",
     "router": "router",
     "outlier_channels": "outlier channels",
@@ -92,6 +93,12 @@ def heading(report: AttributeReport) -> str:
     """The worst part, or that there is none."""
     first = first_sites(report)
     return f"Worst: {first[0].name}" if first else "No part to blame"
+
+
+def whole_damage(report: AttributeReport) -> str:
+    """The sentence of the verdict's section: what the candidate as a whole costs."""
+    kl = fmt.estimate(report.divergence.kl.mean, report.divergence.kl.ci)
+    return f"The candidate as a whole loses {kl} nats a token on this text."
 
 
 def first_sites(report: AttributeReport) -> list[Site]:

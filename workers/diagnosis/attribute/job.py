@@ -16,12 +16,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from app.contracts.attribute_blocks import Internals
 from app.contracts.attribute_report import AttributeReport, Whole
 from app.contracts.report import KernelTerm
 from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.simulation import SECTION
+from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.attribute.changes import config_differences, differing
+from workers.diagnosis.attribute.internals import Model as Inner
+from workers.diagnosis.attribute.internals import internals
 from workers.diagnosis.attribute.looking import Looking
 from workers.diagnosis.attribute.pair import opened, plain, why_not
 from workers.diagnosis.attribute.report import Found, build_report, export
@@ -41,10 +45,13 @@ from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
 from workers.process.context import write_atomically
+from workers.surgery.reading import open_tensors
 from workers.text.windows import Corpus
 
 PRECISION: Precision = "fast"
 _VERSION = "attribute/1"
+# What goes on inside is looked at on so much of the subset: attention of every head is computed for it.
+INNER_TOKENS, INNER_WINDOWS = 2048, 8
 
 
 def attribute(request: AttributeRequest, context: JobContext, room: EngineRoom) -> AttributeReport:
@@ -104,8 +111,7 @@ class _Attribute(Attempt):
                 seconds=watch.seconds,
             )
             found.not_swapped = why_not(sides.reference.info, sides.candidate.info)
-            if not found.not_swapped:
-                self._swap(sides, corpus, positions, found)
+            self._parts(sides, corpus, positions, found)
         context.check_cancelled()
         with watch.phase("statistics"):
             context.progress("statistics", 0, 1)
@@ -173,50 +179,90 @@ class _Attribute(Attempt):
 
     # --- parts
 
-    def _swap(self, sides: Sides, corpus: Corpus, positions: Positions, found: Found) -> None:
-        request, context, watch = self._request, self._context, self._watch
+    def _parts(self, sides: Sides, corpus: Corpus, positions: Positions, found: Found) -> None:
+        """Both models on a part of the text, layer by layer: parts swapped, and what goes on inside."""
+        request, context = self._request, self._context
         subset = draw(corpus, positions, tokens=request.tokens, seed=request.seed)
-        plan = plan_fingerprint(
-            [
-                _VERSION,
-                torch.__version__,
-                sides.reference.weights,
-                sides.candidate.weights,
-                corpus.fingerprint,
-                sides.dtype,
-                repr((subset.windows, subset.length, request.seed)),
-            ]
-        )
-        scratch = context.scratch / f"attribute-{plan[:24]}"
+        told = [
+            _VERSION,
+            torch.__version__,
+            sides.reference.weights,
+            sides.candidate.weights,
+            corpus.fingerprint,
+            sides.dtype,
+            repr((subset.windows, subset.length, request.seed)),
+        ]
+        scratch = context.scratch / f"attribute-{plan_fingerprint(told)[:24]}"
         scratch.mkdir(parents=True, exist_ok=True)
+        with plain(sides.reference, context) as reference, plain(sides.candidate, context) as candidate:
+            if not found.not_swapped:
+                self._swap(reference, candidate, subset, scratch, found, sides.dtype)
+            if request.internals:
+                with self._watch.phase("internals"):
+                    found.internals = self._inside(reference, candidate, subset, scratch / "internals")
+        found.subset = subset
+        found.warnings += self._warnings(sides)
+
+    def _swap(
+        self,
+        reference: CheckpointInfo,
+        candidate: CheckpointInfo,
+        subset: Subset,
+        scratch: Path,
+        found: Found,
+        dtype: str,
+    ) -> None:
+        request, context, watch = self._request, self._context, self._watch
         context.progress("borders", 0, 0)
         began = time.perf_counter()
-        with (
-            plain(sides.reference, context) as reference,
-            plain(sides.candidate, context) as candidate,
-            opened(reference, candidate, subset, sides.dtype, scratch, context) as (swapper, reads),
-        ):
-            watch.seconds["borders"] = round(time.perf_counter() - began, 3)
+        with opened(reference, candidate, subset, dtype, scratch, context) as (swapper, reads):
+            spent = time.perf_counter() - began
+            watch.seconds["borders"] = round(spent, 3)
+            context.observe("phase_seconds", spent, phase="borders")
             full = self._together(swapper, subset, found, scratch / "forward.json")
-            with watch.phase("compare weights"):
+            with watch.phase("swap"):
                 context.progress("compare weights", 0, 0)
                 sites = sites_of(reference, request.layers)
                 changed = differing(sites, reference, candidate, reads, context.check_cancelled)
             search = Search(swapper, changed, request.levels, request.budget, request.top, context)
+            before = swapper.seconds
             with watch.phase("swap"):
                 search.run()
-            found.search_seconds = swapper.seconds
+            found.search_seconds = swapper.seconds - before
             looking = Looking(swapper, search, reads, request, context, full)
-            with watch.phase("look into parts"):
+            with watch.phase("look"):
                 looking.run()
             found.considered, found.unchanged = len(changed), len(sites) - len(changed)
-            found.subset, found.search, found.looking, found.full = subset, search, looking, full
-        found.warnings += self._warnings(sides)
+            found.search, found.looking, found.full = search, looking, full
+
+    def _inside(self, reference: CheckpointInfo, candidate: CheckpointInfo, subset: Subset, scratch: Path) -> Internals:
+        """What goes on inside, on the first windows of the subset."""
+        context = self._context
+        scratch.mkdir(parents=True, exist_ok=True)
+        windows = max(INNER_WINDOWS, INNER_TOKENS // subset.length)
+        document = [self._document(subset, row) for row in range(len(subset.windows))]
+        with open_tensors(reference) as ours, open_tensors(candidate) as theirs:
+            return internals(
+                Inner(reference, ours.read),
+                Inner(candidate, theirs.read),
+                subset.tokens_NL[:windows],
+                document[:windows],
+                scratch,
+                seed=self._request.seed,
+                progress=lambda phase, done, total: context.progress(f"inside: {phase}", done, total),
+                check_cancelled=context.check_cancelled,
+            )
+
+    @staticmethod
+    def _document(subset: Subset, row: int) -> int:
+        """The document of a window."""
+        first = int(np.flatnonzero(subset.where.window == subset.windows[row])[0])
+        return int(subset.where.document[first])
 
     def _together(self, swapper: Swapper, subset: Subset, found: Found, note: Path) -> NDArray[np.float32]:
         """KL of the whole candidate on the subset by transformers' layers, beside the engine's. `note` keeps how long a
         forward pass takes: a later attempt makes none."""
-        with self._watch.phase("candidate on the subset"):
+        with self._watch.phase("swap"):
             self._context.progress("candidate on the subset", 0, 0)
             full = swapper.kl((), into="candidate")
             began = time.perf_counter()

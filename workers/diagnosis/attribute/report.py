@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.contracts.attribute_blocks import Internals, LayerGap
 from app.contracts.attribute_report import AttributeReport, Cause, Site, Treatment, Whole
 from app.contracts.attribute_report import Search as SearchBlock
 from app.contracts.attribute_report import Subset as SubsetBlock
@@ -30,6 +30,7 @@ from workers.diagnosis.attribute.search import Measured, Search
 from workers.diagnosis.attribute.subset import Subset
 from workers.diagnosis.attribute.treatment import Patient, treat
 from workers.diagnosis.context import JobContext
+from workers.diagnosis.export import export_metrics
 from workers.diagnosis.floor import Floor
 from workers.diagnosis.mitigate.measuring import PRECISION, estimate
 from workers.diagnosis.sides import Sides
@@ -68,6 +69,7 @@ class Found:
     subset: Subset | None = None
     search: Search | None = None
     looking: Looking | None = None
+    internals: Internals | None = None
     full: NDArray[np.float32] | None = None
     considered: int = 0
     unchanged: int = 0
@@ -115,6 +117,7 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
         search=_search(found),
         subset=_subset(found),
         not_swapped=found.not_swapped,
+        internals=found.internals,
         not_tested=not_tested(
             longest_context=int(found.positions.context.max()),
             domains=domains,
@@ -140,6 +143,12 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
 
 def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> str:
     """What was found, in one sentence."""
+    if found.not_swapped and sites:
+        first = sites[0]
+        return (
+            f"The worst gap is {first.name}, which alone costs {_percent(first.share)} of the damage; parts were not "
+            f"swapped: {found.not_swapped}."
+        )
     if found.not_swapped:
         return f"No part was swapped: {found.not_swapped}."
     if not found.considered:
@@ -159,12 +168,48 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
 
 def _sites(found: Found, context: JobContext) -> tuple[Site, ...]:
     if found.search is None or found.full is None or found.subset is None:
-        return ()
+        return _gaps(found)
     made = []
     for measured in found.search.ranked:
         context.check_cancelled()
         made.append(_site(measured, found, found.full, found.subset))
     return tuple(made)
+
+
+def _gaps(found: Found) -> tuple[Site, ...]:
+    """The gaps of the alignment as parts, where the models differ in depth."""
+    alignment = found.internals.alignment if found.internals is not None else None
+    if alignment is None:
+        return ()
+    made = [_gap(gap, alignment.control, alignment.measured.tokens) for gap in alignment.gaps if gap.nats is not None]
+    return tuple(sorted(made, key=lambda site: (-site.nats, site.name)))
+
+
+def _gap(gap: LayerGap, control: float | None, tokens: int) -> Site:
+    nats = gap.nats or Mean(mean=None, ci=None)
+    dropped = [one.layer for one in gap.layers if one.kind == "dropped"]
+    added = [one.layer for one in gap.layers if one.kind != "dropped"]
+    parts = ([f"dropped {_listed(dropped)}"] if dropped else []) + ([f"added {_listed(added)}"] if added else [])
+    kinds = sorted({one.kind for one in gap.layers})
+    return Site(
+        name=", ".join(parts),
+        kind="gap",
+        layer=gap.at_reference,
+        nats=nats.mean or 0.0,
+        ci=nats.ci,
+        share=gap.share,
+        restored=gap.saved,
+        control=control,
+        isotropic_ratio=None,
+        cause="removed" if dropped else "inserted",
+        why=f"{' and '.join(kinds)}; found again in {100 * gap.stability:.0f} % of resamplings of the documents",
+        tokens=tokens,
+        rung=0,
+    )
+
+
+def _listed(layers: list[int]) -> str:
+    return f"layer{'' if len(layers) == 1 else 's'} {', '.join(map(str, layers))}"
 
 
 def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: Subset) -> Site:
@@ -297,12 +342,13 @@ def export(report: AttributeReport, found: Found, context: JobContext) -> None:
         "model": found.sides.candidate.alias,
         "recipe": (found.sides.modified.manifest.recipe_fingerprint or "none")[:12],
     }
-    kl = report.divergence.kl
+    export_metrics(report, found.values, found.sides, context)
+    worst = report.sites[0] if report.sites else None
+    explained = None if report.explained is None else report.explained.share.mean
     for name, value in (
-        ("kl_mean_nats", kl.mean),
-        ("kl_mean_low_nats", kl.ci[0] if kl.ci else None),
-        ("kl_mean_high_nats", kl.ci[1] if kl.ci else None),
-        ("last_measurement_timestamp_seconds", time.time()),
+        ("attribution_worst_nats", None if worst is None else worst.nats),
+        ("attribution_worst_ratio", None if worst is None else worst.share),
+        ("attribution_explained_ratio", explained),
     ):
         context.observe(name, math.nan if value is None else value, **labels)
 

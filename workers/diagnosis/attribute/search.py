@@ -103,6 +103,7 @@ class Search:
             self.context.check_cancelled()
             self._done += 1
             self.context.progress(f"swap {stage}", self._done, 0)
+            self.context.observe("attribution_swaps", 1, stage=stage)
             kl = swapper.kl([site], batches=upto)
             self.found[site.name] = Measured(site, kl, upto, first)
             nats = self.found[site.name].nats
