@@ -127,8 +127,7 @@ def check_surface(request: SurfaceRequest, check: Callable[[Recipe], object]) ->
             pointer="/orders",
         )
     axes = axes_of(request)
-    inner = (len(axes[0].values) - 1) * (len(axes[1].values) - 1)
-    points = len(axes[0].values) * len(axes[1].values) + (inner if request.orders == "both" else 0)
+    points = request.planned
     if points > MOST_POINTS:
         also = ", in both orders," if request.orders == "both" else ""
         raise HemostatError(

@@ -54,6 +54,15 @@ class SurfaceRequest(SweptRequest):
             return self.contour.level
         return self.thresholds.moderate if self.contour.measure == "kl" else 1.05
 
+    @property
+    def planned(self) -> int:
+        """How many settings are measured, those with a step left out among them."""
+        one, other = self.knobs
+        zero = int(one.step != other.step)
+        rows, columns = len(one.values) + zero, len(other.values) + zero
+        inner = (rows - 1) * (columns - 1) if self.orders == "both" else 0
+        return rows * columns + inner
+
 
 class SurfaceSubmission(SurfaceRequest):
     """The body of a submission. `dry_run` validates and estimates, and runs nothing."""

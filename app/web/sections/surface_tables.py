@@ -14,7 +14,7 @@ from app.web.sections.surface_words import MEASURES, label, level, loss_nats, na
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
-_TURNS: Final = {
+TURNS: Final = {
     "start": "the largest",
     "first": "{0} turned",
     "second": "{1} turned",
@@ -144,7 +144,7 @@ def path(report: SurfaceReport) -> Table:
                 Cell(fmt.size(row.bytes), f"{fmt.number(100 * row.bytes / max(1, largest), 3)} %"),
                 Cell(loss.value, loss.interval or "no interval", strong=True),
                 Cell(chart=interval_strip(f"{where}: {loss}", nats, ci, scale, [])),
-                Cell(_TURNS[row.turned].format(name(report, 0), name(report, 1))),
+                Cell(TURNS[row.turned].format(name(report, 0), name(report, 1))),
             )
         )
     measure = MEASURES[report.contour.measure]

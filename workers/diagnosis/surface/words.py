@@ -72,13 +72,13 @@ def warnings(table: Table) -> Iterator[str]:
     broken = [index for index, record in enumerate(table.records) if not record.refused and not record.whole]
     if broken:
         yield (
-            f"{len(broken)} settings gave logits that are not finite somewhere (first {_first(table, broken)}). They "
-            "are beyond any loss, and stand in no interaction."
+            f"{_count(broken)} gave logits that are not finite somewhere (first {_first(table, broken)}). What is not "
+            "finite is beyond any loss, and stands in no interaction."
         )
     refused = [index for index, record in enumerate(table.records) if record.refused]
     if refused:
         why = table.records[refused[0]].refused
-        yield f"{len(refused)} settings could not be made (first {_first(table, refused)}: {why})."
+        yield f"{_count(refused)} could not be made (first {_first(table, refused)}: {why})."
     if zero_of(table.request) == "first value":
         yield (
             "Both knobs are in one step, which cannot be left out for one of them alone: interactions are counted from "
@@ -86,6 +86,10 @@ def warnings(table: Table) -> Iterator[str]:
         )
     yield from _not_rising(table)
     yield from dict.fromkeys(warning for record in table.records for warning in record.warnings)
+
+
+def _count(indices: list[int]) -> str:
+    return "One setting" if len(indices) == 1 else f"{len(indices)} settings"
 
 
 def _first(table: Table, indices: list[int]) -> str:

@@ -1,0 +1,36 @@
+"""The command that repeats a surface."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+
+def surface_command(request: Mapping[str, Any], text: str | None) -> str | None:
+    """`hemostat surface`, its knobs written into their steps; None where the text has no option."""
+    if text is None:
+        return None
+    candidate = request.get("candidate") or {}
+    steps = [dict(step) for step in candidate.get("recipe") or ()]
+    for knob in request.get("knobs") or ():
+        if knob["step"] < len(steps):
+            steps[knob["step"]][knob["field"]] = {"sweep": list(knob["values"])}
+    lines = [
+        f"hemostat surface --reference {shlex.quote(str((request.get('reference') or {}).get('model', '')))}",
+        f"--candidate {shlex.quote(str(candidate.get('model', '')))}",
+    ]
+    lines += [f"--recipe {shlex.quote(json.dumps(step))}" for step in steps]
+    contour = request.get("contour") or {}
+    if contour.get("level") is not None:
+        lines.append(f"--contour {contour.get('measure', 'kl')}={contour['level']:g}")
+    elif contour.get("measure", "kl") != "kl":
+        lines.append(f"--contour {contour['measure']}=1.05")
+    if request.get("orders") == "both":
+        lines.append("--both-orders")
+    if request.get("storage", "sparse") != "sparse":
+        lines.append(f"--storage {shlex.quote(str(request['storage']))}")
+    lines.append(f"--text {text} --window {request.get('window', 512)} --seed {request.get('seed', 0)}")
+    lines += [f"--threshold {name}={value:g}" for name, value in (request.get("thresholds") or {}).items()]
+    return " \\\n  ".join(lines)

@@ -1,0 +1,135 @@
+"""The report of a surface job in a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from app.contracts.surface_report import SurfaceReport
+from app.web import format as fmt
+from app.web.sections.surface_tables import TURNS, limit_interval, limit_text, p_text
+from app.web.sections.surface_words import (
+    MEASURES,
+    heading,
+    label,
+    left,
+    level,
+    name,
+    orders_note,
+    outcome,
+    setting,
+)
+from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
+from app.web.untrusted import visible
+
+Say = Callable[[str], str]
+# A row of the grid is as wide as a terminal; more columns are told by the report's JSON and page.
+_MOST_COLUMNS = 9
+
+
+def render_surface(report: SurfaceReport, console: Console, say: Say) -> None:
+    """Prints it: do they add up, the grids, the limits, the path, the order, what the chosen setting loses."""
+    wide = console.width >= WIDE
+    head(report, console, say)
+    console.print()
+    console.print(Text(heading(report).upper(), style="bold green" if report.chosen.within else "bold red"))
+    console.print(Text(say(visible(report.verdict))))
+    console.print(Text(say(outcome(report))))
+    console.print()
+    for table in (_grid(report, say, of_interactions=False), _grid(report, say, of_interactions=True)):
+        if table is not None:
+            console.print(table)
+    console.print(_interactions(report, say))
+    console.print(_limits(report, say))
+    console.print(_path(report, say, wide=wide))
+    console.print(Text(say(orders_note(report))))
+    if report.order_effects:
+        console.print(_orders(report, say))
+    for step in report.chosen.recipe:
+        console.print(Text(say(visible(json.dumps(step, ensure_ascii=False)))))
+    verdict_lines(report, console, say, sentence=left(report))
+    console.print()
+    small_print(report, console, say)
+
+
+def _grid(report: SurfaceReport, say: Say, *, of_interactions: bool) -> Table | None:
+    """A row a setting of the knob with more of them, a column a setting of the other."""
+    up = 0 if len(report.knobs[0].values) >= len(report.knobs[1].values) else 1
+    across = 1 - up
+    places = range(len(report.knobs[across].values))
+    if len(places) > _MOST_COLUMNS:
+        return None
+    losses = {(one.first, one.second): one.loss.mean for one in report.points if one.order == "as given"}
+    nats = {(one.first, one.second): one.nats.mean for one in report.interactions if one.order == "as given"}
+    found = nats if of_interactions else losses
+    title = (
+        "Interaction, nats a token" if of_interactions else f"{MEASURES[report.contour.measure]}, level {level(report)}"
+    )
+    columns = [(f"{name(report, up)} \\ {name(report, across)}", False)]
+    columns += [(label(report, across, place), True) for place in places]
+    table = plain_table(say(title), [(say(text), number) for text, number in columns])
+    for row in range(len(report.knobs[up].values)):
+        keys = [(row, place) if up == 0 else (place, row) for place in places]
+        cells = [_cell(found.get(key), signed=of_interactions) for key in keys]
+        table.add_row(say(label(report, up, row)), *map(say, cells))
+    return table
+
+
+def _cell(value: float | None, *, signed: bool) -> str:
+    if value is None:
+        return fmt.NONE
+    return fmt.signed(value, 2) if signed else fmt.number(value, 3)
+
+
+def _interactions(report: SurfaceReport, say: Say) -> Table:
+    """Those that depart from adding up, largest first; where none does, the largest."""
+    rows = sorted(report.interactions, key=lambda row: -abs(row.nats.mean or 0.0))
+    told = [row for row in rows if row.kind != "adds up"][:8] or rows[:1]
+    columns = [("Setting", False), ("I, nats", True), ("95 % interval", True), ("p", True), ("", False)]
+    table = plain_table("Largest interactions", columns)
+    for row in told:
+        nats = fmt.estimate(row.nats.mean, row.nats.ci)
+        where = setting(report, row.first, row.second, row.order)
+        kind = row.kind if row.kind != "adds up" else "none shown"
+        table.add_row(Text(say(where)), say(nats.value), say(nats.interval or fmt.NONE), p_text(row.p), kind)
+    return table
+
+
+def _limits(report: SurfaceReport, say: Say) -> Table:
+    columns = [("The other at", False), ("Knob", False), ("Limit", True), ("95 % interval", True)]
+    table = plain_table(say(f"How far before {level(report)} is passed"), columns)
+    for limit in report.contour.limits:
+        which = 0 if limit.knob == "first" else 1
+        other = f"{name(report, 1 - which)} {label(report, 1 - which, limit.at)}"
+        cells = [other, name(report, which), limit_text(report, limit), limit_interval(limit)]
+        table.add_row(*(Text(say(cell)) for cell in cells[:2]), *map(say, cells[2:]))
+    return table
+
+
+def _path(report: SurfaceReport, say: Say, *, wide: bool) -> Table:
+    columns = [("Setting", False), ("Size", True), ("Loss", True), ("95 % interval", True)]
+    columns += [("Step", False)] if wide else []
+    table = plain_table("The cheapest path", columns)
+    chosen = report.chosen
+    for row in report.path:
+        loss = fmt.estimate(row.loss.mean, row.loss.ci)
+        mine = (row.first, row.second, row.order) == (chosen.first, chosen.second, chosen.order)
+        where = ("> " if mine else "  ") + setting(report, row.first, row.second, row.order)
+        cells = [fmt.size(row.bytes), loss.value, loss.interval or fmt.NONE]
+        cells += [TURNS[row.turned].format(name(report, 0), name(report, 1))] if wide else []
+        table.add_row(Text(say(where), style="bold" if mine else ""), *map(say, cells))
+    return table
+
+
+def _orders(report: SurfaceReport, say: Say) -> Table:
+    columns = [("Setting", False), ("ln PPL, nats", True), ("95 % interval", True), ("p", True)]
+    table = plain_table("Exchanged order minus order as given", columns)
+    for row in report.order_effects:
+        log = fmt.estimate(row.log_perplexity.mean, row.log_perplexity.ci)
+        where = setting(report, row.first, row.second)
+        table.add_row(Text(say(where)), say(log.value), say(log.interval or fmt.NONE), p_text(row.p))
+    return table
