@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from app import problems
+from app.contracts.attribute_report import AttributeReport
 from app.contracts.calibration_report import CalibrateReport
 from app.contracts.deployment import (
     Deployment,
@@ -145,6 +146,7 @@ def _components() -> dict[str, Any]:
         JobPage,
         Estimate,
         CompareReport,
+        AttributeReport,
         CalibrateReport,
         MitigateReport,
         TasksReport,

@@ -41,6 +41,10 @@ PHASES = (
     "tasks",
     "generate",
     "shapes",
+    "borders",
+    "swap",
+    "look",
+    "internals",
     "statistics",
     "report",
 )
@@ -114,6 +118,13 @@ CATALOGUE: tuple[Metric, ...] = (
         {"outcome": PROFILES},
     ),
     Metric("store_bytes", "gauge", "Size of a store on disk.", ("store",), {"store": STORES}),
+    Metric(
+        "attribution_swaps",
+        "counter",
+        "Parts that were swapped, by stage of the search.",
+        ("stage",),
+        {"stage": ("layers", "parts")},
+    ),
     # what was measured, by comparison
     Metric("kl_nats", "histogram", "KL(reference‖candidate) of scored tokens.", COMPARISON, None, KL_BUCKETS),
     Metric("kl_mean_nats", "gauge", "Mean KL of the last measurement.", COMPARISON),
@@ -143,7 +154,10 @@ CATALOGUE: tuple[Metric, ...] = (
         (*COMPARISON, "task"),
     ),
     Metric(
-        "task_flip_ratio", "gauge", "Share of a task's items that one of the two answers rightly.", (*COMPARISON, "task")
+        "task_flip_ratio",
+        "gauge",
+        "Share of a task's items that one of the two answers rightly.",
+        (*COMPARISON, "task"),
     ),
     Metric(
         "trajectory_kl_candidate_text_nats",
@@ -163,6 +177,14 @@ CATALOGUE: tuple[Metric, ...] = (
         "KL on the candidate's own text over KL on the reference's text at the same positions.",
         (*COMPARISON, "decoder"),
         {"decoder": DECODERS},
+    ),
+    Metric("attribution_worst_nats", "gauge", "KL of the worst part alone, in the last attribution.", COMPARISON),
+    Metric("attribution_worst_ratio", "gauge", "Share of the whole damage that this part alone costs.", COMPARISON),
+    Metric(
+        "attribution_explained_ratio",
+        "gauge",
+        "Share of the whole damage that the first parts cost, swapped together.",
+        COMPARISON,
     ),
     Metric("last_measurement_timestamp_seconds", "gauge", "When the last measurement ended, Unix time.", COMPARISON),
 )

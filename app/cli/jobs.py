@@ -25,7 +25,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")
 def list_jobs(
     *,
     status: str | None = None,
-    kind: Annotated[str | None, typer.Option(help="compare, calibrate, mitigate, tasks or trajectory.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="compare, attribute, calibrate, mitigate, tasks or trajectory.")
+    ] = None,
     candidate: str | None = None,
     limit: int = 20,
     after: Annotated[str | None, typer.Option(help="Id of the last job of the page before.")] = None,

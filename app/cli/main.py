@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 
 from app.cli import demo as demo_command
+from app.cli.attribute import attribute
 from app.cli.calibrate import calibrate
 from app.cli.configuration import settings
 from app.cli.deploy import deploy_app
@@ -53,6 +54,7 @@ app.command()(serve)
 app.add_typer(profiles_app, name="profiles")
 app.command()(threshold)
 app.command()(diff)
+app.command()(attribute)
 app.command()(calibrate)
 app.command()(mitigate)
 app.command()(tasks)

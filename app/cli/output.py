@@ -75,6 +75,11 @@ PHASES = {
     "tasks": "answering the tasks",
     "generate": "generating answers",
     "execute": "running the code that was written",
+    "borders": "running both models to every layer border",
+    "compare weights": "looking for parts that differ",
+    "swap layers": "swapping layers",
+    "swap parts": "swapping parts",
+    "look into parts": "looking into the worst parts",
     "statistics": "computing statistics",
     "report": "writing the report",
 }

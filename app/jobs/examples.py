@@ -30,6 +30,15 @@ CALIBRATE: Final[dict[str, Any]] = {
     "calibrators": ["temperature", "lowrank", "lowrank+confidence"],
     "deployment": "smollm2-rtn4",
 }
+ATTRIBUTE: Final[dict[str, Any]] = {
+    "kind": "attribute",
+    "reference": {"model": "smollm2-135m"},
+    "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
+    "levels": ["layer", "module"],
+    "tokens": 4096,
+    "budget": 48,
+    "top": 6,
+}
 MITIGATE: Final[dict[str, Any]] = {
     "kind": "mitigate",
     "reference": {"model": "smollm2-135m"},
@@ -60,6 +69,7 @@ TRAJECTORY: Final[dict[str, Any]] = {
 REQUESTS: Final[dict[str, Any]] = {
     "compare": {"summary": "How far is the candidate from the reference?", "value": REQUEST},
     "calibrate": {"summary": "Fit, choose and prove a correction of the candidate", "value": CALIBRATE},
+    "attribute": {"summary": "Which layer, module, head or expert does the damage, and why?", "value": ATTRIBUTE},
     "mitigate": {"summary": "Find what makes the candidate better within a budget, and prove it", "value": MITIGATE},
     "tasks": {"summary": "Which answers flip, and is the candidate equivalent?", "value": TASKS},
     "trajectory": {"summary": "What does the modification do to generated text?", "value": TRAJECTORY},

@@ -9,12 +9,14 @@ from pathlib import Path
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import Estimate
 from app.contracts.recipe import Calibrated
+from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.requests.mitigate import MitigateRequest
 from app.contracts.requests.tasks import TasksRequest
 from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
+from app.models.attribution import attribution_cost, check_attribution
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.contexts import check_window
 from app.models.paths import below
@@ -90,6 +92,8 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
         check_window(request, one, other, after)
     for field, text in texts_of(request).items():
         _check_text(text, tokenizer, settings, f"/{field}")
+    if isinstance(request, AttributeRequest):
+        check_attribution(request, one, after)
     if isinstance(request, TasksRequest):
         check_tasks(request, settings)
     for index, step in enumerate(request.candidate.recipe):
@@ -172,6 +176,11 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
             "proportion to parameters and tokens; training of a repair takes time besides",
             "checkpoints of trials are kept within the checkpoint budget, the least recently used go first",
         )
+    if isinstance(request, AttributeRequest):
+        attribution = attribution_cost(request, (infos[0], infos[1]), tokens)
+        per_second = CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / infos[0].parameters
+        seconds += attribution.passes * attribution.tokens / per_second
+        extra = attribution.told
     if isinstance(request, TrajectoryRequest):
         others = [inspect(registry.resolve(model.model).checkpoint_path()) for model in request.candidates]
         cost = cost_of(

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from app.contracts.attribute_report import AttributeReport
 from app.contracts.calibration_report import CalibrateReport
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.report import SCHEMA, CompareReport
@@ -20,10 +21,13 @@ from app.contracts.tasks_report import TasksReport
 from app.contracts.trajectory_report import TrajectoryReport
 from app.web import describe
 from app.web.reading import parse
+from app.web.sections.attribute import attribution, whole_damage
+from app.web.sections.attribute import heading as worst_part
 from app.web.sections.calibration import calibration, left
 from app.web.sections.classes import classes
 from app.web.sections.front import front, heading
 from app.web.sections.front import left as left_after
+from app.web.sections.internals import internals as inside
 from app.web.sections.numbers import numbers
 from app.web.sections.origin import origin
 from app.web.sections.slices import slices
@@ -68,6 +72,8 @@ def _view(report: AnyReport) -> tuple[str, dict[str, Any]]:
     """The template of a kind, and what it draws beside what all kinds have."""
     if isinstance(report, CalibrateReport):
         return _calibration(report)
+    if isinstance(report, AttributeReport):
+        return _attribution(report)
     if isinstance(report, TasksReport):
         return _tasks(report)
     if isinstance(report, TrajectoryReport):
@@ -89,6 +95,21 @@ def _comparison(report: CompareReport) -> tuple[str, dict[str, Any]]:
         "slices": slices(report),
         "classes": classes(report),
         "words": words(report),
+    }
+
+
+def _attribution(report: AttributeReport) -> tuple[str, dict[str, Any]]:
+    candidate, reference = (
+        describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
+    )
+    return "attribute.html.j2", {
+        "what": "attribution report",
+        "preposition": "against",
+        "title": visible(f"{worst_part(report)}: {candidate} against {reference}"),
+        "chart_title": "Excess KL of the whole candidate over the noise floor",
+        "attribution": attribution(report),
+        "inside": None if report.internals is None else inside(report.internals),
+        "verdict": replace(verdict(report), sentence=whole_damage(report)),
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.contracts.reports import AnyReport
+from app.contracts.requests.attribute import LEVELS
 from app.contracts.requests.base import Thresholds
 from app.contracts.requests.calibrate import CALIBRATORS
 from app.contracts.requests.mitigate import TREATMENTS
@@ -88,6 +89,8 @@ def _command(request: Json) -> str | None:
         return _calibrate_command(request)
     if request.get("kind") == "mitigate":
         return _mitigate_command(request)
+    if request.get("kind") == "attribute":
+        return _attribute_command(request)
     if request.get("kind") == "tasks":
         return _tasks_command(request)
     text = _text_argument(_dict(request.get("text")))
@@ -134,6 +137,32 @@ def _calibrate_command(request: Json) -> str | None:
     ]
     if request.get("deployment"):
         lines.append(f"--deployment {shlex.quote(str(request['deployment']))}")
+    lines += [f"--threshold {name}={value:g}" for name, value in _dict(request.get("thresholds")).items()]
+    return " \\\n  ".join(lines)
+
+
+def _attribute_command(request: Json) -> str | None:
+    """`hemostat attribute`; what is not said has its default."""
+    text = _text_argument(_dict(request.get("text")))
+    if text is None:
+        return None
+    candidate = _dict(request.get("candidate"))
+    lines = [
+        f"hemostat attribute --reference {shlex.quote(str(_dict(request.get('reference')).get('model', '')))}",
+        f"--candidate {shlex.quote(str(candidate.get('model', '')))}",
+    ]
+    lines += [f"--recipe {shlex.quote(json.dumps(step))}" for step in candidate.get("recipe") or ()]
+    levels = _list(request.get("levels"))
+    if tuple(levels) != LEVELS:
+        lines += [f"--level {shlex.quote(str(level))}" for level in levels]
+    if request.get("layers"):
+        lines.append(f"--layers {'+'.join(map(str, _list(request['layers'])))}")
+    names = ("tokens", "budget", "top", "twins", "window", "seed")
+    lines.append(f"--text {text} " + " ".join(f"--{name} {request[name]:g}" for name in names if name in request))
+    if "restore" not in _list(request.get("directions")):
+        lines.append("--no-restore")
+    if request.get("internals") is False:
+        lines.append("--no-internals")
     lines += [f"--threshold {name}={value:g}" for name, value in _dict(request.get("thresholds")).items()]
     return " \\\n  ".join(lines)
 

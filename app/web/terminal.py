@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.contracts.attribute_report import AttributeReport
 from app.contracts.calibration_report import CalibrateReport
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.report import SEVERITIES, CompareReport, Distribution, Mean
@@ -64,6 +65,11 @@ def render_terminal(report: dict[str, Any], console: Console) -> None:
         from app.web.terminal_mitigate import render_mitigate
 
         render_mitigate(data, console, say)
+        return
+    if isinstance(data, AttributeReport):
+        from app.web.terminal_attribute import render_attribute
+
+        render_attribute(data, console, say)
         return
     if isinstance(data, TasksReport):
         from app.web.terminal_tasks import render_tasks

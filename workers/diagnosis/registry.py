@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
+from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.requests.compare import CompareRequest
@@ -71,6 +72,7 @@ HANDLERS = Handlers(
     kinds={
         "compare": Kind(CompareRequest, "workers.diagnosis.compare:compare"),
         "calibrate": Kind(CalibrateRequest, "workers.calibration.job:calibrate"),
+        "attribute": Kind(AttributeRequest, "workers.diagnosis.attribute.job:attribute"),
         "mitigate": Kind(MitigateRequest, "workers.diagnosis.mitigate.job:mitigate"),
         "tasks": Kind(TasksRequest, "workers.diagnosis.tasks.job:tasks"),
         "trajectory": Kind(TrajectoryRequest, "workers.diagnosis.trajectory.job:trajectory"),

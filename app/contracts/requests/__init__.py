@@ -8,17 +8,25 @@ from typing import Annotated, Final, get_args
 
 from pydantic import Field, TypeAdapter
 
+from app.contracts.requests.attribute import AttributeRequest, AttributeSubmission
 from app.contracts.requests.calibrate import CalibrateRequest, CalibrateSubmission
 from app.contracts.requests.compare import CompareRequest, CompareSubmission
 from app.contracts.requests.mitigate import MitigateRequest, MitigateSubmission
 from app.contracts.requests.tasks import TasksRequest, TasksSubmission
 from app.contracts.requests.trajectory import TrajectoryRequest, TrajectorySubmission
 
-AnyRequest = CompareRequest | CalibrateRequest | MitigateRequest | TasksRequest | TrajectoryRequest
+AnyRequest = CompareRequest | CalibrateRequest | MitigateRequest | TasksRequest | TrajectoryRequest | AttributeRequest
 REQUEST: Final[TypeAdapter[AnyRequest]] = TypeAdapter(Annotated[AnyRequest, Field(discriminator="kind")])
 KINDS: Final[tuple[str, ...]] = tuple(
     get_args(request.model_fields["kind"].annotation)[0] for request in get_args(AnyRequest)
 )
 
-SubmitRequest = CompareSubmission | CalibrateSubmission | MitigateSubmission | TasksSubmission | TrajectorySubmission
+SubmitRequest = (
+    CompareSubmission
+    | CalibrateSubmission
+    | MitigateSubmission
+    | TasksSubmission
+    | TrajectorySubmission
+    | AttributeSubmission
+)
 SUBMISSION: Final[TypeAdapter[SubmitRequest]] = TypeAdapter(Annotated[SubmitRequest, Field(discriminator="kind")])
