@@ -165,7 +165,7 @@ class LayerGradients:
 
     `squares_OI`: mean of (Σ_t g)² of a window, divided by its positions: the diagonal of the Fisher where the objective
     is `OwnLabels`; `mean_OI`: the gradient itself; `outputs_O`: E[δ²] of each output channel, δ the gradient there;
-    `outputs_OO`: E[δ δᵀ]; `inputs_I`: E[x²]; `inputs_II`: E[x xᵀ].
+    `outputs_OO`: E[δ δᵀ]; `inputs_I`: E[x²]; `inputs_II`: E[x xᵀ]; `positions_NL`: ‖δ‖² of each position of the text.
     """
 
     squares_OI: torch.Tensor | None
@@ -174,6 +174,7 @@ class LayerGradients:
     outputs_OO: torch.Tensor | None
     inputs_I: torch.Tensor
     inputs_II: torch.Tensor | None
+    positions_NL: torch.Tensor | None = None
 
 
 @dataclass
@@ -181,8 +182,8 @@ class Gatherer:
     """Sums `LayerGradients` of the addressed layers as `backward` shows them.
 
     `names`: the weights that are looked at. Weight-sized results go to mapped files in `folder`, so that memory holds
-    those of one block. `leaving` (of `blocks`): layer → E[δ δᵀ] (D, D) where the block's output joins the next, mapped
-    as well.
+    those of one block. `each`: `positions_NL` too. `leaving` (of `blocks`): layer → E[δ δᵀ] (D, D) where the block's
+    output joins the next, mapped as well.
     """
 
     names: frozenset[str]
@@ -193,6 +194,7 @@ class Gatherer:
     outputs: bool = False
     inputs: bool = False
     blocks: bool = False
+    each: bool = False
     found: dict[str, LayerGradients] = field(default_factory=dict)
     leaving: dict[int, torch.Tensor] = field(default_factory=dict)
     _open: dict[str, LayerGradients] = field(default_factory=dict)
@@ -213,6 +215,9 @@ class Gatherer:
             of.outputs_OO.addmm_(delta_TO.T, delta_TO, alpha=share)
         if of.inputs_II is not None:
             of.inputs_II.addmm_(x_TI.T, x_TI, alpha=share)
+        if self.each:
+            seen_NL = delta_TO.square().sum(1).reshape(delta_NLO.shape[:-1])
+            of.positions_NL = seen_NL if of.positions_NL is None else torch.cat([of.positions_NL, seen_NL])
         if of.squares_OI is None and of.mean_OI is None:
             return
         for x_LI, delta_LO in zip(x_NLI, delta_NLO, strict=True):
@@ -269,6 +274,7 @@ def fisher_of(
     squares: bool = True,
     outputs: bool = False,
     inputs: bool = False,
+    each: bool = False,
     seed: int = 0,
     dtype: torch.dtype = torch.bfloat16,
     progress: Progress = no_progress,
@@ -277,7 +283,8 @@ def fisher_of(
     """Tensor name → Fisher information of the reference at each linear layer of the decoder (of `names`, if given).
 
     `squares`: the diagonal, weight by weight; `outputs`, `inputs`: the whole factors E[δ δᵀ] and E[x xᵀ] beside their
-    diagonals. `scratch`: a folder for mapped files, which must outlive the result. Seeded: the same labels each time.
+    diagonals; `each`: ‖δ‖² of every position. `scratch`: a folder for mapped files, which must outlive the result.
+    Seeded: the same labels each time.
     """
     skeleton = Skeleton(info, read, dtype=dtype)
     tape = Tape(skeleton, tokens_NL, scratch, name="fisher", progress=progress, check_cancelled=check_cancelled)
@@ -288,6 +295,7 @@ def fisher_of(
         squares=squares,
         outputs=outputs,
         inputs=inputs,
+        each=each,
     )
     backward(tape, OwnLabels(skeleton, seed), visit=gatherer.visit, finish=gatherer.finish, phase="fisher")
     return gatherer.found

@@ -17,14 +17,15 @@ SAMPLE_TOKENS = 512
 
 
 class PairedMoment:
-    """`own_II`: mean of x' x'ᵀ; `cross_II`: mean of (x − x') x'ᵀ; `shift_I`: mean of x − x'; `mean_I`: mean of x'; with
-    x the source's input, x' the quantized model's. `divide_I`: what channels of x were divided by since."""
+    """`own_II`: mean of w x' x'ᵀ; `cross_II`: mean of w (x − x') x'ᵀ; `shift_I`: mean of x − x'; `mean_I`: mean of x';
+    with x the source's input, x' the quantized model's, w what a token counts (`weight_T`, of all tokens of the text in
+    their order, mean 1; default: all alike). `divide_I`: what channels of x were divided by since."""
 
-    def __init__(self, inputs: int, divide_I: torch.Tensor | None = None) -> None:
+    def __init__(self, inputs: int, divide_I: torch.Tensor | None = None, weight_T: torch.Tensor | None = None) -> None:
         self.own_II = torch.zeros(inputs, inputs)
         self.cross_II = torch.zeros(inputs, inputs)
         self.shift_I, self.mean_I = torch.zeros(inputs), torch.zeros(inputs)
-        self._divide_I, self._tokens = divide_I, 0
+        self._divide_I, self._weight_T, self._tokens = divide_I, weight_T, 0
 
     def see(self, source_TI: torch.Tensor, own_TI: torch.Tensor) -> None:
         """One batch."""
@@ -32,24 +33,29 @@ class PairedMoment:
         if self._divide_I is not None:
             source_TI = source_TI / self._divide_I
         gap_TI = source_TI - own_TI
-        share = self._tokens / (self._tokens + len(own_TI))
+        seen = self._tokens + len(own_TI)
+        counted_TI = own_TI
+        if self._weight_T is not None:
+            counted_TI = own_TI * self._weight_T[self._tokens : seen, None]
         for mean, total in (
-            (self.own_II, own_TI.T @ own_TI),
-            (self.cross_II, gap_TI.T @ own_TI),
+            (self.own_II, counted_TI.T @ own_TI),
+            (self.cross_II, gap_TI.T @ counted_TI),
             (self.shift_I, gap_TI.sum(0)),
             (self.mean_I, own_TI.sum(0)),
         ):
-            mean.mul_(share).add_(total, alpha=1 / (self._tokens + len(own_TI)))
-        self._tokens += len(own_TI)
+            mean.mul_(self._tokens / seen).add_(total, alpha=1 / seen)
+        self._tokens = seen
 
 
-def see_both(source: Block, own: Block, moments: Mapping[Group, PairedMoment]) -> None:
-    """One pass of both blocks over all text; each moment sees its group's inputs."""
+def see_both(source: Block, own: Block, moments: Mapping[str, PairedMoment]) -> None:
+    """One pass of both blocks over all text; each moment sees the inputs of the layer that it is named after."""
+    groups = {own.group_of(name) for name in moments}
     with ExitStack() as stack:
-        seen = [{group: _catch(block, group, stack) for group in moments} for block in (source, own)]
+        seen = [{group: _catch(block, group, stack) for group in groups} for block in (source, own)]
         for _ in zip(source.outputs(), own.outputs(), strict=True):
-            for group, moment in moments.items():
-                moment.see(seen[0][group].pop(), seen[1][group].pop())
+            inputs = {group: (seen[0][group].pop(), seen[1][group].pop()) for group in groups}
+            for name, moment in moments.items():
+                moment.see(*inputs[own.group_of(name)])
 
 
 def sample(block: Block, groups: tuple[Group, ...], tokens: int) -> dict[Group, torch.Tensor]:

@@ -1,12 +1,14 @@
-"""Weights rounded column by column, the error of each made good by those to come, on grids chosen by that very error.
+"""Weights rounded column by column, the error of each made good by those to come, on grids chosen beforehand.
 
-Shapes: O output dimension, I input dimension, G groups of a row, S weights of a group, K candidate grids.
+Shapes: O output dimension, I input dimension, G groups of a row, S weights of a group, K candidate grids, B columns
+whose errors reach those behind them together.
 
 Error propagation is GPTQ's (arXiv 2210.17323): with H⁻¹ = UᵀU, U upper triangular, column j is rounded, e = (w − ŵ) /
 U_jj, and the columns after it lose e · U_j. Σ e² over all columns is exactly the layer's output error
-tr((W − Ŵ) H (W − Ŵ)ᵀ). Ours: each group's scale and zero point are searched by rounding the group on every candidate
-grid *with* the propagation inside it and comparing Σ e² row by row; no group of a row does worse than on the grid that
-spans its range.
+tr((W − Ŵ) H (W − Ŵ)ᵀ). Columns may go in another order than they stand in (GPTQ's act-order, groups staying where they
+are). Each group's scale and zero point are searched: of the candidate grids the one with the least Σ_j H_jj (w − ŵ)²
+of the group, rounded to nearest, so that what is left to propagate is small (AWQ clips by the same measure, arXiv
+2306.00978); no group of a row does worse in it than on the grid that spans its range.
 """
 
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from workers.surgery.quantize_grid import Grid, Quantized
 
 # The greatest bf16 below one half: added to a code it still rounds to it.
 NEARLY_HALF = 0.498046875
+# Columns whose errors reach those behind them together, in one product.
+COLUMNS = 32
 
 
 @dataclass
@@ -59,77 +63,71 @@ def round_weight(
     scheme: Scheme,
     keep_OI: torch.Tensor,
     check_cancelled: CheckCancelled = never_cancelled,
+    *,
+    order_I: torch.Tensor | None = None,
+    power_I: torch.Tensor | None = None,
 ) -> Rounded:
-    """Rounds a weight. `upper_II`: U above; `keep_OI`: where it is false the weight is 0 and stays 0."""
+    """Rounds a weight. `upper_II`: U above, its columns in `order_I` (default: as they stand); `keep_OI`: where it is
+    false the weight is 0 and stays 0; `power_I`: H's diagonal (default: all alike)."""
     outputs, inputs = weight_OI.shape
     size = scheme.group(inputs)
-    left_OI = weight_OI.to(torch.float32) * keep_OI
-    codes_OI = torch.empty(outputs, inputs, dtype=torch.uint8)
-    rest_OI = torch.empty(outputs, inputs, dtype=torch.bfloat16)
-    scales, zeros = [], []
+    order_I = torch.arange(inputs) if order_I is None else order_I
+    power_I = torch.ones(inputs) if power_I is None else power_I
+    scale_GO, zero_GO = search(weight_OI.to(torch.float32) * keep_OI, power_I, scheme, check_cancelled)
+    groups = (order_I // size).tolist()
+    diagonal = upper_II.diagonal().tolist()
+    # Columns are rows here, so that each is contiguous.
+    left_IO = weight_OI.to(torch.float32).T[order_I].contiguous()
+    keep_IO = None if bool(keep_OI.all()) else keep_OI.T[order_I]
+    codes_IO = torch.empty(inputs, outputs, dtype=torch.uint8)
+    rest_IO = torch.empty(inputs, outputs, dtype=torch.bfloat16)
     loss_O = torch.zeros(outputs)
-    for start in range(0, inputs, size):
+    for start in range(0, inputs, COLUMNS):
         check_cancelled()
-        span = slice(start, start + size)
-        keep_OS, upper_SS = keep_OI[:, span], upper_II[span, span]
-        group_OS = left_OI[:, span] * keep_OS
-        scale_O, zero_O = search(group_OS, upper_SS, scheme, keep_OS)
-        # The column as the errors before made it, its pruned weights included: their error is passed on too.
-        found = _round(left_OI[:, span], upper_SS, scale_O, zero_O, scheme.top, keep_OS)
-        codes_OI[:, span], rest_OI[:, span] = found.codes_SO.T.to(torch.uint8), found.rest_SO.T.to(torch.bfloat16)
-        loss_O += found.error_SO.square().sum(0)
-        scales.append(scale_O)
-        zeros.append(zero_O)
-        if start + size < inputs:
-            left_OI[:, start + size :] -= found.error_SO.T @ upper_II[span, start + size :]
-    return Rounded(scheme, codes_OI, torch.stack(scales, 1), torch.stack(zeros, 1), rest_OI, loss_O)
+        end = min(inputs, start + COLUMNS)
+        error_BO = torch.empty(end - start, outputs)
+        for column in range(start, end):
+            scale_O, zero_O = scale_GO[groups[column]], zero_GO[groups[column]]
+            level_O = left_IO[column] / scale_O
+            if keep_IO is not None:
+                level_O *= keep_IO[column]
+            code_O = torch.minimum(torch.maximum(level_O.round(), -zero_O), scheme.top - zero_O)
+            codes_IO[column] = code_O + zero_O
+            rest_IO[column] = level_O.sub_(code_O).clamp_(-NEARLY_HALF, NEARLY_HALF)
+            error_O = error_BO[column - start]
+            # The column as the errors before made it, its pruned weights included: their error is passed on too.
+            torch.sub(left_IO[column], code_O.mul_(scale_O), out=error_O).div_(diagonal[column])
+            left_IO[column + 1 : end].addr_(upper_II[column, column + 1 : end], error_O, alpha=-1)
+        loss_O += error_BO.square().sum(0)
+        left_IO[end:].addmm_(upper_II[start:end, end:].T, error_BO, alpha=-1)
+    back_I = torch.argsort(order_I)
+    return Rounded(
+        scheme,
+        codes_IO[back_I].T.contiguous(),
+        scale_GO.T.contiguous(),
+        zero_GO.T.contiguous(),
+        rest_IO[back_I].T.contiguous(),
+        loss_O,
+    )
 
 
 def search(
-    group_OS: torch.Tensor, upper_SS: torch.Tensor, scheme: Scheme, keep_OS: torch.Tensor
+    weight_OI: torch.Tensor,
+    power_I: torch.Tensor,
+    scheme: Scheme,
+    check_cancelled: CheckCancelled = never_cancelled,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(scale, zero) of each row, each (O): of the candidates the one with the least propagated error."""
-    scale_KO, zero_KO = candidates(group_OS, scheme)
-    many, outputs = scale_KO.shape
-    found = _round(
-        group_OS.repeat(many, 1), upper_SS, scale_KO.flatten(), zero_KO.flatten(), scheme.top, keep_OS.repeat(many, 1)
-    )
-    best_1O = found.error_SO.square().sum(0).reshape(many, outputs).argmin(0, keepdim=True)
-    return scale_KO.gather(0, best_1O)[0], zero_KO.gather(0, best_1O)[0]
-
-
-@dataclass
-class _Group:
-    """Columns are rows here, so that each is contiguous."""
-
-    codes_SO: torch.Tensor
-    error_SO: torch.Tensor
-    rest_SO: torch.Tensor
-
-
-def _round(
-    group_OS: torch.Tensor,
-    upper_SS: torch.Tensor,
-    scale_O: torch.Tensor,
-    zero_O: torch.Tensor,
-    top: int,
-    keep_OS: torch.Tensor,
-) -> _Group:
-    left_SO = group_OS.T.contiguous()
-    keep_SO = None if bool(keep_OS.all()) else keep_OS.T
-    size = len(left_SO)
-    codes_SO, error_SO = torch.empty_like(left_SO), torch.empty_like(left_SO)
-    diagonal = upper_SS.diagonal().tolist()
-    inverse_O, least_O, most_O = 1 / scale_O, -zero_O, top - zero_O
-    rest_SO = torch.empty_like(left_SO)
-    for j in range(size):
-        torch.mul(left_SO[j], inverse_O, out=rest_SO[j])
-        if keep_SO is not None:
-            rest_SO[j] *= keep_SO[j]
-        code_O = torch.minimum(torch.maximum(rest_SO[j].round(), least_O), most_O)
-        codes_SO[j] = code_O
-        rest_SO[j] -= code_O
-        torch.sub(left_SO[j], code_O.mul_(scale_O), out=error_SO[j]).div_(diagonal[j])
-        if j + 1 < size:
-            left_SO[j + 1 :].addr_(upper_SS[j, j + 1 :], error_SO[j], alpha=-1)
-    return _Group(codes_SO.add_(zero_O), error_SO, rest_SO.clamp_(-NEARLY_HALF, NEARLY_HALF))
+    """(scale, zero), each (G, O): of the candidates of each group the one with the least Σ_j power_j (w − ŵ)²."""
+    scales, zeros = [], []
+    size = scheme.group(weight_OI.shape[1])
+    for group_OS, power_S in zip(torch.split(weight_OI, size, 1), torch.split(power_I, size), strict=True):
+        check_cancelled()
+        scale_KO, zero_KO = candidates(group_OS, scheme)
+        errors = []
+        for scale_O, zero_O in zip(scale_KO.unsqueeze(-1), zero_KO.unsqueeze(-1), strict=True):
+            code_OS = torch.minimum(torch.maximum((group_OS / scale_O).round_(), -zero_O), scheme.top - zero_O)
+            errors.append(code_OS.mul_(scale_O).sub_(group_OS).square_() @ power_S)
+        best_1O = torch.stack(errors).argmin(0, keepdim=True)
+        scales.append(scale_KO.gather(0, best_1O)[0])
+        zeros.append(zero_KO.gather(0, best_1O)[0])
+    return torch.stack(scales), torch.stack(zeros)

@@ -2,13 +2,18 @@
 
 The source and the quantized model are walked side by side. In each block channels are smoothed, then the layers are
 rounded in the order in which they run, each seeing what the rounded blocks before give it and aiming at what the source
-gives: with x the source's input and x' the quantized model's, W is first moved to W + β W C H⁻¹, C = E[(x − x') x'ᵀ],
-H = E[x' x'ᵀ], which is the least-squares answer to ‖W x − Ŵ x'‖² (asymmetric calibration, as in GPTAQ, arXiv
+gives: with x the source's input and x' the quantized model's, W is first moved to W + β W C H⁻¹, C = E[w (x − x') x'ᵀ],
+H = E[w x' x'ᵀ], which is the least-squares answer to w ‖W x − Ŵ x'‖² (asymmetric calibration, as in GPTAQ, arXiv
 2504.02692; damped here by β and H's damping, since text is short). Where a layer has a bias, the mean that is left goes
 into it.
+
+w is what a token counts (`workers.mitigation.importance`). Where all count alike, the few tokens of which everything
+hangs are lost in the sum: at SmolLM2's q, k and v that made the layers' error four times smaller than rounding to
+nearest does, and the divergence greater.
 """
 
 import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -23,7 +28,8 @@ from workers.mitigation.dynamic_scaling.result import Result
 from workers.mitigation.dynamic_scaling.rounding import Rounded, round_weight
 from workers.mitigation.dynamic_scaling.smoothing import smooth_block
 from workers.mitigation.dynamic_scaling.tuning import Learned, LearnedBlock, Tuning
-from workers.mitigation.gradients import fisher_of
+from workers.mitigation.gradients import LayerGradients, fisher_of
+from workers.mitigation.importance import GRADIENT_TOKENS, importance
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations, Block, Group, Walk
 from workers.surgery.quantize_folding import Folded
@@ -33,15 +39,13 @@ from workers.surgery.reading import open_tensors
 from workers.surgery.shop import Shop
 
 # Share of the way to the least-squares answer, and of the mean of a second moment's diagonal that is added to it.
-CORRECTION, DAMPING = 0.5, 0.01
-# Windows that the Fisher information sees.
-FISHER_WINDOWS = 4
+CORRECTION, DAMPING = 0.5, 0.03
 
 
 class DynamicScaling:
     """The whole step."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: QuantizeDynamic) -> None:
         self._step = step
@@ -54,7 +58,8 @@ class DynamicScaling:
         dtype = scale_dtype(shop.source.tensors[shop.weights[0].name].dtype)
         scheme = Scheme(int(step.bits), step.group_size, step.symmetric, dtype)
         fisher = self._fisher(shop, names)
-        bits = plan_bits(shop, step, scheme, fisher) if step.mixed else {}
+        powers = {name: found.outputs_O for name, found in fisher.items()}
+        bits = plan_bits(shop, step, scheme, powers) if step.mixed else {}
         work = _Work(shop, step, scheme, names, fisher, bits)
         blocks = work.walk()
         if text.tokens_NL.numel() < max(weight.shape[-1] for weight in shop.weights):
@@ -66,23 +71,24 @@ class DynamicScaling:
             work.tune(blocks)
         Result(shop, step).put(blocks)
 
-    def _fisher(self, shop: Shop, names: frozenset[str]) -> dict[str, torch.Tensor]:
+    def _fisher(self, shop: Shop, names: frozenset[str]) -> Mapping[str, LayerGradients]:
         assert shop.calibration is not None  # noqa: S101 - a calibrated step is given one
         folder = shop.scratch / "fisher"
         folder.mkdir()
         found = fisher_of(
             shop.source,
             shop.read,
-            shop.calibration.tokens_NL[:FISHER_WINDOWS],
+            shop.calibration.tokens_NL[: max(1, GRADIENT_TOKENS // shop.calibration.tokens_NL.shape[1])],
             folder,
             names=names,
             squares=False,
+            each=True,
             seed=self._step.seed,
             progress=shop.progress,
             check_cancelled=shop.check_cancelled,
         )
         shutil.rmtree(folder)  # what entered each block; the factors are in memory
-        return {name: gradients.outputs_O for name, gradients in found.items()}
+        return found
 
 
 class _Work:
@@ -94,11 +100,12 @@ class _Work:
         step: QuantizeDynamic,
         scheme: Scheme,
         names: frozenset[str],
-        fisher: dict[str, torch.Tensor],
+        fisher: Mapping[str, LayerGradients],
         bits: dict[str, int],
     ) -> None:
         assert shop.calibration is not None  # noqa: S101 - a calibrated step is given one
         self._shop, self._step, self._scheme, self._names, self._fisher = shop, step, scheme, names, fisher
+        self._powers = {name: found.outputs_O for name, found in fisher.items()}
         self._bits = bits
         self._tokens_NL = shop.calibration.tokens_NL
         self._strengths: list[float] = []
@@ -151,54 +158,64 @@ class _Work:
                 seen,
                 self._of(groups[0]),
                 step.activation_bits,
-                self._fisher,
+                self._powers,
                 self._names,
             )
             self._strengths += strengths
             folded.close({})
         rounded: dict[str, Rounded] = {}
         for together in (groups[:2], groups[2:]):  # attention, then feed-forward: two passes
-            moments = {group: PairedMoment(own.inputs(group), divided.get(group)) for group in together}
+            moments = {
+                name: PairedMoment(own.inputs(group), divided.get(group), self._importance(name))
+                for group in together
+                for name in group
+                if name in self._names
+            }
             if moments:
                 see_both(source, own, moments)
-            for group in together:
+            for name in tuple(moments):
                 shop.check_cancelled()
-                self._round(own, folded, group, moments.pop(group), rounded)
+                rounded[name] = self._round(own, folded, name, moments.pop(name))
         return self._learned(own, rounded)
 
     def _of(self, group: Group) -> Scheme:
         first = next(name for name in group if name in self._names)
         return replace(self._scheme, bits=self._bits.get(first, self._scheme.bits))
 
-    def _round(
-        self, own: Block, folded: Folded, group: Group, moment: PairedMoment, rounded: dict[str, Rounded]
-    ) -> None:
-        """Rounds the layers of one input, their rows one below the other, and gives the running block the result."""
-        names = [name for name in group if name in self._names]
-        whole_OI = torch.cat([folded.weight(name) for name in names])
+    def _importance(self, name: str) -> torch.Tensor | None:
+        found = self._fisher.get(name)
+        if found is None or found.positions_NL is None:
+            return None
+        return importance(found.positions_NL, self._tokens_NL.numel())
+
+    def _round(self, own: Block, folded: Folded, name: str, moment: PairedMoment) -> Rounded:
+        """Rounds one layer, and gives the running block the result."""
+        whole_OI = folded.weight(name)
         keep_OI = whole_OI != 0
-        found = factor(moment.own_II, damping=DAMPING)
+        found = factor(moment.own_II, damping=DAMPING, act_order=True)
+        assert found.order_I is not None  # noqa: S101 - just asked for
         self._damping = max(self._damping, found.damping)
-        upper_II = found.upper_II
-        aim_OI = whole_OI + CORRECTION * (((whole_OI @ moment.cross_II) @ upper_II.T) @ upper_II)
-        made = round_weight(aim_OI, upper_II, self._of(group), keep_OI, self._shop.check_cancelled)
+        upper_II, order_I = found.upper_II, found.order_I
+        aim_OI = whole_OI.clone()
+        aim_OI[:, order_I] += CORRECTION * (((whole_OI @ moment.cross_II)[:, order_I] @ upper_II.T) @ upper_II)
+        scheme = self._of(own.group_of(name))
+        made = round_weight(
+            aim_OI,
+            upper_II,
+            scheme,
+            keep_OI,
+            self._shop.check_cancelled,
+            order_I=order_I,
+            power_I=moment.own_II.diagonal(),
+        )
         new_OI = made.weight()
-        rows = [len(own.linears[name].weight) for name in names]
-        shift_O = whole_OI @ (moment.shift_I + moment.mean_I) - new_OI @ moment.mean_I
-        for name, part, weight_OI, s_O, kept_OI in zip(
-            names,
-            made.split(rows),
-            torch.split(new_OI, rows),
-            torch.split(shift_O, rows),
-            torch.split(keep_OI, rows),
-            strict=True,
-        ):
-            linear = own.linears[name]
-            linear.weight.data = weight_OI.to(linear.weight.dtype).contiguous()
-            if linear.bias is not None:
-                linear.bias.data = (linear.bias.data.to(torch.float32) + s_O).to(linear.bias.dtype)
-            rounded[name] = part
-            self._kept[name] = kept_OI
+        linear = own.linears[name]
+        linear.weight.data = new_OI.to(linear.weight.dtype).contiguous()
+        if linear.bias is not None:
+            shift_O = whole_OI @ (moment.shift_I + moment.mean_I) - new_OI @ moment.mean_I
+            linear.bias.data = (linear.bias.data.to(torch.float32) + shift_O).to(linear.bias.dtype)
+        self._kept[name] = keep_OI
+        return made
 
     def _learned(self, own: Block, rounded: dict[str, Rounded]) -> LearnedBlock:
         """What tuning is to know of a block, in its parameters as they are now."""
@@ -243,9 +260,10 @@ class _Work:
             found = tuning.run(
                 step.tuning_steps, step.seed, progress=shop.progress, check_cancelled=shop.check_cancelled
             )
-        tail = max(1, len(found) // 4)
-        shop.figures["tuning_nats_first"] = sum(found[:tail]) / tail
-        shop.figures["tuning_nats_last"] = sum(found[-tail:]) / tail
+        before, after = found
+        shop.figures["tuning_nats_before"], shop.figures["tuning_nats_after"] = before, after
+        if after >= before:
+            shop.warn("tuning did not help on windows that took no part in it: nothing stays tuned")
 
 
 def last_states(skeleton: Skeleton, tokens_NL: torch.Tensor, shop: Shop) -> Activations:

@@ -15,7 +15,8 @@ from app.contracts.recipe import RepairLowrank
 from app.models.steps import check_one
 from app.models.steps.repair import against
 from workers.distributions.head import Head
-from workers.mitigation.gradients import fisher_of
+from workers.mitigation.gradients import LayerGradients, fisher_of
+from workers.mitigation.importance import GRADIENT_TOKENS
 from workers.mitigation.repair.adapter import bits_of, export, merged
 from workers.mitigation.repair.alignment import align
 from workers.mitigation.repair.allocation import allocate, budget_of
@@ -36,14 +37,12 @@ BASE = "base"
 MOST = 4
 # Share of the mean rank that every module gets.
 _FLOOR = 0.25
-# Windows that the divergence's gradients are gathered over: they weigh channels, and that needs little text.
-_GRADIENT_TOKENS = 4096
 
 
 class RepairStep:
     """`repair.lowrank`."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: RepairLowrank) -> None:
         self._step = step
@@ -66,22 +65,22 @@ class RepairStep:
         step, began = self._step, time.monotonic()
         pairs = align(shop.source, shop.read, shop.reference, read, check_cancelled=shop.check_cancelled)
         names = frozenset(weight.name for weight in shop.weights)
-        gradients: dict[str, torch.Tensor] = {}
+        gradients: Mapping[str, LayerGradients] = {}
         if step.allocation == "nats":
             folder = shop.scratch / "gradients"
             folder.mkdir()
-            found = fisher_of(
+            gradients = fisher_of(
                 shop.source,
                 shop.read,
-                tokens_NL[: max(1, _GRADIENT_TOKENS // tokens_NL.shape[1])],
+                tokens_NL[: max(1, GRADIENT_TOKENS // tokens_NL.shape[1])],
                 folder,
                 names=names,
                 squares=False,
+                each=True,
                 seed=step.seed,
                 progress=shop.progress,
                 check_cancelled=shop.check_cancelled,
             )
-            gradients = {name: of.outputs_O for name, of in found.items()}
         survey = Survey(
             Skeleton(shop.source, shop.read),
             shop.read,

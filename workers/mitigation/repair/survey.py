@@ -20,7 +20,10 @@ from pathlib import Path
 
 import torch
 
+from workers.mitigation.gradients import LayerGradients
+from workers.mitigation.importance import importance
 from workers.mitigation.repair.closed_form import Factors, root_of, solve
+from workers.mitigation.repair.moments import MomentsOfLayers
 from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.blockwise.walk import Activations, Block, Walk
@@ -98,7 +101,8 @@ class Survey:
     """One walk through both models.
 
     `pairs`: the reference's layer of each of the wounded model's; `names`: weights that may get an adapter;
-    `gradients`: E[δ²] of their outputs (default: alike). With `iterations` above 1, `again` wounds a weight of the
+    `gradients`: E[δ²] of their outputs, and ‖δ‖² of the text's first positions, by which tokens count (default: all
+    alike). With `iterations` above 1, `again` wounds a weight of the
     reference anew: the found product is taken out of the weight first, so that the wound is of what the product does
     not carry (as LoftQ alternates, arXiv 2310.08659); `bases` then has the weights that the products go on. Raises what
     `Walk` raises.
@@ -117,7 +121,7 @@ class Survey:
         names: frozenset[str],
         rank: int,
         most: int,
-        gradients: Mapping[str, torch.Tensor] | None = None,
+        gradients: Mapping[str, LayerGradients] | None = None,
         iterations: int = 1,
         again: Again | None = None,
         progress: Progress = no_progress,
@@ -150,7 +154,10 @@ class Survey:
         return found
 
     def _block(self, block: Block) -> dict[str, Possible]:
-        moments = {group: SecondMoment(block.inputs(group)) for group in block.groups}
+        moments = {
+            group: MomentsOfLayers(block.inputs(group), {name: self._importance(name) for name in group})
+            for group in block.groups
+        }
         block.collect(moments)
         found: dict[str, Possible] = {}
         missing = self._gap(block.index)
@@ -158,7 +165,7 @@ class Survey:
             if name not in self._names:
                 continue
             self._check_cancelled()
-            moment_II = moments[block.group_of(name)].mean()
+            moment_II = moments[block.group_of(name)].mean(name)
             error_OI = self._error(name, block)
             missing = missing or error_OI is None
             if error_OI is not None and self._again is not None:
@@ -171,12 +178,22 @@ class Survey:
             self.regressed.append(last)
         return found
 
+    def _importance(self, name: str) -> torch.Tensor | None:
+        found = self._gradients.get(name)
+        if found is None or found.positions_NL is None or name not in self._names:
+            return None
+        return importance(found.positions_NL, self._tokens_NL.numel())
+
+    def _outputs(self, name: str) -> torch.Tensor | None:
+        found = self._gradients.get(name)
+        return None if found is None else found.outputs_O
+
     def _possible(self, name: str, error_OI: torch.Tensor | None, moment_II: torch.Tensor, outputs: int) -> Possible:
         inputs = len(moment_II)
         if error_OI is None or not bool(error_OI.any()):
             nothing = Factors(torch.zeros(outputs, 0), torch.zeros(0, inputs), torch.zeros(0))
             return Possible(nothing, _powerful(moment_II, min(self._most, outputs, inputs)))
-        factors = solve(error_OI, moment_II, self._gradients.get(name), most=self._most)
+        factors = solve(error_OI, moment_II, self._outputs(name), most=self._most)
         short = min(self._most, outputs, inputs) - factors.rank
         return Possible(factors, _powerful(moment_II, short))
 
@@ -203,7 +220,7 @@ class Survey:
         whole_OI = self._read_reference(self._theirs(name, block))
         for _ in range(self._iterations - 1):
             self._check_cancelled()
-            taken = solve(error_OI, moment_II, self._gradients.get(name), most=self._rank)
+            taken = solve(error_OI, moment_II, self._outputs(name), most=self._rank)
             base_OI = self._again(name, (whole_OI.float() - taken.product()).to(whole_OI.dtype))
             error_OI = whole_OI.float() - base_OI.float()
             self.bases[name] = base_OI
@@ -232,7 +249,7 @@ class Survey:
         root_II = root_of(moment_II, ridge=_REGRESSION_RIDGE)
         slope_OI = torch.cholesky_solve((cross_OI / moment.tokens).to(torch.float64).T, root_II).T
         total_OI = slope_OI + already.first(self._rank).product()
-        factors = solve(total_OI, moment_II, self._gradients.get(name), most=self._most)
+        factors = solve(total_OI, moment_II, self._outputs(name), most=self._most)
         linear.weight.data = self.bases.get(name, self._read(name)).to(self._wounded.dtype)
         self._add(linear, factors.first(self._rank))
         return Possible(factors, _powerful(moment_II, min(self._most, *total_OI.shape) - factors.rank))

@@ -150,7 +150,9 @@ def test_factors_are_the_moments_of_inputs_and_output_gradients(tiny: Tiny, tmp_
     info = inspect(tiny("qwen2"))
     seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     with open_tensors(info) as reader:
-        found = fisher_of(info, reader.read, TOKENS, tmp_path, outputs=True, inputs=True, seed=7, dtype=torch.float32)
+        found = fisher_of(
+            info, reader.read, TOKENS, tmp_path, outputs=True, inputs=True, each=True, seed=7, dtype=torch.float32
+        )
         skeleton = Skeleton(info, reader.read, dtype=torch.float32)
         backward(
             Tape(skeleton, TOKENS, tmp_path, name="again"),
@@ -172,6 +174,9 @@ def test_factors_are_the_moments_of_inputs_and_output_gradients(tiny: Tiny, tmp_
             torch.testing.assert_close(
                 got.double(), expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()), msg=name
             )
+        assert of.positions_NL is not None
+        assert of.positions_NL.shape == TOKENS.shape
+        torch.testing.assert_close(of.positions_NL.reshape(-1).double(), delta.square().sum(1), rtol=1e-3, atol=1e-9)
 
 
 def test_the_same_seed_gives_the_same_and_another_does_not(tiny: Tiny, tmp_path: Path) -> None:

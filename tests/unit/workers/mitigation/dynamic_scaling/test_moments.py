@@ -30,3 +30,16 @@ def test_the_answer_to_both_moments_is_least_squares() -> None:
     ours_OI = weight_OI + weight_OI @ moment.cross_II @ torch.linalg.inv(moment.own_II)
     best_OI = torch.linalg.lstsq(own_TI.double(), (x_TI @ weight_OI.T).double()).solution.T
     torch.testing.assert_close(ours_OI.double(), best_OI, rtol=1e-3, atol=1e-4)
+
+
+def test_tokens_count_by_their_weight_through_all_batches() -> None:
+    draws = torch.Generator().manual_seed(2)
+    x_TI, own_TI = torch.randn(30, 6, generator=draws), torch.randn(30, 6, generator=draws)
+    weight_T = torch.rand(30, generator=draws) * 5
+    moment = PairedMoment(6, None, weight_T)
+    for part in (slice(0, 11), slice(11, 12), slice(12, 30)):
+        moment.see(x_TI[part], own_TI[part])
+    own, gap, weight = own_TI.double(), (x_TI - own_TI).double(), weight_T.double()[:, None]
+    torch.testing.assert_close(moment.own_II.double(), own.T @ (weight * own) / 30, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(moment.cross_II.double(), gap.T @ (weight * own) / 30, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(moment.shift_I.double(), gap.mean(0), rtol=1e-5, atol=1e-5)

@@ -40,10 +40,11 @@ def tensors(result: Modified) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_every_architecture_is_done_and_tuning_comes_nearer(kind: str, tiny: Tiny, tmp_path: Path) -> None:
+def test_every_architecture_is_done_and_tuning_helps_or_is_left_out(kind: str, tiny: Tiny, tmp_path: Path) -> None:
     result = made(tiny(kind, **LAYERS), tmp_path, DYNAMIC | {"bits": 3, "tuning_steps": 16})
     record = result.manifest.steps[0]
-    assert record.figures["tuning_nats_last"] < record.figures["tuning_nats_first"]
+    helped = record.figures["tuning_nats_after"] < record.figures["tuning_nats_before"]
+    assert helped != any("tuning did not help" in warning for warning in record.warnings)
     assert result.manifest.bits_per_weight == pytest.approx(3 + 19 / 32)
     assert result.manifest.scheme == "simulated"
     assert any("simulated" in warning for warning in record.warnings)
@@ -120,8 +121,11 @@ def test_layers_that_are_not_addressed_keep_their_bytes(tiny: Tiny, tmp_path: Pa
     step = DYNAMIC | {"layers": [1], "modules": ["down_proj", "attention"]}
     source = load_file(tiny("qwen2", **LAYERS) / "model.safetensors")
     for name, tensor in tensors(made(tiny("qwen2", **LAYERS), tmp_path, step)).items():
-        changed = name.startswith("model.layers.1.") and not any(one in name for one in ("gate_proj", "up_proj"))
-        assert torch.equal(tensor, source[name]) != changed, name
+        addressed = name.startswith("model.layers.1.") and not any(one in name for one in ("gate_proj", "up_proj"))
+        if not addressed:
+            assert torch.equal(tensor, source[name]), name
+        elif name.endswith("_proj.weight"):  # norms and biases change where tuning helps
+            assert not torch.equal(tensor, source[name]), name
 
 
 def test_packed_is_the_same_weights_as_simulated(tiny: Tiny, tmp_path: Path) -> None:

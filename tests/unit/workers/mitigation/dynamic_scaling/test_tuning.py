@@ -159,3 +159,22 @@ def test_a_divergence_without_end_is_told(tuned: tuple[Tuning, Tape]) -> None:
     with pytest.raises(HemostatError) as caught:
         tuning.run(1, 0)
     assert caught.value.code == ErrorCode.ACTIVATIONS_NOT_FINITE
+
+
+def test_tuning_comes_nearer_where_there_is_something_to_gain(tuned: tuple[Tuning, Tape]) -> None:
+    tuning, _ = tuned
+    before, after = tuning.run(24, 0)
+    assert after < before
+    assert tuning.measure([0]) == pytest.approx(after)
+
+
+def test_where_tuning_made_it_worse_nothing_stays_tuned(
+    tuned: tuple[Tuning, Tape], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning, _ = tuned
+    monkeypatch.setattr("workers.mitigation.dynamic_scaling.tuning.RATE", 3.0)
+    untouched = tuning.measure([0])
+    before, after = tuning.run(8, 0)
+    assert before == untouched
+    assert after > before
+    assert tuning.measure([0]) == untouched
