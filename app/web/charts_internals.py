@@ -47,7 +47,7 @@ def heat_map(cells: Cells, title: str, *, scale: HeatScale | None = None) -> Mar
     height = max(4, _CELL // every)
     shapes: list[Markup] = [
         _tag("text", f"{cells.row_name} ↓", x=0, y=12, class_="t"),
-        _tag("text", f"{cells.column_name} →", x=_pct(_LEFT), y=12, class_="t"),
+        _tag("text", f"{cells.column_name} →", x="100%", y=12, class_="t end"),
     ]
     bottom = _TOP + height * len(cells.rows)
     for index, (label, row) in enumerate(zip(cells.rows, cells.values, strict=True)):
@@ -82,7 +82,7 @@ def heat_map(cells: Cells, title: str, *, scale: HeatScale | None = None) -> Mar
         else f"largest {fmt.number(worst[0])} {cells.unit} at {cells.row_name} {cells.rows[worst[1]]}, "
         f"{cells.column_name} {cells.columns[worst[2]]}"
     )
-    return _svg(bottom + 58, title=title, desc=f"{title}; {told}", body=shapes, class_="chart")
+    return _svg(bottom + 70, title=title, desc=f"{title}; {told}", body=shapes, class_="chart")
 
 
 def _steps(scale: HeatScale, top: float, unit: str) -> list[Markup]:
@@ -91,10 +91,10 @@ def _steps(scale: HeatScale, top: float, unit: str) -> list[Markup]:
     shapes = []
     for step in range(STEPS + 1):
         at = _LEFT + step * width
-        label = f"< {fmt.short(scale.edges[0])}" if step == 0 else fmt.short(scale.edges[step - 1])
+        label = "less" if step == 0 else fmt.short(scale.edges[step - 1])
         shapes.append(_tag("rect", x=_pct(at), y=top, width=_pct(width * 0.94), height=12, class_=f"cell h{step}"))
         shapes.append(_tag("text", label, x=_pct(at), y=top + 25, class_="t"))
-    return [*shapes, _tag("text", unit, x=0, y=top + 10, class_="t")]
+    return [*shapes, _tag("text", f"{unit}, from", x="100%", y=top + 40, class_="t end")]
 
 
 @dataclass(frozen=True)

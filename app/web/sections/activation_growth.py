@@ -47,7 +47,7 @@ def _sentence(block: ActivationGrowth) -> str:
     last = block.borders[-1].relative
     if not last.mean:
         return "The candidate’s hidden states are the reference’s at every border: there is no error."
-    text = f"The last hidden state is off by {told(last, percent=True)} % of its size. "
+    text = f"The last hidden state is off by {told(last, percent=True)}\u00a0% of its size. "
     cascade = block.cascade
     if cascade.mean is None:
         return text

@@ -84,8 +84,9 @@ def _sentence(block: AttentionShift) -> str:
     value, layer, head = max(heads, key=lambda one: one[0])
     return (
         f"Attention moves by {told(block.js)} nats (Jensen–Shannon) over all heads, most in head {head.head} of layer "
-        f"{layer.candidate}: {fmt.number(value)}. The first token draws {told(block.sink.candidate, percent=True)} % "
-        f"of it, {told(block.sink.reference, percent=True)} % in the reference."
+        f"{layer.candidate}: {fmt.number(value)}. The first token draws "
+        f"{told(block.sink.candidate, percent=True)}\u00a0% of it, "
+        f"{told(block.sink.reference, percent=True)}\u00a0% in the reference."
     )
 
 

@@ -60,10 +60,14 @@ def _sentence(block: RoutingShift) -> str:
     if not block.changed.mean:
         return "Every token goes to the same experts in every layer."
     worst = max(block.layers, key=lambda layer: layer.changed.mean or 0.0)
+    own = (
+        f"its router alone changes {told(worst.own, percent=True)}\u00a0%"
+        if worst.own.mean
+        else "none of it by its router"
+    )
     return (
-        f"{told(block.changed, percent=True)} % of the reference’s choices of experts are not made by the candidate, "
-        f"most in layer {worst.layer}: {told(worst.changed, percent=True)} %, of which its router alone changes "
-        f"{told(worst.own, percent=True)} %."
+        f"{told(block.changed, percent=True)}\u00a0% of the reference’s choices of experts are not made by the "
+        f"candidate, most in layer {worst.layer}: {told(worst.changed, percent=True)}\u00a0%, {own}."
     )
 
 

@@ -55,6 +55,7 @@ def effects(
             unharmed.add(number)
             for sums in (direct_S, final_S):
                 np.add.at(sums.bottom[:, number], clusters.of_window_N, shape[1])
+    progress("direct effects", len(steps), len(steps))
     for layer in range(last):
         progress("final effects", layer, last)
         active = [

@@ -1,0 +1,131 @@
+"""What the page says and draws of a model's inside, read back from its markup."""
+
+import re
+
+import pytest
+from markupsafe import Markup
+
+from app.contracts.attribute_blocks import Internals
+from app.web.report import _environment
+from app.web.sections.internals import internals
+from tests.support import internals_blocks as made
+from tests.support.html import tree
+
+NOTHING = {"mean": 0.0, "ci": [0.0, 0.0], "clusters": "documents"}
+
+
+def page(block: Internals):
+    source = '<html><body>{% include "internals.html.j2" %}</body></html>'
+    return tree(_environment().from_string(source).render(inside=internals(block)))
+
+
+def text(element):
+    return " ".join(element.text.split())
+
+
+def titles(chart: Markup) -> list[str]:
+    return re.findall(r"<title>(.*?)</title>", str(chart))
+
+
+@pytest.mark.parametrize("block", [made.dense(), made.mixture(), Internals()], ids=["dense", "mixture", "nothing"])
+def test_every_chart_can_be_read_aloud(block):
+    drawn = page(block)
+    for chart in drawn.all("svg"):
+        assert chart.children[0].tag == "title"
+        assert text(chart.children[0])
+    for chart in drawn.all("svg"):
+        numbers = re.findall(r"(?:nan|inf)", str(chart.attributes))
+        assert numbers == []
+
+
+def test_the_alignment_names_what_is_gone_and_what_is_new():
+    view = internals(made.dense()).alignment
+    assert view.sentence == (
+        "Without a partner: layer 3 dropped (0.71 [0.57, 0.85] nats); layer 4 inserted, a copy of 4 "
+        "(0.220 [0.176, 0.264] nats). The whole candidate loses 1.10 [0.88, 1.32] nats a token."
+    )
+    boxes = titles(view.picture)
+    assert "layer 3 of the reference: layer 3 dropped" in boxes
+    assert "layer 4 of the candidate: layer 4 inserted, a copy of 4" in boxes
+    assert str(view.picture).count('class="box alone"') == 2
+    assert str(view.picture).count('class="match') == len(made.PAIRS)
+    assert str(view.similarity).count(' framed"') == len(made.PAIRS)
+    first = view.gaps.rows[0]
+    assert first[0].note == "found again in 99.5 % of resamplings"
+    assert first[1].text == "0.71"
+    assert first[3].text == "64.5 %"
+    assert "Control, the reference’s own layers run again: 0 nats." in view.note
+
+
+def test_without_a_gap_all_layers_are_said_to_match():
+    block = made.alignment() | {"gaps": [], "control": None}
+    view = internals(made.dense(alignment=block)).alignment
+    assert view.sentence == "All 6 layers of the two models stand for each other, in order."
+    assert view.gaps.rows == ()
+
+
+def test_of_two_widths_it_is_said_that_nothing_can_be_swapped():
+    block = made.alignment()
+    block |= {"matched": None, "control": None, "additivity": None}
+    block["gaps"] = [gap | {"nats": None, "saved": None, "share": None} for gap in block["gaps"]]
+    view = internals(made.dense(alignment=block, activations=None)).alignment
+    assert "no layer of one can be run in the other" in view.note
+    assert view.gaps.rows[0][1].text == "–"
+    assert view.sentence.startswith("Without a partner: layer 3 dropped; layer 4 inserted, a copy of 4.")
+
+
+def test_the_worst_head_is_named_and_every_head_has_a_cell():
+    view = internals(made.dense()).attention
+    assert "most in head 2 of layer 3: 0.240" in view.sentence
+    cells = [title for title in titles(view.heads) if title.startswith("layer")]
+    assert len(cells) == len(made.PAIRS) * made.HEADS
+    assert "layer 4→3, head 2: 0.240 nats" in cells
+    assert view.worst.rows[0][0].text == "4→3, 2"
+    darkest = re.search(r'<rect[^>]*class="cell h7"[^>]*><title>(.*?)</title>', str(view.heads))
+    assert darkest is not None
+    assert darkest.group(1) == "layer 4→3, head 2: 0.240 nats"
+
+
+def test_equal_attention_is_said_to_be_equal():
+    block = made.attention() | {"js": NOTHING}
+    assert internals(made.dense(attention=block)).attention.sentence == (
+        "Every head looks exactly where the reference’s looks."
+    )
+
+
+@pytest.mark.parametrize(
+    ("cascade", "says"),
+    [
+        (made.mean(1.8, 0.3), "a cascade"),
+        (made.mean(0.5, 0.2), "no cascade"),
+        (made.mean(1.1, 0.3), "neither a cascade nor damping for sure"),
+    ],
+)
+def test_a_cascade_is_called_one_where_its_interval_says_so(cascade, says):
+    view = internals(made.dense(activations=made.activations() | {"cascade": cascade})).growth
+    assert view.sentence.endswith(f"{says}.")
+
+
+def test_steps_are_named_after_their_layers_and_gaps_after_what_happened():
+    view = internals(made.dense()).growth
+    assert [row[0].text for row in view.steps.rows] == ["0", "1", "2", "3 dropped", "4→3", "4 inserted", "5"]
+    assert view.steps.rows[0][2].text == "–"  # no error enters the first layer
+    assert view.repair_sentence.startswith(
+        "Of 7 layers whose change has an effect, later layers repair that of 2 and make that of 5 worse"
+    )
+    assert str(view.growth).count("error of the states, layer border") == 8
+
+
+def test_routing_tells_the_worst_layer_and_each_experts_load():
+    view = internals(made.mixture()).routing
+    assert "most in layer 3: 14.0 [11.2, 16.8]\u00a0%" in view.sentence
+    cells = titles(view.loads)
+    assert "layer 0, expert 0: 4.00 points" in cells
+    assert "layer 0, expert 5: 0 points" in cells
+    assert view.margins.rows[0][4].text == "0: 16.5 %"
+
+
+def test_what_was_not_measured_is_told_and_escaped():
+    drawn = page(made.mixture())
+    assert text(drawn.one(id_="not-inside").one("li")) == "layers are <not> run one at a time"
+    assert drawn.one(id_="routing")

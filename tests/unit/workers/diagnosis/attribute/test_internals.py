@@ -1,0 +1,134 @@
+"""The one call of the job: every block, kept from attempt to attempt, and what cannot be measured told."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.contracts.attribute_blocks import Internals
+from app.models.checkpoint import inspect
+from tests.support.internals import DOCUMENT_N, TOKENS_NL, kl, run, whole
+from tests.support.pruning import operate
+from workers.diagnosis.attribute.internals import Model, internals
+from workers.surgery.reading import open_tensors
+from workers.surgery.store import CheckpointStore
+
+Tiny = Callable[..., Path]
+
+
+class LostError(Exception):
+    """The attempt is lost."""
+
+
+@contextmanager
+def models(*folders: Path) -> Iterator[list[Model]]:
+    with ExitStack() as stack:
+        yield [Model(inspect(one), stack.enter_context(open_tensors(inspect(one))).read) for one in folders]
+
+
+def measure(folders: list[Path], scratch: Path, **options: Any) -> Internals:
+    with models(*folders) as (reference, candidate):
+        return internals(reference, candidate, TOKENS_NL, DOCUMENT_N, scratch, repair_tokens=100, **options)
+
+
+@pytest.fixture
+def deeper(tiny: Tiny, tmp_path: Path) -> Iterator[list[Path]]:
+    store = CheckpointStore(tmp_path / "store", 10**9)
+    steps = [{"type": "quantize.rtn", "bits": 4, "group_size": 32}, {"type": "extend.duplicate", "layers": [1]}]
+    with operate(tiny("llama"), store, *steps) as modified:
+        yield [tiny("llama"), modified.path]
+
+
+def test_every_block_of_a_deeper_model(deeper: list[Path], tmp_path: Path) -> None:
+    phases: list[tuple[str, int, int]] = []
+    found = measure(deeper, tmp_path, progress=lambda *one: phases.append(one))
+    alignment, attention, growth = found.alignment, found.attention, found.activations
+    assert alignment is not None
+    assert attention is not None
+    assert growth is not None
+    assert found.routing is None
+    assert found.not_measured == ()
+    assert [(pair.reference, pair.candidate) for pair in alignment.pairs] == [(0, 0), (1, 1), (2, 3)]
+    assert [(one.kind, one.layer, one.of) for gap in alignment.gaps for one in gap.layers] == [("duplicate", 2, 1)]
+    clean, changed = (run(whole(folder)).logits for folder in deeper)
+    per_token = kl(clean, changed)
+    assert alignment.total.mean == pytest.approx(float(per_token.mean()), rel=1e-3)
+    assert alignment.total.ci is not None
+    assert alignment.total.clusters == "documents"
+    assert alignment.control == 0
+    (gap,) = alignment.gaps
+    assert gap.nats is not None
+    assert gap.nats.mean is not None
+    assert alignment.matched is not None
+    parts = gap.nats.mean + (alignment.matched.mean or 0)
+    assert alignment.additivity == pytest.approx((alignment.total.mean or 0) / parts)
+    assert gap.share == pytest.approx(gap.nats.mean / (alignment.total.mean or 1))
+    assert [layer.candidate for layer in attention.layers] == [0, 1, 3]
+    assert all(len(layer.heads) == 2 for layer in attention.layers)
+    for layer in attention.layers:
+        assert layer.js.mean == pytest.approx(np.mean([head.js.mean for head in layer.heads]))
+    assert [step.gap for step in growth.steps] == [False, False, True, False]
+    last = growth.borders[-1]
+    assert last.sqnr is not None
+    assert last.sqnr.ci is not None
+    assert last.sqnr.ci[0] < (last.sqnr.mean or 0) < last.sqnr.ci[1]
+    assert growth.steps[0].repaired is not None
+    assert growth.repair_measured is not None
+    assert growth.repair_measured.tokens == 96
+    done = {phase: (count, total) for phase, count, total in phases}
+    assert all(count == total for count, total in done.values()), done
+    assert json.loads(found.model_dump_json())["alignment"]["pairs"]
+
+
+def test_a_lost_attempt_measures_no_block_twice(deeper: list[Path], tmp_path: Path) -> None:
+    def stop(phase: str, *_: int) -> None:
+        if phase == "activations":
+            raise LostError
+
+    scratch, other = tmp_path / "one", tmp_path / "other"
+    for folder in (scratch, other):
+        folder.mkdir()
+    expected = measure(deeper, other)
+    with pytest.raises(LostError):
+        measure(deeper, scratch, progress=stop)
+    phases: list[str] = []
+    found = measure(deeper, scratch, progress=lambda phase, *_: phases.append(phase))
+    assert found == expected
+    assert not {"similarity", "gaps", "attention"} & set(phases)
+
+
+def test_two_widths_are_aligned_and_the_rest_is_told(tiny: Tiny, tmp_path: Path) -> None:
+    found = measure([tiny("llama"), tiny("llama", hidden_size=96)], tmp_path)
+    assert found.alignment is not None
+    assert found.attention is not None
+    assert found.activations is None
+    assert found.not_measured == ("activations: hidden states of 64 and of 96 channels have no difference",)
+
+
+def test_mixtures_get_their_routing(tiny: Tiny, tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "store", 10**9)
+    with operate(tiny("mixtral"), store, {"type": "quantize.rtn", "bits": 3, "group_size": 32}) as modified:
+        found = measure([tiny("mixtral"), modified.path], tmp_path)
+    assert found.alignment is None
+    routing = found.routing
+    assert routing is not None
+    assert [layer.layer for layer in routing.layers] == [0, 1, 2]
+    for layer in routing.layers:
+        assert sum(layer.load_reference) == pytest.approx(1)
+        shift = sum(abs(a - b) for a, b in zip(layer.load_reference, layer.load_candidate, strict=True)) / 2
+        assert layer.load_shift.mean == pytest.approx(shift)
+        assert layer.load_shift.ci is not None
+        assert layer.load_shift.ci[0] <= shift <= layer.load_shift.ci[1]
+    assert len(found.not_measured) == 1
+
+
+def test_a_dense_model_against_a_mixture_is_told(tiny: Tiny, tmp_path: Path) -> None:
+    found = measure([tiny("llama"), tiny("mixtral")], tmp_path)
+    assert found.alignment is None
+    assert found.routing is None
+    assert len(found.not_measured) == 1
+    assert "MixtralForCausalLM" in found.not_measured[0]
