@@ -6,8 +6,8 @@ float32, and the hidden states between blocks of one window.
 
 What is tuned: each group's scale by a factor, norm weights and biases by a factor of their own, and, with `rounding`,
 where between two codes a weight falls: w = scale · (round(code + rest + v) − zero), v being learned with
-straight-through gradients. Zero points and the places of zeros stay. An eighth of the windows is not tuned on; where the
-divergence there has not become less, nothing stays tuned. The optimizer is Adam, its rate falling along half
+straight-through gradients. Zero points and the places of zeros stay. An eighth of the windows is not tuned on; where
+the divergence there has not become less, nothing stays tuned. The optimizer is Adam, its rate falling along half
 a cosine. Learned rounding is SignRound's idea (AutoRound, arXiv 2309.05516), training scales against the whole model
 after blocks are done is EfficientQAT's (arXiv 2407.11062), norm weights as a repair are norm tweaking's (arXiv
 2309.02784); they use block outputs or labels, and one at a time. Here all are tuned at once on the divergence.
@@ -157,7 +157,8 @@ class Tuning:
         check_cancelled: CheckCancelled = never_cancelled,
     ) -> tuple[float, float]:
         """Tunes for so many steps of one window each, in an order of `seed`; the divergence before and after, nats a
-        token, on windows that were not tuned on (the only one, where there is one). Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` where it is not finite."""
+        token, on windows that were not tuned on (the only one, where there is one). Raises
+        `HemostatError(ACTIVATIONS_NOT_FINITE)` where it is not finite."""
         windows = self._entering.shape[0]
         held = range(windows - max(1, windows // HELD_OUT), windows)
         before = self.measure(held, check_cancelled)
