@@ -61,7 +61,7 @@ def _tidy(text: str) -> str:
 
 def arc(row: Row, id_: str, complain: Complain) -> Item:
     """A question and its answers, labelled by letters or digits."""
-    question, choices = row["question"], row["choices"]
+    question, choices = row["question"], row.get("choices")
     if isinstance(question, Mapping):  # as AI2 publishes it
         choices = question.get("choices")
         question = question.get("stem")

@@ -36,8 +36,8 @@ CENTRE: Final = math.log(0.1)
 INTERCEPT_MEAN, INTERCEPT_SD = math.log(0.1), 1.5
 SLOPE_MEAN, SLOPE_SD = 0.5, 0.25
 TASK_SCALE, RUN_SCALE = 0.6, 0.4
-_GRID: Final = 12
-_ROUNDS: Final = 6
+_GRID: Final = 8
+_ROUNDS: Final = 5
 _DRAWS: Final = 20_000
 
 

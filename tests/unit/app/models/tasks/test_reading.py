@@ -1,0 +1,216 @@
+"""Task files of every format are read; what they lack is told with its line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.tasks import FileTask, ShippedTask
+from app.models.tasks.items import fingerprint
+from app.models.tasks.reading import SHIPPED, read_task
+from app.settings import Settings
+
+HELLASWAG = {
+    "ind": 24,
+    "activity_label": "Roof shingle removal",
+    "ctx_a": "A man is sitting on a roof.",
+    "ctx_b": "he",
+    "endings": ["is using wrap.", "starts [substeps] pulling up roofing  on a roof."],
+    "label": "1",
+    "source_id": "x",
+}
+ARC = {
+    "id": "M_1",
+    "question": "Which is hot?",
+    "choices": {"text": ["Fire", "Ice", "Snow"], "label": ["A", "B", "C"]},
+    "answerKey": "A",
+}
+ARC_NESTED = {
+    "id": "M_2",
+    "question": {"stem": "Which is cold?", "choices": [{"text": "Fire", "label": "1"}, {"text": "Ice", "label": "2"}]},
+    "answerKey": "2",
+}
+MMLU = {"question": " 1 + 1? ", "subject": "abstract_algebra", "choices": ["1", "2", "3", "4"], "answer": 1}
+GSM8K = {"question": "Two and two?", "answer": "2 + 2 = <<2+2=4>>4\n#### 4"}
+HUMANEVAL = {
+    "task_id": "HumanEval/0",
+    "prompt": "def twice(x):\n",
+    "canonical_solution": "    return 2 * x\n",
+    "test": "def check(f):\n    assert f(2) == 4\n",
+    "entry_point": "twice",
+}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "texts").mkdir()
+    return Settings(home=tmp_path, text_root=tmp_path / "texts")
+
+
+def write(settings: Settings, name: str, content: str | list[Any]) -> str:
+    assert settings.text_root
+    text = content if isinstance(content, str) else "".join(json.dumps(row) + "\n" for row in content)
+    (settings.text_root / name).write_text(text, encoding="utf-8")
+    return name
+
+
+def read(settings: Settings, form: str, content: str | list[Any], name: str = "t.jsonl", **fields: Any) -> list[Any]:
+    path = write(settings, name, content)
+    task = FileTask.model_validate({"source": "file", "format": form, "path": path} | fields)
+    return read_task(task, settings, seed=0, pointer="/tasks/0")
+
+
+def test_hellaswag_is_prompted_as_the_harness_does(settings: Settings) -> None:
+    (item, _) = read(settings, "hellaswag", [HELLASWAG, HELLASWAG])
+    assert item.context == "Roof shingle removal: A man is sitting on a roof. He"
+    assert item.choices == ("is using wrap.", "starts pulling up roofing on a roof.")
+    assert (item.gold, item.id, item.delimiter) == (1, "24", " ")
+
+
+def test_arc_is_read_in_both_of_its_forms(settings: Settings) -> None:
+    one, other = read(settings, "arc", [ARC, ARC_NESTED])
+    assert (one.context, one.choices, one.gold) == ("Question: Which is hot?\nAnswer:", ("Fire", "Ice", "Snow"), 0)
+    assert (other.context, other.choices, other.gold) == ("Question: Which is cold?\nAnswer:", ("Fire", "Ice"), 1)
+
+
+def test_mmlu_asks_for_a_letter(settings: Settings) -> None:
+    (item, _) = read(settings, "mmlu", [MMLU, MMLU | {"answer": "C"}])
+    about = "The following are multiple choice questions (with answers) about abstract algebra.\n\n"
+    assert item.context == f"{about}1 + 1?\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer:"
+    assert (item.choices, item.gold) == (("A", "B", "C", "D"), 1)
+
+
+def test_mmlu_is_read_from_its_own_csv_and_from_one_with_a_header(settings: Settings) -> None:
+    own = read(settings, "mmlu", '"1 + 1, or so?",1,2,3,4,B\nTwo?,5,6,2,7,C\n', "own.csv")
+    assert [(item.gold, item.prompt.split("\n")[0]) for item in own] == [(1, "1 + 1, or so?"), (2, "Two?")]
+    headed = read(
+        settings, "mmlu", "question,A,B,C,D,answer,subject\nTwo?,5,6,2,7,C,sums\nOne?,1,2,3,4,A,sums\n", "h.csv"
+    )
+    assert headed[0].choices == ("A", "B", "C", "D")
+    assert headed[0].prefix.endswith("about sums.\n\n")
+
+
+def test_lists_in_csv_are_json(settings: Settings) -> None:
+    rows = 'activity_label,ctx_a,ctx_b,endings,label\nCooking,A,b,"[""x"", ""y""]",0\nCooking,C,d,"[""v"", ""w""]",1\n'
+    items = read(settings, "hellaswag", rows, "h.csv")
+    assert [(item.choices, item.gold) for item in items] == [(("x", "y"), 0), (("v", "w"), 1)]
+
+
+def test_gsm8k_and_humaneval(settings: Settings) -> None:
+    (sum_, _) = read(settings, "gsm8k", [GSM8K, GSM8K])
+    assert (sum_.context, sum_.target) == ("Question: Two and two?\nAnswer:", GSM8K["answer"])
+    (code, _) = read(settings, "humaneval", [HUMANEVAL, HUMANEVAL])
+    assert (code.context, code.entry_point, code.delimiter) == ("def twice(x):\n", "twice", "")
+
+
+def test_solved_examples_stand_before_each_item(settings: Settings) -> None:
+    write(settings, "train.jsonl", [GSM8K | {"question": "One?", "answer": "#### 1"}, GSM8K])
+    items = read(settings, "gsm8k", [GSM8K, GSM8K | {"question": "Three?"}], shots=1, examples="train.jsonl")
+    assert items[1].context == "Question: One?\nAnswer: #### 1\n\nQuestion: Three?\nAnswer:"
+    assert items[1].prompt == "Question: Three?\nAnswer:"
+
+
+def test_a_draw_is_the_same_for_the_same_seed(settings: Settings) -> None:
+    rows = [GSM8K | {"question": f"{number}?"} for number in range(50)]
+    one, same = (read(settings, "gsm8k", rows, items=10) for _ in range(2))
+    assert [item.id for item in one] == [item.id for item in same]
+    assert [int(item.id) for item in one] == sorted(int(item.id) for item in one)
+    path = FileTask(source="file", format="gsm8k", path="t.jsonl", items=10)
+    other = read_task(path, settings, seed=1, pointer="")
+    assert [item.id for item in one] != [item.id for item in other]
+
+
+@pytest.mark.parametrize(
+    ("form", "content", "words"),
+    [
+        (
+            "hellaswag",
+            [ARC, ARC],
+            "line 1: hellaswag needs the fields activity_label, ctx_a, ctx_b, endings; there are",
+        ),
+        ("arc", [ARC, {"question": "Q"}], "line 2: arc needs the field choices"),
+        ("mmlu", [MMLU, {**MMLU, "answer": ""}], r"line 2: the answer is missing \(answer\)"),
+        ("arc", [{key: ARC[key] for key in ("question", "choices")}], r"the answer is missing \(answerKey\)"),
+        ("hellaswag", [HELLASWAG | {"label": ""}], r"the answer is missing \(label\)"),
+        ("gsm8k", [{"question": "Q?"}], r"the answer is missing \(answer\)"),
+        ("gsm8k", [GSM8K, GSM8K | {"question": "  "}], "line 2: question is empty"),
+        ("humaneval", [HUMANEVAL | {"prompt": ""}], "prompt is empty"),
+        ("humaneval", [HUMANEVAL | {"entry_point": "x(); import os"}], "no name of a function"),
+        ("gsm8k", [GSM8K | {"answer": "#### many"}], "the answer holds no number"),
+        ("hellaswag", [HELLASWAG | {"label": "2"}], "label '2' is none of the 2 endings"),
+        ("arc", [ARC | {"answerKey": "E"}], "answerKey 'E' is none of the labels A, B, C"),
+        ("mmlu", [MMLU | {"answer": 4}], "answer '4' is none of the 4 choices"),
+        ("mmlu", [MMLU | {"choices": ["1"]}], "choices holds 1 answers"),
+        ("mmlu", [MMLU | {"choices": ["1", " "]}], "choices holds an empty answer"),
+        ("gsm8k", "not json\n", "line 1: it is not JSON"),
+        ("gsm8k", "[1]\n", "line 1: it is no JSON object"),
+        ("gsm8k", [GSM8K], "it holds 1 items"),
+        ("gsm8k", "", "it holds 0 items"),
+    ],
+)
+def test_what_a_file_lacks_is_told(settings: Settings, form: str, content: str | list[Any], words: str) -> None:
+    with pytest.raises(HemostatError, match=words) as caught:
+        read(settings, form, content)
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.TASK_INVALID, "/tasks/0/path")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("t.txt", "x", "neither a .jsonl nor a .csv"),
+        ("t.csv", "question,answer\na,b,c\n", "line 2: it has 3 cells, the header 2"),
+        ("t.csv", 'question,answer\n"a,#### 1\n', "it is not CSV"),
+    ],
+)
+def test_files_of_another_kind_are_refused(settings: Settings, name: str, content: str, words: str) -> None:
+    with pytest.raises(HemostatError, match=words) as caught:
+        read(settings, "gsm8k", content, name)
+    assert caught.value.code is ErrorCode.TASK_INVALID
+
+
+def test_no_content_of_a_file_is_in_the_message(settings: Settings) -> None:
+    with pytest.raises(HemostatError) as caught:
+        read(settings, "gsm8k", [GSM8K | {"question": "a secret plan", "answer": "burn after reading"}])
+    assert "secret" not in str(caught.value)
+    assert "burn" not in str(caught.value)
+
+
+def test_other_refusals(settings: Settings, tmp_path: Path) -> None:
+    path = write(settings, "t.jsonl", [GSM8K, GSM8K | {"question": "Three?"}])
+    write(settings, "train.jsonl", [GSM8K, GSM8K | {"question": "Four?"}])
+
+    def refused(source: Settings = settings, **fields: Any) -> tuple[str, str]:
+        task = FileTask.model_validate({"source": "file", "format": "gsm8k", "path": path} | fields)
+        with pytest.raises(HemostatError) as caught:
+            read_task(task, source, seed=0, pointer="/tasks/1")
+        return caught.value.code, caught.value.pointer
+
+    assert refused(items=3) == (ErrorCode.TASK_INVALID, "/tasks/1/items")
+    assert refused(path="../t.jsonl") == (ErrorCode.PATH_FORBIDDEN, "/tasks/1/path")
+    assert refused(path="absent.jsonl") == (ErrorCode.TEXT_NOT_FOUND, "/tasks/1/path")
+    assert refused(Settings(home=tmp_path)) == (ErrorCode.PATH_FORBIDDEN, "/tasks/1/path")
+    assert refused(shots=9, examples="train.jsonl") == (ErrorCode.TASK_INVALID, "/tasks/1/shots")
+    # the first example is an item
+    assert refused(shots=1, examples="train.jsonl") == (ErrorCode.TASK_INVALID, "/tasks/1/examples")
+
+
+def test_the_fingerprint_follows_what_is_asked(settings: Settings) -> None:
+    one = read(settings, "gsm8k", [GSM8K, GSM8K])
+    other = read(settings, "gsm8k", [GSM8K, GSM8K | {"answer": "#### 5"}])
+    assert fingerprint(one, metric="a") == fingerprint(list(one), metric="a")
+    assert len({fingerprint(one, metric="a"), fingerprint(other, metric="a"), fingerprint(one, metric="b")}) == 3
+
+
+def test_the_shipped_items_are_sound(settings: Settings) -> None:
+    items = read_task(ShippedTask(source="shipped"), settings, seed=0, pointer="")
+    assert len(items) >= 60
+    assert len({item.id for item in items}) == len({item.prompt for item in items}) == len(items)
+    assert all(len(item.choices) == 4 for item in items)
+    # No place wins by itself.
+    counts = [sum(item.gold == place for item in items) for place in range(4)]
+    assert max(counts) <= 0.34 * len(items)
+    assert SHIPPED.is_file()
+    assert len(read_task(ShippedTask(source="shipped", items=30), settings, seed=0, pointer="")) == 30

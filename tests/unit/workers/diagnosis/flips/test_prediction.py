@@ -1,0 +1,67 @@
+"""What a prediction says of what it rests on."""
+
+import numpy as np
+import pytest
+
+from tests.unit.workers.diagnosis.flips.simulation import World, draw
+from workers.diagnosis.flips.prediction import Predictor
+from workers.diagnosis.flips.runs import Run
+
+RUNS, _ = draw(World(), tasks=4, runs=32, items=300, rng=np.random.default_rng(0), low=0.01, high=1.0)
+
+
+def test_without_a_run_nothing_is_predicted() -> None:
+    found = Predictor([]).predict(0.2, 100)
+    assert (found.status, found.rate, found.interval) == ("none", None, None)
+    assert "No run has been seen" in found.sentence
+
+
+def test_within_what_was_seen() -> None:
+    found = Predictor(RUNS).predict(0.1, 300, task="f1")
+    assert (found.status, found.known_task, found.runs, found.tasks) == ("seen", True, 32, 4)
+    assert found.rate is not None
+    assert found.interval is not None
+    assert found.interval[0] <= found.rate <= found.interval[1]
+    assert "32 runs of 4 tasks" in found.sentence
+
+
+@pytest.mark.parametrize("kl", [0.0001, 9.0])
+def test_a_kl_beyond_the_runs_is_outside(kl: float) -> None:
+    found = Predictor(RUNS).predict(kl, 300)
+    assert found.status == "outside"
+    assert "outside what has been seen" in found.sentence
+
+
+def test_the_range_is_that_of_the_tasks_own_runs() -> None:
+    near = [run for run in RUNS if run.fingerprint != "f0" or run.kl > 0.3]
+    assert Predictor(near).predict(0.02, 300, task="f0").status == "outside"
+    least = min(run.kl for run in near if run.fingerprint == "f1")
+    assert Predictor(near).predict(least / 1.4, 300, task="f1").status == "seen"
+
+
+def test_few_runs_are_called_few() -> None:
+    few = [Run(f"j{n}", "t", "f", 200, 5 + n, 0.1 * (n + 1)) for n in range(4)]
+    found = Predictor(few).predict(0.2, 200, task="f")
+    assert found.status == "few"
+    assert "few" in found.sentence
+
+
+def test_another_task_is_outside_until_tasks_are_known_to_differ_how() -> None:
+    one = [run for run in RUNS if run.fingerprint in {"f0", "f1"}]
+    found = Predictor(one).predict(0.1, 300, task="unheard")
+    assert found.status == "outside"
+    assert "2 tasks do not tell how tasks differ" in found.sentence
+    assert Predictor(RUNS).predict(0.1, 300, task="unheard").status == "seen"
+
+
+def test_tasks_are_found_by_name_and_by_fingerprint() -> None:
+    predictor = Predictor(RUNS)
+    assert predictor.task("t2") == "f2"
+    assert predictor.task("f3") == "f3"
+    assert predictor.task("absent") is None
+
+
+@pytest.mark.parametrize(("kl", "items"), [(0.0, 10), (-1.0, 10), (float("nan"), 10), (float("inf"), 10), (0.1, 0)])
+def test_what_cannot_be_is_refused(kl: float, items: int) -> None:
+    with pytest.raises(ValueError, match="above zero"):
+        Predictor(RUNS).predict(kl, items)

@@ -1,0 +1,121 @@
+"""Programs that a model might write, run for real: what they may do, and what they may not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from workers.diagnosis.tasks.sandbox import runner
+from workers.diagnosis.tasks.sandbox.runner import PROBES, Limits, passes, require
+
+QUICK = Limits(wall_s=2.0, cpu_s=1, memory_bytes=256 * 1024**2)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "assert sum(range(10)) == 45",
+        "import math, re, itertools, collections, heapq\nassert math.gcd(12, 18) == 6",
+        "from typing import List\ndef f(x: List[int]) -> int:\n    return max(x)\nassert f([1, 3]) == 3",
+        "import hashlib\nassert hashlib.md5(b'a').hexdigest().startswith('0cc1')",
+        "import enum, csv  # not imported beforehand",
+        "print('x' * 100_000)",
+    ],
+)
+def test_a_program_that_computes_passes(program: str) -> None:
+    assert passes(program)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "assert 1 == 2",
+        "def f(:",
+        "import sys\nsys.exit(0)",
+        "import os\nos._exit(0)",
+        "raise SystemExit",
+        "raise KeyboardInterrupt",
+        "import numpy",
+        "def f(): return f()\nf()",
+        "import os\nos.write(3, b'passed')\nos._exit(0)",
+        "x = 'x' * (1 << 30)",
+    ],
+)
+def test_one_that_does_not_come_to_its_end_fails(program: str) -> None:
+    assert not passes(program, QUICK)
+
+
+@pytest.mark.parametrize("program", ["while True: pass", "import time\ntime.sleep(60)"])
+def test_one_that_does_not_end_is_ended(program: str) -> None:
+    assert not passes(program, QUICK)
+
+
+@pytest.mark.parametrize("what", PROBES)
+def test_the_doors_are_shut(what: str) -> None:
+    assert not passes(PROBES[what])
+
+
+def test_nothing_outside_its_folder_is_touched(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("as it was")
+    for program in (
+        f"open({str(kept)!r}, 'w')",
+        f"open({str(kept)!r}, 'a').write('x')",
+        f"import os\nos.remove({str(kept)!r})",
+        f"import os\nos.truncate({str(kept)!r}, 0)",
+        f"import os\nos.chmod({str(kept)!r}, 0)",
+        f"import os\nos.symlink({str(kept)!r}, {str(tmp_path / 'link')!r})",
+        f"import shutil\nshutil.rmtree({str(tmp_path)!r})",
+    ):
+        assert not passes(program), program
+    assert kept.read_text() == "as it was"
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_the_environment_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEMOSTAT_API_KEY", "secret")
+    assert passes("import os\nassert 'HEMOSTAT_API_KEY' not in os.environ")
+
+
+def test_it_stops_when_it_is_told_to() -> None:
+    class Stopped(Exception):  # noqa: N818
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        passes("import time\ntime.sleep(60)", check_cancelled=stop)
+
+
+def test_no_descriptor_is_left_open() -> None:
+    passes("pass")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for program in ("pass", "assert False"):
+        passes(program)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_this_machine_passes_the_proof() -> None:
+    require()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda program: program.startswith("assert"), None),
+        (lambda _: True, "could still"),
+        (lambda _: False, "harmless"),
+    ],
+)
+def test_where_a_door_is_open_nothing_is_run(
+    monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], bool], words: str | None
+) -> None:
+    monkeypatch.setattr(runner, "passes", lambda program, **_: answer(program))
+    if words is None:
+        require()
+        return
+    with pytest.raises(HemostatError, match=words) as caught:
+        require()
+    assert caught.value.code is ErrorCode.CODE_SANDBOX_UNAVAILABLE

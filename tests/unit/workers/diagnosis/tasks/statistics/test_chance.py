@@ -1,0 +1,27 @@
+"""Guessing: exact probabilities against scipy and simulation."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from workers.diagnosis.tasks.statistics.chance import accuracy, p_value
+
+
+@pytest.mark.parametrize("right", [0, 3, 25, 40, 100])
+def test_with_equal_choices_it_is_the_binomial_tail(right: int) -> None:
+    expected = stats.binomtest(right, 100, 0.25, alternative="greater").pvalue
+    assert p_value(right, [4] * 100) == pytest.approx(expected)
+
+
+def test_with_unequal_choices_it_is_what_guessers_reach() -> None:
+    choices = [2] * 20 + [4] * 30 + [5] * 10
+    rng = np.random.default_rng(0)
+    reached = sum(rng.binomial(choices.count(count), 1 / count, 40_000) for count in (2, 4, 5))
+    for right in (14, 20, 26):
+        assert p_value(right, choices) == pytest.approx(np.mean(reached >= right), abs=0.01)
+    assert accuracy(choices) == pytest.approx((20 / 2 + 30 / 4 + 10 / 5) / 60)
+
+
+def test_more_right_answers_than_items_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 right answers of 2"):
+        p_value(3, [4, 4])
