@@ -23,7 +23,7 @@ class QuantizeGptq(Calibrated, Grouped):
     damping: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.01, description="Share of the mean of the Hessian's diagonal that is added to it."
     )
-    act_order: bool = Field(default=False, description="Columns of largest activations first (groups stay in place).")
+    act_order: bool = Field(default=True, description="Columns of largest activations first (groups stay in place).")
 
 
 class QuantizeAwq(Calibrated, Grouped):
