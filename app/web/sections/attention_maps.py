@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -21,6 +22,7 @@ class AttentionView:
     """What the page draws."""
 
     sentence: str
+    divergence: Markup
     heads: Markup
     sink: Markup
     worst: Table
@@ -32,6 +34,23 @@ def attention_maps(block: AttentionShift) -> AttentionView:
     """The view of a block."""
     return AttentionView(
         sentence=_sentence(block),
+        divergence=layer_curves(
+            (
+                Series(
+                    "all heads of a layer",
+                    tuple(
+                        (float(layer.candidate), layer.js.mean, layer.js.ci)
+                        for layer in block.layers
+                        if layer.js.mean is not None
+                    ),
+                ),
+            ),
+            title="Jensen–Shannon divergence of attention by layer, over its heads",
+            unit="nats",
+            last=_last(block),
+            across="layer of the candidate",
+            marks=_gaps(block),
+        ),
         heads=heat_map(
             Cells(
                 tuple(_layer(layer) for layer in block.layers),
@@ -50,8 +69,9 @@ def attention_maps(block: AttentionShift) -> AttentionView:
             ),
             title="Share of attention on the first token",
             unit="share",
-            last=max((layer.candidate for layer in block.layers), default=0),
+            last=_last(block),
             across="layer of the candidate",
+            marks=_gaps(block),
         ),
         worst=_worst(block),
         layers=_layers(block),
@@ -60,6 +80,19 @@ def attention_maps(block: AttentionShift) -> AttentionView:
             f"{on(block.measured)}. Range is the mean distance to what is attended, the first token left out."
         ),
     )
+
+
+def _last(block: AttentionShift) -> int:
+    return max((layer.candidate for layer in block.layers), default=0)
+
+
+def _gaps(block: AttentionShift) -> list[tuple[float, str]]:
+    """Between which layers of the candidate there are layers without a partner, of either model."""
+    return [
+        ((one.candidate + other.candidate) / 2, "gap")
+        for one, other in pairwise(block.layers)
+        if (other.reference - one.reference, other.candidate - one.candidate) != (1, 1)
+    ]
 
 
 def _layer(layer: AttentionLayer) -> str:

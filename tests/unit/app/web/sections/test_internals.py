@@ -86,6 +86,15 @@ def test_the_worst_head_is_named_and_every_head_has_a_cell():
     assert darkest.group(1) == "layer 4→3, head 2: 0.240 nats"
 
 
+def test_attention_by_layer_has_every_layer_and_shows_where_layers_are_missing():
+    view = internals(made.dense()).attention
+    told = [title for title in titles(view.divergence) if title.startswith("all heads")]
+    places = [title.split(": ")[0] for title in told]
+    assert places == [f"all heads of a layer, layer of the candidate {layer}" for _, layer in made.PAIRS]
+    assert told[1].endswith(": 0.0200 [0.0160, 0.0240] nats")
+    assert str(view.divergence).count(">gap</text>") == 2  # the dropped layer, and the copy
+
+
 def test_equal_attention_is_said_to_be_equal():
     block = made.attention() | {"js": NOTHING}
     assert internals(made.dense(attention=block)).attention.sentence == (

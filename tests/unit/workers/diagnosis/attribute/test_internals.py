@@ -38,7 +38,10 @@ def measure(folders: list[Path], scratch: Path, **options: Any) -> Internals:
 @pytest.fixture
 def deeper(tiny: Tiny, tmp_path: Path) -> Iterator[list[Path]]:
     store = CheckpointStore(tmp_path / "store", 10**9)
-    steps = [{"type": "quantize.rtn", "bits": 4, "group_size": 32}, {"type": "extend.duplicate", "layers": [1]}]
+    steps: list[dict[str, Any]] = [
+        {"type": "quantize.rtn", "bits": 4, "group_size": 32},
+        {"type": "extend.duplicate", "layers": [1]},
+    ]
     with operate(tiny("llama"), store, *steps) as modified:
         yield [tiny("llama"), modified.path]
 
