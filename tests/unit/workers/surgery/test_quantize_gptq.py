@@ -138,16 +138,20 @@ def test_inputs_that_are_no_numbers_are_refused() -> None:
     assert caught.value.code is ErrorCode.ACTIVATIONS_NOT_FINITE
 
 
+@pytest.mark.parametrize(("act_order", "most"), [(False, 0.9), (True, 0.95)])
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_models_lose_less_than_by_round_to_nearest(tiny: Tiny, store: CheckpointStore, kind: str) -> None:
+def test_models_lose_less_than_by_round_to_nearest(
+    tiny: Tiny, store: CheckpointStore, kind: str, act_order: bool, most: float
+) -> None:
+    """Random inputs are alike in power, so that the order of columns can bring nothing and fixed grids cost a little."""
     shared = {"bits": 4, "group_size": 32}
     seen = text(16, 128)
     with (
         operate(tiny(kind), store, {"type": "quantize.rtn"} | shared) as nearest,
-        operate(tiny(kind), store, {"type": "quantize.gptq"} | shared, seen=seen) as ours,
+        operate(tiny(kind), store, {"type": "quantize.gptq", "act_order": act_order} | shared, seen=seen) as ours,
     ):
         assert ours.manifest.bits_per_weight == nearest.manifest.bits_per_weight == 4 + 20 / 32
-        assert divergence(tiny(kind), ours.path) < 0.9 * divergence(tiny(kind), nearest.path)
+        assert divergence(tiny(kind), ours.path) < most * divergence(tiny(kind), nearest.path)
         assert ours.manifest.steps[0].warnings == ()
         before, after = tensors(tiny(kind)), tensors(ours.path)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
