@@ -143,7 +143,7 @@ def test_inputs_that_are_no_numbers_are_refused() -> None:
 def test_models_lose_less_than_by_round_to_nearest(
     tiny: Tiny, store: CheckpointStore, kind: str, act_order: bool, most: float
 ) -> None:
-    """Random inputs are alike in power, so that the order of columns can bring nothing and fixed grids cost a little."""
+    """Random inputs are alike in power, so that the order of columns brings nothing and fixed grids cost a little."""
     shared = {"bits": 4, "group_size": 32}
     seen = text(16, 128)
     with (
