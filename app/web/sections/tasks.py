@@ -219,10 +219,10 @@ def _tests(report: TasksReport) -> Table:
         columns=(
             Column("Task", "name"),
             Column("McNemar, p"),
-            Column("Holm, p"),
+            Column("McNemar, Holm’s p"),
             Column("Benjamini–Hochberg, q"),
             Column("Equivalence, p"),
-            Column("Holm, p"),
+            Column("Equivalence, Holm’s p"),
             Column("90 % interval, points"),
             Column("Bootstrap 95 %, points"),
             Column("Guessing, %"),
@@ -371,6 +371,8 @@ def _predicted(result: TaskResult) -> Cell:
 def _within(result: TaskResult) -> str:
     if result.prediction.interval is None:
         return fmt.NONE
+    if result.outcome == "at_chance":
+        return "at chance"
     low, high = result.prediction.interval
     return "yes" if low <= result.flips.rate.mean <= high else "no"
 

@@ -1,0 +1,157 @@
+"""`hemostat tasks` and `hemostat flips`: what they send, print, and end with."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import flips
+from app.cli import tasks as command
+from app.cli.main import app
+from app.cli.output import Exit
+from app.cli.tasks import Rule, exit_status, parse_task
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.tasks import TasksRequest
+from app.contracts.tasks_report import TasksReport
+from app.settings import Settings
+from app.web.reproduce import reproduction
+from tests.support.tasks_reports import task, tasks_report, tasks_variants
+from workers.diagnosis.flips.runs import Run, add, read
+
+
+def sent(monkeypatch, arguments):
+    found = {}
+
+    def measure(request, configured, verdict, **_):
+        found.update(request=request, verdict=verdict)
+
+    monkeypatch.setattr(command, "measure", measure)
+    done = CliRunner().invoke(app, ["tasks", *arguments])
+    assert done.exit_code == 0, done.output
+    return found
+
+
+def test_options_become_a_request_that_the_service_takes(monkeypatch):
+    found = sent(
+        monkeypatch,
+        shlex.split(
+            "-r a -c b --recipe quantize.rtn:bits=3 --task shipped:50 --margin 0.03 --no-store-text --text shipped:20 "
+            "--task gsm8k:sets/gsm8k.jsonl,shots=5,examples=sets/train.jsonl,max_tokens=128,name=sums"
+        ),
+    )
+    request = TasksRequest.model_validate(found["request"])
+    assert [one.title for one in request.tasks] == ["example", "sums"]
+    assert (request.margin, request.store_text) == (0.03, False)
+    assert request.tasks[1].shots == 5
+
+
+def test_the_shipped_task_is_the_default(monkeypatch):
+    assert sent(monkeypatch, ["-r", "a"])["request"]["tasks"] == [{"source": "shipped"}]
+
+
+def test_the_command_of_a_report_asks_for_the_same(monkeypatch):
+    report = TasksReport.model_validate(tasks_variants()["one"])
+    line = reproduction(report).cli
+    assert line is not None
+    request = TasksRequest.model_validate(sent(monkeypatch, shlex.split(line.replace("\\\n", " "))[2:])["request"])
+    assert request == TasksRequest.model_validate(report.request)
+
+
+@pytest.mark.parametrize("written", ["arc", "arc:", "arc:a.jsonl,items", "arc:a.jsonl,colour=red", "shipped:all"])
+def test_a_task_that_cannot_be_read_is_refused(written):
+    with pytest.raises(HemostatError) as caught:
+        parse_task(written)
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "worse", "not_equivalent"),
+    [
+        (["equivalent", "equivalent"], 0, 0),
+        (["worse", "equivalent"], 1, 1),
+        (["inconclusive", "equivalent"], 0, 2),
+        (["at_chance", "equivalent"], 0, 2),
+        (["at_chance"], 2, 2),
+    ],
+)
+def test_the_exit_status_follows_the_rule(outcomes, worse, not_equivalent):
+    report = tasks_report(*(task(f"t{number}", outcome) for number, outcome in enumerate(outcomes)))
+    assert exit_status(report, None) == Exit.PASS
+    assert exit_status(report, Rule.WORSE) == worse
+    assert exit_status(report, Rule.NOT_EQUIVALENT) == not_equivalent
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(flips, "settings", lambda: Settings(home=tmp_path))
+    return tmp_path
+
+
+RUNS = [
+    Run(f"j{n}", f"t{n % 3}", f"f{n % 3}", 300, 6 + 4 * (n // 3), 0.02 * 2 ** (n // 3), candidate=f"c{n}")
+    for n in range(15)
+]
+
+
+def test_without_runs_nothing_is_predicted(home):
+    done = CliRunner().invoke(app, ["flips", "predict", "0.3"])
+    assert done.exit_code == Exit.UNMEASURED
+    assert "No run has been seen" in done.output
+
+
+def test_a_prediction_has_an_interval_and_its_basis(home):
+    add(home, RUNS)
+    done = CliRunner().invoke(app, ["flips", "predict", "0.1", "--items", "300", "--task", "t1", "--json"])
+    assert done.exit_code == Exit.PASS, done.output
+    told = json.loads(done.stdout)
+    assert (told["status"], told["runs"], told["tasks"], told["task"]) == ("seen", 15, 3, "f1")
+    assert told["interval"][0] < told["rate"] < told["interval"][1]
+
+
+def test_outside_of_what_was_seen_it_says_so(home):
+    add(home, RUNS)
+    done = CliRunner().invoke(app, ["flips", "predict", "7", "--items", "300"])
+    assert done.exit_code == Exit.UNMEASURED
+    assert "outside what has been seen" in done.output
+
+
+@pytest.mark.parametrize("arguments", [["0"], ["nan"], ["0.1", "--items", "0"], ["0.1", "--task", "unheard"]])
+def test_what_cannot_be_predicted_is_refused(home, arguments):
+    add(home, RUNS)
+    done = CliRunner().invoke(app, ["flips", "predict", *arguments])
+    assert isinstance(done.exception, HemostatError)
+    assert done.exception.code is ErrorCode.INVALID_REQUEST
+
+
+class Service:
+    """Two finished jobs, a page each."""
+
+    def __init__(self):
+        self.reports = {"a": tasks_variants()["several"], "b": tasks_variants()["one"]}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """Nothing to end."""
+
+    def jobs(self, **filters):
+        assert filters["kind"] == "tasks"
+        name = "a" if filters["after"] is None else "b"
+        return {"data": [{"id": name, "finished_at": 3.0}], "has_more": name == "a", "last_id": name}
+
+    def report(self, job_id):
+        return self.reports[job_id]
+
+
+def test_finished_jobs_are_gathered_once(home, monkeypatch):
+    monkeypatch.setattr(flips, "connect", lambda *_: Service())
+    for added in (5, 0):  # five tasks, of which one is at chance, and one of another job
+        done = CliRunner().invoke(app, ["flips", "build", "--from-jobs", "--json"])
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["added"] == added
+    kept = read(home)
+    assert "mmlu" not in {run.task for run in kept}
+    assert {run.kl for run in kept} == {report["divergence"]["kl"]["mean"] for report in Service().reports.values()}

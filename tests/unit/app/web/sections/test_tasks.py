@@ -1,0 +1,95 @@
+"""The view of a tasks report: what its page and terminal say."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from app.contracts.tasks_report import TasksReport
+from app.web.report import render
+from app.web.sections.tasks import answers, heading, outcome
+from app.web.terminal import render_terminal
+from tests.support.html import tree
+from tests.support.tasks_reports import task, tasks_report, tasks_variants
+
+VARIANTS = tasks_variants()
+
+
+def view(name: str):  # type: ignore[no-untyped-def]
+    return answers(TasksReport.model_validate(VARIANTS[name]))
+
+
+def printed(name: str, width: int, *, ascii_only: bool = False) -> str:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii" if ascii_only else "utf-8", newline="\n")
+    render_terminal(VARIANTS[name], Console(file=stream, width=width, color_system=None, legacy_windows=False))
+    stream.flush()
+    return stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
+
+
+def test_the_worst_that_is_shown_is_the_heading() -> None:
+    assert view("several").heading == "Worse"
+    assert view("several").bad
+    assert (view("one").heading, view("one").good) == ("Equivalent", True)
+    assert view("first").heading == "Undecided"
+    mixed = TasksReport.model_validate(tasks_report(task("a", "equivalent"), task("b", "at_chance")))
+    assert heading(mixed) == "At chance"
+    assert outcome(mixed).startswith("Of 2 tasks: 1 equivalent, 1 at chance. The margin of equivalence is ± 2.0 points")
+
+
+def test_figures_are_of_the_task_that_is_worse() -> None:
+    difference, flips, reference, candidate = view("several").figures
+    assert (difference.value, difference.note) == ("−4.8", "hellaswag, paired")
+    assert (flips.value, flips.note) == ("7.2", "60 to wrong, 12 to right")
+    assert (reference.value, candidate.value) == ("62.0", "57.2")
+
+
+def test_every_task_has_its_rows() -> None:
+    found = view("several")
+    for table in (found.results, found.tests, found.predictions, found.power):
+        assert [row[0].text for row in table.rows] == ["hellaswag", "arc", "mmlu", "gsm8k", "humaneval"]
+        assert all(len(row) == len(table.columns) for row in table.rows)
+    outcomes = [row[-1].text for row in found.results.rows]
+    assert outcomes == ["worse", "equivalent", "at chance", "undecided", "better"]
+    assert [row[3].text for row in found.predictions.rows] == ["yes", "no", "at chance", "yes", "yes"]
+
+
+def test_a_small_p_never_reads_as_zero() -> None:
+    assert view("several").tests.rows[0][1].text == "under 10⁻⁴"
+
+
+def test_without_text_there_are_ids_alone() -> None:
+    example = view("no-text").examples[0]
+    assert [column.label for column in example.table.columns] == ["Item", "Flip", "Lead, nats"]
+    assert "not in this report" in example.note
+    assert len(view("several").examples[0].table.columns) == 7
+
+
+def test_without_runs_there_is_no_band() -> None:
+    chart = view("first").chart
+    assert chart is not None
+    assert "Band" not in chart
+    assert "Band: 95 % prediction interval for 1,000 items" in (view("several").chart or "")
+    assert view("identical").chart is None
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_page_says_everything(name: str) -> None:
+    page = tree(render(VARIANTS[name]))
+    for section in ("answers", "results", "flips", "power", "verdict", "limits", "provenance", "reproduce"):
+        assert page.one("section", id_=section).text, section
+    assert "<script" not in render(VARIANTS[name])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_terminal_says_it_in_its_width(name: str, width: int) -> None:
+    text = printed(name, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert view(name).heading.upper() in text
+    for result in VARIANTS[name]["tasks"]:
+        assert result["name"][:8] in text
+    assert "could show" in " ".join(text.split())
+
+
+def test_a_terminal_of_ascii_gets_no_other_sign() -> None:
+    assert printed("several", 100, ascii_only=True).isascii()
