@@ -24,17 +24,25 @@ def survival(first_differences: Sequence[int | None], most: int) -> tuple[Surviv
         raise ValueError("no prompts")
     count = len(first_differences)
     parted = np.asarray([most + 1 if first is None else first for first in first_differences])
-    points = []
-    for tokens in range(most + 1):
-        same = int((parted > tokens).sum())
-        points.append(SurvivalPoint(tokens=tokens, share=same / count, ci=binomial_interval(same, count)))
-    return tuple(points)
+    same = (parted[None, :] > np.arange(most + 1)[:, None]).sum(axis=1)
+    intervals = {0: (1.0, 1.0)}  # before the first token nothing can differ
+    by_count = {number: binomial_interval(number, count) for number in sorted({int(number) for number in same})}
+    return tuple(
+        SurvivalPoint(
+            tokens=tokens,
+            share=int(number) / count,
+            ci=intervals.get(tokens, by_count[int(number)]),
+        )
+        for tokens, number in enumerate(same)
+    )
 
 
 def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
     """95 % Clopper–Pearson interval of a share."""
-    interval = stats.binomtest(successes, trials).proportion_ci(CONFIDENCE, method="exact")
-    return (float(interval.low), float(interval.high))
+    tail, failures = (1 - CONFIDENCE) / 2, trials - successes
+    low = float(stats.beta.ppf(tail, successes, failures + 1)) if successes else 0.0
+    high = float(stats.beta.ppf(1 - tail, successes + 1, failures)) if failures else 1.0
+    return (low, high)
 
 
 def median(curve: Sequence[SurvivalPoint]) -> tuple[int | None, tuple[int | None, int | None]]:

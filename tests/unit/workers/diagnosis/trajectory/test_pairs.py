@@ -1,0 +1,77 @@
+"""Pairs of texts against cases by hand and a plain recursion."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from workers.diagnosis.trajectory.pairs import (
+    bands_up_to,
+    disagreements,
+    distinct,
+    edit_shares,
+    first_difference,
+    lengths_up_to,
+    repetition,
+)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "position"),
+    [([1, 2, 3], [1, 2, 4], 3), ([1], [2], 1), ([1, 2], [1, 2], None), ([1, 2], [1, 2, 3], 3), ([1, 2, 3], [1], 2)],
+)
+def test_the_first_difference_counts_from_one_and_an_end_is_one(one, other, position):
+    assert first_difference(one, other) == position
+
+
+def test_disagreements_reach_to_the_shorter_text():
+    assert disagreements([1, 2, 3, 4], [1, 9, 3]).tolist() == [False, True, False]
+
+
+def levenshtein(one, other):
+    @cache
+    def distance(i, j):
+        if not i or not j:
+            return i + j
+        return min(
+            distance(i - 1, j) + 1, distance(i, j - 1) + 1, distance(i - 1, j - 1) + (one[i - 1] != other[j - 1])
+        )
+
+    return distance(len(one), len(other))
+
+
+def test_edit_shares_are_levenshteins_over_the_longer_prefix():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        one, other = (tuple(rng.integers(0, 4, size=rng.integers(1, 14)).tolist()) for _ in range(2))
+        lengths = (2, 5, 20)
+        wanted = [
+            levenshtein(one[:length], other[:length]) / max(len(one[:length]), len(other[:length]))
+            for length in lengths
+        ]
+        assert edit_shares(one, other, lengths) == pytest.approx(wanted)
+
+
+def test_a_shifted_text_differs_at_every_position_and_little_by_edits():
+    one = list(range(30))
+    other = [99, *one[:-1]]
+    assert disagreements(one, other).all()
+    assert edit_shares(one, other, [30]) == [2 / 30]
+
+
+def test_repetition_is_the_share_of_ngrams_that_stood_before():
+    assert repetition([1, 2, 1, 2, 1], 2) == pytest.approx(2 / 4)
+    assert repetition([7, 7, 7, 7], 1) == pytest.approx(3 / 4)
+    assert repetition([1, 2], 3) == 0
+    assert distinct([7, 7, 7, 8]) == pytest.approx(2 / 4)
+
+
+@pytest.mark.parametrize(("most", "lengths"), [(12, (12,)), (16, (16,)), (128, (16, 32, 64, 128)), (40, (16, 32, 40))])
+def test_lengths_double_and_end_at_the_most(most, lengths):
+    assert lengths_up_to(most) == lengths
+
+
+@pytest.mark.parametrize("most", [1, 8, 9, 100, 128])
+def test_bands_hold_every_position_once(most):
+    positions = [position for first, last in bands_up_to(most) for position in range(first, last + 1)]
+    assert positions == list(range(1, most + 1))

@@ -1,0 +1,58 @@
+"""The survival curve of shared text against counts by hand and scipy."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from workers.decoding.text_statistics import survival_curve
+from workers.diagnosis.trajectory.survival import binomial_interval, median, survival
+
+
+def test_a_text_that_differs_first_at_position_three_is_shared_for_two_tokens():
+    curve = survival([3, None], 4)
+    assert [point.tokens for point in curve] == [0, 1, 2, 3, 4]
+    assert [point.share for point in curve] == [1, 1, 1, 0.5, 0.5]
+
+
+def test_without_censoring_the_curve_is_kaplan_and_meiers():
+    rng = np.random.default_rng(0)
+    first = [int(value) if value <= 20 else None for value in rng.geometric(0.1, size=50)]
+    curve = survival(first, 20)
+    times = [20 if value is None else value for value in first]
+    oracle = survival_curve(times, [value is not None for value in first])
+    assert [point.share for point in curve] == pytest.approx([oracle.at(time) for time in range(21)])
+
+
+def test_the_interval_is_clopper_and_pearsons():
+    interval = stats.binomtest(5, 32).proportion_ci(0.95, method="exact")
+    assert binomial_interval(5, 32) == pytest.approx((interval.low, interval.high))
+    assert binomial_interval(32, 32)[1] == 1
+    assert binomial_interval(0, 32)[0] == 0
+
+
+def test_the_median_is_where_half_have_parted():
+    middle, (low, high) = median(survival([1, 2, 3, 4, 5, 6, 7, 8, 9, 10] * 3, 12))
+    assert middle == 5
+    assert low is not None
+    assert high is not None
+    assert low <= 5 <= high
+
+
+def test_a_median_beyond_the_end_is_not_made_up():
+    assert median(survival([*[None] * 7, 3], 8)) == (None, (3, None))
+    assert median(survival([None] * 30, 8)) == (None, (None, None))
+
+
+def test_the_interval_of_the_median_covers():
+    rng = np.random.default_rng(4)
+    true = int(np.ceil(np.log(0.5) / np.log(1 - 0.08)))  # the first t with (1 − 0.08)^t at most one half
+    covered = 0
+    for _ in range(60):
+        _, (low, high) = median(survival([int(v) for v in rng.geometric(0.08, size=32)], 60))
+        covered += (low or 0) <= true <= (high or 10**9)
+    assert covered >= 52
+
+
+def test_no_prompts_are_no_curve():
+    with pytest.raises(ValueError, match="no prompts"):
+        survival([], 4)
