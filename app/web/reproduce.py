@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ from app.contracts.requests.attribute import LEVELS
 from app.contracts.requests.base import Thresholds
 from app.contracts.requests.calibrate import CALIBRATORS
 from app.contracts.requests.mitigate import TREATMENTS
+from app.web.reproduce_surface import surface_command
+from app.web.reproduce_sweep import sweep_command
+from app.web.reproduce_trajectory import trajectory_command
 
 Json = dict[str, Any]
 SERVICE = "http://127.0.0.1:8321"
@@ -44,6 +48,8 @@ def reproduction(report: AnyReport) -> Reproduction:
         )
     if "file" in sources:
         missing.append("The text is a file or folder below the service's text root: the same one must lie there.")
+    if any(_dict(task).get("source") == "file" for task in _list(request.get("tasks"))):
+        missing.append("The files of tasks are below the service's text root: the same ones must lie there.")
     blanks = {name: text | {"documents": "…"} for name, text in texts.items() if text.get("source") == "inline"}
     body = _one_field_a_line(request | blanks)
     curl = (
@@ -85,14 +91,18 @@ def _request(report: AnyReport) -> Json:
 
 
 def _command(request: Json) -> str | None:
-    if request.get("kind") == "calibrate":
-        return _calibrate_command(request)
-    if request.get("kind") == "mitigate":
-        return _mitigate_command(request)
-    if request.get("kind") == "attribute":
-        return _attribute_command(request)
-    if request.get("kind") == "tasks":
-        return _tasks_command(request)
+    of_kind: dict[str, Callable[[Json], str | None]] = {
+        "calibrate": _calibrate_command,
+        "mitigate": _mitigate_command,
+        "attribute": _attribute_command,
+        "surface": lambda turned: surface_command(turned, _text_argument(_dict(turned.get("text")))),
+        "sweep": lambda swept: sweep_command(swept, _text_argument(_dict(swept.get("text")))),
+        "tasks": _tasks_command,
+        "trajectory": lambda body: trajectory_command(body, _text_argument(_dict(body.get("text")))),
+    }
+    own = of_kind.get(str(request.get("kind")))
+    if own is not None:
+        return own(request)
     text = _text_argument(_dict(request.get("text")))
     if text is None:
         return None
@@ -137,6 +147,32 @@ def _calibrate_command(request: Json) -> str | None:
     ]
     if request.get("deployment"):
         lines.append(f"--deployment {shlex.quote(str(request['deployment']))}")
+    lines += [f"--threshold {name}={value:g}" for name, value in _dict(request.get("thresholds")).items()]
+    return " \\\n  ".join(lines)
+
+
+def _attribute_command(request: Json) -> str | None:
+    """`hemostat attribute`; what is not said has its default."""
+    text = _text_argument(_dict(request.get("text")))
+    if text is None:
+        return None
+    candidate = _dict(request.get("candidate"))
+    lines = [
+        f"hemostat attribute --reference {shlex.quote(str(_dict(request.get('reference')).get('model', '')))}",
+        f"--candidate {shlex.quote(str(candidate.get('model', '')))}",
+    ]
+    lines += [f"--recipe {shlex.quote(json.dumps(step))}" for step in candidate.get("recipe") or ()]
+    levels = _list(request.get("levels"))
+    if tuple(levels) != LEVELS:
+        lines += [f"--level {shlex.quote(str(level))}" for level in levels]
+    if request.get("layers"):
+        lines.append(f"--layers {'+'.join(map(str, _list(request['layers'])))}")
+    names = ("tokens", "budget", "top", "twins", "window", "seed")
+    lines.append(f"--text {text} " + " ".join(f"--{name} {request[name]:g}" for name in names if name in request))
+    if "restore" not in _list(request.get("directions")):
+        lines.append("--no-restore")
+    if request.get("internals") is False:
+        lines.append("--no-internals")
     lines += [f"--threshold {name}={value:g}" for name, value in _dict(request.get("thresholds")).items()]
     return " \\\n  ".join(lines)
 

@@ -105,7 +105,7 @@ class _Tasks(Attempt):
             with watch.phase("report"):
                 write_answers(answered, request, context.output)
                 export_metrics(report, sides, context)
-                flip_runs.add(context.settings.home, self._runs(found, sides))
+                self._remember(found, sides)
                 context.progress("report", 1, 1)
         return report
 
@@ -202,6 +202,13 @@ class _Tasks(Attempt):
             rate=tuple(rate for _, rate, _ in told),
             high=tuple(high for _, _, high in told),
         )
+
+    def _remember(self, found: Sequence[TaskResult], sides: Sides) -> None:
+        """Adds the run to what was seen; a report is not lost because that fails."""
+        try:
+            flip_runs.add(self._context.settings.home, self._runs(found, sides))
+        except OSError as error:
+            self._context.log(f"the run is not remembered for predictions: {error.strerror}")
 
     def _runs(self, found: Sequence[TaskResult], sides: Sides) -> list[Run]:
         """What is worth remembering: a task that the reference can answer, at a KL above zero."""

@@ -233,7 +233,7 @@ def stores(one: Answered, request: TasksRequest) -> bool:
 
 
 def _examples(one: Answered, request: TasksRequest) -> tuple[Flipped, ...]:
-    """Flips of the largest lead first (by likelihood), else in the order of the file; half of them either way."""
+    """So many flips of either direction: of the largest lead first (by likelihood), else in the order of the file."""
     first, second = one.reference[one.metric], one.candidate[one.metric]
     stored = stores(one, request)
     found: list[Flipped] = []
