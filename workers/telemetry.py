@@ -35,6 +35,7 @@ PHASES = (
     "noise_floor",
     "candidate",
     "kernel_term",
+    "points",
     "fit",
     "choose",
     "test",
@@ -48,7 +49,7 @@ PHASES = (
     "statistics",
     "report",
 )
-ROLES = ("reference", "candidate", "noise_floor", "kernel_term", "generate")
+ROLES = ("reference", "candidate", "noise_floor", "kernel_term", "points", "generate")
 STORES = ("reference", "checkpoint", "corpus", "head")
 OUTCOMES = ("succeeded", "failed", "cancelled", "released", "lost")
 PROFILES = ("passed", "refused")
@@ -125,6 +126,13 @@ CATALOGUE: tuple[Metric, ...] = (
         ("stage",),
         {"stage": ("layers", "parts")},
     ),
+    Metric(
+        "sweep_points",
+        "counter",
+        "Settings of sweeps, by whether the model took them.",
+        ("outcome",),
+        {"outcome": ("measured", "refused")},
+    ),
     # what was measured, by comparison
     Metric("kl_nats", "histogram", "KL(reference‖candidate) of scored tokens.", COMPARISON, None, KL_BUCKETS),
     Metric("kl_mean_nats", "gauge", "Mean KL of the last measurement.", COMPARISON),
@@ -186,6 +194,9 @@ CATALOGUE: tuple[Metric, ...] = (
         "Share of the whole damage that the first parts cost, swapped together.",
         COMPARISON,
     ),
+    Metric("sweep_threshold_ratio", "gauge", "Share removed where the last sweep's perplexity turns.", COMPARISON),
+    Metric("sweep_threshold_low_ratio", "gauge", "Lower 95 % limit of that share.", COMPARISON),
+    Metric("sweep_threshold_high_ratio", "gauge", "Upper 95 % limit of that share.", COMPARISON),
     Metric("last_measurement_timestamp_seconds", "gauge", "When the last measurement ended, Unix time.", COMPARISON),
 )
 

@@ -80,6 +80,7 @@ PHASES = {
     "swap layers": "swapping layers",
     "swap parts": "swapping parts",
     "look into parts": "looking into the worst parts",
+    "points": "measuring the settings",
     "statistics": "computing statistics",
     "report": "writing the report",
 }

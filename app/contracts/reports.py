@@ -8,10 +8,13 @@ from app.contracts.attribute_report import AttributeReport
 from app.contracts.calibration_report import CalibrateReport
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.report import CompareReport
+from app.contracts.sweep_report import SweepReport
 from app.contracts.tasks_report import TasksReport
 from app.contracts.trajectory_report import TrajectoryReport
 
-AnyReport = CompareReport | CalibrateReport | MitigateReport | TasksReport | TrajectoryReport | AttributeReport
+AnyReport = (
+    CompareReport | CalibrateReport | MitigateReport | SweepReport | TasksReport | TrajectoryReport | AttributeReport
+)
 REPORT: Final[TypeAdapter[AnyReport]] = TypeAdapter(Annotated[AnyReport, Field(discriminator="kind")])
 # By the report's `kind`.
 REPORTS: Final[
@@ -21,6 +24,7 @@ REPORTS: Final[
         | type[AttributeReport]
         | type[CalibrateReport]
         | type[MitigateReport]
+        | type[SweepReport]
         | type[TasksReport]
         | type[TrajectoryReport],
     ]
@@ -29,6 +33,7 @@ REPORTS: Final[
     "attribute": AttributeReport,
     "calibrate": CalibrateReport,
     "mitigate": MitigateReport,
+    "sweep": SweepReport,
     "tasks": TasksReport,
     "trajectory": TrajectoryReport,
 }

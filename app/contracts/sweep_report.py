@@ -186,6 +186,7 @@ class SweepReport(Contract):
     tokens: Count
     documents: Count
     windows: Count
+    nonfinite_positions: Count = Field(description="at the strongest setting that was measured")
     noise_floor: NoiseFloor
     knob: SweptKnob
     reference_perplexity: Number

@@ -47,6 +47,15 @@ MITIGATE: Final[dict[str, Any]] = {
     "treatments": ["quantize.dynamic", "repair.lowrank", "protect"],
     "trials": 12,
 }
+SWEEP: Final[dict[str, Any]] = {
+    "kind": "sweep",
+    "reference": {"model": "smollm2-135m"},
+    "candidate": {
+        "model": "smollm2-135m",
+        "recipe": [{"type": "prune.wanda", "sparsity": {"sweep": {"from": 0.1, "to": 0.8, "points": 29}}}],
+    },
+    "budget": 12,
+}
 TASKS: Final[dict[str, Any]] = {
     "kind": "tasks",
     "reference": {"model": "smollm2-135m"},
@@ -71,6 +80,7 @@ REQUESTS: Final[dict[str, Any]] = {
     "calibrate": {"summary": "Fit, choose and prove a correction of the candidate", "value": CALIBRATE},
     "attribute": {"summary": "Which layer, module, head or expert does the damage, and why?", "value": ATTRIBUTE},
     "mitigate": {"summary": "Find what makes the candidate better within a budget, and prove it", "value": MITIGATE},
+    "sweep": {"summary": "How far may one knob be turned?", "value": SWEEP},
     "tasks": {"summary": "Which answers flip, and is the candidate equivalent?", "value": TASKS},
     "trajectory": {"summary": "What does the modification do to generated text?", "value": TRAJECTORY},
 }

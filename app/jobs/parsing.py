@@ -19,6 +19,7 @@ from app.contracts.text import MAX_DOCUMENTS
 from app.jobs.allowed import allowed
 from app.jobs.schema_walk import Schema
 from app.jobs.value_faults import value_fault
+from app.models.knobs import lift_knobs
 from app.models.nearest import listed, nearest, suggestion
 from app.problems import MAX_ERRORS, FieldError, RequestError
 
@@ -43,6 +44,9 @@ def parse_submission(body: bytes) -> SubmitRequest:
                 f"The request has {len(given)} documents; at most {MAX_DOCUMENTS} are taken.",
                 f"/{field}/documents",
             )
+    lifted = lift_knobs(data)
+    if lifted is not data:
+        data, body = lifted, json.dumps(lifted).encode()
     try:
         request = SUBMISSION.validate_json(body, strict=True)
     except ValidationError as error:

@@ -24,6 +24,9 @@ WORD: Final = "sweep"
 POINTER: Final = "/candidate/recipe"
 _GRID: Final = ("from", "to", "points")
 _EXAMPLES: Final = 'write {"sweep": [0.1, 0.2]} or {"sweep": {"from": 0.1, "to": 0.8, "points": 8}}'
+# Kinds that turn knobs in the candidate's recipe, how many, and what else to ask for.
+KNOBS: Final[dict[object, int]] = {"sweep": 1, "surface": 2}
+INSTEAD: Final[dict[object, str]] = {"sweep": "a surface turns two knobs at once: send it as kind surface"}
 # Fields that say what a step is, not how strong.
 _NO_KNOBS: Final = frozenset({"type", "calibration"})
 # A request as data: each value with the JSON pointer of where it was written.
@@ -235,3 +238,11 @@ def _recipe() -> TypeAdapter[Recipe]:
 
 def _refuse(detail: str, pointer: str, hint: str) -> NoReturn:
     raise HemostatError(ErrorCode.INVALID_REQUEST, detail, hint=hint, pointer=pointer)
+
+
+def lift_knobs(data: Json) -> Json:
+    """`lift`, by as many knobs as the request's kind takes; kinds that turn none are left as they are."""
+    kind = data.get("kind")
+    if kind not in KNOBS:
+        return data
+    return lift(data, most=KNOBS[kind], instead=INSTEAD.get(kind, ""))

@@ -13,6 +13,7 @@ from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.requests.mitigate import MitigateRequest
+from app.contracts.requests.sweep import SweptRequest
 from app.contracts.requests.tasks import TasksRequest
 from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
@@ -23,6 +24,7 @@ from app.models.paths import below
 from app.models.registry import Registry
 from app.models.steps import check_recipe
 from app.models.steps.others import checker
+from app.models.sweeping import check_swept, extra_passes
 from app.models.tasks.checks import check_tasks, tasks_cost
 from app.models.tokenizers import compare_tokenizers, has_chat_template
 from app.models.trajectories import check_trajectory, cost_of
@@ -90,6 +92,19 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
     )
     if not isinstance(request, TrajectoryRequest):
         check_window(request, one, other, after)
+    if isinstance(request, SweptRequest):
+        check_swept(
+            request,
+            other,
+            lambda recipe: check_window(
+                request,
+                one,
+                other,
+                check_recipe(
+                    other, recipe, pointer="/candidate/recipe", beside=checker(registry, settings), reference=one
+                ),
+            ),
+        )
     for field, text in texts_of(request).items():
         _check_text(text, tokenizer, settings, f"/{field}")
     if isinstance(request, AttributeRequest):
@@ -162,6 +177,16 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
         extra = (
             f"fitting and testing {len(request.calibrators)} calibrators, as measured on a 2-core CPU, in proportion "
             "to tokens, vocabulary and hidden size",
+        )
+    if isinstance(request, SweptRequest):
+        more = extra_passes(request)
+        seconds += more * tokens / (CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / infos[1].parameters)
+        seconds += more * infos[1].parameters / CPU_SURGERY_PARAMETERS_PER_SECOND
+        made = min(settings.checkpoint_budget_bytes, request.planned * _bytes_made(infos[1]))
+        extra = (
+            f"{request.planned} settings, each made and run over the text once; steps that look at text take time "
+            "besides",
+            "checkpoints of settings are kept within the checkpoint budget, the least recently used go first",
         )
     if isinstance(request, MitigateRequest):
         # Candidate, parts of it, and trials over a part of the text; the front over the rest.

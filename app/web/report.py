@@ -17,6 +17,7 @@ from app.contracts.calibration_report import CalibrateReport
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.report import SCHEMA, CompareReport
 from app.contracts.reports import AnyReport
+from app.contracts.sweep_report import SweepReport
 from app.contracts.tasks_report import TasksReport
 from app.contracts.trajectory_report import TrajectoryReport
 from app.web import describe
@@ -31,6 +32,8 @@ from app.web.sections.internals import internals as inside
 from app.web.sections.numbers import numbers
 from app.web.sections.origin import origin
 from app.web.sections.slices import slices
+from app.web.sections.sweep import heading as heading_of_sweep
+from app.web.sections.sweep import strongest, sweep
 from app.web.sections.tasks import answers
 from app.web.sections.tasks import heading as answers_heading
 from app.web.sections.tasks import left as answers_left
@@ -74,6 +77,8 @@ def _view(report: AnyReport) -> tuple[str, dict[str, Any]]:
         return _calibration(report)
     if isinstance(report, AttributeReport):
         return _attribution(report)
+    if isinstance(report, SweepReport):
+        return _sweep(report)
     if isinstance(report, TasksReport):
         return _tasks(report)
     if isinstance(report, TrajectoryReport):
@@ -125,6 +130,20 @@ def _calibration(report: CalibrateReport) -> tuple[str, dict[str, Any]]:
         "chart_title": "Excess KL of the calibrated model over the noise floor",
         "calibration": calibration(report),
         "verdict": replace(verdict(report), sentence=left(report)),
+    }
+
+
+def _sweep(report: SweepReport) -> tuple[str, dict[str, Any]]:
+    candidate, reference = (
+        describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
+    )
+    return "sweep.html.j2", {
+        "what": "sweep report",
+        "preposition": "against",
+        "title": visible(f"{heading_of_sweep(report)}: {candidate} against {reference}"),
+        "chart_title": "Excess KL of the strongest setting over the noise floor",
+        "sweep": sweep(report),
+        "verdict": replace(verdict(report), sentence=strongest(report)),
     }
 
 

@@ -15,6 +15,7 @@ from app.contracts.calibration_report import CalibrateReport
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.report import SEVERITIES, CompareReport, Distribution, Mean
 from app.contracts.reports import AnyReport
+from app.contracts.sweep_report import SweepReport
 from app.contracts.tasks_report import TasksReport
 from app.contracts.trajectory_report import TrajectoryReport
 from app.web import describe
@@ -70,6 +71,11 @@ def render_terminal(report: dict[str, Any], console: Console) -> None:
         from app.web.terminal_attribute import render_attribute
 
         render_attribute(data, console, say)
+        return
+    if isinstance(data, SweepReport):
+        from app.web.terminal_sweep import render_sweep
+
+        render_sweep(data, console, say)
         return
     if isinstance(data, TasksReport):
         from app.web.terminal_tasks import render_tasks

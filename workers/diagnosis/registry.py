@@ -12,6 +12,7 @@ from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.mitigate import MitigateRequest
+from app.contracts.requests.sweep import SweepRequest
 from app.contracts.requests.tasks import TasksRequest
 from app.contracts.requests.trajectory import TrajectoryRequest
 from app.settings import Settings
@@ -74,6 +75,7 @@ HANDLERS = Handlers(
         "calibrate": Kind(CalibrateRequest, "workers.calibration.job:calibrate"),
         "attribute": Kind(AttributeRequest, "workers.diagnosis.attribute.job:attribute"),
         "mitigate": Kind(MitigateRequest, "workers.diagnosis.mitigate.job:mitigate"),
+        "sweep": Kind(SweepRequest, "workers.diagnosis.sweep.job:sweep"),
         "tasks": Kind(TasksRequest, "workers.diagnosis.tasks.job:tasks"),
         "trajectory": Kind(TrajectoryRequest, "workers.diagnosis.trajectory.job:trajectory"),
     },

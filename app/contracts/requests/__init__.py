@@ -12,10 +12,19 @@ from app.contracts.requests.attribute import AttributeRequest, AttributeSubmissi
 from app.contracts.requests.calibrate import CalibrateRequest, CalibrateSubmission
 from app.contracts.requests.compare import CompareRequest, CompareSubmission
 from app.contracts.requests.mitigate import MitigateRequest, MitigateSubmission
+from app.contracts.requests.sweep import SweepRequest, SweepSubmission
 from app.contracts.requests.tasks import TasksRequest, TasksSubmission
 from app.contracts.requests.trajectory import TrajectoryRequest, TrajectorySubmission
 
-AnyRequest = CompareRequest | CalibrateRequest | MitigateRequest | TasksRequest | TrajectoryRequest | AttributeRequest
+AnyRequest = (
+    CompareRequest
+    | CalibrateRequest
+    | MitigateRequest
+    | SweepRequest
+    | TasksRequest
+    | TrajectoryRequest
+    | AttributeRequest
+)
 REQUEST: Final[TypeAdapter[AnyRequest]] = TypeAdapter(Annotated[AnyRequest, Field(discriminator="kind")])
 KINDS: Final[tuple[str, ...]] = tuple(
     get_args(request.model_fields["kind"].annotation)[0] for request in get_args(AnyRequest)
@@ -25,6 +34,7 @@ SubmitRequest = (
     CompareSubmission
     | CalibrateSubmission
     | MitigateSubmission
+    | SweepSubmission
     | TasksSubmission
     | TrajectorySubmission
     | AttributeSubmission

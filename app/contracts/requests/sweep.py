@@ -21,7 +21,7 @@ class Knob(Contract):
     """One field of one step of the candidate's recipe, and the values that it takes."""
 
     step: Annotated[int, Field(ge=0, lt=16)] = Field(description="of the candidate's recipe, counted from 0")
-    field: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]
+    field: Annotated[str, Field(min_length=1, max_length=64)]
     values: Annotated[tuple[JsonValue, ...], Field(min_length=FEWEST_VALUES, max_length=MOST_VALUES)]
 
 

@@ -62,6 +62,7 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
         tokens=len(ground.part.where),
         documents=len(corpus.documents),
         windows=len(corpus.windows),
+        nonfinite_positions=strongest.record.nonfinite_positions,
         noise_floor=ground.floor.report,
         knob=knob,
         reference_perplexity=_reference_perplexity(course),

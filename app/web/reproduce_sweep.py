@@ -1,0 +1,33 @@
+"""The command that repeats a sweep."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+
+def sweep_command(request: Mapping[str, Any], text: str | None) -> str | None:
+    """`hemostat sweep`, its knob written into its step; None where the text has no option."""
+    if text is None:
+        return None
+    candidate = request.get("candidate") or {}
+    steps = [dict(step) for step in candidate.get("recipe") or ()]
+    for knob in request.get("knobs") or ():
+        if knob["step"] < len(steps):
+            steps[knob["step"]][knob["field"]] = {"sweep": list(knob["values"])}
+    lines = [
+        f"hemostat sweep --reference {shlex.quote(str((request.get('reference') or {}).get('model', '')))}",
+        f"--candidate {shlex.quote(str(candidate.get('model', '')))}",
+    ]
+    lines += [f"--recipe {shlex.quote(json.dumps(step))}" for step in steps]
+    lines.append(f"--text {text} --window {request.get('window', 512)} --seed {request.get('seed', 0)}")
+    if request.get("budget") is not None:
+        lines.append(f"--budget {request['budget']}")
+    for name, (low, high) in (request.get("bounds") or {}).items():
+        if low is not None or high is not None:
+            ends = ["" if end is None else f"{end:g}" for end in (low, high)]
+            lines.append(f"--bound {name}={ends[0]}..{ends[1]}")
+    lines += [f"--threshold {name}={value:g}" for name, value in (request.get("thresholds") or {}).items()]
+    return " \\\n  ".join(lines)

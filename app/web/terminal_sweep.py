@@ -1,0 +1,101 @@
+"""The report of a sweep job in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from app.contracts.sweep_report import SweepReport, Threshold
+from app.models.knobs import told
+from app.web import format as fmt
+from app.web.sections.sweep import FORMS, ends, heading, where
+from app.web.terminal import WIDE, head, plain_table, small_print
+from app.web.untrusted import visible
+
+Say = Callable[[str], str]
+
+
+def render_sweep(report: SweepReport, console: Console, say: Say) -> None:
+    """Prints it: what was found, the points, the limits, the thresholds."""
+    wide = console.width >= WIDE
+    head(report, console, say)
+    console.print()
+    console.print(Text(say(heading(report)).upper(), style="bold"))
+    console.print(Text(say(visible(report.verdict))))
+    for warning in report.warnings:
+        console.print(Text.assemble(("Warning: ", "bold"), say(visible(warning))))
+    console.print()
+    console.print(_points(report, say, wide=wide))
+    console.print(_limits(report, say))
+    for threshold in (report.threshold, report.threshold_kl):
+        if threshold is not None:
+            _threshold(threshold, console, say)
+    console.print(Text(say(visible(report.choice.note))))
+    small_print(report, console, say)
+
+
+def _points(report: SweepReport, say: Say, *, wide: bool) -> Table:
+    columns = [(say(visible(report.knob.field)), False)]
+    columns += [("s", True)] if wide else []
+    columns += [("Severity", False), ("KL, nats", True), ("95 % interval", True), ("PPL ratio", True)]
+    columns += [("Top-1, %", True), ("Size", True)] if wide else []
+    table = plain_table("Settings, weakest first", columns)
+    mild = None if report.largest_mild is None else report.largest_mild.largest
+    for point in report.points:
+        kl = fmt.Estimate(fmt.NONE, None)
+        if point.divergence is not None:
+            kl = fmt.estimate(point.divergence.kl.mean, point.divergence.kl.ci)
+        ratio = None if point.perplexity is None else point.perplexity.ratio.mean
+        cells = [fmt.number(point.s)] if wide else []
+        cells += [
+            "not run" if point.refused else (point.severity or fmt.NONE),
+            kl.value,
+            kl.interval or fmt.NONE,
+            fmt.number(ratio, 4),
+        ]
+        if wide:
+            top1 = None if point.top1_agreement is None else point.top1_agreement.mean
+            cells += [
+                fmt.NONE if top1 is None else fmt.percent(top1),
+                fmt.NONE if point.bytes is None else fmt.size(point.bytes),
+            ]
+        last = mild is not None and point.value == mild
+        name = ("> " if last else "  ") + visible(told(point.value))
+        table.add_row(Text(say(name), style="bold" if last else ""), *map(say, cells))
+    return table
+
+
+def _limits(report: SweepReport, say: Say) -> Table:
+    columns = [("", False), ("Largest setting", False), ("Passed at", True), ("95 % interval", True)]
+    table = plain_table("How far one may go", columns)
+    for name, limit in (("stays mild", report.largest_mild), ("near-lossless", report.near_lossless)):
+        if limit is None:
+            continue
+        largest = fmt.NONE if limit.largest is None else visible(told(limit.largest))
+        table.add_row(name, Text(say(largest)), say(where(report, limit.at)), say(ends(limit)))
+    return table
+
+
+def _threshold(threshold: Threshold, console: Console, say: Say) -> None:
+    of = "perplexity" if threshold.of == "perplexity" else "KL"
+    knee = fmt.estimate(threshold.s0, threshold.ci)
+    words = {
+        "transition": f"the {of} turns at s0 = {knee}",
+        "no transition in range": f"the {of} has no transition in range",
+        "not identifiable": f"not identifiable on the {of}; best fit {knee}",
+    }
+    console.print(Text.assemble(("Threshold: ", "bold"), say(words[threshold.answer])))
+    for reason in (*threshold.reasons, *threshold.warnings):
+        console.print(Text(say(f"  {visible(reason)}")))
+    slopes = threshold.slopes
+    console.print(
+        Text(
+            say(
+                f"  best form: {FORMS.get(threshold.form, threshold.form)}; slope of ln {of} per unit of s: "
+                f"{fmt.number(slopes.measured_below)} below, {fmt.number(slopes.measured_above)} above"
+            )
+        )
+    )

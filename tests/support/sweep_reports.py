@@ -1,0 +1,205 @@
+"""Sweep reports over synthetic points, for tests of what draws and checks reports. No model is behind them; fits and
+intervals are those of the code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from app.contracts.requests.base import Thresholds
+from app.contracts.requests.sweep import FormBounds
+from app.contracts.sweep_report import SweepPoint, SweepReport, Threshold
+from tests.support.reports import compare_report
+from workers.diagnosis.points.record import PointRecord, record_of
+from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.fits import threshold_of
+from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
+from workers.diagnosis.sweep.words import sentence
+from workers.distributions.token_values import Positions, TokenValues
+
+Json = dict[str, Any]
+DOCUMENTS, TOKENS = 24, 60
+
+
+def positions(documents: int = DOCUMENTS) -> Positions:
+    """A window a document."""
+    document = np.repeat(np.arange(documents), TOKENS)
+    place = np.tile(np.arange(TOKENS), documents)
+    return Positions(document, document, place, place + 1, np.zeros(document.size, dtype=np.int32))
+
+
+def values(kl: float, loss: float, *, seed: int = 0, documents: int = DOCUMENTS, broken: int = 0) -> TokenValues:
+    """Values with a mean KL and a mean loss beyond the reference's 3.2 nats, the same documents for every seed."""
+    effect_D = np.exp(np.random.default_rng(7).normal(0, 0.3, documents))
+    effect = np.repeat(effect_D / effect_D.mean(), TOKENS)
+    rng = np.random.default_rng(seed)
+    count = effect.size
+    spread = rng.exponential(1.0, count)
+    column = kl * effect * spread / (effect * spread).mean()
+    reference = -3.2 * np.repeat(np.exp(np.random.default_rng(9).normal(0, 0.2, documents)), TOKENS)
+    reference *= 3.2 / -reference.mean()
+    shift = loss * effect + 0.05 * np.sqrt(max(loss, 1e-9)) * rng.normal(0, 1, count)
+    shift += loss - shift.mean()
+    finite = np.ones(count, dtype=np.bool_)
+    finite[:broken] = False
+    ones, zeros = np.ones(count, dtype=np.int32), np.zeros(count, dtype=np.int32)
+    flat = np.full(count, 2.0)
+    return TokenValues(
+        kl=column,
+        reverse_kl=column * 1.1,
+        js=np.minimum(column / 8, 0.69),
+        tv=np.minimum(np.sqrt(column / 2), 0.99),
+        logp_reference=reference,
+        logp_candidate=reference - shift,
+        entropy_reference=flat,
+        entropy_candidate=flat,
+        top_probability_reference=np.full(count, 0.4),
+        top1_agree=rng.random(count) > min(0.9, kl / 3),
+        overlap5=ones.astype(np.int8),
+        overlap10=ones.astype(np.int8),
+        rank_of_reference_top=ones,
+        rank_token_reference=ones,
+        rank_token_candidate=ones,
+        top_reference=zeros,
+        top_candidate=zeros,
+        finite=finite,
+    )
+
+
+def course(
+    settings: Sequence[tuple[Any, float | None, float, float]],
+    *,
+    documents: int = DOCUMENTS,
+    broken: int | None = None,
+    refused: int | None = None,
+) -> Course:
+    """Points of (value, s, mean KL, mean extra loss), weakest first; `broken` and `refused` are the places of one
+    that is not finite somewhere, and of one that the model does not take."""
+    where = positions(documents)
+    points = []
+    for place, (value, s, kl, loss) in enumerate(settings):
+        found = values(kl, loss, seed=place, documents=documents, broken=7 if place == broken else 0)
+        record = record_of(found, where, documents, floor=0.0, thresholds=Thresholds(), seed=0).model_copy(
+            update={
+                "bytes": 98_000_000 - place * 1_000_000,
+                "bits_per_weight": 5.5,
+                "weights_fingerprint": f"{place:x}" * 8,
+                "seconds_making": 1.4,
+                "seconds_measuring": 15.2,
+                "by": f"node-{1 + place % 2}",
+            }
+        )
+        if place == refused:
+            record = PointRecord(
+                refused="rank 600 is not below the smaller dimension of q_proj [576, 576]", by="node-1"
+            )
+        points.append(Turned(place, value, s, record, place + 1))
+    return Course(tuple(points), np.arange(documents))
+
+
+def bending(count: int = 12, knee: float = 0.45) -> list[tuple[Any, float | None, float, float]]:
+    """Sparsities whose loss follows the published form over the reference's 3.2 nats, KL with it."""
+    found: list[tuple[Any, float | None, float, float]] = []
+    for s in np.linspace(0.1, 0.8, count):
+        beyond = max(0.0, float(s) - knee)
+        loss = 0.09 + 0.02 * np.log(min(s, knee)) + 0.6 * beyond + 9.0 * beyond**2
+        found.append((round(float(s), 4), round(float(s), 4), float(0.02 * s + 1.1 * loss * s), float(loss)))
+    return found
+
+
+def sweep_report(
+    made: Course, *, field: str = "sparsity", step: Json | None = None, share: str | None = "s is the share of zeros"
+) -> Json:
+    """A report of these points as JSON data, valid by its contract."""
+    step = step or {"type": "prune.wanda", "sparsity": 0.1}
+    values_ = [point.value for point in made.points]
+    base = compare_report()
+    fits = [threshold_of(made, of, FormBounds(), seed=0) for of in ("perplexity", "kl")]
+    why = next((found for found in fits if isinstance(found, str)), "")
+    limit = mild(made, Thresholds())
+    strongest = next(point for point in reversed(made.points) if point.record.decision is not None)
+    assert strongest.record.decision is not None
+    swept = step | {field: {"sweep": values_}}
+    body = {
+        "job": base["job"],
+        "severity": strongest.record.severity,
+        "verdict": "",
+        "decision": strongest.record.decision,
+        "tokens": DOCUMENTS * TOKENS,
+        "documents": DOCUMENTS,
+        "windows": DOCUMENTS,
+        "nonfinite_positions": strongest.record.nonfinite_positions,
+        "noise_floor": base["noise_floor"],
+        "knob": {
+            "step": 0,
+            "type": step["type"],
+            "field": field,
+            "values": values_,
+            "share": share,
+            "axis": made.axis_kind,
+        },
+        "reference_perplexity": float(np.exp(3.2)),
+        "points": [
+            SweepPoint(
+                value=point.value,
+                s=point.s,
+                number=point.number,
+                **{
+                    name: getattr(point.record, name)
+                    for name in SweepPoint.model_fields
+                    if name in PointRecord.model_fields
+                },
+            )
+            for point in made.points
+        ],
+        "threshold": fits[0] if isinstance(fits[0], Threshold) else None,
+        "threshold_kl": fits[1] if isinstance(fits[1], Threshold) else None,
+        "no_threshold": why,
+        "near_lossless": near_lossless(made, seed=0),
+        "largest_mild": limit,
+        "slopes": crossing_slopes(made, limit),
+        "choice": {"how": "all", "asked": len(values_), "measured": len(values_), "note": "Every value was measured."},
+        "shared": [{"by": "node-1", "points": 6, "seconds": 99.6}, {"by": "node-2", "points": 6, "seconds": 99.6}],
+        "not_tested": base["not_tested"],
+        "warnings": [],
+        "request": {
+            "kind": "sweep",
+            "reference": {"model": "smollm2-135m"},
+            "candidate": {"model": "smollm2-135m", "recipe": [step]},
+            "knobs": [{"step": 0, "field": field, "values": values_}],
+            "text": {"source": "shipped", "corpus": "evaluation", "documents": None},
+            "window": 512,
+            "seed": 0,
+        },
+        "provenance": base["provenance"]
+        | {"candidate": base["provenance"]["candidate"] | {"recipe": [swept], "bits_per_weight": None, "bytes": None}},
+    }
+    report = SweepReport.model_validate(body)
+    checked: Json = json.loads(report.model_copy(update={"verdict": sentence(report)}).model_dump_json())
+    return checked
+
+
+@cache
+def sweep_variants() -> dict[str, Json]:
+    """One report for each situation that the page must be able to show. Made once: do not change them."""
+    bits = [
+        (b, 1 - b / 16, kl, 0.8 * kl) for b, kl in ((8, 0.002), (7, 0.005), (6, 0.02), (5, 0.07), (4, 0.3), (3, 1.6))
+    ]
+    bits += [(2, 1 - 2 / 16, 6.5, 5.2)]
+    factor = [(f, None, kl, 0.7 * kl) for f, kl in ((1.01, 0.001), (1.1, 0.03), (1.5, 0.4), (3, 4.0))]
+    straight = [(round(s, 2), round(s, 2), 0.3 * s**1.4, 0.2 * np.log(s) + 0.7) for s in np.linspace(0.1, 0.9, 9)]
+    return {
+        "knee": sweep_report(course(bending())),
+        "bits": sweep_report(
+            course(bits), field="bits", step={"type": "quantize.rtn", "bits": 8}, share="s is 1 − bits/16"
+        ),
+        "straight": sweep_report(course(straight)),
+        "factor": sweep_report(course(factor), field="factor", step={"type": "norm.scale", "factor": 1.01}, share=None),
+        "broken": sweep_report(course(bending(9), broken=8, refused=4)),
+        "few": sweep_report(course(bending(3))),
+        "single": sweep_report(course(bending(2), documents=1)),
+    }
