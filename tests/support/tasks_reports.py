@@ -191,6 +191,8 @@ def tasks_variants() -> dict[str, Json]:
             task("example", "inconclusive", items=60, harmful=3, helpful=0, prediction="none"), runs=0
         ),
         "no-flips": tasks_report(task("example", "equivalent", harmful=0, helpful=0), runs=0),
-        "identical": tasks_report(task("example", "equivalent", harmful=0, helpful=0, prediction="none"), mean=0.0),
+        "identical": tasks_report(
+            task("example", "equivalent", harmful=0, helpful=0, prediction="none"), mean=0.0, runs=0
+        ),
         "hostile": tasks_report(task("x" * 64, "worse", text="".join(HOSTILE))),
     }

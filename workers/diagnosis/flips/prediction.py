@@ -73,7 +73,7 @@ class Predictor:
         low, median, high = self.model.predict(kl, items, task=task, seed=seed)
         basis = own or self.runs
         seen = (min(run.kl for run in basis), max(run.kl for run in basis))
-        status, why = self._status(kl, basis, seen, tasks, known=bool(own))
+        status, why = self._status(kl, seen, tasks, known=bool(own))
         told = (
             f"{100 * median:.3g} % of {items:,} items are expected to flip (95 % prediction interval "
             f"{100 * low:.3g} to {100 * high:.3g} %), from {len(self.runs)} run{_s(len(self.runs))} of {tasks} "
@@ -81,9 +81,7 @@ class Predictor:
         )
         return Prediction(status, median, (low, high), len(self.runs), tasks, seen, known_task=bool(own), sentence=told)
 
-    def _status(
-        self, kl: float, basis: Sequence[Run], seen: tuple[float, float], tasks: int, *, known: bool
-    ) -> tuple[Status, str]:
+    def _status(self, kl: float, seen: tuple[float, float], tasks: int, *, known: bool) -> tuple[Status, str]:
         if not known and tasks < FEWEST_TASKS:
             return "outside", (
                 f": outside what has been seen, for no run of this task is among them and {tasks} "
@@ -91,7 +89,7 @@ class Predictor:
             )
         if not seen[0] / REACH <= kl <= seen[1] * REACH:
             return "outside", f": outside what has been seen, which is {seen[0]:.3g} to {seen[1]:.3g} nats."
-        if len(basis) < FEWEST_RUNS:
+        if len(self.runs) < FEWEST_RUNS:
             return "few", (f": few, so that much of this is what was assumed beforehand ({FEWEST_RUNS} are needed).")
         return "seen", f", at {seen[0]:.3g} to {seen[1]:.3g} nats."
 
