@@ -116,6 +116,12 @@ def compare(
         list[str] | None, typer.Option("--threshold", help="CLASS=NATS, for example severe=0.3; repeated for more.")
     ] = None,
     store_text: Annotated[bool | None, typer.Option(help="Keep text around the worst tokens in the report.")] = None,
+    generate_tool_calls: Annotated[
+        bool,
+        typer.Option(
+            "--generate-tool-calls", help="Also let both models write tool calls, and compare the shares of valid ones."
+        ),
+    ] = False,
     metadata_: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
     fail_on: Annotated[Level | None, typer.Option(help="Exit 1 when the damage is of this class or worse.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
@@ -138,6 +144,8 @@ def compare(
         "store_text": store_text,
         "metadata": pairs(metadata_, "--metadata"),
     }
+    if generate_tool_calls:
+        request["generate_tool_calls"] = True
     if not recipe and candidate in {None, reference}:
         err.print("[yellow]note[/] neither --recipe nor --candidate is given: the model is compared with itself")
     measure(

@@ -71,16 +71,16 @@ def _steps_of_json(text: str, origin: str) -> list[Json]:
 
 
 def parse_text(text: str | None) -> Json:
-    """`shipped`, `shipped:60`, `calibration`, `self:8192`, `hub:NAME[:COLUMN]`, or a .txt, .jsonl or folder
+    """`shipped`, `shipped:60`, `calibration`, `classes`, `self:8192`, `hub:NAME[:COLUMN]`, or a .txt, .jsonl or folder
     here, which is sent."""
     if text is None:
         return {"source": "shipped"}
     source, _, argument = text.partition(":")
     if source == "shipped":
         return {"source": "shipped"} | ({"documents": _number(argument, text)} if argument else {})
-    if source == "calibration":
+    if source in {"calibration", "classes"}:
         documents = {"documents": _number(argument, text)} if argument else {}
-        return {"source": "shipped", "corpus": "calibration"} | documents
+        return {"source": "shipped", "corpus": source} | documents
     if source == "self":
         return {"source": "self"} | ({"tokens": _number(argument, text)} if argument else {})
     if source == "hub":

@@ -150,6 +150,61 @@ class TokenClasses(Contract):
     frequency_rule: str
 
 
+class Proportion(Contract):
+    """A share of prompts with its 95 % interval (Wilson)."""
+
+    count: Count
+    of: Count
+    share: float
+    ci: Ci
+
+
+class PairedProportion(Contract):
+    """The same prompts answered by both models."""
+
+    reference: Proportion
+    candidate: Proportion
+    difference: float = Field(description="share of the candidate minus that of the reference")
+    ci: Ci = Field(description="95 %, score interval for paired shares (Tango)")
+    lost: Count = Field(description="prompts that the reference alone gets right")
+    gained: Count = Field(description="prompts that the candidate alone gets right")
+    p_value: float = Field(description="of equal shares, exact (McNemar); not adjusted")
+
+
+class ToolCallAnswer(Contract):
+    """A prompt that the two models answered with another outcome. Text only where the job allows it to be stored."""
+
+    document: str
+    lost: str = Field(description="parsable, valid or right_tool: the first of them that one model has and one has not")
+    by: Literal["reference", "candidate"] = Field(description="which model has it")
+    reference: str | None
+    candidate: str | None
+    reason: str = Field(description="what is wrong with the other's, without its text")
+
+
+class GeneratedToolCalls(Contract):
+    """Tool calls that both models wrote freely from the same prompts."""
+
+    prompts: Count
+    max_tokens: Count
+    cut_off: tuple[Count, Count] = Field(description="answers of reference and candidate that reached max_tokens")
+    form: Literal["template", "written"] = Field(
+        description="template: the chat template writes the tools; written: it cannot, and they stand in the messages"
+    )
+    parsable: PairedProportion = Field(description="answers in which there is a call that parses")
+    valid: PairedProportion = Field(
+        description="answers with a call, all of whose calls name a tool and fit its schema"
+    )
+    right_tool: PairedProportion | None = Field(
+        description="valid answers whose first call is of the tool that the conversation calls; null where none does"
+    )
+    same_call: Proportion = Field(
+        description="of the answers in which the reference has a valid call: the candidate's calls are the same"
+    )
+    rule: str
+    examples: tuple[ToolCallAnswer, ...]
+
+
 class Histogram(Contract):
     """Counts of per-token KL between rising edges (nats): counts[i] of edges[i] ≤ kl < edges[i+1]."""
 
@@ -246,6 +301,11 @@ class Protocol(Contract):
     tokenizer_fingerprint: str
     vocabulary: Count
     chat_template: bool
+    reference_context: Count | None = Field(
+        default=None,
+        description="the reference's context in tokens where the windows are longer: beyond it the reference reads the "
+        "newest tokens of the window alone",
+    )
 
 
 class ModelProvenance(Contract):
@@ -307,6 +367,7 @@ class CompareReport(Contract):
     by_position: tuple[BandedSlice, ...]
     by_confidence: tuple[BandedSlice, ...]
     token_classes: TokenClasses | None = None
+    tool_calls: GeneratedToolCalls | None = None
     histogram: Histogram
     worst_tokens: tuple[WorstToken, ...]
     passages: tuple[Passage, ...] = ()

@@ -12,6 +12,7 @@ from app.contracts.recipe import Calibrated
 from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
+from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.mitigate import MitigateRequest
 from app.contracts.requests.sweep import SweptRequest
 from app.contracts.requests.tasks import TasksRequest
@@ -27,6 +28,7 @@ from app.models.steps.others import checker
 from app.models.sweeping import check_swept, extra_passes
 from app.models.tasks.checks import check_tasks, tasks_cost
 from app.models.tokenizers import compare_tokenizers, has_chat_template
+from app.models.tool_calls import assumption, check_tool_calls, seconds_of
 from app.models.trajectories import check_trajectory, cost_of
 from app.settings import Settings
 
@@ -111,6 +113,7 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
         check_attribution(request, one, after)
     if isinstance(request, TasksRequest):
         check_tasks(request, settings)
+    _check_tool_calls(request, tokenizer, settings)
     for index, step in enumerate(request.candidate.recipe):
         if isinstance(step, Calibrated):
             _check_text(step.calibration, tokenizer, settings, f"/candidate/recipe/{index}/calibration")
@@ -123,6 +126,14 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
                 pointer="/chat",
             )
         check_trajectory(request, registry, lambda one: check_request(one, registry, settings))
+
+
+def _check_tool_calls(request: JobRequest, tokenizer: Path, settings: Settings) -> None:
+    if not isinstance(request, CompareRequest) or request.generate_tool_calls is None:
+        return
+    check_tool_calls(request.generate_tool_calls, tokenizer)
+    if isinstance(request.generate_tool_calls.text, FileText):
+        _text_files(request.generate_tool_calls.text, settings, "/generate_tool_calls/text")
 
 
 def texts_of(request: JobRequest) -> dict[str, TextSource]:
@@ -188,6 +199,9 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
             "besides",
             "checkpoints of settings are kept within the checkpoint budget, the least recently used go first",
         )
+    if isinstance(request, CompareRequest) and request.generate_tool_calls is not None:
+        seconds += 2 * ENGINE_START_S + seconds_of(request.generate_tool_calls, [info.parameters for info in infos])
+        extra = (assumption(request.generate_tool_calls),)
     if isinstance(request, MitigateRequest):
         # Candidate, parts of it, and trials over a part of the text; the front over the rest.
         passes = MITIGATE_PASSES + request.trials / 2

@@ -40,6 +40,7 @@ from app.web.sections.tasks import left as answers_left
 from app.web.sections.trajectory import heading as trajectory_heading
 from app.web.sections.trajectory import left as left_by_steps
 from app.web.sections.trajectory import trajectory
+from app.web.sections.tool_calls import tool_calls
 from app.web.sections.verdict import verdict
 from app.web.sections.words import words
 from app.web.untrusted import visible
@@ -99,6 +100,7 @@ def _comparison(report: CompareReport) -> tuple[str, dict[str, Any]]:
         "numbers": numbers(report),
         "slices": slices(report),
         "classes": classes(report),
+        "tool_calls": tool_calls(report),
         "words": words(report),
     }
 

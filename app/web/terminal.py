@@ -88,6 +88,7 @@ def render_terminal(report: dict[str, Any], console: Console) -> None:
         render_trajectory(data, console, say)
         return
     from app.web.terminal_classes import print_classes
+    from app.web.terminal_tool_calls import print_tool_calls
 
     head(data, console, say)
     verdict_lines(data, console, say)
@@ -95,6 +96,7 @@ def render_terminal(report: dict[str, Any], console: Console) -> None:
     console.print(_numbers(data, say, wide=console.width >= WIDE))
     if data.domains:
         console.print(_domains(data, say, wide=console.width >= WIDE))
+    print_tool_calls(data, console, say)
     print_classes(data, console, say, wide=console.width >= WIDE)
     small_print(data, console, say)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from app.contracts.report import (
     CompareReport,
+    GeneratedToolCalls,
     KernelTerm,
     ModelProvenance,
     Passage,
@@ -26,6 +27,7 @@ from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.mitigate import MitigateRequest
 from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText
+from workers.diagnosis import long_context
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
 from workers.diagnosis.positions import document_tokens
@@ -60,6 +62,8 @@ class Measured:
     resumed_windows: int
     started_at: float
     seconds: dict[str, float]
+    reference_context: int | None = None  # where it is shorter than the windows
+    tool_calls: GeneratedToolCalls | None = None
 
 
 def build_report(measured: Measured, context: JobContext) -> CompareReport:
@@ -67,7 +71,13 @@ def build_report(measured: Measured, context: JobContext) -> CompareReport:
     request, corpus, values, positions = measured.request, measured.corpus, measured.values, measured.positions
     domains = [document.domain for document in corpus.documents]
     summary = summarize(
-        values, positions, domains, window=request.window, floor_kl=measured.floor.kl, seed=request.seed
+        values,
+        positions,
+        domains,
+        window=request.window,
+        floor_kl=measured.floor.kl,
+        seed=request.seed,
+        context=measured.reference_context,
     )
     decision = decide(summary.excess, request.thresholds, nonfinite=summary.nonfinite_positions, floor=summary.floor)
     worst, around = _worst(measured, stored=stores_text(request))
@@ -86,6 +96,7 @@ def build_report(measured: Measured, context: JobContext) -> CompareReport:
         noise_floor=measured.floor.report,
         kernel_term=measured.kernel_term,
         token_classes=measured.token_classes,
+        tool_calls=measured.tool_calls,
         worst_tokens=worst,
         passages=around,
         not_tested=not_tested(
@@ -93,6 +104,7 @@ def build_report(measured: Measured, context: JobContext) -> CompareReport:
             domains=domains,
             conversations=corpus.conversations,
             self_corpus=isinstance(request.text, SelfText),
+            tool_calls=measured.tool_calls is not None,
         ),
         warnings=tuple(_warnings(measured, summary)),
         request=repeatable(request),
@@ -106,6 +118,7 @@ def build_report(measured: Measured, context: JobContext) -> CompareReport:
             seconds=measured.seconds,
             reference_from_store=measured.reference_from_store,
             resumed_windows=measured.resumed_windows,
+            reference_context=measured.reference_context,
         ),
         **summary.blocks(),
     )
@@ -140,6 +153,8 @@ def _worst(measured: Measured, *, stored: bool) -> tuple[tuple[WorstToken, ...],
 def _warnings(measured: Measured, summary: Summary) -> list[str]:
     found = []
     corpus = measured.corpus
+    if measured.reference_context is not None:
+        found.append(long_context.warning(measured.reference_context))
     if summary.divergence.kl.clusters == "windows":
         found.append(
             f"Only {summary.documents} documents: intervals are clustered by windows, and are too narrow where windows "
@@ -158,6 +173,9 @@ def repeatable(request: JobRequest) -> dict[str, object]:
     for field in ("text", "test_text", "calibration"):
         if isinstance(getattr(request, field, None), InlineText):
             body[field] = {"source": "inline"}
+    run = getattr(request, "generate_tool_calls", None)
+    if run is not None and isinstance(run.text, InlineText):
+        body["generate_tool_calls"]["text"] = {"source": "inline"}
     return body
 
 
@@ -172,8 +190,10 @@ def provenance(
     seconds: dict[str, float],
     reference_from_store: bool,
     resumed_windows: int,
+    reference_context: int | None = None,
 ) -> Provenance:
-    """Where the numbers of a report over `corpus` come from. `precision` is that of the logits."""
+    """Where the numbers of a report over `corpus` come from. `precision` is that of the logits; `reference_context` the
+    reference's where it is shorter than the windows."""
     return Provenance(
         hemostat=metadata.version("hemostat"),
         engine=f"{engine.name} {engine.version}{' compiled' if engine.compiled else ''}",
@@ -187,12 +207,13 @@ def provenance(
             window=corpus.window,
             stride=corpus.stride,
             bos=corpus.bos,
-            scored=corpus.protocol,
+            scored=corpus.protocol + ("" if reference_context is None else long_context.protocol(reference_context)),
             text_source=request.text.source,
             text_fingerprint=corpus.fingerprint,
             tokenizer_fingerprint=sides.tokenizer_fingerprint,
             vocabulary=sides.reference.head.vocabulary,
             chat_template=corpus.chat_template,
+            reference_context=reference_context,
         ),
         seed=request.seed,
         intervals=DESCRIPTION,

@@ -116,9 +116,11 @@ class Attempt:
         return str(identity(pool.device, dtype, compiled=pool.settings.engine_compile))
 
     def _engine(self, side: Side, dtype: str, *, load: bool = True) -> ScoringEngine:
-        """An engine of this side's own; not loaded, it takes its weights when it first scores."""
+        """An engine of this side's own; not loaded, it takes its weights when it first scores. A model whose context is
+        shorter than the windows is given no more than it can read."""
+        window = min(self._shared.window, side.info.max_position or self._shared.window)
         return self._room.engine(
-            side.info, self._shared.window, dtype=dtype, load=load, check_cancelled=self._context.check_cancelled
+            side.info, window, dtype=dtype, load=load, check_cancelled=self._context.check_cancelled
         )
 
     def _key(self, sides: Sides, engine_identity: str, weights: str, corpus: Corpus) -> str:

@@ -7,22 +7,27 @@ they come, so that the attempt after a lost one goes on where it broke off.
 
 from __future__ import annotations
 
-from app.contracts.report import CompareReport
+from app.contracts.report import CompareReport, GeneratedToolCalls, TokenClasses
 from app.contracts.requests.compare import CompareRequest
-from workers.diagnosis.assemble import Measured, build_report
+from workers.diagnosis.assemble import Measured, build_report, stores_text
 from workers.diagnosis.attempt import Attempt, counted
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.export import export_metrics
 from workers.diagnosis.floor import kernel_term, noise_floor, score_dequantized
+from workers.diagnosis.long_context import cut, reference_limit
 from workers.diagnosis.passes import divergence_of
 from workers.diagnosis.plan import Scratch, plan_fingerprint
 from workers.diagnosis.positions import positions_of
-from workers.diagnosis.sides import modify, resolve
+from workers.diagnosis.sides import Sides, modify, resolve
 from workers.diagnosis.token_classes.classify import classify
 from workers.diagnosis.token_classes.slices import token_classes
+from workers.diagnosis.tool_calls.run import generated_tool_calls
 from workers.distributions.divergence import Divergence
+from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.room import EngineRoom
+from workers.text.documents import TextDocument
 from workers.text.tokenization import load_tokenizer
+from workers.text.windows import Corpus
 
 # The artifact of per-token values.
 TOKENS_FILE = "tokens.parquet"
@@ -56,15 +61,18 @@ class _Compare(Attempt):
             sides = modify(request, reference, entry, origin, context, calibration=texts)
         with sides.modified:
             positions = positions_of(corpus)
-            scored = self._score(sides, sides.reference, corpus, "reference")
+            limit = reference_limit(request.window, sides.reference.info.max_position)
+            shorter = None if limit is None else cut(corpus, limit)
+            read = corpus if shorter is None else shorter.corpus
+            scored = self._score(sides, sides.reference, read, "reference")
             with watch.phase("head_check"):
-                self._check_head(sides.reference, sides.dtype, corpus, lambda _: scored.stored.window(0))
+                self._check_head(sides.reference, sides.dtype, read, lambda _: scored.stored.window(0))
             with watch.phase("noise_floor"):
                 floor = noise_floor(
                     scored.engine,
                     sides.reference,
-                    corpus,
-                    positions,
+                    read,
+                    positions if shorter is None else positions_of(read),
                     scored.stored,
                     store=self._store,
                     key=scored.key,
@@ -101,7 +109,7 @@ class _Compare(Attempt):
                 values, resumed = divergence_of(
                     engine,
                     corpus.windows,
-                    scored.stored.window,
+                    scored.stored.window if shorter is None else shorter.states(scored.stored.window),
                     divergence,
                     context=context,
                     phase="candidate",
@@ -113,17 +121,10 @@ class _Compare(Attempt):
                     term = kernel_term(
                         engine, sides, corpus, positions, plain, precision=request.precision, context=context
                     )
+            tool_calls = self._tool_calls(sides)
             context.check_cancelled()
             with watch.phase("statistics"):
                 context.progress("statistics", 0, 1)
-                classified = classify(
-                    documents,
-                    corpus,
-                    positions,
-                    load_tokenizer(sides.reference.tokenizer),
-                    vocabulary=sides.reference.head.vocabulary,
-                    check_cancelled=context.check_cancelled,
-                )
                 measured = Measured(
                     request=request,
                     sides=sides,
@@ -131,10 +132,10 @@ class _Compare(Attempt):
                     positions=positions,
                     values=values,
                     floor=floor,
-                    token_classes=token_classes(
-                        values, positions, classified, seed=request.seed, check_cancelled=context.check_cancelled
-                    ),
+                    token_classes=self._classes(sides, documents, corpus, positions, values),
                     kernel_term=term,
+                    tool_calls=tool_calls,
+                    reference_context=limit,
                     engine=engine.identity,
                     reference_from_store=scored.from_store,
                     resumed_windows=resumed,
@@ -152,3 +153,39 @@ class _Compare(Attempt):
                 export_metrics(report, values, sides, context)
                 context.progress("report", 1, 1)
         return report
+
+    def _tool_calls(self, sides: Sides) -> GeneratedToolCalls | None:
+        """What both models write when they may call tools, where that was asked for."""
+        asked = self._request.generate_tool_calls
+        if asked is None:
+            return None
+        with self._watch.phase("generate"):
+            return generated_tool_calls(
+                asked,
+                self._documents(asked.text, sides.reference, sides.dtype),
+                sides,
+                self._room,
+                store_text=stores_text(self._request),
+                context=self._context,
+            )
+
+    def _classes(
+        self,
+        sides: Sides,
+        documents: list[TextDocument],
+        corpus: Corpus,
+        positions: Positions,
+        values: TokenValues,
+    ) -> TokenClasses:
+        """The values by kind of the predicted token."""
+        found = classify(
+            documents,
+            corpus,
+            positions,
+            load_tokenizer(sides.reference.tokenizer),
+            vocabulary=sides.reference.head.vocabulary,
+            check_cancelled=self._context.check_cancelled,
+        )
+        return token_classes(
+            values, positions, found, seed=self._request.seed, check_cancelled=self._context.check_cancelled
+        )

@@ -104,13 +104,15 @@ def summarize(
     window: int,
     floor_kl: ArrayLike = 0.0,
     seed: int = 0,
+    context: int | None = None,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Everything that a report says of `values`, which stand at `positions`.
 
     `domains` holds the domain of each document index; `window` is the length of the windows. `floor_kl` is the noise
     floor in nats: one number, or a value for each position, NaN where it was not measured (the mean of the others
-    stands in there). `check_cancelled` is called before each slice and may raise. Raises ValueError where lengths
+    stands in there). `context` is the reference's context where windows are longer: a band of positions ends there.
+    `check_cancelled` is called before each slice and may raise. Raises ValueError where lengths
     differ or there is no position at all.
     """
     if len(values) == 0:
@@ -140,7 +142,7 @@ def summarize(
             candidate=_mean(every, "entropy_candidate"),
         ),
         domains=_domains(scored, positions, domains, finite, seed),
-        by_position=tuple(_bands(scored, scored.positions.context, _position_edges(window), seed)),
+        by_position=tuple(_bands(scored, scored.positions.context, _position_edges(window, context), seed)),
         by_confidence=tuple(_bands(scored, scored.confidence, CONFIDENCE_EDGES, seed)),
         histogram=Histogram(**vars(histogram(scored.columns["kl"]))),
         nonfinite_positions=int(np.count_nonzero(~finite)),
@@ -362,11 +364,13 @@ def _domains(
     return found
 
 
-def _position_edges(window: int) -> tuple[int, ...]:
-    """0, 16, 64, 256, then doubling, up to the window's length."""
+def _position_edges(window: int, context: int | None = None) -> tuple[int, ...]:
+    """0, 16, 64, 256, then doubling, up to the window's length; and where the reference's context ends."""
     edges = list(FIRST_POSITION_EDGES)
     while edges[-1] < window:
         edges.append(2 * edges[-1])
+    if context is not None:
+        edges = sorted({*edges, context})
     return (*(edge for edge in edges if edge < window), window)
 
 

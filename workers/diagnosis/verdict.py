@@ -119,17 +119,23 @@ def sentence(
 
 
 def not_tested(
-    *, longest_context: int, domains: Sequence[str], conversations: int, self_corpus: bool = False
+    *,
+    longest_context: int,
+    domains: Sequence[str],
+    conversations: int,
+    self_corpus: bool = False,
+    tool_calls: bool = False,
 ) -> tuple[str, ...]:
     """What the verdict does not speak of, given what was scored.
 
     `longest_context` is the largest number of tokens before a scored position; `domains` holds one entry for each
-    document, `conversations` of which are conversations.
+    document, `conversations` of which are conversations; `tool_calls` is whether calls were generated.
     """
     return (
         "Free-running generation: every position was scored after the given text, so errors that build up over the "
         "candidate's own output are not seen.",
-        "Tasks: no benchmark, tool call or program was run; divergence does not tell which answers change.",
+        f"Tasks: no benchmark{'' if tool_calls else ', tool call'} or program was run; divergence does not tell which "
+        "answers change.",
         f"Long context: no scored position has more than {_count(longest_context)} "
         f"token{'' if longest_context == 1 else 's'} before it.",
         f"Other domains and languages than those of the text{_named(domains)}.",

@@ -41,6 +41,12 @@ def has_template(tokenizer: "PreTrainedTokenizerBase") -> bool:
     return bool(getattr(tokenizer, "chat_template", None))
 
 
+def template_writes(tokenizer: "PreTrainedTokenizerBase", *, calls: bool) -> bool:
+    """Whether the chat template has a place for tool calls, or (`calls` false) for tools. Raises
+    CHAT_TEMPLATE_MISSING."""
+    return _Template.of(tokenizer, "The conversation", "").writes(calls=calls)
+
+
 def chat_tokens(
     tokenizer: "PreTrainedTokenizerBase",
     messages: Sequence[Message],
@@ -116,13 +122,13 @@ class _Template:
         self, messages: Sequence[Message], tools: Sequence[Tool]
     ) -> tuple[tuple[Message, ...], tuple[Tool, ...]]:
         """Messages and tools as the template can write them: what it has no place for stands in the messages."""
-        if any(message.tool_calls for message in messages) and not self._writes(calls=True):
+        if any(message.tool_calls for message in messages) and not self.writes(calls=True):
             messages = tool_form.with_calls(messages)
-        if tools and not self._writes(calls=False):
+        if tools and not self.writes(calls=False):
             messages, tools = tool_form.with_tools(messages, tools), ()
         return tuple(messages), tuple(tools)
 
-    def _writes(self, *, calls: bool) -> bool:
+    def writes(self, *, calls: bool) -> bool:
         """Whether the template writes tool calls, or tools. It is asked, since templates differ in what they call
         it."""
         mark = "Qzx" * 8

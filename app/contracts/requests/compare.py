@@ -1,10 +1,27 @@
 """The request of a `compare` job."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from app.contracts.base import Contract
 from app.contracts.requests.base import JobRequest, Thresholds
+from app.contracts.text import ShippedText, TextSource
+
+
+class ToolCallRun(Contract):
+    """Let both models write tool calls, greedily and without any help of a grammar, and count the valid ones."""
+
+    text: TextSource = Field(
+        default_factory=lambda: ShippedText(source="shipped", corpus="classes"),
+        description="conversations with `tools`: each is a prompt up to the turn in which the assistant first calls one",
+    )
+    prompts: Annotated[int, Field(ge=1, le=1000)] = Field(default=64, description="at most so many, the first ones")
+    max_tokens: Annotated[int, Field(ge=8, le=4096)] = Field(default=128, description="tokens of an answer, at most")
+
+
+def _chosen(given: Any) -> Any:
+    return {} if given is True else None if given is False else given
 
 
 class CompareRequest(JobRequest):
@@ -18,6 +35,9 @@ class CompareRequest(JobRequest):
     store_text: bool | None = Field(
         default=None,
         description="Keep the text around the worst tokens in the report; null: no for hub and file sources.",
+    )
+    generate_tool_calls: Annotated[ToolCallRun | None, BeforeValidator(_chosen)] = Field(
+        default=None, description="Also generate tool calls with both models; `true` takes the defaults."
     )
 
 

@@ -116,4 +116,5 @@ def _gap(one: TokenClassSlice) -> Cell:
     if one.difference is None:
         return Cell(fmt.NONE)
     cell = estimate_cell(one.difference)
-    return Cell(fmt.signed(one.difference.mean), f"{cell.note}, {p_value(one.p_value)}", strong=cell.strong)
+    plus = "+" if (one.difference.mean or 0.0) > 0 else ""
+    return Cell(plus + cell.text, f"{cell.note}, {p_value(one.p_value)}", strong=cell.strong)

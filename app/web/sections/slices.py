@@ -57,7 +57,8 @@ def slices(report: CompareReport) -> Slices:
     ]
     domains.sort(key=lambda row: -_value(row.kl))
     confidence = banded_rows(report.by_confidence, _confidence_label)
-    position = banded_rows(report.by_position, _position_label)
+    limit = report.provenance.protocol.reference_context
+    position = banded_rows(report.by_position, lambda band: _position_label(band, limit))
     scale = shared_scale((row.kl for row in (*domains, *confidence, *position)), report.divergence.kl)
     return Slices(
         domains=strip_table("By domain, the most damaged first", "Domain", domains, report, scale),
@@ -82,10 +83,12 @@ def _confidence_label(band: BandedSlice) -> str:
     return f"{fmt.short(band.low)}\u00a0to\u00a0{fmt.short(band.high)}"
 
 
-def _position_label(band: BandedSlice) -> str:
-    """Positions are whole numbers and the band is half open: [0, 64) reads 0 to 63."""
+def _position_label(band: BandedSlice, limit: int | None = None) -> str:
+    """Positions are whole numbers and the band is half open: [0, 64) reads 0 to 63. `limit` is the reference's context
+    where windows are longer."""
     last = band.high - 1
-    return fmt.short(band.low) if last <= band.low else f"{band.low:,.0f}\u00a0to\u00a0{last:,.0f}"
+    label = fmt.short(band.low) if last <= band.low else f"{band.low:,.0f}\u00a0to\u00a0{last:,.0f}"
+    return label if limit is None or band.low < limit else f"{label}, beyond the reference’s context"
 
 
 def strip_table(

@@ -22,6 +22,7 @@ from scipy import stats
 
 from app.contracts.report import Mean, Slice, TokenClasses, TokenClassSlice
 from workers.diagnosis.summary import as_mean, bands, slices, usable
+from workers.diagnosis.tasks.statistics.multiplicity import holm
 from workers.diagnosis.token_classes.catalogue import CLASSES, TokenClass
 from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.token_classes.frequency import RULE, edges
@@ -49,12 +50,12 @@ def token_classes(
     of_none = ~np.logical_or.reduce(masks) if masks else np.ones(len(values), dtype=np.bool_)
     *parts, rest = slices(values, positions, [*masks, of_none], seed=seed, check_cancelled=check_cancelled)
     differences = [difference(kl[finite], positions.select(finite), mask[finite], seed=seed) for mask in masks]
-    adjusted = holm([p for _, p in differences])
+    p_values = adjusted([p for _, p in differences])
     total = float(kl.sum())
     return TokenClasses(
         classes=tuple(
             _class(one, part, mask, kl, finite, total, estimate, p)
-            for one, part, mask, (estimate, _), p in zip(present, parts, masks, differences, adjusted, strict=True)
+            for one, part, mask, (estimate, _), p in zip(present, parts, masks, differences, p_values, strict=True)
         ),
         absent=tuple(one.title for one in CLASSES if not found.masks[one.name].any()),
         none=rest if rest.tokens else None,
@@ -122,15 +123,10 @@ def difference(
     return estimate, _p_value(gap, float(error[0]), clusters) if known else None
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p values adjusted by Holm's step-down rule; what is None stays so and is not counted."""
-    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, index) in enumerate(known):
-        largest = max(largest, min(1.0, p * (len(known) - rank)))
-        adjusted[index] = largest
-    return adjusted
+def adjusted(p_values: Sequence[float | None]) -> list[float | None]:
+    """p values adjusted by Holm's rule; what is None stays so and is not counted."""
+    known = iter(holm([p for p in p_values if p is not None]))
+    return [None if p is None else next(known) for p in p_values]
 
 
 def _p_value(gap: float, error: float, clusters: int) -> float:

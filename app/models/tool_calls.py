@@ -1,0 +1,54 @@
+"""Whether tool calls can be generated, before a job is queued."""
+
+from pathlib import Path
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.compare import ToolCallRun
+from app.contracts.text import FileText, InlineText, ShippedText
+from app.models.tokenizers import has_chat_template
+
+POINTER = "/generate_tool_calls"
+# Answers that run together, and tokens a second that they then write, as measured on two cores (SmolLM2, vLLM).
+TOGETHER, CPU_TOKENS_PER_SECOND, CPU_PARAMETERS = 16, 240.0, 134.5e6
+
+
+def check_tool_calls(run: ToolCallRun, tokenizer: Path) -> None:
+    """Returns where the text may hold conversations with tools.
+
+    Raises CHAT_TEMPLATE_MISSING, and INVALID_REQUEST for a text that has no tools for sure.
+    """
+    if not has_chat_template(tokenizer):
+        raise HemostatError(
+            ErrorCode.CHAT_TEMPLATE_MISSING,
+            "tool calls are asked for in conversations, and the tokenizer has no chat template",
+            hint="leave generate_tool_calls out, or add a chat_template.jinja beside the tokenizer",
+            pointer=POINTER,
+        )
+    text = run.text
+    if isinstance(text, InlineText):
+        has_tools = any(document.tools for document in text.documents)
+        place = f"{POINTER}/text/documents"
+    else:
+        has_tools = isinstance(text, FileText) or (isinstance(text, ShippedText) and text.corpus == "classes")
+        place = f"{POINTER}/text/source"
+    if not has_tools:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            "no document of this text has tools, so there is no call to ask for",
+            hint="give conversations with tools (inline or file), or leave text out: the shipped ones are taken",
+            pointer=place,
+        )
+
+
+def seconds_of(run: ToolCallRun, parameters: list[int]) -> float:
+    """What generating takes on two cores, at most: every answer at its full length."""
+    tokens = run.prompts * run.max_tokens
+    return sum(tokens / (CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / one) for one in parameters)
+
+
+def assumption(run: ToolCallRun) -> str:
+    """How that was found."""
+    return (
+        f"{run.prompts} prompts at most, answered with {run.max_tokens} tokens by both models at "
+        f"{CPU_TOKENS_PER_SECOND:.0f} tokens/s for {CPU_PARAMETERS / 1e6:.1f}M parameters, {TOGETHER} at a time"
+    )

@@ -1,0 +1,142 @@
+"""Tool calls that both models wrote: shares side by side, their difference, and where they part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.contracts.report import CompareReport, GeneratedToolCalls, PairedProportion, Proportion
+from app.web import format as fmt
+from app.web.charts import Guide, axis, interval_strip
+from app.web.scales import LinearScale
+from app.web.tables import Cell, Column, Table
+from app.web.untrusted import visible
+
+NAMES = {"parsable": "A call that parses", "valid": "Valid by the schema", "right_tool": "Valid, of the right tool"}
+FORMS = {
+    "template": "The model’s own chat template tells the tools.",
+    "written": "The model’s chat template has no place for tools: they stand in the system message, as JSON.",
+}
+
+
+@dataclass(frozen=True)
+class ToolCalls:
+    """The section."""
+
+    sentence: str
+    shares: Table
+    rule: str
+    examples: Table
+    absent: str
+
+
+def tool_calls(report: CompareReport) -> ToolCalls | None:
+    """The section of a report; none where no call was generated."""
+    found = report.tool_calls
+    if found is None:
+        return None
+    scale = LinearScale(-1.0, 1.0)
+    return ToolCalls(
+        sentence=sentence(found),
+        shares=Table(
+            caption="Share of answers, candidate against reference",
+            columns=(
+                Column("Answers with", "name"),
+                Column("Reference, %"),
+                Column("Candidate, %"),
+                Column("Difference and 95 % interval", "chart"),
+                Column("Difference, points"),
+                Column("Lost"),
+                Column("Gained"),
+                Column("p, exact"),
+            ),
+            rows=tuple(_row(NAMES[name], pair, scale) for name, pair in pairs(found)),
+            axis=axis(scale, "Candidate’s share minus the reference’s"),
+        ),
+        rule=visible(
+            f"{found.rule} {FORMS[found.form]} {found.prompts} prompts, answers of at most {found.max_tokens} tokens; "
+            f"{found.cut_off[0]} of the reference’s and {found.cut_off[1]} of the candidate’s were cut off there. "
+            f"Where the reference’s answer is valid, the candidate makes the same calls in "
+            f"{share(found.same_call)}. Lost and gained are prompts; p is McNemar’s, for each line by itself."
+        ),
+        examples=_examples(found),
+        absent="" if not found.examples or found.examples[0].reference is not None else "Answers are not stored.",
+    )
+
+
+def pairs(found: GeneratedToolCalls) -> list[tuple[str, PairedProportion]]:
+    """The shares that were compared, by name."""
+    known = [("parsable", found.parsable), ("valid", found.valid)]
+    return known if found.right_tool is None else [*known, ("right_tool", found.right_tool)]
+
+
+def sentence(found: GeneratedToolCalls) -> str:
+    """The share of valid calls of both, and whether they differ."""
+    valid = found.valid
+    low, high = valid.ci
+    apart = "which is no difference that so many prompts show" if low <= 0 <= high else "which chance does not explain"
+    return (
+        f"Of {found.prompts} prompts with tools the reference answers {share(valid.reference)} with valid calls, the "
+        f"candidate {share(valid.candidate)}: {points(valid)}, {apart}."
+    )
+
+
+def share(part: Proportion) -> str:
+    """A share with its interval and count."""
+    text = fmt.estimate(part.share, part.ci, percent=True)
+    return f"{text.value} % {text.interval} ({part.count} of {part.of})"
+
+
+def points(pair: PairedProportion) -> str:
+    """A difference in percentage points with its interval."""
+    text = fmt.estimate(pair.difference, pair.ci, percent=True)
+    return f"{plus(pair.difference)}{text.value} points {text.interval}"
+
+
+def plus(difference: float) -> str:
+    """The sign of what is more; a minus stands in the number."""
+    return "+" if difference > 0 else ""
+
+
+def _row(name: str, pair: PairedProportion, scale: LinearScale) -> tuple[Cell, ...]:
+    gap = fmt.estimate(pair.difference, pair.ci, percent=True)
+    return (
+        Cell(name),
+        _share_cell(pair.reference),
+        _share_cell(pair.candidate),
+        Cell(
+            chart=interval_strip(f"{name}: {points(pair)}", pair.difference, pair.ci, scale, (Guide(0.0, "overall"),))
+        ),
+        Cell(plus(pair.difference) + gap.value, gap.interval or "", strong=True),
+        Cell(fmt.count(pair.lost)),
+        Cell(fmt.count(pair.gained)),
+        Cell(fmt.number(pair.p_value, 2)),
+    )
+
+
+def _share_cell(part: Proportion) -> Cell:
+    text = fmt.estimate(part.share, part.ci, percent=True)
+    return Cell(text.value, f"{text.interval}, {part.count} of {part.of}")
+
+
+def _examples(found: GeneratedToolCalls) -> Table:
+    """Prompts of another outcome; texts are the models' and untrusted."""
+    return Table(
+        caption="Where the two part, what the candidate lost first",
+        columns=(
+            Column("Document", "name"),
+            Column("What one has", "text"),
+            Column("Reference", "code"),
+            Column("Candidate", "code"),
+        ),
+        rows=tuple(
+            (
+                Cell(visible(one.document)),
+                Cell(
+                    f"{NAMES.get(one.lost, visible(one.lost))}: the {one.by} alone", visible(f"the other: {one.reason}")
+                ),
+                Cell(fmt.NONE if one.reference is None else visible(one.reference)),
+                Cell(fmt.NONE if one.candidate is None else visible(one.candidate)),
+            )
+            for one in found.examples
+        ),
+    )

@@ -1,0 +1,65 @@
+"""What is refused before tool calls are generated."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.compare import CompareRequest, ToolCallRun
+from app.models.tool_calls import check_tool_calls, seconds_of
+
+DOCUMENT: dict[str, Any] = {"id": "d", "messages": [{"role": "user", "content": "a"}], "scored": "all"}
+TOOLS = [{"name": "add", "parameters": {}}]
+
+
+def asked(given: Any) -> ToolCallRun | None:
+    base = {"kind": "compare", "reference": {"model": "a"}, "candidate": {"model": "a"}}
+    return CompareRequest.model_validate(base | {"generate_tool_calls": given}).generate_tool_calls
+
+
+def test_true_takes_the_shipped_conversations() -> None:
+    found = asked(True)
+    assert found is not None
+    assert found.text.model_dump()["corpus"] == "classes"
+    assert asked(False) is None
+    assert asked(None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ({"source": "shipped", "corpus": "classes"}, ""),
+        ({"source": "file", "path": "a.jsonl"}, ""),
+        ({"source": "inline", "documents": [DOCUMENT | {"tools": TOOLS}]}, ""),
+        ({"source": "inline", "documents": [DOCUMENT]}, "/documents"),
+        ({"source": "shipped"}, "/source"),
+        ({"source": "self"}, "/source"),
+        ({"source": "hub", "dataset": "a/b"}, "/source"),
+    ],
+)
+def test_texts_without_tools_are_refused(text: dict[str, Any], refused: str, tiny: Callable[..., Path]) -> None:
+    run = asked({"text": text})
+    assert run is not None
+    if not refused:
+        check_tool_calls(run, tiny("llama"))
+        return
+    with pytest.raises(HemostatError) as caught:
+        check_tool_calls(run, tiny("llama"))
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+    assert caught.value.pointer == f"/generate_tool_calls/text{refused}"
+
+
+def test_a_tokenizer_without_chat_template_is_refused(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny("llama"), tmp_path / "plain")
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(HemostatError) as caught:
+        check_tool_calls(ToolCallRun(), folder)
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.CHAT_TEMPLATE_MISSING, "/generate_tool_calls")
+
+
+def test_time_goes_with_prompts_and_parameters() -> None:
+    assert seconds_of(ToolCallRun(prompts=24, max_tokens=100), [134_500_000]) == pytest.approx(10.0)
+    assert seconds_of(ToolCallRun(prompts=24, max_tokens=100), [134_500_000, 269_000_000]) == pytest.approx(30.0)

@@ -1,0 +1,91 @@
+"""The kinds of token on a page and in a terminal."""
+
+import copy
+import io
+
+import pytest
+from rich.console import Console
+
+from app.contracts.report import BandedSlice, CompareReport
+from app.web.report import render
+from app.web.sections.classes import NONE, band_label, classes, sentence
+from app.web.terminal import render_terminal
+from tests.support.html import tree
+from tests.support.reports import compare_report
+
+REPORT = compare_report()
+
+
+def parsed(report: dict[str, object]) -> CompareReport:
+    return CompareReport.model_validate(report)
+
+
+def test_classes_stand_the_most_damaged_first_with_their_difference() -> None:
+    section = tree(render(REPORT)).one(id_="classes")
+    table = section.one("table")
+    names = [row.one("th").text.strip() for row in table.one("tbody").all("tr")]
+    assert names[0].startswith("Tool names")
+    assert names[-1].startswith("Punctuation")
+    assert "p < 0.001" in section.text
+    assert "p = 0.012" in section.text
+    assert "Not in this text: Code, Not English." in section.text
+    assert "Occurrences of the predicted token's id" in section.text
+    assert len(list(section.all("table"))) == 2
+
+
+def test_the_sentence_names_what_chance_does_not_explain() -> None:
+    found = parsed(REPORT).token_classes
+    assert found is not None
+    assert sentence(found.classes) == (
+        "More is lost in tool names. Less is lost in punctuation, each against all other tokens."
+    )
+    unsure = tuple(one.model_copy(update={"p_value": 0.2}) for one in found.classes)
+    assert sentence(unsure).startswith("No kind of token is shown")
+    json_one = found.classes[0].model_copy(update={"p_value": 0.01, "title": "JSON structure"})
+    assert "in JSON structure" in sentence((json_one,))
+
+
+def test_shares_are_of_the_whole_text_since_classes_overlap() -> None:
+    report = parsed(REPORT)
+    assert report.token_classes is not None
+    found = classes(report)
+    assert found is not None
+    numbers = next(row for row in found.kinds.rows if row[0].text == "Numbers")
+    share = next(one.share for one in report.token_classes.classes if one.name == "numbers")
+    assert f"{100 * share:.2g}" in [cell.text for cell in numbers]
+
+
+def test_an_older_report_has_no_section() -> None:
+    old = copy.deepcopy(REPORT)
+    del old["token_classes"]
+    assert classes(parsed(old)) is None
+    page = render(old)
+    assert "#classes" not in page
+    assert 'id="classes"' not in page
+
+
+def test_what_is_in_no_class_has_a_row_without_a_difference() -> None:
+    report = copy.deepcopy(REPORT)
+    band = report["by_confidence"][0]
+    report["token_classes"]["none"] = {key: value for key, value in band.items() if key not in {"low", "high", "share"}}
+    found = classes(parsed(report))
+    assert found is not None
+    assert found.kinds.rows[-1][0].text == NONE
+    assert found.kinds.rows[-1][-1].text == "–"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "label"), [(1, 2, "once"), (2, 4, "2 to 3"), (3, 4, "3"), (256, 1025, "256 to 1,024")]
+)
+def test_bands_read_as_occurrences(low: float, high: float, label: str) -> None:
+    band = BandedSlice.model_construct(low=low, high=high)
+    assert band_label(band).replace("\u00a0", " ") == label
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_terminal_has_the_table(width: int) -> None:
+    printed = io.StringIO()
+    render_terminal(REPORT, Console(file=printed, width=width))
+    assert "By kind of token" in printed.getvalue()
+    assert "adjusted over 3" in " ".join(printed.getvalue().split())
+    assert max(map(len, printed.getvalue().splitlines())) <= width

@@ -1,0 +1,92 @@
+"""Generated tool calls on a page and in a terminal."""
+
+import copy
+import io
+from typing import Any
+
+from rich.console import Console
+
+from app.contracts.report import CompareReport
+from app.web.report import render
+from app.web.sections.tool_calls import sentence, tool_calls
+from app.web.terminal import render_terminal
+from tests.support.html import tree
+from tests.support.reports import HOSTILE, compare_report
+
+
+def share(count: int, of: int, low: float, high: float) -> dict[str, Any]:
+    return {"count": count, "of": of, "share": count / of, "ci": [low, high]}
+
+
+def pair(
+    reference: int, candidate: int, low: float, high: float, *, lost: int, gained: int, p: float
+) -> dict[str, Any]:
+    return {
+        "reference": share(
+            reference, 24, reference / 24 - 0.2 if reference > 5 else 0.0, min(1.0, reference / 24 + 0.1)
+        ),
+        "candidate": share(candidate, 24, candidate / 24 - 0.2 if candidate > 5 else 0.0, candidate / 24 + 0.1),
+        "difference": (candidate - reference) / 24,
+        "ci": [low, high],
+        "lost": lost,
+        "gained": gained,
+        "p_value": p,
+    }
+
+
+BLOCK = {
+    "prompts": 24,
+    "max_tokens": 128,
+    "cut_off": [0, 3],
+    "form": "written",
+    "parsable": pair(23, 20, -0.33, 0.03, lost=3, gained=0, p=0.25),
+    "valid": pair(21, 11, -0.61, -0.19, lost=11, gained=1, p=0.006),
+    "right_tool": pair(21, 11, -0.61, -0.19, lost=11, gained=1, p=0.006),
+    "same_call": share(9, 21, 0.24, 0.63),
+    "rule": "Greedy answers.",
+    "examples": [
+        {
+            "document": "calls-03",
+            "lost": "valid",
+            "by": "reference",
+            "reference": '{"name": "a", "arguments": {}}',
+            "candidate": "".join(HOSTILE[:4]),
+            "reason": "arguments break the schema's required",
+        }
+    ],
+}
+REPORT = compare_report() | {"tool_calls": BLOCK}
+
+
+def test_shares_of_both_stand_with_their_difference() -> None:
+    section = tree(render(REPORT)).one(id_="tool-calls")
+    assert "21 of 24" in section.text
+    assert "11 of 24" in section.text
+    assert "[−61, −19]" in section.text
+    assert "which chance does not explain" in section.text
+    assert "9 of 21" in section.text
+    assert "as JSON" in section.text
+    assert "calls-03" in section.text
+    assert "<script>alert(1)" not in render(REPORT)
+
+
+def test_no_difference_is_said_where_the_interval_holds_none() -> None:
+    report = copy.deepcopy(REPORT)
+    report["tool_calls"]["valid"] = BLOCK["parsable"]
+    found = CompareReport.model_validate(report).tool_calls
+    assert found is not None
+    assert "no difference that so many prompts show" in sentence(found)
+
+
+def test_a_report_without_calls_has_no_section() -> None:
+    assert tool_calls(CompareReport.model_validate(compare_report())) is None
+    assert 'id="tool-calls"' not in render(compare_report())
+
+
+def test_the_terminal_has_the_shares() -> None:
+    printed = io.StringIO()
+    render_terminal(REPORT, Console(file=printed, width=90))
+    text = " ".join(printed.getvalue().split())
+    assert "Generated tool calls" in text
+    assert "Of 24 prompts with tools" in text
+    assert max(map(len, printed.getvalue().splitlines())) <= 90
