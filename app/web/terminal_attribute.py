@@ -61,16 +61,17 @@ def render_attribute(report: AttributeReport, console: Console, say: Say) -> Non
 
 def _sites(report: AttributeReport, say: Say, *, wide: bool) -> Table:
     columns = [("Part", False), ("Nats", True), ("95 % interval", True), ("Share, %", True)]
-    columns += [("95 % interval", True), ("Control", True), ("x noise", True)] if wide else []
+    columns += [("Control", True), ("x noise", True)] if wide else []
     columns += [("Cause", False)]
     table = plain_table("Parts by what they cost alone in the reference", columns)
+    table.columns[0].no_wrap = wide
     for site in report.sites[:SHOWN]:
         nats, share = fmt.estimate(site.nats, site.ci), share_text(site)
         cells = [nats.value, nats.interval or fmt.NONE, share.value]
         if wide:
             ratio = fmt.estimate(site.isotropic_ratio, site.isotropic_ci)
             control = fmt.NONE if site.control is None else fmt.number(site.control)
-            cells += [share.interval or fmt.NONE, control, ratio.value]
+            cells += [control, ratio.value]
         table.add_row(Text(say(visible(site.name))), *map(say, cells), say(CAUSES[site.cause]))
     return table
 

@@ -1,0 +1,53 @@
+"""Causes from numbers, rule by rule."""
+
+import pytest
+
+from app.contracts.attribute_report import Cause, Evidence
+from app.contracts.report import Mean
+from workers.diagnosis.attribute.cause import Found, cause_of
+
+
+def mean(value: float, low: float, high: float) -> Mean:
+    return Mean(mean=value, ci=(low, high), clusters="documents")
+
+
+def found(**changes: object) -> Found:
+    base: dict[str, object] = {
+        "kind": "module",
+        "module": "down_proj",
+        "nats": mean(0.1, 0.08, 0.12),
+        "share": 0.3,
+        "ratio": mean(1.0, 0.9, 1.1),
+        "evidence": Evidence(change=0.1, outlier_share=0.05, low_rank_share=0.2, zeros=0.0),
+    }
+    return Found(**(base | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({}, "size"),
+        ({"nats": mean(0.1, -0.01, 0.2)}, "negligible"),
+        ({"nats": Mean(mean=0.0, ci=None)}, "negligible"),
+        ({"share": 0.0004}, "negligible"),
+        ({"evidence": Evidence(change=1.0, zeros=0.99)}, "removed"),
+        ({"kind": "norm", "module": "input_layernorm"}, "norm"),
+        ({"module": "gate"}, "router"),
+        ({"ratio": mean(3.0, 2.0, 4.0)}, "aligned"),
+        ({"ratio": mean(3.0, 1.1, 5.0)}, "unclear"),
+        ({"ratio": mean(0.5, 0.4, 0.6)}, "sheltered"),
+        ({"ratio": None}, "unclear"),
+        ({"evidence": Evidence(change=0.1, outlier_share=0.7, low_rank_share=0.9)}, "outlier_channels"),
+        ({"evidence": Evidence(change=0.1, outlier_share=0.1, low_rank_share=0.9)}, "low_rank"),
+        ({"evidence": None}, "size"),
+        # an error that points where it hurts says more than where it lies
+        ({"ratio": mean(3.0, 2.0, 4.0), "evidence": Evidence(change=0.1, outlier_share=0.7)}, "aligned"),
+    ],
+)
+def test_the_first_rule_that_holds_decides(changes: dict[str, object], cause: Cause) -> None:
+    assert cause_of(found(**changes))[0] == cause
+
+
+def test_the_reason_holds_the_number() -> None:
+    assert "3 times what noise" in cause_of(found(ratio=mean(3.0, 2.0, 4.0)))[1]
+    assert cause_of(found(evidence=Evidence(change=0.1, outlier_share=0.7)))[1].startswith("70 %")

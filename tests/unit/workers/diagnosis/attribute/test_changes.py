@@ -1,0 +1,105 @@
+"""Which parts differ, and evidence of errors that were made to have it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from app.models.checkpoint import inspect
+from tests.unit.workers.diagnosis.attribute.swapped import HEADS, Weights, changed_copy, noisy, subset, swapper
+from workers.diagnosis.attribute.changes import Inputs, config_differences, differing, evidence
+from workers.diagnosis.attribute.sites import sites_of
+from workers.diagnosis.attribute.swapping import Swapper
+from workers.surgery.blockwise.skeleton import Read
+
+LARGE = {"hidden_size": 128, "intermediate_size": 256}
+PREFIX = "model.layers.1.mlp."
+
+
+def harm(weights: Weights) -> None:
+    """One outlier channel in gate, one direction in up, most of down gone."""
+    gate, up, down = (f"{PREFIX}{name}_proj.weight" for name in ("gate", "up", "down"))
+    gated = weights[gate].float()
+    gated[:, 7] += 5 * gated.std()
+    weights[gate] = gated.to(torch.bfloat16)
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = weights[up].shape
+    thin = torch.randn(rows, 1, generator=generator) @ torch.randn(1, columns, generator=generator)
+    weights[up] = (weights[up].float() + 0.3 * weights[up].float().std() * thin).to(torch.bfloat16)
+    weights[down] = torch.zeros_like(weights[down])
+    noisy(weights, "model.layers.0.self_attn.q_proj.weight")
+
+
+@pytest.fixture(scope="module")
+def models(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    reference = tiny("llama", **HEADS, **LARGE)
+    return reference, changed_copy(reference, tmp_path_factory.mktemp("models") / "candidate", harm)
+
+
+@pytest.fixture
+def opened(models: tuple[Path, Path], tmp_path: Path) -> Iterator[tuple[Swapper, tuple[Read, Read]]]:
+    weights = [load_file(folder / "model.safetensors") for folder in models]
+    with swapper(*models, tmp_path, subset()) as found:
+        yield found, (weights[0].__getitem__, weights[1].__getitem__)
+
+
+def test_exactly_the_parts_that_were_changed_differ(
+    models: tuple[Path, Path], opened: tuple[Swapper, tuple[Read, Read]]
+) -> None:
+    ours, theirs = (inspect(folder) for folder in models)
+    found = differing(sites_of(ours), ours, theirs, opened[1], lambda: None)
+    assert [site.name for site in found] == [
+        "layers.0",
+        "layers.0.self_attn.q_proj",
+        "layers.0.self_attn.heads.0",
+        "layers.0.self_attn.heads.1",
+        "layers.1",
+        "layers.1.mlp.down_proj",
+        "layers.1.mlp.gate_proj",
+        "layers.1.mlp.up_proj",
+    ]
+
+
+def test_evidence_tells_what_each_error_is_like(
+    models: tuple[Path, Path], opened: tuple[Swapper, tuple[Read, Read]]
+) -> None:
+    found, reads = opened
+    sites = {site.name: site for site in sites_of(inspect(models[0]))}
+    inputs = Inputs(found.reference)
+    gate = evidence(sites["layers.1.mlp.gate_proj"], reads, inputs)
+    up = evidence(sites["layers.1.mlp.up_proj"], reads, inputs)
+    down = evidence(sites["layers.1.mlp.down_proj"], reads, inputs)
+    query = evidence(sites["layers.0.self_attn.q_proj"], reads, inputs)
+    assert gate.outlier_share == pytest.approx(1.0, abs=1e-3)
+    assert up.outlier_share is not None
+    assert up.outlier_share < 0.3
+    assert up.low_rank_share is not None
+    assert up.low_rank_share > 0.95
+    assert down.zeros == pytest.approx(1.0, abs=1e-3)
+    assert down.change == pytest.approx(1.0)
+    assert query.change == pytest.approx(0.2, rel=0.05)
+    assert query.low_rank_share is not None
+    assert query.low_rank_share < 0.5
+
+
+def test_directions_are_those_of_a_full_decomposition(
+    models: tuple[Path, Path], opened: tuple[Swapper, tuple[Read, Read]]
+) -> None:
+    found, reads = opened
+    site = next(site for site in sites_of(inspect(models[0])) if site.name == "layers.0.self_attn.q_proj")
+    name = site.tensors[0]
+    weighted = (reads[1](name).float() - reads[0](name).float()) * Inputs(found.reference).of(0)[name].sqrt()
+    values = torch.linalg.svdvals(weighted.double()).square()
+    told = evidence(site, reads, Inputs(found.reference)).low_rank_share
+    assert told == pytest.approx(float(values[:16].sum() / values.sum()), rel=0.02)
+
+
+def test_configurations_differ_by_what_they_compute(tiny: Callable[..., Path]) -> None:
+    ours, theirs = inspect(tiny("llama")), inspect(tiny("llama", rms_norm_eps=1e-3))
+    assert config_differences(ours, ours) == ()
+    assert "rms_norm_eps" in config_differences(ours, theirs)
+    weights = load_file(ours.path / "model.safetensors")
+    found = differing(sites_of(ours), ours, theirs, (weights.__getitem__, weights.__getitem__), lambda: None)
+    assert {site.kind for site in found} == {"layer", "norm"}

@@ -1,0 +1,73 @@
+"""The part of a text that parts are swapped on."""
+
+import numpy as np
+import pytest
+import torch
+
+from app.contracts.errors import ErrorCode, HemostatError
+from tests.support.tiny import make_tokenizer
+from workers.diagnosis.attribute.subset import best_length, draw
+from workers.diagnosis.positions import positions_of
+from workers.text.documents import TextDocument
+from workers.text.windows import Corpus, make_windows
+
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "that", "lost", "what", "it", "knew"]
+
+
+def corpus(lengths: list[int], window: int = 64) -> Corpus:
+    rng = np.random.default_rng(0)
+    documents = [
+        TextDocument(id=f"d{n}", domain="prose", text=" ".join(rng.choice(WORDS, words)))
+        for n, words in enumerate(lengths)
+    ]
+    return make_windows(documents, make_tokenizer(), window)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "best"),
+    [([64] * 5 + [3], 64), ([10, 10, 10, 10, 64], 64), ([20, 20, 20, 20, 64], 20), ([32, 64], 64), ([9], 9)],
+)
+def test_the_cut_covers_most_tokens(lengths: list[int], best: int) -> None:
+    assert best_length(lengths) == best
+
+
+def test_every_position_is_where_the_corpus_has_it() -> None:
+    text = corpus([80, 90, 70, 60, 75, 66])
+    positions = positions_of(text)
+    found = draw(text, positions, tokens=10_000, seed=1)
+    assert found.tokens_NL.shape == (len(found.windows), found.length)
+    rows, columns = np.nonzero(found.scored_NL.numpy())
+    assert len(found.where) == len(found.index) == len(rows)
+    np.testing.assert_array_equal(found.where.window, np.asarray(found.windows)[rows])
+    np.testing.assert_array_equal(found.where.context, columns + 1)
+    np.testing.assert_array_equal(found.where.token_id, found.next_NL.numpy()[rows, columns])
+    np.testing.assert_array_equal(positions.select(found.index).position, found.where.position)
+    for row, number in enumerate(found.windows):
+        np.testing.assert_array_equal(found.tokens_NL[row].numpy(), text.windows[number].tokens[: found.length])
+
+
+def test_about_as_many_tokens_as_asked_for_are_taken_from_all_over() -> None:
+    text = corpus([100] * 30)
+    found = draw(text, positions_of(text), tokens=10 * 64, seed=0)
+    assert len(found.windows) == 10
+    spread = np.sort(found.windows)
+    assert spread[0] < 10
+    assert spread[-1] > len(text.windows) - 10
+    assert list(found.windows) != sorted(found.windows)
+    again = draw(text, positions_of(text), tokens=10 * 64, seed=0)
+    assert torch.equal(found.tokens_NL, again.tokens_NL)
+
+
+def test_positions_of_the_first_windows_are_counted() -> None:
+    text = corpus([100] * 6)
+    found = draw(text, positions_of(text), tokens=10_000, seed=0)
+    assert found.positions(2) == int(found.scored_NL[:2].sum())
+    assert found.positions(len(found.windows)) == len(found.where)
+
+
+def test_a_text_of_snippets_is_refused() -> None:
+    text = corpus([3, 3], window=6)
+    with pytest.raises(HemostatError) as error:
+        draw(text, positions_of(text), tokens=100, seed=0)
+    assert error.value.code == ErrorCode.DOCUMENT_TOO_SHORT
+    assert error.value.pointer == "/text"

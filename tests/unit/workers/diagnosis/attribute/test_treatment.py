@@ -1,0 +1,130 @@
+"""Recipes that fit causes: each is accepted by the check that a submission goes through, and says what it should."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.steps import check_one, check_recipe
+from tests.unit.workers.diagnosis.attribute.swapped import HEADS
+from workers.diagnosis.attribute.sites import Site, sites_of
+from workers.diagnosis.attribute.treatment import Patient, treat
+from workers.diagnosis.mitigate.subject import recipe_of
+
+Json = dict[str, Any]
+RTN: Json = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
+WANDA: Json = {"type": "prune.wanda", "sparsity": 0.5}
+
+
+@pytest.fixture(scope="module")
+def info(tiny: Callable[..., Path]) -> CheckpointInfo:
+    return inspect(tiny("llama", **HEADS))
+
+
+def site(info: CheckpointInfo, name: str) -> Site:
+    return next(site for site in sites_of(info) if site.name == name)
+
+
+def weights(info: CheckpointInfo, steps: tuple[Json, ...]) -> dict[str, list[Json]]:
+    """Tensor → the steps that address it, in order, by the recipe's own check."""
+    check_recipe(info, recipe_of(steps), pointer="")
+    found: dict[str, list[Json]] = {}
+    for step, fields in zip(recipe_of(steps), steps, strict=True):
+        for weight in check_one(info, step, pointer=""):
+            found.setdefault(weight.name, []).append(fields)
+    return found
+
+
+def treated(info: CheckpointInfo, recipe: list[Json], name: str, cause: str) -> dict[str, list[Json]]:
+    patient = Patient(info, recipe_of(recipe), info)
+    found = treat(patient, [(site(info, name), cause)])  # type: ignore[list-item]
+    assert found.recipe is not None, found.why
+    return weights(info, found.recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "cause", "kind", "fields"),
+    [
+        ([RTN], "size", "quantize.rtn", {"bits": 6}),
+        ([RTN], "unclear", "quantize.rtn", {"bits": 6}),
+        ([RTN], "sheltered", "quantize.rtn", {"bits": 5}),
+        ([RTN], "aligned", "quantize.gptq", {"bits": 4, "group_size": 32}),
+        ([RTN], "outlier_channels", "quantize.awq", {"bits": 4, "group_size": 32}),
+        ([WANDA], "size", "prune.wanda", {"sparsity": 0.25}),
+        ([WANDA], "aligned", "prune.sparsegpt", {"sparsity": 0.5}),
+        ([WANDA], "sheltered", "prune.wanda", {"sparsity": 0.375}),
+    ],
+)
+@pytest.mark.parametrize("name", ["layers.1", "layers.1.mlp.down_proj", "layers.2.self_attn.heads.0"])
+def test_the_part_gets_a_step_of_its_own_and_the_rest_stays(
+    info: CheckpointInfo, recipe: list[Json], cause: str, kind: str, fields: Json, name: str
+) -> None:
+    before = weights(info, tuple(recipe))
+    after = treated(info, recipe, name, cause)
+    inside = set(site(info, name).tensors)
+    assert after.keys() == before.keys()
+    for tensor, steps in after.items():
+        assert len(steps) == 1
+        if tensor in inside:
+            assert steps[0]["type"] == kind
+            assert fields.items() <= steps[0].items()
+        else:
+            plain = {key: value for key, value in steps[0].items() if key not in {"layers", "modules"}}
+            assert plain == recipe[0]
+
+
+def test_what_was_removed_is_left_as_it_was(info: CheckpointInfo) -> None:
+    after = treated(info, [RTN], "layers.1.mlp.down_proj", "removed")
+    assert "model.layers.1.mlp.down_proj.weight" not in after
+    assert "model.layers.1.mlp.up_proj.weight" in after
+
+
+def test_a_low_rank_error_is_repaired_after_the_recipe(info: CheckpointInfo) -> None:
+    after = treated(info, [RTN], "layers.1.mlp.down_proj", "low_rank")
+    assert [step["type"] for step in after["model.layers.1.mlp.down_proj.weight"]] == ["quantize.rtn", "repair.lowrank"]
+    assert [step["type"] for step in after["model.layers.1.mlp.up_proj.weight"]] == ["quantize.rtn"]
+
+
+def test_damage_that_no_step_made_is_repaired(info: CheckpointInfo) -> None:
+    after = treated(info, [], "layers.0.self_attn.o_proj", "aligned")
+    assert [step["type"] for step in after["model.layers.0.self_attn.o_proj.weight"]] == ["repair.lowrank"]
+
+
+def test_a_norm_is_left_out_of_its_step_or_tweaked(info: CheckpointInfo) -> None:
+    after = treated(info, [{"type": "norm.scale", "factor": 1.2}], "layers.1.input_layernorm", "norm")
+    assert "model.layers.1.input_layernorm.weight" not in after
+    assert "model.layers.2.input_layernorm.weight" in after
+    tweaked = treated(info, [RTN], "layers.1.input_layernorm", "norm")
+    assert [step["type"] for step in tweaked["model.layers.1.input_layernorm.weight"]] == ["norm.tweak"]
+
+
+def test_several_parts_are_treated_in_one_recipe(info: CheckpointInfo) -> None:
+    patient = Patient(info, recipe_of([RTN]), info)
+    found = treat(
+        patient,
+        [(site(info, "layers.0.mlp.up_proj"), "size"), (site(info, "layers.2"), "aligned")],
+    )
+    assert found.recipe is not None, found.why
+    after = weights(info, found.recipe)
+    assert after["model.layers.0.mlp.up_proj.weight"][0]["bits"] == 6
+    assert {after[name][0]["type"] for name in after if ".2." in name} == {"quantize.gptq"}
+    assert after["model.layers.1.mlp.up_proj.weight"][0]["bits"] == 4
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "cause", "why"),
+    [
+        ([RTN], "layers.1", "negligible", "nothing to treat"),
+        ([{"type": "prune.layers", "layers": [2]}], "layers.1", "size", "numbers the layers anew"),
+        ([RTN], "lm_head", "size", "outside the layers"),
+    ],
+)
+def test_where_there_is_none_it_says_why(
+    info: CheckpointInfo, recipe: list[Json], name: str, cause: str, why: str
+) -> None:
+    patient = Patient(info, recipe_of(recipe), info)
+    found = treat(patient, [(site(info, name), cause)])  # type: ignore[list-item]
+    assert found.recipe is None
+    assert why in found.why
