@@ -65,13 +65,13 @@ def test_the_interval_covers_the_true_factor():
     """Paired gamma amounts by prompt, true factor 1.5, as skewed as KL sums are."""
     rng = np.random.default_rng(2)
     covered = 0
-    for _ in range(60):
+    for _ in range(40):
         level = rng.lognormal(0, 0.8, size=32)
         below = level * rng.gamma(4.0, 0.25, size=32)
         above = 1.5 * level * rng.gamma(4.0, 0.25, size=32)
         low, high = ratio_of(above, below, seed=3).ci
         covered += low <= 1.5 <= high
-    assert covered >= 51  # 0.1 % point of 60 draws at 95 %
+    assert covered >= 33  # 0.1 % point of 40 draws at 95 %
 
 
 @pytest.mark.parametrize(("above", "below"), [([1.0], [1.0, 2.0]), ([-1.0], [1.0]), ([float("nan")], [1.0])])

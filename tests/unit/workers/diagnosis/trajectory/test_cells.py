@@ -1,0 +1,98 @@
+"""One decoder of one candidate: a cell from texts and values made by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.support.values import random_values
+from workers.decoding.model import Continuation
+from workers.diagnosis.trajectory.cells import Path, amplification, cell, text_change, text_statistics
+
+OURS = [(1, 2, 3, 4), (5, 6, 7, 8), (1, 1, 1, 1)]
+THEIRS = [(1, 2, 9, 9), (5, 6, 7, 8), (2, 1, 1)]
+
+
+def path(texts, kl, own, **columns):
+    """`kl` and columns by text; texts of fewer than four tokens ended."""
+    values = [
+        replace(
+            random_values(len(text), seed=number),
+            kl=np.asarray(one, dtype=np.float64),
+            **{name: column[number] for name, column in columns.items()},
+        )
+        for number, (text, one) in enumerate(zip(texts, kl, strict=True))
+    ]
+    return Path([Continuation(text, len(text) < 4) for text in texts], values, own)
+
+
+@pytest.fixture
+def ours():
+    agree = [np.array([True, True, False, True]), np.array([True] * 4), np.array([False, True, True, True])]
+    return path(OURS, [[0.1] * 4, [0.2] * 4, [0.3] * 4], "reference", top1_agree=agree)
+
+
+@pytest.fixture
+def theirs():
+    return path(THEIRS, [[0.1, 0.1, 0.5, 0.9], [0.2] * 4, [0.3, 0.6, 0.6]], "candidate")
+
+
+def test_both_factors_are_over_the_positions_that_both_texts_have(ours, theirs):
+    found = amplification(ours, theirs, seed=0)
+    # Prompt 3: three positions, because the candidate's text ended after them.
+    assert found.kl.value == pytest.approx((1.6 + 0.8 + 1.5) / (0.4 + 0.8 + 0.9))
+    assert found.tokens.value == pytest.approx((2 + 0 + 1) / (1 + 0 + 1))
+    assert found.one_step.mean == pytest.approx(2 / 11)
+    assert found.free.mean == pytest.approx(3 / 11)
+
+
+def test_positions_that_are_not_finite_are_left_out_of_both_sides(ours):
+    broken = path(THEIRS, [[0.1, np.nan, 0.5, 0.9], [0.2] * 4, [0.3, 0.6, 0.6]], "candidate")
+    found = amplification(ours, broken, seed=0)
+    assert found.kl.value == pytest.approx((1.5 + 0.8 + 1.5) / (0.3 + 0.8 + 0.9))
+
+
+def test_a_cell_tells_where_texts_part(ours, theirs):
+    found = cell("greedy", 0, ours, theirs, most=4, seed=0)
+    first = found.first_divergence
+    assert first.diverged.mean == pytest.approx(2 / 3)
+    assert first.median == 3
+    assert first.shared_prefix.mean == pytest.approx((2 + 4 + 0) / 3)
+    # At risk: 3, 4 and 1 tokens, of which two were the first to differ.
+    assert first.hazard.mean == pytest.approx(2 / 8)
+    assert [point.share for point in found.survival] == pytest.approx([1, 2 / 3, 2 / 3, 1 / 3, 1 / 3])
+    assert found.kl_reference_text.mean == pytest.approx(2.4 / 12)
+    assert found.kl_candidate_text.mean == pytest.approx((1.6 + 0.8 + 1.5) / 11)
+    (edit,) = found.edit_distance
+    assert edit.tokens == 4
+    assert edit.distance.mean == pytest.approx((2 / 4 + 0 + 2 / 4) / 3)
+    (band,) = found.along
+    assert (band.first, band.last) == (1, 4)
+    assert band.disagreement.mean == pytest.approx(3 / 11)
+
+
+def test_text_statistics_are_of_the_writer(theirs):
+    found = text_statistics(theirs, seed=0)
+    assert found.length.mean == pytest.approx(11 / 3)
+    assert found.ended.mean == pytest.approx(1 / 3)
+    assert found.repetition["1"].mean == pytest.approx((1 / 4 + 0 + 1 / 3) / 3)
+    own = np.concatenate([values.entropy_candidate for values in theirs.values])
+    assert found.entropy.mean == pytest.approx(float(own.mean()))
+    surprise = np.concatenate([-values.logp_candidate for values in theirs.values])
+    assert found.surprise.mean == pytest.approx(float(surprise.mean()))
+
+
+def test_changes_are_paired_by_prompt(ours, theirs):
+    change = text_change(ours, theirs, seed=0)
+    assert change.length.mean == pytest.approx(-1 / 3)
+    assert change.ended.mean == pytest.approx(1 / 3)
+    assert change.repetition["1"].mean == pytest.approx(((1 / 4 - 0) + 0 + (1 / 3 - 3 / 4)) / 3)
+
+
+def test_equal_texts_change_nothing(ours):
+    same = Path(ours.texts, ours.values, "reference")
+    change = text_change(ours, same, seed=0)
+    for mean in (change.length, change.distinct, change.entropy, change.reference_surprise):
+        assert mean.mean == 0
+        assert mean.ci == (0, 0)
+    assert cell("greedy", 0, ours, same, most=4, seed=0).first_divergence.diverged.mean == 0
