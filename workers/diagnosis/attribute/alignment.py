@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from workers.diagnosis.attribute.borders import Borders, Link, run_chain
 from workers.diagnosis.attribute.matching import Gap, Matching, match
 from workers.diagnosis.attribute.origin import Origin, origins
-from workers.diagnosis.attribute.readout import kl_sums
+from workers.diagnosis.attribute.readout import kl_sums, states_of
 from workers.diagnosis.attribute.similarity import Similarity, similarity
 from workers.diagnosis.attribute.sums import Clusters, Sums, difference
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
@@ -186,12 +186,13 @@ class _Runs:
         return run_chain(chain, entering, border, check_cancelled=self._check)
 
     def _kl(self, head: Borders, last_NLD: torch.Tensor) -> Sums:
-        return kl_sums(
+        (found,) = kl_sums(
             (self._reference.runner.skeleton, self._last_NLD),
-            (head.runner.skeleton, last_NLD),
+            [(head.runner.skeleton, states_of(last_NLD))],
             self._clusters,
             check_cancelled=self._check,
         )
+        return found
 
 
 def _last(borders: Borders) -> torch.Tensor:

@@ -5,6 +5,8 @@ Names: N windows, L tokens of a window, T positions, D hidden size, V vocabulary
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 
 from workers.diagnosis.attribute.sums import Clusters, Sums
@@ -27,28 +29,38 @@ def divergence_of_logits(first_TV: torch.Tensor, second_TV: torch.Tensor) -> tor
     return found
 
 
+# Gives (T, D) of what left the last layer, of some tokens of a window.
+States = Callable[[int, slice], torch.Tensor]
+
+
+def states_of(hidden_NLD: torch.Tensor) -> States:
+    """Of a tensor."""
+    return lambda window, tokens: hidden_NLD[window, tokens]
+
+
 @torch.no_grad()
 def kl_sums(
     reference: tuple[Skeleton, torch.Tensor],
-    candidate: tuple[Skeleton, torch.Tensor],
+    candidates: Sequence[tuple[Skeleton, States]],
     clusters: Clusters,
     *,
     check_cancelled: CheckCancelled = never_cancelled,
-) -> Sums:
-    """KL(reference ‖ candidate), of the skeletons' heads on what left the last layers (N, L, D): nats a position; the
-    last position of a window counts, it too predicts a token."""
-    found = Sums(clusters, ())
-    (ours, first_NLD), (theirs, second_NLD) = reference, candidate
-    for window in range(len(first_NLD)):
-        total = 0.0
-        for start in range(0, first_NLD.shape[1], HEAD_TOKENS):
-            check_cancelled()
+) -> list[Sums]:
+    """KL(reference ‖ each candidate), of the skeletons' heads on what left the last layers: nats a position; the last
+    position of a window counts, it too predicts a token. The reference's logits (of (N, L, D) states) are made once for
+    all of them."""
+    found = [Sums(clusters, ()) for _ in candidates]
+    ours, first_NLD = reference
+    windows, length, _ = first_NLD.shape
+    for window in range(windows):
+        totals = [0.0] * len(candidates)
+        for start in range(0, length, HEAD_TOKENS):
             part = slice(start, start + HEAD_TOKENS)
-            total += float(
-                divergence_of_logits(
-                    logits(ours, first_NLD[window, part].to(ours.dtype)),
-                    logits(theirs, second_NLD[window, part].to(theirs.dtype)),
-                ).sum(dtype=torch.float64)
-            )
-        found.add(window, [total], [first_NLD.shape[1]])
+            first_TV = logits(ours, first_NLD[window, part].to(ours.dtype))
+            for index, (theirs, states) in enumerate(candidates):
+                check_cancelled()
+                second_TV = logits(theirs, states(window, part).to(theirs.dtype))
+                totals[index] += float(divergence_of_logits(first_TV, second_TV).sum(dtype=torch.float64))
+        for sums, total in zip(found, totals, strict=True):
+            sums.add(window, [total], [length])
     return found

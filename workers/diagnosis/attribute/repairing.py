@@ -14,7 +14,7 @@ import torch
 
 from workers.diagnosis.attribute.borders import Borders
 from workers.diagnosis.attribute.course import Course
-from workers.diagnosis.attribute.readout import kl_sums
+from workers.diagnosis.attribute.readout import States, kl_sums
 from workers.diagnosis.attribute.sums import Clusters, Sums
 from workers.surgery.blockwise.walk import Activations
 from workers.surgery.callbacks import CheckCancelled, Progress
@@ -33,36 +33,48 @@ def effects(
     """(direct, final): KL(reference ‖ variant) of each step, nats a token. `candidate` lends its layers alone: its
     borders are not read."""
     shape = (*reference.runner.tokens_NL.shape, reference.hidden_size)
-    direct_S, final_S = Sums(clusters, (len(steps),)), Sums(clusters, (len(steps),))
     last, windows = len(reference) - 1, shape[0]
     skeleton = reference.runner.skeleton
     clean_NLD = reference.read(last, 0, windows)
     files = [scratch / f"variant-{number:04d}.bin" for number in range(len(steps))]
     variants = [Activations(file, shape, reference.dtype) for file in files]
-    unharmed: set[int] = set()
-
-    def effect(sums: Sums, number: int, last_NLD: torch.Tensor) -> None:
-        found = kl_sums((skeleton, clean_NLD), (skeleton, last_NLD), clusters, check_cancelled=check_cancelled)
-        sums.top[:, number], sums.bottom[:, number] = found.top, found.bottom
-
     for number, step in enumerate(steps):
         progress("direct effects", number, len(steps))
         _step(reference, candidate, step, variants[number], check_cancelled)
-        fresh_NLD = variants[number].read(0, windows).float() - reference.read(step.reference[1], 0, windows).float()
-        if bool(fresh_NLD.any()):
-            effect(direct_S, number, clean_NLD.float() + fresh_NLD)
-        else:  # no effect, exactly
-            unharmed.add(number)
-            for sums in (direct_S, final_S):
-                np.add.at(sums.bottom[:, number], clusters.of_window_N, shape[1])
+    harmed = [number for number, step in enumerate(steps) if not _same(variants[number], reference, step.reference[1])]
+
+    def effect(states: Sequence[States]) -> Sums:
+        """KL of each harmed variant; that of the others is exactly 0."""
+        found = Sums(clusters, (len(steps),))
+        np.add.at(found.bottom, clusters.of_window_N, shape[1])
+        parts = kl_sums(
+            (skeleton, clean_NLD), [(skeleton, one) for one in states], clusters, check_cancelled=check_cancelled
+        )
+        for number, part in zip(harmed, parts, strict=True):
+            found.top[:, number] = part.top
+        return found
+
+    def skipped(number: int) -> States:
+        """What leaves the last layer, with the fresh error added."""
+        border = steps[number].reference[1]
+
+        def states(window: int, tokens: slice) -> torch.Tensor:
+            before_TD = reference.read(border, window, window + 1)[0, tokens].float()
+            return clean_NLD[window, tokens].float() + (
+                variants[number].read(window, window + 1)[0, tokens] - before_TD
+            )
+
+        return states
+
+    def seen(number: int) -> States:
+        """What leaves the last layer, where all layers saw the error."""
+        return lambda window, tokens: variants[number].read(window, window + 1)[0, tokens]
+
+    direct_S = effect([skipped(number) for number in harmed])
     progress("direct effects", len(steps), len(steps))
     for layer in range(last):
         progress("final effects", layer, last)
-        active = [
-            variants[number]
-            for number, step in enumerate(steps)
-            if step.reference[1] <= layer and number not in unharmed
-        ]
+        active = [variants[number] for number in harmed if steps[number].reference[1] <= layer]
         if active:
             skeleton.block(layer)
             for states in active:
@@ -70,12 +82,19 @@ def effects(
                     check_cancelled()
                     states.write(start, reference.runner.call(layer, states.read(start, end)))
             skeleton.release(layer)
-    for number, file in enumerate(files):
-        if number not in unharmed:
-            effect(final_S, number, variants[number].read(0, windows))
+    final_S = effect([seen(number) for number in harmed])
+    for file in files:
         file.unlink()
     progress("final effects", last, last)
     return direct_S, final_S
+
+
+def _same(states: Activations, reference: Borders, border: int) -> bool:
+    """Whether nothing was changed."""
+    return all(
+        torch.equal(states.read(start, end), reference.read(border, start, end))
+        for start, end in reference.runner.batches()
+    )
 
 
 def _step(
