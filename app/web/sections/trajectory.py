@@ -23,6 +23,8 @@ from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible, with_breaks
 
 LETTERS: Final = "ABCD"
+# Characters of a name that the legend of a chart has room for on a telephone.
+_LEGEND: Final = 40
 DECODERS: Final = {
     "greedy": "greedy",
     "beam": "beam",
@@ -320,8 +322,9 @@ def _matrix(report: TrajectoryReport, caption: str, of: Callable[[Entry], Matrix
 
 
 def _curve(report: TrajectoryReport, cell: Entry) -> Curve:
+    name = title_of(report, cell.candidate)
     return Curve(
-        title_of(report, cell.candidate),
+        name if len(name) <= _LEGEND else f"{name[: _LEGEND - 1]}…",
         tuple((point.tokens, point.share, *point.ci) for point in cell.survival),
         cell.candidate,
     )

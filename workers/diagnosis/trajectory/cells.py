@@ -216,7 +216,10 @@ def amplification(ours: Path, theirs: Path, *, seed: int) -> Amplification:
     step_T, prompts_T = labelled(cut(one_step))
     free_T, _ = labelled(cut(differ))
     one, free = mean_over([step_T, free_T], prompts_T, [SHARE, SHARE], seed=seed)
-    return Amplification(kl=kl, tokens=tokens, one_step=one, free=free, conclusion=conclusion_of(kl))
+    seen = any(mask.any() for mask in kept)
+    return Amplification(
+        kl=kl, tokens=tokens, one_step=one, free=free, conclusion=conclusion_of(kl) if seen else "open"
+    )
 
 
 def _along(ours: Path, theirs: Path, most: int, seed: int) -> tuple[Band, ...]:

@@ -1,7 +1,7 @@
 """A trajectory job from request to report, with real engines on tiny models."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Context:
     def observe(self, name: str, value: float, **labels: str) -> None:
         self.observed.append((name, labels))
 
-    def observe_many(self, *_: Any, **__: str) -> None:
+    def observe_many(self, name: str, values: Iterable[float], **labels: str) -> None:
         """Not looked at."""
 
     def texts(self) -> int:

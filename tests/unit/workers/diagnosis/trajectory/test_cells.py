@@ -52,6 +52,12 @@ def test_positions_that_are_not_finite_are_left_out_of_both_sides(ours):
     assert found.kl.value == pytest.approx((1.5 + 0.8 + 1.5) / (0.3 + 0.8 + 0.9))
 
 
+def test_without_a_finite_position_nothing_is_concluded(ours):
+    broken = path(THEIRS, [[np.nan] * len(text) for text in THEIRS], "candidate")
+    found = amplification(ours, broken, seed=0)
+    assert (found.kl.value, found.free.mean, found.conclusion) == (None, None, "open")
+
+
 def test_a_cell_tells_where_texts_part(ours, theirs):
     found = cell("greedy", 0, ours, theirs, most=4, seed=0)
     first = found.first_divergence
