@@ -35,6 +35,7 @@ from app.contracts.mitigate_report import MitigateReport
 from app.contracts.profile import Comparison, Profile, ProfilePage
 from app.contracts.report import CompareReport
 from app.contracts.requests import SUBMISSION
+from app.contracts.surface_report import SurfaceReport
 from app.contracts.tasks_report import TasksReport
 from app.contracts.trajectory_report import TrajectoryReport
 from app.error_guide import GUIDE
@@ -149,6 +150,7 @@ def _components() -> dict[str, Any]:
         AttributeReport,
         CalibrateReport,
         MitigateReport,
+        SurfaceReport,
         TasksReport,
         TrajectoryReport,
         Profile,

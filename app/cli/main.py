@@ -31,6 +31,7 @@ from app.cli.profiles import profiles_app
 from app.cli.recipes import parse_recipe, parse_text
 from app.cli.serve import demo_deployment, serve
 from app.cli.service import connect
+from app.cli.surface import surface
 from app.cli.sweep import sweep
 from app.cli.tasks import tasks
 from app.cli.threshold import threshold
@@ -59,6 +60,7 @@ app.command()(attribute)
 app.command()(calibrate)
 app.command()(mitigate)
 app.command()(sweep)
+app.command()(surface)
 app.command()(tasks)
 app.command()(trajectory)
 app.add_typer(flips_app, name="flips")

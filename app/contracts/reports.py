@@ -8,12 +8,20 @@ from app.contracts.attribute_report import AttributeReport
 from app.contracts.calibration_report import CalibrateReport
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.report import CompareReport
+from app.contracts.surface_report import SurfaceReport
 from app.contracts.sweep_report import SweepReport
 from app.contracts.tasks_report import TasksReport
 from app.contracts.trajectory_report import TrajectoryReport
 
 AnyReport = (
-    CompareReport | CalibrateReport | MitigateReport | SweepReport | TasksReport | TrajectoryReport | AttributeReport
+    CompareReport
+    | CalibrateReport
+    | MitigateReport
+    | SweepReport
+    | SurfaceReport
+    | TasksReport
+    | TrajectoryReport
+    | AttributeReport
 )
 REPORT: Final[TypeAdapter[AnyReport]] = TypeAdapter(Annotated[AnyReport, Field(discriminator="kind")])
 # By the report's `kind`.
@@ -25,6 +33,7 @@ REPORTS: Final[
         | type[CalibrateReport]
         | type[MitigateReport]
         | type[SweepReport]
+        | type[SurfaceReport]
         | type[TasksReport]
         | type[TrajectoryReport],
     ]
@@ -34,6 +43,7 @@ REPORTS: Final[
     "calibrate": CalibrateReport,
     "mitigate": MitigateReport,
     "sweep": SweepReport,
+    "surface": SurfaceReport,
     "tasks": TasksReport,
     "trajectory": TrajectoryReport,
 }

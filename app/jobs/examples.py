@@ -75,12 +75,26 @@ TRAJECTORY: Final[dict[str, Any]] = {
     "prompts": 32,
     "tokens": 128,
 }
+SURFACE: Final[dict[str, Any]] = {
+    "kind": "surface",
+    "reference": {"model": "smollm2-135m"},
+    "candidate": {
+        "model": "smollm2-135m",
+        "recipe": [
+            {"type": "prune.wanda", "sparsity": {"sweep": [0.2, 0.35, 0.5, 0.6]}},
+            {"type": "quantize.rtn", "bits": {"sweep": [8, 6, 4, 3]}},
+        ],
+    },
+    "orders": "both",
+    "contour": {"measure": "kl", "level": 0.05},
+}
 REQUESTS: Final[dict[str, Any]] = {
     "compare": {"summary": "How far is the candidate from the reference?", "value": REQUEST},
     "calibrate": {"summary": "Fit, choose and prove a correction of the candidate", "value": CALIBRATE},
     "attribute": {"summary": "Which layer, module, head or expert does the damage, and why?", "value": ATTRIBUTE},
     "mitigate": {"summary": "Find what makes the candidate better within a budget, and prove it", "value": MITIGATE},
     "sweep": {"summary": "How far may one knob be turned?", "value": SWEEP},
+    "surface": {"summary": "Do the damages of two knobs add up, and how far may both go?", "value": SURFACE},
     "tasks": {"summary": "Which answers flip, and is the candidate equivalent?", "value": TASKS},
     "trajectory": {"summary": "What does the modification do to generated text?", "value": TRAJECTORY},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from app.contracts.calibration_report import CalibrateReport
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.report import SCHEMA, CompareReport
 from app.contracts.reports import AnyReport
+from app.contracts.surface_report import SurfaceReport
 from app.contracts.sweep_report import SweepReport
 from app.contracts.tasks_report import TasksReport
 from app.contracts.trajectory_report import TrajectoryReport
@@ -32,15 +34,18 @@ from app.web.sections.internals import internals as inside
 from app.web.sections.numbers import numbers
 from app.web.sections.origin import origin
 from app.web.sections.slices import slices
+from app.web.sections.surface import surface
+from app.web.sections.surface_words import heading as heading_of_surface
+from app.web.sections.surface_words import left as left_at_chosen
 from app.web.sections.sweep import heading as heading_of_sweep
 from app.web.sections.sweep import strongest, sweep
 from app.web.sections.tasks import answers
 from app.web.sections.tasks import heading as answers_heading
 from app.web.sections.tasks import left as answers_left
+from app.web.sections.tool_calls import tool_calls
 from app.web.sections.trajectory import heading as trajectory_heading
 from app.web.sections.trajectory import left as left_by_steps
 from app.web.sections.trajectory import trajectory
-from app.web.sections.tool_calls import tool_calls
 from app.web.sections.verdict import verdict
 from app.web.sections.words import words
 from app.web.untrusted import visible
@@ -74,17 +79,17 @@ def render(report: dict[str, Any]) -> str:
 
 def _view(report: AnyReport) -> tuple[str, dict[str, Any]]:
     """The template of a kind, and what it draws beside what all kinds have."""
-    if isinstance(report, CalibrateReport):
-        return _calibration(report)
-    if isinstance(report, AttributeReport):
-        return _attribution(report)
-    if isinstance(report, SweepReport):
-        return _sweep(report)
-    if isinstance(report, TasksReport):
-        return _tasks(report)
-    if isinstance(report, TrajectoryReport):
-        return _trajectory(report)
-    return _mitigation(report) if isinstance(report, MitigateReport) else _comparison(report)
+    views: dict[str, Callable[[Any], tuple[str, dict[str, Any]]]] = {
+        "attribute": _attribution,
+        "calibrate": _calibration,
+        "compare": _comparison,
+        "mitigate": _mitigation,
+        "surface": _surface,
+        "sweep": _sweep,
+        "tasks": _tasks,
+        "trajectory": _trajectory,
+    }
+    return views[report.kind](report)
 
 
 def _comparison(report: CompareReport) -> tuple[str, dict[str, Any]]:
@@ -146,6 +151,20 @@ def _sweep(report: SweepReport) -> tuple[str, dict[str, Any]]:
         "chart_title": "Excess KL of the strongest setting over the noise floor",
         "sweep": sweep(report),
         "verdict": replace(verdict(report), sentence=strongest(report)),
+    }
+
+
+def _surface(report: SurfaceReport) -> tuple[str, dict[str, Any]]:
+    candidate, reference = (
+        describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
+    )
+    return "surface.html.j2", {
+        "what": "surface report",
+        "preposition": "against",
+        "title": visible(f"{heading_of_surface(report)}: {candidate} against {reference}"),
+        "chart_title": "Excess KL of the chosen setting over the noise floor",
+        "surface": surface(report),
+        "verdict": replace(verdict(report), sentence=left_at_chosen(report)),
     }
 
 

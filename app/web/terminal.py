@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from typing import Any
 
 from rich import box
@@ -10,14 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.contracts.attribute_report import AttributeReport
-from app.contracts.calibration_report import CalibrateReport
-from app.contracts.mitigate_report import MitigateReport
 from app.contracts.report import SEVERITIES, CompareReport, Distribution, Mean
 from app.contracts.reports import AnyReport
-from app.contracts.sweep_report import SweepReport
-from app.contracts.tasks_report import TasksReport
-from app.contracts.trajectory_report import TrajectoryReport
 from app.web import describe
 from app.web import format as fmt
 from app.web.reading import parse
@@ -51,41 +46,25 @@ _ASCII = str.maketrans(
     | {character: "-0123456789"[index] for index, character in enumerate("⁻⁰¹²³⁴⁵⁶⁷⁸⁹")}
 )
 Say = Callable[[str], str]
+# Kinds that are shown otherwise than a comparison: imported where they are shown, since each imports this module.
+_OWN = {
+    "attribute": "terminal_attribute:render_attribute",
+    "calibrate": "terminal_calibration:render_calibration",
+    "mitigate": "terminal_mitigate:render_mitigate",
+    "surface": "terminal_surface:render_surface",
+    "sweep": "terminal_sweep:render_sweep",
+    "tasks": "terminal_tasks:render_tasks",
+    "trajectory": "terminal_trajectory:render_trajectory",
+}
 
 
 def render_terminal(report: dict[str, Any], console: Console) -> None:
     """Prints a report of any kind. Raises `HemostatError(INVALID_REQUEST)` where it is none."""
     data = parse(report)
     say: Say = _ascii if console.options.ascii_only else str
-    if isinstance(data, CalibrateReport):
-        from app.web.terminal_calibration import render_calibration
-
-        render_calibration(data, console, say)
-        return
-    if isinstance(data, MitigateReport):
-        from app.web.terminal_mitigate import render_mitigate
-
-        render_mitigate(data, console, say)
-        return
-    if isinstance(data, AttributeReport):
-        from app.web.terminal_attribute import render_attribute
-
-        render_attribute(data, console, say)
-        return
-    if isinstance(data, SweepReport):
-        from app.web.terminal_sweep import render_sweep
-
-        render_sweep(data, console, say)
-        return
-    if isinstance(data, TasksReport):
-        from app.web.terminal_tasks import render_tasks
-
-        render_tasks(data, console, say)
-        return
-    if isinstance(data, TrajectoryReport):
-        from app.web.terminal_trajectory import render_trajectory
-
-        render_trajectory(data, console, say)
+    if not isinstance(data, CompareReport):
+        module, _, function = _OWN[data.kind].partition(":")
+        getattr(import_module(f"app.web.{module}"), function)(data, console, say)
         return
     from app.web.terminal_classes import print_classes
     from app.web.terminal_tool_calls import print_tool_calls

@@ -185,8 +185,8 @@ def _variants() -> str:
             "adds-up": surface_report(interaction=0.0),
             "wide": surface_report(
                 surface_request(
-                    sparsities=tuple(round(0.05 * index, 2) for index in range(1, 16)),
-                    bits=(8, 7, 6, 5, 4, 3, 2),
+                    sparsities=tuple(round(0.08 * index, 2) for index in range(1, 11)),
+                    bits=(8, 5, 3),
                     contour={"measure": "perplexity_ratio", "level": 1.1},
                 )
             ),

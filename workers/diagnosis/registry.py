@@ -12,6 +12,7 @@ from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.mitigate import MitigateRequest
+from app.contracts.requests.surface import SurfaceRequest
 from app.contracts.requests.sweep import SweepRequest
 from app.contracts.requests.tasks import TasksRequest
 from app.contracts.requests.trajectory import TrajectoryRequest
@@ -76,6 +77,7 @@ HANDLERS = Handlers(
         "attribute": Kind(AttributeRequest, "workers.diagnosis.attribute.job:attribute"),
         "mitigate": Kind(MitigateRequest, "workers.diagnosis.mitigate.job:mitigate"),
         "sweep": Kind(SweepRequest, "workers.diagnosis.sweep.job:sweep"),
+        "surface": Kind(SurfaceRequest, "workers.diagnosis.surface.job:surface"),
         "tasks": Kind(TasksRequest, "workers.diagnosis.tasks.job:tasks"),
         "trajectory": Kind(TrajectoryRequest, "workers.diagnosis.trajectory.job:trajectory"),
     },

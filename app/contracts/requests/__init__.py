@@ -12,6 +12,7 @@ from app.contracts.requests.attribute import AttributeRequest, AttributeSubmissi
 from app.contracts.requests.calibrate import CalibrateRequest, CalibrateSubmission
 from app.contracts.requests.compare import CompareRequest, CompareSubmission
 from app.contracts.requests.mitigate import MitigateRequest, MitigateSubmission
+from app.contracts.requests.surface import SurfaceRequest, SurfaceSubmission
 from app.contracts.requests.sweep import SweepRequest, SweepSubmission
 from app.contracts.requests.tasks import TasksRequest, TasksSubmission
 from app.contracts.requests.trajectory import TrajectoryRequest, TrajectorySubmission
@@ -21,6 +22,7 @@ AnyRequest = (
     | CalibrateRequest
     | MitigateRequest
     | SweepRequest
+    | SurfaceRequest
     | TasksRequest
     | TrajectoryRequest
     | AttributeRequest
@@ -35,6 +37,7 @@ SubmitRequest = (
     | CalibrateSubmission
     | MitigateSubmission
     | SweepSubmission
+    | SurfaceSubmission
     | TasksSubmission
     | TrajectorySubmission
     | AttributeSubmission

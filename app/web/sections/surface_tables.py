@@ -69,6 +69,8 @@ def limit_interval(limit: Limit) -> str:
     if limit.ci is None:
         return fmt.NONE
     low, high = limit.ci
+    if limit.place == 0 and low == high:
+        return fmt.NONE
     if low is None and high is None:
         return "beyond the range"
     ends = [value for value in (low, high) if value is not None]

@@ -55,7 +55,7 @@ def setting(report: SurfaceReport, first: int, second: int, order: str = "as giv
 
 def level(report: SurfaceReport) -> str:
     """The chosen loss with its unit."""
-    return f"{fmt.number(report.contour.level)}{UNITS[report.contour.measure]}"
+    return f"{fmt.short(report.contour.level)}{UNITS[report.contour.measure]}"
 
 
 def outcome(report: SurfaceReport) -> str:

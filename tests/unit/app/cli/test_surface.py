@@ -1,0 +1,73 @@
+"""`hemostat surface`: its request, and what is refused before anything runs."""
+
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import surface as command
+from app.cli.main import app
+from app.cli.output import Exit
+from app.jobs.parsing import parse_submission
+from app.web.reproduce_surface import surface_command
+
+BASE = ["surface", "-r", "m", "--recipe", "prune.magnitude:sparsity=0.5", "--recipe", "quantize.rtn:bits=8"]
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+    kept: list[dict[str, Any]] = []
+    monkeypatch.setattr(command, "measure", lambda request, *_, **__: kept.append(request))
+    result = CliRunner().invoke(app, [*BASE, *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return kept[0]
+
+
+def test_knobs_are_written_into_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = asked(
+        monkeypatch, "--knob", "0.sparsity=0.2,0.5", "--knob", "1.bits=8,4,3", "--contour", "perplexity_ratio=1.1",
+        "--both-orders", "--storage", "dense",
+    )  # fmt: skip
+    steps = request["candidate"]["recipe"]
+    assert steps[0]["sparsity"] == {"sweep": [0.2, 0.5]}
+    assert steps[1]["bits"] == {"sweep": [8, 4, 3]}
+    parsed = parse_submission(json.dumps(request).encode())
+    assert [knob.values for knob in parsed.knobs] == [(0.2, 0.5), (8, 4, 3)]
+    assert (parsed.orders, parsed.storage, parsed.level) == ("both", "dense", 1.1)
+    assert parsed.planned == 3 * 4 + 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--contour", "kl"], "not MEASURE=LEVEL"),
+        (["--contour", "kl=much"], "is not a number"),
+        (["--knob", "bits=8,4"], "does not say which"),
+        (["--knob", "7.bits=8,4"], "none of number 7"),
+    ],
+)
+def test_bad_options_are_told(monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str) -> None:
+    from app.contracts.errors import HemostatError
+
+    with pytest.raises(HemostatError, match=told):
+        asked(monkeypatch, *arguments)
+
+
+def test_the_printed_command_asks_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    import shlex
+
+    request = asked(monkeypatch, "--knob", "0.sparsity=0.2,0.5", "--knob", "1.bits=8,4", "--both-orders")
+    first = parse_submission(json.dumps(request).encode())
+    line = surface_command(json.loads(first.model_dump_json()), "shipped")
+    assert line is not None
+    kept: list[dict[str, Any]] = []
+    monkeypatch.setattr(command, "measure", lambda again, *_, **__: kept.append(again))
+    CliRunner().invoke(app, shlex.split(line.replace("\\\n", " "))[1:], catch_exceptions=False)
+    again = parse_submission(json.dumps(kept[0]).encode())
+    assert again == first
+
+
+def test_the_exit_status_says_whether_anything_changed_is_within() -> None:
+    zero = {"recipe": [], "within": "yes"}
+    assert command._status({"points": [zero, {"recipe": [{}], "within": "undecided"}]}) == Exit.FAIL
+    assert command._status({"points": [zero, {"recipe": [{}], "within": "yes"}]}) == Exit.PASS

@@ -1,0 +1,133 @@
+"""The view of a surface report: what its page and terminal say."""
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from app.contracts.surface_report import SurfaceReport
+from app.web.report import render
+from app.web.sections.surface import surface
+from app.web.sections.surface_tables import limit_interval, limit_text
+from app.web.sections.surface_words import heading, orders_note, outcome, setting
+from app.web.terminal import render_terminal
+from tests.support.surface_reports import surface_variants
+
+VARIANTS = surface_variants()
+
+
+def report(name):
+    return SurfaceReport.model_validate(VARIANTS[name])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_report_renders(name):
+    page = render(VARIANTS[name])
+    assert "<script" not in page
+    assert 'id="interactions"' in page
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("width", [80, 130])
+def test_every_report_prints_in_a_terminal(name, width):
+    stream = io.StringIO()
+    render_terminal(VARIANTS[name], Console(file=stream, width=width))
+    text = stream.getvalue()
+    assert heading(report(name)).upper() in text
+    assert "The cheapest path" in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_the_heading_says_whether_they_add_up():
+    assert heading(report("both-orders")) == "They compound"
+    assert heading(report("adds-up")) == "They add up"
+
+
+def test_the_smallest_setting_within_the_loss_is_told_with_its_size():
+    found = report("both-orders")
+    chosen = found.chosen
+    where = setting(found, chosen.first, chosen.second)
+    assert outcome(found).lower().startswith(where)
+    assert "is the smallest within 0.05 nats a token for sure" in outcome(found)
+    sure = [one for one in found.points if one.within == "yes"]
+    point = next(one for one in sure if (one.first, one.second) == (chosen.first, chosen.second))
+    assert point.sparse_bytes == min(one.sparse_bytes for one in sure)
+
+
+def test_where_none_is_within_it_says_so():
+    found = report("none-within")
+    assert outcome(found).startswith("No setting lies within 2 for sure.")
+    assert not surface(found).good
+
+
+def test_every_interaction_is_a_row_with_interval_and_p():
+    view = surface(report("both-orders"))
+    assert len(view.interactions.rows) == 40
+    first = report("both-orders").interactions[0]
+    low, high = first.nats.ci
+    assert any(f"{value:.5f}"[:6] in view.interactions.rows[0][1].note for value in (low, high)) or (
+        "×10" in view.interactions.rows[0][1].note
+    )
+    assert {row[4].text for row in view.interactions.rows} <= {"compounds", "overlaps", "no departure shown"}
+
+
+def test_limits_tell_ends_beyond_the_range():
+    found = report("adds-up")
+    texts = [limit_text(found, limit) for limit in found.contour.limits]
+    assert any(text.startswith("beyond") for text in texts) or all(
+        limit.place is not None for limit in found.contour.limits
+    )
+    template = found.contour.limits[0]
+    assert limit_text(found, template.model_copy(update={"place": None})) == "beyond 0.7"
+    assert limit_text(found, template.model_copy(update={"place": 0.0})) == "already passed"
+    assert limit_text(found, template.model_copy(update={"value": None, "place": 1.5})) == "0.2 to 0.35"
+    assert limit_interval(template.model_copy(update={"ci": (0.2, None)})) == "from 0.200 to beyond"
+    assert limit_interval(template.model_copy(update={"ci": (8.0, 6.0)})) == "[6.00, 8.00]"
+    assert limit_interval(template.model_copy(update={"ci": (None, None)})) == "beyond the range"
+
+
+def test_orders_are_told():
+    assert "Only the order of the steps as given" in orders_note(report("adds-up"))
+    text = orders_note(report("both-orders"))
+    assert text.startswith("Exchanging the two steps makes a difference at ")
+    assert "better at 0" in text
+
+
+def test_knobs_of_one_step_begin_at_their_first_values():
+    found = report("one-step")
+    assert setting(found, 0, 0) == "bits 8, group_size 32"
+    assert any("Both knobs are in one step" in warning for warning in found.warnings)
+
+
+def test_what_is_not_finite_or_refused_is_told():
+    page = render(VARIANTS["broken"])
+    assert "could not be made" in page
+    assert "logits that are not finite" in page
+    point = next(one for one in report("broken").points if one.refused)
+    assert point.kl.mean is None
+    assert point.within == "no"
+
+
+def test_the_path_falls_in_size_and_rises_in_loss():
+    path = report("both-orders").path
+    sizes, losses = [row.bytes for row in path], [row.loss.mean for row in path]
+    assert sizes == sorted(sizes, reverse=True)
+    assert losses == sorted(losses)
+    assert path[0].turned == "start"
+
+
+def test_the_chart_names_every_setting_to_readers_of_the_screen():
+    found = report("adds-up")
+    svg = str(surface(found).loss)
+    assert svg.count("<rect") == 30
+    assert "sparsity 0.7, bits 3" in svg
+    assert svg.count('class="contour"') >= 3
+    level = found.contour.level
+    line = found.contour.lines[0]
+    table = {(one.first, one.second): one.loss.mean for one in found.points}
+    for p, q in line:
+        low = (math.floor(p), math.floor(q))
+        high = (math.ceil(p), math.ceil(q))
+        part = (p - low[0]) if low[0] != high[0] else (q - low[1])
+        assert table[low] + part * (table[high] - table[low]) == pytest.approx(level, rel=1e-6)

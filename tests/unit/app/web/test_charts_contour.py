@@ -1,0 +1,53 @@
+"""The chart of two knobs: squares where their settings are, the line where its points are."""
+
+import re
+
+import pytest
+
+from app.web.charts_contour import Axis, Square, surface_chart
+
+ACROSS, UP = Axis("bits", ["none", "8", "4"]), Axis("sparsity", ["none", "0.5"])
+
+
+def chart(lines=((),), **changes):
+    squares = [[Square(f"{x}{y}", f"at {x} {y}", 1 + x + y, marked=(x, y) == (1, 1)) for y in (0, 1)] for x in range(3)]
+    return str(surface_chart(ACROSS, UP, changes.get("squares", squares), lines, title="t", desc="d"))
+
+
+def test_every_setting_is_a_square_with_its_number_and_name():
+    svg = chart()
+    assert svg.count("<rect") == 6
+    assert "<title>at 2 1</title>" in svg
+    assert 'class="heat h4"' in svg
+    assert svg.count("chosen") == 1
+    for text in ("none", "8", "4", "0.5", "bits", "sparsity", "21"):
+        assert f">{text}</text>" in svg
+
+
+def test_a_setting_without_a_number_is_left_open():
+    squares = [[Square("1", "a", 1), None], [None, None], [None, Square("2", "b", 2)]]
+    assert chart(squares=squares).count("<rect") == 2
+
+
+def test_the_line_runs_through_the_middles_of_the_squares():
+    svg = chart(lines=[((0.0, 0.0), (2.0, 1.0), (1.0, 1.0))])
+    found = re.findall(r'x1="([\d.]+)%" x2="([\d.]+)%" y1="([\d.]+)" y2="([\d.]+)" class="contour"', svg)
+    assert len(found) == 2
+    rects = re.findall(r'x="([\d.]+)%" y="([\d.]+)" width="([\d.]+)%" height="([\d.]+)"', svg)
+    middles = [(float(x) + float(w) / 2, float(y) + float(h) / 2) for x, y, w, h in rects]
+    x1, x2, y1, y2 = map(float, found[0])
+    assert (x1, y1) == pytest.approx(middles[0], abs=0.2), "from (0, 0)"
+    assert (x2, y2) == pytest.approx(middles[5], abs=0.2), "to (2, 1)"
+    assert y2 < y1, "further up is further turned"
+
+
+def test_squares_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="3 columns of 2 rows"):
+        chart(squares=[[None, None]])
+
+
+def test_many_columns_leave_their_numbers_to_the_pointer():
+    across = Axis("sparsity", [str(index) for index in range(12)])
+    svg = str(surface_chart(across, UP, [[Square("0.326", "t", 1)] * 2] * 12, (), title="t", desc="d"))
+    assert ">0.326<" not in svg
+    assert svg.count("<title>t</title>") >= 24
