@@ -1,8 +1,8 @@
 """The `trajectory` job: what a modification does to text that the model writes itself.
 
 Order: prompts, candidates, every model's texts by every decoder, then both models' hidden states over all of these
-texts (each distinct text once), divergences from them, statistics. Texts are kept as they are done, hidden states window by
-window, divergences batch by batch: the attempt after a lost one goes on where it broke off.
+texts (each distinct text once), divergences from them, statistics. Texts are kept as they are done, hidden states
+window by window, divergences batch by batch: the attempt after a lost one goes on where it broke off.
 """
 
 from __future__ import annotations
