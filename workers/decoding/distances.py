@@ -32,8 +32,10 @@ from workers.distributions.intervals import Clusters, Estimate
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-# Logits of a chunk: about so many numbers, 32 MiB in float32.
+# The head is read once a chunk of about so many logits, 32 MiB in float32; a dozen passes over the vocabulary follow,
+# which take half the time where their tables stay in the cache: so many logits at once.
 _CHUNK_LOGITS: Final = 1 << 23
+_TABLE_LOGITS: Final = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def shaped_distances(
     if reference.vocabulary != candidate.vocabulary:
         raise ValueError(f"vocabularies of {reference.vocabulary} and {candidate.vocabulary} tokens")
     size = max(8, _CHUNK_LOGITS // reference.vocabulary)
+    rows = max(1, _TABLE_LOGITS // reference.vocabulary)
     parts: list[list[ShapedDistances]] = [[] for _ in shapings]
     done = 0
     with torch.inference_mode():
@@ -98,10 +101,11 @@ def shaped_distances(
                 raise ValueError(f"{len(reference_TD)} and {len(candidate_TD)} positions")
             for one, other in zip(torch.split(reference_TD, size), torch.split(candidate_TD, size), strict=True):
                 check_cancelled()
-                logits = reference.logits(one), candidate.logits(other)
-                for made, shaping in zip(parts, shapings, strict=True):
+                ours, theirs = torch.split(reference.logits(one), rows), torch.split(candidate.logits(other), rows)
+                for reference_RV, candidate_RV in zip(ours, theirs, strict=True):
                     check_cancelled()
-                    made.append(distances_of(*logits, shaping))
+                    for made, shaping in zip(parts, shapings, strict=True):
+                        made.append(distances_of(reference_RV, candidate_RV, shaping))
                 done += len(one)
                 progress(done)
     if not done:

@@ -57,7 +57,11 @@ def top_k(p_RV: torch.Tensor, k: int) -> torch.Tensor:
     """The k most probable tokens' probabilities, 0 for the others; not scaled."""
     if k >= p_RV.shape[1]:
         return p_RV
-    return _first(p_RV, -p_RV, lambda ordered_RC: torch.arange(ordered_RC.shape[1]).expand_as(ordered_RC) < k, least=k)
+
+    def stays(ordered_RC: torch.Tensor) -> torch.Tensor:
+        return (torch.arange(ordered_RC.shape[1], device=ordered_RC.device) < k).expand_as(ordered_RC)
+
+    return _first(p_RV, -p_RV, stays, least=k)
 
 
 def top_p(p_RV: torch.Tensor, mass: float) -> torch.Tensor:
