@@ -113,6 +113,11 @@ def share_text(site: Site) -> fmt.Estimate:
     return fmt.estimate(site.share, site.share_ci, percent=True)
 
 
+def cause_text(site: Site) -> str:
+    """The cause's name; a dash for a part that was not looked into."""
+    return fmt.NONE if site.cause == "unclear" and site.control is None else CAUSES[site.cause]
+
+
 def mean_text(mean: Mean | None, *, percent: bool = False) -> fmt.Estimate:
     """A mean with its interval; a dash where there is none."""
     return fmt.Estimate(fmt.NONE, None) if mean is None else fmt.estimate(mean.mean, mean.ci, percent=percent)
@@ -217,14 +222,14 @@ def _figures(report: AttributeReport) -> tuple[Figure, ...]:
 
 def _chart(report: AttributeReport) -> Markup | None:
     bars = []
-    looked = {site.name for site in first_sites(report)}
     for site in report.sites[:SHOWN]:
         share = share_text(site)
-        text = f"{fmt.number(site.nats)} nats · {share.value} %"
-        if site.name in looked:
-            text += f" · {CAUSES[site.cause]}"
-        bars.append(Bar(site.name, text, site.nats, site.ci))
-    return ranked_bars(bars, title="The worst parts, alone", unit="nats a token") if bars else None
+        bars.append(Bar(site.name, f"{fmt.number(site.nats)} · {share.value} %", site.nats, site.ci))
+    return (
+        ranked_bars(bars, title="The worst parts, alone", unit="nats a token; share of the whole damage")
+        if bars
+        else None
+    )
 
 
 def _layers(report: AttributeReport) -> Markup | None:
@@ -259,7 +264,7 @@ def _sites(report: AttributeReport, first: int, last: int) -> Table:
                 Cell(restored.value, restored.interval or ""),
                 Cell(fmt.NONE if site.control is None else fmt.number(site.control)),
                 Cell(ratio.value, ratio.interval or ""),
-                Cell(CAUSES[site.cause], visible(site.why) if site.evidence is not None else ""),
+                Cell(cause_text(site)),
                 Cell(fmt.count(site.tokens)),
             )
         )

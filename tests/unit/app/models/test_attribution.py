@@ -1,0 +1,72 @@
+"""What is refused of an attribution before it is queued, with the field to blame."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.attribute import AttributeRequest
+from app.models.attribution import attribution_cost, check_attribution
+from app.models.checkpoint import CheckpointInfo, inspect
+
+
+def request(**changes: Any) -> AttributeRequest:
+    return AttributeRequest.model_validate(
+        {"kind": "attribute", "reference": {"model": "a"}, "candidate": {"model": "a"}} | changes
+    )
+
+
+@pytest.fixture(scope="module")
+def info(tiny: Callable[..., Path]) -> CheckpointInfo:
+    return inspect(tiny("llama"))
+
+
+def test_a_plain_request_passes(info: CheckpointInfo) -> None:
+    check_attribution(request(), info, info)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "pointer"),
+    [
+        ({"layers": [0, 7]}, ErrorCode.UNKNOWN_MODULE, "/layers/1"),
+        ({"levels": ["layer", "layer"]}, ErrorCode.INVALID_REQUEST, "/levels/1"),
+        ({"directions": ["swap", "swap"]}, ErrorCode.INVALID_REQUEST, "/directions/1"),
+        ({"levels": ["expert"]}, ErrorCode.INVALID_REQUEST, "/levels/0"),
+        ({"window": 4}, ErrorCode.INVALID_REQUEST, "/window"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    info: CheckpointInfo, changes: dict[str, Any], code: ErrorCode, pointer: str
+) -> None:
+    with pytest.raises(HemostatError) as error:
+        check_attribution(request(**changes), info, info)
+    assert (error.value.code, error.value.pointer) == (code, pointer)
+    assert error.value.hint
+
+
+def test_an_architecture_of_unknown_layout_is_refused(info: CheckpointInfo) -> None:
+    other = CheckpointInfo(**(vars(info) | {"architecture": "OtherForCausalLM"}))
+    with pytest.raises(HemostatError) as error:
+        check_attribution(request(), info, other)
+    assert (error.value.code, error.value.pointer) == (ErrorCode.CHECKPOINT_UNSUPPORTED, "/candidate/model")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"directions": ["restore"]}, {"budget": 0.5}, {"top": 0}, {"levels": ["tensor"]}, {"tokens": 3}]
+)
+def test_values_out_of_range_are_refused_by_the_contract(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        request(**changes)
+
+
+def test_the_cost_grows_with_budget_and_is_bounded_by_the_text(info: CheckpointInfo) -> None:
+    small = attribution_cost(request(tokens=4096, budget=10), (info, info), 1000)
+    large = attribution_cost(request(tokens=4096, budget=100), (info, info), 100_000)
+    assert small.tokens == 1000
+    assert large.tokens == 4096
+    assert large.passes - small.passes == 90
+    # two models, a border before and after every layer, two bytes a number
+    assert small.bytes == 2 * 2 * 1000 * info.hidden_size * (info.layers + 1)

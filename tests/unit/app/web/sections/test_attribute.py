@@ -1,0 +1,76 @@
+"""The page and the terminal of an attribution: what they show, and that nothing is lost or made up."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from app.contracts.attribute_report import AttributeReport
+from app.web.report import render
+from app.web.reproduce import reproduction
+from app.web.sections.attribute import additivity_note, cause_text, first_sites, heading, sites_note
+from app.web.terminal import render_terminal
+from tests.support.attribute_reports import attribute_report, attribute_variants
+
+VARIANTS = attribute_variants()
+
+
+def read(name: str) -> AttributeReport:
+    return AttributeReport.model_validate(VARIANTS[name])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_is_drawn(name: str) -> None:
+    page = render(VARIANTS[name])
+    assert page.count("<svg") == page.count("</svg>")
+    assert VARIANTS[name]["verdict"] in page
+
+
+def test_the_worst_part_and_every_part_stand_on_the_page() -> None:
+    page = render(VARIANTS["full"])
+    assert "Worst: layers.1.mlp.down_proj" in page
+    for site in read("full").sites:
+        assert site.name in page
+    assert re.search(r"<summary>12 more parts</summary>", page)
+
+
+def test_a_control_that_is_not_zero_is_said_loudly() -> None:
+    assert "exactly 0 for all 2 parts" in sites_note(read("full"))
+    assert "NOT 0 for 1 parts" in sites_note(read("broken"))
+
+
+def test_parts_that_were_not_looked_into_have_no_cause() -> None:
+    report = read("full")
+    assert cause_text(report.sites[0]) == "aligned error"
+    assert cause_text(report.sites[5]) == "–"
+    assert [site.name for site in first_sites(report)] == ["layers.1.mlp.down_proj", "layers.1.self_attn.heads.0"]
+
+
+def test_pairs_that_do_not_add_up_are_counted() -> None:
+    assert "1 of 1 pairs of the first parts is far from adding up" in additivity_note(read("full"))
+
+
+def test_models_of_another_depth_show_their_gaps_and_why() -> None:
+    page = render(VARIANTS["other-depth"])
+    assert "dropped layers 7, 8" in page
+    assert "30 and 24 layers" in page
+    assert heading(read("nothing-differs")) == "No part to blame"
+
+
+def test_the_command_that_repeats_it_has_every_option_that_is_not_the_default() -> None:
+    command = reproduction(read("full")).cli
+    assert command is not None
+    for option in ("--level layer", "--level module", "--layers 0+1", "--budget 64", "--no-restore", "--tokens 4096"):
+        assert option in command
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_terminal_says_it_without_colour(width: int) -> None:
+    stream = io.StringIO()
+    render_terminal(attribute_report(), Console(file=stream, width=width, no_color=True))
+    text = stream.getvalue()
+    assert "WORST: LAYERS.1.MLP.DOWN_PROJ" in text
+    assert "aligned" in text
+    assert "quantize.gptq" in text
+    assert max(map(len, text.splitlines())) <= width

@@ -1,0 +1,178 @@
+"""Swaps against transformers' own model with the swapped weights, run from end to end in another way."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from app.models.checkpoint import inspect
+from tests.unit.workers.diagnosis.attribute.swapped import HEADS, Weights, noisy, pair, subset, swapper
+from workers.diagnosis.attribute.mixing import CONTROL, Mode
+from workers.diagnosis.attribute.sites import Site, sites_of
+from workers.diagnosis.attribute.subset import Subset
+from workers.surgery.callbacks import never_cancelled
+
+TEXT = subset()
+TOUCHED = (
+    "model.layers.0.self_attn.q_proj.weight",
+    "model.layers.1.self_attn.v_proj.weight",
+    "model.layers.1.self_attn.o_proj.weight",
+    "model.layers.1.mlp.down_proj.weight",
+    "model.layers.2.input_layernorm.weight",
+    "model.norm.weight",
+)
+
+
+@pytest.fixture(autouse=True)
+def _uncompiled() -> Iterator[None]:
+    """The divergence's graphs run as they are written, without the seconds of a compiler."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def harm(weights: Weights) -> None:
+    noisy(weights, *TOUCHED[:4])
+    for name in TOUCHED[4:]:
+        weights[name] = (weights[name].float() * torch.linspace(0.6, 1.4, len(weights[name]))).to(torch.bfloat16)
+
+
+def by_name(folder: Path) -> dict[str, Site]:
+    return {site.name: site for site in sites_of(inspect(folder))}
+
+
+def whole_model_kl(reference: Path, own: Path, weights: Weights, text: Subset) -> np.ndarray:
+    """KL(reference ‖ own with these weights) in float64, from logits of whole models."""
+    logits = []
+    for folder, replaced in ((reference, {}), (own, weights)):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        state = model.state_dict()
+        for name, tensor in replaced.items():
+            state[name].copy_(tensor.float())
+        with torch.no_grad():
+            logits.append(model(text.tokens_NL).logits.double().log_softmax(-1))
+    p, q = (one[text.scored_NL] for one in logits)
+    found: np.ndarray = (p.exp() * (p - q)).sum(-1).numpy()
+    return found
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return pair(tmp_path_factory.mktemp("models"), harm, **HEADS)
+
+
+@pytest.mark.parametrize(
+    ("site", "tensors"),
+    [
+        ("layers.1", [name for name in TOUCHED if ".1." in name]),
+        ("layers.1.mlp.down_proj", ["model.layers.1.mlp.down_proj.weight"]),
+        ("layers.2.input_layernorm", ["model.layers.2.input_layernorm.weight"]),
+        ("norm", ["model.norm.weight"]),
+    ],
+)
+@pytest.mark.parametrize("into", ["reference", "candidate"])
+def test_a_swap_is_the_whole_model_with_these_weights(
+    models: tuple[Path, Path], tmp_path: Path, site: str, tensors: list[str], into: str
+) -> None:
+    own, other = models if into == "reference" else models[::-1]
+    replaced = {name: load_file(other / "model.safetensors")[name] for name in tensors}
+    expected = whole_model_kl(models[0], own, replaced, TEXT)
+    with swapper(*models, tmp_path, TEXT, torch.float32) as found:
+        kl = found.kl([by_name(models[0])[site]], into=into)  # type: ignore[arg-type]
+    # the head rounds hidden states to bf16, which is worth a few per cent at one position and little on average
+    assert kl.mean() == pytest.approx(expected.mean(), rel=0.02, abs=1e-7)
+    assert np.corrcoef(kl, expected)[0, 1] > 0.995
+
+
+def test_a_group_of_heads_is_its_rows_and_columns(models: tuple[Path, Path], tmp_path: Path) -> None:
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in models)
+    mixed = {name: ours[name].clone() for name in ours if ".1.self_attn." in name}
+    prefix, size = "model.layers.1.self_attn.", 32
+    # the second key-value head serves query heads 2 and 3
+    mixed[f"{prefix}v_proj.weight"][size : 2 * size] = theirs[f"{prefix}v_proj.weight"][size : 2 * size]
+    mixed[f"{prefix}o_proj.weight"][:, 2 * size : 4 * size] = theirs[f"{prefix}o_proj.weight"][:, 2 * size : 4 * size]
+    expected = whole_model_kl(models[0], models[0], mixed, TEXT)
+    with swapper(*models, tmp_path, TEXT, torch.float32) as found:
+        kl = found.kl([by_name(models[0])["layers.1.self_attn.heads.1"]])
+    assert kl.mean() == pytest.approx(expected.mean(), rel=0.02)
+
+
+def test_every_part_swapped_by_itself_changes_nothing_to_the_last_bit(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with swapper(*models, tmp_path, TEXT) as found:
+        for site in sites_of(inspect(models[0])):
+            assert found.kl([site], mode=CONTROL).max() == 0, site.name
+
+
+def test_what_is_equal_in_both_costs_exactly_nothing(models: tuple[Path, Path], tmp_path: Path) -> None:
+    sites = by_name(models[0])
+    with swapper(*models, tmp_path, TEXT) as found:
+        for name in ("embed_tokens", "lm_head", "layers.0.mlp.up_proj", "layers.2.self_attn.heads.0"):
+            assert found.kl([sites[name]]).max() == 0, name
+
+
+def test_all_parts_together_are_the_candidate(models: tuple[Path, Path], tmp_path: Path) -> None:
+    sites = [site for site in sites_of(inspect(models[0])) if site.kind in {"layer", "embedding", "head"}]
+    with swapper(*models, tmp_path, TEXT) as found:
+        whole = found.kl((), into="candidate")
+        assert whole.mean() > 0.01
+        np.testing.assert_array_equal(found.kl([*sites, by_name(models[0])["norm"]]), whole)
+        assert found.kl([*sites, by_name(models[0])["norm"]], into="candidate").max() == 0
+
+
+def test_a_part_put_back_leaves_the_model_as_it_was(models: tuple[Path, Path], tmp_path: Path) -> None:
+    sites = by_name(models[0])
+    with swapper(*models, tmp_path, TEXT) as found:
+        before = found.kl((), into="candidate")
+        for name in ("layers.1", "norm", "layers.1.self_attn.heads.0", "layers.2.input_layernorm"):
+            found.kl([sites[name]], into="candidate")
+            found.kl([sites[name]], mode=Mode("twin", 1), into="candidate")
+        for file in found.ledger.iterdir():
+            file.unlink()
+        np.testing.assert_array_equal(found.kl((), into="candidate"), before)
+
+
+def test_batches_are_measured_once_and_found_again(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = subset(windows=180)
+    site = by_name(models[0])["layers.1"]
+    with swapper(*models, tmp_path, text) as found:
+        assert len(found.batches) == 3
+        first = found.kl([site], batches=1)
+        ran = found.run_layers
+        whole = found.kl([site])
+        np.testing.assert_array_equal(whole[: len(first)], first)
+        assert len(first) == found.positions(1)
+        assert found.run_layers > ran
+    with swapper(*models, tmp_path, text) as again:
+        again.check_cancelled = never_cancelled
+        np.testing.assert_array_equal(again.kl([site]), whole)
+        assert again.run_layers == 0
+
+
+def test_an_expert_is_swapped_alone(tmp_path: Path) -> None:
+    name = "model.layers.1.block_sparse_moe.experts.2.w2.weight"
+    models = pair(tmp_path, lambda weights: noisy(weights, name, size=0.5), "mixtral")
+    sites = by_name(models[0])
+    with swapper(*models, tmp_path, TEXT) as found:
+        whole = found.kl((), into="candidate")
+        assert whole.max() > 0
+        expert = found.kl([sites["layers.1.block_sparse_moe.experts.2"]])
+        np.testing.assert_array_equal(expert, whole)
+        assert found.kl([sites["layers.1.block_sparse_moe.experts.1"]]).max() == 0
+        assert found.kl([sites["layers.1.block_sparse_moe.experts.2"]], mode=CONTROL).max() == 0
+
+
+def test_the_cost_is_what_is_run_again(models: tuple[Path, Path], tmp_path: Path) -> None:
+    sites = by_name(models[0])
+    with swapper(*models, tmp_path, TEXT) as found:
+        head = found.head_layers
+        assert found.cost([sites["layers.0"]]) == pytest.approx((3 + 2 * head) / (3 + head))
+        assert found.cost([sites["layers.2"]]) == pytest.approx((1 + 2 * head) / (3 + head))
+        assert found.cost([sites["layers.2"], sites["layers.1"]]) == found.cost([sites["layers.1"]])
+        assert found.cost([sites["lm_head"]]) == pytest.approx(2 * head / (3 + head))
