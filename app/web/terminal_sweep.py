@@ -11,7 +11,7 @@ from rich.text import Text
 from app.contracts.sweep_report import SweepReport, Threshold
 from app.models.knobs import told
 from app.web import format as fmt
-from app.web.sections.sweep import FORMS, ends, heading, where
+from app.web.sections.sweep_words import FORMS, ends, heading, where
 from app.web.terminal import WIDE, head, plain_table, small_print
 from app.web.untrusted import visible
 

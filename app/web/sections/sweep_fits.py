@@ -1,0 +1,119 @@
+"""The fitted thresholds of a sweep: answer, numbers, and the forms that were compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.contracts.sweep_report import Threshold
+from app.web import format as fmt
+from app.web.sections.sweep_words import FORMS
+from app.web.tables import Cell, Column, Table
+from app.web.untrusted import visible
+
+
+@dataclass(frozen=True)
+class FitView:
+    """One fitted threshold: what it says, its numbers and its rivals."""
+
+    name: str
+    answer: str
+    notes: tuple[str, ...]
+    numbers: Table
+    forms: Table
+
+
+def fit_view(threshold: Threshold) -> FitView:
+    """A fitted threshold for the page."""
+    of = "perplexity" if threshold.of == "perplexity" else "KL"
+    slopes, params = threshold.slopes, threshold.params
+    rows = [
+        ("s0", fmt.estimate(threshold.s0, threshold.ci), "the share removed where the curve turns"),
+        ("Slope below", fmt.Estimate(fmt.number(slopes.below), None), f"d ln {of} / ds of the form just below s0"),
+        ("Slope above", fmt.Estimate(fmt.number(slopes.above), None), "just above"),
+        (
+            "Measured slope below",
+            fmt.Estimate(fmt.number(slopes.measured_below), None),
+            "least squares, points up to s0",
+        ),
+        ("Measured slope above", fmt.Estimate(fmt.number(slopes.measured_above), None), "points beyond"),
+        ("p of no transition", fmt.Estimate(fmt.number(threshold.transition_test.p, 2), None), _level(threshold)),
+        ("p of the form’s fit", fmt.Estimate(fmt.number(threshold.lack_of_fit, 2), None), "small: it does not fit"),
+    ]
+    rows += [
+        (name, fmt.Estimate(fmt.number(value), None), _bound(threshold, name))
+        for name, value in params.items()
+        if name != "s0"
+    ]
+    numbers = Table(
+        caption=f"The published form, fitted to {threshold.points} points by least squares on ln {of}",
+        columns=(Column("", "name"), Column("Value"), Column("What it is", "text")),
+        rows=tuple((Cell(name), Cell(value.value, value.interval or ""), Cell(note)) for name, value, note in rows),
+    )
+    return FitView(
+        name=of,
+        answer=_answer(threshold, of),
+        notes=tuple(visible(note) for note in (*threshold.reasons, *threshold.warnings)),
+        numbers=numbers,
+        forms=_forms(threshold, of),
+    )
+
+
+def _answer(threshold: Threshold, of: str) -> str:
+    how = "documents resampled jointly at all points" if threshold.interval.resampled == "documents" else "residuals"
+    if threshold.answer == "transition":
+        value = ""
+        if threshold.value is not None and abs(threshold.value - threshold.s0) > 1e-9:
+            value = f", where the knob stands at {threshold.value:.3g}"
+        return f"The {of} turns at s0 = {fmt.estimate(threshold.s0, threshold.ci)} (95 %, {how}){value}."
+    if threshold.answer == "no transition in range":
+        return f"The {of} has no transition in the measured range."
+    return f"Not identifiable: the {of} turns, and these points do not say where."
+
+
+def _level(threshold: Threshold) -> str:
+    return f"a transition is claimed at {threshold.transition_test.level:g} and below"
+
+
+def _bound(threshold: Threshold, name: str) -> str:
+    low, high = threshold.bounds.get(name, (None, None))
+    if low is None and high is None:
+        return "no bounds"
+    shown = [fmt.short(end) if end is not None else "open" for end in (low, high)]
+    rests = ", rests on one" if name in threshold.at_bounds else ""
+    return f"bounds {shown[0]} to {shown[1]}{rests}"
+
+
+def _forms(threshold: Threshold, of: str) -> Table:
+    rows = [
+        (
+            Cell(FORMS["power_law_then_exponential"], strong=threshold.form == "power_law_then_exponential"),
+            Cell(fmt.number(threshold.log_sse)),
+            Cell(fmt.number(threshold.aicc, 4)),
+            Cell("0"),
+            Cell(fmt.number(threshold.left_out_error)),
+            Cell(fmt.number(threshold.s0)),
+        )
+    ]
+    rows += [
+        (
+            Cell(FORMS.get(rival.form, rival.form), strong=rival.form == threshold.form),
+            Cell(fmt.number(rival.log_sse)),
+            Cell(fmt.number(rival.aicc, 4)),
+            Cell(fmt.signed(rival.delta_aicc)),
+            Cell(fmt.number(rival.left_out_error)),
+            Cell(fmt.number(rival.transition_at)),
+        )
+        for rival in threshold.rivals
+    ]
+    return Table(
+        caption=f"Forms for ln {of}; the bold one describes it best",
+        columns=(
+            Column("Form", "text"),
+            Column("Sum of squares"),
+            Column("AICc"),
+            Column("Difference"),
+            Column("Error at left-out points"),
+            Column("Turns at s"),
+        ),
+        rows=tuple(rows),
+    )

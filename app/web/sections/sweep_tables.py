@@ -1,0 +1,164 @@
+"""Tables of a sweep: points, limits, effort."""
+
+from __future__ import annotations
+
+from app.contracts.sweep_report import SweepPoint, SweepReport
+from app.models.knobs import told
+from app.web import format as fmt
+from app.web.charts import Guide, axis, interval_strip
+from app.web.scales import LogScale
+from app.web.sections.sweep_words import ends, setting, where
+from app.web.tables import Cell, Column, Table
+from app.web.untrusted import visible
+
+
+def points(report: SweepReport) -> Table:
+    """Every measured setting."""
+    known = [
+        value
+        for point in report.points
+        if point.divergence is not None
+        for value in (point.divergence.kl.mean, *(point.divergence.kl.ci or ()))
+        if value and value > 0
+    ]
+    scale = LogScale.around(*known)
+    shares = report.knob.share is not None and any(point.s != point.value for point in report.points)
+    columns = [Column(visible(report.knob.field), "name")]
+    columns += [Column("s")] if shares else []
+    columns += [
+        Column("Severity", "text"),
+        Column("KL, nats"),
+        Column("With 95 % interval", "chart"),
+        Column("p99 of KL"),
+        Column("Perplexity"),
+        Column("Ratio to p’s"),
+        Column("Top-1 agreement, %"),
+        Column("Size"),
+    ]
+    rows = [_row(report, point, scale, shares=shares) for point in report.points]
+    return Table(
+        caption="Every measured setting, weakest first",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        axis=axis(scale, "KL in nats, logarithmic axis"),
+    )
+
+
+def points_note(report: SweepReport) -> str:
+    """What the columns are."""
+    return visible(
+        "KL is KL(reference‖candidate) over all scored tokens of the same text at every setting; ratios are paired by "
+        f"position. The unmodified model’s perplexity is {fmt.number(report.reference_perplexity, 4)}."
+        + (f" Here {report.knob.share}." if report.knob.share else "")
+    )
+
+
+def limits(report: SweepReport) -> Table:
+    """The answers without a form."""
+    rows = []
+    for name, limit, unit in (
+        ("Stays mild", report.largest_mild, "nats of excess KL"),
+        ("Near-lossless", report.near_lossless, "of ln perplexity"),
+    ):
+        if limit is None:
+            continue
+        rows.append(
+            (
+                Cell(name),
+                Cell(fmt.NONE if limit.largest is None else visible(told(limit.largest)), strong=True),
+                Cell(where(report, limit.at), ends(limit) if limit.at is not None else ""),
+                Cell(f"{fmt.number(limit.limit)} {unit}"),
+                Cell(visible(limit.rule)),
+            )
+        )
+    return Table(
+        caption="How far one may go, without any form",
+        columns=(
+            Column("", "name"),
+            Column("Largest setting"),
+            Column("Limit is passed at"),
+            Column("Limit"),
+            Column("Rule", "text"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def limits_note(report: SweepReport) -> str:
+    """How they were found."""
+    note = (
+        "The largest setting is the strongest measured one that stays within the limit together with every weaker one. "
+        "Where the limit is passed is interpolated between measured settings; an end of the interval that is beyond "
+        "lies outside them."
+    )
+    slopes = report.slopes
+    if slopes is not None:
+        unit = "s" if report.knob.axis == "s" else report.knob.field
+        note += (
+            f" Around the place where mild ends ({slopes.at:.3g}) ln perplexity changes by {fmt.number(slopes.below)} "
+            f"per unit of {unit} on the weaker side and {fmt.number(slopes.above)} on the stronger."
+        )
+    return visible(note)
+
+
+def effort(report: SweepReport) -> Table:
+    """Seconds, by process."""
+    making = sum(point.seconds_making for point in report.points)
+    measuring = sum(point.seconds_measuring for point in report.points)
+    rows = [
+        (Cell("All"), Cell(str(len(report.points))), Cell(fmt.duration(making)), Cell(fmt.duration(measuring))),
+    ]
+    for share in report.shared if len(report.shared) > 1 else ():
+        mine = [point for point in report.points if point.by == share.by]
+        rows.append(
+            (
+                Cell(visible(share.by)),
+                Cell(str(share.points)),
+                Cell(fmt.duration(sum(point.seconds_making for point in mine))),
+                Cell(fmt.duration(sum(point.seconds_measuring for point in mine))),
+            )
+        )
+    return Table(
+        caption="What it took, by process",
+        columns=(
+            Column("Process", "name"),
+            Column("Points"),
+            Column("Making weights, putting them in"),
+            Column("Scoring and statistics"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _row(report: SweepReport, point: SweepPoint, scale: LogScale, *, shares: bool) -> tuple[Cell, ...]:
+    limit = report.largest_mild
+    last_mild = limit is not None and limit.largest is not None and limit.largest == point.value
+    name = Cell(visible(told(point.value)), "last mild" if last_mild else "", strong=last_mild)
+    share = [Cell(fmt.number(point.s))] if shares else []
+    if point.divergence is None or point.perplexity is None:
+        why = point.refused or f"{fmt.count(point.nonfinite_positions)} positions not finite"
+        return (name, *share, Cell(point.severity or "not run", visible(why)), *[Cell(fmt.NONE)] * 7)
+    kl, ratio = point.divergence.kl, point.perplexity.ratio
+    shown, shown_ratio = fmt.estimate(kl.mean, kl.ci), fmt.estimate(ratio.mean, ratio.ci)
+    top1 = point.top1_agreement
+    agreement = fmt.estimate(top1.mean, top1.ci, percent=True) if top1 is not None else fmt.Estimate(fmt.NONE, None)
+    unsure = " or ".join(point.classes) if len(point.classes) > 1 else ""
+    return (
+        name,
+        *share,
+        Cell(point.severity or fmt.NONE, unsure),
+        Cell(shown.value, shown.interval or "no interval", strong=True),
+        Cell(
+            chart=interval_strip(
+                f"{setting(report, point.value)}: {shown} nats", kl.mean, kl.ci, scale, [Guide(scale.low, "base")]
+            )
+        ),
+        Cell(fmt.number(kl.p99)),
+        Cell(fmt.number(point.perplexity.candidate, 4)),
+        Cell(shown_ratio.value, shown_ratio.interval or ""),
+        Cell(agreement.value, agreement.interval or ""),
+        Cell(
+            fmt.NONE if point.bytes is None else fmt.size(point.bytes),
+            "" if point.bits_per_weight is None else f"{fmt.number(point.bits_per_weight, 3)} bits a weight",
+        ),
+    )

@@ -1,0 +1,78 @@
+"""`hemostat sweep`: what it sends, and the command that a report gives to repeat it."""
+
+import shlex
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import sweep as command
+from app.cli.main import app
+from app.cli.output import Exit
+from app.cli.sweep import turn
+from app.contracts.errors import HemostatError
+from app.contracts.requests.sweep import SweepRequest
+from app.contracts.sweep_report import SweepReport
+from app.models.knobs import lift
+from app.web.reproduce import reproduction
+from tests.support.sweep_reports import sweep_variants
+
+
+def sent(monkeypatch, arguments):
+    found = {}
+
+    def measure(request, configured, verdict, **_):
+        found.update(request=request, verdict=verdict)
+
+    monkeypatch.setattr(command, "measure", measure)
+    done = CliRunner().invoke(app, ["sweep", *arguments])
+    assert done.exit_code == 0, done.output
+    return found
+
+
+def test_options_become_a_request_that_the_service_takes(monkeypatch):
+    line = (
+        "-r a -c b --recipe prune.wanda:seed=3 --recipe quantize.rtn:bits=8 --knob 0.sparsity=0.1..0.5:5 --budget 4 "
+        "--bound b=0.. --bound s0=0.2..0.4 --text shipped:20 --threshold moderate=0.1"
+    )
+    found = sent(monkeypatch, shlex.split(line))
+    request = SweepRequest.model_validate(lift(found["request"]))
+    assert request.knobs[0].model_dump() == {"step": 0, "field": "sparsity", "values": (0.1, 0.2, 0.3, 0.4, 0.5)}
+    assert (request.budget, request.planned, request.bounds.b, request.bounds.s0) == (4, 4, (0, None), (0.2, 0.4))
+    assert request.thresholds.moderate == 0.1
+    assert found["verdict"]({"largest_mild": {"largest": 0.2}}) == Exit.PASS
+    assert found["verdict"]({"largest_mild": {"largest": None}}) == Exit.FAIL
+    assert found["verdict"]({"largest_mild": None}) == Exit.FAIL
+
+
+@pytest.mark.parametrize(
+    ("knob", "written"),
+    [
+        ("bits=8,6,4", [8, 6, 4]),
+        ("pattern=2:4,1:4", ["2:4", "1:4"]),
+        ("layers=0+1,2", [[0, 1], 2]),
+        ("rank=64..8:3", {"from": 64, "to": 8, "points": 3}),
+    ],
+)
+def test_a_knob_is_a_list_or_a_range(knob, written):
+    steps = [{"type": "x"}]
+    turn(steps, knob)
+    assert steps[0][knob.partition("=")[0]] == {"sweep": written}
+
+
+@pytest.mark.parametrize("knob", ["bits", "=3", "a.bits=1,2", "7.bits=1,2", "rank=a..b:3"])
+def test_a_knob_that_is_none_is_refused(knob):
+    with pytest.raises(HemostatError, match="--knob"):
+        turn([{"type": "x"}], knob)
+
+
+def test_of_several_steps_the_knob_says_which():
+    with pytest.raises(HemostatError, match="does not say which"):
+        turn([{"type": "x"}, {"type": "y"}], "bits=1,2")
+
+
+def test_the_command_of_a_report_asks_for_the_same(monkeypatch):
+    report = SweepReport.model_validate(sweep_variants()["knee"])
+    line = reproduction(report).cli
+    assert line is not None
+    request = sent(monkeypatch, shlex.split(line.replace("\\\n", " "))[2:])["request"]
+    assert SweepRequest.model_validate(lift(request)) == SweepRequest.model_validate(report.request)

@@ -1,0 +1,172 @@
+"""Knobs: found, spaced, refused with the place of the fault, and turned."""
+
+import json
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import QuantizeRtn
+from app.contracts.requests.sweep import Knob, SweepRequest
+from app.jobs.parsing import parse_submission
+from app.models.knobs import check_knobs, grid, lift, recipe_at, told, without
+
+WANDA = {"type": "prune.wanda", "sparsity": 0.5}
+AT = "/candidate/recipe/0"
+
+
+def body(*steps, **more):
+    recipe = list(steps)
+    return {
+        "kind": "sweep",
+        "reference": {"model": "m"},
+        "candidate": {"model": "m", "recipe": recipe},
+        **more,
+    }
+
+
+def refused(*steps, most=1, **more):
+    with pytest.raises(HemostatError) as error:
+        lift(body(*steps, **more), most=most)
+    return error.value
+
+
+def test_a_list_and_a_range_become_a_knob_and_the_recipe_its_first_value():
+    listed = lift(body({"type": "quantize.rtn", "bits": {"sweep": [8, 4, 3]}}))
+    assert listed["knobs"] == [{"step": 0, "field": "bits", "values": [8, 4, 3]}]
+    assert listed["candidate"]["recipe"] == [{"type": "quantize.rtn", "bits": 8}]
+    ranged = lift(body({"type": "prune.wanda", "sparsity": {"sweep": {"from": 0.1, "to": 0.7, "points": 4}}}))
+    assert ranged["knobs"][0]["values"] == [0.1, 0.3, 0.5, 0.7], "no 0.30000000000000004"
+    whole = lift(body({"type": "lowrank.svd", "rank": {"sweep": {"from": 64, "to": 8, "points": 5}}}))
+    assert whole["knobs"][0]["values"] == [64, 50, 36, 22, 8]
+    assert all(isinstance(value, int) for value in whole["knobs"][0]["values"])
+
+
+def test_a_request_without_a_knob_is_left_as_it_is():
+    asked = body(WANDA)
+    assert lift(asked) is asked
+
+
+def test_several_knobs_are_lifted_where_a_kind_takes_them():
+    steps = (
+        {"type": "prune.wanda", "sparsity": {"sweep": [0.2, 0.5]}},
+        {"type": "quantize.rtn", "bits": {"sweep": [8, 4]}},
+    )
+    lifted = lift(body(*steps), most=2)
+    knobs = [Knob.model_validate(knob) for knob in lifted["knobs"]]
+    assert list(grid(knobs)) == [(0.2, 8), (0.2, 4), (0.5, 8), (0.5, 4)]
+
+
+@pytest.mark.parametrize(
+    ("step", "pointer", "code"),
+    [
+        ({"type": "quantize.rtn", "bits": {"sweep": [8]}}, "/bits/sweep", "invalid_request"),
+        ({"type": "quantize.rtn", "bits": {"sweep": []}}, "/bits/sweep", "invalid_request"),
+        ({"type": "quantize.rtn", "bits": {"sweep": 8}}, "/bits/sweep", "invalid_request"),
+        ({"type": "quantize.rtn", "bits": {"sweep": [8, 1]}}, "/bits/sweep/1", "invalid_request"),
+        ({"type": "quantize.rtn", "bits": {"sweep": [8, 4.5]}}, "/bits/sweep/1", "invalid_request"),
+        ({"type": "quantize.rtn", "bits": {"sweep": [8, 4, 8]}}, "/bits/sweep/2", "invalid_request"),
+        ({"type": "quantize.rtn", "bits": {"sweep": [8, 4], "x": 1}}, "/bits/x", "invalid_request"),
+        (
+            {"type": "quantize.rtn", "bits": {"sweep": {"from": 8, "to": 2, "points": 9}}},
+            "/bits/sweep/points",
+            "invalid_request",
+        ),
+        (
+            {"type": "quantize.rtn", "bits": {"sweep": {"from": 8.5, "to": 2, "points": 3}}},
+            "/bits/sweep/from",
+            "invalid_request",
+        ),
+        (
+            {"type": "prune.wanda", "sparsity": {"sweep": {"from": 0.1, "to": 0.1, "points": 3}}},
+            "/sparsity/sweep/to",
+            "invalid_request",
+        ),
+        (
+            {"type": "prune.wanda", "sparsity": {"sweep": {"from": 0.1, "to": 0.5}}},
+            "/sparsity/sweep/points",
+            "invalid_request",
+        ),
+        (
+            {"type": "prune.wanda", "sparsity": {"sweep": {"from": 0.1, "to": 0.5, "points": 1}}},
+            "/sparsity/sweep/points",
+            "invalid_request",
+        ),
+        (
+            {"type": "prune.wanda", "sparsity": {"sweep": {"from": 0.5, "to": 1.5, "points": 3}}},
+            "/sparsity/sweep/1",
+            "invalid_request",
+        ),
+        ({"type": "quantize.rtn", "bits": 4, "rank": {"sweep": [8, 16]}}, "/rank", "unknown_field"),
+        ({"type": "prune.wanda", "pattern": {"sweep": ["2:4", "4:4"]}}, "/pattern/sweep/1", "invalid_request"),
+    ],
+)
+def test_what_is_wrong_with_a_knob_is_told_with_its_place(step, pointer, code):
+    error = refused(step)
+    assert (error.pointer, error.code.value) == (AT + pointer, code)
+
+
+def test_a_second_knob_is_refused_and_the_kind_that_takes_it_named():
+    steps = (
+        {"type": "prune.wanda", "sparsity": {"sweep": [0.2, 0.5]}},
+        {"type": "quantize.rtn", "bits": {"sweep": [8, 4]}},
+    )
+    with pytest.raises(HemostatError) as error:
+        parse_submission(json.dumps(body(*steps)).encode())
+    assert error.value.pointer == "/candidate/recipe/1/bits"
+    assert "surface" in error.value.hint
+
+
+def test_a_sweep_without_a_knob_is_refused():
+    with pytest.raises(HemostatError) as error:
+        parse_submission(json.dumps(body(WANDA)).encode())
+    assert error.value.errors[0].pointer == "/knobs"
+
+
+def test_both_forms_are_the_same_request():
+    short = parse_submission(json.dumps(body({"type": "prune.wanda", "sparsity": {"sweep": [0.1, 0.5]}})).encode())
+    step = {"type": "prune.wanda", "sparsity": 0.1}
+    long = body(step, knobs=[{"step": 0, "field": "sparsity", "values": [0.1, 0.5]}])
+    assert short == parse_submission(json.dumps(long).encode())
+    assert SweepRequest.model_validate_json(
+        SweepRequest.model_validate(short.model_dump(exclude={"dry_run"})).model_dump_json(), strict=True
+    )
+
+
+def test_turning_makes_the_recipe_and_leaves_the_rest():
+    request = SweepRequest.model_validate(lift(body(WANDA, {"type": "quantize.rtn", "bits": {"sweep": [8, 4]}})))
+    turned = recipe_at(request.candidate.recipe, request.knobs, [3])
+    assert isinstance(turned[1], QuantizeRtn) and turned[1].bits == 3
+    assert turned[0] == request.candidate.recipe[0]
+    assert without(turned, [0]) == (turned[1],)
+
+
+def test_every_value_is_checked_against_the_checkpoint():
+    request = SweepRequest.model_validate(lift(body({"type": "lowrank.svd", "rank": {"sweep": [8, 600]}})))
+
+    def check(recipe):
+        if recipe[0].rank > 576:
+            raise HemostatError(ErrorCode.RECIPE_NOT_APPLICABLE, "too large", pointer="/candidate/recipe/0/rank")
+
+    with pytest.raises(HemostatError) as error:
+        check_knobs(request.candidate.recipe, request.knobs, check)
+    assert error.value.pointer == f"{AT}/rank/sweep/1"
+    assert error.value.detail == "at rank = 600: too large"
+
+
+@pytest.mark.parametrize(
+    ("knob", "pointer"),
+    [
+        ({"step": 3, "field": "bits", "values": [8, 4]}, "/knobs/0/step"),
+        ({"step": 0, "field": "rank", "values": [8, 4]}, "/knobs/0/field"),
+        ({"step": 0, "field": "sparsity", "values": [0.5, 2.0]}, f"{AT}/sparsity/sweep/1"),
+    ],
+)
+def test_a_knob_that_does_not_fit_the_recipe_is_refused(knob, pointer):
+    recipe = SweepRequest.model_validate(body(WANDA, knobs=[knob])).candidate.recipe
+    with pytest.raises(HemostatError) as error:
+        check_knobs(recipe, [Knob.model_validate(knob)], lambda _: None)
+    assert error.value.pointer == pointer
+
+
+def test_values_in_words():
+    assert [told(value) for value in (0.5, 8, "2:4", [0, 1], None, True)] == ["0.5", "8", "2:4", "0, 1", "null", "true"]

@@ -1,0 +1,97 @@
+"""The view of a sweep report: what its page and terminal say."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from app.contracts.sweep_report import SweepReport
+from app.web.charts_curve import CurveDot, Knee, Level, curve_chart
+from app.web.report import render
+from app.web.sections.sweep import sweep
+from app.web.sections.sweep_charts import published_value
+from app.web.sections.sweep_words import heading
+from app.web.terminal import render_terminal
+from tests.support.sweep_reports import sweep_variants
+from workers.diagnosis.threshold.published import basis
+
+VARIANTS = sweep_variants()
+
+
+def view(name):
+    return sweep(SweepReport.model_validate(VARIANTS[name]))
+
+
+def test_how_far_one_may_go_stands_first():
+    found = view("knee")
+    assert found.heading == "Mild up to sparsity 0.4182"
+    assert [figure.label for figure in found.figures] == [
+        "Stays mild up to",
+        "Near-lossless up to",
+        "Perplexity turns at",
+        "KL turns at",
+    ]
+    assert found.figures[2].value == "0.4500"
+
+
+def test_every_point_is_a_row_and_a_dot_in_both_charts():
+    found = view("knee")
+    assert len(found.points.rows) == 12
+    assert found.kl_chart.count('class="point"') == 12
+    assert found.perplexity_chart.count('class="point"') == 12
+    assert [row[0].note for row in found.points.rows].count("last mild") == 1
+
+
+def test_what_is_not_known_is_said_and_not_drawn():
+    straight = view("straight")
+    assert "no transition" in straight.fits[0].answer
+    assert 'class="tail"' not in straight.perplexity_chart and 'class="mean"' not in straight.perplexity_chart
+    factor = view("factor")
+    assert factor.fits == () and "no share" in factor.no_threshold
+    bits = view("bits")
+    assert bits.figures[2].value == "–" and "not identifiable" in bits.figures[2].interval
+
+
+def test_refused_and_broken_points_are_told():
+    page = render(VARIANTS["broken"])
+    assert "rank 600 is not below" in page
+    assert "collapse" in page
+
+
+def test_weak_settings_stand_left_though_their_values_fall():
+    chart = view("bits").kl_chart
+    places = {label: float(place) for place, label in re.findall(r'<text x="([\d.]+)%"[^>]*>(\d)</text>', chart)}
+    assert places["8"] < places["4"] < places["2"]
+
+
+def test_the_drawn_form_is_the_fitted_one():
+    params = {"a": 3.0, "b": 0.2, "s0": 0.4, "k1": 2.0, "k2": 5.0}
+    s = np.array([0.1, 0.4, 0.7])
+    expected = np.exp(basis(s, np.array([0.4]))[0] @ np.array([np.log(3.0), 0.2, 2.0, 5.0]))
+    assert [published_value(params, float(one)) for one in s] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_page_and_terminal_are_made_for_every_situation(name):
+    page = render(VARIANTS[name])
+    assert "<title>" in page and "Points" in page
+    for width in (80, 120):
+        out = io.StringIO()
+        render_terminal(VARIANTS[name], Console(file=out, width=width))
+        assert heading(SweepReport.model_validate(VARIANTS[name])).upper() in out.getvalue()
+        assert all(len(line) <= width for line in out.getvalue().splitlines())
+
+
+def test_a_chart_of_one_point_and_of_far_levels_can_be_drawn():
+    dot = CurveDot(0.5, "0.5", "a setting", 0.1, (0.05, 0.2))
+    chart = curve_chart(
+        [dot],
+        title="t",
+        y_title="y",
+        x_title="x",
+        knee=Knee(0.5, (0.4, 0.6), "turns", sure=False),
+        levels=[Level(1e6, "far"), Level(0.2, "near")],
+    )
+    assert "near" in chart and "far" not in chart and 'class="floor"' in chart
