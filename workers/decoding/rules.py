@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from app.contracts.decoding import Sampler, Shaping
+from app.contracts.decoding import Shaping
 from workers.decoding.model import Step
 from workers.decoding.truncation import shaped
 from workers.decoding.uniforms import inverse_cdf, uniforms
@@ -71,8 +71,3 @@ class SamplingRule:
 def drawn(logits_RV: torch.Tensor, shaping: Shaping, draws: Draws, places: Sequence[tuple[int, int]]) -> list[int]:
     """A token of each row, of a prompt at a step: the same wherever the logits come from."""
     return inverse_cdf(shaped(logits_RV, shaping), draws.of(places))
-
-
-def is_sampler(decoder: object) -> bool:
-    """Whether random numbers decide."""
-    return isinstance(decoder, Sampler)
