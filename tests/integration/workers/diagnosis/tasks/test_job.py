@@ -1,0 +1,271 @@
+"""A tasks job from request to report, with a real engine on a tiny model."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.tasks import TasksRequest
+from app.contracts.tasks_report import TaskResult, TasksReport
+from app.settings import Settings
+from app.web.report import render
+from tests.support.attempts import Context
+from tests.support.tiny import make_tokenizer
+from workers.diagnosis.context import JobCancelled
+from workers.diagnosis.flips import runs as flip_runs
+from workers.diagnosis.tasks.answers import STOPS, cut, extract
+from workers.diagnosis.tasks.job import tasks
+from workers.engine.room import EngineRoom
+
+Json = dict[str, Any]
+WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
+DOCUMENTS = [{"id": f"d{n}", "text": " ".join(np.random.default_rng(n).choice(WORDS, 40))} for n in range(12)]
+WOUND = [{"type": "quantize.rtn", "bits": 3, "group_size": 32}]
+
+
+def question(number: int) -> Json:
+    rng = np.random.default_rng(1000 + number)
+    texts = [f"{a} {b}" for a, b in zip(rng.choice(WORDS, 4), rng.choice(WORDS, 4), strict=True)]
+    return {
+        "id": f"q{number}",
+        "question": " ".join(rng.choice(WORDS, 8)),
+        "choices": {"text": texts, "label": ["A", "B", "C", "D"]},
+        "answerKey": "ABCD"[number % 4],
+    }
+
+
+QUESTIONS = [question(number) for number in range(24)]
+SUMS = [{"question": f"{' '.join(WORDS[n : n + 4])} {n}?", "answer": f"#### {n}"} for n in range(6)]
+# The test looks at the name alone, so that what a random model writes decides whether the program is one at all.
+CODE = [
+    {
+        "prompt": f"def f{n}():\n    return {n}\n#",
+        "test": f"def check(f):\n    assert f() == {n}",
+        "entry_point": f"f{n}",
+    }
+    for n in range(4)
+]
+
+
+@pytest.fixture(scope="module")
+def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("home")
+    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
+    texts = home / "texts"
+    texts.mkdir()
+    for name, rows in (("arc", QUESTIONS), ("gsm8k", SUMS), ("humaneval", CODE)):
+        (texts / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Settings(
+        home=home,
+        text_root=texts,
+        code_execution=True,
+        engine_batch_tokens=512,
+        engine_kv_cache_bytes=16 * 1024 * 1024,
+    )
+
+
+@pytest.fixture(scope="module")
+def room(settings: Settings) -> Iterator[EngineRoom]:
+    made = EngineRoom(settings)
+    yield made
+    made.close()
+
+
+def request(**changes: Any) -> TasksRequest:
+    return TasksRequest.model_validate(
+        {
+            "kind": "tasks",
+            "reference": {"model": "tiny"},
+            "candidate": {"model": "tiny", "recipe": WOUND},
+            "text": {"source": "inline", "documents": DOCUMENTS},
+            "window": 64,
+            "store_text": True,
+            "tasks": [
+                {"source": "file", "format": "arc", "path": "arc.jsonl"},
+                {"source": "file", "format": "gsm8k", "path": "gsm8k.jsonl", "max_tokens": 12},
+                {"source": "file", "format": "humaneval", "path": "humaneval.jsonl", "max_tokens": 6},
+            ],
+        }
+        | changes
+    )
+
+
+def by_name(report: TasksReport) -> dict[str, TaskResult]:
+    return {result.name: result for result in report.tasks}
+
+
+def answers(context: Context) -> list[Json]:
+    return [json.loads(line) for line in (context.output / "answers.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def done(settings: Settings, room: EngineRoom, tmp_path_factory: pytest.TempPathFactory) -> tuple[TasksReport, Context]:
+    context = Context(settings, tmp_path_factory.mktemp("job"))
+    return tasks(request(), context, room), context
+
+
+def test_every_task_is_answered_and_the_counts_agree(done: tuple[TasksReport, Context]) -> None:
+    report, context = done
+    assert [result.name for result in report.tasks] == ["arc", "gsm8k", "humaneval"]
+    assert report.divergence.kl.mean is not None
+    assert report.divergence.kl.mean > 0
+    lines = answers(context)
+    for result in report.tasks:
+        mine = [line for line in lines if line["task"] == result.name]
+        right = [(line["reference"][result.metric], line["candidate"][result.metric]) for line in mine]
+        assert len(mine) == result.items
+        assert result.flips.harmful == sum(one and not other for one, other in right)
+        assert result.flips.helpful == sum(other and not one for one, other in right)
+        assert result.reference.mean == pytest.approx(sum(one for one, _ in right) / len(right))
+        assert 0 <= result.mcnemar.p <= result.mcnemar.p_holm <= 1
+    assert {"tasks", "generate", "execute", "statistics"} <= set(context.phases)
+    assert {"tokens.parquet", "answers.jsonl"} <= {path.name for path in context.output.iterdir()}
+    gauges = {name for name, _, labels in context.samples if labels.get("task") == "arc"}
+    assert gauges == {"task_accuracy_ratio", "task_accuracy_difference", "task_flip_ratio"}
+
+
+def test_likelihoods_are_those_of_transformers(done: tuple[TasksReport, Context], tiny: Callable[..., Path]) -> None:
+    """float32 on the same bf16 weights; the engine runs in bf16, so they agree to its rounding."""
+    _, context = done
+    model = AutoModelForCausalLM.from_pretrained(tiny("llama"), dtype=torch.float32)
+    tokenizer = make_tokenizer()
+    differences = []
+    for row, line in zip(QUESTIONS[:8], answers(context)[:8], strict=True):
+        for text, told in zip(row["choices"]["text"], line["reference"]["logp"], strict=True):
+            context_text = f"Question: {row['question']}\nAnswer:"
+            before = tokenizer(context_text)["input_ids"]
+            whole = tokenizer(f"{context_text} {text}")["input_ids"]
+            assert whole[: len(before)] == before
+            with torch.no_grad():
+                logp = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+            expected = sum(float(logp[at - 1, whole[at]]) for at in range(len(before), len(whole)))
+            differences.append(told - expected)
+    assert np.abs(differences).max() < 1.5
+    assert np.abs(np.mean(differences)) < 0.3
+
+
+def test_generated_answers_are_those_of_transformers_greedy(
+    done: tuple[TasksReport, Context], tiny: Callable[..., Path]
+) -> None:
+    """Rounding may turn a near tie, and all after it; most of six answers stay."""
+    _, context = done
+    model = AutoModelForCausalLM.from_pretrained(tiny("llama"), dtype=torch.bfloat16)
+    tokenizer = make_tokenizer()
+    same = 0
+    lines = [line for line in answers(context) if line["task"] == "gsm8k"]
+    for row, line in zip(SUMS, lines, strict=True):
+        prompt = tokenizer(f"Question: {row['question']}\nAnswer:", return_tensors="pt")
+        made = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+        text = cut(tokenizer.decode(made, skip_special_tokens=True), STOPS["gsm8k"])
+        said = extract(text, "exact_match_flexible")
+        same += line["reference"]["said"] == (None if said == "[invalid]" else said)
+    assert same >= 4
+
+
+def test_code_is_run(done: tuple[TasksReport, Context]) -> None:
+    """The completion goes on in a comment, so both models' programs pass unless a line break ends it."""
+    report, _ = done
+    result = by_name(report)["humaneval"]
+    assert result.metric == "pass_at_1"
+    assert result.reference.mean > 0
+    assert result.chance.accuracy == 0.0
+    assert result.flips.churn is None
+
+
+def test_the_run_is_remembered_unless_it_says_nothing(done: tuple[TasksReport, Context], settings: Settings) -> None:
+    report, _ = done
+    told = [result for result in report.tasks if result.outcome != "at_chance"]
+    kept = flip_runs.read(settings.home)
+    assert {run.task for run in kept} == {result.name for result in told}
+    for run in kept:
+        result = by_name(report)[run.task]
+        assert (run.items, run.fingerprint) == (result.items, result.fingerprint)
+        assert run.flips == result.flips.harmful + result.flips.helpful
+        assert run.kl == report.divergence.kl.mean
+    assert all(result.prediction.status == "none" for result in report.tasks)
+
+
+def test_a_model_against_itself_flips_nothing(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    kept = flip_runs.read(settings.home)
+    report = tasks(request(candidate={"model": "tiny"}, tasks=request().tasks[:1]), Context(settings, tmp_path), room)
+    (result,) = report.tasks
+    assert (result.flips.harmful, result.flips.helpful, result.flips.churn) == (0, 0, 0)
+    assert result.kl is not None
+    assert result.kl.mean == 0.0
+    assert result.mcnemar.p == 1.0
+    assert "not above zero" in result.prediction.sentence
+    assert flip_runs.read(settings.home) == kept
+
+
+def test_what_earlier_runs_say_is_told(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    """Three runs of the task are known, and are few."""
+    (fingerprint,) = {
+        result.fingerprint
+        for result in tasks(
+            request(candidate={"model": "tiny"}, tasks=request().tasks[:1]), Context(settings, tmp_path / "a"), room
+        ).tasks
+    }
+    home = tmp_path / "other"
+    home.mkdir()
+    (home / "models.toml").write_text((settings.home / "models.toml").read_text())
+    flip_runs.add(
+        home,
+        [flip_runs.Run(f"j{n}", "arc", fingerprint, 24, 3 + n, 0.5 * (n + 1), candidate=f"c{n}") for n in range(3)],
+    )
+    elsewhere = settings.model_copy(update={"home": home, "models": home / "models.toml"})
+    report = tasks(request(tasks=request().tasks[:1]), Context(elsewhere, tmp_path / "b"), room)
+    told = report.tasks[0].prediction
+    assert (told.runs, told.scope) == (3, "task")
+    assert told.status in {"few", "outside"}
+    assert told.interval is not None
+    assert len(report.seen) == 3
+    assert report.curve is not None
+    assert "Flip rate against KL" in render(json.loads(report.model_dump_json()))
+
+
+def test_an_attempt_that_was_lost_is_gone_on_with(
+    settings: Settings, room: EngineRoom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = Context(settings, tmp_path, stop_in="execute")
+    with pytest.raises(JobCancelled):
+        tasks(request(), lost, room)
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("answers that were given are asked for again")
+
+    monkeypatch.setattr("workers.diagnosis.tasks.generating._answers", never)
+    monkeypatch.setattr("workers.distributions.divergence.Divergence.__call__", never)
+    report = tasks(request(), Context(settings, tmp_path), room)
+    assert [result.name for result in report.tasks] == ["arc", "gsm8k", "humaneval"]
+
+
+@pytest.mark.parametrize("phase", ["tasks", "generate"])
+def test_it_stops_when_it_is_told_to(settings: Settings, room: EngineRoom, tmp_path: Path, phase: str) -> None:
+    changed = [dict(QUESTIONS[0]) | {"question": f"{phase} lazy dog"}, *QUESTIONS]
+    assert settings.text_root is not None
+    (settings.text_root / f"{phase}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+    first = {"source": "file", "format": "arc", "path": f"{phase}.jsonl"}
+    wanted = request(tasks=[first, request().tasks[1]])
+    with pytest.raises(JobCancelled):
+        tasks(wanted, Context(settings, tmp_path, stop_in=phase), room)
+
+
+def test_a_faulty_file_costs_no_pass(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    context = Context(settings, tmp_path)
+    with pytest.raises(HemostatError) as caught:
+        tasks(request(tasks=[{"source": "file", "format": "gsm8k", "path": "arc.jsonl"}]), context, room)
+    assert caught.value.code is ErrorCode.TASK_INVALID
+    assert context.phases == []
+
+
+def test_text_is_left_out_where_it_may_not_be_stored(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    context = Context(settings, tmp_path)
+    report = tasks(request(store_text=None, tasks=request().tasks[:1]), context, room)
+    assert all(example.prompt is None and example.candidate is None for example in report.tasks[0].examples)
+    assert all("said" not in line["reference"] for line in answers(context))
