@@ -1,4 +1,4 @@
-"""What a block's layers are given: by the quantized model, and by the source at the same tokens.
+"""What a block's layers are given: by the quantized model and, for biases, by the source at the same tokens.
 
 Shapes: T tokens of a batch, I input dimension of a layer, O output dimension.
 """
@@ -16,44 +16,41 @@ from workers.surgery.blockwise.walk import Block, Group
 SAMPLE_TOKENS = 512
 
 
-class PairedMoment:
-    """`own_II`: mean of w x' x'ᵀ; `cross_II`: mean of w (x − x') x'ᵀ; `shift_I`: mean of x − x'; `mean_I`: mean of x';
-    with x the source's input, x' the quantized model's, w what a token counts (`weight_T`, of all tokens of the text in
-    their order, mean 1; default: all alike). `divide_I`: what channels of x were divided by since."""
+class Moment:
+    """`own_II`: mean of w x' x'ᵀ; `mean_I`: mean of x'; `shift_I`: mean of x − x', 0 where no source is shown; with x
+    the source's input, x' the quantized model's, w what a token counts (`weight_T`, of all tokens of the text in their
+    order, mean 1; default: all alike). `divide_I`: what channels of x were divided by since."""
 
     def __init__(self, inputs: int, divide_I: torch.Tensor | None = None, weight_T: torch.Tensor | None = None) -> None:
         self.own_II = torch.zeros(inputs, inputs)
-        self.cross_II = torch.zeros(inputs, inputs)
         self.shift_I, self.mean_I = torch.zeros(inputs), torch.zeros(inputs)
         self._divide_I, self._weight_T, self._tokens = divide_I, weight_T, 0
 
-    def see(self, source_TI: torch.Tensor, own_TI: torch.Tensor) -> None:
+    def see(self, own_TI: torch.Tensor, source_TI: torch.Tensor | None = None) -> None:
         """One batch."""
-        own_TI, source_TI = own_TI.to(torch.float32), source_TI.to(torch.float32)
-        if self._divide_I is not None:
-            source_TI = source_TI / self._divide_I
-        gap_TI = source_TI - own_TI
+        own_TI = own_TI.to(torch.float32)
         seen = self._tokens + len(own_TI)
         counted_TI = own_TI
         if self._weight_T is not None:
             counted_TI = own_TI * self._weight_T[self._tokens : seen, None]
-        for mean, total in (
-            (self.own_II, counted_TI.T @ own_TI),
-            (self.cross_II, gap_TI.T @ counted_TI),
-            (self.shift_I, gap_TI.sum(0)),
-            (self.mean_I, own_TI.sum(0)),
-        ):
+        sums = [(self.own_II, counted_TI.T @ own_TI), (self.mean_I, own_TI.sum(0))]
+        if source_TI is not None:
+            source_TI = source_TI.to(torch.float32)
+            gap_TI = (source_TI if self._divide_I is None else source_TI / self._divide_I) - own_TI
+            sums.append((self.shift_I, gap_TI.sum(0)))
+        for mean, total in sums:
             mean.mul_(self._tokens / seen).add_(total, alpha=1 / seen)
         self._tokens = seen
 
 
-def see_both(source: Block, own: Block, moments: Mapping[str, PairedMoment]) -> None:
-    """One pass of both blocks over all text; each moment sees the inputs of the layer that it is named after."""
+def see_inputs(own: Block, moments: Mapping[str, Moment], source: Block | None = None) -> None:
+    """One pass over all text; each moment sees the inputs of the layer that it is named after."""
     groups = {own.group_of(name) for name in moments}
     with ExitStack() as stack:
-        seen = [{group: _catch(block, group, stack) for group in groups} for block in (source, own)]
-        for _ in zip(source.outputs(), own.outputs(), strict=True):
-            inputs = {group: (seen[0][group].pop(), seen[1][group].pop()) for group in groups}
+        blocks = (own,) if source is None else (own, source)
+        seen = [{group: _catch(block, group, stack) for group in groups} for block in blocks]
+        for _ in zip(*(block.outputs() for block in blocks), strict=True):
+            inputs = {group: [caught[group].pop() for caught in seen] for group in groups}
             for name, moment in moments.items():
                 moment.see(*inputs[own.group_of(name)])
 
