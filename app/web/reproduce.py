@@ -177,32 +177,6 @@ def _attribute_command(request: Json) -> str | None:
     return " \\\n  ".join(lines)
 
 
-def _attribute_command(request: Json) -> str | None:
-    """`hemostat attribute`; what is not said has its default."""
-    text = _text_argument(_dict(request.get("text")))
-    if text is None:
-        return None
-    candidate = _dict(request.get("candidate"))
-    lines = [
-        f"hemostat attribute --reference {shlex.quote(str(_dict(request.get('reference')).get('model', '')))}",
-        f"--candidate {shlex.quote(str(candidate.get('model', '')))}",
-    ]
-    lines += [f"--recipe {shlex.quote(json.dumps(step))}" for step in candidate.get("recipe") or ()]
-    levels = _list(request.get("levels"))
-    if tuple(levels) != LEVELS:
-        lines += [f"--level {shlex.quote(str(level))}" for level in levels]
-    if request.get("layers"):
-        lines.append(f"--layers {'+'.join(map(str, _list(request['layers'])))}")
-    names = ("tokens", "budget", "top", "twins", "window", "seed")
-    lines.append(f"--text {text} " + " ".join(f"--{name} {request[name]:g}" for name in names if name in request))
-    if "restore" not in _list(request.get("directions")):
-        lines.append("--no-restore")
-    if request.get("internals") is False:
-        lines.append("--no-internals")
-    lines += [f"--threshold {name}={value:g}" for name, value in _dict(request.get("thresholds")).items()]
-    return " \\\n  ".join(lines)
-
-
 def _mitigate_command(request: Json) -> str | None:
     """`hemostat mitigate`; what is not said has its default."""
     lines = [
