@@ -60,7 +60,7 @@ def classes(report: CompareReport) -> Classes | None:
             report,
             scale,
             overlapping=True,
-            beside=((Column("KL, less that of all other tokens"), gaps),),
+            beside=((Column("KL minus that of all other tokens"), gaps),),
         ),
         frequency=strip_table("By how often the token occurs in this text", "Occurrences", bands, report, scale),
         guides=guide_note(report, scale, "Both") + " A token may be of several kinds: shares do not add up.",

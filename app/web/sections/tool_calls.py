@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from app.contracts.report import CompareReport, GeneratedToolCalls, PairedProportion, Proportion
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
@@ -34,7 +36,7 @@ def tool_calls(report: CompareReport) -> ToolCalls | None:
     found = report.tool_calls
     if found is None:
         return None
-    scale = LinearScale(-1.0, 1.0)
+    scale = LinearScale(-100.0, 100.0)
     return ToolCalls(
         sentence=sentence(found),
         shares=Table(
@@ -50,7 +52,7 @@ def tool_calls(report: CompareReport) -> ToolCalls | None:
                 Column("p, exact"),
             ),
             rows=tuple(_row(NAMES[name], pair, scale) for name, pair in pairs(found)),
-            axis=axis(scale, "Candidate’s share minus the reference’s"),
+            axis=axis(scale, "Candidate’s share minus the reference’s, percentage points"),
         ),
         rule=visible(
             f"{found.rule} {FORMS[found.form]} {found.prompts} prompts, answers of at most {found.max_tokens} tokens; "
@@ -103,14 +105,18 @@ def _row(name: str, pair: PairedProportion, scale: LinearScale) -> tuple[Cell, .
         Cell(name),
         _share_cell(pair.reference),
         _share_cell(pair.candidate),
-        Cell(
-            chart=interval_strip(f"{name}: {points(pair)}", pair.difference, pair.ci, scale, (Guide(0.0, "overall"),))
-        ),
+        Cell(chart=_strip(name, pair, scale)),
         Cell(plus(pair.difference) + gap.value, gap.interval or "", strong=True),
         Cell(fmt.count(pair.lost)),
         Cell(fmt.count(pair.gained)),
         Cell(fmt.number(pair.p_value, 2)),
     )
+
+
+def _strip(name: str, pair: PairedProportion, scale: LinearScale) -> Markup:
+    low, high = pair.ci
+    said = f"{name}: {points(pair)}"
+    return interval_strip(said, 100 * pair.difference, (100 * low, 100 * high), scale, (Guide(0.0, "overall"),))
 
 
 def _share_cell(part: Proportion) -> Cell:

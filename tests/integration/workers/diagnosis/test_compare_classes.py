@@ -34,7 +34,8 @@ def words(number: int, length: int) -> str:
 @pytest.fixture(scope="module")
 def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
     home = tmp_path_factory.mktemp("home")
-    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
+    paths = {"tiny": tiny("llama"), "roomy": tiny("llama", max_position_embeddings=1024)}
+    (home / "models.toml").write_text("".join(f'[models.{name}]\npath = "{path}"\n' for name, path in paths.items()))
     return Settings(home=home, engine_batch_tokens=1024, engine_kv_cache_bytes=16 * 1024 * 1024)
 
 
@@ -164,6 +165,8 @@ def test_beyond_it_values_are_those_of_transformers(
     assert report.tokens == len(whole)
 
 
+# Tools and how to call them take more tokens than the smallest model reads.
+ROOMY: Json = {"reference": {"model": "roomy"}, "candidate": {"model": "roomy", "recipe": [RTN3]}}
 CALLS: Json = {
     "source": "inline",
     "documents": [
@@ -182,7 +185,7 @@ def test_both_models_write_tool_calls_and_a_lost_attempt_loses_none(
     settings: Settings, room: EngineRoom, tmp_path: Path
 ) -> None:
     documents = [{"id": f"d{n}", "text": words(n, 30)} for n in range(7)]
-    asked = request(documents, generate_tool_calls={"text": CALLS, "max_tokens": 8})
+    asked = request(documents, generate_tool_calls={"text": CALLS, "max_tokens": 8}, **ROOMY)
     stopped = Context(settings, tmp_path, stop_in="generate")
     with pytest.raises(JobCancelled):
         compare(asked, stopped, room)
@@ -205,7 +208,7 @@ def test_a_prompt_that_leaves_no_room_for_an_answer_is_refused(
     settings: Settings, room: EngineRoom, tmp_path: Path
 ) -> None:
     documents = [{"id": f"d{n}", "text": words(n, 30)} for n in range(7)]
-    asked = request(documents, generate_tool_calls={"text": CALLS, "max_tokens": 4096})
+    asked = request(documents, generate_tool_calls={"text": CALLS, "max_tokens": 4096}, **ROOMY)
     with pytest.raises(HemostatError) as caught:
         compare(asked, Context(settings, tmp_path), room)
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.WINDOW_TOO_LARGE, "/generate_tool_calls")
