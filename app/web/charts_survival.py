@@ -19,6 +19,9 @@ _TOP: Final = 34
 _PLOT: Final = 190
 _STRIP: Final = 44
 _LABEL: Final = 15
+# The chart's labels stand left of this place, clear of the bands.
+_LEFT: Final = 8.0
+Place = Callable[[float], float]
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,23 @@ def survival_chart(title: str, curves: Sequence[Curve], length: int) -> Markup:
     across = LinearScale(0.0, float(max(1, length)))
     base = _TOP + _PLOT
 
+    def x_of(tokens: float) -> float:
+        return _LEFT + across.at(tokens) * (100 - _LEFT) / 100
+
     def y_of(share: float) -> float:
         return base - _PLOT * share
 
     shapes: list[Markup] = [_tag("text", "% of prompts with the same text so far", x=0, y=10, class_="t")]
     for share in (0.25, 0.5, 0.75, 1.0):
         shapes.append(_line_across(y_of(share), "grid"))
-        shapes.append(_tag("text", f"{100 * share:g}", x=0, y=y_of(share) - 3, class_="t halo"))
+        shapes.append(_tag("text", f"{100 * share:g}", x=0, y=y_of(share) + 4, class_="t"))
     for curve in curves:
-        shapes += _band(curve, across, y_of)
+        shapes += _band(curve, x_of, y_of)
     for curve in curves:
-        shapes += _steps(curve, across, y_of)
+        shapes += _steps(curve, x_of, y_of)
     shapes.append(_line_across(base, "base"))
     for tick in ticks(across, 12):
-        at = across.at(tick)
+        at = x_of(tick)
         shapes.append(_line(at, base, base + 4, "tick"))
         shapes.append(_tag("text", fmt.short(tick), x=_pct(at), y=base + 16, class_="t " + _anchor(at)))
     shapes.append(_tag("text", "generated tokens", x="100%", y=base + 32, class_="t end"))
@@ -80,8 +86,8 @@ def survival_strip(title: str, curve: Curve, length: int) -> Markup:
         return 3 + (_STRIP - 6) * (1 - share)
 
     shapes = [_line_across(y_of(0.5), "grid"), _line_across(y_of(0.0), "grid")]
-    shapes += _band(curve, across, y_of)
-    shapes += _steps(curve, across, y_of)
+    shapes += _band(curve, across.at, y_of)
+    shapes += _steps(curve, across.at, y_of)
     return _svg(_STRIP, title=title, body=shapes, class_="strip")
 
 
@@ -99,10 +105,10 @@ def _runs(curve: Curve) -> list[_Run]:
     return runs
 
 
-def _band(curve: Curve, across: LinearScale, y_of: Callable[[float], float]) -> list[Markup]:
+def _band(curve: Curve, x_of: Place, y_of: Place) -> list[Markup]:
     shapes = []
     for run in _runs(curve):
-        left, right = across.at(run.first), across.at(run.last)
+        left, right = x_of(run.first), x_of(run.last)
         high, low = y_of(run.high), y_of(run.low)
         if right > left and low > high:
             shapes.append(
@@ -118,11 +124,11 @@ def _band(curve: Curve, across: LinearScale, y_of: Callable[[float], float]) -> 
     return shapes
 
 
-def _steps(curve: Curve, across: LinearScale, y_of: Callable[[float], float]) -> list[Markup]:
+def _steps(curve: Curve, x_of: Place, y_of: Place) -> list[Markup]:
     shapes = []
     before: float | None = None
     for run in _runs(curve):
-        left, right, y = across.at(run.first), across.at(run.last), y_of(run.share)
+        left, right, y = x_of(run.first), x_of(run.last), y_of(run.share)
         style = f"series s{curve.series}"
         if before is not None and before != y:
             shapes.append(_tag("line", x1=_pct(left), x2=_pct(left), y1=before, y2=y, class_=style))
