@@ -1,0 +1,103 @@
+"""Jobs are run through a service, and their reports kept: what was measured once is not measured again.
+
+A report is kept under the hash of its request and of Hemostat's version; another request is another file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from app.cli.client import Client
+from app.cli.watching import run_to_end
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.reports import AnyReport
+from app.jobs.parsing import parse_submission
+from app.web.reading import parse
+
+Json = dict[str, Any]
+# The service went away: no other job can be measured either.
+_HOPELESS: Final = frozenset({ErrorCode.UNAVAILABLE})
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What became of a job: its report and what it took, or why there is none. Seconds are from submission to end."""
+
+    name: str
+    report: AnyReport | None = None
+    seconds: float = 0.0
+    why: str = ""
+
+
+@dataclass
+class Results:
+    """The kept reports, one file a job below `folder`."""
+
+    folder: Path
+    _failed: dict[str, str] = field(default_factory=dict)
+
+    def path(self, name: str, request: Json) -> Path:
+        """Where the report of this request is kept. Raises `HemostatError` where the request is refused."""
+        checked = parse_submission(json.dumps(request).encode()).model_dump_json()
+        key = hashlib.sha256(f"{version('hemostat')} {checked}".encode()).hexdigest()[:16]
+        return self.folder / f"{name}-{key}.json"
+
+    def find(self, name: str, request: Json) -> Measured:
+        """What was measured, else why it was not."""
+        try:
+            kept = json.loads(self.path(name, request).read_text(encoding="utf-8"))
+            return Measured(name, parse(kept["report"]), float(kept["seconds"]))
+        except FileNotFoundError:
+            return Measured(name, why=self._failed.get(name, "it has not been run"))
+        except (HemostatError, ValueError, KeyError, TypeError) as error:
+            return Measured(name, why=f"what was kept cannot be read: {error}")
+
+    def keep(self, name: str, request: Json, report: Json, seconds: float) -> None:
+        """Whole or not at all."""
+        path = self.path(name, request)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps({"seconds": seconds, "report": report}), encoding="utf-8")
+        partial.replace(path)
+        self._failed.pop(name, None)
+
+    def failed(self, name: str, why: str) -> None:
+        """Remembered until the end of this run."""
+        self._failed[name] = why
+
+
+def run(
+    client: Client,
+    requests: Iterable[tuple[str, Json]],
+    results: Results,
+    console: Console,
+    *,
+    after: Callable[[str], None],
+) -> None:
+    """Runs what has no kept report. A job that fails is told and the next one begun; `after` is called behind each.
+
+    Raises `HemostatError(UNAVAILABLE)` where the service is gone.
+    """
+    for name, request in requests:
+        began = time.monotonic()
+        console.print(f"[bold]{name}[/]")
+        try:
+            job = run_to_end(client, request, console)
+            results.keep(name, request, client.report(job["id"]), time.monotonic() - began)
+        except HemostatError as error:
+            if error.code in _HOPELESS:
+                raise
+            results.failed(name, f"the job ended with {error.code}: {error.detail}")
+            console.print(f"[bold red]failed[/] {error.code}: {error.detail}", soft_wrap=True)
+        else:
+            console.print(f"[dim]{name}: {time.monotonic() - began:.0f} s[/]")
+        after(name)
