@@ -14,7 +14,7 @@ from typing import Final
 from markupsafe import Markup
 
 from app.web import format as fmt
-from app.web.charts import Interval, _anchor, _line, _line_across, _pct, _svg, _tag
+from app.web.charts import _NARROWEST, Interval, _anchor, _line, _line_across, _pct, _svg, _tag
 from app.web.scales import LinearScale, LogScale, ticks
 
 _TOP: Final = 40
@@ -24,6 +24,8 @@ _LEFT, _RIGHT = 9.0, 96.0
 _RIGHT_OF_POINTS: Final = 83.0
 # Labels of settings nearer than this, in per cent, would touch on a telephone.
 _LABEL_GAP: Final = 9.0
+# Pixels of a character, at most.
+_CHARACTER: Final = 6.6
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,11 @@ def _knee(knee: Knee | None, x_of: object, base: float) -> list[Markup]:
         height=7,
         class_="bar",
     )
-    anchor = "end" if at > 60 else "" if at < 25 else "mid"
     line = _line(at, _TOP - 4, base, "tail" if knee.sure else "floor")
-    return [bar, line, _tag("text", knee.label, x=_pct(at), y=_TOP - 8, class_=f"t halo {anchor}")]
+    # Over its line, but never past the ends of the chart on a telephone.
+    half = min(50.0, 50 * _CHARACTER * len(knee.label) / _NARROWEST)
+    name = _tag("text", knee.label, x=_pct(min(100 - half, max(half, at))), y=_TOP - 8, class_="t halo mid")
+    return [bar, line, name]
 
 
 def _levels(levels: Sequence[Level], y_of: object) -> list[Markup]:

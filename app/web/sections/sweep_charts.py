@@ -119,8 +119,11 @@ def _knee_mark(threshold: Threshold | None) -> Knee | None:
     if threshold is None or threshold.answer == "no transition in range":
         return None
     sure = threshold.answer == "transition"
-    label = f"turns at s = {threshold.s0:.3g} [{threshold.ci[0]:.3g}, {threshold.ci[1]:.3g}]"
-    return Knee(threshold.s0, threshold.ci, label if sure else f"{label}, not identifiable", sure)
+    if sure:
+        label = f"turns at s = {threshold.s0:.3g} [{threshold.ci[0]:.3g}, {threshold.ci[1]:.3g}]"
+    else:
+        label = f"not identifiable, best fit {threshold.s0:.3g}"
+    return Knee(threshold.s0, threshold.ci, label, sure)
 
 
 def _line_of(threshold: Threshold | None, dots: Sequence[CurveDot]) -> list[tuple[float, float]]:
