@@ -19,6 +19,8 @@ from app.web.scales import LinearScale, LogScale, ticks
 _TOP: Final = 26
 _PLOT: Final = 220
 _LEFT, _RIGHT = 9.0, 97.0
+# Characters of a name that fit beside a point on a telephone.
+_NAME: Final = 20
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def _names(dots: Sequence[FlipDot], x_of: object, y_of: object) -> list[Markup]:
         shapes.append(
             _tag(
                 "text",
-                dot.label,
+                dot.label if len(dot.label) <= _NAME else f"{dot.label[:_NAME]}…",
                 x=_pct(x),
                 dx=-11 if left else 11,
                 y=y,
