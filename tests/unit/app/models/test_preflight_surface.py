@@ -1,0 +1,90 @@
+"""A surface as it is sent: refused before it is queued, with its place, and estimated by its settings."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.surface import SurfaceSubmission
+from app.jobs.parsing import parse_submission
+from app.models.preflight import check_request, estimate
+from app.models.registry import Registry, load_registry
+from app.settings import Settings
+
+PRUNE = {"type": "prune.magnitude", "sparsity": {"sweep": [0.2, 0.5]}}
+RTN = {"type": "quantize.rtn", "bits": {"sweep": {"from": 8, "to": 2, "points": 3}}, "group_size": 32}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture
+def registry(tmp_path: Path, tiny: Callable[..., Path]) -> Registry:
+    models = tmp_path / "models.toml"
+    models.write_text(f"[models.llama]\npath = {json.dumps(str(tiny()))}\n")
+    return load_registry(models)
+
+
+def sent(*steps: dict[str, Any], **changes: Any) -> SurfaceSubmission:
+    body = {
+        "kind": "surface",
+        "reference": {"model": "llama"},
+        "candidate": {"model": "llama", "recipe": list(steps)},
+        "text": {"source": "inline", "documents": [{"id": "d1", "text": "Two tokens and more of them."}]},
+        "window": 64,
+    }
+    found = parse_submission(json.dumps(body | changes).encode())
+    assert isinstance(found, SurfaceSubmission)
+    return found
+
+
+def test_what_was_written_in_the_recipe_is_accepted(registry: Registry, settings: Settings) -> None:
+    request = sent(PRUNE, RTN)
+    check_request(request, registry, settings)
+    assert [knob.values for knob in request.knobs] == [(0.2, 0.5), (8, 5, 2)]
+    assert request.planned == 12
+
+
+def test_the_estimate_grows_with_the_settings(registry: Registry, settings: Settings) -> None:
+    one = estimate(sent(PRUNE, RTN), registry, settings)
+    both = estimate(sent(PRUNE, RTN, orders="both"), registry, settings)
+    assert both.checkpoint_bytes == one.checkpoint_bytes * 18 / 12
+    assert any("18 settings" in assumption for assumption in both.assumptions)
+
+
+@pytest.mark.parametrize(
+    ("steps", "changes", "code", "pointer"),
+    [
+        ((PRUNE, RTN | {"group_size": 7}), {}, ErrorCode.GROUP_SIZE_MISMATCH, "/candidate/recipe/1/group_size"),
+        (
+            (PRUNE, RTN | {"group_size": {"sweep": [32, 64]}}),
+            {},
+            ErrorCode.INVALID_REQUEST,
+            "/candidate/recipe/1/group_size",
+        ),
+        ((PRUNE, RTN), {"window": 100_000}, ErrorCode.WINDOW_TOO_LARGE, "/window"),
+        ((PRUNE | {"layers": [99]}, RTN), {}, ErrorCode.UNKNOWN_MODULE, "/candidate/recipe/0/layers"),
+    ],
+)
+def test_bad_surfaces_are_refused_with_their_place(
+    registry: Registry,
+    settings: Settings,
+    steps: tuple[dict[str, Any], ...],
+    changes: dict[str, Any],
+    code: ErrorCode,
+    pointer: str,
+) -> None:
+    with pytest.raises(HemostatError) as caught:
+        check_request(sent(*steps, **changes), registry, settings)
+    assert caught.value.code == code
+    assert caught.value.pointer.startswith(pointer)
+
+
+def test_one_knob_alone_is_no_surface() -> None:
+    with pytest.raises(HemostatError):
+        sent(PRUNE, {"type": "quantize.rtn", "bits": 4})
