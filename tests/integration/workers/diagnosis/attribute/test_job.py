@@ -1,0 +1,157 @@
+"""An attribute job from request to report, with a real engine on a tiny model whose damage is put where it is known."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.contracts.attribute_report import AttributeReport
+from app.contracts.requests.attribute import AttributeRequest
+from app.contracts.requests.compare import CompareRequest
+from app.settings import Settings
+from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS
+from tests.support.attempts import Context
+from workers.diagnosis.attribute.job import attribute
+from workers.diagnosis.context import JobCancelled
+from workers.engine.room import EngineRoom
+
+Json = dict[str, Any]
+# Two bits in one module of the middle layer, seven everywhere else.
+HURT = "layers.1.mlp.down_proj"
+RECIPE = [
+    {"type": "quantize.rtn", "bits": 7, "group_size": 32, "layers": [0, 2]},
+    {"type": "quantize.rtn", "bits": 2, "group_size": 32, "layers": [1], "modules": ["down_proj"]},
+]
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
+
+
+@pytest.fixture(scope="module")
+def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("home")
+    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama", **HEADS)}"\n')
+    return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
+
+
+@pytest.fixture(scope="module")
+def room(settings: Settings) -> Iterator[EngineRoom]:
+    made = EngineRoom(settings)
+    yield made
+    made.close()
+
+
+def request(**changes: Any) -> AttributeRequest:
+    return AttributeRequest.model_validate(
+        {
+            "kind": "attribute",
+            "reference": {"model": "tiny"},
+            "candidate": {"model": "tiny", "recipe": RECIPE},
+            "text": {"source": "inline", "documents": DOCUMENTS},
+            "window": 64,
+            "tokens": 4096,
+            "budget": 200,
+            "top": 3,
+        }
+        | changes
+    )
+
+
+@pytest.fixture(scope="module")
+def context(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Context:
+    return Context(settings, tmp_path_factory.mktemp("job"))
+
+
+@pytest.fixture(scope="module")
+def report(room: EngineRoom, context: Context) -> AttributeReport:
+    return attribute(request(), context, room)
+
+
+def test_the_module_that_was_hurt_comes_first_and_explains_the_damage(report: AttributeReport) -> None:
+    by_name = {site.name: site for site in report.sites}
+    hurt = by_name[HURT]
+    assert {report.sites[0].name, report.sites[1].name} == {HURT, "layers.1"}
+    # nothing else of that layer was touched
+    assert by_name["layers.1"].nats == hurt.nats
+    assert hurt.share is not None
+    assert hurt.share > 0.8
+    assert report.explained is not None
+    # the layer gives way to the one module that does it
+    assert report.explained.sites[0] == HURT
+    assert report.explained.share.mean is not None
+    assert report.explained.share.mean > 0.9
+    assert HURT in report.verdict
+
+
+def test_controls_are_exactly_zero_and_twins_cost_as_much_as_rounding_does(report: AttributeReport) -> None:
+    looked = [site for site in report.sites if site.control is not None]
+    assert len(looked) == 3
+    assert all(site.control == 0 for site in looked)
+    hurt = next(site for site in looked if site.name == HURT)
+    # weights and text are random, so that the error of rounding points nowhere
+    assert hurt.isotropic_ratio == pytest.approx(1.0, abs=0.4)
+    assert hurt.restored is not None
+    assert hurt.restored.mean == pytest.approx(hurt.nats, rel=0.3)
+
+
+def test_both_engines_agree_on_the_whole_candidate(report: AttributeReport) -> None:
+    whole = report.whole
+    assert whole is not None
+    assert whole.engine.mean == pytest.approx(whole.transformers.mean, rel=0.05)
+    assert report.divergence.kl.mean == pytest.approx(whole.engine.mean, rel=0.1)
+
+
+def test_layers_add_up_where_the_damage_sits_in_one(report: AttributeReport) -> None:
+    additivity = report.additivity
+    assert additivity is not None
+    assert additivity.over == ("layers.0", "layers.1", "layers.2")
+    assert additivity.ratio is not None
+    assert additivity.ratio.mean == pytest.approx(1.0, abs=0.15)
+
+
+def test_untouched_parts_are_counted_and_the_budget_is_kept(report: AttributeReport) -> None:
+    search = report.search
+    assert search is not None
+    assert search.spent <= search.budget
+    # layers 0 and 2: themselves, seven modules, two groups of heads; layer 1: itself and one module
+    assert (search.considered, search.unchanged) == (22, 17)
+    assert all(rung.kept <= rung.sites for rung in search.rungs)
+    assert not any(site.name.startswith("layers.1.self_attn") for site in report.sites)
+
+
+def test_the_treatment_is_a_recipe_that_a_comparison_takes(report: AttributeReport, context: Context) -> None:
+    treatment = report.treatment
+    assert treatment is not None
+    assert treatment.recipe is not None, treatment.why
+    kept = json.loads((context.output / "recipe.json").read_text())
+    assert kept == [dict(step) for step in treatment.recipe]
+    CompareRequest.model_validate(
+        {"kind": "compare", "reference": {"model": "tiny"}, "candidate": {"model": "tiny", "recipe": kept}}
+    )
+    ranked = json.loads((context.output / "sites.json").read_text())
+    assert [one["name"] for one in ranked] == [site.name for site in report.sites]
+
+
+def test_a_lost_attempt_loses_no_measurement(
+    room: EngineRoom, settings: Settings, report: AttributeReport, tmp_path: Path
+) -> None:
+    with pytest.raises(JobCancelled):
+        attribute(request(internals=False), Context(settings, tmp_path, stop_in="look into parts"), room)
+    (ledger,) = tmp_path.glob("partial/attribute-*/ledger")
+    before = {file.name: file.stat().st_mtime_ns for file in ledger.iterdir()}
+    assert len(before) >= len(report.sites)
+    again = attribute(request(internals=False), Context(settings, tmp_path), room)
+    after = {file.name: file.stat().st_mtime_ns for file in ledger.iterdir()}
+    assert before.items() <= after.items()
+    assert [(site.name, site.nats) for site in again.sites] == [(site.name, site.nats) for site in report.sites]
+
+
+def test_a_model_of_another_depth_is_told_by_its_gaps(room: EngineRoom, settings: Settings, tmp_path: Path) -> None:
+    recipe = [{"type": "prune.layers", "layers": [1]}]
+    found = attribute(
+        request(candidate={"model": "tiny", "recipe": recipe}, tokens=1024), Context(settings, tmp_path), room
+    )
+    assert "3 and 2 layers" in found.not_swapped
+    (gap,) = found.sites
+    assert (gap.kind, gap.name, gap.cause, gap.control) == ("gap", "dropped layer 1", "removed", 0)
+    assert gap.share == pytest.approx(1.0, abs=0.05)
