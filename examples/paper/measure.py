@@ -81,7 +81,7 @@ def run(
     results: Results,
     console: Console,
     *,
-    after: Callable[[str], None],
+    after: Callable[[], object],
 ) -> None:
     """Runs what has no kept report. A job that fails is told and the next one begun; `after` is called behind each.
 
@@ -100,4 +100,4 @@ def run(
             console.print(f"[bold red]failed[/] {error.code}: {error.detail}", soft_wrap=True)
         else:
             console.print(f"[dim]{name}: {time.monotonic() - began:.0f} s[/]")
-        after(name)
+        after()

@@ -1,0 +1,162 @@
+"""docs/paper.md, its pictures, and its numbers as CSV, out of claims and findings: same input, same bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from app.contracts.reports import AnyReport
+from app.web import format as fmt
+from examples.paper.claim import FOLDER, Claim, Json
+from examples.paper.finding import Chart, Figure, Finding
+from examples.paper.measure import Measured
+from examples.paper.picture import THEMES, file_name, picture
+
+PICTURES: Final = "paper"
+HEADER: Final = ("claim", "outcome", "what", "value", "low", "high", "unit", "against")
+SIGNS: Final = {"confirmed": "✔", "refuted": "✘", "not identifiable": "?", "not measured": "–"}
+
+_WORDS: Final = FOLDER / "words"
+
+
+@dataclass(frozen=True)
+class Told:
+    """A claim and what became of it."""
+
+    claim: Claim
+    finding: Finding
+
+
+def write(folder: Path, told: Sequence[Told], jobs: Mapping[str, Measured], requests: Mapping[str, Json]) -> None:
+    """Writes paper.md, paper.csv and the pictures below `folder`; pictures that no finding has any more go."""
+    pictures = folder / PICTURES
+    pictures.mkdir(parents=True, exist_ok=True)
+    wanted: dict[str, str] = {}
+    for chart in (chart for one in told for chart in one.finding.charts):
+        wanted |= {file_name(chart, theme): picture(chart, theme) for theme in THEMES}
+    for name, text in wanted.items():
+        _put(pictures / name, text)
+    for path in pictures.glob("*.svg"):
+        if path.name not in wanted:
+            path.unlink()
+    _put(folder / "paper.csv", table(told))
+    _put(folder / "paper.md", page(told, jobs, requests))
+
+
+def _put(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def table(told: Sequence[Told]) -> str:
+    """All numbers; a claim without any has one row, with its outcome."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(HEADER)
+    for one in told:
+        head = (one.claim.id, one.finding.outcome)
+        for figure in one.finding.figures:
+            ends = [f"{end:.6g}" for end in figure.ci] if figure.ci else ["", ""]
+            writer.writerow((*head, figure.what, f"{figure.value:.6g}", *ends, figure.unit, figure.against))
+        if not one.finding.figures:
+            writer.writerow((*head, *[""] * (len(HEADER) - len(head))))
+    return out.getvalue()
+
+
+def page(told: Sequence[Told], jobs: Mapping[str, Measured], requests: Mapping[str, Json]) -> str:
+    """The page."""
+    introduction, method, limits = (
+        (_WORDS / f"{name}.md").read_text(encoding="utf-8") for name in ("introduction", "method", "limits")
+    )
+    parts = [introduction, _summary(told), method, *(_section(one) for one in told), limits, _jobs(jobs, requests)]
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def _summary(told: Sequence[Told]) -> str:
+    counts = [
+        f"{sum(one.finding.outcome == outcome for one in told)} {outcome}"
+        for outcome in SIGNS
+        if any(one.finding.outcome == outcome for one in told)
+    ]
+    rows = [
+        f"| [{one.claim.title}](#{one.claim.id}) | {SIGNS[one.finding.outcome]} **{one.finding.outcome}** |"
+        for one in told
+    ]
+    return "\n".join([f"## {len(told)} claims: {', '.join(counts)}\n", "| claim | on this model |", "|---|---|", *rows])
+
+
+def _section(one: Told) -> str:
+    claim, finding = one.claim, one.finding
+    lines = [
+        f'<a id="{claim.id}"></a>\n',
+        f"## {claim.title}\n",
+        f"{SIGNS[finding.outcome]} **{finding.outcome.capitalize()}.** {_escaped(finding.sentence)}\n",
+        *(_shown(chart) for chart in finding.charts),
+        f"- **The paper**: {claim.source}",
+        f"- **Claim**: {claim.statement}",
+        f"- **Measured**: {claim.measured}",
+        f"- **Rule**: {claim.rule}",
+        f"- **What this model can show**: {claim.limits}",
+        f"- **Jobs**: {', '.join(f'[{job}](../examples/paper/jobs/{job}.json)' for job in claim.jobs)}",
+    ]
+    if finding.figures:
+        lines += ["", *_numbers(finding.figures)]
+    return "\n".join(lines)
+
+
+def _shown(chart: Chart) -> str:
+    light, dark = (f"{PICTURES}/{file_name(chart, theme)}" for theme in THEMES)
+    return (
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img src="{light}" alt="{chart.caption}; the numbers stand in the table below"></picture>\n'
+    )
+
+
+def _numbers(figures: Sequence[Figure]) -> list[str]:
+    rows = []
+    for figure in figures:
+        estimate = fmt.estimate(figure.value, figure.ci)
+        cells = (figure.what, estimate.value, estimate.interval or fmt.NONE, figure.unit, figure.against)
+        rows.append(f"| {' | '.join(_escaped(cell) for cell in cells)} |")
+    return ["| what | value | 95 % interval | unit | against |", "|---|---|---|---|---|", *rows]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _jobs(jobs: Mapping[str, Measured], requests: Mapping[str, Json]) -> str:
+    rows = [
+        "## The jobs\n",
+        "| job | kind | scored tokens | documents | wall time |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in jobs.items():
+        kind = requests[name]["kind"]
+        link = f"[{name}](../examples/paper/jobs/{name}.json)"
+        if found.report is None:
+            rows.append(f"| {link} | {kind} | not measured: {_escaped(found.why)} | | |")
+        else:
+            report = found.report
+            took = fmt.duration(found.seconds)
+            rows.append(f"| {link} | {kind} | {fmt.count(report.tokens)} | {report.documents} | {took} |")
+    measured = [found for found in jobs.values() if found.report is not None]
+    if measured:
+        total = fmt.duration(sum(found.seconds for found in measured))
+        rows += ["", f"{len(measured)} jobs, {total} together. {_where(measured[0].report)}"]
+    return "\n".join(rows)
+
+
+def _where(report: AnyReport | None) -> str:
+    if report is None:
+        return ""
+    found = report.provenance
+    return (
+        f"Measured by Hemostat {found.hemostat} with {found.engine} on {found.device}, {found.dtype}, weights "
+        f"`{found.reference.weights_fingerprint[:16]}`. Wall times are of a machine that others used as well."
+    )

@@ -1,0 +1,137 @@
+"""Rules on single modifications: orders of methods, the cliff of bits, four bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
+
+from app.contracts.sweep_report import SweepReport
+from examples.paper.finding import Figure, Finding, decided
+from examples.paper.rulings.charts import log_bars, sweep_curve
+from examples.paper.rulings.reports import Reports, beyond, near_lossless, times
+
+FIVE_PERCENT: Final = 1.05
+STEEPER: Final = 2.0
+BROKEN_SPARSITIES: Final = (0.6, 0.65, 0.7)
+
+
+def half_size_order(reports: Reports) -> Finding:
+    """Families in the published order, each by its best method; all four neighbours must stand so."""
+    families = {
+        "eight bits": [reports.ratio_at("rtn-bits", 8, "eight bits, round to nearest")],
+        "zeros anywhere": [reports.ratio_at("wanda-sparsity", 0.5, "half zeros, Wanda")],
+        "N:M": [
+            reports.ratio("half-4-of-8", "4:8, Wanda"),
+            reports.ratio("half-2-of-4", "2:4, Wanda"),
+        ],
+        "whole parts": [
+            reports.ratio("half-layers", "half of the layers removed"),
+            reports.ratio("half-channels-heads", "half of the channels and heads removed"),
+        ],
+        "low rank": [reports.ratio("half-lowrank", "half the parameters, SVD-LLM")],
+    }
+    every = [figure for family in families.values() for figure in family]
+    best = {name: min(family, key=lambda figure: figure.value) for name, family in families.items()}
+    holds, reversed_ = _neighbours(list(best.values()))
+    outcome = decided(confirmed=len(holds) == len(best) - 1, refuted=bool(reversed_))
+    order = ", ".join(f"{name} {times(figure)}" for name, figure in best.items())
+    sentence = f"Perplexity over the original's by each family's best method: {order}. {_told(holds, reversed_, 4)}"
+    chart = log_bars("half-size", "Half the size: perplexity over the original's", every)
+    return Finding(outcome, sentence, tuple(every), (chart,))
+
+
+def pruning_order(reports: Reports) -> Finding:
+    """SparseGPT, Wanda, magnitude at three sparsities: six comparisons of neighbours."""
+    names = (("sparsegpt-sparsity", "SparseGPT"), ("wanda-sparsity", "Wanda"), ("magnitude-sparsity", "magnitude"))
+    every: list[Figure] = []
+    holds: list[str] = []
+    reversed_: list[str] = []
+    for sparsity in BROKEN_SPARSITIES:
+        row = [reports.ratio_at(job, sparsity, f"{name} at {sparsity:g}") for job, name in names]
+        every += row
+        stand, turned = _neighbours(row)
+        holds += stand
+        reversed_ += turned
+    outcome = decided(confirmed=len(holds) == 2 * len(BROKEN_SPARSITIES), refuted=bool(reversed_))
+    sentence = _told(holds, reversed_, 2 * len(BROKEN_SPARSITIES))
+    chart = log_bars("pruning-order", "Zeros beyond 60 %: perplexity over the original's", every)
+    return Finding(outcome, sentence, tuple(every), (chart,))
+
+
+def cliff(reports: Reports) -> Finding:
+    """Three bits within, two bits beyond near-lossless, by GPTQ; round to nearest is shown."""
+    three, two = (reports.ratio_at("gptq-bits", bits, f"GPTQ, {bits} bits") for bits in (3, 2))
+    beside = [reports.ratio_at("gptq-bits", bits, f"GPTQ, {bits} bits") for bits in (8, 4)]
+    shown = [reports.ratio_at("rtn-bits", bits, f"round to nearest, {bits} bits") for bits in (8, 4, 3, 2)]
+    outcome = decided(confirmed=near_lossless(three) and beyond(two), refuted=beyond(three) or (near_lossless(two)))
+    sentence = (
+        f"GPTQ: {times(three)} at three bits, {times(two)} at two; the limit of near-lossless is 1.244. At four bits "
+        f"it is {times(beside[1])}, by round to nearest {times(shown[1])}."
+    )
+    charts = (
+        sweep_curve("cliff-gptq", "GPTQ: perplexity over bits", reports.of("gptq-bits", SweepReport), "bits a weight"),
+        sweep_curve(
+            "cliff-rtn", "Round to nearest: perplexity over bits", reports.of("rtn-bits", SweepReport), "bits a weight"
+        ),
+    )
+    return Finding(outcome, sentence, (*beside, three, two, *shown), charts)
+
+
+def steeper(reports: Reports) -> Finding:
+    """The rise of ln perplexity from 3 to 2 bits against that from 4 to 3, at the ends of all intervals."""
+    figures: list[Figure] = []
+    said, is_, is_not = [], [], []
+    for job, name in (("gptq-bits", "GPTQ"), ("rtn-bits", "round to nearest")):
+        four, three, two = (reports.ratio_at(job, bits, f"{name}, {bits} bits") for bits in (4, 3, 2))
+        figures += [four, three, two]
+        last, before = _rise(three, two), _rise(four, three)
+        is_.append(last[1] > STEEPER * before[2] and last[1] > 0)
+        is_not.append(last[2] < STEEPER * before[1])
+        said.append(f"{name}: {before[0]:.2f} nats a token from four to three, {last[0]:.2f} from three to two")
+    return Finding(decided(confirmed=all(is_), refuted=any(is_not)), "; ".join(said) + ".", tuple(figures))
+
+
+def four_bits(reports: Reports) -> Finding:
+    """GPTQ at four bits against 5 %."""
+    figure = reports.ratio_at("gptq-bits", 4, "GPTQ, 4 bits")
+    outcome = decided(confirmed=figure.high < FIVE_PERCENT, refuted=figure.low > FIVE_PERCENT)
+    return Finding(outcome, f"Perplexity is {times(figure)} the original's; the limit is 1.05.", (figure,))
+
+
+def four_bits_against_pruning(reports: Reports) -> Finding:
+    """GPTQ at four bits against the better of two prunings at 70 %."""
+    four = reports.ratio_at("gptq-bits", 4, "GPTQ, 4 bits")
+    pruned = [
+        reports.ratio_at("wanda-sparsity", 0.7, "Wanda at 0.7"),
+        reports.ratio_at("sparsegpt-sparsity", 0.7, "SparseGPT at 0.7"),
+    ]
+    best = min(pruned, key=lambda figure: figure.value)
+    outcome = decided(confirmed=four.below(best), refuted=best.below(four))
+    sentence = f"Four bits: {times(four)} the perplexity; {best.what}: {times(best)}."
+    chart = log_bars("four-bits", "Four bits against 70 % zeros: perplexity over the original's", [four, *pruned])
+    return Finding(outcome, sentence, (four, *pruned), (chart,))
+
+
+def _neighbours(figures: Sequence[Figure]) -> tuple[list[str], list[str]]:
+    """Which neighbours stand in the order given, and which in the other one, each in words."""
+    holds = [f"{one.what} before {other.what}" for one, other in pairwise(figures) if one.below(other)]
+    reversed_ = [f"{other.what} before {one.what}" for one, other in pairwise(figures) if other.below(one)]
+    return holds, reversed_
+
+
+def _told(holds: Sequence[str], reversed_: Sequence[str], of: int) -> str:
+    told = f"{len(holds)} of {of} comparisons hold"
+    if reversed_:
+        return f"{told}; reversed: {', '.join(reversed_)}."
+    return f"{told}; none is reversed."
+
+
+def _rise(one: Figure, other: Figure) -> tuple[float, float, float]:
+    """ln of the second over the first: value, and at the least and most favourable ends of both intervals."""
+    return (
+        math.log(other.value / one.value),
+        math.log(other.low / one.high),
+        math.log(other.high / one.low),
+    )

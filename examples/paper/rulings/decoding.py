@@ -1,0 +1,45 @@
+"""Rules on generated text: does decoding make the damage grow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from app.contracts.trajectory_report import Cell, Ratio, TrajectoryReport
+from examples.paper.finding import Figure, Finding, NoNumberError, decided
+from examples.paper.rulings.charts import bars
+from examples.paper.rulings.reports import Reports
+
+JOB: Final = "decoders"
+
+
+def decoding_tokens(reports: Reports) -> Finding:
+    """Tokens that differ over one-step disagreements, cell by cell, against 1."""
+    report = reports.of(JOB, TrajectoryReport)
+    figures = [_figure(report, cell, cell.amplification.tokens, "one step at a time") for cell in report.cells]
+    return _majority(figures, "decoding-tokens", "Tokens that differ in free texts over one-step disagreements")
+
+
+def decoding_distributions(reports: Reports) -> Finding:
+    """KL on the candidate's own text over KL on the original's, cell by cell, against 1."""
+    report = reports.of(JOB, TrajectoryReport)
+    figures = [_figure(report, cell, cell.amplification.kl, "the original's text") for cell in report.cells]
+    return _majority(figures, "decoding-kl", "KL on the model's own text over KL on the original's")
+
+
+def _figure(report: TrajectoryReport, cell: Cell, ratio: Ratio, against: str) -> Figure:
+    recipe = report.candidates[cell.candidate].model.recipe
+    what = f"{cell.decoder}, {' + '.join(str(step['type']) for step in recipe)}"
+    if ratio.value is None or ratio.ci is None:
+        raise NoNumberError(f"{what} has no ratio with an interval")
+    return Figure(what, ratio.value, ratio.ci, "times", against)
+
+
+def _majority(figures: Sequence[Figure], name: str, caption: str) -> Finding:
+    above = [figure for figure in figures if figure.low > 1]
+    below = [figure for figure in figures if figure.high < 1]
+    half = len(figures) / 2
+    outcome = decided(confirmed=len(above) > half and not below, refuted=len(below) > half and not above)
+    told = "; ".join(f"{figure.what} {figure}" for figure in figures)
+    sentence = f"Of {len(figures)} cells {len(above)} lie above 1 and {len(below)} below: {told}."
+    return Finding(outcome, sentence, tuple(figures), (bars(name, caption, figures),))
