@@ -50,7 +50,7 @@ class QuantizeDynamic(Calibrated):
         description="What is tuned with norms and biases: scales alone, or rounding too (16 bytes of memory a weight).",
     )
     tuning_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        default=64, description="Steps of tuning on the whole model's divergence, one window each; 0: none."
+        default=0, description="Steps of tuning on the whole model's divergence, one window each; 0: none."
     )
     form: Form = "simulated"
 
