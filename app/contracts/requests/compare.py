@@ -14,7 +14,7 @@ class ToolCallRun(Contract):
 
     text: TextSource = Field(
         default_factory=lambda: ShippedText(source="shipped", corpus="classes"),
-        description="conversations with `tools`: each is a prompt up to the turn in which the assistant first calls one",
+        description="conversations with `tools`: each is a prompt up to the turn where the assistant first calls one",
     )
     prompts: Annotated[int, Field(ge=1, le=1000)] = Field(default=64, description="at most so many, the first ones")
     max_tokens: Annotated[int, Field(ge=8, le=4096)] = Field(default=128, description="tokens of an answer, at most")

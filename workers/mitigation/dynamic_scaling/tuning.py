@@ -33,8 +33,9 @@ from workers.surgery.blockwise.walk import Activations
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 from workers.surgery.quantize_grid import stored
 
-# Adam's rate for factors of scales, norms and biases, and for v, in steps of the grid. Rounding errors of a row make each
-# other good: at five and ten times these rates a few dozen steps undo that, and the divergence is eight times greater.
+# Adam's rate for factors of scales, norms and biases, and for v, in steps of the grid. Rounding errors of a row make
+# each other good: at five and ten times these rates a few dozen steps undo that, and the divergence is eight times
+# greater.
 RATE, ROUNDING_RATE = 2e-4, 1e-3
 # One window of so many is not tuned on.
 HELD_OUT = 8
