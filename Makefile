@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test lint board lock bench bench-serve bench-mitigation clean
+.PHONY: setup demo up test lint board lock bench bench-serve bench-mitigation paper clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -38,8 +38,8 @@ test: setup ## everything, fast tests first
 	@$(BIN)/python -m pytest tests/integration tests/e2e -q
 
 lint: setup ## ruff, mypy --strict, import-linter
-	@$(BIN)/ruff check app workers deploy tests
-	@$(BIN)/ruff format --check app workers deploy tests
+	@$(BIN)/ruff check app workers deploy examples tests
+	@$(BIN)/ruff format --check app workers deploy examples tests
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
@@ -58,6 +58,9 @@ bench-serve: setup ## measure our server against plain vLLM; writes tests/bench/
 bench-mitigation: setup ## every modification and mitigation; TEXT=wiki.test.raw [ONLY=pattern]; writes tests/bench/mitigation.csv
 	@test -n "$(TEXT)" || { echo "Give the raw test file of WikiText-2: make bench-mitigation TEXT=FILE" >&2; exit 2; }
 	@$(BIN)/python -m tests.bench.mitigation --text "$(TEXT)" --only "$(ONLY)" $(BENCH_ARGS)
+
+paper: setup ## test the paper's claims on the demo model; what was measured is kept; writes docs/paper.md [PAPER_ARGS=--again]
+	@$(BIN)/python -m examples.paper $(PAPER_ARGS)
 
 clean: ## remove what was installed and cached here
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from app.cli.configuration import settings
-from app.cli.models import ensure_demo_model
-from app.cli.output import err, fail
+from app.cli.models import DEMO_ALIAS, ensure_demo_model
+from app.cli.output import Exit, err, fail
 from app.cli.service import start
-from app.contracts.errors import HemostatError
-from examples.paper.claim import Claim, Json, claims, jobs_of, request
+from app.contracts.errors import ErrorCode, HemostatError
+from app.settings import Settings
+from examples.paper.claim import FOLDER, Json, claims, jobs_of, request
 from examples.paper.judge import judge
 from examples.paper.measure import Results, run
 from examples.paper.page import Told, write
@@ -27,24 +29,12 @@ def main(
     again: Annotated[bool, typer.Option(help="Also measure what has been measured.")] = False,
     write_only: Annotated[bool, typer.Option(help="Measure nothing; write the page of what was measured.")] = False,
 ) -> None:
-    """Tests the paper's claims on the demo model and writes docs/paper.md."""
+    """Tests the paper's claims on the demo model and writes docs/paper.md.
+
+    Exit status: 0, and 2 where a claim is left without an answer because a job of it failed or was not run.
+    """
     try:
-        configured = settings()
-        listed = claims()
-        requests = {name: request(name) for name in jobs_of(listed)}
-        wanted = _wanted(only, requests)
-        results = Results(configured.home / "paper")
-        todo = [one for one in wanted.items() if again or results.find(*one).report is None]
-
-        def rewrite() -> tuple[Told, ...]:
-            return publish(output, listed, requests, results)
-
-        if todo and not write_only:
-            err.print(f"{len(todo)} of {len(requests)} jobs are to be run; what is measured is kept.")
-            ensure_demo_model(configured)
-            with start(configured, err) as client:
-                run(client, todo, results, err, after=rewrite)
-        told = rewrite()
+        told = paper(settings(), output, only=only or (), again=again, write_only=write_only)
     except HemostatError as error:
         fail(error, as_json=False)
     except KeyboardInterrupt:
@@ -52,23 +42,51 @@ def main(
     for one in told:
         err.print(f"{one.finding.outcome:<17}{one.claim.title}", markup=False, soft_wrap=True)
     err.print(f"Page: {output / 'paper.md'}", soft_wrap=True)
-    # Claims without an answer are no success: the jobs that failed are named on the page.
-    raise SystemExit(2 if any(one.finding.outcome == "not measured" for one in told) and not only else 0)
+    raise SystemExit(Exit.UNMEASURED if any(one.finding.outcome == "not measured" for one in told) else Exit.PASS)
 
 
-def publish(output: Path, listed: tuple[Claim, ...], requests: dict[str, Json], results: Results) -> tuple[Told, ...]:
+def paper(
+    configured: Settings,
+    output: Path,
+    *,
+    folder: Path = FOLDER,
+    only: Sequence[str] = (),
+    again: bool = False,
+    write_only: bool = False,
+) -> tuple[Told, ...]:
+    """Runs the jobs of the claims in `folder` that have no kept report, through a service of its own, and publishes.
+
+    The page is written behind every job, so that what was measured is told whatever happens to the next one. Raises
+    `HemostatError` where `only` names a job that no claim has, or no service can be started.
+    """
+    requests = {name: request(name, folder) for name in jobs_of(claims(folder))}
+    wanted = _wanted(only, requests)
+    results = Results(configured.home / "paper")
+    todo = [one for one in wanted.items() if again or results.find(*one).report is None]
+    if todo and not write_only:
+        err.print(f"{len(todo)} of {len(requests)} jobs are to be run; what was measured before is kept.")
+        if any(asked["reference"]["model"] == DEMO_ALIAS for _, asked in todo):
+            ensure_demo_model(configured)
+        with start(configured, err) as client:
+            run(client, todo, results, err, after=lambda: publish(output, folder, requests, results))
+    return publish(output, folder, requests, results)
+
+
+def publish(output: Path, folder: Path, requests: dict[str, Json], results: Results) -> tuple[Told, ...]:
     """Judges every claim by what is kept, and writes the page."""
     measured = {name: results.find(name, asked) for name, asked in requests.items()}
-    told = tuple(Told(claim, judge(claim, measured)) for claim in listed)
+    told = tuple(Told(claim, judge(claim, measured)) for claim in claims(folder))
     write(output, told, measured, requests)
     return told
 
 
-def _wanted(only: list[str] | None, requests: dict[str, Json]) -> dict[str, Json]:
+def _wanted(only: Sequence[str], requests: dict[str, Json]) -> dict[str, Json]:
     """The jobs to run, in the order in which they were asked for."""
-    for name in only or ():
+    for name in only:
         if name not in requests:
-            raise typer.BadParameter(f"no claim has a job {name}; there are: {', '.join(requests)}")
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST, f"no claim has a job {name}", hint=f"there are: {', '.join(requests)}"
+            )
     return {name: requests[name] for name in only} if only else requests
 
 

@@ -35,8 +35,8 @@ def bars(name: str, caption: str, figures: Sequence[Figure]) -> Chart:
     return Chart(name, caption, ranked_bars(rows, title=caption, unit=figures[0].unit))
 
 
-def sweep_curve(name: str, caption: str, report: SweepReport, x_title: str) -> Chart:
-    """Perplexity over the original's at each setting, the limit of near-lossless, and the knee where one was fitted."""
+def sweep_curve(name: str, caption: str, report: SweepReport, x_title: str, *, knee: bool = False) -> Chart:
+    """Perplexity over the original's at each setting, the limit of near-lossless, and, if asked, the knee."""
     dots = []
     for index, point in enumerate(report.points):
         label = fmt.short(float(point.value)) if isinstance(point.value, int | float) else str(point.value)
@@ -53,7 +53,7 @@ def sweep_curve(name: str, caption: str, report: SweepReport, x_title: str) -> C
         title=caption,
         y_title="perplexity over the original's",
         x_title=x_title,
-        knee=_knee(report.threshold),
+        knee=_knee(report.threshold) if knee else None,
         levels=[Level(NEAR_RATIO, "near-lossless")],
     )
     return Chart(name, caption, markup)

@@ -23,7 +23,9 @@ def knee(reports: Reports) -> Finding:
         places.append(place)
         figures.append(figure)
         said.append(told)
-        charts.append(sweep_curve(f"knee-{name.lower()}", f"{name}: perplexity over sparsity", report, SPARSITY))
+        charts.append(
+            sweep_curve(f"knee-{name.lower()}", f"{name}: perplexity over sparsity", report, SPARSITY, knee=True)
+        )
     outcome = decided(confirmed=all(place == "there" for place in places), refuted="elsewhere" in places)
     return Finding(outcome, " ".join(said), tuple(figures), tuple(charts))
 

@@ -1,0 +1,146 @@
+"""Reports made by hand for the rules on the paper's claims: valid ones of each kind with a few numbers set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from pydantic import JsonValue
+
+from app.contracts.attribute_report import AttributeReport
+from app.contracts.report import CompareReport, Mean
+from app.contracts.surface_report import Interaction, SurfaceReport
+from app.contracts.sweep_report import SweepReport, Threshold
+from app.contracts.trajectory_report import Ratio, TrajectoryReport
+from tests.support.attribute_reports import attribute_report
+from tests.support.internals_blocks import dense
+from tests.support.reports import compare_report
+from tests.support.surface_reports import surface_report
+from tests.support.sweep_reports import bending, course, sweep_report
+from tests.support.trajectory_reports import trajectory_report
+
+Interval = tuple[float, float, float]
+"""Value, lower and upper limit."""
+
+
+def mean(one: Interval) -> Mean:
+    value, low, high = one
+    return Mean(mean=value, ci=(low, high), clusters="documents")
+
+
+@cache
+def _compare() -> CompareReport:
+    return CompareReport.model_validate(compare_report())
+
+
+@cache
+def _sweep() -> SweepReport:
+    return SweepReport.model_validate(sweep_report(course(bending())))
+
+
+@cache
+def _surface() -> SurfaceReport:
+    return SurfaceReport.model_validate(surface_report())
+
+
+@cache
+def _attribute() -> AttributeReport:
+    return AttributeReport.model_validate(attribute_report())
+
+
+@cache
+def _trajectory() -> TrajectoryReport:
+    return TrajectoryReport.model_validate(trajectory_report(candidates=2, few=True))
+
+
+def compared(ratio: Interval = (1.1, 1.0, 1.2), kl: Interval = (0.1, 0.09, 0.11)) -> CompareReport:
+    """A comparison with this perplexity over the original's and this KL."""
+    base = _compare()
+    return base.model_copy(
+        update={
+            "perplexity": base.perplexity.model_copy(update={"ratio": mean(ratio)}),
+            "divergence": base.divergence.model_copy(
+                update={"kl": base.divergence.kl.model_copy(update=mean(kl).model_dump())}
+            ),
+        }
+    )
+
+
+def swept(ratios: Mapping[JsonValue, Interval], kl: Interval = (0.1, 0.09, 0.11)) -> SweepReport:
+    """A sweep of these settings, weakest first, with these perplexities over the original's; one KL at all of them."""
+    base = _sweep()
+    block = compared(kl=kl).divergence
+    template = base.points[0]
+    assert template.perplexity is not None
+    points = [
+        template.model_copy(
+            update={
+                "value": value,
+                "s": (index + 1) / (len(ratios) + 1),
+                "divergence": block,
+                "perplexity": template.perplexity.model_copy(update={"ratio": mean(ratio)}),
+            }
+        )
+        for index, (value, ratio) in enumerate(ratios.items())
+    ]
+    return base.model_copy(update={"points": tuple(points)})
+
+
+def kneed(s0: Interval, answer: str = "transition") -> SweepReport:
+    """A sweep whose fitted knee is here."""
+    base = _sweep()
+    assert isinstance(base.threshold, Threshold)
+    value, low, high = s0
+    found = base.threshold.model_copy(
+        update={"s0": value, "ci": (low, high), "answer": answer, "reasons": ("drawn by hand",)}
+    )
+    return base.model_copy(update={"threshold": found})
+
+
+def surface(
+    alone: tuple[Interval, Interval], interactions: Mapping[tuple[int, int], tuple[Interval, str]]
+) -> SurfaceReport:
+    """A surface whose settings with one knob alone have these perplexities over the original's: the first knob at
+    index 1 and beyond, the second likewise; and these interactions, by index, with their kinds."""
+    base = _surface()
+    points = tuple(
+        point.model_copy(update={"perplexity_ratio": mean(alone[0] if point.second == 0 else alone[1])})
+        if (point.first == 0) != (point.second == 0)
+        else point
+        for point in base.points
+    )
+    cells = tuple(
+        Interaction(first=first, second=second, order="as given", nats=mean(nats), kind=kind, p=0.5)  # type: ignore[arg-type]
+        for (first, second), (nats, kind) in interactions.items()
+    )
+    return base.model_copy(update={"points": points, "interactions": cells})
+
+
+def inside(
+    js: Interval = (0.1, 0.09, 0.11), kl: Interval = (0.5, 0.45, 0.55), cascade: Interval = (2, 1.8, 2.2)
+) -> AttributeReport:
+    """An attribution with this divergence of attention, this KL of the same tokens, and this cascade."""
+    blocks = dense()
+    assert blocks.attention is not None
+    assert blocks.alignment is not None
+    assert blocks.activations is not None
+    internals = blocks.model_copy(
+        update={
+            "attention": blocks.attention.model_copy(update={"js": mean(js)}),
+            "alignment": blocks.alignment.model_copy(update={"total": mean(kl)}),
+            "activations": blocks.activations.model_copy(update={"cascade": mean(cascade)}),
+        }
+    )
+    return _attribute().model_copy(update={"internals": internals})
+
+
+def trajectory(ratios: tuple[Interval, ...]) -> TrajectoryReport:
+    """A trajectory whose cells have these amplifications, of tokens and of KL alike."""
+    base = _trajectory()
+    cells = []
+    for index, (value, low, high) in enumerate(ratios):
+        template = base.cells[index % len(base.cells)]
+        ratio = Ratio(value=value, ci=(low, high), above_one=low > 1)
+        amplification = template.amplification.model_copy(update={"kl": ratio, "tokens": ratio})
+        cells.append(template.model_copy(update={"amplification": amplification}))
+    return base.model_copy(update={"cells": tuple(cells)})

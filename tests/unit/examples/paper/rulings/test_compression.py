@@ -1,0 +1,158 @@
+"""Orders of methods, bits, on hand-made reports: each rule in each of its outcomes."""
+
+import math
+
+import pytest
+
+from examples.paper.rulings.compression import (
+    cliff,
+    four_bits,
+    four_bits_against_pruning,
+    half_size_order,
+    pruning_order,
+    steeper,
+)
+from examples.paper.rulings.reports import Reports
+from tests.support.paper_reports import compared, swept
+
+
+def near(value, share=0.01):
+    return (value, value * (1 - share), value * (1 + share))
+
+
+def half_size(**changed):
+    ratios = {
+        "eight": 1.01,
+        "wanda": 2.0,
+        "four": 3.0,
+        "two": 4.0,
+        "layers": 50.0,
+        "channels": 20.0,
+        "low": 90.0,
+    } | changed
+    return Reports(
+        {
+            "rtn-bits": swept({8: near(ratios["eight"])}),
+            "wanda-sparsity": swept({0.5: near(ratios["wanda"])}),
+            "half-4-of-8": compared(near(ratios["four"])),
+            "half-2-of-4": compared(near(ratios["two"])),
+            "half-layers": compared(near(ratios["layers"])),
+            "half-channels-heads": compared(near(ratios["channels"])),
+            "half-lowrank": compared(near(ratios["low"])),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "outcome"),
+    [
+        ({}, "confirmed"),
+        ({"low": 10.0}, "refuted"),
+        ({"low": 20.1}, "not identifiable"),
+        ({"four": 60.0, "two": 5.0}, "confirmed"),  # a family counts by its best method
+        ({"four": 25.0, "two": 25.0}, "refuted"),
+    ],
+)
+def test_the_order_at_half_the_size(changed, outcome):
+    finding = half_size_order(half_size(**changed))
+    assert finding.outcome == outcome
+    assert len(finding.figures) == 7
+
+
+def test_what_is_reversed_is_named():
+    assert (
+        "reversed: half the parameters, SVD-LLM before half of the channels"
+        in half_size_order(half_size(low=10.0)).sentence
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanda", "outcome"),
+    [(20.0, "confirmed"), (5.0, "refuted"), (10.1, "not identifiable"), (99.5, "not identifiable"), (200.0, "refuted")],
+)
+def test_the_order_of_pruning_methods(wanda, outcome):
+    settings = (0.6, 0.65, 0.7)
+    reports = Reports(
+        {
+            "sparsegpt-sparsity": swept({s: near(10.0) for s in settings}),
+            "wanda-sparsity": swept({0.6: near(20.0), 0.65: near(wanda), 0.7: near(20.0)}),
+            "magnitude-sparsity": swept({s: near(100.0) for s in settings}),
+        }
+    )
+    assert pruning_order(reports).outcome == outcome
+
+
+def bits(gptq, rtn=None):
+    settings = (8, 4, 3, 2)
+    return Reports(
+        {
+            "gptq-bits": swept(dict(zip(settings, gptq, strict=True))),
+            "rtn-bits": swept(dict(zip(settings, rtn or gptq, strict=True))),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("three", "two", "outcome"),
+    [
+        ((1.2, 1.15, 1.24), (9.0, 8.0, 10.0), "confirmed"),
+        ((1.3, 1.25, 1.35), (9.0, 8.0, 10.0), "refuted"),
+        ((1.1, 1.05, 1.15), (1.2, 1.15, 1.24), "refuted"),
+        ((1.24, 1.2, 1.28), (9.0, 8.0, 10.0), "not identifiable"),
+        ((1.1, 1.05, 1.15), (1.24, 1.2, 1.28), "not identifiable"),
+    ],
+)
+def test_the_cliff_between_three_and_two_bits(three, two, outcome):
+    finding = cliff(bits((near(1.0), near(1.05), three, two)))
+    assert finding.outcome == outcome
+    assert [chart.name for chart in finding.charts] == ["cliff-gptq", "cliff-rtn"]
+
+
+def test_the_limit_of_near_lossless_is_the_published_one():
+    inside, outside = math.exp(0.217), math.exp(0.219)
+    far = (9.0, 8.0, 10.0)
+    assert cliff(bits((near(1.0), near(1.0), (inside, 1.0, inside), far))).outcome == "confirmed"
+    assert cliff(bits((near(1.0), near(1.0), (outside, outside, 2.0), far))).outcome == "refuted"
+
+
+def exact(value):
+    return (value, value, value)
+
+
+@pytest.mark.parametrize(
+    ("two", "outcome"),
+    [
+        (exact(math.exp(0.1 + 0.21)), "confirmed"),
+        (exact(math.exp(0.1 + 0.19)), "refuted"),
+        ((math.exp(0.1 + 0.21), math.exp(0.1 + 0.19), math.exp(0.1 + 0.23)), "not identifiable"),
+    ],
+)
+def test_the_step_below_three_bits_against_twice_the_step_before(two, outcome):
+    rows = (exact(1.0), exact(1.0), exact(math.exp(0.1)), two)
+    assert steeper(bits(rows)).outcome == outcome
+
+
+def test_one_method_that_is_not_steeper_refutes():
+    steep = (exact(1.0), exact(1.0), exact(math.exp(0.1)), exact(math.exp(0.9)))
+    flat = (exact(1.0), exact(1.0), exact(math.exp(0.1)), exact(math.exp(0.15)))
+    assert steeper(bits(steep, flat)).outcome == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "outcome"),
+    [((1.03, 1.01, 1.04), "confirmed"), ((1.2, 1.06, 1.3), "refuted"), ((1.05, 1.03, 1.07), "not identifiable")],
+)
+def test_four_bits_against_five_per_cent(ratio, outcome):
+    assert four_bits(bits((near(1.0), ratio, near(2.0), near(3.0)))).outcome == outcome
+
+
+@pytest.mark.parametrize(("sparsegpt", "outcome"), [(5.0, "confirmed"), (1.1, "refuted"), (1.21, "not identifiable")])
+def test_four_bits_against_the_better_pruning(sparsegpt, outcome):
+    reports = Reports(
+        {
+            "gptq-bits": swept({4: near(1.2)}),
+            "wanda-sparsity": swept({0.7: near(50.0)}),
+            "sparsegpt-sparsity": swept({0.7: near(sparsegpt)}),
+        }
+    )
+    assert four_bits_against_pruning(reports).outcome == outcome

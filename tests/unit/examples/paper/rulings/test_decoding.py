@@ -1,0 +1,35 @@
+"""Amplification of decoders on hand-made trajectories."""
+
+import pytest
+
+from examples.paper.finding import NoNumberError
+from examples.paper.rulings.decoding import decoding_distributions, decoding_tokens
+from examples.paper.rulings.reports import Reports
+from tests.support.paper_reports import trajectory
+
+ABOVE, BELOW, OPEN = (3.0, 2.0, 4.0), (0.5, 0.4, 0.6), (1.0, 0.8, 1.2)
+
+
+@pytest.mark.parametrize("rule", [decoding_tokens, decoding_distributions])
+@pytest.mark.parametrize(
+    ("cells", "outcome"),
+    [
+        ((ABOVE, ABOVE, ABOVE, OPEN), "confirmed"),
+        ((BELOW, BELOW, BELOW, OPEN), "refuted"),
+        ((ABOVE, ABOVE, OPEN, OPEN), "not identifiable"),  # half is not more than half
+        ((ABOVE, ABOVE, ABOVE, BELOW), "not identifiable"),
+    ],
+)
+def test_more_than_half_on_one_side_and_none_on_the_other(rule, cells, outcome):
+    finding = rule(Reports({"decoders": trajectory(cells)}))
+    assert finding.outcome == outcome
+    assert [(figure.value, *figure.ci) for figure in finding.figures] == list(cells)
+
+
+def test_a_cell_without_damage_has_no_ratio():
+    report = trajectory((ABOVE, ABOVE))
+    cell = report.cells[0]
+    ratio = cell.amplification.kl.model_copy(update={"value": None, "ci": None})
+    broken = cell.model_copy(update={"amplification": cell.amplification.model_copy(update={"kl": ratio})})
+    with pytest.raises(NoNumberError, match=r"greedy, quantize\.rtn"):
+        decoding_distributions(Reports({"decoders": report.model_copy(update={"cells": (broken, report.cells[1])})}))

@@ -1,0 +1,57 @@
+"""The files of the claims: each is whole, its jobs are requests that the service takes, its rule is there."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from app.jobs.parsing import parse_submission
+from examples.paper.claim import FOLDER, claims, jobs_of, request
+from examples.paper.rulings import RULINGS
+
+CLAIMS = claims()
+JOBS = jobs_of(CLAIMS)
+
+
+@pytest.mark.parametrize("job", sorted(path.stem for path in (FOLDER / "jobs").glob("*.json")))
+def test_every_job_is_a_request_that_some_claim_needs(job):
+    submission = parse_submission(json.dumps(request(job)).encode())
+    assert submission.reference.model == submission.candidate.model == "smollm2-135m"
+    assert submission.text.source == "shipped"
+    assert not submission.dry_run
+    assert job in JOBS
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_every_claim_names_jobs_that_are_there_and_a_rule(claim):
+    assert all((FOLDER / "jobs" / f"{job}.json").is_file() for job in claim.jobs)
+    assert claim.ruling in RULINGS
+    for outcome in ("Confirmed:", "Refuted:", "not identifiable"):
+        assert outcome in claim.rule
+
+
+def test_claims_are_told_apart_and_every_rule_is_of_one():
+    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
+    assert sorted(claim.ruling for claim in CLAIMS) == sorted(RULINGS)
+
+
+def test_a_job_of_several_claims_is_run_once_where_it_is_first_needed():
+    first, second = CLAIMS[0], CLAIMS[1]
+    assert set(first.jobs) & set(second.jobs) == {"wanda-sparsity"}
+    assert jobs_of((first, second)) == (*first.jobs, "sparsegpt-sparsity")
+
+
+def test_calibrated_steps_are_short_enough_for_a_laptop():
+    for job in JOBS:
+        asked = request(job)
+        steps = [*asked["candidate"]["recipe"], *(s for c in asked.get("candidates", ()) for s in c["recipe"])]
+        assert all(step["calibration_windows"] <= 16 for step in steps if "calibration_windows" in step)
+        assert asked["text"]["documents"] == 24
+
+
+def test_a_misspelt_field_of_a_claim_is_refused(tmp_path):
+    (tmp_path / "claims").mkdir()
+    good = json.loads(next(iter(sorted((FOLDER / "claims").glob("*.json")))).read_text())
+    (tmp_path / "claims" / "01.json").write_text(json.dumps(good | {"jobs": list(good["jobs"]), "rules": "x"}))
+    with pytest.raises(ValidationError, match="rules"):
+        claims(tmp_path)

@@ -1,0 +1,57 @@
+"""What is kept: a report under its request, whole, and found again only for the same request."""
+
+import pytest
+
+from app.contracts.errors import HemostatError
+from examples.paper.measure import Results
+from tests.support.reports import as_json, compare_report
+
+REQUEST = {
+    "kind": "compare",
+    "reference": {"model": "smollm2-135m"},
+    "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
+}
+
+
+@pytest.fixture(scope="module")
+def report():
+    return as_json(compare_report())
+
+
+def test_a_kept_report_is_found_with_what_it_took(tmp_path, report):
+    Results(tmp_path / "paper").keep("four", REQUEST, report, 12.5)
+    found = Results(tmp_path / "paper").find("four", REQUEST)
+    assert found.report is not None
+    assert found.report.perplexity.ratio.mean == report["perplexity"]["ratio"]["mean"]
+    assert (found.seconds, found.why) == (12.5, "")
+    assert [path.suffix for path in (tmp_path / "paper").iterdir()] == [".json"]
+
+
+def test_a_default_that_is_written_out_is_the_same_request_and_another_value_is_not(tmp_path, report):
+    results = Results(tmp_path)
+    results.keep("four", REQUEST, report, 1.0)
+    assert results.find("four", REQUEST | {"window": 512}).report is not None
+    assert results.find("four", REQUEST | {"window": 256}).why == "it has not been run"
+
+
+def test_why_a_job_failed_is_told_until_it_succeeds(tmp_path, report):
+    results = Results(tmp_path)
+    results.failed("four", "the job ended with disk_full")
+    assert results.find("four", REQUEST).why == "the job ended with disk_full"
+    results.keep("four", REQUEST, report, 1.0)
+    assert results.find("four", REQUEST).why == ""
+
+
+def test_a_damaged_file_is_no_report(tmp_path, report):
+    results = Results(tmp_path)
+    results.keep("four", REQUEST, report, 1.0)
+    path = results.path("four", REQUEST)
+    path.write_text(path.read_text()[:100])
+    found = results.find("four", REQUEST)
+    assert found.report is None
+    assert found.why.startswith("what was kept cannot be read")
+
+
+def test_a_request_that_the_service_would_refuse_is_refused(tmp_path):
+    with pytest.raises(HemostatError):
+        Results(tmp_path).path("four", REQUEST | {"window": 1})

@@ -1,0 +1,79 @@
+"""The page, its CSV and its pictures."""
+
+import csv
+import io
+import re
+
+import pytest
+
+from examples.paper.claim import claims, jobs_of, request
+from examples.paper.finding import Figure, Finding
+from examples.paper.measure import Measured
+from examples.paper.page import HEADER, Told, page, table, write
+from examples.paper.rulings.charts import bars
+from tests.support.paper_reports import compared
+
+CLAIMS = claims()
+REQUESTS = {name: request(name) for name in jobs_of(CLAIMS)}
+FIGURE = Figure("a|b", 1.25, (1.2, 1.3), "nats a token", "the unmodified model")
+CONFIRMED = Finding("confirmed", "It is so.", (FIGURE,), (bars("shown", "Shown", [FIGURE]),))
+MISSING = Finding("not measured", "wanda-sparsity: it has not been run.")
+
+
+@pytest.fixture(scope="module")
+def told():
+    return (Told(CLAIMS[0], CONFIRMED), *(Told(claim, MISSING) for claim in CLAIMS[1:]))
+
+
+@pytest.fixture(scope="module")
+def jobs():
+    found = {name: Measured(name, why="it has not been run") for name in REQUESTS}
+    return found | {"half-4-of-8": Measured("half-4-of-8", compared(), 61.0)}
+
+
+def test_every_claim_is_told_with_its_outcome_rule_and_limits(told, jobs):
+    text = page(told, jobs, REQUESTS)
+    assert f"## {len(CLAIMS)} claims: 1 confirmed, {len(CLAIMS) - 1} not measured" in text
+    for one in told:
+        assert f"| [{one.claim.title}](#{one.claim.id}) |" in text
+        assert f'<a id="{one.claim.id}"></a>' in text
+        for part in (one.claim.statement, one.claim.rule, one.claim.limits, one.claim.measured):
+            assert part in text
+    assert "✔ **Confirmed.** It is so." in text
+    assert "– **Not measured.** wanda-sparsity: it has not been run." in text
+
+
+def test_numbers_stand_with_interval_unit_and_what_they_are_against(told, jobs):
+    assert "| a\\|b | 1.250 | [1.200, 1.300] | nats a token | the unmodified model |" in page(told, jobs, REQUESTS)
+
+
+def test_jobs_are_listed_with_what_they_took_or_why_not(told, jobs):
+    text = page(told, jobs, REQUESTS)
+    assert re.search(r"\[half-4-of-8\]\(\S+\) \| compare \| [\d,  ]+ \| \d+ \| 1 min 01 s \|", text), text[-2500:]
+    assert "/rtn-bits.json) | sweep | not measured: it has not been run | | |" in text
+
+
+def test_the_csv_has_a_row_a_number_and_one_for_a_claim_without(told):
+    rows = list(csv.DictReader(io.StringIO(table(told))))
+    assert tuple(rows[0]) == HEADER
+    assert [float(rows[0][name]) for name in ("value", "low", "high")] == [1.25, 1.2, 1.3]
+    assert [row["claim"] for row in rows] == [claim.id for claim in CLAIMS]
+    assert rows[1]["outcome"] == "not measured"
+    assert rows[1]["value"] == ""
+
+
+def test_written_twice_it_is_the_same_and_stale_pictures_go(tmp_path, told, jobs):
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper" / "gone-light.svg").write_text("<svg/>")
+    write(tmp_path, told, jobs, REQUESTS)
+    first = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert set(first) == {"paper.md", "paper.csv", "shown-light.svg", "shown-dark.svg"}
+    write(tmp_path, told, jobs, REQUESTS)
+    assert {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
+
+
+def test_every_picture_that_the_page_names_is_written(tmp_path, told, jobs):
+    write(tmp_path, told, jobs, REQUESTS)
+    named = re.findall(r'(?:src|srcset)="([^"]+)"', (tmp_path / "paper.md").read_text())
+    assert len(named) == 2
+    assert all((tmp_path / name).is_file() for name in named)
