@@ -1,5 +1,5 @@
 """`make bench-mitigation TEXT=FILE`: every modification and mitigation on one model, every bar of docs/recipes held or
-missed, into tests/bench/mitigation.csv.
+missed, into tests/bench/mitigation.csv and docs/recipes/measured.md.
 
 TEXT is WikiText-2's raw test file (or any text with ` = Title = ` lines). Its articles are dealt out in turn: one half
 calibrates and fits, the other is scored; the shipped evaluation text is the domain that nothing is fitted on. Hidden
@@ -34,6 +34,7 @@ from app.contracts.errors import HemostatError
 from app.contracts.recipe import Recipe
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.settings import Settings
+from tests.bench import mitigation_page
 from tests.bench.cases import MODEL, BenchContext
 from tests.bench.mitigation_cases import CASES, Bar, Case
 from tests.bench.rows import Row, write
@@ -204,6 +205,7 @@ def main(arguments: list[str]) -> None:
             fresh = {(row.bench, row.case) for row in named}
             # what is measured is kept, also when the next case fails
             write(RESULTS, [row for row in _earlier() if (row.bench, row.case) not in fresh] + named)
+            mitigation_page.update()
             for row in named:
                 sys.stdout.write(f"{row.case},{row.metric},{row.value:.5g},{row.unit}\n")
             sys.stdout.flush()
