@@ -54,7 +54,11 @@ class Results:
     def find(self, name: str, request: Json) -> Measured:
         """What was measured, else why it was not."""
         try:
-            kept = json.loads(self.path(name, request).read_text(encoding="utf-8"))
+            path = self.path(name, request)
+        except HemostatError as error:
+            return Measured(name, why=f"its request is refused: {error.detail}")
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
             return Measured(name, parse(kept["report"]), float(kept["seconds"]))
         except FileNotFoundError:
             return Measured(name, why=self._failed.get(name, "it has not been run"))

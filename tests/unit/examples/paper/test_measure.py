@@ -53,5 +53,7 @@ def test_a_damaged_file_is_no_report(tmp_path, report):
 
 
 def test_a_request_that_the_service_would_refuse_is_refused(tmp_path):
+    results = Results(tmp_path)
     with pytest.raises(HemostatError):
-        Results(tmp_path).path("four", REQUEST | {"window": 1})
+        results.path("four", REQUEST | {"window": 1})
+    assert results.find("four", REQUEST | {"window": 1}).why.startswith("its request is refused: ")
