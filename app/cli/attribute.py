@@ -57,7 +57,7 @@ def attribute(
 ) -> None:
     """Find out which layers, modules, norms, heads or experts of a modified model do the damage, and why.
 
-    Exit status: 0 where parts could be told apart, 2 where nothing was measured.
+    Exit status: 0 with a report, 2 where nothing could be measured.
     """
     configured = settings()
     request: dict[str, Any] = {
@@ -94,11 +94,12 @@ def _layers(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split("+"):
         first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        whole = first.isdecimal() and (last.isdecimal() if dash else True) and len(first + last) < 10
+        if not whole or not int(first) <= int(last or first) < 10_000:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
-                f"--layers {text!r} holds {part!r}, which is neither a layer nor a range",
-                hint="write 0+1+2, or 4-9",
+                f"--layers {text[:80]!r} holds {part[:20]!r}, which is neither a layer nor a range",
+                hint="write 0+1+2, or 4-9; layers are numbered from 0 to 9999",
                 pointer="/layers",
             )
         found += range(int(first), int(last or first) + 1)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from app.cli import demo as demo_command
 from app.cli.attribute import attribute
@@ -42,7 +43,41 @@ from app.up import run_up
 from app.verdicts import fails
 from app.web.terminal import render_terminal
 
+# As they are met: run it, measure, compare measurements, mend, look after.
+_ORDER = [
+    "up",
+    "demo",
+    "compare",
+    "attribute",
+    "sweep",
+    "surface",
+    "trajectory",
+    "tasks",
+    "mitigate",
+    "calibrate",
+    "threshold",
+    "diff",
+    "flips",
+    "report",
+    "jobs",
+    "models",
+    "deploy",
+    "profiles",
+    "serve",
+    "doctor",
+    "version",
+]
+
+
+class _Listed(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(
+            super().list_commands(ctx), key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER)
+        )
+
+
 app = typer.Typer(
+    cls=_Listed,
     help="Find, stop and watch model hemorrhage: what a language model loses when it is changed for deployment.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
