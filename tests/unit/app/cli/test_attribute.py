@@ -1,0 +1,21 @@
+"""Options of `hemostat attribute` that are text."""
+
+import pytest
+
+from app.cli.attribute import _layers
+from app.contracts.errors import ErrorCode, HemostatError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("3", [3]), ("0+2", [0, 2]), ("4-6", [4, 5, 6]), ("0+4-5", [0, 4, 5]), ("7-7", [7])]
+)
+def test_layers_are_listed(text: str, expected: list[int]) -> None:
+    assert _layers(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "x", "1-", "-1", "6-4", "1++2", "²", "0-99999999999", "0-10000", "1" * 5000])
+def test_what_is_no_list_of_layers_is_refused(text: str) -> None:
+    with pytest.raises(HemostatError) as refused:
+        _layers(text)
+    assert (refused.value.code, refused.value.pointer) == (ErrorCode.INVALID_REQUEST, "/layers")
+    assert len(refused.value.detail) < 200
