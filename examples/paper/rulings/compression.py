@@ -9,8 +9,8 @@ from typing import Final
 
 from app.contracts.sweep_report import SweepReport
 from examples.paper.finding import Figure, Finding, decided
-from examples.paper.rulings.charts import log_bars, sweep_curve
-from examples.paper.rulings.reports import Reports, beyond, near_lossless, times
+from examples.paper.rulings.charts import bars, log_bars, sweep_curve
+from examples.paper.rulings.reports import NATS, Reports, beyond, near_lossless, times
 
 FIVE_PERCENT: Final = 1.05
 STEEPER: Final = 2.0
@@ -85,12 +85,14 @@ def steeper(reports: Reports) -> Finding:
     said, is_, is_not = [], [], []
     for job, name in (("gptq-bits", "GPTQ"), ("rtn-bits", "round to nearest")):
         four, three, two = (reports.ratio_at(job, bits, f"{name}, {bits} bits") for bits in (4, 3, 2))
-        figures += [four, three, two]
-        last, before = _rise(three, two), _rise(four, three)
-        is_.append(last[1] > STEEPER * before[2] and last[1] > 0)
-        is_not.append(last[2] < STEEPER * before[1])
-        said.append(f"{name}: {before[0]:.2f} nats a token from four to three, {last[0]:.2f} from three to two")
-    return Finding(decided(confirmed=all(is_), refuted=any(is_not)), "; ".join(said) + ".", tuple(figures))
+        before = _rise(four, three, f"{name}, from 4 to 3 bits")
+        last = _rise(three, two, f"{name}, from 3 to 2 bits")
+        figures += [before, last]
+        is_.append(last.low > STEEPER * before.high and last.low > 0)
+        is_not.append(last.high < STEEPER * before.low)
+        said.append(f"{name}: {before} nats a token from four to three, {last} from three to two")
+    chart = bars("steeper", "Rise of ln perplexity a bit", figures)
+    return Finding(decided(confirmed=all(is_), refuted=any(is_not)), "; ".join(said) + ".", tuple(figures), (chart,))
 
 
 def four_bits(reports: Reports) -> Finding:
@@ -128,10 +130,7 @@ def _told(holds: Sequence[str], reversed_: Sequence[str], of: int) -> str:
     return f"{told}; none is reversed."
 
 
-def _rise(one: Figure, other: Figure) -> tuple[float, float, float]:
-    """ln of the second over the first: value, and at the least and most favourable ends of both intervals."""
-    return (
-        math.log(other.value / one.value),
-        math.log(other.low / one.high),
-        math.log(other.high / one.low),
-    )
+def _rise(milder: Figure, harsher: Figure, what: str) -> Figure:
+    """ln of the second over the first, between the ends of both intervals at their worst: wider than a paired one."""
+    ends = (math.log(harsher.low / milder.high), math.log(harsher.high / milder.low))
+    return Figure(what, math.log(harsher.value / milder.value), ends, NATS, "the setting with one bit more")
