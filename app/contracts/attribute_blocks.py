@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from app.contracts.base import Contract
-from app.contracts.report import Count, Mean, Number
+from app.contracts.report import Ci, Count, Mean, Number
 
 
 class Measured(Contract):
@@ -50,6 +50,7 @@ class LayerGap(Contract):
     layers: tuple[UnmatchedLayer, ...]
     nats: Mean | None = Field(description="KL of the reference with this gap alone; null where the widths differ")
     share: Number = Field(description="of the whole candidate's KL; shares need not sum up")
+    share_ci: Ci | None = None
     saved: Mean | None = Field(description="nats that the candidate gains without this gap alone, paired")
     similarity_before: float = Field(description="CKA of the two models' states that enter the gap")
     similarity_after: float
@@ -70,6 +71,7 @@ class LayerAlignment(Contract):
     matched: Mean | None = Field(description="KL of the reference with all matched layers the candidate's, and no gap")
     control: Number = Field(description="KL of the reference's own layers run again from the first gap: exactly 0")
     additivity: Number = Field(description="total over the sum of the gaps' and the matched layers' nats")
+    additivity_ci: Ci | None = None
 
 
 class Both(Contract):

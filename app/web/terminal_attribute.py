@@ -16,6 +16,7 @@ from app.web.sections.attribute import (
     additivity_note,
     cause_text,
     first_sites,
+    gaps,
     heading,
     mean_text,
     search_note,
@@ -49,12 +50,13 @@ def render_attribute(report: AttributeReport, console: Console, say: Say) -> Non
         console.print(Text(say(f"{parts} cost {share} % of the damage{restored}.")))
     for note in filter(None, (additivity_note(report), sites_note(report), search_note(report))):
         console.print(Text(say(note)))
-    first = first_sites(report)
+    first = first_sites(report) or gaps(report)
     if first:
         console.print()
         console.print(_treatments(report, say))
     if report.treatment is not None and report.treatment.recipe:
-        console.print(Text("The recipe for all of them together (not measured yet):", style="bold"))
+        of = "the first" if report.not_swapped else "all of them together"
+        console.print(Text(f"The recipe for {of} (not measured yet):", style="bold"))
         for step in report.treatment.recipe:
             console.print(Text(say(visible(json.dumps(step, ensure_ascii=False)))))
     small_print(report, console, say)
@@ -79,7 +81,7 @@ def _sites(report: AttributeReport, say: Say, *, wide: bool) -> Table:
 
 def _treatments(report: AttributeReport, say: Say) -> Table:
     table = plain_table("What fits", [("Part", False), ("Cause", False), ("Treatment", False)])
-    for site in first_sites(report):
+    for site in first_sites(report) or gaps(report):
         if site.treatment is not None:
             why = site.treatment.why.removeprefix(f"{site.name}: ")
             table.add_row(Text(say(visible(site.name))), say(CAUSES[site.cause]), Text(say(visible(why))))

@@ -158,6 +158,8 @@ def attribute_report(*, sites: list[Json] | None = None, swapped: bool = True, b
 def attribute_variants() -> dict[str, Json]:
     """One report for each situation that a page must be able to show. Made once: do not change them."""
     gap = site("dropped layers 7, 8", 0.3, kind="gap", layer=7, cause="removed", why="dropped", control=0.0)
+    kept = [{"type": "prune.layers", "layers": [20, 21, 22, 23]}]
+    gap |= {"treatment": {"recipe": kept, "why": "layers 7, 8 left in"}}
     return {
         "full": attribute_report(),
         "broken": attribute_report(broken=True),

@@ -91,7 +91,7 @@ def attribution(report: AttributeReport) -> Attribution:
 
 def heading(report: AttributeReport) -> str:
     """The worst part, or that there is none."""
-    first = first_sites(report)
+    first = first_sites(report) or gaps(report)
     return f"Worst: {first[0].name}" if first else "No part to blame"
 
 
@@ -106,6 +106,11 @@ def first_sites(report: AttributeReport) -> list[Site]:
     names = () if report.explained is None else report.explained.sites
     by_name = {site.name: site for site in report.sites}
     return [by_name[name] for name in names if name in by_name]
+
+
+def gaps(report: AttributeReport) -> list[Site]:
+    """Layers without a partner, the worst first: what is blamed where the models differ in depth."""
+    return [site for site in report.sites if site.kind == "gap"]
 
 
 def share_text(site: Site) -> fmt.Estimate:
@@ -194,16 +199,19 @@ def search_note(report: AttributeReport) -> str:
 
 
 def _figures(report: AttributeReport) -> tuple[Figure, ...]:
-    first, explained = first_sites(report), report.explained
-    if not first or explained is None:
+    first, explained = first_sites(report) or gaps(report), report.explained
+    if not first:
         return ()
     worst = first[0]
     nats, share = fmt.estimate(worst.nats, worst.ci), share_text(worst)
-    together, gained = mean_text(explained.share, percent=True), mean_text(explained.restored_share, percent=True)
-    ratio = fmt.estimate(worst.isotropic_ratio, worst.isotropic_ci)
-    parts = f"the first {len(explained.sites)} parts" if len(explained.sites) > 1 else worst.name
-    return (
-        Figure("Worst part alone", nats.value, "nats a token", nats.interval or "no interval", worst.name),
+    alone = (
+        Figure(
+            "Worst gap alone" if worst.kind == "gap" else "Worst part alone",
+            nats.value,
+            "nats a token",
+            nats.interval or "no interval",
+            worst.name,
+        ),
         Figure(
             "Its share",
             share.value,
@@ -211,6 +219,18 @@ def _figures(report: AttributeReport) -> tuple[Figure, ...]:
             share.interval or "no interval",
             f"{CAUSES[worst.cause]}: {worst.why}" if worst.why else CAUSES[worst.cause],
         ),
+    )
+    if explained is None:
+        gained = mean_text(worst.restored)
+        return (
+            *alone,
+            Figure("Regained", gained.value, "nats a token without it", gained.interval or "no interval", worst.name),
+        )
+    together, gained = mean_text(explained.share, percent=True), mean_text(explained.restored_share, percent=True)
+    ratio = fmt.estimate(worst.isotropic_ratio, worst.isotropic_ci)
+    parts = f"the first {len(explained.sites)} parts" if len(explained.sites) > 1 else worst.name
+    return (
+        *alone,
         Figure("Explained", together.value, "% of it, swapped together", together.interval or "no interval", parts),
         Figure("Regained", gained.value, "% of it, restored together", gained.interval or "no interval", parts)
         if explained.restored_share is not None
@@ -289,7 +309,7 @@ def _sites(report: AttributeReport, first: int, last: int) -> Table:
 
 def _treatments(report: AttributeReport) -> Table:
     rows = []
-    for site in first_sites(report):
+    for site in first_sites(report) or gaps(report):
         treatment = site.treatment
         if treatment is None:
             continue
@@ -302,7 +322,7 @@ def _treatments(report: AttributeReport) -> Table:
             )
         )
     return Table(
-        caption="What fits each of the first parts",
+        caption="What fits each gap" if report.not_swapped else "What fits each of the first parts",
         columns=(
             Column("Part", "text"),
             Column("Cause", "text"),

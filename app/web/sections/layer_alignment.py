@@ -114,7 +114,7 @@ def _gaps(block: LayerAlignment) -> Table:
                         [Guide(0.0, "base")],
                     )
                 ),
-                Cell(fmt.NONE if gap.share is None else f"{fmt.percent(gap.share)} %"),
+                _share(gap),
                 mean_cell(gap.saved),
                 Cell(f"{fmt.number(gap.similarity_before)} → {fmt.number(gap.similarity_after)}"),
             )
@@ -125,13 +125,18 @@ def _gaps(block: LayerAlignment) -> Table:
             Column("Layers", "name"),
             Column("KL of the reference with it, nats"),
             Column("With 95 % interval", "chart"),
-            Column("Of the whole KL"),
+            Column("Of the whole KL, %"),
             Column("Saved where it is undone, nats"),
             Column("CKA of states, before → after"),
         ),
         rows=tuple(rows),
         axis=axis(scale, "KL in nats, linear axis"),
     )
+
+
+def _share(gap: LayerGap) -> Cell:
+    share = fmt.estimate(gap.share, gap.share_ci, percent=True)
+    return Cell(share.value, share.interval or "")
 
 
 def _note(block: LayerAlignment) -> str:
@@ -143,7 +148,7 @@ def _note(block: LayerAlignment) -> str:
         matched = fmt.estimate(block.matched.mean, block.matched.ci)
         text += f"All matched layers together, without any gap, cost {matched} nats. "
     if block.additivity is not None and block.gaps:
-        text += f"The whole is {fmt.number(block.additivity)} times the sum of its parts. "
+        text += f"The whole is {fmt.estimate(block.additivity, block.additivity_ci)} times the sum of its parts. "
     if block.control is not None:
         text += f"Control, the reference’s own layers run again: {fmt.number(block.control)} nats."
     if block.gaps and block.matched is None:

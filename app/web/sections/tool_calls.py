@@ -57,8 +57,7 @@ def tool_calls(report: CompareReport) -> ToolCalls | None:
         rule=visible(
             f"{found.rule} {FORMS[found.form]} {found.prompts} prompts, answers of at most {found.max_tokens} tokens; "
             f"{found.cut_off[0]} of the reference’s and {found.cut_off[1]} of the candidate’s were cut off there. "
-            f"Where the reference’s answer is valid, the candidate makes the same calls in "
-            f"{share(found.same_call)}. Lost and gained are prompts; p is McNemar’s, for each line by itself."
+            f"{same_calls(found)} Lost and gained are prompts; p is McNemar’s, for each line by itself."
         ),
         examples=_examples(found),
         absent="" if not found.examples or found.examples[0].reference is not None else "Answers are not stored.",
@@ -86,6 +85,13 @@ def share(part: Proportion) -> str:
     """A share with its interval and count."""
     text = fmt.estimate(part.share, part.ci, percent=True)
     return f"{text.value} % {text.interval} ({part.count} of {part.of})"
+
+
+def same_calls(found: GeneratedToolCalls) -> str:
+    """How often the candidate calls what the reference calls; of no valid answer there is nothing to tell."""
+    if not found.same_call.of:
+        return "No answer of the reference is valid, so that there is none to repeat."
+    return f"Where the reference’s answer is valid, the candidate makes the same calls in {share(found.same_call)}."
 
 
 def points(pair: PairedProportion) -> str:

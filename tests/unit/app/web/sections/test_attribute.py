@@ -55,6 +55,14 @@ def test_models_of_another_depth_show_their_gaps_and_why() -> None:
     page = render(VARIANTS["other-depth"])
     assert "dropped layers 7, 8" in page
     assert "30 and 24 layers" in page
+    assert heading(read("other-depth")) == "Worst: dropped layers 7, 8"
+    assert "Worst gap alone" in page
+    assert "What fits each gap" in page
+    assert "layers 7, 8 left in" in page
+    for section in ("additivity", "search"):  # of parts, which there are none
+        assert f'id="{section}"' not in page
+        assert f'href="#{section}"' not in page
+        assert f'id="{section}"' in render(VARIANTS["full"])
     assert heading(read("nothing-differs")) == "No part to blame"
 
 

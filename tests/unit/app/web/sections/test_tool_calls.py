@@ -78,6 +78,13 @@ def test_no_difference_is_said_where_the_interval_holds_none() -> None:
     assert "no difference that so many prompts show" in sentence(found)
 
 
+def test_no_share_is_told_of_no_valid_answer() -> None:
+    none = BLOCK | {"same_call": {"count": 0, "of": 0, "share": 0.0, "ci": [0.0, 1.0]}}
+    page = render(compare_report() | {"tool_calls": none})
+    assert "there is none to repeat" in page
+    assert "(0 of 0)" not in page
+
+
 def test_a_report_without_calls_has_no_section() -> None:
     assert tool_calls(CompareReport.model_validate(compare_report())) is None
     assert 'id="tool-calls"' not in render(compare_report())
