@@ -1,5 +1,7 @@
 """Programs that a model might write, run for real: what they may do, and what they may not."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,11 @@ QUICK = Limits(wall_s=2.0, cpu_s=1, memory_bytes=256 * 1024**2)
         "import math, re, itertools, collections, heapq\nassert math.gcd(12, 18) == 6",
         "from typing import List\ndef f(x: List[int]) -> int:\n    return max(x)\nassert f([1, 3]) == 3",
         "import hashlib\nassert hashlib.md5(b'a').hexdigest().startswith('0cc1')",
-        "import enum, csv  # not imported beforehand",
+        "import enum, csv\nfrom datetime import datetime\nassert datetime.strptime('2020', '%Y').year == 2020",
+        "import re\nassert re.match('\\d', '1')  # an escape that Python warns of",
+        "assert 'ü'.encode('latin-1') == b'\\xfc'",
+        "import random, time\nrandom.seed()\nassert 0 <= random.random() < 1 and time.time() > 0",
+        "import sys\nassert sys.stdin.read() == ''  # nor can it read its own test",
         "print('x' * 100_000)",
     ],
 )
@@ -39,6 +45,7 @@ def test_a_program_that_computes_passes(program: str) -> None:
         "import numpy",
         "def f(): return f()\nf()",
         "import os\nos.write(3, b'passed')\nos._exit(0)",
+        "import os\nos._exit(97)",
         "x = 'x' * (1 << 30)",
     ],
 )
@@ -53,7 +60,17 @@ def test_one_that_does_not_end_is_ended(program: str) -> None:
 
 @pytest.mark.parametrize("what", PROBES)
 def test_the_doors_are_shut(what: str) -> None:
-    assert not passes(PROBES[what])
+    # By the filter, and not because something was missing; threads alone fail with an error of another kind.
+    program = "".join(f"    {line}\n" for line in PROBES[what].splitlines())
+    refused = "PermissionError" if what != "start a thread" else "RuntimeError"
+    assert passes(f"try:\n{program}except {refused}:\n    pass\nelse:\n    raise SystemExit")
+
+
+def test_sets_have_the_same_order_in_every_run() -> None:
+    environment = {"PYTHONHASHSEED": "0"}
+    asked = [sys.executable, "-c", "print(hash('hemostat'))"]
+    seeded = subprocess.run(asked, env=environment, capture_output=True, check=True).stdout.decode()
+    assert passes(f"assert hash('hemostat') == {int(seeded)}")
 
 
 def test_nothing_outside_its_folder_is_touched(tmp_path: Path) -> None:
@@ -66,7 +83,9 @@ def test_nothing_outside_its_folder_is_touched(tmp_path: Path) -> None:
         f"import os\nos.truncate({str(kept)!r}, 0)",
         f"import os\nos.chmod({str(kept)!r}, 0)",
         f"import os\nos.symlink({str(kept)!r}, {str(tmp_path / 'link')!r})",
-        f"import shutil\nshutil.rmtree({str(tmp_path)!r})",
+        f"import os\nos.rmdir({str(tmp_path)!r})",
+        f"open({str(kept)!r}).read()",
+        f"import os\nos.stat({str(kept)!r})",
     ):
         assert not passes(program), program
     assert kept.read_text() == "as it was"
