@@ -26,7 +26,7 @@ from app.models.registry import Registry
 from app.models.steps import check_recipe
 from app.models.steps.others import checker
 from app.models.sweeping import check_swept, extra_passes
-from app.models.tasks.checks import check_tasks, tasks_cost
+from app.models.tasks.checks import check_answers, check_tasks, tasks_cost
 from app.models.tokenizers import compare_tokenizers, has_chat_template
 from app.models.tool_calls import assumption, check_tool_calls, seconds_of
 from app.models.trajectories import check_trajectory, cost_of
@@ -113,7 +113,8 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
         check_attribution(request, one, after)
     if isinstance(request, TasksRequest):
         check_tasks(request, settings)
-    _check_tool_calls(request, tokenizer, settings)
+        check_answers(request, one, after)
+    _check_tool_calls(request, tokenizer, settings, (one, after))
     for index, step in enumerate(request.candidate.recipe):
         if isinstance(step, Calibrated):
             _check_text(step.calibration, tokenizer, settings, f"/candidate/recipe/{index}/calibration")
@@ -128,10 +129,13 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
         check_trajectory(request, registry, lambda one: check_request(one, registry, settings))
 
 
-def _check_tool_calls(request: JobRequest, tokenizer: Path, settings: Settings) -> None:
+def _check_tool_calls(
+    request: JobRequest, tokenizer: Path, settings: Settings, infos: tuple[CheckpointInfo, CheckpointInfo]
+) -> None:
     if not isinstance(request, CompareRequest) or request.generate_tool_calls is None:
         return
-    check_tool_calls(request.generate_tool_calls, tokenizer)
+    contexts = [info.max_position for info in infos if info.max_position is not None]
+    check_tool_calls(request.generate_tool_calls, tokenizer, min(contexts, default=None))
     if isinstance(request.generate_tool_calls.text, FileText):
         _text_files(request.generate_tool_calls.text, settings, "/generate_tool_calls/text")
 

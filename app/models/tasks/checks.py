@@ -6,6 +6,7 @@ from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.tasks import FileTask, TasksRequest
+from app.models.checkpoint import CheckpointInfo
 from app.models.tasks.items import Item
 from app.models.tasks.power import ASSUMED_FLIP_RATES, detectable_difference
 from app.models.tasks.reading import format_of, read_task
@@ -32,6 +33,21 @@ def check_tasks(request: TasksRequest, settings: Settings) -> list[list[Item]]:
             )
         found.append(read_task(task, settings, seed=request.seed, pointer=pointer))
     return found
+
+
+def check_answers(request: TasksRequest, *models: CheckpointInfo) -> None:
+    """Raises WINDOW_TOO_LARGE where the answer alone fills a model's context."""
+    limit = min((info.max_position for info in models if info.max_position is not None), default=None)
+    for index, task in enumerate(request.tasks):
+        if limit is None or not isinstance(task, FileTask) or task.format not in ("gsm8k", "humaneval"):
+            continue
+        if task.max_tokens >= limit:
+            raise HemostatError(
+                ErrorCode.WINDOW_TOO_LARGE,
+                f"answers of {task.max_tokens} tokens leave no room for a prompt in a context of {limit}",
+                hint=f"give less than {limit} as max_tokens, and leave room for the prompts",
+                pointer=f"/tasks/{index}/max_tokens",
+            )
 
 
 def tasks_cost(request: TasksRequest, settings: Settings) -> tuple[int, float, tuple[str, ...]]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -22,6 +23,7 @@ SHIPPED: Final = Path(__file__).resolve().parents[3] / "workers" / "text" / "dat
 _SHIPPED_FORMAT: Final = "hellaswag"
 _MAX_BYTES: Final = 512 * 1024 * 1024
 _MMLU_COLUMNS: Final = 6
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}")
 
 
 def format_of(task: ShippedTask | FileTask) -> TaskFormat:
@@ -130,7 +132,7 @@ def read_file(file: Path, form: TaskFormat, *, name: str, pointer: str) -> list[
             complain(
                 where,
                 f"{form} needs the field{'s' if len(missing) > 1 else ''} {', '.join(missing)}; "
-                f"there are {', '.join(sorted(map(str, row))[:12]) or 'none'}",
+                f"there are {', '.join(_names(row)) or 'none'}",
                 "name the format that the file has; docs/tasks.md lists the fields",
             )
         if row.get(ANSWER[form]) in (None, ""):
@@ -148,6 +150,11 @@ def read_file(file: Path, form: TaskFormat, *, name: str, pointer: str) -> list[
     if len(items) < 2:
         complain("", f"it holds {len(items)} items", "two at least are needed to compare")
     return items
+
+
+def _names(row: dict[str, Any]) -> list[str]:
+    """The first dozen names of fields. Without a header, a line of CSV is an item and no names: it is not repeated."""
+    return [name for name in sorted(map(str, row)) if _NAME.fullmatch(name)][:12]
 
 
 def _nested(form: TaskFormat, field: str, row: dict[str, Any]) -> bool:

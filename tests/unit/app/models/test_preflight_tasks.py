@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.tasks import TasksRequest
+from app.models.checkpoint import inspect
 from app.models.preflight import check_request, estimate
 from app.models.registry import Registry, load_registry
 from app.settings import Settings
@@ -56,7 +57,7 @@ def test_what_the_schema_refuses(changes: dict[str, Any], words: str) -> None:
 
 
 def test_code_is_refused_unless_it_is_allowed(settings: Settings, registry: Registry) -> None:
-    asked = request(tasks=[{"source": "file", "format": "humaneval", "path": "code.jsonl"}])
+    asked = request(tasks=[{"source": "file", "format": "humaneval", "path": "code.jsonl", "max_tokens": 16}])
     with pytest.raises(
         HemostatError, match="runs code that the models write, and this service is set not to"
     ) as caught:
@@ -71,6 +72,16 @@ def test_a_faulty_file_is_refused_with_its_place(settings: Settings, registry: R
     with pytest.raises(HemostatError, match="gsm8k needs the field question") as caught:
         check_request(asked, registry, settings)
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.TASK_INVALID, "/tasks/1/path")
+
+
+def test_answers_that_fill_the_context_are_refused(settings: Settings, registry: Registry) -> None:
+    allowed = settings.model_copy(update={"code_execution": True})
+    task = {"source": "file", "format": "humaneval", "path": "code.jsonl"}
+    limit = inspect(registry.resolve("llama").checkpoint_path()).max_position
+    check_request(request(tasks=[task | {"max_tokens": limit - 1}]), registry, allowed)
+    with pytest.raises(HemostatError, match=f"leave no room for a prompt in a context of {limit}") as caught:
+        check_request(request(tasks=[task | {"max_tokens": limit}]), registry, allowed)
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.WINDOW_TOO_LARGE, "/tasks/0/max_tokens")
 
 
 def test_the_estimate_tells_what_can_be_shown(settings: Settings, registry: Registry) -> None:

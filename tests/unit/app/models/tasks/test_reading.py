@@ -139,9 +139,9 @@ def test_a_draw_is_the_same_for_the_same_seed(settings: Settings) -> None:
         ("humaneval", [HUMANEVAL | {"prompt": ""}], "prompt is empty"),
         ("humaneval", [HUMANEVAL | {"entry_point": "x(); import os"}], "no name of a function"),
         ("gsm8k", [GSM8K | {"answer": "#### many"}], "the answer holds no number"),
-        ("hellaswag", [HELLASWAG | {"label": "2"}], "label '2' is none of the 2 endings"),
-        ("arc", [ARC | {"answerKey": "E"}], "answerKey 'E' is none of the labels A, B, C"),
-        ("mmlu", [MMLU | {"answer": 4}], "answer '4' is none of the 4 choices"),
+        ("hellaswag", [HELLASWAG | {"label": "2"}], "label is none of the 2 endings"),
+        ("arc", [ARC | {"answerKey": "E"}], "answerKey is none of the 3 labels"),
+        ("mmlu", [MMLU | {"answer": 4}], "answer is none of the 4 choices"),
         ("mmlu", [MMLU | {"choices": ["1"]}], "choices holds 1 answers"),
         ("mmlu", [MMLU | {"choices": ["1", " "]}], "choices holds an empty answer"),
         ("gsm8k", "not json\n", "line 1: it is not JSON"),
@@ -171,11 +171,24 @@ def test_files_of_another_kind_are_refused(settings: Settings, name: str, conten
     assert caught.value.code is ErrorCode.TASK_INVALID
 
 
-def test_no_content_of_a_file_is_in_the_message(settings: Settings) -> None:
+@pytest.mark.parametrize(
+    ("form", "content"),
+    [
+        ("gsm8k", [GSM8K | {"question": "a secret plan", "answer": "burn after reading"}]),
+        ("arc", [ARC | {"answerKey": "secret"}]),
+        ("arc", [ARC | {"choices": {"text": ["burn", "x"], "label": ["secret", "y"]}}]),
+        ("mmlu", [MMLU | {"answer": "secret"}]),
+        ("hellaswag", [HELLASWAG | {"label": "secret"}]),
+        ("humaneval", [HUMANEVAL | {"entry_point": "secret plan"}]),
+        ("gsm8k", "A secret plan.,burn after reading\nx,y\n"),
+    ],
+)
+def test_no_content_of_a_file_is_in_the_message(settings: Settings, form: str, content: str | list[Any]) -> None:
     with pytest.raises(HemostatError) as caught:
-        read(settings, "gsm8k", [GSM8K | {"question": "a secret plan", "answer": "burn after reading"}])
-    assert "secret" not in str(caught.value)
-    assert "burn" not in str(caught.value)
+        read(settings, form, content, "t.csv" if isinstance(content, str) else "t.jsonl")
+    told = f"{caught.value} {caught.value.hint}"
+    assert "secret" not in told
+    assert "burn" not in told
 
 
 def test_other_refusals(settings: Settings, tmp_path: Path) -> None:
