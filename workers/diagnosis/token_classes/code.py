@@ -19,7 +19,7 @@ _LINE = re.compile(
     r"|^\s*(?:def|class|import|from|return|raise|fn|func|function|let|const|var|pub|public|private|static|struct|impl"
     r"|package|namespace|using|select|insert into|update|create table|elif|else|try|except|finally|while|switch)\b.*"
     r"[:;{(,)]\s*$"
-    r"|^\s*(?:import|from|return|#include|#define|using|package)\s+[\w\"'<.*]+[^.?!]*$"
+    r"|^\s*(?:import|from|return|#include|#define|using|package)\s+[\w\"'<.*]++[^.?!]*$"
     r"|^\s*[\w.\[\]\"']+\s*(?::=|[+\-*/|&%]?=)\s*\S"  # assigns
     r"|^\s*(?:if|for|while|with|def|class)\b.*:\s*$"
     r"|^\s*(?://|/\*|#!|@\w+)"

@@ -19,7 +19,15 @@ _OPENING = re.compile(r"[{\[]")
 _LEXEME = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _STRUCTURE = re.compile(r'[{}\[\]:,"]')
-_DECODER = json.JSONDecoder()
+# Longer integers are refused by Python, with an error that is none of JSON's.
+_MOST_DIGITS = 4000
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer)
 # A stretch that breaks after so few characters is read again from its next bracket, which may stand in what was taken
 # for a string.
 _READ_AGAIN = 512

@@ -59,7 +59,7 @@ def _misfit(arguments: Any, schema: dict[str, Any]) -> str:
     validator = Draft202012Validator(schema, registry=Registry())
     try:
         error = next(iter(validator.iter_errors(arguments)), None)
-    except (Unresolvable, RecursionError):
+    except (Unresolvable, RecursionError, ArithmeticError, ValueError):  # numbers beyond all bounds among them
         return "the schema cannot be followed"
     if error is None:
         return ""

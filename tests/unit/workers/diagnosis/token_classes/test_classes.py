@@ -71,6 +71,7 @@ def test_a_call_is_found_by_its_shape() -> None:
         ('{"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}', []),
         ('{"name": "Anna", "arguments": "many"}', []),
         ('{"name": "", "arguments": {}}', []),
+        ('{"name": "counts", "arguments": {"to": ' + "7" * 9000 + "}}", ["counts"]),
     ],
 )
 def test_calls_and_what_is_none(text: str, expected: list[str]) -> None:

@@ -45,6 +45,7 @@ def call(name: str, **arguments: Any) -> str:
         f"Sure: [{call('book', people=1)}, {call('anything', x=[1])}]",
         '{"name": "book", "parameters": {"people": 3}}',
         call("anything"),
+        '{"name": "anything", "arguments": {"x": ' + "1" * 5000 + "}}",
     ],
 )
 def test_valid_calls(answer: str) -> None:
@@ -65,6 +66,7 @@ def test_valid_calls(answer: str) -> None:
         (call("book", people=1, place="up"), True, "enum at place"),
         (call("book", people=1) + call("reserve"), True, "names no tool"),
         (call("far", a=1), True, "cannot be followed"),
+        ('{"name": "book", "arguments": {"people": ' + "9" * 5000 + "}}", True, "type at people"),
     ],
 )
 def test_what_is_wrong_is_named_without_the_answer_s_words(answer: str, parsable: bool, reason: str) -> None:
