@@ -49,15 +49,15 @@ def differing(
     """
     config = frozenset(config_differences(reference, candidate))
     epsilon = any("eps" in name for name in config)
-    cache: dict[str, tuple[torch.Tensor, torch.Tensor] | None] = {}
+    cache: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor] | None] = {}
     layer: int | None = None
 
-    def pair(name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def pair(names: tuple[str, str]) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Both tensors; None where they are equal."""
-        if name not in cache:
-            ours, theirs = (read(name) for read in reads)
-            cache[name] = None if torch.equal(ours.float(), theirs.float()) else (ours, theirs)
-        return cache[name]
+        if names not in cache:
+            ours, theirs = (read(name) for read, name in zip(reads, names, strict=True))
+            cache[names] = None if torch.equal(ours.float(), theirs.float()) else (ours, theirs)
+        return cache[names]
 
     found = []
     for site in sites:
@@ -65,16 +65,17 @@ def differing(
         if site.layer != layer:
             cache.clear()
             layer = site.layer
+        names = list(zip(site.tensors, site.tensors_in(candidate), strict=True))
         shapes = [
-            (reference.tensors[n].shape, candidate.tensors[n].shape if n in candidate.tensors else None)
-            for n in site.tensors
+            (reference.tensors[ours].shape, candidate.tensors[theirs].shape if theirs in candidate.tensors else None)
+            for ours, theirs in names
         ]
         if any(ours != theirs for ours, theirs in shapes):
             if site.whole:
                 found.append(site)
             continue
         computed_otherwise = (site.whole and config) or (site.kind == "norm" and epsilon)
-        if computed_otherwise or any(_differs(piece, pair(piece.tensor)) for piece in site.pieces):
+        if computed_otherwise or any(_differs(p, pair(n)) for p, n in zip(site.pieces, names, strict=True)):
             found.append(site)
     return found
 
@@ -127,13 +128,16 @@ class Inputs:
         return found
 
 
-def evidence(site: Site, reads: tuple[Read, Read], inputs: Inputs) -> Evidence:
-    """What a part's error is like. Shares are over its linear modules together, weighted with their inputs."""
+def evidence(site: Site, reads: tuple[Read, Read], inputs: Inputs, candidate: CheckpointInfo) -> Evidence:
+    """What a part's error is like. Shares are over its linear modules together, weighted with their inputs. Nothing is
+    known of a layer some of whose tensors the candidate lacks, or has in other shapes."""
+    if any(name not in candidate.tensors for name in site.tensors_in(candidate)):
+        return Evidence(change=None)
     moments = inputs.of(site.layer) if site.layer is not None else {}
     change = size = channels = directions = energy = wide = 0.0
     zeros = elements = 0
-    for piece in site.pieces:
-        ours, theirs = (cut(read(piece.tensor), piece).float() for read in reads)
+    for piece, other in zip(site.pieces, site.tensors_in(candidate), strict=True):
+        ours, theirs = (cut(read(name), piece).float() for read, name in zip(reads, (piece.tensor, other), strict=True))
         if ours.shape != theirs.shape:
             return Evidence(change=None)
         delta = theirs - ours

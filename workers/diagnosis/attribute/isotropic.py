@@ -22,8 +22,11 @@ def batches_of(swapper: Swapper) -> int:
 
 def possible(swapper: Swapper, site: Site) -> bool:
     """Whether the part has the same shapes in both models: the error has a norm."""
-    ours, theirs = (model.runner.skeleton.info.tensors for model in (swapper.reference, swapper.candidate))
-    return all(name in theirs and ours[name].shape == theirs[name].shape for name in site.tensors)
+    ours, theirs = (model.runner.skeleton.info for model in (swapper.reference, swapper.candidate))
+    return all(
+        other in theirs.tensors and ours.tensors[name].shape == theirs.tensors[other].shape
+        for name, other in zip(site.tensors, site.tensors_in(theirs), strict=True)
+    )
 
 
 def twin_ratio(swapper: Swapper, site: Site, *, twins: int, seed: int) -> Mean | None:

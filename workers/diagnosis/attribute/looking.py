@@ -72,7 +72,7 @@ class Looking:
             found = twin_ratio(swapper, site, twins=self.request.twins, seed=seed)
             self._pay([site], batches_of(swapper), self.request.twins)
         restored = self._restored([site]) if "restore" in self.request.directions else None
-        return Look(held, found, restored, evidence(site, self.reads, inputs))
+        return Look(held, found, restored, evidence(site, self.reads, inputs, swapper.candidate.runner.skeleton.info))
 
     def _restored(self, sites: list[Site]) -> Mean:
         """Nats that the candidate gains where these parts are the reference's again."""

@@ -52,6 +52,10 @@ class Site:
         """Names of the tensors that it touches."""
         return tuple(piece.tensor for piece in self.pieces)
 
+    def tensors_in(self, info: CheckpointInfo) -> tuple[str, ...]:
+        """Their names in either checkpoint: the head may be the embedding's matrix in one and its own in the other."""
+        return (_head(info),) if self.kind == "head" else self.tensors
+
     def within(self, other: Site) -> bool:
         """Whether all of it lies in the other one, or shares something with it."""
         if self == other:
@@ -81,8 +85,12 @@ def sites_of(info: CheckpointInfo, layers: Collection[int] | None = None) -> lis
         found += _head_groups(info, layer, set(names))
     if layers is None:
         found.append(Site("norm", "norm", None, (Piece(NORM),)))
-        found.append(Site("lm_head", "head", None, (Piece(EMBEDDING if info.tied else HEAD),)))
+        found.append(Site("lm_head", "head", None, (Piece(_head(info)),)))
     return found
+
+
+def _head(info: CheckpointInfo) -> str:
+    return EMBEDDING if info.tied else HEAD
 
 
 def _parts(layer: int, names: list[str]) -> Iterator[Site]:

@@ -32,6 +32,8 @@ from workers.surgery.callbacks import CheckCancelled, never_cancelled
 
 Side = Literal["reference", "candidate"]
 Array = NDArray[np.float32]
+# States of a run that are in memory at once; before and after the final norm there are three of each.
+STATES_BYTES = 256 * 2**20
 # What norms of several architectures call their epsilon.
 _EPSILONS = ("variance_epsilon", "eps")
 
@@ -98,7 +100,9 @@ class Swapper:
         missing = [number for number in wanted if not self._file(chosen, into, mode, number).is_file()]
         if missing:
             began = time.perf_counter()
-            self._run(chosen, into, mode, missing)
+            step = self._together()
+            for start in range(0, len(missing), step):
+                self._run(chosen, into, mode, missing[start : start + step])
             self.seconds += time.perf_counter() - began
         empty = np.zeros(0, dtype=np.float32)
         return np.concatenate([empty, *(np.load(self._file(chosen, into, mode, number)) for number in wanted)])
@@ -117,6 +121,13 @@ class Swapper:
         return self.reference.head.weight_VD.numel() / max(1.0, inside / self.layers)
 
     # --- running
+
+    def _together(self) -> int:
+        """Batches whose states are in memory at once: layers are read again for each so many."""
+        first, end = self.batches[0]
+        _, length = self.subset.tokens_NL.shape
+        borders = self.reference.borders
+        return max(1, STATES_BYTES // ((end - first) * length * borders.hidden_size * borders.dtype.itemsize))
 
     def _first(self, sites: Sequence[Site]) -> int:
         """The border where the run begins; 0 with an embedding, after the last layer with what comes behind."""

@@ -1,5 +1,6 @@
 """Which parts differ, and evidence of errors that were made to have it."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from app.contracts.attribute_report import Evidence
 from app.models.checkpoint import inspect
-from tests.unit.workers.diagnosis.attribute.swapped import HEADS, Weights, changed_copy, noisy, subset, swapper
+from tests.unit.workers.diagnosis.attribute.swapped import HEADS, Weights, changed_copy, noisy, pair, subset, swapper
 from workers.diagnosis.attribute.changes import Inputs, config_differences, differing, evidence
+from workers.diagnosis.attribute.isotropic import possible
 from workers.diagnosis.attribute.sites import sites_of
 from workers.diagnosis.attribute.swapping import Swapper
 from workers.surgery.blockwise.skeleton import Read
@@ -68,10 +71,10 @@ def test_evidence_tells_what_each_error_is_like(
     found, reads = opened
     sites = {site.name: site for site in sites_of(inspect(models[0]))}
     inputs = Inputs(found.reference)
-    gate = evidence(sites["layers.1.mlp.gate_proj"], reads, inputs)
-    up = evidence(sites["layers.1.mlp.up_proj"], reads, inputs)
-    down = evidence(sites["layers.1.mlp.down_proj"], reads, inputs)
-    query = evidence(sites["layers.0.self_attn.q_proj"], reads, inputs)
+    gate = evidence(sites["layers.1.mlp.gate_proj"], reads, inputs, inspect(models[1]))
+    up = evidence(sites["layers.1.mlp.up_proj"], reads, inputs, inspect(models[1]))
+    down = evidence(sites["layers.1.mlp.down_proj"], reads, inputs, inspect(models[1]))
+    query = evidence(sites["layers.0.self_attn.q_proj"], reads, inputs, inspect(models[1]))
     assert gate.outlier_share == pytest.approx(1.0, abs=1e-3)
     assert up.outlier_share is not None
     assert up.outlier_share < 0.3
@@ -92,7 +95,7 @@ def test_directions_are_those_of_a_full_decomposition(
     name = site.tensors[0]
     weighted = (reads[1](name).float() - reads[0](name).float()) * Inputs(found.reference).of(0)[name].sqrt()
     values = torch.linalg.svdvals(weighted.double()).square()
-    told = evidence(site, reads, Inputs(found.reference)).low_rank_share
+    told = evidence(site, reads, Inputs(found.reference), inspect(models[1])).low_rank_share
     assert told == pytest.approx(float(values[:16].sum() / values.sum()), rel=0.02)
 
 
@@ -103,3 +106,41 @@ def test_configurations_differ_by_what_they_compute(tiny: Callable[..., Path]) -
     weights = load_file(ours.path / "model.safetensors")
     found = differing(sites_of(ours), ours, theirs, (weights.__getitem__, weights.__getitem__), lambda: None)
     assert {site.kind for site in found} == {"layer", "norm"}
+
+
+def test_a_head_of_its_own_beside_one_that_is_the_embedding_s_is_a_part_that_differs(tmp_path: Path) -> None:
+    def untie(weights: Weights) -> None:
+        head = weights["model.embed_tokens.weight"].clone()
+        head[: len(head) // 2] = 0
+        weights["lm_head.weight"] = head
+
+    folders = pair(tmp_path, untie, tie_word_embeddings=True)
+    config = json.loads((folders[1] / "config.json").read_text()) | {"tie_word_embeddings": False}
+    (folders[1] / "config.json").write_text(json.dumps(config))
+    ours, theirs = (inspect(folder) for folder in folders)
+    assert (ours.tied, theirs.tied) == (True, False)
+    weights = [load_file(folder / "model.safetensors") for folder in folders]
+    for infos, reads in (
+        ((ours, theirs), (weights[0].__getitem__, weights[1].__getitem__)),
+        ((theirs, ours), (weights[1].__getitem__, weights[0].__getitem__)),
+    ):
+        (head,) = differing(sites_of(infos[0]), *infos, reads, lambda: None)
+        assert head.name == "lm_head"
+    with torch.compiler.set_stance("force_eager"), swapper(*folders, tmp_path / "scratch", subset()) as found:
+        (head,) = differing(
+            sites_of(ours), ours, theirs, (weights[0].__getitem__, weights[1].__getitem__), lambda: None
+        )
+        told = evidence(head, (weights[0].__getitem__, weights[1].__getitem__), Inputs(found.reference), theirs)
+        assert told.zeros == pytest.approx(0.5, abs=0.01)
+        assert possible(found, head)
+        assert found.kl([head]).mean() == pytest.approx(found.kl((), into="candidate").mean())
+
+
+def test_nothing_is_told_of_a_layer_that_the_candidate_has_not_whole(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    ours, theirs = inspect(tiny("qwen2")), inspect(tiny("llama"))
+    assert "model.layers.0.self_attn.q_proj.bias" in ours.tensors.keys() - theirs.tensors.keys()
+    weights = [load_file(info.path / "model.safetensors") for info in (ours, theirs)]
+    reads = (weights[0].__getitem__, weights[1].__getitem__)
+    found = {site.name: site for site in differing(sites_of(ours), ours, theirs, reads, lambda: None)}
+    with swapper(ours.path, ours.path, tmp_path, subset()) as same:
+        assert evidence(found["layers.0"], reads, Inputs(same.reference), theirs) == Evidence(change=None)

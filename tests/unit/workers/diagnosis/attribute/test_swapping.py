@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
 from tests.unit.workers.diagnosis.attribute.swapped import HEADS, Weights, noisy, pair, subset, swapper
+from workers.diagnosis.attribute import swapping
 from workers.diagnosis.attribute.mixing import CONTROL, Mode
 from workers.diagnosis.attribute.sites import Site, sites_of
 from workers.diagnosis.attribute.subset import Subset
@@ -153,6 +154,19 @@ def test_batches_are_measured_once_and_found_again(
         again.check_cancelled = never_cancelled
         np.testing.assert_array_equal(again.kl([site]), whole)
         assert again.run_layers == 0
+
+
+def test_text_that_does_not_fit_into_memory_is_run_in_turns(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = subset(windows=180)
+    site = by_name(models[0])["layers.1"]
+    with swapper(*models, tmp_path / "whole", text) as found:
+        whole, ran = found.kl([site]), found.run_layers
+    monkeypatch.setattr(swapping, "STATES_BYTES", 1)
+    with swapper(*models, tmp_path / "turns", text) as found:
+        np.testing.assert_array_equal(found.kl([site]), whole)
+        assert found.run_layers == 3 * ran
 
 
 def test_an_expert_is_swapped_alone(tmp_path: Path) -> None:
