@@ -12,11 +12,19 @@ POINTER = "/generate_tool_calls"
 TOGETHER, CPU_TOKENS_PER_SECOND, CPU_PARAMETERS = 16, 240.0, 134.5e6
 
 
-def check_tool_calls(run: ToolCallRun, tokenizer: Path) -> None:
-    """Returns where the text may hold conversations with tools.
+def check_tool_calls(run: ToolCallRun, tokenizer: Path, context: int | None = None) -> None:
+    """Returns where the text may hold conversations with tools. `context`: tokens of the shorter of the two models'.
 
-    Raises CHAT_TEMPLATE_MISSING, and INVALID_REQUEST for a text that has no tools for sure.
+    Raises CHAT_TEMPLATE_MISSING, WINDOW_TOO_LARGE where an answer alone fills the context, and INVALID_REQUEST for a
+    text that has no tools for sure.
     """
+    if context is not None and run.max_tokens >= context:
+        raise HemostatError(
+            ErrorCode.WINDOW_TOO_LARGE,
+            f"an answer of {run.max_tokens} tokens leaves no place for a prompt in a context of {context}",
+            hint="lower max_tokens",
+            pointer=f"{POINTER}/max_tokens",
+        )
     if not has_chat_template(tokenizer):
         raise HemostatError(
             ErrorCode.CHAT_TEMPLATE_MISSING,

@@ -52,6 +52,14 @@ def test_texts_without_tools_are_refused(text: dict[str, Any], refused: str, tin
     assert caught.value.pointer == f"/generate_tool_calls/text{refused}"
 
 
+def test_answers_leave_place_for_their_prompts(tiny: Callable[..., Path]) -> None:
+    check_tool_calls(ToolCallRun(max_tokens=127), tiny("llama"), 128)
+    with pytest.raises(HemostatError) as caught:
+        check_tool_calls(ToolCallRun(max_tokens=128), tiny("llama"), 128)
+    assert caught.value.code is ErrorCode.WINDOW_TOO_LARGE
+    assert caught.value.pointer == "/generate_tool_calls/max_tokens"
+
+
 def test_a_tokenizer_without_chat_template_is_refused(tiny: Callable[..., Path], tmp_path: Path) -> None:
     folder = shutil.copytree(tiny("llama"), tmp_path / "plain")
     (folder / "chat_template.jinja").unlink()
