@@ -36,6 +36,7 @@ from app.jobs.queue import TASK_NAME, make_docket
 from app.jobs.store import JobStore
 from app.jobs.workers import HEARTBEAT_S, WorkerInfo, announce, leave
 from app.settings import Settings
+from workers.process.helping import Helping
 from workers.process.lease import Lease
 from workers.process.logs import configure_logging
 from workers.process.runner import Drain, NotRecordedError, Runner
@@ -80,11 +81,13 @@ async def serve(settings: Settings, handlers: str) -> int:
         runner = Runner(settings, JobStore(client, settings), telemetry, worker=info.id, handlers=handlers, drain=drain)
         warming = asyncio.create_task(runner.warm_up(), name="warm up")
         beating = asyncio.create_task(_heartbeat(client, runner, info, drain, telemetry), name="heartbeat")
+        helping = Helping(settings, JobStore(client, settings), runner, drain, worker=info.id)
+        lending = asyncio.create_task(helping.run(handlers), name="help others")
         left = True
         try:
             left = await _until_left(asyncio.create_task(_work(settings, runner, info.id, drain)), runner, drain)
         finally:
-            await cancel(warming, beating)
+            await cancel(warming, beating, lending)
             await runner.close()
             if left:
                 with contextlib.suppress(RedisError, OSError):

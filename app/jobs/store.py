@@ -337,6 +337,15 @@ class JobStore:
             await self.fail(job_id, attempt, error)
             return None
 
+    async def claim_of(self, record: JobRecord) -> Claim | None:
+        """The running attempt as its worker has it, for one that helps; nothing is taken. None: the job has ended, or
+        this version cannot read its request."""
+        text = await self.client.get(keys.request(record.job.id))
+        try:
+            return Claim(record.job.id, record.job.attempt, REQUEST.validate_json(text or ""))
+        except ValidationError:
+            return None
+
     async def _give_up(self, job_id: str, attempt: int) -> None:
         try:
             record = await self.get(job_id)

@@ -21,7 +21,9 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.compare import CompareRequest
 from app.settings import Settings
 from workers.diagnosis.context import JobCancelled, JobContext
+from workers.diagnosis.points.claims import Claims
 from workers.diagnosis.registry import Handlers, Kind
+from workers.process.context import write_atomically
 
 SECRET = "The heron waits where the river forgets its own name."
 
@@ -104,6 +106,49 @@ def count(request: CompareRequest, context: JobContext) -> SmallReport:
     return SmallReport(severity="mild", steps=tuple(range(steps)))
 
 
+def points(request: CompareRequest, context: JobContext) -> SmallReport:
+    """Points that several workers take from each other. The attempt itself takes no more than `own` before `go`."""
+    steps = int(request.metadata["steps"])
+    while _point(request, context, most=int(request.metadata["own"])) < steps:
+        context.check_cancelled()
+        time.sleep(0.02)
+    return SmallReport(severity="mild", steps=tuple(range(steps)))
+
+
+def _point(request: CompareRequest, context: JobContext, *, most: int | None = None) -> int:
+    """Takes at most one point that nobody has; returns how many there are. `most` is how many this process takes."""
+    steps = int(request.metadata["steps"])
+    files = [context.scratch / f"point-{step}" for step in range(steps)]
+    mine = sum(file.is_file() and file.read_text() == str(os.getpid()) for file in files)
+    may = most is None or mine < most or told_to_go(context)
+    for step, file in enumerate(files):
+        if file.is_file() or not may or (lock := Claims(context.scratch / "claims").take(str(step))) is None:
+            continue
+        try:
+            if not file.is_file():
+                trace(context.settings, what="point begun", job=context.job_id, step=step, helping=most is None)
+                while most is None and "loiter" in request.metadata and not told_to_go(context):
+                    context.check_cancelled()
+                    time.sleep(0.02)
+                write_atomically(file, str(os.getpid()).encode())
+                trace(context.settings, what="point", job=context.job_id, step=step, helping=most is None)
+        finally:
+            lock.release()
+        break
+    found = sum(file.is_file() for file in files)
+    context.progress("points", found, steps)
+    return found
+
+
+def help_out(request: CompareRequest, context: JobContext, room: PaperRoom) -> None:
+    """Takes points of another worker's job until there are none."""
+    trace(context.settings, what="helping", job=context.job_id, attempt=context.attempt)
+    if "fail" in request.metadata:
+        raise ValueError(f"cannot digest {SECRET}")
+    while _point(request, context) < int(request.metadata["steps"]):
+        context.check_cancelled()
+
+
 def stubborn(request: CompareRequest, context: JobContext) -> None:
     """Deaf to cancellation, with a process of its own, as an engine may have."""
     helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -172,7 +217,7 @@ def odd_artifact(request: CompareRequest, context: JobContext) -> None:
 
 
 _DEEDS = (
-    *(count, stubborn, segfault, killed, exit_now, allocate, fill_disk),
+    *(count, points, stubborn, segfault, killed, exit_now, allocate, fill_disk),
     *(tell_secret, refuse, kill_worker, talk, babble, stop_unasked, odd_artifact),
 )
 DEEDS: dict[str, Callable[[CompareRequest, JobContext], SmallReport | None]] = {
@@ -180,5 +225,6 @@ DEEDS: dict[str, Callable[[CompareRequest, JobContext], SmallReport | None]] = {
 }
 
 HANDLERS = Handlers(
-    kinds={"compare": Kind(CompareRequest, "tests.support.handlers:do")}, room="tests.support.handlers:PaperRoom"
+    kinds={"compare": Kind(CompareRequest, "tests.support.handlers:do", "tests.support.handlers:help_out")},
+    room="tests.support.handlers:PaperRoom",
 )

@@ -89,3 +89,5 @@ class Report(Protocol):
 
 # A handler is called with any request of its own kind, and narrows it itself.
 Handler = Callable[[Any, JobContext, "EngineRoom"], Report]
+# A helper works on another worker's running attempt, and leaves what it finds in the job's scratch folder.
+Helper = Callable[[Any, JobContext, "EngineRoom"], None]

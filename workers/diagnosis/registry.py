@@ -17,7 +17,7 @@ from app.contracts.requests.sweep import SweepRequest
 from app.contracts.requests.tasks import TasksRequest
 from app.contracts.requests.trajectory import TrajectoryRequest
 from app.settings import Settings
-from workers.diagnosis.context import Handler
+from workers.diagnosis.context import Handler, Helper
 
 
 class Room(Protocol):
@@ -30,10 +30,14 @@ class Room(Protocol):
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of job: the contract of its request, and its handler as `module:function`."""
+    """One kind of job: the contract of its request, and its handler as `module:function`.
+
+    `helper` takes parts of a running job of another worker off it; empty: such a job is one worker's alone.
+    """
 
     request: type[JobRequest]
     handler: str
+    helper: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,16 @@ class Handlers:
         """The handler of a kind; imports its module. Raises KeyError."""
         found: Handler = load(self.kinds[kind].handler)
         return found
+
+    def helper(self, kind: str) -> Helper:
+        """What helps with a kind; imports its module. Raises KeyError."""
+        found: Helper = load(self.kinds[kind].helper)
+        return found
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """The kinds that several workers can work on at once."""
+        return frozenset(name for name, kind in self.kinds.items() if kind.helper)
 
     def request(self, kind: str, request: Mapping[str, Any]) -> JobRequest:
         """The request of a job, validated. Raises KeyError and pydantic's `ValidationError`."""
@@ -76,8 +90,10 @@ HANDLERS = Handlers(
         "calibrate": Kind(CalibrateRequest, "workers.calibration.job:calibrate"),
         "attribute": Kind(AttributeRequest, "workers.diagnosis.attribute.job:attribute"),
         "mitigate": Kind(MitigateRequest, "workers.diagnosis.mitigate.job:mitigate"),
-        "sweep": Kind(SweepRequest, "workers.diagnosis.sweep.job:sweep"),
-        "surface": Kind(SurfaceRequest, "workers.diagnosis.surface.job:surface"),
+        "sweep": Kind(SweepRequest, "workers.diagnosis.sweep.job:sweep", "workers.diagnosis.sweep.job:help_sweep"),
+        "surface": Kind(
+            SurfaceRequest, "workers.diagnosis.surface.job:surface", "workers.diagnosis.surface.job:help_surface"
+        ),
         "tasks": Kind(TasksRequest, "workers.diagnosis.tasks.job:tasks"),
         "trajectory": Kind(TrajectoryRequest, "workers.diagnosis.trajectory.job:trajectory"),
     },

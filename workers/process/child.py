@@ -17,6 +17,7 @@ import logging
 import os
 import queue
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -115,6 +116,10 @@ class Child:
         run = assignment.run
         documents = list(texts_of([run.request.get("text"), run.request.get("test_text")]))
         try:
+            if run.helping:
+                self._help(assignment)
+                self.send(Stopped(job=run.job, attempt=run.attempt))
+                return
             severity, artifacts = self._handle(assignment)
             self.send(Done(job=run.job, attempt=run.attempt, severity=severity, artifacts=artifacts))
         except JobCancelled:
@@ -133,13 +138,29 @@ class Child:
         context = ChildContext(self._settings, run.job, run.attempt, send=self.send, stop=assignment.stop)
         try:
             context.check_cancelled()
-            if self._room is None:
-                self._room = self._handlers.open_room(self._settings)
-            report = handler(request, context, cast("EngineRoom", self._room))  # the handlers' own kind of room
+            report = handler(request, context, self._opened())
             context.write_report(report)
         finally:
             context.flush()
         return report.severity, context.artifacts()
+
+    def _help(self, assignment: Assignment) -> None:
+        """A part of what another worker's attempt has to do. It finds the results in the job's scratch folder."""
+        run = assignment.run
+        helper = self._handlers.helper(run.kind)
+        request = self._handlers.request(run.kind, run.request)
+        context = ChildContext(self._settings, run.job, run.attempt, send=self.send, stop=assignment.stop, helping=True)
+        try:
+            context.check_cancelled()
+            helper(request, context, self._opened())
+        finally:
+            context.flush()
+            shutil.rmtree(context.output, ignore_errors=True)
+
+    def _opened(self) -> EngineRoom:
+        if self._room is None:
+            self._room = self._handlers.open_room(self._settings)
+        return cast("EngineRoom", self._room)  # the handlers' own kind of room
 
 
 def harden(parent: int) -> None:

@@ -28,7 +28,14 @@ class ChildContext:
     """
 
     def __init__(
-        self, settings: Settings, job_id: str, attempt: int, *, send: Callable[[FromChild], None], stop: threading.Event
+        self,
+        settings: Settings,
+        job_id: str,
+        attempt: int,
+        *,
+        send: Callable[[FromChild], None],
+        stop: threading.Event,
+        helping: bool = False,
     ) -> None:
         self.settings = settings
         self.job_id = job_id
@@ -41,7 +48,8 @@ class ChildContext:
         self._waiting = 0
         self._observed_at = time.monotonic()
         self.scratch = scratch_folder(settings, job_id)
-        self.output = output_folder(settings, job_id, attempt)
+        # Who helps an attempt hands nothing in, and leaves the attempt's folder alone.
+        self.output = self.scratch / f"helper-{os.getpid()}" if helping else output_folder(settings, job_id, attempt)
         # An attempt's folder is its own; what lies there already is of no use to anybody.
         shutil.rmtree(self.output, ignore_errors=True)
         self.scratch.mkdir(parents=True, exist_ok=True)

@@ -14,13 +14,14 @@ MAX_VALUES: Final = 4096
 
 
 class Run(Contract):
-    """Parent → child: run this attempt. `request` is the job's request as JSON."""
+    """Parent → child: run this attempt, or help the worker that runs it. `request` is the job's request as JSON."""
 
     type: Literal["run"] = "run"
     job: str
     attempt: int
     kind: str
     request: dict[str, Any]
+    helping: bool = False
 
 
 class Cancel(Contract):
@@ -96,7 +97,7 @@ class Failed(Contract):
 
 
 class Stopped(Contract):
-    """Child → parent: the attempt stopped because it was told to."""
+    """Child → parent: the attempt stopped because it was told to; or there is no more to help with."""
 
     type: Literal["stopped"] = "stopped"
     job: str

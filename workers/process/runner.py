@@ -8,6 +8,9 @@ How an attempt can end, and what is then written:
     the child died                  failed: out of memory (killed from outside) or a crash
     another worker took the job     nothing
     this worker is told to go       released: queued again, resumed elsewhere from the scratch folder
+
+An idle worker's child may help with the running job of another worker (`workers.process.helping`). It is told to stop
+as soon as a job of its own comes, and nothing of how that ends is written.
 """
 
 from __future__ import annotations
@@ -138,6 +141,9 @@ class Runner:
         self._drain = drain
         self._child: ChildProcess | None = None
         self._starting = asyncio.Lock()
+        self._using = asyncio.Lock()  # the child: it does one thing at a time
+        self._waiting = 0  # jobs of our own that want it
+        self._lent: Attempt | None = None
         self.job: str | None = None
 
     async def warm_up(self) -> None:
@@ -163,6 +169,16 @@ class Runner:
 
         Raises `NotRecordedError` when that end could not be written before the worker had to go.
         """
+        self._waiting += 1
+        try:
+            if self._lent is not None:
+                self._lent.stop(Reason.DRAIN)
+            async with self._using:
+                await self._run(job_id, lease)
+        finally:
+            self._waiting -= 1
+
+    async def _run(self, job_id: str, lease: Lease) -> None:
         token = uuid.uuid4().hex  # of this delivery: a claim whose reply was lost is not a second one
         claim = await self._persist(lambda: self._store.claim(job_id, self._worker, token=token))
         if claim is None:
@@ -179,6 +195,45 @@ class Runner:
         self._telemetry.observe("worker_jobs", 1, outcome=outcome)
         if outcome is Outcome.LOST:
             self._telemetry.observe("worker_leases_lost", 1)
+
+    async def lend(self, claim: Claim) -> bool:
+        """Lets the child help the worker that has this job, until there is no more to do, a job of our own comes, the
+        job ends, or this worker is told to go. True: nothing is left for this worker to help with.
+
+        Whatever goes wrong here leaves the job as it is. Raises `RedisError`.
+        """
+        async with self._using:
+            try:
+                child = await self._ready_child()
+            except ChildStartError:
+                return True
+            attempt = Attempt(claim, child, self._settings.cancel_grace_s)
+            if self._waiting or self._drain.begun.is_set():
+                return False
+            self._lent = attempt
+            watchers = (
+                asyncio.create_task(self._watch_record(attempt), name="watch record"),
+                asyncio.create_task(self._stop_at_drain(attempt), name="watch drain"),
+            )
+            logger.info("%s attempt %d: helping", claim.job_id, claim.attempt)
+            try:
+                await child.send(_run_message(claim, helping=True))
+                ending = await self._listen(attempt, None)
+            finally:
+                self._lent = None
+                await cancel(*watchers)
+                await attempt.settle()
+            if ending is None or (isinstance(ending, Failed) and ending.spoiled):
+                await child.kill()
+                self._ended(attempt.reason or "crash")
+            if isinstance(ending, Failed):
+                logger.warning("%s: helping failed: %s", claim.job_id, ending.error.detail)
+        await self._clean_if_ended(claim.job_id)
+        return attempt.reason is not Reason.DRAIN
+
+    async def _stop_at_drain(self, attempt: Attempt) -> None:
+        await self._drain.begun.wait()
+        attempt.stop(Reason.DRAIN)
 
     # --- one attempt
 
@@ -225,21 +280,15 @@ class Runner:
             asyncio.create_task(self._watch_record(attempt), name="watch record"),
             asyncio.create_task(self._watch_drain(attempt), name="watch drain"),
         )
-        run = Run(
-            job=claim.job_id,
-            attempt=claim.attempt,
-            kind=claim.request.kind,
-            request=claim.request.model_dump(mode="json"),
-        )
         try:
-            await attempt.child.send(run)
+            await attempt.child.send(_run_message(claim))
             return await self._listen(attempt, reporter)
         finally:
             await cancel(*watchers)
             await attempt.settle()
             await reporter.close()
 
-    async def _listen(self, attempt: Attempt, reporter: Reporter) -> Ending | None:
+    async def _listen(self, attempt: Attempt, reporter: Reporter | None) -> Ending | None:
         claim = attempt.claim
         while (message := await attempt.child.receive()) is not None:
             if isinstance(message, Observed):
@@ -247,12 +296,14 @@ class Runner:
             elif isinstance(message, Ending | ProgressMade | Logged):
                 if (message.job, message.attempt) != (claim.job_id, claim.attempt):
                     continue
+                if isinstance(message, Ending):
+                    return message
+                if reporter is None:
+                    continue  # the attempt's own worker tells how far it is
                 if isinstance(message, ProgressMade):
                     reporter.progress(Progress(phase=message.phase, done=message.done, total=message.total))
-                elif isinstance(message, Logged):
-                    reporter.log(message.message)
                 else:
-                    return message
+                    reporter.log(message.message)
         return None
 
     def _observe(self, message: Observed) -> None:
@@ -417,6 +468,11 @@ class Runner:
         if record is not None and record.ended:
             keep = record.job.attempt if record.job.status is JobStatus.SUCCEEDED else None
             await self._clean_job(job_id, keep=keep)
+
+
+def _run_message(claim: Claim, *, helping: bool = False) -> Run:
+    request = claim.request.model_dump(mode="json")
+    return Run(job=claim.job_id, attempt=claim.attempt, kind=claim.request.kind, request=request, helping=helping)
 
 
 def clean_job(settings: Settings, job_id: str, *, keep: int | None) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from app.contracts.report import SEVERITIES
 from app.contracts.requests.surface import SurfaceRequest
 from app.contracts.surface_report import SurfaceReport
-from app.models.surfaces import cells_of
+from app.models.surfaces import Cell, cells_of
 from workers.diagnosis.attempt import counted
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.points.attempt import PointsAttempt
@@ -35,6 +36,12 @@ def surface(request: SurfaceRequest, context: JobContext, room: EngineRoom) -> S
         return _Surface(request, context, room).run()
 
 
+def help_surface(request: SurfaceRequest, context: JobContext, room: EngineRoom) -> None:
+    """Measures settings of a surface that another worker runs, until none is left to take. Raises as `surface`."""
+    with counted(room, context):
+        _Surface(request, context, room).help()
+
+
 class _Surface(PointsAttempt):
     """One attempt at one surface job."""
 
@@ -48,8 +55,7 @@ class _Surface(PointsAttempt):
         with self.ground() as ground:
             runner = self.runner(ground, total=len(cells))
             with watch.phase("points"):
-                settings = [Setting((cell.first, cell.second, cell.order), cell.recipe) for cell in cells]
-                measured = runner.measure(settings)
+                measured = runner.measure(_settings(cells))
             records = [record for record in measured if record is not None]  # it waited for all of them
             context.check_cancelled()
             with watch.phase("statistics"):
@@ -65,6 +71,16 @@ class _Surface(PointsAttempt):
             _export_metrics(report, request, context)
             context.progress("report", 1, 1)
         return report
+
+    def help(self) -> None:
+        """What another worker's attempt has not begun."""
+        cells = cells_of(self._request)
+        with self.ground() as ground:
+            self.runner(ground, total=len(cells)).measure(_settings(cells), wait=False)
+
+
+def _settings(cells: Sequence[Cell]) -> list[Setting]:
+    return [Setting((cell.first, cell.second, cell.order), cell.recipe) for cell in cells]
 
 
 def _csv(report: SurfaceReport) -> str:

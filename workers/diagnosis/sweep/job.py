@@ -2,7 +2,7 @@
 
 Order: text, reference (from the store where it was scored before), head check, noise floor, points, fits. The engine is
 started once; each setting's weights are swapped in place. Points are kept as they come (`workers.diagnosis.points`):
-the attempt after a lost one goes on from them, and a second worker takes what the first has not begun.
+the attempt after a lost one goes on from them, and an idle worker (`help_sweep`) takes what the first has not begun.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from workers.diagnosis.context import JobContext
 from workers.diagnosis.points.attempt import PointsAttempt
 from workers.diagnosis.points.ground import Ground
 from workers.diagnosis.points.record import PointRecord
-from workers.diagnosis.points.runner import Setting
+from workers.diagnosis.points.runner import PointRunner, Setting
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.export import export
 from workers.diagnosis.sweep.report import Swept, build_report, swept_fingerprint
@@ -33,6 +33,12 @@ def sweep(request: SweepRequest, context: JobContext, room: EngineRoom) -> Sweep
         return _Sweep(request, context, room).run()
 
 
+def help_sweep(request: SweepRequest, context: JobContext, room: EngineRoom) -> None:
+    """Measures points of a sweep that another worker runs, until none is left to take. Raises as `sweep`."""
+    with counted(room, context):
+        _Sweep(request, context, room).help()
+
+
 class _Sweep(PointsAttempt):
     """One attempt at one sweep job."""
 
@@ -43,27 +49,9 @@ class _Sweep(PointsAttempt):
     def run(self) -> SweepReport:
         request, context, watch = self._request, self._context, self._watch
         with self.ground() as ground:
-            knob = request.knobs[0]
-            share = shares(ground.sides.candidate.info, request.candidate.recipe, knob)
-            order = by_strength(knob.values, knob.field, share)
-            over = Range(
-                tuple(
-                    Setting(
-                        (knob.values[index],), recipe_at(request.candidate.recipe, request.knobs, [knob.values[index]])
-                    )
-                    for index in order
-                ),
-                None if share is None else tuple(share[index] for index in order),
-            )
+            over, order = self._range(ground)
             runner = self.runner(ground, total=request.planned)
-            turning = Turning(
-                runner,
-                over,
-                budget=request.planned,
-                bounds=request.bounds,
-                thresholds=request.thresholds,
-                check_cancelled=context.check_cancelled,
-            )
+            turning = self._turning(runner, over)
             with watch.phase("points"):
                 found = turning.run()
             course = _course(found, over, order, ground)
@@ -76,6 +64,34 @@ class _Sweep(PointsAttempt):
             export(report, swept_fingerprint(request), context)
             context.progress("report", 1, 1)
         return report
+
+    def help(self) -> None:
+        """What another worker's attempt has not begun."""
+        with self.ground() as ground:
+            over, _ = self._range(ground)
+            self._turning(self.runner(ground, total=self._request.planned), over).run(wait=False)
+
+    def _range(self, ground: Ground) -> tuple[Range, list[int]]:
+        """The settings from weak to strong, and the place of each among the values asked for."""
+        recipe, knobs = self._request.candidate.recipe, self._request.knobs
+        knob = knobs[0]
+        share = shares(ground.sides.candidate.info, recipe, knob)
+        order = by_strength(knob.values, knob.field, share)
+        settings = tuple(
+            Setting((knob.values[index],), recipe_at(recipe, knobs, [knob.values[index]])) for index in order
+        )
+        return Range(settings, None if share is None else tuple(share[index] for index in order)), order
+
+    def _turning(self, runner: PointRunner, over: Range) -> Turning:
+        request = self._request
+        return Turning(
+            runner,
+            over,
+            budget=request.planned,
+            bounds=request.bounds,
+            thresholds=request.thresholds,
+            check_cancelled=self._context.check_cancelled,
+        )
 
 
 def _course(found: dict[int, PointRecord], over: Range, order: list[int], ground: Ground) -> Course:

@@ -16,7 +16,14 @@ def test_every_kind_of_the_contract_has_a_handler() -> None:
     assert set(HANDLERS.kinds) == set(KINDS)
 
 
-@pytest.mark.parametrize("name", [*(kind.handler for kind in HANDLERS.kinds.values()), HANDLERS.room])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(kind.handler for kind in HANDLERS.kinds.values()),
+        *(HANDLERS.kinds[kind].helper for kind in HANDLERS.shared),
+        HANDLERS.room,
+    ],
+)
 def test_every_name_in_the_registry_is_defined(name: str) -> None:
     """Read from the source: importing it takes torch, and seconds."""
     module, _, attribute = name.partition(":")

@@ -52,6 +52,16 @@ def test_scratch_survives_attempts_and_output_does_not(tmp_path: Path) -> None:
     assert list(again.output.iterdir()) == []
 
 
+def test_a_helper_leaves_the_attempts_folder_alone(tmp_path: Path) -> None:
+    own = Line(tmp_path).context
+    (own.output / "half").touch()
+    send: list[FromChild] = []
+    helper = ChildContext(Settings(home=tmp_path), "job", 1, send=send.append, stop=threading.Event(), helping=True)
+    assert helper.scratch == own.scratch
+    assert helper.output != own.output and helper.output.is_dir()
+    assert (own.output / "half").exists()
+
+
 def test_progress_is_throttled_but_never_at_the_ends_of_a_phase(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROGRESS_INTERVAL_S", 600.0)
     for step in range(1000):
