@@ -84,8 +84,10 @@ def sweep(
         "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
         "metadata": pairs(metadata_, "--metadata"),
     }
-    given = {"budget": budget, "bounds": {name: _bound(pair) for name, pair in pairs(bounds, "--bound").items()}}
-    request |= {name: value for name, value in given.items() if value}
+    if budget is not None:
+        request["budget"] = budget
+    if bounds:
+        request["bounds"] = {name: _bound(pair) for name, pair in pairs(bounds, "--bound").items()}
     measure(
         request,
         configured,

@@ -155,6 +155,8 @@ class CrossingSlopes(Contract):
     at: float
     below: Number
     above: Number
+    below_ci: Ci | None = Field(default=None, description="95 % over documents resampled jointly at all points")
+    above_ci: Ci | None = None
 
 
 class Choice(Contract):
@@ -193,7 +195,7 @@ class SweepReport(Contract):
     points: Annotated[tuple[SweepPoint, ...], Field(min_length=1)]
     threshold: Threshold | None
     threshold_kl: Threshold | None
-    no_threshold: str = Field(default="", description="why there is no threshold; empty where there is one")
+    no_threshold: str = Field(default="", description="why a threshold is missing; empty where both are there")
     near_lossless: Limit | None = Field(description="by the published rule on perplexity; null: perplexity not finite")
     largest_mild: Limit | None = Field(description="by the upper limit of the excess KL")
     slopes: CrossingSlopes | None = Field(

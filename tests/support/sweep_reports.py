@@ -161,7 +161,7 @@ def sweep_report(
         "no_threshold": why,
         "near_lossless": near_lossless(made, seed=0),
         "largest_mild": limit,
-        "slopes": crossing_slopes(made, limit),
+        "slopes": crossing_slopes(made, limit, seed=0),
         "choice": {"how": "all", "asked": len(values_), "measured": len(values_), "note": "Every value was measured."},
         "shared": [{"by": "node-1", "points": 6, "seconds": 99.6}, {"by": "node-2", "points": 6, "seconds": 99.6}],
         "not_tested": base["not_tested"],

@@ -63,7 +63,7 @@ def _answer(threshold: Threshold, of: str) -> str:
     if threshold.answer == "transition":
         value = ""
         if threshold.value is not None and abs(threshold.value - threshold.s0) > 1e-9:
-            value = f", where the knob stands at {threshold.value:.3g}"
+            value = f", where the knob stands at {fmt.estimate(threshold.value, threshold.value_ci)}"
         return f"The {of} turns at s0 = {fmt.estimate(threshold.s0, threshold.ci)} (95 %, {how}){value}."
     if threshold.answer == "no transition in range":
         return f"The {of} has no transition in the measured range."

@@ -95,8 +95,9 @@ def limits_note(report: SweepReport) -> str:
     if slopes is not None:
         unit = "s" if report.knob.axis == "s" else report.knob.field
         note += (
-            f" Around the place where mild ends ({slopes.at:.3g}) ln perplexity changes by {fmt.number(slopes.below)} "
-            f"per unit of {unit} on the weaker side and {fmt.number(slopes.above)} on the stronger."
+            f" Around the place where mild ends ({slopes.at:.3g}) ln perplexity changes by "
+            f"{fmt.estimate(slopes.below, slopes.below_ci)} per unit of {unit} on the weaker side and "
+            f"{fmt.estimate(slopes.above, slopes.above_ci)} on the stronger."
         )
     return visible(note)
 

@@ -21,3 +21,14 @@ class Claims:
     def take(self, key: str) -> Lock | None:
         """The right to measure a point until it is released; None while somebody else has it."""
         return try_lock(self._folder / key, exclusive=True)
+
+    def taken(self, key: str) -> bool:
+        """Whether somebody has it at this moment."""
+        file = self._folder / key
+        if not file.exists():
+            return False
+        lock = try_lock(file, exclusive=False)
+        if lock is None:
+            return True
+        lock.release()
+        return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import getpid
 from pathlib import Path
@@ -21,9 +21,11 @@ from workers.diagnosis.points.claims import Claims
 from workers.diagnosis.points.ground import Ground
 from workers.diagnosis.points.progress import Counted
 from workers.diagnosis.points.record import PointRecord, record_of
+from workers.distributions.locks import Lock
 from workers.surgery.sparse import sparse_bytes
 
 PHASE: Final = "points"
+_TURN: Final = "choice"
 _POLL_S: Final = 0.2
 
 
@@ -45,23 +47,27 @@ class PointRunner:
         self._thresholds, self._seed = thresholds, seed
         self._claims = Claims(context.scratch / "claims")
         self._by = f"{socket.gethostname()}-{getpid()}"
+        self._began = time.time()
+        self._seen: set[str] = set()
         self.resumed = 0
 
-    def measure(self, settings: Sequence[Setting], *, wait: bool = True) -> list[PointRecord | None]:
+    def measure(
+        self, settings: Sequence[Setting], *, wait: bool = True, claimed: Callable[[], None] = lambda: None
+    ) -> list[PointRecord | None]:
         """The points of the settings, in their order.
 
         A point that another process is measuring is waited for, and taken over where that process dies. Without `wait`
-        this returns as soon as there is nothing left to claim, with None for what others have.
+        this returns as soon as there is nothing left to claim, with None for what others have. `claimed` is called as
+        soon as a point is claimed, before it is measured.
         """
+        self._progress.finished(0)
         found: list[PointRecord | None] = [self.found(setting) for setting in settings]
-        self.resumed += sum(record is not None for record in found)
-        self._progress.finished(sum(record is not None for record in found))
         while any(record is None for record in found):
             self._context.check_cancelled()
             worked = False
             for index, setting in enumerate(settings):
                 if found[index] is None:
-                    found[index] = self._one(setting)
+                    found[index] = self._one(setting, claimed)
                     worked |= found[index] is not None
             if not worked:
                 if not wait:
@@ -70,8 +76,29 @@ class PointRunner:
         return found
 
     def found(self, setting: Setting) -> PointRecord | None:
-        """A point that was measured before, by whomever."""
-        return PointRecord.load(self._file(setting))
+        """A point that was measured before, by whomever; it counts in the progress from now on."""
+        record = PointRecord.load(self._file(setting))
+        if record is not None:
+            self._count(setting, record)
+        return record
+
+    def _count(self, setting: Setting, record: PointRecord) -> None:
+        key = self.key(setting)
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        # What was there before this attempt; points that come while it runs are those of the workers that help it.
+        self.resumed += record.measured_at < self._began
+        self._progress.finished(1)
+
+    def busy(self, setting: Setting) -> bool:
+        """Whether another process measures the setting at this moment."""
+        return self._claims.taken(self.key(setting))
+
+    def turn(self) -> Lock | None:
+        """The right to choose and claim a setting: two processes that chose at once would exceed a budget. None while
+        another one chooses."""
+        return self._claims.take(_TURN)
 
     def key(self, setting: Setting) -> str:
         """Names all that decides a point's values."""
@@ -91,11 +118,12 @@ class PointRunner:
     def _file(self, setting: Setting) -> Path:
         return self._context.scratch / "points" / f"{self.key(setting)}.json"
 
-    def _one(self, setting: Setting) -> PointRecord | None:
+    def _one(self, setting: Setting, claimed: Callable[[], None]) -> PointRecord | None:
         """Claims and measures a point; None where another process has it."""
         lock = self._claims.take(self.key(setting))
         if lock is None:
             return None
+        claimed()
         try:
             # Who had the claim before may have finished between the look and the claim.
             record = self.found(setting)
@@ -104,7 +132,7 @@ class PointRunner:
                 record.save(self._file(setting))
         finally:
             lock.release()
-        self._progress.finished(1)
+        self._count(setting, record)
         return record
 
     def _measured(self, setting: Setting) -> PointRecord:

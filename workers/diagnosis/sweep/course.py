@@ -42,6 +42,13 @@ class Course:
         """Those that can stand in a curve."""
         return tuple(point for point in self.points if point.record.whole)
 
+    def until_collapse(self) -> tuple[tuple[Turned, ...], Turned | None]:
+        """The whole points that are weaker than the first one with logits that are not finite, and that one. What lies
+        beyond it is within no limit, however well it looks; settings that the model does not take are passed over."""
+        measured = [point for point in self.points if not point.record.refused]
+        first = next((place for place, point in enumerate(measured) if not point.record.whole), None)
+        return tuple(measured[:first]), None if first is None else measured[first]
+
     @property
     def axis_kind(self) -> Literal["value", "s", "order"]:
         """What a place between two settings is told in."""

@@ -17,6 +17,8 @@ from workers.diagnosis.threshold.curve import FEWEST_POINTS, Curve
 from workers.diagnosis.threshold.interval import CONFIDENCE
 
 Of = Literal["perplexity", "kl"]
+# A perplexity beyond is no number of 64 bits any more.
+_MOST_LOG = 700.0
 
 
 def threshold_of(
@@ -28,6 +30,8 @@ def threshold_of(
     if why:
         return why
     losses = course.losses(points, "perplexity" if of == "perplexity" else "divergence")
+    if float(losses.logs().max()) > _MOST_LOG:
+        return f"the {of} of some settings is larger than can be fitted (above e^{_MOST_LOG:g})"
     curve = Curve.of([point.s or 0.0 for point in points], np.exp(losses.logs()))
     dense = None
     if of == "perplexity":

@@ -4,42 +4,60 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import replace
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.contracts.requests.base import Thresholds
 from app.contracts.sweep_report import CrossingSlopes, Limit
 from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.threshold.documents import RESAMPLES
 from workers.diagnosis.threshold.formfree import LimitPoint, largest_mild, near_lossless_of_documents
+from workers.diagnosis.threshold.interval import CONFIDENCE
 
+Array = NDArray[np.float64]
 NEAR_LOSSLESS_RULE: Final = (
     "the published rule, 1.5 more points of perplexity on a reference of 6.157, taken as the ratio it was there: ln "
     "perplexity may rise by 0.218"
 )
 
+# Nats a token of a point whose logits are not finite.
+_BEYOND: Final = 1e12
+
 
 def near_lossless(course: Course, *, seed: int) -> Limit | None:
     """The near-lossless point, its interval over documents; None where no point is finite."""
-    points = course.whole
+    points, collapsed = course.until_collapse()
     if not points:
         return None
-    losses = course.losses(points, "perplexity")
-    found = near_lossless_of_documents(course.axis(points), losses, course.dense(), seed=seed)
+    losses, dense_D = course.losses(points, "perplexity"), course.dense()
+    if collapsed is not None:
+        # Beyond any limit in every draw of documents, whatever its finite positions say.
+        beyond_D = dense_D + _BEYOND * losses.tokens_D
+        losses = replace(losses, sum_PD=np.vstack([losses.sum_PD, beyond_D]))
+        points = (*points, collapsed)
+    found = near_lossless_of_documents(course.axis(points), losses, dense_D, seed=seed)
     return _limit(found, points, course, NEAR_LOSSLESS_RULE, interval=course.resampled(losses))
 
 
 def mild(course: Course, thresholds: Thresholds) -> Limit | None:
     """The largest setting whose severity stays mild: the upper limit of its excess KL stays below `moderate`.
 
-    A point without an interval counts as wide as its mean: it has none to be sure by, and the report says so.
+    A point without an interval counts as wide as its mean: it has none to be sure by, and the report says so. One with
+    logits that are not finite is a collapse, and ends what stays mild.
     """
-    points = [point for point in course.whole if point.record.excess_kl is not None]
-    if not points:
-        return None
+    points, collapsed = course.until_collapse()
     means = [point.record.excess_kl for point in points]
     kl = [mean.mean or 0.0 for mean in means if mean is not None]
     ends = [mean.ci or (mean.mean or 0.0, mean.mean or 0.0) for mean in means if mean is not None]
+    if collapsed is not None:
+        points = (*points, collapsed)
+        kl.append(math.inf)
+        ends.append((math.inf, math.inf))
+    if not points:
+        return None
     found = largest_mild(
         course.axis(points), kl, [low for low, _ in ends], [high for _, high in ends], thresholds.moderate
     )
@@ -50,8 +68,9 @@ def mild(course: Course, thresholds: Thresholds) -> Limit | None:
     return _limit(found, points, course, rule, interval=known)
 
 
-def crossing_slopes(course: Course, limit: Limit | None) -> CrossingSlopes | None:
-    """Slopes of ln perplexity on either side of a limit's place; None where it has no place, or no axis of numbers."""
+def crossing_slopes(course: Course, limit: Limit | None, *, seed: int) -> CrossingSlopes | None:
+    """Slopes of ln perplexity on either side of a limit's place, their intervals over documents resampled jointly at
+    all points; None where it has no place, or no axis of numbers."""
     if limit is None or limit.at is None or course.axis_kind == "order":
         return None
     points = course.whole
@@ -61,18 +80,27 @@ def crossing_slopes(course: Course, limit: Limit | None) -> CrossingSlopes | Non
     # Strength may rise as the value falls: below is the weaker side.
     rising = len(place_P) < 2 or place_P[-1] >= place_P[0]
     weaker_P = place_P <= limit.at if rising else place_P >= limit.at
-    return CrossingSlopes(
-        at=limit.at,
-        below=_slope(place_P[weaker_P], log_P[weaker_P]),
-        above=_slope(place_P[~weaker_P], log_P[~weaker_P]),
+    drawn_BP = losses.logs(losses.draws(seed=seed, resamples=RESAMPLES)) if course.resampled(losses) else None
+    (below, below_ci), (above, above_ci) = (
+        _slope(place_P[side_P], log_P[side_P], None if drawn_BP is None else drawn_BP[:, side_P])
+        for side_P in (weaker_P, ~weaker_P)
     )
+    return CrossingSlopes(at=limit.at, below=below, below_ci=below_ci, above=above, above_ci=above_ci)
 
 
-def _slope(x_P: Any, y_P: Any) -> float | None:
+def _slope(x_P: Array, y_P: Array, drawn_BP: Array | None) -> tuple[float | None, tuple[float, float] | None]:
+    """Least squares, and the 95 % percentiles over the draws of documents."""
     if len(x_P) < 2 or np.ptp(x_P) == 0:
-        return None
-    slope = float(np.polyfit(x_P, y_P, 1)[0])
-    return slope if math.isfinite(slope) else None
+        return None, None
+    centred_P = (x_P - x_P.mean()) / ((x_P - x_P.mean()) ** 2).sum()
+    slope = float(y_P @ centred_P)
+    if not math.isfinite(slope):
+        return None, None
+    if drawn_BP is None:
+        return slope, None
+    tail = 0.5 * (1 - CONFIDENCE)
+    low, high = np.quantile(drawn_BP @ centred_P, [tail, 1 - tail])
+    return slope, (min(float(low), slope), max(float(high), slope))
 
 
 def _limit(found: LimitPoint, points: Sequence[Turned], course: Course, rule: str, *, interval: bool) -> Limit:

@@ -72,7 +72,7 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
         no_threshold=why,
         near_lossless=lossless,
         largest_mild=limit,
-        slopes=crossing_slopes(course, limit),
+        slopes=crossing_slopes(course, limit, seed=request.seed),
         choice=_choice(swept),
         shared=_shared(course),
         not_tested=_not_tested(swept),

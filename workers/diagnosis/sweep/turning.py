@@ -60,32 +60,44 @@ class Turning:
             found |= self._all(first, wait=True)
         while len(found) < self._budget:
             self._check()
-            step = self._step(found)
+            step = self._step()
             found = self._found()
             if step == "nothing is left" or (step == "others have it" and not wait):
                 break
-            if step == "others have it":
+            if step in {"others have it", "others choose"}:
                 time.sleep(_POLL_S)
         return found
 
-    def _all(self, places: Sequence[int], *, wait: bool) -> dict[int, PointRecord]:
-        records = self._runner.measure([self._over.settings[place] for place in places], wait=wait)
+    def _all(
+        self, places: Sequence[int], *, wait: bool, claimed: Callable[[], None] = lambda: None
+    ) -> dict[int, PointRecord]:
+        records = self._runner.measure([self._over.settings[place] for place in places], wait=wait, claimed=claimed)
         return {place: record for place, record in zip(places, records, strict=True) if record is not None}
 
     def _found(self) -> dict[int, PointRecord]:
         records = {place: self._runner.found(setting) for place, setting in enumerate(self._over.settings)}
         return {place: record for place, record in records.items() if record is not None}
 
-    def _step(self, found: dict[int, PointRecord]) -> Literal["measured", "others have it", "nothing is left"]:
-        """Chooses a setting and measures it; one that another worker has is passed over for the next best."""
-        busy: set[int] = set()
-        while len(found) + len(busy) < self._budget:
-            place = self._next(found, busy)
-            if place is None:
-                break
-            if self._all([place], wait=False):
-                return "measured"
-            busy.add(place)
+    def _step(self) -> Literal["measured", "others have it", "others choose", "nothing is left"]:
+        """Chooses a setting and measures it. One process chooses at a time, and counts what others are measuring as
+        measured: the budget holds for all of them together."""
+        turn = self._runner.turn()
+        if turn is None:
+            return "others choose"
+        try:
+            # In this order: what is finished in between counts as measured, not as nothing.
+            busy = {place for place, setting in enumerate(self._over.settings) if self._runner.busy(setting)}
+            found = self._found()
+            busy -= set(found)
+            while len(found) + len(busy) < self._budget:
+                place = self._next(found, busy)
+                if place is None:
+                    break
+                if self._all([place], wait=False, claimed=turn.release):
+                    return "measured"
+                busy.add(place)
+        finally:
+            turn.release()
         return "others have it" if busy else "nothing is left"
 
     def _next(self, found: dict[int, PointRecord], busy: set[int]) -> int | None:

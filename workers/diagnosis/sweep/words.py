@@ -22,7 +22,7 @@ def form_in_words(name: str) -> str:
 
 def sentence(report: SweepReport) -> str:
     """Two sentences: how far damage stays mild, and where the curve turns."""
-    return f"{_mild(report)} {_turn(report)}"
+    return " ".join(part for part in (_mild(report), _collapse(report), _turn(report)) if part)
 
 
 def _mild(report: SweepReport) -> str:
@@ -36,14 +36,33 @@ def _mild(report: SweepReport) -> str:
     return f"The damage stays mild up to {field} = {told(limit.largest)}{_crossing(limit, field)}."
 
 
+def _collapse(report: SweepReport) -> str:
+    """Where logits cease to be finite: no number says it."""
+    broken = next((point for point in report.points if point.nonfinite_positions), None)
+    if broken is None:
+        return ""
+    return f"At {report.knob.field} = {told(broken.value)} some logits are not finite, which is a collapse."
+
+
 def _crossing(limit: Limit, field: str) -> str:
     if limit.at is None:
         return ""
-    ends = [] if limit.ci is None else [end for end in limit.ci if end is not None]
-    if limit.ci is None or len(ends) < len(limit.ci):
-        return f"; the mean passes the limit near {limit.at:.3g}"
-    low, high = sorted(ends)
-    return f"; the mean passes the limit at {limit.at:.3g} (95 % interval {low:.3g} to {high:.3g})"
+    return f"; the mean passes the limit at {limit.at:.3g} ({_interval(limit)})"
+
+
+def _interval(limit: Limit) -> str:
+    """The interval of a place in words; an open end lies outside what was measured."""
+    if limit.ci is None:
+        return "too few documents for an interval"
+    weaker, stronger = limit.ci
+    if weaker is not None and stronger is not None:
+        low, high = sorted((weaker, stronger))
+        return f"95 % interval {low:.3g} to {high:.3g}"
+    if stronger is not None:
+        return f"95 % interval from before the weakest setting to {stronger:.3g}"
+    if weaker is not None:
+        return f"95 % interval {weaker:.3g} to beyond the strongest setting"
+    return "95 % interval wider than what was measured"
 
 
 def _turn(report: SweepReport) -> str:
@@ -69,4 +88,6 @@ def _in_knob(report: SweepReport) -> str:
     threshold = report.threshold
     if threshold is None or threshold.value is None or abs(threshold.value - threshold.s0) < 1e-9:
         return ""
-    return f", which is {report.knob.field} = {threshold.value:.3g}"
+    ci = threshold.value_ci
+    interval = "" if ci is None else f" ({ci[0]:.3g} to {ci[1]:.3g})"
+    return f", which is {report.knob.field} = {threshold.value:.3g}{interval}"

@@ -44,6 +44,11 @@ def test_options_become_a_request_that_the_service_takes(monkeypatch):
     assert found["verdict"]({"largest_mild": None}) == Exit.FAIL
 
 
+def test_a_budget_of_nothing_is_sent_and_not_taken_for_none(monkeypatch):
+    found = sent(monkeypatch, shlex.split("-r a --recipe prune.wanda --knob sparsity=0.1,0.2 --budget 0"))
+    assert found["request"]["budget"] == 0
+
+
 @pytest.mark.parametrize(
     ("knob", "written"),
     [

@@ -2,14 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from app.contracts.requests.base import Thresholds
 from app.contracts.requests.sweep import FormBounds
-from app.contracts.sweep_report import SweepReport, Threshold
+from app.contracts.sweep_report import Limit, SweepReport, Threshold
 from tests.support.sweep_reports import bending, course, sweep_variants
 from workers.diagnosis.sweep.fits import fitted_points, threshold_of
 from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
+from workers.diagnosis.sweep.words import sentence
 
 
 def test_the_knee_of_the_perplexity_is_found_with_an_interval_over_documents():
@@ -55,9 +57,74 @@ def test_mild_ends_where_the_upper_limit_passes_and_falling_values_keep_the_orde
     assert found.largest == 6
     # Log-linear between 0.02 at 6 bits and 0.2 at 5 bits.
     assert found.at == pytest.approx(6 - math.log(0.05 / 0.02) / math.log(10), abs=1e-3)
-    slopes = crossing_slopes(made, found)
+    slopes = crossing_slopes(made, found, seed=0)
     assert slopes is not None
     assert slopes.below == pytest.approx(-0.005, abs=1e-4) and slopes.above == pytest.approx(-0.3, abs=1e-3)
+
+
+def test_what_lies_beyond_a_collapse_is_within_no_limit():
+    settings = [(s, s, 0.002, 0.01) for s in (0.1, 0.2, 0.3, 0.4)]
+    for broken, largest in ((2, 0.2), (0, None)):
+        made = course(settings, broken=broken)
+        for found in (mild(made, Thresholds()), near_lossless(made, seed=0)):
+            if found is None:
+                assert broken == 0, "no point is finite up to the collapse"
+                continue
+            assert found.largest == largest
+            assert found.at == (None if largest is None else pytest.approx(0.2)), "the last setting before the collapse"
+            if largest is not None:
+                assert found.ci == pytest.approx((0.2, 0.2))
+    # One that the model does not take says nothing of those beyond it.
+    found = mild(course(settings, refused=1), Thresholds())
+    assert found is not None and found.largest == 0.4
+
+
+def test_slopes_have_the_interval_of_documents_resampled_jointly():
+    settings = [(0.1, 0.1, 0.01, 0.01), (0.2, 0.2, 0.02, 0.03), (0.4, 0.4, 0.5, 0.4), (0.5, 0.5, 0.9, 0.8)]
+    made = course(settings)
+    slopes = crossing_slopes(made, mild(made, Thresholds()), seed=3)
+    assert slopes is not None and slopes.below_ci is not None and slopes.above_ci is not None
+    losses = made.losses(made.points, "perplexity")
+    rng, drawn = np.random.default_rng(11), []
+    for _ in range(4000):
+        pick = rng.integers(0, 24, 24)
+        weak, strong = (
+            losses.sum_PD[side][:, pick].sum(axis=1) / losses.tokens_D[pick].sum() for side in ([0, 1], [2, 3])
+        )
+        drawn.append([(weak[1] - weak[0]) / 0.1, (strong[1] - strong[0]) / 0.1])
+    expected = np.quantile(np.array(drawn), [0.025, 0.975], axis=0)
+    assert slopes.below_ci == pytest.approx(expected[:, 0], rel=0.05)
+    assert slopes.above_ci == pytest.approx(expected[:, 1], rel=0.05)
+    few = course(settings, documents=3)
+    alone = crossing_slopes(few, mild(few, Thresholds()), seed=3)
+    assert alone is not None and alone.below_ci is None and alone.above_ci is None
+
+
+def test_a_loss_beyond_what_a_number_holds_is_no_fit_and_no_failure():
+    made = course([(s, s, 1.0, 900.0 * s) for s in (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)])
+    assert "larger than can be fitted" in str(threshold_of(made, "perplexity", FormBounds(), seed=0))
+    assert isinstance(threshold_of(made, "kl", FormBounds(), seed=0), Threshold | str)
+
+
+@pytest.mark.parametrize(
+    ("ci", "words"),
+    [
+        ((0.2, 0.4), "at 0.3 (95 % interval 0.2 to 0.4)"),
+        ((0.4, 0.2), "at 0.3 (95 % interval 0.2 to 0.4)"),
+        ((0.2, None), "at 0.3 (95 % interval 0.2 to beyond the strongest setting)"),
+        ((None, 0.4), "at 0.3 (95 % interval from before the weakest setting to 0.4)"),
+        ((None, None), "at 0.3 (95 % interval wider than what was measured)"),
+        (None, "at 0.3 (too few documents for an interval)"),
+    ],
+)
+def test_no_place_is_told_without_its_interval(ci, words):
+    report = SweepReport.model_validate(sweep_variants()["knee"])
+    limit = Limit(limit=0.05, largest=report.points[2].value, at=0.3, ci=ci, rule="")
+    assert words in sentence(report.model_copy(update={"largest_mild": limit}))
+
+
+def test_a_collapse_is_told_in_the_verdict():
+    assert "some logits are not finite, which is a collapse" in sweep_variants()["broken"]["verdict"]
 
 
 @pytest.mark.parametrize(

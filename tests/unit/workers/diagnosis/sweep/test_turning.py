@@ -1,0 +1,104 @@
+"""A sweep's budget and its progress, with made-up points: the real claims and files, no model."""
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from app.contracts.requests.base import Thresholds
+from app.contracts.requests.sweep import FormBounds
+from app.settings import Settings
+from tests.support.attempts import Context
+from tests.support.sweep_reports import bending, course
+from workers.diagnosis.points.progress import Counted
+from workers.diagnosis.points.record import PointRecord
+from workers.diagnosis.points.runner import PHASE, PointRunner, Setting
+from workers.diagnosis.sweep.turning import Range, Turning
+
+COUNT, BUDGET = 17, 9
+SETTINGS = tuple(Setting((index,), ()) for index in range(COUNT))
+CURVE = course(bending(COUNT)).points
+S = tuple(cast(float, point.s) for point in CURVE)
+
+
+class MadeUp(PointRunner):
+    """Points of a known curve; making one takes a little while, so that two workers meet."""
+
+    def key(self, setting: Setting) -> str:
+        return f"point-{setting.values[0]}"
+
+    def _measured(self, setting: Setting) -> PointRecord:
+        time.sleep(0.02)
+        index = int(setting.values[0])
+        return CURVE[index].record.model_copy(update={"by": self._by, "measured_at": time.time()})
+
+
+def turning(folder: Path, by: str, *, s: Sequence[float] | None = S) -> tuple[Turning, MadeUp, Context]:
+    context = Context(Settings(home=folder), folder)
+    nothing: Any = None
+    runner = MadeUp(
+        nothing, nothing, context, Counted(context, total=BUDGET, phase=PHASE), thresholds=Thresholds(), seed=0
+    )
+    runner._by = by
+    over = Range(SETTINGS, None if s is None else tuple(s))
+    made = Turning(
+        runner,
+        over,
+        budget=BUDGET,
+        bounds=FormBounds(),
+        thresholds=Thresholds(),
+        check_cancelled=context.check_cancelled,
+    )
+    return made, runner, context
+
+
+def test_workers_that_choose_together_keep_the_budget_and_measure_nothing_twice(tmp_path: Path) -> None:
+    made = [turning(tmp_path, f"worker-{number}") for number in range(3)]
+    found: list[dict[int, PointRecord]] = []
+    threads = [
+        threading.Thread(target=lambda one=one, wait=wait: found.append(one.run(wait=wait)))
+        for (one, _, _), wait in zip(made, (True, False, False), strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    files = list((tmp_path / "partial" / "points").glob("*.json"))
+    assert len(files) == BUDGET
+    assert max(len(points) for points in found) == BUDGET
+    assert {0, COUNT - 1} <= set(max(found, key=len))
+    whole = max(found, key=len)
+    assert len({record.by for record in whole.values()}) > 1, "each did a part"
+    for _, _, context in made:
+        steps = [(done, total) for phase, done, total in context.steps if phase == PHASE]
+        assert steps == sorted(steps), "progress does not jump back"
+    assert made[0][2].steps[-1] == (PHASE, BUDGET * 100, BUDGET * 100), "the points of the others count, too"
+
+
+def test_an_attempt_after_a_lost_one_counts_what_is_there_chosen_points_included(tmp_path: Path) -> None:
+    first, _, _ = turning(tmp_path, "lost")
+    lost = first.run()
+    kept = sorted((tmp_path / "partial" / "points").glob("*.json"))
+    last = max(lost, key=lambda place: lost[place].measured_at)
+    (tmp_path / "partial" / "points" / f"point-{last}.json").unlink()
+    again, runner, context = turning(tmp_path, "next")
+    found = again.run()
+    assert set(found) == set(lost), "the same choice from the same points"
+    assert sorted((tmp_path / "partial" / "points").glob("*.json")) == kept
+    assert runner.resumed == BUDGET - 1
+    assert [found[place].by for place in found].count("next") == 1
+    steps = [done for phase, done, _ in context.steps if phase == PHASE]
+    assert steps == sorted(steps) and steps[-1] == BUDGET * 100
+
+
+def test_a_helper_leaves_when_the_budget_is_taken(tmp_path: Path) -> None:
+    first, runner, _ = turning(tmp_path, "first")
+    whole = first.run()
+    last = max(whole, key=lambda place: whole[place].measured_at)
+    (tmp_path / "partial" / "points" / f"point-{last}.json").unlink()
+    held = runner._claims.take(f"point-{last}")
+    assert held is not None
+    helper, _, _ = turning(tmp_path, "helper")
+    assert set(helper.run(wait=False)) == set(whole) - {last}
+    held.release()
