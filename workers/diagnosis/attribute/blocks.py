@@ -35,8 +35,8 @@ def alignment_block(found: Alignment, text: blocks.Measured) -> blocks.LayerAlig
     """The block of an alignment."""
     total = found.total.mean()
     parts = [gap.swapped for gap in found.gaps] + [found.matched]
-    whole = sum(float(part.values()) for part in parts if part is not None)
-    known = all(part is not None for part in parts)
+    known = [part for part in parts if part is not None]
+    additive = _over(found.total, *known) if len(known) == len(parts) else Mean(mean=None, ci=None)
     rows, columns = found.similarity_RC.shape
     return blocks.LayerAlignment(
         measured=text,
@@ -51,20 +51,28 @@ def alignment_block(found: Alignment, text: blocks.Measured) -> blocks.LayerAlig
             )
             for (ours, theirs), stability in zip(found.matching.pairs, found.stability_P, strict=True)
         ),
-        gaps=tuple(_gap(gap, total) for gap in found.gaps),
+        gaps=tuple(_gap(gap, found.total) for gap in found.gaps),
         similarity=tuple(tuple(round(float(value), 6) for value in row) for row in found.similarity_RC),
         gap_price=GAP_PRICE,
         total=total,
         matched=None if found.matched is None else found.matched.mean(),
         control=None if found.control is None else float(found.control.values()),
-        additivity=(total.mean or 0.0) / whole if known and whole > 0 else None,
+        additivity=additive.mean,
+        additivity_ci=additive.ci,
     )
 
 
-def _gap(damage: GapDamage, total: Mean) -> blocks.LayerGap:
+def _over(top: Sums, *bottoms: Sums) -> Mean:
+    """Nats over the sum of others at the same positions."""
+    found = Sums(top.clusters, ())
+    found.top, found.bottom = top.top.copy(), sum((one.top for one in bottoms), np.zeros_like(top.top))
+    return found.mean()
+
+
+def _gap(damage: GapDamage, total: Sums) -> blocks.LayerGap:
     gap = damage.gap
     nats = None if damage.swapped is None else damage.swapped.mean()
-    share = nats.mean / total.mean if nats is not None and nats.mean is not None and total.mean else None
+    share = Mean(mean=None, ci=None) if damage.swapped is None else _over(damage.swapped, total)
     return blocks.LayerGap(
         at_reference=gap.after_reference,
         at_candidate=gap.after_candidate,
@@ -73,7 +81,8 @@ def _gap(damage: GapDamage, total: Mean) -> blocks.LayerGap:
             for one in damage.origins
         ),
         nats=nats,
-        share=share,
+        share=share.mean,
+        share_ci=share.ci,
         saved=None if damage.saved is None else damage.saved.mean(),
         similarity_before=damage.before,
         similarity_after=damage.after,

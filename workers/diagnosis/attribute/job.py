@@ -8,6 +8,7 @@ and looked into. What was measured is kept in the job's scratch: the attempt aft
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,8 @@ PRECISION: Precision = "fast"
 _VERSION = "attribute/1"
 # What goes on inside is looked at on so much of the subset: attention of every head is computed for it.
 INNER_TOKENS, INNER_WINDOWS = 2048, 8
+# Attention distributions of all heads over a window are in memory at once, of both models: windows are cut for it.
+INNER_BYTES = 512 * 2**20
 
 
 def attribute(request: AttributeRequest, context: JobContext, room: EngineRoom) -> AttributeReport:
@@ -239,13 +242,15 @@ class _Attribute(Attempt):
         """What goes on inside, on the first windows of the subset."""
         context = self._context
         scratch.mkdir(parents=True, exist_ok=True)
-        windows = max(INNER_WINDOWS, INNER_TOKENS // subset.length)
+        heads = max(int(info.config["num_attention_heads"]) for info in (reference, candidate))
+        length = min(subset.length, math.isqrt(INNER_BYTES // (4 * heads)))
+        windows = max(INNER_WINDOWS, INNER_TOKENS // length)
         document = [self._document(subset, row) for row in range(len(subset.windows))]
         with open_tensors(reference) as ours, open_tensors(candidate) as theirs:
             return internals(
                 Inner(reference, ours.read),
                 Inner(candidate, theirs.read),
-                subset.tokens_NL[:windows],
+                subset.tokens_NL[:windows, :length],
                 document[:windows],
                 scratch,
                 seed=self._request.seed,

@@ -26,6 +26,7 @@ from workers.diagnosis.attribute.cause import cause_of
 from workers.diagnosis.attribute.control import BATCHES as CONTROL_BATCHES
 from workers.diagnosis.attribute.isotropic import batches_of
 from workers.diagnosis.attribute.looking import Looking
+from workers.diagnosis.attribute.putting_back import put_back
 from workers.diagnosis.attribute.search import Measured, Search
 from workers.diagnosis.attribute.subset import Subset
 from workers.diagnosis.attribute.treatment import Patient, treat
@@ -113,7 +114,7 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
         whole=found.whole,
         explained=None if looking is None else looking.explained,
         additivity=None if looking is None else looking.additivity,
-        treatment=None if looking is None else treat(_patient(found), diagnoses),
+        treatment=treat(_patient(found), diagnoses) if looking is not None else sites[0].treatment if sites else None,
         search=_search(found),
         subset=_subset(found),
         not_swapped=found.not_swapped,
@@ -145,9 +146,10 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
     """What was found, in one sentence."""
     if found.not_swapped and sites:
         first = sites[0]
+        share = _share(Mean(mean=first.share, ci=first.share_ci))
         return (
-            f"The worst gap is {first.name}, which alone costs {_percent(first.share)} of the damage; parts were not "
-            f"swapped: {found.not_swapped}."
+            f"The worst gap is {first.name}, which alone costs {share} of the damage; parts were not swapped: "
+            f"{found.not_swapped}."
         )
     if found.not_swapped:
         return f"No part was swapped: {found.not_swapped}."
@@ -159,7 +161,9 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
     by_name = {site.name: site for site in sites}
     first = by_name[looking.first[0].name]
     whole = found.whole.transformers.mean if found.whole is not None else None
-    alone = f"{_percent(first.share)} of the {_digits(whole)} nats a token" if first.share is not None else ""
+    alone = f"{first.nats:.3g} nats a token"
+    if first.share is not None:
+        alone = f"{_share(Mean(mean=first.share, ci=first.share_ci))} of the {_digits(whole)} nats a token"
     together = ""
     if len(explained.sites) > 1 and explained.share.mean is not None:
         together = f"; the first {len(explained.sites)} parts together cost {_share(explained.share)} of it"
@@ -181,11 +185,16 @@ def _gaps(found: Found) -> tuple[Site, ...]:
     alignment = found.internals.alignment if found.internals is not None else None
     if alignment is None:
         return ()
-    made = [_gap(gap, alignment.control, alignment.measured.tokens) for gap in alignment.gaps if gap.nats is not None]
+    patient = _patient(found)
+    made = [
+        _gap(gap, alignment.control, alignment.measured.tokens, patient)
+        for gap in alignment.gaps
+        if gap.nats is not None
+    ]
     return tuple(sorted(made, key=lambda site: (-site.nats, site.name)))
 
 
-def _gap(gap: LayerGap, control: float | None, tokens: int) -> Site:
+def _gap(gap: LayerGap, control: float | None, tokens: int, patient: Patient) -> Site:
     nats = gap.nats or Mean(mean=None, ci=None)
     dropped = [one.layer for one in gap.layers if one.kind == "dropped"]
     added = [one.layer for one in gap.layers if one.kind != "dropped"]
@@ -198,11 +207,15 @@ def _gap(gap: LayerGap, control: float | None, tokens: int) -> Site:
         nats=nats.mean or 0.0,
         ci=nats.ci,
         share=gap.share,
+        share_ci=gap.share_ci,
         restored=gap.saved,
         control=control,
         isotropic_ratio=None,
         cause="removed" if dropped else "inserted",
         why=f"{' and '.join(kinds)}; found again in {100 * gap.stability:.0f} % of resamplings of the documents",
+        treatment=put_back(patient, dropped, added)
+        if (nats.mean or 0.0) > 0
+        else Treatment(recipe=None, why="nothing to treat: it costs nothing"),
         tokens=tokens,
         rung=0,
     )

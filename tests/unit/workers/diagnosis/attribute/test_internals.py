@@ -70,6 +70,10 @@ def test_every_block_of_a_deeper_model(deeper: list[Path], tmp_path: Path) -> No
     parts = gap.nats.mean + (alignment.matched.mean or 0)
     assert alignment.additivity == pytest.approx((alignment.total.mean or 0) / parts)
     assert gap.share == pytest.approx(gap.nats.mean / (alignment.total.mean or 1))
+    assert gap.share_ci is not None
+    assert gap.share_ci[0] < (gap.share or 0) < gap.share_ci[1]
+    assert alignment.additivity_ci is not None
+    assert alignment.additivity_ci[0] < (alignment.additivity or 0) < alignment.additivity_ci[1]
     assert [layer.candidate for layer in attention.layers] == [0, 1, 3]
     assert all(len(layer.heads) == 2 for layer in attention.layers)
     for layer in attention.layers:
