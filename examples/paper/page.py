@@ -112,6 +112,7 @@ def _section(one: Told) -> str:
 def _shown(chart: Chart) -> str:
     light, dark = (f"{PICTURES}/{file_name(chart, theme)}" for theme in THEMES)
     return (
+        f"*{chart.caption}*\n\n"
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
         f'<img src="{light}" alt="{chart.caption}; the numbers stand in the table below"></picture>\n'
     )
