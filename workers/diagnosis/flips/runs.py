@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
+# What JSON may hold for a field: a whole number is a fine KL.
+_KINDS: Final[dict[str, tuple[type, ...]]] = {"str": (str,), "int": (int,), "float": (int, float)}
 FILE: Final = Path("flips") / "runs.jsonl"
 
 
@@ -50,7 +52,7 @@ class Run:
 def read(home: Path) -> list[Run]:
     """Every usable run, each job's task once; none where there is no file."""
     try:
-        lines = (home / FILE).read_text(encoding="utf-8").splitlines()
+        lines = (home / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
     found: dict[tuple[str, str], Run] = {}
@@ -76,8 +78,8 @@ def _run(line: str) -> Run | None:
     try:
         told = json.loads(line)
         values = {field.name: told[field.name] for field in fields(Run) if field.name in told}
-        sound = all(isinstance(values[name], int | float) for name in ("items", "flips", "kl"))
         run = Run(**values)
+        sound = all(type(getattr(run, field.name)) in _KINDS[str(field.type)] for field in fields(Run))
     except (ValueError, TypeError, KeyError):
         return None
     return run if sound else None
@@ -90,8 +92,11 @@ def add(home: Path, runs: Iterable[Run]) -> None:
         return
     file = home / FILE
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        os.write(descriptor, lines.encode())
+        size = os.fstat(descriptor).st_size
+        # A line that a full disk cut off must not swallow the next one.
+        whole = size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
+        os.write(descriptor, (lines if whole else "\n" + lines).encode())
     finally:
         os.close(descriptor)

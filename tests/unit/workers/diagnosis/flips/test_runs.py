@@ -32,12 +32,25 @@ def test_the_same_models_on_the_same_task_are_one_observation(tmp_path: Path) ->
 
 def test_what_cannot_be_read_or_says_nothing_is_passed_over(tmp_path: Path) -> None:
     add(tmp_path, [RUN, replace(RUN, job="a", candidate="x", kl=0.0), replace(RUN, job="b", candidate="y", flips=300)])
+    line = (tmp_path / FILE).read_text().splitlines()[0]
     with (tmp_path / FILE).open("a") as file:
         file.write('{"job": "cut off\n[]\n7\n{"job": "x"}\n')
         file.write(
             json.dumps({"job": "j", "task": "t", "fingerprint": "f", "items": "many", "flips": 1, "kl": 1}) + "\n"
         )
+        file.write(json.dumps(json.loads(line) | {"finished_at": "yesterday", "job": "k", "candidate": "z"}) + "\n")
+    with (tmp_path / FILE).open("ab") as damaged:
+        damaged.write(b"\xff\xfe\n")
     assert read(tmp_path) == [RUN]
+
+
+def test_a_line_that_was_cut_off_does_not_swallow_the_next(tmp_path: Path) -> None:
+    add(tmp_path, [RUN])
+    with (tmp_path / FILE).open("a") as file:
+        file.write('{"job": "cut')
+    other = replace(RUN, job="diag_2", candidate="d", kl=1)
+    add(tmp_path, [other])
+    assert read(tmp_path) == [RUN, other]
 
 
 def test_fields_of_a_newer_version_are_left_out(tmp_path: Path) -> None:
