@@ -41,6 +41,9 @@ class MetricResult(Contract):
     candidate: float
     harmful: Count
     helpful: Count
+    difference: Share | None = Field(
+        default=None, description="candidate − reference; score interval for paired shares. Null in older reports"
+    )
 
 
 class FlipCounts(Contract):
@@ -129,7 +132,7 @@ class SeenRun(Contract):
 
 
 class FlipCurve(Contract):
-    """The prediction over a range of KL, for a new task of so many items."""
+    """The prediction over a range of KL, for the job's first task: another run of so many items."""
 
     items: Count
     kl: tuple[float, ...]

@@ -69,6 +69,7 @@ def task(
                 "candidate": candidate,
                 "harmful": harmful,
                 "helpful": helpful,
+                "difference": {"mean": difference, "ci": (difference - half, difference + half)},
             }
         ],
         "flips": {

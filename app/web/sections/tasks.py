@@ -262,6 +262,7 @@ def _metrics(report: TasksReport) -> Table:
             Column("Metric", "text"),
             Column("Reference, %"),
             Column("Candidate, %"),
+            Column("Difference, points"),
             Column("To wrong"),
             Column("To right"),
         ),
@@ -271,6 +272,7 @@ def _metrics(report: TasksReport) -> Table:
                 Cell(METRICS[metric.metric], "decides" if metric.metric == result.metric else ""),
                 Cell(fmt.percent(metric.reference)),
                 Cell(fmt.percent(metric.candidate)),
+                _difference(metric.difference),
                 Cell(fmt.count(metric.harmful)),
                 Cell(fmt.count(metric.helpful)),
             )
@@ -278,6 +280,14 @@ def _metrics(report: TasksReport) -> Table:
             for metric in result.metrics
         ),
     )
+
+
+def _difference(found: Share | None) -> Cell:
+    """In points, with its interval; reports of the first version have none of single metrics."""
+    if found is None:
+        return Cell(fmt.NONE)
+    told = points(found)
+    return Cell(told.value, told.interval or "")
 
 
 def _examples(result: TaskResult) -> Examples:

@@ -12,8 +12,9 @@ from workers.diagnosis.plan import plan_fingerprint
 from workers.diagnosis.sides import Side
 from workers.diagnosis.tasks.answers import cut
 from workers.diagnosis.tasks.prompts import Prompts
+from workers.engine.device import identity
 from workers.engine.generation import GenerationEngine
-from workers.engine.pool import context_length
+from workers.engine.pool import context_length, resolve_dtype
 from workers.engine.room import EngineRoom
 from workers.engine.sampling import STREAMS, stop_tokens
 from workers.process.context import write_atomically
@@ -38,7 +39,8 @@ def generate(
     folder: Path,
 ) -> list[str]:
     """The text after each prompt, greedy, at most `max_tokens` tokens, up to the first of `stops`."""
-    plan = plan_fingerprint([side.weights, prompts.fingerprint, dtype, str(max_tokens), *stops])[:16]
+    engine_name = str(identity(room.pool.device, resolve_dtype(dtype), compiled=False))
+    plan = plan_fingerprint([side.weights, prompts.fingerprint, engine_name, str(max_tokens), *stops])[:32]
     rows = [window.tokens.tolist() for window in prompts.windows]
     batches = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
     files = [folder / f"{plan}-{number:05d}.json" for number in range(len(batches))]
@@ -82,12 +84,23 @@ def _answers(
     ]
     outputs = engine.run(batch, params, check_cancelled)
     return [
-        cut(
-            str(tokenizer.decode(list(output.outputs[0].token_ids), skip_special_tokens=True)),
-            stops,
-        )
-        for output in outputs
+        cut(written(tokenizer, row, list(output.outputs[0].token_ids)), stops)
+        for row, output in zip(batch, outputs, strict=True)
     ]
+
+
+def written(tokenizer: PreTrainedTokenizerBase, prompt: list[int], answer: list[int]) -> str:
+    """The text that `answer` adds to its prompt, special tokens left out.
+
+    Decoded by itself an answer may lose the space that it begins with (SentencePiece), and with it the indentation of
+    code.
+    """
+
+    def text(tokens: list[int]) -> str:
+        return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    before, whole = text(prompt), text([*prompt, *answer])
+    return whole[len(before) :] if whole.startswith(before) else text(answer)
 
 
 def _kept(file: Path, count: int) -> list[str] | None:

@@ -112,7 +112,8 @@ def sentence(
     name: str, pair: Pairs, difference: Share, outcome: Outcome, equivalence: Equivalence, guessed: Chance
 ) -> str:
     """What was found of one task, in a sentence."""
-    points = f"{100 * difference.mean:+.1f} points ({100 * difference.ci[0]:+.1f} to {100 * difference.ci[1]:+.1f})"
+    low, high = (f"{100 * limit:+.1f}" for limit in difference.ci)
+    points = f"{100 * difference.mean:+.1f} points (95 % interval {low} to {high})"
     margin = f"{100 * equivalence.margin:.3g} points"
     flips = f"{pair.flips} of {pair.items} items flip, {pair.harmful} to wrong and {pair.helpful} to right"
     if outcome == "at_chance":
@@ -163,6 +164,7 @@ def _metrics(one: Answered) -> tuple[MetricResult, ...]:
                 candidate=pair.candidate,
                 harmful=pair.harmful,
                 helpful=pair.helpful,
+                difference=Share(mean=pair.difference, ci=score.interval(pair)),
             )
         )
     return tuple(found)
