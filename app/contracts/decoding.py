@@ -135,6 +135,8 @@ class Mirostat(Contract):
 # A distribution reshaped, each token by itself: what a distance can be taken after.
 Shaping = TemperatureSampling | TopP | TopK | MinP | Eta | Typical
 Sampler = Shaping | Mirostat
+# Those that vLLM has, of which it shows logits; the others run in a loop over transformers.
+InVllm = Greedy | TemperatureSampling | TopP | TopK | MinP
 Search = Greedy | Beam | DiverseBeam | Contrastive | Fsd | FsdD
 Decoder = Greedy | Beam | DiverseBeam | Contrastive | Fsd | FsdD | Shaping | Mirostat
 AnyDecoder = Annotated[Decoder, Field(discriminator="name")]
@@ -149,3 +151,15 @@ DECODERS: Final[tuple[str, ...]] = tuple(
 def defaults() -> tuple[Decoder, ...]:
     """All thirteen, each with its default parameters."""
     return tuple(DECODER.validate_python({"name": name}) for name in DECODERS)
+
+
+def runs_in_vllm(decoder: Decoder) -> bool:
+    """Whether vLLM runs it; else transformers does."""
+    return isinstance(decoder, InVllm)
+
+
+def rows_of(decoder: Decoder) -> int:
+    """How many rows of the model a prompt takes."""
+    if isinstance(decoder, Beam | DiverseBeam):
+        return decoder.beams
+    return decoder.k if isinstance(decoder, Contrastive) else 1

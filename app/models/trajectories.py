@@ -6,17 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.contracts.decoding import (
-    Beam,
-    Contrastive,
-    Decoder,
-    DiverseBeam,
-    Greedy,
-    MinP,
-    TemperatureSampling,
-    TopK,
-    TopP,
-)
+from app.contracts.decoding import rows_of, runs_in_vllm
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.trajectory import TrajectoryRequest, pointer_of
 from app.contracts.simulation import SECTION
@@ -24,7 +14,6 @@ from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.registry import Registry
 from app.models.steps import check_recipe
 
-IN_VLLM: Final = (Greedy, TemperatureSampling, TopP, TopK, MinP)
 # Taken for two cores and 134.5M parameters: tokens/s of vLLM at 32 streams, and rows/s of the loop.
 CPU_VLLM_TOKENS_PER_SECOND: Final = 300.0
 CPU_LOOP_ROWS_PER_SECOND: Final = 200.0
@@ -74,7 +63,7 @@ def _check_length(request: TrajectoryRequest, info: CheckpointInfo, alias: str) 
 
 def _check_decoders(request: TrajectoryRequest, alias: str) -> None:
     for index, decoder in enumerate(request.decoders):
-        if not isinstance(decoder, IN_VLLM):
+        if not runs_in_vllm(decoder):
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
                 f"{decoder.name} runs in transformers, which cannot simulate the quantized activations, keys or values "
@@ -112,7 +101,7 @@ def cost_of(
         slower = info.parameters / reference_parameters
         for decoder in request.decoders:
             rows = rows_of(decoder) * prompts * request.tokens
-            fast = isinstance(decoder, IN_VLLM)
+            fast = runs_in_vllm(decoder)
             seconds += slower * rows / (CPU_VLLM_TOKENS_PER_SECOND if fast else CPU_LOOP_ROWS_PER_SECOND)
         # The reference scores everybody's texts, a candidate its own and the reference's.
         own = texts * length * (len(infos) if index == 0 else 2)
@@ -132,10 +121,3 @@ def cost_of(
             "texts that end early, or are the same as others, take less",
         ),
     )
-
-
-def rows_of(decoder: Decoder) -> int:
-    """Rows of the model that a prompt takes."""
-    if isinstance(decoder, Beam | DiverseBeam):
-        return decoder.beams
-    return decoder.k if isinstance(decoder, Contrastive) else 1

@@ -10,17 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from app.contracts.decoding import (
-    Beam,
-    Contrastive,
-    Decoder,
-    DiverseBeam,
-    Greedy,
-    MinP,
-    TemperatureSampling,
-    TopK,
-    TopP,
-)
+from app.contracts.decoding import Decoder, Greedy, rows_of, runs_in_vllm
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo, inspect
 from workers.decoding.loop import decode
@@ -37,25 +27,8 @@ if TYPE_CHECKING:
 
     from workers.decoding.transformers_model import TransformersModel
 
-InVllm = Greedy | TemperatureSampling | TopP | TopK | MinP
 # Rows that run at once: more bring little on a CPU, and take memory for keys and values.
 STREAMS: Final = 32
-
-
-def runs_in_vllm(decoder: Decoder) -> bool:
-    """Whether vLLM runs it; else transformers does."""
-    return isinstance(decoder, InVllm)
-
-
-def rows_of(decoder: Decoder) -> int:
-    """How many rows of the model a prompt takes."""
-    match decoder:
-        case Beam() | DiverseBeam():
-            return decoder.beams
-        case Contrastive():
-            return decoder.k
-        case _:
-            return 1
 
 
 class Generator:

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from transformers.utils import logging
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo, inspect
@@ -158,6 +159,8 @@ def _load(info: CheckpointInfo, dtype: torch.dtype) -> Any:
         config.quantization_config = {**info.quantization, "dequantize": True}
     # transformers' fused attention leaves soft-capping out without a word
     attention = "eager" if info.config.get("attn_logit_softcapping") else "sdpa"
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         return AutoModelForCausalLM.from_pretrained(
             info.path,
@@ -173,3 +176,6 @@ def _load(info: CheckpointInfo, dtype: torch.dtype) -> Any:
             f"transformers cannot load {info.path.name} ({info.architecture}, {info.scheme}): {type(error).__name__}",
             hint="take the decoders greedy, temperature, top_p, top_k and min_p, which run in vLLM",
         ) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

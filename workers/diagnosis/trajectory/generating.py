@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from app.contracts.decoding import Decoder
+from app.contracts.decoding import Decoder, rows_of, runs_in_vllm
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.decoding.generator import STREAMS, Generator, rows_of, runs_in_vllm
+from workers.decoding.generator import STREAMS, Generator
 from workers.decoding.model import Continuation
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.plan import plan_fingerprint
@@ -111,7 +111,8 @@ class Scribe:
             for decoder in decoders:
                 size = max(1, STREAMS // rows_of(decoder))
                 there = found[decoder.name]
-                # Groups do not depend on what is there, so that a text is written in the same company each time.
+                # Groups do not depend on what is there, so that a text is written in the same company each time, save
+                # where a worker was lost between two files of one group.
                 for start in range(0, len(self._prompts), size):
                     group = range(start, min(start + size, len(self._prompts)))
                     lacking = [number for number in group if number not in there]

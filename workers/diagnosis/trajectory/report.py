@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from app.contracts.calibration_report import Blocks
-from app.contracts.decoding import Decoder, Sampler
+from app.contracts.decoding import Decoder, Sampler, runs_in_vllm
 from app.contracts.report import Mean, SeverityVerdict
 from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import SelfText
@@ -23,7 +23,6 @@ from app.contracts.trajectory_report import (
     TrajectoryReport,
 )
 from workers.decoding.distances import ShapedDistances, summarized
-from workers.decoding.generator import runs_in_vllm
 from workers.decoding.model import Continuation
 from workers.diagnosis.assemble import provenance, repeatable, stores_text
 from workers.diagnosis.context import JobContext
@@ -257,10 +256,13 @@ def sentence(found: Found, of: Cell, decision: SeverityVerdict) -> str:
 
 
 def _parted(of: Cell) -> str:
-    share = of.first_divergence.diverged.mean or 0.0
-    if of.first_divergence.median is None:
-        return f"{100 * share:.3g} % of the texts part"
-    return f"half of the texts have parted by token {of.first_divergence.median}"
+    parted, (low, high) = of.first_divergence, of.first_divergence.median_ci
+    share = parted.diverged
+    if parted.median is None:
+        ci = "" if share.ci is None else f" (95 % interval {100 * share.ci[0]:.3g} to {100 * share.ci[1]:.3g} %)"
+        return f"{100 * (share.mean or 0.0):.3g} % of the texts part{ci}"
+    until = "beyond the end" if high is None else str(high)
+    return f"half of the texts have parted by token {parted.median} (95 % interval {low} to {until})"
 
 
 def _nats(mean: Mean) -> str:

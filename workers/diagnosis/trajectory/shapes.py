@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -29,44 +29,49 @@ def distances_after(
     context: JobContext,
 ) -> list[ShapedDistances]:
     """Distances at the scored positions of `windows` after each of `shapings`, in that order; `hidden(i)` gives both
-    models' hidden_TD of window i. `folder` is of all that decides them, and keeps them for a later attempt."""
-    missing = [number for number in range(len(shapings)) if _load(folder / f"{number}.npz") is None]
+    models' hidden_TD of window i. The heads are read once for all shapings. `folder` is of all that decides them, and
+    keeps each window's for a later attempt."""
+    if not shapings:
+        return []
     folder.mkdir(parents=True, exist_ok=True)
     total = sum(int(window.scored.sum()) for window in windows)
-    for place, number in enumerate(missing):
-        (made,) = shaped_distances(
-            _positions(windows, hidden),
-            heads[0],
-            heads[1],
-            [shapings[number]],
-            check_cancelled=context.check_cancelled,
-            progress=lambda done, place=place: context.progress(  # type: ignore[misc]
-                PHASE, place * total + done, len(missing) * total
-            ),
-        )
-        _save(folder / f"{number}.npz", made)
-    found = [_load(folder / f"{number}.npz") for number in range(len(shapings))]
-    return [one for one in found if one is not None]
-
-
-def _positions(
-    windows: Sequence[Window], hidden: Callable[[int], tuple[torch.Tensor, torch.Tensor]]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    done = 0
+    parts: list[list[ShapedDistances]] = []
     for index, window in enumerate(windows):
-        rows = torch.from_numpy(np.flatnonzero(window.scored))
-        ours_TD, theirs_TD = hidden(index)
-        yield ours_TD[rows], theirs_TD[rows]
+        context.check_cancelled()
+        path = folder / f"{index:06d}.npz"
+        found = _load(path, len(shapings))
+        if found is None:
+            rows = torch.from_numpy(np.flatnonzero(window.scored))
+            ours_TD, theirs_TD = hidden(index)
+            found = shaped_distances(
+                [(ours_TD[rows], theirs_TD[rows])],
+                heads[0],
+                heads[1],
+                shapings,
+                check_cancelled=context.check_cancelled,
+                progress=lambda positions, before=done: context.progress(  # type: ignore[misc]
+                    PHASE, before + positions, total
+                ),
+            )
+            _save(path, found)
+        parts.append(found)
+        done += int(window.scored.sum())
+        context.progress(PHASE, done, total)
+    return [ShapedDistances.concat(of_windows) for of_windows in zip(*parts, strict=True)]
 
 
-def _save(path: Path, distances: ShapedDistances) -> None:
+def _save(path: Path, found: Sequence[ShapedDistances]) -> None:
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **{field.name: getattr(distances, field.name) for field in fields(distances)})
+    names = [field.name for field in fields(ShapedDistances)]
+    np.savez(partial, **{f"{place}.{name}": getattr(one, name) for place, one in enumerate(found) for name in names})
     partial.replace(path)
 
 
-def _load(path: Path) -> ShapedDistances | None:
+def _load(path: Path, count: int) -> list[ShapedDistances] | None:
+    names = [field.name for field in fields(ShapedDistances)]
     try:
         with np.load(path, allow_pickle=False) as file:
-            return ShapedDistances(**{field.name: file[field.name] for field in fields(ShapedDistances)})
+            return [ShapedDistances(**{name: file[f"{place}.{name}"] for name in names}) for place in range(count)]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.contracts.decoding import DECODER, Decoder, defaults
+from app.contracts.decoding import DECODER, Decoder, defaults, rows_of, runs_in_vllm
 from app.contracts.errors import ErrorCode, HemostatError
 from app.settings import Settings
-from workers.decoding.generator import Generator, rows_of, runs_in_vllm
+from workers.decoding.generator import Generator
 from workers.decoding.loop import decode
 from workers.decoding.transformers_model import TransformersModel
 from workers.engine.pool import EnginePool

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 from transformers import GenerationConfig
+from transformers.utils.logging import is_progress_bar_enabled
 
 from app.contracts.decoding import DECODER, Beam, Decoder, Greedy, Shaping
 from app.contracts.errors import ErrorCode, HemostatError
@@ -51,6 +52,14 @@ def _generate(model: TransformersModel, prompt: list[int], **options: Any) -> An
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
             generation_config=config,
         )
+
+
+def test_loading_draws_no_progress_bar(tiny: Tiny, capfd: pytest.CaptureFixture[str]) -> None:
+    checkpoint = tiny("llama")
+    capfd.readouterr()
+    TransformersModel(checkpoint, dtype=torch.float32)
+    assert "%|" not in capfd.readouterr().err
+    assert is_progress_bar_enabled()
 
 
 @pytest.mark.parametrize("chunk", [4, 1024])

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from workers.decoding.text_statistics import survival_curve
 from workers.diagnosis.trajectory.survival import binomial_interval, median, survival
 
 
@@ -14,13 +13,27 @@ def test_a_text_that_differs_first_at_position_three_is_shared_for_two_tokens():
     assert [point.share for point in curve] == [1, 1, 1, 0.5, 0.5]
 
 
-def test_without_censoring_the_curve_is_kaplan_and_meiers():
+def test_the_curve_is_kaplan_and_meiers_with_equal_texts_censored_at_the_end():
     rng = np.random.default_rng(0)
     first = [int(value) if value <= 20 else None for value in rng.geometric(0.1, size=50)]
     curve = survival(first, 20)
-    times = [20 if value is None else value for value in first]
-    oracle = survival_curve(times, [value is not None for value in first])
-    assert [point.share for point in curve] == pytest.approx([oracle.at(time) for time in range(21)])
+    data = stats.CensoredData(
+        uncensored=[value for value in first if value is not None], right=[20 for value in first if value is None]
+    )
+    oracle = stats.ecdf(data).sf
+    assert [point.share for point in curve] == pytest.approx(oracle.evaluate(np.arange(21)))
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    """Texts that part with probability 0.02 a token, 32 prompts: P(T > 32) is 0.98³². Exact intervals cover at least
+    95 %, and not everything."""
+    rng = np.random.default_rng(0)
+    truth, covered = 0.98**32, 0
+    for _ in range(400):
+        first = [int(value) if value <= 64 else None for value in rng.geometric(0.02, 32)]
+        low, high = survival(first, 64)[32].ci
+        covered += low <= truth <= high
+    assert 0.93 <= covered / 400 < 1
 
 
 def test_the_interval_is_clopper_and_pearsons():
