@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import STEPS, Recipe
+from app.contracts.requests import KINDS
 from app.contracts.requests.sweep import FEWEST_VALUES, MOST_VALUES, Knob
 from app.models.nearest import listed, nearest
 
@@ -27,6 +28,8 @@ _EXAMPLES: Final = 'write {"sweep": [0.1, 0.2]} or {"sweep": {"from": 0.1, "to":
 # Kinds that turn knobs in the candidate's recipe, how many, and what else to ask for.
 KNOBS: Final[dict[object, int]] = {"sweep": 1, "surface": 2}
 INSTEAD: Final[dict[object, str]] = {"sweep": "a surface turns two knobs at once: send it as kind surface"}
+_FEWER: Final[dict[object, str]] = {"surface": "give a list to a second value, or send it as kind sweep"}
+_VALUE_HINT: Final = "leave it out, or give a value that the step takes without a sweep"
 # Fields that say what a step is, not how strong.
 _NO_KNOBS: Final = frozenset({"type", "calibration"})
 # A request as data: each value with the JSON pointer of where it was written.
@@ -99,7 +102,11 @@ def check_knobs(recipe: Recipe, knobs: Sequence[Knob], check: Callable[[Recipe],
     steps = [step.model_dump(mode="json") for step in recipe]
     for number, knob in enumerate(knobs):
         if knob.step >= len(recipe):
-            _refuse(f"the recipe has {len(recipe)} steps, and none of number {knob.step}", f"/knobs/{number}/step", "")
+            _refuse(
+                f"the recipe has {len(recipe)} steps, and none of number {knob.step}",
+                f"/knobs/{number}/step",
+                "steps are counted from 0",
+            )
         _known_field(steps[knob.step], knob.field, f"/knobs/{number}/field")
         at = f"{POINTER}/{knob.step}/{knob.field}"
         _check_values(steps, knob.step, knob.field, knob.values, at)
@@ -111,7 +118,7 @@ def check_knobs(recipe: Recipe, knobs: Sequence[Knob], check: Callable[[Recipe],
                 detail = f"at {knob.field} = {told(value)}: {error.detail}"
                 raise HemostatError(error.code, detail, hint=error.hint, pointer=f"{at}/{WORD}/{index}") from error
             except ValidationError as error:
-                _refuse(f"at {knob.field} = {told(value)}: {_why(error)}", f"{at}/{WORD}/{index}", "")
+                _refuse(f"at {knob.field} = {told(value)}: {_why(error)}", f"{at}/{WORD}/{index}", _VALUE_HINT)
 
 
 def told(value: Any) -> str:
@@ -158,14 +165,20 @@ def _spaced(asked: Mapping[str, Any], pointer: str, *, whole: bool) -> list[Any]
     low, high, points = asked["from"], asked["to"], asked["points"]
     if not isinstance(points, int) or not FEWEST_VALUES <= points <= MOST_VALUES:
         _refuse(
-            f"points is {points}, not a whole number from {FEWEST_VALUES} to {MOST_VALUES}", f"{pointer}/points", ""
+            f"points is {points}, not a whole number from {FEWEST_VALUES} to {MOST_VALUES}",
+            f"{pointer}/points",
+            _EXAMPLES,
         )
     if low == high:
         _refuse("the range begins where it ends", f"{pointer}/to", _EXAMPLES)
     if whole:
         for name in ("from", "to"):
             if asked[name] != int(asked[name]):
-                _refuse(f"{name} is {asked[name]}, and the field takes whole numbers", f"{pointer}/{name}", "")
+                _refuse(
+                    f"{name} is {asked[name]}, and the field takes whole numbers",
+                    f"{pointer}/{name}",
+                    "give whole numbers as ends",
+                )
         most = abs(int(high) - int(low)) + 1
         if points > most:
             _refuse(
@@ -224,7 +237,7 @@ def _check_values(steps: Sequence[Any], index: int, field: str, values: Sequence
             own = [fault for fault in faults if field in fault["loc"] or fault["type"] == "value_error"]
             if own:
                 why = own[0]["msg"].removeprefix("Value error, ")
-                _refuse(f"{field} = {told(value)} is not taken: {why[:1].lower()}{why[1:]}", at, "")
+                _refuse(f"{field} = {told(value)} is not taken: {why[:1].lower()}{why[1:]}", at, _VALUE_HINT)
 
 
 def _why(error: ValidationError) -> str:
@@ -241,8 +254,31 @@ def _refuse(detail: str, pointer: str, hint: str) -> NoReturn:
 
 
 def lift_knobs(data: Json) -> Json:
-    """`lift`, by as many knobs as the request's kind takes; kinds that turn none are left as they are."""
+    """`lift`, by as many knobs as the request's kind takes; requests without any are left as they are.
+
+    Raises what `lift` raises, and INVALID_REQUEST for a sweep in a kind that turns no knob, and for too few.
+    """
     kind = data.get("kind")
     if kind not in KNOBS:
+        if kind in KINDS:
+            _refuse_any(data, str(kind))
         return data
-    return lift(data, most=KNOBS[kind], instead=INSTEAD.get(kind, ""))
+    found = lift(data, most=KNOBS[kind], instead=INSTEAD.get(kind, ""))
+    knobs = found.get("knobs")
+    if found is not data and isinstance(knobs, list) and len(knobs) < KNOBS[kind]:
+        at = f"{POINTER}/{knobs[0]['step']}/{knobs[0]['field']}"
+        _refuse(f"{len(knobs)} value of the recipe is swept; a {kind} turns {KNOBS[kind]}", at, _FEWER[kind])
+    return found
+
+
+def _refuse_any(data: Json, kind: str) -> None:
+    candidate = data.get("candidate")
+    steps = candidate.get("recipe") if isinstance(candidate, dict) else None
+    for index, step in enumerate(steps if isinstance(steps, list) else ()):
+        for field, written in step.items() if isinstance(step, dict) else ():
+            if isinstance(written, dict) and WORD in written and field not in _NO_KNOBS:
+                _refuse(
+                    f"a {kind} job turns no knob: {field} takes one value",
+                    f"{POINTER}/{index}/{field}",
+                    "send it as kind sweep, or give one value",
+                )

@@ -8,7 +8,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import QuantizeRtn
 from app.contracts.requests.sweep import Knob, SweepRequest
 from app.jobs.parsing import parse_submission
-from app.models.knobs import check_knobs, grid, lift, recipe_at, told, without
+from app.models.knobs import check_knobs, grid, lift, lift_knobs, recipe_at, told, without
 
 WANDA = {"type": "prune.wanda", "sparsity": 0.5}
 AT = "/candidate/recipe/0"
@@ -114,6 +114,23 @@ def test_a_second_knob_is_refused_and_the_kind_that_takes_it_named():
         parse_submission(json.dumps(body(*steps)).encode())
     assert error.value.pointer == "/candidate/recipe/1/bits"
     assert "surface" in error.value.hint
+
+
+def test_a_kind_that_turns_no_knob_names_the_one_that_does():
+    body = {"kind": "compare", "candidate": {"recipe": [{"type": "quantize.rtn", "bits": {"sweep": [8, 4]}}]}}
+    with pytest.raises(HemostatError) as refused:
+        lift_knobs(body)
+    assert refused.value.pointer == "/candidate/recipe/0/bits"
+    assert "sweep" in refused.value.hint
+    assert lift_knobs(body | {"kind": "nonsense"})["kind"] == "nonsense", "what the kind is, is told elsewhere"
+
+
+def test_a_surface_of_one_knob_is_told_what_it_is():
+    body = {"kind": "surface", "candidate": {"recipe": [{"type": "quantize.rtn", "bits": {"sweep": [8, 4]}}]}}
+    with pytest.raises(HemostatError) as refused:
+        lift_knobs(body)
+    assert refused.value.pointer == "/candidate/recipe/0/bits"
+    assert "1 value" in refused.value.detail and "kind sweep" in refused.value.hint
 
 
 def test_a_sweep_without_a_knob_is_refused():
