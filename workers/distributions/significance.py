@@ -18,6 +18,8 @@ from scipy import stats
 from workers.distributions.intervals import FEWEST_CLUSTERS, RESAMPLES, Array, _resampled_t
 
 LEVEL = 0.05
+# The least p-value of so many draws: what is corrected for more than LEVEL / LEAST_P differences is never found.
+LEAST_P = 2 / (RESAMPLES + 1)
 # Sums of float64 are not equal to the last digit.
 _ROUNDING = 1e-13
 

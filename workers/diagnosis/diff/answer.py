@@ -24,7 +24,7 @@ from workers.diagnosis.diff.protocol import mismatches, sentence
 from workers.diagnosis.diff.tokens import Tokens, same_positions, shared
 from workers.diagnosis.summary import as_mean
 from workers.distributions.intervals import Clusters
-from workers.distributions.significance import LEVEL, cluster_labels, holm, p_values
+from workers.distributions.significance import LEAST_P, LEVEL, cluster_labels, holm, p_values
 from workers.distributions.statistics import exponential
 
 Array = NDArray[np.float64]
@@ -296,6 +296,12 @@ def _warnings(
     least = min(len(side.tokens) for side in sides)
     if len(common[0]) < least:
         found.append(f"Only {len(common[0])} positions are shared; the reports scored at least {least} each.")
+    asked = len(letters) * (len(letters) - 1) // 2 * len(set(kept[0].domain.tolist()))
+    if asked * LEAST_P >= LEVEL:
+        found.append(
+            f"{asked} differences by domain are corrected together, and the bootstrap tells no p below {LEAST_P:.1g}: "
+            "none of them can be found. Compare fewer candidates at once for differences by domain."
+        )
     if Clusters.of(kept[0].document, kept[0].window).by == "windows":
         found.append(f"Only {documents} documents: intervals and p-values are clustered by windows.")
     return found

@@ -79,6 +79,17 @@ def test_ranks_are_ranges_and_ties_are_named(tmp_path):
     assert len(found.pairs) == 6
 
 
+def test_it_is_told_where_a_correction_can_find_nothing(tmp_path):
+    sides = [side(tmp_path, f"c{index:02}", HARD + 0.3 * index) for index in range(17)]
+    found = compare_reports(sides)
+    assert all(one.verdict == "worse" for pair in found.pairs for one in pair.differences if one.measure == "kl")
+    assert {one.verdict for pair in found.pairs for one in pair.domains} == {"no difference shown"}
+    assert any("272 differences by domain" in warning for warning in found.warnings)
+    few = compare_reports(sides[:15])
+    assert {one.verdict for pair in few.pairs for one in pair.domains} == {"worse"}
+    assert not any("by domain" in warning for warning in few.warnings)
+
+
 def test_all_pairs_are_corrected_together(tmp_path):
     noise = 0.1 * RNG.normal(size=(5, DOCUMENTS))[:, WHERE]
     sides = [side(tmp_path, f"c{index}", np.maximum(0, HARD + 0.4 + noise[index])) for index in range(5)]
