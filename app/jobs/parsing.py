@@ -27,8 +27,6 @@ MAX_DEPTH: Final = 64
 TAGS: Final = ("type", "source", "kind")
 # Fields of a request that hold decoders.
 DECODER_LISTS: Final = ("decoders", "shapings")
-# Fields of a request that hold a text source.
-TEXTS: Final = ("text", "test_text")
 _SCHEMA: Final = Schema(SUBMISSION.json_schema())
 _Contract = TypeVar("_Contract", bound=Contract)
 
@@ -36,24 +34,31 @@ _Contract = TypeVar("_Contract", bound=Contract)
 def parse_submission(body: bytes) -> SubmitRequest:
     """The request. Raises HemostatError (INVALID_JSON) or RequestError with a JSON pointer for each fault."""
     data = _parse_object(body)
-    documents = {field: _documents(data, field) for field in TEXTS}
-    for field, given in documents.items():
+    documents = list(_documents(data))
+    for path, given in documents:
         if len(given) > MAX_DOCUMENTS:
             raise _one(
                 ErrorCode.TOO_MANY_DOCUMENTS,
                 f"The request has {len(given)} documents; at most {MAX_DOCUMENTS} are taken.",
-                f"/{field}/documents",
+                _pointer(path),
             )
-    lifted = lift_knobs(data)
+    lifted = lift_knobs(_written_out(data))
     if lifted is not data:
         data, body = lifted, json.dumps(lifted).encode()
     try:
         request = SUBMISSION.validate_json(body, strict=True)
     except ValidationError as error:
         raise _no_kind(data) or _faults(error, data, _SCHEMA) from None
-    for field, given in documents.items():
-        _check_documents(given, field)
+    for path, given in documents:
+        _check_documents(given, _pointer(path))
     return request
+
+
+def _written_out(data: dict[str, Any]) -> dict[str, Any]:
+    """`true` for the defaults, `false` for null: in the body, since what a validator of pydantic's turns is judged as
+    Python and no longer as JSON."""
+    given = data.get("generate_tool_calls")
+    return data | {"generate_tool_calls": {} if given else None} if isinstance(given, bool) else data
 
 
 def parse_body(body: bytes, contract: type[_Contract], schema: Schema) -> _Contract:
@@ -157,16 +162,25 @@ def _check_strings(data: dict[str, Any]) -> None:
 
 def _in_document(path: tuple[str | int, ...]) -> bool:
     """Whether a place lies in an inline document, of which nothing is repeated."""
-    return len(path) > 1 and path[0] in TEXTS and path[1] == "documents"
+    return "documents" in path[1:]
 
 
-def _documents(data: dict[str, Any], field: str) -> list[Any]:
-    text = data.get(field)
-    documents = text.get("documents") if isinstance(text, dict) else None
-    return documents if isinstance(documents, list) else []
+def _documents(data: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], list[Any]]]:
+    """The documents of every inline text, wherever in the request it stands, with their path."""
+    pending: list[tuple[tuple[str | int, ...], Any]] = [((), data)]
+    while pending:
+        path, value = pending.pop()
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                if path and name == "documents" and isinstance(inner, list):
+                    yield (*path, name), inner
+                else:
+                    pending.append(((*path, name), inner))
+        elif isinstance(value, list):
+            pending.extend(((*path, index), inner) for index, inner in enumerate(value))
 
 
-def _check_documents(documents: list[dict[str, Any]], field: str) -> None:
+def _check_documents(documents: list[dict[str, Any]], pointer: str) -> None:
     errors = []
     seen: dict[str, int] = {}
     for index, document in enumerate(documents):
@@ -177,7 +191,7 @@ def _check_documents(documents: list[dict[str, Any]], field: str) -> None:
                     ErrorCode.INVALID_REQUEST,
                     f"Documents {first} and {index} have the same id, {_shown(document['id'])}.",
                     "Give each document an id of its own.",
-                    f"/{field}/documents/{index}/id",
+                    f"{pointer}/{index}/id",
                 )
             )
         if document.get("text") == "":
@@ -186,7 +200,7 @@ def _check_documents(documents: list[dict[str, Any]], field: str) -> None:
                     ErrorCode.DOCUMENT_TOO_SHORT,
                     f"Document {index}, {_shown(document['id'])}, is empty.",
                     "",
-                    f"/{field}/documents/{index}/text",
+                    f"{pointer}/{index}/text",
                 )
             )
     if errors:

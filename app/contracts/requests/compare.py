@@ -1,8 +1,8 @@
 """The request of a `compare` job."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from app.contracts.base import Contract
 from app.contracts.requests.base import JobRequest, Thresholds
@@ -20,10 +20,6 @@ class ToolCallRun(Contract):
     max_tokens: Annotated[int, Field(ge=8, le=4096)] = Field(default=128, description="tokens of an answer, at most")
 
 
-def _chosen(given: Any) -> Any:
-    return {} if given is True else None if given is False else given
-
-
 class CompareRequest(JobRequest):
     """Compare the next-token distributions of two models over one text."""
 
@@ -36,7 +32,7 @@ class CompareRequest(JobRequest):
         default=None,
         description="Keep the text around the worst tokens in the report; null: no for hub and file sources.",
     )
-    generate_tool_calls: Annotated[ToolCallRun | None, BeforeValidator(_chosen)] = Field(
+    generate_tool_calls: ToolCallRun | None = Field(
         default=None, description="Also generate tool calls with both models; `true` takes the defaults."
     )
 

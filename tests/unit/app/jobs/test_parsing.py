@@ -309,6 +309,31 @@ def test_no_message_repeats_a_documents_text() -> None:
         assert not any("patient" in text for text in told), told
 
 
+def place(name: str, documents: list[Json]) -> Json:
+    """A body with inline documents somewhere else than in `text`."""
+    text = {"source": "inline", "documents": documents}
+    if name == "/generate_tool_calls/text":
+        return request() | {"generate_tool_calls": {"text": text}}
+    step = {"type": "quantize.gptq", "bits": 4, "calibration": text}
+    return request() | {"candidate": {"model": "m", "recipe": [step]}}
+
+
+@pytest.mark.parametrize("name", ["/generate_tool_calls/text", "/candidate/recipe/0/calibration"])
+def test_inline_documents_are_checked_wherever_they_stand(name: str) -> None:
+    one = {"id": "a", "text": "words"}
+    parse_submission(json.dumps(place(name, [one])).encode())
+    for documents, code, pointer in (
+        ([one, one], ErrorCode.INVALID_REQUEST, "/1/id"),
+        ([one | {"text": ""}], ErrorCode.DOCUMENT_TOO_SHORT, "/0/text"),
+        ([one | {"text": "the patient\0"}], ErrorCode.DOCUMENT_NOT_TEXT, "/0/text"),
+        ([one | {"text": ["the patient"]}], ErrorCode.INVALID_REQUEST, "/0/text"),
+        ([{"id": str(n), "text": "ab"} for n in range(5001)], ErrorCode.TOO_MANY_DOCUMENTS, ""),
+    ):
+        error = refused(place(name, documents))
+        assert (error.code, error.pointer) == (code, f"{name}/documents{pointer}")
+        assert "patient" not in error.detail + error.hint
+
+
 def calibrate(**fields: object) -> Json:
     return {"kind": "calibrate", "reference": {"model": "m"}, "candidate": {"model": "m"}} | fields
 

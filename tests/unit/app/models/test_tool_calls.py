@@ -1,5 +1,6 @@
 """What is refused before tool calls are generated."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.compare import CompareRequest, ToolCallRun
+from app.jobs.parsing import parse_submission
 from app.models.tool_calls import check_tool_calls, seconds_of
 
 DOCUMENT: dict[str, Any] = {"id": "d", "messages": [{"role": "user", "content": "a"}], "scored": "all"}
@@ -17,7 +19,9 @@ TOOLS = [{"name": "add", "parameters": {}}]
 
 def asked(given: Any) -> ToolCallRun | None:
     base = {"kind": "compare", "reference": {"model": "a"}, "candidate": {"model": "a"}}
-    return CompareRequest.model_validate(base | {"generate_tool_calls": given}).generate_tool_calls
+    found = parse_submission(json.dumps(base | {"generate_tool_calls": given}).encode())
+    assert isinstance(found, CompareRequest)
+    return found.generate_tool_calls
 
 
 def test_true_takes_the_shipped_conversations() -> None:
