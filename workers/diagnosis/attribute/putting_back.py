@@ -33,6 +33,8 @@ def put_back(patient: Patient, dropped: Collection[int], added: Collection[int])
     place = slice(which[0], which[0] + 1)
     steps[place] = [steps[which[0]] | {"layers": left}] if left else []
     words = ", ".join(map(str, sorted(dropped)))
+    if not steps:
+        return Treatment(recipe=None, why=f"with layers {words} left in nothing is done to the model")
     try:
         recipe = recipe_of(steps)
         check_recipe(patient.origin, recipe, pointer="", reference=patient.reference)

@@ -42,6 +42,7 @@ def test_a_step_that_drops_nothing_more_goes(info: CheckpointInfo) -> None:
 @pytest.mark.parametrize(
     ("steps", "dropped", "added", "why"),
     [
+        ([{"type": "prune.layers", "layers": [2]}], [2], [], "nothing is done"),
         ([{"type": "prune.layers", "count": 2}], [2], [], "by itself"),
         ([{"type": "prune.layers", "layers": [1]}], [2], [], "other layers"),
         ([RTN], [2], [], "no single step"),
