@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.contracts.report import Mean
 from app.contracts.trajectory_report import TrajectoryReport
 from app.web import format as fmt
 from app.web.sections.trajectory import (
@@ -45,24 +46,43 @@ def render_trajectory(report: TrajectoryReport, console: Console, say: Say) -> N
     console.print()
     console.print(_decoders(report, say, wide=wide))
     if wide:
+        console.print(_kl(report, say))
         console.print(_texts(report, say))
     if report.distances:
-        console.print(_distances(report, say))
+        console.print(_distances(report, say, wide=wide))
     verdict_lines(report, console, say, sentence=left(report))
     small_print(report, console, say)
 
 
 def _decoders(report: TrajectoryReport, say: Say, *, wide: bool) -> Table:
-    columns = [("Decoder", False), ("Parts at", True), ("KL on p’s text", True), ("on its own", True)]
-    columns += [("KL factor", True), ("95 % interval", True), ("Decoding", False)] if wide else [("KL factor", True)]
-    table = plain_table("Decoder by decoder: median first different token, KL in nats a token", columns)
+    columns = [("Decoder", False), ("Parts at", True)]
+    columns += [("95 % interval", True)] if wide else [("KL on p’s text", True), ("on its own", True)]
+    columns += [("KL factor", True)]
+    columns += [("95 % interval", True), ("Decoding", False)] if wide else []
+    title = "median first different token, KL in nats a token; 95 % intervals"
+    if wide:
+        title = "median first different token; KL on its own text over KL on the reference’s"
+    table = plain_table(f"Decoder by decoder: {title}", columns)
     for cell in report.cells:
-        median, _ = median_of(cell)
+        median, interval = median_of(cell)
         grown = factor(cell.amplification.kl)
-        cells = [median, fmt.number(cell.kl_reference_text.mean), fmt.number(cell.kl_candidate_text.mean), grown.value]
         if wide:
-            cells += [grown.interval or fmt.NONE, CONCLUSIONS[cell.amplification.conclusion]]
+            conclusion = CONCLUSIONS[cell.amplification.conclusion]
+            cells = [median, interval, grown.value, grown.interval or fmt.NONE, conclusion]
+        else:
+            kl = [fmt.number(mean.mean) for mean in (cell.kl_reference_text, cell.kl_candidate_text)]
+            cells = [median, *kl, str(grown)]
         table.add_row(Text(say(row_name(report, cell))), *map(say, cells))
+    return table
+
+
+def _kl(report: TrajectoryReport, say: Say) -> Table:
+    columns = [("Decoder", False), ("on the reference’s text", True), ("on the candidate’s own", True)]
+    table = plain_table("KL of the candidate from the reference, nats a token, with 95 % intervals", columns)
+    for cell in report.cells:
+        means = (cell.kl_reference_text, cell.kl_candidate_text)
+        found = [str(fmt.estimate(mean.mean, mean.ci)) for mean in means]
+        table.add_row(Text(say(row_name(report, cell))), *map(say, found))
     return table
 
 
@@ -71,10 +91,13 @@ def _texts(report: TrajectoryReport, say: Say) -> Table:
         ("Decoder", False),
         ("Shared prefix", True),
         ("Edits, %", True),
-        ("Length", True),
-        ("Repeated 4-grams", True),
+        ("Length, tokens", True),
+        ("4-grams, points", True),
     ]
-    table = plain_table("Texts: tokens shared, edit distance of the whole, change of length and of repetition", columns)
+    table = plain_table(
+        "Texts: tokens shared, edit distance of the whole; change of length and of repeated 4-grams, 95 % intervals",
+        columns,
+    )
     for cell in report.cells:
         edits = cell.edit_distance[-1].distance if cell.edit_distance else None
         shared = cell.first_divergence.shared_prefix
@@ -83,19 +106,28 @@ def _texts(report: TrajectoryReport, say: Say) -> Table:
             Text(say(row_name(report, cell))),
             say(str(fmt.estimate(shared.mean, shared.ci))),
             say(fmt.NONE if edits is None else str(fmt.estimate(edits.mean, edits.ci, percent=True))),
-            say(fmt.signed(cell.change.length.mean)),
-            say(fmt.NONE if repeated is None else fmt.signed(repeated.mean)),
+            say(_change(cell.change.length)),
+            say(fmt.NONE if repeated is None else _change(repeated, percent=True)),
         )
     return table
 
 
-def _distances(report: TrajectoryReport, say: Say) -> Table:
-    columns = [("After", False), ("KL, nats", True), ("Infinite, %", True), ("TV", True), ("95 % interval", True)]
-    table = plain_table("Distances after a decoder’s cut, on the reference’s texts", columns)
+def _change(mean: Mean, *, percent: bool = False) -> str:
+    """Candidate − reference, with its sign and interval."""
+    told = str(fmt.estimate(mean.mean, mean.ci, percent=percent))
+    return f"+{told}" if mean.mean is not None and mean.mean > 0 else told
+
+
+def _distances(report: TrajectoryReport, say: Say, *, wide: bool) -> Table:
+    columns = [("After", False), ("KL, nats", True), ("Infinite, %", True), ("TV", True)]
+    title = "Distances after a decoder’s cut, on the reference’s texts" + (", with 95 % intervals" if wide else "")
+    table = plain_table(title, columns)
     for one in report.distances:
         name = shaping_name(one) + (f", {'ABCD'[one.candidate]}" if len(report.candidates) > 1 else "")
-        tv = fmt.estimate(one.tv.mean, one.tv.ci)
-        infinite = fmt.estimate(one.infinite.mean, one.infinite.ci, percent=True)
-        cells = [fmt.number(one.kl.mean), infinite.value, tv.value, tv.interval or fmt.NONE]
+        found = [
+            fmt.estimate(mean.mean, mean.ci, percent=percent)
+            for mean, percent in ((one.kl, False), (one.infinite, True), (one.tv, False))
+        ]
+        cells = [str(of) if wide else of.value for of in found]
         table.add_row(Text(say(name)), *map(say, cells))
     return table

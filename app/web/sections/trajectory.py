@@ -216,6 +216,7 @@ def _figures(report: TrajectoryReport, cell: Entry) -> tuple[Figure, ...]:
     grown = factor(cell.amplification.kl)
     tokens = factor(cell.amplification.tokens)
     median, median_ci = median_of(cell)
+    parted = cell.first_divergence.diverged
     own, other = (fmt.estimate(mean.mean, mean.ci) for mean in (cell.kl_candidate_text, cell.kl_reference_text))
     return (
         Figure(
@@ -230,7 +231,7 @@ def _figures(report: TrajectoryReport, cell: Entry) -> tuple[Figure, ...]:
             median,
             "median over prompts",
             median_ci,
-            f"{fmt.percent(cell.first_divergence.diverged.mean or 0.0)} % of the texts part",
+            f"{fmt.estimate(parted.mean, parted.ci, percent=True)} % of the texts part",
         ),
         Figure(
             "KL on its own text",

@@ -1,0 +1,37 @@
+"""A trajectory report in a terminal: on a wide one no number of a cell stands without its interval."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from app.contracts.trajectory_report import TrajectoryReport
+from app.web import format as fmt
+from app.web.terminal_trajectory import render_trajectory
+from tests.support.trajectory_reports import trajectory_variants
+
+VARIANTS = trajectory_variants()
+
+
+def printed(report: TrajectoryReport, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True, no_color=True)
+    render_trajectory(report, console, lambda text: text)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_wide_terminal_shows_every_interval(name: str) -> None:
+    report = TrajectoryReport.model_validate(VARIANTS[name])
+    told = printed(report, 120)
+    for cell in report.cells:
+        for mean in (cell.kl_reference_text, cell.kl_candidate_text, cell.first_divergence.shared_prefix):
+            assert str(fmt.estimate(mean.mean, mean.ci)) in told
+        assert (fmt.estimate(cell.change.length.mean, cell.change.length.ci).interval or fmt.NONE) in told
+    for one in report.distances:
+        assert str(fmt.estimate(one.infinite.mean, one.infinite.ci, percent=True)) in told
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_no_line_is_longer_than_a_narrow_terminal(name: str) -> None:
+    told = printed(TrajectoryReport.model_validate(VARIANTS[name]), 80)
+    assert max(map(len, told.splitlines())) <= 80
