@@ -114,7 +114,7 @@ def _shown(chart: Chart) -> str:
     return (
         f"*{chart.caption}*\n\n"
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{light}" alt="{chart.caption}; the numbers stand in the table below"></picture>\n'
+        f'<img src="{light}" alt="{chart.caption}"></picture>\n'
     )
 
 
