@@ -82,6 +82,10 @@ class Slopes(Contract):
     above: float
     measured_below: Number
     measured_above: Number
+    measured_below_ci: Ci | None = Field(
+        default=None, description="95 % over documents resampled jointly at all points, s0 held"
+    )
+    measured_above_ci: Ci | None = None
 
 
 class TransitionTest(Contract):

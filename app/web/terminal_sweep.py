@@ -95,7 +95,8 @@ def _threshold(threshold: Threshold, console: Console, say: Say) -> None:
         Text(
             say(
                 f"  best form: {FORMS.get(threshold.form, threshold.form)}; slope of ln {of} per unit of s: "
-                f"{fmt.number(slopes.measured_below)} below, {fmt.number(slopes.measured_above)} above"
+                f"{fmt.estimate(slopes.measured_below, slopes.measured_below_ci)} below, "
+                f"{fmt.estimate(slopes.measured_above, slopes.measured_above_ci)} above"
             )
         )
     )

@@ -32,10 +32,10 @@ def fit_view(threshold: Threshold) -> FitView:
         ("Slope above", fmt.Estimate(fmt.number(slopes.above), None), "just above"),
         (
             "Measured slope below",
-            fmt.Estimate(fmt.number(slopes.measured_below), None),
+            fmt.estimate(slopes.measured_below, slopes.measured_below_ci),
             "least squares, points up to s0",
         ),
-        ("Measured slope above", fmt.Estimate(fmt.number(slopes.measured_above), None), "points beyond"),
+        ("Measured slope above", fmt.estimate(slopes.measured_above, slopes.measured_above_ci), "points beyond"),
         ("p of no transition", fmt.Estimate(fmt.number(threshold.transition_test.p, 2), None), _level(threshold)),
         ("p of the form’s fit", fmt.Estimate(fmt.number(threshold.lack_of_fit, 2), None), "small: it does not fit"),
     ]

@@ -11,6 +11,7 @@ import numpy as np
 from app.contracts.requests.sweep import FormBounds
 from app.contracts.sweep_report import KneeInterval, Rival, Slopes, Threshold, TransitionTest
 from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.limits import drawn_logs, slope_of
 from workers.diagnosis.threshold.answer import ThresholdAnswer, fit_threshold
 from workers.diagnosis.threshold.bounds import Bounds
 from workers.diagnosis.threshold.curve import FEWEST_POINTS, Curve
@@ -43,7 +44,13 @@ def threshold_of(
         return str(error)
     documents = losses if course.resampled(losses) else None
     answer = fit_threshold(curve, box, dense=dense, documents=documents, seed=seed, check=check)
-    return _as_contract(answer, of, points, course)
+    drawn_BP = drawn_logs(course, losses, seed=seed)
+    below_N = curve.s_N <= answer.fit.s0
+    intervals = {
+        "measured_below_ci": slope_of(curve.s_N, curve.log_N, drawn_BP, below_N)[1],
+        "measured_above_ci": slope_of(curve.s_N, curve.log_N, drawn_BP, ~below_N)[1],
+    }
+    return _as_contract(answer, of, points, course, intervals)
 
 
 def fitted_points(course: Course, of: Of) -> tuple[list[Turned], str]:
@@ -70,7 +77,13 @@ def bounds_of(bounds: FormBounds) -> Bounds:
     return Bounds(a=bounds.a, b=bounds.b, s0=bounds.s0, k1=bounds.k1, k2=bounds.k2)
 
 
-def _as_contract(answer: ThresholdAnswer, of: Of, points: Sequence[Turned], course: Course) -> Threshold:
+def _as_contract(
+    answer: ThresholdAnswer,
+    of: Of,
+    points: Sequence[Turned],
+    course: Course,
+    slope_intervals: dict[str, tuple[float, float] | None],
+) -> Threshold:
     told = answer.as_json()
     ends = (answer.interval.low, answer.interval.high)
     value, value_ci = None, None
@@ -111,7 +124,7 @@ def _as_contract(answer: ThresholdAnswer, of: Of, points: Sequence[Turned], cour
             exponential=tests["exponential"],
         ),
         lack_of_fit=answer.lack_of_fit,
-        slopes=Slopes(**told["slopes"]),
+        slopes=Slopes(**told["slopes"], **slope_intervals),
     )
 
 

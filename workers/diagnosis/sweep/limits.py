@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from app.contracts.requests.base import Thresholds
 from app.contracts.sweep_report import CrossingSlopes, Limit
 from workers.diagnosis.sweep.course import Course, Turned
-from workers.diagnosis.threshold.documents import RESAMPLES
+from workers.diagnosis.threshold.documents import RESAMPLES, DocumentLosses
 from workers.diagnosis.threshold.formfree import LimitPoint, largest_mild, near_lossless_of_documents
 from workers.diagnosis.threshold.interval import CONFIDENCE
 
@@ -80,16 +80,22 @@ def crossing_slopes(course: Course, limit: Limit | None, *, seed: int) -> Crossi
     # Strength may rise as the value falls: below is the weaker side.
     rising = len(place_P) < 2 or place_P[-1] >= place_P[0]
     weaker_P = place_P <= limit.at if rising else place_P >= limit.at
-    drawn_BP = losses.logs(losses.draws(seed=seed, resamples=RESAMPLES)) if course.resampled(losses) else None
-    (below, below_ci), (above, above_ci) = (
-        _slope(place_P[side_P], log_P[side_P], None if drawn_BP is None else drawn_BP[:, side_P])
-        for side_P in (weaker_P, ~weaker_P)
-    )
+    drawn_BP = drawn_logs(course, losses, seed=seed)
+    below, below_ci = slope_of(place_P, log_P, drawn_BP, weaker_P)
+    above, above_ci = slope_of(place_P, log_P, drawn_BP, ~weaker_P)
     return CrossingSlopes(at=limit.at, below=below, below_ci=below_ci, above=above, above_ci=above_ci)
 
 
-def _slope(x_P: Array, y_P: Array, drawn_BP: Array | None) -> tuple[float | None, tuple[float, float] | None]:
-    """Least squares, and the 95 % percentiles over the draws of documents."""
+def drawn_logs(course: Course, losses: DocumentLosses, *, seed: int) -> Array | None:
+    """ln of the value at each setting in every draw of documents: (B, P); None where documents are too few."""
+    return losses.logs(losses.draws(seed=seed, resamples=RESAMPLES)) if course.resampled(losses) else None
+
+
+def slope_of(
+    place_P: Array, log_P: Array, drawn_BP: Array | None, side_P: NDArray[np.bool_]
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Least squares through the points of a side, and its 95 % percentiles over the draws of documents."""
+    x_P, y_P = place_P[side_P], log_P[side_P]
     if len(x_P) < 2 or np.ptp(x_P) == 0:
         return None, None
     centred_P = (x_P - x_P.mean()) / ((x_P - x_P.mean()) ** 2).sum()
@@ -99,7 +105,7 @@ def _slope(x_P: Array, y_P: Array, drawn_BP: Array | None) -> tuple[float | None
     if drawn_BP is None:
         return slope, None
     tail = 0.5 * (1 - CONFIDENCE)
-    low, high = np.quantile(drawn_BP @ centred_P, [tail, 1 - tail])
+    low, high = np.quantile(drawn_BP[:, side_P] @ centred_P, [tail, 1 - tail])
     return slope, (min(float(low), slope), max(float(high), slope))
 
 

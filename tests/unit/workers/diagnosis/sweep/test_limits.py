@@ -95,6 +95,13 @@ def test_slopes_have_the_interval_of_documents_resampled_jointly():
     expected = np.quantile(np.array(drawn), [0.025, 0.975], axis=0)
     assert slopes.below_ci == pytest.approx(expected[:, 0], rel=0.05)
     assert slopes.above_ci == pytest.approx(expected[:, 1], rel=0.05)
+    fitted = threshold_of(course(bending(10, knee=0.45)), "perplexity", FormBounds(), seed=0)
+    assert isinstance(fitted, Threshold)
+    for slope, ci in (
+        (fitted.slopes.measured_below, fitted.slopes.measured_below_ci),
+        (fitted.slopes.measured_above, fitted.slopes.measured_above_ci),
+    ):
+        assert slope is not None and ci is not None and ci[0] < slope < ci[1]
     few = course(settings, documents=3)
     alone = crossing_slopes(few, mild(few, Thresholds()), seed=3)
     assert alone is not None and alone.below_ci is None and alone.above_ci is None
