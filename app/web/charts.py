@@ -345,7 +345,14 @@ def _placed(
     text = f"◂ {label}" if off else label
     if anchor is None:
         anchor = "" if at < 35 else "mid" if at <= 65 else "end"
+        at = _inside(at, anchor, 100 * 6.8 * len(text) / _NARROWEST)
     return _tag("text", text, x=_pct(at), y=y, class_=" ".join(filter(None, ["t halo", anchor, class_])))
+
+
+def _inside(at: float, anchor: str, width: float) -> float:
+    """The place of a label so wide, moved so that it ends inside a chart on a telephone, where it fits into one."""
+    before = {"": 0.0, "mid": width / 2, "end": width}[anchor]
+    return min(max(at, before), max(before, 100 - width + before))
 
 
 def _anchor(at: float) -> str:

@@ -248,3 +248,14 @@ def test_texts_are_escaped_and_every_chart_has_a_title(markup):
     svg = parsed(markup)
     assert svg.find("title").text
     assert {node.tag for node in svg.iter()} <= {"svg", "title", "desc", "rect", "line", "circle", "text"}
+
+
+@pytest.mark.parametrize("excess", [1e-5, 0.004, 0.02, 0.07, 0.3, 2.0, 40.0])
+def test_the_label_of_the_excess_ends_inside_a_chart_on_a_telephone(excess):
+    interval = (0.4 * excess, 1.62345 * excess)
+    (label,) = [text for text in threshold(excess, interval).iter("text") if (text.text or "").startswith("excess")]
+    width = 100 * 6.8 * len(label.text) / 330
+    at, classes = float(label.get("x").removesuffix("%")), label.get("class").split()
+    left = at - (width / 2 if "mid" in classes else width if "end" in classes else 0)
+    assert left >= -0.01
+    assert left + width <= 100.01
