@@ -58,7 +58,7 @@ def explain(exception: BaseException, documents: Iterable[str] = ()) -> Failure:
     """
     if isinstance(exception, HemostatError):
         # The reason behind it decides whether this process may go on.
-        spoiled = any(_is_memory(cause) for cause in _chain(exception))
+        spoiled = any(is_memory(cause) for cause in _chain(exception))
         return Failure(job_error(exception.code, exception.detail, exception.hint), spoiled)
     chain = list(_chain(exception))
     # Only what it was explicitly raised from: a bug met while a HemostatError was handled is still a bug.
@@ -70,7 +70,7 @@ def explain(exception: BaseException, documents: Iterable[str] = ()) -> Failure:
     if any(_is_disk(cause) for cause in chain):
         detail = "the disk filled up while the job wrote its files"
         return Failure(job_error(ErrorCode.DISK_FULL, detail, _HINT_DISK), spoiled=True)
-    if any(_is_memory(cause) for cause in chain):
+    if any(is_memory(cause) for cause in chain):
         detail = f"memory ran out ({describe(exception, documents)})"
         return Failure(job_error(ErrorCode.ENGINE_OUT_OF_MEMORY, detail, _HINT_MEMORY), spoiled=True)
     if isinstance(exception, ImportError):
@@ -152,7 +152,8 @@ def _chain(exception: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
-def _is_memory(exception: BaseException) -> bool:
+def is_memory(exception: BaseException) -> bool:
+    """Whether it says that memory ran out, in whichever library's words."""
     if any(base.__name__ in _MEMORY_TYPES for base in type(exception).__mro__):
         return True
     if isinstance(exception, OSError):

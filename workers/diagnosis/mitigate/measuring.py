@@ -36,6 +36,7 @@ from workers.engine.pool import resolve_dtype
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
 from workers.process.context import write_atomically
+from workers.process.failures import is_memory, safe_traceback
 from workers.surgery.calibration_text import CalibrationTexts
 from workers.surgery.recipe import Modified, Others, apply
 
@@ -153,8 +154,11 @@ class Bench:
                 raise RefusedError(error.detail) from error
             raise
         except UNFORESEEN as error:
-            # A fault in one treatment is no reason to lose what the others gave; the traceback is for its author.
-            logger.exception("a treatment failed")
+            if is_memory(error):
+                raise  # the machine's, not the treatment's: with more of it the recipe may be made
+            # A fault in one treatment is no reason to lose what the others gave; the traceback is for its author. Not
+            # logger.exception, which would print a message that may hold text.
+            logger.error("a treatment failed\n%s", safe_traceback(error))  # noqa: TRY400
             raise RefusedError(f"making it failed unforeseen ({type(error).__name__})") from error
 
     def load(self, info: CheckpointInfo) -> None:

@@ -10,6 +10,7 @@ import pytest
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import fingerprint, inspect
 from app.settings import Settings
+from tests.support.handlers import SECRET
 from workers.diagnosis.mitigate.measuring import Bench, RefusedError
 from workers.diagnosis.mitigate.subject import recipe_of
 from workers.diagnosis.sides import Side
@@ -67,3 +68,19 @@ def test_what_the_machine_lacks_ends_the_job(tiny: Tiny, tmp_path: Path) -> None
     with pytest.raises(HemostatError) as caught:
         bench(tiny, tmp_path, full).make(recipe_of([RTN, REPAIR]))
     assert caught.value.code == ErrorCode.DISK_FULL
+
+    def small(_: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    with pytest.raises(RuntimeError, match="allocate"):
+        bench(tiny, tmp_path, small).make(recipe_of([RTN, REPAIR]))
+
+
+def test_the_log_of_a_fault_has_no_text(tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def telling(_: Any) -> Any:
+        raise ValueError(f"cannot digest {SECRET!r}")
+
+    with pytest.raises(RefusedError, match="unforeseen"):
+        bench(tiny, tmp_path, telling).make(recipe_of([RTN, REPAIR]))
+    assert "a treatment failed" in caplog.text and "ValueError" in caplog.text
+    assert "river" not in caplog.text
