@@ -40,6 +40,9 @@ def _majority(figures: Sequence[Figure], name: str, caption: str) -> Finding:
     below = [figure for figure in figures if figure.high < 1]
     half = len(figures) / 2
     outcome = decided(confirmed=len(above) > half and not below, refuted=len(below) > half and not above)
-    told = "; ".join(f"{figure.what} {figure}" for figure in figures)
-    sentence = f"Of {len(figures)} cells {len(above)} lie above 1 and {len(below)} below: {told}."
+    least, most = (pick(figures, key=lambda figure: figure.value) for pick in (min, max))
+    sentence = (
+        f"Of {len(figures)} cells {len(above)} lie above 1 and {len(below)} below; they go from {least} ({least.what}) to "
+        f"{most} ({most.what})."
+    )
     return Finding(outcome, sentence, tuple(figures), (bars(name, caption, figures),))
