@@ -42,7 +42,7 @@ def _majority(figures: Sequence[Figure], name: str, caption: str) -> Finding:
     outcome = decided(confirmed=len(above) > half and not below, refuted=len(below) > half and not above)
     least, most = (pick(figures, key=lambda figure: figure.value) for pick in (min, max))
     sentence = (
-        f"Of {len(figures)} cells {len(above)} lie above 1 and {len(below)} below; they go from {least} ({least.what}) to "
+        f"Of {len(figures)} cells {len(above)} lie above 1 and {len(below)} below, from {least} ({least.what}) to "
         f"{most} ({most.what})."
     )
     return Finding(outcome, sentence, tuple(figures), (bars(name, caption, figures),))
