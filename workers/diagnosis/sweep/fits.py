@@ -124,7 +124,7 @@ def _as_contract(
             exponential=tests["exponential"],
         ),
         lack_of_fit=answer.lack_of_fit,
-        slopes=Slopes(**told["slopes"], **slope_intervals),
+        slopes=Slopes(**told["slopes"]).model_copy(update=slope_intervals),
     )
 
 
