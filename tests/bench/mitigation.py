@@ -16,6 +16,7 @@ import json
 import re
 import sys
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ class Bench:
         self.corpora: dict[str, Corpus] = {
             name: make_windows(many, tokenizer, WINDOW) for name, many in documents.items()
         }
-        self.context = BenchContext(self.settings, "bench")
+        self.context = BenchContext(self.settings, f"bench-{uuid.uuid4().hex}")
         self.room = EngineRoom(self.settings)
         self.head = Head.load(model)
         self.texts = loader_without_sampler(self.settings, model)
