@@ -1,4 +1,4 @@
-"""The real handler of compare jobs, halted in the middle of the candidate until it is told to go on.
+"""The real handlers of compare and sweep jobs, halted in the middle until they are told to go on.
 
 So a job has not ended before a test has done with it what it wants, however fast the machine is.
 """
@@ -9,24 +9,26 @@ import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from app.contracts.requests.compare import CompareRequest
+from app.contracts.requests.sweep import SweepRequest
 from tests.support.handlers import told_to_go
-from workers.diagnosis.compare import compare as whole
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.registry import Handlers, Kind
 from workers.process.context import PROGRESS_INTERVAL_S
 
 if TYPE_CHECKING:
     from app.contracts.report import CompareReport
+    from app.contracts.sweep_report import SweepReport
     from workers.engine.room import EngineRoom
 
-WINDOWS: Final = 150  # after which it halts
+WINDOWS: Final = 150  # of the candidate, after which it halts
+POINTS: Final = 2  # of a sweep, likewise
 
 
 class _Halting:
     """A context that holds up whoever tells it of so much progress. That much has been kept in the scratch folder."""
 
-    def __init__(self, context: JobContext) -> None:
-        self._context = context
+    def __init__(self, context: JobContext, phase: str, most: int) -> None:
+        self._context, self._phase, self._most = context, phase, most
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -34,7 +36,7 @@ class _Halting:
     def progress(self, phase: str, done: int, total: int) -> None:
         """Tells it, and halts."""
         self._context.progress(phase, done, total)
-        if phase != "candidate" or not WINDOWS <= done < total or told_to_go(self._context):
+        if phase != self._phase or not self._most <= done < total or told_to_go(self._context):
             return
         time.sleep(1.5 * PROGRESS_INTERVAL_S)  # else it may not be told
         self._context.progress(phase, done, total)
@@ -45,11 +47,23 @@ class _Halting:
 
 def compare(request: CompareRequest, context: JobContext, room: EngineRoom) -> CompareReport:
     """`workers.diagnosis.compare.compare`, halting."""
-    return whole(request, cast(JobContext, _Halting(context)), room)
+    from workers.diagnosis.compare import compare as whole
+
+    return whole(request, cast(JobContext, _Halting(context, "candidate", WINDOWS)), room)
+
+
+def sweep(request: SweepRequest, context: JobContext, room: EngineRoom) -> SweepReport:
+    """`workers.diagnosis.sweep.job.sweep`, halting. Points are told in hundredths."""
+    from workers.diagnosis.sweep.job import sweep as whole_sweep
+
+    return whole_sweep(request, cast(JobContext, _Halting(context, "points", 100 * POINTS)), room)
 
 
 HANDLERS = Handlers(
-    kinds={"compare": Kind(CompareRequest, "tests.support.halting:compare")},
+    kinds={
+        "compare": Kind(CompareRequest, "tests.support.halting:compare"),
+        "sweep": Kind(SweepRequest, "tests.support.halting:sweep", "workers.diagnosis.sweep.job:help_sweep"),
+    },
     room="workers.engine.room:EngineRoom",
-    preload=("tests.support.halting",),
+    preload=("workers.diagnosis.compare",),
 )

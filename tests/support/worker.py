@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from app.contracts.requests.compare import CompareRequest
+from app.contracts.requests import REQUEST
 from app.jobs import workers
 from app.jobs.connection import connect
 from app.jobs.ids import new_job_id
@@ -119,7 +119,7 @@ class Owner:
         )
 
     def submit_request(self, body: dict[str, Any]) -> str:
-        request = CompareRequest.model_validate(body)
+        request = REQUEST.validate_python(body)
 
         async def act(store: JobStore) -> str:
             job_id = new_job_id()

@@ -30,6 +30,12 @@ class Ground:
         return self.sides.reference
 
     @property
+    def shared(self) -> bool:
+        """Whether another worker scored the reference as this one would. One with another engine or device names its
+        points otherwise: neither could use what the other measures."""
+        return self.scored.from_store
+
+    @property
     def origin_weights(self) -> str:
         """Fingerprint of the weights that recipes start from."""
         return self.sides.candidate.weights

@@ -76,7 +76,8 @@ class _Surface(PointsAttempt):
         """What another worker's attempt has not begun."""
         cells = cells_of(self._request)
         with self.ground() as ground:
-            self.runner(ground, total=len(cells)).measure(_settings(cells), wait=False)
+            if ground.shared:
+                self.runner(ground, total=len(cells)).measure(_settings(cells), wait=False)
 
 
 def _settings(cells: Sequence[Cell]) -> list[Setting]:

@@ -68,6 +68,8 @@ class _Sweep(PointsAttempt):
     def help(self) -> None:
         """What another worker's attempt has not begun."""
         with self.ground() as ground:
+            if not ground.shared:
+                return
             over, _ = self._range(ground)
             self._turning(self.runner(ground, total=self._request.planned), over).run(wait=False)
 

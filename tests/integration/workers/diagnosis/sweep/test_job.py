@@ -16,7 +16,7 @@ from app.models.knobs import lift
 from app.settings import Settings
 from tests.support.attempts import Context
 from workers.diagnosis.context import JobCancelled
-from workers.diagnosis.sweep.job import sweep
+from workers.diagnosis.sweep.job import help_sweep, sweep
 from workers.diagnosis.threshold.answer import fit_threshold
 from workers.diagnosis.threshold.curve import Curve
 from workers.engine.room import EngineRoom
@@ -141,6 +141,23 @@ def test_a_stopped_sweep_goes_on_and_finds_the_same(
     report = sweep(asked, Context(settings, tmp_path), room)
     assert [point.divergence for point in report.points] == [point.divergence for point in swept[0].points]
     assert report.provenance.resumed_windows == 4 * report.windows
+
+
+def test_a_helper_measures_what_nobody_has_where_it_scores_alike(
+    swept: tuple[SweepReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    asked = request({"type": "prune.magnitude", "sparsity": SPARSITY})
+    help_sweep(asked, Context(settings, tmp_path / "job"), room)
+    assert len(list((tmp_path / "job" / "partial" / "points").glob("*.json"))) == 9
+    report = sweep(asked, Context(settings, tmp_path / "job"), room)
+    assert [point.divergence for point in report.points] == [point.divergence for point in swept[0].points]
+    # Nobody has scored this text as this engine would: whoever has the job could not use what is measured.
+    other = request(
+        {"type": "prune.magnitude", "sparsity": SPARSITY},
+        text={"source": "inline", "documents": [document(number) for number in range(20, 26)]},
+    )
+    help_sweep(other, Context(settings, tmp_path / "other"), room)
+    assert not (tmp_path / "other" / "partial" / "points").exists()
 
 
 def test_a_budget_is_kept_and_spent_between_the_ends(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
