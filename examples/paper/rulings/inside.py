@@ -33,7 +33,10 @@ def attention(reports: Reports) -> Finding:
     most = len(EXPANDED) // 2 + 1
     outcome = decided(confirmed=len(more) >= most and not less, refuted=len(less) >= most and not more)
     told = ", ".join(f"{figure.what} {figure}" for figure in ratios.values())
-    sentence = f"Divergence of attention a nat of KL: {told}. {len(more)} of {len(EXPANDED)} expansions disrupt."
+    sentence = (
+        f"Divergence of attention a nat of KL: {told}. Of {len(EXPANDED)} expansions {len(more)} lie above both "
+        f"compressed models and {len(less)} below both."
+    )
     chart = bars("attention", "Divergence of attention a nat of KL", list(ratios.values()))
     return Finding(outcome, sentence, (*ratios.values(), *figures), (chart, _by_layer(reports)))
 
