@@ -55,16 +55,21 @@ def see_inputs(own: Block, moments: Mapping[str, Moment], source: Block | None =
                 moment.see(*inputs[own.group_of(name)])
 
 
-def sample(block: Block, groups: tuple[Group, ...], tokens: int) -> dict[Group, torch.Tensor]:
-    """(T, I) inputs of each group, of the first batches until there are `tokens`."""
+def sample(block: Block, groups: tuple[Group, ...], tokens: int) -> tuple[dict[Group, torch.Tensor], torch.Tensor]:
+    """((T, I) inputs of each group at some tokens of the first batches, which tokens of the text they are (T)).
+
+    They are spaced evenly, so that beginnings of windows are among them.
+    """
     if not groups:
-        return {}
+        return {}, torch.zeros(0, dtype=torch.int64)
     with ExitStack() as stack:
         parts = {group: _catch(block, group, stack) for group in groups}
         for _ in block.outputs():
             if sum(len(part) for part in parts[groups[0]]) >= tokens:
                 break
-    return {group: torch.cat(found)[:tokens].to(torch.float32) for group, found in parts.items()}
+    seen = sum(len(part) for part in parts[groups[0]])
+    chosen_T = torch.arange(0, seen, max(1, seen // tokens))[:tokens]
+    return {group: torch.cat(found)[chosen_T].to(torch.float32) for group, found in parts.items()}, chosen_T
 
 
 def _catch(block: Block, group: Group, stack: ExitStack) -> list[torch.Tensor]:

@@ -46,7 +46,7 @@ def plan_bits(shop: Shop, step: QuantizeDynamic, scheme: Scheme, fisher: Mapping
         groups = tuple(part for part in parts if part)
         if not groups:  # not addressed: the walk goes on to the next
             continue
-        inputs = sample(block, groups, SAMPLE_TOKENS)
+        inputs, _ = sample(block, groups, SAMPLE_TOKENS)
         cost: dict[tuple[str, int], float] = {}
         for group, seen in inputs.items():
             shop.check_cancelled()

@@ -32,10 +32,12 @@ def smooth_block(
     activation_bits: int | None,
     fisher: Mapping[str, torch.Tensor],
     names: Container[str],
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[dict[Group, torch.Tensor], list[float]]:
     """Smooths what can be folded before the groups of `seen` (their inputs (T, I) on some text).
 
-    `fisher`: tensor name → E[δ²] (O). `names`: layers that may be changed. Returns what each group's input channels
+    `fisher`: tensor name → E[δ²] (O). `names`: layers that may be changed. `weights`: tensor name → what each token
+    counts (T; default: all alike). Returns what each group's input channels
     were divided by (I), and the strengths that were chosen.
     """
     divided: dict[Group, torch.Tensor] = {}
@@ -44,15 +46,17 @@ def smooth_block(
         if pair.group not in seen or (pair.rows is not None and pair.rows not in names):
             continue
         inputs_TI = seen[pair.group]
-        weights = [folded.weight(name) for name in pair.group]
+        wholes = [folded.weight(name) for name in pair.group]
         scores = []
-        choices = [scale_for(pair, inputs_TI, weights, strength, activation_bits) for strength in STRENGTHS]
+        choices = [scale_for(pair, inputs_TI, wholes, strength, activation_bits) for strength in STRENGTHS]
         for s_P in choices:
             s_I = pair.spread(s_P)
             scores.append(
                 sum(
-                    output_error(weight_OI, inputs_TI, s_I, scheme, activation_bits, fisher.get(name))
-                    for name, weight_OI in zip(pair.group, weights, strict=True)
+                    output_error(
+                        weight_OI, inputs_TI, s_I, scheme, activation_bits, fisher.get(name), (weights or {}).get(name)
+                    )
+                    for name, weight_OI in zip(pair.group, wholes, strict=True)
                 )
             )
         best = min(range(len(scores)), key=scores.__getitem__)
@@ -84,8 +88,9 @@ def output_error(
     scheme: Scheme,
     activation_bits: int | None,
     fisher_O: torch.Tensor | None,
+    weight_T: torch.Tensor | None = None,
 ) -> float:
-    """Mean over tokens of Σ_o F_o (ŷ_o − y_o)², the scaled weight rounded to nearest."""
+    """Mean over tokens of w Σ_o F_o (ŷ_o − y_o)², the scaled weight rounded to nearest."""
     scaled_OI = weight_OI * s_I
     grid = fit(
         scaled_OI, bits=scheme.bits, group_size=scheme.group_size, symmetric=scheme.symmetric, dtype=scheme.dtype
@@ -94,5 +99,6 @@ def output_error(
     if activation_bits is not None:
         given_TI = round_tokens(given_TI, activation_bits)
     gap_TO = given_TI @ grid.nearest(scaled_OI).T - inputs_TI @ weight_OI.T
-    cost_O = gap_TO.square().mean(0)
+    cost_TO = gap_TO.square()
+    cost_O = cost_TO.mean(0) if weight_T is None else weight_T @ cost_TO / len(cost_TO)
     return float((cost_O if fisher_O is None else cost_O * fisher_O).sum())

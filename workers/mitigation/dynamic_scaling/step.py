@@ -47,7 +47,7 @@ DAMPING = 0.03
 class DynamicScaling:
     """The whole step."""
 
-    version = 3
+    version = 5
 
     def __init__(self, step: QuantizeDynamic) -> None:
         self._step = step
@@ -135,10 +135,7 @@ class _Work:
         blocks = []
         with ExitStack() as hooks:
             for source_block, own_block in zip(self._source(), own.blocks(), strict=False):
-                linears = [linear for name, linear in own_block.linears.items() if name in self._names]
-                # Open until the walk ends: what enters the next block has gone through rounded inputs too.
-                hooks.enter_context(rounding_inputs(linears, self._step.activation_bits))
-                blocks.append(self._block(source_block, own_block))
+                blocks.append(self._block(source_block, own_block, hooks))
         if self._strengths:
             shop.figures["smoothing_strength_mean"] = sum(self._strengths) / len(self._strengths)
         if self._damping > DAMPING:
@@ -153,13 +150,13 @@ class _Work:
             return repeat(None)
         return Walk(Skeleton(shop.source, shop.read), self._tokens_NL, shop.scratch, phase="source").blocks()
 
-    def _block(self, source: Block | None, own: Block) -> LearnedBlock:
+    def _block(self, source: Block | None, own: Block, hooks: ExitStack) -> LearnedBlock:
         shop, step = self._shop, self._step
         groups = tuple(group for group in own.groups if self._names & set(group))
         folded = Folded(shop, own)
         divided: dict[Group, torch.Tensor] = {}
         if step.smooth and groups:
-            seen = sample(own, tuple(group for group in groups if set(group) <= self._names), SAMPLE_TOKENS)
+            seen, chosen_T = sample(own, tuple(group for group in groups if set(group) <= self._names), SAMPLE_TOKENS)
             divided, strengths = smooth_block(
                 own,
                 folded,
@@ -169,9 +166,14 @@ class _Work:
                 step.activation_bits,
                 self._powers,
                 self._names,
+                {name: weight_T[chosen_T] for name in own.linears if (weight_T := self._importance(name)) is not None},
             )
             self._strengths += strengths
             folded.close({})
+        # After smoothing, which looks at inputs as they are; until the walk ends, since what enters the next block has
+        # gone through rounded inputs too.
+        linears = [linear for name, linear in own.linears.items() if name in self._names]
+        hooks.enter_context(rounding_inputs(linears, step.activation_bits))
         rounded: dict[str, Rounded] = {}
         for together in (groups[:2], groups[2:]):  # attention, then feed-forward: two passes
             moments = {

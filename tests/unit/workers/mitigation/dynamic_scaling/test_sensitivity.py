@@ -50,7 +50,7 @@ def test_a_prediction_falls_with_every_bit_and_adds_up_over_layers(tiny: Callabl
         walk = Walk(Skeleton(info, reader.read), TOKENS, tmp_path)
         block = next(walk.blocks())
         group = block.groups[0]
-        inputs_TI = sample(block, (group,), 48)[group]
+        inputs_TI = sample(block, (group,), 48)[0][group]
         costs = [predicted(block, group, inputs_TI, Scheme(bits, 32, False), fisher) for bits in (3, 4, 5, 6, 8)]
         alone = [predicted(block, (name,), inputs_TI, SCHEME, fisher) for name in group]
     assert len(group) == 3

@@ -45,7 +45,7 @@ def test_a_smoothed_block_is_the_same_function(kind: str, tiny: Callable[..., Pa
         folded = Folded(shop, block)
         # 3-bit weights that meet 4-bit activations: smoothing pays somewhere.
         divided, strengths = smooth_block(
-            block, folded, info.architecture, sample(block, block.groups, 48), Scheme(3, None, True), 4, {}, tensors
+            block, folded, info.architecture, sample(block, block.groups, 48)[0], Scheme(3, None, True), 4, {}, tensors
         )
         folded.close({})
         assert len(divided) == sum(strength > 0 for strength in strengths) > 0
@@ -94,3 +94,13 @@ def test_the_error_is_the_weighted_mean_square_in_closed_form() -> None:
     assert output_error(weight_OI, x_TI, torch.ones(8), Scheme(3, None, True), None, fisher_O) == pytest.approx(
         closed, rel=1e-4
     )
+
+
+def test_tokens_count_in_the_output_error_as_they_are_weighted() -> None:
+    draws = torch.Generator().manual_seed(4)
+    weight_OI, x_TI = torch.randn(5, 8, generator=draws), torch.randn(6, 8, generator=draws)
+    scheme, whole_I = Scheme(3, None, True), torch.ones(8)
+    each = [output_error(weight_OI, x_TI[t : t + 1], whole_I, scheme, None, None) for t in range(6)]
+    weight_T = torch.tensor([6.0, 0, 0, 0, 0, 0])
+    assert output_error(weight_OI, x_TI, whole_I, scheme, None, None, weight_T) == pytest.approx(each[0], rel=1e-4)
+    assert output_error(weight_OI, x_TI, whole_I, scheme, None, None) == pytest.approx(sum(each) / 6, rel=1e-4)

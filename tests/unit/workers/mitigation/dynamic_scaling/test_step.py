@@ -1,5 +1,6 @@
 """The whole step on tiny models: bits, zeros, fused layers, seeds, configuration, packed and simulated."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.quantization import QuantizationConfig
 from pydantic import TypeAdapter
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from app.contracts.recipe import Calibrated, Recipe
 from app.contracts.simulation import simulation_of
@@ -141,3 +142,15 @@ def test_packed_is_the_same_weights_as_simulated(tiny: Tiny, tmp_path: Path) -> 
         weight = compressor.decompress(own, scheme)["weight"]
         torch.testing.assert_close(weight.float(), plain[f"{module}.weight"].float(), rtol=1e-2, atol=1e-6)
     assert torch.equal(parts["model.norm.weight"], plain["model.norm.weight"])
+
+
+def test_smoothing_looks_at_activations_before_they_are_rounded(tiny: Tiny, tmp_path: Path) -> None:
+    """On rounded ones, rounding once more costs nothing, and no smoothing would ever be chosen."""
+    folder = shutil.copytree(tiny("llama", **LAYERS), tmp_path / "outlier")
+    tensors_of = load_file(folder / "model.safetensors")
+    for name in ("input_layernorm", "post_attention_layernorm"):
+        tensors_of[f"model.layers.0.{name}.weight"][3] = 200.0
+    save_file(tensors_of, folder / "model.safetensors", metadata={"format": "pt"})
+    step = DYNAMIC | {"bits": 8, "group_size": None, "symmetric": True, "activation_bits": 8, "tuning_steps": 0}
+    record = made(folder, tmp_path / "store", step).manifest.steps[0]
+    assert record.figures["smoothing_strength_mean"] >= 0.25
