@@ -26,7 +26,8 @@ def list_jobs(
     *,
     status: str | None = None,
     kind: Annotated[
-        str | None, typer.Option(help="compare, attribute, calibrate, mitigate, tasks or trajectory.")
+        str | None,
+        typer.Option(help="One of compare, sweep, surface, attribute, trajectory, tasks, calibrate, mitigate."),
     ] = None,
     candidate: str | None = None,
     limit: int = 20,
