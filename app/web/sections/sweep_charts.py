@@ -111,8 +111,11 @@ def _place(report: SweepReport, point: SweepPoint, number: int) -> float:
 
 
 def _x_title(report: SweepReport) -> str:
-    share = "" if report.knob.share is None else f"; {report.knob.share}"
-    return visible(f"{report.knob.field}, weakest setting first{share}")
+    """Short enough for a telephone: what s is stands in full below the table of points."""
+    share = report.knob.share
+    return visible(
+        f"{report.knob.field}, weakest first" if share is None else f"{report.knob.field}; {share.split(',')[0]}"
+    )
 
 
 def _knee_mark(threshold: Threshold | None) -> Knee | None:
