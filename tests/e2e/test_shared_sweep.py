@@ -1,0 +1,84 @@
+"""Two workers on one Redis share a sweep; killing one of them loses no point."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.contracts.job import JobStatus
+from app.contracts.sweep_report import SweepReport
+from app.jobs.embedded import EmbeddedValkey
+from app.jobs.record import JobRecord
+from app.settings import Settings
+from tests.support.halting import POINTS
+from tests.support.handlers import go
+from tests.support.worker import Owner, WorkerProcess, wait_for
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(2400)]
+
+HANDLERS = "tests.support.halting:HANDLERS"
+START_S = 600  # importing vLLM and starting an engine on a busy machine
+SHARES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+REQUEST = {
+    "kind": "sweep",
+    "reference": {"model": "tiny"},
+    "candidate": {"model": "tiny", "recipe": [{"type": "prune.magnitude", "sparsity": SHARES[0]}]},
+    "knobs": [{"step": 0, "field": "sparsity", "values": SHARES}],
+    "text": {
+        "source": "inline",
+        "documents": [
+            {"id": f"d{number}", "text": f"The lazy dog number {number} jumps over the quick brown fox. " * 4}
+            for number in range(8)
+        ],
+    },
+    "window": 64,
+}
+
+
+@pytest.fixture
+def house(tmp_path: Path, tiny: Callable[..., Path]) -> Iterator[Settings]:
+    settings = Settings(home=tmp_path / "home", worker_metrics_port=0, redelivery_s=2.0, cancel_grace_s=30.0)
+    settings.home.mkdir()
+    settings.models_file.write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
+    with EmbeddedValkey(settings):
+        yield settings
+
+
+def report_of(settings: Settings, record: JobRecord) -> SweepReport:
+    assert record.job.status is JobStatus.SUCCEEDED, record.job.error
+    assert record.report is not None
+    return SweepReport.model_validate_json((settings.job_dir(record.job.id) / record.report).read_text())
+
+
+def test_a_sweep_is_shared_and_a_killed_worker_loses_no_point(house: Settings, tmp_path: Path) -> None:
+    owner = Owner(house)
+
+    def points(job_id: str) -> int:
+        return len(list((house.job_dir(job_id) / "partial" / "points").glob("*.json")))
+
+    with WorkerProcess(house, tmp_path / "first.log", handlers=HANDLERS) as first:
+        shared = owner.submit_request(REQUEST)
+        wait_for(lambda: points(shared) >= POINTS, what="points of the first worker", timeout_s=START_S)
+        with WorkerProcess(house, tmp_path / "second.log", handlers=HANDLERS) as second:
+            wait_for(lambda: points(shared) >= POINTS + 2, what="points of the second worker", timeout_s=START_S)
+            second.kill()
+        go(house, shared)
+        record = owner.wait(shared, timeout_s=START_S)
+        assert (record.job.attempt, record.tries) == (1, 1)
+        report = report_of(house, record)
+        assert [point.value for point in report.points] == SHARES
+        assert sorted(point.number for point in report.points) == list(range(1, len(SHARES) + 1))
+        assert len(report.shared) == 2
+        assert sum(share.points for share in report.shared) == len(SHARES)
+        assert min(share.points for share in report.shared) >= 2
+
+        # Whoever measured a point: the numbers are the same.
+        alone = owner.submit_request(REQUEST)
+        go(house, alone)
+        undisturbed = report_of(house, owner.wait(alone, timeout_s=START_S))
+        assert len(undisturbed.shared) == 1
+        for one, other in zip(report.points, undisturbed.points, strict=True):
+            assert one.divergence == other.divergence
+            assert one.perplexity == other.perplexity
+        assert report.threshold == undisturbed.threshold
+        assert first.process.poll() is None
