@@ -227,6 +227,10 @@ def main(name: str) -> None:
                 rows = bench_memory(home, 10_000, "10k")
             case "memory_100k":
                 rows = bench_memory(home, 100_000, "100k")
+            case "sweep" | "attribute":
+                from tests.bench import diagnosis  # takes its text and request from here
+
+                rows = diagnosis.bench_sweep(home) if name == "sweep" else diagnosis.bench_attribute(home)
             case _:
                 raise SystemExit(f"there is no case {name}")
     emit(rows)

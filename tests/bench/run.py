@@ -14,7 +14,7 @@ from workers.engine.environment import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results.csv")
-CASES = ("compare", "prompt_logprobs", "memory_10k", "memory_100k")
+CASES = ("compare", "prompt_logprobs", "memory_10k", "memory_100k", "sweep", "attribute")
 
 
 def main(names: list[str]) -> None:
