@@ -35,7 +35,9 @@ from app.contracts.mitigate_report import MitigateReport
 from app.contracts.profile import Comparison, Profile, ProfilePage
 from app.contracts.report import CompareReport
 from app.contracts.requests import SUBMISSION
+from app.contracts.requests.sweep import FEWEST_VALUES, MOST_VALUES
 from app.contracts.surface_report import SurfaceReport
+from app.contracts.sweep_report import SweepReport
 from app.contracts.tasks_report import TasksReport
 from app.contracts.trajectory_report import TrajectoryReport
 from app.error_guide import GUIDE
@@ -151,6 +153,7 @@ def _components() -> dict[str, Any]:
         CalibrateReport,
         MitigateReport,
         SurfaceReport,
+        SweepReport,
         TasksReport,
         TrajectoryReport,
         Profile,
@@ -170,7 +173,49 @@ def _components() -> dict[str, Any]:
         for name, part in schema.pop("$defs").items():
             schemas.setdefault(name, part)
         schemas[union] = schema
+    _with_knobs(schemas)
     return schemas
+
+
+def _with_knobs(schemas: dict[str, Any]) -> None:
+    """Kinds that turn knobs take `{"sweep": …}` where a step's value would stand; `app.models.knobs` takes it out
+    before the request is validated, so that the contracts do not know it."""
+    number = {"type": "number"}
+    span = {"from": number, "to": number, "points": {"type": "integer", "minimum": 2}}
+    schemas["Sweep"] = {
+        "title": "Sweep",
+        "description": "The values of a knob, in place of one value.",
+        "type": "object",
+        "required": ["sweep"],
+        "additionalProperties": False,
+        "properties": {
+            "sweep": {
+                "anyOf": [
+                    {"type": "array", "minItems": FEWEST_VALUES, "maxItems": MOST_VALUES},
+                    {"type": "object", "required": list(span), "properties": span, "additionalProperties": False},
+                ]
+            }
+        },
+    }
+    step = {
+        "type": "object",
+        "description": "A step of a recipe; one of its values may be a Sweep.",
+        "required": ["type"],
+        "properties": {"type": {"type": "string"}},
+        "additionalProperties": {"anyOf": [reference("Sweep"), {"not": {"type": "object", "required": ["sweep"]}}]},
+    }
+    candidate = schemas["CandidateModel"]["properties"]
+    schemas["SweptModel"] = {
+        "title": "SweptModel",
+        "description": "The modified model, and what is done to it at every value of the knobs.",
+        "type": "object",
+        "required": ["model", "recipe"],
+        "additionalProperties": False,
+        "properties": {"model": candidate["model"], "recipe": {"type": "array", "minItems": 1, "items": step}},
+    }
+    for name in ("SweepSubmission", "SurfaceSubmission"):
+        schemas[name]["properties"]["candidate"] = reference("SweptModel")
+        schemas[name]["required"].remove("knobs")
 
 
 def _version() -> str:

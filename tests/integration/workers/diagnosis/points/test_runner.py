@@ -74,7 +74,7 @@ def test_a_point_says_what_a_comparison_of_its_recipe_says(
     assert room.starts - starts <= 1
     for setting, record in zip(SETTINGS, records, strict=True):
         assert record is not None and record.divergence is not None and record.perplexity is not None
-        body = REQUEST.model_dump(exclude={"knobs", "budget"}) | {"kind": "compare"}
+        body = REQUEST.model_dump(exclude={"knobs", "budget", "bounds"}) | {"kind": "compare"}
         told = CompareRequest.model_validate(body).model_copy(
             update={"candidate": REQUEST.candidate.model_copy(update={"recipe": setting.recipe})}
         )
