@@ -6,7 +6,7 @@ the left, whichever way its values run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -107,22 +107,22 @@ def curve_chart(
     return _svg(base + 42, title=title, desc=desc, body=shapes, class_="chart")
 
 
-def _point(dot: CurveDot, x: float, y_of: object, base: float) -> list[Markup]:
-    place: float = y_of(dot.y)  # type: ignore[operator]
+def _point(dot: CurveDot, x: float, y_of: Callable[[float], float], base: float) -> list[Markup]:
+    place: float = y_of(dot.y)
     shapes = []
     if dot.ci:
-        ends = [y_of(max(end, 0.0)) for end in dot.ci]  # type: ignore[operator]
+        ends = [y_of(max(end, 0.0)) for end in dot.ci]
         shapes.append(_tag("line", x1=_pct(x), x2=_pct(x), y1=min(base, ends[0]), y2=ends[1], class_="whisker"))
     kind = "ring" if dot.broken else "point"
     shapes.append(_tag("circle", _tag("title", dot.title), cx=_pct(x), cy=place, r=5, class_=kind))
     return shapes
 
 
-def _knee(knee: Knee | None, x_of: object, base: float) -> list[Markup]:
+def _knee(knee: Knee | None, x_of: Callable[[float], float], base: float) -> list[Markup]:
     """A line at the knee, its interval as a bar on the axis, and its name above."""
     if knee is None:
         return []
-    at, low, high = (x_of(x) for x in (knee.x, *knee.ci))  # type: ignore[operator]
+    at, low, high = (x_of(x) for x in (knee.x, *knee.ci))
     bar = _tag(
         "rect",
         _tag("title", knee.label),
@@ -139,11 +139,11 @@ def _knee(knee: Knee | None, x_of: object, base: float) -> list[Markup]:
     return [bar, line, name]
 
 
-def _levels(levels: Sequence[Level], y_of: object) -> list[Markup]:
+def _levels(levels: Sequence[Level], y_of: Callable[[float], float]) -> list[Markup]:
     """Lines from the highest down; a name that would touch the one above stands below its line."""
     shapes, last = [], -100.0
     for level in sorted(levels, key=lambda one: -one.y):
-        y: float = y_of(level.y)  # type: ignore[operator]
+        y: float = y_of(level.y)
         shapes.append(_line_across(y, level.kind))
         text = y - 4 if y - 4 - last >= 14 else y + 13
         shapes.append(_tag("text", level.label, x="100%", y=text, class_="t halo end"))
@@ -151,9 +151,9 @@ def _levels(levels: Sequence[Level], y_of: object) -> list[Markup]:
     return shapes
 
 
-def _labels(dots: Sequence[CurveDot], x_of: object, base: float) -> list[Markup]:
+def _labels(dots: Sequence[CurveDot], x_of: Callable[[float], float], base: float) -> list[Markup]:
     """The settings by name below the axis: both ends, and of the others as many as have room."""
-    places = [(float(x_of(dot.x)), dot) for dot in sorted(dots, key=lambda dot: dot.x)]  # type: ignore[operator]
+    places = [(float(x_of(dot.x)), dot) for dot in sorted(dots, key=lambda dot: dot.x)]
     shapes = [_line(at, base, base + 4, "tick") for at, _ in places]
     chosen: list[tuple[float, CurveDot]] = []
     for at, dot in [places[0], places[-1], *places[1:-1]]:

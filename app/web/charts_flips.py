@@ -5,7 +5,7 @@ As in `app.web.charts` every horizontal place is in per cent and every height in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -105,13 +105,13 @@ def flips_chart(dots: Sequence[FlipDot], band: Band | None) -> Markup | None:
     )
 
 
-def _drawn(band: Band, x_of: object, y_of: object) -> list[Markup]:
+def _drawn(band: Band, x_of: Callable[[float], float], y_of: Callable[[float], float]) -> list[Markup]:
     """The band in upright strips (places are in per cent, so that it cannot be one shape) and its median."""
     shapes = []
     points = list(zip(band.kl, band.rate, band.low, band.high, strict=True))
     for (kl, rate, low, high), (next_kl, next_rate, next_low, next_high) in pairwise(points):
-        left, right = x_of(kl), x_of(next_kl)  # type: ignore[operator]
-        top, bottom = y_of((high + next_high) / 2), y_of((low + next_low) / 2)  # type: ignore[operator]
+        left, right = x_of(kl), x_of(next_kl)
+        top, bottom = y_of((high + next_high) / 2), y_of((low + next_low) / 2)
         shapes.append(
             _tag(
                 "rect",
@@ -123,20 +123,18 @@ def _drawn(band: Band, x_of: object, y_of: object) -> list[Markup]:
                 opacity=0.35,
             )
         )
-        shapes.append(
-            _tag("line", x1=_pct(left), x2=_pct(right), y1=y_of(rate), y2=y_of(next_rate), class_="mean")  # type: ignore[operator]
-        )
+        shapes.append(_tag("line", x1=_pct(left), x2=_pct(right), y1=y_of(rate), y2=y_of(next_rate), class_="mean"))
     return shapes
 
 
-def _names(dots: Sequence[FlipDot], x_of: object, y_of: object) -> list[Markup]:
+def _names(dots: Sequence[FlipDot], x_of: Callable[[float], float], y_of: Callable[[float], float]) -> list[Markup]:
     """Labels of the job's own tasks, beside their points, none over another: they share one KL, so they stand in a
     column in the order of their rates."""
     shapes = []
     lowest = _TOP + _PLOT + 0.0
     for dot in sorted(dots, key=lambda dot: dot.rate):
-        x = x_of(dot.kl)  # type: ignore[operator]
-        y = min(y_of(dot.rate) + 4, lowest - 15)  # type: ignore[operator]
+        x = x_of(dot.kl)
+        y = min(y_of(dot.rate) + 4, lowest - 15)
         lowest = y
         left = x > 70
         shapes.append(

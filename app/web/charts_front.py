@@ -5,7 +5,7 @@ As in `app.web.charts` every horizontal place is in per cent and every height in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -106,7 +106,7 @@ def front_chart(dots: Sequence[Dot], *, budget: int | None, note: str) -> Markup
     )
 
 
-def _speeds(dots: Sequence[Dot], x_of: object, top: float) -> list[Markup]:
+def _speeds(dots: Sequence[Dot], x_of: Callable[[float], float], top: float) -> list[Markup]:
     """Bars of tokens/s from zero, at the places of the points above."""
     known = [dot for dot in dots if dot.tokens_per_second]
     shapes = [_tag("text", "tokens/s of the engine that scores", x=0, y=top - 18, class_="t")]
@@ -118,7 +118,7 @@ def _speeds(dots: Sequence[Dot], x_of: object, top: float) -> list[Markup]:
         shapes.append(_line_across(y, "grid"))
         shapes.append(_tag("text", fmt.count(round(tick)), x=0, y=y - 3, class_="t halo"))
     for dot in known:
-        x, value = x_of(dot.bytes), dot.tokens_per_second or 0.0  # type: ignore[operator]
+        x, value = x_of(dot.bytes), dot.tokens_per_second or 0.0
         y = top + _SPEEDS * (1 - scale.at(value) / 100)
         title = f"{dot.label}: {fmt.count(round(value))} tokens/s"
         shapes.append(_line(x, y, top + _SPEEDS, "leader"))
