@@ -8,6 +8,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -142,9 +143,7 @@ def read_file(file: Path, form: TaskFormat, *, name: str, pointer: str) -> list[
                 "take a split that has answers: test splits are often published without",
             )
         id_ = next((str(row[key]) for key in ("id", "task_id", "ind") if row.get(key) not in (None, "")), str(line))
-        items.append(
-            READERS[form](row, id_[:100], lambda what, hint, where=where: complain(where, what, hint))  # type: ignore[misc]
-        )
+        items.append(READERS[form](row, id_[:100], partial(complain, where)))
         if len(items) > MAX_ITEMS:
             complain("", f"it holds more than {MAX_ITEMS:,} items", "split it")
     if len(items) < 2:
