@@ -22,7 +22,6 @@ from app.contracts.deployment import (
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobStatus, Progress
 from app.deployments.service import preflight
-from app.deployments.shares import Wanted, check_shares, shares_of
 from app.deployments.store import DeploymentStore
 from app.deployments.words import NO_AGENT, event_line, event_style
 from app.jobs.connection import connect
@@ -143,11 +142,8 @@ class Announcement:
                 self._after = await store.last_event(found.id)
                 return found, False
             preflight(self.request, self.settings)
-            others = shares_of(await store.list())
-            wanted = Wanted(self.request.name, self.request.replicas, self.request.verify)
-            check_shares(self.settings, [*others, wanted])
             try:
-                return await store.create(self.request), True
+                return await store.create(self.request, within_memory=True), True
             except HemostatError as error:
                 if error.code is not ErrorCode.DEPLOYMENT_EXISTS:
                     raise

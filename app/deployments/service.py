@@ -24,7 +24,6 @@ from app.contracts.requests.compare import CompareRequest
 from app.deployments import hidden
 from app.deployments.fit import check_version, conclude_fit, ensure_fit
 from app.deployments.settle import settle_jobs
-from app.deployments.shares import Wanted, check_shares, shares_of
 from app.deployments.store import is_deployment_id
 from app.jobs.service import hold_of, refusal, unreserve
 from app.models.preflight import check_request
@@ -61,11 +60,7 @@ async def create(state: State, request: DeploymentRequest, owner: str, key: str 
             raise refusal(state.store, outcome)
     try:
         await asyncio.to_thread(preflight, request, state.settings)
-        others = shares_of(await state.deployments.list())
-        if request.name not in {one.name for one in others}:  # else it is refused for that
-            wanted = Wanted(request.name, request.replicas, request.verify)
-            check_shares(state.settings, [*others, wanted], pointer="/replicas")
-        made = await state.deployments.create(request, hold=hold)
+        made = await state.deployments.create(request, hold=hold, within_memory=True)
     except BaseException:
         if hold is not None:
             await unreserve(state.store, hold)
@@ -125,12 +120,8 @@ async def fit(state: State, deployment: Deployment) -> Deployment:
 
 async def patch(state: State, name_or_id: str, change: DeploymentPatch) -> Deployment:
     """Changes what the patch names; shares are checked with the new number of replicas."""
-    current = await state.deployments.get(name_or_id)
-    if change.replicas is not None and change.replicas > current.replicas:
-        others = [one for one in await state.deployments.list() if one.id != current.id]
-        wanted = Wanted(current.name, change.replicas, current.verify)
-        check_shares(state.settings, [*shares_of(others), wanted], pointer="/replicas")
-    return await fit(state, await state.deployments.patch(current.id, change))
+    deployment_id = await state.deployments.resolve(name_or_id)
+    return await fit(state, await state.deployments.patch(deployment_id, change, within_memory=True))
 
 
 async def freeze(state: State, name_or_id: str) -> Deployment:

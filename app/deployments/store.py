@@ -38,6 +38,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments import keys
 from app.deployments.record import patch_fields, read_deployment, request_fields
 from app.deployments.report import AgentReport
+from app.deployments.shares import crowded, shares_for_script
 from app.jobs.ids import new_ulid
 from app.jobs.store import IDEMPOTENCY_TTL_S, Idempotency
 from app.models.nearest import suggestion
@@ -96,13 +97,20 @@ class DeploymentStore:
     # --- the owner's side
 
     async def create(
-        self, request: DeploymentRequest, *, deployment_id: str | None = None, hold: Idempotency | None = None
+        self,
+        request: DeploymentRequest,
+        *,
+        deployment_id: str | None = None,
+        hold: Idempotency | None = None,
+        within_memory: bool = False,
     ) -> Deployment:
         """Writes the record of a deployment; the agent starts its processes. Raises DEPLOYMENT_EXISTS.
 
         `hold`: an idempotency key that this request reserved; it stands for the deployment from now on.
+        `within_memory`: raises DEPLOYMENT_CONFLICT where it would not fit the memory shares beside the others; sum and
+        record are one script, so that two requests at one time cannot both have the last share.
 
-        Nothing is checked here: that its model, recipe and profile are right is for `app.deployments.service`.
+        Nothing else is checked here: that its model, recipe and profile are right is for `app.deployments.service`.
         """
         made = deployment_id or new_deployment_id()
         pairs = [part for pair in request_fields(made, request).items() for part in pair]
@@ -113,9 +121,11 @@ class DeploymentStore:
             request.name,
             hold.fingerprint if hold else "",
             IDEMPOTENCY_TTL_S,
+            shares_for_script(self.settings) if within_memory else "",
             *pairs,
             also=[hold.name if hold else ""],
         )
+        self._check_room(answer)
         if answer != "created":
             raise HemostatError(
                 ErrorCode.DEPLOYMENT_EXISTS,
@@ -187,13 +197,23 @@ class DeploymentStore:
             found.append(read_deployment(fields, running, status))
         return found
 
-    async def patch(self, id: str, patch: DeploymentPatch) -> Deployment:  # noqa: A002 - the contract's word
-        """Changes what the patch names. Raises DEPLOYMENT_CONFLICT for one that is being deleted.
+    async def patch(
+        self,
+        id: str,  # noqa: A002 - the contract's word
+        patch: DeploymentPatch,
+        *,
+        within_memory: bool = False,
+    ) -> Deployment:
+        """Changes what the patch names. Raises DEPLOYMENT_CONFLICT for one that is being deleted, and with
+        `within_memory` where replicas are added that do not fit the memory shares.
 
         Calibration `off` serves identity at once and keeps the version to go back to.
         """
         pairs = [part for pair in patch_fields(patch).items() for part in pair]
-        await self._checked(id, await self._run("patch", keys.deployment(id), id, *pairs))
+        shares = shares_for_script(self.settings) if within_memory else ""
+        answer = await self._run("patch", keys.deployment(id), id, shares, *pairs)
+        self._check_room(answer)
+        await self._checked(id, answer)
         return await self.get(id)
 
     async def delete(self, id: str) -> None:  # noqa: A002
@@ -423,6 +443,12 @@ class DeploymentStore:
         refusal = _REFUSALS.get(answer)
         if refusal is not None:
             raise HemostatError(ErrorCode.DEPLOYMENT_CONFLICT, refusal[0], hint=refusal[1])
+
+    def _check_room(self, answer: str) -> None:
+        word, *counts = answer.split()
+        if word == "crowded":
+            replicas, served, verifying = map(int, counts)
+            raise crowded(self.settings, replicas, served, verifying, pointer="/replicas")
 
     @staticmethod
     def _settled(answer: str) -> Settled:

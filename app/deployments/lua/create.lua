@@ -1,14 +1,22 @@
--- KEYS: deployment, idempotency key or ''. ARGV: id, name, fingerprint, ttl_s of the key, then fields and values (JSON).
--- Answers 'created', or the id that has the name.
+-- KEYS: deployment, idempotency key or ''. ARGV: id, name, fingerprint, ttl_s of the key, shares or '', then fields and
+-- values (JSON). Answers 'created', the id that has the name, or what `crowded` says.
 local id = ARGV[1]
 local taken = redis.call('HGET', PREFIX .. 'names', ARGV[2])
 if taken then
     return taken == id and 'created' or taken
 end
+local asked = {}
+for i = 6, #ARGV, 2 do
+    asked[ARGV[i]] = ARGV[i + 1]
+end
+local full = crowded(id, tonumber(asked.replicas), asked.verify == 'true', ARGV[5])
+if full then
+    return full
+end
 local at = now()
 redis.call('HSET', KEYS[1], 'events', 0, 'created_at', at, 'updated_at', at, 'promotions', 0, 'rollbacks', 0)
-for i = 5, #ARGV, 2 do
-    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+for field, value in pairs(asked) do
+    redis.call('HSET', KEYS[1], field, value)
 end
 if held(id, 'activated_at') then
     redis.call('HSET', KEYS[1], 'activated_at', at)

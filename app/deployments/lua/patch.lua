@@ -1,4 +1,5 @@
--- KEYS: deployment. ARGV: id, then fields and values (JSON). Answers 'done', 'missing' or 'draining'.
+-- KEYS: deployment. ARGV: id, shares or '', then fields and values (JSON). Answers 'done', 'missing', 'draining' or what
+-- `crowded` says; it is asked where replicas are added.
 -- What is as it was is no change, so that there is nothing to say.
 local id = ARGV[1]
 if redis.call('EXISTS', KEYS[1]) == 0 then
@@ -7,10 +8,18 @@ end
 if redis.call('HGET', KEYS[1], 'draining') then
     return 'draining'
 end
+for i = 3, #ARGV, 2 do
+    if ARGV[i] == 'replicas' and tonumber(ARGV[i + 1]) > held(id, 'replicas') then
+        local full = crowded(id, tonumber(ARGV[i + 1]), held(id, 'verify'), ARGV[2])
+        if full then
+            return full
+        end
+    end
+end
 local at = now()
 local active, previous = held(id, 'active_version'), held(id, 'previous_version')
 local changed = {}
-for i = 2, #ARGV, 2 do
+for i = 3, #ARGV, 2 do
     local field, value = ARGV[i], ARGV[i + 1]
     local old = redis.call('HGET', KEYS[1], field)
     if old ~= value then

@@ -159,3 +159,26 @@ local function settle(id)
     end
     return state
 end
+
+-- Whether `id`, with these replicas and this `verify`, would exceed the memory beside the deployments that are not being
+-- deleted. `shares` is JSON: of a device, for each kind of process, and `most` of their sum; '' checks nothing.
+-- Answers nil, or 'crowded REPLICAS DEPLOYMENTS VERIFYING', each counted with the one that is asked for.
+local function crowded(id, replicas, verify, shares)
+    if shares == '' then
+        return nil
+    end
+    local share = cjson.decode(shares)
+    local served, verifying = 1, verify and 1 or 0
+    for _, other in ipairs(redis.call('ZRANGE', PREFIX .. 'index', 0, -1)) do
+        if other ~= id and not redis.call('HGET', key('deployment', other), 'draining') then
+            replicas = replicas + held(other, 'replicas')
+            served = served + 1
+            verifying = verifying + (held(other, 'verify') and 1 or 0)
+        end
+    end
+    local total = replicas * share.serve + served * share.shadow + verifying * share.verify + share.diagnosis
+    if total <= share.most then
+        return nil
+    end
+    return string.format('crowded %d %d %d', replicas, served, verifying)
+end

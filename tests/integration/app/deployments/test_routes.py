@@ -259,6 +259,46 @@ async def second(settings: Settings) -> AsyncIterator[Api]:
         yield Api(app, app.state.hemostat, http)
 
 
+async def test_of_requests_at_one_time_only_those_that_fit_the_memory_are_taken(api: Api, second: Api) -> None:
+    # 0.2 for diagnosis, 0.25 a replica and 0.1 a deployment: two of one replica each, whoever they are.
+    names = [f"tiny-{number}" for number in range(12)]
+    posts = [(api, second)[at % 2].http.post(PATH, json=body(name=name)) for at, name in enumerate(names)]
+    answers = await asyncio.gather(*posts)
+    assert sorted(answer.status_code for answer in answers) == [201] * 2 + [409] * 10
+    for answer in answers:
+        if answer.status_code == 409:
+            told = answer.json()
+            assert told["code"] == "deployment_conflict"
+            assert "add up to 1.25: 3 replicas at 0.25, 3 shadow at 0.1 and diagnosis at 0.2" in told["detail"]
+            assert told["pointer"] == "/replicas"
+    made = [one["name"] for one in (await api.http.get(PATH)).json()["data"]]
+    assert len(made) == 2
+    again = (await api.http.post(PATH, json=body(name=made[0]))).json()
+    assert again["code"] == "deployment_exists", "a name that is taken is the nearer fault"
+    await api.http.delete(f"{PATH}/{made[1]}")  # nothing of it runs: its share is free
+    # 0.2 + 0.1 + 2 × 0.25 fit: of two requests for a second replica and one for another deployment one is taken.
+    grown = await asyncio.gather(
+        api.http.patch(f"{PATH}/{made[0]}", json={"replicas": 2}),
+        second.http.post(PATH, json=body(name="tiny-late")),
+    )
+    assert sorted(answer.status_code >= 400 for answer in grown) == [False, True]
+    left = (await api.http.get(PATH)).json()["data"]
+    assert sum(0.25 * one["replicas"] + 0.1 for one in left) + 0.2 <= 1 + 1e-9
+    shrunk = await api.http.patch(f"{PATH}/{made[0]}", json={"replicas": 1, "shadow_rate": 0.5})
+    assert shrunk.json()["replicas"] == 1
+
+
+async def test_a_draining_deployment_takes_no_share_and_a_verifying_one_takes_another(api: Api) -> None:
+    made = await create(api, replicas=2)
+    refused = await api.http.post(PATH, json=body(name="other"))
+    assert refused.status_code == 409
+    await api.state.deployments.report(made["id"], AgentReport(processes=1))
+    assert (await api.http.delete(f"{PATH}/{made['id']}")).status_code == 202
+    await create(api, name="other", verify=True)  # 0.2 + 0.25 + 0.1 + 0.1
+    refused = await api.http.patch(f"{PATH}/other", json={"replicas": 3})
+    assert "3 replicas at 0.25, 1 shadow at 0.1, 1 verify at 0.1" in refused.json()["detail"]
+
+
 async def test_two_api_processes_notice_a_lost_replica_once(api: Api, second: Api) -> None:
     made = await create(api, calibration="off")
     store = api.state.deployments
