@@ -8,7 +8,6 @@ routers, embeddings and head only when named, norms never. On a model with tied 
 are the same matrix: naming either changes both, and the model stays tied.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import gcd
@@ -16,6 +15,7 @@ from math import gcd
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import QuantizeKvCache, Sparse, Step
 from app.models.checkpoint import CheckpointInfo
+from app.models.layer_names import in_layer
 from app.models.nearest import suggestion
 
 LINEAR_KINDS = frozenset(
@@ -24,7 +24,6 @@ LINEAR_KINDS = frozenset(
 )
 ROUTER_KINDS = frozenset({"gate", "shared_expert_gate", "router"})
 _MIXTRAL = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
-_IN_LAYER = re.compile(r"(?:.*\.)?(?:layers|h|blocks)\.(?P<layer>\d+)\.(?P<path>.+)")
 _ATTENTION = frozenset({"self_attn", "attn", "attention", "self_attention"})
 _FEEDFORWARD = frozenset({"mlp", "block_sparse_moe", "feed_forward", "ffn"})
 _EMBEDDINGS = frozenset({"embed_tokens", "wte", "tok_embeddings"})
@@ -188,13 +187,13 @@ def check_layers(info: CheckpointInfo, step: Step, pointer: str) -> None:
 
 def _kinds(module: str, *, tied: bool) -> tuple[int | None, frozenset[str], bool]:
     """(layer, kinds, whether it is a linear layer or embedding of a known kind) of a module's path."""
-    match = _IN_LAYER.fullmatch(module)
-    if match is None:
+    place = in_layer(module)
+    if place is None:
         last = module.rpartition(".")[2]
         if last in _EMBEDDINGS:
             return None, frozenset({"embed_tokens", "lm_head"} if tied else {"embed_tokens"}), True
         return None, frozenset({last}), last == "lm_head"
-    parts = match["path"].split(".")
+    parts = place.path.split(".")
     last = parts[-1]
     kinds = {last, _MIXTRAL.get(last, last)}
     if last in ROUTER_KINDS:
@@ -208,7 +207,7 @@ def _kinds(module: str, *, tied: bool) -> tuple[int | None, frozenset[str], bool
             kinds.add("experts")
         if "shared_expert" in parts:
             kinds.add("shared_expert")
-    return int(match["layer"]), frozenset(kinds), last in LINEAR_KINDS | ROUTER_KINDS
+    return place.layer, frozenset(kinds), last in LINEAR_KINDS | ROUTER_KINDS
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:

@@ -13,11 +13,10 @@
 Shapes: O output dimension, I input dimension, H heads, d dimension of a head.
 """
 
-from itertools import pairwise
-
 import torch
 
 from app.contracts.recipe import ExtendDuplicate, ExtendIdentity, ExtendInterpolate, ExtendWidth
+from app.models.layer_names import in_layer
 from app.models.shapes import LAYOUTS, dimension
 from app.models.steps.extend import OUTPUTS, inserted, order_of, widened
 from workers.surgery.relayer import relayer
@@ -54,8 +53,9 @@ class Identity:
         relayer(shop, order)
         for number, layer in inserted(shop.source, self._step).items():
             for name in shop.source.tensors:
-                if _layer(name) == layer and name.split(".")[-2] in OUTPUTS:
-                    shop.put(_renumbered(name, number), torch.zeros_like(shop.read(name)), inserted=True)
+                place = in_layer(name)
+                if place is not None and place.layer == layer and name.split(".")[-2] in OUTPUTS:
+                    shop.put(place.numbered(number), torch.zeros_like(shop.read(name)), inserted=True)
         shop.figures["layers"] = len(order)
 
 
@@ -72,12 +72,14 @@ class Interpolate:
         order = order_of(shop.source, self._step)
         relayer(shop, order)
         for number, layer in inserted(shop.source, self._step).items():
-            for name in (name for name in shop.source.tensors if _layer(name) == layer):
+            for name in shop.source.tensors:
+                place = in_layer(name)
+                if place is None or place.layer != layer:
+                    continue
                 shop.check_cancelled()
-                this = shop.read(name)
-                following = shop.read(_renumbered(name, layer + 1))
+                this, following = shop.read(name), shop.read(place.numbered(layer + 1))
                 mixed = torch.lerp(this.to(torch.float32), following.to(torch.float32), self._step.weight)
-                shop.put(_renumbered(name, number), mixed.to(this.dtype), bits=width_of(this), inserted=True)
+                shop.put(place.numbered(number), mixed.to(this.dtype), bits=width_of(this), inserted=True)
         shop.figures["layers"] = len(order)
 
 
@@ -99,7 +101,7 @@ class Width:
             or dimension(config, "hidden_size") // dimension(config, "num_attention_heads"),
         )
         generator = torch.Generator().manual_seed(self._step.seed % 2**63)
-        names = [name for name in shop.source.tensors if _layer(name) is not None]
+        names = [name for name in shop.source.tensors if in_layer(name) is not None]
         for done, name in enumerate(names):
             shop.check_cancelled()
             shop.progress("widen", done, len(names))
@@ -135,19 +137,3 @@ def _columns(weight_OI: torch.Tensor, times: int, size: int) -> torch.Tensor:
     """Each run of `size` columns `times` times in a row, divided by that number (exact where it is a power of two)."""
     runs = weight_OI.reshape(weight_OI.shape[0], -1, 1, size)
     return (runs / times).repeat_interleave(times, dim=2).reshape(weight_OI.shape[0], -1)
-
-
-def _layer(name: str) -> int | None:
-    for before, number in pairwise(name.split(".")):
-        if before in {"layers", "h", "blocks"} and number.isdigit():
-            return int(number)
-    return None
-
-
-def _renumbered(name: str, layer: int) -> str:
-    parts = name.split(".")
-    for index in range(len(parts) - 1):
-        if parts[index] in {"layers", "h", "blocks"} and parts[index + 1].isdigit():
-            parts[index + 1] = str(layer)
-            return ".".join(parts)
-    raise ValueError(f"{name} stands in no layer")

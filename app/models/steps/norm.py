@@ -5,19 +5,18 @@ Norms are no modules of other families (`app.models.modules` knows matrices). A 
 Without kinds a step takes every norm; `layers` leaves the final norm out unless it is named.
 """
 
-import re
 from dataclasses import replace
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import NormEpsilon, NormTweak, Step
 from app.models.checkpoint import CheckpointInfo
+from app.models.layer_names import in_layer
 from app.models.modules import FLOATS, Weight, check_layers, natural_key
 from app.models.nearest import suggestion
 from app.models.shapes import LAYOUTS
 from app.models.steps.blockwise import check_blocks
 
 EPSILON = "rms_norm_eps"
-_IN_LAYER = re.compile(r"(?:.*\.)?layers\.(?P<layer>\d+)\.(?P<path>.+)")
 
 
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
@@ -73,8 +72,8 @@ def norms_of(info: CheckpointInfo) -> list[Weight]:
         last = module.rpartition(".")[2]
         if part != "weight" or len(tensor.shape) != 1 or not last.endswith("norm"):
             continue
-        match = _IN_LAYER.fullmatch(module)
-        layer = int(match["layer"]) if match else None
+        place = in_layer(module)
+        layer = None if place is None else place.layer
         found.append(Weight(name, module, layer, frozenset({last}), False, tensor.shape, tensor.dtype))
     return sorted(found, key=lambda norm: natural_key(norm.name))
 

@@ -20,6 +20,7 @@ from typing import Final
 from app.contracts.mitigate_report import Part, Wound
 from app.contracts.report import Mean
 from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.layer_names import in_layer
 from app.models.modules import natural_key, weights_of
 from workers.diagnosis.context import JobContext
 from workers.surgery.files import copy_companions
@@ -171,11 +172,8 @@ def _layer(name: str, layer_of: Mapping[str, int | None]) -> int | None:
     """The layer of any tensor, norms and biases included."""
     if name in layer_of:
         return layer_of[name]
-    parts = name.split(".")
-    for before, part in pairwise(parts):
-        if before in {"layers", "h", "blocks"} and part.isdigit():
-            return int(part)
-    return None
+    place = in_layer(name)
+    return None if place is None else place.layer
 
 
 def _error(names: tuple[str, ...], manifest: Manifest) -> float | None:
