@@ -8,11 +8,13 @@ and a gain is trained as a factor on itself, so that a learning rate means the s
 too: calibration text in place of generated text; statistics over the tokens of a batch, which both models see; float32;
 a block's norms are kept only where the distance over all of the text, in the checkpoint's own dtype, became smaller.
 
+Where steps before dropped and duplicated as many layers, a block's partner is the one it was made of (`alignment`).
+
 Names: N windows, L tokens of a window, D channels.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -22,12 +24,15 @@ from torch import nn
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import NormTweak
 from app.models.steps.norm import against
+from workers.surgery.alignment import align
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Block, Walk
 from workers.surgery.norm import offset_of
 from workers.surgery.reading import open_tensors
 from workers.surgery.shop import Shop
 
+# (mean, variance) of each channel, for each batch of the text.
+Wanted = list[tuple[torch.Tensor, torch.Tensor]]
 # The learning rate of the last block is that of the first times one and this.
 _DEPTH = 1.0
 # Variance of a channel that does not vary.
@@ -37,7 +42,7 @@ _LEAST = 1e-12
 class TweakStep:
     """`norm.tweak`."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: NormTweak) -> None:
         self._step = step
@@ -68,16 +73,16 @@ class TweakStep:
                 phase="reference",
                 check_cancelled=shop.check_cancelled,
             )
-            for block, target in zip(ours.blocks(), theirs.blocks(), strict=True):
-                first, last = self._tweak(block, target, chosen, shop, ours)
+            targets = _targets(theirs, align(shop, reader.read))
+            for block, wanted in zip(ours.blocks(), targets, strict=True):
+                first, last = self._tweak(block, wanted, chosen, shop, ours)
                 before, after, changed = before + first, after + last, changed + (last < first)
         shop.figures["distance_before"] = before / source.layers
         shop.figures["distance_after"] = after / source.layers
         shop.figures["blocks_changed"] = changed
 
-    def _tweak(self, block: Block, target: Block, chosen: set[str], shop: Shop, walk: Walk) -> tuple[float, float]:
+    def _tweak(self, block: Block, wanted: Wanted, chosen: set[str], shop: Shop, walk: Walk) -> tuple[float, float]:
         """Trains one block's norms; its distance before and after."""
-        wanted = [statistics(leaving_NLD) for _, _, leaving_NLD in target.outputs()]
         first = _distance_of(block, wanted)
         names = [name for name, _ in block.module.named_parameters() if f"{block.prefix}{name}" in chosen]
         if not names:
@@ -100,7 +105,7 @@ class TweakStep:
         self,
         block: Block,
         names: list[str],
-        wanted: list[tuple[torch.Tensor, torch.Tensor]],
+        wanted: Wanted,
         walk: Walk,
         check_cancelled: Callable[[], None],
     ) -> dict[str, torch.Tensor]:
@@ -135,7 +140,20 @@ def distance(one: tuple[torch.Tensor, torch.Tensor], other: tuple[torch.Tensor, 
     return ((one[0] - other[0]).abs() / variance_D.sqrt() + (one[1] - other[1]).abs() / variance_D).mean()
 
 
-def _distance_of(block: Block, wanted: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+def _targets(theirs: Walk, pairs: Sequence[int]) -> Iterator[Wanted]:
+    """What the reference's blocks `pairs`, which never fall, put out: one after the other, each as often as named."""
+    blocks = theirs.blocks()
+    block = next(blocks)
+    wanted: Wanted | None = None
+    for index in pairs:
+        while block.index < index:
+            block, wanted = next(blocks), None
+        if wanted is None:
+            wanted = [statistics(leaving_NLD) for _, _, leaving_NLD in block.outputs()]
+        yield wanted
+
+
+def _distance_of(block: Block, wanted: Wanted) -> float:
     found = [statistics(leaving_NLD) for _, _, leaving_NLD in block.outputs()]
     total = sum(float(distance(one, other)) for one, other in zip(found, wanted, strict=True)) / len(found)
     if total != total:  # noqa: PLR0124 - NaN

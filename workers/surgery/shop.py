@@ -92,6 +92,10 @@ class Shop:
         """A tensor of the source. Raises CHECKPOINT_NOT_FINITE."""
         return self._reader.read(name)
 
+    def came_from(self, name: str) -> str | None:
+        """What the source's tensor was called before all steps; None where there was none of it, or of its shape."""
+        return self._origins_before.get(name, name)
+
     def put(
         self,
         name: str,

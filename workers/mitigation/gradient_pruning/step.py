@@ -25,6 +25,7 @@ from workers.mitigation.gradient_pruning.reconstruction import metric_root, orde
 from workers.mitigation.gradient_pruning.score import Prices
 from workers.mitigation.gradient_pruning.sweep import inverse_cholesky, sweep
 from workers.mitigation.gradients import Tape
+from workers.surgery.alignment import told
 from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.blockwise.walk import Block, Group, Walk
@@ -42,7 +43,7 @@ REMEMBERED = 4 << 30
 class GradientPruning:
     """`prune.gradient`."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: PruneGradient) -> None:
         self.step = step
@@ -227,18 +228,20 @@ class _Work:
 
 
 def _teacher(shop: Shop, stack: ExitStack) -> tuple[CheckpointInfo, Read]:
-    """The reference, block for block, where it has the candidate's shape; else the source as it is."""
+    """The reference, block for block, where it has the candidate's shape and its layers in their order; else the source
+    as it is."""
     reference, source = shop.reference, shop.source
     alike = (
         reference.architecture == source.architecture
         and reference.quantization is None
         and {name: one.shape for name, one in reference.tensors.items()}
         == {name: one.shape for name, one in source.tensors.items()}
+        and told(shop) in (None, list(range(source.layers)))
     )
     if not alike:
         shop.warn(
-            "the steps before have changed the model's shape: pruning keeps close to the model as they left it, "
-            "not to the reference"
+            "the steps before have changed the model's shape or the order of its layers: pruning keeps close to the "
+            "model as they left it, not to the reference"
         )
         return source, shop.read
     if reference.path == source.path:

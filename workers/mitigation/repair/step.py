@@ -18,12 +18,12 @@ from workers.distributions.head import Head
 from workers.mitigation.gradients import LayerGradients, fisher_of
 from workers.mitigation.importance import GRADIENT_TOKENS
 from workers.mitigation.repair.adapter import bits_of, export, merged
-from workers.mitigation.repair.alignment import align
 from workers.mitigation.repair.allocation import allocate, budget_of
 from workers.mitigation.repair.closed_form import Factors
 from workers.mitigation.repair.distill import Distiller
 from workers.mitigation.repair.objective import Divergence
 from workers.mitigation.repair.survey import Again, Possible, Survey
+from workers.surgery.alignment import align
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.blockwise.walk import Activations
 from workers.surgery.files import copy_companions
@@ -42,7 +42,7 @@ _FLOOR = 0.25
 class RepairStep:
     """`repair.lowrank`."""
 
-    version = 2
+    version = 3
 
     def __init__(self, step: RepairLowrank) -> None:
         self._step = step
@@ -63,7 +63,7 @@ class RepairStep:
 
     def _survey(self, shop: Shop, tokens_NL: torch.Tensor, read: Read) -> tuple[Survey, dict[str, Possible]]:
         step, began = self._step, time.monotonic()
-        pairs = align(shop.source, shop.read, shop.reference, read, check_cancelled=shop.check_cancelled)
+        pairs = align(shop, read)
         names = frozenset(weight.name for weight in shop.weights)
         gradients: Mapping[str, LayerGradients] = {}
         if step.allocation == "nats":

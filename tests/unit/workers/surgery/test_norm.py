@@ -154,6 +154,41 @@ def test_tweaking_a_model_that_is_the_reference_changes_nothing(tiny: Tiny, tmp_
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_blocks_are_held_to_those_that_they_were_made_of(tiny: Tiny, tmp_path: Path) -> None:
+    """One layer dropped and another one repeated: as deep as before, with other partners than the numbers say. The
+    distances of all blocks are taken from transformers' hidden states."""
+    folder = tiny("llama", num_hidden_layers=5)
+    moved = [{"type": "prune.layers", "layers": [1]}, {"type": "extend.duplicate", "layers": [2]}]
+    tweak = {"type": "norm.tweak", "steps": 1, "layers": [4], "learning_rate": 1e-6}
+    with operate(folder, tmp_path, *moved) as wounded, operate(folder, tmp_path, *moved, tweak) as modified:
+        figures = modified.manifest.steps[-1].figures
+        ours, theirs = (left_by_blocks(one) for one in (wounded.path, folder))
+    expected = sum(relative(ours[number], theirs[layer]) for number, layer in enumerate([0, 2, 3, 3, 4])) / 5
+    by_number = sum(map(relative, ours, theirs)) / 5
+    assert figures["distance_before"] == pytest.approx(expected, rel=0.01)  # bf16 here, float32 there
+    assert abs(expected / by_number - 1) > 0.04
+
+
+def left_by_blocks(folder: Path) -> list[torch.Tensor]:
+    """(T, D) what leaves each block on the calibration text."""
+    made, found = model(folder), []
+    for layer in made.model.layers:
+        layer.register_forward_hook(
+            lambda _, __, leaving: found.append((leaving[0] if isinstance(leaving, tuple) else leaving).flatten(0, 1))
+        )
+    with torch.no_grad():
+        made(input_ids=calibration(RECIPE.validate_python([{"type": "norm.tweak"}])[0]).tokens_NL)  # type: ignore[arg-type]
+    return found
+
+
+def relative(ours_TD: torch.Tensor, theirs_TD: torch.Tensor) -> float:
+    """The mean over channels of the differences of mean and variance, relative to the spread of the second."""
+    variance_D = theirs_TD.var(0, correction=0)
+    mean = (ours_TD.mean(0) - theirs_TD.mean(0)).abs() / variance_D.sqrt()
+    spread = (ours_TD.var(0, correction=0) - variance_D).abs() / variance_D
+    return float((mean + spread).mean())
+
+
 def test_the_same_text_gives_the_same_norms(tiny: Tiny, tmp_path: Path) -> None:
     steps = ({"type": "quantize.rtn", "bits": 3, "group_size": 32}, {"type": "norm.tweak", "steps": 4})
     with operate(tiny("llama"), tmp_path / "a", *steps) as one, operate(tiny("llama"), tmp_path / "b", *steps) as other:

@@ -220,3 +220,17 @@ def test_final_states_of_the_result_are_finite(tiny: Tiny, store: CheckpointStor
             skeleton = Skeleton(info, reader.read)
             hidden = torch.randn(2, info.hidden_size, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
             assert bool(torch.isfinite(logits(skeleton, hidden)).all())
+
+
+def test_layers_that_moved_are_not_held_to_those_of_their_number(tiny: Tiny, store: CheckpointStore) -> None:
+    """One layer dropped and another repeated: the shapes are the reference's, the layers are not. Pruned as if the
+    model were its own reference."""
+    moved = [{"type": "prune.layers", "layers": [0]}, {"type": "extend.duplicate", "layers": [1]}]
+    with (
+        prune(tiny(), store, *moved, STEP) as modified,
+        prune(tiny(), store, *moved) as wounded,
+        prune(wounded.path, store, STEP) as alone,
+    ):
+        assert "order of its layers" in modified.manifest.steps[-1].warnings[0]
+        ours, theirs = weights(modified.path), weights(alone.path)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

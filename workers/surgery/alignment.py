@@ -1,34 +1,81 @@
 """Which layer of the reference each layer of the wounded model is, where layers were dropped or duplicated.
 
-No record is needed: layers keep their order, so of all assignments that keep it the one is taken whose norms and biases
-(which most methods leave alone) and weights are nearest. Ours; the search is the usual one for sequences of different
-lengths.
+The recipe's own record tells it, where it begins at a model as deep as the reference: what each tensor was before all
+steps. Otherwise layers are taken to have kept their order, and of all assignments that keep it the one is taken whose
+norms and biases (which most methods leave alone) and weights are nearest. Ours; the search is the usual one for
+sequences of different lengths.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 
 from app.models.checkpoint import CheckpointInfo
+from app.models.layer_names import in_layer
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
+from workers.surgery.shop import Shop
 
 Read = Callable[[str], torch.Tensor]
 # Rows and columns of a matrix that are compared: enough to tell layers apart.
 _SAMPLE = 64
 
 
-def align(
+def align(shop: Shop, read_reference: Read) -> list[int]:
+    """The reference's layer for each layer of a step's source: never falling, since hidden states only go forward.
+
+    As the recipe tells it (`told`), except where it repeats a run of several layers and so falls back: then, and where
+    it tells nothing, as `nearest` finds it.
+    """
+    origins = told(shop)
+    if origins is not None and all(first <= second for first, second in pairwise(origins)):
+        return origins
+    rising = None if origins is None else len(set(origins)) == len(origins)
+    return nearest(
+        shop.source,
+        shop.read,
+        shop.reference,
+        read_reference,
+        strict=rising,
+        check_cancelled=shop.check_cancelled,
+    )
+
+
+def told(shop: Shop) -> list[int] | None:
+    """The reference's layer that each layer of a step's source was made of, whatever their order; one that was put
+    between two counts as the one before it. None where the recipe began at a model of another depth than the
+    reference's, so that its layers have other numbers."""
+    if shop.base.layers != shop.reference.layers:
+        return None
+    found: list[int | None] = [None] * shop.source.layers
+    for name in shop.source.tensors:
+        place, origin = in_layer(name), shop.came_from(name)
+        before = None if origin is None else in_layer(origin)
+        if place is not None and before is not None:
+            found[place.layer] = before.layer
+    return _filled(found)
+
+
+def _filled(layers: Sequence[int | None]) -> list[int]:
+    filled: list[int] = []
+    for layer in layers:
+        filled.append(layer if layer is not None else filled[-1] if filled else 0)
+    return filled
+
+
+def nearest(
     wounded: CheckpointInfo,
     read: Read,
     reference: CheckpointInfo,
     read_reference: Read,
     *,
+    strict: bool | None = None,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> list[int]:
-    """The reference's layer for each of the wounded model's: rising where layers were dropped, never falling where
-    they were duplicated; the identity where there are as many."""
-    if wounded.layers == reference.layers:
-        return list(range(wounded.layers))
+    """The reference's layer for each of the wounded model's, by their tensors alone: never falling, and with `strict`
+    rising (default: where the wounded model has fewer)."""
+    if strict is None:
+        strict = wounded.layers < reference.layers
     theirs = [_signature(reference, read_reference, index) for index in range(reference.layers)]
     distance = torch.empty(wounded.layers, reference.layers, dtype=torch.float64)
     for index in range(wounded.layers):
@@ -36,7 +83,7 @@ def align(
         ours = _signature(wounded, read, index)
         for other, signature in enumerate(theirs):
             distance[index, other] = _apart(ours, signature)
-    return monotone(distance, strict=wounded.layers < reference.layers)
+    return monotone(distance, strict=strict)
 
 
 def monotone(distance_AB: torch.Tensor, *, strict: bool) -> list[int]:

@@ -1,0 +1,144 @@
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import combinations, combinations_with_replacement, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app.models.checkpoint import inspect
+from tests.unit.workers.mitigation.repair.support import RECIPE, operate
+from workers.surgery.alignment import align, monotone, nearest, told
+from workers.surgery.callbacks import never_cancelled, no_progress
+from workers.surgery.reading import open_tensors
+from workers.surgery.recipe import Modified
+from workers.surgery.shop import Shop
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_the_path_is_the_best_of_all(strict: bool) -> None:
+    choices = combinations if strict else combinations_with_replacement
+    for seed in range(20):
+        distance = torch.rand(4, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        path = monotone(distance, strict=strict)
+
+        def cost(columns: tuple[int, ...], of: torch.Tensor = distance) -> float:
+            return sum(float(of[row, column]) for row, column in enumerate(columns))
+
+        assert cost(tuple(path)) == pytest.approx(min(map(cost, choices(range(6), 4))))
+        assert all(b > a or (b == a and not strict) for a, b in pairwise(path))
+
+
+def test_more_rows_than_columns_cannot_rise() -> None:
+    with pytest.raises(ValueError, match="rise"):
+        monotone(torch.zeros(3, 2), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([{"type": "prune.layers", "layers": [1, 3]}], [0, 2, 4]),
+        (
+            [{"type": "prune.layers", "layers": [0]}, {"type": "quantize.rtn", "bits": 3, "group_size": 32}],
+            [1, 2, 3, 4],
+        ),
+        ([{"type": "extend.duplicate", "layers": [2]}], [0, 1, 2, 2, 3, 4]),
+        ([{"type": "prune.magnitude", "sparsity": 0.5}], [0, 1, 2, 3, 4]),
+    ],
+)
+def test_layers_are_found_again_by_their_tensors(
+    tiny: Callable[..., Path], tmp_path: Path, steps: list[dict[str, Any]], expected: list[int]
+) -> None:
+    reference = inspect(tiny("llama", num_hidden_layers=5))
+    with operate(reference.path, tmp_path / "store", *steps) as modified:
+        wounded = inspect(modified.path)
+        with open_tensors(wounded) as ours, open_tensors(reference) as theirs:
+            assert nearest(wounded, ours.read, reference, theirs.read) == expected
+
+
+@contextmanager
+def next_step(base: Path, reference: Path, modified: Modified, scratch: Path) -> Iterator[tuple[Shop, Any]]:
+    """What a step after those that made `modified` is given, and a reader of the reference."""
+    scratch.mkdir()
+    source = inspect(modified.path)
+    with (
+        open_tensors(source) as reader,
+        open_tensors(inspect(base)) as base_reader,
+        open_tensors(inspect(reference)) as theirs,
+    ):
+        shop = Shop(
+            source,
+            base=inspect(base),
+            reference=inspect(reference),
+            step=RECIPE.validate_python([{"type": "norm.tweak"}])[0],
+            index=0,
+            weights=(),
+            calibration=None,
+            reader=reader,
+            base_reader=base_reader,
+            scratch=scratch,
+            before={},
+            progress=no_progress,
+            check_cancelled=never_cancelled,
+            origins=modified.manifest.origins,
+        )
+        yield shop, theirs
+
+
+@pytest.mark.parametrize(
+    ("steps", "origins", "partners"),
+    [
+        ([{"type": "prune.magnitude", "sparsity": 0.5}], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]),
+        # as deep as the reference, and yet another layer under the same number
+        (
+            [{"type": "prune.layers", "layers": [1]}, {"type": "extend.duplicate", "layers": [2]}],
+            [0, 2, 3, 3, 4],
+            [0, 2, 3, 3, 4],
+        ),
+        (
+            [{"type": "extend.interpolate", "layers": [1]}, {"type": "prune.layers", "layers": [4]}],
+            [0, 1, 1, 2, 4],
+            [0, 1, 1, 2, 4],
+        ),
+        ([{"type": "extend.identity", "layers": [3]}], [0, 1, 2, 3, 3, 4], [0, 1, 2, 3, 3, 4]),
+        # a run that stands twice falls back: 3 rows keep their layer, and either copy of the fourth must give way
+        (
+            [{"type": "extend.duplicate", "layers": [1, 2]}, {"type": "prune.layers", "layers": [5, 6]}],
+            [0, 1, 2, 1, 2],
+            None,
+        ),
+    ],
+)
+def test_the_recipe_tells_which_layer_is_which(
+    tiny: Callable[..., Path],
+    tmp_path: Path,
+    steps: list[dict[str, Any]],
+    origins: list[int],
+    partners: list[int] | None,
+) -> None:
+    folder = tiny("llama", num_hidden_layers=5)
+    with (
+        operate(folder, tmp_path / "store", *steps) as modified,
+        next_step(folder, folder, modified, tmp_path / "scratch") as (shop, theirs),
+    ):
+        assert told(shop) == origins
+        found = align(shop, theirs.read)
+        if partners is not None:
+            assert found == partners
+        else:
+            assert all(first <= second for first, second in pairwise(found))
+            assert sum(one == other for one, other in zip(found, origins, strict=True)) == 4
+
+
+def test_a_model_that_began_at_another_depth_is_told_by_its_tensors(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """The candidate is a model of its own that had lost a layer before; a layer of it is repeated, so that there are
+    as many as the reference has."""
+    reference = tiny("llama", num_hidden_layers=5)
+    with (
+        operate(reference, tmp_path / "store", {"type": "prune.layers", "layers": [0]}) as shallow,
+        operate(shallow.path, tmp_path / "store", {"type": "extend.duplicate", "layers": [3]}) as modified,
+        next_step(shallow.path, reference, modified, tmp_path / "scratch") as (shop, theirs),
+    ):
+        assert told(shop) is None
+        assert align(shop, theirs.read) == [1, 2, 3, 4, 4]
