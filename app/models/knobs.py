@@ -29,7 +29,6 @@ _EXAMPLES: Final = 'write {"sweep": [0.1, 0.2]} or {"sweep": {"from": 0.1, "to":
 KNOBS: Final[dict[object, int]] = {"sweep": 1, "surface": 2}
 INSTEAD: Final[dict[object, str]] = {"sweep": "a surface turns two knobs at once: send it as kind surface"}
 _FEWER: Final[dict[object, str]] = {"surface": "give a list to a second value, or send it as kind sweep"}
-_VALUE_HINT: Final = "leave it out, or give a value that the step takes without a sweep"
 # Fields that say what a step is, not how strong.
 _NO_KNOBS: Final = frozenset({"type", "calibration"})
 # A request as data: each value with the JSON pointer of where it was written.
@@ -48,6 +47,7 @@ def lift(data: Json, *, most: int = 1, instead: str = "") -> Json:
         return data
     steps: list[Any] = candidate["recipe"]
     knobs: list[Json] = []
+    ranged: list[bool] = []
     plain: list[Any] = []
     for index, step in enumerate(steps):
         kept = dict(step) if isinstance(step, dict) else step
@@ -55,6 +55,7 @@ def lift(data: Json, *, most: int = 1, instead: str = "") -> Json:
             if isinstance(written, dict) and WORD in written and field not in _NO_KNOBS:
                 values = _values(step, field, written, f"{POINTER}/{index}/{field}")
                 knobs.append({"step": index, "field": field, "values": values})
+                ranged.append(isinstance(written[WORD], dict))
                 kept[field] = values[0]
         plain.append(kept)
     if not knobs:
@@ -68,8 +69,9 @@ def lift(data: Json, *, most: int = 1, instead: str = "") -> Json:
             f"{POINTER}/{extra['step']}/{extra['field']}",
             instead or "give the others one value",
         )
-    for knob in knobs:
-        _check_values(plain, knob["step"], knob["field"], knob["values"], f"{POINTER}/{knob['step']}/{knob['field']}")
+    for knob, is_range in zip(knobs, ranged, strict=True):
+        at = f"{POINTER}/{knob['step']}/{knob['field']}"
+        _check_values(plain, knob["step"], knob["field"], knob["values"], at, ranged=is_range)
     return data | {"candidate": candidate | {"recipe": plain}, "knobs": knobs}
 
 
@@ -116,9 +118,16 @@ def check_knobs(recipe: Recipe, knobs: Sequence[Knob], check: Callable[[Recipe],
                 check(recipe_at(recipe, knobs, values))
             except HemostatError as error:
                 detail = f"at {knob.field} = {told(value)}: {error.detail}"
-                raise HemostatError(error.code, detail, hint=error.hint, pointer=f"{at}/{WORD}/{index}") from error
+                hint = either(error.hint, f"sweep {knob.field} without {told(value)}")
+                raise HemostatError(error.code, detail, hint=hint, pointer=f"{at}/{WORD}/{index}") from error
             except ValidationError as error:
-                _refuse(f"at {knob.field} = {told(value)}: {_why(error)}", f"{at}/{WORD}/{index}", _VALUE_HINT)
+                hint = f"sweep {knob.field} without {told(value)}, or change the step's other fields"
+                _refuse(f"at {knob.field} = {told(value)}: {_why(error)}", f"{at}/{WORD}/{index}", hint)
+
+
+def either(hint: str, other: str) -> str:
+    """What to do, or something else."""
+    return f"{hint.removesuffix('.')}; or {other}" if hint else other
 
 
 def told(value: Any) -> str:
@@ -221,23 +230,53 @@ def _scalars(annotation: Any) -> set[type]:
     return set().union(*(_scalars(part) for part in arguments))
 
 
-def _check_values(steps: Sequence[Any], index: int, field: str, values: Sequence[Any], pointer: str) -> None:
-    """Each value against the contract of the step; what is wrong with the step whatever the value is told elsewhere."""
+def _check_values(
+    steps: Sequence[Any], index: int, field: str, values: Sequence[Any], pointer: str, *, ranged: bool = False
+) -> None:
+    """Each value against the contract of the step; what is wrong with the step whatever the value is told elsewhere.
+
+    `ranged`: the values are those of a range, whose writer never saw them.
+    """
     seen: dict[str, int] = {}
     for number, value in enumerate(values):
         at = f"{pointer}/{WORD}/{number}"
         name = json.dumps(value, sort_keys=True)
         if name in seen:
-            _refuse(f"values {seen[name]} and {number} are the same, {told(value)}", at, "give each value once")
+            _refuse(
+                f"{field} = {told(value)} {'comes' if ranged else 'is given'} twice, as values {seen[name] + 1} and "
+                f"{number + 1} of {len(values)}",
+                at,
+                "ask for fewer points, or set the ends further apart" if ranged else "give each value once",
+            )
         seen[name] = number
-        try:
-            _recipe().validate_json(json.dumps([steps[index] | {field: value}]), strict=True)
-        except ValidationError as error:
-            faults = error.errors(include_url=False)
-            own = [fault for fault in faults if field in fault["loc"] or fault["type"] == "value_error"]
-            if own:
-                why = own[0]["msg"].removeprefix("Value error, ")
-                _refuse(f"{field} = {told(value)} is not taken: {why[:1].lower()}{why[1:]}", at, _VALUE_HINT)
+        why = _fault(steps[index], field, value)
+        if why is not None:
+            which = f" (value {number + 1} of {len(values)} in the range)" if ranged else ""
+            taken = [told(other) for other in values if _fault(steps[index], field, other) is None]
+            _refuse(f"{field} = {told(value)} is not taken{which}: {why}", at, _instead(field, value, taken, ranged))
+
+
+def _fault(step: Mapping[str, Any], field: str, value: Any) -> str | None:
+    """What is wrong with a value of a field, whatever else is wrong with the step; None where nothing is."""
+    try:
+        _recipe().validate_json(json.dumps([step | {field: value}]), strict=True)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        own = [fault for fault in faults if field in fault["loc"] or fault["type"] == "value_error"]
+        if own:
+            why = own[0]["msg"].removeprefix("Value error, ")
+            return f"{why[:1].lower()}{why[1:]}"
+    return None
+
+
+def _instead(field: str, value: Any, taken: Sequence[str], ranged: bool) -> str:
+    """What to write where a value is refused."""
+    if len(taken) < FEWEST_VALUES:
+        return f"give values of {field} that the step takes without a sweep"
+    if ranged:
+        few = taken if len(taken) <= 12 else [*taken[:5], "…", taken[-1]]
+        return f"let the range leave {told(value)} out; of its values {', '.join(few)} are taken"
+    return f"leave {told(value)} out, or give a value of {field} that the step takes without a sweep"
 
 
 def _why(error: ValidationError) -> str:

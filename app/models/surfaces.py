@@ -16,7 +16,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
 from app.contracts.requests.surface import MOST_POINTS, SurfaceRequest
 from app.contracts.requests.sweep import Knob
-from app.models.knobs import check_knobs, recipe_at, told, without
+from app.models.knobs import check_knobs, either, recipe_at, told, without
 
 Order = Literal["as given", "reversed"]
 Zero = Literal["left out", "first value"]
@@ -83,23 +83,26 @@ def _axis(knob: Knob, *, left_out: bool) -> Axis:
 def cells_of(request: SurfaceRequest) -> list[Cell]:
     """Every setting, each knob alone first; then the other order of the two steps where it is asked for."""
     axes = axes_of(request)
-    places = [(p, q) for p in range(len(axes[0].values)) for q in range(len(axes[1].values))]
-    places.sort(key=lambda place: (min(place) > 0, place))
-    cells = [Cell(p, q, "as given", _recipe(request, axes, (p, q))) for p, q in places]
-    if request.orders == "both":
-        cells += [Cell(p, q, "reversed", _recipe(request, axes, (p, q), exchanged=True)) for p, q in places if p and q]
-    return cells
+    return [Cell(p, q, order, _recipe(request, axes, (p, q), order)) for p, q, order in _places(request, axes)]
 
 
-def _recipe(
-    request: SurfaceRequest, axes: Sequence[Axis], places: tuple[int, int], *, exchanged: bool = False
-) -> Recipe:
+def _places(request: SurfaceRequest, axes: Sequence[Axis]) -> list[tuple[int, int, Order]]:
+    given: list[tuple[int, int, Order]] = [
+        (p, q, "as given") for p in range(len(axes[0].values)) for q in range(len(axes[1].values))
+    ]
+    given.sort(key=lambda place: (min(place[:2]) > 0, place))
+    if request.orders != "both":
+        return given
+    return given + [(p, q, "reversed") for p, q, _ in given if p and q]
+
+
+def _recipe(request: SurfaceRequest, axes: Sequence[Axis], places: tuple[int, int], order: Order) -> Recipe:
     turned = [
         (axis.knob, axis.values[place]) for axis, place in zip(axes, places, strict=True) if place or not axis.left_out
     ]
     left_out = [axis.knob.step for axis, place in zip(axes, places, strict=True) if axis.left_out and not place]
     recipe = recipe_at(request.candidate.recipe, [knob for knob, _ in turned], [value for _, value in turned])
-    if exchanged:
+    if order == "reversed":
         steps = list(recipe)
         one, other = (axis.knob.step for axis in axes)
         steps[one], steps[other] = steps[other], steps[one]
@@ -138,26 +141,38 @@ def check_surface(request: SurfaceRequest, check: Callable[[Recipe], object]) ->
             pointer="/knobs",
         )
     check_knobs(request.candidate.recipe, request.knobs, check)
-    for cell in _checked_cells(request):
+    for first, second, order in _places(request, axes):
+        places = (first, second)
+        pointer = "/orders" if order == "reversed" else "/knobs"
         try:
-            check(cell.recipe)
+            check(_recipe(request, axes, places, order))
         except HemostatError as error:
-            where = " with ".join(
-                f"{axis.knob.field} {axis.label(place)}"
-                for axis, place in zip(axes, (cell.first, cell.second), strict=True)
-            )
-            order = "" if cell.order == "as given" else ", steps exchanged"
-            pointer = "/orders" if cell.order == "reversed" else "/knobs"
+            detail = f"at {_setting(axes, places, order)}: {error.detail}"
+            hint = either(error.hint, _without(axes, places, order))
+            raise HemostatError(error.code, detail, hint=hint, pointer=pointer) from error
+        except ValidationError as error:
+            why = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
             raise HemostatError(
-                error.code, f"at {where}{order}: {error.detail}", hint=error.hint, pointer=pointer
-            ) from error
+                ErrorCode.INVALID_REQUEST,
+                f"at {_setting(axes, places, order)} the two knobs do not go together: {why}",
+                hint=_without(axes, places, order),
+                pointer=pointer,
+            ) from None
 
 
-def _checked_cells(request: SurfaceRequest) -> list[Cell]:
-    try:
-        return cells_of(request)
-    except ValidationError as error:
-        why = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-        raise HemostatError(
-            ErrorCode.INVALID_REQUEST, f"the two knobs do not go together: {why}", pointer="/knobs"
-        ) from None
+def _setting(axes: Sequence[Axis], places: tuple[int, int], order: Order) -> str:
+    """`sparsity 0.5 with bits 8`."""
+    where = " with ".join(f"{axis.knob.field} {axis.label(place)}" for axis, place in zip(axes, places, strict=True))
+    return where if order == "as given" else f"{where}, steps exchanged"
+
+
+def _without(axes: Sequence[Axis], places: tuple[int, int], order: Order) -> str:
+    """What to ask for instead of a setting that is refused."""
+    if order == "reversed":
+        return "ask for the order as given alone"
+    turned = [
+        f"{axis.knob.field} without {axis.label(place)}"
+        for axis, place in zip(axes, places, strict=True)
+        if place or not axis.left_out
+    ]
+    return f"turn {' or '.join(turned)}" if turned else "change the other steps"

@@ -105,6 +105,46 @@ def test_what_is_wrong_with_a_knob_is_told_with_its_place(step, pointer, code):
     assert (error.pointer, error.code.value) == (AT + pointer, code)
 
 
+@pytest.mark.parametrize(
+    ("step", "detail", "hint"),
+    [
+        (
+            {"type": "quantize.rtn", "bits": {"sweep": {"from": 2, "to": 20, "points": 10}}},
+            "bits = 10 is not taken (value 5 of 10 in the range): input should be less than or equal to 8",
+            "let the range leave 10 out; of its values 2, 4, 6, 8 are taken",
+        ),
+        (
+            {"type": "prune.wanda", "sparsity": {"sweep": {"from": 0.1, "to": 1.2, "points": 12}}},
+            "sparsity = 1 is not taken (value 10 of 12 in the range): input should be less than 1",
+            "let the range leave 1 out; of its values 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9 are taken",
+        ),
+        (
+            {"type": "quantize.rtn", "bits": {"sweep": [8, 4, 99]}},
+            "bits = 99 is not taken: input should be less than or equal to 8",
+            "leave 99 out, or give a value of bits that the step takes without a sweep",
+        ),
+        (
+            {"type": "quantize.rtn", "bits": {"sweep": [8, 99]}},
+            "bits = 99 is not taken: input should be less than or equal to 8",
+            "give values of bits that the step takes without a sweep",
+        ),
+        (
+            {"type": "quantize.rtn", "bits": {"sweep": [8, 4, 8]}},
+            "bits = 8 is given twice, as values 1 and 3 of 3",
+            "give each value once",
+        ),
+        (
+            {"type": "prune.wanda", "sparsity": {"sweep": {"from": 0.1, "to": 0.1 + 1e-13, "points": 3}}},
+            "sparsity = 0.1 comes twice, as values 1 and 2 of 3",
+            "ask for fewer points, or set the ends further apart",
+        ),
+    ],
+)
+def test_a_refused_value_is_named_with_its_field_and_what_to_do(step, detail, hint):
+    error = refused(step)
+    assert (error.detail, error.hint) == (detail, hint)
+
+
 def test_a_second_knob_is_refused_and_the_kind_that_takes_it_named():
     steps = (
         {"type": "prune.wanda", "sparsity": {"sweep": [0.2, 0.5]}},
@@ -168,6 +208,7 @@ def test_every_value_is_checked_against_the_checkpoint():
         check_knobs(request.candidate.recipe, request.knobs, check)
     assert error.value.pointer == f"{AT}/rank/sweep/1"
     assert error.value.detail == "at rank = 600: too large"
+    assert error.value.hint == "sweep rank without 600"
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,7 @@ def test_a_setting_that_the_checkpoint_cannot_take_is_told_with_both_values():
     assert error.code == ErrorCode.RECIPE_NOT_APPLICABLE
     assert error.detail == "at sparsity 0.5 with bits 8: no"
     assert error.pointer == "/knobs"
+    assert error.hint == "turn sparsity without 0.5 or bits without 8"
 
     def only_reversed(recipe):
         if len(recipe) == 2 and recipe[0].type == "quantize.rtn":
@@ -145,6 +146,16 @@ def test_a_setting_that_the_checkpoint_cannot_take_is_told_with_both_values():
     error = refused(request(orders="both"), only_reversed)
     assert error.pointer == "/orders"
     assert "steps exchanged: packed before" in error.detail
+    assert error.hint == "ask for the order as given alone"
+
+
+def test_two_values_of_one_step_that_do_not_go_together_are_both_named():
+    recipe = [{"type": "norm.scale", "factor": 1.1, "shift": 0.1}]
+    knobs = [{"step": 0, "field": "factor", "values": [1.1, 1.0]}, {"step": 0, "field": "shift", "values": [0.1, 0.0]}]
+    error = refused(request(recipe, knobs))
+    assert error.detail.startswith("at factor 1 with shift 0 the two knobs do not go together: give a factor")
+    assert error.hint == "turn factor without 1 or shift without 0"
+    assert error.pointer == "/knobs"
 
 
 @pytest.mark.parametrize(
