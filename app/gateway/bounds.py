@@ -6,6 +6,7 @@ Each number here is checked for its type as well; what is not named passes throu
 
 from typing import Any, Final
 
+from app.gateway import constraints
 from app.gateway.errors import invalid
 
 MAX_SEQUENCES: Final = 128  # of one request: prompts × n
@@ -50,7 +51,6 @@ _LISTS: Final[dict[str, int]] = {
 _FLAGS: Final = ("stream", "return_token_ids", "echo", "use_beam_search", "ignore_eos")
 _MAX_STOPS: Final = 16
 _MAX_STOP_CHARACTERS: Final = 256
-_MAX_BIASES: Final = 1024
 _MAX_PROMPTS: Final = 128
 _MAX_ITEMS: Final = 2048
 
@@ -82,7 +82,7 @@ def check(body: dict[str, Any]) -> None:
         if not isinstance(body.get(flag), bool | None):
             raise invalid(f"`{flag}` is not true or false.", flag)
     _stops(body.get("stop"))
-    _biases(body.get("logit_bias"))
+    constraints.check(body)
     sequences = _prompts(body.get("prompt")) * max(body.get("n") or 1, body.get("best_of") or 1)
     if sequences > MAX_SEQUENCES:
         raise invalid(f"The request asks for {sequences} sequences; at most {MAX_SEQUENCES} are generated.", "n")
@@ -142,15 +142,6 @@ def _stops(value: Any) -> None:
         raise invalid(f"`stop` has {len(stops)} strings; at most {_MAX_STOPS} are taken.", "stop")
     if any(len(stop) > _MAX_STOP_CHARACTERS for stop in stops):
         raise invalid(f"A string of `stop` has more than {_MAX_STOP_CHARACTERS} characters.", "stop")
-
-
-def _biases(value: Any) -> None:
-    if value is None:
-        return
-    if not isinstance(value, dict):
-        raise invalid("`logit_bias` is not an object.", "logit_bias")
-    if len(value) > _MAX_BIASES:
-        raise invalid(f"`logit_bias` names {len(value)} tokens; at most {_MAX_BIASES} are taken.", "logit_bias")
 
 
 def _prompts(value: Any) -> int:

@@ -197,6 +197,9 @@ async def _generate(request: Request, route: Route) -> Response:
 
 
 def _check_extra(body: dict[str, Any]) -> None:
+    stream = body.get("stream_options")
+    if stream is not None and not isinstance(stream, dict):
+        raise invalid("`stream_options` is not an object.", "stream_options")
     extra = body.get("vllm_xargs")
     if extra is None:
         return
@@ -207,9 +210,6 @@ def _check_extra(body: dict[str, Any]) -> None:
     for name in extra:
         if name.lower().startswith("hemostat"):
             raise invalid("Names of `vllm_xargs` that begin with hemostat are the service's own.", "vllm_xargs")
-    stream = body.get("stream_options")
-    if stream is not None and not isinstance(stream, dict):
-        raise invalid("`stream_options` is not an object.", "stream_options")
 
 
 def _too_large(gateway: Gateway) -> Response:

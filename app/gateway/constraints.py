@@ -1,0 +1,208 @@
+"""Limits of what constrains an answer or fills a template: schemas, grammars, tools, biases, arguments of templates.
+
+A grammar is compiled before its first token, in the process that draws everybody's: xgrammar takes 0.1 s for a schema of
+100 properties, 3.5 s for 1,000 and 31 s for 3,000. So sizes, depths and the two counts that cost are bounded here,
+wherever in a field they stand.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from app.gateway.errors import invalid
+
+MAX_PROPERTIES: Final = 512  # of a schema, on all its levels together
+MAX_ENUM: Final = 1000  # values, likewise
+MAX_TOOL_NAME: Final = 64
+MAX_TOOLS_BYTES: Final = 262_144
+MAX_REGEX: Final = 4096
+MAX_GRAMMAR: Final = 16_384
+MAX_CHOICES: Final = 256
+MAX_CHOICE: Final = 1024
+MAX_BIASES: Final = 1024
+MAX_BIAS: Final = 100
+_MAX_BIAS_DIGITS: Final = 10
+_MAX_WORD: Final = 256
+_MAX_LABEL: Final = 512
+
+
+class Size(NamedTuple):
+    """Bytes as compact JSON in UTF-8, and levels of lists and objects."""
+
+    size: int
+    depth: int
+
+
+SCHEMA: Final = Size(65_536, 32)
+_JSON: Final[dict[str, Size]] = {
+    "response_format": SCHEMA,
+    "structured_outputs": SCHEMA,
+    "text": SCHEMA,
+    "chat_template_kwargs": Size(16_384, 8),
+    "vllm_xargs": Size(16_384, 4),
+    "tool_choice": Size(16_384, 8),
+    "repetition_detection": Size(4096, 4),
+    "stream_options": Size(4096, 4),
+    "reasoning": Size(4096, 4),
+}
+_ENTRIES: Final = {"chat_template_kwargs": 32}
+_LABELS: Final = ("user", "request_id", "session_id", "cache_salt")  # short strings that say whose request it is
+_TEXTS: Final = {"regex": MAX_REGEX, "grammar": MAX_GRAMMAR, "whitespace_pattern": MAX_REGEX}
+_GONE: Final = {  # vLLM no longer has them, and would answer without any constraint
+    "guided_json": "json",
+    "guided_regex": "regex",
+    "guided_choice": "choice",
+    "guided_grammar": "grammar",
+    "guided_json_object": "json_object",
+    "guided_whitespace_pattern": "whitespace_pattern",
+    "guided_decoding_backend": "",
+}
+
+
+def check(body: dict[str, Any]) -> None:
+    """Raises ApiError (400), naming the field, for the first thing that is beyond a limit."""
+    for name, instead in _GONE.items():
+        if body.get(name) is not None:
+            hint = f'Give `structured_outputs`: {{"{instead}": …}}.' if instead else "Leave it out."
+            raise invalid(f"`{name}` is no field of vLLM's any more and would be ignored.", name, hint=hint)
+    for name, size in _JSON.items():
+        _fits(body.get(name), name, size)
+    for name, most in _ENTRIES.items():
+        _entries(body.get(name), name, most)
+    for name in _LABELS:
+        _text(body.get(name), name, _MAX_LABEL)
+    for number, word in enumerate(_list(body.get("bad_words"))):
+        _text(word, f"bad_words[{number}]", _MAX_WORD)
+    _biases(body.get("logit_bias"))
+    for name in ("response_format", "text"):
+        _counts(body.get(name), name)
+    _structured(body.get("structured_outputs"))
+    _tools(body.get("tools"))
+
+
+def _structured(given: Any) -> None:
+    if not isinstance(given, dict):
+        return
+    for name, most in _TEXTS.items():
+        _text(given.get(name), f"structured_outputs.{name}", most)
+    choices = _list(given.get("choice"))
+    if len(choices) > MAX_CHOICES:
+        raise invalid(
+            f"`structured_outputs.choice` has {len(choices)} entries; at most {MAX_CHOICES} are taken.",
+            "structured_outputs.choice",
+        )
+    for number, choice in enumerate(choices):
+        _text(choice, f"structured_outputs.choice[{number}]", MAX_CHOICE)
+    for name in ("json", "structural_tag"):
+        value = given.get(name)
+        param = f"structured_outputs.{name}"
+        if isinstance(value, str):  # JSON within JSON
+            value = _parsed(value, param)
+            _fits(value, param, SCHEMA)
+        _counts(value, param)
+
+
+def _tools(tools: Any) -> None:
+    for number, tool in enumerate(_list(tools)):
+        if not isinstance(tool, dict):
+            continue
+        function = tool.get("function") if isinstance(tool.get("function"), dict) else tool
+        param = f"tools[{number}]"
+        _text(
+            function.get("name"), f"{param}.function.name" if function is not tool else f"{param}.name", MAX_TOOL_NAME
+        )
+        _fits(tool, param, SCHEMA)
+        _counts(tool, param)
+    _fits(tools, "tools", Size(MAX_TOOLS_BYTES, SCHEMA.depth + 1))
+
+
+def _biases(biases: Any) -> None:
+    if biases is None:
+        return
+    if not isinstance(biases, dict):
+        raise invalid("`logit_bias` is not an object.", "logit_bias")
+    if len(biases) > MAX_BIASES:
+        raise invalid(f"`logit_bias` names {len(biases)} tokens; at most {MAX_BIASES} are taken.", "logit_bias")
+    for token, bias in biases.items():
+        if not (token.isascii() and token.isdecimal() and len(token) <= _MAX_BIAS_DIGITS):
+            raise invalid(f"`logit_bias` names {token[:24]!a}, which is no token id.", "logit_bias")
+        if isinstance(bias, bool) or not isinstance(bias, int | float):
+            raise invalid(f"`logit_bias` of token {token} is not a number.", "logit_bias")
+        if not -MAX_BIAS <= bias <= MAX_BIAS:
+            raise invalid(
+                f"`logit_bias` of token {token} is {str(bias)[:24]}; it must be from {-MAX_BIAS} to {MAX_BIAS}.",
+                "logit_bias",
+            )
+
+
+def _fits(value: Any, param: str, size: Size) -> None:
+    if value is None:
+        return
+    depth = _depth(value)
+    if depth > size.depth:
+        raise invalid(f"`{param}` is nested {depth} levels deep; at most {size.depth} are taken.", param)
+    found = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
+    if found > size.size:
+        raise invalid(f"`{param}` has {found} bytes as JSON; at most {size.size} are taken.", param)
+
+
+def _entries(value: Any, param: str, most: int) -> None:
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        raise invalid(f"`{param}` is not an object.", param)
+    if len(value) > most:
+        raise invalid(f"`{param}` has {len(value)} entries; at most {most} are taken.", param)
+
+
+def _text(value: Any, param: str, most: int) -> None:
+    """A value that is no string is the replica's to judge."""
+    if isinstance(value, str) and len(value) > most:
+        raise invalid(f"`{param}` has {len(value)} characters; at most {most} are taken.", param)
+
+
+def _parsed(text: str, param: str) -> Any:
+    """The JSON of a string; None where it is none, which the replica says better."""
+    _text(text, param, SCHEMA.size)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _counts(value: Any, param: str) -> None:
+    """Properties and values of enumerations, wherever they stand: a schema may lie in `$defs` or under a keyword."""
+    properties = enumerated = 0
+    for inner in _objects(value):
+        properties += sum(
+            len(inner[name]) for name in ("properties", "patternProperties") if isinstance(inner.get(name), dict)
+        )
+        enumerated += len(_list(inner.get("enum")))
+    if properties > MAX_PROPERTIES:
+        raise invalid(f"`{param}` has {properties} properties in all; at most {MAX_PROPERTIES} are taken.", param)
+    if enumerated > MAX_ENUM:
+        raise invalid(f"`{param}` enumerates {enumerated} values; at most {MAX_ENUM} are taken.", param)
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            yield one
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+
+
+def _depth(value: Any) -> int:
+    """Levels of lists and objects; 0 for a text or a number."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return depth
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
