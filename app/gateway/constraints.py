@@ -1,7 +1,7 @@
 """Limits of what constrains an answer or fills a template: schemas, grammars, tools, biases, arguments of templates.
 
-A grammar is compiled before its first token, in the process that draws everybody's: xgrammar takes 0.1 s for a schema of
-100 properties, 3.5 s for 1,000 and 31 s for 3,000. So sizes, depths and the two counts that cost are bounded here,
+A grammar is compiled before its first token, in the process that draws everybody's: xgrammar takes 0.1 s for a schema
+of 100 properties, 3.5 s for 1,000 and 31 s for 3,000. So sizes, depths and the two counts that cost are bounded here,
 wherever in a field they stand.
 """
 
@@ -106,11 +106,11 @@ def _tools(tools: Any) -> None:
     for number, tool in enumerate(_list(tools)):
         if not isinstance(tool, dict):
             continue
-        function = tool.get("function") if isinstance(tool.get("function"), dict) else tool
         param = f"tools[{number}]"
-        _text(
-            function.get("name"), f"{param}.function.name" if function is not tool else f"{param}.name", MAX_TOOL_NAME
-        )
+        function = tool.get("function")
+        if isinstance(function, dict):
+            _text(function.get("name"), f"{param}.function.name", MAX_TOOL_NAME)
+        _text(tool.get("name"), f"{param}.name", MAX_TOOL_NAME)  # as the Responses API has it
         _fits(tool, param, SCHEMA)
         _counts(tool, param)
     _fits(tools, "tools", Size(MAX_TOOLS_BYTES, SCHEMA.depth + 1))
