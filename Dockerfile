@@ -34,8 +34,11 @@ WORKDIR /srv/hemostat
 ENTRYPOINT ["entrypoint.sh"]
 
 FROM base AS api
-COPY requirements/api.lock /tmp/
-RUN pip install --no-deps -r /tmp/api.lock
+COPY requirements/api.lock requirements/worker-cpu.lock /tmp/
+# Differences of reports by token are computed beside the API, with three of the worker's packages.
+RUN pip install --no-deps -r /tmp/api.lock \
+    && grep -E '^(numpy|scipy|pyarrow)==' /tmp/worker-cpu.lock > /tmp/diff.lock \
+    && pip install --no-deps -r /tmp/diff.lock
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps /wheels/*.whl
 USER 10001:10001
 EXPOSE 8321

@@ -48,6 +48,7 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.JOB_ACTIVE: "Cancel the job and wait until it has ended, then delete it.",
     ErrorCode.JOB_UNREADABLE: "Run the version that wrote it, or delete the job once it has ended.",
     ErrorCode.ARTIFACT_NOT_FOUND: "Use a name of the job's list of artifacts.",
+    ErrorCode.REPORTS_NOT_COMPARABLE: "Measure them alike, or compare what they share with --anyway or anyway=true.",
     ErrorCode.INVALID_CURSOR: "Use `first_id` or `last_id` of a page as cursor, an event's id as Last-Event-ID.",
     ErrorCode.IDEMPOTENCY_CONFLICT: "Use a new Idempotency-Key for another body.",
     ErrorCode.IDEMPOTENCY_IN_PROGRESS: "Wait as long as Retry-After says and send the same request again.",

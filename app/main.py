@@ -13,6 +13,7 @@ from typing import Any
 import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -28,8 +29,9 @@ from app.deployments import service as deployment_service
 from app.deployments.store import DeploymentStore
 from app.error_guide import GUIDE
 from app.gateway import routes as gateway_routes
-from app.jobs import queue, reconcile, routes, service
+from app.jobs import diff_routes, queue, reconcile, routes, service
 from app.jobs.connection import connect
+from app.jobs.differences import Differences
 from app.jobs.schema_walk import Schema
 from app.jobs.store import JobStore
 from app.jobs.value_faults import value_fault
@@ -45,7 +47,7 @@ from app.telemetry.metrics import Telemetry
 
 logger = logging.getLogger(__name__)
 _EVENTS = deployment_routes.PATH + "/{deployment}/events"
-_QUERIES = {_EVENTS: deployment_routes.EventsQuery}
+_QUERIES: dict[str, type[BaseModel]] = {_EVENTS: deployment_routes.EventsQuery, diff_routes.PATH: diff_routes.DiffQuery}
 
 pages = APIRouter(tags=["service"], default_response_class=Response)
 
@@ -89,6 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
         docket=queue.make_docket(settings),
         keys=keys,
         stopping=asyncio.Event(),
+        differences=Differences(settings),
     )
     guards = [
         Middleware(RequestContext, telemetry=telemetry),
@@ -115,6 +118,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.hemostat = state
     app.include_router(health.router)
     app.include_router(routes.router)
+    app.include_router(diff_routes.router)
     app.include_router(deployment_routes.router)
     app.include_router(profile_routes.router)
     app.include_router(gateway_routes.router)

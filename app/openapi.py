@@ -28,6 +28,7 @@ from app.contracts.deployment import (
     PromoteRequest,
     RollbackRequest,
 )
+from app.contracts.diff_report import DiffReport
 from app.contracts.errors import CATALOGUE, ErrorCode
 from app.contracts.event import Event
 from app.contracts.job import Estimate, Job, JobPage
@@ -149,6 +150,7 @@ def _components() -> dict[str, Any]:
         JobPage,
         Estimate,
         CompareReport,
+        DiffReport,
         AttributeReport,
         CalibrateReport,
         MitigateReport,

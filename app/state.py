@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 
 from app.deployments.store import DeploymentStore
+from app.jobs.differences import Differences
 from app.jobs.store import JobStore
 from app.security.keys import KeyRing
 from app.settings import Settings
@@ -27,6 +28,7 @@ class State:
     docket: Docket
     keys: KeyRing | None
     stopping: asyncio.Event
+    differences: Differences
     open_streams: int = 0
 
 

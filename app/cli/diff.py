@@ -17,12 +17,15 @@ from app.cli.configuration import settings
 from app.cli.options import AsJson, Url
 from app.cli.output import err, fail, out, print_json
 from app.cli.service import connect
+from app.cli.watching import check_writable, save_page
 from app.contracts.diff_report import Difference, DiffReport, Measure, Pair
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import CompareReport
 from app.web import describe
 from app.web import format as fmt
+from app.web.difference import render_difference
 from app.web.reading import parse
+from app.web.sections.difference import NAMES, p_value, rank
 from app.web.terminal import plain_table
 from app.web.untrusted import visible
 
@@ -31,14 +34,6 @@ if TYPE_CHECKING:
 
 TOKENS: Final = "tokens.parquet"
 REPORT: Final = "report.json"
-NAMES: Final[dict[Measure, str]] = {
-    "kl": "KL(p‖q), nats",
-    "reverse_kl": "KL(q‖p), nats",
-    "js": "JS, nats",
-    "tv": "TV, probability",
-    "log_perplexity": "ln PPL, nats",
-    "top1_agreement": "Top-1 agreement",
-}
 _COLOURS: Final = {"better": "green", "worse": "red", "no difference shown": "yellow", "equal": "cyan"}
 
 
@@ -56,6 +51,7 @@ def diff(
         bool, typer.Option("--anyway", help="Compare reports that are not comparable, and label the result.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where an HTML page goes.")] = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +60,10 @@ def diff(
     Reports are compared only where tokenizer, text, windows, dtype, engine, reference and scored positions agree.
     """
     try:
+        if output is not None:
+            check_writable(output)
         found = _answer(reports, by, anyway=anyway, seed=seed, url=url)
+        page = None if output is None else save_page(render_difference(found), output)
     except HemostatError as error:
         fail(error, as_json=as_json)
     if as_json:
@@ -73,6 +72,8 @@ def diff(
         print_json(json.loads(found.model_dump_json()))
     else:
         _print(found)
+    if page is not None:
+        (err if as_json else out).print(f"Page: {escape(str(page))}", soft_wrap=True)
 
 
 def _answer(names: Sequence[str], by: str, *, anyway: bool, seed: int, url: str | None) -> DiffReport:
@@ -191,10 +192,9 @@ def _ranking(found: DiffReport) -> Table:
     columns += [(name, True) for name in ("Value", "95 % interval", "PPL", "Size")]
     table = plain_table(f"Ranking by {NAMES[found.by]}", columns)
     for row in found.ranking:
-        rank = f"{row.best_rank}" if row.best_rank == row.worst_rank else f"{row.best_rank}–{row.worst_rank}"
         value = fmt.estimate(row.value.mean, row.value.ci)
         table.add_row(
-            rank,
+            rank(row),
             row.letter,
             Text(row.candidate),
             value.value,
@@ -238,13 +238,7 @@ def _cells(row: Difference, pair: Pair) -> list[str | Text]:
     return [
         f"{sign}{value.value}",
         value.interval or fmt.NONE,
-        _p(row.p),
-        _p(row.p_adjusted),
+        p_value(row.p),
+        p_value(row.p_adjusted),
         Text(said, style=_COLOURS[row.verdict]),
     ]
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return fmt.NONE
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

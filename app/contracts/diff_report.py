@@ -13,6 +13,7 @@ from app.contracts.base import Contract
 from app.contracts.report import Count, Mean, Number, Severity
 
 SCHEMA: Final = "hemostat.diff/1"
+MOST: Final = 20  # reports that are compared with each other
 Measure = Literal["kl", "reverse_kl", "js", "tv", "log_perplexity", "top1_agreement"]
 MEASURES: Final[tuple[Measure, ...]] = ("kl", "reverse_kl", "js", "tv", "log_perplexity", "top1_agreement")
 UNITS: Final[dict[Measure, str]] = {
@@ -55,7 +56,7 @@ class Difference(Contract):
 
     measure: Measure
     unit: str
-    domain: str | None = Field(description="null: all domains")
+    domain: str | None = Field(default=None, description="null: all domains")
     tokens: Count
     documents: Count
     difference: Mean

@@ -50,6 +50,7 @@ class ErrorCode(StrEnum):
     JOB_ACTIVE = "job_active"
     JOB_UNREADABLE = "job_unreadable"
     ARTIFACT_NOT_FOUND = "artifact_not_found"
+    REPORTS_NOT_COMPARABLE = "reports_not_comparable"
     INVALID_CURSOR = "invalid_cursor"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     IDEMPOTENCY_IN_PROGRESS = "idempotency_in_progress"
@@ -133,6 +134,7 @@ CATALOGUE: dict[ErrorCode, ErrorKind] = {
     ErrorCode.JOB_ACTIVE: ErrorKind(409, "The job is still active"),
     ErrorCode.JOB_UNREADABLE: ErrorKind(409, "The job's record was written by another version"),
     ErrorCode.ARTIFACT_NOT_FOUND: ErrorKind(404, "The job has no such artifact"),
+    ErrorCode.REPORTS_NOT_COMPARABLE: ErrorKind(422, "The reports were not measured alike"),
     ErrorCode.INVALID_CURSOR: ErrorKind(422, "The cursor does not name a job"),
     ErrorCode.IDEMPOTENCY_CONFLICT: ErrorKind(422, "The idempotency key was used with another body"),
     ErrorCode.IDEMPOTENCY_IN_PROGRESS: ErrorKind(409, "The first request with this key is still being handled"),

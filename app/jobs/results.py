@@ -61,12 +61,12 @@ def read_report(record: JobRecord, settings: Settings) -> bytes:
         raise _gone("report") from None
 
 
-def render_report(text: bytes) -> str:
-    """The report as a self-contained page."""
+def render_report(text: bytes, *, others: str = "") -> str:
+    """The report as a self-contained page; `others` as `app.web.report.render` takes it."""
     from app.web.report import render
 
     report: dict[str, Any] = json.loads(text)
-    return render(report)
+    return render(report, others=others)
 
 
 def artifacts(record: JobRecord, settings: Settings) -> list[Artifact]:

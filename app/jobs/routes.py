@@ -1,7 +1,6 @@
 """/v1/diagnosis: jobs over HTTP."""
 
 import asyncio
-import hashlib
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
@@ -15,23 +14,25 @@ from app.contracts.reports import REPORT
 from app.contracts.requests import SubmitRequest
 from app.deployments.settle import check_target
 from app.jobs import examples, results, service
+from app.jobs.diff_routes import links_wanted, place_of
 from app.jobs.ids import is_job_id
-from app.jobs.negotiation import preferred
 from app.jobs.parsing import parse_submission
 from app.jobs.record import JOBS_PATH
+from app.jobs.representation import (
+    FORMAT_PARAMETER,
+    HTML,
+    PAGE_POLICY,
+    etag_of,
+    media_type_of,
+    query_error,
+    unchanged,
+)
 from app.jobs.sse import EventStream, parse_last_event_id, respond
 from app.jobs.store import Filters
 from app.openapi import JSON, Answer, answers, reference
-from app.problems import FieldError, RequestError
 from app.state import State, state_of
 from app.telemetry.metrics import OTHER
 
-HTML: Final = "text/html"
-# The page is one file that needs nothing from anywhere and runs no script.
-PAGE_POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
 SUBMIT_ERRORS: Final = [
     code
     for code in ErrorCode
@@ -78,7 +79,7 @@ class ListQuery(BaseModel):
         for text in self.metadata:
             key, equals, value = text.partition("=")
             if not key or not equals:
-                raise _query_error("metadata", "A metadata filter is not key=value.")
+                raise query_error("metadata", "A metadata filter is not key=value.")
             pairs.append((key, value))
         return Filters(self.status, self.kind, self.candidate, tuple(pairs))
 
@@ -86,28 +87,14 @@ class ListQuery(BaseModel):
         """(after, before). Raises RequestError for what cannot be a job's id, and for both at once."""
         for name, value in (("after", self.after), ("before", self.before)):
             if value is not None and not is_job_id(value):
-                raise _query_error(name, "The cursor is not a job's id.", ErrorCode.INVALID_CURSOR)
+                raise query_error(name, "The cursor is not a job's id.", ErrorCode.INVALID_CURSOR)
         if self.after is not None and self.before is not None:
-            raise _query_error("before", "Give either after or before.")
+            raise query_error("before", "Give either after or before.")
         return self.after, self.before
-
-
-def _query_error(parameter: str, detail: str, code: ErrorCode = ErrorCode.INVALID_REQUEST) -> RequestError:
-    return RequestError([FieldError(code, detail, parameter=parameter)])
 
 
 def _job_response(job: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(job.model_dump_json(), status_code=status, headers=headers, media_type=JSON)
-
-
-def _etag(*parts: str) -> str:
-    return '"' + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32] + '"'
-
-
-def _unchanged(request: Request, etag: str) -> Response | None:
-    """304 where the client has this already."""
-    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-    return Response(status_code=304, headers={"etag": etag}) if etag in known or "*" in known else None
 
 
 def _owner(request: Request) -> str:
@@ -229,8 +216,8 @@ async def list_jobs(request: Request, query: Annotated[ListQuery, Query()]) -> R
 async def get_job(request: Request, job_id: str) -> Response:
     """Status, progress and, once it has ended, severity or error."""
     job = (await service.find(state_of(request).store, job_id)).job
-    etag = _etag(job.model_dump_json())
-    return _unchanged(request, etag) or _job_response(job, headers={"etag": etag})
+    etag = etag_of(job.model_dump_json())
+    return unchanged(request, etag) or _job_response(job, headers={"etag": etag})
 
 
 @router.get(
@@ -312,17 +299,7 @@ async def delete_job(request: Request, job_id: str) -> Response:
 @router.get(
     "/jobs/{job_id}/report",
     summary="The verdict",
-    openapi_extra={
-        "parameters": [
-            {
-                "name": "format",
-                "in": "query",
-                "required": False,
-                "description": "Overrides Accept.",
-                "schema": {"type": "string", "enum": ["json", "html"]},
-            }
-        ]
-    },
+    openapi_extra={"parameters": [FORMAT_PARAMETER]},
     responses=answers(
         Answer(
             200,
@@ -344,33 +321,26 @@ async def delete_job(request: Request, job_id: str) -> Response:
     ),
 )
 async def get_report(request: Request, job_id: str) -> Response:
-    """As JSON, or as a page of one file for people, by `Accept` or `?format=`."""
+    """As JSON, or as a page of one file for people, by `Accept` or `?format=`.
+
+    A browser's page of a compare job leads to the comparison with other jobs; one that a program keeps has no links.
+    """
     state = state_of(request)
-    media_type = _report_type(request)
+    media_type = media_type_of(request)
     record = await service.find(state.store, job_id)
     results.require_report(record)
-    etag = _etag(record.job.id, str(record.job.attempt), media_type)
+    linked = media_type == HTML and record.job.kind == "compare" and links_wanted(request)
+    others = place_of(job_id) if linked else ""
+    etag = etag_of(record.job.id, str(record.job.attempt), media_type, others)
     headers = {"etag": etag, "vary": "accept"}
-    unchanged = _unchanged(request, etag)
-    if unchanged is not None:
-        return unchanged
+    known = unchanged(request, etag)
+    if known is not None:
+        return known
     text = await asyncio.to_thread(results.read_report, record, state.settings)
     if media_type == JSON:
         return Response(text, media_type=JSON, headers=headers)
-    page = await asyncio.to_thread(results.render_report, text)
+    page = await asyncio.to_thread(lambda: results.render_report(text, others=others))
     return Response(page, media_type=HTML, headers=headers | {"content-security-policy": PAGE_POLICY})
-
-
-def _report_type(request: Request) -> str:
-    wanted = request.query_params.get("format")
-    if wanted is not None:
-        if wanted not in ("json", "html"):
-            raise _query_error("format", "The format is neither json nor html.")
-        return JSON if wanted == "json" else HTML
-    media_type = preferred(request.headers.get("accept"), (JSON, HTML))
-    if media_type is None:
-        raise HemostatError(ErrorCode.NOT_ACCEPTABLE, "The report exists as application/json and as text/html.")
-    return media_type
 
 
 @router.get(

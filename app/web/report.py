@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from app.contracts.attribute_report import AttributeReport
 from app.contracts.calibration_report import CalibrateReport
@@ -23,6 +16,7 @@ from app.contracts.sweep_report import SweepReport
 from app.contracts.tasks_report import TasksReport
 from app.contracts.trajectory_report import TrajectoryReport
 from app.web import describe
+from app.web.pages import page
 from app.web.reading import parse
 from app.web.sections.attribute import attribution, whole_damage
 from app.web.sections.attribute import heading as worst_part
@@ -50,30 +44,25 @@ from app.web.sections.verdict import verdict
 from app.web.sections.words import words
 from app.web.untrusted import visible
 
-TEMPLATES = Path(__file__).parent / "templates"
 
-
-def render(report: dict[str, Any]) -> str:
+def render(report: dict[str, Any], *, others: str = "") -> str:
     """The page of a report of any kind (`hemostat.report/1` as JSON data).
 
-    The result depends on the report alone. Fields that this version does not know are left out, so that a report of a
+    `others`: where the service that shows the page lets the candidate be compared with others, "" for a page that is
+    kept. The result depends on these alone. Fields that this version does not know are left out, so that a report of a
     newer one still shows. Raises `HemostatError(INVALID_REQUEST)` for anything that is not such a report.
     """
     data = parse(report)
-    style, digest = _style()
     template, own = _view(data)
-    return (
-        _environment()
-        .get_template(template)
-        .render(
-            style=style,
-            style_digest=digest,
-            schema=SCHEMA,
-            origin=origin(data),
-            warnings=[visible(warning) for warning in data.warnings],
-            not_tested=[visible(item) for item in data.not_tested],
-            **own,
-        )
+    return page(
+        template,
+        schema=SCHEMA,
+        origin=origin(data),
+        warnings=[visible(warning) for warning in data.warnings],
+        not_tested=[visible(item) for item in data.not_tested],
+        others=others,
+        job=visible(data.job),
+        **own,
     )
 
 
@@ -208,22 +197,3 @@ def _trajectory(report: TrajectoryReport) -> tuple[str, dict[str, Any]]:
         "trajectory": trajectory(report),
         "verdict": replace(verdict(report), sentence=left_by_steps(report)),
     }
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-@cache
-def _style() -> tuple[Markup, str]:
-    """The style sheet, and its hash: the page's own policy allows this one and no other."""
-    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return Markup(css), f"sha256-{digest}"  # noqa: S704 - our own file

@@ -8,7 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from app.contracts.report import CompareReport
+from app.web import describe
 from tests.support.reports import compare_report
+from workers.diagnosis.diff.answer import Side
+from workers.diagnosis.diff.tokens import read
 from workers.distributions.token_values import Positions, TokenValues
 
 Json = dict[str, Any]
@@ -74,3 +78,9 @@ def write_job(
         [domains[index % len(domains)] for index in range(documents)],
     )
     return folder
+
+
+def side_of(folder: Path) -> Side:
+    """A folder of `write_job` as one side of a difference, named as people read its candidate."""
+    report = CompareReport.model_validate_json((folder / "report.json").read_bytes())
+    return Side(describe.model(report.provenance.candidate), report, read(folder / "tokens.parquet", name=folder.name))

@@ -34,9 +34,17 @@ def test_packages_are_the_locked_ones_and_torch_comes_first() -> None:
     for target in TARGETS:
         found = stage(target)
         locks = re.findall(r"-r (\S+)", found)
-        wanted = ["/tmp/api.lock"] if target == "api" else ["/tmp/torch.in", "/tmp/api.lock", f"/tmp/{target}.lock"]
+        own = {"api": ["/tmp/api.lock", "/tmp/diff.lock"]}
+        wanted = own.get(target, ["/tmp/torch.in", "/tmp/api.lock", f"/tmp/{target}.lock"])
         assert locks == wanted
         assert all("--no-deps" in line for line in found.splitlines() if ".lock" in line and "pip" in line)
+
+
+def test_what_differences_of_reports_need_is_beside_the_api_as_it_is_locked() -> None:
+    [pattern] = re.findall(r"grep -E '(.+)' /tmp/worker-cpu.lock > /tmp/diff.lock", stage("api"))
+    locked = (ROOT / "requirements" / "worker-cpu.lock").read_text().splitlines()
+    found = [line.partition("==")[0] for line in locked if re.search(pattern, line)]
+    assert found == ["numpy", "pyarrow", "scipy"]
 
 
 def test_what_is_copied_exists_and_is_not_ignored() -> None:

@@ -17,7 +17,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.diff_report import MEASURES, UNITS, Difference, DiffReport, Measure, Mismatch, Pair, Ranked
+from app.contracts.diff_report import MEASURES, MOST, UNITS, Difference, DiffReport, Measure, Mismatch, Pair, Ranked
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import CompareReport, Mean
 from workers.diagnosis.diff.protocol import mismatches, sentence
@@ -29,7 +29,6 @@ from workers.distributions.statistics import exponential
 
 Array = NDArray[np.float64]
 Said = Literal["better", "worse", "no difference shown", "equal"]
-MOST: Final = 20
 # A difference below 0 is better in these; in the others above 0 is.
 _LOSSES: Final = frozenset({"kl", "reverse_kl", "js", "tv", "log_perplexity"})
 METHOD: Final = (
@@ -51,8 +50,8 @@ class Side:
 def compare_reports(sides: Sequence[Side], *, by: Measure = "kl", anyway: bool = False, seed: int = 0) -> DiffReport:
     """The differences of every pair, and the ranking by one measure.
 
-    Raises INVALID_REQUEST for fewer than two or more than `MOST` reports, for reports that are not comparable (unless
-    `anyway`), and where they share no position that is finite in all of them.
+    Raises REPORTS_NOT_COMPARABLE (unless `anyway`), and INVALID_REQUEST for fewer than two or more than `MOST` reports
+    and where they share no position that is finite in all of them.
     """
     if not 2 <= len(sides) <= MOST:
         raise HemostatError(
@@ -63,9 +62,9 @@ def compare_reports(sides: Sequence[Side], *, by: Measure = "kl", anyway: bool =
     found += _positions(letters, sides, told={mismatch.what for mismatch in found})
     if found and not anyway:
         raise HemostatError(
-            ErrorCode.INVALID_REQUEST,
+            ErrorCode.REPORTS_NOT_COMPARABLE,
             f"the reports are not comparable: {'; '.join(map(sentence, found))}",
-            hint="measure them alike; --anyway compares what they share, and labels the result",
+            hint="measure them alike; --anyway (over HTTP anyway=true) compares what they share, and labels the result",
         )
     common = shared([side.tokens for side in sides])
     usable = np.logical_and.reduce([tokens.finite for tokens in common])
@@ -270,7 +269,7 @@ def _verdict(
     else:
         told = f"in {name} {_listed([row.letter for row in best])} are the best, and none of them is shown to be better"
     if len(pairs) > 1:
-        told += f"; {len(ties) or 'no'} of {len(pairs)} pairs {'is a tie' if len(ties) == 1 else 'are ties'}"
+        told += f"; {len(ties) or 'none'} of {len(pairs)} pairs {'is a tie' if len(ties) < 2 else 'are ties'}"
     return ("" if comparable else "Not comparable, compared anyway: ") + told + "."
 
 

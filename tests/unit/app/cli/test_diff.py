@@ -79,7 +79,7 @@ def test_a_report_file_stands_for_its_folder(folders: list[Path]) -> None:
 def test_reports_of_other_protocols_are_refused_unless_asked_for(folders: list[Path], tmp_path: Path) -> None:
     odd = write_job(tmp_path / "odd", values(HARD), job="diag_odd", dtype="float32", engine="other 1.0")
     error = refused(folders[0], odd)
-    assert error["code"] == "invalid_request"
+    assert error["code"] == "reports_not_comparable"
     assert "dtype: a bfloat16, b float32" in error["detail"]
     assert "engine: a " in error["detail"]
     status, output = run(folders[0], odd, "--anyway")

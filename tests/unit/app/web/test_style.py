@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from app.web.report import TEMPLATES
+from app.web.pages import TEMPLATES
 
 CSS = (TEMPLATES / "report.css").read_text(encoding="utf-8")
 LIGHT, DARK = (

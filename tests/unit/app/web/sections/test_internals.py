@@ -6,7 +6,7 @@ import pytest
 from markupsafe import Markup
 
 from app.contracts.attribute_blocks import Internals
-from app.web.report import _environment
+from app.web.pages import environment
 from app.web.sections.internals import internals
 from tests.support import internals_blocks as made
 from tests.support.html import tree
@@ -16,7 +16,7 @@ NOTHING = {"mean": 0.0, "ci": [0.0, 0.0], "clusters": "documents"}
 
 def page(block: Internals):
     source = '<html><body>{% include "internals.html.j2" %}</body></html>'
-    return tree(_environment().from_string(source).render(inside=internals(block)))
+    return tree(environment().from_string(source).render(inside=internals(block)))
 
 
 def text(element):

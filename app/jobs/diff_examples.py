@@ -1,0 +1,101 @@
+"""The example of a difference on the OpenAPI page: two candidates of one model, measured alike."""
+
+from typing import Any, Final
+
+from app.contracts.diff_report import MEASURES, SCHEMA, UNITS
+from app.jobs.examples import JOB_ID
+
+OTHER_ID: Final = "diag_01M89DBQ4T6S8X1N0C2V5R7H9K"
+_METHOD: Final = (
+    "differences paired by token; 95 % studentized bootstrap intervals and two-sided p-values clustered by document; "
+    "Holm’s correction over all pairs of a measure"
+)
+
+
+def _mean(mean: float, low: float, high: float) -> dict[str, Any]:
+    return {"mean": mean, "ci": [low, high], "clusters": "documents"}
+
+
+def _ranked(
+    letter: str, job: str, candidate: str, size: int, bits: float, value: dict[str, Any], ppl: float, rank: int
+) -> dict[str, Any]:
+    return {
+        "letter": letter,
+        "job": job,
+        "candidate": candidate,
+        "severity": "severe",
+        "bytes": size,
+        "bits_per_weight": bits,
+        "value": value,
+        "perplexity": ppl,
+        "best_rank": rank,
+        "worst_rank": rank,
+        "nonfinite_positions": 0,
+    }
+
+
+_DIFFERENCES: Final = {
+    "kl": _mean(-0.2311, -0.2498, -0.2127),
+    "reverse_kl": _mean(-0.2502, -0.2764, -0.2261),
+    "js": _mean(-0.0521, -0.0566, -0.0478),
+    "tv": _mean(-0.1394, -0.1471, -0.1317),
+    "log_perplexity": _mean(-0.2047, -0.2301, -0.1805),
+    "top1_agreement": _mean(0.1342, 0.1251, 0.1433),
+}
+
+DIFF: Final[dict[str, Any]] = {
+    "schema": SCHEMA,
+    "comparable": True,
+    "label": "",
+    "mismatches": [],
+    "by": "kl",
+    "tokens": 10220,
+    "documents": 60,
+    "ranking": [
+        _ranked(
+            "b",
+            OTHER_ID,
+            "smollm2-135m · 5-bit RTN, group 64, asymmetric",
+            269060552,
+            5.5,
+            _mean(0.0949, 0.0881, 0.1024),
+            21.3,
+            1,
+        ),
+        _ranked(
+            "a",
+            JOB_ID,
+            "smollm2-135m · 4-bit RTN, group 64, asymmetric",
+            269060552,
+            4.5,
+            _mean(0.326, 0.3013, 0.3541),
+            26.2,
+            2,
+        ),
+    ],
+    "ties": [],
+    "pairs": [
+        {
+            "earlier": "a",
+            "later": "b",
+            "differences": [
+                {
+                    "measure": measure,
+                    "unit": UNITS[measure],
+                    "domain": None,
+                    "tokens": 10220,
+                    "documents": 60,
+                    "difference": _DIFFERENCES[measure],
+                    "p": 0.0005,
+                    "p_adjusted": 0.0005,
+                    "verdict": "better",
+                }
+                for measure in MEASURES
+            ],
+            "domains": [],
+        }
+    ],
+    "verdict": "b is better than a in KL.",
+    "method": _METHOD,
+    "warnings": [],
+}

@@ -1,0 +1,163 @@
+"""/v1/diagnosis/diff: candidates of several compare jobs against each other, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from app.contracts.diff_report import Measure
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import JobStatus
+from app.contracts.report import CompareReport
+from app.jobs import diff_examples, service
+from app.jobs.differences import MOST_LOOKED_AT, check_jobs, compare_report_of, told_differences
+from app.jobs.negotiation import preferred
+from app.jobs.record import JOBS_PATH, JobRecord
+from app.jobs.representation import (
+    CHOICE_POLICY,
+    HTML,
+    PAGE_POLICY,
+    etag_of,
+    media_type_of,
+    query_error,
+    unchanged,
+)
+from app.jobs.store import Filters
+from app.openapi import JSON, Answer, answers
+from app.state import State, state_of
+from app.web import describe
+from app.web import format as fmt
+from app.web.difference import Choice, render_choice, render_difference
+from app.web.untrusted import visible
+
+PATH: Final = "/v1/diagnosis/diff"
+REPORT: Final = JOBS_PATH + "/{job}/report"
+
+router = APIRouter(prefix="/v1/diagnosis", tags=["diagnosis"], default_response_class=Response)
+
+
+class DiffQuery(BaseModel):
+    """Query of a difference."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    job: list[str] = Field(
+        default=[], description="compare jobs that succeeded, two to twenty; lettered a, b, c in this order"
+    )
+    by: Measure = Field(default="kl", description="what ranks")
+    anyway: bool = Field(
+        default=False, description="compare reports that are not comparable, over what they share, and label the result"
+    )
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(default=0, description="of the bootstrap")
+    format: Literal["json", "html"] | None = Field(default=None, description="overrides Accept")
+
+
+def place_of(job_id: str) -> str:
+    """Where a job can be compared with others."""
+    return f"{PATH}?{urlencode({'job': job_id})}"
+
+
+def links_wanted(request: Request) -> bool:
+    """Whether a page may lead to others of this service: a browser shows it. Whoever asks by `?format=` alone keeps it
+    as a file, in which such links lead nowhere."""
+    return preferred(request.headers.get("accept"), (JSON, HTML)) == HTML
+
+
+@router.get(
+    "/diff",
+    summary="Which candidate is better?",
+    responses=answers(
+        Answer(
+            200,
+            diff_examples.DIFF,
+            "DiffReport",
+            description="Differences of every pair and the ranking, schema `hemostat.diff/1`; for a browser a page, "
+            "which for one job alone offers the others",
+            others={HTML: "<!doctype html>…"},
+            headers={"ETag": "of this answer in this format"},
+        ),
+        Answer(304, None, description="the client has it already"),
+        errors=[
+            ErrorCode.INVALID_REQUEST,
+            ErrorCode.UNKNOWN_FIELD,
+            ErrorCode.REPORTS_NOT_COMPARABLE,
+            ErrorCode.JOB_NOT_FOUND,
+            ErrorCode.JOB_UNREADABLE,
+            ErrorCode.JOB_NOT_FINISHED,
+            ErrorCode.ARTIFACT_NOT_FOUND,
+            ErrorCode.NOT_ACCEPTABLE,
+            ErrorCode.UNAVAILABLE,
+        ],
+    ),
+)
+async def get_diff(request: Request, query: Annotated[DiffQuery, Query()]) -> Response:
+    """Candidates of finished compare jobs, paired by token: differences with intervals, p-values after Holm's
+    correction, and ranks as ranges. The same jobs and seed give the same answer."""
+    state = state_of(request)
+    media_type = media_type_of(request, "The difference")
+    if media_type == HTML and len(query.job) == 1:
+        return await _choice(state, query.job[0])
+    try:
+        check_jobs(query.job)
+    except HemostatError as error:
+        raise query_error("job", error.detail, error.code, error.hint) from None
+    records = [await service.find(state.store, job) for job in query.job]
+    linked = media_type == HTML and links_wanted(request)
+    asked = (query.by, str(query.anyway), str(query.seed), media_type, str(linked))
+    etag = etag_of(*(f"{record.job.id}/{record.job.attempt}" for record in records), *asked)
+    found = await state.differences.answer(records, by=query.by, anyway=query.anyway, seed=query.seed)
+    known = unchanged(request, etag)
+    if known is not None:
+        return known
+    headers = {"etag": etag, "vary": "accept"}
+    if media_type == JSON:
+        return Response(found.model_dump_json(), media_type=JSON, headers=headers)
+    links = {"reports": REPORT, "again": PATH} if linked else {}
+    page = await asyncio.to_thread(lambda: render_difference(found, **links))
+    return Response(page, media_type=HTML, headers=headers | {"content-security-policy": PAGE_POLICY})
+
+
+# --- the page on which jobs are chosen
+
+
+async def _choice(state: State, job_id: str) -> Response:
+    first = await service.find(state.store, job_id)
+    filters = Filters(JobStatus.SUCCEEDED, "compare", None, ())
+    records, _ = await state.store.page(limit=MOST_LOOKED_AT, filters=filters)
+    page = await asyncio.to_thread(lambda: _choices(state, first, records))
+    return Response(page, media_type=HTML, headers={"vary": "accept", "content-security-policy": CHOICE_POLICY})
+
+
+def _choices(state: State, first: JobRecord, records: Sequence[JobRecord]) -> str:
+    mine = compare_report_of(first, state.settings)
+    others = []
+    for record in records:
+        if record.job.id == first.job.id:
+            continue
+        try:
+            report = compare_report_of(record, state.settings)
+        except HemostatError:
+            continue  # its file is gone, or of another version: nothing to compare with
+        others.append(_of(record, report, told_differences(mine, report)))
+    return render_choice(
+        _of(first, mine), others, path=PATH, report=REPORT.format(job=quote(first.job.id)), looked_at=len(records)
+    )
+
+
+def _of(record: JobRecord, report: CompareReport, differs: str = "") -> Choice:
+    source = report.provenance
+    return Choice(
+        job=record.job.id,
+        candidate=visible(describe.model(source.candidate)),
+        reference=visible(describe.model(source.reference)),
+        text=visible(source.protocol.text_source),
+        severity=report.severity,
+        finished=fmt.moment(source.finished_at),
+        differs=visible(differs),
+    )

@@ -1,0 +1,182 @@
+"""Candidates of several compare jobs against each other: asked of a process that may import numpy, kept for a while.
+
+A job's files do not change once it has succeeded, so the answer depends on the jobs, their attempts and the question
+alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from app.contracts.diff_report import MOST, DiffReport, Measure
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.report import CompareReport
+from app.jobs import results
+from app.jobs.record import JobRecord
+from app.settings import Settings
+from app.web import describe
+from app.web.reading import parse
+from app.web.untrusted import visible
+from workers.diagnosis.diff.protocol import mismatches
+
+TOKENS: Final = "tokens.parquet"
+KEPT: Final = 64
+AT_ONCE: Final = 2
+MOST_WAITING: Final = 16
+LONGEST_S: Final = 120.0
+RETRY_S: Final = 5
+MOST_LOOKED_AT: Final = 30  # of the latest jobs, where others to compare with are offered
+_COMMAND: Final = (sys.executable, "-m", "workers.diagnosis.diff")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: the jobs in their order, each with its attempt."""
+
+    jobs: tuple[tuple[str, int], ...]
+    by: Measure
+    anyway: bool
+    seed: int
+
+
+@dataclass
+class Differences:
+    """Answers, the latest `KEPT` of them kept; at most `AT_ONCE` are computed at one time."""
+
+    settings: Settings
+    command: Sequence[str] = _COMMAND
+    longest_s: float = LONGEST_S
+    _kept: OrderedDict[Question, DiffReport] = field(default_factory=OrderedDict)
+    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    _waiting: int = 0
+
+    async def answer(self, records: Sequence[JobRecord], *, by: Measure, anyway: bool, seed: int) -> DiffReport:
+        """The differences of these jobs.
+
+        Raises what `check_jobs` and `results.require_report` raise, ARTIFACT_NOT_FOUND where a job's values by token
+        are gone, REPORTS_NOT_COMPARABLE, INVALID_REQUEST where the reports share no position, and UNAVAILABLE where
+        too many ask at once, it takes too long, or what it needs is not installed.
+        """
+        question = Question(tuple((record.job.id, record.job.attempt) for record in records), by, anyway, seed)
+        sides = await asyncio.to_thread(lambda: [self._side(record) for record in records])
+        found = self._again(question)
+        if found is None:
+            if self._waiting >= MOST_WAITING:
+                raise _busy(f"{self._waiting} other comparisons are waited for")
+            self._waiting += 1
+            try:
+                async with self._turns:
+                    found = self._again(question) or await self._compute(question, sides)
+            finally:
+                self._waiting -= 1
+        return found
+
+    def _again(self, question: Question) -> DiffReport | None:
+        found = self._kept.get(question)
+        if found is not None:
+            self._kept.move_to_end(question)
+        return found
+
+    def _side(self, record: JobRecord) -> dict[str, str]:
+        report = compare_report_of(record, self.settings)
+        return {
+            "name": record.job.id,
+            "candidate": visible(describe.model(report.provenance.candidate)),
+            "report": str(self.settings.job_dir(record.job.id) / results.require_report(record)),
+            "tokens": str(results.artifact(record, self.settings, TOKENS).path),
+        }
+
+    async def _compute(self, question: Question, sides: Sequence[dict[str, str]]) -> DiffReport:
+        asked = {"sides": sides, "by": question.by, "anyway": question.anyway, "seed": question.seed}
+        told = await self._run(json.dumps(asked).encode())
+        error = told.get("error")
+        if error is not None:
+            raise HemostatError(ErrorCode(error["code"]), error["detail"], hint=error["hint"])
+        found = DiffReport.model_validate(told["diff"])
+        self._kept[question] = found
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return found
+
+    async def _run(self, given: bytes) -> dict[str, Any]:
+        process = await asyncio.create_subprocess_exec(
+            *self.command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            written, complaint = await asyncio.wait_for(process.communicate(given), self.longest_s)
+        except TimeoutError:
+            raise _busy(f"the comparison took longer than {self.longest_s:g} s") from None
+        finally:
+            # Also where the client has left.
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        if process.returncode == 0:
+            found: dict[str, Any] = json.loads(written)
+            return found
+        last = (complaint.decode(errors="replace").strip().splitlines() or [f"status {process.returncode}"])[-1]
+        if last.startswith("ModuleNotFoundError"):
+            raise HemostatError(
+                ErrorCode.UNAVAILABLE,
+                f"Differences by token need what is not installed beside the API: {last.partition(': ')[2]}.",
+                hint="Install numpy, scipy and pyarrow there, or run `hemostat diff` where they are.",
+                retry_after_s=RETRY_S,
+            )
+        raise RuntimeError(f"the comparison of reports ended with status {process.returncode}: {last[:500]}")
+
+
+def compare_report_of(record: JobRecord, settings: Settings) -> CompareReport:
+    """The report of a compare job. Raises INVALID_REQUEST for a job of another kind, and what reading a report does."""
+    if record.job.kind != "compare":
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"{record.job.id} is a job of kind {record.job.kind}: only compare jobs keep values by token of one "
+            "candidate.",
+            hint="Submit a compare job with its recipe.",
+        )
+    report = parse(json.loads(results.read_report(record, settings)))
+    assert isinstance(report, CompareReport)  # noqa: S101 - the kind says so
+    return report
+
+
+def told_differences(one: CompareReport, other: CompareReport) -> str:
+    """What was measured otherwise, as `dtype: float32 instead of bfloat16`; empty where the two are comparable."""
+    return "; ".join(
+        f"{mismatch.what}: {mismatch.other} instead of {mismatch.one}"
+        for mismatch in mismatches({"a": one, "b": other})
+    )
+
+
+def check_jobs(jobs: Sequence[str]) -> None:
+    """Raises INVALID_REQUEST for fewer than two, for more than `MOST`, and for one that is named twice."""
+    if len(jobs) < 2:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST, "One report alone has no difference.", hint="Name two jobs or more: job=…&job=…"
+        )
+    if len(jobs) > MOST:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST, f"{len(jobs)} jobs are named; at most {MOST} can be compared with each other."
+        )
+    for job in jobs:
+        if jobs.count(job) > 1:
+            raise HemostatError(ErrorCode.INVALID_REQUEST, f"{job} is named twice.", hint="Name each job once.")
+
+
+def _busy(why: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.UNAVAILABLE,
+        f"The differences cannot be computed at the moment: {why}.",
+        hint="Wait as long as Retry-After says and ask again, or compare fewer jobs at once.",
+        retry_after_s=RETRY_S,
+    )

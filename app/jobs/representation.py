@@ -1,0 +1,59 @@
+"""In which form a result is sent, and whether the client has it already."""
+
+import hashlib
+from typing import Final
+
+from fastapi import Request
+from starlette.responses import Response
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.jobs.negotiation import preferred
+from app.openapi import JSON
+from app.problems import FieldError, RequestError
+
+HTML: Final = "text/html"
+# The page is one file that needs nothing from anywhere and runs no script.
+PAGE_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+# Of a page from which something is chosen: its form leads back here.
+CHOICE_POLICY: Final = PAGE_POLICY.replace("form-action 'none'", "form-action 'self'")
+FORMAT_PARAMETER: Final = {
+    "name": "format",
+    "in": "query",
+    "required": False,
+    "description": "Overrides Accept.",
+    "schema": {"type": "string", "enum": ["json", "html"]},
+}
+
+
+def query_error(
+    parameter: str, detail: str, code: ErrorCode = ErrorCode.INVALID_REQUEST, hint: str = ""
+) -> RequestError:
+    """A fault of one query parameter."""
+    return RequestError([FieldError(code, detail, hint, parameter=parameter)])
+
+
+def etag_of(*parts: str) -> str:
+    """The tag of what these parts decide."""
+    return '"' + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32] + '"'
+
+
+def unchanged(request: Request, etag: str) -> Response | None:
+    """304 where the client has this already."""
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    return Response(status_code=304, headers={"etag": etag}) if etag in known or "*" in known else None
+
+
+def media_type_of(request: Request, what: str = "The report") -> str:
+    """JSON or HTML, by `?format=` or else by `Accept`. Raises RequestError and NOT_ACCEPTABLE."""
+    wanted = request.query_params.get("format")
+    if wanted is not None:
+        if wanted not in ("json", "html"):
+            raise query_error("format", "The format is neither json nor html.")
+        return JSON if wanted == "json" else HTML
+    media_type = preferred(request.headers.get("accept"), (JSON, HTML))
+    if media_type is None:
+        raise HemostatError(ErrorCode.NOT_ACCEPTABLE, f"{what} exists as application/json and as text/html.")
+    return media_type

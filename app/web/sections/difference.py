@@ -1,0 +1,258 @@
+"""Candidates of several reports against each other: the ranking, and the paired differences with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from markupsafe import Markup
+
+from app.contracts.diff_report import UNITS, Difference, DiffReport, Measure, Pair, Ranked
+from app.web import format as fmt
+from app.web.charts import axis as strip_axis
+from app.web.charts import interval_strip
+from app.web.charts_differences import Gap, differences_chart
+from app.web.scales import LinearScale
+from app.web.tables import Cell, Column, Table
+from app.web.untrusted import visible
+
+NAMES: Final[dict[Measure, str]] = {
+    "kl": "KL(p‖q), nats",
+    "reverse_kl": "KL(q‖p), nats",
+    "js": "JS, nats",
+    "tv": "TV, probability",
+    "log_perplexity": "ln PPL, nats",
+    "top1_agreement": "Top-1 agreement",
+}
+# Above so many pairs the chart holds those with the best candidate alone.
+MOST_ROWS: Final = 45
+_LABEL: Final = 16
+_COLUMNS: Final = (
+    Column("Difference"),
+    Column("95 % interval"),
+    Column("p"),
+    Column("p, corrected"),
+    Column("", "text"),
+)
+
+
+@dataclass(frozen=True)
+class OfPair:
+    """One pair in full. `chart` is of the measure that ranks: all domains, and each where there are several."""
+
+    heading: str
+    sentence: str
+    chart: Markup
+    measures: Table
+    domains: Table | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """All that the page draws."""
+
+    ranking: Table
+    ranking_note: str
+    chart: Markup | None
+    chart_title: str
+    chart_note: str
+    pairs: tuple[OfPair, ...]
+    ties: str
+    mismatches: Table | None
+
+
+def difference(report: DiffReport) -> Shown:
+    """The tables and charts of the differences."""
+    several = len(report.pairs) > 1
+    charted = _charted(report) if several else ()
+    return Shown(
+        ranking=_ranking(report),
+        ranking_note=(
+            "A rank is a range where no difference to a neighbour is shown: the best is one more than how many are "
+            "better for sure, the worst is how many there are less how many are worse for sure."
+        ),
+        chart=_chart([_gap(f"{pair.later} − {pair.earlier}", _of(pair, report.by)) for pair in charted], report, None)
+        if several
+        else None,
+        chart_title=f"Every pair, {NAMES[report.by]}"
+        if len(charted) == len(report.pairs)
+        else f"The best candidate against each other one, {NAMES[report.by]}",
+        chart_note=(
+            "The candidate that is named first minus the other one, at the same tokens. Filled: a difference that is "
+            "shown after Holm’s correction over all pairs; rings: none is shown. An interval is not corrected, so it "
+            "may leave zero out where none is shown."
+        ),
+        pairs=tuple(_pair(pair, report) for pair in report.pairs),
+        ties=_ties(report),
+        mismatches=_mismatches(report) if report.mismatches else None,
+    )
+
+
+def _charted(report: DiffReport) -> tuple[Pair, ...]:
+    if len(report.pairs) <= MOST_ROWS:
+        return report.pairs
+    best = report.ranking[0].letter
+    return tuple(pair for pair in report.pairs if best in (pair.earlier, pair.later))
+
+
+def _of(pair: Pair, measure: Measure) -> Difference:
+    return next(row for row in pair.differences if row.measure == measure)
+
+
+def _gap(label: str, row: Difference) -> Gap:
+    value = fmt.estimate(row.difference.mean, row.difference.ci)
+    label = visible(label)
+    return Gap(
+        label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…",
+        f"{_signed(row)} {value.interval or ''}".rstrip(),
+        row.difference.mean or 0.0,
+        row.difference.ci,
+        row.verdict,
+    )
+
+
+def _chart(gaps: Sequence[Gap], report: DiffReport, pair: Pair | None) -> Markup:
+    first, other = (pair.later, pair.earlier) if pair else ("the first", "the second")
+    sides = (f"{first} is better", f"{other} is better")
+    if report.by == "top1_agreement":
+        sides = sides[::-1]
+    return differences_chart(
+        gaps,
+        title=f"Paired differences in {NAMES[report.by]}",
+        unit="share" if report.by == "top1_agreement" else f"{UNITS[report.by]} a token",
+        left=sides[0],
+        right=sides[1],
+    )
+
+
+def _ranking(report: DiffReport) -> Table:
+    rows = report.ranking
+    known = [value for row in rows for value in (row.value.mean, *(row.value.ci or ())) if value is not None]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    margin = 0.04 * (high - low) or 0.5 * abs(high) or 0.5
+    scale = LinearScale(low - margin, high + margin)
+
+    def cells(row: Ranked) -> tuple[Cell, ...]:
+        value = fmt.estimate(row.value.mean, row.value.ci)
+        strip = interval_strip(f"{row.letter}: {value}", row.value.mean, row.value.ci, scale)
+        return (
+            Cell(row.letter, strong=True),
+            Cell(rank(row)),
+            Cell(visible(row.candidate), row.job),
+            Cell(value.value, value.interval or ""),
+            Cell(chart=strip),
+            Cell(fmt.number(row.perplexity, 4)),
+            Cell(fmt.NONE if row.bytes is None else fmt.size(row.bytes)),
+            Cell(row.severity),
+        )
+
+    return Table(
+        caption=f"Ranking by {NAMES[report.by]}",
+        columns=(
+            Column("", "name"),
+            Column("Rank"),
+            Column("Candidate", "text"),
+            Column("Mean"),
+            Column("95 % interval", "chart"),
+            Column("PPL"),
+            Column("Size"),
+            Column("Severity", "text"),
+        ),
+        rows=tuple(cells(row) for row in rows),
+        axis=strip_axis(scale, NAMES[report.by]),
+    )
+
+
+def rank(row: Ranked) -> str:
+    """`2`, or `1–3` where no difference to a neighbour is shown."""
+    return f"{row.best_rank}" if row.best_rank == row.worst_rank else f"{row.best_rank}–{row.worst_rank}"
+
+
+def _pair(pair: Pair, report: DiffReport) -> OfPair:
+    name = f"{pair.later} − {pair.earlier}"
+    whole = _gap("all tokens", _of(pair, report.by))
+    gaps = [whole, *(_gap(row.domain or "", row) for row in pair.domains)]
+    return OfPair(
+        heading=name,
+        sentence=f"{whole.text}, {_said(_of(pair, report.by), pair)}",
+        chart=_chart(gaps, report, pair),
+        measures=Table(
+            f"{name} in every measure",
+            (Column("Measure", "name"), *_COLUMNS),
+            tuple(
+                (Cell(NAMES[row.measure], strong=row.measure == report.by), *_cells(row, pair))
+                for row in pair.differences
+            ),
+        ),
+        domains=Table(
+            f"{name} by domain, {NAMES[report.by]}",
+            (Column("Domain", "name"), Column("Tokens"), *_COLUMNS),
+            tuple(
+                (Cell(visible(row.domain or "")), Cell(fmt.count(row.tokens)), *_cells(row, pair))
+                for row in pair.domains
+            ),
+        )
+        if pair.domains
+        else None,
+    )
+
+
+def _cells(row: Difference, pair: Pair) -> tuple[Cell, ...]:
+    value = fmt.estimate(row.difference.mean, row.difference.ci)
+    return (
+        Cell(_signed(row)),
+        Cell(value.interval or fmt.NONE),
+        Cell(p_value(row.p)),
+        Cell(p_value(row.p_adjusted)),
+        Cell(_said(row, pair), strong=row.verdict in {"better", "worse"}),
+    )
+
+
+def _said(row: Difference, pair: Pair) -> str:
+    return f"{pair.later} is {row.verdict}" if row.verdict in {"better", "worse"} else row.verdict
+
+
+def _signed(row: Difference) -> str:
+    sign = "+" if (row.difference.mean or 0) > 0 else ""
+    return sign + fmt.estimate(row.difference.mean, row.difference.ci).value
+
+
+def p_value(value: float | None) -> str:
+    """Three decimals, which is what the bootstrap supports."""
+    if value is None:
+        return fmt.NONE
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _ties(report: DiffReport) -> str:
+    if not report.ties:
+        return ""
+    told = ", ".join(f"{one} and {other}" for one, other in report.ties)
+    return (
+        f"{told}: no difference is shown, which does not say that they are equal. The interval says how far they may "
+        "differ."
+    )
+
+
+def _mismatches(report: DiffReport) -> Table:
+    return Table(
+        "What differs",
+        (
+            Column("", "name"),
+            Column("Report", "text"),
+            Column("has", "text"),
+            Column("Report", "text"),
+            Column("has", "text"),
+        ),
+        tuple(
+            (
+                Cell(mismatch.what),
+                Cell(mismatch.reports[0]),
+                Cell(visible(mismatch.one)),
+                Cell(mismatch.reports[1]),
+                Cell(visible(mismatch.other)),
+            )
+            for mismatch in report.mismatches
+        ),
+    )

@@ -1,0 +1,83 @@
+"""The pages about several jobs in a real browser: they fit, are legible in both themes, and their form can be sent."""
+
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser
+
+from app.web.difference import Choice, render_choice, render_difference
+from tests.e2e.test_report_browser import CONTRAST, OVERFLOWING, Visit, browser
+from tests.support.token_files import DOCUMENTS, LENGTH, side_of, values, write_job
+from workers.diagnosis.diff.answer import Side, compare_reports
+
+__all__ = ["browser"]
+LEGIBLE = 4.5  # WCAG AA for text of this size
+RNG = np.random.default_rng(3)
+HARD = RNG.lognormal(-1, 0.8, DOCUMENTS).repeat(LENGTH) * RNG.lognormal(0, 0.4, DOCUMENTS * LENGTH)
+DOMAINS = ("prose", "code", "a domain with quite a long name", "json")
+
+
+def side(folder: Path, scale: float, noise: float = 0.02, **provenance: object) -> Side:
+    kl = scale * HARD * RNG.lognormal(0, noise, HARD.size)
+    candidate = {"model": folder.name, "recipe": [{"type": "quantize.rtn", "bits": 4, "group_size": 64}]}
+    write_job(folder, values(kl), job=f"diag_{folder.name}", candidate=candidate, domains=DOMAINS, **provenance)
+    return side_of(folder)
+
+
+def pages(folder: Path) -> dict[str, str]:
+    links = {"reports": "/v1/diagnosis/jobs/{job}/report", "again": "/v1/diagnosis/diff"}
+    first, second = side(folder / "one", 1.0), side(folder / "two", 0.8)
+    odd = side(folder / "odd", 0.9, dtype="float32")
+    more = [side(folder / f"c{index}", 1.0 + 0.3 * index, noise=0.5) for index in range(4)]
+    choices = [
+        Choice(f"diag_{index}", "a · 4-bit RTN, group 64", "a", "shipped evaluation", "severe", "2026-03-01", differs)
+        for index, differs in enumerate(("", "", "text: 0123456789abcdef… instead of fedcba9876543210…"))
+    ]
+    return {
+        "two": render_difference(compare_reports([first, second]), **links),
+        "many": render_difference(compare_reports([first, second, *more]), **links),
+        "odd": render_difference(compare_reports([first, odd], anyway=True), **links),
+        "choice": render_choice(choices[0], choices[1:], path="/v1/diagnosis/diff", report="/r", looked_at=3),
+    }
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("differences")
+    files = {}
+    for name, text in pages(folder).items():
+        files[name] = folder / f"{name}.html"
+        files[name].write_text(text, encoding="utf-8")
+    return files
+
+
+@pytest.mark.parametrize("name", ["two", "many", "odd", "choice"])
+def test_it_fits_is_legible_and_asks_for_nothing(browser: Browser, written: dict[str, Path], name: str) -> None:
+    for width in (380, 1280):
+        for scheme in ("light", "dark"):
+            with Visit(browser, written[name], width, scheme) as visit:
+                visit.page.evaluate("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
+                assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+                assert visit.page.evaluate(OVERFLOWING) == [], (width, scheme)
+                low = [found for found in visit.page.evaluate(CONTRAST) if found["ratio"] < LEGIBLE]
+                assert low == [], (width, scheme)
+                assert visit.requests == [written[name].as_uri()]
+                assert visit.messages == []
+
+
+def test_jobs_that_are_ticked_are_asked_for(browser: Browser, written: dict[str, Path]) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    answered: list[str] = []
+    page.route("http://service.test/**", lambda route: answered.append(route.request.url) or route.fulfill(body="ok"))
+    page.route("http://service.test/choice", lambda route: route.fulfill(path=written["choice"]))
+    page.goto("http://service.test/choice")
+    page.get_by_role("checkbox").first.check()
+    page.get_by_label("Rank by").first.select_option("tv")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.wait_for_url("**/v1/diagnosis/diff**")
+    sent = parse_qs(urlsplit(page.url).query)
+    context.close()
+    assert sent == {"job": ["diag_0", "diag_1"], "by": ["tv"]}

@@ -1,0 +1,249 @@
+"""Differences of candidates over HTTP: the same answer as the command line's, exact refusals, pages that lead on."""
+
+import asyncio
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import jsonschema
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from app.cli.main import app as cli
+from app.contracts.errors import ErrorCode, HemostatError
+from app.jobs import keys
+from app.jobs.diff_examples import DIFF
+from app.jobs.differences import Differences
+from app.jobs.ids import new_job_id
+from tests.integration.app.conftest import Api
+from tests.support.html import tree
+from tests.support.token_files import DOCUMENTS, LENGTH, values, write_job
+
+DIFF_PATH = "/v1/diagnosis/diff"
+HTML_ONLY = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+RNG = np.random.default_rng(5)
+HARD = RNG.lognormal(-1, 0.8, DOCUMENTS).repeat(LENGTH) * RNG.lognormal(0, 0.4, DOCUMENTS * LENGTH)
+
+
+async def finished(api: Api, scale: float, name: str, **provenance: Any) -> str:
+    """A compare job that succeeded with these values by token."""
+    job_id = await api.submit()
+    claim = await api.state.store.claim(job_id, "w1")
+    assert claim is not None
+    folder = api.state.settings.job_dir(job_id) / f"attempt-{claim.attempt}"
+    candidate = {"model": name} | provenance.pop("candidate", {})
+    write_job(folder, values(scale * HARD), job=job_id, candidate=candidate, **provenance)
+    assert await api.state.store.finish(
+        job_id,
+        claim.attempt,
+        report=f"attempt-{claim.attempt}/report.json",
+        severity="severe",
+        artifacts=["tokens.parquet"],
+    )
+    return job_id
+
+
+async def ask(api: Api, *jobs: str, headers: dict[str, str] | None = None, **query: Any) -> Any:
+    return await api.http.get(DIFF_PATH, params={"job": list(jobs)} | query, headers=headers)
+
+
+async def test_it_is_the_answer_of_the_command_line(api: Api, tmp_path: Path) -> None:
+    jobs = [await finished(api, scale, name) for scale, name in ((1.0, "one"), (0.8, "two"), (0.8001, "three"))]
+    answer = await ask(api, *jobs)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    told = answer.json()
+    folders = [str(api.state.settings.job_dir(job) / "attempt-1") for job in jobs]
+    done = await asyncio.to_thread(CliRunner().invoke, cli, ["diff", *folders, "--json"])
+    assert told == json.loads(done.output)
+    by_hand = [row["difference"]["mean"] for row in told["pairs"][0]["differences"] if row["measure"] == "kl"]
+    assert by_hand == [pytest.approx(-0.2 * HARD.mean())]
+    assert [row["job"] for row in told["ranking"]] == [jobs[1], jobs[2], jobs[0]]
+
+
+async def test_the_measure_that_ranks_and_the_seed_are_the_callers(api: Api) -> None:
+    jobs = [await finished(api, 1.0, "one"), await finished(api, 0.8, "two")]
+    first, again, other = [(await ask(api, *jobs, by="tv", seed=seed)).json() for seed in (1, 1, 2)]
+    assert first["by"] == "tv"
+    assert first == again
+    assert (
+        first["pairs"][0]["differences"][0]["difference"]["ci"]
+        != other["pairs"][0]["differences"][0]["difference"]["ci"]
+    )
+
+
+async def test_an_answer_that_the_client_has_is_not_sent_again(api: Api) -> None:
+    jobs = [await finished(api, 1.0, "one"), await finished(api, 0.8, "two")]
+    first = await ask(api, *jobs)
+    again = await ask(api, *jobs, headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    tags = {
+        (await ask(api, *jobs, **query)).headers["etag"] for query in ({"by": "js"}, {"seed": 1}, {"format": "html"})
+    }
+    assert len(tags | {first.headers["etag"]}) == 4
+
+
+async def test_what_was_measured_otherwise_is_refused_unless_asked_for_and_labelled(api: Api) -> None:
+    jobs = [await finished(api, 1.0, "one"), await finished(api, 0.8, "two", dtype="float32", engine="other 1.0")]
+    refused = await ask(api, *jobs)
+    assert (refused.status_code, refused.json()["code"]) == (422, "reports_not_comparable")
+    assert "dtype: a bfloat16, b float32" in refused.json()["detail"]
+    assert "anyway=true" in refused.json()["hint"]
+    told = (await ask(api, *jobs, anyway="true")).json()
+    assert told["label"].startswith("NOT COMPARABLE: dtype, engine differ")
+    page = (await ask(api, *jobs, anyway="true", headers=HTML_ONLY)).text
+    assert "Not comparable:" in page
+    assert "dtype, engine differ" in page
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "parameter"),
+    [
+        ("", "invalid_request", "job"),
+        ("job=diag_x&job=diag_x", "invalid_request", "job"),
+        ("&".join(f"job=diag_{index}" for index in range(21)), "invalid_request", "job"),
+        ("job=a&job=b&by=bleu", "invalid_request", "by"),
+        ("job=a&job=b&anyway=perhaps", "invalid_request", "anyway"),
+        ("job=a&job=b&seed=-1", "invalid_request", "seed"),
+        ("job=a&job=b&jobs=c", "unknown_field", "jobs"),
+        ("job=a&job=b&format=pdf", "invalid_request", "format"),
+    ],
+)
+async def test_a_bad_query_is_a_422_that_names_the_parameter(api: Api, query: str, code: str, parameter: str) -> None:
+    answer = await api.http.get(f"{DIFF_PATH}?{query}")
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, code)
+    assert problem["errors"][0]["parameter"] == parameter
+
+
+async def test_jobs_that_cannot_be_compared_are_refused_by_their_own_codes(api: Api) -> None:
+    one, two, waiting = await finished(api, 1.0, "one"), await finished(api, 0.8, "two"), await api.submit()
+    missing = new_job_id()
+    for jobs, status, code in (
+        ((one, missing), 404, "job_not_found"),
+        ((one, waiting), 409, "job_not_finished"),
+        ((one,), 422, "invalid_request"),
+    ):
+        answer = await ask(api, *jobs)
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
+    (api.state.settings.job_dir(two) / "attempt-1" / "tokens.parquet").unlink()
+    gone = await ask(api, one, two)
+    assert (gone.status_code, gone.json()["code"]) == (404, "artifact_not_found")
+    (api.state.settings.job_dir(two) / "attempt-1" / "tokens.parquet").write_bytes(b"PAR1 no")
+    damaged = await ask(api, one, two)
+    assert (damaged.status_code, damaged.json()["code"]) == (422, "invalid_request")
+    assert two in damaged.json()["detail"]
+    assert str(api.state.settings.home) not in damaged.text
+
+
+async def test_a_job_of_another_kind_has_nothing_to_compare(api: Api) -> None:
+    one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
+    await api.state.redis.hset(keys.job(two), "kind", "mitigate")
+    answer = await ask(api, one, two)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert "of kind mitigate" in answer.json()["detail"]
+
+
+async def test_the_report_of_a_job_leads_to_the_others_and_their_differences(api: Api) -> None:
+    one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
+    odd = await finished(api, 1.0, "odd", dtype="float32")
+    report = await api.http.get(f"/v1/diagnosis/jobs/{one}/report", headers=HTML_ONLY)
+    [link, *_] = [a.attributes["href"] for a in tree(report.text).all("a") if a.text == "Compare with another job"]
+    assert link is not None
+    choice = await api.http.get(link, headers=HTML_ONLY)
+    assert choice.status_code == 200
+    assert "form-action 'self'" in choice.headers["content-security-policy"]
+    forms = list(tree(choice.text).all("form"))
+    offered = [
+        [field.attributes["value"] for field in form.all("input") if field.attributes["type"] == "checkbox"]
+        for form in forms
+    ]
+    assert offered == [[two], [odd]]
+    assert "dtype: float32 instead of bfloat16" in choice.text
+    assert [f.attributes["name"] for f in forms[1].all("input") if f.attributes["type"] == "hidden"] == [
+        "job",
+        "anyway",
+    ]
+    action = forms[0].attributes["action"]
+    assert action is not None
+    page = await api.http.get(action, params={"job": [one, two], "by": "kl"}, headers=HTML_ONLY)
+    root = tree(page.text)
+    assert root.one("h1").text == "b is better than a in KL."
+    hrefs = [a.attributes["href"] or "" for a in root.all("a")]
+    assert {f"/v1/diagnosis/jobs/{job}/report" for job in (one, two)} <= set(hrefs)
+    by = next(href for href in hrefs if "by=top1_agreement" in href)
+    assert parse_qs(urlsplit(by).query)["job"] == [one, two]
+    assert (await api.http.get(by, headers=HTML_ONLY)).status_code == 200
+
+
+async def test_pages_that_are_kept_as_files_lead_nowhere(api: Api) -> None:
+    one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
+    report = (await api.http.get(f"/v1/diagnosis/jobs/{one}/report", params={"format": "html"})).text
+    page = (await ask(api, one, two, format="html")).text
+    for text in (report, page):
+        links = [a.attributes["href"] or "" for a in tree(text).all("a")]
+        assert links
+        assert all(link.startswith("#") for link in links)
+    assert f"hemostat diff {one} OTHER" in report
+    assert f"hemostat diff {one} {two} --by kl" in page
+
+
+async def test_a_job_without_a_partner_is_told_so(api: Api) -> None:
+    one = await finished(api, 1.0, "one")
+    page = await ask(api, one, headers=HTML_ONLY)
+    assert page.status_code == 200
+    assert "None of the latest 1 finished compare jobs was measured" in " ".join(page.text.split())
+
+
+async def test_names_of_others_are_shown_as_text(api: Api) -> None:
+    one, two = await finished(api, 1.0, "<script>alert(1)</script>"), await finished(api, 0.8, "\u202enames")
+    for jobs in ((one,), (two,), (one, two)):
+        page = await ask(api, *jobs, headers=HTML_ONLY)
+        assert "<script" not in page.text
+        assert "\u202e" not in page.text
+        assert not list(tree(page.text).all("script"))
+
+
+async def test_the_example_of_the_page_fits_its_schema(api: Api) -> None:
+    page = (await api.http.get("/openapi.json")).json()
+    schema = {"$ref": "#/components/schemas/DiffReport", "components": page["components"]}
+    jsonschema.validate(json.loads(json.dumps(DIFF)), schema)
+    one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
+    jsonschema.validate((await ask(api, one, two)).json(), schema)
+
+
+# --- the process that is asked
+
+
+async def test_what_takes_too_long_is_ended_and_told(api: Api) -> None:
+    one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
+    records = [await api.state.store.get(job) for job in (one, two)]
+    slow = Differences(api.state.settings, (sys.executable, "-c", "import time; time.sleep(600)"), longest_s=0.3)
+    with pytest.raises(HemostatError) as caught:
+        await slow.answer([record for record in records if record], by="kl", anyway=False, seed=0)
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert caught.value.retry_after_s
+
+
+async def test_where_numpy_is_not_installed_it_says_what_to_install(api: Api) -> None:
+    one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
+    lacking = (
+        "import runpy, sys; sys.modules['pyarrow'] = None; "
+        "runpy.run_module('workers.diagnosis.diff', run_name='__main__')"
+    )
+    api.state.differences = Differences(api.state.settings, (sys.executable, "-c", lacking))
+    answer = await ask(api, one, two)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert "numpy, scipy and pyarrow" in answer.json()["hint"]
+
+
+async def test_the_same_question_is_computed_once(api: Api) -> None:
+    one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
+    answers = await asyncio.gather(*(ask(api, one, two) for _ in range(6)))
+    assert {answer.status_code for answer in answers} == {200}
+    api.state.differences.command = (shutil.which("false") or "/bin/false",)
+    assert (await ask(api, one, two)).json() == answers[0].json()

@@ -1,0 +1,82 @@
+"""The page of differences: every number of the answer is on it, which side is better, and what does not fit is said."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.contracts.diff_report import DiffReport
+from app.web import format as fmt
+from app.web.difference import render_difference
+from tests.support.html import tree
+from tests.support.token_files import DOCUMENTS, LENGTH, side_of, values, write_job
+from workers.diagnosis.diff.answer import Side, compare_reports
+
+RNG = np.random.default_rng(3)
+HARD = RNG.lognormal(-1, 0.8, DOCUMENTS).repeat(LENGTH) * RNG.lognormal(0, 0.4, DOCUMENTS * LENGTH)
+
+
+def side(folder: Path, scale: float, **provenance: object) -> Side:
+    name = folder.name
+    write_job(folder, values(scale * HARD), job=f"diag_{name}", candidate={"model": name}, **provenance)
+    return side_of(folder)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> DiffReport:
+    return compare_reports([side(tmp_path / "one", 1.0), side(tmp_path / "two", 0.8)])
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> DiffReport:
+    return compare_reports([side(tmp_path / f"c{index}", 1.0 + 0.1 * index) for index in range(11)])
+
+
+def test_every_measure_of_a_pair_is_told_with_its_interval_and_both_p(two: DiffReport) -> None:
+    text = " ".join(tree(render_difference(two)).text.split())
+    for row in two.pairs[0].differences:
+        value = fmt.estimate(row.difference.mean, row.difference.ci)
+        assert value.value in text
+        assert str(value.interval) in text
+    assert "b is better" in text
+    assert "Holm’s correction" in text
+    assert "1,200 tokens of 30 documents, paired" in text
+
+
+def test_the_side_of_zero_on_which_a_candidate_is_better_depends_on_the_measure(tmp_path: Path) -> None:
+    sides = [side(tmp_path / "one", 1.0), side(tmp_path / "two", 0.8)]
+    loss, agreement = [tree(render_difference(compare_reports(sides, by=by))) for by in ("kl", "top1_agreement")]
+    texts = [[one.text for one in root.all("text")] for root in (loss, agreement)]
+    assert {"◂ b is better", "a is better ▸"} <= set(texts[0])
+    assert {"◂ a is better", "b is better ▸"} <= set(texts[1])
+
+
+def test_ranks_stand_in_their_order(many: DiffReport) -> None:
+    table = next(tree(render_difference(many)).one(id_="ranking").all("table"))
+    letters = [row.one("th").text.strip() for row in table.one("tbody").all("tr")]
+    assert letters == [row.letter for row in many.ranking] == list("abcdefghijk")
+
+
+def test_of_very_many_pairs_the_chart_has_those_with_the_best(many: DiffReport) -> None:
+    root = tree(render_difference(many)).one(id_="every")
+    assert "The best candidate against each other one" in root.text
+    labels = {one.text for one in root.all("text", class_="strong")}
+    assert labels == {f"{letter} − a" for letter in "bcdefghijk"}
+
+
+def test_what_is_not_comparable_says_so_first_and_why(tmp_path: Path) -> None:
+    sides = [side(tmp_path / "one", 1.0), side(tmp_path / "two", 0.8, dtype="float32")]
+    root = tree(render_difference(compare_reports(sides, anyway=True)))
+    assert root.one("h1").text.startswith("Not comparable, compared anyway")
+    alert = next(root.all(class_="alert")).text
+    assert "dtype differ" in alert
+    assert "float32" in root.one(id_="ranking").text
+    assert "--anyway" in root.one("pre").text
+
+
+def test_the_measures_lead_to_themselves_where_the_page_is_served(two: DiffReport) -> None:
+    root = tree(render_difference(two, reports="/r/{job}", again="/d"))
+    links = [one.attributes["href"] for one in root.all("a")]
+    assert "/r/diag_one" in links
+    assert "/d?job=diag_one&job=diag_two&by=tv" in links
+    assert not any("by=kl" in str(link) for link in links)
