@@ -16,6 +16,7 @@ from app.contracts.report import (
     Ci,
     Count,
     Divergence,
+    KernelTerm,
     Mean,
     NoiseFloor,
     Number,
@@ -65,6 +66,11 @@ class SweepPoint(Contract):
     refused: str = ""
     number: Count = Field(description="when it was chosen: 1 first; points of the first look share nothing else")
     by: str = Field(description="the process that measured it")
+    kernel_term: KernelTerm | None = Field(
+        default=None,
+        description="what its kernels add, where it is packed and served by others than the reference; null where not",
+    )
+    no_kernel_term: str = Field(default="", description="why a packed point has none; empty for every other point")
 
 
 class KneeInterval(Contract):

@@ -259,7 +259,7 @@ def _check_values(
 def _fault(step: Mapping[str, Any], field: str, value: Any) -> str | None:
     """What is wrong with a value of a field, whatever else is wrong with the step; None where nothing is."""
     try:
-        _recipe().validate_json(json.dumps([step | {field: value}]), strict=True)
+        _recipe().validate_json(json.dumps([dict(step) | {field: value}]), strict=True)
     except ValidationError as error:
         faults = error.errors(include_url=False)
         own = [fault for fault in faults if field in fault["loc"] or fault["type"] == "value_error"]

@@ -11,6 +11,7 @@ from rich.text import Text
 from app.contracts.sweep_report import SweepReport, Threshold
 from app.models.knobs import told
 from app.web import format as fmt
+from app.web.sections.sweep_tables import has_kernels, kernels_note
 from app.web.sections.sweep_words import FORMS, ends, heading, where
 from app.web.terminal import WIDE, head, plain_table, small_print
 from app.web.untrusted import visible
@@ -29,6 +30,8 @@ def render_sweep(report: SweepReport, console: Console, say: Say) -> None:
         console.print(Text.assemble(("Warning: ", "bold"), say(visible(warning))))
     console.print()
     console.print(_points(report, say, wide=wide))
+    if has_kernels(report):
+        console.print(Text(say(visible(kernels_note(report)))))
     console.print(_limits(report, say))
     for threshold in (report.threshold, report.threshold_kl):
         if threshold is not None:
@@ -42,6 +45,8 @@ def _points(report: SweepReport, say: Say, *, wide: bool) -> Table:
     columns += [("s", True)] if wide else []
     columns += [("Severity", False), ("KL, nats", True), ("95 % interval", True), ("PPL ratio", True)]
     columns += [("Top-1, %", True), ("Size", True)] if wide else []
+    kernels = has_kernels(report)
+    columns += [("Kernel term", True)] if kernels else []
     table = plain_table("Settings, weakest first", columns)
     mild = None if report.largest_mild is None else report.largest_mild.largest
     for point in report.points:
@@ -62,6 +67,9 @@ def _points(report: SweepReport, say: Say, *, wide: bool) -> Table:
                 fmt.NONE if top1 is None else fmt.percent(top1),
                 fmt.NONE if point.bytes is None else fmt.size(point.bytes),
             ]
+        if kernels:
+            term = point.kernel_term
+            cells.append(fmt.NONE if term is None else fmt.estimate(term.kl.mean, term.kl.ci).value)
         last = mild is not None and point.value == mild
         name = ("> " if last else "  ") + visible(told(point.value))
         table.add_row(Text(say(name), style="bold" if last else ""), *map(say, cells))

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from app.contracts.report import KernelTerm
 from app.contracts.requests.base import Thresholds
 from app.contracts.requests.sweep import FormBounds
 from app.contracts.sweep_report import SweepPoint, SweepReport, Threshold
 from tests.support.reports import compare_report
+from workers.diagnosis.points.kernels import DROPPED, Kernel
 from workers.diagnosis.points.record import PointRecord, record_of
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.fits import threshold_of
@@ -148,6 +151,8 @@ def sweep_report(
                 value=point.value,
                 s=point.s,
                 number=point.number,
+                kernel_term=point.kernel.term,
+                no_kernel_term=point.kernel.missing,
                 **{
                     name: getattr(point.record, name)
                     for name in SweepPoint.model_fields
@@ -183,6 +188,19 @@ def sweep_report(
     return checked
 
 
+def packed(made: Course) -> Course:
+    """The same points as packed ones: the kernel term of each a twentieth of its KL, that of the last not known."""
+    points = []
+    for point in made.points[:-1]:
+        assert point.record.divergence is not None
+        block = json.loads(point.record.divergence.kl.model_dump_json())
+        kl = {key: value / 20 if isinstance(value, float) else value for key, value in block.items()}
+        kl["ci"] = [end / 20 for end in block["ci"]]
+        term = KernelTerm.model_validate({"kl": kl, "tokens": 480, "scheme": f"w{point.value}a16"})
+        points.append(replace(point, kernel=Kernel(term)))
+    return replace(made, points=(*points, replace(made.points[-1], kernel=Kernel(missing=DROPPED))))
+
+
 @cache
 def sweep_variants() -> dict[str, Json]:
     """One report for each situation that the page must be able to show. Made once: do not change them."""
@@ -196,6 +214,12 @@ def sweep_variants() -> dict[str, Json]:
         "knee": sweep_report(course(bending())),
         "bits": sweep_report(
             course(bits), field="bits", step={"type": "quantize.rtn", "bits": 8}, share="s is 1 − bits/16"
+        ),
+        "packed": sweep_report(
+            packed(course(bits[0:5:2])),
+            field="bits",
+            step={"type": "quantize.rtn", "bits": 8, "symmetric": True, "form": "packed"},
+            share="s is 1 − bits/16",
         ),
         "straight": sweep_report(course(straight)),
         "factor": sweep_report(course(factor), field="factor", step={"type": "norm.scale", "factor": 1.01}, share=None),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from app.contracts.report import KernelTerm, NoiseFloor
 from app.models.checkpoint import inspect
 from workers.diagnosis.context import JobContext
-from workers.diagnosis.passes import divergence_of, score_into_store
+from workers.diagnosis.passes import States, divergence_of, score_into_store
 from workers.diagnosis.plan import spread
 from workers.diagnosis.sides import Side, Sides, checkpoint_store
 from workers.diagnosis.summary import distribution
@@ -136,7 +136,7 @@ def score_dequantized(
 
 
 def kernel_term(
-    engine: ScoringEngine,
+    engine: States,
     sides: Sides,
     corpus: Corpus,
     positions: Positions,
@@ -145,7 +145,8 @@ def kernel_term(
     precision: Precision,
     context: JobContext,
 ) -> KernelTerm:
-    """KL(dequantized ‖ packed) at the chosen windows' scored positions, with the packed candidate in `engine`."""
+    """KL(dequantized ‖ packed) at the chosen windows' scored positions, with the packed candidate in `engine`, or its
+    hidden states over these windows from the store."""
     where = windows_of(positions, plain.chosen)
     values, _ = divergence_of(
         engine,

@@ -20,6 +20,7 @@ from workers.diagnosis.plan import Scratch
 from workers.distributions.divergence import Divergence
 from workers.distributions.reference_store import ReferenceStore, StoredHidden
 from workers.distributions.token_values import TokenValues
+from workers.engine.launch import never
 from workers.engine.scoring import ScoringEngine, Tokens
 from workers.text.windows import Window
 
@@ -87,6 +88,22 @@ class States(Protocol):
         self, windows: Sequence[Tokens], *, batch: int | None = None, check_cancelled: Callable[[], None] = ...
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """As `ScoringEngine.score`."""
+
+
+class StoredStates:
+    """Hidden states that are on disk, in the place of an engine that would make them again."""
+
+    def __init__(self, stored: StoredHidden) -> None:
+        self._stored = stored
+
+    def score(
+        self, windows: Sequence[Tokens], *, batch: int | None = None, check_cancelled: Callable[[], None] = never
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """(index, hidden_TD) of each of `windows`, which are the last so many of what is stored."""
+        first = len(self._stored) - len(windows)
+        for index in range(len(windows)):
+            check_cancelled()
+            yield index, self._stored.window(first + index)
 
 
 def divergence_of(

@@ -127,6 +127,35 @@ def apply(
     return work.run()
 
 
+def stored(
+    source: CheckpointInfo,
+    recipe: Recipe,
+    *,
+    store: CheckpointStore,
+    reference: CheckpointInfo | None = None,
+    calibration: CalibrationTexts = no_calibration,
+    others: Others = nothing_else,
+    check_cancelled: CheckCancelled = never_cancelled,
+) -> Modified | None:
+    """What `apply` made of a recipe with steps, from the store; None where it is not there, and would have to be made.
+
+    Raises `HemostatError`: what the text sources of the steps raise.
+    """
+    found = fingerprint(source.path, check_cancelled=check_cancelled)
+    return _Work(
+        source,
+        found,
+        reference or source,
+        recipe,
+        store,
+        calibration,
+        others,
+        no_progress,
+        check_cancelled,
+        SHARD_BYTES,
+    ).stored()
+
+
 @dataclass(frozen=True)
 class _Stage:
     """Steps `first` to `end` (exclusive) of a recipe, done at once."""
@@ -214,6 +243,11 @@ class _Work:
             for stage in self._stages
             if not stage.streamed
         }
+
+    def stored(self) -> Modified | None:
+        """What the whole recipe gave, where it is in the store."""
+        entry = self._store.get(self._key(self._stages[-1].end))
+        return None if entry is None else _opened(entry)
 
     def run(self) -> Modified:
         """From the last stage that is in the store on."""

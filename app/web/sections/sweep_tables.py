@@ -25,6 +25,7 @@ def points(report: SweepReport) -> Table:
     shares = report.knob.share is not None and any(point.s != point.value for point in report.points)
     columns = [Column(visible(report.knob.field), "name")]
     columns += [Column("s")] if shares else []
+    kernels = has_kernels(report)
     columns += [
         Column("Severity", "text"),
         Column("KL, nats"),
@@ -33,9 +34,10 @@ def points(report: SweepReport) -> Table:
         Column("Perplexity"),
         Column("Ratio to p’s"),
         Column("Top-1 agreement, %"),
+        *([Column("Kernel term, nats")] if kernels else []),
         Column("Size"),
     ]
-    rows = [_row(report, point, scale, shares=shares) for point in report.points]
+    rows = [_row(report, point, scale, shares=shares, kernels=kernels) for point in report.points]
     return Table(
         caption="Every measured setting, weakest first",
         columns=tuple(columns),
@@ -50,7 +52,28 @@ def points_note(report: SweepReport) -> str:
         "KL is KL(reference‖candidate) over all scored tokens of the same text at every setting; ratios are paired by "
         f"position. The unmodified model’s perplexity is {fmt.number(report.reference_perplexity, 4)}."
         + (f" Here {report.knob.share}." if report.knob.share else "")
+        + (f" {kernels_note(report)}" if has_kernels(report) else "")
     )
+
+
+def has_kernels(report: SweepReport) -> bool:
+    """Whether a setting is packed."""
+    return any(point.kernel_term is not None or point.no_kernel_term for point in report.points)
+
+
+def kernels_note(report: SweepReport) -> str:
+    """What the kernel term is, and why settings have none."""
+    tokens = [point.kernel_term.tokens for point in report.points if point.kernel_term is not None]
+    over = f", over {fmt.count(tokens[0])} tokens of the text" if tokens else ""
+    what = (
+        "The kernel term is KL(dequantized‖packed): what the kernels that serve a packed setting add to what its "
+        f"weights lose, part of the KL beside it{over}."
+    )
+    missing: dict[str, list[str]] = {}
+    for point in report.points:
+        if point.no_kernel_term:
+            missing.setdefault(point.no_kernel_term, []).append(setting(report, point.value))
+    return what + "".join(f" Not known of {', '.join(names)}: {why}." for why, names in missing.items())
 
 
 def limits(report: SweepReport) -> Table:
@@ -131,14 +154,14 @@ def effort(report: SweepReport) -> Table:
     )
 
 
-def _row(report: SweepReport, point: SweepPoint, scale: LogScale, *, shares: bool) -> tuple[Cell, ...]:
+def _row(report: SweepReport, point: SweepPoint, scale: LogScale, *, shares: bool, kernels: bool) -> tuple[Cell, ...]:
     limit = report.largest_mild
     last_mild = limit is not None and limit.largest is not None and limit.largest == point.value
     name = Cell(visible(told(point.value)), "last mild" if last_mild else "", strong=last_mild)
     share = [Cell(fmt.number(point.s))] if shares else []
     if point.divergence is None or point.perplexity is None:
         why = point.refused or f"{fmt.count(point.nonfinite_positions)} positions not finite"
-        return (name, *share, Cell(point.severity or "not run", visible(why)), *[Cell(fmt.NONE)] * 7)
+        return (name, *share, Cell(point.severity or "not run", visible(why)), *[Cell(fmt.NONE)] * (7 + kernels))
     kl, ratio = point.divergence.kl, point.perplexity.ratio
     shown, shown_ratio = fmt.estimate(kl.mean, kl.ci), fmt.estimate(ratio.mean, ratio.ci)
     top1 = point.top1_agreement
@@ -158,8 +181,17 @@ def _row(report: SweepReport, point: SweepPoint, scale: LogScale, *, shares: boo
         Cell(fmt.number(point.perplexity.candidate, 4)),
         Cell(shown_ratio.value, shown_ratio.interval or ""),
         Cell(agreement.value, agreement.interval or ""),
+        *([_kernel(point)] if kernels else []),
         Cell(
             fmt.NONE if point.bytes is None else fmt.size(point.bytes),
             "" if point.bits_per_weight is None else f"{fmt.number(point.bits_per_weight, 3)} bits a weight",
         ),
     )
+
+
+def _kernel(point: SweepPoint) -> Cell:
+    if point.kernel_term is None:
+        return Cell(fmt.NONE, "not known" if point.no_kernel_term else "")
+    term = point.kernel_term.kl
+    shown = fmt.estimate(term.mean, term.ci)
+    return Cell(shown.value, shown.interval or "no interval")

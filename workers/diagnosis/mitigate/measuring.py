@@ -38,7 +38,7 @@ from workers.engine.scoring import ScoringEngine
 from workers.process.context import write_atomically
 from workers.process.failures import is_memory, safe_traceback
 from workers.surgery.calibration_text import CalibrationTexts
-from workers.surgery.recipe import Modified, Others, apply
+from workers.surgery.recipe import Modified, Others, apply, stored
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +160,18 @@ class Bench:
             # logger.exception, which would print a message that may hold text.
             logger.error("a treatment failed\n%s", safe_traceback(error))  # noqa: TRY400
             raise RefusedError(f"making it failed unforeseen ({type(error).__name__})") from error
+
+    def made(self, recipe: Recipe) -> Modified | None:
+        """The checkpoint of a recipe with steps where the store still has it; None where it would have to be made."""
+        return stored(
+            self._origin,
+            recipe,
+            store=self._store,
+            reference=None if self._reference.info.path == self._origin.path else self._reference.info,
+            calibration=self._texts,
+            others=self._others,
+            check_cancelled=self._context.check_cancelled,
+        )
 
     def load(self, info: CheckpointInfo) -> None:
         """Puts a checkpoint into the engine ahead of `measure`, for those who time the two apart. Raises

@@ -15,8 +15,11 @@ from workers.diagnosis.floor import noise_floor
 from workers.diagnosis.mitigate.measuring import PRECISION, Bench
 from workers.diagnosis.mitigate.sets import Part
 from workers.diagnosis.points.ground import Ground
+from workers.diagnosis.points.kernels import PHASE as KERNELS
+from workers.diagnosis.points.kernels import Kernel, KernelTerms
 from workers.diagnosis.points.progress import Counted
-from workers.diagnosis.points.runner import PHASE, PointRunner
+from workers.diagnosis.points.record import PointRecord
+from workers.diagnosis.points.runner import PHASE, PointRunner, Setting
 from workers.diagnosis.sides import modify, resolve
 from workers.engine.room import EngineRoom
 
@@ -69,8 +72,33 @@ class PointsAttempt(Attempt):
     def runner(self, ground: Ground, *, total: int) -> PointRunner:
         """What measures settings on this ground; progress counts up to `total` points."""
         progress = Counted(self._context, total=total, phase=PHASE)
+        return PointRunner(
+            ground,
+            self._bench(ground, progress),
+            self._context,
+            progress,
+            thresholds=self._swept.thresholds,
+            seed=self._swept.seed,
+        )
+
+    def kernels(self, ground: Ground, settings: Sequence[Setting], records: Sequence[PointRecord]) -> list[Kernel]:
+        """What the kernels of packed points add, of each point in their order."""
+        corpus = ground.part.corpus
+        terms = KernelTerms(
+            ground,
+            self._bench(ground, self._context),
+            self._room,
+            self._store,
+            self._context,
+            window=self._swept.window,
+            key=lambda sides, engine, weights: self._key(sides, engine, weights, corpus),
+        )
+        with self._watch.phase(KERNELS):
+            return terms.of(settings, records)
+
+    def _bench(self, ground: Ground, context: JobContext) -> Bench:
         registry, settings = load_registry(self._context.settings.models_file), self._context.settings
-        bench = Bench(
+        return Bench(
             reference=ground.reference,
             origin=ground.sides.candidate.info,
             dtype=ground.sides.dtype,
@@ -78,8 +106,5 @@ class PointsAttempt(Attempt):
             texts=ground.texts,
             others=lambda step: other_of(step, registry, settings, pointer="/candidate/recipe"),
             room=self._room,
-            context=progress,
-        )
-        return PointRunner(
-            ground, bench, self._context, progress, thresholds=self._swept.thresholds, seed=self._swept.seed
+            context=context,
         )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.diagnosis.points.kernels import NO_KERNEL, Kernel
 from workers.diagnosis.points.record import PointRecord, by_document
 from workers.diagnosis.threshold.documents import FEWEST_DOCUMENTS, DocumentLosses, Quantity
 from workers.distributions.token_values import Ints
@@ -21,13 +22,15 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Turned:
-    """One value of the knob: its place among all that were asked for, its s, what was measured, and its turn."""
+    """One value of the knob: its place among all that were asked for, its s, what was measured, its turn, and what its
+    kernels add."""
 
     index: int
     value: Any
     s: float | None
     record: PointRecord
     number: int
+    kernel: Kernel = NO_KERNEL
 
 
 @dataclass(frozen=True)

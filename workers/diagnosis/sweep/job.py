@@ -1,6 +1,7 @@
 """The `sweep` job: one knob over its values, weakest to strongest, and how far it may be turned.
 
-Order: text, reference (from the store where it was scored before), head check, noise floor, points, fits. The engine is
+Order: text, reference (from the store where it was scored before), head check, noise floor, points, what the kernels of
+packed ones add, fits. The engine is
 started once; each setting's weights are swapped in place. Points are kept as they come (`workers.diagnosis.points`):
 the attempt after a lost one goes on from them, and an idle worker (`help_sweep`) takes what the first has not begun.
 """
@@ -15,11 +16,13 @@ from workers.diagnosis.attempt import counted
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.points.attempt import PointsAttempt
 from workers.diagnosis.points.ground import Ground
+from workers.diagnosis.points.kernels import Kernel
+from workers.diagnosis.points.naming import swept_fingerprint
 from workers.diagnosis.points.record import PointRecord
 from workers.diagnosis.points.runner import PointRunner, Setting
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.export import export
-from workers.diagnosis.sweep.report import Swept, build_report, swept_fingerprint
+from workers.diagnosis.sweep.report import Swept, build_report
 from workers.diagnosis.sweep.turning import Range, Turning
 from workers.engine.room import EngineRoom
 
@@ -54,7 +57,11 @@ class _Sweep(PointsAttempt):
             turning = self._turning(runner, over)
             with watch.phase("points"):
                 found = turning.run()
-            course = _course(found, over, order, ground)
+            places = sorted(found)
+            kernels = self.kernels(
+                ground, [over.settings[place] for place in places], [found[place] for place in places]
+            )
+            course = _course(found, over, order, ground, dict(zip(places, kernels, strict=True)))
         context.check_cancelled()
         with watch.phase("statistics"):
             context.progress("statistics", 0, 1)
@@ -96,7 +103,9 @@ class _Sweep(PointsAttempt):
         )
 
 
-def _course(found: dict[int, PointRecord], over: Range, order: list[int], ground: Ground) -> Course:
+def _course(
+    found: dict[int, PointRecord], over: Range, order: list[int], ground: Ground, kernels: dict[int, Kernel]
+) -> Course:
     turns = sorted(found, key=lambda place: found[place].measured_at)
     return Course(
         tuple(
@@ -106,6 +115,7 @@ def _course(found: dict[int, PointRecord], over: Range, order: list[int], ground
                 s=None if over.s is None else over.s[place],
                 record=found[place],
                 number=turns.index(place) + 1,
+                kernel=kernels[place],
             )
             for place in sorted(found)
         ),

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
-from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import ModelProvenance, Provenance
 from app.contracts.requests.sweep import SweepRequest
 from app.contracts.sweep_report import Choice, Share, SweepPoint, SweepReport, SweptKnob, Threshold
 from app.contracts.text import SelfText
-from app.models.knobs import WORD
-from app.models.recipes import canonical_json
 from app.models.shares import in_words
 from workers.diagnosis.assemble import provenance, repeatable
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.points.ground import Ground
+from workers.diagnosis.points.naming import swept_fingerprint, swept_recipe
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.fits import threshold_of
 from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
@@ -83,20 +79,6 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
     return report.model_copy(update={"verdict": sentence(report)})
 
 
-def swept_recipe(request: SweepRequest) -> tuple[dict[str, Any], ...]:
-    """The recipe as data, its knob written as a request writes it."""
-    steps: list[dict[str, Any]] = json.loads(canonical_json(request.candidate.recipe))
-    for knob in request.knobs:
-        steps[knob.step][knob.field] = {WORD: list(knob.values)}
-    return tuple(steps)
-
-
-def swept_fingerprint(request: SweepRequest) -> str:
-    """Names the recipe with its knob, as `recipe_fingerprint` names a recipe."""
-    written = json.dumps(swept_recipe(request), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(written.encode()).hexdigest()
-
-
 def _strongest(course: Course) -> Turned:
     measured = [point for point in course.points if not point.record.refused]
     if not measured:
@@ -144,6 +126,8 @@ def _point(point: Turned) -> SweepPoint:
         refused=record.refused,
         number=point.number,
         by=record.by,
+        kernel_term=point.kernel.term,
+        no_kernel_term=point.kernel.missing,
     )
 
 

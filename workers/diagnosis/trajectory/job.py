@@ -16,7 +16,7 @@ from app.contracts.trajectory_report import TrajectoryReport
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor, noise_floor
-from workers.diagnosis.passes import divergence_of
+from workers.diagnosis.passes import StoredStates, divergence_of
 from workers.diagnosis.plan import Scratch, plan_fingerprint
 from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import Sides, modify, resolve
@@ -24,7 +24,7 @@ from workers.diagnosis.trajectory.export import export
 from workers.diagnosis.trajectory.generating import Scribe, Written
 from workers.diagnosis.trajectory.prompts import Prompt, check_context, make_prompts
 from workers.diagnosis.trajectory.report import Found, Measured, build_report
-from workers.diagnosis.trajectory.scoring import StoredStates, TextPool
+from workers.diagnosis.trajectory.scoring import TextPool
 from workers.diagnosis.trajectory.shapes import distances_after
 from workers.distributions.divergence import Divergence, Precision
 from workers.engine.room import EngineRoom

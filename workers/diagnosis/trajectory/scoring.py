@@ -9,17 +9,13 @@ Names: T positions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from workers.diagnosis.trajectory.prompts import Prompt
-from workers.distributions.reference_store import StoredHidden
-from workers.engine.launch import never
-from workers.engine.scoring import Tokens
 from workers.text.windows import Corpus, DocumentInfo, Window
 
 _FORMAT = b"hemostat.trajectory/1"
@@ -91,19 +87,3 @@ def spans(corpus: Corpus) -> list[slice]:
     ends: NDArray[np.int64] = np.cumsum([int(window.scored.sum()) for window in corpus.windows])
     starts = [0, *ends[:-1].tolist()]
     return [slice(start, int(end)) for start, end in zip(starts, ends, strict=True)]
-
-
-class StoredStates:
-    """Hidden states that are on disk, in the place of an engine that would make them again."""
-
-    def __init__(self, stored: StoredHidden) -> None:
-        self._stored = stored
-
-    def score(
-        self, windows: Sequence[Tokens], *, batch: int | None = None, check_cancelled: Callable[[], None] = never
-    ) -> Iterator[tuple[int, torch.Tensor]]:
-        """(index, hidden_TD) of each of `windows`, which are the last so many of what is stored."""
-        first = len(self._stored) - len(windows)
-        for index in range(len(windows)):
-            check_cancelled()
-            yield index, self._stored.window(first + index)

@@ -60,6 +60,20 @@ def test_refused_and_broken_points_are_told():
     assert "collapse" in page
 
 
+def test_what_kernels_add_stands_beside_packed_settings_and_a_missing_one_has_its_reason():
+    found = view("packed")
+    names = [column.label for column in found.points.columns]
+    at = names.index("Kernel term, nats")
+    first, last = found.points.rows[0][at], found.points.rows[-1][at]
+    assert first.text == "1.00×10⁻⁴", "a twentieth of 0.002"
+    assert (last.text, last.note) == ("–", "not known")
+    assert "bits 4: its checkpoint had left the store" in found.points_note
+    out = io.StringIO()
+    render_terminal(VARIANTS["packed"], Console(file=out, width=140))
+    assert "Kernel term" in out.getvalue() and "HEMOSTAT_CHECKPOINT_BUDGET_BYTES" in out.getvalue()
+    assert "Kernel term, nats" not in [column.label for column in view("bits").points.columns]
+
+
 def test_weak_settings_stand_left_though_their_values_fall():
     chart = view("bits").kl_chart
     places = {label: float(place) for place, label in re.findall(r'<text x="([\d.]+)%"[^>]*>(\d)</text>', chart)}
