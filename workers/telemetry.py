@@ -95,6 +95,7 @@ CATALOGUE: tuple[Metric, ...] = (
     # the worker
     Metric("worker", "gauge", "1; the labels say what this worker is.", ("version", "device")),
     Metric("worker_busy", "gauge", "1 while a job runs, else 0."),
+    Metric("worker_helping", "gauge", "1 while it measures points of another worker's job, else 0."),
     Metric("worker_redis_up", "gauge", "1 while the last write to Redis succeeded, else 0."),
     Metric("worker_jobs", "counter", "Attempts that ended here, by how.", ("outcome",), {"outcome": OUTCOMES}),
     Metric("worker_redeliveries", "counter", "Attempts that took over a job from an attempt that was lost."),
@@ -130,6 +131,13 @@ CATALOGUE: tuple[Metric, ...] = (
         "sweep_points",
         "counter",
         "Settings of sweeps, by whether the model took them.",
+        ("outcome",),
+        {"outcome": ("measured", "refused")},
+    ),
+    Metric(
+        "surface_points",
+        "counter",
+        "Settings of surfaces, by whether the model took them.",
         ("outcome",),
         {"outcome": ("measured", "refused")},
     ),
@@ -197,6 +205,18 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric("sweep_threshold_ratio", "gauge", "Share removed where the last sweep's perplexity turns.", COMPARISON),
     Metric("sweep_threshold_low_ratio", "gauge", "Lower 95 % limit of that share.", COMPARISON),
     Metric("sweep_threshold_high_ratio", "gauge", "Upper 95 % limit of that share.", COMPARISON),
+    Metric("sweep_mild_ratio", "gauge", "Share removed at the strongest setting whose damage stayed mild.", COMPARISON),
+    Metric("surface_interaction_nats", "gauge", "Largest interaction of the last surface, nats a token.", COMPARISON),
+    Metric("surface_interaction_low_nats", "gauge", "Lower 95 % limit of that interaction.", COMPARISON),
+    Metric("surface_interaction_high_nats", "gauge", "Upper 95 % limit of that interaction.", COMPARISON),
+    Metric(
+        "surface_departing_ratio",
+        "gauge",
+        "Share of the last surface's settings of both knobs where damages do not add up.",
+        COMPARISON,
+    ),
+    Metric("surface_within", "gauge", "1 where a setting lies within the chosen loss for sure, else 0.", COMPARISON),
+    Metric("surface_chosen_bytes", "gauge", "Bytes of the setting that the last surface chose.", COMPARISON),
     Metric("last_measurement_timestamp_seconds", "gauge", "When the last measurement ended, Unix time.", COMPARISON),
 )
 

@@ -9,13 +9,14 @@ position.
 
 from typing import Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
 from app.contracts.base import Contract
 from app.contracts.report import (
     SCHEMA,
     Count,
     Divergence,
+    KernelTerm,
     Mean,
     NoiseFloor,
     Number,
@@ -28,6 +29,7 @@ from app.contracts.report import (
 Order = Literal["as given", "reversed"]
 Measure = Literal["kl", "perplexity_ratio", "perplexity"]
 Storage = Literal["sparse", "dense"]
+Kind = Literal["no_departure_shown", "additive_within_margin", "compounds", "overlaps"]
 Turn = Literal["start", "first", "second", "both", "traded"]
 
 
@@ -68,6 +70,11 @@ class SurfacePoint(Contract):
     loss: Mean = Field(description="in the contour's measure")
     within: Literal["yes", "no", "undecided"] = Field(description="whether the loss lies within the chosen one")
     nonfinite_positions: Count = 0
+    kernel_term: KernelTerm | None = Field(
+        default=None,
+        description="what its kernels add, where it is packed and served by others than the reference; null where not",
+    )
+    no_kernel_term: str = Field(default="", description="why a packed point has none; empty for every other point")
 
 
 class Interaction(Contract):
@@ -77,10 +84,38 @@ class Interaction(Contract):
     second: Count
     order: Order
     nats: Mean
-    kind: Literal["adds up", "compounds", "overlaps"] = Field(
-        description="compounds or overlaps where the interval excludes 0, after Holm's correction over all cells"
+    kind: Kind = Field(
+        description="compounds or overlaps where p is below 0.05; else additive_within_margin where the whole 95 % "
+        "interval lies within the report's margin on either side of 0, and no_departure_shown where it does not: there "
+        "the text is too short to tell an interaction from none"
     )
-    p: Number = Field(description="of I = 0, after Holm's correction over all cells of the surface")
+    p: Number = Field(description="of I = 0, after Holm's correction over all cells of the surface (of the domain)")
+    within_margin: bool | None = Field(
+        default=None,
+        description="whether the whole interval lies within the margin, whatever the kind; null: there is no interval, "
+        "or no margin was stated",
+    )
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _renamed(cls, kind: object) -> object:
+        """Reports once said `adds up` of what is not shown to depart from it."""
+        return "no_departure_shown" if kind == "adds up" else kind
+
+
+class SurfaceDomain(Contract):
+    """One domain of the text. With fewer than six documents there is no interval and no interaction of settings: `note`
+    says so."""
+
+    tokens: Count
+    documents: Count
+    kl: Mean = Field(description="of the chosen setting")
+    average: Mean = Field(description="mean of I over every setting of both knobs in the order as given, nats a token")
+    interactions: tuple[Interaction, ...] = Field(
+        default=(),
+        description="as the report's, over this domain alone; p is corrected over the settings of the domain",
+    )
+    note: str = ""
 
 
 class Limit(Contract):
@@ -165,6 +200,12 @@ class SurfaceReport(Contract):
     orders: tuple[Order, ...] = Field(description="which orders of the two steps were measured")
     points: tuple[SurfacePoint, ...]
     interactions: tuple[Interaction, ...]
+    margin: Number = Field(
+        default=None, description="nats a token of interaction that count as none; null: none was stated"
+    )
+    domains: dict[str, SurfaceDomain] = Field(
+        default_factory=dict, description="by domain of the text; empty where no domain has a usable token"
+    )
     contour: Contour
     storage: Storage = Field(description="how the path counts bytes")
     path: tuple[PathStep, ...] = Field(description="from the largest to the smallest")

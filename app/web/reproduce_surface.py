@@ -27,6 +27,8 @@ def surface_command(request: Mapping[str, Any], text: str | None) -> str | None:
         lines.append(f"--contour {contour.get('measure', 'kl')}={contour['level']:g}")
     elif contour.get("measure", "kl") != "kl":
         lines.append(f"--contour {contour['measure']}=1.05")
+    if request.get("margin") is not None:
+        lines.append(f"--margin {request['margin']:g}")
     if request.get("orders") == "both":
         lines.append("--both-orders")
     if request.get("storage", "sparse") != "sparse":

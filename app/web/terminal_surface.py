@@ -13,8 +13,10 @@ from app.contracts.surface_report import SurfaceReport
 from app.web import format as fmt
 from app.web.sections.surface_tables import TURNS, limit_interval, limit_text, p_text
 from app.web.sections.surface_words import (
+    DEPARTURES,
     MEASURES,
     heading,
+    kind_text,
     label,
     left,
     level,
@@ -44,6 +46,8 @@ def render_surface(report: SurfaceReport, console: Console, say: Say) -> None:
         if table is not None:
             console.print(table)
     console.print(_interactions(report, say))
+    if report.domains:
+        console.print(_domains(report, say, wide=wide))
     console.print(_limits(report, say))
     console.print(_path(report, say, wide=wide))
     console.print(Text(say(orders_note(report))))
@@ -88,14 +92,30 @@ def _cell(value: float | None, *, signed: bool) -> str:
 def _interactions(report: SurfaceReport, say: Say) -> Table:
     """Those that depart from adding up, largest first; where none does, the largest."""
     rows = sorted(report.interactions, key=lambda row: -abs(row.nats.mean or 0.0))
-    told = [row for row in rows if row.kind != "adds up"][:8] or rows[:1]
+    told = [row for row in rows if row.kind in DEPARTURES][:8] or rows[:1]
     columns = [("Setting", False), ("I, nats", True), ("95 % interval", True), ("p", True), ("", False)]
     table = plain_table("Largest interactions", columns)
     for row in told:
         nats = fmt.estimate(row.nats.mean, row.nats.ci)
         where = setting(report, row.first, row.second, row.order)
-        kind = row.kind if row.kind != "adds up" else "none shown"
+        kind = "none shown" if row.kind == "no_departure_shown" else kind_text(row, report.margin)
         table.add_row(Text(say(where)), say(nats.value), say(nats.interval or fmt.NONE), p_text(row.p), kind)
+    return table
+
+
+def _domains(report: SurfaceReport, say: Say, *, wide: bool) -> Table:
+    """The average interaction of each domain, the largest first."""
+    columns = [("Domain", False), ("Average I, nats", True), ("95 % interval", True)]
+    columns += [("Documents", True), ("Settings that depart", True)] if wide else []
+    table = plain_table("By domain", columns)
+    for domain, one in sorted(report.domains.items(), key=lambda item: -abs(item[1].average.mean or 0.0)):
+        average = fmt.estimate(one.average.mean, one.average.ci)
+        departing = sum(row.kind in DEPARTURES for row in one.interactions)
+        cells = [average.value, average.interval or one.note or fmt.NONE]
+        if wide:
+            cells += [fmt.count(one.documents)]
+            cells += [f"{departing} of {len(one.interactions)}" if one.interactions else fmt.NONE]
+        table.add_row(Text(say(visible(domain))), *map(say, cells))
     return table
 
 

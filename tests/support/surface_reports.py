@@ -20,6 +20,7 @@ from app.models.surfaces import cells_of, zero_of
 from tests.support.calibration_reports import mean
 from tests.support.reports import compare_report, draw
 from workers.diagnosis.points.record import PointRecord, WindowSums
+from workers.diagnosis.surface.domains import domains
 from workers.diagnosis.surface.report import _knob, _point
 from workers.diagnosis.surface.table import Table
 from workers.diagnosis.surface.words import sentence, warnings
@@ -87,7 +88,8 @@ def surface_table(
             records.append(PointRecord(refused="the model has no such layer"))
         else:
             records.append(_record(request, sums, sparsity, width, nonfinite=3 if where in broken else 0))
-    return Table(request, cells_of(request), records, np.arange(documents))
+    domains = [("prose", "code", "prose", "chat")[number % 4] for number in range(documents)]
+    return Table(request, cells_of(request), records, np.arange(documents), domain_D=domains)
 
 
 def _record(request: SurfaceRequest, sums: WindowSums, sparsity: float, width: int, *, nonfinite: int) -> PointRecord:
@@ -154,6 +156,10 @@ def surface_report(request: SurfaceRequest | None = None, **drawn: Any) -> Json:
         "orders": ["as given", "reversed"] if asked.orders == "both" else ["as given"],
         "points": [_point(table, index).model_dump() for index in range(len(table.cells))],
         "interactions": [row.model_dump() for row in interactions],
+        "margin": asked.additive_margin,
+        "domains": {
+            name: one.model_dump() for name, one in domains(table, chosen, check_cancelled=lambda: None).items()
+        },
         "contour": table.contour().model_dump(),
         "storage": asked.storage,
         "path": [row.model_dump() for row in table.path()],
@@ -182,7 +188,7 @@ def _variants() -> str:
     return json.dumps(
         {
             "both-orders": surface_report(surface_request(orders="both")),
-            "adds-up": surface_report(interaction=0.0),
+            "adds-up": surface_report(surface_request(margin=0.25), interaction=0.0),
             "wide": surface_report(
                 surface_request(
                     sparsities=tuple(round(0.08 * index, 2) for index in range(1, 11)),

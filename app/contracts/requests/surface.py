@@ -42,6 +42,11 @@ class SurfaceRequest(SweptRequest):
         default="as given", description="`both`: every setting with the two steps exchanged, too"
     )
     contour: ChosenLoss = ChosenLoss()
+    margin: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="nats a token of interaction that count as none; null: where mild damage begins. Damages are said "
+        "to add up where the whole 95 % interval of their interaction lies within it on either side of 0",
+    )
     storage: Literal["sparse", "dense"] = Field(
         default="sparse",
         description="how bytes are counted: zeros of pruned weights not stored (one bit a weight beside), or as others",
@@ -53,6 +58,11 @@ class SurfaceRequest(SweptRequest):
         if self.contour.level is not None:
             return self.contour.level
         return self.thresholds.moderate if self.contour.measure == "kl" else 1.05
+
+    @property
+    def additive_margin(self) -> float:
+        """Nats a token of interaction that count as none."""
+        return self.thresholds.mild if self.margin is None else self.margin
 
     @property
     def planned(self) -> int:

@@ -49,6 +49,8 @@ class Surface:
     interactions_chart: Markup | None
     interactions: Table
     interactions_note: str
+    domains: Table
+    domains_note: str
     path: Table
     path_note: str
     orders: Table
@@ -72,6 +74,8 @@ def surface(report: SurfaceReport) -> Surface:
         interactions_chart=_interaction_chart(report),
         interactions=tables.interactions(report),
         interactions_note=said.interactions_note(report),
+        domains=tables.domains(report),
+        domains_note=said.domains_note(report),
         path=tables.path(report),
         path_note=said.path_note(report),
         orders=tables.orders(report),
@@ -175,11 +179,11 @@ def _interaction_chart(report: SurfaceReport) -> Markup | None:
     squares = {}
     for row in rows:
         mean = row.nats.mean or 0.0
-        step = 0 if row.kind == "adds up" else max(1, round(STEPS * abs(mean) / largest))
+        step = 0 if row.kind not in said.DEPARTURES else max(1, round(STEPS * abs(mean) / largest))
         told = fmt.estimate(mean, row.nats.ci)
         squares[row.first, row.second] = Square(
             text=f"{'+' if mean > 0 else ''}{fmt.number(mean, 2)}" if abs(mean) >= 5e-4 else "0",
-            title=f"{setting(report, row.first, row.second)}: {told} nats, {row.kind}",
+            title=f"{setting(report, row.first, row.second)}: {told} nats, {said.kind_text(row, report.margin)}",
             step=step,
         )
     return _grid(

@@ -6,11 +6,11 @@ import math
 from typing import Final
 
 from app.contracts.report import Mean
-from app.contracts.surface_report import Limit, SurfaceReport
+from app.contracts.surface_report import Limit, SurfacePoint, SurfaceReport
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LinearScale, LogScale
-from app.web.sections.surface_words import MEASURES, label, level, loss_nats, name, setting
+from app.web.sections.surface_words import DEPARTURES, MEASURES, kind_text, label, level, loss_nats, name, setting
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
@@ -94,14 +94,14 @@ def interactions(report: SurfaceReport) -> Table:
         rows.append(
             (
                 Cell(where),
-                Cell(nats.value, nats.interval or "no interval", strong=row.kind != "adds up"),
+                Cell(nats.value, nats.interval or "no interval", strong=row.kind in DEPARTURES),
                 Cell(
                     chart=interval_strip(
                         f"{where}: {nats} nats", row.nats.mean, row.nats.ci, scale, [Guide(0.0, "base")]
                     )
                 ),
                 Cell(p_text(row.p)),
-                Cell(row.kind if row.kind != "adds up" else "no departure shown", strong=row.kind != "adds up"),
+                Cell(kind_text(row, report.margin), strong=row.kind in DEPARTURES),
             )
         )
     return Table(
@@ -111,6 +111,58 @@ def interactions(report: SurfaceReport) -> Table:
             Column("I, nats a token"),
             Column("With 95 % interval", "chart"),
             Column("p, corrected"),
+            Column("", "text"),
+        ),
+        rows=tuple(rows),
+        axis=axis(scale, "nats; right of 0 they compound"),
+    )
+
+
+def domains(report: SurfaceReport) -> Table:
+    """Average and largest interaction of each domain, the one of the largest average first."""
+    found = sorted(report.domains.items(), key=lambda item: -abs(item[1].average.mean or 0.0))
+    spans = [bound for _, one in found for bound in (one.average.mean, *(one.average.ci or ())) if bound is not None]
+    wide = max([abs(value) for value in spans] or [1.0]) or 1.0
+    scale = LinearScale(-1.08 * wide, 1.08 * wide)
+    rows = []
+    for domain, one in found:
+        average, kl = fmt.estimate(one.average.mean, one.average.ci), fmt.estimate(one.kl.mean, one.kl.ci)
+        without = one.note or "no interval"
+        most = max(one.interactions, key=lambda row: abs(row.nats.mean or 0.0), default=None)
+        departing = sum(row.kind in DEPARTURES for row in one.interactions)
+        rows.append(
+            (
+                Cell(visible(domain), f"{fmt.count(one.documents)} documents"),
+                Cell(kl.value, kl.interval or without),
+                Cell(average.value, average.interval or without),
+                Cell(
+                    chart=interval_strip(
+                        f"{visible(domain)}: {average} nats",
+                        one.average.mean,
+                        one.average.ci,
+                        scale,
+                        [Guide(0.0, "base")],
+                    )
+                ),
+                Cell(
+                    fmt.NONE if most is None else str(fmt.estimate(most.nats.mean, most.nats.ci)),
+                    one.note if most is None else setting(report, most.first, most.second, most.order),
+                ),
+                Cell(
+                    one.note or (fmt.NONE if most is None else kind_text(most, report.margin)),
+                    f"departs at {departing} of {len(one.interactions)}" if one.interactions else "",
+                    strong=bool(departing),
+                ),
+            )
+        )
+    return Table(
+        caption="Interactions by domain",
+        columns=(
+            Column("Domain", "name"),
+            Column("KL of the chosen setting"),
+            Column("Average I, nats a token"),
+            Column("With 95 % interval", "chart"),
+            Column("Largest I"),
             Column("", "text"),
         ),
         rows=tuple(rows),
@@ -202,6 +254,7 @@ def orders(report: SurfaceReport) -> Table:
 
 def points(report: SurfaceReport) -> Table:
     """Every setting against the reference."""
+    kernels = any(one.kernel_term is not None or one.no_kernel_term for one in report.points)
     rows = []
     for one in report.points:
         kl, ratio = (
@@ -220,6 +273,7 @@ def points(report: SurfaceReport) -> Table:
                 Cell(top1.value, top1.interval or ""),
                 Cell(one.severity or fmt.NONE),
                 Cell(one.within),
+                *([_kernel(one)] if kernels else []),
                 Cell(fmt.NONE if one.bytes is None else fmt.size(one.bytes)),
                 Cell(fmt.NONE if one.sparse_bytes is None else fmt.size(one.sparse_bytes)),
             )
@@ -234,8 +288,17 @@ def points(report: SurfaceReport) -> Table:
             Column("Top-1, %"),
             Column("Severity", "text"),
             Column("Within", "text"),
+            *([Column("Kernel term, nats")] if kernels else []),
             Column("Size"),
             Column("Without zeros"),
         ),
         rows=tuple(rows),
     )
+
+
+def _kernel(point: SurfacePoint) -> Cell:
+    if point.kernel_term is None:
+        return Cell(fmt.NONE, visible(point.no_kernel_term))
+    term = point.kernel_term.kl
+    shown = fmt.estimate(term.mean, term.ci)
+    return Cell(shown.value, shown.interval or "no interval")

@@ -7,12 +7,14 @@ import math
 from typing import Final
 
 from app.contracts.report import Mean
-from app.contracts.surface_report import SurfaceKnob, SurfacePoint, SurfaceReport
+from app.contracts.surface_report import Interaction, SurfaceKnob, SurfacePoint, SurfaceReport
 from app.web import format as fmt
 from app.web.untrusted import visible
 
 MEASURES: Final = {"kl": "KL(p‖q)", "perplexity_ratio": "perplexity ratio q/p", "perplexity": "perplexity"}
 UNITS: Final = {"kl": " nats a token", "perplexity_ratio": "", "perplexity": ""}
+# Kinds of interactions that are not 0 for sure.
+DEPARTURES: Final = frozenset({"compounds", "overlaps"})
 
 
 def heading(report: SurfaceReport) -> str:
@@ -22,7 +24,18 @@ def heading(report: SurfaceReport) -> str:
         return "Not known"
     if "compounds" in kinds:
         return "They compound"
-    return "They overlap" if "overlaps" in kinds else "They add up"
+    if "overlaps" in kinds:
+        return "They overlap"
+    if kinds == {"additive_within_margin"}:
+        return f"They add up within {fmt.short(report.margin or 0.0)} nats"
+    return "No departure from adding up shown"
+
+
+def kind_text(row: Interaction, margin: float | None) -> str:
+    """What is said of an interaction."""
+    if row.kind in DEPARTURES:
+        return row.kind
+    return "no departure shown" if row.kind == "no_departure_shown" else f"adds up within {fmt.short(margin or 0.0)}"
 
 
 def name(report: SurfaceReport, which: int) -> str:
@@ -97,8 +110,27 @@ def interactions_note(report: SurfaceReport) -> str:
     return (
         "I = ln PPL(p,q) − ln PPL(p,0) − ln PPL(0,q) + ln PPL(0,0), nats a token, paired by token; 0 stands for the "
         f"knob {zero}. Above 0 each damage makes the other worse, below 0 they overlap. A setting is said to compound "
-        "or overlap where p, after Holm’s correction over all of them, is below 0.05. Where one axis is broken by "
-        "itself, what it does with the other says little."
+        f"or overlap where p, after Holm’s correction over all of them, is below 0.05{_margin(report)}. Where one axis "
+        "is broken by itself, what it does with the other says little."
+    )
+
+
+def _margin(report: SurfaceReport) -> str:
+    if report.margin is None:
+        return ""
+    return (
+        f", and else to add up where its whole interval lies within ±{fmt.short(report.margin)} nats; where it does "
+        "not, no departure is shown and none is ruled out"
+    )
+
+
+def domains_note(report: SurfaceReport) -> str:
+    """What the domains are."""
+    few = sum(bool(domain.note) for domain in report.domains.values())
+    return (
+        "The average is the mean of I over every setting of both knobs in the order as given; the largest interaction "
+        "is corrected over the settings of its domain, not over domains."
+        + (" A domain of fewer than six documents has no interval." if few else "")
     )
 
 

@@ -19,7 +19,9 @@ from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.measuring import PRECISION
 from workers.diagnosis.mitigate.subject import told
 from workers.diagnosis.points.ground import Ground
+from workers.diagnosis.points.kernels import NO_KERNEL, Kernel
 from workers.diagnosis.points.record import PointRecord
+from workers.diagnosis.surface.domains import domains
 from workers.diagnosis.surface.table import Table
 from workers.diagnosis.surface.words import sentence, warnings
 from workers.diagnosis.verdict import not_tested
@@ -35,6 +37,7 @@ class Found:
     ground: Ground
     cells: Sequence[Cell]
     records: Sequence[PointRecord]
+    kernels: Sequence[Kernel]
     resumed: int
     started_at: float
     seconds: dict[str, float]
@@ -46,7 +49,14 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
     Raises NONFINITE_LOGITS where no setting is finite at every position.
     """
     request, ground = found.request, found.ground
-    table = Table(request, found.cells, found.records, ground.window_documents)
+    table = Table(
+        request,
+        found.cells,
+        found.records,
+        ground.window_documents,
+        found.kernels,
+        [document.domain for document in ground.part.corpus.documents],
+    )
     if not any(record.whole for record in found.records):
         raise HemostatError(
             ErrorCode.NONFINITE_LOGITS,
@@ -58,6 +68,7 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
     context.check_cancelled()
     contour = table.contour()
     chosen = table.chosen()
+    by_domain = domains(table, chosen, check_cancelled=context.check_cancelled)
     cell, record = table.cells[chosen], table.records[chosen]
     divergence, top1, perplexity, decision = _blocks(record)
     corpus = ground.part.corpus
@@ -79,6 +90,8 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
         orders=("as given", "reversed") if request.orders == "both" else ("as given",),
         points=tuple(_point(table, index) for index in range(len(found.cells))),
         interactions=interactions,
+        margin=request.additive_margin,
+        domains=by_domain,
         contour=contour,
         storage=request.storage,
         path=table.path(),
@@ -134,6 +147,7 @@ def _point(table: Table, index: int) -> SurfacePoint:
     cell, record = table.cells[index], table.records[index]
     kl = None if record.divergence is None else record.divergence.kl
     perplexity = record.perplexity
+    kernel = table.kernels[index] if table.kernels else NO_KERNEL
     return SurfacePoint(
         first=cell.first,
         second=cell.second,
@@ -152,6 +166,8 @@ def _point(table: Table, index: int) -> SurfacePoint:
         loss=table.loss_means[index],
         within=table.within(index),
         nonfinite_positions=record.nonfinite_positions,
+        kernel_term=kernel.term,
+        no_kernel_term=kernel.missing,
     )
 
 

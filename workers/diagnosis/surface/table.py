@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from app.contracts.report import Mean
 from app.contracts.requests.surface import SurfaceRequest
-from app.contracts.surface_report import Contour, Interaction, Limit, OrderEffect, PathStep
+from app.contracts.surface_report import Contour, Interaction, Kind, Limit, OrderEffect, PathStep
 from app.models.surfaces import Axis, Cell, Order, axes_of
+from workers.diagnosis.points.kernels import Kernel
 from workers.diagnosis.points.record import PointRecord, WindowSums
 from workers.diagnosis.summary import as_mean
 from workers.diagnosis.surface import contour, path
@@ -36,12 +37,18 @@ _TURNED: Final[tuple[Literal["first"], Literal["second"]]] = ("first", "second")
 
 @dataclass(frozen=True)
 class Table:
-    """All points of a surface. `cells` and `records` belong together, by index."""
+    """All points of a surface. `cells`, `records` and, where there are any, `kernels` belong together, by index.
+
+    `domain_D` is the domain of each document that `document_W` names; `within_W` says which windows count, None: all.
+    """
 
     request: SurfaceRequest
     cells: Sequence[Cell]
     records: Sequence[PointRecord]
     document_W: NDArray[np.integer]
+    kernels: Sequence[Kernel] = ()
+    domain_D: Sequence[str] = ()
+    within_W: NDArray[np.bool_] | None = None
 
     @cached_property
     def axes(self) -> tuple[Axis, Axis]:
@@ -56,10 +63,16 @@ class Table:
     @cached_property
     def clusters(self) -> Clustered:
         """Clusters of the tokens that all whole points share. Raises ValueError where no point is whole."""
+        return Clustered.of(self.window_tokens.tolist(), self.document_W)
+
+    @cached_property
+    def window_tokens(self) -> NDArray[np.int64]:
+        """Tokens of each window that all whole points share. Raises ValueError where no point is whole."""
         sums = next((sums for record in self.records if (sums := self._whole(record)) is not None), None)
         if sums is None:
             raise ValueError("no setting is finite at every position")
-        return Clustered.of(sums.tokens, self.document_W)
+        tokens_W = np.asarray(sums.tokens, dtype=np.int64)
+        return tokens_W if self.within_W is None else np.where(self.within_W, tokens_W, 0)
 
     @staticmethod
     def _whole(record: PointRecord) -> WindowSums | None:
@@ -125,6 +138,37 @@ class Table:
 
     def interactions(self) -> tuple[Interaction, ...]:
         """Of every setting that turns both knobs and whose margins are whole, corrected together."""
+        columns = [column for _, column in self._paired]
+        seed, margin = self.request.seed, self.request.additive_margin
+        means = self.clusters.means(columns, seed=seed)
+        adjusted = holm(self.clusters.p_values(columns, seed=seed))
+        return tuple(
+            Interaction(
+                first=cell.first,
+                second=cell.second,
+                order=cell.order,
+                nats=mean,
+                p=p,
+                kind=_kind(mean, p, margin),
+                within_margin=_within(mean, margin),
+            )
+            for (cell, _), mean, p in zip(self._paired, means, adjusted, strict=True)
+        )
+
+    def average_interaction(self) -> Mean:
+        """The mean of I over every setting of both knobs in the order as given; nothing where there is none."""
+        columns = [column for cell, column in self._paired if cell.order == "as given"]
+        if not columns:
+            return Mean(mean=None, ci=None)
+        return self.clusters.means([np.mean(columns, axis=0)], seed=self.request.seed)[0]
+
+    def kl_mean(self, index: int) -> Mean:
+        """Mean KL of a whole point."""
+        return self.clusters.means([self.kls[index]], seed=self.request.seed, low=0.0)[0]
+
+    @cached_property
+    def _paired(self) -> list[tuple[Cell, Array]]:
+        """I by cluster, of every setting that turns both knobs and whose margins are whole."""
         margins = {
             (cell.first, cell.second): self.losses[index]
             for index, cell in enumerate(self.cells)
@@ -136,16 +180,7 @@ class Table:
                 column = paired(margins, (cell.first, cell.second), self.losses[index])
                 if np.isfinite(column).all():
                     rows.append((cell, column))
-        columns = [column for _, column in rows]
-        seed = self.request.seed
-        means = self.clusters.means(columns, seed=seed)
-        adjusted = holm(self.clusters.p_values(columns, seed=seed))
-        return tuple(
-            Interaction(
-                first=cell.first, second=cell.second, order=cell.order, nats=mean, p=p, kind=_kind(mean.mean or 0.0, p)
-            )
-            for (cell, _), mean, p in zip(rows, means, adjusted, strict=True)
-        )
+        return rows
 
     def order_effects(self) -> tuple[OrderEffect, ...]:
         """Reversed minus as given, of every setting that both orders measured whole."""
@@ -264,10 +299,14 @@ class Table:
         return min(whole, key=lambda index: (self.loss_means[index].mean, *rank(index)))
 
 
-def _kind(mean: float, p: float | None) -> Literal["adds up", "compounds", "overlaps"]:
-    if p is None or p >= LEVEL:
-        return "adds up"
-    return "compounds" if mean > 0 else "overlaps"
+def _kind(nats: Mean, p: float | None, margin: float) -> Kind:
+    if p is not None and p < LEVEL:
+        return "compounds" if (nats.mean or 0.0) > 0 else "overlaps"
+    return "additive_within_margin" if _within(nats, margin) else "no_departure_shown"
+
+
+def _within(nats: Mean, margin: float) -> bool | None:
+    return None if nats.ci is None else -margin < nats.ci[0] and nats.ci[1] < margin
 
 
 def value_at(axis: Axis, place: float) -> float | None:

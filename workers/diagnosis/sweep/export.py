@@ -27,12 +27,15 @@ def export(report: SweepReport, fingerprint: str, context: JobContext) -> None:
         "model": report.provenance.candidate.model,
         "recipe": fingerprint[:12],
     }
+    largest = None if report.largest_mild is None else report.largest_mild.largest
+    mild = next((point.s for point in report.points if largest is not None and point.value == largest), None)
     threshold = report.threshold
     known = threshold if threshold is not None and threshold.identifiable else None
     gauges = {
         "sweep_threshold_ratio": None if known is None else known.s0,
         "sweep_threshold_low_ratio": None if known is None else known.ci[0],
         "sweep_threshold_high_ratio": None if known is None else known.ci[1],
+        "sweep_mild_ratio": mild,
         "severity": float(SEVERITIES.index(report.severity)),
         "last_measurement_timestamp_seconds": time.time(),
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from app.contracts.surface_report import SurfaceReport
+from app.contracts.surface_report import Interaction, SurfaceReport
 from app.web.schema import FILES, breaking_changes, main, report_schema, text_of
 from tests.support.surface_reports import surface_variants
 
@@ -25,6 +25,12 @@ def test_the_oldest_report_is_still_valid():
     assert errors(TODAY, OLD_REPORT) == []
     read = SurfaceReport.model_validate(OLD_REPORT)
     assert json.loads(read.model_dump_json(exclude_unset=True)) == OLD_REPORT
+
+
+def test_what_was_once_said_to_add_up_is_read_as_what_was_shown():
+    told = {"first": 1, "second": 1, "order": "as given", "nats": {"mean": 0.0, "ci": [-0.1, 0.1]}, "p": 0.9}
+    assert Interaction.model_validate(told | {"kind": "adds up"}).kind == "no_departure_shown"
+    assert Interaction.model_validate(told | {"kind": "compounds"}).kind == "compounds"
 
 
 def test_nothing_was_removed_renamed_or_narrowed_since_the_first_schema():

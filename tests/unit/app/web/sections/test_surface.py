@@ -41,7 +41,11 @@ def test_every_report_prints_in_a_terminal(name, width):
 
 def test_the_heading_says_whether_they_add_up():
     assert heading(report("both-orders")) == "They compound"
-    assert heading(report("adds-up")) == "They add up"
+    assert heading(report("adds-up")) == "They add up within 0.25 nats"
+    sure = report("adds-up")
+    unsure = [row.model_copy(update={"kind": "no_departure_shown"}) for row in sure.interactions[:1]]
+    found = sure.model_copy(update={"interactions": (*unsure, *sure.interactions[1:])})
+    assert heading(found) == "No departure from adding up shown"
 
 
 def test_the_smallest_setting_within_the_loss_is_told_with_its_size():
@@ -69,7 +73,26 @@ def test_every_interaction_is_a_row_with_interval_and_p():
     assert any(f"{value:.5f}"[:6] in view.interactions.rows[0][1].note for value in (low, high)) or (
         "×10" in view.interactions.rows[0][1].note
     )
-    assert {row[4].text for row in view.interactions.rows} <= {"compounds", "overlaps", "no departure shown"}
+    assert {row[4].text for row in view.interactions.rows} <= {
+        "compounds",
+        "overlaps",
+        "no departure shown",
+        "adds up within 0.01",
+    }
+    assert "±0.01 nats" in view.interactions_note
+
+
+def test_every_domain_is_a_row_and_one_of_few_documents_has_no_interval():
+    view = surface(report("both-orders"))
+    assert {row[0].text for row in view.domains.rows} == {"prose", "code", "chat"}
+    assert all(row[2].note.startswith("[") for row in view.domains.rows)
+    few = surface(report("broken"))
+    assert {row[2].note for row in few.domains.rows} == {"too few documents"}
+    assert {row[5].text for row in few.domains.rows} == {"too few documents"}
+    assert "fewer than six" in few.domains_note and "fewer than six" not in view.domains_note
+    assert "By domain" in render(VARIANTS["broken"])
+    old = report("both-orders").model_copy(update={"domains": {}, "margin": None})
+    assert surface(old).domains.rows == () and 'id="domains"' not in render(old.model_dump(mode="json"))
 
 
 def test_limits_tell_ends_beyond_the_range():

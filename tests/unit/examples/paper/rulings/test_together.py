@@ -16,7 +16,7 @@ def reports(alone, **nats):
     return Reports({"prune-and-quantize": surface(alone, cells)})
 
 
-SMALL = ((0.0, -0.01, 0.01), "adds up")
+SMALL = ((0.0, -0.01, 0.01), "no_departure_shown")
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ SMALL = ((0.0, -0.01, 0.01), "adds up")
     ],
 )
 def test_interactions_at_safe_settings_against_the_margin(other, outcome):
-    finding = additive_inside(reports(SAFE, one=SMALL, other=(other, "adds up")))
+    finding = additive_inside(reports(SAFE, one=SMALL, other=(other, "no_departure_shown")))
     assert finding.outcome == outcome
     assert [figure.value for figure in finding.figures] == [0.0, other[0]]
 

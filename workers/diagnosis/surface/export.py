@@ -1,0 +1,102 @@
+"""What a finished surface leaves beside its report: the table, the chosen recipe, and metrics."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Final
+
+from app.contracts.report import SEVERITIES
+from app.contracts.requests.surface import SurfaceRequest
+from app.contracts.surface_report import SurfaceReport
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.points.naming import swept_fingerprint
+
+RECIPE_FILE: Final = "recipe.json"
+TABLE_FILE: Final = "surface.csv"
+
+
+def export(report: SurfaceReport, request: SurfaceRequest, context: JobContext) -> None:
+    """Writes the artifacts and sends the metrics."""
+    (context.output / TABLE_FILE).write_text(_csv(report), encoding="utf-8")
+    (context.output / RECIPE_FILE).write_text(
+        json.dumps(list(report.chosen.recipe), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    _of_the_chosen(report, request, context)
+    _of_the_surface(report, request, context)
+
+
+def _csv(report: SurfaceReport) -> str:
+    """Every setting in a line, for spreadsheets and plots."""
+    one, other = (f"{knob.step}.{knob.field}" for knob in report.knobs)
+    lines = [f"{one},{other},order,bytes,sparse_bytes,perplexity,kl,kl_low,kl_high,interaction,low,high"]
+    found = {(row.first, row.second, row.order): row.nats for row in report.interactions}
+    for point in report.points:
+        values = [
+            json.dumps(knob.values[place])
+            for knob, place in zip(report.knobs, (point.first, point.second), strict=True)
+        ]
+        kl, nats = point.kl, found.get((point.first, point.second, point.order))
+        numbers = [point.bytes, point.sparse_bytes, point.perplexity, kl.mean, *(kl.ci or (None, None))]
+        numbers += [None, None, None] if nats is None else [nats.mean, *(nats.ci or (None, None))]
+        quoted = [f'"{value}"' if "," in value else value.replace("null", "") for value in values]
+        lines.append(",".join([*quoted, point.order, *("" if number is None else str(number) for number in numbers)]))
+    return "\n".join(lines) + "\n"
+
+
+def _of_the_chosen(report: SurfaceReport, request: SurfaceRequest, context: JobContext) -> None:
+    """The chosen setting's gauges, as a compare job of it would send them."""
+    source = report.provenance.candidate
+    labels = {
+        "reference": request.reference.model,
+        "model": request.candidate.model,
+        "recipe": (source.recipe_fingerprint or "none")[:12],
+    }
+    kl = report.divergence.kl
+    gauges = {
+        "kl_mean_nats": kl.mean,
+        "kl_mean_low_nats": kl.ci[0] if kl.ci else None,
+        "kl_mean_high_nats": kl.ci[1] if kl.ci else None,
+        "top1_agreement_ratio": report.top1_agreement.mean,
+        "perplexity_ratio": report.perplexity.ratio.mean,
+        "severity": float(SEVERITIES.index(report.severity)),
+        "nonfinite_positions": float(report.nonfinite_positions),
+        "last_measurement_timestamp_seconds": time.time(),
+    }
+    for name, value in gauges.items():
+        context.observe(name, math.nan if value is None else value, **labels)
+    for severity, limit in report.decision.thresholds.model_dump().items():
+        context.observe("kl_threshold_nats", limit, **labels, severity=severity)
+
+
+def _of_the_surface(report: SurfaceReport, request: SurfaceRequest, context: JobContext) -> None:
+    """What is said of both knobs together: the recipe of these labels is the one that was asked for, knobs included, so
+    that their series go on where the next surface chooses another setting."""
+    labels = {
+        "reference": request.reference.model,
+        "model": request.candidate.model,
+        "recipe": swept_fingerprint(request)[:12],
+    }
+    most = max(report.interactions, key=lambda row: abs(row.nats.mean or 0.0), default=None)
+    departing = sum(row.kind in {"compounds", "overlaps"} for row in report.interactions)
+    chosen = next(
+        point
+        for point in report.points
+        if (point.first, point.second, point.order) == (report.chosen.first, report.chosen.second, report.chosen.order)
+    )
+    size = chosen.sparse_bytes if report.storage == "sparse" else chosen.bytes
+    gauges = {
+        "surface_interaction_nats": None if most is None else most.nats.mean,
+        "surface_interaction_low_nats": None if most is None or most.nats.ci is None else most.nats.ci[0],
+        "surface_interaction_high_nats": None if most is None or most.nats.ci is None else most.nats.ci[1],
+        "surface_departing_ratio": departing / len(report.interactions) if report.interactions else None,
+        "surface_within": float(report.chosen.within),
+        "surface_chosen_bytes": None if size is None else float(size),
+    }
+    for name, value in gauges.items():
+        # NaN says "not known"; left out, the last surface's number would stay.
+        context.observe(name, math.nan if value is None else value, **labels)
+    refused = sum(bool(point.refused) for point in report.points)
+    context.observe("surface_points", len(report.points) - refused, outcome="measured")
+    context.observe("surface_points", refused, outcome="refused")
