@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,28 @@ import typer
 from app.contracts.errors import ErrorCode, HemostatError
 
 Url = Annotated[str | None, typer.Option(envvar="HEMOSTAT_URL", help="Address of a running service.")]
+Reference = Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")]
+Origin = Annotated[
+    str | None,
+    typer.Option("--candidate", "-c", help="Alias of the model that is modified; default: the reference."),
+]
+SweptRecipe = Annotated[
+    list[str], typer.Option(help="One step, repeated for more, as in `hemostat compare`; a knob may be left out.")
+]
+Text = Annotated[
+    str | None,
+    typer.Option(
+        help="shipped[:DOCUMENTS], self:TOKENS, hub:NAME[:COLUMN], or a file or folder here. Default: the shipped "
+        "evaluation text."
+    ),
+]
+Window = Annotated[int, typer.Option(help="Tokens a window.")]
+Thresholds = Annotated[
+    list[str] | None, typer.Option("--threshold", help="CLASS=NATS, for example severe=0.3; repeated for more.")
+]
+Metadata = Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")]
+DryRun = Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, everything else on standard error.")]
 
 

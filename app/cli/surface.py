@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from app.cli.configuration import settings
+from app.cli.knobs import swept_request
 from app.cli.measuring import measure
-from app.cli.options import AsJson, Url, number, pairs
+from app.cli.options import (
+    AsJson,
+    DryRun,
+    Metadata,
+    Origin,
+    Output,
+    Reference,
+    SweptRecipe,
+    Text,
+    Thresholds,
+    Url,
+    Window,
+)
 from app.cli.output import Exit
-from app.cli.recipes import parse_recipe, parse_text
-from app.cli.sweep import turn
 from app.contracts.errors import ErrorCode, HemostatError
 
 Json = dict[str, Any]
 
 
 def surface(
-    reference: Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")],
-    recipe: Annotated[
-        list[str], typer.Option(help="One step, repeated for more, as in `hemostat compare`; knobs may be left out.")
-    ],
+    reference: Reference,
+    recipe: SweptRecipe,
     knob: Annotated[
         list[str] | None,
         typer.Option(
@@ -30,15 +38,19 @@ def surface(
             'Not needed where a recipe in JSON has {"sweep": ...}.'
         ),
     ] = None,
-    candidate: Annotated[
-        str | None,
-        typer.Option("--candidate", "-c", help="Alias of the model that is modified; default: the reference."),
-    ] = None,
+    candidate: Origin = None,
     contour: Annotated[
         str | None,
         typer.Option(
             help="The loss that must not be passed: kl=NATS, perplexity_ratio=RATIO or perplexity=PPL. Default: where "
             "moderate damage begins."
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="Nats a token of interaction that count as none: damages add up where the interval lies within. "
+            "Default: where mild damage begins."
         ),
     ] = None,
     both_orders: Annotated[
@@ -47,22 +59,14 @@ def surface(
     storage: Annotated[
         str, typer.Option(help="How bytes are counted: sparse (zeros of pruned weights not stored) or dense.")
     ] = "sparse",
-    text: Annotated[
-        str | None,
-        typer.Option(
-            help="shipped[:DOCUMENTS], self:TOKENS, hub:NAME[:COLUMN], or a file or folder here. Default: the shipped "
-            "evaluation text."
-        ),
-    ] = None,
-    window: Annotated[int, typer.Option(help="Tokens a window.")] = 512,
+    text: Text = None,
+    window: Window = 512,
     seed: int = 0,
-    thresholds: Annotated[
-        list[str] | None, typer.Option("--threshold", help="CLASS=NATS, for example severe=0.3; repeated for more.")
-    ] = None,
-    metadata_: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
+    thresholds: Thresholds = None,
+    metadata_: Metadata = None,
+    output: Output = None,
     *,
-    dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
+    dry_run: DryRun = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -71,23 +75,23 @@ def surface(
     Exit status: 0 where a changed setting is within the loss for sure, 1 where none is, 2 where nothing was measured.
     """
     configured = settings()
-    steps = parse_recipe(recipe)
-    for one in knob or ():
-        turn(steps, one)
-    request: Json = {
-        "kind": "surface",
-        "reference": {"model": reference},
-        "candidate": {"model": candidate or reference, "recipe": steps},
-        "orders": "both" if both_orders else "as given",
-        "storage": storage,
-        "text": parse_text(text),
-        "window": window,
-        "seed": seed,
-        "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
-        "metadata": pairs(metadata_, "--metadata"),
-    }
+    request = swept_request(
+        "surface",
+        reference=reference,
+        candidate=candidate,
+        recipe=recipe,
+        knobs=knob or [],
+        text=text,
+        window=window,
+        seed=seed,
+        thresholds=thresholds,
+        metadata=metadata_,
+    )
+    request |= {"orders": "both" if both_orders else "as given", "storage": storage}
     if contour is not None:
         request["contour"] = _contour(contour)
+    if margin is not None:
+        request["margin"] = margin
     measure(request, configured, _status, url=url, output=output, dry_run=dry_run, as_json=as_json)
 
 

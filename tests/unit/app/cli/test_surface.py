@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from app.cli import surface as command
@@ -26,7 +27,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
 def test_knobs_are_written_into_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     request = asked(
         monkeypatch, "--knob", "0.sparsity=0.2,0.5", "--knob", "1.bits=8,4,3", "--contour", "perplexity_ratio=1.1",
-        "--both-orders", "--storage", "dense",
+        "--both-orders", "--storage", "dense", "--margin", "0.02",
     )  # fmt: skip
     steps = request["candidate"]["recipe"]
     assert steps[0]["sparsity"] == {"sweep": [0.2, 0.5]}
@@ -34,6 +35,7 @@ def test_knobs_are_written_into_their_steps(monkeypatch: pytest.MonkeyPatch) -> 
     parsed = parse_submission(json.dumps(request).encode())
     assert [knob.values for knob in parsed.knobs] == [(0.2, 0.5), (8, 4, 3)]
     assert (parsed.orders, parsed.storage, parsed.level) == ("both", "dense", 1.1)
+    assert parsed.additive_margin == 0.02
     assert parsed.planned == 3 * 4 + 6
 
 
@@ -56,7 +58,9 @@ def test_bad_options_are_told(monkeypatch: pytest.MonkeyPatch, arguments: list[s
 def test_the_printed_command_asks_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     import shlex
 
-    request = asked(monkeypatch, "--knob", "0.sparsity=0.2,0.5", "--knob", "1.bits=8,4", "--both-orders")
+    request = asked(
+        monkeypatch, "--knob", "0.sparsity=0.2,0.5", "--knob", "1.bits=8,4", "--both-orders", "--margin", "0.02"
+    )
     first = parse_submission(json.dumps(request).encode())
     line = surface_command(json.loads(first.model_dump_json()), "shipped")
     assert line is not None
@@ -65,6 +69,18 @@ def test_the_printed_command_asks_for_the_same(monkeypatch: pytest.MonkeyPatch) 
     CliRunner().invoke(app, shlex.split(line.replace("\\\n", " "))[1:], catch_exceptions=False)
     again = parse_submission(json.dumps(kept[0]).encode())
     assert again == first
+
+
+def test_options_that_both_commands_have_are_the_same() -> None:
+    help_of = {
+        name: {
+            option.name: (option.opts, option.help, option.default) for option in get_command(app).commands[name].params
+        }
+        for name in ("sweep", "surface")
+    }
+    shared = set(help_of["sweep"]) & set(help_of["surface"])
+    assert {"reference", "candidate", "recipe", "text", "window", "thresholds", "metadata_", "output"} <= shared
+    assert all(help_of["sweep"][name] == help_of["surface"][name] for name in shared - {"knob"})
 
 
 def test_the_exit_status_says_whether_anything_changed_is_within() -> None:

@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import sweep as command
+from app.cli.knobs import turn
 from app.cli.main import app
 from app.cli.output import Exit
-from app.cli.sweep import turn
 from app.contracts.errors import HemostatError
 from app.contracts.requests.sweep import SweepRequest
 from app.contracts.sweep_report import SweepReport

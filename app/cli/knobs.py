@@ -1,0 +1,82 @@
+"""What commands that turn knobs share: knobs as they are written, and the request around them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from app.cli.options import number, pairs
+from app.cli.recipes import parse_recipe, parse_text
+from app.contracts.errors import ErrorCode, HemostatError
+
+Json = dict[str, Any]
+_EXAMPLES = "for example: --knob sparsity=0.1,0.3,0.5, --knob bits=8..2:7, --knob 1.rank=8,16 (of step 1)"
+_RANGE = re.compile(r"(?P<low>.+?)\.\.(?P<high>.+):(?P<points>\d+)")
+
+
+def swept_request(
+    kind: str,
+    *,
+    reference: str,
+    candidate: str | None,
+    recipe: list[str],
+    knobs: list[str],
+    text: str | None,
+    window: int,
+    seed: int,
+    thresholds: list[str] | None,
+    metadata: list[str] | None,
+) -> Json:
+    """The request of a kind that turns knobs. Raises `HemostatError(INVALID_REQUEST)`."""
+    steps = parse_recipe(recipe)
+    for knob in knobs:
+        turn(steps, knob)
+    return {
+        "kind": kind,
+        "reference": {"model": reference},
+        "candidate": {"model": candidate or reference, "recipe": steps},
+        "text": parse_text(text),
+        "window": window,
+        "seed": seed,
+        "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
+        "metadata": pairs(metadata, "--metadata"),
+    }
+
+
+def turn(steps: list[Json], knob: str) -> None:
+    """Writes a knob into its step, as a request writes it. Raises `HemostatError(INVALID_REQUEST)`."""
+    name, equals, values = knob.partition("=")
+    step, _, field = name.strip().rpartition(".")
+    if not equals or not field or (step and not step.isdigit()):
+        raise _refused(f"--knob {knob}: not [STEP.]FIELD=VALUES")
+    if not step and len(steps) > 1:
+        raise _refused(f"--knob {knob}: the recipe has {len(steps)} steps, and it does not say which")
+    index = int(step or 0)
+    if index >= len(steps):
+        raise _refused(f"--knob {knob}: the recipe has {len(steps)} steps, and none of number {index}")
+    steps[index][field] = {"sweep": _values(values, knob)}
+
+
+def _values(text: str, knob: str) -> Any:
+    found = _RANGE.fullmatch(text.strip())
+    if found is None:
+        return [_value(part) for part in text.split(",") if part.strip()]
+    try:
+        low, high = (json.loads(found[end]) for end in ("low", "high"))
+    except json.JSONDecodeError:
+        raise _refused(f"--knob {knob}: the ends of the range are no numbers") from None
+    return {"from": low, "to": high, "points": int(found["points"])}
+
+
+def _value(text: str) -> Any:
+    if "+" in text:
+        return [_value(part) for part in text.split("+")]
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text.strip()
+
+
+def _refused(detail: str) -> HemostatError:
+    return HemostatError(ErrorCode.INVALID_REQUEST, detail, hint=_EXAMPLES)
