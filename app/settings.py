@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     redelivery_s: float = Field(default=30.0, ge=1)
     cancel_grace_s: float = Field(default=4.0, ge=0.1)
     drain_s: float = Field(default=30.0, ge=0)
+    help_others: bool = Field(
+        default=True, description="Whether an idle worker measures points of another one's sweep or surface."
+    )
     sse_heartbeat_s: float = Field(default=15.0, gt=0)
     sse_poll_s: float = Field(default=1.0, gt=0, le=2)
 

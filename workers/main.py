@@ -199,14 +199,16 @@ def _register(docket: Docket, runner: Runner, name: str) -> None:
 
 
 async def _heartbeat(client: Redis, runner: Runner, info: WorkerInfo, drain: Drain, telemetry: Telemetry) -> None:
-    told: tuple[str | None, bool] | None = None
+    told: tuple[str | None, str | None, bool] | None = None
     told_at = 0.0
     while True:
-        state = (runner.job, drain.begun.is_set())
+        state = (runner.job, runner.helping, drain.begun.is_set())
         if state != told or time.monotonic() - told_at >= HEARTBEAT_S:
             runner.sample()
             try:
-                await announce(client, info.model_copy(update={"job": state[0], "draining": state[1]}))
+                await announce(
+                    client, info.model_copy(update=dict(zip(("job", "helping", "draining"), state, strict=True)))
+                )
                 told, told_at = state, time.monotonic()
                 telemetry.observe("worker_redis_up", 1)
             except (RedisError, OSError):

@@ -17,7 +17,7 @@ Short = Annotated[str, Field(max_length=200)]
 
 
 class WorkerInfo(Contract):
-    """What a worker says of itself. Shown by /readyz and the command line."""
+    """What a worker says of itself. Shown by /readyz."""
 
     model_config = ConfigDict(extra="ignore")  # a worker of a later version may say more
 
@@ -28,6 +28,7 @@ class WorkerInfo(Contract):
     engine: Short = ""
     device: Short = ""
     job: str | None = Field(default=None, description="the job that it runs")
+    helping: str | None = Field(default=None, description="the job of another worker that it measures points of")
     draining: bool = False
     metrics_url: Short = ""
     started_at: float = 0.0
@@ -35,7 +36,7 @@ class WorkerInfo(Contract):
 
 
 async def announce(client: "Redis", info: WorkerInfo, *, expiry_s: int = EXPIRY_S) -> None:
-    """A heartbeat: call it every `HEARTBEAT_S`, and at once when `job` or `draining` changes."""
+    """A heartbeat: call it every `HEARTBEAT_S`, and at once when `job`, `helping` or `draining` changes."""
     now = time.time()
     pipeline = client.pipeline(transaction=True)
     pipeline.set(keys.worker(info.id), info.model_copy(update={"seen_at": now}).model_dump_json(), ex=expiry_s)

@@ -31,6 +31,7 @@ _WORKER = {
     "engine": "vllm 0.32.0",
     "device": "cuda",
     "job": None,
+    "helping": None,
     "draining": False,
     "metrics_url": "http://127.0.0.1:8322/metrics",
     "started_at": 1795612264.0,

@@ -42,9 +42,9 @@ class Helping:
         self._done: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)
 
     async def run(self, handlers: str) -> None:
-        """For ever."""
+        """For ever; returns at once where the settings switch helping off, or no kind can be helped with."""
         found: Handlers = load(handlers)
-        if not found.shared:
+        if not self._settings.help_others or not found.shared:
             return
         while True:
             await asyncio.sleep(LOOK_S)

@@ -146,6 +146,11 @@ class Runner:
         self._lent: Attempt | None = None
         self.job: str | None = None
 
+    @property
+    def helping(self) -> str | None:
+        """The job of another worker that the child measures points of at this moment."""
+        return None if self._lent is None else self._lent.claim.job_id
+
     async def warm_up(self) -> None:
         """Starts the child before the first job asks for it. A failure is told by that job."""
         with contextlib.suppress(ChildStartError):
@@ -163,6 +168,7 @@ class Runner:
         resident = self._child.resident_bytes() if self._child is not None and self._child.alive else 0
         self._telemetry.observe("worker_child_resident_bytes", resident)
         self._telemetry.observe("worker_busy", 1 if self.job else 0)
+        self._telemetry.observe("worker_helping", 1 if self.helping else 0)
 
     async def run(self, job_id: str, lease: Lease) -> None:
         """Runs a delivered job to one of its ends.

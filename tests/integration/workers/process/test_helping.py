@@ -1,13 +1,16 @@
 """An idle worker helps with the points of another worker's job, and nothing that befalls it touches that job."""
 
+import time
 from typing import Any
 
+import httpx
 import pytest
 
 from app.contracts.job import JobStatus
 from tests.integration.workers.process.conftest import House
 from tests.support.handlers import SECRET, go, read_trace
 from tests.support.worker import WorkerProcess, wait_for
+from workers.process.helping import LOOK_S
 
 
 def told(house: House, job_id: str, what: str) -> list[dict[str, Any]]:
@@ -50,6 +53,31 @@ def test_a_job_of_its_own_comes_before_helping(house: House, pair: tuple[WorkerP
     go(house.settings, shared)
     assert house.owner.wait(shared).job.status is JobStatus.SUCCEEDED
     assert all(worker.process.poll() is None for worker in pair)
+
+
+def test_the_list_of_workers_says_who_helps_with_what(house: House, pair: tuple[WorkerProcess, WorkerProcess]) -> None:
+    job_id = house.owner.submit(do="points", steps="3", own="1", loiter="yes")
+    wait_for(lambda: any(line["helping"] for line in told(house, job_id, "point begun")), what="help")
+    helper = helper_of(house, job_id, pair)
+    wait_for(lambda: {worker.helping for worker in house.owner.workers()} == {job_id, None}, what="the heartbeat")
+    listed = {worker.pid: (worker.job, worker.helping) for worker in house.owner.workers()}
+    assert listed == {worker.pid: (None, job_id) if worker is helper else (job_id, None) for worker in pair}
+    assert "hemostat_worker_helping 1.0" in httpx.get(helper.metrics_url()).text
+    go(house.settings, job_id)
+    house.owner.wait(job_id)
+    wait_for(lambda: {worker.helping for worker in house.owner.workers()} == {None}, what="the end of it")
+
+
+def test_workers_that_may_not_help_leave_every_point_to_the_other(house: House) -> None:
+    for _ in range(2):
+        house.worker(help_others=False)
+    job_id = house.owner.submit(do="points", steps="3", own="1", loiter="yes")
+    wait_for(lambda: told(house, job_id, "point begun"), what="a point")
+    time.sleep(3 * LOOK_S)
+    assert {worker.helping for worker in house.owner.workers()} == {None}
+    go(house.settings, job_id)
+    assert house.owner.wait(job_id).job.status is JobStatus.SUCCEEDED
+    assert [line["helping"] for line in told(house, job_id, "point begun")] == [False] * 3
 
 
 def test_the_point_of_a_killed_helper_is_taken_over(house: House, pair: tuple[WorkerProcess, WorkerProcess]) -> None:
