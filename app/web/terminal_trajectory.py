@@ -11,14 +11,12 @@ from rich.text import Text
 from app.contracts.report import Mean
 from app.contracts.trajectory_report import TrajectoryReport
 from app.web import format as fmt
-from app.web.sections.trajectory import (
+from app.web.sections.trajectory import heading, left, note
+from app.web.sections.trajectory_words import (
     CONCLUSIONS,
     factor,
     first_cells,
-    heading,
-    left,
     median_of,
-    note,
     row_name,
     shaping_name,
     title_of,

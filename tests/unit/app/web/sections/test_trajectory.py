@@ -6,7 +6,8 @@ from rich.console import Console
 from app.contracts.trajectory_report import TrajectoryReport
 from app.web.report import render
 from app.web.reproduce_trajectory import trajectory_command
-from app.web.sections.trajectory import heading, median_of, shaping_name, trajectory
+from app.web.sections.trajectory import heading, trajectory
+from app.web.sections.trajectory_words import median_of, shaping_name
 from app.web.terminal import render_terminal
 from tests.support.trajectory_reports import trajectory_report, trajectory_variants
 

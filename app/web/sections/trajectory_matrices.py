@@ -1,0 +1,80 @@
+"""Decoders against candidates: one number a cell, darker where more is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from markupsafe import Markup
+
+from app.contracts.trajectory_report import Cell as Entry
+from app.contracts.trajectory_report import TrajectoryReport
+from app.web import format as fmt
+from app.web.charts_matrix import MatrixCell, matrix_chart
+from app.web.heat import HeatScale
+from app.web.sections.trajectory_words import CONCLUSIONS, LETTERS, factor, label, median_of
+
+# Steps of heat begin at these factors of amplification.
+_FACTORS: Final = (1.05, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A chart of one measure over decoders and candidates."""
+
+    caption: str
+    unit: str
+    chart: Markup
+
+
+def matrices(report: TrajectoryReport) -> tuple[Matrix, ...]:
+    """Three measures over decoders and candidates."""
+    largest = max((cell.kl_candidate_text.mean or 0.0 for cell in report.cells), default=0.0)
+    scale = HeatScale.up_to(largest)
+
+    def own(cell: Entry) -> MatrixCell:
+        text = fmt.estimate(cell.kl_candidate_text.mean, cell.kl_candidate_text.ci)
+        return MatrixCell(
+            fmt.number(cell.kl_candidate_text.mean, 2), f"{text} nats", scale.step(cell.kl_candidate_text.mean)
+        )
+
+    def parted(cell: Entry) -> MatrixCell:
+        median, ci = median_of(cell)
+        shared = cell.first_divergence.shared_prefix.mean
+        left = 1.0 if shared is None or not report.most_tokens else 1 - shared / report.most_tokens
+        return MatrixCell(median, f"first different token {median} {ci}", min(7, max(0, round(7 * left))))
+
+    def grown(cell: Entry) -> MatrixCell:
+        ratio = cell.amplification.kl
+        step = sum((ratio.value or 0.0) >= edge for edge in _FACTORS)
+        return MatrixCell(
+            fmt.NONE if ratio.value is None else f"× {fmt.number(ratio.value, 2)}",
+            f"{factor(ratio)}, {CONCLUSIONS[cell.amplification.conclusion]}",
+            step,
+        )
+
+    measures: tuple[tuple[str, str, Callable[[Entry], MatrixCell]], ...] = (
+        ("KL on the candidate’s own text", "nats a token", own),
+        ("First different token", "median", parted),
+        ("KL factor", "own text over reference’s", grown),
+    )
+    return tuple(Matrix(caption, unit, _matrix(report, caption, of)) for caption, unit, of in measures)
+
+
+def _matrix(report: TrajectoryReport, caption: str, of: Callable[[Entry], MatrixCell]) -> Markup:
+    by_place = {(cell.decoder, cell.candidate): cell for cell in report.cells}
+    empty = MatrixCell(fmt.NONE, "not measured", 0)
+    names = [run.name for run in report.decoders]
+    return matrix_chart(
+        f"{caption}: decoder by candidate",
+        [label(name) for name in names],
+        list(LETTERS[: len(report.candidates)]),
+        [
+            [
+                of(by_place[name, index]) if (name, index) in by_place else empty
+                for index in range(len(report.candidates))
+            ]
+            for name in names
+        ],
+    )
