@@ -152,11 +152,12 @@ def _choices(state: State, first: JobRecord, records: Sequence[JobRecord]) -> st
 
 def _of(record: JobRecord, report: CompareReport, differs: str = "") -> Choice:
     source = report.provenance
+    scored = f"{fmt.count(report.tokens)} tokens of {fmt.count(report.documents)} documents"
     return Choice(
         job=record.job.id,
         candidate=visible(describe.model(source.candidate)),
         reference=visible(describe.model(source.reference)),
-        text=visible(source.protocol.text_source),
+        text=visible(f"{source.protocol.text_source}, {scored}"),
         severity=report.severity,
         finished=fmt.moment(source.finished_at),
         differs=visible(differs),
