@@ -186,9 +186,9 @@ class Service:
         raise AssertionError("vLLM does not tell")
 
 
-@pytest.fixture(scope="session")
-def api_process(tmp_path_factory: pytest.TempPathFactory, vllm_port: int) -> Iterator[Service]:
-    home = tmp_path_factory.mktemp("gateway") / "home"
+@contextlib.contextmanager
+def running_api(home: Path, vllm_url: str) -> Iterator[Service]:
+    """The API as a process, before a replica at `vllm_url`."""
     redis = RedisServer(home)
     redis.start()
     home.joinpath("models.toml").write_text("")
@@ -224,11 +224,17 @@ def api_process(tmp_path_factory: pytest.TempPathFactory, vllm_port: int) -> Ite
     url = f"http://127.0.0.1:{port}"
     try:
         wait_for(f"{url}/livez", process, log, 120)
-        yield Service(url, settings, redis, f"http://127.0.0.1:{vllm_port}", door, log, process.pid)
+        yield Service(url, settings, redis, vllm_url, door, log, process.pid)
     finally:
         end(process)
         door.close()
         redis.stop()
+
+
+@pytest.fixture(scope="session")
+def api_process(tmp_path_factory: pytest.TempPathFactory, vllm_port: int) -> Iterator[Service]:
+    with running_api(tmp_path_factory.mktemp("gateway") / "home", f"http://127.0.0.1:{vllm_port}") as made:
+        yield made
 
 
 @pytest.fixture
