@@ -37,6 +37,7 @@ from redis.exceptions import RedisError
 
 from app.contracts.deployment import IDENTITY, Deployment, DeploymentState, Replica
 from app.contracts.errors import ErrorCode, HemostatError
+from app.deployments.secret import headers_for, new_secret
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
 from app.models.checkpoint import CheckpointInfo, inspect
@@ -56,8 +57,8 @@ from workers.engine.serving.arguments import (
     server_arguments,
     server_environment,
 )
-from workers.engine.serving.child import ServerEndedError, ServerProcess, free_port, read_port
-from workers.engine.serving.config import ServingConfig
+from workers.engine.serving.child import HeldPort, ServerEndedError, ServerProcess, read_port
+from workers.engine.serving.config import LOOPBACK, ServingConfig
 from workers.engine.serving.files import write_whole
 from workers.process.logs import configure_logging
 from workers.process.tasks import cancel
@@ -66,7 +67,6 @@ from workers.surgery.store import CheckpointStore
 
 logger = logging.getLogger("workers.serve")
 
-LOOPBACK: Final = "127.0.0.1"
 ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - only where an operator names the host for others
 POLL_S: Final = 1.0
 QUIET_POLL_S: Final = 0.2
@@ -100,10 +100,13 @@ class Serving:
         self._thread_stop = threading.Event()
         self._changed = asyncio.Event()
         self._wanted: tuple[str, ...] | None = None
+        self._secret = "" if settings.advertise_host is None else new_secret()
+        self._port: HeldPort | None = None
         host = socket.gethostname()
         self._replica = Replica(
             id=f"serve-{number}-{_safe(host)}-{os.getpid()}-{secrets.token_hex(3)}",
             reason="the model is looked up",
+            secret=self._secret,
             versions=(IDENTITY,),
             host=host[:200],
             pid=os.getpid(),
@@ -145,6 +148,7 @@ class Serving:
             finally:
                 await server.end()
         finally:
+            self._release_port()
             prepared.modified.release()
 
     # --- before it serves
@@ -212,6 +216,7 @@ class Serving:
             hidden_expiry_s=settings.shadow_expiry_s,
             door_host=host,
             door_file=door_file.resolve(),
+            secret=self._secret,
         )
         config_file = self._folder / "serving.json"
         write_whole(config_file, config.model_dump_json(indent=1).encode())
@@ -221,6 +226,7 @@ class Serving:
         if prepared.device == "cpu":
             cache = cache_bytes(info, settings, dtype=prepared.dtype, max_model_len=length, total=_host_bytes())
             check_room(info, dtype=prepared.dtype, kv_cache_bytes=cache)
+        self._port = HeldPort(host)  # loading takes minutes, and vLLM binds after its imports
         plan = ServerPlan(
             self._deployment.name,
             info,
@@ -228,19 +234,27 @@ class Serving:
             prepared.dtype,
             prepared.device,
             host,
-            free_port(host),
+            self._port.number,
             length,
             cache,
+            guarded=bool(self._secret),
         )
         self._say(DeploymentState.STARTING, "the server starts")
         return await ServerProcess.start(
             command(server_arguments(plan, settings), os.getpid()),
             server_environment(config_file.resolve()),
             f"http://{LOOPBACK}:{plan.port}",
+            headers_for(self._secret),
         )
+
+    def _release_port(self) -> None:
+        if self._port is not None:
+            self._port.release()
+            self._port = None
 
     async def _until_ready(self, server: ServerProcess) -> None:
         await server.until_healthy()
+        self._release_port()
         port = read_port(self._folder / "door.port")
         if port is None:
             raise ServerEndedError("the engine process has opened no door")

@@ -32,6 +32,7 @@ from redis.exceptions import RedisError
 
 from app.contracts.deployment import Deployment, DeploymentState, Replica
 from app.contracts.errors import ErrorCode, HemostatError
+from app.deployments.secret import new_secret
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
 from app.settings import Settings
@@ -82,7 +83,8 @@ class Verifying:
         with socket.socket() as listener:
             listener.bind((host, 0))
             url = f"http://{self._settings.advertise_host or host}:{listener.getsockname()[1]}"
-            door = make_door(lambda: self._desk, lambda: self._reason, self._telemetry.registry)
+            secret = "" if self._settings.advertise_host is None else new_secret()
+            door = make_door(lambda: self._desk, lambda: self._reason, self._telemetry.registry, secret)
             server = _Server(
                 uvicorn.Config(door, log_config=None, access_log=False, server_header=False, lifespan="off")
             )
@@ -90,6 +92,7 @@ class Verifying:
                 id=f"verify-{os.getpid()}",
                 role="verify",
                 url=url,
+                secret=secret,
                 metrics_urls=(f"{url}/metrics",),
                 host=socket.gethostname()[:200],
                 pid=os.getpid(),

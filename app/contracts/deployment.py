@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from app.contracts.base import Contract
 from app.contracts.requests.base import Alias, CandidateModel, MetadataKey, MetadataText, ReferenceModel
@@ -42,6 +43,21 @@ class DriftState(StrEnum):
     STALE = "stale"
 
 
+class SamplingDefaults(Contract):
+    """How answers are sampled where a request does not say; null: as OpenAI and vLLM have it (1, 1, all, 0, 0, 0, 1).
+
+    Nothing of a checkpoint's generation_config.json is taken over: what is to hold stands here.
+    """
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = Field(default=None, description="0, -1: all tokens")
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+
+
 class DeploymentRequest(Contract):
     """The body of a creation."""
 
@@ -69,6 +85,9 @@ class DeploymentRequest(Contract):
         default=None, description="context in tokens; null: the model's own, at most 4096"
     )
     verify: bool = Field(default=False, description="also run the verified decoding of this deployment")
+    sampling: SamplingDefaults = Field(
+        default=SamplingDefaults(), description="sampling parameters of requests that name none"
+    )
     metadata: Annotated[dict[MetadataKey, MetadataText], Field(max_length=16)] = Field(default_factory=dict)
 
 
@@ -81,6 +100,7 @@ class DeploymentPatch(Contract):
     drift_threshold: Nats | None = None
     alpha: Annotated[float, Field(ge=1e-6, le=0.5)] | None = None
     replicas: Annotated[int, Field(ge=1, le=16)] | None = None
+    sampling: SamplingDefaults | None = Field(default=None, description="replaces all of them; {}: none any more")
     metadata: Annotated[dict[MetadataKey, MetadataText], Field(max_length=16)] | None = None
 
 
@@ -93,6 +113,8 @@ class Replica(Contract):
     reason: str = ""
     url: str = Field(default="", description="its OpenAI server (serve), or its own door (verify); internal")
     engine_url: str = Field(default="", description="door of the engine process: counters, non-finite requests")
+    # Told with the lease alone (`app.deployments.store`): it stands in no answer and no schema.
+    secret: SkipJsonSchema[str] = Field(default="", exclude=True, repr=False)
     metrics_urls: tuple[str, ...] = Field(default=(), description="what Prometheus scrapes")
     versions: tuple[Version, ...] = Field(default=(IDENTITY,), description="calibration versions that are loaded")
     host: str = ""
@@ -159,6 +181,7 @@ class Deployment(Contract):
     replicas: int
     max_model_len: int | None
     verify: bool = False
+    sampling: SamplingDefaults = SamplingDefaults()
     state: DeploymentState
     reason: str = ""
     promotions: int = 0

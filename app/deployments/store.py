@@ -367,7 +367,8 @@ class DeploymentStore:
         A lease that ran out, or that Redis lost, is taken anew by it. Raises DEPLOYMENT_NOT_FOUND for a deployment that
         was deleted: the process is to end.
         """
-        said = replica.model_copy(update={"seen_at": time.time()}).model_dump_json()
+        seen = replica.model_copy(update={"seen_at": time.time()}).model_dump(mode="json")
+        said = json.dumps(seen | {"secret": replica.secret}, ensure_ascii=False)
         lease_ms = int(self.settings.replica_lease_s * 1000)
         await self._checked(id, await self._run("renew", keys.deployment(id), id, replica.id, lease_ms, said))
 

@@ -20,9 +20,10 @@ from app.gateway.errors import ApiError
 from app.gateway.options import Options
 from app.gateway.replicas import Choice
 from app.gateway.rewrite import Outcome, Rewriter, Route
+from app.gateway.sampling import completed
 from app.gateway.shadow import eligible
 from app.gateway.sse import DONE, Event, EventTooLargeError, Parser
-from app.gateway.upstream import ReplicaLostError, ReplicaSilentError, base, read
+from app.gateway.upstream import ReplicaLostError, ReplicaSilentError, read
 from app.gateway.watching import until_left
 from app.gateway.writer import SlowClientError, Writer
 
@@ -41,7 +42,8 @@ MAX_ATTEMPTS: Final = 3
 
 
 class Exchange(Response):
-    """The answer to one request. `body` is the client's, without `hemostat`; it is not changed."""
+    """The answer to one request. `body` is the client's, without `hemostat`; it is not changed. What it leaves open is
+    sampled as the deployment says."""
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class Exchange(Response):
         self.gateway = gateway
         self.route: Route = route
         self.deployment = deployment
-        self.request = body
+        self.request = completed(body, deployment.sampling, verified=options.verify)
         self.options = options
         self.streamed = bool(body.get("stream"))
         self.began = time.perf_counter()
@@ -168,10 +170,8 @@ class Exchange(Response):
             usage=bool((self.request.get("stream_options") or {}).get("include_usage")),
         )
         headers = {"x-hemostat-calibration": choice.version}
-        url = base(choice.replica) + PATHS[self.route]
-        async with self.gateway.upstream.post(
-            url, dump(self._sent(served, choice, request_id)), stream=self.streamed
-        ) as answer:
+        sent = dump(self._sent(served, choice, request_id))
+        async with self.gateway.upstream.post(choice.replica, PATHS[self.route], sent, stream=self.streamed) as answer:
             if answer.status_code != 200:
                 error = errors.from_replica(answer.status_code, await read(answer), PROMPTS[self.route])
                 if error.code is ErrorCode.REPLICA_UNAVAILABLE:

@@ -1,4 +1,6 @@
-"""HTTP to the replicas: one connection pool, every time-out set, nothing of the client's headers passed on."""
+"""HTTP to the replicas: one connection pool, every time-out set, nothing of the client's headers passed on.
+
+Each replica gets the internal secret that it registered with, and no other one's."""
 
 import asyncio
 import json
@@ -10,6 +12,7 @@ from typing import Any, Final
 import httpx
 
 from app.contracts.deployment import Replica
+from app.deployments.secret import headers_for
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -49,15 +52,18 @@ class Upstream:
         return httpx.Timeout(connect=connect, read=read_s, write=WRITE_TIMEOUT_S, pool=POOL_TIMEOUT_S)
 
     @asynccontextmanager
-    async def post(self, url: str, body: bytes, *, stream: bool) -> AsyncIterator[httpx.Response]:
+    async def post(self, replica: Replica, path: str, body: bytes, *, stream: bool) -> AsyncIterator[httpx.Response]:
         """The answer's head; its body is for the caller to read. Raises ReplicaLostError, also while it is read,
         ReplicaSilentError where that takes too long."""
+        url = f"{base(replica)}{path}"
         read_s = self._settings.gateway_read_timeout_s if stream else self._settings.gateway_answer_timeout_s
-        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        headers = {"content-type": "application/json", "accept-encoding": "identity", **headers_for(replica.secret)}
         try:
             async with self._client.stream(
                 "POST", url, content=body, headers=headers, timeout=self._timeout(read_s)
             ) as answer:
+                if answer.status_code == 401:  # another process has its port by now, and says so within a second
+                    raise ReplicaLostError("it takes another secret")
                 yield answer
         except httpx.ReadTimeout as error:
             raise ReplicaSilentError(type(error).__name__) from error
@@ -70,7 +76,11 @@ class Upstream:
         name = self._served.get(key)
         if name is None:
             try:
-                answer = await self._client.get(f"{base(replica)}/v1/models", timeout=self._timeout(SMALL_TIMEOUT_S))
+                answer = await self._client.get(
+                    f"{base(replica)}/v1/models",
+                    headers=headers_for(replica.secret),
+                    timeout=self._timeout(SMALL_TIMEOUT_S),
+                )
                 name = str(answer.raise_for_status().json()["data"][0]["id"])
             except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
                 raise ReplicaLostError(type(error).__name__) from error
@@ -86,7 +96,9 @@ class Upstream:
         url = f"{replica.engine_url.rstrip('/')}/nonfinite/{request_id}"
         try:
             async with asyncio.timeout(DOOR_TIMEOUT_S):
-                answer = await self._client.get(url, timeout=self._timeout(DOOR_TIMEOUT_S))
+                answer = await self._client.get(
+                    url, headers=headers_for(replica.secret), timeout=self._timeout(DOOR_TIMEOUT_S)
+                )
                 return answer.status_code == 200 and answer.json().get("nonfinite") is True
         except (httpx.HTTPError, ValueError, AttributeError, TimeoutError) as error:
             logger.warning("replica %s: its engine's door does not answer: %s", replica.id, type(error).__name__)
@@ -94,7 +106,7 @@ class Upstream:
 
     async def call(self, replica: Replica, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
         """A small question and its whole answer. Raises ReplicaLostError."""
-        async with self.post(f"{base(replica)}{path}", json.dumps(body).encode(), stream=False) as answer:
+        async with self.post(replica, path, json.dumps(body).encode(), stream=False) as answer:
             return answer.status_code, await read(answer)
 
 

@@ -25,7 +25,7 @@ from app.gateway.core import fingerprint
 from app.gateway.errors import ApiError, invalid
 from app.gateway.exchange import Exchange
 from app.gateway.rewrite import dump
-from app.gateway.upstream import ReplicaLostError, base, read
+from app.gateway.upstream import ReplicaLostError, read
 from app.gateway.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -160,8 +160,8 @@ class VerifiedExchange(Exchange):
         try:
             with self.gateway.replicas.busy(replica):
                 prompt, room = await self._prompt()
-                url = f"{base(replica)}/v1/verified"
-                async with self.gateway.upstream.post(url, dump(self._asked(prompt, room)), stream=True) as answer:
+                asked = dump(self._asked(prompt, room))
+                async with self.gateway.upstream.post(replica, "/v1/verified", asked, stream=True) as answer:
                     if answer.status_code != 200:
                         raise self._refused(answer.status_code, await read(answer))
                     headers = {"x-hemostat-calibration": VERSION}

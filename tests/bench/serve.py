@@ -29,13 +29,14 @@ from app.settings import Settings
 from tests.bench.rows import Row, write
 from tests.bench.serve_gateway import through_gateway
 from tests.bench.serve_load import Load, Stream, completions, percentile, streams
+from tests.support.ports import free_port
 from workers.calibration.calibrators import storage
 from workers.calibration.calibrators.chain import Chain
 from workers.calibration.calibrators.lowrank import LowRank
 from workers.calibration.calibrators.temperature import Temperature
 from workers.calibration.calibrators.token_bias import TokenBias
 from workers.engine.serving.arguments import ServerPlan, cache_bytes, command, server_arguments, server_environment
-from workers.engine.serving.child import ServerProcess, free_port, read_port
+from workers.engine.serving.child import ServerProcess, read_port
 from workers.engine.serving.config import ServingConfig
 from workers.surgery.import_gguf import demo_gguf, import_gguf
 from workers.surgery.recipe import apply
@@ -118,7 +119,7 @@ class Bench:
         stack.push_async_callback(self.ours.end)
 
     async def _server(self, *, hooked: bool, **variables: str) -> ServerProcess:
-        port = free_port("127.0.0.1")
+        port = free_port()
         length = 1024
         total = psutil.virtual_memory().total
         cache = min(cache_bytes(self.info, self.settings, dtype="bfloat16", max_model_len=length, total=total), 1 << 30)

@@ -17,7 +17,7 @@ from app.jobs.connection import connect
 from app.jobs.embedded import EmbeddedValkey
 from app.models.registry import register
 from app.settings import Settings
-from workers.engine.serving.child import free_port
+from tests.support.ports import free_port
 from workers.process.tasks import cancel
 
 
@@ -44,7 +44,7 @@ async def through_gateway(home: Path, name: str, model: Path, server: str, door:
                 await store.renew(made.id, replica)
 
         renewing = asyncio.create_task(renew())
-        port = free_port("127.0.0.1")
+        port = free_port()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

@@ -10,18 +10,26 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from app.contracts.errors import HemostatError
+from app.deployments.secret import SecretGuard
 from workers.calibration.verified.desk import ClosedError, Desk, FullError, Ticket, VerifiedRequest
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
 
-def make_door(desk: Callable[[], Desk | None], why_not: Callable[[], str], registry: CollectorRegistry) -> Starlette:
-    """The application. `desk` is None while nothing can be verified; `why_not` says why."""
+_OPEN = frozenset({"/livez", "/metrics"})
+
+
+def make_door(
+    desk: Callable[[], Desk | None], why_not: Callable[[], str], registry: CollectorRegistry, secret: str = ""
+) -> Starlette:
+    """The application. `desk` is None while nothing can be verified; `why_not` says why. `secret`: the internal one,
+    that all but the counters ask for; "" on loopback."""
 
     async def verified(request: Request) -> Response:
         open_desk = desk()
@@ -51,7 +59,8 @@ def make_door(desk: Callable[[], Desk | None], why_not: Callable[[], str], regis
             Route("/v1/verified", verified, methods=["POST"]),
             Route("/metrics", metrics),
             Route("/livez", live),
-        ]
+        ],
+        middleware=[Middleware(SecretGuard, secret=secret, without=_OPEN)],
     )
 
 

@@ -15,7 +15,7 @@ from app.settings import Settings
 from workers.engine.device import available_bytes
 from workers.engine.environment import child_environment
 from workers.engine.pool import step_tokens
-from workers.engine.serving import plugin
+from workers.engine.serving import guard, plugin
 from workers.engine.serving.config import VARIABLE
 from workers.engine.shape import kv_bytes_per_token
 from workers.engine.simulation import section_of
@@ -36,7 +36,8 @@ NEUTRAL_SAMPLING: Final = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p"
 
 @dataclass(frozen=True)
 class ServerPlan:
-    """One server. `max_model_len` in tokens; `hooked` False: plain vLLM, for comparison."""
+    """One server. `max_model_len` in tokens; `hooked` False: plain vLLM, for comparison; `guarded`: it asks for the
+    internal secret of its configuration."""
 
     name: str
     info: CheckpointInfo
@@ -48,6 +49,7 @@ class ServerPlan:
     max_model_len: int
     kv_cache_bytes: int
     hooked: bool = True
+    guarded: bool = False
 
 
 def context_limit(info: CheckpointInfo, asked: int | None) -> int:
@@ -135,6 +137,8 @@ def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
         arguments += ["--kv-cache-dtype", section.kv_dtype]
     if plan.hooked:
         arguments += ["--logits-processors", TRACKER]
+    if plan.guarded:
+        arguments += ["--middleware", guard.PATH]
     return arguments
 
 

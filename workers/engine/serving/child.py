@@ -27,12 +27,23 @@ class ServerEndedError(RuntimeError):
     """The server process is gone; the text says why, as far as it told."""
 
 
-def free_port(host: str) -> int:
-    """A TCP port of `host` that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+class HeldPort:
+    """A TCP port of `host` that is kept for a process that binds it later; `release` it once that one listens.
+
+    The socket here is bound and never listens. The kernel gives its port to nobody who asks for any port, listening or
+    connecting, and to nobody who asks for this one, unless with SO_REUSEADDR, as servers do (uvicorn, asyncio, vLLM):
+    those may bind and listen beside it, since it does not listen itself.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((host, 0))
+        self.number = int(self._socket.getsockname()[1])
+
+    def release(self) -> None:
+        """Gives it up."""
+        self._socket.close()
 
 
 class ServerProcess:
@@ -42,17 +53,23 @@ class ServerProcess:
     afterwards nothing is.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, url: str, headers: Mapping[str, str]) -> None:
         self.url = url
         self._process = process
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._healthy = False
         self._reading = asyncio.create_task(self._read(), name="server output")
-        self._client = httpx.AsyncClient(timeout=5.0, trust_env=False)
+        self._client = httpx.AsyncClient(timeout=5.0, trust_env=False, headers=headers)
 
     @classmethod
-    async def start(cls, command: Sequence[str], environment: Mapping[str, str], url: str) -> ServerProcess:
-        """Starts it; it is not ready yet."""
+    async def start(
+        cls,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        url: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> ServerProcess:
+        """Starts it; it is not ready yet. `headers` go with what it, and its door, is asked."""
         process = await asyncio.create_subprocess_exec(
             *command,
             env=dict(environment),
@@ -61,7 +78,7 @@ class ServerProcess:
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
-        return cls(process, url)
+        return cls(process, url, headers or {})
 
     @property
     def pid(self) -> int:

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 VARIABLE: Final = "HEMOSTAT_SERVING"
+LOOPBACK: Final = "127.0.0.1"
 
 
 class ServingConfig(BaseModel):
@@ -14,7 +15,8 @@ class ServingConfig(BaseModel):
 
     `versions_file` names the calibration versions that are to be loaded; `door_file` is where the engine process writes
     the port of its door. `fingerprint` is that of the served checkpoint: a profile that was fitted for another one is
-    refused. `hidden_bytes` bounds the kept hidden states of the whole folder, `hidden_expiry_s` their age.
+    refused. `hidden_bytes` bounds the kept hidden states of the whole folder, `hidden_expiry_s` their age. `secret` is
+    asked of whoever calls; "" on loopback alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,9 +29,16 @@ class ServingConfig(BaseModel):
     hidden: Path
     hidden_expiry_s: float = Field(default=600.0, gt=0)
     hidden_bytes: int = Field(default=1 << 30, ge=0)
-    door_host: str = "127.0.0.1"
+    door_host: str = LOOPBACK
     door_port: int = 0
     door_file: Path
+    secret: str = Field(default="", repr=False)
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if self.door_host != LOOPBACK and not self.secret:
+            raise ValueError("what other machines can reach needs a secret")
+        return self
 
     @classmethod
     def from_environment(cls) -> Self | None:

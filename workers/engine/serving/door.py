@@ -4,6 +4,8 @@ GET /livez               200 while the process lives
 GET /metrics             counters of this process
 GET /versions            {"loaded": [...], "refused": {version: {"code", "detail"}}}
 GET /nonfinite/{request} {"nonfinite": bool, "reason": str}
+
+Where there is an internal secret, all but the first two ask for it, and answer 401 without.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from app.deployments.secret import admits
 from workers.engine.serving.nonfinite import EndedRequests
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NONFINITE: Final = "/nonfinite/"
 _TIMEOUT_S: Final = 10.0
+_OPEN: Final = frozenset({"/livez", "/metrics"})
 
 
 class Door:
@@ -37,9 +41,10 @@ class Door:
         registry: CollectorRegistry,
         versions: Callable[[], dict[str, object]],
         ended: EndedRequests,
+        secret: str = "",
     ) -> None:
         class Handler(_Handler):
-            routes = _Routes(registry, versions, ended)
+            routes = _Routes(registry, versions, ended, secret)
 
         self._server = ThreadingHTTPServer((host, port), Handler)
         self._server.daemon_threads = True
@@ -56,13 +61,16 @@ class Door:
 
 class _Routes:
     def __init__(
-        self, registry: CollectorRegistry, versions: Callable[[], dict[str, object]], ended: EndedRequests
+        self, registry: CollectorRegistry, versions: Callable[[], dict[str, object]], ended: EndedRequests, secret: str
     ) -> None:
         self._registry = registry
         self._versions = versions
         self._ended = ended
+        self._secret = secret
 
-    def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+    def answer(self, path: str, authorization: str) -> tuple[HTTPStatus, str, bytes]:
+        if self._secret and path not in _OPEN and not admits(self._secret, authorization):
+            return HTTPStatus.UNAUTHORIZED, "application/json", b'{"error": "the internal secret is missing or wrong"}'
         if path == "/metrics":
             return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry)
         body: dict[str, object] | None = None
@@ -85,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
-        status, kind, body = self.routes.answer(self.path.partition("?")[0])
+        status, kind, body = self.routes.answer(self.path.partition("?")[0], self.headers.get("Authorization", ""))
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

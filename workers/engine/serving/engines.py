@@ -88,7 +88,14 @@ def open_engine(vllm_config: Any, device: torch.device, config: ServingConfig) -
         end_token=_end_token(model_config.hf_text_config),
         device=device,
     )
-    door = Door(config.door_host, config.door_port, registry=counters.registry, versions=versions.told, ended=ended)
+    door = Door(
+        config.door_host,
+        config.door_port,
+        registry=counters.registry,
+        versions=versions.told,
+        ended=ended,
+        secret=config.secret,
+    )
     engine = Engine(config, vllm_config, batch, versions, ended, counters, watcher, door)
     _engines[id(vllm_config)] = engine
     watcher.start()

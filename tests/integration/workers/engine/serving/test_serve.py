@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from app.contracts.deployment import Deployment, DeploymentRequest, DeploymentState, Replica
+from app.deployments.secret import headers_for
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
 from app.models.registry import register
@@ -268,6 +269,42 @@ def test_what_cannot_be_served_says_why(service: Service) -> None:
     failed = service.replica("long")
     assert failed is not None
     assert (failed.state, failed.reason[:24]) == (DeploymentState.FAILED, "max_model_len is 100000,")
+
+
+def test_a_replica_that_others_can_reach_asks_for_its_secret(service: Service) -> None:
+    """Every route of vLLM's server and of the door, not those below /v1 alone."""
+    service.create("shared", max_model_len=64)
+    process = service.serve("shared", HEMOSTAT_ADVERTISE_HOST="127.0.0.1")
+    replica = service.until("shared", lambda one: one.state is DeploymentState.READY)
+    headers = headers_for(replica.secret)
+    assert headers
+    body = {"model": "shared", "prompt": PROMPT, "max_tokens": 2}
+    for given, expected in (({}, 401), (headers_for("guess"), 401), (headers, 200)):
+        answer = httpx.post(f"{replica.url}/v1/completions", json=body, headers=given, timeout=PATIENCE_S)
+        assert answer.status_code == expected
+    page = httpx.get(f"{replica.url}/openapi.json", headers=headers, timeout=PATIENCE_S).json()
+    assert {"/tokenize", "/invocations", "/v1/chat/completions"} <= set(page["paths"])
+    with httpx.Client(timeout=PATIENCE_S) as client:
+        for path, methods in page["paths"].items():
+            for method in methods:
+                status = client.request(method.upper(), f"{replica.url}{path}", json={}).status_code
+                open_to_all = (method, path) in {("get", "/health"), ("get", "/metrics")}
+                assert status == (200 if open_to_all else 401), (method, path)
+        assert client.get(f"{replica.url}/openapi.json").status_code == 401
+        assert client.get(f"{replica.engine_url}/versions").status_code == 401
+        assert client.get(f"{replica.engine_url}/nonfinite/x").status_code == 401
+        assert client.get(f"{replica.engine_url}/versions", headers=headers).json()["loaded"] == ["identity"]
+        assert [client.get(url).status_code for url in replica.metrics_urls] == [200, 200]
+    told = {int(url.rpartition(":")[2]) for url in (replica.url, replica.engine_url)}
+    listening = {
+        connection.laddr.port
+        for pid in family(process)
+        for connection in psutil.Process(pid).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip not in {"127.0.0.1", "::1"}
+    }
+    assert listening == told, "nothing else of it can be reached from elsewhere"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE_S) == 0
 
 
 def test_model_runner_v2_is_refused(service: Service, ready: Replica) -> None:

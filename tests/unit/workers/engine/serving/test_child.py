@@ -1,10 +1,11 @@
 """A server process that fails says why."""
 
+import socket
 import sys
 
 import pytest
 
-from workers.engine.serving.child import ServerEndedError, ServerProcess
+from workers.engine.serving.child import HeldPort, ServerEndedError, ServerProcess
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,23 @@ async def test_ending_ends_the_whole_group() -> None:
     server = await ServerProcess.start([sys.executable, "-c", code], {}, "http://127.0.0.1:9")
     await server.end()  # returns only when nobody holds the pipe any more
     assert await server.until_ended() == "the server ended with signal 15"
+
+
+def test_a_held_port_is_the_servers_and_nobody_elses() -> None:
+    held = HeldPort("127.0.0.1")
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as vLLM's and every asyncio server
+    late = socket.socket()
+    late.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with server, late:
+        with socket.socket() as plain, pytest.raises(OSError, match="in use"):
+            plain.bind(("127.0.0.1", held.number))
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", held.number), 5)
+        server.bind(("127.0.0.1", held.number))
+        server.listen()
+        held.release()
+        with socket.create_connection(("127.0.0.1", held.number), 5):
+            server.accept()[0].close()
+        with pytest.raises(OSError, match="in use"):
+            late.bind(("127.0.0.1", held.number))
