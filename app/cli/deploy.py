@@ -58,6 +58,10 @@ def create(
     replicas: Annotated[int | None, typer.Option(help="Serving processes.")] = None,
     max_model_len: Annotated[int | None, typer.Option(help="Context, tokens.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Also run verified decoding.")] = False,
+    sampling: Annotated[
+        list[str] | None,
+        typer.Option("--sampling", help="temperature=0.7, top_p=0.9 …, of requests that name none; repeated for more."),
+    ] = None,
     metadata: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
     *,
     url: Url = None,
@@ -72,6 +76,7 @@ def create(
         "alpha": alpha,
         "replicas": replicas,
         "max_model_len": max_model_len,
+        "sampling": _sampling(sampling),
     }
     body: Json = {
         "name": name,
@@ -144,6 +149,10 @@ def change(
     ] = None,
     alpha: Annotated[float | None, typer.Option(help="Probability of ever raising a false drift alarm.")] = None,
     replicas: Annotated[int | None, typer.Option(help="Serving processes.")] = None,
+    sampling: Annotated[
+        list[str] | None,
+        typer.Option("--sampling", help="temperature=0.7 …; repeated; replaces all; `none`: none any more."),
+    ] = None,
     metadata: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated; replaces all.")] = None,
     *,
     url: Url = None,
@@ -156,6 +165,7 @@ def change(
         "shadow_tokens_per_second": shadow_tokens,
         "alpha": alpha,
         "replicas": replicas,
+        "sampling": {} if sampling == ["none"] else _sampling(sampling),
         "metadata": pairs(metadata, "--metadata") if metadata else None,
     }
     body = {key: value for key, value in given.items() if value is not None}
@@ -164,6 +174,14 @@ def change(
     with connect(url, settings()) as client:
         changed = client.call("PATCH", _at(name), json=body)
     _show(changed, as_json=as_json)
+
+
+def _sampling(given: list[str] | None) -> Json | None:
+    """Whole numbers stay whole: the service takes `top_k` as one."""
+    if not given:
+        return None
+    found = pairs(given, "--sampling")
+    return {name: int(value) if value.lstrip("-").isdecimal() else _float(value) for name, value in found.items()}
 
 
 def _float(text: str) -> float | str:
@@ -280,6 +298,8 @@ def _show(one: Json, *, as_json: bool) -> None:
         "fit": escape(_fit(one)),
         "promotions": f"{one['promotions']}, rollbacks {one['rollbacks']}",
         "shadow": f"{one['shadow_rate']:.2%} of requests, at most {one['shadow_tokens_per_second']:g} tokens/s",
+        "sampling": ", ".join(f"{name} {value:g}" for name, value in one["sampling"].items() if value is not None)
+        or "–",
         "drift": escape(_drift(one, threshold)),
         "served KL": _divergence(one),
         "verified": escape(_verified(one)),

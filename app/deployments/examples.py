@@ -15,6 +15,7 @@ REQUEST: Final[dict[str, Any]] = {
     "calibration": "auto",
     "shadow_rate": 0.01,
     "replicas": 1,
+    "sampling": {"temperature": 0.7, "top_p": 0.9},
 }
 PATCH: Final = {"shadow_rate": 0.05, "replicas": 2}
 PROMOTE: Final = {"version": VERSION, "reason": "better on our own documents"}
@@ -39,6 +40,15 @@ STARTING: Final[dict[str, Any]] = {
     "replicas": 1,
     "max_model_len": 2048,
     "verify": False,
+    "sampling": {
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "top_k": None,
+        "min_p": None,
+        "presence_penalty": None,
+        "frequency_penalty": None,
+        "repetition_penalty": None,
+    },
     "state": "starting",
     "reason": "0 of 1 replica is ready: loading the weights",
     "promotions": 0,

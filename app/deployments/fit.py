@@ -13,7 +13,7 @@ from app.contracts.deployment import IDENTITY, CalibrationMode, Deployment, Depl
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.profile import Profile
 from app.contracts.requests.base import CandidateModel, ReferenceModel
-from app.contracts.requests.calibrate import CalibrateRequest
+from app.contracts.requests.calibrate import CalibrateRequest, Sampling
 from app.deployments.profiles import ProfileFiles
 from app.deployments.settle import conclude
 from app.deployments.store import DeploymentStore
@@ -104,14 +104,20 @@ def _changed_at(path: Path) -> float:
 
 
 def calibrate_request(deployment: Deployment) -> CalibrateRequest:
-    """The job that fits a deployment's profile: shipped text, every calibrator."""
-    return CalibrateRequest(
+    """The job that fits a deployment's profile: shipped text, every calibrator. It also tells what is left after the
+    deployment's own temperature and top-p, where it has any and samples at all."""
+    plain: CalibrateRequest = CalibrateRequest(
         kind="calibrate",
         reference=deployment.reference,
         candidate=deployment.model,
         deployment=deployment.id,
         metadata={"deployment": deployment.name},
     )
+    own = deployment.sampling
+    if own.temperature == 0 or (own.temperature is None and own.top_p is None):
+        return plain
+    usual = Sampling(temperature=own.temperature or 1.0, top_p=own.top_p or 1.0)
+    return plain.model_copy(update={"sampling": tuple(dict.fromkeys((usual, *plain.sampling)))})
 
 
 def wants_fit(deployment: Deployment) -> bool:

@@ -38,6 +38,8 @@ def request_fields(deployment_id: str, request: DeploymentRequest) -> dict[str, 
 def patch_fields(patch: DeploymentPatch) -> dict[str, str]:
     """What a change writes: the fields that it names, each as JSON. `drift_threshold` alone may be set to null."""
     body = patch.model_dump(mode="json", exclude_unset=True)
+    if patch.sampling is not None:  # whole, as a creation writes it, so that the same is no change
+        body["sampling"] = patch.sampling.model_dump(mode="json")
     return {
         name: json.dumps(value, ensure_ascii=False)
         for name, value in body.items()

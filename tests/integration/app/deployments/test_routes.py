@@ -227,6 +227,23 @@ async def test_freezing_keeps_what_is_active_and_brings_nothing_back(api: Api) -
     assert (back["calibration"], back["active_version"]) == ("frozen", ABSENT)
 
 
+async def test_sampling_is_shown_replaced_and_taken_away(api: Api) -> None:
+    made = await create(api, sampling={"temperature": 0.7, "top_k": 40})
+    kept = {name: value for name, value in made["sampling"].items() if value is not None}
+    assert kept == {"temperature": 0.7, "top_k": 40}
+    for change, expected in (({"top_p": 0.9}, {"top_p": 0.9}), ({}, {})):
+        changed = (await api.http.patch(f"{PATH}/tiny-rtn4", json={"sampling": change})).json()
+        found = (await api.http.get(f"{PATH}/tiny-rtn4")).json()
+        assert found["sampling"] == changed["sampling"]
+        assert {name: value for name, value in found["sampling"].items() if value is not None} == expected
+    await api.http.patch(f"{PATH}/tiny-rtn4", json={"sampling": {}})
+    assert (await kinds(api)).count("changed") == 2, "the same is no change"
+    refused = await api.http.patch(f"{PATH}/tiny-rtn4", json={"sampling": {"temperature": 3}})
+    assert (refused.status_code, refused.json()["pointer"]) == (422, "/sampling/temperature")
+    misspelt = await api.http.post(PATH, json=body(name="b", sampling={"temprature": 1}))
+    assert misspelt.json()["code"] == "unknown_field"
+
+
 async def test_events_come_as_pages_and_as_a_stream_that_resumes(api: Api) -> None:
     made = await create(api, calibration="off")
     for rate in (0.1, 0.2, 0.3):

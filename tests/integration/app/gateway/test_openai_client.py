@@ -48,6 +48,38 @@ async def test_a_conversation_is_answered_and_says_what_answered_it(service: Ser
         ]
 
 
+async def test_the_deployments_sampling_holds_where_a_request_names_none(service: Service, model: str) -> None:
+    cold = f"{model}-cold"
+    await service.deploy(cold, sampling={"temperature": 0.0})
+    async with service.openai() as client:
+
+        async def text(model: str, **asked: object) -> str:
+            answer = await client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=24, **asked)
+            return str(answer.choices[0].message.content)
+
+        greedy = await text(model, temperature=0)
+        drawn = await text(model, seed=11)
+        assert greedy != drawn, "a model of random weights draws something else"
+        assert await text(cold, seed=11) == greedy
+        assert await text(cold, seed=11, temperature=1) == drawn, "what a request says stays"
+        response = await client.responses.create(model=cold, input="a", max_output_tokens=8, store=False)
+        assert response.temperature == 0
+
+
+async def test_a_schema_beyond_its_limits_is_a_bad_request_that_names_the_field(service: Service, model: str) -> None:
+    properties = {f"p{number}": {"type": "integer"} for number in range(513)}
+    wanted = {"name": "large", "schema": {"type": "object", "properties": properties}}
+    async with service.openai() as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(
+                model=model,
+                messages=MESSAGES,
+                response_format={"type": "json_schema", "json_schema": wanted},  # type: ignore[typeddict-item]
+            )
+        assert (caught.value.param, caught.value.code) == ("response_format", "invalid_request")
+        assert "513 properties in all; at most 512" in caught.value.message
+
+
 async def test_a_stream_says_the_same_as_the_whole_answer(service: Service, model: str) -> None:
     asked = {"model": model, "messages": MESSAGES, "max_tokens": 40, "seed": 3, "temperature": 0.7}
     async with service.openai() as client:

@@ -13,12 +13,13 @@ import pytest
 @dataclass
 class Recorder:
     """`asked`: method and target of each request but for the question whether it lives. `answers`: to the first of
-    them, in turn; `answer`: to the others."""
+    them, in turn; `answer`: to the others. `bodies`: what came with each of `asked`."""
 
     url: str = ""
     answer: Any = None
     answers: list[Any] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -27,8 +28,9 @@ def recorder() -> Iterator[Recorder]:
 
     class Handler(BaseHTTPRequestHandler):
         def _any(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length", 0)))
+            sent = self.rfile.read(int(self.headers.get("content-length", 0)))
             if self.path != "/livez":
+                made.bodies.append(sent)
                 made.asked.append((self.command, self.path))
             answer = made.answers.pop(0) if made.answers and self.path != "/livez" else made.answer
             body = b"" if answer is None else json.dumps(answer).encode()

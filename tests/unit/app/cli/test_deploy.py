@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from typer.testing import CliRunner
 
@@ -63,3 +65,20 @@ def test_where_no_agent_runs_that_is_said(recorder: Recorder, monkeypatch: pytes
     done = CliRunner().invoke(app, [*CREATE, recorder.url])
     assert done.exit_code == 0, done.output
     assert "no agent" in done.output
+
+
+def test_sampling_is_sent_as_numbers_and_shown(recorder: Recorder) -> None:
+    recorder.answer = STARTING
+    options = ["--sampling", "temperature=0.7", "--sampling", "top_k=40", "--sampling", "presence_penalty=-1"]
+    done = CliRunner().invoke(app, [*CREATE, recorder.url, *options])
+    assert json.loads(recorder.bodies[0])["sampling"] == {"temperature": 0.7, "top_k": 40, "presence_penalty": -1}
+    assert "temperature 0.7, top_p 0.9" in done.output
+    change = ["deploy", "set", "a", "--url", recorder.url]
+    CliRunner().invoke(app, [*change, "--sampling", "top_p=0.5"])
+    CliRunner().invoke(app, [*change, "--sampling", "none"])
+    CliRunner().invoke(app, [*change, "--alpha", "0.1"])
+    assert [json.loads(sent) for sent in recorder.bodies[1:]] == [
+        {"sampling": {"top_p": 0.5}},
+        {"sampling": {}},
+        {"alpha": 0.1},
+    ]

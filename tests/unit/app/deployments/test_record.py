@@ -1,5 +1,7 @@
 """The record's form, without Redis: what is written is read back."""
 
+import json
+
 from app.contracts.deployment import CalibrationMode, DeploymentPatch, DeploymentRequest
 from app.deployments.record import patch_fields, read_deployment, request_fields
 
@@ -26,3 +28,18 @@ def test_with_calibration_off_it_waits() -> None:
 def test_a_patch_writes_what_it_names_and_null_for_a_threshold_alone() -> None:
     patch = DeploymentPatch.model_validate({"replicas": 2, "alpha": None, "drift_threshold": None})
     assert patch_fields(patch) == {"replicas": "2", "drift_threshold": "null"}
+
+
+def test_sampling_is_replaced_whole_and_the_same_is_written_alike() -> None:
+    made = DeploymentRequest.model_validate(REQUEST | {"sampling": {"temperature": 0.5}})
+    same = DeploymentPatch.model_validate({"sampling": {"temperature": 0.5}})
+    assert patch_fields(same) == {"sampling": request_fields("dep_x", made)["sampling"]}
+    none = json.loads(patch_fields(DeploymentPatch.model_validate({"sampling": {}}))["sampling"])
+    assert set(none.values()) == {None}
+    assert patch_fields(DeploymentPatch.model_validate({"sampling": None, "replicas": 1})) == {"replicas": "1"}
+
+
+def test_a_record_of_before_has_no_sampling_of_its_own() -> None:
+    fields = request_fields("dep_x", DeploymentRequest.model_validate(REQUEST)) | {"created_at": "1", "updated_at": "1"}
+    del fields["sampling"]
+    assert read_deployment(fields).sampling.model_dump(exclude_none=True) == {}
