@@ -19,6 +19,9 @@ from workers.surgery.calibration_text import CalibrationTexts
 from workers.surgery.recipe import Modified, apply
 from workers.surgery.store import CheckpointStore
 
+# Folder of the job's scratch with the states of long trainings.
+TRAINING = "training"
+
 
 @dataclass
 class Side:
@@ -120,6 +123,7 @@ def modify(
             "modify" if phase in {"surgery", "thresholds", "write"} else f"modify: {phase}", done, total
         ),
         check_cancelled=context.check_cancelled,
+        resume=context.scratch / TRAINING,
     )
     if request.candidate.recipe:
         context.observe("store_misses" if modified.built else "store_hits", 1, store="checkpoint")

@@ -31,6 +31,7 @@ from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled,
 from workers.surgery.files import copy_companions
 from workers.surgery.manifest import MANIFEST, Manifest, StepRecord, TensorChange
 from workers.surgery.reading import open_tensors
+from workers.surgery.resumption import Resumption
 from workers.surgery.safetensors_writer import SHARD_BYTES, plan_shards, write_shards
 from workers.surgery.shop import Shop, WholeStep
 from workers.surgery.store import CheckpointStore, StoredCheckpoint
@@ -100,11 +101,13 @@ def apply(
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
     shard_bytes: int = SHARD_BYTES,
+    resume: Path | None = None,
 ) -> Modified:
     """The modified checkpoint, from the store where it is there. The empty recipe gives the source itself.
 
     `reference` is the unmodified model that mitigations align with (default: the source), `calibration` gives the text
-    of a step that looks at activations, `others` the folder of an adapter or other model that a step takes.
+    of a step that looks at activations, `others` the folder of an adapter or other model that a step takes. In the
+    folder `resume`, which outlives an attempt, a step that trains for long keeps its state, and goes on from it.
     `progress(phase, done, total)`; `check_cancelled` is called between pieces of work of at most a second or so. Raises
     `HemostatError`: what the checks of the steps and the text sources raise, CHECKPOINT_NOT_FINITE for a source with
     NaN or infinity in any tensor, ACTIVATIONS_NOT_FINITE, DISK_FULL.
@@ -123,6 +126,7 @@ def apply(
         progress,
         check_cancelled,
         shard_bytes,
+        resume,
     )
     return work.run()
 
@@ -229,6 +233,7 @@ class _Work:
         progress: Progress,
         check_cancelled: CheckCancelled,
         shard_bytes: int,
+        resume: Path | None = None,
     ) -> None:
         self._source, self._source_fingerprint = source, source_fingerprint
         self._reference = reference
@@ -236,7 +241,7 @@ class _Work:
         self._texts = calibration
         self._others = {index: path for index, step in enumerate(recipe) if (path := others(step)) is not None}
         self._progress, self._check_cancelled = progress, check_cancelled
-        self._shard_bytes = shard_bytes
+        self._shard_bytes, self._resume = shard_bytes, resume
         self._stages = list(_stages(recipe))
         self._steps: dict[int, WholeStep] = {
             stage.first: catalogue.load(catalogue.name_of(recipe[stage.first]))(recipe[stage.first])
@@ -311,6 +316,8 @@ class _Work:
         for index, step in enumerate(steps, stage.first):
             weights.append(check_one(source, step, pointer=f"{POINTER}/{index}"))
 
+        resumption = Resumption(self._resume, key)
+
         def build(folder: Path) -> None:
             with open_tensors(source) as reader, open_tensors(self._source) as base_reader:
                 began = time.monotonic()
@@ -358,6 +365,7 @@ class _Work:
                             check_cancelled=self._check_cancelled,
                             recipe=self._recipe,
                             origins=origins,
+                            resumption=resumption,
                         )
                         if text is not None:
                             _warn_of_text(shop, text)
@@ -369,7 +377,14 @@ class _Work:
                     origins = {name: origin for name, origin in shop.origins.items() if origin != name}
                 self._finish(folder, key, stage, changes, (*records, record), origins)
 
-        entry = self._store.get_or_build(key, build, expected_bytes=source.bytes, check_cancelled=self._check_cancelled)
+        try:
+            entry = self._store.get_or_build(
+                key, build, expected_bytes=source.bytes, check_cancelled=self._check_cancelled
+            )
+        except HemostatError:
+            resumption.drop()
+            raise
+        resumption.drop()
         return _opened(entry)
 
     def _record(

@@ -21,6 +21,7 @@ from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.callbacks import CheckCancelled, Progress
 from workers.surgery.manifest import TensorChange
 from workers.surgery.reading import TensorReader, check_finite
+from workers.surgery.resumption import Resumption
 from workers.surgery.safetensors_writer import DTYPES, Planned, ShardWriter, plan_shards, write_shards
 from workers.surgery.width import width_of
 
@@ -33,8 +34,8 @@ class Shop:
     `source` is the checkpoint as the steps before left it, `base` the one before all steps, `reference` the unmodified
     model of the job (the base, unless a job says otherwise): only methods that align with it may read it. `weights` are
     those that the step addresses. `config` becomes the result's config.json: change it in place. `scratch` is an empty
-    folder for memory maps, removed afterwards. `recipe` is the whole one. `origins`: see `Manifest`. The result begins
-    as a copy of the source.
+    folder for memory maps, removed afterwards. `recipe` is the whole one. `origins`: see `Manifest`. `resumption`
+    keeps the state of a long training for the attempt after a lost one. The result begins as a copy of the source.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Shop:
         check_cancelled: CheckCancelled,
         recipe: Recipe = (),
         origins: dict[str, str | None] | None = None,
+        resumption: Resumption | None = None,
     ) -> None:
         self.source, self.base, self.reference = source, base, reference
         self.step, self.index, self.weights = step, index, tuple(weights)
         self.calibration = calibration
         self._other = other
         self.scratch, self.recipe = scratch, recipe
+        self.resumption = resumption or Resumption()
         self.config: dict[str, Any] = dict(source.config)
         self.warnings: list[str] = []
         self.figures: dict[str, float] = {}

@@ -24,7 +24,7 @@ from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.sets import Part
 from workers.diagnosis.passes import divergence_of, tokens_of
 from workers.diagnosis.plan import Scratch, plan_fingerprint
-from workers.diagnosis.sides import Side, checkpoint_store
+from workers.diagnosis.sides import TRAINING, Side, checkpoint_store
 from workers.diagnosis.summary import as_mean, usable
 from workers.distributions.divergence import Divergence, Precision
 from workers.distributions.head import Head
@@ -148,6 +148,7 @@ class Bench:
                     "modify" if phase in {"surgery", "thresholds", "write"} else f"modify: {phase}", done, total
                 ),
                 check_cancelled=context.check_cancelled,
+                resume=context.scratch / TRAINING,
             )
         except HemostatError as error:
             if error.code in REFUSALS:

@@ -22,6 +22,7 @@ from workers.mitigation.objectives import FromReference
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
+from workers.surgery.resumption import Resumption
 
 # Adam's step relative to the root mean square of a matrix's kept weights.
 RATE = 0.003
@@ -88,9 +89,16 @@ class Recovery:
         progress: Progress = no_progress,
         check_cancelled: CheckCancelled = never_cancelled,
         clock: Callable[[], float] = time.monotonic,
+        resumption: Resumption | None = None,
     ) -> list[float]:
-        """Steps until the first bound is reached; the KL of each."""
+        """Steps until the first bound is reached; the KL of each. With `resumption` from where a lost attempt was, its
+        time counted."""
+        resumption = resumption or Resumption()
         began, found = clock(), list[float]()
+        before = resumption.load()
+        if before is not None:
+            self.restore(before["work"])
+            began, found = began - before["seconds"], list(before["found"])
         while True:
             passed = clock() - began
             parts = [0.0]
@@ -103,6 +111,7 @@ class Recovery:
             check_cancelled()
             progress("recovery", *((self.steps, steps) if steps is not None else (int(passed), int(seconds or 0))))
             found.append(self.step(max(parts), check_cancelled))
+            resumption.offer(lambda: {"work": self.state(), "found": found, "seconds": clock() - began})
 
     def state(self) -> dict[str, Any]:
         """What a later `restore` needs: for torch.save."""

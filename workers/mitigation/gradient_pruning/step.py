@@ -218,6 +218,7 @@ class _Work:
             steps=step.recovery_steps,
             progress=shop.progress,
             check_cancelled=shop.check_cancelled,
+            resumption=shop.resumption,
         )
         work.kept.close()
         for name, linear in work.kept.linears.items():

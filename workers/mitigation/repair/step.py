@@ -158,7 +158,12 @@ class RepairStep:
             distiller.put(factors)
         closed = distiller.measure()
         results = [(before, 0, nothing), (closed, 1, factors)]
-        steps = distiller.train(self._step.distill_steps, seed=self._step.seed, seconds=self._step.distill_s)
+        steps = distiller.train(
+            self._step.distill_steps,
+            seed=self._step.seed,
+            seconds=self._step.distill_s,
+            resumption=shop.resumption,
+        )
         if steps:
             results.append((distiller.measure(), 2, distiller.factors()))
         least, which, chosen = min(results, key=lambda result: result[:2])

@@ -10,8 +10,10 @@ from transformers import AutoModelForCausalLM
 from app.models.checkpoint import CheckpointInfo, inspect
 from workers.mitigation.gradient_pruning.recovery import Recovery
 from workers.mitigation.gradients import Tape
+from workers.surgery import resumption
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.reading import open_tensors
+from workers.surgery.resumption import Resumption
 
 Tiny = Callable[..., Path]
 TOKENS = torch.randint(0, 320, (32, 64), generator=torch.Generator().manual_seed(2))  # four steps an epoch
@@ -126,6 +128,24 @@ def test_it_ends_at_the_first_of_both_bounds(case: Case) -> None:
     assert len(case.recovery().run(seconds=4, steps=100, clock=clock, progress=lambda *a: told.append(a))) == 3
     assert told[0] == ("recovery", 0, 100)
     assert len(case.recovery().run(seconds=1e9, steps=2)) == 2
+
+
+def test_time_that_a_lost_attempt_had_spent_counts(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resumption, "EVERY_S", 0.0)
+    monkeypatch.setattr(resumption, "_REST", 0)
+    kept = Resumption(tmp_path, "key")
+
+    def clock() -> float:
+        return float(next(ticks))
+
+    ticks = iter(range(100))
+    first = case.recovery().run(seconds=None, steps=2, clock=clock, resumption=kept)
+    spent = (kept.load() or {})["seconds"]
+    assert spent == 4  # two looks a step: before it, and when its state is kept
+    ticks = iter(range(100))
+    found = case.recovery().run(seconds=spent + 2, steps=None, clock=clock, resumption=Resumption(tmp_path, "key"))
+    assert found[:2] == first[:2]
+    assert len(found) == 3  # at 5 of 6 seconds one more step begins
 
 
 def test_every_epoch_sees_every_window_once(case: Case) -> None:

@@ -13,6 +13,7 @@ from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import inspect
 from tests.support.copies import Copy, copier
 from workers.mitigation.objectives import logits
+from workers.surgery import resumption
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.reading import open_tensors
@@ -234,3 +235,35 @@ def test_layers_that_moved_are_not_held_to_those_of_their_number(tiny: Tiny, sto
         assert "order of its layers" in modified.manifest.steps[-1].warnings[0]
         ours, theirs = weights(modified.path), weights(alone.path)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_lost_attempt_is_gone_on_with_as_if_it_had_not_been(
+    tiny: Tiny, tmp_path: Path, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resumption, "EVERY_S", 0.0)
+    monkeypatch.setattr(resumption, "_REST", 0)
+    step = STEP | {"reconstruct": False, "recovery_steps": 5}
+
+    class LostError(Exception):
+        pass
+
+    def lose(phase: str, done: int, total: int) -> None:
+        if (phase, done) == ("recovery", 3):
+            raise LostError
+
+    with pytest.raises(LostError):
+        prune(tiny(), store, step, progress=lose, resume=tmp_path / "training")
+    assert len(list((tmp_path / "training").iterdir())) == 1
+    told: list[tuple[str, int]] = []
+
+    def tell(phase: str, done: int, total: int) -> None:
+        told.append((phase, done))
+
+    with (
+        prune(tiny(), store, step, progress=tell, resume=tmp_path / "training") as found,
+        prune(tiny(), CheckpointStore(tmp_path / "through", 10**9), step) as through,
+    ):
+        assert [done for phase, done in told if phase == "recovery"] == [3, 4]
+        assert found.fingerprint == through.fingerprint
+        assert found.manifest.steps[-1].figures == through.manifest.steps[-1].figures
+    assert list((tmp_path / "training").iterdir()) == []

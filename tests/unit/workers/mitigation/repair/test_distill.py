@@ -14,9 +14,11 @@ from workers.distributions.head import Head
 from workers.mitigation.repair.closed_form import Factors
 from workers.mitigation.repair.distill import Distiller, Split, _batches, _share
 from workers.mitigation.repair.objective import Divergence
+from workers.surgery import resumption
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
 from workers.surgery.reading import open_tensors
+from workers.surgery.resumption import Resumption
 
 NAMES = ("model.layers.0.self_attn.v_proj", "model.layers.2.mlp.down_proj")
 
@@ -92,6 +94,18 @@ def test_seconds_bound_it(made: Made) -> None:
     distiller, *_ = made
     assert distiller.train(10**6, seed=0, seconds=0.5) < 10**6
     assert distiller.train(0, seed=0) == 0
+
+
+def test_time_that_a_lost_attempt_had_spent_counts(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resumption, "EVERY_S", 0.0)
+    distiller, *_ = made
+    kept = Resumption(tmp_path, "key")
+    assert distiller.train(1, seed=0, resumption=kept) == 1
+    state = kept.load()
+    assert state is not None
+    assert 0 < state["seconds"] < 600
+    torch.save(state | {"seconds": 3600.0}, tmp_path / "key.pt")
+    assert distiller.train(10**6, seed=0, seconds=3000, resumption=Resumption(tmp_path, "key")) == 1
 
 
 def test_the_last_eighth_decides() -> None:

@@ -11,6 +11,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from tests.unit.workers.mitigation.repair.support import PRUNE, RTN, operate, repair, text, weights, windows
 from workers.mitigation.repair.adapter import bits_of
+from workers.surgery import resumption
 from workers.surgery.quantize_rtn import quantize
 
 Tiny = Callable[..., Path]
@@ -147,6 +148,43 @@ def test_iterations_wound_what_the_product_does_not_carry(
             < (once.manifest.steps[-1].figures["kl_closed_form_nats"])
         )
         assert inspect(more.path / "base").layers == 3
+
+
+def test_a_lost_attempt_is_gone_on_with_as_if_it_had_not_been(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resumption, "EVERY_S", 0.0)
+    monkeypatch.setattr(resumption, "_REST", 0)
+    steps = RTN, repair(distill_steps=6)
+
+    class LostError(Exception):
+        pass
+
+    def lose(phase: str, done: int, total: int) -> None:
+        if (phase, done) == ("distill", 4):
+            raise LostError
+
+    with pytest.raises(LostError):
+        operate(tiny(), tmp_path / "lost", *steps, progress=lose, resume=tmp_path / "training")
+    (state,) = (tmp_path / "training").iterdir()
+    assert torch.load(state)["steps"] == 4
+    told: list[tuple[str, int]] = []
+    with (
+        operate(
+            tiny(),
+            tmp_path / "lost",
+            *steps,
+            progress=lambda phase, done, total: told.append((phase, done)),
+            resume=tmp_path / "training",
+        ) as found,
+        operate(tiny(), tmp_path / "through", *steps) as through,
+    ):
+        assert [done for phase, done in told if phase == "distill"] == [4, 5, 6]
+        assert found.fingerprint == through.fingerprint
+        assert {name: value for name, value in found.manifest.steps[-1].figures.items() if not name.endswith("_s")} == {
+            name: value for name, value in through.manifest.steps[-1].figures.items() if not name.endswith("_s")
+        }
+    assert list((tmp_path / "training").iterdir()) == []
 
 
 # ---- what is refused
