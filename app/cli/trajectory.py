@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from app.cli.measuring import measure
 from app.cli.options import AsJson, Url, number, pairs
 from app.cli.output import Exit
 from app.cli.recipes import parse_recipe, parse_text
-from app.contracts.decoding import DECODERS
+from app.contracts.decoding import DECODERS, SHAPING_NAMES
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.nearest import suggestion
 
@@ -36,6 +37,13 @@ def trajectory(
     decoder: Annotated[
         list[str] | None,
         typer.Option(help="Run this one only, NAME or NAME:key=value,…, for example top_p:p=0.9; repeated for more."),
+    ] = None,
+    shaping: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Take distances after this cut only, NAME or NAME:key=value,…, for example top_k:k=20; repeated for "
+            "more; none: after no cut. Default: six of them."
+        ),
     ] = None,
     text: Annotated[
         str | None,
@@ -80,6 +88,8 @@ def trajectory(
         request["text"] = parse_text(text)
     if decoder:
         request["decoders"] = [parse_decoder(one) for one in decoder]
+    if shaping:
+        request["shapings"] = [] if shaping == ["none"] else [parse_shaping(one) for one in shaping]
     measure(
         request,
         configured,
@@ -101,22 +111,29 @@ def parse_candidate(written: str) -> dict[str, Any]:
 
 def parse_decoder(written: str) -> dict[str, Any]:
     """`NAME` or `NAME:key=value,…`. Raises INVALID_REQUEST for a name that no decoder has, or a value that is none."""
+    return _parse("--decoder", "decoder", written, DECODERS)
+
+
+def parse_shaping(written: str) -> dict[str, Any]:
+    """The same of a cut after which distances are taken."""
+    return _parse("--shaping", "shaping", written, SHAPING_NAMES)
+
+
+def _parse(option: str, what: str, written: str, names: Sequence[str]) -> dict[str, Any]:
     name, _, rest = written.partition(":")
-    if name not in DECODERS:
+    if name not in names:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"--decoder {written!r}: there is no decoder {name!r}",
-            hint=suggestion(name, DECODERS),
+            f"{option} {written!r}: there is no {what} {name!r}",
+            hint=suggestion(name, names),
         )
     found: dict[str, Any] = {"name": name}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            raise HemostatError(ErrorCode.INVALID_REQUEST, f"--decoder {written!r}: {part!r} is not KEY=VALUE")
+            raise HemostatError(ErrorCode.INVALID_REQUEST, f"{option} {written!r}: {part!r} is not KEY=VALUE")
         try:
             found[key] = json.loads(value)
         except ValueError:
-            raise HemostatError(
-                ErrorCode.INVALID_REQUEST, f"--decoder {written!r}: {value!r} is not a number"
-            ) from None
+            raise HemostatError(ErrorCode.INVALID_REQUEST, f"{option} {written!r}: {value!r} is not a number") from None
     return found

@@ -142,9 +142,13 @@ Decoder = Greedy | Beam | DiverseBeam | Contrastive | Fsd | FsdD | Shaping | Mir
 AnyDecoder = Annotated[Decoder, Field(discriminator="name")]
 AnyShaping = Annotated[Shaping, Field(discriminator="name")]
 DECODER: Final[TypeAdapter[Decoder]] = TypeAdapter(AnyDecoder)
+SHAPING: Final[TypeAdapter[Shaping]] = TypeAdapter(AnyShaping)
 
 DECODERS: Final[tuple[str, ...]] = tuple(
     get_args(kind.model_fields["name"].annotation)[0] for kind in get_args(Decoder)
+)
+SHAPING_NAMES: Final[tuple[str, ...]] = tuple(
+    get_args(kind.model_fields["name"].annotation)[0] for kind in get_args(Shaping)
 )
 
 

@@ -1,9 +1,10 @@
 """The report of a trajectory job, kind `trajectory` of schema `hemostat.report/1`.
 
 The common blocks speak of `candidate` on the reference's own texts by the first decoder: next-token distributions
-after the same tokens, as in a comparison. `cells` hold one decoder and one candidate each. Positions of a generated
-text count from its first token, 1; the token that ended a text counts. Intervals are 95 %, clustered by prompt. KL is
-KL(p‖q) in nats a token, p the reference's distribution, q the candidate's, whoever wrote the text.
+after the same tokens, as in a comparison; `candidates` hold the same blocks of each. `cells` hold one decoder and one
+candidate each. Positions of a generated text count from its first token, 1; the token that ended a text counts.
+Intervals are 95 %, clustered by prompt. KL is KL(p‖q) in nats a token, p the reference's distribution, q the
+candidate's, whoever wrote the text.
 """
 
 from typing import Literal
@@ -44,6 +45,9 @@ class CandidateRun(Contract):
     model: ModelProvenance
     severity: Severity
     excess_kl: Mean = Field(description="KL beyond the noise floor, nats a token")
+    blocks: Blocks | None = Field(
+        default=None, description="the common blocks of this candidate; null in reports from before there were any"
+    )
 
 
 class TextStatistics(Contract):

@@ -6,9 +6,9 @@ import json
 import shlex
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from app.contracts.decoding import DECODER, defaults
+from app.contracts.decoding import DECODER, SHAPING, defaults
 from app.contracts.requests.trajectory import SHAPINGS
 
 Json = dict[str, Any]
@@ -20,7 +20,7 @@ _SHAPINGS: Final = [one.model_dump(mode="json") for one in SHAPINGS]
 def trajectory_command(request: Json, text: str | None) -> str | None:
     """`hemostat trajectory`; what is not said has its default. `text` is the text source as an argument, None where the
     command line has none for it; so is the answer where another field has no option."""
-    if text is None or request.get("shapings", _SHAPINGS) != _SHAPINGS or request.get("allow_overlap"):
+    if text is None or request.get("allow_overlap"):
         return None
     reference, candidate = (_model(request.get(field)) for field in ("reference", "candidate"))
     lines = [
@@ -33,7 +33,10 @@ def trajectory_command(request: Json, text: str | None) -> str | None:
         lines.append(f"--also {shlex.quote(f'{alias}={json.dumps(recipe)}' if recipe else alias)}")
     decoders = request.get("decoders", _DEFAULTS)
     if decoders != _DEFAULTS:
-        lines += [f"--decoder {_decoder(one)}" for one in decoders]
+        lines += [f"--decoder {_named(one, DECODER)}" for one in decoders]
+    shapings = request.get("shapings", _SHAPINGS)
+    if shapings != _SHAPINGS:
+        lines += [f"--shaping {_named(one, SHAPING)}" for one in shapings] or ["--shaping none"]
     numbers = [f"{option} {request[name]}" for option, name in _NUMBERS if isinstance(request.get(name), int)]
     lines.append(" ".join([f"--text {text}", *numbers, f"--seed {request.get('seed', 0)}"]))
     if request.get("chat"):
@@ -50,10 +53,10 @@ def _model(value: object) -> tuple[str, list[Json]]:
     return str(known.get("model", "")), list(known.get("recipe") or ())
 
 
-def _decoder(written: Json) -> str:
-    """As `--decoder` takes it, what has its default left out."""
+def _named(written: Json, kind: TypeAdapter[Any]) -> str:
+    """As `--decoder` and `--shaping` take it, what has its default left out."""
     try:
-        told = DECODER.validate_python(written).model_dump(mode="json", exclude_defaults=True)
+        told = kind.validate_python(written).model_dump(mode="json", exclude_defaults=True)
     except ValidationError:  # a newer version's
         told = dict(written)
     told.pop("name", None)

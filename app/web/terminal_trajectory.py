@@ -40,7 +40,12 @@ def render_trajectory(report: TrajectoryReport, console: Console, say: Say) -> N
         console.print()
         for index, run in enumerate(report.candidates):
             excess = fmt.estimate(run.excess_kl.mean, run.excess_kl.ci)
-            console.print(Text(say(f"{title_of(report, index)}: {run.severity}, excess KL {excess} nats a token")))
+            told = f"{title_of(report, index)}: {run.severity}, excess KL {excess} nats a token"
+            if run.blocks is not None:
+                top1, ratio = run.blocks.top1_agreement, run.blocks.perplexity.ratio
+                told += f", top-1 agreement {fmt.estimate(top1.mean, top1.ci, percent=True)} %"
+                told += f", perplexity ratio {fmt.estimate(ratio.mean, ratio.ci)}"
+            console.print(Text(say(told)))
     console.print()
     console.print(_decoders(report, say, wide=wide))
     if wide:

@@ -1,4 +1,4 @@
-"""Trajectory reports made of synthetic values, for tests of what draws and checks reports. No model is behind them."""
+"""Trajectory reports made of drawn texts (`trajectory_draws`), for tests of what draws and checks reports."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from app.contracts.decoding import Sampler, defaults
+from app.contracts.decoding import AnyShaping, Sampler, defaults
 from app.contracts.requests.trajectory import SHAPINGS
 from app.contracts.trajectory_report import TrajectoryReport
-from tests.support.calibration_reports import BLOCKS, mean
-from tests.support.reports import compare_report, draw
+from tests.support.calibration_reports import BLOCKS
+from tests.support.reports import Tokens, _mean, compare_report
+from tests.support.trajectory_draws import base_tokens, cell_of, text_of, write
 
 Json = dict[str, Any]
 RTN = {"type": "quantize.rtn", "bits": 4}
@@ -21,93 +22,59 @@ PROMPTS, MOST = 32, 128
 IN_VLLM = ("greedy", "temperature", "top_p", "top_k", "min_p")
 
 
-def survival(rate: float, prompts: int = PROMPTS, most: int = MOST) -> list[Json]:
-    """A curve that falls by `rate` a token."""
-    points = []
-    for tokens in range(most + 1):
-        same = round(prompts * float(np.exp(-rate * tokens)))
-        share = same / prompts
-        half = 0.17 * np.sqrt(max(0.05, share * (1 - share)) * 4)
-        points.append({"tokens": tokens, "share": share, "ci": [max(0.0, share - half), min(1.0, share + half)]})
-    return points
+def sentence(of: Json, severity: str) -> str:
+    """What the first cell says, as a job's verdict says it."""
+    if of["amplification"]["conclusion"] == "no_damage":
+        return (
+            "No damage: with greedy the candidate writes the reference's texts, token by token, at a KL of exactly 0."
+        )
+    grown, parted = of["amplification"]["kl"], of["first_divergence"]
+    (low, high), (soon, late) = grown["ci"], parted["median_ci"]
+    on = f"({of['kl_candidate_text']['mean']:.3g} against {of['kl_reference_text']['mean']:.3g} nats a token)"
+    times = f"{grown['value']:.3g} times (95 % interval {low:.3g} to {high:.3g})"
+    where = (
+        f"half of the texts have parted by token {parted['median']} "
+        f"(95 % interval {soon} to {'beyond the end' if late is None else late})"
+    )
+    opening, subject = "Decoding with greedy amplifies the damage", "the candidate is"
+    if of["amplification"]["conclusion"] == "open":
+        opening = "Whether decoding amplifies the damage is not shown with greedy"
+    return (
+        f"{opening}: on its own text {subject} {times} as far from the reference as on the reference's text {on}; "
+        f"{where}. By single steps the damage is {severity}."
+    )
 
 
-def text(length: float = 120.0, repeated: float = 0.2) -> Json:
+def sample(candidate: int, number: int, parted: int | None, document: str) -> Json:
+    """What was written after one prompt; where the first token differs nothing is shared."""
+    same = parted is None
     return {
-        "length": mean(length, 3.0),
-        "ended": mean(0.1, 0.08),
-        "repetition": {str(n): mean(repeated / n, 0.05 / n) for n in (1, 2, 3, 4)},
-        "distinct": mean(0.62, 0.04),
-        "entropy": mean(1.9, 0.2),
-        "surprise": mean(1.2, 0.1),
-        "reference_surprise": mean(1.5, 0.1),
+        "document": document,
+        "domain": "prose",
+        "decoder": "greedy",
+        "candidate": candidate,
+        "prompt": "The river had been high all spring, and the\nbridge",
+        "shared": "" if parted == 1 else " was closed to all but" + " carts." * same,
+        "reference": "" if same else " carts and foot traffic <b>until</b> June.",
+        "candidate_text": "" if same else " the the the the\u202e the",
+        "first_divergence": parted,
     }
 
 
-def cell(decoder: str, candidate: int, *, damage: float, prompts: int = PROMPTS, most: int = MOST) -> Json:
-    none = damage == 0
-    rate = 0.2 * damage
-    points = survival(rate, prompts, most)
-    factor = 1.0 + 1.6 * damage + 0.3 * candidate
-    median = next((point["tokens"] for point in points if point["share"] <= 0.5), None)
-    kl = mean(0.0, 0.0) if none else mean(damage, 0.2 * damage)
-    ratio = (
-        {"value": None, "ci": None, "above_one": None}
-        if none
-        else {"value": factor, "ci": [factor * 0.7, factor * 1.4], "above_one": factor * 0.7 > 1}
-    )
-    bands = [
-        {
-            "first": first,
-            "last": last,
-            "kl_reference_text": kl,
-            "kl_candidate_text": kl if none else mean(damage * (1 + number * 0.4), 0.2 * damage),
-            "entropy_reference": mean(2.0, 0.2),
-            "entropy_candidate": mean(1.8, 0.3),
-            "disagreement": mean(0.0, 0.0) if none else mean(min(0.9, 0.2 + 0.2 * number), 0.05),
-        }
-        for number, (first, last) in enumerate([(1, 8), (9, 16), (17, 32), (33, 64), (65, 128)])
-        if last <= most
-    ]
+def distance(shaping: AnyShaping, index: int, tokens: Tokens) -> Json:
+    """A cut loses what the candidate no longer holds; temperature cuts nothing. No cut moves the most likely token."""
+    cuts = shaping.name != "temperature"
+    lost = np.where(tokens.tv > 0.3, 0.05, 0.0) * cuts
     return {
-        "decoder": decoder,
-        "candidate": candidate,
-        "prompts": prompts,
-        "first_divergence": {
-            "diverged": mean(0.0, 0.0) if none else {"mean": 0.94, "ci": [0.79, 0.99], "clusters": "documents"},
-            "median": median,
-            "median_ci": [None if median is None else max(1, median - 3), None if median is None else median + 6],
-            "shared_prefix": mean(float(most) if none else 14.2, 0.0 if none else 3.1),
-            "hazard": mean(0.0, 0.0) if none else mean(0.06, 0.02),
-        },
-        "survival": points,
-        "edit_distance": [
-            {"tokens": length, "distance": mean(0.0, 0.0) if none else mean(0.3 + length / 400, 0.05)}
-            for length in (16, 32, 64, 128)
-            if length <= most
-        ],
-        "kl_reference_text": kl,
-        "kl_candidate_text": kl if none else mean(damage * factor, 0.3 * damage),
-        "amplification": {
-            "kl": ratio,
-            "tokens": {"value": None, "ci": None, "above_one": None}
-            if none
-            else {"value": 5.1, "ci": [4.0, 6.9], "above_one": True},
-            "one_step": mean(0.0 if none else 0.13, 0.0 if none else 0.02),
-            "free": mean(0.0 if none else 0.66, 0.0 if none else 0.05),
-            "conclusion": "no_damage" if none else "amplifies" if factor * 0.7 > 1 else "open",
-        },
-        "along": bands,
-        "text": text(),
-        "change": {
-            "length": mean(-2.0, 3.0),
-            "ended": mean(0.02, 0.04),
-            "repetition": {str(n): mean(0.03 / n, 0.02) for n in (1, 2, 3, 4)},
-            "distinct": mean(-0.02, 0.02),
-            "entropy": mean(-0.1, 0.08),
-            "reference_surprise": mean(0.31, 0.1),
-        },
-        "nonfinite_positions": 0,
+        "candidate": index,
+        "shaping": shaping.name,
+        "parameters": {key: value for key, value in shaping.model_dump(mode="json").items() if key != "name"},
+        "kl": _mean(0.7 * tokens.kl[lost == 0], tokens.document[lost == 0]),
+        "infinite": _mean((lost > 0).astype(np.float64), tokens.document),
+        "lost": _mean(lost, tokens.document),
+        "tv": _mean(0.9 * tokens.tv, tokens.document),
+        "top1": _mean(tokens.top1, tokens.document),
+        "supports_differ": _mean(((tokens.tv > 0.2) & cuts).astype(np.float64), tokens.document),
     }
 
 
@@ -119,40 +86,45 @@ def trajectory_report(
     few: bool = False,
     document: str = "",
 ) -> Json:
-    """A report as JSON data, valid by its contract."""
-    base = compare_report(draw(mean=max(damage, 1e-3), documents=48), store_text=stored)
+    """A report as JSON data, valid by its contract. Its first decoder's texts are what the common blocks speak of."""
+    count = PROMPTS - 1 if few else PROMPTS
     decoders = defaults()[:2] if few else defaults()
     recipes = [[RTN], [PRUNED], [{"type": "quantize.rtn", "bits": 3, "group_size": 32}], [RTN, PRUNED]][:candidates]
+    damages = [damage * (1 + 0.5 * index) for index in range(candidates)]
+    tokens = [base_tokens(one, count, MOST) for one in damages]
+    reports = [compare_report(one, store_text=stored) for one in tokens]
+    base = reports[0]
     models = [base["provenance"]["candidate"] | {"recipe": recipe} for recipe in recipes]
-    shapings = () if few else SHAPINGS
+    written = {
+        (number, index): write(
+            tokens[index],
+            damages[index],
+            MOST,
+            scale=1.0 + 0.1 * number,
+            seed=(11 + number, index),
+            greedy=number == 0,
+        )
+        for number in range(len(decoders))
+        for index in range(candidates)
+    }
+    cells = [cell_of(decoders[number].name, index, one) for (number, index), one in written.items()]
     samples = [
-        {
-            "document": document or f"story-{number}",
-            "domain": "prose",
-            "decoder": "greedy",
-            "candidate": 0,
-            "prompt": "The river had been high all spring, and the\nbridge",
-            "shared": " was closed to all but" if damage else " was closed.",
-            "reference": " carts and foot traffic <b>until</b> June." if damage else "",
-            "candidate_text": " the the the the\u202e the" if damage else "",
-            "first_divergence": 6 if damage else None,
-        }
-        for number in range(3)
+        sample(index, number, written[0, index].first[number], document or f"story-{number}")
+        for index in range(candidates)
+        for number in range(max(1, 3 // candidates))
     ]
     report = {name: base[name] for name in BLOCKS} | {
         "schema": "hemostat.report/1",
         "kind": "trajectory",
         "job": base["job"],
         "severity": base["severity"],
-        "verdict": "Decoding with greedy amplifies the damage: on its own text the candidate is 1.48 times (95 % "
-        "interval 1.04 to 2.07) as far from the reference as on the reference's text (0.44 against 0.3 nats a token); "
-        "half of the texts have parted by token 12. By single steps the damage is severe.",
+        "verdict": sentence(cells[0], base["severity"]),
         "decision": base["decision"],
         "tokens": base["tokens"],
         "documents": base["documents"],
         "windows": base["windows"],
         "noise_floor": base["noise_floor"],
-        "prompts": PROMPTS,
+        "prompts": count,
         "prompt_tokens": 32,
         "most_tokens": MOST,
         "chat_template": False,
@@ -166,28 +138,20 @@ def trajectory_report(
             for one in decoders
         ],
         "candidates": [
-            {"model": model, "severity": base["severity"], "excess_kl": mean(damage, 0.2 * damage)} for model in models
-        ],
-        "cells": [
-            cell(one.name, index, damage=damage * (1 + 0.5 * index) * (0.6 + 0.1 * number))
-            for number, one in enumerate(decoders)
-            for index in range(candidates)
-        ],
-        "reference_texts": [{"decoder": one.name, "text": text(124.0, 0.15)} for one in decoders],
-        "distances": [
             {
-                "candidate": index,
-                "shaping": shaping.name,
-                "parameters": {key: value for key, value in shaping.model_dump(mode="json").items() if key != "name"},
-                "kl": mean(0.2 * damage, 0.05 * damage),
-                "infinite": mean(0.1, 0.02),
-                "lost": mean(0.02, 0.004),
-                "tv": mean(0.2 * damage, 0.04 * damage),
-                "top1": mean(0.85, 0.02),
-                "supports_differ": mean(0.4, 0.03),
+                "model": model,
+                "severity": one["severity"],
+                "excess_kl": one["decision"]["excess_kl"],
+                "blocks": {name: one[name] for name in BLOCKS},
             }
-            for index in range(candidates)
-            for shaping in shapings
+            for model, one in zip(models, reports, strict=True)
+        ],
+        "cells": cells,
+        "reference_texts": [
+            {"decoder": one.name, "text": text_of(written[number, 0], 0)} for number, one in enumerate(decoders)
+        ],
+        "distances": [
+            distance(shaping, index, one) for index, one in enumerate(tokens) for shaping in (() if few else SHAPINGS)
         ],
         "definitions": {
             "kl": "KL on the candidate's own text over KL on the reference's text.",
@@ -195,10 +159,15 @@ def trajectory_report(
             "interval": "95 %, clustered by prompt.",
         },
         "samples": samples if stored else [],
-        "generated_tokens": 2 * len(decoders) * PROMPTS * MOST,
+        "generated_tokens": sum(
+            len(text)
+            for (_, index), one in written.items()
+            for side in ((0, 1) if index == 0 else (1,))
+            for text in one.kl[side]
+        ),
         "resumed_texts": 0,
         "not_tested": base["not_tested"],
-        "warnings": ["The text has 31 documents: 31 prompts instead of 32."] if few else [],
+        "warnings": [f"The text has {count} documents: {count} prompts instead of {PROMPTS}."] if few else [],
         "request": {
             "kind": "trajectory",
             "reference": {"model": "smollm2-135m"},
@@ -206,11 +175,11 @@ def trajectory_report(
             "candidates": [{"model": "smollm2-135m", "recipe": recipe} for recipe in recipes[1:]],
             "text": {"source": "shipped", "corpus": "evaluation", "documents": None},
             "decoders": [one.model_dump(mode="json") for one in decoders],
-            "prompts": 32,
+            "prompts": PROMPTS,
             "prompt_tokens": 32,
-            "tokens": 128,
+            "tokens": MOST,
             "chat": False,
-            "shapings": [one.model_dump(mode="json") for one in shapings],
+            "shapings": [] if few else [one.model_dump(mode="json") for one in SHAPINGS],
             "store_text": None,
             "window": 512,
             "seed": 0,

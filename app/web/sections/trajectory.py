@@ -8,17 +8,17 @@ from markupsafe import Markup
 
 from app.contracts.trajectory_report import Cell as Entry
 from app.contracts.trajectory_report import TrajectoryReport
-from app.web import describe
 from app.web import format as fmt
 from app.web.charts_survival import survival_chart
 from app.web.sections.numbers import Figure
 from app.web.sections.trajectory_amplification import along, amplification
+from app.web.sections.trajectory_candidates import candidates, domains
 from app.web.sections.trajectory_decoders import decoders, distances
 from app.web.sections.trajectory_matrices import Matrix, matrices
 from app.web.sections.trajectory_parting import curve, edits, parting
 from app.web.sections.trajectory_texts import Text, changes, shown, texts
-from app.web.sections.trajectory_words import LETTERS, factor, first_cells, label, mean_cell, median_of
-from app.web.tables import Cell, Column, Table
+from app.web.sections.trajectory_words import factor, first_cells, label, median_of
+from app.web.tables import Table
 from app.web.untrusted import visible
 
 
@@ -31,6 +31,7 @@ class Trajectory:
     figures: tuple[Figure, ...]
     several: bool
     candidates: Table
+    domains: Table | None
     matrices: tuple[Matrix, ...]
     survival: Markup
     survival_caption: str
@@ -58,7 +59,8 @@ def trajectory(report: TrajectoryReport) -> Trajectory:
         sentence=visible(report.verdict),
         figures=_figures(report, first[0]),
         several=len(report.candidates) > 1,
-        candidates=_candidates(report),
+        candidates=candidates(report),
+        domains=domains(report),
         matrices=matrices(report),
         survival=survival_chart(
             f"Prompts with the same text so far, {name}",
@@ -159,26 +161,5 @@ def _figures(report: TrajectoryReport, cell: Entry) -> tuple[Figure, ...]:
             "× more different tokens",
             tokens.interval or "no interval",
             "different tokens over single-step disagreements",
-        ),
-    )
-
-
-def _candidates(report: TrajectoryReport) -> Table:
-    return Table(
-        caption="The candidates, on the reference’s texts",
-        columns=(
-            Column("", "name"),
-            Column("Changed by", "text"),
-            Column("Severity", "text"),
-            Column("Excess KL, nats"),
-        ),
-        rows=tuple(
-            (
-                Cell(LETTERS[index]),
-                Cell(visible(describe.model(run.model))),
-                Cell(run.severity),
-                mean_cell(run.excess_kl),
-            )
-            for index, run in enumerate(report.candidates)
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -132,8 +132,13 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
         chat_template=any(prompt.conversation for prompt in found.prompts),
         decoders=tuple(_decoder(one) for one in request.decoders),
         candidates=tuple(
-            CandidateRun(model=source.candidate, severity=decision.severity, excess_kl=decision.excess_kl)
-            for source, decision in zip(sources, decisions, strict=True)
+            CandidateRun(
+                model=source.candidate,
+                severity=decision.severity,
+                excess_kl=decision.excess_kl,
+                blocks=Blocks(**_blocks(summary)),
+            )
+            for source, decision, summary in zip(sources, decisions, summaries, strict=True)
         ),
         cells=cells,
         reference_texts=references,
@@ -148,7 +153,7 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
         warnings=tuple(_warnings(found, cells)),
         request=repeatable(request),
         provenance=sources[0],
-        **{name: value for name, value in first.blocks().items() if name in _BLOCKS},
+        **_blocks(first),
     )
 
 
@@ -156,6 +161,11 @@ def base_values(found: Found, candidate: int) -> TokenValues:
     """A candidate's values on the base texts, in the order of the base corpus."""
     by_text = found.measured[candidate].by_text()
     return TokenValues.concat([by_text[number] for number in range(len(found.base.windows))])
+
+
+def _blocks(summary: Summary) -> dict[str, Any]:
+    """The common blocks."""
+    return {name: value for name, value in summary.blocks().items() if name in _BLOCKS}
 
 
 def _summary(found: Found, candidate: int, context: JobContext) -> Summary:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.cli.trajectory import parse_candidate, parse_decoder
+from app.cli.trajectory import parse_candidate, parse_decoder, parse_shaping
 from app.contracts.errors import ErrorCode, HemostatError
 
 
@@ -27,3 +27,10 @@ def test_a_candidate_is_an_alias_with_or_without_a_recipe():
     }
     two = parse_candidate('m=[{"type": "a"}, {"type": "b"}]')
     assert [step["type"] for step in two["recipe"]] == ["a", "b"]
+
+
+def test_a_shaping_is_a_cut_and_its_parameters():
+    assert parse_shaping("top_k:k=20") == {"name": "top_k", "k": 20}
+    with pytest.raises(HemostatError) as caught:
+        parse_shaping("greedy")
+    assert "there is no shaping 'greedy'" in caught.value.detail

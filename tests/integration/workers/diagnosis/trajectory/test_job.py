@@ -141,6 +141,22 @@ def test_the_reference_against_itself_writes_the_same_texts_at_no_divergence(
         assert distance.top1.mean == 1
 
 
+def test_the_common_blocks_speak_of_each_candidate(whole: tuple[TrajectoryReport, Context]) -> None:
+    report, _ = whole
+    wounded, same = (run.blocks for run in report.candidates)
+    assert wounded is not None
+    assert same is not None
+    assert wounded.divergence == report.divergence
+    assert wounded.domains == report.domains
+    assert wounded.divergence.kl.mean == report.cells[0].kl_reference_text.mean
+    assert same.divergence.kl.max == 0
+    assert same.top1_agreement.mean == 1
+    assert same.perplexity.candidate == same.perplexity.reference
+    # The difference form rounds ln p of the reference by the candidate that it is taken with.
+    assert same.perplexity.reference == pytest.approx(wounded.perplexity.reference, rel=1e-5)
+    assert set(same.domains) == {"prose", "code"}
+
+
 def test_kl_along_both_texts_is_that_of_transformers(
     whole: tuple[TrajectoryReport, Context], settings: Settings
 ) -> None:

@@ -1,9 +1,16 @@
 """The view of a trajectory report: what is said, how it is named, what is escaped."""
 
+import copy
+import io
+from itertools import pairwise
+
 import pytest
 from rich.console import Console
 
+from app.cli.trajectory import parse_shaping
+from app.contracts.decoding import SHAPING
 from app.contracts.trajectory_report import TrajectoryReport
+from app.web import format as fmt
 from app.web.report import render
 from app.web.reproduce_trajectory import trajectory_command
 from app.web.sections.trajectory import heading, trajectory
@@ -90,5 +97,51 @@ def test_the_command_repeats_the_job():
     assert words[words.index("--also") + 1] == "other"
     assert "--chat" in words
     assert words[words.index("--tokens") + 1] == "64"
-    assert trajectory_command(request | {"shapings": []}, "shipped") is None
+    assert "--shaping" not in words
     assert trajectory_command(request, None) is None
+
+
+@pytest.mark.parametrize(
+    ("shapings", "told"),
+    [([], ["none"]), ([{"name": "top_k", "k": 20, "temperature": 1.0}, {"name": "eta"}], ["top_k:k=20", "eta"])],
+)
+def test_the_command_names_the_cuts_that_are_not_the_usual_ones(shapings, told):
+    command = trajectory_command({"reference": {"model": "m"}, "shapings": shapings}, "shipped")
+    words = command.replace("\\\n", " ").split()
+    named = [word for option, word in pairwise(words) if option == "--shaping"]
+    assert named == told
+    parsed = [] if named == ["none"] else [SHAPING.validate_python(parse_shaping(one)) for one in named]
+    assert parsed == [SHAPING.validate_python(one) for one in shapings]
+
+
+def test_every_candidate_has_its_own_blocks():
+    four = report("four")
+    table = trajectory(four).candidates
+    ratios = [row[6].text for row in table.rows]
+    assert len(set(ratios)) == 4
+    for run, row in zip(four.candidates, table.rows, strict=True):
+        assert run.blocks is not None
+        assert (
+            row[5].text
+            == fmt.estimate(run.blocks.top1_agreement.mean, run.blocks.top1_agreement.ci, percent=True).value
+        )
+    domains = trajectory(four).domains
+    assert domains is not None
+    assert [row[0].text for row in domains.rows] == list(four.domains)
+    assert "perplexity ratio" in printed(VARIANTS["four"], 130)
+
+
+def test_a_report_from_before_there_were_blocks_of_each_still_shows():
+    old = copy.deepcopy(VARIANTS["four"])
+    for run in old["candidates"]:
+        del run["blocks"]
+    view = trajectory(TrajectoryReport.model_validate(old))
+    assert [cell.text for cell in view.candidates.rows[0][4:]] == ["–"] * 4
+    assert view.domains is None
+    assert "The candidates, on the reference" in render(old)
+
+
+def printed(data, width):
+    console = Console(width=width, record=True, file=io.StringIO())
+    render_terminal(data, console)
+    return console.export_text()
