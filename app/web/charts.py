@@ -55,7 +55,7 @@ def threshold_chart(
 
     The names of `classes` (those that the verdict names) are set in bold.
 
-    What is zero or less has no place on such an axis: an arrow at the low end says so.
+    What is zero or less has no place on such an axis: an arrow before its label at the low end says so.
     """
     edges = [thresholds.mild, thresholds.moderate, thresholds.severe, thresholds.collapse]
     shown = [excess, *(ci or ()), floor or 0.0, detectable or 0.0]
@@ -95,8 +95,6 @@ def threshold_chart(
     if ci:
         shapes += _whisker(scale, ci, middle, cap=6)
     shapes.append(_dot(at, middle, "estimate"))
-    if excess <= 0:
-        shapes.append(_tag("text", "◂", x=0, y=middle + 5, class_="t arrow"))
     label = f"excess {fmt.estimate(excess, ci)} nats"
     texts.append(_placed(label, at, 11, off=excess <= 0, class_="strong"))
 
