@@ -36,6 +36,8 @@ PHASES = (
     "candidate",
     "kernel_term",
     "points",
+    "diagnose",
+    "search",
     "fit",
     "choose",
     "test",
@@ -141,6 +143,22 @@ CATALOGUE: tuple[Metric, ...] = (
         ("outcome",),
         {"outcome": ("measured", "refused")},
     ),
+    Metric(
+        "mitigate_trials",
+        "counter",
+        "Trials of treatments, by whether the model took them.",
+        ("outcome",),
+        {"outcome": ("measured", "refused")},
+    ),
+    Metric(
+        "mitigate_trial_seconds",
+        "histogram",
+        "Making and measuring one trial, by how much text it is given.",
+        ("rung",),
+        {"rung": ("cheap", "full")},
+        PHASE_BUCKETS,
+    ),
+    Metric("mitigate_trial_running", "gauge", "1 while a trial is made and measured, else 0."),
     # what was measured, by comparison
     Metric("kl_nats", "histogram", "KL(reference‖candidate) of scored tokens.", COMPARISON, None, KL_BUCKETS),
     Metric("kl_mean_nats", "gauge", "Mean KL of the last measurement.", COMPARISON),
@@ -212,11 +230,22 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric(
         "surface_departing_ratio",
         "gauge",
-        "Share of the last surface's settings of both knobs where damages do not add up.",
+        "Share of the last surface's settings of both knobs where a departure from adding up is shown.",
         COMPARISON,
     ),
     Metric("surface_within", "gauge", "1 where a setting lies within the chosen loss for sure, else 0.", COMPARISON),
     Metric("surface_chosen_bytes", "gauge", "Bytes of the setting that the last surface chose.", COMPARISON),
+    # what was treated, by comparison: the recipe is the candidate's own
+    Metric(
+        "mitigate_best_saved_nats",
+        "gauge",
+        "Nats a token that the best full trial of the last mitigation saved on the documents to choose by.",
+        COMPARISON,
+    ),
+    Metric("mitigate_saved_nats", "gauge", "Nats a token that the recommended recipe saved on the test.", COMPARISON),
+    Metric("mitigate_saved_low_nats", "gauge", "Lower 95 % limit of these nats.", COMPARISON),
+    Metric("mitigate_saved_high_nats", "gauge", "Upper 95 % limit of these nats.", COMPARISON),
+    Metric("mitigate_helped", "gauge", "1 where the recommended recipe saves nats for sure, else 0.", COMPARISON),
     Metric("last_measurement_timestamp_seconds", "gauge", "When the last measurement ended, Unix time.", COMPARISON),
 )
 

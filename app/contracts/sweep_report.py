@@ -73,6 +73,23 @@ class SweepPoint(Contract):
     no_kernel_term: str = Field(default="", description="why a packed point has none; empty for every other point")
 
 
+class SweepDomain(Contract):
+    """One domain of the text. With fewer than six documents there is no interval, and nothing is sure to stay mild:
+    `note` says so."""
+
+    tokens: Count
+    documents: Count
+    kl: tuple[Mean, ...] = Field(
+        description="of each point, in their order; empty of one that is not finite or refused"
+    )
+    perplexity_ratio: tuple[Mean, ...] = Field(description="likewise, to the unmodified model's over the same tokens")
+    largest_mild: JsonValue = Field(
+        description="the strongest measured value whose excess KL on this domain stays below `moderate` by its upper "
+        "limit, with every weaker one; null: not even the weakest, or too few documents"
+    )
+    note: str = ""
+
+
 class KneeInterval(Contract):
     """How the interval of s0 was found."""
 
@@ -210,6 +227,9 @@ class SweepReport(Contract):
     largest_mild: Limit | None = Field(description="by the upper limit of the excess KL")
     slopes: CrossingSlopes | None = Field(
         default=None, description="around the place where mild ends; the thresholds have their own"
+    )
+    domains: dict[str, SweepDomain] = Field(
+        default_factory=dict, description="by domain of the text; empty where no point is finite at every position"
     )
     choice: Choice
     shared: tuple[Share, ...]

@@ -33,6 +33,8 @@ def render_sweep(report: SweepReport, console: Console, say: Say) -> None:
     if has_kernels(report):
         console.print(Text(say(visible(kernels_note(report)))))
     console.print(_limits(report, say))
+    if report.domains:
+        console.print(_domains(report, say))
     for threshold in (report.threshold, report.threshold_kl):
         if threshold is not None:
             _threshold(threshold, console, say)
@@ -84,6 +86,19 @@ def _limits(report: SweepReport, say: Say) -> Table:
             continue
         largest = fmt.NONE if limit.largest is None else visible(told(limit.largest))
         table.add_row(name, Text(say(largest)), say(where(report, limit.at)), say(ends(limit)))
+    return table
+
+
+def _domains(report: SweepReport, say: Say) -> Table:
+    """How far each domain goes, and what it loses at the strongest setting."""
+    columns = [("Domain", False), ("Stays mild up to", False), ("KL at the strongest", True), ("95 % interval", True)]
+    table = plain_table("By domain", columns)
+    for name, domain in sorted(report.domains.items(), key=lambda item: -(item[1].kl[-1].mean or 0.0)):
+        last = fmt.estimate(domain.kl[-1].mean, domain.kl[-1].ci)
+        mild = fmt.NONE if domain.largest_mild is None else visible(told(domain.largest_mild))
+        table.add_row(
+            Text(say(visible(name))), Text(say(mild)), say(last.value), say(last.interval or domain.note or fmt.NONE)
+        )
     return table
 
 

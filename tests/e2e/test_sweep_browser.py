@@ -13,7 +13,7 @@ __all__ = ["browser"]
 LEGIBLE = 4.5  # WCAG AA for text of this size
 
 
-@pytest.mark.parametrize("name", ["knee", "bits", "broken", "factor"])
+@pytest.mark.parametrize("name", ["knee", "bits", "broken", "factor", "packed"])
 def test_it_fits_is_legible_and_asks_for_nothing(browser: Browser, tmp_path: Path, name: str) -> None:
     file = tmp_path / f"{name}.html"
     file.write_text(render(sweep_variants()[name]), encoding="utf-8")

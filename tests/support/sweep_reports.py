@@ -19,6 +19,7 @@ from tests.support.reports import compare_report
 from workers.diagnosis.points.kernels import DROPPED, Kernel
 from workers.diagnosis.points.record import PointRecord, record_of
 from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.domains import domains
 from workers.diagnosis.sweep.fits import threshold_of
 from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
 from workers.diagnosis.sweep.words import sentence
@@ -166,6 +167,14 @@ def sweep_report(
         "no_threshold": why,
         "near_lossless": near_lossless(made, seed=0),
         "largest_mild": limit,
+        "domains": domains(
+            made,
+            [("prose", "code", "prose", "chat")[number % 4] for number in range(int(made.document_W.max()) + 1)],
+            floor=0.0,
+            thresholds=Thresholds(),
+            seed=0,
+            check_cancelled=lambda: None,
+        ),
         "slopes": crossing_slopes(made, limit, seed=0),
         "choice": {"how": "all", "asked": len(values_), "measured": len(values_), "note": "Every value was measured."},
         "shared": [{"by": "node-1", "points": 6, "seconds": 99.6}, {"by": "node-2", "points": 6, "seconds": 99.6}],

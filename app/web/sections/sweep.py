@@ -12,7 +12,7 @@ from app.web import format as fmt
 from app.web.sections.numbers import Figure
 from app.web.sections.sweep_charts import kl_chart, perplexity_chart
 from app.web.sections.sweep_fits import FitView, fit_view
-from app.web.sections.sweep_tables import effort, limits, limits_note, points, points_note
+from app.web.sections.sweep_tables import domains, domains_note, effort, limits, limits_note, points, points_note
 from app.web.sections.sweep_words import FORMS, ends, heading, strongest
 from app.web.tables import Table
 from app.web.untrusted import visible
@@ -35,6 +35,8 @@ class Sweep:
     no_threshold: str
     limits: Table
     limits_note: str
+    domains: Table
+    domains_note: str
     effort: Table
     effort_note: str
 
@@ -54,6 +56,8 @@ def sweep(report: SweepReport) -> Sweep:
         no_threshold=visible(report.no_threshold),
         limits=limits(report),
         limits_note=limits_note(report),
+        domains=domains(report),
+        domains_note=domains_note(report),
         effort=effort(report),
         effort_note=visible(report.choice.note),
     )

@@ -125,6 +125,51 @@ def limits_note(report: SweepReport) -> str:
     return visible(note)
 
 
+def domains(report: SweepReport) -> Table:
+    """How far each domain goes, and what it loses at the settings where the whole text stops being mild and where the
+    sweep ends."""
+    limit = report.largest_mild
+    values = [point.value for point in report.points]
+    shown = [] if limit is None or limit.largest is None else [values.index(limit.largest)]
+    shown += [len(values) - 1] if len(values) - 1 not in shown else []
+    rows = []
+    for name, domain in sorted(report.domains.items(), key=lambda item: -(item[1].kl[shown[0]].mean or 0.0)):
+        cells = [
+            Cell(visible(name), f"{fmt.count(domain.documents)} documents"),
+            Cell(
+                fmt.NONE if domain.largest_mild is None else visible(told(domain.largest_mild)),
+                domain.note,
+                strong=True,
+            ),
+        ]
+        for place in shown:
+            for mean in (domain.kl[place], domain.perplexity_ratio[place]):
+                found = fmt.estimate(mean.mean, mean.ci)
+                cells.append(Cell(found.value, found.interval or domain.note))
+        rows.append(tuple(cells))
+    return Table(
+        caption="By domain",
+        columns=(
+            Column("Domain", "name"),
+            Column("Stays mild up to"),
+            *(
+                Column(f"{quantity} at {setting(report, values[place])}")
+                for place in shown
+                for quantity in ("KL, nats,", "PPL ratio")
+            ),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def domains_note(report: SweepReport) -> str:
+    """How they are judged."""
+    few = any(domain.note for domain in report.domains.values())
+    return "Each domain is judged as the whole text is, by the upper limit of its own excess KL." + (
+        " A domain of fewer than six documents has no interval, and nothing of it is sure to stay mild." if few else ""
+    )
+
+
 def effort(report: SweepReport) -> Table:
     """Seconds, by process."""
     making = sum(point.seconds_making for point in report.points)

@@ -19,11 +19,11 @@ from app.contracts.report import Mean
 from app.contracts.requests.surface import SurfaceRequest
 from app.contracts.surface_report import Contour, Interaction, Kind, Limit, OrderEffect, PathStep
 from app.models.surfaces import Axis, Cell, Order, axes_of
+from workers.diagnosis.points.clusters import Clustered
 from workers.diagnosis.points.kernels import Kernel
 from workers.diagnosis.points.record import PointRecord, WindowSums
 from workers.diagnosis.summary import as_mean
 from workers.diagnosis.surface import contour, path
-from workers.diagnosis.surface.clusters import Clustered
 from workers.diagnosis.surface.interaction import paired
 from workers.distributions.intervals import Estimate
 from workers.distributions.significance import LEVEL, holm

@@ -15,6 +15,7 @@ from workers.diagnosis.context import JobContext
 from workers.diagnosis.points.ground import Ground
 from workers.diagnosis.points.naming import swept_fingerprint, swept_recipe
 from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.domains import domains
 from workers.diagnosis.sweep.fits import threshold_of
 from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
 from workers.diagnosis.sweep.words import sentence
@@ -50,6 +51,14 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
     lossless, limit = near_lossless(course, seed=request.seed), mild(course, request.thresholds)
     decision = strongest.record.decision
     assert decision is not None  # noqa: S101 - a measured point has one
+    by_domain = domains(
+        course,
+        [document.domain for document in corpus.documents],
+        floor=ground.floor.report.kl.mean or 0.0,
+        thresholds=request.thresholds,
+        seed=request.seed,
+        check_cancelled=context.check_cancelled,
+    )
     report = SweepReport(
         job=context.job_id,
         severity=decision.severity,
@@ -69,6 +78,7 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
         near_lossless=lossless,
         largest_mild=limit,
         slopes=crossing_slopes(course, limit, seed=request.seed),
+        domains=by_domain,
         choice=_choice(swept),
         shared=_shared(course),
         not_tested=_not_tested(swept),

@@ -123,6 +123,18 @@ def test_interactions_are_those_of_the_perplexities(done: tuple[SurfaceReport, C
         assert low <= one.nats.mean <= high
 
 
+def test_domains_together_are_the_whole(done: tuple[SurfaceReport, Context]) -> None:
+    report, _ = done
+    assert sum(one.tokens for one in report.domains.values()) == report.tokens
+    given = [row.nats.mean or 0.0 for row in report.interactions if row.order == "as given"]
+    averages = sum(one.tokens * (one.average.mean or 0.0) for one in report.domains.values()) / report.tokens
+    assert averages == pytest.approx(np.mean(given), abs=1e-9)
+    kl = sum(one.tokens * (one.kl.mean or 0.0) for one in report.domains.values()) / report.tokens
+    assert kl == pytest.approx(report.divergence.kl.mean, abs=1e-9)
+    assert report.margin == 0.01
+    assert all(point.kernel_term is None and point.no_kernel_term == "" for point in report.points)
+
+
 def test_order_effects_are_differences_of_the_two_orders(done: tuple[SurfaceReport, Context]) -> None:
     report, _ = done
     assert len(report.order_effects) == 4

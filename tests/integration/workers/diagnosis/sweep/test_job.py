@@ -124,6 +124,16 @@ def test_the_limits_lie_where_the_points_say(swept: tuple[SweepReport, Context])
     assert mild.largest == (report.points[first - 1].value if first else None)
 
 
+def test_domains_together_are_the_whole(swept: tuple[SweepReport, Context]) -> None:
+    report, _ = swept
+    domains = report.domains.values()
+    assert sum(one.tokens for one in domains) == report.tokens
+    for place, point in enumerate(report.points):
+        assert point.divergence is not None
+        kl = sum(one.tokens * (one.kl[place].mean or 0.0) for one in domains) / report.tokens
+        assert kl == pytest.approx(point.divergence.kl.mean, rel=1e-9)
+
+
 def test_the_curve_can_be_fitted_alone(swept: tuple[SweepReport, Context]) -> None:
     report, context = swept
     curve = json.loads((context.output / "curve.json").read_text())

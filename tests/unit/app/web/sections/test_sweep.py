@@ -74,6 +74,20 @@ def test_what_kernels_add_stands_beside_packed_settings_and_a_missing_one_has_it
     assert "Kernel term, nats" not in [column.label for column in view("bits").points.columns]
 
 
+def test_every_domain_says_how_far_it_goes():
+    found = view("knee")
+    assert {row[0].text for row in found.domains.rows} == {"prose", "code", "chat"}
+    report = SweepReport.model_validate(VARIANTS["knee"])
+    rows = {row[0].text: row for row in found.domains.rows}
+    assert float(rows["code"][1].text) == pytest.approx(report.domains["code"].largest_mild, rel=1e-3)
+    assert [column.label for column in found.domains.columns][2] == "KL, nats, at sparsity 0.4182"
+    assert rows["code"][2].note.startswith("[")
+    single = view("single")
+    assert {(row[1].text, row[1].note) for row in single.domains.rows} == {("–", "too few documents")}
+    assert 'id="domains"' in render(VARIANTS["single"])
+    assert 'id="domains"' not in render(VARIANTS["knee"] | {"domains": {}})
+
+
 def test_weak_settings_stand_left_though_their_values_fall():
     chart = view("bits").kl_chart
     places = {label: float(place) for place, label in re.findall(r'<text x="([\d.]+)%"[^>]*>(\d)</text>', chart)}

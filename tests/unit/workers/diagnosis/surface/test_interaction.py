@@ -12,7 +12,7 @@ from tests.support.published_surfaces import (
     WANDA_GGUF,
     WANDA_SHARES,
 )
-from workers.diagnosis.surface.clusters import Clustered
+from workers.diagnosis.points.clusters import Clustered
 from workers.diagnosis.surface.interaction import interactions, paired
 
 WANDA = interactions(np.log(WANDA_GGUF))

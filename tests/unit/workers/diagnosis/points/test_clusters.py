@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workers.diagnosis.surface.clusters import Clustered
+from workers.diagnosis.points.clusters import Clustered
 from workers.distributions.intervals import Clusters
 from workers.distributions.significance import p_values
 
