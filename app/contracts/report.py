@@ -129,6 +129,10 @@ class TokenClassSlice(Slice):
     definition: str
     share: float = Field(description="share of all scored positions that are finite")
     share_of_kl: Number = Field(description="share of the summed KL; null where there is none")
+    share_of_kl_ci: Ci | None = Field(
+        default=None,
+        description="its 95 % interval, clustered as the means are; null where a single cluster leaves none",
+    )
     nonfinite_positions: Count
     difference: Mean | None = Field(
         description="mean KL of the class minus that of all other positions, nats, with its 95 % interval; null where "

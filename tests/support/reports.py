@@ -404,6 +404,7 @@ def _token_classes(values: Tokens) -> Json:
                 "definition": f"Tokens of the class {name}, as the synthetic reports have them.",
                 "share": float(mask.mean()),
                 "share_of_kl": float(values.kl[mask].sum() / values.kl.sum()) if values.kl.sum() else None,
+                "share_of_kl_ci": _share_interval(values, mask),
                 "nonfinite_positions": 0,
                 "difference": {
                     "mean": gap["mean"] - rest,
@@ -414,12 +415,23 @@ def _token_classes(values: Tokens) -> Json:
         )
     return {
         "classes": rows,
-        "absent": ["Code", "Not English"],
+        "absent": ["Code", "Other languages"],
         "none": None,
         "multiplicity": "3 classes were looked at, and they overlap.",
         "by_frequency": _bands(values, (order % 9) + 1.0, [1, 2, 4, 16]),
         "frequency_rule": "Occurrences of the predicted token's id among all tokens of this text.",
     }
+
+
+def _share_interval(values: Tokens, mask: NDArray[np.bool_]) -> tuple[float, float] | None:
+    """Of the share that a class has in the summed KL, by linearization over documents."""
+    total = np.bincount(values.document, values.kl)
+    if not total.any():
+        return None
+    share = float(values.kl[mask].sum() / total.sum())
+    residual = np.bincount(values.document, values.kl * mask) - share * total
+    half = 1.96 * math.sqrt(float((residual**2).sum()) * total.size / max(1, total.size - 1)) / float(total.sum())
+    return (max(0.0, share - half), min(1.0, share + half))
 
 
 def _histogram(kl: Floats) -> Json:

@@ -7,7 +7,7 @@ they come, so that the attempt after a lost one goes on where it broke off.
 
 from __future__ import annotations
 
-from app.contracts.report import CompareReport, GeneratedToolCalls, TokenClasses
+from app.contracts.report import CompareReport, GeneratedToolCalls
 from app.contracts.requests.compare import CompareRequest
 from workers.diagnosis.assemble import Measured, build_report, stores_text
 from workers.diagnosis.attempt import Attempt, counted
@@ -19,11 +19,11 @@ from workers.diagnosis.passes import divergence_of
 from workers.diagnosis.plan import Scratch, plan_fingerprint
 from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import Sides, modify, resolve
-from workers.diagnosis.token_classes.classify import classify
+from workers.diagnosis.token_classes.classify import Classified, classify
 from workers.diagnosis.token_classes.slices import token_classes
 from workers.diagnosis.tool_calls.run import generated_tool_calls
 from workers.distributions.divergence import Divergence
-from workers.distributions.token_values import Positions, TokenValues
+from workers.distributions.token_values import Positions
 from workers.engine.room import EngineRoom
 from workers.text.documents import TextDocument
 from workers.text.tokenization import load_tokenizer
@@ -31,6 +31,8 @@ from workers.text.windows import Corpus
 
 # The artifact of per-token values.
 TOKENS_FILE = "tokens.parquet"
+# What a column of the file is called that tells whether a token is of a class.
+CLASS_COLUMN = "class_"
 
 
 def compare(request: CompareRequest, context: JobContext, room: EngineRoom) -> CompareReport:
@@ -125,6 +127,7 @@ class _Compare(Attempt):
             context.check_cancelled()
             with watch.phase("statistics"):
                 context.progress("statistics", 0, 1)
+                classes = self._classes(sides, documents, corpus, positions)
                 measured = Measured(
                     request=request,
                     sides=sides,
@@ -132,7 +135,9 @@ class _Compare(Attempt):
                     positions=positions,
                     values=values,
                     floor=floor,
-                    token_classes=self._classes(sides, documents, corpus, positions, values),
+                    token_classes=token_classes(
+                        values, positions, classes, seed=request.seed, check_cancelled=context.check_cancelled
+                    ),
                     kernel_term=term,
                     tool_calls=tool_calls,
                     reference_context=limit,
@@ -149,6 +154,7 @@ class _Compare(Attempt):
                     positions,
                     [document.id for document in corpus.documents],
                     [document.domain for document in corpus.documents],
+                    flags={f"{CLASS_COLUMN}{name}": mask for name, mask in classes.masks.items()},
                 )
                 export_metrics(report, values, sides, context)
                 context.progress("report", 1, 1)
@@ -169,23 +175,13 @@ class _Compare(Attempt):
                 context=self._context,
             )
 
-    def _classes(
-        self,
-        sides: Sides,
-        documents: list[TextDocument],
-        corpus: Corpus,
-        positions: Positions,
-        values: TokenValues,
-    ) -> TokenClasses:
-        """The values by kind of the predicted token."""
-        found = classify(
+    def _classes(self, sides: Sides, documents: list[TextDocument], corpus: Corpus, positions: Positions) -> Classified:
+        """The kinds of the predicted tokens."""
+        return classify(
             documents,
             corpus,
             positions,
             load_tokenizer(sides.reference.tokenizer),
             vocabulary=sides.reference.head.vocabulary,
             check_cancelled=self._context.check_cancelled,
-        )
-        return token_classes(
-            values, positions, found, seed=self._request.seed, check_cancelled=self._context.check_cancelled
         )

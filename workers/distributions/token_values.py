@@ -8,7 +8,7 @@ token.
 import os
 import secrets
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -153,12 +153,20 @@ class TokenValues:
             raise ValueError(f"{path.name} does not hold token values: {error}") from error
         raise ValueError(f"{path.name} holds token values of another layout, {LAYOUT} is needed")
 
-    def to_parquet(self, path: Path, positions: Positions, documents: Sequence[str], domains: Sequence[str]) -> None:
+    def to_parquet(
+        self,
+        path: Path,
+        positions: Positions,
+        documents: Sequence[str],
+        domains: Sequence[str],
+        *,
+        flags: Mapping[str, Bools] | None = None,
+    ) -> None:
         """Write a Parquet file of one row a position, atomically.
 
         `documents` and `domains` give id and domain of each document index. Columns: document, domain, window,
-        position, token_id, delta_p, and every field of this class; a number that is not finite is null. ValueError
-        where lengths differ.
+        position, token_id, delta_p, every field of this class, and the `flags`, a Boolean each; a number that is not
+        finite is null. ValueError where lengths differ.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -177,6 +185,10 @@ class TokenValues:
             "token_id": positions.token_id,
             "delta_p": self.delta_p,
         } | {name: getattr(self, name) for name in FIELDS}
+        for name, flag in (flags or {}).items():
+            if flag.shape != (len(self),) or name in columns:
+                raise ValueError(f"{name} has shape {flag.shape} for {len(self)} values, or is there twice")
+            columns[name] = flag
         for name, column in columns.items():
             if isinstance(column, np.ndarray) and column.dtype.kind == "f":
                 columns[name] = pa.array(column, mask=~np.isfinite(column))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.contracts.report import BandedSlice, CompareReport, Slice, TokenClassSlice
@@ -45,7 +46,7 @@ def classes(report: CompareReport) -> Classes | None:
     if found is None:
         return None
     ordered = sorted(found.classes, key=lambda one: -(one.kl.mean or 0.0))
-    rows = [_row(visible(one.title), one, one.nonfinite_positions) for one in ordered]
+    rows = [_row(visible(one.title), one, one.nonfinite_positions, one.share_of_kl_ci) for one in ordered]
     if found.none is not None and found.none.tokens:
         rows.append(_row(NONE, found.none))
     bands = banded_rows(found.by_frequency, band_label)
@@ -84,8 +85,12 @@ def sentence(found: tuple[TokenClassSlice, ...]) -> str:
     parts = []
     for opening, sign in (("More is lost in", 1), ("Less is lost in", -1)):
         group = [visible(_lowered(one.title)) for gap, one in sure if gap * sign > 0]
-        parts += [f"{opening} {', '.join(group)}"] if group else []
+        parts += [f"{opening} {_listed(group)}"] if group else []
     return f"{'. '.join(parts)}, each against all other tokens."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
 def band_label(band: BandedSlice) -> str:
@@ -108,8 +113,9 @@ def _lowered(title: str) -> str:
     return title if title[:2].isupper() else title[:1].lower() + title[1:]
 
 
-def _row(name: str, part: Slice, nonfinite: int = 0) -> Row:
-    return Row(name, part.tokens, part.documents, part.kl, None, part.top1_agreement, part.perplexity_ratio, nonfinite)
+def _row(name: str, part: Slice, nonfinite: int = 0, share_ci: tuple[float, float] | None = None) -> Row:
+    top1, ratio = part.top1_agreement, part.perplexity_ratio
+    return Row(name, part.tokens, part.documents, part.kl, None, top1, ratio, nonfinite, share_ci)
 
 
 def _gap(one: TokenClassSlice) -> Cell:
@@ -117,4 +123,5 @@ def _gap(one: TokenClassSlice) -> Cell:
         return Cell(fmt.NONE)
     cell = estimate_cell(one.difference)
     plus = "+" if (one.difference.mean or 0.0) > 0 else ""
-    return Cell(plus + cell.text, f"{cell.note}, {p_value(one.p_value)}", strong=cell.strong)
+    told = "in one document" if one.difference.ci is None else f"{cell.note}, {p_value(one.p_value)}"
+    return Cell(plus + cell.text, told, strong=cell.strong)

@@ -38,6 +38,7 @@ class Row:
     top1: Mean
     ratio: Mean
     nonfinite: int = 0
+    share_of_kl_ci: tuple[float, float] | None = None
 
 
 def slices(report: CompareReport) -> Slices:
@@ -128,7 +129,7 @@ def strip_table(
             estimate_cell(row.kl),
             Cell(chart=interval_strip(_spoken(row.name, row.kl), row.kl.mean, row.kl.ci, scale, guides)),
             *([Cell(fmt.NONE if row.p99 is None else fmt.number(row.p99))] if with_tail else []),
-            Cell(fmt.percent(row.tokens * _value(row.kl) / total, 2) if total else fmt.NONE),
+            _share_of_kl(row, total),
             Cell(fmt.percent(row.tokens / tokens, 2)),
             Cell(fmt.count(row.tokens), f"{fmt.count(row.documents)} document{'' if row.documents == 1 else 's'}"),
             estimate_cell(row.top1, percent=True),
@@ -143,6 +144,16 @@ def strip_table(
         rows=tuple(cells),
         axis=axis(scale, "KL in nats, logarithmic axis"),
     )
+
+
+def _share_of_kl(row: Row, total: float) -> Cell:
+    if not total:
+        return Cell(fmt.NONE)
+    share = row.tokens * _value(row.kl) / total
+    if row.share_of_kl_ci is None:
+        return Cell(fmt.percent(share, 2))
+    text = fmt.estimate(share, row.share_of_kl_ci, percent=True)
+    return Cell(text.value, text.interval or "")
 
 
 def shared_scale(means: Iterable[Mean], overall: Mean) -> LogScale:

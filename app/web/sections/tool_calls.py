@@ -73,12 +73,26 @@ def pairs(found: GeneratedToolCalls) -> list[tuple[str, PairedProportion]]:
 def sentence(found: GeneratedToolCalls) -> str:
     """The share of valid calls of both, and whether they differ."""
     valid = found.valid
+    if not valid.reference.count and not valid.candidate.count:
+        return (
+            f"Neither model answers any of {found.prompts} prompts with a valid call, so none can be lost: these "
+            f"prompts do not show what became of the reference’s tool calls. {_help(found)}"
+        )
     low, high = valid.ci
     apart = "which is no difference that so many prompts show" if low <= 0 <= high else "which chance does not explain"
     return (
         f"Of {found.prompts} prompts with tools the reference answers {share(valid.reference)} with valid calls, the "
         f"candidate {share(valid.candidate)}: {points(valid)}, {apart}."
     )
+
+
+def _help(found: GeneratedToolCalls) -> str:
+    """What would make calls show where there are none."""
+    if found.form == "written":
+        return "The model’s chat template has no place for tools: it was hardly made to call any."
+    if max(found.cut_off) * 2 >= found.prompts:
+        return f"Most answers were cut off at {found.max_tokens} tokens: let them be longer."
+    return "Give prompts that the reference answers with calls."
 
 
 def share(part: Proportion) -> str:

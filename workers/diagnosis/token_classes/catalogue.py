@@ -55,6 +55,6 @@ CLASSES: tuple[TokenClass, ...] = (
     _class("answer_start", "First tokens of an answer", answer_start),
     _class("names", "Names", names),
     _class("punctuation", "Punctuation", punctuation),
-    _class("non_english", "Not English", non_english),
+    _class("non_english", "Other languages", non_english),
     _class(RARE, "Rare tokens", rare),
 )

@@ -7,14 +7,19 @@ of tokens of document i in the class (c) and outside (r), and N documents,
     D = r_c − r_r,   e_i = (y_ci − r_c n_ci) / n_c − (y_ri − r_r n_ri) / n_r,   se² = N/(N−1) Σ e_i²,
 
 and D + N e_i are values whose mean is D and whose standard error is se: their interval is the same studentized
-bootstrap as that of every mean here. p values are of D/se by Student's t with N − 1 degrees of freedom, adjusted over
-the classes by Holm's step-down rule (1979), which holds whatever the dependence between classes.
+bootstrap as that of every mean here. p values are of D/se by Student's t, adjusted over the classes by Holm's step-down
+rule (1979), which holds whatever the dependence between classes. Its degrees of freedom are those of the side that
+stands in fewer documents, less one: linearization does not see the variation of a side whose sums come from two or
+three documents (Cameron and Miller, A Practitioner's Guide to Cluster-Robust Inference, 2015, §VI). Of a side in one
+document alone nothing can be said, and neither interval nor p value is given.
+
+The share of the summed KL is a ratio, too: the class's sum of a document over the document's sum of all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -52,10 +57,13 @@ def token_classes(
     differences = [difference(kl[finite], positions.select(finite), mask[finite], seed=seed) for mask in masks]
     p_values = adjusted([p for _, p in differences])
     total = float(kl.sum())
+    shares = share_intervals(kl[finite], positions.select(finite), [mask[finite] for mask in masks], seed=seed)
     return TokenClasses(
         classes=tuple(
-            _class(one, part, mask, kl, finite, total, estimate, p)
-            for one, part, mask, (estimate, _), p in zip(present, parts, masks, differences, p_values, strict=True)
+            _class(one, part, mask, kl, finite, total, share, estimate, p)
+            for one, part, mask, share, (estimate, _), p in zip(
+                present, parts, masks, shares, differences, p_values, strict=True
+            )
         ),
         absent=tuple(one.title for one in CLASSES if not found.masks[one.name].any()),
         none=rest if rest.tokens else None,
@@ -78,7 +86,7 @@ def multiplicity(classes: int) -> str:
         f"{classes} classes were looked at, and they overlap. Each interval is a 95 % one of its own: of {classes} "
         f"such about {classes * LEVEL:.1f} miss by chance. p values are of the difference from all other positions, "
         f"adjusted over the classes (Holm): below {LEVEL:g} the class differs, and the chance that any such statement "
-        f"of this table is wrong is at most {LEVEL:.0%}."
+        f"of this table is wrong is at most {100 * LEVEL:g} %."
     )
 
 
@@ -87,31 +95,29 @@ def difference(
 ) -> tuple[Estimate | None, float | None]:
     """Mean KL of the mask's positions minus that of the others with its interval, and the p value of no difference.
 
-    Clusters are documents, windows where documents are few. (None, None) where either side is empty; no p value where
-    there is a single cluster; p is 0 or 1 where clusters do not vary at all.
+    Clusters are documents, windows where documents are few. (None, None) where either side is empty; neither interval
+    nor p value where a side stands in a single cluster; p is 0 or 1 where clusters do not vary at all.
     """
     if not mask.any() or mask.all():
         return None, None
-    labels = positions.document
-    by: Any = "documents"
-    if np.unique(labels).size < FEWEST_CLUSTERS:
-        labels, by = positions.window, "windows"
-    _, cluster = np.unique(labels, return_inverse=True)
+    cluster, by = _clusters(positions)
     clusters = int(cluster.max()) + 1
     error_N = np.zeros(clusters)
     means = []
+    fewest = clusters
     for sign, side in ((1.0, mask), (-1.0, ~mask)):
         tokens_N = np.bincount(cluster[side], minlength=clusters).astype(np.float64)
         sums_N = np.bincount(cluster[side], weights=kl[side], minlength=clusters)
         mean = float(sums_N.sum() / tokens_N.sum())
         error_N += sign * (sums_N - mean * tokens_N) / tokens_N.sum()
         means.append(mean)
+        fewest = min(fewest, int(np.count_nonzero(tokens_N)))
     gap = means[0] - means[1]
     pseudo_N = np.sort(gap + clusters * error_N)
     _, error, low, high = ratio_intervals(
         pseudo_N[None, :], np.ones((1, clusters)), np.asarray([sum(means)]), seed=seed
     )
-    known = clusters > 1
+    known = fewest > 1
     estimate = Estimate(
         mean=gap,
         standard_error=float(error[0]) if known else None,
@@ -120,7 +126,7 @@ def difference(
         clusters=clusters,
         by=by,
     )
-    return estimate, _p_value(gap, float(error[0]), clusters) if known else None
+    return estimate, _p_value(gap, float(error[0]), fewest - 1) if known else None
 
 
 def adjusted(p_values: Sequence[float | None]) -> list[float | None]:
@@ -129,10 +135,42 @@ def adjusted(p_values: Sequence[float | None]) -> list[float | None]:
     return [None if p is None else next(known) for p in p_values]
 
 
-def _p_value(gap: float, error: float, clusters: int) -> float:
+def _p_value(gap: float, error: float, freedom: int) -> float:
     if error == 0:
         return 1.0 if gap == 0 else 0.0
-    return float(2 * stats.t.sf(abs(gap) / error, clusters - 1))
+    return float(2 * stats.t.sf(abs(gap) / error, freedom))
+
+
+def _clusters(positions: Positions) -> tuple[npt.NDArray[np.intp], Literal["documents", "windows"]]:
+    """The cluster of each position: its document, its window where documents are few."""
+    documents = np.unique(positions.document).size >= FEWEST_CLUSTERS
+    _, cluster = np.unique(positions.document if documents else positions.window, return_inverse=True)
+    return cluster, "documents" if documents else "windows"
+
+
+def share_intervals(
+    kl: npt.NDArray[np.float64], positions: Positions, masks: Sequence[Mask], *, seed: int = 0
+) -> list[tuple[float, float] | None]:
+    """95 % intervals of the shares that the masks' positions have in the summed KL, within 0 and 1.
+
+    None where nothing is lost at all, or where a single cluster holds all that is.
+    """
+    if not masks or not kl.any():
+        return [None] * len(masks)
+    cluster, _ = _clusters(positions)
+    total_N = np.bincount(cluster, weights=kl).astype(np.float64)
+    lossy = total_N > 0  # a document without any loss says nothing of where loss is
+    if np.count_nonzero(lossy) < 2:
+        return [None] * len(masks)
+    sums_QN = np.stack([np.bincount(cluster, weights=kl * mask, minlength=total_N.size)[lossy] for mask in masks])
+    sums_QN = sums_QN.astype(np.float64)
+    # Draws go by index: in the order of the sums, that of the documents does not matter.
+    order = np.lexsort((*sums_QN[::-1], total_N[lossy]))
+    share_Q, _, low_Q, high_Q = ratio_intervals(sums_QN[:, order], total_N[lossy][None, order], seed=seed)
+    return [
+        (min(max(float(low), 0.0), float(share)), max(min(float(high), 1.0), float(share)))
+        for share, low, high in zip(share_Q, low_Q, high_Q, strict=True)
+    ]
 
 
 def _class(
@@ -142,6 +180,7 @@ def _class(
     kl: npt.NDArray[np.float64],
     finite: Mask,
     total: float,
+    share: tuple[float, float] | None,
     estimate: Estimate | None,
     p: float | None,
 ) -> TokenClassSlice:
@@ -154,6 +193,7 @@ def _class(
         definition=one.definition,
         share=part.tokens / max(1, int(np.count_nonzero(finite))),
         share_of_kl=float(kl[mask].sum()) / total if total > 0 else None,
+        share_of_kl_ci=share,
         nonfinite_positions=int(np.count_nonzero(mask & ~finite)),
         difference=gap,
         p_value=p,

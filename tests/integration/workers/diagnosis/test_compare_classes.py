@@ -19,6 +19,7 @@ from tests.integration.workers.diagnosis.mitigate.test_job import Context
 from workers.diagnosis.compare import compare
 from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.sides import checkpoint_store
+from workers.diagnosis.token_classes.catalogue import CLASSES
 from workers.engine.room import EngineRoom
 
 Json = dict[str, Any]
@@ -79,6 +80,13 @@ def test_classes_stand_in_the_report_with_their_numbers(settings: Settings, room
     assert {"numbers", "punctuation", "tool_name", "tool_arguments", "template", "answer_start", "rare"} <= set(found)
     rows = pq.read_table(context.output / "tokens.parquet").to_pydict()
     kl, ids = np.asarray(rows["kl"]), np.asarray(rows["token_id"])
+    assert {name.removeprefix("class_") for name in rows if name.startswith("class_")} == {one.name for one in CLASSES}
+    for one in CLASSES:
+        flag = np.asarray(rows[f"class_{one.name}"])
+        assert flag.dtype == np.bool_
+        assert flag.sum() == (found[one.name].tokens if one.name in found else 0)
+        if one.name in found:
+            assert kl[flag].mean() == pytest.approx(found[one.name].kl.mean, rel=1e-4)
     counted = np.bincount(ids, minlength=320)
     # Occurrences are over what was read, the first token of each window included, so the scored ones bound them.
     rare = found["rare"]

@@ -143,3 +143,15 @@ def test_positions_of_unequal_columns_are_refused() -> None:
         Positions(*[np.zeros((3, 1))] * 5)
     assert len(positions(6).select([1, 2])) == 2
     assert len(positions(6).select([])) == 0
+
+
+def test_flags_are_boolean_columns_of_their_own(tmp_path: Path) -> None:
+    flag = np.array([True, False, True, False, False, True])
+    names, domains = ["a", "b", "c"], ["prose", "code", "prose"]
+    random_values(6).to_parquet(tmp_path / "f.parquet", positions(6), names, domains, flags={"class_numbers": flag})
+    table = pq.read_table(tmp_path / "f.parquet")
+    assert table["class_numbers"].to_pylist() == flag.tolist()
+    for wrong in ({"class_numbers": flag[:5]}, {"kl": flag}):
+        with pytest.raises(ValueError, match="shape"):
+            random_values(6).to_parquet(tmp_path / "g.parquet", positions(6), names, domains, flags=wrong)
+    assert not (tmp_path / "g.parquet").exists()

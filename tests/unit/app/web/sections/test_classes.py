@@ -6,7 +6,8 @@ import io
 import pytest
 from rich.console import Console
 
-from app.contracts.report import BandedSlice, CompareReport
+from app.contracts.report import BandedSlice, CompareReport, Mean
+from app.web import format as fmt
 from app.web.report import render
 from app.web.sections.classes import NONE, band_label, classes, sentence
 from app.web.terminal import render_terminal
@@ -28,7 +29,7 @@ def test_classes_stand_the_most_damaged_first_with_their_difference() -> None:
     assert names[-1].startswith("Punctuation")
     assert "p < 0.001" in section.text
     assert "p = 0.012" in section.text
-    assert "Not in this text: Code, Not English." in section.text
+    assert "Not in this text: Code, Other languages." in section.text
     assert "Occurrences of the predicted token's id" in section.text
     assert len(list(section.all("table"))) == 2
 
@@ -39,6 +40,8 @@ def test_the_sentence_names_what_chance_does_not_explain() -> None:
     assert sentence(found.classes) == (
         "More is lost in tool names. Less is lost in punctuation, each against all other tokens."
     )
+    three = (*found.classes, found.classes[1].model_copy(update={"title": "Code", "p_value": 0.001}))
+    assert " and " in sentence(three)
     unsure = tuple(one.model_copy(update={"p_value": 0.2}) for one in found.classes)
     assert sentence(unsure).startswith("No kind of token is shown")
     json_one = found.classes[0].model_copy(update={"p_value": 0.01, "title": "JSON structure"})
@@ -53,6 +56,24 @@ def test_shares_are_of_the_whole_text_since_classes_overlap() -> None:
     numbers = next(row for row in found.kinds.rows if row[0].text == "Numbers")
     share = next(one.share for one in report.token_classes.classes if one.name == "numbers")
     assert f"{100 * share:.2g}" in [cell.text for cell in numbers]
+    one = next(one for one in report.token_classes.classes if one.name == "numbers")
+    of_kl = fmt.estimate(one.share_of_kl, one.share_of_kl_ci, percent=True)
+    assert (of_kl.value, of_kl.interval) in [(cell.text, cell.note) for cell in numbers]
+
+
+def test_a_class_of_one_document_has_no_interval_and_says_so() -> None:
+    report = parsed(REPORT)
+    assert report.token_classes is not None
+    first, *others = report.token_classes.classes
+    assert first.difference is not None
+    alone = first.model_copy(update={"difference": Mean(mean=first.difference.mean, ci=None), "p_value": None})
+    found = classes(
+        report.model_copy(
+            update={"token_classes": report.token_classes.model_copy(update={"classes": (alone, *others)})}
+        )
+    )
+    assert found is not None
+    assert "in one document" in next(row for row in found.kinds.rows if row[0].text == alone.title)[-1].note
 
 
 def test_an_older_report_has_no_section() -> None:

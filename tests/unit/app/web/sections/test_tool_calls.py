@@ -97,3 +97,16 @@ def test_the_terminal_has_the_shares() -> None:
     assert "Generated tool calls" in text
     assert "Of 24 prompts with tools" in text
     assert max(map(len, printed.getvalue().splitlines())) <= 90
+
+
+def test_where_no_model_writes_a_valid_call_nothing_is_said_to_be_the_same() -> None:
+    none = pair(0, 0, -0.14, 0.14, lost=0, gained=0, p=1.0)
+    block = BLOCK | {"parsable": none, "valid": none, "right_tool": none, "same_call": share(0, 24, 0.0, 0.14)}
+    report = CompareReport.model_validate(REPORT | {"tool_calls": block})
+    assert report.tool_calls is not None
+    told = sentence(report.tool_calls)
+    assert told.startswith("Neither model answers any of 24 prompts with a valid call, so none can be lost")
+    assert "has no place for tools" in told
+    short = report.tool_calls.model_copy(update={"form": "template", "cut_off": (16, 15)})
+    assert "cut off at 128 tokens" in sentence(short)
+    assert "no difference" not in told

@@ -8,7 +8,7 @@ from tests.support.values import random_values
 from workers.diagnosis.token_classes.catalogue import CLASSES
 from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.token_classes.frequency import edges, occurrences, rare
-from workers.diagnosis.token_classes.slices import adjusted, difference, token_classes
+from workers.diagnosis.token_classes.slices import adjusted, difference, share_intervals, token_classes
 from workers.distributions.token_values import Positions
 
 
@@ -58,6 +58,57 @@ def test_no_difference_is_found_at_the_level_that_is_claimed() -> None:
     assert covered / 300 > 0.9
 
 
+def test_a_class_of_few_documents_has_few_degrees_of_freedom() -> None:
+    positions, mask, kl = corpus(4)
+    few = mask & (positions.document < 5)
+    found, p = difference(kl, positions, few)
+    assert found is not None
+    assert found.standard_error is not None
+    assert p == pytest.approx(2 * stats.t.sf(abs(found.mean) / found.standard_error, 4), rel=1e-9)
+
+
+def test_of_a_class_in_one_document_alone_nothing_is_claimed() -> None:
+    positions, mask, kl = corpus(5)
+    for side in (mask & (positions.document == 3), ~(mask & (positions.document == 3))):
+        found, p = difference(kl, positions, side)
+        assert found is not None
+        assert found.mean == pytest.approx(kl[side].mean() - kl[~side].mean())
+        assert (found.interval, found.standard_error, p) == (None, None, None)
+
+
+def test_shares_of_the_loss_are_covered_as_their_intervals_claim() -> None:
+    """A class that has 30 % of the tokens of documents on average, whatever their loss, has 30 % of the loss."""
+    covered = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        positions, _, kl = corpus(seed, documents=40)
+        mask = rng.random(len(kl)) < rng.beta(3, 7, 40)[positions.document]
+        [interval] = share_intervals(kl, positions, [mask])
+        assert interval is not None
+        share = kl[mask].sum() / kl.sum()
+        assert 0 <= interval[0] < share < interval[1] <= 1
+        covered += interval[0] <= 0.3 <= interval[1]
+    assert covered / 200 > 0.89
+
+
+def test_the_share_of_all_others_is_the_rest() -> None:
+    positions, mask, kl = corpus(6)
+    [one, other] = share_intervals(kl, positions, [mask, ~mask])
+    assert one is not None
+    assert other is not None
+    assert 1 - other[1] == pytest.approx(one[0], abs=1e-9)
+    assert 1 - other[0] == pytest.approx(one[1], abs=1e-9)
+    [alone] = share_intervals(kl, positions, [mask], seed=1)
+    assert alone == pytest.approx(one, abs=0.02)
+
+
+def test_shares_without_loss_or_with_the_loss_of_one_document_have_no_interval() -> None:
+    positions, mask, kl = corpus(7)
+    assert share_intervals(np.zeros(len(kl)), positions, [mask]) == [None]
+    assert share_intervals(np.where(positions.document == 2, kl, 0.0), positions, [mask]) == [None]
+    assert share_intervals(kl, positions, []) == []
+
+
 def test_sides_that_are_empty_have_no_difference() -> None:
     positions, mask, kl = corpus(1)
     assert difference(kl, positions, np.zeros_like(mask)) == (None, None)
@@ -94,6 +145,9 @@ def test_the_block_against_plain_means() -> None:
     assert numbers.perplexity_ratio.mean == pytest.approx(ratio)
     assert numbers.share == pytest.approx(mask.mean())
     assert numbers.share_of_kl == pytest.approx(values.kl[mask].sum() / values.kl.sum(), rel=1e-5)
+    assert numbers.share_of_kl_ci is not None
+    assert numbers.share_of_kl is not None
+    assert numbers.share_of_kl_ci[0] < numbers.share_of_kl < numbers.share_of_kl_ci[1]
     assert numbers.difference is not None
     gap = values.kl[mask].mean(dtype=np.float64) - values.kl[~mask].mean(dtype=np.float64)
     assert numbers.difference.mean == pytest.approx(gap)
