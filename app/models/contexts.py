@@ -1,6 +1,7 @@
 """Whether both models can read the windows, before a job is queued."""
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Calibrated, Step
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.compare import CompareRequest
 from app.models.checkpoint import CheckpointInfo
@@ -29,6 +30,24 @@ def check_window(
             window,
             reference.max_position,
             f"give a window of at most {reference.max_position}; only compare jobs measure beyond it",
+        )
+
+
+def check_calibration_window(info: CheckpointInfo, step: Step, pointer: str) -> None:
+    """Raises WINDOW_TOO_LARGE where a step that reads text has windows longer than the context of the checkpoint as it
+    is at that step."""
+    if isinstance(step, Calibrated) and step.reads_text:
+        check_calibration(step.calibration_window, info.max_position, f"{pointer}/calibration_window")
+
+
+def check_calibration(window: int, limit: int | None, pointer: str) -> None:
+    """Raises WINDOW_TOO_LARGE where calibration windows of so many tokens are longer than a context of `limit`."""
+    if limit is not None and window > limit:
+        raise HemostatError(
+            ErrorCode.WINDOW_TOO_LARGE,
+            f"calibration windows of {window} tokens are longer than the model's context of {limit}",
+            hint=f"give a calibration_window of at most {limit}, and more windows for as much text",
+            pointer=pointer,
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import Estimate
-from app.contracts.recipe import Calibrated
+from app.contracts.recipe import Calibrated, Step
 from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
@@ -20,10 +20,10 @@ from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
 from app.models.attribution import attribution_cost, check_attribution
 from app.models.checkpoint import CheckpointInfo, inspect
-from app.models.contexts import check_window
+from app.models.contexts import check_calibration, check_calibration_window, check_window
 from app.models.paths import below
 from app.models.registry import Registry
-from app.models.steps import check_recipe
+from app.models.steps import Beside, check_recipe
 from app.models.steps.others import checker
 from app.models.sweeping import check_swept, extra_passes
 from app.models.tasks.checks import check_answers, check_tasks, tasks_cost
@@ -89,9 +89,10 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
         other,
         request.candidate.recipe,
         pointer="/candidate/recipe",
-        beside=checker(registry, settings),
+        beside=_beside(registry, settings),
         reference=one,
     )
+    _check_treatments(request, other, after)
     if not isinstance(request, TrajectoryRequest):
         check_window(request, one, other, after)
     if isinstance(request, SweptRequest):
@@ -103,7 +104,7 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
                 one,
                 other,
                 check_recipe(
-                    other, recipe, pointer="/candidate/recipe", beside=checker(registry, settings), reference=one
+                    other, recipe, pointer="/candidate/recipe", beside=_beside(registry, settings), reference=one
                 ),
             ),
         )
@@ -127,6 +128,24 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
                 pointer="/chat",
             )
         check_trajectory(request, registry, lambda one: check_request(one, registry, settings))
+
+
+def _beside(registry: Registry, settings: Settings) -> Beside:
+    """What is looked at for each step beside shapes: an adapter or other model, and calibration windows."""
+    check_others = checker(registry, settings)
+
+    def check(info: CheckpointInfo, step: Step, pointer: str) -> None:
+        check_others(info, step, pointer)
+        check_calibration_window(info, step, pointer)
+
+    return check
+
+
+def _check_treatments(request: JobRequest, *infos: CheckpointInfo) -> None:
+    """Calibration windows of treatments must fit the candidate before its recipe and after it."""
+    if isinstance(request, MitigateRequest):
+        contexts = [info.max_position for info in infos if info.max_position is not None]
+        check_calibration(request.calibration_window, min(contexts, default=None), "/calibration_window")
 
 
 def _check_tool_calls(

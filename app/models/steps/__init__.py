@@ -16,6 +16,7 @@ from app.contracts.recipe import Recipe, Step
 from app.contracts.simulation import SECTION
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
+from app.models.simulation import section_in
 
 Beside = Callable[[CheckpointInfo, Step, str], None]
 
@@ -60,12 +61,27 @@ RUNTIME = frozenset({"quantize.activations", "quantize.kv_cache"})
 def check_one(info: CheckpointInfo, step: Step, *, pointer: str) -> list[Weight]:
     """The weights that one step addresses in a checkpoint. Raises `HemostatError`."""
     rules = _rules(step)
+    _check_grids_stay(info, step, pointer)
     if rules is None:
         return check_step(info, step, pointer=pointer)
     chosen = rules.check(info, step, pointer)
     if SECTION in info.config and hasattr(rules, "after"):
         check_layers_stay(info, rules.after(info, step), pointer)
     return chosen
+
+
+def _check_grids_stay(info: CheckpointInfo, step: Step, pointer: str) -> None:
+    """Raises RECIPE_NOT_APPLICABLE where a step changes the model after grids of its activations were fixed on text."""
+    section = section_in(info.config)
+    if section is None or str(getattr(step, "type", "")) in RUNTIME:
+        return
+    if any(not entry.dynamic for entry in section.activations):
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            "the grids of activations were fixed on text before this step, and it changes the activations",
+            hint="put it before the step with dynamic false, or give that one dynamic true",
+            pointer=pointer,
+        )
 
 
 def check_layers_stay(info: CheckpointInfo, after: CheckpointInfo, pointer: str) -> None:

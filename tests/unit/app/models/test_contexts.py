@@ -4,12 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Recipe
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.mitigate import MitigateRequest
 from app.models.checkpoint import inspect
-from app.models.contexts import check_window
+from app.models.contexts import check_calibration_window, check_window
 from app.models.steps import check_recipe
 
 YARN = {"type": "context.yarn", "factor": 2}
@@ -65,3 +67,40 @@ def test_other_kinds_need_a_reference_that_reads_all(folder: Path) -> None:
         check(folder, 512, [YARN], MitigateRequest)
     assert caught.value.code is ErrorCode.WINDOW_TOO_LARGE
     assert "at most 256" in caught.value.hint
+
+
+AWQ: dict[str, object] = {"type": "quantize.awq", "bits": 4, "group_size": 32}
+FIXED: dict[str, object] = {"type": "quantize.activations", "bits": 8, "calibration_window": 300}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "at"),
+    [
+        ([AWQ], 0),  # 512 by default
+        ([AWQ | {"calibration_window": 257}], 0),
+        ([AWQ | {"calibration_window": 256}, YARN, AWQ | {"calibration_window": 513}], 2),
+        ([FIXED | {"dynamic": False}], 0),
+    ],
+)
+def test_calibration_windows_beyond_the_context_at_that_step_are_refused(
+    folder: Path, recipe: list[dict[str, object]], at: int
+) -> None:
+    with pytest.raises(HemostatError) as caught:
+        check_calibration_windows(folder, recipe)
+    assert caught.value.code is ErrorCode.WINDOW_TOO_LARGE
+    assert caught.value.pointer == f"/candidate/recipe/{at}/calibration_window"
+    assert f"at most {512 if at == 2 else 256}," in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "recipe", [[AWQ | {"calibration_window": 256}], [YARN, AWQ | {"calibration_window": 512}], [FIXED]]
+)
+def test_calibration_windows_within_the_context_or_of_no_text_are_not(
+    folder: Path, recipe: list[dict[str, object]]
+) -> None:
+    check_calibration_windows(folder, recipe)
+
+
+def check_calibration_windows(folder: Path, recipe: list[dict[str, object]]) -> None:
+    steps = TypeAdapter(Recipe).validate_python(recipe)
+    check_recipe(inspect(folder), steps, pointer="/candidate/recipe", beside=check_calibration_window)

@@ -36,6 +36,7 @@ def request(**changes: Any) -> MitigateRequest:
             "reference": {"model": "llama"},
             "candidate": {"model": "llama", "recipe": [{"type": "quantize.rtn", "bits": 3, "group_size": 32}]},
             "window": 64,
+            "calibration_window": 64,
         }
         | changes
     )
@@ -62,6 +63,19 @@ def test_everything_may_be_tried_unless_it_is_said() -> None:
 def test_what_means_nothing_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         request(**changes)
+
+
+def test_calibration_windows_must_fit_the_context(registry: Registry, settings: Settings) -> None:
+    check_request(request(calibration_window=256), registry, settings)
+    with pytest.raises(HemostatError) as caught:
+        check_request(request(calibration_window=257), registry, settings)
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.WINDOW_TOO_LARGE, "/calibration_window")
+    step = {"type": "prune.wanda", "sparsity": 0.5, "calibration_window": 512}
+    with pytest.raises(HemostatError) as caught:
+        check_request(
+            request(calibration_window=64, candidate={"model": "llama", "recipe": [step]}), registry, settings
+        )
+    assert caught.value.pointer == "/candidate/recipe/0/calibration_window"
 
 
 @pytest.mark.parametrize("field", ["text", "test_text", "calibration"])

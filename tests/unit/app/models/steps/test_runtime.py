@@ -110,3 +110,26 @@ def test_layers_keep_their_numbers_behind_a_step_that_acts_at_run_time(tiny: Tin
     with pytest.raises(HemostatError, match="numbers anew") as caught:
         check_layers_stay(info, replace(info, layers=2), "/r/1")
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/1")
+
+
+RTN: dict[str, Any] = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
+SMOOTH: dict[str, Any] = {"type": "quantize.smoothquant"}
+
+
+@pytest.mark.parametrize("fixed", [A8 | {"dynamic": False}, SMOOTH | {"dynamic": False}])
+@pytest.mark.parametrize(
+    "later", [RTN, {"type": "norm.scale", "factor": 2.0}, {"type": "repair.lowrank", "rank": 4}, SMOOTH]
+)
+def test_nothing_changes_the_activations_that_grids_were_fixed_for(
+    tiny: Tiny, fixed: dict[str, Any], later: dict[str, Any]
+) -> None:
+    info = inspect(tiny())
+    with pytest.raises(HemostatError) as caught:
+        check(info, fixed, KV, later)
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/2")
+    assert "dynamic" in caught.value.hint
+    check(info, later, fixed, KV, A8)
+    check(info, fixed | {"dynamic": True}, KV, later)
+    came_so = check(info, fixed)
+    with pytest.raises(HemostatError):
+        check(came_so, later)
