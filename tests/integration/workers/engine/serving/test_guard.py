@@ -56,9 +56,7 @@ def test_every_route_of_vllms_server_asks_for_the_secret(
         from vllm.utils.argparse_utils import FlexibleArgumentParser
 
         arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(server_arguments(plan, Settings()))
-        monkeypatch.setenv(
-            VARIABLE, str(tmp_path / "serving.json")
-        )  # not before: the plugin of the engine reads it too
+        monkeypatch.setenv(VARIABLE, str(tmp_path / "serving.json"))  # the plugin reads it too
         app = build_app(arguments, ("generate",))
     client = TestClient(app, raise_server_exceptions=False)
     found = set(paths(app.routes))
