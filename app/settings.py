@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     redelivery_s: float = Field(default=30.0, ge=1)
     cancel_grace_s: float = Field(default=4.0, ge=0.1)
     drain_s: float = Field(default=30.0, ge=0)
+    fit_turn_s: float = Field(
+        default=30.0, ge=0.1, description="How long a deployment's own fit has before it makes way for jobs that wait."
+    )
     help_others: bool = Field(
         default=True, description="Whether an idle worker measures points of another one's sweep or surface."
     )

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.requests.compare import CompareRequest
 from app.settings import Settings
 from workers.diagnosis.context import JobCancelled, JobContext
@@ -225,6 +226,9 @@ DEEDS: dict[str, Callable[[CompareRequest, JobContext], SmallReport | None]] = {
 }
 
 HANDLERS = Handlers(
-    kinds={"compare": Kind(CompareRequest, "tests.support.handlers:do", "tests.support.handlers:help_out")},
+    kinds={
+        "compare": Kind(CompareRequest, "tests.support.handlers:do", "tests.support.handlers:help_out"),
+        "calibrate": Kind(CalibrateRequest, "tests.support.handlers:do"),
+    },
     room="tests.support.handlers:PaperRoom",
 )

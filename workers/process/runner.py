@@ -8,6 +8,8 @@ How an attempt can end, and what is then written:
     the child died                  failed: out of memory (killed from outside) or a crash
     another worker took the job     nothing
     this worker is told to go       released: queued again, resumed elsewhere from the scratch folder
+    a deployment's own fit, and     released: queued again behind the jobs that wait, resumed after them
+    other jobs wait
 
 An idle worker's child may help with the running job of another worker (`workers.process.helping`). It is told to stop
 as soon as a job of its own comes, and nothing of how that ends is written.
@@ -39,6 +41,7 @@ from workers.process.lease import Lease
 from workers.process.messages import Cancel, Done, Ending, Failed, Logged, Observed, ProgressMade, Run
 from workers.process.reporter import Reporter
 from workers.process.tasks import cancel
+from workers.process.yielding import is_own_fit, turn_s, waiting
 from workers.telemetry import Telemetry, UnknownMetricError
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,7 @@ T = TypeVar("T")
 
 POLL_S: Final = 0.25
 RETRY_S: Final = 0.5
+YIELD_POLL_S: Final = 1.0
 # What a draining worker still waits for a Redis that is away; the job is delivered again in any case.
 GIVE_UP_S: Final = 5.0
 # An idle child needs no longer to close its engine, and loses nothing when it is killed.
@@ -62,6 +66,7 @@ class Reason(StrEnum):
     CANCEL = "cancel"
     LOST = "lost"
     DRAIN = "drain"
+    YIELD = "yield"
 
 
 class Outcome(StrEnum):
@@ -285,6 +290,7 @@ class Runner:
         watchers = (
             asyncio.create_task(self._watch_record(attempt), name="watch record"),
             asyncio.create_task(self._watch_drain(attempt), name="watch drain"),
+            asyncio.create_task(self._watch_queue(attempt), name="watch queue"),
         )
         try:
             await attempt.child.send(_run_message(claim))
@@ -341,6 +347,19 @@ class Runner:
             await asyncio.wait_for(self._drain.hurry.wait(), self._settings.drain_s)
         attempt.stop(Reason.DRAIN)
 
+    async def _watch_queue(self, attempt: Attempt) -> None:
+        """Ends the turn of a deployment's own fit where a job waits that somebody asked for."""
+        claim = attempt.claim
+        if not await self._persist(lambda: is_own_fit(self._store, claim)):
+            return
+        await asyncio.sleep(turn_s(self._settings.fit_turn_s, claim.attempt))
+        while (other := await waiting(self._store)) is None:  # noqa: ASYNC110 - Redis is asked, no event tells
+            await asyncio.sleep(YIELD_POLL_S)
+        logger.info("%s attempt %d makes way for %s", claim.job_id, claim.attempt, other)
+        with contextlib.suppress(RedisError, OSError):
+            await self._store.log(claim.job_id, claim.attempt, "makes way for a job that waits; goes on after it")
+        attempt.stop(Reason.YIELD)
+
     async def _keep(self, lease: Lease) -> None:
         while True:
             await asyncio.sleep(self._settings.redelivery_s / 4)
@@ -355,7 +374,8 @@ class Runner:
         died = explain_exit(attempt.child.returncode) if ending is None else None
         if died is not None:
             oom = died.code is ErrorCode.ENGINE_OUT_OF_MEMORY
-            self._ended(reason or ("out_of_memory" if oom else "crash"))
+            given_back = Reason.DRAIN if reason is Reason.YIELD else reason
+            self._ended(given_back or ("out_of_memory" if oom else "crash"))
         elif isinstance(ending, Failed) and ending.spoiled:
             await attempt.child.kill()
             oom = ending.error.code is ErrorCode.ENGINE_OUT_OF_MEMORY
@@ -371,7 +391,7 @@ class Runner:
             return await self._finish(claim, ending)
         if isinstance(ending, Failed):
             return await self._fail(claim, ending.error)
-        if reason is Reason.DRAIN:
+        if reason in {Reason.DRAIN, Reason.YIELD}:
             return await self._release(claim, lease)
         return await self._fail(claim, died or job_error(ErrorCode.INTERNAL, "the job stopped without being told to"))
 
@@ -456,6 +476,7 @@ class Runner:
     def _ended(self, reason: str) -> None:
         self._child = None
         self._telemetry.observe("worker_child_exits", 1, reason=reason)
+        self._telemetry.observe("mitigate_trial_running", 0)  # one that was killed in the middle has not said so
 
     # --- files
 
