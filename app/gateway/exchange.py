@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import httpx
+from prometheus_client import Histogram
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -219,33 +220,49 @@ class Exchange(Response):
         clock = self.gateway.metrics.between_tokens.labels(self.deployment.name)
         before: float | None = None
         told = 0
-        async for event in _events(answer):
-            if event.data == DONE:
-                break
-            outcome = _read(rewriter, event)
-            now = time.perf_counter()
-            if outcome.error is not None:
-                await self._check_finite(("error",), choice, request_id)
-                raise _told(outcome.error, PROMPTS[self.route])
-            if outcome.tokens:
-                told += 1
-                if before is None:
-                    self.gateway.metrics.first_token.labels(self.deployment.name).observe(now - self.began)
-                else:
-                    clock.observe(now - before)
-                before = now
-            if outcome.finished:
-                few = told <= 2 * self._sequences  # a chat's first event tells the role
-                await self._check_finite(outcome.finished, choice, request_id, few=few)
-            if outcome.data is not None:
-                await writer.event(outcome.data, event.name)
-            if outcome.last:
+        ended = False
+        async for events in _events(answer):
+            ready: list[bytes] = []  # what came at once goes at once: one write, however many events
+            try:
+                for event in events:
+                    if event.data == DONE:
+                        ended = True
+                        break
+                    outcome = _read(rewriter, event)
+                    if outcome.error is not None:
+                        await self._check_finite(("error",), choice, request_id)
+                        raise _told(outcome.error, PROMPTS[self.route])
+                    if outcome.tokens:
+                        told += 1
+                        before = self._timed(clock, before)
+                    if outcome.finished:
+                        few = told <= 2 * self._sequences  # a chat's first event tells the role
+                        await self._check_finite(outcome.finished, choice, request_id, few=few)
+                    if outcome.data is not None:
+                        ready.append(Event(outcome.data, event.name).encode())
+                    if outcome.last:
+                        ended = True
+                        break
+            except (HemostatError, ReplicaLostError):
+                await _flush(writer, ready)  # what came before the event that failed
+                raise
+            await _flush(writer, ready)
+            if ended:
                 break
         else:
             raise ReplicaLostError("its stream has no end")
         self._complete(rewriter, choice, request_id)
         self.status = 200
         await writer.done()
+
+    def _timed(self, between: Histogram, before: float | None) -> float:
+        """Observes the time since the token before, or since the request came; the time of this one."""
+        now = time.perf_counter()
+        if before is None:
+            self.gateway.metrics.first_token.labels(self.deployment.name).observe(now - self.began)
+        else:
+            between.observe(now - before)
+        return now
 
     @property
     def _sequences(self) -> int:
@@ -279,14 +296,23 @@ class Exchange(Response):
             self.gateway.sampler.done(self.deployment, request_id, choice.version, self.request, seen)
 
 
-async def _events(answer: httpx.Response) -> AsyncIterator[Event]:
+async def _events(answer: httpx.Response) -> AsyncIterator[list[Event]]:
+    """The events that are whole after each read of the replica's connection, together."""
     parser = Parser()
     async for chunk in answer.aiter_raw():
+        events: list[Event] = []
         try:
-            for event in parser.feed(chunk):
-                yield event
+            events.extend(parser.feed(chunk))
         except EventTooLargeError as error:
+            yield events
             raise ReplicaLostError(str(error)) from error
+        if events:
+            yield events
+
+
+async def _flush(writer: Writer, ready: list[bytes]) -> None:
+    if ready:
+        await writer.write(b"".join(ready))
 
 
 def _read(rewriter: Rewriter, event: Event) -> Outcome:

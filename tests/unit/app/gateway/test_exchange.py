@@ -169,6 +169,23 @@ async def test_events_come_whole_however_they_were_cut_on_the_way(tmp_path: Path
     assert answer.headers["x-hemostat-calibration"] == "identity"
 
 
+async def test_events_that_came_together_go_together_also_before_one_that_fails(tmp_path: Path) -> None:
+    many = b"".join(event(str(number)) for number in range(50))
+    good = Peer([stream(many + event("end", "length") + b"data: [DONE]\n\n")])
+    async with serving(good), calling(tmp_path / "good", of(good)) as http:
+        answer = await http.post("/v1/completions", json=ASKED | {"stream": True})
+    *events, done, rest = answer.text.split("\n\n")
+    texts = [json.loads(part[6:])["choices"][0]["text"] for part in events]
+    assert texts == [*map(str, range(50)), "end"]
+    assert (done, rest) == ("data: [DONE]", "")
+    bad = Peer([stream(many + b'data: {"error": {"message": "x", "code": 500}}\n\n' + event("never"))])
+    async with serving(bad), calling(tmp_path / "bad", of(bad)) as http:
+        answer = await http.post("/v1/completions", json=ASKED | {"stream": True})
+    *events, failed, _ = answer.text.split("\n\n")
+    assert [json.loads(part[6:])["choices"][0]["text"] for part in events] == texts[:50]
+    assert json.loads(failed[6:])["error"]["code"] == "engine_failed"
+
+
 @pytest.mark.parametrize(
     "bad",
     [
