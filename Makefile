@@ -43,8 +43,9 @@ lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-board: setup ## write the Grafana dashboard anew from deploy/grafana/board.py
+board: setup ## write the Grafana dashboards anew from deploy/grafana/board.py and mitigation.py
 	@$(BIN)/python -m deploy.grafana.board
+	@$(BIN)/python -m deploy.grafana.mitigation
 
 lock: setup ## write the locks anew
 	@deploy/lock.sh

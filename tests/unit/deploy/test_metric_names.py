@@ -11,7 +11,7 @@ from app.jobs.store import Statistics
 from app.telemetry.deployments import DeploymentCollector
 from app.telemetry.gateway import GatewayMetrics
 from app.telemetry.metrics import Telemetry as ApiTelemetry
-from deploy.grafana import board
+from deploy.grafana import board, mitigation
 from workers.engine.serving.counters import Counters
 from workers.telemetry import Telemetry as WorkerTelemetry
 from workers.telemetry_shadow import ShadowTelemetry
@@ -48,7 +48,7 @@ def exported() -> set[str]:
 def used() -> dict[str, set[str]]:
     """Name -> files that use it."""
     prometheus = ROOT / "deploy" / "prometheus"
-    files = [*prometheus.glob("rules/*.yml"), *prometheus.glob("tests/*.yml"), board.FILE]
+    files = [*prometheus.glob("rules/*.yml"), *prometheus.glob("tests/*.yml"), board.FILE, mitigation.FILE]
     found: dict[str, set[str]] = {}
     for file in files:
         for name in USED.findall(file.read_text(encoding="utf-8")):

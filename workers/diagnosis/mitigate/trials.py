@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -93,7 +94,7 @@ class Ward:
         while (proposal := search.next()) is not None:
             self.context.check_cancelled()
             self.context.progress("search", search.spent, trials)
-            done = self._try(proposal)
+            done = self._watched(proposal)
             self.done.append(done)
             one = done.measured
             search.tell(proposal, None if one is None else Measured(one.mean, one.record.bytes))
@@ -147,6 +148,18 @@ class Ward:
         return tuple(found)
 
     # --- one trial
+
+    def _watched(self, proposal: Proposal) -> Done:
+        """`_try`, told to the metrics."""
+        began = time.monotonic()
+        self.context.observe("mitigate_trial_running", 1)
+        try:
+            done = self._try(proposal)
+        finally:
+            self.context.observe("mitigate_trial_running", 0)
+        self.context.observe("mitigate_trial_seconds", time.monotonic() - began, rung=proposal.rung)
+        self.context.observe("mitigate_trials", 1, outcome="refused" if done.measured is None else "measured")
+        return done
 
     def _try(self, proposal: Proposal) -> Done:
         fit = Fit(

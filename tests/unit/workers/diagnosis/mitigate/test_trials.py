@@ -12,14 +12,19 @@ from app.contracts.requests.mitigate import Budget
 from app.contracts.text import ShippedText
 from app.models.checkpoint import inspect
 from workers.diagnosis.mitigate.front import limits_of
+from workers.diagnosis.mitigate.measuring import RefusedError
 from workers.diagnosis.mitigate.subject import Fit, Subject, recipe_of
 from workers.diagnosis.mitigate.trials import Ward
+from workers.telemetry import Telemetry
 
 Tiny = Callable[..., Path]
 RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
 
 
 class Context:
+    def __init__(self) -> None:
+        self.telemetry = Telemetry()
+
     def check_cancelled(self) -> None:
         """Nobody cancels."""
 
@@ -28,6 +33,9 @@ class Context:
 
     def log(self, message: str) -> None:
         """Not looked at."""
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        self.telemetry.observe(name, value, **labels)
 
 
 def ward(tiny: Tiny, mean: float, *, budget: int = 400_000) -> Ward:
@@ -60,3 +68,24 @@ def test_a_finite_one_has_arms_and_what_is_beyond_the_budget_says_so(tiny: Tiny)
     assert set(why) == {"prune.gradient"}
     _, why = ward(tiny, 0.4, budget=100_100).arms(["repair.lowrank"])
     assert "the budget is 100,100" in why["repair.lowrank"]
+
+
+def test_trials_are_counted_and_timed_while_they_run(tiny: Tiny) -> None:
+    own = ward(tiny, 0.4)
+    context: Any = own.context
+    running: list[float | None] = []
+
+    def refuse(*_: Any) -> Any:
+        running.append(context.telemetry.value("mitigate_trial_running"))
+        raise RefusedError("no kernel for it")
+
+    own.measure = refuse
+    arms, _ = own.arms(["repair.lowrank", "quantize.dynamic"])
+    own.run(arms, 4)
+    assert running
+    assert set(running) == {1.0}
+    value = context.telemetry.value
+    assert value("mitigate_trials", outcome="refused") == len(own.done) == len(running)
+    assert value("mitigate_trials", outcome="measured") == value("mitigate_trial_running") == 0.0
+    timed = [value("mitigate_trial_seconds", rung=rung) or 0.0 for rung in ("cheap", "full")]
+    assert sum(timed) == len(own.done)

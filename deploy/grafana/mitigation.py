@@ -1,0 +1,147 @@
+"""The dashboard *What did treatment save?*: `python -m deploy.grafana.mitigation` writes dashboards/mitigation.json.
+
+It is about jobs, not about served traffic, and so stands beside the board: trials as they are made, what they take, and
+the nats that the last mitigation of each candidate saved.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import dashboard as models
+
+from deploy.grafana.panels import BLUE, DATASOURCE, GREEN, GREY, ORANGE, RED, Query, Style, graph, mapping, stat_panel
+
+FILE: Final = Path(__file__).parent / "dashboards" / "mitigation.json"
+UID: Final = "hemostat-mitigation"
+NONE_YET: Final = "no mitigation yet"
+
+
+def saved(name: str) -> str:
+    """A gauge of the last mitigation of each candidate, of those selected; whichever worker made it."""
+    return f'max by (model, recipe) (hemostat_mitigate_{name}{{model=~"$model"}})'
+
+
+def quantile(q: float) -> str:
+    """Of the seconds that trials took, by how much text they were given."""
+    return (
+        f"histogram_quantile({q}, sum by (rung, le) (rate(hemostat_mitigate_trial_seconds_bucket[$__rate_interval])))"
+    )
+
+
+def panels() -> list[Any]:
+    """Stats first, then graphs."""
+    return [
+        stat_panel(
+            "Trials running",
+            "Trials that are made and measured right now, over all workers.",
+            Query("sum(hemostat_mitigate_trial_running)", "running"),
+            unit="none",
+            steps=[(None, GREY), (1.0, BLUE)],
+            no_value="no worker",
+            name=False,
+        ).span(8),
+        stat_panel(
+            "Saved on the test",
+            "Nats a token that the recommended recipe of the last mitigation saves, on documents that took no part in "
+            "the choice. At most the KL that the candidate had.",
+            Query(saved("saved_nats"), "{{model}} {{recipe}}"),
+            unit="suffix: nats",
+            steps=[(None, RED), (0.0, GREEN)],
+            no_value=NONE_YET,
+        ).span(8),
+        stat_panel(
+            "Helped for sure",
+            "Whether the 95 % interval of what was saved on the test lies above zero. If not, the report recommends "
+            "nothing that is proven: leave the candidate as it is, or give more text.",
+            Query(saved("helped"), "{{model}} {{recipe}}"),
+            unit="none",
+            steps=[(None, ORANGE), (1.0, GREEN)],
+            mappings=mapping({0.0: ("not shown", ORANGE), 1.0: ("yes", GREEN)}),
+            no_value=NONE_YET,
+        ).span(8),
+        graph(
+            "Nats saved",
+            "What the recommended recipe saves on the test, with its 95 % interval, and what the best full trial saved "
+            "on the documents to choose by. The test is usually a little below: the best of many was picked.",
+            [
+                Query(saved("saved_nats"), "{{model}} {{recipe}}"),
+                Query(saved("saved_high_nats"), "{{model}} {{recipe}} upper 95 %"),
+                Query(saved("saved_low_nats"), "{{model}} {{recipe}} lower 95 %"),
+                Query(saved("best_saved_nats"), "{{model}} {{recipe}} best trial"),
+            ],
+            unit="suffix: nats",
+            span=24,
+            steps=[(None, RED), (0.0, GREEN)],
+            styles=[
+                Style("/ (upper|lower) 95 %$/", dashed=True, width=1, pattern=True),
+                Style("/ best trial$/", colour=GREY, pattern=True),
+            ],
+            no_value=NONE_YET,
+        ),
+        graph(
+            "Trials done",
+            "Trials that ended, an hour, by whether the model took the treatment. The report says why one was refused.",
+            [Query("sum by (outcome) (rate(hemostat_mitigate_trials_total[$__rate_interval])) * 3600", "{{outcome}}")],
+            unit="suffix: trials/h",
+            span=12,
+            minimum=0,
+            styles=[Style("refused", colour=ORANGE), Style("measured", colour=GREEN)],
+            no_value="no worker",
+        ),
+        graph(
+            "Seconds a trial",
+            "Making and measuring one trial: median and 95th percentile of cheap (a part of the text) and full ones.",
+            [Query(quantile(0.5), "{{rung}} p50"), Query(quantile(0.95), "{{rung}} p95")],
+            unit="s",
+            span=12,
+            minimum=0,
+            no_value="no trial in this time",
+        ),
+    ]
+
+
+def build() -> dict[str, Any]:
+    """The dashboard as Grafana reads it."""
+    board = (
+        dashboard.Dashboard("What did treatment save?")
+        .uid(UID)
+        .description("Trials of mitigate jobs, and the nats that they saved.")
+        .tags(["hemostat"])
+        .readonly()
+        .refresh("30s")
+        .time("now-6h", "now")
+        .timezone("browser")
+        .tooltip(models.DashboardCursorSync.CROSSHAIR)
+        .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
+        .with_variable(
+            dashboard.QueryVariable("model")
+            .label("Candidate")
+            .datasource(DATASOURCE)
+            .query({"query": "label_values(hemostat_mitigate_helped, model)", "refId": "model"})
+            .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+            .sort(models.VariableSort.ALPHABETICAL_ASC)
+            .multi(True)
+            .include_all(True)
+            .all_value(".+")
+            .current(models.VariableOption(selected=True, text="All", value="$__all"))
+        )
+    )
+    for number, panel in enumerate(panels(), 1):
+        board = board.with_panel(panel.id(number))
+    made: dict[str, Any] = json.loads(json.dumps(board.build(), cls=JSONEncoder))
+    made.setdefault("annotations", {}).setdefault("list", [])
+    return made
+
+
+def render() -> str:
+    """The text of the checked-in file."""
+    return json.dumps(build(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(render(), encoding="utf-8")

@@ -1,0 +1,55 @@
+from math import isnan
+from typing import Any
+
+import pytest
+
+from app.contracts.mitigate_report import MitigateReport
+from app.contracts.requests.mitigate import MitigateRequest
+from app.models.recipes import recipe_fingerprint
+from tests.support.mitigate_reports import RTN, mitigate_report
+from workers.diagnosis.mitigate.gauges import tell
+from workers.telemetry import Telemetry
+
+
+class Context:
+    def __init__(self) -> None:
+        self.telemetry = Telemetry()
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        self.telemetry.observe(name, value, **labels)
+
+
+REQUEST = MitigateRequest.model_validate(
+    {"kind": "mitigate", "reference": {"model": "a"}, "candidate": {"model": "b", "recipe": [RTN]}}
+)
+
+
+def told(data: dict[str, Any]) -> dict[str, float | None]:
+    context: Any = Context()
+    tell(MitigateReport.model_validate(data), REQUEST, context)
+    labels = {"reference": "a", "model": "b", "recipe": (recipe_fingerprint(REQUEST.candidate.recipe) or "")[:12]}
+    names = ("best_saved_nats", "saved_nats", "saved_low_nats", "saved_high_nats", "helped")
+    return {name: context.telemetry.value(f"mitigate_{name}", **labels) for name in names}
+
+
+def test_what_was_saved_is_the_reports() -> None:
+    data = mitigate_report()
+    found = told(data)
+    saved = data["saved"]
+    assert (found["saved_nats"], found["helped"]) == (saved["mean"], 1.0)
+    assert [found["saved_low_nats"], found["saved_high_nats"]] == list(saved["ci"])
+    full = [trial["saved"]["mean"] for trial in data["trials"] if trial["rung"] == "full" and trial["saved"]]
+    assert found["best_saved_nats"] == max(full)
+
+
+def test_what_is_not_known_is_nan_and_does_not_stay_from_before() -> None:
+    data = mitigate_report(helped=False)
+    data |= {"saved": None, "trials": [trial for trial in data["trials"] if trial["rung"] == "cheap"]}
+    found = told(data)
+    assert found.pop("helped") == 0.0
+    assert all(value is not None and isnan(value) for value in found.values())
+
+
+@pytest.mark.parametrize("helped", [True, False])
+def test_every_report_can_be_told(helped: bool) -> None:
+    assert told(mitigate_report(helped=helped))["helped"] == float(helped)
