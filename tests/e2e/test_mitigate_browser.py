@@ -6,24 +6,14 @@ import pytest
 from playwright.sync_api import Browser
 
 from app.web.report import render
-from tests.e2e.test_report_browser import CONTRAST, OVERFLOWING, Visit, browser
+from tests.e2e.test_report_browser import browser, look
 from tests.support.mitigate_reports import mitigate_variants
 
 __all__ = ["browser"]
-LEGIBLE = 4.5  # WCAG AA for text of this size
 
 
 @pytest.mark.parametrize("name", ["helped", "nothing", "no-text", "long"])
 def test_it_fits_is_legible_and_asks_for_nothing(browser: Browser, tmp_path: Path, name: str) -> None:
     file = tmp_path / f"{name}.html"
     file.write_text(render(mitigate_variants()[name]), encoding="utf-8")
-    for width in (380, 1280):
-        for scheme in ("light", "dark"):
-            visit = Visit(browser, file, width, scheme)
-            visit.page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-            assert visit.page.evaluate(OVERFLOWING) == [], (width, scheme)
-            low = [found for found in visit.page.evaluate(CONTRAST) if found["ratio"] < LEGIBLE]
-            assert low == [], (width, scheme)
-            assert visit.requests == [file.as_uri()]
-            assert visit.messages == []
-            visit.context.close()
+    look(browser, file)

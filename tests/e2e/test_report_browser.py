@@ -129,6 +129,20 @@ class Visit:
         self.context.close()
 
 
+def look(browser: Browser, file: Path) -> None:
+    """Visits a page on a telephone and on a desk, in both themes, with all that can be opened open: it fits its window,
+    is legible, asks for nothing beyond its own file and complains of nothing."""
+    for width in (380, 1280):
+        for scheme in ("light", "dark"):
+            with Visit(browser, file, width, scheme) as visit:
+                visit.page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+                assert visit.page.evaluate(OVERFLOWING) == [], (width, scheme)
+                low = [found for found in visit.page.evaluate(CONTRAST) if found["ratio"] < 4.5]  # WCAG AA
+                assert low == [], (width, scheme)
+                assert visit.requests == [file.as_uri()]
+                assert visit.messages == []
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", NAMES)
 def test_it_asks_for_nothing_complains_of_nothing_and_fits(browser, pages, name, width):

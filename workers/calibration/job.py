@@ -32,9 +32,8 @@ from workers.calibration.sets import Sets, draw
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.calibration_text import CalibrationLoader
 from workers.diagnosis.context import JobContext
-from workers.diagnosis.floor import Floor, noise_floor
+from workers.diagnosis.floor import Floor
 from workers.diagnosis.plan import plan_fingerprint
-from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sealed import Opened, Sealed
 from workers.diagnosis.sides import Side, Sides, modify, resolve
 from workers.engine.room import EngineRoom
@@ -77,7 +76,7 @@ class _Calibrate(Attempt):
             sides = modify(request, reference, entry, origin, context, calibration=texts)
         with sides.modified:
             pairs = self._hidden(sides, sets)
-            floor = self._floor(sides, sets, pairs["test"].reference)
+            floor = self._noise_floor(sides, sets.test, pairs["test"].reference)
         plan = plan_fingerprint(
             [*(pair.candidate.key for pair in pairs.values()), *(pair.reference.key for pair in pairs.values())]
         )
@@ -121,21 +120,6 @@ class _Calibrate(Attempt):
                 self._context.progress("head_check", 0, 0)
                 self._check_head(side, sides.dtype, sets.fit, _first(found[what]["fit"]))
         return {name: _Pair(found["reference"][name], found["candidate"][name]) for name, _ in sets.named()}
-
-    def _floor(self, sides: Sides, sets: Sets, reference: Scored) -> Floor:
-        """Of the reference on the test documents: no candidate is looked at."""
-        with self._watch.phase("noise_floor"):
-            return noise_floor(
-                reference.engine,
-                sides.reference,
-                sets.test,
-                positions_of(sets.test),
-                reference.stored,
-                store=self._store,
-                key=reference.key,
-                precision="fast",
-                context=self._context,
-            )
 
     def _rows(self, sets: Sets, pairs: dict[str, _Pair], name: str) -> Rows:
         corpus = dict(sets.named())[name]  # type: ignore[index]

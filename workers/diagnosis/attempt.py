@@ -18,7 +18,9 @@ from app.contracts.text import TextSource
 from app.models.checkpoint import tokenizer_fingerprint
 from workers.diagnosis.calibration_text import CalibrationLoader
 from workers.diagnosis.context import JobContext
+from workers.diagnosis.floor import Floor, noise_floor
 from workers.diagnosis.passes import score_into_store
+from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import Side, Sides, folder_bytes
 from workers.diagnosis.stopwatch import Stopwatch
 from workers.distributions.reference_store import ReferenceStore, StoredHidden
@@ -68,6 +70,21 @@ class Attempt:
         self._started_at = time.time()
         settings = context.settings
         self._store = ReferenceStore(settings.home / "references", settings.reference_budget_bytes)
+
+    def _noise_floor(self, sides: Sides, corpus: Corpus, scored: Scored) -> Floor:
+        """Of the reference over a corpus, `scored` being its hidden states there: no candidate is looked at."""
+        with self._watch.phase("noise_floor"):
+            return noise_floor(
+                scored.engine,
+                sides.reference,
+                corpus,
+                positions_of(corpus),
+                scored.stored,
+                store=self._store,
+                key=scored.key,
+                precision="fast",
+                context=self._context,
+            )
 
     def _documents(self, source: TextSource, reference: Side, dtype: str) -> list[TextDocument]:
         """The documents of a text source."""

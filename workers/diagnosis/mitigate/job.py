@@ -26,9 +26,9 @@ from app.models.steps.others import other_of
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.calibration_text import CalibrationLoader
 from workers.diagnosis.context import JobContext
-from workers.diagnosis.floor import Floor, noise_floor
 from workers.diagnosis.mitigate import front as fronts
 from workers.diagnosis.mitigate.export import export
+from workers.diagnosis.mitigate.gauges import tell
 from workers.diagnosis.mitigate.measuring import Bench, Measurement, RefusedError, estimate
 from workers.diagnosis.mitigate.report import Found, Tested, build_report
 from workers.diagnosis.mitigate.search import Rung
@@ -37,7 +37,6 @@ from workers.diagnosis.mitigate.subject import Fit, Subject
 from workers.diagnosis.mitigate.trials import Done, Ward
 from workers.diagnosis.mitigate.wound import groups_of, layer_shares, restorable, restored, wound_of
 from workers.diagnosis.plan import plan_fingerprint
-from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sealed import Sealed
 from workers.diagnosis.sides import Side, Sides, modify, resolve
 from workers.engine.room import EngineRoom
@@ -124,6 +123,7 @@ class _Mitigate(Attempt):
             )
         with watch.phase("report"):
             export(report, tested, sets, sides, request, bench, context)
+            tell(report, request, context)
             context.progress("report", 1, 1)
         return report
 
@@ -260,7 +260,7 @@ class _Mitigate(Attempt):
         opened = sealed.open(chosen.frozen)
         part = opened.content
         scored = self._score(sides, sides.reference, sets.test, "test")
-        floor = self._floor(sides, sets, scored)
+        floor = self._noise_floor(sides, sets.test, scored)
         measured: dict[str, Measurement] = {}
         for number, (point, done) in enumerate(chosen.front):
             context.check_cancelled()
@@ -286,20 +286,6 @@ class _Mitigate(Attempt):
             raise HemostatError(
                 ErrorCode.ENGINE_FAILED, f"a recipe that was measured is refused now: {error}"
             ) from error
-
-    def _floor(self, sides: Sides, sets: Sets, scored: Scored) -> Floor:
-        with self._watch.phase("noise_floor"):
-            return noise_floor(
-                scored.engine,
-                sides.reference,
-                sets.test,
-                positions_of(sets.test),
-                scored.stored,
-                store=self._store,
-                key=scored.key,
-                precision="fast",
-                context=self._context,
-            )
 
     def _profiles(self, sides: Sides) -> tuple[str, ...]:
         """Corrections at decoding that were fitted for this very candidate."""
