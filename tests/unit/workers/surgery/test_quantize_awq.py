@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support import compressor
+from tests.support.compressor import oneshot
 from tests.support.quantizing import divergence, operate, tensors, text
 from workers.surgery.quantize_awq import STEPS, Inputs, candidates, search
 from workers.surgery.quantize_folding import Pair
@@ -61,6 +63,65 @@ def test_the_error_is_that_of_the_layers_output_and_the_least_is_chosen() -> Non
     assert torch.equal(s, candidates(mean)[errors.index(min(errors))])
     assert least < 0.5 * plain
     assert bool((s[::16] > s.median()).all())
+
+
+def test_llm_compressor_finds_the_same(tiny: Tiny, tmp_path: Path) -> None:
+    """Where one layer alone stands behind, its error is what llm-compressor searches by too (without `duo_scaling`,
+    which is not the paper's): the same s, and the same weights on the same grid."""
+    from compressed_tensors.quantization import forward_quantize
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+    from llmcompressor.modifiers.transform.awq import AWQModifier
+    from llmcompressor.modifiers.transform.awq.mappings import AWQMapping
+
+    bits, group_size, symmetric = 3, 32, False  # its symmetric grids have another step than ours
+    source, seen = outlying(tiny("llama", num_key_value_heads=2), tmp_path / "source"), text(8, 64)
+    scheme = {
+        "num_bits": bits,
+        "type": "int",
+        "symmetric": symmetric,
+        "strategy": "group",
+        "group_size": group_size,
+    }
+    behind = {"mlp.up_proj": "mlp.down_proj", "self_attn.v_proj": "self_attn.o_proj"}
+    model, before = oneshot(
+        source,
+        seen.tokens_NL,
+        [
+            AWQModifier(
+                duo_scaling=False,
+                mappings=[AWQMapping(f"re:.*{first}", [f"re:.*{second}"]) for first, second in behind.items()],
+            ),
+            QuantizationModifier(config_groups={"all": {"targets": ["Linear"], "weights": scheme}}, ignore=["lm_head"]),
+        ],
+    )
+    theirs, entering = model.state_dict(), compressor.inputs(source, seen.tokens_NL)
+    chosen = set()
+    for layer in range(3):
+        for first, second in behind.items():
+            rows, name = f"model.layers.{layer}.{first}", f"model.layers.{layer}.{second}"
+            inputs = Inputs(entering[name].shape[1])
+            inputs.see(entering[name])
+            mean = inputs.channels.absolute_I / inputs.channels.tokens
+            weight = before[f"{name}.weight"]
+            s, *_ = search(
+                [weight],
+                inputs.moment.mean(),
+                mean,
+                Pair((name,), rows=rows),
+                bits=bits,
+                group_size=group_size,
+                symmetric=symmetric,
+                dtype=torch.float32,
+            )
+            scales = before[f"{rows}.weight"] / theirs[f"{rows}.weight"]
+            torch.testing.assert_close(s[:, None].expand_as(scales), scales, rtol=1e-4, atol=0)
+            module = model.get_submodule(name)
+            rounded = forward_quantize(module, module.weight, "weight", module.quantization_scheme.weights)
+            grid = fit(weight * s, bits=bits, group_size=group_size, symmetric=symmetric, dtype=torch.float32)
+            other = (grid.nearest(weight * s) - rounded).abs() > 1e-5
+            assert int(other.sum()) <= 2e-3 * other.numel()  # halves, and sums in another order
+            chosen.add(next(index for index, one in enumerate(candidates(mean)) if torch.equal(one, s)))
+    assert len(chosen) > 1  # something was there to be found
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])

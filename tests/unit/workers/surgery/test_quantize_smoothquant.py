@@ -8,6 +8,8 @@ from transformers import AutoModelForCausalLM
 
 from app.contracts.simulation import simulation_of
 from app.models.checkpoint import inspect
+from tests.support.compressor import inputs as inputs_of
+from tests.support.compressor import oneshot
 from tests.support.quantizing import divergence, operate, tensors, text
 from workers.surgery.quantize_smoothquant import smoothing
 from workers.surgery.store import CheckpointStore
@@ -26,6 +28,44 @@ def test_scales_by_hand() -> None:
     # √(16 / 0.25), √(1 / 1), nothing comes in, nothing goes out
     assert smoothing(most, weights, 0.5).tolist() == [8.0, 1.0, 1.0, 1.0]
     assert smoothing(most, weights, 1.0).tolist() == [16.0, 1.0, 1.0, 1.0]
+
+
+BEHIND = {
+    "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
+}
+
+
+@pytest.mark.parametrize("strength", [0.5, 0.7])
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_llm_compressor_smooths_alike(
+    tiny: Tiny, store: CheckpointStore, tmp_path: Path, kind: str, strength: float
+) -> None:
+    """llm-compressor takes half of max x − min x for the paper's max |x| and leaves out the halves: its s is ours times
+    ((max − min) / 2 max |x|)^α · 2^(2α − 1)."""
+    from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
+
+    from tests.unit.workers.surgery.test_quantize_awq import outlying
+
+    source, seen = outlying(tiny(kind), tmp_path / "source"), text(4, 64)
+    mappings = [[[f"re:.*{name}" for name in names], f"re:.*{norm}"] for norm, names in BEHIND.items()]
+    model, before = oneshot(source, seen.tokens_NL, SmoothQuantModifier(smoothing_strength=strength, mappings=mappings))
+    theirs, entering = model.state_dict(), inputs_of(source, seen.tokens_NL)
+    with operate(source, store, {"type": "quantize.smoothquant", "strength": strength}, seen=seen) as made:
+        ours = {name: tensor.float() for name, tensor in tensors(made.path).items()}
+    for norm, behind in BEHIND.items():  # of the first block: those after it see its rounding in ours
+        x_TI = entering[f"model.layers.0.{behind[0]}"]
+        share_I = (x_TI.amax(0) - x_TI.amin(0)) / (2 * x_TI.abs().amax(0))
+        assert float(share_I.min()) < 0.95
+        name = f"model.layers.0.{norm}.weight"
+        expected_I = before[name] / theirs[name] / share_I**strength * 2 ** (1 - 2 * strength)
+        made_I = before[name] / ours[name]
+        torch.testing.assert_close(made_I, expected_I, rtol=0.02, atol=0)  # ours runs in bf16
+        for one in behind:  # smoothed, then 8 bits of a bf16 scale a row, in bf16
+            plain_OI = before[f"model.layers.0.{one}.weight"] * made_I
+            step_O1 = plain_OI.abs().amax(1, keepdim=True) / 127
+            moved_OI = (ours[f"model.layers.0.{one}.weight"] - plain_OI).abs()
+            assert bool((moved_OI <= 0.51 * step_O1 + 0.006 * plain_OI.abs()).all())
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
