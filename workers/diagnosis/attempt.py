@@ -194,5 +194,13 @@ class Attempt:
             return hidden(tokens)[: len(tokens)]
 
         engine = str(identity(pool.device, dtype, compiled=False))
-        kept = verify_head(side.head, checked, tokens.tolist(), root=root, engine=engine, engine_logp=engine_logp)
+        kept = verify_head(
+            side.head,
+            checked,
+            tokens.tolist(),
+            root=root,
+            engine=engine,
+            engine_logp=engine_logp,
+            roundings=2 * side.info.layers,
+        )
         context.observe("store_hits" if kept else "store_misses", 1, store="head")

@@ -11,8 +11,9 @@ from app.contracts.errors import ErrorCode, HemostatError
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
 
-# Positions whose logits are in memory at once.
-HEAD_TOKENS = 256
+# Positions whose logits are in memory at once: few, so that the buffers stay on the heap. Larger ones are mapped and
+# unmapped at every use, which takes as long as the arithmetic.
+HEAD_TOKENS = 64
 
 
 class Objective(Protocol):

@@ -107,6 +107,7 @@ class VerifiedModels:
             engine_logp=lambda: self.room.prompt_logprobs(
                 side.info, tokens, dtype=dtype, check_cancelled=check_cancelled
             ),
+            roundings=2 * side.info.layers,
         )
 
 

@@ -162,8 +162,9 @@ def share_intervals(
     lossy = total_N > 0  # a document without any loss says nothing of where loss is
     if np.count_nonzero(lossy) < 2:
         return [None] * len(masks)
-    sums_QN = np.stack([np.bincount(cluster, weights=kl * mask, minlength=total_N.size)[lossy] for mask in masks])
-    sums_QN = sums_QN.astype(np.float64)
+    sums_QN = np.stack(
+        [np.bincount(cluster, weights=kl * mask, minlength=total_N.size)[lossy].astype(np.float64) for mask in masks]
+    )
     # Draws go by index: in the order of the sums, that of the documents does not matter.
     order = np.lexsort((*sums_QN[::-1], total_N[lossy]))
     share_Q, _, low_Q, high_Q = ratio_intervals(sums_QN[:, order], total_N[lossy][None, order], seed=seed)

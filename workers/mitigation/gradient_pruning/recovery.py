@@ -5,6 +5,9 @@ they are. This is forward-KL distillation from the dense model (Hinton et al. 20
 the reference's final states are on disk, so that no teacher runs. Memory: the model in its dtype, and 12 bytes a
 trained weight for master and moments.
 
+A part of the windows is not trained on: by them it is decided whether the training is kept, since many passes over
+little text learn it by heart.
+
 Bounded by steps, by seconds, or both. Bounded by steps it gives the same weights again; bounded by seconds it does not,
 since the rate falls with the time that has passed.
 """
@@ -19,13 +22,14 @@ from torch.utils.checkpoint import checkpoint
 
 from workers.mitigation.gradient_pruning.reconstruction import KeptWeights
 from workers.mitigation.objectives import FromReference
+from workers.mitigation.split import Split
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 from workers.surgery.resumption import Resumption
 
 # Adam's step relative to the root mean square of a matrix's kept weights.
-RATE = 0.003
+RATE = 3e-4
 # Positions of one step, at least one window.
 STEP_TOKENS = 512
 
@@ -33,7 +37,8 @@ STEP_TOKENS = 512
 class Recovery:
     """Training of the weights `names` of `skeleton` (all blocks loaded) towards what `reference` says.
 
-    `tokens_NL`: the windows; `reference`: what leaves the last block of the reference on them, `teacher` its skeleton.
+    `tokens_NL`: the windows, of which `Split` says what is trained on; `reference`: what leaves the last block of the
+    reference on them, `teacher` its skeleton.
     `state` and `restore` take it over an interruption: going on gives what going through would have given.
     """
 
@@ -59,13 +64,14 @@ class Recovery:
         self.kept = KeptWeights(linears, rate=rate)
         self._objective = FromReference(skeleton, reference, teacher)
         self._batch = max(1, STEP_TOKENS // tokens_NL.shape[1])
+        self._split = Split.of(len(tokens_NL))
         self._seed = seed
         self.steps = 0
 
     def step(self, part: float, check_cancelled: CheckCancelled = never_cancelled) -> float:
         """One step at a part (0 to 1) of the way; the mean KL of its positions before it, in nats."""
         start = self._start(self.steps)
-        tokens_NL = self._tokens_NL[start : start + self._batch]
+        tokens_NL = self._tokens_NL[start : min(start + self._batch, len(self._split.train))]
         hidden_NLD, calls = self._skeleton.calls(tokens_NL)
         with torch.enable_grad():
             for layer, kwargs in zip(self._skeleton.layers, calls, strict=True):
@@ -80,6 +86,19 @@ class Recovery:
         self.kept.step(part)
         self.steps += 1
         return self._objective.total / tokens_NL.numel()
+
+    @torch.no_grad()
+    def measure(self, check_cancelled: CheckCancelled = never_cancelled) -> float:
+        """Mean KL on the windows that decide, in nats a position."""
+        self._objective.total, positions = 0.0, 0
+        for window in self._split.held_out:
+            hidden_NLD, calls = self._skeleton.calls(self._tokens_NL[window : window + 1])
+            for layer, kwargs in zip(self._skeleton.layers, calls, strict=True):
+                check_cancelled()
+                hidden_NLD = self._call(layer, hidden_NLD, kwargs)
+            self._objective.gradient(window, hidden_NLD)
+            positions += hidden_NLD.shape[1]
+        return self._objective.total / positions
 
     def run(
         self,
@@ -128,7 +147,7 @@ class Recovery:
 
     def _start(self, step: int) -> int:
         """The first window of a step: every epoch each batch once, in an order that seed and epoch decide."""
-        batches = -(-len(self._tokens_NL) // self._batch)
+        batches = -(-len(self._split.train) // self._batch)
         epoch, turn = divmod(step, batches)
         draws = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch) % 2**63)
         return int(torch.randperm(batches, generator=draws)[turn]) * self._batch

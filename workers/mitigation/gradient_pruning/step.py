@@ -25,6 +25,7 @@ from workers.mitigation.gradient_pruning.reconstruction import metric_root, orde
 from workers.mitigation.gradient_pruning.score import Prices
 from workers.mitigation.gradient_pruning.sweep import inverse_cholesky, sweep
 from workers.mitigation.gradients import Tape
+from workers.mitigation.split import Split
 from workers.surgery.alignment import told
 from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.blockwise.skeleton import Read, Skeleton
@@ -43,7 +44,7 @@ REMEMBERED = 4 << 30
 class GradientPruning:
     """`prune.gradient`."""
 
-    version = 2
+    version = 3
 
     def __init__(self, step: PruneGradient) -> None:
         self.step = step
@@ -186,7 +187,9 @@ class _Work:
 
         batch = max(1, STEP_TOKENS // tokens_NL.shape[1])
         seed = (self._step.seed * 1_000_003 + block.index) % 2**63
-        plan = list(orders(len(tokens_NL), batch, self._step.reconstruct_epochs, seed))
+        # windows that decide over the recovery must be new to it and to what it begins from
+        windows = len(Split.of(len(tokens_NL)).train) if self._recovers else len(tokens_NL)
+        plan = list(orders(windows, batch, self._step.reconstruct_epochs, seed))
         linears = {name: block.linears[name] for name in names}
         return reconstruct(
             call, linears, fetch, metric_root(moment_DD), plan, check_cancelled=self._shop.check_cancelled
@@ -213,6 +216,7 @@ class _Work:
             seed=step.seed,
             recompute=4 * wide * positions * len(skeleton.layers) > REMEMBERED,
         )
+        before = work.measure(shop.check_cancelled)
         found = work.run(
             seconds=step.recovery_s or None,
             steps=step.recovery_steps,
@@ -220,12 +224,21 @@ class _Work:
             check_cancelled=shop.check_cancelled,
             resumption=shop.resumption,
         )
+        after = work.measure(shop.check_cancelled)
         work.kept.close()
+        shop.figures |= {
+            "recovery_steps": len(found),
+            "recovery_kl_before_nats": before,
+            "recovery_kl_after_nats": min(before, after),
+        }
+        if not after < before:  # also where it is no number any more
+            shop.warn(
+                f"recovery did not help on windows that took no part in it ({before:.3f} nats before, {after:.3f} "
+                f"after {len(found)} steps): what was there before it is kept; give it more calibration text"
+            )
+            return
         for name, linear in work.kept.linears.items():
             self._pruned[name] = linear.weight.detach().to(shop.read(name).dtype)
-        shop.figures["recovery_steps"] = len(found)
-        if found:
-            shop.figures["recovery_kl_first_nats"], shop.figures["recovery_kl_last_nats"] = found[0], found[-1]
 
 
 def _teacher(shop: Shop, stack: ExitStack) -> tuple[CheckpointInfo, Read]:

@@ -12,7 +12,6 @@ Names: N windows, L tokens of a window, T positions, D hidden size.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from math import cos, pi
@@ -23,6 +22,7 @@ import torch
 from workers.mitigation.repair.adapter import Adapted
 from workers.mitigation.repair.closed_form import Factors
 from workers.mitigation.repair.objective import Divergence
+from workers.mitigation.split import Split
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
@@ -33,24 +33,6 @@ MICRO_TOKENS = 512
 RATE = 5e-4
 _WARM_UP = 0.05
 _CLIP = 1.0
-# Share of the windows that decides what is kept.
-HELD_OUT = 1 / 8
-
-
-@dataclass(frozen=True)
-class Split:
-    """Windows that are trained on, and windows that decide; the same ones where there is only one."""
-
-    train: tuple[int, ...]
-    held_out: tuple[int, ...]
-
-    @classmethod
-    def of(cls, windows: int) -> "Split":
-        """The last eighth decides."""
-        held = max(1, round(windows * HELD_OUT))
-        if windows == 1:
-            return cls((0,), (0,))
-        return cls(tuple(range(windows - held)), tuple(range(windows - held, windows)))
 
 
 class Distiller:

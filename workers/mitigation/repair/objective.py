@@ -11,8 +11,9 @@ import torch
 
 from workers.distributions.head import Head
 
-# Positions whose logits are in memory at once.
-POSITIONS = 256
+# Positions whose logits are in memory at once: few, so that the buffers stay on the heap. Larger ones are mapped and
+# unmapped at every use, which takes as long as the arithmetic.
+POSITIONS = 64
 
 
 class Divergence:

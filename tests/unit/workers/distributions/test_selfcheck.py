@@ -11,7 +11,7 @@ import torch
 from app.contracts.errors import ErrorCode, HemostatError
 from tests.support.distributions import hidden_states, logits64, make_head
 from workers.distributions.head import Head
-from workers.distributions.selfcheck import HeadCheck, check_head, verify_head
+from workers.distributions.selfcheck import TOLERANCE, HeadCheck, check_head, moved_by_rounding, verify_head
 
 TOKENS = torch.randint(0, 500, (65,), generator=torch.Generator().manual_seed(5)).tolist()
 HEADS: dict[str, Head] = {
@@ -150,3 +150,40 @@ def test_states_that_are_not_finite_are_left_to_the_comparison(tmp_path: Path) -
     assert not kept
     assert engine.asked == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_hidden_states_that_were_rounded_in_another_order_pass_where_the_roundings_are_told() -> None:
+    head = make_head(500, 256, spread=24)
+    hidden_TD = hidden_states(65, 256, seed=3).float()
+    draws = torch.Generator().manual_seed(11)
+    noise_TD = torch.randn(hidden_TD.shape, generator=draws) * hidden_TD.norm(dim=1, keepdim=True) / 256**0.5
+    other_TD = hidden_TD + 60**0.5 * 2.0**-8 * noise_TD
+    logp_TV = torch.log_softmax(logits64(head, hidden_TD[:-1]).float(), 1)
+    own = logp_TV[torch.arange(64), torch.tensor(TOKENS[1:])].numpy()
+    moved_TV = torch.log_softmax(logits64(head, other_TD[:-1]).float(), 1)
+    spread = float((moved_TV - logp_TV)[torch.arange(64), torch.tensor(TOKENS[1:])].std())
+    told = moved_by_rounding(
+        head,
+        hidden_TD[:-1],
+        head.logits(hidden_TD[:-1]),
+        logp_TV,
+        torch.tensor(TOKENS[1:])[:, None],
+        60,
+    )
+    assert float((told**2).mean() ** 0.5) == pytest.approx(spread, rel=0.25)
+    beyond = own.copy()
+    worst = int(np.argmax(told))
+    beyond[worst] += TOLERANCE * float(head.logits(hidden_TD)[worst].abs().max()) + 2 * told[worst]
+    with pytest.raises(HemostatError):
+        check_head(head, hidden_TD, TOKENS, beyond)
+    assert check_head(head, hidden_TD, TOKENS, beyond, roundings=60).largest_difference > 0
+    beyond[worst] += 2 * told[worst]
+    with pytest.raises(HemostatError, match=f"position {worst + 1} "):
+        check_head(head, hidden_TD, TOKENS, beyond, roundings=60)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_refused_however_often_hidden_states_were_rounded(mistake: str) -> None:
+    name, make = MISTAKES[mistake]
+    with pytest.raises(HemostatError, match="rounding explains"):
+        check_head(make(HEADS[name]), states(), TOKENS, engine_logp(HEADS[name], states()), roundings=200)

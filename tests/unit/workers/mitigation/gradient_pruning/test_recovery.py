@@ -16,7 +16,7 @@ from workers.surgery.reading import open_tensors
 from workers.surgery.resumption import Resumption
 
 Tiny = Callable[..., Path]
-TOKENS = torch.randint(0, 320, (32, 64), generator=torch.Generator().manual_seed(2))  # four steps an epoch
+TOKENS = torch.randint(0, 320, (32, 64), generator=torch.Generator().manual_seed(2))  # 28 train: four steps an epoch
 
 
 class Case:
@@ -52,7 +52,7 @@ def case(tiny: Tiny, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator
 
 
 def test_divergence_falls_and_masks_stay(case: Case) -> None:
-    work = case.recovery()
+    work = case.recovery(rate=0.003)
     found = work.run(seconds=None, steps=24)
     assert len(found) == work.steps == 24
     assert sum(found[-4:]) < 0.95 * sum(found[:4])  # an epoch each
@@ -93,6 +93,29 @@ def test_the_gradient_is_autograds_of_the_mean_divergence(case: Case, tmp_path: 
         if name in case.names:
             scale = float(one.grad.abs().max())
             torch.testing.assert_close(seen[name], one.grad, rtol=1e-2, atol=1e-3 * scale)
+
+
+def test_what_decides_is_the_mean_divergence_of_windows_that_are_not_trained_on(case: Case) -> None:
+    work = case.recovery()
+    seen: list[torch.Tensor] = []
+    inner = work._skeleton.calls
+    work._skeleton.calls = lambda tokens: (seen.append(tokens), inner(tokens))[1]  # type: ignore[method-assign,func-returns-value]
+    for _ in range(4):
+        work.step(0.0)
+    assert torch.equal(torch.cat(seen).unique(dim=0), TOKENS[:28].unique(dim=0))
+    fresh, sums = case.recovery(), torch.zeros(())
+    models = []
+    for read in (None, case.pruned):
+        model: Any = AutoModelForCausalLM.from_pretrained(case.info.path, dtype=torch.float32)
+        if read is not None:
+            with torch.no_grad():
+                for name, one in model.named_parameters():
+                    one.copy_(read(name))
+        models.append(model)
+    with torch.no_grad():
+        p, q = (model(TOKENS[28:]).logits.log_softmax(-1) for model in models)
+        sums = (p.exp() * (p - q)).sum(-1).mean()
+    assert fresh.measure() == pytest.approx(float(sums), rel=1e-3)
 
 
 def test_running_blocks_again_gives_the_same(case: Case) -> None:

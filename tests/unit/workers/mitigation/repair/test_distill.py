@@ -12,8 +12,9 @@ from app.models.checkpoint import inspect
 from tests.unit.workers.mitigation.repair.support import windows
 from workers.distributions.head import Head
 from workers.mitigation.repair.closed_form import Factors
-from workers.mitigation.repair.distill import Distiller, Split, _batches, _share
+from workers.mitigation.repair.distill import Distiller, _batches, _share
 from workers.mitigation.repair.objective import Divergence
+from workers.mitigation.split import Split
 from workers.surgery import resumption
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
@@ -106,12 +107,6 @@ def test_time_that_a_lost_attempt_had_spent_counts(made: Made, tmp_path: Path, m
     assert 0 < state["seconds"] < 600
     torch.save(state | {"seconds": 3600.0}, tmp_path / "key.pt")
     assert distiller.train(10**6, seed=0, seconds=3000, resumption=Resumption(tmp_path, "key")) == 1
-
-
-def test_the_last_eighth_decides() -> None:
-    assert Split.of(16) == Split(tuple(range(14)), (14, 15))
-    assert Split.of(2) == Split((0,), (1,))
-    assert Split.of(1) == Split((0,), (0,))
 
 
 def test_every_window_comes_as_often_as_any_other() -> None:
