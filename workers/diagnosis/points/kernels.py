@@ -11,6 +11,7 @@ long as the sweep itself.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from app.contracts.report import KernelTerm
 from app.models.checkpoint import inspect
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import FLOOR_TOKENS, kernel_term, score_dequantized
-from workers.diagnosis.mitigate.measuring import PRECISION, Bench
+from workers.diagnosis.mitigate.measuring import PRECISION, UNFORESEEN, Bench
 from workers.diagnosis.passes import StoredStates, score_into_store
 from workers.diagnosis.plan import spread
 from workers.diagnosis.points.ground import Ground
@@ -31,6 +32,9 @@ from workers.diagnosis.points.runner import Setting
 from workers.diagnosis.sides import Side, Sides
 from workers.distributions.reference_store import ReferenceStore, StoredHidden
 from workers.engine.room import EngineRoom
+from workers.process.failures import is_memory, safe_traceback
+
+logger = logging.getLogger(__name__)
 
 PHASE: Final = "kernel_term"
 DROPPED: Final = (
@@ -77,7 +81,8 @@ class KernelTerms:
         self._chosen = spread([len(window.tokens) for window in corpus.windows], tokens=FLOOR_TOKENS)
 
     def of(self, settings: Sequence[Setting], records: Sequence[PointRecord]) -> list[Kernel]:
-        """Of each point, in their order. Whatever fails here leaves a point without a term, and says why."""
+        """Of each point, in their order. What fails here, but for the machine's memory, leaves a point without a term,
+        and says why: all points are measured by then."""
         found = [NO_KERNEL for _ in settings]
         with ExitStack() as kept:
             packed: dict[int, Sides] = {}
@@ -86,8 +91,8 @@ class KernelTerms:
                     continue
                 try:
                     sides = self._sides(setting, kept)
-                except HemostatError as error:
-                    found[index] = Kernel(missing=error.detail)
+                except (HemostatError, *UNFORESEEN) as error:
+                    found[index] = Kernel(missing=_why(error))
                     continue
                 if sides is None:
                     found[index] = Kernel(missing=DROPPED)
@@ -98,15 +103,15 @@ class KernelTerms:
             for index, sides in packed.items():
                 try:
                     states[index] = self._packed(sides, steps)
-                except HemostatError as error:
-                    found[index] = Kernel(missing=error.detail)
+                except (HemostatError, *UNFORESEEN) as error:
+                    found[index] = Kernel(missing=_why(error))
                 steps.finished(1)
             for index, stored in states.items():
                 try:
                     # Popped: a side keeps its head once it was read, and only one at a time is needed.
                     found[index] = Kernel(self._term(packed.pop(index), stored, steps))
-                except HemostatError as error:
-                    found[index] = Kernel(missing=error.detail)
+                except (HemostatError, *UNFORESEEN) as error:
+                    found[index] = Kernel(missing=_why(error))
                 stored.close()
                 steps.finished(1)
         return found
@@ -161,3 +166,14 @@ class KernelTerms:
     @property
     def _engine(self) -> str:
         return str(self._ground.scored.engine.identity)
+
+
+def _why(error: Exception) -> str:
+    """Why a point has no term, for the report. Raises the error itself where memory ran out."""
+    if isinstance(error, HemostatError):
+        return error.detail
+    if is_memory(error):
+        raise error
+    # Not logger.exception, which would print a message that may hold text.
+    logger.error("a kernel term failed\n%s", safe_traceback(error))
+    return f"measuring it failed unforeseen ({type(error).__name__})"
