@@ -181,7 +181,7 @@ def _sampling(given: list[str] | None) -> Json | None:
     if not given:
         return None
     found = pairs(given, "--sampling")
-    return {name: int(value) if value.lstrip("-").isdecimal() else _float(value) for name, value in found.items()}
+    return {name: int(value) if value.removeprefix("-").isdecimal() else _float(value) for name, value in found.items()}
 
 
 def _float(text: str) -> float | str:

@@ -77,8 +77,10 @@ def test_sampling_is_sent_as_numbers_and_shown(recorder: Recorder) -> None:
     CliRunner().invoke(app, [*change, "--sampling", "top_p=0.5"])
     CliRunner().invoke(app, [*change, "--sampling", "none"])
     CliRunner().invoke(app, [*change, "--alpha", "0.1"])
+    CliRunner().invoke(app, [*change, "--sampling", "top_k=--5"])
     assert [json.loads(sent) for sent in recorder.bodies[1:]] == [
         {"sampling": {"top_p": 0.5}},
         {"sampling": {}},
         {"alpha": 0.1},
+        {"sampling": {"top_k": "--5"}},  # the service says what is wrong with it
     ]
