@@ -1,7 +1,8 @@
 """The secret between the gateway and a serving or verifying process that other machines can reach.
 
-The process draws one when it starts, and tells it with its lease, in Redis alone: whoever may read Redis is of the
-service, nobody has to hand it round, and it ends with the process. It stands in no answer, event or log.
+The process draws one when it starts, and tells it with its lease, in Redis: whoever may read Redis is of the service,
+nobody has to hand it round, and it ends with the process. Its own children read it from a file of mode 0600. It stands
+in no answer, event or log.
 """
 
 from __future__ import annotations
