@@ -15,11 +15,11 @@ def tell(report: MitigateReport, request: MitigateRequest, context: JobContext) 
     saved = report.saved
     low, high = (None, None) if saved is None or saved.ci is None else saved.ci
     gauges = {
-        "best_saved_nats": max((mean for mean in full if mean is not None), default=None),
-        "saved_nats": None if saved is None else saved.mean,
-        "saved_low_nats": low,
-        "saved_high_nats": high,
-        "helped": float(report.helped),
+        "mitigate_best_saved_nats": max((mean for mean in full if mean is not None), default=None),
+        "mitigate_saved_nats": None if saved is None else saved.mean,
+        "mitigate_saved_low_nats": low,
+        "mitigate_saved_high_nats": high,
+        "mitigate_helped": float(report.helped),
     }
     labels = {
         "reference": request.reference.model,
@@ -27,4 +27,4 @@ def tell(report: MitigateReport, request: MitigateRequest, context: JobContext) 
         "recipe": (recipe_fingerprint(request.candidate.recipe) or "none")[:12],
     }
     for name, value in gauges.items():
-        context.observe(f"mitigate_{name}", nan if value is None else value, **labels)
+        context.observe(name, nan if value is None else value, **labels)
