@@ -25,6 +25,7 @@ from app.deployments import hidden
 from app.deployments.fit import check_version, conclude_fit, ensure_fit
 from app.deployments.settle import settle_jobs
 from app.deployments.store import is_deployment_id
+from app.jobs.service import cancel as cancel_job
 from app.jobs.service import hold_of, refusal, unreserve
 from app.models.preflight import check_request
 from app.models.registry import load_registry
@@ -160,14 +161,26 @@ async def rollback(state: State, name_or_id: str, asked: RollbackRequest) -> Dep
 
 
 async def delete(state: State, name_or_id: str) -> Deployment | None:
-    """The deployment as it drains, or None where it is gone at once."""
-    deployment_id = await state.deployments.resolve(name_or_id)
+    """The deployment as it drains, or None where it is gone at once. The fit that it queued by itself is cancelled."""
+    current = await state.deployments.get(name_or_id)
+    deployment_id = current.id
     await state.deployments.delete(deployment_id)
+    if current.fit_job is not None:
+        await _end_fit(state, current.name, current.fit_job)
     try:
         return await state.deployments.get(deployment_id)
     except HemostatError:
         await asyncio.to_thread(remove_files, state.settings, deployment_id)
         return None
+
+
+async def _end_fit(state: State, name: str, job_id: str) -> None:
+    """Cancels the fit of a deployment that is deleted, unless it has ended: nobody asked for it, and nothing is left to
+    serve what it proves. Where that fails it runs to its end, as a job for no deployment."""
+    try:
+        await cancel_job(state.store, state.docket, job_id)
+    except (RedisError, OSError, HemostatError) as error:
+        logger.warning("deployment %s: its fit is not cancelled: %s", name, type(error).__name__)
 
 
 def remove_files(settings: Settings, deployment_id: str) -> None:

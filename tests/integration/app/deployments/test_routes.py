@@ -150,6 +150,23 @@ async def test_a_fit_that_was_lost_before_it_was_queued_is_queued_by_the_sweep(s
     assert (await api.http.get(f"/v1/diagnosis/jobs/{made['fit_job']}")).json()["status"] == "queued"
 
 
+async def test_deleting_a_deployment_cancels_the_fit_that_it_queued_and_no_other(api: Api) -> None:
+    made = await create(api)
+    asked = {
+        "kind": "calibrate",
+        "reference": made["reference"],
+        "candidate": made["model"],
+        "deployment": made["id"],
+        "window": 64,
+    }
+    answer = await api.http.post("/v1/diagnosis/jobs", json=asked)
+    assert answer.status_code == 202, answer.text
+    mine = answer.json()["id"]
+    assert (await api.http.delete(f"{PATH}/tiny-rtn4")).status_code == 204
+    status = {job["id"]: job["status"] for job in (await api.http.get("/v1/diagnosis/jobs")).json()["data"]}
+    assert status == {made["fit_job"]: "cancelled", mine: "queued"}
+
+
 async def test_a_fit_that_fails_is_the_reason_why_identity_is_served(api: Api) -> None:
     made = await create(api)
     claim = await api.state.store.claim(made["fit_job"], "worker")
