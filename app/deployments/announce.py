@@ -20,7 +20,7 @@ from app.contracts.deployment import (
     DeploymentState,
 )
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import JobStatus, Progress
+from app.contracts.job import Job, JobStatus, Progress
 from app.deployments.service import preflight
 from app.deployments.store import DeploymentStore
 from app.deployments.words import NO_AGENT, event_line, event_style
@@ -29,6 +29,7 @@ from app.jobs.store import JobStore
 from app.settings import Settings
 
 LOOK_S: Final = 1.0
+WAY: Final = "other jobs come first, then it goes on"
 STEP: Final = 10  # percentage points of a phase from line to line, where there is no terminal
 _TOLD: Final = frozenset({"state", "fit_started", "refused", "promoted", "rolled_back", "alarm", "cleared", "deleted"})
 
@@ -47,6 +48,13 @@ def is_told(event: DeploymentEvent, deployment: Deployment | None) -> bool:
     if event.type is DeploymentEventType.STALE:
         return deployment is not None and deployment.shadow is not None and deployment.shadow.divergence is not None
     return event.type.value in _TOLD and NO_AGENT not in event.reason
+
+
+def fit_progress(job: Job) -> Progress | None:
+    """How far a fit is; None where it has ended. One that has begun and is queued again made way for other jobs."""
+    if job.status is JobStatus.QUEUED and job.attempt:
+        return Progress(phase=WAY)
+    return job.progress if job.status in {JobStatus.QUEUED, JobStatus.RUNNING} else None
 
 
 class Announcement:
@@ -162,8 +170,6 @@ class Announcement:
             job = None
             if deployment is not None and deployment.fit_job is not None:
                 job = await JobStore(client, self.settings).get(deployment.fit_job)
-            unfinished = job is not None and job.job.status in {JobStatus.QUEUED, JobStatus.RUNNING}
-            progress = job.job.progress if job is not None and unfinished else None
-            return [event for _, event in found], progress, deployment
+            return [event for _, event in found], fit_progress(job.job) if job is not None else None, deployment
         finally:
             await client.aclose()

@@ -5,10 +5,11 @@ import pytest
 from rich.console import Console
 
 from app.contracts.deployment import Deployment, DeploymentEvent, DeploymentEventType, DeploymentRequest
-from app.contracts.job import Progress
+from app.contracts.job import Job, Progress
 from app.deployments import examples
-from app.deployments.announce import Announcement, found_words, is_told
+from app.deployments.announce import WAY, Announcement, fit_progress, found_words, is_told
 from app.deployments.words import NO_AGENT
+from app.jobs.examples import QUEUED
 from app.settings import Settings
 
 STARTING = Deployment.model_validate(examples.STARTING)
@@ -67,3 +68,21 @@ def test_a_phase_of_the_fit_is_told_as_it_begins_and_with_every_ten_points(tmp_p
         "fitting the calibrators",
         "fitting the calibrators 10 %",
     ]
+
+
+@pytest.mark.parametrize(
+    ("status", "attempt", "told"),
+    [
+        ("queued", 0, ("fit", 3)),
+        ("running", 2, ("fit", 3)),
+        ("queued", 2, (WAY, 0)),
+        ("succeeded", 2, None),
+        ("cancelling", 1, None),
+    ],
+)
+def test_a_fit_that_makes_way_is_not_told_as_one_that_stands_still(
+    status: str, attempt: int, told: tuple[str, int] | None
+) -> None:
+    changed = {"status": status, "attempt": attempt, "progress": {"phase": "fit", "done": 3, "total": 100}}
+    progress = fit_progress(Job.model_validate(QUEUED | changed))
+    assert (None if progress is None else (progress.phase, progress.done)) == told
