@@ -282,14 +282,19 @@ def _up(
             "worker_metrics_port": settings.worker_metrics_port or free_port(settings.host, but=port),
         }
     )
-    require_free(settings.host, settings.port, "HEMOSTAT_PORT")
-    require_free(settings.host, settings.worker_metrics_port, "HEMOSTAT_WORKER_METRICS_PORT")
+    require_ports(settings)
     parts = _Parts(settings, say, worker_arguments, agent_arguments)
     try:
         parts.start()
         yield parts
     finally:
         parts.stop()
+
+
+def require_ports(settings: Settings) -> None:
+    """Raises `HemostatError` where a port of the service is taken or cannot be used."""
+    require_free(settings.host, settings.port, "HEMOSTAT_PORT")
+    require_free(settings.host, settings.worker_metrics_port, "HEMOSTAT_WORKER_METRICS_PORT")
 
 
 def require_free(host: str, port: int, variable: str) -> None:

@@ -39,7 +39,7 @@ from app.cli.threshold import threshold
 from app.cli.trajectory import trajectory
 from app.cli.watching import check_writable, require_success, save_page
 from app.contracts.errors import HemostatError
-from app.up import run_up
+from app.up import require_ports, run_up
 from app.verdicts import fails
 from app.web.terminal import render_terminal
 
@@ -121,6 +121,7 @@ def up(
     """Run the service in the foreground: API, one worker, serving processes, an embedded Valkey. Ctrl-C ends it all."""
     configured = settings()
     wanted = configured.deploy_demo if deploy is None else deploy
+    require_ports(configured)  # before the demo model is built, which takes a minute
     deployment = demo_deployment(configured) if wanted else None
     raise SystemExit(run_up(configured, deployment=deployment, phases=PHASES))
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.cli.configuration import settings
-from app.cli.output import Exit, err, out, print_json
+from app.cli.output import Exit, busy, out, print_json
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from app.models.registry import load_registry, register
@@ -85,7 +85,7 @@ def import_gguf(
     else:
         name = alias or source.stem.lower()
         folder = configured.home / "models" / name
-        with err.status(f"importing {source.name} …"):
+        with busy(f"importing {source.name} …"):
             run_import(str(source), folder)
         register(configured.models_file, name, folder)
     out.print(f"{name} → {escape(str(folder))}", soft_wrap=True)
@@ -98,7 +98,7 @@ def ensure_demo_model(settings: Settings) -> tuple[str, Path]:
     """The demo model, built from the installed package unless it is there, and registered."""
     folder = settings.home / "models" / DEMO_ALIAS
     if not (folder / "model.safetensors").is_file():
-        with err.status("building the demo model from its GGUF (once) …"):
+        with busy("building the demo model from its GGUF (once) …"):
             run_import("--demo", folder)
     register(settings.models_file, DEMO_ALIAS, folder)
     return DEMO_ALIAS, folder

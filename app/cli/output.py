@@ -25,6 +25,17 @@ out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() or
 err = Console(stderr=True, highlight=False, emoji=False)
 
 
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Says on standard error what takes a while: a spinner on a terminal, one line elsewhere."""
+    if not err.is_terminal:
+        err.print(what, markup=False, soft_wrap=True)
+        yield
+        return
+    with err.status(escape(what)):
+        yield
+
+
 class Exit(IntEnum):
     """Exit statuses of every command."""
 

@@ -219,6 +219,22 @@ def test_a_taken_port_is_named_with_what_to_set(tmp_path: Path) -> None:
     assert not (tmp_path / "valkey").exists()
 
 
+def test_a_taken_port_is_named_before_the_demo_model_is_built(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        surroundings = os.environ | {"HEMOSTAT_HOME": str(tmp_path / "home"), "HEMOSTAT_PORT": port}
+        command = [sys.executable, "-m", "app.cli.main", "up"]
+        ended = subprocess.run(
+            command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert ended.returncode == 2
+    assert f"port {port}" in ended.stderr
+    assert "HEMOSTAT_PORT" in ended.stderr
+    assert not (tmp_path / "home").exists()
+
+
 def test_a_host_that_is_not_ours_is_named() -> None:
     with pytest.raises(HemostatError, match=r"192\.0\.2\.1"):
         require_free("192.0.2.1", 8321, "HEMOSTAT_PORT")

@@ -1,7 +1,9 @@
 import re
 from pathlib import Path
 
-from app.cli.output import PHASES
+import pytest
+
+from app.cli.output import PHASES, busy
 
 WORKERS = Path(__file__).resolve().parents[4] / "workers"
 
@@ -14,3 +16,8 @@ def test_every_phase_that_a_job_reports_has_words() -> None:
     }
     assert {"text", "modify", "fit", "choose", "test", "report"} <= reported
     assert reported <= set(PHASES)
+
+
+def test_what_takes_a_while_is_said_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with busy("building [it] …"):
+        assert capsys.readouterr().err == "building [it] …\n"
