@@ -76,7 +76,10 @@ def threshold_chart(
         shapes.append(_tag("rect", x=_pct(left), y=top, width=_pct(right - left), height=34, class_=f"band sev-{name}"))
         y = names_y + (_LABEL_ROW if crowded and index % 2 == 0 else 0)
         weight = " strong" if name in classes else ""
-        texts.append(_tag("text", name, x=_pct((left + right) / 2), y=y, class_="t mid halo" + weight))
+        # The last name is no narrower than its band on a small screen, and ends with the axis there.
+        last = crowded and index == len(bands) - 1
+        x, anchor = (100.0, "end") if last else ((left + right) / 2, "mid")
+        texts.append(_tag("text", name, x=_pct(x), y=y, class_=f"t {anchor} halo{weight}"))
         if crowded and index % 2:
             shapes.append(_line((left + right) / 2, y + 4, top, "leader"))
     for edge in edges:

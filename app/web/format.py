@@ -91,6 +91,11 @@ def count(value: int) -> str:
     return f"{value:,}".replace("-", MINUS)
 
 
+def counted(value: int, noun: str) -> str:
+    """`1 document`, `12,345 documents`: of nouns that take an s."""
+    return f"{count(value)} {noun}{'' if value == 1 else 's'}"
+
+
 def size(value: int) -> str:
     """Bytes in binary units: `269 MiB`."""
     amount, unit = float(value), "B"

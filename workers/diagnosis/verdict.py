@@ -23,6 +23,7 @@ from workers.distributions.power import minimum_detectable_effect, tokens_to_dec
 DEFAULT_DOMAIN = "text"
 # The excess is a difference of two measurements that round independently.
 _PAIR = math.sqrt(2)
+_MINUS = "\u2212"  # as in tables and charts
 
 
 def decide(
@@ -216,8 +217,8 @@ def _interval(mean: float, ci: tuple[float, float]) -> str:
     places = [1 - _magnitude(abs(mean))] if mean else []
     places += [-_magnitude(width)] if width > 0 else []
     decimals = min(max([0, *places]), 12)
-    low, high = (f"{limit:.{decimals}f}" for limit in ci)
-    return f"{mean:.{decimals}f} (95 % interval {low} to {high})"
+    value, low, high = (f"{number:.{decimals}f}".replace("-", _MINUS) for number in (mean, *ci))
+    return f"{value} (95 % interval {low} to {high})"
 
 
 def _magnitude(value: float) -> int:
@@ -228,7 +229,7 @@ def _digits(value: float, significant: int) -> str:
     """A number of so many significant digits, never with an exponent."""
     if value == 0:
         return "0"
-    return f"{value:.{max(0, significant - 1 - _magnitude(abs(value)))}f}"
+    return f"{value:.{max(0, significant - 1 - _magnitude(abs(value)))}f}".replace("-", _MINUS)
 
 
 def _plain(value: float) -> str:

@@ -132,7 +132,7 @@ def domains(report: SurfaceReport) -> Table:
         departing = sum(row.kind in DEPARTURES for row in one.interactions)
         rows.append(
             (
-                Cell(visible(domain), f"{fmt.count(one.documents)} documents"),
+                Cell(visible(domain), fmt.counted(one.documents, "document")),
                 Cell(kl.value, kl.interval or without),
                 Cell(average.value, average.interval or without),
                 Cell(

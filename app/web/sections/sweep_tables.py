@@ -135,7 +135,7 @@ def domains(report: SweepReport) -> Table:
     rows = []
     for name, domain in sorted(report.domains.items(), key=lambda item: -(item[1].kl[shown[0]].mean or 0.0)):
         cells = [
-            Cell(visible(name), f"{fmt.count(domain.documents)} documents"),
+            Cell(visible(name), fmt.counted(domain.documents, "document")),
             Cell(
                 fmt.NONE if domain.largest_mild is None else visible(told(domain.largest_mild)),
                 domain.note,

@@ -26,6 +26,10 @@ def of_class(svg, name):
     return [node for node in svg.iter() if name in node.get("class", "").split()]
 
 
+def node_class(node):
+    return set(node.get("class", "").split())
+
+
 def place(node, attribute):
     return float(node.get(attribute).removesuffix("%"))
 
@@ -94,6 +98,12 @@ def test_names_of_narrow_bands_do_not_share_a_line():
         if node.text in {"mild", "moderate", "severe", "collapse"}
     }
     assert rows["mild"] != rows["moderate"] != rows["severe"] != rows["collapse"]
+
+
+def test_the_last_name_ends_with_the_axis_where_bands_are_narrow():
+    svg = threshold(0.388, (0.355, 0.426), floor=0.00118, detectable=3.6e-4)
+    (name,) = (node for node in svg.iter("text") if node.text == "collapse")
+    assert (node_class(name), place(name, "x")) == ({"t", "end", "halo"}, 100.0)
 
 
 EDGES = tuple(10.0**power for power in range(-4, 2))

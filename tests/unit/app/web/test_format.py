@@ -114,3 +114,12 @@ def test_moments_are_in_utc_and_impossible_ones_do_no_harm():
 
 def test_signs():
     assert (fmt.signed(0.5), fmt.signed(-0.5), fmt.signed(0), fmt.signed(None)) == ("+0.500", "−0.500", "0", "–")
+
+
+def test_one_of_a_thing_has_no_s():
+    assert [fmt.counted(value, "document") for value in (0, 1, 2, 12345)] == [
+        "0 documents",
+        "1 document",
+        "2 documents",
+        "12,345 documents",
+    ]

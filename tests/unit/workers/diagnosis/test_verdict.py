@@ -253,3 +253,8 @@ def test_a_perplexity_that_is_unchanged_is_not_told(ratio: float, named: bool) -
     )
     assert ("perplexity" in sentence_) is named
     assert "differs at 23 % of positions" in sentence_
+
+
+def test_a_loss_below_the_floor_has_the_minus_of_the_tables() -> None:
+    found = told(excess(-0.00118, -0.00121, -0.00114), floor=0.00118)
+    assert "loses \u22120.00118 (95 % interval \u22120.00121 to \u22120.00114) nats" in found
