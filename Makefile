@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed-$(WORKER)
 .DEFAULT_GOAL := help
 
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 setup: $(STAMP) ## create .venv and install everything (WORKER=cpu or gpu overrides what is detected)
 
