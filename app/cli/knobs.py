@@ -44,6 +44,17 @@ def swept_request(
     }
 
 
+def require_knobs(request: Json) -> None:
+    """A sweep turns one knob, a surface two; more are the service's to refuse, at their place. Raises
+    `HemostatError(INVALID_REQUEST)` where there are fewer."""
+    kind, steps = request["kind"], request["candidate"]["recipe"]
+    needed = {"sweep": 1, "surface": 2}[kind]
+    turned = sum(isinstance(value, dict) and "sweep" in value for step in steps for value in step.values())
+    if turned < needed:
+        given = f"; {turned} is given" if turned else ""
+        raise _refused(f"a {kind} turns {'one knob' if needed == 1 else 'two knobs'}{given}: --knob is missing")
+
+
 def turn(steps: list[Json], knob: str) -> None:
     """Writes a knob into its step, as a request writes it. Raises `HemostatError(INVALID_REQUEST)`."""
     name, equals, values = knob.partition("=")

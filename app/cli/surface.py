@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.configuration import settings
-from app.cli.knobs import swept_request
+from app.cli.knobs import require_knobs, swept_request
 from app.cli.measuring import measure
 from app.cli.options import (
     AsJson,
@@ -92,6 +92,7 @@ def surface(
         request["contour"] = _contour(contour)
     if margin is not None:
         request["margin"] = margin
+    require_knobs(request)
     measure(request, configured, _status, url=url, output=output, dry_run=dry_run, as_json=as_json)
 
 

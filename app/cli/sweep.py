@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app.cli.configuration import settings
-from app.cli.knobs import swept_request
+from app.cli.knobs import require_knobs, swept_request
 from app.cli.measuring import measure
 from app.cli.options import (
     AsJson,
@@ -81,6 +81,7 @@ def sweep(
         request["budget"] = budget
     if bounds:
         request["bounds"] = {name: _bound(pair) for name, pair in pairs(bounds, "--bound").items()}
+    require_knobs(request)
     measure(
         request,
         configured,

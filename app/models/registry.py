@@ -95,7 +95,7 @@ class Registry:
             raise HemostatError(
                 ErrorCode.UNKNOWN_MODEL,
                 f"there is no model {alias!r}",
-                hint=suggestion(alias, self.entries),
+                hint=f"{suggestion(alias, self.entries)}; what models.toml names is taken (docs/models.md)",
                 pointer=pointer,
             )
         return entry

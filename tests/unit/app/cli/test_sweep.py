@@ -81,3 +81,25 @@ def test_the_command_of_a_report_asks_for_the_same(monkeypatch):
     assert line is not None
     request = sent(monkeypatch, shlex.split(line.replace("\\\n", " "))[2:])["request"]
     assert SweepRequest.model_validate(lift(request)) == SweepRequest.model_validate(report.request)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("sweep -r a --recipe prune.wanda", "a sweep turns one knob: --knob is missing"),
+        (
+            "surface -r a --recipe prune.wanda --recipe quantize.rtn --knob 0.sparsity=0.1,0.2",
+            "a surface turns two knobs; 1 is given: --knob is missing",
+        ),
+    ],
+)
+def test_a_missing_knob_is_asked_for_before_the_service_is(line, said):
+    done = CliRunner().invoke(app, shlex.split(line))
+    assert isinstance(done.exception, HemostatError)
+    assert done.exception.detail == said
+    assert "--knob sparsity=" in done.exception.hint
+
+
+def test_a_knob_in_json_is_one(monkeypatch):
+    found = sent(monkeypatch, ["-r", "a", "--recipe", '{"type": "prune.wanda", "sparsity": {"sweep": [0.1, 0.2]}}'])
+    assert found["request"]["candidate"]["recipe"][0]["sparsity"] == {"sweep": [0.1, 0.2]}
