@@ -115,12 +115,16 @@ def _side(name: str, folder: Path, url: str | None) -> Side:
     local = path.exists()
     if local:
         file = path / REPORT if path.is_dir() else path
-        data, tokens = _json(file), file.with_name(TOKENS)
+        report, tokens = _compared(_json(file), name), file.with_name(TOKENS)
     else:
         with connect(url, settings()) as client:
-            data = _of_job(client.report, name)
+            report = _compared(_of_job(client.report, name), name)
             tokens = folder / f"{len(list(folder.iterdir()))}.parquet"
             tokens.write_bytes(client.artifact(name, TOKENS))
+    return Side(visible(describe.model(report.provenance.candidate)), report, read(tokens, name=name))
+
+
+def _compared(data: dict[str, Any], name: str) -> CompareReport:
     report = parse(data)
     if not isinstance(report, CompareReport):
         raise HemostatError(
@@ -128,7 +132,7 @@ def _side(name: str, folder: Path, url: str | None) -> Side:
             f"{name} is a report of kind {report.kind}: only compare jobs keep values by token of one candidate",
             hint="run `hemostat compare` with its recipe",
         )
-    return Side(visible(describe.model(report.provenance.candidate)), report, read(tokens, name=name))
+    return report
 
 
 def _of_job(fetch: Any, name: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -16,6 +16,7 @@ from app.cli.waiting import Waiting
 from app.contracts.errors import ErrorCode, HemostatError
 
 Json = dict[str, Any]
+_UNFINISHED: Final = frozenset({"queued", "running", "cancelling"})
 
 
 def follow(client: Client, job_id: str, console: Console) -> Json:
@@ -66,7 +67,7 @@ def run_to_end(client: Client, request: Json, console: Console) -> Json:
 def _settled(client: Client, job_id: str) -> str:
     """The job's status once it has ended, or after a few seconds."""
     deadline = time.monotonic() + 10
-    while (status := str(client.job(job_id)["status"])) in {"queued", "running", "cancelling"}:
+    while (status := str(client.job(job_id)["status"])) in _UNFINISHED:
         if time.monotonic() > deadline:
             break
         time.sleep(0.2)
@@ -80,6 +81,9 @@ def require_success(job: Json) -> None:
     error = job.get("error")
     if error:
         raise HemostatError(ErrorCode(error["code"]), error["detail"], hint=error.get("hint", ""))
+    if job["status"] in _UNFINISHED:
+        hint = f"`hemostat jobs watch {job['id']}` waits for it"
+        raise HemostatError(ErrorCode.JOB_NOT_FINISHED, f"job {job['id']} is {job['status']}", hint=hint)
     raise HemostatError(ErrorCode.JOB_NOT_FINISHED, f"job {job['id']} was {job['status']}", hint="submit it again")
 
 

@@ -138,3 +138,10 @@ def test_jobs_of_a_service_are_compared_by_their_ids(service: str) -> None:
     status, output = run(f"{JOB}0", f"{JOB}1", "--url", service, "--json")
     assert status == 0
     assert [row["job"] for row in json.loads(output)["ranking"]] == ["diag_two", "diag_one"]
+
+
+def test_a_job_of_another_kind_is_named_and_its_values_not_asked_for(service: str, folders: list[Path]) -> None:
+    (folders[1] / "report.json").write_text(json.dumps(mitigate_variants()["helped"]))
+    (folders[1] / "tokens.parquet").unlink()
+    error = refused(f"{JOB}0", f"{JOB}1", "--url", service)
+    assert f"{JOB}1 is a report of kind mitigate" in error["detail"]

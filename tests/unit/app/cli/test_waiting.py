@@ -9,7 +9,8 @@ from rich.console import Console
 
 from app.cli.client import Client
 from app.cli.waiting import describe
-from app.cli.watching import run_to_end
+from app.cli.watching import require_success, run_to_end
+from app.contracts.errors import HemostatError
 
 
 def job(number: int, status: str, phase: str = "queued", done: int = 0, total: int = 0) -> dict[str, Any]:
@@ -111,3 +112,20 @@ def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkey
         "reading the text …",
         "fitting the calibrators …",
     ]
+
+
+@pytest.mark.parametrize(
+    ("status", "detail", "hint"),
+    [
+        ("queued", "job diag_1 is queued", "hemostat jobs watch diag_1"),
+        ("running", "job diag_1 is running", "hemostat jobs watch diag_1"),
+        ("cancelled", "job diag_1 was cancelled", "submit it again"),
+    ],
+)
+def test_who_wants_a_job_that_has_no_report_is_told_to_wait_or_to_ask_again(
+    status: str, detail: str, hint: str
+) -> None:
+    with pytest.raises(HemostatError) as caught:
+        require_success(job(1, status))
+    assert caught.value.detail == detail
+    assert hint in caught.value.hint
