@@ -1,6 +1,7 @@
 """Where engines run, how much memory is left there, and what a result depends on beside weights and text."""
 
 import importlib.metadata
+import os
 from dataclasses import dataclass
 
 from app.contracts.errors import ErrorCode, HemostatError
@@ -81,6 +82,9 @@ def describe_device(device: str) -> str:
     extras = [name for name, flag in (("bf16", "avx512_bf16"), ("amx", "amx_tile")) if able.get(flag)]
     if able.get("bf16"):  # Arm
         extras.append("bf16")
+    # vLLM's own default is to round these activations; the environment here says not to.
+    if able.get("amx_tile") and os.environ.get("VLLM_CPU_INT4_W4A8", "1") != "0":
+        extras.append("w4a8")
     level = "+".join([torch.backends.cpu.get_cpu_capability().lower(), *extras])
     return f"cpu {able.get('architecture', 'unknown')} {level} {torch.get_num_threads()} threads"
 

@@ -19,6 +19,8 @@ ENGINE: dict[str, str] = {
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
     # Runner V2 (a GPU's default) reorders rows and refuses the processors that runner V1 takes.
     "VLLM_USE_V2_MODEL_RUNNER": "0",
+    # With AMX vLLM rounds the activations of 4-bit weights to 8 bits unasked: another model than was given.
+    "VLLM_CPU_INT4_W4A8": "0",
     # Nothing reports home.
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",

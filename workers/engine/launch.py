@@ -54,6 +54,7 @@ def load_vllm() -> None:
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # says that a CPU has no Triton
     with quiet_vllm():
         import vllm.v1.engine.llm_engine  # noqa: F401
+    mending.ask_for_tiles()
     mending.keep_scales_alive()
     mending.override_kernels_once()
     hide_imports()

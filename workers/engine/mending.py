@@ -24,6 +24,15 @@ def keep_scales_alive() -> None:
     operations.create_onednn_scaled_mm = create
 
 
+def ask_for_tiles() -> None:
+    """Linux lends a process the AMX tiles on request. vLLM's attention uses them without having asked: where no product
+    of oneDNN, which asks, came before, the process ends with SIGILL."""
+    import torch
+
+    if torch.cpu._is_amx_tile_supported():
+        torch.cpu._init_amx()
+
+
 def override_kernels_once() -> None:
     """On a CPU each engine start looks through every module for Triton kernels to replace, and wraps them once more.
 

@@ -25,6 +25,7 @@ from app.contracts.recipe import (
 from app.contracts.simulation import SimulatedActivations
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
+from app.models.processor import has_amx
 from app.models.shapes import LAYOUTS
 from app.models.simulation import section_in, with_activations
 from app.models.steps.blockwise import check_blocks
@@ -169,6 +170,9 @@ def _cpu(form: PackedForm, chosen: list[Weight]) -> Iterator[Refusal]:
     if form.bits not in ({4, 8} if acts else {4}):
         what = f"{form.bits}-bit weights with {f'{acts}-bit' if acts else 'untouched'} activations"
         yield "bits", what, 'bits 4, quantize.smoothquant with 8 bits, or form "simulated"'
+    if acts and form.bits == 8 and not form.dynamic and has_amx():
+        what = "fixed grids of 8-bit activations (on processors with AMX it takes a scale a token, whatever is stored)"
+        yield "dynamic", what, 'dynamic true, or form "simulated"'
     if acts and form.bits == 4 and not form.dynamic:
         yield "dynamic", "4-bit weights with static activations", "dynamic true"
     if form.group_size is not None and form.group_size % 2:

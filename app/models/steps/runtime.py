@@ -1,10 +1,7 @@
 """What acts at run time: inputs of linear layers, keys and values. Weights stay; config.json gets a section."""
 
 import importlib.metadata
-import platform
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
@@ -12,6 +9,7 @@ from app.contracts.recipe import QuantizeActivations, QuantizeKvCache, Step
 from app.contracts.simulation import SimulatedActivations, SimulatedKvCache, StoredKvCache
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import ROUTER_KINDS, Weight, check_layers, check_step
+from app.models.processor import has
 from app.models.shapes import LAYOUTS
 from app.models.simulation import section_in, with_activations, with_kv_cache
 from app.models.steps.quantize import check_fused
@@ -166,12 +164,6 @@ def is_cpu_build() -> bool:
     return True
 
 
-@cache
 def has_avx512() -> bool:
-    """Whether this machine's processor has AVX-512 (AMX implies it)."""
-    if platform.machine() not in {"x86_64", "AMD64"}:
-        return False
-    try:
-        return " avx512f" in Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        return True  # not told here; the engine says
+    """Whether this machine's processor has AVX-512 (AMX implies it); where it is not told, the engine says."""
+    return has("avx512f", unknown=True)

@@ -47,6 +47,7 @@ def register_model(architecture: str) -> None:
     from workers.engine import mending
     from workers.engine.serving.model import calibrated
 
+    mending.ask_for_tiles()
     mending.register(architecture)
     ModelRegistry.register_model(architecture, calibrated(ModelRegistry.models[architecture].load_model_cls()))
 

@@ -33,7 +33,8 @@ def refused(folder: Path, *steps: dict[str, Any]) -> tuple[str, str]:
 
 @pytest.fixture
 def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`on("cpu")`: as where the vLLM of these devices is installed."""
+    """`on("cpu")`: as where the vLLM of these devices is installed, and the processor has no AMX."""
+    monkeypatch.setattr(rules, "has_amx", lambda: False)
     return lambda *devices: monkeypatch.setattr(rules, "served_devices", lambda: devices)
 
 
@@ -157,3 +158,20 @@ def test_methods_that_look_at_activations_stay_within_the_layers(tiny: Tiny) -> 
 def test_groups_must_divide(tiny: Tiny, kind: str) -> None:
     step = {"type": f"quantize.{kind}", "group_size": 24} | ({} if kind == "nf4" else {"bits": 4})
     assert refused(tiny(), step) == (ErrorCode.GROUP_SIZE_MISMATCH.value, "/0/group_size")
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_fixed_grids_are_refused_where_the_kernel_ignores_them(
+    tiny: Tiny, on: Callable[..., None], monkeypatch: pytest.MonkeyPatch, amx: bool
+) -> None:
+    """On a CPU alone: CUDA's kernel takes them."""
+    monkeypatch.setattr(rules, "has_amx", lambda: amx)
+    on("cpu")
+    step = {"type": "quantize.smoothquant", "form": "packed", "dynamic": False}
+    if amx:
+        assert refused(tiny(), step) == ("packing_unsupported", "/0/dynamic")
+    else:
+        assert check(tiny(), step).scheme == "w8a8"
+    assert check(tiny(), step | {"dynamic": True}).scheme == "w8a8"
+    on("cuda")
+    assert check(tiny(), step).scheme == "w8a8"
