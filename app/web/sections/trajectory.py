@@ -119,11 +119,18 @@ def note(report: TrajectoryReport) -> str:
     )
     return (
         f"{fmt.count(report.prompts)} prompts of up to {fmt.count(report.prompt_tokens)} tokens, "
-        f"{'in the chat template, ' if report.chat_template else ''}each written on for up to "
+        f"{_template(report)}each written on for up to "
         f"{fmt.count(report.most_tokens)} tokens by every model with every decoder: "
         f"{fmt.count(report.generated_tokens)} tokens in all.{luck} Every text was then scored by both models, "
         f"exactly, over the full vocabulary. Intervals are 95 %, clustered by prompt."
     )
+
+
+def _template(report: TrajectoryReport) -> str:
+    if not report.chat_template:
+        return ""
+    every = report.request is not None and report.request.get("chat") is True
+    return f"{'' if every else 'conversations '}in the chat template, "
 
 
 def _figures(report: TrajectoryReport, cell: Entry) -> tuple[Figure, ...]:

@@ -13,7 +13,7 @@ from app.contracts.trajectory_report import TrajectoryReport
 from app.web import format as fmt
 from app.web.report import render
 from app.web.reproduce_trajectory import trajectory_command
-from app.web.sections.trajectory import heading, trajectory
+from app.web.sections.trajectory import heading, note, trajectory
 from app.web.sections.trajectory_words import median_of, shaping_name
 from app.web.terminal import render_terminal
 from tests.support.trajectory_reports import trajectory_report, trajectory_variants
@@ -145,3 +145,17 @@ def printed(data, width):
     console = Console(width=width, record=True, file=io.StringIO())
     render_terminal(data, console)
     return console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("used", "asked", "told"),
+    [
+        (False, False, "tokens, each written on"),
+        (True, False, "tokens, conversations in the chat template, each written on"),
+        (True, True, "tokens, in the chat template, each written on"),
+    ],
+)
+def test_the_template_is_said_of_the_prompts_that_stand_in_it(used, asked, told):
+    found = report("one")
+    request = (found.request or {}) | {"chat": asked}
+    assert told in note(found.model_copy(update={"chat_template": used, "request": request}))
