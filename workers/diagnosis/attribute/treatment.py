@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from app.contracts.attribute_report import Cause, Treatment
 from app.contracts.errors import HemostatError
-from app.contracts.recipe import Recipe, Step
+from app.contracts.recipe import Calibrated, Recipe, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight
 from app.models.steps import check_one, check_recipe
@@ -75,6 +75,12 @@ def treat(patient: Patient, diagnoses: Sequence[tuple[Site, Cause]]) -> Treatmen
     return Treatment(recipe=told(recipe), why="; ".join(words))
 
 
+def _within(fields: Fields, context: int | None) -> Fields:
+    """A step that is added, in windows of text that the model can read."""
+    usual: int = Calibrated.model_fields["calibration_window"].default
+    return fields if context is None or context >= usual else fields | {"calibration_window": context}
+
+
 def _one(patient: Patient, steps: list[Fields], site: Site, cause: Cause) -> tuple[list[Fields], str]:
     """The steps with one part treated, and what is done in words."""
     made: list[Fields] = []
@@ -95,7 +101,7 @@ def _one(patient: Patient, steps: list[Fields], site: Site, cause: Cause) -> tup
     if words:
         return made, " and ".join(words)
     repair, told_ = _appended(site, cause)
-    return [*steps, *repair], told_
+    return [*steps, *(_within(step, patient.origin.max_position) for step in repair)], told_
 
 
 def _parted(info: CheckpointInfo, step: Step, site: Site) -> tuple[list[Weight], list[Weight]]:

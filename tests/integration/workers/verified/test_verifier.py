@@ -88,9 +88,28 @@ def exact(checkpoint: Path, prefixes: list[list[int]], sampling: Sampling) -> np
     return distribution(torch.stack(rows), sampling).numpy()
 
 
+@torch.inference_mode()
+def clear_cut(checkpoint: Path) -> tuple[list[int], int]:
+    """A prompt, and how many tokens top-k may keep so that, on the way of two tokens, none left out is nearly as
+    probable as one that stays: there bf16 and float32 keep different ones."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+
+    def gap(prompt: list[int], k: int) -> float:
+        first_V = model(torch.tensor([prompt])).logits[0, -1]
+        prefixes = [[*prompt, int(token)] for token in first_V.topk(k).indices]
+        logits_TV = torch.cat([first_V[None], model(torch.tensor(prefixes)).logits[:, -1]]).topk(k + 1).values
+        return float((logits_TV[:, k - 1] - logits_TV[:, k]).min())
+
+    gaps = {(token, k): gap([token, 17, 200, 33], k) for token in range(5, 45) for k in (2, 3, 4)}
+    token, best = max(gaps, key=lambda one: gaps[one])
+    assert gaps[token, best] > 0.1
+    return [token, 17, 200, 33], best
+
+
 def test_answers_follow_the_reference_and_not_the_draft(verifier: Verifier, models: tuple[Path, Path]) -> None:
-    """Pairs of tokens against transformers' float32 probabilities: a thousand draws of nine sequences and the rest."""
-    sampling, prompt = Sampling(temperature=1.0, top_k=3), PROMPTS[0]
+    """Pairs of tokens against transformers' float32 probabilities: a thousand draws."""
+    prompt, kept = clear_cut(models[0])
+    sampling = Sampling(temperature=1.0, top_k=kept)
     drawn = streams(sampling, 2, 1000, prompt)
     finish(verifier, drawn)
     counts = Counter(tuple(stream.output) for stream in drawn)
