@@ -199,7 +199,8 @@ class _Work:
         step, shop, tokens_NL = self._step, self._shop, self._tokens_NL
 
         def read(name: str) -> torch.Tensor:
-            return self._pruned[name] if name in self._pruned else shop.read(name)
+            # a copy: layers are trained in place, and what was there may be what is kept
+            return self._pruned[name].clone() if name in self._pruned else shop.read(name)
 
         skeleton = Skeleton(shop.source, read, dtype=self._dtype)
         for index in range(len(skeleton.layers)):
@@ -214,6 +215,7 @@ class _Work:
             self._tape.states[-1],
             self._tape.skeleton,
             seed=step.seed,
+            rate=recovery.RATE,
             recompute=4 * wide * positions * len(skeleton.layers) > REMEMBERED,
         )
         before = work.measure(shop.check_cancelled)

@@ -12,6 +12,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import inspect
 from tests.support.copies import Copy, copier
+from workers.mitigation.gradient_pruning import recovery
 from workers.mitigation.objectives import logits
 from workers.surgery import resumption
 from workers.surgery.blockwise.skeleton import Skeleton
@@ -141,6 +142,20 @@ def test_it_does_less_harm_than_wanda_and_recovery_less_again(tiny: Tiny, store:
                 assert modified.manifest.steps[0].figures["recovery_steps"] == 40
                 assert modified.manifest.sparsity == pytest.approx(0.5, abs=1e-3)
     assert harm["recovered"] < harm["ours"] < harm["wanda"], harm
+
+
+def test_a_recovery_that_does_not_help_on_windows_that_it_has_not_seen_is_not_kept(
+    tiny: Tiny, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = STEP | {"reconstruct": False}
+    monkeypatch.setattr(recovery, "RATE", 3.0)
+    with prune(tiny(), store, bare) as without, prune(tiny(), store, bare | {"recovery_steps": 5}) as after:
+        figures = after.manifest.steps[-1].figures
+        assert figures["recovery_kl_after_nats"] == figures["recovery_kl_before_nats"]
+        assert any("recovery did not help" in warning for warning in after.manifest.steps[-1].warnings)
+        expected = weights(without.path)
+        for name, weight in weights(after.path).items():
+            assert torch.equal(weight, expected[name]), name
 
 
 def test_it_composes_with_quantization_in_either_order(tiny: Tiny, store: CheckpointStore) -> None:
