@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models import dashboard as models
 
+from deploy.grafana.frame import frame
 from deploy.grafana.panels import (
     BLUE,
     DATASOURCE,
@@ -315,32 +315,15 @@ def annotation_queries() -> list[tuple[dashboard.AnnotationQuery, dict[str, str]
 
 def build() -> dict[str, Any]:
     """The dashboard as Grafana reads it."""
-    board = (
-        dashboard.Dashboard("Is it bleeding?")
-        .uid(UID)
-        .description("How far served models are from their unmodified reference, and whether the calibration helps.")
-        .tags(["hemostat"])
-        .readonly()
-        .refresh("30s")
-        .time("now-6h", "now")
-        .timezone("browser")
-        .tooltip(models.DashboardCursorSync.CROSSHAIR)
-        .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
-        .with_variable(
-            dashboard.QueryVariable("deployment")
-            .label("Deployment")
-            .datasource(DATASOURCE)
-            .query({"query": "label_values(hemostat_deployment_state, deployment)", "refId": "deployment"})
-            .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
-            .sort(models.VariableSort.ALPHABETICAL_ASC)
-            .multi(True)
-            .include_all(True)
-            .all_value(".+")
-            .current(models.VariableOption(selected=True, text="All", value="$__all"))
-        )
+    board = frame(
+        "Is it bleeding?",
+        UID,
+        "How far served models are from their unmodified reference, and whether the calibration helps.",
+        [*stats(), *graphs()],
+        choose="deployment",
+        label="Deployment",
+        of="hemostat_deployment_state",
     )
-    for number, panel in enumerate([*stats(), *graphs()], 1):
-        board = board.with_panel(panel.id(number))
     marks = annotation_queries()
     for mark, _ in marks:
         board = board.annotation(mark)

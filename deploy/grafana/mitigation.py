@@ -10,11 +10,10 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models import dashboard as models
 
-from deploy.grafana.panels import BLUE, DATASOURCE, GREEN, GREY, ORANGE, RED, Query, Style, graph, mapping, stat_panel
+from deploy.grafana.frame import frame
+from deploy.grafana.panels import BLUE, GREEN, GREY, ORANGE, RED, Query, Style, graph, mapping, stat_panel
 
 FILE: Final = Path(__file__).parent / "dashboards" / "mitigation.json"
 UID: Final = "hemostat-mitigation"
@@ -107,32 +106,15 @@ def panels() -> list[Any]:
 
 def build() -> dict[str, Any]:
     """The dashboard as Grafana reads it."""
-    board = (
-        dashboard.Dashboard("What did treatment save?")
-        .uid(UID)
-        .description("Trials of mitigate jobs, and the nats that they saved.")
-        .tags(["hemostat"])
-        .readonly()
-        .refresh("30s")
-        .time("now-6h", "now")
-        .timezone("browser")
-        .tooltip(models.DashboardCursorSync.CROSSHAIR)
-        .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
-        .with_variable(
-            dashboard.QueryVariable("model")
-            .label("Candidate")
-            .datasource(DATASOURCE)
-            .query({"query": "label_values(hemostat_mitigate_helped, model)", "refId": "model"})
-            .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
-            .sort(models.VariableSort.ALPHABETICAL_ASC)
-            .multi(True)
-            .include_all(True)
-            .all_value(".+")
-            .current(models.VariableOption(selected=True, text="All", value="$__all"))
-        )
+    board = frame(
+        "What did treatment save?",
+        UID,
+        "Trials of mitigate jobs, and the nats that they saved.",
+        panels(),
+        choose="model",
+        label="Candidate",
+        of="hemostat_mitigate_helped",
     )
-    for number, panel in enumerate(panels(), 1):
-        board = board.with_panel(panel.id(number))
     made: dict[str, Any] = json.loads(json.dumps(board.build(), cls=JSONEncoder))
     made.setdefault("annotations", {}).setdefault("list", [])
     return made

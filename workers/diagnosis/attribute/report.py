@@ -33,6 +33,7 @@ from workers.diagnosis.attribute.treatment import Patient, treat
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.export import export_metrics
 from workers.diagnosis.floor import Floor
+from workers.diagnosis.gauges import labels_of, send
 from workers.diagnosis.mitigate.measuring import PRECISION, estimate
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.summary import summarize
@@ -350,20 +351,15 @@ def export(report: AttributeReport, found: Found, context: JobContext) -> None:
         [document.id for document in documents],
         [document.domain for document in documents],
     )
-    labels = {
-        "reference": found.sides.reference.alias,
-        "model": found.sides.candidate.alias,
-        "recipe": (found.sides.modified.manifest.recipe_fingerprint or "none")[:12],
-    }
     export_metrics(report, found.values, found.sides, context)
     worst = report.sites[0] if report.sites else None
     explained = None if report.explained is None else report.explained.share.mean
-    for name, value in (
-        ("attribution_worst_nats", None if worst is None else worst.nats),
-        ("attribution_worst_ratio", None if worst is None else worst.share),
-        ("attribution_explained_ratio", explained),
-    ):
-        context.observe(name, math.nan if value is None else value, **labels)
+    gauges = {
+        "attribution_worst_nats": None if worst is None else worst.nats,
+        "attribution_worst_ratio": None if worst is None else worst.share,
+        "attribution_explained_ratio": explained,
+    }
+    send(gauges, labels_of(found.sides), context)
 
 
 def _digits(value: float | None) -> str:

@@ -1,16 +1,15 @@
 """What the worker exports of a finished mitigate job."""
 
-from math import nan
-
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.requests.mitigate import MitigateRequest
 from app.models.recipes import recipe_fingerprint
 from workers.diagnosis.context import JobContext
+from workers.diagnosis.gauges import send
 
 
 def tell(report: MitigateReport, request: MitigateRequest, context: JobContext) -> None:
     """Sends the gauges. The recipe of their labels is the candidate's own, so that their series go on where the next
-    mitigation recommends another one. NaN says "not known": left out, the last job's number would stay."""
+    mitigation recommends another one."""
     full = [trial.saved.mean for trial in report.trials if trial.rung == "full" and trial.saved is not None]
     saved = report.saved
     low, high = (None, None) if saved is None or saved.ci is None else saved.ci
@@ -26,5 +25,4 @@ def tell(report: MitigateReport, request: MitigateRequest, context: JobContext) 
         "model": request.candidate.model,
         "recipe": (recipe_fingerprint(request.candidate.recipe) or "none")[:12],
     }
-    for name, value in gauges.items():
-        context.observe(name, nan if value is None else value, **labels)
+    send(gauges, labels, context)

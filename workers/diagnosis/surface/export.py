@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
-import time
 from typing import Final
 
-from app.contracts.report import SEVERITIES
 from app.contracts.requests.surface import SurfaceRequest
 from app.contracts.surface_report import SurfaceReport
 from workers.diagnosis.context import JobContext
+from workers.diagnosis.gauges import send, send_comparison
 from workers.diagnosis.points.naming import swept_fingerprint
 
 RECIPE_FILE: Final = "recipe.json"
@@ -53,21 +51,7 @@ def _of_the_chosen(report: SurfaceReport, request: SurfaceRequest, context: JobC
         "model": request.candidate.model,
         "recipe": (source.recipe_fingerprint or "none")[:12],
     }
-    kl = report.divergence.kl
-    gauges = {
-        "kl_mean_nats": kl.mean,
-        "kl_mean_low_nats": kl.ci[0] if kl.ci else None,
-        "kl_mean_high_nats": kl.ci[1] if kl.ci else None,
-        "top1_agreement_ratio": report.top1_agreement.mean,
-        "perplexity_ratio": report.perplexity.ratio.mean,
-        "severity": float(SEVERITIES.index(report.severity)),
-        "nonfinite_positions": float(report.nonfinite_positions),
-        "last_measurement_timestamp_seconds": time.time(),
-    }
-    for name, value in gauges.items():
-        context.observe(name, math.nan if value is None else value, **labels)
-    for severity, limit in report.decision.thresholds.model_dump().items():
-        context.observe("kl_threshold_nats", limit, **labels, severity=severity)
+    send_comparison(report, labels, context)
 
 
 def _of_the_surface(report: SurfaceReport, request: SurfaceRequest, context: JobContext) -> None:
@@ -94,9 +78,7 @@ def _of_the_surface(report: SurfaceReport, request: SurfaceRequest, context: Job
         "surface_within": float(report.chosen.within),
         "surface_chosen_bytes": None if size is None else float(size),
     }
-    for name, value in gauges.items():
-        # NaN says "not known"; left out, the last surface's number would stay.
-        context.observe(name, math.nan if value is None else value, **labels)
+    send(gauges, labels, context)
     refused = sum(bool(point.refused) for point in report.points)
     context.observe("surface_points", len(report.points) - refused, outcome="measured")
     context.observe("surface_points", refused, outcome="refused")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 
 from app.contracts.report import SEVERITIES
 from app.contracts.sweep_report import SweepReport
 from workers.diagnosis.context import JobContext
+from workers.diagnosis.gauges import send
 from workers.process.context import write_atomically
 
 # The artifact with the curve.
@@ -39,9 +39,7 @@ def export(report: SweepReport, fingerprint: str, context: JobContext) -> None:
         "severity": float(SEVERITIES.index(report.severity)),
         "last_measurement_timestamp_seconds": time.time(),
     }
-    for name, value in gauges.items():
-        # NaN says "not known"; left out, the last sweep's number would stay.
-        context.observe(name, math.nan if value is None else value, **labels)
+    send(gauges, labels, context)
     for outcome, count in (
         ("measured", sum(not point.refused for point in report.points)),
         ("refused", sum(bool(point.refused) for point in report.points)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import time
 from typing import Final
 
@@ -13,6 +12,7 @@ from app.contracts.report import SEVERITIES
 from app.contracts.trajectory_report import TrajectoryReport
 from workers.diagnosis.assemble import stores_text
 from workers.diagnosis.context import JobContext
+from workers.diagnosis.gauges import labels_of, send
 from workers.diagnosis.trajectory.report import Found, base_values
 from workers.process.context import write_atomically
 from workers.text.tokenization import load_tokenizer
@@ -30,11 +30,7 @@ def export(report: TrajectoryReport, found: Found, context: JobContext) -> None:
             raise HemostatError(ErrorCode.DISK_FULL, "the disk is full: the texts cannot be written") from error
         raise
     for index, sides in enumerate(found.sides):
-        labels = {
-            "reference": sides.reference.alias,
-            "model": sides.candidate.alias,
-            "recipe": (sides.modified.manifest.recipe_fingerprint or "none")[:12],
-        }
+        labels = labels_of(sides)
         run = report.candidates[index]
         cells = [cell for cell in report.cells if cell.candidate == index]
         first = cells[0]
@@ -44,15 +40,12 @@ def export(report: TrajectoryReport, found: Found, context: JobContext) -> None:
             "trajectory_shared_prefix_tokens": first.first_divergence.shared_prefix.mean,
             "last_measurement_timestamp_seconds": time.time(),
         }
-        for name, value in gauges.items():
-            context.observe(name, math.nan if value is None else value, **labels)
+        send(gauges, labels, context)
         for cell in cells:
-            grown = cell.amplification.kl.value
-            context.observe(
-                "trajectory_amplification_ratio",
-                math.nan if grown is None else grown,
-                **labels,
-                decoder=cell.decoder,
+            send(
+                {"trajectory_amplification_ratio": cell.amplification.kl.value},
+                labels | {"decoder": cell.decoder},
+                context,
             )
         values = base_values(found, index)
         context.observe_many("kl_nats", values.kl[values.finite].tolist(), **labels)

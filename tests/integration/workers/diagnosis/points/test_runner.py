@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +45,6 @@ REQUEST = SweepRequest.model_validate(
     }
 )
 SETTINGS = [Setting((bits,), recipe_at(REQUEST.candidate.recipe, REQUEST.knobs, [bits])) for bits in (8, 4, 3)]
-
-
-@pytest.fixture(scope="module")
-def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    home = tmp_path_factory.mktemp("home")
-    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
-    return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
-
-
-@pytest.fixture(scope="module")
-def room(settings: Settings) -> Iterator[EngineRoom]:
-    made = EngineRoom(settings)
-    yield made
-    made.close()
 
 
 def test_a_point_says_what_a_comparison_of_its_recipe_says(
