@@ -161,6 +161,7 @@ class Desk:
         right = []
         for number, (item, text) in enumerate(zip(items, texts, strict=True)):
             self.context.progress("execute", already + number, total)
+            self.context.check_cancelled()  # here too: a program may be over before its runner asks
             code = program(item, text)
             file = folder / f"passed-{plan_fingerprint([code])[:32]}.json"
             try:
