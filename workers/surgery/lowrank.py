@@ -37,10 +37,18 @@ DAMPING = 1e-4
 
 
 def truncate(weight_OI: torch.Tensor, rank: int) -> torch.Tensor:
-    """The nearest matrix of that rank in the Frobenius norm, float32."""
-    u_OK, s_K, v_KI = torch.linalg.svd(weight_OI.to(torch.float32), full_matrices=False)
-    cut_OI: torch.Tensor = (u_OK[:, :rank] * s_K[:rank]) @ v_KI[:rank]
-    return cut_OI
+    """The nearest matrix of that rank in the Frobenius norm, float32.
+
+    The projection on the leading eigenvectors of the smaller Gram matrix, which takes half as long as a decomposition
+    into three factors; in float64, as its eigenvalues are squares.
+    """
+    weight_OI = weight_OI.to(torch.float64)
+    outputs, inputs = weight_OI.shape
+    if outputs <= inputs:
+        lead_OR = torch.linalg.eigh(weight_OI @ weight_OI.T).eigenvectors[:, outputs - rank :]
+        return (lead_OR @ (lead_OR.T @ weight_OI)).to(torch.float32)
+    lead_IR = torch.linalg.eigh(weight_OI.T @ weight_OI).eigenvectors[:, inputs - rank :]
+    return ((weight_OI @ lead_IR) @ lead_IR.T).to(torch.float32)
 
 
 def truncate_scaled(weight_OI: torch.Tensor, scale_I: torch.Tensor, rank: int) -> torch.Tensor:
