@@ -83,7 +83,7 @@ def factor_bits(shape: tuple[int, ...], rank: int, element_bits: int) -> float:
 class PlainSvd:
     """`lowrank.svd`."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: LowrankSvd) -> None:
         self._step = step
@@ -101,7 +101,7 @@ class PlainSvd:
 class Asvd:
     """`lowrank.asvd`."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: LowrankAsvd) -> None:
         self._step = step
@@ -122,7 +122,7 @@ class Asvd:
 class SvdLlm:
     """`lowrank.svdllm`."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: LowrankSvdllm) -> None:
         self._step = step
