@@ -8,12 +8,10 @@ from typing import Protocol
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
+from workers.distributions.head import Head
+from workers.mitigation.divergence import POSITIONS, Divergence
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
-
-# Positions whose logits are in memory at once: few, so that the buffers stay on the heap. Larger ones are mapped and
-# unmapped at every use, which takes as long as the arithmetic.
-HEAD_TOKENS = 64
 
 
 class Objective(Protocol):
@@ -34,6 +32,23 @@ def logits(skeleton: Skeleton, hidden_TD: torch.Tensor) -> torch.Tensor:
     return logits_TV if cap is None else cap * torch.tanh(logits_TV / cap)
 
 
+def head_of(skeleton: Skeleton) -> Head:
+    """What `logits` does after the final norm, as a head."""
+    weights = dict(skeleton.head()[1].named_parameters())
+    over = getattr(skeleton.config, "logits_scaling", None) or 1.0
+    cap = getattr(skeleton.config, "final_logit_softcapping", None)
+    bias_V = weights.get("bias")
+    return Head(
+        weight_VD=weights["weight"].detach(),
+        bias_V=None if bias_V is None else bias_V.detach().float(),
+        scale=1.0 / over,
+        # The cap acts on what is divided already.
+        softcap=None if cap is None else cap * over,
+        fingerprint="",
+        architecture=skeleton.info.architecture,
+    )
+
+
 class OwnLabels:
     """Σ_t log p(y_t), y_t drawn from the model's own distribution: the objective whose squared gradients are Fisher's.
 
@@ -49,8 +64,8 @@ class OwnLabels:
         found = torch.empty_like(hidden_NLD)
         for window, hidden_LD in enumerate(hidden_NLD):
             draws = torch.Generator().manual_seed((self._seed * 1_000_003 + start + window) % 2**63)
-            for first in range(0, len(hidden_LD), HEAD_TOKENS):
-                part = slice(first, first + HEAD_TOKENS)
+            for first in range(0, len(hidden_LD), POSITIONS):
+                part = slice(first, first + POSITIONS)
                 leaf_TD = hidden_LD[part].detach().requires_grad_(True)
                 with torch.enable_grad():
                     logits_TV = logits(self._skeleton, leaf_TD)
@@ -75,21 +90,22 @@ class FromReference:
     """
 
     def __init__(self, skeleton: Skeleton, reference: Activations, teacher: Skeleton) -> None:
-        self._skeleton, self._reference, self._teacher = skeleton, reference, teacher
+        self._reference, self._norm, self._teacher_norm = reference, skeleton.head()[0], teacher.head()[0]
+        self._divergence = Divergence(head_of(teacher), head_of(skeleton))
         self.total = 0.0
 
     def gradient(self, start: int, hidden_NLD: torch.Tensor) -> torch.Tensor:
         """See `Objective`."""
         flat_TD = hidden_NLD.reshape(-1, hidden_NLD.shape[-1])
         reference_TD = self._reference.read(start, start + len(hidden_NLD)).reshape(flat_TD.shape)
-        found_TD = torch.empty_like(flat_TD)
-        for first in range(0, len(flat_TD), HEAD_TOKENS):
-            part = slice(first, first + HEAD_TOKENS)
-            leaf_TD = flat_TD[part].detach().requires_grad_(True)
-            with torch.enable_grad():
-                total = divergence(self._skeleton, leaf_TD, self._teacher, reference_TD[part]).sum()
-                (found_TD[part],) = torch.autograd.grad(total, leaf_TD)
-            self.total += float(total.detach())
+        leaf_TD = flat_TD.detach().requires_grad_(True)
+        with torch.no_grad():
+            target_TD = self._teacher_norm(reference_TD)
+        with torch.enable_grad():
+            normed_TD = self._norm(leaf_TD)
+        total, slope_TD = self._divergence.of(target_TD, normed_TD.detach())
+        (found_TD,) = torch.autograd.grad(normed_TD, leaf_TD, slope_TD)
+        self.total += total
         return found_TD.reshape(hidden_NLD.shape)
 
 

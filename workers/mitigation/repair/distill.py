@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
+from workers.mitigation.divergence import Divergence
 from workers.mitigation.repair.adapter import Adapted
 from workers.mitigation.repair.closed_form import Factors
-from workers.mitigation.repair.objective import Divergence
 from workers.mitigation.split import Split
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations

@@ -15,13 +15,13 @@ from app.contracts.recipe import RepairLowrank
 from app.models.steps import check_one
 from app.models.steps.repair import against
 from workers.distributions.head import Head
+from workers.mitigation.divergence import Divergence
 from workers.mitigation.gradients import LayerGradients, fisher_of
 from workers.mitigation.importance import GRADIENT_TOKENS
 from workers.mitigation.repair.adapter import bits_of, export, merged
 from workers.mitigation.repair.allocation import allocate, budget_of
 from workers.mitigation.repair.closed_form import Factors
 from workers.mitigation.repair.distill import Distiller
-from workers.mitigation.repair.objective import Divergence
 from workers.mitigation.repair.survey import Again, Possible, Survey
 from workers.surgery.alignment import align
 from workers.surgery.blockwise.skeleton import Read, Skeleton

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM
 from app.models.checkpoint import inspect
 from tests.unit.workers.mitigation.repair.support import windows
 from workers.distributions.head import Head
+from workers.mitigation.divergence import Divergence
 from workers.mitigation.repair.closed_form import Factors
 from workers.mitigation.repair.distill import Distiller, _batches, _share
-from workers.mitigation.repair.objective import Divergence
 from workers.mitigation.split import Split
 from workers.surgery import resumption
 from workers.surgery.blockwise.skeleton import Skeleton

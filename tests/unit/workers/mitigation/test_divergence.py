@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from workers.distributions.head import Head
-from workers.mitigation.repair.objective import Divergence
+from workers.mitigation.divergence import Divergence
 
 
 def head(seed: int, *, scale: float = 1.0, softcap: float | None = None, bias: bool = False) -> Head:
