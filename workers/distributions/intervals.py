@@ -41,7 +41,7 @@ T_LIMIT = 6.0
 _SKEWNESS_FACTOR = 0.3
 _SKEWNESS_LIMIT = 0.02
 # Sums of float64 are not equal to the last digit; a spread below this share of the mean size is none.
-_ROUNDING = 1e-13
+ROUNDING = 1e-13
 # Elements of a block of resampling counts: bounds memory with thousands of documents.
 _BLOCK = 1 << 20
 
@@ -161,7 +161,7 @@ def ratio_intervals(
     squares_Q = (residuals_QN**2).sum(axis=1)
     correction = clusters / (clusters - 1) if clusters > 1 else 1.0
     error_Q = np.sqrt(correction * squares_Q) / totals_Q
-    spread_Q = error_Q > _ROUNDING
+    spread_Q = error_Q > ROUNDING
     error_Q = np.where(spread_Q, error_Q, 0.0)
 
     if clusters < FEWEST_CLUSTERS:

@@ -15,13 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from workers.distributions.intervals import FEWEST_CLUSTERS, RESAMPLES, Array, _resampled_t
+from workers.distributions.intervals import FEWEST_CLUSTERS, RESAMPLES, ROUNDING, Array, _resampled_t
 
 LEVEL = 0.05
 # The least p-value of so many draws: what is corrected for more than LEVEL / LEAST_P differences is never found.
 LEAST_P = 2 / (RESAMPLES + 1)
-# Sums of float64 are not equal to the last digit.
-_ROUNDING = 1e-13
 
 
 def p_values(
@@ -83,8 +81,8 @@ def _studentized(sums_QN: Array, counts_N: Array, sizes_Q: Array) -> tuple[Array
     mean_Q = sums_QN.sum(axis=1) / total / unit_Q
     residuals_QN = sums_QN / unit_Q[:, None] - mean_Q[:, None] * counts_N
     error_Q = np.sqrt(clusters / (clusters - 1) * (residuals_QN**2).sum(axis=1)) / total
-    varies_Q = error_Q > _ROUNDING
-    constant_Q = np.where(np.abs(mean_Q) > _ROUNDING, np.copysign(np.inf, mean_Q), 0.0)
+    varies_Q = error_Q > ROUNDING
+    constant_Q = np.where(np.abs(mean_Q) > ROUNDING, np.copysign(np.inf, mean_Q), 0.0)
     t_Q = np.divide(mean_Q, error_Q, out=constant_Q, where=varies_Q)
     return t_Q, residuals_QN
 

@@ -6,12 +6,12 @@ of tokens of document i in the class (c) and outside (r), and N documents,
 
     D = r_c − r_r,   e_i = (y_ci − r_c n_ci) / n_c − (y_ri − r_r n_ri) / n_r,   se² = N/(N−1) Σ e_i²,
 
-and D + N e_i are values whose mean is D and whose standard error is se: their interval is the same studentized
-bootstrap as that of every mean here. p values are of D/se by Student's t, adjusted over the classes by Holm's step-down
-rule (1979), which holds whatever the dependence between classes. Its degrees of freedom are those of the side that
-stands in fewer documents, less one: linearization does not see the variation of a side whose sums come from two or
-three documents (Cameron and Miller, A Practitioner's Guide to Cluster-Robust Inference, 2015, §VI). Of a side in one
-document alone nothing can be said, and neither interval nor p value is given.
+and D/se is held against Student's t: the interval is D ± t(97.5 %) se, and excludes 0 just where the p value of D = 0
+is below 5 %. Its degrees of freedom are those of the side that stands in fewer documents, less one: linearization does
+not see the variation of a side whose sums come from two or three documents (Cameron and Miller, A Practitioner's Guide
+to Cluster-Robust Inference, 2015, §VI). The p values that are reported are adjusted over the classes by Holm's
+step-down rule (1979), which holds whatever the dependence between classes. Of a side in one document alone nothing can
+be said, and neither interval nor p value is given.
 
 The share of the summed KL is a ratio, too: the class's sum of a document over the document's sum of all.
 """
@@ -32,10 +32,11 @@ from workers.diagnosis.token_classes.catalogue import CLASSES, TokenClass
 from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.token_classes.frequency import RULE, edges
 from workers.diagnosis.token_classes.text import Mask
-from workers.distributions.intervals import FEWEST_CLUSTERS, Estimate, ratio_intervals
+from workers.distributions.intervals import FEWEST_CLUSTERS, ROUNDING, Estimate, ratio_intervals
 from workers.distributions.token_values import Positions, TokenValues
 
 LEVEL = 0.05
+_SURE = 1 - LEVEL / 2
 
 
 def token_classes(
@@ -54,7 +55,7 @@ def token_classes(
     masks = [found.masks[one.name] for one in present]
     of_none = ~np.logical_or.reduce(masks) if masks else np.ones(len(values), dtype=np.bool_)
     *parts, rest = slices(values, positions, [*masks, of_none], seed=seed, check_cancelled=check_cancelled)
-    differences = [difference(kl[finite], positions.select(finite), mask[finite], seed=seed) for mask in masks]
+    differences = [difference(kl[finite], positions.select(finite), mask[finite]) for mask in masks]
     p_values = adjusted([p for _, p in differences])
     total = float(kl.sum())
     shares = share_intervals(kl[finite], positions.select(finite), [mask[finite] for mask in masks], seed=seed)
@@ -90,13 +91,12 @@ def multiplicity(classes: int) -> str:
     )
 
 
-def difference(
-    kl: npt.NDArray[np.float64], positions: Positions, mask: Mask, *, seed: int = 0
-) -> tuple[Estimate | None, float | None]:
+def difference(kl: npt.NDArray[np.float64], positions: Positions, mask: Mask) -> tuple[Estimate | None, float | None]:
     """Mean KL of the mask's positions minus that of the others with its interval, and the p value of no difference.
 
-    Clusters are documents, windows where documents are few. (None, None) where either side is empty; neither interval
-    nor p value where a side stands in a single cluster; p is 0 or 1 where clusters do not vary at all.
+    Clusters are documents, windows where documents are few. The interval excludes 0 where p < 5 %, and only there.
+    (None, None) where either side is empty; neither interval nor p value where a side stands in a single cluster; p is
+    0 or 1 where clusters do not vary at all.
     """
     if not mask.any() or mask.all():
         return None, None
@@ -113,20 +113,14 @@ def difference(
         means.append(mean)
         fewest = min(fewest, int(np.count_nonzero(tokens_N)))
     gap = means[0] - means[1]
-    pseudo_N = np.sort(gap + clusters * error_N)
-    _, error, low, high = ratio_intervals(
-        pseudo_N[None, :], np.ones((1, clusters)), np.asarray([sum(means)]), seed=seed
-    )
-    known = fewest > 1
-    estimate = Estimate(
-        mean=gap,
-        standard_error=float(error[0]) if known else None,
-        interval=(float(low[0]), float(high[0])) if known else None,
-        tokens=len(kl),
-        clusters=clusters,
-        by=by,
-    )
-    return estimate, _p_value(gap, float(error[0]), fewest - 1) if known else None
+    if fewest < 2:
+        return Estimate(gap, None, None, len(kl), clusters, by), None
+    error = float(np.sqrt(clusters / (clusters - 1) * np.square(error_N).sum()))
+    if error <= ROUNDING * sum(means):
+        error = 0.0
+    reach = error * float(stats.t.ppf(_SURE, fewest - 1))
+    estimate = Estimate(gap, error, (gap - reach, gap + reach), len(kl), clusters, by)
+    return estimate, _p_value(gap, error, fewest - 1)
 
 
 def adjusted(p_values: Sequence[float | None]) -> list[float | None]:

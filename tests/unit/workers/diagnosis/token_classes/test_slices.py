@@ -58,6 +58,41 @@ def test_no_difference_is_found_at_the_level_that_is_claimed() -> None:
     assert covered / 300 > 0.9
 
 
+def test_interval_and_p_value_are_those_of_one_t_test() -> None:
+    """Values D + N e_i have the mean D and its standard error: scipy's t test of them where both sides stand in every
+    document."""
+    positions, mask, kl = corpus(8)
+    documents = np.unique(positions.document)
+    means = [kl[side].mean() for side in (mask, ~mask)]
+    values = np.full(len(documents), means[0] - means[1])
+    for sign, side, mean in ((1, mask, means[0]), (-1, ~mask, means[1])):
+        for number, one in enumerate(documents):
+            own = kl[side & (positions.document == one)]
+            values[number] += sign * len(documents) * (own.sum() - mean * own.size) / side.sum()
+    test = stats.ttest_1samp(values, 0)
+    found, p = difference(kl, positions, mask)
+    assert found is not None
+    assert p == pytest.approx(test.pvalue, rel=1e-8)
+    assert found.interval == pytest.approx(tuple(test.confidence_interval()), rel=1e-8)
+
+
+@pytest.mark.parametrize("documents", [3, 5, 6, 24])
+def test_an_interval_excludes_zero_just_where_p_is_below_the_level(documents: int) -> None:
+    """Classes in two documents or more, in fewer documents than windows and in all; some worse, some not."""
+    told = set()
+    for seed in range(60):
+        positions, mask, kl = corpus(seed, documents=documents)
+        inside = mask & (positions.document < 2 + seed % (documents - 1))
+        found, p = difference(kl + inside * (seed % 4) * 0.05, positions, inside)
+        assert found is not None
+        assert found.interval is not None
+        assert p is not None
+        low, high = found.interval
+        assert (not low <= 0 <= high) == (p < 0.05)
+        told.add(p < 0.05)
+    assert told == {True, False}
+
+
 def test_a_class_of_few_documents_has_few_degrees_of_freedom() -> None:
     positions, mask, kl = corpus(4)
     few = mask & (positions.document < 5)
@@ -65,6 +100,7 @@ def test_a_class_of_few_documents_has_few_degrees_of_freedom() -> None:
     assert found is not None
     assert found.standard_error is not None
     assert p == pytest.approx(2 * stats.t.sf(abs(found.mean) / found.standard_error, 4), rel=1e-9)
+    assert found.interval == pytest.approx(stats.t.interval(0.95, 4, found.mean, found.standard_error))
 
 
 def test_of_a_class_in_one_document_alone_nothing_is_claimed() -> None:
