@@ -142,8 +142,8 @@ def _beside(registry: Registry, settings: Settings) -> Beside:
 
 
 def _check_treatments(request: JobRequest, *infos: CheckpointInfo) -> None:
-    """Calibration windows of treatments must fit the candidate before its recipe and after it."""
-    if isinstance(request, MitigateRequest):
+    """Calibration windows of treatments must fit the candidate before its recipe and after it, where one is read."""
+    if isinstance(request, MitigateRequest) and request.reads_text:
         contexts = [info.max_position for info in infos if info.max_position is not None]
         check_calibration(request.calibration_window, min(contexts, default=None), "/calibration_window")
 

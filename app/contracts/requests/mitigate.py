@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import Field
 
 from app.contracts.base import Contract
+from app.contracts.recipe import STEPS, Calibrated, Step
 from app.contracts.requests.base import JobRequest, Thresholds
 from app.contracts.text import ShippedText, TextSource
 
@@ -65,6 +66,11 @@ class MitigateRequest(JobRequest):
         default="recipe",
         description="`checkpoint`: the recommended checkpoint's files are artifacts of the job, too",
     )
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a treatment that may be tried looks at `calibration`: those that are no steps of their own do not."""
+        return any(issubclass(STEPS.get(name, Step), Calibrated) for name in self.treatments)
 
 
 class MitigateSubmission(MitigateRequest):

@@ -135,10 +135,11 @@ class _Mitigate(Attempt):
         documents = self._documents(request.text, reference, dtype)
         tests = None if request.test_text is None else self._documents(request.test_text, reference, dtype)
         texts = self._calibration(reference, dtype, [*documents, *(tests or ())])
-        # What every treatment will ask for: a text that is too short is told now.
+        # What every treatment that reads text will ask for: one that is too short is told now.
         step = NormTweak.model_validate({"type": "norm.tweak"} | self._fit().fields())
         try:
-            texts(step)
+            if request.reads_text:
+                texts(step)
         except HemostatError as error:
             raise HemostatError(error.code, error.detail, hint=error.hint, pointer="/calibration") from error
         sets = draw(

@@ -78,6 +78,21 @@ def test_calibration_windows_must_fit_the_context(registry: Registry, settings: 
     assert caught.value.pointer == "/candidate/recipe/0/calibration_window"
 
 
+@pytest.mark.parametrize("treatment", TREATMENTS)
+def test_calibration_windows_that_no_treatment_reads_may_be_of_any_length(
+    registry: Registry, settings: Settings, treatment: str
+) -> None:
+    asked = request(calibration_window=257, treatments=[treatment])
+    if treatment in {"protect", "calibration"}:
+        check_request(asked, registry, settings)
+        with pytest.raises(HemostatError):
+            check_request(request(calibration_window=257, treatments=[treatment, "norm.tweak"]), registry, settings)
+        return
+    with pytest.raises(HemostatError) as caught:
+        check_request(asked, registry, settings)
+    assert caught.value.pointer == "/calibration_window"
+
+
 @pytest.mark.parametrize("field", ["text", "test_text", "calibration"])
 def test_every_text_is_checked_before_the_job_is_queued(registry: Registry, settings: Settings, field: str) -> None:
     twice = {"source": "inline", "documents": [DOCUMENT, DOCUMENT]}

@@ -277,6 +277,15 @@ def test_a_document_that_treatments_look_at_is_refused(settings: Settings, room:
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.CALIBRATION_OVERLAP, "/text")
 
 
+def test_a_text_that_no_treatment_reads_may_be_too_short_for_its_windows(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    short = {"source": "inline", "documents": [{"id": "short", "text": "too short"}]}
+    asked = request(calibration=short, calibration_window=4096, treatments=["protect", "calibration"])
+    with pytest.raises(JobCancelled):
+        mitigate(asked, Context(settings, tmp_path, stop_in="reference"), room)
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "pointer"),
     [
