@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.contracts.deployment import Deployment
 from app.contracts.errors import ErrorCode
-from app.gateway import bounds, options, responses, verified
+from app.gateway import bounds, options, responses, sampling, verified
 from app.gateway import openapi as page
 from app.gateway.body import PROMPTS, model_name, parse, require
 from app.gateway.core import Gateway
@@ -180,6 +180,8 @@ async def _generate(request: Request, route: Route) -> Response:
         _check_extra(body)
         if route == "responses":
             responses.check(body)
+        else:
+            sampling.check(body, deployment)
         require(body, PROMPTS[route])
         if asked.verify:
             verified.check(route, body)

@@ -157,6 +157,17 @@ async def test_the_replica_gets_the_body_whole_and_what_is_ours(tmp_path: Path) 
         assert len(peer.asked) == 1
 
 
+async def test_several_answers_of_a_deployment_that_is_greedy_never_reach_a_replica(tmp_path: Path) -> None:
+    peer = Peer([whole(WHOLE)])
+    async with serving(peer), calling(tmp_path, of(peer, sampling={"temperature": 0})) as http:
+        refused = await http.post("/v1/completions", json=ASKED | {"n": 2})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "n")
+        assert "m has temperature 0 for requests that name none" in refused.json()["error"]["message"]
+        assert peer.asked == []
+        assert (await http.post("/v1/completions", json=ASKED | {"n": 2, "temperature": 1})).status_code == 200
+        assert (await http.post("/v1/responses", json={"model": "m", "input": "x", "n": 2})).status_code != 400
+
+
 @pytest.mark.parametrize("cut", [1, 7, 64])
 async def test_events_come_whole_however_they_were_cut_on_the_way(tmp_path: Path, cut: int) -> None:
     raw = b": hello\r\n\r\n" + (event("a") + event("b", "length") + b"data: [DONE]\n\n").replace(b"\n", b"\r\n")

@@ -7,7 +7,10 @@ from pydantic import ValidationError
 
 from app.contracts.deployment import SamplingDefaults
 from app.gateway.bounds import check
+from app.gateway.errors import ApiError
+from app.gateway.sampling import check as check_sampling
 from app.gateway.sampling import completed
+from tests.unit.app.gateway.test_replicas import deployment
 
 WARM = SamplingDefaults(temperature=0.7, top_p=0.9, top_k=40, presence_penalty=0.5)
 
@@ -39,6 +42,32 @@ def test_without_defaults_nothing_is_added() -> None:
 
 def test_verified_decoding_takes_no_penalties() -> None:
     assert completed({}, WARM, verified=True) == {"temperature": 0.7, "top_p": 0.9, "top_k": 40}
+
+
+@pytest.mark.parametrize("default", [0.0, 9e-6])
+def test_several_answers_of_a_greedy_deployment_are_refused_with_the_cause(default: float) -> None:
+    greedy = deployment(sampling=SamplingDefaults(temperature=default))
+    with pytest.raises(ApiError) as caught:
+        check_sampling({"n": 3, "temperature": None}, greedy)
+    assert (caught.value.status, caught.value.param) == (400, "n")
+    assert f"{greedy.name} has temperature {default:g} for requests that name none" in caught.value.detail
+    assert "Give a `temperature` above 0" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("body", "default"),
+    [
+        ({"n": 3}, 1e-5),
+        ({"n": 3}, None),
+        ({"n": 1}, 0.0),
+        ({}, 0.0),
+        ({"n": 3, "temperature": 0.7}, 0.0),
+        ({"n": 3, "temperature": 0}, 0.0),  # the request's own, and the replica's to refuse
+        ({"n": 3, "use_beam_search": True}, 0.0),
+    ],
+)
+def test_what_the_deployment_does_not_make_greedy_is_let_through(body: dict[str, Any], default: float | None) -> None:
+    check_sampling(body, deployment(sampling=SamplingDefaults(temperature=default)))
 
 
 def test_every_default_that_may_be_set_is_one_that_a_request_may_give() -> None:
