@@ -63,7 +63,7 @@ def diff(
         if output is not None:
             check_writable(output)
         found = _answer(reports, by, anyway=anyway, seed=seed, url=url)
-        page = None if output is None else save_page(render_difference(found), output)
+        page = None if output is None else save_page(render_difference(found, seed=seed), output)
     except HemostatError as error:
         fail(error, as_json=as_json)
     if as_json:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Final, Literal
 from urllib.parse import quote, urlencode
 
@@ -15,7 +16,7 @@ from app.contracts.diff_report import Measure
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobStatus
 from app.contracts.report import CompareReport
-from app.jobs import diff_examples, service
+from app.jobs import diff_examples, results, service
 from app.jobs.differences import MOST_LOOKED_AT, check_jobs, compare_report_of, told_differences
 from app.jobs.negotiation import preferred
 from app.jobs.record import JOBS_PATH, JobRecord
@@ -102,7 +103,7 @@ async def get_diff(request: Request, query: Annotated[DiffQuery, Query()]) -> Re
     state = state_of(request)
     media_type = media_type_of(request, "The difference")
     if media_type == HTML and len(query.job) == 1:
-        return await _choice(state, query.job[0])
+        return await _choice(state, query.job[0], query.seed)
     try:
         check_jobs(query.job)
     except HemostatError as error:
@@ -111,7 +112,14 @@ async def get_diff(request: Request, query: Annotated[DiffQuery, Query()]) -> Re
     linked = media_type == HTML and links_wanted(request)
     asked = (query.by, str(query.anyway), str(query.seed), media_type, str(linked))
     etag = etag_of(*(f"{record.job.id}/{record.job.attempt}" for record in records), *asked)
-    found = await state.differences.answer(records, by=query.by, anyway=query.anyway, seed=query.seed)
+    for record in records:
+        results.require_report(record)
+    # Whoever has the tag has had the answer, and nothing has to be computed. `*` asks whether there is one at all.
+    known = unchanged(request, etag, anything=False)
+    if known is not None:
+        return known
+    async with _told_of_deleted(state, query.job):
+        found = await state.differences.answer(records, by=query.by, anyway=query.anyway, seed=query.seed)
     known = unchanged(request, etag)
     if known is not None:
         return known
@@ -119,22 +127,35 @@ async def get_diff(request: Request, query: Annotated[DiffQuery, Query()]) -> Re
     if media_type == JSON:
         return Response(found.model_dump_json(), media_type=JSON, headers=headers)
     links = {"reports": REPORT, "again": PATH} if linked else {}
-    page = await asyncio.to_thread(lambda: render_difference(found, **links))
+    page = await asyncio.to_thread(lambda: render_difference(found, seed=query.seed, **links))
     return Response(page, media_type=HTML, headers=headers | {"content-security-policy": PAGE_POLICY})
+
+
+@contextlib.asynccontextmanager
+async def _told_of_deleted(state: State, jobs: Sequence[str]) -> AsyncIterator[None]:
+    """Raises JOB_NOT_FOUND instead of ARTIFACT_NOT_FOUND for a job that was deleted while its files were read."""
+    try:
+        yield
+    except HemostatError as error:
+        if error.code is ErrorCode.ARTIFACT_NOT_FOUND:
+            for job in jobs:
+                await service.find(state.store, job)
+        raise
 
 
 # --- the page on which jobs are chosen
 
 
-async def _choice(state: State, job_id: str) -> Response:
+async def _choice(state: State, job_id: str, seed: int) -> Response:
     first = await service.find(state.store, job_id)
     filters = Filters(JobStatus.SUCCEEDED, "compare", None, ())
     records, _ = await state.store.page(limit=MOST_LOOKED_AT, filters=filters)
-    page = await asyncio.to_thread(lambda: _choices(state, first, records))
+    async with _told_of_deleted(state, [job_id]):
+        page = await asyncio.to_thread(lambda: _choices(state, first, records, seed))
     return Response(page, media_type=HTML, headers={"vary": "accept", "content-security-policy": CHOICE_POLICY})
 
 
-def _choices(state: State, first: JobRecord, records: Sequence[JobRecord]) -> str:
+def _choices(state: State, first: JobRecord, records: Sequence[JobRecord], seed: int) -> str:
     mine = compare_report_of(first, state.settings)
     others = []
     for record in records:
@@ -146,7 +167,12 @@ def _choices(state: State, first: JobRecord, records: Sequence[JobRecord]) -> st
             continue  # its file is gone, or of another version: nothing to compare with
         others.append(_of(record, report, told_differences(mine, report)))
     return render_choice(
-        _of(first, mine), others, path=PATH, report=REPORT.format(job=quote(first.job.id)), looked_at=len(records)
+        _of(first, mine),
+        others,
+        path=PATH,
+        report=REPORT.format(job=quote(first.job.id)),
+        looked_at=len(records),
+        seed=seed,
     )
 
 

@@ -40,10 +40,11 @@ def etag_of(*parts: str) -> str:
     return '"' + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32] + '"'
 
 
-def unchanged(request: Request, etag: str) -> Response | None:
-    """304 where the client has this already."""
+def unchanged(request: Request, etag: str, *, anything: bool = True) -> Response | None:
+    """304 where the client has this already; `anything`: there is an answer, so that `*` fits it as well."""
     known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-    return Response(status_code=304, headers={"etag": etag}) if etag in known or "*" in known else None
+    fits = etag in known or (anything and "*" in known)
+    return Response(status_code=304, headers={"etag": etag}) if fits else None
 
 
 def media_type_of(request: Request, what: str = "The report") -> str:

@@ -14,8 +14,8 @@ from app.web.sections.difference import NAMES, difference, rank
 from app.web.untrusted import visible
 
 
-def render_difference(report: DiffReport, *, reports: str = "", again: str = "") -> str:
-    """The page of differences.
+def render_difference(report: DiffReport, *, seed: int = 0, reports: str = "", again: str = "") -> str:
+    """The page of differences, computed with this seed.
 
     `reports` is a job's page with `{job}` in its place, `again` the path that this page was asked for by; both are ""
     for a page that is kept, which then has no links.
@@ -26,6 +26,7 @@ def render_difference(report: DiffReport, *, reports: str = "", again: str = "")
         title=visible(report.verdict),
         schema=SCHEMA,
         report=report,
+        seed=seed,
         shown=difference(report),
         counted=f"{fmt.count(report.tokens)} tokens of {fmt.count(report.documents)} documents, paired",
         warnings=[visible(warning) for warning in report.warnings],
@@ -34,15 +35,20 @@ def render_difference(report: DiffReport, *, reports: str = "", again: str = "")
             for row in sorted(report.ranking, key=lambda row: row.letter)
         ],
         measures=[
-            (NAMES[by], "" if by == report.by or not again else f"{again}{_query(report, by)}")
+            (NAMES[by], "" if by == report.by or not again else f"{again}{_query(report, by, seed)}")
             for by in get_args(Measure)
         ],
     )
 
 
-def _query(report: DiffReport, by: Measure) -> str:
-    jobs = [("job", row.job) for row in sorted(report.ranking, key=lambda row: row.letter)]
-    return "?" + urlencode([*jobs, ("by", by), *([] if report.comparable else [("anyway", "true")])])
+def _query(report: DiffReport, by: Measure, seed: int) -> str:
+    asked: list[tuple[str, object]] = [("job", row.job) for row in sorted(report.ranking, key=lambda row: row.letter)]
+    asked.append(("by", by))
+    if not report.comparable:
+        asked.append(("anyway", "true"))
+    if seed:
+        asked.append(("seed", seed))
+    return "?" + urlencode(asked)
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,13 @@ class Choice:
     differs: str = ""
 
 
-def render_choice(first: Choice, others: Sequence[Choice], *, path: str, report: str, looked_at: int) -> str:
+def render_choice(
+    first: Choice, others: Sequence[Choice], *, path: str, report: str, looked_at: int, seed: int = 0
+) -> str:
     """The page on which the jobs to compare are chosen: those that were measured alike first.
 
-    `path` is where the form leads, `report` the first job's page, `looked_at` how many of the latest jobs were read.
+    `path` is where the form leads, `report` the first job's page, `looked_at` how many of the latest jobs were read,
+    `seed` that of the bootstrap, which the form keeps.
     """
     return page(
         "choose.html.j2",
@@ -75,6 +84,7 @@ def render_choice(first: Choice, others: Sequence[Choice], *, path: str, report:
         path=path,
         report=report,
         looked_at=looked_at,
+        seed=seed,
         most=MOST,
         measures=[(by, NAMES[by]) for by in get_args(Measure)],
     )

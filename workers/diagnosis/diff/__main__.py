@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from app.contracts.errors import HemostatError
+from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import CompareReport
 from workers.diagnosis.diff.answer import Side, compare_reports
 from workers.diagnosis.diff.tokens import read
@@ -23,7 +23,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
         sides = [
             Side(
                 one["candidate"],
-                CompareReport.model_validate_json(Path(one["report"]).read_bytes(), extra="ignore"),
+                _report(Path(one["report"]), name=one["name"]),
                 read(Path(one["tokens"]), name=one["name"]),
             )
             for one in asked["sides"]
@@ -32,6 +32,16 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
     except HemostatError as error:
         return {"error": {"code": error.code.value, "detail": error.detail, "hint": error.hint}}
     return {"diff": found.model_dump(mode="json")}
+
+
+def _report(file: Path, *, name: str) -> CompareReport:
+    try:
+        written = file.read_bytes()
+    except FileNotFoundError:
+        raise HemostatError(
+            ErrorCode.ARTIFACT_NOT_FOUND, f"{name} has no {file.name} any more", hint="measure it again"
+        ) from None
+    return CompareReport.model_validate_json(written, extra="ignore")
 
 
 if __name__ == "__main__":

@@ -63,11 +63,7 @@ def read(file: Path, *, name: str) -> Tokens:
     import pyarrow.parquet as pq
 
     if not file.is_file():
-        raise HemostatError(
-            ErrorCode.ARTIFACT_NOT_FOUND,
-            f"{name} has no {file.name}: its values by token are needed",
-            hint="give a finished compare job of the running service, or a folder with report.json and tokens.parquet",
-        )
+        raise _missing(file, name)
     try:
         schema = pq.read_schema(file)
         layout = (schema.metadata or {}).get(b"layout", b"").decode(errors="replace")
@@ -76,12 +72,22 @@ def read(file: Path, *, name: str) -> Tokens:
             raise ValueError(f"lacks {', '.join(lacking)}" if lacking else f"has layout {layout[:60]!r}")
         table = pq.read_table(file, columns=[*PLACES, *VALUES])
         return _of(table)
+    except FileNotFoundError:  # deleted since it was looked at
+        raise _missing(file, name) from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
             f"the {file.name} of {name} does not hold values by token of layout {LAYOUT}: {str(error)[:200]}",
             hint="it may be damaged, or of another version: measure it again",
         ) from error
+
+
+def _missing(file: Path, name: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.ARTIFACT_NOT_FOUND,
+        f"{name} has no {file.name}: its values by token are needed",
+        hint="give a finished compare job of the running service, or a folder with report.json and tokens.parquet",
+    )
 
 
 def _of(table: Any) -> Tokens:

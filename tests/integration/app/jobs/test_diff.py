@@ -87,6 +87,21 @@ async def test_an_answer_that_the_client_has_is_not_sent_again(api: Api) -> None
     assert len(tags | {first.headers["etag"]}) == 4
 
 
+async def test_what_the_client_has_is_not_computed_again(api: Api) -> None:
+    jobs = [await finished(api, 1.0, "one"), await finished(api, 0.8, "two")]
+    first = await ask(api, *jobs)
+    api.state.differences = Differences(api.state.settings, (shutil.which("false") or "/bin/false",))
+    again = await ask(api, *jobs, headers={"if-none-match": f'"other", W/{first.headers["etag"]}'})
+    assert (again.status_code, again.headers["etag"]) == (304, first.headers["etag"])
+
+
+async def test_any_answer_that_the_client_has_is_one_that_exists(api: Api) -> None:
+    jobs = [await finished(api, 1.0, "one"), await finished(api, 0.8, "two"), await finished(api, 1, "x", dtype="f")]
+    anything = {"if-none-match": "*"}
+    assert (await ask(api, *jobs[:2], headers=anything)).status_code == 304
+    assert (await ask(api, *jobs[1:], headers=anything)).json()["code"] == "reports_not_comparable"
+
+
 async def test_what_was_measured_otherwise_is_refused_unless_asked_for_and_labelled(api: Api) -> None:
     jobs = [await finished(api, 1.0, "one"), await finished(api, 0.8, "two", dtype="float32", engine="other 1.0")]
     refused = await ask(api, *jobs)
@@ -140,6 +155,32 @@ async def test_jobs_that_cannot_be_compared_are_refused_by_their_own_codes(api: 
     assert str(api.state.settings.home) not in damaged.text
 
 
+# Waits until a job's folder is gone, then does what is asked.
+AFTER_DELETION = """
+import pathlib, runpy, sys, time
+begun, folder = map(pathlib.Path, sys.argv[1:])
+begun.touch()
+while folder.exists():
+    time.sleep(0.01)
+runpy.run_module("workers.diagnosis.diff", run_name="__main__")
+"""
+
+
+async def test_a_job_that_is_deleted_while_it_is_compared_is_not_found(api: Api, tmp_path: Path) -> None:
+    one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
+    begun, folder = tmp_path / "begun", api.state.settings.job_dir(two)
+    command = (sys.executable, "-c", AFTER_DELETION, str(begun), str(folder))
+    api.state.differences = Differences(api.state.settings, command)
+    asked = asyncio.create_task(ask(api, one, two))
+    while not begun.exists():  # noqa: ASYNC110 - another process makes it
+        await asyncio.sleep(0.01)
+    assert (await api.http.delete(f"/v1/diagnosis/jobs/{two}")).status_code == 204
+    answer = await asked
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (404, "job_not_found")
+    assert problem["detail"] == f"There is no job {two}."
+
+
 async def test_a_job_of_another_kind_has_nothing_to_compare(api: Api) -> None:
     one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
     await api.state.redis.hset(keys.job(two), "kind", "mitigate")
@@ -176,8 +217,22 @@ async def test_the_report_of_a_job_leads_to_the_others_and_their_differences(api
     hrefs = [a.attributes["href"] or "" for a in root.all("a")]
     assert {f"/v1/diagnosis/jobs/{job}/report" for job in (one, two)} <= set(hrefs)
     by = next(href for href in hrefs if "by=top1_agreement" in href)
+    assert "seed" not in by
     assert parse_qs(urlsplit(by).query)["job"] == [one, two]
     assert (await api.http.get(by, headers=HTML_ONLY)).status_code == 200
+
+
+async def test_the_seed_that_was_chosen_is_kept_from_page_to_page(api: Api) -> None:
+    one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
+    choice = tree((await ask(api, one, seed=7, headers=HTML_ONLY)).text)
+    hidden = {field.attributes["name"]: field.attributes["value"] for field in choice.one("form").all("input")}
+    assert hidden["seed"] == "7"
+    page = tree((await ask(api, one, two, seed=7, headers=HTML_ONLY)).text)
+    links = [a.attributes["href"] or "" for a in page.all("a")]
+    asked = [parse_qs(urlsplit(link).query) for link in links if link.startswith(DIFF_PATH)]
+    assert len(asked) == 5
+    assert [query["seed"] for query in asked] == [["7"]] * 5
+    assert page.one("pre").text.endswith("--by kl --seed 7")
 
 
 async def test_pages_that_are_kept_as_files_lead_nowhere(api: Api) -> None:

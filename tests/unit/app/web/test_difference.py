@@ -80,3 +80,11 @@ def test_the_measures_lead_to_themselves_where_the_page_is_served(two: DiffRepor
     assert "/r/diag_one" in links
     assert "/d?job=diag_one&job=diag_two&by=tv" in links
     assert not any("by=kl" in str(link) for link in links)
+
+
+def test_the_seed_is_kept_where_it_is_not_the_usual_one(two: DiffReport) -> None:
+    root = tree(render_difference(two, seed=5, reports="/r/{job}", again="/d"))
+    links = [str(one.attributes["href"]) for one in root.all("a")]
+    assert "/d?job=diag_one&job=diag_two&by=tv&seed=5" in links
+    assert root.one("pre").text == "hemostat diff diag_one diag_two --by kl --seed 5"
+    assert "--seed" not in tree(render_difference(two)).one("pre").text

@@ -59,6 +59,20 @@ def test_a_missing_file_is_told(tmp_path):
     assert caught.value.code == ErrorCode.ARTIFACT_NOT_FOUND
 
 
+def test_a_file_that_is_deleted_while_it_is_read_is_missing(tmp_path, monkeypatch):
+    file = write_job(tmp_path / "a", values(np.zeros(1200))) / "tokens.parquet"
+    whole = pq.read_table
+
+    def late(path, **asked):
+        path.unlink()
+        return whole(path, **asked)
+
+    monkeypatch.setattr(pq, "read_table", late)
+    with pytest.raises(HemostatError, match=r"job-7 has no tokens\.parquet") as caught:
+        read(file, name="job-7")
+    assert caught.value.code == ErrorCode.ARTIFACT_NOT_FOUND
+
+
 def test_a_damaged_file_is_refused(tmp_path):
     file = tmp_path / "tokens.parquet"
     file.write_bytes(b"PAR1 no")
