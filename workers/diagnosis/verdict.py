@@ -16,6 +16,7 @@ import numpy as np
 
 from app.contracts.report import SEVERITIES, Mean, Severity, SeverityVerdict
 from app.contracts.requests.base import Thresholds
+from workers.diagnosis.numerals import numeral
 from workers.diagnosis.summary import as_mean
 from workers.distributions.intervals import Estimate
 from workers.distributions.power import minimum_detectable_effect, tokens_to_decide
@@ -23,7 +24,6 @@ from workers.distributions.power import minimum_detectable_effect, tokens_to_dec
 DEFAULT_DOMAIN = "text"
 # The excess is a difference of two measurements that round independently.
 _PAIR = math.sqrt(2)
-_MINUS = "\u2212"  # as in tables and charts
 
 
 def decide(
@@ -217,7 +217,7 @@ def _interval(mean: float, ci: tuple[float, float]) -> str:
     places = [1 - _magnitude(abs(mean))] if mean else []
     places += [-_magnitude(width)] if width > 0 else []
     decimals = min(max([0, *places]), 12)
-    value, low, high = (f"{number:.{decimals}f}".replace("-", _MINUS) for number in (mean, *ci))
+    value, low, high = (numeral(number, f".{decimals}f") for number in (mean, *ci))
     return f"{value} (95 % interval {low} to {high})"
 
 
@@ -229,7 +229,7 @@ def _digits(value: float, significant: int) -> str:
     """A number of so many significant digits, never with an exponent."""
     if value == 0:
         return "0"
-    return f"{value:.{max(0, significant - 1 - _magnitude(abs(value)))}f}".replace("-", _MINUS)
+    return numeral(value, f".{max(0, significant - 1 - _magnitude(abs(value)))}f")
 
 
 def _plain(value: float) -> str:

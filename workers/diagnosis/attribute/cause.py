@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from app.contracts.attribute_report import Cause, Evidence, SiteKind
 from app.contracts.report import Mean
+from workers.diagnosis.numerals import numeral
 
 REMOVED, HALF, NEGLIGIBLE = 0.9, 0.5, 1e-3
 # An interval of the ratio wholly beyond one of these is a finding; wholly within the wider pair, it is the same.
@@ -48,14 +49,14 @@ def _rules(found: Found) -> Iterator[tuple[bool, Cause, str]]:
     yield mean <= 0 or (ci is not None and ci[0] <= 0), "negligible", "the interval of its nats holds 0"
     share = found.share
     small = share is not None and share < NEGLIGIBLE
-    yield small, "negligible", f"{100 * (share or 0.0):.2g} % of the damage"
+    yield small, "negligible", f"{numeral(100 * (share or 0.0), '.2g')} % of the damage"
     evidence = found.evidence or Evidence(change=None)
     zeros = evidence.zeros or 0.0
     yield zeros > REMOVED, "removed", f"{100 * zeros:.3g} % of its weights became 0"
     yield found.kind == "norm", "norm", "a norm's weights scale everything that comes after it"
     yield found.module in ROUTERS, "router", "tokens go to other experts"
     ratio, interval = _interval(found.ratio)
-    told = f"{ratio or 0.0:.3g} times what noise of the same norm costs"
+    told = f"{numeral(ratio or 0.0)} times what noise of the same norm costs"
     yield interval is not None and interval[0] > ALIGNED, "aligned", told
     outliers, rank = evidence.outlier_share or 0.0, evidence.low_rank_share or 0.0
     yield outliers >= HALF, "outlier_channels", f"{100 * outliers:.3g} % of its output error in 1 % of the channels"

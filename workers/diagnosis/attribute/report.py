@@ -35,6 +35,7 @@ from workers.diagnosis.export import export_metrics
 from workers.diagnosis.floor import Floor
 from workers.diagnosis.gauges import labels_of, send
 from workers.diagnosis.mitigate.measuring import PRECISION, estimate
+from workers.diagnosis.numerals import numeral
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.summary import summarize
 from workers.diagnosis.verdict import decide, not_tested
@@ -162,7 +163,7 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
     by_name = {site.name: site for site in sites}
     first = by_name[looking.first[0].name]
     whole = found.whole.transformers.mean if found.whole is not None else None
-    alone = f"{first.nats:.3g} nats a token"
+    alone = f"{numeral(first.nats)} nats a token"
     if first.share is not None:
         alone = f"{_share(Mean(mean=first.share, ci=first.share_ci))} of the {_digits(whole)} nats a token"
     together = ""
@@ -363,13 +364,15 @@ def export(report: AttributeReport, found: Found, context: JobContext) -> None:
 
 
 def _digits(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3g}"
+    return "unknown" if value is None else numeral(value)
 
 
 def _percent(share: float | None) -> str:
-    return "an unknown share" if share is None else f"{100 * share:.3g} %"
+    return "an unknown share" if share is None else f"{numeral(100 * share)} %"
 
 
 def _share(share: Mean) -> str:
-    interval = f" (95 % interval {100 * share.ci[0]:.3g} to {100 * share.ci[1]:.3g} %)" if share.ci else ""
-    return f"{_percent(share.mean)}{interval}"
+    if share.ci is None:
+        return _percent(share.mean)
+    low, high = (numeral(100 * limit) for limit in share.ci)
+    return f"{_percent(share.mean)} (95 % interval {low} to {high} %)"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from app.contracts.surface_report import Interaction
 from app.models.surfaces import Cell, zero_of
+from workers.diagnosis.numerals import numeral
 from workers.diagnosis.surface.table import Table
 
 _NAMES = {"kl": "KL", "perplexity_ratio": "perplexity ratio", "perplexity": "perplexity"}
@@ -51,7 +52,8 @@ def _together(table: Table, interactions: tuple[Interaction, ...]) -> str:
 
 def _mean(one: Interaction) -> str:
     mean, ci = one.nats.mean or 0.0, one.nats.ci
-    return f"{mean:+.3g}" + (f", 95 % interval {ci[0]:.3g} to {ci[1]:.3g}" if ci else ", no interval")
+    interval = f"95 % interval {numeral(ci[0])} to {numeral(ci[1])}" if ci else "no interval"
+    return f"{numeral(mean, '+.3g')}, {interval}"
 
 
 def _smallest(table: Table, chosen: int) -> str:

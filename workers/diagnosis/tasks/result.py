@@ -26,6 +26,7 @@ from app.contracts.tasks_report import (
 from app.models.tasks.items import Item
 from app.models.tasks.power import ASSUMED_FLIP_RATES
 from app.models.tasks.reading import format_of
+from workers.diagnosis.numerals import numeral
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.statistics import bootstrap, chance, mcnemar, multiplicity, score
 from workers.diagnosis.tasks.statistics.pairs import Pairs, wilson
@@ -112,8 +113,8 @@ def sentence(
     name: str, pair: Pairs, difference: Share, outcome: Outcome, equivalence: Equivalence, guessed: Chance
 ) -> str:
     """What was found of one task, in a sentence."""
-    low, high = (f"{100 * limit:+.1f}" for limit in difference.ci)
-    points = f"{100 * difference.mean:+.1f} points (95 % interval {low} to {high})"
+    mean, low, high = (numeral(100 * share, "+.1f") for share in (difference.mean, *difference.ci))
+    points = f"{mean} points (95 % interval {low} to {high})"
     margin = f"{100 * equivalence.margin:.3g} points"
     flips = f"{pair.flips} of {pair.items} items flip, {pair.harmful} to wrong and {pair.helpful} to right"
     if outcome == "at_chance":

@@ -51,3 +51,11 @@ def test_the_first_rule_that_holds_decides(changes: dict[str, object], cause: Ca
 def test_the_reason_holds_the_number() -> None:
     assert "3 times what noise" in cause_of(found(ratio=mean(3.0, 2.0, 4.0)))[1]
     assert cause_of(found(evidence=Evidence(change=0.1, outlier_share=0.7)))[1].startswith("70 %")
+
+
+def test_a_gain_is_told_with_the_minus_of_the_tables() -> None:
+    assert cause_of(found(ratio=mean(-0.5, -0.9, -0.1))) == (
+        "sheltered",
+        "−0.5 times what noise of the same norm costs",
+    )
+    assert cause_of(found(share=-0.004))[1] == "−0.4 % of the damage"
