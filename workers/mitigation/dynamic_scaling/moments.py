@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from workers.surgery.blockwise.gram import add_upper, mirror
 from workers.surgery.blockwise.walk import Block, Group
 
 # Tokens on which smoothing is searched and modules' costs are predicted.
@@ -33,7 +34,9 @@ class Moment:
         counted_TI = own_TI
         if self._weight_T is not None:
             counted_TI = own_TI * self._weight_T[self._tokens : seen, None]
-        sums = [(self.own_II, counted_TI.T @ own_TI), (self.mean_I, own_TI.sum(0))]
+        product_II = torch.zeros_like(self.own_II)
+        add_upper(product_II, counted_TI, own_TI)
+        sums = [(self.own_II, mirror(product_II)), (self.mean_I, own_TI.sum(0))]
         if source_TI is not None:
             source_TI = source_TI.to(torch.float32)
             gap_TI = (source_TI if self._divide_I is None else source_TI / self._divide_I) - own_TI

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
+from workers.surgery.blockwise.gram import add_upper, mirror
 from workers.surgery.blockwise.observers import SecondMoment
 
 
@@ -26,8 +27,7 @@ class MomentsOfLayers:
         if self._plain is not None:
             self._plain.see(x_TI)
         for name, weight_T in self._weights.items():
-            counted_TI = x_TI * weight_T[self._tokens : self._tokens + len(x_TI), None]
-            self._sums[name].addmm_(counted_TI.T, x_TI)
+            add_upper(self._sums[name], x_TI * weight_T[self._tokens : self._tokens + len(x_TI), None], x_TI)
         self._tokens += len(x_TI)
 
     def finite(self) -> bool:
@@ -39,6 +39,6 @@ class MomentsOfLayers:
     def mean(self, name: str) -> torch.Tensor:
         """(I, I) of one layer."""
         if name in self._sums:
-            return self._sums[name] / max(1, self._tokens)
+            return mirror(self._sums[name]) / max(1, self._tokens)
         assert self._plain is not None  # noqa: S101 - made where a layer has no weights
         return self._plain.mean()

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import torch
 
+from workers.surgery.blockwise.gram import add_upper, mirror
+
 
 class Observer(Protocol):
     """Sees the inputs of one linear layer, or of several that share them, a batch at a time."""
@@ -19,25 +21,25 @@ class Observer(Protocol):
 
 
 class SecondMoment:
-    """`sum_II` = Σ x xᵀ, and `tokens`. GPTQ's Hessian is twice its mean."""
+    """Mean of x xᵀ over `tokens`. GPTQ's Hessian is twice that."""
 
     def __init__(self, inputs: int) -> None:
-        self.sum_II = torch.zeros(inputs, inputs)
+        self._sum_II = torch.zeros(inputs, inputs)
         self.tokens = 0
 
     def see(self, x_TI: torch.Tensor) -> None:
         """One batch."""
         x_TI = x_TI.to(torch.float32)
-        self.sum_II.addmm_(x_TI.T, x_TI)
+        add_upper(self._sum_II, x_TI, x_TI)
         self.tokens += len(x_TI)
 
     def finite(self) -> bool:
         """Whether all that was summed up is a number."""
-        return bool(torch.isfinite(self.sum_II).all())
+        return bool(torch.isfinite(self._sum_II).all())
 
     def mean(self) -> torch.Tensor:
         """E[x xᵀ] (I, I)."""
-        return self.sum_II / max(1, self.tokens)
+        return mirror(self._sum_II) / max(1, self.tokens)
 
 
 class Channels:
