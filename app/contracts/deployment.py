@@ -192,6 +192,11 @@ class Deployment(Contract):
     updated_at: float
     metadata: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def unmodified(self) -> bool:
+        """Whether it serves its own reference, so that there is nothing to calibrate."""
+        return self.model.model == self.reference.model and not self.model.recipe
+
 
 class DeploymentEventType(StrEnum):
     """What happens to a deployment."""

@@ -124,6 +124,7 @@ def wants_fit(deployment: Deployment) -> bool:
     """Whether it serves identity only because nothing has been fitted yet."""
     return (
         deployment.calibration is CalibrationMode.AUTO
+        and not deployment.unmodified
         and deployment.active_version == IDENTITY
         and deployment.activated_at is None
         and not deployment.fit_reason

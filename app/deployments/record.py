@@ -15,6 +15,7 @@ from app.contracts.deployment import (
     ShadowStatus,
 )
 
+UNMODIFIED: Final = "the model is its own reference: there is nothing to calibrate"
 _INTERNAL: Final = frozenset({"events", "draining", "was_ready", "fit_ended", "hold"})
 
 
@@ -52,4 +53,7 @@ def read_deployment(
 ) -> Deployment:
     """The deployment of a record's fields, with the replicas that live and what its shadow process last found."""
     body = {name: json.loads(value) for name, value in fields.items() if name not in _INTERNAL}
-    return Deployment.model_validate(body | {"running": running, "shadow": shadow})
+    made = Deployment.model_validate(body | {"running": running, "shadow": shadow})
+    if made.unmodified and made.active_version == IDENTITY and not made.fit_reason:
+        return made.model_copy(update={"fit_reason": UNMODIFIED})
+    return made

@@ -280,6 +280,8 @@ class Book:
         mode = self.deployment.calibration
         if mode is not CalibrationMode.AUTO:
             return f"calibration is {mode.value}"
+        if self.deployment.unmodified:
+            return "the model is its own reference"
         if stand_in(self.deployment) is not None:
             return "no replica can serve the active version; roll back, or promote another"
         return ""

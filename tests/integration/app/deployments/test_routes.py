@@ -208,6 +208,20 @@ async def test_no_fit_where_none_is_wanted(api: Api) -> None:
     assert on.json()["fit_reason"] == ""
 
 
+async def test_a_model_is_not_fitted_to_itself(api: Api) -> None:
+    made = await create(api, name="plain", model={"model": "tiny"}, reference={"model": "tiny"})
+    reason = "the model is its own reference: there is nothing to calibrate"
+    assert (made["fit_job"], made["fit_reason"], made["active_version"]) == (None, reason, "identity")
+    await service.sweep(api.state)
+    for mode in ("off", "auto"):
+        changed = (await api.http.patch(f"{PATH}/plain", json={"calibration": mode})).json()
+    assert (changed["fit_job"], changed["fit_reason"]) == (None, reason)
+    assert (await api.http.get("/v1/diagnosis/jobs")).json()["data"] == []
+    modified = await create(api)
+    assert modified["fit_job"] is not None
+    assert modified["fit_reason"] == ""
+
+
 async def test_versions_by_hand(api: Api) -> None:
     made = await create(api)
     missing = await api.http.post(f"{PATH}/tiny-rtn4/promote", json={"version": ABSENT})

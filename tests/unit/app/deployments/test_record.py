@@ -3,7 +3,7 @@
 import json
 
 from app.contracts.deployment import CalibrationMode, DeploymentPatch, DeploymentRequest
-from app.deployments.record import patch_fields, read_deployment, request_fields
+from app.deployments.record import UNMODIFIED, patch_fields, read_deployment, request_fields
 
 REQUEST = {"name": "a", "model": {"model": "m"}, "reference": {"model": "m"}}
 VERSION = "cal-" + "1" * 16
@@ -23,6 +23,18 @@ def test_the_version_that_is_asked_for_is_served_from_the_start() -> None:
 def test_with_calibration_off_it_waits() -> None:
     off = DeploymentRequest.model_validate(REQUEST | {"version": VERSION, "calibration": CalibrationMode.OFF})
     assert read(off) == ("identity", VERSION, False)
+
+
+def test_a_model_that_is_its_own_reference_says_that_there_is_nothing_to_fit() -> None:
+    def reason(**changes: object) -> str:
+        fields = request_fields("dep_x", DeploymentRequest.model_validate(REQUEST | changes))
+        return read_deployment(fields | {"created_at": "1", "updated_at": "1"}).fit_reason
+
+    assert reason() == UNMODIFIED
+    assert reason(calibration="off") == "calibration is off"
+    assert reason(version=VERSION) == ""
+    assert reason(model={"model": "other"}) == ""
+    assert reason(model={"model": "m", "recipe": [{"type": "quantize.rtn", "bits": 4}]}) == ""
 
 
 def test_a_patch_writes_what_it_names_and_null_for_a_threshold_alone() -> None:

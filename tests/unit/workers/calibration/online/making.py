@@ -19,7 +19,7 @@ def deployment(**fields: Any) -> Deployment:
     told: dict[str, Any] = {
         "id": "dep_1",
         "name": "demo",
-        "model": CandidateModel(model="m"),
+        "model": CandidateModel(model="m-w4"),
         "reference": ReferenceModel(model="m"),
         "calibration": "auto",
         "shadow_rate": 1.0,

@@ -119,6 +119,13 @@ def test_an_alarm_and_enough_new_tokens_ask_for_a_refit(settings: Settings) -> N
     assert calm.refit_began() == 2
 
 
+def test_a_model_that_is_its_own_reference_is_never_fitted(settings: Settings) -> None:
+    book = Book(settings, deployment(model={"model": "m"}), Expected(), None, NOW)
+    feed(book, 50, 0.05)
+    assert book.refit_wanted() is None
+    assert book.try_version(TWO, NOW).reason == "the model is its own reference"
+
+
 @pytest.mark.parametrize("mode", [CalibrationMode.FROZEN, CalibrationMode.OFF])
 def test_frozen_and_off_raise_alarms_and_change_nothing(settings: Settings, mode: CalibrationMode) -> None:
     book = Book(settings, deployment(calibration=mode, active_version=ONE), KNOWN, None, NOW)
