@@ -45,7 +45,6 @@ def list_jobs(
     for heading in ("id", "kind", "status", "severity", "candidate", "recipe", "created"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "id")
     for job in page["data"]:
-        steps = describe.recipe(job["candidate"]["recipe"]) or "–"
         created = datetime.fromtimestamp(job["created_at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         table.add_row(
             job["id"],
@@ -53,7 +52,7 @@ def list_jobs(
             job["status"],
             job["severity"] or "–",
             escape(job["candidate"]["model"]),
-            escape(steps),
+            escape(_recipe(job)),
             created,
         )
     out.print(table if page["data"] else "No jobs.")
@@ -94,6 +93,10 @@ def cancel(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
     _print_job(job, as_json=as_json)
 
 
+def _recipe(job: dict[str, Any]) -> str:
+    return describe.recipe(describe.with_knobs(job["candidate"]["recipe"], job.get("knobs") or ())) or "–"
+
+
 def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(job)
@@ -107,7 +110,7 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
         "progress": f"{progress['phase']} {progress['done']}/{progress['total'] or '?'}",
         "reference": job["reference"]["model"],
         "candidate": job["candidate"]["model"],
-        "recipe": describe.recipe(job["candidate"]["recipe"]) or "–",
+        "recipe": _recipe(job),
         "severity": job["severity"] or "–",
         "attempt": str(job["attempt"]),
         "artifacts": ", ".join(job["artifacts"]) or "–",

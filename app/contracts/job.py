@@ -8,6 +8,7 @@ from pydantic import Field
 from app.contracts.base import Contract
 from app.contracts.errors import CATALOGUE, ErrorCode
 from app.contracts.requests.base import CandidateModel, ReferenceModel
+from app.contracts.requests.sweep import Knob
 
 
 class JobStatus(StrEnum):
@@ -55,6 +56,9 @@ class Job(Contract):
     status: JobStatus
     reference: ReferenceModel
     candidate: CandidateModel
+    knobs: tuple[Knob, ...] = Field(
+        default=(), description="of a sweep or surface; the candidate's recipe holds the first value of each"
+    )
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None

@@ -118,6 +118,7 @@ QUEUED: Final[dict[str, Any]] = {
             }
         ],
     },
+    "knobs": [],
     "created_at": 1795612264.03,
     "started_at": None,
     "finished_at": None,

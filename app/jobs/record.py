@@ -3,13 +3,18 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+from pydantic import TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import TERMINAL, Job, JobError, JobStatus, Progress
 from app.contracts.requests import AnyRequest
 from app.contracts.requests.base import CandidateModel, JobRequest, ReferenceModel
+from app.contracts.requests.sweep import Knob
 
 JOBS_PATH = "/v1/diagnosis/jobs"
+_KNOBS: Final = TypeAdapter(tuple[Knob, ...])
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,11 @@ class JobRecord:
 def request_fields(request: JobRequest) -> dict[str, str]:
     """What of a request the record keeps for good: never its text."""
     deployment = getattr(request, "deployment", None)
+    knobs = getattr(request, "knobs", ())
     return {
         "kind": request.kind,
         **({"deployment": deployment} if deployment else {}),
+        **({"knobs": _KNOBS.dump_json(knobs).decode()} if knobs else {}),
         "reference": request.reference.model_dump_json(),
         "candidate": request.candidate.model_dump_json(),
         "candidate_model": request.candidate.model,
@@ -73,6 +80,7 @@ def _read(fields: Mapping[str, str]) -> JobRecord:
         status=JobStatus(fields["status"]),
         reference=ReferenceModel.model_validate_json(fields["reference"]),
         candidate=CandidateModel.model_validate_json(fields["candidate"]),
+        knobs=_KNOBS.validate_json(fields["knobs"]) if fields.get("knobs") else (),
         created_at=float(fields["created_at"]),
         started_at=time("started_at"),
         finished_at=time("finished_at"),

@@ -162,6 +162,7 @@ def _queued(job_id: str, request: JobRequest, created_at: float) -> Job:
         status=JobStatus.QUEUED,
         reference=request.reference,
         candidate=request.candidate,
+        knobs=getattr(request, "knobs", ()),
         created_at=created_at,
         report_url=f"{JOBS_PATH}/{job_id}/report",
         metadata=request.metadata,

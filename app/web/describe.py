@@ -23,6 +23,15 @@ def recipe(steps: Sequence[Step]) -> str:
     return ", then ".join(map(step, steps))
 
 
+def with_knobs(steps: Sequence[Step], knobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The steps with the values of each knob where a request writes them: `{"sweep": [...]}`."""
+    turned = [dict(one) for one in steps]
+    for knob in knobs:
+        if knob["step"] < len(turned):
+            turned[knob["step"]][knob["field"]] = {"sweep": list(knob["values"])}
+    return turned
+
+
 def step(of: Step) -> str:
     """One step. A type that is not known here is named with its parameters, so that nothing is hidden."""
     kind = str(of.get("type", "unknown step"))
@@ -37,7 +46,10 @@ def _turned(name: str, values: Any) -> str:
     """A knob over its values: `bits from 8 to 2 (7 values)`."""
     if not isinstance(values, list) or not values:
         return f"{name} turned"
-    first, last = (json.dumps(value, ensure_ascii=False).strip('"') for value in (values[0], values[-1]))
+    ends = values[0], values[-1]
+    if all(isinstance(value, int | float) for value in values):
+        ends = (min(values), max(values)) if ends[0] <= ends[1] else (max(values), min(values))
+    first, last = (json.dumps(value, ensure_ascii=False).strip('"') for value in ends)
     return f"{name} from {first} to {last} ({len(values)} values)"
 
 

@@ -7,16 +7,15 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from app.web import describe
+
 
 def surface_command(request: Mapping[str, Any], text: str | None) -> str | None:
     """`hemostat surface`, its knobs written into their steps; None where the text has no option."""
     if text is None:
         return None
     candidate = request.get("candidate") or {}
-    steps = [dict(step) for step in candidate.get("recipe") or ()]
-    for knob in request.get("knobs") or ():
-        if knob["step"] < len(steps):
-            steps[knob["step"]][knob["field"]] = {"sweep": list(knob["values"])}
+    steps = describe.with_knobs(candidate.get("recipe") or (), request.get("knobs") or ())
     lines = [
         f"hemostat surface --reference {shlex.quote(str((request.get('reference') or {}).get('model', '')))}",
         f"--candidate {shlex.quote(str(candidate.get('model', '')))}",

@@ -75,6 +75,20 @@ async def test_a_submission_is_accepted_recorded_and_queued(api: Api) -> None:
     assert claim.request == CompareRequest.model_validate(compare(metadata={"commit": "4f2c"}))
 
 
+async def test_a_job_that_turns_knobs_is_shown_with_all_their_values(api: Api) -> None:
+    recipe = [{"type": "prune.magnitude", "sparsity": {"sweep": [0.1, 0.4, 0.7]}}]
+    made = await api.http.post(JOBS, json=compare(kind="sweep", candidate={"model": "tiny", "recipe": recipe}))
+    assert made.status_code == 202, made.text
+    told = made.json()
+    assert told["knobs"] == [{"step": 0, "field": "sparsity", "values": [0.1, 0.4, 0.7]}]
+    assert told["candidate"]["recipe"][0]["sparsity"] == 0.1
+    plain = await api.submit()
+    assert [(job["id"], job["knobs"]) for job in (await api.http.get(JOBS)).json()["data"]] == [
+        (plain, []),
+        (told["id"], told["knobs"]),
+    ]
+
+
 async def test_a_dry_run_checks_and_estimates_and_leaves_nothing(api: Api) -> None:
     before = sorted(await api.state.redis.keys("*"))
     answer = await api.http.post(JOBS, json=compare(dry_run=True), headers={"idempotency-key": "k"})

@@ -24,6 +24,16 @@ def test_the_list_tells_kinds_apart(recorder: Recorder) -> None:
     assert [line[1] for line in lines[1:3]] == ["compare", "calibrate"]
 
 
+def test_a_sweep_is_listed_by_its_knob_and_the_knobs_range(recorder: Recorder) -> None:
+    swept = job(1, "sweep") | {
+        "candidate": {"model": "tiny", "recipe": [{"type": "prune.wanda", "sparsity": 0.1}]},
+        "knobs": [{"step": 0, "field": "sparsity", "values": [0.1, 0.3, 0.8]}],
+    }
+    recorder.answer = {"data": [swept], "has_more": False, "last_id": "diag_1"}
+    done = CliRunner().invoke(app, ["jobs", "list", "--url", recorder.url], env={"COLUMNS": "200"})
+    assert "prune.wanda with sparsity from 0.1 to 0.8 (3 values)" in done.output
+
+
 def test_the_job_that_is_shown_is_the_one_that_was_named(recorder: Recorder) -> None:
     CliRunner().invoke(app, ["jobs", "show", "diag_1#2", "--url", recorder.url])
     assert recorder.asked == [("GET", "/v1/diagnosis/jobs/diag_1%232")]
