@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
-from app import openapi, problems
+from app import home, openapi, problems
 from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
 from app.deployments import profile_routes
 from app.deployments import routes as deployment_routes
@@ -116,6 +116,7 @@ def create_app(settings: Settings) -> FastAPI:
         },
     )
     app.state.hemostat = state
+    app.include_router(home.router)
     app.include_router(health.router)
     app.include_router(routes.router)
     app.include_router(diff_routes.router)

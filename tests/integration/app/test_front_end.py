@@ -21,6 +21,7 @@ from app.main import create_app
 from app.security.keys import KeyFileError
 from app.settings import Settings
 from tests.integration.app.conftest import Api, Server, compare
+from tests.support.html import tree
 
 JOBS = "/v1/diagnosis/jobs"
 METHODS = {"get", "post", "put", "patch", "delete", "head", "options"}
@@ -159,6 +160,22 @@ async def test_routes_and_methods_that_do_not_exist(api: Api) -> None:
     assert (await api.http.get(f"{JOBS}/")).status_code == 404
 
 
+async def test_the_root_leads_to_the_jobs_and_the_deployments(api: Api) -> None:
+    waiting, done = await api.submit(), await api.submit()
+    claim = await api.state.store.claim(done, "w1")
+    assert claim is not None
+    assert await api.state.store.finish(done, claim.attempt, report="attempt-1/report.json", severity="severe")
+    wanted = {"name": "mine", "model": {"model": "tiny"}, "reference": {"model": "tiny"}, "calibration": "off"}
+    assert (await api.http.post("/v1/deployments", json=wanted)).status_code == 201
+    root = tree((await api.http.get("/")).text)
+    links = [a.attributes["href"] for a in root.one(id_="jobs").all("a")]
+    assert links == [f"{JOBS}/{done}/report", f"{JOBS}/{waiting}"]
+    assert [cell.text for cell in root.one(id_="jobs").all("td")][1::3] == ["severe", "queued"]
+    assert root.one(id_="deployments").one("th", class_="name").text == "Name"
+    assert "mine" in root.one(id_="deployments").one("tbody").text
+    assert not list(root.all(class_="alert"))
+
+
 async def test_every_error_type_leads_somewhere(api: Api) -> None:
     for code in ErrorCode:
         answer = await api.http.get(f"/errors/{code.value}")
@@ -290,6 +307,7 @@ async def test_no_operation_answers_with_a_status_that_it_does_not_declare(api: 
         ("get", f"{JOBS}/{{job_id}}/artifacts/{{name}}", f"{JOBS}/{bad}/artifacts/x", {}),
         ("get", "/v1/diagnosis/schemas/report", "/v1/diagnosis/schemas/report", {}),
         ("get", "/errors/{code}", "/errors/x", {}),
+        ("get", "/", "/", {}),
         ("get", "/livez", "/livez", {}),
         ("get", "/readyz", "/readyz", {}),
         ("get", "/metrics", "/metrics", {}),

@@ -9,6 +9,7 @@ from starlette.types import Message
 
 from app.main import create_app
 from app.settings import Settings
+from tests.support.html import tree
 
 JOBS = "/v1/diagnosis/jobs"
 
@@ -31,6 +32,17 @@ async def test_the_process_is_alive_and_names_what_is_missing(http: httpx.AsyncC
         "models": False,
     }
     assert "models.toml" in ready.json()["checks"]["models"]["detail"]
+
+
+async def test_the_root_leads_on_also_while_redis_is_away(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "form-action 'none'" in answer.headers["content-security-policy"]
+    root = tree(answer.text)
+    assert root.one(class_="alert").text == "Redis does not answer: jobs and deployments cannot be listed."
+    links = [str(a.attributes["href"]) for a in root.one(id_="places").all("a")]
+    assert {JOBS, "/openapi.json", "/metrics", "/readyz"} < set(links)
+    assert [link for link in links if (await http.get(link)).status_code == 404] == []
 
 
 async def test_probes_may_ask_for_the_head_alone(http: httpx.AsyncClient) -> None:

@@ -1,0 +1,68 @@
+"""The page at the service's root: what it did last, what it serves, and where everything else is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.contracts.deployment import Deployment
+from app.contracts.job import Job, JobStatus
+from app.contracts.requests.base import CandidateModel
+from app.contracts.requests.sweep import Knob
+from app.web import describe
+from app.web import format as fmt
+from app.web.pages import page
+from app.web.untrusted import visible
+
+
+@dataclass(frozen=True)
+class Place:
+    """Somewhere that a browser can go from the root."""
+
+    path: str
+    what: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    """`link`: the report where there is one, else the job."""
+
+    id: str
+    link: str
+    kind: str
+    candidate: str
+    state: str
+    created: str
+
+
+def render_home(
+    jobs: Sequence[Job], deployments: Sequence[Deployment], places: Sequence[Place], *, missing: str = ""
+) -> str:
+    """The page. `jobs` are the latest, newest first; `missing` says why neither jobs nor deployments are known."""
+    return page(
+        "home.html.j2",
+        what="what a language model loses when it is changed for deployment",
+        title="Hemostat",
+        jobs=[_row(job) for job in jobs],
+        deployments=[(visible(one.name), _candidate(one.model), one.state.value) for one in deployments],
+        places=places,
+        missing=missing,
+    )
+
+
+def _row(job: Job) -> _Row:
+    succeeded = job.status is JobStatus.SUCCEEDED
+    return _Row(
+        id=job.id,
+        link=job.report_url if succeeded else job.report_url.removesuffix("/report"),
+        kind=job.kind,
+        candidate=_candidate(job.candidate, job.knobs),
+        state=job.severity or job.status.value,
+        created=fmt.moment(job.created_at),
+    )
+
+
+def _candidate(of: CandidateModel, knobs: Sequence[Knob] = ()) -> str:
+    told = of.model_dump(mode="json")
+    done = describe.recipe(describe.with_knobs(told["recipe"], [knob.model_dump(mode="json") for knob in knobs]))
+    return visible(f"{of.model} · {done}" if done else of.model)

@@ -1,0 +1,59 @@
+"""The page at the root: what leads where, and what others named is shown as text."""
+
+import pytest
+
+from app.contracts.job import Job
+from app.web.home import Place, render_home
+from tests.support.html import tree
+
+
+def job(**fields: object) -> Job:
+    told = {
+        "id": "diag_1",
+        "kind": "compare",
+        "status": "succeeded",
+        "severity": "mild",
+        "reference": {"model": "m"},
+        "candidate": {"model": "m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
+        "created_at": 0.0,
+        "report_url": "/jobs/diag_1/report",
+    }
+    return Job.model_validate(told | fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "link", "state"),
+    [
+        ({}, "/jobs/diag_1/report", "mild"),
+        ({"severity": None}, "/jobs/diag_1/report", "succeeded"),
+        ({"status": "failed", "severity": None}, "/jobs/diag_1", "failed"),
+        ({"status": "running", "severity": None}, "/jobs/diag_1", "running"),
+    ],
+)
+def test_a_job_leads_to_its_report_once_it_has_one(fields: dict[str, object], link: str, state: str) -> None:
+    row = tree(render_home([job(**fields)], [], [])).one(id_="jobs").one("tbody")
+    assert row.one("a").attributes["href"] == link
+    cells = [cell.text for cell in row.all("td")]
+    assert cells == ["m · 4-bit RTN, group 64, asymmetric", state, "1970-01-01 00:00:00 UTC"]
+
+
+def test_a_sweep_is_told_by_its_knob() -> None:
+    knobs = [{"step": 0, "field": "bits", "values": [8, 6, 4]}]
+    page = tree(render_home([job(kind="sweep", knobs=knobs)], [], []))
+    assert "m · quantize.rtn with bits from 8 to 4 (3 values)" in page.one(id_="jobs").text
+
+
+def test_what_others_wrote_is_text() -> None:
+    step = {"type": "adapter.lora", "adapter": "\u202e<b>x"}
+    page = render_home([job(candidate={"model": "m", "recipe": [step]}, kind="<script>")], [], [Place("/a?b&c", "<i>")])
+    assert "<script>" not in page
+    assert "\u202e" not in page
+    assert list(tree(page).one(id_="places").all("i")) == []
+
+
+def test_an_empty_service_says_how_to_begin_and_one_without_redis_that_it_cannot_tell() -> None:
+    empty = tree(render_home([], [], []))
+    assert [pre.text for pre in empty.all("pre")] == ["hemostat compare --help", "hemostat deploy create --help"]
+    away = tree(render_home([], [], [], missing="It is away."))
+    assert away.one(class_="alert").text == "It is away."
+    assert list(away.all("pre")) == []
