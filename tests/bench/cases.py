@@ -231,6 +231,10 @@ def main(name: str) -> None:
                 from tests.bench import diagnosis  # takes its text and request from here
 
                 rows = diagnosis.bench_sweep(home) if name == "sweep" else diagnosis.bench_attribute(home)
+            case "sweep_two_workers":
+                from tests.bench import sharing  # likewise
+
+                rows = sharing.bench_two_workers(home)
             case _:
                 raise SystemExit(f"there is no case {name}")
     emit(rows)

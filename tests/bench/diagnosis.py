@@ -2,6 +2,7 @@
 
 Both are told in forward passes, so that machines can be compared: of the candidate through vLLM over the sweep's text
 (the sweep's surgery and start stand apart), and of the reference through transformers over the attribution's tokens.
+The sweep's memory is what this process, which does all of it, holds resident after each point, and at most.
 """
 
 import statistics
@@ -12,9 +13,12 @@ import numpy as np
 from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.requests.sweep import SweepRequest
 from app.models.knobs import lift
+from app.settings import Settings
+from tests.bench import resident
 from tests.bench.cases import MODEL, RECIPE, REPEATS, TOKENS, BenchContext, prepared, request, timed
 from tests.bench.rows import Row
 from workers.diagnosis.attribute.job import attribute
+from workers.diagnosis.points.runner import PHASE
 from workers.diagnosis.sweep.job import sweep
 from workers.engine.room import EngineRoom
 from workers.text.sources import load_documents
@@ -24,19 +28,33 @@ from workers.text.windows import make_windows
 POINTS = 12
 
 
-def bench_sweep(home: Path) -> list[Row]:
-    """Twelve sparsities by magnitude over 20,000 tokens, in one job."""
-    settings = prepared(home, TOKENS)
-    room = EngineRoom(settings)
-    body = request().model_dump(mode="json", exclude={"kind", "candidate", "precision", "generate_tool_calls"})
-    knob = {"sweep": {"from": 0.05, "to": 0.6, "points": POINTS}}
+class WatchedContext(BenchContext):
+    """A sweep's context that looks at the process' memory after each point."""
+
+    def __init__(self, settings: Settings, name: str, *, points: int) -> None:
+        super().__init__(settings, name)
+        self.resident = resident.Resident(points)
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        if phase == PHASE:
+            self.resident.note(done, total)
+
+
+def sweep_request(points: int = POINTS) -> SweepRequest:
+    """So many sparsities by magnitude over the bench's text."""
+    shared = request().model_dump(mode="json", include={"reference", "text", "window", "seed"})
+    knob = {"sweep": {"from": 0.05, "to": 0.6, "points": points}}
     asked = {"model": "smollm2-135m", "recipe": [{"type": "prune.magnitude", "sparsity": knob}]}
-    shared = {name: body[name] for name in ("reference", "text", "window", "seed")}
-    report = sweep(
-        SweepRequest.model_validate(lift(shared | {"kind": "sweep", "candidate": asked})),
-        BenchContext(settings, "sweep"),
-        room,
-    )
+    return SweepRequest.model_validate(lift(shared | {"kind": "sweep", "candidate": asked}))
+
+
+def bench_sweep(home: Path, *, points: int = POINTS, tokens: int = TOKENS) -> list[Row]:
+    """Twelve sparsities by magnitude over 20,000 tokens, in one job."""
+    settings = prepared(home, tokens)
+    room = EngineRoom(settings)
+    context = WatchedContext(settings, "sweep", points=points)
+    report = sweep(sweep_request(points), context, room)
+    peak = resident.peak()
     seconds = report.provenance.seconds
     making = sum(point.seconds_making for point in report.points)
     measuring = sum(point.seconds_measuring for point in report.points)
@@ -47,16 +65,24 @@ def bench_sweep(home: Path) -> list[Row]:
         timed(lambda: [None for _ in room.engine(MODEL, 512).score(windows)]) for _ in range(REPEATS)
     )
     room.close()
-    floor = POINTS * forward
+    floor = points * forward
+    case = f"{points}_points"
     rows = [
-        Row("sweep", "12_points", "scored_tokens", report.tokens, "tokens"),
-        Row("sweep", "12_points", "forward_seconds", forward, "s"),
-        Row("sweep", "12_points", "making_seconds", making, "s"),
-        Row("sweep", "12_points", "measuring_seconds", measuring, "s"),
-        Row("sweep", "12_points", "forward_ratio", (seconds["points"] - making) / floor, "ratio"),
-        Row("sweep", "12_points", "job_seconds", sum(seconds.values()), "s"),
+        Row("sweep", case, "scored_tokens", report.tokens, "tokens"),
+        Row("sweep", case, "forward_seconds", forward, "s"),
+        Row("sweep", case, "making_seconds", making, "s"),
+        Row("sweep", case, "measuring_seconds", measuring, "s"),
+        Row("sweep", case, "forward_ratio", (seconds["points"] - making) / floor, "ratio"),
+        Row("sweep", case, "job_seconds", sum(seconds.values()), "s"),
     ]
-    return rows + [Row("sweep", "12_points", f"{phase}_seconds", took, "s") for phase, took in seconds.items()]
+    rows += [Row("sweep", case, f"{phase}_seconds", took, "s") for phase, took in seconds.items()]
+    after = context.resident.after
+    rows += [Row("sweep", case, f"resident_after_{point}", held, "MiB") for point, held in after.items()]
+    return [
+        *rows,
+        Row("sweep", case, "resident_peak", peak, "MiB"),
+        Row("sweep", case, "resident_last_over_first", after[points] / after[1], "ratio"),
+    ]
 
 
 def bench_attribute(home: Path) -> list[Row]:

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,21 @@ def emit(rows: Iterable[Row]) -> None:
 def parse(output: str) -> list[Row]:
     """What `emit` wrote."""
     return [Row(*row) for row in json.loads(output.strip().splitlines()[-1])]
+
+
+def read(file: Path) -> list[Row]:
+    """What `write` left."""
+    with file.open(newline="") as stream:
+        return [
+            Row(row["bench"], row["case"], row["metric"], float(row["value"]), row["unit"])
+            for row in csv.DictReader(stream)
+        ]
+
+
+def replaced(earlier: Iterable[Row], fresh: Sequence[Row]) -> list[Row]:
+    """The earlier rows without those of the cases that were measured again, then the fresh ones."""
+    again = {(row.bench, row.case) for row in fresh}
+    return [row for row in earlier if (row.bench, row.case) not in again] + list(fresh)
 
 
 def write(file: Path, rows: Iterable[Row]) -> None:

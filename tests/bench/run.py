@@ -1,7 +1,8 @@
 """`make bench`: measures scoring, divergence and whole compare jobs, and writes tests/bench/results.csv.
 
 Every case runs in a process of its own with the environment of a worker's child, so that what is measured is what
-runs. Nothing else should run on the machine meanwhile.
+runs. Nothing else should run on the machine meanwhile. `python -m tests.bench.run CASE …` runs some of them and leaves
+the rows of the others as they are.
 """
 
 import subprocess
@@ -9,12 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench.rows import Row, parse, write
+from tests.bench.rows import Row, parse, read, replaced, write
 from workers.engine.environment import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results.csv")
-CASES = ("compare", "prompt_logprobs", "memory_10k", "memory_100k", "sweep", "attribute")
+CASES = ("compare", "prompt_logprobs", "memory_10k", "memory_100k", "sweep", "sweep_two_workers", "attribute")
 
 
 def main(names: list[str]) -> None:
@@ -37,8 +38,11 @@ def main(names: list[str]) -> None:
         for row in found:
             sys.stderr.write(f"  {row.case:28} {row.metric:28} {row.value:14.6g} {row.unit}\n")
         sys.stderr.write(f"  ({time.perf_counter() - start:.0f} s)\n")
-    rows += derived(rows)
-    write(RESULTS, rows)
+    kept = replaced(read(RESULTS), rows) if names else rows
+    ratios = derived(kept)
+    again = {row[:3] for row in ratios}
+    write(RESULTS, [row for row in kept if row[:3] not in again] + ratios)
+    rows += ratios
     for row in rows:
         sys.stdout.write(f"{row.bench},{row.case},{row.metric},{row.value:.6g},{row.unit}\n")
 
