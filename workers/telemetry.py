@@ -246,6 +246,7 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric("mitigate_saved_low_nats", "gauge", "Lower 95 % limit of these nats.", COMPARISON),
     Metric("mitigate_saved_high_nats", "gauge", "Upper 95 % limit of these nats.", COMPARISON),
     Metric("mitigate_helped", "gauge", "1 where the recommended recipe saves nats for sure, else 0.", COMPARISON),
+    Metric("mitigate_finished_timestamp_seconds", "gauge", "When that mitigation ended, Unix time.", COMPARISON),
     Metric("last_measurement_timestamp_seconds", "gauge", "When the last measurement ended, Unix time.", COMPARISON),
 )
 

@@ -18,11 +18,14 @@ from deploy.grafana.panels import BLUE, GREEN, GREY, ORANGE, RED, Query, Style, 
 FILE: Final = Path(__file__).parent / "dashboards" / "mitigation.json"
 UID: Final = "hemostat-mitigation"
 NONE_YET: Final = "no mitigation yet"
+_ENDED: Final = 'hemostat_mitigate_finished_timestamp_seconds{model=~"$model"}'
+# Every worker keeps the numbers of its own last job: of one candidate, those are taken that came last.
+_LAST: Final = f"({_ENDED} == on (model, recipe) group_left () max by (model, recipe) ({_ENDED}))"
 
 
 def saved(name: str) -> str:
     """A gauge of the last mitigation of each candidate, of those selected; whichever worker made it."""
-    return f'max by (model, recipe) (hemostat_mitigate_{name}{{model=~"$model"}})'
+    return f'max by (model, recipe) (hemostat_mitigate_{name}{{model=~"$model"}} and {_LAST})'
 
 
 def quantile(q: float) -> str:

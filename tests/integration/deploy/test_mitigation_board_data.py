@@ -1,11 +1,14 @@
 """Every query of the dashboard of mitigate jobs returns data from a Prometheus that scrapes a worker's own metrics."""
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from prometheus_client import start_http_server
 
 from deploy.grafana import mitigation
@@ -31,6 +34,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Promethe
         for name, value in GAUGES.items():
             telemetry.observe(f"mitigate_{name}_nats", value, **LABELS)
         telemetry.observe("mitigate_helped", 1, **LABELS)
+        telemetry.observe("mitigate_finished_timestamp_seconds", time.time(), **LABELS)
         deadline = time.monotonic() + 120
         while not ready(prometheus.url):
             assert time.monotonic() < deadline, "it does not start"
@@ -76,3 +80,43 @@ def test_what_the_stats_show_is_what_is_so(watched: tuple[Prometheus, Telemetry]
         assert time.monotonic() < deadline, shown
         time.sleep(0.3)
     assert shown == {"Trials running": [1.0], "Saved on the test": [0.27], "Helped for sure": [1.0]}
+
+
+def test_of_several_workers_the_number_of_the_last_job_is_shown(tmp_path: Path) -> None:
+    """Two workers treat one candidate: one saves much, then the other less, then the first something in between."""
+    asked = next(one for one in QUERIES if one.place == "Saved on the test / A")
+
+    def series(instance: str, model: str, saved: str, ended: str) -> list[dict[str, str]]:
+        labels = f'{{instance="{instance}",job="worker",reference="a",model="{model}",recipe="r"}}'
+        return [
+            {"series": f"hemostat_mitigate_saved_nats{labels}", "values": saved},
+            {"series": f"hemostat_mitigate_finished_timestamp_seconds{labels}", "values": ended},
+        ]
+
+    def case(at: str, *values: tuple[str, float]) -> dict[str, object]:
+        samples = [{"labels": f'{{model="{model}", recipe="r"}}', "value": value} for model, value in values]
+        return {"expr": asked.expr, "eval_time": at, "exp_samples": samples}
+
+    shown = {
+        "rule_files": [],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    *series("one", "b", "0.5 0.5 0.4", "100 100 300"),
+                    *series("two", "b", "_ 0.2 0.2", "_ 200 200"),
+                    *series("two", "c", "0.1 0.1 0.1", "50 50 50"),
+                ],
+                "promql_expr_test": [
+                    case("0m", ("b", 0.5), ("c", 0.1)),
+                    case("1m", ("b", 0.2), ("c", 0.1)),
+                    case("2m", ("b", 0.4), ("c", 0.1)),
+                ],
+            }
+        ],
+    }
+    file = tmp_path / "last.yml"
+    file.write_text(yaml.safe_dump(shown))
+    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

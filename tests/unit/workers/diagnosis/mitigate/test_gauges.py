@@ -24,12 +24,14 @@ REQUEST = MitigateRequest.model_validate(
 )
 
 
-def told(data: dict[str, Any]) -> dict[str, float | None]:
+NAMES = ("best_saved_nats", "saved_nats", "saved_low_nats", "saved_high_nats", "helped")
+
+
+def told(data: dict[str, Any], *names: str) -> dict[str, float | None]:
     context: Any = Context()
     tell(MitigateReport.model_validate(data), REQUEST, context)
     labels = {"reference": "a", "model": "b", "recipe": (recipe_fingerprint(REQUEST.candidate.recipe) or "")[:12]}
-    names = ("best_saved_nats", "saved_nats", "saved_low_nats", "saved_high_nats", "helped")
-    return {name: context.telemetry.value(f"mitigate_{name}", **labels) for name in names}
+    return {name: context.telemetry.value(f"mitigate_{name}", **labels) for name in names or NAMES}
 
 
 def test_what_was_saved_is_the_reports() -> None:
@@ -48,6 +50,11 @@ def test_what_is_not_known_is_nan_and_does_not_stay_from_before() -> None:
     found = told(data)
     assert found.pop("helped") == 0.0
     assert all(value is not None and isnan(value) for value in found.values())
+
+
+def test_when_it_ended_stands_beside_what_was_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.diagnosis.mitigate.gauges.time.time", lambda: 1_750_000_000.5)
+    assert told(mitigate_report(), "finished_timestamp_seconds") == {"finished_timestamp_seconds": 1_750_000_000.5}
 
 
 @pytest.mark.parametrize("helped", [True, False])
