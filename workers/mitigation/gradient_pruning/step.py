@@ -44,7 +44,7 @@ REMEMBERED = 4 << 30
 class GradientPruning:
     """`prune.gradient`."""
 
-    version = 3
+    version = 4
 
     def __init__(self, step: PruneGradient) -> None:
         self.step = step
