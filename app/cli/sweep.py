@@ -24,7 +24,7 @@ from app.cli.options import (
     number,
     pairs,
 )
-from app.cli.output import Exit
+from app.cli.output import Exit, Json
 from app.contracts.errors import ErrorCode, HemostatError
 
 
@@ -62,7 +62,7 @@ def sweep(
 ) -> None:
     """Measure a model at many settings of one knob: how far damage stays mild, and where the curve turns.
 
-    Exit status: 0 where some setting stays mild, 1 where none does, 2 where nothing was measured.
+    Exit status: 0 where some setting stays mild, 1 where none does, 2 where nothing was measured or can be judged.
     """
     configured = settings()
     request = swept_request(
@@ -85,12 +85,19 @@ def sweep(
     measure(
         request,
         configured,
-        lambda found: Exit.PASS if (found["largest_mild"] or {}).get("largest") is not None else Exit.FAIL,
+        _verdict,
         url=url,
         output=output,
         dry_run=dry_run,
         as_json=as_json,
     )
+
+
+def _verdict(report: Json) -> Exit:
+    limit = report["largest_mild"]
+    if limit is None:
+        return Exit.UNMEASURED
+    return Exit.FAIL if limit["largest"] is None else Exit.PASS
 
 
 def _bound(text: str) -> list[float | None]:

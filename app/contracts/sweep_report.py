@@ -74,8 +74,8 @@ class SweepPoint(Contract):
 
 
 class SweepDomain(Contract):
-    """One domain of the text. With fewer than six documents there is no interval, and nothing is sure to stay mild:
-    `note` says so."""
+    """One domain of the text. With fewer than six documents there is no interval, and how far it stays mild cannot be
+    judged: `note` says so."""
 
     tokens: Count
     documents: Count
@@ -85,9 +85,9 @@ class SweepDomain(Contract):
     perplexity_ratio: tuple[Mean, ...] = Field(description="likewise, to the unmodified model's over the same tokens")
     largest_mild: JsonValue = Field(
         description="the strongest measured value whose excess KL on this domain stays below `moderate` by its upper "
-        "limit, with every weaker one; null: not even the weakest, or too few documents"
+        "limit, with every weaker one; null: not even the weakest, or, where there is a `note`, it cannot be judged"
     )
-    note: str = ""
+    note: str = Field(default="", description="why it cannot be judged; empty where it can")
 
 
 class KneeInterval(Contract):
@@ -224,7 +224,10 @@ class SweepReport(Contract):
     threshold_kl: Threshold | None
     no_threshold: str = Field(default="", description="why a threshold is missing; empty where both are there")
     near_lossless: Limit | None = Field(description="by the published rule on perplexity; null: perplexity not finite")
-    largest_mild: Limit | None = Field(description="by the upper limit of the excess KL")
+    largest_mild: Limit | None = Field(
+        description="by the upper limit of the excess KL; null: it cannot be judged, since a single window of text "
+        "leaves no interval"
+    )
     slopes: CrossingSlopes | None = Field(
         default=None, description="around the place where mild ends; the thresholds have their own"
     )

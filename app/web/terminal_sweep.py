@@ -12,7 +12,7 @@ from app.contracts.sweep_report import SweepReport, Threshold
 from app.models.knobs import told
 from app.web import format as fmt
 from app.web.sections.sweep_tables import has_kernels, kernels_note
-from app.web.sections.sweep_words import FORMS, ends, heading, where
+from app.web.sections.sweep_words import FORMS, ends, heading, mild_up_to, severity, where
 from app.web.terminal import WIDE, head, plain_table, small_print
 from app.web.untrusted import visible
 
@@ -58,7 +58,7 @@ def _points(report: SweepReport, say: Say, *, wide: bool) -> Table:
         ratio = None if point.perplexity is None else point.perplexity.ratio.mean
         cells = [fmt.number(point.s)] if wide else []
         cells += [
-            "not run" if point.refused else (point.severity or fmt.NONE),
+            "not run" if point.refused else severity(point),
             kl.value,
             kl.interval or fmt.NONE,
             fmt.number(ratio, 4),
@@ -95,9 +95,11 @@ def _domains(report: SweepReport, say: Say) -> Table:
     table = plain_table("By domain", columns)
     for name, domain in sorted(report.domains.items(), key=lambda item: -(item[1].kl[-1].mean or 0.0)):
         last = fmt.estimate(domain.kl[-1].mean, domain.kl[-1].ci)
-        mild = fmt.NONE if domain.largest_mild is None else visible(told(domain.largest_mild))
         table.add_row(
-            Text(say(visible(name))), Text(say(mild)), say(last.value), say(last.interval or domain.note or fmt.NONE)
+            Text(say(visible(name))),
+            Text(say(mild_up_to(domain))),
+            say(last.value),
+            say(last.interval or domain.note or fmt.NONE),
         )
     return table
 

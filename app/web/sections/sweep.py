@@ -13,7 +13,7 @@ from app.web.sections.numbers import Figure
 from app.web.sections.sweep_charts import kl_chart, perplexity_chart
 from app.web.sections.sweep_fits import FitView, fit_view
 from app.web.sections.sweep_tables import domains, domains_note, effort, limits, limits_note, points, points_note
-from app.web.sections.sweep_words import FORMS, ends, heading, strongest
+from app.web.sections.sweep_words import FORMS, UNJUDGED, ends, heading, strongest
 from app.web.tables import Table
 from app.web.untrusted import visible
 
@@ -74,7 +74,7 @@ def _figures(report: SweepReport) -> tuple[Figure, ...]:
 
 def _limit_figure(label: str, report: SweepReport, limit: Limit | None, note: str) -> Figure:
     value = fmt.NONE if limit is None or limit.largest is None else visible(told(limit.largest))
-    crossing = ""
+    crossing = UNJUDGED if limit is None else ""
     if limit is not None and limit.at is not None:
         crossing = f"mean passes at {limit.at:.3g} {ends(limit)}"
     elif limit is not None and limit.largest is not None:

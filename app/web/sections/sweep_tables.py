@@ -7,7 +7,7 @@ from app.models.knobs import told
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LogScale
-from app.web.sections.sweep_words import ends, setting, where
+from app.web.sections.sweep_words import UNJUDGED, ends, mild_up_to, setting, severity, where
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
@@ -136,11 +136,7 @@ def domains(report: SweepReport) -> Table:
     for name, domain in sorted(report.domains.items(), key=lambda item: -(item[1].kl[shown[0]].mean or 0.0)):
         cells = [
             Cell(visible(name), fmt.counted(domain.documents, "document")),
-            Cell(
-                fmt.NONE if domain.largest_mild is None else visible(told(domain.largest_mild)),
-                domain.note,
-                strong=True,
-            ),
+            Cell(mild_up_to(domain), domain.note, strong=True),
         ]
         for place in shown:
             for mean in (domain.kl[place], domain.perplexity_ratio[place]):
@@ -166,7 +162,7 @@ def domains_note(report: SweepReport) -> str:
     """How they are judged."""
     few = any(domain.note for domain in report.domains.values())
     return "Each domain is judged as the whole text is, by the upper limit of its own excess KL." + (
-        " A domain of fewer than six documents has no interval, and nothing of it is sure to stay mild." if few else ""
+        " A domain of fewer than six documents has no interval: how far it stays mild cannot be judged." if few else ""
     )
 
 
@@ -211,11 +207,12 @@ def _row(report: SweepReport, point: SweepPoint, scale: LogScale, *, shares: boo
     shown, shown_ratio = fmt.estimate(kl.mean, kl.ci), fmt.estimate(ratio.mean, ratio.ci)
     top1 = point.top1_agreement
     agreement = fmt.estimate(top1.mean, top1.ci, percent=True) if top1 is not None else fmt.Estimate(fmt.NONE, None)
-    unsure = " or ".join(point.classes) if len(point.classes) > 1 else ""
+    shown_class = severity(point)
+    unsure = " or ".join(point.classes) if len(point.classes) > 1 and shown_class != UNJUDGED else ""
     return (
         name,
         *share,
-        Cell(point.severity or fmt.NONE, unsure),
+        Cell(shown_class, unsure),
         Cell(shown.value, shown.interval or "no interval", strong=True),
         Cell(
             chart=interval_strip(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from app.contracts.sweep_report import Limit, SweepReport
+from app.contracts.sweep_report import Limit, SweepDomain, SweepPoint, SweepReport
 from app.models.knobs import told
 from app.web import format as fmt
 from app.web.untrusted import visible
 
+UNJUDGED: Final = "cannot be judged"  # a mean without an interval
 FORMS = {
     "power_law_then_exponential": "power law, then exponential (published)",
     "power_law_then_exponential_over_dense": "the same over the unmodified model’s value",
@@ -22,7 +23,9 @@ FORMS = {
 def heading(report: SweepReport) -> str:
     """How far one may go, in a few words."""
     limit = report.largest_mild
-    if limit is None or limit.largest is None:
+    if limit is None:
+        return f"How far {visible(report.knob.field)} stays mild {UNJUDGED}"
+    if limit.largest is None:
         return f"No value of {visible(report.knob.field)} stays mild"
     return f"Mild up to {setting(report, limit.largest)}"
 
@@ -30,6 +33,20 @@ def heading(report: SweepReport) -> str:
 def setting(report: SweepReport, value: Any) -> str:
     """`sparsity 0.4`."""
     return visible(f"{report.knob.field} {told(value)}")
+
+
+def severity(point: SweepPoint) -> str:
+    """The class of damage at a setting that was run. A mean without an interval belongs to none for sure."""
+    if point.excess_kl is not None and point.excess_kl.ci is None and not point.nonfinite_positions:
+        return UNJUDGED
+    return point.severity or fmt.NONE
+
+
+def mild_up_to(domain: SweepDomain) -> str:
+    """The strongest setting that stays mild on a domain."""
+    if domain.largest_mild is None:
+        return UNJUDGED if domain.note else fmt.NONE
+    return visible(told(domain.largest_mild))
 
 
 def where(report: SweepReport, at: float | None) -> str:

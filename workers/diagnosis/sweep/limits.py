@@ -45,13 +45,15 @@ def near_lossless(course: Course, *, seed: int) -> Limit | None:
 def mild(course: Course, thresholds: Thresholds) -> Limit | None:
     """The largest setting whose severity stays mild: the upper limit of its excess KL stays below `moderate`.
 
-    A point without an interval counts as wide as its mean: it has none to be sure by, and the report says so. One with
-    logits that are not finite is a collapse, and ends what stays mild.
+    A point with logits that are not finite is a collapse, and ends what stays mild. None where nothing can be judged:
+    no setting was measured, or a single window of text leaves no interval.
     """
     points, collapsed = course.until_collapse()
     means = [point.record.excess_kl for point in points]
     kl = [mean.mean or 0.0 for mean in means if mean is not None]
-    ends = [mean.ci or (mean.mean or 0.0, mean.mean or 0.0) for mean in means if mean is not None]
+    ends = [mean.ci for mean in means if mean is not None and mean.ci is not None]
+    if len(ends) < len(points):
+        return None
     if collapsed is not None:
         points = (*points, collapsed)
         kl.append(math.inf)
@@ -64,8 +66,7 @@ def mild(course: Course, thresholds: Thresholds) -> Limit | None:
     rule = (
         f"severity stays mild while the upper 95 % limit of the excess KL is below {thresholds.moderate:g} nats a token"
     )
-    known = all(mean is not None and mean.ci is not None for mean in means)
-    return _limit(found, points, course, rule, interval=known)
+    return _limit(found, points, course, rule, interval=True)
 
 
 def crossing_slopes(course: Course, limit: Limit | None, *, seed: int) -> CrossingSlopes | None:

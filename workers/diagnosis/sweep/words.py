@@ -28,7 +28,7 @@ def sentence(report: SweepReport) -> str:
 def _mild(report: SweepReport) -> str:
     field, limit = report.knob.field, report.largest_mild
     if limit is None:
-        return "No setting could be judged."
+        return "How far the damage stays mild cannot be judged: a single window leaves no interval; score more text."
     if limit.largest is None:
         return f"Not even {field} = {told(report.points[0].value)} keeps the damage mild{_crossing(limit, field)}."
     if limit.at is None and limit.largest == report.points[-1].value:

@@ -41,7 +41,7 @@ def test_options_become_a_request_that_the_service_takes(monkeypatch):
     assert request.thresholds.moderate == 0.1
     assert found["verdict"]({"largest_mild": {"largest": 0.2}}) == Exit.PASS
     assert found["verdict"]({"largest_mild": {"largest": None}}) == Exit.FAIL
-    assert found["verdict"]({"largest_mild": None}) == Exit.FAIL
+    assert found["verdict"]({"largest_mild": None}) == Exit.UNMEASURED
 
 
 def test_a_budget_of_nothing_is_sent_and_not_taken_for_none(monkeypatch):

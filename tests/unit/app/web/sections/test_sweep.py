@@ -83,9 +83,25 @@ def test_every_domain_says_how_far_it_goes():
     assert [column.label for column in found.domains.columns][2] == "KL, nats, at sparsity 0.4182"
     assert rows["code"][2].note.startswith("[")
     single = view("single")
-    assert {(row[1].text, row[1].note) for row in single.domains.rows} == {("–", "too few documents")}
+    assert {(row[1].text, row[1].note) for row in single.domains.rows} == {("cannot be judged", "too few documents")}
     assert 'id="domains"' in render(VARIANTS["single"])
     assert 'id="domains"' not in render(VARIANTS["knee"] | {"domains": {}})
+
+
+def test_without_an_interval_nothing_is_called_mild():
+    """A single window: every mean is far below the limit, and none has an interval to be sure by."""
+    report = SweepReport.model_validate(VARIANTS["single"])
+    assert report.points[0].severity in {"none", "mild"} and report.largest_mild is None
+    found = view("single")
+    assert found.heading == "How far sparsity stays mild cannot be judged"
+    assert "cannot be judged" in report.verdict
+    assert found.figures[0].interval == "cannot be judged"
+    place = [column.label for column in found.points.columns].index("Severity")
+    assert {row[place].text for row in found.points.rows} == {"cannot be judged"}
+    out = io.StringIO()
+    render_terminal(VARIANTS["single"], Console(file=out, width=140))
+    rows = [line for line in out.getvalue().splitlines() if "prose" in line or line.lstrip().startswith("0.")]
+    assert len(rows) == 3 and all("cannot be judged" in line for line in rows)
 
 
 def test_weak_settings_stand_left_though_their_values_fall():

@@ -102,6 +102,7 @@ def test_slopes_have_the_interval_of_documents_resampled_jointly():
         (fitted.slopes.measured_above, fitted.slopes.measured_above_ci),
     ):
         assert slope is not None and ci is not None and ci[0] < slope < ci[1]
+    assert mild(course(settings, documents=1), Thresholds()) is None, "a single window has no interval"
     few = course(settings, documents=3)
     alone = crossing_slopes(few, mild(few, Thresholds()), seed=3)
     assert alone is not None and alone.below_ci is None and alone.above_ci is None
