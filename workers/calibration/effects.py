@@ -11,6 +11,7 @@ from app.contracts.profile import Before, Effects, SampledEffect
 from app.contracts.requests.calibrate import Sampling
 from workers.calibration.calibrators.protocol import Calibrator
 from workers.calibration.measure import Logits, sampled_columns
+from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
 from workers.calibration.selection import Mask, Paired, paired
 from workers.diagnosis.summary import as_mean
@@ -115,11 +116,18 @@ def sampled_effect(
     *,
     seed: int,
     check_cancelled: Callable[[], None] = lambda: None,
+    reductions: Reductions | None = None,
 ) -> SampledEffect:
     """Distances over evenly spread rows after temperature and top-p."""
     part = rows.spread(SAMPLED_ROWS)
     columns: Mapping[str, Array] = sampled_columns(
-        part, logits, calibrator, sampling.temperature, sampling.top_p, check_cancelled=check_cancelled
+        part,
+        logits,
+        calibrator,
+        sampling.temperature,
+        sampling.top_p,
+        check_cancelled=check_cancelled,
+        reductions=reductions,
     )
 
     def pair(name: str, high: float, reference: Array | None = None) -> Before:

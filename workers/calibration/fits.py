@@ -1,4 +1,5 @@
-"""The fits of a calibrate job, each kept on disk as soon as it is done, so that no attempt does one twice."""
+"""The fits of a calibrate job, each kept on disk as soon as it is done, and one that was stopped as far as it had come:
+no attempt does anything of them twice."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from workers.calibration.calibrators.features import class_table
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
 from workers.calibration.fitting.spec import Spec
+from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.sides import Sides
@@ -88,6 +90,7 @@ class Fits:
             part = min(999, round(1000 * done / total)) if total else 0
             context.progress("fit", 1000 * number + part, 1000 * count)
 
+        reductions = Reductions(self._folder / f"{name}.part")
         calibrator, record = fit(
             Spec.parse(name),
             self._data,
@@ -96,6 +99,7 @@ class Fits:
             known=known,
             progress=progress,
             check_cancelled=context.check_cancelled,
+            reductions=reductions,
         )
         told = asdict(record)
         settings: dict[str, Setting] = {
@@ -110,6 +114,7 @@ class Fits:
         storage.save(calibrator, folder)
         # Last: what has a record is whole.
         write_atomically(folder / RECORD_FILE, json.dumps(settings).encode())
+        reductions.drop()
         return Fitted(calibrator, folder, settings)
 
 

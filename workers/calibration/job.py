@@ -2,8 +2,8 @@
 
 Order: text, surgery, hidden states of both models over three disjoint sets of documents (from the store where they were
 made before), head checks, noise floor, fits, choice; then everything is frozen and the test is opened, once: for the
-decision to serve and for every number of the report. Hidden states and finished fits are found again by the attempt
-after a lost one. docs/calibration.md tells the protocol.
+decision to serve and for every number of the report. Hidden states and fits, finished or not, are found again by the
+attempt after a lost one, and so are the values of the choice and the test. docs/calibration.md tells the protocol.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from workers.calibration.measure import Logits, cost_microseconds, mean_kl_colum
 from workers.calibration.profiles import ProfileStore, tensor_bytes
 from workers.calibration.proof import Choice, prove
 from workers.calibration.record import profile_record
+from workers.calibration.reductions import Reductions
 from workers.calibration.report import Tested, build_report
 from workers.calibration.rows import Rows, gather
 from workers.calibration.selection import Candidate, choose, frozen_hash
@@ -86,7 +87,16 @@ class _Calibrate(Attempt):
         logits = Logits(sides.reference.head, sides.candidate.head)
         choice = self._choose(sides, sets, pairs, logits, scratch)
         with watch.phase("test"):
-            tested = self._test(sides, sets, pairs, floor, logits, choice, sealed.open(choice.frozen))
+            tested = self._test(
+                sides,
+                sets,
+                pairs,
+                floor,
+                logits,
+                choice,
+                sealed.open(choice.frozen),
+                Reductions(scratch / f"test-{choice.frozen[:16]}.part"),
+            )
         context.check_cancelled()
         with watch.phase("statistics"):
             context.progress("statistics", 0, 1)
@@ -145,6 +155,7 @@ class _Calibrate(Attempt):
                 calibrators,
                 progress=lambda done, total: context.progress("choose", done, total),
                 check_cancelled=context.check_cancelled,
+                reductions=Reductions(scratch / "choose.part"),
             )
             means = {name: float(np.mean(column)) for name, column in columns.items()}
             cost = {
@@ -176,6 +187,7 @@ class _Calibrate(Attempt):
         logits: Logits,
         choice: Choice,
         opened: Opened[Rows],
+        reductions: Reductions,
     ) -> Tested:
         request, context = self._request, self._context
         proof = prove(
@@ -187,6 +199,7 @@ class _Calibrate(Attempt):
             fitted_domains=sets.fitted_domains(),
             progress=lambda done, total: context.progress("test", done, total),
             check_cancelled=context.check_cancelled,
+            reductions=reductions,
         )
         reference, found = pairs["test"].reference, choice.fitted[choice.chosen]
         record = profile_record(

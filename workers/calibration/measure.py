@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from app.contracts.decoding import TopP
 from workers.calibration.calibrators.protocol import Calibrator
+from workers.calibration.reductions import Reductions, State
 from workers.calibration.rows import Rows
 from workers.decoding.truncation import shaped
 from workers.distributions.head import Head
@@ -30,6 +31,7 @@ Array = NDArray[np.float64]
 CHUNK_LOGITS: Final = 1 << 23
 COST_ROWS: Final = 32
 COST_ROUNDS: Final = 7
+_RAW: Final = "raw"  # no calibrator is called so
 
 
 class Logits:
@@ -39,11 +41,13 @@ class Logits:
         self.reference = reference
         self.candidate = candidate
 
-    def chunks(self, rows: Rows) -> Iterator[Rows]:
-        """The rows in order, as many at once as memory should hold."""
+    def chunks(self, rows: Rows, check_cancelled: Callable[[], None] = lambda: None) -> Iterator[tuple[int, Rows]]:
+        """The rows in order, as many at once as memory should hold, and how many there are with them."""
         size = max(8, CHUNK_LOGITS // self.reference.vocabulary)
         for start in range(0, len(rows), size):
-            yield rows.select(np.arange(start, min(start + size, len(rows))))
+            check_cancelled()
+            end = min(start + size, len(rows))
+            yield end, rows.select(np.arange(start, end))
 
     def of_reference(self, rows: Rows) -> torch.Tensor:
         """Logits [C, V] in float32."""
@@ -67,29 +71,32 @@ def mean_kl_columns(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
     check_cancelled: Callable[[], None] = lambda: None,
+    reductions: Reductions | None = None,
 ) -> dict[str, Array]:
     """KL(p‖q) of every row, [T] float64 by name; the raw model under "". NaN where logits are not finite."""
-    parts: dict[str, list[Array]] = {name: [] for name in ("", *calibrators)}
-    done = 0
-    with torch.inference_mode():
-        for chunk in logits.chunks(rows):
+
+    def of(part: tuple[int, Rows]) -> State:
+        done, chunk = part
+        log_p = logits.of_reference(chunk).log_softmax(1)
+        p = log_p.exp()
+        raw = logits.of_raw(chunk)
+        columns = {_RAW: kl_of(p, log_p, raw.log_softmax(1))}
+        for name, calibrator in calibrators.items():
             check_cancelled()
-            log_p = logits.of_reference(chunk).log_softmax(1)
-            p = log_p.exp()
-            raw = logits.of_raw(chunk)
-            parts[""].append(kl_of(p, log_p, raw.log_softmax(1)))
-            for name, calibrator in calibrators.items():
-                check_cancelled()
-                parts[name].append(kl_of(p, log_p, logits.of(calibrator, chunk, raw).float().log_softmax(1)))
-            done += len(chunk)
-            progress(done, len(rows))
-    return {name: np.concatenate(columns) if columns else np.empty(0) for name, columns in parts.items()}
+            columns[name] = kl_of(p, log_p, logits.of(calibrator, chunk, raw).float().log_softmax(1))
+        progress(done, len(rows))
+        return columns
+
+    with torch.inference_mode():
+        found = (reductions or Reductions()).columns("kl", logits.chunks(rows, check_cancelled), of)
+    empty = torch.empty(0, dtype=torch.float64)
+    return {name: found.get(name or _RAW, empty).numpy() for name in ("", *calibrators)}
 
 
-def kl_of(p: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor) -> Array:
-    """Σ p (ln p − ln q), of each row. Terms with p = 0 are 0, also where ln q is −∞; NaN in either is NaN."""
+def kl_of(p: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+    """Σ p (ln p − ln q), of each row, float64. Terms with p = 0 are 0, also where ln q is −∞; NaN in either is NaN."""
     terms = torch.where(p == 0, 0.0, p * (log_p - log_q))
-    return _column(terms.sum(1).clamp(min=0))
+    return terms.sum(1).clamp(min=0).double()
 
 
 def token_values(
@@ -99,19 +106,22 @@ def token_values(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
     check_cancelled: Callable[[], None] = lambda: None,
+    reductions: Reductions | None = None,
 ) -> TokenValues:
     """Everything that a report says of each row: of the raw model, or of the calibrated one."""
-    parts = []
-    done = 0
+
+    def of(part: tuple[int, Rows]) -> State:
+        done, chunk = part
+        raw = logits.of_raw(chunk)
+        model = raw if calibrator is None else logits.of(calibrator, chunk, raw).float()
+        values = values_of(logits.of_reference(chunk), model, chunk.next_T)
+        progress(done, len(rows))
+        return {name: torch.from_numpy(column) for name, column in vars(values).items()}
+
     with torch.inference_mode():
-        for chunk in logits.chunks(rows):
-            check_cancelled()
-            raw = logits.of_raw(chunk)
-            model = raw if calibrator is None else logits.of(calibrator, chunk, raw).float()
-            parts.append(values_of(logits.of_reference(chunk), model, chunk.next_T))
-            done += len(chunk)
-            progress(done, len(rows))
-    return TokenValues.concat(parts)
+        found = (reductions or Reductions()).columns("values", logits.chunks(rows, check_cancelled), of)
+    columns: dict[str, Any] = {name: column.numpy() for name, column in found.items()}
+    return TokenValues(**columns) if columns else TokenValues.concat([])
 
 
 def values_of(reference_CV: torch.Tensor, model_CV: torch.Tensor, next_C: torch.Tensor) -> TokenValues:
@@ -185,27 +195,29 @@ def sampled_columns(
     top_p: float,
     *,
     check_cancelled: Callable[[], None] = lambda: None,
+    reductions: Reductions | None = None,
 ) -> dict[str, Array]:
     """TV, JS and entropy of every row after temperature and top-p, [T] float64: `tv_raw`, `tv_calibrated`, …"""
-    parts: dict[str, list[Array]] = {}
 
-    def add(name: str, column: torch.Tensor) -> None:
-        parts.setdefault(name, []).append(_column(column))
+    def of(part: tuple[int, Rows]) -> State:
+        _, chunk = part
+        p = truncated(logits.of_reference(chunk), temperature, top_p)
+        raw = logits.of_raw(chunk)
+        columns = {"entropy_reference": entropy(p).double()}
+        for name, model in (("raw", raw), ("calibrated", logits.of(calibrator, chunk, raw).float())):
+            check_cancelled()
+            q = truncated(model, temperature, top_p)
+            middle = (p + q) / 2
+            columns |= {
+                f"tv_{name}": ((p - q).abs().sum(1) / 2).double(),
+                f"js_{name}": (entropy(middle) - (entropy(p) + entropy(q)) / 2).clamp(min=0).double(),
+                f"entropy_{name}": entropy(q).double(),
+            }
+        return columns
 
     with torch.inference_mode():
-        for chunk in logits.chunks(rows):
-            check_cancelled()
-            p = truncated(logits.of_reference(chunk), temperature, top_p)
-            raw = logits.of_raw(chunk)
-            add("entropy_reference", entropy(p))
-            for name, model in (("raw", raw), ("calibrated", logits.of(calibrator, chunk, raw).float())):
-                check_cancelled()
-                q = truncated(model, temperature, top_p)
-                add(f"tv_{name}", (p - q).abs().sum(1) / 2)
-                middle = (p + q) / 2
-                add(f"js_{name}", (entropy(middle) - (entropy(p) + entropy(q)) / 2).clamp(min=0))
-                add(f"entropy_{name}", entropy(q))
-    return {name: np.concatenate(columns) for name, columns in parts.items()}
+        found = (reductions or Reductions()).columns("sampled", logits.chunks(rows, check_cancelled), of)
+    return {name: column.numpy() for name, column in found.items()}
 
 
 def entropy(p: torch.Tensor) -> torch.Tensor:
@@ -226,7 +238,3 @@ def _common(one_CK: torch.Tensor, other_CK: torch.Tensor) -> torch.Tensor:
 def _rank(log_CV: torch.Tensor, of_C1: torch.Tensor) -> torch.Tensor:
     """1 + the number of tokens that are likelier."""
     return (log_CV > of_C1).sum(1) + 1
-
-
-def _column(column: torch.Tensor) -> Array:
-    return column.double().numpy()

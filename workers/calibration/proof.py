@@ -14,6 +14,7 @@ from workers.calibration.effects import effects_of, parts_of, sampled_effect
 from workers.calibration.fits import Fitted
 from workers.calibration.measure import Logits, mean_kl_columns, token_values
 from workers.calibration.record import table_row
+from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
 from workers.calibration.selection import own_mask, paired, why_not
 from workers.diagnosis.sealed import Opened
@@ -58,6 +59,7 @@ def prove(
     fitted_domains: Collection[str],
     progress: Callable[[int, int], None],
     check_cancelled: Callable[[], None],
+    reductions: Reductions,
 ) -> Proof:
     """Judges `calibrators`, those of the choice as they are served, on the test rows."""
     rows, seed = opened.content, request.seed
@@ -66,10 +68,19 @@ def prove(
     def told(number: int) -> Callable[[int, int], None]:
         return lambda done, total: progress(number * total + done, _PASSES * total)
 
-    columns = mean_kl_columns(rows, logits, calibrators, progress=told(0), check_cancelled=check_cancelled)
+    columns = mean_kl_columns(
+        rows, logits, calibrators, progress=told(0), check_cancelled=check_cancelled, reductions=reductions
+    )
     raw, calibrated = (
-        token_values(rows, logits, calibrator, progress=told(number), check_cancelled=check_cancelled)
-        for number, calibrator in ((1, None), (2, chosen))
+        token_values(
+            rows,
+            logits,
+            calibrator,
+            progress=told(number),
+            check_cancelled=check_cancelled,
+            reductions=reductions.at(name),
+        )
+        for number, name, calibrator in ((1, "raw", None), (2, "chosen", chosen))
     )
     own = own_mask(rows.row_domains(), fitted_domains)
     parts = {name: parts_of(columns[""], columns[name], rows, own, seed=seed) for name in calibrators}
@@ -92,8 +103,16 @@ def prove(
         temperature=temperature,
         chosen=whole,
         sampled=[
-            sampled_effect(rows, logits, chosen, sampling, seed=seed, check_cancelled=check_cancelled)
-            for sampling in request.sampling
+            sampled_effect(
+                rows,
+                logits,
+                chosen,
+                sampling,
+                seed=seed,
+                check_cancelled=check_cancelled,
+                reductions=reductions.at(f"sampling-{number}"),
+            )
+            for number, sampling in enumerate(request.sampling)
         ],
         seed=seed,
     )

@@ -2,7 +2,7 @@
 
 Each kind of a composition is fitted on what the ones before it left, and stays only if it lowers KL on the stop set.
 Everything random comes from the seed; on a CPU with one number of threads the same arguments give the same bits.
-Nothing is written anywhere, so a fit that is cancelled leaves nothing.
+Nothing is written anywhere but the reductions of a fit that is to be gone on with after it was stopped.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from workers.calibration.fitting.mixtures import fit_mixture
 from workers.calibration.fitting.objective import CheckCancelled, Objective, never_cancelled
 from workers.calibration.fitting.record import FitRecord, Progress, Step, no_progress
 from workers.calibration.fitting.spec import HIDDEN, Spec
+from workers.calibration.reductions import Reductions
 
 
 def fit(
@@ -35,14 +36,18 @@ def fit(
     known: Mapping[tuple[str, ...], Base] | None = None,
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
+    reductions: Reductions | None = None,
 ) -> tuple[Base, FitRecord]:
     """The calibrator, on the CPU in float32, and how the fit went. The identity where nothing helps on `stop`.
 
     `data` and `stop` share no document: the caller sees to it. `known` holds what earlier fits with the same settings,
     data and seed gave, by their kinds: a composition goes on from the longest beginning that is there.
-    `progress(kind, done, total)`. Raises ValueError for an unknown kind, no rows, or a mixture without token classes;
-    `HemostatError(INVALID_REQUEST)` for "repair", which cannot be fitted here, `HemostatError(NONFINITE_LOGITS)` where
-    the raw model's divergence is not finite.
+    `progress(kind, done, total)`. `reductions` are those of a fit with the same arguments that was stopped, to go on
+    from (default: none, and none are kept).
+
+    Raises ValueError for an unknown kind, no rows, or a mixture without token classes; `HemostatError(INVALID_REQUEST)`
+    for "repair", which cannot be fitted here, `HemostatError(NONFINITE_LOGITS)` where the raw model's divergence is not
+    finite.
     """
     if isinstance(spec, str):
         if "repair" in spec.split("+"):
@@ -54,7 +59,7 @@ def fit(
         spec = Spec.parse(spec)
     if not len(data) or not len(stop):
         raise ValueError(f"{len(data)} rows to fit and {len(stop)} to stop by")
-    return _Fit(spec, data, stop, seed, known or {}, progress, check_cancelled).run()
+    return _Fit(spec, data, stop, seed, known or {}, progress, check_cancelled, reductions or Reductions()).run()
 
 
 class _Fit:
@@ -69,10 +74,11 @@ class _Fit:
         known: Mapping[tuple[str, ...], Base],
         progress: Progress,
         check_cancelled: CheckCancelled,
+        reductions: Reductions,
     ) -> None:
         self._known = known
         self._spec, self._data, self._stop, self._seed = spec, data, stop, seed
-        self._progress, self._check_cancelled = progress, check_cancelled
+        self._progress, self._check_cancelled, self._reductions = progress, check_cancelled, reductions
         self._objective = Objective(data.reference_head, data.candidate_head)
         self._steps: list[Step] = []
         self._early: list[str] = []
@@ -81,7 +87,7 @@ class _Fit:
     def run(self) -> tuple[Base, FitRecord]:
         """All kinds in turn."""
         began = time.monotonic()
-        raw_kl = self._objective.mean(None, self._stop, self._check_cancelled)
+        raw_kl = self._stop_kl(lambda: None, "raw")
         if not raw_kl < float("inf"):
             raise HemostatError(
                 ErrorCode.NONFINITE_LOGITS,
@@ -89,10 +95,11 @@ class _Fit:
                 hint="compare the two models first; a model that is broken cannot be calibrated",
             )
         done, made = self._begun()
-        kl = raw_kl if isinstance(made, Identity) else self._look("+".join(self._spec.kinds[:done]))(made, 0)
-        for kind in self._spec.kinds[done:]:
+        begun = made
+        kl = raw_kl if isinstance(made, Identity) else self._look("+".join(self._spec.kinds[:done]))(lambda: begun, 0)
+        for number, kind in enumerate(self._spec.kinds[done:], done):
             self._check_cancelled()
-            tried, found = self._one(kind, made, kl)
+            tried, found = self._one(kind, made, kl, self._reductions.at(f"{number}-{kind}"))
             if found < kl:
                 made, kl = tried, found
             else:
@@ -122,47 +129,56 @@ class _Fit:
                 return done, found
         return 0, Identity()
 
-    def _one(self, kind: str, before: Base, kl: float) -> tuple[Base, float]:
+    def _one(self, kind: str, before: Base, kl: float, reductions: Reductions) -> tuple[Base, float]:
         """What comes of one more kind, and the KL on the stop set with it."""
         settings = self._spec.settings
         if kind in HIDDEN:
-            return self._hidden(kind, before, kl)
+            return self._hidden(kind, before, kl, reductions)
         fixed = Fixed(self._objective, before)
         some = self._data.at_most(settings.rows, self._seed)
         self._progress(kind, 0, 1)
+        check = self._check_cancelled
         added: Base
         if kind == "temperature":
-            added = fit_temperature(fixed, some, steps=settings.steps, check_cancelled=self._check_cancelled)
+            added = fit_temperature(fixed, some, steps=settings.steps, check_cancelled=check, reductions=reductions)
         elif kind == "confidence":
             added = fit_confidence(
-                fixed, some, knots=settings.knots, steps=settings.steps, check_cancelled=self._check_cancelled
+                fixed, some, knots=settings.knots, steps=settings.steps, check_cancelled=check, reductions=reductions
             )
         else:
             added = fit_token_bias(
-                fixed, some, evidence=settings.evidence, steps=settings.steps, check_cancelled=self._check_cancelled
+                fixed,
+                some,
+                evidence=settings.evidence,
+                steps=settings.steps,
+                check_cancelled=check,
+                reductions=reductions,
             )
         tried = _joined(before, added)
-        found = self._look(kind)(tried, 1)
+        found = self._look(kind)(lambda: tried, 1)
         self._progress(kind, 1, 1)
         return tried, found
 
-    def _hidden(self, kind: str, before: Base, kl: float) -> tuple[Base, float]:
+    def _hidden(self, kind: str, before: Base, kl: float, reductions: Reductions) -> tuple[Base, float]:
         if not isinstance(before, Identity):
             raise ValueError(f"{kind} must be the only hidden correction of a composition")  # noqa: TRY004
-        watch = Watch(self._look(kind), kl, self._progress, self._check_cancelled)
+        watch = Watch(self._look(kind), kl, self._progress, self._check_cancelled, reductions)
         fitter = fit_lowrank if kind == "lowrank" else fit_mixture
         made, early = fitter(self._objective, self._data, self._spec.settings, seed=self._seed, watch=watch)
         if early:
             self._early.append(kind)
-        return made, self._look(kind)(made, self._spec.settings.epochs)
+        return made, self._look(kind)(lambda: made, self._spec.settings.epochs)
 
-    def _look(self, kind: str) -> Callable[[Base, int], float]:
-        def look(calibrator: Base, turn: int) -> float:
-            found = self._objective.mean(calibrator, self._stop, self._check_cancelled)
+    def _look(self, kind: str) -> Callable[[Callable[[], Base], int], float]:
+        def look(make: Callable[[], Base], turn: int) -> float:
+            found = self._stop_kl(make, f"look-{len(self._steps)}")
             self._steps.append(Step(kind, turn, found))
             return found
 
         return look
+
+    def _stop_kl(self, make: Callable[[], Base | None], name: str) -> float:
+        return self._objective.kept_mean(make, self._stop, self._check_cancelled, self._reductions, name)
 
 
 def _joined(before: Base, added: Base) -> Base:

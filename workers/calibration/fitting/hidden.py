@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -30,6 +31,8 @@ from workers.calibration.fitting.metric import Metric, measure
 from workers.calibration.fitting.objective import CheckCancelled, Objective
 from workers.calibration.fitting.record import Progress
 from workers.calibration.fitting.spec import Settings
+from workers.calibration.reductions import Reductions
+from workers.calibration.reductions import State as Sums
 
 # Ridges that are tried, as pulls towards the identity: 1 halves what a direction would be without it.
 RIDGES = (4.0, 2.0, 1.0, 0.5, 0.25)
@@ -59,12 +62,14 @@ class State:
 
 @dataclass(frozen=True)
 class Watch:
-    """Looks at the stop set: `look(calibrator, round)` gives its mean KL there and remembers it."""
+    """Looks at the stop set: `look(make, round)` gives the mean KL there of the calibrator that `make` gives, and
+    remembers it. `reductions` are the fit's own."""
 
-    look: Callable[[Base, int], float]
+    look: Callable[[Callable[[], Base], int], float]
     raw_kl: float
     progress: Progress
     check_cancelled: CheckCancelled
+    reductions: Reductions
 
 
 def fit_lowrank(
@@ -74,6 +79,7 @@ def fit_lowrank(
     watch.check_cancelled()
     total = len(RIDGES) + settings.epochs
     watch.progress("lowrank", 0, total)
+    reductions = watch.reductions.at("lowrank")
     metric = measure(
         data,
         objective,
@@ -81,6 +87,7 @@ def fit_lowrank(
         damping=settings.damping,
         seed=seed,
         check_cancelled=watch.check_cancelled,
+        reductions=reductions,
     )
     width = data.candidate_TD.shape[1]
     dtype = metric.mean_D.dtype
@@ -88,7 +95,7 @@ def fit_lowrank(
     ridge = RIDGES[0]
     for done, (tried, state) in enumerate(regressions(data, metric)):
         watch.check_cancelled()
-        found = watch.look(state.cut(metric, settings.rank), 0)
+        found = watch.look(partial(state.cut, metric, settings.rank), 0)
         watch.progress("lowrank", done + 1, total)
         if found >= best_kl:
             break
@@ -98,10 +105,12 @@ def fit_lowrank(
     slope: State | None = None
     velocity: State | None = None
     while taken < settings.epochs and halved < _HALVINGS:
-        slope = slope or _slope(objective, data, metric, best, anchor, ridge * settings.decay, watch.check_cancelled)
+        slope = slope or _slope(
+            objective, data, metric, best, anchor, ridge * settings.decay, watch.check_cancelled, reductions, taken
+        )
         push = slope if velocity is None else slope.plus(velocity, settings.momentum)
         state = best.plus(push, -rate)
-        found = watch.look(state.cut(metric, settings.rank), taken + 1)
+        found = watch.look(partial(state.cut, metric, settings.rank), taken + 1)
         if found < best_kl:
             best, best_kl, slope, velocity, halved = state, found, None, push, 0
             taken += 1
@@ -134,16 +143,23 @@ def _slope(
     anchor: State,
     decay: float,
     check_cancelled: CheckCancelled,
+    reductions: Reductions,
+    step: int,
 ) -> State:
     """Mean gradient of KL in N and n, plus `decay` times the way from the regression's answer."""
-    map_DD, shift_D = torch.zeros_like(state.map_DD), torch.zeros_like(state.shift_D)
-    for chunk in objective.chunks(data, check_cancelled):
+
+    def add(sums: Sums, chunk: FitData) -> Sums:
         x_CD = metric.whitened(chunk.candidate_TD)
         hidden_CD = chunk.candidate_TD.to(x_CD.dtype) + (x_CD @ state.map_DD + state.shift_D) @ metric.unweigh_DD
         slope_CD = objective.gradient(chunk.reference_TD, hidden_CD) @ metric.unweigh_DD
-        map_DD += x_CD.T @ slope_CD
-        shift_D += slope_CD.sum(dim=0)
+        return {
+            "map_DD": sums["map_DD"] + x_CD.T @ slope_CD,
+            "shift_D": sums["shift_D"] + slope_CD.sum(dim=0),
+        }
+
+    start = {"map_DD": torch.zeros_like(state.map_DD), "shift_D": torch.zeros_like(state.shift_D)}
+    sums = reductions.of(f"slope-{step}", start, objective.chunks(data, check_cancelled), add)
     return State(
-        map_DD / len(data) + decay * (state.map_DD - anchor.map_DD),
-        shift_D / len(data) + decay * (state.shift_D - anchor.shift_D),
+        sums["map_DD"] / len(data) + decay * (state.map_DD - anchor.map_DD),
+        sums["shift_D"] / len(data) + decay * (state.shift_D - anchor.shift_D),
     )

@@ -21,6 +21,7 @@ Names: T rows, C rows of a chunk, K features, V vocabulary.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ from workers.calibration.calibrators.temperature import Temperature
 from workers.calibration.calibrators.token_bias import TokenBias
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.objective import CheckCancelled, Objective
+from workers.calibration.reductions import Reductions, State
 
 # A prior of one thousandth of an average row's curvature for each row of data: keeps knots without rows at their place.
 _PRIOR = 1e-3
@@ -62,18 +64,30 @@ Features = Callable[[torch.Tensor, RowContext], torch.Tensor]
 
 
 def fit_scales(
-    fixed: Fixed, data: FitData, features: Features, count: int, *, steps: int, check_cancelled: CheckCancelled
+    fixed: Fixed,
+    data: FitData,
+    features: Features,
+    count: int,
+    *,
+    steps: int,
+    check_cancelled: CheckCancelled,
+    reductions: Reductions,
 ) -> torch.Tensor:
     """θ of `count` features, float64 on the way, by damped Newton steps from 0. `features(z, context)` is [C, K]."""
     theta_K = torch.zeros(count, dtype=torch.float64)
-    value, slope_K, curve_KK = _scales(fixed, data, features, theta_K, check_cancelled)
+    looks = itertools.count()
+
+    def look(theta_K: torch.Tensor) -> tuple[float, torch.Tensor, torch.Tensor]:
+        return _scales(fixed, data, features, theta_K, check_cancelled, reductions, f"scales-{next(looks)}")
+
+    value, slope_K, curve_KK = look(theta_K)
     for _ in range(steps):
         prior = _PRIOR * float(curve_KK.diagonal().mean()) + torch.finfo(torch.float64).tiny
         step_K = torch.linalg.solve(curve_KK + prior * torch.eye(count, dtype=torch.float64), slope_K + prior * theta_K)
         step_K *= min(1.0, _LARGEST_STEP / max(float(step_K.abs().amax()), 1e-300))
         for _ in range(_HALVINGS):
             tried_K = theta_K - step_K
-            found = _scales(fixed, data, features, tried_K, check_cancelled)
+            found = look(tried_K)
             if found[0] < value:
                 break
             step_K = step_K / 2
@@ -87,52 +101,70 @@ def fit_scales(
 
 
 def _scales(
-    fixed: Fixed, data: FitData, features: Features, theta_K: torch.Tensor, check_cancelled: CheckCancelled
+    fixed: Fixed,
+    data: FitData,
+    features: Features,
+    theta_K: torch.Tensor,
+    check_cancelled: CheckCancelled,
+    reductions: Reductions,
+    name: str,
 ) -> tuple[float, torch.Tensor, torch.Tensor]:
     """Mean cross entropy (KL but for a constant), its gradient and curvature in θ."""
+
+    def add(state: State, chunk: FitData) -> State:
+        p_CV, z_CV = fixed.logits(chunk)
+        phi_CK = features(z_CV, chunk.context).double()
+        z_CV = z_CV * (phi_CK @ theta_K).exp().to(z_CV.dtype)[:, None]
+        q_CV = torch.softmax(z_CV, dim=1)
+        under_p_C, under_q_C = (p_CV * z_CV).sum(dim=1).double(), (q_CV * z_CV).sum(dim=1).double()
+        spread_C = (q_CV * (z_CV - under_q_C.to(z_CV.dtype)[:, None]).square()).sum(dim=1).double()
+        return {
+            "value": state["value"] + (z_CV.logsumexp(dim=1).double() - under_p_C).sum(),
+            "slope_K": state["slope_K"] + phi_CK.T @ (under_q_C - under_p_C),
+            "curve_KK": state["curve_KK"] + (phi_CK * spread_C[:, None]).T @ phi_CK,
+        }
+
     count = len(theta_K)
-    value, slope_K = 0.0, torch.zeros(count, dtype=torch.float64)
-    curve_KK = torch.zeros(count, count, dtype=torch.float64)
+    start = {
+        name: torch.zeros(shape, dtype=torch.float64)
+        for name, shape in (("value", ()), ("slope_K", (count,)), ("curve_KK", (count, count)))
+    }
     with torch.inference_mode():
-        for chunk in fixed.objective.chunks(data, check_cancelled):
-            p_CV, z_CV = fixed.logits(chunk)
-            phi_CK = features(z_CV, chunk.context).double()
-            z_CV = z_CV * (phi_CK @ theta_K).exp().to(z_CV.dtype)[:, None]
-            q_CV = torch.softmax(z_CV, dim=1)
-            under_p_C, under_q_C = (p_CV * z_CV).sum(dim=1).double(), (q_CV * z_CV).sum(dim=1).double()
-            value += float((z_CV.logsumexp(dim=1).double() - under_p_C).sum())
-            spread_C = (q_CV * (z_CV - under_q_C.to(z_CV.dtype)[:, None]).square()).sum(dim=1).double()
-            slope_K += phi_CK.T @ (under_q_C - under_p_C)
-            curve_KK += (phi_CK * spread_C[:, None]).T @ phi_CK
-    return value / len(data), slope_K / len(data), curve_KK / len(data)
+        found = reductions.of(name, start, fixed.objective.chunks(data, check_cancelled), add)
+    return float(found["value"]) / len(data), found["slope_K"] / len(data), found["curve_KK"] / len(data)
 
 
-def fit_temperature(fixed: Fixed, data: FitData, *, steps: int, check_cancelled: CheckCancelled) -> Temperature:
+def fit_temperature(
+    fixed: Fixed, data: FitData, *, steps: int, check_cancelled: CheckCancelled, reductions: Reductions
+) -> Temperature:
     """The temperature of least mean KL."""
 
     def one(z_CV: torch.Tensor, _: RowContext) -> torch.Tensor:
         return z_CV.new_ones(len(z_CV), 1)
 
-    theta_K = fit_scales(fixed, data, one, 1, steps=steps, check_cancelled=check_cancelled)
+    theta_K = fit_scales(fixed, data, one, 1, steps=steps, check_cancelled=check_cancelled, reductions=reductions)
     return Temperature(float((-theta_K[0]).exp()))
 
 
 def fit_confidence(
-    fixed: Fixed, data: FitData, *, knots: int, steps: int, check_cancelled: CheckCancelled
+    fixed: Fixed, data: FitData, *, knots: int, steps: int, check_cancelled: CheckCancelled, reductions: Reductions
 ) -> ConfidenceTemperature:
     """The table of least mean KL, its knots at quantiles of the feature."""
     with torch.inference_mode():
-        seen = [
-            log_top_probability(fixed.logits(chunk)[1]).float()
-            for chunk in fixed.objective.chunks(data, check_cancelled)
-        ]
+        seen = reductions.columns(
+            "confidence",
+            fixed.objective.chunks(data, check_cancelled),
+            lambda chunk: {"top_T": log_top_probability(fixed.logits(chunk)[1]).float()},
+        )
     levels = (torch.arange(knots, dtype=torch.float32) + 0.5) / knots
-    knots_K = torch.unique(torch.quantile(torch.cat(seen), levels))
+    knots_K = torch.unique(torch.quantile(seen["top_T"], levels))
 
     def hats(z_CV: torch.Tensor, _: RowContext) -> torch.Tensor:
         return hat_functions(log_top_probability(z_CV), knots_K)
 
-    theta_K = fit_scales(fixed, data, hats, len(knots_K), steps=steps, check_cancelled=check_cancelled)
+    theta_K = fit_scales(
+        fixed, data, hats, len(knots_K), steps=steps, check_cancelled=check_cancelled, reductions=reductions
+    )
     return ConfidenceTemperature(knots_K, theta_K.float())
 
 
@@ -150,21 +182,26 @@ def hat_functions(x_T: torch.Tensor, knots_K: torch.Tensor) -> torch.Tensor:
 
 
 def fit_token_bias(
-    fixed: Fixed, data: FitData, *, evidence: float, steps: int, check_cancelled: CheckCancelled
+    fixed: Fixed, data: FitData, *, evidence: float, steps: int, check_cancelled: CheckCancelled, reductions: Reductions
 ) -> TokenBias:
     """The bias of least penalized mean KL; tokens without evidence are not in it."""
+    looks = itertools.count()
+
+    def look(bias_V: torch.Tensor, documents: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return _bias(fixed, data, bias_V, place_T, documents, check_cancelled, reductions, f"bias-{next(looks)}")
+
     vocabulary = fixed.objective.candidate.vocabulary
     bias_V = torch.zeros(vocabulary, dtype=torch.float64)
     documents, place_T = torch.unique(data.document_T, return_inverse=True)
     open_V = torch.ones_like(bias_V)
-    slope_V, mass_V, error_V = _bias(fixed, data, bias_V, place_T, len(documents), check_cancelled)
+    slope_V, mass_V, error_V = look(bias_V, len(documents))
     for penalty_V in (evidence * error_V, error_V):
         for _ in range(steps):
             stride_V = mass_V.clamp(min=1e-12)
             moved_V = bias_V - slope_V / stride_V
             shrunk_V = moved_V.sign() * (moved_V.abs() - penalty_V / stride_V).clamp(min=0)
             bias_V = shrunk_V.clamp(-_LARGEST_BIAS, _LARGEST_BIAS) * open_V
-            slope_V, mass_V, _ = _bias(fixed, data, bias_V, place_T, 0, check_cancelled)
+            slope_V, mass_V, _ = look(bias_V, 0)
         # Which tokens have a bias is settled; how large it is, is shrunk by one standard error only.
         open_V = (bias_V != 0).to(bias_V.dtype)
         if not bool(open_V.any()):
@@ -180,34 +217,45 @@ def _bias(
     place_T: torch.Tensor,
     documents: int,
     check_cancelled: CheckCancelled,
+    reductions: Reductions,
+    name: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(mean q − p, mean q, standard error of the first over documents), [V] each. Without `documents` no error.
 
     The error needs the sum of each document; rows come document by document, so one open sum is enough.
     """
-    slope_V, mass_V, squares_V = (torch.zeros_like(bias_V) for _ in range(3))
-    open_V, current = torch.zeros_like(bias_V), -1
     shift_V = bias_V.to(torch.float32)
-    start = 0
     order_T = place_T.argsort(stable=True) if documents else torch.arange(len(data))
     ordered = data.select(order_T) if documents else data
     place_T = place_T[order_T]
+
+    def add(state: State, chunk: FitData) -> State:
+        p_CV, z_CV = fixed.logits(chunk)
+        q_CV = torch.softmax(z_CV + shift_V.to(z_CV.dtype), dim=1)
+        excess_CV = q_CV - p_CV
+        squares_V, open_V, start, current = (state[name] for name in ("squares_V", "open_V", "start", "current"))
+        if documents:
+            place_C = place_T[int(start) : int(start) + len(chunk)]
+            for place in torch.unique(place_C):
+                if place != current:
+                    squares_V, open_V, current = squares_V + open_V.square(), torch.zeros_like(bias_V), place
+                open_V = open_V + excess_CV[place_C == place].sum(dim=0)
+        return {
+            "slope_V": state["slope_V"] + excess_CV.sum(dim=0),
+            "mass_V": state["mass_V"] + q_CV.sum(dim=0),
+            "squares_V": squares_V,
+            "open_V": open_V,
+            "start": start + len(chunk),
+            "current": current,
+        }
+
+    none = torch.tensor(0)
+    begun = {key: torch.zeros_like(bias_V) for key in ("slope_V", "mass_V", "squares_V", "open_V")}
     with torch.inference_mode():
-        for chunk in fixed.objective.chunks(ordered, check_cancelled):
-            p_CV, z_CV = fixed.logits(chunk)
-            q_CV = torch.softmax(z_CV + shift_V.to(z_CV.dtype), dim=1)
-            mass_V += q_CV.sum(dim=0)
-            excess_CV = q_CV - p_CV
-            slope_V += excess_CV.sum(dim=0)
-            if documents:
-                place_C = place_T[start : start + len(chunk)]
-                for place in torch.unique(place_C).tolist():
-                    if place != current:
-                        squares_V += open_V.square()
-                        open_V, current = torch.zeros_like(bias_V), place
-                    open_V += excess_CV[place_C == place].sum(dim=0)
-            start += len(chunk)
-    squares_V += open_V.square()
+        found = reductions.of(
+            name, begun | {"start": none, "current": none - 1}, fixed.objective.chunks(ordered, check_cancelled), add
+        )
+    slope_V, mass_V, squares_V = found["slope_V"], found["mass_V"], found["squares_V"] + found["open_V"].square()
     if documents > 1:
         about_V = (squares_V - slope_V.square() / documents).clamp(min=0) * documents / (documents - 1)
     else:  # one document is no evidence of anything beyond it

@@ -22,6 +22,7 @@ import torch
 
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.objective import CheckCancelled, Objective
+from workers.calibration.reductions import Reductions, State
 
 # Rows that the head's metric is averaged over.
 _METRIC_ROWS = 2048
@@ -42,32 +43,54 @@ class Metric:
 
 
 def measure(
-    data: FitData, objective: Objective, *, ridge: float, damping: float, seed: int, check_cancelled: CheckCancelled
+    data: FitData,
+    objective: Objective,
+    *,
+    ridge: float,
+    damping: float,
+    seed: int,
+    check_cancelled: CheckCancelled,
+    reductions: Reductions,
 ) -> Metric:
     """The metric of some data; `ridge` and `damping` are shares of the mean eigenvalue, added to all."""
     dtype = torch.promote_types(data.candidate_TD.dtype, torch.float32)
     mean_D = _mean(data, lambda hidden_CD: hidden_CD.to(dtype).sum(dim=0))
     covariance_DD = _mean(data, lambda hidden_CD: _outer(hidden_CD.to(dtype) - mean_D))
     _, whiten_DD = _roots(covariance_DD, ridge)
-    fisher_DD = _fisher(data.at_most(_METRIC_ROWS, seed), objective, dtype, check_cancelled)
+    fisher_DD = _fisher(data.at_most(_METRIC_ROWS, seed), objective, dtype, check_cancelled, reductions)
     weigh_DD, unweigh_DD = _roots(fisher_DD, damping)
     return Metric(mean_D, whiten_DD, unweigh_DD, weigh_DD)
 
 
-def _fisher(data: FitData, objective: Objective, dtype: torch.dtype, check_cancelled: CheckCancelled) -> torch.Tensor:
+def _fisher(
+    data: FitData,
+    objective: Objective,
+    dtype: torch.dtype,
+    check_cancelled: CheckCancelled,
+    reductions: Reductions,
+) -> torch.Tensor:
     """F of the candidate's head, the soft cap's slope left out: a metric need not be exact."""
     weight_VD = objective.candidate.weight_VD
-    total_V = torch.zeros(objective.candidate.vocabulary, dtype=dtype)
-    means: list[torch.Tensor] = []
-    for chunk in objective.chunks(data, check_cancelled):
+
+    def add(state: State, chunk: FitData) -> State:
         q_CV = torch.softmax(objective.candidate_logits(chunk.candidate_TD), dim=1)
-        total_V += q_CV.sum(dim=0).to(dtype)
-        means.append((q_CV.to(weight_VD.dtype) @ weight_VD).to(dtype))
+        mean_CD = (q_CV.to(weight_VD.dtype) @ weight_VD).to(dtype)
+        return {
+            "total_V": state["total_V"] + q_CV.sum(dim=0).to(dtype),
+            "mean_TD": torch.cat([state["mean_TD"], mean_CD]),
+        }
+
+    start = {
+        "total_V": torch.zeros(objective.candidate.vocabulary, dtype=dtype),
+        "mean_TD": torch.zeros(0, weight_VD.shape[1], dtype=dtype),
+    }
+    found = reductions.of("fisher", start, objective.chunks(data, check_cancelled), add)
+    total_V, mean_TD = found["total_V"], found["mean_TD"]
     within_DD = torch.zeros(weight_VD.shape[1], weight_VD.shape[1], dtype=dtype)
     for rows in torch.split(torch.arange(len(total_V)), 8192):
         part_VD = weight_VD[rows].to(dtype)
         within_DD += (part_VD * total_V[rows, None]).T @ part_VD
-    fisher_DD = (within_DD - _outer(torch.cat(means))) / len(data)
+    fisher_DD = (within_DD - _outer(mean_TD)) / len(data)
     return fisher_DD * objective.candidate.scale**2
 
 

@@ -15,6 +15,8 @@ Names: T rows, D hidden size, F features, K experts, R rank of an expert.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -28,6 +30,7 @@ from workers.calibration.fitting.logits import Fixed, fit_scales
 from workers.calibration.fitting.metric import Metric, measure
 from workers.calibration.fitting.objective import CheckCancelled, Objective
 from workers.calibration.fitting.spec import Settings
+from workers.calibration.reductions import Reductions
 
 _ROUNDS = 4
 # Rows that the entropy probe is fitted to.
@@ -50,7 +53,8 @@ def fit_mixture(
         raise ValueError("a mixture needs models of one width")
     single, early = fit_lowrank(objective, data, settings, seed=seed, watch=watch)
     best: Base = single
-    best_kl = watch.look(single, settings.epochs + 1)
+    best_kl = watch.look(lambda: single, settings.epochs + 1)
+    reductions = watch.reductions.at("mixture")
     metric = measure(
         data,
         objective,
@@ -58,8 +62,9 @@ def fit_mixture(
         damping=settings.damping,
         seed=seed,
         check_cancelled=watch.check_cancelled,
+        reductions=reductions,
     )
-    probe_D, offset, entropy_T = _probe(objective, data, metric, seed, watch.check_cancelled)
+    probe_D, offset, entropy_T = _probe(objective, data, metric, seed, watch.check_cancelled, reductions)
     x_TD = metric.whitened(data.candidate_TD)
     y_TD = (data.reference_TD.to(x_TD.dtype) - data.candidate_TD.to(x_TD.dtype)) @ metric.weigh_DD
     features_TF = features(entropy_T, data.context.position_T, data.context.token_T, data.class_V, len(CLASSES))
@@ -75,23 +80,32 @@ def fit_mixture(
             share_TK = _responsibilities(x_TD, y_TD, states, share_TK)
             gate_FK = _logistic(features_TF, share_TK, gate_FK)
         states = [_expert(x_TD, y_TD, share_TK[:, k], shared) for k in range(settings.experts)]
-        made = _assemble(states, metric, settings.rank, data.class_V, probe_D, offset, gate_FK, None)
-        found = watch.look(made, settings.epochs + 2 + turn)
+        make = partial(_assemble, states, metric, settings.rank, data.class_V, probe_D, offset, gate_FK, None)
+        found = watch.look(make, settings.epochs + 2 + turn)
         if found < best_kl:
-            best, best_kl = made, found
+            best, best_kl = make(), found
     if isinstance(best, Mixture):
-        best = _scaled(best, objective, data.at_most(settings.rows, seed), settings.steps, watch)
+        best = _scaled(best, objective, data.at_most(settings.rows, seed), settings.steps, watch, reductions)
     watch.progress("mixture", _ROUNDS, _ROUNDS)
     return best, early
 
 
 def _probe(
-    objective: Objective, data: FitData, metric: Metric, seed: int, check_cancelled: CheckCancelled
+    objective: Objective,
+    data: FitData,
+    metric: Metric,
+    seed: int,
+    check_cancelled: CheckCancelled,
+    reductions: Reductions,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Ridge regression of the raw row's entropy on the hidden state: (probe_D, offset, its estimate for all rows)."""
     some = data.at_most(_PROBE_ROWS, seed)
-    parts = [entropy(objective.candidate_logits(c.candidate_TD)) for c in objective.chunks(some, check_cancelled)]
-    target_T = torch.cat(parts).to(metric.mean_D.dtype)
+    found = reductions.columns(
+        "entropy",
+        objective.chunks(some, check_cancelled),
+        lambda chunk: {"entropy_T": entropy(objective.candidate_logits(chunk.candidate_TD))},
+    )
+    target_T = found["entropy_T"].to(metric.mean_D.dtype)
     x_TD = metric.whitened(some.candidate_TD)
     width = x_TD.shape[1]
     gram_DD = x_TD.T @ x_TD / len(some) + max(0.1, width / len(some)) * torch.eye(width, dtype=x_TD.dtype)
@@ -179,15 +193,23 @@ def _assemble(
     )
 
 
-def _scaled(made: Mixture, objective: Objective, data: FitData, steps: int, watch: Watch) -> Mixture:
+def _scaled(
+    made: Mixture, objective: Objective, data: FitData, steps: int, watch: Watch, reductions: Reductions
+) -> Mixture:
     """The mixture with its experts' scales, where they lower KL on the stop set."""
 
     def gates(z_CV: torch.Tensor, context: RowContext) -> torch.Tensor:
         return made.gate(entropy(z_CV), context)
 
     theta_K = fit_scales(
-        Fixed(objective, made), data, gates, made.experts, steps=steps, check_cancelled=watch.check_cancelled
+        Fixed(objective, made),
+        data,
+        gates,
+        made.experts,
+        steps=steps,
+        check_cancelled=watch.check_cancelled,
+        reductions=reductions,
     )
     tensors = dict(made.tensors())
     scaled = Mixture(**(tensors | {"log_scale_K": theta_K.float()}))
-    return scaled if watch.look(scaled, -1) < watch.look(made, -1) else made
+    return scaled if watch.look(lambda: scaled, -1) < watch.look(lambda: made, -1) else made

@@ -17,11 +17,13 @@ Names: T rows, C rows of a chunk, D hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 
 import torch
 
 from workers.calibration.calibrators.protocol import Calibrator
 from workers.calibration.fitting.data import FitData
+from workers.calibration.reductions import Reductions, State
 from workers.distributions.head import Head
 
 # Numbers of a chunk of logits: 50 MB in float32, 256 rows of the demo model.
@@ -100,9 +102,25 @@ class Objective:
         self, calibrator: Calibrator | None, data: FitData, check_cancelled: CheckCancelled = never_cancelled
     ) -> float:
         """Mean KL over all rows, nats; not finite where a row is not."""
+        return self.kept_mean(lambda: calibrator, data, check_cancelled, Reductions(), "mean")
+
+    def kept_mean(
+        self,
+        calibrator: Callable[[], Calibrator | None],
+        data: FitData,
+        check_cancelled: CheckCancelled,
+        reductions: Reductions,
+        name: str,
+    ) -> float:
+        """The same as a reduction of this name; the calibrator is made only where rows are left."""
+        made = cache(calibrator)
+
+        def sums(chunk: FitData) -> State:
+            return {"kl": self.divergence(made(), chunk).double().sum()[None]}
+
         with torch.inference_mode():
-            sums = [float(self.divergence(calibrator, c).double().sum()) for c in self.chunks(data, check_cancelled)]
-        return sum(sums) / len(data)
+            found = reductions.columns(name, self.chunks(data, check_cancelled), sums)
+        return float(sum(found["kl"].tolist())) / len(data)
 
 
 def _difference_form(a_CV: torch.Tensor, d_CV: torch.Tensor) -> torch.Tensor:

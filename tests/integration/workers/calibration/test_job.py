@@ -1,5 +1,6 @@
 """A calibrate job from request to report, with a real engine on a tiny model."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from workers.calibration.job import calibrate
 from workers.calibration.profiles import ProfileStore
 from workers.diagnosis.context import JobCancelled
 from workers.engine.room import EngineRoom
+from workers.process.yielding import KEPT
 
 Json = dict[str, Any]
 WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
@@ -155,7 +157,7 @@ def test_a_correction_that_helps_is_proven_and_its_profile_stored(
 
 def test_phases_are_told_in_order_and_the_outcome_is_a_metric(done: tuple[CalibrateReport, Context]) -> None:
     _, context = done
-    order = [phase for phase in context.phases if phase in {"text", "reference", "candidate", "fit", "choose", "test"}]
+    order = [phase for phase in context.phases if phase in {"text", *KEPT}]
     assert list(dict.fromkeys(order)) == ["text", "reference", "candidate", "fit", "choose", "test"]
     assert context.samples["calibrate_passed"] == 1
     assert 0 < context.samples["calibrate_saved_ratio"] < 1
@@ -190,6 +192,38 @@ def test_a_killed_attempt_is_gone_on_with_and_ends_in_the_same_profile(
     opened = next(file for file in kept if file.name == "test-opened.json")
     assert again.test.opened_at == json.loads(opened.read_text())["at"]
     assert again.test.frozen == json.loads(opened.read_text())["frozen"]
+
+
+class Interrupted(Context):
+    """An attempt that makes way after so many looks at whether it should, in phases whose work is kept."""
+
+    def __init__(self, settings: Settings, folder: Path, *, looks: int) -> None:
+        super().__init__(settings, folder)
+        self._looks = looks
+
+    def check_cancelled(self) -> None:
+        if self.phases and self.phases[-1] in KEPT:
+            self._looks -= 1
+        if self._looks < 0:
+            raise JobCancelled
+
+
+def test_attempts_that_make_way_again_and_again_end_in_the_same_profile(
+    done: tuple[CalibrateReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    report, _ = done
+    attempts = 0
+    again: CalibrateReport | None = None
+    while again is None:
+        attempts += 1
+        with contextlib.suppress(JobCancelled):
+            again = calibrate(request(), Interrupted(settings, tmp_path, looks=40 + 10 * attempts), room)
+    assert attempts > 2
+    assert again.profile == report.profile
+    assert again.test.table[0].own == report.test.table[0].own
+    assert again.divergence == report.divergence
+    left = [file.name for file in (tmp_path / "partial").rglob("*.part")]
+    assert not any(name.startswith(("temperature", "lowrank")) for name in left), "finished fits leave no parts"
 
 
 def test_what_does_not_prove_itself_is_not_served_and_says_why(

@@ -1,5 +1,9 @@
 """Against scipy in float64, and against the engine-side divergence that compare jobs use."""
 
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +22,7 @@ from workers.calibration.measure import (
     truncated,
     values_of,
 )
+from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
 from workers.distributions.divergence import Divergence
 from workers.distributions.head import Head
@@ -83,6 +88,52 @@ def test_chunks_are_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = mean_kl_columns(made, Logits(ref, cand), {"hot": Temperature(1.7)})
     for name, column in whole.items():
         assert parts[name] == pytest.approx(column, rel=1e-5, abs=1e-7)
+
+
+def test_what_was_measured_before_a_stop_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.calibration.measure.CHUNK_LOGITS", 8 * VOCABULARY)
+    made, logits, hot = rows(), Logits(head(0), head(1)), Temperature(1.7)
+    asked = 0
+    real = Logits.of_reference
+
+    def counted(self: Logits, chunk: Rows) -> torch.Tensor:
+        nonlocal asked
+        asked += 1
+        return real(self, chunk)
+
+    monkeypatch.setattr(Logits, "of_reference", counted)
+
+    class StopError(Exception):
+        pass
+
+    def measured(reductions: Reductions, check: Callable[[], None]) -> list[np.ndarray]:
+        kl = mean_kl_columns(made, logits, {"hot": hot}, check_cancelled=check, reductions=reductions.at("kl"))
+        values = token_values(made, logits, hot, check_cancelled=check, reductions=reductions.at("values"))
+        sampled = sampled_columns(
+            made, logits, hot, 0.7, 0.9, check_cancelled=check, reductions=reductions.at("sampled")
+        )
+        return [*kl.values(), *(getattr(values, name) for name in FIELDS), *sampled.values()]
+
+    whole = measured(Reductions(), lambda: None)
+    once, asked = asked, 0
+    found: list[np.ndarray] | None = None
+    attempts = 0
+    while found is None:
+        attempts += 1
+        left = 25
+
+        def check() -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise StopError
+
+        with contextlib.suppress(StopError):
+            found = measured(Reductions(tmp_path), check)
+    assert attempts > 1
+    assert asked <= once + attempts, "but for the chunk at hand"
+    for one, other in zip(whole, found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_token_values_are_those_that_compare_jobs_measure() -> None:

@@ -1,5 +1,10 @@
 """Fits recover a damage that is known, agree with scipy on the same objective, and can be repeated and cancelled."""
 
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +12,7 @@ from scipy import optimize
 
 from app.contracts.errors import ErrorCode, HemostatError
 from tests.support.calibration import D, V, make_data, make_head
+from workers.calibration.calibrators.base import Base
 from workers.calibration.calibrators.chain import Chain
 from workers.calibration.calibrators.confidence import ConfidenceTemperature
 from workers.calibration.calibrators.identity import Identity
@@ -17,8 +23,14 @@ from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
 from workers.calibration.fitting.logits import hat_functions
 from workers.calibration.fitting.objective import Objective
+from workers.calibration.fitting.record import FitRecord
 from workers.calibration.fitting.spec import DEFAULTS, Spec
+from workers.calibration.reductions import Reductions
 from workers.distributions.head import Head
+
+
+class StoppedError(Exception):
+    """Somebody wanted the fit to stop."""
 
 
 def lowrank_damage(hidden_TD: torch.Tensor) -> torch.Tensor:
@@ -236,6 +248,51 @@ def test_can_be_cancelled_at_any_look(name: str) -> None:
 
         with pytest.raises(KeyboardInterrupt):
             fit(name, data, stop, check_cancelled=check)
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_fit_that_is_stopped_again_and_again_ends_in_the_same_bits_and_does_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Every attempt is stopped after a few chunks; products with a head are counted, over all attempts."""
+    products = 0
+    data, stop = make_data(lowrank_damage, rows=300, seed=1), make_data(lowrank_damage, rows=100, seed=2)
+    spec = Spec.parse(name, epochs=3, steps=3)
+    real = {way: getattr(Objective, way) for way in ("divergence", "gradient", "candidate_logits")}
+
+    def counted(way: str) -> Callable[..., torch.Tensor]:
+        def product(*arguments: Any) -> torch.Tensor:
+            nonlocal products
+            products += 1
+            made: torch.Tensor = real[way](*arguments)
+            return made
+
+        return product
+
+    for way in real:
+        monkeypatch.setattr(Objective, way, counted(way))
+    monkeypatch.setattr("workers.calibration.fitting.objective._MOST_ROWS", 40)
+    whole, record = fit(spec, data, stop)
+    once, products = products, 0
+    attempts, patience = 0, 0
+
+    def check() -> None:
+        nonlocal patience
+        patience -= 1
+        if patience < 0:
+            raise StoppedError
+
+    found: tuple[Base, FitRecord] | None = None
+    while found is None:
+        attempts += 1
+        patience = 16 + attempts  # chunks that are done already are passed over, each after a look
+        with contextlib.suppress(StoppedError):
+            found = fit(spec, data, stop, check_cancelled=check, reductions=Reductions(tmp_path))
+    assert attempts > 2
+    assert products == once
+    assert found[1] == record
+    assert found[0].tensors().keys() == whole.tensors().keys()
+    assert all(torch.equal(tensor, found[0].tensors()[key]) for key, tensor in whole.tensors().items())
 
 
 def test_progress_rises_to_its_end_for_each_kind() -> None:
