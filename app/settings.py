@@ -49,7 +49,9 @@ class Settings(BaseSettings):
     cancel_grace_s: float = Field(default=4.0, ge=0.1)
     drain_s: float = Field(default=30.0, ge=0)
     fit_turn_s: float = Field(
-        default=30.0, ge=0.1, description="How long a deployment's own fit has before it makes way for jobs that wait."
+        default=30.0,
+        ge=0.1,
+        description="How long a deployment's own fit has before it makes way for jobs that wait, at first.",
     )
     help_others: bool = Field(
         default=True, description="Whether an idle worker measures points of another one's sweep or surface."

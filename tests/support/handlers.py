@@ -80,8 +80,10 @@ def _sign(settings: Settings, job_id: str) -> Path:
 
 def count(request: CompareRequest, context: JobContext) -> SmallReport:
     """Steps of `slice` seconds; each is kept in the scratch folder and not done again. With `halt`, it does so many of
-    them and no more before `go`: however fast the machine is, the job has not ended by then."""
+    them and no more before `go`: however fast the machine is, the job has not ended by then. With `deaf` it does not
+    hear of a stop within a step."""
     steps = int(request.metadata["steps"])
+    phase = request.metadata.get("phase", "candidate")
     halt = int(request.metadata.get("halt", steps))
     for step in range(steps):
         while step >= halt and not told_to_go(context):
@@ -91,14 +93,17 @@ def count(request: CompareRequest, context: JobContext) -> SmallReport:
         if not kept.is_file():
             end = time.monotonic() + float(request.metadata.get("slice", "0"))
             while time.monotonic() < end:
-                context.check_cancelled()
+                if "deaf" not in request.metadata:
+                    context.check_cancelled()
                 time.sleep(0.02)
-            context.check_cancelled()
+            if "deaf" not in request.metadata:
+                context.check_cancelled()
             temporary = kept.with_suffix(f".{os.getpid()}")
             temporary.write_text(str(context.attempt))
             temporary.replace(kept)
             trace(context.settings, what="step", job=context.job_id, step=step, attempt=context.attempt)
-        context.progress("candidate", step + 1, steps)
+        context.progress(phase, step + 1, steps)
+        context.check_cancelled()
     context.log(f"counted to {steps}")
     (context.output / "tokens.txt").write_text("\n".join(str(step) for step in range(steps)))
     context.observe("tokens_scored", steps, role="candidate")

@@ -41,7 +41,7 @@ from workers.process.lease import Lease
 from workers.process.messages import Cancel, Done, Ending, Failed, Logged, Observed, ProgressMade, Run
 from workers.process.reporter import Reporter
 from workers.process.tasks import cancel
-from workers.process.yielding import is_own_fit, turn_s, waiting
+from workers.process.yielding import Turn, is_own_fit, turn_s, waiting
 from workers.telemetry import Telemetry, UnknownMetricError
 
 logger = logging.getLogger(__name__)
@@ -94,38 +94,53 @@ class Drain:
 class Attempt:
     """A claimed job in the child, and how it is being stopped."""
 
-    def __init__(self, claim: Claim, child: ChildProcess, grace_s: float) -> None:
+    def __init__(self, claim: Claim, child: ChildProcess, grace_s: float, turn: Turn) -> None:
         self.claim = claim
         self.child = child
+        self.turn = turn
         self.reason: Reason | None = None
         self._grace_s = grace_s
         self._over = False
         self._killing = False
+        self._asking: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
     def stop(self, reason: Reason) -> None:
-        """Tells the child to stop; kills it when it has not within the grace. The first reason holds, but for LOST."""
+        """Tells the child to stop; kills it when it has not within the grace. The first reason holds, but for LOST.
+
+        To make way it is asked only, since a kill would throw away what it is about to keep; any other reason comes
+        before that one.
+        """
         if self._over:
             return
-        if self.reason is None:
+        if reason is Reason.YIELD:
+            if self.reason is None:
+                self.reason = reason
+                self._asking = asyncio.create_task(self._ask(), name="make way")
+            return
+        if self._stopping is None:
             self._stopping = asyncio.create_task(self._stop_or_kill(), name="stop")
-        if self.reason is None or reason is Reason.LOST:
+        if self.reason in {None, Reason.YIELD} or reason is Reason.LOST:
             self.reason = reason
 
     async def settle(self) -> None:
         """The child has said how it ended, or is gone: nothing stops it any more, and no kill is left half-done."""
         self._over = True
+        if self._asking is not None:
+            await cancel(self._asking)
         if self._stopping is not None and not self._killing:
             await cancel(self._stopping)
         elif self._stopping is not None:
             await self._stopping
 
+    async def _ask(self) -> None:
+        await self.child.send(Cancel(job=self.claim.job_id, attempt=self.claim.attempt))
+
     async def _stop_or_kill(self) -> None:
-        message = Cancel(job=self.claim.job_id, attempt=self.claim.attempt)
         deadline = time.monotonic() + self._grace_s
         with contextlib.suppress(TimeoutError):
             # A child that does not read is no reason to wait longer.
-            await asyncio.wait_for(self.child.send(message), self._grace_s)
+            await asyncio.wait_for(self._ask(), self._grace_s)
         await asyncio.sleep(deadline - time.monotonic())
         if not self._over:
             self._killing = True
@@ -218,7 +233,7 @@ class Runner:
                 child = await self._ready_child()
             except ChildStartError:
                 return True
-            attempt = Attempt(claim, child, self._settings.cancel_grace_s)
+            attempt = self._attempt_of(claim, child)
             if self._waiting or self._drain.begun.is_set():
                 return False
             self._lent = attempt
@@ -253,7 +268,7 @@ class Runner:
             child = await self._ready_child()
         except ChildStartError as error:
             return await self._fail(claim, job_error(ErrorCode.ENGINE_FAILED, str(error), "see the worker's log"))
-        attempt = Attempt(claim, child, self._settings.cancel_grace_s)
+        attempt = self._attempt_of(claim, child)
         # docket may cancel this task when the job's owner cancels: then too the attempt ends in order.
         inner = asyncio.create_task(self._guarded(attempt, lease), name=f"attempt {claim.job_id}")
         try:
@@ -261,6 +276,10 @@ class Runner:
         except asyncio.CancelledError:
             attempt.stop(Reason.CANCEL)
             return await inner
+
+    def _attempt_of(self, claim: Claim, child: ChildProcess) -> Attempt:
+        turn = Turn(turn_s(self._settings.fit_turn_s, claim.attempt))
+        return Attempt(claim, child, self._settings.cancel_grace_s, turn)
 
     async def _guarded(self, attempt: Attempt, lease: Lease) -> Outcome:
         """No error of this process leaves the record running for ever."""
@@ -310,6 +329,8 @@ class Runner:
                     continue
                 if isinstance(message, Ending):
                     return message
+                if isinstance(message, ProgressMade):
+                    attempt.turn.at(message.phase)
                 if reporter is None:
                     continue  # the attempt's own worker tells how far it is
                 if isinstance(message, ProgressMade):
@@ -352,9 +373,10 @@ class Runner:
         claim = attempt.claim
         if not await self._persist(lambda: is_own_fit(self._store, claim)):
             return
-        await asyncio.sleep(turn_s(self._settings.fit_turn_s, claim.attempt))
-        while (other := await waiting(self._store)) is None:  # noqa: ASYNC110 - Redis is asked, no event tells
+        other: str | None = None
+        while other is None:  # Redis is asked, no event tells
             await asyncio.sleep(YIELD_POLL_S)
+            other = await waiting(self._store) if attempt.turn.over else None
         logger.info("%s attempt %d makes way for %s", claim.job_id, claim.attempt, other)
         with contextlib.suppress(RedisError, OSError):
             await self._store.log(claim.job_id, claim.attempt, "makes way for a job that waits; goes on after it")

@@ -2,13 +2,19 @@
 
 The fit is queued by the service and takes long; the queue is first come, first served. So it is done in turns: where
 another job has waited for a moment and the turn is over, the fit is given back to the end of the queue, as when a
-worker is told to go, and resumed from its files. Each turn is twice as long as the one before it, so that the fit comes
-to its end however many jobs there are, and no piece of work is too long for a turn.
+worker is told to go, and resumed from its files.
+
+Nothing is thrown away. A turn is a time of work in `KEPT` phases, which leave on disk all that they had done when they
+were stopped; it ends in one of them and nowhere else, and what comes before them in every attempt (text, surgery,
+loading) is not counted. So each turn brings the fit nearer to its end, however many jobs there are. Since those
+beginnings cost something, each turn is twice as long as the one before it, up to `LONGEST` times the first: 8 minutes
+of the default. No other job waits longer for one fit than that, and what the attempt had to do before and around it.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 from redis.exceptions import RedisError
@@ -22,13 +28,36 @@ from app.jobs.record import Claim
 from app.jobs.store import JobStore
 
 WAITED_S: Final = 2.0  # so long an idle worker has had to take the other job
-_MOST_DOUBLINGS: Final = 12
-_LOOKED_AT: Final = 20  # of the jobs that wait, the oldest
+LONGEST: Final = 16
+# Of a calibrate job (`workers.calibration.job`).
+KEPT: Final = frozenset({"reference", "candidate", "fit", "choose", "test"})
+_AT_ONCE: Final = 256  # records that are read together
 
 
 def turn_s(first_s: float, attempt: int) -> float:
     """Seconds of the attempt's turn; attempts count from 1, and the first has `first_s`."""
-    return first_s * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS)
+    return first_s * min(2.0 ** min(attempt - 1, LONGEST), LONGEST)
+
+
+class Turn:
+    """How long an attempt has worked on what the next one will find done. `clock` gives seconds."""
+
+    def __init__(self, length_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._length_s, self._clock = length_s, clock
+        self._worked_s = 0.0
+        self._since: float | None = None  # None: what is done now, the next attempt has to do again
+
+    def at(self, phase: str) -> None:
+        """The attempt is in this phase."""
+        now = self._clock()
+        if self._since is not None:
+            self._worked_s += now - self._since
+        self._since = now if phase in KEPT else None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has had its time, and loses nothing by being stopped now."""
+        return self._since is not None and self._worked_s + self._clock() - self._since >= self._length_s
 
 
 async def is_own_fit(store: JobStore, claim: Claim) -> bool:
@@ -38,29 +67,43 @@ async def is_own_fit(store: JobStore, claim: Claim) -> bool:
 
 
 async def waiting(store: JobStore) -> str | None:
-    """The oldest job that somebody asked for and that has waited. None: there is none, or Redis is away."""
+    """The oldest of all queued jobs that somebody asked for and that has waited. None: there is none, or Redis is
+    away."""
     try:
-        ids = cast("list[str]", await store.client.zrange(keys.status(JobStatus.QUEUED), 0, _LOOKED_AT - 1))
-        for job_id in ids:
-            if await _is_asked_for(store, job_id):
-                return job_id
+        ids = cast("list[str]", await store.client.zrange(keys.status(JobStatus.QUEUED), 0, -1))
+        for start in range(0, len(ids), _AT_ONCE):
+            for job_id, deployment in await _long_queued(store, ids[start : start + _AT_ONCE]):
+                if not await _fits(store, deployment, job_id) and await _can_be_run(store, job_id):
+                    return job_id
     except (RedisError, OSError):
         return None
     return None
 
 
-async def _is_asked_for(store: JobStore, job_id: str) -> bool:
+async def _long_queued(store: JobStore, job_ids: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Those that have waited, with the deployment that each is for, by the clock of Redis that stamped them."""
+    pipeline = store.client.pipeline(transaction=False)
+    pipeline.time()
+    for job_id in job_ids:
+        pipeline.hmget(keys.job(job_id), ["queued_at", "deployment"])
+    (seconds, micros), *rows = await pipeline.execute()
+    latest = seconds + micros / 1e6 - WAITED_S
+    return [
+        (job_id, deployment)
+        for job_id, (queued_at, deployment) in zip(job_ids, rows, strict=True)
+        if queued_at is not None and float(queued_at) <= latest
+    ]
+
+
+async def _can_be_run(store: JobStore, job_id: str) -> bool:
     try:
-        record = await store.get(job_id)
+        return await store.get(job_id) is not None
     except HemostatError:  # written by another version: nobody here can run it
         return False
-    if record is None or time.time() - record.queued_at < WAITED_S:
-        return False
-    return not await _fits(store, record.job.deployment, job_id)
 
 
 async def _fits(store: JobStore, deployment: str | None, job_id: str) -> bool:
-    if deployment is None:
+    if not deployment:
         return False
     known = await store.client.hget(deployment_keys.deployment(deployment), "fit_job")
     return known == f'"{job_id}"'
