@@ -34,6 +34,7 @@ from app.contracts.event import Event
 from app.contracts.job import Estimate, Job, JobPage
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.profile import Comparison, Profile, ProfilePage
+from app.contracts.queue import Queue
 from app.contracts.report import CompareReport
 from app.contracts.requests import SUBMISSION
 from app.contracts.requests.sweep import FEWEST_VALUES, MOST_VALUES
@@ -148,6 +149,7 @@ def _components() -> dict[str, Any]:
     outputs: list[type[BaseModel]] = [
         Job,
         JobPage,
+        Queue,
         Estimate,
         CompareReport,
         DiffReport,

@@ -61,6 +61,10 @@ class Client:
         """One job."""
         return self._json("GET", _job(job_id))
 
+    def queue(self, job_id: str) -> Json:
+        """What a queued job waits for."""
+        return self._json("GET", _job(job_id, "queue"))
+
     def jobs(self, **filters: Any) -> Json:
         """A page of jobs, newest first."""
         return self._json("GET", "/v1/diagnosis/jobs", params={k: v for k, v in filters.items() if v is not None})

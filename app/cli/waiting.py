@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from app.cli.client import Client
@@ -62,24 +62,23 @@ class Waiting:
     def _line(self, *, settled: bool) -> str:
         if self._client.job(self._job_id)["status"] != "queued":
             return ""
-        held = [job for status in ("running", "cancelling") for job in self._client.jobs(status=status)["data"]]
-        page = self._client.jobs(status="queued", after=self._job_id, limit=100)
-        return describe(held, page["data"], more=page["has_more"], settled=settled)
+        found = self._client.queue(self._job_id)
+        return describe(found["before"], found["first"], settled=settled)
 
 
-def describe(held: list[Json], queued: list[Json], *, more: bool = False, settled: bool = True) -> str:
-    """The jobs before one: those that workers hold, and those that are queued before it, newest first.
+def describe(before: int, first: Sequence[Json], *, settled: bool = True) -> str:
+    """How many jobs have their turn before one, and the `first` of them in the order of their turn.
 
     Where there is none, that it is next, once a free worker would have taken it.
     """
-    before = [*held, *reversed(queued)]
     if not before:
         return "queued: it is next, and no worker takes it yet" if settled else ""
-    count = f"{len(before)}{'+' if more else ''} job{'' if len(before) == 1 else 's'}"
-    first = before[0]
-    others = f", then {before[1]['kind']} {before[1]['id']}" if len(before) > 1 else ""
-    others += ", …" if len(before) > 2 else ""
-    return f"queued: {count} before it ({first['kind']} {first['id']}, {_state(first)}{others})"
+    named = ""
+    if first:
+        named = f"{first[0]['kind']} {first[0]['id']}, {_state(first[0])}"
+        named += "".join(f", then {job['kind']} {job['id']}" for job in first[1:])
+        named = f" ({named}{', …' if before > len(first) else ''})"
+    return f"queued: {before} job{'' if before == 1 else 's'} before it{named}"
 
 
 def _state(job: Json) -> str:

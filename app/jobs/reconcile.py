@@ -40,14 +40,14 @@ class Swept:
 async def sweep(store: JobStore, docket: Docket, settings: Settings, remove_files: Callable[[str], None]) -> Swept:
     """One pass. `remove_files` removes what a job left on disk.
 
-    - queued, and docket does not have it: submitted again.
+    - queued, and docket does not have it: submitted again, in the order in which they were queued.
     - running or being cancelled, docket does not have it, no live worker names it, and nothing was heard of it for as
       long as docket takes to redeliver: a running one is submitted again, the other is cancelled. (A task that ended
       without ending its job: the worker lost Redis at that moment.)
     - ended longer ago than the retention: removed with its files.
     """
     done = Swept()
-    async for record in _all(store, JobStatus.QUEUED):
+    for record in sorted([one async for one in _all(store, JobStatus.QUEUED)], key=lambda one: one.queued_at):
         done.resubmitted += await _submit_unknown(docket, record)
     busy = {worker.job for worker in await living(store.client)}
     for status in (JobStatus.RUNNING, JobStatus.CANCELLING):

@@ -29,6 +29,7 @@ from app.jobs.representation import (
 )
 from app.jobs.sse import EventStream, parse_last_event_id, respond
 from app.jobs.store import Filters
+from app.jobs.turns import waits_for
 from app.openapi import JSON, Answer, answers, reference
 from app.state import State, state_of
 from app.telemetry.metrics import OTHER
@@ -218,6 +219,24 @@ async def get_job(request: Request, job_id: str) -> Response:
     job = (await service.find(state_of(request).store, job_id)).job
     etag = etag_of(job.model_dump_json())
     return unchanged(request, etag) or _job_response(job, headers={"etag": etag})
+
+
+@router.get(
+    "/jobs/{job_id}/queue",
+    summary="What a queued job waits for",
+    responses=answers(
+        Answer(200, {"object": "diagnosis.queue", "before": 1, "first": [examples.RUNNING]}, "Queue"),
+        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_UNREADABLE, ErrorCode.UNAVAILABLE],
+    ),
+)
+async def get_queue(request: Request, job_id: str) -> Response:
+    """How many jobs have their turn before it, and the first of them.
+
+    Jobs are taken first come, first served; one that was given back to the queue comes behind those that wait.
+    """
+    state = state_of(request)
+    record = await service.find(state.store, job_id)
+    return _job_response(await waits_for(state.store, state.docket, record))
 
 
 @router.get(

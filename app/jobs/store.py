@@ -284,15 +284,15 @@ class JobStore:
         pipeline = self.client.pipeline(transaction=False)
         for status in JobStatus:
             pipeline.zcard(keys.status(status))
-        pipeline.zrange(keys.status(JobStatus.QUEUED), 0, 0)
+        pipeline.zrange(keys.status(JobStatus.QUEUED), 0, -1)
         pipeline.hgetall(keys.FINISHED)
         pipeline.time()
-        *counts, oldest, finished, (seconds, micros) = await pipeline.execute()
-        age = 0.0
-        if oldest:
-            queued_at = await self.client.hget(keys.job(oldest[0]), "queued_at")
-            if queued_at is not None:
-                age = max(0.0, seconds + micros / 1e6 - float(cast(str, queued_at)))
+        *counts, queued, finished, (seconds, micros) = await pipeline.execute()
+        # A job that was given back is old and has just begun to wait: the age of its id says nothing.
+        for job_id in queued:
+            pipeline.hget(keys.job(job_id), "queued_at")
+        since = [float(queued_at) for queued_at in await pipeline.execute() if queued_at is not None]
+        age = max(0.0, seconds + micros / 1e6 - min(since)) if since else 0.0
         ended = {
             (kind, JobStatus(status)): int(count)
             for (kind, _, status), count in ((name.rpartition(":"), count) for name, count in finished.items())

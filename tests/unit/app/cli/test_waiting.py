@@ -20,20 +20,18 @@ def job(number: int, status: str, phase: str = "queued", done: int = 0, total: i
 
 def test_the_jobs_before_it_are_named_in_the_order_of_their_turn() -> None:
     running = job(1, "running", "fit", 47, 100)
-    assert describe([running], []) == (
-        "queued: 1 job before it (calibrate diag_1, running: fitting the calibrators 40 %)"
-    )
-    told = describe([running], [job(4, "queued"), job(3, "queued"), job(2, "queued")])
-    assert told == (
-        "queued: 4 jobs before it (calibrate diag_1, running: fitting the calibrators 40 %, then calibrate diag_2, …)"
-    )
-    assert "running: reading the text)" in describe([job(1, "running", "text")], [])
-    assert "cancelling)" in describe([job(1, "cancelling", "fit", 1, 2)], [])
+    assert describe(1, [running]) == "queued: 1 job before it (calibrate diag_1, running: fitting the calibrators 40 %)"
+    named = "(calibrate diag_1, running: fitting the calibrators 40 %, then calibrate diag_2"
+    assert describe(2, [running, job(2, "queued")]) == f"queued: 2 jobs before it {named})"
+    assert describe(4, [running, job(2, "queued")]) == f"queued: 4 jobs before it {named}, …)"
+    assert "running: reading the text)" in describe(1, [job(1, "running", "text")])
+    assert "cancelling)" in describe(1, [job(1, "cancelling", "fit", 1, 2)])
+    assert describe(3, []) == "queued: 3 jobs before it", "another version's, that cannot be read"
 
 
 def test_a_job_that_is_next_is_said_only_where_no_worker_takes_it() -> None:
-    assert describe([], [], settled=False) == ""
-    assert "no worker" in describe([], [], settled=True)
+    assert describe(0, [], settled=False) == ""
+    assert "no worker" in describe(0, [], settled=True)
 
 
 def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,10 +55,8 @@ def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkey
         def do_GET(self) -> None:
             if self.path.endswith("/events"):
                 self._events()
-            elif "status=running" in self.path:
-                self._json({"data": [job(1, "running", "fit", 4, 10)], "has_more": False})
-            elif "?" in self.path:
-                self._json({"data": [], "has_more": False})
+            elif self.path.endswith("/queue"):
+                self._json({"before": 1, "first": [job(1, "running", "fit", 4, 10)]})
             else:
                 self._json(job(2, "succeeded" if len(connections) > 2 else "queued"))
 

@@ -1,0 +1,156 @@
+"""The order of turns against a real docket: what it says comes first is what a worker is given first."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+from docket import Docket, Worker
+from redis.asyncio import Redis
+
+from app.contracts.requests.compare import CompareRequest
+from app.jobs import keys, queue
+from app.jobs.ids import new_job_id
+from app.jobs.reconcile import sweep
+from app.jobs.store import JobStore
+from app.jobs.turns import before, waits_for
+from app.settings import Settings
+from tests.integration.app.conftest import Api, compare
+from tests.integration.conftest import RedisServer
+from workers.process.lease import Lease
+
+REQUEST = CompareRequest.model_validate(compare())
+
+
+@pytest.fixture
+async def docket(redis_server: RedisServer) -> AsyncIterator[Docket]:
+    async with queue.make_docket(redis_server.settings) as made:
+        yield made
+
+
+async def submit(store: JobStore, docket: Docket) -> str:
+    job_id = new_job_id()
+    await store.create(job_id, REQUEST)
+    await queue.submit(docket, job_id)
+    return job_id
+
+
+@asynccontextmanager
+async def worker(settings: Settings, taken: asyncio.Event, hold: asyncio.Event) -> AsyncIterator[list[str]]:
+    """What a worker is given, in order, while the block runs; it sets `taken`, and keeps each until `hold` is set."""
+    given: list[str] = []
+
+    async def run_job(job_id: str) -> None:
+        given.append(job_id)
+        taken.set()
+        await hold.wait()
+
+    async with queue.make_docket(settings) as docket:
+        docket.register(run_job)
+        async with Worker(docket, concurrency=1, redelivery_timeout=timedelta(minutes=2)) as made:
+            working = asyncio.create_task(made.run_until_finished())
+            yield given
+            await asyncio.wait_for(working, 90)
+
+
+async def delivered(settings: Settings) -> list[str]:
+    """All that a worker is given."""
+    hold = asyncio.Event()
+    hold.set()
+    async with worker(settings, asyncio.Event(), hold) as given:
+        pass
+    return given
+
+
+async def test_queued_jobs_come_in_the_order_in_which_they_were_submitted(
+    store: JobStore, docket: Docket, redis_server: RedisServer
+) -> None:
+    ids = [await submit(store, docket) for _ in range(4)]
+    assert [await before(store, docket, job_id) for job_id in ids] == [ids[:place] for place in range(4)]
+    record = await store.get(ids[3])
+    assert record is not None
+    found = await waits_for(store, docket, record)
+    assert (found.before, [job.id for job in found.first]) == (3, ids[:2])
+    assert await delivered(redis_server.settings) == ids
+
+
+async def test_a_job_that_was_given_back_comes_behind_those_that_wait(
+    store: JobStore, docket: Docket, redis_server: RedisServer
+) -> None:
+    """The oldest of all: by age it would be first."""
+    fit, first, second = [await submit(store, docket) for _ in range(3)]
+    claim = await store.claim(fit, "w1")
+    assert claim is not None
+    assert await before(store, docket, second) == [fit, first], "as long as a worker holds it, it comes first"
+    await store.release(fit, claim.attempt)
+    await Lease(docket, "w1", None).give_back(fit)
+    third = await submit(store, docket)
+    assert await before(store, docket, second) == [first]
+    assert await before(store, docket, fit) == [first, second]
+    assert await before(store, docket, third) == [first, second, fit]
+    assert await delivered(redis_server.settings) == [first, second, fit, third]
+
+
+async def test_what_a_worker_holds_comes_first_and_waits_for_nothing(
+    store: JobStore, docket: Docket, redis_server: RedisServer
+) -> None:
+    """docket has it as held until it is delivered again, should that worker be lost."""
+    held, waiting, last = [await submit(store, docket) for _ in range(3)]
+    taken, hold = asyncio.Event(), asyncio.Event()
+    async with worker(redis_server.settings, taken, hold) as given:
+        await asyncio.wait_for(taken.wait(), 90)
+        assert await before(store, docket, held) == [], "a worker has it just now"
+        await store.claim(held, "w1")
+        assert await before(store, docket, last) == [held, waiting]
+        assert await before(store, docket, waiting) == [held]
+        record = await store.get(held)
+        assert record is not None
+        assert (await waits_for(store, docket, record)).before == 0, "it is not queued"
+        hold.set()
+    assert given == [held, waiting, last]
+
+
+async def test_what_a_sweep_submits_anew_keeps_the_order_in_which_it_was_queued(
+    store: JobStore, docket: Docket, redis_server: RedisServer, client: Redis
+) -> None:
+    """docket knows none of them, as after a loss of its memory; the oldest was given back last."""
+    ids = []
+    for _ in range(3):
+        ids.append(new_job_id())
+        await store.create(ids[-1], REQUEST)
+    await client.hset(keys.job(ids[0]), "queued_at", "9999999999.0")
+    known = await submit(store, docket)
+    assert await before(store, docket, ids[1]) == [known, ids[0]], "until then it is behind what docket knows"
+    await sweep(store, docket, redis_server.settings, lambda _: None)
+    assert await before(store, docket, ids[0]) == [known, ids[1], ids[2]]
+    assert await delivered(redis_server.settings) == [known, ids[1], ids[2], ids[0]]
+
+
+async def test_a_record_of_another_version_is_counted_and_not_shown(
+    store: JobStore, docket: Docket, client: Redis
+) -> None:
+    old, other, mine = [await submit(store, docket) for _ in range(3)]
+    await client.hset(keys.job(old), "candidate", "[]")
+    record = await store.get(mine)
+    assert record is not None
+    found = await waits_for(store, docket, record)
+    assert (found.before, [job.id for job in found.first]) == (2, [other])
+
+
+async def test_it_is_told_over_http(api: Api) -> None:
+    first, second = await api.submit(), await api.submit()
+    answer = await api.http.get(f"/v1/diagnosis/jobs/{second}/queue")
+    body = answer.json()
+    assert (answer.status_code, body["before"], [job["id"] for job in body["first"]]) == (200, 1, [first])
+    assert (await api.http.get(f"/v1/diagnosis/jobs/{new_job_id()}/queue")).json()["code"] == "job_not_found"
+
+
+async def test_the_age_of_the_queue_is_that_of_the_job_that_has_waited_longest(
+    store: JobStore, docket: Docket, client: Redis
+) -> None:
+    given_back, waiting = [await submit(store, docket) for _ in range(2)]
+    seconds, _ = await client.time()
+    await client.hset(keys.job(waiting), "queued_at", str(seconds - 3600))
+    await client.hset(keys.job(given_back), "queued_at", str(seconds))
+    assert 3600 <= (await store.statistics()).oldest_queued_s < 3700
