@@ -22,12 +22,11 @@ PROMPTS, MOST = 32, 128
 IN_VLLM = ("greedy", "temperature", "top_p", "top_k", "min_p")
 
 
-def sentence(of: Json, severity: str) -> str:
+def sentence(of: Json, severity: str, candidates: int) -> str:
     """What the first cell says, as a job's verdict says it."""
+    who = f"the first of {candidates} candidates" if candidates > 1 else "the candidate"
     if of["amplification"]["conclusion"] == "no_damage":
-        return (
-            "No damage: with greedy the candidate writes the reference's texts, token by token, at a KL of exactly 0."
-        )
+        return f"No damage: with greedy {who} writes the reference's texts, token by token, at a KL of exactly 0."
     grown, parted = of["amplification"]["kl"], of["first_divergence"]
     (low, high), (soon, late) = grown["ci"], parted["median_ci"]
     on = f"({of['kl_candidate_text']['mean']:.3g} against {of['kl_reference_text']['mean']:.3g} nats a token)"
@@ -36,7 +35,7 @@ def sentence(of: Json, severity: str) -> str:
         f"half of the texts have parted by token {parted['median']} "
         f"(95 % interval {soon} to {'beyond the end' if late is None else late})"
     )
-    opening, subject = "Decoding with greedy amplifies the damage", "the candidate is"
+    opening, subject = "Decoding with greedy amplifies the damage", f"{who} is"
     if of["amplification"]["conclusion"] == "open":
         opening = "Whether decoding amplifies the damage is not shown with greedy"
     return (
@@ -118,7 +117,7 @@ def trajectory_report(
         "kind": "trajectory",
         "job": base["job"],
         "severity": base["severity"],
-        "verdict": sentence(cells[0], base["severity"]),
+        "verdict": sentence(cells[0], base["severity"], candidates),
         "decision": base["decision"],
         "tokens": base["tokens"],
         "documents": base["documents"],

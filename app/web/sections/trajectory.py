@@ -17,7 +17,7 @@ from app.web.sections.trajectory_decoders import decoders, distances
 from app.web.sections.trajectory_matrices import Matrix, matrices
 from app.web.sections.trajectory_parting import curve, edits, parting
 from app.web.sections.trajectory_texts import Text, changes, shown, texts
-from app.web.sections.trajectory_words import factor, first_cells, label, median_of
+from app.web.sections.trajectory_words import LETTERS, factor, first_cells, label, median_of, row_name
 from app.web.tables import Table
 from app.web.untrusted import visible
 
@@ -106,7 +106,8 @@ def heading(report: TrajectoryReport) -> str:
 def left(report: TrajectoryReport) -> str:
     """The sentence of the verdict's section: the damage by single steps."""
     kl = fmt.estimate(report.divergence.kl.mean, report.divergence.kl.ci)
-    return f"By single steps: on the reference’s own texts the candidate loses {kl} nats a token."
+    who = f"candidate {LETTERS[0]}" if len(report.candidates) > 1 else "the candidate"
+    return f"By single steps: on the reference’s own texts {who} loses {kl} nats a token."
 
 
 def note(report: TrajectoryReport) -> str:
@@ -122,7 +123,17 @@ def note(report: TrajectoryReport) -> str:
         f"{_template(report)}each written on for up to "
         f"{fmt.count(report.most_tokens)} tokens by every model with every decoder: "
         f"{fmt.count(report.generated_tokens)} tokens in all.{luck} Every text was then scored by both models, "
-        f"exactly, over the full vocabulary. Intervals are 95 %, clustered by prompt."
+        f"exactly, over the full vocabulary. Intervals are 95 %, clustered by prompt.{_of_whom(report)}"
+    )
+
+
+def _of_whom(report: TrajectoryReport) -> str:
+    """Which of several candidates the sentences are about."""
+    if len(report.candidates) < 2:
+        return ""
+    return (
+        f" Headline, figures and verdict are of candidate {LETTERS[0]} with {label(report.decoders[0].name)}; the "
+        "tables hold every candidate."
     )
 
 
@@ -134,7 +145,7 @@ def _template(report: TrajectoryReport) -> str:
 
 
 def _figures(report: TrajectoryReport, cell: Entry) -> tuple[Figure, ...]:
-    name = label(cell.decoder)
+    name = row_name(report, cell)
     grown = factor(cell.amplification.kl)
     tokens = factor(cell.amplification.tokens)
     median, median_ci = median_of(cell)

@@ -240,26 +240,26 @@ def _distances(found: Found, seed: int) -> tuple[ShapedDistance, ...]:
 
 
 def sentence(found: Found, of: Cell, decision: SeverityVerdict) -> str:
-    """What was found with the first decoder, in one sentence."""
+    """What was found with the first decoder of the first candidate, in one sentence."""
     grown, name = of.amplification.kl, of.decoder.replace("_", "-")
     where = _parted(of)
+    many = len(found.sides)
+    who = f"the first of {many} candidates" if many > 1 else "the candidate"
     if of.amplification.conclusion == "no_damage" and of.first_divergence.diverged.mean == 0:
-        return (
-            f"No damage: with {name} the candidate writes the reference's texts, token by token, at a KL of exactly 0."
-        )
+        return f"No damage: with {name} {who} writes the reference's texts, token by token, at a KL of exactly 0."
     if grown.value is None:
-        return f"With {name} the candidate's KL on the reference's texts is 0 or not finite; {where}."
+        return f"With {name} the KL of {who} on the reference's texts is 0 or not finite; {where}."
     on = f"({_nats(of.kl_candidate_text)} against {_nats(of.kl_reference_text)} nats a token)"
     ci = "" if grown.ci is None else f" (95 % interval {grown.ci[0]:.3g} to {grown.ci[1]:.3g})"
     times = f"{grown.value:.3g} times{ci}"
     if of.amplification.conclusion == "open":
         return (
-            f"Whether decoding amplifies the damage is not shown with {name}: on its own text the candidate is {times} "
+            f"Whether decoding amplifies the damage is not shown with {name}: on its own text {who} is {times} "
             f"as far from the reference as on the reference's text {on}; {where}. By single steps the damage is "
             f"{decision.severity}."
         )
     return (
-        f"Decoding with {name} {of.amplification.conclusion} the damage: on its own text the candidate is {times} as "
+        f"Decoding with {name} {of.amplification.conclusion} the damage: on its own text {who} is {times} as "
         f"far from the reference as on the reference's text {on}; {where}. By single steps the damage is "
         f"{decision.severity}."
     )

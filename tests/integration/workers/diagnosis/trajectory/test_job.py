@@ -155,6 +155,7 @@ def test_the_common_blocks_speak_of_each_candidate(whole: tuple[TrajectoryReport
     # The difference form rounds ln p of the reference by the candidate that it is taken with.
     assert same.perplexity.reference == pytest.approx(wounded.perplexity.reference, rel=1e-5)
     assert set(same.domains) == {"prose", "code"}
+    assert "the first of 2 candidates" in report.verdict
 
 
 def test_kl_along_both_texts_is_that_of_transformers(
@@ -233,6 +234,26 @@ def test_a_lost_attempt_loses_no_text_and_the_report_is_the_same(
     assert resumed.cells == straight.cells
     assert resumed.samples == ()
     assert all("text" not in line for line in lines(again))
+
+
+def test_an_attempt_lost_in_the_middle_of_a_decoder_goes_on_with_the_next_prompts(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    """Contrastive search looks at eight tokens of a prompt, so that four prompts of the seven are written at once."""
+    asked = request(decoders=[{"name": "contrastive"}], shapings=[], store_text=False)
+    straight = trajectory(asked, Context(settings, tmp_path / "straight"), room)
+
+    stopped = Context(settings, tmp_path / "job", stop=lambda context: context.texts() > 0)
+    with pytest.raises(JobCancelled):
+        trajectory(asked, stopped, room)
+    assert stopped.texts() == 4
+
+    again = Context(settings, tmp_path / "job")
+    resumed = trajectory(asked, again, room)
+    assert resumed.resumed_texts == 4
+    assert resumed.cells == straight.cells
+    told = next(done for phase, done, _ in again.told if phase == "generate")
+    assert told == 4 * TOKENS
 
 
 def test_prompts_that_do_not_fit_the_context_are_refused(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:

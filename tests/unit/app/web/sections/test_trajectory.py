@@ -13,7 +13,7 @@ from app.contracts.trajectory_report import TrajectoryReport
 from app.web import format as fmt
 from app.web.report import render
 from app.web.reproduce_trajectory import trajectory_command
-from app.web.sections.trajectory import heading, note, trajectory
+from app.web.sections.trajectory import heading, left, note, trajectory
 from app.web.sections.trajectory_words import median_of, shaping_name
 from app.web.terminal import render_terminal
 from tests.support.trajectory_reports import trajectory_report, trajectory_variants
@@ -54,6 +54,14 @@ def test_candidates_have_letters_where_there_are_several():
         "beam · A",
     ]
     assert len(four.candidates.rows) == 4
+
+
+def test_of_several_candidates_the_page_says_whom_headline_and_verdict_are_of():
+    one, four = report("one"), report("four")
+    assert "the candidate loses" in left(one) and "candidate A loses" in left(four)
+    assert "of candidate A with greedy" in note(four) and "of candidate" not in note(one)
+    assert trajectory(four).figures[0].unit == "× running free, greedy · A"
+    assert "the first of 4 candidates" in render(VARIANTS["four"])
 
 
 def test_a_shaping_is_named_by_its_own_parameter():
