@@ -27,7 +27,11 @@ def fit_view(threshold: Threshold) -> FitView:
     of = "perplexity" if threshold.of == "perplexity" else "KL"
     slopes, params = threshold.slopes, threshold.params
     rows = [
-        ("s0", fmt.estimate(threshold.s0, threshold.ci), "the share removed where the curve turns"),
+        (
+            "s0",
+            fmt.estimate(threshold.s0, threshold.ci),
+            f"the share removed where the curve turns; {_bound(threshold, 's0')}",
+        ),
         ("Slope below", fmt.Estimate(fmt.number(slopes.below), None), f"d ln {of} / ds of the form just below s0"),
         ("Slope above", fmt.Estimate(fmt.number(slopes.above), None), "just above"),
         (

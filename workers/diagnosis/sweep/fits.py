@@ -50,7 +50,19 @@ def threshold_of(
         "measured_below_ci": slope_of(curve.s_N, curve.log_N, drawn_BP, below_N)[1],
         "measured_above_ci": slope_of(curve.s_N, curve.log_N, drawn_BP, ~below_N)[1],
     }
-    return _as_contract(answer, of, points, course, intervals)
+    left_out = _left_out(bounds) if of == "kl" else ()
+    return _as_contract(answer, of, points, course, intervals, left_out)
+
+
+def _left_out(bounds: FormBounds) -> tuple[str, ...]:
+    """What is said of bounds that were asked for and do not hold for KL; nothing where there are none."""
+    names = [name for name, pair in bounds if name != "s0" and pair != (None, None)]
+    if not names:
+        return ()
+    return (
+        f"bounds were asked for on {', '.join(names)}: they are of the form that is fitted to the perplexity; KL is "
+        "fitted without them, and only bounds of s0 hold for both",
+    )
 
 
 def fitted_points(course: Course, of: Of) -> tuple[list[Turned], str]:
@@ -83,6 +95,7 @@ def _as_contract(
     points: Sequence[Turned],
     course: Course,
     slope_intervals: dict[str, tuple[float, float] | None],
+    left_out: tuple[str, ...],
 ) -> Threshold:
     told = answer.as_json()
     ends = (answer.interval.low, answer.interval.high)
@@ -105,7 +118,7 @@ def _as_contract(
         rivals=tuple(Rival(**{**rival, "params": _finite(rival["params"])}) for rival in told["rivals"]),
         answer=answer.answer,
         reasons=answer.reasons,
-        warnings=answer.warnings,
+        warnings=(*left_out, *answer.warnings),
         params=told["params"],
         log_sse=told["log_sse"],
         aicc=told["aicc"],

@@ -1,0 +1,28 @@
+"""The view of a fitted threshold: which bounds it was fitted under."""
+
+from app.contracts.sweep_report import SweepReport, Threshold
+from app.web.sections.sweep_fits import fit_view
+from tests.support.sweep_reports import sweep_variants
+
+
+def fitted(**changes):
+    found = SweepReport.model_validate(sweep_variants()["knee"]).threshold_kl
+    assert isinstance(found, Threshold)
+    return found.model_copy(update=changes)
+
+
+def notes(threshold):
+    return {row[0].text: row[2].text for row in fit_view(threshold).numbers.rows}
+
+
+def test_every_coefficient_tells_its_bounds_the_knee_as_well():
+    free = fitted(bounds=dict.fromkeys(("a", "b", "s0", "k1", "k2"), (None, None)))
+    assert notes(free)["s0"] == "the share removed where the curve turns; no bounds"
+    bound = notes(fitted(bounds=free.bounds | {"s0": (0.3, 0.7), "k1": (0.0, None)}, at_bounds=("s0",)))
+    assert bound["s0"] == "the share removed where the curve turns; bounds 0.3 to 0.7, rests on one"
+    assert bound["k1"] == "bounds 0 to open" and bound["b"] == "no bounds"
+
+
+def test_bounds_that_do_not_hold_are_told_with_the_fit():
+    told = "bounds were asked for on k1: they are of the form that is fitted to the perplexity"
+    assert fit_view(fitted(warnings=(told,))).notes[-1] == told
