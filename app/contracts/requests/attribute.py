@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from app.contracts.requests.base import JobRequest, Thresholds
 
@@ -51,11 +51,12 @@ class AttributeRequest(JobRequest):
     )
     thresholds: Thresholds = Thresholds()
 
-    @model_validator(mode="after")
-    def _one_direction_is_the_swap(self) -> "AttributeRequest":
-        if "swap" not in self.directions:
+    @field_validator("directions")
+    @classmethod
+    def _one_direction_is_the_swap(cls, directions: tuple[Direction, ...]) -> tuple[Direction, ...]:
+        if "swap" not in directions:
             raise ValueError("directions must hold swap: what is restored is chosen by it")
-        return self
+        return directions
 
 
 class AttributeSubmission(AttributeRequest):

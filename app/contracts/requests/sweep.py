@@ -8,7 +8,7 @@ first value, and `knobs` all of them. That is the form in which requests are kep
 from math import prod
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, ValidationInfo, field_validator
 
 from app.contracts.base import Contract
 from app.contracts.requests.base import JobRequest, Thresholds
@@ -52,14 +52,15 @@ class FormBounds(Contract):
     k1: Bound = (None, None)
     k2: Bound = (None, None)
 
-    @model_validator(mode="after")
-    def _rising(self) -> "FormBounds":
-        for name, (low, high) in self:
-            if low is not None and high is not None and low > high:
-                raise ValueError(f"the lower bound of {name}, {low:g}, lies above the upper, {high:g}")
-        if self.a[1] is not None and self.a[1] <= 0:
-            raise ValueError(f"the upper bound of a is {self.a[1]:g}, and a is positive")
-        return self
+    @field_validator("a", "b", "s0", "k1", "k2")
+    @classmethod
+    def _rising(cls, bound: Bound, info: ValidationInfo) -> Bound:
+        low, high = bound
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"the lower bound of {info.field_name}, {low:g}, lies above the upper, {high:g}")
+        if info.field_name == "a" and high is not None and high <= 0:
+            raise ValueError(f"the upper bound of a is {high:g}, and a is positive")
+        return bound
 
 
 class SweepRequest(SweptRequest):

@@ -2,9 +2,20 @@
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from app.contracts.decoding import DECODERS, AnyDecoder, AnyShaping, Eta, MinP, TemperatureSampling, TopK, TopP, Typical
+from app.contracts.decoding import (
+    DECODERS,
+    AnyDecoder,
+    AnyShaping,
+    Decoder,
+    Eta,
+    MinP,
+    TemperatureSampling,
+    TopK,
+    TopP,
+    Typical,
+)
 from app.contracts.decoding import defaults as all_decoders
 from app.contracts.requests.base import CandidateModel, JobRequest, Thresholds
 
@@ -58,16 +69,22 @@ class TrajectoryRequest(JobRequest):
         default=512, description="not used: a text is as long as its prompt and what was generated"
     )
 
-    @model_validator(mode="after")
-    def _once_each(self) -> "TrajectoryRequest":
-        names = [decoder.name for decoder in self.decoders]
+    @field_validator("decoders")
+    @classmethod
+    def _once_each(cls, decoders: tuple[Decoder, ...]) -> tuple[Decoder, ...]:
+        names = [decoder.name for decoder in decoders]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"decoder {twice} is given twice: a report tells decoders apart by their names")
-        listed = self.models()
+        return decoders
+
+    @field_validator("candidates")
+    @classmethod
+    def _no_copy(cls, candidates: tuple[CandidateModel, ...], info: ValidationInfo) -> tuple[CandidateModel, ...]:
+        listed = (info.data.get("candidate"), *candidates)  # without the first where that is at fault itself
         if any(model in listed[:index] for index, model in enumerate(listed)):
             raise ValueError("a candidate is given twice: the same alias and the same recipe")
-        return self
+        return candidates
 
     def models(self) -> tuple[CandidateModel, ...]:
         """All candidates, `candidate` first."""
