@@ -148,7 +148,8 @@ def sites_note(report: AttributeReport) -> str:
     return (
         "Nats are KL(reference ‖ reference with the candidate’s part), a token, on up to "
         f"{fmt.count(subset.positions)} scored tokens of {subset.documents} documents; shares are of the whole "
-        "candidate’s KL at the same tokens and need not sum up. Control (a part swapped by itself, "
+        "candidate’s KL at the same tokens and need not sum up. Looked into, with control, noise and treatment, were "
+        f"the first {len(held)} of {search.measured} measured parts. Control (a part swapped by itself, "
         f"{fmt.count(subset.control_positions)} tokens): {controls}. × noise: nats over those of noise of the same "
         f"norm in a random direction, {fmt.count(subset.twin_positions)} tokens. Parts lie within each other: a layer "
         f"holds its modules. {fmt.count(search.unchanged)} parts are the reference’s own: their nats are exactly 0."

@@ -149,6 +149,8 @@ def path_note(report: SurfaceReport) -> str:
 
 def orders_note(report: SurfaceReport) -> str:
     """Which orders exist."""
+    if report.zero == "first value":
+        return "Both knobs are in one step: there is no other order."
     if len(report.orders) == 1:
         return "Only the order of the steps as given was measured; `orders: both` measures the other one, too."
     if not report.order_effects:

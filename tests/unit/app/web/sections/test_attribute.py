@@ -40,6 +40,15 @@ def test_a_control_that_is_not_zero_is_said_loudly() -> None:
     assert "NOT 0 for 1 parts" in sites_note(read("broken"))
 
 
+def test_how_many_parts_and_tokens_were_looked_into_is_said() -> None:
+    report = read("full")
+    assert report.search is not None and report.subset is not None
+    told = sites_note(report)
+    assert f"were the first 2 of {report.search.measured} measured parts" in told
+    for tokens in (report.subset.control_positions, report.subset.twin_positions):
+        assert f"{tokens:,} tokens" in told
+
+
 def test_parts_that_were_not_looked_into_have_no_cause() -> None:
     report = read("full")
     assert cause_text(report.sites[0]) == "aligned error"

@@ -121,6 +121,7 @@ def test_knobs_of_one_step_begin_at_their_first_values():
     found = report("one-step")
     assert setting(found, 0, 0) == "bits 8, group_size 32"
     assert any("Both knobs are in one step" in warning for warning in found.warnings)
+    assert orders_note(found) == "Both knobs are in one step: there is no other order."
 
 
 def test_what_is_not_finite_or_refused_is_told():
