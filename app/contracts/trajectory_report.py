@@ -32,7 +32,10 @@ class DecoderRun(Contract):
 
     name: str
     parameters: dict[str, float | int | str | bool | None]
-    engine: Literal["vllm", "loop"] = Field(description="vLLM's own sampler, or the loop over hidden states")
+    engine: Literal["vllm", "loop"] = Field(
+        description="where the model ran: in vLLM, each token taken from the logits that it shows, or in a loop over "
+        "transformers' layers"
+    )
     random: Literal["none", "common"] = Field(
         description="whether chance decides; common: all models take the token at which the cumulative probability, by "
         "token id, passes the same uniform number at the same step of the same prompt"
