@@ -105,7 +105,7 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
         ),
         not_tested=(
             "Settings between the measured ones: limits and the contour are linear there.",
-            *(() if request.orders == "both" else ("The other order of the two steps.",)),
+            *(("The other order of the two steps.",) if _other_order_left_out(request) else ()),
             *not_tested(
                 longest_context=int(ground.part.where.context.max()),
                 domains=[document.domain for document in corpus.documents],
@@ -117,6 +117,11 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
         request=repeatable(request),
         provenance=_provenance(found, cell, record),
     )
+
+
+def _other_order_left_out(request: SurfaceRequest) -> bool:
+    """Two knobs in one step have no other order."""
+    return request.orders == "as given" and zero_of(request) == "left out"
 
 
 def _blocks(record: PointRecord) -> tuple[Divergence, Mean, Perplexity, SeverityVerdict]:

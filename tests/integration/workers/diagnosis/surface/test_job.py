@@ -215,3 +215,26 @@ def test_a_lost_attempt_is_taken_up_again(settings: Settings, room: EngineRoom, 
     assert all(file.stat().st_mtime_ns == at for file, at in kept.items()), "no point is measured twice"
     assert report.orders == ("as given",)
     assert any("other order" in item for item in report.not_tested)
+
+
+def test_two_knobs_of_one_step_are_counted_from_their_first_values(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    asked = request(
+        orders="as given",
+        candidate={"model": "tiny", "recipe": RECIPE[1:]},
+        knobs=[
+            {"step": 0, "field": "bits", "values": [8, 3]},
+            {"step": 0, "field": "group_size", "values": [16, 64]},
+        ],
+    )
+    report = surface(asked, Context(settings, tmp_path), room)
+    assert report.zero == "first value"
+    assert [knob.values for knob in report.knobs] == [(8, 3), (16, 64)]
+    first = report.points[0].recipe[0]
+    assert (first["bits"], first["group_size"]) == (8, 16), "nothing is left out"
+    (one,) = report.interactions
+    log = {(p, q): math.log(point(report, p, q).perplexity) for p in (0, 1) for q in (0, 1)}
+    assert one.nats.mean == pytest.approx(log[1, 1] - log[1, 0] - log[0, 1] + log[0, 0], abs=1e-9)
+    assert any("cannot be left out" in warning for warning in report.warnings)
+    assert not any("other order" in item for item in report.not_tested), "there is none"
