@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 from transformers.utils.logging import is_progress_bar_enabled
 
-from app.contracts.decoding import DECODER, Beam, Decoder, Greedy, Shaping
+from app.contracts.decoding import DECODER, Beam, Contrastive, Decoder, Greedy, Shaping
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.simulation import SECTION
 from tests.support.packed import make_packed
@@ -24,6 +25,7 @@ Tiny = Callable[..., Path]
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11, 12], [20, 21, 22, 23, 24, 25, 26], [3]]
 # One token in eight ends a text, so that searches meet ends.
 ENDS = list(range(0, 320, 8))
+CONTRASTIVE = Path(__file__).parent / "golden" / "contrastive.json"
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,28 @@ def test_greedy_and_beam_search_give_what_generate_gives(model: TransformersMode
         assert [list(one.tokens) for one in made] == theirs, decoder
         ended += sum(one.ended for one in made)
     assert ended  # the ends were met
+
+
+def _counted(number: int, like: torch.Tensor) -> torch.Tensor:
+    """Weights that no generator of random numbers has a part in; those of a norm are around 1."""
+    place = torch.arange(like.numel())
+    spread = ((31 * place * place + (7919 + 104729 * number) * place) % 10007).double() / 10007 - 0.5
+    spread = spread.reshape(like.shape) / 2
+    return (spread if like.ndim > 1 else 1 + spread).to(torch.bfloat16)
+
+
+def test_contrastive_search_gives_what_generate_gave(tiny: Tiny, tmp_path: Path) -> None:
+    """The texts are those of `generate(penalty_alpha=…, top_k=…)` of transformers 4.51.3 on the same weights; later
+    releases have no contrastive search."""
+    folder = Path(shutil.copytree(tiny("llama"), tmp_path / "counted"))
+    tensors = load_file(folder / "model.safetensors")
+    counted = {name: _counted(number, tensors[name]) for number, name in enumerate(sorted(tensors))}
+    save_file(counted, folder / "model.safetensors", metadata={"format": "pt"})
+    model = TransformersModel(folder, dtype=torch.float32)
+    for golden in json.loads(CONTRASTIVE.read_text()):
+        decoder = Contrastive(name="contrastive", k=golden["k"], alpha=golden["alpha"])
+        made = decode(model, PROMPTS, decoder, max_tokens=16)
+        assert [list(one.tokens) for one in made] == golden["texts"], decoder
 
 
 @pytest.mark.parametrize(
