@@ -142,7 +142,9 @@ class Threshold(Contract):
     value: Number = Field(description="the knob's value at s0, interpolated between measured ones")
     value_ci: Ci | None
     form: str
-    bounds: dict[str, tuple[Number, Number]]
+    bounds: dict[str, tuple[Number, Number]] = Field(
+        description="that it was fitted under: for the perplexity those asked for, for KL those of s0 alone"
+    )
     identifiable: bool
     rivals: tuple[Rival, ...]
     answer: Answer
