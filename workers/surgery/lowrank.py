@@ -46,9 +46,11 @@ def truncate(weight_OI: torch.Tensor, rank: int) -> torch.Tensor:
     outputs, inputs = weight_OI.shape
     if outputs <= inputs:
         lead_OR = torch.linalg.eigh(weight_OI @ weight_OI.T).eigenvectors[:, outputs - rank :]
-        return (lead_OR @ (lead_OR.T @ weight_OI)).to(torch.float32)
-    lead_IR = torch.linalg.eigh(weight_OI.T @ weight_OI).eigenvectors[:, inputs - rank :]
-    return ((weight_OI @ lead_IR) @ lead_IR.T).to(torch.float32)
+        cut_OI: torch.Tensor = lead_OR @ (lead_OR.T @ weight_OI)
+    else:
+        lead_IR = torch.linalg.eigh(weight_OI.T @ weight_OI).eigenvectors[:, inputs - rank :]
+        cut_OI = (weight_OI @ lead_IR) @ lead_IR.T
+    return cut_OI.to(torch.float32)
 
 
 def truncate_scaled(weight_OI: torch.Tensor, scale_I: torch.Tensor, rank: int) -> torch.Tensor:
