@@ -29,6 +29,7 @@ _EXAMPLES: Final = 'write {"sweep": [0.1, 0.2]} or {"sweep": {"from": 0.1, "to":
 KNOBS: Final[dict[object, int]] = {"sweep": 1, "surface": 2}
 INSTEAD: Final[dict[object, str]] = {"sweep": "a surface turns two knobs at once: send it as kind surface"}
 _FEWER: Final[dict[object, str]] = {"surface": "give a list to a second value, or send it as kind sweep"}
+_COUNTS: Final = ("no knob", "one knob", "two knobs")
 # Fields that say what a step is, not how strong.
 _NO_KNOBS: Final = frozenset({"type", "calibration"})
 # A request as data: each value with the JSON pointer of where it was written.
@@ -87,6 +88,17 @@ def recipe_at(recipe: Recipe, knobs: Sequence[Knob], values: Sequence[Any]) -> R
 def without(recipe: Recipe, steps: Sequence[int]) -> Recipe:
     """The recipe with these steps left out: what a knob does when it is not turned at all."""
     return tuple(step for index, step in enumerate(recipe) if index not in set(steps))
+
+
+def miscounted(kind: str, given: int) -> tuple[str, str]:
+    """(detail, hint) for a request of a kind of `KNOBS` in which another number of knobs is `given`."""
+    turned = f"a {kind} turns {_COUNTS[KNOBS[kind]]}"
+    if not given:
+        values = "one value" if KNOBS[kind] == 1 else "two values"
+        return f"{turned}, and none is given", f"in place of {values} of the candidate's recipe {_EXAMPLES}"
+    held = _COUNTS[given] if given < len(_COUNTS) else f"{given} knobs"
+    hint = (_FEWER if given < KNOBS[kind] else INSTEAD).get(kind, "give the others one value")
+    return f"{turned}, and {held} {'is' if given == 1 else 'are'} given", hint
 
 
 def grid(knobs: Sequence[Knob]) -> Iterator[tuple[Any, ...]]:

@@ -173,10 +173,29 @@ def test_a_surface_of_one_knob_is_told_what_it_is():
     assert "1 value" in refused.value.detail and "kind sweep" in refused.value.hint
 
 
-def test_a_sweep_without_a_knob_is_refused():
+BITS = {"step": 0, "field": "bits", "values": [8, 4]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail", "hint"),
+    [
+        ({}, "A sweep turns one knob, and none is given.", "in place of one value of the candidate's recipe write"),
+        ({"knobs": []}, "A sweep turns one knob, and none is given.", '{"sweep": [0.1, 0.2]}'),
+        ({"knobs": [BITS, BITS]}, "A sweep turns one knob, and two knobs are given.", "send it as kind surface"),
+        ({"kind": "surface"}, "A surface turns two knobs, and none is given.", "in place of two values"),
+        (
+            {"kind": "surface", "knobs": [BITS]},
+            "A surface turns two knobs, and one knob is given.",
+            "send it as kind sweep",
+        ),
+        ({"kind": "surface", "knobs": [BITS] * 3}, "A surface turns two knobs, and 3 knobs are given.", "one value"),
+    ],
+)
+def test_another_number_of_knobs_than_the_kind_turns_is_refused_in_words(changes, detail, hint):
     with pytest.raises(HemostatError) as error:
-        parse_submission(json.dumps(body(WANDA)).encode())
-    assert error.value.errors[0].pointer == "/knobs"
+        parse_submission(json.dumps(body({"type": "quantize.rtn", "bits": 8}) | changes).encode())
+    assert [(part.pointer, part.detail) for part in error.value.errors] == [("/knobs", detail)]
+    assert hint in error.value.hint
 
 
 def test_both_forms_are_the_same_request():
