@@ -14,9 +14,9 @@ from app.cli.measuring import measure
 from app.cli.options import AsJson, Url, number, pairs
 from app.cli.output import Exit
 from app.cli.recipes import parse_recipe, parse_text
-from app.contracts.decoding import DECODERS, SHAPING_NAMES
+from app.contracts.decoding import DECODERS, NO_SHAPING, SHAPING_NAMES
 from app.contracts.errors import ErrorCode, HemostatError
-from app.models.nearest import suggestion
+from app.models.nearest import listed, suggestion
 
 
 def trajectory(
@@ -124,8 +124,8 @@ def _parse(option: str, what: str, written: str, names: Sequence[str]) -> dict[s
     if name not in names:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"{option} {written!r}: there is no {what} {name!r}",
-            hint=suggestion(name, names),
+            f"{option} {written!r}: there is no {what} {name!r}" + (f": {NO_SHAPING}" if name in DECODERS else ""),
+            hint=listed(names) if name in DECODERS else suggestion(name, names),
         )
     found: dict[str, Any] = {"name": name}
     for part in filter(None, rest.split(",")):

@@ -151,6 +151,11 @@ SHAPING_NAMES: Final[tuple[str, ...]] = tuple(
     get_args(kind.model_fields["name"].annotation)[0] for kind in get_args(Shaping)
 )
 
+# Why a decoder that is none of `SHAPING_NAMES` is refused as one.
+NO_SHAPING: Final = (
+    "it is a decoder, and distances are taken only after what reshapes each token's distribution by itself"
+)
+
 
 def defaults() -> tuple[Decoder, ...]:
     """All thirteen, each with its default parameters."""

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from app.contracts.base import Contract
+from app.contracts.decoding import DECODERS, NO_SHAPING
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import STEP_TYPES
 from app.contracts.requests import KINDS, SUBMISSION, SubmitRequest
@@ -19,7 +20,7 @@ from app.contracts.text import MAX_DOCUMENTS
 from app.jobs.allowed import allowed
 from app.jobs.schema_walk import Schema
 from app.jobs.value_faults import value_fault
-from app.models.knobs import lift_knobs
+from app.models.knobs import KNOBS, lift_knobs, miscounted
 from app.models.nearest import listed, nearest, suggestion
 from app.problems import MAX_ERRORS, FieldError, RequestError
 
@@ -27,6 +28,8 @@ MAX_DEPTH: Final = 64
 TAGS: Final = ("type", "source", "kind")
 # Fields of a request that hold decoders.
 DECODER_LISTS: Final = ("decoders", "shapings")
+# How pydantic calls a list that is not there, or has too few or too many items.
+_MISCOUNTED: Final = frozenset({"missing", "too_short", "too_long"})
 _SCHEMA: Final = Schema(SUBMISSION.json_schema())
 _Contract = TypeVar("_Contract", bound=Contract)
 
@@ -332,7 +335,10 @@ def _field_error(error: ErrorDetails, data: dict[str, Any], schema: Schema) -> F
 def _value_error(error: ErrorDetails, path: tuple[str | int, ...], data: dict[str, Any], schema: Schema) -> FieldError:
     """A field that is missing, a value that does not fit its field, or a name of a free one that has not its form."""
     node = schema.at(path, data)
-    if error["type"] == "missing":
+    if path == ("knobs",) and error["type"] in _MISCOUNTED and data.get("kind") in KNOBS:
+        why, hint = miscounted(data["kind"], len(data.get("knobs", ())))
+        detail = f"{why[:1].upper()}{why[1:]}."
+    elif error["type"] == "missing":
         may = allowed(node)
         detail, hint = f"The field {path[-1]!r} is missing.", f"Give {path[-1]}" + (f": {may}." if may else ".")
     elif error["loc"][-1] == "[key]":
@@ -367,7 +373,10 @@ def _tag_error(path: tuple[str | int, ...], data: dict[str, Any], schema: Schema
             ErrorCode.INVALID_REQUEST, f"The field {tag!r} is missing.", suggestion("", valid, many=len(valid)), pointer
         )
     code = ErrorCode.UNKNOWN_RECIPE if recipe else ErrorCode.INVALID_REQUEST
-    what = "recipe type" if recipe else "decoder" if decoder else "text source"
+    shaping = decoder and path[-2] == "shapings"
+    if shaping and given in DECODERS:
+        return FieldError(code, f"There is no shaping {_shown(given)}: {NO_SHAPING}.", listed(valid), pointer)
+    what = "recipe type" if recipe else "shaping" if shaping else "decoder" if decoder else "text source"
     return FieldError(code, f"There is no {what} {_shown(given)}.", suggestion(str(given), valid), pointer)
 
 

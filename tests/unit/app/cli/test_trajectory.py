@@ -33,4 +33,5 @@ def test_a_shaping_is_a_cut_and_its_parameters():
     assert parse_shaping("top_k:k=20") == {"name": "top_k", "k": 20}
     with pytest.raises(HemostatError) as caught:
         parse_shaping("greedy")
-    assert "there is no shaping 'greedy'" in caught.value.detail
+    assert "there is no shaping 'greedy': it is a decoder" in caught.value.detail
+    assert caught.value.hint == "valid: eta, min_p, temperature, top_k, top_p, typical"

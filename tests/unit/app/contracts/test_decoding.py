@@ -114,3 +114,12 @@ def test_a_distribution_is_shaped_by_what_looks_at_one_token_alone() -> None:
     (error,) = _refused({"shapings": [{"name": "beam"}]}).errors
 
     assert (error.code, error.pointer) == (ErrorCode.INVALID_REQUEST, "/shapings/0/name")
+    assert error.detail.startswith("There is no shaping 'beam': it is a decoder, and distances are taken only after")
+    assert error.hint == "valid: eta, min_p, temperature, top_k, top_p, typical"
+
+
+def test_a_shaping_that_is_no_decoder_either_is_told_by_the_nearest() -> None:
+    (error,) = _refused({"shapings": [{"name": "typicl"}]}).errors
+
+    assert error.detail == "There is no shaping 'typicl'."
+    assert error.hint.startswith("did you mean 'typical'?")
