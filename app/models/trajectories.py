@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from app.contracts.decoding import rows_of, runs_in_vllm
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.trajectory import TrajectoryRequest, pointer_of
 from app.contracts.simulation import SECTION
+from app.contracts.text import InlineText
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.registry import Registry
 from app.models.steps import check_recipe
@@ -19,16 +20,39 @@ CPU_VLLM_TOKENS_PER_SECOND: Final = 300.0
 CPU_LOOP_ROWS_PER_SECOND: Final = 200.0
 
 
+class _OfDomain(Protocol):
+    @property
+    def domain(self) -> str: ...
+
+
+_Document = TypeVar("_Document", bound=_OfDomain)
+
+
+def spread_over_domains(documents: Sequence[_Document], count: int) -> list[_Document]:
+    """The first `count` documents, each domain in turn; all of them where there are fewer."""
+    waiting: dict[str, list[_Document]] = {}
+    for document in documents:
+        waiting.setdefault(document.domain, []).append(document)
+    chosen: list[_Document] = []
+    depth = 0
+    while len(chosen) < min(count, len(documents)):
+        chosen += [listed[depth] for listed in waiting.values() if depth < len(listed)]
+        depth += 1
+    return chosen[:count]
+
+
 def check_trajectory(
     request: TrajectoryRequest, registry: Registry, check_one: Callable[[TrajectoryRequest], None]
 ) -> None:
     """Refuses what candidates beside the first, lengths and decoders do not allow; `check_one` checks a request of one
     candidate.
 
-    Raises what `check_one` raises, with the pointer of the candidate to blame; WINDOW_TOO_LARGE where prompt and tokens
+    Raises what `check_one` raises, with the pointer of the candidate to blame; DOCUMENT_TOO_SHORT for a conversation of
+    the request that is to give a prompt and begins with its first answer; WINDOW_TOO_LARGE where prompt and tokens
     exceed a model's context; RECIPE_NOT_APPLICABLE for a decoder that runs in transformers and a candidate whose
     activations, keys or values are simulated.
     """
+    _check_prompts(request)
     reference = inspect(registry.resolve(request.reference.model).checkpoint_path())
     for index, model in enumerate(request.models()):
         pointer = pointer_of(index)
@@ -47,6 +71,21 @@ def check_trajectory(
     _check_length(request, reference, request.reference.model)
     if SECTION in reference.config:
         _check_decoders(request, request.reference.model)
+
+
+def _check_prompts(request: TrajectoryRequest) -> None:
+    if not isinstance(request.text, InlineText):
+        return  # read by the worker alone
+    documents = request.text.documents
+    places = {document.id: index for index, document in enumerate(documents)}
+    for document in spread_over_domains(documents, request.prompts):
+        if document.messages and document.messages[0].role == "assistant":
+            raise HemostatError(
+                ErrorCode.DOCUMENT_TOO_SHORT,
+                f"document {document.id!r} has no message before its first answer: its prompt would be empty",
+                hint="leave it out, or let a user's message stand first: the models write the first answer themselves",
+                pointer=f"/text/documents/{places[document.id]}/messages/0/role",
+            )
 
 
 def _check_length(request: TrajectoryRequest, info: CheckpointInfo, alias: str) -> None:

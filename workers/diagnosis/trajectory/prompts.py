@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import Message
+from app.models.trajectories import spread_over_domains
 from workers.text.chat import prompt_tokens
 from workers.text.documents import TextDocument
 from workers.text.tokenization import bos_of, encode
@@ -29,19 +30,6 @@ class Prompt:
     domain: str
     tokens: tuple[int, ...]
     conversation: bool
-
-
-def spread_over_domains(documents: Sequence[TextDocument], count: int) -> list[TextDocument]:
-    """The first `count` documents, each domain in turn; all of them where there are fewer."""
-    waiting: dict[str, list[TextDocument]] = {}
-    for document in documents:
-        waiting.setdefault(document.domain, []).append(document)
-    chosen: list[TextDocument] = []
-    depth = 0
-    while len(chosen) < min(count, len(documents)):
-        chosen += [listed[depth] for listed in waiting.values() if depth < len(listed)]
-        depth += 1
-    return chosen[:count]
 
 
 def make_prompts(

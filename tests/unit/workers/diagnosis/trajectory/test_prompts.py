@@ -6,7 +6,7 @@ import pytest
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import Message
 from tests.support.tiny import make_tokenizer
-from workers.diagnosis.trajectory.prompts import Prompt, check_context, make_prompts, spread_over_domains
+from workers.diagnosis.trajectory.prompts import Prompt, check_context, make_prompts
 from workers.text.documents import TextDocument
 
 TEXT = "the lazy dog jumps over the quick brown fox and it loses what it knew"
@@ -19,13 +19,6 @@ def tokenizer():
 
 def made(tokenizer, *documents, count=8, length=5, chat=False):
     return make_prompts(documents, tokenizer, count=count, length=length, chat=chat)
-
-
-def test_domains_take_turns():
-    documents = [TextDocument(f"{domain}{number}", domain, text=TEXT) for domain in "aab" for number in range(3)]
-    documents = [TextDocument(f"{d.id}-{i}", d.domain, text=TEXT) for i, d in enumerate(documents)]
-    assert [one.domain for one in spread_over_domains(documents, 5)] == ["a", "b", "a", "b", "a"]
-    assert len(spread_over_domains(documents, 100)) == 9
 
 
 def test_a_prompt_is_the_first_tokens_of_its_document(tokenizer):

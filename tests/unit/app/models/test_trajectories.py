@@ -1,0 +1,67 @@
+"""What of a trajectory job is refused before it is queued."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.trajectory import TrajectoryRequest
+from app.contracts.text import Document
+from app.models.preflight import check_request
+from app.models.registry import load_registry
+from app.models.trajectories import spread_over_domains
+from app.settings import Settings
+
+USER, ASSISTANT = {"role": "user", "content": "the dog"}, {"role": "assistant", "content": "the fox"}
+
+
+def document(name: str, *messages: dict[str, str], domain: str = "chat") -> dict[str, Any]:
+    return {"id": name, "domain": domain, "messages": list(messages)}
+
+
+@pytest.fixture
+def check(tiny: Callable[..., Path], tmp_path: Path) -> Callable[..., None]:
+    models = tmp_path / "models.toml"
+    models.write_text(f"[models.m]\npath = {json.dumps(str(tiny()))}\n")
+
+    def checked(*documents: dict[str, Any], **fields: Any) -> None:
+        body = {
+            "kind": "trajectory",
+            "reference": {"model": "m"},
+            "candidate": {"model": "m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
+            "text": {"source": "inline", "documents": documents},
+            "tokens": 16,
+        }
+        request = TrajectoryRequest.model_validate(body | fields)
+        check_request(request, load_registry(models), Settings(home=tmp_path / "home"))
+
+    return checked
+
+
+def test_domains_take_turns() -> None:
+    documents = [Document(id=f"{domain}{i}", domain=domain, text="the dog") for i, domain in enumerate("aaaaaabbb")]
+    assert [one.id for one in spread_over_domains(documents, 5)] == ["a0", "b6", "a1", "b7", "a2"]
+    assert len(spread_over_domains(documents, 100)) == 9
+
+
+def test_a_conversation_that_begins_with_an_answer_is_refused_at_its_first_message(check: Callable[..., None]) -> None:
+    with pytest.raises(HemostatError) as caught:
+        check(document("good", USER, ASSISTANT), document("bad", ASSISTANT, USER, ASSISTANT))
+    assert (caught.value.code, caught.value.pointer) == (
+        ErrorCode.DOCUMENT_TOO_SHORT,
+        "/text/documents/1/messages/0/role",
+    )
+    assert "'bad' has no message before its first answer" in caught.value.detail
+    assert caught.value.hint
+
+
+def test_a_conversation_that_gives_no_prompt_may_begin_as_it_likes(check: Callable[..., None]) -> None:
+    documents = [document("good", USER, ASSISTANT), document("late", ASSISTANT), document("b", USER, ASSISTANT)]
+    check(*documents, prompts=1)
+    documents[2]["domain"] = "other"
+    check(*documents, prompts=2)
+    with pytest.raises(HemostatError):
+        check(*documents, prompts=3)
