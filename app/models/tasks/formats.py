@@ -145,7 +145,9 @@ def _texts(row: Row, field: str, complain: Complain) -> list[str]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         complain(f"{field} is no list of texts", "see docs/tasks.md for the fields of each format")
     if len(values) < 2:
-        complain(f"{field} holds {len(values)} answers", "there must be two at least to choose from")
+        complain(
+            f"{field} holds {'one answer' if values else 'no answer'}", "there must be two at least to choose from"
+        )
     if any(not value.strip() for value in values):
         complain(f"{field} holds an empty answer", "take the item out: an empty answer has no probability")
     return list(values)

@@ -58,7 +58,7 @@ def read_task(task: ShippedTask | FileTask, settings: Settings, *, seed: int, po
     if len(examples) < task.shots:
         raise HemostatError(
             ErrorCode.TASK_INVALID,
-            f"{task.examples} holds {len(examples)} items, {task.shots} are to be shown",
+            f"{task.examples} holds {_items(len(examples))}, {task.shots} are to be shown",
             hint="ask for fewer shots",
             pointer=f"{pointer}/shots",
         )
@@ -147,8 +147,12 @@ def read_file(file: Path, form: TaskFormat, *, name: str, pointer: str) -> list[
         if len(items) > MAX_ITEMS:
             complain("", f"it holds more than {MAX_ITEMS:,} items", "split it")
     if len(items) < 2:
-        complain("", f"it holds {len(items)} items", "two at least are needed to compare")
+        complain("", f"it holds {_items(len(items))}", "two at least are needed to compare")
     return items
+
+
+def _items(count: int) -> str:
+    return f"{count} item{'' if count == 1 else 's'}"
 
 
 def _names(row: dict[str, Any]) -> list[str]:

@@ -142,12 +142,12 @@ def test_a_draw_is_the_same_for_the_same_seed(settings: Settings) -> None:
         ("hellaswag", [HELLASWAG | {"label": "2"}], "label is none of the 2 endings"),
         ("arc", [ARC | {"answerKey": "E"}], "answerKey is none of the 3 labels"),
         ("mmlu", [MMLU | {"answer": 4}], "answer is none of the 4 choices"),
-        ("mmlu", [MMLU | {"choices": ["1"]}], "choices holds 1 answers"),
+        ("mmlu", [MMLU | {"choices": ["1"]}], "choices holds one answer$"),
         ("mmlu", [MMLU | {"choices": ["1", " "]}], "choices holds an empty answer"),
         ("gsm8k", "not json\n", "line 1: it is not JSON"),
         ("gsm8k", "[1]\n", "line 1: it is no JSON object"),
-        ("gsm8k", [GSM8K], "it holds 1 items"),
-        ("gsm8k", "", "it holds 0 items"),
+        ("gsm8k", [GSM8K], "it holds 1 item$"),
+        ("gsm8k", "", "it holds 0 items$"),
     ],
 )
 def test_what_a_file_lacks_is_told(settings: Settings, form: str, content: str | list[Any], words: str) -> None:
