@@ -11,6 +11,7 @@ from rich.table import Table
 
 from app.cli.output import Json, fail, out, print_json
 from app.contracts.errors import ErrorCode, HemostatError
+from workers.diagnosis.numerals import numeral
 
 _LABELS = {
     "power_law_then_exponential": "published",
@@ -78,8 +79,10 @@ def _print(answer: Json) -> None:
         table.add_row("", escape(reason))
     table.add_row("s0", f"[bold]{answer['s0']:.4f}[/]  95 % interval {low:.4f} to {high:.4f}")
     names = ("a", "b", "k1", "k2")
-    table.add_row("published form", "  ".join(f"{name} {answer['params'][name]:.4g}" for name in names))
-    table.add_row("slope of ln PPL", "  ".join(f"{side} {answer['slopes'][side]:.4g}" for side in ("below", "above")))
+    table.add_row("published form", "  ".join(f"{name} {_number(answer['params'][name])}" for name in names))
+    table.add_row(
+        "slope of ln PPL", "  ".join(f"{side} {_number(answer['slopes'][side])}" for side in ("below", "above"))
+    )
     test, fit = answer["transition_test"], answer["lack_of_fit"]
     told = "not testable" if fit is None else f"p = {fit:.3g}"
     table.add_row("tests", f"no transition: p = {test['p']:.3g}  lack of fit: {told}")
@@ -111,4 +114,4 @@ def _forms(answer: Json) -> Table:
 
 
 def _number(value: Any) -> str:
-    return "–" if value is None else f"{value:.4g}"
+    return "–" if value is None else numeral(value, ".4g")

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from workers.diagnosis.numerals import numeral
 from workers.diagnosis.threshold import published
 from workers.diagnosis.threshold.bounds import NAMES, Bounds
 from workers.diagnosis.threshold.curve import Curve
@@ -250,7 +251,7 @@ def _warnings(
     fit: published.PublishedFit, bounds: Bounds, fits: float | None, own: Candidate, chosen: Candidate
 ) -> list[str]:
     found = [
-        f"{name} rests on its bound, {fit.params()[name]:g}: s0 moves with it"
+        f"{name} rests on its bound, {numeral(fit.params()[name], 'g')}: s0 moves with it"
         for name in at_bounds(fit, bounds)
         if name != "s0"
     ]
@@ -261,7 +262,8 @@ def _warnings(
     if own.aicc is None:
         found.append("there are too few points for AICc to judge the published form")
     elif chosen.aicc is not None:
-        found.append(f"{_WORDS[chosen.form.name]} describes the curve better (AICc {chosen.aicc - own.aicc:+.1f})")
+        better = numeral(chosen.aicc - own.aicc, "+.1f")
+        found.append(f"{_WORDS[chosen.form.name]} describes the curve better (AICc {better})")
     middle = chosen.fit.params.get("midpoint")
     if middle is not None:
         found.append(f"its change is gradual, with its middle at {middle:.3g}: s0 is how the published form sees it")

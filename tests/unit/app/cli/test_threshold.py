@@ -1,6 +1,7 @@
 """`hemostat threshold`: JSON for programs, a table for people, faults with their place."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,14 @@ def test_people_get_the_answer_its_reason_and_every_form(file: Path) -> None:
     for part in ("not identifiable", "3 points beyond the knee", "0.5222", "95 % interval", "logistic", "broken line"):
         assert part in output
     assert "near-lossless" not in output
+
+
+def test_numbers_for_people_are_signed_with_a_minus(file: Path) -> None:
+    status, output = run(file)
+    assert status == 0
+    assert any(form["aicc"] < 0 for form in json.loads(run(file, "--json")[1])["rivals"])
+    assert re.search(r"\u2212\d", output)
+    assert not re.search(r"(?<![\w-])-\d", output)
 
 
 def test_dense_adds_the_near_lossless_point(file: Path) -> None:

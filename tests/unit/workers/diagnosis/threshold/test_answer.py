@@ -65,7 +65,7 @@ def test_a_coefficient_on_its_bound_and_a_form_that_does_not_fit_are_told(answer
     warnings = " | ".join(answers["wanda"].warnings)
     assert "k1 rests on its bound, 5: s0 moves with it" in warnings
     assert "does not fit" in warnings
-    assert "the published form over the dense value describes the curve better" in warnings
+    assert "the published form over the dense value describes the curve better (AICc \u2212" in warnings
 
 
 def test_no_transition_is_answered_with_a_form_that_has_none() -> None:
