@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 from urllib.parse import quote, urlencode
 
@@ -118,7 +117,7 @@ async def get_diff(request: Request, query: Annotated[DiffQuery, Query()]) -> Re
     known = unchanged(request, etag, anything=False)
     if known is not None:
         return known
-    async with _told_of_deleted(state, query.job):
+    async with service.told_of_deleted(state.store, query.job):
         found = await state.differences.answer(records, by=query.by, anyway=query.anyway, seed=query.seed)
     known = unchanged(request, etag)
     if known is not None:
@@ -131,18 +130,6 @@ async def get_diff(request: Request, query: Annotated[DiffQuery, Query()]) -> Re
     return Response(page, media_type=HTML, headers=headers | {"content-security-policy": PAGE_POLICY})
 
 
-@contextlib.asynccontextmanager
-async def _told_of_deleted(state: State, jobs: Sequence[str]) -> AsyncIterator[None]:
-    """Raises JOB_NOT_FOUND instead of ARTIFACT_NOT_FOUND for a job that was deleted while its files were read."""
-    try:
-        yield
-    except HemostatError as error:
-        if error.code is ErrorCode.ARTIFACT_NOT_FOUND:
-            for job in jobs:
-                await service.find(state.store, job)
-        raise
-
-
 # --- the page on which jobs are chosen
 
 
@@ -150,7 +137,7 @@ async def _choice(state: State, job_id: str, seed: int) -> Response:
     first = await service.find(state.store, job_id)
     filters = Filters(JobStatus.SUCCEEDED, "compare", None, ())
     records, _ = await state.store.page(limit=MOST_LOOKED_AT, filters=filters)
-    async with _told_of_deleted(state, [job_id]):
+    async with service.told_of_deleted(state.store, [job_id]):
         page = await asyncio.to_thread(lambda: _choices(state, first, records, seed))
     return Response(page, media_type=HTML, headers={"vary": "accept", "content-security-policy": CHOICE_POLICY})
 

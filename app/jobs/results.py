@@ -2,6 +2,8 @@
 
 import json
 import mimetypes
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,11 +24,12 @@ WAIT_S: Final = 5
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file of a job that succeeded."""
+    """A file of a job that succeeded, and its state when it was found."""
 
     name: str
     path: Path
     media_type: str
+    state: os.stat_result
 
 
 def require_report(record: JobRecord) -> str:
@@ -58,7 +61,7 @@ def read_report(record: JobRecord, settings: Settings) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise _gone("report") from None
+        raise gone("report") from None
 
 
 def render_report(text: bytes, *, others: str = "") -> str:
@@ -72,8 +75,8 @@ def render_report(text: bytes, *, others: str = "") -> str:
 def artifacts(record: JobRecord, settings: Settings) -> list[Artifact]:
     """The artifacts that the record names and the disk holds. Raises JOB_NOT_FINISHED."""
     folder = (settings.job_dir(record.job.id) / require_report(record)).parent
-    found = [Artifact(name, folder / name, _media_type(name)) for name in record.job.artifacts]
-    return [artifact for artifact in found if _is_file(artifact.path)]
+    states = {name: _state(folder / name) for name in record.job.artifacts}
+    return [Artifact(name, folder / name, _media_type(name), state) for name, state in states.items() if state]
 
 
 def artifact(record: JobRecord, settings: Settings, name: str) -> Artifact:
@@ -82,7 +85,7 @@ def artifact(record: JobRecord, settings: Settings, name: str) -> Artifact:
         if found.name == name:
             return found
     if name in record.job.artifacts:
-        raise _gone("artifact")
+        raise gone("artifact")
     names = ", ".join(record.job.artifacts)
     raise HemostatError(
         ErrorCode.ARTIFACT_NOT_FOUND,
@@ -91,7 +94,8 @@ def artifact(record: JobRecord, settings: Settings, name: str) -> Artifact:
     )
 
 
-def _gone(what: str) -> HemostatError:
+def gone(what: str) -> HemostatError:
+    """ARTIFACT_NOT_FOUND for a file that the record names and the disk no longer holds."""
     return HemostatError(
         ErrorCode.ARTIFACT_NOT_FOUND,
         f"The {what}'s file is gone from the disk. {CATALOGUE[ErrorCode.ARTIFACT_NOT_FOUND].title}.",
@@ -104,5 +108,10 @@ def _media_type(name: str) -> str:
     return _TYPES.get(suffix) or mimetypes.types_map.get(suffix) or "application/octet-stream"
 
 
-def _is_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+def _state(path: Path) -> os.stat_result | None:
+    """That of a file; None for a link, a folder, and where there is nothing."""
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobPage, JobStatus
@@ -27,6 +27,7 @@ from app.jobs.representation import (
     query_error,
     unchanged,
 )
+from app.jobs.sending import ArtifactResponse
 from app.jobs.sse import EventStream, parse_last_event_id, respond
 from app.jobs.store import Filters
 from app.jobs.turns import waits_for
@@ -355,7 +356,8 @@ async def get_report(request: Request, job_id: str) -> Response:
     known = unchanged(request, etag)
     if known is not None:
         return known
-    text = await asyncio.to_thread(results.read_report, record, state.settings)
+    async with service.told_of_deleted(state.store, [job_id]):
+        text = await asyncio.to_thread(results.read_report, record, state.settings)
     if media_type == JSON:
         return Response(text, media_type=JSON, headers=headers)
     page = await asyncio.to_thread(lambda: results.render_report(text, others=others))
@@ -375,11 +377,13 @@ async def list_artifacts(request: Request, job_id: str) -> Response:
     state = state_of(request)
     record = await service.find(state.store, job_id)
     found = await asyncio.to_thread(results.artifacts, record, state.settings)
+    if len(found) < len(record.job.artifacts):
+        await service.find(state.store, job_id)  # deleted meanwhile?
     data = [
         {
             "name": artifact.name,
             "object": "diagnosis.artifact",
-            "bytes": artifact.path.stat().st_size,
+            "bytes": artifact.state.st_size,
             "media_type": artifact.media_type,
             "url": f"{JOBS_PATH}/{job_id}/artifacts/{artifact.name}",
         }
@@ -406,8 +410,9 @@ async def get_artifact(request: Request, job_id: str, name: str) -> Response:
     """By a name of the list."""
     state = state_of(request)
     record = await service.find(state.store, job_id)
-    found = await asyncio.to_thread(results.artifact, record, state.settings, name)
-    return FileResponse(found.path, media_type=found.media_type, filename=found.name)
+    async with service.told_of_deleted(state.store, [job_id]):
+        found = await asyncio.to_thread(results.artifact, record, state.settings, name)
+    return ArtifactResponse(state.store, job_id, found)
 
 
 @router.get(

@@ -1,9 +1,11 @@
 """What happens when a job is submitted, cancelled or deleted: everything is checked before anything is written."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import shutil
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,6 +60,18 @@ async def find(store: JobStore, job_id: str) -> JobRecord:
     if record is None:
         raise job_not_found(job_id)
     return record
+
+
+@contextlib.asynccontextmanager
+async def told_of_deleted(store: JobStore, jobs: Sequence[str]) -> AsyncIterator[None]:
+    """Raises JOB_NOT_FOUND instead of ARTIFACT_NOT_FOUND for a job that was deleted while its files were read."""
+    try:
+        yield
+    except HemostatError as error:
+        if error.code is ErrorCode.ARTIFACT_NOT_FOUND:
+            for job in jobs:
+                await find(store, job)
+        raise
 
 
 def hold_of(owner: str, key: str | None, request: Contract) -> Idempotency | None:

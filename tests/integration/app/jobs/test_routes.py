@@ -11,9 +11,11 @@ import pytest
 from app.contracts.errors import ErrorCode
 from app.contracts.job import Estimate, Job, JobPage, Progress, job_error
 from app.contracts.requests.compare import CompareRequest
-from app.jobs import keys, queue
+from app.jobs import keys, queue, results, service
 from app.jobs.ids import new_job_id
-from app.jobs.store import Idempotency
+from app.jobs.record import JobRecord
+from app.jobs.store import Idempotency, JobStore
+from app.settings import Settings
 from tests.integration.app.conftest import Api, compare
 
 JOBS = "/v1/diagnosis/jobs"
@@ -424,6 +426,55 @@ async def test_files_that_are_gone_are_named_as_such(api: Api) -> None:
     assert (await api.http.get(f"{JOBS}/{job_id}/report")).json()["code"] == "artifact_not_found"
     assert (await api.http.get(f"{JOBS}/{job_id}/artifacts")).json()["data"] == []
     assert (await api.http.get(f"{JOBS}/{job_id}/artifacts/tokens.npz")).json()["code"] == "artifact_not_found"
+
+
+@pytest.mark.parametrize("tail", ["/report", "/artifacts", "/artifacts/tokens.npz"])
+async def test_a_job_deleted_after_it_was_found_is_not_found(
+    api: Api, tail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await api.submit()
+    await finish(api, job_id)
+    find = service.find
+
+    async def found_then_deleted(store: JobStore, wanted: str) -> JobRecord:
+        record = await find(store, wanted)
+        monkeypatch.setattr(service, "find", find)
+        await service.delete(store, api.state.settings, wanted)
+        return record
+
+    monkeypatch.setattr(service, "find", found_then_deleted)
+    answer = await api.http.get(f"{JOBS}/{job_id}{tail}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
+    assert answer.json()["detail"] == f"There is no job {job_id}."
+
+
+@pytest.mark.parametrize("headers", [{}, {"range": "bytes=1-3"}, {"range": "bytes=0-1,4-5"}], ids=str)
+async def test_an_artifact_deleted_before_it_is_opened_is_refused_and_not_cut_off(
+    api: Api, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await api.submit()
+    await finish(api, job_id)
+    url = f"{JOBS}/{job_id}/artifacts/tokens.npz"
+    assert (await api.http.get(url, headers=headers)).status_code == (206 if headers else 200)
+    artifact = results.artifact
+
+    def found_then_gone(record: JobRecord, settings: Settings, name: str) -> results.Artifact:
+        found = artifact(record, settings, name)
+        service.remove_files(settings, record.job.id)
+        return found
+
+    monkeypatch.setattr(results, "artifact", found_then_gone)
+    gone = await api.http.get(url, headers=headers)
+    assert (gone.status_code, gone.json()["code"]) == (404, "artifact_not_found")
+
+
+async def test_an_artifact_in_ranges_is_the_artifact(api: Api) -> None:
+    job_id = await api.submit()
+    await finish(api, job_id)
+    url = f"{JOBS}/{job_id}/artifacts/tokens.npz"
+    part = await api.http.get(url, headers={"range": "bytes=1-3"})
+    assert (part.status_code, part.content) == (206, b"values"[1:4])
+    assert part.headers["content-range"] == "bytes 1-3/6"
 
 
 @pytest.fixture
