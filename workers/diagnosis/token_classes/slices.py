@@ -113,6 +113,8 @@ def difference(kl: npt.NDArray[np.float64], positions: Positions, mask: Mask) ->
         means.append(mean)
         fewest = min(fewest, int(np.count_nonzero(tokens_N)))
     gap = means[0] - means[1]
+    if abs(gap) <= ROUNDING * sum(means):
+        gap = 0.0
     if fewest < 2:
         return Estimate(gap, None, None, len(kl), clusters, by), None
     error = float(np.sqrt(clusters / (clusters - 1) * np.square(error_N).sum()))
