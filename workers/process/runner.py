@@ -395,9 +395,10 @@ class Runner:
         claim, reason = attempt.claim, attempt.reason
         died = explain_exit(attempt.child.returncode) if ending is None else None
         if died is not None:
+            if reason is Reason.YIELD:
+                reason = None  # it was asked, and killed by nobody here
             oom = died.code is ErrorCode.ENGINE_OUT_OF_MEMORY
-            given_back = Reason.DRAIN if reason is Reason.YIELD else reason
-            self._ended(given_back or ("out_of_memory" if oom else "crash"))
+            self._ended(reason or ("out_of_memory" if oom else "crash"))
         elif isinstance(ending, Failed) and ending.spoiled:
             await attempt.child.kill()
             oom = ending.error.code is ErrorCode.ENGINE_OUT_OF_MEMORY

@@ -1,11 +1,14 @@
 """A deployment's own fit makes way for the jobs that people asked for, loses nothing, and comes to its end."""
 
 import asyncio
+import os
+import signal
 from typing import Any
 
 import pytest
 
 from app.contracts.deployment import DeploymentRequest
+from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus
 from app.contracts.requests import REQUEST
 from app.deployments.store import DeploymentStore
@@ -135,6 +138,24 @@ def test_a_fit_that_is_making_way_can_be_cancelled(house: House) -> None:
     wait_for(lambda: any("makes way" in event for event in owner.events(fit)), what="making way")
     owner.cancel(fit)
     assert owner.wait(fit).job.status is JobStatus.CANCELLED
+    assert owner.wait(other).job.status is JobStatus.SUCCEEDED
+
+
+def test_a_child_that_dies_while_it_makes_way_has_failed_as_at_any_other_time(house: House) -> None:
+    owner = house.owner
+    fit = own_fit(house, "dies", steps="2", slice="600", deaf="")
+    kept = scratch_folder(house.settings, fit)
+    kept.mkdir(parents=True)
+    (kept / "0").write_text("done before")
+    house.worker(fit_turn_s=0.1)
+    other = owner.submit(do="count", steps="1")
+    wait_for(lambda: any("makes way" in event for event in owner.events(fit)), what="making way")
+    [begun] = [line for line in read_trace(house.settings) if line["what"] == "begun" and line["job"] == fit]
+    os.kill(begun["pid"], signal.SIGKILL)
+    record = owner.wait(fit)
+    assert record.job.status is JobStatus.FAILED
+    assert record.job.error is not None
+    assert (record.job.error.code, record.job.attempt) == (ErrorCode.ENGINE_OUT_OF_MEMORY, 1)
     assert owner.wait(other).job.status is JobStatus.SUCCEEDED
 
 
