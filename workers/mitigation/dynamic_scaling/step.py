@@ -47,7 +47,7 @@ DAMPING = 0.03
 class DynamicScaling:
     """The whole step."""
 
-    version = 5
+    version = 6
 
     def __init__(self, step: QuantizeDynamic) -> None:
         self._step = step

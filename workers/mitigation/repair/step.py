@@ -42,7 +42,7 @@ _FLOOR = 0.25
 class RepairStep:
     """`repair.lowrank`."""
 
-    version = 3
+    version = 4
 
     def __init__(self, step: RepairLowrank) -> None:
         self._step = step
