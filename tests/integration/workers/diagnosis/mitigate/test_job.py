@@ -283,7 +283,7 @@ def test_a_text_that_no_treatment_reads_may_be_too_short_for_its_windows(
     short = {"source": "inline", "documents": [{"id": "short", "text": "too short"}]}
     asked = request(calibration=short, calibration_window=4096, treatments=["protect", "calibration"])
     with pytest.raises(JobCancelled):
-        mitigate(asked, Context(settings, tmp_path, stop_in="reference"), room)
+        mitigate(asked, Context(settings, tmp_path, stop_in="candidate"), room)
 
 
 @pytest.mark.parametrize(
