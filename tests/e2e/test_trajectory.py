@@ -49,10 +49,10 @@ def test_texts_are_written_scored_and_shown(finish: Callable[[Json], Json], clie
     [
         ({"decoders": [{"name": "top_p", "p": 1.5}]}, "invalid_request", "/decoders/0/p"),
         ({"decoders": [{"name": "no_such"}]}, "invalid_request", "/decoders/0/name"),
-        ({"decoders": [{"name": "greedy"}, {"name": "greedy"}]}, "invalid_request", ""),
+        ({"decoders": [{"name": "greedy"}, {"name": "greedy"}]}, "invalid_request", "/decoders"),
         ({"candidates": [{"model": "tiny", "recipe": [{"type": "quantize.rtn", "bits": b}]} for b in (2, 4, 5, 6)]},
          "invalid_request", "/candidates"),
-        ({"candidates": [{"model": "tiny", "recipe": WOUND}]}, "invalid_request", ""),
+        ({"candidates": [{"model": "tiny", "recipe": WOUND}]}, "invalid_request", "/candidates"),
         ({"candidates": [{"model": "missing"}]}, "unknown_model", "/candidates/0/model"),
         ({"candidates": [{"model": "tiny", "recipe": [{"type": "quantize.rtn", "bits": 4, "group_size": 48}]}]},
          "group_size_mismatch", "/candidates/0/recipe/0/group_size"),
