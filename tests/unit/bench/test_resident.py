@@ -18,6 +18,7 @@ def test_only_whole_points_are_looked_at_and_each_once() -> None:
         resident.note(done, 300)
     assert {point: resident.after[point] for point in before} == before
     assert list(resident.after) == [0, 1, 2, 3]
-    assert 0.9 * HELD < resident.after[2] - resident.after[1] < 1.1 * HELD
-    assert peak() > 0.99 * resident.after[2]
+    # wide: the system may take other pages of this process away, or give some back, in between
+    assert 0.5 * HELD < resident.after[2] - resident.after[1] < 2 * HELD
+    assert peak() > 0.9 * resident.after[2]
     assert buffer[-1] == 1
