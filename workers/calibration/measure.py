@@ -27,7 +27,7 @@ from workers.distributions.head import Head
 from workers.distributions.token_values import TokenValues
 
 Array = NDArray[np.float64]
-# Logits of a chunk: about so many numbers, 32 MiB in float32.
+# Logits of a chunk: about so many numbers, 32 MiB in float32. Another size is another format of kept reductions.
 CHUNK_LOGITS: Final = 1 << 23
 COST_ROWS: Final = 32
 COST_ROUNDS: Final = 7

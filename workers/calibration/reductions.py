@@ -28,8 +28,10 @@ from workers.surgery.resumption import SHARE_OF_FREE
 
 State = Mapping[str, torch.Tensor]
 Part = TypeVar("Part")
+# Raised whenever chunks become larger or smaller, or sums others: states of another format are computed again.
+_FORMAT: Final = 1
 # Beside the state's own tensors: chunks that it holds, and whether those are all.
-_DONE: Final = "reductions.done"
+_DONE: Final = f"reductions.done.{_FORMAT}"
 
 
 class Reductions:

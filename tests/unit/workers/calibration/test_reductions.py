@@ -114,3 +114,13 @@ def test_a_full_disk_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         Reductions(tmp_path).of("sum", ZERO, parts(3), counted.add)
     Reductions(tmp_path).of("sum", ZERO, parts(), counted.add)
     assert counted.calls == 10
+
+
+def test_what_another_format_kept_is_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = {"sum": torch.zeros((), dtype=torch.float64)}
+    expected = Reductions(tmp_path).of("kl", start, parts(), Counted().add)
+    monkeypatch.setattr("workers.calibration.reductions._DONE", "reductions.done.next")
+    counted = Counted()
+    found = Reductions(tmp_path).of("kl", start, parts(), counted.add)
+    assert counted.calls == 7
+    assert torch.equal(found["sum"], expected["sum"])
