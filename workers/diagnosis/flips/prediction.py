@@ -84,8 +84,8 @@ class Predictor:
     def _status(self, kl: float, seen: tuple[float, float], tasks: int, *, known: bool) -> tuple[Status, str]:
         if not known and tasks < FEWEST_TASKS:
             return "outside", (
-                f": outside what has been seen, for no run of this task is among them and {tasks} "
-                f"task{_s(tasks)} do not tell how tasks differ."
+                f": outside what has been seen, for no run of this task is among them and "
+                f"{'one task does' if tasks == 1 else f'{tasks} tasks do'} not tell how tasks differ."
             )
         if not seen[0] / REACH <= kl <= seen[1] * REACH:
             return "outside", f": outside what has been seen, which is {seen[0]:.3g} to {seen[1]:.3g} nats."

@@ -51,6 +51,8 @@ def test_another_task_is_outside_until_tasks_are_known_to_differ_how() -> None:
     found = Predictor(one).predict(0.1, 300, task="unheard")
     assert found.status == "outside"
     assert "2 tasks do not tell how tasks differ" in found.sentence
+    alone = Predictor([run for run in RUNS if run.fingerprint == "f0"]).predict(0.1, 300, task="unheard")
+    assert "one task does not tell how tasks differ" in alone.sentence
     assert Predictor(RUNS).predict(0.1, 300, task="unheard").status == "seen"
 
 
