@@ -172,8 +172,9 @@ async def test_a_job_that_is_deleted_while_it_is_compared_is_not_found(api: Api,
     command = (sys.executable, "-c", AFTER_DELETION, str(begun), str(folder))
     api.state.differences = Differences(api.state.settings, command)
     asked = asyncio.create_task(ask(api, one, two))
-    while not begun.exists():  # noqa: ASYNC110 - another process makes it
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while not begun.exists() and not asked.done():  # noqa: ASYNC110 - another process makes it
+            await asyncio.sleep(0.01)
     assert (await api.http.delete(f"/v1/diagnosis/jobs/{two}")).status_code == 204
     answer = await asked
     problem = answer.json()

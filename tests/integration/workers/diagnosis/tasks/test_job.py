@@ -233,7 +233,9 @@ def test_an_attempt_that_was_lost_is_gone_on_with(
     settings: Settings, room: EngineRoom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = Context(settings, tmp_path, stop_in="execute")
-    with pytest.raises(JobCancelled):
+    with monkeypatch.context() as quick, pytest.raises(JobCancelled):
+        # every program is over before its runner asks
+        quick.setattr("workers.diagnosis.tasks.sandbox.runner._POLL_S", 60.0)
         tasks(request(), lost, room)
 
     def never(*_: Any, **__: Any) -> None:
