@@ -11,7 +11,6 @@ another checkpoint.
 """
 
 import argparse
-import csv
 import json
 import re
 import sys
@@ -37,7 +36,7 @@ from app.settings import Settings
 from tests.bench import mitigation_page
 from tests.bench.cases import MODEL, BenchContext
 from tests.bench.mitigation_cases import CASES, Bar, Case
-from tests.bench.rows import Row, write
+from tests.bench.rows import Row, read, replaced, write
 from workers.diagnosis.calibration_text import loader_without_sampler
 from workers.diagnosis.passes import divergence_of
 from workers.diagnosis.positions import positions_of
@@ -203,9 +202,8 @@ def main(arguments: list[str]) -> None:
             sys.stderr.write(f"{case.name}: {error.detail}\n")
             continue
         named = [row._replace(bench=f"{BENCH}:{given.name}" if given.name else BENCH) for row in found]
-        fresh = {(row.bench, row.case) for row in named}
         # what is measured is kept, also when the next case fails
-        write(RESULTS, [row for row in _earlier() if (row.bench, row.case) not in fresh] + named)
+        write(RESULTS, replaced(read(RESULTS) if RESULTS.is_file() else [], named))
         mitigation_page.update()
         for row in named:
             sys.stdout.write(f"{row.case},{row.metric},{row.value:.5g},{row.unit}\n")
@@ -231,13 +229,6 @@ def _short(document: TextDocument) -> TextDocument:
     if document.text is None:
         return document
     return TextDocument(document.id, document.domain, text=document.text[:CHARACTERS])
-
-
-def _earlier() -> list[Row]:
-    if not RESULTS.is_file():
-        return []
-    with RESULTS.open(newline="") as stream:
-        return [Row(r["bench"], r["case"], r["metric"], float(r["value"]), r["unit"]) for r in csv.DictReader(stream)]
 
 
 if __name__ == "__main__":
