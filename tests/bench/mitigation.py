@@ -123,7 +123,7 @@ class Bench:
                 corpus.windows,
                 lambda index, name=name: self.hidden[name][index],  # type: ignore[misc]
                 Divergence(self.head, head),
-                context=self.context,  # type: ignore[arg-type]
+                context=self.context,
                 phase="candidate",
             )
             document = np.asarray(positions_of(corpus).document)
