@@ -44,6 +44,7 @@ MODEL = Path(__file__).resolve().parents[2] / ".cache" / "smollm2-135m"
 RECIPE = {"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}
 REPEATS = 3
 TOKENS = 20_000
+LONG_TOKENS = 200_000
 LONG_CHARACTERS = 9000
 
 
@@ -214,6 +215,27 @@ def bench_memory(home: Path, tokens: int, name: str) -> list[Row]:
     ]
 
 
+def bench_compare_long(home: Path) -> list[Row]:
+    """A cold job and one with its reference stored over about as much text as a perplexity corpus has: what is done
+    once counts as little as it does there."""
+    settings = prepared(home, LONG_TOKENS)
+    room = EngineRoom(settings)
+    rows = []
+    for name in ("cold_long", "stored_reference_long"):
+        report, seconds = job(settings, room, name)
+        assert report.provenance.reference_from_store == (name != "cold_long")
+        rows += [
+            Row("compare", name, "scored_tokens", report.tokens, "tokens"),
+            Row("compare", name, "job_seconds", seconds, "s"),
+            Row("compare", name, "job_tokens_per_second", report.tokens / seconds, "tokens/s"),
+        ]
+        rows += [
+            Row("compare", name, f"{phase}_seconds", part, "s") for phase, part in report.provenance.seconds.items()
+        ]
+    room.close()
+    return rows
+
+
 def main(name: str) -> None:
     """Runs one case below a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
@@ -221,6 +243,8 @@ def main(name: str) -> None:
         match name:
             case "compare":
                 rows = bench_compare(home)
+            case "compare_long":
+                rows = bench_compare_long(home)
             case "prompt_logprobs":
                 rows = bench_prompt_logprobs(home)
             case "memory_10k":

@@ -15,7 +15,16 @@ from workers.engine.environment import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results.csv")
-CASES = ("compare", "prompt_logprobs", "memory_10k", "memory_100k", "sweep", "sweep_two_workers", "attribute")
+CASES = (
+    "compare",
+    "compare_long",
+    "prompt_logprobs",
+    "memory_10k",
+    "memory_100k",
+    "sweep",
+    "sweep_two_workers",
+    "attribute",
+)
 
 
 def main(names: list[str]) -> None:
