@@ -244,6 +244,8 @@ class Gatherer:
                 of.squares_OI = self._map(name, "squares", of.squares_OI)
             if of.mean_OI is not None:
                 of.mean_OI = self._map(name, "mean", of.mean_OI)
+            if of.outputs_OO is not None:
+                of.outputs_OO = self._map(name, "outputs", of.outputs_OO)
             self.found[name] = of
         self._open.clear()
 

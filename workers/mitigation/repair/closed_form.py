@@ -1,14 +1,15 @@
 """The product of two thin matrices that takes back the most of a weight's error.
 
-With E = W − Ŵ the error of a weight, C = E[x xᵀ] the second moment of its inputs and G that of the divergence's
-gradient by its outputs (Fisher information, here by channel: G = diag(g)), the divergence that the error causes is to
-second order ½ tr(G E C Eᵀ). The product U V of rank R that leaves the least of it comes from the truncated singular
+With E = W − Ŵ the error of a weight, C = E[x xᵀ] the second moment of its inputs and G = E[δ δᵀ] that of the
+divergence's gradient by its outputs (Fisher information), the divergence that the error causes is to second order
+½ tr(G E C Eᵀ). The product U V of rank R that leaves the least of it comes from the truncated singular
 value decomposition of G^½ E C^½ (Eckart and Young), and the nats that direction r takes back are ½ σ_r².
 
 E C^½ alone is EoRA (arXiv 2410.21271, there with eigenvectors), QERA (2410.06040, exact solution) and LQER (2402.02446,
 C by channel). G beside it is K-FAC's approximation of the Fisher information (Martens and Grosse, 1503.05671), which
-makes directions of different modules comparable: ours. C^½ may be any S with S Sᵀ = C (the optimum is the same), so it
-is a Cholesky factor; and since U V = P E with P a projection, S is never inverted.
+makes directions of different modules comparable: ours. A root may be any S with S Sᵀ = C (the optimum is the same), so
+both are Cholesky factors; and since U V = P E with P a projection, that of C is never inverted. G is of fewer tokens
+than C and of labels drawn once, so what it has beside its diagonal is shrunk (Ledoit and Wolf 2004; by a constant).
 
 Names: O outputs, I inputs, R rank.
 """
@@ -23,6 +24,8 @@ from app.contracts.errors import ErrorCode, HemostatError
 RIDGE = 1e-4
 # Of the mean gradient power: a channel that no gradient reached still counts for something.
 _LEAST_GRADIENT = 1e-3
+# What is taken off the gradients' moments between different outputs.
+_SHRINKAGE = 0.3
 # Singular values below this share of the largest are rounding.
 _RANK_TOLERANCE = 1e-7
 
@@ -50,20 +53,20 @@ class Factors:
 
 
 def solve(
-    error_OI: torch.Tensor, moment_II: torch.Tensor, gradient_O: torch.Tensor | None = None, *, most: int | None = None
+    error_OI: torch.Tensor, moment_II: torch.Tensor, gradient_OO: torch.Tensor | None = None, *, most: int | None = None
 ) -> Factors:
     """The `most` best directions (default: all that there are), in float64, split so that both factors of a direction
     have the same norm.
 
-    `moment_II` is E[x xᵀ], `gradient_O` E[g²] of each output (default: the same for all). ValueError where shapes do
-    not fit.
+    `moment_II` is E[x xᵀ], `gradient_OO` E[δ δᵀ] (default: every output counts the same). ValueError where shapes do
+    not fit, `HemostatError(ACTIVATIONS_NOT_FINITE)` where a moment is not finite.
     """
     outputs, inputs = error_OI.shape
-    if moment_II.shape != (inputs, inputs) or (gradient_O is not None and gradient_O.shape != (outputs,)):
+    if moment_II.shape != (inputs, inputs) or (gradient_OO is not None and gradient_OO.shape != (outputs, outputs)):
         raise ValueError(f"an error {tuple(error_OI.shape)} with moments {tuple(moment_II.shape)}")
     error_OI = error_OI.to(torch.float64)
-    root_O = _root_of_gradient(gradient_O, outputs)
-    scaled_OI = root_O[:, None] * error_OI
+    root_OO = _root_of_gradient(gradient_OO, outputs)
+    scaled_OI = root_OO.T @ error_OI
     weighted_OI = scaled_OI @ root_of(moment_II)
     # Through the smaller of the two Gram matrices.
     if outputs <= inputs:
@@ -76,7 +79,7 @@ def solve(
         values, vectors = values.flip(0), vectors.flip(1)
         kept = _kept(values, most)
         left_OR = torch.linalg.qr(weighted_OI @ vectors[:, :kept]).Q
-    up_OR = left_OR / root_O[:, None]
+    up_OR = torch.linalg.solve_triangular(root_OO.T, left_OR, upper=True)
     down_RI = left_OR.T @ scaled_OI
     return balanced(up_OR, down_RI, values[:kept] / 2)
 
@@ -90,7 +93,7 @@ def root_of(moment_II: torch.Tensor, *, ridge: float = RIDGE) -> torch.Tensor:
     if not bool(torch.isfinite(moment_II).all()):
         raise HemostatError(
             ErrorCode.ACTIVATIONS_NOT_FINITE,
-            "the second moment of a layer's inputs is NaN or infinite on the calibration text",
+            "the second moment of a layer's inputs or gradients is NaN or infinite on the calibration text",
             hint="the model overflows in its dtype on this text",
         )
     moment_II = moment_II.to(torch.float64)
@@ -115,12 +118,13 @@ def balanced(up_OR: torch.Tensor, down_RI: torch.Tensor, gains_R: torch.Tensor) 
     )
 
 
-def _root_of_gradient(gradient_O: torch.Tensor | None, outputs: int) -> torch.Tensor:
-    if gradient_O is None:
-        return torch.ones(outputs, dtype=torch.float64)
-    gradient_O = gradient_O.to(torch.float64)
-    floor = _LEAST_GRADIENT * float(gradient_O.mean())
-    return (gradient_O + floor).sqrt() if floor > 0 else torch.ones(outputs, dtype=torch.float64)
+def _root_of_gradient(gradient_OO: torch.Tensor | None, outputs: int) -> torch.Tensor:
+    """R (O, O), float64, lower triangular, with R Rᵀ = the shrunk moments."""
+    if gradient_OO is None or not bool(gradient_OO.any()):
+        return torch.eye(outputs, dtype=torch.float64)
+    diagonal_O = gradient_OO.diagonal().to(torch.float64)
+    shrunk_OO = (1 - _SHRINKAGE) * gradient_OO.to(torch.float64) + torch.diag(_SHRINKAGE * diagonal_O)
+    return root_of(shrunk_OO, ridge=_LEAST_GRADIENT)
 
 
 def _kept(values: torch.Tensor, most: int | None) -> int:

@@ -31,8 +31,16 @@ from workers.surgery.resumption import Resumption
 STEP_TOKENS = 1024
 MICRO_TOKENS = 512
 RATE = 5e-4
+# Nats a position from which on the rate is full. Adam's steps are as long where little is left to learn as where much
+# is, and there they are noise: at 0.04 nats 200 steps at the full rate end above their beginning.
+_FULL_RATE_NATS = 0.3
 _WARM_UP = 0.05
 _CLIP = 1.0
+
+
+def rate_at(nats: float) -> float:
+    """Adam's rate for an adapter that begins `nats` a position from the reference: ours, measured on rank 16 and 64."""
+    return RATE * min(1.0, nats / _FULL_RATE_NATS)
 
 
 class Distiller:

@@ -21,7 +21,7 @@ from workers.mitigation.importance import GRADIENT_TOKENS
 from workers.mitigation.repair.adapter import bits_of, export, merged
 from workers.mitigation.repair.allocation import allocate, budget_of
 from workers.mitigation.repair.closed_form import Factors
-from workers.mitigation.repair.distill import Distiller
+from workers.mitigation.repair.distill import Distiller, rate_at
 from workers.mitigation.repair.survey import Again, Possible, Survey
 from workers.surgery.alignment import align
 from workers.surgery.blockwise.skeleton import Read, Skeleton
@@ -42,7 +42,7 @@ _FLOOR = 0.25
 class RepairStep:
     """`repair.lowrank`."""
 
-    version = 4
+    version = 5
 
     def __init__(self, step: RepairLowrank) -> None:
         self._step = step
@@ -76,6 +76,7 @@ class RepairStep:
                 folder,
                 names=names,
                 squares=False,
+                outputs=True,
                 each=True,
                 seed=step.seed,
                 progress=shop.progress,
@@ -162,6 +163,7 @@ class RepairStep:
             self._step.distill_steps,
             seed=self._step.seed,
             seconds=self._step.distill_s,
+            rate=rate_at(closed),
             resumption=shop.resumption,
         )
         if steps:
