@@ -44,7 +44,7 @@ MODEL = Path(__file__).resolve().parents[2] / ".cache" / "smollm2-135m"
 RECIPE = {"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}
 REPEATS = 3
 TOKENS = 20_000
-LONG_TOKENS = 200_000
+LONG_TOKENS = 290_000
 LONG_CHARACTERS = 9000
 
 

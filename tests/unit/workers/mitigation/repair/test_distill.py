@@ -13,7 +13,7 @@ from tests.unit.workers.mitigation.repair.support import windows
 from workers.distributions.head import Head
 from workers.mitigation.divergence import Divergence
 from workers.mitigation.repair.closed_form import Factors
-from workers.mitigation.repair.distill import Distiller, _batches, _share
+from workers.mitigation.repair.distill import RATE, Distiller, _batches, _share, rate_at
 from workers.mitigation.split import Split
 from workers.surgery import resumption
 from workers.surgery.blockwise.skeleton import Skeleton
@@ -121,6 +121,12 @@ def test_the_rate_rises_and_falls_to_nothing() -> None:
     assert _share(0.0, 0.0) == pytest.approx(0.1)
     assert _share(0.5, 9.0) == pytest.approx(0.5)
     assert _share(1.0, 20.0) == pytest.approx(0.0)
+
+
+def test_the_rate_is_full_where_much_is_left_and_falls_in_proportion() -> None:
+    assert rate_at(3.0) == rate_at(0.3) == RATE
+    assert rate_at(0.03) == pytest.approx(RATE / 10)
+    assert rate_at(0.0) == 0
 
 
 def test_it_can_be_stopped_in_every_layer_forward_and_backward(made: Made) -> None:

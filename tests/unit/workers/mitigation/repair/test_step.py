@@ -11,6 +11,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from tests.unit.workers.mitigation.repair.support import PRUNE, RTN, operate, repair, text, weights, windows
 from workers.mitigation.repair.adapter import bits_of
+from workers.mitigation.repair.distill import RATE, Distiller
 from workers.surgery import resumption
 from workers.surgery.quantize_rtn import quantize
 
@@ -95,6 +96,23 @@ def test_distillation_goes_on_where_the_closed_form_ends(tiny: Tiny, tmp_path: P
         figures = repaired.manifest.steps[-1].figures
         assert figures["distill_steps"] == 30
         assert figures["kl_after_nats"] < figures["kl_closed_form_nats"] < figures["kl_before_nats"]
+
+
+def test_it_is_trained_at_the_rate_of_what_the_closed_form_leaves(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+    train = Distiller.train
+
+    def told(self: Distiller, steps: int, **options: Any) -> int:
+        rates.append(options["rate"])
+        return train(self, steps, **options)
+
+    monkeypatch.setattr(Distiller, "train", told)
+    with operate(tiny(), tmp_path / "store", RTN, repair(4, distill_steps=2)) as repaired:
+        left = repaired.manifest.steps[-1].figures["kl_closed_form_nats"]
+    assert 0 < left < 0.3
+    assert rates == [pytest.approx(RATE * left / 0.3)]
 
 
 def test_the_same_steps_give_the_same_weights(tiny: Tiny, tmp_path: Path) -> None:
