@@ -226,7 +226,7 @@ async def get_job(request: Request, job_id: str) -> Response:
     "/jobs/{job_id}/queue",
     summary="What a queued job waits for",
     responses=answers(
-        Answer(200, {"object": "diagnosis.queue", "before": 1, "first": [examples.RUNNING]}, "Queue"),
+        Answer(200, examples.QUEUE, "Queue"),
         errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_UNREADABLE, ErrorCode.UNAVAILABLE],
     ),
 )

@@ -38,7 +38,7 @@ async def waits_for(store: JobStore, docket: Docket, record: JobRecord) -> Queue
             first.append(found.job)
         if len(first) == SHOWN:
             break
-    return Queue(before=len(ids), first=tuple(first))
+    return Queue(status=record.job.status, before=len(ids), first=tuple(first))
 
 
 async def before(store: JobStore, docket: Docket, job_id: str) -> list[str]:

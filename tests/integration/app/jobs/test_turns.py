@@ -9,6 +9,7 @@ import pytest
 from docket import Docket, Worker
 from redis.asyncio import Redis
 
+from app.contracts.job import JobStatus
 from app.contracts.requests.compare import CompareRequest
 from app.jobs import keys, queue
 from app.jobs.ids import new_job_id
@@ -106,7 +107,8 @@ async def test_what_a_worker_holds_comes_first_and_waits_for_nothing(
         assert await before(store, docket, waiting) == [held]
         record = await store.get(held)
         assert record is not None
-        assert (await waits_for(store, docket, record)).before == 0, "it is not queued"
+        found = await waits_for(store, docket, record)
+        assert (found.status, found.before) == (JobStatus.RUNNING, 0), "it is not queued"
         hold.set()
     assert given == [held, waiting, last]
 
@@ -143,6 +145,8 @@ async def test_it_is_told_over_http(api: Api) -> None:
     answer = await api.http.get(f"/v1/diagnosis/jobs/{second}/queue")
     body = answer.json()
     assert (answer.status_code, body["before"], [job["id"] for job in body["first"]]) == (200, 1, [first])
+    next_one = (await api.http.get(f"/v1/diagnosis/jobs/{first}/queue")).json()
+    assert (next_one["status"], next_one["before"], next_one["first"]) == ("queued", 0, [])
     assert (await api.http.get(f"/v1/diagnosis/jobs/{new_job_id()}/queue")).json()["code"] == "job_not_found"
 
 
