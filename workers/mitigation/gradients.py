@@ -19,6 +19,7 @@ Names: N windows, L tokens of a window, T tokens of a batch, D hidden size, I an
 linear layer. Sums are over positions, means over all positions of the text.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -182,8 +183,8 @@ class Gatherer:
     """Sums `LayerGradients` of the addressed layers as `backward` shows them.
 
     `names`: the weights that are looked at. Weight-sized results go to mapped files in `folder`, so that memory holds
-    those of one block. `each`: `positions_NL` too. `leaving` (of `blocks`): layer → E[δ δᵀ] (D, D) where the block's
-    output joins the next, mapped as well.
+    those of one block. `outputs_up_to`: `outputs_OO` of layers of at most so many outputs. `each`: `positions_NL` too.
+    `leaving` (of `blocks`): layer → E[δ δᵀ] (D, D) where the block's output joins the next, mapped as well.
     """
 
     names: frozenset[str]
@@ -191,7 +192,7 @@ class Gatherer:
     folder: Path
     squares: bool = True
     mean: bool = False
-    outputs: bool = False
+    outputs_up_to: int = 0
     inputs: bool = False
     blocks: bool = False
     each: bool = False
@@ -254,13 +255,16 @@ class Gatherer:
             torch.zeros(outputs, inputs) if self.squares else None,
             torch.zeros(outputs, inputs) if self.mean else None,
             torch.zeros(outputs),
-            torch.zeros(outputs, outputs) if self.outputs else None,
+            torch.zeros(outputs, outputs) if outputs <= self.outputs_up_to else None,
             torch.zeros(inputs),
             torch.zeros(inputs, inputs) if self.inputs else None,
         )
 
     def _map(self, name: str, kind: str, tensor: torch.Tensor) -> torch.Tensor:
         file = self.folder / f"{name}.{kind}.bin"
+        # A page of a sparse file that the disk has no room for would end the process when it is written to.
+        with file.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, tensor.numel() * 4)
         mapped = torch.from_file(str(file), shared=True, size=tensor.numel(), dtype=torch.float32)
         mapped.copy_(tensor.reshape(-1))
         return mapped.reshape(tensor.shape)
@@ -274,7 +278,7 @@ def fisher_of(
     *,
     names: frozenset[str] | None = None,
     squares: bool = True,
-    outputs: bool = False,
+    outputs_up_to: int = 0,
     inputs: bool = False,
     each: bool = False,
     seed: int = 0,
@@ -284,9 +288,10 @@ def fisher_of(
 ) -> Mapping[str, LayerGradients]:
     """Tensor name → Fisher information of the reference at each linear layer of the decoder (of `names`, if given).
 
-    `squares`: the diagonal, weight by weight; `outputs`, `inputs`: the whole factors E[δ δᵀ] and E[x xᵀ] beside their
-    diagonals; `each`: ‖δ‖² of every position. `scratch`: a folder for mapped files, which must outlive the result.
-    Seeded: the same labels each time.
+    `squares`: the diagonal, weight by weight; `outputs_up_to`: the whole factor E[δ δᵀ] beside its diagonal, of layers
+    of at most so many outputs; `inputs`: E[x xᵀ]; `each`: ‖δ‖² of every position. `scratch`: a folder for mapped files,
+    which must outlive the result. Seeded: the same labels each time. Raises what `Tape` and `backward` raise, and
+    OSError where the disk has no room.
     """
     skeleton = Skeleton(info, read, dtype=dtype)
     tape = Tape(skeleton, tokens_NL, scratch, name="fisher", progress=progress, check_cancelled=check_cancelled)
@@ -295,7 +300,7 @@ def fisher_of(
         tape.positions,
         scratch,
         squares=squares,
-        outputs=outputs,
+        outputs_up_to=outputs_up_to,
         inputs=inputs,
         each=each,
     )

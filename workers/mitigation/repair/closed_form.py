@@ -26,6 +26,9 @@ RIDGE = 1e-4
 _LEAST_GRADIENT = 1e-3
 # What is taken off the gradients' moments between different outputs.
 _SHRINKAGE = 0.3
+# Of layers with more outputs the moments of the gradient are taken by channel: the matrix, its root and what is on the
+# way to it are half a gigabyte at this width, and grow with its square.
+WHOLE_MOMENTS = 4096
 # Singular values below this share of the largest are rounding.
 _RANK_TOLERANCE = 1e-7
 
@@ -53,20 +56,22 @@ class Factors:
 
 
 def solve(
-    error_OI: torch.Tensor, moment_II: torch.Tensor, gradient_OO: torch.Tensor | None = None, *, most: int | None = None
+    error_OI: torch.Tensor, moment_II: torch.Tensor, gradient: torch.Tensor | None = None, *, most: int | None = None
 ) -> Factors:
     """The `most` best directions (default: all that there are), in float64, split so that both factors of a direction
     have the same norm.
 
-    `moment_II` is E[x xᵀ], `gradient_OO` E[δ δᵀ] (default: every output counts the same). ValueError where shapes do
-    not fit, `HemostatError(ACTIVATIONS_NOT_FINITE)` where a moment is not finite.
+    `moment_II` is E[x xᵀ], `gradient` E[δ δᵀ] (O, O) or its diagonal (O) (default: every output counts the same).
+    ValueError where shapes do not fit, `HemostatError(ACTIVATIONS_NOT_FINITE)` where a moment is not finite.
     """
     outputs, inputs = error_OI.shape
-    if moment_II.shape != (inputs, inputs) or (gradient_OO is not None and gradient_OO.shape != (outputs, outputs)):
+    if moment_II.shape != (inputs, inputs) or (
+        gradient is not None and gradient.shape not in ((outputs,), (outputs, outputs))
+    ):
         raise ValueError(f"an error {tuple(error_OI.shape)} with moments {tuple(moment_II.shape)}")
     error_OI = error_OI.to(torch.float64)
-    root_OO = _root_of_gradient(gradient_OO, outputs)
-    scaled_OI = root_OO.T @ error_OI
+    root = _root_of_gradient(gradient, outputs)
+    scaled_OI = root[:, None] * error_OI if root.ndim == 1 else root.T @ error_OI
     weighted_OI = scaled_OI @ root_of(moment_II)
     # Through the smaller of the two Gram matrices.
     if outputs <= inputs:
@@ -79,7 +84,7 @@ def solve(
         values, vectors = values.flip(0), vectors.flip(1)
         kept = _kept(values, most)
         left_OR = torch.linalg.qr(weighted_OI @ vectors[:, :kept]).Q
-    up_OR = torch.linalg.solve_triangular(root_OO.T, left_OR, upper=True)
+    up_OR = left_OR / root[:, None] if root.ndim == 1 else torch.linalg.solve_triangular(root.T, left_OR, upper=True)
     down_RI = left_OR.T @ scaled_OI
     return balanced(up_OR, down_RI, values[:kept] / 2)
 
@@ -96,11 +101,12 @@ def root_of(moment_II: torch.Tensor, *, ridge: float = RIDGE) -> torch.Tensor:
             "the second moment of a layer's inputs or gradients is NaN or infinite on the calibration text",
             hint="the model overflows in its dtype on this text",
         )
-    moment_II = moment_II.to(torch.float64)
-    power = float(moment_II.diagonal().mean()) or 1.0
-    eye = torch.eye(len(moment_II), dtype=torch.float64)
+    moment_II = moment_II.to(torch.float64, copy=True)
+    diagonal_I = moment_II.diagonal().clone()
+    power = float(diagonal_I.mean()) or 1.0
     while True:
-        found, info = torch.linalg.cholesky_ex(moment_II + ridge * power * eye)
+        moment_II.diagonal().copy_(diagonal_I + ridge * power)
+        found, info = torch.linalg.cholesky_ex(moment_II)
         if int(info) == 0:
             root_II: torch.Tensor = found
             return root_II
@@ -118,12 +124,16 @@ def balanced(up_OR: torch.Tensor, down_RI: torch.Tensor, gains_R: torch.Tensor) 
     )
 
 
-def _root_of_gradient(gradient_OO: torch.Tensor | None, outputs: int) -> torch.Tensor:
-    """R (O, O), float64, lower triangular, with R Rᵀ = the shrunk moments."""
-    if gradient_OO is None or not bool(gradient_OO.any()):
-        return torch.eye(outputs, dtype=torch.float64)
-    diagonal_O = gradient_OO.diagonal().to(torch.float64)
-    shrunk_OO = (1 - _SHRINKAGE) * gradient_OO.to(torch.float64) + torch.diag(_SHRINKAGE * diagonal_O)
+def _root_of_gradient(gradient: torch.Tensor | None, outputs: int) -> torch.Tensor:
+    """R, float64, with R Rᵀ = the shrunk moments: (O, O) lower triangular, or (O) where they are by channel."""
+    if gradient is None or not bool(gradient.any()):
+        return torch.ones(outputs, dtype=torch.float64)
+    if gradient.ndim == 1:
+        gradient = gradient.to(torch.float64)
+        return (gradient + _LEAST_GRADIENT * gradient.mean()).sqrt()
+    shrunk_OO = gradient.to(torch.float64, copy=True)
+    diagonal_O = shrunk_OO.diagonal().clone()
+    shrunk_OO.mul_(1 - _SHRINKAGE).diagonal().copy_(diagonal_O)
     return root_of(shrunk_OO, ridge=_LEAST_GRADIENT)
 
 

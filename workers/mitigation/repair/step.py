@@ -20,7 +20,7 @@ from workers.mitigation.gradients import LayerGradients, fisher_of
 from workers.mitigation.importance import GRADIENT_TOKENS
 from workers.mitigation.repair.adapter import bits_of, export, merged
 from workers.mitigation.repair.allocation import allocate, budget_of
-from workers.mitigation.repair.closed_form import Factors
+from workers.mitigation.repair.closed_form import WHOLE_MOMENTS, Factors
 from workers.mitigation.repair.distill import Distiller, rate_at
 from workers.mitigation.repair.survey import Again, Possible, Survey
 from workers.surgery.alignment import align
@@ -76,7 +76,7 @@ class RepairStep:
                 folder,
                 names=names,
                 squares=False,
-                outputs=True,
+                outputs_up_to=WHOLE_MOMENTS,
                 each=True,
                 seed=step.seed,
                 progress=shop.progress,

@@ -101,8 +101,8 @@ class Survey:
     """One walk through both models.
 
     `pairs`: the reference's layer of each of the wounded model's; `names`: weights that may get an adapter;
-    `gradients`: E[δ δᵀ] of their outputs, and ‖δ‖² of the text's first positions, by which tokens count (default: all
-    alike). With `iterations` above 1, `again` wounds a weight of the
+    `gradients`: E[δ δᵀ] of their outputs or its diagonal, and ‖δ‖² of the text's first positions, by which tokens count
+    (default: all alike). With `iterations` above 1, `again` wounds a weight of the
     reference anew: the found product is taken out of the weight first, so that the wound is of what the product does
     not carry (as LoftQ alternates, arXiv 2310.08659); `bases` then has the weights that the products go on. Raises what
     `Walk` raises.
@@ -186,7 +186,9 @@ class Survey:
 
     def _outputs(self, name: str) -> torch.Tensor | None:
         found = self._gradients.get(name)
-        return None if found is None else found.outputs_OO
+        if found is None:
+            return None
+        return found.outputs_O if found.outputs_OO is None else found.outputs_OO
 
     def _possible(self, name: str, error_OI: torch.Tensor | None, moment_II: torch.Tensor, outputs: int) -> Possible:
         inputs = len(moment_II)

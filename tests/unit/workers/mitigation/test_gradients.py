@@ -151,7 +151,7 @@ def test_factors_are_the_moments_of_inputs_and_output_gradients(tiny: Tiny, tmp_
     seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     with open_tensors(info) as reader:
         found = fisher_of(
-            info, reader.read, TOKENS, tmp_path, outputs=True, inputs=True, each=True, seed=7, dtype=torch.float32
+            info, reader.read, TOKENS, tmp_path, outputs_up_to=128, inputs=True, each=True, seed=7, dtype=torch.float32
         )
         skeleton = Skeleton(info, reader.read, dtype=torch.float32)
         backward(
@@ -177,6 +177,33 @@ def test_factors_are_the_moments_of_inputs_and_output_gradients(tiny: Tiny, tmp_
         assert of.positions_NL is not None
         assert of.positions_NL.shape == TOKENS.shape
         torch.testing.assert_close(of.positions_NL.reshape(-1).double(), delta.square().sum(1), rtol=1e-3, atol=1e-9)
+
+
+def test_whole_factors_are_of_layers_that_are_narrow_enough(tiny: Tiny, tmp_path: Path) -> None:
+    info = inspect(tiny("qwen2"))
+    with open_tensors(info) as reader:
+        found = fisher_of(info, reader.read, TOKENS, tmp_path, squares=False, outputs_up_to=64)
+    assert {of.outputs_OO is not None for name, of in found.items() if len(of.outputs_O) <= 64} == {True}
+    assert {of.outputs_OO is None for name, of in found.items() if len(of.outputs_O) > 64} == {True}
+
+
+def test_what_goes_to_disk_has_its_room_there_before_it_is_mapped(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing to a mapped page without room would end the process."""
+    info = inspect(tiny("llama"))
+    mapped: list[bool] = []
+    from_file = torch.from_file
+
+    def told(name: str, **options: Any) -> torch.Tensor:
+        file = Path(name).stat()
+        mapped.append(file.st_blocks * 512 >= file.st_size == 4 * options["size"])
+        return from_file(name, **options)
+
+    monkeypatch.setattr(torch, "from_file", told)
+    with open_tensors(info) as reader:
+        fisher_of(info, reader.read, TOKENS, tmp_path, outputs_up_to=128)
+    assert mapped == [True] * 2 * 7 * info.layers
 
 
 def test_the_same_seed_gives_the_same_and_another_does_not(tiny: Tiny, tmp_path: Path) -> None:

@@ -87,6 +87,13 @@ def test_no_other_product_of_that_rank_leaves_less() -> None:
         assert closure() > reached * (1 - 2e-3)
 
 
+def test_moments_by_channel_are_those_of_a_diagonal_matrix() -> None:
+    error, by_channel_O = draw(6, 9), draw(6, seed=2).square() + 0.05
+    one, other = solve(error, moment(9), by_channel_O, most=3), solve(error, moment(9), by_channel_O.diag(), most=3)
+    torch.testing.assert_close(one.product(), other.product())
+    torch.testing.assert_close(one.gains_R, other.gains_R)
+
+
 def test_an_error_of_low_rank_needs_no_more() -> None:
     error = draw(12, 3) @ draw(3, 18, seed=3)
     factors = solve(error, moment(18))
