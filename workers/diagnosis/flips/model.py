@@ -21,11 +21,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from workers.diagnosis.flips.runs import Run
 
@@ -105,49 +105,42 @@ def fit(runs: Sequence[Run]) -> FlipModel:
         design[row, 2 + tasks.index(run.fingerprint)] = 1.0
     items = np.asarray([run.items for run in runs], dtype=np.float64)
     rates = np.asarray([run.rate for run in runs])
-    prior_mean = np.zeros(design.shape[1])
-    prior_mean[:2] = INTERCEPT_MEAN, SLOPE_MEAN
-    components, logs = [], []
-    for task_sd in _half_normal_grid(TASK_SCALE):
-        for run_sd in _half_normal_grid(RUN_SCALE):
-            prior_variance = np.full(design.shape[1], task_sd**2)
-            prior_variance[:2] = INTERCEPT_SD**2, SLOPE_SD**2
-            log_evidence, mean, covariance = _given_scales(design, items, rates, prior_mean, prior_variance, run_sd)
-            logs.append(log_evidence)
-            components.append(Component(1.0, task_sd, run_sd, mean, covariance))
-    weights = np.exp(np.asarray(logs) - max(logs))
+    scales = [(task_sd, run_sd) for task_sd in _half_normal_grid(TASK_SCALE) for run_sd in _half_normal_grid(RUN_SCALE)]
+    logs, means, covariances = _given_scales(design, items, rates, np.asarray(scales))
+    weights = np.exp(logs - logs.max())
     weights /= weights.sum()
     kept = tuple(
-        Component(float(weight), part.task_sd, part.run_sd, part.mean, part.covariance)
-        for weight, part in zip(weights, components, strict=True)
+        Component(float(weight), task_sd, run_sd, mean, covariance)
+        for weight, (task_sd, run_sd), mean, covariance in zip(weights, scales, means, covariances, strict=True)
         if weight > 1e-6
     )
     return FlipModel(kept, tasks, len(runs))
 
 
-def _half_normal_grid(scale: float) -> list[float]:
+@lru_cache
+def _half_normal_grid(scale: float) -> tuple[float, ...]:
     """Values of equal prior weight: the middles of as many slices of a half-normal."""
     from scipy import stats
 
     levels = (np.arange(_GRID) + 0.5) / _GRID
-    return [float(value) for value in stats.halfnorm.ppf(levels, scale=scale)]
+    return tuple(float(value) for value in stats.halfnorm.ppf(levels, scale=scale))
 
 
-def _given_scales(
-    design: Array, items: Array, rates: Array, prior_mean: Array, prior_variance: Array, run_sd: float
-) -> tuple[float, Array, Array]:
-    """(log evidence, mean, covariance) of α, β, u for fixed σ and τ.
+def _given_scales(design: Array, items: Array, rates: Array, scales: Array) -> tuple[Array, Array, Array]:
+    """(log evidence, mean, covariance) of α, β, u for each row (σ, τ) of `scales`: shapes (g), (g, p), (g, p, p) for g
+    rows and p columns of `design`.
 
     The working response z = η + (k/n − π)/π' has variance π(1 − π)/(n π'²) + τ²; η is each run's own posterior mean,
     its e_i included, and both are found by turns.
     """
+    prior_mean = np.zeros(design.shape[1])
+    prior_mean[:2] = INTERCEPT_MEAN, SLOPE_MEAN
+    prior_variance = np.repeat(scales[:, :1] ** 2, design.shape[1], axis=1)
+    prior_variance[:, :2] = INTERCEPT_SD**2, SLOPE_SD**2
+    run_variance = scales[:, 1:] ** 2
     # As if half an item more had flipped and half had not: a start that is finite.
     start = np.clip((rates * items + 0.5) / (items + 1), 1e-6, 1 - 1e-6)
-    eta = np.log(-np.log1p(-start))
-    noise = np.ones_like(eta)
-    z = eta
-    mean, covariance = prior_mean, np.diag(prior_variance)
-    marginal = np.eye(len(eta))
+    eta = np.tile(np.log(-np.log1p(-start)), (len(scales), 1))
     for _ in range(_ROUNDS):
         eta = np.clip(eta, -12.0, 2.0)
         hazard = np.exp(eta)
@@ -155,24 +148,26 @@ def _given_scales(
         slope = hazard * np.exp(-hazard)
         noise = share * (1 - share) / (items * slope**2)
         z = eta + (rates - share) / slope
-        marginal = (design * prior_variance) @ design.T + np.diag(noise + run_sd**2)
-        factor = linalg.cho_factor(marginal, lower=True)
-        gain = (prior_variance[:, None] * design.T) @ linalg.cho_solve(factor, np.eye(len(eta)))
-        mean = prior_mean + gain @ (z - design @ prior_mean)
-        covariance = np.diag(prior_variance) - gain @ (design * prior_variance)
-        fitted = design @ mean
-        eta = fitted + (run_sd**2 / (run_sd**2 + noise)) * (z - fitted)
-    factor = linalg.cho_factor(marginal, lower=True)
-    residual = z - design @ prior_mean
-    log_evidence = -0.5 * float(residual @ linalg.cho_solve(factor, residual)) - float(np.log(np.diag(factor[0])).sum())
+        variance = noise + run_variance
+        precision = np.matmul(design.T / variance[:, None, :], design)
+        diagonal = np.einsum("gpp->gp", precision)
+        diagonal += 1 / prior_variance
+        covariance = np.linalg.inv(precision)
+        moved = np.einsum("gpq,gq->gp", covariance, ((z - design @ prior_mean) / variance) @ design)
+        fitted = (prior_mean + moved) @ design.T
+        eta = fitted + run_variance / variance * (z - fitted)
+    # ln N(z; X m, V + X P Xᵀ) by what the fit leaves and the determinant lemma: no matrix of runs by runs.
+    square = np.sum((z - fitted) ** 2 / variance, axis=1) + np.sum(moved**2 / prior_variance, axis=1)
+    determinant = np.log(variance).sum(axis=1) + np.log(prior_variance).sum(axis=1) + np.linalg.slogdet(precision)[1]
     # The working likelihood is N(z; η, noise): its height at the mode against the binomial's own.
-    log_evidence += _binomial_correction(items, rates, eta, z, noise)
-    return log_evidence, mean, covariance
+    log_evidence = -0.5 * (square + determinant) + _binomial_correction(items, rates, eta, z, noise)
+    return log_evidence, prior_mean + moved, covariance
 
 
-def _binomial_correction(items: Array, rates: Array, eta: Array, z: Array, noise: Array) -> float:
-    """Σ ln Binomial(k | η) − ln N(z; η, noise) at the runs' own η: makes evidences of different scales comparable."""
+def _binomial_correction(items: Array, rates: Array, eta: Array, z: Array, noise: Array) -> Array:
+    """Σ ln Binomial(k | η) − ln N(z; η, noise) at the runs' own η, the last axis: makes evidences of different scales
+    comparable."""
     share = np.clip(-np.expm1(-np.exp(np.clip(eta, -30, 4))), 1e-12, 1 - 1e-12)
     binomial = items * (rates * np.log(share) + (1 - rates) * np.log1p(-share))
     normal = -0.5 * (z - eta) ** 2 / noise - 0.5 * np.log(noise)
-    return float(np.sum(binomial - normal))
+    return np.asarray(np.sum(binomial - normal, axis=-1))

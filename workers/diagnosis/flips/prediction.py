@@ -19,7 +19,7 @@ FEWEST_RUNS: Final = 6
 FEWEST_TASKS: Final = 3
 # KL may lie so far beyond what was seen, as a factor, and still count as seen.
 REACH: Final = 1.5
-# The most recent runs; the fit takes the cube of their number.
+# The most recent runs; the fit takes the cube of the number of their tasks.
 MOST_RUNS: Final = 200
 
 

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests.unit.workers.diagnosis.flips.simulation import World, draw
-from workers.diagnosis.flips.model import CENTRE, fit
+from workers.diagnosis.flips.model import CENTRE, INTERCEPT_MEAN, INTERCEPT_SD, SLOPE_MEAN, SLOPE_SD, fit
 from workers.diagnosis.flips.runs import Run
 
 
@@ -18,6 +19,29 @@ def test_with_many_runs_it_finds_the_curve() -> None:
         expected = 1 - math.exp(-math.exp(world.intercept + world.slope * (math.log(kl) - CENTRE)))
         _, median, _ = model.predict(kl, 100_000)
         assert median == pytest.approx(expected, rel=0.12)
+
+
+def test_where_items_are_countless_it_is_the_linear_model() -> None:
+    """Without coin tosses the link is seen itself: a Gaussian, written out with a matrix of runs by runs."""
+    runs, _ = draw(World(slope=0.7), tasks=3, runs=12, items=10**12, rng=np.random.default_rng(4))
+    model = fit(runs)
+    z = np.asarray([math.log(-math.log1p(-run.rate)) for run in runs])
+    design = np.asarray(
+        [[1.0, math.log(run.kl) - CENTRE, *(float(run.fingerprint == task) for task in model.tasks)] for run in runs]
+    )
+    prior = np.asarray([INTERCEPT_MEAN, SLOPE_MEAN, 0.0, 0.0, 0.0])
+    logs = []
+    for part in model.components:
+        spread = np.diag([INTERCEPT_SD**2, SLOPE_SD**2, *[part.task_sd**2] * 3])
+        marginal = design @ spread @ design.T + part.run_sd**2 * np.eye(len(runs))
+        gain = spread @ design.T @ np.linalg.inv(marginal)
+        np.testing.assert_allclose(part.mean, prior + gain @ (z - design @ prior), atol=1e-4)
+        np.testing.assert_allclose(part.covariance, spread - gain @ design @ spread, atol=1e-5)
+        logs.append(stats.multivariate_normal.logpdf(z, design @ prior, marginal))
+    expected = np.exp(np.asarray(logs) - max(logs))
+    weights = np.asarray([part.weight for part in model.components])
+    np.testing.assert_allclose(weights / weights.sum(), expected / expected.sum(), atol=1e-4)
+    assert len(weights) > 20
 
 
 def test_a_task_that_was_seen_is_predicted_by_its_own_runs() -> None:
