@@ -14,13 +14,15 @@ Two additions, both measured by the simulation in the tests and told in docs/sta
 
 - With few, skewed clusters even bootstrap-t covers too little (its error is of order 1/N, and the sample's own tail is
   shorter than the population's). α = 5 % is lowered by min(2 %, 0.3 γ²/N), γ the skewness of the residuals; it vanishes
-  for symmetric residuals and as N grows.
+  for symmetric residuals and as N grows. Any other α, as p-values need one (`significance`), is lowered by the same
+  share of itself.
 - |t*| is capped at 6. Where one document holds all there is (one disagreement among thousands of tokens), draws without
   that document have se* = 0 and t* infinite; with the cap the upper limit is 7 times the mean, where the exact Poisson
   limit of a single event is 5.6 times.
 
 The clusters are the documents; where fewer than six are at hand they are the windows, and the interval then speaks of
-these documents only. Two to five clusters get Student's t, one gets no interval.
+these documents only. Two to five clusters get Student's t, one gets no interval. Draws go by index, in an order of the
+clusters that their values alone decide (`cluster_order`): the order in which they came does not matter.
 """
 
 from collections.abc import Callable, Sequence
@@ -123,11 +125,8 @@ class Clusters:
                 raise ValueError("a value is not finite")
             sums_QN[row] = np.bincount(self._cluster_of_token, weights=column, minlength=clusters)
             sizes_Q[row] = np.abs(column).mean()
-        # Draws go by index, so an order of the clusters that their values decide makes the interval independent of the
-        # order in which they came.
-        order = np.lexsort((*sums_QN[::-1], self.counts))
         mean_Q, error_Q, low_Q, high_Q = ratio_intervals(
-            sums_QN[:, order], self.counts[None, order], sizes_Q, seed=seed, resamples=resamples
+            sums_QN, self.counts[None], sizes_Q, seed=seed, resamples=resamples
         )
         return [
             Estimate(
@@ -142,44 +141,89 @@ class Clusters:
         ]
 
 
+@dataclass(frozen=True)
+class Ratios:
+    """Q ratios over N clusters, ordered by `cluster_order`: what intervals and p-values have in common.
+
+    `mean_Q` is in the values' own unit; `error_Q` (standard errors, 0 where nothing varies) and `residuals_QN` are in
+    units of `unit_Q`, the values' size, so that squares and cubes neither overflow nor vanish. With N = 1 the standard
+    error is 0 and means nothing. `counts_QN` are of shape (1, N) where all ratios share them.
+    """
+
+    mean_Q: Array
+    unit_Q: Array
+    error_Q: Array
+    residuals_QN: Array
+    counts_QN: Array
+
+    @classmethod
+    def of(cls, sums_QN: Array, counts_QN: Array, sizes_Q: Array | None = None) -> Self:
+        """From the clusters' sums and positive token counts; `sizes_Q` as in `ratio_intervals`."""
+        order = cluster_order(sums_QN, counts_QN)
+        sums_QN, counts_QN = sums_QN[:, order], counts_QN[:, order]
+        clusters = sums_QN.shape[1]
+        totals_Q = counts_QN.sum(axis=1)
+        mean_Q: Array = sums_QN.sum(axis=1) / totals_Q
+        sizes_Q = np.abs(sums_QN).sum(axis=1) / totals_Q if sizes_Q is None else sizes_Q
+        unit_Q = np.where(sizes_Q > 0, sizes_Q, 1.0)
+        residuals_QN = (sums_QN - mean_Q[:, None] * counts_QN) / unit_Q[:, None]
+        correction = clusters / (clusters - 1) if clusters > 1 else 1.0
+        error_Q = np.sqrt(correction * (residuals_QN**2).sum(axis=1)) / totals_Q
+        error_Q = np.where(error_Q > ROUNDING, error_Q, 0.0)
+        # Values that cancel in every cluster leave what rounding leaves: a mean of 0, on no side of it.
+        mean_Q = np.where((error_Q == 0) & (np.abs(mean_Q) <= ROUNDING * unit_Q), 0.0, mean_Q)
+        return cls(mean_Q, unit_Q, error_Q, residuals_QN, counts_QN)
+
+    def __len__(self) -> int:
+        return len(self.mean_Q)
+
+    @property
+    def clusters(self) -> int:
+        """N."""
+        return int(self.residuals_QN.shape[1])
+
+    def level_kept(self) -> Array:
+        """(Q,): the share of α that is left when the level is changed with the skewness."""
+        squares_Q = (self.residuals_QN**2).sum(axis=1)
+        skewness_Q = (self.residuals_QN**3).sum(axis=1) / np.where(self.error_Q > 0, squares_Q, 1.0) ** 1.5
+        return np.asarray(1 - np.minimum(_SKEWNESS_LIMIT, _SKEWNESS_FACTOR * skewness_Q**2) / (1 - CONFIDENCE))
+
+    def resampled_t(self, *, seed: int, resamples: int) -> Array:
+        """t* of each draw of clusters, sorted along the draws: (B, Q), within ±T_LIMIT."""
+        return _resampled_t(self.residuals_QN, self.counts_QN, seed=seed, resamples=resamples)
+
+
+def cluster_order(sums_QN: Array, counts_QN: Array) -> NDArray[np.intp]:
+    """An order of the clusters that their counts and sums decide: (N,). Those that it does not tell apart are equal."""
+    return np.asarray(np.lexsort((*sums_QN[::-1], *counts_QN[::-1])))
+
+
 def ratio_intervals(
     sums_QN: Array, counts_QN: Array, sizes_Q: Array | None = None, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[Array, Array, Array, Array]:
-    """Means, standard errors, lower and upper limits of Q ratios over N clusters each.
+    """Means, standard errors, lower and upper limits of Q ratios over N clusters each, whose order does not matter.
 
     `sums_QN` are the clusters' sums, `counts_QN` their positive token counts, of shape (1, N) where all share them.
     `sizes_Q` are the mean absolute values, by which rounding is told from spread. With N = 1 the standard error is 0
     and means nothing.
     """
-    clusters = sums_QN.shape[1]
-    totals_Q = counts_QN.sum(axis=1)
-    mean_Q: Array = sums_QN.sum(axis=1) / totals_Q
-    sizes_Q = np.abs(sums_QN).sum(axis=1) / totals_Q if sizes_Q is None else sizes_Q
-    # In units of the values' size, so that squares and cubes neither overflow nor vanish.
-    unit_Q = np.where(sizes_Q > 0, sizes_Q, 1.0)
-    residuals_QN = (sums_QN - mean_Q[:, None] * counts_QN) / unit_Q[:, None]
-    squares_Q = (residuals_QN**2).sum(axis=1)
-    correction = clusters / (clusters - 1) if clusters > 1 else 1.0
-    error_Q = np.sqrt(correction * squares_Q) / totals_Q
-    spread_Q = error_Q > ROUNDING
-    error_Q = np.where(spread_Q, error_Q, 0.0)
-
+    ratios = Ratios.of(sums_QN, counts_QN, sizes_Q)
+    clusters, error_Q = ratios.clusters, ratios.error_Q
     if clusters < FEWEST_CLUSTERS:
         quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, clusters - 1)) if clusters > 1 else 0.0
         low_Q, high_Q = -quantile * error_Q, quantile * error_Q
     else:
-        t_BQ = _resampled_t(residuals_QN, counts_QN, seed=seed, resamples=resamples)
-        skewness_Q = (residuals_QN**3).sum(axis=1) / np.where(spread_Q, squares_Q, 1.0) ** 1.5
-        tail_Q = (1 - CONFIDENCE - np.minimum(_SKEWNESS_LIMIT, _SKEWNESS_FACTOR * skewness_Q**2)) / 2
+        t_BQ = ratios.resampled_t(seed=seed, resamples=resamples)
+        tail_Q = (1 - CONFIDENCE) / 2 * ratios.level_kept()
         low_Q = -_quantiles(t_BQ, 1 - tail_Q) * error_Q
         high_Q = -_quantiles(t_BQ, tail_Q) * error_Q
-    low_Q = mean_Q + np.minimum(low_Q, 0.0) * unit_Q
-    high_Q = mean_Q + np.maximum(high_Q, 0.0) * unit_Q
-    return mean_Q, error_Q * unit_Q, low_Q, high_Q
+    low_Q = ratios.mean_Q + np.minimum(low_Q, 0.0) * ratios.unit_Q
+    high_Q = ratios.mean_Q + np.maximum(high_Q, 0.0) * ratios.unit_Q
+    return ratios.mean_Q, error_Q * ratios.unit_Q, low_Q, high_Q
 
 
 def _resampled_t(residuals_QN: Array, counts_QN: Array, *, seed: int, resamples: int) -> Array:
-    """t* of each draw of clusters, sorted along the draws: (B, Q), within ±T_LIMIT.
+    """As `Ratios.resampled_t`.
 
     A draw is a row of counts that say how often each cluster came, so that every sum over a draw is a matrix product.
     Around the drawn ratio r* = r + d the residuals are e_i - d n_i.

@@ -1,9 +1,10 @@
 """Whether a mean differs from 0, and what is left of that where many are asked at once.
 
-The p-value is the one that belongs to the intervals of `workers.distributions.intervals`: with t = r/se and t* the
-studentized means of resampled clusters around r, p is twice the smaller of the shares of t* at or beyond t on either
-side (Davison & Hinkley, Bootstrap Methods and their Application, §4.4.1), each with the sample itself counted, so that
-it is never 0. Two to five clusters get Student's t; one gets no p-value.
+The p-value is the one that belongs to the intervals of `workers.distributions.intervals`: the level α at which the
+interval of confidence 1 - α, from the same draws and with its change of level for skewness, just touches 0 (Davison &
+Hinkley, Bootstrap Methods and their Application, §5.5). It is below 5 % exactly where the 95 % interval leaves 0 out.
+So many draws tell no tail thinner than one of them: p is never 0 with six clusters or more. Two to five clusters get
+Student's t, as their intervals do; one gets no p-value.
 
 Holm's correction (Scand. J. Statist. 6, 1979) bounds the chance of any false difference among all that were asked,
 whatever their dependence.
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from workers.distributions.intervals import FEWEST_CLUSTERS, RESAMPLES, ROUNDING, Array, _resampled_t
+from workers.distributions.intervals import FEWEST_CLUSTERS, RESAMPLES, Array, Ratios
 
 LEVEL = 0.05
 # The least p-value of so many draws: what is corrected for more than LEVEL / LEAST_P differences is never found.
@@ -27,8 +28,9 @@ def p_values(
 ) -> list[float | None]:
     """Two-sided p-values of mean = 0 for several quantities, each an array of one finite value a token.
 
-    `cluster_T` is each token's cluster, such as its document. Raises ValueError for no tokens, a length that does not
-    fit, or a value that is not finite.
+    `cluster_T` is each token's cluster, such as its document; the order of clusters and of tokens does not matter.
+    Given together, as for `Clusters.means`, with the same seed, they belong to the intervals that those give. Raises
+    ValueError for no tokens, a length that does not fit, or a value that is not finite.
     """
     _, inverse_T, counts_N = np.unique(np.asarray(cluster_T), return_inverse=True, return_counts=True)
     if inverse_T.size == 0:
@@ -58,33 +60,28 @@ def p_values_of_sums(
 ) -> list[float | None]:
     """The same from sums and token counts of N clusters; `sizes_Q` are the mean absolute values, by which rounding is
     told from spread."""
-    sizes_N: Array = np.asarray(counts_N, dtype=np.float64)
-    clusters = sizes_N.size
-    if clusters < 2:
-        return [None] * len(sums_QN)
-    if sizes_Q is None:
-        sizes_Q = np.abs(sums_QN).sum(axis=1) / sizes_N.sum()
-    t_Q, residuals_QN = _studentized(sums_QN, sizes_N, sizes_Q)
-    if clusters < FEWEST_CLUSTERS:
-        return [float(p) for p in 2 * stats.t.sf(np.abs(t_Q), clusters - 1)]
-    t_BQ = _resampled_t(residuals_QN, sizes_N[None, :], seed=seed, resamples=resamples)
-    above_Q = 1 + (t_BQ >= t_Q).sum(axis=0)
-    below_Q = 1 + (t_BQ <= t_Q).sum(axis=0)
-    found = np.minimum(1.0, 2 * np.minimum(above_Q, below_Q) / (resamples + 1))
-    return [float(p) for p in np.where(t_Q == 0, 1.0, found)]
+    ratios = Ratios.of(sums_QN, np.asarray(counts_N, dtype=np.float64)[None], sizes_Q)
+    if ratios.clusters < 2:
+        return [None] * len(ratios)
+    # Infinite where nothing varies and the mean is not 0.
+    certain_Q = np.where(ratios.mean_Q == 0, 0.0, np.copysign(np.inf, ratios.mean_Q))
+    t_Q = np.divide(ratios.mean_Q / ratios.unit_Q, ratios.error_Q, out=certain_Q, where=ratios.error_Q > 0)
+    if ratios.clusters < FEWEST_CLUSTERS:
+        return [float(p) for p in 2 * stats.t.sf(np.abs(t_Q), ratios.clusters - 1)]
+    t_BQ = ratios.resampled_t(seed=seed, resamples=resamples)
+    tails = [_tail_beyond(column_B, float(t)) for column_B, t in zip(t_BQ.T, t_Q, strict=True)]
+    level_Q = 2 * np.maximum(tails, 1 / (resamples + 1)) / ratios.level_kept()
+    return [float(p) for p in np.where(t_Q == 0, 1.0, np.minimum(level_Q, 1.0))]
 
 
-def _studentized(sums_QN: Array, counts_N: Array, sizes_Q: Array) -> tuple[Array, Array]:
-    """t of each mean (infinite where nothing varies and the mean is not 0), and the clusters' residuals."""
-    clusters, total = counts_N.size, counts_N.sum()
-    unit_Q = np.where(sizes_Q > 0, sizes_Q, 1.0)
-    mean_Q = sums_QN.sum(axis=1) / total / unit_Q
-    residuals_QN = sums_QN / unit_Q[:, None] - mean_Q[:, None] * counts_N
-    error_Q = np.sqrt(clusters / (clusters - 1) * (residuals_QN**2).sum(axis=1)) / total
-    varies_Q = error_Q > ROUNDING
-    constant_Q = np.where(np.abs(mean_Q) > ROUNDING, np.copysign(np.inf, mean_Q), 0.0)
-    t_Q = np.divide(mean_Q, error_Q, out=constant_Q, where=varies_Q)
-    return t_Q, residuals_QN
+def _tail_beyond(sorted_B: Array, t: float) -> float:
+    """The share of t* beyond t, away from 0: 1 less the level whose quantile, linear between neighbours, is |t|."""
+    away_B = sorted_B if t > 0 else -sorted_B[::-1]
+    below = int(np.searchsorted(away_B, abs(t)))
+    if below in {0, len(away_B)}:
+        return 0.0 if below else 1.0
+    low, high = away_B[below - 1], away_B[below]
+    return float(1 - (below - 1 + (abs(t) - low) / (high - low)) / (len(away_B) - 1))
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:

@@ -51,9 +51,7 @@ class Clustered:
         """The mean over tokens of each quantity; all share the draws of clusters."""
         if not sums_N:
             return []
-        order = np.lexsort((*sums_N[::-1], self.counts_N))  # as in `Clusters.means`
-        stacked_QN = np.stack(sums_N)[:, order]
-        mean_Q, error_Q, low_Q, high_Q = ratio_intervals(stacked_QN, self.counts_N[None, order], seed=seed)
+        mean_Q, error_Q, low_Q, high_Q = ratio_intervals(np.stack(sums_N), self.counts_N[None], seed=seed)
         alone = self.counts_N.size < 2
         return [
             Estimate(
@@ -72,5 +70,5 @@ class Clustered:
         return [as_mean(estimate, (low, np.inf)) for estimate in self.estimates(sums_N, seed=seed)]
 
     def p_values(self, sums_N: Sequence[Array], *, seed: int) -> list[float | None]:
-        """Two-sided p-values of mean = 0."""
+        """Two-sided p-values of mean = 0, which belong to the intervals of `estimates` of the same sums and seed."""
         return p_values_of_sums(np.stack(sums_N), self.counts_N, seed=seed) if sums_N else []

@@ -1,10 +1,12 @@
-"""p-values by clusters against scipy and simulation, and Holm's correction against its definition."""
+"""p-values by clusters against scipy, simulation and the intervals that they invert; Holm's correction against its
+definition."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from workers.distributions.significance import cluster_labels, holm, p_values
+from workers.distributions.intervals import Clusters
+from workers.distributions.significance import LEAST_P, cluster_labels, holm, p_values
 
 
 def clustered(rng, documents=40, length=5, shift=0.0, spread=1.0):
@@ -43,6 +45,74 @@ def test_skewed_differences_keep_the_level():
         effects = rng.lognormal(0, 0.6, 40) - np.exp(0.18)
         rejected += (p_values([np.repeat(effects, 3)], np.repeat(np.arange(40), 3), resamples=999)[0] or 1) < 0.05
     assert rejected / 400 <= 0.09
+
+
+def skewed(rng, documents, shift):
+    """Two quantities over documents of unequal length whose effects are lognormal around `shift`."""
+    where = np.repeat(np.arange(documents), rng.integers(3, 20, documents))
+    effects = rng.lognormal(0, 1, (2, documents)) - np.exp(0.5) + shift
+    return list(effects[:, where] + 0.3 * rng.normal(size=(2, where.size))), where
+
+
+@pytest.mark.parametrize("documents", [4, 6, 12, 40])
+def test_p_is_below_five_per_cent_exactly_where_the_interval_leaves_zero_out(documents):
+    rng = np.random.default_rng(documents)
+    outside = 0
+    for world in range(150):
+        values, where = skewed(rng, documents, shift=rng.choice([-0.8, -0.4, 0.0, 0.5, 1.0]))
+        found = p_values(values, where, seed=world, resamples=1000)
+        estimates = Clusters(where, "documents").means(values, seed=world, resamples=1000)
+        for p, estimate in zip(found, estimates, strict=True):
+            left_out = not estimate.interval[0] <= 0 <= estimate.interval[1]
+            assert (p < 0.05) == left_out, (world, p, estimate.interval)
+            outside += left_out
+    assert 20 < outside < 280  # both kinds were seen
+
+
+def test_p_is_the_level_at_which_the_interval_touches_zero():
+    values, where = clustered(np.random.default_rng(3), documents=25)
+    [estimate] = Clusters(where, "documents").means([values], seed=1)
+    for limit in estimate.interval:
+        [p] = p_values([values - limit], where, seed=1)
+        assert p == pytest.approx(0.05, rel=1e-6)
+
+
+def test_neither_the_order_of_documents_nor_that_of_tokens_moves_p():
+    rng = np.random.default_rng(21)
+    for world in range(40):
+        values, where = skewed(rng, int(rng.integers(6, 25)), shift=0.3)
+        shuffle, names = rng.permutation(where.size), rng.permutation(where.max() + 1)
+        plain = p_values(values, where, seed=world, resamples=500)
+        moved = p_values([column[shuffle] for column in values], names[where[shuffle]], seed=world, resamples=500)
+        assert moved == pytest.approx(plain, rel=1e-9)
+
+
+def test_of_skewed_effects_around_nothing_few_are_found_at_any_level():
+    rng = np.random.default_rng(31)
+    found = []
+    for world in range(800):
+        effects = rng.lognormal(0, 0.5, 30) - np.exp(0.125)
+        [p] = p_values([np.repeat(effects, 2)], np.repeat(np.arange(30), 2), seed=world, resamples=999)
+        found.append(p)
+    rejected = {level: np.mean(np.array(found) < level) for level in (0.2, 0.05, 0.01)}
+    # Standard errors of 1.4, 0.8 and 0.4 points.
+    assert rejected[0.2] == pytest.approx(0.2, abs=0.045)
+    assert rejected[0.05] == pytest.approx(0.055, abs=0.025)
+    assert rejected[0.01] <= 0.03
+
+
+def test_no_tail_is_thinner_than_one_draw():
+    values, where = clustered(np.random.default_rng(2), documents=50, shift=9.0)
+    [found] = p_values([values], where)
+    assert LEAST_P <= found <= LEAST_P / 0.6
+
+
+def test_what_cancels_in_every_document_is_no_difference():
+    values, where = np.tile([0.1, 0.2, -0.3], 10), np.repeat(np.arange(10), 3)
+    assert values.mean() != 0  # rounding
+    assert p_values([values], where) == [1.0]
+    [estimate] = Clusters(where, "documents").means([values])
+    assert estimate.interval == (0.0, 0.0)
 
 
 def test_what_varies_not_at_all():

@@ -35,6 +35,19 @@ def test_sums_by_window_give_what_tokens_give(documents, by):
     assert p == pytest.approx(p_values(list(values), labels, seed=3), abs=1e-3)
 
 
+def test_p_belongs_to_the_interval_and_the_order_of_documents_moves_neither():
+    rng = np.random.default_rng(5)
+    for seed in range(40):
+        sums = rng.lognormal(0, 1, 12) - 1.0
+        lengths, documents = rng.integers(3, 13, 12), np.arange(12)
+        order = rng.permutation(12)
+        clusters, moved = (Clustered.of(lengths[at].tolist(), documents) for at in (documents, order))
+        [estimate] = clusters.estimates([clusters.sums(sums)], seed=seed)
+        [p] = clusters.p_values([clusters.sums(sums)], seed=seed)
+        assert (p < 0.05) == (not estimate.interval[0] <= 0 <= estimate.interval[1])
+        assert moved.p_values([moved.sums(sums[order])], seed=seed) == [p]
+
+
 def test_windows_without_a_token_count_for_nothing():
     clusters = Clustered.of([4, 0, 6], np.array([0, 1, 2]))
     assert clusters.counts_N.tolist() == [4, 6]
