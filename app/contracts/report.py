@@ -100,6 +100,12 @@ class Slice(Contract):
     tv: Mean
     top1_agreement: Mean
     perplexity_ratio: Mean
+    # Of these blocks the first reports had the means above alone.
+    divergence: Divergence | None = Field(default=None, description="in full; its means are the four above")
+    delta_p: DeltaP | None = None
+    perplexity: Perplexity | None = None
+    agreement: Agreement | None = None
+    entropy: Entropy | None = None
 
 
 class DomainReport(Contract):
@@ -111,6 +117,9 @@ class DomainReport(Contract):
     divergence: Divergence
     top1_agreement: Mean
     perplexity: Perplexity
+    delta_p: DeltaP | None = None
+    agreement: Agreement | None = None
+    entropy: Entropy | None = None
 
 
 class BandedSlice(Slice):

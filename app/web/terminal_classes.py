@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
-from app.contracts.report import CompareReport
+from app.contracts.report import CompareReport, TokenClassSlice
 from app.web import format as fmt
 from app.web.sections.classes import p_value, sentence
 from app.web.untrusted import visible
 
 
 def print_classes(report: CompareReport, console: Console, say: Callable[[str], str], *, wide: bool) -> None:
-    """The table of classes, the most damaged first, and which differ from the rest; nothing for an older report."""
+    """The table of classes, the most damaged first, and which differ from the rest; nothing for an older report.
+
+    Where it is `wide` a second table has the means of the other metrics."""
     from app.web.terminal import plain_table
 
     found = report.token_classes
@@ -24,7 +26,8 @@ def print_classes(report: CompareReport, console: Console, say: Callable[[str], 
     columns += [("Against the rest", True)] if wide else []
     columns += [("Top-1, %", True), ("PPL ratio", True)]
     table = plain_table("By kind of token", columns)
-    for one in sorted(found.classes, key=lambda one: -(one.kl.mean or 0.0)):
+    ordered = sorted(found.classes, key=lambda one: -(one.kl.mean or 0.0))
+    for one in ordered:
         kl = fmt.estimate(one.kl.mean, one.kl.ci)
         top1 = fmt.estimate(one.top1_agreement.mean, one.top1_agreement.ci, percent=True)
         ratio = fmt.estimate(one.perplexity_ratio.mean, one.perplexity_ratio.ci)
@@ -34,6 +37,29 @@ def print_classes(report: CompareReport, console: Console, say: Callable[[str], 
             cells.append(fmt.NONE if gap is None else f"{fmt.signed(gap)}, {p_value(one.p_value)}")
         table.add_row(Text(say(visible(one.title))), *map(say, [*cells, top1.value, ratio.value]))
     console.print(table)
+    if wide:
+        _print_further(ordered, console, say)
     console.print(
         Text(say(f"{sentence(found.classes)} p values are adjusted over {len(found.classes)} classes (Holm)."))
     )
+
+
+def _print_further(ordered: Sequence[TokenClassSlice], console: Console, say: Callable[[str], str]) -> None:
+    from app.web.terminal import plain_table
+
+    columns = ("KL(q‖p)", "JS", "TV", "RMS Δp", "Top-5", "Top-10", "Rank", "H(p)", "H(q)")
+    table = plain_table(
+        "By kind of token, means; overlap in %", [("Kind of token", False), *((say(name), True) for name in columns)]
+    )
+    for one in ordered:
+        if not (one.delta_p and one.agreement and one.entropy):
+            continue
+        ranks, entropy = one.agreement, one.entropy
+        cells = [
+            *map(fmt.number, (one.reverse_kl.mean, one.js.mean, one.tv.mean, one.delta_p.rms)),
+            *(fmt.estimate(mean.mean, None, percent=True).value for mean in (ranks.top5_overlap, ranks.top10_overlap)),
+            *map(fmt.number, (ranks.expected_rank.mean, entropy.reference.mean, entropy.candidate.mean)),
+        ]
+        table.add_row(Text(say(visible(one.title))), *map(say, cells))
+    if table.row_count:
+        console.print(table)

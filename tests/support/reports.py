@@ -172,19 +172,11 @@ def compare_report(
             "tokens": 4096,
             "batch_shapes": (8, 3),
         },
-        "delta_p": _delta_p(values),
+        "delta_p": _delta_p(values, slice(None)),
         "perplexity": _perplexity(values, slice(None)),
         "top1_agreement": _mean(values.top1, values.document),
-        "agreement": {
-            "top1": _mean(values.top1, values.document),
-            "top5_overlap": _mean(values.overlap5, values.document),
-            "top10_overlap": _mean(values.overlap10, values.document),
-            "expected_rank": _mean(values.rank, values.document),
-        },
-        "entropy": {
-            "reference": _mean(3.1 * (1.2 - values.confidence), values.document),
-            "candidate": _mean(3.1 * (1.2 - values.confidence) + 0.1 * values.kl, values.document),
-        },
+        "agreement": _agreement(values, slice(None)),
+        "entropy": _entropy(values, slice(None)),
         "domains": {name: _domain(values, values.domain == index) for index, name in enumerate(values.names)},
         "by_position": _bands(values, values.position, [0, 16, 64, 256, 512]),
         "by_confidence": _bands(values, values.confidence, [0.0, 0.25, 0.5, 0.75, 0.95, 1.0]),
@@ -325,11 +317,30 @@ def _divergence(values: Tokens, where: Any) -> Json:
     }
 
 
-def _delta_p(values: Tokens) -> Json:
-    low = np.quantile(values.delta_p, [0.001, 0.01, 0.05, 0.1])
-    return _distribution(values.delta_p, values.document, "probability") | {
+def _delta_p(values: Tokens, where: Any) -> Json:
+    column = values.delta_p[where]
+    low = np.quantile(column, [0.001, 0.01, 0.05, 0.1])
+    return _distribution(column, values.document[where], "probability") | {
         **{key: float(value) for key, value in zip(("p001", "p01", "p05", "p10"), low, strict=True)},
-        "rms": float(np.sqrt((values.delta_p**2).mean())),
+        "rms": float(np.sqrt((column**2).mean())),
+    }
+
+
+def _agreement(values: Tokens, where: Any) -> Json:
+    document = values.document[where]
+    return {
+        "top1": _mean(values.top1[where], document),
+        "top5_overlap": _mean(values.overlap5[where], document),
+        "top10_overlap": _mean(values.overlap10[where], document),
+        "expected_rank": _mean(values.rank[where], document),
+    }
+
+
+def _entropy(values: Tokens, where: Any) -> Json:
+    document, entropy = values.document[where], 3.1 * (1.2 - values.confidence[where])
+    return {
+        "reference": _mean(entropy, document),
+        "candidate": _mean(entropy + 0.1 * values.kl[where], document),
     }
 
 
@@ -354,6 +365,9 @@ def _domain(values: Tokens, where: Any) -> Json:
         "divergence": _divergence(values, where),
         "top1_agreement": _mean(values.top1[where], values.document[where]),
         "perplexity": _perplexity(values, where),
+        "delta_p": _delta_p(values, where),
+        "agreement": _agreement(values, where),
+        "entropy": _entropy(values, where),
     }
 
 
@@ -376,6 +390,11 @@ def _bands(values: Tokens, of: NDArray[Any], edges: list[float]) -> list[Json]:
                     "tv": _mean(values.tv[where], document),
                     "top1_agreement": _mean(values.top1[where], document),
                     "perplexity_ratio": _ratio(values, where),
+                    "divergence": _divergence(values, where),
+                    "delta_p": _delta_p(values, where),
+                    "perplexity": _perplexity(values, where),
+                    "agreement": _agreement(values, where),
+                    "entropy": _entropy(values, where),
                 }
             )
     return bands

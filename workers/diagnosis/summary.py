@@ -63,7 +63,21 @@ _SUPPORTS: Mapping[str, Support] = {
     "log_ratio": _REAL,
     "excess": _REAL,
 }
-_SLICED = ("kl", "reverse_kl", "js", "tv", "top1", "log_ratio")
+# All but the excess over the noise floor, which is the verdict's and of the whole alone.
+_SLICED = (
+    "kl",
+    "reverse_kl",
+    "js",
+    "tv",
+    "top1",
+    "log_ratio",
+    "delta_p",
+    "top5_overlap",
+    "top10_overlap",
+    "expected_rank",
+    "entropy_reference",
+    "entropy_candidate",
+)
 
 
 @dataclass(frozen=True)
@@ -128,19 +142,11 @@ def summarize(
         documents=np.unique(positions.document).size,
         windows=np.unique(positions.window).size,
         divergence=scored.divergence(every),
-        delta_p=_delta_p(scored, every),
+        delta_p=scored.delta_p(every),
         perplexity=scored.perplexity(every),
         top1_agreement=_mean(every, "top1"),
-        agreement=Agreement(
-            top1=_mean(every, "top1"),
-            top5_overlap=_mean(every, "top5_overlap"),
-            top10_overlap=_mean(every, "top10_overlap"),
-            expected_rank=_mean(every, "expected_rank"),
-        ),
-        entropy=Entropy(
-            reference=_mean(every, "entropy_reference"),
-            candidate=_mean(every, "entropy_candidate"),
-        ),
+        agreement=_agreement(every),
+        entropy=_entropy(every),
         domains=_domains(scored, positions, domains, finite, seed),
         by_position=tuple(_bands(scored, scored.positions.context, _position_edges(window, context), seed)),
         by_confidence=tuple(_bands(scored, scored.confidence, CONFIDENCE_EDGES, seed)),
@@ -304,6 +310,18 @@ class _Scored:
             ratio=_ratio(means),
         )
 
+    def delta_p(self, means: Mapping[str, Estimate]) -> DeltaP:
+        """The change of the observed token's probability in full."""
+        column = self.columns["delta_p"]
+        order = vars(order_statistics(column)) if column.size else {}
+        names = ("min", "p001", "p01", "p05", "p10", "median", "p90", "p95", "p99", "p999", "max")
+        return DeltaP(
+            **dict(_mean(means, "delta_p")),
+            **{name: order.get(name) for name in names},
+            rms=root_mean_square(column) if column.size else None,
+            unit="probability",
+        )
+
     def _distribution(
         self, means: Mapping[str, Estimate], name: str, unit: Literal["nats", "probability"]
     ) -> Distribution:
@@ -324,24 +342,25 @@ def _ratio(means: Mapping[str, Estimate]) -> Mean:
     return as_mean(None if found is None else found.mapped(exponential))
 
 
+def _agreement(means: Mapping[str, Estimate]) -> Agreement:
+    return Agreement(
+        top1=_mean(means, "top1"),
+        top5_overlap=_mean(means, "top5_overlap"),
+        top10_overlap=_mean(means, "top10_overlap"),
+        expected_rank=_mean(means, "expected_rank"),
+    )
+
+
+def _entropy(means: Mapping[str, Estimate]) -> Entropy:
+    return Entropy(reference=_mean(means, "entropy_reference"), candidate=_mean(means, "entropy_candidate"))
+
+
 def _distribution(
     column: Array, estimate: Estimate | None, support: Support, unit: Literal["nats", "probability"]
 ) -> Distribution:
     order = vars(order_statistics(column)) if column.size else {}
     names = ("median", "p90", "p95", "p99", "p999", "min", "max")
     return Distribution(**dict(as_mean(estimate, support)), **{name: order.get(name) for name in names}, unit=unit)
-
-
-def _delta_p(scored: _Scored, means: Mapping[str, Estimate]) -> DeltaP:
-    column = scored.columns["delta_p"]
-    order = vars(order_statistics(column)) if column.size else {}
-    names = ("min", "p001", "p01", "p05", "p10", "median", "p90", "p95", "p99", "p999", "max")
-    return DeltaP(
-        **dict(_mean(means, "delta_p")),
-        **{name: order.get(name) for name in names},
-        rms=root_mean_square(column) if column.size else None,
-        unit="probability",
-    )
 
 
 def _domains(
@@ -360,6 +379,9 @@ def _domains(
             divergence=part.divergence(means),
             top1_agreement=_mean(means, "top1"),
             perplexity=part.perplexity(means),
+            delta_p=part.delta_p(means),
+            agreement=_agreement(means),
+            entropy=_entropy(means),
         )
     return found
 
@@ -396,6 +418,11 @@ def _slice(part: _Scored, seed: int) -> dict[str, Any]:
         "tv": _mean(means, "tv"),
         "top1_agreement": _mean(means, "top1"),
         "perplexity_ratio": _ratio(means),
+        "divergence": part.divergence(means),
+        "delta_p": part.delta_p(means),
+        "perplexity": part.perplexity(means),
+        "agreement": _agreement(means),
+        "entropy": _entropy(means),
     }
 
 

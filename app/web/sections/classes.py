@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from app.contracts.report import BandedSlice, CompareReport, Slice, TokenClassSlice
 from app.web import format as fmt
-from app.web.sections.slices import Row, banded_rows, estimate_cell, guide_note, shared_scale, strip_table
+from app.web.sections.estimates import estimate_cell
+from app.web.sections.further import further
+from app.web.sections.slices import Row, banded_parts, banded_rows, guide_note, shared_scale, strip_table
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
@@ -28,11 +30,13 @@ class Definition:
 
 @dataclass(frozen=True)
 class Classes:
-    """The section: a sentence, the chart of the classes, the chart by frequency, and what to know of both."""
+    """The section: a sentence, the chart of the classes, the chart by frequency, what an unfolded list has beside them,
+    and what to know of both."""
 
     sentence: str
     kinds: Table
     frequency: Table
+    further: tuple[Table, ...]
     guides: str
     multiplicity: str
     absent: str
@@ -47,8 +51,10 @@ def classes(report: CompareReport) -> Classes | None:
         return None
     ordered = sorted(found.classes, key=lambda one: -(one.kl.mean or 0.0))
     rows = [_row(visible(one.title), one, one.nonfinite_positions, one.share_of_kl_ci) for one in ordered]
+    parts: list[tuple[str, Slice]] = [(visible(one.title), one) for one in ordered]
     if found.none is not None and found.none.tokens:
         rows.append(_row(NONE, found.none))
+        parts.append((NONE, found.none))
     bands = banded_rows(found.by_frequency, band_label)
     scale = shared_scale((row.kl for row in (*rows, *bands)), report.divergence.kl)
     gaps = [_gap(one) for one in ordered] + [Cell(fmt.NONE)] * (len(rows) - len(ordered))
@@ -64,6 +70,10 @@ def classes(report: CompareReport) -> Classes | None:
             beside=((Column("KL minus that of all other tokens"), gaps),),
         ),
         frequency=strip_table("By how often the token occurs in this text", "Occurrences", bands, report, scale),
+        further=(
+            *further("By kind", "Kind", parts),
+            *further("By frequency", "Occurrences", banded_parts(found.by_frequency, band_label)),
+        ),
         guides=guide_note(report, scale, "Both") + " A token may be of several kinds: shares do not add up.",
         multiplicity=visible(found.multiplicity),
         absent=f"Not in this text: {', '.join(map(visible, found.absent))}." if found.absent else "",

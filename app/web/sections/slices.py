@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from app.contracts.report import SEVERITIES, BandedSlice, CompareReport, Mean
+from app.contracts.report import SEVERITIES, BandedSlice, CompareReport, Mean, Slice
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip, mirrored_bars
 from app.web.scales import LinearScale, LogScale
+from app.web.sections.estimates import estimate_cell
+from app.web.sections.further import further
 from app.web.sections.verdict import edges
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
@@ -16,11 +18,12 @@ from app.web.untrusted import visible
 
 @dataclass(frozen=True)
 class Slices:
-    """Charts that are tables too."""
+    """Charts that are tables too; `further` is what an unfolded list has beside them."""
 
     domains: Table
     confidence: Table
     position: Table
+    further: tuple[Table, ...]
     delta_p: Table
     delta_p_sentence: str
     guides: str
@@ -43,6 +46,7 @@ class Row:
 
 def slices(report: CompareReport) -> Slices:
     """The parts of a report. The three charts share one axis, so that they can be compared."""
+    blocks = sorted(report.domains.items(), key=lambda item: -_value(item[1].divergence.kl))
     domains = [
         Row(
             name=visible(name),
@@ -54,17 +58,25 @@ def slices(report: CompareReport) -> Slices:
             ratio=block.perplexity.ratio,
             nonfinite=block.nonfinite_positions,
         )
-        for name, block in report.domains.items()
+        for name, block in blocks
     ]
-    domains.sort(key=lambda row: -_value(row.kl))
-    confidence = banded_rows(report.by_confidence, _confidence_label)
     limit = report.provenance.protocol.reference_context
-    position = banded_rows(report.by_position, lambda band: _position_label(band, limit))
+
+    def position_label(band: BandedSlice) -> str:
+        return _position_label(band, limit)
+
+    confidence = banded_rows(report.by_confidence, _confidence_label)
+    position = banded_rows(report.by_position, position_label)
     scale = shared_scale((row.kl for row in (*domains, *confidence, *position)), report.divergence.kl)
     return Slices(
         domains=strip_table("By domain, the most damaged first", "Domain", domains, report, scale),
         confidence=strip_table("By the reference’s confidence", "Its largest p", confidence, report, scale),
         position=strip_table("By position in the window", "Position", position, report, scale),
+        further=(
+            *further("By domain", "Domain", [(visible(name), block) for name, block in blocks]),
+            *further("By confidence", "Its largest p", banded_parts(report.by_confidence, _confidence_label)),
+            *further("By position", "Position", banded_parts(report.by_position, position_label)),
+        ),
         delta_p=_delta_p(report),
         delta_p_sentence=_delta_p_sentence(report),
         guides=guide_note(report, scale),
@@ -78,6 +90,11 @@ def banded_rows(bands: Sequence[BandedSlice], label: Callable[[BandedSlice], str
         for band in bands
         if band.tokens
     ]
+
+
+def banded_parts(bands: Sequence[BandedSlice], label: Callable[[BandedSlice], str]) -> list[tuple[str, Slice]]:
+    """The same bands by name."""
+    return [(label(band), band) for band in bands if band.tokens]
 
 
 def _confidence_label(band: BandedSlice) -> str:
@@ -178,12 +195,6 @@ def _row_note(row: Row, report: CompareReport) -> str:
     if row.nonfinite:
         notes.append(f"{fmt.count(row.nonfinite)} not finite")
     return ", ".join(notes)
-
-
-def estimate_cell(mean: Mean, *, percent: bool = False) -> Cell:
-    """A mean above its interval."""
-    text = fmt.estimate(mean.mean, mean.ci, percent=percent)
-    return Cell(text.value, text.interval or "no interval", strong=True)
 
 
 def _spoken(name: str, mean: Mean) -> str:

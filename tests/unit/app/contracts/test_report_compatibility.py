@@ -31,6 +31,18 @@ def test_the_oldest_report_is_still_valid():
     assert json.loads(read.model_dump_json(exclude_unset=True)) == OLD_REPORT
 
 
+def test_a_slice_of_a_report_from_before_it_had_every_metric_is_still_valid():
+    report = copy.deepcopy(VARIANTS["severe"])
+    added = {"divergence", "delta_p", "perplexity", "agreement", "entropy"}
+    found = report["token_classes"]
+    for part in [*found["classes"], *found["by_frequency"], *report["by_position"], *report["by_confidence"]]:
+        for name in added:
+            del part[name]
+    assert errors(TODAY, report) == []
+    read = CompareReport.model_validate(report)
+    assert all(getattr(one, name) is None for one in read.token_classes.classes for name in added)
+
+
 def test_nothing_was_removed_renamed_or_narrowed_since_the_first_schema():
     assert breaking_changes(FIRST_SCHEMA, report_schema()) == []
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from app.contracts.report import BandedSlice
+from app.contracts.report import BandedSlice, DomainReport
 from tests.support.values import random_values
 from workers.diagnosis.summary import CONFIDENCE_EDGES, as_mean, distribution, summarize, usable
 from workers.distributions.intervals import Clusters
@@ -114,6 +114,46 @@ def check_bands(bands: tuple[BandedSlice, ...], of: NDArray[np.floating]) -> Non
         assert band.top1_agreement.mean == pytest.approx(float(VALUES.top1_agree[mask].mean()), rel=1e-9)
         ratio = math.exp((VALUES.logp_reference - VALUES.logp_candidate)[mask].mean())
         assert band.perplexity_ratio.mean == pytest.approx(ratio, rel=1e-9)
+        check_blocks(band, mask)
+
+
+def check_blocks(part: BandedSlice | DomainReport, mask: NDArray[np.bool_]) -> None:
+    """Every metric of the whole against numpy over the positions of a part, each with an interval by cluster."""
+    assert part.divergence is not None
+    assert part.delta_p is not None
+    assert part.perplexity is not None
+    assert part.agreement is not None
+    assert part.entropy is not None
+    expected = {
+        "kl": (part.divergence.kl, VALUES.kl),
+        "reverse_kl": (part.divergence.reverse_kl, VALUES.reverse_kl),
+        "js": (part.divergence.js, VALUES.js),
+        "tv": (part.divergence.tv, VALUES.tv),
+        "delta_p": (part.delta_p, VALUES.delta_p),
+        "top1": (part.agreement.top1, VALUES.top1_agree),
+        "top5": (part.agreement.top5_overlap, VALUES.overlap5 / 5),
+        "top10": (part.agreement.top10_overlap, VALUES.overlap10 / 10),
+        "rank": (part.agreement.expected_rank, VALUES.rank_of_reference_top),
+        "reference": (part.entropy.reference, VALUES.entropy_reference),
+        "candidate": (part.entropy.candidate, VALUES.entropy_candidate),
+    }
+    for name, (found, column) in expected.items():
+        assert found.mean == pytest.approx(float(column[mask].mean(dtype=np.float64)), rel=1e-9)
+        assert found.ci is not None
+        varies = np.unique(column[mask]).size > 1
+        assert (found.ci[0] < found.mean < found.ci[1]) == varies, name
+        assert found.clusters == ("windows" if np.unique(POSITIONS.document[mask]).size < 6 else "documents")
+    for quantile, probability in {"p001": 0.001, "p05": 0.05, "median": 0.5, "p99": 0.99}.items():
+        assert getattr(part.delta_p, quantile) == pytest.approx(float(np.quantile(VALUES.delta_p[mask], probability)))
+    assert part.delta_p.rms == pytest.approx(float(np.sqrt(np.mean(VALUES.delta_p[mask] ** 2))), rel=1e-9)
+    assert part.divergence.kl.p99 == pytest.approx(float(np.quantile(VALUES.kl[mask], 0.99)), rel=1e-6)
+    assert part.perplexity.reference == pytest.approx(math.exp(-VALUES.logp_reference[mask].mean()), rel=1e-9)
+    assert part.perplexity.candidate == pytest.approx(math.exp(-VALUES.logp_candidate[mask].mean()), rel=1e-9)
+
+
+def test_a_domain_has_every_metric_of_the_whole() -> None:
+    for first, last, name in ((0, 10, "prose"), (10, 20, "code"), (20, 22, "speech")):
+        check_blocks(SUMMARY.domains[name], (first <= POSITIONS.document) & (POSITIONS.document < last))
 
 
 def test_positions_in_the_window_are_banded_up_to_the_window() -> None:

@@ -31,7 +31,46 @@ def test_classes_stand_the_most_damaged_first_with_their_difference() -> None:
     assert "p = 0.012" in section.text
     assert "Not in this text: Code, Other languages." in section.text
     assert "Occurrences of the predicted token's id" in section.text
-    assert len(list(section.all("table"))) == 2
+    folded = [table for fold in section.all("details") for table in fold.all("table")]
+    assert len(list(section.all("table"))) == 2 + len(folded)
+
+
+def test_every_metric_of_a_class_is_a_fold_away_and_the_open_table_stays_narrow() -> None:
+    section = tree(render(REPORT)).one(id_="classes")
+    opened = section.one("table")
+    assert len(list(opened.one("thead").all("th"))) <= 9
+    folds = [fold for fold in section.all("details") if list(fold.all("table"))]
+    assert [fold.one("summary").text.strip() for fold in folds] == ["Every other metric by kind and by frequency"]
+    lost, ranked, *_ = folds[0].all("table")
+    one = next(one for one in REPORT["token_classes"]["classes"] if one["name"] == "tool_name")
+    for table, values in (
+        (lost, [one["reverse_kl"], one["js"], one["tv"], one["divergence"]["kl"]["p99"], one["delta_p"]]),
+        (ranked, [one["agreement"]["expected_rank"], one["entropy"]["reference"], one["entropy"]["candidate"]]),
+    ):
+        row = table.one("tbody").one("tr").text
+        assert row.strip().startswith("Tool names")
+        for value in values:
+            shown = fmt.estimate(value["mean"], value["ci"]).value if isinstance(value, dict) else fmt.number(value)
+            assert shown in row
+
+
+def test_a_report_from_before_classes_had_every_metric_has_no_fold_for_them() -> None:
+    old = copy.deepcopy(REPORT)
+    blocks = ("divergence", "delta_p", "perplexity", "agreement", "entropy")
+    parts = [*old["token_classes"]["classes"], *old["token_classes"]["by_frequency"]]
+    for part in [*parts, *old["by_position"], *old["by_confidence"]]:
+        for block in blocks:
+            del part[block]
+    for domain in old["domains"].values():
+        for block in ("delta_p", "agreement", "entropy"):
+            del domain[block]
+    page = render(old)
+    assert "Every other metric" not in page
+    assert len(list(tree(page).one(id_="classes").all("table"))) == 2
+    printed = io.StringIO()
+    render_terminal(old, Console(file=printed, width=120))
+    assert "By kind of token" in printed.getvalue()
+    assert "By kind of token, means" not in printed.getvalue()
 
 
 def test_the_sentence_names_what_chance_does_not_explain() -> None:
@@ -110,3 +149,7 @@ def test_the_terminal_has_the_table(width: int) -> None:
     assert "By kind of token" in printed.getvalue()
     assert "adjusted over 3" in " ".join(printed.getvalue().split())
     assert max(map(len, printed.getvalue().splitlines())) <= width
+    rank = REPORT["token_classes"]["classes"][0]["agreement"]["expected_rank"]["mean"]
+    lines = printed.getvalue().partition("By kind of token, means")[2].splitlines()
+    # More metrics need room: a narrow terminal keeps to the one table.
+    assert any(fmt.number(rank) in line.split() for line in lines) == (width == 120)

@@ -181,6 +181,19 @@ def test_the_block_against_plain_means() -> None:
     assert numbers.top1_agreement.mean == pytest.approx(values.top1_agree[mask].mean())
     ratio = np.exp((values.logp_reference[mask] - values.logp_candidate[mask]).mean(dtype=np.float64))
     assert numbers.perplexity_ratio.mean == pytest.approx(ratio)
+    for block, column in (
+        (numbers.delta_p, values.delta_p),
+        (numbers.agreement and numbers.agreement.top5_overlap, values.overlap5 / 5),
+        (numbers.agreement and numbers.agreement.top10_overlap, values.overlap10 / 10),
+        (numbers.agreement and numbers.agreement.expected_rank, values.rank_of_reference_top),
+        (numbers.entropy and numbers.entropy.reference, values.entropy_reference),
+        (numbers.entropy and numbers.entropy.candidate, values.entropy_candidate),
+    ):
+        assert block is not None
+        assert block.mean == pytest.approx(column[mask].mean(dtype=np.float64))
+        assert block.clusters == "documents"
+    assert numbers.divergence is not None
+    assert numbers.divergence.kl.ci == numbers.kl.ci
     assert numbers.share == pytest.approx(mask.mean())
     assert numbers.share_of_kl == pytest.approx(values.kl[mask].sum() / values.kl.sum(), rel=1e-5)
     assert numbers.share_of_kl_ci is not None
