@@ -54,6 +54,7 @@ def build(
 ) -> None:
     """Run a sweep of tasks jobs, or gather from those that are finished, into what predictions rest on."""
     from workers.diagnosis.flips import runs
+    from workers.diagnosis.flips.prediction import FEWEST_TASKS
 
     configured = settings()
     known = len(runs.read(configured.home))
@@ -74,6 +75,12 @@ def build(
         print_json({"runs": len(kept), "added": len(kept) - known, "file": str(configured.home / runs.FILE)})
         return
     out.print(f"{len(kept)} runs are known, {len(kept) - known} of them new ({configured.home / runs.FILE}).")
+    tasks = {run.fingerprint: run.task for run in kept}
+    if 0 < len(tasks) < FEWEST_TASKS:
+        named = " or ".join(f"--task {name}" for name in dict.fromkeys(tasks.values()))
+        out.print(
+            f"Predict with {named}: without it, for any task, runs of {FEWEST_TASKS} tasks are needed.", markup=False
+        )
 
 
 @flips_app.command()
@@ -81,7 +88,10 @@ def predict(
     kl: Annotated[float, typer.Argument(help="Mean KL over a text, nats a token, as a compare job measures it.")],
     items: Annotated[int, typer.Option(help="Items of the task.")] = 1000,
     task: Annotated[
-        str | None, typer.Option(help="Name or fingerprint of a task that was run before; default: any task.")
+        str | None,
+        typer.Option(
+            help="Name or fingerprint of a task that was run before; default: any task, which needs runs of three."
+        ),
     ] = None,
     *,
     as_json: AsJson = False,
@@ -97,7 +107,7 @@ def predict(
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
             "a flip rate is predicted for a KL above zero and one item at least",
-            hint="for example: hemostat flips predict 0.39 --items 500",
+            hint="for example: hemostat flips predict 0.39 --items 500 --task example",
         )
     predictor = Predictor(runs.read(settings().home))
     fingerprint = None if task is None else predictor.task(task)

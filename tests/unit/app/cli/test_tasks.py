@@ -117,6 +117,20 @@ def test_outside_of_what_was_seen_it_says_so(home):
     assert "outside what has been seen" in done.output
 
 
+def test_the_documented_predictions_are_what_the_page_says_after_the_documented_sweep(home):
+    """Nine runs of the shipped task; a line ends with 0 unless its comment says else."""
+    sweep = zip((0.003, 0.024, 0.1, 0.32, 1.5, 0.06, 0.09, 0.27, 0.66), (2, 2, 5, 9, 42, 7, 5, 15, 25), strict=True)
+    add(home, [Run(f"j{n}", "example", "f", 206, flips, kl, candidate=f"c{n}") for n, (kl, flips) in enumerate(sweep)])
+    page = (Path(flips.__file__).parents[2] / "docs" / "flips.md").read_text(encoding="utf-8")
+    lines = [line.removeprefix("hemostat ") for line in page.splitlines() if line.startswith("hemostat flips predict")]
+    assert len(lines) == 3
+    for line in lines:
+        done = CliRunner().invoke(app, shlex.split(line, comments=True))
+        ends = Exit.UNMEASURED if "ends with 2" in line else Exit.PASS
+        assert done.exit_code == ends, (line, done.output)
+        assert ("outside what has been seen" in done.output) == (ends is Exit.UNMEASURED)
+
+
 @pytest.mark.parametrize("arguments", [["0"], ["nan"], ["0.1", "--items", "0"], ["0.1", "--task", "unheard"]])
 def test_what_cannot_be_predicted_is_refused(home, arguments):
     add(home, RUNS)
@@ -155,3 +169,17 @@ def test_finished_jobs_are_gathered_once(home, monkeypatch):
     kept = read(home)
     assert "mmlu" not in {run.task for run in kept}
     assert {run.kl for run in kept} == {report["divergence"]["kl"]["mean"] for report in Service().reports.values()}
+
+
+def test_after_runs_of_one_task_it_says_what_they_are_good_for(home, monkeypatch):
+    monkeypatch.setattr(flips, "connect", lambda *_: Service())
+    monkeypatch.setattr(flips, "_finished", lambda _: [])
+
+    def said():
+        return " ".join(CliRunner().invoke(app, ["flips", "build", "--from-jobs"]).output.split())
+
+    add(home, [Run("j", "example", "f", 206, 9, 0.3, candidate="c")])
+    assert "Predict with --task example: without it, for any task, runs of 3 tasks are needed." in said()
+    add(home, RUNS)
+    assert said().startswith("16 runs are known")
+    assert "--task" not in said()
