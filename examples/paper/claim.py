@@ -1,8 +1,13 @@
-"""Claims and the jobs that measure them, as files."""
+"""Claims and the jobs that measure them, as files.
+
+Where a claim's words name a count of a job they point to it, as `{decoders/text/documents}` does at that field of
+jobs/decoders.json, so that words and job cannot disagree.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,6 +19,7 @@ FOLDER: Final = Path(__file__).parent
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
 Text = Annotated[str, Field(min_length=20, max_length=2000)]
 Json = dict[str, Any]
+_POINTER: Final = re.compile(r"\{([a-z0-9-]+)/([a-z0-9_/]+)\}")
 
 
 class Claim(Contract):
@@ -31,10 +37,24 @@ class Claim(Contract):
 
 
 def claims(folder: Path = FOLDER) -> tuple[Claim, ...]:
-    """All claims, in the order of their file names. Raises ValueError for a file that is none."""
+    """All claims, in the order of their file names, with the numbers that they point to. Raises ValueError for a file
+    that is none, or that points to what no job has."""
     return tuple(
-        Claim.model_validate_json(path.read_bytes(), strict=True) for path in sorted((folder / "claims").glob("*.json"))
+        Claim.model_validate_json(_filled(path.read_text(encoding="utf-8"), folder), strict=True)
+        for path in sorted((folder / "claims").glob("*.json"))
     )
+
+
+def _filled(words: str, folder: Path) -> str:
+    def number(found: re.Match[str]) -> str:
+        value: object = request(found[1], folder)
+        for name in found[2].split("/"):
+            value = value.get(name) if isinstance(value, dict) else None
+        if not str(value).isdecimal():
+            raise ValueError(f"the job {found[1]} has no number at {found[2]}")
+        return str(value)
+
+    return _POINTER.sub(number, words)
 
 
 def request(job: str, folder: Path = FOLDER) -> Json:

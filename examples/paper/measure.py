@@ -1,6 +1,7 @@
 """Jobs are run through a service, and their reports kept: what was measured once is not measured again.
 
-A report is kept under the hash of its request and of Hemostat's version; another request is another file.
+A report is kept under the hash of its request, of Hemostat's version and of those of the steps in its recipes; another
+request, or a step that gives other weights than before, is another file.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.reports import AnyReport
 from app.jobs.parsing import parse_submission
 from app.web.reading import parse
+from examples.paper.versions import versions
 
 Json = dict[str, Any]
 # The service went away: no other job can be measured either.
@@ -47,8 +49,9 @@ class Results:
 
     def path(self, name: str, request: Json) -> Path:
         """Where the report of this request is kept. Raises `HemostatError` where the request is refused."""
-        checked = parse_submission(json.dumps(request).encode()).model_dump_json()
-        key = hashlib.sha256(f"{version('hemostat')} {checked}".encode()).hexdigest()[:16]
+        checked = parse_submission(json.dumps(request).encode()).model_dump(mode="json")
+        named = {"hemostat": version("hemostat"), "steps": versions(checked), "request": checked}
+        key = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
         return self.folder / f"{name}-{key}.json"
 
     def find(self, name: str, request: Json) -> Measured:

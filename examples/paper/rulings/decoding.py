@@ -17,14 +17,14 @@ def decoding_tokens(reports: Reports) -> Finding:
     """Tokens that differ over one-step disagreements, cell by cell, against 1."""
     report = reports.of(JOB, TrajectoryReport)
     figures = [_figure(report, cell, cell.amplification.tokens, "one step at a time") for cell in report.cells]
-    return _majority(figures, "decoding-tokens", "Tokens that differ in free texts over one-step disagreements")
+    return _majority(report, figures, "decoding-tokens", "Tokens that differ in free texts over one-step disagreements")
 
 
 def decoding_distributions(reports: Reports) -> Finding:
     """KL on the candidate's own text over KL on the original's, cell by cell, against 1."""
     report = reports.of(JOB, TrajectoryReport)
     figures = [_figure(report, cell, cell.amplification.kl, "the original's text") for cell in report.cells]
-    return _majority(figures, "decoding-kl", "KL on the model's own text over KL on the original's")
+    return _majority(report, figures, "decoding-kl", "KL on the model's own text over KL on the original's")
 
 
 def _figure(report: TrajectoryReport, cell: Cell, ratio: Ratio, against: str) -> Figure:
@@ -35,14 +35,14 @@ def _figure(report: TrajectoryReport, cell: Cell, ratio: Ratio, against: str) ->
     return Figure(what, ratio.value, ratio.ci, "times", against)
 
 
-def _majority(figures: Sequence[Figure], name: str, caption: str) -> Finding:
+def _majority(report: TrajectoryReport, figures: Sequence[Figure], name: str, caption: str) -> Finding:
     above = [figure for figure in figures if figure.low > 1]
     below = [figure for figure in figures if figure.high < 1]
     half = len(figures) / 2
     outcome = decided(confirmed=len(above) > half and not below, refuted=len(below) > half and not above)
     least, most = (pick(figures, key=lambda figure: figure.value) for pick in (min, max))
     sentence = (
-        f"Of {len(figures)} cells {len(above)} lie above 1 and {len(below)} below, from {least} ({least.what}) to "
-        f"{most} ({most.what})."
+        f"Of {len(figures)} cells of {report.prompts} prompts each {len(above)} lie above 1 and {len(below)} below, "
+        f"from {least} ({least.what}) to {most} ({most.what})."
     )
     return Finding(outcome, sentence, tuple(figures), (bars(name, caption, figures),))

@@ -49,6 +49,31 @@ def test_calibrated_steps_are_short_enough_for_a_laptop():
         assert asked["text"]["documents"] == 24
 
 
+def test_words_about_prompts_are_those_of_the_job():
+    """A document gives one prompt, and there are fewer documents than the job would take."""
+    asked = parse_submission(json.dumps(request("decoders")).encode())
+    assert asked.text.documents <= asked.prompts
+    told = {claim.id: claim for claim in CLAIMS}
+    words = told["decoding-tokens"].measured
+    assert f"{asked.text.documents} prompts (the first {asked.prompt_tokens} tokens" in words
+    assert f"{asked.tokens} tokens at most" in words
+    assert f"the same {asked.text.documents} prompts" in told["decoding-distributions"].measured
+    assert not any(sign in claim.model_dump_json()[1:-1] for claim in CLAIMS for sign in "{}")
+
+
+@pytest.mark.parametrize("place", ["decoders/text/document", "decoders/text", "decoders/kind", "decoders/seed/more"])
+def test_words_that_point_to_no_number_of_a_job_are_refused(tmp_path, place):
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "decoders.json").write_text(json.dumps(request("decoders")))
+    good = (FOLDER / "claims" / "13-decoding-tokens.json").read_text()
+    (tmp_path / "claims" / "01.json").write_text(good)
+    assert claims(tmp_path)[0] == next(claim for claim in CLAIMS if claim.id == "decoding-tokens")
+    (tmp_path / "claims" / "01.json").write_text(good.replace("decoders/text/documents", place))
+    with pytest.raises(ValueError, match=f"no number at {place.partition('/')[2]}"):
+        claims(tmp_path)
+
+
 def test_a_misspelt_field_of_a_claim_is_refused(tmp_path):
     (tmp_path / "claims").mkdir()
     good = json.loads(next(iter(sorted((FOLDER / "claims").glob("*.json")))).read_text())

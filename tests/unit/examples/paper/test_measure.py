@@ -4,7 +4,13 @@ import pytest
 
 from app.contracts.errors import HemostatError
 from examples.paper.measure import Results
+from examples.paper.versions import versions
 from tests.support.reports import as_json, compare_report
+from workers.surgery.lowrank import SvdLlm
+from workers.surgery.prune_wanda import Wanda
+from workers.surgery.quantize_gptq import Gptq
+from workers.surgery.quantize_rtn import RtnPacked
+from workers.surgery.recipe import SURGERY_VERSION
 
 REQUEST = {
     "kind": "compare",
@@ -32,6 +38,45 @@ def test_a_default_that_is_written_out_is_the_same_request_and_another_value_is_
     results.keep("four", REQUEST, report, 1.0)
     assert results.find("four", REQUEST | {"window": 512}).report is not None
     assert results.find("four", REQUEST | {"window": 256}).why == "it has not been run"
+
+
+def test_a_step_that_gives_other_weights_than_before_is_measured_again(tmp_path, report, monkeypatch):
+    """Of any recipe in the request; a step that no recipe has changes nothing."""
+    results = Results(tmp_path)
+    wanda = {"type": "prune.wanda", "sparsity": 0.5}
+    swept = {"type": "quantize.gptq", "bits": {"sweep": [8, 4]}}
+    recipes = {
+        "one": REQUEST | {"candidate": {"model": "m", "recipe": [wanda]}},
+        "swept": REQUEST | {"kind": "sweep", "candidate": {"model": "m", "recipe": [wanda, swept]}},
+        "second": REQUEST
+        | {"kind": "trajectory", "candidates": [{"model": "m", "recipe": [wanda]}], "text": {"source": "shipped"}},
+        "without": REQUEST,
+    }
+    for name, asked in recipes.items():
+        results.keep(name, asked, report, 1.0)
+    monkeypatch.setattr(Gptq, "version", Gptq.version + 1)
+    assert [name for name, asked in recipes.items() if results.find(name, asked).report is None] == ["swept"]
+    monkeypatch.setattr(Wanda, "version", Wanda.version + 1)
+    assert [name for name, asked in recipes.items() if results.find(name, asked).report is None] == [
+        "one",
+        "swept",
+        "second",
+    ]
+    monkeypatch.setattr("examples.paper.versions.SURGERY_VERSION", 1_000)
+    assert all(results.find(name, asked).report is None for name, asked in recipes.items())
+
+
+def test_versions_are_those_that_the_store_of_checkpoints_is_keyed_by():
+    recipe = [
+        {"type": "quantize.rtn", "bits": 8, "form": "packed"},
+        {"type": "quantize.rtn", "bits": 4},
+        {"type": "lowrank.svdllm", "ratio": 0.5},
+    ]
+    assert versions({"candidate": {"recipe": recipe}}) == {
+        "surgery": SURGERY_VERSION,
+        "lowrank.svdllm": SvdLlm.version,
+        "quantize.rtn packed": RtnPacked.version,
+    }
 
 
 def test_why_a_job_failed_is_told_until_it_succeeds(tmp_path, report):

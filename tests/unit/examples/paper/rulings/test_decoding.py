@@ -21,8 +21,10 @@ ABOVE, BELOW, OPEN = (3.0, 2.0, 4.0), (0.5, 0.4, 0.6), (1.0, 0.8, 1.2)
     ],
 )
 def test_more_than_half_on_one_side_and_none_on_the_other(rule, cells, outcome):
-    finding = rule(Reports({"decoders": trajectory(cells)}))
+    report = trajectory(cells)
+    finding = rule(Reports({"decoders": report}))
     assert finding.outcome == outcome
+    assert f"4 cells of {report.prompts} prompts each" in finding.sentence
     assert [(figure.value, *figure.ci) for figure in finding.figures] == list(cells)
 
 
