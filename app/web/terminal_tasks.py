@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.contracts.tasks_report import TasksReport
+from app.models.tasks.power import level_told
 from app.web import format as fmt
 from app.web.sections.tasks import OUTCOMES, heading, left, outcome, points
 from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
@@ -37,7 +38,8 @@ def render_tasks(report: TasksReport, console: Console, say: Say) -> None:
         least = result.detectable.difference
         could = "no difference at all" if least is None else f"a difference from {100 * least:.2g} points on"
         rate = f"{result.detectable.source} flip rate of {100 * result.detectable.flip_rate:.2g} %"
-        console.print(Text(say(visible(f"{result.name}: {result.items} items could show {could}, at the {rate}."))))
+        at = f"at the {rate} and the {level_told(result.detectable.level)}"
+        console.print(Text(say(visible(f"{result.name}: {result.items} items could show {could}, {at}."))))
     verdict_lines(report, console, say, sentence=left(report))
     console.print()
     small_print(report, console, say)

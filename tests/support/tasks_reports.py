@@ -133,7 +133,7 @@ def tasks_report(*tasks: Json, runs: int = 18, mean: float = 0.31) -> Json:
         "verdict": tasks[0]["sentence"]
         if len(tasks) == 1
         else "Against the reference the candidate is worse on hellaswag; equivalent on arc.",
-        "tasks": tasks,
+        "tasks": [one | {"detectable": one["detectable"] | {"level": 0.05 / len(tasks)}} for one in tasks],
         "seen": [
             {
                 "task": f"task {number % 4}",

@@ -10,12 +10,29 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
+from typing import Final
 
+# Of all decisions of a job together.
+LEVEL: Final = 0.05
 # Flip rates that a 4-bit model of good make and a badly damaged one are likely to have.
 ASSUMED_FLIP_RATES = (0.05, 0.2)
 
 
-def detectable_difference(items: int, flip_rate: float, *, level: float = 0.05, power: float = 0.8) -> float | None:
+def level_of(tasks: int) -> float:
+    """The level that each of so many tasks is surely tested at: whatever the others show, Holm's and Benjamini and
+    Hochberg's corrections reject a p-value up to LEVEL / tasks. Either rejects more where others are rejected."""
+    return LEVEL / tasks
+
+
+def level_told(level: float) -> str:
+    """A level that `level_of` gave, in words, with its reason."""
+    told, tasks = f"{100 * level:.2g} % level", round(LEVEL / level)
+    if tasks == 1:
+        return told
+    return f"{told}: {100 * LEVEL:.0f} % divided by {tasks} tasks, the strictest step of the Holm correction"
+
+
+def detectable_difference(items: int, flip_rate: float, *, level: float = LEVEL, power: float = 0.8) -> float | None:
     """The smallest difference (a share of items) that is shown with `power`; None where not even a difference as large
     as the flip rate would be."""
     if items < 1 or not 0 < flip_rate <= 1:

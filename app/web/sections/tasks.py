@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from app.contracts.tasks_report import Flipped, Outcome, Share, TaskResult, TasksReport
+from app.models.tasks.power import level_told
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip, mirrored_bars
 from app.web.charts_flips import Band, FlipDot, flips_chart
@@ -94,8 +95,8 @@ def answers(report: TasksReport) -> Answers:
         ),
         power=_power(report),
         power_note=(
-            "Smallest true difference in accuracy that McNemar’s exact test shows with 80 % power at the 5 % level, by "
-            "the flip rate that was assumed or predicted before the run."
+            "Smallest true difference in accuracy that McNemar’s exact test shows with 80 % power, by the flip rate "
+            f"that was assumed or predicted before the run, at the {level_told(report.tasks[0].detectable.level)}."
         ),
     )
 

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 _CONTEXT: Final = 4096
 
 
+def fingerprint_of(task: ShippedTask | FileTask, items: Sequence[Item]) -> str:
+    """SHA-256, hex, of what the task asks and how its answers are scored; no answer has a part in it."""
+    tokens = task.max_tokens if isinstance(task, FileTask) and not items[0].choices else 0
+    return fingerprint(items, metric=f"{format_of(task)} {metric_of(task)} {tokens}")
+
+
 @dataclass(frozen=True)
 class Answered:
     """A task with both models' answers, by metric; the first metric decides.
@@ -103,7 +109,7 @@ class Desk:
         return Answered(
             task,
             items,
-            self._fingerprint(task, items),
+            fingerprint_of(task, items),
             reference={metric: choose(items, found.reference, metric) for metric in metrics},
             candidate={metric: choose(items, found.candidate, metric) for metric in metrics},
             shortened=prompts.shortened,
@@ -147,7 +153,7 @@ class Desk:
         return Answered(
             task,
             items,
-            self._fingerprint(task, items),
+            fingerprint_of(task, items),
             reference=both[0],
             candidate=both[1],
             shortened=prompts.shortened,
@@ -172,8 +178,3 @@ class Desk:
             right.append(passed)
         self.context.progress("execute", already + len(items), total)
         return np.asarray(right, dtype=np.bool_)
-
-    @staticmethod
-    def _fingerprint(task: ShippedTask | FileTask, items: Sequence[Item]) -> str:
-        tokens = task.max_tokens if isinstance(task, FileTask) and not items[0].choices else 0
-        return fingerprint(items, metric=f"{format_of(task)} {metric_of(task)} {tokens}")

@@ -1,8 +1,8 @@
 """The `tasks` job: the distributions as a compare job measures them, then answers in pairs.
 
 Order: the items are read (a faulty file costs no pass), distributions over the text, what earlier runs predict for the
-measured KL, every task under both models, statistics over all tasks, and the run is added to what was seen. What was
-answered is kept in the job's scratch: the attempt after a lost one asks nothing twice.
+measured KL and so what each task can show, every task under both models, statistics over all tasks, and the run is
+added to what was seen. What was answered is kept in the job's scratch: the attempt after a lost one asks nothing twice.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from app.contracts.requests.tasks import TasksRequest
 from app.contracts.tasks_report import FlipCurve, FlipPrediction, SeenRun, TaskResult, TasksReport
 from app.models.tasks.checks import check_tasks
 from app.models.tasks.items import Item
+from app.models.tasks.power import level_of, level_told
 from app.models.tasks.reading import format_of
 from workers.diagnosis.assemble import repeatable
 from workers.diagnosis.attempt import Attempt, counted
@@ -26,7 +27,7 @@ from workers.diagnosis.flips import runs as flip_runs
 from workers.diagnosis.flips.prediction import Predictor, grid
 from workers.diagnosis.flips.runs import Run
 from workers.diagnosis.sides import Sides, modify, resolve
-from workers.diagnosis.tasks.answering import Answered, Desk
+from workers.diagnosis.tasks.answering import Desk, fingerprint_of
 from workers.diagnosis.tasks.export import export_metrics, write_answers
 from workers.diagnosis.tasks.result import Planned, overall, results
 from workers.diagnosis.tasks.sandbox import runner
@@ -90,14 +91,14 @@ class _Tasks(Attempt):
         with sides.modified:
             tokenizer = load_tokenizer(reference.tokenizer)
             desk = Desk(sides, tokenizer, bos_of(tokenizer), self._room, self._store, context)
+            predictor = Predictor(self._earlier(sides))
+            planned = [self._planned(predictor, index) for index in range(len(request.tasks))]
+            self._tell(planned)
             answered = []
             with watch.phase("tasks"):
                 for number, (task, items) in enumerate(zip(request.tasks, self._items, strict=True)):
                     context.check_cancelled()
                     answered.append(desk.answer(number, task, items))
-            predictor = Predictor(self._earlier(sides))
-            planned = [Planned(self._predicted(predictor, one)) for one in answered]
-            self._tell(answered, planned)
             with watch.phase("statistics"):
                 context.progress("statistics", 0, 1)
                 found = results(answered, planned, request)
@@ -117,8 +118,12 @@ class _Tasks(Attempt):
             if run.job != self._context.job_id and run.candidate != sides.candidate.weights
         ]
 
-    def _predicted(self, predictor: Predictor, one: Answered) -> FlipPrediction:
-        """What earlier runs say of this task at this KL. The answers have no part in it."""
+    def _planned(self, predictor: Predictor, index: int) -> Planned:
+        """What earlier runs say of the task at this index, at the measured KL, before it is answered."""
+        items = self._items[index]
+        return Planned(self._predicted(predictor, fingerprint_of(self._request.tasks[index], items), len(items)))
+
+    def _predicted(self, predictor: Predictor, fingerprint: str, items: int) -> FlipPrediction:
         kl = self._measured.divergence.kl.mean
         if kl is None or kl <= 0:
             return FlipPrediction(
@@ -131,7 +136,7 @@ class _Tasks(Attempt):
                 scope=None,
                 sentence="Nothing is predicted: the measured KL is not above zero.",
             )
-        told = predictor.predict(kl, len(one.items), task=one.fingerprint, seed=self._request.seed)
+        told = predictor.predict(kl, items, task=fingerprint, seed=self._request.seed)
         return FlipPrediction(
             status=told.status,
             rate=told.rate,
@@ -143,15 +148,17 @@ class _Tasks(Attempt):
             sentence=told.sentence,
         )
 
-    def _tell(self, answered: Sequence[Answered], planned: Sequence[Planned]) -> None:
-        """What each task can show goes to the log, by numbers that its answers had no part in."""
-        for one, plan in zip(answered, planned, strict=True):
+    def _tell(self, planned: Sequence[Planned]) -> None:
+        """What each task can show goes to the log, before any is answered."""
+        level = level_of(len(planned))
+        for task, items, plan in zip(self._request.tasks, self._items, planned, strict=True):
             rate, told = plan.rate
-            least = mcnemar.detectable(len(one.items), rate)
+            least = mcnemar.detectable(len(items), rate, level=level)
             shown = "no difference" if least is None else f"a difference of {100 * least:.2g} points or more"
             source = "predicted" if told else "assumed"
             self._context.log(
-                f"{one.task.title}: {len(one.items)} items show {shown} at the {source} flip rate of {100 * rate:.2g} %"
+                f"{task.title}: {len(items)} items show {shown} at the {source} flip rate of {100 * rate:.2g} % "
+                f"(McNemar, 80 % power, {level_told(level)})"
             )
 
     def _report(self, found: Sequence[TaskResult], predictor: Predictor, sides: Sides) -> TasksReport:

@@ -24,7 +24,7 @@ from app.contracts.tasks_report import (
     TaskResult,
 )
 from app.models.tasks.items import Item
-from app.models.tasks.power import ASSUMED_FLIP_RATES
+from app.models.tasks.power import ASSUMED_FLIP_RATES, LEVEL, level_of
 from app.models.tasks.reading import format_of
 from workers.diagnosis.numerals import numeral
 from workers.diagnosis.tasks.answering import Answered
@@ -32,7 +32,6 @@ from workers.diagnosis.tasks.statistics import bootstrap, chance, mcnemar, multi
 from workers.diagnosis.tasks.statistics.pairs import Pairs, wilson
 from workers.distributions.intervals import Clusters
 
-LEVEL: Final = 0.05
 _SHOWN_CHARACTERS: Final = 600
 
 
@@ -87,7 +86,7 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
                 examples=_examples(one, request),
                 mcnemar=test,
                 equivalence=equivalence,
-                detectable=_detectable(pair, planned[index]),
+                detectable=_detectable(pair, planned[index], level_of(len(answered))),
                 chance=guessed,
                 kl=_kl(one, request.seed),
                 prediction=planned[index].prediction,
@@ -208,13 +207,15 @@ def _chance(one: Answered, pair: Pairs) -> Chance:
     )
 
 
-def _detectable(pair: Pairs, planned: Planned) -> Detectable:
+def _detectable(pair: Pairs, planned: Planned, level: float) -> Detectable:
     rate, told = planned.rate
+    found = pair.flips / pair.items
     return Detectable(
-        difference=mcnemar.detectable(pair.items, rate),
+        level=level,
+        difference=mcnemar.detectable(pair.items, rate, level=level),
         flip_rate=rate,
         source="predicted" if told else "assumed",
-        at_measured_rate=mcnemar.detectable(pair.items, pair.flips / pair.items) if pair.flips else None,
+        at_measured_rate=mcnemar.detectable(pair.items, found, level=level) if pair.flips else None,
     )
 
 

@@ -97,6 +97,28 @@ def test_the_estimate_tells_what_can_be_shown(settings: Settings, registry: Regi
     )
 
 
+def test_what_can_be_shown_is_told_at_the_level_that_each_task_is_decided_at(
+    settings: Settings, registry: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "sums.jsonl").write_text(1000 * '{"question": "1 + 1?", "answer": "#### 2"}\n')
+
+    def told(tasks: int) -> list[str]:
+        several = [
+            {"source": "file", "format": "gsm8k", "path": "sums.jsonl", "name": f"sums{number}", "max_tokens": 8}
+            for number in range(tasks)
+        ]
+        lines = estimate(request(tasks=several), registry, settings).assumptions
+        return [line for line in lines if "1000 items show" in line]
+
+    (alone,) = told(1)
+    assert alone.endswith("(McNemar, 80 % power, 5 % level)")
+    for line in told(9):
+        assert "0.56 % level: 5 % divided by 9 tasks" in line
+        # By enumeration with binomial tests: 0.0204 alone, 0.0257 at 0.05 / 9.
+        assert "of 2.6 points at a flip rate of 5 %" in line
+    assert "of 2 points at a flip rate of 5 %" in alone
+
+
 def test_generating_takes_time(settings: Settings, registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "many.jsonl").write_text(40 * (json.dumps(CODE) + "\n"))
     allowed = settings.model_copy(update={"code_execution": True})

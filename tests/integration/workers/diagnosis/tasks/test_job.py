@@ -258,6 +258,22 @@ def test_it_stops_when_it_is_told_to(settings: Settings, room: EngineRoom, tmp_p
         tasks(wanted, Context(settings, tmp_path, stop_in=phase), room)
 
 
+def test_what_a_task_can_show_is_told_before_any_is_answered(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    """The job stops where the first answer would be given; other items than those of any other test."""
+    changed = [dict(row) | {"question": f"{row['question']} before"} for row in QUESTIONS]
+    assert settings.text_root is not None
+    (settings.text_root / "before.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+    first = {"source": "file", "format": "arc", "path": "before.jsonl"}
+    context = Context(settings, tmp_path, stop_in="tasks")
+    with pytest.raises(JobCancelled):
+        tasks(request(tasks=[first, request().tasks[1]]), context, room)
+    told = [line for line in context.logs if "80 % power" in line]
+    assert [line.split(" items")[0] for line in told] == ["arc: 24", "gsm8k: 6"]
+    assert all("2.5 % level: 5 % divided by 2 tasks" in line for line in told)
+
+
 def test_a_faulty_file_costs_no_pass(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
     context = Context(settings, tmp_path)
     with pytest.raises(HemostatError) as caught:

@@ -2,16 +2,41 @@
 
 import pytest
 
-from app.models.tasks.power import detectable_difference
+from app.models.tasks.power import detectable_difference, level_of, level_told
 from workers.diagnosis.tasks.statistics.mcnemar import detectable
+from workers.diagnosis.tasks.statistics.multiplicity import benjamini_hochberg, holm
 
 
+@pytest.mark.parametrize("level", [0.05, 0.005])
 @pytest.mark.parametrize(("items", "rate"), [(500, 0.1), (2000, 0.05), (10_000, 0.02), (300, 0.3)])
-def test_it_is_near_the_exact_one(items: int, rate: float) -> None:
-    exact, told = detectable(items, rate), detectable_difference(items, rate)
+def test_it_is_near_the_exact_one(items: int, rate: float, level: float) -> None:
+    exact, told = detectable(items, rate, level=level), detectable_difference(items, rate, level=level)
     assert exact is not None
     assert told is not None
     assert told == pytest.approx(exact, rel=0.12)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "told"),
+    [
+        (1, "5 % level"),
+        (3, "1.7 % level: 5 % divided by 3 tasks, the strictest step of the Holm correction"),
+        (32, "0.16 % level: 5 % divided by 32 tasks, the strictest step of the Holm correction"),
+    ],
+)
+def test_a_level_is_told_with_its_reason(tasks: int, told: str) -> None:
+    assert level_told(level_of(tasks)) == told
+
+
+@pytest.mark.parametrize("tasks", [1, 4, 32])
+def test_at_the_level_both_corrections_reject_whatever_the_other_tasks_show(tasks: int) -> None:
+    """Only just: others that show nothing leave it at 5 %, and others that show much do not take it back."""
+    for others in (1.0, 0.3, 0.02, 1e-9):
+        values = [level_of(tasks), *[others] * (tasks - 1)]
+        assert holm(values)[0] <= 0.05 + 1e-12
+        assert benjamini_hochberg(values)[0] <= 0.05 + 1e-12
+    alone = [1.01 * level_of(tasks), *[1.0] * (tasks - 1)]
+    assert min(holm(alone)[0], benjamini_hochberg(alone)[0]) > 0.05
 
 
 def test_too_few_items_show_nothing() -> None:

@@ -1,6 +1,7 @@
 """The view of a tasks report: what its page and terminal say."""
 
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -89,6 +90,19 @@ def test_the_terminal_says_it_in_its_width(name: str, width: int) -> None:
     for result in VARIANTS[name]["tasks"]:
         assert result["name"][:8] in text
     assert "could show" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "level"), [("several", "at the 1 % level: 5 % divided by 5 tasks"), ("one", "at the 5 % level.")]
+)
+def test_what_could_be_shown_has_its_level(name: str, level: str) -> None:
+    """Five tasks are corrected for, one is not, and neither was a report of before."""
+    assert level in view(name).power_note
+    assert level.removeprefix("at ") in " ".join(printed(name, 120).split())
+    before = json.loads(json.dumps(VARIANTS[name]))
+    for result in before["tasks"]:
+        del result["detectable"]["level"]
+    assert "at the 5 % level." in answers(TasksReport.model_validate(before)).power_note
 
 
 def test_a_terminal_of_ascii_gets_no_other_sign() -> None:

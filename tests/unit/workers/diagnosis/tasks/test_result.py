@@ -1,7 +1,15 @@
 """What is said of one task, in words."""
 
-from app.contracts.tasks_report import Chance, Equivalence, Share
-from workers.diagnosis.tasks.result import sentence
+import numpy as np
+import pytest
+from scipy import stats
+
+from app.contracts.requests.tasks import FileTask, TasksRequest
+from app.contracts.tasks_report import Chance, Equivalence, FlipPrediction, Share
+from app.models.tasks.items import Item
+from workers.diagnosis.tasks.answering import Answered
+from workers.diagnosis.tasks.answers import Answers
+from workers.diagnosis.tasks.result import Planned, results, sentence
 from workers.diagnosis.tasks.statistics.pairs import Pairs
 
 PAIRS = Pairs(both_right=50, both_wrong=34, harmful=12, helpful=4)
@@ -15,3 +23,53 @@ def test_a_loss_is_told_with_the_minus_of_the_tables() -> None:
         "Arithmetic: the candidate is worse: −8.0 points (95 % interval −15.2 to +0.4) in accuracy; "
         "16 of 100 items flip, 12 to wrong and 4 to right."
     )
+
+
+TOLD = FlipPrediction(
+    status="seen", rate=0.2, interval=(0.1, 0.3), runs=9, tasks=1, kl_range=(0.1, 1.0), scope="task", sentence=""
+)
+
+
+def answered(name: str, reference: list[bool], candidate: list[bool]) -> Answered:
+    items = [Item(f"{number}", "?", target="1") for number in range(len(reference))]
+
+    def side(right: list[bool]) -> Answers:
+        return Answers(tuple("1" if one else "0" for one in right), np.asarray(right))
+
+    task = FileTask(source="file", format="gsm8k", path="a.jsonl", name=name)
+    sides = [
+        {metric: side(right) for metric in ("exact_match_flexible", "exact_match_strict")}
+        for right in (reference, candidate)
+    ]
+    return Answered(task, items, name, sides[0], sides[1], shortened=0)  # type: ignore[arg-type]
+
+
+def shown(items: int, rate: float, difference: float, level: float) -> float:
+    """How often McNemar's test shows it, over every number of harmful and helpful flips."""
+    total = 0.0
+    for flips in range(1, items + 1):
+        p = np.asarray([stats.binomtest(harmful, flips).pvalue for harmful in range(flips + 1)])
+        harmful = stats.binom.pmf(np.arange(flips + 1), flips, (rate + difference) / (2 * rate))
+        total += stats.binom.pmf(flips, items, rate) * harmful[p <= level].sum()
+    return total
+
+
+@pytest.mark.parametrize("tasks", [1, 10])
+def test_the_detectable_difference_is_of_the_level_that_each_task_is_decided_at(tasks: int) -> None:
+    right = [True] * 100
+    flipped = [False] * 10 + [True] * 90
+    found = results(
+        [answered(f"t{number}", right, flipped) for number in range(tasks)],
+        [Planned(TOLD)] * tasks,
+        TasksRequest.model_validate(
+            {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}, "margin": 0.02}
+        ),
+    )
+    for result in found:
+        detectable = result.detectable
+        assert detectable.level == pytest.approx(0.05 / tasks)
+        assert detectable.difference is not None
+        assert shown(100, 0.2, detectable.difference, 0.05 / tasks) == pytest.approx(0.8, abs=0.005)
+        assert detectable.at_measured_rate is None or shown(
+            100, 0.1, detectable.at_measured_rate, 0.05 / tasks
+        ) == pytest.approx(0.8, abs=0.005)
