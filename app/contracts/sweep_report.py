@@ -1,9 +1,10 @@
 """The report of a sweep job, kind `sweep` of schema `hemostat.report/1`.
 
-`points` stand in the order of their strength, weakest first. Every interval is 95 %, over documents resampled jointly
-at all points where there are six or more, over windows where there are fewer. `severity` and `decision` are those of
-the strongest setting that was measured. `threshold` is fitted to the perplexity, `threshold_kl` to the mean KL; both
-are null where the knob removes no share of the model, or too few points stand in the curve: `no_threshold` says why.
+`points` stand in the order of their strength, weakest first; `knob.order` says what that is. Every interval is 95 %,
+over documents resampled jointly at all points where there are six or more, over windows where there are fewer.
+`severity` and `decision` are those of the strongest setting that was measured.
+`threshold` is fitted to the perplexity, `threshold_kl` to the mean KL; both are null where the knob removes no share of
+the model, or too few points stand in the curve: `no_threshold` says why.
 """
 
 from typing import Annotated, Literal
@@ -28,6 +29,7 @@ from app.contracts.report import (
 
 Answer = Literal["transition", "no transition in range", "not identifiable"]
 OpenCi = tuple[Number, Number]
+Order = Literal["share", "rising", "falling", "around", "unknown", "given"]
 
 
 class SweptKnob(Contract):
@@ -42,6 +44,15 @@ class SweptKnob(Contract):
     )
     axis: Literal["value", "s", "order"] = Field(
         description="what `at` of the limits is in: the knob's own value, s, or the place in the order of strength"
+    )
+    order: Order | None = Field(
+        default=None,
+        description="what the order of strength is: rising s; rising or falling value; the distance from `neutral`; "
+        "`unknown`: none is known beforehand, each setting is judged by itself, and they stand by the damage that was "
+        "measured; `given`: as asked for. null in reports that are older than the field",
+    )
+    neutral: Number = Field(
+        default=None, description="the value at which the knob changes nothing, where damage grows on both sides of it"
     )
 
 
@@ -88,6 +99,11 @@ class SweepDomain(Contract):
         "limit, with every weaker one; null: not even the weakest, or, where there is a `note`, it cannot be judged"
     )
     note: str = Field(default="", description="why it cannot be judged; empty where it can")
+    largest_mild_sides: tuple[JsonValue, JsonValue] | None = Field(
+        default=None,
+        description="`largest_mild` of the values below the knob's neutral one and of those above, where the report "
+        "has `sides`; `largest_mild` is null then",
+    )
 
 
 class KneeInterval(Contract):
@@ -188,6 +204,16 @@ class CrossingSlopes(Contract):
     above_ci: Ci | None = None
 
 
+class SweptSide(Contract):
+    """One side of a knob whose values lie on both sides of its neutral one. The neutral one, where it was measured,
+    belongs to both."""
+
+    side: Literal["below", "above"]
+    near_lossless: Limit | None
+    largest_mild: Limit | None
+    slopes: CrossingSlopes | None = None
+
+
 class Choice(Contract):
     """How the measured settings were chosen."""
 
@@ -225,10 +251,17 @@ class SweepReport(Contract):
     threshold: Threshold | None
     threshold_kl: Threshold | None
     no_threshold: str = Field(default="", description="why a threshold is missing; empty where both are there")
-    near_lossless: Limit | None = Field(description="by the published rule on perplexity; null: perplexity not finite")
+    near_lossless: Limit | None = Field(
+        description="by the published rule on perplexity; null: perplexity not finite, or told by `sides`"
+    )
     largest_mild: Limit | None = Field(
         description="by the upper limit of the excess KL; null: it cannot be judged, since a single window of text "
-        "leaves no interval"
+        "leaves no interval, or it is told by `sides`"
+    )
+    sides: tuple[SweptSide, ...] = Field(
+        default=(),
+        description="below and above the knob's neutral value, where values lie on both sides of it; then none of "
+        "the limits and slopes beside it is there",
     )
     slopes: CrossingSlopes | None = Field(
         default=None, description="around the place where mild ends; the thresholds have their own"
@@ -246,3 +279,16 @@ class SweepReport(Contract):
     provenance: Provenance
 
     model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}
+
+    @property
+    def measured(self) -> tuple[SweepPoint, ...]:
+        """The points that the model takes, weakest first."""
+        return tuple(point for point in self.points if not point.refused)
+
+    @property
+    def mild_alone(self) -> tuple[SweepPoint, ...]:
+        """Of a knob without a known order the points that stay mild, each judged by itself."""
+        limit = self.largest_mild
+        values = [point.value for point in self.measured]
+        count = 0 if limit is None or limit.largest is None else values.index(limit.largest) + 1
+        return self.measured[:count]

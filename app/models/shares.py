@@ -11,7 +11,7 @@ Every other knob removes no share, and has none.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from app.contracts.recipe import PruneChannels, PruneHeads, PruneLayers, Recipe, Sparse, Step
 from app.contracts.recipe.lowrank import Truncated
@@ -32,8 +32,6 @@ _WORDS: Final = {
     "layers": "s is the layers dropped over all layers",
     "count": "s is the parts dropped over all that there are",
 } | dict.fromkeys(_BITS, "s is 1 − bits/16")
-# Knobs without a share whose damage grows as their value falls.
-_FALLING: Final = frozenset({"rank", "experts", "calibration_windows"})
 
 
 def share_of(info: CheckpointInfo, step: Step, field: str) -> float | None:
@@ -77,13 +75,3 @@ def shares(info: CheckpointInfo, recipe: Recipe, knob: Knob) -> list[float] | No
 def in_words(field: str) -> str:
     """How s follows from the field."""
     return _WORDS.get(field, "s is the share removed")
-
-
-def by_strength(values: tuple[Any, ...], field: str, share: list[float] | None) -> list[int]:
-    """The places of the values from the weakest to the strongest: by s; else by number, falling for knobs that keep
-    more the higher they are; values that are no numbers as they were given."""
-    if share is not None:
-        return sorted(range(len(values)), key=lambda index: share[index])
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return sorted(range(len(values)), key=lambda index: values[index], reverse=field in _FALLING)
-    return list(range(len(values)))

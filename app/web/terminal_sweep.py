@@ -12,7 +12,20 @@ from app.contracts.sweep_report import SweepReport, Threshold
 from app.models.knobs import told
 from app.web import format as fmt
 from app.web.sections.sweep_tables import has_kernels, kernels_note
-from app.web.sections.sweep_words import FORMS, ends, heading, mild_up_to, severity, where
+from app.web.sections.sweep_words import (
+    FORMS,
+    ends,
+    furthest,
+    heading,
+    in_order,
+    largest_column,
+    last_mild,
+    limits_of,
+    mild_column,
+    mild_up_to,
+    severity,
+    where,
+)
 from app.web.terminal import WIDE, head, plain_table, small_print
 from app.web.untrusted import visible
 
@@ -49,8 +62,7 @@ def _points(report: SweepReport, say: Say, *, wide: bool) -> Table:
     columns += [("Top-1, %", True), ("Size", True)] if wide else []
     kernels = has_kernels(report)
     columns += [("Kernel term", True)] if kernels else []
-    table = plain_table("Settings, weakest first", columns)
-    mild = None if report.largest_mild is None else report.largest_mild.largest
+    table = plain_table(say(visible(f"Settings, {in_order(report)}")), columns)
     for point in report.points:
         kl = fmt.Estimate(fmt.NONE, None)
         if point.divergence is not None:
@@ -72,26 +84,37 @@ def _points(report: SweepReport, say: Say, *, wide: bool) -> Table:
         if kernels:
             term = point.kernel_term
             cells.append(fmt.NONE if term is None else fmt.estimate(term.kl.mean, term.kl.ci).value)
-        last = mild is not None and point.value == mild
+        last = last_mild(report, point.value)
         name = ("> " if last else "  ") + visible(told(point.value))
         table.add_row(Text(say(name), style="bold" if last else ""), *map(say, cells))
     return table
 
 
 def _limits(report: SweepReport, say: Say) -> Table:
-    columns = [("", False), ("Largest setting", False), ("Passed at", True), ("95 % interval", True)]
+    columns = [("", False), (largest_column(report), False), ("Passed at", True), ("95 % interval", True)]
     table = plain_table("How far one may go", columns)
-    for name, limit in (("stays mild", report.largest_mild), ("near-lossless", report.near_lossless)):
+    each = [
+        (f"{name} {side}".strip(), limit)
+        for side, mild, lossless in limits_of(report)
+        for name, limit in (("stays mild", mild), ("near-lossless", lossless))
+    ]
+    for name, limit in each:
         if limit is None:
             continue
         largest = fmt.NONE if limit.largest is None else visible(told(limit.largest))
-        table.add_row(name, Text(say(largest)), say(where(report, limit.at)), say(ends(limit)))
+        table.add_row(Text(say(visible(name))), Text(say(largest)), say(where(report, limit.at)), say(ends(limit)))
     return table
 
 
 def _domains(report: SweepReport, say: Say) -> Table:
     """How far each domain goes, and what it loses at the strongest setting."""
-    columns = [("Domain", False), ("Stays mild up to", False), ("KL at the strongest", True), ("95 % interval", True)]
+    last_name = f"KL at the {furthest(report).replace(' setting', '')}"
+    columns = [
+        ("Domain", False),
+        (mild_column(report), False),
+        (say(visible(last_name)), True),
+        ("95 % interval", True),
+    ]
     table = plain_table("By domain", columns)
     for name, domain in sorted(report.domains.items(), key=lambda item: -(item[1].kl[-1].mean or 0.0)):
         last = fmt.estimate(domain.kl[-1].mean, domain.kl[-1].ci)

@@ -15,13 +15,14 @@ from app.contracts.report import KernelTerm
 from app.contracts.requests.base import Thresholds
 from app.contracts.requests.sweep import FormBounds
 from app.contracts.sweep_report import SweepPoint, SweepReport, Threshold
+from app.models.strength import Order
 from tests.support.reports import compare_report
 from workers.diagnosis.points.kernels import DROPPED, Kernel
 from workers.diagnosis.points.record import PointRecord, record_of
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.domains import domains
 from workers.diagnosis.sweep.fits import threshold_of
-from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
+from workers.diagnosis.sweep.sides import form_free
 from workers.diagnosis.sweep.words import sentence
 from workers.distributions.token_values import Positions, TokenValues
 
@@ -80,9 +81,10 @@ def course(
     documents: int = DOCUMENTS,
     broken: int | None = None,
     refused: int | None = None,
+    order: Order | None = None,
 ) -> Course:
-    """Points of (value, s, mean KL, mean extra loss), weakest first; `broken` and `refused` are the places of one
-    that is not finite somewhere, and of one that the model does not take."""
+    """Points of (value, s, mean KL, mean extra loss), weakest first or by the places of `order`; `broken` and `refused`
+    are the places of one that is not finite somewhere, and of one that the model does not take."""
     where = positions(documents)
     points = []
     for place, (value, s, kl, loss) in enumerate(settings):
@@ -102,7 +104,10 @@ def course(
                 refused="rank 600 is not below the smaller dimension of q_proj [576, 576]", by="node-1"
             )
         points.append(Turned(place, value, s, record, place + 1))
-    return Course(tuple(points), np.arange(documents))
+    if order is not None:
+        points = [points[place] for place in order.places]
+    made = Course(tuple(points), np.arange(documents), order)
+    return made.by_damage() if made.alone else made
 
 
 def bending(count: int = 12, knee: float = 0.45) -> list[tuple[Any, float | None, float, float]]:
@@ -124,7 +129,7 @@ def sweep_report(
     base = compare_report()
     fits = [threshold_of(made, of, FormBounds(), seed=0) for of in ("perplexity", "kl")]
     why = next((found for found in fits if isinstance(found, str)), "")
-    limit = mild(made, Thresholds())
+    whole, sides = form_free(made, Thresholds(), seed=0)
     strongest = next(point for point in reversed(made.points) if point.record.decision is not None)
     assert strongest.record.decision is not None
     swept = step | {field: {"sweep": values_}}
@@ -145,6 +150,8 @@ def sweep_report(
             "values": values_,
             "share": share,
             "axis": made.axis_kind,
+            "order": None if made.order is None else made.order.kind,
+            "neutral": None if made.order is None else made.order.neutral,
         },
         "reference_perplexity": float(np.exp(3.2)),
         "points": [
@@ -165,8 +172,9 @@ def sweep_report(
         "threshold": fits[0] if isinstance(fits[0], Threshold) else None,
         "threshold_kl": fits[1] if isinstance(fits[1], Threshold) else None,
         "no_threshold": why,
-        "near_lossless": near_lossless(made, seed=0),
-        "largest_mild": limit,
+        "near_lossless": whole.near_lossless,
+        "largest_mild": whole.largest_mild,
+        "sides": sides,
         "domains": domains(
             made,
             [("prose", "code", "prose", "chat")[number % 4] for number in range(int(made.document_W.max()) + 1)],
@@ -175,7 +183,7 @@ def sweep_report(
             seed=0,
             check_cancelled=lambda: None,
         ),
-        "slopes": crossing_slopes(made, limit, seed=0),
+        "slopes": whole.slopes,
         "choice": {"how": "all", "asked": len(values_), "measured": len(values_), "note": "Every value was measured."},
         "shared": [{"by": "node-1", "points": 6, "seconds": 99.6}, {"by": "node-2", "points": 6, "seconds": 99.6}],
         "not_tested": base["not_tested"],
@@ -218,6 +226,10 @@ def sweep_variants() -> dict[str, Json]:
     ]
     bits += [(2, 1 - 2 / 16, 6.5, 5.2)]
     factor = [(f, None, kl, 0.7 * kl) for f, kl in ((1.01, 0.001), (1.1, 0.03), (1.5, 0.4), (3, 4.0))]
+    # Harmless at 1; the lower side hurts sooner.
+    temperature = [(0.5, None, 0.9, 0.6), (0.8, None, 0.12, 0.08), (1.0, None, 0.001, 0.001)]
+    temperature += [(1.25, None, 0.015, 0.01), (1.5, None, 0.03, 0.02), (2.0, None, 0.2, 0.14)]
+    damping = [(0.001, None, 0.2, 0.15), (0.01, None, 0.01, 0.008), (0.1, None, 0.02, 0.015), (1.0, None, 0.4, 0.3)]
     straight = [(round(s, 2), round(s, 2), 0.3 * s**1.4, 0.2 * np.log(s) + 0.7) for s in np.linspace(0.1, 0.9, 9)]
     return {
         "knee": sweep_report(course(bending())),
@@ -232,6 +244,18 @@ def sweep_variants() -> dict[str, Json]:
         ),
         "straight": sweep_report(course(straight)),
         "factor": sweep_report(course(factor), field="factor", step={"type": "norm.scale", "factor": 1.01}, share=None),
+        "sides": sweep_report(
+            course(temperature, order=Order("around", (2, 1, 3, 4, 0, 5), 1.0, ((2, 1, 0), (2, 3, 4, 5)))),
+            field="temperature",
+            step={"type": "moe.router", "temperature": 0.5},
+            share=None,
+        ),
+        "unordered": sweep_report(
+            course(damping, order=Order("unknown", (0, 1, 2, 3))),
+            field="damping",
+            step={"type": "quantize.gptq", "bits": 4, "damping": 0.001},
+            share=None,
+        ),
         "broken": sweep_report(course(bending(9), broken=8, refused=4)),
         "few": sweep_report(course(bending(3))),
         "single": sweep_report(course(bending(2), documents=1)),

@@ -13,7 +13,7 @@ from app.web.sections.numbers import Figure
 from app.web.sections.sweep_charts import kl_chart, perplexity_chart
 from app.web.sections.sweep_fits import FitView, fit_view
 from app.web.sections.sweep_tables import domains, domains_note, effort, limits, limits_note, points, points_note
-from app.web.sections.sweep_words import FORMS, UNJUDGED, ends, heading, strongest
+from app.web.sections.sweep_words import FORMS, UNJUDGED, ends, heading, limits_of, strongest, where
 from app.web.tables import Table
 from app.web.untrusted import visible
 
@@ -64,19 +64,35 @@ def sweep(report: SweepReport) -> Sweep:
 
 
 def _figures(report: SweepReport) -> tuple[Figure, ...]:
+    limits_ = [
+        figure
+        for side, mild, lossless in limits_of(report)
+        for figure in (
+            _limit_figure(_label("Stays mild", side), report, mild, "excess KL, by its upper limit"),
+            _limit_figure(_label("Near-lossless", side), report, lossless, "ln perplexity rises by less than 0.218"),
+        )
+    ]
     return (
-        _limit_figure("Stays mild up to", report, report.largest_mild, "excess KL, by its upper limit"),
-        _limit_figure("Near-lossless up to", report, report.near_lossless, "ln perplexity rises by less than 0.218"),
+        *limits_,
         _knee_figure("Perplexity turns at", report.threshold),
         _knee_figure("KL turns at", report.threshold_kl),
     )
+
+
+def _label(name: str, side: str) -> str:
+    """Of all settings, or of those on a side of a neutral value."""
+    if not side:
+        return f"{name} up to"
+    return visible(f"{name}, {side}")
 
 
 def _limit_figure(label: str, report: SweepReport, limit: Limit | None, note: str) -> Figure:
     value = fmt.NONE if limit is None or limit.largest is None else visible(told(limit.largest))
     crossing = UNJUDGED if limit is None else ""
     if limit is not None and limit.at is not None:
-        crossing = f"mean passes at {limit.at:.3g} {ends(limit)}"
+        crossing = f"mean passes at {where(report, limit.at)} {ends(limit)}"
+    elif report.knob.order == "unknown" and limit is not None:
+        crossing = "each setting judged by itself"
     elif limit is not None and limit.largest is not None:
         crossing = "not passed in the measured range"
     return Figure(label, value, visible(report.knob.field), crossing, note)

@@ -12,7 +12,7 @@ from app.contracts.sweep_report import SweepPoint, SweepReport, Threshold
 from app.models.knobs import told
 from app.web import format as fmt
 from app.web.charts_curve import CurveDot, Knee, Level, curve_chart
-from app.web.sections.sweep_words import setting
+from app.web.sections.sweep_words import in_order, limits_of, setting
 from app.web.untrusted import visible
 
 _FIT_POINTS = 121
@@ -78,8 +78,9 @@ def perplexity_chart(report: SweepReport) -> Markup | None:
     levels = []
     if report.reference_perplexity:
         levels.append(Level(report.reference_perplexity, "unmodified"))
-        if report.near_lossless is not None:
-            levels.append(Level(report.reference_perplexity * math.exp(report.near_lossless.limit), "near-lossless"))
+        lossless = next((limit for _, _, limit in limits_of(report) if limit is not None), None)
+        if lossless is not None:
+            levels.append(Level(report.reference_perplexity * math.exp(lossless.limit), "near-lossless"))
     return curve_chart(
         dots,
         title="Perplexity against the setting",
@@ -105,7 +106,7 @@ def _place(report: SweepReport, point: SweepPoint, number: int) -> float:
     if point.s is not None:
         return point.s
     if report.knob.axis == "value" and isinstance(point.value, int | float):
-        falling = float(str(report.points[0].value)) > float(str(report.points[-1].value))
+        falling = not report.sides and float(str(report.points[0].value)) > float(str(report.points[-1].value))
         return -float(point.value) if falling else float(point.value)
     return float(number)
 
@@ -113,8 +114,10 @@ def _place(report: SweepReport, point: SweepPoint, number: int) -> float:
 def _x_title(report: SweepReport) -> str:
     """Short enough for a telephone: what s is stands in full below the table of points."""
     share = report.knob.share
+    if report.sides:
+        return visible(f"{report.knob.field}; {told(report.knob.neutral)} changes nothing")
     return visible(
-        f"{report.knob.field}, weakest first" if share is None else f"{report.knob.field}; {share.split(',')[0]}"
+        f"{report.knob.field}, {in_order(report)}" if share is None else f"{report.knob.field}; {share.split(',')[0]}"
     )
 
 

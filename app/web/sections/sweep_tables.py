@@ -7,7 +7,19 @@ from app.models.knobs import told
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LogScale
-from app.web.sections.sweep_words import UNJUDGED, ends, mild_up_to, setting, severity, where
+from app.web.sections.sweep_words import (
+    UNJUDGED,
+    ends,
+    in_order,
+    largest_column,
+    last_mild,
+    limits_of,
+    mild_column,
+    mild_up_to,
+    setting,
+    severity,
+    where,
+)
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
@@ -39,7 +51,7 @@ def points(report: SweepReport) -> Table:
     ]
     rows = [_row(report, point, scale, shares=shares, kernels=kernels) for point in report.points]
     return Table(
-        caption="Every measured setting, weakest first",
+        caption=visible(f"Every measured setting, {in_order(report)}"),
         columns=tuple(columns),
         rows=tuple(rows),
         axis=axis(scale, "KL in nats, logarithmic axis"),
@@ -79,10 +91,15 @@ def kernels_note(report: SweepReport) -> str:
 def limits(report: SweepReport) -> Table:
     """The answers without a form."""
     rows = []
-    for name, limit, unit in (
-        ("Stays mild", report.largest_mild, "nats of excess KL"),
-        ("Near-lossless", report.near_lossless, "of ln perplexity"),
-    ):
+    each = [
+        (visible(f"{name} {side}".strip()), limit, unit)
+        for side, mild, lossless in limits_of(report)
+        for name, limit, unit in (
+            ("Stays mild", mild, "nats of excess KL"),
+            ("Near-lossless", lossless, "of ln perplexity"),
+        )
+    ]
+    for name, limit, unit in each:
         if limit is None:
             continue
         rows.append(
@@ -98,7 +115,7 @@ def limits(report: SweepReport) -> Table:
         caption="How far one may go, without any form",
         columns=(
             Column("", "name"),
-            Column("Largest setting"),
+            Column(largest_column(report)),
             Column("Limit is passed at"),
             Column("Limit"),
             Column("Rule", "text"),
@@ -109,16 +126,26 @@ def limits(report: SweepReport) -> Table:
 
 def limits_note(report: SweepReport) -> str:
     """How they were found."""
+    if report.knob.order == "unknown":
+        return (
+            "No order of strength is known of this field: each setting is judged by itself, and the largest is the "
+            "most damaging one that stays within the limit."
+        )
     note = (
         "The largest setting is the strongest measured one that stays within the limit together with every weaker one. "
         "Where the limit is passed is interpolated between measured settings; an end of the interval that is beyond "
         "lies outside them."
     )
-    slopes = report.slopes
-    if slopes is not None:
-        unit = "s" if report.knob.axis == "s" else report.knob.field
+    if report.sides:
         note += (
-            f" Around the place where mild ends ({slopes.at:.3g}) ln perplexity changes by "
+            f" The sides below and above {told(report.knob.neutral)}, which alone changes nothing, are judged apart."
+        )
+    unit = "s" if report.knob.axis == "s" else report.knob.field
+    for slopes in (report.slopes, *(side.slopes for side in report.sides)):
+        if slopes is None:
+            continue
+        note += (
+            f" Around the place where mild ends ({unit} {slopes.at:.3g}) ln perplexity changes by "
             f"{fmt.estimate(slopes.below, slopes.below_ci)} per unit of {unit} on the weaker side and "
             f"{fmt.estimate(slopes.above, slopes.above_ci)} on the stronger."
         )
@@ -147,7 +174,7 @@ def domains(report: SweepReport) -> Table:
         caption="By domain",
         columns=(
             Column("Domain", "name"),
-            Column("Stays mild up to"),
+            Column(mild_column(report)),
             *(
                 Column(f"{quantity} at {setting(report, values[place])}")
                 for place in shown
@@ -196,9 +223,8 @@ def effort(report: SweepReport) -> Table:
 
 
 def _row(report: SweepReport, point: SweepPoint, scale: LogScale, *, shares: bool, kernels: bool) -> tuple[Cell, ...]:
-    limit = report.largest_mild
-    last_mild = limit is not None and limit.largest is not None and limit.largest == point.value
-    name = Cell(visible(told(point.value)), "last mild" if last_mild else "", strong=last_mild)
+    last = last_mild(report, point.value)
+    name = Cell(visible(told(point.value)), "last mild" if last else "", strong=last)
     share = [Cell(fmt.number(point.s))] if shares else []
     if point.divergence is None or point.perplexity is None:
         why = point.refused or f"{fmt.count(point.nonfinite_positions)} positions not finite"

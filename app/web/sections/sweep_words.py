@@ -23,11 +23,63 @@ FORMS = {
 def heading(report: SweepReport) -> str:
     """How far one may go, in a few words."""
     limit = report.largest_mild
+    if report.sides:
+        return visible(_between(report))
     if limit is None:
         return f"How far {visible(report.knob.field)} stays mild {UNJUDGED}"
     if limit.largest is None:
         return f"No value of {visible(report.knob.field)} stays mild"
+    if report.knob.order == "unknown":
+        return visible(f"{report.knob.field}: {len(report.mild_alone)} of {len(report.measured)} settings are mild")
     return f"Mild up to {setting(report, limit.largest)}"
+
+
+def _between(report: SweepReport) -> str:
+    """How far one may go on both sides of a neutral value."""
+    field, neutral = report.knob.field, told(report.knob.neutral)
+    known = [side.largest_mild for side in report.sides if side.largest_mild is not None]
+    if not known:
+        return f"How far {field} stays mild {UNJUDGED}"
+    low, high = (None if side.largest_mild is None else side.largest_mild.largest for side in report.sides)
+    if low is None and high is None:
+        return f"No value of {field} stays mild"
+    if low is None:
+        return f"{field}: mild from {neutral} up to {told(high)}, nowhere below"
+    if high is None:
+        return f"{field}: mild from {neutral} down to {told(low)}, nowhere above"
+    return f"Mild from {field} {told(low)} to {told(high)}"
+
+
+def limits_of(report: SweepReport) -> list[tuple[str, Limit | None, Limit | None]]:
+    """(which side, where damage stays mild, where it is near-lossless): of both sides of a neutral value, else of all
+    settings, whose side is empty."""
+    if report.sides:
+        told_ = told(report.knob.neutral)
+        return [(f"{side.side} {told_}", side.largest_mild, side.near_lossless) for side in report.sides]
+    return [("", report.largest_mild, report.near_lossless)]
+
+
+def last_mild(report: SweepReport, value: Any) -> bool:
+    """Whether a value is the last that stays mild, on its side of a neutral one."""
+    if report.knob.order == "unknown":
+        return False
+    return any(
+        limit is not None and limit.largest is not None and limit.largest == value for _, limit, _ in limits_of(report)
+    )
+
+
+def in_order(report: SweepReport) -> str:
+    """What the order of the settings is."""
+    if report.knob.order == "unknown":
+        return "least damage first"
+    return f"nearest to {told(report.knob.neutral)} first" if report.sides else "weakest first"
+
+
+def furthest(report: SweepReport) -> str:
+    """What the last of the settings is called."""
+    if report.knob.order == "unknown":
+        return "most damaging setting"
+    return f"setting furthest from {told(report.knob.neutral)}" if report.sides else "strongest setting"
 
 
 def setting(report: SweepReport, value: Any) -> str:
@@ -43,10 +95,23 @@ def severity(point: SweepPoint) -> str:
 
 
 def mild_up_to(domain: SweepDomain) -> str:
-    """The strongest setting that stays mild on a domain."""
+    """The strongest setting that stays mild on a domain; of a knob with two sides that of each."""
+    if domain.largest_mild_sides is not None and not domain.note:
+        below, above = (fmt.NONE if end is None else told(end) for end in domain.largest_mild_sides)
+        return visible(f"{below} below, {above} above")
     if domain.largest_mild is None:
         return UNJUDGED if domain.note else fmt.NONE
     return visible(told(domain.largest_mild))
+
+
+def largest_column(report: SweepReport) -> str:
+    """What the setting is called that stays within a limit."""
+    return "Most damaging within" if report.knob.order == "unknown" else "Largest setting"
+
+
+def mild_column(report: SweepReport) -> str:
+    """What `mild_up_to` is called."""
+    return "Most damaging that is mild" if report.knob.order == "unknown" else "Stays mild up to"
 
 
 def where(report: SweepReport, at: float | None) -> str:
@@ -72,4 +137,4 @@ def strongest(report: SweepReport) -> str:
     """What the verdict's section speaks of."""
     last = next((point for point in reversed(report.points) if not point.refused), report.points[-1])
     excess = fmt.estimate(report.decision.excess_kl.mean, report.decision.excess_kl.ci)
-    return f"At the strongest setting, {setting(report, last.value)}, the candidate loses {excess} nats a token."
+    return f"At the {furthest(report)}, {setting(report, last.value)}, the candidate loses {excess} nats a token."

@@ -12,7 +12,7 @@ least one is taken (Lindley, Annals of Mathematical Statistics 27, 1956: choose 
 Coefficients other than the knee are not drawn: each knee stands for its best ones.
 
 For a knob without s it is the place where damage stops being mild: the middle of the settings between the strongest
-that is mild and the weakest that is not.
+that is mild and the weakest that is not, on each side of a neutral value.
 
 Names: N measured settings, M settings that could be measured, G knees, H nodes of the noise.
 """
@@ -99,16 +99,15 @@ def next_by_knee(s: Sequence[float], measured: Sequence[int], log_y: Sequence[fl
     return left[int(width_M.argmin())]
 
 
-def next_by_limit(count: int, measured: Sequence[int], within: Sequence[bool]) -> int | None:
-    """The place between the strongest setting that is within a limit, with all weaker ones, and the next; where these
-    are neighbours, the middle of the widest gap. `within` belongs to `measured`, both in the order of strength."""
-    order = sorted(zip(measured, within, strict=True))
-    for (weaker, good), (stronger, after) in pairwise(order):
-        if good and not after and stronger - weaker > 1:
-            return (weaker + stronger) // 2
+def open_stretch(measured: Sequence[int], within: Sequence[bool]) -> tuple[int, int] | None:
+    """The places of the strongest setting that is within a limit, with all weaker ones, and of the next, where settings
+    lie between them. `within` belongs to `measured`."""
+    for (weaker, good), (stronger, after) in pairwise(sorted(zip(measured, within, strict=True))):
         if not good:
             break
-    return widest_gap(count, measured)
+        if not after:
+            return (weaker, stronger) if stronger - weaker > 1 else None
+    return None
 
 
 def widest_gap(count: int, measured: Sequence[int]) -> int | None:

@@ -5,13 +5,15 @@ Names: P whole points (finite everywhere), D documents.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.models.strength import Order
 from workers.diagnosis.points.kernels import NO_KERNEL, Kernel
 from workers.diagnosis.points.record import PointRecord, by_document
 from workers.diagnosis.threshold.documents import FEWEST_DOCUMENTS, DocumentLosses, Quantity
@@ -35,10 +37,38 @@ class Turned:
 
 @dataclass(frozen=True)
 class Course:
-    """All points that were measured, weakest first. `document_W` is the document of each window of the text."""
+    """All points that were measured, weakest first. `document_W` is the document of each window of the text, `order`
+    what the order of strength is; without one it is that of the points."""
 
     points: tuple[Turned, ...]
     document_W: Ints
+    order: Order | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether no order of strength is known, so that each point is judged by itself."""
+        return self.order is not None and self.order.kind == "unknown"
+
+    def by_damage(self) -> Course:
+        """The points from the least to the most damage measured: refused ones first, collapses last."""
+
+        def damage(point: Turned) -> tuple[bool, float]:
+            mean = point.record.excess_kl
+            upper = math.inf if mean is None else mean.ci[1] if mean.ci else mean.mean or 0.0
+            return not point.record.refused, upper if point.record.whole else math.inf
+
+        return replace(self, points=tuple(sorted(self.points, key=damage)))
+
+    def sides(self) -> tuple[Course, ...]:
+        """Below and above the neutral value of the knob, where values lie on both sides of it; empty otherwise."""
+        if self.order is None or not self.order.sides:
+            return ()
+        by_index = {point.index: point for point in self.points}
+        alone = replace(self.order, sides=())
+        return tuple(
+            replace(self, points=tuple(by_index[index] for index in side if index in by_index), order=alone)
+            for side in self.order.sides
+        )
 
     @property
     def whole(self) -> tuple[Turned, ...]:
@@ -55,9 +85,9 @@ class Course:
     @property
     def axis_kind(self) -> Literal["value", "s", "order"]:
         """What a place between two settings is told in."""
-        if all(_is_number(point.value) for point in self.points):
+        if not self.alone and all(_is_number(point.value) for point in self.points):
             return "value"
-        return "order" if any(point.s is None for point in self.points) else "s"
+        return "order" if self.alone or any(point.s is None for point in self.points) else "s"
 
     def axis(self, points: Sequence[Turned]) -> list[float]:
         """The places of points on that axis."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Container, Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,21 +63,34 @@ def _domain(
         as_mean(estimate.mapped(exponential), (0.0, np.inf)) for estimate in clusters.estimates(ratio_PN, seed=seed)
     ]
     uppers = iter([mean.ci[1] if mean.ci else np.inf for mean in excess])
-    mild = None
-    for point, one in zip(course.points, sums, strict=True):
-        if point.record.refused:
-            continue
-        if not enough or one is None or next(uppers) >= thresholds.moderate:
-            break
-        mild = point.value
+    upper_of = {
+        point.index: np.inf if one is None else next(uppers) for point, one in zip(course.points, sums, strict=True)
+    }
+    within = {index for index, upper in upper_of.items() if enough and upper < thresholds.moderate}
+    sides = [_largest(side, within) for side in course.sides()]
     return SweepDomain(
         tokens=int(tokens_W.sum()),
         documents=np.unique(course.document_W[tokens_W > 0]).size,
         kl=_in_order(sums, clusters.means(kl_PN, seed=seed, low=0.0), enough=enough),
         perplexity_ratio=_in_order(sums, ratios, enough=enough),
-        largest_mild=mild,
+        largest_mild=None if sides else _largest(course, within),
+        largest_mild_sides=(sides[0], sides[1]) if sides else None,
         note="" if enough else TOO_FEW,
     )
+
+
+def _largest(course: Course, within: Container[int]) -> Any:
+    """The value of the strongest point that is within the limit with all weaker ones; of points without an order the
+    last that is."""
+    largest = None
+    for point in course.points:
+        if point.record.refused:
+            continue
+        if point.index in within:
+            largest = point.value
+        elif not course.alone:
+            break
+    return largest
 
 
 def _in_order(sums: Sequence[WindowSums | None], means: Sequence[Mean], *, enough: bool) -> tuple[Mean, ...]:

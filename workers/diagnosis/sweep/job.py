@@ -11,7 +11,7 @@ from __future__ import annotations
 from app.contracts.requests.sweep import SweepRequest
 from app.contracts.sweep_report import SweepReport
 from app.models.knobs import recipe_at
-from app.models.shares import by_strength, shares
+from app.models.strength import Order, order_of
 from workers.diagnosis.attempt import counted
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.points.attempt import PointsAttempt
@@ -80,16 +80,18 @@ class _Sweep(PointsAttempt):
             over, _ = self._range(ground)
             self._turning(self.runner(ground, total=self._request.planned), over).run(wait=False)
 
-    def _range(self, ground: Ground) -> tuple[Range, list[int]]:
-        """The settings from weak to strong, and the place of each among the values asked for."""
+    def _range(self, ground: Ground) -> tuple[Range, Order]:
+        """The settings from weak to strong, and what their order is."""
         recipe, knobs = self._request.candidate.recipe, self._request.knobs
         knob = knobs[0]
-        share = shares(ground.sides.candidate.info, recipe, knob)
-        order = by_strength(knob.values, knob.field, share)
+        order, share = order_of(ground.sides.candidate.info, recipe, knob)
         settings = tuple(
-            Setting((knob.values[index],), recipe_at(recipe, knobs, [knob.values[index]])) for index in order
+            Setting((knob.values[index],), recipe_at(recipe, knobs, [knob.values[index]])) for index in order.places
         )
-        return Range(settings, None if share is None else tuple(share[index] for index in order)), order
+        sides: tuple[tuple[int, ...], ...] | None = None
+        if order.sides or order.kind == "unknown":
+            sides = tuple(tuple(order.places.index(index) for index in side) for side in order.sides)
+        return Range(settings, None if share is None else tuple(share[index] for index in order.places), sides), order
 
     def _turning(self, runner: PointRunner, over: Range) -> Turning:
         request = self._request
@@ -104,13 +106,13 @@ class _Sweep(PointsAttempt):
 
 
 def _course(
-    found: dict[int, PointRecord], over: Range, order: list[int], ground: Ground, kernels: dict[int, Kernel]
+    found: dict[int, PointRecord], over: Range, order: Order, ground: Ground, kernels: dict[int, Kernel]
 ) -> Course:
     turns = sorted(found, key=lambda place: found[place].measured_at)
-    return Course(
+    course = Course(
         tuple(
             Turned(
-                index=order[place],
+                index=order.places[place],
                 value=over.settings[place].values[0],
                 s=None if over.s is None else over.s[place],
                 record=found[place],
@@ -120,4 +122,6 @@ def _course(
             for place in sorted(found)
         ),
         ground.window_documents,
+        order,
     )
+    return course.by_damage() if course.alone else course

@@ -33,6 +33,9 @@ def near_lossless(course: Course, *, seed: int) -> Limit | None:
     if not points:
         return None
     losses, dense_D = course.losses(points, "perplexity"), course.dense()
+    if course.alone:
+        rank_P = np.argsort(losses.logs(), kind="stable")
+        points, losses = tuple(points[place] for place in rank_P), replace(losses, sum_PD=losses.sum_PD[rank_P])
     if collapsed is not None:
         # Beyond any limit in every draw of documents, whatever its finite positions say.
         beyond_D = dense_D + _BEYOND * losses.tokens_D
@@ -115,4 +118,7 @@ def _limit(found: LimitPoint, points: Sequence[Turned], course: Course, rule: st
     if found.largest is not None:
         places = course.axis(points)
         largest = points[places.index(found.largest)].value
+    if course.alone:
+        # Between settings without an order there is no place.
+        return Limit(limit=found.limit, largest=largest, at=None, ci=None, rule=rule)
     return Limit(limit=found.limit, largest=largest, at=found.at, ci=found.ci if interval else None, rule=rule)

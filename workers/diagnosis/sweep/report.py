@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import ModelProvenance, Provenance
 from app.contracts.requests.sweep import SweepRequest
-from app.contracts.sweep_report import Choice, Share, SweepPoint, SweepReport, SweptKnob, Threshold
+from app.contracts.sweep_report import (
+    Choice,
+    Share,
+    SweepPoint,
+    SweepReport,
+    SweptKnob,
+    Threshold,
+)
 from app.contracts.text import SelfText
 from app.models.shares import in_words
 from workers.diagnosis.assemble import provenance, repeatable
@@ -17,7 +24,7 @@ from workers.diagnosis.points.naming import swept_fingerprint, swept_recipe
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.domains import domains
 from workers.diagnosis.sweep.fits import threshold_of
-from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
+from workers.diagnosis.sweep.sides import form_free
 from workers.diagnosis.sweep.words import sentence
 from workers.diagnosis.verdict import not_tested
 
@@ -48,7 +55,7 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
     }
     thresholds = {name: found if isinstance(found, Threshold) else None for name, found in fitted.items()}
     why = next((found for found in fitted.values() if isinstance(found, str)), "")
-    lossless, limit = near_lossless(course, seed=request.seed), mild(course, request.thresholds)
+    whole, sides = form_free(course, request.thresholds, seed=request.seed)
     decision = strongest.record.decision
     assert decision is not None  # noqa: S101 - a measured point has one
     by_domain = domains(
@@ -75,9 +82,10 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
         threshold=thresholds["threshold"],
         threshold_kl=thresholds["threshold_kl"],
         no_threshold=why,
-        near_lossless=lossless,
-        largest_mild=limit,
-        slopes=crossing_slopes(course, limit, seed=request.seed),
+        near_lossless=whole.near_lossless,
+        largest_mild=whole.largest_mild,
+        sides=sides,
+        slopes=whole.slopes,
         domains=by_domain,
         choice=_choice(swept),
         shared=_shared(course),
@@ -104,7 +112,7 @@ def _strongest(course: Course) -> Turned:
 
 def _knob(swept: Swept) -> SweptKnob:
     knob = swept.request.knobs[0]
-    known = all(point.s is not None for point in swept.course.points)
+    known, order = all(point.s is not None for point in swept.course.points), swept.course.order
     return SweptKnob(
         step=knob.step,
         type=str(getattr(swept.request.candidate.recipe[knob.step], "type", "")),
@@ -112,6 +120,8 @@ def _knob(swept: Swept) -> SweptKnob:
         values=knob.values,
         share=in_words(knob.field) if known else None,
         axis=swept.course.axis_kind,
+        order=None if order is None else order.kind,
+        neutral=None if order is None else order.neutral,
     )
 
 
@@ -150,11 +160,12 @@ def _choice(swept: Swept) -> Choice:
     asked, measured = len(swept.request.knobs[0].values), len(swept.course.points)
     if measured == asked:
         return Choice(how="all", asked=asked, measured=measured, note="Every value was measured.")
-    how = (
-        "the knee's interval was expected to narrow most"
-        if all(point.s is not None for point in swept.course.points)
-        else "the place where damage stops being mild was still open"
-    )
+    if all(point.s is not None for point in swept.course.points):
+        how = "the knee's interval was expected to narrow most"
+    elif swept.course.alone:
+        how = "the gap between measured ones was widest"
+    else:
+        how = "the place where damage stops being mild was still open"
     note = f"{measured} of {asked} values were measured: a few evenly spread ones first, then each where {how}."
     return Choice(how="adaptive", asked=asked, measured=measured, note=note)
 

@@ -15,7 +15,7 @@ from app.contracts.requests.base import Thresholds
 from app.contracts.requests.sweep import FormBounds
 from workers.diagnosis.points.record import PointRecord
 from workers.diagnosis.points.runner import PointRunner, Setting
-from workers.diagnosis.sweep.choice import first_look, next_by_knee, next_by_limit, widest_gap
+from workers.diagnosis.sweep.choice import first_look, next_by_knee, open_stretch, widest_gap
 from workers.diagnosis.sweep.fits import bounds_of
 from workers.diagnosis.threshold.curve import FEWEST_POINTS
 
@@ -26,10 +26,28 @@ Losses = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Range:
-    """Settings in the order of their strength; `s` where the knob removes a share of the model."""
+    """Settings in the order of their strength; `s` where the knob removes a share of the model.
+
+    `sides`: places of the settings on each side of a neutral one, weakest first each; all of them, on one side, where
+    it is None, and empty where no order of strength is known.
+    """
 
     settings: tuple[Setting, ...]
     s: tuple[float, ...] | None
+    sides: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def runs(self) -> tuple[tuple[int, ...], ...]:
+        """Places along which damage grows."""
+        return (tuple(range(len(self.settings))),) if self.sides is None else self.sides
+
+    @property
+    def line(self) -> tuple[int, ...]:
+        """All places, so that neighbours are alike: from the far end of one side through to that of the other."""
+        if not self.sides:
+            return tuple(range(len(self.settings)))
+        below, above = self.sides
+        return (*(place for place in below[::-1] if place not in above), *above)
 
 
 class Turning:
@@ -55,7 +73,8 @@ class Turning:
         if self._budget >= count:
             return self._all(range(count), wait=wait)
         found = self._found()
-        first = first_look(count, self._budget)
+        line = self._over.line
+        first = [line[place] for place in first_look(count, self._budget)]
         if not set(first) <= set(found):
             found |= self._all(first, wait=True)
         while len(found) < self._budget:
@@ -123,10 +142,27 @@ class Turning:
                 )
                 return None if chosen is None else kept[chosen]
             return widest_gap(count, taken)
-        known = sorted(place for place, record in found.items() if record.excess_kl is not None)
-        if not known or busy:
-            return widest_gap(count, taken)
-        return next_by_limit(count, known, [self._mild(found[place]) for place in known])
+        halved = None if busy else self._halving(found)
+        if halved is not None:
+            return halved
+        line = self._over.line
+        gap = widest_gap(count, [line.index(place) for place in taken])
+        return None if gap is None else line[gap]
+
+    def _halving(self, found: dict[int, PointRecord]) -> int | None:
+        """The middle of the longest run of settings among which damage stops being mild; None where each side's place
+        is known as well as it can be."""
+        best: tuple[int, int] | None = None
+        for run in self._over.runs:
+            measured = [number for number, place in enumerate(run) if place in found and not found[place].refused]
+            stretch = open_stretch(measured, [self._mild(found[run[number]]) for number in measured])
+            if stretch is None:
+                continue
+            # Settings that the model does not take lie between, too.
+            left = [number for number in range(stretch[0] + 1, stretch[1]) if run[number] not in found]
+            if left and (best is None or len(left) > best[0]):
+                best = len(left), run[left[(len(left) - 1) // 2]]
+        return None if best is None else best[1]
 
     def _mild(self, record: PointRecord) -> bool:
         mean = record.excess_kl

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from app.contracts.sweep_report import Limit, SweepReport, Threshold
+from app.contracts.sweep_report import Limit, SweepReport, SweptSide, Threshold
 from app.models.knobs import told
 
+# Values that a sentence lists.
+_MOST = 12
+_UNJUDGED = "How far the damage stays mild cannot be judged: a single window leaves no interval; score more text."
 _FORMS = {
     "power_law_then_exponential": "the published form",
     "power_law_then_exponential_over_dense": "the published form over the unmodified model's value",
@@ -27,13 +30,59 @@ def sentence(report: SweepReport) -> str:
 
 def _mild(report: SweepReport) -> str:
     field, limit = report.knob.field, report.largest_mild
+    if report.sides:
+        return _on_both_sides(report)
     if limit is None:
-        return "How far the damage stays mild cannot be judged: a single window leaves no interval; score more text."
+        return _UNJUDGED
+    if report.knob.order == "unknown":
+        return _one_by_one(report)
     if limit.largest is None:
-        return f"Not even {field} = {told(report.points[0].value)} keeps the damage mild{_crossing(limit, field)}."
-    if limit.at is None and limit.largest == report.points[-1].value:
+        weakest = report.measured[0].value
+        return f"Not even {field} = {told(weakest)} keeps the damage mild{_crossing(report, limit)}."
+    if limit.at is None and limit.largest == report.measured[-1].value:
         return f"The damage stays mild up to the strongest setting measured, {field} = {told(limit.largest)}."
-    return f"The damage stays mild up to {field} = {told(limit.largest)}{_crossing(limit, field)}."
+    return f"The damage stays mild up to {field} = {told(limit.largest)}{_crossing(report, limit)}."
+
+
+def _one_by_one(report: SweepReport) -> str:
+    """Of a knob without an order: at which settings damage is mild."""
+    field = report.knob.field
+    known = f"No order of strength is known of {field}, so that each setting is judged by itself"
+    mild = report.mild_alone
+    if not mild:
+        return f"{known}: the damage is mild at none of the {len(report.measured)} measured."
+    if len(mild) == len(report.measured):
+        return f"{known}: the damage is mild at all {len(mild)} measured."
+    values = ", ".join(told(point.value) for point in mild[:_MOST]) + (", …" if len(mild) > _MOST else "")
+    return f"{known}: the damage is mild at {field} = {values}, {len(mild)} of {len(report.measured)} measured."
+
+
+def _on_both_sides(report: SweepReport) -> str:
+    """Of a knob whose harmless value lies among those asked for."""
+    field, neutral = report.knob.field, report.knob.neutral
+    if all(side.largest_mild is None for side in report.sides):
+        return _UNJUDGED
+    known = f"{field} = {told(neutral)} changes nothing by itself, and its two sides are judged apart."
+    return " ".join([known, *(_on_side(report, side) for side in report.sides)])
+
+
+def _on_side(report: SweepReport, side: SweptSide) -> str:
+    field, neutral, limit = report.knob.field, report.knob.neutral or 0.0, side.largest_mild
+    down = side.side == "below"
+    name = "Below it" if down else "Above it"
+    values = [
+        point.value
+        for point in report.measured
+        if isinstance(point.value, int | float) and (point.value < neutral if down else point.value > neutral)
+    ]
+    if limit is None or not values:
+        return f"{name} nothing was measured."
+    if limit.largest in (None, neutral):
+        return f"{name} not even {field} = {told(values[0])} keeps the damage mild{_crossing(report, limit)}."
+    toward = "down to" if down else "up to"
+    if limit.at is None and limit.largest == values[-1]:
+        return f"{name} the damage stays mild {toward} the furthest setting measured, {field} = {told(limit.largest)}."
+    return f"{name} the damage stays mild {toward} {field} = {told(limit.largest)}{_crossing(report, limit)}."
 
 
 def _collapse(report: SweepReport) -> str:
@@ -44,10 +93,13 @@ def _collapse(report: SweepReport) -> str:
     return f"At {report.knob.field} = {told(broken.value)} some logits are not finite, which is a collapse."
 
 
-def _crossing(limit: Limit, field: str) -> str:
+def _crossing(report: SweepReport, limit: Limit) -> str:
+    """Where the limit is passed, in the unit of the report's axis."""
     if limit.at is None:
         return ""
-    return f"; the mean passes the limit at {limit.at:.3g} ({_interval(limit)})"
+    units = {"value": f"{report.knob.field} = ", "s": "s = ", "order": "place "}
+    beside = " in the order of strength" if report.knob.axis == "order" else ""
+    return f"; the mean passes the limit at {units[report.knob.axis]}{limit.at:.3g}{beside} ({_interval(limit)})"
 
 
 def _interval(limit: Limit) -> str:

@@ -42,6 +42,13 @@ def test_options_become_a_request_that_the_service_takes(monkeypatch):
     assert found["verdict"]({"largest_mild": {"largest": 0.2}}) == Exit.PASS
     assert found["verdict"]({"largest_mild": {"largest": None}}) == Exit.FAIL
     assert found["verdict"]({"largest_mild": None}) == Exit.UNMEASURED
+    for below, above, status in (
+        ({"largest": None}, {"largest": 2}, Exit.PASS),
+        ({"largest": None}, {"largest": None}, Exit.FAIL),
+        (None, None, Exit.UNMEASURED),
+    ):
+        sides = [{"largest_mild": below}, {"largest_mild": above}]
+        assert found["verdict"]({"largest_mild": None, "sides": sides}) == status
 
 
 def test_a_budget_of_nothing_is_sent_and_not_taken_for_none(monkeypatch):

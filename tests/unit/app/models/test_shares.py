@@ -5,7 +5,7 @@ import pytest
 from app.contracts.requests.sweep import SweepRequest
 from app.models.checkpoint import inspect
 from app.models.knobs import lift
-from app.models.shares import by_strength, shares
+from app.models.shares import shares
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,3 @@ def test_shares_are_those_of_the_definition(info, step, expected):
 )
 def test_other_knobs_remove_no_share(info, step):
     assert of(info, step) is None
-
-
-def test_strength_follows_the_share_then_the_number_then_the_order_given():
-    assert by_strength((8, 2, 4), "bits", [0.5, 0.875, 0.75]) == [0, 2, 1]
-    assert by_strength((2.0, 1.1, 1.5), "factor", None) == [1, 2, 0]
-    assert by_strength((4, 16, 8), "rank", None) == [1, 2, 0], "a lower rank repairs less"
-    assert by_strength(("b", "a"), "scope", None) == [0, 1]

@@ -190,6 +190,25 @@ def test_a_knob_without_a_share_gets_the_answers_without_a_form(
     assert not (tmp_path / "attempt-1" / "curve.json").exists()
 
 
+def test_a_knob_that_is_harmless_in_the_middle_is_judged_on_each_side(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    step = {"type": "norm.scale", "factor": {"sweep": [0.2, 0.99, 1.01, 4.0]}}
+    report = sweep(request(step), Context(settings, tmp_path), room)
+    assert (report.knob.order, report.knob.neutral) == ("around", 1.0)
+    assert [point.value for point in report.points] == [1.01, 0.99, 4.0, 0.2]
+    assert report.largest_mild is None and report.slopes is None
+    for side, near, far in zip(report.sides, (0.99, 1.01), (0.2, 4.0), strict=True):
+        assert side.largest_mild is not None
+        uppers = {
+            point.value: point.excess_kl.ci[1] for point in report.points if point.excess_kl and point.excess_kl.ci
+        }
+        assert uppers[near] < uppers[far]
+        mild = [value for value in (near, far) if uppers[value] < 0.05]
+        assert side.largest_mild.largest == (mild[-1] if mild else None)
+    assert "changes nothing by itself" in report.verdict
+
+
 def test_values_that_the_model_cannot_take_are_told_and_all_of_them_end_the_job(
     settings: Settings, room: EngineRoom, tmp_path: Path
 ) -> None:

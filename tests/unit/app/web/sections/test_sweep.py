@@ -110,6 +110,61 @@ def test_weak_settings_stand_left_though_their_values_fall():
     assert places["8"] < places["4"] < places["2"]
 
 
+def test_two_sides_of_a_harmless_value_are_told_apart():
+    found = view("sides")
+    assert found.heading == "Mild from temperature 1 to 1.5"
+    assert [(figure.label, figure.value) for figure in found.figures[:4]] == [
+        ("Stays mild, below 1", "1"),
+        ("Near-lossless, below 1", "0.8"),
+        ("Stays mild, above 1", "1.5"),
+        ("Near-lossless, above 1", "2"),
+    ]
+    assert [row[0].text for row in found.limits.rows] == [
+        "Stays mild below 1",
+        "Near-lossless below 1",
+        "Stays mild above 1",
+        "Near-lossless above 1",
+    ]
+    assert found.points.caption == "Every measured setting, nearest to 1 first"
+    assert [row[0].text for row in found.points.rows if row[0].note == "last mild"] == ["1", "1.5"]
+    chart = found.kl_chart
+    places = {label: float(place) for place, label in re.findall(r'<text x="([\d.]+)%"[^>]*>([\d.]+)</text>', chart)}
+    assert places["0.5"] < places["1"] < places["2"], "both sides of it"
+    assert "weakest first" not in chart
+    assert {row[1].text for row in found.domains.rows} == {"1 below, 1.25 above", "1 below, 1.5 above"}
+    assert "judged apart" in found.limits_note and found.limits_note.count("ln perplexity changes by") == 2
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "words"),
+    [
+        (0.8, 2, "Mild from temperature 0.8 to 2"),
+        (None, 2, "temperature: mild from 1 up to 2, nowhere below"),
+        (0.8, None, "temperature: mild from 1 down to 0.8, nowhere above"),
+        (None, None, "No value of temperature stays mild"),
+    ],
+)
+def test_the_heading_tells_how_far_each_side_goes(below, above, words):
+    report = SweepReport.model_validate(VARIANTS["sides"])
+    sides = tuple(
+        side.model_copy(update={"largest_mild": side.largest_mild.model_copy(update={"largest": largest})})
+        for side, largest in zip(report.sides, (below, above), strict=True)
+    )
+    assert heading(report.model_copy(update={"sides": sides})) == words
+    unjudged = tuple(side.model_copy(update={"largest_mild": None}) for side in report.sides)
+    assert "cannot be judged" in heading(report.model_copy(update={"sides": unjudged}))
+
+
+def test_settings_without_an_order_are_told_one_by_one():
+    found = view("unordered")
+    assert found.heading == "damping: 2 of 4 settings are mild"
+    assert [row[0].text for row in found.points.rows] == ["0.01", "0.1", "0.001", "1"], "by the damage measured"
+    assert found.points.caption == "Every measured setting, least damage first"
+    assert not any(row[0].note for row in found.points.rows)
+    assert "judged by itself" in found.limits_note
+    assert "least damage first" in found.kl_chart
+
+
 def test_the_drawn_form_is_the_fitted_one():
     params = {"a": 3.0, "b": 0.2, "s0": 0.4, "k1": 2.0, "k2": 5.0}
     s = np.array([0.1, 0.4, 0.7])

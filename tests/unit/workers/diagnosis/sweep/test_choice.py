@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workers.diagnosis.sweep.choice import expected_width, first_look, next_by_knee, next_by_limit, widest_gap
+from workers.diagnosis.sweep.choice import expected_width, first_look, next_by_knee, open_stretch, widest_gap
 from workers.diagnosis.threshold import published
 from workers.diagnosis.threshold.bounds import Bounds
 from workers.diagnosis.threshold.curve import Curve
@@ -64,11 +64,14 @@ def test_nothing_is_chosen_where_all_is_measured():
     assert widest_gap(3, [0, 1, 2]) is None
 
 
-def test_without_a_share_the_place_where_a_limit_is_passed_is_halved():
-    assert next_by_limit(17, [0, 8, 16], [True, True, False]) == 12
-    assert next_by_limit(17, [0, 8, 12, 16], [True, True, False, False]) == 10
-    assert next_by_limit(4, [0, 1, 3], [True, False, False]) == 2, "neighbours: the widest gap"
-    assert next_by_limit(9, [0, 8], [False, False]) == 4
+def test_without_a_share_the_place_where_a_limit_is_passed_lies_behind_the_last_setting_within_it():
+    assert open_stretch([0, 8, 16], [True, True, False]) == (8, 16)
+    assert open_stretch([0, 8, 12, 16], [True, True, False, False]) == (8, 12)
+    assert open_stretch([0, 4, 8, 16], [True, False, True, False]) == (0, 4), "with every weaker one"
+    assert open_stretch([0, 1, 3], [True, False, False]) is None, "neighbours"
+    assert open_stretch([0, 8], [False, False]) is None
+    assert open_stretch([0, 8], [True, True]) is None
+    assert widest_gap(4, [0, 1, 3]) == 2 and widest_gap(9, [0, 8]) == 4
 
 
 def test_fewer_points_than_a_curve_takes_are_refused():

@@ -8,7 +8,7 @@ import pytest
 from app.contracts.requests.base import Thresholds
 from app.contracts.requests.sweep import FormBounds
 from app.contracts.sweep_report import Limit, SweepReport, Threshold
-from tests.support.sweep_reports import bending, course, sweep_variants
+from tests.support.sweep_reports import bending, course, sweep_report, sweep_variants
 from workers.diagnosis.sweep.fits import fitted_points, threshold_of
 from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
 from workers.diagnosis.sweep.words import sentence
@@ -117,18 +117,39 @@ def test_a_loss_beyond_what_a_number_holds_is_no_fit_and_no_failure():
 @pytest.mark.parametrize(
     ("ci", "words"),
     [
-        ((0.2, 0.4), "at 0.3 (95 % interval 0.2 to 0.4)"),
-        ((0.4, 0.2), "at 0.3 (95 % interval 0.2 to 0.4)"),
-        ((0.2, None), "at 0.3 (95 % interval 0.2 to beyond the strongest setting)"),
-        ((None, 0.4), "at 0.3 (95 % interval from before the weakest setting to 0.4)"),
-        ((None, None), "at 0.3 (95 % interval wider than what was measured)"),
-        (None, "at 0.3 (too few documents for an interval)"),
+        ((0.2, 0.4), "at sparsity = 0.3 (95 % interval 0.2 to 0.4)"),
+        ((0.4, 0.2), "at sparsity = 0.3 (95 % interval 0.2 to 0.4)"),
+        ((0.2, None), "at sparsity = 0.3 (95 % interval 0.2 to beyond the strongest setting)"),
+        ((None, 0.4), "at sparsity = 0.3 (95 % interval from before the weakest setting to 0.4)"),
+        ((None, None), "at sparsity = 0.3 (95 % interval wider than what was measured)"),
+        (None, "at sparsity = 0.3 (too few documents for an interval)"),
     ],
 )
 def test_no_place_is_told_without_its_interval(ci, words):
     report = SweepReport.model_validate(sweep_variants()["knee"])
     limit = Limit(limit=0.05, largest=report.points[2].value, at=0.3, ci=ci, rule="")
     assert words in sentence(report.model_copy(update={"largest_mild": limit}))
+
+
+@pytest.mark.parametrize(
+    ("axis", "words"),
+    [
+        ("value", "passes the limit at pattern = 0.3 (95"),
+        ("s", "passes the limit at s = 0.3 (95"),
+        ("order", "passes the limit at place 0.3 in the order of strength (95"),
+    ],
+)
+def test_a_place_is_told_in_its_unit(axis, words):
+    report = SweepReport.model_validate(sweep_variants()["knee"])
+    limit = Limit(limit=0.05, largest=report.points[2].value, at=0.3, ci=(0.2, 0.4), rule="")
+    knob = report.knob.model_copy(update={"field": "pattern", "axis": axis})
+    assert words in sentence(report.model_copy(update={"largest_mild": limit, "knob": knob}))
+
+
+def test_the_weakest_setting_is_the_weakest_that_the_model_takes():
+    settings = [(value, None, kl, kl) for value, kl in ((4, 0.001), (3, 0.9), (2, 1.4))]
+    report = sweep_report(course(settings, refused=0), field="rank", share=None)
+    assert "Not even rank = 3 keeps the damage mild" in report["verdict"]
 
 
 def test_a_collapse_is_told_in_the_verdict():

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,14 +35,21 @@ class MadeUp(PointRunner):
         return CURVE[index].record.model_copy(update={"by": self._by, "measured_at": time.time()})
 
 
-def turning(folder: Path, by: str, *, s: Sequence[float] | None = S) -> tuple[Turning, MadeUp, Context]:
+def turning(
+    folder: Path,
+    by: str,
+    *,
+    s: Sequence[float] | None = S,
+    sides: tuple[tuple[int, ...], ...] | None = None,
+    made_up: type[MadeUp] = MadeUp,
+) -> tuple[Turning, MadeUp, Context]:
     context = Context(Settings(home=folder), folder)
     nothing: Any = None
-    runner = MadeUp(
+    runner = made_up(
         nothing, nothing, context, Counted(context, total=BUDGET, phase=PHASE), thresholds=Thresholds(), seed=0
     )
     runner._by = by
-    over = Range(SETTINGS, None if s is None else tuple(s))
+    over = Range(SETTINGS, None if s is None else tuple(s), sides)
     made = Turning(
         runner,
         over,
@@ -101,3 +109,45 @@ def test_a_helper_leaves_when_the_budget_is_taken(tmp_path: Path) -> None:
     helper, _, _ = turning(tmp_path, "helper")
     assert set(helper.run(wait=False)) == set(whole) - {last}
     held.release()
+
+
+class TwoSided(MadeUp):
+    """Harmless at the first place; odd places lie below it, even ones above. Mild up to the third place below it and
+    to the fifth above."""
+
+    def _measured(self, setting: Setting) -> PointRecord:
+        index = int(setting.values[0])
+        mild = (index + 1) // 2 <= (3 if index % 2 else 5)
+        return (CALM if mild else HARSH).model_copy(update={"by": self._by, "measured_at": time.time()})
+
+
+CALM, HARSH = (point.record for point in course([(0, None, 0.001, 0.001), (1, None, 0.9, 0.9)]).points)
+BELOW, ABOVE = (0, *range(1, COUNT, 2)), tuple(range(0, COUNT, 2))
+
+
+def test_on_both_sides_of_a_neutral_value_the_place_where_mild_ends_is_narrowed(tmp_path: Path) -> None:
+    made, _, _ = turning(tmp_path, "one", s=None, sides=(BELOW, ABOVE), made_up=TwoSided)
+    found = set(made.run())
+    assert len(found) == BUDGET
+    assert {BELOW[-1], ABOVE[-1]} <= found, "both far ends"
+    for side, last in ((BELOW, 3), (ABOVE, 5)):
+        assert {side[last], side[last + 1]} <= found, "the last mild setting and the first that is not"
+
+
+def test_without_an_order_of_strength_the_budget_is_spread_evenly(tmp_path: Path) -> None:
+    made, _, _ = turning(tmp_path, "one", s=None, sides=(), made_up=TwoSided)
+    found = sorted(made.run())
+    assert found[0] == 0 and found[-1] == COUNT - 1
+    assert max(after - before for before, after in pairwise(found)) <= 3
+
+
+def test_a_setting_that_the_model_does_not_take_is_not_asked_for_again(tmp_path: Path) -> None:
+    class Refusing(MadeUp):
+        def _measured(self, setting: Setting) -> PointRecord:
+            index = int(setting.values[0])
+            record = PointRecord(refused="not taken") if index in (7, 8) else CALM if index < 7 else HARSH
+            return record.model_copy(update={"by": self._by, "measured_at": time.time()})
+
+    made, _, _ = turning(tmp_path, "one", s=None, made_up=Refusing)
+    found = set(made.run())
+    assert len(found) == BUDGET and {6, 9} <= found

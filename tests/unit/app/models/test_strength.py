@@ -1,0 +1,141 @@
+"""The order of a knob's values: every number of every step has a direction, and orders are those counted by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from app.contracts.recipe import STEPS
+from app.contracts.requests.sweep import SweepRequest
+from app.models.checkpoint import inspect
+from app.models.knobs import lift
+from app.models.strength import by_direction, direction_of, order_of
+
+
+@pytest.fixture(scope="module")
+def info(tiny):
+    return inspect(tiny("llama"))
+
+
+def numbers(node):
+    """Whether a field's JSON schema takes numbers that stand alone."""
+    kinds = [branch for branch in (node, *node.get("anyOf", ())) if branch.get("type") in {"integer", "number"}]
+    return bool(kinds) or any(isinstance(one, int) and not isinstance(one, bool) for one in node.get("enum", ()))
+
+
+NUMERIC = [
+    (kind, field)
+    for kind, step in STEPS.items()
+    for field, node in step.model_json_schema()["properties"].items()
+    if numbers(node) or any(numbers(branch) for branch in node.get("anyOf", ()))
+]
+
+
+@pytest.mark.parametrize(("kind", "field"), NUMERIC)
+def test_every_number_of_every_step_has_a_direction(kind, field):
+    assert direction_of(kind, field) is not None, "say in app.models.strength which way it is stronger"
+
+
+def test_the_walk_finds_what_it_should():
+    assert {("quantize.activations", "bits"), ("prune.wanda", "sparsity"), ("moe.router", "temperature")} <= set(
+        NUMERIC
+    )
+    assert {("quantize.rtn", "symmetric"), ("prune.wanda", "pattern"), ("prune.layers", "layers")}.isdisjoint(NUMERIC)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "values", "weakest_first"),
+    [
+        ("context.yarn", "factor", (4.0, 2.0, 8.0), (2.0, 4.0, 8.0)),
+        ("quantize.rtn", "group_size", (64, None, 32), (32, 64, None)),
+        ("moe.router", "noise", (0.1, 0.01), (0.01, 0.1)),
+        ("moe.router", "bits", (2, 8, 4), (8, 4, 2)),
+        ("quantize.dynamic", "activation_bits", (4, None, 8), (None, 8, 4)),
+        ("repair.lowrank", "rank", (4, 16, 8), (16, 8, 4)),
+        ("repair.lowrank", "distill_steps", (0, 200), (200, 0)),
+        ("repair.lowrank", "distill_s", (60.0, None, 600.0), (None, 600.0, 60.0)),
+        ("repair.lowrank", "iterations", (1, 3), (3, 1)),
+        ("prune.gradient", "recovery_s", (0.0, 60.0), (60.0, 0.0)),
+        ("prune.gradient", "recovery_steps", (10, 100), (100, 10)),
+        ("quantize.dynamic", "tuning_steps", (0, 50), (50, 0)),
+        ("quantize.awq", "calibration_windows", (8, 32), (32, 8)),
+        ("quantize.awq", "calibration_window", (128, 512), (512, 128)),
+        ("norm.tweak", "steps", (5, 20), (20, 5)),
+    ],
+)
+def test_one_way_numbers_stand_from_the_least_change_to_the_most(info, kind, field, values, weakest_first):
+    found = by_direction(values, kind, field, info)
+    assert tuple(values[place] for place in found.places) == weakest_first
+    assert found.neutral is None and found.sides == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "values", "neutral", "nearest_first", "below", "above"),
+    [
+        ("moe.router", "temperature", (0.5, 1.0, 1.5, 3.0), 1.0, (1.0, 1.5, 0.5, 3.0), (1.0, 0.5), (1.0, 1.5, 3.0)),
+        ("norm.scale", "factor", (-1.0, 0.5, 1.9), 1.0, (1.9, 0.5, -1.0), (0.5, -1.0), (1.9,)),
+        ("norm.scale", "shift", (-0.1, 0.3, 0.05), 0.0, (0.05, -0.1, 0.3), (-0.1,), (0.05, 0.3)),
+        ("adapter.lora", "strength", (-1.0, 0.0, 0.5), 0.0, (0.0, 0.5, -1.0), (0.0, -1.0), (0.0, 0.5)),
+        ("merge.linear", "weight", (-0.5, 0.25), 0.0, (0.25, -0.5), (-0.5,), (0.25,)),
+    ],
+)
+def test_values_on_both_sides_of_a_neutral_one_are_two_runs_away_from_it(
+    info, kind, field, values, neutral, nearest_first, below, above
+):
+    found = by_direction(values, kind, field, info)
+    assert (found.kind, found.neutral) == ("around", neutral)
+    assert tuple(values[place] for place in found.places) == nearest_first
+    assert [tuple(values[place] for place in side) for side in found.sides] == [below, above]
+
+
+def test_values_on_one_side_of_a_neutral_one_are_one_run(info):
+    found = by_direction((0.25, 1.0, 0.5), "moe.router", "temperature", info)
+    assert found.places == (1, 2, 0) and found.sides == ()
+
+
+def test_what_the_checkpoint_has_is_neutral(info, tiny):
+    epsilon = replace(info, config=info.config | {"rms_norm_eps": 1e-5})
+    found = by_direction((1e-7, 1e-5, 1e-4), "norm.epsilon", "epsilon", epsilon)
+    assert found.neutral == 1e-5 and found.places == (1, 2, 0)
+    plain = replace(info, config={name: value for name, value in info.config.items() if name != "rms_norm_eps"})
+    assert by_direction((1e-5, 1e-4), "norm.epsilon", "epsilon", plain).neutral == 1e-6
+    mixture = inspect(tiny("mixtral"))
+    own = mixture.config["num_experts_per_tok"]
+    found = by_direction((1, own, 4), "moe.topk", "experts", mixture)
+    assert found.neutral == own and found.places[0] == 1
+    assert by_direction((1, 2), "moe.topk", "experts", info).kind == "unknown", "no experts are known of"
+
+
+def test_the_checkpoint_is_that_before_the_step(info):
+    recipe = [
+        {"type": "norm.epsilon", "epsilon": 1e-3},
+        {"type": "norm.epsilon", "epsilon": {"sweep": [1e-5, 1e-3, 1e-1]}},
+    ]
+    request = SweepRequest.model_validate(
+        lift({"kind": "sweep", "reference": {"model": "m"}, "candidate": {"model": "m", "recipe": recipe}})
+    )
+    found, share = order_of(info, request.candidate.recipe, request.knobs[0])
+    assert (found.neutral, share) == (1e-3, None)
+
+
+def test_a_share_orders_before_anything_else(info):
+    recipe = [{"type": "quantize.rtn", "bits": {"sweep": [2, 8, 4]}}]
+    request = SweepRequest.model_validate(
+        lift({"kind": "sweep", "reference": {"model": "m"}, "candidate": {"model": "m", "recipe": recipe}})
+    )
+    found, share = order_of(info, request.candidate.recipe, request.knobs[0])
+    assert (found.kind, found.places, share) == ("share", (1, 2, 0), [0.875, 0.5, 0.75])
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "values", "order"),
+    [
+        ("quantize.gptq", "damping", (0.1, 0.01), ("unknown", (1, 0))),
+        ("prune.wanda", "seed", (2, 1), ("unknown", (1, 0))),
+        ("prune.magnitude", "scope", ("row", "layer"), ("unknown", (0, 1))),
+        ("quantize.gptq", "act_order", (True, False), ("unknown", (0, 1))),
+        ("quantize.rtn", "layers", ((1, 2), (0,)), ("given", (0, 1))),
+    ],
+)
+def test_what_has_no_strength_is_not_given_one(info, kind, field, values, order):
+    found = by_direction(values, kind, field, info)
+    assert (found.kind, found.places) == order
