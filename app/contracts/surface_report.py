@@ -127,7 +127,7 @@ class Limit(Contract):
     value: Number = Field(description="the knob's value there, linear between neighbours; null where it has none")
     ci: tuple[Number, Number] | None = Field(
         description="95 % interval of `value` (of `place` where not every setting is a number), clusters resampled; "
-        "a null end lies beyond the range; null: a single cluster"
+        "a null end lies beyond the range; null: fewer than six clusters"
     )
     largest: Count | None = Field(
         description="index of the furthest setting before the first one whose mean loss is beyond it; null: none"

@@ -65,9 +65,9 @@ def limit_text(report: SurfaceReport, limit: Limit) -> str:
 
 
 def limit_interval(limit: Limit) -> str:
-    """Its interval; an end beyond the range is said so."""
+    """Its interval; an end beyond the range is said so, and so is that there is none."""
     if limit.ci is None:
-        return fmt.NONE
+        return "too few documents"
     low, high = limit.ci
     if limit.place == 0 and low == high:
         return fmt.NONE

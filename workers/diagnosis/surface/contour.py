@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from workers.distributions.intervals import CONFIDENCE
+from workers.distributions.intervals import CONFIDENCE, FEWEST_CLUSTERS, cluster_order
 
 Array = NDArray[np.float64]
 Point = tuple[float, float]
@@ -48,13 +48,16 @@ def limits(loss_RP: Array, level: float) -> Array:
 
 def resampled_limits(sums_PN: Array, counts_N: Array, level: float, *, seed: int) -> tuple[float, float] | None:
     """95 % percentile interval of a row's limit, clusters resampled jointly at all settings; infinite where it lies
-    beyond the range. None for fewer than two clusters.
+    beyond the range. None for fewer than six clusters, whose percentiles cover far too little.
 
-    `sums_PN` are each place's sums of the loss over the tokens of a cluster, of which there are `counts_N`.
+    `sums_PN` are each place's sums of the loss over the tokens of a cluster, of which there are `counts_N`. The order
+    of clusters does not matter.
     """
     clusters = counts_N.size
-    if clusters < 2:
+    if clusters < FEWEST_CLUSTERS:
         return None
+    order = cluster_order(sums_PN, counts_N[None])
+    sums_PN, counts_N = sums_PN[:, order], counts_N[order]
     rng = np.random.default_rng(seed)
     found = []
     for start in range(0, RESAMPLES, _BLOCK):

@@ -8,6 +8,7 @@ from app.contracts.surface_report import Interaction
 from app.models.surfaces import Cell, zero_of
 from workers.diagnosis.numerals import numeral
 from workers.diagnosis.surface.table import Table
+from workers.distributions.intervals import FEWEST_CLUSTERS
 
 _NAMES = {"kl": "KL", "perplexity_ratio": "perplexity ratio", "perplexity": "perplexity"}
 
@@ -72,6 +73,11 @@ def warnings(table: Table) -> Iterator[str]:
         yield (
             f"Only {len(set(table.document_W.tolist()))} documents: intervals are clustered by windows, and are too "
             "narrow where windows of one document are alike. More documents make them sound."
+        )
+    if table.clusters.counts_N.size < FEWEST_CLUSTERS:
+        yield (
+            f"Too few documents for an interval of how far a knob goes: fewer than {FEWEST_CLUSTERS} windows of text "
+            "are at hand. More documents give the limits one."
         )
     broken = [index for index, record in enumerate(table.records) if not record.refused and not record.whole]
     if broken:

@@ -108,6 +108,7 @@ def test_limits_tell_ends_beyond_the_range():
     assert limit_interval(template.model_copy(update={"ci": (0.2, None)})) == "from 0.200 to beyond"
     assert limit_interval(template.model_copy(update={"ci": (8.0, 6.0)})) == "[6.00, 8.00]"
     assert limit_interval(template.model_copy(update={"ci": (None, None)})) == "beyond the range"
+    assert limit_interval(template.model_copy(update={"ci": None})) == "too few documents"
 
 
 def test_orders_are_told():

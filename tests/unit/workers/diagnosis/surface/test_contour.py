@@ -112,5 +112,22 @@ def test_a_broken_setting_is_beyond_any_level():
     assert resampled_limits(sums, np.ones(8), 0.1, seed=0) == (1.0, 1.0)
 
 
-def test_one_cluster_has_no_interval():
-    assert resampled_limits(np.zeros((3, 1)), np.ones(1), 0.1, seed=0) is None
+@pytest.mark.parametrize("clusters", [1, 2, 5])
+def test_fewer_than_six_clusters_have_no_interval(clusters):
+    sums = np.arange(3.0)[:, None] * np.random.default_rng(0).lognormal(0, 0.5, clusters)
+    assert resampled_limits(sums, np.ones(clusters), 0.7, seed=0) is None
+
+
+def test_six_clusters_have_one():
+    sums = np.arange(3.0)[:, None] * np.random.default_rng(0).lognormal(0, 0.5, 6)
+    low, high = resampled_limits(sums, np.ones(6), 0.7, seed=0)
+    assert low < limit(sums.mean(axis=1), 0.7) < high
+
+
+def test_the_order_of_documents_does_not_move_the_interval():
+    rng = np.random.default_rng(3)
+    counts = rng.integers(5, 60, 12).astype(float)
+    sums = np.arange(4.0)[:, None] * rng.lognormal(0, 0.5, 12) * counts
+    order = rng.permutation(12)
+    found = resampled_limits(sums, counts, 1.5, seed=2)
+    assert resampled_limits(sums[:, order], counts[order], 1.5, seed=2) == pytest.approx(found, rel=1e-12)
