@@ -75,10 +75,12 @@ class LayerAlignment(Contract):
 
 
 class Both(Contract):
-    """A figure of the two models."""
+    """A figure of the two models, with intervals."""
 
     reference: Number
     candidate: Number
+    reference_ci: Ci | None = None
+    candidate_ci: Ci | None = None
 
 
 class BothMeans(Contract):
@@ -89,13 +91,16 @@ class BothMeans(Contract):
 
 
 class AttentionHead(Contract):
-    """One head of the candidate; `partner` is the reference's that it is compared with."""
+    """One head of the candidate; `partner` is the reference's that it is compared with. All intervals are clustered as
+    that of `js`."""
 
     head: Count
     partner: Count
     js: Mean = Field(description="Jensen–Shannon divergence of the two attention distributions, nats a query")
     kl: Number
+    kl_ci: Ci | None = None
     tv: Number
+    tv_ci: Ci | None = None
     sink: Both
     entropy: Both
     range: Both
@@ -141,7 +146,7 @@ class ActivationBorder(Contract):
     sqnr: Mean | None = Field(description="dB, over all tokens; null: there is no error")
     cosine: Mean
     outlier_channels: Count
-    outlier_share: Number = Field(description="of the squared error that lies in outlier channels")
+    outlier_share: Number = Field(description="of the squared error that lies in outlier channels; without interval")
     outliers: tuple[OutlierChannel, ...] = Field(description="the largest")
 
 
@@ -183,8 +188,12 @@ class RoutingLayer(Contract):
     load_shift: Mean = Field(description="total variation between the two models' shares of all choices by expert")
     margin_changed: Mean = Field(description="margin between the last expert chosen and the first not, nats of logit")
     margin_same: Mean = Field(description="the same, of tokens whose choice stayed")
-    load_reference: tuple[float, ...]
+    load_reference: tuple[float, ...] = Field(description="share of all choices, by expert")
     load_candidate: tuple[float, ...]
+    load_reference_ci: tuple[Ci | None, ...] = Field(
+        default=(), description="clustered as `changed` is; empty in reports that were made before they had them"
+    )
+    load_candidate_ci: tuple[Ci | None, ...] = ()
 
 
 class RoutingShift(Contract):

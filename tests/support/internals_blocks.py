@@ -55,6 +55,14 @@ def attention() -> Json:
     def both(reference: float, candidate: float) -> Json:
         return {"reference": mean(reference), "candidate": mean(candidate)}
 
+    def pair(reference: float, candidate: float) -> Json:
+        return {
+            "reference": reference,
+            "reference_ci": mean(reference)["ci"],
+            "candidate": candidate,
+            "candidate_ci": mean(candidate)["ci"],
+        }
+
     layers = []
     for number, (reference, candidate) in enumerate(PAIRS):
         heads = []
@@ -66,10 +74,12 @@ def attention() -> Json:
                     "partner": head,
                     "js": mean(js),
                     "kl": 4 * js,
+                    "kl_ci": mean(4 * js)["ci"],
                     "tv": js**0.5 / 2,
-                    "sink": {"reference": 0.4, "candidate": 0.43},
-                    "entropy": {"reference": 2.1, "candidate": 2.0},
-                    "range": {"reference": 14.2, "candidate": 12.9},
+                    "tv_ci": mean(js**0.5 / 2)["ci"],
+                    "sink": pair(0.4, 0.43),
+                    "entropy": pair(2.1, 2.0),
+                    "range": pair(14.2, 12.9),
                 }
             )
         layers.append(
@@ -147,6 +157,8 @@ def routing() -> Json:
                 "margin_same": mean(0.5),
                 "load_reference": load,
                 "load_candidate": moved,
+                "load_reference_ci": [mean(one)["ci"] for one in load],
+                "load_candidate_ci": [mean(one)["ci"] for one in moved],
             }
             for layer in range(4)
         ],

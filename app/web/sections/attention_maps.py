@@ -144,8 +144,8 @@ def _worst(block: AttentionShift) -> Table:
                     "" if head.head == head.partner else f"against head {head.partner}",
                 ),
                 mean_cell(head.js, strong=True),
-                Cell(fmt.number(head.kl)),
-                Cell(fmt.number(head.tv)),
+                mean_cell(Mean(mean=head.kl, ci=head.kl_ci)),
+                mean_cell(Mean(mean=head.tv, ci=head.tv_ci)),
                 *(
                     Cell(f"{fmt.number(both.reference)} → {fmt.number(both.candidate)}")
                     for both in (head.sink, head.entropy, head.range)

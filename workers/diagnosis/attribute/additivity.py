@@ -20,7 +20,6 @@ from workers.distributions.token_values import Positions
 Array = NDArray[np.float64]
 # A pair whose ratio is a tenth away from 1 is worth knowing of.
 FAR = 0.1
-RESAMPLES = 4000
 
 
 def ratio(top: ArrayLike, bottom: ArrayLike, where: Positions, *, seed: int) -> Mean | None:
@@ -39,7 +38,7 @@ def ratio(top: ArrayLike, bottom: ArrayLike, where: Positions, *, seed: int) -> 
     used = sums[1] > 0
     if not used.any():
         return None
-    mean, _, low, high = ratio_intervals(sums[0][None, used], sums[1][None, used], seed=seed, resamples=RESAMPLES)
+    mean, _, low, high = ratio_intervals(sums[0][None, used], sums[1][None, used], seed=seed)
     alone = int(used.sum()) < 2
     ci = None if alone else (float(low[0]), float(high[0]))
     return Mean(mean=float(mean[0]), ci=ci, clusters=None if alone else clusters.by)

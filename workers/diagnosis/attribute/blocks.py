@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,17 @@ from workers.diagnosis.attribute.attention import AttentionShift, Looks, over_he
 from workers.diagnosis.attribute.matching import GAP_PRICE
 from workers.diagnosis.attribute.moe import RoutingShift
 from workers.diagnosis.attribute.sums import Sums
+from workers.distributions.intervals import FEWEST_CLUSTERS, cluster_order
 
 # Outlier channels that a border lists; the others are counted.
 LISTED = 5
 # Draws for figures whose interval is by percentiles.
 DRAWS = 1000
+# The values that a divergence, an entropy or a distance, and those that a share can have.
+_POSITIVE = (0.0, math.inf)
+_SHARE = (0.0, 1.0)
+_DISTANCES = ("js", "kl", "tv")
+_SUPPORTS = {"js": _POSITIVE, "kl": _POSITIVE, "tv": _SHARE, "sink": _SHARE, "entropy": _POSITIVE, "reach": _POSITIVE}
 
 
 def measured(tokens: tuple[int, int], documents: Sequence[int] | NDArray[Any]) -> blocks.Measured:
@@ -31,12 +38,12 @@ def measured(tokens: tuple[int, int], documents: Sequence[int] | NDArray[Any]) -
     )
 
 
-def alignment_block(found: Alignment, text: blocks.Measured) -> blocks.LayerAlignment:
+def alignment_block(found: Alignment, text: blocks.Measured, *, seed: int) -> blocks.LayerAlignment:
     """The block of an alignment."""
-    total = found.total.mean()
+    total = found.total.mean(seed=seed, support=_POSITIVE)
     parts = [gap.swapped for gap in found.gaps] + [found.matched]
     known = [part for part in parts if part is not None]
-    additive = _over(found.total, *known) if len(known) == len(parts) else Mean(mean=None, ci=None)
+    additive = _over(found.total, *known, seed=seed) if len(known) == len(parts) else Mean(mean=None, ci=None)
     rows, columns = found.similarity_RC.shape
     return blocks.LayerAlignment(
         measured=text,
@@ -51,28 +58,28 @@ def alignment_block(found: Alignment, text: blocks.Measured) -> blocks.LayerAlig
             )
             for (ours, theirs), stability in zip(found.matching.pairs, found.stability_P, strict=True)
         ),
-        gaps=tuple(_gap(gap, found.total) for gap in found.gaps),
+        gaps=tuple(_gap(gap, found.total, seed) for gap in found.gaps),
         similarity=tuple(tuple(round(float(value), 6) for value in row) for row in found.similarity_RC),
         gap_price=GAP_PRICE,
         total=total,
-        matched=None if found.matched is None else found.matched.mean(),
+        matched=None if found.matched is None else found.matched.mean(seed=seed, support=_POSITIVE),
         control=None if found.control is None else float(found.control.values()),
         additivity=additive.mean,
         additivity_ci=additive.ci,
     )
 
 
-def _over(top: Sums, *bottoms: Sums) -> Mean:
+def _over(top: Sums, *bottoms: Sums, seed: int) -> Mean:
     """Nats over the sum of others at the same positions."""
     found = Sums(top.clusters, ())
     found.top, found.bottom = top.top.copy(), sum((one.top for one in bottoms), np.zeros_like(top.top))
-    return found.mean()
+    return found.mean(seed=seed)
 
 
-def _gap(damage: GapDamage, total: Sums) -> blocks.LayerGap:
+def _gap(damage: GapDamage, total: Sums, seed: int) -> blocks.LayerGap:
     gap = damage.gap
-    nats = None if damage.swapped is None else damage.swapped.mean()
-    share = Mean(mean=None, ci=None) if damage.swapped is None else _over(damage.swapped, total)
+    nats = None if damage.swapped is None else damage.swapped.mean(seed=seed, support=_POSITIVE)
+    share = Mean(mean=None, ci=None) if damage.swapped is None else _over(damage.swapped, total, seed=seed)
     return blocks.LayerGap(
         at_reference=gap.after_reference,
         at_candidate=gap.after_candidate,
@@ -83,18 +90,18 @@ def _gap(damage: GapDamage, total: Sums) -> blocks.LayerGap:
         nats=nats,
         share=share.mean,
         share_ci=share.ci,
-        saved=None if damage.saved is None else damage.saved.mean(),
+        saved=None if damage.saved is None else damage.saved.mean(seed=seed),
         similarity_before=damage.before,
         similarity_after=damage.after,
         stability=damage.stability,
     )
 
 
-def attention_block(found: AttentionShift, text: blocks.Measured) -> blocks.AttentionShift:
+def attention_block(found: AttentionShift, text: blocks.Measured, *, seed: int) -> blocks.AttentionShift:
     """The block of attention."""
-    js, kl, tv = (over_heads(sums).means() for sums in (found.js, found.kl, found.tv))
-    looks = [_looks(one) for one in (found.reference, found.candidate)]
-    heads_js = found.js.means()
+    js, kl, tv = (over_heads(getattr(found, name)).means(seed=seed, support=_SUPPORTS[name]) for name in _DISTANCES)
+    looks = [_looks(one, seed) for one in (found.reference, found.candidate)]
+    heads = _Heads.of(found, seed)
     return blocks.AttentionShift(
         measured=text,
         layers=tuple(
@@ -107,47 +114,67 @@ def attention_block(found: AttentionShift, text: blocks.Measured) -> blocks.Atte
                 sink=_both(looks, "sink", index),
                 entropy=_both(looks, "entropy", index),
                 range=_both(looks, "reach", index),
-                heads=tuple(_head(found, index, head, heads_js[index, head]) for head in range(found.js.shape[1])),
+                heads=tuple(heads.block(index, head) for head in range(found.js.shape[1])),
             )
             for index, (ours, theirs) in enumerate(found.pairs)
         ),
-        js=_over_all(found.js).mean(),
+        js=_over_all(found.js).mean(seed=seed, support=_POSITIVE),
         sink=blocks.BothMeans(
-            reference=_over_all(found.reference.sink).mean(), candidate=_over_all(found.candidate.sink).mean()
+            reference=_over_all(found.reference.sink).mean(seed=seed, support=_SHARE),
+            candidate=_over_all(found.candidate.sink).mean(seed=seed, support=_SHARE),
         ),
     )
 
 
-def _looks(looks: Looks) -> dict[str, NDArray[Any]]:
-    return {name: over_heads(getattr(looks, name)).means() for name in ("sink", "entropy", "reach")}
+def _looks(looks: Looks, seed: int) -> dict[str, NDArray[Any]]:
+    return {
+        name: over_heads(getattr(looks, name)).means(seed=seed, support=_SUPPORTS[name])
+        for name in ("sink", "entropy", "reach")
+    }
 
 
 def _both(looks: list[dict[str, NDArray[Any]]], name: str, index: int) -> blocks.BothMeans:
     return blocks.BothMeans(reference=looks[0][name][index], candidate=looks[1][name][index])
 
 
-def _head(found: AttentionShift, index: int, head: int, js: Mean) -> blocks.AttentionHead:
-    partner = int(found.partner_PH[index, head])
+@dataclass(frozen=True)
+class _Heads:
+    """Means of every head, (P, H) each: `distances` over the candidate's heads, `ours` over the reference's."""
 
-    def both(name: str) -> blocks.Both:
-        ours, theirs = getattr(found.reference, name), getattr(found.candidate, name)
-        return blocks.Both(reference=_at(ours, index, partner), candidate=_at(theirs, index, head))
+    partner_PH: NDArray[np.intp]
+    distances: dict[str, NDArray[Any]]
+    ours: dict[str, NDArray[Any]]
+    theirs: dict[str, NDArray[Any]]
 
-    return blocks.AttentionHead(
-        head=head,
-        partner=partner,
-        js=js,
-        kl=_at(found.kl, index, head),
-        tv=_at(found.tv, index, head),
-        sink=both("sink"),
-        entropy=both("entropy"),
-        range=both("reach"),
-    )
+    @classmethod
+    def of(cls, found: AttentionShift, seed: int) -> _Heads:
+        def means(of: AttentionShift | Looks, *names: str) -> dict[str, NDArray[Any]]:
+            return {name: getattr(of, name).means(seed=seed, support=_SUPPORTS[name]) for name in names}
 
+        ours, theirs = (means(looks, "sink", "entropy", "reach") for looks in (found.reference, found.candidate))
+        return cls(found.partner_PH, means(found, *_DISTANCES), ours, theirs)
 
-def _at(sums: Sums, *index: int) -> float | None:
-    top, bottom = (float(part.sum(0)[index]) for part in (sums.top, sums.bottom))
-    return top / bottom if bottom > 0 else None
+    def block(self, index: int, head: int) -> blocks.AttentionHead:
+        """Of a head of the candidate."""
+        partner = int(self.partner_PH[index, head])
+        js, kl, tv = (self.distances[name][index, head] for name in _DISTANCES)
+
+        def both(name: str) -> blocks.Both:
+            ours, theirs = self.ours[name][index, partner], self.theirs[name][index, head]
+            return blocks.Both(reference=ours.mean, reference_ci=ours.ci, candidate=theirs.mean, candidate_ci=theirs.ci)
+
+        return blocks.AttentionHead(
+            head=head,
+            partner=partner,
+            js=js,
+            kl=kl.mean,
+            kl_ci=kl.ci,
+            tv=tv.mean,
+            tv_ci=tv.ci,
+            sink=both("sink"),
+            entropy=both("entropy"),
+            range=both("reach"),
+        )
 
 
 def _over_all(sums: Sums) -> Sums:
@@ -162,13 +189,19 @@ def activations_block(
     text: blocks.Measured,
     repair: SelfRepair | None = None,
     repair_text: blocks.Measured | None = None,
+    *,
+    seed: int,
 ) -> blocks.ActivationGrowth:
     """The block of activations, with self-repair where it was measured."""
-    relative, cosine, energy = (sums.means() for sums in (found.relative_B, found.cosine_B, found.energy_B))
-    fresh, carried, grown = (sums.means(rising=_root) for sums in (found.fresh_S, found.carried_S, found.grown_S))
+    relative, energy = (sums.means(seed=seed, support=_POSITIVE) for sums in (found.relative_B, found.energy_B))
+    cosine = found.cosine_B.means(seed=seed, support=(-1.0, 1.0))
+    fresh, carried, grown = (
+        sums.means(seed=seed, rising=_root) for sums in (found.fresh_S, found.carried_S, found.grown_S)
+    )
     effects: list[NDArray[Any] | None] = [None, None, None]
     if repair is not None:
-        effects = [sums.means() for sums in (repair.direct_S, repair.final_S, repair.repaired_S)]
+        effects = [sums.means(seed=seed, support=_POSITIVE) for sums in (repair.direct_S, repair.final_S)]
+        effects.append(repair.repaired_S.means(seed=seed))
     direct, final, repaired = effects
     return blocks.ActivationGrowth(
         measured=text,
@@ -202,7 +235,7 @@ def activations_block(
             )
             for index, step in enumerate(found.steps)
         ),
-        cascade=found.cascade.mean(rising=_root),
+        cascade=found.cascade.mean(seed=seed, rising=_root),
         repair_measured=repair_text,
     )
 
@@ -220,24 +253,27 @@ def _sqnr(energy: Mean) -> Mean | None:
     return Mean(mean=sqnr(energy.mean), ci=ci, clusters=None if ci is None else energy.clusters)
 
 
-def routing_block(found: RoutingShift, text: blocks.Measured, *, seed: int = 0) -> blocks.RoutingShift:
+def routing_block(found: RoutingShift, text: blocks.Measured, *, seed: int) -> blocks.RoutingShift:
     """The block of routing. The load's shift is no mean: its interval is by percentiles of clusters drawn anew."""
-    names = ("changed", "any_changed", "own", "divergence", "margin_changed", "margin_same")
-    means = {name: getattr(found, name).means() for name in names}
+    supports = dict.fromkeys(("changed", "any_changed", "own"), _SHARE)
+    supports |= dict.fromkeys(("divergence", "margin_changed", "margin_same"), _POSITIVE)
+    means = {name: getattr(found, name).means(seed=seed, support=support) for name, support in supports.items()}
     shifts = _load_shifts(found, seed)
-    loads = [sums.values() for sums in (found.load_reference, found.load_candidate)]
+    ours, theirs = (sums.means(seed=seed, support=_SHARE) for sums in (found.load_reference, found.load_candidate))
     return blocks.RoutingShift(
         measured=text,
         experts=found.experts,
         chosen=found.chosen,
-        changed=_over_all(found.changed).mean(),
+        changed=_over_all(found.changed).mean(seed=seed, support=_SHARE),
         layers=tuple(
             blocks.RoutingLayer(
                 layer=layer,
-                **{name: means[name][index] for name in names},
+                **{name: means[name][index] for name in supports},
                 load_shift=shifts[index],
-                load_reference=tuple(float(load) for load in loads[0][index]),
-                load_candidate=tuple(float(load) for load in loads[1][index]),
+                load_reference=tuple(load.mean for load in ours[index]),
+                load_reference_ci=tuple(load.ci for load in ours[index]),
+                load_candidate=tuple(load.mean for load in theirs[index]),
+                load_candidate_ci=tuple(load.ci for load in theirs[index]),
             )
             for index, layer in enumerate(found.layers)
         ),
@@ -252,10 +288,16 @@ def _draw(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
 def _load_shifts(found: RoutingShift, seed: int) -> list[Mean]:
     clusters = found.changed.clusters
     shift_P = found.load_shift()
-    if clusters.count < 2:
+    if clusters.count < FEWEST_CLUSTERS:
         return [Mean(mean=float(shift), ci=None) for shift in shift_P]
+    loads = [sums.top.reshape(clusters.count, -1).T for sums in (found.load_reference, found.load_candidate)]
+    order = cluster_order(*loads)
     rng = np.random.default_rng(seed)
-    draws = np.array([found.load_shift(_draw(rng, clusters.count)) for _ in range(DRAWS)])
+    draws = np.empty((DRAWS, len(shift_P)))
+    for draw in draws:
+        weight_K = np.empty(clusters.count)
+        weight_K[order] = _draw(rng, clusters.count)
+        draw[:] = found.load_shift(weight_K)
     low_P, high_P = np.quantile(draws, [0.025, 0.975], axis=0)
     return [
         Mean(mean=float(shift), ci=(float(min(low, shift)), float(max(high, shift))), clusters=clusters.by)

@@ -141,12 +141,12 @@ class _Work:
     def alignment(self) -> blocks.LayerAlignment:
         """Of two dense models."""
         found = align(*self._at_borders(), self._document_N, seed=self._seed, **self._hooks)
-        return alignment_block(found, self._text)
+        return alignment_block(found, self._text, seed=self._seed)
 
     def attention(self, matching: Matching) -> blocks.AttentionShift:
         """Along the alignment."""
         found = attention_shift(*self._at_borders(), matching, self._document_N, **self._hooks)
-        return attention_block(found, self._text)
+        return attention_block(found, self._text, seed=self._seed)
 
     def activations(self, matching: Matching, repair_tokens: int) -> blocks.ActivationGrowth:
         """Along the alignment, with self-repair on evenly spread windows."""
@@ -157,7 +157,7 @@ class _Work:
             *self._at_borders(), matching, self._document_N, self._scratch, windows=chosen, **self._hooks
         )
         text = measured((len(chosen), length), self._document_N[chosen])
-        return activations_block(found, self._text, repair, text)
+        return activations_block(found, self._text, repair, text, seed=self._seed)
 
     def _at_borders(self) -> tuple[Borders, Borders]:
         if self._borders is None:

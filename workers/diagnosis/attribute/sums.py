@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from app.contracts.report import Mean
-from workers.distributions.intervals import FEWEST_CLUSTERS, ClusteredBy, ratio_intervals
+from workers.distributions.intervals import FEWEST_CLUSTERS, RESAMPLES, ClusteredBy, ratio_intervals
 
 Array = NDArray[np.float64]
 # Quantities whose resampling is in memory at once.
 _BLOCK = 64
-RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,20 @@ class Sums:
         return found
 
     def means(
-        self, *, rising: Callable[[float], float] | None = None, seed: int = 0, resamples: int = RESAMPLES
+        self,
+        *,
+        seed: int,
+        rising: Callable[[float], float] | None = None,
+        support: tuple[float, float] = (-np.inf, np.inf),
+        resamples: int = RESAMPLES,
     ) -> NDArray[Any]:
-        """(*shape) of `Mean`: the ratios (or a rising function of each) with 95 % intervals."""
+        """(*shape) of `Mean`: the ratios (or a rising function of each) with 95 % intervals, cut to `support`, the
+        values that a ratio can have. The order of documents does not matter."""
         top, bottom = (part.reshape(self.clusters.count, -1).T for part in (self.top, self.bottom))
         found = np.empty(top.shape[0], dtype=object)
         for first in range(0, top.shape[0], _BLOCK):
             rows = slice(first, first + _BLOCK)
-            found[rows] = _means(top[rows], bottom[rows], self.clusters, rising, seed, resamples)
+            found[rows] = _means(top[rows], bottom[rows], self.clusters, rising, support, seed, resamples)
         return found.reshape(self.shape)
 
     def mean(self, **options: Any) -> Mean:
@@ -91,7 +96,13 @@ def difference(first: Sums, second: Sums) -> Sums:
 
 
 def _means(
-    top_QK: Array, bottom_QK: Array, clusters: Clusters, rising: Callable[[float], float] | None, seed: int, draws: int
+    top_QK: Array,
+    bottom_QK: Array,
+    clusters: Clusters,
+    rising: Callable[[float], float] | None,
+    support: tuple[float, float],
+    seed: int,
+    draws: int,
 ) -> list[Mean]:
     used_Q = bottom_QK.sum(1) > 0
     found = [Mean(mean=None, ci=None)] * len(top_QK)
@@ -102,7 +113,8 @@ def _means(
         top, bottom = top_QK[rows][:, kept_K], bottom_QK[rows][:, kept_K]
         mean_Q, _, low_Q, high_Q = ratio_intervals(top, bottom, seed=seed, resamples=draws)
         for index, row in enumerate(rows):
-            values = [float(mean_Q[index]), float(low_Q[index]), float(high_Q[index])]
+            mean, low, high = float(mean_Q[index]), float(low_Q[index]), float(high_Q[index])
+            values = [mean, min(max(low, support[0]), mean), max(min(high, support[1]), mean)]
             if rising is not None:
                 values = [rising(value) for value in values]
             single = int(kept_K.sum()) < 2

@@ -81,6 +81,7 @@ def test_the_worst_head_is_named_and_every_head_has_a_cell():
     assert len(cells) == len(made.PAIRS) * made.HEADS
     assert "layer 4→3, head 2: 0.240 nats" in cells
     assert view.worst.rows[0][0].text == "4→3, 2"
+    assert (view.worst.rows[0][2].text, view.worst.rows[0][2].note) == ("0.96", "[0.77, 1.15]")
     darkest = re.search(r'<rect[^>]*class="cell h7"[^>]*><title>(.*?)</title>', str(view.heads))
     assert darkest is not None
     assert darkest.group(1) == "layer 4→3, head 2: 0.240 nats"

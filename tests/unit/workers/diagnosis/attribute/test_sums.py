@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workers.diagnosis.attribute.sums import RESAMPLES, Clusters, Sums, difference
+from workers.diagnosis.attribute.sums import Clusters, Sums, difference
 from workers.distributions import intervals
 
 RNG = np.random.default_rng(4)
@@ -18,14 +18,37 @@ def test_intervals_are_those_of_the_tokens_themselves() -> None:
         for at, values in ((0, VALUES_NL), (1, -VALUES_NL)):
             sums.add(start, values[start:end].sum(1), np.full(end - start, 10.0), at=at)
     clusters = intervals.Clusters(np.repeat(DOCUMENT_N, 10), "documents")
-    (expected,) = clusters.means([VALUES_NL.ravel()], resamples=RESAMPLES)
-    found = sums.means()
+    plain, negative = clusters.means([VALUES_NL.ravel(), -VALUES_NL.ravel()], seed=3)
+    found = sums.means(seed=3)
     assert found[0].mean == pytest.approx(VALUES_NL.mean())
     assert found[0].clusters == "documents"
-    assert expected.interval is not None
-    # the clusters come in another order, and so do the draws
-    assert found[0].ci == pytest.approx(expected.interval, rel=0.03)
-    assert found[1].ci == pytest.approx((-found[0].ci[1], -found[0].ci[0]), rel=0.03)
+    assert plain.interval is not None
+    assert found[0].ci == pytest.approx(plain.interval, rel=1e-9)
+    assert found[1].ci == pytest.approx(negative.interval, rel=1e-9)
+
+
+def test_the_order_of_documents_moves_nothing_and_the_seed_a_little() -> None:
+    tops, bottoms = RNG.lognormal(size=12), RNG.integers(3, 40, 12).astype(float)
+    order = RNG.permutation(12)
+    plain, moved = (Sums(Clusters.of(range(12)), ()) for _ in range(2))
+    plain.add(0, tops, bottoms)
+    moved.add(0, tops[order], bottoms[order])
+    first, other = plain.mean(seed=1), plain.mean(seed=2)
+    assert moved.mean(seed=1).ci == pytest.approx(first.ci, rel=1e-12)
+    assert first.ci is not None
+    assert other.ci != first.ci
+    assert other.ci == pytest.approx(first.ci, abs=0.05 * (first.ci[1] - first.ci[0]))
+
+
+def test_an_interval_is_cut_to_what_the_ratio_can_be() -> None:
+    sums = Sums(Clusters.of(range(8)), ())
+    sums.add(0, [0.0] * 7 + [5.0], np.full(8, 10.0))
+    wide, cut = sums.mean(seed=0), sums.mean(seed=0, support=(0.0, 0.2))
+    assert wide.ci is not None
+    assert wide.ci[0] < 0
+    assert wide.ci[1] > 0.2
+    assert cut.ci == (0.0, 0.2)
+    assert cut.mean == 5 / 80
 
 
 def test_windows_stand_for_documents_where_those_are_few() -> None:
@@ -37,7 +60,7 @@ def test_windows_stand_for_documents_where_those_are_few() -> None:
 def test_a_ratio_of_nothing_has_no_value_and_clusters_without_a_part_do_not_count() -> None:
     sums = Sums(Clusters.of(range(8)), (2,))
     sums.add(2, np.arange(4.0), np.full(4, 2.0), at=0)
-    found = sums.means()
+    found = sums.means(seed=0)
     assert found[0].mean == pytest.approx(6 / 8)
     assert found[0].ci is not None
     assert found[1].mean is None
@@ -47,7 +70,7 @@ def test_a_ratio_of_nothing_has_no_value_and_clusters_without_a_part_do_not_coun
 def test_a_rising_function_maps_the_interval() -> None:
     sums = Sums(Clusters.of(range(8)), ())
     sums.add(0, np.arange(1.0, 9.0) ** 2, np.ones(8))
-    plain, root = sums.mean(), sums.mean(rising=lambda value: value**0.5)
+    plain, root = sums.mean(seed=0), sums.mean(seed=0, rising=lambda value: value**0.5)
     assert plain.ci is not None
     assert root.ci == pytest.approx((plain.ci[0] ** 0.5, plain.ci[1] ** 0.5))
 
@@ -56,5 +79,5 @@ def test_a_difference_is_paired() -> None:
     first, second = (Sums(Clusters.of(range(8)), ()) for _ in range(2))
     first.add(0, 5 + np.arange(8.0), np.ones(8))
     second.add(0, np.arange(8.0), np.ones(8))
-    found = difference(first, second).mean()
+    found = difference(first, second).mean(seed=0)
     assert (found.mean, found.ci) == (5.0, (5.0, 5.0))
