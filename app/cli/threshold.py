@@ -22,18 +22,21 @@ _COLOURS = {"transition": "green", "no transition in range": "cyan", "not identi
 
 def threshold(
     file: Annotated[
-        Path, typer.Argument(help="JSON: points (pairs of s and perplexity), and if you like bounds and dense.")
+        Path,
+        typer.Argument(help="JSON: points (pairs of s and perplexity), and if you like bounds, dense and params."),
     ],
     *,
+    curve: Annotated[str | None, typer.Option(help="Which curve of a file that holds several by name.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
     """How far a knob can be turned: fits the phase transition of a curve, with interval, tests and rival forms.
 
-    s is the share removed, above 0 and at most 1. Bounds of a, b, s0, k1, k2 are pairs; null is open.
+    s is the share removed, above 0 and at most 1. Bounds of a, b, s0, k1, k2 are pairs; null is open. With params, the
+    coefficients that were published for these points, their error is shown beside that of the fit.
     """
     try:
-        answer = _answer(file, seed)
+        answer = _answer(file, seed, curve)
     except HemostatError as error:
         fail(error, as_json=as_json)
     if as_json:
@@ -42,7 +45,7 @@ def threshold(
         _print(answer)
 
 
-def _answer(file: Path, seed: int) -> Json:
+def _answer(file: Path, seed: int, curve: str | None = None) -> Json:
     try:
         # Late: they need numpy and scipy, which the front end does without.
         from workers.diagnosis.threshold.answer import fit_threshold
@@ -53,8 +56,10 @@ def _answer(file: Path, seed: int) -> Json:
             f"{error.name} is not installed, and the fit needs it.",
             hint="Install numpy and scipy, or the extra worker-cpu or worker-gpu.",
         ) from error
-    request = parse_request(_read(file))
-    return fit_threshold(request.curve, request.bounds, dense=request.dense, seed=seed).as_json()
+    request = parse_request(_read(file), curve)
+    answer = fit_threshold(request.curve, request.bounds, dense=request.dense, seed=seed)
+    told = request.publication and request.publication.against(request.curve, request.bounds, answer.fit)
+    return answer.as_json() | {"published": told}
 
 
 def _read(file: Path) -> str:
@@ -88,9 +93,15 @@ def _print(answer: Json) -> None:
     table.add_row("tests", f"no transition: p = {test['p']:.3g}  lack of fit: {told}")
     if near := answer["near_lossless"]:
         table.add_row("near-lossless", f"up to {_number(near['largest'])} measured, {_number(near['at'])} interpolated")
+    publication = answer["published"]
+    if publication:
+        place, log_sse, fitted = publication["params"]["s0"], publication["log_sse"], answer["log_sse"]
+        gap = numeral(publication["difference"], "+.4g")
+        table.add_row("as published", f"s0 {place:.4f}  log SSE {_number(log_sse)}")
+        table.add_row("fit − published", f"log SSE {_number(fitted)} − {_number(log_sse)} = {gap}")
     out.print(table)
     out.print(_forms(answer))
-    for warning in answer["warnings"]:
+    for warning in [*answer["warnings"], *(publication["notes"] if publication else ())]:
         out.print(f"[yellow]note[/] {escape(warning)}", soft_wrap=True)
 
 

@@ -1,6 +1,7 @@
 """`hemostat threshold`: JSON for programs, a table for people, faults with their place."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -61,6 +62,43 @@ def test_dense_adds_the_near_lossless_point(file: Path) -> None:
     assert status == 0
     assert "near-lossless" in output
     assert "up to 0.5 measured" in output
+
+
+def test_the_gap_to_published_coefficients_is_shown_to_people_and_programs(tmp_path: Path) -> None:
+    """Made by hand: y = 8 s up to the knee, then a straight line in ln y; the published ones have a doubled a."""
+    knee, slope = 0.4, 6.0
+    data = [
+        [s, 8 * min(s, knee) * math.exp(slope * max(s - knee, 0))] for s in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+    ]
+    right = {"a": 8.0, "b": 1.0, "s0": knee, "k1": slope, "k2": 0.0}
+    doubled = {"data": data, "params": right | {"a": 16.0}, "published_log_sse": 1.0, "star": [0.4, 6.4], "figure": "1"}
+    path = tmp_path / "published.json"
+    path.write_text(
+        json.dumps({"doubled": doubled, "right": {"points": data, "params": right}, "bare": {"data": data}})
+    )
+    told = json.loads(run(path, "--curve", "doubled", "--json")[1])
+    gap = len(data) * math.log(2) ** 2  # every point misses by ln 2
+    assert told["published"]["log_sse"] == pytest.approx(gap, rel=1e-9)
+    assert told["published"]["difference"] == pytest.approx(told["log_sse"] - gap, rel=1e-9)
+    assert told["log_sse"] == pytest.approx(0, abs=1e-9)
+    status, output = run(path, "--curve", "doubled")
+    assert status == 0
+    assert f"log SSE {gap:.3f}" in output
+    assert f"= \u2212{gap:.3f}" in output
+    assert "the stated log SSE, 1, is not that of the published coefficients" in " ".join(output.split())
+    right_one = json.loads(run(path, "--curve", "right", "--json")[1])["published"]
+    assert right_one["difference"] == pytest.approx(0, abs=1e-9)
+    assert json.loads(run(path, "--curve", "bare", "--json")[1])["published"] is None
+    assert "as published" in output
+    assert "as published" not in run(path, "--curve", "bare")[1]
+
+
+def test_several_curves_in_a_file_need_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "published.json"
+    path.write_text(json.dumps({"one": {"points": POINTS}, "two": {"points": POINTS}}))
+    status, output = run(path, "--json")
+    assert status == 2
+    assert json.loads(output)["error"]["hint"] == "Choose one with --curve: one, two"
 
 
 def test_a_fault_ends_with_status_2_its_place_and_what_to_do(file: Path) -> None:

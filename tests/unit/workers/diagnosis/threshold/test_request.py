@@ -10,6 +10,8 @@ from workers.diagnosis.threshold.request import parse_request
 
 POINTS = [[0.1, 5.1], [0.2, 5.2], [0.3, 5.4], [0.4, 5.9], [0.5, 7.5]]
 
+PARAMS = {"a": 6.0, "b": 0.05, "s0": 0.35, "k1": 1.0, "k2": 9.0}
+
 
 def with_point(index: int, point: Any) -> list[Any]:
     return [point if at == index else old for at, old in enumerate(POINTS)]
@@ -64,9 +66,27 @@ def test_bounds_and_dense_are_optional() -> None:
         ({"points": POINTS, "bounds": {"s0": [0.6, 0.9]}}, "/bounds/s0", "outside the measured range", "meet"),
         ({"points": POINTS, "bounds": {"k3": [0, 1]}}, "/bounds/k3", "no field 'k3'", "did you mean 'k"),
         ({"points": POINTS, "bound": {}}, "/bound", "no field 'bound'", "did you mean 'bounds'?"),
-        ({"points": POINTS, "a/b~c": 1}, "/a~1b~0c", "no field 'a/b~c'", "valid: bounds, dense, points"),
+        ({"points": POINTS, "a/b~c": 1}, "/a~1b~0c", "no field 'a/b~c'", "valid: bounds, data, dense, params, points"),
         ({"points": POINTS, "dense": 0}, "/dense", "positive", ""),
         ({"points": POINTS, "dense": "5"}, "/dense", "not a string", ""),
+        ({"points": POINTS, "data": POINTS}, "/data", "two names", "Keep one"),
+        ({"data": None}, "/data", "'data' is null", ""),
+        ({"data": with_point(2, [0.3])}, "/data/2", "Point 2 is a list of 1", "[0.1, 5.14]"),
+        ({"points": POINTS, "params": [1]}, "/params", "a list, not an object", "a, b, s0, k1 and k2"),
+        ({"points": POINTS, "params": PARAMS | {"k3": 1}}, "/params/k3", "no field 'k3'", "did you mean 'k"),
+        ({"points": POINTS, "params": {"a": 5, "b": 0}}, "/params/s0", "has no s0", "all of a, b, s0"),
+        ({"points": POINTS, "params": PARAMS | {"b": "0"}}, "/params/b", "not a string", "quotation marks"),
+        ({"points": POINTS, "params": PARAMS | {"a": 0}}, "/params/a", "a is positive", "not its logarithm"),
+        ({"points": POINTS, "params": PARAMS | {"s0": -1}}, "/params/s0", "s0 is positive", ""),
+        ({"points": POINTS, "published_log_sse": 1}, "/published_log_sse", "without the coefficients", "params"),
+        (
+            {"points": POINTS, "params": PARAMS, "published_log_sse": -1},
+            "/published_log_sse",
+            "not negative",
+            "sum of squared residuals",
+        ),
+        ({"one": {"points": POINTS}, "two": {"data": POINTS}}, "", "2 curves", "--curve: one, two"),
+        ({"a/b": {"points": POINTS, "dense": 0}}, "/a~1b/dense", "positive", ""),
     ],
 )
 def test_each_fault_is_named_with_its_place(data: Any, pointer: str, detail: str, hint: str) -> None:
@@ -76,6 +96,7 @@ def test_each_fault_is_named_with_its_place(data: Any, pointer: str, detail: str
     assert caught.value.pointer == pointer
     assert detail in caught.value.detail
     assert hint in caught.value.hint
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -94,3 +115,42 @@ def test_what_is_not_json_is_said_to_be_none(text: str, detail: str) -> None:
     assert caught.value.code is ErrorCode.INVALID_REQUEST
     assert caught.value.pointer == ""
     assert detail in caught.value.detail
+    assert "for example" in caught.value.hint or "Write it as" in caught.value.hint
+
+
+def test_a_curve_of_several_is_taken_by_its_name_with_what_was_published_for_it() -> None:
+    published = {
+        "figure": "fig9",
+        "star": [0.35, 5.7],
+        "published_point_is_the_optimum_under_these_bounds": False,
+        "data": POINTS,
+        "bounds": {"b": [0, None]},
+        "params": PARAMS,
+        "published_log_sse": 0.125,
+    }
+    text = json.dumps({"w/o": published, "bare": {"points": POINTS[::-1]}})
+    request = parse_request(text, "w/o")
+    assert request.publication is not None
+    assert request.publication.params() == PARAMS
+    assert request.publication.stated_log_sse == 0.125
+    assert request.bounds.b == (0, None)
+    for alone in ({"w/o": published}, published):
+        assert parse_request(json.dumps(alone)).publication == request.publication
+    bare = parse_request(text, "bare")
+    assert bare.publication is None
+    assert bare.curve.s_N.tolist() == request.curve.s_N.tolist()
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "detail", "hint"),
+    [
+        ({"one": {"points": POINTS}}, "two", "no curve 'two'", "--curve: one"),
+        ({"points": POINTS}, "one", "none by name", "Leave out --curve"),
+        ({}, "one", "none by name", "Leave out --curve"),
+    ],
+)
+def test_a_name_that_no_curve_has_is_refused(data: Any, name: str, detail: str, hint: str) -> None:
+    with pytest.raises(HemostatError) as caught:
+        parse_request(json.dumps(data), name)
+    assert detail in caught.value.detail
+    assert hint in caught.value.hint
