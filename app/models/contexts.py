@@ -4,10 +4,13 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Calibrated, Step
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.compare import CompareRequest
+from app.contracts.requests.sweep import SweepRequest
 from app.models.checkpoint import CheckpointInfo
 
 # A reference of a shorter context reads on in halves of it.
 SHORTEST_REFERENCE = 4
+# Kinds whose windows may be longer than the reference's context.
+BEYOND = (CompareRequest, SweepRequest)
 
 
 def check_window(
@@ -15,8 +18,8 @@ def check_window(
 ) -> None:
     """Returns where both models can read the windows; `candidate` is `origin` after its recipe.
 
-    A compare job may have windows longer than the reference's context if the candidate's is long enough: the reference
-    then reads the newest tokens. Raises WINDOW_TOO_LARGE, with what would be long enough.
+    A compare job or a sweep may have windows longer than the reference's context if the candidate's is long enough: the
+    reference then reads the newest tokens. Raises WINDOW_TOO_LARGE, with what would be long enough.
     """
     window = request.window
     extends = any(str(getattr(step, "type", "")).startswith("context.") for step in request.candidate.recipe)
@@ -25,11 +28,11 @@ def check_window(
         raise _too_large(window, candidate.max_position, _hint(request, origin, candidate, extends=extends))
     if not limits or reference.max_position is None or window <= reference.max_position:
         return
-    if not isinstance(request, CompareRequest) or reference.max_position < SHORTEST_REFERENCE:
+    if not isinstance(request, BEYOND) or reference.max_position < SHORTEST_REFERENCE:
         raise _too_large(
             window,
             reference.max_position,
-            f"give a window of at most {reference.max_position}; only compare jobs measure beyond it",
+            f"give a window of at most {reference.max_position}; only compare jobs and sweeps measure beyond it",
         )
 
 
@@ -53,7 +56,7 @@ def check_calibration(window: int, limit: int | None, pointer: str) -> None:
 
 def _hint(request: JobRequest, origin: CheckpointInfo, candidate: CheckpointInfo, *, extends: bool) -> str:
     most = candidate.max_position
-    if not isinstance(request, CompareRequest) or origin.max_position is None:
+    if not isinstance(request, BEYOND) or origin.max_position is None:
         return f"give a window of at most {most}"
     factor = -(-request.window * 100 // origin.max_position) / 100
     step = "raise the factor of the context step" if extends else "extend the candidate by a step such as context.yarn"

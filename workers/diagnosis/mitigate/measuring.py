@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from app.contracts.errors import ErrorCode, HemostatError
@@ -29,7 +30,6 @@ from workers.diagnosis.summary import as_mean, usable
 from workers.distributions.divergence import Divergence, Precision
 from workers.distributions.head import Head
 from workers.distributions.intervals import Clusters
-from workers.distributions.reference_store import StoredHidden
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.device import identity
 from workers.engine.pool import resolve_dtype
@@ -65,6 +65,13 @@ SPEED_TOKENS: Final = 512
 PRECISION: Final[Precision] = "fast"
 RECORD: Final = "record.json"
 Array = NDArray[np.float64]
+
+
+class ReferenceStates(Protocol):
+    """The reference's hidden states, such as `StoredHidden`."""
+
+    def window(self, index: int) -> torch.Tensor:
+        """hidden_TD of one window of the corpus."""
 
 
 class RefusedError(Exception):
@@ -179,7 +186,7 @@ class Bench:
         `RefusedError` where no engine takes it."""
         self._engine(info)
 
-    def trial(self, recipe: Recipe, stored: StoredHidden, part: Part, *, phase: str, timed: bool) -> Measurement:
+    def trial(self, recipe: Recipe, stored: ReferenceStates, part: Part, *, phase: str, timed: bool) -> Measurement:
         """Makes and measures a recipe; where an earlier attempt did both, neither is done again.
 
         Raises `RefusedError` where the model, or every engine, refuses it.
@@ -207,7 +214,7 @@ class Bench:
     def measure(
         self,
         modified: Modified,
-        stored: StoredHidden,
+        stored: ReferenceStates,
         part: Part,
         *,
         phase: str,
@@ -244,7 +251,7 @@ class Bench:
         """What `keep` kept under this name."""
         return self._found(name, part, timed=False)
 
-    def keep(self, name: str, info: CheckpointInfo, stored: StoredHidden, part: Part, *, phase: str) -> Measurement:
+    def keep(self, name: str, info: CheckpointInfo, stored: ReferenceStates, part: Part, *, phase: str) -> Measurement:
         """Measures a checkpoint that is no recipe's, and keeps its values under a name that says all of it."""
         values, _ = self.score(info, name, Head.load(info.path), stored, part, phase=phase)
         record = Record(info.bytes, 8 * info.bytes / info.parameters, name, None, 0.0)
@@ -252,7 +259,7 @@ class Bench:
         return Measurement(values, record, part.where)
 
     def score(
-        self, info: CheckpointInfo, weights: str, head: Head, stored: StoredHidden, part: Part, *, phase: str
+        self, info: CheckpointInfo, weights: str, head: Head, stored: ReferenceStates, part: Part, *, phase: str
     ) -> tuple[TokenValues, ScoringEngine]:
         """Values of every scored position of the part, going on where an earlier attempt was lost."""
         context = self._context

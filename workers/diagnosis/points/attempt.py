@@ -12,6 +12,7 @@ from app.models.steps.others import other_of
 from workers.diagnosis.attempt import Attempt
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import noise_floor
+from workers.diagnosis.long_context import cut, reference_limit
 from workers.diagnosis.mitigate.measuring import PRECISION, Bench
 from workers.diagnosis.mitigate.sets import Part
 from workers.diagnosis.points.ground import Ground
@@ -20,6 +21,7 @@ from workers.diagnosis.points.kernels import Kernel, KernelTerms
 from workers.diagnosis.points.progress import Counted
 from workers.diagnosis.points.record import PointRecord
 from workers.diagnosis.points.runner import PHASE, PointRunner, Setting
+from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import modify, resolve
 from workers.engine.room import EngineRoom
 
@@ -51,23 +53,26 @@ class PointsAttempt(Attempt):
         sides = modify(bare, reference, entry, origin, context, calibration=texts)
         with sides.modified:
             part = Part.of(corpus)
-            scored = self._score(sides, reference, corpus, "reference")
+            limit = reference_limit(request.window, reference.info.max_position)
+            shorter = None if limit is None else cut(corpus, limit)
+            read = corpus if shorter is None else shorter.corpus
+            scored = self._score(sides, reference, read, "reference")
             with watch.phase("head_check"):
                 context.progress("head_check", 0, 0)
-                self._check_head(reference, sides.dtype, corpus, lambda _: scored.stored.window(0))
+                self._check_head(reference, sides.dtype, read, lambda _: scored.stored.window(0))
             with watch.phase("noise_floor"):
                 floor = noise_floor(
                     scored.engine,
                     reference,
-                    corpus,
-                    part.where,
+                    read,
+                    part.where if shorter is None else positions_of(read),
                     scored.stored,
                     store=self._store,
                     key=scored.key,
                     precision=PRECISION,
                     context=context,
                 )
-            yield Ground(sides, part, scored, floor, texts)
+            yield Ground(sides, part, scored, floor, texts, shorter)
 
     def runner(self, ground: Ground, *, total: int) -> PointRunner:
         """What measures settings on this ground; progress counts up to `total` points."""

@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from workers.diagnosis.attempt import Scored
 from workers.diagnosis.calibration_text import CalibrationLoader
 from workers.diagnosis.floor import Floor
+from workers.diagnosis.long_context import Cut
+from workers.diagnosis.mitigate.measuring import ReferenceStates
 from workers.diagnosis.mitigate.sets import Part
 from workers.diagnosis.sides import Side, Sides
 
 
 @dataclass(frozen=True)
+class _ReadOn:
+    """Hidden states of windows that the reference read in parts."""
+
+    of_window: Callable[[int], torch.Tensor]
+
+    def window(self, index: int) -> torch.Tensor:
+        """hidden_TD of one window."""
+        return self.of_window(index)
+
+
+@dataclass(frozen=True)
 class Ground:
-    """The reference over the text. `sides` holds it twice: its candidate is the model before any recipe."""
+    """The reference over the text. `sides` holds it twice: its candidate is the model before any recipe.
+
+    `shorter`, with windows longer than the reference's context, is what it reads of them, and `scored` is over that.
+    """
 
     sides: Sides
     part: Part
     scored: Scored
     floor: Floor
     texts: CalibrationLoader
+    shorter: Cut | None = None
+
+    @property
+    def states(self) -> ReferenceStates:
+        """The reference's hidden states of each window of the text."""
+        return self.scored.stored if self.shorter is None else _ReadOn(self.shorter.states(self.scored.stored.window))
+
+    @property
+    def reference_context(self) -> int | None:
+        """The reference's context where it is shorter than the windows."""
+        return None if self.shorter is None else self.shorter.corpus.window
 
     @property
     def reference(self) -> Side:

@@ -141,7 +141,7 @@ class PointRunner:
             with self._bench.make(setting.recipe) as modified:
                 self._bench.load(inspect(modified.path))
                 loaded = time.monotonic()
-                one = self._bench.measure(modified, ground.scored.stored, ground.part, phase=PHASE)
+                one = self._bench.measure(modified, ground.states, ground.part, phase=PHASE)
                 record = record_of(
                     one.values,
                     one.where,

@@ -208,6 +208,14 @@ def _warnings(swept: Swept) -> list[str]:
             f"Only {documents} documents: intervals are clustered by windows, and are too "
             "narrow where windows of one document are alike. More documents make them sound."
         )
+    limit = swept.ground.reference_context
+    if limit is not None:
+        listed.append(
+            f"The windows are longer than the reference's context of {limit} tokens. From position {limit - 1} on the "
+            "reference reads only the newest tokens of the window, so KL there holds what the longer context changes "
+            "as well as what it damages: a perplexity ratio below 1 says that it helps. Limits are over both ranges; a "
+            "comparison at one setting tells them apart by position."
+        )
     refused = [point for point in course.points if point.record.refused]
     if refused:
         listed.append(f"{len(refused)} settings could not be made or run, and stand in no curve.")
@@ -234,6 +242,7 @@ def _provenance(swept: Swept) -> Provenance:
         seconds=swept.seconds,
         reference_from_store=ground.scored.from_store,
         resumed_windows=swept.resumed * len(ground.part.corpus.windows),
+        reference_context=ground.reference_context,
     )
     candidate = ModelProvenance(
         model=ground.sides.candidate.alias,

@@ -10,6 +10,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.mitigate import MitigateRequest
+from app.contracts.requests.sweep import SweepRequest
 from app.models.checkpoint import inspect
 from app.models.contexts import check_calibration_window, check_window
 from app.models.steps import check_recipe
@@ -60,6 +61,27 @@ def test_what_nobody_can_read(
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.WINDOW_TOO_LARGE, "/window")
     assert f"context of {limit} tokens" in caught.value.detail
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(("window", "taken"), [(512, True), (513, False)])
+def test_a_sweep_may_read_as_far_as_each_of_its_settings(folder: Path, window: int, taken: bool) -> None:
+    request = SweepRequest.model_validate(
+        {
+            "kind": "sweep",
+            "reference": {"model": "a"},
+            "candidate": {"model": "a", "recipe": [YARN]},
+            "knobs": [{"step": 0, "field": "factor", "values": [2, 4]}],
+            "window": window,
+        }
+    )
+    info = inspect(folder)
+    after = check_recipe(info, request.candidate.recipe, pointer="/candidate/recipe")
+    if taken:
+        check_window(request, info, info, after)
+        return
+    with pytest.raises(HemostatError) as caught:
+        check_window(request, info, info, after)
+    assert "raise the factor of the context step to 2.01 or more" in caught.value.hint
 
 
 def test_other_kinds_need_a_reference_that_reads_all(folder: Path) -> None:

@@ -80,6 +80,40 @@ def test_a_point_says_what_a_comparison_of_its_recipe_says(
     assert np.exp(dense.sum() / losses.tokens_D.sum()) == pytest.approx(whole[0].perplexity.reference, rel=1e-9)
 
 
+def test_beyond_the_reference_context_a_point_says_what_a_comparison_says(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    documents = [
+        {"id": f"long{number}", "text": " ".join(np.random.default_rng(number).choice(WORDS, 400))}
+        for number in range(3)
+    ]
+    request = REQUEST.model_copy(update={"window": 300}).model_dump(mode="json") | {
+        "candidate": {"model": "tiny", "recipe": [{"type": "context.yarn", "factor": 2.0}]},
+        "knobs": [{"step": 0, "field": "factor", "values": [2.0, 8.0]}],
+        "text": {"source": "inline", "documents": documents},
+    }
+    asked = SweepRequest.model_validate(request)
+    turned = [Setting((factor,), recipe_at(asked.candidate.recipe, asked.knobs, [factor])) for factor in (2.0, 8.0)]
+    attempt = PointsAttempt(asked, Context(settings, tmp_path / "sweep"), room)
+    with attempt.ground() as ground:
+        assert ground.reference_context == 256
+        assert max(len(window.tokens) for window in ground.part.corpus.windows) == 300
+        records = attempt.runner(ground, total=2).measure(turned)
+        floor = ground.floor.report
+    for setting, record in zip(turned, records, strict=True):
+        assert record is not None and record.divergence is not None and record.perplexity is not None
+        body = asked.model_dump(exclude={"knobs", "budget", "bounds"}) | {"kind": "compare"}
+        told = CompareRequest.model_validate(body).model_copy(
+            update={"candidate": asked.candidate.model_copy(update={"recipe": setting.recipe})}
+        )
+        alone = compare(told, Context(settings, tmp_path / f"compare-{setting.values[0]}"), room)
+        assert alone.provenance.protocol.reference_context == 256
+        assert record.divergence.kl.mean == pytest.approx(alone.divergence.kl.mean, rel=1e-9)
+        assert record.perplexity.candidate == pytest.approx(alone.perplexity.candidate, rel=1e-9)
+        assert record.perplexity.reference == pytest.approx(alone.perplexity.reference, rel=1e-9)
+        assert floor.kl.mean == pytest.approx(alone.noise_floor.kl.mean, rel=1e-9)
+
+
 def test_an_attempt_after_a_stopped_one_measures_only_what_is_missing(
     settings: Settings, room: EngineRoom, tmp_path: Path
 ) -> None:

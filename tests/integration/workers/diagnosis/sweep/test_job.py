@@ -209,6 +209,24 @@ def test_a_knob_that_is_harmless_in_the_middle_is_judged_on_each_side(
     assert "changes nothing by itself" in report.verdict
 
 
+def test_a_context_is_swept_beyond_that_of_the_reference(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    long = [{"id": f"d{n}", "text": " ".join(np.random.default_rng(n).choice(WORDS, 400))} for n in range(2)]
+    report = sweep(
+        request(
+            {"type": "context.linear", "factor": {"sweep": [4.0, 2.0]}},
+            text={"source": "inline", "documents": long},
+            window=320,
+        ),
+        Context(settings, tmp_path),
+        room,
+    )
+    assert [point.value for point in report.points] == [2.0, 4.0] and report.knob.order == "rising"
+    protocol = report.provenance.protocol
+    assert (protocol.window, protocol.reference_context) == (320, 256)
+    assert any("reference's context of 256 tokens" in warning for warning in report.warnings)
+    assert any("no scored position has more than 319 tokens" in line for line in report.not_tested)
+
+
 def test_values_that_the_model_cannot_take_are_told_and_all_of_them_end_the_job(
     settings: Settings, room: EngineRoom, tmp_path: Path
 ) -> None:
