@@ -17,14 +17,13 @@ from app.contracts.recipe import Recipe
 from app.contracts.requests.surface import MOST_POINTS, SurfaceRequest
 from app.contracts.requests.sweep import Knob
 from app.models.knobs import check_knobs, either, recipe_at, told, without
+from app.models.strength import direction_of
 
 Order = Literal["as given", "reversed"]
 Zero = Literal["left out", "first value"]
 # Where a step that is left out stands on its knob's axis; the source's own bits are 16 in every dtype that is served
 # but float32, whose weights an engine of bfloat16 takes as 16, too.
 ZEROS: Final = {"sparsity": 0.0, "ratio": 0.0, "bits": 16.0, "activation_bits": 16.0, "k_bits": 16.0, "v_bits": 16.0}
-# Fields that are stronger where they are smaller.
-_FALLING: Final = frozenset({"rank"})
 
 
 @dataclass(frozen=True)
@@ -64,19 +63,21 @@ def zero_of(request: SurfaceRequest) -> Zero:
 
 
 def axes_of(request: SurfaceRequest) -> tuple[Axis, Axis]:
-    """Both knobs; values of fields whose zero is known from the nearest to it on, others as they were given."""
-    one, other = (_axis(knob, left_out=zero_of(request) == "left out") for knob in request.knobs)
+    """Both knobs; values of fields whose zero or whose direction is known from the mildest on, others as they were
+    given."""
+    steps, left_out = request.candidate.recipe, zero_of(request) == "left out"
+    one, other = (_axis(knob, str(getattr(steps[knob.step], "type", "")), left_out=left_out) for knob in request.knobs)
     return one, other
 
 
-def _axis(knob: Knob, *, left_out: bool) -> Axis:
+def _axis(knob: Knob, kind: str, *, left_out: bool) -> Axis:
     zero = ZEROS.get(knob.field)
     values: list[Any] = list(knob.values)
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         if zero is not None:
             values.sort(key=lambda value: abs(value - zero))
-        elif knob.field in _FALLING:
-            values.sort(reverse=True)
+        elif (direction := direction_of(kind, knob.field)) and direction.kind in {"rising", "falling"}:
+            values.sort(reverse=direction.kind == "falling")
     return Axis(knob, (None, *values) if left_out else tuple(values), left_out, zero)
 
 

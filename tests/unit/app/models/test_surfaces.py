@@ -56,6 +56,17 @@ def test_ranks_fall_and_what_has_no_zero_stays_as_given():
     assert second.values == (None, 1.2, 0.9, 1.1)
 
 
+def test_numbers_with_a_direction_stand_from_the_mildest_on():
+    recipe = [{"type": "quantize.rtn", "bits": 4}, {"type": "context.yarn", "factor": 2}]
+    knobs = [
+        {"step": 0, "field": "group_size", "values": [64, 128, 32]},
+        {"step": 1, "field": "factor", "values": [4, 2, 8]},
+    ]
+    first, second = axes_of(request(recipe, knobs))
+    assert first.values == (None, 32, 64, 128)
+    assert second.values == (None, 2, 4, 8)
+
+
 def test_zero_is_the_recipe_without_the_step():
     cells = {(cell.first, cell.second): steps(cell) for cell in cells_of(request())}
     assert len(cells) == 12
