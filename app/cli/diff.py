@@ -34,7 +34,13 @@ if TYPE_CHECKING:
 
 TOKENS: Final = "tokens.parquet"
 REPORT: Final = "report.json"
-_COLOURS: Final = {"better": "green", "worse": "red", "no difference shown": "yellow", "equal": "cyan"}
+_COLOURS: Final = {
+    "better": "green",
+    "worse": "red",
+    "no difference shown": "yellow",
+    "cannot be judged": "dim",
+    "equal": "cyan",
+}
 
 
 def diff(

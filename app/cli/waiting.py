@@ -85,6 +85,8 @@ def _state(job: Json) -> str:
     if job["status"] != "running":
         return str(job["status"])
     progress = job["progress"]
+    if progress["phase"] == "queued":  # its worker has not got to a phase yet
+        return "starting"
     phase = PHASES.get(progress["phase"], progress["phase"])
     return f"running: {phase}{percent(progress['done'], progress['total'])}"
 

@@ -57,11 +57,22 @@ def run_to_end(client: Client, request: Json, console: Console) -> Json:
         job = follow(client, job["id"], console)
     except KeyboardInterrupt:
         console.print(f"cancelling {job['id']} …")
-        client.cancel(job["id"])
-        console.print(f"{job['id']} is {_settled(client, job['id'])}")
+        _cancel(client, job["id"], console)
         raise
     require_success(job)
     return job
+
+
+def _cancel(client: Client, job_id: str, console: Console) -> None:
+    """Raises `HemostatError(UNAVAILABLE)` where no service hears it: the job is then still there."""
+    try:
+        client.cancel(job_id)
+        console.print(f"{job_id} is {_settled(client, job_id)}")
+    except HemostatError as error:
+        if error.code is not ErrorCode.UNAVAILABLE:
+            raise
+        hint = f"the next service goes on with it; then `hemostat jobs cancel {job_id}` ends it"
+        raise HemostatError(error.code, f"job {job_id} is not cancelled: {error.detail}", hint=hint) from error
 
 
 def _settled(client: Client, job_id: str) -> str:

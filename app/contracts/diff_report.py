@@ -62,8 +62,9 @@ class Difference(Contract):
     difference: Mean
     p: Number
     p_adjusted: Number
-    verdict: Literal["better", "worse", "no difference shown", "equal"] = Field(
-        description="of the later report, after correction; equal: no position differs"
+    verdict: Literal["better", "worse", "no difference shown", "cannot be judged", "equal"] = Field(
+        description="of the later report, after correction; equal: no position differs; cannot be judged: too few "
+        "documents for an interval"
     )
 
 

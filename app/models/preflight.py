@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import Estimate
-from app.contracts.recipe import Calibrated, Step
+from app.contracts.recipe import Calibrated, Recipe, Step
 from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
@@ -198,11 +198,12 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
     how = "; ".join(dict.fromkeys(how for _, _, how in measured))
     store = 2 * infos[0].hidden_size * tokens * (2 if isinstance(request, CalibrateRequest) else 1)
     made = _bytes_made(infos[1]) if request.candidate.recipe else 0
-    seconds = ENGINE_START_S + sum(
-        tokens / (CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / info.parameters) for info in infos
+    making, of_steps = _surgery(infos[1], request.candidate.recipe or ())
+    seconds = (
+        ENGINE_START_S
+        + making
+        + sum(tokens / (CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / info.parameters) for info in infos)
     )
-    if request.candidate.recipe:
-        seconds += infos[1].parameters / CPU_SURGERY_PARAMETERS_PER_SECOND
     extra: tuple[str, ...] = ()
     whose = "the reference's hidden states"
     if isinstance(request, CalibrateRequest):
@@ -292,7 +293,24 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
             f"{ENGINE_START_S:.0f} s to start the engine; a warm one and a stored reference save time",
             f"{whose} take 2 bytes x {infos[0].hidden_size} a token",
             *extra,
+            *of_steps,
         ),
+    )
+
+
+def _surgery(info: CheckpointInfo, recipe: Recipe) -> tuple[float, tuple[str, ...]]:
+    """(seconds in which a recipe makes its checkpoint, what is assumed of them)."""
+    if not recipe:
+        return 0.0, ()
+    seconds = info.parameters / CPU_SURGERY_PARAMETERS_PER_SECOND
+    looking = [step for step in recipe if isinstance(step, Calibrated)]
+    if not looking:
+        return seconds, ()
+    tokens = sum(step.calibration_windows * step.calibration_window for step in looking)
+    steps = "a step that looks" if len(looking) == 1 else f"{len(looking)} steps that look"
+    return seconds + tokens * info.parameters / CPU_TREATED_PARAMETER_TOKENS_PER_SECOND, (
+        f"{steps} at {tokens:,} calibration tokens, in proportion to tokens and parameters, as measured on a 2-core "
+        "CPU; what a step trains (tuning, recovery, distillation) takes time besides",
     )
 
 

@@ -15,7 +15,7 @@ from app.web import format as fmt
 from app.web.charts import Interval, _anchor, _dot, _line, _line_across, _pct, _svg, _tag
 from app.web.scales import LinearScale, ticks
 
-Said = Literal["better", "worse", "no difference shown", "equal"]
+Said = Literal["better", "worse", "no difference shown", "cannot be judged", "equal"]
 _ROW: Final = 34
 _MIDDLE: Final = 22
 _CAP: Final = 4
@@ -24,6 +24,7 @@ _POINTS: Final[dict[Said, str]] = {
     "better": "point gain",
     "worse": "point loss",
     "no difference shown": "ring",
+    "cannot be judged": "ring",
     "equal": "ring",
 }
 

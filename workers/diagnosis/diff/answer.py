@@ -28,7 +28,8 @@ from workers.distributions.significance import LEAST_P, LEVEL, cluster_labels, h
 from workers.distributions.statistics import exponential
 
 Array = NDArray[np.float64]
-Said = Literal["better", "worse", "no difference shown", "equal"]
+Said = Literal["better", "worse", "no difference shown", "cannot be judged", "equal"]
+_TIES: Final = frozenset({"no difference shown", "cannot be judged", "equal"})
 # A difference below 0 is better in these; in the others above 0 is.
 _LOSSES: Final = frozenset({"kl", "reverse_kl", "js", "tv", "log_perplexity"})
 METHOD: Final = (
@@ -78,7 +79,7 @@ def compare_reports(sides: Sequence[Side], *, by: Measure = "kl", anyway: bool =
     kept = [tokens.select(usable) for tokens in common]
     pairs = _pairs(letters, kept, by, seed)
     ranking = _ranking(letters, sides, common, kept, pairs, by, seed)
-    ties = tuple((pair.earlier, pair.later) for pair in pairs if _said(pair, by) in {"no difference shown", "equal"})
+    ties = tuple((pair.earlier, pair.later) for pair in pairs if _said(pair, by) in _TIES)
     documents = np.unique(kept[0].document).size
     return DiffReport(
         comparable=not found,
@@ -191,7 +192,9 @@ def _differences(
 def _judged(measure: Measure, column: Array, mean: float, p: float | None) -> Said:
     if not column.any():
         return "equal"
-    if p is None or p >= LEVEL:
+    if p is None:
+        return "cannot be judged"
+    if p >= LEVEL:
         return "no difference shown"
     return "better" if (mean < 0) == (measure in _LOSSES) else "worse"
 
@@ -262,6 +265,7 @@ def _verdict(
             "better": f"b is better than a in {name}",
             "worse": f"a is better than b in {name}",
             "no difference shown": f"no difference between a and b is shown in {name}",
+            "cannot be judged": f"whether a and b differ in {name} cannot be judged on so few documents",
             "equal": f"a and b are equal in {name} at every position",
         }[said]
     elif len(best) == 1:

@@ -10,7 +10,7 @@ from rich.console import Console
 from app.cli.client import Client
 from app.cli.waiting import describe
 from app.cli.watching import require_success, run_to_end
-from app.contracts.errors import HemostatError
+from app.contracts.errors import ErrorCode, HemostatError
 
 
 def job(number: int, status: str, phase: str = "queued", done: int = 0, total: int = 0) -> dict[str, Any]:
@@ -26,6 +26,7 @@ def test_the_jobs_before_it_are_named_in_the_order_of_their_turn() -> None:
     assert describe(4, [running, job(2, "queued")]) == f"queued: 4 jobs before it {named}, …)"
     assert "running: reading the text)" in describe(1, [job(1, "running", "text")])
     assert "cancelling)" in describe(1, [job(1, "cancelling", "fit", 1, 2)])
+    assert "diag_1, starting)" in describe(1, [job(1, "running", "queued")]), "a worker has it already"
     assert describe(3, []) == "queued: 3 jobs before it", "another version's, that cannot be read"
 
 
@@ -108,6 +109,24 @@ def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkey
         "reading the text …",
         "fitting the calibrators …",
     ]
+
+
+def test_who_leaves_when_no_service_answers_is_told_that_the_job_is_still_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Gone(Client):
+        def submit(self, request: dict[str, Any]) -> dict[str, Any]:
+            return job(7, "queued")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("app.cli.watching.follow", interrupted)
+    with Gone("http://127.0.0.1:9") as client, pytest.raises(HemostatError) as caught:  # the discard port: nobody
+        run_to_end(client, {}, Console(file=io.StringIO()))
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert caught.value.detail.startswith("job diag_7 is not cancelled: no service answers")
+    assert "hemostat jobs cancel diag_7" in caught.value.hint
 
 
 @pytest.mark.parametrize(

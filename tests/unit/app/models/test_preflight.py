@@ -354,6 +354,20 @@ def test_the_shipped_text_is_measured(registry: Registry, settings: Settings) ->
     assert 0 < part.tokens < (whole.tokens if whole.documents != 10 else whole.tokens + 1)
 
 
+def test_steps_that_look_at_text_are_estimated_with_it(registry: Registry, settings: Settings) -> None:
+    parameters = inspect(registry.resolve("llama").checkpoint_path()).parameters
+    text = {"source": "self", "tokens": 4096}
+
+    def gptq(windows: int) -> dict[str, Any]:
+        return {"type": "quantize.gptq", "bits": 4, "calibration_windows": windows, "calibration_window": 256}
+
+    some, more = (estimate(request(gptq(windows), text=text), registry, settings) for windows in (8, 10_008))
+    assert more.seconds - some.seconds == pytest.approx(10_000 * 256 * parameters / 4e10, rel=0.01)
+    assert any("a step that looks at 2,048 calibration tokens" in line for line in some.assumptions)
+    plain = estimate(request(RTN, text=text), registry, settings)
+    assert not any("calibration tokens" in line for line in plain.assumptions)
+
+
 def test_nothing_is_estimated_that_would_be_refused(registry: Registry, settings: Settings) -> None:
     with pytest.raises(HemostatError):
         estimate(request(window=10_000), registry, settings)

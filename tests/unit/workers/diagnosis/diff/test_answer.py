@@ -62,6 +62,17 @@ def test_the_same_values_are_equal(tmp_path):
     assert "equal" in found.verdict
 
 
+def test_one_document_of_one_window_is_no_ground_to_judge_on(tmp_path):
+    first = HARD[:LENGTH]
+    sides = [side(tmp_path, name, kl, where=positions(1)) for name, kl in (("a", first), ("b", first + 0.1))]
+    found = compare_reports(sides)
+    assert row(found).p is None
+    assert row(found).difference.ci is None
+    assert row(found).verdict == "cannot be judged"
+    assert found.ties == (("a", "b"),)
+    assert found.verdict == "whether a and b differ in KL cannot be judged on so few documents."
+
+
 def test_ranks_are_ranges_and_ties_are_named(tmp_path):
     noise = 0.05 * RNG.normal(size=(4, DOCUMENTS))[:, WHERE]
     losses = {"a": 0.5, "b": 0.501, "c": 0.2, "d": 1.5}
