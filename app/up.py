@@ -82,6 +82,8 @@ def run_up(
         if service is None:
             return 0
         console.print(f"[bold]Hemostat is up[/] at {service.url}")
+        if parts.shares_home:
+            console.print(f"  another service is up on {settings.home}: both take their jobs from one queue")
         console.print(f"  worker metrics: {service.worker_metrics_url}")
         console.print(f"  logs: {parts.logs}")
         console.print("Ctrl-C ends all of it.")
@@ -167,6 +169,11 @@ class _Parts:
         if self._valkey is not None and time.monotonic() >= self._valkey_due:
             self._tend_valkey(self._valkey)
         self.supervisor.tend()
+
+    @property
+    def shares_home(self) -> bool:
+        """Whether the embedded Valkey was found running: another service of this home started it."""
+        return self._valkey is not None and not self._valkey.owned
 
     def _tend_valkey(self, valkey: EmbeddedValkey) -> None:
         before = valkey.pid

@@ -126,6 +126,19 @@ def test_it_serves_it_restarts_what_crashes_and_it_leaves_nothing(up: Up) -> Non
     assert sorted(path.name for path in (up.settings.home / "logs").iterdir()) == ["agent.log", "api.log", "worker.log"]
 
 
+def test_a_second_service_of_a_home_says_that_it_is_not_alone(up: Up) -> None:
+    assert "another service" not in up.text()
+    second = Up(up.settings.home)
+    try:
+        second.wait()
+        assert f"another service is up on {up.settings.home}: both take their jobs from one queue" in second.text()
+        assert second.end() == 0
+    finally:
+        second.process.kill()
+        second.process.wait()
+    assert fetch(f"{up.url}/readyz")[0] == 200
+
+
 def reachable(url: str) -> bool:
     try:
         return fetch(url)[0] == 200
