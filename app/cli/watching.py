@@ -67,12 +67,17 @@ def _cancel(client: Client, job_id: str, console: Console) -> None:
     """Raises `HemostatError(UNAVAILABLE)` where no service hears it: the job is then still there."""
     try:
         client.cancel(job_id)
-        console.print(f"{job_id} is {_settled(client, job_id)}")
     except HemostatError as error:
         if error.code is not ErrorCode.UNAVAILABLE:
             raise
         hint = f"the next service goes on with it; then `hemostat jobs cancel {job_id}` ends it"
         raise HemostatError(error.code, f"job {job_id} is not cancelled: {error.detail}", hint=hint) from error
+    try:
+        console.print(f"{job_id} is {_settled(client, job_id)}")
+    except HemostatError as error:
+        if error.code is not ErrorCode.UNAVAILABLE:
+            raise
+        console.print(f"cancellation of {job_id} is asked for; the service does not answer any more")
 
 
 def _settled(client: Client, job_id: str) -> str:

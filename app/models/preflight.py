@@ -93,7 +93,7 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
         reference=one,
     )
     _check_treatments(request, other, after)
-    if not isinstance(request, TrajectoryRequest):
+    if not isinstance(request, TrajectoryRequest) and not _turns_context(request):
         check_window(request, one, other, after)
     if isinstance(request, SweptRequest):
         check_swept(
@@ -128,6 +128,16 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
                 pointer="/chat",
             )
         check_trajectory(request, registry, lambda one: check_request(one, registry, settings))
+
+
+def _turns_context(request: JobRequest) -> bool:
+    """Whether a knob decides how long a window may be: what its field has in the recipe is a placeholder then."""
+    steps = request.candidate.recipe or ()
+    return isinstance(request, SweptRequest) and any(
+        str(getattr(steps[knob.step], "type", "")).startswith("context.")
+        for knob in request.knobs
+        if knob.step < len(steps)
+    )
 
 
 def _beside(registry: Registry, settings: Settings) -> Beside:
@@ -216,11 +226,10 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
     if isinstance(request, SweptRequest):
         more = extra_passes(request)
         seconds += more * tokens / (CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / infos[1].parameters)
-        seconds += more * infos[1].parameters / CPU_SURGERY_PARAMETERS_PER_SECOND
+        seconds += more * making
         made = min(settings.checkpoint_budget_bytes, request.planned * _bytes_made(infos[1]))
         extra = (
-            f"{request.planned} settings, each made and run over the text once; steps that look at text take time "
-            "besides",
+            f"{request.planned} settings, each made and run over the text once",
             "checkpoints of settings are kept within the checkpoint budget, the least recently used go first",
         )
     if isinstance(request, CompareRequest) and request.generate_tool_calls is not None:
@@ -254,9 +263,8 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
             reference_parameters=CPU_PARAMETERS,
         )
         surgery = [
-            info.parameters / CPU_SURGERY_PARAMETERS_PER_SECOND
+            _surgery(info, model.recipe or ())
             for info, model in zip([*infos[1:], *others], request.models(), strict=True)
-            if model.recipe
         ]
         return Estimate(
             kind=request.kind,
@@ -268,8 +276,10 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
                 for info, model in zip([*infos[1:], *others], request.models(), strict=True)
                 if model.recipe
             ),
-            seconds=round(2 * ENGINE_START_S * (1 + len(request.models())) + sum(surgery) + cost.seconds, 1),
-            assumptions=cost.assumptions,
+            seconds=round(
+                2 * ENGINE_START_S * (1 + len(request.models())) + sum(one for one, _ in surgery) + cost.seconds, 1
+            ),
+            assumptions=(*cost.assumptions, *dict.fromkeys(told for _, lines in surgery for told in lines)),
         )
     if isinstance(request, TasksRequest):
         asked, drawing, extra = tasks_cost(request, settings)
@@ -303,7 +313,7 @@ def _surgery(info: CheckpointInfo, recipe: Recipe) -> tuple[float, tuple[str, ..
     if not recipe:
         return 0.0, ()
     seconds = info.parameters / CPU_SURGERY_PARAMETERS_PER_SECOND
-    looking = [step for step in recipe if isinstance(step, Calibrated)]
+    looking = [step for step in recipe if isinstance(step, Calibrated) and step.reads_text]
     if not looking:
         return seconds, ()
     tokens = sum(step.calibration_windows * step.calibration_window for step in looking)

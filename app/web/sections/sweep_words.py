@@ -40,13 +40,14 @@ def _between(report: SweepReport) -> str:
     known = [side.largest_mild for side in report.sides if side.largest_mild is not None]
     if not known:
         return f"How far {field} stays mild {UNJUDGED}"
-    low, high = (None if side.largest_mild is None else side.largest_mild.largest for side in report.sides)
+    below, above = (side.largest_mild for side in report.sides)
+    low, high = (None if limit is None else limit.largest for limit in (below, above))
     if low is None and high is None:
-        return f"No value of {field} stays mild"
+        return f"No value of {field} stays mild{'' if below and above else ' on the side that could be judged'}"
     if low is None:
-        return f"{field}: mild from {neutral} up to {told(high)}, nowhere below"
+        return f"{field}: mild from {neutral} up to {told(high)}, {'nowhere' if below else 'not judged'} below"
     if high is None:
-        return f"{field}: mild from {neutral} down to {told(low)}, nowhere above"
+        return f"{field}: mild from {neutral} down to {told(low)}, {'nowhere' if above else 'not judged'} above"
     return f"Mild from {field} {told(low)} to {told(high)}"
 
 

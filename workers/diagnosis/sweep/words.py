@@ -75,8 +75,10 @@ def _on_side(report: SweepReport, side: SweptSide) -> str:
         for point in report.measured
         if isinstance(point.value, int | float) and (point.value < neutral if down else point.value > neutral)
     ]
-    if limit is None or not values:
+    if not values:
         return f"{name} nothing was measured."
+    if limit is None:
+        return f"{name} it cannot be judged: a single window leaves no interval."
     if limit.largest in (None, neutral):
         return f"{name} not even {field} = {told(values[0])} keeps the damage mild{_crossing(report, limit)}."
     toward = "down to" if down else "up to"

@@ -69,16 +69,26 @@ def _request(data: dict[str, Any]) -> ThresholdRequest:
     dense = data.get("dense")
     if dense is not None:
         dense = _perplexity(dense, "/dense")
-    return ThresholdRequest(curve, bounds, dense, _publication(data))
+    published = _publication(data)
+    if published is not None and not math.isfinite(published.log_sse(curve)):
+        _refuse("The form with these coefficients is not finite on the curve.", "/params", "Give them as published.")
+    return ThresholdRequest(curve, bounds, dense, published)
 
 
 def _chosen(data: dict[str, Any], name: str | None) -> str | None:
     """The name of the curve that is meant, where the file holds curves by name; None where it is a curve itself."""
     named = {key: one for key, one in data.items() if isinstance(one, dict) and any(field in one for field in _POINTS)}
-    if not named or named.keys() != data.keys():
+    if not named or any(field in data for field in _POINTS):
         if name is not None:
             _refuse("The file holds one curve, and none by name.", "", "Leave out --curve.")
         return None
+    for key in data:
+        if key not in named:
+            _refuse(
+                f"The entry {key[:64]!a} of the file is no curve, and others are.",
+                "",
+                "A file of several curves has each one's points under its name, and nothing else.",
+            )
     if name is None and len(data) == 1:
         return next(iter(data))
     if name not in data:

@@ -96,11 +96,7 @@ def root_of(moment_II: torch.Tensor, *, ridge: float = RIDGE) -> torch.Tensor:
     `HemostatError(ACTIVATIONS_NOT_FINITE)` where the moment is not finite.
     """
     if not bool(torch.isfinite(moment_II).all()):
-        raise HemostatError(
-            ErrorCode.ACTIVATIONS_NOT_FINITE,
-            "the second moment of a layer's inputs or gradients is NaN or infinite on the calibration text",
-            hint="the model overflows in its dtype on this text",
-        )
+        raise _not_finite()
     moment_II = moment_II.to(torch.float64, copy=True)
     diagonal_I = moment_II.diagonal().clone()
     power = float(diagonal_I.mean()) or 1.0
@@ -111,6 +107,15 @@ def root_of(moment_II: torch.Tensor, *, ridge: float = RIDGE) -> torch.Tensor:
             root_II: torch.Tensor = found
             return root_II
         ridge *= 10
+
+
+def _not_finite() -> HemostatError:
+    return HemostatError(
+        ErrorCode.ACTIVATIONS_NOT_FINITE,
+        "the second moment of a layer's inputs or gradients is NaN or infinite on the calibration text",
+        hint="the model overflows in its dtype on this text: leave steps before this one out to find which does it, or "
+        "calibrate on another text",
+    )
 
 
 def balanced(up_OR: torch.Tensor, down_RI: torch.Tensor, gains_R: torch.Tensor) -> Factors:
@@ -126,6 +131,8 @@ def balanced(up_OR: torch.Tensor, down_RI: torch.Tensor, gains_R: torch.Tensor) 
 
 def _root_of_gradient(gradient: torch.Tensor | None, outputs: int) -> torch.Tensor:
     """R, float64, with R Rᵀ = the shrunk moments: (O, O) lower triangular, or (O) where they are by channel."""
+    if gradient is not None and not bool(torch.isfinite(gradient).all()):
+        raise _not_finite()
     if gradient is None or not bool(gradient.any()):
         return torch.ones(outputs, dtype=torch.float64)
     if gradient.ndim == 1:

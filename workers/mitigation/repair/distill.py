@@ -39,8 +39,9 @@ _CLIP = 1.0
 
 
 def rate_at(nats: float) -> float:
-    """Adam's rate for an adapter that begins `nats` a position from the reference: ours, measured on rank 16 and 64."""
-    return RATE * min(1.0, nats / _FULL_RATE_NATS)
+    """Adam's rate for an adapter that begins `nats` a position from the reference: ours, measured on rank 64. 0 where
+    nothing is left, which rounding may tell as a little less than nothing."""
+    return RATE * min(1.0, max(0.0, nats) / _FULL_RATE_NATS)
 
 
 class Distiller:
@@ -124,7 +125,7 @@ class Distiller:
         """So many steps, or as many as `seconds` allow; returns how many were done. With `resumption` from where a lost
         attempt was, its time counted."""
         parameters = [parameter for one in self._adapted.values() for parameter in one.parameters(recurse=False)]
-        if not parameters or not steps:
+        if not parameters or not steps or not rate:
             return 0
         resumption = resumption or Resumption()
         adam = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.98))

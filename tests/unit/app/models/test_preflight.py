@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.requests.compare import CompareRequest
+from app.contracts.requests.sweep import SweepRequest
 from app.contracts.text import ShippedText
 from app.models.checkpoint import inspect
 from app.models.preflight import check_request, estimate, text_for_test
@@ -354,6 +355,24 @@ def test_the_shipped_text_is_measured(registry: Registry, settings: Settings) ->
     assert 0 < part.tokens < (whole.tokens if whole.documents != 10 else whole.tokens + 1)
 
 
+def test_the_window_of_a_context_sweep_is_held_against_its_values(registry: Registry, settings: Settings) -> None:
+    """The recipe's own factor is a placeholder, and too small for the window."""
+    body = {
+        "kind": "sweep",
+        "reference": {"model": "llama"},
+        "candidate": {"model": "llama", "recipe": [{"type": "context.yarn", "factor": 2}]},
+        "text": {"source": "inline", "documents": [DOCUMENT]},
+        "window": 1024,
+    }
+    knob = {"step": 0, "field": "factor"}
+    check_request(SweepRequest.model_validate(body | {"knobs": [knob | {"values": [4, 8]}]}), registry, settings)
+    with pytest.raises(HemostatError) as caught:
+        short = SweepRequest.model_validate(body | {"knobs": [knob | {"values": [3, 8]}]})
+        check_request(short, registry, settings)
+    assert caught.value.code is E.WINDOW_TOO_LARGE
+    assert "at factor = 3" in caught.value.detail
+
+
 def test_steps_that_look_at_text_are_estimated_with_it(registry: Registry, settings: Settings) -> None:
     parameters = inspect(registry.resolve("llama").checkpoint_path()).parameters
     text = {"source": "self", "tokens": 4096}
@@ -364,8 +383,9 @@ def test_steps_that_look_at_text_are_estimated_with_it(registry: Registry, setti
     some, more = (estimate(request(gptq(windows), text=text), registry, settings) for windows in (8, 4096))
     assert more.seconds - some.seconds == pytest.approx(4088 * 256 * parameters / 4e10, abs=0.11)
     assert any("a step that looks at 2,048 calibration tokens" in line for line in some.assumptions)
-    plain = estimate(request(RTN, text=text), registry, settings)
-    assert not any("calibration tokens" in line for line in plain.assumptions)
+    for step in (RTN, {"type": "quantize.fp8"}, {"type": "quantize.activations", "bits": 8}):
+        plain = estimate(request(step, text=text), registry, settings)
+        assert not any("calibration tokens" in line for line in plain.assumptions), "it reads no text"
 
 
 def test_nothing_is_estimated_that_would_be_refused(registry: Registry, settings: Settings) -> None:

@@ -10,6 +10,7 @@ import pytest
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.surface import SurfaceSubmission
 from app.jobs.parsing import parse_submission
+from app.models.checkpoint import inspect
 from app.models.preflight import check_request, estimate
 from app.models.registry import Registry, load_registry
 from app.settings import Settings
@@ -55,6 +56,15 @@ def test_the_estimate_grows_with_the_settings(registry: Registry, settings: Sett
     both = estimate(sent(PRUNE, RTN, orders="both"), registry, settings)
     assert both.checkpoint_bytes == one.checkpoint_bytes * 18 / 12
     assert any("18 settings" in assumption for assumption in both.assumptions)
+
+
+def test_every_setting_looks_at_its_calibration_text(registry: Registry, settings: Settings) -> None:
+    def seconds(windows: int) -> float:
+        gptq = RTN | {"type": "quantize.gptq", "calibration_windows": windows, "calibration_window": 256}
+        return estimate(sent(PRUNE, gptq), registry, settings).seconds
+
+    parameters = inspect(registry.resolve("llama").checkpoint_path()).parameters
+    assert seconds(4096) - seconds(96) == pytest.approx(12 * 4000 * 256 * parameters / 4e10, rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,17 @@ def test_the_heading_tells_how_far_each_side_goes(below, above, words):
     assert "cannot be judged" in heading(report.model_copy(update={"sides": unjudged}))
 
 
+def test_a_side_that_could_not_be_judged_is_not_called_harmful():
+    report = SweepReport.model_validate(VARIANTS["sides"])
+    below, above = report.sides
+    unknown = below.model_copy(update={"largest_mild": None})
+    told = heading(report.model_copy(update={"sides": (unknown, above)}))
+    assert told == "temperature: mild from 1 up to 1.5, not judged below"
+    bad = above.model_copy(update={"largest_mild": above.largest_mild.model_copy(update={"largest": None})})
+    told = heading(report.model_copy(update={"sides": (unknown, bad)}))
+    assert told == "No value of temperature stays mild on the side that could be judged"
+
+
 def test_settings_without_an_order_are_told_one_by_one():
     found = view("unordered")
     assert found.heading == "damping: 2 of 4 settings are mild"

@@ -28,7 +28,8 @@ def test_each_side_has_its_own_limits_and_none_is_that_of_the_whole():
     # Log-linear between the two settings around the limit of 0.05.
     assert below.largest_mild.at == pytest.approx(1 - 0.5 * math.log(50) / math.log(900), abs=1e-3)
     assert above.largest_mild.at == pytest.approx(1.5 + 0.5 * math.log(2.5) / math.log(10), abs=1e-3)
-    assert below.slopes is None or below.slopes.above is None, "a side of one point has no slope"
+    assert (below.slopes is None or below.slopes.above is None) and above.slopes is not None
+    assert above.slopes.below is not None, "a side of one point has no slope, one of more has"
     assert above.slopes is not None and above.slopes.below == pytest.approx(0.019 / 0.5, abs=1e-3)
 
 

@@ -87,6 +87,8 @@ def test_bounds_and_dense_are_optional() -> None:
         ),
         ({"one": {"points": POINTS}, "two": {"data": POINTS}}, "", "2 curves", "--curve: one, two"),
         ({"a/b": {"points": POINTS, "dense": 0}}, "/a~1b/dense", "positive", ""),
+        ({"one": {"points": POINTS}, "source": "x"}, "", "'source' of the file is no curve", "nothing else"),
+        ({"points": POINTS, "params": PARAMS | {"b": 1e200}}, "/params", "not finite on the curve", "as published"),
     ],
 )
 def test_each_fault_is_named_with_its_place(data: Any, pointer: str, detail: str, hint: str) -> None:

@@ -136,3 +136,6 @@ def test_a_moment_that_is_not_finite_is_refused() -> None:
     with pytest.raises(HemostatError) as caught:
         solve(draw(6, 4), moment(4), broken)
     assert caught.value.code == ErrorCode.ACTIVATIONS_NOT_FINITE
+    with pytest.raises(HemostatError) as caught:
+        solve(draw(6, 4), moment(4), broken.diagonal())
+    assert caught.value.code == ErrorCode.ACTIVATIONS_NOT_FINITE
