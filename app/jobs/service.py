@@ -21,7 +21,8 @@ from app.jobs import queue
 from app.jobs.ids import is_job_id, new_job_id
 from app.jobs.record import JOBS_PATH, JobRecord
 from app.jobs.store import Idempotency, JobStore, Outcome
-from app.models.preflight import check_request, estimate
+from app.models.estimates import estimate
+from app.models.preflight import check_request
 from app.models.registry import load_registry
 from app.problems import FieldError, RequestError
 from app.settings import Settings

@@ -18,7 +18,7 @@ import torch
 
 from app.contracts.calibration_report import CalibrateReport
 from app.contracts.requests.calibrate import CalibrateRequest
-from app.models.preflight import text_for_test
+from app.models.texts import text_for_test
 from workers.calibration.export import export_metrics
 from workers.calibration.fits import Fits
 from workers.calibration.measure import Logits, cost_microseconds, mean_kl_columns, served

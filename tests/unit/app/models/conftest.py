@@ -1,12 +1,58 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from app.models.registry import Registry, load_registry
+from app.settings import Settings
 from tests.support.copies import Copy, copier
+
+Tiny = Callable[..., Path]
 
 
 @pytest.fixture
-def copy(tiny: Callable[..., Path], tmp_path: Path) -> Copy:
+def copy(tiny: Tiny, tmp_path: Path) -> Copy:
     """A tiny checkpoint of one's own, to be broken."""
     return copier(tiny, tmp_path)
+
+
+@pytest.fixture
+def text_root(tmp_path: Path) -> Path:
+    root = tmp_path / "texts"
+    (root / "many/.hidden").mkdir(parents=True)
+    (root / "one.txt").write_text("x" * 400)
+    (root / "notes.md").write_text("x")
+    (root / "many/a.txt").write_text("x" * 400)
+    (root / "many/b.jsonl").write_text('{"id": "1", "text": "' + "x" * 379 + '"}')
+    (root / "many/.hidden/c.txt").write_text("x" * 4000)
+    (root / "empty").mkdir()
+    return root
+
+
+@pytest.fixture
+def settings(tmp_path: Path, text_root: Path) -> Settings:
+    return Settings(home=tmp_path / "home", text_root=text_root)
+
+
+@pytest.fixture
+def registry(tmp_path: Path, tiny: Tiny, copy: Copy) -> Registry:
+    other = copy("llama-untied", name="other-tokens")
+    file = other / "tokenizer.json"
+    file.write_text(file.read_text().replace('"add_prefix_space": false', '"add_prefix_space": true', 1))
+    broken = copy("llama", name="broken")
+    (broken / "model.safetensors").write_bytes(b"")
+    mute = copy("llama", name="mute")
+    (mute / "chat_template.jinja").unlink()
+    folders = {
+        "llama": tiny(),
+        "untied": tiny("llama-untied"),
+        "padded": tiny("llama-padded"),
+        "other-tokens": other,
+        "broken": broken,
+        "gone": tmp_path / "gone",
+        "mute": mute,
+    }
+    models = tmp_path / "models.toml"
+    models.write_text("".join(f"[models.{alias}]\npath = {json.dumps(str(path))}\n" for alias, path in folders.items()))
+    return load_registry(models)

@@ -7,82 +7,20 @@ import pytest
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.sweep import SweepRequest
 from app.contracts.text import ShippedText
-from app.models.checkpoint import inspect
-from app.models.preflight import check_request, estimate, text_for_test
+from app.models.preflight import check_request
 from app.models.registry import Registry, load_registry
+from app.models.texts import text_for_test
 from app.settings import Settings
+from tests.support.asked import DOCUMENT, RTN, calibration, request
 from tests.support.copies import Copy, edit_json
 
 E = ErrorCode
 Tiny = Callable[..., Path]
-DOCUMENT = {"id": "d1", "text": "Two tokens and more."}
 
 
-@pytest.fixture
-def text_root(tmp_path: Path) -> Path:
-    root = tmp_path / "texts"
-    (root / "many/.hidden").mkdir(parents=True)
-    (root / "one.txt").write_text("x" * 400)
-    (root / "notes.md").write_text("x")
-    (root / "many/a.txt").write_text("x" * 400)
-    (root / "many/b.jsonl").write_text('{"id": "1", "text": "' + "x" * 379 + '"}')
-    (root / "many/.hidden/c.txt").write_text("x" * 4000)
-    (root / "empty").mkdir()
-    return root
-
-
-@pytest.fixture
-def settings(tmp_path: Path, text_root: Path) -> Settings:
-    return Settings(home=tmp_path / "home", text_root=text_root)
-
-
-@pytest.fixture
-def registry(tmp_path: Path, tiny: Tiny, copy: Copy) -> Registry:
-    other = copy("llama-untied", name="other-tokens")
-    file = other / "tokenizer.json"
-    file.write_text(file.read_text().replace('"add_prefix_space": false', '"add_prefix_space": true', 1))
-    broken = copy("llama", name="broken")
-    (broken / "model.safetensors").write_bytes(b"")
-    mute = copy("llama", name="mute")
-    (mute / "chat_template.jinja").unlink()
-    folders = {
-        "llama": tiny(),
-        "untied": tiny("llama-untied"),
-        "padded": tiny("llama-padded"),
-        "other-tokens": other,
-        "broken": broken,
-        "gone": tmp_path / "gone",
-        "mute": mute,
-    }
-    models = tmp_path / "models.toml"
-    models.write_text("".join(f"[models.{alias}]\npath = {json.dumps(str(path))}\n" for alias, path in folders.items()))
-    return load_registry(models)
-
-
-def request(
-    *steps: dict[str, Any],
-    reference: str = "llama",
-    candidate: str = "llama",
-    documents: list[dict[str, Any]] | None = None,
-    **fields: Any,
-) -> CompareRequest:
-    return CompareRequest.model_validate(
-        {
-            "kind": "compare",
-            "reference": {"model": reference},
-            "candidate": {"model": candidate, "recipe": list(steps)},
-            "text": {"source": "inline", "documents": documents or [DOCUMENT]},
-            "window": 128,
-        }
-        | fields
-    )
-
-
-RTN = {"type": "quantize.rtn", "bits": 4}
 Check = Callable[..., HemostatError]
 
 
@@ -298,63 +236,6 @@ def test_without_a_text_root_no_file_is_read(refused: Check, settings: Settings)
     refused(request(text={"source": "file", "path": "one.txt"}), E.PATH_FORBIDDEN, "/text/path", settings=bare)
 
 
-# ---- estimates
-
-
-def test_an_estimate_follows_from_sizes(registry: Registry, settings: Settings) -> None:
-    asked = request(RTN, documents=[{"id": "1", "text": "x" * 300}, {"id": "2", "text": "é" * 50}])
-    found = estimate(asked, registry, settings)
-    info = inspect(registry.resolve("llama").checkpoint_path())
-    assert (found.documents, found.tokens) == (2, 100)
-    assert found.reference_store_bytes == 2 * 64 * 100
-    assert found.checkpoint_bytes == info.bytes
-    assert 15 <= found.seconds < 16
-    assert any("4 bytes" in assumption for assumption in found.assumptions)
-
-
-def test_nothing_is_made_without_a_recipe(registry: Registry, settings: Settings) -> None:
-    assert estimate(request(), registry, settings).checkpoint_bytes == 0
-
-
-def test_seconds_grow_with_tokens_and_parameters(registry: Registry, settings: Settings) -> None:
-    def seconds(tokens: int, alias: str = "llama") -> float:
-        asked = request(text={"source": "self", "tokens": tokens}, reference=alias, candidate=alias)
-        return estimate(asked, registry, settings).seconds
-
-    small, large = seconds(100_000), seconds(1_000_000)
-    parameters = inspect(registry.resolve("llama").checkpoint_path()).parameters
-    assert large - small == pytest.approx(2 * 900_000 * parameters / (1400 * 134.5e6), rel=0.05)
-    assert seconds(1_000_000, "untied") > large
-
-
-@pytest.mark.parametrize(
-    ("text", "documents", "tokens"),
-    [
-        ({"source": "self", "tokens": 4096}, None, 4096),
-        ({"source": "hub", "dataset": "x", "documents": 7}, 7, 3500),
-        ({"source": "file", "path": "one.txt"}, 1, 100),
-        ({"source": "file", "path": "many"}, None, 200),
-        (
-            {"source": "inline", "documents": [{"id": "1", "messages": [{"role": "assistant", "content": "x" * 40}]}]},
-            1,
-            10,
-        ),
-    ],
-)
-def test_each_source_has_its_measure(
-    registry: Registry, settings: Settings, text: dict[str, Any], documents: int | None, tokens: int
-) -> None:
-    found = estimate(request(text=text), registry, settings)
-    assert (found.documents, found.tokens) == (documents, tokens)
-
-
-def test_the_shipped_text_is_measured(registry: Registry, settings: Settings) -> None:
-    whole = estimate(request(text={"source": "shipped"}), registry, settings)
-    part = estimate(request(text={"source": "shipped", "documents": 10}), registry, settings)
-    assert part.documents == 10
-    assert 0 < part.tokens < (whole.tokens if whole.documents != 10 else whole.tokens + 1)
-
-
 def test_the_window_of_a_context_sweep_is_held_against_its_values(registry: Registry, settings: Settings) -> None:
     """The recipe's own factor is a placeholder, and too small for the window."""
     body = {
@@ -373,38 +254,12 @@ def test_the_window_of_a_context_sweep_is_held_against_its_values(registry: Regi
     assert "at factor = 3" in caught.value.detail
 
 
-def test_steps_that_look_at_text_are_estimated_with_it(registry: Registry, settings: Settings) -> None:
-    parameters = inspect(registry.resolve("llama").checkpoint_path()).parameters
-    text = {"source": "self", "tokens": 4096}
-
-    def gptq(windows: int) -> dict[str, Any]:
-        return {"type": "quantize.gptq", "bits": 4, "calibration_windows": windows, "calibration_window": 256}
-
-    some, more = (estimate(request(gptq(windows), text=text), registry, settings) for windows in (8, 4096))
-    assert more.seconds - some.seconds == pytest.approx(4088 * 256 * parameters / 4e10, abs=0.11)
-    assert any("a step that looks at 2,048 calibration tokens" in line for line in some.assumptions)
-    for step in (RTN, {"type": "quantize.fp8"}, {"type": "quantize.activations", "bits": 8}):
-        plain = estimate(request(step, text=text), registry, settings)
-        assert not any("calibration tokens" in line for line in plain.assumptions), "it reads no text"
-
-
-def test_nothing_is_estimated_that_would_be_refused(registry: Registry, settings: Settings) -> None:
-    with pytest.raises(HemostatError):
-        estimate(request(window=10_000), registry, settings)
-
-
 def test_strengths_out_of_range_never_reach_the_check() -> None:
     for step in ({"type": "quantize.rtn", "bits": 1}, {"type": "quantize.rtn", "bits": 9}):
         with pytest.raises(ValidationError):
             request(step)
     with pytest.raises(ValidationError, match="N must be smaller than M"):
         request({"type": "prune.magnitude", "pattern": "4:2"})
-
-
-def calibration(**changes: object) -> CalibrateRequest:
-    return CalibrateRequest.model_validate(
-        {"kind": "calibrate", "reference": {"model": "llama"}, "candidate": {"model": "llama"}, "window": 64} | changes
-    )
 
 
 def test_the_test_of_a_calibration_is_the_evaluation_text_unless_another_is_given() -> None:
@@ -421,13 +276,3 @@ def test_a_fault_of_the_test_text_is_found_at_its_own_place(registry: Registry, 
     with pytest.raises(HemostatError) as caught:
         check_request(calibration(test_text=twice), registry, settings)
     assert caught.value.pointer == "/test_text/documents/1/id"
-
-
-def test_a_calibration_is_estimated_with_both_texts_and_every_calibrator(
-    registry: Registry, settings: Settings
-) -> None:
-    few = estimate(calibration(calibrators=["temperature"]), registry, settings)
-    many = estimate(calibration(), registry, settings)
-    assert many.seconds > few.seconds
-    assert many.documents == 218
-    assert any("7 calibrators" in line for line in many.assumptions)

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.mitigate import TREATMENTS, MitigateRequest
-from app.models.preflight import check_request, estimate
+from app.models.estimates import estimate
+from app.models.preflight import check_request
 from app.models.registry import Registry, load_registry
 from app.settings import Settings
 

@@ -11,7 +11,8 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.surface import SurfaceSubmission
 from app.jobs.parsing import parse_submission
 from app.models.checkpoint import inspect
-from app.models.preflight import check_request, estimate
+from app.models.estimates import estimate
+from app.models.preflight import check_request
 from app.models.registry import Registry, load_registry
 from app.settings import Settings
 

@@ -1,0 +1,208 @@
+"""What a job will take, from sizes alone: tokens, bytes and seconds, with what they rest on."""
+
+from pathlib import Path
+
+from app.contracts.job import Estimate
+from app.contracts.recipe import Calibrated, Recipe
+from app.contracts.requests.attribute import AttributeRequest
+from app.contracts.requests.base import JobRequest
+from app.contracts.requests.calibrate import CalibrateRequest
+from app.contracts.requests.compare import CompareRequest
+from app.contracts.requests.mitigate import MitigateRequest
+from app.contracts.requests.sweep import SweptRequest
+from app.contracts.requests.tasks import TasksRequest
+from app.contracts.requests.trajectory import TrajectoryRequest
+from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
+from app.models.attribution import attribution_cost
+from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.preflight import check_request
+from app.models.registry import Registry
+from app.models.sweeping import extra_passes
+from app.models.tasks.checks import tasks_cost
+from app.models.texts import scored_texts_of, text_files
+from app.models.tool_calls import assumption, seconds_of
+from app.models.trajectories import cost_of
+from app.settings import Settings
+
+BYTES_A_TOKEN = 4.0
+# Measured on two cores: SmolLM2 (135M parameters) through vLLM.
+CPU_TOKENS_PER_SECOND, CPU_PARAMETERS = 1400.0, 134.5e6
+CPU_SURGERY_PARAMETERS_PER_SECOND = 5e7
+# Products of a token's hidden state with the head, that fitting and testing one calibrator take.
+CPU_FIT_PER_SECOND = 4e9
+# A treatment's fit: forward passes block by block and second moments, on two cores.
+CPU_TREATED_PARAMETER_TOKENS_PER_SECOND = 4e10
+# Passes over the text that a mitigate job makes besides its trials.
+MITIGATE_PASSES = 3
+ENGINE_START_S = 15.0
+SHIPPED = Path(__file__).resolve().parents[2] / "workers" / "text" / "data"
+
+
+def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Estimate:
+    """What the job will take, from sizes alone. Raises what `check_request` raises: nothing is estimated that would be
+    refused."""
+    check_request(request, registry, settings)
+    infos = [
+        inspect(registry.resolve(model.model).checkpoint_path()) for model in (request.reference, request.candidate)
+    ]
+    measured = [_measure(text, settings) for text in scored_texts_of(request)]
+    documents = None if any(count is None for count, _, _ in measured) else sum(count or 0 for count, _, _ in measured)
+    tokens = sum(tokens for _, tokens, _ in measured)
+    how = "; ".join(dict.fromkeys(how for _, _, how in measured))
+    store = 2 * infos[0].hidden_size * tokens * (2 if isinstance(request, CalibrateRequest) else 1)
+    made = _bytes_made(infos[1]) if request.candidate.recipe else 0
+    making, of_steps = _surgery(infos[1], request.candidate.recipe or ())
+    seconds = (
+        ENGINE_START_S
+        + making
+        + sum(tokens / (CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / info.parameters) for info in infos)
+    )
+    extra: tuple[str, ...] = ()
+    whose = "the reference's hidden states"
+    if isinstance(request, CalibrateRequest):
+        seconds += tokens * len(request.calibrators) * infos[0].vocabulary * infos[0].hidden_size / CPU_FIT_PER_SECOND
+        whose = "each model's hidden states"
+        extra = (
+            f"fitting and testing {len(request.calibrators)} calibrators, as measured on a 2-core CPU, in proportion "
+            "to tokens, vocabulary and hidden size",
+        )
+    if isinstance(request, SweptRequest):
+        more = extra_passes(request)
+        seconds += more * tokens / (CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / infos[1].parameters)
+        seconds += more * making
+        made = min(settings.checkpoint_budget_bytes, request.planned * _bytes_made(infos[1]))
+        extra = (
+            f"{request.planned} settings, each made and run over the text once",
+            "checkpoints of settings are kept within the checkpoint budget, the least recently used go first",
+        )
+    if isinstance(request, CompareRequest) and request.generate_tool_calls is not None:
+        seconds += 2 * ENGINE_START_S + seconds_of(request.generate_tool_calls, [info.parameters for info in infos])
+        extra = (assumption(request.generate_tool_calls),)
+    if isinstance(request, MitigateRequest):
+        # Candidate, parts of it, and trials over a part of the text; the front over the rest.
+        passes = MITIGATE_PASSES + request.trials / 2
+        seconds += passes * tokens / (CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / infos[1].parameters)
+        fitted = request.calibration_windows * request.calibration_window
+        seconds += request.trials * infos[1].parameters * (1 / CPU_SURGERY_PARAMETERS_PER_SECOND)
+        seconds += request.trials * fitted / 2 * infos[1].parameters / CPU_TREATED_PARAMETER_TOKENS_PER_SECOND
+        made = min(settings.checkpoint_budget_bytes, (request.trials + 1) * _bytes_made(infos[1]))
+        extra = (
+            f"{request.trials} trials, a third of them in full: each makes a checkpoint and fits it on text, in "
+            "proportion to parameters and tokens; training of a repair takes time besides",
+            "checkpoints of trials are kept within the checkpoint budget, the least recently used go first",
+        )
+    if isinstance(request, AttributeRequest):
+        attribution = attribution_cost(request, (infos[0], infos[1]), tokens)
+        per_second = CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / infos[0].parameters
+        seconds += attribution.passes * attribution.tokens / per_second
+        extra = attribution.told
+    if isinstance(request, TrajectoryRequest):
+        others = [inspect(registry.resolve(model.model).checkpoint_path()) for model in request.candidates]
+        cost = cost_of(
+            request,
+            [*infos, *others],
+            documents,
+            scoring_tokens_per_second=CPU_TOKENS_PER_SECOND,
+            reference_parameters=CPU_PARAMETERS,
+        )
+        surgery = [
+            _surgery(info, model.recipe or ())
+            for info, model in zip([*infos[1:], *others], request.models(), strict=True)
+        ]
+        return Estimate(
+            kind=request.kind,
+            documents=cost.prompts,
+            tokens=cost.tokens,
+            reference_store_bytes=2 * infos[0].hidden_size * cost.scored,
+            checkpoint_bytes=sum(
+                _bytes_made(info)
+                for info, model in zip([*infos[1:], *others], request.models(), strict=True)
+                if model.recipe
+            ),
+            seconds=round(
+                2 * ENGINE_START_S * (1 + len(request.models())) + sum(one for one, _ in surgery) + cost.seconds, 1
+            ),
+            assumptions=(*cost.assumptions, *dict.fromkeys(told for _, lines in surgery for told in lines)),
+        )
+    if isinstance(request, TasksRequest):
+        asked, drawing, extra = tasks_cost(request, settings)
+        store += 2 * infos[0].hidden_size * asked
+        tokens += asked
+        seconds += sum(
+            (asked / CPU_TOKENS_PER_SECOND + drawing / len(infos)) * info.parameters / CPU_PARAMETERS for info in infos
+        )
+    return Estimate(
+        kind=request.kind,
+        documents=documents,
+        tokens=tokens,
+        reference_store_bytes=store,
+        checkpoint_bytes=made,
+        seconds=round(seconds, 1),
+        assumptions=(
+            how,
+            f"both models are run over the text at {CPU_TOKENS_PER_SECOND:.0f} tokens/s for "
+            f"{CPU_PARAMETERS / 1e6:.1f}M parameters, as measured on a 2-core CPU, in inverse proportion to the "
+            "number of parameters; a GPU is much faster, and a mixture of experts runs only part of them",
+            f"{ENGINE_START_S:.0f} s to start the engine; a warm one and a stored reference save time",
+            f"{whose} take 2 bytes x {infos[0].hidden_size} a token",
+            *extra,
+            *of_steps,
+        ),
+    )
+
+
+def _surgery(info: CheckpointInfo, recipe: Recipe) -> tuple[float, tuple[str, ...]]:
+    """(seconds in which a recipe makes its checkpoint, what is assumed of them)."""
+    if not recipe:
+        return 0.0, ()
+    seconds = info.parameters / CPU_SURGERY_PARAMETERS_PER_SECOND
+    looking = [step for step in recipe if isinstance(step, Calibrated) and step.reads_text]
+    if not looking:
+        return seconds, ()
+    tokens = sum(step.calibration_windows * step.calibration_window for step in looking)
+    steps = "a step that looks" if len(looking) == 1 else f"{len(looking)} steps that look"
+    return seconds + tokens * info.parameters / CPU_TREATED_PARAMETER_TOKENS_PER_SECOND, (
+        f"{steps} at {tokens:,} calibration tokens, in proportion to tokens and parameters, as measured on a 2-core "
+        "CPU; what a step trains (tuning, recovery, distillation) takes time besides",
+    )
+
+
+def _bytes_made(info: CheckpointInfo) -> int:
+    """The modified checkpoint has the size of its source: its weights are simulated in the source's dtype."""
+    return info.bytes
+
+
+def _measure(text: TextSource, settings: Settings) -> tuple[int | None, int, str]:
+    """(documents, tokens, how they were found)."""
+    rule = f"{BYTES_A_TOKEN:.0f} bytes of text a token"
+    if isinstance(text, SelfText):
+        return None, text.tokens, "as many tokens as the self corpus asks for; sampling them takes time besides"
+    if isinstance(text, HubText):
+        tokens = 500 * text.documents
+        return text.documents, tokens, "500 tokens a document: a hub data set is not read before the job runs"
+    if isinstance(text, InlineText):
+        size = sum(
+            len(part.encode())
+            for document in text.documents
+            for part in ([document.text] if document.text is not None else [m.content for m in document.messages or ()])
+        )
+        return len(text.documents), _tokens(size), rule
+    if isinstance(text, FileText):
+        files = text_files(text, settings)
+        plain = all(file.suffix.lower() == ".txt" for file in files)
+        return len(files) if plain else None, _tokens(sum(file.stat().st_size for file in files)), rule
+    return _measure_shipped(text, rule)
+
+
+def _measure_shipped(text: ShippedText, rule: str) -> tuple[int | None, int, str]:
+    file = SHIPPED / f"{text.corpus}.jsonl"
+    if not file.is_file():
+        return text.documents, 300 * (text.documents or 100), "300 tokens a document of the shipped corpus"
+    data = file.read_bytes()
+    lines = data.count(b"\n")
+    documents = min(text.documents or lines, lines)
+    return documents, _tokens(len(data) * documents // max(lines, 1)), rule
+
+
+def _tokens(size: int) -> int:
+    return max(2, round(size / BYTES_A_TOKEN))

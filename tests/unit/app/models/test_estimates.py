@@ -1,0 +1,94 @@
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import HemostatError
+from app.models.checkpoint import inspect
+from app.models.estimates import estimate
+from app.models.registry import Registry
+from app.settings import Settings
+from tests.support.asked import RTN, calibration, request
+
+
+def test_an_estimate_follows_from_sizes(registry: Registry, settings: Settings) -> None:
+    asked = request(RTN, documents=[{"id": "1", "text": "x" * 300}, {"id": "2", "text": "é" * 50}])
+    found = estimate(asked, registry, settings)
+    info = inspect(registry.resolve("llama").checkpoint_path())
+    assert (found.documents, found.tokens) == (2, 100)
+    assert found.reference_store_bytes == 2 * 64 * 100
+    assert found.checkpoint_bytes == info.bytes
+    assert 15 <= found.seconds < 16
+    assert any("4 bytes" in assumption for assumption in found.assumptions)
+
+
+def test_nothing_is_made_without_a_recipe(registry: Registry, settings: Settings) -> None:
+    assert estimate(request(), registry, settings).checkpoint_bytes == 0
+
+
+def test_seconds_grow_with_tokens_and_parameters(registry: Registry, settings: Settings) -> None:
+    def seconds(tokens: int, alias: str = "llama") -> float:
+        asked = request(text={"source": "self", "tokens": tokens}, reference=alias, candidate=alias)
+        return estimate(asked, registry, settings).seconds
+
+    small, large = seconds(100_000), seconds(1_000_000)
+    parameters = inspect(registry.resolve("llama").checkpoint_path()).parameters
+    assert large - small == pytest.approx(2 * 900_000 * parameters / (1400 * 134.5e6), rel=0.05)
+    assert seconds(1_000_000, "untied") > large
+
+
+@pytest.mark.parametrize(
+    ("text", "documents", "tokens"),
+    [
+        ({"source": "self", "tokens": 4096}, None, 4096),
+        ({"source": "hub", "dataset": "x", "documents": 7}, 7, 3500),
+        ({"source": "file", "path": "one.txt"}, 1, 100),
+        ({"source": "file", "path": "many"}, None, 200),
+        (
+            {"source": "inline", "documents": [{"id": "1", "messages": [{"role": "assistant", "content": "x" * 40}]}]},
+            1,
+            10,
+        ),
+    ],
+)
+def test_each_source_has_its_measure(
+    registry: Registry, settings: Settings, text: dict[str, Any], documents: int | None, tokens: int
+) -> None:
+    found = estimate(request(text=text), registry, settings)
+    assert (found.documents, found.tokens) == (documents, tokens)
+
+
+def test_the_shipped_text_is_measured(registry: Registry, settings: Settings) -> None:
+    whole = estimate(request(text={"source": "shipped"}), registry, settings)
+    part = estimate(request(text={"source": "shipped", "documents": 10}), registry, settings)
+    assert part.documents == 10
+    assert 0 < part.tokens < (whole.tokens if whole.documents != 10 else whole.tokens + 1)
+
+
+def test_steps_that_look_at_text_are_estimated_with_it(registry: Registry, settings: Settings) -> None:
+    parameters = inspect(registry.resolve("llama").checkpoint_path()).parameters
+    text = {"source": "self", "tokens": 4096}
+
+    def gptq(windows: int) -> dict[str, Any]:
+        return {"type": "quantize.gptq", "bits": 4, "calibration_windows": windows, "calibration_window": 256}
+
+    some, more = (estimate(request(gptq(windows), text=text), registry, settings) for windows in (8, 4096))
+    assert more.seconds - some.seconds == pytest.approx(4088 * 256 * parameters / 4e10, abs=0.11)
+    assert any("a step that looks at 2,048 calibration tokens" in line for line in some.assumptions)
+    for step in (RTN, {"type": "quantize.fp8"}, {"type": "quantize.activations", "bits": 8}):
+        plain = estimate(request(step, text=text), registry, settings)
+        assert not any("calibration tokens" in line for line in plain.assumptions), "it reads no text"
+
+
+def test_nothing_is_estimated_that_would_be_refused(registry: Registry, settings: Settings) -> None:
+    with pytest.raises(HemostatError):
+        estimate(request(window=10_000), registry, settings)
+
+
+def test_a_calibration_is_estimated_with_both_texts_and_every_calibrator(
+    registry: Registry, settings: Settings
+) -> None:
+    few = estimate(calibration(calibrators=["temperature"]), registry, settings)
+    many = estimate(calibration(), registry, settings)
+    assert many.seconds > few.seconds
+    assert many.documents == 218
+    assert any("7 calibrators" in line for line in many.assumptions)
