@@ -34,13 +34,14 @@ def register() -> None:
     @lru_cache(maxsize=64)
     def compiled(width: int, dtypes: tuple["torch.dtype", ...], epsilon: float) -> "Callable[..., Any]":
         """The chain for one kind of norm; what belongs to one kind must not use up another's recompilations."""
-        return torch.compile(
-            native,
-            dynamic=True,
-            fullgraph=True,
-            isolate_recompiles=True,
-            options={"emulate_precision_casts": True},
-        )
+        options: dict[str, Any] = {
+            "dynamic": True,
+            "fullgraph": True,
+            "isolate_recompiles": True,
+            "options": {"emulate_precision_casts": True},
+        }
+        chain: Callable[..., Any] = torch.compile(native, **options)
+        return chain
 
     def plain(
         x: torch.Tensor,
@@ -51,7 +52,6 @@ def register() -> None:
     ) -> bool:
         return weight is not None and variance_size is None and x.is_contiguous() and x_residual.is_contiguous()
 
-    @ir.ops.fused_add_rms_norm.register_impl(PROVIDER, supports_args=plain)
     def fused_add_rms_norm(
         x: torch.Tensor,
         x_residual: torch.Tensor,
@@ -63,3 +63,5 @@ def register() -> None:
         run = compiled(width, (x.dtype, x_residual.dtype), epsilon)
         out, total = run(x.view(-1, width), x_residual.view(-1, width), weight, epsilon)
         return out.view(x.shape), total.view(x.shape)
+
+    ir.ops.fused_add_rms_norm.register_impl(PROVIDER, supports_args=plain)(fused_add_rms_norm)
