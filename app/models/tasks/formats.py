@@ -34,7 +34,7 @@ ANSWER: Final[dict[TaskFormat, str]] = {
     "gsm8k": "answer",
     "humaneval": "test",
 }
-_LETTERS: Final = "ABCDEFGHIJ"
+LETTERS: Final = "ABCDEFGHIJ"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -85,13 +85,13 @@ def arc(row: Row, id_: str, complain: Complain) -> Item:
 def mmlu(row: Row, id_: str, complain: Complain) -> Item:
     """A question with lettered answers; the model names the letter."""
     choices = _texts(row, "choices", complain)
-    if len(choices) > len(_LETTERS):
-        complain(f"there are {len(choices)} choices", f"at most {len(_LETTERS)} can be lettered")
+    if len(choices) > len(LETTERS):
+        complain(f"there are {len(choices)} choices", f"at most {len(LETTERS)} can be lettered")
     answer = str(row["answer"]).strip()
-    gold = int(answer) if answer.isdigit() else _LETTERS.find(answer) if len(answer) == 1 else -1
+    gold = int(answer) if answer.isdigit() else LETTERS.find(answer) if len(answer) == 1 else -1
     if not 0 <= gold < len(choices):
         complain(f"answer is none of the {len(choices)} choices", "give an index from 0, or a letter")
-    letters = _LETTERS[: len(choices)]
+    letters = LETTERS[: len(choices)]
     lines = [f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=True)]
     subject = str(row.get("subject") or "").replace("_", " ").strip()
     about = f"The following are multiple choice questions (with answers) about {subject}.\n\n" if subject else ""

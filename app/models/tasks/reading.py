@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.tasks import MAX_ITEMS, METRICS, FileTask, ShippedTask, TaskFormat, TaskMetric
 from app.models.paths import below
-from app.models.tasks.formats import ANSWER, FIELDS, READERS
+from app.models.tasks.formats import ANSWER, FIELDS, LETTERS, READERS, Complain
 from app.models.tasks.items import Item, with_examples
 from app.settings import Settings
 
@@ -204,12 +204,24 @@ def _header(cells: list[str], form: TaskFormat) -> list[str]:
     return cells
 
 
+def _lettered(row: dict[str, Any], complain: Complain) -> list[str]:
+    """The cells A, B, … up to the last one that is filled. A gap would give those behind it other letters than the
+    answer counts by."""
+    filled = [letter for letter in LETTERS if row.get(letter)]
+    letters = LETTERS[: LETTERS.index(filled[-1]) + 1] if filled else ""
+    gap = next((letter for letter in letters if letter not in filled), None)
+    if gap is not None:
+        what = f"cell {gap} is empty" if gap in row else f"there is no cell {gap}"
+        complain(f"{what}, and cell {filled[-1]} is not", "leave cells empty at the end only, or take the item out")
+    return [row[letter] for letter in letters]
+
+
 def _row(header: list[str], cells: list[str], line: int, complain: Any) -> dict[str, Any]:
     if len(cells) != len(header):
         complain(f", line {line}", f"it has {len(cells)} cells, the header {len(header)}", "quote cells with commas")
     row: dict[str, Any] = dict(zip(header, cells, strict=True))
     if "choices" not in row and "A" in row and "B" in row:
-        row["choices"] = [row[letter] for letter in "ABCDEFGHIJ" if row.get(letter)]
+        row["choices"] = _lettered(row, partial(complain, f", line {line}"))
     for field in ("choices", "endings"):
         if isinstance(row.get(field), str):
             try:

@@ -92,6 +92,29 @@ def test_mmlu_is_read_from_its_own_csv_and_from_one_with_a_header(settings: Sett
     assert headed[0].prefix.endswith("about sums.\n\n")
 
 
+def test_mmlu_csv_may_have_fewer_choices_at_the_end_of_a_row(settings: Settings) -> None:
+    items = read(settings, "mmlu", "question,A,B,C,D,answer\nTwo?,5,2,7,,C\nOne?,1,2,,,A\n", "m.csv")
+    assert [(item.choices, item.gold) for item in items] == [(("A", "B", "C"), 2), (("A", "B"), 0)]
+    assert "C. 7\nAnswer:" in items[0].prompt
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        # With the gap closed, C would be the third of x, y, z: another answer than the file's.
+        ("question,A,B,C,D,answer\nQ?,x,,y,z,C\nQ?,x,y,z,v,A\n", "line 2: cell B is empty, and cell D is not"),
+        ("question,A,B,D,answer\nQ?,x,y,z,C\nQ?,x,y,z,A\n", "line 2: there is no cell C, and cell D is not"),
+        ("Q?,1,2,3,4,A\nQ?,,2,3,4,A\n", "line 2: cell A is empty, and cell D is not"),
+        ("question,A,B,C,D,answer\nQ?,x,y,,,C\nQ?,x,y,z,v,A\n", "line 2: answer is none of the 2 choices"),
+        ("question,A,B,C,D,answer\nQ?,x,y,,,3\nQ?,x,y,z,v,A\n", "line 2: answer is none of the 2 choices"),
+    ],
+)
+def test_an_empty_cell_of_mmlu_moves_no_answer(settings: Settings, content: str, words: str) -> None:
+    with pytest.raises(HemostatError, match=words) as caught:
+        read(settings, "mmlu", content, "m.csv")
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.TASK_INVALID, "/tasks/0/path")
+
+
 def test_lists_in_csv_are_json(settings: Settings) -> None:
     rows = 'activity_label,ctx_a,ctx_b,endings,label\nCooking,A,b,"[""x"", ""y""]",0\nCooking,C,d,"[""v"", ""w""]",1\n'
     items = read(settings, "hellaswag", rows, "h.csv")
