@@ -59,7 +59,8 @@ class TextStatistics(Contract):
     length: Mean = Field(description="tokens")
     ended: Mean = Field(description="share of texts that the model ended itself")
     repetition: dict[str, Mean] = Field(
-        description="by n: share of n-grams of tokens that were there before in the same text"
+        description="by n: share of n-grams of tokens that were there before in the same text; texts shorter than n "
+        "are left out"
     )
     distinct: Mean = Field(description="distinct tokens as a share of all")
     entropy: Mean = Field(description="of the model's own next-token distribution along its own text, nats a token")
@@ -72,9 +73,12 @@ class TextChange(Contract):
 
     length: Mean
     ended: Mean
-    repetition: dict[str, Mean]
+    repetition: dict[str, Mean] = Field(description="over the prompts after which both texts have n tokens or more")
     distinct: Mean
     entropy: Mean
+    surprise: Mean | None = Field(
+        default=None, description="each text under its own writer; null in reports from before it was kept"
+    )
     reference_surprise: Mean
 
 

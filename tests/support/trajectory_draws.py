@@ -247,10 +247,10 @@ def change_of(written: Written) -> Json:
         "ended": paired(*(one < written.most for one in lengths)),
         "repetition": {str(n): paired(*both) for n, both in written.repetition.items()},
         "distinct": paired(*written.distinct),
-        "entropy": paired(*(np.asarray([one.mean() for one in texts]) for texts in written.entropy)),
-        "reference_surprise": paired(
-            *(np.asarray([one.mean() for one in texts]) for texts in written.reference_surprise)
-        ),
+        **{
+            name: paired(*(np.asarray([one.mean() for one in texts]) for texts in getattr(written, name)))
+            for name in ("entropy", "surprise", "reference_surprise")
+        },
     }
 
 

@@ -66,17 +66,12 @@ def labelled(by_prompt: Sequence[NDArray[np.generic]]) -> tuple[Array, NDArray[n
 
 
 def text_statistics(path: Path, *, seed: int) -> TextStatistics:
-    """What the texts look like."""
-    one = _of_prompts(path)
-    names = list(one)
-    supports = {"length": POSITIVE} | {name: SHARE for name in names if name != "length"}
-    means = dict(
-        zip(
-            names,
-            mean_over(list(one.values()), np.arange(len(path.texts)), [supports[name] for name in names], seed=seed),
-            strict=True,
-        )
-    )
+    """What the texts look like. A text shorter than n tokens is left out of the repetition of n-grams."""
+    prompts = np.arange(len(path.texts))
+    means = {
+        name: mean_over([column], prompts, [POSITIVE if name == "length" else SHARE], seed=seed)[0]
+        for name, column in _of_prompts(path).items()
+    }
     means |= _along_texts(
         {"entropy": path.entropy, "surprise": path.surprise, "reference_surprise": path.reference_surprise}, seed
     )
@@ -107,11 +102,12 @@ def _along_texts(columns: dict[str, list[Array]], seed: int) -> dict[str, Mean]:
 
 
 def text_change(reference: Path, candidate: Path, *, seed: int) -> TextChange:
-    """Candidate minus reference, paired by prompt."""
+    """Candidate minus reference, paired by prompt. A prompt for which either has no value is left out of its mean."""
     theirs, ours = _of_prompts(candidate), _of_prompts(reference)
     for found, path in ((theirs, candidate), (ours, reference)):
         found["ended"] = [float(text.ended) for text in path.texts]
         found["entropy"] = [_mean(column) for column in path.entropy]
+        found["surprise"] = [_mean(column) for column in path.surprise]
         found["reference_surprise"] = [_mean(column) for column in path.reference_surprise]
     names = list(theirs)
     differences = [np.asarray(theirs[name]) - np.asarray(ours[name]) for name in names]
@@ -126,6 +122,7 @@ def text_change(reference: Path, candidate: Path, *, seed: int) -> TextChange:
         repetition={str(n): means[f"repetition{n}"] for n in pairs.REPETITION_ORDERS},
         distinct=means["distinct"],
         entropy=means["entropy"],
+        surprise=means["surprise"],
         reference_surprise=means["reference_surprise"],
     )
 

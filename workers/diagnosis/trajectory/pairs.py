@@ -44,13 +44,13 @@ def edit_shares(one: Tokens, other: Tokens, lengths: Sequence[int]) -> list[floa
 
 
 def repetition(tokens: Tokens, n: int) -> float:
-    """Share of a text's n-grams that stood before in it; 0 for a text shorter than n."""
+    """Share of a text's n-grams that stood before in it; NaN for a text shorter than n, which has none."""
     share = rep_n(tokens, n)
-    return 0.0 if share is None else share
+    return float("nan") if share is None else share
 
 
 def distinct(tokens: Tokens) -> float:
-    """Distinct tokens as a share of all; 1 for a text without any."""
+    """Distinct tokens as a share of all; NaN for a text without any."""
     return 1 - repetition(tokens, 1)
 
 

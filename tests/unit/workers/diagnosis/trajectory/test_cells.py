@@ -95,10 +95,31 @@ def test_changes_are_paired_by_prompt(ours, theirs):
     assert change.repetition["1"].mean == pytest.approx(((1 / 4 - 0) + 0 + (1 / 3 - 3 / 4)) / 3)
 
 
+def test_a_text_without_an_ngram_is_left_out_and_not_counted_as_none_repeated(ours):
+    short = path([(1, 1), (5, 5, 5, 5), (1, 1, 1, 1)], [[0.1] * 2, [0.2] * 4, [0.3] * 4], "candidate")
+    assert text_statistics(short, seed=0).repetition["3"].mean == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert text_statistics(short, seed=0).repetition["2"].mean == pytest.approx((0 + 2 / 3 + 2 / 3) / 3)
+    assert text_change(ours, short, seed=0).repetition["3"].mean == pytest.approx(((1 / 2 - 0) + (1 / 2 - 1 / 2)) / 2)
+    none = path([(1,), (2, 3), (4,)], [[0.1], [0.2] * 2, [0.3]], "candidate")
+    found = text_statistics(none, seed=0)
+    assert found.repetition["4"].mean is None
+    assert found.length.mean == pytest.approx(4 / 3)
+
+
+def test_the_change_of_surprise_is_of_each_text_under_its_writer(ours, theirs):
+    change = text_change(ours, theirs, seed=0).surprise
+    wanted = [
+        other.logp_reference.mean() - one.logp_candidate.mean()
+        for one, other in zip(theirs.values, ours.values, strict=True)
+    ]
+    assert change.mean == pytest.approx(np.mean(wanted))
+    assert change.ci[0] < change.mean < change.ci[1]
+
+
 def test_equal_texts_change_nothing(ours):
     same = Path(ours.texts, ours.values, "reference")
     change = text_change(ours, same, seed=0)
-    for mean in (change.length, change.distinct, change.entropy, change.reference_surprise):
+    for mean in (change.length, change.distinct, change.entropy, change.surprise, change.reference_surprise):
         assert mean.mean == 0
         assert mean.ci == (0, 0)
     assert cell("greedy", 0, ours, same, most=4, seed=0).first_divergence.diverged.mean == 0

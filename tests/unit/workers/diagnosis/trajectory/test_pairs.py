@@ -1,5 +1,6 @@
 """Pairs of texts against cases by hand and a plain recursion."""
 
+import math
 from functools import cache
 
 import numpy as np
@@ -62,8 +63,13 @@ def test_a_shifted_text_differs_at_every_position_and_little_by_edits():
 def test_repetition_is_the_share_of_ngrams_that_stood_before():
     assert repetition([1, 2, 1, 2, 1], 2) == pytest.approx(2 / 4)
     assert repetition([7, 7, 7, 7], 1) == pytest.approx(3 / 4)
-    assert repetition([1, 2], 3) == 0
     assert distinct([7, 7, 7, 8]) == pytest.approx(2 / 4)
+
+
+def test_a_text_without_an_ngram_has_no_share_of_repeated_ones():
+    assert math.isnan(repetition([1, 2], 3))
+    assert math.isnan(distinct([]))
+    assert repetition([1, 2, 3], 3) == 0
 
 
 @pytest.mark.parametrize(("most", "lengths"), [(12, (12,)), (16, (16,)), (128, (16, 32, 64, 128)), (40, (16, 32, 40))])
