@@ -21,6 +21,7 @@ from app.cli.options import (
     Thresholds,
     Url,
     Window,
+    number,
 )
 from app.cli.output import Exit
 from app.contracts.errors import ErrorCode, HemostatError
@@ -72,7 +73,8 @@ def surface(
 ) -> None:
     """Measure two knobs together: do their damages add up, how far may both go, and which path is cheapest.
 
-    Exit status: 0 where a changed setting is within the loss for sure, 1 where none is, 2 where nothing was measured.
+    Exit status: 0 where a changed setting is within the loss for sure, 1 where every one is beyond it, 2 where some are
+    undecided and none is within, or nothing was measured.
     """
     configured = settings()
     request = swept_request(
@@ -104,13 +106,12 @@ def _contour(text: str) -> Json:
             f"--contour {text}: not MEASURE=LEVEL",
             hint="for example: --contour kl=0.05, --contour perplexity_ratio=1.05, --contour perplexity=7.5",
         )
-    try:
-        return {"measure": measure_name, "level": float(level)}
-    except ValueError:
-        raise HemostatError(ErrorCode.INVALID_REQUEST, f"--contour {text}: {level!r} is not a number") from None
+    return {"measure": measure_name, "level": number(measure_name, level, "--contour")}
 
 
 def _status(report: Json) -> Exit:
     """Whether anything but doing nothing lies within the chosen loss."""
-    changed = [point for point in report["points"] if point["recipe"]]
-    return Exit.PASS if any(point["within"] == "yes" for point in changed) else Exit.FAIL
+    told = {point["within"] for point in report["points"] if point["recipe"]}
+    if "yes" in told:
+        return Exit.PASS
+    return Exit.UNMEASURED if "undecided" in told else Exit.FAIL

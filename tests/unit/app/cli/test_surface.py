@@ -83,7 +83,18 @@ def test_options_that_both_commands_have_are_the_same() -> None:
     assert all(help_of["sweep"][name] == help_of["surface"][name] for name in shared - {"knob"})
 
 
-def test_the_exit_status_says_whether_anything_changed_is_within() -> None:
-    zero = {"recipe": [], "within": "yes"}
-    assert command._status({"points": [zero, {"recipe": [{}], "within": "undecided"}]}) == Exit.FAIL
-    assert command._status({"points": [zero, {"recipe": [{}], "within": "yes"}]}) == Exit.PASS
+@pytest.mark.parametrize(
+    ("within", "status"),
+    [
+        (("no", "undecided", "yes"), Exit.PASS),
+        # An interval that straddles the loss, or none at all, settles nothing.
+        (("no", "undecided"), Exit.UNMEASURED),
+        (("undecided", "undecided"), Exit.UNMEASURED),
+        (("no", "no"), Exit.FAIL),
+    ],
+)
+def test_the_exit_status_says_whether_anything_changed_is_within(within: tuple[str, ...], status: Exit) -> None:
+    unchanged = [{"recipe": [], "within": "yes"}, {"recipe": [], "within": "undecided"}]
+    changed = [{"recipe": [{}], "within": one} for one in within]
+    assert command._status({"points": [unchanged[0], *changed]}) == status
+    assert command._status({"points": [unchanged[1], *changed]}) == status
