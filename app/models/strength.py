@@ -13,7 +13,7 @@ Values that are switches or words have no order; lists stand in the order given,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal
@@ -149,12 +149,12 @@ def by_direction(values: tuple[Any, ...], kind: str, field: str, info: Checkpoin
         return Order("unknown", given)
     if not all(value is None or isinstance(value, int | float) for value in values):
         return Order("given", given)
-    # No limit, or left as it is: beyond every number.
-    numbers = [math.inf if value is None else float(value) for value in values]
     found = direction_of(kind, field) or UNKNOWN
+    one_way = weakest_first(values, found)
+    if one_way is not None:
+        return Order(found.kind, one_way)
+    numbers = _numbers(values)
     rising = tuple(sorted(given, key=lambda place: numbers[place]))
-    if found.kind in {"rising", "falling"}:
-        return Order(found.kind, rising if found.kind == "rising" else rising[::-1])
     neutral = found.neutral(info)
     if found.kind == "unknown" or neutral is None or math.inf in numbers:
         return Order("unknown", rising)
@@ -164,6 +164,22 @@ def by_direction(values: tuple[Any, ...], kind: str, field: str, info: Checkpoin
     above = tuple(place for place in rising if numbers[place] >= neutral)
     both = numbers[rising[0]] < neutral < numbers[rising[-1]]
     return Order("around", places, neutral, (below, above) if both else ())
+
+
+def weakest_first(values: Sequence[Any], direction: Direction | None) -> tuple[int, ...] | None:
+    """Places of values of a field whose strength goes one way, weakest first; None of any other field, and of values
+    that are neither numbers nor null."""
+    plain = all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values)
+    if direction is None or direction.kind not in {"rising", "falling"} or not plain:
+        return None
+    numbers = _numbers(values)
+    rising = tuple(sorted(range(len(numbers)), key=lambda place: numbers[place]))
+    return rising if direction.kind == "rising" else rising[::-1]
+
+
+def _numbers(values: Sequence[Any]) -> list[float]:
+    # No limit, or left as it is: beyond every number.
+    return [math.inf if value is None else float(value) for value in values]
 
 
 def _distance(value: float, neutral: float, *, factor: bool) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from app.contracts.recipe import Recipe
 from app.contracts.requests.surface import MOST_POINTS, SurfaceRequest
 from app.contracts.requests.sweep import Knob
 from app.models.knobs import check_knobs, either, recipe_at, told, without
-from app.models.strength import direction_of
+from app.models.strength import direction_of, weakest_first
 
 Order = Literal["as given", "reversed"]
 Zero = Literal["left out", "first value"]
@@ -28,7 +28,8 @@ ZEROS: Final = {"sparsity": 0.0, "ratio": 0.0, "bits": 16.0, "activation_bits": 
 
 @dataclass(frozen=True)
 class Axis:
-    """A knob, its values from the mildest on (None where the step is left out), and where left out stands."""
+    """A knob, its values from the mildest on (the first is None where the step is left out; any other None is the
+    field's own null), and where left out stands."""
 
     knob: Knob
     values: tuple[Any, ...]
@@ -63,22 +64,17 @@ def zero_of(request: SurfaceRequest) -> Zero:
 
 
 def axes_of(request: SurfaceRequest) -> tuple[Axis, Axis]:
-    """Both knobs; values of fields whose zero or whose direction is known from the mildest on, others as they were
-    given."""
+    """Both knobs; values of fields whose strength goes one way from the mildest on, null where a sweep has it, others as
+    they were given."""
     steps, left_out = request.candidate.recipe, zero_of(request) == "left out"
     one, other = (_axis(knob, str(getattr(steps[knob.step], "type", "")), left_out=left_out) for knob in request.knobs)
     return one, other
 
 
 def _axis(knob: Knob, kind: str, *, left_out: bool) -> Axis:
-    zero = ZEROS.get(knob.field)
-    values: list[Any] = list(knob.values)
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        if zero is not None:
-            values.sort(key=lambda value: abs(value - zero))
-        elif (direction := direction_of(kind, knob.field)) and direction.kind in {"rising", "falling"}:
-            values.sort(reverse=direction.kind == "falling")
-    return Axis(knob, (None, *values) if left_out else tuple(values), left_out, zero)
+    places = weakest_first(knob.values, direction_of(kind, knob.field))
+    values = knob.values if places is None else tuple(knob.values[place] for place in places)
+    return Axis(knob, (None, *values) if left_out else values, left_out, ZEROS.get(knob.field))
 
 
 def cells_of(request: SurfaceRequest) -> list[Cell]:

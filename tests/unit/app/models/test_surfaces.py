@@ -67,6 +67,27 @@ def test_numbers_with_a_direction_stand_from_the_mildest_on():
     assert second.values == (None, 2, 4, 8)
 
 
+@pytest.mark.parametrize(
+    ("step", "field", "values", "mildest_first"),
+    [
+        # The whole row shares one scale: the widest group of all.
+        ({"type": "quantize.rtn", "bits": 4}, "group_size", [None, 64, 32], (32, 64, None)),
+        # Activations as they are, beyond 16 bits or at them.
+        ({"type": "quantize.dynamic", "bits": 8}, "activation_bits", [4, None, 8], (None, 8, 4)),
+        # No limit of time.
+        ({"type": "repair.lowrank", "rank": 8}, "distill_s", [60.0, None, 600.0], (None, 600.0, 60.0)),
+    ],
+)
+def test_null_stands_where_a_sweep_of_the_field_has_it(step, field, values, mildest_first):
+    knobs = [
+        {"step": 0, "field": "sparsity", "values": [0.2, 0.5]},
+        {"step": 1, "field": field, "values": values},
+    ]
+    _, axis = axes_of(request([PRUNE, step | {field: values[1]}], knobs))
+    assert axis.values == (None, *mildest_first)
+    assert axis.label(0) == "left out" and axis.label(1 + mildest_first.index(None)) == "null"
+
+
 def test_zero_is_the_recipe_without_the_step():
     cells = {(cell.first, cell.second): steps(cell) for cell in cells_of(request())}
     assert len(cells) == 12
