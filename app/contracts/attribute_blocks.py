@@ -181,7 +181,10 @@ class RoutingLayer(Contract):
     """One router."""
 
     layer: Count
-    changed: Mean = Field(description="share of the reference's choices of experts that the candidate does not make")
+    changed: Mean = Field(
+        description="|S △ Ŝ| / |S ∪ Ŝ| of the experts S and Ŝ that the two models choose for a token: of those that "
+        "either chooses, the share that one alone does"
+    )
     any_changed: Mean = Field(description="share of tokens with such a change")
     own: Mean = Field(description="`changed` by the candidate's router on the reference's states: its own part")
     divergence: Mean = Field(description="KL of the softmax over all experts, nats")

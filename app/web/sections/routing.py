@@ -57,6 +57,9 @@ def routing(block: RoutingShift) -> RoutingView:
 
 
 def _sentence(block: RoutingShift) -> str:
+    ours, theirs = block.chosen
+    if not block.changed.mean and ours != theirs:  # of reports that counted lost choices alone
+        return f"No choice of the reference is lost; the candidate chooses {theirs} experts a token instead of {ours}."
     if not block.changed.mean:
         return "Every token goes to the same experts in every layer."
     worst = max(block.layers, key=lambda layer: layer.changed.mean or 0.0)
@@ -66,8 +69,8 @@ def _sentence(block: RoutingShift) -> str:
         else "none of it by its router"
     )
     return (
-        f"{told(block.changed, percent=True)}\u00a0% of the reference’s choices of experts are not made by the "
-        f"candidate, most in layer {worst.layer}: {told(worst.changed, percent=True)}\u00a0%, {own}."
+        f"Of the experts that either model chooses for a token, {told(block.changed, percent=True)}\u00a0% are chosen "
+        f"by one alone, most in layer {worst.layer}: {told(worst.changed, percent=True)}\u00a0%, {own}."
     )
 
 
@@ -110,7 +113,7 @@ def _layers(block: RoutingShift) -> Table:
             )
             for layer in block.layers
         ),
-        axis=axis(scale, "share of choices, linear axis"),
+        axis=axis(scale, "share of the experts that either chooses, linear axis"),
     )
 
 

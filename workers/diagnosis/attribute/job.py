@@ -50,7 +50,7 @@ from workers.surgery.reading import open_tensors
 from workers.text.windows import Corpus
 
 PRECISION: Precision = "fast"
-_VERSION = "attribute/1"
+_VERSION = "attribute/2"
 # What goes on inside is looked at on so much of the subset: attention of every head is computed for it.
 INNER_TOKENS, INNER_WINDOWS = 2048, 8
 # Attention distributions of all heads over a window are in memory at once, of both models: windows are cut for it.

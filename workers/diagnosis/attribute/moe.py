@@ -2,8 +2,8 @@
 
 Per layer with a router, S and Ŝ the experts that reference and candidate choose for a token:
 
-- *change rate* 1 − |S ∩ Ŝ| / |S|: the share of the reference's choices that the candidate does not make, and the share
-  of tokens with any such change;
+- *change rate* |S △ Ŝ| / |S ∪ Ŝ| = 1 − |S ∩ Ŝ| / |S ∪ Ŝ|: of the experts that either model chooses, the share that one
+  alone does, so that experts chosen more count as those that are lost do; and the share of tokens with any such change;
 - of that, what the router itself changes: the candidate's router on the *reference's* inputs; the rest comes with the
   states that reach it;
 - *load*: the share of all choices that an expert gets; its shift is the total variation between the two models' loads;
@@ -43,7 +43,7 @@ Array = NDArray[np.float64]
 class RoutingShift:
     """Per router, (P) each but the loads: `layers` its layer; `experts` E and `chosen` k of reference and candidate.
 
-    `changed` 1 − |S ∩ Ŝ| / |S|, `any_changed` share of tokens, `own` the part of `changed` that the router alone makes,
+    `changed` |S △ Ŝ| / |S ∪ Ŝ|, `any_changed` share of tokens, `own` the part of `changed` that the router alone makes,
     `divergence` KL in nats between the two softmaxes over all experts, `margin_changed`, `margin_same` mean boundary
     margin in nats. `load_reference`, `load_candidate` (P, E): share of all choices.
     """
@@ -125,16 +125,16 @@ def _add(
     first_TE, second_TE, own_TE = (one.to(torch.float64) for one in logits)
     ours, theirs, alone = _picked(first_TE, chosen[0]), _picked(second_TE, chosen[1]), _picked(own_TE, chosen[1])
     tokens, k = len(first_TE), chosen[0]
-    lost_T = 1 - (ours & theirs).sum(-1) / k
-    other_T = lost_T > 0
+    changed_T = _changed(ours, theirs)
+    other_T = changed_T > 0
     logp_TE, logq_TE = first_TE.log_softmax(-1), second_TE.log_softmax(-1)
     ranked_TE = first_TE.sort(-1, descending=True).values
     every = first_TE.shape[1] == k  # no expert is left to be chosen instead
     margin_T = torch.zeros(tokens) if every else ranked_TE[:, k - 1] - ranked_TE[:, k]
     values = (
-        (lost_T.sum(), tokens),
+        (changed_T.sum(), tokens),
         (other_T.sum(), tokens),
-        ((1 - (ours & alone).sum(-1) / k).sum(), tokens),
+        (_changed(ours, alone).sum(), tokens),
         ((logp_TE.exp() * (logp_TE - logq_TE)).sum(), tokens),
         (margin_T[other_T].sum(), int(other_T.sum())),
         (margin_T[~other_T].sum(), int((~other_T).sum())),
@@ -149,6 +149,11 @@ def _add(
 def _picked(logits_TE: torch.Tensor, count: int) -> torch.Tensor:
     """(T, E) whether an expert is among the `count` of largest logits."""
     return torch.zeros_like(logits_TE, dtype=torch.bool).scatter_(-1, logits_TE.topk(count, dim=-1).indices, value=True)
+
+
+def _changed(ours_TE: torch.Tensor, theirs_TE: torch.Tensor) -> torch.Tensor:
+    """(T) of the experts that either chooses, the share that one alone does."""
+    return (ours_TE ^ theirs_TE).sum(-1, dtype=torch.float64) / (ours_TE | theirs_TE).sum(-1)
 
 
 class _Routers:

@@ -135,6 +135,20 @@ def test_routing_tells_the_worst_layer_and_each_experts_load():
     assert view.margins.rows[0][4].text == "0: 16.5 %"
 
 
+@pytest.mark.parametrize(
+    ("chosen", "sentence"),
+    [
+        ((2, 2), "Every token goes to the same experts in every layer."),
+        ((2, 4), "No choice of the reference is lost; the candidate chooses 4 experts a token instead of 2."),
+    ],
+)
+def test_tokens_go_to_the_same_experts_only_where_as_many_are_chosen(chosen, sentence):
+    block = made.routing() | {"chosen": chosen, "changed": made.mean(0.0)}
+    view = internals(Internals.model_validate({"routing": block})).routing
+    assert view is not None
+    assert view.sentence == sentence
+
+
 def test_what_was_not_measured_is_told_and_escaped():
     drawn = page(made.mixture())
     assert text(drawn.one(id_="not-inside").one("li")) == "layers are <not> run one at a time"

@@ -55,7 +55,7 @@ def test_against_transformers_own_router_logits(shifted: Shifted) -> None:
         for a, b in zip(first.tolist(), second.tolist(), strict=True):
             order = np.argsort(-np.array(a), kind="stable").tolist()
             chosen, again = set(order[:2]), set(np.argsort(-np.array(b), kind="stable")[:2].tolist())
-            lost.append(1 - len(chosen & again) / 2)
+            lost.append(len(chosen ^ again) / len(chosen | again))
             (same if chosen == again else other).append(a[order[1]] - a[order[2]])
             for row, picked in enumerate((chosen, again)):
                 loads[row, list(picked)] += 1
@@ -91,6 +91,15 @@ def test_fewer_experts_a_token_is_a_change_of_every_token(shifted: Shifted) -> N
     found, _ = shifted({"type": "moe.topk", "experts": 1})
     assert found.chosen == (2, 1)
     assert found.changed.values()[0] == pytest.approx(0.5)
+    assert found.any_changed.values()[0] == 1
+
+
+def test_more_experts_a_token_are_a_change_of_every_token(shifted: Shifted) -> None:
+    found, _ = shifted({"type": "moe.topk", "experts": 4})
+    assert found.chosen == (2, 4)
+    # the first router sees the same states: its two choices stay, and two more come
+    assert found.changed.values()[0] == pytest.approx(0.5)
+    assert found.own.values()[0] == pytest.approx(0.5)
     assert found.any_changed.values()[0] == 1
 
 
