@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 from httpx_sse import ServerSentEvent, connect_sse
 
+from app.cli.finite import require_json
 from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
 from app.security.keys import is_loopback
 
@@ -168,7 +169,9 @@ class Client:
         body: Json = self._send(method, path, **options).json()
         return body
 
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def _send(self, method: str, path: str, *, json: Any = None, **options: Any) -> httpx.Response:
+        if json is not None:
+            options |= {"content": _body(json), "headers": {"Content-Type": "application/json"}}
         try:
             response = self._http.request(method, path, **options)
         except httpx.TransportError as error:
@@ -180,6 +183,13 @@ class Client:
         if response.is_error:
             _raise(response)
         return response
+
+
+def _body(request: Json) -> bytes:
+    """As it is sent; a lone surrogate stays escaped, so that the service can refuse it by its place. Raises
+    INVALID_JSON for a number that JSON has not."""
+    require_json(request)
+    return json.dumps(request).encode("ascii")
 
 
 def _job(job_id: str, what: str = "") -> str:

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from app.cli.finite import require_finite
 from app.cli.options import number, pairs
 from app.cli.recipes import parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
@@ -66,7 +67,9 @@ def turn(steps: list[Json], knob: str) -> None:
     index = int(step or 0)
     if index >= len(steps):
         raise _refused(f"--knob {knob}: the recipe has {len(steps)} steps, and none of number {index}")
-    steps[index][field] = {"sweep": _values(values, knob)}
+    turned = _values(values, knob)
+    require_finite(turned, f"--knob {knob}")
+    steps[index][field] = {"sweep": turned}
 
 
 def _values(text: str, knob: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.markup import escape
 
 from app.cli.estimates import print_estimate
+from app.cli.finite import require_json
 from app.cli.output import err, out, print_json
 from app.cli.service import connect_or_start, report_path
 from app.cli.watching import check_writable, run_to_end, save_page
@@ -29,6 +30,7 @@ def measure(
     as_json: bool,
 ) -> None:
     """Ends with the exit status that `verdict` gives the report; a dry run prints its estimate and returns."""
+    require_json(request)  # whether a service runs or is started for it
     if output:
         check_writable(output)
     try:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.finite import require_finite
 from app.contracts.errors import ErrorCode, HemostatError
 
 Url = Annotated[str | None, typer.Option(envvar="HEMOSTAT_URL", help="Address of a running service.")]
@@ -46,11 +47,11 @@ def pairs(values: list[str] | None, option: str) -> dict[str, str]:
     return found
 
 
-def number(key: str, value: str) -> float:
-    """The value of a threshold. Raises INVALID_REQUEST."""
+def number(key: str, value: str, option: str = "--threshold") -> float:
+    """The value of a threshold, or of another option that is written KEY=VALUE. Raises INVALID_REQUEST."""
     try:
-        return float(value)
+        found = float(value)
     except ValueError:
-        raise HemostatError(
-            ErrorCode.INVALID_REQUEST, f"--threshold {key}={value}: {value!r} is not a number"
-        ) from None
+        raise HemostatError(ErrorCode.INVALID_REQUEST, f"{option} {key}={value}: {value!r} is not a number") from None
+    require_finite(found, f"{option} {key}={value}")
+    return found

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from app.cli.finite import require_finite
 from app.contracts.errors import ErrorCode, HemostatError
 
 Json = dict[str, Any]
@@ -19,13 +20,15 @@ def parse_recipe(steps: list[str]) -> list[Json]:
     recipe: list[Json] = []
     for step in steps:
         if step.startswith("@"):
-            recipe += _steps_of_json(
+            found = _steps_of_json(
                 _read(Path(step[1:]), "give a file that holds a step, or a list of steps, as JSON"), step
             )
         elif step.lstrip().startswith(("{", "[")):
-            recipe += _steps_of_json(step, step)
+            found = _steps_of_json(step, step)
         else:
-            recipe.append(_shorthand(step))
+            found = [_shorthand(step)]
+        require_finite(found, f"recipe step {step!r}")
+        recipe += found
     return recipe
 
 

@@ -80,7 +80,7 @@ def sweep(
     if budget is not None:
         request["budget"] = budget
     if bounds:
-        request["bounds"] = {name: _bound(pair) for name, pair in pairs(bounds, "--bound").items()}
+        request["bounds"] = {name: _bound(name, pair) for name, pair in pairs(bounds, "--bound").items()}
     require_knobs(request)
     measure(
         request,
@@ -101,12 +101,12 @@ def _verdict(report: Json) -> Exit:
     return Exit.PASS if any(limit["largest"] is not None for limit in known) else Exit.FAIL
 
 
-def _bound(text: str) -> list[float | None]:
+def _bound(name: str, text: str) -> list[float | None]:
     low, dots, high = text.partition("..")
     if not dots:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"--bound {text}: not LOW..HIGH",
+            f"--bound {name}={text}: not LOW..HIGH",
             hint="for example: --bound b=0.. or --bound s0=0.2..0.6",
         )
-    return [number("--bound", end) if end.strip() else None for end in (low, high)]
+    return [number(name, end, "--bound") if end.strip() else None for end in (low, high)]

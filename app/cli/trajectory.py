@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.configuration import settings
+from app.cli.finite import require_finite
 from app.cli.measuring import measure
 from app.cli.options import AsJson, Url, number, pairs
 from app.cli.output import Exit
@@ -136,4 +137,5 @@ def _parse(option: str, what: str, written: str, names: Sequence[str]) -> dict[s
             found[key] = json.loads(value)
         except ValueError:
             raise HemostatError(ErrorCode.INVALID_REQUEST, f"{option} {written!r}: {value!r} is not a number") from None
+    require_finite(found, f"{option} {written!r}")
     return found

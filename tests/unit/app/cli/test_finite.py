@@ -1,0 +1,111 @@
+"""Numbers that JSON has not are refused by the option's or the field's name, whether a service runs or not."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli.client import Client
+from app.cli.finite import require_finite, require_json
+from app.cli.main import app
+from app.cli.recipes import parse_recipe
+from app.contracts.errors import ErrorCode, HemostatError
+from tests.unit.app.cli.conftest import Recorder
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "name"),
+    [
+        ({"margin": NAN}, "/margin", "NaN"),
+        ({"a": [1.0, {"b/c~": -INFINITY}], "z": NAN}, "/a/1/b~1c~0", "-Infinity"),
+        ({"pairs": ((0.5, INFINITY),)}, "/pairs/0/1", "Infinity"),
+    ],
+)
+def test_the_first_field_is_named(body: object, pointer: str, name: str) -> None:
+    with pytest.raises(HemostatError, match=f": {name} is not a JSON number") as caught:
+        require_json(body)
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_JSON, pointer)
+    with pytest.raises(HemostatError, match=f"--option: {name} is not a finite number") as caught:
+        require_finite(body, "--option")
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+
+
+def test_what_json_has_passes() -> None:
+    body = {"a": [1, 1.5, -0.0, 1e308, None, True, "NaN"], "b": {}}
+    require_json(body)
+    require_finite(body, "--option")
+
+
+def refused(arguments: Sequence[str]) -> HemostatError:
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, HemostatError), done.exception
+    return done.exception
+
+
+OPTIONS = [
+    ("sweep -r a --recipe prune.wanda --knob sparsity=0.1,NaN", "--knob sparsity=0.1,NaN: NaN"),
+    ("sweep -r a --recipe prune.wanda --knob sparsity=0.1..Infinity:3", "--knob sparsity=0.1..Infinity:3: Infinity"),
+    ("sweep -r a --recipe prune.wanda --knob sparsity=0.1,1e999", "--knob sparsity=0.1,1e999: Infinity"),
+    ("sweep -r a --recipe prune.wanda --knob sparsity=0.1,0.2 --bound b=0..inf", "--bound b=inf: Infinity"),
+    (
+        "surface -r a --recipe prune.wanda --knob sparsity=0.1,0.2 --knob seed=1,2 --contour kl=nan",
+        "--contour kl=nan: NaN",
+    ),
+    ("trajectory -r a --decoder top_p:p=NaN", "--decoder 'top_p:p=NaN': NaN"),
+    ("trajectory -r a --shaping top_p:p=-Infinity", "--shaping 'top_p:p=-Infinity': -Infinity"),
+    ("compare -r a --threshold severe=nan", "--threshold severe=nan: NaN"),
+    ("compare -r a --recipe prune.wanda:sparsity=NaN", "recipe step 'prune.wanda:sparsity=NaN': NaN"),
+    ("deploy create d -m a --recipe prune.wanda:sparsity=NaN", "recipe step 'prune.wanda:sparsity=NaN': NaN"),
+]
+FIELDS = [
+    ("tasks -r a --margin nan", "/margin"),
+    ("surface -r a --recipe prune.wanda --knob sparsity=0.1,0.2 --knob seed=1,2 --margin nan", "/margin"),
+    ("mitigate -r a --added-latency inf", "/budget/added_latency"),
+    ("attribute -r a --budget inf", "/budget"),
+    ("calibrate -r a --tolerance nan", "/tolerance"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), OPTIONS)
+def test_an_option_that_holds_one_is_named(recorder: Recorder, line: str, said: str) -> None:
+    error = refused([*shlex.split(line), "--url", recorder.url])
+    assert error.detail == f"{said} is not a finite number"
+    assert error.code is ErrorCode.INVALID_REQUEST
+    assert recorder.asked == []
+
+
+@pytest.mark.parametrize(("line", "pointer"), FIELDS)
+@pytest.mark.parametrize("running", [True, False])
+def test_a_field_that_holds_one_is_named_with_and_without_a_service(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, pointer: str, running: bool
+) -> None:
+    monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path))
+    monkeypatch.setenv("HEMOSTAT_PORT", "1")  # nothing listens there
+    error = refused([*shlex.split(line), *(["--url", recorder.url] if running else [])])
+    assert (error.code, error.pointer) == (ErrorCode.INVALID_JSON, pointer)
+    assert recorder.asked == []
+
+
+def test_a_changed_deployment_is_refused_the_same(recorder: Recorder) -> None:
+    error = refused(["deploy", "set", "d", "--drift-threshold", "nan", "--url", recorder.url])
+    assert (error.code, error.pointer) == (ErrorCode.INVALID_JSON, "/drift_threshold")
+    assert recorder.asked == []
+
+
+def test_a_step_in_a_file_is_named_by_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.json"
+    file.write_text('[{"type": "prune.wanda", "sparsity": NaN}]')
+    with pytest.raises(HemostatError, match=r"recipe\.json': NaN is not a finite number"):
+        parse_recipe([f"@{file}"])
+
+
+def test_text_that_is_not_unicode_reaches_the_service_which_tells_its_place(recorder: Recorder) -> None:
+    recorder.answer = {"id": "j"}
+    with Client(recorder.url) as client:
+        client.submit({"kind": "compare", "metadata": {"note": "\udcff", "word": "é"}})
+    assert json.loads(recorder.bodies[0]) == {"kind": "compare", "metadata": {"note": "\udcff", "word": "é"}}
