@@ -1,8 +1,10 @@
 """Case `sweep_two_workers` of `make bench`: the same sweep by one worker of a service, then by two that share it.
 
 Each run is a service of its own: an empty home, a Valkey, `python -m workers.main`. A worker is held to its half of the
-machine's cores and computes in as many threads, also where it is the only one and the other half has nothing to do. So
-a ratio tells what the second worker gives, and not that one worker computes in more threads than each of two.
+machine's cores and computes in as many threads, in `one_worker` also, where the other half has nothing to do. So
+`job_ratio` and `points_ratio` tell what a second worker of the same size gives, and not that one worker computes in
+more threads than each of two. `one_worker_all_cores` is a worker on all cores, in as many threads, as a machine has it
+by default: `job_ratio_all_cores` and `points_ratio_all_cores` tell whether two halves beat it.
 
 Workers are warm: each has done a small job in windows of the same length before, so imports and the starts of engines
 are no part of any number. Scoring the reference, which two workers do no faster, is a part of `job_seconds`, as whoever
@@ -53,16 +55,20 @@ def bench_two_workers(home: Path, *, points: int = POINTS, tokens: int = TOKENS)
     cores = physical_cores()
     places = halves(cores)
     threads = len(places[0])
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # of the workers; this process computes nothing
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / "inductor"))
     one = _run(home / "one", places[:1], points=points, tokens=tokens)
     two = _run(home / "two", places, points=points, tokens=tokens)
+    whole = _run(home / "whole", (cores,), points=points, tokens=tokens)
     case = "two_workers"
     return [
         *_rows("one_worker", one),
         *_rows(case, two),
+        *_rows("one_worker_all_cores", whole),
+        Row("sweep", "one_worker_all_cores", "threads_per_worker", len(cores), "threads"),
         Row("sweep", case, "job_ratio", two.seconds / one.seconds, "ratio"),
         Row("sweep", case, "points_ratio", two.points_seconds / one.points_seconds, "ratio"),
+        Row("sweep", case, "job_ratio_all_cores", two.seconds / whole.seconds, "ratio"),
+        Row("sweep", case, "points_ratio_all_cores", two.points_seconds / whole.points_seconds, "ratio"),
         Row("sweep", case, "scored_tokens", two.report.tokens, "tokens"),
         Row("sweep", case, "cores", len(cores), "cores"),
         Row("sweep", case, "threads_per_worker", threads, "threads"),
@@ -103,9 +109,11 @@ def _run(home: Path, places: tuple[list[Cpus], ...], *, points: int, tokens: int
 
 @contextmanager
 def _workers(settings: Settings, places: tuple[list[Cpus], ...]) -> Iterator[list[WorkerProcess]]:
+    """A worker at each of the places, in as many threads as it has cores there."""
     with ExitStack() as stack:
         workers = []
         for number, cores in enumerate(places):
+            os.environ["OMP_NUM_THREADS"] = str(len(cores))  # of the worker; this process computes nothing
             with held_to(frozenset().union(*cores)):
                 worker = WorkerProcess(settings, settings.home / f"worker-{number}.log", handlers=DEFAULT_HANDLERS)
             workers.append(stack.enter_context(worker))
