@@ -157,6 +157,9 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
         return f"No part was swapped: {found.not_swapped}."
     if not found.considered:
         return "No part differs: every weight of the candidate is the reference's."
+    search = found.search
+    if search is not None and not search.found:
+        return f"{found.considered} parts differ, and the budget did not reach for one of them."
     explained = None if looking is None else looking.explained
     if looking is None or explained is None or not sites or not looking.first:
         return f"{found.considered} parts differ, and none of those that were measured costs anything for sure."
@@ -169,7 +172,8 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
     together = ""
     if len(explained.sites) > 1 and explained.share.mean is not None:
         together = f"; the first {len(explained.sites)} parts together cost {_share(explained.share)} of it"
-    return f"The worst part is {first.name}, which alone costs {alone}{together}."
+    of = " of those that were tried" if search is not None and search.untried else ""
+    return f"The worst part{of} is {first.name}, which alone costs {alone}{together}."
 
 
 def _sites(found: Found, context: JobContext) -> tuple[Site, ...]:
@@ -325,15 +329,28 @@ def _warnings(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[str
                 f"{len(lost)} parts made logits that are not finite somewhere ({', '.join(lost[:4])}): their nats are "
                 "over the other positions."
             )
-        missed = found.considered - len(search.found)
-        wanted = [s for s in search.changed if s.layer is None or s.kind in search.levels]
-        if missed and len(wanted) > len(search.found):
-            told.append(
-                f"The budget of {search.budget:g} forward passes left out {len(wanted) - len(search.found)} parts that "
-                "differ, those of the mildest layers."
-            )
+        told += not_reached(search)
     if found.whole is not None and found.subset is not None and found.whole.transformers.clusters == "windows":
         told.append("Fewer than six documents were swapped on: intervals are clustered by windows, and are too narrow.")
+    return told
+
+
+def not_reached(search: Search) -> list[str]:
+    """What the budget left out, in sentences: layers by their numbers, what is in them by its count."""
+    told = []
+    budget = f"The budget of {search.budget:g} forward passes"
+    layers = [site.layer for site in search.untried if site.layer is not None]
+    outside = [site.name for site in search.untried if site.layer is None]
+    if search.untried:
+        names = " and ".join([*([_listed(layers)] if layers else []), *outside])
+        told.append(
+            f"{budget} did not reach for all that differs: {names} were not tried, and the worst part may be among "
+            "them. Those that were tried are spread evenly over the model."
+        )
+    if finer := len(search.left_out) - len(search.untried):
+        tried = any(one.site.layer is not None and not one.site.whole for one in search.found.values())
+        which = ", those of the mildest layers" if search.by_damage else ", evenly over the model"
+        told.append(f"{budget} left out {finer} parts within layers that differ{which if tried else ', all of them'}.")
     return told
 
 

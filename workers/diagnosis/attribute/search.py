@@ -2,13 +2,15 @@
 
 Layers (and what stands outside them) come first because they are few and together are all that differs. Their nats say
 in which order the finer parts are worth a try; where the budget does not reach for all of these, those of the mildest
-layers are left out.
+layers are left out. Nothing is known of layers before they are measured: where the budget does not reach for a little
+of the text of each, those that are tried are spread over the model, and the others are told, not taken for mild.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -22,8 +24,10 @@ from workers.diagnosis.attribute.swapping import Swapper
 from workers.diagnosis.context import JobContext
 
 Stage = Literal["layers", "parts"]
-# Of the budget, for whole layers where there are finer parts to come.
+# Of the budget, for whole layers where there are finer parts to come: more only where a first look at all takes it.
 FOR_LAYERS = 0.6
+# Of the layers, those that are measured on all of the text, where more are not afforded.
+KEPT_LAYERS = 0.25
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,18 @@ class Search:
     context: JobContext
     found: dict[str, Measured] = field(default_factory=dict)
     rungs: list[Rung] = field(default_factory=list)
+    # what the budget did not reach for, in the model's order
+    left_out: list[Site] = field(default_factory=list)
+    # whether parts of layers were tried in the order of their layers' nats
+    by_damage: bool = False
+    # forward passes so far
+    spent: float = 0.0
     _done: int = 0
 
     @property
-    def spent(self) -> float:
-        """Forward passes so far."""
-        return sum(rung.cost for rung in self.rungs)
+    def untried(self) -> list[Site]:
+        """Layers, and parts outside them, that were not looked at: nothing says how much damage is theirs."""
+        return [site for site in self.left_out if site.layer is None or site.whole]
 
     @property
     def ranked(self) -> list[Measured]:
@@ -74,12 +84,17 @@ class Search:
             site for site in self.changed if site.layer is not None and site.kind in self.levels and not site.whole
         ]
         if outer:
-            self._stage("layers", outer, self.budget * (FOR_LAYERS if finer else 1.0), keep=len(outer))
-        left = self.budget - self.spent
-        if finer and left > 0:
+            least = sum(self.swapper.cost([site]) for site in outer) * self._shares[1]
+            share = max(self.budget * FOR_LAYERS, min(self.budget, least)) if finer else self.budget
+            self._stage("layers", outer, share, keep=max(self.top, ceil(KEPT_LAYERS * len(outer))), evenly=True)
+        if finer:
+            damage = self._damage_by_layer(sorted({site.layer for site in finer if site.layer is not None}))
+            self.by_damage = bool(damage)
             order = {site.name: index for index, site in enumerate(finer)}
-            finer.sort(key=lambda site: (-self._nats_of_layer(site), order[site.name]))
-            self._stage("parts", finer, left, keep=self.top)
+            finer.sort(key=lambda site: (-damage.get(site.layer, 0.0), order[site.name]))
+            self._stage("parts", finer, self.budget - self.spent, keep=self.top, evenly=not damage)
+        order = {site.name: index for index, site in enumerate(self.changed)}
+        self.left_out.sort(key=lambda site: order[site.name])
 
     def everything(self) -> list[Measured]:
         """Layers and what stands outside, where all of them were measured on the whole subset: together they are all
@@ -90,13 +105,36 @@ class Search:
         complete = [one for one in known if one is not None and one.batches == whole]
         return complete if "layer" in self.levels and len(complete) == len(outer) else []
 
-    def _nats_of_layer(self, site: Site) -> float:
-        layer = self.found.get(f"layers.{site.layer}")
-        return 0.0 if layer is None or not np.isfinite(layer.nats) else layer.nats
+    @property
+    def _shares(self) -> list[float]:
+        """What the first so many batches are of the text."""
+        ends = [end for _, end in self.swapper.batches]
+        return [0.0, *(end / ends[-1] for end in ends)]
 
-    def _stage(self, stage: Stage, arms: Sequence[Site], budget: float, *, keep: int) -> None:
+    def _damage_by_layer(self, layers: Sequence[int]) -> dict[int | None, float]:
+        """Nats of these layers; of one that was not tried, the worse of its nearest neighbours that were. Empty where
+        none was."""
+        nats = {
+            one.site.layer: one.nats if np.isfinite(one.nats) else float("inf")
+            for one in self.found.values()
+            if one.site.whole and one.site.layer is not None
+        }
+        if not nats:
+            return {}
+        damage: dict[int | None, float] = {}
+        for layer in layers:
+            below = max((known for known in nats if known <= layer), default=None)
+            above = min((known for known in nats if known >= layer), default=None)
+            damage[layer] = max(nats[near] for near in (below, above) if near is not None)
+        return damage
+
+    def _stage(self, stage: Stage, arms: Sequence[Site], budget: float, *, keep: int, evenly: bool) -> None:
         swapper = self.swapper
-        batches = len(swapper.batches)
+        batches, shares = len(swapper.batches), self._shares
+        costs = [swapper.cost([site]) for site in arms]
+        if (min(costs) if evenly else costs[0]) * shares[1] > budget:
+            self.left_out += arms
+            return
         first = len(self.rungs)
 
         def measure(site: Site, upto: int) -> float:
@@ -110,8 +148,16 @@ class Search:
             # what is not finite is as bad as can be
             return nats if np.isfinite(nats) else float("inf")
 
-        costs = [swapper.cost([site]) for site in arms]
-        result: Result[Site] = halve(arms, costs, measure, batches=batches, keep=min(keep, len(arms)), budget=budget)
+        result: Result[Site] = halve(
+            arms,
+            costs,
+            measure,
+            batches=batches,
+            keep=min(keep, len(arms)),
+            budget=budget,
+            shares=shares,
+            evenly=evenly,
+        )
         for index, step in result.step.items():
             name = arms[index].name
             self.found[name] = Measured(arms[index], self.found[name].kl, result.batches[index], first + step)
@@ -119,3 +165,5 @@ class Search:
             Rung(stage=stage, sites=s.sites, tokens=swapper.positions(s.batches), kept=s.kept, cost=round(s.cost, 3))
             for s in result.steps
         ]
+        self.spent += result.cost
+        self.left_out += result.left_out

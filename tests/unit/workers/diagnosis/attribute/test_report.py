@@ -1,0 +1,71 @@
+"""What a report says of parts that the budget did not reach for."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from app.contracts.attribute_report import Explained
+from app.contracts.attribute_report import Site as Told
+from app.contracts.report import Mean
+from tests.support.attribute_reports import site
+from workers.diagnosis.attribute.report import Found, not_reached, sentence
+from workers.diagnosis.attribute.search import Measured, Search
+from workers.diagnosis.attribute.sites import Site
+
+LAYERS = [Site(f"layers.{layer}", "layer", layer, ()) for layer in range(4)]
+MODULES = [Site(f"layers.{layer}.mlp.up_proj", "module", layer, ()) for layer in range(4)]
+HEAD = Site("lm_head", "head", None, ())
+
+
+def search(*tried: Site, left_out: tuple[Site, ...] = (), by_damage: bool = True) -> Search:
+    changed = [*LAYERS, *MODULES, HEAD]
+    found = {one.name: Measured(one, np.ones(3, dtype=np.float32), 1, 0) for one in tried}
+    nothing = cast("Any", None)
+    return Search(
+        nothing, changed, ("layer", "module"), 3.0, 2, nothing, found, left_out=list(left_out), by_damage=by_damage
+    )
+
+
+def verdict(done: Search) -> str:
+    worst = Told.model_validate(site("layers.0", 0.2, kind="layer", layer=0))
+    unknown = Mean(mean=None, ci=None)
+    looking = SimpleNamespace(first=[LAYERS[0]], explained=Explained(sites=("layers.0",), nats=unknown, share=unknown))
+    found = SimpleNamespace(not_swapped="", considered=9, search=done, whole=None)
+    return sentence((worst,), cast("Any", looking), cast("Found", found))
+
+
+def test_layers_that_were_not_tried_are_named_and_the_verdict_speaks_of_the_others() -> None:
+    done = search(LAYERS[0], LAYERS[3], left_out=(LAYERS[1], LAYERS[2], HEAD))
+    (told,) = not_reached(done)
+    assert "layers 1, 2 and lm_head were not tried" in told
+    assert "mildest" not in told
+    assert verdict(done).startswith("The worst part of those that were tried is layers.0")
+
+
+@pytest.mark.parametrize(
+    ("tried", "by_damage", "words"),
+    [
+        ((*LAYERS, MODULES[0]), True, "those of the mildest layers"),
+        ((MODULES[0], MODULES[3]), False, "evenly over the model"),
+        (LAYERS, True, "all of them"),
+    ],
+)
+def test_parts_within_layers_are_counted_with_the_rule_that_left_them_out(
+    tried: tuple[Site, ...], by_damage: bool, words: str
+) -> None:
+    done = search(*tried, left_out=(MODULES[1], MODULES[2]), by_damage=by_damage)
+    (told,) = not_reached(done)
+    assert "left out 2 parts within layers" in told
+    assert words in told
+    assert verdict(done).startswith("The worst part is layers.0")
+
+
+def test_where_everything_was_tried_nothing_is_said() -> None:
+    assert not_reached(search(*LAYERS, *MODULES, HEAD)) == []
+
+
+def test_where_nothing_was_tried_no_part_leads_the_verdict() -> None:
+    done = search(left_out=(*LAYERS, HEAD))
+    assert verdict(done) == "9 parts differ, and the budget did not reach for one of them."

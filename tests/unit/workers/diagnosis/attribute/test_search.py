@@ -1,0 +1,92 @@
+"""What the search tries, within its budget, against damage that is planted where a short budget would not look."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from app.contracts.requests.attribute import LEVELS, SiteLevel
+from app.settings import Settings
+from tests.support.attempts import Context
+from tests.unit.workers.diagnosis.attribute.planted import Planted, parts
+from workers.diagnosis.attribute.search import Search
+
+
+def searched(
+    folder: Path, planted: Planted, budget: float, *, levels: tuple[SiteLevel, ...] = LEVELS, top: int = 8
+) -> Search:
+    context = Context(Settings(home=folder), folder)
+    made = Search(cast("Any", planted), parts(planted.layers), levels, budget, top, cast("Any", context))
+    made.run()
+    assert made.spent <= budget
+    assert made.spent == pytest.approx(planted.passes({site.name: site for site in made.changed}))
+    return made
+
+
+def tried(search: Search) -> list[int]:
+    return sorted(one.site.layer for one in search.found.values() if one.site.whole and one.site.layer is not None)
+
+
+@pytest.mark.parametrize(("layers", "budget"), [(30, 32.0), (30, 26.0), (80, 64.0), (80, 100.0)])
+def test_a_short_budget_finds_the_worst_layer_at_the_end(tmp_path: Path, layers: int, budget: float) -> None:
+    last = f"layers.{layers - 1}"
+    search = searched(tmp_path, Planted(layers, frozenset({last, f"{last}.mlp.down_proj"})), budget)
+    assert tried(search) == list(range(layers))
+    assert search.untried == []
+    assert {one.site.name for one in search.ranked[:2]} == {last, f"{last}.mlp.down_proj"}
+    # the worst is looked at on all of the text, the mildest on a part of it
+    assert search.found[last].batches == 2
+    assert min(one.batches for one in search.found.values()) == 1
+
+
+def test_where_the_budget_reaches_all_layers_are_measured_in_full(tmp_path: Path) -> None:
+    search = searched(tmp_path, Planted(30, frozenset({"layers.3"})), 64.0)
+    assert all(search.found[f"layers.{layer}"].batches == 2 for layer in range(30))
+    assert search.rungs[0].cost < 32
+    assert len(search.everything()) == 33
+
+
+@pytest.mark.parametrize("budget", [1.0, 3.0, 8.0, 12.5])
+def test_what_cannot_be_tried_is_spread_over_the_model_and_known(tmp_path: Path, budget: float) -> None:
+    search = searched(tmp_path, Planted(80, frozenset()), budget)
+    numbers = tried(search)
+    assert 0 < len(numbers) < 80
+    steps = np.diff([-1, *numbers, 80])
+    assert steps.max() - steps.min() <= 2
+    missing = [site.layer for site in search.untried if site.layer is not None]
+    assert sorted([*numbers, *missing]) == list(range(80))
+
+
+def test_parts_of_layers_that_were_not_tried_are_no_milder_than_their_neighbours(tmp_path: Path) -> None:
+    worst = {f"layers.{layer}" for layer in range(40, 80)}
+    planted = Planted(80, frozenset(worst), ends=(1, 2, 3, 4, 5, 6, 7, 8))
+    search = searched(tmp_path, planted, 5.0)
+    assert len(tried(search)) < 80
+    damage = search._damage_by_layer(range(80))
+    assert all(damage[layer] > 4 for layer in range(42, 80))
+    assert all(damage[layer] < 1 for layer in range(38))
+
+
+def test_parts_without_layers_to_go_by_are_spread_over_the_model(tmp_path: Path) -> None:
+    search = searched(tmp_path, Planted(80, frozenset()), 30.0, levels=("module",))
+    numbers = sorted({one.site.layer for one in search.found.values() if one.site.layer is not None})
+    assert numbers[0] == 0
+    assert numbers[-1] == 79
+    assert np.diff(numbers).max() <= 4
+    assert not search.by_damage
+    assert len(search.left_out) + len(search.found) == 163
+
+
+@pytest.mark.parametrize("budget", np.linspace(1, 70, 24).tolist())
+@pytest.mark.parametrize("ends", [(8,), (4, 8), (15, 30, 31), tuple(range(1, 9))])
+def test_no_more_is_spent_than_the_budget(tmp_path: Path, budget: float, ends: tuple[int, ...]) -> None:
+    # the worst ones are the first layers, which cost most to run again
+    worst = frozenset(f"layers.{layer}{part}" for layer in range(12) for part in ("", ".mlp.up_proj", ".mlp.down_proj"))
+    searched(tmp_path, Planted(30, worst, ends=ends), budget)
+
+
+def test_a_budget_that_reaches_for_no_part_tries_none(tmp_path: Path) -> None:
+    search = searched(tmp_path, Planted(3, frozenset(), head=40.0, ends=(8,)), 1.0)
+    assert search.found == {}
+    assert len(search.left_out) == len(search.changed)
