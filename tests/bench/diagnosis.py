@@ -2,7 +2,8 @@
 
 Both are told in forward passes, so that machines can be compared: of the candidate through vLLM over the sweep's text
 (the sweep's surgery and start stand apart), and of the reference through transformers over the attribution's tokens.
-The sweep's memory is what this process, which does all of it, holds resident after each point, and at most.
+Memory is what this process, which does all of it, holds resident after each point of the sweep, after the first and the
+last swap of the attribution, and at most.
 """
 
 import statistics
@@ -26,6 +27,8 @@ from workers.text.tokenization import load_tokenizer
 from workers.text.windows import make_windows
 
 POINTS = 12
+# Layers of the demo model: each is swapped once.
+SWAPS = 30
 
 
 class WatchedContext(BenchContext):
@@ -38,6 +41,22 @@ class WatchedContext(BenchContext):
     def progress(self, phase: str, done: int, total: int) -> None:
         if phase == PHASE:
             self.resident.note(done, total)
+
+
+class SwapContext(BenchContext):
+    """An attribution's context that looks at the process' memory after each swap of a layer: where the next one begins,
+    or what follows them."""
+
+    def __init__(self, settings: Settings, name: str, *, swaps: int) -> None:
+        super().__init__(settings, name)
+        self.resident = resident.Resident(swaps)
+        self._swaps = swaps
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        if phase == "swap layers":
+            self.resident.note(done - 1, self._swaps)
+        elif phase == "look into parts":
+            self.resident.note(self._swaps, self._swaps)
 
 
 def sweep_request(points: int = POINTS) -> SweepRequest:
@@ -100,11 +119,14 @@ def bench_attribute(home: Path) -> list[Row]:
             "internals": False,
         }
     )
-    report = attribute(asked, BenchContext(settings, "attribute"), room)
+    context = SwapContext(settings, "attribute", swaps=SWAPS)
+    report = attribute(asked, context, room)
+    peak = resident.peak()
     room.close()
     found = report.search
     assert found is not None
     assert report.subset is not None
+    after = context.resident.after
     return [
         Row("attribute", "30_layers", "tokens", report.subset.windows * report.subset.length, "tokens"),
         Row("attribute", "30_layers", "forward_seconds", found.forward_seconds, "s"),
@@ -115,4 +137,7 @@ def bench_attribute(home: Path) -> list[Row]:
             Row("attribute", "30_layers", f"{phase}_seconds", took, "s")
             for phase, took in report.provenance.seconds.items()
         ),
+        *(Row("attribute", "30_layers", f"resident_after_{swap}", after[swap], "MiB") for swap in (1, SWAPS)),
+        Row("attribute", "30_layers", "resident_peak", peak, "MiB"),
+        Row("attribute", "30_layers", "resident_last_over_first", after[SWAPS] / after[1], "ratio"),
     ]
