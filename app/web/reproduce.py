@@ -6,13 +6,17 @@ import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+from pydantic import ValidationError
 
 from app.contracts.reports import AnyReport
 from app.contracts.requests.attribute import LEVELS
 from app.contracts.requests.base import Thresholds
-from app.contracts.requests.calibrate import CALIBRATORS
+from app.contracts.requests.calibrate import CALIBRATORS, CalibrateRequest
+from app.contracts.requests.compare import ToolCallRun
 from app.contracts.requests.mitigate import TREATMENTS
+from app.web.reproduce_options import numeral, text_argument, threshold_options
 from app.web.reproduce_surface import surface_command
 from app.web.reproduce_sweep import sweep_command
 from app.web.reproduce_trajectory import trajectory_command
@@ -91,20 +95,23 @@ def _request(report: AnyReport) -> Json:
 
 
 def _command(request: Json) -> str | None:
+    if request.get("allow_overlap"):  # no command has an option for it
+        return None
     of_kind: dict[str, Callable[[Json], str | None]] = {
         "calibrate": _calibrate_command,
         "mitigate": _mitigate_command,
         "attribute": _attribute_command,
-        "surface": lambda turned: surface_command(turned, _text_argument(_dict(turned.get("text")))),
-        "sweep": lambda swept: sweep_command(swept, _text_argument(_dict(swept.get("text")))),
+        "surface": lambda turned: surface_command(turned, text_argument(_dict(turned.get("text")))),
+        "sweep": lambda swept: sweep_command(swept, text_argument(_dict(swept.get("text")))),
         "tasks": _tasks_command,
-        "trajectory": lambda body: trajectory_command(body, _text_argument(_dict(body.get("text")))),
+        "trajectory": lambda body: trajectory_command(body, text_argument(_dict(body.get("text")))),
     }
     own = of_kind.get(str(request.get("kind")))
     if own is not None:
         return own(request)
-    text = _text_argument(_dict(request.get("text")))
-    if text is None:
+    text = text_argument(_dict(request.get("text")))
+    calls = request.get("generate_tool_calls") or None
+    if text is None or not (calls is None or _has_defaults(calls)):
         return None
     reference = _dict(request.get("reference"))
     candidate = _dict(request.get("candidate"))
@@ -116,14 +123,26 @@ def _command(request: Json) -> str | None:
     lines.append(f"--text {text} --window {request.get('window', 512)} --seed {request.get('seed', 0)}")
     if request.get("precision", "fast") != "fast":
         lines.append(f"--precision {shlex.quote(str(request['precision']))}")
-    lines += [f"--threshold {name}={value:g}" for name, value in _dict(request.get("thresholds")).items()]
+    lines += threshold_options(request)
     if "store_text" in request:
         lines.append("--store-text" if request["store_text"] else "--no-store-text")
+    if calls is not None:
+        lines.append("--generate-tool-calls")
     return " \\\n  ".join(lines)
+
+
+def _has_defaults(calls: object) -> bool:
+    """Whether tool calls are asked for as the option asks."""
+    try:
+        return calls is True or ToolCallRun.model_validate(calls) == ToolCallRun()
+    except ValidationError:  # a newer version's
+        return False
 
 
 def _calibrate_command(request: Json) -> str | None:
     """`hemostat calibrate`; what is not said has its default."""
+    if request.get("sampling", _SAMPLING) != _SAMPLING:
+        return None
     lines = [
         f"hemostat calibrate --reference {shlex.quote(str(_dict(request.get('reference')).get('model', '')))}",
         f"--candidate {shlex.quote(str(_dict(request.get('candidate')).get('model', '')))}",
@@ -132,7 +151,7 @@ def _calibrate_command(request: Json) -> str | None:
     lines += [f"--recipe {shlex.quote(json.dumps(step))}" for step in steps]
     for option, source in (("--text", request.get("text")), ("--test-text", request.get("test_text"))):
         if isinstance(source, dict):
-            argument = _text_argument(source)
+            argument = text_argument(source)
             if argument is None:
                 return None
             lines.append(f"{option} {argument}")
@@ -141,19 +160,17 @@ def _calibrate_command(request: Json) -> str | None:
     if tuple(calibrators) != CALIBRATORS:
         lines += [f"--calibrator {shlex.quote(str(name))}" for name in calibrators]
     lines += [
-        f"{option} {request[name]:g}" if isinstance(request[name], float) else f"{option} {request[name]}"
-        for option, name in _NUMBERS
-        if isinstance(request.get(name), int | float)
+        f"{option} {numeral(request[name])}" for option, name in _NUMBERS if isinstance(request.get(name), int | float)
     ]
     if request.get("deployment"):
         lines.append(f"--deployment {shlex.quote(str(request['deployment']))}")
-    lines += [f"--threshold {name}={value:g}" for name, value in _dict(request.get("thresholds")).items()]
+    lines += threshold_options(request)
     return " \\\n  ".join(lines)
 
 
 def _attribute_command(request: Json) -> str | None:
     """`hemostat attribute`; what is not said has its default."""
-    text = _text_argument(_dict(request.get("text")))
+    text = text_argument(_dict(request.get("text")))
     if text is None:
         return None
     candidate = _dict(request.get("candidate"))
@@ -168,12 +185,14 @@ def _attribute_command(request: Json) -> str | None:
     if request.get("layers"):
         lines.append(f"--layers {'+'.join(map(str, _list(request['layers'])))}")
     names = ("tokens", "budget", "top", "twins", "window", "seed")
-    lines.append(f"--text {text} " + " ".join(f"--{name} {request[name]:g}" for name in names if name in request))
+    lines.append(
+        f"--text {text} " + " ".join(f"--{name} {numeral(request[name])}" for name in names if name in request)
+    )
     if "restore" not in _list(request.get("directions")):
         lines.append("--no-restore")
     if request.get("internals") is False:
         lines.append("--no-internals")
-    lines += [f"--threshold {name}={value:g}" for name, value in _dict(request.get("thresholds")).items()]
+    lines += threshold_options(request)
     return " \\\n  ".join(lines)
 
 
@@ -188,14 +207,14 @@ def _mitigate_command(request: Json) -> str | None:
     for option, name in (("--text", "text"), ("--test-text", "test_text"), ("--calibration", "calibration")):
         source = request.get(name)
         if isinstance(source, dict):
-            argument = _text_argument(source)
+            argument = text_argument(source)
             if argument is None:
                 return None
             lines.append(f"{option} {argument}")
     for option, name in (("--bytes", "bytes"), ("--bits", "bits_per_weight"), ("--added-latency", "added_latency")):
         limit = _dict(request.get("budget")).get(name)
         if isinstance(limit, int | float):
-            lines.append(f"{option} {limit}")
+            lines.append(f"{option} {numeral(limit)}")
     treatments = _list(request.get("treatments"))
     if tuple(treatments) != TREATMENTS:
         lines += [f"--treatment {shlex.quote(str(name))}" for name in treatments]
@@ -206,7 +225,7 @@ def _mitigate_command(request: Json) -> str | None:
         lines.append("--checkpoint")
     if "store_text" in request:
         lines.append("--store-text" if request["store_text"] else "--no-store-text")
-    lines += [f"--threshold {name}={value:g}" for name, value in _dict(request.get("thresholds")).items()]
+    lines += threshold_options(request)
     return " \\\n  ".join(lines)
 
 
@@ -227,19 +246,24 @@ def _tasks_command(request: Json) -> str | None:
         if any("," in word for word in words):
             return None
         lines.append(f"--task {shlex.quote(','.join(words))}")
-    text = _text_argument(_dict(request.get("text")))
+    text = text_argument(_dict(request.get("text")))
     if text is None:
         return None
     lines.append(f"--text {text}")
     lines += [
-        f"--{name} {request[name]}" for name in ("margin", "shown", "window", "seed") if request.get(name) is not None
+        f"--{name} {numeral(request[name])}"
+        for name in ("margin", "shown", "window", "seed")
+        if request.get(name) is not None
     ]
     if "store_text" in request:
         lines.append("--store-text" if request["store_text"] else "--no-store-text")
-    lines += [f"--threshold {name}={value:g}" for name, value in _dict(request.get("thresholds")).items()]
+    lines += threshold_options(request)
     return " \\\n  ".join(lines)
 
 
+_SAMPLING: Final = [
+    one.model_dump(mode="json") for one in CalibrateRequest.model_fields["sampling"].get_default() or ()
+]
 _MITIGATE_NUMBERS = (
     ("--calibration-windows", "calibration_windows"),
     ("--calibration-window", "calibration_window"),
@@ -248,29 +272,6 @@ _MITIGATE_NUMBERS = (
     ("--seed", "seed"),
 )
 _NUMBERS = (("--tokens", "tokens"), ("--window", "window"), ("--seed", "seed"), ("--tolerance", "tolerance"))
-
-
-_UNSAID: dict[str, Json] = {  # what the command line's text argument leaves at these values
-    "shipped": {"corpus": "evaluation"},
-    "self": {"temperature": 1.0},
-    "hub": {"config": None, "split": "test", "revision": None, "documents": 100, "domain": "text"},
-}
-
-
-def _text_argument(text: Json) -> str | None:
-    source = text.get("source")
-    if source == "inline":
-        return "DOCUMENTS.jsonl"
-    if source == "shipped" and text.get("corpus") == "calibration":
-        return f"calibration:{text['documents']}" if text.get("documents") else "calibration"
-    if source not in _UNSAID or any(text.get(key, default) != default for key, default in _UNSAID[source].items()):
-        return None
-    if source == "shipped":
-        return f"shipped:{text['documents']}" if text.get("documents") else "shipped"
-    if source == "self":
-        return f"self:{text.get('tokens', 8192)}"
-    column = text.get("column", "text")
-    return shlex.quote(f"hub:{text.get('dataset', '')}" + (f":{column}" if column != "text" else ""))
 
 
 def _list(value: object) -> list[object]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.web import describe
+from app.web.reproduce_options import numeral, threshold_options
 
 
 def surface_command(request: Mapping[str, Any], text: str | None) -> str | None:
@@ -23,15 +24,15 @@ def surface_command(request: Mapping[str, Any], text: str | None) -> str | None:
     lines += [f"--recipe {shlex.quote(json.dumps(step))}" for step in steps]
     contour = request.get("contour") or {}
     if contour.get("level") is not None:
-        lines.append(f"--contour {contour.get('measure', 'kl')}={contour['level']:g}")
+        lines.append(f"--contour {contour.get('measure', 'kl')}={numeral(contour['level'])}")
     elif contour.get("measure", "kl") != "kl":
         lines.append(f"--contour {contour['measure']}=1.05")
     if request.get("margin") is not None:
-        lines.append(f"--margin {request['margin']:g}")
+        lines.append(f"--margin {numeral(request['margin'])}")
     if request.get("orders") == "both":
         lines.append("--both-orders")
     if request.get("storage", "sparse") != "sparse":
         lines.append(f"--storage {shlex.quote(str(request['storage']))}")
     lines.append(f"--text {text} --window {request.get('window', 512)} --seed {request.get('seed', 0)}")
-    lines += [f"--threshold {name}={value:g}" for name, value in (request.get("thresholds") or {}).items()]
+    lines += threshold_options(request)
     return " \\\n  ".join(lines)

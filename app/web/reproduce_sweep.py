@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.web import describe
+from app.web.reproduce_options import numeral, threshold_options
 
 
 def sweep_command(request: Mapping[str, Any], text: str | None) -> str | None:
@@ -26,7 +27,7 @@ def sweep_command(request: Mapping[str, Any], text: str | None) -> str | None:
         lines.append(f"--budget {request['budget']}")
     for name, (low, high) in (request.get("bounds") or {}).items():
         if low is not None or high is not None:
-            ends = ["" if end is None else f"{end:g}" for end in (low, high)]
+            ends = ["" if end is None else numeral(end) for end in (low, high)]
             lines.append(f"--bound {name}={ends[0]}..{ends[1]}")
-    lines += [f"--threshold {name}={value:g}" for name, value in (request.get("thresholds") or {}).items()]
+    lines += threshold_options(request)
     return " \\\n  ".join(lines)

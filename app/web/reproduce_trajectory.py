@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.contracts.decoding import DECODER, SHAPING, defaults
 from app.contracts.requests.trajectory import SHAPINGS
+from app.web.reproduce_options import threshold_options
 
 Json = dict[str, Any]
 _NUMBERS: Final = (("--prompts", "prompts"), ("--prompt-tokens", "prompt_tokens"), ("--tokens", "tokens"))
@@ -19,8 +20,8 @@ _SHAPINGS: Final = [one.model_dump(mode="json") for one in SHAPINGS]
 
 def trajectory_command(request: Json, text: str | None) -> str | None:
     """`hemostat trajectory`; what is not said has its default. `text` is the text source as an argument, None where the
-    command line has none for it; so is the answer where another field has no option."""
-    if text is None or request.get("allow_overlap"):
+    command line has none for it; so is the answer."""
+    if text is None:
         return None
     reference, candidate = (_model(request.get(field)) for field in ("reference", "candidate"))
     lines = [
@@ -43,8 +44,7 @@ def trajectory_command(request: Json, text: str | None) -> str | None:
         lines.append("--chat")
     if request.get("store_text") is not None:
         lines.append("--store-text" if request["store_text"] else "--no-store-text")
-    thresholds = request.get("thresholds")
-    lines += [f"--threshold {name}={value:g}" for name, value in (thresholds or {}).items()]
+    lines += threshold_options(request)
     return " \\\n  ".join(lines)
 
 

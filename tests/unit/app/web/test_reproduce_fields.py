@@ -1,0 +1,278 @@
+"""Whatever a request asks, the command that a report gives asks it too, or none is given: every field of every kind.
+
+The oracle is the command line itself: it is run up to the point where it would send its request.
+"""
+
+import importlib
+import inspect
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+from typer.testing import CliRunner
+
+from app.cli.main import app
+from app.contracts import decoding, recipe
+from app.contracts.base import Contract
+from app.contracts.report import CompareReport
+from app.contracts.requests import KINDS
+from app.contracts.requests.attribute import AttributeRequest
+from app.contracts.requests.base import JobRequest
+from app.contracts.requests.calibrate import CalibrateRequest
+from app.contracts.requests.compare import CompareRequest
+from app.contracts.requests.mitigate import MitigateRequest
+from app.contracts.requests.surface import SurfaceRequest
+from app.contracts.requests.sweep import SweepRequest
+from app.contracts.requests.tasks import TasksRequest
+from app.contracts.requests.trajectory import TrajectoryRequest
+from app.contracts.text import Document
+from app.jobs.parsing import parse_submission
+from app.web.reproduce import reproduction
+from tests.support.reports import compare_report, draw
+
+Json = dict[str, Any]
+DOCUMENT = {"id": "a", "domain": "prose", "text": "A word."}
+PRUNE = {"type": "prune.wanda", "sparsity": 0.1}
+ROUND = {"type": "quantize.rtn", "bits": 8}
+SPARSITIES = {"step": 0, "field": "sparsity", "values": [0.1, 0.2]}
+BITS = {"step": 1, "field": "bits", "values": [8, 4]}
+FILE = {"source": "file", "format": "mmlu", "path": "m.csv"}
+
+REQUESTS: dict[str, type[JobRequest]] = {
+    "compare": CompareRequest,
+    "attribute": AttributeRequest,
+    "sweep": SweepRequest,
+    "surface": SurfaceRequest,
+    "trajectory": TrajectoryRequest,
+    "tasks": TasksRequest,
+    "mitigate": MitigateRequest,
+    "calibrate": CalibrateRequest,
+}
+# The least that each kind can be asked with.
+BASES: dict[str, Json] = {kind: {"candidate": {"model": "b", "recipe": [PRUNE]}} for kind in REQUESTS}
+BASES["sweep"] |= {"knobs": [SPARSITIES]}
+BASES["surface"] = {"candidate": {"model": "b", "recipe": [PRUNE, ROUND]}, "knobs": [SPARSITIES, BITS]}
+TEXTS: list[Json] = [
+    {"source": "shipped", "documents": 12},
+    {"source": "shipped", "corpus": "calibration"},
+    {"source": "shipped", "corpus": "calibration", "documents": 3},
+    {"source": "shipped", "corpus": "classes"},
+    {"source": "shipped", "corpus": "classes", "documents": 3},
+    {"source": "shipped"},
+    {"source": "self", "tokens": 300},
+    {"source": "self", "temperature": 0.7},
+    {"source": "file", "path": "corpus", "domain": "prose"},
+    {"source": "inline", "documents": [DOCUMENT]},
+    *(
+        {"source": "hub", "dataset": "a/b"} | other
+        for other in (
+            {},
+            {"config": "c"},
+            {"split": "train"},
+            {"column": "body"},
+            {"revision": "r"},
+            {"documents": 7},
+            {"domain": "web"},
+        )
+    ),
+]
+EVERY: list[Json] = [
+    {"window": 128},
+    {"seed": 2**62 + 1},
+    {"allow_overlap": True},
+    {"thresholds": {"mild": 0.0123456789}},
+    {"thresholds": {"moderate": 0.1, "severe": 0.25, "collapse": 2.0}},
+    *({"text": text} for text in TEXTS),
+]
+OWN: dict[str, list[Json]] = {
+    "compare": [
+        {"precision": "float32"},
+        {"store_text": True},
+        {"store_text": False},
+        {"generate_tool_calls": True},
+        {"generate_tool_calls": {"prompts": 8}},
+        {"generate_tool_calls": {"max_tokens": 64}},
+        *({"generate_tool_calls": {"text": text}} for text in TEXTS),
+    ],
+    "attribute": [
+        {"levels": ["layer", "heads"]},
+        {"layers": [0, 1, 5]},
+        {"directions": ["swap"]},
+        {"tokens": 1_234_567},
+        {"budget": 12.3456789},
+        {"top": 3},
+        {"twins": 2},
+        {"internals": False},
+    ],
+    "sweep": [
+        {"knobs": [{"step": 0, "field": "pattern", "values": ["2:4", "4:8"]}]},
+        {"budget": 2},
+        {"bounds": {"a": [0.5, 2.00000001], "b": [None, 1.0], "s0": [0.1, None], "k1": [-3.5, 4], "k2": [0, 1e-9]}},
+    ],
+    "surface": [
+        {"orders": "both"},
+        {"contour": {"measure": "kl", "level": 0.12345678}},
+        {"contour": {"measure": "perplexity_ratio"}},
+        {"margin": 0.0123456789},
+        {"storage": "dense"},
+    ],
+    "trajectory": [
+        {"candidates": [{"model": "c"}, {"model": "b", "recipe": [ROUND]}, {"model": "d", "recipe": [PRUNE, ROUND]}]},
+        {"decoders": [{"name": "greedy"}, {"name": "top_p", "p": 0.5}]},
+        {"shapings": []},
+        {"shapings": [{"name": "top_k", "k": 7}]},
+        {"prompts": 3},
+        {"prompt_tokens": 9},
+        {"tokens": 33},
+        {"chat": True},
+        {"store_text": True},
+    ],
+    "tasks": [
+        {"tasks": [{"source": "shipped", "items": 30}, FILE]},
+        {"tasks": [FILE | {"name": "other", "items": 7, "shots": 2, "examples": "dev.csv", "metric": "acc"}]},
+        {"tasks": [{"source": "file", "format": "gsm8k", "path": "g.jsonl", "max_tokens": 99}]},
+        {"tasks": [FILE | {"path": "a,b.csv"}]},
+        {"margin": 0.0123456789},
+        {"shown": 0},
+        {"store_text": False},
+    ],
+    "mitigate": [
+        {"test_text": {"source": "shipped", "corpus": "calibration"}},
+        *({"calibration": text} for text in TEXTS),
+        {"calibration_windows": 7},
+        {"calibration_window": 99},
+        {"budget": {"bytes": 123_456_789}},
+        {"budget": {"bits_per_weight": 4.123456789, "added_latency": 0.1}},
+        {"treatments": ["protect", "norm.tweak"]},
+        {"trials": 3},
+        {"store_text": True},
+        {"export": "checkpoint"},
+    ],
+    "calibrate": [
+        *({"test_text": text} for text in TEXTS),
+        {"fit_domains": ["prose", "code"]},
+        {"tokens": 1234},
+        {"calibrators": ["temperature", "lowrank+confidence"]},
+        {"tolerance": 0.00123456789},
+        {"sampling": []},
+        {"sampling": [{"temperature": 0.5, "top_p": 0.8}]},
+        {"deployment": "d"},
+    ],
+}
+# What a request keeps and no command need say: notes, and a field that its kind does not use.
+UNSAID: dict[str, set[str]] = {kind: {"metadata"} for kind in REQUESTS} | {"trajectory": {"metadata", "window"}}
+CASES = [(kind, change) for kind in REQUESTS for change in ({}, *EVERY, *OWN[kind]) if not set(change) & UNSAID[kind]]
+
+
+def made(kind: str, change: Json) -> JobRequest:
+    body = {"kind": kind, "reference": {"model": "a"}} | BASES[kind] | change
+    if "knobs" in change:  # the recipe holds the first value of each
+        (knob,) = change["knobs"]
+        body["candidate"] = {"model": "b", "recipe": [{"type": "prune.wanda", knob["field"]: knob["values"][0]}]}
+    return parse_submission(json.dumps(body).encode())
+
+
+def told(request: JobRequest) -> Json:
+    """What is asked; the contour by the level that it comes to, said or not."""
+    asked = request.model_dump(mode="json", exclude={"dry_run", *UNSAID[request.kind]})
+    if isinstance(request, SurfaceRequest):
+        asked["contour"]["level"] = request.level
+    return asked
+
+
+@pytest.fixture(scope="module")
+def report() -> CompareReport:
+    return CompareReport.model_validate(compare_report(draw(documents=3), store_text=False))
+
+
+def command(report: CompareReport, request: JobRequest) -> str | None:
+    kept = request.model_dump(mode="json", exclude={"dry_run"})
+    return reproduction(report.model_copy(update={"request": kept})).cli
+
+
+def sent(monkeypatch: pytest.MonkeyPatch, kind: str, line: str) -> JobRequest:
+    """What the command line would ask."""
+    kept: list[Json] = []
+    module = importlib.import_module("app.cli.main" if kind == "compare" else f"app.cli.{kind}")
+    monkeypatch.setattr(module, "measure", lambda request, *_, **__: kept.append(request))
+    done = CliRunner().invoke(app, shlex.split(line.replace("\\\n", " "))[1:])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return parse_submission(json.dumps(kept[0]).encode())
+
+
+@pytest.mark.parametrize(("kind", "change"), CASES, ids=lambda value: json.dumps(value)[:60])
+def test_a_command_asks_for_all_that_was_asked_or_there_is_none(
+    report: CompareReport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, change: Json
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "DOCUMENTS.jsonl").write_text(json.dumps(DOCUMENT))
+    request = made(kind, change)
+    line = command(report, request)
+    assert line is None or told(sent(monkeypatch, kind, line)) == told(request)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "option"),
+    [
+        ("compare", {"generate_tool_calls": True}, "--generate-tool-calls"),
+        ("compare", {"text": {"source": "shipped", "corpus": "classes"}}, "--text classes "),
+        ("compare", {"text": {"source": "shipped", "corpus": "classes", "documents": 3}}, "--text classes:3 "),
+        *((kind, {}, f"hemostat {kind} ") for kind in REQUESTS),
+    ],
+)
+def test_what_has_an_option_is_said_by_it(report: CompareReport, kind: str, change: Json, option: str) -> None:
+    line = command(report, made(kind, change))
+    assert line is not None
+    assert option in line
+
+
+# --- whether the cases above leave a field out
+
+
+def _parts(annotation: object) -> Iterator[type[Contract]]:
+    if inspect.isclass(annotation) and issubclass(annotation, Contract):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _parts(inner)
+
+
+def _fields(kind: type[Contract]) -> set[tuple[str, str]]:
+    """Every field with a default, of the contract and of those inside it. Steps and decoders stand in a command as they
+    are, and documents in a file."""
+    found = set()
+    for name, field in kind.model_fields.items():
+        if not field.is_required():
+            found.add((kind.__name__, name))
+        for part in _parts(field.annotation):
+            carried = part.__module__.startswith((recipe.__name__, decoding.__name__)) or part is Document
+            found |= set() if carried else _fields(part)
+    return found
+
+
+def _turned(model: BaseModel) -> set[tuple[str, str]]:
+    """The fields that have another value than their default, inside as well."""
+    found = set()
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if not field.is_required() and value != field.get_default(call_default_factory=True):
+            found.add((type(model).__name__, name))
+        for inner in value if isinstance(value, tuple) else (value,):
+            if isinstance(inner, BaseModel):
+                found |= _turned(inner)
+    return found
+
+
+def test_there_is_a_case_for_every_kind_of_request() -> None:
+    assert set(REQUESTS) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_there_is_a_case_for_every_field(kind: str) -> None:
+    bodies = [made(kind, change).model_dump(mode="json", exclude={"dry_run"}) for of, change in CASES if of == kind]
+    turned = set().union(*(_turned(REQUESTS[kind].model_validate(body)) for body in bodies))
+    unsaid = {(REQUESTS[kind].__name__, name) for name in UNSAID[kind]}
+    assert _fields(REQUESTS[kind]) - unsaid - turned == set()
