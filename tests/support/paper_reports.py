@@ -11,12 +11,14 @@ from app.contracts.attribute_report import AttributeReport
 from app.contracts.report import CompareReport, Mean
 from app.contracts.surface_report import Interaction, SurfaceReport
 from app.contracts.sweep_report import SweepReport, Threshold
+from app.contracts.tasks_report import Share, TasksReport
 from app.contracts.trajectory_report import Ratio, TrajectoryReport
 from tests.support.attribute_reports import attribute_report
 from tests.support.internals_blocks import dense
 from tests.support.reports import compare_report
 from tests.support.surface_reports import surface_report
 from tests.support.sweep_reports import bending, course, sweep_report
+from tests.support.tasks_reports import task, tasks_report
 from tests.support.trajectory_reports import trajectory_report
 
 Interval = tuple[float, float, float]
@@ -49,6 +51,11 @@ def _attribute() -> AttributeReport:
 
 
 @cache
+def _tasks() -> TasksReport:
+    return TasksReport.model_validate(tasks_report(task("example", "inconclusive", items=206)))
+
+
+@cache
 def _trajectory() -> TrajectoryReport:
     return TrajectoryReport.model_validate(trajectory_report(candidates=2, few=True))
 
@@ -62,6 +69,27 @@ def compared(ratio: Interval = (1.1, 1.0, 1.2), kl: Interval = (0.1, 0.09, 0.11)
             "divergence": base.divergence.model_copy(
                 update={"kl": base.divergence.kl.model_copy(update=mean(kl).model_dump())}
             ),
+        }
+    )
+
+
+def answered(loss: Interval, *, right: float = 0.8, at_chance: bool = False) -> TasksReport:
+    """One task, of whose accuracy `right` this share is lost."""
+    value, low, high = (one * right for one in loss)
+    report = _tasks()
+    found = report.tasks[0]
+    return report.model_copy(
+        update={
+            "tasks": (
+                found.model_copy(
+                    update={
+                        "reference": Share(mean=right, ci=(right - 0.05, right + 0.05)),
+                        "candidate": Share(mean=right - value, ci=(right - value - 0.05, right - value + 0.05)),
+                        "difference": Share(mean=-value, ci=(-high, -low)),
+                        "chance": found.chance.model_copy(update={"reference_at_chance": at_chance}),
+                    }
+                ),
+            )
         }
     )
 

@@ -8,11 +8,12 @@ from itertools import pairwise
 from typing import Final
 
 from app.contracts.sweep_report import SweepReport
-from examples.paper.finding import Figure, Finding, decided
+from app.contracts.tasks_report import TasksReport
+from examples.paper.finding import Figure, Finding, NoNumberError, decided
 from examples.paper.rulings.charts import bars, log_bars, sweep_curve
 from examples.paper.rulings.reports import NATS, Reports, beyond, near_lossless, times
 
-FIVE_PERCENT: Final = 1.05
+FIVE_PERCENT: Final = 0.05
 STEEPER: Final = 2.0
 BROKEN_SPARSITIES: Final = (0.6, 0.65, 0.7)
 
@@ -96,10 +97,29 @@ def steeper(reports: Reports) -> Finding:
 
 
 def four_bits(reports: Reports) -> Finding:
-    """GPTQ at four bits against 5 %."""
-    figure = reports.ratio_at("gptq-bits", 4, "GPTQ, 4 bits")
-    outcome = decided(confirmed=figure.high < FIVE_PERCENT, refuted=figure.low > FIVE_PERCENT)
-    return Finding(outcome, f"Perplexity is {times(figure)} the original's; the limit is 1.05.", (figure,))
+    """Accuracy that GPTQ at four bits loses, as a share of the original's, against 5 %."""
+    (found,) = reports.of("four-bits-answers", TasksReport).tasks
+    unit, guessing = f"of {found.items} items right", f"guessing, {found.chance.accuracy:g}"
+    original, four = (
+        Figure(what, share.mean, share.ci, unit, guessing)
+        for what, share in (("the unmodified model", found.reference), ("GPTQ, 4 bits", found.candidate))
+    )
+    if found.chance.reference_at_chance:
+        raise NoNumberError(f"The original answers no better than by guessing: {original} {unit}")
+    low, high = found.difference.ci
+    loss = Figure(
+        "loss at four bits",
+        -found.difference.mean / original.value,
+        (-high / original.value, -low / original.value),
+        "of the original's accuracy",
+        "0.05, claimed",
+    )
+    outcome = decided(confirmed=loss.high < FIVE_PERCENT, refuted=loss.low > FIVE_PERCENT)
+    sentence = (
+        f"The original answers {original} {unit}, four bits {four}: {found.flips.harmful} are lost and "
+        f"{found.flips.helpful} won. The loss is {loss} {loss.unit}; the limit is 0.05."
+    )
+    return Finding(outcome, sentence, (original, four, loss))
 
 
 def four_bits_against_pruning(reports: Reports) -> Finding:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from examples.paper.finding import NoNumberError
 from examples.paper.rulings.compression import (
     cliff,
     four_bits,
@@ -13,7 +14,7 @@ from examples.paper.rulings.compression import (
     steeper,
 )
 from examples.paper.rulings.reports import Reports
-from tests.support.paper_reports import compared, swept
+from tests.support.paper_reports import answered, compared, swept
 
 
 def near(value, share=0.01):
@@ -139,11 +140,27 @@ def test_one_method_that_is_not_steeper_refutes():
 
 
 @pytest.mark.parametrize(
-    ("ratio", "outcome"),
-    [((1.03, 1.01, 1.04), "confirmed"), ((1.2, 1.06, 1.3), "refuted"), ((1.05, 1.03, 1.07), "not identifiable")],
+    ("loss", "outcome"),
+    [
+        ((0.03, 0.01, 0.049), "confirmed"),
+        ((-0.02, -0.04, 0.0), "confirmed"),
+        ((0.2, 0.051, 0.3), "refuted"),
+        ((0.03, 0.01, 0.051), "not identifiable"),
+        ((0.2, 0.049, 0.3), "not identifiable"),
+    ],
 )
-def test_four_bits_against_five_per_cent(ratio, outcome):
-    assert four_bits(bits((near(1.0), ratio, near(2.0), near(3.0)))).outcome == outcome
+@pytest.mark.parametrize("right", [0.9, 0.4])
+def test_four_bits_against_five_per_cent_of_the_originals_accuracy(loss, right, outcome):
+    finding = four_bits(Reports({"four-bits-answers": answered(loss, right=right)}))
+    assert finding.outcome == outcome
+    original, four, lost = finding.figures
+    assert four.value == pytest.approx(original.value * (1 - lost.value))
+    assert (lost.value, lost.low, lost.high) == pytest.approx(loss)
+
+
+def test_what_is_answered_by_guessing_shows_no_loss():
+    with pytest.raises(NoNumberError, match="no better than by guessing"):
+        four_bits(Reports({"four-bits-answers": answered((0.03, 0.01, 0.04), at_chance=True)}))
 
 
 @pytest.mark.parametrize(("sparsegpt", "outcome"), [(5.0, "confirmed"), (1.1, "refuted"), (1.21, "not identifiable")])
