@@ -47,9 +47,10 @@ class SweptKnob(Contract):
     )
     order: Order | None = Field(
         default=None,
-        description="what the order of strength is: rising s; rising or falling value; the distance from `neutral`; "
-        "`unknown`: none is known beforehand, each setting is judged by itself, and they stand by the damage that was "
-        "measured; `given`: as asked for. null in reports that are older than the field",
+        description="what the order of strength is: rising s, settings of the same s by the damage that was measured; "
+        "rising or falling value; the distance from `neutral`; `unknown`: none is known beforehand (also where all "
+        "remove the same share), each setting is judged by itself, and they stand by the damage that was measured; "
+        "`given`: as asked for. null in reports that are older than the field",
     )
     neutral: Number = Field(
         default=None, description="the value at which the knob changes nothing, where damage grows on both sides of it"
@@ -186,10 +187,14 @@ class Limit(Contract):
         description="the strongest measured value that stays within the limit with every weaker one; null: not even "
         "the weakest does"
     )
-    at: Number = Field(description="where the limit is passed, interpolated; null: outside the measured settings")
+    at: Number = Field(
+        description="where the limit is passed, interpolated; before a collapse the last finite setting; null: outside "
+        "the measured settings"
+    )
     ci: OpenCi | None = Field(
-        description="its 95 % interval, weaker end first; an end that is null lies outside the measured settings; "
-        "null: no data for one"
+        description="its 95 % interval, weaker end first; the two settings themselves where it is not resolved where "
+        "between them the limit is passed; an end that is null lies outside the measured settings; null: no data for "
+        "one"
     )
     rule: str
 

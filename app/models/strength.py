@@ -1,6 +1,7 @@
 """Which of a knob's values does more to the model: the order of a sweep's settings.
 
-A field with a share (`app.models.shares`) is ordered by it. Every other number of a step has a direction of its own:
+A field with a share (`app.models.shares`) is ordered by it; values that all remove the same share have no order. Every
+other number of a step has a direction of its own:
 
     rising      more of it changes the model more
     falling     less of it changes the model more: bits, experts that repair, text and time that a step may use
@@ -133,13 +134,20 @@ def direction_of(kind: str, field: str) -> Direction | None:
 def order_of(info: CheckpointInfo, recipe: Recipe, knob: Knob) -> tuple[Order, list[float] | None]:
     """The order of a knob's values, and s of each where it removes a share; `info` is the model before the recipe.
 
+    Numbers of the same s stand by their own direction, other values of the same s as they were given: which of them
+    does more to the model is not known beforehand.
+
     Raises what `check_recipe` raises for a recipe that the model cannot take.
     """
     share = shares(info, recipe, knob)
+    kind = str(getattr(recipe[knob.step], "type", ""))
     if share is not None:
-        return Order("share", tuple(sorted(range(len(share)), key=lambda place: share[place]))), share
+        given = weakest_first(knob.values, direction_of(kind, knob.field)) or tuple(range(len(share)))
+        if len(set(share)) == 1:
+            return Order("unknown", given), share
+        return Order("share", tuple(sorted(given, key=lambda place: share[place]))), share
     before = check_recipe(info, recipe[: knob.step], pointer="/candidate/recipe")
-    return by_direction(knob.values, str(getattr(recipe[knob.step], "type", "")), knob.field, before), None
+    return by_direction(knob.values, kind, knob.field, before), None
 
 
 def by_direction(values: tuple[Any, ...], kind: str, field: str, info: CheckpointInfo) -> Order:

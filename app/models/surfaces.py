@@ -64,8 +64,8 @@ def zero_of(request: SurfaceRequest) -> Zero:
 
 
 def axes_of(request: SurfaceRequest) -> tuple[Axis, Axis]:
-    """Both knobs; values of fields whose strength goes one way from the mildest on, null where a sweep has it, others as
-    they were given."""
+    """Both knobs; values of fields whose strength goes one way from the mildest on, null where a sweep has it, others
+    as they were given."""
     steps, left_out = request.candidate.recipe, zero_of(request) == "left out"
     one, other = (_axis(knob, str(getattr(steps[knob.step], "type", "")), left_out=left_out) for knob in request.knobs)
     return one, other

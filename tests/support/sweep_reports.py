@@ -107,7 +107,7 @@ def course(
     if order is not None:
         points = [points[place] for place in order.places]
     made = Course(tuple(points), np.arange(documents), order)
-    return made.by_damage() if made.alone else made
+    return made.by_damage()
 
 
 def bending(count: int = 12, knee: float = 0.45) -> list[tuple[Any, float | None, float, float]]:

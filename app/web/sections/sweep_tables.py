@@ -128,7 +128,7 @@ def limits_note(report: SweepReport) -> str:
     """How they were found."""
     if report.knob.order == "unknown":
         return (
-            "No order of strength is known of this field: each setting is judged by itself, and the largest is the "
+            "No order of strength is known of these settings: each one is judged by itself, and the largest is the "
             "most damaging one that stays within the limit."
         )
     note = (

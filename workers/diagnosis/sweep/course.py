@@ -49,13 +49,20 @@ class Course:
         """Whether no order of strength is known, so that each point is judged by itself."""
         return self.order is not None and self.order.kind == "unknown"
 
-    def by_damage(self) -> Course:
-        """The points from the least to the most damage measured: refused ones first, collapses last."""
+    def rank(self, point: Turned) -> float:
+        """How strong a point is by the order alone: equal of those that it does not tell apart."""
+        if self.alone:
+            return 0.0
+        return float(self.points.index(point)) if point.s is None else point.s
 
-        def damage(point: Turned) -> tuple[bool, float]:
+    def by_damage(self) -> Course:
+        """The points in the order of strength, and those that it does not tell apart from the least to the most damage
+        measured: refused ones first, collapses last."""
+
+        def damage(point: Turned) -> tuple[float, bool, float]:
             mean = point.record.excess_kl
             upper = math.inf if mean is None else mean.ci[1] if mean.ci else mean.mean or 0.0
-            return not point.record.refused, upper if point.record.whole else math.inf
+            return self.rank(point), not point.record.refused, upper if point.record.whole else math.inf
 
         return replace(self, points=tuple(sorted(self.points, key=damage)))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, Final
 
 import numpy as np
@@ -66,31 +67,26 @@ def _domain(
     upper_of = {
         point.index: np.inf if one is None else next(uppers) for point, one in zip(course.points, sums, strict=True)
     }
-    within = {index for index, upper in upper_of.items() if enough and upper < thresholds.moderate}
-    sides = [_largest(side, within) for side in course.sides()]
+    limit = thresholds.moderate if enough else -np.inf
+    sides = [_largest(side, upper_of, limit) for side in course.sides()]
     return SweepDomain(
         tokens=int(tokens_W.sum()),
         documents=np.unique(course.document_W[tokens_W > 0]).size,
         kl=_in_order(sums, clusters.means(kl_PN, seed=seed, low=0.0), enough=enough),
         perplexity_ratio=_in_order(sums, ratios, enough=enough),
-        largest_mild=None if sides else _largest(course, within),
+        largest_mild=None if sides else _largest(course, upper_of, limit),
         largest_mild_sides=(sides[0], sides[1]) if sides else None,
         note="" if enough else TOO_FEW,
     )
 
 
-def _largest(course: Course, within: Container[int]) -> Any:
-    """The value of the strongest point that is within the limit with all weaker ones; of points without an order the
-    last that is."""
-    largest = None
-    for point in course.points:
-        if point.record.refused:
-            continue
-        if point.index in within:
-            largest = point.value
-        elif not course.alone:
-            break
-    return largest
+def _largest(course: Course, upper_of: Mapping[int, float], limit: float) -> Any:
+    """The value of the strongest point that is within the limit with all weaker ones; those that no order tells apart
+    stand by their own damage."""
+    measured = [point for point in course.points if not point.record.refused]
+    measured.sort(key=lambda point: (course.rank(point), upper_of[point.index]))
+    within = list(takewhile(lambda point: upper_of[point.index] < limit, measured))
+    return within[-1].value if within else None
 
 
 def _in_order(sums: Sequence[WindowSums | None], means: Sequence[Mean], *, enough: bool) -> tuple[Mean, ...]:

@@ -65,17 +65,24 @@ def _left_out(bounds: FormBounds) -> tuple[str, ...]:
     )
 
 
-def fitted_points(course: Course, of: Of) -> tuple[list[Turned], str]:
-    """The points that the form is fitted to, rising in s, each s once; and why there are too few, else empty."""
-    if any(point.s is None for point in course.points):
-        return [], "this knob removes no share of the model, so that no form is known for its curve"
-    points: list[Turned] = []
-    for point in course.whole:
-        if point.s is None or not 0 < point.s <= 1 or (points and point.s == points[-1].s):
+def curve_points(course: Course, of: Of) -> list[Turned]:
+    """The points that can stand in a curve, rising in s, each s once: of several the one that was asked for first, so
+    that what was measured does not choose among them."""
+    points: dict[float, Turned] = {}
+    for point in sorted(course.whole, key=lambda point: point.index):
+        if point.s is None or not 0 < point.s <= 1:
             continue
         if of == "kl" and sum(point.record.sums.kl if point.record.sums else ()) <= 0:
             continue
-        points.append(point)
+        points.setdefault(point.s, point)
+    return [points[s] for s in sorted(points)]
+
+
+def fitted_points(course: Course, of: Of) -> tuple[list[Turned], str]:
+    """The points that the form is fitted to; and why there are too few, else empty."""
+    if any(point.s is None for point in course.points):
+        return [], "this knob removes no share of the model, so that no form is known for its curve"
+    points = curve_points(course, of)
     if len(points) < FEWEST_POINTS:
         return [], (
             f"{len(points)} different settings could be measured, and the published form takes {FEWEST_POINTS} at "

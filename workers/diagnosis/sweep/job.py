@@ -124,4 +124,4 @@ def _course(
         ground.window_documents,
         order,
     )
-    return course.by_damage() if course.alone else course
+    return course.by_damage()

@@ -23,25 +23,22 @@ NEAR_LOSSLESS_RULE: Final = (
     "perplexity may rise by 0.218"
 )
 
-# Nats a token of a point whose logits are not finite.
-_BEYOND: Final = 1e12
-
 
 def near_lossless(course: Course, *, seed: int) -> Limit | None:
     """The near-lossless point, its interval over documents; None where no point is finite."""
     points, collapsed = course.until_collapse()
     if not points:
         return None
-    losses, dense_D = course.losses(points, "perplexity"), course.dense()
-    if course.alone:
-        rank_P = np.argsort(losses.logs(), kind="stable")
-        points, losses = tuple(points[place] for place in rank_P), replace(losses, sum_PD=losses.sum_PD[rank_P])
+    losses = course.losses(points, "perplexity")
+    log_P = losses.logs()
+    rank_P = sorted(range(len(points)), key=lambda place: (course.rank(points[place]), log_P[place]))
+    points, losses = tuple(points[place] for place in rank_P), replace(losses, sum_PD=losses.sum_PD[rank_P])
+    place_P, beyond = course.axis(points), None
     if collapsed is not None:
-        # Beyond any limit in every draw of documents, whatever its finite positions say.
-        beyond_D = dense_D + _BEYOND * losses.tokens_D
-        losses = replace(losses, sum_PD=np.vstack([losses.sum_PD, beyond_D]))
+        # Whatever its finite positions say.
+        beyond = course.axis([collapsed])[0]
         points = (*points, collapsed)
-    found = near_lossless_of_documents(course.axis(points), losses, dense_D, seed=seed)
+    found = near_lossless_of_documents(place_P, losses, course.dense(), collapse=beyond, seed=seed)
     return _limit(found, points, course, NEAR_LOSSLESS_RULE, interval=course.resampled(losses))
 
 
@@ -114,10 +111,7 @@ def slope_of(
 
 
 def _limit(found: LimitPoint, points: Sequence[Turned], course: Course, rule: str, *, interval: bool) -> Limit:
-    largest = None
-    if found.largest is not None:
-        places = course.axis(points)
-        largest = points[places.index(found.largest)].value
+    largest = None if found.last is None else points[found.last].value
     if course.alone:
         # Between settings without an order there is no place.
         return Limit(limit=found.limit, largest=largest, at=None, ci=None, rule=rule)

@@ -160,13 +160,15 @@ def _choice(swept: Swept) -> Choice:
     asked, measured = len(swept.request.knobs[0].values), len(swept.course.points)
     if measured == asked:
         return Choice(how="all", asked=asked, measured=measured, note="Every value was measured.")
-    if all(point.s is not None for point in swept.course.points):
-        how = "the knee's interval was expected to narrow most"
-    elif swept.course.alone:
+    last = ""
+    if swept.course.alone:
         how = "the gap between measured ones was widest"
+    elif all(point.s is not None for point in swept.course.points):
+        how = "the knee's interval was expected to narrow most"
+        last = " Values that remove the same share as a measured one come last."
     else:
         how = "the place where damage stops being mild was still open"
-    note = f"{measured} of {asked} values were measured: a few evenly spread ones first, then each where {how}."
+    note = f"{measured} of {asked} values were measured: a few evenly spread ones first, then each where {how}.{last}"
     return Choice(how="adaptive", asked=asked, measured=measured, note=note)
 
 
@@ -226,7 +228,10 @@ def _warnings(swept: Swept) -> list[str]:
         )
     shares = [point.s for point in course.points if point.s is not None]
     if len(set(shares)) < len(shares):
-        listed.append("Some settings remove the same share of the model; the curves hold the first of them.")
+        listed.append(
+            "Some settings remove the same share of the model: among themselves they stand by the damage that was "
+            "measured, the mildest first, and the fits hold the one that was asked for first."
+        )
     return listed
 
 

@@ -123,31 +123,33 @@ class Turning:
         """Where the next measurement tells most; `busy` settings are as good as measured, but for their values."""
         s, count = self._over.s, len(self._over.settings)
         taken = sorted({*found, *busy})
-        if s is not None:
-            # Settings that round to the same share say the same: one of them is enough.
-            seen = {s[place] for place in taken}
-            taken = [place for place in range(count) if place in set(taken) or s[place] in seen]
-            losses = _losses(found)
-            curve = {s[place]: (place, loss) for place, loss in losses if 0 < s[place] <= 1}
-            if len(curve) >= FEWEST_POINTS:
-                measured = sorted(place for place, _ in curve.values())
-                loss_of = dict(curve.values())
-                skipped = sorted(set(taken) - set(measured))
-                kept = [place for place in range(count) if place not in set(skipped)]
-                chosen = next_by_knee(
-                    [s[place] for place in kept],
-                    [kept.index(place) for place in measured],
-                    [loss_of[place] for place in measured],
-                    bounds_of(self._bounds),
-                )
-                return None if chosen is None else kept[chosen]
-            return widest_gap(count, taken)
+        if s is not None and len(set(s)) > 1:
+            place = self._by_share(s, found, taken)
+            # Other settings of a share that was measured narrow no knee: they come last.
+            return widest_gap(count, taken) if place is None else place
         halved = None if busy else self._halving(found)
         if halved is not None:
             return halved
         line = self._over.line
         gap = widest_gap(count, [line.index(place) for place in taken])
         return None if gap is None else line[gap]
+
+    def _by_share(self, s: Sequence[float], found: dict[int, PointRecord], taken: Sequence[int]) -> int | None:
+        """The setting of a share that was not measured yet that tells most of the knee; None where all were."""
+        count, seen = len(s), {s[place] for place in taken}
+        closed = {place for place in range(count) if place in taken or s[place] in seen}
+        curve = {s[place]: (place, loss) for place, loss in _losses(found) if 0 < s[place] <= 1}
+        if len(curve) < FEWEST_POINTS:
+            return widest_gap(count, sorted(closed))
+        measured, loss_of = sorted(place for place, _ in curve.values()), dict(curve.values())
+        kept = [place for place in range(count) if place not in closed or place in loss_of]
+        chosen = next_by_knee(
+            [s[place] for place in kept],
+            [kept.index(place) for place in measured],
+            [loss_of[place] for place in measured],
+            bounds_of(self._bounds),
+        )
+        return None if chosen is None else kept[chosen]
 
     def _halving(self, found: dict[int, PointRecord]) -> int | None:
         """The middle of the longest run of settings among which damage stops being mild; None where each side's place

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from pydantic import JsonValue
+
 from app.contracts.sweep_report import Limit, SweepReport, SweptSide, Threshold
 from app.models.knobs import told
 
@@ -41,19 +45,36 @@ def _mild(report: SweepReport) -> str:
         return f"Not even {field} = {told(weakest)} keeps the damage mild{_crossing(report, limit)}."
     if limit.at is None and limit.largest == report.measured[-1].value:
         return f"The damage stays mild up to the strongest setting measured, {field} = {told(limit.largest)}."
-    return f"The damage stays mild up to {field} = {told(limit.largest)}{_crossing(report, limit)}."
+    beside = _as_strong(report, limit)
+    return f"The damage stays mild up to {field} = {told(limit.largest)}{beside}{_crossing(report, limit)}."
+
+
+def _as_strong(report: SweepReport, limit: Limit) -> str:
+    """Settings that remove the same share as the last mild one, and are not."""
+    measured = report.measured
+    last = next((place for place, point in enumerate(measured) if point.value == limit.largest), len(measured))
+    beyond = [point.value for point in measured[last + 1 :] if point.s is not None and point.s == measured[last].s]
+    if not beyond:
+        return ""
+    return f", and not at {_listed(beyond)}, which {'removes' if len(beyond) == 1 else 'remove'} as much"
+
+
+def _listed(values: Sequence[JsonValue]) -> str:
+    return ", ".join(told(value) for value in values[:_MOST]) + (", …" if len(values) > _MOST else "")
 
 
 def _one_by_one(report: SweepReport) -> str:
     """Of a knob without an order: at which settings damage is mild."""
     field = report.knob.field
     known = f"No order of strength is known of {field}, so that each setting is judged by itself"
+    if report.knob.share is not None:
+        known = f"All settings of {field} remove the same share of the model, so that each is judged by itself"
     mild = report.mild_alone
     if not mild:
         return f"{known}: the damage is mild at none of the {len(report.measured)} measured."
     if len(mild) == len(report.measured):
         return f"{known}: the damage is mild at all {len(mild)} measured."
-    values = ", ".join(told(point.value) for point in mild[:_MOST]) + (", …" if len(mild) > _MOST else "")
+    values = _listed([point.value for point in mild])
     return f"{known}: the damage is mild at {field} = {values}, {len(mild)} of {len(report.measured)} measured."
 
 

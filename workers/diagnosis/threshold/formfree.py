@@ -6,13 +6,20 @@ its level, so the rule is taken as the ratio it was there, (6.157 + 1.5)/6.157 =
 0.218. The drawn transition line of the same figure, PPL 7.5, is 0.197. The rule's other half, at most 5 % lost on
 tasks, needs tasks and is not spoken of here.
 
-Settings stand in the order of their strength, rising or falling in value (sparsity rises, bits fall). Between two
-settings the value is interpolated linearly; divergences, which grow by factors, in their logarithm.
+Settings stand in the order of their strength, rising or falling in value (sparsity rises, bits fall); those that no
+order tells apart in the order of what they lose. Between two settings the value is interpolated linearly; divergences,
+which grow by factors, in their logarithm.
+
+The logarithm of next to nothing says nothing. Where a divergence or an end of its interval is not above a thousandth
+of the limit at the setting before it passes (as an excess over the noise floor it may be negative), it is interpolated
+linearly, and the interval of the place reaches over the whole gap between the two settings: where in it the limit is
+passed is not resolved. Nor is it before a collapse, a setting whose value is no number: `at` is the last before it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +31,8 @@ from workers.diagnosis.threshold.interval import CONFIDENCE
 
 NEAR_LOSSLESS = math.log((6.157 + 1.5) / 6.157)
 
-_TINY = np.finfo(np.float64).tiny
+# Of the limit: divergences below are not told from none.
+_RESOLVED = 1e-3
 
 
 @dataclass(frozen=True)
@@ -32,15 +40,16 @@ class LimitPoint:
     """How far one may go before a value passes a limit.
 
     `largest`: the strongest measured setting that stays within the limit together with every weaker one; None where
-    the weakest does not. `at`: the interpolated setting at which the limit is passed; None where that lies outside
-    the measured settings. `ci`: its 95 % interval, whose None is an end that lies outside them; None without the data
-    for one.
+    the weakest does not. `last`: which of the settings it is, for others may stand at the same value. `at`: the
+    interpolated setting at which the limit is passed; None where that lies outside the measured settings. `ci`: its
+    95 % interval, whose None is an end that lies outside them; None without the data for one.
     """
 
     limit: float
     largest: float | None
     at: float | None
     ci: tuple[float | None, float | None] | None = None
+    last: int | None = None
 
     def as_json(self) -> dict[str, object]:
         """By name."""
@@ -50,34 +59,39 @@ class LimitPoint:
 def near_lossless(curve: Curve, dense: float) -> LimitPoint:
     """The near-lossless point of a perplexity curve, `dense` the unmodified model's perplexity on the same text."""
     increase_P = curve.log_N - math.log(dense)
-    largest, at = _largest(curve.s_N, increase_P, NEAR_LOSSLESS), _crossing(curve.s_N, increase_P, NEAR_LOSSLESS)
-    return LimitPoint(NEAR_LOSSLESS, largest, at)
+    return _limit_point(curve.s_N, increase_P, NEAR_LOSSLESS, _place(increase_P, NEAR_LOSSLESS))
 
 
 def near_lossless_of_documents(
-    settings: ArrayLike, losses: DocumentLosses, dense_sums: ArrayLike, *, seed: int = 0, resamples: int = 1999
+    settings: ArrayLike,
+    losses: DocumentLosses,
+    dense_sums: ArrayLike,
+    *,
+    collapse: float | None = None,
+    seed: int = 0,
+    resamples: int = 1999,
 ) -> LimitPoint:
     """The near-lossless point with an interval over documents.
 
     `losses` are those of P settings in the order of their strength, `dense_sums` (D,) the unmodified model's on the
-    same documents. Raises ValueError where numbers do not fit.
+    same documents, `collapse` the next stronger setting where it has no losses that are numbers: beyond any limit in
+    every draw of documents. Raises ValueError where numbers do not fit.
     """
     setting_P, dense_D = np.asarray(settings, dtype=np.float64), np.asarray(dense_sums, dtype=np.float64)
     if setting_P.shape != losses.sum_PD.shape[:1] or dense_D.shape != losses.tokens_D.shape:
         raise ValueError("settings, losses and dense losses differ in number")
     increase = DocumentLosses(losses.sum_PD - dense_D, losses.tokens_D)
-    draws_BP = increase.logs(increase.draws(seed=seed, resamples=resamples))
+    value_P, draws_BP = increase.logs(), increase.logs(increase.draws(seed=seed, resamples=resamples))
+    if collapse is not None:
+        setting_P, value_P = np.append(setting_P, collapse), np.append(value_P, math.inf)
+        draws_BP = np.column_stack([draws_BP, np.full(len(draws_BP), math.inf)])
     place_B = np.array([_place(row_P, NEAR_LOSSLESS) for row_P in draws_BP])
     # In the order of strength, so that falling settings keep their interval's sense.
     tail = 0.5 * (1 - CONFIDENCE)
-    ends = np.quantile(place_B, [tail, 1 - tail], method="nearest")
-    value_P = increase.logs()
-    return LimitPoint(
-        NEAR_LOSSLESS,
-        _largest(setting_P, value_P, NEAR_LOSSLESS),
-        _crossing(setting_P, value_P, NEAR_LOSSLESS),
-        (_at(setting_P, float(ends[0])), _at(setting_P, float(ends[1]))),
-    )
+    early, late = (float(end) for end in np.quantile(place_B, [tail, 1 - tail], method="nearest"))
+    if collapse is not None and late >= len(setting_P) - 2:
+        late = len(setting_P) - 1
+    return _limit_point(setting_P, value_P, NEAR_LOSSLESS, _place(value_P, NEAR_LOSSLESS), (early, late))
 
 
 def largest_mild(
@@ -87,7 +101,8 @@ def largest_mild(
 
     `kl`, `low`, `high`: mean KL in nats and the limits of its 95 % interval, settings in the order of their strength.
     `largest` follows the verdict: the *upper* limit stays below. `at` is where the mean crosses; the interval is
-    where the upper and the lower limit cross: the settings whose interval holds the limit.
+    where the upper and the lower limit cross: the settings whose interval holds the limit. A collapse is infinite in
+    all three.
 
     Raises ValueError for rows of different length, or a limit that is not positive.
     """
@@ -96,14 +111,8 @@ def largest_mild(
         raise ValueError("settings, means and limits differ in number")
     if moderate_from <= 0:
         raise ValueError("the limit is positive")
-    log_limit = math.log(moderate_from)
-    mean_P, lower_P, upper_P = (np.log(np.maximum(row, _TINY)) for row in (kl_P, low_P, high_P))
-    return LimitPoint(
-        moderate_from,
-        _largest(setting_P, upper_P, log_limit),
-        _crossing(setting_P, mean_P, log_limit),
-        (_crossing(setting_P, upper_P, log_limit), _crossing(setting_P, lower_P, log_limit)),
-    )
+    (early, _, _), (_, at, _), (_, _, late) = _spans((high_P, kl_P, low_P), moderate_from)
+    return _limit_point(setting_P, high_P, moderate_from, at, (early, late))
 
 
 def slopes(curve: Curve, knee: float) -> tuple[float | None, float | None]:
@@ -119,19 +128,44 @@ def slopes(curve: Curve, knee: float) -> tuple[float | None, float | None]:
     return found[0], found[1]
 
 
+def _spans(rows: Sequence[Array], limit: float) -> list[tuple[float, float, float]]:
+    """Where each row of divergences first passes the limit: the earliest place that it may be, the interpolated one,
+    and the latest. All three are one where the crossing is resolved."""
+    firsts = [_first(row_P, limit) for row_P in rows]
+    found = []
+    for row_P, first in zip(rows, firsts, strict=True):
+        if not 0 < first < len(row_P):
+            place = _place(row_P, limit)
+            found.append((place, place, place))
+            continue
+        # What passes the limit between the same two settings is interpolated alike: the mean stays between its limits.
+        alike = [other_P for other_P, other in zip(rows, firsts, strict=True) if other == first]
+        if all(other_P[first - 1] > _RESOLVED * limit and math.isfinite(other_P[first]) for other_P in alike):
+            place = _place(np.log(np.maximum(row_P, _RESOLVED * limit)), math.log(limit))
+            found.append((place, place, place))
+        else:
+            found.append((first - 1.0, _place(row_P, limit), float(first)))
+    return found
+
+
+def _first(value_P: Array, limit: float) -> int:
+    """The first setting past the limit; how many there are where none is."""
+    past = np.flatnonzero(value_P >= limit)
+    return int(past[0]) if len(past) else len(value_P)
+
+
 def _place(value_P: Array, limit: float) -> float:
     """Where the limit is first passed, as a place in the series: 1.25 is a quarter of the way from the second setting.
 
-    -inf where the first setting is past it already, inf where none is.
+    -inf where the first setting is past it already, inf where none is; the setting before one that is infinite.
     """
-    past = np.flatnonzero(value_P >= limit)
-    if len(past) == 0:
+    first = _first(value_P, limit)
+    if first == len(value_P):
         return math.inf
-    first = int(past[0])
     if first == 0:
         return -math.inf
     before, after = value_P[first - 1], value_P[first]
-    return first - 1 + float((limit - before) / (after - before))
+    return first - 1 + (float((limit - before) / (after - before)) if math.isfinite(after) else 0.0)
 
 
 def _at(setting_P: Array, place: float) -> float | None:
@@ -140,11 +174,15 @@ def _at(setting_P: Array, place: float) -> float | None:
     return float(np.interp(place, np.arange(len(setting_P)), setting_P))
 
 
-def _crossing(setting_P: Array, value_P: Array, limit: float) -> float | None:
-    return _at(setting_P, _place(value_P, limit))
-
-
-def _largest(setting_P: Array, value_P: Array, limit: float) -> float | None:
-    within = np.cumprod(value_P < limit)
-    count = int(within.sum())
-    return float(setting_P[count - 1]) if count else None
+def _limit_point(
+    setting_P: Array, value_P: Array, limit: float, place: float, ends: tuple[float, float] | None = None
+) -> LimitPoint:
+    """From places in the series to settings; `value_P` stay below the limit as far as it is kept."""
+    count = _first(value_P, limit)
+    return LimitPoint(
+        limit,
+        float(setting_P[count - 1]) if count else None,
+        _at(setting_P, place),
+        None if ends is None else (_at(setting_P, ends[0]), _at(setting_P, ends[1])),
+        count - 1 if count else None,
+    )

@@ -127,6 +127,34 @@ def test_a_share_orders_before_anything_else(info):
 
 
 @pytest.mark.parametrize(
+    ("step", "values", "kind", "strongest_last"),
+    [
+        ({"type": "prune.magnitude"}, {"pattern": ["2:4", "4:8", "1:4", "3:4"]}, "share", ["3:4", "2:4", "4:8", "1:4"]),
+        ({"type": "prune.magnitude"}, {"pattern": ["2:4", "4:8"]}, "unknown", ["2:4", "4:8"]),
+        ({"type": "prune.layers"}, {"layers": [[1], [0]]}, "unknown", [[1], [0]]),
+        # Rounded to the same number of layers.
+        ({"type": "prune.layers"}, {"ratio": [0.6, 0.51, 0.01]}, "share", [0.01, 0.51, 0.6]),
+    ],
+)
+def test_what_removes_the_same_share_has_no_order_but_that_of_numbers(info, step, values, kind, strongest_last):
+    ((field, listed),) = values.items()
+    request = SweepRequest.model_validate(
+        lift(
+            {
+                "kind": "sweep",
+                "reference": {"model": "m"},
+                "candidate": {"model": "m", "recipe": [step | {field: {"sweep": listed}}]},
+            }
+        )
+    )
+    knob = request.knobs[0]
+    found, share = order_of(info, request.candidate.recipe, knob)
+    assert found.kind == kind and share is not None
+    assert len(set(share)) < len(share)
+    assert [knob.values[place] for place in found.places] == strongest_last
+
+
+@pytest.mark.parametrize(
     ("kind", "field", "values", "order"),
     [
         ("quantize.gptq", "damping", (0.1, 0.01), ("unknown", (1, 0))),

@@ -19,6 +19,7 @@ from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.sweep.job import help_sweep, sweep
 from workers.diagnosis.threshold.answer import fit_threshold
 from workers.diagnosis.threshold.curve import Curve
+from workers.diagnosis.threshold.request import parse_request
 from workers.engine.room import EngineRoom
 
 Json = dict[str, Any]
@@ -139,6 +140,8 @@ def test_the_curve_can_be_fitted_alone(swept: tuple[SweepReport, Context]) -> No
     curve = json.loads((context.output / "curve.json").read_text())
     assert curve["dense"] == report.reference_perplexity
     assert len(curve["points"]) == 9
+    taken = parse_request((context.output / "curve.json").read_text())
+    assert report.threshold is not None and len(taken.curve) == report.threshold.points
 
 
 def test_a_stopped_sweep_goes_on_and_finds_the_same(
@@ -188,6 +191,26 @@ def test_a_knob_without_a_share_gets_the_answers_without_a_form(
     assert report.largest_mild is not None and report.near_lossless is not None
     assert report.knob.axis == "value" and report.knob.share is None
     assert not (tmp_path / "attempt-1" / "curve.json").exists()
+
+
+def test_settings_that_remove_the_same_share_stand_by_what_they_lose(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    found = []
+    for number, asked in enumerate((["1:4", "2:4", "4:8"], ["4:8", "2:4", "1:4"])):
+        step = {"type": "prune.magnitude", "pattern": {"sweep": asked}}
+        report = sweep(request(step), Context(settings, tmp_path / str(number)), room)
+        assert [point.s for point in report.points] == [0.5, 0.5, 0.75] and report.knob.order == "share"
+        uppers = [point.excess_kl.ci[1] for point in report.points if point.excess_kl and point.excess_kl.ci]
+        assert len(uppers) == 3 and uppers[0] < uppers[1]
+        assert any("remove the same share" in warning for warning in report.warnings)
+        found.append(([point.value for point in report.points], report.largest_mild, report.near_lossless))
+    assert found[0] == found[1]
+    step = {"type": "prune.magnitude", "pattern": {"sweep": ["2:4", "4:8"]}}
+    alone = sweep(request(step, budget=2), Context(settings, tmp_path / "alone"), room)
+    assert (alone.knob.order, alone.knob.axis) == ("unknown", "order")
+    assert [point.value for point in alone.points] == found[0][0][:2]
+    assert "remove the same share of the model" in alone.verdict
 
 
 def test_a_knob_that_is_harmless_in_the_middle_is_judged_on_each_side(

@@ -53,6 +53,17 @@ def test_nothing_beyond_a_collapse_is_mild_and_refused_settings_are_passed_over(
     assert broken.kl[2].mean is None and broken.kl[3].mean is not None
 
 
+def test_settings_of_the_same_share_are_judged_by_what_the_domain_loses():
+    """Harmful to prose alone, to code alone: what stays mild of either is the other one."""
+    made = course([("2:4", 0.5, 0.02, 0.01), ("4:8", 0.5, 0.02, 0.01), ("1:4", 0.75, 0.9, 0.8)])
+    for point in made.points[:2]:
+        kl = np.array(point.record.sums.kl)
+        kl[(0 if point.value == "2:4" else 1) :: 2] *= 20.0
+        object.__setattr__(point.record, "sums", point.record.sums.model_copy(update={"kl": tuple(kl.tolist())}))
+    found = of(made)
+    assert (found["prose"].largest_mild, found["code"].largest_mild) == ("4:8", "2:4")
+
+
 def test_a_domain_of_few_documents_has_means_only():
     names = ["code" if number < 4 else "prose" for number in range(DOCUMENTS)]
     found = of(course(bending(3)), names)

@@ -3,9 +3,22 @@
 from app.contracts.requests.sweep import FormBounds
 from app.contracts.sweep_report import Threshold
 from tests.support.sweep_reports import bending, course
-from workers.diagnosis.sweep.fits import threshold_of
+from workers.diagnosis.sweep.fits import fitted_points, threshold_of
 
 MADE = course(bending())
+
+
+def test_of_settings_of_the_same_share_the_one_that_was_asked_for_first_stands_in_the_curve():
+    """Whatever they lose: measured values do not choose among themselves."""
+    settings = bending(6)
+    twice = ("again", settings[2][1], 0.0001, 0.0001)
+    for asked in ([*settings[:3], twice, *settings[3:]], [*settings[:2], twice, *settings[2:]]):
+        made = course(asked)
+        assert made.points[2].value == "again", "the mildest stands first"
+        points, why = fitted_points(made, "perplexity")
+        values = [point.value for point in points]
+        assert not why and [point.s for point in points] == [s for _, s, _, _ in settings]
+        assert ("again" in values) == (asked.index(twice) == 2)
 
 
 def fitted(of, **bounds):

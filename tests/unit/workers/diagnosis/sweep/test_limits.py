@@ -8,6 +8,7 @@ import pytest
 from app.contracts.requests.base import Thresholds
 from app.contracts.requests.sweep import FormBounds
 from app.contracts.sweep_report import Limit, SweepReport, Threshold
+from app.models.strength import Order
 from tests.support.sweep_reports import bending, course, sweep_report, sweep_variants
 from workers.diagnosis.sweep.fits import fitted_points, threshold_of
 from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
@@ -73,10 +74,46 @@ def test_what_lies_beyond_a_collapse_is_within_no_limit():
             assert found.largest == largest
             assert found.at == (None if largest is None else pytest.approx(0.2)), "the last setting before the collapse"
             if largest is not None:
-                assert found.ci == pytest.approx((0.2, 0.2))
+                # Nothing was measured between it and the collapse: the limit may be passed anywhere there.
+                assert found.ci == pytest.approx((0.2, 0.3))
     # One that the model does not take says nothing of those beyond it.
     found = mild(course(settings, refused=1), Thresholds())
     assert found is not None and found.largest == 0.4
+
+
+# Half of the weights each, and not as harmful; three quarters.
+HALVES = [("2:4", 0.5, 0.2, 0.05), ("4:8", 0.5, 0.01, 0.3), ("1:4", 0.75, 0.9, 0.8)]
+
+
+@pytest.mark.parametrize("asked", [(0, 1, 2), (1, 0, 2)])
+def test_settings_of_the_same_share_are_judged_by_what_they_lose_however_they_were_given(asked):
+    made = course([HALVES[place] for place in asked])
+    assert [point.value for point in made.points] == ["4:8", "2:4", "1:4"] and made.axis_kind == "s"
+    found = mild(made, Thresholds())
+    assert found is not None
+    assert (found.largest, found.at, found.ci) == ("4:8", 0.5, (0.5, 0.5))
+    rise = near_lossless(made, seed=0)
+    assert rise is not None and rise.largest == "2:4", "ln perplexity rises by 0.05 there, and by 0.3 at the other"
+    report = sweep_report(made, field="pattern", step={"type": "prune.wanda", "pattern": "2:4"})
+    assert "stays mild up to pattern = 4:8, and not at 2:4, which removes as much; the" in report["verdict"]
+
+
+def test_a_collapse_stands_last_among_settings_of_the_same_share():
+    settings = [("2:4", 0.5, 0.001, 0.01), ("4:8", 0.5, 0.01, 0.02), ("1:4", 0.75, 0.02, 0.03)]
+    made = course(settings, broken=0)
+    assert [point.value for point in made.points] == ["4:8", "2:4", "1:4"]
+    for found in (mild(made, Thresholds()), near_lossless(made, seed=0)):
+        assert found is not None and (found.largest, found.at) == ("4:8", 0.5)
+
+
+def test_settings_that_all_remove_the_same_share_are_judged_one_by_one():
+    layers = [([5], 1 / 30, 0.4, 0.4), ([10], 1 / 30, 0.01, 0.01), ([15], 1 / 30, 0.02, 0.02)]
+    made = course(layers, order=Order("unknown", (0, 1, 2)))
+    found = mild(made, Thresholds())
+    assert found is not None and (found.largest, found.at) == ([15], None)
+    report = sweep_report(made, field="layers", step={"type": "prune.layers", "layers": [5]})
+    assert "All settings of layers remove the same share of the model, so that each is judged" in report["verdict"]
+    assert "the damage is mild at layers = " in report["verdict"] and ", 2 of 3 measured." in report["verdict"]
 
 
 def test_slopes_have_the_interval_of_documents_resampled_jointly():

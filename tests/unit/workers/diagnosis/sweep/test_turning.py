@@ -125,6 +125,24 @@ CALM, HARSH = (point.record for point in course([(0, None, 0.001, 0.001), (1, No
 BELOW, ABOVE = (0, *range(1, COUNT, 2)), tuple(range(0, COUNT, 2))
 
 
+def test_settings_of_a_share_that_was_measured_come_last_and_are_not_left_out(tmp_path: Path) -> None:
+    """Eight shares, of which all but the last have two settings: a budget of nine buys a second one."""
+    shares = [S[2 * (place // 2)] for place in range(COUNT)]
+    made, _, _ = turning(tmp_path, "one", s=shares)
+    found = made.run()
+    assert len(found) == BUDGET and {shares[place] for place in found} == set(shares)
+    few = [S[6 * (place // 6)] for place in range(COUNT)]
+    made, _, _ = turning(tmp_path / "few", "one", s=few)
+    assert len(made.run()) == BUDGET, "three shares, which is too few for a knee"
+
+
+def test_settings_that_all_remove_the_same_share_are_spread_evenly(tmp_path: Path) -> None:
+    made, _, _ = turning(tmp_path, "one", s=[0.5] * COUNT, sides=())
+    found = sorted(made.run())
+    assert len(found) == BUDGET and found[0] == 0 and found[-1] == COUNT - 1
+    assert max(after - before for before, after in pairwise(found)) <= 3
+
+
 def test_on_both_sides_of_a_neutral_value_the_place_where_mild_ends_is_narrowed(tmp_path: Path) -> None:
     made, _, _ = turning(tmp_path, "one", s=None, sides=(BELOW, ABOVE), made_up=TwoSided)
     found = set(made.run())

@@ -88,6 +88,80 @@ def test_a_divergence_of_exactly_zero_is_mild() -> None:
     assert found.ci[1] is None
 
 
+@pytest.mark.parametrize(
+    ("settings", "kl", "low", "high", "at", "ci"),
+    [
+        # From no divergence at all: a straight line to 0.30, and nothing that says where on it.
+        ([1.0, 1.1], [0, 0.30], [0, 0.25], [0, 0.36], 1 + 0.1 * 0.05 / 0.30, (1.0, 1.1)),
+        # An excess over the noise floor may have a lower limit below 0.
+        ([8, 4], [0.0002, 0.3], [-0.0001, 0.2], [0.0005, 0.4], 8 - 4 * 0.0498 / 0.2998, (8, 4)),
+        # Below a thousandth of the limit of 0.05; the upper limit passes earlier, where all is resolved.
+        (
+            [1, 2, 3],
+            [0.001, 0.00004, 0.3],
+            [0.0005, 0.00001, 0.2],
+            [0.005, 0.5, 0.6],
+            2 + 0.04996 / 0.29996,
+            (1 + math.log(10) / math.log(100), 3),
+        ),
+        # The lower limit, which is not resolved, passes beyond: mean and upper limit have logarithms before.
+        (
+            [1, 2, 3],
+            [0.005, 0.5, 0.9],
+            [-0.001, 0.01, 0.8],
+            [0.01, 0.9, 1.0],
+            1.5,
+            (1 + math.log(5) / math.log(90), 2 + math.log(5) / math.log(80)),
+        ),
+    ],
+)
+def test_what_is_next_to_nothing_has_no_logarithm(settings, kl, low, high, at, ci) -> None:
+    found = largest_mild(settings, kl, low, high, 0.05)
+    assert found.at == pytest.approx(at)
+    assert found.ci == pytest.approx(ci)
+
+
+def test_the_place_lies_within_its_interval_whatever_the_divergences() -> None:
+    rng = np.random.default_rng(5)
+    crossed = 0
+    for _ in range(400):
+        kl = np.sort(rng.choice([0.0, *10 ** rng.uniform(-7, 1, 5)], 5))
+        spread = np.abs(kl) * rng.uniform(0, 2, 5) + 10 ** rng.uniform(-7, -2)
+        found = largest_mild(S, kl, kl - spread, kl + spread, 0.05)
+        if found.at is None:
+            continue
+        crossed += 1
+        assert found.ci is not None
+        assert (found.ci[0] or 0.0) <= found.at <= (found.ci[1] or 1.0)
+    assert crossed > 100
+
+
+def test_before_a_collapse_the_place_is_the_last_setting_and_its_interval_the_gap() -> None:
+    inf = math.inf
+    found = largest_mild([8, 6, 4], [0.001, 0.01, inf], [0.0005, 0.005, inf], [0.002, 0.02, inf], 0.05)
+    assert (found.largest, found.at, found.ci) == (6, 6, (6, 4))
+    early = largest_mild([8, 6, 4], [0.001, 0.01, inf], [0.0005, 0.005, inf], [0.005, 0.5, inf], 0.05)
+    assert early.ci == pytest.approx((7, 4)), "the upper limit passes halfway, in logarithms, to 6"
+    tokens_D, dense_D = np.full(8, 100), np.linspace(200, 400, 8)
+    for rise, at, ci in ((0.1, 0.2, (0.2, 0.3)), (2 * NEAR_LOSSLESS, 0.15, (0.15, 0.15))):
+        sums_PD = dense_D + np.array([[0.0], [rise]]) * tokens_D
+        found = near_lossless_of_documents([0.1, 0.2], DocumentLosses.of(sums_PD, tokens_D), dense_D, collapse=0.3)
+        assert found.at == pytest.approx(at)
+        assert found.ci == pytest.approx(ci)
+
+
+def test_of_settings_at_the_same_value_the_last_within_the_limit_is_named() -> None:
+    found = largest_mild(
+        [0.25, 0.5, 0.5, 0.75],
+        kl=[0.001, 0.01, 0.2, 0.9],
+        low=[0.0005, 0.005, 0.1, 0.8],
+        high=[0.002, 0.02, 0.3, 1.0],
+        moderate_from=0.05,
+    )
+    assert (found.largest, found.last, found.at, found.ci) == (0.5, 1, 0.5, (0.5, 0.5))
+    assert largest_mild([0.5, 0.5], [1, 1], [1, 1], [1, 1], 0.05).last is None
+
+
 def test_the_interval_over_documents_holds_the_crossing_and_shrinks_with_documents() -> None:
     widths = []
     increase_P = np.array([0.02, 0.1, 0.3, 0.7, 1.5])
