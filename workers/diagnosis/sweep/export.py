@@ -9,19 +9,21 @@ from app.contracts.report import SEVERITIES
 from app.contracts.sweep_report import SweepReport
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.gauges import send
+from workers.diagnosis.sweep.course import Course
+from workers.diagnosis.sweep.fits import curve_points
 from workers.process.context import write_atomically
 
 # The artifact with the curve.
 CURVE_FILE = "curve.json"
 
 
-def export(report: SweepReport, fingerprint: str, context: JobContext) -> None:
-    """Writes the curve, where the knob removes a share, and sends the gauges.
+def export(report: SweepReport, course: Course, fingerprint: str, context: JobContext) -> None:
+    """Writes the curve, where the knob removes a share, and sends the gauges; `course` are the points of the report.
 
     Labels are aliases and the fingerprint of the recipe with its knob.
     """
-    if all(point.s is not None for point in report.points):
-        write_atomically(context.output / CURVE_FILE, json.dumps(curve(report), indent=1).encode())
+    if all(point.s is not None for point in course.points):
+        write_atomically(context.output / CURVE_FILE, json.dumps(curve(report, course), indent=1).encode())
     labels = {
         "reference": report.provenance.reference.model,
         "model": report.provenance.candidate.model,
@@ -47,12 +49,13 @@ def export(report: SweepReport, fingerprint: str, context: JobContext) -> None:
         context.observe("sweep_points", count, outcome=outcome)
 
 
-def curve(report: SweepReport) -> dict[str, object]:
-    """Perplexity against s, for `hemostat threshold`."""
+def curve(report: SweepReport, course: Course) -> dict[str, object]:
+    """Perplexity against s at the points that the form is fitted to, for `hemostat threshold`."""
+    told = [(point.s, point.record.perplexity) for point in curve_points(course, "perplexity")]
     points = [
-        [point.s, point.perplexity.candidate]
-        for point in report.points
-        if point.perplexity is not None and point.perplexity.candidate is not None and not point.nonfinite_positions
+        [s, perplexity.candidate]
+        for s, perplexity in told
+        if perplexity is not None and perplexity.candidate is not None
     ]
     bounds = None if report.threshold is None else report.threshold.bounds
     return {"points": points, "bounds": bounds or {}, "dense": report.reference_perplexity}

@@ -68,7 +68,7 @@ class _Sweep(PointsAttempt):
             swept = Swept(request, ground, course, self._started_at, watch.seconds, runner.resumed)
             report = build_report(swept, context)
         with watch.phase("report"):
-            export(report, swept_fingerprint(request), context)
+            export(report, course, swept_fingerprint(request), context)
             context.progress("report", 1, 1)
         return report
 

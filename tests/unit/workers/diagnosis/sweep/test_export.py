@@ -5,20 +5,25 @@ import math
 
 import pytest
 
+from app.contracts.errors import HemostatError
 from app.contracts.sweep_report import SweepReport
 from app.settings import Settings
 from tests.support.attempts import Context
-from tests.support.sweep_reports import sweep_variants
+from tests.support.sweep_reports import bending, course, sweep_report, sweep_variants
 from workers.diagnosis.sweep.export import CURVE_FILE, export
+from workers.diagnosis.threshold.answer import fit_threshold
+from workers.diagnosis.threshold.request import parse_request
 from workers.telemetry import Telemetry
 
 VARIANTS = sweep_variants()
+MADE = course(bending())
+FINGERPRINT = "0123456789abcdef" * 4
 
 
 def exported(tmp_path, name):
     report = SweepReport.model_validate(VARIANTS[name])
     context = Context(Settings(home=tmp_path), tmp_path)
-    export(report, "0123456789abcdef" * 4, context)
+    export(report, MADE, FINGERPRINT, context)
     return report, context, {name: value for name, value, labels in context.samples if "outcome" not in labels}
 
 
@@ -40,8 +45,37 @@ def test_the_worker_knows_every_metric_and_counts_every_point(tmp_path, name):
     assert counted[1] == sum(bool(point.refused) for point in report.points)
 
 
+def left(tmp_path, made):
+    """The report of these points, and the file with their curve."""
+    report = SweepReport.model_validate(sweep_report(made))
+    context = Context(Settings(home=tmp_path), tmp_path)
+    export(report, made, FINGERPRINT, context)
+    return report, context.output / CURVE_FILE
+
+
 def test_a_curve_is_left_where_the_knob_removes_a_share(tmp_path):
-    report, context, _ = exported(tmp_path, "knee")
-    curve = json.loads((context.output / CURVE_FILE).read_text())
+    report, file = left(tmp_path, MADE)
+    curve = json.loads(file.read_text())
     assert curve["points"] == [[point.s, point.perplexity.candidate] for point in report.points]
-    assert not (exported(tmp_path / "other", "factor")[1].output / CURVE_FILE).exists()
+    factors = course([(1.1, None, 0.1, 0.1), (2.0, None, 0.2, 0.2)])
+    assert not left(tmp_path / "other", factors)[1].exists()
+
+
+def test_the_curve_is_what_the_threshold_was_fitted_to_and_is_taken_as_it_is(tmp_path):
+    """Shares that are rounded to none, or to one that is there already, stand in no curve; nor does a collapse."""
+    asked = [(0.01, 0.0, 0.0, 0.0), *bending(7), (0.9, 0.9, 3.0, 3.0)]
+    asked.insert(2, (0.11, asked[1][1], asked[1][2], asked[1][3]))
+    report, file = left(tmp_path, course(asked, broken=len(asked) - 1))
+    request = parse_request(file.read_text())
+    assert request.curve.s_N == pytest.approx([s for _, s, _, _ in bending(7)])
+    assert report.threshold is not None and len(request.curve) == report.threshold.points
+    again = fit_threshold(request.curve, request.bounds, dense=request.dense)
+    assert again.fit.s0 == pytest.approx(report.threshold.s0, abs=1e-4)
+    assert again.fit.log_sse == pytest.approx(report.threshold.log_sse, rel=1e-4, abs=1e-9)
+
+
+def test_a_curve_of_few_points_is_left_and_refused_with_their_number(tmp_path):
+    report, file = left(tmp_path, course(bending(3)))
+    assert report.threshold is None
+    with pytest.raises(HemostatError, match="3 points are given"):
+        parse_request(file.read_text())
