@@ -34,6 +34,7 @@ from workers.diagnosis.attribute.borders import Borders
 from workers.diagnosis.attribute.matching import Matching, gaps_between
 from workers.diagnosis.attribute.moe import routing_shift
 from workers.diagnosis.plan import spread
+from workers.surgery.blockwise.mixtures import fused
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 
@@ -55,26 +56,27 @@ def internals(
     document_N: Sequence[int] | NDArray[np.integer],
     scratch: Path,
     *,
+    renumbered: str = "",
     repair_tokens: int = 1024,
     seed: int = 0,
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> blocks.Internals:
-    """Alignment, attention, activations of dense models; routing of mixtures of experts. `tokens_NL`: windows of one
-    length, `document_N` their documents; self-repair is measured on about `repair_tokens` of them.
+    """Alignment, attention, activations; of two mixtures of experts routing, too. `tokens_NL`: windows of one length,
+    `document_N` their documents; self-repair is measured on about `repair_tokens` of them. `renumbered` says why layers
+    of one number are no counterparts, where that is known beforehand.
 
-    What cannot be measured of these two (a packed checkpoint, two widths, a mixture) is told in `not_measured`. Raises
-    `HemostatError`: INVALID_REQUEST (windows too short), ACTIVATIONS_NOT_FINITE.
+    What cannot be measured of these two (a packed checkpoint, two widths, a mixture against a dense model, routers of
+    layers that have other numbers) is told in `not_measured`. Raises `HemostatError`: INVALID_REQUEST (windows too
+    short), ACTIVATIONS_NOT_FINITE.
     """
     work = _Work(reference, candidate, tokens_NL, np.asarray(document_N), scratch, seed, progress, check_cancelled)
-    layouts = [LAYOUTS.get(model.info.architecture) for model in (reference, candidate)]
-    if all(layout is not None and layout.mixture for layout in layouts):
-        routing = work.kept("routing", blocks.RoutingShift, work.routing)
-        why = "layers of mixtures of experts are not run one at a time: no alignment, attention or error growth"
-        return blocks.Internals(routing=routing, not_measured=(*work.refused, why))
     alignment = work.kept("alignment", blocks.LayerAlignment, work.alignment)
+    routing = None
+    if work.mixtures:
+        routing = work.kept("routing", blocks.RoutingShift, lambda: work.routing(renumbered))
     if alignment is None:
-        return blocks.Internals(not_measured=tuple(work.refused))
+        return blocks.Internals(routing=routing, not_measured=tuple(work.refused))
     matching = _matching(alignment)
     return blocks.Internals(
         alignment=alignment,
@@ -82,6 +84,7 @@ def internals(
         activations=work.kept(
             "activations", blocks.ActivationGrowth, lambda: work.activations(matching, repair_tokens)
         ),
+        routing=routing,
         not_measured=tuple(work.refused),
     )
 
@@ -112,6 +115,8 @@ class _Work:
         self._hooks: dict[str, Any] = {"progress": progress, "check_cancelled": check_cancelled}
         self._text = measured((tokens_NL.shape[0], tokens_NL.shape[1]), document_N)
         self._borders: tuple[Borders, Borders] | None = None
+        layouts = [LAYOUTS.get(model.info.architecture) for model in self._models]
+        self.mixtures = all(layout is not None and layout.mixture for layout in layouts)
         self.refused: list[str] = []
 
     def kept(self, name: str, kind: type[Block], make: Callable[[], Block]) -> Block | None:
@@ -131,15 +136,24 @@ class _Work:
         partial.replace(file)
         return block
 
-    def routing(self) -> blocks.RoutingShift:
-        """Of two mixtures."""
+    def routing(self, renumbered: str) -> blocks.RoutingShift:
+        """Of two mixtures whose layers stand for each other by their numbers."""
         ours, theirs = (model.info for model in self._models)
+        why = renumbered
+        if ours.layers != theirs.layers:
+            why = f"the models have {ours.layers} and {theirs.layers}"
+        if why:
+            raise HemostatError(
+                ErrorCode.RECIPE_NOT_APPLICABLE,
+                f"routers are compared by the numbers of their layers, and {why}",
+                hint="the other blocks follow the alignment",
+            )
         folder = self._scratch / "routers"
         found = routing_shift(ours, theirs, self._tokens_NL, self._document_N, folder, **self._hooks)
         return routing_block(found, self._text, seed=self._seed)
 
     def alignment(self) -> blocks.LayerAlignment:
-        """Of two dense models."""
+        """Of two dense models, or of two mixtures."""
         found = align(*self._at_borders(), self._document_N, seed=self._seed, **self._hooks)
         return alignment_block(found, self._text, seed=self._seed)
 
@@ -163,7 +177,12 @@ class _Work:
         if self._borders is None:
             made = [
                 Borders(
-                    Skeleton(model.info, model.read, dtype=torch.float32),
+                    Skeleton(
+                        model.info,
+                        fused(model.info, model.read) if self.mixtures else model.read,
+                        dtype=torch.float32,
+                        mixtures=self.mixtures,
+                    ),
                     self._tokens_NL,
                     self._scratch,
                     name=name,

@@ -28,6 +28,7 @@ from workers.diagnosis.attribute.changes import config_differences, differing
 from workers.diagnosis.attribute.internals import Model as Inner
 from workers.diagnosis.attribute.internals import internals
 from workers.diagnosis.attribute.looking import Looking
+from workers.diagnosis.attribute.numbering import moved, renumbered_by
 from workers.diagnosis.attribute.pair import opened, plain, why_not
 from workers.diagnosis.attribute.report import Found, build_report, export
 from workers.diagnosis.attribute.search import Search
@@ -113,7 +114,9 @@ class _Attribute(Attempt):
                 started_at=self._started_at,
                 seconds=watch.seconds,
             )
-            found.not_swapped = why_not(sides.reference.info, sides.candidate.info)
+            found.not_swapped = why_not(sides.reference.info, sides.candidate.info) or renumbered_by(
+                origin, request.candidate.recipe
+            )
             self._parts(sides, corpus, positions, found)
         context.check_cancelled()
         with watch.phase("statistics"):
@@ -199,10 +202,14 @@ class _Attribute(Attempt):
         scratch.mkdir(parents=True, exist_ok=True)
         with plain(sides.reference, context) as reference, plain(sides.candidate, context) as candidate:
             if not found.not_swapped:
+                found.not_swapped = self._moved(reference, candidate)
+            if not found.not_swapped:
                 self._swap(reference, candidate, subset, scratch, found, sides.dtype)
             if request.internals:
                 with self._watch.phase("internals"):
-                    found.internals = self._inside(reference, candidate, subset, scratch / "internals")
+                    found.internals = self._inside(
+                        reference, candidate, subset, scratch / "internals", found.not_swapped
+                    )
         found.subset = subset
         found.warnings += self._warnings(sides)
 
@@ -238,7 +245,19 @@ class _Attribute(Attempt):
             found.considered, found.unchanged = len(changed), len(sites) - len(changed)
             found.search, found.looking, found.full = search, looking, full
 
-    def _inside(self, reference: CheckpointInfo, candidate: CheckpointInfo, subset: Subset, scratch: Path) -> Internals:
+    def _moved(self, reference: CheckpointInfo, candidate: CheckpointInfo) -> str:
+        """Why layers of one number are no counterparts, by their weights."""
+        with open_tensors(reference) as ours, open_tensors(candidate) as theirs:
+            return moved(reference, candidate, (ours.read, theirs.read), self._context.check_cancelled)
+
+    def _inside(
+        self,
+        reference: CheckpointInfo,
+        candidate: CheckpointInfo,
+        subset: Subset,
+        scratch: Path,
+        renumbered: str,
+    ) -> Internals:
         """What goes on inside, on the first windows of the subset."""
         context = self._context
         scratch.mkdir(parents=True, exist_ok=True)
@@ -253,6 +272,7 @@ class _Attribute(Attempt):
                 subset.tokens_NL[:windows, :length],
                 document[:windows],
                 scratch,
+                renumbered=renumbered,
                 seed=self._request.seed,
                 progress=lambda phase, done, total: context.progress(f"inside: {phase}", done, total),
                 check_cancelled=context.check_cancelled,

@@ -46,6 +46,8 @@ from workers.text.windows import Corpus
 SITES_FILE, RECIPE_FILE = "sites.json", "recipe.json"
 TOKENS_FILE: Final = "tokens.parquet"
 _BLOCKS = tuple(Blocks.model_fields)
+# Share of resamplings in which a pair of the alignment is found again, above which it is spoken of.
+ALIKE = 0.5
 # Causes that somebody can act on are told of parts that were looked into; the others have no twin.
 _UNSEEN: tuple[Cause, str] = ("unclear", "not among the first parts: no twin was run for it")
 
@@ -321,6 +323,7 @@ def _warnings(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[str
             f"Swapping {', '.join(broken[:4])} by itself changed something, which must not be: the nats of these parts "
             "cannot be trusted."
         )
+    told += matched_otherwise(found)
     search = found.search
     if search is not None:
         lost = [name for name, one in search.found.items() if not np.isfinite(one.kl).all()]
@@ -333,6 +336,21 @@ def _warnings(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[str
     if found.whole is not None and found.subset is not None and found.whole.transformers.clusters == "windows":
         told.append("Fewer than six documents were swapped on: intervals are clustered by windows, and are too narrow.")
     return told
+
+
+def matched_otherwise(found: Found) -> list[str]:
+    """Where parts were swapped by their numbers, and most resamplings match layers of other numbers."""
+    alignment = None if found.internals is None else found.internals.alignment
+    if found.not_swapped or alignment is None:
+        return []
+    other = [pair for pair in alignment.pairs if pair.reference != pair.candidate and pair.stability > ALIKE]
+    if not other:
+        return []
+    numbers = _listed([pair.candidate for pair in other])
+    return [
+        f"By their similarity {numbers} of the candidate stand for layers of other numbers in the reference. Parts "
+        "were swapped by their numbers: nats there may be those of another layer in a layer's place."
+    ]
 
 
 def not_reached(search: Search) -> list[str]:

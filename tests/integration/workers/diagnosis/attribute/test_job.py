@@ -155,3 +155,17 @@ def test_a_model_of_another_depth_is_told_by_its_gaps(room: EngineRoom, settings
     (gap,) = found.sites
     assert (gap.kind, gap.name, gap.cause, gap.control) == ("gap", "dropped layer 1", "removed", 0)
     assert gap.share == pytest.approx(1.0, abs=0.05)
+
+
+def test_parts_are_not_swapped_by_number_where_the_recipe_numbers_the_layers_anew(
+    room: EngineRoom, settings: Settings, tmp_path: Path
+) -> None:
+    recipe = [{"type": "prune.layers", "layers": [0]}, {"type": "extend.duplicate", "layers": [1]}]
+    context = Context(settings, tmp_path)
+    found = attribute(request(candidate={"model": "tiny", "recipe": recipe}, tokens=1024), context, room)
+    assert found.not_swapped.startswith("prune.layers and extend.duplicate number the layers anew")
+    assert found.not_swapped in found.verdict
+    assert found.search is None
+    assert all(site.kind == "gap" for site in found.sites)
+    assert found.internals is not None
+    assert found.internals.alignment is not None

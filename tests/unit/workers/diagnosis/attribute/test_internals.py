@@ -116,11 +116,20 @@ def test_two_widths_are_aligned_and_the_rest_is_told(tiny: Tiny, tmp_path: Path)
     assert found.not_measured == ("activations: hidden states of 64 and of 96 channels have no difference",)
 
 
-def test_mixtures_get_their_routing(tiny: Tiny, tmp_path: Path) -> None:
+def test_mixtures_get_every_block_and_their_routing(tiny: Tiny, tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path / "store", 10**9)
     with operate(tiny("mixtral"), store, {"type": "quantize.rtn", "bits": 3, "group_size": 32}) as modified:
         found = measure([tiny("mixtral"), modified.path], tmp_path)
-    assert found.alignment is None
+        clean, changed = (run(whole(folder)).logits for folder in (tiny("mixtral"), modified.path))
+    alignment, attention, growth = found.alignment, found.attention, found.activations
+    assert alignment is not None
+    assert [(pair.reference, pair.candidate) for pair in alignment.pairs] == [(0, 0), (1, 1), (2, 2)]
+    # layer by layer as whole
+    assert alignment.total.mean == pytest.approx(float(kl(clean, changed).mean()), rel=1e-3)
+    assert attention is not None
+    assert [layer.candidate for layer in attention.layers] == [0, 1, 2]
+    assert growth is not None
+    assert len(growth.steps) == 3
     routing = found.routing
     assert routing is not None
     assert [layer.layer for layer in routing.layers] == [0, 1, 2]
@@ -130,7 +139,42 @@ def test_mixtures_get_their_routing(tiny: Tiny, tmp_path: Path) -> None:
         assert layer.load_shift.mean == pytest.approx(shift)
         assert layer.load_shift.ci is not None
         assert layer.load_shift.ci[0] <= shift <= layer.load_shift.ci[1]
-    assert len(found.not_measured) == 1
+    assert found.not_measured == ()
+
+
+@pytest.mark.parametrize(
+    ("steps", "gaps", "why"),
+    [
+        (
+            [{"type": "prune.layers", "layers": [1]}],
+            [("dropped", 1)],
+            "the models have 3 and 2",
+        ),
+        ([{"type": "extend.duplicate", "layers": [1]}], [("duplicate", 2)], "the models have 3 and 4"),
+    ],
+)
+def test_mixtures_of_other_depths_are_told_by_their_gaps(
+    tiny: Tiny, tmp_path: Path, steps: list[dict[str, Any]], gaps: list[tuple[str, int]], why: str
+) -> None:
+    store = CheckpointStore(tmp_path / "store", 10**9)
+    with operate(tiny("mixtral"), store, *steps) as modified:
+        found = measure([tiny("mixtral"), modified.path], tmp_path)
+    assert found.alignment is not None
+    assert [(one.kind, one.layer) for gap in found.alignment.gaps for one in gap.layers] == gaps
+    assert found.alignment.control == 0
+    assert found.attention is not None
+    assert found.activations is not None
+    assert found.routing is None
+    assert found.not_measured == (f"routing: routers are compared by the numbers of their layers, and {why}",)
+
+
+def test_routers_of_layers_that_are_numbered_anew_are_not_compared(tiny: Tiny, tmp_path: Path) -> None:
+    found = measure([tiny("mixtral"), tiny("mixtral")], tmp_path, renumbered="layer 1 is a copy of layer 2")
+    assert found.alignment is not None
+    assert found.routing is None
+    assert found.not_measured == (
+        "routing: routers are compared by the numbers of their layers, and layer 1 is a copy of layer 2",
+    )
 
 
 def test_a_dense_model_against_a_mixture_is_told(tiny: Tiny, tmp_path: Path) -> None:

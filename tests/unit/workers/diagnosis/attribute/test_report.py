@@ -9,8 +9,9 @@ import pytest
 from app.contracts.attribute_report import Explained
 from app.contracts.attribute_report import Site as Told
 from app.contracts.report import Mean
+from tests.support import internals_blocks
 from tests.support.attribute_reports import site
-from workers.diagnosis.attribute.report import Found, not_reached, sentence
+from workers.diagnosis.attribute.report import Found, matched_otherwise, not_reached, sentence
 from workers.diagnosis.attribute.search import Measured, Search
 from workers.diagnosis.attribute.sites import Site
 
@@ -69,3 +70,29 @@ def test_where_everything_was_tried_nothing_is_said() -> None:
 def test_where_nothing_was_tried_no_part_leads_the_verdict() -> None:
     done = search(left_out=(*LAYERS, HEAD))
     assert verdict(done) == "9 parts differ, and the budget did not reach for one of them."
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        ([(0, 0, 1.0), (2, 1, 0.9), (3, 3, 1.0)], "layer 1 of the candidate"),
+        ([(0, 0, 1.0), (2, 1, 0.2), (3, 3, 1.0)], ""),
+        ([(0, 0, 1.0), (1, 1, 0.9)], ""),
+    ],
+)
+def test_layers_that_are_matched_otherwise_than_they_were_swapped_are_told(
+    pairs: list[tuple[int, int, float]], words: str
+) -> None:
+    block = internals_blocks.alignment() | {
+        "pairs": [
+            {"reference": ours, "candidate": theirs, "similarity": 0.9, "stability": stability}
+            for ours, theirs, stability in pairs
+        ]
+    }
+    found = SimpleNamespace(not_swapped="", internals=internals_blocks.dense(alignment=block))
+    told = matched_otherwise(cast("Found", found))
+    assert len(told) == bool(words)
+    assert words in "".join(told)
+    # where nothing was swapped there is nothing to warn of
+    found.not_swapped = "two depths"
+    assert matched_otherwise(cast("Found", found)) == []

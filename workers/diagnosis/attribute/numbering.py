@@ -1,0 +1,68 @@
+"""Whether layers of the same number are counterparts: told by the recipe, and of anybody's weights by the weights.
+
+A candidate of the reference's depth may have lost one layer and got another elsewhere: every layer between the two is
+then a copy of its neighbour, and what it would cost in the place of the layer of its number is nobody's damage.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from app.contracts.recipe import Recipe
+from app.models.checkpoint import CheckpointInfo
+from workers.diagnosis.attribute.origin import COPY
+from workers.diagnosis.mitigate.subject import Subject, type_of
+from workers.surgery.blockwise.skeleton import Read
+from workers.surgery.callbacks import CheckCancelled, never_cancelled
+
+# Rows of a layer's first projection that it is known by.
+ROWS = 32
+
+
+def renumbered_by(origin: CheckpointInfo, recipe: Recipe) -> str:
+    """The steps of a recipe after which layer n is another one than before, in a clause; empty where there is none."""
+    steps = list(dict.fromkeys(type_of(step) for step in recipe if Subject(origin, (step,), 0).renumbered))
+    if not steps:
+        return ""
+    verb = "numbers" if len(steps) == 1 else "number"
+    return f"{' and '.join(steps)} {verb} the layers anew, so that parts of the same number are no counterparts"
+
+
+def moved(
+    reference: CheckpointInfo,
+    candidate: CheckpointInfo,
+    reads: tuple[Read, Read],
+    check_cancelled: CheckCancelled = never_cancelled,
+) -> str:
+    """The first layer of the candidate whose weights are a copy of another layer of the reference and not of the one of
+    its number, in a clause; empty where there is none. Both plain; layers of other shapes are not compared."""
+    ours, theirs = (
+        [_known_by(info, read, layer, check_cancelled) for layer in range(info.layers)]
+        for info, read in zip((reference, candidate), reads, strict=True)
+    )
+    for layer, own in enumerate(theirs):
+        if own is None:
+            continue
+        off = {
+            other: float((own - known).norm() / known.norm().clamp_min(1e-30))
+            for other, known in enumerate(ours)
+            if known is not None and known.shape == own.shape
+        }
+        nearest = min(off, key=off.__getitem__, default=layer)
+        if off.get(layer, COPY) >= COPY > off.get(nearest, COPY):
+            return (
+                f"layer {layer} of the candidate is a copy of the reference's layer {nearest}, so that parts of the "
+                "same number are no counterparts"
+            )
+    return ""
+
+
+def _known_by(info: CheckpointInfo, read: Read, layer: int, check_cancelled: CheckCancelled) -> torch.Tensor | None:
+    """(rows, D) float32, evenly from the first projection of attention; None where a layer has none."""
+    check_cancelled()
+    for name in ("q_proj", "qkv_proj"):
+        tensor = f"model.layers.{layer}.self_attn.{name}.weight"
+        if tensor in info.tensors:
+            weight = read(tensor)
+            return weight[:: max(1, len(weight) // ROWS)].to(torch.float32)
+    return None
