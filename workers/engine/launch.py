@@ -57,6 +57,7 @@ def load_vllm() -> None:
     mending.ask_for_tiles()
     mending.keep_scales_alive()
     mending.override_kernels_once()
+    mending.count_ranks_plainly()
     hide_imports()
 
 

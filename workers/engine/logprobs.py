@@ -62,18 +62,14 @@ def _run(
     full: bool,
     check_cancelled: Callable[[], None],
 ) -> Any:
-    import torch
     from vllm import SamplingParams
 
     params = SamplingParams(
         max_tokens=1, temperature=0.0, prompt_logprobs=-1 if full else 0, flat_logprobs=True, detokenize=False
     )
-    with (
-        GenerationEngine(
-            info, pool=pool, length=len(prompt) + 1, streams=1, dtype=dtype, check_cancelled=check_cancelled
-        ) as engine,
-        torch.compiler.set_stance("force_eager"),  # vLLM would compile the count of ranks, which nobody reads
-    ):
+    with GenerationEngine(
+        info, pool=pool, length=len(prompt) + 1, streams=1, dtype=dtype, check_cancelled=check_cancelled
+    ) as engine:
         (output,) = engine.run([prompt], [params], check_cancelled)
     return output
 

@@ -1,6 +1,7 @@
 """What vLLM 0.32 lacks, or gets wrong, when engines come, go and change their weights in one process."""
 
 from functools import cache
+from inspect import unwrap
 from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
@@ -46,6 +47,13 @@ def override_kernels_once() -> None:
         once = cache(override)
         once.once = True  # type: ignore[attr-defined]
         kind.register_triton_kernel_overrides = staticmethod(once)
+
+
+def count_ranks_plainly() -> None:
+    """vLLM compiles the count of tokens above each of a prompt's, which takes seconds; nobody here reads ranks."""
+    from vllm.v1.sample import sampler
+
+    sampler.batched_count_greater_than = unwrap(sampler.batched_count_greater_than)
 
 
 def register(architecture: str) -> None:
