@@ -76,6 +76,7 @@ _FIELDS: Final = {
     "recovery_s": FALLING,
     "recovery_steps": FALLING,
     "tuning_steps": FALLING,
+    "block_epochs": FALLING,
     "distill_steps": FALLING,
     "distill_s": FALLING,
     "iterations": FALLING,

@@ -139,8 +139,10 @@ def _dynamic(of: Step) -> str:
 
 
 def _repair(of: Step) -> str:
-    steps = of.get("distill_steps", 200)
-    how = f"{steps} steps of distillation" if steps else "closed form alone"
+    epochs, steps = of.get("block_epochs", 0), of.get("distill_steps", 200)
+    fitted = [f"blocks fitted over {fmt.counted(epochs, 'epoch')}"] if epochs else []
+    trained = [f"{steps} steps of distillation"] if steps else []
+    how = ", ".join([*fitted, *trained]) or "closed form alone"
     return f"low-rank repair, mean rank {of.get('rank')}, {how}"
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from workers.mitigation.gradient_pruning.reconstruction import KeptWeights
+from workers.mitigation.gradient_pruning.kept import KeptWeights
 from workers.mitigation.objectives import FromReference
 from workers.mitigation.split import Split
 from workers.surgery.blockwise.skeleton import Skeleton

@@ -5,7 +5,7 @@
 2. The budget: how many weights each module loses (`budget`); a pattern has the same share everywhere.
 3. Block by block, on what the pruned blocks before give: a second-order sweep chooses the weights that go and lets
    the others take over (`sweep`), then what stayed of the block is trained towards the reference's block
-   (`reconstruction`).
+   (`kept`, `workers.mitigation.reconstruction`).
 4. Where it was asked for, all that stayed is trained on the divergence itself (`recovery`).
 
 What was taken from where stands in each of these modules.
@@ -21,10 +21,11 @@ from app.contracts.recipe import PruneGradient
 from app.models.checkpoint import CheckpointInfo
 from workers.mitigation.gradient_pruning import recovery
 from workers.mitigation.gradient_pruning.gathering import counts_of, gather
-from workers.mitigation.gradient_pruning.reconstruction import metric_root, orders, reconstruct
+from workers.mitigation.gradient_pruning.kept import KeptWeights
 from workers.mitigation.gradient_pruning.score import Prices
 from workers.mitigation.gradient_pruning.sweep import inverse_cholesky, sweep
 from workers.mitigation.gradients import Tape
+from workers.mitigation.reconstruction import metric_root, orders, reconstruct
 from workers.mitigation.split import Split
 from workers.surgery.alignment import told
 from workers.surgery.blockwise.observers import SecondMoment
@@ -190,10 +191,8 @@ class _Work:
         # windows that decide over the recovery must be new to it and to what it begins from
         windows = len(Split.of(len(tokens_NL)).train) if self._recovers else len(tokens_NL)
         plan = list(orders(windows, batch, self._step.reconstruct_epochs, seed))
-        linears = {name: block.linears[name] for name in names}
-        return reconstruct(
-            call, linears, fetch, metric_root(moment_DD), plan, check_cancelled=self._shop.check_cancelled
-        )
+        kept = KeptWeights({name: block.linears[name] for name in names})
+        return reconstruct(call, kept, fetch, metric_root(moment_DD), plan, check_cancelled=self._shop.check_cancelled)
 
     def _recover(self) -> None:
         step, shop, tokens_NL = self._step, self._shop, self._tokens_NL

@@ -1,4 +1,4 @@
-"""The step `repair.lowrank`: closed form, ranks by nats a byte, distillation, and what is kept of them.
+"""The step `repair.lowrank`: closed form, ranks by nats a byte, fit block by block, distillation, and what is kept.
 
 The result is the wounded checkpoint with the adapter merged, in its own dtype, so that it compares and deploys like any
 other; beside it lies `adapter/`, the same numbers as a PEFT LoRA for the wounded checkpoint itself. Where the wound was
@@ -6,7 +6,7 @@ made anew (`iterations`), `base/` holds the weights that the adapter goes on.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from safetensors.torch import save_file
@@ -16,10 +16,12 @@ from app.models.steps import check_one
 from app.models.steps.repair import against
 from workers.distributions.head import Head
 from workers.mitigation.divergence import Divergence
-from workers.mitigation.gradients import LayerGradients, fisher_of
+from workers.mitigation.gradients import Gatherer, LayerGradients, Tape, backward
 from workers.mitigation.importance import GRADIENT_TOKENS
+from workers.mitigation.objectives import OwnLabels
 from workers.mitigation.repair.adapter import bits_of, export, merged
 from workers.mitigation.repair.allocation import allocate, budget_of
+from workers.mitigation.repair.blocks import Blocks
 from workers.mitigation.repair.closed_form import WHOLE_MOMENTS, Factors
 from workers.mitigation.repair.distill import Distiller, rate_at
 from workers.mitigation.repair.survey import Again, Possible, Survey
@@ -54,34 +56,55 @@ class RepairStep:
         tokens_NL = shop.calibration.tokens_NL
         _warn_of_little_text(shop, tokens_NL)
         with open_tensors(shop.reference) as reader:
-            survey, possible = self._survey(shop, tokens_NL, reader.read)
+            pairs = align(shop, reader.read)
+            gatherer = self._gradients(shop, tokens_NL)
+            survey, possible = self._survey(shop, tokens_NL, reader.read, pairs, gatherer.found)
             states = survey.reference.normed()
             factors = {name: possible[name].take(rank) for name, rank in self._ranks(possible).items() if rank}
             read = _replaced(shop.read, survey.bases)
-            chosen, helped = self._choose(shop, factors, read, tokens_NL, states, anew=bool(survey.bases))
+            fitted = self._fit_blocks(shop, factors, read, reader.read, tokens_NL, pairs, gatherer.leaving)
+            chosen, helped = self._choose(shop, factors, fitted, read, tokens_NL, states, anew=bool(survey.bases))
         self._put(shop, chosen, survey.bases if helped else {})
 
-    def _survey(self, shop: Shop, tokens_NL: torch.Tensor, read: Read) -> tuple[Survey, dict[str, Possible]]:
-        step, began = self._step, time.monotonic()
-        pairs = align(shop, read)
-        names = frozenset(weight.name for weight in shop.weights)
-        gradients: Mapping[str, LayerGradients] = {}
-        if step.allocation == "nats":
-            folder = shop.scratch / "gradients"
-            folder.mkdir()
-            gradients = fisher_of(
-                shop.source,
-                shop.read,
-                tokens_NL[: max(1, GRADIENT_TOKENS // tokens_NL.shape[1])],
-                folder,
-                names=names,
-                squares=False,
-                outputs_up_to=WHOLE_MOMENTS,
-                each=True,
-                seed=step.seed,
-                progress=shop.progress,
-                check_cancelled=shop.check_cancelled,
+    def _gradients(self, shop: Shop, tokens_NL: torch.Tensor) -> Gatherer:
+        """Gradients of the divergence at the wounded model's layers and blocks; nothing where all count the same."""
+        tokens_NL = tokens_NL[: max(1, GRADIENT_TOKENS // tokens_NL.shape[1])]
+        folder = shop.scratch / "gradients"
+        folder.mkdir()
+        gatherer = Gatherer(
+            frozenset(weight.name for weight in shop.weights),
+            tokens_NL.numel(),
+            folder,
+            squares=False,
+            outputs_up_to=WHOLE_MOMENTS,
+            blocks=bool(self._step.block_epochs),
+            each=True,
+        )
+        if self._step.allocation == "nats":
+            skeleton = Skeleton(shop.source, shop.read, dtype=torch.bfloat16)
+            tape = Tape(
+                skeleton, tokens_NL, folder, name="fisher", progress=shop.progress, check_cancelled=shop.check_cancelled
             )
+            backward(
+                tape,
+                OwnLabels(skeleton, self._step.seed),
+                visit=gatherer.visit,
+                visit_block=gatherer.visit_block,
+                finish=gatherer.finish,
+                phase="fisher",
+            )
+        return gatherer
+
+    def _survey(
+        self,
+        shop: Shop,
+        tokens_NL: torch.Tensor,
+        read: Read,
+        pairs: Sequence[int],
+        gradients: Mapping[str, LayerGradients],
+    ) -> tuple[Survey, dict[str, Possible]]:
+        step, began = self._step, time.monotonic()
+        names = frozenset(weight.name for weight in shop.weights)
         survey = Survey(
             Skeleton(shop.source, shop.read),
             shop.read,
@@ -108,6 +131,37 @@ class RepairStep:
             )
         return survey, possible
 
+    def _fit_blocks(
+        self,
+        shop: Shop,
+        factors: dict[str, Factors],
+        read: Read,
+        read_reference: Read,
+        tokens_NL: torch.Tensor,
+        pairs: Sequence[int],
+        leaving: Mapping[int, torch.Tensor],
+    ) -> dict[str, Factors] | None:
+        """The factors fitted block by block; None where that was not asked for."""
+        if not self._step.block_epochs:
+            return None
+        began, folder = time.monotonic(), shop.scratch / "blocks"
+        folder.mkdir()
+        blocks = Blocks(
+            Skeleton(shop.source, read),
+            Skeleton(shop.reference, read_reference),
+            tokens_NL,
+            folder,
+            pairs=pairs,
+            leaving=leaving,
+            epochs=self._step.block_epochs,
+            seed=self._step.seed,
+            progress=shop.progress,
+            check_cancelled=shop.check_cancelled,
+        )
+        fitted = blocks.run(factors)
+        shop.figures["blocks_s"] = round(time.monotonic() - began, 1)
+        return fitted
+
     def _ranks(self, possible: Mapping[str, Possible]) -> dict[str, int]:
         """Of every module: the mean exactly where all are alike, else at most the same bytes."""
         shapes = {name: (one.factors.up_OR.shape[0], one.factors.down_RI.shape[1]) for name, one in possible.items()}
@@ -127,14 +181,15 @@ class RepairStep:
         self,
         shop: Shop,
         factors: dict[str, Factors],
+        fitted: dict[str, Factors] | None,
         read: Read,
         tokens_NL: torch.Tensor,
         states: Activations,
         *,
         anew: bool,
     ) -> tuple[dict[str, Factors], bool]:
-        """Of nothing, the closed form and the distilled adapter, what is best on windows that were not trained on; and
-        whether it is more than nothing. `anew`: what `read` gives is not the model as it came."""
+        """Of nothing, the closed form, the fitted blocks and the distilled adapter, the best on windows that were not
+        trained on; and whether it is more than nothing. `anew`: what `read` gives is not the model as it came."""
         began = time.monotonic()
         reference = Head.load(shop.reference.path, dtype=states.dtype)
 
@@ -159,15 +214,22 @@ class RepairStep:
             distiller.put(factors)
         closed = distiller.measure()
         results = [(before, 0, nothing), (closed, 1, factors)]
+        if fitted is not None:
+            distiller.put(fitted)
+            shop.figures["kl_blocks_nats"] = distiller.measure()
+            results.append((shop.figures["kl_blocks_nats"], 2, fitted))
+            if shop.figures["kl_blocks_nats"] >= closed:
+                distiller.put(factors)
+        start = min(kl for kl, which, _ in results if which)
         steps = distiller.train(
             self._step.distill_steps,
             seed=self._step.seed,
             seconds=self._step.distill_s,
-            rate=rate_at(closed),
+            rate=rate_at(start),
             resumption=shop.resumption,
         )
         if steps:
-            results.append((distiller.measure(), 2, distiller.factors()))
+            results.append((distiller.measure(), 3, distiller.factors()))
         least, which, chosen = min(results, key=lambda result: result[:2])
         shop.figures |= {
             "kl_before_nats": before,
@@ -178,8 +240,10 @@ class RepairStep:
         }
         if which == 0:
             shop.warn("nothing helped on windows that took no part in the fit: the adapter is empty")
-        elif which == 1 and steps:
-            shop.warn("distillation did not help on windows that took no part in it: the closed form alone is kept")
+        elif which < 3 and steps:
+            shop.warn("distillation did not help on windows that took no part in it: what it began from is kept")
+        if which == 1 and fitted is not None:
+            shop.warn("fitting block by block did not help on windows that took no part in it")
         return chosen, which > 0
 
     def _put(self, shop: Shop, chosen: Mapping[str, Factors], bases: Mapping[str, torch.Tensor]) -> None:

@@ -51,6 +51,7 @@ def test_the_walk_finds_what_it_should():
         ("moe.router", "bits", (2, 8, 4), (8, 4, 2)),
         ("quantize.dynamic", "activation_bits", (4, None, 8), (None, 8, 4)),
         ("repair.lowrank", "rank", (4, 16, 8), (16, 8, 4)),
+        ("repair.lowrank", "block_epochs", (0, 3), (3, 0)),
         ("repair.lowrank", "distill_steps", (0, 200), (200, 0)),
         ("repair.lowrank", "distill_s", (60.0, None, 600.0), (None, 600.0, 60.0)),
         ("repair.lowrank", "iterations", (1, 3), (3, 1)),

@@ -32,7 +32,18 @@ from app.web import describe
         ),
         ({"type": "prune.magnitude", "pattern": "2:4", "sparsity": None}, "magnitude pruning 2:4"),
         ({"type": "repair.lowrank", "rank": 16}, "low-rank repair, mean rank 16, 200 steps of distillation"),
-        ({"type": "repair.lowrank", "rank": 4, "distill_steps": 0}, "low-rank repair, mean rank 4, closed form alone"),
+        (
+            {"type": "repair.lowrank", "rank": 16, "block_epochs": 3},
+            "low-rank repair, mean rank 16, blocks fitted over 3 epochs, 200 steps of distillation",
+        ),
+        (
+            {"type": "repair.lowrank", "rank": 4, "block_epochs": 1, "distill_steps": 0},
+            "low-rank repair, mean rank 4, blocks fitted over 1 epoch",
+        ),
+        (
+            {"type": "repair.lowrank", "rank": 4, "distill_steps": 0},
+            "low-rank repair, mean rank 4, closed form alone",
+        ),
         (
             {"type": "quantize.rtn", "bits": 3, "layers": [0, 1, 2, 7], "modules": ["down_proj"]},
             "3-bit RTN, group 64, asymmetric (only layers 0–2, 7; down_proj)",

@@ -11,6 +11,8 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from tests.unit.workers.mitigation.repair.support import PRUNE, RTN, operate, repair, text, weights, windows
 from workers.mitigation.repair.adapter import bits_of
+from workers.mitigation.repair.blocks import Blocks
+from workers.mitigation.repair.closed_form import Factors
 from workers.mitigation.repair.distill import RATE, Distiller
 from workers.surgery import resumption
 from workers.surgery.quantize_rtn import quantize
@@ -96,6 +98,32 @@ def test_distillation_goes_on_where_the_closed_form_ends(tiny: Tiny, tmp_path: P
         figures = repaired.manifest.steps[-1].figures
         assert figures["distill_steps"] == 30
         assert figures["kl_after_nats"] < figures["kl_closed_form_nats"] < figures["kl_before_nats"]
+
+
+def test_blocks_are_fitted_between_closed_form_and_distillation(tiny: Tiny, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"calibration": text(64, 64)}
+    with operate(tiny(), tmp_path / "store", RTN, repair(8, block_epochs=6), **options) as repaired:
+        figures = repaired.manifest.steps[-1].figures
+        assert figures["kl_after_nats"] == min(figures["kl_blocks_nats"], figures["kl_closed_form_nats"])
+        assert figures["kl_blocks_nats"] < figures["kl_closed_form_nats"] < figures["kl_before_nats"]
+        assert not repaired.manifest.steps[-1].warnings
+    with operate(tiny(), tmp_path / "store", RTN, repair(8, block_epochs=6, distill_steps=4), **options) as repaired:
+        trained = repaired.manifest.steps[-1].figures
+        assert trained["kl_blocks_nats"] == figures["kl_blocks_nats"]
+        assert trained["kl_after_nats"] <= figures["kl_after_nats"]
+
+
+def test_blocks_that_end_worse_than_they_began_are_told_and_not_kept(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ruin(_: Blocks, factors: dict[str, Factors]) -> dict[str, Factors]:
+        return {name: Factors(-one.up_OR, one.down_RI, one.gains_R) for name, one in factors.items()}
+
+    monkeypatch.setattr(Blocks, "run", ruin)
+    with operate(tiny(), tmp_path / "store", RTN, repair(8, block_epochs=1)) as repaired:
+        step = repaired.manifest.steps[-1]
+        assert step.figures["kl_blocks_nats"] > step.figures["kl_closed_form_nats"] == step.figures["kl_after_nats"]
+        assert "block by block did not help" in step.warnings[0]
 
 
 def test_it_is_trained_at_the_rate_of_what_the_closed_form_leaves(

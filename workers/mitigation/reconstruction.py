@@ -1,28 +1,26 @@
-"""What stays of a block is trained for a few hundred steps so that the block gives what the reference's block gives.
+"""Parts of a block are trained for a few hundred steps so that the block gives what the reference's block gives.
 
-The block is given what the pruned blocks before it give, and is to give what the reference's block gives on the
+The block is given what the changed blocks before it give, and is to give what the reference's block gives on the
 reference's own states: it also takes back what the blocks before it lost. The error e of an output counts eᵀSe, S = E[δ
-δᵀ] of the reference at that place, so that directions on which no prediction hangs do not lead. Masks never change.
+δᵀ] at that place, δ the gradient of the divergence, so that directions on which no prediction hangs do not lead.
 
 Where it is from: reconstruction of a block's output by gradient steps is BRECQ's (Li et al. 2021, arXiv 2102.05426)
-and, for pruning, Wanda++'s regional optimisation (arXiv 2503.04992); training only the kept weights of a fixed mask
-replaces the ADMM update of Boža 2024 (arXiv 2401.02938). The weighting by the whole S and the target from the
-reference's own stream are put together here.
+and, for pruning, Wanda++'s regional optimisation (arXiv 2503.04992). The weighting by the whole S and the target from
+the reference's own stream are put together here.
 
 Shapes: N windows, L tokens of a window, D hidden size.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from math import cos, pi
-from typing import Any
+from typing import Protocol
 
 import torch
-from torch import nn
 
 from workers.surgery.callbacks import never_cancelled
 
-# Steps relative to the root mean square of a matrix's kept weights, and their least share at the end.
-RATE, LAST = 0.01, 0.1
+# The least share of a rate, at the end.
+LAST = 0.1
 WARM = 0.1
 # How much of S is replaced by a multiple of the identity.
 PLAIN = 0.2
@@ -44,48 +42,14 @@ def schedule(part: float) -> float:
     return min(1.0, (part + 1e-3) / WARM) * (LAST + (1 - LAST) * (1 + cos(pi * min(1.0, part))) / 2)
 
 
-class KeptWeights:
-    """Float32 masters of pruned linear layers, their masks, and Adam on what is kept.
+class Trained(Protocol):
+    """What `reconstruct` trains: parts of the block that `call` runs, and their optimizer."""
 
-    The layers' own weights are what is computed with, in their dtype; `step` takes their gradients.
-    """
-
-    def __init__(self, linears: dict[str, nn.Linear], *, rate: float = RATE) -> None:
-        self.linears = linears
-        self.masters = {name: one.weight.detach().to(torch.float32).clone() for name, one in linears.items()}
-        self.masks = {name: one != 0 for name, one in self.masters.items()}
-        groups: list[dict[str, Any]] = []
-        for name, master in self.masters.items():
-            kept = int(self.masks[name].sum())
-            size = float(master.norm()) / max(1, kept) ** 0.5
-            groups.append({"params": [master], "lr": rate * size, "base": rate * size})
-            linears[name].weight.requires_grad_(True)
-        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.95), foreach=False)
-
-    @torch.no_grad()
     def step(self, part: float) -> None:
-        """One Adam step at a part of the way, from the gradients in the layers."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base"] * schedule(part)
-        for name, linear in self.linears.items():
-            master, gradient = self.masters[name], linear.weight.grad
-            if gradient is not None:
-                master.grad = gradient.to(torch.float32) * self.masks[name]
-            linear.weight.grad = None
-        self.optimizer.step()
-        self.write()
-
-    @torch.no_grad()
-    def write(self) -> None:
-        """Puts the masters into the layers."""
-        for name, linear in self.linears.items():
-            linear.weight.copy_(self.masters[name])
+        """One step at a part (0 to 1) of the way, from the gradients that are there."""
 
     def close(self) -> None:
-        """The layers are constants again."""
-        for linear in self.linears.values():
-            linear.weight.grad = None
-            linear.weight.requires_grad_(False)
+        """They are constants again."""
 
 
 def added(entering_NLD: torch.Tensor, wanted_NLD: torch.Tensor) -> torch.Tensor:
@@ -103,21 +67,19 @@ def orders(windows: int, batch: int, epochs: int, seed: int) -> Iterator[torch.T
 
 def reconstruct(
     call: Callable[[torch.Tensor], torch.Tensor],
-    linears: dict[str, nn.Linear],
+    trained: Trained,
     fetch: Fetch,
     root_DD: torch.Tensor,
     plan: Sequence[torch.Tensor],
     *,
-    rate: float = RATE,
     size_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = added,
     check_cancelled: Callable[[], None] = never_cancelled,
 ) -> list[float]:
-    """Trains the kept weights of `linears` in place; the weighted error of each step, relative to what the block adds.
+    """Trains `trained` and closes it; the weighted error of each step, relative to what the block adds.
 
     `call(hidden_NLD)` runs the block; `plan` are the windows of each step (`orders`); `size_of` says what the error is
     relative to, given what enters and what is wanted.
     """
-    kept = KeptWeights(linears, rate=rate)
     losses = []
     for done, chosen in enumerate(plan):
         check_cancelled()
@@ -128,6 +90,6 @@ def reconstruct(
             loss = (error_NLD @ root_DD).square().mean() / size.clamp(min=1e-30)
             loss.backward()  # type: ignore[no-untyped-call]
         losses.append(float(loss.detach()))
-        kept.step(done / len(plan))
-    kept.close()
+        trained.step(done / len(plan))
+    trained.close()
     return losses

@@ -1,0 +1,30 @@
+import pytest
+import torch
+from torch import nn
+
+from workers.mitigation.gradient_pruning.kept import KeptWeights
+from workers.mitigation.reconstruction import schedule
+
+
+def layer(seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Linear:
+    torch.manual_seed(seed)
+    one = nn.Linear(16, 8, bias=False, dtype=dtype)
+    with torch.no_grad():
+        one.weight[:, ::2] = 0
+    return one.requires_grad_(False)
+
+
+def test_steps_are_relative_to_the_size_of_what_is_kept() -> None:
+    small, large = layer(), layer()
+    with torch.no_grad():
+        large.weight.mul_(100)
+    moved = []
+    for one in (small, large):
+        kept = KeptWeights({"w": one}, rate=0.01)
+        before = one.weight.detach().clone()
+        one.weight.grad = torch.ones_like(one.weight)
+        kept.step(0.1)
+        moved.append(float((one.weight.detach() - before).norm() / before.norm()))
+        kept.close()
+    assert moved[0] == pytest.approx(moved[1], rel=1e-3)
+    assert moved[0] == pytest.approx(0.01 * schedule(0.1), rel=1e-3)
