@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PROVIDER = "hemostat"
 # The argument `ir_op_priority` of an engine. The norm without an addition, once a pass, is not worth compiling.
 PRIORITY = {"fused_add_rms_norm": [PROVIDER]}
+# Inductor decides by the first rows that it sees whether a loop over rows is shared among threads, for good.
+_MANY_ROWS = 2048
 
 
 @cache
@@ -33,7 +35,8 @@ def register() -> None:
 
     @lru_cache(maxsize=64)
     def compiled(width: int, dtypes: tuple["torch.dtype", ...], epsilon: float) -> "Callable[..., Any]":
-        """The chain for one kind of norm; what belongs to one kind must not use up another's recompilations."""
+        """The chain for one kind of norm (dtypes of x, residual and weight), compiled for many rows; what belongs to
+        one kind must not use up another's recompilations."""
         options: dict[str, Any] = {
             "dynamic": True,
             "fullgraph": True,
@@ -41,6 +44,8 @@ def register() -> None:
             "options": {"emulate_precision_casts": True},
         }
         chain: Callable[..., Any] = torch.compile(native, **options)
+        x, residual = (torch.zeros(_MANY_ROWS, width, dtype=dtype) for dtype in dtypes[:2])
+        chain(x, residual, torch.zeros(width, dtype=dtypes[2]), epsilon)
         return chain
 
     def plain(
@@ -55,13 +60,20 @@ def register() -> None:
     def fused_add_rms_norm(
         x: torch.Tensor,
         x_residual: torch.Tensor,
-        weight: torch.Tensor | None,  # never None here, but the signature must be the operation's
+        weight: torch.Tensor | None,
         epsilon: float,
         variance_size: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        if weight is None:  # the signature must be the operation's; `plain` lets none through
+            raise ValueError("a norm without weights is left to the native chain")
         width = x.shape[-1]
-        run = compiled(width, (x.dtype, x_residual.dtype), epsilon)
-        out, total = run(x.view(-1, width), x_residual.view(-1, width), weight, epsilon)
+        run = compiled(width, (x.dtype, x_residual.dtype, weight.dtype), epsilon)
+        rows, residual = x.view(-1, width), x_residual.view(-1, width)
+        if len(rows) == 1:  # alone, a row would be summed up by several threads, in another order than among others
+            rows, residual = rows.repeat(2, 1), residual.repeat(2, 1)
+            out, total = (found[:1] for found in run(rows, residual, weight, epsilon))
+        else:
+            out, total = run(rows, residual, weight, epsilon)
         return out.view(x.shape), total.view(x.shape)
 
     ir.ops.fused_add_rms_norm.register_impl(PROVIDER, supports_args=plain)(fused_add_rms_norm)

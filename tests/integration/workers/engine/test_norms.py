@@ -1,5 +1,8 @@
 """Norms in one loop: what vLLM's own chain of operations gives, and what float64 gives."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,13 +63,46 @@ def test_it_is_the_norm_of_the_sum_in_float64(norm: Any) -> None:
     torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_row_does_not_depend_on_the_rows_beside_it(norm: Any) -> None:
-    x, residual, weight = arguments((300, 576), torch.bfloat16)
+@pytest.mark.parametrize("width", [576, 4096])
+def test_a_row_does_not_depend_on_the_rows_beside_it(norm: Any, width: int) -> None:
+    x, residual, weight = arguments((300, width), torch.bfloat16)
     run = norm.impls[norms.PROVIDER].impl_fn
     with torch.inference_mode():
         whole = run(x, residual, weight, 1e-5)[0]
         parts = [run(x[rows], residual[rows], weight, 1e-5)[0] for rows in (slice(0, 1), slice(1, 8), slice(8, 300))]
     assert torch.equal(torch.cat(parts), whole)
+
+
+def test_with_more_threads_neither(tmp_path: Path) -> None:
+    """Four threads would share one row of 4,096 numbers; and a first call of few rows must not make the loop serial."""
+    program = """
+import sys, torch
+from workers.engine import launch, norms
+launch.load_vllm()
+norms.register()
+import torch._inductor.config as config
+from torch._inductor.utils import run_and_get_code
+from vllm import ir
+config.cpp.threads = 4
+torch.set_num_threads(4)
+run = ir.ops.fused_add_rms_norm.impls[norms.PROVIDER].impl_fn
+draws = torch.Generator().manual_seed(0)
+x, residual = (torch.randn(64, 4096, generator=draws).bfloat16() for _ in range(2))
+weight = torch.randn(4096, generator=draws).bfloat16()
+with torch.inference_mode():
+    one, code = run_and_get_code(run, x[:1], residual[:1], weight, 1e-5)
+    alone = torch.cat([run(x[i:i + 1], residual[i:i + 1], weight, 1e-5)[0] for i in range(64)])
+    print(torch.equal(alone, run(x, residual, weight, 1e-5)[0]), "omp parallel" in "".join(code))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
+        timeout=300,
+    )
+    assert done.stdout.split()[-2:] == ["True", "True"]
 
 
 def test_what_it_does_not_know_is_left_to_vllm(norm: Any) -> None:
