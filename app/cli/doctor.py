@@ -103,7 +103,7 @@ def _compiler() -> Finding:
         "compiler",
         not missing,
         "g++ and Python headers" if not missing else f"missing: {', '.join(missing)}",
-        f"sudo apt-get install {' '.join(missing)}; torch.compile needs them for the divergence",
+        f"sudo apt-get install {' '.join(missing)}; torch.compile needs them for the divergence and for norms",
     )
 
 

@@ -111,7 +111,7 @@ def _contour(text: str) -> Json:
 
 def _status(report: Json) -> Exit:
     """Whether anything but doing nothing lies within the chosen loss."""
-    told = {point["within"] for point in report["points"] if point["recipe"]}
+    told = {point["within"] for point in report["points"] if point["recipe"] and not point.get("refused")}
     if "yes" in told:
         return Exit.PASS
-    return Exit.UNMEASURED if "undecided" in told else Exit.FAIL
+    return Exit.FAIL if told == {"no"} else Exit.UNMEASURED

@@ -206,6 +206,11 @@ class RoutingShift(Contract):
     experts: Count
     chosen: tuple[Count, Count] = Field(description="experts a token, in reference and candidate")
     changed: Mean = Field(description="over all routers")
+    measure: Literal["union"] | None = Field(
+        default=None,
+        description="what a change is a share of: union, of the experts that either model chooses; null, in older "
+        "reports: of those that the reference chooses",
+    )
     layers: tuple[RoutingLayer, ...]
 
 

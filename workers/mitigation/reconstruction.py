@@ -1,12 +1,11 @@
 """Parts of a block are trained for a few hundred steps so that the block gives what the reference's block gives.
 
-The block is given what the changed blocks before it give, and is to give what the reference's block gives on the
-reference's own states: it also takes back what the blocks before it lost. The error e of an output counts eᵀSe, S = E[δ
-δᵀ] at that place, δ the gradient of the divergence, so that directions on which no prediction hangs do not lead.
+The block is given what the changed blocks before it give; what it is to give, the caller says. The error e of an output
+counts eᵀSe, S = E[δ δᵀ] at that place, δ the gradient of the divergence, so that directions on which no prediction
+hangs do not lead.
 
 Where it is from: reconstruction of a block's output by gradient steps is BRECQ's (Li et al. 2021, arXiv 2102.05426)
-and, for pruning, Wanda++'s regional optimisation (arXiv 2503.04992). The weighting by the whole S and the target from
-the reference's own stream are put together here.
+and, for pruning, Wanda++'s regional optimisation (arXiv 2503.04992). The weighting by the whole S is ours.
 
 Shapes: N windows, L tokens of a window, D hidden size.
 """

@@ -68,10 +68,13 @@ def _sentence(block: RoutingShift) -> str:
         if worst.own.mean
         else "none of it by its router"
     )
-    return (
-        f"Of the experts that either model chooses for a token, {told(block.changed, percent=True)}\u00a0% are chosen "
-        f"by one alone, most in layer {worst.layer}: {told(worst.changed, percent=True)}\u00a0%, {own}."
+    changed = told(block.changed, percent=True)
+    what = (
+        f"Of the experts that either model chooses for a token, {changed}\u00a0% are chosen by one alone"
+        if block.measure == "union"
+        else f"Of the experts that the reference chooses for a token, the candidate does not choose {changed}\u00a0%"
     )
+    return f"{what}, most in layer {worst.layer}: {told(worst.changed, percent=True)}\u00a0%, {own}."
 
 
 def _layers(block: RoutingShift) -> Table:
@@ -113,7 +116,9 @@ def _layers(block: RoutingShift) -> Table:
             )
             for layer in block.layers
         ),
-        axis=axis(scale, "share of the experts that either chooses, linear axis"),
+        axis=axis(
+            scale, f"share of the experts that {'either' if block.measure else 'the reference'} chooses, linear axis"
+        ),
     )
 
 

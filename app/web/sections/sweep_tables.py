@@ -134,7 +134,8 @@ def limits_note(report: SweepReport) -> str:
     note = (
         "The largest setting is the strongest measured one that stays within the limit together with every weaker one. "
         "Where the limit is passed is interpolated between measured settings; an end of the interval that is beyond "
-        "lies outside them."
+        "lies outside them. Where a gap between two settings does not resolve it (next to no damage at the weaker "
+        "one, or a collapse at the stronger), the interval is the whole gap."
     )
     if report.sides:
         note += (

@@ -264,6 +264,7 @@ def routing_block(found: RoutingShift, text: blocks.Measured, *, seed: int) -> b
         measured=text,
         experts=found.experts,
         chosen=found.chosen,
+        measure="union",
         changed=_over_all(found.changed).mean(seed=seed, support=_SHARE),
         layers=tuple(
             blocks.RoutingLayer(

@@ -84,7 +84,7 @@ def choose(
     `evenly` lets all in where the budget reaches for the first step alone: fewer go on then than are planned.
     """
     shares = shares or _alike(batches)
-    most = max(0, batches.bit_length() - 1)
+    most = max(0, (batches - 1).bit_length())
     for arms in range(len(costs), 0, -1):
         mean = sum(costs[index] for index in _let_in(costs, arms, evenly)) / arms
         for halvings in range(most + 1):

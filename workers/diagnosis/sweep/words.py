@@ -122,6 +122,9 @@ def _crossing(report: SweepReport, limit: Limit) -> str:
         return ""
     units = {"value": f"{report.knob.field} = ", "s": "s = ", "order": "place "}
     beside = " in the order of strength" if report.knob.axis == "order" else ""
+    if limit.ci is not None and limit.ci[0] == limit.at and limit.ci[1] is not None and _collapse(report):
+        ends = f"{units[report.knob.axis]}{limit.at:.3g} and the collapse at {limit.ci[1]:.3g}"
+        return f"; the limit is passed between {ends}{beside}"
     return f"; the mean passes the limit at {units[report.knob.axis]}{limit.at:.3g}{beside} ({_interval(limit)})"
 
 

@@ -1,5 +1,8 @@
 """What is trained of pruned layers: the kept weights alone.
 
+The target is what the reference's block gives on the reference's own states, so that a block also takes back what those
+before it lost.
+
 Training only the kept weights of a fixed mask replaces the ADMM update of Boža 2024 (arXiv 2401.02938).
 """
 

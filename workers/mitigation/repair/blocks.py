@@ -106,20 +106,23 @@ class Blocks:
         )
         for block in walk.blocks():
             mine = {name: found[name] for name in block.linears if name in found}
-            if mine:
+            if mine and self._following(block.index) > self._pairs[block.index]:
                 found |= self._fit(block, walk, mine)
             for name in mine:
                 linear = block.linears[name]
                 linear.weight.data = merged(linear.weight.data, found[name])
         return found
 
+    def _following(self, index: int) -> int:
+        """The reference's layer of the next block. That of a block which stands twice is its own: the first of the two
+        has nothing that it should give."""
+        return self._pairs[index + 1] if index + 1 < len(self._pairs) else self._reference.info.layers
+
     @torch.no_grad()
     def _wanted(self, index: int, walk: Walk) -> Activations:
         """What the reference's layer, and those after it that were dropped, make of what enters a block."""
-        last = index + 1 == len(self._pairs)
-        following = self._reference.info.layers if last else self._pairs[index + 1]
         wanted = Activations(self._scratch / "wanted.bin", walk.entering.shape, walk.entering.dtype)
-        for layer in range(self._pairs[index], following):
+        for layer in range(self._pairs[index], self._following(index)):
             module = self._reference.block(layer)
             source = walk.entering if layer == self._pairs[index] else wanted
             for start, end in walk.batches():

@@ -98,3 +98,10 @@ def test_the_exit_status_says_whether_anything_changed_is_within(within: tuple[s
     changed = [{"recipe": [{}], "within": one} for one in within]
     assert command._status({"points": [unchanged[0], *changed]}) == status
     assert command._status({"points": [unchanged[1], *changed]}) == status
+
+
+def test_settings_that_no_model_takes_settle_nothing() -> None:
+    refused = {"recipe": [{}], "within": "no", "refused": "no such layer"}
+    beyond = {"recipe": [{}], "within": "no", "refused": ""}
+    assert command._status({"points": [refused, refused]}) == Exit.UNMEASURED
+    assert command._status({"points": [refused, beyond]}) == Exit.FAIL

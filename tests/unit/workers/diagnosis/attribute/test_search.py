@@ -79,11 +79,24 @@ def test_parts_without_layers_to_go_by_are_spread_over_the_model(tmp_path: Path)
 
 
 @pytest.mark.parametrize("budget", np.linspace(1, 70, 24).tolist())
-@pytest.mark.parametrize("ends", [(8,), (4, 8), (15, 30, 31), tuple(range(1, 9))])
+@pytest.mark.parametrize("ends", [(8,), (4, 8), (15, 30, 31), tuple(range(1, 7)), tuple(range(1, 9))])
 def test_no_more_is_spent_than_the_budget(tmp_path: Path, budget: float, ends: tuple[int, ...]) -> None:
     # the worst ones are the first layers, which cost most to run again
     worst = frozenset(f"layers.{layer}{part}" for layer in range(12) for part in ("", ".mlp.up_proj", ".mlp.down_proj"))
     searched(tmp_path, Planted(30, worst, ends=ends), budget)
+
+
+@pytest.mark.parametrize("budget", [2.0, 4.0])
+def test_no_more_is_spent_than_a_budget_that_reaches_for_a_part_of_the_text(tmp_path: Path, budget: float) -> None:
+    searched(tmp_path, Planted(3, frozenset(), ends=(10, 20, 30)), budget)
+
+
+@pytest.mark.parametrize(("layers", "batches", "budget"), [(80, 3, 32.0), (30, 7, 9.0), (30, 6, 9.0), (30, 15, 9.0)])
+def test_the_first_look_is_at_one_batch_whatever_their_number(
+    tmp_path: Path, layers: int, batches: int, budget: float
+) -> None:
+    search = searched(tmp_path, Planted(layers, frozenset(), ends=tuple(range(1, batches + 1))), budget)
+    assert tried(search) == list(range(layers))
 
 
 def test_a_budget_that_reaches_for_no_part_tries_none(tmp_path: Path) -> None:

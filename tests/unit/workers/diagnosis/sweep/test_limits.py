@@ -189,6 +189,12 @@ def test_the_weakest_setting_is_the_weakest_that_the_model_takes():
     assert "Not even rank = 3 keeps the damage mild" in report["verdict"]
 
 
+def test_before_a_collapse_the_verdict_has_the_gap_and_no_place_in_it():
+    settings = [(0.1, 0.1, 0.001, 0.001), (0.2, 0.2, 0.002, 0.002), (0.3, 0.3, 9.0, 9.0)]
+    verdict = sweep_report(course(settings, broken=2))["verdict"]
+    assert "mild up to sparsity = 0.2; the limit is passed between sparsity = 0.2 and the collapse at 0.3." in verdict
+
+
 def test_a_collapse_is_told_in_the_verdict():
     assert "some logits are not finite, which is a collapse" in sweep_variants()["broken"]["verdict"]
 

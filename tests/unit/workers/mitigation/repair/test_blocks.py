@@ -106,6 +106,22 @@ def test_a_block_that_it_does_not_help_keeps_what_it_came_with(
             assert torch.equal(found[name].down_RI, one.down_RI)
 
 
+def test_the_first_of_two_blocks_of_one_layer_keeps_what_it_came_with(tiny: Tiny, tmp_path: Path) -> None:
+    reference = tiny()
+    with operate(reference, tmp_path / "store", {"type": "extend.duplicate", "layers": [1]}) as wounded:
+        names = [f"model.layers.{layer}.mlp.down_proj.weight" for layer in range(4)]
+        draws = torch.Generator().manual_seed(0)
+        given = {
+            name: Factors(
+                1e-2 * torch.randn(64, 4, generator=draws), torch.randn(4, 128, generator=draws), torch.zeros(4)
+            )
+            for name in names
+        }
+        found = run(wounded.path, reference, tmp_path / "scratch", given, pairs=[0, 1, 1, 2])
+        kept = [torch.equal(found[name].up_OR, given[name].up_OR) for name in names]
+        assert kept == [False, True, False, False]
+
+
 def test_a_model_that_lost_nothing_is_left_alone(tiny: Tiny, tmp_path: Path) -> None:
     spare = {"model.layers.1.self_attn.q_proj.weight": Factors(torch.zeros(64, 4), torch.randn(4, 64), torch.zeros(4))}
     found = run(tiny(), tiny(), tmp_path / "scratch", spare)
