@@ -75,7 +75,7 @@ def build(
         print_json({"runs": len(kept), "added": len(kept) - known, "file": str(configured.home / runs.FILE)})
         return
     out.print(f"{len(kept)} runs are known, {len(kept) - known} of them new ({configured.home / runs.FILE}).")
-    tasks = {run.fingerprint: run.task for run in kept}
+    tasks = {run.identity: run.task for run in kept}
     if 0 < len(tasks) < FEWEST_TASKS:
         named = " or ".join(f"--task {name}" for name in dict.fromkeys(tasks.values()))
         out.print(
@@ -110,15 +110,15 @@ def predict(
             hint="for example: hemostat flips predict 0.39 --items 500 --task example",
         )
     predictor = Predictor(runs.read(settings().home))
-    fingerprint = None if task is None else predictor.task(task)
-    if task is not None and fingerprint is None and predictor.runs:
+    identity = None if task is None else predictor.task(task)
+    if task is not None and identity is None and predictor.runs:
         names = ", ".join(sorted({run.task for run in predictor.runs}))
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
             f"no run of a task {task!r} has been seen",
             hint=f"seen were {names}; leave --task out to predict for a task that is none of them",
         )
-    found = predictor.predict(kl, items, task=fingerprint)
+    found = predictor.predict(kl, items, task=identity)
     if as_json:
         told: dict[str, Any] = {
             "kl": kl,
@@ -129,7 +129,7 @@ def predict(
             "runs": found.runs,
             "tasks": found.tasks,
             "kl_range": found.kl_range,
-            "task": fingerprint,
+            "task": identity,
             "sentence": found.sentence,
         }
         print_json(told)
@@ -179,6 +179,7 @@ def _runs_of(job: dict[str, Any], report: dict[str, Any]) -> list[Any]:
             candidate=origin["candidate"]["weights_fingerprint"],
             text=origin["protocol"]["text_fingerprint"],
             finished_at=job["finished_at"] or time.time(),
+            source=result.get("source_fingerprint") or "",
         )
         for result in report["tasks"]
         if result["outcome"] != "at_chance"

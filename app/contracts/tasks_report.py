@@ -153,6 +153,11 @@ class TaskResult(Contract):
     format: TaskFormat
     items: Count
     fingerprint: str = Field(description="SHA-256 of items, shots and metric: the same task has the same")
+    source_fingerprint: str | None = Field(
+        default=None,
+        description="the fingerprint of all items that these were drawn from, however many were; null in reports of "
+        "earlier versions",
+    )
     metric: TaskMetric
     reference: Share
     candidate: Share

@@ -44,25 +44,11 @@ def read_task(task: ShippedTask | FileTask, settings: Settings, *, seed: int, po
     Raises PATH_FORBIDDEN, TEXT_NOT_FOUND, and TASK_INVALID, with file and line, for a file that is not what its format
     says: fields missing, no answer, an empty prompt. Its content is not in the message.
     """
-    if isinstance(task, ShippedTask):
-        items = read_file(SHIPPED, _SHIPPED_FORMAT, name=SHIPPED.name, pointer=pointer)
-        return draw(items, task.items, seed=seed, pointer=pointer)
-    file = locate(task.path, settings, pointer=f"{pointer}/path")
-    items = draw(
-        read_file(file, task.format, name=task.path, pointer=f"{pointer}/path"), task.items, seed=seed, pointer=pointer
-    )
-    if task.examples is None:
+    items = draw(_all_items(task, settings, pointer=pointer), task.items, seed=seed, pointer=pointer)
+    if isinstance(task, ShippedTask) or task.examples is None:
         return items
-    other = locate(task.examples, settings, pointer=f"{pointer}/examples")
-    examples = read_file(other, task.format, name=task.examples, pointer=f"{pointer}/examples")
-    if len(examples) < task.shots:
-        raise HemostatError(
-            ErrorCode.TASK_INVALID,
-            f"{task.examples} holds {_items(len(examples))}, {task.shots} are to be shown",
-            hint="ask for fewer shots",
-            pointer=f"{pointer}/shots",
-        )
-    shown = {(example.prompt, example.choices) for example in examples[: task.shots]}
+    examples = _examples(task, task.examples, settings, pointer=pointer)
+    shown = {(example.prompt, example.choices) for example in examples}
     if any((item.prompt, item.choices) in shown for item in items):
         raise HemostatError(
             ErrorCode.TASK_INVALID,
@@ -70,7 +56,37 @@ def read_task(task: ShippedTask | FileTask, settings: Settings, *, seed: int, po
             hint="take the examples from another split: a model that is shown the answer tells nothing",
             pointer=f"{pointer}/examples",
         )
-    return with_examples(items, examples[: task.shots])
+    return with_examples(items, examples)
+
+
+def read_source(task: ShippedTask | FileTask, settings: Settings, *, pointer: str) -> list[Item]:
+    """Every item that the task draws from, however many it asks for, with the solved examples before each: the same
+    for all draws from one source. Raises what `read_task` raises for the files."""
+    items = _all_items(task, settings, pointer=pointer)
+    if isinstance(task, ShippedTask) or task.examples is None:
+        return items
+    return with_examples(items, _examples(task, task.examples, settings, pointer=pointer))
+
+
+def _all_items(task: ShippedTask | FileTask, settings: Settings, *, pointer: str) -> list[Item]:
+    if isinstance(task, ShippedTask):
+        return read_file(SHIPPED, _SHIPPED_FORMAT, name=SHIPPED.name, pointer=pointer)
+    file = locate(task.path, settings, pointer=f"{pointer}/path")
+    return read_file(file, task.format, name=task.path, pointer=f"{pointer}/path")
+
+
+def _examples(task: FileTask, path: str, settings: Settings, *, pointer: str) -> list[Item]:
+    """Those that are shown solved. Raises TASK_INVALID where the file holds too few."""
+    file = locate(path, settings, pointer=f"{pointer}/examples")
+    examples = read_file(file, task.format, name=path, pointer=f"{pointer}/examples")
+    if len(examples) < task.shots:
+        raise HemostatError(
+            ErrorCode.TASK_INVALID,
+            f"{path} holds {_items(len(examples))}, {task.shots} are to be shown",
+            hint="ask for fewer shots",
+            pointer=f"{pointer}/shots",
+        )
+    return examples[: task.shots]
 
 
 def locate(path: str, settings: Settings, *, pointer: str) -> Path:

@@ -54,7 +54,7 @@ class Component:
 
 @dataclass(frozen=True)
 class FlipModel:
-    """The fitted mixture. `tasks` are the fingerprints in the order of their effects."""
+    """The fitted mixture. `tasks` are the identities (`Run.identity`) in the order of their effects."""
 
     components: tuple[Component, ...]
     tasks: tuple[str, ...]
@@ -65,7 +65,7 @@ class FlipModel:
     ) -> tuple[float, float, float]:
         """(low, median, high) of the flip rate of a new run at `kl` nats over `items` items.
 
-        `task` is a fingerprint; a task that the model has not seen is a new one, drawn from all tasks' spread.
+        `task` is an identity; a task that the model has not seen is a new one, drawn from all tasks' spread.
         """
         rng = np.random.default_rng(seed)
         eta = self._link(kl, task, rng)
@@ -97,12 +97,12 @@ def fit(runs: Sequence[Run]) -> FlipModel:
     """The model of these runs. Raises ValueError where there is none."""
     if not runs:
         raise ValueError("there is no run to learn from")
-    tasks = tuple(sorted({run.fingerprint for run in runs}))
+    tasks = tuple(sorted({run.identity for run in runs}))
     design = np.zeros((len(runs), 2 + len(tasks)))
     for row, run in enumerate(runs):
         design[row, 0] = 1.0
         design[row, 1] = math.log(run.kl) - CENTRE
-        design[row, 2 + tasks.index(run.fingerprint)] = 1.0
+        design[row, 2 + tasks.index(run.identity)] = 1.0
     items = np.asarray([run.items for run in runs], dtype=np.float64)
     rates = np.asarray([run.rate for run in runs])
     scales = [(task_sd, run_sd) for task_sd in _half_normal_grid(TASK_SCALE) for run_sd in _half_normal_grid(RUN_SCALE)]

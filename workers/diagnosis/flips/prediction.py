@@ -53,20 +53,22 @@ class Predictor:
         return self._model
 
     def task(self, named: str) -> str | None:
-        """The fingerprint of a task by its name or by the fingerprint itself (its beginning will do); the latest one
-        of several; None where none was seen."""
+        """The identity of a task by its name, or by the fingerprint of its items or of what they were drawn from (its
+        beginning will do); of several tasks of a name the latest; None where none was seen."""
         found = [
-            run.fingerprint for run in self.runs if named and (run.task == named or run.fingerprint.startswith(named))
+            run.identity
+            for run in self.runs
+            if named and (run.task == named or run.fingerprint.startswith(named) or run.identity.startswith(named))
         ]
         return found[-1] if found else None
 
     def predict(self, kl: float, items: int, *, task: str | None = None, seed: int = 0) -> Prediction:
-        """`task` is a fingerprint, None a task of which nothing is known. Raises ValueError for a KL that is not
+        """`task` is an identity, None a task of which nothing is known. Raises ValueError for a KL that is not
         positive, or no item."""
         if not kl > 0 or not np.isfinite(kl) or items < 1:
             raise ValueError("a flip rate is predicted for a KL above zero and one item at least")
-        own = [run for run in self.runs if task is not None and run.fingerprint == task]
-        tasks = len({run.fingerprint for run in self.runs})
+        own = [run for run in self.runs if task is not None and run.identity == task]
+        tasks = len({run.identity for run in self.runs})
         if not self.runs:
             told = "No run has been seen yet: nothing is predicted. Jobs of kind tasks add to what is seen."
             return Prediction("none", None, None, 0, 0, None, known_task=False, sentence=told)

@@ -23,8 +23,9 @@ FILE: Final = Path("flips") / "runs.jsonl"
 class Run:
     """One task, answered by two models.
 
-    `task` is its name, `fingerprint` that of its items; `flips` of `items` items flipped; `kl` is the mean KL of the
-    candidate over the job's text, nats a token. `reference` and `candidate` are fingerprints of weights.
+    `task` is its name, `fingerprint` that of its items, `source` that of all items that they were drawn from, "" in
+    runs that were stored before it was; `flips` of `items` items flipped; `kl` is the mean KL of the candidate over the
+    job's text, nats a token. `reference` and `candidate` are fingerprints of weights.
     """
 
     job: str
@@ -37,6 +38,12 @@ class Run:
     candidate: str = ""
     text: str = ""
     finished_at: float = 0.0
+    source: str = ""
+
+    @property
+    def identity(self) -> str:
+        """The task, the same for every draw of its items."""
+        return self.source or self.fingerprint
 
     @property
     def rate(self) -> float:
@@ -64,14 +71,14 @@ def read(home: Path) -> list[Run]:
 
 
 def _distinct(runs: Iterable[Run]) -> Iterable[Run]:
-    """The same models over the same text and task give the same answers: told twice it is still one observation."""
-    last: dict[tuple[object, ...], Run] = {}
+    """The same models over the same text and task give the same answers: told twice it is still one observation, and
+    so are draws of the task's items, which share them. The run of the most items stands, the last of several."""
+    kept: dict[tuple[object, ...], Run] = {}
     for run in runs:
-        same = (
-            (run.reference, run.candidate, run.text, run.fingerprint) if run.candidate else (run.job, run.fingerprint)
-        )
-        last[same] = run
-    return last.values()
+        same = (run.reference, run.candidate, run.text, run.identity) if run.candidate else (run.job, run.fingerprint)
+        if same not in kept or run.items >= kept[same].items:
+            kept[same] = run
+    return kept.values()
 
 
 def _run(line: str) -> Run | None:

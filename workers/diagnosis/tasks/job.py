@@ -18,7 +18,8 @@ from app.contracts.tasks_report import FlipCurve, FlipPrediction, SeenRun, TaskR
 from app.models.tasks.checks import check_tasks
 from app.models.tasks.items import Item
 from app.models.tasks.power import level_of, level_told
-from app.models.tasks.reading import format_of
+from app.models.tasks.reading import format_of, read_source
+from app.settings import Settings
 from workers.diagnosis.assemble import repeatable
 from workers.diagnosis.attempt import Attempt, counted
 from workers.diagnosis.compare import compare
@@ -45,11 +46,12 @@ def tasks(request: TasksRequest, context: JobContext, room: EngineRoom) -> Tasks
     Raises `HemostatError` for what request, models, files or machine do not allow, `JobCancelled` when told to stop.
     """
     items = check_tasks(request, context.settings)
+    sources = [_source(request, index, drawn, context.settings) for index, drawn in enumerate(items)]
     if any(format_of(task) == "humaneval" for task in request.tasks):
         runner.require(check_cancelled=context.check_cancelled)
     measured = compare(_comparison(request), context, room)
     with counted(room, context):
-        return _Tasks(request, context, room, items, measured).run()
+        return _Tasks(request, context, room, items, sources, measured).run()
 
 
 def _comparison(request: TasksRequest) -> CompareRequest:
@@ -68,11 +70,13 @@ class _Tasks(Attempt):
         context: JobContext,
         room: EngineRoom,
         items: Sequence[list[Item]],
+        sources: Sequence[str],
         measured: CompareReport,
     ) -> None:
         super().__init__(request, context, room)
         self._request = request
         self._items = items
+        self._sources = sources
         self._measured = measured
 
     def run(self) -> TasksReport:
@@ -120,10 +124,10 @@ class _Tasks(Attempt):
 
     def _planned(self, predictor: Predictor, index: int) -> Planned:
         """What earlier runs say of the task at this index, at the measured KL, before it is answered."""
-        items = self._items[index]
-        return Planned(self._predicted(predictor, fingerprint_of(self._request.tasks[index], items), len(items)))
+        source = self._sources[index]
+        return Planned(self._predicted(predictor, source, len(self._items[index])), source)
 
-    def _predicted(self, predictor: Predictor, fingerprint: str, items: int) -> FlipPrediction:
+    def _predicted(self, predictor: Predictor, source: str, items: int) -> FlipPrediction:
         kl = self._measured.divergence.kl.mean
         if kl is None or kl <= 0:
             return FlipPrediction(
@@ -131,12 +135,12 @@ class _Tasks(Attempt):
                 rate=None,
                 interval=None,
                 runs=len(predictor.runs),
-                tasks=len({run.fingerprint for run in predictor.runs}),
+                tasks=len({run.identity for run in predictor.runs}),
                 kl_range=None,
                 scope=None,
                 sentence="Nothing is predicted: the measured KL is not above zero.",
             )
-        told = predictor.predict(kl, items, task=fingerprint, seed=self._request.seed)
+        told = predictor.predict(kl, items, task=source, seed=self._request.seed)
         return FlipPrediction(
             status=told.status,
             rate=told.rate,
@@ -201,7 +205,7 @@ class _Tasks(Attempt):
         values = [run.kl for run in predictor.runs] + ([kl] if kl else [])
         first = found[0]
         across = grid(min(values) / 1.2, max(values) * 1.2)
-        told = [predictor.model.predict(one, first.items, task=first.fingerprint) for one in across]
+        told = [predictor.model.predict(one, first.items, task=self._sources[0]) for one in across]
         return FlipCurve(
             items=first.items,
             kl=across,
@@ -234,10 +238,18 @@ class _Tasks(Attempt):
                 candidate=sides.candidate.weights,
                 text=self._measured.provenance.protocol.text_fingerprint,
                 finished_at=time.time(),
+                source=result.source_fingerprint or "",
             )
             for result in found
             if result.outcome != "at_chance"
         ]
+
+
+def _source(request: TasksRequest, index: int, drawn: Sequence[Item], settings: Settings) -> str:
+    """The fingerprint of all that a task draws from: of the items themselves where it takes them all."""
+    task = request.tasks[index]
+    items = drawn if task.items is None else read_source(task, settings, pointer=f"/tasks/{index}")
+    return fingerprint_of(task, items)
 
 
 def _not_tested(of_distributions: Sequence[str], found: Sequence[TaskResult]) -> tuple[str, ...]:

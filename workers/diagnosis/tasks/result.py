@@ -37,9 +37,11 @@ _SHOWN_CHARACTERS: Final = 600
 
 @dataclass(frozen=True)
 class Planned:
-    """What was known of a task before it was run: the prediction of its flip rate."""
+    """What was known of a task before it was run: the prediction of its flip rate, and the fingerprint of all items
+    that it draws from."""
 
     prediction: FlipPrediction
+    source: str | None = None
 
     @property
     def rate(self) -> tuple[float, bool]:
@@ -74,6 +76,7 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
                 format=format_of(one.task),
                 items=pair.items,
                 fingerprint=one.fingerprint,
+                source_fingerprint=planned[index].source,
                 metric=one.metric,
                 reference=_share(pair.both_right + pair.harmful, pair.items),
                 candidate=_share(pair.both_right + pair.helpful, pair.items),

@@ -186,6 +186,7 @@ def test_the_run_is_remembered_unless_it_says_nothing(done: tuple[TasksReport, C
     for run in kept:
         result = by_name(report)[run.task]
         assert (run.items, run.fingerprint) == (result.items, result.fingerprint)
+        assert run.source == result.source_fingerprint == result.fingerprint
         assert run.flips == result.flips.harmful + result.flips.helpful
         assert run.kl == report.divergence.kl.mean
     assert all(result.prediction.status == "none" for result in report.tasks)
@@ -220,6 +221,10 @@ def test_what_earlier_runs_say_is_told(settings: Settings, room: EngineRoom, tmp
     )
     elsewhere = settings.model_copy(update={"home": home, "models": home / "models.toml"})
     report = tasks(request(tasks=request().tasks[:1]), Context(elsewhere, tmp_path / "b"), room)
+    part = [one.model_copy(update={"items": 12}) for one in request().tasks[:1]]
+    fewer = tasks(request(tasks=part), Context(elsewhere, tmp_path / "c"), room).tasks[0]
+    assert fewer.fingerprint != fewer.source_fingerprint == fingerprint
+    assert (fewer.prediction.scope, fewer.prediction.tasks) == ("task", 1)
     told = report.tasks[0].prediction
     assert (told.runs, told.scope) == (3, "task")
     assert told.status in {"few", "outside"}

@@ -9,7 +9,7 @@ import pytest
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.tasks import FileTask, ShippedTask
 from app.models.tasks.items import fingerprint
-from app.models.tasks.reading import SHIPPED, read_task
+from app.models.tasks.reading import SHIPPED, read_source, read_task
 from app.settings import Settings
 
 HELLASWAG = {
@@ -250,3 +250,20 @@ def test_the_shipped_items_are_sound(settings: Settings) -> None:
     assert max(counts) <= 0.34 * len(items)
     assert SHIPPED.is_file()
     assert len(read_task(ShippedTask(source="shipped", items=30), settings, seed=0, pointer="")) == 30
+
+
+@pytest.mark.parametrize("shots", [0, 1])
+def test_the_source_of_a_draw_is_the_whole_task(settings: Settings, shots: int) -> None:
+    rows = [ARC | {"question": f"Which is hot, {number}?"} for number in range(9)]
+    task = {"source": "file", "format": "arc", "path": write(settings, "all.jsonl", rows), "shots": shots}
+    if shots:
+        task["examples"] = write(settings, "solved.jsonl", [ARC, ARC_NESTED])
+    whole = read_task(FileTask.model_validate(task), settings, seed=0, pointer="/tasks/0")
+    for items in (2, 5, None):
+        drawn = FileTask.model_validate(task | {"items": items})
+        assert read_source(drawn, settings, pointer="/tasks/0") == whole
+
+
+def test_the_source_of_the_shipped_task_is_all_of_it(settings: Settings) -> None:
+    drawn = read_source(ShippedTask(source="shipped", items=12), settings, pointer="/tasks/0")
+    assert drawn == read_task(ShippedTask(source="shipped"), settings, seed=0, pointer="/tasks/0")

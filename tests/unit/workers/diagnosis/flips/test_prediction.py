@@ -63,6 +63,20 @@ def test_tasks_are_found_by_name_and_by_fingerprint() -> None:
     assert predictor.task("absent") is None
 
 
+def test_runs_of_another_number_of_items_are_runs_of_the_same_task() -> None:
+    """Twelve, sixteen and twenty of the items, by three models: one task, whose name stands for all three runs."""
+    sizes = {12: 0.447, 16: 1.63, 20: 0.1}
+    drawn = [
+        Run(f"j{n}", "example", f"draw{n}", n, 2, kl, candidate=f"c{n}", source="whole") for n, kl in sizes.items()
+    ]
+    predictor = Predictor([*drawn, Run("j", "example", "whole", 206, 20, 0.3, candidate="c")])
+    assert {predictor.task(named) for named in ("example", "whole", "draw12", "draw16")} == {"whole"}
+    found = predictor.predict(0.39, 206, task=predictor.task("example"))
+    assert (found.status, found.tasks, found.kl_range) == ("few", 1, (0.1, 1.63))
+    assert "4 runs of 1 task" in found.sentence
+    assert predictor.predict(0.39, 206).status == "outside"
+
+
 @pytest.mark.parametrize(("kl", "items"), [(0.0, 10), (-1.0, 10), (float("nan"), 10), (float("inf"), 10), (0.1, 0)])
 def test_what_cannot_be_is_refused(kl: float, items: int) -> None:
     with pytest.raises(ValueError, match="above zero"):

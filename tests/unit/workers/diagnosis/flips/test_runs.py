@@ -30,6 +30,23 @@ def test_the_same_models_on_the_same_task_are_one_observation(tmp_path: Path) ->
     assert [run.job for run in read(tmp_path)] == ["diag_2", "diag_3"]
 
 
+def test_draws_of_one_task_answered_by_the_same_models_are_one_observation_of_the_most_items(tmp_path: Path) -> None:
+    drawn = replace(RUN, job="diag_2", fingerprint="e" * 64, items=12, flips=1, source=RUN.fingerprint)
+    other = replace(drawn, job="diag_3", candidate="d", fingerprint="d" * 64, items=16)
+    add(tmp_path, [RUN, drawn, other])
+    assert read(tmp_path) == [RUN, other]
+    assert {run.identity for run in read(tmp_path)} == {RUN.fingerprint}
+
+
+def test_a_line_that_was_stored_without_a_source_is_read(tmp_path: Path) -> None:
+    add(tmp_path, [RUN])
+    line = json.loads((tmp_path / FILE).read_text())
+    del line["source"]
+    (tmp_path / FILE).write_text(json.dumps(line) + "\n")
+    assert read(tmp_path) == [RUN]
+    assert RUN.identity == RUN.fingerprint
+
+
 def test_what_cannot_be_read_or_says_nothing_is_passed_over(tmp_path: Path) -> None:
     add(tmp_path, [RUN, replace(RUN, job="a", candidate="x", kl=0.0), replace(RUN, job="b", candidate="y", flips=300)])
     line = (tmp_path / FILE).read_text().splitlines()[0]
