@@ -91,8 +91,8 @@ def attribution(report: AttributeReport) -> Attribution:
 
 def heading(report: AttributeReport) -> str:
     """The worst part, or that there is none."""
-    first = first_sites(report) or gaps(report)
-    return f"Worst: {first[0].name}" if first else "No part to blame"
+    blamed = _blamed(report)
+    return f"Worst: {blamed[0].name}" if blamed else "No part to blame"
 
 
 def whole_damage(report: AttributeReport) -> str:
@@ -106,6 +106,11 @@ def first_sites(report: AttributeReport) -> list[Site]:
     names = () if report.explained is None else report.explained.sites
     by_name = {site.name: site for site in report.sites}
     return [by_name[name] for name in names if name in by_name]
+
+
+def _blamed(report: AttributeReport) -> list[Site]:
+    """Those that cost something for sure, in their order."""
+    return [site for site in first_sites(report) or gaps(report) if site.cause != "negligible"]
 
 
 def gaps(report: AttributeReport) -> list[Site]:
@@ -203,11 +208,12 @@ def _figures(report: AttributeReport) -> tuple[Figure, ...]:
     first, explained = first_sites(report) or gaps(report), report.explained
     if not first:
         return ()
-    worst = first[0]
+    blamed = _blamed(report)
+    worst = blamed[0] if blamed else first[0]
     nats, share = fmt.estimate(worst.nats, worst.ci), share_text(worst)
     alone = (
         Figure(
-            "Worst gap alone" if worst.kind == "gap" else "Worst part alone",
+            "Worst gap alone" if worst.kind == "gap" else "Worst part alone" if blamed else "Most of any part",
             nats.value,
             "nats a token",
             nats.interval or "no interval",

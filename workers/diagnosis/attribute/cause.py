@@ -1,6 +1,7 @@
 """The class of a part's damage, from its numbers. The first rule that holds decides; docs/attribute.md tells them.
 
-negligible        the interval of its nats holds 0, or they are less than a thousandth of the whole damage
+negligible        no interval of what it costs (nats, share, what restoring it regains) lies above 0, or its share is
+                  less than a thousandth
 removed           more than 90 % of its weights became 0
 norm, router      the part is one
 aligned           noise of the same norm costs less, for sure: the error lies where the model is sensitive
@@ -28,14 +29,16 @@ ROUTERS = frozenset({"gate", "shared_expert_gate", "router"})
 
 @dataclass(frozen=True)
 class Found:
-    """What a cause is told from. `nats` and `share` of the part, `ratio` of its nats to its twin's."""
+    """What a cause is told from. `nats` and `share` of the part swapped into the reference, nats `restored` into the
+    candidate (None: not run), `ratio` of its nats to its twin's."""
 
     kind: SiteKind
     module: str
     nats: Mean
-    share: float | None
+    share: Mean | None
     ratio: Mean | None
     evidence: Evidence | None
+    restored: Mean | None = None
 
 
 def cause_of(found: Found) -> tuple[Cause, str]:
@@ -45,9 +48,9 @@ def cause_of(found: Found) -> tuple[Cause, str]:
 
 def _rules(found: Found) -> Iterator[tuple[bool, Cause, str]]:
     """Whether each rule holds, in their order; the last one does."""
-    mean, ci = found.nats.mean or 0.0, found.nats.ci
-    yield mean <= 0 or (ci is not None and ci[0] <= 0), "negligible", "the interval of its nats holds 0"
-    share = found.share
+    nothing, holding = _nothing(found)
+    yield nothing, "negligible", holding
+    share = None if found.share is None else found.share.mean
     small = share is not None and share < NEGLIGIBLE
     yield small, "negligible", f"{numeral(100 * (share or 0.0), '.2g')} % of the damage"
     evidence = found.evidence or Evidence(change=None)
@@ -66,6 +69,21 @@ def _rules(found: Found) -> Iterator[tuple[bool, Cause, str]]:
     same = interval is not None and interval[0] > SAME[0] and interval[1] < SAME[1]
     yield same, "size", told
     yield True, "unclear", f"{told}, and the interval leaves it open"
+
+
+def _nothing(found: Found) -> tuple[bool, str]:
+    """Whether what it costs cannot be told from nothing, and why. Documents that differ in how much they suffer widen
+    the interval of the nats, and that of a share much less: one that lies above 0 is enough."""
+    if (found.nats.mean or 0.0) <= 0:
+        return True, "its nats are 0"
+    measures = {"its nats": found.nats, "its share": found.share, "what restoring it regains": found.restored}
+    known = {name: mean.ci for name, mean in measures.items() if mean is not None and mean.ci is not None}
+    if not known or any(low > 0 for low, _ in known.values()):
+        return False, ""
+    *names, last = known
+    if not names:
+        return True, f"the interval of {last} does not lie above 0"
+    return True, f"the intervals of {', '.join(names)} and {last} do not lie above 0"
 
 
 def _interval(mean: Mean | None) -> tuple[float | None, tuple[float, float] | None]:

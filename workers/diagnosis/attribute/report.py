@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts.attribute_blocks import Internals, LayerGap
-from app.contracts.attribute_report import AttributeReport, Cause, Site, Treatment, Whole
+from app.contracts.attribute_report import AttributeReport, Cause, Explained, Site, Treatment, Whole
 from app.contracts.attribute_report import Search as SearchBlock
 from app.contracts.attribute_report import Subset as SubsetBlock
 from app.contracts.calibration_report import Blocks
@@ -28,6 +28,7 @@ from workers.diagnosis.attribute.isotropic import batches_of
 from workers.diagnosis.attribute.looking import Looking
 from workers.diagnosis.attribute.putting_back import put_back
 from workers.diagnosis.attribute.search import Measured, Search
+from workers.diagnosis.attribute.sites import Site as Part
 from workers.diagnosis.attribute.subset import Subset
 from workers.diagnosis.attribute.treatment import Patient, treat
 from workers.diagnosis.context import JobContext
@@ -165,8 +166,14 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
     explained = None if looking is None else looking.explained
     if looking is None or explained is None or not sites or not looking.first:
         return f"{found.considered} parts differ, and none of those that were measured costs anything for sure."
+    return _worst(sites, looking.first, explained, found)
+
+
+def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, found: Found) -> str:
+    """The first of those that were looked into that costs something for sure, or that none does."""
     by_name = {site.name: site for site in sites}
-    first = by_name[looking.first[0].name]
+    blamed = [site for one in looked if (site := by_name[one.name]).cause != "negligible"]
+    first = blamed[0] if blamed else by_name[looked[0].name]
     whole = found.whole.transformers.mean if found.whole is not None else None
     alone = f"{numeral(first.nats)} nats a token"
     if first.share is not None:
@@ -174,8 +181,14 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
     together = ""
     if len(explained.sites) > 1 and explained.share.mean is not None:
         together = f"; the first {len(explained.sites)} parts together cost {_share(explained.share)} of it"
-    of = " of those that were tried" if search is not None and search.untried else ""
-    return f"The worst part{of} is {first.name}, which alone costs {alone}{together}."
+    of = " of those that were tried" if found.search is not None and found.search.untried else ""
+    if not blamed:
+        return (
+            f"{found.considered} parts differ, and every one that was looked into is negligible: the one{of} that "
+            f"costs most, {first.name}, costs {alone} ({first.why}){together}."
+        )
+    sure = "" if first.name == looked[0].name else " that costs something for sure"
+    return f"The worst part{of}{sure} is {first.name}, which alone costs {alone}{together}."
 
 
 def _sites(found: Found, context: JobContext) -> tuple[Site, ...]:
@@ -245,9 +258,10 @@ def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: S
             kind=site.kind,
             module=module,
             nats=nats,
-            share=None if share is None else share.mean,
+            share=share,
             ratio=None if look is None else look.ratio,
             evidence=None if look is None else look.evidence,
+            restored=None if look is None else look.restored,
         )
     )
     if look is None and cause == "unclear":

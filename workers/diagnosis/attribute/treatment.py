@@ -51,7 +51,7 @@ def treat(patient: Patient, diagnoses: Sequence[tuple[Site, Cause]]) -> Treatmen
     """One recipe for these parts together; `why` tells what is done, or why nothing is."""
     wanted = [(site, cause) for site, cause in diagnoses if cause != "negligible"]
     if not wanted:
-        return Treatment(recipe=None, why="nothing to treat: what it costs cannot be told from nothing")
+        return Treatment(recipe=None, why="nothing to treat: what it costs is negligible")
     if patient.origin.quantization is not None:
         return Treatment(
             recipe=None,

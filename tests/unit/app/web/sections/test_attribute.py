@@ -9,9 +9,9 @@ from rich.console import Console
 from app.contracts.attribute_report import AttributeReport
 from app.web.report import render
 from app.web.reproduce import reproduction
-from app.web.sections.attribute import additivity_note, cause_text, first_sites, heading, sites_note
+from app.web.sections.attribute import additivity_note, attribution, cause_text, first_sites, heading, sites_note
 from app.web.terminal import render_terminal
-from tests.support.attribute_reports import attribute_report, attribute_variants
+from tests.support.attribute_reports import attribute_report, attribute_variants, first
 
 VARIANTS = attribute_variants()
 
@@ -33,6 +33,20 @@ def test_the_worst_part_and_every_part_stand_on_the_page() -> None:
     for site in read("full").sites:
         assert site.name in page
     assert re.search(r"<summary>12 more parts</summary>", page)
+
+
+def test_a_negligible_part_does_not_head_the_page_as_the_worst() -> None:
+    def report(*causes: str) -> AttributeReport:
+        named = zip(("layers.0.mlp.down_proj", "layers.1.mlp.down_proj"), causes, strict=True)
+        sites = [first(name, 0.2 - 0.1 * number, cause) for number, (name, cause) in enumerate(named)]
+        return AttributeReport.model_validate(attribute_report(sites=sites))
+
+    assert heading(report("negligible", "size")) == "Worst: layers.1.mlp.down_proj"
+    assert heading(report("size", "negligible")) == "Worst: layers.0.mlp.down_proj"
+    none = report("negligible", "negligible")
+    assert heading(none) == "No part to blame"
+    alone = attribution(none).figures[0]
+    assert (alone.label, alone.note) == ("Most of any part", "layers.0.mlp.down_proj")
 
 
 def test_a_control_that_is_not_zero_is_said_loudly() -> None:

@@ -16,7 +16,7 @@ def found(**changes: object) -> Found:
         "kind": "module",
         "module": "down_proj",
         "nats": mean(0.1, 0.08, 0.12),
-        "share": 0.3,
+        "share": mean(0.3, 0.2, 0.4),
         "ratio": mean(1.0, 0.9, 1.1),
         "evidence": Evidence(change=0.1, outlier_share=0.05, low_rank_share=0.2, zeros=0.0),
     }
@@ -27,9 +27,17 @@ def found(**changes: object) -> Found:
     ("changes", "cause"),
     [
         ({}, "size"),
-        ({"nats": mean(0.1, -0.01, 0.2)}, "negligible"),
+        ({"nats": mean(0.1, 0.0, 0.2), "share": mean(0.3, -0.1, 0.7)}, "negligible"),
+        # what differs between documents cancels in a share
+        ({"nats": mean(0.1, 0.0, 0.2)}, "size"),
+        ({"share": mean(0.3, -0.1, 0.7)}, "size"),
+        ({"nats": mean(0.1, 0.0, 0.2), "share": None}, "negligible"),
+        ({"nats": mean(0.1, 0.0, 0.2), "share": None, "restored": mean(0.01, 0.002, 0.02)}, "size"),
+        ({"nats": mean(0.1, 0.0, 0.2), "share": None, "restored": mean(0.01, -0.002, 0.02)}, "negligible"),
+        ({"nats": mean(0.1, 0.0, 0.2), "share": None, "restored": mean(-0.01, -0.02, -0.002)}, "negligible"),
+        ({"nats": Mean(mean=0.1, ci=None), "share": Mean(mean=0.3, ci=None)}, "size"),
         ({"nats": Mean(mean=0.0, ci=None)}, "negligible"),
-        ({"share": 0.0004}, "negligible"),
+        ({"share": mean(0.0004, 0.0002, 0.0006)}, "negligible"),
         ({"evidence": Evidence(change=1.0, zeros=0.99)}, "removed"),
         ({"kind": "norm", "module": "input_layernorm"}, "norm"),
         ({"module": "gate"}, "router"),
@@ -58,4 +66,12 @@ def test_a_gain_is_told_with_the_minus_of_the_tables() -> None:
         "sheltered",
         "−0.5 times what noise of the same norm costs",
     )
-    assert cause_of(found(share=-0.004))[1] == "−0.4 % of the damage"
+    assert cause_of(found(share=mean(-0.004, -0.006, -0.002)))[1] == "−0.4 % of the damage"
+
+
+def test_what_cannot_be_told_from_nothing_says_by_which_intervals() -> None:
+    unsure = {"nats": mean(0.1, 0.0, 0.2), "share": mean(0.3, -0.1, 0.7)}
+    assert cause_of(found(**unsure))[1] == "the intervals of its nats and its share do not lie above 0"
+    restored = cause_of(found(**unsure, restored=mean(0.01, -0.002, 0.02)))[1]
+    assert restored == "the intervals of its nats, its share and what restoring it regains do not lie above 0"
+    assert cause_of(found(**(unsure | {"share": None})))[1] == "the interval of its nats does not lie above 0"

@@ -67,6 +67,26 @@ def test_where_everything_was_tried_nothing_is_said() -> None:
     assert not_reached(search(*LAYERS, *MODULES, HEAD)) == []
 
 
+def of_two(*causes: str) -> str:
+    sites = [
+        Told.model_validate(site(one.name, 0.2 - 0.1 * number, kind="layer", layer=number, cause=cause, why="so"))
+        for number, (one, cause) in enumerate(zip(LAYERS, causes, strict=False))
+    ]
+    unknown = Mean(mean=None, ci=None)
+    looking = SimpleNamespace(first=LAYERS[:2], explained=Explained(sites=(), nats=unknown, share=unknown))
+    found = SimpleNamespace(not_swapped="", considered=9, search=search(*LAYERS), whole=None)
+    return sentence(tuple(sites), cast("Any", looking), cast("Found", found))
+
+
+def test_a_negligible_part_is_never_called_the_worst() -> None:
+    assert of_two("size", "negligible").startswith("The worst part is layers.0, which")
+    assert of_two("negligible", "size").startswith("The worst part that costs something for sure is layers.1, which")
+    none = of_two("negligible", "negligible")
+    assert "every one that was looked into is negligible: the one that costs most, layers.0, costs 50 %" in none
+    assert "(so)" in none
+    assert "worst" not in none
+
+
 def test_where_nothing_was_tried_no_part_leads_the_verdict() -> None:
     done = search(left_out=(*LAYERS, HEAD))
     assert verdict(done) == "9 parts differ, and the budget did not reach for one of them."
