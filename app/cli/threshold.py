@@ -106,7 +106,7 @@ def _print(answer: Json) -> None:
 
 
 def _forms(answer: Json) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2))
+    table = Table(box=None, header_style="bold", padding=(0, 2), caption_justify="left")
     for heading in ("form", "changes at", "log SSE", "AICc", "left-out error"):
         table.add_column(heading, justify="left" if heading == "form" else "right")
     own = {
@@ -114,13 +114,17 @@ def _forms(answer: Json) -> Table:
         "transition_at": answer["s0"],
         **{key: answer[key] for key in ("log_sse", "aicc", "left_out_error")},
     }
-    for form in [own, *answer["rivals"]]:
-        best = form["form"] == answer["form"]
+    forms = [own, *answer["rivals"]]
+    judged = all(form["aicc"] is not None for form in forms)
+    for form in forms:
+        best = judged and form["form"] == answer["form"]
         table.add_row(
             _LABELS.get(form["form"], form["form"].replace("_", " ")),
             *(_number(form[key]) for key in ("transition_at", "log_sse", "aicc", "left_out_error")),
             style="bold" if best else None,
         )
+    if not judged:
+        table.caption = "No choice of form: too few points for the AICc of some."
     return table
 
 

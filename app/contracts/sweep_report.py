@@ -7,7 +7,7 @@ over documents resampled jointly at all points where there are six or more, over
 the model, or too few points stand in the curve: `no_threshold` says why.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, JsonValue
 
@@ -28,6 +28,7 @@ from app.contracts.report import (
 )
 
 Answer = Literal["transition", "no transition in range", "not identifiable"]
+_PUBLISHED: Final = "power_law_then_exponential"
 OpenCi = tuple[Number, Number]
 Order = Literal["share", "rising", "falling", "around", "unknown", "given"]
 
@@ -177,6 +178,20 @@ class Threshold(Contract):
     transition_test: TransitionTest
     lack_of_fit: Number
     slopes: Slopes
+
+    @property
+    def turn_shown(self) -> bool:
+        """Whether a transition was shown, wherever it is: more points than free coefficients, and p at the level or
+        below."""
+        fixed = sum(low is not None and low == high for low, high in self.bounds.values())
+        free = len(self.params) - fixed
+        return self.points > free and self.transition_test.p <= self.transition_test.level
+
+    @property
+    def unjudged(self) -> tuple[str, ...]:
+        """The forms that too few points leave without AICc; where there are any, none is called the best."""
+        own = () if self.aicc is not None else (_PUBLISHED,)
+        return (*own, *(rival.form for rival in self.rivals if rival.aicc is None))
 
 
 class Limit(Contract):

@@ -135,14 +135,19 @@ def _threshold(threshold: Threshold, console: Console, say: Say) -> None:
         "no transition in range": f"the {of} has no transition in range",
         "not identifiable": f"not identifiable on the {of}; best fit {knee}",
     }
+    if not threshold.turn_shown:
+        words["not identifiable"] = f"whether the {of} turns cannot be told; best fit {knee}"
     console.print(Text.assemble(("Threshold: ", "bold"), say(words[threshold.answer])))
     for reason in (*threshold.reasons, *threshold.warnings):
         console.print(Text(say(f"  {visible(reason)}")))
     slopes = threshold.slopes
+    best = f"best form: {FORMS.get(threshold.form, threshold.form)}"
+    if threshold.unjudged:
+        best = "no choice of form: too few points"
     console.print(
         Text(
             say(
-                f"  best form: {FORMS.get(threshold.form, threshold.form)}; slope of ln {of} per unit of s: "
+                f"  {best}; slope of ln {of} per unit of s: "
                 f"{fmt.estimate(slopes.measured_below, slopes.measured_below_ci)} below, "
                 f"{fmt.estimate(slopes.measured_above, slopes.measured_above_ci)} above"
             )

@@ -120,6 +120,12 @@ def bending(count: int = 12, knee: float = 0.45) -> list[tuple[Any, float | None
     return found
 
 
+def five_bits() -> list[tuple[Any, float | None, float, float]]:
+    """As many points as the published form has coefficients, and nothing left to test it by."""
+    losses = ((8, 0.002), (6, 0.03), (5, 0.115), (4, 0.45), (3, 2.9))
+    return [(bits, 1 - bits / 16, kl, 0.8 * kl) for bits, kl in losses]
+
+
 def sweep_report(
     made: Course, *, field: str = "sparsity", step: Json | None = None, share: str | None = "s is the share of zeros"
 ) -> Json:

@@ -110,5 +110,12 @@ def _knee_figure(label: str, threshold: Threshold | None) -> Figure:
         knee.value if known else fmt.NONE,
         "s, the share removed",
         knee.interval or "" if known else f"not identifiable; best fit {knee}",
-        f"{FORMS.get(threshold.form, threshold.form)} fits best",
+        _best(threshold),
     )
+
+
+def _best(threshold: Threshold) -> str:
+    """Which form describes the points best, where each could be judged."""
+    if threshold.unjudged:
+        return "no choice of form: too few points"
+    return f"{FORMS.get(threshold.form, threshold.form)} fits best"

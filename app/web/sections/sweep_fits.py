@@ -71,6 +71,8 @@ def _answer(threshold: Threshold, of: str) -> str:
         return f"The {of} turns at s0 = {fmt.estimate(threshold.s0, threshold.ci)} (95 %, {how}){value}."
     if threshold.answer == "no transition in range":
         return f"The {of} has no transition in the measured range."
+    if not threshold.turn_shown:
+        return f"Not identifiable: whether the {of} turns cannot be told."
     return f"Not identifiable: the {of} turns, and these points do not say where."
 
 
@@ -88,9 +90,11 @@ def _bound(threshold: Threshold, name: str) -> str:
 
 
 def _forms(threshold: Threshold, of: str) -> Table:
+    best = None if threshold.unjudged else threshold.form
+    marked = f"no choice: too few points for the AICc of {len(threshold.unjudged)}" if best is None else ""
     rows = [
         (
-            Cell(FORMS["power_law_then_exponential"], strong=threshold.form == "power_law_then_exponential"),
+            Cell(FORMS["power_law_then_exponential"], strong=best == "power_law_then_exponential"),
             Cell(fmt.number(threshold.log_sse)),
             Cell(fmt.number(threshold.aicc, 4)),
             Cell("0"),
@@ -100,7 +104,7 @@ def _forms(threshold: Threshold, of: str) -> Table:
     ]
     rows += [
         (
-            Cell(FORMS.get(rival.form, rival.form), strong=rival.form == threshold.form),
+            Cell(FORMS.get(rival.form, rival.form), strong=rival.form == best),
             Cell(fmt.number(rival.log_sse)),
             Cell(fmt.number(rival.aicc, 4)),
             Cell(fmt.signed(rival.delta_aicc)),
@@ -110,7 +114,7 @@ def _forms(threshold: Threshold, of: str) -> Table:
         for rival in threshold.rivals
     ]
     return Table(
-        caption=f"Forms for ln {of}; the bold one describes it best",
+        caption=f"Forms for ln {of}; {marked or 'the bold one describes it best'}",
         columns=(
             Column("Form", "text"),
             Column("Sum of squares"),

@@ -5,14 +5,15 @@ and with each other. Whether to believe them is said beside them:
 
 - *no transition in range*: the drop of the sum of squares from a power law or an exponential to the published form is
   what a curve without transition gives, too (level 2 %).
-- *not identifiable*: there is a transition, but this curve does not say where. Either a side of the knee has no more
+- *not identifiable*: there are no more points than free coefficients, so that whether there is a transition cannot be
+  told; or there is one, but this curve does not say where. Either a side of the knee has no more
   points than coefficients, so that the place of the knee is arithmetic and not evidence; or the interval reaches an end
   of the measured range or a bound of s0; or it is wider than half of the searched range, so that measuring did not even
   halve what was known before.
 - *transition*: neither.
 
-`form` is the form that describes the curve best, which may be a rival. Where there is no transition it is one of the
-forms without.
+`form` is the form that describes the curve best of those that have an AICc, which may be a rival: where a form has
+none for want of points, that is no choice among all. Where there is no transition it is one of the forms without.
 """
 
 from __future__ import annotations

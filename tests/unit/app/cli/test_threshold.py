@@ -48,6 +48,16 @@ def test_people_get_the_answer_its_reason_and_every_form(file: Path) -> None:
     assert "near-lossless" not in output
 
 
+def test_no_form_is_chosen_where_one_has_too_few_points_to_be_judged(file: Path) -> None:
+    assert any(form["aicc"] is None for form in json.loads(run(file, "--json")[1])["rivals"])
+    assert "No choice of form" in run(file)[1]
+    s_N = [0.1 * place for place in range(1, 10)]
+    file.write_text(
+        json.dumps({"points": [[s, 5 + s + 9 * max(0, s - 0.5) + 0.01 * (-1) ** i] for i, s in enumerate(s_N)]})
+    )
+    assert "No choice of form" not in run(file)[1]
+
+
 def test_numbers_for_people_are_signed_with_a_minus(file: Path) -> None:
     status, output = run(file)
     assert status == 0

@@ -14,7 +14,7 @@ from app.web.sections.sweep import sweep
 from app.web.sections.sweep_charts import published_value
 from app.web.sections.sweep_words import heading
 from app.web.terminal import render_terminal
-from tests.support.sweep_reports import sweep_variants
+from tests.support.sweep_reports import course, five_bits, sweep_report, sweep_variants
 from workers.diagnosis.threshold.published import basis
 
 VARIANTS = sweep_variants()
@@ -52,6 +52,32 @@ def test_what_is_not_known_is_said_and_not_drawn():
     assert factor.fits == () and "no share" in factor.no_threshold
     bits = view("bits")
     assert bits.figures[2].value == "–" and "not identifiable" in bits.figures[2].interval
+
+
+def test_too_few_points_to_test_show_no_turn_and_choose_no_form():
+    body = sweep_report(course(five_bits()), field="bits", step={"type": "quantize.rtn", "bits": 8}, share="1 - b/16")
+    report = SweepReport.model_validate(body)
+    assert report.threshold is not None
+    assert report.threshold.unjudged == (
+        "power_law_then_exponential", "logistic", "broken_line", "power_law_then_exponential_over_dense"
+    )  # fmt: skip
+    found = sweep(report)
+    assert found.fits[0].answer == "Not identifiable: whether the perplexity turns cannot be told."
+    assert found.figures[2].note == "no choice of form: too few points"
+    assert not any(row[0].strong for row in found.fits[0].forms.rows)
+    assert "no choice: too few points" in found.fits[0].forms.caption
+    out = io.StringIO()
+    render_terminal(body, Console(file=out, width=140))
+    assert "whether the perplexity turns cannot be told" in out.getvalue()
+    assert "no choice of form" in out.getvalue() and "best form" not in out.getvalue()
+
+
+def test_where_every_form_could_be_judged_the_best_is_marked():
+    threshold = SweepReport.model_validate(VARIANTS["knee"]).threshold
+    assert threshold is not None and threshold.unjudged == ()
+    found = view("knee")
+    assert "fits best" in found.figures[2].note
+    assert sum(row[0].strong for row in found.fits[0].forms.rows) == 1
 
 
 def test_refused_and_broken_points_are_told():

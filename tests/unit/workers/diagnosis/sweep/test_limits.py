@@ -9,7 +9,7 @@ from app.contracts.requests.base import Thresholds
 from app.contracts.requests.sweep import FormBounds
 from app.contracts.sweep_report import Limit, SweepReport, Threshold
 from app.models.strength import Order
-from tests.support.sweep_reports import bending, course, sweep_report, sweep_variants
+from tests.support.sweep_reports import bending, course, five_bits, sweep_report, sweep_variants
 from workers.diagnosis.sweep.fits import fitted_points, threshold_of
 from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
 from workers.diagnosis.sweep.words import sentence
@@ -211,3 +211,26 @@ def test_a_collapse_is_told_in_the_verdict():
 )
 def test_the_verdict_says_what_was_found(name, words):
     assert words in SweepReport.model_validate(sweep_variants()[name]).verdict
+
+
+def test_of_as_many_points_as_coefficients_nobody_says_that_the_perplexity_turns():
+    report = sweep_report(course(five_bits()), field="bits", step={"type": "quantize.rtn", "bits": 8}, share="1 - b/16")
+    assert report["threshold"]["answer"] == "not identifiable"
+    assert "Whether the perplexity turns cannot be told: 5 points for 5 free" in report["verdict"]
+    assert "The perplexity turns" not in report["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("name", "update", "shown"),
+    [
+        ("knee", {}, True),
+        ("straight", {}, False),
+        ("bits", {}, True),
+        ("bits", {"points": 5}, False),
+        ("bits", {"points": 5, "bounds": {"b": (0.0, 0.0)}}, True),  # four free coefficients
+    ],
+)
+def test_a_turn_is_shown_by_its_test_and_by_points_to_test_it_on(name, update, shown):
+    threshold = SweepReport.model_validate(sweep_variants()[name]).threshold
+    assert threshold is not None
+    assert threshold.model_copy(update=update).turn_shown is shown
