@@ -11,7 +11,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobPage, JobStatus
 from app.contracts.report import SCHEMA
 from app.contracts.reports import REPORT
-from app.contracts.requests import SubmitRequest
+from app.contracts.requests import JobKind, SubmitRequest
 from app.deployments.settle import check_target
 from app.jobs import examples, results, service
 from app.jobs.diff_routes import links_wanted, place_of
@@ -71,7 +71,7 @@ class ListQuery(BaseModel):
     after: str | None = Field(default=None, description="show jobs older than this one: `last_id` of a page")
     before: str | None = Field(default=None, description="show the nearest newer ones: `first_id` of a page")
     status: JobStatus | None = None
-    kind: str | None = None
+    kind: JobKind | None = None
     candidate: str | None = Field(default=None, description="alias of the candidate's model")
     metadata: list[str] = Field(default=[], max_length=16, description="`key=value`, may be repeated; all must fit")
 

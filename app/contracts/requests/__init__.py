@@ -1,10 +1,10 @@
 """Requests of every kind of job: one file a kind, and here what is any of them.
 
-A new kind: its file, its request in `AnyRequest` and its submission in `SubmitRequest`, its report in
-`app.contracts.reports`, its handler in `workers.diagnosis.registry`.
+A new kind: its name in `JobKind`, its file, its request in `AnyRequest` and its submission in `SubmitRequest`, its
+report in `app.contracts.reports`, its handler in `workers.diagnosis.registry`.
 """
 
-from typing import Annotated, Final, get_args
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field, TypeAdapter
 
@@ -28,9 +28,8 @@ AnyRequest = (
     | AttributeRequest
 )
 REQUEST: Final[TypeAdapter[AnyRequest]] = TypeAdapter(Annotated[AnyRequest, Field(discriminator="kind")])
-KINDS: Final[tuple[str, ...]] = tuple(
-    get_args(request.model_fields["kind"].annotation)[0] for request in get_args(AnyRequest)
-)
+JobKind = Literal["compare", "calibrate", "mitigate", "sweep", "surface", "tasks", "trajectory", "attribute"]
+KINDS: Final[tuple[JobKind, ...]] = get_args(JobKind)
 
 SubmitRequest = (
     CompareSubmission

@@ -102,6 +102,11 @@ async def test_a_bad_query_names_what_is_valid(http: httpx.AsyncClient) -> None:
     assert status["detail"].endswith("did you mean 'running'?")
     assert status["hint"] == "valid: cancelled, cancelling, failed, queued, running, succeeded"
     assert "status is 'foo', not one of queued" in (await http.get(f"{JOBS}?status=foo")).json()["detail"]
+    kind = await http.get(f"{JOBS}?kind=swep")
+    assert (kind.status_code, kind.json()["errors"][0]["parameter"]) == (422, "kind")
+    assert kind.json()["detail"].startswith("kind is 'swep', not one of ")
+    assert kind.json()["detail"].endswith("did you mean 'sweep'?")
+    assert kind.json()["hint"] == "valid: attribute, calibrate, compare, mitigate, surface, sweep, tasks, trajectory"
     limit = (await http.get(f"{JOBS}?limit=0&after=")).json()
     assert limit["detail"] == "limit is '0', not a whole number from 1 to 100."
 

@@ -1,11 +1,12 @@
 """Rules of a request that span more than one value are refused at the field that breaks them."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from app.contracts.errors import ErrorCode
+from app.contracts.requests import KINDS, AnyRequest
 from app.jobs.parsing import parse_submission
 from app.problems import RequestError
 
@@ -67,3 +68,8 @@ def test_what_is_wrong_with_the_first_candidate_is_told_alone() -> None:
     with pytest.raises(RequestError) as refused:
         parse_submission(json.dumps(body).encode())
     assert [error.pointer for error in refused.value.errors] == ["/candidate/recipe/0/bits"]
+
+
+def test_every_kind_is_named_once() -> None:
+    found = [one.model_fields["kind"].annotation for one in get_args(AnyRequest)]
+    assert [name for kind in found for name in get_args(kind)] == list(KINDS)
