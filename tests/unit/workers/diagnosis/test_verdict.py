@@ -1,6 +1,8 @@
 """The rule, case by case, and the sentence that tells it."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,6 +162,25 @@ def test_the_sentence_of_a_severe_loss() -> None:
         "Severe: the candidate loses 0.33 (95 % interval 0.31 to 0.36) nats a token, above the limit of 0.2; its first "
         "choice of token differs at 23 % of positions and its perplexity is 1.38 times the reference's."
     )
+
+
+def test_the_sentence_that_the_readme_explains_is_what_the_demo_gives_on_a_cpu() -> None:
+    """The interval is that of the page on verdicts, agreement and ratio are those of the same run."""
+    root = Path(__file__).parents[4]
+    page = (root / "docs" / "verdict.md").read_text(encoding="utf-8")
+    measured = re.search(
+        r"groups of 64, is beyond: ([\d.]+) on the shipped text \(95 % interval ([\d.]+) to ([\d.]+),", page
+    )
+    assert measured is not None
+    lines = (root / "README.md").read_text(encoding="utf-8").splitlines()
+    quoted = " ".join(line.removeprefix("> ") for line in lines if line.startswith("> "))
+    said = told(
+        excess(*map(float, measured.groups())),
+        floor=0.0,
+        top1_agreement=Mean(mean=0.6611, ci=None),
+        perplexity_ratio=Mean(mean=1.3358, ci=None),
+    )
+    assert said in quoted
 
 
 def test_the_sentence_of_no_damage() -> None:
