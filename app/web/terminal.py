@@ -13,10 +13,12 @@ from rich.text import Text
 
 from app.contracts.report import SEVERITIES, CompareReport, Distribution, Mean
 from app.contracts.reports import AnyReport
+from app.contracts.trajectory_report import TrajectoryReport
 from app.web import describe
 from app.web import format as fmt
 from app.web.reading import parse
 from app.web.scales import LogScale
+from app.web.sections.origin import window
 from app.web.sections.verdict import detectable, edges, heading, margin, named, nonfinite, rank, to_decide
 from app.web.untrusted import visible
 
@@ -102,11 +104,17 @@ def head(report: AnyReport, console: Console, say: Say) -> None:
         Text(
             say(
                 f"{visible(origin.protocol.text_source)}: {fmt.count(report.tokens)} scored tokens, "
-                f"{fmt.count(report.documents)} documents, windows of {fmt.count(origin.protocol.window)}"
+                f"{fmt.count(report.documents)} documents, {_read_at_once(report)}"
             )
         ),
     )
     console.print(grid)
+
+
+def _read_at_once(report: AnyReport) -> str:
+    if isinstance(report, TrajectoryReport):
+        return f"texts of {window(report)}"
+    return f"windows of {fmt.count(report.provenance.protocol.window)}"
 
 
 def verdict_lines(report: AnyReport, console: Console, say: Say, *, sentence: str = "") -> None:

@@ -117,7 +117,7 @@ def trajectory_report(
         "kind": "trajectory",
         "job": base["job"],
         "severity": base["severity"],
-        "verdict": sentence(cells[0], base["severity"], candidates),
+        "verdict": sentence(cells[0], " or ".join(base["decision"]["classes"]), candidates),
         "decision": base["decision"],
         "tokens": base["tokens"],
         "documents": base["documents"],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from app.contracts.report import ModelProvenance
 from app.contracts.reports import AnyReport
+from app.contracts.trajectory_report import TrajectoryReport
 from app.web import describe
 from app.web import format as fmt
 from app.web.charts import share_bar
@@ -77,8 +78,18 @@ def _recipe(model: ModelProvenance) -> str:
 def _scored(report: AnyReport) -> str:
     return (
         f"{_of(report.tokens, 'scored token')}, {_of(report.documents, 'document')}, "
-        f"{_of(report.windows, 'window')} of up to {fmt.count(report.provenance.protocol.window)} tokens"
+        f"{_of(report.windows, _unit(report))} of {window(report)}"
     )
+
+
+def _unit(report: AnyReport) -> str:
+    return "text" if isinstance(report, TrajectoryReport) else "window"
+
+
+def window(report: AnyReport) -> str:
+    """How many tokens a model reads at once: of a trajectory a whole text behind its prompt, as long as it came out."""
+    behind = ", the prompt included" if isinstance(report, TrajectoryReport) else ""
+    return f"up to {fmt.count(report.provenance.protocol.window)} tokens{behind}"
 
 
 def _of(number: int, noun: str) -> str:
@@ -132,7 +143,9 @@ def _protocol(report: AnyReport) -> Group:
     return Group(
         "Protocol",
         (
-            Fact("Window, stride", f"{fmt.count(protocol.window)}, {fmt.count(protocol.stride)} tokens"),
+            Fact("Texts", window(report))
+            if isinstance(report, TrajectoryReport)
+            else Fact("Window, stride", f"{fmt.count(protocol.window)}, {fmt.count(protocol.stride)} tokens"),
             Fact("Scored", visible(protocol.scored)),
             Fact("BOS before each window", "yes" if protocol.bos else "no"),
             Fact("Chat template", "applied" if protocol.chat_template else "not used"),

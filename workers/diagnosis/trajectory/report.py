@@ -54,6 +54,8 @@ _NOT_HERE = (
     "Text by people",
     "Sampling settings",
     "Conversations",
+    "Plain text",
+    "Users' turns",
 )
 
 
@@ -149,7 +151,7 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
             len(text.tokens) for model in found.written for texts in model.texts.values() for text in texts
         ),
         resumed_texts=sum(model.resumed for model in found.written),
-        not_tested=_not_tested(found),
+        not_tested=untested(found),
         warnings=tuple(_warnings(found, cells)),
         request=repeatable(request),
         provenance=sources[0],
@@ -252,17 +254,24 @@ def sentence(found: Found, of: Cell, decision: SeverityVerdict) -> str:
     on = f"({_nats(of.kl_candidate_text)} against {_nats(of.kl_reference_text)} nats a token)"
     ci = "" if grown.ci is None else f" (95 % interval {grown.ci[0]:.3g} to {grown.ci[1]:.3g})"
     times = f"{grown.value:.3g} times{ci}"
+    severity = _severity(decision)
     if of.amplification.conclusion == "open":
         return (
             f"Whether decoding amplifies the damage is not shown with {name}: on its own text {who} is {times} "
             f"as far from the reference as on the reference's text {on}; {where}. By single steps the damage is "
-            f"{decision.severity}."
+            f"{severity}."
         )
     return (
         f"Decoding with {name} {of.amplification.conclusion} the damage: on its own text {who} is {times} as "
         f"far from the reference as on the reference's text {on}; {where}. By single steps the damage is "
-        f"{decision.severity}."
+        f"{severity}."
     )
+
+
+def _severity(decision: SeverityVerdict) -> str:
+    """The class, or all that its interval touches."""
+    classes = decision.classes
+    return " or ".join(classes) if len(classes) < 3 else f"anything from {classes[0]} to {classes[-1]}"
 
 
 def _parted(of: Cell) -> str:
@@ -310,7 +319,8 @@ def _samples(found: Found) -> tuple[Sample, ...]:
     return tuple(samples)
 
 
-def _not_tested(found: Found) -> tuple[str, ...]:
+def untested(found: Found) -> tuple[str, ...]:
+    """What the report does not speak of. What is said elsewhere of scored text does not hold here: none was."""
     positions = positions_of(found.base)
     listed = not_tested(
         longest_context=int(positions.context.max()),
@@ -320,9 +330,18 @@ def _not_tested(found: Found) -> tuple[str, ...]:
     )
     return (
         *(item for item in listed if not item.startswith(_NOT_HERE)),
+        *_form(found.prompts),
         f"Texts longer than {found.request.tokens} tokens, and other decoders or parameters than those listed.",
         "Text by people: what was scored was written by the two models.",
     )
+
+
+def _form(prompts: Sequence[Prompt]) -> tuple[str, ...]:
+    """Which of plain text and conversations no prompt was; nothing where some were either."""
+    conversations = sum(prompt.conversation for prompt in prompts)
+    if not conversations:
+        return ("Conversations: every prompt is plain text, without a chat template.",)
+    return () if conversations < len(prompts) else ("Plain text: every prompt stands in the chat template.",)
 
 
 def _warnings(found: Found, cells: Sequence[Cell]) -> list[str]:

@@ -60,7 +60,8 @@ def test_the_numbers_of_a_report_fit_together(name):
     kl = first[0].amplification.kl
     assert report.verdict.startswith("No damage" if kl.value is None else ("Decoding", "Whether decoding"))
     assert kl.value is None or f"{kl.value:.3g} times" in report.verdict
-    assert f"By single steps the damage is {report.severity}." in report.verdict or kl.value is None
+    classes = " or ".join(report.decision.classes)
+    assert f"By single steps the damage is {classes}." in report.verdict or kl.value is None
     written = 0
     for cell in report.cells:
         parted, shares = cell.first_divergence, [point.share for point in cell.survival]

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from app.contracts.trajectory_report import TrajectoryReport
 from app.web import format as fmt
+from app.web.report import render
 from app.web.terminal_trajectory import render_trajectory
 from tests.support.trajectory_reports import trajectory_variants
 
@@ -35,3 +36,12 @@ def test_a_wide_terminal_shows_every_interval(name: str) -> None:
 def test_no_line_is_longer_than_a_narrow_terminal(name: str) -> None:
     told = printed(TrajectoryReport.model_validate(VARIANTS[name]), 80)
     assert max(map(len, told.splitlines())) <= 80
+
+
+def test_texts_that_the_models_wrote_are_not_called_windows() -> None:
+    report = TrajectoryReport.model_validate(VARIANTS["one"])
+    told = " ".join(printed(report, 200).split())
+    longest = fmt.count(report.provenance.protocol.window)
+    assert f"texts of up to {longest} tokens, the prompt included" in told
+    assert "windows of" not in told
+    assert "Window, stride" not in render(VARIANTS["one"])

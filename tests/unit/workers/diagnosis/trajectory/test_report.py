@@ -1,0 +1,59 @@
+"""What the report of a trajectory says of what was not scored, and of how sure its severity is."""
+
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+
+from app.contracts.requests.base import Thresholds
+from app.contracts.trajectory_report import TrajectoryReport
+from tests.support.trajectory_reports import trajectory_variants
+from workers.diagnosis.trajectory.prompts import Prompt
+from workers.diagnosis.trajectory.report import Found, sentence, untested
+from workers.diagnosis.trajectory.scoring import TextPool
+from workers.diagnosis.verdict import decide
+from workers.distributions.intervals import Clusters
+
+
+def prompt(name: str, *, conversation: bool) -> Prompt:
+    return Prompt(name, "prose", (9, 8, 7), conversation=conversation)
+
+
+@pytest.mark.parametrize(
+    ("conversations", "said"),
+    [
+        (0, "every prompt is plain text"),
+        (1, ""),
+        (3, "every prompt stands in the chat template"),
+    ],
+)
+def test_no_text_that_was_not_scored_is_called_scored(conversations: int, said: str) -> None:
+    """Only what the models wrote is scored, whatever the prompts are."""
+    prompts = [prompt(str(number), conversation=number < conversations) for number in range(3)]
+    pool = TextPool(prompts)
+    base = pool.corpus([pool.add(number, [1, 2]) for number in range(3)], 8, bos=False)
+    request = SimpleNamespace(tokens=2, text=None)
+    told = " ".join(untested(cast("Found", SimpleNamespace(base=base, prompts=prompts, request=request))))
+    assert said in told
+    assert ("every prompt" in told) == bool(said)
+    assert "what was scored was written by the two models" in told
+    for wrong in ("scored whole", "assistant says", "the text was scored"):
+        assert wrong not in told
+
+
+@pytest.mark.parametrize(
+    ("spread", "said"),
+    [
+        (0.001, "the damage is collapse."),
+        (0.6, "the damage is severe or collapse."),
+        (2.5, "the damage is anything from none to collapse."),
+    ],
+)
+def test_every_class_that_the_interval_touches_is_named(spread: float, said: str) -> None:
+    cell = TrajectoryReport.model_validate(trajectory_variants()["one"]).cells[0]
+    clusters = np.arange(12)
+    kl = 1.05 + spread * np.where(clusters % 2, 1.0, -1.0)
+    excess = Clusters.of(clusters, clusters).means([kl], seed=0)[0]
+    decision = decide(excess, Thresholds())
+    assert sentence(cast("Found", SimpleNamespace(sides=[None])), cell, decision).endswith(said)
