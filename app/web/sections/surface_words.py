@@ -97,10 +97,13 @@ def left(report: SurfaceReport) -> str:
 
 def limits_note(report: SurfaceReport) -> str:
     """How the limits were found."""
+    between = "in the logarithm of KL" if report.contour.measure == "kl" else "straight in ln perplexity"
     return (
-        "A limit is where the loss first passes the chosen one on the way from the mildest setting, linear between "
-        "neighbours; its 95 % interval comes from documents resampled jointly at all settings, so that it also moves "
-        "with them. “Beyond” means past the last measured setting."
+        "A limit is where the loss first passes the chosen one on the way from the mildest setting, interpolated "
+        f"between neighbours {between}; its 95 % interval comes from documents resampled jointly at all settings, so "
+        "that it also moves with them. It does not hold what the settings between would show; next to a setting that "
+        "loses next to nothing, and before a collapse, it is the whole gap. “Beyond” means past the last measured "
+        "setting."
     )
 
 

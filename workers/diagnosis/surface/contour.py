@@ -1,8 +1,13 @@
 """The contour of a chosen loss: how far each knob goes at each setting of the other, and the line between.
 
-Places are along an axis of settings: 0 is the knob left out, 1 its first value, 2 its second. Between neighbours the
-loss is taken as linear in the place. A row's limit is where the loss first passes the level on the way up from 0: what
-comes after a crossing is not trusted, though a broken single axis can make it look better again.
+Places are along an axis of settings: 0 is the knob left out, 1 its first value, 2 its second. Between neighbours a loss
+in ln perplexity is taken as linear in the place, a divergence, which grows by factors, in its logarithm (`growing`),
+as a sweep takes both. A row's limit is where the loss first passes the level on the way up from 0: what comes after a
+crossing is not trusted, though a broken single axis can make it look better again.
+
+Where a divergence before the crossing is not above a thousandth of the level, its logarithm says nothing: it is linear
+there. Where in such a gap, or in one that ends in a collapse, the level is passed is not resolved, and the interval of
+the limit reaches over all of it.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from workers.diagnosis.threshold.formfree import RESOLVED
 from workers.distributions.intervals import CONFIDENCE, FEWEST_CLUSTERS, cluster_order
 
 Array = NDArray[np.float64]
@@ -23,32 +29,56 @@ RESAMPLES: Final = 2000
 _BLOCK: Final = 256
 
 
-def limit(loss_P: ArrayLike, level: float) -> float | None:
+def limit(loss_P: ArrayLike, level: float, *, growing: bool = False) -> float | None:
     """Place where the loss first passes `level`, going up from place 0; None where it never does in the range.
 
     0 where it is beyond the level already at the start. A loss that is not finite is beyond any level.
     """
-    found = limits(np.asarray(loss_P, dtype=np.float64)[None, :], level)[0]
+    found = limits(np.asarray(loss_P, dtype=np.float64)[None, :], level, growing=growing)[0]
     return None if np.isnan(found) else float(found)
 
 
-def limits(loss_RP: Array, level: float) -> Array:
+def limits(loss_RP: Array, level: float, *, growing: bool = False) -> Array:
     """`limit` of each row, NaN where it is never passed: (R,)."""
-    beyond_RP = ~(loss_RP <= level)
-    first_R = beyond_RP.argmax(axis=1)
-    rows = np.arange(len(loss_RP))
-    before_R = np.maximum(first_R - 1, 0)
-    low_R, high_R = loss_RP[rows, before_R], loss_RP[rows, first_R]
+    first_R, low_R, high_R = _crossings(loss_RP, level)
+    if growing:
+        in_logs_R = (low_R > RESOLVED * level) & np.isfinite(high_R)
+        low_R, high_R, level_R = (
+            np.log(row_R, out=row_R.copy(), where=in_logs_R) for row_R in (low_R, high_R, np.full_like(low_R, level))
+        )
+    else:
+        level_R = np.full_like(low_R, level)
     rise_R = high_R - low_R
     usable_R = np.isfinite(rise_R) & (rise_R > 0)
-    part_R = np.divide(level - low_R, rise_R, out=np.zeros_like(rise_R), where=usable_R)
-    found_R = np.where(first_R == 0, 0.0, before_R + np.clip(part_R, 0.0, 1.0))
-    return np.asarray(np.where(beyond_RP.any(axis=1), found_R, np.nan))
+    part_R = np.divide(level_R - low_R, rise_R, out=np.zeros_like(rise_R), where=usable_R)
+    found_R = np.where(first_R == 0, 0.0, first_R - 1 + np.clip(part_R, 0.0, 1.0))
+    return np.where(first_R == loss_RP.shape[1], np.nan, found_R)
 
 
-def resampled_limits(sums_PN: Array, counts_N: Array, level: float, *, seed: int) -> tuple[float, float] | None:
+def _crossings(loss_RP: Array, level: float) -> tuple[NDArray[np.intp], Array, Array]:
+    """The first place beyond the level, how many places there are where none is; and the losses before it and there,
+    the first place's own where there is none before."""
+    beyond_RP = ~(loss_RP <= level)
+    count, rows = loss_RP.shape[1], np.arange(len(loss_RP))
+    first_R = np.where(beyond_RP.any(axis=1), beyond_RP.argmax(axis=1), count)
+    return first_R, loss_RP[rows, np.maximum(first_R - 1, 0)], loss_RP[rows, np.minimum(first_R, count - 1)]
+
+
+def _unresolved(loss_RP: Array, level: float, *, growing: bool) -> Array:
+    """Of each row whether nothing tells where between two settings the level is passed: (R,), bool."""
+    first_R, low_R, high_R = _crossings(loss_RP, level)
+    unclear_R = ~np.isfinite(high_R)
+    if growing:
+        unclear_R |= low_R <= RESOLVED * level
+    return np.asarray(unclear_R & (first_R > 0) & (first_R < loss_RP.shape[1]))
+
+
+def resampled_limits(
+    sums_PN: Array, counts_N: Array, level: float, *, seed: int, growing: bool = False
+) -> tuple[float, float] | None:
     """95 % percentile interval of a row's limit, clusters resampled jointly at all settings; infinite where it lies
-    beyond the range. None for fewer than six clusters, whose percentiles cover far too little.
+    beyond the range. A draw whose gap is not resolved, or that of all clusters is not, counts with the gap's two ends.
+    None for fewer than six clusters, whose percentiles cover far too little.
 
     `sums_PN` are each place's sums of the loss over the tokens of a cluster, of which there are `counts_N`. The order
     of clusters does not matter.
@@ -58,19 +88,28 @@ def resampled_limits(sums_PN: Array, counts_N: Array, level: float, *, seed: int
         return None
     order = cluster_order(sums_PN, counts_N[None])
     sums_PN, counts_N = sums_PN[:, order], counts_N[order]
+    whole_1P = (sums_PN.sum(axis=1) / counts_N.sum())[None]
+    # What passes the level in the gap of the mean is interpolated as the mean is, which stays within its interval.
+    gap = _crossings(whole_1P, level)[0][0] if _unresolved(whole_1P, level, growing=growing)[0] else None
     rng = np.random.default_rng(seed)
-    found = []
+    early, late = [], []
     for start in range(0, RESAMPLES, _BLOCK):
         size = min(_BLOCK, RESAMPLES - start)
         drawn_BN = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=size).astype(np.float64)
-        found.append(limits(drawn_BN @ sums_PN.T / (drawn_BN @ counts_N)[:, None], level))
-    places_B = np.sort(np.nan_to_num(np.concatenate(found), nan=np.inf))
-    tail, last = (1 - CONFIDENCE) / 2, len(places_B) - 1
-    return float(places_B[round(tail * last)]), float(places_B[round((1 - tail) * last)])
+        loss_BP = drawn_BN @ sums_PN.T / (drawn_BN @ counts_N)[:, None]
+        place_B = np.nan_to_num(limits(loss_BP, level, growing=growing), nan=np.inf)
+        first_B = _crossings(loss_BP, level)[0]
+        unclear_B = _unresolved(loss_BP, level, growing=growing) | (first_B == gap)
+        early.append(np.where(unclear_B, first_B - 1.0, place_B))
+        late.append(np.where(unclear_B, first_B, place_B))
+    early_B, late_B = (np.sort(np.concatenate(found)) for found in (early, late))
+    tail, last = (1 - CONFIDENCE) / 2, RESAMPLES - 1
+    return float(early_B[round(tail * last)]), float(late_B[round((1 - tail) * last)])
 
 
-def lines(loss_PQ: ArrayLike, level: float) -> tuple[Line, ...]:
-    """Lines of points (place on P, place on Q) along which the loss is `level`: marching squares.
+def lines(loss_PQ: ArrayLike, level: float, *, growing: bool = False) -> tuple[Line, ...]:
+    """Lines of points (place on P, place on Q) along which the loss is `level`: marching squares, whose points along
+    a row or a column of settings are interpolated as its limit.
 
     A cell whose diagonal corners are above and the others below is split by the mean of its corners. Cells with a
     corner that is not finite are left out.
@@ -80,19 +119,19 @@ def lines(loss_PQ: ArrayLike, level: float) -> tuple[Line, ...]:
         piece
         for p in range(table_PQ.shape[0] - 1)
         for q in range(table_PQ.shape[1] - 1)
-        for piece in _pieces(table_PQ, p, q, level)
+        for piece in _pieces(table_PQ, p, q, level, growing=growing)
     ]
     return tuple(_joined(pieces))
 
 
-def _pieces(table_PQ: Array, p: int, q: int, level: float) -> Iterator[tuple[Point, Point]]:
+def _pieces(table_PQ: Array, p: int, q: int, level: float, *, growing: bool) -> Iterator[tuple[Point, Point]]:
     corners = [(p, q), (p + 1, q), (p + 1, q + 1), (p, q + 1)]  # around the cell
     values = [float(table_PQ[corner]) for corner in corners]
     if not np.isfinite(values).all():
         return
     above = [value > level for value in values]
     crossed = [side for side in range(4) if above[side] != above[(side + 1) % 4]]
-    places = {side: _cross(corners, values, side, level) for side in crossed}
+    places = {side: _cross(corners, values, side, level, growing=growing) for side in crossed}
     if len(crossed) == 2:
         yield places[crossed[0]], places[crossed[1]]
     elif len(crossed) == 4:
@@ -103,11 +142,13 @@ def _pieces(table_PQ: Array, p: int, q: int, level: float) -> Iterator[tuple[Poi
                 yield places[(corner - 1) % 4], places[corner]
 
 
-def _cross(corners: list[tuple[int, int]], values: list[float], side: int, level: float) -> Point:
+def _cross(corners: list[tuple[int, int]], values: list[float], side: int, level: float, *, growing: bool) -> Point:
     following = (side + 1) % 4
     # From the same end whichever cell asks, so that neighbours find the same point to the last digit.
     one, other = (side, following) if corners[side] < corners[following] else (following, side)
-    part = (level - values[one]) / (values[other] - values[one])
+    low, high = sorted((values[one], values[other]))
+    passed = float(limits(np.array([[low, high]]), level, growing=growing)[0])
+    part = passed if values[one] < values[other] else 1 - passed
     return (
         corners[one][0] + part * (corners[other][0] - corners[one][0]),
         corners[one][1] + part * (corners[other][1] - corners[one][1]),

@@ -110,6 +110,11 @@ class Table:
         level = self.request.level
         return level if self.request.contour.measure == "kl" else math.log(level)
 
+    @property
+    def growing(self) -> bool:
+        """Whether the contour's measure grows by factors from setting to setting: KL, but not ln perplexity."""
+        return self.request.contour.measure == "kl"
+
     # --- losses and interactions
 
     @cached_property
@@ -210,7 +215,7 @@ class Table:
             measure=self.request.contour.measure,
             level=self.request.level,
             limits=tuple(found),
-            lines=contour.lines(self._table(), self.level),
+            lines=contour.lines(self._table(), self.level, growing=self.growing),
         )
 
     def _table(self) -> Array:
@@ -225,8 +230,10 @@ class Table:
         axis = self.axes[turned]
         row = [self.along(turned, at, place) for place in range(len(axis.values))]
         sums_PN = np.stack([self.measured[index] for index in row])
-        place = contour.limit(sums_PN.sum(axis=1) / self.clusters.counts_N.sum(), self.level)
-        ends = contour.resampled_limits(sums_PN, self.clusters.counts_N, self.level, seed=self.request.seed)
+        place = contour.limit(sums_PN.sum(axis=1) / self.clusters.counts_N.sum(), self.level, growing=self.growing)
+        ends = contour.resampled_limits(
+            sums_PN, self.clusters.counts_N, self.level, seed=self.request.seed, growing=self.growing
+        )
         value = None if place is None else value_at(axis, place)
         inside = [index for index, which in enumerate(row) if self._inside(which)]
         first_out = next((index for index, which in enumerate(row) if not self._inside(which)), len(row))

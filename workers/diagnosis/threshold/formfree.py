@@ -31,8 +31,8 @@ from workers.diagnosis.threshold.interval import CONFIDENCE
 
 NEAR_LOSSLESS = math.log((6.157 + 1.5) / 6.157)
 
-# Of the limit: divergences below are not told from none.
-_RESOLVED = 1e-3
+# Of a limit: divergences below are not told from none.
+RESOLVED = 1e-3
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ def _spans(rows: Sequence[Array], limit: float) -> list[tuple[float, float, floa
             continue
         # What passes the limit between the same two settings is interpolated alike: the mean stays between its limits.
         alike = [other_P for other_P, other in zip(rows, firsts, strict=True) if other == first]
-        if all(other_P[first - 1] > _RESOLVED * limit and math.isfinite(other_P[first]) for other_P in alike):
-            place = _place(np.log(np.maximum(row_P, _RESOLVED * limit)), math.log(limit))
+        if all(other_P[first - 1] > RESOLVED * limit and math.isfinite(other_P[first]) for other_P in alike):
+            place = _place(np.log(np.maximum(row_P, RESOLVED * limit)), math.log(limit))
             found.append((place, place, place))
         else:
             found.append((first - 1.0, _place(row_P, limit), float(first)))

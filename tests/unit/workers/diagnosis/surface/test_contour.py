@@ -5,6 +5,7 @@ import pytest
 
 from tests.support.published_surfaces import ISO_LOSS, PUBLISHED_LIMITS, WANDA_FORMATS, WANDA_GGUF, WANDA_SHARES
 from workers.diagnosis.surface.contour import limit, limits, lines, resampled_limits
+from workers.diagnosis.threshold.formfree import largest_mild
 
 
 def share_at(place):
@@ -106,10 +107,52 @@ def test_a_limit_beyond_the_range_has_no_upper_end():
     assert high == np.inf
 
 
-def test_a_broken_setting_is_beyond_any_level():
-    sums = np.zeros((3, 8))
+@pytest.mark.parametrize("growing", [False, True])
+def test_before_a_broken_setting_the_interval_is_the_gap(growing):
+    sums = np.full((3, 8), 0.01)
     sums[2] = np.nan
-    assert resampled_limits(sums, np.ones(8), 0.1, seed=0) == (1.0, 1.0)
+    assert limit(sums.mean(axis=1), 0.1, growing=growing) == 1.0
+    assert resampled_limits(sums, np.ones(8), 0.1, seed=0, growing=growing) == (1.0, 2.0)
+
+
+# Mean KL at 16 (left out), 8, 6, 5 and 4 bits, and how documents differ in it.
+KL_P = np.array([0.0, 0.0012, 0.03, 0.115, 0.45])
+BITS_P = [16, 8, 6, 5, 4]
+EFFECT_D = np.exp(np.random.default_rng(5).normal(0, 0.2, 40))
+
+
+@pytest.mark.parametrize("measured", [(0, 1, 2, 3, 4), (0, 1, 4), (0, 1, 3), (0, 3), (0, 1, 2)])
+def test_a_divergence_passes_a_level_where_a_sweep_of_the_same_settings_says(measured):
+    kl_P, bits_P = KL_P[list(measured)], [BITS_P[place] for place in measured]
+    swept = largest_mild(bits_P, kl_P, kl_P * 0.9, kl_P * 1.1, 0.05).at
+    place = limit(kl_P, 0.05, growing=True)
+    found = None if place is None else float(np.interp(place, range(len(bits_P)), bits_P))
+    assert found == (None if swept is None else pytest.approx(swept))
+
+
+def test_the_interval_of_a_divergence_lies_around_its_log_linear_place():
+    sums_PN = KL_P[[0, 1, 4], None] * EFFECT_D / EFFECT_D.mean()
+    place = 1 + np.log(0.05 / 0.0012) / np.log(0.45 / 0.0012)
+    assert limit(sums_PN.mean(axis=1), 0.05, growing=True) == pytest.approx(place)
+    low, high = resampled_limits(sums_PN, np.ones(40), 0.05, seed=0, growing=True)
+    assert place - 0.05 < low < place < high < place + 0.05
+
+
+def test_next_to_nothing_the_interval_is_the_whole_gap():
+    sums_PN = KL_P[[0, 3], None] * EFFECT_D / EFFECT_D.mean()
+    assert resampled_limits(sums_PN, np.ones(40), 0.05, seed=0, growing=True) == (0.0, 1.0)
+    # The loss of a draw may be resolved where the mean is not: the place of the mean is then still in the interval.
+    faint = np.array([[0.000049], [0.115]]) * EFFECT_D / EFFECT_D.mean()
+    assert resampled_limits(faint, np.ones(40), 0.05, seed=0, growing=True) == (0.0, 1.0)
+
+
+def test_lines_of_a_divergence_go_through_the_limits():
+    table_PQ = np.outer([0.002, 0.03, 0.4], [1.0, 3.0, 20.0])
+    ends = [end for line in lines(table_PQ, 0.05, growing=True) for end in line]
+    for q in range(3):
+        assert min(abs(end[0] - limit(table_PQ[:, q], 0.05, growing=True)) for end in ends if end[1] == q) < 1e-12
+    straight = [end for line in lines(table_PQ, 0.05) for end in line]
+    assert min(abs(end[0] - limit(table_PQ[:, 0], 0.05)) for end in straight if end[1] == 0) < 1e-12
 
 
 @pytest.mark.parametrize("clusters", [1, 2, 5])
