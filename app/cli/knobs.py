@@ -67,6 +67,11 @@ def turn(steps: list[Json], knob: str) -> None:
     index = int(step or 0)
     if index >= len(steps):
         raise _refused(f"--knob {knob}: the recipe has {len(steps)} steps, and none of number {index}")
+    given = steps[index].get(field)
+    if isinstance(given, dict) and "sweep" in given:
+        raise _refused(
+            f"--knob {knob}: {field} of step {index} has values already, and all of a field stand in one --knob"
+        )
     turned = _values(values, knob)
     require_finite(turned, f"--knob {knob}")
     steps[index][field] = {"sweep": turned}

@@ -77,6 +77,16 @@ def test_a_knob_that_is_none_is_refused(knob):
         turn([{"type": "x"}], knob)
 
 
+@pytest.mark.parametrize("again", ["bits=3,2", "0.bits=3,2"])
+def test_values_of_one_field_are_not_given_twice(again):
+    line = f"surface -r a --recipe quantize.rtn --knob bits=8,4 --knob {again}"
+    done = CliRunner().invoke(app, shlex.split(line))
+    assert isinstance(done.exception, HemostatError)
+    assert done.exception.detail == (
+        f"--knob {again}: bits of step 0 has values already, and all of a field stand in one --knob"
+    )
+
+
 def test_of_several_steps_the_knob_says_which():
     with pytest.raises(HemostatError, match="does not say which"):
         turn([{"type": "x"}, {"type": "y"}], "bits=1,2")
