@@ -24,6 +24,10 @@ _LEFT, _RIGHT = 9.0, 96.0
 _RIGHT_OF_POINTS: Final = 83.0
 # Labels of settings nearer than this, in per cent, would touch on a telephone.
 _LABEL_GAP: Final = 9.0
+# Settings of one place that its label names.
+_MOST_TOGETHER: Final = 3
+# Pixels between the base lines of two names, at least.
+_NAME_HEIGHT: Final = 14.0
 # Pixels of a character, at most.
 _CHARACTER: Final = 6.6
 
@@ -94,7 +98,7 @@ def curve_chart(
         _tag("line", x1=_pct(x_of(x)), x2=_pct(x_of(after)), y1=y_of(y), y2=y_of(lower), class_="mean")
         for (x, y), (after, lower) in pairwise([pair for pair in fit if across.holds(pair[0]) and pair[1] > 0])
     ]
-    shapes += _levels(near, y_of)
+    shapes += _levels(near, y_of, base)
     for dot in dots:
         shapes += _point(dot, x_of(dot.x), y_of, base)
     shapes.append(_line_across(base, "base"))
@@ -139,28 +143,41 @@ def _knee(knee: Knee | None, x_of: Callable[[float], float], base: float) -> lis
     return [bar, line, name]
 
 
-def _levels(levels: Sequence[Level], y_of: Callable[[float], float]) -> list[Markup]:
-    """Lines from the highest down; a name that would touch the one above stands below its line."""
-    shapes, last = [], -100.0
-    for level in sorted(levels, key=lambda one: -one.y):
+def _levels(levels: Sequence[Level], y_of: Callable[[float], float], base: float) -> list[Markup]:
+    """Lines from the highest down; a name that would touch the one above stands below its line, and where that is
+    under the axis, those above make room."""
+    ordered = sorted(levels, key=lambda one: -one.y)
+    texts: list[float] = []
+    for level in ordered:
         y: float = y_of(level.y)
-        shapes.append(_line_across(y, level.kind))
-        text = y - 4 if y - 4 - last >= 14 else y + 13
+        texts.append(y - 4 if not texts or y - 4 - texts[-1] >= _NAME_HEIGHT else y + 13)
+    floor = base - 4
+    for place in reversed(range(len(texts))):
+        texts[place] = min(texts[place], floor)
+        floor = texts[place] - _NAME_HEIGHT
+    shapes = []
+    for level, text in zip(ordered, texts, strict=True):
+        shapes.append(_line_across(y_of(level.y), level.kind))
         shapes.append(_tag("text", level.label, x="100%", y=text, class_="t halo end"))
-        last = text
     return shapes
 
 
 def _labels(dots: Sequence[CurveDot], x_of: Callable[[float], float], base: float) -> list[Markup]:
-    """The settings by name below the axis: both ends, and of the others as many as have room."""
-    places = [(float(x_of(dot.x)), dot) for dot in sorted(dots, key=lambda dot: dot.x)]
+    """The settings by name below the axis, those of one place together: both ends, and of the others as many as have
+    room."""
+    names: dict[float, list[str]] = {}
+    for dot in sorted(dots, key=lambda dot: dot.x):
+        names.setdefault(dot.x, []).append(dot.label)
+    places = [(float(x_of(x)), _together(labels)) for x, labels in names.items()]
     shapes = [_line(at, base, base + 4, "tick") for at, _ in places]
-    chosen: list[tuple[float, CurveDot]] = []
-    for at, dot in [places[0], places[-1], *places[1:-1]]:
-        room = max(_LABEL_GAP, 2.2 * len(dot.label))
+    chosen: list[tuple[float, str]] = []
+    for at, label in [places[0], *places[:0:-1][:1], *places[1:-1]]:
+        room = max(_LABEL_GAP, 2.2 * len(label))
         if all(abs(at - other) >= room for other, _ in chosen):
-            chosen.append((at, dot))
-    shapes += [
-        _tag("text", dot.label, x=_pct(at), y=base + 18, class_=f"t {_anchor(at) or 'mid'}") for at, dot in chosen
-    ]
+            chosen.append((at, label))
+    shapes += [_tag("text", label, x=_pct(at), y=base + 18, class_=f"t {_anchor(at) or 'mid'}") for at, label in chosen]
     return shapes
+
+
+def _together(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:_MOST_TOGETHER]) + (", …" if len(labels) > _MOST_TOGETHER else "")

@@ -10,7 +10,7 @@ from app.contracts.sweep_report import Limit, SweepReport, Threshold
 from app.models.knobs import told
 from app.web import format as fmt
 from app.web.sections.numbers import Figure
-from app.web.sections.sweep_charts import kl_chart, perplexity_chart
+from app.web.sections.sweep_charts import fit_drawn, kl_chart, perplexity_chart
 from app.web.sections.sweep_fits import FitView, fit_view
 from app.web.sections.sweep_tables import domains, domains_note, effort, limits, limits_note, points, points_note
 from app.web.sections.sweep_words import FORMS, UNJUDGED, ends, heading, limits_of, strongest, where
@@ -28,6 +28,7 @@ class Sweep:
     sentence: str
     figures: tuple[Figure, ...]
     kl_chart: Markup | None
+    kl_fitted: bool
     perplexity_chart: Markup | None
     points: Table
     points_note: str
@@ -49,6 +50,7 @@ def sweep(report: SweepReport) -> Sweep:
         sentence=visible(report.verdict),
         figures=_figures(report),
         kl_chart=kl_chart(report),
+        kl_fitted=fit_drawn(report.threshold_kl),
         perplexity_chart=perplexity_chart(report),
         points=points(report),
         points_note=points_note(report),

@@ -122,7 +122,7 @@ def _x_title(report: SweepReport) -> str:
 
 
 def _knee_mark(threshold: Threshold | None) -> Knee | None:
-    if threshold is None or threshold.answer == "no transition in range":
+    if threshold is None or not fit_drawn(threshold):
         return None
     sure = threshold.answer == "transition"
     if sure:
@@ -132,9 +132,14 @@ def _knee_mark(threshold: Threshold | None) -> Knee | None:
     return Knee(threshold.s0, threshold.ci, label, sure)
 
 
+def fit_drawn(threshold: Threshold | None) -> bool:
+    """Whether the published form is drawn: not where it was not fitted, or does without a knee."""
+    return threshold is not None and threshold.answer != "no transition in range"
+
+
 def _line_of(threshold: Threshold | None, dots: Sequence[CurveDot]) -> list[tuple[float, float]]:
-    """The published form over the measured range; empty where it was not fitted, or does without a knee."""
-    if threshold is None or threshold.answer == "no transition in range":
+    """The published form over the measured range; empty where it is not drawn."""
+    if threshold is None or not fit_drawn(threshold):
         return []
     low, high = min(dot.x for dot in dots), max(dot.x for dot in dots)
     line = []

@@ -91,7 +91,7 @@ def _bound(threshold: Threshold, name: str) -> str:
 
 def _forms(threshold: Threshold, of: str) -> Table:
     best = None if threshold.unjudged else threshold.form
-    marked = f"no choice: too few points for the AICc of {len(threshold.unjudged)}" if best is None else ""
+    marked = f"no choice: too few points for the AICc of {len(threshold.unjudged)} of them" if best is None else ""
     rows = [
         (
             Cell(FORMS["power_law_then_exponential"], strong=best == "power_law_then_exponential"),

@@ -84,9 +84,10 @@ def fitted_points(course: Course, of: Of) -> tuple[list[Turned], str]:
         return [], "this knob removes no share of the model, so that no form is known for its curve"
     points = curve_points(course, of)
     if len(points) < FEWEST_POINTS:
+        shares = "one share" if len(points) == 1 else f"{len(points)} different shares"
         return [], (
-            f"{len(points)} different settings could be measured, and the published form takes {FEWEST_POINTS} at "
-            "least; 10 and more say something about its knee"
+            f"settings of {shares} could be measured, and the published form takes {FEWEST_POINTS} at least; 10 and "
+            "more say something about its knee"
         )
     return points, ""
 

@@ -90,7 +90,7 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
         choice=_choice(swept),
         shared=_shared(course),
         not_tested=_not_tested(swept),
-        warnings=tuple(_warnings(swept)),
+        warnings=tuple(_warnings(swept, fitted=any(thresholds.values()))),
         request=repeatable(request),
         provenance=_provenance(swept),
     )
@@ -202,7 +202,7 @@ def _not_tested(swept: Swept) -> tuple[str, ...]:
     return ("Settings between and beyond those that were measured: what is said of them is interpolated.", *listed)
 
 
-def _warnings(swept: Swept) -> list[str]:
+def _warnings(swept: Swept, *, fitted: bool) -> list[str]:
     course, listed = swept.course, []
     documents = len(swept.ground.part.corpus.documents)
     if documents < 6:
@@ -230,7 +230,7 @@ def _warnings(swept: Swept) -> list[str]:
     if len(set(shares)) < len(shares):
         listed.append(
             "Some settings remove the same share of the model: among themselves they stand by the damage that was "
-            "measured, the mildest first, and the fits hold the one that was asked for first."
+            "measured, the mildest first" + (", and the fits hold the one that was asked for first." if fitted else ".")
         )
     return listed
 

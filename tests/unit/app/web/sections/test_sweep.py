@@ -80,6 +80,32 @@ def test_where_every_form_could_be_judged_the_best_is_marked():
     assert sum(row[0].strong for row in found.fits[0].forms.rows) == 1
 
 
+def tied():
+    """Three settings of two shares: too few for a fit."""
+    settings = [("2:4", 0.5, 0.2, 0.2), ("4:8", 0.5, 0.1, 0.1), ("1:4", 0.75, 0.9, 0.8)]
+    return sweep_report(course(settings), field="pattern", step={"type": "prune.wanda", "pattern": "2:4"})
+
+
+def test_settings_of_one_share_are_named_together_and_no_fit_is_spoken_of():
+    found = sweep(SweepReport.model_validate(tied()))
+    for chart in (found.kl_chart, found.perplexity_chart):
+        assert chart is not None
+        assert re.findall(r">([^<>]*:[48][^<>]*)</text>", chart) == ["4:8, 2:4", "1:4"]
+    assert "settings of 2 different shares could be measured" in found.no_threshold
+    assert "the fitted form" not in render(tied())
+    assert "the fitted form" in render(VARIANTS["knee"])
+
+
+def test_names_of_levels_neither_touch_nor_lie_under_the_axis():
+    dots = [CurveDot(0.1, "0.1", "a setting", 20.0), CurveDot(0.2, "0.2", "another", 9000.0)]
+    chart = curve_chart(
+        dots, title="t", y_title="y", x_title="x", levels=[Level(24.0, "near-lossless"), Level(19.9, "unmodified")]
+    )
+    places = {name: float(y) for y, name in re.findall(r'y="([\d.]+)"[^>]*>(near-lossless|unmodified)<', chart)}
+    axis = float(re.findall(r'class="base"[^>]*y1="([\d.]+)"|y1="([\d.]+)"[^>]*class="base"', chart)[0][1])
+    assert places["near-lossless"] + 14 <= places["unmodified"] < axis
+
+
 def test_refused_and_broken_points_are_told():
     page = render(VARIANTS["broken"])
     assert "rank 600 is not below" in page
