@@ -70,11 +70,9 @@ def _power_of(name: str, items: int, tasks: int) -> str:
     for rate in ASSUMED_FLIP_RATES:
         least = detectable_difference(items, rate, level=level)
         parts.append(
-            f"{100 * least:.2g} points at a flip rate of {100 * rate:.0f} %"
+            f"enough to show a difference in accuracy of {100 * least:.2g} points or more at a flip rate of "
+            f"{100 * rate:.0f} %"
             if least is not None
-            else f"nothing at a flip rate of {100 * rate:.0f} %"
+            else f"too few to show any difference in accuracy at a flip rate of {100 * rate:.0f} %"
         )
-    return (
-        f"{name}: {items} items show a difference in accuracy of {' and of '.join(parts)} "
-        f"(McNemar, 80 % power, {level_told(level)})"
-    )
+    return f"{name}: {items} items are {' and '.join(parts)} (McNemar, 80 % power, {level_told(level)})"

@@ -158,10 +158,12 @@ class _Tasks(Attempt):
         for task, items, plan in zip(self._request.tasks, self._items, planned, strict=True):
             rate, told = plan.rate
             least = mcnemar.detectable(len(items), rate, level=level)
-            shown = "no difference" if least is None else f"a difference of {100 * least:.2g} points or more"
+            shown = "too few to show any difference"
+            if least is not None:
+                shown = f"enough to show a difference of {100 * least:.2g} points or more"
             source = "predicted" if told else "assumed"
             self._context.log(
-                f"{task.title}: {len(items)} items show {shown} at the {source} flip rate of {100 * rate:.2g} % "
+                f"{task.title}: {len(items)} items are {shown} at the {source} flip rate of {100 * rate:.2g} % "
                 f"(McNemar, 80 % power, {level_told(level)})"
             )
 

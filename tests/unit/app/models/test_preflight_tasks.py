@@ -92,9 +92,10 @@ def test_the_estimate_tells_what_can_be_shown(settings: Settings, registry: Regi
     assert large.reference_store_bytes > small.reference_store_bytes
     told = [line for line in large.assumptions if line.startswith("example: ")]
     assert len(told) == 1
-    assert "points at a flip rate of 20 %" in told[0]
+    assert "points or more at a flip rate of 20 %" in told[0]
     assert any(
-        "40 items show a difference in accuracy of nothing at a flip rate of 5 %" in line for line in small.assumptions
+        "40 items are too few to show any difference in accuracy at a flip rate of 5 %" in line
+        for line in small.assumptions
     )
 
 
@@ -109,15 +110,15 @@ def test_what_can_be_shown_is_told_at_the_level_that_each_task_is_decided_at(
             for number in range(tasks)
         ]
         lines = estimate(request(tasks=several), registry, settings).assumptions
-        return [line for line in lines if "1000 items show" in line]
+        return [line for line in lines if "1000 items are" in line]
 
     (alone,) = told(1)
     assert alone.endswith("(McNemar, 80 % power, 5 % level)")
     for line in told(9):
         assert "0.56 % level: 5 % divided by 9 tasks" in line
         # By enumeration with binomial tests: 0.0204 alone, 0.0257 at 0.05 / 9.
-        assert "of 2.6 points at a flip rate of 5 %" in line
-    assert "of 2 points at a flip rate of 5 %" in alone
+        assert "show a difference in accuracy of 2.6 points or more at a flip rate of 5 %" in line
+    assert "show a difference in accuracy of 2 points or more at a flip rate of 5 %" in alone
 
 
 def test_generating_takes_time(settings: Settings, registry: Registry, tmp_path: Path) -> None:

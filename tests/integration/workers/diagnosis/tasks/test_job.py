@@ -124,6 +124,10 @@ def test_every_task_is_answered_and_the_counts_agree(done: tuple[TasksReport, Co
         assert result.flips.helpful == sum(other and not one for one, other in right)
         assert result.reference.mean == pytest.approx(sum(one for one, _ in right) / len(right))
         assert 0 <= result.mcnemar.p <= result.mcnemar.p_holm <= 1
+    assert any(
+        line.startswith("arc: 24 items are too few to show any difference at the assumed flip rate of 5 % (McNemar")
+        for line in context.logs
+    )
     assert {"tasks", "generate", "execute", "statistics"} <= set(context.phases)
     assert {"tokens.parquet", "answers.jsonl"} <= {path.name for path in context.output.iterdir()}
     gauges = {name for name, _, labels in context.samples if labels.get("task") == "arc"}
