@@ -9,7 +9,7 @@ import typer
 
 from app.cli.configuration import settings
 from app.cli.measuring import measure
-from app.cli.options import AsJson, Url, number, pairs
+from app.cli.options import AsJson, Url, finite, number, pairs
 from app.cli.output import Exit
 from app.cli.recipes import parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
@@ -30,7 +30,10 @@ def attribute(
     layers: Annotated[str | None, typer.Option(help="Look into these layers only: 0+1+2 or 4-9.")] = None,
     tokens: Annotated[int, typer.Option(help="Tokens of the text that parts are swapped on.")] = 4096,
     budget: Annotated[
-        float, typer.Option(help="What swaps may cost, in forward passes of the whole model over these tokens.")
+        float,
+        typer.Option(
+            callback=finite, help="What swaps may cost, in forward passes of the whole model over these tokens."
+        ),
     ] = 64.0,
     top: Annotated[int, typer.Option(help="Parts that are looked into: controls, twins, pairs, causes.")] = 8,
     twins: Annotated[int, typer.Option(help="Random directions that an isotropic twin is averaged over.")] = 1,

@@ -9,7 +9,7 @@ import typer
 
 from app.cli.configuration import settings
 from app.cli.measuring import measure
-from app.cli.options import AsJson, Url, number, pairs
+from app.cli.options import AsJson, Url, finite, number, pairs
 from app.cli.output import Exit
 from app.cli.recipes import parse_recipe, parse_text
 
@@ -41,7 +41,9 @@ def calibrate(
         list[str] | None, typer.Option(help="What to fit, for example lowrank+confidence; repeated for more.")
     ] = None,
     tokens: Annotated[int, typer.Option(help="Fit on at most so many tokens.")] = 25_000,
-    tolerance: Annotated[float, typer.Option(help="Share of its raw KL by which a domain's limit may rise.")] = 0.005,
+    tolerance: Annotated[
+        float, typer.Option(callback=finite, help="Share of its raw KL by which a domain's limit may rise.")
+    ] = 0.005,
     window: Annotated[int, typer.Option(help="Tokens a window.")] = 512,
     seed: int = 0,
     deployment: Annotated[

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from app.cli.client import Client
 from app.cli.configuration import settings
-from app.cli.options import AsJson, Url, pairs
+from app.cli.finite import require_finite
+from app.cli.options import AsJson, Url, finite, pairs
 from app.cli.output import err, out, print_json
 from app.cli.recipes import parse_recipe
 from app.cli.service import connect
@@ -51,10 +52,18 @@ def create(
     ] = None,
     calibration: Annotated[str, typer.Option(help="auto, frozen or off.")] = "auto",
     version: Annotated[str | None, typer.Option(help="Calibration profile to serve from the start.")] = None,
-    shadow_rate: Annotated[float | None, typer.Option(help="Share of requests that are scored again.")] = None,
-    shadow_tokens: Annotated[float | None, typer.Option(help="Budget of that, tokens a second.")] = None,
-    drift_threshold: Annotated[float | None, typer.Option(help="Mean KL, nats a token, that is drift.")] = None,
-    alpha: Annotated[float | None, typer.Option(help="Probability of ever raising a false drift alarm.")] = None,
+    shadow_rate: Annotated[
+        float | None, typer.Option(callback=finite, help="Share of requests that are scored again.")
+    ] = None,
+    shadow_tokens: Annotated[
+        float | None, typer.Option(callback=finite, help="Budget of that, tokens a second.")
+    ] = None,
+    drift_threshold: Annotated[
+        float | None, typer.Option(callback=finite, help="Mean KL, nats a token, that is drift.")
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(callback=finite, help="Probability of ever raising a false drift alarm.")
+    ] = None,
     replicas: Annotated[int | None, typer.Option(help="Serving processes.")] = None,
     max_model_len: Annotated[int | None, typer.Option(help="Context, tokens.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Also run verified decoding.")] = False,
@@ -142,12 +151,18 @@ def show(name: Name, *, url: Url = None, as_json: AsJson = False) -> None:
 def change(
     name: Name,
     calibration: Annotated[str | None, typer.Option(help="auto, frozen or off.")] = None,
-    shadow_rate: Annotated[float | None, typer.Option(help="Share of requests that are scored again.")] = None,
-    shadow_tokens: Annotated[float | None, typer.Option(help="Budget of that, tokens a second.")] = None,
+    shadow_rate: Annotated[
+        float | None, typer.Option(callback=finite, help="Share of requests that are scored again.")
+    ] = None,
+    shadow_tokens: Annotated[
+        float | None, typer.Option(callback=finite, help="Budget of that, tokens a second.")
+    ] = None,
     drift_threshold: Annotated[
         str | None, typer.Option(help="Mean KL, nats a token, that is drift; `auto`: by the served profile.")
     ] = None,
-    alpha: Annotated[float | None, typer.Option(help="Probability of ever raising a false drift alarm.")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(callback=finite, help="Probability of ever raising a false drift alarm.")
+    ] = None,
     replicas: Annotated[int | None, typer.Option(help="Serving processes.")] = None,
     sampling: Annotated[
         list[str] | None,
@@ -170,7 +185,7 @@ def change(
     }
     body = {key: value for key, value in given.items() if value is not None}
     if drift_threshold is not None:
-        body["drift_threshold"] = None if drift_threshold == "auto" else _float(drift_threshold)
+        body["drift_threshold"] = None if drift_threshold == "auto" else _float(drift_threshold, "--drift-threshold")
     with connect(url, settings()) as client:
         changed = client.call("PATCH", _at(name), json=body)
     _show(changed, as_json=as_json)
@@ -181,14 +196,19 @@ def _sampling(given: list[str] | None) -> Json | None:
     if not given:
         return None
     found = pairs(given, "--sampling")
-    return {name: int(value) if value.removeprefix("-").isdecimal() else _float(value) for name, value in found.items()}
+    return {
+        name: int(value) if value.removeprefix("-").isdecimal() else _float(value, f"--sampling {name}={value}")
+        for name, value in found.items()
+    }
 
 
-def _float(text: str) -> float | str:
+def _float(text: str, option: str) -> float | str:
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
         return text  # the service says what it may be
+    require_finite(found, option)
+    return found
 
 
 @deploy_app.command()

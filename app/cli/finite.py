@@ -27,6 +27,15 @@ def require_json(body: object) -> None:
         )
 
 
+def text_or_number(text: str) -> str | float:
+    """What is no JSON: the number where it says one that JSON has not (`nan`, `-inf`), else the text as it is."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return text if math.isfinite(number) else number
+
+
 def _name(number: float) -> str:
     return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
 

@@ -83,7 +83,8 @@ def build(
         )
 
 
-@flips_app.command()
+# A KL below zero is refused as what it is, not as an option that there is not.
+@flips_app.command(context_settings={"ignore_unknown_options": True})
 def predict(
     kl: Annotated[float, typer.Argument(help="Mean KL over a text, nats a token, as a compare job measures it.")],
     items: Annotated[int, typer.Option(help="Items of the task.")] = 1000,

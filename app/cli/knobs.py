@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from app.cli.finite import require_finite
+from app.cli.finite import require_finite, text_or_number
 from app.cli.options import number, pairs
 from app.cli.recipes import parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
@@ -66,7 +66,7 @@ def turn(steps: list[Json], knob: str) -> None:
         raise _refused(f"--knob {knob}: the recipe has {len(steps)} steps, and it does not say which")
     index = int(step or 0)
     if index >= len(steps):
-        raise _refused(f"--knob {knob}: the recipe has {len(steps)} steps, and none of number {index}")
+        raise _refused(f"--knob {knob}: the recipe has {_steps(len(steps))}, and none of number {index}")
     given = steps[index].get(field)
     if isinstance(given, dict) and "sweep" in given:
         raise _refused(
@@ -75,6 +75,10 @@ def turn(steps: list[Json], knob: str) -> None:
     turned = _values(values, knob)
     require_finite(turned, f"--knob {knob}")
     steps[index][field] = {"sweep": turned}
+
+
+def _steps(count: int) -> str:
+    return "no step" if not count else f"{count} step{'' if count == 1 else 's'}"
 
 
 def _values(text: str, knob: str) -> Any:
@@ -94,7 +98,7 @@ def _value(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError:
-        return text.strip()
+        return text_or_number(text.strip())
 
 
 def _refused(detail: str) -> HemostatError:

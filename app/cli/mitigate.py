@@ -9,7 +9,7 @@ import typer
 
 from app.cli.configuration import settings
 from app.cli.measuring import measure
-from app.cli.options import AsJson, Url, number, pairs
+from app.cli.options import AsJson, Url, finite, number, pairs
 from app.cli.output import Exit
 from app.cli.recipes import parse_recipe, parse_text
 
@@ -24,9 +24,12 @@ def mitigate(
         typer.Option(help="One step, repeated for more, as in `hemostat compare`: what damages it."),
     ] = None,
     max_bytes: Annotated[int | None, typer.Option("--bytes", help="Budget: bytes of the whole model, packed.")] = None,
-    bits: Annotated[float | None, typer.Option(help="Budget: mean bits a weight of the whole model.")] = None,
+    bits: Annotated[
+        float | None, typer.Option(callback=finite, help="Budget: mean bits a weight of the whole model.")
+    ] = None,
     added_latency: Annotated[
-        float | None, typer.Option(help="Budget: time a token more than the candidate's; 0.1 is a tenth.")
+        float | None,
+        typer.Option(callback=finite, help="Budget: time a token more than the candidate's; 0.1 is a tenth."),
     ] = None,
     treatment: Annotated[
         list[str] | None, typer.Option(help="Try this one only, for example repair.lowrank; repeated for more.")

@@ -36,6 +36,13 @@ DryRun = Annotated[bool, typer.Option(help="Check everything and estimate the co
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, everything else on standard error.")]
 
 
+def finite(option: typer.CallbackParam, value: float | None) -> float | None:
+    """As `callback` of an option that takes a number. Raises INVALID_REQUEST, which names the option, for NaN and the
+    infinities."""
+    require_finite(value, option.opts[0])
+    return value
+
+
 def pairs(values: list[str] | None, option: str) -> dict[str, str]:
     """`key=value`, each given once. Raises INVALID_REQUEST."""
     found = {}

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.cli.finite import require_finite
+from app.cli.finite import require_finite, text_or_number
 from app.contracts.errors import ErrorCode, HemostatError
 
 Json = dict[str, Any]
@@ -57,7 +57,7 @@ def _value(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError:
-        return text
+        return text_or_number(text)
 
 
 def _steps_of_json(text: str, origin: str) -> list[Json]:

@@ -21,6 +21,7 @@ from app.cli.options import (
     Thresholds,
     Url,
     Window,
+    finite,
     number,
 )
 from app.cli.output import Exit
@@ -50,8 +51,9 @@ def surface(
     margin: Annotated[
         float | None,
         typer.Option(
+            callback=finite,
             help="Nats a token of interaction that count as none: damages add up where the interval lies within. "
-            "Default: where mild damage begins."
+            "Default: where mild damage begins.",
         ),
     ] = None,
     both_orders: Annotated[

@@ -10,7 +10,7 @@ import typer
 
 from app.cli.configuration import settings
 from app.cli.measuring import measure
-from app.cli.options import AsJson, Url, number, pairs
+from app.cli.options import AsJson, Url, finite, number, pairs
 from app.cli.output import Exit
 from app.cli.recipes import parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
@@ -42,7 +42,9 @@ def tasks(
             "Repeated for more. Default: shipped."
         ),
     ] = None,
-    margin: Annotated[float, typer.Option(help="Accuracy that counts as no difference: 0.02 is two points.")] = 0.02,
+    margin: Annotated[
+        float, typer.Option(callback=finite, help="Accuracy that counts as no difference: 0.02 is two points.")
+    ] = 0.02,
     shown: Annotated[int, typer.Option(help="Examples of flips in either direction.")] = 5,
     text: Annotated[
         str | None,

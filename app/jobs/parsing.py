@@ -6,7 +6,8 @@ Everything that needs no model is checked here, before anything is written. The 
 import json
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final, NoReturn, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -75,17 +76,20 @@ def parse_body(body: bytes, contract: type[_Contract], schema: Schema) -> _Contr
 
 def _parse_object(body: bytes) -> dict[str, Any]:
     data = _parse_json(body)
+    _check_leaves(data)
     if not isinstance(data, dict):
         raise HemostatError(ErrorCode.INVALID_REQUEST, "The body is not a JSON object.")
-    _check_strings(data)
     return data
 
 
 # --- JSON
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
+@dataclass(frozen=True)
+class _Constant:
+    """NaN or an infinity, which Python reads and JSON has not; it is refused once its place is known."""
+
+    name: str
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -99,7 +103,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _parse_json(body: bytes) -> Any:
     """The value. Python's parser and not pydantic's, because it keeps lone surrogates, so that they can be located."""
     try:
-        data = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
+        data = json.loads(body.decode("utf-8"), parse_constant=_Constant, object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise HemostatError(ErrorCode.INVALID_JSON, f"The body is not UTF-8: byte {error.start}.") from None
     except RecursionError:
@@ -117,14 +121,15 @@ def _too_deep() -> HemostatError:
     return HemostatError(ErrorCode.INVALID_JSON, f"The body is nested deeper than {MAX_DEPTH} levels.")
 
 
-def _strings(data: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Every string of the value with its path; names of objects with the path of their value."""
+def _leaves(data: Any) -> Iterator[tuple[tuple[str | int, ...], str | _Constant]]:
+    """Every string of the value with its path, and what is no number in JSON; names of objects with the path of their
+    value."""
     pending: list[tuple[tuple[str | int, ...], Any]] = [((), data)]
     while pending:
         path, value = pending.pop()
         if len(path) >= MAX_DEPTH and isinstance(value, dict | list):
             raise _too_deep()
-        if isinstance(value, str):
+        if isinstance(value, str | _Constant):
             yield path, value
         elif isinstance(value, dict):
             for name, inner in value.items():
@@ -145,19 +150,22 @@ def _fault(text: str) -> str | None:
     return None
 
 
-def _check_strings(data: dict[str, Any]) -> None:
-    errors = []
-    for path, text in _strings(data):
-        fault = _fault(text)
+def _check_leaves(data: Any) -> None:
+    errors, constants = [], []
+    for path, leaf in _leaves(data):
+        if isinstance(leaf, _Constant):
+            detail = f"The body is not JSON: {leaf.name} is not a JSON number."
+            constants.append(FieldError(ErrorCode.INVALID_JSON, detail, "Give a finite number.", _pointer(path)))
+        fault = _fault(leaf) if isinstance(leaf, str) else None
         if fault is not None:
             in_document = _in_document(path)
             code = ErrorCode.DOCUMENT_NOT_TEXT if in_document else ErrorCode.INVALID_REQUEST
             hint = "" if in_document else "Remove NUL characters and lone surrogates."
             errors.append(FieldError(code, f"The text holds {fault}.", hint, _pointer(path)))
-            if len(errors) > MAX_ERRORS:  # no more are told
-                break
-    if errors:
-        raise RequestError(sorted(errors, key=lambda error: error.pointer))
+        if len(errors) > MAX_ERRORS or len(constants) > MAX_ERRORS:  # no more are told
+            break
+    if constants or errors:  # what is no JSON has no other faults
+        raise RequestError(sorted(constants or errors, key=lambda error: error.pointer))
 
 
 # --- documents

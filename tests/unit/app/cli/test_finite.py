@@ -61,13 +61,21 @@ OPTIONS = [
     ("compare -r a --threshold severe=nan", "--threshold severe=nan: NaN"),
     ("compare -r a --recipe prune.wanda:sparsity=NaN", "recipe step 'prune.wanda:sparsity=NaN': NaN"),
     ("deploy create d -m a --recipe prune.wanda:sparsity=NaN", "recipe step 'prune.wanda:sparsity=NaN': NaN"),
+    ("compare -r a --recipe prune.wanda:sparsity=nan", "recipe step 'prune.wanda:sparsity=nan': NaN"),
+    ("compare -r a --recipe prune.wanda:sparsity=-inf", "recipe step 'prune.wanda:sparsity=-inf': -Infinity"),
+    ("sweep -r a --recipe prune.wanda --knob sparsity=0.1,nan", "--knob sparsity=0.1,nan: NaN"),
+    ("deploy set d --drift-threshold nan", "--drift-threshold: NaN"),
+    ("deploy set d --sampling top_p=inf", "--sampling top_p=inf: Infinity"),
 ]
-FIELDS = [
-    ("tasks -r a --margin nan", "/margin"),
-    ("surface -r a --recipe prune.wanda --knob sparsity=0.1,0.2 --knob seed=1,2 --margin nan", "/margin"),
-    ("mitigate -r a --added-latency inf", "/budget/added_latency"),
-    ("attribute -r a --budget inf", "/budget"),
-    ("calibrate -r a --tolerance nan", "/tolerance"),
+NUMBERS = [
+    ("tasks -r a", "--margin"),
+    ("surface -r a --recipe prune.wanda --knob sparsity=0.1,0.2 --knob seed=1,2", "--margin"),
+    ("mitigate -r a", "--bits"),
+    ("mitigate -r a", "--added-latency"),
+    ("attribute -r a", "--budget"),
+    ("calibrate -r a", "--tolerance"),
+    *[("deploy create d -m a", f"--{name}") for name in ("shadow-rate", "shadow-tokens", "drift-threshold", "alpha")],
+    *[("deploy set d", f"--{name}") for name in ("shadow-rate", "shadow-tokens", "alpha")],
 ]
 
 
@@ -79,21 +87,31 @@ def test_an_option_that_holds_one_is_named(recorder: Recorder, line: str, said: 
     assert recorder.asked == []
 
 
-@pytest.mark.parametrize(("line", "pointer"), FIELDS)
+@pytest.mark.parametrize(("line", "option"), NUMBERS)
+@pytest.mark.parametrize(("given", "name"), [("nan", "NaN"), ("-inf", "-Infinity")])
 @pytest.mark.parametrize("running", [True, False])
-def test_a_field_that_holds_one_is_named_with_and_without_a_service(
-    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, pointer: str, running: bool
+def test_an_option_that_is_one_is_named_with_and_without_a_service(
+    recorder: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    line: str,
+    option: str,
+    given: str,
+    name: str,
+    running: bool,
 ) -> None:
     monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path))
     monkeypatch.setenv("HEMOSTAT_PORT", "1")  # nothing listens there
-    error = refused([*shlex.split(line), *(["--url", recorder.url] if running else [])])
-    assert (error.code, error.pointer) == (ErrorCode.INVALID_JSON, pointer)
+    error = refused([*shlex.split(line), option, given, *(["--url", recorder.url] if running else [])])
+    assert error.detail == f"{option}: {name} is not a finite number"
+    assert error.code is ErrorCode.INVALID_REQUEST
     assert recorder.asked == []
 
 
-def test_a_changed_deployment_is_refused_the_same(recorder: Recorder) -> None:
-    error = refused(["deploy", "set", "d", "--drift-threshold", "nan", "--url", recorder.url])
-    assert (error.code, error.pointer) == (ErrorCode.INVALID_JSON, "/drift_threshold")
+def test_a_field_of_any_request_is_named_before_it_is_sent(recorder: Recorder) -> None:
+    with Client(recorder.url) as client, pytest.raises(HemostatError) as caught:
+        client.submit({"kind": "tasks", "margin": NAN})
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_JSON, "/margin")
     assert recorder.asked == []
 
 

@@ -45,7 +45,7 @@ def test_knobs_are_written_into_their_steps(monkeypatch: pytest.MonkeyPatch) -> 
         (["--contour", "kl"], "not MEASURE=LEVEL"),
         (["--contour", "kl=much"], "is not a number"),
         (["--knob", "bits=8,4"], "does not say which"),
-        (["--knob", "7.bits=8,4"], "none of number 7"),
+        (["--knob", "7.bits=8,4"], "the recipe has 2 steps, and none of number 7"),
     ],
 )
 def test_bad_options_are_told(monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str) -> None:

@@ -71,6 +71,12 @@ def test_a_knob_is_a_list_or_a_range(knob, written):
     assert steps[0][knob.partition("=")[0]] == {"sweep": written}
 
 
+def test_a_step_that_there_is_not_is_told_with_how_many_there_are():
+    for steps, said in (([], "no step"), ([{"type": "prune.wanda"}], "1 step"), ([{}, {}], "2 steps")):
+        with pytest.raises(HemostatError, match=f"the recipe has {said}, and none of number 7"):
+            turn(steps, "7.bits=1,2")
+
+
 @pytest.mark.parametrize("knob", ["bits", "=3", "a.bits=1,2", "7.bits=1,2", "rank=a..b:3"])
 def test_a_knob_that_is_none_is_refused(knob):
     with pytest.raises(HemostatError, match="--knob"):

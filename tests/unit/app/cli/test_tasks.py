@@ -131,7 +131,9 @@ def test_the_documented_predictions_are_what_the_page_says_after_the_documented_
         assert ("outside what has been seen" in done.output) == (ends is Exit.UNMEASURED)
 
 
-@pytest.mark.parametrize("arguments", [["0"], ["nan"], ["0.1", "--items", "0"], ["0.1", "--task", "unheard"]])
+@pytest.mark.parametrize(
+    "arguments", [["0"], ["-1"], ["-0.5"], ["nan"], ["0.1", "--items", "0"], ["0.1", "--task", "unheard"]]
+)
 def test_what_cannot_be_predicted_is_refused(home, arguments):
     add(home, RUNS)
     done = CliRunner().invoke(app, ["flips", "predict", *arguments])

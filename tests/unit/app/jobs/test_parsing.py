@@ -283,6 +283,23 @@ def test_what_is_not_json_is_refused(body: bytes) -> None:
     assert refused(body).code is ErrorCode.INVALID_JSON
 
 
+@pytest.mark.parametrize(
+    ("body", "pointers", "name"),
+    [
+        (b'{"kind": "tasks", "margin": NaN}', ["/margin"], "NaN"),
+        (b'{"a": {"b/c": [1, -Infinity]}, "kind": "no\\u0000"}', ["/a/b~1c/1"], "-Infinity"),
+        (b'{"b": Infinity, "a": Infinity}', ["/a", "/b"], "Infinity"),
+        (b"NaN", [""], "NaN"),
+    ],
+)
+def test_numbers_that_json_has_not_are_named_by_their_fields(body: bytes, pointers: list[str], name: str) -> None:
+    error = refused(body)
+    assert isinstance(error, RequestError)
+    assert [part.pointer for part in error.errors] == pointers
+    assert {part.code for part in error.errors} == {ErrorCode.INVALID_JSON}
+    assert error.errors[0].detail == f"The body is not JSON: {name} is not a JSON number."
+
+
 @pytest.mark.parametrize("body", [b"[]", b"3", b'"x"', b"null"])
 def test_json_that_is_no_object_is_refused(body: bytes) -> None:
     assert refused(body).code is ErrorCode.INVALID_REQUEST

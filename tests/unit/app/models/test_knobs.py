@@ -121,12 +121,12 @@ def test_what_is_wrong_with_a_knob_is_told_with_its_place(step, pointer, code):
         (
             {"type": "quantize.rtn", "bits": {"sweep": [8, 4, 99]}},
             "bits = 99 is not taken: input should be less than or equal to 8",
-            "leave 99 out, or give a value of bits that the step takes without a sweep",
+            "leave 99 out, or give a value of bits at least 2 and at most 8",
         ),
         (
             {"type": "quantize.rtn", "bits": {"sweep": [8, 99]}},
             "bits = 99 is not taken: input should be less than or equal to 8",
-            "give values of bits that the step takes without a sweep",
+            "give values of bits at least 2 and at most 8",
         ),
         (
             {"type": "quantize.rtn", "bits": {"sweep": [8, 4, 8]}},
