@@ -75,7 +75,10 @@ class TrajectoryRequest(JobRequest):
         names = [decoder.name for decoder in decoders]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"decoder {twice} is given twice: a report tells decoders apart by their names")
+            raise ValueError(
+                f"decoder {twice} is given twice: a report tells decoders apart by their names, so other parameters of "
+                "it need a job of their own"
+            )
         return decoders
 
     @field_validator("candidates")

@@ -30,7 +30,8 @@ SWEPT = {"model": "m", "recipe": [{"type": "prune.magnitude", "sparsity": {"swee
         (
             {"kind": "trajectory", "decoders": [{"name": "greedy"}, {"name": "beam"}, {"name": "greedy"}]},
             "/decoders",
-            "Decoder greedy is given twice: a report tells decoders apart by their names.",
+            "Decoder greedy is given twice: a report tells decoders apart by their names, so other parameters of it "
+            "need a job of their own.",
         ),
         (
             {"kind": "trajectory", "candidates": [{"model": "m", "recipe": [RTN]}]},
