@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.attribute import AttributeRequest
@@ -12,6 +14,18 @@ from app.models.shapes import LAYOUTS
 # Passes of both models over the subset, and of what is looked into, beside the budget: controls, twins, restoring,
 # pairs and all first parts together, each about half a pass and more.
 LOOKS, PAIRS, TOGETHER = 1.5, 10, 3.0
+# What goes on inside is looked at on so much of the subset: attention of every head is computed for it.
+INNER_TOKENS, INNER_WINDOWS = 2048, 8
+# Attention distributions of all heads over a window are in memory at once, of both models: windows are cut for it.
+INNER_BYTES: Final = 512 * 2**20
+# Self-repair is measured on about so many tokens of these.
+REPAIR_TOKENS: Final = 1024
+# Passes over these tokens: both models to their borders and through eager attention, the candidate on the reference's
+# states, all matched layers at once, and the reference once more for self-repair.
+INNER_PASSES: Final = 7.0
+# Measured with SmolLM2 (135M parameters) on two cores that had other work, through transformers' layers one by one:
+# in bfloat16, and in float32 with all that is summed up inside.
+CPU_SWAPPED_TOKENS_PER_SECOND, CPU_INNER_TOKENS_PER_SECOND = 220.0, 90.0
 
 
 def check_attribution(request: AttributeRequest, reference: CheckpointInfo, candidate: CheckpointInfo) -> None:
@@ -64,29 +78,70 @@ def check_attribution(request: AttributeRequest, reference: CheckpointInfo, cand
 
 @dataclass(frozen=True)
 class AttributionCost:
-    """`passes` of the whole model over `tokens` tokens, `bytes` of states at the borders; `told` says so in words."""
+    """`passes` of the whole model over `tokens` tokens, `inner` tokens that go through a whole model once for what is
+    measured inside, `bytes` of states at the borders, `seconds` of all; `told` says so in words."""
 
     passes: float
     tokens: int
+    inner: float
     bytes: int
+    seconds: float
     told: tuple[str, ...]
 
 
+def inner_windows(infos: tuple[CheckpointInfo, CheckpointInfo], length: int) -> tuple[int, int]:
+    """How many windows are looked at inside at most, and to how many tokens those of `length` are cut."""
+    heads = max(int(info.config["num_attention_heads"]) for info in infos)
+    cut = min(length, math.isqrt(INNER_BYTES // (4 * heads)))
+    return max(INNER_WINDOWS, INNER_TOKENS // cut), cut
+
+
 def attribution_cost(
-    request: AttributeRequest, infos: tuple[CheckpointInfo, CheckpointInfo], tokens: int
+    request: AttributeRequest,
+    infos: tuple[CheckpointInfo, CheckpointInfo],
+    tokens: int,
+    *,
+    reference_parameters: float,
 ) -> AttributionCost:
-    """What swapping takes beside the engine's passes, at most; `tokens` of the whole text."""
+    """What swapping and looking inside take beside the engine's passes, at most; `tokens` of the whole text. Seconds
+    are in proportion to `reference_parameters`, those of the model that was measured."""
     subset = min(request.tokens, tokens)
     looks = request.top * (LOOKS + (1.0 if "restore" in request.directions else 0.0) + 0.5 * request.twins)
     passes = 2 + request.budget + looks + PAIRS / 2 + TOGETHER
     size = sum(2 * info.hidden_size * (info.layers + 1) for info in infos) * subset
+    inside, told = _inside(request, infos, subset) if request.internals else (0.0, ())
+    slower = infos[0].parameters / reference_parameters
+    seconds = slower * (passes * subset / CPU_SWAPPED_TOKENS_PER_SECOND + inside / CPU_INNER_TOKENS_PER_SECOND)
     return AttributionCost(
         passes,
         subset,
+        inside,
         size,
+        seconds,
         (
             f"at most {request.budget:g} forward passes over {subset} tokens to find the first parts, and about "
-            f"{passes - request.budget:.0f} to look into them, through transformers' layers",
+            f"{passes - request.budget:.0f} to look into them, through transformers' layers at "
+            f"{CPU_SWAPPED_TOKENS_PER_SECOND:g} tokens/s for {reference_parameters / 1e6:.1f}M parameters",
             f"hidden states at the layer borders of both models take {size / 2**20:.0f} MiB of disk while the job runs",
+            *told,
         ),
+    )
+
+
+def _inside(
+    request: AttributeRequest, infos: tuple[CheckpointInfo, CheckpointInfo], subset: int
+) -> tuple[float, tuple[str, ...]]:
+    """Tokens that go through a whole model once, and what that is in words. Self-repair takes half of the layers and
+    two heads for each layer."""
+    info = infos[0]
+    windows, length = inner_windows(infos, request.window)
+    tokens = min(subset, windows * length)
+    repaired = min(tokens, REPAIR_TOKENS)
+    head = min(1.0, info.vocabulary * info.hidden_size / info.parameters)
+    repair = info.layers * ((1 - head) / 2 + 2 * head)
+    return INNER_PASSES * tokens + repair * repaired, (
+        f"what goes on inside comes beside the budget: {INNER_PASSES:g} forward passes in float32 over {tokens} "
+        f"tokens, with attention maps of every head, and about {repair:.0f} over {repaired} to see what later layers "
+        f"repair, at {CPU_INNER_TOKENS_PER_SECOND:g} tokens/s for as many parameters; "
+        "`internals: false` (--no-internals) leaves it out",
     )

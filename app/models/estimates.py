@@ -92,9 +92,8 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
             "checkpoints of trials are kept within the checkpoint budget, the least recently used go first",
         )
     if isinstance(request, AttributeRequest):
-        attribution = attribution_cost(request, (infos[0], infos[1]), tokens)
-        per_second = CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / infos[0].parameters
-        seconds += attribution.passes * attribution.tokens / per_second
+        attribution = attribution_cost(request, (infos[0], infos[1]), tokens, reference_parameters=CPU_PARAMETERS)
+        seconds += attribution.seconds
         extra = attribution.told
     if isinstance(request, TrajectoryRequest):
         others = [inspect(registry.resolve(model.model).checkpoint_path()) for model in request.candidates]

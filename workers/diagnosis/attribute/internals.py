@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from app.contracts import attribute_blocks as blocks
 from app.contracts.base import Contract
 from app.contracts.errors import ErrorCode, HemostatError
+from app.models.attribution import REPAIR_TOKENS
 from app.models.checkpoint import CheckpointInfo
 from app.models.shapes import LAYOUTS
 from workers.diagnosis.attribute.activations import activation_errors, self_repair
@@ -57,7 +58,7 @@ def internals(
     scratch: Path,
     *,
     renumbered: str = "",
-    repair_tokens: int = 1024,
+    repair_tokens: int = REPAIR_TOKENS,
     seed: int = 0,
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,

@@ -8,7 +8,6 @@ and looked into. What was measured is kept in the job's scratch: the attempt aft
 from __future__ import annotations
 
 import json
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from app.contracts.attribute_report import AttributeReport, Whole
 from app.contracts.report import KernelTerm
 from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.simulation import SECTION
+from app.models.attribution import inner_windows
 from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.attribute.changes import config_differences, differing
@@ -52,10 +52,6 @@ from workers.text.windows import Corpus
 
 PRECISION: Precision = "fast"
 _VERSION = "attribute/2"
-# What goes on inside is looked at on so much of the subset: attention of every head is computed for it.
-INNER_TOKENS, INNER_WINDOWS = 2048, 8
-# Attention distributions of all heads over a window are in memory at once, of both models: windows are cut for it.
-INNER_BYTES = 512 * 2**20
 
 
 def attribute(request: AttributeRequest, context: JobContext, room: EngineRoom) -> AttributeReport:
@@ -261,9 +257,7 @@ class _Attribute(Attempt):
         """What goes on inside, on the first windows of the subset."""
         context = self._context
         scratch.mkdir(parents=True, exist_ok=True)
-        heads = max(int(info.config["num_attention_heads"]) for info in (reference, candidate))
-        length = min(subset.length, math.isqrt(INNER_BYTES // (4 * heads)))
-        windows = max(INNER_WINDOWS, INNER_TOKENS // length)
+        windows, length = inner_windows((reference, candidate), subset.length)
         document = [self._document(subset, row) for row in range(len(subset.windows))]
         with open_tensors(reference) as ours, open_tensors(candidate) as theirs:
             return internals(

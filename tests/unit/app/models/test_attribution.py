@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.attribute import AttributeRequest
-from app.models.attribution import attribution_cost, check_attribution
+from app.models.attribution import AttributionCost, attribution_cost, check_attribution, inner_windows
 from app.models.checkpoint import CheckpointInfo, inspect
 
 
@@ -62,11 +62,41 @@ def test_values_out_of_range_are_refused_by_the_contract(changes: dict[str, Any]
         request(**changes)
 
 
+def cost(info: CheckpointInfo, text: int, **changes: Any) -> AttributionCost:
+    return attribution_cost(request(**changes), (info, info), text, reference_parameters=info.parameters)
+
+
 def test_the_cost_grows_with_budget_and_is_bounded_by_the_text(info: CheckpointInfo) -> None:
-    small = attribution_cost(request(tokens=4096, budget=10), (info, info), 1000)
-    large = attribution_cost(request(tokens=4096, budget=100), (info, info), 100_000)
+    small = cost(info, 1000, tokens=4096, budget=10)
+    large = cost(info, 100_000, tokens=4096, budget=100)
     assert small.tokens == 1000
     assert large.tokens == 4096
     assert large.passes - small.passes == 90
     # two models, a border before and after every layer, two bytes a number
     assert small.bytes == 2 * 2 * 1000 * info.hidden_size * (info.layers + 1)
+
+
+def test_what_is_measured_inside_counts_beside_the_budget(info: CheckpointInfo) -> None:
+    without, inside = (cost(info, 100_000, tokens=4096, window=512, internals=one) for one in (False, True))
+    assert inside.passes == without.passes
+    assert without.inner == 0
+    assert inside.seconds > without.seconds
+    assert any("--no-internals" in line for line in inside.told)
+    assert not any("inside" in line for line in without.told)
+    # eight windows of 512; for each layer half of the others and two heads, on a quarter of them
+    head = info.vocabulary * info.hidden_size / info.parameters
+    assert inside.inner == pytest.approx(7 * 4096 + info.layers * (0.5 + 1.5 * head) * 1024)
+
+
+def test_more_text_than_is_looked_at_inside_costs_no_more(info: CheckpointInfo) -> None:
+    small, large = (cost(info, 100_000, tokens=tokens, window=128).inner for tokens in (2048, 50_000))
+    assert small == large
+    assert cost(info, 100_000, tokens=512, window=128).inner < small
+
+
+def test_windows_are_cut_so_that_attention_of_all_heads_fits(info: CheckpointInfo) -> None:
+    windows, length = inner_windows((info, info), 10**6)
+    heads = info.config["num_attention_heads"]
+    assert 4 * heads * length**2 <= 512 * 2**20 < 4 * heads * (length + 1) ** 2
+    assert windows == 8
+    assert inner_windows((info, info), 64) == (32, 64)
