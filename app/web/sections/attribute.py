@@ -149,15 +149,18 @@ def sites_note(report: AttributeReport) -> str:
     controls = "none was run"
     if held:
         zero = all(value == 0 for value in held)
-        controls = f"exactly 0 for all {len(held)} parts" if zero else f"NOT 0 for {sum(map(bool, held))} parts"
+        every = "it" if len(held) == 1 else f"all {len(held)} parts"
+        controls = f"exactly 0 for {every}" if zero else f"NOT 0 for {fmt.counted(sum(map(bool, held)), 'part')}"
     return (
         "Nats are KL(reference ‖ reference with the candidate’s part), a token, on up to "
         f"{fmt.count(subset.positions)} scored tokens of {subset.documents} documents; shares are of the whole "
         "candidate’s KL at the same tokens and need not sum up. Looked into, with control, noise and treatment, were "
-        f"the first {len(held)} of {search.measured} measured parts. Control (a part swapped by itself, "
+        f"the first {'one' if len(held) == 1 else len(held)} of {fmt.counted(search.measured, 'measured part')}. "
+        "Control (a part swapped by itself, "
         f"{fmt.count(subset.control_positions)} tokens): {controls}. × noise: nats over those of noise of the same "
         f"norm in a random direction, {fmt.count(subset.twin_positions)} tokens. Parts lie within each other: a layer "
-        f"holds its modules. {fmt.count(search.unchanged)} parts are the reference’s own: their nats are exactly 0."
+        "holds its modules. Rows are in the order of nats before rounding, and each number has the digits that its "
+        f"interval supports. Parts that are the reference’s own, with nats of exactly 0: {fmt.count(search.unchanged)}."
     )
 
 
@@ -174,10 +177,10 @@ def additivity_note(report: AttributeReport) -> str:
         )
     if found.pairs:
         far = sum(pair.far for pair in found.pairs)
-        told.append(
-            f"{far or 'None'} of {len(found.pairs)} pairs of the first parts {'is' if far == 1 else 'are'} far from "
-            f"adding up ({fmt.count(found.pairs_tokens)} tokens)."
-        )
+        which = f"{far or 'None'} of {len(found.pairs)} pairs of the first parts {'is' if far == 1 else 'are'}"
+        if len(found.pairs) == 1:
+            which = f"The one pair of first parts is {'' if far else 'not '}"
+        told.append(f"{which.strip()} far from adding up ({fmt.count(found.pairs_tokens)} tokens).")
     return " ".join(told)
 
 
@@ -198,8 +201,9 @@ def search_note(report: AttributeReport) -> str:
         return ""
     return (
         f"{search.measured} of {search.considered} parts that differ were measured, for {search.spent:.1f} of "
-        f"{search.budget:g} forward passes ({fmt.duration(search.seconds)}; one forward pass of the whole model over "
-        f"the subset takes {fmt.duration(search.forward_seconds)} here); looking into the first ones took "
+        f"{search.budget:g} forward passes ({fmt.duration(search.seconds)}; the first pass of a whole model over the "
+        f"subset, which reads its weights and keeps its states, took {fmt.duration(search.forward_seconds)}); "
+        "looking into the first ones took "
         f"{search.looked_into:.1f} more."
     )
 

@@ -177,7 +177,8 @@ def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, fo
     whole = found.whole.transformers.mean if found.whole is not None else None
     alone = f"{numeral(first.nats)} nats a token"
     if first.share is not None:
-        alone = f"{_share(Mean(mean=first.share, ci=first.share_ci))} of the {_digits(whole)} nats a token"
+        share = _share(Mean(mean=first.share, ci=first.share_ci))
+        alone = f"{share} of the {_digits(whole)} nats a token that all of them cost on the tokens they were swapped on"
     together = ""
     if len(explained.sites) > 1 and explained.share.mean is not None:
         together = f"; the first {len(explained.sites)} parts together cost {_share(explained.share)} of it"

@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from app.contracts.attribute_report import AttributeReport
+from app.contracts.attribute_report import AttributeReport, Pair
 from app.web.report import render
 from app.web.reproduce import reproduction
 from app.web.sections.attribute import additivity_note, attribution, cause_text, first_sites, heading, sites_note
@@ -51,7 +51,7 @@ def test_a_negligible_part_does_not_head_the_page_as_the_worst() -> None:
 
 def test_a_control_that_is_not_zero_is_said_loudly() -> None:
     assert "exactly 0 for all 2 parts" in sites_note(read("full"))
-    assert "NOT 0 for 1 parts" in sites_note(read("broken"))
+    assert "NOT 0 for 1 part." in sites_note(read("broken"))
 
 
 def test_how_many_parts_and_tokens_were_looked_into_is_said() -> None:
@@ -71,7 +71,27 @@ def test_parts_that_were_not_looked_into_have_no_cause() -> None:
 
 
 def test_pairs_that_do_not_add_up_are_counted() -> None:
-    assert "1 of 1 pairs of the first parts is far from adding up" in additivity_note(read("full"))
+    report = read("full")
+    assert report.additivity is not None
+    (pair,) = report.additivity.pairs
+    near = pair.model_copy(update={"far": False})
+
+    def told(*pairs: Pair) -> str:
+        assert report.additivity is not None
+        additivity = report.additivity.model_copy(update={"pairs": pairs})
+        return additivity_note(report.model_copy(update={"additivity": additivity}))
+
+    assert "The one pair of first parts is far from adding up" in told(pair)
+    assert "The one pair of first parts is not far from adding up" in told(near)
+    assert "1 of 2 pairs of the first parts is far from adding up" in told(pair, near)
+    assert "None of 2 pairs of the first parts are far from adding up" in told(near, near)
+
+
+def test_a_single_part_is_not_counted_in_the_plural() -> None:
+    report = AttributeReport.model_validate(attribute_report(sites=[first("layers.1.mlp.down_proj", 0.18)]))
+    told = sites_note(report)
+    assert "the first one of" in told
+    assert "exactly 0 for it" in told
 
 
 def test_models_of_another_depth_show_their_gaps_and_why() -> None:
