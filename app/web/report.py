@@ -30,6 +30,7 @@ from app.web.sections.origin import origin
 from app.web.sections.slices import slices
 from app.web.sections.surface import surface
 from app.web.sections.surface_words import heading as heading_of_surface
+from app.web.sections.surface_words import knobs_of
 from app.web.sections.surface_words import left as left_at_chosen
 from app.web.sections.sweep import heading as heading_of_sweep
 from app.web.sections.sweep import strongest, sweep
@@ -150,7 +151,7 @@ def _surface(report: SurfaceReport) -> tuple[str, dict[str, Any]]:
     return "surface.html.j2", {
         "what": "surface report",
         "preposition": "against",
-        "title": visible(f"{heading_of_surface(report)}: {candidate} against {reference}"),
+        "title": visible(f"{heading_of_surface(report)}: {knobs_of(report)}, chosen {candidate} against {reference}"),
         "chart_title": "Excess KL of the chosen setting over the noise floor",
         "surface": surface(report),
         "verdict": replace(verdict(report), sentence=left_at_chosen(report)),

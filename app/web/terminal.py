@@ -13,12 +13,14 @@ from rich.text import Text
 
 from app.contracts.report import SEVERITIES, CompareReport, Distribution, Mean
 from app.contracts.reports import AnyReport
+from app.contracts.sweep_report import SweepReport
 from app.contracts.trajectory_report import TrajectoryReport
 from app.web import describe
 from app.web import format as fmt
 from app.web.reading import parse
 from app.web.scales import LogScale
 from app.web.sections.origin import window
+from app.web.sections.sweep_words import furthest
 from app.web.sections.verdict import detectable, edges, heading, margin, named, nonfinite, rank, to_decide
 from app.web.untrusted import visible
 
@@ -244,7 +246,8 @@ def small_print(report: AnyReport, console: Console, say: Say) -> None:
     floor = report.noise_floor.kl
     floor_text = "exactly 0" if floor.mean == 0 == floor.max else f"{fmt.number(floor.mean)} nats a token"
     grid.add_row("noise floor", say(floor_text))
-    grid.add_row("detectable", say(detectable(report)))
+    at = f"At the {visible(furthest(report))}: " if isinstance(report, SweepReport) else ""
+    grid.add_row("detectable", say(f"{at}{detectable(report)}"))
     grid.add_row("rule", Text(say(visible(report.decision.rule))))
     for index, item in enumerate(report.not_tested):
         grid.add_row("not tested" if index == 0 else "", Text(say(visible(item))))

@@ -15,6 +15,7 @@ from app.web.sections.surface_tables import TURNS, limit_interval, limit_text, p
 from app.web.sections.surface_words import (
     DEPARTURES,
     MEASURES,
+    grid,
     heading,
     kind_text,
     label,
@@ -40,6 +41,7 @@ def render_surface(report: SurfaceReport, console: Console, say: Say) -> None:
     console.print()
     console.print(Text(heading(report).upper(), style="bold green" if report.chosen.within else "bold red"))
     console.print(Text(say(visible(report.verdict))))
+    console.print(Text(say(f"Settings: {grid(report)}. The candidate above is the chosen one.")))
     console.print(Text(say(outcome(report))))
     console.print()
     for table in (_grid(report, say, of_interactions=False), _grid(report, say, of_interactions=True)):

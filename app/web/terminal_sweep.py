@@ -8,12 +8,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.contracts.sweep_report import SweepReport, Threshold
+from app.contracts.sweep_report import SweepPoint, SweepReport, Threshold
 from app.models.knobs import told
 from app.web import format as fmt
 from app.web.sections.sweep_tables import has_kernels, kernels_note
 from app.web.sections.sweep_words import (
     FORMS,
+    UNJUDGED,
+    by_damage,
     ends,
     furthest,
     heading,
@@ -43,6 +45,8 @@ def render_sweep(report: SweepReport, console: Console, say: Say) -> None:
         console.print(Text.assemble(("Warning: ", "bold"), say(visible(warning))))
     console.print()
     console.print(_points(report, say, wide=wide))
+    if _marked(report):
+        console.print(Text(say("> the last setting that stays mild")))
     if has_kernels(report):
         console.print(Text(say(visible(kernels_note(report)))))
     console.print(_limits(report, say))
@@ -70,7 +74,7 @@ def _points(report: SweepReport, say: Say, *, wide: bool) -> Table:
         ratio = None if point.perplexity is None else point.perplexity.ratio.mean
         cells = [fmt.number(point.s)] if wide else []
         cells += [
-            "not run" if point.refused else severity(point),
+            "not run" if point.refused else _classes(point),
             kl.value,
             kl.interval or fmt.NONE,
             fmt.number(ratio, 4),
@@ -88,6 +92,16 @@ def _points(report: SweepReport, say: Say, *, wide: bool) -> Table:
         name = ("> " if last else "  ") + visible(told(point.value))
         table.add_row(Text(say(name), style="bold" if last else ""), *map(say, cells))
     return table
+
+
+def _classes(point: SweepPoint) -> str:
+    """The class of damage, and with a question mark every class that the interval touches where it is not decided."""
+    shown = severity(point)
+    return shown if shown == UNJUDGED or len(point.classes) < 2 else f"{' or '.join(point.classes)}?"
+
+
+def _marked(report: SweepReport) -> bool:
+    return any(last_mild(report, point.value) for point in report.points)
 
 
 def _limits(report: SweepReport, say: Say) -> Table:
@@ -116,7 +130,7 @@ def _domains(report: SweepReport, say: Say) -> Table:
         ("95 % interval", True),
     ]
     table = plain_table("By domain", columns)
-    for name, domain in sorted(report.domains.items(), key=lambda item: -(item[1].kl[-1].mean or 0.0)):
+    for name, domain in by_damage(report):
         last = fmt.estimate(domain.kl[-1].mean, domain.kl[-1].ci)
         table.add_row(
             Text(say(visible(name))),

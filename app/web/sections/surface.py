@@ -118,8 +118,8 @@ def _figures(report: SurfaceReport) -> tuple[Figure, ...]:
 def _axes(report: SurfaceReport) -> tuple[bool, Axis, Axis]:
     """Whether the second knob lies across, and both axes: the knob of fewer settings lies across."""
     made = [
-        Axis(name(report, which), [label(report, which, place) for place in range(len(report.knobs[which].values))])
-        for which in (0, 1)
+        Axis(name(report, which), [_short(label(report, which, place)) for place in range(len(knob.values))])
+        for which, knob in enumerate(report.knobs)
     ]
     swapped = len(made[0].labels) > len(made[1].labels)
     return (True, made[1], made[0]) if swapped else (False, made[0], made[1])
@@ -203,3 +203,8 @@ def _recipe(report: SurfaceReport) -> str:
 
 def _initial(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}"
+
+
+def _short(text: str) -> str:
+    """A setting as a chart has room for it, of nine columns on a telephone, too."""
+    return "out" if text == "left out" else text

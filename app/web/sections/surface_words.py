@@ -48,7 +48,7 @@ def name(report: SurfaceReport, which: int) -> str:
 def label(report: SurfaceReport, which: int, place: int) -> str:
     """A knob's setting in a few characters."""
     knob = report.knobs[which]
-    return "none" if place == 0 and report.zero == "left out" else _value(knob, place)
+    return "left out" if place == 0 and report.zero == "left out" else _value(knob, place)
 
 
 def _value(knob: SurfaceKnob, place: int) -> str:
@@ -56,6 +56,19 @@ def _value(knob: SurfaceKnob, place: int) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return visible(value if isinstance(value, str) else json.dumps(value))
     return fmt.short(value)
+
+
+def knobs_of(report: SurfaceReport) -> str:
+    """`sparsity × bits`."""
+    return " × ".join(name(report, which) for which in (0, 1))
+
+
+def grid(report: SurfaceReport) -> str:
+    """Both knobs with all their settings: `sparsity left out, 0.5 × bits left out, 8, 4`."""
+    return " × ".join(
+        f"{name(report, which)} {', '.join(label(report, which, place) for place in range(len(knob.values)))}"
+        for which, knob in enumerate(report.knobs)
+    )
 
 
 def setting(report: SurfaceReport, first: int, second: int, order: str = "as given") -> str:

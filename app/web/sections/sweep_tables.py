@@ -9,6 +9,7 @@ from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LogScale
 from app.web.sections.sweep_words import (
     UNJUDGED,
+    by_damage,
     ends,
     in_order,
     largest_column,
@@ -18,6 +19,7 @@ from app.web.sections.sweep_words import (
     mild_up_to,
     setting,
     severity,
+    shown_places,
     where,
 )
 from app.web.tables import Cell, Column, Table
@@ -156,12 +158,10 @@ def limits_note(report: SweepReport) -> str:
 def domains(report: SweepReport) -> Table:
     """How far each domain goes, and what it loses at the settings where the whole text stops being mild and where the
     sweep ends."""
-    limit = report.largest_mild
     values = [point.value for point in report.points]
-    shown = [] if limit is None or limit.largest is None else [values.index(limit.largest)]
-    shown += [len(values) - 1] if len(values) - 1 not in shown else []
+    shown = shown_places(report)
     rows = []
-    for name, domain in sorted(report.domains.items(), key=lambda item: -(item[1].kl[shown[0]].mean or 0.0)):
+    for name, domain in by_damage(report):
         cells = [
             Cell(visible(name), fmt.counted(domain.documents, "document")),
             Cell(mild_up_to(domain), domain.note, strong=True),

@@ -139,3 +139,17 @@ def strongest(report: SweepReport) -> str:
     last = next((point for point in reversed(report.points) if not point.refused), report.points[-1])
     excess = fmt.estimate(report.decision.excess_kl.mean, report.decision.excess_kl.ci)
     return f"At the {furthest(report)}, {setting(report, last.value)}, the candidate loses {excess} nats a token."
+
+
+def shown_places(report: SweepReport) -> list[int]:
+    """Which of the points domains are told at: where the whole text stops being mild, and where the sweep ends."""
+    limit = report.largest_mild
+    values = [point.value for point in report.points]
+    shown = [] if limit is None or limit.largest is None else [values.index(limit.largest)]
+    return [*shown, *([len(values) - 1] if len(values) - 1 not in shown else [])]
+
+
+def by_damage(report: SweepReport) -> list[tuple[str, SweepDomain]]:
+    """The domains, the one that loses most where the whole text stops being mild first."""
+    place = shown_places(report)[0]
+    return sorted(report.domains.items(), key=lambda item: -(item[1].kl[place].mean or 0.0))

@@ -42,13 +42,18 @@ def _together(table: Table, interactions: tuple[Interaction, ...]) -> str:
     if parts:
         return f"The two damages {', and '.join(parts)}"
     largest = max(interactions, key=lambda one: abs(one.nats.mean or 0.0))
-    count = "at the one setting" if len(interactions) == 1 else f"at all {len(interactions)} settings"
     told = f"the largest interaction is {_mean(largest)} nats a token, at {setting(table, largest)}"
     margin = f"{table.request.additive_margin:.3g} nats a token"
     inside = sum(one.kind == "additive_within_margin" for one in interactions)
     if inside == len(interactions):
+        count = "at the one setting" if inside == 1 else f"at all {inside} settings"
         return f"The two damages add up within {margin} {count}: {told}"
-    return f"No departure from adding up is shown {count}, and at {inside} they add up within {margin} for sure: {told}"
+    if len(interactions) == 1:
+        return f"At the one setting no departure from adding up is shown, and none is ruled out: {told}"
+    return (
+        f"At none of the {len(interactions)} settings is a departure from adding up shown; at "
+        f"{inside or 'none'} of them the damages add up within {margin} for sure: {told}"
+    )
 
 
 def _mean(one: Interaction) -> str:

@@ -10,7 +10,7 @@ from app.contracts.surface_report import SurfaceReport
 from app.web.report import render
 from app.web.sections.surface import surface
 from app.web.sections.surface_tables import limit_interval, limit_text
-from app.web.sections.surface_words import heading, orders_note, outcome, setting
+from app.web.sections.surface_words import grid, heading, name, orders_note, outcome, setting
 from app.web.terminal import render_terminal
 from tests.support.surface_reports import surface_variants
 
@@ -37,6 +37,16 @@ def test_every_report_prints_in_a_terminal(name, width):
     assert heading(report(name)).upper() in text
     assert "The cheapest path" in text
     assert max(map(len, text.splitlines())) <= width
+
+
+def test_the_title_and_the_terminal_tell_both_knobs_and_not_the_chosen_setting_alone():
+    found = report("both-orders")
+    knobs = f"{name(found, 0)} × {name(found, 1)}, chosen "
+    assert knobs in render(VARIANTS["both-orders"]).split("</title>")[0]
+    stream = io.StringIO()
+    render_terminal(VARIANTS["both-orders"], Console(file=stream, width=200))
+    assert f"Settings: {grid(found)}." in stream.getvalue()
+    assert grid(found).startswith("sparsity left out, ") and " × bits left out, " in grid(found)
 
 
 def test_the_heading_says_whether_they_add_up():

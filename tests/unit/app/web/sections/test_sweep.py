@@ -1,5 +1,6 @@
 """The view of a sweep report: what its page and terminal say."""
 
+import copy
 import io
 import re
 
@@ -104,6 +105,24 @@ def test_names_of_levels_neither_touch_nor_lie_under_the_axis():
     places = {name: float(y) for y, name in re.findall(r'y="([\d.]+)"[^>]*>(near-lossless|unmodified)<', chart)}
     axis = float(re.findall(r'class="base"[^>]*y1="([\d.]+)"|y1="([\d.]+)"[^>]*class="base"', chart)[0][1])
     assert places["near-lossless"] + 14 <= places["unmodified"] < axis
+
+
+def test_the_terminal_tells_undecided_classes_its_mark_and_domains_as_the_page_does():
+    body = copy.deepcopy(VARIANTS["knee"])
+    body["points"][6]["classes"] = ["mild", "moderate"]
+    page = [row[0].text for row in view("knee").domains.rows]
+    # What a domain loses at the end says nothing of where the whole text stops being mild.
+    body["domains"][page[-1]]["kl"][-1]["mean"] = 99.0
+    report = SweepReport.model_validate(body)
+    assert [row[0].text for row in sweep(report).domains.rows] == page
+    out = io.StringIO()
+    render_terminal(body, Console(file=out, width=140))
+    text = out.getvalue()
+    assert text.count("mild or moderate?") == 1
+    assert "> the last setting that stays mild" in text
+    assert "At the strongest setting: " in next(line for line in text.splitlines() if line.startswith("detectable"))
+    table = text[text.index("By domain") :]
+    assert page == sorted(page, key=table.index)
 
 
 def test_refused_and_broken_points_are_told():
