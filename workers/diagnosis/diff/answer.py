@@ -124,8 +124,9 @@ def _positions(letters: Sequence[str], sides: Sequence[Side], *, told: set[str])
 def _label(found: Sequence[Mismatch]) -> str:
     if not found:
         return ""
-    what = ", ".join(dict.fromkeys(mismatch.what for mismatch in found))
-    return f"NOT COMPARABLE: {what} differ; the numbers below may show that instead of the candidates"
+    what = list(dict.fromkeys(mismatch.what for mismatch in found))
+    differ = "differs" if len(what) == 1 and not what[0].endswith("positions") else "differ"
+    return f"NOT COMPARABLE: {', '.join(what)} {differ}; the numbers below may show that instead of the candidates"
 
 
 # --- pairs

@@ -43,7 +43,10 @@ def mismatches(reports: Mapping[str, CompareReport]) -> list[Mismatch]:
             left, right = part(first.provenance), part(second.provenance)
             told = {mismatch.reports[1] for mismatch in found if mismatch.what == what}
             if left != right and other not in told:
-                found.append(Mismatch(reports=(one, other), what=what, one=_told(left), other=_told(right)))
+                sizes = (_size(first), _size(second)) if what == "text" else ("", "")
+                found.append(
+                    Mismatch(reports=(one, other), what=what, one=sizes[0] + _told(left), other=sizes[1] + _told(right))
+                )
     return found
 
 
@@ -51,6 +54,14 @@ def sentence(mismatch: Mismatch) -> str:
     """`engine: a vllm 0.32.0, b vllm 0.33.0`."""
     one, other = mismatch.reports
     return f"{mismatch.what}: {one} {mismatch.one}, {other} {mismatch.other}"
+
+
+def _size(report: CompareReport) -> str:
+    """What people know a text by, before its fingerprint."""
+    return (
+        f"{report.documents:,} document{'' if report.documents == 1 else 's'} with {report.tokens:,} scored "
+        f"token{'' if report.tokens == 1 else 's'}, fingerprint "
+    )
 
 
 def _told(value: object) -> str:

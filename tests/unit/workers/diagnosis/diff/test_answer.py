@@ -138,7 +138,7 @@ def test_anyway_labels_the_result(tmp_path):
     sides = [side(tmp_path, "a", HARD), side(tmp_path, "b", 0.5 * HARD, dtype="float32")]
     found = compare_reports(sides, anyway=True)
     assert not found.comparable
-    assert found.label.startswith("NOT COMPARABLE: dtype differ")
+    assert found.label.startswith("NOT COMPARABLE: dtype differs;")
     assert found.verdict.startswith("Not comparable, compared anyway: b is better than a")
     assert [one.what for one in found.mismatches] == ["dtype"]
 

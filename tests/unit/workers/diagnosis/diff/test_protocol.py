@@ -24,7 +24,6 @@ def test_reports_of_one_protocol_are_comparable():
     ("change", "what", "shown"),
     [
         ({"protocol": {"tokenizer_fingerprint": "f" * 64}}, "tokenizer", f"{'f' * 16}…"),
-        ({"protocol": {"text_fingerprint": "e" * 64}}, "text", f"{'e' * 16}…"),
         ({"protocol": {"window": 256}}, "window", "256"),
         ({"protocol": {"stride": 128}}, "stride", "128"),
         ({"protocol": {"bos": True}}, "BOS", "yes"),
@@ -44,6 +43,16 @@ def test_each_difference_is_named_with_both_values(change, what, shown):
     assert found.other == shown
     assert sentence(found).startswith(f"{what}: a ")
     assert sentence(found).endswith(f"b {shown}")
+
+
+def test_texts_are_told_by_their_size_and_then_by_their_fingerprint():
+    eight = report().model_copy(update={"documents": 8, "tokens": 1303})
+    one = report(protocol={"text_fingerprint": "e" * 64}).model_copy(update={"documents": 1, "tokens": 1})
+    [found] = mismatches({"a": eight, "b": one})
+    first = eight.provenance.protocol.text_fingerprint
+    assert found.what == "text"
+    assert found.one == f"8 documents with 1,303 scored tokens, fingerprint {first[:16]}…"
+    assert found.other == f"1 document with 1 scored token, fingerprint {'e' * 16}…"
 
 
 def test_every_part_is_tested_above():
