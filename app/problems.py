@@ -108,6 +108,8 @@ def document(scope: Scope, error: HemostatError, **members: object) -> dict[str,
     }
     if isinstance(error, RequestError):
         problem["errors"] = [_part(part) for part in error.errors]
+    elif error.pointer:
+        problem["errors"] = [_part(FieldError(error.code, error.detail, error.hint, error.pointer))]
     return problem | members
 
 
