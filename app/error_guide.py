@@ -101,7 +101,7 @@ def page() -> str:
         '| `pointer` | JSON pointer of the offending field in the body, `""` where none is to blame |',
         "| `request_id` | as in the `x-request-id` header and in the service's log |",
         "| `hint` | what to do |",
-        "| `errors` | where fields are to blame, one entry each: `code`, `detail`, `hint` and `pointer` or `parameter` |",
+        "| `errors` | one entry a field to blame, if any: `code`, `detail`, `hint` and `pointer` or `parameter` |",
         "",
         "A failed job carries the same codes in its `error`. Where waiting helps there is a `Retry-After` header.",
         "",
