@@ -17,6 +17,8 @@ _LABELS = {
     "power_law_then_exponential": "published",
     "power_law_then_exponential_over_dense": "published, over dense",
 }
+# A slope that is larger by less is told as the same.
+_STEEPER = 1.01
 _COLOURS = {"transition": "green", "no transition in range": "cyan", "not identifiable": "yellow"}
 
 
@@ -88,6 +90,9 @@ def _print(answer: Json) -> None:
     table.add_row(
         "slope of ln PPL", "  ".join(f"{side} {_number(answer['slopes'][side])}" for side in ("below", "above"))
     )
+    slopes = answer["slopes"]
+    if answer["answer"] == "transition" and slopes["above"] <= _STEEPER * slopes["below"]:
+        table.add_row("", "no steeper just beyond s0 than just below it: the curve bends there by its curvature, k2")
     test, fit = answer["transition_test"], answer["lack_of_fit"]
     told = "not testable" if fit is None else f"p = {fit:.3g}"
     table.add_row("tests", f"no transition: p = {test['p']:.3g}  lack of fit: {told}")

@@ -58,6 +58,18 @@ def test_no_form_is_chosen_where_one_has_too_few_points_to_be_judged(file: Path)
     assert "No choice of form" not in run(file)[1]
 
 
+@pytest.mark.parametrize(("k1", "remark"), [(0.0, True), (4.0, False)])
+def test_a_transition_without_a_kink_is_remarked(file: Path, k1: float, *, remark: bool) -> None:
+    points = []
+    for place in range(1, 17):
+        s, noise = 0.05 * place, 0.01 * math.sin(7.0 * place)
+        beyond = max(0.0, s - 0.42)
+        points.append([s, math.exp(1.6 + 0.2 * math.log(min(s, 0.42)) + k1 * beyond + 30 * beyond**2 + noise)])
+    file.write_text(json.dumps({"points": points, "bounds": {"b": [0, None], "k1": [0, None], "k2": [0, None]}}))
+    assert json.loads(run(file, "--json")[1])["answer"] == "transition"
+    assert ("no steeper just beyond s0" in run(file)[1]) is remark
+
+
 def test_numbers_for_people_are_signed_with_a_minus(file: Path) -> None:
     status, output = run(file)
     assert status == 0
