@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from app.contracts.recipe import Calibrated, Recipe
@@ -88,3 +89,12 @@ def compressor(method: str, file: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def half_pruned(seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Linear:
+    """A linear layer of 16 inputs, every other column of which is zero."""
+    torch.manual_seed(seed)
+    one = nn.Linear(16, 8, bias=False, dtype=dtype)
+    with torch.no_grad():
+        one.weight[:, ::2] = 0
+    return one.requires_grad_(False)

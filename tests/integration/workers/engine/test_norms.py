@@ -87,11 +87,11 @@ config.cpp.threads = 4
 torch.set_num_threads(4)
 run = ir.ops.fused_add_rms_norm.impls[norms.PROVIDER].impl_fn
 draws = torch.Generator().manual_seed(0)
-x, residual = (torch.randn(64, 4096, generator=draws).bfloat16() for _ in range(2))
+x, residual = (torch.randn(1000, 4096, generator=draws).bfloat16() for _ in range(2))
 weight = torch.randn(4096, generator=draws).bfloat16()
 with torch.inference_mode():
     one, code = run_and_get_code(run, x[:1], residual[:1], weight, 1e-5)
-    alone = torch.cat([run(x[i:i + 1], residual[i:i + 1], weight, 1e-5)[0] for i in range(64)])
+    alone = torch.cat([run(x[i:i + 1], residual[i:i + 1], weight, 1e-5)[0] for i in range(1000)])
     print(torch.equal(alone, run(x, residual, weight, 1e-5)[0]), "omp parallel" in "".join(code))
 """
     done = subprocess.run(

@@ -2,16 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from tests.support.pruning import half_pruned
 from workers.mitigation.gradient_pruning.kept import KeptWeights
 from workers.mitigation.reconstruction import metric_root, orders, reconstruct, schedule
-
-
-def layer(seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Linear:
-    torch.manual_seed(seed)
-    one = nn.Linear(16, 8, bias=False, dtype=dtype)
-    with torch.no_grad():
-        one.weight[:, ::2] = 0
-    return one.requires_grad_(False)
 
 
 def test_the_root_is_that_of_the_blend() -> None:
@@ -30,7 +23,7 @@ def test_it_comes_near_the_masked_least_squares_and_keeps_the_mask(dtype: torch.
     draws = torch.Generator().manual_seed(1)
     x = torch.randn(6, 32, 16, generator=draws) @ torch.randn(16, 16, generator=draws)
     dense = torch.randn(8, 16, generator=draws)
-    one = layer(dtype=dtype)
+    one = half_pruned(dtype=dtype)
     mask = one.weight != 0
     with torch.no_grad():
         one.weight.copy_(dense * mask)
@@ -63,7 +56,7 @@ def test_errors_that_count_more_are_made_smaller() -> None:
     x_out = x @ torch.randn(8, 16, generator=draws).T
     errors = []
     for metric in (torch.eye(8), torch.diag(torch.tensor([30.0] + [0.01] * 7))):
-        one = layer()
+        one = half_pruned()
         inner = nn.Linear(8, 8, bias=False).requires_grad_(False)
         inner.weight.copy_(mix)
 

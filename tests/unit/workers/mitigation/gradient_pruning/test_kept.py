@@ -1,21 +1,13 @@
 import pytest
 import torch
-from torch import nn
 
+from tests.support.pruning import half_pruned
 from workers.mitigation.gradient_pruning.kept import KeptWeights
 from workers.mitigation.reconstruction import schedule
 
 
-def layer(seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Linear:
-    torch.manual_seed(seed)
-    one = nn.Linear(16, 8, bias=False, dtype=dtype)
-    with torch.no_grad():
-        one.weight[:, ::2] = 0
-    return one.requires_grad_(False)
-
-
 def test_steps_are_relative_to_the_size_of_what_is_kept() -> None:
-    small, large = layer(), layer()
+    small, large = half_pruned(), half_pruned()
     with torch.no_grad():
         large.weight.mul_(100)
     moved = []
