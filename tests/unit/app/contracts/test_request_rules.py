@@ -59,6 +59,16 @@ def test_the_field_is_named(changes: dict[str, Any], pointer: str, detail: str) 
     ]
 
 
+@pytest.mark.parametrize(
+    "decoders", [[{"name": "greedy"}, {"name": "greedy"}], [{"name": "diverse_beam", "beams": 4, "groups": 3}]]
+)
+def test_a_rule_of_decoders_points_to_the_page_that_lists_them(decoders: list[dict[str, Any]]) -> None:
+    body = {"kind": "trajectory", "reference": {"model": "m"}, "candidate": {"model": "n"}, "decoders": decoders}
+    with pytest.raises(RequestError) as refused:
+        parse_submission(json.dumps(body).encode())
+    assert "docs/decoders.md" in refused.value.hint
+
+
 def test_what_is_wrong_with_the_first_candidate_is_told_alone() -> None:
     body = {
         "kind": "trajectory",
