@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from app.contracts.report import Mean
 from app.contracts.trajectory_report import Sample, TextStatistics, TrajectoryReport
@@ -10,6 +11,8 @@ from app.web import format as fmt
 from app.web.sections.trajectory_words import LETTERS, label, mean_cell, row_name
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible, with_breaks
+
+_UNKNOWN: Final = Mean(mean=None, ci=None)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ def texts(report: TrajectoryReport) -> Table:
             Column("Repeated 4-grams, %"),
             Column("Distinct tokens, %"),
             Column("Own entropy, nats"),
+            Column("Own surprise, nats"),
             Column("Surprise under p, nats"),
         ),
         rows=tuple(rows),
@@ -55,6 +59,7 @@ def _statistics(text: TextStatistics) -> tuple[Cell, ...]:
         mean_cell(_fourth(text.repetition), percent=True),
         mean_cell(text.distinct, percent=True),
         mean_cell(text.entropy),
+        mean_cell(text.surprise),
         mean_cell(text.reference_surprise),
     )
 
@@ -71,6 +76,7 @@ def changes(report: TrajectoryReport) -> Table:
                 mean_cell(_fourth(change.repetition), percent=True, sign=True),
                 mean_cell(change.distinct, percent=True, sign=True),
                 mean_cell(change.entropy, sign=True),
+                mean_cell(change.surprise or _UNKNOWN, sign=True),
                 mean_cell(change.reference_surprise, sign=True),
             )
         )
@@ -82,6 +88,7 @@ def changes(report: TrajectoryReport) -> Table:
             Column("Repeated 4-grams, points"),
             Column("Distinct tokens, points"),
             Column("Own entropy, nats"),
+            Column("Own surprise, nats"),
             Column("Surprise under p, nats"),
         ),
         rows=tuple(rows),
@@ -89,7 +96,7 @@ def changes(report: TrajectoryReport) -> Table:
 
 
 def _fourth(repetition: dict[str, Mean]) -> Mean:
-    return repetition.get("4", Mean(mean=None, ci=None))
+    return repetition.get("4", _UNKNOWN)
 
 
 def shown(report: TrajectoryReport, sample: Sample) -> Text:

@@ -139,6 +139,32 @@ def test_every_candidate_has_its_own_blocks():
     assert "perplexity ratio" in printed(VARIANTS["four"], 130)
 
 
+def test_surprise_under_the_writer_and_its_change_stand_beside_that_under_the_reference():
+    found = report("one")
+    view = trajectory(found)
+
+    def column(table, name):
+        at = [one.label for one in table.columns].index(name)
+        return [(row[at].text.lstrip("+"), row[at].note) for row in table.rows]
+
+    def told(means):
+        return [(text.value, text.interval) for text in (fmt.estimate(one.mean, one.ci) for one in means)]
+
+    assert column(view.changes, "Own surprise, nats") == told([cell.change.surprise for cell in found.cells])
+    assert column(view.changes, "Surprise under p, nats") == told(
+        [cell.change.reference_surprise for cell in found.cells]
+    )
+    assert set(told([cell.text.surprise for cell in found.cells])) < set(column(view.texts, "Own surprise, nats"))
+
+
+def test_a_report_from_before_the_change_of_surprise_was_kept_still_shows():
+    old = copy.deepcopy(VARIANTS["one"])
+    for cell in old["cells"]:
+        del cell["change"]["surprise"]
+    row = trajectory(TrajectoryReport.model_validate(old)).changes.rows[0]
+    assert [cell.text for cell in row].count("–") == 1
+
+
 def test_a_report_from_before_there_were_blocks_of_each_still_shows():
     old = copy.deepcopy(VARIANTS["four"])
     for run in old["candidates"]:
