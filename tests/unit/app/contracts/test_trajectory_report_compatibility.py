@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -17,37 +18,37 @@ VARIANTS = trajectory_variants()
 TODAY, FIRST = Draft202012Validator(report_schema("trajectory")), Draft202012Validator(FIRST_SCHEMA)
 
 
-def errors(validator, report):
+def errors(validator: Draft202012Validator, report: dict[str, Any]) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(report)]
 
 
-def test_the_oldest_report_is_still_valid():
+def test_the_oldest_report_is_still_valid() -> None:
     assert errors(TODAY, OLD_REPORT) == []
     read = TrajectoryReport.model_validate(OLD_REPORT)
     assert json.loads(read.model_dump_json(exclude_unset=True)) == OLD_REPORT
 
 
-def test_nothing_was_removed_renamed_or_narrowed_since_the_first_schema():
+def test_nothing_was_removed_renamed_or_narrowed_since_the_first_schema() -> None:
     assert breaking_changes(FIRST_SCHEMA, report_schema("trajectory")) == []
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_reports_of_today_are_valid_by_both_schemas(name):
+def test_reports_of_today_are_valid_by_both_schemas(name: str) -> None:
     assert errors(TODAY, VARIANTS[name]) == []
     assert errors(FIRST, VARIANTS[name]) == []
 
 
-def test_the_published_schema_is_what_the_contract_gives():
+def test_the_published_schema_is_what_the_contract_gives() -> None:
     assert FILES["trajectory"].read_text(encoding="utf-8") == text_of(report_schema("trajectory"))
     assert main(["--check", "--kind", "trajectory"]) == 0
 
 
-def test_the_kinds_are_told_apart():
+def test_the_kinds_are_told_apart() -> None:
     assert any("kind" in error for error in errors(TODAY, OLD_REPORT | {"kind": "compare"}))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_the_numbers_of_a_report_fit_together(name):
+def test_the_numbers_of_a_report_fit_together(name: str) -> None:
     """What the drawn reports must keep, so that what draws them is not tested on numbers that cannot be."""
     report = TrajectoryReport.model_validate(VARIANTS[name])
     first = [cell for cell in report.cells if cell.decoder == report.decoders[0].name]
@@ -62,7 +63,7 @@ def test_the_numbers_of_a_report_fit_together(name):
     assert kl.value is None or f"{kl.value:.3g} times" in report.verdict
     classes = " or ".join(report.decision.classes)
     assert f"By single steps the damage is {classes}." in report.verdict or kl.value is None
-    written = 0
+    written = 0.0
     for cell in report.cells:
         parted, shares = cell.first_divergence, [point.share for point in cell.survival]
         assert parted.diverged.mean == pytest.approx(1 - shares[-1], abs=1 / cell.prompts)
@@ -74,16 +75,20 @@ def test_the_numbers_of_a_report_fit_together(name):
             change = getattr(cell.text, what).mean - getattr(theirs, what).mean
             assert getattr(cell.change, what).mean == pytest.approx(change)
         if cell.amplification.tokens.value is not None:
-            factor = cell.amplification.free.mean / cell.amplification.one_step.mean
+            free, one_step = cell.amplification.free.mean, cell.amplification.one_step.mean
+            assert free is not None
+            assert one_step is not None
+            factor = free / one_step
             assert cell.amplification.tokens.value == pytest.approx(factor)
         own, other = (
             sum(getattr(band, field).mean for band in cell.along[:1])
             for field in ("kl_candidate_text", "kl_reference_text")
         )
         assert (own == other == 0) == (kl.value is None)
-        written += cell.text.length.mean * cell.prompts + (
-            theirs.length.mean * cell.prompts if cell.candidate == 0 else 0
-        )
+        length, their_length = cell.text.length.mean, theirs.length.mean
+        assert length is not None
+        assert their_length is not None
+        written += cell.prompts * (length + (their_length if cell.candidate == 0 else 0))
     assert report.generated_tokens == pytest.approx(written)
     assert report.prompts == report.documents == report.cells[0].prompts
     for sample in report.samples:
