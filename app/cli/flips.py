@@ -6,6 +6,7 @@ import time
 from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand
 
 from app.cli.client import Client
 from app.cli.configuration import settings
@@ -83,8 +84,22 @@ def build(
         )
 
 
-# A KL below zero is refused as what it is, not as an option that there is not.
-@flips_app.command(context_settings={"ignore_unknown_options": True})
+class _TakesNegative(TyperCommand):
+    """A KL below zero is refused as what it is, not as an option that there is not."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # With a blank before it a number reads the same, and is no option.
+        return super().parse_args(ctx, [f" {one}" if _is_negative(one) else one for one in args])
+
+
+def _is_negative(argument: str) -> bool:
+    try:
+        return argument.startswith("-") and not float(argument) > 0
+    except ValueError:
+        return False
+
+
+@flips_app.command(cls=_TakesNegative)
 def predict(
     kl: Annotated[float, typer.Argument(help="Mean KL over a text, nats a token, as a compare job measures it.")],
     items: Annotated[int, typer.Option(help="Items of the task.")] = 1000,

@@ -141,6 +141,14 @@ def test_what_cannot_be_predicted_is_refused(home, arguments):
     assert done.exception.code is ErrorCode.INVALID_REQUEST
 
 
+@pytest.mark.parametrize("arguments", [["0.1", "--itms", "5"], ["0.1", "--itms=5"], ["-0.1", "--itms", "5"]])
+def test_a_mistyped_option_is_told_with_the_nearest(home, arguments):
+    done = CliRunner().invoke(app, ["flips", "predict", *arguments])
+    assert done.exit_code == Exit.UNMEASURED
+    assert "No such option: --itms" in done.output
+    assert "--items" in done.output
+
+
 class Service:
     """Two finished jobs, a page each."""
 
