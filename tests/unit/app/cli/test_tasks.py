@@ -149,6 +149,13 @@ def test_a_mistyped_option_is_told_with_the_nearest(home, arguments):
     assert "--items" in done.output
 
 
+@pytest.mark.parametrize(("command", "first"), [("compare", "mild"), ("tasks", "worse")])
+def test_a_rule_that_there_is_not_is_told_with_those_there_are(command, first):
+    done = CliRunner().invoke(app, [command, "--reference", "tiny", "--fail-on", "bad"])
+    assert done.exit_code == Exit.UNMEASURED
+    assert f"Invalid value for '--fail-on': 'bad' is not one of '{first}'" in done.output
+
+
 class Service:
     """Two finished jobs, a page each."""
 
