@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,10 +19,27 @@ from app.contracts.errors import HemostatError
 
 Json = dict[str, Any]
 
+_TRAILING: Final = re.compile("[ \t]+$", re.MULTILINE)
+
+
+class _Trimmed(Console):
+    """Where there is no terminal, lines end with what they say: a table is filled up with blanks to its width."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As a console prints."""
+        if self.is_terminal:
+            super().print(*objects, **options)
+            return
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        self.file.write(_TRAILING.sub("", captured.get()))
+        self.file.flush()
+
+
 # People's text and progress go to standard error when JSON goes to standard output.
 # A pipe has no width: nothing is folded there. Text of users is never markup, nor emoji codes.
 _WIDE = 240
-out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE)
+out = _Trimmed(highlight=False, emoji=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE)
 err = Console(stderr=True, highlight=False, emoji=False)
 
 
