@@ -35,7 +35,14 @@ from workers.calibration.calibrators.chain import Chain
 from workers.calibration.calibrators.lowrank import LowRank
 from workers.calibration.calibrators.temperature import Temperature
 from workers.calibration.calibrators.token_bias import TokenBias
-from workers.engine.serving.arguments import ServerPlan, cache_bytes, command, server_arguments, server_environment
+from workers.engine.serving.arguments import (
+    IN_PROCESS,
+    ServerPlan,
+    cache_bytes,
+    command,
+    server_arguments,
+    server_environment,
+)
 from workers.engine.serving.child import ServerProcess, read_port
 from workers.engine.serving.config import ServingConfig
 from workers.surgery.import_gguf import demo_gguf, import_gguf
@@ -47,6 +54,8 @@ RESULTS = Path(__file__).with_name("serve.csv")
 MODEL = ROOT / ".cache" / "smollm2-135m"
 NAME = "bench"
 VERSION = "cal-0000000000000001"
+# Requests of a client one after the other: what arrives while others generate is then a part of every run alike.
+ROUNDS = 4
 RECIPE = [{"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}]
 
 
@@ -118,7 +127,7 @@ class Bench:
         self.ours = await self._server(hooked=True)
         stack.push_async_callback(self.ours.end)
 
-    async def _server(self, *, hooked: bool, **variables: str) -> ServerProcess:
+    async def _server(self, *, hooked: bool, in_process: bool = True, **variables: str) -> ServerProcess:
         port = free_port()
         length = 1024
         total = psutil.virtual_memory().total
@@ -126,12 +135,14 @@ class Bench:
         plan = ServerPlan(NAME, self.info, MODEL, "bfloat16", "cpu", "127.0.0.1", port, length, cache, hooked=hooked)
         environment = server_environment(self.home / "serving.json" if hooked else None) | variables
         started = time.perf_counter()
-        server = await ServerProcess.start(
-            command(server_arguments(plan, self.settings), os.getpid()), environment, f"http://127.0.0.1:{port}"
-        )
+        arguments = server_arguments(plan, self.settings)
+        if not in_process:
+            place = arguments.index(IN_PROCESS)
+            del arguments[place - 1 : place + 1]
+        server = await ServerProcess.start(command(arguments, os.getpid()), environment, f"http://127.0.0.1:{port}")
         await server.until_healthy()
-        case = "ours" if hooked else "plain"
-        self.add(case, "start", time.perf_counter() - started, "s")
+        if in_process:
+            self.add("ours" if hooked else "plain", "start", time.perf_counter() - started, "s")
         return server
 
     def load(self, clients: int, **extra: object) -> Load:
@@ -175,18 +186,24 @@ class Bench:
             lambda: completions(self.ours.url, self.load(most, hemostat_version=VERSION), kept_every=100),
         )
 
-    async def one_core(self) -> None:
-        """Plain vLLM as it is by default, which leaves a core to its HTTP side, over plain vLLM on all cores."""
-        server = await self._server(hooked=False, OMP_NUM_THREADS="1", VLLM_CPU_NUM_OF_RESERVED_CPU="1")
-        try:
-            for clients in self.size.clients:
-                await self.ratio(
-                    f"one_core_{clients}",
-                    lambda clients=clients: completions(self.plain.url, self.load(clients)),
-                    lambda clients=clients: completions(server.url, self.load(clients)),
-                )
-        finally:
-            await server.end()
+    async def executors(self) -> None:
+        """The model in the process that schedules, over vLLM's own choice, the model in another: once with all cores
+        for both, and once as it comes, which leaves a core to the process that asks."""
+        own: dict[str, dict[str, str]] = {
+            "two_processes": {},
+            "as_it_comes": {"OMP_NUM_THREADS": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "1"},
+        }
+        for case, variables in own.items():
+            server = await self._server(hooked=False, in_process=False, **variables)
+            try:
+                for clients in self.size.clients:
+                    await self.ratio(
+                        f"{case}_{clients}",
+                        lambda clients=clients, server=server: completions(server.url, self.load(clients)),
+                        lambda clients=clients: completions(self.plain.url, self.load(clients)),
+                    )
+            finally:
+                await server.end()
 
     async def gateway(self) -> None:
         """What the gateway adds to the time between two tokens, and to that before the first."""
@@ -199,7 +216,7 @@ class Bench:
                 found: dict[str, tuple[list[Stream], float]] = {}
                 for one in urls:
                     started = time.perf_counter()
-                    seen = await streams(one, self.load(most))
+                    seen = await streams(one, self.load(most), rounds=ROUNDS)
                     found[one] = (seen, time.perf_counter() - started)
                 direct, led = found[self.ours.url], found[url]
                 gaps.append(1e3 * (_p99_gap(led[0]) - _p99_gap(direct[0])))
@@ -247,7 +264,7 @@ async def run(size: Size, keep: Callable[[list[Row]], None]) -> list[Row]:
         bench = Bench(size, Path(folder))
         async with AsyncExitStack() as stack:
             await bench.start(stack)
-            for part in (bench.throughput, bench.gateway, bench.rest, bench.one_core):
+            for part in (bench.throughput, bench.gateway, bench.rest, bench.executors):
                 await part()
                 keep(bench.rows)
     return bench.rows

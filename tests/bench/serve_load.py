@@ -69,12 +69,15 @@ async def completions(url: str, load: Load, *, kept_every: int = 0) -> float:
     return float(drawn / elapsed)
 
 
-async def streams(url: str, load: Load) -> list[Stream]:
-    """The times of each client's stream."""
+async def streams(url: str, load: Load, *, rounds: int) -> list[Stream]:
+    """The times of all streams: `rounds` of each client, one after the other."""
     async with _client() as client:
-        return list(
-            await asyncio.gather(*(_stream(client, url, load.body(number, False)) for number in range(load.clients)))
-        )
+
+        async def ask(number: int) -> list[Stream]:
+            return [await _stream(client, url, load.body(number, False)) for _ in range(rounds)]
+
+        found = await asyncio.gather(*(ask(number) for number in range(load.clients)))
+        return [stream for one in found for stream in one]
 
 
 async def _stream(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> Stream:

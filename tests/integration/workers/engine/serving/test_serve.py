@@ -147,6 +147,13 @@ def test_it_serves_the_openai_api_under_the_deployments_name(service: Service, r
     )
 
 
+def test_the_process_that_schedules_runs_the_model(service: Service, ready: Replica) -> None:
+    """A second one would keep asking the first, on a core of its own."""
+    server = next(iter(psutil.Process(ready.pid).children()))
+    names = [" ".join(child.cmdline()).strip() for child in server.children(recursive=True)]
+    assert [name for name in names if name.startswith("VLLM::")] == ["VLLM::EngineCore"], names
+
+
 def test_a_promoted_version_is_loaded_without_a_restart_and_served(
     service: Service, ready: Replica, tiny: Tiny
 ) -> None:

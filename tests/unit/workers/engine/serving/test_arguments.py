@@ -65,6 +65,7 @@ def test_plain_and_hooked_servers_differ_in_the_hook_alone(tiny: Tiny, device: s
     assert arguments(hooked=True) == [*arguments(hooked=False), "--logits-processors", TRACKER]
     assert ("--gpu-memory-utilization" in arguments(hooked=True)) == (device == "cuda")
     assert ("--kv-cache-memory-bytes" in arguments(hooked=True)) == (device == "cpu")
+    assert ("--distributed-executor-backend" in arguments(hooked=True)) == (device == "cpu")
 
 
 def test_the_environment_chooses_runner_and_plugin_whatever_was_set() -> None:
