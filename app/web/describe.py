@@ -139,7 +139,7 @@ def _dynamic(of: Step) -> str:
 
 
 def _repair(of: Step) -> str:
-    epochs, steps = of.get("block_epochs", 0), of.get("distill_steps", 200)
+    epochs, steps = of.get("block_epochs", 3), of.get("distill_steps", 60)
     fitted = [f"blocks fitted over {fmt.counted(epochs, 'epoch')}"] if epochs else []
     trained = [f"{steps} steps of distillation"] if steps else []
     how = ", ".join([*fitted, *trained]) or "closed form alone"

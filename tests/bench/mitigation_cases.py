@@ -124,7 +124,7 @@ def _repair() -> list[Case]:
             # two thirds of the gain remain on a domain that was not fitted
             bars = (Bar(wound, 1 - share), Bar(wound, 1 - share * 2 / 3, "unfitted"))
             cases.append(Case(f"repair_{wound}_r{rank}", (step, repair), bars))
-            closed = {**repair, "distill_steps": 0}
+            closed = {**repair, "block_epochs": 0, "distill_steps": 0}
             cases.append(Case(f"repair_{wound}_r{rank}_closed", (step, closed), (Bar(wound, 1.0),)))
     return cases
 

@@ -76,12 +76,12 @@ class RepairLowrank(Calibrated):
         default="nats", description="The same rank everywhere, or by nats saved a byte."
     )
     block_epochs: Annotated[int, Field(ge=0, le=1000)] = Field(
-        default=0,
+        default=3,
         description="Times that each block's part is trained on the text, after the closed form, towards what the "
         "reference's would give; 0: not at all.",
     )
     distill_steps: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        default=200, description="Steps of distillation from the reference after that; 0: none."
+        default=60, description="Steps of distillation from the reference after that; 0: none."
     )
     distill_s: Annotated[float, Field(gt=0, le=86400)] | None = Field(
         default=None, description="At most so many seconds of it. Makes results time-dependent."

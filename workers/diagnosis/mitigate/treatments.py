@@ -129,7 +129,7 @@ def _repair_arms(subject: Subject) -> Iterator[Arm]:
 def _repair(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fields]:
     step: Fields = {"type": "repair.lowrank", "rank": arm["rank"], "iterations": arm["iterations"]}
     if fit.cheap:
-        step |= {"distill_steps": 0}
+        step |= {"block_epochs": 0, "distill_steps": 0}
     return [*map(fields_of, steps), step | fit.fields()]
 
 

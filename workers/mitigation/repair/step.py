@@ -44,7 +44,7 @@ _FLOOR = 0.25
 class RepairStep:
     """`repair.lowrank`."""
 
-    version = 5
+    version = 6
 
     def __init__(self, step: RepairLowrank) -> None:
         self._step = step

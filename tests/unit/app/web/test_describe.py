@@ -31,17 +31,20 @@ from app.web import describe
             "magnitude pruning 12.5 % over all weights",
         ),
         ({"type": "prune.magnitude", "pattern": "2:4", "sparsity": None}, "magnitude pruning 2:4"),
-        ({"type": "repair.lowrank", "rank": 16}, "low-rank repair, mean rank 16, 200 steps of distillation"),
         (
-            {"type": "repair.lowrank", "rank": 16, "block_epochs": 3},
-            "low-rank repair, mean rank 16, blocks fitted over 3 epochs, 200 steps of distillation",
+            {"type": "repair.lowrank", "rank": 16},
+            "low-rank repair, mean rank 16, blocks fitted over 3 epochs, 60 steps of distillation",
+        ),
+        (
+            {"type": "repair.lowrank", "rank": 16, "block_epochs": 0, "distill_steps": 200},
+            "low-rank repair, mean rank 16, 200 steps of distillation",
         ),
         (
             {"type": "repair.lowrank", "rank": 4, "block_epochs": 1, "distill_steps": 0},
             "low-rank repair, mean rank 4, blocks fitted over 1 epoch",
         ),
         (
-            {"type": "repair.lowrank", "rank": 4, "distill_steps": 0},
+            {"type": "repair.lowrank", "rank": 4, "block_epochs": 0, "distill_steps": 0},
             "low-rank repair, mean rank 4, closed form alone",
         ),
         (

@@ -47,7 +47,7 @@ def test_repair_comes_last_with_its_rank_and_the_cheap_rung_trains_nothing(tiny:
     one = arm(arms_of(patient, "repair.lowrank"), rank=8)
     full, cheap = (told(apply_plan(patient, (one,), fit))[-1] for fit in (FULL, CHEAP))
     assert full == {"type": "repair.lowrank", "rank": 8, "calibration_windows": 8, "calibration_window": 64, "seed": 3}
-    assert cheap["distill_steps"] == 0
+    assert cheap["block_epochs"] == cheap["distill_steps"] == 0
     assert cheap["calibration_windows"] == 2
 
 

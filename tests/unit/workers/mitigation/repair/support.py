@@ -29,7 +29,7 @@ def text(count: int = 16, length: int = 32) -> Callable[[Calibrated], Calibratio
 
 
 def repair(rank: int = 4, **options: Any) -> dict[str, Any]:
-    return {"type": "repair.lowrank", "rank": rank, "distill_steps": 0} | options
+    return {"type": "repair.lowrank", "rank": rank, "block_epochs": 0, "distill_steps": 0} | options
 
 
 def operate(folder: Path, store: Path, *steps: dict[str, Any], **options: Any) -> Modified:
