@@ -1,5 +1,6 @@
 import json
 import shlex
+import subprocess
 
 import pytest
 
@@ -27,6 +28,16 @@ def test_the_curl_command_sends_the_request_that_was_made():
     made = report()
     body = posted(reproduction(made).curl)
     assert CompareRequest.model_validate(body) == CompareRequest.model_validate(made.request)
+
+
+@pytest.mark.parametrize(
+    ("environment", "address"),
+    [({}, "http://127.0.0.1:8321"), ({"HEMOSTAT_URL": "http://example.test:9000"}, "http://example.test:9000")],
+)
+def test_the_curl_command_goes_to_the_service_that_the_environment_names(environment, address):
+    shell = f'curl() {{ printf "%s\\n" "$2"; }}\n{reproduction(report()).curl}'
+    done = subprocess.run(["/bin/sh", "-c", shell], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [f"{address}/v1/diagnosis/jobs"]
 
 
 def test_without_the_request_the_provenance_gives_it():
