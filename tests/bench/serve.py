@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -54,8 +54,9 @@ RESULTS = Path(__file__).with_name("serve.csv")
 MODEL = ROOT / ".cache" / "smollm2-135m"
 NAME = "bench"
 VERSION = "cal-0000000000000001"
-# Requests of a client one after the other: what arrives while others generate is then a part of every run alike.
-ROUNDS = 4
+# Requests of a client one after the other: what arrives while others generate is then a part of every run alike. Answers of
+# usual length: before the last event of one the gateway asks the engine whether it had to end it, told apart.
+ROUNDS, ANSWER_TOKENS = 2, 128
 RECIPE = [{"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}]
 
 
@@ -208,25 +209,28 @@ class Bench:
     async def gateway(self) -> None:
         """What the gateway adds to the time between two tokens, and to that before the first."""
         most = max(self.size.clients)
+        tokens = ANSWER_TOKENS if self.size is WHOLE else self.size.tokens
         door = read_port(self.config.door_file)
         async with through_gateway(self.home, NAME, MODEL, self.ours.url, f"http://127.0.0.1:{door}") as url:
-            gaps, firsts, ratios = [], [], []
+            gaps, firsts, lasts, ratios = [], [], [], []
             for pair in range(self.size.pairs):
                 urls = [self.ours.url, url] if pair % 2 == 0 else [url, self.ours.url]
                 found: dict[str, tuple[list[Stream], float]] = {}
                 for one in urls:
                     started = time.perf_counter()
-                    seen = await streams(one, self.load(most), rounds=ROUNDS)
+                    seen = await streams(one, replace(self.load(most), tokens=tokens), rounds=ROUNDS)
                     found[one] = (seen, time.perf_counter() - started)
                 direct, led = found[self.ours.url], found[url]
                 gaps.append(1e3 * (_p99_gap(led[0]) - _p99_gap(direct[0])))
                 firsts.append(1e3 * (_p99_first(led[0]) - _p99_first(direct[0])))
+                lasts.append(1e3 * (_median_last(led[0]) - _median_last(direct[0])))
                 ratios.append(direct[1] / led[1])
         case = f"gateway_{most}"
         self.add(case, "p99_added_ms", statistics.median(gaps), "ms")
         self.add(case, "p99_added_ms_low", min(gaps), "ms")
         self.add(case, "p99_added_ms_high", max(gaps), "ms")
         self.add(case, "p99_first_added_ms", statistics.median(firsts), "ms")
+        self.add(case, "median_last_added_ms", statistics.median(lasts), "ms")
         self.add(case, "throughput_ratio", statistics.median(ratios), "ratio")
 
     async def rest(self) -> None:
@@ -256,6 +260,10 @@ def _p99_gap(seen: list[Stream]) -> float:
 
 def _p99_first(seen: list[Stream]) -> float:
     return percentile([one.first for one in seen], 0.99)
+
+
+def _median_last(seen: list[Stream]) -> float:
+    return statistics.median(one.gaps[-1] for one in seen)
 
 
 async def run(size: Size, keep: Callable[[list[Row]], None]) -> list[Row]:
