@@ -54,8 +54,8 @@ RESULTS = Path(__file__).with_name("serve.csv")
 MODEL = ROOT / ".cache" / "smollm2-135m"
 NAME = "bench"
 VERSION = "cal-0000000000000001"
-# Requests of a client one after the other: what arrives while others generate is then a part of every run alike. Answers of
-# usual length: before the last event of one the gateway asks the engine whether it had to end it, told apart.
+# Requests of a client one after the other: what arrives while others generate is then a part of every run alike.
+# Answers of usual length: before the last event of one the gateway asks the engine whether it had to end it.
 ROUNDS, ANSWER_TOKENS = 2, 128
 RECIPE = [{"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}]
 
