@@ -59,6 +59,14 @@ class Job(Contract):
     knobs: tuple[Knob, ...] = Field(
         default=(), description="of a sweep or surface; the candidate's recipe holds the first value of each"
     )
+    text: str | None = Field(
+        default=None,
+        description="what is scored, as `--text` of the command line names it (`file:PATH` below the text root, "
+        "`inline:3` for three documents that came with the request); null where an earlier version took the job",
+    )
+    window: int | None = Field(
+        default=None, description="tokens a window of it; null where the kind has none, or an earlier version took it"
+    )
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None

@@ -119,6 +119,8 @@ QUEUED: Final[dict[str, Any]] = {
         ],
     },
     "knobs": [],
+    "text": "shipped",
+    "window": 512,
     "created_at": 1795612264.03,
     "started_at": None,
     "finished_at": None,

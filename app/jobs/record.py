@@ -12,6 +12,7 @@ from app.contracts.job import TERMINAL, Job, JobError, JobStatus, Progress
 from app.contracts.requests import AnyRequest
 from app.contracts.requests.base import CandidateModel, JobRequest, ReferenceModel
 from app.contracts.requests.sweep import Knob
+from app.contracts.text import FileText, HubText, InlineText, SelfText, TextSource
 
 JOBS_PATH = "/v1/diagnosis/jobs"
 _KNOBS: Final = TypeAdapter(tuple[Knob, ...])
@@ -44,14 +45,39 @@ class JobRecord:
         return self.job.status in TERMINAL
 
 
+_CORPORA: Final = {"evaluation": "shipped", "calibration": "calibration", "classes": "classes"}
+
+
+def text_name(text: TextSource) -> str:
+    """As `--text` of the command line writes it: `shipped:60`, `self:8192`, `hub:a/b`. Never what stands in it."""
+    if isinstance(text, InlineText):
+        return f"inline:{len(text.documents)}"
+    if isinstance(text, FileText):
+        return f"file:{text.path}"
+    if isinstance(text, SelfText):
+        return f"self:{text.tokens}"
+    if isinstance(text, HubText):
+        return f"hub:{text.dataset}" + (f":{text.column}" if text.column != "text" else "")
+    corpus = _CORPORA[text.corpus]
+    return f"{corpus}:{text.documents}" if text.documents else corpus
+
+
+def window_of(request: JobRequest) -> int | None:
+    """Tokens a window; None where the kind takes none: a trajectory's texts are as long as they were written."""
+    return None if request.kind == "trajectory" else request.window
+
+
 def request_fields(request: JobRequest) -> dict[str, str]:
     """What of a request the record keeps for good: never its text."""
     deployment = getattr(request, "deployment", None)
     knobs = getattr(request, "knobs", ())
+    window = window_of(request)
     return {
         "kind": request.kind,
         **({"deployment": deployment} if deployment else {}),
         **({"knobs": _KNOBS.dump_json(knobs).decode()} if knobs else {}),
+        "text": text_name(request.text),
+        **({"window": str(window)} if window else {}),
         "reference": request.reference.model_dump_json(),
         "candidate": request.candidate.model_dump_json(),
         "candidate_model": request.candidate.model,
@@ -81,6 +107,8 @@ def _read(fields: Mapping[str, str]) -> JobRecord:
         reference=ReferenceModel.model_validate_json(fields["reference"]),
         candidate=CandidateModel.model_validate_json(fields["candidate"]),
         knobs=_KNOBS.validate_json(fields["knobs"]) if fields.get("knobs") else (),
+        text=fields.get("text") or None,
+        window=int(fields["window"]) if fields.get("window") else None,
         created_at=float(fields["created_at"]),
         started_at=time("started_at"),
         finished_at=time("finished_at"),
