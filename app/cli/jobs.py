@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -11,10 +10,11 @@ from rich.table import Table
 
 from app.cli.client import TERMINAL
 from app.cli.configuration import settings
+from app.cli.job_table import print_jobs
 from app.cli.output import Exit, err, out, print_json
 from app.cli.service import connect
 from app.cli.watching import follow
-from app.web import describe
+from app.web import listing
 
 jobs_app = typer.Typer(help="Jobs of a running service.", no_args_is_help=True)
 Url = Annotated[str | None, typer.Option(envvar="HEMOSTAT_URL", help="Address of a running service.")]
@@ -41,21 +41,10 @@ def list_jobs(
     if as_json:
         print_json(page)
         return
-    table = Table(box=None, header_style="bold")
-    for heading in ("id", "kind", "status", "severity", "candidate", "recipe", "created"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "id")
-    for job in page["data"]:
-        created = datetime.fromtimestamp(job["created_at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(
-            job["id"],
-            job["kind"],
-            job["status"],
-            job["severity"] or "–",
-            escape(job["candidate"]["model"]),
-            escape(_recipe(job)),
-            created,
-        )
-    out.print(table if page["data"] else "No jobs.")
+    if page["data"]:
+        print_jobs(page["data"], out)
+    else:
+        out.print("No jobs.")
     if page["has_more"]:
         out.print(f"[dim]More: hemostat jobs list --after {page['last_id']}[/]")
 
@@ -93,10 +82,6 @@ def cancel(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
     _print_job(job, as_json=as_json)
 
 
-def _recipe(job: dict[str, Any]) -> str:
-    return describe.recipe(describe.with_knobs(job["candidate"]["recipe"], job.get("knobs") or ())) or "–"
-
-
 def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(job)
@@ -110,8 +95,9 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
         "progress": f"{progress['phase']} {progress['done']}/{progress['total'] or '?'}",
         "reference": job["reference"]["model"],
         "candidate": job["candidate"]["model"],
-        "recipe": _recipe(job),
-        "severity": job["severity"] or "–",
+        "recipe": listing.recipe(job),
+        "text": listing.text(job),
+        "outcome": listing.outcome(job),
         "attempt": str(job["attempt"]),
         "artifacts": ", ".join(job["artifacts"]) or "–",
     }

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from app.contracts.deployment import Deployment
 from app.contracts.job import Job, JobStatus
-from app.contracts.requests.base import CandidateModel
-from app.contracts.requests.sweep import Knob
-from app.web import describe
 from app.web import format as fmt
+from app.web import listing
 from app.web.pages import page
 from app.web.untrusted import visible
 
@@ -25,12 +23,13 @@ class Place:
 
 @dataclass(frozen=True)
 class _Row:
-    """`link`: the report where there is one, else the job."""
+    """`link`: the report where there is one, else the page of the job."""
 
     id: str
     link: str
     kind: str
     candidate: str
+    text: str
     state: str
     created: str
 
@@ -44,7 +43,10 @@ def render_home(
         what="what a language model loses when it is changed for deployment",
         title="Hemostat",
         jobs=[_row(job) for job in jobs],
-        deployments=[(visible(one.name), _candidate(one.model), one.state.value) for one in deployments],
+        deployments=[
+            (visible(one.name), listing.candidate({"candidate": one.model.model_dump(mode="json")}), one.state.value)
+            for one in deployments
+        ],
         places=places,
         missing=missing,
     )
@@ -52,17 +54,13 @@ def render_home(
 
 def _row(job: Job) -> _Row:
     succeeded = job.status is JobStatus.SUCCEEDED
+    told = job.model_dump(mode="json")
     return _Row(
         id=job.id,
         link=job.report_url if succeeded else job.report_url.removesuffix("/report"),
         kind=job.kind,
-        candidate=_candidate(job.candidate, job.knobs),
-        state=job.severity or job.status.value,
+        candidate=listing.candidate(told),
+        text=listing.text(told),
+        state=listing.outcome(told) if job.severity else job.status.value,
         created=fmt.moment(job.created_at),
     )
-
-
-def _candidate(of: CandidateModel, knobs: Sequence[Knob] = ()) -> str:
-    told = of.model_dump(mode="json")
-    done = describe.recipe(describe.with_knobs(told["recipe"], [knob.model_dump(mode="json") for knob in knobs]))
-    return visible(f"{of.model} · {done}" if done else of.model)

@@ -170,7 +170,7 @@ async def test_the_root_leads_to_the_jobs_and_the_deployments(api: Api) -> None:
     root = tree((await api.http.get("/")).text)
     links = [a.attributes["href"] for a in root.one(id_="jobs").all("a")]
     assert links == [f"{JOBS}/{done}/report", f"{JOBS}/{waiting}"]
-    assert [cell.text for cell in root.one(id_="jobs").all("td")][1::3] == ["severe", "queued"]
+    assert [cell.text for cell in root.one(id_="jobs").all("td")][2::4] == ["severe", "queued"]
     assert root.one(id_="deployments").one("th", class_="name").text == "Name"
     assert "mine" in root.one(id_="deployments").one("tbody").text
     assert not list(root.all(class_="alert"))

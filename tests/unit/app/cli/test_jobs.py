@@ -1,5 +1,10 @@
+import io
+
+import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from app.cli.job_table import print_jobs
 from app.cli.main import app
 from tests.unit.app.cli.conftest import Recorder
 
@@ -37,3 +42,17 @@ def test_a_sweep_is_listed_by_its_knob_and_the_knobs_range(recorder: Recorder) -
 def test_the_job_that_is_shown_is_the_one_that_was_named(recorder: Recorder) -> None:
     CliRunner().invoke(app, ["jobs", "show", "diag_1#2", "--url", recorder.url])
     assert recorder.asked == [("GET", "/v1/diagnosis/jobs/diag_1%232")]
+
+
+@pytest.mark.parametrize("width", [80, 240])
+def test_the_list_tells_outcome_text_and_window_and_folds_nothing(width: int) -> None:
+    listed = job(1, "surface") | {"id": f"diag_{'0' * 26}", "severity": "none", "text": "shipped:60", "window": 512}
+    told = io.StringIO()
+    print_jobs([listed, job(2, "trajectory")], Console(file=told, width=width))
+    lines = [line.rstrip() for line in told.getvalue().splitlines()]
+    assert len(lines) == (6 if width == 80 else 3)
+    assert max(map(len, lines)) <= width
+    surface = " ".join(lines[2:4] if width == 80 else lines[1:2])
+    for said in (listed["id"], "surface", "succeeded", "no damage that matters at the chosen setting", "shipped:60"):
+        assert str(said) in surface
+    assert "window 512" in surface

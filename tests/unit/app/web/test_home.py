@@ -15,6 +15,8 @@ def job(**fields: object) -> Job:
         "severity": "mild",
         "reference": {"model": "m"},
         "candidate": {"model": "m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
+        "text": "shipped:60",
+        "window": 512,
         "created_at": 0.0,
         "report_url": "/jobs/diag_1/report",
     }
@@ -26,6 +28,7 @@ def job(**fields: object) -> Job:
     [
         ({}, "/jobs/diag_1/report", "mild"),
         ({"severity": None}, "/jobs/diag_1/report", "succeeded"),
+        ({"severity": "none"}, "/jobs/diag_1/report", "no damage that matters"),
         ({"status": "failed", "severity": None}, "/jobs/diag_1", "failed"),
         ({"status": "running", "severity": None}, "/jobs/diag_1", "running"),
     ],
@@ -34,7 +37,7 @@ def test_a_job_leads_to_its_report_once_it_has_one(fields: dict[str, object], li
     row = tree(render_home([job(**fields)], [], [])).one(id_="jobs").one("tbody")
     assert row.one("a").attributes["href"] == link
     cells = [cell.text for cell in row.all("td")]
-    assert cells == ["m · 4-bit RTN, group 64, asymmetric", state, "1970-01-01 00:00:00 UTC"]
+    assert cells == ["m · 4-bit RTN, group 64, asymmetric", "shipped:60, window 512", state, "1970-01-01 00:00:00 UTC"]
 
 
 def test_a_sweep_is_told_by_its_knob() -> None:

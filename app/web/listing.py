@@ -1,0 +1,50 @@
+"""A job in a list, on the page and in the terminal alike: what came out, of what, over what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from app.web import describe
+from app.web import format as fmt
+from app.web.untrusted import visible
+
+# What the class of a kind is of, where it is not of the candidate as it was given.
+_OF: Final = {
+    "calibrate": "once calibrated",
+    "mitigate": "once treated",
+    "surface": "at the chosen setting",
+    "sweep": "at the strongest setting",
+    "tasks": "over the text",
+    "trajectory": "by single steps",
+}
+
+
+def outcome(job: Mapping[str, Any]) -> str:
+    """The class of the damage in words, and of what it is; a dash where the job has none (yet)."""
+    severity = job["severity"]
+    if not severity:
+        return fmt.NONE
+    found = "no damage that matters" if severity == "none" else severity
+    return visible(" ".join([found, *([_OF[job["kind"]]] if job["kind"] in _OF else [])]))
+
+
+def recipe(job: Mapping[str, Any]) -> str:
+    """What was done to the candidate, knobs with all their values; a dash where nothing was."""
+    steps = describe.with_knobs(job["candidate"]["recipe"], job.get("knobs") or ())
+    return visible(describe.recipe(steps)) or fmt.NONE
+
+
+def candidate(job: Mapping[str, Any]) -> str:
+    """The candidate's alias, and what was done to it."""
+    model = visible(job["candidate"]["model"])
+    return f"{model} · {recipe(job)}" if job["candidate"]["recipe"] else model
+
+
+def text(job: Mapping[str, Any]) -> str:
+    """What was scored, and in which windows: `shipped:60, window 512`; a dash where it is not known."""
+    named, window = job.get("text"), job.get("window")
+    kind, _, many = (named or "").partition(":")
+    if kind == "inline" and many.isdecimal():
+        named = f"{fmt.counted(int(many), 'document')} sent along"
+    return ", ".join([*([visible(named)] if named else []), *([f"window {window}"] if window else [])]) or fmt.NONE

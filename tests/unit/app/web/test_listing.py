@@ -1,0 +1,49 @@
+"""What a list says of a job, from the JSON that a service answers."""
+
+import pytest
+
+from app.web.listing import candidate, outcome, recipe, text
+
+
+def job(**fields: object) -> dict[str, object]:
+    return {"kind": "compare", "severity": None, "candidate": {"model": "m", "recipe": []}} | fields
+
+
+@pytest.mark.parametrize(
+    ("kind", "severity", "said"),
+    [
+        ("compare", None, "–"),
+        ("compare", "none", "no damage that matters"),
+        ("compare", "mild", "mild"),
+        ("attribute", "severe", "severe"),
+        ("surface", "none", "no damage that matters at the chosen setting"),
+        ("surface", None, "–"),
+        ("sweep", "collapse", "collapse at the strongest setting"),
+        ("calibrate", "mild", "mild once calibrated"),
+        ("mitigate", "moderate", "moderate once treated"),
+        ("tasks", "none", "no damage that matters over the text"),
+        ("trajectory", "mild", "mild by single steps"),
+    ],
+)
+def test_a_class_is_told_in_words_with_what_it_is_of(kind: str, severity: str | None, said: str) -> None:
+    assert outcome(job(kind=kind, severity=severity)) == said
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"text": "shipped:60", "window": 512}, "shipped:60, window 512"),
+        ({"text": "inline:3", "window": None}, "3 documents sent along"),
+        ({"text": None, "window": None}, "–"),
+        ({}, "–"),  # of an earlier version of the service
+        ({"text": "file:\u202ea"}, "file:⟨U+202E⟩a"),
+    ],
+)
+def test_a_text_is_named_with_its_window_as_far_as_they_are_known(fields: dict[str, object], said: str) -> None:
+    assert text(job(**fields)) == said
+
+
+def test_a_candidate_is_told_with_what_was_done_to_it() -> None:
+    changed = job(candidate={"model": "m", "recipe": [{"type": "prune.wanda", "sparsity": 0.5}]})
+    assert candidate(changed) == f"m · {recipe(changed)}" == "m · Wanda pruning 50.0 % per row"
+    assert (candidate(job()), recipe(job())) == ("m", "–")
