@@ -27,7 +27,7 @@ from app.cli.measuring import measure
 from app.cli.mitigate import mitigate
 from app.cli.models import models_app
 from app.cli.options import AsJson, Url, number, pairs
-from app.cli.output import PHASES, Exit, err, fail, out, print_json
+from app.cli.output import Exit, err, fail, out, print_json
 from app.cli.profiles import profiles_app
 from app.cli.recipes import parse_recipe, parse_text
 from app.cli.serve import demo_deployment, serve
@@ -41,6 +41,7 @@ from app.cli.watching import check_writable, require_success, save_page
 from app.contracts.errors import HemostatError
 from app.up import require_ports, run_up
 from app.verdicts import fails
+from app.web.phases import PHASES
 from app.web.terminal import render_terminal
 
 # As they are met: run it, measure, compare measurements, mend, look after.

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from app.contracts.errors import HemostatError
+from app.web.phases import PHASES
 
 Json = dict[str, Any]
 
@@ -80,40 +81,6 @@ def fail(error: HemostatError, *, as_json: bool) -> NoReturn:
         if error.hint:
             err.print(f"[bold]what to do[/] {escape(error.hint)}", soft_wrap=True)
     raise SystemExit(Exit.UNMEASURED)
-
-
-# What people read for a phase's name.
-PHASES = {
-    "queued": "waiting for a worker",
-    "text": "reading the text",
-    "tokenize": "tokenizing",
-    "sample": "sampling from the reference",
-    "modify": "modifying the weights",
-    "engine": "starting the engine",
-    "reference": "scoring the reference",
-    "head_check": "checking the head",
-    "noise_floor": "measuring the noise floor",
-    "kernel_term": "measuring the kernel term",
-    "candidate": "scoring the candidate",
-    "fit": "fitting the calibrators",
-    "choose": "choosing a calibrator",
-    "test": "testing what was chosen",
-    "diagnose": "finding where the damage sits",
-    "search": "trying treatments",
-    "trial": "measuring a treatment",
-    "tasks": "answering the tasks",
-    "generate": "generating answers",
-    "execute": "running the code that was written",
-    "points": "measuring the settings",
-    "dequantize": "dequantizing the weights",
-    "borders": "running both models to every layer border",
-    "compare weights": "looking for parts that differ",
-    "swap layers": "swapping layers",
-    "swap parts": "swapping parts",
-    "look into parts": "looking into the worst parts",
-    "statistics": "computing statistics",
-    "report": "writing the report",
-}
 
 
 class Lines:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from app.cli.client import Client
-from app.cli.output import PHASES
 from app.contracts.errors import HemostatError
+from app.web.phases import PHASES
 
 Json = dict[str, Any]
 

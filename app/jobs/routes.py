@@ -34,6 +34,7 @@ from app.jobs.turns import waits_for
 from app.openapi import JSON, Answer, answers, reference
 from app.state import State, state_of
 from app.telemetry.metrics import OTHER
+from app.web.job import render_job
 
 SUBMIT_ERRORS: Final = [
     code
@@ -210,16 +211,30 @@ async def list_jobs(request: Request, query: Annotated[ListQuery, Query()]) -> R
     "/jobs/{job_id}",
     summary="One job",
     responses=answers(
-        Answer(200, examples.RUNNING, "Job", headers={"ETag": "changes when the job does"}),
+        Answer(
+            200,
+            examples.RUNNING,
+            "Job",
+            description="the job; for a browser a page that shows how far it is and loads itself again",
+            others={HTML: "<!doctype html>…"},
+            headers={"ETag": "changes when the job does; not of the page"},
+        ),
         Answer(304, None, description="the job is as If-None-Match says"),
         errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_UNREADABLE, ErrorCode.UNAVAILABLE],
     ),
 )
 async def get_job(request: Request, job_id: str) -> Response:
-    """Status, progress and, once it has ended, severity or error."""
-    job = (await service.find(state_of(request).store, job_id)).job
+    """Status, progress and, once it has ended, severity or error; a page for what prefers HTML by `Accept`, as a
+    browser does."""
+    state = state_of(request)
+    job = (await service.find(state.store, job_id)).job
+    if links_wanted(request):
+        message = await state.store.latest_message(job_id)
+        page = await asyncio.to_thread(lambda: render_job(job, message))
+        headers = {"vary": "accept", "cache-control": "no-store", "content-security-policy": PAGE_POLICY}
+        return Response(page, media_type=HTML, headers=headers)
     etag = etag_of(job.model_dump_json())
-    return unchanged(request, etag) or _job_response(job, headers={"etag": etag})
+    return unchanged(request, etag) or _job_response(job, headers={"etag": etag, "vary": "accept"})
 
 
 @router.get(

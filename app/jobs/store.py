@@ -274,6 +274,15 @@ class JobStore:
         entries = answer[0][1] if answer else []
         return [StoredEvent(_number(entry_id), fields["data"]) for entry_id, fields in entries]
 
+    async def latest_message(self, job_id: str) -> str | None:
+        """The newest line for people among the events that are still kept."""
+        entries: Any = await self.client.xrevrange(keys.events(job_id))
+        for _, fields in entries:
+            event = json.loads(fields["data"])
+            if event["type"] == "log":
+                return str(event["message"])
+        return None
+
     async def oldest_event(self, job_id: str) -> int | None:
         """Number of the oldest event that is still kept."""
         entries = await self.client.xrange(keys.events(job_id), count=1)

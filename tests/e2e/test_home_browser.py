@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
+from app.contracts.errors import ErrorCode
+from app.contracts.job import Progress, job_error
 from app.home import MISSING, PLACES
 from app.web.home import render_home
+from app.web.job import render_job
 from tests.e2e.test_report_browser import CONTRAST, OVERFLOWING, Visit, browser
 from tests.unit.app.gateway.test_replicas import deployment
 from tests.unit.app.web.test_home import job
@@ -16,10 +19,29 @@ LEGIBLE = 4.5  # WCAG AA for text of this size
 SWEPT = {"kind": "sweep", "knobs": [{"step": 0, "field": "bits", "values": [8, 6, 4]}]}
 PAGES = {
     "full": render_home(
-        [job(id="diag_01M89D9HJWGEE9A2EB6NKQX32W"), job(**SWEPT), job(status="failed")],
+        [
+            job(id="diag_01M89D9HJWGEE9A2EB6NKQX32W", kind="surface", severity="none", text="hub:a/" + "b" * 60),
+            job(**SWEPT),
+            job(status="failed", severity=None),
+            job(status="running", severity=None, text="inline:3", window=None),
+        ],
         [deployment(name="a-deployment-with-quite-a-long-name-0123456789")],
         PLACES,
     ),
+    "running": render_job(
+        job(status="running", severity=None, progress=Progress(phase="candidate", done=34, total=100)),
+        "window 34 of 100",
+    ),
+    "queued": render_job(job(status="queued", severity=None), None),
+    "failed": render_job(
+        job(
+            status="failed",
+            severity=None,
+            error=job_error(ErrorCode.ENGINE_OUT_OF_MEMORY, "It wanted 9 GiB.", "Use less."),
+        ),
+        "starting the engine",
+    ),
+    "succeeded": render_job(job(**SWEPT), "writing the report"),
     "empty": render_home([], [], PLACES),
     "away": render_home([], [], PLACES, missing=MISSING),
 }

@@ -91,6 +91,30 @@ async def test_a_job_that_turns_knobs_is_shown_with_all_their_values(api: Api) -
     ]
 
 
+async def test_a_job_is_told_with_its_text_and_window_when_it_is_made_and_when_it_is_read(api: Api) -> None:
+    made = (await api.http.post(JOBS, json=compare())).json()
+    assert (made["text"], made["window"]) == ("inline:1", 64)
+    assert (await api.http.get(JOBS)).json()["data"] == [made]
+
+
+async def test_a_browser_gets_a_page_of_a_job_with_its_last_message_and_a_program_the_job(api: Api) -> None:
+    job_id = await api.submit()
+    claim = await api.state.store.claim(job_id, "w1")
+    assert claim is not None
+    for message in ("the first line", "the last line"):
+        await api.state.store.log(job_id, claim.attempt, message)
+    await api.state.store.progress(job_id, claim.attempt, Progress(phase="candidate", done=3, total=7))
+    page = await api.http.get(f"{JOBS}/{job_id}", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert page.headers["content-type"].startswith("text/html")
+    assert (page.headers["vary"], page.headers["cache-control"]) == ("accept", "no-store")
+    assert "3 of 7" in page.text
+    assert "the last line" in page.text
+    assert "the first line" not in page.text
+    for accept in ("*/*", "application/json", "text/plain"):
+        told = await api.http.get(f"{JOBS}/{job_id}", headers={"accept": accept})
+        assert (told.json()["id"], told.headers["vary"]) == (job_id, "accept")
+
+
 async def test_a_dry_run_checks_and_estimates_and_leaves_nothing(api: Api) -> None:
     before = sorted(await api.state.redis.keys("*"))
     answer = await api.http.post(JOBS, json=compare(dry_run=True), headers={"idempotency-key": "k"})

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from app.cli.output import PHASES, busy, out
+from app.cli.output import busy, out
+from app.web.phases import PHASES
 
 WORKERS = Path(__file__).resolve().parents[4] / "workers"
 

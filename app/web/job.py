@@ -1,0 +1,64 @@
+"""The page of one job: how far it is, and what came of it. It loads itself again until the job has ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.contracts.job import TERMINAL, Job, JobStatus
+from app.web import format as fmt
+from app.web import listing
+from app.web.pages import page
+from app.web.phases import PHASES
+from app.web.sections.origin import Fact
+from app.web.untrusted import visible
+
+RELOAD_S = 5
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """How far a phase is; `total` is 0 where that is not known."""
+
+    phase: str
+    done: int
+    total: int
+
+
+def render_job(job: Job, message: str | None) -> str:
+    """The page. `message` is the newest line that the job's worker wrote for people."""
+    told = job.model_dump(mode="json")
+    ended = job.status in TERMINAL
+    succeeded = job.status is JobStatus.SUCCEEDED
+    return page(
+        "job.html.j2",
+        what="a job",
+        title=f"{job.status.value.capitalize()}: {visible(job.kind)} {job.id}",
+        reload_s=None if ended else RELOAD_S,
+        kind=visible(job.kind),
+        status=job.status.value,
+        candidate=listing.candidate(told),
+        reference=visible(job.reference.model),
+        bar=None if ended else _bar(job),
+        message=visible(message) if message else "",
+        error=job.error and (visible(job.error.title), visible(job.error.detail), visible(job.error.hint)),
+        report=job.report_url if succeeded else "",
+        facts=_facts(job, told),
+        events=f"{job.report_url.removesuffix('/report')}/events",
+    )
+
+
+def _bar(job: Job) -> _Bar:
+    phase = job.progress.phase
+    return _Bar(PHASES.get(phase, visible(phase)), job.progress.done, job.progress.total)
+
+
+def _facts(job: Job, told: dict[str, object]) -> list[Fact]:
+    times = (("started", job.started_at), ("ended", job.finished_at))
+    return [
+        Fact("job", job.id, code=True),
+        Fact("text", listing.text(told)),
+        Fact("outcome", listing.outcome(told)),
+        Fact("attempt", str(job.attempt)),
+        Fact("created", fmt.moment(job.created_at)),
+        *(Fact(name, fmt.moment(at)) for name, at in times if at is not None),
+    ]

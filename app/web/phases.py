@@ -1,0 +1,35 @@
+"""What people read for the name of a phase of a job."""
+
+from typing import Final
+
+PHASES: Final = {
+    "queued": "waiting for a worker",
+    "text": "reading the text",
+    "tokenize": "tokenizing",
+    "sample": "sampling from the reference",
+    "modify": "modifying the weights",
+    "engine": "starting the engine",
+    "reference": "scoring the reference",
+    "head_check": "checking the head",
+    "noise_floor": "measuring the noise floor",
+    "kernel_term": "measuring the kernel term",
+    "candidate": "scoring the candidate",
+    "fit": "fitting the calibrators",
+    "choose": "choosing a calibrator",
+    "test": "testing what was chosen",
+    "diagnose": "finding where the damage sits",
+    "search": "trying treatments",
+    "trial": "measuring a treatment",
+    "tasks": "answering the tasks",
+    "generate": "generating answers",
+    "execute": "running the code that was written",
+    "points": "measuring the settings",
+    "dequantize": "dequantizing the weights",
+    "borders": "running both models to every layer border",
+    "compare weights": "looking for parts that differ",
+    "swap layers": "swapping layers",
+    "swap parts": "swapping parts",
+    "look into parts": "looking into the worst parts",
+    "statistics": "computing statistics",
+    "report": "writing the report",
+}

@@ -1,0 +1,64 @@
+"""The page of a job: how far it is, what came of it, and when it stops loading itself again."""
+
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode
+from app.contracts.job import Progress, job_error
+from app.web.job import RELOAD_S, render_job
+from tests.support.html import tree
+from tests.unit.app.web.test_home import job
+
+RUNNING = job(status="running", severity=None, progress=Progress(phase="candidate", done=34, total=100))
+
+
+def reloads(page: str) -> list[str | None]:
+    return [
+        meta.attributes["content"] for meta in tree(page).all("meta") if meta.attributes.get("http-equiv") == "refresh"
+    ]
+
+
+def shown(page: str) -> Any:
+    return tree(page).one(id_="state")
+
+
+def test_a_running_job_shows_its_phase_how_far_it_is_and_the_last_message() -> None:
+    page = render_job(RUNNING, "window 34 of 100")
+    assert tree(page).one("h1").text == "compare: running"
+    assert "scoring the candidate: 34 of 100" in shown(page).text
+    assert "Last message: window 34 of 100" in shown(page).text
+    bar = shown(page).one("progress").attributes
+    assert (bar["value"], bar["max"]) == ("34", "100")
+    assert reloads(page) == [str(RELOAD_S)]
+
+
+def test_a_bar_of_a_phase_whose_length_is_not_known_has_no_place() -> None:
+    page = render_job(job(status="queued", severity=None), None)
+    assert "waiting for a worker" in shown(page).text
+    assert "Last message" not in page
+    assert not {"value", "max"} & set(shown(page).one("progress").attributes)
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
+def test_an_ended_job_does_not_load_itself_again(status: str) -> None:
+    page = render_job(job(status=status), None)
+    assert reloads(page) == []
+    assert list(shown(page).all("progress")) == []
+    assert [a.attributes["href"] for a in shown(page).all("a")] == (
+        ["/jobs/diag_1/report"] if status == "succeeded" else []
+    )
+
+
+def test_a_failed_job_says_why_and_what_to_do() -> None:
+    error = job_error(ErrorCode.ENGINE_OUT_OF_MEMORY, "It wanted 9 GiB.", "Use less.")
+    alert = shown(render_job(job(status="failed", severity=None, error=error), None)).one(class_="alert").text
+    assert error.title in alert
+    assert "It wanted 9 GiB. What to do: Use less." in alert
+
+
+def test_what_others_wrote_is_text() -> None:
+    page = render_job(job(status="running", kind="<script>", text="file:\u202ea"), "<b>\u202e")
+    assert "<script>" not in page
+    assert "\u202e" not in page
+    assert "Last message: <bdi>&lt;b&gt;⟨U+202E⟩</bdi>" in page
