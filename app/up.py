@@ -76,31 +76,47 @@ def run_up(
     Raises `HemostatError` when the service cannot be started.
     """
     console = Console(stderr=True, quiet=quiet, highlight=False)
-    with Interruptions() as interruptions, _up(settings, _say(console), worker_arguments, agent_arguments) as parts:
-        parts.interruptions = interruptions
-        service = parts.wait_until_ready(interruptions)
-        if service is None:
-            return 0
-        console.print(f"[bold]Hemostat is up[/] at {service.url}")
-        if parts.shares_home:
-            console.print(f"  another service is up on {settings.home}: both take their jobs from one queue")
-        console.print(f"  worker metrics: {service.worker_metrics_url}")
-        console.print(f"  logs: {parts.logs}")
-        console.print("Ctrl-C ends all of it.")
-        if ready is not None:
-            ready(service)
-        told = Announcement(parts.settings, deployment, console, phases) if deployment is not None else None
-        if told is not None:
-            told.begin()
-        while not interruptions.count:
-            parts.tend()
-            if told is not None:
-                told.poll()
-            _sleep(TEND_S, interruptions)
-        if told is not None:
-            told.end()
-        console.print(f"ending; a job that runs gets up to {settings.drain_s:g} s (Ctrl-C again: it is given back)")
+    with Interruptions() as interruptions:
+        with _up(settings, _say(console), worker_arguments, agent_arguments) as parts:
+            parts.interruptions = interruptions
+            service = parts.wait_until_ready(interruptions)
+            if service is not None:
+                _greet(console, service, parts)
+                if ready is not None:
+                    ready(service)
+                told = Announcement(parts.settings, deployment, console, phases) if deployment is not None else None
+                _hold(parts, told)
+                console.print(
+                    f"ending; a job that runs gets up to {settings.drain_s:g} s (Ctrl-C again: it is given back)"
+                )
+        console.print(
+            f"Hemostat is down; jobs, deployments and models are kept, and `hemostat up` on {settings.home} goes on "
+            "with them.",
+            markup=False,
+            soft_wrap=True,
+        )
     return 0
+
+
+def _greet(console: Console, service: Service, parts: _Parts) -> None:
+    console.print(f"[bold]Hemostat is up[/] at {service.url}")
+    if parts.shares_home:
+        console.print(f"  another service is up on {parts.settings.home}: both take their jobs from one queue")
+    console.print(f"  worker metrics: {service.worker_metrics_url}")
+    console.print(f"  logs: {parts.logs}")
+    console.print("Ctrl-C ends all of it.")
+
+
+def _hold(parts: _Parts, told: Announcement | None) -> None:
+    if told is not None:
+        told.begin()
+    while not parts.interruptions.count:
+        parts.tend()
+        if told is not None:
+            told.poll()
+        _sleep(TEND_S, parts.interruptions)
+    if told is not None:
+        told.end()
 
 
 @contextmanager

@@ -285,14 +285,11 @@ def events(
 
 
 def _follow(client: Client, name: str, after: int, *, as_json: bool) -> None:
-    try:
-        for number, event in client.follow(_at(name, "events"), after):
-            if as_json:
-                typer.echo(json.dumps({"id": int(number)} | event, ensure_ascii=False))
-            else:
-                _print_event(number, event)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    for number, event in client.follow(_at(name, "events"), after):
+        if as_json:
+            typer.echo(json.dumps({"id": int(number)} | event, ensure_ascii=False))
+        else:
+            _print_event(number, event)
 
 
 def _print_event(number: int | str, event: Json) -> None:

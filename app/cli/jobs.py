@@ -60,11 +60,8 @@ def show(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
 @jobs_app.command()
 def watch(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
     """Follow a job to its end. Leaving with Ctrl-C does not cancel it."""
-    try:
-        with connect(url, settings()) as client:
-            job = follow(client, job_id, err)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    with connect(url, settings()) as client:
+        job = follow(client, job_id, err)
     _print_job(job, as_json=as_json)
     if job["status"] == "cancelled":
         err.print("The job was cancelled; it has no result.")

@@ -1,4 +1,5 @@
-"""Commands of `hemostat`. Exit status: 0 passes, 1 fails the rule, 2 could not be measured or is inconclusive."""
+"""Commands of `hemostat`. Exit status: 0 passes, 1 fails the rule, 2 could not be measured or is inconclusive;
+130 after Ctrl-C, 143 after SIGTERM."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from app.cli.deploy import deploy_app
 from app.cli.diff import diff
 from app.cli.doctor import doctor as run_doctor
 from app.cli.flips import flips_app
+from app.cli.interruption import raise_on_sigterm, status_of
 from app.cli.jobs import jobs_app
 from app.cli.measuring import measure
 from app.cli.mitigate import mitigate
@@ -79,6 +81,8 @@ class _Listed(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as interruption:  # typer would not tell one from the other
+            raise SystemExit(status_of(interruption)) from None
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # pydantic's, which tells nobody anything
             raise
@@ -242,6 +246,7 @@ def version() -> None:
 
 def main() -> None:
     """Entry point: every error of ours is said in the same way."""
+    raise_on_sigterm()
     try:
         app()
     except HemostatError as error:

@@ -33,16 +33,13 @@ def measure(
     require_json(request)  # whether a service runs or is started for it
     if output:
         check_writable(output)
-    try:
-        with connect_or_start(url, configured, err, request) as client:
-            if dry_run:
-                print_estimate(client.submit(request | {"dry_run": True}), as_json=as_json)
-                return
-            job = run_to_end(client, request, err)
-            found = client.report(job["id"])
-            html = client.report_html(job["id"])
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    with connect_or_start(url, configured, err, request) as client:
+        if dry_run:
+            print_estimate(client.submit(request | {"dry_run": True}), as_json=as_json)
+            return
+        job = run_to_end(client, request, err)
+        found = client.report(job["id"])
+        html = client.report_html(job["id"])
     if as_json:
         print_json(found)
     else:

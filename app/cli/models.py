@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from app.cli.configuration import settings
-from app.cli.output import Exit, busy, out, print_json
+from app.cli.output import Exit, busy, err, out, print_json
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from app.models.registry import load_registry, register
@@ -92,6 +94,7 @@ def import_gguf(
 
 
 DEMO_ALIAS = "smollm2-135m"
+BREAK_OFF_S: Final = 10.0  # for an import to remove what it has written
 
 
 def ensure_demo_model(settings: Settings) -> tuple[str, Path]:
@@ -105,11 +108,35 @@ def ensure_demo_model(settings: Settings) -> tuple[str, Path]:
 
 
 def run_import(source: str, folder: Path) -> None:
-    """Runs the import in a process of its own: the front end does not load torch."""
-    command = [sys.executable, "-m", "workers.surgery.import_gguf", source, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"the import ended with {done.returncode}"]
+    """Runs the import in a process of its own, which ends with this one: the front end does not load torch."""
+    command = [
+        sys.executable,
+        "-m",
+        "app.supervised",
+        str(os.getpid()),
+        "workers.surgery.import_gguf",
+        source,
+        str(folder),
+    ]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for whoever waits for it
+    ) as process:
+        try:
+            _, told = process.communicate()
+        except KeyboardInterrupt:
+            _break_off(process)
+            err.print(
+                "interrupted: the import is stopped, and nothing of it is kept; the same command starts it again",
+                soft_wrap=True,
+            )
+            raise
+    if process.returncode != 0:
+        lines = told.strip().splitlines() or [f"the import ended with {process.returncode}"]
         named, _, detail = lines[-1].partition(": ")
         known = named in set(ErrorCode)
         raise HemostatError(
@@ -117,3 +144,12 @@ def run_import(source: str, folder: Path) -> None:
             detail if known else lines[-1],
             hint="is the worker installed (`hemostat doctor`) and the file a complete GGUF?",
         )
+
+
+def _break_off(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(BREAK_OFF_S)
+    finally:
+        process.kill()

@@ -57,11 +57,21 @@ def connect_or_start(url: str | None, settings: Settings, console: Console, requ
 
 @contextmanager
 def start(settings: Settings, console: Console) -> Iterator[Client]:
-    """A client of a service that is started for the block, on free ports, and ended after it."""
-    with ExitStack() as held:
-        with console.status("starting a service of its own (Valkey, API, worker) …"):
-            service = held.enter_context(running(settings))
-        yield held.enter_context(Client(service.url, api_key=api_key()))
+    """A client of a service that is started for the block, on free ports, and ended after it; where that is because of
+    Ctrl-C or SIGTERM, it says so."""
+    try:
+        with ExitStack() as held:
+            with console.status("starting a service of its own (Valkey, API, worker) …"):
+                service = held.enter_context(running(settings))
+            yield held.enter_context(Client(service.url, api_key=api_key()))
+    except KeyboardInterrupt:
+        console.print(
+            "interrupted: the service that this command started is stopped; models and finished jobs are kept in "
+            f"{settings.home}; the same command starts again",
+            markup=False,
+            soft_wrap=True,
+        )
+        raise
 
 
 def report_path(settings: Settings, job_id: str) -> Path:

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from app.cli.configuration import settings
+from app.cli.interruption import raise_on_sigterm, status_of
 from app.cli.models import DEMO_ALIAS, ensure_demo_model
 from app.cli.output import Exit, err, fail
 from app.cli.service import start
@@ -33,12 +34,13 @@ def main(
 
     Exit status: 0, and 2 where a claim is left without an answer because a job of it failed or was not run.
     """
+    raise_on_sigterm()
     try:
         told = paper(settings(), output, only=only or (), again=again, write_only=write_only)
     except HemostatError as error:
         fail(error, as_json=False)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as interruption:
+        raise SystemExit(status_of(interruption)) from None
     for one in told:
         err.print(f"{one.finding.outcome:<17}{one.claim.title}", markup=False, soft_wrap=True)
     err.print(f"Page: {output / 'paper.md'}", soft_wrap=True)

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -130,5 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _leave(number: int, frame: object) -> None:
+    sys.exit(128 + number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _leave)  # by an exception: what was written so far is removed
     sys.exit(main())

@@ -123,6 +123,10 @@ def test_it_serves_it_restarts_what_crashes_and_it_leaves_nothing(up: Up) -> Non
     wait_for(whole, what="five processes")
     assert up.end() == 0
     assert up.all_gone()
+    assert up.text().splitlines()[-1] == (
+        f"Hemostat is down; jobs, deployments and models are kept, and `hemostat up` on {up.settings.home} goes on "
+        "with them."
+    )
     assert sorted(path.name for path in (up.settings.home / "logs").iterdir()) == ["agent.log", "api.log", "worker.log"]
 
 

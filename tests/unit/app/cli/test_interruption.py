@@ -1,0 +1,37 @@
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli.interruption import Terminated, raise_on_sigterm
+from app.cli.main import app
+
+
+@pytest.fixture
+def _sigterm_as_before() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(("interruption", "status"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+@pytest.mark.parametrize("arguments", [["demo"], ["jobs", "watch", "diag_1"]])
+def test_a_command_that_is_interrupted_ends_with_the_status_of_the_signal(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], interruption: type[KeyboardInterrupt], status: int
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise interruption
+
+    monkeypatch.setattr("app.cli.main.demo_command.demo", interrupted)
+    monkeypatch.setattr("app.cli.jobs.follow", interrupted)
+    assert CliRunner().invoke(app, arguments).exit_code == status
+
+
+@pytest.mark.usefixtures("_sigterm_as_before")
+def test_sigterm_is_cleaned_up_after_as_ctrl_c_is() -> None:
+    raise_on_sigterm()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.type is Terminated
