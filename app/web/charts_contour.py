@@ -1,7 +1,9 @@
 """Two knobs as SVG: a cell a setting, coloured and numbered, and the line of the chosen loss across them.
 
-The first place of either axis is the knob left out; x grows to the right and y upwards. As in `app.web.charts` every
-horizontal place is in per cent and every height in pixels.
+The first place of either axis is the knob left out; x grows to the right and y upwards. The line's points lie on the
+middles of rows or of columns, so numbers stand in the lower part of their cells; where the line still meets one it
+breaks off at a rim of the cell's colour. As in `app.web.charts` every horizontal place is in per cent and every height
+in pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ from markupsafe import Markup
 from app.web.charts import _line, _pct, _svg, _tag
 
 _LABELS: Final = 13.0  # per cent of the width that the labels of the rows take
-_ROW: Final = 32
+_ROW: Final = 40
+# From a cell's middle down to its number's baseline: beside a line, and without one.
+_BELOW: Final = 13
+_MIDDLE: Final = 4
 _TOP: Final = 30
 # With more columns than this a cell has no room for its number on a telephone; it then says it when pointed at.
 _MOST_NUMBERED: Final = 9
@@ -63,10 +68,11 @@ def surface_chart(
     def y_of(place: float) -> float:
         return bottom - (place + 0.5) * _ROW
 
+    drop = _BELOW if any(lines) else _MIDDLE
     shapes: list[Markup] = [_tag("text", up.name, x=0, y=14, class_="t strong")]
     texts: list[Markup] = []
     for row, label in enumerate(up.labels):
-        shapes.append(_tag("text", label, x=_pct(_LABELS - 1.5), y=y_of(row) + 4, class_="t end"))
+        shapes.append(_tag("text", label, x=_pct(_LABELS - 1.5), y=y_of(row) + _MIDDLE, class_="t end"))
     for column, label in enumerate(across.labels):
         shapes.append(_tag("text", label, x=_pct(x_of(column)), y=bottom + 17, class_="t mid"))
         for row in range(rows):
@@ -87,8 +93,8 @@ def surface_chart(
                 )
             )
             if columns <= _MOST_NUMBERED:
-                ink = "t mid on-heat" if square.step else "t mid"
-                texts.append(_tag("text", square.text, x=_pct(x_of(column)), y=y_of(row) + 4, class_=ink))
+                ink = f"t mid halo h{square.step}" + (" on-heat" if square.step else "")
+                texts.append(_tag("text", square.text, x=_pct(x_of(column)), y=y_of(row) + drop, class_=ink))
     path = [
         _tag(
             "line", x1=_pct(x_of(one[0])), x2=_pct(x_of(other[0])), y1=y_of(one[1]), y2=y_of(other[1]), class_="contour"

@@ -1,10 +1,12 @@
 """The chart of two knobs: squares where their settings are, the line where its points are."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from app.web.charts_contour import Axis, Square, surface_chart
+from app.web import charts_contour
+from app.web.charts_contour import STEPS, Axis, Square, surface_chart
 
 ACROSS, UP = Axis("bits", ["none", "8", "4"]), Axis("sparsity", ["none", "0.5"])
 
@@ -39,6 +41,37 @@ def test_the_line_runs_through_the_middles_of_the_squares():
     assert (x1, y1) == pytest.approx(middles[0], abs=0.2), "from (0, 0)"
     assert (x2, y2) == pytest.approx(middles[5], abs=0.2), "to (2, 1)"
     assert y2 < y1, "further up is further turned"
+
+
+def numbers(svg):
+    """(place in the SVG, y, classes, text) of the numbers in squares."""
+    found = re.finditer(r'<text x="[\d.]+%" y="([\d.]+)" class="(t mid halo[^"]*)">(\d\d)</text>', svg)
+    return [(one.start(), float(one[1]), one[2], one[3]) for one in found]
+
+
+def test_numbers_stand_above_the_line_each_on_a_rim_of_its_square_s_colour():
+    svg = chart(lines=[((0.0, 0.0), (2.0, 1.0))])
+    assert [text for _, _, _, text in numbers(svg)] == ["00", "01", "10", "11", "20", "21"]
+    assert min(place for place, *_ in numbers(svg)) > svg.rindex('class="contour"')
+    for _, _, classes, text in numbers(svg):
+        assert f"h{1 + int(text[0]) + int(text[1])}" in classes.split()
+    css = (Path(charts_contour.__file__).parent / "templates" / "report.css").read_text()
+    assert re.search(r"\.t\.halo \{[^}]*paint-order: stroke", css)
+    for step in range(STEPS + 1):
+        fill = re.search(rf"\.heat\.h{step} \{{ fill: ([^;]+);", css)
+        assert fill is not None
+        assert f".halo.h{step} {{ stroke: {fill[1]}; }}" in css
+
+
+def test_a_line_along_the_middle_of_a_row_passes_above_its_numbers_and_none_leaves_them_in_the_middle():
+    svg = chart(lines=[((0.0, 1.0), (2.0, 1.0))])
+    (line,) = re.findall(r'y1="([\d.]+)" y2="[\d.]+" class="contour"', svg)
+    height = 9.5  # of digits at the chart's font size, 12 px
+    for _, y, _, text in numbers(svg):
+        if text[1] == "1":
+            assert y - height > float(line) + 1.25
+    low = [y for _, y, _, text in numbers(chart()) if text[1] == "1"]
+    assert all(y < float(line) + height for y in low)
 
 
 def test_squares_that_do_not_fit_are_refused():
