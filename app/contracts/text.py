@@ -1,7 +1,7 @@
 """Text sources: what the two models are compared on."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -124,6 +124,10 @@ class HubText(Contract):
     revision: Annotated[str, Field(max_length=100)] | None = None
     documents: Annotated[int, Field(ge=1, le=MAX_DOCUMENTS)] = 100
     domain: Domain = "text"
+
+
+# What the command line calls each corpus that ships.
+CORPUS_NAMES: Final = {"evaluation": "shipped", "calibration": "calibration", "classes": "classes"}
 
 
 class ShippedText(Contract):

@@ -12,7 +12,7 @@ from app.contracts.job import TERMINAL, Job, JobError, JobStatus, Progress
 from app.contracts.requests import AnyRequest
 from app.contracts.requests.base import CandidateModel, JobRequest, ReferenceModel
 from app.contracts.requests.sweep import Knob
-from app.contracts.text import FileText, HubText, InlineText, SelfText, TextSource
+from app.contracts.text import CORPUS_NAMES, FileText, HubText, InlineText, SelfText, TextSource
 
 JOBS_PATH = "/v1/diagnosis/jobs"
 _KNOBS: Final = TypeAdapter(tuple[Knob, ...])
@@ -45,9 +45,6 @@ class JobRecord:
         return self.job.status in TERMINAL
 
 
-_CORPORA: Final = {"evaluation": "shipped", "calibration": "calibration", "classes": "classes"}
-
-
 def text_name(text: TextSource) -> str:
     """As `--text` of the command line writes it: `shipped:60`, `self:8192`, `hub:a/b`. Never what stands in it."""
     if isinstance(text, InlineText):
@@ -58,7 +55,7 @@ def text_name(text: TextSource) -> str:
         return f"self:{text.tokens}"
     if isinstance(text, HubText):
         return f"hub:{text.dataset}" + (f":{text.column}" if text.column != "text" else "")
-    corpus = _CORPORA[text.corpus]
+    corpus = CORPUS_NAMES[text.corpus]
     return f"{corpus}:{text.documents}" if text.documents else corpus
 
 

@@ -6,12 +6,13 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
+from app.contracts.text import CORPUS_NAMES
+
 Json = dict[str, Any]
 _UNSAID: Final[dict[str, Json]] = {  # what the command line's text argument leaves at these values
     "self": {"temperature": 1.0},
     "hub": {"config": None, "split": "test", "revision": None, "documents": 100, "domain": "text"},
 }
-_CORPORA: Final = {"evaluation": "shipped", "calibration": "calibration", "classes": "classes"}
 
 
 def numeral(value: float) -> str:
@@ -31,7 +32,7 @@ def text_argument(text: Json) -> str | None:
     if source == "inline":
         return "DOCUMENTS.jsonl"
     if source == "shipped":
-        corpus = _CORPORA.get(text.get("corpus", "evaluation"))
+        corpus = CORPUS_NAMES.get(text.get("corpus", "evaluation"))
         return f"{corpus}:{text['documents']}" if corpus and text.get("documents") else corpus
     if source not in _UNSAID or any(text.get(key, default) != default for key, default in _UNSAID[source].items()):
         return None
