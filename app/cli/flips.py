@@ -18,6 +18,7 @@ from app.cli.service import connect, connect_or_start
 from app.cli.tasks import parse_task
 from app.cli.watching import run_to_end
 from app.contracts.errors import ErrorCode, HemostatError
+from app.web.format import number as figure
 
 flips_app = typer.Typer(
     help="KL to flips: a model learned from this service's own runs of kind tasks.", no_args_is_help=True
@@ -67,7 +68,9 @@ def build(
     with opened as client:
         for number, request in enumerate([] if from_jobs else requests):
             err.print(f"{number + 1} of {len(steps)}: {steps[number]}", markup=False)
-            run_to_end(client, request, err)
+            job = run_to_end(client, request, err)
+            for line in _outcome(client.report(job["id"])):
+                err.print(line, markup=False, soft_wrap=True)
         found = _finished(client)
     earlier = {(run.job, run.fingerprint) for run in runs.read(configured.home)}
     runs.add(configured.home, [run for run in found if run.usable and (run.job, run.fingerprint) not in earlier])
@@ -162,6 +165,17 @@ def _request(reference: str, step: str, task: list[str] | None, documents: int) 
         "tasks": [parse_task(one) for one in task or ["shipped"]],
         "text": {"source": "shipped", "documents": documents},
     }
+
+
+def _outcome(report: dict[str, Any]) -> list[str]:
+    """A line a task: what this run tells of its KL and its flips."""
+    kl = report["divergence"]["kl"]["mean"]
+    lines = []
+    for result in report["tasks"]:
+        flips = result["flips"]["harmful"] + result["flips"]["helpful"]
+        line = f"{result['name']}: {flips} of {result['items']} answers flipped at a KL of {figure(kl)} nats a token"
+        lines.append(f"{line}; at chance, so not learned from" if result["outcome"] == "at_chance" else line)
+    return lines
 
 
 def _finished(client: Client) -> list[Any]:

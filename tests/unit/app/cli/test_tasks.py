@@ -188,6 +188,18 @@ def test_finished_jobs_are_gathered_once(home, monkeypatch):
     assert {run.kl for run in kept} == {report["divergence"]["kl"]["mean"] for report in Service().reports.values()}
 
 
+def test_a_sweep_says_of_each_run_what_it_found(home, monkeypatch):
+    monkeypatch.setattr(flips, "connect_or_start", lambda *_: Service())
+    monkeypatch.setattr(flips, "run_to_end", lambda *_: {"id": "a"})
+    done = CliRunner().invoke(app, ["flips", "build", "-r", "tiny", "--recipe", "quantize.rtn:bits=4"])
+    assert done.exit_code == 0, done.output
+    said = [line for line in done.output.splitlines() if "answers flipped at a KL of" in line]
+    for line, result in zip(said, Service().reports["a"]["tasks"], strict=True):
+        moved = [result["flips"][way] for way in ("harmful", "helpful")]
+        assert line.startswith(f"{result['name']}: {sum(moved)} of {result['items']} answers flipped")
+        assert line.endswith("not learned from") == (result["outcome"] == "at_chance")
+
+
 def test_after_runs_of_one_task_it_says_what_they_are_good_for(home, monkeypatch):
     monkeypatch.setattr(flips, "connect", lambda *_: Service())
     monkeypatch.setattr(flips, "_finished", lambda _: [])
