@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from workers.diagnosis.attribute.matching import GAP_PRICE
 from workers.diagnosis.attribute.moe import RoutingShift
 from workers.diagnosis.attribute.sums import Sums
 from workers.distributions.intervals import FEWEST_CLUSTERS, cluster_order
+from workers.surgery.callbacks import CheckCancelled, never_cancelled
 
 # Outlier channels that a border lists; the others are counted.
 LISTED = 5
@@ -29,6 +30,13 @@ _POSITIVE = (0.0, math.inf)
 _SHARE = (0.0, 1.0)
 _DISTANCES = ("js", "kl", "tv")
 _SUPPORTS = {"js": _POSITIVE, "kl": _POSITIVE, "tv": _SHARE, "sink": _SHARE, "entropy": _POSITIVE, "reach": _POSITIVE}
+
+
+class _Hooked(TypedDict):
+    """What the means of one block have in common."""
+
+    seed: int
+    check_cancelled: CheckCancelled
 
 
 def measured(tokens: tuple[int, int], documents: Sequence[int] | NDArray[Any]) -> blocks.Measured:
@@ -97,11 +105,14 @@ def _gap(damage: GapDamage, total: Sums, seed: int) -> blocks.LayerGap:
     )
 
 
-def attention_block(found: AttentionShift, text: blocks.Measured, *, seed: int) -> blocks.AttentionShift:
-    """The block of attention."""
-    js, kl, tv = (over_heads(getattr(found, name)).means(seed=seed, support=_SUPPORTS[name]) for name in _DISTANCES)
-    looks = [_looks(one, seed) for one in (found.reference, found.candidate)]
-    heads = _Heads.of(found, seed)
+def attention_block(
+    found: AttentionShift, text: blocks.Measured, *, seed: int, check_cancelled: CheckCancelled = never_cancelled
+) -> blocks.AttentionShift:
+    """The block of attention. Raises what `check_cancelled` raises: intervals of many heads take seconds a figure."""
+    hooked: _Hooked = {"seed": seed, "check_cancelled": check_cancelled}
+    js, kl, tv = (over_heads(getattr(found, name)).means(support=_SUPPORTS[name], **hooked) for name in _DISTANCES)
+    looks = [_looks(one, hooked) for one in (found.reference, found.candidate)]
+    heads = _Heads.of(found, hooked)
     return blocks.AttentionShift(
         measured=text,
         layers=tuple(
@@ -126,9 +137,9 @@ def attention_block(found: AttentionShift, text: blocks.Measured, *, seed: int) 
     )
 
 
-def _looks(looks: Looks, seed: int) -> dict[str, NDArray[Any]]:
+def _looks(looks: Looks, hooked: _Hooked) -> dict[str, NDArray[Any]]:
     return {
-        name: over_heads(getattr(looks, name)).means(seed=seed, support=_SUPPORTS[name])
+        name: over_heads(getattr(looks, name)).means(support=_SUPPORTS[name], **hooked)
         for name in ("sink", "entropy", "reach")
     }
 
@@ -147,9 +158,9 @@ class _Heads:
     theirs: dict[str, NDArray[Any]]
 
     @classmethod
-    def of(cls, found: AttentionShift, seed: int) -> _Heads:
+    def of(cls, found: AttentionShift, hooked: _Hooked) -> _Heads:
         def means(of: AttentionShift | Looks, *names: str) -> dict[str, NDArray[Any]]:
-            return {name: getattr(of, name).means(seed=seed, support=_SUPPORTS[name]) for name in names}
+            return {name: getattr(of, name).means(support=_SUPPORTS[name], **hooked) for name in names}
 
         ours, theirs = (means(looks, "sink", "entropy", "reach") for looks in (found.reference, found.candidate))
         return cls(found.partner_PH, means(found, *_DISTANCES), ours, theirs)

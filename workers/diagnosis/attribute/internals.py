@@ -161,7 +161,7 @@ class _Work:
     def attention(self, matching: Matching) -> blocks.AttentionShift:
         """Along the alignment."""
         found = attention_shift(*self._at_borders(), matching, self._document_N, **self._hooks)
-        return attention_block(found, self._text, seed=self._seed)
+        return attention_block(found, self._text, seed=self._seed, check_cancelled=self._hooks["check_cancelled"])
 
     def activations(self, matching: Matching, repair_tokens: int) -> blocks.ActivationGrowth:
         """Along the alignment, with self-repair on evenly spread windows."""

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from app.contracts.report import Mean
 from workers.distributions.intervals import FEWEST_CLUSTERS, RESAMPLES, ClusteredBy, ratio_intervals
+from workers.surgery.callbacks import CheckCancelled, never_cancelled
 
 Array = NDArray[np.float64]
 # Quantities whose resampling is in memory at once.
@@ -72,12 +73,15 @@ class Sums:
         rising: Callable[[float], float] | None = None,
         support: tuple[float, float] = (-np.inf, np.inf),
         resamples: int = RESAMPLES,
+        check_cancelled: CheckCancelled = never_cancelled,
     ) -> NDArray[Any]:
         """(*shape) of `Mean`: the ratios (or a rising function of each) with 95 % intervals, cut to `support`, the
-        values that a ratio can have. The order of documents does not matter."""
+        values that a ratio can have. The order of documents does not matter. Raises what `check_cancelled` raises,
+        which is asked before every few of them."""
         top, bottom = (part.reshape(self.clusters.count, -1).T for part in (self.top, self.bottom))
         found = np.empty(top.shape[0], dtype=object)
         for first in range(0, top.shape[0], _BLOCK):
+            check_cancelled()
             rows = slice(first, first + _BLOCK)
             found[rows] = _means(top[rows], bottom[rows], self.clusters, rising, support, seed, resamples)
         return found.reshape(self.shape)

@@ -11,6 +11,7 @@ from workers.diagnosis.attribute.attention import AttentionShift, Looks
 from workers.diagnosis.attribute.blocks import attention_block, routing_block
 from workers.diagnosis.attribute.moe import RoutingShift
 from workers.diagnosis.attribute.sums import Clusters, Sums
+from workers.diagnosis.context import JobCancelled
 from workers.distributions import intervals
 
 TEXT = Measured(windows=12, tokens=120, documents=12)
@@ -73,6 +74,25 @@ def test_every_figure_of_a_head_has_the_interval_of_its_own_queries() -> None:
                 assert mean == pytest.approx(value)
                 # Draws are shared with other heads, in whose company documents lie in another order.
                 assert ci == pytest.approx(interval, rel=0.05)
+
+
+def test_between_the_figures_of_heads_it_is_asked_whether_the_job_is_cancelled() -> None:
+    asked = 0
+
+    def check() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == limit:
+            raise JobCancelled
+
+    limit = 10**9
+    attention_block(attention(np.arange(12)), TEXT, seed=5, check_cancelled=check)
+    figures = 2 * 3 * 3  # layers and heads; distances, and looks of either model
+    assert asked >= figures
+    limit, asked = figures, 0
+    with pytest.raises(JobCancelled):
+        attention_block(attention(np.arange(12)), TEXT, seed=5, check_cancelled=check)
+    assert asked == figures
 
 
 @pytest.mark.parametrize("kind", ["attention", "routing"])

@@ -40,6 +40,14 @@ def test_the_order_of_documents_moves_nothing_and_the_seed_a_little() -> None:
     assert other.ci == pytest.approx(first.ci, abs=0.05 * (first.ci[1] - first.ci[0]))
 
 
+def test_between_draws_of_many_ratios_it_is_asked_whether_the_job_is_cancelled() -> None:
+    sums = Sums(Clusters.of(range(8)), (40, 10))
+    sums.add(0, RNG.random((8, 40, 10)), np.full(8, 10.0))
+    asked: list[bool] = []
+    sums.means(seed=0, resamples=10, check_cancelled=lambda: asked.append(True))
+    assert len(asked) > 4
+
+
 def test_an_interval_is_cut_to_what_the_ratio_can_be() -> None:
     sums = Sums(Clusters.of(range(8)), ())
     sums.add(0, [0.0] * 7 + [5.0], np.full(8, 10.0))
