@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from app.contracts.attribute_blocks import AttentionLayer, AttentionShift
+from app.contracts.attribute_blocks import AttentionLayer, AttentionShift, Both
 from app.contracts.report import Mean
 from app.web import format as fmt
 from app.web.charts_internals import Cells, Series, heat_map, layer_curves
@@ -146,14 +146,18 @@ def _worst(block: AttentionShift) -> Table:
                 mean_cell(head.js, strong=True),
                 mean_cell(Mean(mean=head.kl, ci=head.kl_ci)),
                 mean_cell(Mean(mean=head.tv, ci=head.tv_ci)),
-                *(
-                    Cell(f"{fmt.number(both.reference)} → {fmt.number(both.candidate)}")
-                    for both in (head.sink, head.entropy, head.range)
-                ),
+                *(_both(both) for both in (head.sink, head.entropy, head.range)),
             )
             for layer, head in heads[:FIRST_HEADS]
         ),
     )
+
+
+def _both(both: Both) -> Cell:
+    """Reference → candidate, above their intervals."""
+    ours, theirs = fmt.estimate(both.reference, both.reference_ci), fmt.estimate(both.candidate, both.candidate_ci)
+    note = f"{ours.interval or 'no interval'} → {theirs.interval or 'no interval'}"
+    return Cell(f"{ours.value} → {theirs.value}", note if ours.interval or theirs.interval else "no interval")
 
 
 def _layers(block: AttentionShift) -> Table:

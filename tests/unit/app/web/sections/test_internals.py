@@ -6,7 +6,9 @@ import pytest
 from markupsafe import Markup
 
 from app.contracts.attribute_blocks import Internals
+from app.contracts.report import Mean
 from app.web.pages import environment
+from app.web.sections.attention_maps import attention_maps
 from app.web.sections.internals import internals
 from tests.support import internals_blocks as made
 from tests.support.html import tree
@@ -153,3 +155,15 @@ def test_what_was_not_measured_is_told_and_escaped():
     drawn = page(made.mixture())
     assert text(drawn.one(id_="not-inside").one("li")) == "layers are <not> run one at a time"
     assert drawn.one(id_="routing")
+
+
+def test_sink_entropy_and_range_of_a_head_have_the_intervals_of_the_report():
+    block = made.dense().attention
+    told = {"reference_ci": (0.5, 0.75), "candidate_ci": (0.25, 0.5)}
+    head = block.layers[0].heads[0]
+    both = head.sink.model_copy(update={"reference": 0.625, "candidate": 0.375} | told)
+    moved = head.model_copy(update={"js": Mean(mean=9.0, ci=None), "sink": both, "entropy": both, "range": both})
+    layer = block.layers[0].model_copy(update={"heads": (moved,)})
+    row = attention_maps(block.model_copy(update={"layers": (layer,)})).worst.rows[0]
+    told = ("0.62 → 0.38", "[0.50, 0.75] → [0.25, 0.50]")
+    assert [(cell.text, cell.note) for cell in row[4:]] == [told] * 3
