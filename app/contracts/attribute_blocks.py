@@ -146,7 +146,12 @@ class ActivationBorder(Contract):
     sqnr: Mean | None = Field(description="dB, over all tokens; null: there is no error")
     cosine: Mean
     outlier_channels: Count
-    outlier_share: Number = Field(description="of the squared error that lies in outlier channels; without interval")
+    outlier_share: Number = Field(description="of the squared error that lies in outlier channels")
+    outlier_share_ci: Ci | None = Field(
+        default=None,
+        description="clustered as that of `relative`, with the channels as given; null in reports from before it had "
+        "one",
+    )
     outliers: tuple[OutlierChannel, ...] = Field(description="the largest")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from app.contracts.attribute_blocks import ActivationGrowth, ErrorStep
+from app.contracts.report import Mean
 from app.web import format as fmt
 from app.web.charts_internals import Series, layer_curves
 from app.web.sections.words_of_internals import mean_cell, on, told
@@ -135,7 +136,7 @@ def _borders(block: ActivationGrowth) -> Table:
             Column("SQNR, dB"),
             Column("Cosine"),
             Column("Outlier channels"),
-            Column("Squared error in them"),
+            Column("Squared error in them, %"),
             Column("The largest: channel × median", "text"),
         ),
         rows=tuple(
@@ -148,7 +149,7 @@ def _borders(block: ActivationGrowth) -> Table:
                 mean_cell(border.sqnr),
                 mean_cell(border.cosine),
                 Cell(fmt.count(border.outlier_channels)),
-                Cell(fmt.NONE if border.outlier_share is None else f"{fmt.percent(border.outlier_share)} %"),
+                mean_cell(Mean(mean=border.outlier_share, ci=border.outlier_share_ci), percent=True),
                 Cell(", ".join(f"{one.channel} × {fmt.number(one.ratio)}" for one in border.outliers[:3])),
             )
             for border in block.borders

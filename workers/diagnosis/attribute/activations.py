@@ -73,7 +73,7 @@ class ActivationErrors:
     cosine_B: Sums
     energy_B: Sums
     outliers_B: tuple[tuple[Outlier, ...], ...]
-    outlier_share_B: tuple[float | None, ...]
+    outlier_share_B: Sums
     steps: tuple[Course, ...]
     fresh_S: Sums
     carried_S: Sums
@@ -104,6 +104,7 @@ def activation_errors(
         cascade.add(
             start, np.zeros(end - start), _squares(candidate.read(0, start, end), reference.read(0, start, end))
         )
+    at_borders.leave(0)
     for number, step in enumerate(steps):
         progress("activations", number, len(steps))
         layers = range(*step.candidate)
@@ -126,17 +127,17 @@ def activation_errors(
             carried_S.add(start, _squares(after_hat, fed), entering, at=number)
             grown_S.add(start, _squares(after_hat, after), entering, at=number)
             cascade.add(start, _squares(after_hat, after) if step is steps[-1] else np.zeros(end - start), fresh)
+        at_borders.leave(number + 1)
         for layer, _ in zip(layers, modules, strict=True):
             candidate.runner.skeleton.release(layer)
     progress("activations", len(steps), len(steps))
-    outliers, shares = at_borders.outliers()
     return ActivationErrors(
         borders,
         at_borders.relative,
         at_borders.cosine,
         at_borders.energy,
-        outliers,
-        shares,
+        tuple(at_borders.outliers),
+        at_borders.share,
         steps,
         fresh_S,
         carried_S,
@@ -197,11 +198,14 @@ def sqnr(energy: float) -> float:
 
 
 class _AtBorders:
-    """What is summed up at each border."""
+    """What is summed up at each border. Borders are seen one after the other: `see` its batches, then `leave` it."""
 
     def __init__(self, clusters: Clusters, borders: int, width: int) -> None:
-        self.relative, self.cosine, self.energy = (Sums(clusters, (borders,)) for _ in range(3))
-        self._states_BD, self._errors_BD = (torch.zeros(borders, width, dtype=torch.float64) for _ in range(2))
+        self.relative, self.cosine, self.energy, self.share = (Sums(clusters, (borders,)) for _ in range(4))
+        self.outliers: list[tuple[Outlier, ...]] = []
+        self._cluster_of_N = torch.from_numpy(clusters.of_window_N)
+        self._states_D = torch.zeros(width, dtype=torch.float64)
+        self._errors_KD = torch.zeros(clusters.count, width, dtype=torch.float64)
 
     def see(self, border: int, start: int, state_NLD: torch.Tensor, other_NLD: torch.Tensor) -> None:
         """A batch of both models' states."""
@@ -213,21 +217,21 @@ class _AtBorders:
         cosine_NL = torch.cosine_similarity(h_NLD, h_NLD + error_NLD, dim=-1, eps=1e-300)
         self.cosine.add(start, cosine_NL.sum(1).numpy(), count, at=border)
         self.energy.add(start, off_NL.square().sum(1).numpy(), size_NL.square().sum(1).numpy(), at=border)
-        self._states_BD[border] += h_NLD.square().sum((0, 1))
-        self._errors_BD[border] += error_NLD.square().sum((0, 1))
+        self._states_D += h_NLD.square().sum((0, 1))
+        self._errors_KD.index_add_(0, self._cluster_of_N[start : start + len(h_NLD)], error_NLD.square().sum(1))
 
-    def outliers(self) -> tuple[tuple[tuple[Outlier, ...], ...], tuple[float | None, ...]]:
-        """Outlier channels of each border, and the share of the squared error in them (None: no error)."""
-        found: list[tuple[Outlier, ...]] = []
-        shares: list[float | None] = []
-        for states_D, errors_D in zip(self._states_BD, self._errors_BD, strict=True):
-            ratio_D = (states_D / states_D.median().clamp_min(1e-300)).sqrt()
-            whole = float(errors_D.sum())
-            channels = [int(one) for one in ratio_D.argsort(descending=True) if ratio_D[one] > OUTLIER]
-            share_D = errors_D / whole if whole > 0 else torch.zeros_like(errors_D)
-            found.append(tuple(Outlier(one, float(ratio_D[one]), float(share_D[one])) for one in channels))
-            shares.append(float(share_D[channels].sum()) if whole > 0 else None)
-        return tuple(found), tuple(shares)
+    def leave(self, border: int) -> None:
+        """Tells the outlier channels of a border, and the share of the squared error in them (of no error: nothing)."""
+        ratio_D = (self._states_D / self._states_D.median().clamp_min(1e-300)).sqrt()
+        error_D, error_K = self._errors_KD.sum(0), self._errors_KD.sum(1)
+        whole = float(error_D.sum())
+        channels = [int(one) for one in ratio_D.argsort(descending=True) if ratio_D[one] > OUTLIER]
+        share_D = error_D / whole if whole > 0 else torch.zeros_like(error_D)
+        self.outliers.append(tuple(Outlier(one, float(ratio_D[one]), float(share_D[one])) for one in channels))
+        self.share.top[:, border] = self._errors_KD[:, channels].sum(1).numpy()
+        self.share.bottom[:, border] = error_K.numpy()
+        self._states_D.zero_()
+        self._errors_KD.zero_()
 
 
 def _inner(states_NLD: torch.Tensor) -> torch.Tensor:

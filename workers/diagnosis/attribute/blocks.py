@@ -206,6 +206,7 @@ def activations_block(
     """The block of activations, with self-repair where it was measured."""
     relative, energy = (sums.means(seed=seed, support=_POSITIVE) for sums in (found.relative_B, found.energy_B))
     cosine = found.cosine_B.means(seed=seed, support=(-1.0, 1.0))
+    in_outliers = found.outlier_share_B.means(seed=seed, support=_SHARE)
     fresh, carried, grown = (
         sums.means(seed=seed, rising=_root) for sums in (found.fresh_S, found.carried_S, found.grown_S)
     )
@@ -224,7 +225,8 @@ def activations_block(
                 sqnr=_sqnr(energy[index]),
                 cosine=cosine[index],
                 outlier_channels=len(found.outliers_B[index]),
-                outlier_share=found.outlier_share_B[index],
+                outlier_share=in_outliers[index].mean,
+                outlier_share_ci=in_outliers[index].ci,
                 outliers=tuple(
                     blocks.OutlierChannel(channel=one.channel, ratio=one.ratio, error_share=one.error_share)
                     for one in found.outliers_B[index][:LISTED]

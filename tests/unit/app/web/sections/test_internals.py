@@ -8,6 +8,7 @@ from markupsafe import Markup
 from app.contracts.attribute_blocks import Internals
 from app.contracts.report import Mean
 from app.web.pages import environment
+from app.web.sections.activation_growth import activation_growth
 from app.web.sections.attention_maps import attention_maps
 from app.web.sections.internals import internals
 from tests.support import internals_blocks as made
@@ -167,3 +168,11 @@ def test_sink_entropy_and_range_of_a_head_have_the_intervals_of_the_report():
     row = attention_maps(block.model_copy(update={"layers": (layer,)})).worst.rows[0]
     told = ("0.62 → 0.38", "[0.50, 0.75] → [0.25, 0.50]")
     assert [(cell.text, cell.note) for cell in row[4:]] == [told] * 3
+
+
+def test_the_share_of_error_in_outlier_channels_has_its_interval_where_the_report_has_one():
+    block = made.dense().activations
+    border = block.borders[1].model_copy(update={"outlier_share": 0.25, "outlier_share_ci": (0.125, 0.375)})
+    old = border.model_copy(update={"outlier_share_ci": None})
+    rows = activation_growth(block.model_copy(update={"borders": (old, border, *block.borders[2:])})).borders.rows
+    assert [(row[4].text, row[4].note) for row in rows[:2]] == [("25.0", "no interval"), ("25", "[12, 38]")]

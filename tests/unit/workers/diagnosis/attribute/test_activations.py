@@ -10,11 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from app.contracts.attribute_blocks import Measured
 from app.contracts.errors import ErrorCode, HemostatError
 from tests.support.copies import copier
 from tests.support.internals import DOCUMENT_N, TOKENS_NL, at_borders, kl, run, whole
 from tests.support.pruning import operate
 from workers.diagnosis.attribute.activations import ActivationErrors, activation_errors, self_repair, sqnr
+from workers.diagnosis.attribute.blocks import activations_block
 from workers.diagnosis.attribute.borders import Borders
 from workers.diagnosis.attribute.matching import Matching, match
 from workers.surgery.store import CheckpointStore
@@ -129,7 +131,8 @@ def test_a_model_has_no_error_against_itself(tiny: Tiny, tmp_path: Path) -> None
     for sums in (found.relative_B, found.energy_B, found.fresh_S, repair.direct_S, repair.final_S):
         assert not sums.top.any()
     np.testing.assert_allclose(found.cosine_B.values(), 1, rtol=1e-12)
-    assert found.outlier_share_B == (None,) * 4
+    assert np.isnan(found.outlier_share_B.values()).all()
+    assert found.outlier_share_B.shape == (4,)
     assert np.isnan(found.cascade.values())
 
 
@@ -169,8 +172,18 @@ def test_a_channel_far_larger_than_the_others_is_told(tiny: Tiny, tmp_path: Path
         found = activation_errors(reference, candidate, SAME, DOCUMENT_N)
     assert outliers(found, 0) == [5, 9]
     assert [one.error_share for one in found.outliers_B[0]] == pytest.approx([0, 1])
-    assert found.outlier_share_B[0] == pytest.approx(1)
+    assert found.outlier_share_B.values()[0] == pytest.approx(1)
     assert found.outliers_B[0][0].ratio == pytest.approx(50, rel=0.25)
+    for border, (h, hat) in enumerate(zip(states(folder), states(other), strict=True)):
+        error_ND = (hat - h).square().sum(1)
+        close(found.outlier_share_B.top[0, border], float(error_ND[:2, outliers(found, border)].sum()))  # document 0
+        close(found.outlier_share_B.bottom[0, border], float(error_ND[:2].sum()))
+    block = activations_block(found, Measured(windows=len(DOCUMENT_N), tokens=1, documents=1), seed=0)
+    told, expected = block.borders[1], found.outlier_share_B.means(seed=0, support=(0.0, 1.0))[1]
+    assert told.outlier_share_ci is not None
+    assert told.outlier_share is not None
+    assert told.outlier_share_ci[0] < told.outlier_share < told.outlier_share_ci[1]
+    assert (told.outlier_share, told.outlier_share_ci) == (expected.mean, expected.ci)
 
 
 def test_two_widths_have_no_difference(tiny: Tiny, tmp_path: Path) -> None:
