@@ -75,7 +75,7 @@ class Predictor:
         low, median, high = self.model.predict(kl, items, task=task, seed=seed)
         basis = own or self.runs
         seen = (min(run.kl for run in basis), max(run.kl for run in basis))
-        status, why = self._status(kl, seen, tasks, known=bool(own))
+        status, why = self._status(kl, seen, tasks, named=task is not None, known=bool(own))
         told = (
             f"{100 * median:.3g} % of {items:,} items are expected to flip (95 % prediction interval "
             f"{100 * low:.3g} to {100 * high:.3g} %), from {len(self.runs)} run{_s(len(self.runs))} of {tasks} "
@@ -83,10 +83,13 @@ class Predictor:
         )
         return Prediction(status, median, (low, high), len(self.runs), tasks, seen, known_task=bool(own), sentence=told)
 
-    def _status(self, kl: float, seen: tuple[float, float], tasks: int, *, known: bool) -> tuple[Status, str]:
+    def _status(
+        self, kl: float, seen: tuple[float, float], tasks: int, *, named: bool, known: bool
+    ) -> tuple[Status, str]:
         if not known and tasks < FEWEST_TASKS:
+            missing = "no run of this task is among them" if named else "no task is named"
             return "outside", (
-                f": outside what has been seen, for no run of this task is among them and "
+                f": outside what has been seen, for {missing} and "
                 f"{'one task does' if tasks == 1 else f'{tasks} tasks do'} not tell how tasks differ."
             )
         if not seen[0] / REACH <= kl <= seen[1] * REACH:

@@ -50,7 +50,9 @@ def test_another_task_is_outside_until_tasks_are_known_to_differ_how() -> None:
     one = [run for run in RUNS if run.fingerprint in {"f0", "f1"}]
     found = Predictor(one).predict(0.1, 300, task="unheard")
     assert found.status == "outside"
-    assert "2 tasks do not tell how tasks differ" in found.sentence
+    assert "no run of this task is among them and 2 tasks do not tell how tasks differ" in found.sentence
+    unnamed = Predictor(one).predict(0.1, 300).sentence
+    assert "no task is named and 2 tasks do not tell how tasks differ" in unnamed
     alone = Predictor([run for run in RUNS if run.fingerprint == "f0"]).predict(0.1, 300, task="unheard")
     assert "one task does not tell how tasks differ" in alone.sentence
     assert Predictor(RUNS).predict(0.1, 300, task="unheard").status == "seen"
