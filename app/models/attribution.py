@@ -79,7 +79,8 @@ def check_attribution(request: AttributeRequest, reference: CheckpointInfo, cand
 @dataclass(frozen=True)
 class AttributionCost:
     """`passes` of the whole model over `tokens` tokens, `inner` tokens that go through a whole model once for what is
-    measured inside, `bytes` of states at the borders, `seconds` of all; `told` says so in words."""
+    measured inside, `bytes` of all states at the borders, those inside included, `seconds` of all; `told` says so in
+    words."""
 
     passes: float
     tokens: int
@@ -109,20 +110,21 @@ def attribution_cost(
     looks = request.top * (LOOKS + (1.0 if "restore" in request.directions else 0.0) + 0.5 * request.twins)
     passes = 2 + request.budget + looks + PAIRS / 2 + TOGETHER
     size = sum(2 * info.hidden_size * (info.layers + 1) for info in infos) * subset
-    inside, told = _inside(request, infos, subset) if request.internals else (0.0, ())
+    inside, inner_size, told = _inside(request, infos, subset) if request.internals else (0.0, 0, ())
     slower = infos[0].parameters / reference_parameters
     seconds = slower * (passes * subset / CPU_SWAPPED_TOKENS_PER_SECOND + inside / CPU_INNER_TOKENS_PER_SECOND)
     return AttributionCost(
         passes,
         subset,
         inside,
-        size,
+        size + inner_size,
         seconds,
         (
             f"at most {request.budget:g} forward passes over {subset} tokens to find the first parts, and about "
             f"{passes - request.budget:.0f} to look into them, through transformers' layers at "
             f"{CPU_SWAPPED_TOKENS_PER_SECOND:g} tokens/s for {reference_parameters / 1e6:.1f}M parameters",
-            f"hidden states at the layer borders of both models take {size / 2**20:.0f} MiB of disk while the job runs",
+            f"hidden states at the layer borders of both models take {(size + inner_size) / 2**20:.0f} MiB of disk "
+            "while the job runs",
             *told,
         ),
     )
@@ -130,18 +132,31 @@ def attribution_cost(
 
 def _inside(
     request: AttributeRequest, infos: tuple[CheckpointInfo, CheckpointInfo], subset: int
-) -> tuple[float, tuple[str, ...]]:
-    """Tokens that go through a whole model once, and what that is in words. Self-repair takes half of the layers and
-    two heads for each layer."""
+) -> tuple[float, int, tuple[str, ...]]:
+    """Tokens that go through a whole model once, bytes of states in float32, and what that is in words. Self-repair
+    takes half of the layers and two heads for each layer."""
     info = infos[0]
     windows, length = inner_windows(infos, request.window)
     tokens = min(subset, windows * length)
     repaired = min(tokens, REPAIR_TOKENS)
     head = min(1.0, info.vocabulary * info.hidden_size / info.parameters)
     repair = info.layers * ((1 - head) / 2 + 2 * head)
-    return INNER_PASSES * tokens + repair * repaired, (
+    size = _inner_bytes(infos, tokens, length)
+    told = (
         f"what goes on inside comes beside the budget: {INNER_PASSES:g} forward passes in float32 over {tokens} "
         f"tokens, with attention maps of every head, and about {repair:.0f} over {repaired} to see what later layers "
-        f"repair, at {CPU_INNER_TOKENS_PER_SECOND:g} tokens/s for as many parameters; "
-        "`internals: false` (--no-internals) leaves it out",
+        f"repair, at {CPU_INNER_TOKENS_PER_SECOND:g} tokens/s for as many parameters, with {size / 2**20:.0f} MiB of "
+        "those states; `internals: false` (--no-internals) leaves it out"
     )
+    return INNER_PASSES * tokens + repair * repaired, size, (told,)
+
+
+def _inner_bytes(infos: tuple[CheckpointInfo, CheckpointInfo], tokens: int, length: int) -> int:
+    """Both models' states at every border of `tokens` tokens in windows of `length`; for self-repair, which needs
+    models of one width, the reference's once more and a copy for each layer, of the windows that it is measured on."""
+    state = 4 * infos[0].hidden_size
+    size = sum(4 * info.hidden_size * (info.layers + 1) for info in infos) * tokens
+    if infos[0].hidden_size != infos[1].hidden_size:
+        return size
+    repaired = min(tokens, max(1, round(REPAIR_TOKENS / length)) * length)
+    return size + state * (infos[0].layers + 1 + max(info.layers for info in infos)) * repaired

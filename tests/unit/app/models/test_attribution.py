@@ -67,8 +67,8 @@ def cost(info: CheckpointInfo, text: int, **changes: Any) -> AttributionCost:
 
 
 def test_the_cost_grows_with_budget_and_is_bounded_by_the_text(info: CheckpointInfo) -> None:
-    small = cost(info, 1000, tokens=4096, budget=10)
-    large = cost(info, 100_000, tokens=4096, budget=100)
+    small = cost(info, 1000, tokens=4096, budget=10, internals=False)
+    large = cost(info, 100_000, tokens=4096, budget=100, internals=False)
     assert small.tokens == 1000
     assert large.tokens == 4096
     assert large.passes - small.passes == 90
@@ -81,6 +81,10 @@ def test_what_is_measured_inside_counts_beside_the_budget(info: CheckpointInfo) 
     assert inside.passes == without.passes
     assert without.inner == 0
     assert inside.seconds > without.seconds
+    # float32 of two models at all borders; a quarter of it once more for self-repair, and a copy of that for each layer
+    state = 4 * info.hidden_size
+    assert inside.bytes - without.bytes == state * (2 * (info.layers + 1) * 4096 + (2 * info.layers + 1) * 1024)
+    assert any(f"{inside.bytes / 2**20:.0f} MiB of disk" in line for line in inside.told)
     assert any("--no-internals" in line for line in inside.told)
     assert not any("inside" in line for line in without.told)
     # eight windows of 512; for each layer half of the others and two heads, on a quarter of them

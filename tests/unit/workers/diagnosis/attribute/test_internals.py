@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from app.contracts.attribute_blocks import Internals
+from app.contracts.requests.attribute import AttributeRequest
+from app.models.attribution import attribution_cost
 from app.models.checkpoint import inspect
 from tests.support.internals import DOCUMENT_N, TOKENS_NL, kl, run, whole
 from tests.support.pruning import operate
@@ -89,6 +91,31 @@ def test_every_block_of_a_deeper_model(deeper: list[Path], tmp_path: Path) -> No
     done = {phase: (count, total) for phase, count, total in phases}
     assert all(count == total for count, total in done.values()), done
     assert json.loads(found.model_dump_json())["alignment"]["pairs"]
+
+
+def test_states_on_disk_are_as_many_bytes_as_the_estimate_counts(deeper: list[Path], tmp_path: Path) -> None:
+    sizes: list[int] = []
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+
+    def look(*_: object) -> None:
+        sizes.append(sum(file.stat().st_blocks * 512 for file in scratch.rglob("*.bin")))
+
+    with models(*deeper) as (reference, candidate):
+        internals(reference, candidate, TOKENS_NL, DOCUMENT_N, scratch, progress=look)
+    infos = reference.info, candidate.info
+    windows, length = TOKENS_NL.shape
+    body = {"kind": "attribute", "reference": {"model": "a"}, "candidate": {"model": "a"}, "window": length}
+    bytes_of = [
+        attribution_cost(
+            AttributeRequest.model_validate(body | {"internals": inside}),
+            infos,
+            windows * length,
+            reference_parameters=1.0,
+        ).bytes
+        for inside in (False, True)
+    ]
+    assert bytes_of[1] - bytes_of[0] == max(sizes)
 
 
 def test_a_lost_attempt_measures_no_block_twice(deeper: list[Path], tmp_path: Path) -> None:
