@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -67,7 +67,13 @@ def read(home: Path) -> list[Run]:
         run = _run(line)
         if run is not None and run.usable:
             found[run.job, run.fingerprint] = run
-    return list(_distinct(found.values()))
+    return list(_distinct(_sourced(found.values())))
+
+
+def _sourced(runs: Collection[Run]) -> Iterable[Run]:
+    """Runs that were stored without a source have that of a later run of the same items, where there is one."""
+    known = {run.fingerprint: run.source for run in runs if run.source}
+    return (run if run.source else replace(run, source=known.get(run.fingerprint, "")) for run in runs)
 
 
 def _distinct(runs: Iterable[Run]) -> Iterable[Run]:
