@@ -41,10 +41,12 @@ def etag_of(*parts: str) -> str:
 
 
 def unchanged(request: Request, etag: str, *, anything: bool = True) -> Response | None:
-    """304 where the client has this already; `anything`: there is an answer, so that `*` fits it as well."""
+    """304 where the client has this already; `anything`: there is an answer, so that `*` fits it as well.
+
+    Whatever asks this has more than one form, so the 304 varies as its 200 does (RFC 9110, 15.4.5)."""
     known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
     fits = etag in known or (anything and "*" in known)
-    return Response(status_code=304, headers={"etag": etag}) if fits else None
+    return Response(status_code=304, headers={"etag": etag, "vary": "accept"}) if fits else None
 
 
 def media_type_of(request: Request, what: str = "The report") -> str:
