@@ -39,6 +39,8 @@ ARTIFACT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 REPORT_PATH: Final = re.compile(r"attempt-[0-9]+/[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 MAX_TOLD: Final = 1000  # unreadable records that are logged
 SCAN: Final = 256  # records read at once when a page is filtered
+MESSAGE_PAGE: Final = 50  # events read at once in search of a line for people
+MESSAGE_PAGES: Final = 10  # a line that lies further back than these says nothing about what the job does now
 
 
 class Orders(StrEnum):
@@ -275,12 +277,17 @@ class JobStore:
         return [StoredEvent(_number(entry_id), fields["data"]) for entry_id, fields in entries]
 
     async def latest_message(self, job_id: str) -> str | None:
-        """The newest line for people among the events that are still kept."""
-        entries: Any = await self.client.xrevrange(keys.events(job_id))
-        for _, fields in entries:
-            event = json.loads(fields["data"])
-            if event["type"] == "log":
-                return str(event["message"])
+        """The newest line for people among the last `MESSAGE_PAGE · MESSAGE_PAGES` events that are still kept."""
+        before = "+"
+        for _ in range(MESSAGE_PAGES):
+            entries: Any = await self.client.xrevrange(keys.events(job_id), max=before, count=MESSAGE_PAGE)
+            for _, fields in entries:
+                event = json.loads(fields["data"])
+                if event["type"] == "log":
+                    return str(event["message"])
+            if len(entries) < MESSAGE_PAGE:
+                break
+            before = f"({entries[-1][0]}"
         return None
 
     async def oldest_event(self, job_id: str) -> int | None:

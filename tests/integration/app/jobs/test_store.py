@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
@@ -15,7 +16,7 @@ from app.contracts.requests.compare import CompareRequest
 from app.jobs import keys
 from app.jobs.connection import connect
 from app.jobs.ids import new_job_id
-from app.jobs.store import Filters, Idempotency, JobStore, Orders
+from app.jobs.store import MESSAGE_PAGE, MESSAGE_PAGES, Filters, Idempotency, JobStore, Orders
 from app.settings import Settings
 from tests.integration.app.conftest import compare
 from tests.integration.app.jobs.lossy import LossyProxy
@@ -257,6 +258,46 @@ async def test_events_are_bounded_and_their_numbers_show_what_is_missing(store: 
     assert [event.number for event in events] == list(range(oldest, 2605))
     assert len(events) < 2300
     assert json.loads(events[-1].data)["type"] == "end"
+
+
+@pytest.mark.parametrize(
+    ("since", "found", "most"),
+    [
+        (0, "the last line", MESSAGE_PAGE),
+        (MESSAGE_PAGE - 1, "the last line", MESSAGE_PAGE),
+        (MESSAGE_PAGE, "the last line", 2 * MESSAGE_PAGE),
+        (MESSAGE_PAGE * MESSAGE_PAGES - 1, "the last line", MESSAGE_PAGE * MESSAGE_PAGES),
+        (MESSAGE_PAGE * MESSAGE_PAGES, None, MESSAGE_PAGE * MESSAGE_PAGES),
+    ],
+)
+async def test_the_latest_line_is_found_without_reading_all_events(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch, since: int, found: str | None, most: int
+) -> None:
+    job_id = await created(store)
+    await store.claim(job_id, "w1")
+    step = Progress(phase="candidate", done=1, total=2600)
+    for _ in range(60):
+        await store.progress(job_id, 1, step)
+    for line in ("the first line", "the last line"):
+        await store.log(job_id, 1, line)
+    await asyncio.gather(*(store.progress(job_id, 1, step) for _ in range(since)))
+    read: list[int] = []
+    xrevrange = store.client.xrevrange
+
+    async def counted(*arguments: Any, **options: Any) -> Any:
+        entries = await xrevrange(*arguments, **options)
+        read.append(len(entries))
+        return entries
+
+    monkeypatch.setattr(store.client, "xrevrange", counted)
+    assert await store.latest_message(job_id) == found
+    assert sum(read) == most
+
+
+async def test_a_job_without_a_line_has_no_latest_one(store: JobStore) -> None:
+    job_id = await created(store)
+    assert await store.latest_message(job_id) is None
+    assert await store.latest_message(new_job_id()) is None
 
 
 async def test_a_blocking_read_wakes_up_at_the_next_event(store: JobStore) -> None:
