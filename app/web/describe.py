@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from app.contracts.recipe.mitigation import repair_of_its_time
 from app.contracts.report import ModelProvenance
 from app.web import format as fmt
 
@@ -139,6 +140,7 @@ def _dynamic(of: Step) -> str:
 
 
 def _repair(of: Step) -> str:
+    of = repair_of_its_time(of)
     epochs, steps = of.get("block_epochs", 3), of.get("distill_steps", 60)
     fitted = [f"blocks fitted over {fmt.counted(epochs, 'epoch')}"] if epochs else []
     trained = [f"{steps} steps of distillation"] if steps else []

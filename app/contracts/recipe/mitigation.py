@@ -1,6 +1,7 @@
 """The three mitigations as steps: they compare, deploy and compose like any other."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -61,6 +62,16 @@ class QuantizeDynamic(Calibrated):
         return self
 
 
+# What a repair was stored with before blocks were fitted: all of its fields, as whatever is stored is written whole.
+_BEFORE_BLOCKS: Final = frozenset({"rank", "allocation", "distill_steps", "distill_s", "iterations"})
+
+
+def repair_of_its_time(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A repair as it is stored; one from before `block_epochs` was a field fitted no blocks."""
+    older = "block_epochs" not in fields and fields.keys() >= _BEFORE_BLOCKS
+    return {**fields, "block_epochs": 0} if older else dict(fields)
+
+
 class RepairLowrank(Calibrated):
     """Low-rank repair: to every linear layer a product of two thin matrices is added that takes back what was lost.
 
@@ -91,3 +102,8 @@ class RepairLowrank(Calibrated):
         description="More than once: what the repair carries is taken out of the weights and the steps before, which "
         "must look at weights alone, are done again on the rest.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_time(cls, value: Any) -> Any:
+        return repair_of_its_time(value) if isinstance(value, Mapping) else value

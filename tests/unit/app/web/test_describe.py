@@ -40,6 +40,13 @@ from app.web import describe
             "low-rank repair, mean rank 16, 200 steps of distillation",
         ),
         (
+            {
+                **{"type": "repair.lowrank", "rank": 16, "allocation": "nats", "distill_steps": 200},
+                **{"distill_s": None, "iterations": 1},
+            },
+            "low-rank repair, mean rank 16, 200 steps of distillation",
+        ),
+        (
             {"type": "repair.lowrank", "rank": 4, "block_epochs": 1, "distill_steps": 0},
             "low-rank repair, mean rank 4, blocks fitted over 1 epoch",
         ),

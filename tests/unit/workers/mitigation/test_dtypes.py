@@ -24,7 +24,7 @@ STEPS: dict[str, list[dict[str, Any]]] = {
         }
     ],
     "dynamic": [{"type": "quantize.dynamic", "bits": 4.5, "mixed": True, "group_size": 32, "tuning_steps": 2}],
-    "repair": [RTN, {"type": "repair.lowrank", "rank": 4, "distill_steps": 2}],
+    "repair": [RTN, {"type": "repair.lowrank", "rank": 4, "block_epochs": 0, "distill_steps": 2}],
 }
 
 

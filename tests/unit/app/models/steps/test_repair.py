@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from pydantic import TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
+from app.contracts.recipe.mitigation import RepairLowrank
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
 from app.models.steps.repair import LOCAL
@@ -63,3 +65,14 @@ def test_iterations_need_steps_that_look_at_weights_alone(
 
 def test_what_looks_at_weights_alone_is_what_goes_weight_by_weight() -> None:
     assert set(STREAMED) == LOCAL
+
+
+def test_a_repair_stored_before_blocks_were_fitted_fits_none() -> None:
+    """All fields of its time are there but `block_epochs`; a request that leaves more out gets the defaults."""
+    stored = {"allocation": "nats", "distill_steps": 200, "distill_s": None, "iterations": 1}
+    written = {"type": "repair.lowrank", "rank": 4}
+    read = RECIPE.validate_json(json.dumps([written | stored, written | {"distill_steps": 200}]))
+    assert [(one.block_epochs, one.distill_steps) for one in read if isinstance(one, RepairLowrank)] == [
+        (0, 200),
+        (3, 200),
+    ]

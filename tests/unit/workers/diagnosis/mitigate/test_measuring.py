@@ -18,7 +18,7 @@ from workers.diagnosis.sides import Side
 Tiny = Callable[..., Path]
 MERGE = {"type": "merge.linear", "other": "sibling", "weight": 0.25}
 RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
-REPAIR = {"type": "repair.lowrank", "rank": 4, "distill_steps": 0}
+REPAIR = {"type": "repair.lowrank", "rank": 4, "block_epochs": 0, "distill_steps": 0}
 
 
 def bench(tiny: Tiny, home: Path, texts: Callable[..., Any]) -> Bench:

@@ -196,12 +196,13 @@ def test_iterations_wound_what_the_product_does_not_carry(
         assert inspect(more.path / "base").layers == 3
 
 
+@pytest.mark.parametrize("epochs", [0, 1])
 def test_a_lost_attempt_is_gone_on_with_as_if_it_had_not_been(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
 ) -> None:
     monkeypatch.setattr(resumption, "EVERY_S", 0.0)
     monkeypatch.setattr(resumption, "_REST", 0)
-    steps = RTN, repair(distill_steps=6)
+    steps = RTN, repair(block_epochs=epochs, distill_steps=6)
 
     class LostError(Exception):
         pass
