@@ -96,7 +96,7 @@ def child_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     environment.setdefault("OMP_NUM_THREADS", str(physical_cores()))
     if "OMP_WAIT_POLICY" not in environment:
         # A thread that waits for another one burns its core for milliseconds by default. Beside one busy process that
-        # made scoring three times and sampling eight times slower; alone, a short wait is as fast.
+        # made scoring three times and sampling eight times slower; alone, a short wait is as fast in scoring.
         environment.setdefault("GOMP_SPINCOUNT", "1000")
     preload = environment.get("LD_PRELOAD", "")
     tcmalloc = find_tcmalloc()
