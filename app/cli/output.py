@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from app.contracts.errors import HemostatError
-from app.web.phases import PHASES
+from app.web.phases import in_words
 
 Json = dict[str, Any]
 
@@ -95,7 +95,7 @@ class Lines:
         if phase != self._phase:
             self._phase = phase
             of = f" ({total} windows)" if phase in {"reference", "candidate"} and total else ""
-            self._console.print(f"{PHASES.get(phase, phase)}{of} …", markup=False)
+            self._console.print(f"{in_words(phase)}{of} …", markup=False)
 
     def say(self, message: str) -> None:
         """A line of its own."""
@@ -108,11 +108,11 @@ class Phases:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._phase = "queued"
-        self._task = progress.add_task(PHASES[self._phase], total=None)
+        self._task = progress.add_task(in_words(self._phase), total=None)
 
     def update(self, phase: str, done: int, total: int) -> None:
         """Shows `done` of `total` of a phase; total 0 is not known yet."""
-        name = PHASES.get(phase, phase)
+        name = in_words(phase)
         if phase != self._phase:
             self._progress.reset(self._task, total=total or None, completed=done, description=name)
             self._phase = phase

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from app.cli.client import Client
 from app.contracts.errors import HemostatError
-from app.web.phases import PHASES
+from app.web.phases import in_words
 
 Json = dict[str, Any]
 
@@ -87,8 +87,7 @@ def _state(job: Json) -> str:
     progress = job["progress"]
     if progress["phase"] == "queued":  # its worker has not got to a phase yet
         return "starting"
-    phase = PHASES.get(progress["phase"], progress["phase"])
-    return f"running: {phase}{percent(progress['done'], progress['total'])}"
+    return f"running: {in_words(progress['phase'])}{percent(progress['done'], progress['total'])}"
 
 
 def percent(done: int, total: int) -> str:

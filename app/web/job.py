@@ -8,7 +8,7 @@ from app.contracts.job import TERMINAL, Job, JobStatus
 from app.web import format as fmt
 from app.web import listing
 from app.web.pages import page
-from app.web.phases import PHASES
+from app.web.phases import in_words
 from app.web.sections.origin import Fact
 from app.web.untrusted import visible
 
@@ -48,8 +48,7 @@ def render_job(job: Job, message: str | None) -> str:
 
 
 def _bar(job: Job) -> _Bar:
-    phase = job.progress.phase
-    return _Bar(PHASES.get(phase, visible(phase)), job.progress.done, job.progress.total)
+    return _Bar(visible(in_words(job.progress.phase)), job.progress.done, job.progress.total)
 
 
 def _facts(job: Job, told: dict[str, object]) -> list[Fact]:

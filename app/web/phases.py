@@ -2,6 +2,31 @@
 
 from typing import Final
 
+_STEPS: Final = {
+    "activations": "measuring the activations",
+    "adapter": "adding the adapter",
+    "bits": "choosing bits per weight",
+    "blocks": "going through the blocks",
+    "check weights": "checking the weights",
+    "dequantize": "dequantizing",
+    "distill": "distilling from the reference",
+    "divergence gradients": "gradients of the divergence",
+    "fisher": "Fisher information",
+    "forward": "running the blocks forward",
+    "gradients": "gradients",
+    "low rank": "low-rank factors",
+    "merge": "merging the models",
+    "outliers": "counting outliers",
+    "prune": "pruning blocks",
+    "recovery": "training the weights that stayed",
+    "reference": "running the reference",
+    "repair": "finding what a repair could add",
+    "rounding": "rounding blocks",
+    "source": "running the model as it was",
+    "tuning": "tuning scales and rounding",
+    "tweak": "tweaking norms",
+    "widen": "widening tensors",
+}
 PHASES: Final = {
     "queued": "waiting for a worker",
     "text": "reading the text",
@@ -32,4 +57,11 @@ PHASES: Final = {
     "look into parts": "looking into the worst parts",
     "statistics": "computing statistics",
     "report": "writing the report",
+    # Of the steps of a recipe that take longer than going through the weights once.
+    **{f"modify: {phase}": f"modifying the weights: {words}" for phase, words in _STEPS.items()},
 }
+
+
+def in_words(phase: str) -> str:
+    """What people read; the phase itself where it has no words here, as that of a newer worker."""
+    return PHASES.get(phase, phase)

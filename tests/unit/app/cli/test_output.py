@@ -1,11 +1,13 @@
+import io
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from rich.table import Table
 
-from app.cli.output import busy, out
-from app.web.phases import PHASES
+from app.cli.output import Lines, busy, out
+from app.web.phases import PHASES, in_words
 
 WORKERS = Path(__file__).resolve().parents[4] / "workers"
 
@@ -18,6 +20,27 @@ def test_every_phase_that_a_job_reports_has_words() -> None:
     }
     assert {"text", "modify", "fit", "choose", "test", "report"} <= reported
     assert reported <= set(PHASES)
+
+
+def test_every_phase_that_a_step_of_a_recipe_reports_has_words() -> None:
+    source = "".join(
+        file.read_text(encoding="utf-8")
+        for room in ("surgery", "mitigation")
+        for file in (WORKERS / room).rglob("*.py")
+    )
+    reported = set(re.findall(r'(?:progress\(\s*|\bphase(?:: str)? ?= ?)"([\w ]+)"', source))
+    assert {"blocks", "distill", "fisher", "low rank", "surgery", "tuning"} <= reported
+    for phase in reported - {"surgery", "thresholds", "write"}:  # these are "modify" itself
+        assert in_words(f"modify: {phase}").startswith("modifying the weights: "), phase
+
+
+def test_where_there_is_no_terminal_a_phase_is_said_once_in_words() -> None:
+    told = io.StringIO()
+    lines = Lines(Console(file=told, width=80))
+    for done in (0, 1):
+        lines.update("modify: blocks", done, 2)
+    lines.update("of a newer worker", 0, 0)
+    assert told.getvalue() == "modifying the weights: going through the blocks …\nof a newer worker …\n"
 
 
 def test_what_takes_a_while_is_said_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

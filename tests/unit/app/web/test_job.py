@@ -33,6 +33,12 @@ def test_a_running_job_shows_its_phase_how_far_it_is_and_the_last_message() -> N
     assert reloads(page) == [str(RELOAD_S)]
 
 
+def test_what_a_step_of_the_recipe_does_is_told_in_words() -> None:
+    progress = Progress(phase="modify: fisher", done=3, total=30)
+    page = render_job(job(status="running", severity=None, progress=progress), None)
+    assert "modifying the weights: Fisher information: 3 of 30" in shown(page).text
+
+
 def test_a_bar_of_a_phase_whose_length_is_not_known_has_no_place() -> None:
     page = render_job(job(status="queued", severity=None), None)
     assert "waiting for a worker" in shown(page).text
