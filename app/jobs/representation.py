@@ -49,14 +49,15 @@ def unchanged(request: Request, etag: str, *, anything: bool = True) -> Response
     return Response(status_code=304, headers={"etag": etag, "vary": "accept"}) if fits else None
 
 
-def media_type_of(request: Request, what: str = "The report") -> str:
-    """JSON or HTML, by `?format=` or else by `Accept`. Raises RequestError and NOT_ACCEPTABLE."""
+def media_type_of(request: Request, what: str = "The report", *, otherwise: str | None = None) -> str:
+    """JSON or HTML, by `?format=` or else by `Accept`; `otherwise` where neither is accepted. Raises RequestError, and
+    without `otherwise` NOT_ACCEPTABLE."""
     wanted = request.query_params.get("format")
     if wanted is not None:
         if wanted not in ("json", "html"):
             raise query_error("format", "The format is neither json nor html.")
         return JSON if wanted == "json" else HTML
-    media_type = preferred(request.headers.get("accept"), (JSON, HTML))
+    media_type = preferred(request.headers.get("accept"), (JSON, HTML)) or otherwise
     if media_type is None:
         raise HemostatError(ErrorCode.NOT_ACCEPTABLE, f"{what} exists as application/json and as text/html.")
     return media_type

@@ -210,6 +210,7 @@ async def list_jobs(request: Request, query: Annotated[ListQuery, Query()]) -> R
 @router.get(
     "/jobs/{job_id}",
     summary="One job",
+    openapi_extra={"parameters": [FORMAT_PARAMETER]},
     responses=answers(
         Answer(
             200,
@@ -220,15 +221,21 @@ async def list_jobs(request: Request, query: Annotated[ListQuery, Query()]) -> R
             headers={"ETag": "changes when the job does; not of the page"},
         ),
         Answer(304, None, description="the job is as If-None-Match says"),
-        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_UNREADABLE, ErrorCode.UNAVAILABLE],
+        errors=[
+            ErrorCode.JOB_NOT_FOUND,
+            ErrorCode.JOB_UNREADABLE,
+            ErrorCode.INVALID_REQUEST,
+            ErrorCode.UNAVAILABLE,
+        ],
     ),
 )
 async def get_job(request: Request, job_id: str) -> Response:
     """Status, progress and, once it has ended, severity or error; a page for what prefers HTML by `Accept`, as a
-    browser does."""
+    browser does, or asks for it by `?format=html`. What accepts neither gets JSON."""
     state = state_of(request)
+    media_type = media_type_of(request, otherwise=JSON)
     job = (await service.find(state.store, job_id)).job
-    if links_wanted(request):
+    if media_type == HTML:
         message = await state.store.latest_message(job_id)
         page = await asyncio.to_thread(lambda: render_job(job, message))
         headers = {"vary": "accept", "cache-control": "no-store", "content-security-policy": PAGE_POLICY}

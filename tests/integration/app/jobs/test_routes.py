@@ -115,6 +115,23 @@ async def test_a_browser_gets_a_page_of_a_job_with_its_last_message_and_a_progra
         assert (told.json()["id"], told.headers["vary"]) == (job_id, "accept")
 
 
+async def test_the_format_of_a_job_overrides_what_a_client_accepts(api: Api) -> None:
+    url = f"{JOBS}/{await api.submit()}"
+    of_java = {"accept": "text/html, image/gif, image/jpeg, */*; q=0.2"}
+    plain = await api.http.get(url)
+    forced = await api.http.get(url, params={"format": "json"}, headers=of_java)
+    assert (forced.json(), forced.headers["etag"]) == (plain.json(), plain.headers["etag"])
+    for options in ({"headers": of_java}, {"params": {"format": "html"}, "headers": {"accept": "application/json"}}):
+        page = await api.http.get(url, **options)
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert page.text.casefold().startswith("<!doctype html>")
+    refused = await api.http.get(url, params={"format": "pdf"})
+    assert (refused.status_code, refused.json()["errors"][0]["parameter"]) == (422, "format")
+    operation = (await api.http.get("/openapi.json")).json()["paths"][f"{JOBS}/{{job_id}}"]["get"]
+    assert "format" in [parameter["name"] for parameter in operation["parameters"]]
+    assert "422" in operation["responses"]
+
+
 async def test_a_dry_run_checks_and_estimates_and_leaves_nothing(api: Api) -> None:
     before = sorted(await api.state.redis.keys("*"))
     answer = await api.http.post(JOBS, json=compare(dry_run=True), headers={"idempotency-key": "k"})
