@@ -32,6 +32,7 @@ from app.gateway import routes as gateway_routes
 from app.jobs import diff_routes, queue, reconcile, routes, service
 from app.jobs.connection import connect
 from app.jobs.differences import Differences
+from app.jobs.reloading import GoesOnReloading
 from app.jobs.schema_walk import Schema
 from app.jobs.store import JobStore
 from app.jobs.value_faults import value_fault
@@ -95,6 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     guards = [
         Middleware(RequestContext, telemetry=telemetry),
+        Middleware(GoesOnReloading),
         *([] if keys is not None else [Middleware(HostGuard, host=settings.host)]),
         Middleware(Authentication, keys=keys),
         Middleware(RateLimit, per_minute=settings.requests_per_minute),
