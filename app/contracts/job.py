@@ -61,8 +61,15 @@ class Job(Contract):
     )
     text: str | None = Field(
         default=None,
-        description="what is scored, as `--text` of the command line names it (`file:PATH` below the text root, "
-        "`inline:3` for three documents that came with the request); null where an earlier version took the job",
+        description="the request's `text`, as `--text` of the command line names it (`file:PATH` below the text root, "
+        "`inline:3` for three documents that came with the request, `hub:a/b, split train` where a config or another "
+        "split than `test` was asked for); null where an earlier version took the job",
+    )
+    test_text: str | None = Field(
+        default=None,
+        description="where the class of a `calibrate` or `mitigate` is measured on another text than `text`, which is "
+        "fitted or chosen by then: that other, named likewise; else null, and the class is measured on `text`, or on "
+        "a share of its documents (or an earlier version took the job)",
     )
     window: int | None = Field(
         default=None, description="tokens a window of it; null where the kind has none, or an earlier version took it"

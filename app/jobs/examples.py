@@ -120,6 +120,7 @@ QUEUED: Final[dict[str, Any]] = {
     },
     "knobs": [],
     "text": "shipped",
+    "test_text": None,
     "window": 512,
     "created_at": 1795612264.03,
     "started_at": None,

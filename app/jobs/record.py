@@ -13,9 +13,11 @@ from app.contracts.requests import AnyRequest
 from app.contracts.requests.base import CandidateModel, JobRequest, ReferenceModel
 from app.contracts.requests.sweep import Knob
 from app.contracts.text import CORPUS_NAMES, FileText, HubText, InlineText, SelfText, TextSource
+from app.models.texts import texts_of
 
 JOBS_PATH = "/v1/diagnosis/jobs"
 _KNOBS: Final = TypeAdapter(tuple[Knob, ...])
+_SPLIT: Final = HubText.model_fields["split"].default
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,10 @@ class JobRecord:
 
 
 def text_name(text: TextSource) -> str:
-    """As `--text` of the command line writes it: `shipped:60`, `self:8192`, `hub:a/b`. Never what stands in it."""
+    """As `--text` of the command line writes it: `shipped:60`, `self:8192`, `hub:a/b`. Never what stands in it.
+
+    A configuration and another split than the default, which it cannot write, stand behind: `hub:a/b, split train`.
+    """
     if isinstance(text, InlineText):
         return f"inline:{len(text.documents)}"
     if isinstance(text, FileText):
@@ -54,9 +59,22 @@ def text_name(text: TextSource) -> str:
     if isinstance(text, SelfText):
         return f"self:{text.tokens}"
     if isinstance(text, HubText):
-        return f"hub:{text.dataset}" + (f":{text.column}" if text.column != "text" else "")
+        return ", ".join(
+            [
+                f"hub:{text.dataset}" + (f":{text.column}" if text.column != "text" else ""),
+                *([f"config {text.config}"] if text.config else []),
+                *([f"split {text.split}"] if text.split != _SPLIT else []),
+            ]
+        )
     corpus = CORPUS_NAMES[text.corpus]
     return f"{corpus}:{text.documents}" if text.documents else corpus
+
+
+def tested_name(request: JobRequest) -> str | None:
+    """The text that the class is measured on, named likewise; None where that is `text`, or a share of its
+    documents."""
+    tested = texts_of(request).get("test_text")
+    return None if tested is None else text_name(tested)
 
 
 def window_of(request: JobRequest) -> int | None:
@@ -68,12 +86,14 @@ def request_fields(request: JobRequest) -> dict[str, str]:
     """What of a request the record keeps for good: never its text."""
     deployment = getattr(request, "deployment", None)
     knobs = getattr(request, "knobs", ())
+    tested = tested_name(request)
     window = window_of(request)
     return {
         "kind": request.kind,
         **({"deployment": deployment} if deployment else {}),
         **({"knobs": _KNOBS.dump_json(knobs).decode()} if knobs else {}),
         "text": text_name(request.text),
+        **({"test_text": tested} if tested else {}),
         **({"window": str(window)} if window else {}),
         "reference": request.reference.model_dump_json(),
         "candidate": request.candidate.model_dump_json(),
@@ -105,6 +125,7 @@ def _read(fields: Mapping[str, str]) -> JobRecord:
         candidate=CandidateModel.model_validate_json(fields["candidate"]),
         knobs=_KNOBS.validate_json(fields["knobs"]) if fields.get("knobs") else (),
         text=fields.get("text") or None,
+        test_text=fields.get("test_text") or None,
         window=int(fields["window"]) if fields.get("window") else None,
         created_at=float(fields["created_at"]),
         started_at=time("started_at"),

@@ -19,7 +19,7 @@ from app.contracts.requests import SubmitRequest
 from app.contracts.requests.base import JobRequest
 from app.jobs import queue
 from app.jobs.ids import is_job_id, new_job_id
-from app.jobs.record import JOBS_PATH, JobRecord, text_name, window_of
+from app.jobs.record import JOBS_PATH, JobRecord, tested_name, text_name, window_of
 from app.jobs.store import Idempotency, JobStore, Outcome
 from app.models.estimates import estimate
 from app.models.preflight import check_request
@@ -179,6 +179,7 @@ def _queued(job_id: str, request: JobRequest, created_at: float) -> Job:
         candidate=request.candidate,
         knobs=getattr(request, "knobs", ()),
         text=text_name(request.text),
+        test_text=tested_name(request),
         window=window_of(request),
         created_at=created_at,
         report_url=f"{JOBS_PATH}/{job_id}/report",

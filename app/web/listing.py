@@ -42,9 +42,15 @@ def candidate(job: Mapping[str, Any]) -> str:
 
 
 def text(job: Mapping[str, Any]) -> str:
-    """What was scored, and in which windows: `shipped:60, window 512`; a dash where it is not known."""
-    named, window = job.get("text"), job.get("window")
-    kind, _, many = (named or "").partition(":")
+    """What was scored, and in which windows: `shipped:60, window 512`; a dash where it is not known. Where the class is
+    measured on another text than was fitted or chosen by, it comes second: `calibration → shipped`."""
+    named, window = [job.get("text"), job.get("test_text")], job.get("window")
+    told = " → ".join(_named(one) for one in named if one)
+    return ", ".join([*([told] if told else []), *([f"window {window}"] if window else [])]) or fmt.NONE
+
+
+def _named(text: str) -> str:
+    kind, _, many = text.partition(":")
     if kind == "inline" and many.isdecimal():
-        named = f"{fmt.counted(int(many), 'document')} sent along"
-    return ", ".join([*([visible(named)] if named else []), *([f"window {window}"] if window else [])]) or fmt.NONE
+        return f"{fmt.counted(int(many), 'document')} sent along"
+    return visible(text)

@@ -97,6 +97,14 @@ async def test_a_job_is_told_with_its_text_and_window_when_it_is_made_and_when_i
     assert (await api.http.get(JOBS)).json()["data"] == [made]
 
 
+async def test_a_job_that_is_tested_on_another_text_is_told_with_both(api: Api) -> None:
+    asked = compare(kind="calibrate")
+    del asked["text"]
+    made = (await api.http.post(JOBS, json=asked)).json()
+    assert (made["text"], made["test_text"]) == ("calibration", "shipped")
+    assert (await api.http.get(JOBS)).json()["data"] == [made]
+
+
 async def test_a_browser_gets_a_page_of_a_job_with_its_last_message_and_a_program_the_job(api: Api) -> None:
     job_id = await api.submit()
     claim = await api.state.store.claim(job_id, "w1")

@@ -51,6 +51,41 @@ def test_a_record_tells_the_text_and_the_window_where_the_kind_has_one(kind: str
     assert (job.text, job.window) == ("shipped:12", window)
 
 
+@pytest.mark.parametrize(
+    ("kind", "texts", "text", "tested"),
+    [
+        # What a calibration is fitted on when nothing is said ships apart from what is scored.
+        ("calibrate", {}, "calibration", "shipped"),
+        ("calibrate", {"text": "calibration:8", "test_text": "classes"}, "calibration:8", "classes"),
+        ("calibrate", {"text": "shipped:60"}, "shipped:60", None),
+        ("mitigate", {}, "shipped", None),
+        ("mitigate", {"text": "shipped:60", "test_text": "hub:a/b"}, "shipped:60", "hub:a/b"),
+        ("compare", {"text": "shipped:60"}, "shipped:60", None),
+    ],
+)
+def test_a_record_names_the_text_that_the_class_is_measured_on(
+    kind: str, texts: dict[str, str], text: str, tested: str | None
+) -> None:
+    asked = {"kind": kind, "reference": {"model": "tiny"}, "candidate": {"model": "tiny"}}
+    asked |= {field: parse_text(named) for field, named in texts.items()}
+    job = read_record(WRITTEN | request_fields(REQUEST.validate_python(asked))).job
+    assert (job.text, job.test_text) == (text, tested)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"split": "test"}, "hub:a/b"),
+        ({"split": "train"}, "hub:a/b, split train"),
+        ({"config": "c", "split": "train", "column": "body"}, "hub:a/b:body, config c, split train"),
+    ],
+)
+def test_a_text_of_the_hub_is_named_with_its_config_and_a_split_that_is_not_the_default(
+    fields: dict[str, str], named: str
+) -> None:
+    assert text_name(TEXT.validate_python({"source": "hub", "dataset": "a/b"} | fields)) == named
+
+
 def test_a_record_of_an_earlier_version_tells_neither() -> None:
     fields = WRITTEN | {
         "kind": "compare",
@@ -59,4 +94,4 @@ def test_a_record_of_an_earlier_version_tells_neither() -> None:
         "metadata": "{}",
     }
     job = read_record(fields).job
-    assert (job.text, job.window) == (None, None)
+    assert (job.text, job.test_text, job.window) == (None, None, None)

@@ -35,6 +35,10 @@ def test_a_class_is_told_in_words_with_what_it_is_of(kind: str, severity: str | 
         ({"text": "shipped:60", "window": 512}, "shipped:60, window 512"),
         ({"text": "inline:3", "window": None}, "3 documents sent along"),
         ({"text": None, "window": None}, "–"),
+        ({"text": "calibration", "test_text": "shipped", "window": 512}, "calibration → shipped, window 512"),
+        ({"text": "calibration", "test_text": "inline:1"}, "calibration → 1 document sent along"),
+        ({"text": "shipped", "test_text": None, "window": 64}, "shipped, window 64"),
+        ({"text": "shipped", "test_text": "file:\u202ea"}, "shipped → file:⟨U+202E⟩a"),
         ({}, "–"),  # of an earlier version of the service
         ({"text": "file:\u202ea"}, "file:⟨U+202E⟩a"),
     ],
