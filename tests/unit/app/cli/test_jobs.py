@@ -44,6 +44,20 @@ def test_the_job_that_is_shown_is_the_one_that_was_named(recorder: Recorder) -> 
     assert recorder.asked == [("GET", "/v1/diagnosis/jobs/diag_1%232")]
 
 
+def test_a_job_that_is_shown_tells_its_phase_in_words(recorder: Recorder) -> None:
+    running = {
+        "status": "running",
+        "progress": {"phase": "modify: fisher", "done": 3, "total": 0},
+        "reference": {"model": "tiny"},
+        "attempt": 1,
+        "artifacts": [],
+        "error": None,
+    }
+    recorder.answer = job(1, "compare") | running
+    done = CliRunner().invoke(app, ["jobs", "show", "diag_1", "--url", recorder.url], env={"COLUMNS": "200"})
+    assert "modifying the weights: Fisher information 3/?" in done.output
+
+
 @pytest.mark.parametrize("width", [80, 240])
 def test_the_list_tells_outcome_text_and_window_and_folds_nothing(width: int) -> None:
     listed = job(1, "surface") | {"id": f"diag_{'0' * 26}", "severity": "none", "text": "shipped:60", "window": 512}
