@@ -10,8 +10,14 @@ class Terminated(KeyboardInterrupt):
 
 
 def raise_on_sigterm() -> None:
-    """From now on SIGTERM raises `Terminated` in this process' main thread, which has to call this."""
+    """From now on the first SIGTERM raises `Terminated` in this process' main thread, which has to call this; those
+    after it do not break off what it has begun."""
     signal.signal(signal.SIGTERM, _terminate)
+
+
+def ignore_sigterm() -> None:
+    """From now on SIGTERM does nothing: this process, whose main thread has to call this, is ending already."""
+    signal.signal(signal.SIGTERM, _ignore)  # a handler, not SIG_IGN, which children would inherit
 
 
 def status_of(interruption: KeyboardInterrupt) -> int:
@@ -20,4 +26,9 @@ def status_of(interruption: KeyboardInterrupt) -> int:
 
 
 def _terminate(number: int, frame: object) -> None:
+    ignore_sigterm()
     raise Terminated
+
+
+def _ignore(number: int, frame: object) -> None:
+    pass

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -18,7 +19,9 @@ from app.cli.output import Exit, busy, err, out, print_json
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from app.models.registry import load_registry, register
+from app.models.staging import remove_staged
 from app.settings import Settings
+from app.supervisor import Interruptions
 
 models_app = typer.Typer(help="Models that requests may name (models.toml).", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
@@ -95,6 +98,7 @@ def import_gguf(
 
 DEMO_ALIAS = "smollm2-135m"
 BREAK_OFF_S: Final = 10.0  # for an import to remove what it has written
+POLL_S: Final = 0.05
 
 
 def ensure_demo_model(settings: Settings) -> tuple[str, Path]:
@@ -108,7 +112,11 @@ def ensure_demo_model(settings: Settings) -> tuple[str, Path]:
 
 
 def run_import(source: str, folder: Path) -> None:
-    """Runs the import in a process of its own, which ends with this one: the front end does not load torch."""
+    """Runs the import in a process of its own, which ends with this one: the front end does not load torch.
+
+    Ctrl-C and SIGTERM end it, remove what it has written, and say what is kept. Raises `HemostatError` where it fails.
+    """
+    before = _inode(folder)
     command = [
         sys.executable,
         "-m",
@@ -129,13 +137,13 @@ def run_import(source: str, folder: Path) -> None:
         try:
             _, told = process.communicate()
         except KeyboardInterrupt:
-            _break_off(process)
-            err.print(
-                "interrupted: the import is stopped, and nothing of it is kept; the same command starts it again",
-                soft_wrap=True,
-            )
+            with Interruptions() as interruptions:
+                _break_off(process, interruptions)
+                left = remove_staged(folder, process.pid)
+                err.print(_told_of(left, folder, before), markup=False, soft_wrap=True)
             raise
     if process.returncode != 0:
+        remove_staged(folder, process.pid)  # it may have been killed
         lines = told.strip().splitlines() or [f"the import ended with {process.returncode}"]
         named, _, detail = lines[-1].partition(": ")
         known = named in set(ErrorCode)
@@ -146,10 +154,27 @@ def run_import(source: str, folder: Path) -> None:
         )
 
 
-def _break_off(process: subprocess.Popen[str]) -> None:
+def _break_off(process: subprocess.Popen[str], interruptions: Interruptions) -> None:
+    """Ends the import: SIGTERM, SIGKILL at another interruption or when time is up. It has gone on return."""
     process.terminate()
+    deadline = time.monotonic() + BREAK_OFF_S
+    while process.poll() is None and not interruptions.count and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    process.kill()
+    process.wait()
+
+
+def _told_of(left: Sequence[Path], folder: Path, before: int | None) -> str:
+    """What an interrupted import has left. `before`: the inode of `folder` before it began."""
+    if left:
+        return f"interrupted: the import is stopped; remove what is left of it: {', '.join(map(str, left))}"
+    if _inode(folder) not in {None, before}:
+        return f"interrupted: the import had just ended, and {folder} is kept; the same command registers it"
+    return "interrupted: the import is stopped, and nothing of it is kept; the same command starts it again"
+
+
+def _inode(folder: Path) -> int | None:
     try:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(BREAK_OFF_S)
-    finally:
-        process.kill()
+        return folder.stat().st_ino
+    except OSError:
+        return None

@@ -11,6 +11,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from app.cli.client import Client
+from app.cli.interruption import ignore_sigterm
 from app.cli.output import phases
 from app.cli.waiting import Waiting
 from app.contracts.errors import ErrorCode, HemostatError
@@ -47,17 +48,23 @@ def follow(client: Client, job_id: str, console: Console) -> Json:
 
 
 def run_to_end(client: Client, request: Json, console: Console) -> Json:
-    """Submits a job and follows it; Ctrl-C cancels the job before it leaves.
+    """Submits a job and follows it; Ctrl-C and SIGTERM cancel it before they leave, which another Ctrl-C breaks off.
 
     Raises `HemostatError` with the job's own code when it does not succeed.
     """
     job = client.submit(request)
-    console.print(f"job {job['id']}", markup=False)
     try:
+        console.print(f"job {job['id']}", markup=False)
         job = follow(client, job["id"], console)
     except KeyboardInterrupt:
+        ignore_sigterm()
         console.print(f"cancelling {job['id']} …")
-        _cancel(client, job["id"], console)
+        try:
+            _cancel(client, job["id"], console)
+        except KeyboardInterrupt:
+            told = f"broken off: {job['id']} may not be cancelled; `hemostat jobs cancel {job['id']}` ends it"
+            console.print(told, markup=False, soft_wrap=True)
+            raise
         raise
     require_success(job)
     return job

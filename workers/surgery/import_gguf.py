@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import shutil
 import signal
 import sys
@@ -21,6 +22,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.models.staging import staging_prefix
 from workers.surgery.files import give_usual_modes
 from workers.surgery.store import disk_full_told
 
@@ -76,7 +78,7 @@ def import_gguf(gguf: Path, destination: Path) -> None:
             ErrorCode.CHECKPOINT_NOT_FOUND, f"there is no file {gguf}", hint="give the path of a .gguf file"
         )
     destination.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    staging = Path(tempfile.mkdtemp(prefix=staging_prefix(destination, os.getpid()), dir=destination.parent))
     try:
         # the libraries draw progress bars on standard error whatever they are told
         with disk_full_told(destination.parent), contextlib.redirect_stderr(io.StringIO()):

@@ -1,19 +1,11 @@
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 from typer.testing import CliRunner
 
 from app.cli.interruption import Terminated, raise_on_sigterm
 from app.cli.main import app
-
-
-@pytest.fixture
-def _sigterm_as_before() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize(("interruption", "status"), [(KeyboardInterrupt, 130), (Terminated, 143)])
@@ -29,9 +21,20 @@ def test_a_command_that_is_interrupted_ends_with_the_status_of_the_signal(
     assert CliRunner().invoke(app, arguments).exit_code == status
 
 
-@pytest.mark.usefixtures("_sigterm_as_before")
+@pytest.mark.usefixtures("signals_as_before")
 def test_sigterm_is_cleaned_up_after_as_ctrl_c_is() -> None:
     raise_on_sigterm()
     with pytest.raises(KeyboardInterrupt) as caught:
         os.kill(os.getpid(), signal.SIGTERM)
     assert caught.type is Terminated
+
+
+@pytest.mark.usefixtures("signals_as_before")
+def test_a_second_sigterm_breaks_off_nothing_and_ctrl_c_still_does() -> None:
+    raise_on_sigterm()
+    with pytest.raises(Terminated):
+        os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert caught.type is KeyboardInterrupt

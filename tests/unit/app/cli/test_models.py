@@ -1,0 +1,146 @@
+"""An import that is broken off, with a program in its place that writes as it does and does as the test says."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from app.cli import models
+from app.cli.interruption import Terminated, raise_on_sigterm
+from app.cli.models import run_import
+from app.contracts.errors import HemostatError
+from tests.support.worker import gone, wait_for
+
+IMPORT = f"""#!{sys.executable}
+import os, pathlib, signal, sys, tempfile, time
+folder = pathlib.Path(sys.argv[-1])
+here = pathlib.Path(__file__).parent
+sys.path.insert(0, {str(Path(models.__file__).parents[2])!r})
+from app.models.staging import staging_prefix
+signal.signal(signal.SIGTERM, lambda *_: (here / "told").touch())
+folder.parent.mkdir(exist_ok=True)
+staging = pathlib.Path(tempfile.mkdtemp(prefix=staging_prefix(folder, os.getpid()), dir=folder.parent))
+(staging / "model.safetensors").write_text("half")
+(here / "pid.part").write_text(str(os.getpid()))
+"""
+STUBBORN = """
+(here / "pid.part").rename(here / "pid")
+while True:
+    time.sleep(1)
+"""
+KILLED = """
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+COMPLETE = """
+staging.rename(folder)
+(here / "pid.part").rename(here / "pid")
+while not (here / "told").exists():
+    time.sleep(0.01)
+"""
+OTHERS = (".tiny-1-zzzzzzzz", ".tiny-b-zzzzzzzz")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the import writes to; other imports write beside it."""
+    for name in OTHERS:
+        (tmp_path / "models" / name).mkdir(parents=True)
+    return tmp_path / "models" / "tiny"
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, does: str) -> Path:
+    """The program; answers the folder with its notes: its process id once it is at work, and that it got SIGTERM."""
+    program = folder.parent.parent / "import"
+    program.write_text(IMPORT + does)
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    return program.parent
+
+
+def send(notes: Path, *numbers: signal.Signals) -> threading.Thread:
+    """Sends the first signal once the import works, the others once it has been told to end."""
+
+    def sending() -> None:
+        for number, awaited in zip(numbers, ("pid", "told"), strict=False):
+            wait_for((notes / awaited).exists, what=awaited)
+            os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=sending)
+    thread.start()
+    return thread
+
+
+def interrupted(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, does: str, *numbers: signal.Signals
+) -> tuple[type[KeyboardInterrupt], int]:
+    """What an import raises that gets these signals, and the process id that it had."""
+    notes = stand_in(monkeypatch, folder, does)
+    raise_on_sigterm()
+    sender = send(notes, *numbers)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run_import("source.gguf", folder)
+    sender.join()
+    return caught.type, int((notes / "pid").read_text())
+
+
+@pytest.mark.usefixtures("signals_as_before")
+@pytest.mark.parametrize(
+    ("numbers", "patience_s", "raised"),
+    [
+        ((signal.SIGTERM, signal.SIGTERM), 60.0, Terminated),
+        ((signal.SIGINT, signal.SIGINT), 60.0, KeyboardInterrupt),
+        ((signal.SIGTERM,), 0.2, Terminated),
+    ],
+    ids=["SIGTERM twice", "Ctrl-C twice", "time is up"],
+)
+def test_an_import_that_does_not_end_is_killed_and_what_it_wrote_is_removed(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    numbers: tuple[signal.Signals, ...],
+    patience_s: float,
+    raised: type[KeyboardInterrupt],
+) -> None:
+    monkeypatch.setattr(models, "BREAK_OFF_S", patience_s)
+    found, pid = interrupted(monkeypatch, folder, STUBBORN, *numbers)
+    assert found is raised
+    assert gone(pid)
+    assert sorted(one.name for one in folder.parent.iterdir()) == sorted(OTHERS)
+    assert "nothing of it is kept" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("signals_as_before")
+def test_what_cannot_be_removed_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    monkeypatch.setattr(models, "BREAK_OFF_S", 0.2)
+    monkeypatch.setattr("app.models.staging.shutil.rmtree", lambda *_, **__: None)
+    interrupted(monkeypatch, folder, STUBBORN, signal.SIGTERM)
+    (left,) = (one for one in folder.parent.iterdir() if one.name not in OTHERS)
+    said = capsys.readouterr().err
+    assert f"remove what is left of it: {left}" in said
+    assert "nothing of it is kept" not in said
+
+
+@pytest.mark.usefixtures("signals_as_before")
+@pytest.mark.parametrize("older", [False, True])
+def test_an_import_that_was_complete_already_is_said_to_be_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *, older: bool
+) -> None:
+    if older:
+        folder.mkdir()
+    interrupted(monkeypatch, folder, COMPLETE, signal.SIGTERM)
+    assert (folder / "model.safetensors").is_file()
+    said = capsys.readouterr().err
+    assert f"{folder} is kept" in said
+    assert "nothing" not in said
+
+
+def test_an_import_that_the_system_kills_leaves_nothing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    stand_in(monkeypatch, folder, KILLED)
+    with pytest.raises(HemostatError):
+        run_import("source.gguf", folder)
+    assert sorted(one.name for one in folder.parent.iterdir()) == sorted(OTHERS)

@@ -1,0 +1,67 @@
+import io
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from app.cli.client import Client
+from app.cli.interruption import Terminated, raise_on_sigterm
+from app.cli.watching import run_to_end
+
+
+class Interrupted(Client):
+    """A service whose job runs for ever: `first` comes while it is watched, `second` while it is being cancelled."""
+
+    def __init__(self, first: signal.Signals, second: signal.Signals) -> None:
+        super().__init__("http://127.0.0.1:1")
+        self.first, self.second = first, second
+        self.cancelled = False
+
+    def submit(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"id": "diag_1"} | request
+
+    def watch(self, job_id: str, away: object = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        yield "log", {"message": "it runs"}
+        os.kill(os.getpid(), self.first)
+
+    def queue(self, job_id: str) -> dict[str, Any]:
+        return {"before": 0, "first": []}
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        os.kill(os.getpid(), self.second)
+        self.cancelled = True
+        return {"id": job_id}
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        return {"id": job_id, "status": "cancelled" if self.cancelled else "running"}
+
+
+@pytest.mark.usefixtures("signals_as_before")
+@pytest.mark.parametrize(("first", "raised"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_job_is_cancelled_whatever_sigterm_comes_meanwhile(
+    first: signal.Signals, raised: type[KeyboardInterrupt]
+) -> None:
+    raise_on_sigterm()
+    said = io.StringIO()
+    client = Interrupted(first, signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run_to_end(client, {}, Console(file=said, width=200))
+    assert caught.type is raised
+    assert client.cancelled
+    assert said.getvalue().splitlines()[-1] == "diag_1 is cancelled"
+
+
+@pytest.mark.usefixtures("signals_as_before")
+def test_a_second_ctrl_c_breaks_the_cancelling_off_and_it_is_said() -> None:
+    raise_on_sigterm()
+    said = io.StringIO()
+    client = Interrupted(signal.SIGINT, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_to_end(client, {}, Console(file=said, width=200))
+    assert not client.cancelled
+    assert said.getvalue().splitlines()[-1] == (
+        "broken off: diag_1 may not be cancelled; `hemostat jobs cancel diag_1` ends it"
+    )
