@@ -22,8 +22,10 @@ from app.web.reproduce_sweep import sweep_command
 from app.web.reproduce_trajectory import trajectory_command
 
 Json = dict[str, Any]
-# The page stands by itself and cannot know where a service listens: as the command line, it asks the environment.
-SERVICE = "${HEMOSTAT_URL:-http://127.0.0.1:8321}"
+# The page stands by itself and cannot know where a service listens: as the command line, it asks the environment, and
+# takes the address with a slash at its end too. A shell has no one expansion with both a default and a cut.
+DEFAULT = ': "${HEMOSTAT_URL:=http://127.0.0.1:8321}"'
+SERVICE = "${HEMOSTAT_URL%/}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def reproduction(report: AnyReport) -> Reproduction:
     blanks = {name: text | {"documents": "…"} for name, text in texts.items() if text.get("source") == "inline"}
     body = _one_field_a_line(request | blanks)
     curl = (
-        f'curl -sS "{SERVICE}/v1/diagnosis/jobs" \\\n'
+        f'{DEFAULT}\ncurl -sS "{SERVICE}/v1/diagnosis/jobs" \\\n'
         f"  -H 'Content-Type: application/json' \\\n  -d {shlex.quote(body)}"
     )
     return Reproduction(curl=curl, cli=_command(request), missing=tuple(missing))

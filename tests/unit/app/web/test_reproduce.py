@@ -19,7 +19,7 @@ def report(**options):
 def posted(curl: str) -> dict:
     """The body that a shell would send."""
     words = shlex.split(curl.replace("\\\n", " "))
-    assert words[:2] == ["curl", "-sS"]
+    assert words[words.index("curl") + 1] == "-sS"
     assert "Content-Type: application/json" in words
     return json.loads(words[words.index("-d") + 1])
 
@@ -32,7 +32,13 @@ def test_the_curl_command_sends_the_request_that_was_made():
 
 @pytest.mark.parametrize(
     ("environment", "address"),
-    [({}, "http://127.0.0.1:8321"), ({"HEMOSTAT_URL": "http://example.test:9000"}, "http://example.test:9000")],
+    [
+        ({}, "http://127.0.0.1:8321"),
+        ({"HEMOSTAT_URL": ""}, "http://127.0.0.1:8321"),
+        ({"HEMOSTAT_URL": "http://example.test:9000"}, "http://example.test:9000"),
+        ({"HEMOSTAT_URL": "http://example.test:9000/"}, "http://example.test:9000"),
+        ({"HEMOSTAT_URL": "https://example.test/hemostat/"}, "https://example.test/hemostat"),
+    ],
 )
 def test_the_curl_command_goes_to_the_service_that_the_environment_names(environment, address):
     shell = f'curl() {{ printf "%s\\n" "$2"; }}\n{reproduction(report()).curl}'
