@@ -89,8 +89,9 @@ def run_up(
                 console.print(
                     f"ending; a job that runs gets up to {settings.drain_s:g} s (Ctrl-C again: it is given back)"
                 )
+        heir = "another service" if parts.home_is_served else "`hemostat up`"
         console.print(
-            f"Hemostat is down; jobs, deployments and models are kept, and `hemostat up` on {settings.home} goes on "
+            f"This service is down; jobs, deployments and models are kept, and {heir} on {settings.home} goes on "
             "with them.",
             markup=False,
             soft_wrap=True,
@@ -190,6 +191,11 @@ class _Parts:
     def shares_home(self) -> bool:
         """Whether the embedded Valkey was found running: another service of this home started it."""
         return self._valkey is not None and not self._valkey.owned
+
+    @property
+    def home_is_served(self) -> bool:
+        """Whether an embedded Valkey of this home answers: once this run has stopped its own, another service's."""
+        return self._valkey is not None and self._valkey.answers
 
     def _tend_valkey(self, valkey: EmbeddedValkey) -> None:
         before = valkey.pid

@@ -79,6 +79,11 @@ class EmbeddedValkey:
         """Whether this object started the server (else it was found running)."""
         return self._process is not None
 
+    @property
+    def answers(self) -> bool:
+        """Whether a server of this home answers now, whoever started it."""
+        return _answers(self.socket)
+
     def start(self) -> None:
         """Starts the server, or finds it running; returns when it answers.
 

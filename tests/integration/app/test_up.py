@@ -124,7 +124,7 @@ def test_it_serves_it_restarts_what_crashes_and_it_leaves_nothing(up: Up) -> Non
     assert up.end() == 0
     assert up.all_gone()
     assert up.text().splitlines()[-1] == (
-        f"Hemostat is down; jobs, deployments and models are kept, and `hemostat up` on {up.settings.home} goes on "
+        f"This service is down; jobs, deployments and models are kept, and `hemostat up` on {up.settings.home} goes on "
         "with them."
     )
     assert sorted(path.name for path in (up.settings.home / "logs").iterdir()) == ["agent.log", "api.log", "worker.log"]
@@ -137,6 +137,10 @@ def test_a_second_service_of_a_home_says_that_it_is_not_alone(up: Up) -> None:
         second.wait()
         assert f"another service is up on {up.settings.home}: both take their jobs from one queue" in second.text()
         assert second.end() == 0
+        assert second.text().splitlines()[-1] == (
+            f"This service is down; jobs, deployments and models are kept, and another service on {up.settings.home} "
+            "goes on with them."
+        )
     finally:
         second.process.kill()
         second.process.wait()
