@@ -60,6 +60,7 @@ from workers.engine.serving.arguments import (
 from workers.engine.serving.child import HeldPort, ServerEndedError, ServerProcess, read_port
 from workers.engine.serving.config import LOOPBACK, ServingConfig
 from workers.engine.serving.files import write_whole
+from workers.engine.serving.steps import StepWatch, limit_s
 from workers.process.logs import configure_logging
 from workers.process.tasks import cancel
 from workers.surgery.recipe import Modified, apply
@@ -281,10 +282,15 @@ class Serving:
         return 0
 
     async def _keep_following(self, server: ServerProcess) -> str:
+        watch = StepWatch(limit_s())
         while True:
             await asyncio.sleep(POLL_S)
             if await server.unhealthy():
                 return "the engine process is dead"
+            # vLLM's own metrics tell of a step when it has ended: the first one after idling is not seen in them.
+            stuck = watch.look(await server.get_json(f"{self._door}/livez"))
+            if stuck is not None:
+                return stuck
             try:
                 self._deployment = await self._store.get(self._deployment.id)
             except HemostatError as error:

@@ -29,8 +29,8 @@ CPU_STEP_TOKENS: Final = 2048
 _BLOCK: Final = 128
 _ITEM_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}
 # On a CPU vLLM puts the model into a process of its own ("uni" means that too), and the one that schedules keeps asking
-# it whether it is done: a core that the model wants. Named by its path this executor is taken as it is.
-IN_PROCESS: Final = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+# it whether it is done: a core that the model wants. Named by its path an executor is taken as it is.
+IN_PROCESS: Final = "workers.engine.serving.executor.InProcessExecutor"
 # Of a request's context, what is reckoned with on average where every sequence is in use.
 _USUAL_TOKENS: Final = 1024
 # No default that a checkpoint brings changes how tokens are drawn; which tokens end a text is still taken from it.

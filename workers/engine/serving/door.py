@@ -1,6 +1,6 @@
 """The engine process' own HTTP port: its counters, its calibration versions, and which requests it had to end.
 
-GET /livez               200 while the process lives
+GET /livez               200 while the process lives; {"status", "step_s": how long the running step has run, or null}
 GET /metrics             counters of this process
 GET /versions            {"loaded": [...], "refused": {version: {"code", "detail"}}}
 GET /nonfinite/{request} {"nonfinite": bool, "reason": str}
@@ -41,10 +41,11 @@ class Door:
         registry: CollectorRegistry,
         versions: Callable[[], dict[str, object]],
         ended: EndedRequests,
+        step_s: Callable[[], float | None],
         secret: str = "",
     ) -> None:
         class Handler(_Handler):
-            routes = _Routes(registry, versions, ended, secret)
+            routes = _Routes(registry, versions, ended, step_s, secret)
 
         self._server = ThreadingHTTPServer((host, port), Handler)
         self._server.daemon_threads = True
@@ -61,11 +62,17 @@ class Door:
 
 class _Routes:
     def __init__(
-        self, registry: CollectorRegistry, versions: Callable[[], dict[str, object]], ended: EndedRequests, secret: str
+        self,
+        registry: CollectorRegistry,
+        versions: Callable[[], dict[str, object]],
+        ended: EndedRequests,
+        step_s: Callable[[], float | None],
+        secret: str,
     ) -> None:
         self._registry = registry
         self._versions = versions
         self._ended = ended
+        self._step_s = step_s
         self._secret = secret
 
     def answer(self, path: str, authorization: str) -> tuple[HTTPStatus, str, bytes]:
@@ -75,7 +82,7 @@ class _Routes:
             return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry)
         body: dict[str, object] | None = None
         if path == "/livez":
-            body = {"status": "ok"}
+            body = {"status": "ok", "step_s": self._step_s()}
         elif path == "/versions":
             body = self._versions()
         elif path.startswith(_NONFINITE) and REQUEST_ID.fullmatch(path.removeprefix(_NONFINITE)):

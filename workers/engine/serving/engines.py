@@ -15,6 +15,7 @@ from workers.engine.serving.door import Door
 from workers.engine.serving.files import write_whole
 from workers.engine.serving.hidden import HiddenFolder
 from workers.engine.serving.nonfinite import EndedRequests
+from workers.engine.serving.steps import STEP
 from workers.engine.serving.versions import ServedModel, Versions, Watcher, load_profile
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ def open_engine(vllm_config: Any, device: torch.device, config: ServingConfig) -
         registry=counters.registry,
         versions=versions.told,
         ended=ended,
+        step_s=STEP.seconds,
         secret=config.secret,
     )
     engine = Engine(config, vllm_config, batch, versions, ended, counters, watcher, door)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,6 +101,13 @@ def family(process: subprocess.Popen[bytes]) -> set[int]:
     return {process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))}
 
 
+def engine_of(process: subprocess.Popen[bytes]) -> psutil.Process:
+    """The process that schedules and runs the model."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    (found,) = (child for child in children if " ".join(child.cmdline()).startswith("VLLM::EngineCore"))
+    return found
+
+
 @pytest.fixture(scope="module")
 def service(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     redis = RedisServer(tmp_path_factory.mktemp("serve") / "home")
@@ -152,6 +160,27 @@ def test_the_process_that_schedules_runs_the_model(service: Service, ready: Repl
     server = next(iter(psutil.Process(ready.pid).children()))
     names = [" ".join(child.cmdline()).strip() for child in server.children(recursive=True)]
     assert [name for name in names if name.startswith("VLLM::")] == ["VLLM::EngineCore"], names
+
+
+def test_the_door_tells_of_a_step_while_it_runs(ready: Replica) -> None:
+    answered = threading.Event()
+
+    def ask() -> None:
+        while not answered.is_set():
+            complete(ready, max_tokens=100)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    deadline = time.monotonic() + PATIENCE_S
+    try:
+        with httpx.Client(timeout=PATIENCE_S) as client:
+            while not (step_s := client.get(f"{ready.engine_url}/livez").json()["step_s"]):
+                assert time.monotonic() < deadline
+    finally:
+        answered.set()
+        asking.join()
+    assert 0 < step_s < PATIENCE_S
+    assert httpx.get(f"{ready.engine_url}/livez", timeout=PATIENCE_S).json() == {"status": "ok", "step_s": None}
 
 
 def test_a_promoted_version_is_loaded_without_a_restart_and_served(
@@ -267,6 +296,40 @@ def test_a_killed_process_leaves_none_behind_and_its_lease_runs_out(service: Ser
     assert failed is not None
     assert failed.state is DeploymentState.FAILED
     assert "signal 9" in failed.reason
+    service.until_gone(pids)
+
+
+def test_an_engine_that_dies_ends_the_replica(service: Service) -> None:
+    service.create("dead", max_model_len=64)
+    process = service.serve("dead")
+    service.until("dead", lambda one: one.state is DeploymentState.READY)
+    pids = family(process)
+    engine_of(process).kill()
+    assert process.wait(PATIENCE_S) == 1
+    failed = service.replica("dead")
+    assert failed is not None
+    assert failed.state is DeploymentState.FAILED
+    assert failed.reason == "the engine process is dead" or failed.reason.startswith("the server ended with ")
+    service.until_gone(pids)
+
+
+def test_an_engine_that_stands_still_in_a_request_ends_the_replica(service: Service) -> None:
+    """A stopped process is neither dead nor does it answer; vLLM's server goes on saying that it is well."""
+    service.create("stuck", max_model_len=128)
+    process = service.serve("stuck", VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS="10")
+    replica = service.until("stuck", lambda one: one.state is DeploymentState.READY)
+    pids, engine = family(process), engine_of(process)
+    body = {"model": "stuck", "prompt": PROMPT, "max_tokens": 100, "ignore_eos": True, "stream": True}
+    with httpx.stream("POST", f"{replica.url}/v1/completions", json=body, timeout=PATIENCE_S) as answer:
+        lines = answer.iter_lines()
+        assert next(lines).startswith("data: {")
+        engine.suspend()
+        assert httpx.get(f"{replica.url}/health", timeout=PATIENCE_S).status_code == 200
+        assert process.wait(PATIENCE_S) == 1
+    failed = service.replica("stuck")
+    assert failed is not None
+    assert failed.state is DeploymentState.FAILED
+    assert re.fullmatch(r"the engine process has not answered for \d+ s", failed.reason)
     service.until_gone(pids)
 
 
