@@ -30,17 +30,22 @@ class Estimate:
         return self.value if self.interval is None else f"{self.value} {self.interval}"
 
 
-def estimate(mean: float | None, ci: Interval | None, *, percent: bool = False) -> Estimate:
-    """`0.326` and `[0.311, 0.342]`; with `percent` both times 100, without the sign; small numbers in powers of ten."""
+def estimate(
+    mean: float | None, ci: Interval | None, *, percent: bool = False, decimals: int | None = None
+) -> Estimate:
+    """`0.326` and `[0.311, 0.342]`; with `percent` both times 100, without the sign; small numbers in powers of ten.
+
+    With `decimals` so many, whatever the interval supports, and no power of ten.
+    """
     if mean is None:
         return Estimate(NONE, None)
     scale = 100.0 if percent else 1.0
     values = [mean * scale, *(bound * scale for bound in ci or ())]
     largest = max(map(abs, values))
-    exponent = math.floor(math.log10(largest)) if 0 < largest < _SMALL else 0
+    exponent = math.floor(math.log10(largest)) if 0 < largest < _SMALL and decimals is None else 0
     values = [value / 10.0**exponent for value in values]
-    half_width = (values[2] - values[1]) / 2 if ci else 0.0
-    decimals = _decimals(values[0], half_width)
+    if decimals is None:
+        decimals = _decimals(values[0], (values[2] - values[1]) / 2 if ci else 0.0)
     texts = [_fixed(value, decimals) for value in values]
     power = f"×10{str(exponent).translate(_SUPERSCRIPTS)}" if exponent else ""
     return Estimate(texts[0] + power, f"[{texts[1]}, {texts[2]}]{power}" if ci else None)

@@ -11,7 +11,7 @@ from rich.text import Text
 from app.contracts.tasks_report import TasksReport
 from app.models.tasks.power import level_told
 from app.web import format as fmt
-from app.web.sections.tasks import OUTCOMES, heading, left, outcome, points
+from app.web.sections.tasks import OUTCOMES, detectable, heading, left, outcome, points, score
 from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
 
@@ -36,7 +36,7 @@ def render_tasks(report: TasksReport, console: Console, say: Say) -> None:
             console.print(Text(say(visible(result.sentence))))
         console.print(Text(say(visible(f"{result.name}: {result.prediction.sentence}"))))
         least = result.detectable.difference
-        could = "no difference at all" if least is None else f"a difference from {100 * least:.2g} points on"
+        could = "no difference at all" if least is None else f"a difference from {detectable(least)} points on"
         rate = f"{result.detectable.source} flip rate of {100 * result.detectable.flip_rate:.2g} %"
         at = f"at the {rate} and the {level_told(result.detectable.level)}"
         console.print(Text(say(visible(f"{result.name}: {result.items} items could show {could}, {at}."))))
@@ -55,8 +55,8 @@ def _tasks(report: TasksReport, say: Say, *, wide: bool) -> Table:
         difference = points(result.difference)
         cells = [
             fmt.count(result.items),
-            fmt.percent(result.reference.mean),
-            fmt.percent(result.candidate.mean),
+            score(result.reference.mean),
+            score(result.candidate.mean),
             difference.value,
         ]
         if wide:

@@ -32,6 +32,7 @@ METRICS = {
     "exact_match_strict": "exact match, after ####",
     "pass_at_1": "pass@1",
 }
+DECIMALS = 1
 _MOST_TEXT = 400
 
 
@@ -122,8 +123,20 @@ def outcome(report: TasksReport) -> str:
 
 
 def points(share: Share) -> fmt.Estimate:
-    """A difference of shares in points."""
-    return fmt.estimate(share.mean, share.ci, percent=True)
+    """A difference of shares in points, with one decimal: it is held against a margin of a few points, for which the
+    digits that its interval supports are often too coarse."""
+    return fmt.estimate(share.mean, share.ci, percent=True, decimals=DECIMALS)
+
+
+def score(share: float) -> str:
+    """An accuracy in per cent, with the decimals of a difference, so that the two scores give it; a share of nearly all
+    never reads as 100."""
+    return fmt.percent(share) if 0.9995 <= share < 1 else f"{100 * share:.{DECIMALS}f}"
+
+
+def detectable(difference: float) -> str:
+    """A difference that could be shown, in points."""
+    return fmt.estimate(difference, None, percent=True, decimals=DECIMALS).value
 
 
 def left(report: TasksReport) -> str:
@@ -139,8 +152,6 @@ def _figures(report: TasksReport) -> tuple[Figure, ...]:
     """Of the first task that is worse, else of the first one."""
     of = next((result for result in report.tasks if result.outcome == "worse"), report.tasks[0])
     difference, rate = points(of.difference), fmt.estimate(of.flips.rate.mean, of.flips.rate.ci, percent=True)
-    reference = fmt.estimate(of.reference.mean, of.reference.ci, percent=True)
-    candidate = fmt.estimate(of.candidate.mean, of.candidate.ci, percent=True)
     name = visible(of.name)
     return (
         Figure("Difference", difference.value, "points of accuracy", difference.interval or "", f"{name}, paired"),
@@ -151,8 +162,10 @@ def _figures(report: TasksReport) -> tuple[Figure, ...]:
             rate.interval or "",
             f"{fmt.count(of.flips.harmful)} to wrong, {fmt.count(of.flips.helpful)} to right",
         ),
-        Figure("Reference", reference.value, "% right", reference.interval or "", f"{fmt.count(of.items)} items"),
-        Figure("Candidate", candidate.value, "% right", candidate.interval or "", f"{fmt.count(of.items)} items"),
+        *(
+            Figure(who, score(share.mean), "% right", points(share).interval or "", f"{fmt.count(of.items)} items")
+            for who, share in (("Reference", of.reference), ("Candidate", of.candidate))
+        ),
     )
 
 
@@ -196,8 +209,8 @@ def _result(result: TaskResult, scale: LinearScale, most: float, margin: float) 
     return (
         Cell(name, METRICS[result.metric]),
         Cell(fmt.count(result.items)),
-        Cell(fmt.percent(result.reference.mean)),
-        Cell(fmt.percent(result.candidate.mean)),
+        Cell(score(result.reference.mean)),
+        Cell(score(result.candidate.mean)),
         Cell(difference.value, difference.interval or "", strong=True),
         Cell(chart=interval_strip(f"{name}: {difference} points", 100 * result.difference.mean, ci, scale, guides)),
         Cell(f"{fmt.count(flips.harmful)}, {fmt.count(flips.helpful)}"),
@@ -252,7 +265,7 @@ def _p(value: float) -> str:
 
 
 def _span(ci: tuple[float, float]) -> str:
-    return fmt.estimate((ci[0] + ci[1]) / 2, ci, percent=True).interval or fmt.NONE
+    return fmt.estimate(0.0, ci, percent=True, decimals=DECIMALS).interval or fmt.NONE
 
 
 def _metrics(report: TasksReport) -> Table:
@@ -271,8 +284,8 @@ def _metrics(report: TasksReport) -> Table:
             (
                 Cell(visible(result.name)),
                 Cell(METRICS[metric.metric], "decides" if metric.metric == result.metric else ""),
-                Cell(fmt.percent(metric.reference)),
-                Cell(fmt.percent(metric.candidate)),
+                Cell(score(metric.reference)),
+                Cell(score(metric.candidate)),
                 _difference(metric.difference),
                 Cell(fmt.count(metric.harmful)),
                 Cell(fmt.count(metric.helpful)),
@@ -412,4 +425,4 @@ def _power(report: TasksReport) -> Table:
 
 
 def _points(difference: float | None) -> str:
-    return "none" if difference is None else fmt.number(100 * difference, 2)
+    return "none" if difference is None else detectable(difference)

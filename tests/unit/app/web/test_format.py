@@ -40,6 +40,11 @@ def test_an_estimate_in_per_cent_is_a_hundredfold():
     assert str(fmt.estimate(0.9134, (0.9021, 0.9251), percent=True)) == "91.3 [90.2, 92.5]"
 
 
+def test_an_estimate_has_the_decimals_that_are_asked_for():
+    assert str(fmt.estimate(-0.025, (-0.1452, 0.0869), percent=True, decimals=1)) == "−2.5 [−14.5, 8.7]"
+    assert str(fmt.estimate(-2e-6, (-4e-6, 1e-3), decimals=1)) == "0.0 [0.0, 0.0]"
+
+
 @given(st.floats(1e-9, 1e3), st.floats(1e-4, 0.9))
 def test_an_estimate_reads_back_within_a_tenth_of_its_half_width(mean, relative):
     half = mean * relative

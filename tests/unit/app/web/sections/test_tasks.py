@@ -44,6 +44,42 @@ def test_figures_are_of_the_task_that_is_worse() -> None:
     assert (reference.value, candidate.value) == ("62.0", "57.2")
 
 
+def few_items() -> dict:  # type: ignore[type-arg]
+    """40 items, 32 and 31 of them right: the interval supports no decimal of a point."""
+    one = task("example", "inconclusive", items=40, harmful=2, helpful=1, right=0.8)
+    one["difference"] = {"mean": -0.025, "ci": (-0.1452, 0.0869)}
+    one["metrics"][0]["difference"] = one["difference"]
+    one["reference"] = {"mean": 0.8, "ci": (0.6524, 0.895)}
+    one["candidate"] = {"mean": 0.775, "ci": (0.6250, 0.8768)}
+    one["sentence"] = "example: −2.5 points (95 % interval −14.5 to +8.7) in accuracy."
+    return tasks_report(one)
+
+
+def test_a_score_and_a_difference_read_the_same_wherever_they_stand() -> None:
+    """A margin of two points is missed by half a point: whole points would not tell."""
+    found = answers(TasksReport.model_validate(few_items()))
+    difference, _, reference, candidate = found.figures
+    assert (difference.value, difference.interval) == ("−2.5", "[−14.5, 8.7]")
+    assert (reference.value, candidate.value) == ("80.0", "77.5")
+    assert candidate.interval == "[62.5, 87.7]"
+    [row] = found.results.rows
+    assert [cell.text for cell in row[2:5]] == ["80.0", "77.5", "−2.5"]
+    assert row[4].note == "[−14.5, 8.7]"
+    [metric] = found.metrics.rows
+    assert [cell.text for cell in metric[2:5]] == ["80.0", "77.5", "−2.5"]
+    stream = io.StringIO()
+    render_terminal(few_items(), Console(file=stream, width=120, color_system=None))
+    assert {"80.0", "77.5", "−2.5"} <= set(stream.getvalue().split())
+    assert "[−14.5, 8.7]" in stream.getvalue()
+
+
+def test_one_miss_among_thousands_does_not_read_as_none() -> None:
+    one = task("long", "equivalent", items=5000, harmful=1, helpful=0, right=1.0)
+    found = answers(TasksReport.model_validate(tasks_report(one)))
+    assert found.figures[3].value == found.results.rows[0][3].text == "99.98"
+    assert found.figures[2].value == "100.0"
+
+
 def test_every_task_has_its_rows() -> None:
     found = view("several")
     for table in (found.results, found.tests, found.predictions, found.power):
