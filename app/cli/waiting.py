@@ -9,13 +9,11 @@ from typing import Any, Final
 
 from app.cli.client import Client
 from app.contracts.errors import HemostatError
-from app.web.phases import in_words
+from app.web.turn import SETTLE_S, turn
 
 Json = dict[str, Any]
 
 LOOK_S: Final = 2.0
-SETTLE_S: Final = 4.0  # a worker that is free has taken it by then
-_STEP: Final = 10  # percent; a finer change is not said
 
 
 class Waiting:
@@ -67,29 +65,6 @@ class Waiting:
 
 
 def describe(before: int, first: Sequence[Json], *, settled: bool = True) -> str:
-    """How many jobs have their turn before one, and the `first` of them in the order of their turn.
-
-    Where there is none, that it is next, once a free worker would have taken it.
-    """
-    if not before:
-        return "queued: it is next, and no worker takes it yet" if settled else ""
-    named = ""
-    if first:
-        named = f"{first[0]['kind']} {first[0]['id']}, {_state(first[0])}"
-        named += "".join(f", then {job['kind']} {job['id']}" for job in first[1:])
-        named = f" ({named}{', …' if before > len(first) else ''})"
-    return f"queued: {before} job{'' if before == 1 else 's'} before it{named}"
-
-
-def _state(job: Json) -> str:
-    if job["status"] != "running":
-        return str(job["status"])
-    progress = job["progress"]
-    if progress["phase"] == "queued":  # its worker has not got to a phase yet
-        return "starting"
-    return f"running: {in_words(progress['phase'])}{percent(progress['done'], progress['total'])}"
-
-
-def percent(done: int, total: int) -> str:
-    """` 40 %`, in whole tens, so that it changes seldom; nothing where the total is not known."""
-    return f" {100 * done // total // _STEP * _STEP} %" if total else ""
+    """As `turn`, with what it is said of."""
+    told = turn(before, first, settled=settled)
+    return f"queued: {told}" if told else ""

@@ -1,6 +1,7 @@
 """/v1/diagnosis: jobs over HTTP."""
 
 import asyncio
+import time
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
@@ -17,7 +18,7 @@ from app.jobs import examples, results, service
 from app.jobs.diff_routes import links_wanted, place_of
 from app.jobs.ids import is_job_id
 from app.jobs.parsing import parse_submission
-from app.jobs.record import JOBS_PATH
+from app.jobs.record import JOBS_PATH, JobRecord
 from app.jobs.representation import (
     FORMAT_PARAMETER,
     HTML,
@@ -35,6 +36,7 @@ from app.openapi import JSON, Answer, answers, reference
 from app.state import State, state_of
 from app.telemetry.metrics import OTHER
 from app.web.job import render_job
+from app.web.turn import SETTLE_S
 
 SUBMIT_ERRORS: Final = [
     code
@@ -234,14 +236,21 @@ async def get_job(request: Request, job_id: str) -> Response:
     browser does, or asks for it by `?format=html`. What accepts neither gets JSON."""
     state = state_of(request)
     media_type = media_type_of(request, otherwise=JSON)
-    job = (await service.find(state.store, job_id)).job
+    record = await service.find(state.store, job_id)
     if media_type == HTML:
-        message = await state.store.latest_message(job_id)
-        page = await asyncio.to_thread(lambda: render_job(job, message))
-        headers = {"vary": "accept", "cache-control": "no-store", "content-security-policy": PAGE_POLICY}
-        return Response(page, media_type=HTML, headers=headers)
+        return await _page(state, record)
+    job = record.job
     etag = etag_of(job.model_dump_json())
     return unchanged(request, etag) or _job_response(job, headers={"etag": etag, "vary": "accept"})
+
+
+async def _page(state: State, record: JobRecord) -> Response:
+    message = await state.store.latest_message(record.job.id)
+    queue = await waits_for(state.store, state.docket, record)
+    settled = time.time() - record.queued_at >= SETTLE_S
+    page = await asyncio.to_thread(lambda: render_job(record.job, message, queue, settled=settled))
+    headers = {"vary": "accept", "cache-control": "no-store", "content-security-policy": PAGE_POLICY}
+    return Response(page, media_type=HTML, headers=headers)
 
 
 @router.get(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.contracts.job import TERMINAL, Job, JobStatus
+from app.contracts.job import TERMINAL, Job, JobStatus, Progress
+from app.contracts.queue import Queue
 from app.web import format as fmt
 from app.web import listing
 from app.web.pages import page
 from app.web.phases import in_words
 from app.web.sections.origin import Fact
+from app.web.turn import turn
 from app.web.untrusted import visible
 
 RELOAD_S = 5
@@ -24,8 +26,9 @@ class _Bar:
     total: int
 
 
-def render_job(job: Job, message: str | None) -> str:
-    """The page. `message` is the newest line that the job's worker wrote for people."""
+def render_job(job: Job, message: str | None, queue: Queue | None = None, *, settled: bool = True) -> str:
+    """The page. `message` is the newest line that the job's worker wrote for people; `queue` what comes before a queued
+    one, which is `settled` once a free worker would have taken it."""
     told = job.model_dump(mode="json")
     ended = job.status in TERMINAL
     succeeded = job.status is JobStatus.SUCCEEDED
@@ -39,6 +42,7 @@ def render_job(job: Job, message: str | None) -> str:
         candidate=listing.candidate(told),
         reference=visible(job.reference.model),
         bar=None if ended else _bar(job),
+        turn=visible(_turn(queue, settled=settled)) if queue else "",
         message=visible(message) if message else "",
         error=job.error and (visible(job.error.title), visible(job.error.detail), visible(job.error.hint)),
         report=job.report_url if succeeded else "",
@@ -48,7 +52,15 @@ def render_job(job: Job, message: str | None) -> str:
 
 
 def _bar(job: Job) -> _Bar:
+    if job.status is JobStatus.QUEUED:  # one that was given back keeps what it had done
+        return _Bar(in_words(Progress().phase), 0, 0)
     return _Bar(visible(in_words(job.progress.phase)), job.progress.done, job.progress.total)
+
+
+def _turn(queue: Queue, *, settled: bool) -> str:
+    if queue.status is not JobStatus.QUEUED:
+        return ""
+    return turn(queue.before, queue.model_dump(mode="json")["first"], settled=settled)
 
 
 def _facts(job: Job, told: dict[str, object]) -> list[Fact]:

@@ -123,6 +123,12 @@ async def test_a_browser_gets_a_page_of_a_job_with_its_last_message_and_a_progra
         assert (told.json()["id"], told.headers["vary"]) == (job_id, "accept")
 
 
+async def test_the_page_of_a_queued_job_says_what_comes_before_it(api: Api) -> None:
+    first, second, third = [await api.submit() for _ in range(3)]
+    page = (await api.http.get(f"{JOBS}/{third}", headers={"accept": "text/html"})).text
+    assert f"2 jobs before it (compare {first}, queued, then compare {second})" in page
+
+
 async def test_the_format_of_a_job_overrides_what_a_client_accepts(api: Api) -> None:
     url = f"{JOBS}/{await api.submit()}"
     of_java = {"accept": "text/html, image/gif, image/jpeg, */*; q=0.2"}
