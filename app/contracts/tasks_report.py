@@ -5,7 +5,7 @@ answered by both models. A difference is candidate − reference in accuracy, so
 that one of the two answers rightly. Intervals are 95 %.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,9 @@ from app.contracts.report import (
 from app.contracts.requests.tasks import TaskFormat, TaskMetric
 
 Outcome = Literal["worse", "better", "equivalent", "inconclusive", "at_chance"]
+# Below so many flips the bootstrap of a difference holds the true one less often than in nine of ten runs
+# (docs/tasks.md).
+BOOTSTRAP_FLIPS: Final = 8
 
 
 class Share(Contract):
@@ -162,7 +165,10 @@ class TaskResult(Contract):
     reference: Share
     candidate: Share
     difference: Share = Field(description="candidate − reference; score interval for paired shares")
-    bootstrap_ci: Ci = Field(description="of the difference, studentized bootstrap over items")
+    bootstrap_ci: Ci = Field(
+        description="of the difference, studentized bootstrap over items; not to be relied on where fewer than "
+        f"{BOOTSTRAP_FLIPS} items flip, where pages leave it out"
+    )
     metrics: tuple[MetricResult, ...]
     flips: FlipCounts
     examples: tuple[Flipped, ...]

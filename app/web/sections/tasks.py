@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from app.contracts.tasks_report import Flipped, Outcome, Share, TaskResult, TasksReport
+from app.contracts.tasks_report import BOOTSTRAP_FLIPS, Flipped, Outcome, Share, TaskResult, TasksReport
 from app.models.tasks.power import level_told
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip, mirrored_bars
@@ -81,11 +81,7 @@ def answers(report: TasksReport) -> Answers:
         results=_results(report),
         results_note=_results_note(report),
         tests=_tests(report),
-        tests_note=(
-            "McNemar’s exact test looks at flips alone: would harmful and helpful ones be as unequal by chance? Holm "
-            "and Benjamini–Hochberg correct it for the number of tasks. Equivalence is claimed by two one-sided score "
-            "tests, not by a difference that failed to show."
-        ),
+        tests_note=_tests_note(report),
         metrics=_metrics(report),
         examples=tuple(_examples(result) for result in report.tasks if result.examples),
         chart=_chart(report),
@@ -251,13 +247,37 @@ def _tests(report: TasksReport) -> Table:
                 Cell(_p(result.equivalence.p)),
                 Cell(_p(result.equivalence.p_holm), strong=True),
                 Cell(_span(result.equivalence.ci90)),
-                Cell(_span(result.bootstrap_ci)),
+                _bootstrap(result),
                 Cell(fmt.number(100 * result.chance.accuracy)),
                 Cell(_p(result.chance.p_reference), f"candidate {_p(result.chance.p_candidate)}"),
             )
             for result in report.tasks
         ),
     )
+
+
+def _tests_note(report: TasksReport) -> str:
+    note = (
+        "McNemar’s exact test looks at flips alone: would harmful and helpful ones be as unequal by chance? Holm and "
+        "Benjamini–Hochberg correct it for the number of tasks. Equivalence is claimed by two one-sided score tests, "
+        "not by a difference that failed to show."
+    )
+    if all(_bootstrapped(result) for result in report.tasks):
+        return note
+    return (
+        f"{note} The bootstrap is left out where fewer than {BOOTSTRAP_FLIPS} items flip: from so few it often misses "
+        "the true difference. The score interval, beside the difference, holds there too."
+    )
+
+
+def _bootstrapped(result: TaskResult) -> bool:
+    return result.flips.harmful + result.flips.helpful >= BOOTSTRAP_FLIPS
+
+
+def _bootstrap(result: TaskResult) -> Cell:
+    if _bootstrapped(result):
+        return Cell(_span(result.bootstrap_ci))
+    return Cell(fmt.NONE, f"fewer than {BOOTSTRAP_FLIPS} flips")
 
 
 def _p(value: float) -> str:

@@ -73,6 +73,17 @@ def test_a_score_and_a_difference_read_the_same_wherever_they_stand() -> None:
     assert "[−14.5, 8.7]" in stream.getvalue()
 
 
+def test_a_bootstrap_of_hardly_any_flips_is_left_out_with_the_reason() -> None:
+    few = answers(TasksReport.model_validate(few_items()))
+    [cell] = [row[7] for row in few.tests.rows]
+    assert (cell.text, cell.note) == ("–", "fewer than 8 flips")
+    assert "left out where fewer than 8 items flip" in few.tests_note
+    many = view("one")
+    assert [row[7].note for row in many.tests.rows] == [""]
+    assert many.tests.rows[0][7].text.startswith("[")
+    assert "left out" not in many.tests_note
+
+
 def test_one_miss_among_thousands_does_not_read_as_none() -> None:
     one = task("long", "equivalent", items=5000, harmful=1, helpful=0, right=1.0)
     found = answers(TasksReport.model_validate(tasks_report(one)))
