@@ -247,8 +247,9 @@ async def get_job(request: Request, job_id: str) -> Response:
 async def _page(state: State, record: JobRecord) -> Response:
     message = await state.store.latest_message(record.job.id)
     queue = await waits_for(state.store, state.docket, record)
-    settled = time.time() - record.queued_at >= SETTLE_S
-    page = await asyncio.to_thread(lambda: render_job(record.job, message, queue, settled=settled))
+    now = time.time()
+    settled = now - record.queued_at >= SETTLE_S
+    page = await asyncio.to_thread(lambda: render_job(record.job, message, queue, settled=settled, now=now))
     headers = {"vary": "accept", "cache-control": "no-store", "content-security-policy": PAGE_POLICY}
     return Response(page, media_type=HTML, headers=headers)
 

@@ -8,6 +8,7 @@ from app.contracts.job import TERMINAL, Job, JobStatus, Progress
 from app.contracts.queue import Queue
 from app.web import format as fmt
 from app.web import listing
+from app.web import progress as words
 from app.web.pages import page
 from app.web.phases import in_words
 from app.web.sections.origin import Fact
@@ -19,16 +20,19 @@ RELOAD_S = 5
 
 @dataclass(frozen=True)
 class _Bar:
-    """How far a phase is; `total` is 0 where that is not known."""
+    """How far a phase is; `total` is 0 where that is not known. `counted` says it in words."""
 
     phase: str
     done: int
     total: int
+    counted: str = ""
 
 
-def render_job(job: Job, message: str | None, queue: Queue | None = None, *, settled: bool = True) -> str:
+def render_job(
+    job: Job, message: str | None, queue: Queue | None = None, *, settled: bool = True, now: float | None = None
+) -> str:
     """The page. `message` is the newest line that the job's worker wrote for people; `queue` what comes before a queued
-    one, which is `settled` once a free worker would have taken it."""
+    one, which is `settled` once a free worker would have taken it; `now`, in Unix seconds, tells how long it runs."""
     told = job.model_dump(mode="json")
     ended = job.status in TERMINAL
     succeeded = job.status is JobStatus.SUCCEEDED
@@ -46,7 +50,7 @@ def render_job(job: Job, message: str | None, queue: Queue | None = None, *, set
         message=visible(message) if message else "",
         error=job.error and (visible(job.error.title), visible(job.error.detail), visible(job.error.hint)),
         report=job.report_url if succeeded else "",
-        facts=_facts(job, told),
+        facts=_facts(job, told, now),
         events=f"{job.report_url.removesuffix('/report')}/events",
     )
 
@@ -54,7 +58,9 @@ def render_job(job: Job, message: str | None, queue: Queue | None = None, *, set
 def _bar(job: Job) -> _Bar:
     if job.status is JobStatus.QUEUED:  # one that was given back keeps what it had done
         return _Bar(in_words(Progress().phase), 0, 0)
-    return _Bar(visible(in_words(job.progress.phase)), job.progress.done, job.progress.total)
+    progress = job.progress
+    counted = words.counted(job.kind, progress.model_dump())
+    return _Bar(visible(in_words(progress.phase)), progress.done, progress.total, counted)
 
 
 def _turn(queue: Queue, *, settled: bool) -> str:
@@ -63,13 +69,22 @@ def _turn(queue: Queue, *, settled: bool) -> str:
     return turn(queue.before, queue.model_dump(mode="json")["first"], settled=settled)
 
 
-def _facts(job: Job, told: dict[str, object]) -> list[Fact]:
-    times = (("started", job.started_at), ("ended", job.finished_at))
+def _facts(job: Job, told: dict[str, object], now: float | None) -> list[Fact]:
     return [
         Fact("job", job.id, code=True),
         Fact("text", listing.text(told)),
         Fact("outcome", listing.outcome(told)),
         Fact("attempt", str(job.attempt)),
         Fact("created", fmt.moment(job.created_at)),
-        *(Fact(name, fmt.moment(at)) for name, at in times if at is not None),
+        *_times(job, now),
     ]
+
+
+def _times(job: Job, now: float | None) -> list[Fact]:
+    """When the first attempt began and the last one ended, and how long that took in all."""
+    began, ended = job.started_at, job.finished_at
+    until = ended if job.status in TERMINAL else now
+    facts = [Fact(name, fmt.moment(at)) for name, at in (("started", began), ("ended", ended)) if at is not None]
+    if began is not None and until is not None:
+        facts.append(Fact("took in all", fmt.duration(max(0.0, until - began)) + ("" if ended else " so far")))
+    return facts

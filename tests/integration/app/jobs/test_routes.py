@@ -115,7 +115,8 @@ async def test_a_browser_gets_a_page_of_a_job_with_its_last_message_and_a_progra
     page = await api.http.get(f"{JOBS}/{job_id}", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
     assert page.headers["content-type"].startswith("text/html")
     assert (page.headers["vary"], page.headers["cache-control"]) == ("accept", "no-store")
-    assert "3 of 7" in page.text
+    assert "3 of 7 windows, 42 % of this phase" in page.text
+    assert "s so far" in page.text
     assert "the last line" in page.text
     assert "the first line" not in page.text
     for accept in ("*/*", "application/json", "text/plain"):

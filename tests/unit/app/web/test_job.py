@@ -27,7 +27,7 @@ def shown(page: str) -> Any:
 def test_a_running_job_shows_its_phase_how_far_it_is_and_the_last_message() -> None:
     page = render_job(RUNNING, "window 34 of 100")
     assert tree(page).one("h1").text == "compare: running"
-    assert "scoring the candidate: 34 of 100" in shown(page).text
+    assert "scoring the candidate: 34 of 100 windows, 34 % of this phase" in shown(page).text
     assert "Last message: window 34 of 100" in shown(page).text
     bar = shown(page).one("progress").attributes
     assert (bar["value"], bar["max"]) == ("34", "100")
@@ -45,6 +45,30 @@ def test_a_bar_of_a_phase_whose_length_is_not_known_has_no_place() -> None:
     assert "waiting for a worker" in shown(page).text
     assert "Last message" not in page
     assert not {"value", "max"} & set(shown(page).one("progress").attributes)
+
+
+def test_a_phase_that_counts_parts_of_a_setting_is_told_in_settings() -> None:
+    progress = Progress(phase="points", done=830, total=1300)
+    page = render_job(job(kind="sweep", status="running", severity=None, progress=progress), None)
+    assert "measuring the settings: 8 of 13 settings, 63 % of this phase" in shown(page).text
+    bar = shown(page).one("progress").attributes
+    assert (bar["value"], bar["max"]) == ("830", "1300"), "a setting that is half measured moves it"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"status": "running", "started_at": 100.0}, "3 min 20 s so far"),
+        ({"status": "succeeded", "started_at": 100.0, "finished_at": 215.0}, "1 min 55 s"),
+        ({"status": "queued"}, None),
+        ({"status": "cancelled", "finished_at": 215.0}, None),
+    ],
+)
+def test_a_job_says_how_long_it_took_in_all(fields: dict[str, Any], told: str | None) -> None:
+    facts = shown(render_job(job(**fields), None, now=300.0))
+    names = [name.text for name in facts.all("dt")]
+    values = [value.text for value in facts.all("dd")]
+    assert dict(zip(names, values, strict=True)).get("took in all") == told
 
 
 def test_a_queued_job_says_which_jobs_come_before_it() -> None:

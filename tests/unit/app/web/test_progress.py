@@ -1,0 +1,51 @@
+"""How far a job is, in words."""
+
+from typing import Any, cast
+
+import pytest
+
+from app.web.progress import counted, percent, told
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.points.progress import Counted
+
+
+def at(phase: str, done: int, total: int) -> dict[str, Any]:
+    return {"phase": phase, "done": done, "total": total}
+
+
+@pytest.mark.parametrize(
+    ("kind", "progress", "words"),
+    [
+        ("sweep", at("points", 800, 1300), "measuring the settings: 8 of 13 settings, 61 % of this phase"),
+        ("compare", at("candidate", 34, 100), "scoring the candidate: 34 of 100 windows, 34 % of this phase"),
+        ("trajectory", at("generate", 2472, 53248), "generating answers: 2,472 of 53,248 tokens, 4 % of this phase"),
+        ("tasks", at("generate", 16, 400), "generating answers: 16 of 400 answers, 4 % of this phase"),
+        ("calibrate", at("fit", 1500, 4000), "fitting the calibrators: 37 % of this phase"),
+        ("attribute", at("swap layers", 34, 0), "swapping layers: 34 steps so far"),
+        ("compare", at("statistics", 0, 1), "computing statistics"),
+        ("compare", at("engine", 0, 0), "starting the engine"),
+        ("compare", at("a newer one", 1, 3), "a newer one: 1 of 3 steps, 33 % of this phase"),
+    ],
+)
+def test_a_phase_is_told_with_what_it_counts_and_its_share(kind: str, progress: dict[str, Any], words: str) -> None:
+    assert told(kind, progress) == words
+
+
+def test_a_phase_is_all_done_only_where_it_is() -> None:
+    assert percent(at("candidate", 999, 1000)) == "99 %"
+    assert percent(at("candidate", 1000, 1000)) == "100 %"
+    assert percent(at("swap layers", 5, 0)) == ""
+
+
+def test_settings_are_counted_in_the_parts_that_the_worker_tells() -> None:
+    said: list[tuple[str, int, int]] = []
+
+    class Context:
+        def progress(self, *progress: Any) -> None:
+            said.append(progress)
+
+    points = Counted(cast(JobContext, Context()), total=3, phase="points")
+    points.finished(1)
+    points.progress("points", 7, 10)
+    words = [counted("sweep", at(*one)) for one in said]
+    assert words == ["1 of 3 settings, 33 % of this phase", "1 of 3 settings, 56 % of this phase"]
