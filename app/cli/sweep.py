@@ -62,7 +62,8 @@ def sweep(
 ) -> None:
     """Measure a model at many settings of one knob: how far damage stays mild, and where the curve turns.
 
-    Exit status: 0 where some setting stays mild, 1 where none does, 2 where nothing was measured or can be judged.
+    Exit status: 0 where some setting stays mild, 1 where none does, 2 where it is undecided whether one does, or
+    nothing was measured or can be judged.
     """
     configured = settings()
     request = swept_request(
@@ -98,7 +99,9 @@ def _verdict(report: Json) -> Exit:
     known = [limit for limit in each if limit is not None]
     if not known:
         return Exit.UNMEASURED
-    return Exit.PASS if any(limit["largest"] is not None for limit in known) else Exit.FAIL
+    if any(limit["largest"] is not None for limit in known):
+        return Exit.PASS
+    return Exit.UNMEASURED if any(limit.get("undecided") for limit in known) else Exit.FAIL
 
 
 def _bound(name: str, text: str) -> list[float | None]:

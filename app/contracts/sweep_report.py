@@ -212,6 +212,12 @@ class Limit(Contract):
         "one"
     )
     rule: str
+    undecided: tuple[JsonValue, ...] = Field(
+        default=(),
+        description="of `largest_mild`: the measured values beyond `largest` whose interval holds the limit, up to "
+        "the first whose interval lies beyond it; of a knob without an order all of that kind. Where `largest` is null "
+        "too, nothing is shown to stay mild, and nothing is shown not to",
+    )
 
 
 class CrossingSlopes(Contract):

@@ -16,7 +16,6 @@ from app.web.sections.sweep_words import (
     FORMS,
     UNJUDGED,
     by_damage,
-    ends,
     furthest,
     heading,
     in_order,
@@ -25,8 +24,8 @@ from app.web.sections.sweep_words import (
     limits_of,
     mild_column,
     mild_up_to,
+    passed,
     severity,
-    where,
 )
 from app.web.terminal import WIDE, head, plain_table, small_print
 from app.web.untrusted import visible
@@ -116,7 +115,9 @@ def _limits(report: SweepReport, say: Say) -> Table:
         if limit is None:
             continue
         largest = fmt.NONE if limit.largest is None else visible(told(limit.largest))
-        table.add_row(Text(say(visible(name))), Text(say(largest)), say(where(report, limit.at)), say(ends(limit)))
+        # As Text, for "[before the weakest, 0.1]" would be taken for markup.
+        places = (Text(say(cell)) for cell in passed(report, limit))
+        table.add_row(Text(say(visible(name))), Text(say(largest)), *places)
     return table
 
 

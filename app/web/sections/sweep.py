@@ -13,7 +13,7 @@ from app.web.sections.numbers import Figure
 from app.web.sections.sweep_charts import fit_drawn, kl_chart, perplexity_chart
 from app.web.sections.sweep_fits import FitView, fit_view
 from app.web.sections.sweep_tables import domains, domains_note, effort, limits, limits_note, points, points_note
-from app.web.sections.sweep_words import FORMS, UNJUDGED, ends, heading, limits_of, strongest, where
+from app.web.sections.sweep_words import FORMS, UNJUDGED, ends, heading, limits_of, passed, strongest, undecided, where
 from app.web.tables import Table
 from app.web.untrusted import visible
 
@@ -94,7 +94,9 @@ def _limit_figure(label: str, report: SweepReport, limit: Limit | None, note: st
     if limit is not None and limit.at is not None:
         crossing = f"mean passes at {where(report, limit.at)} {ends(limit)}"
     elif report.knob.order == "unknown" and limit is not None:
-        crossing = "each setting judged by itself"
+        crossing = "; ".join(["each setting judged by itself", *([undecided(limit)] if limit.undecided else [])])
+    elif limit is not None and limit.undecided:
+        crossing = visible(" ".join(["limit passed:", *passed(report, limit)]).strip())
     elif limit is not None and limit.largest is not None:
         crossing = "not passed in the measured range"
     return Figure(label, value, visible(report.knob.field), crossing, note)

@@ -10,17 +10,16 @@ from app.web.scales import LogScale
 from app.web.sections.sweep_words import (
     UNJUDGED,
     by_damage,
-    ends,
     in_order,
     largest_column,
     last_mild,
     limits_of,
     mild_column,
     mild_up_to,
+    passed,
     setting,
     severity,
     shown_places,
-    where,
 )
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
@@ -108,7 +107,7 @@ def limits(report: SweepReport) -> Table:
             (
                 Cell(name),
                 Cell(fmt.NONE if limit.largest is None else visible(told(limit.largest)), strong=True),
-                Cell(where(report, limit.at), ends(limit) if limit.at is not None else ""),
+                Cell(*passed(report, limit)),
                 Cell(f"{fmt.number(limit.limit)} {unit}"),
                 Cell(visible(limit.rule)),
             )
@@ -135,9 +134,9 @@ def limits_note(report: SweepReport) -> str:
         )
     note = (
         "The largest setting is the strongest measured one that stays within the limit together with every weaker one. "
-        "Where the limit is passed is interpolated between measured settings; an end of the interval that is beyond "
-        "lies outside them. Where a gap between two settings does not resolve it (next to no damage at the weaker "
-        "one, or a collapse at the stronger), the interval is the whole gap."
+        "Where the limit is passed is interpolated between measured settings; an end of the interval before the "
+        "weakest or beyond the strongest lies outside them. Where a gap between two settings does not resolve it (next "
+        "to no damage at the weaker one, or a collapse at the stronger), the interval is the whole gap."
     )
     if report.sides:
         note += (

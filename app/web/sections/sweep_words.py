@@ -10,6 +10,7 @@ from app.web import format as fmt
 from app.web.untrusted import visible
 
 UNJUDGED: Final = "cannot be judged"  # a mean without an interval
+_MOST: Final = 3  # values that a heading lists
 FORMS = {
     "power_law_then_exponential": "power law, then exponential (published)",
     "power_law_then_exponential_over_dense": "the same over the unmodified model’s value",
@@ -27,6 +28,8 @@ def heading(report: SweepReport) -> str:
         return visible(_between(report))
     if limit is None:
         return f"How far {visible(report.knob.field)} stays mild {UNJUDGED}"
+    if limit.largest is None and limit.undecided:
+        return visible(f"{report.knob.field} not shown to stay mild; {undecided(limit)}")
     if limit.largest is None:
         return f"No value of {visible(report.knob.field)} stays mild"
     if report.knob.order == "unknown":
@@ -42,13 +45,30 @@ def _between(report: SweepReport) -> str:
         return f"How far {field} stays mild {UNJUDGED}"
     below, above = (side.largest_mild for side in report.sides)
     low, high = (None if limit is None else limit.largest for limit in (below, above))
+    open_ = [limit for limit in known if limit.undecided]
+    if low is None and high is None and open_:
+        return f"{field} not shown to stay mild; {undecided(*open_)}"
     if low is None and high is None:
         return f"No value of {field} stays mild{'' if below and above else ' on the side that could be judged'}"
     if low is None:
-        return f"{field}: mild from {neutral} up to {told(high)}, {'nowhere' if below else 'not judged'} below"
+        return f"{field}: mild from {neutral} up to {told(high)}, {_nowhere(below)} below"
     if high is None:
-        return f"{field}: mild from {neutral} down to {told(low)}, {'nowhere' if above else 'not judged'} above"
+        return f"{field}: mild from {neutral} down to {told(low)}, {_nowhere(above)} above"
     return f"Mild from {field} {told(low)} to {told(high)}"
+
+
+def _nowhere(limit: Limit | None) -> str:
+    if limit is None:
+        return "not judged"
+    return undecided(limit) if limit.undecided else "nowhere"
+
+
+def undecided(*limits: Limit) -> str:
+    """`undecided at 0.1, 0.2`: settings that are neither shown to be mild nor shown not to be; empty for none."""
+    values = [told(value) for limit in limits for value in limit.undecided]
+    if not values:
+        return ""
+    return f"undecided at {', '.join(values[:_MOST])}{', …' if len(values) > _MOST else ''}"
 
 
 def limits_of(report: SweepReport) -> list[tuple[str, Limit | None, Limit | None]]:
@@ -130,8 +150,16 @@ def ends(limit: Limit) -> str:
     low, high = limit.ci
     if low is not None and high is not None and low > high:
         low, high = high, low
-    shown = [("beyond" if end is None else f"{end:.3g}") for end in (low, high)]
-    return f"[{shown[0]}, {shown[1]}]"
+    weaker = "before the weakest" if low is None else f"{low:.3g}"
+    return f"[{weaker}, {'beyond the strongest' if high is None else f'{high:.3g}'}]"
+
+
+def passed(report: SweepReport, limit: Limit) -> tuple[str, str]:
+    """(where a limit is passed, or what is known of it; its interval): empty intervals where there is none to tell."""
+    if limit.at is not None:
+        return where(report, limit.at), ends(limit)
+    open_ = limit.ci is not None and (limit.undecided or limit.ci != (None, None))
+    return undecided(limit) or fmt.NONE, ends(limit) if open_ else ""
 
 
 def strongest(report: SweepReport) -> str:

@@ -8,6 +8,7 @@ from app.contracts.requests.base import Thresholds
 from app.contracts.sweep_report import CrossingSlopes, Limit, SweptSide
 from workers.diagnosis.sweep.course import Course
 from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
+from workers.diagnosis.sweep.undecided import undecided
 
 
 @dataclass(frozen=True)
@@ -31,4 +32,6 @@ def form_free(course: Course, thresholds: Thresholds, *, seed: int) -> tuple[For
 
 def _answers(course: Course, thresholds: Thresholds, *, seed: int) -> FormFree:
     limit = mild(course, thresholds)
+    if limit is not None:
+        limit = limit.model_copy(update={"undecided": undecided(course, limit)})
     return FormFree(near_lossless(course, seed=seed), limit, crossing_slopes(course, limit, seed=seed))

@@ -41,12 +41,32 @@ def _mild(report: SweepReport) -> str:
     if report.knob.order == "unknown":
         return _one_by_one(report)
     if limit.largest is None:
-        weakest = report.measured[0].value
-        return f"Not even {field} = {told(weakest)} keeps the damage mild{_crossing(report, limit)}."
+        return _none_mild(report, limit)
     if limit.at is None and limit.largest == report.measured[-1].value:
         return f"The damage stays mild up to the strongest setting measured, {field} = {told(limit.largest)}."
     beside = _as_strong(report, limit)
-    return f"The damage stays mild up to {field} = {told(limit.largest)}{beside}{_crossing(report, limit)}."
+    return f"The damage stays mild up to {field} = {told(limit.largest)}{beside}{_end(report, limit)}."
+
+
+def _none_mild(report: SweepReport, limit: Limit) -> str:
+    if limit.undecided:
+        return f"The damage is not shown to stay mild: it is {_undecided(report, limit)}."
+    weakest = report.measured[0].value
+    return f"Not even {report.knob.field} = {told(weakest)} keeps the damage mild{_crossing(report, limit)}."
+
+
+def _undecided(report: SweepReport, limit: Limit) -> str:
+    """Settings that are neither shown to be mild nor shown not to be, and how far the limit's place is known."""
+    found = f"undecided at {report.knob.field} = {_listed(limit.undecided)}"
+    if limit.at is not None or limit.ci is None:
+        return f"{found}{_crossing(report, limit)}"
+    units = {"value": report.knob.field, "s": "s", "order": "place in the order of strength"}
+    return f"{found}; {units[report.knob.axis]} where the limit is passed: {_interval(limit)}"
+
+
+def _end(report: SweepReport, limit: Limit) -> str:
+    """What follows the last mild setting: where the limit is passed, or where it is undecided whether it is."""
+    return f"; {_undecided(report, limit)}" if limit.at is None and limit.undecided else _crossing(report, limit)
 
 
 def _as_strong(report: SweepReport, limit: Limit) -> str:
@@ -69,13 +89,15 @@ def _one_by_one(report: SweepReport) -> str:
     known = f"No order of strength is known of {field}, so that each setting is judged by itself"
     if report.knob.share is not None:
         known = f"All settings of {field} remove the same share of the model, so that each is judged by itself"
-    mild = report.mild_alone
+    mild, limit = report.mild_alone, report.largest_mild
+    open_ = "" if limit is None or not limit.undecided else f", and undecided at {field} = {_listed(limit.undecided)}"
     if not mild:
-        return f"{known}: the damage is mild at none of the {len(report.measured)} measured."
+        shown = "shown to be mild" if open_ else "mild"
+        return f"{known}: the damage is {shown} at none of the {len(report.measured)} measured{open_}."
     if len(mild) == len(report.measured):
         return f"{known}: the damage is mild at all {len(mild)} measured."
     values = _listed([point.value for point in mild])
-    return f"{known}: the damage is mild at {field} = {values}, {len(mild)} of {len(report.measured)} measured."
+    return f"{known}: the damage is mild at {field} = {values}, {len(mild)} of {len(report.measured)} measured{open_}."
 
 
 def _on_both_sides(report: SweepReport) -> str:
@@ -100,12 +122,14 @@ def _on_side(report: SweepReport, side: SweptSide) -> str:
         return f"{name} nothing was measured."
     if limit is None:
         return f"{name} it cannot be judged: a single window leaves no interval."
+    if limit.largest in (None, neutral) and limit.undecided:
+        return f"{name} the damage is not shown to stay mild: it is {_undecided(report, limit)}."
     if limit.largest in (None, neutral):
         return f"{name} not even {field} = {told(values[0])} keeps the damage mild{_crossing(report, limit)}."
     toward = "down to" if down else "up to"
     if limit.at is None and limit.largest == values[-1]:
         return f"{name} the damage stays mild {toward} the furthest setting measured, {field} = {told(limit.largest)}."
-    return f"{name} the damage stays mild {toward} {field} = {told(limit.largest)}{_crossing(report, limit)}."
+    return f"{name} the damage stays mild {toward} {field} = {told(limit.largest)}{_end(report, limit)}."
 
 
 def _collapse(report: SweepReport) -> str:

@@ -42,6 +42,8 @@ def test_options_become_a_request_that_the_service_takes(monkeypatch):
     assert found["verdict"]({"largest_mild": {"largest": 0.2}}) == Exit.PASS
     assert found["verdict"]({"largest_mild": {"largest": None}}) == Exit.FAIL
     assert found["verdict"]({"largest_mild": None}) == Exit.UNMEASURED
+    assert found["verdict"]({"largest_mild": {"largest": None, "undecided": [0.1]}}) == Exit.UNMEASURED
+    assert found["verdict"]({"largest_mild": {"largest": 0.1, "undecided": [0.2]}}) == Exit.PASS
     for below, above, status in (
         ({"largest": None}, {"largest": 2}, Exit.PASS),
         ({"largest": None}, {"largest": None}, Exit.FAIL),

@@ -175,6 +175,34 @@ def test_without_an_interval_nothing_is_called_mild():
     assert len(rows) == 3 and all("cannot be judged" in line for line in rows)
 
 
+def test_an_undecided_weakest_setting_is_told_with_its_interval_on_page_and_terminal():
+    body = sweep_report(course([(0.1, 0.1, 0.05, 0.03), (0.15, 0.15, 0.5, 0.4)]))
+    found = sweep(SweepReport.model_validate(body))
+    assert found.heading == "sparsity not shown to stay mild; undecided at 0.1"
+    interval = found.limits.rows[0][2].note
+    assert re.fullmatch(r"\[before the weakest, 0\.1\d*\]", interval)
+    assert found.limits.rows[0][2].text == "undecided at 0.1"
+    assert found.figures[0].interval == f"limit passed: undecided at 0.1 {interval}"
+    out = io.StringIO()
+    render_terminal(body, Console(file=out, width=140))
+    assert "SPARSITY NOT SHOWN TO STAY MILD; UNDECIDED AT 0.1" in out.getvalue()
+    assert interval in next(line for line in out.getvalue().splitlines() if line.lstrip().startswith("stays mild"))
+
+
+def test_an_undecided_side_is_not_told_as_harmful():
+    report = SweepReport.model_validate(VARIANTS["sides"])
+    below, above = (
+        side.model_copy(
+            update={"largest_mild": side.largest_mild.model_copy(update={"largest": None, "undecided": (value,)})}
+        )
+        for side, value in zip(report.sides, (0.8, 1.25), strict=True)
+    )
+    told = heading(report.model_copy(update={"sides": (below, above)}))
+    assert told == "temperature not shown to stay mild; undecided at 0.8, 1.25"
+    told = heading(report.model_copy(update={"sides": (below, report.sides[1])}))
+    assert told == "temperature: mild from 1 up to 1.5, undecided at 0.8 below"
+
+
 def test_weak_settings_stand_left_though_their_values_fall():
     chart = view("bits").kl_chart
     places = {label: float(place) for place, label in re.findall(r'<text x="([\d.]+)%"[^>]*>(\d)</text>', chart)}
