@@ -46,6 +46,7 @@ def render_job(
         candidate=listing.candidate(told),
         reference=visible(job.reference.model),
         bar=None if ended else _bar(job),
+        reached="" if succeeded or not ended else visible(_reached(job)),
         turn=visible(_turn(queue, settled=settled)) if queue else "",
         message=visible(message) if message else "",
         error=job.error and (visible(job.error.title), visible(job.error.detail), visible(job.error.hint)),
@@ -61,6 +62,15 @@ def _bar(job: Job) -> _Bar:
     progress = job.progress
     counted = words.counted(job.kind, progress.model_dump())
     return _Bar(visible(in_words(progress.phase)), progress.done, progress.total, counted)
+
+
+def _reached(job: Job) -> str:
+    """How far a job got that has no result."""
+    if not job.attempt:
+        return "No worker had taken it."
+    if job.progress == Progress():
+        return "A worker had taken it; it had not got to a phase yet."
+    return f"It got as far as {words.told(job.kind, job.progress.model_dump())}."
 
 
 def _turn(queue: Queue, *, settled: bool) -> str:

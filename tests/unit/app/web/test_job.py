@@ -103,6 +103,34 @@ def test_an_ended_job_does_not_load_itself_again(status: str) -> None:
     )
 
 
+GENERATING = Progress(phase="generate", done=2472, total=53248)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (
+            {"progress": GENERATING, "attempt": 1},
+            "It got as far as generating answers: 2,472 of 53,248 tokens, 4 % of this phase.",
+        ),
+        ({"attempt": 1}, "A worker had taken it; it had not got to a phase yet."),
+        ({}, "No worker had taken it."),
+        ({"progress": Progress(phase="\u202e", done=1, total=1), "attempt": 1}, "It got as far as ⟨U+202E⟩."),
+    ],
+)
+@pytest.mark.parametrize("status", ["cancelled", "failed"])
+def test_a_job_that_ended_without_a_result_says_how_far_it_got(status: str, fields: dict[str, Any], told: str) -> None:
+    page = render_job(job(kind="trajectory", status=status, severity=None, **fields), None)
+    assert told in [paragraph.text for paragraph in shown(page).all("p")]
+
+
+def test_a_job_that_succeeded_or_still_runs_does_not_say_how_far_it_got() -> None:
+    for one in (RUNNING, job(progress=GENERATING, attempt=1), job(status="queued", severity=None)):
+        page = render_job(one, None)
+        assert "It got as far as" not in page
+        assert "No worker had" not in page
+
+
 def test_a_failed_job_says_why_and_what_to_do() -> None:
     error = job_error(ErrorCode.ENGINE_OUT_OF_MEMORY, "It wanted 9 GiB.", "Use less.")
     alert = shown(render_job(job(status="failed", severity=None, error=error), None)).one(class_="alert").text
