@@ -79,6 +79,11 @@ class Site(Contract):
     restored: Mean | None = Field(
         default=None, description="nats that the candidate gains where this part is the reference's again, paired"
     )
+    shown: bool | None = Field(
+        default=None,
+        description="whether an interval of what it costs (nats, share, restored) lies above 0; false: no damage is "
+        "shown, and none is excluded unless `cause` is negligible; null: no interval, or an older report",
+    )
     control: float | None = Field(
         description="largest KL of any position where the part was swapped by itself: exactly 0; null: not run for it"
     )

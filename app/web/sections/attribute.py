@@ -33,6 +33,8 @@ CAUSES: Final[dict[Cause, str]] = {
     "unclear": "unclear",
 }
 MEANING: Final = (
+    "no damage shown: no interval of what it costs lies above 0, which more text may change; negligible: the interval "
+    "of its share ends below a thousandth of the damage, or its nats are 0; "
     "aligned error: it points where the model is sensitive, noise of the same norm costs less; mere size: such noise "
     "costs the same, only a smaller error helps; sheltered: such noise costs more; outlier channels, low-rank error: "
     "half of what the part's outputs are off by comes from 1 % of its input channels, or from 16 directions."
@@ -90,9 +92,12 @@ def attribution(report: AttributeReport) -> Attribution:
 
 
 def heading(report: AttributeReport) -> str:
-    """The worst part, or that there is none."""
+    """The worst part, or that there is none, or none that is shown to be."""
     blamed = _blamed(report)
-    return f"Worst: {blamed[0].name}" if blamed else "No part to blame"
+    if blamed:
+        return f"Worst: {blamed[0].name}"
+    unsure = any(_unsure(site) for site in first_sites(report))
+    return "No part is shown to do damage" if unsure else "No part to blame"
 
 
 def whole_damage(report: AttributeReport) -> str:
@@ -110,7 +115,12 @@ def first_sites(report: AttributeReport) -> list[Site]:
 
 def _blamed(report: AttributeReport) -> list[Site]:
     """Those that cost something for sure, in their order."""
-    return [site for site in first_sites(report) or gaps(report) if site.cause != "negligible"]
+    return [site for site in first_sites(report) or gaps(report) if site.cause != "negligible" and not _unsure(site)]
+
+
+def _unsure(site: Site) -> bool:
+    """Whether no damage of it is shown, and none is excluded."""
+    return site.shown is False and site.cause != "negligible"
 
 
 def gaps(report: AttributeReport) -> list[Site]:
@@ -126,6 +136,11 @@ def share_text(site: Site) -> fmt.Estimate:
 def cause_text(site: Site) -> str:
     """The cause's name; a dash for a part that was not looked into."""
     return fmt.NONE if site.cause == "unclear" and site.control is None else CAUSES[site.cause]
+
+
+def cause_note(site: Site) -> str:
+    """What says how far the cause of a part is known, below its name."""
+    return "no damage shown" if _unsure(site) else ""
 
 
 def mean_text(mean: Mean | None, *, percent: bool = False) -> fmt.Estimate:
@@ -295,7 +310,7 @@ def _sites(report: AttributeReport, first: int, last: int) -> Table:
                 Cell(restored.value, restored.interval or ""),
                 Cell(fmt.NONE if site.control is None else fmt.number(site.control)),
                 Cell(ratio.value, ratio.interval or ""),
-                Cell(cause_text(site)),
+                Cell(cause_text(site), cause_note(site).replace(" ", "\u00a0")),
                 Cell(fmt.count(site.tokens)),
             )
         )

@@ -1,7 +1,7 @@
 """The class of a part's damage, from its numbers. The first rule that holds decides; docs/attribute.md tells them.
 
-negligible        no interval of what it costs (nats, share, what restoring it regains) lies above 0, or its share is
-                  less than a thousandth
+negligible        its nats are 0, or the interval of its share ends below a thousandth
+unclear           no interval of what it costs (nats, share, what restoring it regains) lies above 0: no damage is shown
 removed           more than 90 % of its weights became 0
 norm, router      the part is one
 aligned           noise of the same norm costs less, for sure: the error lies where the model is sensitive
@@ -48,11 +48,11 @@ def cause_of(found: Found) -> tuple[Cause, str]:
 
 def _rules(found: Found) -> Iterator[tuple[bool, Cause, str]]:
     """Whether each rule holds, in their order; the last one does."""
-    nothing, holding = _nothing(found)
-    yield nothing, "negligible", holding
-    share = None if found.share is None else found.share.mean
-    small = share is not None and share < NEGLIGIBLE
+    yield (found.nats.mean or 0.0) <= 0, "negligible", "its nats are 0"
+    share, bounds = _interval(found.share)
+    small = bounds is not None and bounds[1] < NEGLIGIBLE
     yield small, "negligible", f"{numeral(100 * (share or 0.0), '.2g')} % of the damage"
+    yield shown(found) is False, "unclear", _reaching(found)
     evidence = found.evidence or Evidence(change=None)
     zeros = evidence.zeros or 0.0
     yield zeros > REMOVED, "removed", f"{100 * zeros:.3g} % of its weights became 0"
@@ -71,19 +71,25 @@ def _rules(found: Found) -> Iterator[tuple[bool, Cause, str]]:
     yield True, "unclear", f"{told}, and the interval leaves it open"
 
 
-def _nothing(found: Found) -> tuple[bool, str]:
-    """Whether what it costs cannot be told from nothing, and why. Documents that differ in how much they suffer widen
-    the interval of the nats, and that of a share much less: one that lies above 0 is enough."""
-    if (found.nats.mean or 0.0) <= 0:
-        return True, "its nats are 0"
+def shown(found: Found) -> bool | None:
+    """Whether what it costs can be told from nothing; None where there is no interval. Documents that differ in how
+    much they suffer widen the interval of the nats, and that of a share much less: one that lies above 0 is enough."""
+    known = _intervals(found)
+    return any(low > 0 for low, _ in known.values()) if known else None
+
+
+def _intervals(found: Found) -> dict[str, tuple[float, float]]:
+    """Those of what it costs, by their names in words."""
     measures = {"its nats": found.nats, "its share": found.share, "what restoring it regains": found.restored}
-    known = {name: mean.ci for name, mean in measures.items() if mean is not None and mean.ci is not None}
-    if not known or any(low > 0 for low, _ in known.values()):
-        return False, ""
-    *names, last = known
+    return {name: mean.ci for name, mean in measures.items() if mean is not None and mean.ci is not None}
+
+
+def _reaching(found: Found) -> str:
+    """By which intervals no damage is shown."""
+    *names, last = _intervals(found) or ("what it costs",)
     if not names:
-        return True, f"the interval of {last} does not lie above 0"
-    return True, f"the intervals of {', '.join(names)} and {last} do not lie above 0"
+        return f"no damage is shown, the interval of {last} does not lie above 0"
+    return f"no damage is shown, the intervals of {', '.join(names)} and {last} do not lie above 0"
 
 
 def _interval(mean: Mean | None) -> tuple[float | None, tuple[float, float] | None]:

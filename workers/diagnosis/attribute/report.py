@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,7 +23,7 @@ from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis.assemble import provenance, repeatable
 from workers.diagnosis.attribute.additivity import ratio
 from workers.diagnosis.attribute.cause import Found as CauseFound
-from workers.diagnosis.attribute.cause import cause_of
+from workers.diagnosis.attribute.cause import cause_of, shown
 from workers.diagnosis.attribute.control import BATCHES as CONTROL_BATCHES
 from workers.diagnosis.attribute.isotropic import batches_of
 from workers.diagnosis.attribute.looking import Looking
@@ -100,10 +101,8 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
     decision = decide(summary.excess, request.thresholds, nonfinite=summary.nonfinite_positions, floor=summary.floor)
     sites = _sites(found, context)
     looking = found.looking
-    diagnoses = []
-    if looking is not None:
-        causes = {site.name: site.cause for site in sites}
-        diagnoses = [(site, causes[site.name]) for site in looking.first]
+    by_name = {site.name: site for site in sites}
+    together = None if looking is None else treatment(found, [(part, by_name[part.name]) for part in looking.first])
     blocks = summary.blocks()
     return AttributeReport(
         job=context.job_id,
@@ -119,7 +118,7 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
         whole=found.whole,
         explained=None if looking is None else looking.explained,
         additivity=None if looking is None else looking.additivity,
-        treatment=treat(_patient(found), diagnoses) if looking is not None else sites[0].treatment if sites else None,
+        treatment=together or (sites[0].treatment if sites else None),
         search=_search(found),
         subset=_subset(found),
         not_swapped=found.not_swapped,
@@ -172,7 +171,8 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
 def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, found: Found) -> str:
     """The first of those that were looked into that costs something for sure, or that none does."""
     by_name = {site.name: site for site in sites}
-    blamed = [site for one in looked if (site := by_name[one.name]).cause != "negligible"]
+    mild = {site.name for site in sites if site.cause == "negligible"}
+    blamed = [site for one in looked if (site := by_name[one.name]).name not in mild and site.shown is not False]
     first = blamed[0] if blamed else by_name[looked[0].name]
     whole = found.whole.transformers.mean if found.whole is not None else None
     alone = f"{numeral(first.nats)} nats a token"
@@ -184,9 +184,12 @@ def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, fo
         together = f"; the first {len(explained.sites)} parts together cost {_share(explained.share)} of it"
     of = " of those that were tried" if found.search is not None and found.search.untried else ""
     if not blamed:
+        what = "none of those that were looked into is shown to cost anything alone"
+        if mild.issuperset(one.name for one in looked):
+            what = "every one that was looked into is negligible"
         return (
-            f"{found.considered} parts differ, and every one that was looked into is negligible: the one{of} that "
-            f"costs most, {first.name}, costs {alone} ({first.why}){together}."
+            f"{found.considered} parts differ, and {what}: the one{of} that costs most, {first.name}, costs {alone} "
+            f"({first.why}){together}."
         )
     sure = "" if first.name == looked[0].name else " that costs something for sure"
     return f"The worst part{of}{sure} is {first.name}, which alone costs {alone}{together}."
@@ -254,20 +257,20 @@ def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: S
     share = ratio(kl, full[: len(kl)], where, seed=seed)
     look = found.looking.looks.get(site.name) if found.looking is not None else None
     module = site.name.rpartition(".")[2]
-    cause, why = cause_of(
-        CauseFound(
-            kind=site.kind,
-            module=module,
-            nats=nats,
-            share=share,
-            ratio=None if look is None else look.ratio,
-            evidence=None if look is None else look.evidence,
-            restored=None if look is None else look.restored,
-        )
+    told = CauseFound(
+        kind=site.kind,
+        module=module,
+        nats=nats,
+        share=share,
+        ratio=None if look is None else look.ratio,
+        evidence=None if look is None else look.evidence,
+        restored=None if look is None else look.restored,
     )
-    if look is None and cause == "unclear":
+    certain = shown(told)
+    cause, why = cause_of(told)
+    if look is None and cause == "unclear" and certain is not False:
         cause, why = _UNSEEN
-    return Site(
+    made = Site(
         name=site.name,
         kind=site.kind,
         layer=site.layer,
@@ -276,20 +279,28 @@ def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: S
         share=None if share is None else share.mean,
         share_ci=None if share is None else share.ci,
         restored=None if look is None else look.restored,
+        shown=certain,
         control=None if look is None or not math.isfinite(look.control) else look.control,
         isotropic_ratio=None if look is None or look.ratio is None else look.ratio.mean,
         isotropic_ci=None if look is None or look.ratio is None else look.ratio.ci,
         cause=cause,
         why=why,
         evidence=None if look is None else look.evidence,
-        treatment=None if look is None else _treatment(found, measured, cause),
         tokens=len(kl),
         rung=measured.rung,
     )
+    return made if look is None else made.model_copy(update={"treatment": treatment(found, [(site, made)])})
 
 
-def _treatment(found: Found, measured: Measured, cause: Cause) -> Treatment:
-    return treat(_patient(found), [(measured.site, cause)])
+def treatment(found: Found, parts: Sequence[tuple[Part, Site]]) -> Treatment:
+    """What fits these parts together, but those whose damage is not shown."""
+    unsure = [site for _, site in parts if site.cause != "negligible" and site.shown is False]
+    unshown = None
+    if unsure and found.subset is not None:
+        tokens = max(site.tokens for site in unsure)
+        unshown = tokens, int(np.unique(found.subset.where.document[:tokens]).size)
+    diagnoses = [(part, site.cause) for part, site in parts if site not in unsure]
+    return treat(_patient(found), diagnoses, unshown=unshown)
 
 
 def _patient(found: Found) -> Patient:

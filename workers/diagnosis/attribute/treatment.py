@@ -7,7 +7,7 @@ a repair is appended. Every recipe is checked against the shapes as a submission
     outlier_channels  quantized: AWQ, which scales such channels; pruned: SparseGPT
     aligned           quantized: GPTQ, pruned: SparseGPT, which move the error away from where it hurts
     low_rank          a low-rank repair of the part
-    size, unclear     two bits more, or half the sparsity
+    size, unclear     two bits more, or half the sparsity; nothing where no damage is shown
     sheltered         one bit more, or three quarters of the sparsity
     removed, router   the part is left as it was
     norm              the norm is left out of the step, or tweaked where none addressed it
@@ -47,11 +47,15 @@ class Patient:
     reference: CheckpointInfo
 
 
-def treat(patient: Patient, diagnoses: Sequence[tuple[Site, Cause]]) -> Treatment:
-    """One recipe for these parts together; `why` tells what is done, or why nothing is."""
+def treat(
+    patient: Patient, diagnoses: Sequence[tuple[Site, Cause]], *, unshown: tuple[int, int] | None = None
+) -> Treatment:
+    """One recipe for these parts together; `why` tells what is done, or why nothing is. `unshown`: tokens and documents
+    on which no damage of other parts was shown, which are left as they are."""
     wanted = [(site, cause) for site, cause in diagnoses if cause != "negligible"]
     if not wanted:
-        return Treatment(recipe=None, why="nothing to treat: what it costs is negligible")
+        negligible = "nothing to treat: what it costs is negligible"
+        return Treatment(recipe=None, why=negligible if unshown is None else _waiting(*unshown))
     if patient.origin.quantization is not None:
         return Treatment(
             recipe=None,
@@ -73,6 +77,11 @@ def treat(patient: Patient, diagnoses: Sequence[tuple[Site, Cause]]) -> Treatmen
     if recipe == patient.recipe:
         return Treatment(recipe=None, why="; ".join(words))
     return Treatment(recipe=told(recipe), why="; ".join(words))
+
+
+def _waiting(tokens: int, documents: int) -> str:
+    on = f"{tokens} token{'' if tokens == 1 else 's'} of {documents} document{'' if documents == 1 else 's'}"
+    return f"nothing to treat yet: no damage is shown with {on}, more text would tell"
 
 
 def _within(fields: Fields, context: int | None) -> Fields:

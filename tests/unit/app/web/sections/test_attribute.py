@@ -9,7 +9,15 @@ from rich.console import Console
 from app.contracts.attribute_report import AttributeReport, Pair
 from app.web.report import render
 from app.web.reproduce import reproduction
-from app.web.sections.attribute import additivity_note, attribution, cause_text, first_sites, heading, sites_note
+from app.web.sections.attribute import (
+    additivity_note,
+    attribution,
+    cause_note,
+    cause_text,
+    first_sites,
+    heading,
+    sites_note,
+)
 from app.web.terminal import render_terminal
 from tests.support.attribute_reports import attribute_report, attribute_variants, first
 
@@ -47,6 +55,19 @@ def test_a_negligible_part_does_not_head_the_page_as_the_worst() -> None:
     assert heading(none) == "No part to blame"
     alone = attribution(none).figures[0]
     assert (alone.label, alone.note) == ("Most of any part", "layers.0.mlp.down_proj")
+
+
+def test_a_part_whose_damage_is_not_shown_is_said_to_be_so() -> None:
+    sites = [first("layers.0.mlp.down_proj", 0.2, "unclear", shown=False), first("layers.1.mlp.down_proj", 0.1, "size")]
+    report = AttributeReport.model_validate(attribute_report(sites=sites))
+    assert heading(report) == "Worst: layers.1.mlp.down_proj"
+    assert [cause_note(one) for one in report.sites] == ["no damage shown", ""]
+    assert "<bdi>no\u00a0damage\u00a0shown</bdi>" in render(attribute_report(sites=sites))
+    alone = attribute_report(sites=sites[:1])
+    assert heading(AttributeReport.model_validate(alone)) == "No part is shown to do damage"
+    stream = io.StringIO()
+    render_terminal(alone, Console(file=stream, width=120, no_color=True))
+    assert "no damage shown" in stream.getvalue()
 
 
 def test_a_control_that_is_not_zero_is_said_loudly() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from app.contracts.attribute_report import Cause, Evidence
 from app.contracts.report import Mean
-from workers.diagnosis.attribute.cause import Found, cause_of
+from workers.diagnosis.attribute.cause import Found, cause_of, shown
 
 
 def mean(value: float, low: float, high: float) -> Mean:
@@ -27,14 +27,18 @@ def found(**changes: object) -> Found:
     ("changes", "cause"),
     [
         ({}, "size"),
-        ({"nats": mean(0.1, 0.0, 0.2), "share": mean(0.3, -0.1, 0.7)}, "negligible"),
+        # an interval that reaches to 0 shows no damage, and excludes none
+        ({"nats": mean(0.1, 0.0, 0.2), "share": mean(0.3, -0.1, 0.7)}, "unclear"),
+        ({"share": mean(0.0001, -0.0004, 0.0009), "nats": mean(0.001, 0.0, 0.002)}, "negligible"),
+        ({"share": mean(0.0001, -0.0004, 0.0011), "nats": mean(0.001, 0.0, 0.002)}, "unclear"),
+        ({"share": Mean(mean=0.0004, ci=None)}, "size"),
         # what differs between documents cancels in a share
         ({"nats": mean(0.1, 0.0, 0.2)}, "size"),
         ({"share": mean(0.3, -0.1, 0.7)}, "size"),
-        ({"nats": mean(0.1, 0.0, 0.2), "share": None}, "negligible"),
+        ({"nats": mean(0.1, 0.0, 0.2), "share": None}, "unclear"),
         ({"nats": mean(0.1, 0.0, 0.2), "share": None, "restored": mean(0.01, 0.002, 0.02)}, "size"),
-        ({"nats": mean(0.1, 0.0, 0.2), "share": None, "restored": mean(0.01, -0.002, 0.02)}, "negligible"),
-        ({"nats": mean(0.1, 0.0, 0.2), "share": None, "restored": mean(-0.01, -0.02, -0.002)}, "negligible"),
+        ({"nats": mean(0.1, 0.0, 0.2), "share": None, "restored": mean(0.01, -0.002, 0.02)}, "unclear"),
+        ({"nats": mean(0.1, 0.0, 0.2), "share": None, "restored": mean(-0.01, -0.02, -0.002)}, "unclear"),
         ({"nats": Mean(mean=0.1, ci=None), "share": Mean(mean=0.3, ci=None)}, "size"),
         ({"nats": Mean(mean=0.0, ci=None)}, "negligible"),
         ({"share": mean(0.0004, 0.0002, 0.0006)}, "negligible"),
@@ -71,7 +75,17 @@ def test_a_gain_is_told_with_the_minus_of_the_tables() -> None:
 
 def test_what_cannot_be_told_from_nothing_says_by_which_intervals() -> None:
     unsure = {"nats": mean(0.1, 0.0, 0.2), "share": mean(0.3, -0.1, 0.7)}
-    assert cause_of(found(**unsure))[1] == "the intervals of its nats and its share do not lie above 0"
+    both = cause_of(found(**unsure))[1]
+    assert both == "no damage is shown, the intervals of its nats and its share do not lie above 0"
     restored = cause_of(found(**unsure, restored=mean(0.01, -0.002, 0.02)))[1]
-    assert restored == "the intervals of its nats, its share and what restoring it regains do not lie above 0"
-    assert cause_of(found(**(unsure | {"share": None})))[1] == "the interval of its nats does not lie above 0"
+    measures = "its nats, its share and what restoring it regains"
+    assert restored == f"no damage is shown, the intervals of {measures} do not lie above 0"
+    alone = cause_of(found(**(unsure | {"share": None})))[1]
+    assert alone == "no damage is shown, the interval of its nats does not lie above 0"
+
+
+def test_damage_is_shown_by_any_interval_above_0_and_unknown_without_one() -> None:
+    unsure = {"nats": mean(0.1, 0.0, 0.2), "share": mean(0.3, -0.1, 0.7)}
+    assert shown(found(**unsure)) is False
+    assert shown(found(**unsure, restored=mean(0.01, 0.002, 0.02))) is True
+    assert shown(found(nats=Mean(mean=0.1, ci=None), share=None)) is None

@@ -1,5 +1,7 @@
 """What a report says of parts that the budget did not reach for."""
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,11 +11,13 @@ import pytest
 from app.contracts.attribute_report import Explained
 from app.contracts.attribute_report import Site as Told
 from app.contracts.report import Mean
+from app.models.checkpoint import inspect
 from tests.support import internals_blocks
 from tests.support.attribute_reports import site
-from workers.diagnosis.attribute.report import Found, matched_otherwise, not_reached, sentence
+from workers.diagnosis.attribute.report import Found, matched_otherwise, not_reached, sentence, treatment
 from workers.diagnosis.attribute.search import Measured, Search
-from workers.diagnosis.attribute.sites import Site
+from workers.diagnosis.attribute.sites import Site, sites_of
+from workers.diagnosis.mitigate.subject import recipe_of
 
 LAYERS = [Site(f"layers.{layer}", "layer", layer, ()) for layer in range(4)]
 MODULES = [Site(f"layers.{layer}.mlp.up_proj", "module", layer, ()) for layer in range(4)]
@@ -68,10 +72,12 @@ def test_where_everything_was_tried_nothing_is_said() -> None:
 
 
 def of_two(*causes: str) -> str:
-    sites = [
-        Told.model_validate(site(one.name, 0.2 - 0.1 * number, kind="layer", layer=number, cause=cause, why="so"))
-        for number, (one, cause) in enumerate(zip(LAYERS, causes, strict=False))
-    ]
+    """`not shown`: a cause that is unclear because no damage is shown."""
+    sites = []
+    for number, (one, cause) in enumerate(zip(LAYERS, causes, strict=False)):
+        told = {"cause": "unclear", "shown": False} if cause == "not shown" else {"cause": cause}
+        made = site(one.name, 0.2 - 0.1 * number, kind="layer", layer=number, why="so", **told)
+        sites.append(Told.model_validate(made))
     unknown = Mean(mean=None, ci=None)
     looking = SimpleNamespace(first=LAYERS[:2], explained=Explained(sites=(), nats=unknown, share=unknown))
     found = SimpleNamespace(not_swapped="", considered=9, search=search(*LAYERS), whole=None)
@@ -85,6 +91,39 @@ def test_a_negligible_part_is_never_called_the_worst() -> None:
     assert "every one that was looked into is negligible: the one that costs most, layers.0, costs 50 %" in none
     assert "(so)" in none
     assert "worst" not in none
+
+
+def test_a_part_whose_damage_is_not_shown_is_neither_the_worst_nor_negligible() -> None:
+    assert of_two("not shown", "size").startswith("The worst part that costs something for sure is layers.1, which")
+    for causes in (("not shown", "negligible"), ("negligible", "not shown"), ("not shown", "not shown")):
+        none = of_two(*causes)
+        assert "none of those that were looked into is shown to cost anything alone: the one that costs most" in none
+        assert "layers.0, costs 50 %" in none
+        assert "is negligible" not in none
+        assert "worst" not in none
+
+
+def test_the_treatment_of_several_parts_leaves_out_those_whose_damage_is_not_shown(tiny: Callable[..., Path]) -> None:
+    info = inspect(tiny("llama"))
+    layers = {part.name: part for part in sites_of(info)}
+    request = SimpleNamespace(candidate=SimpleNamespace(recipe=recipe_of([{"type": "quantize.rtn", "bits": 4}])))
+    where = SimpleNamespace(document=np.array([0, 0, 1, 1, 2]))
+    found = SimpleNamespace(
+        origin=info,
+        request=request,
+        sides=SimpleNamespace(reference=SimpleNamespace(info=info)),
+        subset=SimpleNamespace(where=where),
+    )
+
+    def part(name: str, **changes: Any) -> tuple[Site, Told]:
+        return layers[name], Told.model_validate(site(name, 0.1, kind="layer", tokens=4, **changes))
+
+    unsure = part("layers.0", shown=False)
+    alone = treatment(cast("Found", found), [unsure])
+    assert alone.recipe is None
+    assert "no damage is shown with 4 tokens of 2 documents" in alone.why
+    both = treatment(cast("Found", found), [unsure, part("layers.1", cause="size", shown=True)])
+    assert both.why == "layers.1: 6 bits instead of 4"
 
 
 def test_where_nothing_was_tried_no_part_leads_the_verdict() -> None:

@@ -113,6 +113,16 @@ def test_several_parts_are_treated_in_one_recipe(info: CheckpointInfo) -> None:
     assert after["model.layers.1.mlp.up_proj.weight"][0]["bits"] == 4
 
 
+def test_a_part_whose_damage_is_not_shown_waits_for_more_text(info: CheckpointInfo) -> None:
+    patient = Patient(info, recipe_of([RTN]), info)
+    for beside in ([], [(site(info, "layers.1"), "negligible")]):
+        found = treat(patient, beside, unshown=(359, 1))  # type: ignore[arg-type]
+        assert found.recipe is None
+        assert "no damage is shown with 359 tokens of 1 document, more text would tell" in found.why
+        assert "negligible" not in found.why
+    assert treat(patient, [(site(info, "layers.1"), "size")], unshown=(359, 1)).recipe is not None
+
+
 @pytest.mark.parametrize(
     ("recipe", "name", "cause", "why"),
     [
