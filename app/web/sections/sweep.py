@@ -95,10 +95,8 @@ def _limit_figure(label: str, report: SweepReport, limit: Limit | None, note: st
         crossing = f"mean passes at {where(report, limit.at)} {ends(limit)}"
     elif report.knob.order == "unknown" and limit is not None:
         crossing = "; ".join(["each setting judged by itself", *([undecided(limit)] if limit.undecided else [])])
-    elif limit is not None and limit.undecided:
-        crossing = visible(" ".join(["limit passed:", *passed(report, limit)]).strip())
-    elif limit is not None and limit.largest is not None:
-        crossing = "not passed in the measured range"
+    elif limit is not None:
+        crossing = " ".join(["limit passed:", *passed(report, limit)]).strip()
     return Figure(label, value, visible(report.knob.field), crossing, note)
 
 

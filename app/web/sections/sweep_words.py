@@ -10,6 +10,7 @@ from app.web import format as fmt
 from app.web.untrusted import visible
 
 UNJUDGED: Final = "cannot be judged"  # a mean without an interval
+_NONE_SHOWN: Final = "none shown"
 _MOST: Final = 3  # values that a heading lists
 FORMS = {
     "power_law_then_exponential": "power law, then exponential (published)",
@@ -118,10 +119,10 @@ def severity(point: SweepPoint) -> str:
 def mild_up_to(domain: SweepDomain) -> str:
     """The strongest setting that stays mild on a domain; of a knob with two sides that of each."""
     if domain.largest_mild_sides is not None and not domain.note:
-        below, above = (fmt.NONE if end is None else told(end) for end in domain.largest_mild_sides)
+        below, above = (_NONE_SHOWN if end is None else told(end) for end in domain.largest_mild_sides)
         return visible(f"{below} below, {above} above")
     if domain.largest_mild is None:
-        return UNJUDGED if domain.note else fmt.NONE
+        return UNJUDGED if domain.note else _NONE_SHOWN
     return visible(told(domain.largest_mild))
 
 
@@ -159,7 +160,16 @@ def passed(report: SweepReport, limit: Limit) -> tuple[str, str]:
     if limit.at is not None:
         return where(report, limit.at), ends(limit)
     open_ = limit.ci is not None and (limit.undecided or limit.ci != (None, None))
-    return undecided(limit) or fmt.NONE, ends(limit) if open_ else ""
+    return _unplaced(report, limit), ends(limit) if open_ else ""
+
+
+def _unplaced(report: SweepReport, limit: Limit) -> str:
+    """Why no place is told where a limit is passed."""
+    if report.knob.order == "unknown":
+        return "each judged by itself"
+    if limit.undecided:
+        return visible(undecided(limit))
+    return "before the weakest setting" if limit.largest is None else "not in the measured range"
 
 
 def strongest(report: SweepReport) -> str:

@@ -203,6 +203,21 @@ def test_an_undecided_side_is_not_told_as_harmful():
     assert told == "temperature: mild from 1 up to 1.5, undecided at 0.8 below"
 
 
+def test_why_no_place_is_told_is_said_in_words_on_page_and_terminal():
+    """All of the range is harmless to one quantity, and its first setting beyond the limit of the other."""
+    body = sweep_report(course([(0.1, 0.1, 0.5, 0.01), (0.2, 0.2, 0.9, 0.02)]))
+    found = sweep(SweepReport.model_validate(body))
+    places = ["before the weakest setting", "not in the measured range"]
+    assert [row[2].text for row in found.limits.rows] == places
+    assert [figure.interval for figure in found.figures[:2]] == [f"limit passed: {place}" for place in places]
+    assert {row[1].text for row in found.domains.rows} == {"none shown"}
+    out = io.StringIO()
+    render_terminal(body, Console(file=out, width=140))
+    assert [sum(place in line for line in out.getvalue().splitlines()) for place in places] == [1, 1]
+    alone = sweep(SweepReport.model_validate(VARIANTS["unordered"]))
+    assert {row[2].text for row in alone.limits.rows} == {"each judged by itself"}
+
+
 def test_weak_settings_stand_left_though_their_values_fall():
     chart = view("bits").kl_chart
     places = {label: float(place) for place, label in re.findall(r'<text x="([\d.]+)%"[^>]*>(\d)</text>', chart)}
