@@ -10,9 +10,11 @@ from app.cli.finite import require_finite, text_or_number
 from app.cli.options import number, pairs
 from app.cli.recipes import parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.sweep import FEWEST_VALUES, MOST_VALUES
 
 Json = dict[str, Any]
-_EXAMPLES = "for example: --knob sparsity=0.1,0.3,0.5, --knob bits=8..2:7, --knob 1.rank=8,16 (of step 1)"
+_EXAMPLES = "for example: --knob sparsity=0.1,0.2, --knob bits=8..2:7, --knob 1.rank=8,16 (of step 1)"
+_ENDS = re.compile(r"[-+.\deE]+?\.\.[-+.\deE]+")
 _RANGE = re.compile(r"(?P<low>.+?)\.\.(?P<high>.+):(?P<points>\d+)")
 
 
@@ -84,12 +86,30 @@ def _steps(count: int) -> str:
 def _values(text: str, knob: str) -> Any:
     found = _RANGE.fullmatch(text.strip())
     if found is None:
-        return [_value(part) for part in text.split(",") if part.strip()]
+        return _listed(text, knob)
     try:
         low, high = (json.loads(found[end]) for end in ("low", "high"))
     except json.JSONDecodeError:
         raise _refused(f"--knob {knob}: the ends of the range are no numbers") from None
-    return {"from": low, "to": high, "points": int(found["points"])}
+    if low == high:
+        raise _refused(f"--knob {knob}: the range begins where it ends")
+    points = int(found["points"])
+    if not FEWEST_VALUES <= points <= MOST_VALUES:
+        raise _refused(f"--knob {knob}: points is {points}, not a whole number from {FEWEST_VALUES} to {MOST_VALUES}")
+    return {"from": low, "to": high, "points": points}
+
+
+def _listed(text: str, knob: str) -> list[Any]:
+    ends, colon, points = text.partition(":")
+    if _ENDS.fullmatch(ends.strip()):
+        if colon and points.strip():
+            raise _refused(f"--knob {knob}: points is {points.strip()}, not a whole number")
+        raise _refused(f"--knob {knob}: the range has no points: FROM..TO:POINTS")
+    values = [_value(part) for part in text.split(",") if part.strip()]
+    if len(values) < FEWEST_VALUES:
+        given = "one value" if values else "no value"
+        raise _refused(f"--knob {knob}: {given} shows no course, and {FEWEST_VALUES} are the fewest")
+    return values
 
 
 def _value(text: str) -> Any:

@@ -128,3 +128,24 @@ def test_a_missing_knob_is_asked_for_before_the_service_is(line, said):
 def test_a_knob_in_json_is_one(monkeypatch):
     found = sent(monkeypatch, ["-r", "a", "--recipe", '{"type": "prune.wanda", "sparsity": {"sweep": [0.1, 0.2]}}'])
     assert found["request"]["candidate"]["recipe"][0]["sparsity"] == {"sweep": [0.1, 0.2]}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ("0.1..0.7", "the range has no points: FROM..TO:POINTS"),
+        ("0.1..0.7:", "the range has no points: FROM..TO:POINTS"),
+        ("1..-5e1", "the range has no points: FROM..TO:POINTS"),
+        ("0.1..0.7:many", "points is many, not a whole number"),
+        ("0.1..0.7:1", "points is 1, not a whole number from 2 to 200"),
+        ("0.1..0.7:201", "points is 201, not a whole number from 2 to 200"),
+        ("0.3..0.3:4", "the range begins where it ends"),
+        ("0.3", "one value shows no course, and 2 are the fewest"),
+        ("", "no value shows no course, and 2 are the fewest"),
+    ],
+)
+def test_a_range_or_list_that_is_too_short_is_told_as_the_option_is_written(values, said):
+    with pytest.raises(HemostatError) as found:
+        turn([{"type": "prune.wanda"}], f"sparsity={values}")
+    assert found.value.detail == f"--knob sparsity={values}: {said}"
+    assert "--knob sparsity=0.1,0.2" in found.value.hint and "{" not in found.value.hint
