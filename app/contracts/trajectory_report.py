@@ -69,7 +69,7 @@ class TextStatistics(Contract):
 
 
 class TextChange(Contract):
-    """Candidate minus reference, paired by prompt."""
+    """Candidate minus reference, paired by prompt; without an interval where every prompt changes by the same."""
 
     length: Mean
     ended: Mean
@@ -179,7 +179,10 @@ class ShapedDistance(Contract):
     shaping: str
     parameters: dict[str, float | int | str | bool | None]
     kl: Mean = Field(description="nats, over the positions where it is finite: q has every token that p keeps")
-    infinite: Mean = Field(description="share of positions where q cuts off a token that p keeps")
+    infinite: Mean = Field(
+        description="share of positions where q cuts off a token that p keeps; without an interval after temperature, "
+        "which cuts nothing off"
+    )
     lost: Mean = Field(description="p's mass of the tokens that q cuts off")
     tv: Mean
     top1: Mean = Field(description="share of positions where both most likely tokens are the same")

@@ -84,7 +84,8 @@ def trajectory(report: TrajectoryReport) -> Trajectory:
         distances_note=(
             "Both next-token distributions after temperature and cut, on the reference’s texts by "
             f"{name}; from the stored hidden states, without another forward pass. KL is over the positions where it "
-            "is finite; where the candidate cuts off a token that the reference keeps, it is infinite, and counted."
+            "is finite; where the candidate cuts off a token that the reference keeps, it is infinite, and counted. "
+            "Temperature cuts nothing off."
         ),
         samples=tuple(shown(report, sample) for sample in report.samples),
         decoders=decoders(report),

@@ -35,7 +35,9 @@ DEFINITIONS: Final[dict[str, str]] = {
     "same positions of the reference's text at which the two models' most likely next tokens differ after the same "
     "tokens. 1: as many as the single steps; larger: what follows a first different token differs, too.",
     "interval": "95 %, ratio of sums clustered by prompt: numerator and denominator of a prompt are resampled together "
-    "(studentized bootstrap; Student's t for two to five prompts, none for one).",
+    "(studentized bootstrap; Student's t for two to five prompts, none for one). Where a share, or another quantity "
+    "with bounds, is the same after every prompt, what is left possible when at most the share of prompts differs that "
+    "Clopper and Pearson's limit allows.",
 }
 # A prompt without any damage must not make a draw's denominator zero.
 _LEAST: Final = 1e-9

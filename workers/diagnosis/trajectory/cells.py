@@ -23,7 +23,7 @@ from workers.decoding.model import Continuation
 from workers.diagnosis.summary import usable
 from workers.diagnosis.trajectory import pairs
 from workers.diagnosis.trajectory.amplification import conclusion_of, ratio_of
-from workers.diagnosis.trajectory.means import NONE, POSITIVE, REAL, SHARE, Support, mean_over, share_of_prompts
+from workers.diagnosis.trajectory.means import NONE, POSITIVE, SHARE, Support, change_over, mean_over, share_of_prompts
 from workers.diagnosis.trajectory.survival import median, survival
 from workers.distributions.token_values import TokenValues
 
@@ -65,11 +65,12 @@ def labelled(by_prompt: Sequence[NDArray[np.generic]]) -> tuple[Array, NDArray[n
     return joined, np.repeat(np.arange(len(by_prompt)), lengths)
 
 
-def text_statistics(path: Path, *, seed: int) -> TextStatistics:
-    """What the texts look like. A text shorter than n tokens is left out of the repetition of n-grams."""
+def text_statistics(path: Path, *, most: int, seed: int) -> TextStatistics:
+    """What the texts of at most `most` tokens look like. A text shorter than n tokens is left out of the repetition of
+    n-grams."""
     prompts = np.arange(len(path.texts))
     means = {
-        name: mean_over([column], prompts, [POSITIVE if name == "length" else SHARE], seed=seed)[0]
+        name: mean_over([column], prompts, [_lengths(most) if name == "length" else SHARE], seed=seed)[0]
         for name, column in _of_prompts(path).items()
     }
     means |= _along_texts(
@@ -84,6 +85,11 @@ def text_statistics(path: Path, *, seed: int) -> TextStatistics:
         surprise=means["surprise"],
         reference_surprise=means["reference_surprise"],
     )
+
+
+def _lengths(most: int) -> Support:
+    """Of a text's length: the token that ends it counts."""
+    return (1.0, float(most))
 
 
 def _of_prompts(path: Path) -> dict[str, list[float]]:
@@ -101,21 +107,18 @@ def _along_texts(columns: dict[str, list[Array]], seed: int) -> dict[str, Mean]:
     return dict(zip(values, means, strict=True))
 
 
-def text_change(reference: Path, candidate: Path, *, seed: int) -> TextChange:
-    """Candidate minus reference, paired by prompt. A prompt for which either has no value is left out of its mean."""
+def text_change(reference: Path, candidate: Path, *, most: int, seed: int) -> TextChange:
+    """Candidate minus reference, paired by prompt. A prompt for which either has no value is left out of its mean.
+    `most` is the most tokens that a text could have."""
     theirs, ours = _of_prompts(candidate), _of_prompts(reference)
     for found, path in ((theirs, candidate), (ours, reference)):
         found["ended"] = [float(text.ended) for text in path.texts]
         found["entropy"] = [_mean(column) for column in path.entropy]
         found["surprise"] = [_mean(column) for column in path.surprise]
         found["reference_surprise"] = [_mean(column) for column in path.reference_surprise]
-    names = list(theirs)
-    differences = [np.asarray(theirs[name]) - np.asarray(ours[name]) for name in names]
-    prompts = np.arange(len(reference.texts))
-    means = {
-        name: mean_over([column], prompts, [REAL], seed=seed)[0]
-        for name, column in zip(names, differences, strict=True)
-    }
+    supports = dict.fromkeys(theirs, SHARE) | {"length": _lengths(most)}
+    supports |= dict.fromkeys(("entropy", "surprise", "reference_surprise"), POSITIVE)
+    means = {name: change_over(ours[name], theirs[name], supports[name], seed=seed) for name in theirs}
     return TextChange(
         length=means["length"],
         ended=means["ended"],
@@ -144,21 +147,21 @@ def cell(decoder: str, candidate: int, ours: Path, theirs: Path, *, most: int, s
         decoder=decoder,
         candidate=candidate,
         prompts=len(first),
-        first_divergence=_first_divergence(first, ours, curve, seed),
+        first_divergence=_first_divergence(first, ours, curve, most, seed),
         survival=curve,
         edit_distance=_edit_distances(ours, theirs, most, seed),
         kl_reference_text=means[0],
         kl_candidate_text=means[1],
         amplification=amplification(ours, theirs, seed=seed),
         along=_along(ours, theirs, most, seed),
-        text=text_statistics(theirs, seed=seed),
-        change=text_change(ours, theirs, seed=seed),
+        text=text_statistics(theirs, most=most, seed=seed),
+        change=text_change(ours, theirs, most=most, seed=seed),
         nonfinite_positions=sum(int((~usable(values)).sum()) for path in (ours, theirs) for values in path.values),
     )
 
 
 def _first_divergence(
-    first: Sequence[int | None], ours: Path, curve: Sequence[SurvivalPoint], seed: int
+    first: Sequence[int | None], ours: Path, curve: Sequence[SurvivalPoint], most: int, seed: int
 ) -> FirstDivergence:
     middle, interval = median(curve)
     lengths = [len(text.tokens) for text in ours.texts]
@@ -174,7 +177,7 @@ def _first_divergence(
         diverged=share_of_prompts([at is not None for at in first]),
         median=middle,
         median_ci=interval,
-        shared_prefix=mean_over([shared], np.arange(len(shared)), [POSITIVE], seed=seed)[0],
+        shared_prefix=mean_over([shared], np.arange(len(shared)), [(0.0, float(most))], seed=seed)[0],
         hazard=mean_over([events_T], prompts_T, [SHARE], seed=seed)[0],
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,10 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from app.contracts.report import Mean
 from workers.diagnosis.summary import as_mean
 from workers.diagnosis.trajectory.survival import binomial_interval
-from workers.distributions.intervals import Clusters
+from workers.distributions.intervals import Clusters, Estimate
 
 Support = tuple[float, float]
-REAL: Support = (-np.inf, np.inf)
 POSITIVE: Support = (0.0, np.inf)
 SHARE: Support = (0.0, 1.0)
 NONE = Mean(mean=None, ci=None)
@@ -23,7 +23,8 @@ def mean_over(
     columns: Sequence[ArrayLike], prompts: ArrayLike, supports: Sequence[Support], *, seed: int
 ) -> list[Mean]:
     """Means of several quantities with one value a position (or a prompt), positions of the same `prompts` number being
-    of one cluster. Values that are not finite in any of the columns are left out of all."""
+    of one cluster. Values that are not finite in any of the columns are left out of all. Intervals stay within the
+    quantity's support, and have a width where it is bounded (`widened`)."""
     labels = np.asarray(prompts)
     values = [np.asarray(column, dtype=np.float64) for column in columns]
     finite: NDArray[np.bool_] = np.ones(labels.size, dtype=np.bool_)
@@ -33,7 +34,45 @@ def mean_over(
         return [NONE] * len(values)
     clusters = Clusters.of(labels[finite], labels[finite])
     estimates = clusters.means([column[finite] for column in values], seed=seed)
-    return [as_mean(estimate, support) for estimate, support in zip(estimates, supports, strict=True)]
+    return [as_mean(widened(estimate, support), support) for estimate, support in zip(estimates, supports, strict=True)]
+
+
+def widened(estimate: Estimate, support: Support) -> Estimate:
+    """The estimate; where the mean of a bounded quantity is the same in all N clusters, with another interval.
+
+    No resampling of equal clusters tells how far others may lie. At most a share u of the clusters differs, with u the
+    upper Clopper–Pearson limit of none of N, and each of those lies within the support [a, b]: the mean m lies between
+    m - u (m - a) and m + u (b - m). For yes or no in every cluster that is the exact binomial interval.
+    """
+    low, high = support
+    if estimate.clusters < 2 or estimate.standard_error != 0 or not np.isfinite(support).all():
+        return estimate
+    _, most = binomial_interval(0, estimate.clusters)
+    mean = estimate.mean
+    return replace(estimate, interval=(mean - most * (mean - low), mean + most * (high - mean)))
+
+
+def change_over(ours: ArrayLike, theirs: ArrayLike, support: Support, *, seed: int) -> Mean:
+    """Mean of `theirs` − `ours`, one value a prompt each, both within `support`; prompts at which either is not finite
+    are left out.
+
+    What stands at the upper bound in every one of `theirs`, or at the lower bound in every one of `ours`, cannot have
+    fallen, and the interval stops at zero; likewise above. Where every prompt changes by the same there is no interval.
+    """
+    first, second = (np.asarray(values, dtype=np.float64) for values in (ours, theirs))
+    finite = np.isfinite(first) & np.isfinite(second)
+    if not finite.any():
+        return NONE
+    first, second = first[finite], second[finite]
+    change = second - first
+    if np.ptp(change) == 0:
+        return Mean(mean=float(change[0]), ci=None)
+    low, high = support
+    bounds = (
+        0.0 if (second == high).all() or (first == low).all() else low - high,
+        0.0 if (second == low).all() or (first == high).all() else high - low,
+    )
+    return mean_over([change], np.arange(change.size), [bounds], seed=seed)[0]
 
 
 def share_of_prompts(hits: Sequence[bool]) -> Mean:

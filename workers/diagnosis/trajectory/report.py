@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
 from app.contracts.calibration_report import Blocks
-from app.contracts.decoding import Decoder, Sampler, runs_in_vllm
+from app.contracts.decoding import Decoder, Sampler, TemperatureSampling, runs_in_vllm
 from app.contracts.report import Mean, SeverityVerdict
 from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import SelfText
@@ -33,11 +33,12 @@ from workers.diagnosis.summary import Summary, as_mean, summarize
 from workers.diagnosis.trajectory.amplification import DEFINITIONS
 from workers.diagnosis.trajectory.cells import Path, cell, text_statistics
 from workers.diagnosis.trajectory.generating import Written
+from workers.diagnosis.trajectory.means import SHARE, widened
 from workers.diagnosis.trajectory.pairs import first_difference
 from workers.diagnosis.trajectory.prompts import Prompt
 from workers.diagnosis.trajectory.scoring import TextPool, spans
 from workers.diagnosis.verdict import decide, not_tested
-from workers.distributions.intervals import FEWEST_CLUSTERS
+from workers.distributions.intervals import FEWEST_CLUSTERS, Estimate
 from workers.distributions.token_values import TokenValues
 from workers.engine.device import EngineIdentity
 from workers.text.tokenization import load_tokenizer
@@ -144,7 +145,7 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
         ),
         cells=cells,
         reference_texts=references,
-        distances=_distances(found, seed),
+        distances=distances(found, seed),
         definitions=DEFINITIONS,
         samples=_samples(found) if stores_text(request) else (),
         generated_tokens=sum(
@@ -211,34 +212,43 @@ def _cells(found: Found, context: JobContext) -> tuple[tuple[Cell, ...], tuple[R
             ours = path(found.written[0], decoder.name, values, "reference")
             theirs = path(found.written[index + 1], decoder.name, values, "candidate")
             if index == 0:
-                references.append(ReferenceTexts(decoder=decoder.name, text=text_statistics(ours, seed=seed)))
+                references.append(
+                    ReferenceTexts(decoder=decoder.name, text=text_statistics(ours, most=most, seed=seed))
+                )
             cells.append(cell(decoder.name, index, ours, theirs, most=most, seed=seed))
     return tuple(cells), tuple(references)
 
 
-def _distances(found: Found, seed: int) -> tuple[ShapedDistance, ...]:
+def distances(found: Found, seed: int) -> tuple[ShapedDistance, ...]:
+    """After each shaping, of every candidate; none where no position is finite."""
     where = positions_of(found.base)
     listed = []
     for index, measured in enumerate(found.measured):
-        for shaping, distances in zip(found.request.shapings, measured.shapes, strict=True):
-            summary = summarized(distances, where.document, where.window, seed=seed)
+        for shaping, at_positions in zip(found.request.shapings, measured.shapes, strict=True):
+            summary = summarized(at_positions, where.document, where.window, seed=seed)
             if summary is None:
                 continue
             parameters = shaping.model_dump(mode="json")
+            uncut = isinstance(shaping, TemperatureSampling)  # every token is left: what is cut off is 0 for sure
             listed.append(
                 ShapedDistance(
                     candidate=index,
                     shaping=str(parameters.pop("name")),
                     parameters=parameters,
                     kl=as_mean(summary.kl),
-                    infinite=as_mean(summary.kl_infinite),
-                    lost=as_mean(summary.lost),
+                    infinite=_share(summary.kl_infinite, sure=uncut),
+                    lost=_share(summary.lost, sure=uncut),
                     tv=as_mean(summary.tv),
-                    top1=as_mean(summary.top1),
-                    supports_differ=as_mean(summary.supports_differ),
+                    top1=_share(summary.top1),
+                    supports_differ=_share(summary.supports_differ, sure=uncut),
                 )
             )
     return tuple(listed)
+
+
+def _share(estimate: Estimate, *, sure: bool = False) -> Mean:
+    """A share of positions; without an interval where it could not be another one."""
+    return as_mean(replace(estimate, interval=None) if sure else widened(estimate, SHARE), SHARE)
 
 
 def sentence(found: Found, of: Cell, decision: SeverityVerdict) -> str:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests.support.values import random_values
 from workers.decoding.model import Continuation
@@ -78,7 +79,7 @@ def test_a_cell_tells_where_texts_part(ours, theirs):
 
 
 def test_text_statistics_are_of_the_writer(theirs):
-    found = text_statistics(theirs, seed=0)
+    found = text_statistics(theirs, most=4, seed=0)
     assert found.length.mean == pytest.approx(11 / 3)
     assert found.ended.mean == pytest.approx(1 / 3)
     assert found.repetition["1"].mean == pytest.approx((1 / 4 + 0 + 1 / 3) / 3)
@@ -89,7 +90,7 @@ def test_text_statistics_are_of_the_writer(theirs):
 
 
 def test_changes_are_paired_by_prompt(ours, theirs):
-    change = text_change(ours, theirs, seed=0)
+    change = text_change(ours, theirs, most=4, seed=0)
     assert change.length.mean == pytest.approx(-1 / 3)
     assert change.ended.mean == pytest.approx(1 / 3)
     assert change.repetition["1"].mean == pytest.approx(((1 / 4 - 0) + 0 + (1 / 3 - 3 / 4)) / 3)
@@ -97,17 +98,19 @@ def test_changes_are_paired_by_prompt(ours, theirs):
 
 def test_a_text_without_an_ngram_is_left_out_and_not_counted_as_none_repeated(ours):
     short = path([(1, 1), (5, 5, 5, 5), (1, 1, 1, 1)], [[0.1] * 2, [0.2] * 4, [0.3] * 4], "candidate")
-    assert text_statistics(short, seed=0).repetition["3"].mean == pytest.approx((1 / 2 + 1 / 2) / 2)
-    assert text_statistics(short, seed=0).repetition["2"].mean == pytest.approx((0 + 2 / 3 + 2 / 3) / 3)
-    assert text_change(ours, short, seed=0).repetition["3"].mean == pytest.approx(((1 / 2 - 0) + (1 / 2 - 1 / 2)) / 2)
+    assert text_statistics(short, most=4, seed=0).repetition["3"].mean == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert text_statistics(short, most=4, seed=0).repetition["2"].mean == pytest.approx((0 + 2 / 3 + 2 / 3) / 3)
+    assert text_change(ours, short, most=4, seed=0).repetition["3"].mean == pytest.approx(
+        ((1 / 2 - 0) + (1 / 2 - 1 / 2)) / 2
+    )
     none = path([(1,), (2, 3), (4,)], [[0.1], [0.2] * 2, [0.3]], "candidate")
-    found = text_statistics(none, seed=0)
+    found = text_statistics(none, most=4, seed=0)
     assert found.repetition["4"].mean is None
     assert found.length.mean == pytest.approx(4 / 3)
 
 
 def test_the_change_of_surprise_is_of_each_text_under_its_writer(ours, theirs):
-    change = text_change(ours, theirs, seed=0).surprise
+    change = text_change(ours, theirs, most=4, seed=0).surprise
     wanted = [
         other.logp_reference.mean() - one.logp_candidate.mean()
         for one, other in zip(theirs.values, ours.values, strict=True)
@@ -116,10 +119,48 @@ def test_the_change_of_surprise_is_of_each_text_under_its_writer(ours, theirs):
     assert change.ci[0] < change.mean < change.ci[1]
 
 
-def test_equal_texts_change_nothing(ours):
+def test_equal_texts_change_nothing_and_say_not_how_far_others_might(ours):
     same = Path(ours.texts, ours.values, "reference")
-    change = text_change(ours, same, seed=0)
+    change = text_change(ours, same, most=4, seed=0)
     for mean in (change.length, change.distinct, change.entropy, change.surprise, change.reference_surprise):
         assert mean.mean == 0
-        assert mean.ci == (0, 0)
+        assert mean.ci is None
     assert cell("greedy", 0, ours, same, most=4, seed=0).first_divergence.diverged.mean == 0
+
+
+def texts_of(lengths, own):
+    """Texts of these lengths, at most 32 tokens, no token of which comes twice."""
+    return path([tuple(range(length)) for length in lengths], [[0.1] * length for length in lengths], own)
+
+
+def test_no_interval_of_a_length_passes_the_most_tokens():
+    reference, capped = texts_of([27] + [32] * 7, "reference"), texts_of([32] * 8, "candidate")
+    length = text_statistics(reference, most=32, seed=0).length
+    assert length.mean == pytest.approx(31.375)
+    assert length.ci[0] < length.mean < length.ci[1] == 32
+    longer = text_change(reference, capped, most=32, seed=0).length
+    assert longer.mean == pytest.approx(0.625)
+    assert longer.ci[0] == 0 < longer.mean < longer.ci[1]
+    shorter = text_change(capped, texts_of([27] + [32] * 7, "candidate"), most=32, seed=0).length
+    assert shorter.ci == pytest.approx((-longer.ci[1], 0))
+    assert text_change(capped, texts_of([32] * 8, "candidate"), most=32, seed=0).length.ci is None
+
+
+def test_what_no_text_repeats_cannot_have_become_less():
+    unlike = texts_of([8] * 8, "reference")
+    loops = path([(1, 1, 1, 1, 1, 1, 1, 1), *[tuple(range(8))] * 7], [[0.1] * 8] * 8, "candidate")
+    change = text_change(unlike, loops, most=32, seed=0).repetition["4"]
+    assert change.ci[0] == 0 < change.mean < change.ci[1] <= 1
+
+
+def test_what_is_the_same_after_every_prompt_has_the_width_of_so_few_prompts():
+    """Of yes or no, the exact binomial interval: 0 and 8 of 8."""
+    ours, theirs = texts_of([32] * 8, "reference"), path([(99,) * 32] * 8, [[0.2] * 32] * 8, "candidate")
+    most = stats.binomtest(0, 8).proportion_ci(0.95, "exact").high
+    found = cell("greedy", 0, ours, theirs, most=32, seed=0)
+    assert found.edit_distance[-1].distance.ci == pytest.approx((1 - most, 1))
+    assert found.amplification.free.ci == pytest.approx((1 - most, 1))
+    assert found.text.repetition["4"].mean == pytest.approx(28 / 29)
+    assert found.text.repetition["4"].ci == pytest.approx((28 / 29 * (1 - most), 28 / 29 + most / 29))
+    assert text_statistics(ours, most=32, seed=0).repetition["4"].ci == pytest.approx((0, most))
+    assert found.text.length.ci == pytest.approx((32 - most * 31, 32))

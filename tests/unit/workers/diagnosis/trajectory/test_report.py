@@ -5,12 +5,15 @@ from typing import cast
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from app.contracts.decoding import TemperatureSampling, TopK
 from app.contracts.requests.base import Thresholds
 from app.contracts.trajectory_report import TrajectoryReport
 from tests.support.trajectory_reports import trajectory_variants
+from workers.decoding.distances import ShapedDistances
 from workers.diagnosis.trajectory.prompts import Prompt
-from workers.diagnosis.trajectory.report import Found, sentence, untested
+from workers.diagnosis.trajectory.report import Found, distances, sentence, untested
 from workers.diagnosis.trajectory.scoring import TextPool
 from workers.diagnosis.verdict import decide
 from workers.distributions.intervals import Clusters
@@ -40,6 +43,29 @@ def test_no_text_that_was_not_scored_is_called_scored(conversations: int, said: 
     assert "what was scored was written by the two models" in told
     for wrong in ("scored whole", "assistant says", "the text was scored"):
         assert wrong not in told
+
+
+def test_a_cut_that_every_position_agrees_on_has_the_width_of_so_few_prompts() -> None:
+    """Infinite at every position after eight prompts, or at none: the exact interval of 8 of 8, and of 0 of 8."""
+    prompts = [prompt(str(number), conversation=False) for number in range(8)]
+    pool = TextPool(prompts)
+    base = pool.corpus([pool.add(number, [1, 2, 3]) for number in range(8)], 8, bos=False)
+    yes, no = np.ones(24, dtype=bool), np.zeros(24, dtype=bool)
+
+    def shape(kl: float, differ: np.ndarray) -> ShapedDistances:
+        return ShapedDistances(np.full(24, kl), np.full(24, 0.25), np.zeros(24), yes, differ, yes)
+
+    shapings = [TopK(name="top_k"), TopK(name="top_k", k=2), TemperatureSampling(name="temperature")]
+    shapes = [shape(np.inf, yes), shape(0.1, no), shape(0.1, no)]
+    request = SimpleNamespace(shapings=shapings)
+    found = SimpleNamespace(base=base, request=request, measured=[SimpleNamespace(shapes=shapes)])
+    every, none, warm = distances(cast("Found", found), 0)
+    most = stats.binomtest(0, 8).proportion_ci(0.95, "exact").high
+    assert every.infinite.ci == pytest.approx((1 - most, 1))
+    assert every.top1.ci == pytest.approx((1 - most, 1))
+    assert none.infinite.ci == none.lost.ci == none.supports_differ.ci == pytest.approx((0, most))
+    assert (warm.infinite.mean, warm.infinite.ci) == (0, None)  # temperature cuts nothing off, whatever the text
+    assert (warm.lost.ci, warm.supports_differ.ci) == (None, None)
 
 
 @pytest.mark.parametrize(
