@@ -113,10 +113,11 @@ def limits_note(report: SurfaceReport) -> str:
     between = "in the logarithm of KL" if report.contour.measure == "kl" else "straight in ln perplexity"
     return (
         "A limit is where the loss first passes the chosen one on the way from the mildest setting, interpolated "
-        f"between neighbours {between}; its 95 % interval comes from documents resampled jointly at all settings, so "
-        "that it also moves with them. It does not hold what the settings between would show; next to a setting that "
-        "loses next to nothing, and before a collapse, it is the whole gap. “Beyond” means past the last measured "
-        "setting."
+        f"between neighbours {between}. Its 95 % interval comes from documents resampled jointly at all settings, and "
+        "holds what was not measured between two of them: of sparsity, ratios, bits and ranks, whose damage grows ever "
+        "faster, it reaches from where a straight line would pass to the stronger setting. Of any other knob, next to "
+        "a setting that loses next to nothing, and before a collapse, it is the whole gap. “Beyond” means past the "
+        "last measured setting."
     )
 
 

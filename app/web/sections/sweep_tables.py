@@ -135,8 +135,10 @@ def limits_note(report: SweepReport) -> str:
     note = (
         "The largest setting is the strongest measured one that stays within the limit together with every weaker one. "
         "Where the limit is passed is interpolated between measured settings; an end of the interval before the "
-        "weakest or beyond the strongest lies outside them. Where a gap between two settings does not resolve it (next "
-        "to no damage at the weaker one, or a collapse at the stronger), the interval is the whole gap."
+        "weakest or beyond the strongest lies outside them. It holds what was not measured between two "
+        "settings: where the knob removes a share of the model, so that damage grows ever faster, it reaches from "
+        "where a straight line would pass the limit to the stronger setting. Of any other knob, next to no damage, "
+        "and before a collapse, it is the whole gap."
     )
     if report.sides:
         note += (

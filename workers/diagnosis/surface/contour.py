@@ -5,9 +5,13 @@ in ln perplexity is taken as linear in the place, a divergence, which grows by f
 as a sweep takes both. A row's limit is where the loss first passes the level on the way up from 0: what comes after a
 crossing is not trusted, though a broken single axis can make it look better again.
 
-Where a divergence before the crossing is not above a thousandth of the level, its logarithm says nothing: it is linear
-there. Where in such a gap, or in one that ends in a collapse, the level is passed is not resolved, and the interval of
-the limit reaches over all of it.
+That is the place that is told, and one guess among others at what nobody measured. Its interval holds what the two
+settings around it leave open: damage that grows ever faster with the knob (a convex loss: powers, exponentials and
+knees are) passes the level no earlier than a straight line between them, and by the stronger one at the latest.
+
+Where the loss of a knob is not taken for convex, where a divergence before the crossing is not above a thousandth of
+the level (its logarithm says nothing: it is linear there), and before a collapse, the interval reaches over the whole
+gap.
 """
 
 from __future__ import annotations
@@ -64,21 +68,25 @@ def _crossings(loss_RP: Array, level: float) -> tuple[NDArray[np.intp], Array, A
     return first_R, loss_RP[rows, np.maximum(first_R - 1, 0)], loss_RP[rows, np.minimum(first_R, count - 1)]
 
 
-def _unresolved(loss_RP: Array, level: float, *, growing: bool) -> Array:
+def _unresolved(loss_RP: Array, level: float, *, growing: bool, convex: bool) -> Array:
     """Of each row whether nothing tells where between two settings the level is passed: (R,), bool."""
     first_R, low_R, high_R = _crossings(loss_RP, level)
     unclear_R = ~np.isfinite(high_R)
     if growing:
         unclear_R |= low_R <= RESOLVED * level
+    unclear_R |= not convex
     return np.asarray(unclear_R & (first_R > 0) & (first_R < loss_RP.shape[1]))
 
 
 def resampled_limits(
-    sums_PN: Array, counts_N: Array, level: float, *, seed: int, growing: bool = False
+    sums_PN: Array, counts_N: Array, level: float, *, seed: int, growing: bool = False, convex: bool = True
 ) -> tuple[float, float] | None:
     """95 % percentile interval of a row's limit, clusters resampled jointly at all settings; infinite where it lies
-    beyond the range. A draw whose gap is not resolved, or that of all clusters is not, counts with the gap's two ends.
-    None for fewer than six clusters, whose percentiles cover far too little.
+    beyond the range. None for fewer than six clusters, whose percentiles cover far too little.
+
+    A draw counts with the earliest place and the latest that its gap allows: the one of a straight line, where the loss
+    is `convex`, and the stronger setting. One whose gap is not resolved, or that of all clusters is not, counts with
+    the gap's two ends.
 
     `sums_PN` are each place's sums of the loss over the tokens of a cluster, of which there are `counts_N`. The order
     of clusters does not matter.
@@ -89,19 +97,19 @@ def resampled_limits(
     order = cluster_order(sums_PN, counts_N[None])
     sums_PN, counts_N = sums_PN[:, order], counts_N[order]
     whole_1P = (sums_PN.sum(axis=1) / counts_N.sum())[None]
-    # What passes the level in the gap of the mean is interpolated as the mean is, which stays within its interval.
-    gap = _crossings(whole_1P, level)[0][0] if _unresolved(whole_1P, level, growing=growing)[0] else None
+    # What passes the level in the gap of the mean counts as the mean does, which stays within its interval.
+    gap = _crossings(whole_1P, level)[0][0] if _unresolved(whole_1P, level, growing=growing, convex=convex)[0] else None
     rng = np.random.default_rng(seed)
     early, late = [], []
     for start in range(0, RESAMPLES, _BLOCK):
         size = min(_BLOCK, RESAMPLES - start)
         drawn_BN = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=size).astype(np.float64)
         loss_BP = drawn_BN @ sums_PN.T / (drawn_BN @ counts_N)[:, None]
-        place_B = np.nan_to_num(limits(loss_BP, level, growing=growing), nan=np.inf)
+        straight_B = np.nan_to_num(limits(loss_BP, level), nan=np.inf)
         first_B = _crossings(loss_BP, level)[0]
-        unclear_B = _unresolved(loss_BP, level, growing=growing) | (first_B == gap)
-        early.append(np.where(unclear_B, first_B - 1.0, place_B))
-        late.append(np.where(unclear_B, first_B, place_B))
+        unclear_B = _unresolved(loss_BP, level, growing=growing, convex=convex) | (first_B == gap)
+        early.append(np.where(unclear_B, first_B - 1.0, straight_B))
+        late.append(np.where(first_B == len(sums_PN), np.inf, first_B))
     early_B, late_B = (np.sort(np.concatenate(found)) for found in (early, late))
     tail, last = (1 - CONFIDENCE) / 2, RESAMPLES - 1
     return float(early_B[round(tail * last)]), float(late_B[round((1 - tail) * last)])

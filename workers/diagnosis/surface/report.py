@@ -104,8 +104,8 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
             recipe=told(cell.recipe),
         ),
         not_tested=(
-            "Settings between the measured ones: limits and the contour are interpolated there, and their intervals, "
-            "which are over documents, do not hold what that leaves open. More settings near a limit narrow it.",
+            "Settings between the measured ones: limits and the contour are interpolated there. The intervals of "
+            "limits hold what that leaves open where damage grows ever faster; more settings near a limit narrow them.",
             *(("The other order of the two steps.",) if _other_order_left_out(request) else ()),
             *not_tested(
                 longest_context=int(ground.part.where.context.max()),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from app.contracts.report import Mean
 from app.contracts.requests.surface import SurfaceRequest
 from app.contracts.surface_report import Contour, Interaction, Kind, Limit, OrderEffect, PathStep
-from app.models.surfaces import Axis, Cell, Order, axes_of
+from app.models.surfaces import ZEROS, Axis, Cell, Order, axes_of
 from workers.diagnosis.points.clusters import Clustered
 from workers.diagnosis.points.kernels import Kernel
 from workers.diagnosis.points.record import PointRecord, WindowSums
@@ -32,6 +32,8 @@ from workers.distributions.statistics import exponential
 Array = NDArray[np.float64]
 Within = Literal["yes", "no", "undecided"]
 Place = tuple[int, int]
+# Fields that remove a share of the model: damage grows ever faster with it.
+_REMOVING: Final = frozenset({*ZEROS, "rank"})
 _TURNED: Final[tuple[Literal["first"], Literal["second"]]] = ("first", "second")
 
 
@@ -231,14 +233,19 @@ class Table:
         row = [self.along(turned, at, place) for place in range(len(axis.values))]
         sums_PN = np.stack([self.measured[index] for index in row])
         place = contour.limit(sums_PN.sum(axis=1) / self.clusters.counts_N.sum(), self.level, growing=self.growing)
+        numbered = all(axis.number(index) is not None for index in range(len(axis.values)))
         ends = contour.resampled_limits(
-            sums_PN, self.clusters.counts_N, self.level, seed=self.request.seed, growing=self.growing
+            sums_PN,
+            self.clusters.counts_N,
+            self.level,
+            seed=self.request.seed,
+            growing=self.growing,
+            convex=numbered and axis.knob.field in _REMOVING,
         )
         value = None if place is None else value_at(axis, place)
         inside = [index for index, which in enumerate(row) if self._inside(which)]
         first_out = next((index for index, which in enumerate(row) if not self._inside(which)), len(row))
         reached = [index for index in inside if index < first_out]
-        numbered = all(axis.number(index) is not None for index in range(len(axis.values)))
         return Limit(
             knob=_TURNED[turned],
             at=at,

@@ -78,6 +78,11 @@ class Course:
         )
 
     @property
+    def convex(self) -> bool:
+        """Whether damage may be taken to grow ever faster along the points: the knob removes a share of the model."""
+        return all(point.s is not None for point in self.points)
+
+    @property
     def whole(self) -> tuple[Turned, ...]:
         """Those that can stand in a curve."""
         return tuple(point for point in self.points if point.record.whole)

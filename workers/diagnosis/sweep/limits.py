@@ -38,7 +38,9 @@ def near_lossless(course: Course, *, seed: int) -> Limit | None:
         # Whatever its finite positions say.
         beyond = course.axis([collapsed])[0]
         points = (*points, collapsed)
-    found = near_lossless_of_documents(place_P, losses, course.dense(), collapse=beyond, seed=seed)
+    found = near_lossless_of_documents(
+        place_P, losses, course.dense(), collapse=beyond, convex=course.convex, seed=seed
+    )
     return _limit(found, points, course, NEAR_LOSSLESS_RULE, interval=course.resampled(losses))
 
 
@@ -61,7 +63,12 @@ def mild(course: Course, thresholds: Thresholds) -> Limit | None:
     if not points:
         return None
     found = largest_mild(
-        course.axis(points), kl, [low for low, _ in ends], [high for _, high in ends], thresholds.moderate
+        course.axis(points),
+        kl,
+        [low for low, _ in ends],
+        [high for _, high in ends],
+        thresholds.moderate,
+        convex=course.convex,
     )
     rule = (
         f"severity stays mild while the upper 95 % limit of the excess KL is below {thresholds.moderate:g} nats a token"

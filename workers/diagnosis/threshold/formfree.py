@@ -10,10 +10,15 @@ Settings stand in the order of their strength, rising or falling in value (spars
 order tells apart in the order of what they lose. Between two settings the value is interpolated linearly; divergences,
 which grow by factors, in their logarithm.
 
+That place is one guess among others at what nobody measured. Its interval holds what the two settings around it leave
+open: damage that grows ever faster with the knob (a convex value: powers, exponentials and knees are) passes the limit
+no earlier than a straight line between them, and by the stronger one at the latest. So it is with the share of a model
+that is removed; of a knob that is not known to be `convex` the interval reaches over the whole gap.
+
 The logarithm of next to nothing says nothing. Where a divergence or an end of its interval is not above a thousandth
 of the limit at the setting before it passes (as an excess over the noise floor it may be negative), it is interpolated
-linearly, and the interval of the place reaches over the whole gap between the two settings: where in it the limit is
-passed is not resolved. Nor is it before a collapse, a setting whose value is no number: `at` is the last before it.
+linearly, and the interval of the place reaches over the whole gap, too. So it does before a collapse, a setting whose
+value is no number: `at` is the last before it.
 """
 
 from __future__ import annotations
@@ -68,6 +73,7 @@ def near_lossless_of_documents(
     dense_sums: ArrayLike,
     *,
     collapse: float | None = None,
+    convex: bool = True,
     seed: int = 0,
     resamples: int = 1999,
 ) -> LimitPoint:
@@ -75,7 +81,8 @@ def near_lossless_of_documents(
 
     `losses` are those of P settings in the order of their strength, `dense_sums` (D,) the unmodified model's on the
     same documents, `collapse` the next stronger setting where it has no losses that are numbers: beyond any limit in
-    every draw of documents. Raises ValueError where numbers do not fit.
+    every draw of documents. A draw counts with the earliest place and the latest that its gap allows. Raises ValueError
+    where numbers do not fit.
     """
     setting_P, dense_D = np.asarray(settings, dtype=np.float64), np.asarray(dense_sums, dtype=np.float64)
     if setting_P.shape != losses.sum_PD.shape[:1] or dense_D.shape != losses.tokens_D.shape:
@@ -85,23 +92,28 @@ def near_lossless_of_documents(
     if collapse is not None:
         setting_P, value_P = np.append(setting_P, collapse), np.append(value_P, math.inf)
         draws_BP = np.column_stack([draws_BP, np.full(len(draws_BP), math.inf)])
-    place_B = np.array([_place(row_P, NEAR_LOSSLESS) for row_P in draws_BP])
+    ends_B2 = np.array([_gap(row_P, NEAR_LOSSLESS, straight=convex) for row_P in draws_BP])
     # In the order of strength, so that falling settings keep their interval's sense.
     tail = 0.5 * (1 - CONFIDENCE)
-    early, late = (float(end) for end in np.quantile(place_B, [tail, 1 - tail], method="nearest"))
-    if collapse is not None and late >= len(setting_P) - 2:
-        late = len(setting_P) - 1
+    early = float(np.quantile(ends_B2[:, 0], tail, method="nearest"))
+    late = float(np.quantile(ends_B2[:, 1], 1 - tail, method="nearest"))
     return _limit_point(setting_P, value_P, NEAR_LOSSLESS, _place(value_P, NEAR_LOSSLESS), (early, late))
 
 
 def largest_mild(
-    settings: ArrayLike, kl: ArrayLike, low: ArrayLike, high: ArrayLike, moderate_from: float
+    settings: ArrayLike,
+    kl: ArrayLike,
+    low: ArrayLike,
+    high: ArrayLike,
+    moderate_from: float,
+    *,
+    convex: bool = True,
 ) -> LimitPoint:
     """The largest setting whose severity stays mild: whose KL stays below where `moderate` begins, with interval.
 
     `kl`, `low`, `high`: mean KL in nats and the limits of its 95 % interval, settings in the order of their strength.
-    `largest` follows the verdict: the *upper* limit stays below. `at` is where the mean crosses; the interval is
-    where the upper and the lower limit cross: the settings whose interval holds the limit. A collapse is infinite in
+    `largest` follows the verdict: the *upper* limit stays below. `at` is where the mean crosses; the interval is from
+    the earliest place where the upper limit may cross to the latest where the lower one may. A collapse is infinite in
     all three.
 
     Raises ValueError for rows of different length, or a limit that is not positive.
@@ -111,7 +123,12 @@ def largest_mild(
         raise ValueError("settings, means and limits differ in number")
     if moderate_from <= 0:
         raise ValueError("the limit is positive")
-    (early, _, _), (_, at, _), (_, _, late) = _spans((high_P, kl_P, low_P), moderate_from)
+    resolved = _resolved((high_P, kl_P, low_P), moderate_from)
+    early, _ = _gap(high_P, moderate_from, straight=convex and resolved[0])
+    _, late = _gap(low_P, moderate_from, straight=convex)
+    at = _place(kl_P, moderate_from)
+    if resolved[1]:
+        at = _place(np.log(np.maximum(kl_P, RESOLVED * moderate_from)), math.log(moderate_from))
     return _limit_point(setting_P, high_P, moderate_from, at, (early, late))
 
 
@@ -128,24 +145,25 @@ def slopes(curve: Curve, knee: float) -> tuple[float | None, float | None]:
     return found[0], found[1]
 
 
-def _spans(rows: Sequence[Array], limit: float) -> list[tuple[float, float, float]]:
-    """Where each row of divergences first passes the limit: the earliest place that it may be, the interpolated one,
-    and the latest. All three are one where the crossing is resolved."""
+def _resolved(rows: Sequence[Array], limit: float) -> list[bool]:
+    """Of each row of divergences whether those around its crossing have logarithms that say something; what passes the
+    limit between the same two settings is taken alike, so that the mean stays between its limits."""
     firsts = [_first(row_P, limit) for row_P in rows]
-    found = []
-    for row_P, first in zip(rows, firsts, strict=True):
-        if not 0 < first < len(row_P):
-            place = _place(row_P, limit)
-            found.append((place, place, place))
-            continue
-        # What passes the limit between the same two settings is interpolated alike: the mean stays between its limits.
-        alike = [other_P for other_P, other in zip(rows, firsts, strict=True) if other == first]
-        if all(other_P[first - 1] > RESOLVED * limit and math.isfinite(other_P[first]) for other_P in alike):
-            place = _place(np.log(np.maximum(row_P, RESOLVED * limit)), math.log(limit))
-            found.append((place, place, place))
-        else:
-            found.append((first - 1.0, _place(row_P, limit), float(first)))
-    return found
+    alone = [
+        0 < first < len(row_P) and row_P[first - 1] > RESOLVED * limit and math.isfinite(row_P[first])
+        for row_P, first in zip(rows, firsts, strict=True)
+    ]
+    return [all(fine for fine, other in zip(alone, firsts, strict=True) if other == first) for first in firsts]
+
+
+def _gap(value_P: Array, limit: float, *, straight: bool) -> tuple[float, float]:
+    """The earliest place and the latest at which the limit may be first passed, what lies between two settings being
+    unknown; `straight`: no earlier than on a straight line between them."""
+    first = _first(value_P, limit)
+    if not 0 < first < len(value_P):
+        place = _place(value_P, limit)
+        return place, place
+    return _place(value_P, limit) if straight else first - 1.0, float(first)
 
 
 def _first(value_P: Array, limit: float) -> int:

@@ -130,12 +130,56 @@ def test_a_divergence_passes_a_level_where_a_sweep_of_the_same_settings_says(mea
     assert found == (None if swept is None else pytest.approx(swept))
 
 
-def test_the_interval_of_a_divergence_lies_around_its_log_linear_place():
+def test_the_interval_of_a_divergence_reaches_from_a_straight_line_to_the_stronger_setting():
     sums_PN = KL_P[[0, 1, 4], None] * EFFECT_D / EFFECT_D.mean()
     place = 1 + np.log(0.05 / 0.0012) / np.log(0.45 / 0.0012)
     assert limit(sums_PN.mean(axis=1), 0.05, growing=True) == pytest.approx(place)
     low, high = resampled_limits(sums_PN, np.ones(40), 0.05, seed=0, growing=True)
-    assert place - 0.05 < low < place < high < place + 0.05
+    straight = 1 + (0.05 - 0.0012) / (0.45 - 0.0012)
+    assert straight - 0.02 < low < straight < place < high == 2.0
+    assert resampled_limits(sums_PN, np.ones(40), 0.05, seed=0, growing=True, convex=False) == (1.0, 2.0)
+
+
+def test_the_interval_holds_what_was_measured_between_the_two_settings():
+    # Eight bits alone, then with a fifth of the weights pruned; 0.1 was passed near 0.12 of the weights.
+    sums = np.array([[0.0027], [0.274]]) * EFFECT_D / EFFECT_D.mean()
+    low, high = resampled_limits(sums, np.ones(40), 0.1, seed=0, growing=True)
+    assert 0.2 * low < 0.12 < 0.2 * high
+
+
+@pytest.mark.parametrize("form", range(len(WANDA_FORMATS)))
+def test_the_interval_holds_published_losses_that_were_left_out(form):
+    shares, loss = np.array(WANDA_SHARES, dtype=float), np.log(WANDA_GGUF[:, form])
+    held, tried = 0, 0
+    for before, left_out, after in zip(range(8), range(1, 9), range(2, 10), strict=True):
+        if not loss[before] < loss[left_out] < loss[after]:
+            continue
+        ends = resampled_limits(np.outer(loss[[before, after]], np.ones(6)), np.ones(6), loss[left_out] - 1e-9, seed=0)
+        place = (shares[left_out] - shares[before]) / (shares[after] - shares[before])
+        tried += 1
+        held += ends[0] <= place <= ends[1]
+    assert tried >= 6
+    # A column may bend the other way once, where nearly nothing is lost.
+    assert held >= tried - 1
+
+
+def test_the_interval_covers_the_crossing_of_smooth_curves_on_random_grids():
+    rng = np.random.default_rng(4)
+    held, tried = 0, 0
+    while tried < 300:
+        power, rate, scale = rng.uniform(1, 4), rng.uniform(2, 14), 10 ** rng.uniform(-0.5, 1.5)
+        offset = rng.choice([0, 0.003, 0.02])
+        powers = bool(rng.integers(2))
+        setting_P = np.append(0.0, np.sort(rng.uniform(0.05, 0.95, rng.integers(2, 7))))
+        kl_P = offset + scale * setting_P**power if powers else scale * np.exp(rate * (setting_P - 1))
+        if not kl_P[0] < 0.05 < kl_P[-1]:
+            continue
+        truth = ((0.05 - offset) / scale) ** (1 / power) if powers else 1 + np.log(0.05 / scale) / rate
+        effect_D = rng.lognormal(-0.125, 0.5, 20)
+        low, high = resampled_limits(np.outer(kl_P, effect_D), np.ones(20), 0.05, seed=tried, growing=True)
+        tried += 1
+        held += low <= np.interp(truth, setting_P, range(len(setting_P))) <= high
+    assert held >= 0.95 * tried
 
 
 def test_next_to_nothing_the_interval_is_the_whole_gap():

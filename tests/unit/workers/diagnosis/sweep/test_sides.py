@@ -108,3 +108,12 @@ def test_domains_are_judged_on_each_side_and_one_by_one():
     loose = judged(course(DAMPING, order=Order("unknown", (0, 1, 2))))
     assert loose.largest_mild == 1.0 and loose.largest_mild_sides is None
     assert judged(course(TEMPERATURE)).largest_mild is None, "the first of them is not mild"
+
+
+def test_the_interval_of_a_limit_is_the_whole_gap_of_a_knob_whose_damage_has_no_known_shape():
+    settings = [(0.1, 0.1, 0.01, 0.05), (0.3, 0.3, 0.4, 0.5)]
+    for found in (mild(course(settings), Thresholds()), near_lossless(course(settings), seed=0)):
+        assert found.ci[0] > 0.1 and found.ci[1] == 0.3, "a share: no earlier than on a straight line"
+    shapeless = course([(value, None, kl, loss) for value, _, kl, loss in settings])
+    for found in (mild(shapeless, Thresholds()), near_lossless(shapeless, seed=0)):
+        assert found.ci == pytest.approx((0.1, 0.3))

@@ -1,0 +1,31 @@
+"""What a table makes of its knobs: where between two settings a limit may lie."""
+
+from dataclasses import replace
+
+from tests.support.surface_reports import surface_request, surface_table
+
+
+def limits_of_first(field, values):
+    """Limits of a knob that does what bits do, the other one left at its mildest."""
+    drawn = surface_table(surface_request(sparsities=(0.1, 0.2, 0.3), bits=(8, 6, 4)))
+    by_place = {(cell.first, cell.second): record for cell, record in zip(drawn.cells, drawn.records, strict=True)}
+    request = surface_request(
+        candidate={"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 8, "group_size": 32}]},
+        knobs=[
+            {"step": 0, "field": field, "values": list(values)},
+            {"step": 0, "field": "bits" if field == "group_size" else "group_size", "values": [8, 6, 4]},
+        ],
+        contour={"measure": "kl", "level": 0.1},
+    )
+    made = replace(drawn, request=request)
+    cells = [cell for cell in drawn.cells if cell.first < 3 and cell.second < 3]
+    made = replace(made, cells=cells, records=[by_place[0, cell.first + 1] for cell in cells])
+    return next(one for one in made.contour().limits if one.knob == "first")
+
+
+def test_a_limit_lies_no_earlier_than_a_straight_line_only_where_the_knob_removes_a_share():
+    bits, groups = limits_of_first("bits", (8, 6, 4)), limits_of_first("group_size", (32, 64, 128))
+    assert bits.place == groups.place and 1 < bits.place < 2
+    assert 5 < bits.ci[0] < 6 and bits.ci[1] == 4
+    assert groups.ci == (64, 128)
+    assert limits_of_first("group_size", (32, 64, None)).ci == (1, 2), "places, where a value is no number"
