@@ -96,10 +96,11 @@ def answers(
     guarded: bool = True,
     limited: bool = True,
     members: Mapping[str, object] | None = None,
+    pages: Sequence[int] = (),
 ) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation: what it answers, the errors of its own, and those that any request may meet.
 
-    `members` are extension members of its 503.
+    `members` are extension members of its 503; for `pages`, statuses of its errors, a browser gets a page.
     """
     made: dict[int | str, dict[str, Any]] = {}
     for answer in good:
@@ -130,6 +131,8 @@ def answers(
         entry["content"][problems.MEDIA_TYPE]["examples"][code.value] = {"value": problem_example(code, **extra)}
         if code in RETRY_AFTER:
             entry["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+    for status in pages:
+        made[status]["content"]["text/html"] = {"schema": {"type": "string"}, "example": "<!doctype html>…"}
     return made
 
 

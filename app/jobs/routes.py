@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
 from app.contracts.job import JobPage, JobStatus
 from app.contracts.report import SCHEMA
 from app.contracts.reports import REPORT
@@ -244,14 +244,14 @@ async def get_job(request: Request, job_id: str) -> Response:
     return unchanged(request, etag) or _job_response(job, headers={"etag": etag, "vary": "accept"})
 
 
-async def _page(state: State, record: JobRecord) -> Response:
+async def _page(state: State, record: JobRecord, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     message = await state.store.latest_message(record.job.id)
     queue = await waits_for(state.store, state.docket, record)
     now = time.time()
     settled = now - record.queued_at >= SETTLE_S
     page = await asyncio.to_thread(lambda: render_job(record.job, message, queue, settled=settled, now=now))
-    headers = {"vary": "accept", "cache-control": "no-store", "content-security-policy": PAGE_POLICY}
-    return Response(page, media_type=HTML, headers=headers)
+    own = {"vary": "accept", "cache-control": "no-store", "content-security-policy": PAGE_POLICY}
+    return Response(page, status_code=status, media_type=HTML, headers=own | (headers or {}))
 
 
 @router.get(
@@ -370,17 +370,25 @@ async def delete_job(request: Request, job_id: str) -> Response:
             ErrorCode.INVALID_REQUEST,
             ErrorCode.UNAVAILABLE,
         ],
+        pages=[CATALOGUE[ErrorCode.JOB_NOT_FINISHED].status],
     ),
 )
 async def get_report(request: Request, job_id: str) -> Response:
     """As JSON, or as a page of one file for people, by `Accept` or `?format=`.
 
     A browser's page of a compare job leads to the comparison with other jobs; one that a program keeps has no links.
+    Before the job has succeeded, a browser's 409 is the job's page, which loads itself again until it is the report.
     """
     state = state_of(request)
     media_type = media_type_of(request)
     record = await service.find(state.store, job_id)
-    results.require_report(record)
+    try:
+        results.require_report(record)
+    except HemostatError as error:
+        if media_type != HTML or not links_wanted(request):
+            raise
+        retry = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
+        return await _page(state, record, error.status, retry)
     linked = media_type == HTML and record.job.kind == "compare" and links_wanted(request)
     others = place_of(job_id) if linked else ""
     etag = etag_of(record.job.id, str(record.job.attempt), media_type, others)

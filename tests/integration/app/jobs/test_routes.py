@@ -17,6 +17,7 @@ from app.jobs.record import JobRecord
 from app.jobs.store import Idempotency, JobStore
 from app.settings import Settings
 from tests.integration.app.conftest import Api, compare
+from tests.support.html import tree
 
 JOBS = "/v1/diagnosis/jobs"
 JSON_TYPE = {"content-type": "application/json"}
@@ -458,6 +459,31 @@ async def test_without_a_result_the_answer_says_why(api: Api) -> None:
         assert answer.json()["hint"] == "Use less."
     job = (await api.http.get(f"{JOBS}/{job_id}")).json()
     assert (job["status"], job["error"]["code"]) == ("failed", "engine_out_of_memory")
+
+
+async def test_a_browser_that_asks_for_a_report_too_early_sees_the_job_and_later_the_report(api: Api) -> None:
+    url = f"{JOBS}/{await api.submit()}/report"
+    browser = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+    early = await api.http.get(url, headers=browser)
+    assert (early.status_code, early.headers["content-type"]) == (409, "text/html; charset=utf-8")
+    assert int(early.headers["retry-after"]) > 0
+    assert "waiting for a worker" in early.text
+    assert [
+        meta.attributes.get("content")
+        for meta in tree(early.text).all("meta")
+        if meta.attributes.get("http-equiv") == "refresh"
+    ] == ["5"], "without an address: it loads the report's own again"
+    for options in ({"headers": {"accept": "*/*"}}, {"params": {"format": "html"}}):
+        told = await api.http.get(url, **options)
+        assert (told.status_code, told.json()["code"]) == (409, "job_not_finished")
+    job_id = url.split("/")[-2]
+    await fail(api, job_id)
+    failed = await api.http.get(url, headers=browser)
+    assert failed.status_code == 409
+    assert "It wanted 9 GiB." in failed.text
+    assert "refresh" not in failed.text
+    paths = (await api.http.get("/openapi.json")).json()["paths"]
+    assert "text/html" in paths[f"{JOBS}/{{job_id}}/report"]["get"]["responses"]["409"]["content"]
 
 
 async def test_artifacts_by_name_and_nothing_else(api: Api) -> None:
