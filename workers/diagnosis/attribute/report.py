@@ -28,6 +28,7 @@ from workers.diagnosis.attribute.control import BATCHES as CONTROL_BATCHES
 from workers.diagnosis.attribute.isotropic import batches_of
 from workers.diagnosis.attribute.looking import Looking
 from workers.diagnosis.attribute.putting_back import put_back
+from workers.diagnosis.attribute.reach import not_reached
 from workers.diagnosis.attribute.search import Measured, Search
 from workers.diagnosis.attribute.sites import Site as Part
 from workers.diagnosis.attribute.subset import Subset
@@ -377,25 +378,6 @@ def matched_otherwise(found: Found) -> list[str]:
         f"By their similarity {numbers} of the candidate stand for layers of other numbers in the reference. Parts "
         "were swapped by their numbers: nats there may be those of another layer in a layer's place."
     ]
-
-
-def not_reached(search: Search) -> list[str]:
-    """What the budget left out, in sentences: layers by their numbers, what is in them by its count."""
-    told = []
-    budget = f"The budget of {search.budget:g} forward passes"
-    layers = [site.layer for site in search.untried if site.layer is not None]
-    outside = [site.name for site in search.untried if site.layer is None]
-    if search.untried:
-        names = " and ".join([*([_listed(layers)] if layers else []), *outside])
-        told.append(
-            f"{budget} did not reach for all that differs: {names} were not tried, and the worst part may be among "
-            "them. Those that were tried are spread evenly over the model."
-        )
-    if finer := len(search.left_out) - len(search.untried):
-        tried = any(one.site.layer is not None and not one.site.whole for one in search.found.values())
-        which = ", those of the mildest layers" if search.by_damage else ", evenly over the model"
-        told.append(f"{budget} left out {finer} parts within layers that differ{which if tried else ', all of them'}.")
-    return told
 
 
 def export(report: AttributeReport, found: Found, context: JobContext) -> None:

@@ -1,8 +1,8 @@
 """Finds the parts that cost most, within a budget of forward passes: whole layers first, then what is in them.
 
 Layers (and what stands outside them) come first because they are few and together are all that differs. Their nats say
-in which order the finer parts are worth a try; where the budget does not reach for all of these, those of the mildest
-layers are left out. Nothing is known of layers before they are measured: where the budget does not reach for a little
+in which order the finer parts are worth a try; where the budget does not reach for all of these, those of layers with
+fewer nats are left out. Nothing is known of layers before they are measured: where the budget does not reach for a little
 of the text of each, those that are tried are spread over the model, and the others are told, not taken for mild.
 """
 
