@@ -15,7 +15,6 @@ from app.web.sections.attribute import (
     CAUSES,
     additivity_note,
     cause_note,
-    cause_text,
     first_sites,
     gaps,
     heading,
@@ -76,7 +75,7 @@ def _sites(report: AttributeReport, say: Say, *, wide: bool) -> Table:
             ratio = fmt.estimate(site.isotropic_ratio, site.isotropic_ci)
             control = fmt.NONE if site.control is None else fmt.number(site.control)
             cells += [control, ratio.value]
-        cause = ", ".join(filter(None, (cause_text(site), cause_note(site))))
+        cause = ", ".join(filter(None, (CAUSES[site.cause], cause_note(site))))
         table.add_row(Text(say(visible(site.name))), *map(say, cells), say(cause))
     return table
 

@@ -133,14 +133,11 @@ def share_text(site: Site) -> fmt.Estimate:
     return fmt.estimate(site.share, site.share_ci, percent=True)
 
 
-def cause_text(site: Site) -> str:
-    """The cause's name; a dash for a part that was not looked into."""
-    return fmt.NONE if site.cause == "unclear" and site.control is None else CAUSES[site.cause]
-
-
 def cause_note(site: Site) -> str:
-    """What says how far the cause of a part is known, below its name."""
-    return "no damage shown" if _unsure(site) else ""
+    """Why the cause of a part is unclear, in few words; empty where `why` of the first parts tells it."""
+    if _unsure(site):
+        return "no damage shown"
+    return "not looked into" if site.cause == "unclear" and site.control is None else ""
 
 
 def mean_text(mean: Mean | None, *, percent: bool = False) -> fmt.Estimate:
@@ -310,7 +307,7 @@ def _sites(report: AttributeReport, first: int, last: int) -> Table:
                 Cell(restored.value, restored.interval or ""),
                 Cell(fmt.NONE if site.control is None else fmt.number(site.control)),
                 Cell(ratio.value, ratio.interval or ""),
-                Cell(cause_text(site), cause_note(site).replace(" ", "\u00a0")),
+                Cell(CAUSES[site.cause], cause_note(site).replace(" ", "\u00a0")),
                 Cell(fmt.count(site.tokens)),
             )
         )

@@ -2,8 +2,8 @@
 
 Layers (and what stands outside them) come first because they are few and together are all that differs. Their nats say
 in which order the finer parts are worth a try; where the budget does not reach for all of these, those of layers with
-fewer nats are left out. Nothing is known of layers before they are measured: where the budget does not reach for a little
-of the text of each, those that are tried are spread over the model, and the others are told, not taken for mild.
+fewer nats are left out. Nothing is known of layers before they are measured: where the budget does not reach for a
+little of the text of each, those that are tried are spread over the model, and the others are told, not taken for mild.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from app.web.sections.attribute import (
     additivity_note,
     attribution,
     cause_note,
-    cause_text,
     first_sites,
     heading,
     sites_note,
@@ -84,10 +83,16 @@ def test_how_many_parts_and_tokens_were_looked_into_is_said() -> None:
         assert f"{tokens:,} tokens" in told
 
 
-def test_parts_that_were_not_looked_into_have_no_cause() -> None:
+def test_a_part_that_was_not_looked_into_has_the_cause_of_the_json_and_says_why() -> None:
     report = read("full")
-    assert cause_text(report.sites[0]) == "aligned error"
-    assert cause_text(report.sites[5]) == "–"
+    by_part = {row[1].text: row[8] for row in attribution(report).sites.rows}
+    aligned, other = report.sites[0], report.sites[5]
+    assert (by_part[aligned.name].text, by_part[aligned.name].note) == ("aligned error", "")
+    assert other.cause == by_part[other.name].text == "unclear"
+    assert by_part[other.name].note == "not\u00a0looked\u00a0into"
+    stream = io.StringIO()
+    render_terminal(VARIANTS["full"], Console(file=stream, width=120, no_color=True))
+    assert "unclear, not looked into" in stream.getvalue()
     assert [site.name for site in first_sites(report)] == ["layers.1.mlp.down_proj", "layers.1.self_attn.heads.0"]
 
 
