@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.contracts.deployment import Deployment
-from app.contracts.job import Job, JobStatus
+from app.contracts.job import Job, JobStatus, Progress
 from app.web import format as fmt
 from app.web import listing
 from app.web.pages import page
+from app.web.progress import briefly
 from app.web.untrusted import visible
 
 
@@ -23,7 +24,7 @@ class Place:
 
 @dataclass(frozen=True)
 class _Row:
-    """`link`: the report where there is one, else the page of the job."""
+    """`link`: the report where there is one, else the page of the job. `far`: how far one is that runs."""
 
     id: str
     link: str
@@ -31,6 +32,7 @@ class _Row:
     candidate: str
     text: str
     state: str
+    far: str
     created: str
 
 
@@ -62,5 +64,12 @@ def _row(job: Job) -> _Row:
         candidate=listing.candidate(told),
         text=listing.text(told),
         state=listing.outcome(told) if job.severity else job.status.value,
+        far=_far(job),
         created=fmt.moment(job.created_at),
     )
+
+
+def _far(job: Job) -> str:
+    if job.status not in (JobStatus.RUNNING, JobStatus.CANCELLING) or job.progress == Progress():
+        return ""
+    return visible(briefly(job.progress.model_dump()))

@@ -62,3 +62,8 @@ def told(kind: str, progress: Mapping[str, Any]) -> str:
     """The phase, and how far it is: `measuring the settings: 8 of 13 settings, 61 % of this phase`."""
     far = counted(kind, progress)
     return in_words(progress["phase"]) + (f": {far}" if far else "")
+
+
+def briefly(progress: Mapping[str, Any]) -> str:
+    """The phase and its share, for lists: `measuring the settings 61 %`."""
+    return " ".join(filter(None, (in_words(progress["phase"]), percent(progress))))

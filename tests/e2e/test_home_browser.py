@@ -6,7 +6,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from app.contracts.errors import ErrorCode
-from app.contracts.job import Progress, job_error
+from app.contracts.job import JobStatus, Progress, job_error
+from app.contracts.queue import Queue
 from app.home import MISSING, PLACES
 from app.web.home import render_home
 from app.web.job import render_job
@@ -17,13 +18,15 @@ from tests.unit.app.web.test_home import job
 __all__ = ["browser"]
 LEGIBLE = 4.5  # WCAG AA for text of this size
 SWEPT = {"kind": "sweep", "knobs": [{"step": 0, "field": "bits", "values": [8, 6, 4]}]}
+POINTS = Progress(phase="points", done=830, total=1300)
+AHEAD = job(id="diag_01M89D9HJWGEE9A2EB6NKQX32W", kind="sweep", status="running", severity=None, progress=POINTS)
 PAGES = {
     "full": render_home(
         [
             job(id="diag_01M89D9HJWGEE9A2EB6NKQX32W", kind="surface", severity="none", text="hub:a/" + "b" * 60),
             job(**SWEPT),
             job(status="failed", severity=None),
-            job(status="running", severity=None, text="inline:3", window=None),
+            job(status="running", severity=None, text="inline:3", window=None, progress=POINTS),
         ],
         [deployment(name="a-deployment-with-quite-a-long-name-0123456789")],
         PLACES,
@@ -32,7 +35,25 @@ PAGES = {
         job(status="running", severity=None, progress=Progress(phase="candidate", done=34, total=100)),
         "window 34 of 100",
     ),
+    "sweeping": render_job(AHEAD.model_copy(update={"started_at": 0.0}), None, now=200.0),
     "queued": render_job(job(status="queued", severity=None), None),
+    "behind": render_job(
+        job(status="queued", severity=None),
+        None,
+        Queue(status=JobStatus.QUEUED, before=7, first=(AHEAD, AHEAD.model_copy(update={"status": JobStatus.QUEUED}))),
+    ),
+    "cancelled": render_job(
+        job(
+            kind="trajectory",
+            status="cancelled",
+            severity=None,
+            attempt=1,
+            started_at=0.0,
+            finished_at=115.0,
+            progress=Progress(phase="generate", done=2472, total=53248),
+        ),
+        None,
+    ),
     "failed": render_job(
         job(
             status="failed",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.contracts.job import Job
+from app.contracts.job import Job, Progress
 from app.web.home import Place, render_home
 from tests.support.html import tree
 
@@ -38,6 +38,24 @@ def test_a_job_leads_to_its_report_once_it_has_one(fields: dict[str, object], li
     assert row.one("a").attributes["href"] == link
     cells = [cell.text for cell in row.all("td")]
     assert cells == ["m · 4-bit RTN, group 64, asymmetric", "shipped:60, window 512", state, "1970-01-01 00:00:00 UTC"]
+
+
+@pytest.mark.parametrize(
+    ("status", "progress", "state"),
+    [
+        ("running", Progress(phase="points", done=800, total=1300), "running: measuring the settings 61 %"),
+        ("cancelling", Progress(phase="candidate", done=34, total=100), "cancelling: scoring the candidate 34 %"),
+        ("running", Progress(phase="engine"), "running: starting the engine"),
+        ("running", Progress(phase="\u202e"), "running: ⟨U+202E⟩"),
+        ("running", Progress(), "running"),
+        ("queued", Progress(phase="points", done=800, total=1300), "queued"),
+        ("cancelled", Progress(phase="points", done=800, total=1300), "cancelled"),
+    ],
+)
+def test_a_running_job_says_its_phase_and_share(status: str, progress: Progress, state: str) -> None:
+    page = render_home([job(status=status, severity=None, progress=progress)], [], [])
+    row = tree(page).one(id_="jobs").one("tbody")
+    assert [cell.text for cell in row.all("td")][2] == state
 
 
 def test_a_sweep_is_told_by_its_knob() -> None:
