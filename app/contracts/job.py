@@ -81,6 +81,12 @@ class Job(Contract):
     progress: Progress = Progress()
     error: JobError | None = None
     severity: str | None = None
+    classes: tuple[str, ...] = Field(
+        default=(),
+        description="every class that the interval of the verdict touches, the mildest first: with several it is "
+        "undecided between them, and `severity` is the worst; all five where there is no interval, or one so wide; "
+        "empty before the job has succeeded, or where an earlier version ended it",
+    )
     report_url: str
     artifacts: tuple[str, ...] = ()
     deployment: str | None = Field(default=None, description="the deployment that it was asked for")

@@ -129,6 +129,7 @@ QUEUED: Final[dict[str, Any]] = {
     "progress": {"phase": "queued", "done": 0, "total": 0},
     "error": None,
     "severity": None,
+    "classes": [],
     "report_url": f"{URL}/report",
     "artifacts": [],
     "metadata": {"commit": "4f2c1a9"},
@@ -145,6 +146,7 @@ SUCCEEDED: Final = RUNNING | {
     "finished_at": 1795612299.8,
     "progress": {"phase": "report", "done": 1, "total": 1},
     "severity": "severe",
+    "classes": ["severe"],
     "artifacts": ["tokens.parquet"],
 }
 PAGE: Final = {"object": "list", "data": [SUCCEEDED], "first_id": JOB_ID, "last_id": JOB_ID, "has_more": False}

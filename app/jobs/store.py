@@ -395,9 +395,17 @@ class JobStore:
         return cast(str, answer) != "stale"
 
     async def finish(
-        self, job_id: str, attempt: int, *, report: str, severity: str, artifacts: Sequence[str] = ()
+        self,
+        job_id: str,
+        attempt: int,
+        *,
+        report: str,
+        severity: str,
+        classes: Sequence[str] = (),
+        artifacts: Sequence[str] = (),
     ) -> bool:
-        """The attempt's result: `report` is "attempt-N/report.json" below the job's folder, `artifacts` lie beside it.
+        """The attempt's result: `report` is "attempt-N/report.json" below the job's folder, `artifacts` lie beside it;
+        `classes` are those that the interval of its verdict touches.
 
         True: the job has succeeded with this result. False: refused, the attempt no longer has the job, or its owner
         had asked to cancel it (it is cancelled then).
@@ -407,8 +415,14 @@ class JobStore:
         for name in artifacts:
             if not ARTIFACT_NAME.fullmatch(name):
                 raise ValueError(f"not an artifact's name: {name!r}")
-        fields = ("report", report, "severity", severity, "artifacts", json.dumps(list(artifacts)))
-        return await self._end(job_id, attempt, JobStatus.SUCCEEDED, "", *fields)
+        fields = {
+            "report": report,
+            "severity": severity,
+            "classes": json.dumps(list(classes)),
+            "artifacts": json.dumps(list(artifacts)),
+        }
+        pairs = (part for pair in fields.items() for part in pair)
+        return await self._end(job_id, attempt, JobStatus.SUCCEEDED, "", *pairs)
 
     async def fail(self, job_id: str, attempt: int, error: JobError) -> bool:
         """The attempt failed for good. False: refused, or the job is cancelled instead."""

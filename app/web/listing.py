@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from app.contracts.report import SEVERITIES
 from app.web import describe
 from app.web import format as fmt
 from app.web.untrusted import visible
@@ -21,11 +22,15 @@ _OF: Final = {
 
 
 def outcome(job: Mapping[str, Any]) -> str:
-    """The class of the damage in words, and of what it is; a dash where the job has none (yet)."""
-    severity = job["severity"]
+    """The class of the damage in words, and of what it is, with a question mark where it is not decided; a dash where
+    the job has none (yet)."""
+    severity, classes = job["severity"], job.get("classes") or ()
     if not severity:
         return fmt.NONE
     found = "no damage that matters" if severity == "none" else severity
+    if len(classes) > 1:
+        # All of them say no more than the mean's.
+        found = f"{severity if len(classes) == len(SEVERITIES) else ' or '.join(classes)}?"
     return visible(" ".join([found, *([_OF[job["kind"]]] if job["kind"] in _OF else [])]))
 
 

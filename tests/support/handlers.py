@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel
 
@@ -34,6 +34,16 @@ class SmallReport(BaseModel):
 
     severity: str = "none"
     steps: tuple[int, ...] = ()
+
+    @property
+    def decision(self) -> Self:
+        """Its own verdict, undecided beside no damage."""
+        return self
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """No damage, and the class that it names."""
+        return tuple(dict.fromkeys(("none", self.severity)))
 
 
 class PaperRoom:

@@ -74,12 +74,26 @@ class JobContext(Protocol):
         ...
 
 
+class Decision(Protocol):
+    """A verdict as far as a job's record keeps it."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Every severity class that its interval touches, the mildest first; all of them where there is no interval."""
+        ...
+
+
 class Report(Protocol):
-    """What a handler returns: a pydantic model of the report, with the severity of its verdict."""
+    """What a handler returns: a pydantic model of the report, with its verdict and the severity of that."""
 
     @property
     def severity(self) -> str:
         """Severity class of the verdict."""
+        ...
+
+    @property
+    def decision(self) -> Decision:
+        """The verdict."""
         ...
 
     def model_dump_json(self, *, indent: int | None = None) -> str:

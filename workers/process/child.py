@@ -120,8 +120,7 @@ class Child:
                 self._help(assignment)
                 self.send(Stopped(job=run.job, attempt=run.attempt))
                 return
-            severity, artifacts = self._handle(assignment)
-            self.send(Done(job=run.job, attempt=run.attempt, severity=severity, artifacts=artifacts))
+            self.send(self._handle(assignment))
         except JobCancelled:
             self.send(Stopped(job=run.job, attempt=run.attempt))
         except BaseException as error:  # a library's SystemExit too ends the job only
@@ -131,7 +130,7 @@ class Child:
                 logger.error("%s failed:\n%s", run.job, safe_traceback(error, documents))  # noqa: TRY400
             self.send(Failed(job=run.job, attempt=run.attempt, error=failure.error, spoiled=failure.spoiled))
 
-    def _handle(self, assignment: Assignment) -> tuple[str, tuple[str, ...]]:
+    def _handle(self, assignment: Assignment) -> Done:
         run = assignment.run
         handler = self._handlers.handler(run.kind)
         request = self._handlers.request(run.kind, run.request)
@@ -142,7 +141,13 @@ class Child:
             context.write_report(report)
         finally:
             context.flush()
-        return report.severity, context.artifacts()
+        return Done(
+            job=run.job,
+            attempt=run.attempt,
+            severity=report.severity,
+            classes=report.decision.classes,
+            artifacts=context.artifacts(),
+        )
 
     def _help(self, assignment: Assignment) -> None:
         """A part of what another worker's attempt has to do. It finds the results in the job's scratch folder."""

@@ -83,6 +83,7 @@ class Done(Contract):
     job: str
     attempt: int
     severity: str
+    classes: tuple[str, ...]
     artifacts: tuple[str, ...]
 
 

@@ -425,6 +425,7 @@ class Runner:
                 claim.attempt,
                 report=f"{output_folder(self._settings, claim.job_id, claim.attempt).name}/{REPORT_NAME}",
                 severity=done.severity,
+                classes=done.classes,
                 artifacts=done.artifacts,
             )
         )

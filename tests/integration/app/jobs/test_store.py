@@ -22,7 +22,12 @@ from tests.integration.app.conftest import compare
 from tests.integration.app.jobs.lossy import LossyProxy
 from tests.integration.conftest import RedisServer
 
-REPORT = {"report": "attempt-1/report.json", "severity": "mild", "artifacts": ["tokens.npz"]}
+REPORT = {
+    "report": "attempt-1/report.json",
+    "severity": "mild",
+    "classes": ["none", "mild"],
+    "artifacts": ["tokens.npz"],
+}
 ERROR = job_error(ErrorCode.ENGINE_FAILED, "It broke.", "Mend it.")
 
 
@@ -59,7 +64,7 @@ async def test_a_job_from_submission_to_result(store: JobStore, client: Redis) -
     record = await store.get(job_id)
     assert record is not None
     assert record.job.status is JobStatus.SUCCEEDED
-    assert record.job.severity == "mild"
+    assert (record.job.severity, record.job.classes) == ("mild", ("none", "mild"))
     assert record.job.artifacts == ("tokens.npz",)
     assert record.report == "attempt-1/report.json"
     assert record.job.progress == Progress(phase="candidate", done=3, total=9)

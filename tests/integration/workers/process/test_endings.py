@@ -40,6 +40,7 @@ def test_a_finished_job_has_its_report_and_artifacts_and_no_scratch(shared_house
     record = owner.wait(job_id)
     assert record.job.status is JobStatus.SUCCEEDED
     assert (record.job.severity, record.job.attempt, record.tries) == ("mild", 1, 1)
+    assert record.job.classes == ("none", "mild"), "those of the report's verdict"
     assert record.report == "attempt-1/report.json"
     assert record.job.artifacts == ("tokens.txt",)
     left(shared_house, job_id, "attempt-1/report.json", "attempt-1/tokens.txt")

@@ -30,6 +30,20 @@ def test_a_class_is_told_in_words_with_what_it_is_of(kind: str, severity: str | 
 
 
 @pytest.mark.parametrize(
+    ("severity", "classes", "said"),
+    [
+        ("collapse", ["collapse"], "collapse at the strongest setting"),
+        ("collapse", ["severe", "collapse"], "severe or collapse? at the strongest setting"),
+        ("moderate", ["none", "mild", "moderate"], "none or mild or moderate? at the strongest setting"),
+        ("mild", ["none", "mild", "moderate", "severe", "collapse"], "mild? at the strongest setting"),
+        ("mild", [], "mild at the strongest setting"),  # of an earlier version of the service
+    ],
+)
+def test_a_class_that_is_not_decided_is_told_with_its_doubt(severity: str, classes: list[str], said: str) -> None:
+    assert outcome(job(kind="sweep", severity=severity, classes=classes)) == said
+
+
+@pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({"text": "shipped:60", "window": 512}, "shipped:60, window 512"),

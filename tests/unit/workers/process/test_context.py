@@ -3,6 +3,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 import pytest
 from pydantic import BaseModel
@@ -16,6 +17,14 @@ from workers.process.messages import MAX_VALUES, FromChild, Logged, Observed, Pr
 
 class Small(BaseModel):
     severity: str = "none"
+
+    @property
+    def decision(self) -> Self:
+        return self
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return (self.severity,)
 
 
 class Line:
