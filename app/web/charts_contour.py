@@ -32,8 +32,8 @@ Line = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Square:
-    """One setting: its number, what it says when pointed at, its step of heat (0, plain, to 7), and whether it is the
-    chosen one."""
+    """One setting: its number, what it says when pointed at, its step of heat (0, plain, to 7; of what goes the other
+    way −1 to −7), and whether it is the chosen one."""
 
     text: str
     title: str
@@ -79,7 +79,9 @@ def surface_chart(
             square = squares[column][row]
             if square is None:
                 continue
-            kind = f"heat h{square.step}" + (" chosen" if square.marked else "")
+            shade = f"h{square.step}" if square.step >= 0 else f"c{-square.step}"
+            # In greys both ways are alike: the rim tells them apart.
+            kind = f"heat {shade}{' cool' if square.step < 0 else ''}{' chosen' if square.marked else ''}"
             inset = 0.35 if square.marked else 0.2
             shapes.append(
                 _tag(
@@ -93,7 +95,7 @@ def surface_chart(
                 )
             )
             if columns <= _MOST_NUMBERED:
-                ink = f"t mid halo h{square.step}" + (" on-heat" if square.step else "")
+                ink = f"t mid halo {shade}" + (" on-heat" if square.step else "")
                 texts.append(_tag("text", square.text, x=_pct(x_of(column)), y=y_of(row) + drop, class_=ink))
     path = [
         _tag(

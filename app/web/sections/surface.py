@@ -105,8 +105,9 @@ def _figures(report: SurfaceReport) -> tuple[Figure, ...]:
     loss = fmt.estimate(chosen.loss.mean, chosen.loss.ci)
     unit = UNITS[report.contour.measure].strip() or MEASURES[report.contour.measure]
     found.append(Figure("Its loss", loss.value, unit, loss.interval or "no interval", f"chosen: {level(report)}"))
-    if report.interactions:
-        most = max(report.interactions, key=lambda row: abs(row.nats.mean or 0.0))
+    given = [row for row in report.interactions if row.order == "as given"]
+    if given:
+        most = max(given, key=lambda row: abs(row.nats.mean or 0.0))
         nats = fmt.estimate(most.nats.mean, most.nats.ci)
         where = setting(report, most.first, most.second, most.order)
         found.append(
@@ -180,6 +181,7 @@ def _interaction_chart(report: SurfaceReport) -> Markup | None:
     for row in rows:
         mean = row.nats.mean or 0.0
         step = 0 if row.kind not in said.DEPARTURES else max(1, round(STEPS * abs(mean) / largest))
+        step = -step if mean < 0 else step
         told = fmt.estimate(mean, row.nats.ci)
         squares[row.first, row.second] = Square(
             text=f"{'+' if mean > 0 else ''}{fmt.number(mean, 2)}" if abs(mean) >= 5e-4 else "0",

@@ -18,10 +18,12 @@ DEPARTURES: Final = frozenset({"compounds", "overlaps"})
 
 
 def heading(report: SurfaceReport) -> str:
-    """Whether the damages add up."""
-    kinds = {row.kind for row in report.interactions}
-    if not report.interactions:
+    """Whether the damages add up, in the order of the steps as given."""
+    kinds = {row.kind for row in report.interactions if row.order == "as given"}
+    if not kinds:
         return "Not known"
+    if kinds >= DEPARTURES:
+        return "Mixed: they compound here and overlap there"
     if "compounds" in kinds:
         return "They compound"
     if "overlaps" in kinds:

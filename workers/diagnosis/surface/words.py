@@ -28,8 +28,20 @@ def sentence(table: Table, interactions: tuple[Interaction, ...], chosen: int) -
 
 
 def _together(table: Table, interactions: tuple[Interaction, ...]) -> str:
-    if not interactions:
+    """Of the order that was asked for; what the exchanged one shows is told apart."""
+    given = tuple(one for one in interactions if one.order == "as given")
+    exchanged = tuple(one for one in interactions if one.order == "reversed")
+    if not given:
         return "Whether the two damages add up is not known: no setting of both is finite at every position"
+    told = _in_given_order(table, given)
+    if not exchanged:
+        return told
+    none = f"are shown to depart from adding up at none of {len(exchanged)} settings"
+    return f"{told}; with the two steps exchanged they {_departing(table, exchanged) or none}"
+
+
+def _departing(table: Table, interactions: tuple[Interaction, ...]) -> str:
+    """`compound at 2 of 8 settings, most at …, and overlap at …`; empty where none departs."""
     parts = []
     for kind, verb in (("compounds", "compound"), ("overlaps", "overlap")):
         found = [one for one in interactions if one.kind == kind]
@@ -39,8 +51,13 @@ def _together(table: Table, interactions: tuple[Interaction, ...]) -> str:
                 f"{verb} at {len(found)} of {len(interactions)} settings, most at {setting(table, most)} "
                 f"({_mean(most)} nats a token)"
             )
-    if parts:
-        return f"The two damages {', and '.join(parts)}"
+    return ", and ".join(parts)
+
+
+def _in_given_order(table: Table, interactions: tuple[Interaction, ...]) -> str:
+    departing = _departing(table, interactions)
+    if departing:
+        return f"The two damages {departing}"
     largest = max(interactions, key=lambda one: abs(one.nats.mean or 0.0))
     told = f"the largest interaction is {_mean(largest)} nats a token, at {setting(table, largest)}"
     margin = f"{table.request.additive_margin:.3g} nats a token"

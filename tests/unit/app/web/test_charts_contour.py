@@ -63,6 +63,24 @@ def test_numbers_stand_above_the_line_each_on_a_rim_of_its_square_s_colour():
         assert f".halo.h{step} {{ stroke: {fill[1]}; }}" in css
 
 
+def test_what_goes_the_other_way_has_colours_and_a_rim_of_its_own():
+    svg = chart(
+        squares=[[Square("+2", "up", 4), Square("−2", "down", -4)], [Square("0", "none", 0), None], [None, None]]
+    )
+    assert 'class="heat h4"' in svg and 'class="heat c4 cool"' in svg and 'class="heat h0"' in svg
+    assert 'class="t mid halo c4 on-heat"' in svg
+    css = (Path(charts_contour.__file__).parent / "templates" / "report.css").read_text()
+    assert re.search(r"\.heat\.cool \{[^}]*stroke-dasharray", css)
+    warm, cool = (re.findall(rf"--{letter}{STEPS}: (#\w+);", css) for letter in "kc")
+    assert len(warm) == len(cool) == 2, "in the light and in the dark"
+    for one, other in zip(warm, cool, strict=True):
+        red, blue = ([int(colour[place : place + 2], 16) for place in (1, 5)] for colour in (one, other))
+        assert red[0] > red[1] and blue[0] < blue[1]
+    for step in range(1, STEPS + 1):
+        assert f".heat.c{step} {{ fill: var(--c{step}); }}" in css
+        assert f".halo.c{step} {{ stroke: var(--c{step}); }}" in css
+
+
 def test_a_line_along_the_middle_of_a_row_passes_above_its_numbers_and_none_leaves_them_in_the_middle():
     svg = chart(lines=[((0.0, 1.0), (2.0, 1.0))])
     (line,) = re.findall(r'y1="([\d.]+)" y2="[\d.]+" class="contour"', svg)

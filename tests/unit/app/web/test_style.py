@@ -44,7 +44,8 @@ def test_text_is_legible_on_every_severity(theme, severity):
 @THEMES
 @pytest.mark.parametrize("step", range(1, 8))
 def test_text_is_legible_on_every_step_of_heat(theme, step):
-    assert contrast(theme["on-heat"], theme[f"k{step}"]) >= 4.5
+    for letter in "kc":
+        assert contrast(theme["on-heat"], theme[f"{letter}{step}"]) >= 4.5
 
 
 @pytest.mark.parametrize("names", [[f"sev-{name}" for name in SEVERITIES], [f"k{step}" for step in range(1, 8)]])

@@ -58,6 +58,41 @@ def test_the_heading_says_whether_they_add_up():
     assert heading(found) == "No departure from adding up shown"
 
 
+def departing(kinds):
+    """A report of both orders with so many interactions of a kind in each: −0.1 where they overlap, +0.04 else."""
+    found = report("both-orders")
+    left, rows = dict(kinds), []
+    for row in found.interactions:
+        kind = next((kind for (order, kind), count in left.items() if count and order == row.order), None)
+        if kind is not None:
+            left[row.order, kind] -= 1
+        nats = row.nats.model_copy(update={"mean": {"overlaps": -0.1, "compounds": 0.04}.get(kind, 0.001)})
+        rows.append(row.model_copy(update={"kind": kind or "no_departure_shown", "nats": nats}))
+    return found.model_copy(update={"interactions": tuple(rows)})
+
+
+@pytest.mark.parametrize(
+    ("kinds", "words"),
+    [
+        ({("as given", "overlaps"): 1, ("reversed", "compounds"): 1}, "They overlap"),
+        ({("reversed", "compounds"): 3}, "No departure from adding up shown"),
+        ({("as given", "overlaps"): 1, ("as given", "compounds"): 2}, "Mixed: they compound here and overlap there"),
+    ],
+)
+def test_the_heading_speaks_of_the_order_that_was_given(kinds, words):
+    found = departing(kinds)
+    assert heading(found) == words
+    assert ", steps exchanged" not in surface(found).figures[-1].note
+
+
+def test_an_overlap_is_not_painted_like_damage():
+    view = surface(departing({("as given", "overlaps"): 1, ("as given", "compounds"): 1}))
+    svg = str(view.interactions_chart)
+    assert svg.count('class="heat c7 cool"') == 1, "the overlap is the largest"
+    assert svg.count('class="heat h3"') == 1
+    assert svg.count('class="heat h0"') == 18, "nothing is shown of the others"
+
+
 def test_the_smallest_setting_within_the_loss_is_told_with_its_size():
     found = report("both-orders")
     chosen = found.chosen

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.surface_reports import surface_request, surface_table
-from workers.diagnosis.surface.words import warnings
+from workers.diagnosis.surface.words import sentence, warnings
 
 
 @pytest.mark.parametrize(("documents", "known"), [(2, False), (5, False), (6, True), (12, True)])
@@ -12,3 +12,18 @@ def test_that_limits_have_no_interval_is_told_where_documents_are_too_few(docume
     assert {limit.ci is not None for limit in table.contour().limits} == {known}
     told = [warning for warning in warnings(table) if warning.startswith("Too few documents for an interval")]
     assert len(told) == (not known)
+
+
+def test_the_sentence_rests_on_the_order_as_given_and_tells_the_exchanged_one_apart():
+    table = surface_table(surface_request(sparsities=(0.3, 0.6), bits=(6, 4), orders="both"), documents=32)
+    rows = [row.model_copy(update={"kind": "no_departure_shown"}) for row in table.interactions()]
+    place = {order: next(n for n, row in enumerate(rows) if row.order == order) for order in ("as given", "reversed")}
+    rows[place["as given"]] = rows[place["as given"]].model_copy(update={"kind": "overlaps"})
+    rows[place["reversed"]] = rows[place["reversed"]].model_copy(update={"kind": "compounds"})
+    text = sentence(table, tuple(rows), table.chosen())
+    first, second = text.split("; with the two steps exchanged they ")
+    assert first.startswith("The two damages overlap at 1 of 4 settings") and "compound" not in first
+    assert second.startswith("compound at 1 of 4 settings") and "overlap" not in second
+    rows[place["reversed"]] = rows[place["reversed"]].model_copy(update={"kind": "no_departure_shown"})
+    text = sentence(table, tuple(rows), table.chosen())
+    assert "with the two steps exchanged they are shown to depart from adding up at none of 4 settings" in text
