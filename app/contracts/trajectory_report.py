@@ -136,6 +136,14 @@ class Amplification(Contract):
     """How much worse the model is running free than one step at a time; definitions in `definitions`."""
 
     kl: Ratio = Field(description="KL on the candidate's own text over KL on the reference's text, same positions")
+    kl_reference_text: Mean | None = Field(
+        default=None,
+        description="mean KL on the reference's text at those positions, nats a token: the ratio's denominator; null "
+        "in reports from before it was kept",
+    )
+    kl_candidate_text: Mean | None = Field(
+        default=None, description="the same on the candidate's own text, the ratio's numerator; null likewise"
+    )
     tokens: Ratio = Field(
         description="tokens that differ between the two texts over top-1 disagreements of one step on the reference's "
         "text, same positions"

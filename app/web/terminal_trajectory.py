@@ -16,10 +16,12 @@ from app.web.sections.trajectory_words import (
     CONCLUSIONS,
     factor,
     first_cells,
+    kl_means,
     median_of,
     row_name,
     shaping_name,
     title_of,
+    whole_texts,
 )
 from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
@@ -73,7 +75,7 @@ def _decoders(report: TrajectoryReport, say: Say, *, wide: bool) -> Table:
             conclusion = CONCLUSIONS[cell.amplification.conclusion]
             cells = [median, interval, grown.value, grown.interval or fmt.NONE, conclusion]
         else:
-            kl = [fmt.number(mean.mean) for mean in (cell.kl_reference_text, cell.kl_candidate_text)]
+            kl = [fmt.number(mean.mean) for mean in kl_means(cell)]
             cells = [median, *kl, str(grown)]
         table.add_row(Text(say(row_name(report, cell))), *map(say, cells))
     return table
@@ -81,10 +83,10 @@ def _decoders(report: TrajectoryReport, say: Say, *, wide: bool) -> Table:
 
 def _kl(report: TrajectoryReport, say: Say) -> Table:
     columns = [("Decoder", False), ("on the reference’s text", True), ("on the candidate’s own", True)]
-    table = plain_table("KL of the candidate from the reference, nats a token, with 95 % intervals", columns)
+    where = "" if whole_texts(report) else " at the tokens that both texts have"
+    table = plain_table(f"KL of the candidate from the reference, nats a token{where}, with 95 % intervals", columns)
     for cell in report.cells:
-        means = (cell.kl_reference_text, cell.kl_candidate_text)
-        found = [str(fmt.estimate(mean.mean, mean.ci)) for mean in means]
+        found = [str(fmt.estimate(mean.mean, mean.ci)) for mean in kl_means(cell)]
         table.add_row(Text(say(row_name(report, cell))), *map(say, found))
     return table
 

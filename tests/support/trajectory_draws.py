@@ -214,6 +214,8 @@ def amplification_of(written: Written) -> Json:
     none = kl["value"] is None
     return {
         "kl": kl,
+        "kl_reference_text": along(cut(written.kl[0])),
+        "kl_candidate_text": along(cut(written.kl[1])),
         "tokens": ratio_of(sums(written.differ), sums(written.step)),
         "one_step": along(cut(written.step)),
         "free": along(cut(written.differ)),

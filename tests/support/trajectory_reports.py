@@ -29,7 +29,8 @@ def sentence(of: Json, severity: str, candidates: int) -> str:
         return f"No damage: with greedy {who} writes the reference's texts, token by token, at a KL of exactly 0."
     grown, parted = of["amplification"]["kl"], of["first_divergence"]
     (low, high), (soon, late) = grown["ci"], parted["median_ci"]
-    on = f"({of['kl_candidate_text']['mean']:.3g} against {of['kl_reference_text']['mean']:.3g} nats a token)"
+    own, other = (of["amplification"][name]["mean"] for name in ("kl_candidate_text", "kl_reference_text"))
+    on = f"({own:.3g} against {other:.3g} nats a token)"
     times = f"{grown['value']:.3g} times (95 % interval {low:.3g} to {high:.3g})"
     where = (
         f"half of the texts have parted by token {parted['median']} "

@@ -11,13 +11,13 @@ from app.contracts.trajectory_report import TrajectoryReport
 from app.web import format as fmt
 from app.web.charts_survival import survival_chart
 from app.web.sections.numbers import Figure
-from app.web.sections.trajectory_amplification import along, amplification
+from app.web.sections.trajectory_amplification import along, amplification, amplification_note
 from app.web.sections.trajectory_candidates import candidates, domains
 from app.web.sections.trajectory_decoders import decoders, distances
 from app.web.sections.trajectory_matrices import Matrix, matrices
 from app.web.sections.trajectory_parting import curve, edits, parting
 from app.web.sections.trajectory_texts import Text, changes, shown, texts
-from app.web.sections.trajectory_words import LETTERS, factor, first_cells, label, median_of, row_name
+from app.web.sections.trajectory_words import LETTERS, factor, first_cells, kl_means, label, median_of, row_name
 from app.web.tables import Table
 from app.web.untrusted import visible
 
@@ -37,6 +37,7 @@ class Trajectory:
     survival_caption: str
     parting: Table
     amplification: Table
+    amplification_note: str
     definitions: tuple[tuple[str, str], ...]
     along: Table
     along_caption: str
@@ -70,6 +71,7 @@ def trajectory(report: TrajectoryReport) -> Trajectory:
         survival_caption=f"How long the texts stay the same, {name}",
         parting=parting(report),
         amplification=amplification(report),
+        amplification_note=amplification_note(report),
         definitions=tuple(
             (title, visible(report.definitions[key]))
             for key, title in (("kl", "KL factor"), ("tokens", "Token factor"), ("interval", "Interval"))
@@ -151,7 +153,7 @@ def _figures(report: TrajectoryReport, cell: Entry) -> tuple[Figure, ...]:
     tokens = factor(cell.amplification.tokens)
     median, median_ci = median_of(cell)
     parted = cell.first_divergence.diverged
-    own, other = (fmt.estimate(mean.mean, mean.ci) for mean in (cell.kl_candidate_text, cell.kl_reference_text))
+    other, own = (fmt.estimate(mean.mean, mean.ci) for mean in kl_means(cell))
     return (
         Figure(
             "KL factor",

@@ -9,7 +9,7 @@ from app.contracts.trajectory_report import TrajectoryReport
 from app.web import format as fmt
 from app.web.charts import Guide, axis, change_strip, interval_strip
 from app.web.scales import LogScale
-from app.web.sections.trajectory_words import CONCLUSIONS, LETTERS, factor, mean_cell, row_name
+from app.web.sections.trajectory_words import CONCLUSIONS, LETTERS, factor, kl_means, mean_cell, row_name, whole_texts
 from app.web.tables import Cell, Column, Table
 
 
@@ -25,8 +25,7 @@ def amplification(report: TrajectoryReport) -> Table:
         rows.append(
             (
                 Cell(name),
-                mean_cell(cell.kl_reference_text),
-                mean_cell(cell.kl_candidate_text),
+                *(mean_cell(mean) for mean in kl_means(cell)),
                 Cell(kl.value, kl.interval or "no interval", strong=True),
                 Cell(chart=interval_strip(f"{name}: {kl}", found.kl.value, found.kl.ci, scale, [Guide(1.0, "base")])),
                 Cell(CONCLUSIONS[found.conclusion]),
@@ -47,6 +46,16 @@ def amplification(report: TrajectoryReport) -> Table:
         rows=tuple(rows),
         axis=axis(scale, "KL factor, logarithmic axis; the line is 1"),
     )
+
+
+def amplification_note(report: TrajectoryReport) -> str:
+    """Which positions the two means of `amplification` are over."""
+    if whole_texts(report):
+        return (
+            "KL on either text is a mean over the whole texts, the factor is over the positions that both texts have: "
+            "where their lengths differ, the two means do not divide to it."
+        )
+    return "KL on either text is a mean over the positions that both texts have, as the factor is."
 
 
 def along(report: TrajectoryReport, cells: Sequence[Entry]) -> Table:

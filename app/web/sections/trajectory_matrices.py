@@ -13,7 +13,7 @@ from app.contracts.trajectory_report import TrajectoryReport
 from app.web import format as fmt
 from app.web.charts_matrix import MatrixCell, matrix_chart
 from app.web.heat import HeatScale
-from app.web.sections.trajectory_words import CONCLUSIONS, LETTERS, factor, label, median_of
+from app.web.sections.trajectory_words import CONCLUSIONS, LETTERS, factor, kl_means, label, median_of
 
 # Steps of heat begin at these factors of amplification.
 _FACTORS: Final = (1.05, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
@@ -30,14 +30,13 @@ class Matrix:
 
 def matrices(report: TrajectoryReport) -> tuple[Matrix, ...]:
     """Three measures over decoders and candidates."""
-    largest = max((cell.kl_candidate_text.mean or 0.0 for cell in report.cells), default=0.0)
+    largest = max((kl_means(cell)[1].mean or 0.0 for cell in report.cells), default=0.0)
     scale = HeatScale.up_to(largest)
 
     def own(cell: Entry) -> MatrixCell:
-        text = fmt.estimate(cell.kl_candidate_text.mean, cell.kl_candidate_text.ci)
-        return MatrixCell(
-            fmt.number(cell.kl_candidate_text.mean, 2), f"{text} nats", scale.step(cell.kl_candidate_text.mean)
-        )
+        _, kl = kl_means(cell)
+        text = fmt.estimate(kl.mean, kl.ci)
+        return MatrixCell(fmt.number(kl.mean, 2), f"{text} nats", scale.step(kl.mean))
 
     def parted(cell: Entry) -> MatrixCell:
         median, ci = median_of(cell)

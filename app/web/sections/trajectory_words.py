@@ -93,6 +93,18 @@ def factor(ratio: Ratio) -> fmt.Estimate:
     return fmt.estimate(ratio.value, ratio.ci)
 
 
+def kl_means(cell: Entry) -> tuple[Mean, Mean]:
+    """KL on the reference's text and on the candidate's own, at the positions that the KL factor is over; of a report
+    from before those were kept, over the whole texts."""
+    found = cell.amplification
+    return found.kl_reference_text or cell.kl_reference_text, found.kl_candidate_text or cell.kl_candidate_text
+
+
+def whole_texts(report: TrajectoryReport) -> bool:
+    """Whether `kl_means` are over the whole texts, so that they do not give the factor."""
+    return any(cell.amplification.kl_reference_text is None for cell in report.cells)
+
+
 def median_of(cell: Entry) -> tuple[str, str]:
     """The median first differing token, and its interval; texts that have not parted are beyond the end."""
     length = cell.survival[-1].tokens if cell.survival else 0

@@ -213,12 +213,18 @@ def amplification(ours: Path, theirs: Path, *, seed: int) -> Amplification:
 
     kl = ratio_of(sums(on_theirs), sums(on_ours), seed=seed)
     tokens = ratio_of(sums(differ), sums(one_step), seed=seed)
-    step_T, prompts_T = labelled(cut(one_step))
-    free_T, _ = labelled(cut(differ))
-    one, free = mean_over([step_T, free_T], prompts_T, [SHARE, SHARE], seed=seed)
+    columns = [labelled(cut(column)) for column in (one_step, differ, on_ours, on_theirs)]
+    values, (prompts_T, *_) = zip(*columns, strict=True)
+    one, free, kl_ours, kl_theirs = mean_over(values, prompts_T, [SHARE, SHARE, POSITIVE, POSITIVE], seed=seed)
     seen = any(mask.any() for mask in kept)
     return Amplification(
-        kl=kl, tokens=tokens, one_step=one, free=free, conclusion=conclusion_of(kl) if seen else "open"
+        kl=kl,
+        kl_reference_text=kl_ours,
+        kl_candidate_text=kl_theirs,
+        tokens=tokens,
+        one_step=one,
+        free=free,
+        conclusion=conclusion_of(kl) if seen else "open",
     )
 
 

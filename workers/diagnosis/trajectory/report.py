@@ -261,7 +261,10 @@ def sentence(found: Found, of: Cell, decision: SeverityVerdict) -> str:
         return f"No damage: with {name} {who} writes the reference's texts, token by token, at a KL of exactly 0."
     if grown.value is None:
         return f"With {name} the KL of {who} on the reference's texts is 0 or not finite; {where}."
-    on = f"({_nats(of.kl_candidate_text)} against {_nats(of.kl_reference_text)} nats a token)"
+    # The means whose ratio is the factor: those of whole texts are over other positions where lengths differ.
+    same = of.amplification
+    own, base = same.kl_candidate_text or of.kl_candidate_text, same.kl_reference_text or of.kl_reference_text
+    on = f"({_nats(own)} against {_nats(base)} nats a token)"
     ci = "" if grown.ci is None else f" (95 % interval {grown.ci[0]:.3g} to {grown.ci[1]:.3g})"
     times = f"{grown.value:.3g} times{ci}"
     severity = _severity(decision)

@@ -74,6 +74,12 @@ def test_the_numbers_of_a_report_fit_together(name: str) -> None:
         for what in ("length", "distinct"):
             change = getattr(cell.text, what).mean - getattr(theirs, what).mean
             assert getattr(cell.change, what).mean == pytest.approx(change)
+        grown = cell.amplification
+        if grown.kl.value is not None:
+            assert grown.kl_candidate_text is not None
+            assert grown.kl_reference_text is not None
+            assert grown.kl_reference_text.mean is not None
+            assert grown.kl_candidate_text.mean == pytest.approx(grown.kl.value * grown.kl_reference_text.mean)
         if cell.amplification.tokens.value is not None:
             free, one_step = cell.amplification.free.mean, cell.amplification.one_step.mean
             assert free is not None

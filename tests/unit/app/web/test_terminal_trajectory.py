@@ -25,7 +25,9 @@ def test_a_wide_terminal_shows_every_interval(name: str) -> None:
     report = TrajectoryReport.model_validate(VARIANTS[name])
     told = printed(report, 120)
     for cell in report.cells:
-        for mean in (cell.kl_reference_text, cell.kl_candidate_text, cell.first_divergence.shared_prefix):
+        grown = cell.amplification
+        for mean in (grown.kl_reference_text, grown.kl_candidate_text, cell.first_divergence.shared_prefix):
+            assert mean is not None
             assert str(fmt.estimate(mean.mean, mean.ci)) in told
         assert (fmt.estimate(cell.change.length.mean, cell.change.length.ci).interval or fmt.NONE) in told
     for one in report.distances:

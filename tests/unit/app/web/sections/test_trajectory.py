@@ -193,3 +193,22 @@ def test_the_template_is_said_of_the_prompts_that_stand_in_it(used, asked, told)
     found = report("one")
     request = (found.request or {}) | {"chat": asked}
     assert told in note(found.model_copy(update={"chat_template": used, "request": request}))
+
+
+def test_the_two_means_beside_a_factor_divide_to_it_or_it_is_said_that_they_do_not():
+    made = copy.deepcopy(VARIANTS["one"])
+    kl = made["cells"][0]["amplification"]
+    kl["kl"] |= {"value": 0.75, "ci": [0.4, 1.2]}
+    kl["kl_reference_text"] |= {"mean": 0.48, "ci": [0.4, 0.6]}
+    kl["kl_candidate_text"] |= {"mean": 0.36, "ci": [0.3, 0.5]}
+    for name in ("kl_reference_text", "kl_candidate_text"):
+        made["cells"][0][name] |= {"mean": 0.9, "ci": [0.8, 1.0]}
+    shown = trajectory(TrajectoryReport.model_validate(made))
+    assert [cell.text for cell in shown.amplification.rows[0][1:4]] == ["0.48", "0.36", "0.75"]
+    assert shown.figures[2].value == "0.36"
+    assert "the positions that both texts have, as the factor is" in render(made)
+    for cell in made["cells"]:
+        del cell["amplification"]["kl_reference_text"], cell["amplification"]["kl_candidate_text"]
+    before = trajectory(TrajectoryReport.model_validate(made))
+    assert [cell.text for cell in before.amplification.rows[0][1:4]] == ["0.90", "0.90", "0.75"]
+    assert "do not divide to it" in render(made)

@@ -42,6 +42,8 @@ def test_both_factors_are_over_the_positions_that_both_texts_have(ours, theirs):
     found = amplification(ours, theirs, seed=0)
     # Prompt 3: three positions, because the candidate's text ended after them.
     assert found.kl.value == pytest.approx((1.6 + 0.8 + 1.5) / (0.4 + 0.8 + 0.9))
+    assert found.kl_candidate_text.mean == pytest.approx((1.6 + 0.8 + 1.5) / 11)
+    assert found.kl_reference_text.mean == pytest.approx((0.4 + 0.8 + 0.9) / 11)  # of whole texts it is 2.4 / 12
     assert found.tokens.value == pytest.approx((2 + 0 + 1) / (1 + 0 + 1))
     assert found.one_step.mean == pytest.approx(2 / 11)
     assert found.free.mean == pytest.approx(3 / 11)

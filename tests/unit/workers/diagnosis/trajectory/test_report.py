@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from app.contracts.decoding import TemperatureSampling, TopK
+from app.contracts.report import Mean
 from app.contracts.requests.base import Thresholds
 from app.contracts.trajectory_report import TrajectoryReport
 from tests.support.trajectory_reports import trajectory_variants
@@ -66,6 +67,24 @@ def test_a_cut_that_every_position_agrees_on_has_the_width_of_so_few_prompts() -
     assert none.infinite.ci == none.lost.ci == none.supports_differ.ci == pytest.approx((0, most))
     assert (warm.infinite.mean, warm.infinite.ci) == (0, None)  # temperature cuts nothing off, whatever the text
     assert (warm.lost.ci, warm.supports_differ.ci) == (None, None)
+
+
+def test_the_two_means_of_the_sentence_divide_to_its_factor() -> None:
+    """Where texts end at different tokens, the means of whole texts are over other positions than the factor."""
+    cell = TrajectoryReport.model_validate(trajectory_variants()["one"]).cells[0]
+    assert cell.amplification.kl.value is not None
+    factor = cell.amplification.kl.model_copy(update={"value": 0.764, "ci": (0.411, 1.16)})
+    means = {"kl_reference_text": Mean(mean=0.479, ci=None), "kl_candidate_text": Mean(mean=0.366, ci=None)}
+    same = cell.amplification.model_copy(update=means | {"kl": factor})
+    whole = {"kl_reference_text": Mean(mean=0.6, ci=None), "kl_candidate_text": Mean(mean=0.5, ci=None)}
+    decision = decide(Clusters.of(np.arange(12), np.arange(12)).means([np.full(12, 0.5)], seed=0)[0], Thresholds())
+    told = sentence(
+        cast("Found", SimpleNamespace(sides=[None])),
+        cell.model_copy(update=whole | {"amplification": same}),
+        decision,
+    )
+    assert "0.764 times (95 % interval 0.411 to 1.16)" in told
+    assert "(0.366 against 0.479 nats a token)" in told
 
 
 @pytest.mark.parametrize(
