@@ -15,6 +15,7 @@ from app.cli.interruption import ignore_sigterm
 from app.cli.output import phases
 from app.cli.waiting import Waiting
 from app.contracts.errors import ErrorCode, HemostatError
+from app.web import format as fmt
 
 Json = dict[str, Any]
 _UNFINISHED: Final = frozenset({"queued", "running", "cancelling"})
@@ -67,6 +68,10 @@ def run_to_end(client: Client, request: Json, console: Console) -> Json:
             raise
         raise
     require_success(job)
+    began, ended = job.get("started_at"), job.get("finished_at")
+    if began is not None and ended is not None:
+        # More than its report's phases: the worker's process has started before the first of them.
+        console.print(f"job {job['id']} took {fmt.duration(max(0.0, ended - began))} in all", markup=False)
     return job
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.contracts.report import SEVERITIES, CompareReport, Distribution, Mean
+from app.contracts.report import SEVERITIES, CompareReport, Distribution, Mean, Provenance
 from app.contracts.reports import AnyReport
 from app.contracts.sweep_report import SweepReport
 from app.contracts.trajectory_report import TrajectoryReport
@@ -253,6 +253,11 @@ def small_print(report: AnyReport, console: Console, say: Say) -> None:
         grid.add_row("not tested" if index == 0 else "", Text(say(visible(item))))
     origin = report.provenance
     grid.add_row("engine", Text(say(visible(f"{origin.engine}, {origin.device}, {origin.dtype}"))))
-    grid.add_row("took", say(fmt.duration(max(0.0, origin.finished_at - origin.started_at))))
+    grid.add_row("measuring took", say(fmt.duration(_spent(origin))))
     grid.add_row("job", Text(say(visible(report.job))))
     console.print(grid)
+
+
+def _spent(origin: Provenance) -> float:
+    """Seconds of all phases, as the page adds them up; from start to end where no phase was timed."""
+    return sum(origin.seconds.values()) if origin.seconds else max(0.0, origin.finished_at - origin.started_at)

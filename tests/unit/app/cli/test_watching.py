@@ -65,3 +65,28 @@ def test_a_second_ctrl_c_breaks_the_cancelling_off_and_it_is_said() -> None:
     assert said.getvalue().splitlines()[-1] == (
         "broken off: diag_1 may not be cancelled; `hemostat jobs cancel diag_1` ends it"
     )
+
+
+class Done(Client):
+    """A service whose job is over at once."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:1")
+
+    def submit(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"id": "diag_1"} | request
+
+    def watch(self, job_id: str, away: object = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        yield "end", {"status": "succeeded"}
+
+    def queue(self, job_id: str) -> dict[str, Any]:
+        return {"before": 0, "first": []}
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        return {"id": job_id, "status": "succeeded", "started_at": 1000.0, "finished_at": 1115.0}
+
+
+def test_a_job_that_succeeded_says_how_long_it_took_in_all() -> None:
+    said = io.StringIO()
+    run_to_end(Done(), {}, Console(file=said, width=200))
+    assert said.getvalue().splitlines()[-1] == "job diag_1 took 1 min 55 s in all"

@@ -5,7 +5,9 @@ from rich.console import Console
 
 from app.contracts.errors import HemostatError
 from app.contracts.report import CompareReport
+from app.web.report import render
 from app.web.terminal import gauge, render_terminal
+from tests.support.html import tree
 from tests.support.reports import variants
 
 VARIANTS = variants()
@@ -42,6 +44,18 @@ def test_an_inconclusive_verdict_says_what_would_decide():
     text = printed(VARIANTS["inconclusive"], 120)
     assert "MILD OR MODERATE  step 2 or 3 of 5, inconclusive" in text
     assert "scored tokens would decide" in text
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_time_of_measuring_is_that_of_the_page(name):
+    caption = next(tree(render(VARIANTS[name])).all("table", class_="phases")).one("caption").text
+    told = next(line for line in printed(VARIANTS[name], 120).splitlines() if "measuring took" in line)
+    assert caption == f"Time, {told.split('measuring took')[1].strip()} in all"
+
+
+def test_where_no_phase_was_timed_it_is_from_start_to_end():
+    source = VARIANTS["severe"]["provenance"] | {"seconds": {}, "started_at": 1000.0, "finished_at": 1100.0}
+    assert "measuring took  1 min 40 s" in printed(VARIANTS["severe"] | {"provenance": source}, 120)
 
 
 def test_wide_terminals_get_more_columns():
