@@ -405,5 +405,7 @@ _RULE_HINTS: Final = {
     "give either sparsity": "sparsity is the share of the weights that become zero, such as 0.5; pattern keeps N of "
     "every M, such as 2:4.",
     "give either text": "text is plain text; messages are a conversation, of which the assistant's turns are scored.",
+    "a level of": "Give a level above 1: at 1 a perplexity ratio has no loss, and no perplexity is lower.",
+    "a perplexity has no level": "Give a level above 1, such as 7.5.",
     "thresholds must rise": "Those that are not given are mild 0.01, moderate 0.05, severe 0.2 and collapse 1.",
 }

@@ -26,7 +26,8 @@ class ChosenLoss(Contract):
         if self.measure == "perplexity" and self.level is None:
             raise ValueError("a perplexity has no level of its own: give one")
         if self.measure != "kl" and self.level is not None and self.level <= 1:
-            raise ValueError(f"a level of {self.level:g} is no {self.measure.replace('_', ' ')} that a loss could have")
+            measure = self.measure.replace("_", " ")
+            raise ValueError(f"a level of {self.level:g} is no {measure} that a loss could have: that is above 1")
         return self
 
 

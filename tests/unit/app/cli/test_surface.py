@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from app.cli import surface as command
 from app.cli.main import app
 from app.cli.output import Exit
+from app.contracts.errors import HemostatError
 from app.jobs.parsing import parse_submission
 from app.web.reproduce_surface import surface_command
 
@@ -49,10 +50,19 @@ def test_knobs_are_written_into_their_steps(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_bad_options_are_told(monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str) -> None:
-    from app.contracts.errors import HemostatError
-
     with pytest.raises(HemostatError, match=told):
         asked(monkeypatch, *arguments)
+
+
+@pytest.mark.parametrize("contour", ["perplexity_ratio=0.9", "perplexity_ratio=1", "perplexity=1"])
+def test_a_level_that_no_loss_has_is_told_with_those_that_there_are(
+    monkeypatch: pytest.MonkeyPatch, contour: str
+) -> None:
+    request = asked(monkeypatch, "--knob", "0.sparsity=0.2,0.5", "--knob", "1.bits=8,4", "--contour", contour)
+    with pytest.raises(HemostatError) as refused:
+        parse_submission(json.dumps(request).encode())
+    assert refused.value.pointer == "/contour"
+    assert "above 1" in refused.value.hint
 
 
 def test_the_printed_command_asks_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
