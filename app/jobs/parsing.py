@@ -200,7 +200,7 @@ def _check_documents(documents: list[dict[str, Any]], pointer: str) -> None:
             errors.append(
                 FieldError(
                     ErrorCode.INVALID_REQUEST,
-                    f"Documents {first} and {index} have the same id, {_shown(document['id'])}.",
+                    f"Documents {first + 1} and {index + 1} have the same id, {_shown(document['id'])}.",
                     "Give each document an id of its own.",
                     f"{pointer}/{index}/id",
                 )
@@ -209,7 +209,7 @@ def _check_documents(documents: list[dict[str, Any]], pointer: str) -> None:
             errors.append(
                 FieldError(
                     ErrorCode.DOCUMENT_TOO_SHORT,
-                    f"Document {index}, {_shown(document['id'])}, is empty.",
+                    f"Document {index + 1}, {_shown(document['id'])}, is empty.",
                     "",
                     f"{pointer}/{index}/text",
                 )

@@ -64,7 +64,7 @@ def _check_documents(text: InlineText, tokenizer: Path, field: str) -> None:
         if first != index:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
-                f"documents {first} and {index} have the same id {document.id!r}",
+                f"documents {first + 1} and {index + 1} have the same id {document.id!r}",
                 hint="give every document an id of its own",
                 pointer=f"{pointer}/id",
             )

@@ -177,7 +177,7 @@ def _curve(data: dict[str, Any]) -> Curve:
         if not isinstance(point, list) or len(point) != 2:
             what = f"a list of {len(point)}" if isinstance(point, list) else _kind(point)
             _refuse(
-                f"Point {index} is {what}, not a pair [s, perplexity].",
+                f"Point {index + 1} is {what}, not a pair [s, perplexity].",
                 f"{pointer}/{index}",
                 "Write it as [0.1, 5.14].",
             )
@@ -188,10 +188,10 @@ def _curve(data: dict[str, Any]) -> Curve:
                 hint += ' The form goes to 0 there; give the unmodified model\'s perplexity as "dense".'
             elif 1 < s <= 100:
                 hint += " Is it a percentage?"
-            _refuse(f"s of point {index} is {s:g}, outside (0, 1].", f"{pointer}/{index}/0", hint)
+            _refuse(f"s of point {index + 1} is {s:g}, outside (0, 1].", f"{pointer}/{index}/0", hint)
         if s in seen:
             _refuse(
-                f"Points {seen[s]} and {index} have the same s, {s:g}.",
+                f"Points {seen[s] + 1} and {index + 1} have the same s, {s:g}.",
                 f"{pointer}/{index}/0",
                 "Give each s once; average repeated measurements.",
             )

@@ -203,8 +203,8 @@ def step(**fields: object) -> Callable[[Json], object]:
         ),
         (lambda b: b.update(text=None), "text is null, not an object.", ""),
         (lambda b: b.update(thresholds={"mild": 3.0}), "Thresholds must rise", "mild 0.01"),
-        (lambda b: b["text"]["documents"][1].update(text=""), "Document 1, 'b', is empty.", ""),
-        (lambda b: b["text"]["documents"][1].update(id="a"), "Documents 0 and 1 have the same id, 'a'.", ""),
+        (lambda b: b["text"]["documents"][1].update(text=""), "Document 2, 'b', is empty.", ""),
+        (lambda b: b["text"]["documents"][1].update(id="a"), "Documents 1 and 2 have the same id, 'a'.", ""),
     ],
 )
 def test_detail_and_hint_suffice_to_correct_the_request(
