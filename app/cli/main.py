@@ -196,8 +196,6 @@ def compare(
     }
     if generate_tool_calls:
         request["generate_tool_calls"] = True
-    if not recipe and candidate in {None, reference}:
-        err.print("[yellow]note[/] neither --recipe nor --candidate is given: the model is compared with itself")
     measure(
         request,
         configured,

@@ -1,4 +1,4 @@
-"""What `compare` and `calibrate` do alike: estimate a job, or run it, show its report and save its page."""
+"""What commands that submit a job do alike: estimate a job, or run it, show its report and save its page."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ def measure(
 ) -> None:
     """Ends with the exit status that `verdict` gives the report; a dry run prints its estimate and returns."""
     require_json(request)  # whether a service runs or is started for it
+    if _changes_nothing(request):
+        why = "neither --recipe nor another --candidate is given"
+        err.print(f"[yellow]note[/] {why}: the model is compared with itself")
     if output:
         check_writable(output)
     with connect_or_start(url, configured, err, request) as client:
@@ -48,3 +51,10 @@ def measure(
     page = save_page(html, output or report_path(configured, job["id"]))
     (err if as_json else out).print(f"Report: {escape(str(page))}", soft_wrap=True)
     raise SystemExit(status)
+
+
+def _changes_nothing(request: Json) -> bool:
+    """Whether the only candidate is the reference as it is."""
+    candidate = request["candidate"]
+    same = not candidate["recipe"] and candidate["model"] == request["reference"]["model"]
+    return same and not request.get("candidates")
