@@ -164,6 +164,10 @@ class OrderEffect(Contract):
     log_perplexity: Mean = Field(description="nats a token")
     kl: Mean
     p: Number = Field(description="of no difference in ln PPL, after Holm's correction over all settings")
+    p_kl: Number = Field(
+        default=None,
+        description="of no difference in KL, after Holm's correction over all settings; null: not computed",
+    )
 
 
 class Chosen(Contract):

@@ -6,11 +6,21 @@ import math
 from typing import Final
 
 from app.contracts.report import Mean
-from app.contracts.surface_report import Limit, SurfacePoint, SurfaceReport
+from app.contracts.surface_report import Limit, OrderEffect, SurfacePoint, SurfaceReport
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LinearScale, LogScale
-from app.web.sections.surface_words import DEPARTURES, MEASURES, kind_text, label, level, loss_nats, name, setting
+from app.web.sections.surface_words import (
+    DEPARTURES,
+    MEASURES,
+    SHOWN,
+    kind_text,
+    label,
+    level,
+    loss_nats,
+    name,
+    setting,
+)
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
@@ -224,19 +234,18 @@ def _ci_nats(report: SurfaceReport, loss: Mean) -> tuple[float, float] | None:
 
 
 def orders(report: SurfaceReport) -> Table:
-    """Exchanged minus as given."""
+    """Exchanged minus as given, each measure with its own p."""
     rows = []
     for row in report.order_effects:
         log, kl = fmt.estimate(row.log_perplexity.mean, row.log_perplexity.ci), fmt.estimate(row.kl.mean, row.kl.ci)
-        sure = row.p is not None and row.p < 0.05
-        better = "exchanged is better" if (row.log_perplexity.mean or 0.0) < 0 else "as given is better"
         rows.append(
             (
                 Cell(setting(report, row.first, row.second)),
                 Cell(log.value, log.interval or "no interval"),
-                Cell(kl.value, kl.interval or "no interval"),
                 Cell(p_text(row.p)),
-                Cell(better if sure else "no difference shown"),
+                Cell(kl.value, kl.interval or "no interval"),
+                Cell(p_text(row.p_kl)),
+                Cell(_better(row)),
             )
         )
     return Table(
@@ -244,12 +253,22 @@ def orders(report: SurfaceReport) -> Table:
         columns=(
             Column("Setting", "name"),
             Column("ln PPL, nats a token"),
+            Column("p of ln PPL, corrected"),
             Column("KL, nats a token"),
-            Column("p, corrected"),
+            Column("p of KL, corrected"),
             Column("", "text"),
         ),
         rows=tuple(rows),
     )
+
+
+def _better(row: OrderEffect) -> str:
+    """Which order does better, by each measure that shows a difference."""
+    found: dict[str, list[str]] = {}
+    for name_, mean, p in (("ln PPL", row.log_perplexity, row.p), ("KL", row.kl, row.p_kl)):
+        if p is not None and p < SHOWN:
+            found.setdefault("exchanged" if (mean.mean or 0.0) < 0 else "as given", []).append(name_)
+    return "; ".join(f"{order} is better by {' and '.join(by)}" for order, by in found.items()) or "no difference shown"
 
 
 def points(report: SurfaceReport) -> Table:

@@ -13,6 +13,8 @@ from app.web.untrusted import visible
 
 MEASURES: Final = {"kl": "KL(p‖q)", "perplexity_ratio": "perplexity ratio q/p", "perplexity": "perplexity"}
 UNITS: Final = {"kl": " nats a token", "perplexity_ratio": "", "perplexity": ""}
+# A p-value below shows a difference.
+SHOWN: Final = 0.05
 # Kinds of interactions that are not 0 for sure.
 DEPARTURES: Final = frozenset({"compounds", "overlaps"})
 
@@ -174,13 +176,23 @@ def orders_note(report: SurfaceReport) -> str:
         return "Only the order of the steps as given was measured; `orders: both` measures the other one, too."
     if not report.order_effects:
         return "No setting of both orders is finite at every position."
-    sure = [row for row in report.order_effects if row.p is not None and row.p < 0.05]
-    if not sure:
-        return f"At none of {len(report.order_effects)} settings a difference between the two orders is shown."
-    better = sum((row.log_perplexity.mean or 0.0) < 0 for row in sure)
+    by_measure = {
+        "ln PPL": [(row.log_perplexity, row.p) for row in report.order_effects],
+        "KL": [(row.kl, row.p_kl) for row in report.order_effects],
+    }
+    count, told = len(report.order_effects), []
+    for measure, rows in by_measure.items():
+        sure = [mean for mean, p in rows if p is not None and p < SHOWN]
+        better = sum((mean.mean or 0.0) < 0 for mean in sure)
+        if sure:
+            told.append(
+                f"in {measure} at {len(sure)} of {count} settings (better at {better}, worse at {len(sure) - better})"
+            )
+    if not told:
+        return f"At none of {count} settings a difference between the two orders is shown."
     return (
-        f"Exchanging the two steps makes a difference at {len(sure)} of {len(report.order_effects)} settings (Holm, "
-        f"5 % level): better at {better}, worse at {len(sure) - better}. Below 0 the exchanged order loses less."
+        f"Exchanging the two steps makes a difference {' and '.join(told)}, by Holm’s correction of each measure at "
+        "the 5 % level. Below 0 the exchanged order loses less."
     )
 
 

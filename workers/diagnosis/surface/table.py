@@ -199,13 +199,18 @@ class Table:
                 if np.isfinite(loss).all():
                     pairs.append((cell, loss, kl))
         seed = self.request.seed
-        losses = [loss for _, loss, _ in pairs]
-        adjusted = holm(self.clusters.p_values(losses, seed=seed))
-        means = self.clusters.means(losses, seed=seed)
-        kls = self.clusters.means([kl for _, _, kl in pairs], seed=seed)
+        losses, kls = [loss for _, loss, _ in pairs], [kl for _, _, kl in pairs]
+        rows = zip(
+            pairs,
+            self.clusters.means(losses, seed=seed),
+            self.clusters.means(kls, seed=seed),
+            holm(self.clusters.p_values(losses, seed=seed)),
+            holm(self.clusters.p_values(kls, seed=seed)),
+            strict=True,
+        )
         return tuple(
-            OrderEffect(first=cell.first, second=cell.second, log_perplexity=mean, kl=kl, p=p)
-            for (cell, _, _), mean, kl, p in zip(pairs, means, kls, adjusted, strict=True)
+            OrderEffect(first=cell.first, second=cell.second, log_perplexity=mean, kl=kl, p=p, p_kl=p_kl)
+            for (cell, _, _), mean, kl, p, p_kl in rows
         )
 
     # --- contour

@@ -159,8 +159,26 @@ def test_limits_tell_ends_beyond_the_range():
 def test_orders_are_told():
     assert "Only the order of the steps as given" in orders_note(report("adds-up"))
     text = orders_note(report("both-orders"))
-    assert text.startswith("Exchanging the two steps makes a difference at ")
+    assert text.startswith("Exchanging the two steps makes a difference in ln PPL at ")
     assert "better at 0" in text
+
+
+def test_each_measure_of_an_order_effect_has_its_own_p():
+    found = report("both-orders")
+    first, *others = found.order_effects
+    none = [row.model_copy(update={"p": 1.0, "p_kl": 1.0}) for row in others]
+    split = first.model_copy(update={"p": 0.4, "p_kl": 0.003})
+    view = surface(found.model_copy(update={"order_effects": (split, *none)}))
+    heads = [column.label for column in view.orders.columns]
+    row = dict(zip(heads, view.orders.rows[0], strict=True))
+    assert (row["p of ln PPL, corrected"].text, row["p of KL, corrected"].text) == ("0.400", "0.003")
+    assert view.orders.rows[0][-1].text == "as given is better by KL"
+    assert view.orders_note.startswith(
+        "Exchanging the two steps makes a difference in KL at 1 of 20 settings (better at 0, worse at 1)"
+    )
+    both = surface(found.model_copy(update={"order_effects": (split.model_copy(update={"p": 0.01}), *none)}))
+    assert both.orders.rows[0][-1].text == "as given is better by ln PPL and KL"
+    assert {row[-1].text for row in both.orders.rows[1:]} == {"no difference shown"}
 
 
 def test_knobs_of_one_step_begin_at_their_first_values():

@@ -1,6 +1,8 @@
-"""What a table makes of its knobs: where between two settings a limit may lie."""
+"""What a table makes of its points: where between two settings a limit may lie, and what exchanging the steps does."""
 
 from dataclasses import replace
+
+import pytest
 
 from tests.support.surface_reports import surface_request, surface_table
 
@@ -29,3 +31,20 @@ def test_a_limit_lies_no_earlier_than_a_straight_line_only_where_the_knob_remove
     assert 5 < bits.ci[0] < 6 and bits.ci[1] == 4
     assert groups.ci == (64, 128)
     assert limits_of_first("group_size", (32, 64, None)).ci == (1, 2), "places, where a value is no number"
+
+
+def test_the_p_of_an_order_effect_in_kl_is_that_of_kl():
+    made = surface_table(surface_request(sparsities=(0.3, 0.6), bits=(6, 4), orders="both"), documents=12)
+    records = []
+    for cell, record in zip(made.cells, made.records, strict=True):
+        if cell.order == "reversed":
+            given = made.records[made.index[cell.first, cell.second, "as given"]]
+            # Every document is told apart in KL, and in ln PPL one half of them does better by what the other loses.
+            swung = [loss + (20 if place % 2 else -20) for place, loss in enumerate(given.sums.loss)]
+            sums = given.sums.model_copy(update={"kl": tuple(kl + 5 for kl in given.sums.kl), "loss": tuple(swung)})
+            records.append(record.model_copy(update={"sums": sums}))
+        else:
+            records.append(record)
+    for row in replace(made, records=records).order_effects():
+        assert row.kl.mean == pytest.approx(5 / 160) and row.p_kl < 0.01
+        assert row.log_perplexity.mean == pytest.approx(0, abs=1e-9) and row.p > 0.5
