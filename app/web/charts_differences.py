@@ -19,12 +19,14 @@ Said = Literal["better", "worse", "no difference shown", "cannot be judged", "eq
 _ROW: Final = 34
 _MIDDLE: Final = 22
 _CAP: Final = 4
-# A filled point is a difference that is shown; a ring is none.
+# Lines of a row about its middle: they end before the texts above and below, which may stand at any place.
+_ABOVE: Final = 4
+_BELOW: Final = 12
+# A filled point is a difference that is shown, a ring is none; what cannot be judged has a cross.
 _POINTS: Final[dict[Said, str]] = {
     "better": "point gain",
     "worse": "point loss",
     "no difference shown": "ring",
-    "cannot be judged": "ring",
     "equal": "ring",
 }
 
@@ -41,23 +43,29 @@ class Gap:
 
 
 def differences_chart(gaps: Sequence[Gap], *, title: str, unit: str, left: str, right: str) -> Markup:
-    """Points with whiskers about a line at zero; `left` and `right` say what a difference to that side means."""
+    """Points with whiskers about a line at zero, which is drawn in each row and left out where texts stand; `left` and
+    `right` say what a difference to that side means."""
     known = [0.0, *(value for gap in gaps for value in (gap.value, *(gap.ci or ())))]
     spread = (max(known) - min(known)) or 1.0
     scale = LinearScale(min(known) - 0.03 * spread, max(known) + 0.03 * spread)
     top = 20
     bottom = top + _ROW * len(gaps) + 2
-    shapes: list[Markup] = [_line(scale.at(tick), top, bottom, "grid") for tick in ticks(scale, 12)]
-    shapes.append(_line(scale.at(0.0), top, bottom, "base"))
+    shapes: list[Markup] = []
     for row, gap in enumerate(gaps):
         y = top + row * _ROW + _MIDDLE
         at = scale.at(gap.value)
+        shapes += [_line(scale.at(tick), y - _ABOVE, y + _BELOW, "grid") for tick in ticks(scale, 12)]
+        shapes.append(_line(scale.at(0.0), y - _ABOVE, y + _BELOW, "base"))
         body = [_tag("title", f"{gap.label}: {gap.text}")]
         if gap.ci:
             places = [scale.at(bound) for bound in gap.ci]
             body.append(_tag("line", x1=_pct(places[0]), x2=_pct(places[1]), y1=y, y2=y, class_="whisker"))
             body += [_line(place, y - _CAP, y + _CAP, "whisker") for place in places]
-        body.append(_dot(at, y, _POINTS[gap.said]))
+        body.append(
+            _tag("text", "×", x=_pct(at), y=y + 5, class_="t halo mid cross")
+            if gap.said == "cannot be judged"
+            else _dot(at, y, _POINTS[gap.said])
+        )
         shapes.append(_tag("g", *body))
         shapes.append(_tag("text", gap.label, x=0, y=y - 9, class_="t halo strong"))
         shapes.append(_tag("text", gap.text, x="100%", y=y - 9, class_="t halo end"))

@@ -57,6 +57,7 @@ class Shown:
     chart: Markup | None
     chart_title: str
     chart_note: str
+    pair_note: str
     pairs: tuple[OfPair, ...]
     ties: str
     mismatches: Table | None
@@ -79,14 +80,26 @@ def difference(report: DiffReport) -> Shown:
         if len(charted) == len(report.pairs)
         else f"The best candidate against each other one, {NAMES[report.by]}",
         chart_note=(
-            "The candidate that is named first minus the other one, at the same tokens. Filled: a difference that is "
-            "shown after Holm’s correction over all pairs; rings: none is shown. An interval is not corrected, so it "
-            "may leave zero out where none is shown."
+            "The candidate that is named first minus the other one, at the same tokens. "
+            f"{_marks(report, ' over all pairs')} An interval is not corrected, so it may leave zero out where none is "
+            "shown."
+        ),
+        pair_note=(
+            f"At the same tokens, so that what makes a text hard cancels. {_marks(report)} Intervals are not corrected."
         ),
         pairs=tuple(_pair(pair, report) for pair in report.pairs),
         ties=_ties(report),
         mismatches=_mismatches(report) if report.mismatches else None,
     )
+
+
+def _marks(report: DiffReport, over: str = "") -> str:
+    """What a point, a ring and, where there is one, a cross of the charts say."""
+    rows = [row for pair in report.pairs for row in (_of(pair, report.by), *pair.domains)]
+    marks = f"Filled: a difference that is shown after Holm’s correction{over}; rings: none is shown"
+    if any(row.verdict == "cannot be judged" for row in rows):
+        marks += "; crosses: it cannot be judged, because no interval comes from so few documents and windows"
+    return f"{marks}."
 
 
 def _charted(report: DiffReport) -> tuple[Pair, ...]:
