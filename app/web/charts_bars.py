@@ -19,6 +19,7 @@ _ROW: Final = 40
 _LABEL: Final = 13
 _BAR: Final = 14
 _COLUMN: Final = 118
+_HEAD: Final = 32  # above columns, so that the unit stands clear of the topmost tick's number
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def columns_chart(bars: Sequence[Bar], *, title: str, unit: str, along: str) -> 
     """Upright bars from zero beside each other, with intervals: one a layer, in the model's order."""
     high = max([0.0, *(value for bar in bars for value in (bar.value, *(bar.ci or ())))]) or 1.0
     scale = LinearScale(0.0, high * 1.06)
-    base = 20 + _COLUMN
+    base = _HEAD + _COLUMN
     left, right = 7.0, 99.5
     width = (right - left) / max(1, len(bars))
 

@@ -20,6 +20,7 @@ from app.web.scales import LinearScale, ticks
 _LEFT: Final = 9.0  # where plots begin, so that labels of rows have room
 _RIGHT: Final = 100.0
 _TOP: Final = 24
+_HEAD: Final = 32  # above curves, so that the unit stands clear of the topmost tick's number
 _CELL: Final = 15
 _PLOT: Final = 210
 
@@ -82,7 +83,7 @@ def heat_map(cells: Cells, title: str, *, scale: HeatScale | None = None) -> Mar
         else f"largest {fmt.number(worst[0])} {cells.unit} at {cells.row_name} {cells.rows[worst[1]]}, "
         f"{cells.column_name} {cells.columns[worst[2]]}"
     )
-    return _svg(bottom + 70, title=title, desc=f"{title}; {told}", body=shapes, class_="chart")
+    return _svg(bottom + 84, title=title, desc=f"{title}; {told}", body=shapes, class_="chart")
 
 
 def _steps(scale: HeatScale, top: float, unit: str) -> list[Markup]:
@@ -93,8 +94,9 @@ def _steps(scale: HeatScale, top: float, unit: str) -> list[Markup]:
         at = _LEFT + step * width
         label = "less" if step == 0 else fmt.short(scale.edges[step - 1])
         shapes.append(_tag("rect", x=_pct(at), y=top, width=_pct(width * 0.94), height=12, class_=f"cell h{step}"))
-        shapes.append(_tag("text", label, x=_pct(at), y=top + 25, class_="t"))
-    return [*shapes, _tag("text", f"{unit}, from", x="100%", y=top + 40, class_="t end")]
+        # in turn on two lines: on a telephone a label is as wide as its box
+        shapes.append(_tag("text", label, x=_pct(at), y=top + 25 + 14 * (step % 2), class_="t"))
+    return [*shapes, _tag("text", f"{unit}, from", x="100%", y=top + 54, class_="t end")]
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def layer_curves(
     values = [value for one in series for _, mean, ci in one.points for value in (mean, *(ci or ()))]
     up = LinearScale(min([0.0, *values]), max([*values, 0.0]) * 1.06 or 1.0)
     place = LinearScale(-0.5, last + 0.5)
-    rows = _TOP + 16 * (1 if marks else 0)
+    rows = _HEAD + 16 * (1 if marks else 0)
     base = rows + _PLOT
 
     def x_of(layer: float) -> float:

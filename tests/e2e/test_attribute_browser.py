@@ -1,17 +1,49 @@
-"""The page of an attribution in a real browser: fits its window, is legible in both themes, asks for nothing."""
+"""The page of an attribution in a real browser: fits its window, is legible in both themes, asks for nothing, and no
+text of a chart stands on another one."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
 
 from app.web.report import render
-from tests.e2e.test_report_browser import browser, look
+from tests.e2e.test_report_browser import WIDTHS, Visit, browser, look
+from tests.support import internals_blocks
 from tests.support.attribute_reports import attribute_report, attribute_variants, site
 
 __all__ = ["browser"]
 LONG = "layers.117.block_sparse_moe.experts.127"
+# Pairs of texts of one chart whose boxes share more than a pixel.
+TOUCHING = """
+() => [...document.querySelectorAll('svg')].flatMap((chart) => {
+  const texts = [...chart.querySelectorAll('text')].map((one) => [one.textContent, one.getBoundingClientRect()]);
+  return texts.flatMap(([name, a], i) => texts.slice(i + 1)
+    .filter(([, b]) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+      && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1)
+    .map(([other]) => `${name} | ${other}`));
+})
+"""
+
+
+def few_documents() -> dict[str, Any]:
+    """Layers and heads with the wide intervals of two documents."""
+    layers = [site(f"layers.{n}", 0.04 / (n + 1), kind="layer", layer=n, ci=[0.0, 0.38 / (n + 1)]) for n in range(30)]
+    attention = internals_blocks.attention()
+    for layer in attention["layers"]:
+        for head in layer["heads"]:
+            head |= {"js": {"mean": 0.1234, "ci": [0.1211, 0.1257], "clusters": "windows"}}
+            head |= {"kl": 0.244, "kl_ci": [0.231, 0.257], "tv": 0.261, "tv_ci": [0.25, 0.272]}
+            for name, scale in (("sink", 0.1), ("entropy", 0.3), ("range", 10.0)):
+                head[name] = {"reference": 8.99 * scale, "reference_ci": [8.62 * scale, 9.36 * scale]}
+                head[name] |= {"candidate": 4.13 * scale, "candidate_ci": [3.5 * scale, 4.76 * scale]}
+        layer["js"] = {"mean": 0.04, "ci": [0.0, 0.38], "clusters": "windows"}
+    inside = internals_blocks.dense(attention=attention).model_dump(mode="json")
+    return attribute_report(sites=layers) | {"internals": inside}
+
+
 PAGES = {
+    "few-documents": few_documents(),
     "other-depth": attribute_variants()["other-depth"],
     "one-long-name": attribute_report(sites=[site(LONG, 1.2345e-7, kind="expert", layer=117)]),
     "full": attribute_variants()["full"],
@@ -23,3 +55,11 @@ def test_it_fits_is_legible_and_asks_for_nothing(browser: Browser, tmp_path: Pat
     file = tmp_path / f"{name}.html"
     file.write_text(render(PAGES[name]), encoding="utf-8")
     look(browser, file)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_text_of_a_chart_stands_on_another_one(browser: Browser, tmp_path: Path, width: int) -> None:
+    file = tmp_path / "few-documents.html"
+    file.write_text(render(PAGES["few-documents"]), encoding="utf-8")
+    with Visit(browser, file, width) as visit:
+        assert visit.page.evaluate(TOUCHING) == []

@@ -114,10 +114,10 @@ def _sentence(block: AttentionShift) -> str:
         return "No layer of the two models matches."
     if not block.js.mean:
         return "Every head looks exactly where the reference’s looks."
-    value, layer, head = max(heads, key=lambda one: one[0])
+    _, layer, head = max(heads, key=lambda one: one[0])
     return (
         f"Attention moves by {told(block.js)} nats (Jensen–Shannon) over all heads, most in head {head.head} of layer "
-        f"{layer.candidate}: {fmt.number(value)}. The first token draws "
+        f"{layer.candidate}: {told(head.js)}. The first token draws "
         f"{told(block.sink.candidate, percent=True)}\u00a0% of it, "
         f"{told(block.sink.reference, percent=True)}\u00a0% in the reference."
     )

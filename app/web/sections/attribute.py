@@ -266,8 +266,8 @@ def _figures(report: AttributeReport) -> tuple[Figure, ...]:
 def _chart(report: AttributeReport) -> Markup | None:
     bars = []
     for site in report.sites[:SHOWN]:
-        share = share_text(site)
-        bars.append(Bar(site.name, f"{fmt.number(site.nats)} · {share.value} %", site.nats, site.ci))
+        nats, share = fmt.estimate(site.nats, site.ci), share_text(site)
+        bars.append(Bar(site.name, f"{nats.value} · {share.value} %", site.nats, site.ci))
     return (
         ranked_bars(bars, title="The worst parts, alone", unit="nats a token; share of the whole damage")
         if bars

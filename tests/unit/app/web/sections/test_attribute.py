@@ -18,7 +18,7 @@ from app.web.sections.attribute import (
     sites_note,
 )
 from app.web.terminal import render_terminal
-from tests.support.attribute_reports import attribute_report, attribute_variants, first
+from tests.support.attribute_reports import attribute_report, attribute_variants, first, site
 
 VARIANTS = attribute_variants()
 
@@ -37,8 +37,8 @@ def test_every_variant_is_drawn(name: str) -> None:
 def test_the_worst_part_and_every_part_stand_on_the_page() -> None:
     page = render(VARIANTS["full"])
     assert "Worst: layers.1.mlp.down_proj" in page
-    for site in read("full").sites:
-        assert site.name in page
+    for one in read("full").sites:
+        assert one.name in page
     assert re.search(r"<summary>12 more parts</summary>", page)
 
 
@@ -69,6 +69,16 @@ def test_a_part_whose_damage_is_not_shown_is_said_to_be_so() -> None:
     assert "no damage shown" in stream.getvalue()
 
 
+def test_a_bar_has_the_digits_of_the_table() -> None:
+    unsure = site("layers.29", 0.0605, kind="layer", layer=29, ci=[0.0, 0.27], share=0.133, share_ci=[0.1, 0.166])
+    view = attribution(AttributeReport.model_validate(attribute_report(sites=[unsure])))
+    row = view.sites.rows[0]
+    assert view.chart is not None
+    assert (row[2].text, row[4].text) == ("0.06", "13.3")
+    assert "0.06 · 13.3 %" in view.chart
+    assert "0.0605" not in view.chart
+
+
 def test_a_control_that_is_not_zero_is_said_loudly() -> None:
     assert "exactly 0 for all 2 parts" in sites_note(read("full"))
     assert "NOT 0 for 1 part." in sites_note(read("broken"))
@@ -93,7 +103,7 @@ def test_a_part_that_was_not_looked_into_has_the_cause_of_the_json_and_says_why(
     stream = io.StringIO()
     render_terminal(VARIANTS["full"], Console(file=stream, width=120, no_color=True))
     assert "unclear, not looked into" in stream.getvalue()
-    assert [site.name for site in first_sites(report)] == ["layers.1.mlp.down_proj", "layers.1.self_attn.heads.0"]
+    assert [one.name for one in first_sites(report)] == ["layers.1.mlp.down_proj", "layers.1.self_attn.heads.0"]
 
 
 def test_pairs_that_do_not_add_up_are_counted() -> None:
