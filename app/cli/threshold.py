@@ -97,17 +97,47 @@ def _print(answer: Json) -> None:
     told = "not testable" if fit is None else f"p = {fit:.3g}"
     table.add_row("tests", f"no transition: p = {test['p']:.3g}  lack of fit: {told}")
     if near := answer["near_lossless"]:
-        table.add_row("near-lossless", f"up to {_number(near['largest'])} measured, {_number(near['at'])} interpolated")
+        table.add_row("near-lossless", _near_lossless(near))
     publication = answer["published"]
     if publication:
         place, log_sse, fitted = publication["params"]["s0"], publication["log_sse"], answer["log_sse"]
         gap = numeral(publication["difference"], "+.4g")
         table.add_row("as published", f"s0 {place:.4f}  log SSE {_number(log_sse)}")
         table.add_row("fit − published", f"log SSE {_number(fitted)} − {_number(log_sse)} = {gap}")
+    if _judged(answer):
+        table.add_row("best form", f"{_label(answer['form'])}: {_chosen_by(answer)}")
     out.print(table)
     out.print(_forms(answer))
     for warning in [*answer["warnings"], *(publication["notes"] if publication else ())]:
         out.print(f"[yellow]note[/] {escape(warning)}", soft_wrap=True)
+
+
+def _near_lossless(near: Json) -> str:
+    """How far the published rule lets the knob be turned. A curve has one perplexity a setting, and no documents to
+    draw again."""
+    if near["largest"] is None:
+        return "not even at the first setting"
+    if near["at"] is None:
+        return f"up to {_number(near['largest'])}, the last setting; not passed in the measured range"
+    return (
+        f"up to {_number(near['largest'])} measured, {_number(near['at'])} interpolated; no interval: the curve has no "
+        "documents to draw again"
+    )
+
+
+def _judged(answer: Json) -> bool:
+    """Whether every form has an AICc, so that one can be chosen."""
+    return all(form["aicc"] is not None for form in (answer, *answer["rivals"]))
+
+
+def _label(form: str) -> str:
+    return _LABELS.get(form, form.replace("_", " "))
+
+
+def _chosen_by(answer: Json) -> str:
+    """What the best form is the best by, and of which."""
+    of = " of those without a transition" if answer["answer"] == "no transition in range" else ""
+    return f"the least left-out error within 2 of the least AICc{of}"
 
 
 def _forms(answer: Json) -> Table:
@@ -120,11 +150,11 @@ def _forms(answer: Json) -> Table:
         **{key: answer[key] for key in ("log_sse", "aicc", "left_out_error")},
     }
     forms = [own, *answer["rivals"]]
-    judged = all(form["aicc"] is not None for form in forms)
+    judged = _judged(answer)
     for form in forms:
         best = judged and form["form"] == answer["form"]
         table.add_row(
-            _LABELS.get(form["form"], form["form"].replace("_", " ")),
+            _label(form["form"]),
             *(_number(form[key]) for key in ("transition_at", "log_sse", "aicc", "left_out_error")),
             style="bold" if best else None,
         )

@@ -58,6 +58,20 @@ def test_no_form_is_chosen_where_one_has_too_few_points_to_be_judged(file: Path)
     assert "No choice of form" not in run(file)[1]
 
 
+def test_the_form_that_was_chosen_is_named_where_bold_type_is_lost(file: Path) -> None:
+    """Made by a broken line, and by an exponential."""
+    assert "best form" not in run(file)[1], "too few points to choose"
+    s_N = [0.05 * place for place in range(1, 17)]
+    noise_N = [0.01 * math.sin(7.0 * place) for place in range(1, 17)]
+    bent = [math.log(5) + 9 * max(0, s - 0.42) for s in s_N]
+    straight = [math.log(5) + 2 * s for s in s_N]
+    for log_N, form, of in ((bent, "broken line", ""), (straight, "exponential", " of those without a transition")):
+        points = [[s, math.exp(log + noise)] for s, log, noise in zip(s_N, log_N, noise_N, strict=True)]
+        file.write_text(json.dumps({"points": points, "bounds": {"b": [0, None], "k1": [0, None], "k2": [0, None]}}))
+        (line,) = (line for line in run(file)[1].splitlines() if "best form" in line)
+        assert line.split("best form")[1].strip() == f"{form}: the least left-out error within 2 of the least AICc{of}"
+
+
 @pytest.mark.parametrize(("k1", "remark"), [(0.0, True), (4.0, False)])
 def test_a_transition_without_a_kink_is_remarked(file: Path, k1: float, *, remark: bool) -> None:
     points = []
@@ -84,6 +98,17 @@ def test_dense_adds_the_near_lossless_point(file: Path) -> None:
     assert status == 0
     assert "near-lossless" in output
     assert "up to 0.5 measured" in output
+    assert "interpolated; no interval: the curve has no documents to draw again" in " ".join(output.split())
+
+
+@pytest.mark.parametrize(
+    ("dense", "told"),
+    [(4.0, "not even at the first setting"), (4000, "up to 0.8, the last setting; not passed in the measured range")],
+)
+def test_a_near_lossless_point_outside_the_curve_is_told_in_words(file: Path, dense: float, told: str) -> None:
+    file.write_text(json.dumps({"points": POINTS, "dense": dense}))
+    (line,) = (line for line in run(file)[1].splitlines() if "near-lossless" in line)
+    assert line.split("near-lossless")[1].strip() == told
 
 
 def test_the_gap_to_published_coefficients_is_shown_to_people_and_programs(tmp_path: Path) -> None:
