@@ -1,7 +1,12 @@
 """The page at the root: what leads where, and what others named is shown as text."""
 
-import pytest
+import shlex
 
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from app.cli.main import app
 from app.contracts.job import Job, Progress
 from app.web.home import Place, render_home
 from tests.support.html import tree
@@ -72,9 +77,22 @@ def test_what_others_wrote_is_text() -> None:
     assert list(tree(page).one(id_="places").all("i")) == []
 
 
+def takes_its_options(words: list[str]) -> None:
+    """The command line reads these words as one of its commands with all that this needs, or raises. Runs nothing."""
+    command = get_command(app)
+    while isinstance(command, TyperGroup):
+        name, *words = words
+        command = command.commands[name]
+    command.make_context(command.name, words)
+
+
 def test_an_empty_service_says_how_to_begin_and_one_without_redis_that_it_cannot_tell() -> None:
     empty = tree(render_home([], [], []))
-    assert [pre.text for pre in empty.all("pre")] == ["hemostat compare --help", "hemostat deploy create --help"]
+    commands = [shlex.split(pre.text) for pre in empty.all("pre")]
+    assert [words[:2] for words in commands] == [["hemostat", "compare"], ["hemostat", "deploy"]]
+    for _, *words in commands:
+        assert "--help" not in words
+        takes_its_options(words)
     away = tree(render_home([], [], [], missing="It is away."))
     assert away.one(class_="alert").text == "It is away."
     assert list(away.all("pre")) == []
