@@ -79,8 +79,8 @@ def test_of_two_widths_it_is_said_that_nothing_can_be_swapped():
 
 def test_the_worst_head_is_named_and_every_head_has_a_cell():
     view = internals(made.dense()).attention
-    assert "most in head 2 of layer 3: 0.24 [0.19, 0.29]." in view.sentence
-    assert (view.worst.rows[0][1].text, view.worst.rows[0][1].note) == ("0.24", "[0.19, 0.29]")
+    assert "most in head 2 of layer 3: 0.240 [0.192, 0.288]." in view.sentence
+    assert (view.worst.rows[0][1].text, view.worst.rows[0][1].note) == ("0.240", "[0.192, 0.288]")
     cells = [title for title in titles(view.heads) if title.startswith("layer")]
     assert len(cells) == len(made.PAIRS) * made.HEADS
     assert "layer 4→3, head 2: 0.240 nats" in cells
