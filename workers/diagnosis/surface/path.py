@@ -2,6 +2,9 @@
 
 A setting stands on the path where no other one takes as few bytes and loses as little. From the largest to the smallest
 it says which knob to turn next. Where the path turns a knob back, the two are traded against each other.
+
+What saves next to no bytes is no step: of settings that lie within a thousandth of each other the one that loses least
+stands on the path.
 """
 
 from __future__ import annotations
@@ -10,7 +13,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Final, Literal
+
+# Of the bytes of a setting: a smaller one that saves less saves next to nothing.
+_LEAST_SAVED: Final = 1e-3
 
 Turn = Literal["start", "first", "second", "both", "traded"]
 
@@ -37,7 +43,21 @@ def cheapest(settings: Sequence[Setting]) -> list[Setting]:
     for setting in ordered:
         if not path or setting.loss < path[-1].loss:
             path.append(setting)
-    return path[::-1]
+    return _worth_a_step(path[::-1])
+
+
+def saves(smaller: int, larger: int) -> bool:
+    """Whether one size in bytes is smaller than another by what counts."""
+    return smaller < larger and smaller <= (1 - _LEAST_SAVED) * larger
+
+
+def _worth_a_step(path: Sequence[Setting]) -> list[Setting]:
+    """From the largest on, those that save enough against the last one that is kept."""
+    kept: list[Setting] = []
+    for setting in path:
+        if not kept or saves(setting.bytes, kept[-1].bytes):
+            kept.append(setting)
+    return kept
 
 
 def turns(path: Sequence[Setting]) -> list[Turn]:

@@ -302,8 +302,8 @@ class Table:
         return tuple(steps)
 
     def chosen(self) -> int:
-        """Of the points that lie within the chosen loss for sure the one of fewest bytes; else of whole points the one
-        that loses least."""
+        """Of the points that lie within the chosen loss for sure the one of fewest bytes, of those that save next to
+        nothing against each other the one that loses least; else of whole points the one that loses least."""
 
         def rank(index: int) -> tuple[float, ...]:
             mean = self.loss_means[index].mean
@@ -313,7 +313,9 @@ class Table:
 
         sure = [index for index in range(len(self.cells)) if self.within(index) == "yes"]
         if sure:
-            return min(sure, key=rank)
+            fewest = min(self.bytes(index) for index in sure)
+            sure = [index for index in sure if not path.saves(fewest, self.bytes(index))]
+            return min(sure, key=lambda index: (self.loss_means[index].mean or 0.0, *rank(index)))
         whole = [index for index in range(len(self.cells)) if self.loss_means[index].mean is not None]
         return min(whole, key=lambda index: (self.loss_means[index].mean, *rank(index)))
 

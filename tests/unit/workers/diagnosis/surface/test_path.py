@@ -54,6 +54,18 @@ def test_it_is_what_no_other_setting_beats():
     assert all(a.bytes > b.bytes and a.loss < b.loss for a, b in itertools.pairwise(path))
 
 
+def test_what_saves_next_to_no_bytes_is_no_step():
+    # Bytes and KL as measured: pruning a fifth of a four-bit model saved 2,501 bytes.
+    rounded, both, further = (
+        Setting(0, 2, 113924736, 0.38),
+        Setting(1, 2, 113922235, 0.45),
+        Setting(2, 2, 104300230, 1.7),
+    )
+    assert cheapest([rounded, both, further]) == [rounded, further]
+    fine = [Setting(place, 0, 1_000_000 - 400 * place, 0.1 + place) for place in range(7)]
+    assert [one.first for one in cheapest(fine)] == [0, 3, 6], "small steps add up"
+
+
 def test_turns_say_which_knob_moves():
     path = [Setting(0, 0, 9, 0), Setting(0, 1, 8, 1), Setting(1, 1, 7, 2), Setting(2, 2, 6, 3), Setting(0, 3, 5, 4)]
     assert turns(path) == ["start", "second", "first", "both", "traded"]

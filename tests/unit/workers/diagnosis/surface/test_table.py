@@ -48,3 +48,17 @@ def test_the_p_of_an_order_effect_in_kl_is_that_of_kl():
     for row in replace(made, records=records).order_effects():
         assert row.kl.mean == pytest.approx(5 / 160) and row.p_kl < 0.01
         assert row.log_perplexity.mean == pytest.approx(0, abs=1e-9) and row.p > 0.5
+
+
+@pytest.mark.parametrize(("spared", "chosen"), [(1000, 1), (10**6, 2)])
+def test_of_sizes_next_to_each_other_the_setting_that_loses_least_is_chosen(spared, chosen):
+    request = surface_request(sparsities=(0.1, 0.2), bits=(8, 4), contour={"measure": "kl", "level": 0.5})
+    made = surface_table(request, documents=12)
+    sizes = {(1, 0): 90_000_000, (2, 0): 90_000_000 - spared}
+    records = [
+        record.model_copy(update={"sparse_bytes": sizes.get((cell.first, cell.second), 200_000_000)})
+        for cell, record in zip(made.cells, made.records, strict=True)
+    ]
+    found = replace(made, records=records)
+    assert found.within(found.along(0, 0, 2)) == "yes"
+    assert found.cells[found.chosen()].first == chosen
