@@ -27,6 +27,20 @@ _STEPS: Final = {
     "tweak": "tweaking norms",
     "widen": "widening tensors",
 }
+# Of what goes on inside two models.
+_INSIDE: Final = {
+    "activations": "measuring how errors grow",
+    "attention": "comparing where the heads look",
+    "candidate": "running the candidate layer by layer",
+    "direct effects": "measuring what the change of each layer does past all later ones",
+    "final effects": "measuring what later layers make of each change",
+    "gaps": "measuring layers without a partner",
+    "reference": "running the reference layer by layer",
+    "routers of the candidate": "running the routers of the candidate",
+    "routers of the reference": "running the routers of the reference",
+    "routing": "comparing which experts tokens go to",
+    "similarity": "comparing the layers of the two models",
+}
 PHASES: Final = {
     "queued": "waiting for a worker",
     "text": "reading the text",
@@ -51,12 +65,16 @@ PHASES: Final = {
     "points": "measuring the settings",
     "dequantize": "dequantizing the weights",
     "borders": "running both models to every layer border",
+    "borders: reference": "running the reference to every layer border",
+    "borders: candidate": "running the candidate to every layer border",
+    "candidate on the subset": "scoring the candidate on a part of the text",
     "compare weights": "looking for parts that differ",
     "swap layers": "swapping layers",
     "swap parts": "swapping parts",
     "look into parts": "looking into the worst parts",
     "statistics": "computing statistics",
     "report": "writing the report",
+    **{f"inside: {phase}": f"looking inside: {words}" for phase, words in _INSIDE.items()},
     # Of the steps of a recipe that take longer than going through the weights once.
     **{f"modify: {phase}": f"modifying the weights: {words}" for phase, words in _STEPS.items()},
 }

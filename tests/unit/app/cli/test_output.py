@@ -34,6 +34,29 @@ def test_every_phase_that_a_step_of_a_recipe_reports_has_words() -> None:
         assert in_words(f"modify: {phase}").startswith("modifying the weights: "), phase
 
 
+def test_every_phase_of_an_attribution_has_words() -> None:
+    room = WORKERS / "diagnosis" / "attribute"
+    job = (room / "job.py").read_text(encoding="utf-8")
+    assert 'f"inside: {phase}"' in job
+    assert 'f"borders: {phase}"' in (room / "pair.py").read_text(encoding="utf-8")
+    own = set(re.findall(r'progress\("([\w ]+)"', job))
+    assert {"candidate on the subset", "compare weights"} <= own <= set(PHASES)
+    sources = {file.name: file.read_text(encoding="utf-8") for file in room.glob("*.py")}
+    inside = {
+        phase
+        for name, source in sources.items()
+        if name not in {"job.py", "looking.py"}
+        for phase in re.findall(r'(?<![.\w])progress\("([\w ]+)"', source)
+    }
+    assert {"activations", "attention", "direct effects", "final effects", "gaps", "routing", "similarity"} <= inside
+    assert 'f"routers of the {folder.name}"' in sources["moe.py"]
+    models = ("reference", "candidate")  # borders and routers are told by the model
+    inside |= set(models) | {f"routers of the {model}" for model in models}
+    for phase in {f"inside: {one}" for one in inside} | {f"borders: {model}" for model in models}:
+        assert in_words(phase) != phase, phase
+        assert not in_words(phase).startswith(phase.partition(":")[0]), phase
+
+
 def test_where_there_is_no_terminal_a_phase_is_said_once_in_words() -> None:
     told = io.StringIO()
     lines = Lines(Console(file=told, width=80))
