@@ -70,7 +70,7 @@ def _power_of(name: str, items: int, tasks: int) -> str:
     for rate in ASSUMED_FLIP_RATES:
         least = detectable_difference(items, rate, level=level)
         parts.append(
-            f"enough to show a difference in accuracy of {100 * least:.2g} points or more at a flip rate of "
+            f"enough to show a difference in accuracy of {100 * least:.1f} points or more at a flip rate of "
             f"{100 * rate:.0f} %"
             if least is not None
             else f"too few to show any difference in accuracy at a flip rate of {100 * rate:.0f} %"

@@ -160,7 +160,7 @@ class _Tasks(Attempt):
             least = mcnemar.detectable(len(items), rate, level=level)
             shown = "too few to show any difference"
             if least is not None:
-                shown = f"enough to show a difference of {100 * least:.2g} points or more"
+                shown = f"enough to show a difference of {100 * least:.1f} points or more"
             source = "predicted" if told else "assumed"
             self._context.log(
                 f"{task.title}: {len(items)} items are {shown} at the {source} flip rate of {100 * rate:.2g} % "

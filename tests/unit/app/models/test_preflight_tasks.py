@@ -118,7 +118,7 @@ def test_what_can_be_shown_is_told_at_the_level_that_each_task_is_decided_at(
         assert "0.56 % level: 5 % divided by 9 tasks" in line
         # By enumeration with binomial tests: 0.0204 alone, 0.0257 at 0.05 / 9.
         assert "show a difference in accuracy of 2.6 points or more at a flip rate of 5 %" in line
-    assert "show a difference in accuracy of 2 points or more at a flip rate of 5 %" in alone
+    assert "show a difference in accuracy of 2.0 points or more at a flip rate of 5 %" in alone
 
 
 def test_generating_takes_time(settings: Settings, registry: Registry, tmp_path: Path) -> None:
