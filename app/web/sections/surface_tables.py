@@ -137,7 +137,8 @@ def domains(report: SurfaceReport) -> Table:
     rows = []
     for domain, one in found:
         average, kl = fmt.estimate(one.average.mean, one.average.ci), fmt.estimate(one.kl.mean, one.kl.ci)
-        without = one.note or "no interval"
+        # What a domain of few documents lacks is said once, below the table.
+        without = "" if one.note else "no interval"
         most = max(one.interactions, key=lambda row: abs(row.nats.mean or 0.0), default=None)
         departing = sum(row.kind in DEPARTURES for row in one.interactions)
         rows.append(
@@ -156,10 +157,10 @@ def domains(report: SurfaceReport) -> Table:
                 ),
                 Cell(
                     fmt.NONE if most is None else str(fmt.estimate(most.nats.mean, most.nats.ci)),
-                    one.note if most is None else setting(report, most.first, most.second, most.order),
+                    "" if most is None else setting(report, most.first, most.second, most.order),
                 ),
                 Cell(
-                    one.note or (fmt.NONE if most is None else kind_text(most, report.margin)),
+                    fmt.NONE if most is None else kind_text(most, report.margin),
                     f"departs at {departing} of {len(one.interactions)}" if one.interactions else "",
                     strong=bool(departing),
                 ),

@@ -151,7 +151,11 @@ def domains_note(report: SurfaceReport) -> str:
     return (
         "The average is the mean of I over every setting of both knobs in the order as given; the largest interaction "
         "is corrected over the settings of its domain, not over domains."
-        + (" A domain of fewer than six documents has no interval." if few else "")
+        + (
+            " A domain of fewer than six documents has no interval and no interactions of single settings."
+            if few
+            else ""
+        )
     )
 
 

@@ -170,7 +170,7 @@ def domains(report: SweepReport) -> Table:
         for place in shown:
             for mean in (domain.kl[place], domain.perplexity_ratio[place]):
                 found = fmt.estimate(mean.mean, mean.ci)
-                cells.append(Cell(found.value, found.interval or domain.note))
+                cells.append(Cell(found.value, found.interval or ""))
         rows.append(tuple(cells))
     return Table(
         caption="By domain",

@@ -155,6 +155,7 @@ def test_every_domain_says_how_far_it_goes():
     assert rows["code"][2].note.startswith("[")
     single = view("single")
     assert {(row[1].text, row[1].note) for row in single.domains.rows} == {("cannot be judged", "too few documents")}
+    assert {cell.note for row in single.domains.rows for cell in row[2:]} == {""}, "said once a row"
     assert 'id="domains"' in render(VARIANTS["single"])
     assert 'id="domains"' not in render(VARIANTS["knee"] | {"domains": {}})
 
