@@ -126,8 +126,10 @@ class Limit(Contract):
     place: Number = Field(description="along the turned knob's values, by index; null: not passed in the range")
     value: Number = Field(description="the knob's value there, linear between neighbours; null where it has none")
     ci: tuple[Number, Number] | None = Field(
-        description="95 % interval of `value` (of `place` where not every setting is a number), clusters resampled; "
-        "a null end lies beyond the range; null: fewer than six clusters"
+        description="95 % interval of `value` (of `place` where not every setting is a number), clusters resampled, "
+        "with what was not measured between two settings: up to the stronger one, from a straight line between them "
+        "where the knob removes a share, else from the milder one; a null end lies beyond the range; null: fewer than "
+        "six clusters"
     )
     largest: Count | None = Field(
         description="index of the furthest setting before the first one whose mean loss is beyond it; null: none"
@@ -146,7 +148,8 @@ class Contour(Contract):
 
 
 class PathStep(Contract):
-    """A setting on the cheapest path: no other one takes as few bytes and loses as little."""
+    """A setting on the cheapest path: no other one takes as few bytes and loses as little, and it saves a thousandth of
+    the bytes of the one before at least."""
 
     first: Count
     second: Count

@@ -207,9 +207,9 @@ class Limit(Contract):
         "the measured settings"
     )
     ci: OpenCi | None = Field(
-        description="its 95 % interval, weaker end first; the two settings themselves where it is not resolved where "
-        "between them the limit is passed; an end that is null lies outside the measured settings; null: no data for "
-        "one"
+        description="its 95 % interval, weaker end first, with what was not measured between two settings: up to the "
+        "stronger one, from a straight line between them where the knob removes a share, else from the weaker one; an "
+        "end that is null lies outside the measured settings; null: no data for one"
     )
     rule: str
     undecided: tuple[JsonValue, ...] = Field(
