@@ -1,7 +1,7 @@
 """The three mitigations as steps: they compare, deploy and compose like any other."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -103,7 +103,11 @@ class RepairLowrank(Calibrated):
         "must look at weights alone, are done again on the rest.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_its_time(cls, value: Any) -> Any:
-        return repair_of_its_time(value) if isinstance(value, Mapping) else value
+    @model_validator(mode="after")
+    def _of_its_time(self) -> Self:
+        """Not before the fields are read: strict JSON would take no lists after that."""
+        stored = {name: getattr(self, name) for name in self.model_fields_set}
+        if (epochs := repair_of_its_time(stored).get("block_epochs")) is not None:
+            object.__setattr__(self, "block_epochs", epochs)
+            self.model_fields_set.add("block_epochs")
+        return self

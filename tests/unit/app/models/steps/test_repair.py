@@ -76,3 +76,13 @@ def test_a_repair_stored_before_blocks_were_fitted_fits_none() -> None:
         (0, 200),
         (3, 200),
     ]
+
+
+@pytest.mark.parametrize("stored", [{}, {"allocation": "nats", "distill_steps": 9, "distill_s": None, "iterations": 1}])
+def test_a_repair_of_some_layers_is_read_from_strict_json(stored: dict[str, Any]) -> None:
+    """As the service reads every request."""
+    step = {"type": "repair.lowrank", "rank": 4, "layers": [1], "modules": ["mlp"]} | stored
+    (read,) = RECIPE.validate_json(json.dumps([step]), strict=True)
+    assert (read.layers, read.modules) == ((1,), ("mlp",))
+    assert isinstance(read, RepairLowrank)
+    assert read.block_epochs == (0 if stored else 3)
