@@ -255,7 +255,7 @@ def test_rows_are_counted(start: Start) -> None:
     assert 'hemostat_serving_rows_total{calibrated="yes",deployment="tiny"} 7.0' in metrics
     assert 'hemostat_serving_rows_total{calibrated="no",deployment="tiny"} 4.0' in metrics
     assert 'hemostat_serving_profiles_loaded{deployment="tiny"} 2.0' in metrics
-    assert ask(served, "/livez") == {"status": "ok"}
+    assert ask(served, "/livez") == {"status": "ok", "step_s": None}
 
 
 def test_an_engine_whose_model_is_not_the_plugins_does_not_serve(served: Served) -> None:
