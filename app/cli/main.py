@@ -78,6 +78,12 @@ class _Listed(TyperGroup):
             super().list_commands(ctx), key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER)
         )
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().make_context(*arguments, **options)
+        except KeyboardInterrupt as interruption:  # as below, while the command line is still read
+            raise SystemExit(status_of(interruption)) from None
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -244,9 +250,11 @@ def version() -> None:
 
 def main() -> None:
     """Entry point: every error of ours is said in the same way."""
-    raise_on_sigterm()
     try:
+        raise_on_sigterm()
         app()
+    except KeyboardInterrupt as interruption:
+        raise SystemExit(status_of(interruption)) from None
     except HemostatError as error:
         fail(error, as_json="--json" in sys.argv)
     except BrokenPipeError:

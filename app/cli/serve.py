@@ -27,7 +27,6 @@ def serve(
     `hemostat up` does this too; start it by itself where the API runs elsewhere.
     """
     configured = settings()
-    err.print(f"serving {', '.join(names) if names else 'every deployment'}; Ctrl-C drains and ends", markup=False)
 
     def say(text: str) -> None:
         err.print(text, markup=False, soft_wrap=True)

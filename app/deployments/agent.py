@@ -252,7 +252,8 @@ def run_agent(
         finally:
             await client.aclose()
 
-    with Interruptions() as interruptions:
+    with Interruptions() as interruptions:  # said once a signal is heard: whoever reads it may send one
+        say(f"serving {', '.join(names) if names else 'every deployment'}; Ctrl-C or SIGTERM drains and ends")
         asyncio.run(whole(interruptions))
     return 0
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -110,12 +109,6 @@ class Stack:
         found = shutil.which(command[0], path=environment["PATH"])
         assert found, f"{command[0]} is missing: apt-get install prometheus valkey-tools"
         return subprocess.run([found, *command[1:]], env=environment, capture_output=True, check=False).returncode == 0
-
-    def minds_sigterm(self, name: str) -> bool:
-        """Whether the service's process has a handler of its own for it by now."""
-        status = Path(f"/proc/{self._running[name].pid}/status").read_text(encoding="utf-8")
-        caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
-        return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
     def end(self, name: str) -> int:
         """SIGTERM, as `docker compose stop`; the exit status."""

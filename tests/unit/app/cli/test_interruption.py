@@ -2,10 +2,11 @@ import os
 import signal
 
 import pytest
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from app.cli.interruption import Terminated, raise_on_sigterm
-from app.cli.main import app
+from app.cli.main import app, main
 
 
 @pytest.mark.parametrize(("interruption", "status"), [(KeyboardInterrupt, 130), (Terminated, 143)])
@@ -19,6 +20,17 @@ def test_a_command_that_is_interrupted_ends_with_the_status_of_the_signal(
     monkeypatch.setattr("app.cli.main.demo_command.demo", interrupted)
     monkeypatch.setattr("app.cli.jobs.follow", interrupted)
     assert CliRunner().invoke(app, arguments).exit_code == status
+
+
+@pytest.mark.usefixtures("signals_as_before")
+def test_a_command_line_that_is_interrupted_while_it_is_read_ends_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise Terminated
+
+    monkeypatch.setattr(TyperGroup, "make_context", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 143
 
 
 @pytest.mark.usefixtures("signals_as_before")
