@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -44,7 +45,7 @@ def test_figures_are_of_the_task_that_is_worse() -> None:
     assert (reference.value, candidate.value) == ("62.0", "57.2")
 
 
-def few_items() -> dict:  # type: ignore[type-arg]
+def few_items() -> dict[str, Any]:
     """40 items, 32 and 31 of them right: the interval supports no decimal of a point."""
     one = task("example", "inconclusive", items=40, harmful=2, helpful=1, right=0.8)
     one["difference"] = {"mean": -0.025, "ci": (-0.1452, 0.0869)}

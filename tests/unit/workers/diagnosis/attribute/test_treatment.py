@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app.contracts.attribute_report import Cause
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.steps import check_one, check_recipe
 from tests.unit.workers.diagnosis.attribute.swapped import HEADS
@@ -115,8 +116,10 @@ def test_several_parts_are_treated_in_one_recipe(info: CheckpointInfo) -> None:
 
 def test_a_part_whose_damage_is_not_shown_waits_for_more_text(info: CheckpointInfo) -> None:
     patient = Patient(info, recipe_of([RTN]), info)
-    for beside in ([], [(site(info, "layers.1"), "negligible")]):
-        found = treat(patient, beside, unshown=(359, 1))  # type: ignore[arg-type]
+    nothing: list[tuple[Site, Cause]] = []
+    mild: list[tuple[Site, Cause]] = [(site(info, "layers.1"), "negligible")]
+    for beside in (nothing, mild):
+        found = treat(patient, beside, unshown=(359, 1))
         assert found.recipe is None
         assert "no damage is shown with 359 tokens of 1 document, more text would tell" in found.why
         assert "negligible" not in found.why
