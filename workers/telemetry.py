@@ -224,7 +224,12 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric("sweep_threshold_low_ratio", "gauge", "Lower 95 % limit of that share.", COMPARISON),
     Metric("sweep_threshold_high_ratio", "gauge", "Upper 95 % limit of that share.", COMPARISON),
     Metric("sweep_mild_ratio", "gauge", "Share removed at the strongest setting whose damage stayed mild.", COMPARISON),
-    Metric("surface_interaction_nats", "gauge", "Largest interaction of the last surface, nats a token.", COMPARISON),
+    Metric(
+        "surface_interaction_nats",
+        "gauge",
+        "Largest interaction of the last surface, in whichever order, nats a token.",
+        COMPARISON,
+    ),
     Metric("surface_interaction_low_nats", "gauge", "Lower 95 % limit of that interaction.", COMPARISON),
     Metric("surface_interaction_high_nats", "gauge", "Upper 95 % limit of that interaction.", COMPARISON),
     Metric(

@@ -15,7 +15,7 @@ from app.cli.output import Exit, err, out, print_json
 from app.cli.service import connect
 from app.cli.watching import follow
 from app.web import listing
-from app.web.phases import in_words
+from app.web.progress import told
 
 jobs_app = typer.Typer(help="Jobs of a running service.", no_args_is_help=True)
 Url = Annotated[str | None, typer.Option(envvar="HEMOSTAT_URL", help="Address of a running service.")]
@@ -85,12 +85,11 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
         print_json(job)
         return
     table = Table(box=None, show_header=False)
-    progress = job["progress"]
     rows = {
         "job": job["id"],
         "kind": job["kind"],
         "status": job["status"],
-        "progress": f"{in_words(progress['phase'])} {progress['done']}/{progress['total'] or '?'}",
+        **({} if job["status"] == "succeeded" else {"progress": told(job["kind"], job["progress"])}),
         "reference": job["reference"]["model"],
         "candidate": job["candidate"]["model"],
         "recipe": listing.recipe(job),

@@ -62,6 +62,8 @@ PHASES: Final = {
     "tasks": "answering the tasks",
     "generate": "generating answers",
     "execute": "running the code that was written",
+    "divergence": "comparing the distributions along the texts",
+    "shapes": "measuring distances after each shaping of the distributions",
     "points": "measuring the settings",
     "dequantize": "dequantizing the weights",
     "borders": "running both models to every layer border",

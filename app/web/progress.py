@@ -30,6 +30,8 @@ _UNITS: Final = {
     "search": _Unit("trial"),
     "generate": _Unit("answer"),
     "execute": _Unit("program"),
+    "divergence": _Unit("window"),
+    "shapes": _Unit("position"),
 }
 # A trajectory's texts end where they end; its tokens tell how far it is.
 _OF_KIND: Final = {("trajectory", "generate"): _Unit("token")}

@@ -202,18 +202,20 @@ def activations_block(
     repair_text: blocks.Measured | None = None,
     *,
     seed: int,
+    check_cancelled: CheckCancelled = never_cancelled,
 ) -> blocks.ActivationGrowth:
-    """The block of activations, with self-repair where it was measured."""
-    relative, energy = (sums.means(seed=seed, support=_POSITIVE) for sums in (found.relative_B, found.energy_B))
-    cosine = found.cosine_B.means(seed=seed, support=(-1.0, 1.0))
-    in_outliers = found.outlier_share_B.means(seed=seed, support=_SHARE)
+    """The block of activations, with self-repair where it was measured. Raises what `check_cancelled` raises."""
+    hooked: _Hooked = {"seed": seed, "check_cancelled": check_cancelled}
+    relative, energy = (sums.means(support=_POSITIVE, **hooked) for sums in (found.relative_B, found.energy_B))
+    cosine = found.cosine_B.means(support=(-1.0, 1.0), **hooked)
+    in_outliers = found.outlier_share_B.means(support=_SHARE, **hooked)
     fresh, carried, grown = (
-        sums.means(seed=seed, rising=_root) for sums in (found.fresh_S, found.carried_S, found.grown_S)
+        sums.means(rising=_root, **hooked) for sums in (found.fresh_S, found.carried_S, found.grown_S)
     )
     effects: list[NDArray[Any] | None] = [None, None, None]
     if repair is not None:
-        effects = [sums.means(seed=seed, support=_POSITIVE) for sums in (repair.direct_S, repair.final_S)]
-        effects.append(repair.repaired_S.means(seed=seed))
+        effects = [sums.means(support=_POSITIVE, **hooked) for sums in (repair.direct_S, repair.final_S)]
+        effects.append(repair.repaired_S.means(**hooked))
     direct, final, repaired = effects
     return blocks.ActivationGrowth(
         measured=text,
@@ -266,13 +268,17 @@ def _sqnr(energy: Mean) -> Mean | None:
     return Mean(mean=sqnr(energy.mean), ci=ci, clusters=None if ci is None else energy.clusters)
 
 
-def routing_block(found: RoutingShift, text: blocks.Measured, *, seed: int) -> blocks.RoutingShift:
-    """The block of routing. The load's shift is no mean: its interval is by percentiles of clusters drawn anew."""
+def routing_block(
+    found: RoutingShift, text: blocks.Measured, *, seed: int, check_cancelled: CheckCancelled = never_cancelled
+) -> blocks.RoutingShift:
+    """The block of routing. The load's shift is no mean: its interval is by percentiles of clusters drawn anew. Raises
+    what `check_cancelled` raises."""
+    hooked: _Hooked = {"seed": seed, "check_cancelled": check_cancelled}
     supports = dict.fromkeys(("changed", "any_changed", "own"), _SHARE)
     supports |= dict.fromkeys(("divergence", "margin_changed", "margin_same"), _POSITIVE)
-    means = {name: getattr(found, name).means(seed=seed, support=support) for name, support in supports.items()}
-    shifts = _load_shifts(found, seed)
-    ours, theirs = (sums.means(seed=seed, support=_SHARE) for sums in (found.load_reference, found.load_candidate))
+    means = {name: getattr(found, name).means(support=support, **hooked) for name, support in supports.items()}
+    shifts = _load_shifts(found, **hooked)
+    ours, theirs = (sums.means(support=_SHARE, **hooked) for sums in (found.load_reference, found.load_candidate))
     return blocks.RoutingShift(
         measured=text,
         experts=found.experts,
@@ -299,7 +305,7 @@ def _draw(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
     return np.bincount(rng.integers(0, count, count), minlength=count).astype(np.float64)
 
 
-def _load_shifts(found: RoutingShift, seed: int) -> list[Mean]:
+def _load_shifts(found: RoutingShift, *, seed: int, check_cancelled: CheckCancelled) -> list[Mean]:
     clusters = found.changed.clusters
     shift_P = found.load_shift()
     if clusters.count < FEWEST_CLUSTERS:
@@ -309,6 +315,7 @@ def _load_shifts(found: RoutingShift, seed: int) -> list[Mean]:
     rng = np.random.default_rng(seed)
     draws = np.empty((DRAWS, len(shift_P)))
     for draw in draws:
+        check_cancelled()
         weight_K = np.empty(clusters.count)
         weight_K[order] = _draw(rng, clusters.count)
         draw[:] = found.load_shift(weight_K)

@@ -151,7 +151,7 @@ class _Work:
             )
         folder = self._scratch / "routers"
         found = routing_shift(ours, theirs, self._tokens_NL, self._document_N, folder, **self._hooks)
-        return routing_block(found, self._text, seed=self._seed)
+        return routing_block(found, self._text, seed=self._seed, check_cancelled=self._hooks["check_cancelled"])
 
     def alignment(self) -> blocks.LayerAlignment:
         """Of two dense models, or of two mixtures."""
@@ -172,7 +172,8 @@ class _Work:
             *self._at_borders(), matching, self._document_N, self._scratch, windows=chosen, **self._hooks
         )
         text = measured((len(chosen), length), self._document_N[chosen])
-        return activations_block(found, self._text, repair, text, seed=self._seed)
+        asked = self._hooks["check_cancelled"]
+        return activations_block(found, self._text, repair, text, seed=self._seed, check_cancelled=asked)
 
     def _at_borders(self) -> tuple[Borders, Borders]:
         if self._borders is None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from app.contracts.attribute_blocks import Measured
 from workers.diagnosis.attribute.attention import AttentionShift, Looks
-from workers.diagnosis.attribute.blocks import attention_block, routing_block
+from workers.diagnosis.attribute.blocks import DRAWS, attention_block, routing_block
 from workers.diagnosis.attribute.moe import RoutingShift
 from workers.diagnosis.attribute.sums import Clusters, Sums
 from workers.diagnosis.context import JobCancelled
@@ -93,6 +93,19 @@ def test_between_the_figures_of_heads_it_is_asked_whether_the_job_is_cancelled()
     with pytest.raises(JobCancelled):
         attention_block(attention(np.arange(12)), TEXT, seed=5, check_cancelled=check)
     assert asked == figures
+
+
+def test_between_the_draws_of_routing_it_is_asked_whether_the_job_is_cancelled() -> None:
+    asked = 0
+
+    def check() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == DRAWS:
+            raise JobCancelled
+
+    with pytest.raises(JobCancelled):
+        routing_block(routing(np.arange(12)), TEXT, seed=5, check_cancelled=check)
 
 
 @pytest.mark.parametrize("kind", ["attention", "routing"])
