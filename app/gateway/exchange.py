@@ -35,9 +35,6 @@ PATHS: Final[dict[Route, str]] = {
     "completions": "/v1/completions",
     "responses": "/v1/responses",
 }
-# Ends that the engine forces on a request whose logits are not finite look like these; "error" where a grammar forbade
-# the end.
-_STOPS: Final = frozenset({"stop", "tool_calls", "error"})
 # A request that ends the replicas it reaches must not end all of them.
 MAX_ATTEMPTS: Final = 3
 
@@ -178,7 +175,7 @@ class Exchange(Response):
                 if error.code is ErrorCode.REPLICA_UNAVAILABLE:
                     raise ReplicaLostError("it takes no requests")
                 if answer.status_code >= 500:
-                    await self._check_finite(("error",), choice, request_id)
+                    await self._check_finite(choice, request_id)
                 raise error
             if not self.streamed:
                 return await self._whole(answer, rewriter, choice, request_id, headers)
@@ -206,11 +203,11 @@ class Exchange(Response):
         self, answer: httpx.Response, rewriter: Rewriter, choice: Choice, request_id: str, headers: dict[str, str]
     ) -> Response:
         try:
-            body, reasons = rewriter.answer(await read(answer))
+            body, forced = rewriter.answer(await read(answer))
         except ValueError as error:
             raise ReplicaLostError("its answer is no JSON") from error
-        few = rewriter.seen.completion_tokens <= self._sequences
-        await self._check_finite(reasons, choice, request_id, few=few)
+        if forced or self._ends_unmarked:
+            await self._check_finite(choice, request_id)
         self._complete(rewriter, choice, request_id)
         return Response(body, headers=headers, media_type="application/json")
 
@@ -219,7 +216,6 @@ class Exchange(Response):
     ) -> None:
         clock = self.gateway.metrics.between_tokens.labels(self.deployment.name)
         before: float | None = None
-        told = 0
         ended = False
         async for events in _events(answer):
             ready: list[bytes] = []  # what came at once goes at once: one write, however many events
@@ -230,14 +226,12 @@ class Exchange(Response):
                         break
                     outcome = _read(rewriter, event)
                     if outcome.error is not None:
-                        await self._check_finite(("error",), choice, request_id)
+                        await self._check_finite(choice, request_id)
                         raise _told(outcome.error, PROMPTS[self.route])
                     if outcome.tokens:
-                        told += 1
                         before = self._timed(clock, before)
-                    if outcome.finished:
-                        few = told <= 2 * self._sequences  # a chat's first event tells the role
-                        await self._check_finite(outcome.finished, choice, request_id, few=few)
+                    if outcome.forced or (outcome.finished and self._ends_unmarked):
+                        await self._check_finite(choice, request_id)
                     if outcome.data is not None:
                         ready.append(Event(outcome.data, event.name).encode())
                     if outcome.last:
@@ -265,21 +259,16 @@ class Exchange(Response):
         return now
 
     @property
-    def _sequences(self) -> int:
-        """At least one token each."""
-        prompt = self.request.get("prompt")
-        prompts = len(prompt) if isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int)) else 1
-        return max(1, prompts) * (self.request.get("n") or 1)
+    def _ends_unmarked(self) -> bool:
+        """A beam search tells no stop token; log-probabilities of a prompt are computed when its first token is drawn
+        already, which may be the only one."""
+        asked = self.request
+        return bool(asked.get("use_beam_search") or asked.get("prompt_logprobs") is not None or asked.get("echo"))
 
-    async def _check_finite(
-        self, reasons: tuple[str, ...], choice: Choice, request_id: str, *, few: bool = False
-    ) -> None:
-        """Asks the engine where an answer may have been ended by it; raises ApiError where it was.
-
-        `few`: the answer may have a single token. It then ends by its length, forced or not.
-        """
-        suspect = few or self.request.get("ignore_eos") or any(reason in _STOPS for reason in reasons)
-        if reasons and suspect and await self.gateway.upstream.nonfinite(choice.replica, request_id):
+    async def _check_finite(self, choice: Choice, request_id: str) -> None:
+        """Asks the engine whether it ended this request; raises ApiError where it did. The engine computes meanwhile,
+        and its answer may take a step: for ends alone that look so."""
+        if await self.gateway.upstream.nonfinite(choice.replica, request_id):
             raise ApiError(
                 ErrorCode.NONFINITE_LOGITS,
                 "The model's logits were not finite numbers for this request.",

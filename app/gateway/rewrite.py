@@ -5,7 +5,6 @@ reaches a client that did not ask for it: the answer is the one that the replica
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -36,7 +35,8 @@ class Outcome:
 
     data: bytes | None
     tokens: bool = False  # it carries generated tokens
-    finished: tuple[str, ...] = ()  # finish reasons of choices that end with it
+    finished: bool = False  # a choice ends with it
+    forced: bool = False  # as one would that the engine ended
     error: dict[str, Any] | None = None
     last: bool = False  # of a response: nothing follows
 
@@ -57,8 +57,9 @@ class Rewriter:
         self._renamed = b'"model":' + dump(model) + b"," + _FINGERPRINT + dump(fingerprint)
         self.seen = Seen()
 
-    def answer(self, body: bytes) -> tuple[bytes, tuple[str, ...]]:
-        """A whole answer, rewritten, and its finish reasons. Raises ValueError where it is no JSON object."""
+    def answer(self, body: bytes) -> tuple[bytes, bool]:
+        """A whole answer, rewritten, and whether it ended as one would that the engine ended. Raises ValueError where
+        it is no JSON object."""
         value = json.loads(body)
         if not isinstance(value, dict):
             raise ValueError("the answer is no object")  # noqa: TRY004 - the same fault as no JSON
@@ -66,10 +67,10 @@ class Rewriter:
         value["system_fingerprint"] = self._fingerprint
         self._count(value.get("usage"))
         if self._route == "responses":
-            return dump(value), ("stop",) if value.get("status") == "completed" else ()
+            return dump(value), value.get("status") == "completed"
         choices = _choices(value)
         self._take_ids(value, choices)
-        return dump(value), _reasons(choices)
+        return dump(value), any(_forced(choice) for choice in choices)
 
     def event(self, event: Event) -> Outcome:
         """An event of a stream. Raises ValueError for data that is no JSON object."""
@@ -96,7 +97,12 @@ class Rewriter:
         self._take_ids(value, choices)
         if self._sampled and not self._ids and choices and all(_empty(choice) for choice in choices):
             return Outcome(None, tokens=True)  # a token that is no text yet: sent only because ids were asked for
-        return Outcome(dump(value), tokens=bool(choices), finished=_reasons(choices))
+        return Outcome(
+            dump(value),
+            tokens=bool(choices),
+            finished=any(choice.get("finish_reason") is not None for choice in choices),
+            forced=any(_forced(choice) for choice in choices),
+        )
 
     def _response_event(self, data: bytes) -> Outcome:
         if b'"response":{' not in data and b'"error"' not in data:
@@ -113,7 +119,7 @@ class Rewriter:
         self._count(response.get("usage"))
         last = value.get("type") in _FINAL
         stopped = last and response.get("status") == "completed"
-        return Outcome(dump(value), finished=("stop",) if stopped else (), last=last)
+        return Outcome(dump(value), finished=last, forced=stopped, last=last)
 
     def _count(self, usage: Any) -> None:
         if isinstance(usage, dict):
@@ -140,8 +146,10 @@ def _choices(value: dict[str, Any]) -> list[dict[str, Any]]:
     return [choice for choice in value.get("choices") or () if isinstance(choice, dict)]
 
 
-def _reasons(choices: Iterable[dict[str, Any]]) -> tuple[str, ...]:
-    return tuple(str(choice["finish_reason"]) for choice in choices if choice.get("finish_reason") is not None)
+def _forced(choice: dict[str, Any]) -> bool:
+    """Whether it ended at a stop token, as those do that the engine ends, or with an error: a grammar forbade that
+    token. The end of sequence that a model draws has no `stop_reason`."""
+    return choice.get("finish_reason") == "error" or isinstance(choice.get("stop_reason"), int)
 
 
 def _empty(choice: dict[str, Any]) -> bool:

@@ -120,7 +120,7 @@ class Batch:
         for index, row in enumerate(self._order):
             if row.dead:
                 logits_TV[index] = float("-inf")
-                logits_TV[index, self._end_of(row)] = 0.0
+                logits_TV[index, row.end] = 0.0
         return logits_TV
 
     def _drawing(self, hidden_TD: torch.Tensor, head: Head) -> torch.Tensor:
@@ -137,7 +137,7 @@ class Batch:
             self._end(self._order[index], NOT_FINITE)
         for index, row in enumerate(self._order):
             if row.dead:
-                _neutralize(logits_TV[index], self._end_of(row))
+                _neutralize(logits_TV[index], row.end)
         return logits_TV
 
     def _of_prompt(self, hidden_TD: torch.Tensor, head: Head) -> torch.Tensor:
@@ -149,7 +149,7 @@ class Batch:
         if broken:
             self._end(row, NOT_FINITE)
             for index in broken:
-                _neutralize(logits_TV[index], self._end_of(row))
+                _neutralize(logits_TV[index], row.end)
         return logits_TV
 
     def _prompt_rows(self, hidden_TD: torch.Tensor) -> tuple[Row, RowContext]:
@@ -197,19 +197,18 @@ class Batch:
             row.hidden.resume()
 
     def _end(self, row: Row, why: str) -> None:
-        """The request ends with its next token: the scheduler holds the same parameters, and takes that for an end."""
+        """The request ends with its next token: the scheduler holds the same parameters, and takes that for an end. As
+        a stop token, not as the end of sequence: the answer's `stop_reason` then tells of it, whatever was asked."""
         if row.dead:
             return
-        row.dead = why
-        row.params._eos_token_id = self._end_of(row)
+        own: int | None = row.params._eos_token_id
+        row.dead, row.end = why, self._end_token if own is None else own
+        row.params._eos_token_id = None
+        row.params.stop_token_ids = [*(row.params.stop_token_ids or ()), row.end]
         self._ended.add(row.request, why)
         if why == NOT_FINITE:
             self.tainted = True
             self._counters.nonfinite.inc()
-
-    def _end_of(self, row: Row) -> int:
-        own: int | None = row.params._eos_token_id
-        return self._end_token if own is None else own
 
 
 def _neutralize(logits_V: torch.Tensor, end: int) -> None:

@@ -35,8 +35,9 @@ class Row:
     """A request in the batch.
 
     `prompt` and `output` are the engine's own lists: `output` grows as tokens are drawn. `calibrator` None: nothing is
-    corrected. `dead` says why the request has to end now. `pending` is the hidden state of a token that may yet turn
-    out not to be drawn (the row of an unfinished prompt is sampled and thrown away); `kept` counts those written.
+    corrected. `dead` says why the request has to end now, with token `end`. `pending` is the hidden state of a token
+    that may yet turn out not to be drawn (the row of an unfinished prompt is sampled and thrown away); `kept` counts
+    those written.
     """
 
     params: Any
@@ -50,6 +51,7 @@ class Row:
     kept: int = 0
     prompt_rows: int = 0
     dead: str = ""
+    end: int = 0
 
     @property
     def position(self) -> int:

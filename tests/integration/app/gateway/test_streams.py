@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
@@ -165,8 +166,14 @@ async def test_a_full_queue_is_429_and_what_waits_is_answered(
 async def test_logits_that_are_not_finite_are_an_error_that_is_not_retried(service: Service) -> None:
     await service.deploy("broken")
     service.door.broken = True
-    first = {"1": 100}  # the end of sequence, at once
-    asked = {"model": "broken", "messages": [{"role": "user", "content": "a"}], "logit_bias": first, "max_tokens": 4}
+    first = {"1": 100}  # the end of sequence, at once, and as a stop token: so ends what an engine of ours has to end
+    asked: Any = {
+        "model": "broken",
+        "messages": [{"role": "user", "content": "a"}],
+        "logit_bias": first,
+        "max_tokens": 4,
+    }
+    asked |= {"extra_body": {"ignore_eos": True, "stop_token_ids": [1]}}
     async with service.openai() as client:
         with pytest.raises(openai.InternalServerError) as whole:
             await client.chat.completions.create(**asked)

@@ -28,8 +28,8 @@ CHUNK = {"id": "c", "object": "text_completion", "created": 1, "model": "inner"}
 WHOLE = {**CHUNK, "choices": [{"index": 0, "text": "a", "finish_reason": "length"}], "usage": {"completion_tokens": 1}}
 
 
-def event(text: str = "a", finish: str | None = None) -> bytes:
-    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
+def event(text: str = "a", finish: str | None = None, stop: int | None = None) -> bytes:
+    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish, "stop_reason": stop}
     return b"data: " + json.dumps(CHUNK | {"choices": [choice]}, separators=(",", ":")).encode() + b"\n\n"
 
 
@@ -257,33 +257,40 @@ async def test_a_stream_that_breaks_ends_with_an_error_and_is_not_begun_again(tm
 FAILED = {"error": {"message": "Internal server error", "code": 500}}
 
 
-def long_answer(reason: str) -> dict[str, Any]:
-    choice = {"index": 0, "text": "a b c d", "finish_reason": reason}
+def long_answer(reason: str, stop: int | str | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "text": "a b c d", "finish_reason": reason, "stop_reason": stop}
     return {**CHUNK, "choices": [choice], "usage": {"completion_tokens": 4}}
 
 
 @pytest.mark.parametrize(
-    ("answer", "streamed", "doubtful"),
+    ("answer", "asked", "doubtful"),
     [
-        (whole(long_answer("stop")), False, True),
-        (whole(long_answer("error")), False, True),
-        (whole(WHOLE), False, True),  # a single token ends by its length, whatever it is
-        (whole(long_answer("length")), False, False),
-        (whole(FAILED, 500), False, True),  # vLLM ends a request so whose grammar forbids the end
-        (stream(event("a", "length"), b"data: [DONE]\n\n"), True, True),
-        (stream(*[event()] * 4, event("a", "length"), b"data: [DONE]\n\n"), True, False),
-        (stream(event(), f"data: {json.dumps(FAILED)}\n\n".encode()), True, True),
+        (whole(long_answer("stop", 2)), {}, True),
+        (whole(long_answer("stop")), {}, False),
+        (whole(long_answer("stop", "###")), {}, False),
+        (whole(long_answer("error")), {}, True),
+        (whole(long_answer("length")), {"ignore_eos": True}, False),
+        (whole(long_answer("length")), {"use_beam_search": True}, True),
+        (whole(WHOLE), {}, False),
+        (whole(WHOLE), {"prompt_logprobs": 0}, True),  # its one token was drawn before the prompt's rows were seen
+        (whole(WHOLE), {"echo": True}, True),
+        (whole(FAILED, 500), {}, True),  # vLLM ends a request so whose grammar forbids the end
+        (stream(*[event()] * 4, event("a", "stop", 2), b"data: [DONE]\n\n"), {"stream": True}, True),
+        (stream(*[event()] * 4, event("a", "stop"), b"data: [DONE]\n\n"), {"stream": True}, False),
+        (stream(event("a", "length"), b"data: [DONE]\n\n"), {"stream": True}, False),
+        (stream(event("a", "length"), b"data: [DONE]\n\n"), {"stream": True, "echo": True}, True),
+        (stream(event(), f"data: {json.dumps(FAILED)}\n\n".encode()), {"stream": True}, True),
     ],
 )
 async def test_the_engine_is_asked_where_it_may_have_forced_the_end(
-    tmp_path: Path, answer: Answer, streamed: bool, doubtful: bool
+    tmp_path: Path, answer: Answer, asked: dict[str, Any], doubtful: bool
 ) -> None:
     for broken in (False, True):
         peer = Peer([answer], broken=broken)
         async with serving(peer):
             served = deployment(replica("r", url=peer.url, engine_url=peer.url))
             async with calling(tmp_path, served) as http:
-                told = await http.post("/v1/completions", json=ASKED | {"stream": streamed})
+                told = await http.post("/v1/completions", json=ASKED | asked)
         assert peer.doubted == doubtful
         assert ("nonfinite_logits" in told.text) is (broken and doubtful)
 

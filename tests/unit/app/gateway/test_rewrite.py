@@ -62,8 +62,26 @@ def test_the_quick_way_leaves_every_other_byte_as_it_was() -> None:
 @pytest.mark.parametrize("value", [chunk(finish_reason="stop"), chunk(finish_reason="stop", delta={})])
 def test_the_end_of_a_choice_is_seen(value: dict[str, Any]) -> None:
     for raw in (compact(value), json.dumps(value).encode()):
-        assert rewriter().event(Event(raw)).finished == ("stop",)
-    assert rewriter().event(Event(compact(chunk()))).finished == ()
+        outcome = rewriter().event(Event(raw))
+        assert (outcome.finished, outcome.forced) == (True, False)
+    assert not rewriter().event(Event(compact(chunk()))).finished
+
+
+@pytest.mark.parametrize(
+    ("end", "forced"),
+    [
+        ({"finish_reason": "stop", "stop_reason": 2}, True),
+        ({"finish_reason": "tool_calls", "stop_reason": 0}, True),
+        ({"finish_reason": "error"}, True),
+        ({"finish_reason": "stop", "stop_reason": None}, False),
+        ({"finish_reason": "stop", "stop_reason": "###"}, False),
+        ({"finish_reason": "length", "stop_reason": None}, False),
+    ],
+)
+def test_an_end_at_a_stop_token_may_be_the_engines(end: dict[str, Any], forced: bool) -> None:
+    assert rewriter().event(Event(compact(chunk(**end)))).forced is forced
+    whole = {"choices": [{"index": 0, "text": "a"}, {"index": 1, "text": "a"} | end]}
+    assert rewriter("completions").answer(compact(whole))[1] is forced
 
 
 def test_usage_reaches_only_who_asked_for_it() -> None:
@@ -106,8 +124,8 @@ def test_a_whole_answer() -> None:
         "usage": {"prompt_tokens": 1, "completion_tokens": 1},
     }
     maker = rewriter("completions", sampled=True)
-    body, reasons = maker.answer(compact(value))
-    assert reasons == ("stop",)
+    body, forced = maker.answer(compact(value))
+    assert not forced
     told = json.loads(body)
     assert (told["model"], told["system_fingerprint"]) == ("m-é", "hemostat-x")
     assert told["choices"] == [value["choices"][0] | {"prompt_token_ids": None, "token_ids": None}]
@@ -123,9 +141,9 @@ def test_events_of_a_response() -> None:
     last = maker.event(Event(compact({"type": "response.completed", "response": inner})))
     assert last.data is not None
     assert json.loads(last.data)["response"] == inner | {"model": "m-é", "system_fingerprint": "hemostat-x"}
-    assert (last.last, last.finished) == (True, ("stop",))
+    assert (last.last, last.finished, last.forced) == (True, True, True)  # a response tells no stop token
     cut = maker.event(Event(compact({"type": "response.completed", "response": inner | {"status": "incomplete"}})))
-    assert (cut.last, cut.finished) == (True, ())
+    assert (cut.last, cut.finished, cut.forced) == (True, True, False)
     assert maker.seen.completion_tokens == 4
 
 

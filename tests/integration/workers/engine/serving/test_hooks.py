@@ -131,6 +131,8 @@ def test_profiles_that_do_not_fit_are_refused_and_serving_goes_on(start: Start, 
     served.run(refused, fine)
     oracle.agrees(fine, Temperature(1.5))
     assert len(refused.drawn) == 1  # never served as something else than was asked for
+    assert refused.output.outputs[0].stop_reason == refused.drawn[0]
+    assert fine.output.outputs[0].stop_reason is None
     assert ask(served, "/nonfinite/refused") == {"nonfinite": True, "reason": NOT_LOADED}
 
 
@@ -144,6 +146,7 @@ def test_profiles_that_do_not_fit_are_refused_and_serving_goes_on(start: Start, 
         {"allowed_token_ids": [3, 4, 5]},
         {"logit_bias": {1: -100.0}},
         {"bad_words": []},
+        {"max_tokens": 1},
     ],
     ids="+".join,
 )
@@ -159,7 +162,7 @@ def test_a_request_with_nan_logits_is_ended_alone(
     plain = Wanted([5, 6, POISON], "identity", 12)
     served.run(sick, other, plain)
     assert sick.output.outputs[0].finish_reason == "stop"
-    assert len(sick.drawn) == 1
+    assert [sick.output.outputs[0].stop_reason] == sick.drawn  # of one token
     assert bool(rows_of(sick.output.outputs[0].logprobs).isfinite().all())
     oracle.agrees(other, ByContext(3))
     oracle.agrees(plain)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from safetensors.torch import load_file, save_file
 
 from app.contracts.deployment import Deployment, DeploymentRequest, DeploymentState, Replica
 from app.deployments.secret import headers_for
@@ -339,6 +341,32 @@ def test_what_cannot_be_served_says_why(service: Service) -> None:
     failed = service.replica("long")
     assert failed is not None
     assert (failed.state, failed.reason[:24]) == (DeploymentState.FAILED, "max_model_len is 100000,")
+
+
+def test_an_answer_without_numbers_ends_at_a_stop_token_and_the_door_knows_it(
+    service: Service, tiny: Tiny, tmp_path: Path
+) -> None:
+    """Weights that are finite, and logits beyond the largest number."""
+    whole, folder = tiny("llama-untied"), tmp_path / "overflowing"
+    shutil.copytree(whole, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"][:] = 3e38
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    register(service.settings.models_file, "overflowing", folder)
+    service.create("overflowing", model={"model": "overflowing"}, reference={"model": "overflowing"})
+    process = service.serve("overflowing")
+    replica = service.until("overflowing", lambda found: found.state is DeploymentState.READY)
+    asked = {"model": "overflowing", "prompt": PROMPT, "max_tokens": 8, "ignore_eos": True}
+    with httpx.Client(timeout=PATIENCE_S) as client:
+        for request in ("one", "two"):  # the engine goes on
+            body = asked | {"vllm_xargs": {"hemostat_request": request, "hemostat_version": "identity"}}
+            answer = client.post(f"{replica.url}/v1/completions", json=body).raise_for_status().json()
+            assert answer["choices"][0]["finish_reason"] == "stop"
+            assert isinstance(answer["choices"][0]["stop_reason"], int)
+            assert answer["usage"]["completion_tokens"] == 1
+            assert client.get(f"{replica.engine_url}/nonfinite/{request}").json()["nonfinite"]
+    process.terminate()
+    assert process.wait(PATIENCE_S) == 0
 
 
 def test_a_replica_that_others_can_reach_asks_for_its_secret(service: Service) -> None:
