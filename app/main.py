@@ -29,7 +29,7 @@ from app.deployments import service as deployment_service
 from app.deployments.store import DeploymentStore
 from app.error_guide import GUIDE
 from app.gateway import routes as gateway_routes
-from app.jobs import diff_routes, queue, reconcile, routes, service
+from app.jobs import diff_routes, queue, reconcile, report_routes, routes, service
 from app.jobs.connection import connect
 from app.jobs.differences import Differences
 from app.jobs.reloading import GoesOnReloading
@@ -121,6 +121,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(home.router)
     app.include_router(health.router)
     app.include_router(routes.router)
+    app.include_router(report_routes.router)
     app.include_router(diff_routes.router)
     app.include_router(deployment_routes.router)
     app.include_router(profile_routes.router)

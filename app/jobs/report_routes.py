@@ -1,0 +1,143 @@
+"""/v1/diagnosis: what a job that succeeded leaves, over HTTP: report, artifacts, and the schema of a report."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
+from app.contracts.report import SCHEMA
+from app.contracts.reports import REPORT
+from app.jobs import examples, results, service
+from app.jobs.diff_routes import links_wanted, place_of
+from app.jobs.page import page_of
+from app.jobs.record import JOBS_PATH
+from app.jobs.representation import FORMAT_PARAMETER, HTML, PAGE_POLICY, etag_of, media_type_of, unchanged
+from app.jobs.sending import ArtifactResponse
+from app.openapi import JSON, Answer, answers
+from app.state import state_of
+
+router = APIRouter(prefix="/v1/diagnosis", tags=["diagnosis"], default_response_class=Response)
+
+
+@router.get(
+    "/jobs/{job_id}/report",
+    summary="The verdict",
+    openapi_extra={"parameters": [FORMAT_PARAMETER]},
+    responses=answers(
+        Answer(
+            200,
+            examples.REPORT_HEAD,
+            description="The report (schema: /v1/diagnosis/schemas/report; the example shows its head only)",
+            others={HTML: "<!doctype html>…"},
+            headers={"ETag": "of this report in this format"},
+        ),
+        Answer(304, None, description="the client has it already"),
+        errors=[
+            ErrorCode.JOB_NOT_FOUND,
+            ErrorCode.JOB_UNREADABLE,
+            ErrorCode.JOB_NOT_FINISHED,
+            ErrorCode.ARTIFACT_NOT_FOUND,
+            ErrorCode.NOT_ACCEPTABLE,
+            ErrorCode.INVALID_REQUEST,
+            ErrorCode.UNAVAILABLE,
+        ],
+        pages=[CATALOGUE[ErrorCode.JOB_NOT_FINISHED].status],
+    ),
+)
+async def get_report(request: Request, job_id: str) -> Response:
+    """As JSON, or as a page of one file for people, by `Accept` or `?format=`.
+
+    A browser's page of a compare job leads to the comparison with other jobs; one that a program keeps has no links.
+    Before the job has succeeded, a browser's 409 is the job's page, which loads itself again until it is the report.
+    """
+    state = state_of(request)
+    media_type = media_type_of(request)
+    record = await service.find(state.store, job_id)
+    try:
+        results.require_report(record)
+    except HemostatError as error:
+        if media_type != HTML or not links_wanted(request):
+            raise
+        retry = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
+        return await page_of(state, record, error.status, retry)
+    linked = media_type == HTML and record.job.kind == "compare" and links_wanted(request)
+    others = place_of(job_id) if linked else ""
+    etag = etag_of(record.job.id, str(record.job.attempt), media_type, others)
+    headers = {"etag": etag, "vary": "accept"}
+    known = unchanged(request, etag)
+    if known is not None:
+        return known
+    async with service.told_of_deleted(state.store, [job_id]):
+        text = await asyncio.to_thread(results.read_report, record, state.settings)
+    if media_type == JSON:
+        return Response(text, media_type=JSON, headers=headers)
+    page = await asyncio.to_thread(lambda: results.render_report(text, others=others))
+    return Response(page, media_type=HTML, headers=headers | {"content-security-policy": PAGE_POLICY})
+
+
+@router.get(
+    "/jobs/{job_id}/artifacts",
+    summary="Files of a job that succeeded",
+    responses=answers(
+        Answer(200, examples.ARTIFACTS),
+        errors=[ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_UNREADABLE, ErrorCode.JOB_NOT_FINISHED, ErrorCode.UNAVAILABLE],
+    ),
+)
+async def list_artifacts(request: Request, job_id: str) -> Response:
+    """Among them the values of each token, so that two reports can be compared token by token."""
+    state = state_of(request)
+    record = await service.find(state.store, job_id)
+    found = await asyncio.to_thread(results.artifacts, record, state.settings)
+    if len(found) < len(record.job.artifacts):
+        await service.find(state.store, job_id)  # deleted meanwhile?
+    data = [
+        {
+            "name": artifact.name,
+            "object": "diagnosis.artifact",
+            "bytes": artifact.state.st_size,
+            "media_type": artifact.media_type,
+            "url": f"{JOBS_PATH}/{job_id}/artifacts/{artifact.name}",
+        }
+        for artifact in found
+    ]
+    return JSONResponse({"object": "list", "data": data})
+
+
+@router.get(
+    "/jobs/{job_id}/artifacts/{name}",
+    summary="One file",
+    responses=answers(
+        Answer(200, "(the file's bytes)", media_type="application/octet-stream", description="the file"),
+        errors=[
+            ErrorCode.JOB_NOT_FOUND,
+            ErrorCode.JOB_UNREADABLE,
+            ErrorCode.JOB_NOT_FINISHED,
+            ErrorCode.ARTIFACT_NOT_FOUND,
+            ErrorCode.UNAVAILABLE,
+        ],
+    ),
+)
+async def get_artifact(request: Request, job_id: str, name: str) -> Response:
+    """By a name of the list."""
+    state = state_of(request)
+    record = await service.find(state.store, job_id)
+    async with service.told_of_deleted(state.store, [job_id]):
+        found = await asyncio.to_thread(results.artifact, record, state.settings, name)
+    return ArtifactResponse(state.store, job_id, found)
+
+
+@router.get(
+    "/schemas/report",
+    summary="JSON schema of a report",
+    responses=answers(Answer(200, {"$id": SCHEMA, "type": "object"}), errors=[]),
+)
+async def report_schema() -> Response:
+    """What every report of this version validates against."""
+    return JSONResponse(_report_schema())
+
+
+def _report_schema() -> dict[str, Any]:
+    schema = REPORT.json_schema(mode="serialization", by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA} | schema
