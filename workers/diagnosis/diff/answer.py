@@ -270,12 +270,21 @@ def _verdict(
             "equal": f"a and b are equal in {name} at every position",
         }[said]
     elif len(best) == 1:
-        told = f"{best[0].letter} is better than every other one in {name}"
+        told = _first(best[0], ties, name)
     else:
         told = f"in {name} {_listed([row.letter for row in best])} are the best, and none of them is shown to be better"
     if len(pairs) > 1:
         told += f"; {len(ties) or 'none'} of {len(pairs)} pairs {'is a tie' if len(ties) < 2 else 'are ties'}"
     return ("" if comparable else "Not comparable, compared anyway: ") + told + "."
+
+
+def _first(best: Ranked, ties: Sequence[tuple[str, str]], name: str) -> str:
+    """What is said of the only one than which none is better: not each of the others need be worse for sure."""
+    tied = [pair for pair in ties if best.letter in pair]
+    if not tied:
+        return f"{best.letter} is better than every other one in {name}"
+    others = _listed([other for pair in tied for other in pair if other != best.letter])
+    return f"{best.letter} ranks first in {name}, but is not told from {others}"
 
 
 def _listed(names: Sequence[str]) -> str:
