@@ -145,10 +145,42 @@ def stored(
 
     Raises `HemostatError`: what the text sources of the steps raise.
     """
-    found = fingerprint(source.path, check_cancelled=check_cancelled)
+    return _work(source, recipe, store, reference, calibration, others, check_cancelled).stored()
+
+
+def planned(
+    source: CheckpointInfo,
+    recipe: Recipe,
+    *,
+    store: CheckpointStore,
+    reference: CheckpointInfo | None = None,
+    calibration: CalibrationTexts = no_calibration,
+    others: Others = nothing_else,
+    check_cancelled: CheckCancelled = never_cancelled,
+) -> str:
+    """Names all that decides what `apply` makes of a recipe, in 64 hex digits: the store's key of it; of the recipe
+    without steps the fingerprint of the source. Nothing is made.
+
+    Raises `HemostatError`: what the text sources of the steps raise.
+    """
+    if not recipe:
+        return fingerprint(source.path, check_cancelled=check_cancelled)
+    return _work(source, recipe, store, reference, calibration, others, check_cancelled).key
+
+
+def _work(
+    source: CheckpointInfo,
+    recipe: Recipe,
+    store: CheckpointStore,
+    reference: CheckpointInfo | None,
+    calibration: CalibrationTexts,
+    others: Others,
+    check_cancelled: CheckCancelled,
+) -> "_Work":
+    """An application that is only looked up."""
     return _Work(
         source,
-        found,
+        fingerprint(source.path, check_cancelled=check_cancelled),
         reference or source,
         recipe,
         store,
@@ -157,7 +189,7 @@ def stored(
         no_progress,
         check_cancelled,
         SHARD_BYTES,
-    ).stored()
+    )
 
 
 @dataclass(frozen=True)
@@ -249,9 +281,14 @@ class _Work:
             if not stage.streamed
         }
 
+    @property
+    def key(self) -> str:
+        """The store's name for what the whole recipe gives."""
+        return self._key(self._stages[-1].end)
+
     def stored(self) -> Modified | None:
         """What the whole recipe gave, where it is in the store."""
-        entry = self._store.get(self._key(self._stages[-1].end))
+        entry = self._store.get(self.key)
         return None if entry is None else _opened(entry)
 
     def run(self) -> Modified:

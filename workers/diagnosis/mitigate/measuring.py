@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -38,7 +38,7 @@ from workers.engine.scoring import ScoringEngine
 from workers.process.context import write_atomically
 from workers.process.failures import is_memory, safe_traceback
 from workers.surgery.calibration_text import CalibrationTexts
-from workers.surgery.recipe import Modified, Others, apply, stored
+from workers.surgery.recipe import Modified, Others, apply, planned, stored
 
 logger = logging.getLogger(__name__)
 
@@ -143,12 +143,12 @@ class Bench:
     def make(self, recipe: Recipe) -> Modified:
         """The checkpoint, from the store where it is there. Raises `RefusedError` where the model cannot take it."""
         context = self._context
-        try:
+        with _refusals():
             return apply(
                 self._origin,
                 recipe,
                 store=self._store,
-                reference=None if self._reference.info.path == self._origin.path else self._reference.info,
+                reference=self._aligned_with,
                 calibration=self._texts,
                 others=self._others,
                 progress=lambda phase, done, total: context.progress(
@@ -157,17 +157,23 @@ class Bench:
                 check_cancelled=context.check_cancelled,
                 resume=context.scratch / TRAINING,
             )
-        except HemostatError as error:
-            if error.code in REFUSALS:
-                raise RefusedError(error.detail) from error
-            raise
-        except UNFORESEEN as error:
-            if is_memory(error):
-                raise  # the machine's, not the treatment's: with more of it the recipe may be made
-            # A fault in one treatment is no reason to lose what the others gave; the traceback is for its author. Not
-            # logger.exception, which would print a message that may hold text.
-            logger.error("a treatment failed\n%s", safe_traceback(error))  # noqa: TRY400
-            raise RefusedError(f"making it failed unforeseen ({type(error).__name__})") from error
+
+    def plan(self, recipe: Recipe) -> str:
+        """Names all that decides a recipe's checkpoint, the text and the other models that it takes too, by content.
+        A recipe that is refused before anything is made is named by why."""
+        try:
+            with _refusals():
+                return planned(
+                    self._origin,
+                    recipe,
+                    store=self._store,
+                    reference=self._aligned_with,
+                    calibration=self._texts,
+                    others=self._others,
+                    check_cancelled=self._context.check_cancelled,
+                )
+        except RefusedError as error:
+            return plan_fingerprint([self.plan(()), canonical_json(recipe), str(error)])
 
     def made(self, recipe: Recipe) -> Modified | None:
         """The checkpoint of a recipe with steps where the store still has it; None where it would have to be made."""
@@ -175,11 +181,16 @@ class Bench:
             self._origin,
             recipe,
             store=self._store,
-            reference=None if self._reference.info.path == self._origin.path else self._reference.info,
+            reference=self._aligned_with,
             calibration=self._texts,
             others=self._others,
             check_cancelled=self._context.check_cancelled,
         )
+
+    @property
+    def _aligned_with(self) -> CheckpointInfo | None:
+        """The reference where it is another model than the one that recipes start from."""
+        return None if self._reference.info.path == self._origin.path else self._reference.info
 
     def load(self, info: CheckpointInfo) -> None:
         """Puts a checkpoint into the engine ahead of `measure`, for those who time the two apart. Raises
@@ -191,8 +202,8 @@ class Bench:
 
         Raises `RefusedError` where the model, or every engine, refuses it.
         """
-        digest = hashlib.sha256(f"{self._reference.weights} {canonical_json(recipe)}".encode()).hexdigest()
-        note = self._context.scratch / "made" / f"{digest[:32]}.json"
+        named = plan_fingerprint([self._reference.weights, self.plan(recipe)])
+        note = self._context.scratch / "made" / f"{named[:32]}.json"
         made = _read(note)
         if "refused" in made:
             raise RefusedError(str(made["refused"]))
@@ -328,6 +339,24 @@ def tokens_per_second(
             pass
         spent.append(clock() - start)
     return sum(map(len, taken)) / max(1e-9, statistics.median(spent[1:]))
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turns what a recipe is to blame for into `RefusedError`."""
+    try:
+        yield
+    except HemostatError as error:
+        if error.code in REFUSALS:
+            raise RefusedError(error.detail) from error
+        raise
+    except UNFORESEEN as error:
+        if is_memory(error):
+            raise  # the machine's, not the treatment's: with more of it the recipe may be made
+        # A fault in one treatment is no reason to lose what the others gave; the traceback is for its author. Not
+        # logger.exception, which would print a message that may hold text.
+        logger.error("a treatment failed\n%s", safe_traceback(error))  # noqa: TRY400
+        raise RefusedError(f"making it failed unforeseen ({type(error).__name__})") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

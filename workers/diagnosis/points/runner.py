@@ -49,6 +49,7 @@ class PointRunner:
         self._by = f"{socket.gethostname()}-{getpid()}"
         self._began = time.time()
         self._seen: set[str] = set()
+        self._keys: dict[str, str] = {}
         self.resumed = 0
 
     def measure(
@@ -101,13 +102,21 @@ class PointRunner:
         return self._claims.take(_TURN)
 
     def key(self, setting: Setting) -> str:
-        """Names all that decides a point's values."""
+        """Names all that decides a point's values, by content: what its recipe reads (text, other models, adapters) as
+        this attempt found it."""
+        recipe = canonical_json(setting.recipe)
+        if recipe not in self._keys:
+            self._keys[recipe] = self._key(setting.recipe)
+        return self._keys[recipe]
+
+    def _key(self, recipe: Recipe) -> str:
         ground = self._ground
         return plan_fingerprint(
             [
                 ground.reference.weights,
                 ground.origin_weights,
-                canonical_json(setting.recipe),
+                canonical_json(recipe),
+                self._bench.plan(recipe),
                 str(ground.scored.engine.identity),
                 ground.part.corpus.fingerprint,
                 PRECISION,

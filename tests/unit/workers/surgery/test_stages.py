@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Calibrated, Recipe
-from app.models.checkpoint import inspect
+from app.models.checkpoint import fingerprint, inspect
 from workers.surgery import catalogue
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.quantize_rtn import quantize
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.recipe import Modified, apply, planned
 from workers.surgery.shop import Shop
 from workers.surgery.store import CheckpointStore
 
@@ -206,3 +206,18 @@ def test_layers_can_be_put_together_anew(tiny: Tiny, store: CheckpointStore, hal
         assert inspect(modified.path).layers == 2
     assert torch.equal(after["model.layers.1.mlp.up_proj.weight"], before["model.layers.2.mlp.up_proj.weight"])
     assert len(after) < len(before)
+
+
+def test_the_plan_of_a_recipe_is_the_key_under_which_the_store_then_has_it(
+    tiny: Tiny, store: CheckpointStore, halving: type[Halve]
+) -> None:
+    source = inspect(tiny())
+    for steps in ([RTN], [MAGNITUDE, WHOLE]):
+        recipe = RECIPE.validate_python(steps)
+        plan = planned(source, recipe, store=store, calibration=text)
+        assert plan not in store.keys
+        operate(tiny(), store, *steps).release()
+        assert plan in store.keys
+        assert planned(source, recipe, store=store, calibration=text) == plan
+    assert halving.runs == 1
+    assert planned(source, (), store=store) == fingerprint(source.path)

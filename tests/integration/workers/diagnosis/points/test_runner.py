@@ -134,6 +134,43 @@ def test_an_attempt_after_a_stopped_one_measures_only_what_is_missing(
         assert (folder / "partial" / "points" / name).read_bytes() == content
 
 
+def test_an_attempt_after_the_calibration_file_was_changed_measures_its_points_again(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    reading = settings.model_copy(update={"text_root": texts})
+    step = {
+        "type": "quantize.gptq",
+        "bits": 3,
+        "group_size": 32,
+        "calibration": {"source": "file", "path": "fit.txt"},
+        "calibration_windows": 4,
+        "calibration_window": 32,
+    }
+    body = REQUEST.model_dump(mode="json", exclude={"knobs"}) | {"knobs": [KNOB | {"values": [4, 3]}]}
+    asked = SweepRequest.model_validate(body | {"candidate": {"model": "tiny", "recipe": [step]}})
+    turned = [Setting((bits,), recipe_at(asked.candidate.recipe, asked.knobs, [bits])) for bits in (4, 3)]
+
+    def measured(folder: str, words: tuple[str, ...]) -> tuple[int, list[float | None]]:
+        (texts / "fit.txt").write_text(" ".join(np.random.default_rng(99).choice(words, 400)))
+        attempt = PointsAttempt(asked, Context(reading, tmp_path / folder), room)
+        with attempt.ground() as ground:
+            runner = attempt.runner(ground, total=2)
+            records = runner.measure(turned)
+        found = [one.divergence.kl.mean for one in records if one is not None and one.divergence is not None]
+        return runner.resumed, found
+
+    first = measured("job", WORDS[:7])
+    again = measured("job", WORDS[:7])
+    changed = measured("job", WORDS[7:])
+    assert (first[0], again[0], changed[0]) == (0, 2, 0)
+    assert again[1] == first[1]
+    # what a job that never saw the first text finds
+    assert changed[1] == measured("fresh", WORDS[7:])[1]
+    assert changed[1] != first[1]
+
+
 def _hold(folder: str, key: str, ready: Any) -> None:
     lock = Claims(Path(folder)).take(key)
     assert lock is not None

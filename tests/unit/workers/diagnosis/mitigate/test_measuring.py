@@ -1,5 +1,7 @@
 """Recipes of trials are made as the candidate was, and what goes wrong in one is a refusal of that one."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Recipe
 from app.models.checkpoint import fingerprint, inspect
 from app.settings import Settings
 from tests.support.handlers import SECRET
@@ -84,3 +87,44 @@ def test_the_log_of_a_fault_has_no_text(tiny: Tiny, tmp_path: Path, caplog: pyte
         bench(tiny, tmp_path, telling).make(recipe_of([RTN, REPAIR]))
     assert "a treatment failed" in caplog.text and "ValueError" in caplog.text
     assert "river" not in caplog.text
+
+
+def notes(made: Bench, home: Path, recipe: Recipe) -> set[str]:
+    """Names of what a trial has left of making a recipe."""
+    nothing: Any = None
+    with pytest.raises(RefusedError):
+        made.trial(recipe, nothing, nothing, phase="trial", timed=False)
+    return {file.name for file in (home / "made").iterdir()}
+
+
+def test_a_trial_that_was_refused_for_its_text_is_made_again_with_another_text(tiny: Tiny, tmp_path: Path) -> None:
+    tried: list[str] = []
+
+    def texts(words: str) -> Callable[..., Any]:
+        def read(_: Any) -> Any:
+            tried.append(words)
+            raise HemostatError(ErrorCode.CALIBRATION_TOO_SHORT, words)
+
+        return read
+
+    recipe = recipe_of([RTN, REPAIR])
+    first = notes(bench(tiny, tmp_path, texts("no text")), tmp_path, recipe)
+    assert notes(bench(tiny, tmp_path, texts("no text")), tmp_path, recipe) == first
+    assert len(first) == 1
+    both = notes(bench(tiny, tmp_path, texts("little text")), tmp_path, recipe)
+    assert first < both
+    refused = {json.loads((tmp_path / "made" / name).read_text())["refused"] for name in both}
+    assert refused == {"no text", "little text"}
+
+
+def test_what_a_trial_is_known_by_changes_with_the_origin_and_the_other_model(tiny: Tiny, tmp_path: Path) -> None:
+    sibling = Path(shutil.copytree(tiny(seed=1), tmp_path / "sibling"))
+    made = bench(tiny, tmp_path, no_text)
+    made._others = lambda step: sibling if getattr(step, "type", "") == "merge.linear" else None
+    merged, plain = recipe_of([MERGE, RTN]), recipe_of([RTN])
+    before = made.plan(merged), made.plan(plain)
+    shutil.copy(tiny(seed=2) / "model.safetensors", sibling / "model.safetensors")
+    assert made.plan(merged) != before[0]
+    assert made.plan(plain) == before[1]
+    made._origin = inspect(tiny(seed=2))
+    assert made.plan(plain) != before[1]
