@@ -76,10 +76,12 @@ class Predictor:
         basis = own or self.runs
         seen = (min(run.kl for run in basis), max(run.kl for run in basis))
         status, why = self._status(kl, seen, tasks, named=task is not None, known=bool(own))
+        # The range is that of the task's own runs, the runs before it are all that the fit is of.
+        among = f", of which {len(own)} of this task" if 0 < len(own) < len(self.runs) else ""
         told = (
             f"{100 * median:.3g} % of {items:,} items are expected to flip (95 % prediction interval "
             f"{100 * low:.3g} to {100 * high:.3g} %), from {len(self.runs)} run{_s(len(self.runs))} of {tasks} "
-            f"task{_s(tasks)}{why}"
+            f"task{_s(tasks)}{among}{why}"
         )
         return Prediction(status, median, (low, high), len(self.runs), tasks, seen, known_task=bool(own), sentence=told)
 
@@ -93,14 +95,20 @@ class Predictor:
                 f"{'one task does' if tasks == 1 else f'{tasks} tasks do'} not tell how tasks differ."
             )
         if not seen[0] / REACH <= kl <= seen[1] * REACH:
-            return "outside", f": outside what has been seen, which is {seen[0]:.3g} to {seen[1]:.3g} nats."
+            whose = " of this task" if known else ""
+            return "outside", f": outside what has been seen{whose}, which is {_nats(seen)}."
         if len(self.runs) < FEWEST_RUNS:
             return "few", (f": few, so that much of this is what was assumed beforehand ({FEWEST_RUNS} are needed).")
-        return "seen", f", at {seen[0]:.3g} to {seen[1]:.3g} nats."
+        return "seen", f", at {_nats(seen)}."
 
 
 def _s(count: int) -> str:
     return "" if count == 1 else "s"
+
+
+def _nats(seen: tuple[float, float]) -> str:
+    low, high = (f"{kl:.3g}" for kl in seen)
+    return f"{low} nats" if low == high else f"{low} to {high} nats"
 
 
 @lru_cache(maxsize=8)

@@ -39,6 +39,27 @@ def test_the_range_is_that_of_the_tasks_own_runs() -> None:
     assert Predictor(near).predict(least / 1.4, 300, task="f1").status == "seen"
 
 
+def test_a_range_of_the_tasks_own_runs_is_told_with_their_number() -> None:
+    """Sixteen runs of four tasks: of t0 all at 0.1 nats, of the others up to 3."""
+    drawn = [
+        Run(f"j{n}", f"t{n % 4}", f"f{n % 4}", 300, 9 + n, 0.1 if n % 4 == 0 else 0.05 * (n // 4 * 20 - 1) + 0.15)
+        for n in range(16)
+    ]
+    assert max(run.kl for run in drawn) == pytest.approx(3.1)
+    inside = Predictor(drawn).predict(0.1, 300, task="f0")
+    assert (inside.status, inside.kl_range) == ("seen", (0.1, 0.1))
+    assert inside.sentence.endswith(", from 16 runs of 4 tasks, of which 4 of this task, at 0.1 nats.")
+    beyond = Predictor(drawn).predict(3.0, 300, task="f0")
+    assert beyond.status == "outside"
+    assert beyond.sentence.endswith(
+        " 16 runs of 4 tasks, of which 4 of this task: outside what has been seen of this task, which is 0.1 nats."
+    )
+    anyone = Predictor(drawn).predict(2.0, 300)
+    assert anyone.sentence.endswith(", from 16 runs of 4 tasks, at 0.1 to 3.1 nats.")
+    alone = Predictor(drawn[::4] * 2).predict(0.1, 300, task="f0")
+    assert alone.sentence.endswith(", from 8 runs of 1 task, at 0.1 nats.")
+
+
 def test_few_runs_are_called_few() -> None:
     few = [Run(f"j{n}", "t", "f", 200, 5 + n, 0.1 * (n + 1)) for n in range(4)]
     found = Predictor(few).predict(0.2, 200, task="f")
