@@ -131,16 +131,17 @@ def _whole(key: str, value: str, written: str) -> int:
 
 
 def exit_status(found: dict[str, Any], rule: Rule | None) -> Exit:
-    """0 passes, 1 fails, 2 undecided; a task at chance decides nothing."""
-    outcomes = [result["outcome"] for result in found["tasks"]]
+    """0 passes, 1 fails, 2 undecided. A task at chance decides nothing: it fails no rule, and equivalence is not shown
+    on it. One that is worse, yet within the margin, is equivalent."""
+    results = found["tasks"]
+    outcomes = {result["outcome"] for result in results}
     if rule is None:
         return Exit.PASS
-    if "worse" in outcomes and not (rule is Rule.NOT_EQUIVALENT and _within(found)):
-        return Exit.FAIL
     if rule is Rule.WORSE:
-        return Exit.UNMEASURED if set(outcomes) == {"at_chance"} else Exit.PASS
-    return Exit.PASS if _within(found) else Exit.UNMEASURED
-
-
-def _within(found: dict[str, Any]) -> bool:
-    return all(result["equivalence"]["equivalent"] and result["outcome"] != "at_chance" for result in found["tasks"])
+        if "worse" in outcomes:
+            return Exit.FAIL
+        return Exit.UNMEASURED if outcomes == {"at_chance"} else Exit.PASS
+    if any(result["outcome"] == "worse" and not result["equivalence"]["equivalent"] for result in results):
+        return Exit.FAIL
+    within = all(result["equivalence"]["equivalent"] and result["outcome"] != "at_chance" for result in results)
+    return Exit.PASS if within else Exit.UNMEASURED

@@ -83,6 +83,24 @@ def test_the_exit_status_follows_the_rule(outcomes, worse, not_equivalent):
     assert exit_status(report, Rule.NOT_EQUIVALENT) == not_equivalent
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "not_equivalent"),
+    [
+        ([], 0),
+        (["equivalent"], 0),
+        (["inconclusive"], 2),
+        (["at_chance"], 2),  # at chance decides nothing: neither that it fails, nor that equivalence is shown on it
+        (["worse"], 1),
+        (["inconclusive", "worse", "at_chance"], 1),
+    ],
+)
+def test_a_task_that_is_worse_within_the_margin_fails_worse_alone(outcomes, not_equivalent):
+    report = tasks_report(*(task(f"t{number}", outcome) for number, outcome in enumerate(["worse", *outcomes])))
+    report["tasks"][0]["equivalence"]["equivalent"] = True
+    assert exit_status(report, Rule.WORSE) == Exit.FAIL
+    assert exit_status(report, Rule.NOT_EQUIVALENT) == not_equivalent
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(flips, "settings", lambda: Settings(home=tmp_path))
