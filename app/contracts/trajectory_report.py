@@ -151,7 +151,8 @@ class Amplification(Contract):
     one_step: Mean = Field(description="top-1 disagreement on the reference's text, the ratio's denominator")
     free: Mean = Field(description="share of positions at which the texts differ, the ratio's numerator")
     conclusion: Literal["amplifies", "damps", "open", "no_damage"] = Field(
-        description="of the KL ratio: its whole interval above 1, below 1, or neither; no_damage where KL is exactly 0"
+        description="of the KL ratio: its whole interval above 1, below 1, or neither; no_damage where KL is exactly 0 "
+        "on both texts, open where it is so on the reference's alone (in reports of earlier versions no_damage, too)"
     )
 
 

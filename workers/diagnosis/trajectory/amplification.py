@@ -67,10 +67,14 @@ def ratio_of(numerators_N: ArrayLike, denominators_N: ArrayLike, *, seed: int = 
     return Ratio(value=value, ci=ci, above_one=ci[0] > 1)
 
 
-def conclusion_of(ratio: Ratio) -> Literal["amplifies", "damps", "open", "no_damage"]:
-    """What the KL factor says: `amplifies`, `damps`, `open`, or `no_damage` where there is nothing to amplify."""
+def conclusion_of(ratio: Ratio, numerators_N: ArrayLike) -> Literal["amplifies", "damps", "open", "no_damage"]:
+    """What the KL factor says: `amplifies`, `damps`, `open`, or `no_damage` where there is nothing to amplify.
+
+    `numerators_N` are those that the ratio was taken of. Where they are above zero and no denominator is, no factor
+    and no interval tells by how much, which is `open`.
+    """
     if ratio.value is None:
-        return "no_damage"
+        return "open" if np.any(numerators_N) else "no_damage"
     if ratio.ci is None:
         return "open"
     return "amplifies" if ratio.ci[0] > 1 else "damps" if ratio.ci[1] < 1 else "open"

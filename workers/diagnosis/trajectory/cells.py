@@ -211,7 +211,8 @@ def amplification(ours: Path, theirs: Path, *, seed: int) -> Amplification:
     def sums(columns: Sequence[Array]) -> list[float]:
         return [float(column.sum()) for column in cut(columns)]
 
-    kl = ratio_of(sums(on_theirs), sums(on_ours), seed=seed)
+    own = sums(on_theirs)
+    kl = ratio_of(own, sums(on_ours), seed=seed)
     tokens = ratio_of(sums(differ), sums(one_step), seed=seed)
     columns = [labelled(cut(column)) for column in (one_step, differ, on_ours, on_theirs)]
     values, (prompts_T, *_) = zip(*columns, strict=True)
@@ -224,7 +225,7 @@ def amplification(ours: Path, theirs: Path, *, seed: int) -> Amplification:
         tokens=tokens,
         one_step=one,
         free=free,
-        conclusion=conclusion_of(kl) if seen else "open",
+        conclusion=conclusion_of(kl, own) if seen else "open",
     )
 
 

@@ -18,19 +18,26 @@ def test_equal_numerators_and_denominators_are_exactly_one_with_an_interval_of_n
     assert ratio.value == 1
     assert ratio.ci == pytest.approx((1, 1))
     assert ratio.above_one is False
-    assert conclusion_of(ratio) == "open"
+    assert conclusion_of(ratio, values) == "open"
 
 
 def test_nothing_to_amplify_is_said():
     ratio = ratio_of([0.0, 0.0], [0.0, 0.0])
     assert ratio.value is None
-    assert conclusion_of(ratio) == "no_damage"
+    assert conclusion_of(ratio, [0.0, 0.0]) == "no_damage"
+
+
+def test_damage_on_its_own_text_alone_is_damage():
+    """Six nats over none: there is no factor, but there is something that could have been amplified."""
+    ratio = ratio_of([1.0, 2.0, 3.0], [0.0, 0.0, 0.0])
+    assert (ratio.value, ratio.ci) == (None, None)
+    assert conclusion_of(ratio, [1.0, 2.0, 3.0]) == "open"
 
 
 def test_a_single_prompt_has_no_interval():
     ratio = ratio_of([3.0], [1.0])
     assert (ratio.value, ratio.ci, ratio.above_one) == (3.0, None, None)
-    assert conclusion_of(ratio) == "open"
+    assert conclusion_of(ratio, [3.0]) == "open"
 
 
 def test_few_prompts_get_students_t_of_the_linearized_error():
@@ -47,7 +54,7 @@ def test_a_clear_factor_is_concluded(factor, wanted):
     rng = np.random.default_rng(1)
     below = rng.gamma(2.0, size=40)
     above = factor * below * rng.lognormal(0, 0.2, size=40)
-    assert conclusion_of(ratio_of(above, below)) == wanted
+    assert conclusion_of(ratio_of(above, below), above) == wanted
 
 
 def test_prompts_without_damage_do_not_break_the_draws():

@@ -61,6 +61,15 @@ def test_without_a_finite_position_nothing_is_concluded(ours):
     assert (found.kl.value, found.free.mean, found.conclusion) == (None, None, "open")
 
 
+def test_no_damage_is_concluded_where_there_is_none_on_either_text(theirs):
+    exact = path(OURS, [[0.0] * 4] * 3, "reference")
+    found = amplification(exact, theirs, seed=0)
+    assert (found.kl.value, found.kl_reference_text.mean, found.conclusion) == (None, 0, "open")
+    assert found.kl_candidate_text.mean > 0
+    same = path(OURS, [[0.0] * 4] * 3, "candidate")
+    assert amplification(exact, same, seed=0).conclusion == "no_damage"
+
+
 def test_a_cell_tells_where_texts_part(ours, theirs):
     found = cell("greedy", 0, ours, theirs, most=4, seed=0)
     first = found.first_divergence
