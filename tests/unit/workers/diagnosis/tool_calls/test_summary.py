@@ -1,11 +1,14 @@
 """The block from answers by hand, against scipy's intervals."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from scipy import stats
 
 from app.contracts.text import Tool
+from workers.diagnosis.tasks.statistics import mcnemar
 from workers.diagnosis.tool_calls.prompts import Prompt
 from workers.diagnosis.tool_calls.summary import paired, proportion, summarize
 
@@ -69,3 +72,19 @@ def test_equal_answers_still_have_an_interval() -> None:
     assert found.difference == 0
     assert found.ci[0] < 0 < found.ci[1]
     assert found.p_value == 1
+
+
+def test_the_page_tells_what_the_shipped_prompts_can_show() -> None:
+    page = (Path(__file__).resolve().parents[5] / "docs" / "token-classes.md").read_text(encoding="utf-8")
+    told = re.search(
+        r"With the (\d+) shipped prompts the test shows a difference of (\d+) points with a probability of 80 % where "
+        r"all flips go one way, and one of (\d+) where 40 % of the answers flip; one of 25 points it shows with (\d+) "
+        r"% and (\d+) %",
+        " ".join(page.split()),
+    )
+    assert told is not None
+    prompts, one_way, two_way, *shown = map(int, told.groups())
+    assert mcnemar.power(prompts, one_way / 100, one_way / 100) >= 0.8
+    assert mcnemar.power(prompts, (one_way - 1) / 100, (one_way - 1) / 100) < 0.8
+    assert mcnemar.detectable(prompts, 0.4) == pytest.approx(two_way / 100, abs=0.005)
+    assert [round(100 * mcnemar.power(prompts, flips, 0.25)) for flips in (0.25, 0.4)] == shown
