@@ -13,6 +13,8 @@ from workers.diagnosis.sides import Side, Sides
 from workers.diagnosis.tool_calls.generating import PHASE, answers_of
 from workers.diagnosis.tool_calls.prompts import prompts_of
 from workers.diagnosis.tool_calls.summary import summarize
+from workers.engine.device import identity
+from workers.engine.pool import resolve_dtype
 from workers.engine.room import EngineRoom
 from workers.text.chat import template_writes
 from workers.text.documents import TextDocument
@@ -33,6 +35,7 @@ def generated_tool_calls(
     prompts = prompts_of(documents, tokenizer, asked.prompts, bos_of(tokenizer))
     total = 2 * len(prompts)
     context.progress(PHASE, 0, total)
+    engine = str(identity(room.pool.device, resolve_dtype(sides.dtype), compiled=False))
     texts: list[list[str]] = []
     cut_off: list[int] = []
     for number, side in enumerate((sides.reference, sides.candidate)):
@@ -41,7 +44,7 @@ def generated_tool_calls(
             side.info,
             lambda side=side: room.sampler(side.info, dtype=sides.dtype, check_cancelled=context.check_cancelled),  # type: ignore[misc]
             max_tokens=asked.max_tokens,
-            plan=_plan(side, sides, asked, prompts),
+            plan=_plan(side, engine, asked, prompts),
             done_before=number * len(prompts),
             total=total,
             context=context,
@@ -59,5 +62,5 @@ def generated_tool_calls(
     )
 
 
-def _plan(side: Side, sides: Sides, asked: ToolCallRun, prompts: Sequence[object]) -> str:
-    return plan_fingerprint([side.weights, sides.dtype, str(asked.max_tokens), repr(prompts)])[:32]
+def _plan(side: Side, engine: str, asked: ToolCallRun, prompts: Sequence[object]) -> str:
+    return plan_fingerprint([side.weights, engine, str(asked.max_tokens), repr(prompts)])[:32]
