@@ -93,7 +93,7 @@ def test_ranks_are_ranges_and_ties_are_named(tmp_path):
 def test_the_first_one_is_not_called_better_than_one_that_it_is_not_told_from(tmp_path):
     """By document: a beats b for sure and b beats c, yet of a and c, further apart, no difference is shown."""
     b = np.array([0.19, 0.80, 0.04, 0.06, 1.57, 0.83, 1.80, 1.84])
-    c = b + [0.88, 1.12, 0.38, 0.50, 0.49, 1.13, 0.18, 0.37]
+    c = b + np.array([0.88, 1.12, 0.38, 0.50, 0.49, 1.13, 0.18, 0.37])
     losses = [np.repeat(0.5 + kl, LENGTH) for kl in (np.zeros(8), b, c)]
     found = compare_reports(
         [side(tmp_path, name, kl, where=positions(8)) for name, kl in zip("abc", losses, strict=True)]
