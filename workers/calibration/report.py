@@ -79,6 +79,7 @@ def build_report(tested: Tested, context: JobContext) -> CalibrateReport:
                 longest_context=int(tested.positions.context.max()),
                 domains=domains,
                 conversations=corpus.conversations,
+                whole_conversations=corpus.whole_conversations,
                 self_corpus=isinstance(request.test_text or request.text, SelfText),
             )
             if not (request.sampling and item.startswith(_SAMPLING))

@@ -103,6 +103,7 @@ def build_report(measured: Measured, context: JobContext) -> CompareReport:
             longest_context=int(positions.context.max()),
             domains=domains,
             conversations=corpus.conversations,
+            whole_conversations=corpus.whole_conversations,
             self_corpus=isinstance(request.text, SelfText),
             tool_calls=measured.tool_calls is not None,
         ),

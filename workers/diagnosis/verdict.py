@@ -124,13 +124,15 @@ def not_tested(
     longest_context: int,
     domains: Sequence[str],
     conversations: int,
+    whole_conversations: int,
     self_corpus: bool = False,
     tool_calls: bool = False,
 ) -> tuple[str, ...]:
     """What the verdict does not speak of, given what was scored.
 
     `longest_context` is the largest number of tokens before a scored position; `domains` holds one entry for each
-    document, `conversations` of which are conversations; `tool_calls` is whether calls were generated.
+    document, `conversations` of which are conversations, `whole_conversations` of these scored whole; `tool_calls` is
+    whether calls were generated.
     """
     return (
         "Free-running generation: every position was scored after the given text, so errors that build up over the "
@@ -141,7 +143,7 @@ def not_tested(
         f"token{'' if longest_context == 1 else 's'} before it.",
         f"Other domains and languages than those of the text{_named(domains)}.",
         "Sampling settings: the full distributions are compared at temperature 1, without truncation or penalties.",
-        _form(len(domains), conversations),
+        *_form(len(domains), conversations, whole_conversations),
         (
             "Text by people: the text was sampled from the reference."
             if self_corpus
@@ -157,17 +159,35 @@ def _named(domains: Iterable[str]) -> str:
     return "" if named == [DEFAULT_DOMAIN] else f" ({', '.join(named)})"
 
 
-def _form(documents: int, conversations: int) -> str:
-    """Which of plain text and conversations was left out, or what of the conversations."""
+def _form(documents: int, conversations: int, whole: int) -> tuple[str, ...]:
+    """Which of plain text and conversations was left out, or what of the conversations: nothing where all of them are
+    scored whole, beside plain text."""
     if not conversations:
-        return "Conversations: the text was scored as it is, without a chat template."
+        return ("Conversations: the text was scored as it is, without a chat template.",)
     if conversations == documents:
-        return "Plain text: only what an assistant says in a conversation was scored."
+        return (f"Plain text: {_alone(conversations, whole)}",)
+    if whole == conversations:
+        return ()
+    of = f" in {_count(conversations - whole)} of the conversations" if whole else ""
     are = "1 is a conversation" if conversations == 1 else f"{_count(conversations)} are conversations"
-    return (
-        f"Users' turns: of the {_count(documents)} documents {are}, of which only what the assistant says was scored; "
-        "the others were scored whole, as plain text."
-    )
+    scored = _partly(whole) if whole else "of which only what the assistant says was scored"
+    others = "the rest was" if whole else "the others were"
+    told = f"of the {_count(documents)} documents {are}, {scored}; {others} scored whole, as plain text."
+    return (f"Users' turns{of}: {told}",)
+
+
+def _alone(conversations: int, whole: int) -> str:
+    """What was scored where every document is a conversation."""
+    if not whole:
+        return "only what an assistant says in a conversation was scored."
+    if whole == conversations:
+        return "only conversations were scored, each of them whole."
+    return f"every document is a conversation, {_partly(whole)}."
+
+
+def _partly(whole: int) -> str:
+    were = "was" if whole == 1 else "were"
+    return f"of which {_count(whole)} {were} scored whole and of the others only what the assistant says"
 
 
 def _limits(thresholds: Thresholds) -> tuple[float, ...]:

@@ -4,7 +4,8 @@ The protocol: each document is tokenized without special tokens and cut into win
 cross documents. A window holds at most `window` tokens, the BOS included where the tokenizer adds one. Every position
 that has a next token is scored, the first one included (with a BOS the first token of the text is predicted from it);
 the last, shorter window counts from two tokens on, and a remainder of a single token is left out and counted. Of a
-conversation only the assistant's tokens are scored, of a self corpus only the sampled ones. Nothing is padded.
+conversation only the assistant's tokens are scored unless it asks for all, of a self corpus only the sampled ones.
+Nothing is padded.
 """
 
 import hashlib
@@ -98,7 +99,8 @@ class Corpus:
     `left_out_tokens` counts remainders of a single token, `left_out_windows` windows without a scored position (the
     middle of a long user message): neither is read. `fingerprint` is a SHA-256 over token ids, boundaries, masks and
     BOS: equal fingerprints mean that the same was measured. `protocol` says all of it in a sentence. `conversations`
-    counts the documents that are conversations; `chat_template` is whether there are any.
+    counts the documents that are conversations, `whole_conversations` those of which every token is scored;
+    `chat_template` is whether there are any.
     """
 
     windows: Sequence[Window]
@@ -114,6 +116,7 @@ class Corpus:
     fingerprint: str
     protocol: str
     conversations: int = 0
+    whole_conversations: int = 0
 
 
 def make_windows(
@@ -155,7 +158,7 @@ def make_windows(
     windows = Windows(tokenized, index, bos)
     conversations = sum(document.messages is not None for document in documents)
     chat = conversations > 0
-    whole = any(document.scored == "all" for document in documents)
+    whole = sum(document.messages is not None and document.scored == "all" for document in documents)
     sampled = any(document.tokens is not None for document in documents)
     return Corpus(
         windows=windows,
@@ -169,8 +172,9 @@ def make_windows(
         left_out_tokens=left_out_tokens,
         left_out_windows=left_out_windows,
         fingerprint=_fingerprint(windows, window, bos, check_cancelled),
-        protocol=_protocol(window, stride, bos is not None, chat, sampled, whole),
+        protocol=_protocol(window, stride, bos is not None, chat, sampled, whole > 0),
         conversations=conversations,
+        whole_conversations=whole,
     )
 
 

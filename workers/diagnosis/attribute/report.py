@@ -128,6 +128,7 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
             longest_context=int(found.positions.context.max()),
             domains=domains,
             conversations=corpus.conversations,
+            whole_conversations=corpus.whole_conversations,
             self_corpus=isinstance(request.text, SelfText),
         ),
         warnings=tuple(_warnings(found, sites, summary.nonfinite_positions)),

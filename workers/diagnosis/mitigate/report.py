@@ -294,6 +294,7 @@ def _not_tested(found: Found, domains: Sequence[str]) -> tuple[str, ...]:
         longest_context=int(found.tested.part.where.context.max()),
         domains=domains,
         conversations=found.sets.test.conversations,
+        whole_conversations=found.sets.test.whole_conversations,
         self_corpus=isinstance(found.request.test_text or found.request.text, SelfText),
     )
     speed = (

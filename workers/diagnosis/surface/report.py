@@ -111,6 +111,7 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
                 longest_context=int(ground.part.where.context.max()),
                 domains=[document.domain for document in corpus.documents],
                 conversations=corpus.conversations,
+                whole_conversations=corpus.whole_conversations,
                 self_corpus=isinstance(request.text, SelfText),
             ),
         ),

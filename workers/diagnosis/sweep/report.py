@@ -197,6 +197,7 @@ def _not_tested(swept: Swept) -> tuple[str, ...]:
         longest_context=int(swept.ground.part.where.context.max()),
         domains=[document.domain for document in corpus.documents],
         conversations=corpus.conversations,
+        whole_conversations=corpus.whole_conversations,
         self_corpus=isinstance(swept.request.text, SelfText),
     )
     return ("Settings between and beyond those that were measured: what is said of them is interpolated.", *listed)

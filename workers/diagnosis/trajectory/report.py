@@ -339,6 +339,7 @@ def untested(found: Found) -> tuple[str, ...]:
         longest_context=int(positions.context.max()),
         domains=[prompt.domain for prompt in found.prompts],
         conversations=found.base.conversations,
+        whole_conversations=found.base.whole_conversations,
         self_corpus=isinstance(found.request.text, SelfText),
     )
     return (

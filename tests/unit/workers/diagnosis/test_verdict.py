@@ -230,8 +230,8 @@ def test_the_rule_names_every_threshold() -> None:
 
 
 def untested(**changes: object) -> str:
-    given = {"longest_context": 511, "domains": ["prose", "code", "prose"], "conversations": 0} | changes
-    return " ".join(not_tested(**given))  # type: ignore[arg-type]
+    given = {"longest_context": 511, "domains": ["prose", "code", "prose"], "conversations": 0}
+    return " ".join(not_tested(**{"whole_conversations": 0} | given | changes))  # type: ignore[arg-type]
 
 
 def test_what_was_not_tested_follows_from_what_was() -> None:
@@ -261,6 +261,35 @@ def test_only_the_form_that_no_document_has_is_untested(conversations: int, said
     told = untested(conversations=conversations)
     assert said in told
     assert unsaid not in told
+
+
+@pytest.mark.parametrize(
+    ("documents", "conversations", "whole", "said"),
+    [
+        (
+            48,
+            36,
+            10,
+            "Users' turns in 26 of the conversations: of the 48 documents 36 are conversations, of which 10 were "
+            "scored whole and of the others only what the assistant says; the rest was scored whole, as plain text.",
+        ),
+        (3, 2, 1, "of which 1 was scored whole and of the others only what the assistant says"),
+        (3, 3, 3, "Plain text: only conversations were scored, each of them whole."),
+        (3, 3, 1, "Plain text: every document is a conversation, of which 1 was scored whole and of the others only"),
+    ],
+)
+def test_a_conversation_that_is_scored_whole_is_not_said_to_lack_its_users_turns(
+    documents: int, conversations: int, whole: int, said: str
+) -> None:
+    told = untested(domains=["text"] * documents, conversations=conversations, whole_conversations=whole)
+    assert said in told
+    assert "of which only what the assistant says" not in told
+    assert "only what an assistant says in a conversation was scored" not in told
+
+
+def test_no_form_is_untested_where_plain_text_and_whole_conversations_are_scored() -> None:
+    told = untested(conversations=2, whole_conversations=2)
+    assert told == untested().replace("Conversations: the text was scored as it is, without a chat template. ", "")
 
 
 @pytest.mark.parametrize(

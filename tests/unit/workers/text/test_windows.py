@@ -130,6 +130,19 @@ def test_of_a_conversation_only_the_assistant_is_scored(smollm2_tokenizer: "PreT
     assert make_windows(documents[1:], smollm2_tokenizer, 16).conversations == 0
 
 
+def test_conversations_of_which_all_is_scored_are_counted(smollm2_tokenizer: "PreTrainedTokenizerBase") -> None:
+    messages = (Message(role="user", content="And another?"), Message(role="assistant", content="Violet, sometimes."))
+    documents = [
+        TextDocument("whole", "dialogue", messages=messages, scored="all"),
+        TextDocument("answers", "dialogue", messages=messages),
+        TextDocument("t", "prose", text="one two three"),
+    ]
+    corpus = make_windows(documents, smollm2_tokenizer, 64)
+    assert (corpus.conversations, corpus.whole_conversations) == (2, 1)
+    assert corpus.documents[0].scored == corpus.documents[0].tokens - 1 > corpus.documents[1].scored
+    assert make_windows(documents[1:], smollm2_tokenizer, 64).whole_conversations == 0
+
+
 def test_a_mask_is_cut_with_its_window(plain_tokenizer: "PreTrainedTokenizerBase") -> None:
     corpus = make_windows([exact("self", range(10, 21), scored_from=6)], plain_tokenizer, 4)
     # tokens 10-13 hold nothing scored; 16 (index 6) is the first that counts, 18 (index 8) stands first in its window
