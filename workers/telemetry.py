@@ -212,7 +212,12 @@ CATALOGUE: tuple[Metric, ...] = (
         (*COMPARISON, "decoder"),
         {"decoder": DECODERS},
     ),
-    Metric("attribution_worst_nats", "gauge", "KL of the worst part alone, in the last attribution.", COMPARISON),
+    Metric(
+        "attribution_worst_nats",
+        "gauge",
+        "KL of the worst part alone, in the last attribution; NaN where it is finite nowhere.",
+        COMPARISON,
+    ),
     Metric("attribution_worst_ratio", "gauge", "Share of the whole damage that this part alone costs.", COMPARISON),
     Metric(
         "attribution_explained_ratio",

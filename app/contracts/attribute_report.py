@@ -99,6 +99,15 @@ class Site(Contract):
     rung: Count = Field(description="how far it came: parts that were dropped early were measured on fewer tokens")
 
 
+class NowhereFinite(Contract):
+    """A part that, alone in the reference, leaves no finite logits at any of `tokens` tokens: worse than any number."""
+
+    name: str
+    kind: SiteKind
+    layer: Count | None
+    tokens: Count
+
+
 class Whole(Contract):
     """The whole candidate on the subset, by both engines; suffix runs add up to `transformers`."""
 
@@ -153,8 +162,13 @@ class Search(Contract):
     budget: float
     spent: float = Field(description="by swaps in search of the first parts")
     looked_into: float = Field(description="by controls, twins, pairs and restoring, beside the budget")
-    considered: Count = Field(description="parts that differ")
-    unchanged: Count = Field(description="parts whose weights are the reference's: their nats are exactly 0")
+    considered: Count = Field(description="parts that differ, of the chosen kinds and layers")
+    unchanged: Count = Field(description="such parts whose weights are the reference's: their nats are exactly 0")
+    beside: Count = Field(
+        default=0,
+        description="parts that differ and were not asked for: of other kinds, and, where nothing in the chosen layers "
+        "differs, outside of them",
+    )
     measured: Count
     rungs: tuple[Rung, ...]
     forward_seconds: float = Field(description="one forward pass of the whole model over the subset, on this machine")
@@ -187,6 +201,9 @@ class AttributeReport(Blocks):
     noise_floor: NoiseFloor
     kernel_term: KernelTerm | None = None
     sites: tuple[Site, ...] = Field(description="by nats, most first")
+    nowhere_finite: tuple[NowhereFinite, ...] = Field(
+        default=(), description="parts that stand before all of `sites`: finite nowhere, and so without nats"
+    )
     whole: Whole | None = Field(description="null where the models have too little in common for suffix runs")
     explained: Explained | None
     additivity: Additivity | None

@@ -19,6 +19,7 @@ from app.web.sections.attribute import (
     gaps,
     heading,
     mean_text,
+    nowhere_finite_note,
     search_note,
     share_text,
     sites_note,
@@ -37,6 +38,8 @@ def render_attribute(report: AttributeReport, console: Console, say: Say) -> Non
     verdict_lines(report, console, say)
     console.print()
     console.print(Text(say(heading(report).upper()), style="bold"))
+    if report.nowhere_finite:
+        console.print(Text(say(visible(f"Nowhere finite: {nowhere_finite_note(report)}")), style="bold"))
     if report.sites:
         console.print(_sites(report, say, wide=wide))
     explained = report.explained

@@ -48,6 +48,7 @@ class Attribution:
     heading: str
     sentence: str
     not_swapped: str
+    nowhere_finite: str
     figures: tuple[Figure, ...]
     chart: Markup | None
     layers: Markup | None
@@ -72,6 +73,7 @@ def attribution(report: AttributeReport) -> Attribution:
         heading=heading(report),
         sentence=visible(report.verdict),
         not_swapped=visible(report.not_swapped),
+        nowhere_finite=visible(nowhere_finite_note(report)),
         figures=_figures(report),
         chart=_chart(report),
         layers=_layers(report),
@@ -92,7 +94,12 @@ def attribution(report: AttributeReport) -> Attribution:
 
 
 def heading(report: AttributeReport) -> str:
-    """The worst part, or that there is none, or none that is shown to be."""
+    """The worst part, or that there is none, or none that is shown to be, or none that was tried."""
+    if report.nowhere_finite:
+        return f"Worst: {report.nowhere_finite[0].name}"
+    search = report.search
+    if search is not None and not search.measured and (search.considered or search.beside):
+        return "No part was tried" if search.considered else "Nothing that was asked for differs"
     blamed = _blamed(report)
     if blamed:
         return f"Worst: {blamed[0].name}"
@@ -155,7 +162,7 @@ def recipe_text(treatment: Treatment | None) -> str:
 def sites_note(report: AttributeReport) -> str:
     """What the table's numbers are, and how far they can be trusted."""
     subset, search = report.subset, report.search
-    if subset is None or search is None:
+    if subset is None or search is None or not search.measured:
         return ""
     held = [site.control for site in report.sites if site.control is not None]
     controls = "none was run"
@@ -173,6 +180,21 @@ def sites_note(report: AttributeReport) -> str:
         f"norm in a random direction, {fmt.count(subset.twin_positions)} tokens. Parts lie within each other: a layer "
         "holds its modules. Rows are in the order of nats before rounding, and each number has the digits that its "
         f"interval supports. Parts that are the reference’s own, with nats of exactly 0: {fmt.count(search.unchanged)}."
+    )
+
+
+def nowhere_finite_note(report: AttributeReport) -> str:
+    """Which parts have no number, since they are finite nowhere; empty where there is none."""
+    parts = report.nowhere_finite
+    if not parts:
+        return ""
+    rest = len(parts) - SHOWN
+    names = ", ".join(part.name for part in parts[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    tokens = max(part.tokens for part in parts)
+    return (
+        f"{names}: alone in the reference, no logits are finite at any of {fmt.counted(tokens, 'token')}. There are no "
+        f"nats to rank by; {'it stands' if len(parts) == 1 else 'these stand'} before all parts that have some, and "
+        f"{'was' if len(parts) == 1 else 'were'} looked into no further."
     )
 
 
@@ -209,7 +231,7 @@ def whole_note(report: AttributeReport) -> str:
 def search_note(report: AttributeReport) -> str:
     """What the search cost."""
     search = report.search
-    if search is None:
+    if search is None or not search.considered:
         return ""
     return (
         f"{search.measured} of {search.considered} parts that differ were measured, for {search.spent:.1f} of "
@@ -229,7 +251,7 @@ def _figures(report: AttributeReport) -> tuple[Figure, ...]:
     nats, share = fmt.estimate(worst.nats, worst.ci), share_text(worst)
     alone = (
         Figure(
-            "Worst gap alone" if worst.kind == "gap" else "Worst part alone" if blamed else "Most of any part",
+            _label(worst, blamed=bool(blamed), numbered=not report.nowhere_finite),
             nats.value,
             "nats a token",
             nats.interval or "no interval",
@@ -261,6 +283,15 @@ def _figures(report: AttributeReport) -> tuple[Figure, ...]:
             "Against noise", ratio.value, "× noise of the same norm", ratio.interval or "no interval", worst.name
         ),
     )
+
+
+def _label(worst: Site, *, blamed: bool, numbered: bool) -> str:
+    """What the first figure is of; where some parts have no number (not `numbered`), of the others."""
+    if worst.kind == "gap":
+        return "Worst gap alone"
+    if not numbered:
+        return "Worst of the others" if blamed else "Most of the others"
+    return "Worst part alone" if blamed else "Most of any part"
 
 
 def _chart(report: AttributeReport) -> Markup | None:

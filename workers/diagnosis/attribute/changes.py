@@ -5,6 +5,7 @@ Names: O, I outputs and inputs of a linear module.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -157,13 +158,20 @@ def evidence(site: Site, reads: tuple[Read, Read], inputs: Inputs, candidate: Ch
         channels += float(energy_I.topk(max(1, round(CHANNELS * len(energy_I)))).values.sum())
         if min(weighted_OI.shape) >= FEWEST:
             wide += whole
-            directions += _first_directions(weighted_OI)
+            # what is not finite has no singular values
+            directions += _first_directions(weighted_OI) if math.isfinite(whole) else math.nan
     return Evidence(
-        change=(change / size) ** 0.5 if size else None,
-        outlier_share=channels / energy if energy else None,
-        low_rank_share=directions / wide if wide else None,
-        zeros=zeros / elements if elements else None,
+        change=None if (squared := _over(change, size)) is None else squared**0.5,
+        outlier_share=_over(channels, energy),
+        low_rank_share=_over(directions, wide),
+        zeros=_over(zeros, elements),
     )
+
+
+def _over(part: float, whole: float) -> float | None:
+    """part / whole; None where that is no number, as of weights so large that their squares are not finite."""
+    share = part / whole if whole else math.nan
+    return share if math.isfinite(share) else None
 
 
 def _first_directions(weighted_OI: torch.Tensor) -> float:

@@ -31,8 +31,9 @@ from workers.diagnosis.attribute.looking import Looking
 from workers.diagnosis.attribute.numbering import moved, renumbered_by
 from workers.diagnosis.attribute.pair import opened, plain, why_not
 from workers.diagnosis.attribute.report import Found, build_report, export
+from workers.diagnosis.attribute.scope import Scope, scope_of
 from workers.diagnosis.attribute.search import Search
-from workers.diagnosis.attribute.sites import sites_of
+from workers.diagnosis.attribute.sites import Site, sites_of
 from workers.diagnosis.attribute.subset import Subset, draw
 from workers.diagnosis.attribute.swapping import Swapper
 from workers.diagnosis.context import JobContext
@@ -47,6 +48,7 @@ from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
 from workers.process.context import write_atomically
+from workers.surgery.blockwise.skeleton import Read
 from workers.surgery.reading import open_tensors
 from workers.text.windows import Corpus
 
@@ -228,9 +230,8 @@ class _Attribute(Attempt):
             full = self._together(swapper, subset, found, scratch / "forward.json")
             with watch.phase("swap"):
                 context.progress("compare weights", 0, 0)
-                sites = sites_of(reference, request.layers)
-                changed = differing(sites, reference, candidate, reads, context.check_cancelled)
-            search = Search(swapper, changed, request.levels, request.budget, request.top, context)
+                scope = self._scope(reference, candidate, reads)
+            search = Search(swapper, scope.chosen, request.levels, request.budget, request.top, context)
             before = swapper.seconds
             with watch.phase("swap"):
                 search.run()
@@ -238,8 +239,23 @@ class _Attribute(Attempt):
             looking = Looking(swapper, search, reads, request, context, full)
             with watch.phase("look"):
                 looking.run()
-            found.considered, found.unchanged = len(changed), len(sites) - len(changed)
-            found.search, found.looking, found.full = search, looking, full
+            found.scope, found.search, found.looking, found.full = scope, search, looking, full
+
+    def _scope(self, reference: CheckpointInfo, candidate: CheckpointInfo, reads: tuple[Read, Read]) -> Scope:
+        """What differs of that which was asked for, and beside it."""
+        request = self._request
+
+        def differ(sites: list[Site]) -> list[Site]:
+            return differing(sites, reference, candidate, reads, self._context.check_cancelled)
+
+        sites = sites_of(reference, request.layers)
+        return scope_of(
+            sites,
+            differ(sites),
+            request.levels,
+            request.layers,
+            everywhere=lambda: differ(sites_of(reference)),
+        )
 
     def _moved(self, reference: CheckpointInfo, candidate: CheckpointInfo) -> str:
         """Why layers of one number are no counterparts, by their weights."""

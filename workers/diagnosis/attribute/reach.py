@@ -19,7 +19,7 @@ def not_reached(search: Search) -> list[str]:
     layers = [site.layer for site in search.untried if site.layer is not None]
     outside = [site.name for site in search.untried if site.layer is None]
     if search.untried:
-        names = " and ".join([*([_layers(layers)] if layers else []), *outside])
+        names = " and ".join([*([layers_told(layers)] if layers else []), *outside])
         told.append(
             f"{budget} did not reach for all that differs: {names} were not tried, and the worst part may be among "
             "them. Those that were tried are spread evenly over the model."
@@ -39,9 +39,9 @@ def _within(search: Search, left: Counter[int]) -> str:
     wholly = [layer for layer in tried if layer not in left]
     partly = [layer for layer in tried if layer in left]
     never = [layer for layer in left if layer not in tried]
-    looked = [f"all that differs in {_layers(wholly)}"] if wholly else []
-    looked += [f"a part of what differs in {_layers(partly)}"] if partly else []
-    rest = f", and at nothing in {_layers(never)}" if never else ""
+    looked = [f"all that differs in {layers_told(wholly)}"] if wholly else []
+    looked += [f"a part of what differs in {layers_told(partly)}"] if partly else []
+    rest = f", and at nothing in {layers_told(never)}" if never else ""
     order = "Layers came in the order of their nats" if search.by_damage else "Parts are spread evenly over the model"
     return (
         f"{count} of {count + tried.total()} parts within layers that differ: it looked at {' and '.join(looked)}"
@@ -54,7 +54,8 @@ def _by_layer(sites: Iterable[Site]) -> Counter[int]:
     return Counter(site.layer for site in sites if site.layer is not None and not site.whole)
 
 
-def _layers(numbers: Iterable[int]) -> str:
+def layers_told(numbers: Iterable[int]) -> str:
+    """Layers by their numbers, at least one, in words; long runs by their ends."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:

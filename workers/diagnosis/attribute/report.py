@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts.attribute_blocks import Internals, LayerGap
-from app.contracts.attribute_report import AttributeReport, Cause, Explained, Site, Treatment, Whole
+from app.contracts.attribute_report import AttributeReport, Cause, Explained, NowhereFinite, Site, Treatment, Whole
 from app.contracts.attribute_report import Search as SearchBlock
 from app.contracts.attribute_report import Subset as SubsetBlock
 from app.contracts.calibration_report import Blocks
@@ -29,6 +29,7 @@ from workers.diagnosis.attribute.isotropic import batches_of
 from workers.diagnosis.attribute.looking import Looking
 from workers.diagnosis.attribute.putting_back import put_back
 from workers.diagnosis.attribute.reach import not_reached
+from workers.diagnosis.attribute.scope import Scope, nothing_differs, parts_differ
 from workers.diagnosis.attribute.search import Measured, Search
 from workers.diagnosis.attribute.sites import Site as Part
 from workers.diagnosis.attribute.subset import Subset
@@ -51,6 +52,8 @@ TOKENS_FILE: Final = "tokens.parquet"
 _BLOCKS = tuple(Blocks.model_fields)
 # Share of resamplings in which a pair of the alignment is found again, above which it is spoken of.
 ALIKE = 0.5
+# Parts that a sentence names.
+_NAMED = 4
 # Causes that somebody can act on are told of parts that were looked into; the others have no twin.
 _UNSEEN: tuple[Cause, str] = ("unclear", "not among the first parts: no twin was run for it")
 
@@ -79,8 +82,7 @@ class Found:
     looking: Looking | None = None
     internals: Internals | None = None
     full: NDArray[np.float32] | None = None
-    considered: int = 0
-    unchanged: int = 0
+    scope: Scope = field(default_factory=Scope)
     forward_seconds: float = 0.0
     search_seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
@@ -116,6 +118,7 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
         noise_floor=found.floor.report,
         kernel_term=found.kernel_term,
         sites=sites,
+        nowhere_finite=_nowhere_finite(found),
         whole=found.whole,
         explained=None if looking is None else looking.explained,
         additivity=None if looking is None else looking.additivity,
@@ -149,7 +152,7 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
 
 
 def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> str:
-    """What was found, in one sentence."""
+    """What was found, in a sentence or two."""
     if found.not_swapped and sites:
         first = sites[0]
         share = _share(Mean(mean=first.share, ci=first.share_ci))
@@ -159,15 +162,30 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
         )
     if found.not_swapped:
         return f"No part was swapped: {found.not_swapped}."
-    if not found.considered:
-        return "No part differs: every weight of the candidate is the reference's."
+    if not found.scope.considered:
+        return nothing_differs(found.scope)
     search = found.search
     if search is not None and not search.found:
-        return f"{found.considered} parts differ, and the budget did not reach for one of them."
+        return f"{parts_differ(found.scope)}, and the budget did not reach for one of them."
+    broken = [] if search is None else search.nowhere_finite
     explained = None if looking is None else looking.explained
-    if looking is None or explained is None or not sites or not looking.first:
-        return f"{found.considered} parts differ, and none of those that were measured costs anything for sure."
-    return _worst(sites, looking.first, explained, found)
+    if looking is not None and explained is not None and sites and looking.first:
+        told = _worst(sites, looking.first, explained, found)
+    elif broken and not sites:
+        told = "No other part was measured."
+    else:
+        which = "the others" if broken else "those"
+        told = f"{parts_differ(found.scope)}, and none of {which} that were measured costs anything for sure."
+    return f"{_broken(broken)} {told}" if broken else told
+
+
+def _broken(parts: Sequence[Measured]) -> str:
+    """Parts that are finite nowhere, in a sentence."""
+    if len(parts) == 1:
+        return (
+            f"The worst part is {parts[0].site.name}: alone in the reference it leaves no logits finite at any token."
+        )
+    return f"The worst parts are {_some(parts)}: each, alone in the reference, leaves no logits finite at any token."
 
 
 def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, found: Found) -> str:
@@ -184,13 +202,16 @@ def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, fo
     together = ""
     if len(explained.sites) > 1 and explained.share.mean is not None:
         together = f"; the first {len(explained.sites)} parts together cost {_share(explained.share)} of it"
-    of = " of those that were tried" if found.search is not None and found.search.untried else ""
+    search = found.search
+    of = " of those that were tried" if search is not None and search.untried else ""
+    if search is not None and search.nowhere_finite:
+        of = " of the others that were tried" if search.untried else " of the others"
     if not blamed:
         what = "none of those that were looked into is shown to cost anything alone"
         if mild.issuperset(one.name for one in looked):
             what = "every one that was looked into is negligible"
         return (
-            f"{found.considered} parts differ, and {what}: the one{of} that costs most, {first.name}, costs {alone} "
+            f"{parts_differ(found.scope)}, and {what}: the one{of} that costs most, {first.name}, costs {alone} "
             f"({first.why}){together}."
         )
     sure = "" if first.name == looked[0].name else " that costs something for sure"
@@ -205,6 +226,15 @@ def _sites(found: Found, context: JobContext) -> tuple[Site, ...]:
         context.check_cancelled()
         made.append(_site(measured, found, found.full, found.subset))
     return tuple(made)
+
+
+def _nowhere_finite(found: Found) -> tuple[NowhereFinite, ...]:
+    """What has no number, before all that has."""
+    broken = [] if found.search is None else found.search.nowhere_finite
+    return tuple(
+        NowhereFinite(name=one.site.name, kind=one.site.kind, layer=one.site.layer, tokens=len(one.kl))
+        for one in broken
+    )
 
 
 def _gaps(found: Found) -> tuple[Site, ...]:
@@ -317,8 +347,9 @@ def _search(found: Found) -> SearchBlock | None:
         budget=search.budget,
         spent=round(search.spent, 3),
         looked_into=round(looking.cost, 3),
-        considered=found.considered,
-        unchanged=found.unchanged,
+        considered=found.scope.considered,
+        unchanged=found.scope.unchanged,
+        beside=found.scope.beside,
         measured=len(search.found),
         rungs=tuple(search.rungs),
         forward_seconds=round(found.forward_seconds, 4),
@@ -354,16 +385,39 @@ def _warnings(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[str
     told += matched_otherwise(found)
     search = found.search
     if search is not None:
-        lost = [name for name, one in search.found.items() if not np.isfinite(one.kl).all()]
-        if lost:
-            told.append(
-                f"{len(lost)} parts made logits that are not finite somewhere ({', '.join(lost[:4])}): their nats are "
-                "over the other positions."
-            )
+        told += not_finite(search)
         told += not_reached(search)
     if found.whole is not None and found.subset is not None and found.whole.transformers.clusters == "windows":
         told.append("Fewer than six documents were swapped on: intervals are clustered by windows, and are too narrow.")
     return told
+
+
+def not_finite(search: Search) -> list[str]:
+    """Parts whose logits are not finite, at all positions or at some."""
+    told = []
+    nowhere = search.nowhere_finite
+    if nowhere:
+        told.append(
+            f"{_count(nowhere)} made no finite logits at any position ({_some(nowhere)}), and so no nats: worse than "
+            "all that have any, looked into no further, and listed before the ranking."
+        )
+    partly = [one for one in search.ranked if not np.isfinite(one.kl).all()]
+    if partly:
+        told.append(
+            f"{_count(partly)} made logits that are not finite at some positions ({_some(partly)}): "
+            f"{'its' if len(partly) == 1 else 'their'} nats are over the other positions."
+        )
+    return told
+
+
+def _count(parts: Sequence[Measured]) -> str:
+    return "1 part" if len(parts) == 1 else f"{len(parts)} parts"
+
+
+def _some(parts: Sequence[Measured]) -> str:
+    """The first few by name."""
+    rest = len(parts) - _NAMED
+    return ", ".join(one.site.name for one in parts[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def matched_otherwise(found: Found) -> list[str]:
@@ -397,7 +451,8 @@ def export(report: AttributeReport, found: Found, context: JobContext) -> None:
         [document.domain for document in documents],
     )
     export_metrics(report, found.values, found.sides, context)
-    worst = report.sites[0] if report.sites else None
+    # what is finite nowhere is worse than the first that has a number, and has none
+    worst = report.sites[0] if report.sites and not report.nowhere_finite else None
     explained = None if report.explained is None else report.explained.share.mean
     gauges = {
         "attribution_worst_nats": None if worst is None else worst.nats,

@@ -45,6 +45,11 @@ class Measured:
         finite = self.kl[np.isfinite(self.kl)]
         return float(finite.mean()) if finite.size else float("nan")
 
+    @property
+    def nowhere_finite(self) -> bool:
+        """Whether no position is finite: as bad as can be, and without a number."""
+        return not np.isfinite(self.kl).any()
+
 
 @dataclass
 class Search:
@@ -73,9 +78,17 @@ class Search:
 
     @property
     def ranked(self) -> list[Measured]:
-        """What was measured, the worst first."""
-        known = [one for one in self.found.values() if np.isfinite(one.nats)]
+        """What was measured and has a number, the worst first."""
+        known = [one for one in self.found.values() if not one.nowhere_finite]
         return sorted(known, key=lambda one: (-one.nats, one.site.name))
+
+    @property
+    def nowhere_finite(self) -> list[Measured]:
+        """What was measured, was finite at no position and is worse than all that has a number: what is in layers
+        first, which says more, in the model's order."""
+        order = {site.name: index for index, site in enumerate(self.changed)}
+        known = [one for one in self.found.values() if one.nowhere_finite]
+        return sorted(known, key=lambda one: (one.site.whole, order[one.site.name]))
 
     def run(self) -> None:
         """Measures; everything is in `found` then."""

@@ -13,6 +13,7 @@ from app.contracts.requests.compare import CompareRequest
 from app.settings import Settings
 from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS
 from tests.support.attempts import Context
+from tests.unit.workers.diagnosis.attribute.swapped import Weights, changed_copy
 from workers.diagnosis.attribute.job import attribute
 from workers.diagnosis.context import JobCancelled
 from workers.engine.room import EngineRoom
@@ -20,6 +21,7 @@ from workers.engine.room import EngineRoom
 Json = dict[str, Any]
 # Two bits in one module of the middle layer, seven everywhere else.
 HURT = "layers.1.mlp.down_proj"
+SPOILT = "layers.1.input_layernorm"
 RECIPE = [
     {"type": "quantize.rtn", "bits": 7, "group_size": 32, "layers": [0, 2]},
     {"type": "quantize.rtn", "bits": 2, "group_size": 32, "layers": [1], "modules": ["down_proj"]},
@@ -30,7 +32,16 @@ HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 @pytest.fixture(scope="module")
 def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
     home = tmp_path_factory.mktemp("home")
-    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama", **HEADS)}"\n')
+    reference = tiny("llama", **HEADS)
+
+    def spoil(weights: Weights) -> None:
+        # what follows takes it back: alone, its queries times its keys are beyond any number
+        weights[f"model.{SPOILT}.weight"] *= 1e30
+        for name in ("q_proj", "k_proj", "v_proj"):
+            weights[f"model.layers.1.self_attn.{name}.weight"] /= 1e30
+
+    spoilt = changed_copy(reference, home / "spoilt", spoil)
+    (home / "models.toml").write_text(f'[models.tiny]\npath = "{reference}"\n[models.spoilt]\npath = "{spoilt}"\n')
     return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
 
 
@@ -169,3 +180,44 @@ def test_parts_are_not_swapped_by_number_where_the_recipe_numbers_the_layers_ane
     assert all(site.kind == "gap" for site in found.sites)
     assert found.internals is not None
     assert found.internals.alignment is not None
+
+
+def test_kinds_that_do_not_differ_are_told_from_a_budget_that_does_not_reach(
+    room: EngineRoom, settings: Settings, tmp_path: Path
+) -> None:
+    asked = request(levels=["norm", "expert"], tokens=256, internals=False)
+    found = attribute(asked, Context(settings, tmp_path), room)
+    assert found.verdict == (
+        "No norm or expert differs, and nothing outside the layers; what does differ: 3 layers, 15 linear modules and "
+        "4 groups of heads."
+    )
+    assert found.search is not None
+    assert (found.search.considered, found.search.beside, found.search.measured) == (0, 22, 0)
+    assert not any("budget" in warning for warning in found.warnings)
+
+
+def test_what_differs_outside_of_the_chosen_layers_is_told(
+    room: EngineRoom, settings: Settings, tmp_path: Path
+) -> None:
+    asked = request(candidate={"model": "tiny", "recipe": RECIPE[1:]}, layers=[0, 2], tokens=256, internals=False)
+    found = attribute(asked, Context(settings, tmp_path), room)
+    assert found.verdict == (
+        "No part of layers 0, 2 differs; elsewhere 2 parts do: 1 layer and 1 linear module, in layer 1."
+    )
+
+
+def test_a_part_whose_swap_is_finite_nowhere_is_the_worst(room: EngineRoom, settings: Settings, tmp_path: Path) -> None:
+    asked = request(candidate={"model": "spoilt"}, tokens=256, internals=False)
+    found = attribute(asked, Context(settings, tmp_path), room)
+    assert [one.name for one in found.nowhere_finite] == [SPOILT]
+    ranked = {site.name for site in found.sites}
+    assert SPOILT not in ranked
+    assert "layers.1" in ranked
+    assert found.verdict.startswith(f"The worst part is {SPOILT}: alone in the reference it leaves no logits finite")
+    assert "The worst part of the others" in found.verdict
+    assert found.search is not None
+    assert found.search.measured == len(ranked) + 1
+    assert any("at any position" in warning for warning in found.warnings)
+    assert not any("other positions" in warning for warning in found.warnings)
+    again = AttributeReport.model_validate_json(found.model_dump_json(by_alias=True))
+    assert again.nowhere_finite == found.nowhere_finite

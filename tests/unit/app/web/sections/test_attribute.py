@@ -161,3 +161,51 @@ def test_the_terminal_says_it_without_colour(width: int) -> None:
     assert "aligned" in text
     assert "quantize.gptq" in text
     assert max(map(len, text.splitlines())) <= width
+
+
+def shown(report: dict[str, object]) -> tuple[str, str]:
+    """The page, and the terminal's lines joined."""
+    stream = io.StringIO()
+    render_terminal(report, Console(file=stream, width=120, no_color=True))
+    return render(report), " ".join(stream.getvalue().split())
+
+
+def test_a_part_that_is_finite_nowhere_is_the_worst_and_told_loudly() -> None:
+    names = ("layers.3.mlp.down_proj", "layers.3")
+    kinds = ("module", "layer")
+    told = attribute_report() | {
+        "nowhere_finite": [
+            {"name": name, "kind": kind, "layer": 3, "tokens": 3900} for name, kind in zip(names, kinds, strict=True)
+        ]
+    }
+    report = AttributeReport.model_validate(told)
+    assert heading(report) == "Worst: layers.3.mlp.down_proj"
+    assert attribution(report).figures[0].label == "Worst of the others"
+    words = "layers.3.mlp.down_proj, layers.3: alone in the reference, no logits are finite at any of 3,900 tokens"
+    page, terminal = shown(told)
+    assert "<b>Nowhere finite.</b>" in page
+    assert words in page
+    assert f"Nowhere finite: {words}" in terminal
+    assert "Nowhere finite" not in "".join(shown(attribute_report()))
+
+
+def test_where_nothing_was_tried_no_count_of_tried_parts_is_told() -> None:
+    def untried(considered: int, beside: int) -> dict[str, object]:
+        made = attribute_report(sites=[])
+        search = made["search"] | {"considered": considered, "beside": beside, "measured": 0, "rungs": [], "spent": 0}
+        verdict = "No norm differs, and nothing outside the layers; what does differ: 3 layers."
+        return made | {"search": search, "verdict": verdict, "additivity": None, "explained": None, "treatment": None}
+
+    for considered, beside, head in (
+        (0, 30, "Nothing that was asked for differs"),
+        (30, 0, "No part was tried"),
+        (0, 0, "No part to blame"),
+    ):
+        report = untried(considered, beside)
+        assert heading(AttributeReport.model_validate(report)) == head
+        page, terminal = shown(report)
+        assert f"<h2>{head}</h2>" in page
+        for text in (page, terminal):
+            assert "No norm differs, and nothing outside the layers" in text
+            assert "measured part" not in text
+            assert ("parts that differ were measured" in terminal) == bool(considered)

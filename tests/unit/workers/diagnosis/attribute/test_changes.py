@@ -99,6 +99,22 @@ def test_directions_are_those_of_a_full_decomposition(
     assert told == pytest.approx(float(values[:16].sum() / values.sum()), rel=0.02)
 
 
+@pytest.mark.parametrize("value", [1e30, float("inf"), float("nan")])
+def test_of_an_error_whose_square_is_not_finite_no_share_is_told(
+    models: tuple[Path, Path], opened: tuple[Swapper, tuple[Read, Read]], value: float
+) -> None:
+    found, reads = opened
+    site = next(site for site in sites_of(inspect(models[0])) if site.name == "layers.0.self_attn.q_proj")
+
+    def spoilt(name: str) -> torch.Tensor:
+        weight = reads[1](name).clone()
+        weight[3, 5] = value
+        return weight
+
+    told = evidence(site, (reads[0], spoilt), Inputs(found.reference), inspect(models[1]))
+    assert told == Evidence(change=None, zeros=0.0)
+
+
 def test_configurations_differ_by_what_they_compute(tiny: Callable[..., Path]) -> None:
     ours, theirs = inspect(tiny("llama")), inspect(tiny("llama", rms_norm_eps=1e-3))
     assert config_differences(ours, ours) == ()

@@ -14,7 +14,8 @@ from app.contracts.report import Mean
 from app.models.checkpoint import inspect
 from tests.support import internals_blocks
 from tests.support.attribute_reports import site
-from workers.diagnosis.attribute.report import Found, matched_otherwise, sentence, treatment
+from workers.diagnosis.attribute.report import Found, matched_otherwise, not_finite, sentence, treatment
+from workers.diagnosis.attribute.scope import Scope
 from workers.diagnosis.attribute.search import Measured, Search
 from workers.diagnosis.attribute.sites import Site, sites_of
 from workers.diagnosis.mitigate.subject import recipe_of
@@ -22,6 +23,7 @@ from workers.diagnosis.mitigate.subject import recipe_of
 LAYERS = [Site(f"layers.{layer}", "layer", layer, ()) for layer in range(4)]
 MODULES = [Site(f"layers.{layer}.mlp.up_proj", "module", layer, ()) for layer in range(4)]
 HEAD = Site("lm_head", "head", None, ())
+ASKED = Scope(chosen=(*LAYERS, *MODULES, HEAD))
 
 
 def search(*tried: Site, left_out: tuple[Site, ...] = ()) -> Search:
@@ -35,7 +37,7 @@ def verdict(done: Search) -> str:
     worst = Told.model_validate(site("layers.0", 0.2, kind="layer", layer=0))
     unknown = Mean(mean=None, ci=None)
     looking = SimpleNamespace(first=[LAYERS[0]], explained=Explained(sites=("layers.0",), nats=unknown, share=unknown))
-    found = SimpleNamespace(not_swapped="", considered=9, search=done, whole=None)
+    found = SimpleNamespace(not_swapped="", scope=ASKED, search=done, whole=None)
     return sentence((worst,), cast("Any", looking), cast("Found", found))
 
 
@@ -55,7 +57,7 @@ def of_two(*causes: str) -> str:
         sites.append(Told.model_validate(made))
     unknown = Mean(mean=None, ci=None)
     looking = SimpleNamespace(first=LAYERS[:2], explained=Explained(sites=(), nats=unknown, share=unknown))
-    found = SimpleNamespace(not_swapped="", considered=9, search=search(*LAYERS), whole=None)
+    found = SimpleNamespace(not_swapped="", scope=ASKED, search=search(*LAYERS), whole=None)
     return sentence(tuple(sites), cast("Any", looking), cast("Found", found))
 
 
@@ -104,6 +106,64 @@ def test_the_treatment_of_several_parts_leaves_out_those_whose_damage_is_not_sho
 def test_where_nothing_was_tried_no_part_leads_the_verdict() -> None:
     done = search(left_out=(*LAYERS, HEAD))
     assert verdict(done) == "9 parts differ, and the budget did not reach for one of them."
+
+
+def test_where_nothing_that_was_asked_for_differs_the_budget_is_not_blamed() -> None:
+    def told(scope: Scope) -> str:
+        done = Search(cast("Any", None), scope.chosen, scope.levels, 64.0, 2, cast("Any", None))
+        found = SimpleNamespace(not_swapped="", scope=scope, search=done, whole=None)
+        return sentence((), None, cast("Found", found))
+
+    assert told(Scope(("norm",), other_kinds=(*LAYERS, *MODULES))) == (
+        "No norm differs, and nothing outside the layers; what does differ: 4 layers and 4 linear modules."
+    )
+    assert told(Scope(layers=(3,), elsewhere=(LAYERS[1], MODULES[1]))) == (
+        "No part of layer 3 differs; elsewhere 2 parts do: 1 layer and 1 linear module, in layer 1."
+    )
+    assert told(Scope()) == "No part differs: every weight of the candidate is the reference's."
+    unaffordable = Scope(("layer",), chosen=tuple(LAYERS), other_kinds=tuple(MODULES))
+    assert told(unaffordable) == "4 parts of the chosen kinds differ, and the budget did not reach for one of them."
+
+
+def broken_search(*broken: Site, partly: tuple[Site, ...] = (), fine: tuple[Site, ...] = ()) -> Search:
+    done = search(*broken, *partly, *fine)
+    for one in broken:
+        done.found[one.name] = Measured(one, np.full(3, np.nan, dtype=np.float32), 1, 0)
+    for one in partly:
+        done.found[one.name] = Measured(one, np.array([1, np.nan, 3], dtype=np.float32), 1, 0)
+    return done
+
+
+def test_a_part_that_is_finite_nowhere_leads_the_verdict() -> None:
+    told = verdict(broken_search(LAYERS[2], MODULES[2], fine=(LAYERS[0],)))
+    assert told.startswith("The worst parts are layers.2.mlp.up_proj, layers.2: each, alone in the reference, leaves")
+    assert "The worst part of the others is layers.0, which" in told
+    alone = verdict(broken_search(MODULES[2], fine=(LAYERS[0],)))
+    assert alone.startswith("The worst part is layers.2.mlp.up_proj: alone in the reference it leaves no logits finite")
+
+
+def test_where_every_part_is_finite_nowhere_none_is_said_to_cost_nothing() -> None:
+    found = SimpleNamespace(not_swapped="", scope=ASKED, search=broken_search(HEAD), whole=None)
+    looking = SimpleNamespace(first=[], explained=None)
+    told = sentence((), cast("Any", looking), cast("Found", found))
+    assert told.startswith("The worst part is lm_head: ")
+    assert told.endswith("No other part was measured.")
+    assert "budget" not in told
+    assert "costs anything" not in told
+
+
+def test_the_warnings_tell_parts_that_are_finite_nowhere_from_those_that_are_somewhere() -> None:
+    done = broken_search(MODULES[2], partly=(LAYERS[1],), fine=(LAYERS[0],))
+    nowhere, partly = not_finite(done)
+    assert nowhere.startswith("1 part made no finite logits at any position (layers.2.mlp.up_proj), and so no nats")
+    assert partly == (
+        "1 part made logits that are not finite at some positions (layers.1): its nats are over the other positions."
+    )
+    assert not_finite(search(*LAYERS)) == []
+    many = not_finite(broken_search(*LAYERS, *MODULES))
+    assert len(many) == 1
+    assert many[0].startswith("8 parts made no finite logits at any position (layers.0.mlp.up_proj, ")
+    assert "layers.3.mlp.up_proj and 4 more)" in many[0]
 
 
 @pytest.mark.parametrize(

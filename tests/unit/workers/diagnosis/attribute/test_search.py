@@ -1,5 +1,6 @@
 """What the search tries, within its budget, against damage that is planted where a short budget would not look."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from app.settings import Settings
 from tests.support.attempts import Context
 from tests.unit.workers.diagnosis.attribute.planted import Planted, parts
 from workers.diagnosis.attribute.search import Search
+from workers.diagnosis.attribute.sites import Site
 
 
 def searched(
@@ -103,3 +105,25 @@ def test_a_budget_that_reaches_for_no_part_tries_none(tmp_path: Path) -> None:
     search = searched(tmp_path, Planted(3, frozenset(), head=40.0, ends=(8,)), 1.0)
     assert search.found == {}
     assert len(search.left_out) == len(search.changed)
+
+
+class Overflowing(Planted):
+    """Planted damage where the parts of `nowhere` leave no finite position."""
+
+    nowhere = frozenset({"layers.5", "layers.5.mlp.down_proj"})
+
+    def kl(self, sites: Iterable[Site], *, batches: int) -> np.ndarray:
+        (site,) = sites
+        found = super().kl([site], batches=batches)
+        return np.full_like(found, np.nan) if site.name in self.nowhere else found
+
+
+def test_what_is_finite_nowhere_stands_before_the_ranking_and_is_not_lost(tmp_path: Path) -> None:
+    search = searched(tmp_path, Overflowing(8, frozenset({"layers.2"})), 64.0)
+    assert [one.site.name for one in search.nowhere_finite] == ["layers.5.mlp.down_proj", "layers.5"]
+    assert search.ranked[0].site.name == "layers.2"
+    assert len(search.ranked) + len(search.nowhere_finite) == len(search.found)
+    # as bad as can be: measured to the end, while milder ones were dropped
+    short = searched(tmp_path, Overflowing(30, frozenset({"layers.2"})), 26.0)
+    assert min(one.batches for one in short.found.values()) == 1
+    assert all(one.batches == 2 for one in short.nowhere_finite)
