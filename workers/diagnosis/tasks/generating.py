@@ -38,7 +38,7 @@ def generate(
     context: JobContext,
     folder: Path,
 ) -> list[str]:
-    """The text after each prompt, greedy, at most `max_tokens` tokens, up to the first of `stops`."""
+    """The text after each prompt, greedy, at most `max_tokens` tokens, up to the first of `stops` or the end."""
     engine_name = str(identity(room.pool.device, resolve_dtype(dtype), compiled=False))
     plan = plan_fingerprint([side.weights, prompts.fingerprint, engine_name, str(max_tokens), *stops])[:32]
     rows = [window.tokens.tolist() for window in prompts.windows]
@@ -78,7 +78,7 @@ def _answers(
 ) -> list[str]:
     from vllm import SamplingParams
 
-    ends = stop_tokens(engine.info)
+    ends = sorted({*stop_tokens(engine.info), *special_stops(tokenizer, stops)})
     params = [
         SamplingParams(temperature=0.0, max_tokens=max_tokens, stop_token_ids=ends, detokenize=False) for _ in batch
     ]
@@ -87,6 +87,16 @@ def _answers(
         cut(written(tokenizer, row, list(output.outputs[0].token_ids)), stops)
         for row, output in zip(batch, outputs, strict=True)
     ]
+
+
+def special_stops(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> set[int]:
+    """Ids of those of `stops` that are a special token, and of the tokenizer's own end of text.
+
+    Texts are decoded without special tokens, so that `cut` could not find them there.
+    """
+    added = tokenizer.added_tokens_decoder.items()
+    found = {int(token) for token, told in added if told.special and told.content in stops}
+    return found if tokenizer.eos_token_id is None else found | {int(tokenizer.eos_token_id)}
 
 
 def written(tokenizer: PreTrainedTokenizerBase, prompt: list[int], answer: list[int]) -> str:
