@@ -182,10 +182,25 @@ class Threshold(Contract):
     @property
     def turn_shown(self) -> bool:
         """Whether a transition was shown, wherever it is: more points than free coefficients, and p at the level or
-        below."""
+        below or another form that shows it."""
+        return self._tested and (self.transition_test.p <= self.transition_test.level or self.missed)
+
+    @property
+    def missed(self) -> bool:
+        """Whether another form shows a transition where the published form's own test finds none."""
+        not_found = self.transition_test.p > self.transition_test.level
+        return self._tested and not_found and self.answer == "not identifiable"
+
+    @property
+    def form_turns_at(self) -> float | None:
+        """The share removed at which the best form turns; null where it has no transition."""
+        places = {_PUBLISHED: self.s0} | {rival.form: rival.transition_at for rival in self.rivals}
+        return places.get(self.form)
+
+    @property
+    def _tested(self) -> bool:
         fixed = sum(low is not None and low == high for low, high in self.bounds.values())
-        free = len(self.params) - fixed
-        return self.points > free and self.transition_test.p <= self.transition_test.level
+        return self.points > len(self.params) - fixed
 
     @property
     def unjudged(self) -> tuple[str, ...]:

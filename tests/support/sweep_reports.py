@@ -4,6 +4,7 @@ intervals are those of the code."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -118,6 +119,12 @@ def bending(count: int = 12, knee: float = 0.45) -> list[tuple[Any, float | None
         loss = 0.09 + 0.02 * np.log(min(s, knee)) + 0.6 * beyond + 9.0 * beyond**2
         found.append((round(float(s), 4), round(float(s), 4), float(0.02 * s + 1.1 * loss * s), float(loss)))
     return found
+
+
+def stepping() -> list[tuple[Any, float | None, float, float]]:
+    """Sparsities whose loss makes one step at 0.3 and stays there, which the published form cannot follow."""
+    shares = [round(float(s), 4) for s in np.linspace(0.05, 0.95, 12)]
+    return [(s, s, 0.9 * loss + 0.001, loss) for s in shares for loss in (7 / (1 + math.exp(-60 * (s - 0.3))),)]
 
 
 def five_bits() -> list[tuple[Any, float | None, float, float]]:

@@ -73,6 +73,10 @@ def _answer(threshold: Threshold, of: str) -> str:
         return f"The {of} has no transition in the measured range."
     if not threshold.turn_shown:
         return f"Not identifiable: whether the {of} turns cannot be told."
+    if threshold.missed:
+        place = f"; the best form, {FORMS.get(threshold.form, threshold.form)}, turns at s = "
+        at = "" if threshold.form_turns_at is None else f"{place}{fmt.number(threshold.form_turns_at)}"
+        return f"Not identifiable: the {of} turns, and the published form does not say where{at}."
     return f"Not identifiable: the {of} turns, and these points do not say where."
 
 
@@ -87,6 +91,12 @@ def _bound(threshold: Threshold, name: str) -> str:
     shown = [fmt.short(end) if end is not None else "open" for end in (low, high)]
     rests = ", rests on one" if name in threshold.at_bounds else ""
     return f"bounds {shown[0]} to {shown[1]}{rests}"
+
+
+def _chosen_by(threshold: Threshold) -> str:
+    """What the bold form is the best by, and of which."""
+    among = " of those without a transition" if threshold.answer == "no transition in range" else ""
+    return f"the bold one has the least error at left-out points within 2 of the least AICc{among}"
 
 
 def _forms(threshold: Threshold, of: str) -> Table:
@@ -114,7 +124,7 @@ def _forms(threshold: Threshold, of: str) -> Table:
         for rival in threshold.rivals
     ]
     return Table(
-        caption=f"Forms for ln {of}; {marked or 'the bold one describes it best'}",
+        caption=f"Forms for ln {of}; {marked or _chosen_by(threshold)}",
         columns=(
             Column("Form", "text"),
             Column("Sum of squares"),

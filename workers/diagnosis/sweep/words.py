@@ -179,6 +179,8 @@ def _turn(report: SweepReport) -> str:
     if threshold.answer == "not identifiable":
         if not threshold.turn_shown:
             return f"Whether the perplexity turns cannot be told: {threshold.reasons[0]}."
+        if threshold.missed:
+            return f"The perplexity turns, but the published form does not say where: {threshold.reasons[0]}."
         return f"The perplexity turns, but these points do not say where: {threshold.reasons[0]}."
     return f"The perplexity turns at s0 = {threshold.s0:.3g} (95 % interval {_ends(threshold)}){_in_knob(report)}."
 

@@ -4,12 +4,12 @@
 and with each other. Whether to believe them is said beside them:
 
 - *no transition in range*: the drop of the sum of squares from a power law or an exponential to the published form is
-  what a curve without transition gives, too (level 2 %).
+  what a curve without transition gives, too (level 2 %), and no other form shows a transition that it misses.
 - *not identifiable*: there are no more points than free coefficients, so that whether there is a transition cannot be
-  told; or there is one, but this curve does not say where. Either a side of the knee has no more
-  points than coefficients, so that the place of the knee is arithmetic and not evidence; or the interval reaches an end
-  of the measured range or a bound of s0; or it is wider than half of the searched range, so that measuring did not even
-  halve what was known before.
+  told; or there is one, but the published form does not say where. Either a rival shows it and the published form does
+  not follow it (`missed`); or a side of the knee has no more points than coefficients, so that the place of the knee is
+  arithmetic and not evidence; or the interval reaches an end of the measured range or a bound of s0; or it is wider
+  than half of the searched range, so that measuring did not even halve what was known before.
 - *transition*: neither.
 
 `form` is the form that describes the curve best of those that have an AICc, which may be a rival: where a form has
@@ -34,6 +34,7 @@ from workers.diagnosis.threshold.evidence import TransitionTest, lack_of_fit, tr
 from workers.diagnosis.threshold.formfree import LimitPoint, near_lossless, slopes
 from workers.diagnosis.threshold.forms import Form
 from workers.diagnosis.threshold.interval import CONFIDENCE, KneeInterval, knee_interval
+from workers.diagnosis.threshold.missed import Missed, missed_transition
 from workers.diagnosis.threshold.offset import PublishedWithOffset
 from workers.diagnosis.threshold.rivals import BrokenLine, Exponential, Logistic, PowerLaw
 from workers.diagnosis.threshold.selection import Candidate, candidate, choose
@@ -113,7 +114,6 @@ class ThresholdAnswer:
 
     def _rival(self, rival: Candidate) -> dict[str, Any]:
         own, other = self.own.aicc, rival.aicc
-        place = next((rival.fit.params[name] for name in _PLACES if name in rival.fit.params), None)
         return {
             "form": rival.form.name,
             "params": rival.fit.params,
@@ -121,7 +121,7 @@ class ThresholdAnswer:
             "aicc": other,
             "delta_aicc": None if own is None or other is None else other - own,
             "left_out_error": rival.left_out_error,
-            "transition_at": place,
+            "transition_at": _place(rival),
         }
 
 
@@ -171,13 +171,14 @@ def fit_threshold(
         candidates.append(candidate(form, curve))
         check()
 
-    answer, reasons = _judge(curve, bounds, fit, interval, tested)
+    missed = missed_transition(curve, candidates[1:]) if tested.p > TRANSITION_LEVEL else None
+    answer, reasons = _judge(curve, bounds, fit, interval, tested, missed)
     eligible = [c for c in candidates if answer != "no transition in range" or not c.form.transition]
     chosen = choose(eligible)
     return ThresholdAnswer(
         answer=answer,
         reasons=tuple(reasons),
-        warnings=tuple(_warnings(fit, bounds, fits, candidates[0], chosen)),
+        warnings=tuple(_warnings(fit, bounds, fits, candidates[0], chosen, missed)),
         fit=fit,
         interval=interval,
         resampled="residuals" if documents is None else "documents",
@@ -207,17 +208,43 @@ def at_bounds(fit: published.PublishedFit, bounds: Bounds) -> list[str]:
 
 
 def _judge(
-    curve: Curve, bounds: Bounds, fit: published.PublishedFit, interval: KneeInterval, tested: TransitionTest
+    curve: Curve,
+    bounds: Bounds,
+    fit: published.PublishedFit,
+    interval: KneeInterval,
+    tested: TransitionTest,
+    missed: Missed | None,
 ) -> tuple[Answer, list[str]]:
     free = published.free_coefficients(bounds)
     if len(curve) <= free:
         return "not identifiable", [f"{len(curve)} points for {free} free coefficients leave nothing to test"]
     if tested.p > TRANSITION_LEVEL:
         simplest = max(tested.p_values, key=lambda name: tested.p_values[name])
-        told = f"{_WORDS[simplest]} explains the curve (p = {tested.p:.2g}; a transition needs {TRANSITION_LEVEL:g})"
-        return "no transition in range", [told]
+        needed = f"(p = {tested.p:.2g}; a transition needs {TRANSITION_LEVEL:g})"
+        if missed is not None:
+            told = f"and the published form follows it no better than {_WORDS[simplest]} {needed}"
+            return "not identifiable", [f"{_described(curve, missed)}, {told}"]
+        return "no transition in range", [f"{_WORDS[simplest]} explains the curve {needed}"]
     reasons = _why_not_identifiable(curve, bounds, fit, interval)
     return ("not identifiable" if reasons else "transition"), reasons
+
+
+def _described(curve: Curve, missed: Missed) -> str:
+    """Which rival shows a transition, where, and how clearly."""
+    rival = missed.rival
+    place = _place(rival)
+    where = ""
+    if place is not None:
+        outside = "" if place <= curve.s_N[-1] else "beyond the measured range, "
+        is_middle = "midpoint" in rival.fit.params
+        where = f", {'its middle' if is_middle else 'with its knee'} {outside}at s = {place:.3g},"
+    better = f"describes it far better than a straight form (AICc lower by {missed.gain:.1f})"
+    return f"{_WORDS[rival.form.name]}{where} {better}"
+
+
+def _place(rival: Candidate) -> float | None:
+    """Where a form changes regime; None for one that does not."""
+    return next((rival.fit.params[name] for name in _PLACES if name in rival.fit.params), None)
 
 
 def _why_not_identifiable(
@@ -249,7 +276,12 @@ def _why_not_identifiable(
 
 
 def _warnings(
-    fit: published.PublishedFit, bounds: Bounds, fits: float | None, own: Candidate, chosen: Candidate
+    fit: published.PublishedFit,
+    bounds: Bounds,
+    fits: float | None,
+    own: Candidate,
+    chosen: Candidate,
+    missed: Missed | None,
 ) -> list[str]:
     found = [
         f"{name} rests on its bound, {numeral(fit.params()[name], 'g')}: s0 moves with it"
@@ -258,6 +290,8 @@ def _warnings(
     ]
     if fits is not None and fits <= _LACK_OF_FIT_LEVEL:
         found.append(f"the published form does not fit (p = {fits:.2g}): its interval takes it for right")
+    if missed is not None:
+        found.append("s0 and its interval are those of the published form, which does not show where the curve turns")
     if chosen is own:
         return found
     if own.aicc is None:
@@ -266,7 +300,7 @@ def _warnings(
         better = numeral(chosen.aicc - own.aicc, "+.1f")
         found.append(f"{_WORDS[chosen.form.name]} describes the curve better (AICc {better})")
     middle = chosen.fit.params.get("midpoint")
-    if middle is not None:
+    if middle is not None and missed is None:
         found.append(f"its change is gradual, with its middle at {middle:.3g}: s0 is how the published form sees it")
     return found
 

@@ -72,6 +72,19 @@ def test_the_form_that_was_chosen_is_named_where_bold_type_is_lost(file: Path) -
         assert line.split("best form")[1].strip() == f"{form}: the least left-out error within 2 of the least AICc{of}"
 
 
+def test_a_turn_that_the_published_form_cannot_follow_is_told_with_its_place(file: Path) -> None:
+    s_N = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.8, 0.9)
+    rise_N = (0, 0.02, 0.1, 0.5, 2.3, 5.5, 7.3, 8.4, 9.3, 9.6)
+    points = [[s, math.exp(3 + rise)] for s, rise in zip(s_N, rise_N, strict=True)]
+    file.write_text(json.dumps({"points": points, "bounds": {"b": [0, None], "k1": [0, None], "k2": [0, None]}}))
+    answer: dict[str, Any] = json.loads(run(file, "--json")[1])
+    assert (answer["answer"], answer["form"], answer["identifiable"]) == ("not identifiable", "logistic", False)
+    output = " ".join(run(file)[1].split())
+    assert "a logistic curve, its middle at s = 0.578, describes it far better than a straight form" in output
+    (line,) = (line for line in run(file)[1].splitlines() if "best form" in line)
+    assert line.split("best form")[1].strip() == "logistic: the least left-out error within 2 of the least AICc"
+
+
 @pytest.mark.parametrize(("k1", "remark"), [(0.0, True), (4.0, False)])
 def test_a_transition_without_a_kink_is_remarked(file: Path, k1: float, *, remark: bool) -> None:
     points = []

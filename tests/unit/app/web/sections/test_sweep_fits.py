@@ -2,7 +2,7 @@
 
 from app.contracts.sweep_report import SweepReport, Threshold
 from app.web.sections.sweep_fits import fit_view
-from tests.support.sweep_reports import sweep_variants
+from tests.support.sweep_reports import course, stepping, sweep_report, sweep_variants
 
 
 def fitted(**changes):
@@ -26,3 +26,27 @@ def test_every_coefficient_tells_its_bounds_the_knee_as_well():
 def test_bounds_that_do_not_hold_are_told_with_the_fit():
     told = "bounds were asked for on k1: they are of the form that is fitted to the perplexity"
     assert fit_view(fitted(warnings=(told,))).notes[-1] == told
+
+
+def test_a_turn_that_the_published_form_cannot_follow_is_placed_by_the_best_form():
+    threshold = SweepReport.model_validate(sweep_report(course(stepping()))).threshold
+    assert threshold is not None
+    view = fit_view(threshold)
+    assert view.answer == (
+        "Not identifiable: the perplexity turns, and the published form does not say where; "
+        "the best form, logistic, turns at s = 0.300."
+    )
+    assert [row[0].text for row in view.forms.rows if row[0].strong] == ["logistic"]
+    assert "these points do not say where" in fit_view(
+        threshold.model_copy(
+            update={"transition_test": threshold.transition_test.model_copy(update={"p": 0.001})}
+        )
+    ).answer  # fmt: skip
+
+
+def test_the_caption_says_what_the_bold_form_is_the_best_by_and_of_which():
+    best = "the bold one has the least error at left-out points within 2 of the least AICc"
+    straight = SweepReport.model_validate(sweep_variants()["straight"]).threshold
+    assert straight is not None and straight.answer == "no transition in range"
+    assert fit_view(fitted()).forms.caption == f"Forms for ln KL; {best}"
+    assert fit_view(straight).forms.caption == f"Forms for ln perplexity; {best} of those without a transition"

@@ -9,7 +9,7 @@ from app.contracts.requests.base import Thresholds
 from app.contracts.requests.sweep import FormBounds
 from app.contracts.sweep_report import Limit, SweepReport, Threshold
 from app.models.strength import Order
-from tests.support.sweep_reports import bending, course, five_bits, sweep_report, sweep_variants
+from tests.support.sweep_reports import bending, course, five_bits, stepping, sweep_report, sweep_variants
 from workers.diagnosis.sweep.fits import fitted_points, threshold_of
 from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
 from workers.diagnosis.sweep.words import sentence
@@ -218,6 +218,30 @@ def test_of_as_many_points_as_coefficients_nobody_says_that_the_perplexity_turns
     assert report["threshold"]["answer"] == "not identifiable"
     assert "Whether the perplexity turns cannot be told: 5 points for 5 free" in report["verdict"]
     assert "The perplexity turns" not in report["verdict"]
+
+
+def test_a_turn_that_the_published_form_cannot_follow_is_told_with_the_form_that_shows_it():
+    report = SweepReport.model_validate(sweep_report(course(stepping())))
+    threshold = report.threshold
+    assert threshold is not None and threshold.answer == "not identifiable"
+    assert threshold.transition_test.p > threshold.transition_test.level
+    assert threshold.turn_shown and threshold.missed
+    assert threshold.form == "logistic" and threshold.form_turns_at == pytest.approx(0.3, abs=0.001)
+    assert (
+        "The perplexity turns, but the published form does not say where: a logistic curve, its middle at s = 0.3,"
+        in (report.verdict)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "place"), [("knee", "power_law_then_exponential", "s0"), ("straight", "", "")]
+)
+def test_the_best_form_turns_where_its_own_knee_is_and_nowhere_if_it_has_none(name, form, place):
+    threshold = SweepReport.model_validate(sweep_variants()[name]).threshold
+    assert threshold is not None and not threshold.missed
+    if place:
+        threshold = threshold.model_copy(update={"form": form})
+    assert threshold.form_turns_at == (threshold.s0 if place else None)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The whole answer: its contract, what it says of the published curves and of curves without a transition."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from tests.unit.workers.diagnosis.threshold.curves import CURVES
 from tests.unit.workers.diagnosis.threshold.simulation import RISING, SCENARIOS
 from tests.unit.workers.diagnosis.threshold.test_documents import simulated
+from tests.unit.workers.diagnosis.threshold.test_missed import SATURATING, logistic_curve
 from workers.diagnosis.threshold import published
-from workers.diagnosis.threshold.answer import ThresholdAnswer, at_bounds, fit_threshold
+from workers.diagnosis.threshold.answer import TRANSITION_LEVEL, ThresholdAnswer, at_bounds, fit_threshold
 from workers.diagnosis.threshold.bounds import Bounds
 from workers.diagnosis.threshold.curve import Curve
 
@@ -76,6 +78,45 @@ def test_no_transition_is_answered_with_a_form_that_has_none() -> None:
         assert answer.chosen.form.name in {"power_law", "exponential"}
         assert not answer.as_json()["identifiable"]
         assert "explains the curve" in answer.reasons[0]
+
+
+def test_a_curve_that_saturates_is_not_called_straight_because_the_published_form_cannot_follow() -> None:
+    answer = fit_threshold(SATURATING, RISING)
+    assert answer.answer == "not identifiable"
+    assert answer.transition.p > TRANSITION_LEVEL
+    (reason,) = answer.reasons
+    assert reason.startswith("a logistic curve, its middle at s = 0.578, describes it far better than a straight form")
+    assert "(AICc lower by 46.8)" in reason
+    assert "the published form follows it no better than an exponential (p = 0.1; a transition needs 0.02)" in reason
+    assert answer.chosen.form.name == "logistic"
+    assert answer.chosen.aicc == min(rival.aicc for rival in (answer.own, *answer.rivals) if rival.aicc is not None)
+    warnings = " | ".join(answer.warnings)
+    assert "s0 and its interval are those of the published form, which does not show where the curve turns" in warnings
+    assert "is how the published form sees it" not in warnings
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_step_is_not_called_straight_without_bounds_either(seed: int) -> None:
+    answer = fit_threshold(logistic_curve(seed))
+    assert answer.answer != "no transition in range"
+    assert answer.chosen.form.name == "logistic"
+
+
+def test_a_knee_that_the_bounds_of_s0_and_k2_keep_away_is_told_by_the_form_that_shows_it() -> None:
+    log_N = 1.6 + 0.3 * S_N + 12 * np.maximum(S_N - 0.55, 0)
+    curve = Curve(S_N, log_N + 0.02 * np.random.default_rng(4).standard_normal(15))
+    answer = fit_threshold(curve, Bounds(s0=(0.1, 0.2), k2=(0, 0)))
+    assert answer.answer == "not identifiable"
+    assert answer.reasons[0].startswith("a broken line, with its knee at s = 0.547, describes it far better")
+
+
+def test_a_middle_beyond_the_measured_range_is_told_as_such() -> None:
+    curve = Curve(S_N, 1.6 + 9 / (1 + np.exp(-12 * (S_N - 0.95))))
+    answer = fit_threshold(curve, Bounds(s0=(0.1, 0.2), k2=(0, 0)))
+    assert answer.answer == "not identifiable"
+    assert answer.reasons[0].startswith(
+        "a logistic curve, its middle beyond the measured range, at s = 0.95, describes"
+    )
 
 
 def test_five_points_leave_nothing_to_test() -> None:
@@ -158,3 +199,40 @@ def test_without_bounds_all_are_open() -> None:
     answer = fit_threshold(CURVES["SLEB"].curve)
     assert answer.bounds == Bounds()
     assert answer.fit.log_sse <= fit_threshold(CURVES["SLEB"].curve, CURVES["SLEB"].bounds).fit.log_sse
+
+
+PAGE = Path(__file__).resolve().parents[5] / "docs" / "threshold.md"
+NAMES = {
+    "LLM-Pruner, not tuned": "LLM_Pruner w/o",
+    "LLM-Pruner": "LLM_Pruner",
+    "SLEB": "SLEB",
+    "SliceGPT": "slicegpt",
+    "Wanda": "wanda",
+    "RIA": "RIA",
+    "Wanda + DSnoT": "w.DSnoT",
+    "ADMM": "admm",
+    "SparseGPT + OWL": "sparsegpt_owl",
+    "ASVD": "ASVD",
+}
+
+
+def table_of_published_curves() -> dict[str, list[str]]:
+    after = PAGE.read_text(encoding="utf-8").split("| curve | points | published s0 |")[1].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in after.splitlines()[2:]]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_the_page_has_a_row_for_each_published_curve() -> None:
+    assert {NAMES[name] for name in table_of_published_curves()} == set(CURVES)
+
+
+@pytest.mark.parametrize("name", list(NAMES))
+def test_the_table_of_the_page_says_what_the_code_gives(answers: dict[str, ThresholdAnswer], name: str) -> None:
+    case, answer = CURVES[NAMES[name]], answers[NAMES[name]]
+    points, place, log_sse, own_place, own_log_sse, interval, told = table_of_published_curves()[name]
+    assert int(points) == len(case.curve)
+    assert (place, log_sse) == (f"{case.params['s0']:.4f}", f"{case.log_sse:.5f}")
+    assert (own_place, own_log_sse) == (f"{answer.fit.s0:.4f}", f"{answer.fit.log_sse:.5f}")
+    ends = [float(end) for end in interval.split(" to ")]
+    assert ends == pytest.approx([answer.interval.low, answer.interval.high], abs=0.001)
+    assert told == answer.answer

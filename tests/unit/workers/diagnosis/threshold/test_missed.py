@@ -1,0 +1,127 @@
+"""Transitions of shapes that the published form cannot follow, and straight curves that must not be taken for them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from tests.unit.workers.diagnosis.threshold.simulation import RISING
+from workers.diagnosis.threshold.bounds import Bounds
+from workers.diagnosis.threshold.curve import Array, Curve
+from workers.diagnosis.threshold.forms import Form
+from workers.diagnosis.threshold.missed import CLEARLY, Missed, line_sse, missed_transition
+from workers.diagnosis.threshold.offset import PublishedWithOffset
+from workers.diagnosis.threshold.rivals import BrokenLine, Exponential, Logistic, PowerLaw
+from workers.diagnosis.threshold.selection import Candidate, aicc
+
+SATURATING = Curve(
+    np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.8, 0.9]),
+    3 + np.array([0, 0.02, 0.1, 0.5, 2.3, 5.5, 7.3, 8.4, 9.3, 9.6]),
+)
+S_N = np.linspace(0.1, 0.8, 12)
+STRAIGHT: dict[str, Callable[[Array], Array]] = {
+    "constant": lambda s_N: 0 * s_N + 1.7,
+    "power law": lambda s_N: 2 + 0.3 * np.log(s_N),
+    "exponential": lambda s_N: 1.5 + 3 * s_N,
+    "line": lambda s_N: np.log(5 + 20 * s_N),
+}
+
+
+def logistic_curve(seed: int) -> Curve:
+    """12 points that double their perplexity many times around 0.3 and stay there."""
+    s_N = np.linspace(0.05, 0.95, 12)
+    noise_N = 0.02 * np.random.default_rng(seed).standard_normal(12)
+    return Curve(s_N, 2.5 + 7 / (1 + np.exp(-30 * (s_N - 0.3))) + noise_N)
+
+
+def found(curve: Curve, bounds: Bounds, *, offset: bool = True) -> Missed | None:
+    forms: list[Form] = [PowerLaw(), Exponential(), Logistic(), BrokenLine()]
+    if offset:
+        forms.append(PublishedWithOffset(bounds, bounds.knee_range(curve)))
+    return missed_transition(curve, [judged(form, curve) for form in forms])
+
+
+def judged(form: Form, curve: Curve) -> Candidate:
+    """Without the left-out error, which takes a fit a point and only decides between rivals that are as good."""
+    fit = form.fit(curve)
+    return Candidate(form, fit, aicc(len(curve), fit.log_sse, form.coefficients), 0.0)
+
+
+def test_a_curve_that_saturates_is_shown_to_turn_by_a_logistic_curve() -> None:
+    missed = found(SATURATING, RISING)
+    assert missed is not None
+    assert missed.rival.form.name == "logistic"
+    assert missed.rival.fit.params["midpoint"] == pytest.approx(0.578, abs=0.001)
+    assert missed.gain == pytest.approx(14.6 + 32.2, abs=0.1), "AICc of the exponential minus that of the logistic"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_step_of_low_noise_is_shown_whatever_the_seed(seed: int) -> None:
+    missed = found(logistic_curve(seed), Bounds())
+    assert missed is not None
+    assert missed.rival.fit.params["midpoint"] == pytest.approx(0.3, abs=0.01)
+    assert missed.gain > 5 * CLEARLY
+
+
+def test_a_slope_that_falls_at_a_knee_is_shown_by_a_broken_line() -> None:
+    noise_N = 0.02 * np.random.default_rng(3).standard_normal(12)
+    missed = found(Curve(S_N, 1.6 + 12 * np.minimum(S_N, 0.45) + noise_N), RISING)
+    assert missed is not None
+    assert missed.rival.form.name == "broken_line"
+    assert missed.rival.fit.params["knee"] == pytest.approx(0.45, abs=0.01)
+
+
+@pytest.mark.parametrize("growth", [1, 3], ids=["even noise", "noise that grows threefold"])
+@pytest.mark.parametrize("shape", list(STRAIGHT))
+def test_at_least_95_per_cent_of_straight_curves_show_no_turn(shape: str, growth: int) -> None:
+    rng, shown = np.random.default_rng(7), 0
+    for _ in range(40):
+        noise_N = np.linspace(0.03, 0.03 * growth, 12) * rng.standard_normal(12)
+        shown += found(Curve(S_N, STRAIGHT[shape](S_N) + noise_N), RISING, offset=False) is not None
+    assert shown <= 2
+
+
+def test_the_form_over_an_offset_feigns_no_turn_in_a_line() -> None:
+    """It holds the line itself, with a knee that does nothing."""
+    rng = np.random.default_rng(2)
+    curves = [Curve(S_N, STRAIGHT["line"](S_N) + 0.01 * rng.standard_normal(12)) for _ in range(8)]
+    assert [found(curve, RISING) for curve in curves] == [None] * 8
+
+
+def test_a_broken_line_would_win_clearly_if_a_line_were_not_counted_as_straight() -> None:
+    curve = Curve(S_N, STRAIGHT["line"](S_N) + 0.01 * np.random.default_rng(0).standard_normal(12))
+    broken, exponential, power = (judged(form, curve).aicc for form in (BrokenLine(), Exponential(), PowerLaw()))
+    assert broken is not None and exponential is not None and power is not None
+    assert min(exponential, power) - broken > CLEARLY
+    assert found(curve, RISING, offset=False) is None
+
+
+def test_too_few_points_for_the_aicc_of_a_rival_show_nothing() -> None:
+    few = Curve(SATURATING.s_N[2:8], SATURATING.log_N[2:8])
+    assert found(few, RISING) is None
+
+
+@pytest.mark.parametrize(("level", "slope"), [(5.0, 20.0), (5.0, -5.0), (0.2, 40.0), (7.0, 0.0)])
+def test_the_line_is_the_least_squares_line_of_ln_y(level: float, slope: float) -> None:
+    log_N = np.log(level + slope * S_N) + 0.05 * np.random.default_rng(1).standard_normal(12)
+
+    def residual(ends: Array) -> Array:
+        return np.asarray(np.log(ends[0] + (ends[1] - ends[0]) * (S_N - 0.1) / 0.7) - log_N)
+
+    solved = optimize.least_squares(
+        residual,
+        [level + slope * 0.1, level + slope * 0.8],
+        bounds=(1e-6, np.inf),
+        xtol=1e-14,
+        ftol=1e-14,
+        gtol=1e-14,
+    )
+    assert line_sse(Curve(S_N, log_N)) == pytest.approx(2 * solved.cost, rel=1e-6)
+
+
+def test_a_line_is_met_exactly_however_steep() -> None:
+    for rise in (-12.0, 0.0, 1.3, 25.0):
+        along_N = (S_N - 0.1) / 0.7
+        exact = Curve(S_N, np.log((1 - along_N) + along_N * np.exp(rise)))
+        assert line_sse(exact) < 1e-10
