@@ -15,6 +15,7 @@ from rich.table import Table
 from app.cli.client import Client
 from app.cli.configuration import settings
 from app.cli.finite import require_finite
+from app.cli.once import Commands
 from app.cli.options import AsJson, Url, finite, pairs
 from app.cli.output import err, out, print_json
 from app.cli.recipes import parse_recipe
@@ -23,9 +24,7 @@ from app.deployments.words import NO_AGENT, event_line, event_style, state_style
 from app.web import describe
 
 Json = dict[str, Any]
-deploy_app = typer.Typer(
-    help="Deployments of a running service: modified models that are served.", no_args_is_help=True
-)
+deploy_app = Commands(help="Deployments of a running service: modified models that are served.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name or id of a deployment.")]
 Reason = Annotated[str, typer.Option(help="Why; it stands in the event.")]
 _PATH = "/v1/deployments"

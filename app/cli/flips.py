@@ -6,11 +6,11 @@ import time
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperCommand
 
 from app.cli.client import Client
 from app.cli.configuration import settings
 from app.cli.models import DEMO_ALIAS, ensure_demo_model
+from app.cli.once import Commands, GivenOnce
 from app.cli.options import AsJson, Url
 from app.cli.output import Exit, err, out, print_json
 from app.cli.recipes import parse_recipe
@@ -20,7 +20,7 @@ from app.cli.watching import run_to_end
 from app.contracts.errors import ErrorCode, HemostatError
 from app.web.format import number as figure
 
-flips_app = typer.Typer(
+flips_app = Commands(
     help="KL to flips: a model learned from this service's own runs of kind tasks.", no_args_is_help=True
 )
 
@@ -87,7 +87,7 @@ def build(
         )
 
 
-class _TakesNegative(TyperCommand):
+class _TakesNegative(GivenOnce):
     """A KL below zero is refused as what it is, not as an option that there is not."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

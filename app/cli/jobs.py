@@ -11,13 +11,14 @@ from rich.table import Table
 from app.cli.client import TERMINAL
 from app.cli.configuration import settings
 from app.cli.job_table import print_jobs
+from app.cli.once import Commands
 from app.cli.output import Exit, err, out, print_json
 from app.cli.service import connect
 from app.cli.watching import follow
 from app.web import listing
 from app.web.progress import told
 
-jobs_app = typer.Typer(help="Jobs of a running service.", no_args_is_help=True)
+jobs_app = Commands(help="Jobs of a running service.", no_args_is_help=True)
 Url = Annotated[str | None, typer.Option(envvar="HEMOSTAT_URL", help="Address of a running service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 

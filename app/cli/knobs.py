@@ -13,6 +13,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.sweep import FEWEST_VALUES, MOST_VALUES
 
 Json = dict[str, Any]
+_ONE_KNOB = "for two knobs at once there is `hemostat surface`, which takes both"
 _EXAMPLES = "for example: --knob sparsity=0.1,0.2, --knob bits=8..2:7, --knob 1.rank=8,16 (of step 1)"
 _ENDS = re.compile(r"[-+.\deE]+?\.\.[-+.\deE]+")
 _RANGE = re.compile(r"(?P<low>.+?)\.\.(?P<high>.+):(?P<points>\d+)")
@@ -33,6 +34,8 @@ def swept_request(
 ) -> Json:
     """The request of a kind that turns knobs. Raises `HemostatError(INVALID_REQUEST)`."""
     steps = parse_recipe(recipe)
+    if kind == "sweep":
+        _require_one(knobs)
     for knob in knobs:
         turn(steps, knob)
     return {
@@ -56,6 +59,15 @@ def require_knobs(request: Json) -> None:
     if turned < needed:
         given = f"; {turned} is given" if turned else ""
         raise _refused(f"a {kind} turns {'one knob' if needed == 1 else 'two knobs'}{given}: --knob is missing")
+
+
+def _require_one(knobs: list[str]) -> None:
+    """Before any of them is read: that there are two is what is wrong, whatever else is. Values of one field that stand
+    in several are told by `turn`."""
+    fields = {knob.partition("=")[0].strip() for knob in knobs}
+    if len(fields) > 1:
+        told = " and ".join(f"--knob {knob}" for knob in knobs)
+        raise _refused(f"a sweep turns one knob, and {len(knobs)} are given: {told}", hint=_ONE_KNOB)
 
 
 def turn(steps: list[Json], knob: str) -> None:
@@ -121,5 +133,5 @@ def _value(text: str) -> Any:
         return text_or_number(text.strip())
 
 
-def _refused(detail: str) -> HemostatError:
-    return HemostatError(ErrorCode.INVALID_REQUEST, detail, hint=_EXAMPLES)
+def _refused(detail: str, *, hint: str = _EXAMPLES) -> HemostatError:
+    return HemostatError(ErrorCode.INVALID_REQUEST, detail, hint=hint)

@@ -28,6 +28,7 @@ from app.cli.jobs import jobs_app
 from app.cli.measuring import measure
 from app.cli.mitigate import mitigate
 from app.cli.models import models_app
+from app.cli.once import Commands
 from app.cli.options import AsJson, Url, number, pairs
 from app.cli.output import Exit, err, fail, out, print_json
 from app.cli.profiles import profiles_app
@@ -94,7 +95,7 @@ class _Listed(TyperGroup):
             raise
 
 
-app = typer.Typer(
+app = Commands(
     cls=_Listed,
     help="Find, stop and watch model hemorrhage: what a language model loses when it is changed for deployment.",
     no_args_is_help=True,

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.cli.configuration import settings
+from app.cli.once import Commands
 from app.cli.output import Exit, busy, err, out, print_json
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
@@ -23,7 +24,7 @@ from app.models.staging import remove_staged
 from app.settings import Settings
 from app.supervisor import Interruptions
 
-models_app = typer.Typer(help="Models that requests may name (models.toml).", no_args_is_help=True)
+models_app = Commands(help="Models that requests may name (models.toml).", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 
 

@@ -45,11 +45,17 @@ def finite(option: typer.CallbackParam, value: float | None) -> float | None:
 
 def pairs(values: list[str] | None, option: str) -> dict[str, str]:
     """`key=value`, each given once. Raises INVALID_REQUEST."""
-    found = {}
+    found: dict[str, str] = {}
     for value in values or []:
         key, equals, rest = value.partition("=")
         if not equals:
             raise HemostatError(ErrorCode.INVALID_REQUEST, f"{option} {value!r} is not KEY=VALUE")
+        if key in found:
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                f"{option} {key} is given twice: {found[key]} and {rest}",
+                hint=f"give each {option} once",
+            )
         found[key] = rest
     return found
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-import typer
 from rich.markup import escape
 from rich.table import Table
 
 from app.cli.configuration import settings
+from app.cli.once import Commands
 from app.cli.options import AsJson, Url
 from app.cli.output import out, print_json
 from app.cli.service import connect
@@ -17,7 +17,7 @@ from app.web import describe
 from app.web import format as fmt
 from app.web.sections.calibration import named
 
-profiles_app = typer.Typer(help="Calibration profiles of a running service.", no_args_is_help=True)
+profiles_app = Commands(help="Calibration profiles of a running service.", no_args_is_help=True)
 Json = dict[str, Any]
 
 

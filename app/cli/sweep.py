@@ -32,10 +32,10 @@ def sweep(
     reference: Reference,
     recipe: SweptRecipe,
     knob: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="[STEP.]FIELD=VALUES: a list, 0.1,0.2,0.3, or a range, FROM..TO:POINTS; steps are counted from 0. Not "
-            'needed where a recipe in JSON has {"sweep": ...}.'
+            help="Once: [STEP.]FIELD=VALUES, a list 0.1,0.2,0.3 or a range FROM..TO:POINTS; steps are counted from 0. "
+            'Not needed where a recipe in JSON has {"sweep": ...}.'
         ),
     ] = None,
     candidate: Origin = None,
@@ -71,7 +71,7 @@ def sweep(
         reference=reference,
         candidate=candidate,
         recipe=recipe,
-        knobs=[] if knob is None else [knob],
+        knobs=knob or [],
         text=text,
         window=window,
         seed=seed,

@@ -85,9 +85,9 @@ def test_a_knob_that_is_none_is_refused(knob):
         turn([{"type": "x"}], knob)
 
 
-@pytest.mark.parametrize("again", ["bits=3,2", "0.bits=3,2"])
-def test_values_of_one_field_are_not_given_twice(again):
-    line = f"surface -r a --recipe quantize.rtn --knob bits=8,4 --knob {again}"
+@pytest.mark.parametrize(("kind", "again"), [("surface", "bits=3,2"), ("surface", "0.bits=3,2"), ("sweep", "bits=3,2")])
+def test_values_of_one_field_are_not_given_twice(kind, again):
+    line = f"{kind} -r a --recipe quantize.rtn --knob bits=8,4 --knob {again}"
     done = CliRunner().invoke(app, shlex.split(line))
     assert isinstance(done.exception, HemostatError)
     assert done.exception.detail == (
@@ -123,6 +123,24 @@ def test_a_missing_knob_is_asked_for_before_the_service_is(line, said):
     assert isinstance(done.exception, HemostatError)
     assert done.exception.detail == said
     assert "--knob sparsity=" in done.exception.hint
+
+
+@pytest.mark.parametrize(
+    ("recipe", "knobs"),
+    [
+        ("--recipe prune.wanda --recipe quantize.rtn", ("0.sparsity=0.1,0.2,0.3", "1.bits=8,6")),
+        ("--recipe prune.wanda", ("sparsity=0.1,0.2", "scope=row,layer")),
+        ("--recipe prune.wanda --recipe quantize.rtn", ("sparsity=0.1,0.2", "bits=8,6")),
+    ],
+)
+def test_a_second_knob_is_refused_and_both_are_named(recipe, knobs):
+    line = f"sweep -r a {recipe} --knob {knobs[0]} --knob {knobs[1]} --dry-run"
+    done = CliRunner().invoke(app, shlex.split(line))
+    assert isinstance(done.exception, HemostatError), done.output
+    assert done.exception.detail == (
+        f"a sweep turns one knob, and 2 are given: --knob {knobs[0]} and --knob {knobs[1]}"
+    )
+    assert "`hemostat surface`" in done.exception.hint
 
 
 def test_a_knob_in_json_is_one(monkeypatch):
