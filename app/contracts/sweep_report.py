@@ -29,6 +29,7 @@ from app.contracts.report import (
 
 Answer = Literal["transition", "no transition in range", "not identifiable"]
 _PUBLISHED: Final = "power_law_then_exponential"
+_ILL_FITTING: Final = 0.05
 OpenCi = tuple[Number, Number]
 Order = Literal["share", "rising", "falling", "around", "unknown", "given"]
 
@@ -190,6 +191,11 @@ class Threshold(Contract):
         """Whether another form shows a transition where the published form's own test finds none."""
         not_found = self.transition_test.p > self.transition_test.level
         return self._tested and not_found and self.answer == "not identifiable"
+
+    @property
+    def ill_fitting(self) -> bool:
+        """Whether the residuals reject the published form at 5 %: its s0 is then its own account of the curve."""
+        return self.lack_of_fit is not None and self.lack_of_fit <= _ILL_FITTING
 
     @property
     def form_turns_at(self) -> float | None:

@@ -146,7 +146,8 @@ def _threshold(threshold: Threshold, console: Console, say: Say) -> None:
     of = "perplexity" if threshold.of == "perplexity" else "KL"
     knee = fmt.estimate(threshold.s0, threshold.ci)
     words = {
-        "transition": f"the {of} turns at s0 = {knee}",
+        "transition": f"the {of} turns at s0 = {knee}"
+        + (", as the published form has it, which does not fit" if threshold.ill_fitting else ""),
         "no transition in range": f"the {of} has no transition in range",
         "not identifiable": f"not identifiable on the {of}; best fit {knee}",
     }

@@ -68,7 +68,10 @@ def _answer(threshold: Threshold, of: str) -> str:
         value = ""
         if threshold.value is not None and abs(threshold.value - threshold.s0) > 1e-9:
             value = f", where the knob stands at {fmt.estimate(threshold.value, threshold.value_ci)}"
-        return f"The {of} turns at s0 = {fmt.estimate(threshold.s0, threshold.ci)} (95 %, {how}){value}."
+        doubt = ""
+        if threshold.ill_fitting:
+            doubt = f", as the published form has it, which does not fit (p = {fmt.number(threshold.lack_of_fit)})"
+        return f"The {of} turns at s0 = {fmt.estimate(threshold.s0, threshold.ci)} (95 %, {how}){value}{doubt}."
     if threshold.answer == "no transition in range":
         return f"The {of} has no transition in the measured range."
     if not threshold.turn_shown:

@@ -182,7 +182,19 @@ def _turn(report: SweepReport) -> str:
         if threshold.missed:
             return f"The perplexity turns, but the published form does not say where: {threshold.reasons[0]}."
         return f"The perplexity turns, but these points do not say where: {threshold.reasons[0]}."
-    return f"The perplexity turns at s0 = {threshold.s0:.3g} (95 % interval {_ends(threshold)}){_in_knob(report)}."
+    found = f"The perplexity turns at s0 = {threshold.s0:.3g} (95 % interval {_ends(threshold)}){_in_knob(report)}"
+    return f"{found}{_doubt(threshold)}."
+
+
+def _doubt(threshold: Threshold) -> str:
+    """Of a form that the points reject, as its interval takes it for right; and what the best form says."""
+    if not threshold.ill_fitting:
+        return ""
+    told_ = f", as the published form has it, which does not fit (p = {threshold.lack_of_fit:.2g})"
+    place = threshold.form_turns_at
+    if threshold.unjudged or place is None or abs(place - threshold.s0) < 1e-9:
+        return told_
+    return f"{told_}; {form_in_words(threshold.form)} describes the points better and turns at {place:.3g}"
 
 
 def _ends(threshold: Threshold) -> str:

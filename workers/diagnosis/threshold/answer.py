@@ -173,8 +173,7 @@ def fit_threshold(
 
     missed = missed_transition(curve, candidates[1:]) if tested.p > TRANSITION_LEVEL else None
     answer, reasons = _judge(curve, bounds, fit, interval, tested, missed)
-    eligible = [c for c in candidates if answer != "no transition in range" or not c.form.transition]
-    chosen = choose(eligible)
+    chosen = choose(_eligible(candidates, answer))
     return ThresholdAnswer(
         answer=answer,
         reasons=tuple(reasons),
@@ -191,6 +190,14 @@ def fit_threshold(
         lack_of_fit=fits,
         near_lossless=None if dense is None else near_lossless(curve, dense),
     )
+
+
+def _eligible(candidates: Sequence[Candidate], answer: Answer) -> list[Candidate]:
+    """The forms that agree with the answer: where there is no transition those without one, where there is one those
+    with one, which the test has preferred to every straight form; all where it cannot be told."""
+    if answer == "not identifiable":
+        return list(candidates)
+    return [one for one in candidates if one.form.transition is (answer == "transition")]
 
 
 def at_bounds(fit: published.PublishedFit, bounds: Bounds) -> list[str]:

@@ -14,6 +14,8 @@ from workers.diagnosis.sweep.fits import fitted_points, threshold_of
 from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
 from workers.diagnosis.sweep.words import sentence
 
+_AS_PUBLISHED = ", as the published form has it, which does not fit (p = 0.021)"
+
 
 def test_the_knee_of_the_perplexity_is_found_with_an_interval_over_documents():
     found = threshold_of(course(bending(12, knee=0.45)), "perplexity", FormBounds(), seed=0)
@@ -231,6 +233,31 @@ def test_a_turn_that_the_published_form_cannot_follow_is_told_with_the_form_that
         "The perplexity turns, but the published form does not say where: a logistic curve, its middle at s = 0.3,"
         in (report.verdict)
     )
+
+
+@pytest.mark.parametrize(
+    ("update", "words"),
+    [
+        ({"lack_of_fit": 0.06}, "."),
+        ({"lack_of_fit": None}, "."),
+        ({"lack_of_fit": 0.021, "form": "power_law_then_exponential"}, _AS_PUBLISHED + "."),
+        (
+            {"lack_of_fit": 0.021, "form": "logistic"},
+            _AS_PUBLISHED + "; a logistic curve describes the points better and turns at 0.333.",
+        ),
+    ],
+)
+def test_a_place_by_a_form_that_the_points_reject_is_told_as_such(update, words):
+    report = SweepReport.model_validate(sweep_variants()["knee"])
+    threshold = report.threshold
+    assert threshold is not None and threshold.answer == "transition" and not threshold.unjudged
+    rivals = tuple(
+        one.model_copy(update={"transition_at": 0.333}) if one.form == "logistic" else one for one in threshold.rivals
+    )
+    changed = threshold.model_copy(update={"rivals": rivals} | update)
+    said = sentence(report.model_copy(update={"threshold": changed}))
+    found = said[said.index("The perplexity turns at s0") :].split("95 % interval", 1)[1]
+    assert found.split(")", 1)[1].startswith(words)
 
 
 @pytest.mark.parametrize(
