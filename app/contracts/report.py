@@ -147,7 +147,7 @@ class TokenClassSlice(Slice):
         description="mean KL of the class minus that of all other positions, nats, with its 95 % interval; null where "
         "either has no position"
     )
-    p_value: Number = Field(description="of no difference, two-sided, adjusted over all classes (Holm)")
+    p_value: Number = Field(description="of no difference, two-sided, adjusted over all classes that have one (Holm)")
 
 
 class TokenClasses(Contract):

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from app.contracts.report import CompareReport, TokenClassSlice
 from app.web import format as fmt
-from app.web.sections.classes import p_value, sentence
+from app.web.sections.classes import adjusted_over, p_value, sentence
 from app.web.untrusted import visible
 
 
@@ -39,9 +39,7 @@ def print_classes(report: CompareReport, console: Console, say: Callable[[str], 
     console.print(table)
     if wide:
         _print_further(ordered, console, say)
-    console.print(
-        Text(say(f"{sentence(found.classes)} p values are adjusted over {len(found.classes)} classes (Holm)."))
-    )
+    console.print(Text(say(f"{sentence(found.classes)} {adjusted_over(found.classes)}")))
 
 
 def _print_further(ordered: Sequence[TokenClassSlice], console: Console, say: Callable[[str], str]) -> None:

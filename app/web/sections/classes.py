@@ -99,6 +99,16 @@ def sentence(found: tuple[TokenClassSlice, ...]) -> str:
     return f"{'. '.join(parts)}, each against all other tokens."
 
 
+def adjusted_over(found: Sequence[TokenClassSlice]) -> str:
+    """Over how many classes the p values are adjusted: those that have one; the others by name."""
+    without = [visible(_lowered(one.title)) for one in found if one.p_value is None]
+    judged = len(found) - len(without)
+    told = [f"p values are adjusted over {judged} {'class' if judged == 1 else 'classes'} (Holm)."]
+    if without:
+        told.append(f"None for {_listed(without)}: either side stands in at most one document (or window).")
+    return " ".join(told if judged else told[1:])
+
+
 def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 

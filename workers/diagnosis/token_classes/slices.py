@@ -68,7 +68,9 @@ def token_classes(
         ),
         absent=tuple(one.title for one in CLASSES if not found.masks[one.name].any()),
         none=rest if rest.tokens else None,
-        multiplicity=multiplicity(len(present)),
+        multiplicity=multiplicity(
+            len(present), [one.title for one, p in zip(present, p_values, strict=True) if p is None]
+        ),
         by_frequency=bands(
             values,
             positions,
@@ -81,14 +83,28 @@ def token_classes(
     )
 
 
-def multiplicity(classes: int) -> str:
-    """What so many classes mean for their intervals."""
-    return (
-        f"{classes} classes were looked at, and they overlap. Each interval is a 95 % one of its own: of {classes} "
-        f"such about {classes * LEVEL:.1f} miss by chance. p values are of the difference from all other positions, "
-        f"adjusted over the classes (Holm): below {LEVEL:g} the class differs, and the chance that any such statement "
-        f"of this table is wrong is at most {100 * LEVEL:g} %."
-    )
+def multiplicity(classes: int, without: Sequence[str]) -> str:
+    """What so many classes mean for the intervals and p values of their differences; `without` are the titles of those
+    that have neither."""
+    judged = classes - len(without)
+    told = [f"{_counted(classes)} looked at, and they overlap."]
+    if without:
+        told.append(
+            f"Of {len(without)} the difference from all other positions has neither interval nor p value, since either "
+            f"side stands in at most one document (or window): {', '.join(without)}."
+        )
+    if judged:
+        told.append(
+            f"Each interval of a difference is a 95 % one of its own: of {judged} such about {judged * LEVEL:.2g} miss "
+            f"by chance. p values are of the difference from all other positions; {_counted(judged)} adjusted for "
+            f"(Holm): below {LEVEL:g} the class differs, and the chance that any such statement of this table is wrong "
+            f"is at most {100 * LEVEL:g} %."
+        )
+    return " ".join(told)
+
+
+def _counted(classes: int) -> str:
+    return f"{classes} {'class was' if classes == 1 else 'classes were'}"
 
 
 def difference(kl: npt.NDArray[np.float64], positions: Positions, mask: Mask) -> tuple[Estimate | None, float | None]:

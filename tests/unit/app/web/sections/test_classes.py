@@ -9,7 +9,7 @@ from rich.console import Console
 from app.contracts.report import BandedSlice, CompareReport, Mean
 from app.web import format as fmt
 from app.web.report import render
-from app.web.sections.classes import NONE, band_label, classes, sentence
+from app.web.sections.classes import NONE, adjusted_over, band_label, classes, sentence
 from app.web.terminal import render_terminal
 from tests.support.html import tree
 from tests.support.reports import compare_report
@@ -113,6 +113,11 @@ def test_a_class_of_one_document_has_no_interval_and_says_so() -> None:
     )
     assert found is not None
     assert "in one document" in next(row for row in found.kinds.rows if row[0].text == alone.title)[-1].note
+    assert adjusted_over((alone, *others)) == (
+        "p values are adjusted over 2 classes (Holm). None for numbers: either side stands in at most one document (or "
+        "window)."
+    )
+    assert adjusted_over((alone,)).startswith("None for numbers")
 
 
 def test_an_older_report_has_no_section() -> None:

@@ -8,7 +8,7 @@ from tests.support.values import random_values
 from workers.diagnosis.token_classes.catalogue import CLASSES
 from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.token_classes.frequency import edges, occurrences, rare
-from workers.diagnosis.token_classes.slices import adjusted, difference, share_intervals, token_classes
+from workers.diagnosis.token_classes.slices import adjusted, difference, multiplicity, share_intervals, token_classes
 from workers.distributions.token_values import Positions
 
 
@@ -206,6 +206,23 @@ def test_the_block_against_plain_means() -> None:
     assert found.none.tokens == (~mask & ~masks["rare"]).sum()
     assert sum(band.tokens for band in found.by_frequency) == len(mask)
     assert "2 classes" in found.multiplicity
+
+
+def test_only_classes_that_have_an_interval_and_a_p_value_count_for_what_chance_does() -> None:
+    """Of three classes one stands in a single document: two p values are adjusted, of two intervals 0.1 miss."""
+    positions, mask, _ = corpus(3)
+    values = random_values(len(mask), seed=3)
+    masks = {one.name: np.zeros_like(mask) for one in CLASSES}
+    masks |= {"numbers": mask, "names": ~mask, "tool_name": mask & (positions.document == 4)}
+    found = token_classes(values, positions, Classified(masks, np.ones(len(mask), dtype=np.int64)))
+    assert [one.name for one in found.classes if one.p_value is None] == ["tool_name"]
+    told = found.multiplicity
+    assert told.startswith("3 classes were looked at")
+    assert "Of 1 the difference from all other positions has neither interval nor p value" in told
+    assert next(one.title for one in CLASSES if one.name == "tool_name") in told
+    assert "of 2 such about 0.1 miss by chance" in told
+    assert "2 classes were adjusted for (Holm)" in told
+    assert "by chance" not in multiplicity(2, ["Code", "Names"])
 
 
 def test_bands_hold_every_frequency() -> None:
