@@ -1,12 +1,14 @@
 """How numbers are written for people.
 
-A mean carries as many digits as its interval supports (two of the half width), an interval has the digits of its mean,
-and small numbers are written in powers of ten, so that 1.6e-6 nats never reads as 0.000.
+A mean carries as many digits as its interval supports (two of the half width), and up to two more where it or a bound
+would else read as 0, which it is not. An interval has the digits of its mean, and small numbers are written in powers
+of ten, so that 1.6e-6 nats never reads as 0.000.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,6 +17,7 @@ NONE = "–"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SMALL = 1e-3
 _MAX_DECIMALS = 12
+_MORE_DECIMALS = 2  # that keep what is not 0 from reading as 0
 
 Interval = tuple[float, float]
 
@@ -45,7 +48,7 @@ def estimate(
     exponent = math.floor(math.log10(largest)) if 0 < largest < _SMALL and decimals is None else 0
     values = [value / 10.0**exponent for value in values]
     if decimals is None:
-        decimals = _decimals(values[0], (values[2] - values[1]) / 2 if ci else 0.0)
+        decimals = _telling(values, _decimals(values[0], (values[2] - values[1]) / 2 if ci else 0.0))
     texts = [_fixed(value, decimals) for value in values]
     power = f"×10{str(exponent).translate(_SUPERSCRIPTS)}" if exponent else ""
     return Estimate(texts[0] + power, f"[{texts[1]}, {texts[2]}]{power}" if ci else None)
@@ -138,6 +141,13 @@ def _decimals(value: float, half_width: float) -> int:
     else:
         decimals = 0
     return min(_MAX_DECIMALS, max(0, decimals))
+
+
+def _telling(values: Sequence[float], decimals: int) -> int:
+    """As many decimals, or the fewest more with which every value that is not 0 has a digit that is not."""
+    more = range(decimals, min(_MAX_DECIMALS, decimals + _MORE_DECIMALS) + 1)
+    shown = [sum(bool(round(value, places)) for value in values) for places in more]
+    return more[shown.index(max(shown))]
 
 
 def _fixed(value: float, decimals: int) -> str:

@@ -36,6 +36,20 @@ def test_an_estimate_has_the_digits_that_its_interval_supports(mean, ci, value, 
     assert (found.value, found.interval) == (value, interval)
 
 
+@pytest.mark.parametrize(
+    ("mean", "ci", "value", "interval"),
+    [
+        (-0.038, (-2.512, 2.436), "−0.04", "[−2.51, 2.44]"),  # by its interval alone 0.0
+        (3.5, (0.29, 44.1), "3.5", "[0.3, 44.1]"),  # a ratio is not 0
+        (1e-7, (-3.0, 3.0), "0.0", "[−3.0, 3.0]"),  # no row of zeros where a digit is far away
+        (0.0, (-3.0, 3.0), "0.0", "[−3.0, 3.0]"),
+    ],
+)
+def test_what_is_not_zero_reads_as_zero_only_where_it_is_far_below_its_interval(mean, ci, value, interval):
+    found = fmt.estimate(mean, ci)
+    assert (found.value, found.interval) == (value, interval)
+
+
 def test_an_estimate_in_per_cent_is_a_hundredfold():
     assert str(fmt.estimate(0.9134, (0.9021, 0.9251), percent=True)) == "91.3 [90.2, 92.5]"
 
