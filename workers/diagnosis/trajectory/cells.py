@@ -73,9 +73,9 @@ def text_statistics(path: Path, *, most: int, seed: int) -> TextStatistics:
         name: mean_over([column], prompts, [_lengths(most) if name == "length" else SHARE], seed=seed)[0]
         for name, column in _of_prompts(path).items()
     }
-    means |= _along_texts(
-        {"entropy": path.entropy, "surprise": path.surprise, "reference_surprise": path.reference_surprise}, seed
-    )
+    # KL first, so that resamples are those of the report's blocks, which hold the reference's entropy, too.
+    columns = {"kl": path.column("kl"), "entropy": path.entropy, "surprise": path.surprise}
+    means |= _along_texts(columns | {"reference_surprise": path.reference_surprise}, seed)
     return TextStatistics(
         length=means["length"],
         ended=share_of_prompts([text.ended for text in path.texts]),
@@ -214,9 +214,15 @@ def amplification(ours: Path, theirs: Path, *, seed: int) -> Amplification:
     own = sums(on_theirs)
     kl = ratio_of(own, sums(on_ours), seed=seed)
     tokens = ratio_of(sums(differ), sums(one_step), seed=seed)
-    columns = [labelled(cut(column)) for column in (one_step, differ, on_ours, on_theirs)]
-    values, (prompts_T, *_) = zip(*columns, strict=True)
-    one, free, kl_ours, kl_theirs = mean_over(values, prompts_T, [SHARE, SHARE, POSITIVE, POSITIVE], seed=seed)
+    columns = [labelled(cut(column)) for column in (on_ours, one_step, on_theirs, differ)]
+    (kl_T, one_T, own_kl_T, free_T), (prompts_T, *_) = zip(*columns, strict=True)
+    # Resamples are drawn in an order of prompts that the first of the values taken together decides: KL is so here as
+    # in every other mean of it, and one quantity has one interval in a report.
+    kl_ours, one = mean_over([kl_T, one_T], prompts_T, [POSITIVE, SHARE], seed=seed)
+    ((kl_theirs,), (free,)) = (
+        mean_over([values_T], prompts_T, [support], seed=seed)
+        for values_T, support in ((own_kl_T, POSITIVE), (free_T, SHARE))
+    )
     seen = any(mask.any() for mask in kept)
     return Amplification(
         kl=kl,

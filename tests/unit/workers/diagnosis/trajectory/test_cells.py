@@ -8,7 +8,9 @@ from scipy import stats
 
 from tests.support.values import random_values
 from workers.decoding.model import Continuation
+from workers.diagnosis.summary import summarize
 from workers.diagnosis.trajectory.cells import Path, amplification, cell, text_change, text_statistics
+from workers.distributions.token_values import Positions, TokenValues
 
 OURS = [(1, 2, 3, 4), (5, 6, 7, 8), (1, 1, 1, 1)]
 THEIRS = [(1, 2, 9, 9), (5, 6, 7, 8), (2, 1, 1)]
@@ -47,6 +49,26 @@ def test_both_factors_are_over_the_positions_that_both_texts_have(ours, theirs):
     assert found.tokens.value == pytest.approx((2 + 0 + 1) / (1 + 0 + 1))
     assert found.one_step.mean == pytest.approx(2 / 11)
     assert found.free.mean == pytest.approx(3 / 11)
+
+
+def test_one_quantity_has_one_interval_where_all_texts_are_equally_long():
+    """KL, and the share of most likely tokens that differ, are then those of the whole texts, and of the report's
+    blocks."""
+    rng = np.random.default_rng(3)
+    texts = [[tuple(rng.integers(0, 5, 4).tolist()) for _ in range(12)] for _ in range(2)]
+    kl = [rng.exponential(1.0, (12, 4)) * rng.exponential(1.0, (12, 1)) for _ in range(2)]
+    ours, theirs = path(texts[0], kl[0], "reference"), path(texts[1], kl[1], "candidate")
+    found, whole = amplification(ours, theirs, seed=0), cell("greedy", 0, ours, theirs, most=4, seed=0)
+    assert found.kl_reference_text == whole.kl_reference_text
+    assert found.kl_candidate_text == whole.kl_candidate_text
+    prompts = np.repeat(np.arange(12), 4)
+    positions = Positions(prompts, prompts, np.tile(np.arange(4), 12), np.tile(np.arange(4), 12), np.zeros(48, int))
+    blocks = summarize(TokenValues.concat(ours.values), positions, ["x"] * 12, window=64)
+    assert found.kl_reference_text.ci == blocks.divergence.kl.ci
+    low, high = blocks.top1_agreement.ci
+    assert found.one_step.ci == pytest.approx((1 - high, 1 - low))
+    written = text_statistics(ours, most=4, seed=0)
+    assert written.entropy.ci == blocks.entropy.reference.ci
 
 
 def test_positions_that_are_not_finite_are_left_out_of_both_sides(ours):
