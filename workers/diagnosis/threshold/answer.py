@@ -19,7 +19,7 @@ none for want of points, that is no choice among all. Where there is no transiti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 

@@ -61,7 +61,7 @@ def test_a_step_of_low_noise_is_shown_whatever_the_seed(seed: int) -> None:
     missed = found(logistic_curve(seed), Bounds())
     assert missed is not None
     assert missed.rival.fit.params["midpoint"] == pytest.approx(0.3, abs=0.01)
-    assert missed.gain > 5 * CLEARLY
+    assert missed.gain > 3 * CLEARLY
 
 
 def test_a_slope_that_falls_at_a_knee_is_shown_by_a_broken_line() -> None:
@@ -85,12 +85,14 @@ def test_at_least_95_per_cent_of_straight_curves_show_no_turn(shape: str, growth
 def test_the_form_over_an_offset_feigns_no_turn_in_a_line() -> None:
     """It holds the line itself, with a knee that does nothing."""
     rng = np.random.default_rng(2)
-    curves = [Curve(S_N, STRAIGHT["line"](S_N) + 0.01 * rng.standard_normal(12)) for _ in range(8)]
-    assert [found(curve, RISING) for curve in curves] == [None] * 8
+    s_N = np.linspace(0.1, 0.8, 24)
+    curves = [Curve(s_N, STRAIGHT["line"](s_N) + 0.01 * rng.standard_normal(24)) for _ in range(4)]
+    assert [found(curve, RISING) for curve in curves] == [None] * 4
 
 
 def test_a_broken_line_would_win_clearly_if_a_line_were_not_counted_as_straight() -> None:
-    curve = Curve(S_N, STRAIGHT["line"](S_N) + 0.01 * np.random.default_rng(0).standard_normal(12))
+    s_N = np.linspace(0.1, 0.8, 24)
+    curve = Curve(s_N, STRAIGHT["line"](s_N) + 0.01 * np.random.default_rng(0).standard_normal(24))
     broken, exponential, power = (judged(form, curve).aicc for form in (BrokenLine(), Exponential(), PowerLaw()))
     assert broken is not None and exponential is not None and power is not None
     assert min(exponential, power) - broken > CLEARLY
