@@ -19,6 +19,8 @@ _LABELS = {
 }
 # A slope that is larger by less is told as the same.
 _STEEPER = 1.01
+# The forms that agree with the answer are those that one is chosen of.
+_AMONG = {"transition": " of those with a transition", "no transition in range": " of those without a transition"}
 _COLOURS = {"transition": "green", "no transition in range": "cyan", "not identifiable": "yellow"}
 
 
@@ -136,7 +138,7 @@ def _label(form: str) -> str:
 
 def _chosen_by(answer: Json) -> str:
     """What the best form is the best by, and of which."""
-    of = " of those without a transition" if answer["answer"] == "no transition in range" else ""
+    of = _AMONG.get(answer["answer"], "")
     return f"the least left-out error within 2 of the least AICc{of}"
 
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from app.contracts.sweep_report import Threshold
+from app.contracts.sweep_report import Answer, Threshold
 from app.web import format as fmt
 from app.web.sections.sweep_words import FORMS
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
+
+# The forms that agree with the answer are those that one is chosen of.
+_AMONG: Final[dict[Answer, str]] = {
+    "transition": " of those with a transition",
+    "no transition in range": " of those without a transition",
+    "not identifiable": "",
+}
 
 
 @dataclass(frozen=True)
@@ -98,8 +106,7 @@ def _bound(threshold: Threshold, name: str) -> str:
 
 def _chosen_by(threshold: Threshold) -> str:
     """What the bold form is the best by, and of which."""
-    among = " of those without a transition" if threshold.answer == "no transition in range" else ""
-    return f"the bold one has the least error at left-out points within 2 of the least AICc{among}"
+    return f"the bold one has the least error at left-out points within 2 of the least AICc{_AMONG[threshold.answer]}"
 
 
 def _forms(threshold: Threshold, of: str) -> Table:

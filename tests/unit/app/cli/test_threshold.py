@@ -65,7 +65,10 @@ def test_the_form_that_was_chosen_is_named_where_bold_type_is_lost(file: Path) -
     noise_N = [0.01 * math.sin(7.0 * place) for place in range(1, 17)]
     bent = [math.log(5) + 9 * max(0, s - 0.42) for s in s_N]
     straight = [math.log(5) + 2 * s for s in s_N]
-    for log_N, form, of in ((bent, "broken line", ""), (straight, "exponential", " of those without a transition")):
+    for log_N, form, of in (
+        (bent, "broken line", " of those with a transition"),
+        (straight, "exponential", " of those without a transition"),
+    ):
         points = [[s, math.exp(log + noise)] for s, log, noise in zip(s_N, log_N, noise_N, strict=True)]
         file.write_text(json.dumps({"points": points, "bounds": {"b": [0, None], "k1": [0, None], "k2": [0, None]}}))
         (line,) = (line for line in run(file)[1].splitlines() if "best form" in line)

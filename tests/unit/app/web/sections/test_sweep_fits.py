@@ -48,5 +48,7 @@ def test_the_caption_says_what_the_bold_form_is_the_best_by_and_of_which():
     best = "the bold one has the least error at left-out points within 2 of the least AICc"
     straight = SweepReport.model_validate(sweep_variants()["straight"]).threshold
     assert straight is not None and straight.answer == "no transition in range"
-    assert fit_view(fitted()).forms.caption == f"Forms for ln KL; {best}"
+    assert fitted().answer == "transition"
+    assert fit_view(fitted()).forms.caption == f"Forms for ln KL; {best} of those with a transition"
+    assert fit_view(fitted(answer="not identifiable")).forms.caption == f"Forms for ln KL; {best}"
     assert fit_view(straight).forms.caption == f"Forms for ln perplexity; {best} of those without a transition"
