@@ -12,6 +12,10 @@ knees are) passes the level no earlier than a straight line between them, and by
 Where the loss of a knob is not taken for convex, where a divergence before the crossing is not above a thousandth of
 the level (its logarithm says nothing: it is linear there), and before a collapse, the interval reaches over the whole
 gap.
+
+A setting has an interval of its own, which the draws of a place do not look at: one that holds the level is neither
+shown to be within it nor beyond it. So the interval of a limit is no narrower than what those of the settings leave
+open, as that of a sweep is: from where their upper limits may first pass the level to where their lower ones have.
 """
 
 from __future__ import annotations
@@ -68,14 +72,14 @@ def _crossings(loss_RP: Array, level: float) -> tuple[NDArray[np.intp], Array, A
     return first_R, loss_RP[rows, np.maximum(first_R - 1, 0)], loss_RP[rows, np.minimum(first_R, count - 1)]
 
 
-def _unresolved(loss_RP: Array, level: float, *, growing: bool, convex: bool) -> Array:
+def _unresolved(loss_RP: Array, level: float, *, growing: bool, convex: bool) -> NDArray[np.bool_]:
     """Of each row whether nothing tells where between two settings the level is passed: (R,), bool."""
     first_R, low_R, high_R = _crossings(loss_RP, level)
     unclear_R = ~np.isfinite(high_R)
     if growing:
         unclear_R |= low_R <= RESOLVED * level
     unclear_R |= not convex
-    return np.asarray(unclear_R & (first_R > 0) & (first_R < loss_RP.shape[1]))
+    return np.asarray(unclear_R & (first_R > 0) & (first_R < loss_RP.shape[1]), dtype=np.bool_)
 
 
 def resampled_limits(
@@ -98,21 +102,48 @@ def resampled_limits(
     sums_PN, counts_N = sums_PN[:, order], counts_N[order]
     whole_1P = (sums_PN.sum(axis=1) / counts_N.sum())[None]
     # What passes the level in the gap of the mean counts as the mean does, which stays within its interval.
-    gap = _crossings(whole_1P, level)[0][0] if _unresolved(whole_1P, level, growing=growing, convex=convex)[0] else None
+    unclear = _unclear_gaps(whole_1P, level, growing=growing, convex=convex)
     rng = np.random.default_rng(seed)
-    early, late = [], []
+    ends = []
     for start in range(0, RESAMPLES, _BLOCK):
         size = min(_BLOCK, RESAMPLES - start)
         drawn_BN = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=size).astype(np.float64)
         loss_BP = drawn_BN @ sums_PN.T / (drawn_BN @ counts_N)[:, None]
-        straight_B = np.nan_to_num(limits(loss_BP, level), nan=np.inf)
-        first_B = _crossings(loss_BP, level)[0]
-        unclear_B = _unresolved(loss_BP, level, growing=growing, convex=convex) | (first_B == gap)
-        early.append(np.where(unclear_B, first_B - 1.0, straight_B))
-        late.append(np.where(first_B == len(sums_PN), np.inf, first_B))
-    early_B, late_B = (np.sort(np.concatenate(found)) for found in (early, late))
+        ends.append(_ends(loss_BP, level, unclear, growing=growing, convex=convex))
+    early_B, late_B = np.sort(np.concatenate(ends, axis=1))
     tail, last = (1 - CONFIDENCE) / 2, RESAMPLES - 1
     return float(early_B[round(tail * last)]), float(late_B[round((1 - tail) * last)])
+
+
+def settings_limits(
+    loss_P: Array, low_P: Array, high_P: Array, level: float, *, growing: bool = False, convex: bool = True
+) -> tuple[float, float]:
+    """Between which places a row's limit lies by the 95 % intervals of its settings, `low_P` to `high_P` around
+    `loss_P`: the earliest where an upper limit may pass `level`, and the latest where a lower one has; infinite where
+    it does not in the range. NaN of a setting that is not finite is beyond any level.
+
+    No setting before the first one that lies beyond for sure holds the level in its interval outside of these two.
+    """
+    rows_3P = np.stack([high_P, loss_P, low_P])
+    unclear = _unclear_gaps(rows_3P, level, growing=growing, convex=convex)
+    early_3, late_3 = _ends(rows_3P, level, unclear, growing=growing, convex=convex)
+    return float(early_3[0]), float(late_3[2])
+
+
+def _unclear_gaps(loss_RP: Array, level: float, *, growing: bool, convex: bool) -> NDArray[np.intp]:
+    """The gaps in which a row passes the level and is not resolved, by their stronger settings."""
+    first_R, _, _ = _crossings(loss_RP, level)
+    return first_R[_unresolved(loss_RP, level, growing=growing, convex=convex)]
+
+
+def _ends(loss_RP: Array, level: float, unclear: NDArray[np.intp], *, growing: bool, convex: bool) -> Array:
+    """The earliest place of each row and the latest at which its gap allows the level to be passed: (2, R). Of gaps
+    that are `unclear` that is the whole one, whatever the row says."""
+    straight_R = np.nan_to_num(limits(loss_RP, level), nan=np.inf)
+    first_R = _crossings(loss_RP, level)[0]
+    unclear_R = _unresolved(loss_RP, level, growing=growing, convex=convex) | np.isin(first_R, unclear)
+    late_R = np.where(first_R == loss_RP.shape[1], np.inf, first_R)
+    return np.stack([np.where(unclear_R, first_R - 1.0, straight_R), late_R])
 
 
 def lines(loss_PQ: ArrayLike, level: float, *, growing: bool = False) -> tuple[Line, ...]:

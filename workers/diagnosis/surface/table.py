@@ -120,12 +120,17 @@ class Table:
     # --- losses and interactions
 
     @cached_property
-    def loss_means(self) -> list[Mean]:
-        """Each point's loss in the contour's measure; empty for points that are not whole."""
+    def _estimates(self) -> dict[int, Estimate]:
+        """What the contour's level is of, in nats, of each whole point by its index."""
         whole = [index for index, sums in enumerate(self.measured) if np.isfinite(sums).all()]
         found = self.clusters.estimates([self.measured[index] for index in whole], seed=self.request.seed)
+        return dict(zip(whole, found, strict=True))
+
+    @cached_property
+    def loss_means(self) -> list[Mean]:
+        """Each point's loss in the contour's measure; empty for points that are not whole."""
         means = [Mean(mean=None, ci=None)] * len(self.cells)
-        for index, estimate in zip(whole, found, strict=True):
+        for index, estimate in self._estimates.items():
             means[index] = self._in_measure(estimate)
         return means
 
@@ -237,16 +242,19 @@ class Table:
         axis = self.axes[turned]
         row = [self.along(turned, at, place) for place in range(len(axis.values))]
         sums_PN = np.stack([self.measured[index] for index in row])
-        place = contour.limit(sums_PN.sum(axis=1) / self.clusters.counts_N.sum(), self.level, growing=self.growing)
+        loss_P = sums_PN.sum(axis=1) / self.clusters.counts_N.sum()
+        place = contour.limit(loss_P, self.level, growing=self.growing)
         numbered = all(axis.number(index) is not None for index in range(len(axis.values)))
+        convex = numbered and axis.knob.field in _REMOVING
         ends = contour.resampled_limits(
-            sums_PN,
-            self.clusters.counts_N,
-            self.level,
-            seed=self.request.seed,
-            growing=self.growing,
-            convex=numbered and axis.knob.field in _REMOVING,
+            sums_PN, self.clusters.counts_N, self.level, seed=self.request.seed, growing=self.growing, convex=convex
         )
+        if ends is not None:
+            low_P, high_P = np.array([self._bounds(index) for index in row]).T
+            early, late = contour.settings_limits(
+                loss_P, low_P, high_P, self.level, growing=self.growing, convex=convex
+            )
+            ends = min(ends[0], early), max(ends[1], late)
         value = None if place is None else value_at(axis, place)
         inside = [index for index, which in enumerate(row) if self._inside(which)]
         first_out = next((index for index, which in enumerate(row) if not self._inside(which)), len(row))
@@ -259,6 +267,13 @@ class Table:
             ci=None if ends is None else (_end(axis, ends[0], numbered), _end(axis, ends[1], numbered)),
             largest=reached[-1] if reached else None,
         )
+
+    def _bounds(self, index: int) -> tuple[float, float]:
+        """Of a point's own interval, in nats; NaN where it is not whole, infinite where it has no interval."""
+        estimate = self._estimates.get(index)
+        if estimate is None:
+            return math.nan, math.nan
+        return estimate.interval or (-math.inf, math.inf)
 
     def _inside(self, index: int) -> bool:
         mean = self.loss_means[index].mean

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support.published_surfaces import ISO_LOSS, PUBLISHED_LIMITS, WANDA_FORMATS, WANDA_GGUF, WANDA_SHARES
-from workers.diagnosis.surface.contour import limit, limits, lines, resampled_limits
+from workers.diagnosis.surface.contour import limit, limits, lines, resampled_limits, settings_limits
 from workers.diagnosis.threshold.formfree import largest_mild
 
 
@@ -218,3 +218,31 @@ def test_the_order_of_documents_does_not_move_the_interval():
     order = rng.permutation(12)
     found = resampled_limits(sums, counts, 1.5, seed=2)
     assert resampled_limits(sums[:, order], counts[order], 1.5, seed=2) == pytest.approx(found, rel=1e-12)
+
+
+def test_the_intervals_of_settings_leave_open_what_they_do_to_a_sweep_of_them():
+    rng = np.random.default_rng(8)
+    ends = set()
+    for trial in range(400):
+        # Some at next to nothing, some beyond the level at once or nowhere.
+        kl_P = np.cumsum(rng.exponential(rng.choice([1e-5, 0.02, 0.1]), rng.integers(2, 6)))
+        low_P, high_P = kl_P * rng.uniform(0.2, 1, kl_P.size), kl_P * rng.uniform(1, 3, kl_P.size)
+        convex = bool(trial % 2)
+        swept = largest_mild(range(kl_P.size), kl_P, low_P, high_P, 0.1, convex=convex).ci
+        # Of a sweep an end outside of its settings is None, on whichever side.
+        beyond = [0.0 if row[0] > 0.1 else np.inf for row in (high_P, low_P)]
+        expected = [end if place is None else place for place, end in zip(swept, beyond, strict=True)]
+        found = settings_limits(kl_P, low_P, high_P, 0.1, growing=True, convex=convex)
+        assert found == pytest.approx(expected)
+        ends.update(place is None for place in swept)
+    assert ends == {True, False}
+
+
+def test_what_a_setting_leaves_open_by_hand():
+    kl_P, low_P, high_P = np.array([0.01, 0.0652, 0.42]), np.array([0.008, 0.044, 0.3]), np.array([0.02, 0.129, 0.6])
+    # The upper limits pass 0.1 at (0.1 − 0.02)/(0.129 − 0.02) of the first gap, the lower ones within the second.
+    assert settings_limits(kl_P, low_P, high_P, 0.1, growing=True) == pytest.approx((0.08 / 0.109, 2.0))
+    assert settings_limits(kl_P, low_P, high_P, 0.1, growing=True, convex=False) == (0.0, 2.0)
+    assert settings_limits(np.log1p(kl_P), np.log1p(low_P), np.log1p(high_P), 2.0) == (np.inf, np.inf)
+    broken = [np.append(row_P[:2], np.nan) for row_P in (kl_P, low_P, high_P)]
+    assert settings_limits(*broken, 0.2) == (1.0, 2.0), "the whole gap before what is not finite"

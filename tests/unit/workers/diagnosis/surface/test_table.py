@@ -33,6 +33,33 @@ def test_a_limit_lies_no_earlier_than_a_straight_line_only_where_the_knob_remove
     assert limits_of_first("group_size", (32, 64, None)).ci == (1, 2), "places, where a value is no number"
 
 
+@pytest.mark.parametrize(
+    ("measure", "level"), [("kl", 0.02), ("kl", 0.05), ("perplexity_ratio", 1.03), ("perplexity_ratio", 1.1)]
+)
+def test_the_interval_of_a_limit_excludes_no_setting_whose_own_interval_holds_the_level(measure, level):
+    sparsities = tuple(round(0.04 * index, 2) for index in range(1, 19))
+    held = 0
+    for seed in range(6):
+        request = surface_request(sparsities=sparsities, bits=(8, 4), contour={"measure": measure, "level": level})
+        made = surface_table(request, documents=6, seed=seed)
+        for one in made.contour().limits:
+            which = 0 if one.knob == "first" else 1
+            axis = made.axes[which]
+            low, high = one.ci
+            for place in range(len(axis.values)):
+                loss = made.loss_means[made.along(which, one.at, place)]
+                if loss.ci[0] > level:
+                    break
+                if loss.ci[1] > level:
+                    held += 1
+                    weaker, value, stronger = (
+                        end if end is None or axis.knob.field == "sparsity" else -end
+                        for end in (low, axis.number(place), high)
+                    )
+                    assert weaker <= value and (stronger is None or value <= stronger)
+    assert held > 10
+
+
 def test_the_p_of_an_order_effect_in_kl_is_that_of_kl():
     made = surface_table(surface_request(sparsities=(0.3, 0.6), bits=(6, 4), orders="both"), documents=12)
     records = []
