@@ -87,6 +87,12 @@ class Job(Contract):
         "undecided between them, and `severity` is the worst; all five where there is no interval, or one so wide; "
         "empty before the job has succeeded, or where an earlier version ended it",
     )
+    answer: str | None = Field(
+        default=None,
+        description="what the job found of what its kind asks, in the few words that its report's page is titled with: "
+        "`Undecided` of `tasks`, `Mild up to sparsity 0.4` of a `sweep`; null for a `compare`, whose answer is the "
+        "class, before the job has succeeded, or where an earlier version ended it",
+    )
     report_url: str
     artifacts: tuple[str, ...] = ()
     deployment: str | None = Field(default=None, description="the deployment that it was asked for")

@@ -130,6 +130,7 @@ QUEUED: Final[dict[str, Any]] = {
     "error": None,
     "severity": None,
     "classes": [],
+    "answer": None,
     "report_url": f"{URL}/report",
     "artifacts": [],
     "metadata": {"commit": "4f2c1a9"},

@@ -135,6 +135,7 @@ def _read(fields: Mapping[str, str]) -> JobRecord:
         error=JobError.model_validate_json(fields["error"]) if fields.get("error") else None,
         severity=fields.get("severity") or None,
         classes=tuple(json.loads(fields["classes"])) if fields.get("classes") else (),
+        answer=fields.get("answer") or None,
         report_url=f"{JOBS_PATH}/{fields['id']}/report",
         artifacts=tuple(json.loads(fields["artifacts"])) if fields.get("artifacts") else (),
         metadata=json.loads(fields["metadata"]),

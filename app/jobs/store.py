@@ -402,10 +402,11 @@ class JobStore:
         report: str,
         severity: str,
         classes: Sequence[str] = (),
+        answer: str | None = None,
         artifacts: Sequence[str] = (),
     ) -> bool:
         """The attempt's result: `report` is "attempt-N/report.json" below the job's folder, `artifacts` lie beside it;
-        `classes` are those that the interval of its verdict touches.
+        `classes` are those that the interval of its verdict touches, `answer` says in a few words what was found.
 
         True: the job has succeeded with this result. False: refused, the attempt no longer has the job, or its owner
         had asked to cancel it (it is cancelled then).
@@ -419,6 +420,7 @@ class JobStore:
             "report": report,
             "severity": severity,
             "classes": json.dumps(list(classes)),
+            **({"answer": answer} if answer else {}),
             "artifacts": json.dumps(list(artifacts)),
         }
         pairs = (part for pair in fields.items() for part in pair)

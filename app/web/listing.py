@@ -13,7 +13,7 @@ from app.web.untrusted import visible
 # What the class of a kind is of, where it is not of the candidate as it was given.
 _OF: Final = {
     "calibrate": "once calibrated",
-    "mitigate": "once treated",
+    "mitigate": "left",
     "surface": "at the chosen setting",
     "sweep": "at the strongest setting",
     "tasks": "over the text",
@@ -22,8 +22,8 @@ _OF: Final = {
 
 
 def outcome(job: Mapping[str, Any]) -> str:
-    """The class of the damage in words, and of what it is, with a question mark where it is not decided; a dash where
-    the job has none (yet)."""
+    """What the job answers, where it is more than a class, and then the class of the damage in words, and of what it
+    is, with a question mark where it is not decided; a dash where the job has none (yet)."""
     severity, classes = job["severity"], job.get("classes") or ()
     if not severity:
         return fmt.NONE
@@ -31,7 +31,8 @@ def outcome(job: Mapping[str, Any]) -> str:
     if len(classes) > 1:
         # All of them say no more than the mean's.
         found = f"{severity if len(classes) == len(SEVERITIES) else ' or '.join(classes)}?"
-    return visible(" ".join([found, *([_OF[job["kind"]]] if job["kind"] in _OF else [])]))
+    found = " ".join([found, *([_OF[job["kind"]]] if job["kind"] in _OF else [])])
+    return visible("; ".join(filter(None, (job.get("answer"), found))))
 
 
 def recipe(job: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from app.web.reading import parse
 from app.web.sections.attribute import attribution, whole_damage
 from app.web.sections.attribute import heading as worst_part
 from app.web.sections.calibration import calibration, left
+from app.web.sections.calibration import heading as heading_of_calibration
 from app.web.sections.classes import classes
 from app.web.sections.front import front, heading
 from app.web.sections.front import left as left_after
@@ -119,11 +120,10 @@ def _calibration(report: CalibrateReport) -> tuple[str, dict[str, Any]]:
     candidate, reference = (
         describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
     )
-    outcome = "Proven" if report.test.passed else "Not served"
     return "calibration.html.j2", {
         "what": "calibration report",
         "preposition": "towards",
-        "title": visible(f"{outcome}: {candidate} towards {reference}"),
+        "title": visible(f"{heading_of_calibration(report)}: {candidate} towards {reference}"),
         "chart_title": "Excess KL of the calibrated model over the noise floor",
         "calibration": calibration(report),
         "verdict": replace(verdict(report), sentence=left(report)),

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from app.answers import answer
 from app.contracts.errors import HemostatError
 from app.settings import Settings
 from workers.diagnosis.context import JobCancelled
@@ -146,6 +147,7 @@ class Child:
             attempt=run.attempt,
             severity=report.severity,
             classes=report.decision.classes,
+            answer=answer(report),
             artifacts=context.artifacts(),
         )
 

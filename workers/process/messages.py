@@ -84,6 +84,7 @@ class Done(Contract):
     attempt: int
     severity: str
     classes: tuple[str, ...]
+    answer: str | None = None
     artifacts: tuple[str, ...]
 
 

@@ -426,6 +426,7 @@ class Runner:
                 report=f"{output_folder(self._settings, claim.job_id, claim.attempt).name}/{REPORT_NAME}",
                 severity=done.severity,
                 classes=done.classes,
+                answer=done.answer,
                 artifacts=done.artifacts,
             )
         )

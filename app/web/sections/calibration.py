@@ -45,6 +45,11 @@ class Calibration:
     protocol: str
 
 
+def heading(report: CalibrateReport) -> str:
+    """Whether the correction has proven itself, so that it may serve."""
+    return "Proven" if report.test.passed else "Not served"
+
+
 def calibration(report: CalibrateReport) -> Calibration:
     """The view of a report."""
     chosen = next(row for row in report.test.table if row.chosen)

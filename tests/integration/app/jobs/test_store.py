@@ -26,6 +26,7 @@ REPORT = {
     "report": "attempt-1/report.json",
     "severity": "mild",
     "classes": ["none", "mild"],
+    "answer": "Mild up to sparsity 0.4",
     "artifacts": ["tokens.npz"],
 }
 ERROR = job_error(ErrorCode.ENGINE_FAILED, "It broke.", "Mend it.")
@@ -65,6 +66,7 @@ async def test_a_job_from_submission_to_result(store: JobStore, client: Redis) -
     assert record is not None
     assert record.job.status is JobStatus.SUCCEEDED
     assert (record.job.severity, record.job.classes) == ("mild", ("none", "mild"))
+    assert record.job.answer == "Mild up to sparsity 0.4"
     assert record.job.artifacts == ("tokens.npz",)
     assert record.report == "attempt-1/report.json"
     assert record.job.progress == Progress(phase="candidate", done=3, total=9)

@@ -95,3 +95,4 @@ def test_a_record_of_an_earlier_version_tells_neither() -> None:
     }
     job = read_record(fields).job
     assert (job.text, job.test_text, job.window) == (None, None, None)
+    assert (job.answer, job.classes) == (None, ())

@@ -20,13 +20,35 @@ def job(**fields: object) -> dict[str, object]:
         ("surface", None, "–"),
         ("sweep", "collapse", "collapse at the strongest setting"),
         ("calibrate", "mild", "mild once calibrated"),
-        ("mitigate", "moderate", "moderate once treated"),
+        ("mitigate", "moderate", "moderate left"),
         ("tasks", "none", "no damage that matters over the text"),
         ("trajectory", "mild", "mild by single steps"),
     ],
 )
 def test_a_class_is_told_in_words_with_what_it_is_of(kind: str, severity: str | None, said: str) -> None:
     assert outcome(job(kind=kind, severity=severity)) == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "classes", "said"),
+    [
+        ("tasks", "Undecided", ["severe"], "Undecided; severe over the text"),
+        (
+            "sweep",
+            "Mild up to sparsity 0.05",
+            ["collapse"],
+            "Mild up to sparsity 0.05; collapse at the strongest setting",
+        ),
+        ("calibrate", "Not served", ["mild", "moderate"], "Not served; mild or moderate? once calibrated"),
+        ("mitigate", "Nothing recommended", ["severe"], "Nothing recommended; severe left"),
+        ("attribute", "Worst: \u202elayer", ["mild"], "Worst: ⟨U+202E⟩layer; mild"),
+        ("compare", None, ["mild"], "mild"),
+    ],
+)
+def test_what_the_kind_asks_is_answered_before_the_class(
+    kind: str, answer: str | None, classes: list[str], said: str
+) -> None:
+    assert outcome(job(kind=kind, answer=answer, severity=classes[-1], classes=classes)) == said
 
 
 @pytest.mark.parametrize(

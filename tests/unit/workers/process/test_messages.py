@@ -49,7 +49,7 @@ def test_what_the_parent_says_is_one_line_and_comes_back_whole(message: ToChild)
         ProgressMade(job="j", attempt=1, phase="reference", done=3, total=0),
         Logged(job="j", attempt=1, message="two\nlines"),
         Observed(name="kl_nats", labels={"model": "m"}, values=(0.1, 1e-300)),
-        Done(job="j", attempt=1, severity="mild", classes=("none", "mild"), artifacts=("a.npz",)),
+        Done(job="j", attempt=1, severity="mild", classes=("none", "mild"), answer="Worse", artifacts=("a.npz",)),
         Failed(job="j", attempt=1, error=job_error(ErrorCode.DISK_FULL, "x", "y"), spoiled=True),
         Stopped(job="j", attempt=1),
     ],

@@ -1,0 +1,31 @@
+"""What a job found of what its kind asks, in the few words that title its report's page and that lists lead with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from app.contracts.attribute_report import AttributeReport
+from app.contracts.calibration_report import CalibrateReport
+from app.contracts.mitigate_report import MitigateReport
+from app.contracts.surface_report import SurfaceReport
+from app.contracts.sweep_report import SweepReport
+from app.contracts.tasks_report import TasksReport
+from app.contracts.trajectory_report import TrajectoryReport
+from app.web.sections import attribute, calibration, front, surface_words, sweep_words, tasks, trajectory
+
+_HEADINGS: Final[dict[type, Callable[[Any], str]]] = {
+    AttributeReport: attribute.heading,
+    CalibrateReport: calibration.heading,
+    MitigateReport: front.heading,
+    SurfaceReport: surface_words.heading,
+    SweepReport: sweep_words.heading,
+    TasksReport: tasks.heading,
+    TrajectoryReport: trajectory.heading,
+}
+
+
+def answer(report: object) -> str | None:
+    """Of a report; None where the class of its verdict is all that its kind answers."""
+    heading = _HEADINGS.get(type(report))
+    return None if heading is None else heading(report)
