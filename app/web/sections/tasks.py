@@ -145,7 +145,7 @@ def left(report: TasksReport) -> str:
 
 
 def _figures(report: TasksReport) -> tuple[Figure, ...]:
-    """Of the first task that is worse, else of the first one."""
+    """Of the first task that is worse, else of the first one; each figure names it."""
     of = next((result for result in report.tasks if result.outcome == "worse"), report.tasks[0])
     difference, rate = points(of.difference), fmt.estimate(of.flips.rate.mean, of.flips.rate.ci, percent=True)
     name = visible(of.name)
@@ -156,10 +156,12 @@ def _figures(report: TasksReport) -> tuple[Figure, ...]:
             rate.value,
             "% of items",
             rate.interval or "",
-            f"{fmt.count(of.flips.harmful)} to wrong, {fmt.count(of.flips.helpful)} to right",
+            f"{name}, {fmt.count(of.flips.harmful)} to wrong, {fmt.count(of.flips.helpful)} to right",
         ),
         *(
-            Figure(who, score(share.mean), "% right", points(share).interval or "", f"{fmt.count(of.items)} items")
+            Figure(
+                who, score(share.mean), "% right", points(share).interval or "", f"{name}, {fmt.count(of.items)} items"
+            )
             for who, share in (("Reference", of.reference), ("Candidate", of.candidate))
         ),
     )

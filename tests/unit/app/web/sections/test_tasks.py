@@ -41,8 +41,9 @@ def test_the_worst_that_is_shown_is_the_heading() -> None:
 def test_figures_are_of_the_task_that_is_worse() -> None:
     difference, flips, reference, candidate = view("several").figures
     assert (difference.value, difference.note) == ("−4.8", "hellaswag, paired")
-    assert (flips.value, flips.note) == ("7.2", "60 to wrong, 12 to right")
+    assert (flips.value, flips.note) == ("7.2", "hellaswag, 60 to wrong, 12 to right")
     assert (reference.value, candidate.value) == ("62.0", "57.2")
+    assert reference.note == candidate.note == "hellaswag, 1,000 items"
 
 
 def few_items() -> dict[str, Any]:
