@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.markup import escape
@@ -21,6 +21,7 @@ from app.web.progress import told
 jobs_app = Commands(help="Jobs of a running service.", no_args_is_help=True)
 Url = Annotated[str | None, typer.Option(envvar="HEMOSTAT_URL", help="Address of a running service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+_ENDED: Final = {"succeeded": "had succeeded", "failed": "had failed", "cancelled": "had been cancelled"}
 
 
 @jobs_app.command("list")
@@ -77,7 +78,7 @@ def cancel(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
         before = client.job(job_id)["status"]
         job = client.cancel(job_id)
     if before in TERMINAL:
-        err.print(f"nothing was cancelled: the job had {before} already", markup=False)
+        err.print(f"nothing was cancelled: the job {_ENDED[before]} already", markup=False)
     _print_job(job, as_json=as_json)
 
 

@@ -4,7 +4,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from app.cli.client import TERMINAL
 from app.cli.job_table import print_jobs
+from app.cli.jobs import _ENDED
 from app.cli.main import app
 from tests.unit.app.cli.conftest import Recorder
 
@@ -42,6 +44,21 @@ def test_a_sweep_is_listed_by_its_knob_and_the_knobs_range(recorder: Recorder) -
 def test_the_job_that_is_shown_is_the_one_that_was_named(recorder: Recorder) -> None:
     CliRunner().invoke(app, ["jobs", "show", "diag_1#2", "--url", recorder.url])
     assert recorder.asked == [("GET", "/v1/diagnosis/jobs/diag_1%232")]
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [("succeeded", "had succeeded"), ("failed", "had failed"), ("cancelled", "had been cancelled")],
+)
+def test_a_job_that_had_ended_is_said_not_to_be_cancelled(recorder: Recorder, status: str, said: str) -> None:
+    recorder.answer = job(1, "compare") | {"status": status, "reference": {"model": "tiny"}, "attempt": 1}
+    recorder.answer |= {"progress": {"phase": "queued", "done": 0, "total": 0}, "artifacts": [], "error": None}
+    done = CliRunner().invoke(app, ["jobs", "cancel", "diag_1", "--url", recorder.url], env={"COLUMNS": "200"})
+    assert f"nothing was cancelled: the job {said} already" in done.output
+
+
+def test_every_end_of_a_job_has_its_words() -> None:
+    assert set(_ENDED) == TERMINAL
 
 
 def test_a_job_that_is_shown_tells_its_phase_in_words(recorder: Recorder) -> None:
