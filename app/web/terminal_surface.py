@@ -15,6 +15,7 @@ from app.web.sections.surface_tables import TURNS, limit_interval, limit_text, p
 from app.web.sections.surface_words import (
     DEPARTURES,
     MEASURES,
+    SHOWN,
     grid,
     heading,
     kind_text,
@@ -148,10 +149,14 @@ def _path(report: SurfaceReport, say: Say, *, wide: bool) -> Table:
 
 
 def _orders(report: SurfaceReport, say: Say) -> Table:
-    columns = [("Setting", False), ("ln PPL, nats", True), ("95 % interval", True), ("p", True)]
+    """ln PPL of every setting, and KL of those where it shows a difference."""
+    columns = [("Setting", False), ("In", False), ("Nats a token", True), ("95 % interval", True), ("p", True)]
     table = plain_table("Exchanged order minus order as given", columns)
     for row in report.order_effects:
-        log = fmt.estimate(row.log_perplexity.mean, row.log_perplexity.ci)
         where = setting(report, row.first, row.second)
-        table.add_row(Text(say(where)), say(log.value), say(log.interval or fmt.NONE), p_text(row.p))
+        differs = row.p_kl is not None and row.p_kl < SHOWN
+        measures = [("ln PPL", row.log_perplexity, row.p), *([("KL", row.kl, row.p_kl)] if differs else [])]
+        for measure, mean, p in measures:
+            nats = fmt.estimate(mean.mean, mean.ci)
+            table.add_row(Text(say(where)), measure, say(nats.value), say(nats.interval or fmt.NONE), p_text(p))
     return table

@@ -141,7 +141,7 @@ def _loss_chart(report: SurfaceReport) -> Markup:
     given = [point for point in report.points if point.order == "as given"]
     losses = {(one.first, one.second): loss_nats(report, one.loss) for one in given}
     known = [value for value in losses.values() if value is not None and value > 0]
-    chosen = report.chosen
+    chosen, by_kl = report.chosen, report.contour.measure == "kl"
     squares = {}
     for one in given:
         nats = losses[one.first, one.second]
@@ -150,7 +150,7 @@ def _loss_chart(report: SurfaceReport) -> Markup:
         where = setting(report, one.first, one.second)
         why = "the model cannot take it" if one.refused else "not finite"
         squares[one.first, one.second] = Square(
-            text="×" if nats is None else fmt.number(one.loss.mean, 2 if report.contour.measure == "kl" else 3),
+            text="×" if nats is None else fmt.number(one.loss.mean, _digits(nats) if by_kl else 3),
             title=f"{where}: {why if nats is None else told}",
             step=step,
             marked=(one.first, one.second) == (chosen.first, chosen.second) and chosen.order == "as given",
@@ -184,7 +184,7 @@ def _interaction_chart(report: SurfaceReport) -> Markup | None:
         step = -step if mean < 0 else step
         told = fmt.estimate(mean, row.nats.ci)
         squares[row.first, row.second] = Square(
-            text=f"{'+' if mean > 0 else ''}{fmt.number(mean, 2)}" if abs(mean) >= 5e-4 else "0",
+            text=fmt.signed(mean, _digits(mean)),
             title=f"{setting(report, row.first, row.second)}: {told} nats, {said.kind_text(row, report.margin)}",
             step=step,
         )
@@ -205,6 +205,11 @@ def _recipe(report: SurfaceReport) -> str:
 
 def _initial(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}"
+
+
+def _digits(value: float) -> int:
+    """As many as a cell has room for on a telephone: a power of ten takes the place of the second."""
+    return 2 if abs(value) >= 1e-3 else 1
 
 
 def _short(text: str) -> str:

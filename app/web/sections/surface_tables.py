@@ -42,7 +42,7 @@ def limits(report: SurfaceReport) -> Table:
             Column("Knob", "text"),
             Column("Limit"),
             Column("95 % interval"),
-            Column("Furthest measured within"),
+            Column("Furthest whose mean is within"),
         ),
         rows=tuple(_limit_row(report, limit) for limit in report.contour.limits),
     )
@@ -50,13 +50,26 @@ def limits(report: SurfaceReport) -> Table:
 
 def _limit_row(report: SurfaceReport, limit: Limit) -> tuple[Cell, ...]:
     which = 0 if limit.knob == "first" else 1
+    sure = _furthest_sure(report, limit, which)
     return (
         Cell(f"{name(report, 1 - which)} {label(report, 1 - which, limit.at)}"),
         Cell(name(report, which)),
         Cell(limit_text(report, limit), strong=True),
         Cell(limit_interval(limit)),
-        Cell(fmt.NONE if limit.largest is None else label(report, which, limit.largest)),
+        Cell(
+            fmt.NONE if limit.largest is None else label(report, which, limit.largest),
+            "" if sure == limit.largest else f"for sure: {'none' if sure is None else label(report, which, sure)}",
+        ),
     )
+
+
+def _furthest_sure(report: SurfaceReport, limit: Limit, which: int) -> int | None:
+    """The place of the furthest setting that lies within the loss for sure, with every milder one; None: none does."""
+    within = {(one.first, one.second): one.within for one in report.points if one.order == "as given"}
+    places = range(len(report.knobs[which].values))
+    row = [within.get((place, limit.at) if which == 0 else (limit.at, place)) for place in places]
+    sure = next((place for place in places if row[place] != "yes"), len(row)) - 1
+    return None if sure < 0 else sure
 
 
 def limit_text(report: SurfaceReport, limit: Limit) -> str:
@@ -160,7 +173,7 @@ def domains(report: SurfaceReport) -> Table:
                     "" if most is None else setting(report, most.first, most.second, most.order),
                 ),
                 Cell(
-                    fmt.NONE if most is None else kind_text(most, report.margin),
+                    one.note or "no setting of both is finite" if most is None else kind_text(most, report.margin),
                     f"departs at {departing} of {len(one.interactions)}" if one.interactions else "",
                     strong=bool(departing),
                 ),

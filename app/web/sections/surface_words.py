@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from app.contracts.report import Mean
-from app.contracts.surface_report import Interaction, SurfaceKnob, SurfacePoint, SurfaceReport
+from app.contracts.surface_report import Interaction, OrderEffect, SurfaceKnob, SurfacePoint, SurfaceReport
 from app.web import format as fmt
 from app.web.untrusted import visible
 
@@ -15,6 +16,8 @@ MEASURES: Final = {"kl": "KL(p‖q)", "perplexity_ratio": "perplexity ratio q/p"
 UNITS: Final = {"kl": " nats a token", "perplexity_ratio": "", "perplexity": ""}
 # A p-value below shows a difference.
 SHOWN: Final = 0.05
+# Settings that a sentence names one by one.
+_MOST_NAMED: Final = 3
 # Kinds of interactions that are not 0 for sure.
 DEPARTURES: Final = frozenset({"compounds", "overlaps"})
 
@@ -117,11 +120,13 @@ def limits_note(report: SurfaceReport) -> str:
     between = "in the logarithm of KL" if report.contour.measure == "kl" else "straight in ln perplexity"
     return (
         "A limit is where the loss first passes the chosen one on the way from the mildest setting, interpolated "
-        f"between neighbours {between}. Its 95 % interval comes from documents resampled jointly at all settings, and "
-        "holds what was not measured between two of them: of sparsity, ratios, bits and ranks, whose damage grows ever "
-        "faster, it reaches from where a straight line would pass to the stronger setting. Of any other knob, next to "
-        "a setting that loses next to nothing, and before a collapse, it is the whole gap. “Beyond” means past the "
-        "last measured setting."
+        f"between neighbours {between}. Its 95 % interval comes from documents resampled jointly at all settings, "
+        "holds every setting whose own interval holds the chosen loss (up to the first one that is beyond it for "
+        "sure), and what was not measured between two of them: of sparsity, ratios, bits and ranks, whose damage grows "
+        "ever faster, it reaches from where a straight line would pass to the stronger setting. Of any other knob, "
+        "next to a setting that loses next to nothing, and before a collapse, it is the whole gap. “Beyond” means past "
+        "the last measured setting. The last column goes by the mean, and names the furthest that is within for sure, "
+        "by the upper end of its interval as the chosen setting is, where that is another one."
     )
 
 
@@ -182,16 +187,17 @@ def orders_note(report: SurfaceReport) -> str:
     if not report.order_effects:
         return "No setting of both orders is finite at every position."
     by_measure = {
-        "ln PPL": [(row.log_perplexity, row.p) for row in report.order_effects],
-        "KL": [(row.kl, row.p_kl) for row in report.order_effects],
+        "ln PPL": [(row, row.log_perplexity, row.p) for row in report.order_effects],
+        "KL": [(row, row.kl, row.p_kl) for row in report.order_effects],
     }
     count, told = len(report.order_effects), []
     for measure, rows in by_measure.items():
-        sure = [mean for mean, p in rows if p is not None and p < SHOWN]
-        better = sum((mean.mean or 0.0) < 0 for mean in sure)
+        sure = [(row, mean) for row, mean, p in rows if p is not None and p < SHOWN]
+        better = sum((mean.mean or 0.0) < 0 for _, mean in sure)
         if sure:
             told.append(
-                f"in {measure} at {len(sure)} of {count} settings (better at {better}, worse at {len(sure) - better})"
+                f"in {measure} at {len(sure)} of {count} settings (better at {better}, worse at {len(sure) - better}), "
+                f"{_largest_effects(report, sure)}"
             )
     if not told:
         return f"At none of {count} settings a difference between the two orders is shown."
@@ -199,6 +205,17 @@ def orders_note(report: SurfaceReport) -> str:
         f"Exchanging the two steps makes a difference {' and '.join(told)}, by Holm’s correction of each measure at "
         "the 5 % level. Below 0 the exchanged order loses less."
     )
+
+
+def _largest_effects(report: SurfaceReport, sure: Sequence[tuple[OrderEffect, Mean]]) -> str:
+    """Each setting with its difference; of more than three the one of the largest."""
+    ranked = sorted(sure, key=lambda one: -abs(one[1].mean or 0.0))
+    named = ranked if len(ranked) <= _MOST_NAMED else ranked[:1]
+    told = [
+        f"{setting(report, row.first, row.second)} ({fmt.estimate(mean.mean, mean.ci)} nats a token)"
+        for row, mean in named
+    ]
+    return f"{'at' if len(named) == len(ranked) else 'most at'} {'; '.join(told)}"
 
 
 def chosen_point(report: SurfaceReport) -> SurfacePoint:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from app.contracts.surface_report import Interaction
 from app.models.surfaces import Cell, zero_of
@@ -10,6 +11,8 @@ from workers.diagnosis.numerals import numeral
 from workers.diagnosis.surface.table import Table
 from workers.distributions.intervals import FEWEST_CLUSTERS
 
+# Settings that a sentence names one by one.
+_MOST_NAMED: Final = 3
 _NAMES = {"kl": "KL", "perplexity_ratio": "perplexity ratio", "perplexity": "perplexity"}
 
 
@@ -61,16 +64,25 @@ def _in_given_order(table: Table, interactions: tuple[Interaction, ...]) -> str:
     largest = max(interactions, key=lambda one: abs(one.nats.mean or 0.0))
     told = f"the largest interaction is {_mean(largest)} nats a token, at {setting(table, largest)}"
     margin = f"{table.request.additive_margin:.3g} nats a token"
-    inside = sum(one.kind == "additive_within_margin" for one in interactions)
-    if inside == len(interactions):
-        count = "at the one setting" if inside == 1 else f"at all {inside} settings"
+    inside = [one for one in interactions if one.kind == "additive_within_margin"]
+    if len(inside) == len(interactions):
+        count = "at the one setting" if len(inside) == 1 else f"at all {len(inside)} settings"
         return f"The two damages add up within {margin} {count}: {told}"
     if len(interactions) == 1:
         return f"At the one setting no departure from adding up is shown, and none is ruled out: {told}"
     return (
         f"At none of the {len(interactions)} settings is a departure from adding up shown; at "
-        f"{inside or 'none'} of them the damages add up within {margin} for sure: {told}"
+        f"{_counted(table, inside)} the damages add up within {margin} for sure: {told}"
     )
+
+
+def _counted(table: Table, found: Sequence[Interaction]) -> str:
+    """`2 of them (sparsity 0.1 with bits 8; sparsity 0.3 with bits 8)`: each is named, up to three."""
+    if not found:
+        return "none of them"
+    named = "; ".join(setting(table, one) for one in found[:_MOST_NAMED])
+    more = len(found) - _MOST_NAMED
+    return f"{len(found)} of them ({named}{f'; and {more} more' if more > 0 else ''})"
 
 
 def _mean(one: Interaction) -> str:

@@ -10,7 +10,7 @@ from app.contracts.surface_report import SurfaceReport
 from app.web.report import render
 from app.web.sections.surface import surface
 from app.web.sections.surface_tables import limit_interval, limit_text
-from app.web.sections.surface_words import grid, heading, name, orders_note, outcome, setting
+from app.web.sections.surface_words import grid, heading, label, name, orders_note, outcome, setting
 from app.web.terminal import render_terminal
 from tests.support.surface_reports import surface_variants
 
@@ -133,7 +133,7 @@ def test_every_domain_is_a_row_and_one_of_few_documents_has_no_interval():
     assert all(row[2].note.startswith("[") for row in view.domains.rows)
     few = surface(report("broken"))
     assert {cell.note for row in few.domains.rows for cell in row[1:]} == {""}
-    assert {row[5].text for row in few.domains.rows} == {"–"}
+    assert {(row[4].text, row[5].text) for row in few.domains.rows} == {("–", "too few documents")}
     assert render(VARIANTS["broken"]).count("fewer than six documents") == 1, "said once, below the table"
     assert "fewer than six" in few.domains_note and "fewer than six" not in view.domains_note
     assert "By domain" in render(VARIANTS["broken"])
@@ -157,6 +157,44 @@ def test_limits_tell_ends_beyond_the_range():
     assert limit_interval(template.model_copy(update={"ci": None})) == "too few documents"
 
 
+def test_the_furthest_setting_within_is_told_by_the_mean_and_for_sure():
+    found = report("both-orders")
+    furthest = found.contour.limits[0].largest
+    points = [
+        one.model_copy(update={"within": "undecided", "loss": one.loss.model_copy(update={"ci": (0.0, 1.0)})})
+        if (one.first, one.second, one.order) == (furthest, 0, "as given")
+        else one
+        for one in found.points
+    ]
+    found = found.model_copy(update={"points": tuple(points)})
+    rows = surface(found).limits.rows
+    within = {
+        (one.first, one.second): (one.loss.mean, one.loss.ci[1]) for one in found.points if one.order == "as given"
+    }
+    level, differ = found.contour.level, 0
+    for limit, row in zip(found.contour.limits, rows, strict=True):
+        which = 0 if limit.knob == "first" else 1
+        places = range(len(found.knobs[which].values))
+        line = [within[(place, limit.at) if which == 0 else (limit.at, place)] for place in places]
+        told = []
+        for bound in (0, 1):
+            count = next((place for place in places if line[place][bound] > level), len(line))
+            told.append(label(found, which, count - 1) if count else None)
+        assert row[-1].text == (told[0] or "–")
+        assert row[-1].note == ("" if told[0] == told[1] else f"for sure: {told[1] or 'none'}")
+        differ += told[0] != told[1]
+    assert differ
+
+
+def test_a_small_interaction_does_not_read_as_none_in_the_chart():
+    found = report("adds-up")
+    rows = list(found.interactions)
+    for place, mean in enumerate((4.6e-4, -4.6e-4, 0.0)):
+        rows[place] = rows[place].model_copy(update={"nats": rows[place].nats.model_copy(update={"mean": mean})})
+    svg = str(surface(found.model_copy(update={"interactions": tuple(rows)})).interactions_chart)
+    assert svg.count(">+5×10⁻⁴<") == 1 and svg.count(">−5×10⁻⁴<") == 1 and svg.count(">0<") == 1
+
+
 def test_orders_are_told():
     assert "Only the order of the steps as given" in orders_note(report("adds-up"))
     text = orders_note(report("both-orders"))
@@ -177,9 +215,33 @@ def test_each_measure_of_an_order_effect_has_its_own_p():
     assert view.orders_note.startswith(
         "Exchanging the two steps makes a difference in KL at 1 of 20 settings (better at 0, worse at 1)"
     )
+    where = f"{row['Setting'].text} ({row['KL, nats a token'].text} {row['KL, nats a token'].note} nats a token)"
+    assert f"worse at 1), at {where}, by Holm" in view.orders_note
+    three = [effect.model_copy(update={"p": 0.01, "p_kl": 1.0}) for effect in found.order_effects[:3]]
+    named = orders_note(found.model_copy(update={"order_effects": (*three, *none[2:])}))
+    assert all(setting(found, effect.first, effect.second) in named for effect in three)
+    every = tuple(effect.model_copy(update={"p": 0.01, "p_kl": 1.0}) for effect in found.order_effects)
+    largest = max(every, key=lambda effect: abs(effect.log_perplexity.mean))
+    told = orders_note(found.model_copy(update={"order_effects": every}))
+    assert f", most at {setting(found, largest.first, largest.second)} (" in told and told.count("nats a token") == 1
     both = surface(found.model_copy(update={"order_effects": (split.model_copy(update={"p": 0.01}), *none)}))
     assert both.orders.rows[0][-1].text == "as given is better by ln PPL and KL"
     assert {row[-1].text for row in both.orders.rows[1:]} == {"no difference shown"}
+
+
+def test_the_terminal_shows_the_difference_in_kl_that_it_tells():
+    found = report("both-orders")
+    first, *others = found.order_effects
+    none = [row.model_copy(update={"p": 1.0, "p_kl": 1.0}) for row in others]
+    split = first.model_copy(update={"p": 0.4, "p_kl": 0.003})
+    stream = io.StringIO()
+    changed = found.model_copy(update={"order_effects": (split, *none)})
+    render_terminal(changed.model_dump(mode="json"), Console(file=stream, width=100))
+    table = stream.getvalue().split("Exchanged order minus order as given")[1]
+    rows = [line.split() for line in table.splitlines() if f" {setting(found, first.first, first.second)} " in line]
+    assert ["ln" in row for row in rows] == [True, False]
+    assert rows[0][-1] == "0.400" and "KL" in rows[1] and rows[1][-1] == "0.003"
+    assert sum(line.split()[4:5] == ["KL"] for line in table.splitlines() if "sparsity" in line) == 1
 
 
 def test_knobs_of_one_step_begin_at_their_first_values():

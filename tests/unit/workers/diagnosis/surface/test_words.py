@@ -27,3 +27,19 @@ def test_the_sentence_rests_on_the_order_as_given_and_tells_the_exchanged_one_ap
     rows[place["reversed"]] = rows[place["reversed"]].model_copy(update={"kind": "no_departure_shown"})
     text = sentence(table, tuple(rows), table.chosen())
     assert "with the two steps exchanged they are shown to depart from adding up at none of 4 settings" in text
+
+
+@pytest.mark.parametrize("inside", [0, 1, 3, 5])
+def test_settings_whose_damages_add_up_for_sure_are_named_up_to_three(inside):
+    table = surface_table(surface_request(sparsities=(0.3, 0.6), bits=(8, 6, 4)), documents=12)
+    kinds = ["additive_within_margin"] * inside + ["no_departure_shown"] * (6 - inside)
+    rows = [row.model_copy(update={"kind": kind}) for row, kind in zip(table.interactions(), kinds, strict=True)]
+    told = sentence(table, tuple(rows), table.chosen()).split("is a departure from adding up shown; at ")[1]
+    named = [f"sparsity {0.3 if row.first == 1 else 0.6} with bits {(8, 6, 4)[row.second - 1]}" for row in rows]
+    expected = {
+        0: "none of them the damages",
+        1: f"1 of them ({named[0]}) the damages",
+        3: f"3 of them ({'; '.join(named[:3])}) the damages",
+        5: f"5 of them ({'; '.join(named[:3])}; and 2 more) the damages",
+    }
+    assert told.startswith(expected[inside])
