@@ -13,6 +13,7 @@ from playwright.sync_api import Browser
 from app.cli.client import Client
 from app.settings import Settings
 from app.web.schema import FILES
+from app.web.sections.tasks import OUTCOMES
 from tests.e2e.conftest import compare_request
 from tests.e2e.test_report_browser import OVERFLOWING, Visit, browser
 from workers.diagnosis.flips import runs
@@ -38,6 +39,7 @@ def test_answers_are_compared_and_the_page_shows_how(
     assert result["items"] == 24
     remembered = {run.job for run in runs.read(settings.home)}
     assert (job["id"] in remembered) == (result["outcome"] != "at_chance")
+    assert job["answer"] == OUTCOMES[result["outcome"]].capitalize()
 
     file = tmp_path / "tasks.html"
     file.write_text(client.report_html(job["id"]), encoding="utf-8")
