@@ -34,6 +34,7 @@ from app.state import State, state_of
 from app.web import describe
 from app.web import format as fmt
 from app.web.difference import Choice, render_choice, render_difference
+from app.web.sections.origin import scored_text
 from app.web.untrusted import visible
 
 PATH: Final = "/v1/diagnosis/diff"
@@ -170,7 +171,7 @@ def _of(record: JobRecord, report: CompareReport, differs: str = "") -> Choice:
         job=record.job.id,
         candidate=visible(describe.model(source.candidate)),
         reference=visible(describe.model(source.reference)),
-        text=visible(f"{source.protocol.text_source}, {scored}"),
+        text=f"{scored_text(report)}, {scored}",
         severity=report.severity,
         finished=fmt.moment(source.finished_at),
         differs=visible(differs),

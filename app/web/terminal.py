@@ -19,7 +19,7 @@ from app.web import describe
 from app.web import format as fmt
 from app.web.reading import parse
 from app.web.scales import LogScale
-from app.web.sections.origin import window
+from app.web.sections.origin import scored_text, window
 from app.web.sections.sweep_words import furthest
 from app.web.sections.verdict import detectable, edges, heading, margin, named, nonfinite, rank, to_decide
 from app.web.untrusted import visible
@@ -105,7 +105,7 @@ def head(report: AnyReport, console: Console, say: Say) -> None:
         "text",
         Text(
             say(
-                f"{visible(origin.protocol.text_source)}: {fmt.count(report.tokens)} scored tokens, "
+                f"{scored_text(report)}: {fmt.count(report.tokens)} scored tokens, "
                 f"{fmt.count(report.documents)} documents, {_read_at_once(report)}"
             )
         ),

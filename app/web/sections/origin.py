@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from app.contracts.report import ModelProvenance
 from app.contracts.reports import AnyReport
+from app.contracts.requests import REQUEST
 from app.contracts.trajectory_report import TrajectoryReport
-from app.web import describe
+from app.jobs.record import tested_name, text_name
+from app.web import describe, listing
 from app.web import format as fmt
 from app.web.charts import share_bar
 from app.web.reproduce import Reproduction, reproduction
@@ -56,7 +60,7 @@ def origin(report: AnyReport) -> Origin:
         reference=visible(describe.model(source.reference)),
         scored=_scored(report),
         head=(
-            Fact("Text", visible(source.protocol.text_source)),
+            Fact("Text", scored_text(report)),
             Fact("Engine", visible(f"{source.engine} · {source.device} · {source.dtype}")),
             Fact("Finished", fmt.moment(source.finished_at)),
             Fact("Job", visible(report.job), code=True),
@@ -80,6 +84,16 @@ def _scored(report: AnyReport) -> str:
         f"{_of(report.tokens, 'scored token')}, {_of(report.documents, 'document')}, "
         f"{_of(report.windows, _unit(report))} of {window(report)}"
     )
+
+
+def scored_text(report: AnyReport) -> str:
+    """What was scored, named as lists of jobs name it; its source alone where the report does not hold the request, or
+    not the text that came with it."""
+    try:
+        asked = REQUEST.validate_python(report.request)
+    except ValidationError:
+        return visible(report.provenance.protocol.text_source)
+    return listing.text({"text": text_name(asked.text), "test_text": tested_name(asked)})
 
 
 def _unit(report: AnyReport) -> str:
@@ -150,7 +164,7 @@ def _protocol(report: AnyReport) -> Group:
             Fact("BOS before each window", "yes" if protocol.bos else "no"),
             Fact("Chat template", "applied" if protocol.chat_template else "not used"),
             Fact("Vocabulary", fmt.count(protocol.vocabulary)),
-            Fact("Text", visible(protocol.text_source)),
+            Fact("Text", scored_text(report)),
             Fact("Text fingerprint", visible(protocol.text_fingerprint), code=True),
             Fact("Tokenizer fingerprint", visible(protocol.tokenizer_fingerprint), code=True),
         ),

@@ -1,0 +1,36 @@
+"""Where a report's numbers come from, in words."""
+
+from typing import Any
+
+import pytest
+
+from app.web.reading import parse
+from app.web.sections.origin import origin, scored_text
+from tests.support.calibration_reports import calibrate_report
+from tests.support.reports import compare_report
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"source": "shipped", "documents": 8}, "shipped:8"),
+        ({"source": "shipped", "corpus": "classes"}, "classes"),
+        ({"source": "hub", "dataset": "a/b", "split": "train"}, "hub:a/b, split train"),
+        ({"source": "inline"}, "inline"),  # a report is shared without its documents
+    ],
+)
+def test_a_text_is_named_as_lists_of_jobs_name_it(source: dict[str, Any], said: str) -> None:
+    report = parse(compare_report(text=source))
+    assert scored_text(report) == said
+    assert origin(report).head[0].value == said
+
+
+def test_the_text_of_a_report_that_holds_no_request_is_told_by_its_source() -> None:
+    report = parse(compare_report() | {"request": None})
+    assert scored_text(report) == "shipped"
+
+
+def test_where_the_class_is_of_another_text_both_are_named() -> None:
+    report = calibrate_report()
+    report["request"] |= {"text": {"source": "shipped", "corpus": "calibration"}, "test_text": None}
+    assert scored_text(parse(report)) == "calibration → shipped"
