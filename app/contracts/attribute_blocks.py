@@ -29,7 +29,10 @@ class LayerPair(Contract):
     reference: Count
     candidate: Count
     similarity: float = Field(description="mean linear CKA of what the two leave and of what they add, 0 to 1")
-    stability: float = Field(description="share of resamplings of whole documents in which they are matched again")
+    stability: float = Field(
+        description="share of resamplings of whole documents (windows, where documents are too few) in which they "
+        "are matched again; see `LayerAlignment.resamplings`"
+    )
 
 
 class UnmatchedLayer(Contract):
@@ -63,6 +66,11 @@ class LayerAlignment(Contract):
     measured: Measured
     reference_layers: Count
     candidate_layers: Count
+    resamplings: Count | None = Field(
+        default=None,
+        description="from how many each stability is; 0: fewer than six clusters, of which none can be drawn anew, and "
+        "each stability is 0 and says nothing; null: in older reports, which drew however few there were",
+    )
     pairs: tuple[LayerPair, ...]
     gaps: tuple[LayerGap, ...]
     similarity: tuple[tuple[float, ...], ...] = Field(description="[reference][candidate], of all pairs of layers")

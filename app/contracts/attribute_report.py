@@ -39,6 +39,7 @@ Cause = Literal[
     "sheltered",
     "unclear",
 ]
+Unclear = Literal["no_damage_shown", "not_looked_into", "left_open"]
 
 
 class Treatment(Contract):
@@ -81,8 +82,9 @@ class Site(Contract):
     )
     shown: bool | None = Field(
         default=None,
-        description="whether an interval of what it costs (nats, share, restored) lies above 0; false: no damage is "
-        "shown, and none is excluded unless `cause` is negligible; null: no interval, or an older report",
+        description="whether the interval of its nats lies above 0 (in older reports that of its share or of "
+        "`restored` was enough); false: no damage is shown, and none is excluded unless `cause` is "
+        "negligible; null: no interval",
     )
     control: float | None = Field(
         description="largest KL of any position where the part was swapped by itself: exactly 0; null: not run for it"
@@ -92,6 +94,12 @@ class Site(Contract):
     )
     isotropic_ci: Ci | None = None
     cause: Cause
+    unclear: Unclear | None = Field(
+        default=None,
+        description="where `cause` is unclear, which of three: no_damage_shown (no treatment, more text would tell), "
+        "not_looked_into (not among the first parts: no treatment), left_open (damage is shown, or there is no "
+        "interval, and no rule tells its cause: treated as mere size)",
+    )
     why: str = Field(default="", description="the cause in words, with its numbers")
     evidence: Evidence | None = None
     treatment: Treatment | None = Field(default=None, description="for the first `top` parts")
@@ -212,7 +220,9 @@ class AttributeReport(Blocks):
     subset: Subset | None
     not_swapped: str = Field(default="", description="why parts were not swapped; empty where they were")
     internals: Internals | None = Field(
-        default=None, description="alignment of the layers, attention, activations, routing; null: not asked for"
+        default=None,
+        description="alignment of the layers, attention, activations, routing; null: not asked for, and parts were "
+        "swapped. Where they were not, the gaps of the alignment are the parts, and it is there in any case",
     )
     not_tested: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

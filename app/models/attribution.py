@@ -23,6 +23,9 @@ REPAIR_TOKENS: Final = 1024
 # Passes over these tokens: both models to their borders and through eager attention, the candidate on the reference's
 # states, all matched layers at once, and the reference once more for self-repair.
 INNER_PASSES: Final = 7.0
+# Where no part can be swapped, layers are aligned all the same: both models to their borders, all matched layers at
+# once and a control, and each gap put in and undone.
+ALIGNED_PASSES, GAP_PASSES = 4.0, 2.0
 # Measured with SmolLM2 (135M parameters) on two cores that had other work, through transformers' layers one by one:
 # in bfloat16, and in float32 with all that is summed up inside.
 CPU_SWAPPED_TOKENS_PER_SECOND, CPU_INNER_TOKENS_PER_SECOND = 220.0, 90.0
@@ -110,6 +113,8 @@ def attribution_cost(
     looks = request.top * (LOOKS + (1.0 if "restore" in request.directions else 0.0) + 0.5 * request.twins)
     passes = 2 + request.budget + looks + PAIRS / 2 + TOGETHER
     size = sum(2 * info.hidden_size * (info.layers + 1) for info in infos) * subset
+    if infos[0].hidden_size != infos[1].hidden_size or infos[0].layers != infos[1].layers:
+        return _unswapped(request, infos, subset, reference_parameters=reference_parameters)
     inside, inner_size, told = _inside(request, infos, subset) if request.internals else (0.0, 0, ())
     slower = infos[0].parameters / reference_parameters
     seconds = slower * (passes * subset / CPU_SWAPPED_TOKENS_PER_SECOND + inside / CPU_INNER_TOKENS_PER_SECOND)
@@ -130,6 +135,33 @@ def attribution_cost(
     )
 
 
+def _unswapped(
+    request: AttributeRequest,
+    infos: tuple[CheckpointInfo, CheckpointInfo],
+    subset: int,
+    *,
+    reference_parameters: float,
+) -> AttributionCost:
+    """Of models of two depths or widths, whose parts are not swapped: what goes on inside or, of one width, at least
+    the alignment, whose gaps are the parts then."""
+    inside, size = 0.0, 0
+    told: tuple[str, ...] = ("no part can be swapped between models of two depths or widths",)
+    if request.internals:
+        inside, size, more = _inside(request, infos, subset)
+        told += more
+    elif infos[0].hidden_size == infos[1].hidden_size:
+        windows, length = inner_windows(infos, request.window)
+        tokens = min(subset, windows * length)
+        inside = tokens * (ALIGNED_PASSES + GAP_PASSES * abs(infos[0].layers - infos[1].layers))
+        size = sum(4 * info.hidden_size * (info.layers + 1) for info in infos) * tokens
+        told += (
+            f"layers are aligned and every gap is measured: at most {inside / tokens:g} forward passes in float32 over "
+            f"{tokens} tokens at {CPU_INNER_TOKENS_PER_SECOND:g} tokens/s, with {size / 2**20:.0f} MiB of states",
+        )
+    slower = infos[0].parameters / reference_parameters
+    return AttributionCost(0.0, subset, inside, size, slower * inside / CPU_INNER_TOKENS_PER_SECOND, told)
+
+
 def _inside(
     request: AttributeRequest, infos: tuple[CheckpointInfo, CheckpointInfo], subset: int
 ) -> tuple[float, int, tuple[str, ...]]:
@@ -142,11 +174,13 @@ def _inside(
     head = min(1.0, info.vocabulary * info.hidden_size / info.parameters)
     repair = info.layers * ((1 - head) / 2 + 2 * head)
     size = _inner_bytes(infos, tokens, length)
+    swapped = infos[0].layers == infos[1].layers or infos[0].hidden_size != infos[1].hidden_size
+    left = "it out" if swapped else "out all of it but the alignment, whose gaps are the parts"
     told = (
         f"what goes on inside comes beside the budget: {INNER_PASSES:g} forward passes in float32 over {tokens} "
         f"tokens, with attention maps of every head, and about {repair:.0f} over {repaired} to see what later layers "
         f"repair, at {CPU_INNER_TOKENS_PER_SECOND:g} tokens/s for as many parameters, with {size / 2**20:.0f} MiB of "
-        "those states; `internals: false` (--no-internals) leaves it out"
+        f"those states; `internals: false` (--no-internals) leaves {left}"
     )
     return INNER_PASSES * tokens + repair * repaired, size, (told,)
 

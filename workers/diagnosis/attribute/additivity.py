@@ -1,4 +1,4 @@
-"""Ratios of sums of nats, with intervals, and whether parts add up.
+"""Whether parts add up, and which of them share nothing.
 
 KL is of second order in a small change, so that independent errors add up and aligned ones add more; a ratio far from 1
 says that a part's nats depend on what else is damaged.
@@ -9,39 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
 from app.contracts.report import Mean
 from workers.diagnosis.attribute.sites import Site
-from workers.distributions.intervals import Clusters, ratio_intervals
-from workers.distributions.token_values import Positions
 
-Array = NDArray[np.float64]
 # A pair whose ratio is a tenth away from 1 is worth knowing of.
 FAR = 0.1
-
-
-def ratio(top: ArrayLike, bottom: ArrayLike, where: Positions, *, seed: int) -> Mean | None:
-    """Σ top / Σ bottom over positions, paired, with a clustered 95 % interval; None where the bottom is not positive.
-
-    Positions where either is not finite are left out; so are documents in which the bottom is exactly 0.
-    """
-    numerator, denominator = np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)
-    finite = np.isfinite(numerator) & np.isfinite(denominator)
-    if not finite.any():
-        return None
-    clusters = Clusters.of(where.document[finite], where.window[finite])
-    labels = where.document[finite] if clusters.by == "documents" else where.window[finite]
-    _, inverse = np.unique(labels, return_inverse=True)
-    sums = [np.bincount(inverse, weights=column[finite]).astype(np.float64) for column in (numerator, denominator)]
-    used = sums[1] > 0
-    if not used.any():
-        return None
-    mean, _, low, high = ratio_intervals(sums[0][None, used], sums[1][None, used], seed=seed)
-    alone = int(used.sum()) < 2
-    ci = None if alone else (float(low[0]), float(high[0]))
-    return Mean(mean=float(mean[0]), ci=ci, clusters=None if alone else clusters.by)
 
 
 def is_far(found: Mean | None) -> bool:

@@ -28,6 +28,7 @@ from workers.diagnosis.attribute.origin import Origin, origins
 from workers.diagnosis.attribute.readout import kl_sums, states_of
 from workers.diagnosis.attribute.similarity import Similarity, similarity
 from workers.diagnosis.attribute.sums import Clusters, Sums, difference
+from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 
 Array = NDArray[np.float64]
@@ -38,7 +39,8 @@ RESAMPLES = 200
 class GapDamage:
     """One gap. `swapped`: KL(reference ‖ reference with this gap), nats a token; `saved`: KL of the candidate − KL of
     the candidate without this gap, paired. Both None where the widths differ. `before`, `after`: CKA of the states that
-    enter and that leave it. `stability`: share of resamplings in which the same layers have no partner."""
+    enter and that leave it. `stability`: share of resamplings in which the same layers have no partner; 0 where none
+    was made."""
 
     gap: Gap
     origins: tuple[Origin, ...]
@@ -51,7 +53,8 @@ class GapDamage:
 
 @dataclass(frozen=True)
 class Alignment:
-    """`similarity_RC`: what was maximized. `states`: CKA at borders (R + 1, C + 1). `stability_P`: of each pair.
+    """`similarity_RC`: what was maximized. `states`: CKA at borders (R + 1, C + 1). `stability_P`: of each pair, from
+    `resamplings` of the clusters; 0 where these are too few to be drawn anew.
 
     `total`: KL(reference ‖ candidate). `matched`: KL of the reference with all matched layers made the candidate's, and
     no gap. `control`: KL of the reference's own layers run again from the first gap, which must be exactly 0. The last
@@ -66,6 +69,7 @@ class Alignment:
     total: Sums
     matched: Sums | None
     control: Sums | None
+    resamplings: int
 
     def border_pairs(self) -> tuple[tuple[int, int], ...]:
         """Borders that stand for each other: what enters both models, and what leaves each matched pair."""
@@ -86,7 +90,9 @@ def align(
     alike = similarity(reference, candidate, clusters, progress=progress, check_cancelled=check_cancelled)
     similarity_RC = _layers(alike)
     matching = match(similarity_RC)
-    pair_shares, gap_shares = _stability(alike, matching, seed, check_cancelled)
+    # drawing one document anew can only return itself
+    resamplings = RESAMPLES if clusters.count >= FEWEST_CLUSTERS else 0
+    pair_shares, gap_shares = _stability(alike, matching, resamplings, seed, check_cancelled)
     states = alike.states.cka()
     runs = _Runs(reference, candidate, clusters, check_cancelled)
     same_width = reference.hidden_size == candidate.hidden_size
@@ -110,7 +116,9 @@ def align(
     progress("gaps", steps - 1, steps)
     matched = runs.matched(matching) if same_width else None
     progress("gaps", steps, steps)
-    return Alignment(matching, similarity_RC, states, pair_shares, tuple(gaps), runs.total, matched, control)
+    return Alignment(
+        matching, similarity_RC, states, pair_shares, tuple(gaps), runs.total, matched, control, resamplings
+    )
 
 
 def _layers(alike: Similarity, weight_K: Array | None = None) -> Array:
@@ -120,19 +128,20 @@ def _layers(alike: Similarity, weight_K: Array | None = None) -> Array:
 
 
 def _stability(
-    alike: Similarity, matching: Matching, seed: int, check_cancelled: CheckCancelled
+    alike: Similarity, matching: Matching, resamplings: int, seed: int, check_cancelled: CheckCancelled
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """How often each pair and each gap comes again where clusters are drawn with replacement."""
     count = len(alike.states.cross_KRC)
     rng = np.random.default_rng(seed)
     pairs, gaps = np.zeros(len(matching.pairs)), np.zeros(len(matching.gaps))
-    for _ in range(RESAMPLES):
+    for _ in range(resamplings):
         check_cancelled()
         drawn = match(_layers(alike, np.bincount(rng.integers(0, count, count), minlength=count).astype(np.float64)))
         again, holes = set(drawn.pairs), set(drawn.gaps)
         pairs += [pair in again for pair in matching.pairs]
         gaps += [gap in holes for gap in matching.gaps]
-    return tuple(float(share) for share in pairs / RESAMPLES), tuple(float(share) for share in gaps / RESAMPLES)
+    draws = max(1, resamplings)
+    return tuple(float(share) for share in pairs / draws), tuple(float(share) for share in gaps / draws)
 
 
 def _first(gap: Gap) -> tuple[int, int]:

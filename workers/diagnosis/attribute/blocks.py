@@ -57,6 +57,7 @@ def alignment_block(found: Alignment, text: blocks.Measured, *, seed: int) -> bl
         measured=text,
         reference_layers=rows,
         candidate_layers=columns,
+        resamplings=found.resamplings,
         pairs=tuple(
             blocks.LayerPair(
                 reference=ours,
@@ -81,7 +82,7 @@ def _over(top: Sums, *bottoms: Sums, seed: int) -> Mean:
     """Nats over the sum of others at the same positions."""
     found = Sums(top.clusters, ())
     found.top, found.bottom = top.top.copy(), sum((one.top for one in bottoms), np.zeros_like(top.top))
-    return found.mean(seed=seed)
+    return found.mean(seed=seed, support=_POSITIVE)
 
 
 def _gap(damage: GapDamage, total: Sums, seed: int) -> blocks.LayerGap:
@@ -210,7 +211,8 @@ def activations_block(
     cosine = found.cosine_B.means(support=(-1.0, 1.0), **hooked)
     in_outliers = found.outlier_share_B.means(support=_SHARE, **hooked)
     fresh, carried, grown = (
-        sums.means(rising=_root, **hooked) for sums in (found.fresh_S, found.carried_S, found.grown_S)
+        sums.means(rising=_root, support=_POSITIVE, **hooked)
+        for sums in (found.fresh_S, found.carried_S, found.grown_S)
     )
     effects: list[NDArray[Any] | None] = [None, None, None]
     if repair is not None:

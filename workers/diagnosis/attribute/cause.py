@@ -1,7 +1,7 @@
 """The class of a part's damage, from its numbers. The first rule that holds decides; docs/attribute.md tells them.
 
 negligible        its nats are 0, or the interval of its share ends below a thousandth
-unclear           no interval of what it costs (nats, share, what restoring it regains) lies above 0: no damage is shown
+unclear           the interval of its nats reaches to 0: no damage is shown
 removed           more than 90 % of its weights became 0
 norm, router      the part is one
 aligned           noise of the same norm costs less, for sure: the error lies where the model is sensitive
@@ -29,8 +29,8 @@ ROUTERS = frozenset({"gate", "shared_expert_gate", "router"})
 
 @dataclass(frozen=True)
 class Found:
-    """What a cause is told from. `nats` and `share` of the part swapped into the reference, nats `restored` into the
-    candidate (None: not run), `ratio` of its nats to its twin's."""
+    """What a cause is told from. `nats` and `share` of the part swapped into the reference, `ratio` of its nats to its
+    twin's."""
 
     kind: SiteKind
     module: str
@@ -38,7 +38,6 @@ class Found:
     share: Mean | None
     ratio: Mean | None
     evidence: Evidence | None
-    restored: Mean | None = None
 
 
 def cause_of(found: Found) -> tuple[Cause, str]:
@@ -52,7 +51,7 @@ def _rules(found: Found) -> Iterator[tuple[bool, Cause, str]]:
     share, bounds = _interval(found.share)
     small = bounds is not None and bounds[1] < NEGLIGIBLE
     yield small, "negligible", f"{numeral(100 * (share or 0.0), '.2g')} % of the damage"
-    yield shown(found) is False, "unclear", _reaching(found)
+    yield shown(found) is False, "unclear", "no damage is shown, the interval of its nats does not lie above 0"
     evidence = found.evidence or Evidence(change=None)
     zeros = evidence.zeros or 0.0
     yield zeros > REMOVED, "removed", f"{100 * zeros:.3g} % of its weights became 0"
@@ -68,28 +67,14 @@ def _rules(found: Found) -> Iterator[tuple[bool, Cause, str]]:
     yield interval is not None and interval[1] < SHELTERED, "sheltered", told
     same = interval is not None and interval[0] > SAME[0] and interval[1] < SAME[1]
     yield same, "size", told
-    yield True, "unclear", f"{told}, and the interval leaves it open"
+    open_ = "there is no interval" if interval is None else "the interval leaves it open"
+    yield True, "unclear", f"{told}, and {open_}"
 
 
 def shown(found: Found) -> bool | None:
-    """Whether what it costs can be told from nothing; None where there is no interval. Documents that differ in how
-    much they suffer widen the interval of the nats, and that of a share much less: one that lies above 0 is enough."""
-    known = _intervals(found)
-    return any(low > 0 for low, _ in known.values()) if known else None
-
-
-def _intervals(found: Found) -> dict[str, tuple[float, float]]:
-    """Those of what it costs, by their names in words."""
-    measures = {"its nats": found.nats, "its share": found.share, "what restoring it regains": found.restored}
-    return {name: mean.ci for name, mean in measures.items() if mean is not None and mean.ci is not None}
-
-
-def _reaching(found: Found) -> str:
-    """By which intervals no damage is shown."""
-    *names, last = _intervals(found) or ("what it costs",)
-    if not names:
-        return f"no damage is shown, the interval of {last} does not lie above 0"
-    return f"no damage is shown, the intervals of {', '.join(names)} and {last} do not lie above 0"
+    """Whether what it costs can be told from nothing; None where there is no interval. That of its nats decides alone,
+    since they are the damage: with a second and a third way to be shown, what costs nothing would be so more often."""
+    return None if found.nats.ci is None else found.nats.ci[0] > 0
 
 
 def _interval(mean: Mean | None) -> tuple[float | None, tuple[float, float] | None]:

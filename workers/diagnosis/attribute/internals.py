@@ -40,6 +40,7 @@ from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 
 Block = TypeVar("Block", bound=Contract)
+LEFT_OUT = "attention, growth of errors and routing: not asked for (`internals` is false)"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def internals(
     scratch: Path,
     *,
     renumbered: str = "",
+    alignment_alone: bool = False,
     repair_tokens: int = REPAIR_TOKENS,
     seed: int = 0,
     progress: Progress = no_progress,
@@ -65,7 +67,7 @@ def internals(
 ) -> blocks.Internals:
     """Alignment, attention, activations; of two mixtures of experts routing, too. `tokens_NL`: windows of one length,
     `document_N` their documents; self-repair is measured on about `repair_tokens` of them. `renumbered` says why layers
-    of one number are no counterparts, where that is known beforehand.
+    of one number are no counterparts, where that is known beforehand. `alignment_alone` leaves out all else.
 
     What cannot be measured of these two (a packed checkpoint, two widths, a mixture against a dense model, routers of
     layers that have other numbers) is told in `not_measured`. Raises `HemostatError`: INVALID_REQUEST (windows too
@@ -73,6 +75,8 @@ def internals(
     """
     work = _Work(reference, candidate, tokens_NL, np.asarray(document_N), scratch, seed, progress, check_cancelled)
     alignment = work.kept("alignment", blocks.LayerAlignment, work.alignment)
+    if alignment_alone:
+        return blocks.Internals(alignment=alignment, not_measured=(*work.refused, LEFT_OUT))
     routing = None
     if work.mixtures:
         routing = work.kept("routing", blocks.RoutingShift, lambda: work.routing(renumbered))

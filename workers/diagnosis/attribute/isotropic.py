@@ -9,15 +9,19 @@ from __future__ import annotations
 import numpy as np
 
 from app.contracts.report import Mean
-from workers.diagnosis.attribute.additivity import ratio
+from workers.diagnosis.attribute.means import ratio
 from workers.diagnosis.attribute.mixing import Mode
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.attribute.swapping import Swapper
+from workers.distributions.intervals import FEWEST_CLUSTERS
 
 
 def batches_of(swapper: Swapper) -> int:
-    """Half of the subset's batches: what twins are run on."""
-    return max(1, len(swapper.batches) // 2)
+    """Half of the subset's batches, or as many more as hold the windows that an interval needs: what twins are run
+    on."""
+    ends = [end for _, end in swapper.batches]
+    enough = next((count for count, end in enumerate(ends, 1) if end >= FEWEST_CLUSTERS), len(ends))
+    return max(enough, len(ends) // 2)
 
 
 def possible(swapper: Swapper, site: Site) -> bool:

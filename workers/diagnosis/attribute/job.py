@@ -28,6 +28,7 @@ from workers.diagnosis.attribute.changes import config_differences, differing
 from workers.diagnosis.attribute.internals import Model as Inner
 from workers.diagnosis.attribute.internals import internals
 from workers.diagnosis.attribute.looking import Looking
+from workers.diagnosis.attribute.means import POSITIVE, mean_of
 from workers.diagnosis.attribute.numbering import moved, renumbered_by
 from workers.diagnosis.attribute.pair import opened, plain, why_not
 from workers.diagnosis.attribute.report import Found, build_report, export
@@ -38,7 +39,6 @@ from workers.diagnosis.attribute.subset import Subset, draw
 from workers.diagnosis.attribute.swapping import Swapper
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor, kernel_term, noise_floor, score_dequantized
-from workers.diagnosis.mitigate.measuring import estimate
 from workers.diagnosis.passes import divergence_of
 from workers.diagnosis.plan import Scratch, plan_fingerprint
 from workers.diagnosis.positions import positions_of
@@ -203,13 +203,15 @@ class _Attribute(Attempt):
                 found.not_swapped = self._moved(reference, candidate)
             if not found.not_swapped:
                 self._swap(reference, candidate, subset, scratch, found, sides.dtype)
-            if request.internals:
+            # where no part is swapped, the gaps of the alignment are the parts
+            in_gaps = bool(found.not_swapped) and reference.hidden_size == candidate.hidden_size
+            if request.internals or in_gaps:
                 with self._watch.phase("internals"):
                     found.internals = self._inside(
                         reference, candidate, subset, scratch / "internals", found.not_swapped
                     )
         found.subset = subset
-        found.warnings += self._warnings(sides)
+        found.warnings += self._warnings(sides, found)
 
     def _swap(
         self,
@@ -283,6 +285,7 @@ class _Attribute(Attempt):
                 document[:windows],
                 scratch,
                 renumbered=renumbered,
+                alignment_alone=not self._request.internals,
                 seed=self._request.seed,
                 progress=lambda phase, done, total: context.progress(f"inside: {phase}", done, total),
                 check_cancelled=context.check_cancelled,
@@ -310,26 +313,36 @@ class _Attribute(Attempt):
         engine = np.where(found.values.finite, found.values.kl, np.nan).astype(np.float64)[subset.index]
         seed, where = self._request.seed, subset.where
         found.whole = Whole(
-            engine=estimate(engine, where, seed=seed, low=0.0),
-            transformers=estimate(full.astype(np.float64), where, seed=seed, low=0.0),
-            difference=estimate(engine - full, where, seed=seed),
+            engine=mean_of(engine, where, seed=seed, support=POSITIVE),
+            transformers=mean_of(full.astype(np.float64), where, seed=seed, support=POSITIVE),
+            difference=mean_of(engine - full, where, seed=seed),
         )
         return full
 
-    def _warnings(self, sides: Sides) -> list[str]:
+    @staticmethod
+    def _warnings(sides: Sides, found: Found) -> list[str]:
+        """What the models' forms mean for what was measured layer by layer, where anything was."""
         told = []
-        candidate = sides.candidate.info
+        candidate, swapped = sides.candidate.info, not found.not_swapped
+        if not swapped and found.internals is None:
+            return []
         if sides.packed:
+            parts = "parts were swapped" if swapped else "gaps were measured"
             told.append(
-                f"The candidate's weights are packed ({candidate.scheme}): parts were swapped with its dequantized "
+                f"The candidate's weights are packed ({candidate.scheme}): {parts} with its dequantized "
                 "weights, so that what its own kernels round is in the whole model's KL and in no part's."
             )
         if SECTION in candidate.config:
+            beside = (
+                "suffix runs do without it. The two engines' KL on the subset differ by it"
+                if swapped
+                else "what is run layer by layer does without it"
+            )
             told.append(
                 "The candidate quantizes activations or its cache while it runs: no part of the weights holds that, "
-                "and suffix runs do without it. The two engines' KL on the subset differ by it."
+                f"and {beside}."
             )
-        elif names := config_differences(sides.reference.info, candidate):
+        elif swapped and (names := config_differences(sides.reference.info, candidate)):
             told.append(
                 f"The configurations differ ({', '.join(names[:6])}): a whole layer is run as its own model runs it, "
                 "finer parts are weights alone."

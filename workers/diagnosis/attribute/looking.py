@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from app.contracts.attribute_report import Additivity, Evidence, Explained, Pair
 from app.contracts.report import Mean
 from app.contracts.requests.attribute import AttributeRequest
-from workers.diagnosis.attribute.additivity import disjoint, is_far, pairs, ratio
+from workers.diagnosis.attribute.additivity import disjoint, is_far, pairs
 from workers.diagnosis.attribute.changes import Inputs, evidence
 from workers.diagnosis.attribute.control import BATCHES, control
 from workers.diagnosis.attribute.isotropic import batches_of, possible, twin_ratio
+from workers.diagnosis.attribute.means import GAINED, POSITIVE, mean_of, ratio
 from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.attribute.swapping import Swapper
 from workers.diagnosis.context import JobContext
-from workers.diagnosis.mitigate.measuring import estimate
 from workers.surgery.blockwise.skeleton import Read
 
 # Pairs of parts that are swapped together.
@@ -78,7 +78,7 @@ class Looking:
         """Nats that the candidate gains where these parts are the reference's again."""
         kl = self.swapper.kl(sites, into="candidate")
         self._pay(sites, len(self.swapper.batches))
-        return estimate(self._gain(kl), self.swapper.subset.where, seed=self.request.seed)
+        return mean_of(self._gain(kl), self.swapper.subset.where, seed=self.request.seed)
 
     def _gain(self, kl: NDArray[np.float32]) -> NDArray[np.float64]:
         return self.full.astype(np.float64) - kl.astype(np.float64)
@@ -94,10 +94,11 @@ class Looking:
         restored = restored_share = None
         if "restore" in self.request.directions:
             restored = self._restored(self.first)
-            restored_share = ratio(self._gain(swapper.kl(self.first, into="candidate")), self.full, where, seed=seed)
+            gain = self._gain(swapper.kl(self.first, into="candidate"))
+            restored_share = ratio(gain, self.full, where, seed=seed, support=GAINED)
         return Explained(
             sites=tuple(site.name for site in self.first),
-            nats=estimate(kl.astype(np.float64), where, seed=seed, low=0.0),
+            nats=mean_of(kl.astype(np.float64), where, seed=seed, support=POSITIVE),
             share=share or Mean(mean=None, ci=None),
             restored=restored,
             restored_share=restored_share,
@@ -116,7 +117,7 @@ class Looking:
             alone = [swapper.kl([site], batches=batches).astype(np.float64) for site in (one, other)]
             found = ratio(together, alone[0] + alone[1], some, seed=seed)
             if found is not None:
-                nats = estimate(together.astype(np.float64), some, seed=seed, low=0.0)
+                nats = mean_of(together.astype(np.float64), some, seed=seed, support=POSITIVE)
                 made.append(Pair(first=one.name, second=other.name, together=nats, ratio=found, far=is_far(found)))
         if not parts and not made:
             return None
@@ -125,7 +126,7 @@ class Looking:
             total += part.kl
         return Additivity(
             over=tuple(one.site.name for one in parts),
-            total=estimate(total, where, seed=seed, low=0.0) if parts else Mean(mean=None, ci=None),
+            total=mean_of(total, where, seed=seed, support=POSITIVE) if parts else Mean(mean=None, ci=None),
             ratio=ratio(self.full, total, where, seed=seed) if parts else None,
             pairs=tuple(made),
             pairs_tokens=swapper.positions(batches) if made else 0,

@@ -11,8 +11,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.attribute_blocks import Internals, LayerGap
-from app.contracts.attribute_report import AttributeReport, Cause, Explained, NowhereFinite, Site, Treatment, Whole
+from app.contracts.attribute_blocks import Internals, LayerAlignment, LayerGap
+from app.contracts.attribute_report import (
+    AttributeReport,
+    Cause,
+    Explained,
+    NowhereFinite,
+    Site,
+    Treatment,
+    Unclear,
+    Whole,
+)
 from app.contracts.attribute_report import Search as SearchBlock
 from app.contracts.attribute_report import Subset as SubsetBlock
 from app.contracts.calibration_report import Blocks
@@ -21,12 +30,13 @@ from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.text import SelfText
 from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis.assemble import provenance, repeatable
-from workers.diagnosis.attribute.additivity import ratio
 from workers.diagnosis.attribute.cause import Found as CauseFound
 from workers.diagnosis.attribute.cause import cause_of, shown
 from workers.diagnosis.attribute.control import BATCHES as CONTROL_BATCHES
+from workers.diagnosis.attribute.few import on_text, too_few
 from workers.diagnosis.attribute.isotropic import batches_of
 from workers.diagnosis.attribute.looking import Looking
+from workers.diagnosis.attribute.means import POSITIVE, mean_of, ratio
 from workers.diagnosis.attribute.putting_back import put_back
 from workers.diagnosis.attribute.reach import not_reached
 from workers.diagnosis.attribute.scope import Scope, nothing_differs, parts_differ
@@ -38,11 +48,12 @@ from workers.diagnosis.context import JobContext
 from workers.diagnosis.export import export_metrics
 from workers.diagnosis.floor import Floor
 from workers.diagnosis.gauges import labels_of, send
-from workers.diagnosis.mitigate.measuring import PRECISION, estimate
+from workers.diagnosis.mitigate.measuring import PRECISION
 from workers.diagnosis.numerals import numeral
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.summary import summarize
 from workers.diagnosis.verdict import decide, not_tested
+from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.device import EngineIdentity
 from workers.text.windows import Corpus
@@ -155,11 +166,7 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
     """What was found, in a sentence or two."""
     if found.not_swapped and sites:
         first = sites[0]
-        share = _share(Mean(mean=first.share, ci=first.share_ci))
-        return (
-            f"The worst gap is {first.name}, which alone costs {share} of the damage; parts were not swapped: "
-            f"{found.not_swapped}."
-        )
+        return f"{_worst_gap(first, found)}; parts were not swapped: {found.not_swapped}."
     if found.not_swapped:
         return f"No part was swapped: {found.not_swapped}."
     if not found.scope.considered:
@@ -177,6 +184,22 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
         which = "the others" if broken else "those"
         told = f"{parts_differ(found.scope)}, and none of {which} that were measured costs anything for sure."
     return f"{_broken(broken)} {told}" if broken else told
+
+
+def _worst_gap(gap: Site, found: Found) -> str:
+    """What the first gap costs, on how much text, and whether that has an interval."""
+    alignment = None if found.internals is None else found.internals.alignment
+    nats = f"{numeral(gap.nats)} nats a token"
+    if alignment is None or gap.share is None:
+        return f"The worst gap is {gap.name}, which alone costs {nats}"
+    share = _share(Mean(mean=gap.share, ci=gap.share_ci))
+    measured = alignment.measured
+    on = on_text(measured.tokens, measured.documents)
+    none = "" if gap.share_ci is not None else ", which is too little text for an interval"
+    return (
+        f"The worst gap is {gap.name}, which alone costs {share} of the {_digits(alignment.total.mean)} nats a token "
+        f"that the candidate loses on the {on} that gaps were measured on{none}"
+    )
 
 
 def _broken(parts: Sequence[Measured]) -> str:
@@ -214,7 +237,8 @@ def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, fo
             f"{parts_differ(found.scope)}, and {what}: the one{of} that costs most, {first.name}, costs {alone} "
             f"({first.why}){together}."
         )
-    sure = "" if first.name == looked[0].name else " that costs something for sure"
+    sure = " that costs something for sure" if first.shown else " that is not negligible"
+    sure = "" if first.name == looked[0].name else sure
     return f"The worst part{of}{sure} is {first.name}, which alone costs {alone}{together}."
 
 
@@ -243,15 +267,11 @@ def _gaps(found: Found) -> tuple[Site, ...]:
     if alignment is None:
         return ()
     patient = _patient(found)
-    made = [
-        _gap(gap, alignment.control, alignment.measured.tokens, patient)
-        for gap in alignment.gaps
-        if gap.nats is not None
-    ]
+    made = [_gap(gap, alignment, patient) for gap in alignment.gaps if gap.nats is not None]
     return tuple(sorted(made, key=lambda site: (-site.nats, site.name)))
 
 
-def _gap(gap: LayerGap, control: float | None, tokens: int, patient: Patient) -> Site:
+def _gap(gap: LayerGap, alignment: LayerAlignment, patient: Patient) -> Site:
     nats = gap.nats or Mean(mean=None, ci=None)
     dropped = [one.layer for one in gap.layers if one.kind == "dropped"]
     added = [one.layer for one in gap.layers if one.kind != "dropped"]
@@ -266,16 +286,24 @@ def _gap(gap: LayerGap, control: float | None, tokens: int, patient: Patient) ->
         share=gap.share,
         share_ci=gap.share_ci,
         restored=gap.saved,
-        control=control,
+        control=alignment.control,
         isotropic_ratio=None,
         cause="removed" if dropped else "inserted",
-        why=f"{' and '.join(kinds)}; found again in {100 * gap.stability:.0f} % of resamplings of the documents",
+        why=f"{' and '.join(kinds)}; {_found_again(gap.stability, alignment)}",
         treatment=put_back(patient, dropped, added)
         if (nats.mean or 0.0) > 0
         else Treatment(recipe=None, why="nothing to treat: it costs nothing"),
-        tokens=tokens,
+        tokens=alignment.measured.tokens,
         rung=0,
     )
+
+
+def _found_again(stability: float, alignment: LayerAlignment) -> str:
+    documents = alignment.measured.documents
+    if alignment.resamplings == 0:
+        return f"not resampled, with {documents} document{'' if documents == 1 else 's'}"
+    drawn = "documents" if documents >= FEWEST_CLUSTERS else "windows"
+    return f"found again in {100 * stability:.0f} % of resamplings of the {drawn}"
 
 
 def _listed(layers: list[int]) -> str:
@@ -285,7 +313,7 @@ def _listed(layers: list[int]) -> str:
 def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: Subset) -> Site:
     site, kl, seed = measured.site, measured.kl, found.request.seed
     where = subset.where.select(np.arange(len(kl)))
-    nats = estimate(kl.astype(np.float64), where, seed=seed, low=0.0)
+    nats = mean_of(kl.astype(np.float64), where, seed=seed, support=POSITIVE)
     share = ratio(kl, full[: len(kl)], where, seed=seed)
     look = found.looking.looks.get(site.name) if found.looking is not None else None
     module = site.name.rpartition(".")[2]
@@ -296,7 +324,6 @@ def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: S
         share=share,
         ratio=None if look is None else look.ratio,
         evidence=None if look is None else look.evidence,
-        restored=None if look is None else look.restored,
     )
     certain = shown(told)
     cause, why = cause_of(told)
@@ -316,12 +343,20 @@ def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: S
         isotropic_ratio=None if look is None or look.ratio is None else look.ratio.mean,
         isotropic_ci=None if look is None or look.ratio is None else look.ratio.ci,
         cause=cause,
+        unclear=_unclear(certain, looked=look is not None) if cause == "unclear" else None,
         why=why,
         evidence=None if look is None else look.evidence,
         tokens=len(kl),
         rung=measured.rung,
     )
     return made if look is None else made.model_copy(update={"treatment": treatment(found, [(site, made)])})
+
+
+def _unclear(certain: bool | None, *, looked: bool) -> Unclear:
+    """Which of the three that have no cause a part is."""
+    if certain is False:
+        return "no_damage_shown"
+    return "left_open" if looked else "not_looked_into"
 
 
 def treatment(found: Found, parts: Sequence[tuple[Part, Site]]) -> Treatment:
@@ -387,9 +422,21 @@ def _warnings(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[str
     if search is not None:
         told += not_finite(search)
         told += not_reached(search)
-    if found.whole is not None and found.subset is not None and found.whole.transformers.clusters == "windows":
-        told.append("Fewer than six documents were swapped on: intervals are clustered by windows, and are too narrow.")
+    told += _too_few(found)
     return told
+
+
+def _too_few(found: Found) -> list[str]:
+    if found.not_swapped:
+        alignment = None if found.internals is None else found.internals.alignment
+        if alignment is None:
+            return []
+        text = alignment.measured
+        return too_few(text.tokens, text.windows, text.documents, swapped=False)
+    if found.subset is None or found.search is None or not found.search.found:
+        return []
+    where = found.subset.where
+    return too_few(len(where), len(found.subset.windows), int(np.unique(where.document).size), swapped=True)
 
 
 def not_finite(search: Search) -> list[str]:
@@ -425,7 +472,9 @@ def matched_otherwise(found: Found) -> list[str]:
     alignment = None if found.internals is None else found.internals.alignment
     if found.not_swapped or alignment is None:
         return []
-    other = [pair for pair in alignment.pairs if pair.reference != pair.candidate and pair.stability > ALIKE]
+    # what could not be resampled is told, too: nothing speaks against it
+    least = -1.0 if alignment.resamplings == 0 else ALIKE
+    other = [pair for pair in alignment.pairs if pair.reference != pair.candidate and pair.stability > least]
     if not other:
         return []
     numbers = _listed([pair.candidate for pair in other])

@@ -1,8 +1,10 @@
 """The part of the text on which parts are swapped: windows of one length, so that every batch has one shape.
 
 Windows longer than `length` are cut there (what comes after a token does not touch it, so the values are those of the
-whole window), shorter ones are left out; the length is chosen so that most tokens are covered. Windows are taken evenly
-over the corpus and put in a random order, so that any first part of them is a sample of all.
+whole window), shorter ones are left out; the length is chosen so that most tokens are covered, and so that the tokens
+come to six documents where there are as many: what intervals are clustered by. Windows are taken evenly over the corpus
+(in turn from its documents where that would leave too few of them), and put in a random order, so that any first part
+of them is a sample of all.
 
 Names: N windows, L tokens of a window.
 """
@@ -16,10 +18,13 @@ import torch
 from numpy.typing import NDArray
 
 from app.contracts.errors import ErrorCode, HemostatError
+from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import Positions
 from workers.text.windows import Corpus
 
 SHORTEST = 8
+# For the sake of more documents windows are cut no shorter: what needs context must have some.
+SHORTEST_CUT = 32
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,24 @@ def best_length(lengths: list[int]) -> int:
     return int(ordered[np.flatnonzero(covered == covered.max())[-1]])
 
 
+def _evenly(places: int, count: int) -> list[int]:
+    """So many places of a row, or fewer where some are the same."""
+    return [round((i + 0.5) * places / count - 0.5) for i in range(count)]
+
+
+def _in_turn(usable: list[int], document: NDArray[np.integer], count: int, rng: np.random.Generator) -> list[int]:
+    """So many windows, one of every document before a second of any, and of documents that are too many some from all
+    over."""
+    of_document: dict[int, list[int]] = {}
+    for number in usable:
+        of_document.setdefault(int(document[number]), []).append(number)
+    rows = list(of_document.values())
+    rows = [rows[place] for place in _evenly(len(rows), count)] if count < len(rows) else rows
+    turns = [[int(number) for number in rng.permutation(row)] for row in rows]
+    longest = max(len(turn) for turn in turns)
+    return [turn[place] for place in range(longest) for turn in turns if place < len(turn)][:count]
+
+
 def draw(corpus: Corpus, positions: Positions, *, tokens: int, seed: int) -> Subset:
     """About `tokens` tokens of the corpus. Raises `HemostatError(DOCUMENT_TOO_SHORT)` where no window has 8 tokens."""
     lengths = [len(window.tokens) for window in corpus.windows]
@@ -65,12 +88,19 @@ def draw(corpus: Corpus, positions: Positions, *, tokens: int, seed: int) -> Sub
             pointer="/text",
         )
     length = best_length([one for one in lengths if one >= SHORTEST])
+    document = np.full(len(lengths), -1)
+    document[positions.window] = positions.document
+    least = min(FEWEST_CLUSTERS, int(np.unique(positions.document).size))
+    length = min(length, max(SHORTEST_CUT, tokens // least))
     usable = [i for i, one in enumerate(corpus.windows) if lengths[i] >= length and one.scored[:length].any()]
     if not usable:
         usable, length = [int(np.argmax(lengths))], max(lengths)
     count = min(len(usable), max(1, round(tokens / length)))
-    even = sorted({usable[round((i + 0.5) * len(usable) / count - 0.5)] for i in range(count)})
-    chosen = [even[i] for i in np.random.default_rng(seed).permutation(len(even))]
+    rng = np.random.default_rng(seed)
+    even = sorted({usable[place] for place in _evenly(len(usable), count)})
+    if np.unique(document[even]).size < min(count, least):
+        even = sorted(_in_turn(usable, document, count, rng))
+    chosen = [even[i] for i in rng.permutation(len(even))]
     starts = np.searchsorted(positions.window, np.arange(len(lengths)))
     tokens_NL = np.zeros((len(chosen), length), dtype=np.int64)
     next_NL = np.zeros_like(tokens_NL)

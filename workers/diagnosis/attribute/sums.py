@@ -76,8 +76,8 @@ class Sums:
         check_cancelled: CheckCancelled = never_cancelled,
     ) -> NDArray[Any]:
         """(*shape) of `Mean`: the ratios (or a rising function of each) with 95 % intervals, cut to `support`, the
-        values that a ratio can have. The order of documents does not matter. Raises what `check_cancelled` raises,
-        which is asked before every few of them."""
+        values that a ratio can have; none of fewer than six clusters. The order of documents does not matter. Raises
+        what `check_cancelled` raises, which is asked before every few of them."""
         top, bottom = (part.reshape(self.clusters.count, -1).T for part in (self.top, self.bottom))
         found = np.empty(top.shape[0], dtype=object)
         for first in range(0, top.shape[0], _BLOCK):
@@ -121,13 +121,13 @@ def _means(
             values = [mean, min(max(low, support[0]), mean), max(min(high, support[1]), mean)]
             if rising is not None:
                 values = [rising(value) for value in values]
-            single = int(kept_K.sum()) < 2
-            found[row] = _mean(values, single=single, by=clusters.by)
+            few = int(kept_K.sum()) < FEWEST_CLUSTERS
+            found[row] = _mean(values, few=few, by=clusters.by)
     return found
 
 
-def _mean(values: list[float], *, single: bool, by: ClusteredBy) -> Mean:
+def _mean(values: list[float], *, few: bool, by: ClusteredBy) -> Mean:
     if not np.isfinite(values[0]):
         return Mean(mean=None, ci=None)
-    ci = None if single or not np.isfinite(values[1:]).all() else (values[1], values[2])
+    ci = None if few or not np.isfinite(values[1:]).all() else (values[1], values[2])
     return Mean(mean=values[0], ci=ci, clusters=None if ci is None else by)

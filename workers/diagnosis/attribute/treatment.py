@@ -27,6 +27,7 @@ from app.contracts.recipe import Calibrated, Recipe, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight
 from app.models.steps import check_one, check_recipe
+from workers.diagnosis.attribute.few import on_text
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.mitigate.subject import Subject, fields_of, recipe_of, told
 
@@ -80,7 +81,7 @@ def treat(
 
 
 def _waiting(tokens: int, documents: int) -> str:
-    on = f"{tokens} token{'' if tokens == 1 else 's'} of {documents} document{'' if documents == 1 else 's'}"
+    on = on_text(tokens, documents)
     return f"nothing to treat yet: no damage is shown with {on}, more text would tell"
 
 

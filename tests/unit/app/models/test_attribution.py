@@ -92,6 +92,32 @@ def test_what_is_measured_inside_counts_beside_the_budget(info: CheckpointInfo) 
     assert inside.inner == pytest.approx(7 * 4096 + info.layers * (0.5 + 1.5 * head) * 1024)
 
 
+def test_models_of_two_depths_cost_no_swaps_and_at_least_the_alignment(info: CheckpointInfo) -> None:
+    shallow = CheckpointInfo(**(vars(info) | {"layers": info.layers - 1}))
+
+    def between(internals: bool) -> AttributionCost:
+        asked = request(tokens=512, window=128, internals=internals)
+        return attribution_cost(asked, (info, shallow), 100_000, reference_parameters=info.parameters)
+
+    aligned, inside = between(internals=False), between(internals=True)
+    assert aligned.passes == inside.passes == 0
+    # two models to their borders, all matched layers, a control, and one gap put in and undone
+    assert aligned.inner == 6 * 512
+    assert aligned.inner < inside.inner
+    assert aligned.bytes == 4 * info.hidden_size * (2 * info.layers + 1) * 512
+    told = " ".join(aligned.told)
+    assert "no part can be swapped" in told
+    assert "every gap is measured: at most 6 forward passes in float32 over 512 tokens" in told
+    assert "to find the first parts" not in told
+    assert "(--no-internals) leaves out all of it but the alignment" in " ".join(inside.told)
+
+
+def test_models_of_two_widths_cost_nothing_where_nothing_inside_is_asked_for(info: CheckpointInfo) -> None:
+    wide = CheckpointInfo(**(vars(info) | {"hidden_size": 2 * info.hidden_size}))
+    cost_ = attribution_cost(request(internals=False), (info, wide), 1000, reference_parameters=info.parameters)
+    assert (cost_.passes, cost_.inner, cost_.seconds) == (0, 0, 0)
+
+
 def test_more_text_than_is_looked_at_inside_costs_no_more(info: CheckpointInfo) -> None:
     small, large = (cost(info, 100_000, tokens=tokens, window=128).inner for tokens in (2048, 50_000))
     assert small == large

@@ -168,6 +168,36 @@ def test_a_model_of_another_depth_is_told_by_its_gaps(room: EngineRoom, settings
     assert gap.share == pytest.approx(1.0, abs=0.05)
 
 
+def test_without_internals_a_model_of_another_depth_is_still_told_by_its_gaps(
+    room: EngineRoom, settings: Settings, tmp_path: Path
+) -> None:
+    recipe = [{"type": "prune.layers", "layers": [1]}]
+    asked = request(candidate={"model": "tiny", "recipe": recipe}, tokens=1024, internals=False)
+    found = attribute(asked, Context(settings, tmp_path), room)
+    (gap,) = found.sites
+    assert (gap.kind, gap.name, gap.cause) == ("gap", "dropped layer 1", "removed")
+    assert found.verdict.startswith("The worst gap is dropped layer 1, which alone costs 100 %")
+    assert found.internals is not None
+    assert found.internals.attention is None
+    assert found.internals.activations is None
+    assert not any("finer parts are weights alone" in warning for warning in found.warnings)
+
+
+def test_one_document_has_no_interval_no_stability_and_a_warning(
+    room: EngineRoom, settings: Settings, tmp_path: Path
+) -> None:
+    recipe = [{"type": "prune.layers", "layers": [1]}]
+    one = {"source": "inline", "documents": DOCUMENTS[:1]}
+    asked = request(candidate={"model": "tiny", "recipe": recipe}, text=one, tokens=64, internals=False)
+    found = attribute(asked, Context(settings, tmp_path), room)
+    (gap,) = found.sites
+    assert (gap.ci, gap.share_ci) == (None, None)
+    assert "not resampled, with 1 document" in gap.why
+    assert "100 % of resamplings" not in gap.why
+    assert "of 1 document that gaps were measured on, which is too little text for an interval" in found.verdict
+    assert any(warning.startswith("Gaps were measured on ") for warning in found.warnings)
+
+
 def test_parts_are_not_swapped_by_number_where_the_recipe_numbers_the_layers_anew(
     room: EngineRoom, settings: Settings, tmp_path: Path
 ) -> None:

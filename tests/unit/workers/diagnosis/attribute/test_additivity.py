@@ -1,59 +1,14 @@
-"""Ratios with intervals, pairs and the choice of parts that share nothing."""
+"""Pairs, and the choice of parts that share nothing."""
 
-import numpy as np
 import pytest
 
 from app.contracts.report import Mean
-from workers.diagnosis.attribute.additivity import disjoint, is_far, pairs, ratio
+from workers.diagnosis.attribute.additivity import disjoint, is_far, pairs
 from workers.diagnosis.attribute.sites import Piece, Site
-from workers.distributions.token_values import Positions
-
-
-def where(documents: int, each: int) -> Positions:
-    document = np.repeat(np.arange(documents), each).astype(np.int32)
-    return Positions(document, document, document, document, document)
 
 
 def site(name: str, layer: int | None, kind: str = "module") -> Site:
     return Site(name, kind, layer, (Piece(name),))  # type: ignore[arg-type]
-
-
-def test_a_constant_ratio_has_an_interval_of_no_width() -> None:
-    bottom = np.random.default_rng(0).exponential(size=200)
-    found = ratio(0.4 * bottom, bottom, where(20, 10), seed=0)
-    assert found is not None
-    assert found.ci is not None
-    assert (found.mean, *found.ci) == pytest.approx((0.4, 0.4, 0.4), rel=1e-9)
-    assert found.clusters == "documents"
-
-
-def test_the_interval_covers_the_true_ratio_as_often_as_it_says() -> None:
-    """Documents with effects of their own: 95 % within what 150 simulations can tell."""
-    rng = np.random.default_rng(5)
-    covered = 0
-    for seed in range(150):
-        effect = np.repeat(rng.lognormal(0, 0.5, 40), 20)
-        part = np.repeat(rng.uniform(0.2, 0.4, 40), 20)
-        bottom = effect * rng.exponential(size=800)
-        found = ratio(part * bottom, bottom, where(40, 20), seed=seed)
-        assert found is not None
-        assert found.ci is not None
-        covered += found.ci[0] <= 0.3 <= found.ci[1]
-    assert 0.89 <= covered / 150 <= 0.99
-
-
-def test_positions_that_are_not_finite_are_left_out() -> None:
-    bottom = np.ones(40)
-    top = np.full(40, 0.5)
-    top[3] = np.nan
-    found = ratio(top, bottom, where(8, 5), seed=0)
-    assert found is not None
-    assert found.mean == pytest.approx(0.5)
-
-
-def test_a_bottom_of_zero_has_no_ratio() -> None:
-    assert ratio(np.ones(10), np.zeros(10), where(10, 1), seed=0) is None
-    assert ratio(np.full(10, np.nan), np.ones(10), where(10, 1), seed=0) is None
 
 
 @pytest.mark.parametrize(

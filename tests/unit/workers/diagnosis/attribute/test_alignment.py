@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from tests.support.internals import DOCUMENT_N, at_borders, kl, run, whole
+from tests.support.internals import DOCUMENT_N, TOKENS_NL, at_borders, kl, run, whole
 from tests.support.pruning import operate
 from workers.diagnosis.attribute.alignment import Alignment, align
 from workers.surgery.store import CheckpointStore
@@ -142,6 +142,22 @@ def test_widened_heads_and_channels_leave_every_layer_its_partner(aligned: Align
     assert found.gaps == ()
     assert float(found.total.values()) < 1e-9
     assert min(found.stability_P) == 1
+
+
+def test_too_few_documents_and_windows_are_not_resampled(tiny: Tiny, tmp_path: Path) -> None:
+    """One document drawn anew is itself, whatever it is: that said that every gap is stable."""
+    folders = tiny("llama"), tiny("llama")
+    with at_borders(*folders, scratch=tmp_path) as (reference, candidate):
+        windows = len(reference.runner.tokens_NL)
+        found = align(reference, candidate, DOCUMENT_N)
+        assert found.resamplings == 200
+        assert windows >= 6
+        # windows stand for one document
+        assert align(reference, candidate, [0] * windows).resamplings == 200
+    with at_borders(*folders, scratch=tmp_path / "few", tokens_NL=TOKENS_NL[:5]) as (reference, candidate):
+        found = align(reference, candidate, [0, 1, 2, 3, 4])
+    assert found.resamplings == 0
+    assert set(found.stability_P) == {0.0}
 
 
 def test_cancelling_is_seen(tiny: Tiny, tmp_path: Path) -> None:

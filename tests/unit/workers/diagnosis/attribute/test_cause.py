@@ -32,13 +32,10 @@ def found(**changes: object) -> Found:
         ({"share": mean(0.0001, -0.0004, 0.0009), "nats": mean(0.001, 0.0, 0.002)}, "negligible"),
         ({"share": mean(0.0001, -0.0004, 0.0011), "nats": mean(0.001, 0.0, 0.002)}, "unclear"),
         ({"share": Mean(mean=0.0004, ci=None)}, "size"),
-        # what differs between documents cancels in a share
-        ({"nats": mean(0.1, 0.0, 0.2)}, "size"),
-        ({"share": mean(0.3, -0.1, 0.7)}, "size"),
+        # its nats decide: a share of what may be nothing shows nothing
+        ({"nats": mean(0.1, 0.0, 0.41), "share": mean(0.3, 0.13, 1.12)}, "unclear"),
+        ({"share": mean(0.3, 0.0, 0.7)}, "size"),
         ({"nats": mean(0.1, 0.0, 0.2), "share": None}, "unclear"),
-        ({"nats": mean(0.1, 0.0, 0.2), "share": None, "restored": mean(0.01, 0.002, 0.02)}, "size"),
-        ({"nats": mean(0.1, 0.0, 0.2), "share": None, "restored": mean(0.01, -0.002, 0.02)}, "unclear"),
-        ({"nats": mean(0.1, 0.0, 0.2), "share": None, "restored": mean(-0.01, -0.02, -0.002)}, "unclear"),
         ({"nats": Mean(mean=0.1, ci=None), "share": Mean(mean=0.3, ci=None)}, "size"),
         ({"nats": Mean(mean=0.0, ci=None)}, "negligible"),
         ({"share": mean(0.0004, 0.0002, 0.0006)}, "negligible"),
@@ -73,19 +70,20 @@ def test_a_gain_is_told_with_the_minus_of_the_tables() -> None:
     assert cause_of(found(share=mean(-0.004, -0.006, -0.002)))[1] == "−0.4 % of the damage"
 
 
-def test_what_cannot_be_told_from_nothing_says_by_which_intervals() -> None:
-    unsure = {"nats": mean(0.1, 0.0, 0.2), "share": mean(0.3, -0.1, 0.7)}
-    both = cause_of(found(**unsure))[1]
-    assert both == "no damage is shown, the intervals of its nats and its share do not lie above 0"
-    restored = cause_of(found(**unsure, restored=mean(0.01, -0.002, 0.02)))[1]
-    measures = "its nats, its share and what restoring it regains"
-    assert restored == f"no damage is shown, the intervals of {measures} do not lie above 0"
-    alone = cause_of(found(**(unsure | {"share": None})))[1]
-    assert alone == "no damage is shown, the interval of its nats does not lie above 0"
+def test_what_cannot_be_told_from_nothing_says_by_which_interval() -> None:
+    unsure = found(nats=mean(0.1, 0.0, 0.41), share=mean(0.3, 0.13, 1.12))
+    assert cause_of(unsure)[1] == "no damage is shown, the interval of its nats does not lie above 0"
 
 
-def test_damage_is_shown_by_any_interval_above_0_and_unknown_without_one() -> None:
-    unsure = {"nats": mean(0.1, 0.0, 0.2), "share": mean(0.3, -0.1, 0.7)}
-    assert shown(found(**unsure)) is False
-    assert shown(found(**unsure, restored=mean(0.01, 0.002, 0.02))) is True
-    assert shown(found(nats=Mean(mean=0.1, ci=None), share=None)) is None
+def test_a_twin_without_an_interval_is_not_said_to_have_one() -> None:
+    assert cause_of(found(ratio=Mean(mean=3.0, ci=None))) == (
+        "unclear",
+        "3 times what noise of the same norm costs, and there is no interval",
+    )
+    assert cause_of(found(ratio=mean(3.0, 1.1, 5.0)))[1].endswith(", and the interval leaves it open")
+
+
+def test_damage_is_shown_by_the_interval_of_the_nats_alone_and_unknown_without_one() -> None:
+    assert shown(found(nats=mean(0.1, 0.0, 0.41), share=mean(0.3, 0.13, 1.12))) is False
+    assert shown(found(share=mean(0.3, 0.0, 0.7))) is True
+    assert shown(found(nats=Mean(mean=0.1, ci=None))) is None

@@ -48,6 +48,16 @@ def deeper(tiny: Tiny, tmp_path: Path) -> Iterator[list[Path]]:
         yield [tiny("llama"), modified.path]
 
 
+def test_the_alignment_alone_is_that_of_all_blocks_and_what_is_left_out_is_told(
+    deeper: list[Path], tmp_path: Path
+) -> None:
+    found = measure(deeper, tmp_path / "alone", alignment_alone=True)
+    assert found.alignment == measure(deeper, tmp_path / "all").alignment
+    assert found.attention is None
+    assert found.activations is None
+    assert found.not_measured == ("attention, growth of errors and routing: not asked for (`internals` is false)",)
+
+
 def test_every_block_of_a_deeper_model(deeper: list[Path], tmp_path: Path) -> None:
     phases: list[tuple[str, int, int]] = []
     found = measure(deeper, tmp_path, progress=lambda *one: phases.append(one))
@@ -93,7 +103,10 @@ def test_every_block_of_a_deeper_model(deeper: list[Path], tmp_path: Path) -> No
     assert json.loads(found.model_dump_json())["alignment"]["pairs"]
 
 
-def test_states_on_disk_are_as_many_bytes_as_the_estimate_counts(deeper: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("inside", [True, False])
+def test_states_on_disk_are_as_many_bytes_as_the_estimate_counts(
+    deeper: list[Path], tmp_path: Path, inside: bool
+) -> None:
     sizes: list[int] = []
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -102,20 +115,15 @@ def test_states_on_disk_are_as_many_bytes_as_the_estimate_counts(deeper: list[Pa
         sizes.append(sum(file.stat().st_blocks * 512 for file in scratch.rglob("*.bin")))
 
     with models(*deeper) as (reference, candidate):
-        internals(reference, candidate, TOKENS_NL, DOCUMENT_N, scratch, progress=look)
+        internals(reference, candidate, TOKENS_NL, DOCUMENT_N, scratch, progress=look, alignment_alone=not inside)
     infos = reference.info, candidate.info
     windows, length = TOKENS_NL.shape
     body = {"kind": "attribute", "reference": {"model": "a"}, "candidate": {"model": "a"}, "window": length}
-    bytes_of = [
-        attribution_cost(
-            AttributeRequest.model_validate(body | {"internals": inside}),
-            infos,
-            windows * length,
-            reference_parameters=1.0,
-        ).bytes
-        for inside in (False, True)
-    ]
-    assert bytes_of[1] - bytes_of[0] == max(sizes)
+    cost = attribution_cost(
+        AttributeRequest.model_validate(body | {"internals": inside}), infos, windows * length, reference_parameters=1.0
+    )
+    # of models of two depths nothing else is kept: no part of them is swapped
+    assert cost.bytes == max(sizes)
 
 
 def test_a_lost_attempt_measures_no_block_twice(deeper: list[Path], tmp_path: Path) -> None:

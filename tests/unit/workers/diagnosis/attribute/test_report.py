@@ -48,11 +48,14 @@ def test_the_verdict_speaks_of_those_that_were_tried() -> None:
     assert verdict(parts).startswith("The worst part is layers.0")
 
 
+_TOLD = {"not shown": {"cause": "unclear", "shown": False}, "sure": {"cause": "size", "shown": True}}
+
+
 def of_two(*causes: str) -> str:
-    """`not shown`: a cause that is unclear because no damage is shown."""
+    """`not shown`: a cause that is unclear because no damage is shown; `sure`: of a cause, and shown."""
     sites = []
     for number, (one, cause) in enumerate(zip(LAYERS, causes, strict=False)):
-        told = {"cause": "unclear", "shown": False} if cause == "not shown" else {"cause": cause}
+        told: dict[str, Any] = _TOLD.get(cause, {"cause": cause})
         made = site(one.name, 0.2 - 0.1 * number, kind="layer", layer=number, why="so", **told)
         sites.append(Told.model_validate(made))
     unknown = Mean(mean=None, ci=None)
@@ -63,7 +66,7 @@ def of_two(*causes: str) -> str:
 
 def test_a_negligible_part_is_never_called_the_worst() -> None:
     assert of_two("size", "negligible").startswith("The worst part is layers.0, which")
-    assert of_two("negligible", "size").startswith("The worst part that costs something for sure is layers.1, which")
+    assert of_two("negligible", "sure").startswith("The worst part that costs something for sure is layers.1, which")
     none = of_two("negligible", "negligible")
     assert "every one that was looked into is negligible: the one that costs most, layers.0, costs 50 %" in none
     assert "(so)" in none
@@ -71,7 +74,7 @@ def test_a_negligible_part_is_never_called_the_worst() -> None:
 
 
 def test_a_part_whose_damage_is_not_shown_is_neither_the_worst_nor_negligible() -> None:
-    assert of_two("not shown", "size").startswith("The worst part that costs something for sure is layers.1, which")
+    assert of_two("not shown", "sure").startswith("The worst part that costs something for sure is layers.1, which")
     for causes in (("not shown", "negligible"), ("negligible", "not shown"), ("not shown", "not shown")):
         none = of_two(*causes)
         assert "none of those that were looked into is shown to cost anything alone: the one that costs most" in none
@@ -190,3 +193,40 @@ def test_layers_that_are_matched_otherwise_than_they_were_swapped_are_told(
     # where nothing was swapped there is nothing to warn of
     found.not_swapped = "two depths"
     assert matched_otherwise(cast("Found", found)) == []
+
+
+def test_layers_that_match_otherwise_on_too_little_text_to_resample_are_told() -> None:
+    pair = {"reference": 2, "candidate": 1, "similarity": 0.9, "stability": 0.0}
+    for resamplings, told in ((0, 1), (200, 0)):
+        block = internals_blocks.alignment() | {"pairs": [pair], "resamplings": resamplings}
+        found = SimpleNamespace(not_swapped="", internals=internals_blocks.dense(alignment=block))
+        assert len(matched_otherwise(cast("Found", found))) == told
+
+
+def gap_verdict(**changes: Any) -> str:
+    told = {"share": 1.0, "share_ci": None, "ci": None} | changes
+    worst = Told.model_validate(site("dropped layers 5, 6", 0.445, kind="gap", layer=7, **told))
+    block = internals_blocks.alignment() | {
+        "total": {"mean": 0.445, "ci": None},
+        "measured": {"windows": 1, "tokens": 210, "documents": 1},
+    }
+    found = SimpleNamespace(
+        not_swapped="the models have 30 and 28 layers", internals=internals_blocks.dense(alignment=block)
+    )
+    return sentence((worst,), None, cast("Found", found))
+
+
+def test_the_worst_gap_says_on_how_much_text_it_was_measured_and_that_this_is_too_little() -> None:
+    assert gap_verdict() == (
+        "The worst gap is dropped layers 5, 6, which alone costs 100 % of the 0.445 nats a token that the candidate "
+        "loses on the 210 tokens of 1 document that gaps were measured on, which is too little text for an interval; "
+        "parts were not swapped: the models have 30 and 28 layers."
+    )
+    sure = gap_verdict(share_ci=(0.9, 1.1))
+    assert "costs 100 % (95 % interval 90 to 110 %) of the 0.445 nats" in sure
+    assert "too little" not in sure
+
+
+def test_a_part_without_an_interval_is_not_said_to_cost_something_for_sure() -> None:
+    told = of_two("negligible", "size")
+    assert "The worst part that is not negligible is layers.1, which" in told

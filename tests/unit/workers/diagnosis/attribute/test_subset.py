@@ -58,6 +58,30 @@ def test_about_as_many_tokens_as_asked_for_are_taken_from_all_over() -> None:
     assert torch.equal(found.tokens_NL, again.tokens_NL)
 
 
+@pytest.mark.parametrize(("tokens", "documents"), [(384, 6), (200, 6), (96, 3)])
+def test_few_tokens_are_spread_over_documents_in_shorter_windows(tokens: int, documents: int) -> None:
+    """Six documents of three windows each: by whole windows of 64 tokens these came to less."""
+    text = corpus([190, 150, 170, 180, 160, 140])
+    found = draw(text, positions_of(text), tokens=tokens, seed=3)
+    assert np.unique(found.where.document).size == documents
+    assert len(found.windows) == len(set(found.windows))
+    assert tokens * 0.8 <= found.tokens_NL.numel() <= tokens
+    assert found.length >= 32
+
+
+def test_windows_are_not_cut_where_whole_ones_come_to_six_documents() -> None:
+    text = corpus([190, 150, 170, 180, 160, 140])
+    assert draw(text, positions_of(text), tokens=6 * 64, seed=0).length == best_length(
+        [len(one.tokens) for one in text.windows]
+    )
+
+
+def test_a_long_document_leaves_short_ones_their_turn() -> None:
+    text = corpus([3000, 70, 70, 70, 70, 70])
+    found = draw(text, positions_of(text), tokens=8 * 64, seed=0)
+    assert set(found.where.document.tolist()) == set(range(6))
+
+
 def test_positions_of_the_first_windows_are_counted() -> None:
     text = corpus([100] * 6)
     found = draw(text, positions_of(text), tokens=10_000, seed=0)

@@ -67,12 +67,24 @@ def test_windows_stand_for_documents_where_those_are_few() -> None:
 
 def test_a_ratio_of_nothing_has_no_value_and_clusters_without_a_part_do_not_count() -> None:
     sums = Sums(Clusters.of(range(8)), (2,))
-    sums.add(2, np.arange(4.0), np.full(4, 2.0), at=0)
+    sums.add(1, np.arange(6.0), np.full(6, 2.0), at=0)
     found = sums.means(seed=0)
-    assert found[0].mean == pytest.approx(6 / 8)
+    assert found[0].mean == pytest.approx(15 / 12)
     assert found[0].ci is not None
     assert found[1].mean is None
     assert found[1].ci is None
+
+
+def test_fewer_than_six_clusters_with_a_part_leave_no_interval() -> None:
+    sums = Sums(Clusters.of(range(8)), ())
+    sums.add(0, np.arange(5.0), np.full(5, 2.0))
+    assert sums.mean(seed=0).ci is None
+    assert sums.mean(seed=0).clusters is None
+    sums.add(5, [1.0], [2.0])
+    assert sums.mean(seed=0).ci is not None
+    one = Sums(Clusters.of([0, 0]), ())
+    one.add(0, [8.26, 8.40], [1.0, 1.0])
+    assert one.mean(seed=0).ci is None
 
 
 def test_a_rising_function_maps_the_interval() -> None:
