@@ -12,9 +12,8 @@ from rich.text import Text
 from app.contracts.attribute_report import AttributeReport
 from app.web import format as fmt
 from app.web.sections.attribute import (
-    CAUSES,
     additivity_note,
-    cause_note,
+    cause_text,
     first_sites,
     gaps,
     heading,
@@ -24,6 +23,7 @@ from app.web.sections.attribute import (
     share_text,
     sites_note,
 )
+from app.web.sections.internals import inside_lines
 from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
 
@@ -62,6 +62,11 @@ def render_attribute(report: AttributeReport, console: Console, say: Say) -> Non
         console.print(Text(f"The recipe for {of} (not measured yet):", style="bold"))
         for step in report.treatment.recipe:
             console.print(Text(say(visible(json.dumps(step, ensure_ascii=False)))))
+    if report.internals is not None and (told := inside_lines(report.internals)):
+        console.print()
+        console.print(Text("Inside the models", style="bold"))
+        for line in told:
+            console.print(Text(say(visible(line))))
     small_print(report, console, say)
 
 
@@ -78,8 +83,7 @@ def _sites(report: AttributeReport, say: Say, *, wide: bool) -> Table:
             ratio = fmt.estimate(site.isotropic_ratio, site.isotropic_ci)
             control = fmt.NONE if site.control is None else fmt.number(site.control)
             cells += [control, ratio.value]
-        cause = ", ".join(filter(None, (CAUSES[site.cause], cause_note(site))))
-        table.add_row(Text(say(visible(site.name))), *map(say, cells), say(cause))
+        table.add_row(Text(say(visible(site.name))), *map(say, cells), say(cause_text(site)))
     return table
 
 
@@ -88,5 +92,5 @@ def _treatments(report: AttributeReport, say: Say) -> Table:
     for site in first_sites(report) or gaps(report):
         if site.treatment is not None:
             why = site.treatment.why.removeprefix(f"{site.name}: ")
-            table.add_row(Text(say(visible(site.name))), say(CAUSES[site.cause]), Text(say(visible(why))))
+            table.add_row(Text(say(visible(site.name))), say(cause_text(site)), Text(say(visible(why))))
     return table

@@ -30,7 +30,7 @@ class GrowthView:
 def activation_growth(block: ActivationGrowth) -> GrowthView:
     """The view of a block."""
     return GrowthView(
-        sentence=_sentence(block),
+        sentence=growth_sentence(block),
         growth=_growth(block),
         steps=_steps(block),
         borders=_borders(block),
@@ -44,7 +44,8 @@ def activation_growth(block: ActivationGrowth) -> GrowthView:
     )
 
 
-def _sentence(block: ActivationGrowth) -> str:
+def growth_sentence(block: ActivationGrowth) -> str:
+    """How large the last error is, and whether layers make it more than what they add afresh."""
     last = block.borders[-1].relative
     if not last.mean:
         return "The candidate’s hidden states are the reference’s at every border: there is no error."
@@ -52,17 +53,42 @@ def _sentence(block: ActivationGrowth) -> str:
     cascade = block.cascade
     if cascade.mean is None:
         return text
-    low, high = cascade.ci or (cascade.mean, cascade.mean)
-    how = (
-        "layers add to each other’s errors: a cascade"
-        if low > 1
-        else "layers damp each other’s errors: no cascade"
-        if high < 1
-        else "neither a cascade nor damping for sure"
-    )
+    source = _only_source(block)
+    if source is not None:
+        return f"{text}That is {told(cascade)} times the one fresh error, of {source}: {_one_error(cascade)}."
     return (
-        f"{text}That is {told(cascade)} times what fresh errors of layers that do not see each other add up to: {how}."
+        f"{text}That is {told(cascade)} times what fresh errors of layers that do not see each other add up to: "
+        f"{_many_errors(cascade)}."
     )
+
+
+def _only_source(block: ActivationGrowth) -> str | None:
+    """The one step that makes an error; None where several do, or what stands before all layers does."""
+    makers = [step for step in block.steps if step.fresh.mean]
+    return _of(makers[0]) if len(makers) == 1 and not block.borders[0].relative.mean else None
+
+
+def _of(step: ErrorStep) -> str:
+    """A step in a sentence."""
+    return f"the gap ({_name(step)})" if step.gap else f"layer {_name(step)}"
+
+
+def _one_error(cascade: Mean) -> str:
+    if cascade.ci is None:
+        return "without an interval, whether later layers amplify it or damp it is not told"
+    low, high = cascade.ci
+    if low > 1:
+        return "later layers amplify it; no errors add up"
+    return "later layers damp it" if high < 1 else "that later layers amplify it or damp it is not sure"
+
+
+def _many_errors(cascade: Mean) -> str:
+    if cascade.ci is None:
+        return "without an interval, neither a cascade nor damping is told"
+    low, high = cascade.ci
+    if low > 1:
+        return "layers add to each other’s errors: a cascade"
+    return "layers damp each other’s errors: no cascade" if high < 1 else "neither a cascade nor damping for sure"
 
 
 def _growth(block: ActivationGrowth) -> Markup:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from app.contracts.attribute_blocks import AttentionLayer, AttentionShift, Both
+from app.contracts.attribute_blocks import AttentionHead, AttentionLayer, AttentionShift, Both
 from app.contracts.report import Mean
 from app.web import format as fmt
 from app.web.charts_internals import Cells, Series, heat_map, layer_curves
@@ -33,7 +33,7 @@ class AttentionView:
 def attention_maps(block: AttentionShift) -> AttentionView:
     """The view of a block."""
     return AttentionView(
-        sentence=_sentence(block),
+        sentence=attention_sentence(block),
         divergence=layer_curves(
             (
                 Series(
@@ -108,7 +108,8 @@ def _points(block: AttentionShift, *, candidate: bool) -> tuple[tuple[float, flo
     return tuple(found)
 
 
-def _sentence(block: AttentionShift) -> str:
+def attention_sentence(block: AttentionShift) -> str:
+    """How far attention moves, in which head most, and what the first token draws."""
     heads = [(head.js.mean or 0.0, layer, head) for layer in block.layers for head in layer.heads]
     if not heads:
         return "No layer of the two models matches."
@@ -123,9 +124,20 @@ def _sentence(block: AttentionShift) -> str:
     )
 
 
-def _worst(block: AttentionShift) -> Table:
+def worst_heads(block: AttentionShift, count: int) -> str:
+    """The heads that moved most, in a line; empty where none moved."""
+    moved = [(layer, head) for layer, head in _ranked(block)[:count] if head.js.mean]
+    return "; ".join(f"layer {_layer(layer)} head {head.head}: {told(head.js)}" for layer, head in moved)
+
+
+def _ranked(block: AttentionShift) -> list[tuple[AttentionLayer, AttentionHead]]:
+    """All heads, those that moved most first."""
     heads = [(layer, head) for layer in block.layers for head in layer.heads]
-    heads.sort(key=lambda one: -(one[1].js.mean or 0.0))
+    return sorted(heads, key=lambda one: -(one[1].js.mean or 0.0))
+
+
+def _worst(block: AttentionShift) -> Table:
+    heads = _ranked(block)
     return Table(
         caption="Heads that moved most",
         columns=(

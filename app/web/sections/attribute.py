@@ -15,6 +15,7 @@ from app.web.charts import Guide, axis, interval_strip
 from app.web.charts_bars import Bar, columns_chart, ranked_bars
 from app.web.scales import LogScale
 from app.web.sections.numbers import Figure
+from app.web.sections.words_of_internals import on
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
@@ -33,7 +34,8 @@ CAUSES: Final[dict[Cause, str]] = {
     "unclear": "unclear",
 }
 MEANING: Final = (
-    "no damage shown: no interval of what it costs lies above 0, which more text may change; negligible: the interval "
+    "no damage shown: the interval of its nats does not lie above 0, which more text may change; unclear: it does, or "
+    "there is no interval, and no rule tells the cause, so that it is treated as mere size; negligible: the interval "
     "of its share ends below a thousandth of the damage, or its nats are 0; "
     "aligned error: it points where the model is sensitive, noise of the same norm costs less; mere size: such noise "
     "costs the same, only a smaller error helps; sheltered: such noise costs more; outlier channels, low-rank error: "
@@ -103,6 +105,8 @@ def heading(report: AttributeReport) -> str:
     blamed = _blamed(report)
     if blamed:
         return f"Worst: {blamed[0].name}"
+    if report.not_swapped:
+        return "No part was swapped"
     unsure = any(_unsure(site) for site in first_sites(report))
     return "No part is shown to do damage" if unsure else "No part to blame"
 
@@ -140,11 +144,13 @@ def share_text(site: Site) -> fmt.Estimate:
     return fmt.estimate(site.share, site.share_ci, percent=True)
 
 
-def cause_note(site: Site) -> str:
-    """Why the cause of a part is unclear, in few words; empty where `why` of the first parts tells it."""
+def cause_text(site: Site) -> str:
+    """The cause of a part in few words: unclear is what has a treatment none the less, as mere size has."""
     if _unsure(site):
         return "no damage shown"
-    return "not looked into" if site.cause == "unclear" and site.control is None else ""
+    if site.unclear == "not_looked_into" or (site.cause == "unclear" and site.control is None):
+        return "not looked into"
+    return CAUSES[site.cause]
 
 
 def mean_text(mean: Mean | None, *, percent: bool = False) -> fmt.Estimate:
@@ -162,6 +168,8 @@ def recipe_text(treatment: Treatment | None) -> str:
 def sites_note(report: AttributeReport) -> str:
     """What the table's numbers are, and how far they can be trusted."""
     subset, search = report.subset, report.search
+    if gaps(report):
+        return _gaps_note(report)
     if subset is None or search is None or not search.measured:
         return ""
     held = [site.control for site in report.sites if site.control is not None]
@@ -180,6 +188,18 @@ def sites_note(report: AttributeReport) -> str:
         f"norm in a random direction, {fmt.count(subset.twin_positions)} tokens. Parts lie within each other: a layer "
         "holds its modules. Rows are in the order of nats before rounding, and each number has the digits that its "
         f"interval supports. Parts that are the reference’s own, with nats of exactly 0: {fmt.count(search.unchanged)}."
+    )
+
+
+def _gaps_note(report: AttributeReport) -> str:
+    """What the numbers of gaps are, and on which text."""
+    alignment = None if report.internals is None else report.internals.alignment
+    if alignment is None:
+        return ""
+    total = fmt.estimate(alignment.total.mean, alignment.total.ci)
+    return (
+        f"Nats are KL(reference ‖ reference with this gap alone), a token, {on(alignment.measured)}, where the whole "
+        f"candidate loses {total}; shares are of that and need not sum up."
     )
 
 
@@ -262,7 +282,7 @@ def _figures(report: AttributeReport) -> tuple[Figure, ...]:
             share.value,
             "% of the whole damage",
             share.interval or "no interval",
-            f"{CAUSES[worst.cause]}: {worst.why}" if worst.why else CAUSES[worst.cause],
+            f"{cause_text(worst)}: {worst.why}" if worst.why else cause_text(worst),
         ),
     )
     if explained is None:
@@ -338,7 +358,7 @@ def _sites(report: AttributeReport, first: int, last: int) -> Table:
                 Cell(restored.value, restored.interval or ""),
                 Cell(fmt.NONE if site.control is None else fmt.number(site.control)),
                 Cell(ratio.value, ratio.interval or ""),
-                Cell(CAUSES[site.cause], cause_note(site).replace(" ", "\u00a0")),
+                Cell(cause_text(site)),
                 Cell(fmt.count(site.tokens)),
             )
         )
@@ -370,7 +390,7 @@ def _treatments(report: AttributeReport) -> Table:
         rows.append(
             (
                 Cell(site.name),
-                Cell(CAUSES[site.cause], visible(site.why)),
+                Cell(cause_text(site), visible(site.why)),
                 Cell(visible(treatment.why)),
                 Cell("yes" if treatment.recipe else "no"),
             )

@@ -36,7 +36,7 @@ def layer_alignment(block: LayerAlignment) -> AlignmentView:
     for gap in block.gaps:
         for layer in gap.layers:
             alone["reference" if layer.kind == "dropped" else "candidate"][layer.layer] = _name(layer)
-    sentence = _sentence(block)
+    sentence = alignment_sentence(block)
     return AlignmentView(
         sentence=sentence,
         picture=alignment_picture(
@@ -68,7 +68,8 @@ def layer_alignment(block: LayerAlignment) -> AlignmentView:
     )
 
 
-def _sentence(block: LayerAlignment) -> str:
+def alignment_sentence(block: LayerAlignment) -> str:
+    """Which layers have no partner, and what each gap costs."""
     if not block.gaps:
         return f"All {block.reference_layers} layers of the two models stand for each other, in order."
     parts = [f"{_what(gap)} ({fmt.estimate(gap.nats.mean, gap.nats.ci)} nats)" for gap in block.gaps if gap.nats]
@@ -100,7 +101,8 @@ def _gaps(block: LayerAlignment) -> Table:
     for gap in block.gaps:
         nats = gap.nats
         told = "" if nats is None else str(fmt.estimate(nats.mean, nats.ci))
-        stable = f"found again in {fmt.percent(gap.stability)} % of resamplings"
+        again = f"found again in {fmt.percent(gap.stability)} % of resamplings"
+        stable = "not resampled: too few documents" if block.resamplings == 0 else again
         rows.append(
             (
                 Cell(_what(gap), stable),

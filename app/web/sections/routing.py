@@ -29,7 +29,7 @@ class RoutingView:
 def routing(block: RoutingShift) -> RoutingView:
     """The view of a block."""
     return RoutingView(
-        sentence=_sentence(block),
+        sentence=routing_sentence(block),
         layers=_layers(block),
         loads=heat_map(
             Cells(
@@ -56,7 +56,8 @@ def routing(block: RoutingShift) -> RoutingView:
     )
 
 
-def _sentence(block: RoutingShift) -> str:
+def routing_sentence(block: RoutingShift) -> str:
+    """How many choices of experts change, and where most."""
     ours, theirs = block.chosen
     if not block.changed.mean and ours != theirs:  # of reports that counted lost choices alone
         return f"No choice of the reference is lost; the candidate chooses {theirs} experts a token instead of {ours}."

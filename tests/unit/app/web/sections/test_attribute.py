@@ -12,12 +12,14 @@ from app.web.reproduce import reproduction
 from app.web.sections.attribute import (
     additivity_note,
     attribution,
-    cause_note,
+    cause_text,
     first_sites,
     heading,
     sites_note,
 )
+from app.web.sections.internals import inside_lines
 from app.web.terminal import render_terminal
+from tests.support import internals_blocks
 from tests.support.attribute_reports import attribute_report, attribute_variants, first, site
 
 VARIANTS = attribute_variants()
@@ -60,8 +62,8 @@ def test_a_part_whose_damage_is_not_shown_is_said_to_be_so() -> None:
     sites = [first("layers.0.mlp.down_proj", 0.2, "unclear", shown=False), first("layers.1.mlp.down_proj", 0.1, "size")]
     report = AttributeReport.model_validate(attribute_report(sites=sites))
     assert heading(report) == "Worst: layers.1.mlp.down_proj"
-    assert [cause_note(one) for one in report.sites] == ["no damage shown", ""]
-    assert "<bdi>no\u00a0damage\u00a0shown</bdi>" in render(attribute_report(sites=sites))
+    assert [cause_text(one) for one in report.sites] == ["no damage shown", "mere size"]
+    assert "<bdi>no damage shown</bdi>" in render(attribute_report(sites=sites))
     alone = attribute_report(sites=sites[:1])
     assert heading(AttributeReport.model_validate(alone)) == "No part is shown to do damage"
     stream = io.StringIO()
@@ -93,17 +95,53 @@ def test_how_many_parts_and_tokens_were_looked_into_is_said() -> None:
         assert f"{tokens:,} tokens" in told
 
 
-def test_a_part_that_was_not_looked_into_has_the_cause_of_the_json_and_says_why() -> None:
+def test_a_part_that_was_not_looked_into_says_so_and_is_not_called_unclear() -> None:
     report = read("full")
     by_part = {row[1].text: row[8] for row in attribution(report).sites.rows}
     aligned, other = report.sites[0], report.sites[5]
     assert (by_part[aligned.name].text, by_part[aligned.name].note) == ("aligned error", "")
-    assert other.cause == by_part[other.name].text == "unclear"
-    assert by_part[other.name].note == "not\u00a0looked\u00a0into"
+    assert other.cause == "unclear"
+    assert by_part[other.name].text == "not looked into"
     stream = io.StringIO()
     render_terminal(VARIANTS["full"], Console(file=stream, width=120, no_color=True))
-    assert "unclear, not looked into" in stream.getvalue()
+    assert "not looked into" in stream.getvalue()
+    assert "unclear" not in stream.getvalue()
     assert [one.name for one in first_sites(report)] == ["layers.1.mlp.down_proj", "layers.1.self_attn.heads.0"]
+
+
+def test_unclear_is_what_has_a_treatment_alone() -> None:
+    sites = [
+        first("layers.0.mlp.down_proj", 0.3, "unclear", unclear="left_open", shown=True),
+        first("layers.1.mlp.down_proj", 0.2, "unclear", unclear="no_damage_shown", shown=False),
+        site("layers.2", 0.1, kind="layer", layer=2, unclear="not_looked_into"),
+    ]
+    report = AttributeReport.model_validate(attribute_report(sites=sites))
+    assert [cause_text(one) for one in report.sites] == ["unclear", "no damage shown", "not looked into"]
+
+
+def test_a_gap_says_on_how_much_text_it_was_measured() -> None:
+    inside = internals_blocks.dense().model_dump(mode="json")
+    told = VARIANTS["other-depth"] | {"internals": inside}
+    page, terminal = shown(told)
+    measured = "on 768 tokens of 12 documents, where the whole candidate loses"
+    assert measured in " ".join(page.split())
+    assert measured in terminal
+
+
+def test_where_no_part_was_swapped_and_no_gap_found_none_is_called_blameless() -> None:
+    bare = AttributeReport.model_validate(VARIANTS["other-depth"] | {"sites": []})
+    assert heading(bare) == "No part was swapped"
+
+
+def test_the_terminal_tells_what_goes_on_inside_in_a_few_lines() -> None:
+    _, without = shown(VARIANTS["full"])
+    assert "Inside the models" not in without
+    block = internals_blocks.dense()
+    _, told = shown(VARIANTS["full"] | {"internals": block.model_dump(mode="json")})
+    assert "Inside the models" in told
+    for line in inside_lines(block):
+        assert line.split(":")[0] in told
+    assert "`internals` of the report (--json)" in told
 
 
 def test_pairs_that_do_not_add_up_are_counted() -> None:

@@ -10,7 +10,7 @@ from app.contracts.report import Mean
 from app.web.pages import environment
 from app.web.sections.activation_growth import activation_growth
 from app.web.sections.attention_maps import attention_maps
-from app.web.sections.internals import internals
+from app.web.sections.internals import inside_lines, internals
 from tests.support import internals_blocks as made
 from tests.support.html import tree
 
@@ -113,11 +113,59 @@ def test_equal_attention_is_said_to_be_equal():
         (made.mean(1.8, 0.3), "a cascade"),
         (made.mean(0.5, 0.2), "no cascade"),
         (made.mean(1.1, 0.3), "neither a cascade nor damping for sure"),
+        ({"mean": 7.9, "ci": None}, "without an interval, neither a cascade nor damping is told"),
     ],
 )
 def test_a_cascade_is_called_one_where_its_interval_says_so(cascade, says):
     view = internals(made.dense(activations=made.activations() | {"cascade": cascade})).growth
     assert view.sentence.endswith(f"{says}.")
+
+
+@pytest.mark.parametrize(
+    ("cascade", "says"),
+    [
+        (made.mean(1.8, 0.3), "later layers amplify it; no errors add up"),
+        (made.mean(0.5, 0.2), "later layers damp it"),
+        (made.mean(1.1, 0.3), "that later layers amplify it or damp it is not sure"),
+        ({"mean": 7.9, "ci": None}, "without an interval, whether later layers amplify it or damp it is not told"),
+    ],
+)
+def test_one_error_is_not_said_to_add_to_others(cascade, says):
+    block = made.activations() | {"cascade": cascade}
+    steps = [
+        step if step["gap"] and step["reference"] == [3, 4] else step | {"fresh": {"mean": 0.0, "ci": None}}
+        for step in block["steps"]
+    ]
+    unharmed = [block["borders"][0] | {"relative": {"mean": 0.0, "ci": None}}, *block["borders"][1:]]
+    sentence = internals(made.dense(activations=block | {"steps": steps, "borders": unharmed})).growth.sentence
+    assert "times the one fresh error, of the gap (3 dropped): " in sentence
+    assert sentence.endswith(f"{says}.")
+    assert "cascade" not in sentence
+
+
+def test_the_lines_of_a_terminal_hold_every_block_and_say_where_the_rest_is():
+    layers, growth, attention, heads, rest = inside_lines(made.dense())
+    assert layers.startswith("Layers: Without a partner: layer 3 dropped (")
+    assert growth.startswith("Error growth: The last hidden state is off by ")
+    assert "times what fresh errors" in growth
+    assert "The first token draws" in attention
+    assert re.fullmatch(
+        r"Heads that moved most \(JS, nats\): layer 4→3 head 2: 0\.240 .*; layer 5 head 3: .*; layer 4→3 head 3: .*\.",
+        heads,
+    )
+    assert "--output" in rest
+    assert "--json" in rest
+    assert any(line.startswith("Routing: ") for line in inside_lines(made.mixture()))
+    assert inside_lines(Internals()) == ()
+    refused = inside_lines(Internals(not_measured=("attention: why",)))
+    assert refused[0] == "Not measured: attention: why."
+
+
+def test_gaps_that_were_not_resampled_are_not_called_found_again():
+    block = made.alignment()
+    assert internals(made.dense(alignment=block)).alignment.gaps.rows[0][0].note.startswith("found again in 99")
+    few = internals(made.dense(alignment=block | {"resamplings": 0})).alignment.gaps.rows[0][0]
+    assert few.note == "not resampled: too few documents"
 
 
 def test_steps_are_named_after_their_layers_and_gaps_after_what_happened():
