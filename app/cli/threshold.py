@@ -162,6 +162,8 @@ def _forms(answer: Json) -> Table:
         )
     if not judged:
         table.caption = "No choice of form: too few points for the AICc of some."
+    if any(form["left_out_error"] is None for form in forms):
+        table.caption = f"{table.caption} A left-out error takes two points more than the form has coefficients."
     return table
 
 

@@ -147,7 +147,10 @@ class Rival(Contract):
     log_sse: float
     aicc: Number
     delta_aicc: Number = Field(description="its AICc minus that of the published form; below 0 it describes better")
-    left_out_error: float
+    left_out_error: Number = Field(
+        description="root mean square error of ln y at points left out, each predicted by the fit to all others; null: "
+        "these are not more than the form's free coefficients"
+    )
     transition_at: Number
 
 
@@ -172,7 +175,7 @@ class Threshold(Contract):
     params: dict[str, float]
     log_sse: float
     aicc: Number
-    left_out_error: float
+    left_out_error: Number = Field(description="of the published form, as of a rival")
     at_bounds: tuple[str, ...]
     points: Count
     interval: KneeInterval

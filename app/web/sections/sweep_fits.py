@@ -112,6 +112,8 @@ def _chosen_by(threshold: Threshold) -> str:
 def _forms(threshold: Threshold, of: str) -> Table:
     best = None if threshold.unjudged else threshold.form
     marked = f"no choice: too few points for the AICc of {len(threshold.unjudged)} of them" if best is None else ""
+    if None in (threshold.left_out_error, *(rival.left_out_error for rival in threshold.rivals)):
+        marked += "; an error at left-out points takes two points more than the form has coefficients"
     rows = [
         (
             Cell(FORMS["power_law_then_exponential"], strong=best == "power_law_then_exponential"),

@@ -43,7 +43,3 @@ class Form(Protocol):
     def fit(self, curve: Curve) -> FormFit:
         """The best member of the family."""
         ...
-
-    def refit(self, curve: Curve, near: FormFit) -> FormFit:
-        """The best member for nearly the same curve, of which `near` was the best."""
-        ...

@@ -117,7 +117,3 @@ class PublishedForm:
         knee_G, coefficient_K = np.array([found.knee]), found.coefficient_K
         params = {"log_a": log_a, "b": b, "s0": found.knee, "k1": k1, "k2": k2}
         return FormFit(params, found.sse, lambda s_N: np.asarray(basis(s_N, knee_G)[0] @ coefficient_K))
-
-    def refit(self, curve: Curve, near: FormFit) -> FormFit:
-        """The same as `fit`."""
-        return self.fit(curve)

@@ -33,10 +33,6 @@ class PowerLaw:
         level, slope, sse = _line(np.log(curve.s_N), curve.log_N)
         return FormFit({"log_a": level, "b": slope}, sse, lambda s_N: level + slope * np.log(s_N))
 
-    def refit(self, curve: Curve, near: FormFit) -> FormFit:
-        """The same as `fit`."""
-        return self.fit(curve)
-
 
 @dataclass(frozen=True)
 class Exponential:
@@ -50,10 +46,6 @@ class Exponential:
         """Ordinary least squares."""
         level, slope, sse = _line(curve.s_N, curve.log_N)
         return FormFit({"log_a": level, "k": slope}, sse, lambda s_N: level + slope * s_N)
-
-    def refit(self, curve: Curve, near: FormFit) -> FormFit:
-        """The same as `fit`."""
-        return self.fit(curve)
 
 
 @dataclass(frozen=True)
@@ -72,10 +64,6 @@ class BrokenLine:
         params = {"level": level, "slope_below": slope, "slope_above": slope + change, "knee": found.knee}
         knee_G, coefficient_K = np.array([found.knee]), found.coefficient_K
         return FormFit(params, found.sse, lambda s_N: np.asarray(_broken_line(s_N, knee_G)[0] @ coefficient_K))
-
-    def refit(self, curve: Curve, near: FormFit) -> FormFit:
-        """The same as `fit`."""
-        return self.fit(curve)
 
 
 @dataclass(frozen=True)
@@ -103,10 +91,6 @@ class Logistic:
         starts = np.argsort(sse_G, kind="stable")[:3]
         fits = [self._local(curve, midpoint_G[start], rate_G[start]) for start in starts]
         return min(fits, key=lambda fit: fit.log_sse)
-
-    def refit(self, curve: Curve, near: FormFit) -> FormFit:
-        """A local fit."""
-        return self._local(curve, near.params["midpoint"], float(np.log(near.params["rate"])))
 
     @staticmethod
     def _local(curve: Curve, midpoint: float, log_rate: float) -> FormFit:

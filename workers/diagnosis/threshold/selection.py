@@ -11,6 +11,11 @@ at ten points its penalty on six coefficients is a third of AICc's.
 
 Differences of AICc up to 2 count for little (Burnham and Anderson, Model Selection and Multimodel Inference, §2.6), so
 among forms that near to the best the one that predicts left-out points best is chosen.
+
+The error at left-out points of a form with so many coefficients exists where the points that remain are more than
+these. With just as many the fit to them would run through all, as a rule in several ways where a knee, a midpoint or an
+offset is among the coefficients: what it says of the point left out is the search's choice among these ways, not the
+form's prediction. A form with an AICc always has the error, for that takes one point more.
 """
 
 from __future__ import annotations
@@ -30,18 +35,18 @@ _MOST_LEFT_OUT = 50
 
 @dataclass(frozen=True)
 class Candidate:
-    """A form, its fit, its AICc (None: too few points) and the root mean square error of ln y at left-out points."""
+    """A form, its fit, its AICc and the root mean square error of ln y at left-out points; None: too few points."""
 
     form: Form
     fit: FormFit
     aicc: float | None
-    left_out_error: float
+    left_out_error: float | None
 
 
 def candidate(form: Form, curve: Curve) -> Candidate:
     """A form fitted and judged."""
     fit = form.fit(curve)
-    return Candidate(form, fit, aicc(len(curve), fit.log_sse, form.coefficients), left_out_error(form, curve, fit))
+    return Candidate(form, fit, aicc(len(curve), fit.log_sse, form.coefficients), left_out_error(form, curve))
 
 
 def aicc(points: int, log_sse: float, coefficients: int) -> float | None:
@@ -54,14 +59,17 @@ def aicc(points: int, log_sse: float, coefficients: int) -> float | None:
     return points * math.log(variance) + 2 * parameters + 2 * parameters * (parameters + 1) / spare
 
 
-def left_out_error(form: Form, curve: Curve, fit: FormFit) -> float:
-    """Root mean square error of ln y at points left out, each predicted by the form fitted to all others.
+def left_out_error(form: Form, curve: Curve) -> float | None:
+    """Root mean square error of ln y at points left out, each predicted by the form fitted to all others alone.
 
-    Every point is left out in turn; of more than 50 points, 50 evenly spread ones.
+    Every point is left out in turn; of more than 50 points, 50 evenly spread ones. None where the others are not more
+    than the form's coefficients.
     """
+    if len(curve) - 1 <= form.coefficients:
+        return None
     left_out = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), _MOST_LEFT_OUT)).round().astype(int))
     errors = [
-        float(form.refit(curve.without(index), fit).predict(curve.s_N[index : index + 1])[0] - curve.log_N[index])
+        float(form.fit(curve.without(index)).predict(curve.s_N[index : index + 1])[0] - curve.log_N[index])
         for index in left_out
     ]
     return float(np.sqrt(np.mean(np.square(errors))))
@@ -70,11 +78,18 @@ def left_out_error(form: Form, curve: Curve, fit: FormFit) -> float:
 def choose(candidates: Sequence[Candidate]) -> Candidate:
     """Of the forms within 2 of the least AICc the one with the least error at left-out points.
 
-    Where AICc exists for none, the left-out error alone decides.
+    Where AICc exists for none, the left-out error alone decides, and a form without it cannot be chosen. Raises
+    ValueError where all are without.
     """
     scored = [(c.aicc, c) for c in candidates if c.aicc is not None]
     if not scored:
-        return min(candidates, key=lambda c: c.left_out_error)
+        return _least_left_out(candidates)
     least = min(score for score, _ in scored)
-    near = [c for score, c in scored if score <= least + INDISTINCT]
-    return min(near, key=lambda c: c.left_out_error)
+    return _least_left_out([c for score, c in scored if score <= least + INDISTINCT])
+
+
+def _least_left_out(candidates: Sequence[Candidate]) -> Candidate:
+    told = [(c.left_out_error, c) for c in candidates if c.left_out_error is not None]
+    if not told:
+        raise ValueError("too few points to choose among these forms")
+    return min(told, key=lambda pair: pair[0])[1]

@@ -1,5 +1,6 @@
 """A sweep report that was valid stays valid, and a reader of the first schema can read today's reports."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -29,6 +30,16 @@ def test_the_oldest_report_is_still_valid():
 
 def test_nothing_was_removed_renamed_or_narrowed_since_the_first_schema():
     assert breaking_changes(FIRST_SCHEMA, report_schema("sweep")) == []
+
+
+def test_an_error_at_left_out_points_may_be_missing_and_is_then_null():
+    report = copy.deepcopy(OLD_REPORT)
+    for form in (report["threshold"], *report["threshold"]["rivals"]):
+        form["left_out_error"] = None
+    assert errors(TODAY, report) == errors(FIRST, report) == []
+    assert json.loads(SweepReport.model_validate(report).model_dump_json(exclude_unset=True)) == report
+    del report["threshold"]["left_out_error"]
+    assert errors(TODAY, report) and errors(FIRST, report)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

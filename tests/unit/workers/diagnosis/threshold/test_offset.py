@@ -51,22 +51,38 @@ def test_the_fitted_offset_is_near_the_perplexity_of_the_unmodified_model(name: 
     assert form(case.bounds, case.curve).fit(case.curve).params["dense"] == pytest.approx(dense, rel=0.01)
 
 
-def test_a_general_solver_from_many_starts_finds_nothing_better() -> None:
-    case = CURVES["ASVD"]
-    curve = case.curve
-    low, high = case.bounds.knee_range(curve)
-    rng = np.random.default_rng(0)
+def general_solver(curve: Curve, bounds: Bounds, knee_range: tuple[float, float]) -> float:
+    """The least sum of squares that scipy finds from many starts, its derivatives by differences."""
+    least = float(np.exp(curve.log_N.min()))
+    lower_K, upper_K = bounds.box()
+    lower = np.array([*lower_K, knee_range[0], 0.0])
+    box = (lower, np.maximum([*upper_K, knee_range[1], least], lower + 1e-9))
 
     def residual(place: Array) -> Array:
         grown_N = np.exp(np.clip(published.basis(curve.s_N, place[4:5])[0] @ place[:4], -300, 300))
-        return np.asarray(np.log(place[5] + grown_N) - curve.log_N)
+        return np.asarray(np.log(np.maximum(place[5] + grown_N, 1e-300)) - curve.log_N)
 
     costs = []
-    for knee in np.linspace(low, high, 10)[1:-1]:
-        start = [rng.uniform(2, 7), rng.uniform(0.5, 4), rng.uniform(5, 20), rng.uniform(50, 400), knee, 5.4]
-        bounds = ([-np.inf, 0, 0, 0, low, 0], [np.inf, np.inf, np.inf, np.inf, high, 5.5187])
-        costs.append(2 * optimize.least_squares(residual, start, bounds=bounds, x_scale="jac", max_nfev=400).cost)
-    assert form(case.bounds, curve).fit(curve).log_sse <= min(costs) * 1.001
+    for knee in np.linspace(*knee_range, 12)[1:-1]:
+        for share in (0.1, 0.7, 0.98):
+            rest_N = curve.log_N + np.log1p(-share * least / np.exp(curve.log_N))
+            line_K, *_ = np.linalg.lstsq(published.basis(curve.s_N, np.array([knee]))[0], rest_N)
+            start = np.clip([*line_K, knee, share * least], *box)
+            costs.append(2 * optimize.least_squares(residual, start, bounds=box, x_scale="jac", max_nfev=150).cost)
+    return min(costs)
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out"),
+    [("ASVD", None), ("ASVD", 0), ("slicegpt", 0), ("SLEB", 1), ("LLM_Pruner", 3), ("LLM_Pruner", 6)],
+)
+def test_a_general_solver_from_many_starts_finds_nothing_better(name: str, left_out: int | None) -> None:
+    """With several local optima; in the last four cases a descent from the fit to all points ends in a worse one."""
+    case = CURVES[name]
+    curve = case.curve if left_out is None else case.curve.without(left_out)
+    knee_range = case.bounds.knee_range(case.curve)
+    fit = PublishedWithOffset(case.bounds, knee_range).fit(curve)
+    assert fit.log_sse <= general_solver(curve, case.bounds, knee_range) * 1.001
 
 
 def test_scaling_the_values_scales_the_offset() -> None:
