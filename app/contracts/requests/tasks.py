@@ -80,7 +80,9 @@ class TasksRequest(JobRequest):
     shown: Annotated[int, Field(ge=0, le=50)] = Field(default=5, description="examples of flips in either direction")
     thresholds: Thresholds = Thresholds()
     store_text: bool | None = Field(
-        default=None, description="Keep the text of flipped items in the report; null: of shipped items only."
+        default=None,
+        description="Keep the text of flipped items in the report, and what the models said of every item in "
+        "answers.jsonl; null: of shipped items only.",
     )
 
     @model_validator(mode="after")

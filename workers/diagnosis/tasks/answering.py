@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.contracts.requests.tasks import METRICS, FileTask, ShippedTask, TaskMetric
 from app.models.tasks.items import Item, fingerprint
@@ -22,6 +21,7 @@ from workers.diagnosis.tasks.generating import generate
 from workers.diagnosis.tasks.likelihood import Likelihoods, likelihoods
 from workers.diagnosis.tasks.prompts import choice_prompts, open_prompts
 from workers.diagnosis.tasks.sandbox import runner
+from workers.diagnosis.tasks.sandbox.runner import Ending
 from workers.distributions.reference_store import ReferenceStore
 from workers.engine.room import EngineRoom
 from workers.process.context import write_atomically
@@ -43,7 +43,7 @@ def fingerprint_of(task: ShippedTask | FileTask, items: Sequence[Item]) -> str:
 class Answered:
     """A task with both models' answers, by metric; the first metric decides.
 
-    `likelihoods` are those of multiple choice, `texts` what both generated.
+    `likelihoods` are those of multiple choice, `texts` what both generated, `endings` how what was code of it ended.
     """
 
     task: ShippedTask | FileTask
@@ -54,6 +54,7 @@ class Answered:
     shortened: int
     likelihoods: Likelihoods | None = None
     texts: tuple[Sequence[str], Sequence[str]] | None = None
+    endings: tuple[Sequence[Ending], Sequence[Ending]] | None = None
 
     @property
     def metric(self) -> TaskMetric:
@@ -142,11 +143,14 @@ class Desk:
             for side in (self.sides.reference, self.sides.candidate)
         ]
         both: list[dict[TaskMetric, Answers]] = []
+        endings: list[list[Ending]] = []
         if task.format == "humaneval":
             runner.require(check_cancelled=context.check_cancelled)
             done = sum(map(len, texts))
             for index, side in enumerate(texts):
-                right = self._run(items, side, folder, already=index * len(items), total=done)
+                ends = self._run(items, side, folder, already=index * len(items), total=done)
+                endings.append(ends)
+                right = np.asarray([end.outcome == "passed" for end in ends], dtype=np.bool_)
                 both.append({"pass_at_1": Answers(tuple(side), right)})
         else:
             both = [{metric: read_numbers(items, side, metric) for metric in METRICS[task.format]} for side in texts]
@@ -158,23 +162,24 @@ class Desk:
             candidate=both[1],
             shortened=prompts.shortened,
             texts=(texts[0], texts[1]),
+            endings=(endings[0], endings[1]) if endings else None,
         )
 
     def _run(
         self, items: Sequence[Item], texts: Sequence[str], folder: Path, *, already: int, total: int
-    ) -> NDArray[np.bool_]:
-        """Whether each completed function passes its test; what was run before is found again."""
-        right = []
+    ) -> list[Ending]:
+        """How each completed function and its test end; what was run before is found again."""
+        ends = []
         for number, (item, text) in enumerate(zip(items, texts, strict=True)):
             self.context.progress("execute", already + number, total)
             self.context.check_cancelled()  # here too: a program may be over before its runner asks
             code = program(item, text)
-            file = folder / f"passed-{plan_fingerprint([code])[:32]}.json"
+            file = folder / f"ending-{plan_fingerprint([code])[:32]}.json"
             try:
-                passed = bool(json.loads(file.read_bytes()))
-            except (FileNotFoundError, ValueError):
-                passed = runner.passes(code, check_cancelled=self.context.check_cancelled)
-                write_atomically(file, json.dumps(passed).encode())
-            right.append(passed)
+                end = Ending(**json.loads(file.read_bytes()))
+            except (FileNotFoundError, ValueError, TypeError):
+                end = runner.run(code, check_cancelled=self.context.check_cancelled)
+                write_atomically(file, json.dumps(vars(end)).encode())
+            ends.append(end)
         self.context.progress("execute", already + len(items), total)
-        return np.asarray(right, dtype=np.bool_)
+        return ends

@@ -21,8 +21,8 @@ ANSWERS_FILE: Final = "answers.jsonl"
 
 
 def write_answers(answered: Sequence[Answered], request: TasksRequest, folder: Path) -> None:
-    """One line an item: by metric who is right, log-likelihoods of choices; what was said only where text may be
-    stored."""
+    """One line an item: by metric who is right, log-likelihoods of choices, how code ended; what was said (the choice,
+    the number, the completion of code) only where text may be stored."""
     with (folder / ANSWERS_FILE).open("w", encoding="utf-8") as file:
         for one in answered:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(one, request))
@@ -37,6 +37,11 @@ def _lines(one: Answered, request: TasksRequest) -> Iterator[dict[str, Any]]:
             if one.likelihoods is not None:
                 values = (one.likelihoods.reference if name == "reference" else one.likelihoods.candidate)[index]
                 told["logp"] = [float(value) if np.isfinite(value) else None for value in values]
+            if one.endings is not None:
+                end = one.endings[0 if name == "reference" else 1][index]
+                told["outcome"] = end.outcome
+                if end.error is not None:
+                    told["error"] = end.error
             if stored:
                 told["said"] = side[one.metric].said[index]
             line[name] = told

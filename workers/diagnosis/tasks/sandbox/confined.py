@@ -1,9 +1,9 @@
 """The process that runs one program of a model; started by `runner`, never imported.
 
 It reads the program from standard input, gives up everything but computing, says so, runs it, and, where the program
-comes to its end, says so again: each time the token of its first argument to the file descriptor of its second. Needs
-the standard library alone, imports nothing of ours, and imports what programs are likely to import before the doors are
-shut.
+comes to its end, says so again: each time the token of its first argument to the file descriptor of its second. Where
+it fails, that descriptor is told `!` and the built-in kind of its exception. Needs the standard library alone, imports
+nothing of ours, and imports what programs are likely to import before the doors are shut.
 
 What it gives up, for good: a seccomp filter that lets through the system calls of a list and fails every other one
 with EPERM. No socket, no new process or thread, no signal to others, by whatever way, no file opened, to read or to
@@ -12,6 +12,7 @@ included. Limits of time, memory and open files besides. What it can do: compute
 to /dev/null.
 """
 
+import builtins
 import ctypes
 import importlib
 import os
@@ -96,13 +97,19 @@ def confine() -> None:
 def limit(cpu_s: int, memory_bytes: int) -> None:
     """Limits that hold whatever the filter lets through."""
     for what, most in (
-        (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, 64),
     ):
         resource.setrlimit(what, (most, most))
+    # First comes SIGXCPU, which tells what it was; one that does not end by it is killed a second later.
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+
+
+def kind(error: BaseException) -> str:
+    """The nearest built-in class of an exception: names of others are the program's own words."""
+    return next(str(one.__name__) for one in type(error).__mro__ if getattr(builtins, one.__name__, None) is one)
 
 
 def main() -> None:
@@ -126,7 +133,8 @@ def main() -> None:
     scope = {"__name__": "__main__"}
     try:
         exec(compile(program, "<program>", "exec"), scope)  # noqa: S102 - what this process is for
-    except BaseException:  # a failing program is a result, SystemExit included
+    except BaseException as error:  # a failing program is a result, SystemExit included
+        os.write(pipe, b"!" + kind(error).encode())
         os._exit(0)
     os.write(pipe, token)
     os._exit(0)

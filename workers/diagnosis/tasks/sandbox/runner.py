@@ -1,4 +1,4 @@
-"""Runs programs of models, each in a confined process of its own, and tells whether they came to their end.
+"""Runs programs of models, each in a confined process of its own, and tells how they ended.
 
 What a program may do stands in `confined`. Before the first one, `require` proves on this very machine that the doors
 are shut; where one is not, nothing is run.
@@ -6,6 +6,7 @@ are shut; where one is not, nothing is run.
 
 from __future__ import annotations
 
+import builtins
 import os
 import secrets
 import signal
@@ -15,12 +16,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from app.contracts.errors import ErrorCode, HemostatError
 
 CONFINED: Final = Path(__file__).with_name("confined.py")
 _POLL_S: Final = 0.05
+_EXCEPTIONS: Final = frozenset(
+    name for name, one in vars(builtins).items() if isinstance(one, type) and issubclass(one, BaseException)
+)
 
 # What must fail inside, by what it would do.
 PROBES: Final[dict[str, str]] = {
@@ -51,8 +55,25 @@ class Limits:
     memory_bytes: int = 1024**3
 
 
+Outcome = Literal["passed", "wrong", "error", "time_limit", "stopped"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a program ended: at its end; by a failed assertion; by another exception, whose nearest built-in class is
+    `error`; beyond a limit of time; or otherwise, as by ending itself."""
+
+    outcome: Outcome
+    error: str | None = None
+
+
 def passes(program: str, limits: Limits = Limits(), *, check_cancelled: Callable[[], None] = lambda: None) -> bool:
-    """Whether the program came to its end without an exception, within the limits.
+    """Whether the program came to its end without an exception, within the limits. Raises as `run` does."""
+    return run(program, limits, check_cancelled=check_cancelled).outcome == "passed"
+
+
+def run(program: str, limits: Limits = Limits(), *, check_cancelled: Callable[[], None] = lambda: None) -> Ending:
+    """How the program ends, within the limits.
 
     Raises CODE_SANDBOX_UNAVAILABLE where the process could not be confined, and what `check_cancelled` raises; the
     program is ended then.
@@ -78,7 +99,20 @@ def passes(program: str, limits: Limits = Limits(), *, check_cancelled: Callable
     # Before it has said that it is confined, it has run nothing of the program: the status is its own.
     if status == 97 and not told.startswith(proof):
         raise _unavailable("this kernel takes no seccomp filter, or this kind of processor has no list of calls")
-    return told == proof + proof
+    return _ending(told.removeprefix(proof) if told.startswith(proof) else b"", status, proof)
+
+
+def _ending(told: bytes, status: int | None, proof: bytes) -> Ending:
+    """From what the process said after its proof, and its status: None where it was still running."""
+    if told == proof:
+        return Ending("passed")
+    if status is None or status == -signal.SIGXCPU:
+        return Ending("time_limit")
+    # The program may have written there, too: what it says is taken for no more than one of a few known names.
+    name = told[1:].decode("ascii", "replace") if told.startswith(b"!") else ""
+    if name == AssertionError.__name__:
+        return Ending("wrong")
+    return Ending("error", name) if name in _EXCEPTIONS else Ending("stopped")
 
 
 def require(*, check_cancelled: Callable[[], None] = lambda: None) -> None:

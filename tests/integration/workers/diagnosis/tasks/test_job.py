@@ -174,11 +174,18 @@ def test_generated_answers_are_those_of_transformers_greedy(
 
 def test_code_is_run(done: tuple[TasksReport, Context]) -> None:
     """The completion goes on in a comment, so both models' programs pass unless a line break ends it."""
-    report, _ = done
+    report, context = done
     result = by_name(report)["humaneval"]
     assert result.metric == "pass_at_1"
     assert result.reference.mean > 0
     assert result.chance.accuracy == 0.0
+    for line in answers(context):
+        for side in (line["reference"], line["candidate"]):
+            assert ("outcome" in side) == (line["task"] == "humaneval")
+            if line["task"] == "humaneval":
+                assert side["pass_at_1"] == (side["outcome"] == "passed")
+                assert ("error" in side) == (side["outcome"] == "error")
+                assert isinstance(side["said"], str), "the completion"
     assert result.flips.churn is None
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.diagnosis.tasks.sandbox import runner
-from workers.diagnosis.tasks.sandbox.runner import PROBES, Limits, passes, require
+from workers.diagnosis.tasks.sandbox.runner import PROBES, Ending, Limits, passes, require, run
 
 QUICK = Limits(wall_s=2.0, cpu_s=1, memory_bytes=256 * 1024**2)
 
@@ -56,6 +56,35 @@ def test_one_that_does_not_come_to_its_end_fails(program: str) -> None:
 @pytest.mark.parametrize("program", ["while True: pass", "import time\ntime.sleep(60)"])
 def test_one_that_does_not_end_is_ended(program: str) -> None:
     assert not passes(program, QUICK)
+
+
+@pytest.mark.parametrize(
+    ("program", "ending"),
+    [
+        ("assert 1 == 1", Ending("passed")),
+        ("assert 1 == 2, 'a secret'", Ending("wrong")),
+        ("total", Ending("error", "NameError")),
+        ("def f(:", Ending("error", "SyntaxError")),
+        ("class Secret(KeyError): pass\nraise Secret('text')", Ending("error", "KeyError")),
+        ("import json\njson.loads('{')", Ending("error", "ValueError")),
+        ("raise SystemExit", Ending("error", "SystemExit")),
+        ("x = 'x' * (1 << 30)", Ending("error", "MemoryError")),
+        ("while True: pass", Ending("time_limit")),
+        ("import time\ntime.sleep(60)", Ending("time_limit")),
+        ("import os\nos._exit(0)", Ending("stopped")),
+    ],
+)
+def test_how_a_program_ended_is_told_without_its_own_words(program: str, ending: Ending) -> None:
+    assert run(program, QUICK) == ending
+
+
+def test_only_known_names_are_taken_from_a_program_that_writes_where_its_process_does() -> None:
+    """It may find the descriptor; neither a pass nor text of its own comes out by it."""
+    forged = "import os\nfor number in range(3, 64):\n    try:\n        os.write(number, b'!{}')\n"
+    forged += "    except OSError:\n        pass\nos._exit(0)"
+    assert run(forged.format("a secret"), QUICK) == Ending("stopped")
+    assert run(forged.format("print"), QUICK) == Ending("stopped")
+    assert run(forged.format(""), QUICK) == Ending("stopped")
 
 
 @pytest.mark.parametrize("what", PROBES)
