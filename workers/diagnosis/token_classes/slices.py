@@ -87,7 +87,7 @@ def multiplicity(classes: int, without: Sequence[str]) -> str:
     """What so many classes mean for the intervals and p values of their differences; `without` are the titles of those
     that have neither."""
     judged = classes - len(without)
-    told = [f"{_counted(classes)} looked at, and they overlap."]
+    told = [f"{classes} {'class was' if classes == 1 else 'classes were'} looked at, and they overlap."]
     if without:
         told.append(
             f"Of {len(without)} the difference from all other positions has neither interval nor p value, since either "
@@ -96,15 +96,11 @@ def multiplicity(classes: int, without: Sequence[str]) -> str:
     if judged:
         told.append(
             f"Each interval of a difference is a 95 % one of its own: of {judged} such about {judged * LEVEL:.2g} miss "
-            f"by chance. p values are of the difference from all other positions; {_counted(judged)} adjusted for "
-            f"(Holm): below {LEVEL:g} the class differs, and the chance that any such statement of this table is wrong "
-            f"is at most {100 * LEVEL:g} %."
+            f"by chance. p values are of the difference from all other positions, adjusted over {judged} "
+            f"{'class' if judged == 1 else 'classes'} (Holm): below {LEVEL:g} the class differs, and the chance that "
+            f"any such statement of this table is wrong is at most {100 * LEVEL:g} %."
         )
     return " ".join(told)
-
-
-def _counted(classes: int) -> str:
-    return f"{classes} {'class was' if classes == 1 else 'classes were'}"
 
 
 def difference(kl: npt.NDArray[np.float64], positions: Positions, mask: Mask) -> tuple[Estimate | None, float | None]:

@@ -221,7 +221,7 @@ def test_only_classes_that_have_an_interval_and_a_p_value_count_for_what_chance_
     assert "Of 1 the difference from all other positions has neither interval nor p value" in told
     assert next(one.title for one in CLASSES if one.name == "tool_name") in told
     assert "of 2 such about 0.1 miss by chance" in told
-    assert "2 classes were adjusted for (Holm)" in told
+    assert "adjusted over 2 classes (Holm)" in told
     assert "by chance" not in multiplicity(2, ["Code", "Names"])
 
 
