@@ -47,7 +47,8 @@ class AttributeRequest(JobRequest):
     internals: bool = Field(
         default=True,
         description="also compare the two models inside: which layer is which, where heads look, how errors grow from "
-        "layer to layer, which experts are chosen",
+        "layer to layer, which experts are chosen; which layer is which is looked at in any case where no part can be "
+        "swapped",
     )
     thresholds: Thresholds = Thresholds()
 

@@ -229,7 +229,12 @@ def additivity_note(report: AttributeReport) -> str:
             f"The whole candidate costs {mean_text(found.ratio)} times the sum of its {len(found.over)} layers and "
             f"what stands outside, each swapped alone ({mean_text(found.total)} nats together)."
         )
-    if found.pairs:
+    if found.pairs and all(pair.ratio.ci is None for pair in found.pairs):
+        told.append(
+            f"Without an interval, whether {'two' if len(found.pairs) == 1 else 'pairs'} of the first parts add up is "
+            f"not told ({fmt.count(found.pairs_tokens)} tokens)."
+        )
+    elif found.pairs:
         far = sum(pair.far for pair in found.pairs)
         which = f"{far or 'None'} of {len(found.pairs)} pairs of the first parts {'is' if far == 1 else 'are'}"
         if len(found.pairs) == 1:

@@ -221,7 +221,8 @@ def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, fo
     alone = f"{numeral(first.nats)} nats a token"
     if first.share is not None:
         share = _share(Mean(mean=first.share, ci=first.share_ci))
-        alone = f"{share} of the {_digits(whole)} nats a token that all of them cost on the tokens they were swapped on"
+        alone = f"{share} of the {_digits(whole)} nats a token that all of them cost on the {_swapped_on(found)}"
+        alone += "" if first.share_ci is not None else ", which is too little text for an interval"
     together = ""
     if len(explained.sites) > 1 and explained.share.mean is not None:
         together = f"; the first {len(explained.sites)} parts together cost {_share(explained.share)} of it"
@@ -240,6 +241,13 @@ def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, fo
     sure = " that costs something for sure" if first.shown else " that is not negligible"
     sure = "" if first.name == looked[0].name else sure
     return f"The worst part{of}{sure} is {first.name}, which alone costs {alone}{together}."
+
+
+def _swapped_on(found: Found) -> str:
+    if found.subset is None:
+        return "tokens they were swapped on"
+    where = found.subset.where
+    return f"{on_text(len(where), int(np.unique(where.document).size))} they were swapped on"
 
 
 def _sites(found: Found, context: JobContext) -> tuple[Site, ...]:

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from app.contracts.attribute_report import AttributeReport, Pair
+from app.contracts.report import Mean
 from app.web.report import render
 from app.web.reproduce import reproduction
 from app.web.sections.attribute import (
@@ -159,6 +160,9 @@ def test_pairs_that_do_not_add_up_are_counted() -> None:
     assert "The one pair of first parts is not far from adding up" in told(near)
     assert "1 of 2 pairs of the first parts is far from adding up" in told(pair, near)
     assert "None of 2 pairs of the first parts are far from adding up" in told(near, near)
+    unknown = near.model_copy(update={"ratio": Mean(mean=1.6, ci=None)})
+    assert "Without an interval, whether two of the first parts add up is not told" in told(unknown)
+    assert "far from adding up" not in told(unknown, unknown)
 
 
 def test_a_single_part_is_not_counted_in_the_plural() -> None:

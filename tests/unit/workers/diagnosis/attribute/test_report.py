@@ -20,6 +20,17 @@ from workers.diagnosis.attribute.search import Measured, Search
 from workers.diagnosis.attribute.sites import Site, sites_of
 from workers.diagnosis.mitigate.subject import recipe_of
 
+
+class Where:
+    """Scored positions, of which the documents alone are asked."""
+
+    def __init__(self, document: np.ndarray) -> None:
+        self.document = document
+
+    def __len__(self) -> int:
+        return len(self.document)
+
+
 LAYERS = [Site(f"layers.{layer}", "layer", layer, ()) for layer in range(4)]
 MODULES = [Site(f"layers.{layer}.mlp.up_proj", "module", layer, ()) for layer in range(4)]
 HEAD = Site("lm_head", "head", None, ())
@@ -37,7 +48,7 @@ def verdict(done: Search) -> str:
     worst = Told.model_validate(site("layers.0", 0.2, kind="layer", layer=0))
     unknown = Mean(mean=None, ci=None)
     looking = SimpleNamespace(first=[LAYERS[0]], explained=Explained(sites=("layers.0",), nats=unknown, share=unknown))
-    found = SimpleNamespace(not_swapped="", scope=ASKED, search=done, whole=None)
+    found = SimpleNamespace(not_swapped="", scope=ASKED, search=done, whole=None, subset=None)
     return sentence((worst,), cast("Any", looking), cast("Found", found))
 
 
@@ -51,6 +62,23 @@ def test_the_verdict_speaks_of_those_that_were_tried() -> None:
 _TOLD = {"not shown": {"cause": "unclear", "shown": False}, "sure": {"cause": "size", "shown": True}}
 
 
+def test_the_worst_part_says_on_how_much_text_it_was_swapped_and_whether_that_is_too_little() -> None:
+    def told(**changes: Any) -> str:
+        worst = Told.model_validate(site("layers.0", 0.2, kind="layer", layer=0, **changes))
+        unknown = Mean(mean=None, ci=None)
+        looking = SimpleNamespace(
+            first=[LAYERS[0]], explained=Explained(sites=("layers.0",), nats=unknown, share=unknown)
+        )
+        subset = SimpleNamespace(where=Where(np.array([0, 0, 1])))
+        found = SimpleNamespace(not_swapped="", scope=ASKED, search=search(*LAYERS), whole=None, subset=subset)
+        return sentence((worst,), cast("Any", looking), cast("Found", found))
+
+    assert "cost on the 3 tokens of 2 documents they were swapped on." in told()
+    assert "cost on the 3 tokens of 2 documents they were swapped on, which is too little text for an" in told(
+        share_ci=None
+    )
+
+
 def of_two(*causes: str) -> str:
     """`not shown`: a cause that is unclear because no damage is shown; `sure`: of a cause, and shown."""
     sites = []
@@ -60,7 +88,7 @@ def of_two(*causes: str) -> str:
         sites.append(Told.model_validate(made))
     unknown = Mean(mean=None, ci=None)
     looking = SimpleNamespace(first=LAYERS[:2], explained=Explained(sites=(), nats=unknown, share=unknown))
-    found = SimpleNamespace(not_swapped="", scope=ASKED, search=search(*LAYERS), whole=None)
+    found = SimpleNamespace(not_swapped="", scope=ASKED, search=search(*LAYERS), whole=None, subset=None)
     return sentence(tuple(sites), cast("Any", looking), cast("Found", found))
 
 
@@ -114,7 +142,7 @@ def test_where_nothing_was_tried_no_part_leads_the_verdict() -> None:
 def test_where_nothing_that_was_asked_for_differs_the_budget_is_not_blamed() -> None:
     def told(scope: Scope) -> str:
         done = Search(cast("Any", None), scope.chosen, scope.levels, 64.0, 2, cast("Any", None))
-        found = SimpleNamespace(not_swapped="", scope=scope, search=done, whole=None)
+        found = SimpleNamespace(not_swapped="", scope=scope, search=done, whole=None, subset=None)
         return sentence((), None, cast("Found", found))
 
     assert told(Scope(("norm",), other_kinds=(*LAYERS, *MODULES))) == (
@@ -146,7 +174,7 @@ def test_a_part_that_is_finite_nowhere_leads_the_verdict() -> None:
 
 
 def test_where_every_part_is_finite_nowhere_none_is_said_to_cost_nothing() -> None:
-    found = SimpleNamespace(not_swapped="", scope=ASKED, search=broken_search(HEAD), whole=None)
+    found = SimpleNamespace(not_swapped="", scope=ASKED, search=broken_search(HEAD), whole=None, subset=None)
     looking = SimpleNamespace(first=[], explained=None)
     told = sentence((), cast("Any", looking), cast("Found", found))
     assert told.startswith("The worst part is lm_head: ")
