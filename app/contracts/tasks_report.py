@@ -29,6 +29,9 @@ Outcome = Literal["worse", "better", "equivalent", "inconclusive", "at_chance"]
 BOOTSTRAP_FLIPS: Final = 8
 
 
+LeadUnit = Literal["nats", "nats a character", "nats a byte"]
+
+
 class Share(Contract):
     """A share of items, or a difference of two, with its interval."""
 
@@ -71,7 +74,8 @@ class Flipped(Contract):
     candidate: str | None
     lead: float | None = Field(
         default=None,
-        description="how far, in nats, the reference's answer led the candidate's in the reference; null for text",
+        description="how far the reference's answer led the candidate's in the reference, by what the task's metric "
+        "compares (`lead_unit`), so never below 0; null for text",
     )
 
 
@@ -172,6 +176,12 @@ class TaskResult(Contract):
     metrics: tuple[MetricResult, ...]
     flips: FlipCounts
     examples: tuple[Flipped, ...]
+    lead_unit: LeadUnit | None = Field(
+        default=None,
+        description="of the examples' leads: the log-likelihood of an answer (acc), divided by its characters "
+        "(acc_norm) or UTF-8 bytes (acc_bytes); null for text, and in reports of earlier versions, whose leads are "
+        "nats of whole answers whatever the metric, and may be below 0",
+    )
     mcnemar: McNemar
     equivalence: Equivalence
     detectable: Detectable

@@ -81,6 +81,7 @@ def task(
             "churn": None if form == "humaneval" else 31,
         },
         "examples": examples,
+        "lead_unit": {"acc": "nats", "acc_norm": "nats a character"}.get(metric),
         "mcnemar": {"p": p, "p_holm": min(1.0, 3 * p), "q_bh": min(1.0, 2 * p)},
         "equivalence": {
             "margin": 0.02,

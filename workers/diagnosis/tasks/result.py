@@ -28,6 +28,7 @@ from app.models.tasks.power import ASSUMED_FLIP_RATES, LEVEL, level_of
 from app.models.tasks.reading import format_of
 from workers.diagnosis.numerals import numeral
 from workers.diagnosis.tasks.answering import Answered
+from workers.diagnosis.tasks.answers import LEAD_UNITS, scores
 from workers.diagnosis.tasks.statistics import bootstrap, chance, mcnemar, multiplicity, score
 from workers.diagnosis.tasks.statistics.pairs import Pairs, wilson
 from workers.distributions.intervals import Clusters
@@ -87,6 +88,7 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
                 metrics=_metrics(one),
                 flips=_flips(one, pair),
                 examples=_examples(one, request),
+                lead_unit=None if one.likelihoods is None else LEAD_UNITS[one.metric],
                 mcnemar=test,
                 equivalence=equivalence,
                 detectable=_detectable(pair, planned[index], level_of(len(answered))),
@@ -270,10 +272,11 @@ def _right(item: Item) -> str | None:
 
 
 def _lead(one: Answered, index: int) -> float | None:
-    """ln p of the reference's answer − ln p of the candidate's, in the reference: how sure it was of its own."""
+    """How far its own answer led the candidate's in the reference, by what the metric compares: how sure it was."""
     if one.likelihoods is None:
         return None
-    item, values = one.items[index], one.likelihoods.reference[index]
+    item = one.items[index]
+    values = scores(item, one.likelihoods.reference[index], one.metric)
     said = [one.reference[one.metric].said[index], one.candidate[one.metric].said[index]]
     if None in said:
         return None

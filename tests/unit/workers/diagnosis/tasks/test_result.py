@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from app.contracts.requests.tasks import FileTask, TasksRequest
+from app.contracts.requests.tasks import METRICS, FileTask, TaskMetric, TasksRequest
 from app.contracts.tasks_report import Chance, Equivalence, FlipPrediction, Share
 from app.models.tasks.items import Item
 from workers.diagnosis.tasks.answering import Answered
-from workers.diagnosis.tasks.answers import Answers
+from workers.diagnosis.tasks.answers import Answers, choose
+from workers.diagnosis.tasks.likelihood import Likelihoods
 from workers.diagnosis.tasks.result import Planned, results, sentence
 from workers.diagnosis.tasks.statistics.pairs import Pairs
 
@@ -84,3 +85,52 @@ def test_the_detectable_difference_is_of_the_level_that_each_task_is_decided_at(
     else:
         assert detectable.at_measured_rate is None
         assert shown(100, 0.1, 0.1, level) < 0.8
+
+
+# Two and twenty characters, the second of them 22 bytes.
+CHOICES = ("ab", "é" * 2 + "x" * 18)
+# Reference (whole, a character): −3 and −1.5, −20 and −1.0; then −3 and −1.5, −28 and −1.4.
+REFERENCE = (np.asarray([-3.0, -20.0]), np.asarray([-3.0, -28.0]))
+CANDIDATE = (np.asarray([-1.0, -40.0]), np.asarray([-1.0, -40.0]))
+
+
+def chosen(metric: TaskMetric, reference: tuple[Any, ...], candidate: tuple[Any, ...]) -> Answered:
+    items = [Item(str(number), "?", choices=CHOICES, gold=1) for number in range(len(reference))]
+    task = FileTask(source="file", format="arc", path="a.jsonl", metric=metric)
+    names = [metric, *(name for name in METRICS["arc"] if name != metric)]
+    sides = [{name: choose(items, side, name) for name in names} for side in (reference, candidate)]
+    nothing = np.zeros(0)
+    found = Likelihoods(reference, candidate, nothing, nothing.astype(np.int64))
+    return Answered(task, items, "f", sides[0], sides[1], shortened=0, likelihoods=found)
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit", "leads"),
+    [
+        ("acc_norm", "nats a character", {"0": -20 / 20 + 3 / 2, "1": -28 / 20 + 3 / 2}),
+        ("acc_bytes", "nats a byte", {"0": -20 / 22 + 3 / 2, "1": -28 / 22 + 3 / 2}),
+    ],
+)
+def test_a_lead_is_by_what_the_metric_chose_by(metric: TaskMetric, unit: str, leads: dict[str, float]) -> None:
+    """The long answer is the less likely one as a whole, by 17 and 25 nats, and the reference's own."""
+    asked = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}}
+    [found] = results([chosen(metric, REFERENCE, CANDIDATE)], [Planned(TOLD)], TasksRequest.model_validate(asked))
+    assert found.lead_unit == unit
+    assert {one.item: one.lead for one in found.examples} == pytest.approx(leads)
+    assert [one.item for one in found.examples] == ["0", "1"], "the surest first"
+
+
+def test_a_lead_of_undivided_likelihoods_is_in_nats() -> None:
+    asked = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}}
+    swapped = tuple(values[::-1] for values in REFERENCE)
+    [found] = results([chosen("acc", swapped, CANDIDATE)], [Planned(TOLD)], TasksRequest.model_validate(asked))
+    assert found.lead_unit == "nats"
+    assert [(one.item, one.lead) for one in found.examples] == [("1", 25.0), ("0", 17.0)]
+
+
+def test_text_has_no_leads_and_no_unit() -> None:
+    asked = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}}
+    [found] = results(
+        [answered("t", [True, False], [False, True])], [Planned(TOLD)], TasksRequest.model_validate(asked)
+    )
+    assert (found.lead_unit, {one.lead for one in found.examples}) == (None, {None})
