@@ -94,7 +94,8 @@ def _print(answer: Json) -> None:
     )
     slopes = answer["slopes"]
     if answer["answer"] == "transition" and slopes["above"] <= _STEEPER * slopes["below"]:
-        table.add_row("", "no steeper just beyond s0 than just below it: the curve bends there by its curvature, k2")
+        bends = ": the curve bends there by its curvature, k2" if answer["params"]["k2"] > 0 else ""
+        table.add_row("", f"no steeper just beyond s0 than just below it{bends}")
     test, fit = answer["transition_test"], answer["lack_of_fit"]
     told = "not testable" if fit is None else f"p = {fit:.3g}"
     table.add_row("tests", f"no transition: p = {test['p']:.3g}  lack of fit: {told}")

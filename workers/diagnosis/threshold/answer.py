@@ -9,7 +9,8 @@ and with each other. Whether to believe them is said beside them:
   told; or there is one, but the published form does not say where. Either a rival shows it and the published form does
   not follow it (`missed`); or a side of the knee has no more points than coefficients, so that the place of the knee is
   arithmetic and not evidence; or the interval reaches an end of the measured range or a bound of s0; or it is wider
-  than half of the searched range, so that measuring did not even halve what was known before.
+  than half of the searched range, so that measuring did not even halve what was known before; or there are too few
+  points for an AICc of the published form; or the measured curve is flatter beyond the knee than up to it.
 - *transition*: neither.
 
 `form` is the form that describes the curve best of those that have an AICc, which may be a rival: where a form has
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy import stats
 
 from workers.diagnosis.numerals import numeral
 from workers.diagnosis.threshold import published
@@ -45,6 +47,7 @@ Resampled = Literal["residuals", "documents"]
 TRANSITION_LEVEL = 0.02
 WIDEST = 0.5
 _LACK_OF_FIT_LEVEL = 0.05
+_FALLING_LEVEL = 0.01
 _NEAR = 1e-9
 _PLACES = ("s0", "knee", "midpoint")
 _WORDS = {
@@ -172,12 +175,12 @@ def fit_threshold(
         check()
 
     missed = missed_transition(curve, candidates[1:]) if tested.p > TRANSITION_LEVEL else None
-    answer, reasons = _judge(curve, bounds, fit, interval, tested, missed)
+    answer, reasons = _judge(curve, bounds, fit, interval, tested, missed, candidates[0])
     chosen = choose(_eligible(candidates, answer))
     return ThresholdAnswer(
         answer=answer,
         reasons=tuple(reasons),
-        warnings=tuple(_warnings(fit, bounds, fits, candidates[0], chosen, missed)),
+        warnings=tuple(_warnings(curve, fit, bounds, fits, candidates[0], chosen, missed)),
         fit=fit,
         interval=interval,
         resampled="residuals" if documents is None else "documents",
@@ -221,6 +224,7 @@ def _judge(
     interval: KneeInterval,
     tested: TransitionTest,
     missed: Missed | None,
+    own: Candidate,
 ) -> tuple[Answer, list[str]]:
     free = published.free_coefficients(bounds)
     if len(curve) <= free:
@@ -231,8 +235,9 @@ def _judge(
         if missed is not None:
             told = f"and the published form follows it no better than {_WORDS[simplest]} {needed}"
             return "not identifiable", [f"{_described(curve, missed)}, {told}"]
-        return "no transition in range", [f"{_WORDS[simplest]} explains the curve {needed}"]
-    reasons = _why_not_identifiable(curve, bounds, fit, interval)
+        told = f"the published form describes the curve no better than {_WORDS[simplest]} does"
+        return "no transition in range", [f"{told} {needed}"]
+    reasons = _why_no_threshold(curve, fit, own) + _why_not_identifiable(curve, bounds, fit, interval)
     return ("not identifiable" if reasons else "transition"), reasons
 
 
@@ -252,6 +257,20 @@ def _described(curve: Curve, missed: Missed) -> str:
 def _place(rival: Candidate) -> float | None:
     """Where a form changes regime; None for one that does not."""
     return next((rival.fit.params[name] for name in _PLACES if name in rival.fit.params), None)
+
+
+def _why_no_threshold(curve: Curve, fit: published.PublishedFit, own: Candidate) -> list[str]:
+    """Of a curve that turns: whether it turns to the worse, and whether there are points to judge the form by."""
+    below, above = slopes(curve, fit.s0)
+    reasons = []
+    if below is not None and above is not None and above <= below:
+        reasons.append(
+            f"the measured curve is flatter beyond s = {fit.s0:.3g} than up to it ({above:.3g} and {below:.3g} of ln y "
+            "per unit of s): that is no place from which the loss grows faster"
+        )
+    if own.aicc is None:
+        reasons.append(f"{len(curve)} points are too few for the AICc of the published form, which nothing then judges")
+    return reasons
 
 
 def _why_not_identifiable(
@@ -283,6 +302,7 @@ def _why_not_identifiable(
 
 
 def _warnings(
+    curve: Curve,
     fit: published.PublishedFit,
     bounds: Bounds,
     fits: float | None,
@@ -295,6 +315,8 @@ def _warnings(
         for name in at_bounds(fit, bounds)
         if name != "s0"
     ]
+    if _falls(curve):
+        found.append("the curve falls over the measured range: this is no loss that grows")
     if fits is not None and fits <= _LACK_OF_FIT_LEVEL:
         found.append(f"the published form does not fit (p = {fits:.2g}): its interval takes it for right")
     if missed is not None:
@@ -310,6 +332,12 @@ def _warnings(
     if middle is not None and missed is None:
         found.append(f"its change is gradual, with its middle at {middle:.3g}: s0 is how the published form sees it")
     return found
+
+
+def _falls(curve: Curve) -> bool:
+    """Whether a straight line through ln y falls, at the 1 % level."""
+    line = stats.linregress(curve.s_N, curve.log_N)
+    return bool(line.slope < 0 and line.pvalue < _FALLING_LEVEL)
 
 
 def _share(value: float) -> str:

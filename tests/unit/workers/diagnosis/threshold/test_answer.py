@@ -77,7 +77,7 @@ def test_no_transition_is_answered_with_a_form_that_has_none() -> None:
         assert answer.answer == "no transition in range"
         assert answer.chosen.form.name in {"power_law", "exponential"}
         assert not answer.as_json()["identifiable"]
-        assert "explains the curve" in answer.reasons[0]
+        assert "describes the curve no better than" in answer.reasons[0]
 
 
 def test_a_curve_that_saturates_is_not_called_straight_because_the_published_form_cannot_follow() -> None:
@@ -93,6 +93,31 @@ def test_a_curve_that_saturates_is_not_called_straight_because_the_published_for
     warnings = " | ".join(answer.warnings)
     assert "s0 and its interval are those of the published form, which does not show where the curve turns" in warnings
     assert "is how the published form sees it" not in warnings
+
+
+@pytest.mark.parametrize("bounds", [RISING, None])
+def test_a_curve_that_grows_ever_more_slowly_has_no_threshold(bounds: Bounds | None) -> None:
+    s_N = np.linspace(0.05, 0.8, 16)
+    log_N = np.log(5) + 2.5 * (1 - np.exp(-6 * s_N)) + 0.01 * np.random.default_rng(2).standard_normal(16)
+    answer = fit_threshold(Curve(s_N, log_N), bounds)
+    assert answer.answer == "not identifiable"
+    assert "is flatter beyond s = " in answer.reasons[0]
+
+
+def test_of_points_too_few_for_an_aicc_no_threshold_is_claimed() -> None:
+    s_N = np.linspace(0.1, 0.7, 7)
+    curve = Curve(s_N, 1 + 0.2 * s_N + 20 * np.maximum(s_N - 0.32, 0))
+    answer = fit_threshold(curve)
+    assert answer.own.aicc is None and answer.transition.p <= TRANSITION_LEVEL
+    assert answer.answer == "not identifiable"
+    assert "7 points are too few for the AICc of the published form" in " | ".join(answer.reasons)
+
+
+def test_a_curve_that_falls_is_told_as_such_and_a_level_one_is_not() -> None:
+    falling = Curve(S_N, np.log(20 - 15 * S_N))
+    level = Curve(S_N, 1.7 - 0.03 * np.abs(np.random.default_rng(11).standard_normal(15)))
+    told = [" | ".join(fit_threshold(curve, RISING).warnings) for curve in (falling, level)]
+    assert ["the curve falls" in one for one in told] == [True, False]
 
 
 @pytest.mark.parametrize("seed", range(5))
