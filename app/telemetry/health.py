@@ -93,9 +93,8 @@ async def readyz(request: Request) -> Response:
     if not failing:
         return JSONResponse({"status": "ready", **parts})
     told = "; ".join(f"{name}: {checks[name]['detail'] or 'failing'}" for name in failing)
-    error = HemostatError(
-        ErrorCode.UNAVAILABLE, f"Not ready. {told}", hint=f"Look after: {', '.join(failing)}.", retry_after_s=2
-    )
+    cures = "; ".join(checks[name].get("hint") or f"look after {name}" for name in failing)
+    error = HemostatError(ErrorCode.UNAVAILABLE, f"Not ready. {told}", hint=cures, retry_after_s=2)
     return problems.response(request.scope, error, status_text="not ready", **parts)
 
 
@@ -118,7 +117,7 @@ async def _check(request: Request) -> tuple[dict[str, dict[str, Any]], list[Work
         aliases = load_registry(state.settings.models_file).aliases
         checks["models"] = {"ok": True, "detail": f"{len(aliases)} models: {', '.join(aliases[:20])}"}
     except HemostatError as error:
-        checks["models"] = {"ok": False, "detail": error.detail}
+        checks["models"] = {"ok": False, "detail": error.detail, "hint": error.hint}
     return checks, workers, deployments
 
 

@@ -195,8 +195,17 @@ async def test_readiness_lists_workers_without_requiring_them(api: Api) -> None:
     assert [worker["id"] for worker in (await api.http.get("/readyz")).json()["workers"]] == ["w1"]
 
 
-@pytest.mark.parametrize("content", [None, "[models.tiny\n", "[models.tiny]\npath = 3\n"])
-async def test_a_bad_models_file_is_named_and_mended_without_a_restart(api: Api, content: str | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "cure"),
+    [
+        (None, "`hemostat models import-gguf --demo` makes one"),
+        ("[models.tiny\n", "correct that line"),
+        ("[models.tiny]\npath = 3\n", ""),
+    ],
+)
+async def test_a_bad_models_file_is_named_and_mended_without_a_restart(
+    api: Api, content: str | None, cure: str
+) -> None:
     file = api.state.settings.models_file
     good = file.read_text()
     file.unlink() if content is None else file.write_text(content)
@@ -204,6 +213,7 @@ async def test_a_bad_models_file_is_named_and_mended_without_a_restart(api: Api,
     assert answer.status_code == 503
     assert answer.json()["checks"]["models"]["ok"] is False
     assert answer.json()["checks"]["redis"]["ok"] is True
+    assert cure in answer.json()["hint"]
     submitted = await api.http.post(JOBS, json=compare())
     assert submitted.json()["code"] == "models_file_invalid"
     file.write_text(good)
