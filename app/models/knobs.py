@@ -300,12 +300,29 @@ def _fault(step: Mapping[str, Any], field: str, value: Any) -> str | None:
 def _instead(step: Mapping[str, Any], field: str, value: Any, taken: Sequence[str], ranged: bool) -> str:
     """What to write where a value is refused."""
     limits = _limits(step, field) or " that the step takes without a sweep"
+    opposed = None if taken else _opposed(step, field, value)
+    if opposed is not None:
+        return f"leave {opposed} out: beside it the step takes no {field}"
     if len(taken) < FEWEST_VALUES:
         return f"give values of {field}{limits}"
     if ranged:
         few = taken if len(taken) <= 12 else [*taken[:5], "…", taken[-1]]
         return f"let the range leave {told(value)} out; of its values {', '.join(few)} are taken"
     return f"leave {told(value)} out, or give a value of {field}{limits}"
+
+
+def _opposed(step: Mapping[str, Any], field: str, value: Any) -> str | None:
+    """The other field that is in the way: without it the step takes the value."""
+    turned = dict(step) | {field: value}
+    for other in turned:
+        if other in {field, "type"} or turned[other] is None:
+            continue
+        try:
+            _recipe().validate_json(json.dumps([{name: turned[name] for name in turned if name != other}]), strict=True)
+        except ValidationError:
+            continue
+        return other
+    return None
 
 
 def _why(error: ValidationError) -> str:

@@ -130,10 +130,15 @@ def check_surface(request: SurfaceRequest, check: Callable[[Recipe], object]) ->
     points = request.planned
     if points > MOST_POINTS:
         also = ", in both orders," if request.orders == "both" else ""
+        added = (
+            f": the step left out is one setting more than the {len(one.values)} and {len(other.values)} values given"
+            if zero_of(request) == "left out"
+            else ""
+        )
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
             f"{len(axes[0].values)} × {len(axes[1].values)} settings{also} are {points} points; at most {MOST_POINTS} "
-            "are taken",
+            f"are taken{added}",
             hint="give fewer values",
             pointer="/knobs",
         )

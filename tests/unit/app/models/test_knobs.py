@@ -5,7 +5,7 @@ import json
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import QuantizeRtn
+from app.contracts.recipe import PruneMagnitude, QuantizeRtn
 from app.contracts.requests.sweep import Knob, SweepRequest
 from app.jobs.parsing import parse_submission
 from app.models.knobs import check_knobs, grid, lift, lift_knobs, recipe_at, told, without
@@ -129,6 +129,21 @@ def test_what_is_wrong_with_a_knob_is_told_with_its_place(step, pointer, code):
             "give values of bits at least 2 and at most 8",
         ),
         (
+            {"type": "prune.magnitude", "pattern": "2:4", "sparsity": {"sweep": [0.1, 0.2]}},
+            "sparsity = 0.1 is not taken: give either sparsity or pattern",
+            "leave pattern out: beside it the step takes no sparsity",
+        ),
+        (
+            {"type": "lowrank.svd", "rank": 8, "ratio": {"sweep": {"from": 0.1, "to": 0.5, "points": 3}}},
+            "ratio = 0.1 is not taken (value 1 of 3 in the range): give either rank or ratio",
+            "leave rank out: beside it the step takes no ratio",
+        ),
+        (
+            {"type": "prune.magnitude", "pattern": "2:4", "sparsity": {"sweep": [1.5, 2]}},
+            "sparsity = 1.5 is not taken: input should be less than 1",
+            "give values of sparsity above 0 and below 1",
+        ),
+        (
             {"type": "quantize.rtn", "bits": {"sweep": [8, 4, 8]}},
             "bits = 8 is given twice, as values 1 and 3 of 3",
             "give each value once",
@@ -143,6 +158,14 @@ def test_what_is_wrong_with_a_knob_is_told_with_its_place(step, pointer, code):
 def test_a_refused_value_is_named_with_its_field_and_what_to_do(step, detail, hint):
     error = refused(step)
     assert (error.detail, error.hint) == (detail, hint)
+
+
+def test_a_knob_beside_what_takes_its_place_is_told_what_to_leave_out():
+    """The step has every field, most of them null or at their default."""
+    recipe = (PruneMagnitude(type="prune.magnitude", pattern="2:4"),)
+    with pytest.raises(HemostatError) as error:
+        check_knobs(recipe, [Knob(step=0, field="sparsity", values=(0.1, 0.2))], lambda _: None)
+    assert error.value.hint == "leave pattern out: beside it the step takes no sparsity"
 
 
 def test_a_second_knob_is_refused_and_the_kind_that_takes_it_named():

@@ -151,6 +151,13 @@ def test_bad_surfaces_are_refused_with_their_place():
     ]
     error = refused(request(knobs=many))
     assert "51 × 5 settings are 255 points; at most 200 are taken" in error.detail
+    assert error.detail.endswith(": the step left out is one setting more than the 50 and 4 values given")
+    one_step = [
+        {"step": 1, "field": "bits", "values": [8, 7, 6, 5, 4, 3]},
+        {"step": 1, "field": "group_size", "values": list(range(1, 41))},
+    ]
+    error = refused(request(knobs=one_step))
+    assert error.detail == "6 × 40 settings are 240 points; at most 200 are taken", "nothing is left out"
     lacking = [{"step": 0, "field": "bits", "values": [8, 4]}, {"step": 1, "field": "bits", "values": [8, 4]}]
     assert refused(request(knobs=lacking)).code == ErrorCode.UNKNOWN_FIELD
     absent = [{"step": 5, "field": "bits", "values": [8, 4]}, {"step": 1, "field": "bits", "values": [8, 4]}]
