@@ -14,6 +14,7 @@ from app.cli.options import AsJson, Url, finite, number, pairs
 from app.cli.output import Exit
 from app.cli.recipes import parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
+from app.models.nearest import suggestion
 
 _NUMBERS = {"items", "shots", "max_tokens"}
 _FIELDS = ("name", "items", "shots", "examples", "metric", "max_tokens")
@@ -111,11 +112,17 @@ def parse_task(written: str) -> dict[str, Any]:
     parsed: dict[str, Any] = {"source": "file", "format": form, "path": path}
     for option in options:
         key, equals, value = option.partition("=")
-        if not equals or key not in _FIELDS:
+        if not equals:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
                 f"--task {written!r}: {option!r} is not key=value with a key of {', '.join(_FIELDS)}",
                 hint="a comma cannot stand in a path here; send the job over HTTP then",
+            )
+        if key not in _FIELDS:
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                f"--task {written!r}: there is no key {key!r}",
+                hint=suggestion(key, _FIELDS),
             )
         parsed[key] = _whole(key, value, written) if key in _NUMBERS else value
     return parsed

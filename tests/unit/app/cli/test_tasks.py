@@ -66,6 +66,20 @@ def test_a_task_that_cannot_be_read_is_refused(written):
     assert caught.value.code is ErrorCode.INVALID_REQUEST
 
 
+@pytest.mark.parametrize(("key", "near"), [("foo", ""), ("item", "did you mean 'items'? ")])
+def test_a_key_that_is_none_is_named_with_those_that_are(key, near):
+    with pytest.raises(HemostatError) as caught:
+        parse_task(f"arc:arc.jsonl,{key}=1")
+    assert caught.value.detail.endswith(f": there is no key {key!r}")
+    assert caught.value.hint == f"{near}valid: examples, items, max_tokens, metric, name, shots"
+
+
+def test_a_comma_of_a_path_is_told():
+    with pytest.raises(HemostatError) as caught:
+        parse_task("arc:a,b.jsonl")
+    assert "a comma cannot stand in a path here" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("outcomes", "worse", "not_equivalent"),
     [
