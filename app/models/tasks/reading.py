@@ -144,13 +144,15 @@ def read_file(file: Path, form: TaskFormat, *, name: str, pointer: str) -> list[
     items: list[Item] = []
     for line, row in _rows(text, file.suffix.lower(), form, complain):
         where = f", line {line}"
-        missing = [field for field in FIELDS[form] if field not in row and not _nested(form, field, row)]
-        if missing:
+        missing = _missing(form, row)
+        other = _format_of_fields(row) if missing or ANSWER[form] not in row else None
+        if missing or other is not None:
+            lacking = missing or [ANSWER[form]]
             complain(
                 where,
-                f"{form} needs the field{'s' if len(missing) > 1 else ''} {', '.join(missing)}; "
-                f"there are {', '.join(_names(row)) or 'none'}",
-                "name the format that the file has; docs/tasks.md lists the fields",
+                f"{form} needs the field{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}; "
+                f"there are {', '.join(_names(row)) or 'none'}{_likeness(form, row, other)}",
+                f"name the format {other or 'that the file has'}; docs/tasks.md lists the fields",
             )
         if row.get(ANSWER[form]) in (None, ""):
             complain(
@@ -174,6 +176,24 @@ def _items(count: int) -> str:
 def _names(row: dict[str, Any]) -> list[str]:
     """The first dozen names of fields. Without a header, a line of CSV is an item and no names: it is not repeated."""
     return [name for name in sorted(map(str, row)) if _NAME.fullmatch(name)][:12]
+
+
+def _missing(form: TaskFormat, row: dict[str, Any]) -> list[str]:
+    """Fields that the format needs and the row has not, that of the answer aside."""
+    return [field for field in FIELDS[form] if field not in row and not _nested(form, field, row)]
+
+
+def _format_of_fields(row: dict[str, Any]) -> TaskFormat | None:
+    """The format whose fields, that of the answer among them, the row has; of several the one of most fields."""
+    whole = [form for form in FIELDS if ANSWER[form] in row and not _missing(form, row)]
+    return max(whole, key=lambda form: len(FIELDS[form]), default=None)
+
+
+def _likeness(form: TaskFormat, row: dict[str, Any], other: TaskFormat | None) -> str:
+    """What a row that is not of its format looks like."""
+    if other is not None:
+        return f": it looks like {other}, not like {form}"
+    return "" if {*FIELDS[form], ANSWER[form]} & row.keys() else f": it does not look like {form}"
 
 
 def _nested(form: TaskFormat, field: str, row: dict[str, Any]) -> bool:

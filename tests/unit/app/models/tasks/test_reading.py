@@ -181,6 +181,55 @@ def test_what_a_file_lacks_is_told(settings: Settings, form: str, content: str |
 
 
 @pytest.mark.parametrize(
+    ("form", "row", "words", "hint"),
+    [
+        (
+            "gsm8k",
+            ARC,
+            "gsm8k needs the field answer; there are answerKey, choices, id, question: it looks like arc, not like "
+            "gsm8k",
+            "name the format arc",
+        ),
+        (
+            "gsm8k",
+            ARC_NESTED,
+            "gsm8k needs the field answer; there are answerKey, id, question: it looks like arc, not like gsm8k",
+            "name the format arc",
+        ),
+        # All of GSM8K's fields are there, too.
+        (
+            "arc",
+            MMLU,
+            "arc needs the field answerKey; there are answer, choices, question, subject: it looks like mmlu, not like "
+            "arc",
+            "name the format mmlu",
+        ),
+        (
+            "humaneval",
+            GSM8K,
+            "humaneval needs the fields prompt, test, entry_point; there are answer, question: it looks like gsm8k, "
+            "not like humaneval",
+            "name the format gsm8k",
+        ),
+        (
+            "gsm8k",
+            {"text": "Once", "n": 1},
+            "gsm8k needs the field question; there are n, text: it does not look like gsm8k",
+            "name the format that the file has",
+        ),
+        ("arc", {"question": "Q?", "n": 1}, "arc needs the field choices; there are n, question", "name the format"),
+    ],
+)
+def test_a_file_of_another_format_is_told_as_one(
+    settings: Settings, form: str, row: dict[str, Any], words: str, hint: str
+) -> None:
+    with pytest.raises(HemostatError) as caught:
+        read(settings, form, [row, row])
+    assert caught.value.detail == f"t.jsonl, line 1: {words}"
+    assert caught.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("t.txt", "x", "neither a .jsonl nor a .csv"),
