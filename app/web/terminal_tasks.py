@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -16,12 +17,13 @@ from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
 
 Say = Callable[[str], str]
+# A terminal of so many columns has room for the tests' p-values, too.
+_WITH_TESTS: Final = 120
 _STYLES = {"Worse": "bold red", "Equivalent": "bold green", "Better": "bold green"}
 
 
 def render_tasks(report: TasksReport, console: Console, say: Say) -> None:
     """Prints it: what is shown, the tasks, what KL made one expect, and the divergence beside."""
-    wide = console.width >= WIDE
     head(report, console, say)
     console.print()
     name = heading(report)
@@ -30,7 +32,7 @@ def render_tasks(report: TasksReport, console: Console, say: Say) -> None:
     if len(report.tasks) > 1:
         console.print(Text(say(outcome(report))))
     console.print()
-    console.print(_tasks(report, say, wide=wide))
+    console.print(_tasks(report, say, width=console.width))
     for result in report.tasks:
         if len(report.tasks) > 1:
             console.print(Text(say(visible(result.sentence))))
@@ -45,12 +47,15 @@ def render_tasks(report: TasksReport, console: Console, say: Say) -> None:
     small_print(report, console, say)
 
 
-def _tasks(report: TasksReport, say: Say, *, wide: bool) -> Table:
+def _tasks(report: TasksReport, say: Say, *, width: int) -> Table:
+    wide, with_tests = width >= WIDE, width >= _WITH_TESTS
     columns = [("Task", False), ("Items", True), ("Ref, %", True), ("Cand, %", True), ("Diff, points", True)]
-    columns += [("95 % interval", True), ("To wrong", True), ("To right", True)] if wide else [("Flips", True)]
-    columns += [("McNemar p", True), ("TOST p", True)] if wide else []
+    columns += [("95 % interval", True), ("To wrong/right", True)] if wide else [("Flips", True)]
+    columns += [("McNemar p", True), ("TOST p", True)] if with_tests else []
     columns += [("Outcome", False)]
-    table = plain_table("Both models on the same items (p-values: Holm over tasks)", columns)
+    corrected = " (p-values: Holm over tasks)" if with_tests else ""
+    table = plain_table(f"Both models on the same items{corrected}", columns)
+    table.columns[-1].no_wrap = True  # room is taken from the names of the tasks
     for result in report.tasks:
         difference = points(result.difference)
         cells = [
@@ -60,10 +65,12 @@ def _tasks(report: TasksReport, say: Say, *, wide: bool) -> Table:
             difference.value,
         ]
         if wide:
-            cells += [difference.interval or fmt.NONE, fmt.count(result.flips.harmful), fmt.count(result.flips.helpful)]
-            cells += [fmt.number(result.mcnemar.p_holm, 2), fmt.number(result.equivalence.p_holm, 2)]
+            flips = f"{fmt.count(result.flips.harmful)} / {fmt.count(result.flips.helpful)}"
+            cells += [difference.interval or fmt.NONE, flips]
         else:
             cells.append(fmt.count(result.flips.harmful + result.flips.helpful))
+        if with_tests:
+            cells += [fmt.number(result.mcnemar.p_holm, 2), fmt.number(result.equivalence.p_holm, 2)]
         cells.append(OUTCOMES[result.outcome])
         style = "bold" if result.outcome == "worse" else ""
         table.add_row(Text(say(visible(result.name)), style=style), *map(say, cells))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from markupsafe import Markup
 
@@ -24,6 +26,7 @@ OUTCOMES: dict[Outcome, str] = {
     "inconclusive": "undecided",
     "at_chance": "at chance",
 }
+_WORST_FIRST: Final[tuple[Outcome, ...]] = ("worse", "inconclusive", "at_chance", "better", "equivalent")
 METRICS = {
     "acc": "acc",
     "acc_norm": "acc_norm (a character)",
@@ -100,22 +103,28 @@ def answers(report: TasksReport) -> Answers:
 
 def heading(report: TasksReport) -> str:
     """`Worse`, `Equivalent`, `Undecided` …: the worst that is shown of any task."""
-    outcomes: set[str] = {result.outcome for result in report.tasks}
-    for name in ("worse", "inconclusive", "at_chance", "better", "equivalent"):
-        if name in outcomes:
-            return OUTCOMES[name].capitalize()
-    return "Undecided"
+    return OUTCOMES[_worst(report)].capitalize()
+
+
+def _worst(report: TasksReport) -> Outcome:
+    outcomes = {result.outcome for result in report.tasks}
+    return next((name for name in _WORST_FIRST if name in outcomes), "inconclusive")
 
 
 def outcome(report: TasksReport) -> str:
     """How many tasks came out how."""
-    counts = {name: sum(result.outcome == name for result in report.tasks) for name in OUTCOMES}
-    told = ", ".join(f"{counts[name]} {OUTCOMES[name]}" for name in OUTCOMES if counts[name])
+    told = ", ".join(f"{count} {OUTCOMES[name]}" for name, count in _counts(report).items())
     margin = fmt.number(100 * report.tasks[0].equivalence.margin, 2)
     many = len(report.tasks)
     return (
         f"Of {many} task{'' if many == 1 else 's'}: {told}. The margin of equivalence is ± {margin} points of accuracy."
     )
+
+
+def _counts(report: TasksReport) -> dict[Outcome, int]:
+    """Tasks by outcome, in the order of `OUTCOMES`, as far as there are any."""
+    counted = Counter(result.outcome for result in report.tasks)
+    return {name: counted[name] for name in OUTCOMES if counted[name]}
 
 
 def points(share: Share) -> fmt.Estimate:
@@ -145,11 +154,13 @@ def left(report: TasksReport) -> str:
 
 
 def _figures(report: TasksReport) -> tuple[Figure, ...]:
-    """Of the first task that is worse, else of the first one; each figure names it."""
-    of = next((result for result in report.tasks if result.outcome == "worse"), report.tasks[0])
+    """Of several tasks how many came out how, then of the first one of the worst outcome; each figure names it."""
+    worst = _worst(report)
+    of = next((result for result in report.tasks if result.outcome == worst), report.tasks[0])
     difference, rate = points(of.difference), fmt.estimate(of.flips.rate.mean, of.flips.rate.ci, percent=True)
     name = visible(of.name)
     return (
+        *_counted(report, worst),
         Figure("Difference", difference.value, "points of accuracy", difference.interval or "", f"{name}, paired"),
         Figure(
             "Flips",
@@ -165,6 +176,16 @@ def _figures(report: TasksReport) -> tuple[Figure, ...]:
             for who, share in (("Reference", of.reference), ("Candidate", of.candidate))
         ),
     )
+
+
+def _counted(report: TasksReport, worst: Outcome) -> tuple[Figure, ...]:
+    """The tasks by outcome, where there are several."""
+    if len(report.tasks) == 1:
+        return ()
+    counts = _counts(report)
+    others = ", ".join(f"{count} {OUTCOMES[name]}" for name, count in counts.items() if name != worst)
+    value = f"{fmt.count(counts[worst])} of {fmt.count(len(report.tasks))}"
+    return (Figure("Outcome", value, f"tasks {OUTCOMES[worst]}", "", others),)
 
 
 def _results(report: TasksReport) -> Table:

@@ -38,8 +38,25 @@ def test_the_worst_that_is_shown_is_the_heading() -> None:
     assert outcome(mixed).startswith("Of 2 tasks: 1 equivalent, 1 at chance. The margin of equivalence is ± 2.0 points")
 
 
+def test_the_first_figure_counts_the_tasks_by_outcome() -> None:
+    first = view("several").figures[0]
+    assert (first.value, first.unit) == ("1 of 5", "tasks worse")
+    assert first.note == "1 better, 1 equivalent, 1 undecided, 1 at chance"
+    same = TasksReport.model_validate(tasks_report(task("a", "at_chance"), task("b", "at_chance")))
+    first = answers(same).figures[0]
+    assert (first.value, first.unit, first.note) == ("2 of 2", "tasks at chance", "")
+    assert view("one").figures[0].label == "Difference", "of one task there is nothing to count"
+
+
+def test_figures_are_of_a_task_of_the_worst_outcome() -> None:
+    """Not of the first task, whose numbers the heading does not speak of."""
+    mixed = TasksReport.model_validate(tasks_report(task("a", "equivalent"), task("b", "inconclusive")))
+    assert heading(mixed) == "Undecided"
+    assert all(figure.note.startswith("b, ") for figure in answers(mixed).figures[1:])
+
+
 def test_figures_are_of_the_task_that_is_worse() -> None:
-    difference, flips, reference, candidate = view("several").figures
+    _, difference, flips, reference, candidate = view("several").figures
     assert (difference.value, difference.note) == ("−4.8", "hellaswag, paired")
     assert (flips.value, flips.note) == ("7.2", "hellaswag, 60 to wrong, 12 to right")
     assert (reference.value, candidate.value) == ("62.0", "57.2")
@@ -150,6 +167,19 @@ def test_the_terminal_says_it_in_its_width(name: str, width: int) -> None:
     for result in VARIANTS[name]["tasks"]:
         assert result["name"][:8] in text
     assert "could show" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(("width", "p_values"), [(80, False), (100, False), (119, False), (120, True), (160, True)])
+def test_a_row_of_the_terminal_breaks_no_word_and_no_number(width: int, p_values: bool) -> None:
+    rows = [line.split() for line in printed("several", width).splitlines() if line.startswith(" ")]
+    by_name = {row[0]: row for row in rows if row}
+    for result, told in zip(
+        VARIANTS["several"]["tasks"], ("worse", "equivalent", "at chance", "undecided", "better"), strict=True
+    ):
+        row = by_name[result["name"]]
+        assert row[1] == f"{result['items']:,}"
+        assert " ".join(row).endswith(f" {told}")
+    assert ("9.0×10⁻⁹" in by_name["hellaswag"]) is p_values
 
 
 @pytest.mark.parametrize(
