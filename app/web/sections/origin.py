@@ -10,12 +10,14 @@ from pydantic import ValidationError
 from app.contracts.report import ModelProvenance
 from app.contracts.reports import AnyReport
 from app.contracts.requests import REQUEST
+from app.contracts.surface_report import SurfaceReport
 from app.contracts.trajectory_report import TrajectoryReport
 from app.jobs.record import tested_name, text_name
 from app.web import describe, listing
 from app.web import format as fmt
 from app.web.charts import share_bar
 from app.web.reproduce import Reproduction, reproduction
+from app.web.sections.surface_words import knobs_of
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
@@ -56,7 +58,7 @@ def origin(report: AnyReport) -> Origin:
     """The provenance of a report."""
     source = report.provenance
     return Origin(
-        candidate=visible(describe.model(source.candidate)),
+        candidate=_candidate(report),
         reference=visible(describe.model(source.reference)),
         scored=_scored(report),
         head=(
@@ -71,6 +73,19 @@ def origin(report: AnyReport) -> Origin:
         recipe=_recipe(source.candidate),
         reproduction=reproduction(report),
     )
+
+
+def _candidate(report: AnyReport) -> str:
+    """What was measured: of a surface both knobs with their ranges, as lists of jobs have it; its provenance is that of
+    the chosen setting."""
+    provenance = report.provenance.candidate
+    if not isinstance(report, SurfaceReport):
+        return visible(describe.model(provenance))
+    try:
+        asked = REQUEST.validate_python(report.request)
+    except ValidationError:
+        return f"{visible(provenance.model)} · {knobs_of(report)}"
+    return listing.candidate(asked.model_dump(mode="json"))
 
 
 def _recipe(model: ModelProvenance) -> str:

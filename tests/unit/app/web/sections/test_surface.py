@@ -12,6 +12,7 @@ from app.web.sections.surface import surface
 from app.web.sections.surface_tables import limit_interval, limit_text
 from app.web.sections.surface_words import grid, heading, label, name, orders_note, outcome, setting
 from app.web.terminal import render_terminal
+from tests.support.html import tree
 from tests.support.surface_reports import surface_variants
 
 VARIANTS = surface_variants()
@@ -47,6 +48,25 @@ def test_the_title_and_the_terminal_tell_both_knobs_and_not_the_chosen_setting_a
     render_terminal(VARIANTS["both-orders"], Console(file=stream, width=200))
     assert f"Settings: {grid(found)}." in stream.getvalue()
     assert grid(found).startswith("sparsity left out, ") and " × bits left out, " in grid(found)
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        (
+            "both-orders",
+            "smollm2-135m · prune.magnitude with sparsity from 0.2 to 0.7 (5 values), then quantize.rtn with bits from "
+            "8 to 3 (4 values)",
+        ),
+        ("one-step", "smollm2-135m · quantize.rtn with bits from 8 to 3 (4 values) and group_size from 32 to null"),
+    ],
+)
+def test_the_page_is_headed_by_both_knobs_and_their_ranges(of, said):
+    assert tree(render(VARIANTS[of])).one("h1").text.startswith(said)
+
+
+def test_a_surface_that_holds_no_request_is_headed_by_its_knobs():
+    assert tree(render(VARIANTS["both-orders"] | {"request": None})).one("h1").text == "smollm2-135m · sparsity × bits"
 
 
 def test_the_heading_says_whether_they_add_up():
