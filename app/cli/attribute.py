@@ -98,7 +98,14 @@ def _layers(text: str) -> list[int]:
     for part in text.split("+"):
         first, dash, last = part.partition("-")
         whole = first.isdecimal() and (last.isdecimal() if dash else True) and len(first + last) < 10
-        if not whole or not int(first) <= int(last or first) < 10_000:
+        if whole and dash and int(last) < int(first):
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                f"--layers {text[:80]!r} holds {part!r}, a range that runs backwards",
+                hint=f"write {last}-{first}",
+                pointer="/layers",
+            )
+        if not whole or int(last or first) >= 10_000:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
                 f"--layers {text[:80]!r} holds {part[:20]!r}, which is neither a layer nor a range",

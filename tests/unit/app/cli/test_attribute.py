@@ -19,3 +19,9 @@ def test_what_is_no_list_of_layers_is_refused(text: str) -> None:
         _layers(text)
     assert (refused.value.code, refused.value.pointer) == (ErrorCode.INVALID_REQUEST, "/layers")
     assert len(refused.value.detail) < 200
+
+
+def test_a_range_that_runs_backwards_is_told_as_one() -> None:
+    with pytest.raises(HemostatError, match="'5-2', a range that runs backwards") as refused:
+        _layers("0+5-2")
+    assert refused.value.hint == "write 2-5"
