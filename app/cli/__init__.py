@@ -1,1 +1,1 @@
-"""The `hemostat` command. `app.cli.main` holds its commands."""
+"""The `hemostat` command. `app.cli.entry` begins it, `app.cli.main` holds its commands."""
