@@ -158,9 +158,11 @@ def _figures(report: TasksReport) -> tuple[Figure, ...]:
     worst = _worst(report)
     of = next((result for result in report.tasks if result.outcome == worst), report.tasks[0])
     difference, rate = points(of.difference), fmt.estimate(of.flips.rate.mean, of.flips.rate.ci, percent=True)
-    name = visible(of.name)
+    name, several = visible(of.name), len(report.tasks) > 1
+    items = f"{name}, {fmt.count(of.items)} items"
+    beside = f"; the reference {score(of.reference.mean)} {points(of.reference).interval or ''}" if several else ""
     return (
-        *_counted(report, worst),
+        *((_counted(report, worst),) if several else ()),
         Figure("Difference", difference.value, "points of accuracy", difference.interval or "", f"{name}, paired"),
         Figure(
             "Flips",
@@ -169,23 +171,21 @@ def _figures(report: TasksReport) -> tuple[Figure, ...]:
             rate.interval or "",
             f"{name}, {fmt.count(of.flips.harmful)} to wrong, {fmt.count(of.flips.helpful)} to right",
         ),
-        *(
-            Figure(
-                who, score(share.mean), "% right", points(share).interval or "", f"{name}, {fmt.count(of.items)} items"
-            )
-            for who, share in (("Reference", of.reference), ("Candidate", of.candidate))
-        ),
+        *(() if several else (_right("Reference", of.reference, items),)),
+        _right("Candidate", of.candidate, f"{items}{beside}".rstrip()),
     )
 
 
-def _counted(report: TasksReport, worst: Outcome) -> tuple[Figure, ...]:
-    """The tasks by outcome, where there are several."""
-    if len(report.tasks) == 1:
-        return ()
+def _right(who: str, share: Share, note: str) -> Figure:
+    return Figure(who, score(share.mean), "% right", points(share).interval or "", note)
+
+
+def _counted(report: TasksReport, worst: Outcome) -> Figure:
+    """The tasks by outcome."""
     counts = _counts(report)
     others = ", ".join(f"{count} {OUTCOMES[name]}" for name, count in counts.items() if name != worst)
     value = f"{fmt.count(counts[worst])} of {fmt.count(len(report.tasks))}"
-    return (Figure("Outcome", value, f"tasks {OUTCOMES[worst]}", "", others),)
+    return Figure("Outcome", value, f"tasks {OUTCOMES[worst]}", "", others)
 
 
 def _results(report: TasksReport) -> Table:

@@ -56,11 +56,18 @@ def test_figures_are_of_a_task_of_the_worst_outcome() -> None:
 
 
 def test_figures_are_of_the_task_that_is_worse() -> None:
-    _, difference, flips, reference, candidate = view("several").figures
+    _, difference, flips, candidate = view("several").figures
     assert (difference.value, difference.note) == ("−4.8", "hellaswag, paired")
     assert (flips.value, flips.note) == ("7.2", "hellaswag, 60 to wrong, 12 to right")
-    assert (reference.value, candidate.value) == ("62.0", "57.2")
-    assert reference.note == candidate.note == "hellaswag, 1,000 items"
+    assert (candidate.label, candidate.value) == ("Candidate", "57.2")
+    assert candidate.note == "hellaswag, 1,000 items; the reference 62.0 [59.0, 65.0]"
+
+
+def test_figures_of_one_task_name_both_models() -> None:
+    _, _, reference, candidate = view("one").figures
+    assert (reference.label, candidate.label) == ("Reference", "Candidate")
+    assert (reference.value, candidate.value) == ("62.0", "62.1")
+    assert reference.note == candidate.note == "example, 1,000 items"
 
 
 def few_items() -> dict[str, Any]:
