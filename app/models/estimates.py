@@ -17,6 +17,7 @@ from app.models.attribution import attribution_cost
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.preflight import check_request
 from app.models.registry import Registry
+from app.models.steps import check_recipe
 from app.models.sweeping import extra_passes
 from app.models.tasks.checks import tasks_cost
 from app.models.texts import scored_texts_of, text_files
@@ -92,7 +93,8 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
             "checkpoints of trials are kept within the checkpoint budget, the least recently used go first",
         )
     if isinstance(request, AttributeRequest):
-        attribution = attribution_cost(request, (infos[0], infos[1]), tokens, reference_parameters=CPU_PARAMETERS)
+        made_of = check_recipe(infos[1], request.candidate.recipe, pointer="/candidate/recipe", reference=infos[0])
+        attribution = attribution_cost(request, (infos[0], made_of), tokens, reference_parameters=CPU_PARAMETERS)
         seconds += attribution.seconds
         extra = attribution.told
     if isinstance(request, TrajectoryRequest):

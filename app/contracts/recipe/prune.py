@@ -79,6 +79,11 @@ class PruneLayers(_Structured):
             raise ValueError("give one of layers, count and ratio")
         return self
 
+    @property
+    def reads_text(self) -> bool:
+        """Layers that are named go whatever the text says."""
+        return self.layers is None
+
 
 class PruneHeads(_Structured):
     """Attention heads go, a group of query heads with its key and value head; the checkpoint is really smaller.

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from app.contracts.errors import HemostatError
+from app.contracts.requests.attribute import AttributeRequest
 from app.models.checkpoint import inspect
 from app.models.estimates import estimate
 from app.models.registry import Registry
@@ -74,9 +75,33 @@ def test_steps_that_look_at_text_are_estimated_with_it(registry: Registry, setti
     some, more = (estimate(request(gptq(windows), text=text), registry, settings) for windows in (8, 4096))
     assert more.seconds - some.seconds == pytest.approx(4088 * 256 * parameters / 4e10, abs=0.11)
     assert any("a step that looks at 2,048 calibration tokens" in line for line in some.assumptions)
-    for step in (RTN, {"type": "quantize.fp8"}, {"type": "quantize.activations", "bits": 8}):
+    dropped = {"type": "prune.layers", "layers": [1]}
+    for step in (RTN, {"type": "quantize.fp8"}, {"type": "quantize.activations", "bits": 8}, dropped):
         plain = estimate(request(step, text=text), registry, settings)
         assert not any("calibration tokens" in line for line in plain.assumptions), "it reads no text"
+
+
+def test_an_attribution_of_a_candidate_that_its_recipe_makes_shallower_is_estimated_without_swaps(
+    registry: Registry, settings: Settings
+) -> None:
+    def told(*steps: dict[str, Any]) -> tuple[float, str]:
+        asked = AttributeRequest.model_validate(
+            {
+                "kind": "attribute",
+                "reference": {"model": "llama"},
+                "candidate": {"model": "llama", "recipe": list(steps)},
+                "text": {"source": "self", "tokens": 4096},
+                "window": 128,
+            }
+        )
+        found = estimate(asked, registry, settings)
+        return found.seconds, " ".join(found.assumptions)
+
+    swapped, shallow = told(RTN), told({"type": "prune.layers", "layers": [1]})
+    assert "to find the first parts" in swapped[1]
+    assert "no part can be swapped" in shallow[1]
+    assert "to find the first parts" not in shallow[1]
+    assert shallow[0] < swapped[0]
 
 
 def test_nothing_is_estimated_that_would_be_refused(registry: Registry, settings: Settings) -> None:
