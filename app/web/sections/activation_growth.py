@@ -20,6 +20,7 @@ class GrowthView:
 
     sentence: str
     growth: Markup
+    intervals: bool
     steps: Table
     borders: Table
     repair: Table | None
@@ -32,6 +33,9 @@ def activation_growth(block: ActivationGrowth) -> GrowthView:
     return GrowthView(
         sentence=growth_sentence(block),
         growth=_growth(block),
+        intervals=any(
+            mean.ci for mean in (*(one.relative for one in block.borders), *(one.fresh for one in block.steps))
+        ),
         steps=_steps(block),
         borders=_borders(block),
         repair=_repair(block),

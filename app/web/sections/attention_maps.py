@@ -23,8 +23,10 @@ class AttentionView:
 
     sentence: str
     divergence: Markup
+    divergence_intervals: bool
     heads: Markup
     sink: Markup
+    sink_intervals: bool
     worst: Table
     layers: Table
     note: str
@@ -51,6 +53,7 @@ def attention_maps(block: AttentionShift) -> AttentionView:
             across="layer of the candidate",
             marks=_gaps(block),
         ),
+        divergence_intervals=any(layer.js.ci for layer in block.layers),
         heads=heat_map(
             Cells(
                 tuple(_layer(layer) for layer in block.layers),
@@ -73,6 +76,7 @@ def attention_maps(block: AttentionShift) -> AttentionView:
             across="layer of the candidate",
             marks=_gaps(block),
         ),
+        sink_intervals=any(ci for candidate in (True, False) for *_, ci in _points(block, candidate=candidate)),
         worst=_worst(block),
         layers=_layers(block),
         note=(
@@ -99,6 +103,13 @@ def _layer(layer: AttentionLayer) -> str:
     return str(layer.candidate) if layer.reference == layer.candidate else f"{layer.reference}→{layer.candidate}"
 
 
+def _layer_in_words(layer: AttentionLayer) -> str:
+    """A matched pair by both of its numbers, where these are two."""
+    if layer.reference == layer.candidate:
+        return f"layer {layer.candidate}"
+    return f"layer {layer.candidate} of the candidate ({layer.reference} of the reference)"
+
+
 def _points(block: AttentionShift, *, candidate: bool) -> tuple[tuple[float, float, tuple[float, float] | None], ...]:
     found = []
     for layer in block.layers:
@@ -117,8 +128,8 @@ def attention_sentence(block: AttentionShift) -> str:
         return "Every head looks exactly where the reference’s looks."
     _, layer, head = max(heads, key=lambda one: one[0])
     return (
-        f"Attention moves by {told(block.js)} nats (Jensen–Shannon) over all heads, most in head {head.head} of layer "
-        f"{layer.candidate}: {told(head.js)}. The first token draws "
+        f"Attention moves by {told(block.js)} nats (Jensen–Shannon) over all heads, most in head {head.head} of "
+        f"{_layer_in_words(layer)}: {told(head.js)}. The first token draws "
         f"{told(block.sink.candidate, percent=True)}\u00a0% of it, "
         f"{told(block.sink.reference, percent=True)}\u00a0% in the reference."
     )

@@ -79,7 +79,7 @@ def test_of_two_widths_it_is_said_that_nothing_can_be_swapped():
 
 def test_the_worst_head_is_named_and_every_head_has_a_cell():
     view = internals(made.dense()).attention
-    assert "most in head 2 of layer 3: 0.240 [0.192, 0.288]." in view.sentence
+    assert "most in head 2 of layer 3 of the candidate (4 of the reference): 0.240 [0.192, 0.288]." in view.sentence
     assert (view.worst.rows[0][1].text, view.worst.rows[0][1].note) == ("0.240", "[0.192, 0.288]")
     cells = [title for title in titles(view.heads) if title.startswith("layer")]
     assert len(cells) == len(made.PAIRS) * made.HEADS
@@ -225,3 +225,25 @@ def test_the_share_of_error_in_outlier_channels_has_its_interval_where_the_repor
     old = border.model_copy(update={"outlier_share_ci": None})
     rows = activation_growth(block.model_copy(update={"borders": (old, border, *block.borders[2:])})).borders.rows
     assert [(row[4].text, row[4].note) for row in rows[:2]] == [("25.0", "no interval"), ("25", "[12, 38]")]
+
+
+def without_intervals(value):
+    """A block's numbers alone."""
+    if isinstance(value, dict):
+        return {key: None if key == "ci" else without_intervals(one) for key, one in value.items()}
+    return [without_intervals(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def test_curves_say_that_they_have_intervals_where_they_have_some():
+    captions = (
+        "Relative error of the hidden states, with 95 % intervals",
+        "Divergence of attention by layer, with 95 % intervals",
+        "Attention on the first token (sink), with 95 % intervals",
+    )
+    told = text(page(made.dense()))
+    bare = made.dense(activations=without_intervals(made.activations()), attention=without_intervals(made.attention()))
+    less = text(page(bare))
+    for caption in captions:
+        assert caption in told
+        assert caption not in less
+        assert caption.replace("with 95", "without 95") in less
