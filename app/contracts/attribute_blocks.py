@@ -29,9 +29,9 @@ class LayerPair(Contract):
     reference: Count
     candidate: Count
     similarity: float = Field(description="mean linear CKA of what the two leave and of what they add, 0 to 1")
-    stability: float = Field(
+    stability: Number = Field(
         description="share of resamplings of whole documents (windows, where documents are too few) in which they "
-        "are matched again; see `LayerAlignment.resamplings`"
+        "are matched again; null: nothing was resampled, see `LayerAlignment.resamplings`"
     )
 
 
@@ -57,7 +57,7 @@ class LayerGap(Contract):
     saved: Mean | None = Field(description="nats that the candidate gains without this gap alone, paired")
     similarity_before: float = Field(description="CKA of the two models' states that enter the gap")
     similarity_after: float
-    stability: float
+    stability: Number = Field(description="as of a pair: share of resamplings with the same gap")
 
 
 class LayerAlignment(Contract):
@@ -69,7 +69,8 @@ class LayerAlignment(Contract):
     resamplings: Count | None = Field(
         default=None,
         description="from how many each stability is; 0: fewer than six clusters, of which none can be drawn anew, and "
-        "each stability is 0 and says nothing; null: in older reports, which drew however few there were",
+        "each stability is null (0 in older reports, where it said nothing); null: in older reports, which drew "
+        "however few there were",
     )
     pairs: tuple[LayerPair, ...]
     gaps: tuple[LayerGap, ...]

@@ -142,12 +142,19 @@ class Pair(Contract):
     together: Mean
     ratio: Mean
     far: bool = Field(description="the interval excludes 1, and the ratio is a tenth or more away from it")
+    near: bool | None = Field(
+        default=None,
+        description="the whole interval is less than a tenth away from 1: they add up. Neither far nor near: "
+        "undecided; null: in older reports",
+    )
 
 
 class Additivity(Contract):
     """Whether parts add up. `ratio` is the whole candidate's KL over the sum of those of `over`."""
 
-    over: tuple[str, ...] = Field(description="parts that together are all that differs; empty: not all were measured")
+    over: tuple[str, ...] = Field(
+        description="parts that together are all that differs; empty: not all were asked for and measured"
+    )
     total: Mean = Field(description="sum of their nats")
     ratio: Mean | None
     pairs: tuple[Pair, ...] = ()

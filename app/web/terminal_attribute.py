@@ -22,6 +22,7 @@ from app.web.sections.attribute import (
     search_note,
     share_text,
     sites_note,
+    whole_damage,
 )
 from app.web.sections.internals import inside_lines
 from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
@@ -36,6 +37,7 @@ def render_attribute(report: AttributeReport, console: Console, say: Say) -> Non
     wide = console.width >= WIDE
     head(report, console, say)
     verdict_lines(report, console, say)
+    console.print(Text(say(whole_damage(report))))
     console.print()
     console.print(Text(say(heading(report).upper()), style="bold"))
     if report.nowhere_finite:

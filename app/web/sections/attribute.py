@@ -8,7 +8,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from app.contracts.attribute_report import AttributeReport, Cause, Site, Treatment
+from app.contracts.attribute_report import AttributeReport, Cause, Pair, Site, Treatment
 from app.contracts.report import Mean
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
@@ -54,6 +54,8 @@ class Attribution:
     figures: tuple[Figure, ...]
     chart: Markup | None
     layers: Markup | None
+    chart_intervals: bool
+    layers_intervals: bool
     sites: Table
     more: Table
     meaning: str
@@ -79,6 +81,8 @@ def attribution(report: AttributeReport) -> Attribution:
         figures=_figures(report),
         chart=_chart(report),
         layers=_layers(report),
+        chart_intervals=any(site.ci is not None for site in report.sites[:SHOWN]),
+        layers_intervals=any(site.ci is not None for site in report.sites if site.kind == "layer"),
         sites=_sites(report, 0, FIRST_ROWS),
         more=_sites(report, FIRST_ROWS, len(report.sites)),
         meaning=MEANING,
@@ -106,7 +110,7 @@ def heading(report: AttributeReport) -> str:
     if blamed:
         return f"Worst: {blamed[0].name}"
     if report.not_swapped:
-        return "No part was swapped"
+        return "No gap is shown to do damage" if any(map(_unsure, gaps(report))) else "No part was swapped"
     unsure = any(_unsure(site) for site in first_sites(report))
     return "No part is shown to do damage" if unsure else "No part to blame"
 
@@ -226,8 +230,8 @@ def additivity_note(report: AttributeReport) -> str:
     told = []
     if found.ratio is not None and found.over:
         told.append(
-            f"The whole candidate costs {mean_text(found.ratio)} times the sum of its {len(found.over)} layers and "
-            f"what stands outside, each swapped alone ({mean_text(found.total)} nats together)."
+            f"The whole candidate costs {mean_text(found.ratio)} times the sum of {_summed(found.over)}, each swapped "
+            f"alone ({mean_text(found.total)} nats together)."
         )
     if found.pairs and all(pair.ratio.ci is None for pair in found.pairs):
         told.append(
@@ -235,12 +239,33 @@ def additivity_note(report: AttributeReport) -> str:
             f"not told ({fmt.count(found.pairs_tokens)} tokens)."
         )
     elif found.pairs:
-        far = sum(pair.far for pair in found.pairs)
-        which = f"{far or 'None'} of {len(found.pairs)} pairs of the first parts {'is' if far == 1 else 'are'}"
-        if len(found.pairs) == 1:
-            which = f"The one pair of first parts is {'' if far else 'not '}"
-        told.append(f"{which.strip()} far from adding up ({fmt.count(found.pairs_tokens)} tokens).")
+        told.append(f"{_pairs_told(found.pairs)} ({fmt.count(found.pairs_tokens)} tokens).")
     return " ".join(told)
+
+
+def _summed(over: tuple[str, ...]) -> str:
+    """What a sum is over: layers by their number, what stands outside them by its name."""
+    outside = [name for name in over if not name.startswith("layers.")]
+    count = len(over) - len(outside)
+    layers = [f"its {fmt.counted(count, 'layer')} that differ{'s' if count == 1 else ''}"] if count else []
+    *others, last = [*layers, *outside]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _pairs_told(pairs: tuple[Pair, ...]) -> str:
+    """How many pairs are far from adding up, add up, and are neither for sure."""
+    far, near = sum(pair.far for pair in pairs), sum(bool(pair.near) for pair in pairs)
+    if len(pairs) == 1:
+        if far or near:
+            return f"The one pair of first parts {'is far from adding up' if far else 'adds up to within a tenth'}"
+        return "Whether the one pair of first parts adds up is undecided: it is shown neither to nor to be far from it"
+    undecided = len(pairs) - far - near
+    told = [f"{near} add{'s' if near == 1 else ''} up to within a tenth"] if near else []
+    told += [f"{undecided} {'is' if undecided == 1 else 'are'} undecided"] if undecided else []
+    of = f"of {len(pairs)} pairs of the first parts"
+    if not far:
+        return f"None {of} is shown to be far from adding up: {', '.join(told)}"
+    return ", ".join([f"{far} {of} {'is' if far == 1 else 'are'} far from adding up", *told])
 
 
 def whole_note(report: AttributeReport) -> str:
@@ -249,7 +274,8 @@ def whole_note(report: AttributeReport) -> str:
         return ""
     return (
         "Suffix runs go through transformers’ layers; the report’s headline KL is the engine’s. Both are on the part "
-        "of the text that parts were swapped on, so that their difference is what kernels, not weights, do."
+        "of the text that parts were swapped on, so that their difference is what kernels, not weights, do; the "
+        "engine’s and the difference leave out windows that were begun behind their context."
     )
 
 
@@ -313,7 +339,7 @@ def _figures(report: AttributeReport) -> tuple[Figure, ...]:
 def _label(worst: Site, *, blamed: bool, numbered: bool) -> str:
     """What the first figure is of; where some parts have no number (not `numbered`), of the others."""
     if worst.kind == "gap":
-        return "Worst gap alone"
+        return "Worst gap alone" if blamed else "Most of any gap"
     if not numbered:
         return "Worst of the others" if blamed else "Most of the others"
     return "Worst part alone" if blamed else "Most of any part"
@@ -418,7 +444,7 @@ def _pairs(report: AttributeReport) -> Table:
         together, ratio = mean_text(pair.together), mean_text(pair.ratio)
         rows.append(
             (
-                Cell(f"{pair.first} with {pair.second}", "far from adding up" if pair.far else ""),
+                Cell(f"{pair.first} with {pair.second}", _pair_told(pair)),
                 Cell(together.value, together.interval or "no interval"),
                 Cell(ratio.value, ratio.interval or "no interval", strong=pair.far),
             )
@@ -428,6 +454,14 @@ def _pairs(report: AttributeReport) -> Table:
         columns=(Column("Pair", "text"), Column("Nats together"), Column("Over their sum")),
         rows=tuple(rows),
     )
+
+
+def _pair_told(pair: Pair) -> str:
+    if pair.far:
+        return "far from adding up"
+    if pair.near:
+        return "adds up to within a tenth"
+    return "" if pair.ratio.ci is None else "undecided"
 
 
 def _whole(report: AttributeReport) -> Table:

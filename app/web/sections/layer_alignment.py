@@ -101,8 +101,9 @@ def _gaps(block: LayerAlignment) -> Table:
     for gap in block.gaps:
         nats = gap.nats
         told = "" if nats is None else str(fmt.estimate(nats.mean, nats.ci))
-        again = f"found again in {fmt.percent(gap.stability)} % of resamplings"
-        stable = "not resampled: too few documents" if block.resamplings == 0 else again
+        stable = "not resampled: too few documents"
+        if gap.stability is not None and block.resamplings != 0:
+            stable = f"found again in {fmt.percent(gap.stability)} % of resamplings"
         rows.append(
             (
                 Cell(_what(gap), stable),

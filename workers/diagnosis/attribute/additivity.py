@@ -12,7 +12,7 @@ from itertools import combinations
 from app.contracts.report import Mean
 from workers.diagnosis.attribute.sites import Site
 
-# A pair whose ratio is a tenth away from 1 is worth knowing of.
+# A pair whose ratio is a tenth away from 1 is worth knowing of; one within that for sure adds up.
 FAR = 0.1
 
 
@@ -21,6 +21,11 @@ def is_far(found: Mean | None) -> bool:
     if found is None or found.mean is None or found.ci is None:
         return False
     return abs(found.mean - 1) >= FAR and not found.ci[0] <= 1 <= found.ci[1]
+
+
+def is_near(found: Mean | None) -> bool:
+    """Whether the whole interval of a ratio is nearer to 1 than what matters: neither far nor near is undecided."""
+    return found is not None and found.ci is not None and found.ci[0] > 1 - FAR and found.ci[1] < 1 + FAR
 
 
 def pairs(sites: Sequence[Site], most: int) -> list[tuple[Site, Site]]:

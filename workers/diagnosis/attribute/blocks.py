@@ -63,11 +63,11 @@ def alignment_block(found: Alignment, text: blocks.Measured, *, seed: int) -> bl
                 reference=ours,
                 candidate=theirs,
                 similarity=float(found.similarity_RC[ours, theirs]),
-                stability=stability,
+                stability=stability if found.resamplings else None,
             )
             for (ours, theirs), stability in zip(found.matching.pairs, found.stability_P, strict=True)
         ),
-        gaps=tuple(_gap(gap, found.total, seed) for gap in found.gaps),
+        gaps=tuple(_gap(gap, found.total, seed, resampled=found.resamplings > 0) for gap in found.gaps),
         similarity=tuple(tuple(round(float(value), 6) for value in row) for row in found.similarity_RC),
         gap_price=GAP_PRICE,
         total=total,
@@ -85,7 +85,7 @@ def _over(top: Sums, *bottoms: Sums, seed: int) -> Mean:
     return found.mean(seed=seed, support=_POSITIVE)
 
 
-def _gap(damage: GapDamage, total: Sums, seed: int) -> blocks.LayerGap:
+def _gap(damage: GapDamage, total: Sums, seed: int, *, resampled: bool) -> blocks.LayerGap:
     gap = damage.gap
     nats = None if damage.swapped is None else damage.swapped.mean(seed=seed, support=_POSITIVE)
     share = Mean(mean=None, ci=None) if damage.swapped is None else _over(damage.swapped, total, seed=seed)
@@ -102,7 +102,7 @@ def _gap(damage: GapDamage, total: Sums, seed: int) -> blocks.LayerGap:
         saved=None if damage.saved is None else damage.saved.mean(seed=seed),
         similarity_before=damage.before,
         similarity_after=damage.after,
-        stability=damage.stability,
+        stability=damage.stability if resampled else None,
     )
 
 

@@ -74,7 +74,12 @@ def _rules(found: Found) -> Iterator[tuple[bool, Cause, str]]:
 def shown(found: Found) -> bool | None:
     """Whether what it costs can be told from nothing; None where there is no interval. That of its nats decides alone,
     since they are the damage: with a second and a third way to be shown, what costs nothing would be so more often."""
-    return None if found.nats.ci is None else found.nats.ci[0] > 0
+    return is_shown(found.nats)
+
+
+def is_shown(nats: Mean) -> bool | None:
+    """The same of nats alone."""
+    return None if nats.ci is None else nats.ci[0] > 0
 
 
 def _interval(mean: Mean | None) -> tuple[float | None, tuple[float, float] | None]:

@@ -194,7 +194,7 @@ class _Attribute(Attempt):
             sides.candidate.weights,
             corpus.fingerprint,
             sides.dtype,
-            repr((subset.windows, subset.length, request.seed)),
+            repr((subset.windows, subset.starts, subset.length, request.seed)),
         ]
         scratch = context.scratch / f"attribute-{plan_fingerprint(told)[:24]}"
         scratch.mkdir(parents=True, exist_ok=True)
@@ -233,7 +233,15 @@ class _Attribute(Attempt):
             with watch.phase("swap"):
                 context.progress("compare weights", 0, 0)
                 scope = self._scope(reference, candidate, reads)
-            search = Search(swapper, scope.chosen, request.levels, request.budget, request.top, context)
+            search = Search(
+                swapper,
+                scope.chosen,
+                request.levels,
+                request.budget,
+                request.top,
+                context,
+                all_layers=request.layers is None,
+            )
             before = swapper.seconds
             with watch.phase("swap"):
                 search.run()
@@ -311,6 +319,8 @@ class _Attribute(Attempt):
             write_atomically(note, json.dumps({"forward": seconds}).encode())
         found.forward_seconds = float(json.loads(note.read_text())["forward"])
         engine = np.where(found.values.finite, found.values.kl, np.nan).astype(np.float64)[subset.index]
+        # what sees less than in the engine's windows differs from it by that, too
+        engine[~subset.in_full_context] = np.nan
         seed, where = self._request.seed, subset.where
         found.whole = Whole(
             engine=mean_of(engine, where, seed=seed, support=POSITIVE),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from app.contracts.attribute_report import Additivity, Evidence, Explained, Pair
 from app.contracts.report import Mean
 from app.contracts.requests.attribute import AttributeRequest
-from workers.diagnosis.attribute.additivity import disjoint, is_far, pairs
+from workers.diagnosis.attribute.additivity import disjoint, is_far, is_near, pairs
 from workers.diagnosis.attribute.changes import Inputs, evidence
 from workers.diagnosis.attribute.control import BATCHES, control
 from workers.diagnosis.attribute.isotropic import batches_of, possible, twin_ratio
@@ -118,7 +118,8 @@ class Looking:
             found = ratio(together, alone[0] + alone[1], some, seed=seed)
             if found is not None:
                 nats = mean_of(together.astype(np.float64), some, seed=seed, support=POSITIVE)
-                made.append(Pair(first=one.name, second=other.name, together=nats, ratio=found, far=is_far(found)))
+                far, near = is_far(found), is_near(found)
+                made.append(Pair(first=one.name, second=other.name, together=nats, ratio=found, far=far, near=near))
         if not parts and not made:
             return None
         total = np.zeros(len(self.full))

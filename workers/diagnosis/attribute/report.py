@@ -31,19 +31,19 @@ from app.contracts.text import SelfText
 from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis.assemble import provenance, repeatable
 from workers.diagnosis.attribute.cause import Found as CauseFound
-from workers.diagnosis.attribute.cause import cause_of, shown
+from workers.diagnosis.attribute.cause import cause_of, is_shown, shown
 from workers.diagnosis.attribute.control import BATCHES as CONTROL_BATCHES
-from workers.diagnosis.attribute.few import on_text, too_few
+from workers.diagnosis.attribute.few import fallen_out, on_text, too_few
 from workers.diagnosis.attribute.isotropic import batches_of
 from workers.diagnosis.attribute.looking import Looking
 from workers.diagnosis.attribute.means import POSITIVE, mean_of, ratio
 from workers.diagnosis.attribute.putting_back import put_back
 from workers.diagnosis.attribute.reach import not_reached
-from workers.diagnosis.attribute.scope import Scope, nothing_differs, parts_differ
+from workers.diagnosis.attribute.scope import Scope, asked_for, nothing_differs, parts_differ
 from workers.diagnosis.attribute.search import Measured, Search
 from workers.diagnosis.attribute.sites import Site as Part
 from workers.diagnosis.attribute.subset import Subset
-from workers.diagnosis.attribute.treatment import Patient, treat
+from workers.diagnosis.attribute.treatment import Patient, treat, waiting
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.export import export_metrics
 from workers.diagnosis.floor import Floor
@@ -165,7 +165,7 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
 def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> str:
     """What was found, in a sentence or two."""
     if found.not_swapped and sites:
-        first = sites[0]
+        first = next((site for site in sites if site.shown is not False), sites[0])
         return f"{_worst_gap(first, found)}; parts were not swapped: {found.not_swapped}."
     if found.not_swapped:
         return f"No part was swapped: {found.not_swapped}."
@@ -183,32 +183,36 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
     else:
         which = "the others" if broken else "those"
         told = f"{parts_differ(found.scope)}, and none of {which} that were measured costs anything for sure."
-    return f"{_broken(broken)} {told}" if broken else told
+    return f"{_broken(broken, asked_for(found.scope))} {told}" if broken else told
 
 
 def _worst_gap(gap: Site, found: Found) -> str:
     """What the first gap costs, on how much text, and whether that has an interval."""
     alignment = None if found.internals is None else found.internals.alignment
     nats = f"{numeral(gap.nats)} nats a token"
+    told = f"The worst gap is {gap.name}, which alone costs"
+    if gap.shown is False:
+        told = f"No gap is shown to cost anything alone: the one that costs most, {gap.name}, costs"
     if alignment is None or gap.share is None:
-        return f"The worst gap is {gap.name}, which alone costs {nats}"
+        return f"{told} {nats}"
     share = _share(Mean(mean=gap.share, ci=gap.share_ci))
     measured = alignment.measured
     on = on_text(measured.tokens, measured.documents)
     none = "" if gap.share_ci is not None else ", which is too little text for an interval"
     return (
-        f"The worst gap is {gap.name}, which alone costs {share} of the {_digits(alignment.total.mean)} nats a token "
+        f"{told} {share} of the {_digits(alignment.total.mean)} nats a token "
         f"that the candidate loses on the {on} that gaps were measured on{none}"
     )
 
 
-def _broken(parts: Sequence[Measured]) -> str:
-    """Parts that are finite nowhere, in a sentence."""
+def _broken(parts: Sequence[Measured], of: str) -> str:
+    """Parts that are finite nowhere, in a sentence. `of`: what of these were asked for, where that is not all."""
     if len(parts) == 1:
-        return (
-            f"The worst part is {parts[0].site.name}: alone in the reference it leaves no logits finite at any token."
-        )
-    return f"The worst parts are {_some(parts)}: each, alone in the reference, leaves no logits finite at any token."
+        name = parts[0].site.name
+        return f"The worst part{of} is {name}: alone in the reference it leaves no logits finite at any token."
+    return (
+        f"The worst parts{of} are {_some(parts)}: each, alone in the reference, leaves no logits finite at any token."
+    )
 
 
 def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, found: Found) -> str:
@@ -221,7 +225,8 @@ def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, fo
     alone = f"{numeral(first.nats)} nats a token"
     if first.share is not None:
         share = _share(Mean(mean=first.share, ci=first.share_ci))
-        alone = f"{share} of the {_digits(whole)} nats a token that all of them cost on the {_swapped_on(found)}"
+        all_of_it = "all of them cost" if found.scope.whole_model else "the whole candidate costs"
+        alone = f"{share} of the {_digits(whole)} nats a token that {all_of_it} on the {_swapped_on(found)}"
         alone += "" if first.share_ci is not None else ", which is too little text for an interval"
     together = ""
     if len(explained.sites) > 1 and explained.share.mean is not None:
@@ -230,6 +235,9 @@ def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, fo
     of = " of those that were tried" if search is not None and search.untried else ""
     if search is not None and search.nowhere_finite:
         of = " of the others that were tried" if search.untried else " of the others"
+    else:
+        asked = asked_for(found.scope)
+        of += asked.replace(" of ", " in ", 1) if of else asked
     if not blamed:
         what = "none of those that were looked into is shown to cost anything alone"
         if mild.issuperset(one.name for one in looked):
@@ -285,6 +293,7 @@ def _gap(gap: LayerGap, alignment: LayerAlignment, patient: Patient) -> Site:
     added = [one.layer for one in gap.layers if one.kind != "dropped"]
     parts = ([f"dropped {_listed(dropped)}"] if dropped else []) + ([f"added {_listed(added)}"] if added else [])
     kinds = sorted({one.kind for one in gap.layers})
+    certain = is_shown(nats)
     return Site(
         name=", ".join(parts),
         kind="gap",
@@ -294,21 +303,29 @@ def _gap(gap: LayerGap, alignment: LayerAlignment, patient: Patient) -> Site:
         share=gap.share,
         share_ci=gap.share_ci,
         restored=gap.saved,
+        shown=certain,
         control=alignment.control,
         isotropic_ratio=None,
         cause="removed" if dropped else "inserted",
         why=f"{' and '.join(kinds)}; {_found_again(gap.stability, alignment)}",
-        treatment=put_back(patient, dropped, added)
-        if (nats.mean or 0.0) > 0
-        else Treatment(recipe=None, why="nothing to treat: it costs nothing"),
+        treatment=_gap_treatment(nats, certain, alignment, put_back(patient, dropped, added)),
         tokens=alignment.measured.tokens,
         rung=0,
     )
 
 
-def _found_again(stability: float, alignment: LayerAlignment) -> str:
+def _gap_treatment(nats: Mean, certain: bool | None, alignment: LayerAlignment, found: Treatment) -> Treatment:
+    """What fits a gap, where it is shown to cost anything or has no interval to tell."""
+    if (nats.mean or 0.0) <= 0:
+        return Treatment(recipe=None, why="nothing to treat: it costs nothing")
+    if certain is False:
+        return Treatment(recipe=None, why=waiting(alignment.measured.tokens, alignment.measured.documents))
+    return found
+
+
+def _found_again(stability: float | None, alignment: LayerAlignment) -> str:
     documents = alignment.measured.documents
-    if alignment.resamplings == 0:
+    if stability is None:
         return f"not resampled, with {documents} document{'' if documents == 1 else 's'}"
     drawn = "documents" if documents >= FEWEST_CLUSTERS else "windows"
     return f"found again in {100 * stability:.0f} % of resamplings of the {drawn}"
@@ -431,6 +448,9 @@ def _warnings(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[str
         told += not_finite(search)
         told += not_reached(search)
     told += _too_few(found)
+    # of what had nothing to swap, nothing was measured on documents
+    if found.subset is not None and (found.search is None or found.search.found):
+        told += fallen_out(found.subset.missed)
     return told
 
 
@@ -481,8 +501,11 @@ def matched_otherwise(found: Found) -> list[str]:
     if found.not_swapped or alignment is None:
         return []
     # what could not be resampled is told, too: nothing speaks against it
-    least = -1.0 if alignment.resamplings == 0 else ALIKE
-    other = [pair for pair in alignment.pairs if pair.reference != pair.candidate and pair.stability > least]
+    other = [
+        pair
+        for pair in alignment.pairs
+        if pair.reference != pair.candidate and (pair.stability is None or pair.stability > ALIKE)
+    ]
     if not other:
         return []
     numbers = _listed([pair.candidate for pair in other])

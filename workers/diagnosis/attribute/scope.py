@@ -44,6 +44,12 @@ class Scope:
         return len(self.chosen)
 
     @property
+    def whole_model(self) -> bool:
+        """Whether layers, and what stands outside them, were asked for in all of the model: together they are all that
+        differs, whatever finer kinds were left out."""
+        return self.layers is None and "layer" in self.levels
+
+    @property
     def beside(self) -> int:
         """How many parts are known to differ that were not asked for."""
         return len(self.other_kinds) + len(self.elsewhere)
@@ -79,6 +85,19 @@ def parts_differ(scope: Scope) -> str:
     """How many parts differ of those that were asked for, as the beginning of a sentence."""
     of = " of the chosen kinds" if scope.other_kinds else ""
     return f"1 part{of} differs" if scope.considered == 1 else f"{scope.considered} parts{of} differ"
+
+
+def asked_for(scope: Scope) -> str:
+    """Of what the worst part is the worst, as it follows that noun; empty where all that differs was asked for."""
+    told = ""
+    if scope.other_kinds and "layer" not in scope.levels:
+        kinds = [NAMES[level][1] for level in LEVELS if level in scope.levels]
+        told = f" of the kinds asked for ({_joined(kinds, 'and')})"
+    if scope.layers is not None:
+        count = len(set(scope.layers))
+        layers = "the one layer asked for" if count == 1 else f"the {count} layers asked for"
+        told += f" {'in' if told else 'of'} {layers}"
+    return told
 
 
 def nothing_differs(scope: Scope) -> str:

@@ -69,6 +69,8 @@ class Search:
     by_damage: bool = False
     # forward passes so far
     spent: float = 0.0
+    # whether parts of every layer were asked for
+    all_layers: bool = True
     _done: int = 0
 
     @property
@@ -110,13 +112,14 @@ class Search:
         self.left_out.sort(key=lambda site: order[site.name])
 
     def everything(self) -> list[Measured]:
-        """Layers and what stands outside, where all of them were measured on the whole subset: together they are all
-        that differs. Empty where that is not so."""
+        """Layers and what stands outside, where all of them were asked for and measured on the whole subset: together
+        they are all that differs. Empty where that is not so."""
         outer = [site for site in self.changed if site.layer is None or site.whole]
         known = [self.found.get(site.name) for site in outer]
         whole = len(self.swapper.batches)
         complete = [one for one in known if one is not None and one.batches == whole]
-        return complete if "layer" in self.levels and len(complete) == len(outer) else []
+        asked = self.all_layers and "layer" in self.levels
+        return complete if asked and len(complete) == len(outer) else []
 
     @property
     def _shares(self) -> list[float]:

@@ -2,9 +2,11 @@
 
 Windows longer than `length` are cut there (what comes after a token does not touch it, so the values are those of the
 whole window), shorter ones are left out; the length is chosen so that most tokens are covered, and so that the tokens
-come to six documents where there are as many: what intervals are clustered by. Windows are taken evenly over the corpus
-(in turn from its documents where that would leave too few of them), and put in a random order, so that any first part
-of them is a sample of all.
+come to six documents where there are as many: what intervals are clustered by. Of a document that has nothing scored
+within such a cut (a conversation, which begins with what is only read) windows begin later: with as many tokens before
+the first scored one as half of the cut, and without those before. Windows are taken evenly over the corpus (in turn
+from its documents where that would leave too few of them), and put in a random order, so that any first part of them is
+a sample of all.
 
 Names: N windows, L tokens of a window.
 """
@@ -28,10 +30,22 @@ SHORTEST_CUT = 32
 
 
 @dataclass(frozen=True)
+class Missed:
+    """Documents of the text that parts are not swapped on: `short` ones have no window of `length` tokens, of `over`
+    there was no room in the tokens that were asked for. Counted where fewer than six documents are left."""
+
+    documents: int = 0
+    length: int = 0
+    short: int = 0
+    over: int = 0
+
+
+@dataclass(frozen=True)
 class Subset:
     """`tokens_NL`, `scored_NL` which positions count and `next_NL` what token follows; `windows` are indices into the
-    corpus, `where` tells of each scored position (in order of windows here) where it stands, `index` which of the
-    corpus's scored positions it is."""
+    corpus, `where` tells of each scored position (in order of windows here) where it stands in the corpus, `index`
+    which of the corpus's scored positions it is. `starts`: of each window how many tokens it begins late (empty: none),
+    so that its positions see less than they do in the corpus. `missed`: documents that are not among them, and why."""
 
     tokens_NL: torch.Tensor
     scored_NL: torch.Tensor
@@ -39,6 +53,14 @@ class Subset:
     windows: tuple[int, ...]
     where: Positions
     index: NDArray[np.intp]
+    starts: tuple[int, ...] = ()
+    missed: Missed = Missed()
+
+    @property
+    def in_full_context(self) -> NDArray[np.bool_]:
+        """Of each scored position, whether it sees all that it sees in the corpus."""
+        begins = np.asarray(self.starts or (0,) * len(self.windows)) == 0
+        return np.repeat(begins, self.scored_NL.sum(1).numpy())
 
     @property
     def length(self) -> int:
@@ -92,9 +114,8 @@ def draw(corpus: Corpus, positions: Positions, *, tokens: int, seed: int) -> Sub
     document[positions.window] = positions.document
     least = min(FEWEST_CLUSTERS, int(np.unique(positions.document).size))
     length = min(length, max(SHORTEST_CUT, tokens // least))
-    usable = [i for i, one in enumerate(corpus.windows) if lengths[i] >= length and one.scored[:length].any()]
-    if not usable:
-        usable, length = [int(np.argmax(lengths))], max(lengths)
+    begins = _begins(corpus, document, length)
+    usable = sorted(begins)
     count = min(len(usable), max(1, round(tokens / length)))
     rng = np.random.default_rng(seed)
     even = sorted({usable[place] for place in _evenly(len(usable), count)})
@@ -107,13 +128,16 @@ def draw(corpus: Corpus, positions: Positions, *, tokens: int, seed: int) -> Sub
     scored_NL = np.zeros((len(chosen), length), dtype=np.bool_)
     index: list[NDArray[np.intp]] = []
     for row, number in enumerate(chosen):
-        window = corpus.windows[number]
-        tokens_NL[row] = window.tokens[:length]
-        after = window.tokens[1 : length + 1]
+        window, begin = corpus.windows[number], begins[number]
+        tokens_NL[row] = window.tokens[begin : begin + length]
+        if begin and corpus.bos:
+            tokens_NL[row, 0] = window.tokens[0]
+        after = window.tokens[begin + 1 : begin + length + 1]
         next_NL[row, : len(after)] = after
-        kept = window.scored[:length]
+        kept = window.scored[begin : begin + length]
         scored_NL[row, : len(kept)] = kept
-        index.append(starts[number] + np.arange(int(kept.sum())))
+        first = starts[number] + int(window.scored[:begin].sum())
+        index.append(first + np.arange(int(kept.sum())))
     joined = np.concatenate(index).astype(np.intp)
     return Subset(
         torch.from_numpy(tokens_NL),
@@ -122,4 +146,34 @@ def draw(corpus: Corpus, positions: Positions, *, tokens: int, seed: int) -> Sub
         tuple(chosen),
         positions.select(joined),
         joined,
+        tuple(begins[number] for number in chosen),
+        _missed(positions.document, document, usable, chosen, length),
     )
+
+
+def _begins(corpus: Corpus, document: NDArray[np.integer], length: int) -> dict[int, int]:
+    """Windows that can be cut to `length` tokens with something scored in them, and the token that each begins with:
+    the first one, but of documents that have no such window."""
+    found: dict[int, int] = {}
+    late: dict[int, int] = {}
+    for number, window in enumerate(corpus.windows):
+        if len(window.tokens) < length:
+            continue
+        first = int(np.argmax(window.scored))
+        if first < length:
+            found[number] = 0
+        else:
+            late[number] = min(first - length // 2, len(window.tokens) - length)
+    had = {int(document[number]) for number in found}
+    return found | {number: begin for number, begin in late.items() if int(document[number]) not in had}
+
+
+def _missed(
+    scored: NDArray[np.integer], document: NDArray[np.integer], usable: list[int], chosen: list[int], length: int
+) -> Missed:
+    """Where fewer documents are left than intervals are clustered by, what became of the others."""
+    documents, left = int(np.unique(scored).size), int(np.unique(document[chosen]).size)
+    if left >= min(FEWEST_CLUSTERS, documents):
+        return Missed()
+    possible = int(np.unique(document[usable]).size)
+    return Missed(documents, length, documents - possible, possible - left)

@@ -56,7 +56,7 @@ def treat(
     wanted = [(site, cause) for site, cause in diagnoses if cause != "negligible"]
     if not wanted:
         negligible = "nothing to treat: what it costs is negligible"
-        return Treatment(recipe=None, why=negligible if unshown is None else _waiting(*unshown))
+        return Treatment(recipe=None, why=negligible if unshown is None else waiting(*unshown))
     if patient.origin.quantization is not None:
         return Treatment(
             recipe=None,
@@ -80,7 +80,8 @@ def treat(
     return Treatment(recipe=told(recipe), why="; ".join(words))
 
 
-def _waiting(tokens: int, documents: int) -> str:
+def waiting(tokens: int, documents: int) -> str:
+    """Why nothing is done for a part whose damage is not shown on so much text."""
     on = on_text(tokens, documents)
     return f"nothing to treat yet: no damage is shown with {on}, more text would tell"
 

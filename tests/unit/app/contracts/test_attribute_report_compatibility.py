@@ -9,6 +9,7 @@ from jsonschema import Draft202012Validator
 
 from app.contracts.attribute_report import AttributeReport
 from app.web.schema import FILES, breaking_changes, report_schema, text_of
+from tests.support import internals_blocks
 from tests.support.attribute_reports import attribute_variants
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -30,6 +31,18 @@ def test_the_oldest_report_is_still_valid() -> None:
 
 def test_nothing_was_removed_renamed_or_narrowed_since_the_first_schema() -> None:
     assert breaking_changes(FIRST_SCHEMA, report_schema("attribute")) == []
+
+
+def test_what_was_not_resampled_has_no_stability_and_it_is_null() -> None:
+    inside = internals_blocks.dense().model_dump(mode="json")
+    alignment = inside["alignment"]
+    for one in (*alignment["pairs"], *alignment["gaps"]):
+        one["stability"] = None
+    report = VARIANTS["full"] | {"internals": inside}
+    assert errors(TODAY, report) == errors(FIRST, report) == []
+    assert AttributeReport.model_validate(report).internals is not None
+    del alignment["gaps"][0]["stability"]
+    assert errors(TODAY, report) and errors(FIRST, report)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

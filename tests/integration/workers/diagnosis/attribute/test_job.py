@@ -165,6 +165,8 @@ def test_a_model_of_another_depth_is_told_by_its_gaps(room: EngineRoom, settings
     assert "3 and 2 layers" in found.not_swapped
     (gap,) = found.sites
     assert (gap.kind, gap.name, gap.cause, gap.control) == ("gap", "dropped layer 1", "removed", 0)
+    assert gap.ci is not None
+    assert gap.shown is (gap.ci[0] > 0)
     assert gap.share == pytest.approx(1.0, abs=0.05)
 
 
@@ -191,7 +193,11 @@ def test_one_document_has_no_interval_no_stability_and_a_warning(
     asked = request(candidate={"model": "tiny", "recipe": recipe}, text=one, tokens=64, internals=False)
     found = attribute(asked, Context(settings, tmp_path), room)
     (gap,) = found.sites
-    assert (gap.ci, gap.share_ci) == (None, None)
+    assert (gap.ci, gap.share_ci, gap.shown) == (None, None, None)
+    assert found.internals is not None and found.internals.alignment is not None
+    block = found.internals.alignment
+    assert block.resamplings == 0
+    assert {pair.stability for pair in block.pairs} == {hole.stability for hole in block.gaps} == {None}
     assert "not resampled, with 1 document" in gap.why
     assert "100 % of resamplings" not in gap.why
     assert "of 1 document that gaps were measured on, which is too little text for an interval" in found.verdict
@@ -234,6 +240,17 @@ def test_what_differs_outside_of_the_chosen_layers_is_told(
     assert found.verdict == (
         "No part of layers 0, 2 differs; elsewhere 2 parts do: 1 layer and 1 linear module, in layer 1."
     )
+
+
+def test_of_some_layers_the_whole_models_damage_is_not_said_to_add_up(
+    room: EngineRoom, settings: Settings, tmp_path: Path
+) -> None:
+    asked = request(layers=[0, 1], levels=["layer"], tokens=256, top=2, internals=False)
+    found = attribute(asked, Context(settings, tmp_path), room)
+    assert found.verdict.startswith("The worst part of the 2 layers asked for")
+    assert found.additivity is not None
+    assert (found.additivity.over, found.additivity.ratio, found.additivity.total.mean) == ((), None, None)
+    assert len(found.additivity.pairs) == 1
 
 
 def test_a_part_whose_swap_is_finite_nowhere_is_the_worst(room: EngineRoom, settings: Settings, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from app.web.sections.attribute import (
     first_sites,
     heading,
     sites_note,
+    whole_damage,
 )
 from app.web.sections.internals import inside_lines
 from app.web.terminal import render_terminal
@@ -149,7 +150,7 @@ def test_pairs_that_do_not_add_up_are_counted() -> None:
     report = read("full")
     assert report.additivity is not None
     (pair,) = report.additivity.pairs
-    near = pair.model_copy(update={"far": False})
+    near, unsure = (pair.model_copy(update={"far": False, "near": one}) for one in (True, False))
 
     def told(*pairs: Pair) -> str:
         assert report.additivity is not None
@@ -157,10 +158,18 @@ def test_pairs_that_do_not_add_up_are_counted() -> None:
         return additivity_note(report.model_copy(update={"additivity": additivity}))
 
     assert "The one pair of first parts is far from adding up" in told(pair)
-    assert "The one pair of first parts is not far from adding up" in told(near)
-    assert "1 of 2 pairs of the first parts is far from adding up" in told(pair, near)
-    assert "None of 2 pairs of the first parts are far from adding up" in told(near, near)
-    unknown = near.model_copy(update={"ratio": Mean(mean=1.6, ci=None)})
+    assert "The one pair of first parts adds up to within a tenth" in told(near)
+    assert "Whether the one pair of first parts adds up is undecided" in told(unsure)
+    assert "1 of 2 pairs of the first parts is far from adding up, 1 adds up to within a tenth (" in told(pair, near)
+    assert "None of 3 pairs of the first parts is shown to be far from adding up: 2 add up to within a tenth, 1 is" in (
+        told(near, near, unsure)
+    )
+    older = pair.model_copy(update={"far": False, "near": None})
+    assert "None of 2 pairs of the first parts is shown to be far from adding up: 2 are undecided" in told(older, older)
+    all_three = report.additivity.model_copy(update={"pairs": (pair, near, unsure)})
+    marks = attribution(report.model_copy(update={"additivity": all_three})).pairs.rows
+    assert [row[0].note for row in marks] == ["far from adding up", "adds up to within a tenth", "undecided"]
+    unknown = unsure.model_copy(update={"ratio": Mean(mean=1.6, ci=None)})
     assert "Without an interval, whether two of the first parts add up is not told" in told(unknown)
     assert "far from adding up" not in told(unknown, unknown)
 
@@ -251,3 +260,41 @@ def test_where_nothing_was_tried_no_count_of_tried_parts_is_told() -> None:
             assert "No norm differs, and nothing outside the layers" in text
             assert "measured part" not in text
             assert ("parts that differ were measured" in terminal) == bool(considered)
+
+
+def test_what_a_sum_is_over_is_named_and_counted() -> None:
+    report = read("full")
+    assert report.additivity is not None
+
+    def told(*over: str) -> str:
+        additivity = report.additivity.model_copy(update={"over": over}) if report.additivity else None
+        return additivity_note(report.model_copy(update={"additivity": additivity}))
+
+    assert "times the sum of its 2 layers that differ, each swapped alone" in told("layers.0", "layers.1")
+    assert "times the sum of its 1 layer that differs, norm and lm_head, each" in told("layers.0", "norm", "lm_head")
+
+
+def test_the_terminal_tells_what_the_whole_candidate_loses_with_its_interval() -> None:
+    report = read("full")
+    page, terminal = shown(VARIANTS["full"])
+    words = whole_damage(report)
+    assert "[" in words
+    assert words in terminal
+    assert words in " ".join(page.split())
+
+
+def test_charts_say_that_they_have_intervals_where_they_have_some() -> None:
+    with_ = "The worst parts, each alone in the reference, with 95 % intervals"
+    without = with_.replace("with 95", "without 95")
+    assert with_ in shown(VARIANTS["full"])[0]
+    bare = [site(f"layers.{n}", 0.2 - n / 10, kind="layer", layer=n, ci=None) for n in range(2)]
+    page, _ = shown(attribute_report(sites=bare))
+    assert without in page and with_ not in page
+    assert "Each layer alone in the reference, without 95 % intervals" in page
+
+
+def test_a_gap_whose_damage_is_not_shown_does_not_head_the_page_as_the_worst() -> None:
+    gap = VARIANTS["other-depth"]["sites"][0] | {"shown": False}
+    report = AttributeReport.model_validate(VARIANTS["other-depth"] | {"sites": [gap]})
+    assert heading(report) == "No gap is shown to do damage"
+    assert attribution(report).figures[0].label == "Most of any gap"

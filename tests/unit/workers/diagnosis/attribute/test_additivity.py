@@ -3,7 +3,7 @@
 import pytest
 
 from app.contracts.report import Mean
-from workers.diagnosis.attribute.additivity import disjoint, is_far, pairs
+from workers.diagnosis.attribute.additivity import disjoint, is_far, is_near, pairs
 from workers.diagnosis.attribute.sites import Piece, Site
 
 
@@ -17,6 +17,20 @@ def site(name: str, layer: int | None, kind: str = "module") -> Site:
 )
 def test_far_is_sure_and_large(mean: float, ci: tuple[float, float], far: bool) -> None:
     assert is_far(Mean(mean=mean, ci=ci, clusters="documents")) is far
+
+
+@pytest.mark.parametrize(
+    ("ci", "near"), [((0.92, 1.06), True), ((0.799, 1.044), False), ((0.95, 1.1), False), ((1.2, 1.9), False)]
+)
+def test_near_is_the_whole_interval_within_the_tenth(ci: tuple[float, float], near: bool) -> None:
+    found = Mean(mean=sum(ci) / 2, ci=ci, clusters="documents")
+    assert is_near(found) is near
+    assert not (near and is_far(found))
+
+
+def test_what_has_no_interval_is_not_near() -> None:
+    assert not is_near(None)
+    assert not is_near(Mean(mean=1.0, ci=None))
 
 
 def test_what_has_no_interval_is_not_far() -> None:

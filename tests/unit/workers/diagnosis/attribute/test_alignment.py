@@ -1,6 +1,7 @@
 """Which layer is which must be found exactly where it is known, and a gap's damage be that of the model with it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 from torch import nn
 
+from app.contracts.attribute_blocks import Measured
 from tests.support.internals import DOCUMENT_N, TOKENS_NL, at_borders, kl, run, whole
 from tests.support.pruning import operate
 from workers.diagnosis.attribute.alignment import Alignment, align
+from workers.diagnosis.attribute.blocks import alignment_block
 from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]
@@ -157,7 +160,17 @@ def test_too_few_documents_and_windows_are_not_resampled(tiny: Tiny, tmp_path: P
     with at_borders(*folders, scratch=tmp_path / "few", tokens_NL=TOKENS_NL[:5]) as (reference, candidate):
         found = align(reference, candidate, [0, 1, 2, 3, 4])
     assert found.resamplings == 0
-    assert set(found.stability_P) == {0.0}
+    block = alignment_block(found, Measured(windows=5, tokens=5, documents=5), seed=0)
+    assert {pair.stability for pair in block.pairs} == {None}
+
+
+def test_a_gap_that_was_not_resampled_has_no_stability(aligned: Aligned) -> None:
+    found, _, _ = aligned({"type": "prune.layers", "layers": [2]})
+    text = Measured(windows=1, tokens=1, documents=1)
+    (gap,) = alignment_block(found, text, seed=0).gaps
+    assert gap.stability is not None and gap.stability > 0.9
+    block = alignment_block(replace(found, resamplings=0), text, seed=0)
+    assert {pair.stability for pair in block.pairs} == {one.stability for one in block.gaps} == {None}
 
 
 def test_cancelling_is_seen(tiny: Tiny, tmp_path: Path) -> None:

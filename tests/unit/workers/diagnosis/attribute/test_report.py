@@ -14,7 +14,7 @@ from app.contracts.report import Mean
 from app.models.checkpoint import inspect
 from tests.support import internals_blocks
 from tests.support.attribute_reports import site
-from workers.diagnosis.attribute.report import Found, matched_otherwise, not_finite, sentence, treatment
+from workers.diagnosis.attribute.report import Found, _gaps, matched_otherwise, not_finite, sentence, treatment
 from workers.diagnosis.attribute.scope import Scope
 from workers.diagnosis.attribute.search import Measured, Search
 from workers.diagnosis.attribute.sites import Site, sites_of
@@ -57,6 +57,29 @@ def test_the_verdict_speaks_of_those_that_were_tried() -> None:
     assert verdict(done).startswith("The worst part of those that were tried is layers.0")
     parts = search(*LAYERS, MODULES[0], left_out=(MODULES[1], MODULES[2], MODULES[3]))
     assert verdict(parts).startswith("The worst part is layers.0")
+
+
+def test_the_verdict_on_some_layers_is_of_these_and_of_the_whole_candidate() -> None:
+    worst = Told.model_validate(site("layers.0", 0.2, kind="layer", layer=0))
+    unknown = Mean(mean=None, ci=None)
+    looking = SimpleNamespace(first=[LAYERS[0]], explained=Explained(sites=("layers.0",), nats=unknown, share=unknown))
+
+    def told(done: Search) -> str:
+        scope = Scope(layers=(0, 1), chosen=tuple(LAYERS[:2]))
+        found = SimpleNamespace(not_swapped="", scope=scope, search=done, whole=None, subset=None)
+        return sentence((worst,), cast("Any", looking), cast("Found", found))
+
+    some = told(search(*LAYERS[:2]))
+    assert some.startswith("The worst part of the 2 layers asked for is layers.0, which alone costs 50 %")
+    assert "nats a token that the whole candidate costs on the" in some
+    assert "all of them" not in some
+    assert told(search(LAYERS[0], left_out=(LAYERS[1],))).startswith(
+        "The worst part of those that were tried in the 2 layers asked for is layers.0"
+    )
+    assert told(broken_search(LAYERS[1], fine=(LAYERS[0],))).startswith(
+        "The worst part of the 2 layers asked for is layers.1: alone in the reference it leaves no logits finite"
+    )
+    assert "that all of them cost on the" in verdict(search(*LAYERS))
 
 
 _TOLD = {"not shown": {"cause": "unclear", "shown": False}, "sure": {"cause": "size", "shown": True}}
@@ -224,9 +247,10 @@ def test_layers_that_are_matched_otherwise_than_they_were_swapped_are_told(
 
 
 def test_layers_that_match_otherwise_on_too_little_text_to_resample_are_told() -> None:
-    pair = {"reference": 2, "candidate": 1, "similarity": 0.9, "stability": 0.0}
-    for resamplings, told in ((0, 1), (200, 0)):
-        block = internals_blocks.alignment() | {"pairs": [pair], "resamplings": resamplings}
+    pair = {"reference": 2, "candidate": 1, "similarity": 0.9}
+    for resamplings, stability, told in ((0, None, 1), (200, 0.0, 0)):
+        pairs = [pair | {"stability": stability}]
+        block = internals_blocks.alignment() | {"pairs": pairs, "resamplings": resamplings}
         found = SimpleNamespace(not_swapped="", internals=internals_blocks.dense(alignment=block))
         assert len(matched_otherwise(cast("Found", found))) == told
 
@@ -258,3 +282,37 @@ def test_the_worst_gap_says_on_how_much_text_it_was_measured_and_that_this_is_to
 def test_a_part_without_an_interval_is_not_said_to_cost_something_for_sure() -> None:
     told = of_two("negligible", "size")
     assert "The worst part that is not negligible is layers.1, which" in told
+
+
+@pytest.mark.parametrize(
+    ("ci", "shown"),
+    [((0.154, 0.443), True), ((0.0, 0.443), False), (None, None)],
+    ids=["sure", "unsure", "no interval"],
+)
+def test_a_gap_is_shown_by_the_interval_of_its_nats(
+    tiny: Callable[..., Path], ci: tuple[float, float] | None, shown: bool | None
+) -> None:
+    info = inspect(tiny("llama"))
+    recipe = recipe_of([{"type": "prune.layers", "layers": [0, 1]}])
+    gap = internals_blocks.alignment()["gaps"][0] | {
+        "layers": [{"kind": "dropped", "layer": 0, "of": None, "distance": None, "added": 0.3}],
+        "nats": {"mean": 0.226, "ci": ci},
+    }
+    block = internals_blocks.alignment() | {"gaps": [gap]}
+    found = SimpleNamespace(
+        not_swapped="the models have 3 and 1 layers",
+        internals=internals_blocks.dense(alignment=block),
+        origin=info,
+        request=SimpleNamespace(candidate=SimpleNamespace(recipe=recipe)),
+        sides=SimpleNamespace(reference=SimpleNamespace(info=info)),
+    )
+    (made,) = _gaps(cast("Found", found))
+    assert made.shown is shown
+    assert made.treatment is not None
+    verdict_ = sentence((made,), None, cast("Found", found))
+    if shown is False:
+        assert "no damage is shown with 768 tokens of 12 documents" in made.treatment.why
+        assert verdict_.startswith("No gap is shown to cost anything alone: the one that costs most, dropped layer 0, ")
+    else:
+        assert made.treatment.recipe is not None
+        assert verdict_.startswith("The worst gap is dropped layer 0, which alone costs")

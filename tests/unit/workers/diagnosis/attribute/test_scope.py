@@ -6,7 +6,7 @@ import pytest
 
 from app.contracts.requests.attribute import LEVELS, SiteLevel
 from tests.unit.workers.diagnosis.attribute.planted import parts
-from workers.diagnosis.attribute.scope import Scope, nothing_differs, parts_differ, scope_of
+from workers.diagnosis.attribute.scope import Scope, asked_for, nothing_differs, parts_differ, scope_of
 from workers.diagnosis.attribute.sites import Site
 
 SITES = parts(4)
@@ -86,3 +86,21 @@ def test_other_layers_are_not_looked_at_where_something_of_the_chosen_ones_diffe
     within = of_layer(1)
     assert scope_of(within, within, LEVELS, (1,), everywhere=refuse).considered == 3
     assert scope_of(within, within, ("norm",), (1,), everywhere=refuse).beside == 3
+
+
+def test_of_what_the_worst_part_is_the_worst_is_told_where_not_all_was_asked_for() -> None:
+    differ = [*of_layer(0), *of_layer(1), *of_layer(2), *OUTSIDE]
+    everything, layers = asked(differ), asked(differ, ("layer",))
+    # whole layers hold all that is in them
+    assert (everything.whole_model, layers.whole_model) == (True, True)
+    assert (asked_for(everything), asked_for(layers)) == ("", "")
+    two = asked(differ, layers=(0, 1))
+    assert not two.whole_model
+    assert asked_for(two) == " of the 2 layers asked for"
+    assert asked_for(asked(differ, layers=(1,))) == " of the one layer asked for"
+    modules = asked(differ, ("module",))
+    assert not modules.whole_model
+    assert asked_for(modules) == " of the kinds asked for (linear modules)"
+    assert asked_for(asked(differ, ("module",), (0, 1))) == (
+        " of the kinds asked for (linear modules) in the 2 layers asked for"
+    )

@@ -47,6 +47,9 @@ def test_where_the_budget_reaches_all_layers_are_measured_in_full(tmp_path: Path
     assert all(search.found[f"layers.{layer}"].batches == 2 for layer in range(30))
     assert search.rungs[0].cost < 32
     assert len(search.everything()) == 33
+    # of some layers alone, they are not all that differs, however many of them were measured
+    search.all_layers = False
+    assert search.everything() == []
 
 
 @pytest.mark.parametrize("budget", [1.0, 3.0, 8.0, 12.5])

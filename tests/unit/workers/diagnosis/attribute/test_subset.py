@@ -82,6 +82,52 @@ def test_a_long_document_leaves_short_ones_their_turn() -> None:
     assert set(found.where.document.tolist()) == set(range(6))
 
 
+def conversations(*reads: int, scored: int = 40, window: int = 512) -> Corpus:
+    """Documents that begin with so many tokens that are only read."""
+    rng = np.random.default_rng(1)
+    documents = [
+        TextDocument(
+            id=f"c{n}", domain="chat", tokens=rng.integers(10, 200, read + scored).astype(np.int32), scored_from=read
+        )
+        for n, read in enumerate(reads)
+    ]
+    return make_windows(documents, make_tokenizer(), window)
+
+
+def test_a_document_whose_scored_turn_comes_late_is_had_by_beginning_later() -> None:
+    text = conversations(60, 5, 100, 8, 150, 30)
+    positions = positions_of(text)
+    found = draw(text, positions, tokens=256, seed=0)
+    assert found.length == 256 // 6
+    assert set(found.where.document.tolist()) == set(range(6))
+    assert found.missed.documents == 0
+    full = found.in_full_context
+    assert len(full) == len(found.where)
+    # those alone whose scored tokens a cut from the beginning would not reach
+    assert set(found.where.document[~full].tolist()) == {0, 2, 4}
+    rows, columns = np.nonzero(found.scored_NL.numpy())
+    np.testing.assert_array_equal(positions.select(found.index).token_id, found.next_NL.numpy()[rows, columns])
+    for row, (number, begin) in enumerate(zip(found.windows, found.starts, strict=True)):
+        window = text.windows[number]
+        own = found.tokens_NL[row].numpy()
+        np.testing.assert_array_equal(own[1:], window.tokens[begin + 1 : begin + found.length])
+        assert own[0] == window.tokens[0 if text.bos else begin]
+        first = int(np.flatnonzero(found.scored_NL[row].numpy())[0])
+        # a scored token has context, be it not all of it
+        assert first >= min(found.length // 2, int(np.argmax(window.scored)))
+
+
+def test_documents_that_fall_out_are_counted_with_their_cause() -> None:
+    short = corpus([190, 150, 170, 180, 6, 6])
+    found = draw(short, positions_of(short), tokens=256, seed=0)
+    assert set(found.where.document.tolist()) == {0, 1, 2, 3}
+    assert (found.missed.documents, found.missed.length) == (6, found.length)
+    assert (found.missed.short, found.missed.over) == (2, 0)
+    few = corpus([190, 150, 170, 180, 160, 140])
+    assert draw(few, positions_of(few), tokens=96, seed=3).missed.over == 3
+    assert draw(few, positions_of(few), tokens=384, seed=3).missed.documents == 0
+
+
 def test_positions_of_the_first_windows_are_counted() -> None:
     text = corpus([100] * 6)
     found = draw(text, positions_of(text), tokens=10_000, seed=0)
