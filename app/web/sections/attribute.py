@@ -258,7 +258,9 @@ def _pairs_told(pairs: tuple[Pair, ...]) -> str:
     if len(pairs) == 1:
         if far or near:
             return f"The one pair of first parts {'is far from adding up' if far else 'adds up to within a tenth'}"
-        return "Whether the one pair of first parts adds up is undecided: neither that nor that it is far from it is shown"
+        return (
+            "Whether the one pair of first parts adds up is undecided: neither that nor that it is far from it is shown"
+        )
     undecided = len(pairs) - far - near
     told = [f"{near} add{'s' if near == 1 else ''} up to within a tenth"] if near else []
     told += [f"{undecided} {'is' if undecided == 1 else 'are'} undecided"] if undecided else []
