@@ -15,7 +15,7 @@ from app.cli.options import AsJson, Url
 from app.cli.output import Exit, err, out, print_json
 from app.cli.recipes import parse_recipe
 from app.cli.service import connect, connect_or_start
-from app.cli.tasks import parse_task
+from app.cli.tasks import all_results, parse_task
 from app.cli.watching import run_to_end
 from app.contracts.errors import ErrorCode, HemostatError
 from app.web.format import number as figure
@@ -171,7 +171,7 @@ def _outcome(report: dict[str, Any]) -> list[str]:
     """A line a task: what this run tells of its KL and its flips."""
     kl = report["divergence"]["kl"]["mean"]
     lines = []
-    for result in report["tasks"]:
+    for result in all_results(report):
         flips = result["flips"]["harmful"] + result["flips"]["helpful"]
         line = f"{result['name']}: {flips} of {result['items']} answers flipped at a KL of {figure(kl)} nats a token"
         lines.append(f"{line}; at chance, so not learned from" if result["outcome"] == "at_chance" else line)
@@ -211,6 +211,6 @@ def _runs_of(job: dict[str, Any], report: dict[str, Any]) -> list[Any]:
             finished_at=job["finished_at"] or time.time(),
             source=result.get("source_fingerprint") or "",
         )
-        for result in report["tasks"]
+        for result in all_results(report)
         if result["outcome"] != "at_chance"
     ]

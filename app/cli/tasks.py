@@ -40,6 +40,7 @@ def tasks(
         typer.Option(
             help="shipped[:ITEMS], or FORMAT:PATH[,key=value] of a file below the service's text root; formats: "
             "hellaswag, arc, mmlu, gsm8k, humaneval; keys: name, items, shots, examples, metric, max_tokens. "
+            "Or harness:TASK:PATH[,key=value], TASK being a name of lm-evaluation-harness; also filter=. "
             "Repeated for more. Default: shipped."
         ),
     ] = None,
@@ -98,31 +99,37 @@ def tasks(
 
 
 def parse_task(written: str) -> dict[str, Any]:
-    """`shipped`, `shipped:60`, or `FORMAT:PATH,key=value,…`. Raises INVALID_REQUEST."""
+    """`shipped`, `shipped:60`, `FORMAT:PATH,key=value,…`, or `harness:TASK:PATH,key=value,…`. Raises
+    INVALID_REQUEST."""
     form, _, rest = written.partition(":")
     if form == "shipped":
         return {"source": "shipped"} | ({"items": _whole("items", rest, written)} if rest else {})
-    path, *options = rest.split(",")
-    if not path:
+    parsed: dict[str, Any] = {"source": "file", "format": form}
+    fields: tuple[str, ...] = _FIELDS
+    if form == "harness":
+        task, _, rest = rest.partition(":")
+        parsed = {"source": "harness", "task": task}
+        fields = (*_FIELDS, "filter")
+    parsed["path"], *options = rest.split(",")
+    if not parsed["path"]:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"--task {written!r} is neither shipped nor FORMAT:PATH",
-            hint="for example: --task hellaswag:hellaswag_val.jsonl,items=500",
+            f"--task {written!r} is none of shipped, FORMAT:PATH and harness:TASK:PATH",
+            hint="for example: --task hellaswag:hellaswag_val.jsonl,items=500 or --task harness:piqa:piqa_val.jsonl",
         )
-    parsed: dict[str, Any] = {"source": "file", "format": form, "path": path}
     for option in options:
         key, equals, value = option.partition("=")
         if not equals:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
-                f"--task {written!r}: {option!r} is not key=value with a key of {', '.join(_FIELDS)}",
+                f"--task {written!r}: {option!r} is not key=value with a key of {', '.join(fields)}",
                 hint="a comma cannot stand in a path here; send the job over HTTP then",
             )
-        if key not in _FIELDS:
+        if key not in fields:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
                 f"--task {written!r}: there is no key {key!r}",
-                hint=suggestion(key, _FIELDS),
+                hint=suggestion(key, fields),
             )
         parsed[key] = _whole(key, value, written) if key in _NUMBERS else value
     return parsed
@@ -137,10 +144,15 @@ def _whole(key: str, value: str, written: str) -> int:
         ) from None
 
 
+def all_results(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Tasks of a report, those of the harness last; reports of earlier versions have none."""
+    return [*report["tasks"], *report.get("harness_tasks", ())]
+
+
 def exit_status(found: dict[str, Any], rule: Rule | None) -> Exit:
     """0 passes, 1 fails, 2 undecided. A task at chance decides nothing: it fails no rule, and equivalence is not shown
     on it. One that is worse, yet within the margin, is equivalent."""
-    results = found["tasks"]
+    results = all_results(found)
     outcomes = {result["outcome"] for result in results}
     if rule is None:
         return Exit.PASS

@@ -39,10 +39,9 @@ class Share(Contract):
     ci: Ci
 
 
-class MetricResult(Contract):
-    """One metric of a task."""
+class MeasuredMetric(Contract):
+    """What one metric says of both models."""
 
-    metric: TaskMetric
     reference: float
     candidate: float
     harmful: Count
@@ -50,6 +49,18 @@ class MetricResult(Contract):
     difference: Share | None = Field(
         default=None, description="candidate − reference; score interval for paired shares. Null in older reports"
     )
+
+
+class MetricResult(MeasuredMetric):
+    """One metric of a task."""
+
+    metric: TaskMetric
+
+
+class HarnessMetricResult(MeasuredMetric):
+    """One metric of a task of the harness."""
+
+    metric: str = Field(description="as the harness writes it: behind a comma stands the filter that read the answer")
 
 
 class FlipCounts(Contract):
@@ -153,11 +164,19 @@ class FlipCurve(Contract):
     high: tuple[float, ...]
 
 
-class TaskResult(Contract):
-    """One task."""
+class HarnessDefinition(Contract):
+    """Whose prompts and whose scoring a task has."""
+
+    task: str = Field(description="the name of the definition in lm-evaluation-harness")
+    version: str = Field(description="of the harness")
+    task_version: str | None = Field(description="of the definition, as the definition says")
+    shots: Count = Field(description="solved examples before each item")
+
+
+class PairedTask(Contract):
+    """The same items answered by both models, whoever defines the task."""
 
     name: str
-    format: TaskFormat
     items: Count
     fingerprint: str = Field(description="SHA-256 of items, shots and metric: the same task has the same")
     source_fingerprint: str | None = Field(
@@ -165,7 +184,6 @@ class TaskResult(Contract):
         description="the fingerprint of all items that these were drawn from, however many were; null in reports of "
         "earlier versions",
     )
-    metric: TaskMetric
     reference: Share
     candidate: Share
     difference: Share = Field(description="candidate − reference; score interval for paired shares")
@@ -173,7 +191,6 @@ class TaskResult(Contract):
         description="of the difference, studentized bootstrap over items; not to be relied on where fewer than "
         f"{BOOTSTRAP_FLIPS} items flip, where pages leave it out"
     )
-    metrics: tuple[MetricResult, ...]
     flips: FlipCounts
     examples: tuple[Flipped, ...]
     lead_unit: LeadUnit | None = Field(
@@ -193,6 +210,25 @@ class TaskResult(Contract):
     shortened: Count = Field(description="items whose beginning was cut off to fit the model's context")
 
 
+class TaskResult(PairedTask):
+    """One task."""
+
+    format: TaskFormat
+    metric: TaskMetric
+    metrics: tuple[MetricResult, ...]
+
+
+class HarnessTaskResult(PairedTask):
+    """One task by a definition of lm-evaluation-harness."""
+
+    harness: HarnessDefinition
+    metric: str = Field(description="as the harness writes it: behind a comma stands the filter that read the answer")
+    metrics: tuple[HarnessMetricResult, ...]
+
+
+AnyTaskResult = TaskResult | HarnessTaskResult
+
+
 class TasksReport(Blocks):
     """What a tasks job found."""
 
@@ -207,6 +243,9 @@ class TasksReport(Blocks):
     windows: Count
     noise_floor: NoiseFloor
     tasks: tuple[TaskResult, ...]
+    harness_tasks: tuple[HarnessTaskResult, ...] = Field(
+        default=(), description="tasks by definitions of lm-evaluation-harness; p-values are adjusted over both lists"
+    )
     seen: tuple[SeenRun, ...] = Field(description="earlier runs that predictions rest on")
     curve: FlipCurve | None
     not_tested: tuple[str, ...] = ()
@@ -215,5 +254,10 @@ class TasksReport(Blocks):
         default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
     )
     provenance: Provenance
+
+    @property
+    def results(self) -> tuple[AnyTaskResult, ...]:
+        """All tasks: ours, then the harness'."""
+        return (*self.tasks, *self.harness_tasks)
 
     model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}

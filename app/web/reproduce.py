@@ -55,7 +55,7 @@ def reproduction(report: AnyReport) -> Reproduction:
         )
     if "file" in sources:
         missing.append("The text is a file or folder below the service's text root: the same one must lie there.")
-    if any(_dict(task).get("source") == "file" for task in _list(request.get("tasks"))):
+    if any(_dict(task).get("source") in ("file", "harness") for task in _list(request.get("tasks"))):
         missing.append("The files of tasks are below the service's text root: the same ones must lie there.")
     blanks = {name: text | {"documents": "…"} for name, text in texts.items() if text.get("source") == "inline"}
     body = _one_field_a_line(request | blanks)
@@ -243,10 +243,12 @@ def _tasks_command(request: Json) -> str | None:
     lines += [f"--recipe {shlex.quote(json.dumps(step))}" for step in candidate.get("recipe") or ()]
     for task in map(_dict, _list(request.get("tasks"))):
         given = {key: value for key, value in task.items() if value is not None}
-        if given.pop("source", None) == "shipped":
+        source = given.pop("source", None)
+        if source == "shipped":
             lines.append(f"--task shipped{':' + str(given['items']) if 'items' in given else ''}")
             continue
-        words = [f"{given.pop('format', '')}:{given.pop('path', '')}", *(f"{key}={given[key]}" for key in given)]
+        whose = f"harness:{given.pop('task', '')}" if source == "harness" else given.pop("format", "")
+        words = [f"{whose}:{given.pop('path', '')}", *(f"{key}={given[key]}" for key in given)]
         if any("," in word for word in words):
             return None
         lines.append(f"--task {shlex.quote(','.join(words))}")

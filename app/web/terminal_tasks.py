@@ -29,12 +29,12 @@ def render_tasks(report: TasksReport, console: Console, say: Say) -> None:
     name = heading(report)
     console.print(Text(name.upper(), style=_STYLES.get(name, "bold yellow")))
     console.print(Text(say(visible(report.verdict))))
-    if len(report.tasks) > 1:
+    if len(report.results) > 1:
         console.print(Text(say(outcome(report))))
     console.print()
     console.print(_tasks(report, say, width=console.width))
-    for result in report.tasks:
-        if len(report.tasks) > 1:
+    for result in report.results:
+        if len(report.results) > 1:
             console.print(Text(say(visible(result.sentence))))
         console.print(Text(say(visible(f"{result.name}: {result.prediction.sentence}"))))
         least = result.detectable.difference
@@ -56,7 +56,7 @@ def _tasks(report: TasksReport, say: Say, *, width: int) -> Table:
     corrected = " (p-values: Holm over tasks)" if with_tests else ""
     table = plain_table(f"Both models on the same items{corrected}", columns)
     table.columns[-1].no_wrap = True  # room is taken from the names of the tasks
-    for result in report.tasks:
+    for result in report.results:
         difference = points(result.difference)
         cells = [
             fmt.count(result.items),

@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from app.cli.client import Client
+from app.models.tasks.reading import SHIPPED
 from app.settings import Settings
 from app.web.schema import FILES
 from app.web.sections.tasks import OUTCOMES
@@ -28,15 +29,20 @@ def request(*tasks: Json, **fields: Any) -> Json:
 
 
 def test_answers_are_compared_and_the_page_shows_how(
-    finish: Callable[[Json], Json], client: Client, settings: Settings, browser: Browser, tmp_path: Path
+    finish: Callable[[Json], Json], client: Client, settings: Settings, home: Path, browser: Browser, tmp_path: Path
 ) -> None:
-    job = finish(request({"source": "shipped", "items": 24}))
+    (home / "texts" / "sentences.jsonl").write_bytes(SHIPPED.read_bytes())
+    theirs = {"source": "harness", "task": "hellaswag", "path": "sentences.jsonl", "items": 24, "metric": "acc_norm"}
+    job = finish(request({"source": "shipped", "items": 24}, theirs))
     assert job["status"] == "succeeded", job["error"]
     assert {"answers.jsonl", "tokens.parquet"} <= set(job["artifacts"])
     report = client.report(job["id"])
     jsonschema.Draft202012Validator(json.loads(FILES["tasks"].read_text())).validate(report)
-    (result,) = report["tasks"]
+    (result,), (by_the_harness,) = report["tasks"], report["harness_tasks"]
     assert result["items"] == 24
+    assert by_the_harness["harness"]["task"] == "hellaswag"
+    for field in ("items", "flips", "reference", "candidate", "kl"):
+        assert by_the_harness[field] == result[field]
     remembered = {run.job for run in runs.read(settings.home)}
     assert (job["id"] in remembered) == (result["outcome"] != "at_chance")
     assert job["answer"] == OUTCOMES[result["outcome"]].capitalize()

@@ -123,18 +123,32 @@ def task(
     }
 
 
-def tasks_report(*tasks: Json, runs: int = 18, mean: float = 0.31) -> Json:
+def harness_task(one: Json, metric: str, *, shots: int = 0) -> Json:
+    """The same by a definition of lm-evaluation-harness."""
+    kept = {name: value for name, value in one.items() if name != "format"}
+    told = {"task": "gsm8k" if one["format"] == "gsm8k" else one["name"], "version": "0.4.13", "task_version": "1.0"}
+    metrics = [found | {"metric": metric} for found in one["metrics"]]
+    return kept | {"metric": metric, "metrics": metrics, "harness": told | {"shots": shots}}
+
+
+def tasks_report(*tasks: Json, harness: tuple[Json, ...] = (), runs: int = 18, mean: float = 0.31) -> Json:
     """A report as JSON data, valid by its contract."""
     measured = compare_report(draw(mean=mean, documents=48), store_text=False)
     kept = ("job", "severity", "decision", "tokens", "documents", "windows", "noise_floor", "provenance", *BLOCKS)
     kl = [0.004 * 1.38**number for number in range(runs)]
+    level = 0.05 / (len(tasks) + len(harness))
+
+    def levelled(found: tuple[Json, ...]) -> list[Json]:
+        return [one | {"detectable": one["detectable"] | {"level": level}} for one in found]
+
     report = {name: measured[name] for name in kept} | {
         "schema": "hemostat.report/1",
         "kind": "tasks",
         "verdict": tasks[0]["sentence"]
         if len(tasks) == 1
         else "Against the reference the candidate is worse on hellaswag; equivalent on arc.",
-        "tasks": [one | {"detectable": one["detectable"] | {"level": 0.05 / len(tasks)}} for one in tasks],
+        "tasks": levelled(tasks),
+        "harness_tasks": levelled(harness),
         "seen": [
             {
                 "task": f"task {number % 4}",
@@ -188,6 +202,15 @@ def tasks_variants() -> dict[str, Json]:
             task("humaneval", "better", form="humaneval", right=0.12, harmful=1, helpful=11, items=164),
         ),
         "one": tasks_report(task("example", "equivalent", harmful=4, helpful=5)),
+        "harness": tasks_report(
+            task("example", "equivalent", harmful=4, helpful=5),
+            harness=(
+                harness_task(task("arc_easy", "worse"), "acc"),
+                harness_task(
+                    task("sums", "inconclusive", form="gsm8k", stored=False), "exact_match,strict-match", shots=5
+                ),
+            ),
+        ),
         "no-text": tasks_report(task("arc", "worse", stored=False), task("mmlu", "inconclusive", form="mmlu")),
         "first": tasks_report(
             task("example", "inconclusive", items=60, harmful=3, helpful=0, prediction="none"), runs=0

@@ -35,6 +35,10 @@ ENGINE: dict[str, str] = {
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     # Logs and progress bars share no stream with results.
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    # Progress is told by the job's events; bars of libraries would fill the log.
+    "TQDM_DISABLE": "1",
+    # A metric that lm-evaluation-harness would load from a hub is refused.
+    "HF_EVALUATE_OFFLINE": "1",
     # Tokenizers fork-warn otherwise, and vLLM's threads are counted already.
     "TOKENIZERS_PARALLELISM": "false",
 }

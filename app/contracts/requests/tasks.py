@@ -20,6 +20,7 @@ METRICS: Final[dict[TaskFormat, tuple[TaskMetric, ...]]] = {
 }
 MAX_ITEMS: Final = 100_000
 Path = Annotated[str, Field(min_length=1, max_length=1000)]
+HarnessName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
 
 
 class ShippedTask(Contract):
@@ -63,7 +64,46 @@ class FileTask(Contract):
         return self
 
 
-Task = Annotated[ShippedTask | FileTask, Field(discriminator="source")]
+class HarnessTask(Contract):
+    """A task of lm-evaluation-harness, by its own definition, over a file below the operator's text root.
+
+    The harness makes the prompts, reads the answers and scores them; the models answer in our engine.
+    """
+
+    source: Literal["harness"]
+    task: HarnessName = Field(description="the harness' name of one task; a group's members are tasks of their own")
+    path: Path = Field(description="rows in the fields of the task's data set, JSONL or CSV, relative to the text root")
+    name: Alias | None = Field(default=None, description="what the report calls it; null: the harness' name")
+    items: Annotated[int, Field(ge=2, le=MAX_ITEMS)] | None = Field(
+        default=None, description="so many of them, drawn by the seed; null: all"
+    )
+    shots: Annotated[int, Field(ge=0, le=64)] | None = Field(
+        default=None, description="solved examples before each item; null: as many as the definition says"
+    )
+    examples: Path | None = Field(
+        default=None, description="file that they are from, chosen as the definition says; null: the definition's own"
+    )
+    metric: HarnessName | None = Field(default=None, description="what decides; null: the definition's first")
+    filter: HarnessName | None = Field(
+        default=None, description="which of the definition's filters reads a generated answer; null: the first"
+    )
+    max_tokens: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        default=None, description="of a generated answer; null: the definition's, or 256"
+    )
+
+    @property
+    def title(self) -> str:
+        """What the task is called in the report."""
+        return self.name or self.task
+
+    @model_validator(mode="after")
+    def _fits(self) -> "HarnessTask":
+        if self.examples is not None and self.shots == 0:
+            raise ValueError("no example is shown, and a file of examples is named: leave one of the two out")
+        return self
+
+
+Task = Annotated[ShippedTask | FileTask | HarnessTask, Field(discriminator="source")]
 
 
 class TasksRequest(JobRequest):

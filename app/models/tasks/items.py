@@ -14,7 +14,8 @@ class Item:
     `target`; of code a `test` and the name that it calls, `entry_point`.
 
     `prompt` is all that the model reads before the answer, `delimiter` stands between the two. `prefix` (a description,
-    solved examples) comes before the prompt and is not shown in reports.
+    solved examples) comes before the prompt and is not shown in reports. `pairs`, one a choice, are what is read and
+    what of it is scored where that is not prompt and choice: a choice may stand in the middle of a sentence.
     """
 
     id: str
@@ -27,11 +28,17 @@ class Item:
     test: str = ""
     entry_point: str = ""
     solution: str = ""
+    pairs: tuple[tuple[str, str], ...] = ()
 
     @property
     def context(self) -> str:
         """Everything before the answer."""
         return self.prefix + self.prompt
+
+    @property
+    def asked(self) -> tuple[tuple[str, str], ...]:
+        """By choice: what the model reads, and the continuation whose likelihood is taken."""
+        return self.pairs or tuple((self.context, f"{self.delimiter}{choice}") for choice in self.choices)
 
     @property
     def solved(self) -> str:
@@ -53,5 +60,5 @@ def fingerprint(items: Sequence[Item], *, metric: str) -> str:
     digest = hashlib.sha256(f"hemostat.task/1 {metric}\n".encode())
     for item in items:
         told = [item.context, item.choices, item.gold, item.delimiter, item.target, item.test, item.entry_point]
-        digest.update(json.dumps(told).encode() + b"\n")
+        digest.update(json.dumps([*told, item.pairs] if item.pairs else told).encode() + b"\n")
     return digest.hexdigest()

@@ -9,7 +9,15 @@ from typing import Final
 
 from markupsafe import Markup
 
-from app.contracts.tasks_report import BOOTSTRAP_FLIPS, Flipped, Outcome, Share, TaskResult, TasksReport
+from app.contracts.tasks_report import (
+    BOOTSTRAP_FLIPS,
+    AnyTaskResult,
+    Flipped,
+    HarnessTaskResult,
+    Outcome,
+    Share,
+    TasksReport,
+)
 from app.models.tasks.power import level_told
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip, mirrored_bars
@@ -27,7 +35,7 @@ OUTCOMES: dict[Outcome, str] = {
     "at_chance": "at chance",
 }
 _WORST_FIRST: Final[tuple[Outcome, ...]] = ("worse", "inconclusive", "at_chance", "better", "equivalent")
-METRICS = {
+_METRICS = {
     "acc": "acc",
     "acc_norm": "acc_norm (a character)",
     "acc_bytes": "acc_bytes (a byte)",
@@ -73,7 +81,7 @@ class Answers:
 
 def answers(report: TasksReport) -> Answers:
     """The view of a report."""
-    outcomes = {result.outcome for result in report.tasks}
+    outcomes = {result.outcome for result in report.results}
     return Answers(
         heading=heading(report),
         good=outcomes <= {"equivalent", "better"},
@@ -86,7 +94,7 @@ def answers(report: TasksReport) -> Answers:
         tests=_tests(report),
         tests_note=_tests_note(report),
         metrics=_metrics(report),
-        examples=tuple(_examples(result) for result in report.tasks if result.examples),
+        examples=tuple(_examples(result) for result in report.results if result.examples),
         chart=_chart(report),
         predictions=_predictions(report),
         prediction_note=(
@@ -96,9 +104,14 @@ def answers(report: TasksReport) -> Answers:
         power=_power(report),
         power_note=(
             "Smallest true difference in accuracy that McNemar’s exact test shows with 80 % power, by the flip rate "
-            f"that was assumed or predicted before the run, at the {level_told(report.tasks[0].detectable.level)}."
+            f"that was assumed or predicted before the run, at the {level_told(report.results[0].detectable.level)}."
         ),
     )
+
+
+def metric_name(metric: str) -> str:
+    """In words where it is one of ours, else as the harness calls it."""
+    return _METRICS.get(metric, visible(metric))
 
 
 def heading(report: TasksReport) -> str:
@@ -107,15 +120,15 @@ def heading(report: TasksReport) -> str:
 
 
 def _worst(report: TasksReport) -> Outcome:
-    outcomes = {result.outcome for result in report.tasks}
+    outcomes = {result.outcome for result in report.results}
     return next((name for name in _WORST_FIRST if name in outcomes), "inconclusive")
 
 
 def outcome(report: TasksReport) -> str:
     """How many tasks came out how."""
     told = ", ".join(f"{count} {OUTCOMES[name]}" for name, count in _counts(report).items())
-    margin = fmt.number(100 * report.tasks[0].equivalence.margin, 2)
-    many = len(report.tasks)
+    margin = fmt.number(100 * report.results[0].equivalence.margin, 2)
+    many = len(report.results)
     return (
         f"Of {many} task{'' if many == 1 else 's'}: {told}. The margin of equivalence is ± {margin} points of accuracy."
     )
@@ -123,7 +136,7 @@ def outcome(report: TasksReport) -> str:
 
 def _counts(report: TasksReport) -> dict[Outcome, int]:
     """Tasks by outcome, in the order of `OUTCOMES`, as far as there are any."""
-    counted = Counter(result.outcome for result in report.tasks)
+    counted = Counter(result.outcome for result in report.results)
     return {name: counted[name] for name in OUTCOMES if counted[name]}
 
 
@@ -156,9 +169,9 @@ def left(report: TasksReport) -> str:
 def _figures(report: TasksReport) -> tuple[Figure, ...]:
     """Of several tasks how many came out how, then of the first one of the worst outcome; each figure names it."""
     worst = _worst(report)
-    of = next((result for result in report.tasks if result.outcome == worst), report.tasks[0])
+    of = next((result for result in report.results if result.outcome == worst), report.results[0])
     difference, rate = points(of.difference), fmt.estimate(of.flips.rate.mean, of.flips.rate.ci, percent=True)
-    name, several = visible(of.name), len(report.tasks) > 1
+    name, several = visible(of.name), len(report.results) > 1
     items = f"{name}, {fmt.count(of.items)} items"
     beside = f"; the reference {score(of.reference.mean)} {points(of.reference).interval or ''}" if several else ""
     return (
@@ -184,18 +197,18 @@ def _counted(report: TasksReport, worst: Outcome) -> Figure:
     """The tasks by outcome."""
     counts = _counts(report)
     others = ", ".join(f"{count} {OUTCOMES[name]}" for name, count in counts.items() if name != worst)
-    value = f"{fmt.count(counts[worst])} of {fmt.count(len(report.tasks))}"
+    value = f"{fmt.count(counts[worst])} of {fmt.count(len(report.results))}"
     return Figure("Outcome", value, f"tasks {OUTCOMES[worst]}", "", others)
 
 
 def _results(report: TasksReport) -> Table:
-    margin = report.tasks[0].equivalence.margin
+    margin = report.results[0].equivalence.margin
     values = [0.0, margin, -margin]
-    for result in report.tasks:
+    for result in report.results:
         values += [result.difference.mean, *result.difference.ci]
     room = 0.06 * (max(values) - min(values))
     scale = LinearScale(100 * (min(values) - room), 100 * (max(values) + room))
-    most = max(max(result.flips.harmful, result.flips.helpful) / result.items for result in report.tasks) or 1.0
+    most = max(max(result.flips.harmful, result.flips.helpful) / result.items for result in report.results) or 1.0
     return Table(
         caption="Accuracy of both models on the same items",
         columns=(
@@ -209,12 +222,12 @@ def _results(report: TasksReport) -> Table:
             Column("Flips", "text"),
             Column("Outcome", "text"),
         ),
-        rows=tuple(_result(result, scale, most, margin) for result in report.tasks),
+        rows=tuple(_result(result, scale, most, margin) for result in report.results),
         axis=axis(scale, "points of accuracy, candidate − reference"),
     )
 
 
-def _result(result: TaskResult, scale: LinearScale, most: float, margin: float) -> tuple[Cell, ...]:
+def _result(result: AnyTaskResult, scale: LinearScale, most: float, margin: float) -> tuple[Cell, ...]:
     difference = points(result.difference)
     ci = (100 * result.difference.ci[0], 100 * result.difference.ci[1])
     guides = [Guide(0.0, "base"), Guide(100 * margin, "floor"), Guide(-100 * margin, "floor")]
@@ -226,7 +239,7 @@ def _result(result: TaskResult, scale: LinearScale, most: float, margin: float) 
         most,
     )
     return (
-        Cell(name, METRICS[result.metric]),
+        Cell(name, f"{metric_name(result.metric)}{_definition(result)}"),
         Cell(fmt.count(result.items)),
         Cell(score(result.reference.mean)),
         Cell(score(result.candidate.mean)),
@@ -238,8 +251,18 @@ def _result(result: TaskResult, scale: LinearScale, most: float, margin: float) 
     )
 
 
+def _definition(result: AnyTaskResult) -> str:
+    """Whose prompts and scoring they are, where they are not ours."""
+    if not isinstance(result, HarnessTaskResult):
+        return ""
+    told, shots = result.harness, result.harness.shots
+    whose = "" if told.task == result.name else f"{visible(told.task)} of "
+    examples = f"{shots} solved example{'' if shots == 1 else 's'}" if shots else "no examples"
+    return f"; {whose}lm-evaluation-harness {visible(told.version)}, {examples}"
+
+
 def _results_note(report: TasksReport) -> str:
-    margin = fmt.number(100 * report.tasks[0].equivalence.margin, 2)
+    margin = fmt.number(100 * report.results[0].equivalence.margin, 2)
     return (
         f"Candidate − reference, so damage is negative; dashed is the margin of ± {margin} points. Flips: to wrong on "
         "the left, to right on the right. Equal accuracies can hide many of either."
@@ -274,7 +297,7 @@ def _tests(report: TasksReport) -> Table:
                 Cell(fmt.number(100 * result.chance.accuracy)),
                 Cell(_p(result.chance.p_reference), f"candidate {_p(result.chance.p_candidate)}"),
             )
-            for result in report.tasks
+            for result in report.results
         ),
     )
 
@@ -285,7 +308,7 @@ def _tests_note(report: TasksReport) -> str:
         "Benjamini–Hochberg correct it for the number of tasks. Equivalence is claimed by two one-sided score tests, "
         "not by a difference that failed to show."
     )
-    if all(_bootstrapped(result) for result in report.tasks):
+    if all(_bootstrapped(result) for result in report.results):
         return note
     return (
         f"{note} The bootstrap is left out where fewer than {BOOTSTRAP_FLIPS} items flip: from so few it often misses "
@@ -293,11 +316,11 @@ def _tests_note(report: TasksReport) -> str:
     )
 
 
-def _bootstrapped(result: TaskResult) -> bool:
+def _bootstrapped(result: AnyTaskResult) -> bool:
     return result.flips.harmful + result.flips.helpful >= BOOTSTRAP_FLIPS
 
 
-def _bootstrap(result: TaskResult) -> Cell:
+def _bootstrap(result: AnyTaskResult) -> Cell:
     if _bootstrapped(result):
         return Cell(_span(result.bootstrap_ci))
     return Cell(fmt.NONE, f"fewer than {BOOTSTRAP_FLIPS} flips")
@@ -326,14 +349,14 @@ def _metrics(report: TasksReport) -> Table:
         rows=tuple(
             (
                 Cell(visible(result.name)),
-                Cell(METRICS[metric.metric], "decides" if metric.metric == result.metric else ""),
+                Cell(metric_name(metric.metric), "decides" if metric.metric == result.metric else ""),
                 Cell(score(metric.reference)),
                 Cell(score(metric.candidate)),
                 _difference(metric.difference),
                 Cell(fmt.count(metric.harmful)),
                 Cell(fmt.count(metric.helpful)),
             )
-            for result in report.tasks
+            for result in report.results
             for metric in result.metrics
         ),
     )
@@ -347,7 +370,7 @@ def _difference(found: Share | None) -> Cell:
     return Cell(told.value, told.interval or "")
 
 
-def _examples(result: TaskResult) -> Examples:
+def _examples(result: AnyTaskResult) -> Examples:
     stored = any(example.prompt is not None for example in result.examples)
     leads = any(example.lead is not None for example in result.examples)
     columns = [Column("Item", "name"), Column("Flip", "text")]
@@ -393,7 +416,7 @@ def _text(text: str | None) -> str:
 
 def _chart(report: TasksReport) -> Markup | None:
     kl = report.divergence.kl.mean
-    own: Sequence[TaskResult] = [result for result in report.tasks if result.outcome != "at_chance"] if kl else []
+    own: Sequence[AnyTaskResult] = [result for result in report.results if result.outcome != "at_chance"] if kl else []
     dots = [FlipDot(visible(run.task), run.kl, run.rate, None, own=False) for run in report.seen]
     dots += [
         FlipDot(visible(result.name), kl or 0.0, result.flips.rate.mean, result.flips.rate.ci, own=True)
@@ -425,12 +448,12 @@ def _predictions(report: TasksReport) -> Table:
                 Cell(_within(result)),
                 Cell(visible(result.prediction.sentence)),
             )
-            for result in report.tasks
+            for result in report.results
         ),
     )
 
 
-def _predicted(result: TaskResult) -> Cell:
+def _predicted(result: AnyTaskResult) -> Cell:
     told = result.prediction
     if told.rate is None or told.interval is None:
         return Cell(fmt.NONE)
@@ -438,7 +461,7 @@ def _predicted(result: TaskResult) -> Cell:
     return Cell(text.value, text.interval or "")
 
 
-def _within(result: TaskResult) -> str:
+def _within(result: AnyTaskResult) -> str:
     if result.prediction.interval is None:
         return fmt.NONE
     if result.outcome == "at_chance":
@@ -465,7 +488,7 @@ def _power(report: TasksReport) -> Table:
                 Cell(_points(result.detectable.difference)),
                 Cell(_points(result.detectable.at_measured_rate)),
             )
-            for result in report.tasks
+            for result in report.results
         ),
     )
 

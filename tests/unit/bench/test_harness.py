@@ -1,7 +1,6 @@
 """Answers beside the harness' own: what is counted as different, and what is asked."""
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,7 @@ import pytest
 from app.contracts.requests.tasks import FileTask
 from app.models.tasks.reading import read_task
 from app.settings import Settings
-from tests.bench import harness
-from tests.bench.harness import differences, main, mean_gap
+from tests.bench.harness import differences, mean_gap
 from tests.bench.harness_items import write_items
 from tests.bench.harness_told import FORMATS, Told
 
@@ -64,12 +62,3 @@ def test_the_items_are_files_that_a_job_takes_and_tell_characters_from_bytes(tmp
         choices += [choice for item in items for choice in item.choices]
     assert any(len(choice) != len(choice.encode()) for choice in choices)
     assert any(choice.startswith(" ") for choice in choices)
-
-
-def test_without_the_harness_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(
-        harness, "find_spec", lambda name: None if name == "lm_eval" else importlib.util.find_spec(name)
-    )
-    with pytest.raises(SystemExit, match=r"pip install --no-deps --target FOLDER lm_eval==0\.4\.13"):
-        main(tmp_path)
-    assert not list(tmp_path.iterdir())

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from app.contracts.requests.tasks import METRICS, FileTask, ShippedTask, TaskMetric
+from app.contracts.requests.tasks import METRICS, FileTask, HarnessTask, ShippedTask
+from app.contracts.tasks_report import HarnessDefinition
 from app.models.tasks.items import Item, fingerprint
 from app.models.tasks.reading import format_of, metric_of
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.plan import plan_fingerprint
 from workers.diagnosis.sides import Sides
-from workers.diagnosis.tasks.answers import STOPS, Answers, choose, program, read_numbers
+from workers.diagnosis.tasks.answers import LEAD_UNITS, STOPS, Answers, choose, program, read_numbers
 from workers.diagnosis.tasks.generating import generate
+from workers.diagnosis.tasks.harness.running import Harnessed, Scored
 from workers.diagnosis.tasks.likelihood import Likelihoods, likelihoods
-from workers.diagnosis.tasks.prompts import choice_prompts, open_prompts
+from workers.diagnosis.tasks.prompts import Prompts, choice_prompts, open_prompts
 from workers.diagnosis.tasks.sandbox import runner
 from workers.diagnosis.tasks.sandbox.runner import Ending
 from workers.distributions.reference_store import ReferenceStore
@@ -41,25 +44,32 @@ def fingerprint_of(task: ShippedTask | FileTask, items: Sequence[Item]) -> str:
 
 @dataclass(frozen=True)
 class Answered:
-    """A task with both models' answers, by metric; the first metric decides.
+    """A task with both models' answers, by metric; `metric` decides.
 
     `likelihoods` are those of multiple choice, `texts` what both generated, `endings` how what was code of it ended.
     """
 
-    task: ShippedTask | FileTask
+    task: ShippedTask | FileTask | HarnessTask
     items: Sequence[Item]
     fingerprint: str
-    reference: dict[TaskMetric, Answers]
-    candidate: dict[TaskMetric, Answers]
+    reference: dict[str, Answers]
+    candidate: dict[str, Answers]
+    metric: str
     shortened: int
     likelihoods: Likelihoods | None = None
     texts: tuple[Sequence[str], Sequence[str]] | None = None
     endings: tuple[Sequence[Ending], Sequence[Ending]] | None = None
+    harness: HarnessDefinition | None = None
 
-    @property
-    def metric(self) -> TaskMetric:
-        """The one that decides."""
-        return metric_of(self.task)
+
+def chosen_by(asked: Harnessed, likelihoods: Sequence[NDArray[np.float64]]) -> dict[str, tuple[str | None, ...]]:
+    """By metric of multiple choice, which choice it takes: the harness tells only whether that is right."""
+    return {metric: choose(asked.items, likelihoods, metric).said for metric in LEAD_UNITS}
+
+
+def answers_of(scored: Scored, said: Mapping[str, tuple[str | None, ...]]) -> dict[str, Answers]:
+    """By metric. What was said by one that is not known here is not told."""
+    return {metric: Answers(said.get(metric, (None,) * len(right)), right) for metric, right in scored.right.items()}
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,32 @@ class Desk:
         limits = [side.info.max_position for side in (self.sides.reference, self.sides.candidate)]
         return min((limit for limit in limits if limit is not None), default=_CONTEXT)
 
+    def answer_harness(self, number: int, task: HarnessTask, asked: Harnessed) -> Answered:
+        """Both models' answers to what the harness asks, as it scores them. Raises what `answer` raises."""
+        found, texts = None, None
+        if asked.items[0].choices:
+            prompts = self._choice_prompts(number, asked.items)
+            found = self._likelihoods(number, prompts)
+            scored = [asked.choices_scored(one) for one in (found.reference, found.candidate)]
+            chosen = [chosen_by(asked, one) for one in (found.reference, found.candidate)]
+        else:
+            prompts, texts = self._texts(number, asked.items, asked.max_tokens, asked.stops)
+            scored = [asked.texts_scored(one) for one in texts]
+            chosen = [one.said for one in scored]
+        both = [answers_of(one, said) for one, said in zip(scored, chosen, strict=True)]
+        return Answered(
+            task,
+            asked.items,
+            fingerprint(asked.items, metric=asked.scoring),
+            metric=asked.metric,
+            reference=both[0],
+            candidate=both[1],
+            shortened=prompts.shortened,
+            likelihoods=found,
+            texts=texts,
+            harness=asked.definition,
+        )
+
     def answer(self, number: int, task: ShippedTask | FileTask, items: Sequence[Item]) -> Answered:
         """Both models' answers to the items of the request's task `number`.
 
@@ -90,7 +126,22 @@ class Desk:
         return self._generated(number, task, items)
 
     def _choices(self, number: int, task: ShippedTask | FileTask, items: Sequence[Item]) -> Answered:
-        prompts = choice_prompts(
+        prompts = self._choice_prompts(number, items)
+        found = self._likelihoods(number, prompts)
+        metrics = METRICS[format_of(task)]
+        return Answered(
+            task,
+            items,
+            fingerprint_of(task, items),
+            metric=metric_of(task),
+            reference={metric: choose(items, found.reference, metric) for metric in metrics},
+            candidate={metric: choose(items, found.candidate, metric) for metric in metrics},
+            shortened=prompts.shortened,
+            likelihoods=found,
+        )
+
+    def _choice_prompts(self, number: int, items: Sequence[Item]) -> Prompts:
+        return choice_prompts(
             items,
             self.tokenizer,
             self.bos,
@@ -98,7 +149,9 @@ class Desk:
             pointer=f"/tasks/{number}",
             check_cancelled=self.context.check_cancelled,
         )
-        found = likelihoods(
+
+    def _likelihoods(self, number: int, prompts: Prompts) -> Likelihoods:
+        return likelihoods(
             prompts,
             self.sides,
             room=self.room,
@@ -106,49 +159,48 @@ class Desk:
             context=self.context,
             scratch=f"task-{number}",
         )
-        metrics = METRICS[format_of(task)]
-        return Answered(
-            task,
-            items,
-            fingerprint_of(task, items),
-            reference={metric: choose(items, found.reference, metric) for metric in metrics},
-            candidate={metric: choose(items, found.candidate, metric) for metric in metrics},
-            shortened=prompts.shortened,
-            likelihoods=found,
-        )
 
-    def _generated(self, number: int, task: FileTask, items: Sequence[Item]) -> Answered:
+    def _texts(
+        self, number: int, items: Sequence[Item], max_tokens: int, stops: Sequence[str]
+    ) -> tuple[Prompts, tuple[list[str], list[str]]]:
+        """The prompts, and what both models write after them."""
         context = self.context
         prompts = open_prompts(
             items,
             self.tokenizer,
             self.bos,
-            self.limit - task.max_tokens,
+            self.limit - max_tokens,
             pointer=f"/tasks/{number}/max_tokens",
             check_cancelled=context.check_cancelled,
         )
-        folder = context.scratch / f"task-{number}"
-        texts = [
+        reference, candidate = (
             generate(
                 prompts,
                 side,
                 dtype=self.sides.dtype,
-                max_tokens=task.max_tokens,
-                stops=STOPS[task.format],
+                max_tokens=max_tokens,
+                stops=stops,
                 tokenizer=self.tokenizer,
                 room=self.room,
                 context=context,
-                folder=folder,
+                folder=self._folder(number),
             )
             for side in (self.sides.reference, self.sides.candidate)
-        ]
-        both: list[dict[TaskMetric, Answers]] = []
+        )
+        return prompts, (reference, candidate)
+
+    def _folder(self, number: int) -> Path:
+        return self.context.scratch / f"task-{number}"
+
+    def _generated(self, number: int, task: FileTask, items: Sequence[Item]) -> Answered:
+        prompts, texts = self._texts(number, items, task.max_tokens, STOPS[task.format])
+        both: list[dict[str, Answers]] = []
         endings: list[list[Ending]] = []
         if task.format == "humaneval":
-            runner.require(check_cancelled=context.check_cancelled)
+            runner.require(check_cancelled=self.context.check_cancelled)
             done = sum(map(len, texts))
             for index, side in enumerate(texts):
-                ends = self._run(items, side, folder, already=index * len(items), total=done)
+                ends = self._run(items, side, self._folder(number), already=index * len(items), total=done)
                 endings.append(ends)
                 right = np.asarray([end.outcome == "passed" for end in ends], dtype=np.bool_)
                 both.append({"pass_at_1": Answers(tuple(side), right)})
@@ -158,10 +210,11 @@ class Desk:
             task,
             items,
             fingerprint_of(task, items),
+            metric=metric_of(task),
             reference=both[0],
             candidate=both[1],
             shortened=prompts.shortened,
-            texts=(texts[0], texts[1]),
+            texts=texts,
             endings=(endings[0], endings[1]) if endings else None,
         )
 

@@ -25,7 +25,7 @@ STOPS: Final[dict[str, tuple[str, ...]]] = {
 }
 INVALID: Final = "[invalid]"
 # By metric of multiple choice: the unit of what it compares.
-LEAD_UNITS: Final[dict[TaskMetric, LeadUnit]] = {
+LEAD_UNITS: Final[dict[str, LeadUnit]] = {
     "acc": "nats",
     "acc_norm": "nats a character",
     "acc_bytes": "nats a byte",
@@ -44,7 +44,7 @@ class Answers:
     right: NDArray[np.bool_]
 
 
-def choose(items: Sequence[Item], likelihoods: Sequence[NDArray[np.float64]], metric: TaskMetric) -> Answers:
+def choose(items: Sequence[Item], likelihoods: Sequence[NDArray[np.float64]], metric: str) -> Answers:
     """By log-likelihoods of each item's choices, nats. A choice whose likelihood is no number is never chosen."""
     said: list[str | None] = []
     right = []
@@ -56,13 +56,13 @@ def choose(items: Sequence[Item], likelihoods: Sequence[NDArray[np.float64]], me
     return Answers(tuple(said), np.asarray(right, dtype=np.bool_))
 
 
-def scores(item: Item, values: NDArray[np.float64], metric: TaskMetric) -> NDArray[np.float64]:
+def scores(item: Item, values: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
     """What a metric compares the choices by, in its unit of `LEAD_UNITS`; −∞ where a log-likelihood is no number."""
     sizes = np.asarray([_size(choice, metric) for choice in item.choices], dtype=np.float64)
     return np.where(np.isfinite(values), values / sizes, -np.inf)
 
 
-def _size(choice: str, metric: TaskMetric) -> int:
+def _size(choice: str, metric: str) -> int:
     return {"acc_norm": len(choice), "acc_bytes": len(choice.encode())}.get(metric, 1)
 
 

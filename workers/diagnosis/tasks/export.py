@@ -9,9 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.contracts.requests.tasks import METRICS, TasksRequest
+from app.contracts.requests.tasks import TasksRequest
 from app.contracts.tasks_report import TasksReport
-from app.models.tasks.reading import format_of
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.tasks.answering import Answered
@@ -33,7 +32,7 @@ def _lines(one: Answered, request: TasksRequest) -> Iterator[dict[str, Any]]:
     for index, item in enumerate(one.items):
         line: dict[str, Any] = {"task": one.task.title, "item": item.id}
         for name, side in (("reference", one.reference), ("candidate", one.candidate)):
-            told: dict[str, Any] = {metric: bool(side[metric].right[index]) for metric in METRICS[format_of(one.task)]}
+            told: dict[str, Any] = {metric: bool(answers.right[index]) for metric, answers in side.items()}
             if one.likelihoods is not None:
                 values = (one.likelihoods.reference if name == "reference" else one.likelihoods.candidate)[index]
                 told["logp"] = [float(value) if np.isfinite(value) else None for value in values]
@@ -52,7 +51,7 @@ def _lines(one: Answered, request: TasksRequest) -> Iterator[dict[str, Any]]:
 
 def export_metrics(report: TasksReport, sides: Sides, context: JobContext) -> None:
     """Gauges of each task. Labels are aliases, the recipe's fingerprint, and the task's name."""
-    for result in report.tasks:
+    for result in report.results:
         labels = {
             "reference": sides.reference.alias,
             "model": sides.candidate.alias,

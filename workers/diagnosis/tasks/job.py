@@ -9,16 +9,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from app.contracts.report import CompareReport
 from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.tasks import TasksRequest
-from app.contracts.tasks_report import FlipCurve, FlipPrediction, SeenRun, TaskResult, TasksReport
+from app.contracts.requests.tasks import FileTask, HarnessTask, TasksRequest
+from app.contracts.tasks_report import (
+    AnyTaskResult,
+    FlipCurve,
+    FlipPrediction,
+    HarnessTaskResult,
+    SeenRun,
+    TaskResult,
+    TasksReport,
+)
 from app.models.tasks.checks import check_tasks
+from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item
 from app.models.tasks.power import level_of, level_told
-from app.models.tasks.reading import format_of, read_source
+from app.models.tasks.reading import read_source
 from app.settings import Settings
 from workers.diagnosis.assemble import repeatable
 from workers.diagnosis.attempt import Attempt, counted
@@ -30,6 +40,7 @@ from workers.diagnosis.flips.runs import Run
 from workers.diagnosis.sides import Sides, modify, resolve
 from workers.diagnosis.tasks.answering import Desk, fingerprint_of
 from workers.diagnosis.tasks.export import export_metrics, write_answers
+from workers.diagnosis.tasks.harness.running import Harnessed, prepare
 from workers.diagnosis.tasks.result import Planned, overall, results
 from workers.diagnosis.tasks.sandbox import runner
 from workers.diagnosis.tasks.statistics import mcnemar
@@ -45,13 +56,15 @@ def tasks(request: TasksRequest, context: JobContext, room: EngineRoom) -> Tasks
 
     Raises `HemostatError` for what request, models, files or machine do not allow, `JobCancelled` when told to stop.
     """
-    items = check_tasks(request, context.settings)
-    sources = [_source(request, index, drawn, context.settings) for index, drawn in enumerate(items)]
-    if any(format_of(task) == "humaneval" for task in request.tasks):
+    asked = [
+        _asked(request, index, read, context.settings)
+        for index, read in enumerate(check_tasks(request, context.settings))
+    ]
+    if any(isinstance(task, FileTask) and task.format == "humaneval" for task in request.tasks):
         runner.require(check_cancelled=context.check_cancelled)
     measured = compare(_comparison(request), context, room)
     with counted(room, context):
-        return _Tasks(request, context, room, items, sources, measured).run()
+        return _Tasks(request, context, room, asked, measured).run()
 
 
 def _comparison(request: TasksRequest) -> CompareRequest:
@@ -59,6 +72,26 @@ def _comparison(request: TasksRequest) -> CompareRequest:
     fields = set(CompareRequest.model_fields) & set(TasksRequest.model_fields) - {"kind", "store_text"}
     body: dict[str, Any] = {name: getattr(request, name) for name in fields}
     return CompareRequest(kind="compare", store_text=False, **body)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What one task asks, and the fingerprint of all that it draws from."""
+
+    items: Sequence[Item]
+    source: str
+    harness: Harnessed | None = None
+
+
+def _asked(request: TasksRequest, index: int, read: list[Item] | HarnessRows, settings: Settings) -> _Asked:
+    task, pointer = request.tasks[index], f"/tasks/{index}"
+    if isinstance(task, HarnessTask):
+        assert isinstance(read, HarnessRows)  # noqa: S101 - such tasks are read as rows
+        prepared = prepare(task, read, seed=request.seed, pointer=pointer)
+        return _Asked(prepared.items, read.fingerprint(prepared.scoring), prepared)
+    assert not isinstance(read, HarnessRows)  # noqa: S101 - the others as items
+    whole = read if task.items is None else read_source(task, settings, pointer=pointer)
+    return _Asked(read, fingerprint_of(task, whole))
 
 
 class _Tasks(Attempt):
@@ -69,14 +102,12 @@ class _Tasks(Attempt):
         request: TasksRequest,
         context: JobContext,
         room: EngineRoom,
-        items: Sequence[list[Item]],
-        sources: Sequence[str],
+        asked: Sequence[_Asked],
         measured: CompareReport,
     ) -> None:
         super().__init__(request, context, room)
         self._request = request
-        self._items = items
-        self._sources = sources
+        self._asked = asked
         self._measured = measured
 
     def run(self) -> TasksReport:
@@ -100,9 +131,13 @@ class _Tasks(Attempt):
             self._tell(planned)
             answered = []
             with watch.phase("tasks"):
-                for number, (task, items) in enumerate(zip(request.tasks, self._items, strict=True)):
+                for number, (task, asked) in enumerate(zip(request.tasks, self._asked, strict=True)):
                     context.check_cancelled()
-                    answered.append(desk.answer(number, task, items))
+                    if isinstance(task, HarnessTask):
+                        assert asked.harness is not None  # noqa: S101 - `_asked` prepared it
+                        answered.append(desk.answer_harness(number, task, asked.harness))
+                    else:
+                        answered.append(desk.answer(number, task, asked.items))
             with watch.phase("statistics"):
                 context.progress("statistics", 0, 1)
                 found = results(answered, planned, request)
@@ -124,8 +159,8 @@ class _Tasks(Attempt):
 
     def _planned(self, predictor: Predictor, index: int) -> Planned:
         """What earlier runs say of the task at this index, at the measured KL, before it is answered."""
-        source = self._sources[index]
-        return Planned(self._predicted(predictor, source, len(self._items[index])), source)
+        asked = self._asked[index]
+        return Planned(self._predicted(predictor, asked.source, len(asked.items)), asked.source)
 
     def _predicted(self, predictor: Predictor, source: str, items: int) -> FlipPrediction:
         kl = self._measured.divergence.kl.mean
@@ -155,19 +190,19 @@ class _Tasks(Attempt):
     def _tell(self, planned: Sequence[Planned]) -> None:
         """What each task can show goes to the log, before any is answered."""
         level = level_of(len(planned))
-        for task, items, plan in zip(self._request.tasks, self._items, planned, strict=True):
+        for task, asked, plan in zip(self._request.tasks, self._asked, planned, strict=True):
             rate, told = plan.rate
-            least = mcnemar.detectable(len(items), rate, level=level)
+            least = mcnemar.detectable(len(asked.items), rate, level=level)
             shown = "too few to show any difference"
             if least is not None:
                 shown = f"enough to show a difference of {100 * least:.1f} points or more"
             source = "predicted" if told else "assumed"
             self._context.log(
-                f"{task.title}: {len(items)} items are {shown} at the {source} flip rate of {100 * rate:.2g} % "
+                f"{task.title}: {len(asked.items)} items are {shown} at the {source} flip rate of {100 * rate:.2g} % "
                 f"(McNemar, 80 % power, {level_told(level)})"
             )
 
-    def _report(self, found: Sequence[TaskResult], predictor: Predictor, sides: Sides) -> TasksReport:
+    def _report(self, found: Sequence[AnyTaskResult], predictor: Predictor, sides: Sides) -> TasksReport:
         measured, request = self._measured, self._request
         seconds = dict(measured.provenance.seconds)
         for name, spent in self._watch.seconds.items():
@@ -188,7 +223,8 @@ class _Tasks(Attempt):
             entropy=measured.entropy,
             domains=measured.domains,
             nonfinite_positions=measured.nonfinite_positions,
-            tasks=tuple(found),
+            tasks=tuple(one for one in found if isinstance(one, TaskResult)),
+            harness_tasks=tuple(one for one in found if isinstance(one, HarnessTaskResult)),
             seen=tuple(
                 SeenRun(task=run.task, kl=run.kl, rate=run.rate, items=run.items) for run in predictor.runs[-_SEEN:]
             ),
@@ -199,7 +235,7 @@ class _Tasks(Attempt):
             provenance=provenance,
         )
 
-    def _curve(self, predictor: Predictor, found: Sequence[TaskResult]) -> FlipCurve | None:
+    def _curve(self, predictor: Predictor, found: Sequence[AnyTaskResult]) -> FlipCurve | None:
         """The prediction for the job's first task over all KL that were seen."""
         kl = self._measured.divergence.kl.mean
         if not predictor.runs:
@@ -207,7 +243,7 @@ class _Tasks(Attempt):
         values = [run.kl for run in predictor.runs] + ([kl] if kl else [])
         first = found[0]
         across = grid(min(values) / 1.2, max(values) * 1.2)
-        told = [predictor.model.predict(one, first.items, task=self._sources[0]) for one in across]
+        told = [predictor.model.predict(one, first.items, task=self._asked[0].source) for one in across]
         return FlipCurve(
             items=first.items,
             kl=across,
@@ -216,14 +252,14 @@ class _Tasks(Attempt):
             high=tuple(high for _, _, high in told),
         )
 
-    def _remember(self, found: Sequence[TaskResult], sides: Sides) -> None:
+    def _remember(self, found: Sequence[AnyTaskResult], sides: Sides) -> None:
         """Adds the run to what was seen; a report is not lost because that fails."""
         try:
             flip_runs.add(self._context.settings.home, self._runs(found, sides))
         except OSError as error:
             self._context.log(f"the run is not remembered for predictions: {error.strerror}")
 
-    def _runs(self, found: Sequence[TaskResult], sides: Sides) -> list[Run]:
+    def _runs(self, found: Sequence[AnyTaskResult], sides: Sides) -> list[Run]:
         """What is worth remembering: a task that the reference can answer, at a KL above zero."""
         kl = self._measured.divergence.kl.mean
         if kl is None or kl <= 0 or self._measured.nonfinite_positions:
@@ -247,23 +283,16 @@ class _Tasks(Attempt):
         ]
 
 
-def _source(request: TasksRequest, index: int, drawn: Sequence[Item], settings: Settings) -> str:
-    """The fingerprint of all that a task draws from: of the items themselves where it takes them all."""
-    task = request.tasks[index]
-    items = drawn if task.items is None else read_source(task, settings, pointer=f"/tasks/{index}")
-    return fingerprint_of(task, items)
-
-
-def _not_tested(of_distributions: Sequence[str], found: Sequence[TaskResult]) -> tuple[str, ...]:
+def _not_tested(of_distributions: Sequence[str], found: Sequence[AnyTaskResult]) -> tuple[str, ...]:
     lines = [line for line in of_distributions if not any(word in line.casefold() for word in ("task", "benchmark"))]
     told = ", ".join(result.name for result in found)
     lines.append(f"tasks other than {told}: a model may lose here what it keeps there")
-    if all(result.format != "humaneval" for result in found):
+    if not any(isinstance(result, TaskResult) and result.format == "humaneval" for result in found):
         lines.append("code that is run")
     return tuple(lines)
 
 
-def _warnings(found: Sequence[TaskResult]) -> list[str]:
+def _warnings(found: Sequence[AnyTaskResult]) -> list[str]:
     told = []
     for result in found:
         if result.outcome == "at_chance":

@@ -76,8 +76,8 @@ def choice_prompts(
     windows, owner, chosen, shortened = [], [], [], set()
     for index, item in enumerate(items):
         check_cancelled()
-        for number, choice in enumerate(item.choices):
-            before, after = encode_pair(tokenizer, item.context, f"{item.delimiter}{choice}")
+        for number, (context, continuation) in enumerate(item.asked):
+            before, after = encode_pair(tokenizer, context, continuation)
             tokens, cut = _fitted(before, after, bos, limit, item=item.id, pointer=pointer)
             if cut:
                 shortened.add(index)

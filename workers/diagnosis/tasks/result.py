@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from app.contracts.report import Mean
-from app.contracts.requests.tasks import METRICS, TasksRequest
+from app.contracts.requests.tasks import HarnessTask, TasksRequest
 from app.contracts.tasks_report import (
+    AnyTaskResult,
     Chance,
     Detectable,
     Equivalence,
     FlipCounts,
     Flipped,
     FlipPrediction,
+    HarnessMetricResult,
+    HarnessTaskResult,
     McNemar,
     MetricResult,
     Outcome,
@@ -52,13 +55,13 @@ class Planned:
         return ASSUMED_FLIP_RATES[0], False
 
 
-def results(answered: Sequence[Answered], planned: Sequence[Planned], request: TasksRequest) -> list[TaskResult]:
+def results(answered: Sequence[Answered], planned: Sequence[Planned], request: TasksRequest) -> list[AnyTaskResult]:
     """One result a task; p-values are adjusted over all of them."""
     pairs = [Pairs.of(one.reference[one.metric].right, one.candidate[one.metric].right) for one in answered]
     tests = [mcnemar.exact(one) for one in pairs]
     within = [score.equivalence(one, request.margin) for one in pairs]
     holm, bh, within_holm = multiplicity.holm(tests), multiplicity.benjamini_hochberg(tests), multiplicity.holm(within)
-    found = []
+    found: list[AnyTaskResult] = []
     for index, (one, pair) in enumerate(zip(answered, pairs, strict=True)):
         guessed = _chance(one, pair)
         equivalence = Equivalence(
@@ -71,35 +74,38 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
         test = McNemar(p=tests[index], p_holm=holm[index], q_bh=bh[index])
         outcome = outcome_of(pair, test, equivalence, guessed)
         difference = Share(mean=pair.difference, ci=score.interval(pair))
-        found.append(
-            TaskResult(
-                name=one.task.title,
-                format=format_of(one.task),
-                items=pair.items,
-                fingerprint=one.fingerprint,
-                source_fingerprint=planned[index].source,
-                metric=one.metric,
-                reference=_share(pair.both_right + pair.harmful, pair.items),
-                candidate=_share(pair.both_right + pair.helpful, pair.items),
-                difference=difference,
-                bootstrap_ci=bootstrap.paired(
-                    one.reference[one.metric].right, one.candidate[one.metric].right, seed=request.seed
-                ),
-                metrics=_metrics(one),
-                flips=_flips(one, pair),
-                examples=_examples(one, request),
-                lead_unit=None if one.likelihoods is None else LEAD_UNITS[one.metric],
-                mcnemar=test,
-                equivalence=equivalence,
-                detectable=_detectable(pair, planned[index], level_of(len(answered))),
-                chance=guessed,
-                kl=_kl(one, request.seed),
-                prediction=planned[index].prediction,
-                outcome=outcome,
-                sentence=sentence(one.task.title, pair, difference, outcome, equivalence, guessed),
-                shortened=one.shortened,
-            )
-        )
+        told: dict[str, Any] = {
+            "name": one.task.title,
+            "items": pair.items,
+            "fingerprint": one.fingerprint,
+            "source_fingerprint": planned[index].source,
+            "metric": one.metric,
+            "reference": _share(pair.both_right + pair.harmful, pair.items),
+            "candidate": _share(pair.both_right + pair.helpful, pair.items),
+            "difference": difference,
+            "bootstrap_ci": bootstrap.paired(
+                one.reference[one.metric].right, one.candidate[one.metric].right, seed=request.seed
+            ),
+            "flips": _flips(one, pair),
+            "examples": _examples(one, request),
+            "lead_unit": None if one.likelihoods is None else LEAD_UNITS.get(one.metric),
+            "mcnemar": test,
+            "equivalence": equivalence,
+            "detectable": _detectable(pair, planned[index], level_of(len(answered))),
+            "chance": guessed,
+            "kl": _kl(one, request.seed),
+            "prediction": planned[index].prediction,
+            "outcome": outcome,
+            "sentence": sentence(one.task.title, pair, difference, outcome, equivalence, guessed),
+            "shortened": one.shortened,
+        }
+        if one.harness is not None:
+            theirs = tuple(HarnessMetricResult(**metric) for metric in _metrics(one))
+            found.append(HarnessTaskResult(**told, harness=one.harness, metrics=theirs))
+        else:
+            assert not isinstance(one.task, HarnessTask)  # noqa: S101 - those have a definition
+            ours = tuple(MetricResult(**metric) for metric in _metrics(one))
+            found.append(TaskResult(**told, format=format_of(one.task), metrics=ours))
     return found
 
 
@@ -136,7 +142,7 @@ def sentence(
     return f"{name}: {told}: {points} in accuracy; {flips}."
 
 
-def overall(found: Sequence[TaskResult]) -> str:
+def overall(found: Sequence[AnyTaskResult]) -> str:
     """One sentence over all tasks."""
     by: dict[Outcome, list[str]] = {}
     for result in found:
@@ -158,27 +164,30 @@ def _share(right: int, items: int) -> Share:
     return Share(mean=right / items, ci=wilson(right, items))
 
 
-def _metrics(one: Answered) -> tuple[MetricResult, ...]:
+def _metrics(one: Answered) -> list[dict[str, Any]]:
+    """The fields of each metric by which both models' answers are right or wrong."""
     found = []
-    for metric in METRICS[format_of(one.task)]:
+    for metric in one.reference:
+        if metric not in one.candidate:  # one model's answers were scored in between by it
+            continue
         pair = Pairs.of(one.reference[metric].right, one.candidate[metric].right)
         found.append(
-            MetricResult(
-                metric=metric,
-                reference=pair.reference,
-                candidate=pair.candidate,
-                harmful=pair.harmful,
-                helpful=pair.helpful,
-                difference=Share(mean=pair.difference, ci=score.interval(pair)),
-            )
+            {
+                "metric": metric,
+                "reference": pair.reference,
+                "candidate": pair.candidate,
+                "harmful": pair.harmful,
+                "helpful": pair.helpful,
+                "difference": Share(mean=pair.difference, ci=score.interval(pair)),
+            }
         )
-    return tuple(found)
+    return found
 
 
 def _flips(one: Answered, pair: Pairs) -> FlipCounts:
     churn = None
-    if one.metric != "pass_at_1":
-        first, second = one.reference[one.metric], one.candidate[one.metric]
+    first, second = one.reference[one.metric], one.candidate[one.metric]
+    if one.metric != "pass_at_1" and any(said is not None for said in (*first.said, *second.said)):
         both_wrong = ~first.right & ~second.right
         churn = sum(bool(both_wrong[index]) and first.said[index] != second.said[index] for index in range(pair.items))
     return FlipCounts(
@@ -273,7 +282,7 @@ def _right(item: Item) -> str | None:
 
 def _lead(one: Answered, index: int) -> float | None:
     """How far its own answer led the candidate's in the reference, by what the metric compares: how sure it was."""
-    if one.likelihoods is None:
+    if one.likelihoods is None or one.metric not in LEAD_UNITS:
         return None
     item = one.items[index]
     values = scores(item, one.likelihoods.reference[index], one.metric)

@@ -47,6 +47,22 @@ def test_options_become_a_request_that_the_service_takes(monkeypatch):
     assert request.tasks[1].shots == 5
 
 
+def test_a_task_of_the_harness_is_named_before_its_file(monkeypatch):
+    options = [
+        "-r",
+        "a",
+        "--task",
+        "harness:gsm8k:sets/g.jsonl,shots=5,examples=train.jsonl,filter=strict-match,items=9",
+    ]
+    (task,) = TasksRequest.model_validate(sent(monkeypatch, options)["request"]).tasks
+    assert (task.source, task.task, task.path) == ("harness", "gsm8k", "sets/g.jsonl")
+    assert (task.shots, task.examples, task.filter, task.items) == (5, "train.jsonl", "strict-match", 9)
+    with pytest.raises(HemostatError, match="none of shipped, FORMAT:PATH and harness:TASK:PATH"):
+        parse_task("harness:gsm8k")
+    with pytest.raises(HemostatError, match="there is no key 'filter'"):
+        parse_task("gsm8k:g.jsonl,filter=strict-match")
+
+
 def test_the_shipped_task_is_the_default(monkeypatch):
     assert sent(monkeypatch, ["-r", "a"])["request"]["tasks"] == [{"source": "shipped"}]
 

@@ -41,6 +41,7 @@ ROUND = {"type": "quantize.rtn", "bits": 8}
 SPARSITIES = {"step": 0, "field": "sparsity", "values": [0.1, 0.2]}
 BITS = {"step": 1, "field": "bits", "values": [8, 4]}
 FILE = {"source": "file", "format": "mmlu", "path": "m.csv"}
+HARNESS = {"source": "harness", "task": "arc_easy", "path": "arc/easy.jsonl"}
 
 REQUESTS: dict[str, type[JobRequest]] = {
     "compare": CompareRequest,
@@ -136,6 +137,9 @@ OWN: dict[str, list[Json]] = {
         {"tasks": [FILE | {"name": "other", "items": 7, "shots": 2, "examples": "dev.csv", "metric": "acc"}]},
         {"tasks": [{"source": "file", "format": "gsm8k", "path": "g.jsonl", "max_tokens": 99}]},
         {"tasks": [FILE | {"path": "a,b.csv"}]},
+        {"tasks": [HARNESS]},
+        {"tasks": [HARNESS | {"shots": 3, "examples": "dev.jsonl", "metric": "acc", "filter": "none", "items": 9}]},
+        {"tasks": [HARNESS | {"shots": 0, "max_tokens": 30, "name": "other"}]},
         {"margin": 0.0123456789},
         {"shown": 0},
         {"store_text": False},

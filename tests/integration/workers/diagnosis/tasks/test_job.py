@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.tasks import TasksRequest
-from app.contracts.tasks_report import TaskResult, TasksReport
+from app.contracts.tasks_report import AnyTaskResult, HarnessTaskResult, TasksReport
 from app.settings import Settings
 from app.web.report import render
 from tests.support.attempts import Context
@@ -96,8 +96,8 @@ def request(**changes: Any) -> TasksRequest:
     )
 
 
-def by_name(report: TasksReport) -> dict[str, TaskResult]:
-    return {result.name: result for result in report.tasks}
+def by_name(report: TasksReport) -> dict[str, AnyTaskResult]:
+    return {result.name: result for result in report.results}
 
 
 def answers(context: Context) -> list[Json]:
@@ -170,6 +170,54 @@ def test_generated_answers_are_those_of_transformers_greedy(
         said = extract(text, "exact_match_flexible")
         same += line["reference"]["said"] == (None if said == "[invalid]" else said)
     assert same >= 4
+
+
+def test_the_harness_own_definitions_say_the_same_of_the_same_files(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    """Two readers, two ways to score: the harness', and ours."""
+    ours = request().tasks[:2]
+    wanted = [
+        *(one.model_dump() for one in ours),
+        {"source": "harness", "task": "arc_easy", "path": "arc.jsonl", "metric": "acc_norm"},
+        {"source": "harness", "task": "gsm8k", "path": "gsm8k.jsonl", "shots": 0, "max_tokens": 12, "name": "sums",
+         "filter": "flexible-extract"},
+    ]  # fmt: skip
+    context = Context(settings, tmp_path)
+    report = tasks(request(tasks=wanted), context, room)
+    found = by_name(report)
+    lines = answers(context)
+    filters = {"exact_match_strict": "strict-match", "exact_match_flexible": "flexible-extract"}
+    for mine, other, same in (
+        ("arc", "arc_easy", {"acc": "acc", "acc_norm": "acc_norm"}),
+        ("gsm8k", "sums", {name: f"exact_match,{theirs}" for name, theirs in filters.items()}),
+    ):
+        assert found[other].items == found[mine].items
+        assert found[other].flips == found[mine].flips
+        assert found[other].kl == found[mine].kl
+        assert found[other].outcome == found[mine].outcome
+        for one, two in zip(
+            (line for line in lines if line["task"] == mine),
+            (line for line in lines if line["task"] == other),
+            strict=True,
+        ):
+            for side in ("reference", "candidate"):
+                assert one[side].get("logp") == two[side].get("logp")
+                assert one[side]["said"] == two[side]["said"]
+                for name, theirs in same.items():
+                    assert one[side][name] == two[side][theirs]
+    sums = found["sums"]
+    assert isinstance(sums, HarnessTaskResult)
+    assert (sums.harness.task, sums.harness.shots) == ("gsm8k", 0)
+    assert "lm-evaluation-harness 0.4.13" in render(json.loads(report.model_dump_json()))
+
+
+def test_a_definition_that_does_not_fit_costs_no_pass(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    context = Context(settings, tmp_path)
+    wanted = [{"source": "harness", "task": "gsm8k", "path": "arc.jsonl", "shots": 0}]
+    with pytest.raises(HemostatError, match="the field answer is missing"):
+        tasks(request(tasks=wanted), context, room)
+    assert context.phases == []
 
 
 def test_code_is_run(done: tuple[TasksReport, Context]) -> None:

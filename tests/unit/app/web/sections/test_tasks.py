@@ -204,3 +204,11 @@ def test_what_could_be_shown_has_its_level(name: str, level: str) -> None:
 
 def test_a_terminal_of_ascii_gets_no_other_sign() -> None:
     assert printed("several", 100, ascii_only=True).isascii()
+
+
+def test_whose_definition_a_task_has_is_told_beside_its_metric() -> None:
+    page = answers(TasksReport.model_validate(tasks_variants()["harness"]))
+    ours, first, second = (row[0] for row in page.results.rows)
+    assert ours.note == "acc_norm (a character)"
+    assert (first.text, first.note) == ("arc_easy", "acc; lm-evaluation-harness 0.4.13, no examples")
+    assert second.note == "exact_match,strict-match; gsm8k of lm-evaluation-harness 0.4.13, 5 solved examples"

@@ -45,7 +45,7 @@ def answered(name: str, reference: list[bool], candidate: list[bool]) -> Answere
         {metric: side(right) for metric in ("exact_match_flexible", "exact_match_strict")}
         for right in (reference, candidate)
     ]
-    return Answered(task, items, name, sides[0], sides[1], shortened=0)  # type: ignore[arg-type]
+    return Answered(task, items, name, sides[0], sides[1], "exact_match_flexible", shortened=0)
 
 
 @cache
@@ -101,7 +101,7 @@ def chosen(metric: TaskMetric, reference: tuple[Any, ...], candidate: tuple[Any,
     sides = [{name: choose(items, side, name) for name in names} for side in (reference, candidate)]
     nothing = np.zeros(0)
     found = Likelihoods(reference, candidate, nothing, nothing.astype(np.int64))
-    return Answered(task, items, "f", sides[0], sides[1], shortened=0, likelihoods=found)
+    return Answered(task, items, "f", sides[0], sides[1], metric, shortened=0, likelihoods=found)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,91 @@
+"""Files of harness tasks, as far as they are read before a job is queued."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.tasks import HarnessTask
+from app.models.tasks.harness import HarnessRows, read_rows
+from app.settings import Settings
+
+ROWS = [{"goal": f"open a jar {number}", "sol1": "turn", "sol2": "shout", "label": 0} for number in range(4)]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    for name, rows in (("items", ROWS), ("other", [{"goal": "x", "sol1": "a", "sol2": "b", "label": 1}])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Settings(home=tmp_path / "home", text_root=tmp_path)
+
+
+def read(settings: Settings, **fields: Any) -> HarnessRows:
+    task = {"source": "harness", "task": "piqa", "path": "items.jsonl"} | fields
+    return read_rows(HarnessTask.model_validate(task), settings, pointer="/tasks/0")
+
+
+def test_rows_are_read_as_they_are(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text('goal,choices\na,"[""x"", ""y""]"\nb,"[""x"", ""z""]"\n')
+    assert read(settings).items == ROWS
+    found = read(settings, examples="other.jsonl", shots=1)
+    assert [row["goal"] for row in found.examples] == ["x"]
+    assert read(settings, path="items.csv").items[1] == {"goal": "b", "choices": ["x", "z"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "pointer", "words"),
+    [
+        ({"path": "none.jsonl"}, ErrorCode.TEXT_NOT_FOUND, "path", "no file 'none.jsonl'"),
+        ({"path": "../x.jsonl"}, ErrorCode.PATH_FORBIDDEN, "path", "text root|outside|below"),
+        ({"items": 5}, ErrorCode.TASK_INVALID, "items", "5 items are asked for, items.jsonl holds 4"),
+        ({"path": "other.jsonl"}, ErrorCode.TASK_INVALID, "path", "2 items are asked for, other.jsonl holds 1"),
+        ({"examples": "other.jsonl", "shots": 2}, ErrorCode.TASK_INVALID, "shots", "holds 1, 2 are to be shown"),
+        (
+            {"examples": "items.jsonl"},
+            ErrorCode.TASK_INVALID,
+            "examples",
+            "an item of items.jsonl stands in items.jsonl",
+        ),
+    ],
+)
+def test_what_can_be_refused_at_once_is(
+    settings: Settings, fields: dict[str, Any], code: ErrorCode, pointer: str, words: str
+) -> None:
+    with pytest.raises(HemostatError, match=words) as refused:
+        read(settings, **fields)
+    assert (refused.value.code, refused.value.pointer) == (code, f"/tasks/0/{pointer}")
+
+
+def test_a_line_that_is_no_row_is_named(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "broken.jsonl").write_text('{"goal": "a"}\n["b"]\n')
+    with pytest.raises(HemostatError, match=r"broken.jsonl, line 2: it is no JSON object"):
+        read(settings, path="broken.jsonl")
+
+
+def test_no_example_and_a_file_of_them_contradict() -> None:
+    with pytest.raises(ValidationError, match="no example is shown"):
+        HarnessTask.model_validate(
+            {"source": "harness", "task": "piqa", "path": "a.jsonl", "shots": 0, "examples": "b.jsonl"}
+        )
+
+
+def test_each_choice_is_read_by_itself_in_the_estimate() -> None:
+    flat, listed = {"goal": "abcd"}, {"goal": "ab", "choices": ["x", "y", "z"]}
+    nested = {"question": "ab", "choices": {"text": ["x", "y", "z"], "label": ["A", "B", "C"]}}
+    for row, choices in ((flat, 1), (listed, 3), (nested, 3)):
+        assert HarnessRows([row] * 4, ()).characters(2) == pytest.approx(2 * choices * len(json.dumps(row)))
+
+
+def test_the_fingerprint_is_of_all_rows_and_of_the_scoring() -> None:
+    rows = HarnessRows(ROWS, ())
+    assert rows.fingerprint("a") == HarnessRows(list(ROWS), ()).fingerprint("a")
+    others = [
+        rows.fingerprint("b"),
+        HarnessRows(ROWS[:3], ()).fingerprint("a"),
+        HarnessRows(ROWS, ROWS[:1]).fingerprint("a"),
+    ]
+    moved = HarnessRows(ROWS[:3], ROWS[3:]).fingerprint("a")
+    assert len({rows.fingerprint("a"), moved, *others}) == 5

@@ -1,0 +1,1 @@
+"""Tasks by the definitions of EleutherAI's lm-evaluation-harness, which runs them; our engine answers."""

@@ -1,0 +1,182 @@
+"""Definitions of the harness, and which of them fit: what answers can be paired by right and wrong.
+
+A definition brings prompts, filters and metrics; its data set, on a hub, is replaced by rows of ours. What reads a
+definition is private to the harness, so its version is pinned exactly.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, Final
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.tasks import HarnessTask
+from app.models.nearest import listed, suggestion
+
+# Metrics of multiple choice that need more than each choice's likelihood: whether it would have been drawn, the
+# likelihood without the question.
+UNANSWERED: Final = ("exact_match", "acc_mutual_info")
+_SPLITS: Final = (
+    "dataset_path",
+    "dataset_name",
+    "dataset_kwargs",
+    "training_split",
+    "validation_split",
+    "test_split",
+    "fewshot_split",
+)
+_STRUCTURE: Final = ("tag", "group", "task_list", "task_alias")
+
+
+def harness(module: str) -> Any:
+    """A module of the harness, which ships no types. Its log repeats items when it complains: it is closed."""
+    found = import_module(f"lm_eval.{module}")
+    logging.getLogger("lm_eval").setLevel(logging.CRITICAL + 1)
+    return found
+
+
+def harness_version() -> str:
+    """Of lm-evaluation-harness."""
+    return version("lm_eval")
+
+
+class Refusal:
+    """Errors about one task of a request."""
+
+    def __init__(self, task: HarnessTask, pointer: str) -> None:
+        self._task = task
+        self._pointer = pointer
+
+    def __call__(self, what: str, hint: str, field: str = "task") -> HemostatError:
+        """To be raised. `field` is the one of the task that is at fault."""
+        return HemostatError(
+            ErrorCode.TASK_INVALID,
+            f"lm-evaluation-harness {harness_version()}, {self._task.task}: {what}",
+            hint=hint,
+            pointer=f"{self._pointer}/{field}",
+        )
+
+
+@cache
+def _index() -> Mapping[str, Any]:
+    """Every definition that the harness ships, by name; some seconds, once a process."""
+    index: Mapping[str, Any] = harness("tasks").TaskManager().task_index
+    return index
+
+
+def read_definition(task: HarnessTask, refusal: Refusal) -> dict[str, Any]:
+    """The definition by its name, with its own functions. Raises TASK_INVALID where there is none, and for one whose
+    answers are not right or wrong, are drawn, need pictures, sound, or code that is not here."""
+    entry = _index().get(task.task)
+    if entry is None:
+        raise refusal("there is no such task", suggestion(task.task, _index()))
+    if entry.kind.name in ("GROUP", "TAG"):
+        members = entry.cfg.get("task") if entry.cfg else sorted(entry.tags)
+        names = [one for one in members or () if isinstance(one, str)]
+        raise refusal("it is a group of tasks", f"ask for its members one by one; {listed(names)}")
+    if entry.kind.name != "TASK":
+        raise refusal("it is a program, not a definition", "choose a task that is defined in YAML")
+    _check(dict(entry.cfg), refusal)
+    try:
+        definition: dict[str, Any] = harness("tasks._yaml_loader").load_yaml(entry.yaml_path)
+    except Exception as error:
+        raise refusal(
+            f"its own code cannot be loaded here ({type(error).__name__})",
+            "it may need a package that is not installed, or fetch something; choose another task",
+        ) from error
+    return definition
+
+
+def _check(definition: Mapping[str, Any], refusal: Refusal) -> None:
+    kind = definition.get("output_type", "generate_until")
+    if kind not in ("multiple_choice", "generate_until"):
+        raise refusal(
+            f"it asks for the likelihood of a text ({kind}), not for an answer",
+            "a compare job measures perplexity; choose a task of multiple choice or of generated answers",
+        )
+    if definition.get("unsafe_code"):
+        raise refusal(
+            "it runs what the model writes, unconfined",
+            "a file of HumanEval's fields is run in a sandbox: --task humaneval:FILE",
+        )
+    for field, what in (
+        ("doc_to_image", "it shows pictures"),
+        ("doc_to_audio", "it plays sound"),
+        ("custom_dataset", "it makes its items itself"),
+        ("use_prompt", "its prompts are another package's (promptsource)"),
+    ):
+        if definition.get(field):
+            raise refusal(what, "choose a task whose items are rows of text")
+    settings = definition.get("generation_kwargs") or {}
+    if settings.get("do_sample") or float(settings.get("temperature") or 0.0) > 0 or definition.get("repeats", 1) != 1:
+        raise refusal(
+            "its answers are drawn at random",
+            "pairs need greedy answers; a trajectory job compares text that is drawn",
+        )
+
+
+def replaced(definition: dict[str, Any], task: HarnessTask, tables: Mapping[str, Any], shots: int) -> dict[str, Any]:
+    """The definition over our rows: `tables` holds `items`, and `examples` where there are any."""
+
+    def of_rows(**_: object) -> Mapping[str, Any]:
+        return tables
+
+    found = {name: value for name, value in definition.items() if name not in (*_SPLITS, *_STRUCTURE)}
+    found |= {"task": task.task, "custom_dataset": of_rows, "test_split": "items", "num_fewshot": shots, "repeats": 1}
+    fewshot = found.get("fewshot_config")
+    if "examples" in tables:
+        found["fewshot_split"] = "examples"
+        if isinstance(fewshot, dict):
+            kept = {name: value for name, value in fewshot.items() if name not in ("split", "samples")}
+            found["fewshot_config"] = kept
+    elif isinstance(fewshot, dict):
+        found["fewshot_config"] = {name: value for name, value in fewshot.items() if name != "split"}
+    if found.get("output_type") == "multiple_choice" and found.get("metric_list"):
+        found["metric_list"] = [one for one in found["metric_list"] if one.get("metric") not in UNANSWERED]
+    return found
+
+
+def shots_of(definition: Mapping[str, Any], task: HarnessTask, refusal: Refusal) -> int:
+    """Solved examples before each item. Raises TASK_INVALID where there are to be some, and nothing to take them
+    from."""
+    shots = int(definition.get("num_fewshot") or 0) if task.shots is None else task.shots
+    own = (definition.get("fewshot_config") or {}).get("samples")
+    if shots and task.examples is None and not own:
+        raise refusal(
+            f"{shots} solved examples stand before each item, and no file to take them from is named",
+            "name one as examples (the training split, say), or ask for no example: shots=0",
+            "examples",
+        )
+    return shots
+
+
+def table(rows: Sequence[Mapping[str, Any]], path: str, refusal: Refusal, field: str) -> Any:
+    """Rows as the harness takes them (`datasets.Dataset`, in memory).
+
+    Raises TASK_INVALID where one lacks a field that others have (the harness would ask about "None"), or where values
+    of a field are of several types.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    names = list(dict.fromkeys(name for row in rows for name, value in row.items() if value is not None))
+    for number, row in enumerate(rows, 1):
+        lacking = next((name for name in names if row.get(name) is None), None)
+        if lacking is not None:
+            raise refusal(
+                f"{path}, item {number}: the field {lacking} is missing or null, and others have it",
+                "take the item out, or the field from all; test splits are often published without answers",
+                field,
+            )
+    try:
+        return datasets.Dataset.from_list([{name: row[name] for name in names} for row in rows])
+    except Exception as error:  # pyarrow's own kinds
+        raise refusal(
+            f"{path}: the items do not become a table ({type(error).__name__})",
+            "each field must hold values of one type: text in all items, or numbers in all",
+            field,
+        ) from error

@@ -1,0 +1,336 @@
+"""The harness as the runner: it asks, we answer, it scores.
+
+Its evaluator makes the requests of a task, hands them to a model, filters what that says, and scores it item by item.
+The model here only hands over answers that our engine has given. First it hands over some that no model gave: that
+trial tells what is asked, and shows before any pass that the definition takes the rows and that its scores are right or
+wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contracts.errors import HemostatError
+from app.contracts.requests.tasks import HarnessTask
+from app.contracts.tasks_report import HarnessDefinition
+from app.models.nearest import suggestion
+from app.models.tasks.harness import HarnessRows
+from app.models.tasks.items import Item
+from app.models.tasks.reading import draw
+from workers.diagnosis.tasks.answers import INVALID
+from workers.diagnosis.tasks.harness.definition import (
+    UNANSWERED,
+    Refusal,
+    harness,
+    harness_version,
+    read_definition,
+    replaced,
+    shots_of,
+    table,
+)
+
+MAX_TOKENS: Final = 256
+# Behind the right answer it tells scores that count words from those of right and wrong.
+_MORE: Final = "otherwise"
+# In the place of a log-likelihood that is no number: far below all others, and finite for the harness' arithmetic.
+_NEVER: Final = -1e30
+# Metrics that grade an answer; the trial finds most of the others.
+_GRADED: Final = re.compile(r"f1|rouge|bleu|chrf|bertscore|similarity|recall|precision")
+# Rows that are tried one by one to name the one that a definition does not take.
+_TRIED: Final = 2000
+Sample = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the harness made of one model's answers: by metric who is right, and what its filter read of each
+    generated answer."""
+
+    right: dict[str, NDArray[np.bool_]]
+    said: dict[str, tuple[str | None, ...]]
+
+
+@dataclass(frozen=True)
+class Harnessed:
+    """A task of the harness over our rows. `metric` decides; `stops` and `max_tokens` are of generated answers."""
+
+    definition: HarnessDefinition
+    items: tuple[Item, ...]
+    metric: str
+    stops: tuple[str, ...]
+    max_tokens: int
+    task: Any
+    drawn: tuple[int, ...] | None
+    seed: int
+    refusal: Refusal
+
+    @property
+    def scoring(self) -> str:
+        """What decides how answers are scored, items aside."""
+        told = self.definition
+        return f"lm_eval {told.version} {told.task} {told.task_version} {self.metric} {self.max_tokens}"
+
+    def choices_scored(self, likelihoods: Sequence[NDArray[np.float64]]) -> Scored:
+        """From each choice's log-likelihood, nats. One that is no number is never chosen."""
+        answers = [(float(one) if np.isfinite(one) else _NEVER, False) for values in likelihoods for one in values]
+        scored = self._scored(answers)
+        sound = np.asarray([bool(np.isfinite(values).any()) for values in likelihoods], dtype=np.bool_)
+        return Scored({metric: right & sound for metric, right in scored.right.items()}, {})
+
+    def texts_scored(self, texts: Sequence[str]) -> Scored:
+        """From generated answers, as far as the first stop."""
+        return self._scored(list(texts))
+
+    def _scored(self, answers: Sequence[object]) -> Scored:
+        """Raises TASK_INVALID where what decides gives other numbers than right and wrong."""
+        found = scored(run(self.task, self.drawn, answers, seed=self.seed))
+        _check_scored(found, self.metric, self.refusal)
+        return found
+
+
+def prepare(task: HarnessTask, rows: HarnessRows, *, seed: int, pointer: str) -> Harnessed:
+    """The task, with what it asks. Raises TASK_INVALID for a definition that does not fit, rows that it does not take,
+    and a metric that is not one of right and wrong."""
+    refusal = Refusal(task, pointer)
+    definition = read_definition(task, refusal)
+    shots = shots_of(definition, task, refusal)
+    tables = {"items": table(rows.items, task.path, refusal, "path")}
+    if rows.examples and shots:
+        tables["examples"] = table(rows.examples, str(task.examples), refusal, "examples")
+    published = str(definition.get("dataset_path") or task.task)
+    built = _built(replaced(definition, task, tables, shots), published, task, rows, refusal)
+    docs = len(built.eval_docs)
+    drawn = None
+    if task.items is not None:
+        drawn = tuple(draw(list(range(docs)), task.items, seed=seed, pointer=pointer))
+    metric = _metric(built, task, refusal)
+    samples = _trial(built, drawn, task, refusal, seed)
+    items = tuple(_item(built, sample, task, refusal) for sample in _of_one_filter(samples))
+    _check_scored(scored(samples), metric, refusal)
+    settings = built.config.generation_kwargs or {}
+    until = settings.get("until") or ()
+    metadata = built.config.metadata or {}
+    return Harnessed(
+        HarnessDefinition(
+            task=task.task,
+            version=harness_version(),
+            task_version=None if metadata.get("version") is None else str(metadata["version"]),
+            shots=shots,
+        ),
+        items,
+        metric,
+        stops=(until,) if isinstance(until, str) else tuple(until),
+        max_tokens=task.max_tokens or int(settings.get("max_gen_toks") or MAX_TOKENS),
+        task=built,
+        drawn=drawn,
+        seed=seed,
+        refusal=refusal,
+    )
+
+
+def run(task: Any, drawn: Sequence[int] | None, answers: Sequence[object] | None, *, seed: int) -> list[Sample]:
+    """One evaluation by the harness: an entry an item and filter. `answers` are to its requests in their order; None
+    is the trial: nothing of choices, and text that is more than the right answer."""
+    model = harness("api.model").LM
+    name = task.config.task
+
+    class Answering(model):  # type: ignore[misc, valid-type]  # the harness ships no types
+        """Hands over what was answered before."""
+
+        def loglikelihood(self, requests: Sequence[Any]) -> Sequence[object]:
+            return [(0.0, False) for _ in requests] if answers is None else answers
+
+        def loglikelihood_rolling(self, requests: Sequence[Any]) -> Sequence[float]:
+            raise NotImplementedError
+
+        def generate_until(self, requests: Sequence[Any]) -> Sequence[object]:
+            return [f"{_target(task, one.doc)} {_MORE}" for one in requests] if answers is None else answers
+
+    task.set_fewshot_seed(seed=seed)  # the same examples before an item, whoever answers
+    found = harness("evaluator").evaluate(
+        lm=Answering(),
+        task_dict={"tasks": {name: task}, "groups": {}},
+        samples=None if drawn is None else {name: list(drawn)},
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    samples: list[Sample] = found["samples"][name]
+    return samples
+
+
+def scored(samples: Sequence[Sample]) -> Scored:
+    """By metric, `acc` or `exact_match,filter`, those whose every score is 0 or 1."""
+    right: dict[str, NDArray[np.bool_]] = {}
+    said: dict[str, tuple[str | None, ...]] = {}
+    for name in dict.fromkeys(str(sample["filter"]) for sample in samples):
+        of_filter = sorted((one for one in samples if one["filter"] == name), key=lambda one: int(one["doc_id"]))
+        read = tuple(_text(one["filtered_resps"]) for one in of_filter)
+        for metric in of_filter[0]["metrics"]:
+            values = [one.get(metric) for one in of_filter]
+            if all(isinstance(value, bool | int | float | np.number) and value in (0, 1) for value in values):
+                key = metric if name == "none" else f"{metric},{name}"
+                right[key] = np.asarray(values, dtype=np.bool_)
+                said[key] = read
+    return Scored(right, said)
+
+
+def _text(filtered: Sequence[object]) -> str | None:
+    """What a filter read of one answer; None where that is nothing, or no text."""
+    first = filtered[0] if filtered else None
+    return first if isinstance(first, str) and first != INVALID else None
+
+
+def _built(config: dict[str, Any], published: str, task: HarnessTask, rows: HarnessRows, refusal: Refusal) -> Any:
+    make = harness("api.task").ConfigurableTask
+    try:
+        built = make(config=dict(config))
+        if len(built.eval_docs) < 2:
+            raise refusal(
+                f"the definition leaves {len(built.eval_docs)} of the {len(rows.items)} items of {task.path}",
+                "two at least are needed to compare",
+                "path",
+            )
+    except HemostatError:
+        raise
+    except Exception as error:
+        raise refusal(
+            f"it does not take {_culprit(make, config, rows)} of {task.path}: {_said(error)}",
+            f"the definition is written for the data set {published}: give its fields. The first item has "
+            f"{', '.join(sorted(map(str, rows.items[0]))[:12])}",
+            "path",
+        ) from error
+    return built
+
+
+def _trial(built: Any, drawn: Sequence[int] | None, task: HarnessTask, refusal: Refusal, seed: int) -> list[Sample]:
+    try:
+        return run(built, drawn, None, seed=seed)
+    except Exception as error:
+        raise refusal(
+            f"what it asks about the items of {task.path}, or how it scores answers, cannot be run: {_said(error)}",
+            "the file may lack a field, a number of solved examples be too large, or the task need a package that is "
+            "not installed",
+            "path",
+        ) from error
+
+
+def _culprit(make: Any, config: dict[str, Any], rows: HarnessRows) -> str:
+    """The first row that the definition does not take by itself."""
+    import datasets
+
+    for number, row in enumerate(rows.items[:_TRIED], 1):
+        one = {"items": datasets.Dataset.from_list([row])}
+        try:
+            make(config=config | {"custom_dataset": lambda one=one, **_: one, "num_fewshot": 0, "fewshot_split": None})
+        except Exception:
+            return f"item {number}"
+    return "the items"
+
+
+def _said(error: Exception) -> str:
+    """The kind of an error, with the field that it names; messages may hold text of items."""
+    kind = type(error).__name__
+    named = str(error.args[0]) if isinstance(error, KeyError) and error.args else ""
+    if kind == "UndefinedError":
+        named = str(error).split("'")[1] if str(error).count("'") >= 2 else ""
+    return f"the field {named} is missing" if named.isidentifier() and len(named) <= 40 else kind
+
+
+def _metric(built: Any, task: HarnessTask, refusal: Refusal) -> str:
+    """What decides, as the harness writes it. Raises TASK_INVALID where the definition has no such one."""
+    mean = harness("api.metrics").mean
+    averaged = [name for name, how in built.aggregation().items() if how is mean]
+    if built.OUTPUT_TYPE == "multiple_choice":
+        averaged = [name for name in averaged if name not in UNANSWERED]
+    averaged = [name for name in averaged if not _GRADED.search(name)]
+    if task.metric is not None and _GRADED.search(task.metric):
+        raise refusal(
+            f"{task.metric} gives other numbers than right and wrong", suggestion(task.metric, averaged), "metric"
+        )
+    if not averaged:
+        raise refusal(
+            f"none of its metrics ({', '.join(built.aggregation())}) is an average of right and wrong answers",
+            "choose a task that is scored by accuracy or exact match",
+        )
+    if task.metric is not None and task.metric not in averaged:
+        raise refusal(f"it has no metric {task.metric} of right and wrong", suggestion(task.metric, averaged), "metric")
+    filters = [str(one["name"]) for one in built.config.filter_list or ()]
+    if task.filter is not None and task.filter not in filters:
+        raise refusal(f"it has no filter {task.filter}", suggestion(task.filter, filters), "filter")
+    chosen = task.filter or (filters[0] if filters else None)
+    metric = task.metric or averaged[0]
+    return metric if chosen is None or chosen == "none" else f"{metric},{chosen}"
+
+
+def _check_scored(trial: Scored, metric: str, refusal: Refusal) -> None:
+    """Raises TASK_INVALID where what decides is not 0 or 1."""
+    if metric not in trial.right:
+        raise refusal(
+            f"{metric} gives other numbers than right and wrong",
+            f"decide by another metric; {suggestion(metric, trial.right)}"
+            if trial.right
+            else "choose a task that is scored by accuracy or exact match",
+            "metric",
+        )
+
+
+def _of_one_filter(samples: Sequence[Sample]) -> list[Sample]:
+    first = samples[0]["filter"]
+    return sorted((one for one in samples if one["filter"] == first), key=lambda one: int(one["doc_id"]))
+
+
+def _item(built: Any, sample: Sample, task: HarnessTask, refusal: Refusal) -> Item:
+    """What the trial asked of one item."""
+    number = int(sample["doc_id"]) + 1
+    doc, arguments = sample["doc"], sample["arguments"]
+    if built.OUTPUT_TYPE == "generate_until":
+        context = str(arguments[0][0])
+        if not context.strip():
+            raise refusal(f"{task.path}, item {number}: the prompt is empty", "take the item out", "path")
+        return Item(str(number), context, delimiter="", target=_target(built, doc))
+    choices = [str(one) for one in built.doc_to_choice(doc)]
+    gold = built.doc_to_text(doc) if built.multiple_input else built.doc_to_target(doc)
+    if isinstance(gold, list):
+        raise refusal("several of its choices are right", "choose a task with one right choice")
+    index = choices.index(gold) if isinstance(gold, str) and gold in choices else gold
+    where = f"{task.path}, item {number}"
+    if len(choices) < 2 or any(not one.strip() for one in choices):
+        raise refusal(f"{where}: there are not two choices at least with text", "take the item out", "path")
+    if not isinstance(index, int) or not 0 <= index < len(choices):
+        raise refusal(
+            f"{where}: the answer is none of the {len(choices)} choices",
+            "take a split that has answers: test splits are often published without",
+            "path",
+        )
+    pairs = tuple((str(one[0]), str(one[1])) for one in arguments)
+    if any(not before.strip() for before, _ in pairs):
+        raise refusal(f"{where}: the prompt is empty", "take the item out", "path")
+    return Item(
+        str(number),
+        _beginning([before for before, _ in pairs]),
+        choices=tuple(choices),
+        gold=index,
+        pairs=pairs,
+    )
+
+
+def _beginning(texts: Sequence[str]) -> str:
+    """What all begin with."""
+    low, high = min(texts), max(texts)
+    return low[: next((place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))]
+
+
+def _target(built: Any, doc: dict[str, Any]) -> str:
+    """The right answer as text; of several the first."""
+    target = built.doc_to_target(doc)
+    if built.config.doc_to_choice is not None and isinstance(target, int):
+        target = built.doc_to_choice(doc)[target]
+    if isinstance(target, list):
+        target = target[0] if target else ""
+    return str(target)
