@@ -131,12 +131,15 @@ class Slopes(Contract):
 
 
 class TransitionTest(Contract):
-    """p-value of the hypothesis that there is none; the larger one of both forms without a transition."""
+    """p-value of the hypothesis that there is none; the largest one of the forms without a transition."""
 
     p: float
     level: float
     power_law: float
     exponential: float
+    line: float | None = Field(
+        default=None, description="of a line in the measured quantity itself; null in reports of earlier versions"
+    )
 
 
 class Rival(Contract):

@@ -143,6 +143,7 @@ def _as_contract(
             level=told["transition_test"]["level"],
             power_law=tests["power_law"],
             exponential=tests["exponential"],
+            line=tests["line"],
         ),
         lack_of_fit=answer.lack_of_fit,
         slopes=Slopes(**told["slopes"]).model_copy(update=slope_intervals),

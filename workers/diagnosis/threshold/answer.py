@@ -3,8 +3,9 @@
 `s0`, `params` and `log_sse` are always those of the published form, so that curves can be compared with the publication
 and with each other. Whether to believe them is said beside them:
 
-- *no transition in range*: the drop of the sum of squares from a power law or an exponential to the published form is
-  what a curve without transition gives, too (level 2 %), and no other form shows a transition that it misses.
+- *no transition in range*: the drop of the sum of squares from a power law, an exponential or a line in y to the
+  published form is what a curve without transition gives, too (level 2 %), and no other form shows a transition that it
+  misses.
 - *not identifiable*: there are no more points than free coefficients, so that whether there is a transition cannot be
   told; or there is one, but the published form does not say where. Either a rival shows it and the published form does
   not follow it (`missed`); or a side of the knee has no more points than coefficients, so that the place of the knee is
@@ -36,6 +37,7 @@ from workers.diagnosis.threshold.evidence import TransitionTest, lack_of_fit, tr
 from workers.diagnosis.threshold.formfree import LimitPoint, near_lossless, slopes
 from workers.diagnosis.threshold.forms import Form
 from workers.diagnosis.threshold.interval import CONFIDENCE, KneeInterval, knee_interval
+from workers.diagnosis.threshold.line import NAME as LINE
 from workers.diagnosis.threshold.missed import Missed, missed_transition
 from workers.diagnosis.threshold.offset import PublishedWithOffset
 from workers.diagnosis.threshold.rivals import BrokenLine, Exponential, Logistic, PowerLaw
@@ -56,6 +58,7 @@ _WORDS = {
     Exponential.name: "an exponential",
     Logistic.name: "a logistic curve",
     BrokenLine.name: "a broken line",
+    LINE: "a straight line through y itself",
     PublishedWithOffset.name: "the published form over the dense value",
 }
 

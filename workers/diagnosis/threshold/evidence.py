@@ -1,10 +1,10 @@
 """Two questions a fit cannot answer itself: is there a transition at all, and does the form fit?
 
 **Is there a transition?** The published form always has a knee somewhere, on a straight line too. The hypothesis that
-there is none is tested twice, once as a power law and once as an exponential: how much smaller the published form's
-sum of squares is, T = SSE(straight)/SSE(published) - 1, against T of curves drawn around the straight fit. Under the
-hypothesis the knee does not exist, so no table of F or χ² holds (Davies, Biometrika 74, 1987); the draws do. A
-transition is claimed where *both* are rejected: the larger p-value stands.
+there is none is tested three times, as a power law, as an exponential and as a line in y: how much smaller the
+published form's sum of squares is, T = SSE(straight)/SSE(published) - 1, against T of curves drawn around the straight
+fit. Under the hypothesis the knee does not exist, so no table of F or χ² holds (Davies, Biometrika 74, 1987); the draws
+do. A transition is claimed where *all* are rejected: the largest p-value stands.
 
 **Does the form fit?** Residuals of a right form have no order along s. The statistic is that of Stute (Annals of
 Statistics 25, 1997), the sum of squares of the running sums of residuals, here over the sum of their squares,
@@ -24,6 +24,7 @@ import numpy as np
 from workers.diagnosis.threshold import published
 from workers.diagnosis.threshold.bounds import Bounds
 from workers.diagnosis.threshold.curve import ROUNDING, Array, Curve
+from workers.diagnosis.threshold.line import NAME, Line
 from workers.diagnosis.threshold.resampling import draw, excess, point_variances
 
 RESAMPLES = 1999
@@ -32,7 +33,7 @@ _GRID = 96
 
 @dataclass(frozen=True)
 class TransitionTest:
-    """p-value of each form without transition; the larger one counts."""
+    """p-value of each form without transition; the largest one counts."""
 
     p_values: Mapping[str, float]
 
@@ -43,22 +44,33 @@ class TransitionTest:
 
 
 def transition_test(curve: Curve, bounds: Bounds, *, seed: int = 0, resamples: int = RESAMPLES) -> TransitionTest:
-    """Tests power law and exponential against the published form under its bounds."""
+    """Tests power law, exponential and line against the published form under its bounds."""
     search = published.search(curve, bounds)
     designs = search.designs(curve.s_N, search.grid(curve.s_N, size=_GRID))
     count = len(curve)
     _, sse_G = designs.solve(curve.log_N)
     rng = np.random.default_rng(seed)
     p_values = {}
+
+    def tested(straight_sse: float, straight_B: Array, drawn_BN: Array) -> float:
+        observed = excess(straight_sse, sse_G.min(), count)
+        drawn_B = excess(straight_B, designs.sse(drawn_BN).min(axis=0), count)
+        return (1 + int((drawn_B >= observed).sum())) / (resamples + 1)
+
     for name, x_N in (("power_law", np.log(curve.s_N)), ("exponential", curve.s_N)):
         design_NK = np.column_stack([np.ones(count), x_N])
         basis_NK, _ = np.linalg.qr(design_NK)
         residual_N = curve.log_N - basis_NK @ (basis_NK.T @ curve.log_N)
-        observed = excess((residual_N**2).sum(), sse_G.min(), count)
         drawn_BN = draw(rng, curve.log_N - residual_N, point_variances(residual_N, design_NK), resamples)
         straight_B = ((drawn_BN - (drawn_BN @ basis_NK) @ basis_NK.T) ** 2).sum(axis=1)
-        drawn_B = excess(straight_B, designs.sse(drawn_BN).min(axis=0), count)
-        p_values[name] = (1 + int((drawn_B >= observed).sum())) / (resamples + 1)
+        p_values[name] = tested(float((residual_N**2).sum()), straight_B, drawn_BN)
+    line = Line(curve.s_N)
+    rise, line_sse = line.fit(curve)
+    shape_N, slope_N = line.shape(np.asarray([rise]))[0], line.slope(np.asarray([rise]))[0]
+    residual_N = curve.log_N - shape_N - (curve.log_N - shape_N).mean()
+    variance_N = point_variances(residual_N, np.column_stack([np.ones(count), slope_N]))
+    drawn_BN = draw(rng, curve.log_N - residual_N, variance_N, resamples)
+    p_values[NAME] = tested(line_sse, line.refitted(drawn_BN, rise), drawn_BN)
     return TransitionTest(p_values)
 
 

@@ -12,7 +12,13 @@ from workers.diagnosis.threshold.curve import Array, Curve
 from workers.diagnosis.threshold.evidence import lack_of_fit, transition_test
 
 S_N = np.linspace(0.1, 0.8, 12)
-STRAIGHT = {"constant": 0 * S_N + 1.7, "power law": 2 + 0.3 * np.log(S_N), "exponential": 1.5 + 3 * S_N}
+STRAIGHT = {
+    "constant": 0 * S_N + 1.7,
+    "power law": 2 + 0.3 * np.log(S_N),
+    "exponential": 1.5 + 3 * S_N,
+    "line": np.log(np.linspace(7.0, 21.0, 12)),
+    "steep line": np.log(np.linspace(15.0, 85.0, 12)),
+}
 
 
 def called_transition(truth_N: Array, bounds: Bounds, noise_N: Array, repeats: int) -> float:
@@ -41,11 +47,15 @@ def test_knees_are_seen(name: str) -> None:
         assert transition_test(curve, scenario.bounds, seed=index, resamples=299).p <= TRANSITION_LEVEL
 
 
-def test_both_straight_forms_must_be_rejected() -> None:
+def test_every_straight_form_must_be_rejected() -> None:
     curve = Curve(S_N, STRAIGHT["exponential"] + 0.02 * np.random.default_rng(0).standard_normal(12))
     tested = transition_test(curve, RISING)
     assert tested.p_values["power_law"] <= 0.001
     assert tested.p == tested.p_values["exponential"] > 0.1
+    line = Curve(S_N, STRAIGHT["line"] + 0.01 * np.random.default_rng(0).standard_normal(12))
+    tested = transition_test(line, Bounds())
+    assert max(tested.p_values["power_law"], tested.p_values["exponential"]) <= 0.001
+    assert tested.p == tested.p_values["line"] > 0.1
 
 
 def test_a_p_value_is_uniform_enough_where_the_hypothesis_holds() -> None:
@@ -54,6 +64,15 @@ def test_a_p_value_is_uniform_enough_where_the_hypothesis_holds() -> None:
         noise_N = 0.03 * np.random.default_rng(index).standard_normal(12)
         curve = Curve(S_N, STRAIGHT["power law"] + noise_N)
         p_values.append(transition_test(curve, Bounds(), seed=index, resamples=99).p_values["power_law"])
+    assert 0.35 <= np.mean(np.array(p_values) <= 0.5) <= 0.65
+
+
+def test_a_p_value_of_the_line_is_uniform_enough_where_it_holds() -> None:
+    p_values = []
+    for index in range(80):
+        noise_N = 0.03 * np.random.default_rng(index).standard_normal(12)
+        curve = Curve(S_N, STRAIGHT["line"] + noise_N)
+        p_values.append(transition_test(curve, Bounds(), seed=index, resamples=99).p_values["line"])
     assert 0.35 <= np.mean(np.array(p_values) <= 0.5) <= 0.65
 
 

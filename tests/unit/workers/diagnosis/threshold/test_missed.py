@@ -4,13 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy import optimize
 
 from tests.unit.workers.diagnosis.threshold.simulation import RISING
 from workers.diagnosis.threshold.bounds import Bounds
 from workers.diagnosis.threshold.curve import Array, Curve
 from workers.diagnosis.threshold.forms import Form
-from workers.diagnosis.threshold.missed import CLEARLY, Missed, line_sse, missed_transition
+from workers.diagnosis.threshold.missed import CLEARLY, Missed, missed_transition
 from workers.diagnosis.threshold.offset import PublishedWithOffset
 from workers.diagnosis.threshold.rivals import BrokenLine, Exponential, Logistic, PowerLaw
 from workers.diagnosis.threshold.selection import Candidate, aicc
@@ -102,28 +101,3 @@ def test_a_broken_line_would_win_clearly_if_a_line_were_not_counted_as_straight(
 def test_too_few_points_for_the_aicc_of_a_rival_show_nothing() -> None:
     few = Curve(SATURATING.s_N[2:8], SATURATING.log_N[2:8])
     assert found(few, RISING) is None
-
-
-@pytest.mark.parametrize(("level", "slope"), [(5.0, 20.0), (5.0, -5.0), (0.2, 40.0), (7.0, 0.0)])
-def test_the_line_is_the_least_squares_line_of_ln_y(level: float, slope: float) -> None:
-    log_N = np.log(level + slope * S_N) + 0.05 * np.random.default_rng(1).standard_normal(12)
-
-    def residual(ends: Array) -> Array:
-        return np.asarray(np.log(ends[0] + (ends[1] - ends[0]) * (S_N - 0.1) / 0.7) - log_N)
-
-    solved = optimize.least_squares(
-        residual,
-        [level + slope * 0.1, level + slope * 0.8],
-        bounds=(1e-6, np.inf),
-        xtol=1e-14,
-        ftol=1e-14,
-        gtol=1e-14,
-    )
-    assert line_sse(Curve(S_N, log_N)) == pytest.approx(2 * solved.cost, rel=1e-6)
-
-
-def test_a_line_is_met_exactly_however_steep() -> None:
-    for rise in (-12.0, 0.0, 1.3, 25.0):
-        along_N = (S_N - 0.1) / 0.7
-        exact = Curve(S_N, np.log((1 - along_N) + along_N * np.exp(rise)))
-        assert line_sse(exact) < 1e-10
