@@ -125,7 +125,10 @@ class Detectable(Contract):
 class Chance(Contract):
     """Whether answers are better than guessing."""
 
-    accuracy: float = Field(description="of uniform guessing; 0 for generated answers")
+    accuracy: float = Field(
+        description="of uniform guessing; of generated answers 0, in a task of the harness that of always giving the "
+        "commonest right answer, or one in as many choices as its definition has"
+    )
     p_reference: float = Field(description="one-sided, exact: so many right answers or more by guessing")
     p_candidate: float
     reference_at_chance: bool

@@ -47,15 +47,19 @@ def check_answers(request: TasksRequest, *models: CheckpointInfo) -> None:
     """Raises WINDOW_TOO_LARGE where the answer alone fills a model's context."""
     limit = min((info.max_position for info in models if info.max_position is not None), default=None)
     for index, task in enumerate(request.tasks):
-        if limit is None or not isinstance(task, FileTask) or task.format not in ("gsm8k", "humaneval"):
-            continue
-        if task.max_tokens >= limit:
-            raise HemostatError(
-                ErrorCode.WINDOW_TOO_LARGE,
-                f"answers of {task.max_tokens} tokens leave no room for a prompt in a context of {limit}",
-                hint=f"give less than {limit} as max_tokens, and leave room for the prompts",
-                pointer=f"/tasks/{index}/max_tokens",
-            )
+        if isinstance(task, HarnessTask) or (isinstance(task, FileTask) and task.format in ("gsm8k", "humaneval")):
+            check_room(task.max_tokens or 0, limit, index)
+
+
+def check_room(max_tokens: int, limit: int | None, index: int) -> None:
+    """Raises WINDOW_TOO_LARGE where answers of so many tokens fill a context of `limit` by themselves."""
+    if limit is not None and max_tokens >= limit:
+        raise HemostatError(
+            ErrorCode.WINDOW_TOO_LARGE,
+            f"answers of {max_tokens} tokens leave no room for a prompt in a context of {limit}",
+            hint=f"give less than {limit} as max_tokens, and leave room for the prompts",
+            pointer=f"/tasks/{index}/max_tokens",
+        )
 
 
 def tasks_cost(request: TasksRequest, settings: Settings) -> tuple[int, float, tuple[str, ...]]:

@@ -43,8 +43,8 @@ class HarnessRows:
 
 
 def read_rows(task: HarnessTask, settings: Settings, *, pointer: str) -> HarnessRows:
-    """Raises PATH_FORBIDDEN, TEXT_NOT_FOUND, and TASK_INVALID, with file and line, for a file that is no rows, that
-    holds too few, or whose items stand among the solved examples."""
+    """Raises PATH_FORBIDDEN, TEXT_NOT_FOUND, and TASK_INVALID, with file and line, for a file that is no rows or that
+    holds too few."""
     items = _read(task.path, settings, pointer=f"{pointer}/path")
     if len(items) < max(2, task.items or 0):
         raise HemostatError(
@@ -63,20 +63,14 @@ def read_rows(task: HarnessTask, settings: Settings, *, pointer: str) -> Harness
             hint="ask for fewer shots",
             pointer=f"{pointer}/shots",
         )
-    shown = {json.dumps(row, sort_keys=True) for row in examples}
-    if any(json.dumps(row, sort_keys=True) in shown for row in items):
-        raise HemostatError(
-            ErrorCode.TASK_INVALID,
-            f"an item of {task.path} stands in {task.examples}, which solved examples are drawn from",
-            hint="take the examples from another split: a model that is shown the answer tells nothing",
-            pointer=f"{pointer}/examples",
-        )
     return HarnessRows(items, examples)
 
 
 def _read(path: str, settings: Settings, *, pointer: str) -> list[dict[str, Any]]:
     complain = complainer(path, pointer)
     file = locate(path, settings, pointer=pointer)
+    if file.suffix.lower() != ".jsonl":
+        complain("", "a task of lm-evaluation-harness takes .jsonl", "in CSV a number and its text are the same")
     found = [row for _, row in rows(text_of(file, complain), file.suffix.lower(), None, complain)]
     if len(found) > MAX_ITEMS:
         complain("", f"it holds more than {MAX_ITEMS:,} items", "split it")

@@ -46,7 +46,8 @@ def fingerprint_of(task: ShippedTask | FileTask, items: Sequence[Item]) -> str:
 class Answered:
     """A task with both models' answers, by metric; `metric` decides.
 
-    `likelihoods` are those of multiple choice, `texts` what both generated, `endings` how what was code of it ended.
+    `likelihoods` are those of multiple choice, `texts` what both generated, `endings` how what was code of it ended;
+    `guess` is the share of generated answers that a guess has right.
     """
 
     task: ShippedTask | FileTask | HarnessTask
@@ -60,6 +61,7 @@ class Answered:
     texts: tuple[Sequence[str], Sequence[str]] | None = None
     endings: tuple[Sequence[Ending], Sequence[Ending]] | None = None
     harness: HarnessDefinition | None = None
+    guess: float = 0.0
 
 
 def chosen_by(asked: Harnessed, likelihoods: Sequence[NDArray[np.float64]]) -> dict[str, tuple[str | None, ...]]:
@@ -113,6 +115,7 @@ class Desk:
             likelihoods=found,
             texts=texts,
             harness=asked.definition,
+            guess=asked.guess,
         )
 
     def answer(self, number: int, task: ShippedTask | FileTask, items: Sequence[Item]) -> Answered:

@@ -24,12 +24,11 @@ from app.contracts.tasks_report import (
     TaskResult,
     TasksReport,
 )
-from app.models.tasks.checks import check_tasks
+from app.models.tasks.checks import check_room, check_tasks
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item
 from app.models.tasks.power import level_of, level_told
 from app.models.tasks.reading import read_source
-from app.settings import Settings
 from workers.diagnosis.assemble import repeatable
 from workers.diagnosis.attempt import Attempt, counted
 from workers.diagnosis.compare import compare
@@ -56,10 +55,7 @@ def tasks(request: TasksRequest, context: JobContext, room: EngineRoom) -> Tasks
 
     Raises `HemostatError` for what request, models, files or machine do not allow, `JobCancelled` when told to stop.
     """
-    asked = [
-        _asked(request, index, read, context.settings)
-        for index, read in enumerate(check_tasks(request, context.settings))
-    ]
+    asked = [_asked(request, index, read, context) for index, read in enumerate(check_tasks(request, context.settings))]
     if any(isinstance(task, FileTask) and task.format == "humaneval" for task in request.tasks):
         runner.require(check_cancelled=context.check_cancelled)
     measured = compare(_comparison(request), context, room)
@@ -83,14 +79,19 @@ class _Asked:
     harness: Harnessed | None = None
 
 
-def _asked(request: TasksRequest, index: int, read: list[Item] | HarnessRows, settings: Settings) -> _Asked:
+def _asked(request: TasksRequest, index: int, read: list[Item] | HarnessRows, context: JobContext) -> _Asked:
     task, pointer = request.tasks[index], f"/tasks/{index}"
     if isinstance(task, HarnessTask):
         assert isinstance(read, HarnessRows)  # noqa: S101 - such tasks are read as rows
-        prepared = prepare(task, read, seed=request.seed, pointer=pointer)
+        context.log(f"{task.title}: reading the definition of {task.task}")
+        prepared = prepare(task, read, seed=request.seed, pointer=pointer, check_cancelled=context.check_cancelled)
+        if not prepared.items[0].choices:
+            reference, _, origin = resolve(request, context)
+            for info in (reference.info, origin):
+                check_room(prepared.max_tokens, info.max_position, index)
         return _Asked(prepared.items, read.fingerprint(prepared.scoring), prepared)
     assert not isinstance(read, HarnessRows)  # noqa: S101 - the others as items
-    whole = read if task.items is None else read_source(task, settings, pointer=pointer)
+    whole = read if task.items is None else read_source(task, context.settings, pointer=pointer)
     return _Asked(read, fingerprint_of(task, whole))
 
 

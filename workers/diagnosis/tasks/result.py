@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from scipy import stats
 
 from app.contracts.report import Mean
 from app.contracts.requests.tasks import HarnessTask, TasksRequest
@@ -202,6 +203,15 @@ def _flips(one: Answered, pair: Pairs) -> FlipCounts:
 
 def _chance(one: Answered, pair: Pairs) -> Chance:
     reference, candidate = pair.both_right + pair.harmful, pair.both_right + pair.helpful
+    if not one.items[0].choices and one.guess:
+        p = [float(stats.binom.sf(right - 1, pair.items, one.guess)) for right in (reference, candidate)]
+        return Chance(
+            accuracy=one.guess,
+            p_reference=p[0],
+            p_candidate=p[1],
+            reference_at_chance=p[0] >= LEVEL,
+            candidate_at_chance=p[1] >= LEVEL,
+        )
     if not one.items[0].choices:  # whoever guesses a number or a program is wrong
         return Chance(
             accuracy=0.0,

@@ -7,11 +7,18 @@ definition is private to the harness, so its version is pinned exactly.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import os
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.tasks import HarnessTask
@@ -29,6 +36,8 @@ _SPLITS: Final = (
     "test_split",
     "fewshot_split",
 )
+_PREFIX: Final = "lm_eval.tasks."
+_OWN: Final = frozenset(_PREFIX + name for name in ("manager", "_factory", "_index", "_yaml_loader"))
 _STRUCTURE: Final = ("tag", "group", "task_list", "task_alias")
 
 
@@ -37,6 +46,25 @@ def harness(module: str) -> Any:
     found = import_module(f"lm_eval.{module}")
     logging.getLogger("lm_eval").setLevel(logging.CRITICAL + 1)
     return found
+
+
+@contextmanager
+def unheard(seed: int) -> Iterator[None]:
+    """Around the harness and its definitions' own code: what they print may hold items, and what they draw is drawn by
+    the seed."""
+    before = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        with (
+            Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+            redirect_stdout(nowhere),
+            redirect_stderr(nowhere),
+        ):
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 def harness_version() -> str:
@@ -81,6 +109,9 @@ def read_definition(task: HarnessTask, refusal: Refusal) -> dict[str, Any]:
     if entry.kind.name != "TASK":
         raise refusal("it is a program, not a definition", "choose a task that is defined in YAML")
     _check(dict(entry.cfg), refusal)
+    # What a definition's code keeps from an earlier job (a generator that was drawn from) must not decide this one.
+    for name in [name for name in sys.modules if name.startswith(_PREFIX) and name not in _OWN]:
+        del sys.modules[name]
     try:
         definition: dict[str, Any] = harness("tasks._yaml_loader").load_yaml(entry.yaml_path)
     except Exception as error:
@@ -97,6 +128,11 @@ def _check(definition: Mapping[str, Any], refusal: Refusal) -> None:
         raise refusal(
             f"it asks for the likelihood of a text ({kind}), not for an answer",
             "a compare job measures perplexity; choose a task of multiple choice or of generated answers",
+        )
+    if kind == "multiple_choice" and not definition.get("doc_to_text"):
+        raise refusal(
+            "it asks nothing before its choices",
+            "a compare job measures how likely texts are; choose a task whose choices follow a prompt",
         )
     if definition.get("unsafe_code"):
         raise refusal(
@@ -144,6 +180,12 @@ def shots_of(definition: Mapping[str, Any], task: HarnessTask, refusal: Refusal)
     """Solved examples before each item. Raises TASK_INVALID where there are to be some, and nothing to take them
     from."""
     shots = int(definition.get("num_fewshot") or 0) if task.shots is None else task.shots
+    if task.examples is not None and not shots:
+        raise refusal(
+            f"it shows no solved examples of its own accord, and {task.examples} is named to take them from",
+            "say how many: shots=5, for instance",
+            "shots",
+        )
     own = (definition.get("fewshot_config") or {}).get("samples")
     if shots and task.examples is None and not own:
         raise refusal(
@@ -152,31 +194,3 @@ def shots_of(definition: Mapping[str, Any], task: HarnessTask, refusal: Refusal)
             "examples",
         )
     return shots
-
-
-def table(rows: Sequence[Mapping[str, Any]], path: str, refusal: Refusal, field: str) -> Any:
-    """Rows as the harness takes them (`datasets.Dataset`, in memory).
-
-    Raises TASK_INVALID where one lacks a field that others have (the harness would ask about "None"), or where values
-    of a field are of several types.
-    """
-    import datasets
-
-    datasets.disable_progress_bars()
-    names = list(dict.fromkeys(name for row in rows for name, value in row.items() if value is not None))
-    for number, row in enumerate(rows, 1):
-        lacking = next((name for name in names if row.get(name) is None), None)
-        if lacking is not None:
-            raise refusal(
-                f"{path}, item {number}: the field {lacking} is missing or null, and others have it",
-                "take the item out, or the field from all; test splits are often published without answers",
-                field,
-            )
-    try:
-        return datasets.Dataset.from_list([{name: row[name] for name in names} for row in rows])
-    except Exception as error:  # pyarrow's own kinds
-        raise refusal(
-            f"{path}: the items do not become a table ({type(error).__name__})",
-            "each field must hold values of one type: text in all items, or numbers in all",
-            field,
-        ) from error

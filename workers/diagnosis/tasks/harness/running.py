@@ -9,21 +9,22 @@ wrong.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.errors import HemostatError
 from app.contracts.requests.tasks import HarnessTask
 from app.contracts.tasks_report import HarnessDefinition
 from app.models.nearest import suggestion
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item
-from app.models.tasks.reading import draw
+from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.tasks.answers import INVALID
+from workers.diagnosis.tasks.harness.building import Built, build, told
 from workers.diagnosis.tasks.harness.definition import (
     UNANSWERED,
     Refusal,
@@ -32,8 +33,9 @@ from workers.diagnosis.tasks.harness.definition import (
     read_definition,
     replaced,
     shots_of,
-    table,
+    unheard,
 )
+from workers.diagnosis.tasks.harness.table import table
 
 MAX_TOKENS: Final = 256
 # Behind the right answer it tells scores that count words from those of right and wrong.
@@ -42,8 +44,6 @@ _MORE: Final = "otherwise"
 _NEVER: Final = -1e30
 # Metrics that grade an answer; the trial finds most of the others.
 _GRADED: Final = re.compile(r"f1|rouge|bleu|chrf|bertscore|similarity|recall|precision")
-# Rows that are tried one by one to name the one that a definition does not take.
-_TRIED: Final = 2000
 Sample = dict[str, Any]
 
 
@@ -58,64 +58,84 @@ class Scored:
 
 @dataclass(frozen=True)
 class Harnessed:
-    """A task of the harness over our rows. `metric` decides; `stops` and `max_tokens` are of generated answers."""
+    """A task of the harness over our rows. `metric` decides; `stops` and `max_tokens` are of generated answers; `guess`
+    is the share of them that whoever always gives the commonest right answer has right."""
 
     definition: HarnessDefinition
     items: tuple[Item, ...]
     metric: str
     stops: tuple[str, ...]
     max_tokens: int
-    task: Any
-    drawn: tuple[int, ...] | None
+    guess: float
+    built: Built
     seed: int
     refusal: Refusal
 
     @property
     def scoring(self) -> str:
-        """What decides how answers are scored, items aside."""
+        """What decides how answers are asked for and scored, items aside."""
         told = self.definition
-        return f"lm_eval {told.version} {told.task} {told.task_version} {self.metric} {self.max_tokens}"
+        words = ["lm_eval", told.version, told.task, told.task_version, self.metric, f"{told.shots}-shot"]
+        return " ".join(map(str, words if self.items[0].choices else [*words, self.max_tokens]))
 
     def choices_scored(self, likelihoods: Sequence[NDArray[np.float64]]) -> Scored:
         """From each choice's log-likelihood, nats. One that is no number is never chosen."""
         answers = [(float(one) if np.isfinite(one) else _NEVER, False) for values in likelihoods for one in values]
-        scored = self._scored(answers)
+        found = self._scored(answers)
         sound = np.asarray([bool(np.isfinite(values).any()) for values in likelihoods], dtype=np.bool_)
-        return Scored({metric: right & sound for metric, right in scored.right.items()}, {})
+        return Scored({metric: right & sound for metric, right in found.right.items()}, {})
 
     def texts_scored(self, texts: Sequence[str]) -> Scored:
         """From generated answers, as far as the first stop."""
         return self._scored(list(texts))
 
     def _scored(self, answers: Sequence[object]) -> Scored:
-        """Raises TASK_INVALID where what decides gives other numbers than right and wrong."""
-        found = scored(run(self.task, self.drawn, answers, seed=self.seed))
+        """Raises TASK_INVALID where what decides gives other numbers than right and wrong, or where the definition asks
+        something else than it did before."""
+        samples = run(self.built.task, answers, seed=self.seed)
+        asked = [tuple(map(_asked, one["arguments"])) for one in _of_one_filter(samples)]
+        if asked != [item.pairs or ((item.context, ""),) for item in self.items]:
+            raise self.refusal("it asks something else each time it is read", "choose a task that asks the same")
+        found = scored(samples)
         _check_scored(found, self.metric, self.refusal)
         return found
 
 
-def prepare(task: HarnessTask, rows: HarnessRows, *, seed: int, pointer: str) -> Harnessed:
+def prepare(
+    task: HarnessTask, rows: HarnessRows, *, seed: int, pointer: str, check_cancelled: Callable[[], None]
+) -> Harnessed:
     """The task, with what it asks. Raises TASK_INVALID for a definition that does not fit, rows that it does not take,
-    and a metric that is not one of right and wrong."""
+    and a metric that is not one of right and wrong; `JobCancelled`."""
     refusal = Refusal(task, pointer)
-    definition = read_definition(task, refusal)
+    with unheard(seed):
+        definition = read_definition(task, refusal)
     shots = shots_of(definition, task, refusal)
     tables = {"items": table(rows.items, task.path, refusal, "path")}
-    if rows.examples and shots:
+    if rows.examples:
         tables["examples"] = table(rows.examples, str(task.examples), refusal, "examples")
-    published = str(definition.get("dataset_path") or task.task)
-    built = _built(replaced(definition, task, tables, shots), published, task, rows, refusal)
-    docs = len(built.eval_docs)
-    drawn = None
-    if task.items is not None:
-        drawn = tuple(draw(list(range(docs)), task.items, seed=seed, pointer=pointer))
-    metric = _metric(built, task, refusal)
-    samples = _trial(built, drawn, task, refusal, seed)
-    items = tuple(_item(built, sample, task, refusal) for sample in _of_one_filter(samples))
+    with unheard(seed):
+        built = build(
+            replaced(definition, task, tables, shots),
+            tables,
+            str(definition.get("dataset_path") or task.task),
+            task,
+            rows,
+            seed=seed,
+            pointer=pointer,
+            refusal=refusal,
+            check_cancelled=check_cancelled,
+        )
+    metric = _metric(built.task, task, refusal)
+    samples = _trial(built.task, task, rows, refusal, seed)
+    with unheard(seed):
+        items = tuple(
+            _item(built, index, sample, task, refusal) for index, sample in enumerate(_of_one_filter(samples))
+        )
     _check_scored(scored(samples), metric, refusal)
-    settings = built.config.generation_kwargs or {}
-    until = settings.get("until") or ()
-    metadata = built.config.metadata or {}
+    settings = harness("models.utils").normalize_gen_kwargs(
+        {"do_sample": False} | (built.task.config.generation_kwargs or {}), MAX_TOKENS
+    )
+    metadata = built.task.config.metadata or {}
     return Harnessed(
         HarnessDefinition(
             task=task.task,
@@ -125,16 +145,16 @@ def prepare(task: HarnessTask, rows: HarnessRows, *, seed: int, pointer: str) ->
         ),
         items,
         metric,
-        stops=(until,) if isinstance(until, str) else tuple(until),
-        max_tokens=task.max_tokens or int(settings.get("max_gen_toks") or MAX_TOKENS),
-        task=built,
-        drawn=drawn,
+        stops=tuple(map(str, settings["until"])),
+        max_tokens=task.max_tokens or int(settings["max_gen_toks"]),
+        guess=_guess(built.task, items, samples),
+        built=built,
         seed=seed,
         refusal=refusal,
     )
 
 
-def run(task: Any, drawn: Sequence[int] | None, answers: Sequence[object] | None, *, seed: int) -> list[Sample]:
+def run(task: Any, answers: Sequence[object] | None, *, seed: int) -> list[Sample]:
     """One evaluation by the harness: an entry an item and filter. `answers` are to its requests in their order; None
     is the trial: nothing of choices, and text that is more than the right answer."""
     model = harness("api.model").LM
@@ -152,16 +172,21 @@ def run(task: Any, drawn: Sequence[int] | None, answers: Sequence[object] | None
         def generate_until(self, requests: Sequence[Any]) -> Sequence[object]:
             return [f"{_target(task, one.doc)} {_MORE}" for one in requests] if answers is None else answers
 
-    task.set_fewshot_seed(seed=seed)  # the same examples before an item, whoever answers
-    found = harness("evaluator").evaluate(
-        lm=Answering(),
-        task_dict={"tasks": {name: task}, "groups": {}},
-        samples=None if drawn is None else {name: list(drawn)},
-        bootstrap_iters=0,
-        log_samples=True,
-    )
+    with unheard(seed):
+        task.set_fewshot_seed(seed=seed)  # the same examples before an item, whoever answers
+        found = harness("evaluator").evaluate(
+            lm=Answering(),
+            task_dict={"tasks": {name: task}, "groups": {}},
+            bootstrap_iters=0,
+            log_samples=True,
+        )
     samples: list[Sample] = found["samples"][name]
     return samples
+
+
+def _asked(argument: Sequence[Any]) -> tuple[str, str]:
+    """What a request asks: the context, and the continuation whose likelihood is taken."""
+    return str(argument[0]), argument[1] if isinstance(argument[1], str) else ""
 
 
 def scored(samples: Sequence[Sample]) -> Scored:
@@ -186,60 +211,31 @@ def _text(filtered: Sequence[object]) -> str | None:
     return first if isinstance(first, str) and first != INVALID else None
 
 
-def _built(config: dict[str, Any], published: str, task: HarnessTask, rows: HarnessRows, refusal: Refusal) -> Any:
-    make = harness("api.task").ConfigurableTask
+def _trial(built: Any, task: HarnessTask, rows: HarnessRows, refusal: Refusal, seed: int) -> list[Sample]:
     try:
-        built = make(config=dict(config))
-        if len(built.eval_docs) < 2:
-            raise refusal(
-                f"the definition leaves {len(built.eval_docs)} of the {len(rows.items)} items of {task.path}",
-                "two at least are needed to compare",
-                "path",
-            )
-    except HemostatError:
+        return run(built, None, seed=seed)
+    except JobCancelled:
         raise
     except Exception as error:
         raise refusal(
-            f"it does not take {_culprit(make, config, rows)} of {task.path}: {_said(error)}",
-            f"the definition is written for the data set {published}: give its fields. The first item has "
-            f"{', '.join(sorted(map(str, rows.items[0]))[:12])}",
-            "path",
-        ) from error
-    return built
-
-
-def _trial(built: Any, drawn: Sequence[int] | None, task: HarnessTask, refusal: Refusal, seed: int) -> list[Sample]:
-    try:
-        return run(built, drawn, None, seed=seed)
-    except Exception as error:
-        raise refusal(
-            f"what it asks about the items of {task.path}, or how it scores answers, cannot be run: {_said(error)}",
+            f"what it asks about the items of {task.path}, or how it scores answers, cannot be run: "
+            f"{told(error, rows)}",
             "the file may lack a field, a number of solved examples be too large, or the task need a package that is "
             "not installed",
             "path",
         ) from error
 
 
-def _culprit(make: Any, config: dict[str, Any], rows: HarnessRows) -> str:
-    """The first row that the definition does not take by itself."""
-    import datasets
-
-    for number, row in enumerate(rows.items[:_TRIED], 1):
-        one = {"items": datasets.Dataset.from_list([row])}
-        try:
-            make(config=config | {"custom_dataset": lambda one=one, **_: one, "num_fewshot": 0, "fewshot_split": None})
-        except Exception:
-            return f"item {number}"
-    return "the items"
-
-
-def _said(error: Exception) -> str:
-    """The kind of an error, with the field that it names; messages may hold text of items."""
-    kind = type(error).__name__
-    named = str(error.args[0]) if isinstance(error, KeyError) and error.args else ""
-    if kind == "UndefinedError":
-        named = str(error).split("'")[1] if str(error).count("'") >= 2 else ""
-    return f"the field {named} is missing" if named.isidentifier() and len(named) <= 40 else kind
+def _guess(built: Any, items: Sequence[Item], samples: Sequence[Sample]) -> float:
+    """Of generated answers: the larger of one in so many choices, where the definition has them, and of the share of
+    the commonest right answer, if it is right more than once. 0 for multiple choice, where it is not used."""
+    if items[0].choices:
+        return 0.0
+    common = Counter(item.target.strip().casefold() for item in items).most_common(1)[0][1]
+    share = common / len(items) if common > 1 else 0.0
+    if built.config.doc_to_choice is None:
+        return share
+    return max(share, 1 / len(built.doc_to_choice(samples[0]["doc"])))
 
 
 def _metric(built: Any, task: HarnessTask, refusal: Refusal) -> str:
@@ -285,21 +281,20 @@ def _of_one_filter(samples: Sequence[Sample]) -> list[Sample]:
     return sorted((one for one in samples if one["filter"] == first), key=lambda one: int(one["doc_id"]))
 
 
-def _item(built: Any, sample: Sample, task: HarnessTask, refusal: Refusal) -> Item:
+def _item(built: Built, place: int, sample: Sample, task: HarnessTask, refusal: Refusal) -> Item:
     """What the trial asked of one item."""
-    number = int(sample["doc_id"]) + 1
+    own, id_, where = built.task, str(built.numbers[place]), built.where(place, task.path)
     doc, arguments = sample["doc"], sample["arguments"]
-    if built.OUTPUT_TYPE == "generate_until":
+    if own.OUTPUT_TYPE == "generate_until":
         context = str(arguments[0][0])
         if not context.strip():
-            raise refusal(f"{task.path}, item {number}: the prompt is empty", "take the item out", "path")
-        return Item(str(number), context, delimiter="", target=_target(built, doc))
-    choices = [str(one) for one in built.doc_to_choice(doc)]
-    gold = built.doc_to_text(doc) if built.multiple_input else built.doc_to_target(doc)
+            raise refusal(f"{where}: the prompt is empty", "take the item out", "path")
+        return Item(id_, context, delimiter="", target=_target(own, doc))
+    choices = [str(one) for one in own.doc_to_choice(doc)]
+    gold = own.doc_to_text(doc) if own.multiple_input else own.doc_to_target(doc)
     if isinstance(gold, list):
         raise refusal("several of its choices are right", "choose a task with one right choice")
     index = choices.index(gold) if isinstance(gold, str) and gold in choices else gold
-    where = f"{task.path}, item {number}"
     if len(choices) < 2 or any(not one.strip() for one in choices):
         raise refusal(f"{where}: there are not two choices at least with text", "take the item out", "path")
     if not isinstance(index, int) or not 0 <= index < len(choices):
@@ -308,16 +303,10 @@ def _item(built: Any, sample: Sample, task: HarnessTask, refusal: Refusal) -> It
             "take a split that has answers: test splits are often published without",
             "path",
         )
-    pairs = tuple((str(one[0]), str(one[1])) for one in arguments)
+    pairs = tuple(map(_asked, arguments))
     if any(not before.strip() for before, _ in pairs):
         raise refusal(f"{where}: the prompt is empty", "take the item out", "path")
-    return Item(
-        str(number),
-        _beginning([before for before, _ in pairs]),
-        choices=tuple(choices),
-        gold=index,
-        pairs=pairs,
-    )
+    return Item(id_, _beginning([before for before, _ in pairs]), choices=tuple(choices), gold=index, pairs=pairs)
 
 
 def _beginning(texts: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """What is said of one task, in words, and what it could show against an enumeration of every outcome."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -134,3 +135,15 @@ def test_text_has_no_leads_and_no_unit() -> None:
         [answered("t", [True, False], [False, True])], [Planned(TOLD)], TasksRequest.model_validate(asked)
     )
     assert (found.lead_unit, {one.lead for one in found.examples}) == (None, {None})
+
+
+@pytest.mark.parametrize(("guess", "outcome"), [(0.5, "at_chance"), (0.2, "equivalent"), (0.0, "equivalent")])
+def test_generated_answers_that_a_coin_gives_too_are_at_chance(guess: float, outcome: str) -> None:
+    """Half of 400 are right by either model; they differ on none."""
+    right = [True, False] * 200
+    one = replace(answered("yes-or-no", right, right), guess=guess)
+    asked = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}, "margin": 0.1}
+    (found,) = results([one], [Planned(TOLD)], TasksRequest.model_validate(asked))
+    assert (found.outcome, found.chance.accuracy) == (outcome, guess)
+    expected = stats.binomtest(200, 400, guess, alternative="greater").pvalue if guess else 0.0
+    assert found.chance.p_reference == pytest.approx(expected, rel=1e-9, abs=1e-300)

@@ -8,6 +8,7 @@ import pytest
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.tasks import HarnessTask
 from app.models.tasks.harness import HarnessRows
+from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.tasks.harness.running import Harnessed, prepare, run
 
 Row = dict[str, Any]
@@ -37,7 +38,8 @@ def task(name: str, **fields: Any) -> HarnessTask:
 def prepared(name: str, rows: list[Row], examples: list[Row] | None = None, **fields: Any) -> Harnessed:
     if examples:
         fields["examples"] = "examples.jsonl"
-    return prepare(task(name, **fields), HarnessRows(rows, examples or ()), seed=3, pointer="/tasks/0")
+    found = HarnessRows(rows, examples or ())
+    return prepare(task(name, **fields), found, seed=3, pointer="/tasks/0", check_cancelled=lambda: None)
 
 
 def test_multiple_choice_is_asked_as_defined_and_scored_by_characters_too() -> None:
@@ -97,19 +99,100 @@ def test_solved_examples_are_the_files_and_the_same_for_both_models() -> None:
         assert set(before) <= solved
         assert question.startswith("Question: ")
     assert len({item.context.rpartition("\n\n")[0] for item in asked.items}) > 1  # the sampler is the definition's own
-    twice = [run(asked.task, asked.drawn, ["#### 2"] * len(SUMS), seed=3) for _ in range(2)]
+    twice = [run(asked.built.task, ["#### 2"] * len(SUMS), seed=3) for _ in range(2)]
     assert [one["arguments"] for one in twice[0]] == [one["arguments"] for one in twice[1]]
     assert twice[0][0]["arguments"][0][0] == asked.items[0].context
 
 
 def test_items_are_drawn_by_the_seed_and_keep_their_numbers() -> None:
     asked = prepared("gsm8k", SUMS, shots=0, items=3)
-    assert asked.drawn is not None
-    assert [item.id for item in asked.items] == [str(index + 1) for index in asked.drawn]
-    contexts = [f"Question: {SUMS[index]['question']}\nAnswer:" for index in asked.drawn]
+    drawn = [int(item.id) - 1 for item in asked.items]
+    assert drawn == sorted(set(drawn))
+    contexts = [f"Question: {SUMS[index]['question']}\nAnswer:" for index in drawn]
     assert [item.context for item in asked.items] == contexts
-    right = [f"#### {2 * (index + 1)}" for index in asked.drawn]
+    right = [f"#### {2 * (index + 1)}" for index in drawn]
     assert asked.texts_scored([*right[:2], "#### 0"]).right[asked.metric].tolist() == [True, True, False]
+
+
+def test_an_item_has_the_number_of_its_row_where_a_definition_leaves_others_out() -> None:
+    rows = [
+        {"category": "law" if number < 3 else "biology", "question": f"Q{number}", "options": list("abcdefghij"),
+         "answer": "A", "answer_index": 0, "question_id": number, "cot_content": "", "src": "s"}
+        for number in range(6)
+    ]  # fmt: skip
+    examples = [
+        rows[0] | {"category": "biology", "question": "other", "cot_content": "A: Let's think. The answer is (A)."}
+    ]
+    asked = prepared("mmlu_pro_biology", rows, examples, shots=1)
+    assert [item.id for item in asked.items] == ["4", "5", "6"]
+
+
+def test_choices_that_a_definition_shuffles_are_scored_as_they_were_asked() -> None:
+    rows = [
+        {"Question": f"Which is {number}?", "Correct Answer": f"right {number}",
+         **{f"Incorrect Answer {wrong}": f"wrong {number} {wrong}" for wrong in (1, 2, 3)}}
+        for number in range(30)
+    ]  # fmt: skip
+    asked, again = prepared("gpqa_main_zeroshot", rows), prepared("gpqa_main_zeroshot", rows)
+    assert [item.asked for item in asked.items] == [item.asked for item in again.items]
+    assert len({item.gold for item in asked.items}) > 1
+    likely = []
+    for number, item in enumerate(asked.items):
+        (letter,) = [line[1] for line in item.context.splitlines() if line.endswith(f") right {number}")]
+        likely.append(np.where([choice == f"({letter})" for choice in item.choices], -1.0, -9.0))
+        assert item.choices[item.gold] == f"({letter})"
+    for _ in range(2):
+        assert asked.choices_scored(likely).right["acc"].all()
+
+
+def test_what_a_coin_would_answer_is_at_chance() -> None:
+    rows = [{"question": f"is it {n}", "passage": "p", "label": n % 2, "idx": n} for n in range(40)]
+    asked = prepared("boolq-seq2seq", rows)
+    assert asked.guess == pytest.approx(0.5)
+    assert prepared("gsm8k", SUMS, shots=0).guess == 0.0
+
+
+def test_the_number_of_tokens_and_of_examples_are_the_definition_s_under_any_name() -> None:
+    rows = [
+        {"idiom_start": f"a {n}", "accepted_completions": ["b"], "idiom": "a b", "language": "nob"} for n in range(3)
+    ]
+    assert prepared("noridiom_nob_p0", rows).max_tokens == 16
+    one, many = (prepared("gsm8k", SUMS, SHOWN, shots=shots) for shots in (1, 8))
+    rows_of = HarnessRows(SUMS, SHOWN)
+    assert rows_of.fingerprint(one.scoring) != rows_of.fingerprint(many.scoring)
+
+
+def test_the_same_question_among_the_examples_is_found_whatever_else_the_row_says() -> None:
+    same = [row | {"id": number + 100} for number, row in enumerate(SUMS)]
+    rows = [row | {"id": number} for number, row in enumerate(SUMS)]
+    with pytest.raises(HemostatError, match="stands among what solved examples are taken from") as refused:
+        prepared("gsm8k", rows, same, shots=3)
+    assert refused.value.pointer == "/tasks/0/examples"
+
+
+def test_it_asks_between_items_whether_to_stop() -> None:
+    asked: list[int] = []
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) > 2:
+            raise JobCancelled
+
+    with pytest.raises(JobCancelled):
+        prepare(task("gsm8k", shots=0), HarnessRows(SUMS, ()), seed=0, pointer="", check_cancelled=check)
+    assert len(asked) == 3
+
+
+def test_what_a_definition_prints_or_looks_up_is_not_told(capfd: pytest.CaptureFixture[str]) -> None:
+    rows = [{"query": f"{SECRET} {n}", "answer": str(n), "choices": [], "gold": []} for n in range(3)]
+    assert len(prepared("agieval_math", [*rows, rows[0] | {"answer": ""}]).items) == 4
+    sentence = {"sentence": "Ann _ Bea.", "option1": "Ann", "option2": "Bea", "answer": "Reykjavik"}
+    with pytest.raises(HemostatError) as refused:
+        prepared("winogrande", [WINOGRANDE[0], sentence])
+    assert "Reykjavik" not in f"{refused.value} {refused.value.hint}"
+    out, err = capfd.readouterr()
+    assert SECRET not in out + err
+    assert "it/s" not in err
 
 
 def test_the_version_of_the_definition_is_told() -> None:
@@ -124,6 +207,8 @@ def test_the_version_of_the_definition_is_told() -> None:
         ("mmlu", HELLASWAG, {}, "task", "it is a group of tasks"),
         ("wikitext", HELLASWAG, {}, "task", r"likelihood of a text \(loglikelihood_rolling\)"),
         ("lambada_openai", HELLASWAG, {}, "task", r"likelihood of a text \(loglikelihood\)"),
+        ("blimp_adjunct_island", HELLASWAG, {}, "task", "asks nothing before its choices"),
+        ("piqa", HELLASWAG, {"examples": "e.jsonl"}, "shots", "shows no solved examples of its own accord"),
         ("humaneval", HELLASWAG, {}, "task", "runs what the model writes"),
         ("gsm8k_cot_self_consistency", SUMS, {}, "task", "drawn at random"),
         ("gsm8k", SUMS, {}, "examples", "5 solved examples stand before each item, and no file"),
@@ -146,7 +231,13 @@ def test_the_version_of_the_definition_is_told() -> None:
             "path",
             "item 6: the field answer is missing or null",
         ),
-        ("gsm8k", [*SUMS, SUMS[0] | {"answer": 2}], {"shots": 0}, "path", "the items do not become a table"),
+        (
+            "gsm8k",
+            [*SUMS, SUMS[0] | {"answer": 2}],
+            {"shots": 0},
+            "path",
+            "item 6: the field answer is of another type",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_reason(

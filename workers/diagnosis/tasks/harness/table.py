@@ -1,0 +1,50 @@
+"""Rows as the harness takes them: a table in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from workers.diagnosis.tasks.harness.definition import Refusal
+
+# Column of the row's number in its file, from 1, where a definition's own code leaves it.
+ROW: Final = "hemostat_row"
+
+
+def table(rows: Sequence[Mapping[str, Any]], path: str, refusal: Refusal, field: str) -> Any:
+    """`datasets.Dataset` of the rows with their numbers.
+
+    Raises TASK_INVALID where one lacks a field that others have (the harness would ask about "None"), or where values
+    of a field are of several types.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    names = list(dict.fromkeys(name for row in rows for name, value in row.items() if value is not None))
+    kinds = {name: type(next(row[name] for row in rows if row.get(name) is not None)) for name in names}
+    for number, row in enumerate(rows, 1):
+        where = f"{path}, item {number}"
+        lacking = next((name for name in names if row.get(name) is None), None)
+        if lacking is not None:
+            raise refusal(
+                f"{where}: the field {lacking} is missing or null, and others have it",
+                "take the item out, or the field from all; test splits are often published without answers",
+                field,
+            )
+        other = next((name for name in names if type(row[name]) is not kinds[name]), None)
+        if other is not None:
+            raise refusal(
+                f"{where}: the field {other} is of another type than in the items before",
+                "each field must hold values of one type: text in all items, or numbers in all",
+                field,
+            )
+    try:
+        return datasets.Dataset.from_list(
+            [{name: row[name] for name in names} | {ROW: number} for number, row in enumerate(rows, 1)]
+        )
+    except Exception as error:  # pyarrow's own kinds
+        raise refusal(
+            f"{path}: the items do not become a table ({type(error).__name__})",
+            "lists and objects in a field must be alike in all items",
+            field,
+        ) from error
