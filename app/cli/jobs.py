@@ -15,6 +15,7 @@ from app.cli.once import Commands
 from app.cli.output import Exit, err, out, print_json
 from app.cli.service import connect
 from app.cli.watching import follow
+from app.contracts.job import Progress
 from app.web import listing
 from app.web.progress import told
 
@@ -82,6 +83,13 @@ def cancel(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
     _print_job(job, as_json=as_json)
 
 
+def _progress(job: dict[str, Any]) -> str:
+    """How far a job is, or how far one got that has no result."""
+    if job["status"] in TERMINAL and job["progress"]["phase"] == Progress().phase:
+        return "ended before its first phase" if job["attempt"] else "no worker had taken it"
+    return told(job["kind"], job["progress"])
+
+
 def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(job)
@@ -91,7 +99,7 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
         "job": job["id"],
         "kind": job["kind"],
         "status": job["status"],
-        **({} if job["status"] == "succeeded" else {"progress": told(job["kind"], job["progress"])}),
+        **({} if job["status"] == "succeeded" else {"progress": _progress(job)}),
         "reference": job["reference"]["model"],
         "candidate": job["candidate"]["model"],
         "recipe": listing.recipe(job),

@@ -107,12 +107,21 @@ def heading(report: AttributeReport) -> str:
     if search is not None and not search.measured and (search.considered or search.beside):
         return "No part was tried" if search.considered else "Nothing that was asked for differs"
     blamed = _blamed(report)
+    if blamed and report.not_swapped:
+        worse = _kept_layers(report) > blamed[0].nats
+        return "Worst: the layers that both models have" if worse else f"Worst gap: {blamed[0].name}"
     if blamed:
         return f"Worst: {blamed[0].name}"
     if report.not_swapped:
         return "No gap is shown to do damage" if any(map(_unsure, gaps(report))) else "No part was swapped"
     unsure = any(_unsure(site) for site in first_sites(report))
     return "No part is shown to do damage" if unsure else "No part to blame"
+
+
+def _kept_layers(report: AttributeReport) -> float:
+    """Nats that the layers cost which models of different depth both have."""
+    alignment = None if report.internals is None else report.internals.alignment
+    return 0.0 if alignment is None or alignment.matched is None else alignment.matched.mean or 0.0
 
 
 def whole_damage(report: AttributeReport) -> str:

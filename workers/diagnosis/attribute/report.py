@@ -166,7 +166,7 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
     """What was found, in a sentence or two."""
     if found.not_swapped and sites:
         first = next((site for site in sites if site.shown is not False), sites[0])
-        return f"{_worst_gap(first, found)}; parts were not swapped: {found.not_swapped}."
+        return f"{_worst_gap(first, found)}; parts were not swapped: {found.not_swapped}.{_kept_layers(first, found)}"
     if found.not_swapped:
         return f"No part was swapped: {found.not_swapped}."
     if not found.scope.considered:
@@ -184,6 +184,19 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
         which = "the others" if broken else "those"
         told = f"{parts_differ(found.scope)}, and none of {which} that were measured costs anything for sure."
     return f"{_broken(broken, asked_for(found.scope))} {told}" if broken else told
+
+
+def _kept_layers(gap: Site, found: Found) -> str:
+    """What the layers that both models have cost by themselves, where they were changed, too."""
+    alignment = None if found.internals is None else found.internals.alignment
+    matched = None if alignment is None else alignment.matched
+    if matched is None or not matched.mean:
+        return ""
+    interval = ""
+    if matched.ci is not None:
+        interval = f" (95 % interval {numeral(matched.ci[0])} to {numeral(matched.ci[1])})"
+    more = ", more than that gap" if matched.mean > gap.nats else ""
+    return f" The layers that both have are changed, too: they cost {numeral(matched.mean)} nats{interval}{more}."
 
 
 def _worst_gap(gap: Site, found: Found) -> str:

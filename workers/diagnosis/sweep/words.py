@@ -173,8 +173,8 @@ def _turn(report: SweepReport) -> str:
         return f"There is no threshold: {report.no_threshold}."
     if threshold.answer == "no transition in range":
         return (
-            "The perplexity has no transition in the measured range: "
-            f"{form_in_words(threshold.form)} describes it throughout."
+            "The perplexity has no transition in the measured range: nothing that turns is shown to describe it better "
+            f"than {form_in_words(threshold.form)}."
         )
     if threshold.answer == "not identifiable":
         if not threshold.turn_shown:

@@ -38,6 +38,7 @@ from workers.diagnosis.threshold.formfree import LimitPoint, near_lossless, slop
 from workers.diagnosis.threshold.forms import Form
 from workers.diagnosis.threshold.interval import CONFIDENCE, KneeInterval, knee_interval
 from workers.diagnosis.threshold.line import NAME as LINE
+from workers.diagnosis.threshold.line import Line
 from workers.diagnosis.threshold.missed import Missed, missed_transition
 from workers.diagnosis.threshold.offset import PublishedWithOffset
 from workers.diagnosis.threshold.rivals import BrokenLine, Exponential, Logistic, PowerLaw
@@ -52,6 +53,8 @@ _LACK_OF_FIT_LEVEL = 0.05
 _FALLING_LEVEL = 0.01
 _NEAR = 1e-9
 _PLACES = ("s0", "knee", "midpoint")
+# Of ln y. Where the points are too few to test, a straight form stands for a curve that it is nowhere farther from.
+_FAR = 0.1
 _WORDS = {
     published.NAME: "the published form",
     PowerLaw.name: "a power law",
@@ -178,7 +181,7 @@ def fit_threshold(
         check()
 
     missed = missed_transition(curve, candidates[1:]) if tested.p > TRANSITION_LEVEL else None
-    answer, reasons = _judge(curve, bounds, fit, interval, tested, missed, candidates[0])
+    answer, reasons = _judge(curve, bounds, fit, interval, tested, missed, candidates)
     chosen = choose(_eligible(candidates, answer))
     return ThresholdAnswer(
         answer=answer,
@@ -227,8 +230,9 @@ def _judge(
     interval: KneeInterval,
     tested: TransitionTest,
     missed: Missed | None,
-    own: Candidate,
+    candidates: Sequence[Candidate],
 ) -> tuple[Answer, list[str]]:
+    own = candidates[0]
     free = published.free_coefficients(bounds)
     if len(curve) <= free:
         return "not identifiable", [f"{len(curve)} points for {free} free coefficients leave nothing to test"]
@@ -238,10 +242,24 @@ def _judge(
         if missed is not None:
             told = f"and the published form follows it no better than {_WORDS[simplest]} {needed}"
             return "not identifiable", [f"{_described(curve, missed)}, {told}"]
+        if own.aicc is None and (far := _straight_is_far(curve, candidates)):
+            points = f"{len(curve)} points are too few for the test to show a transition {needed}"
+            return "not identifiable", [f"{points}, and {far}"]
         told = f"the published form describes the curve no better than {_WORDS[simplest]} does"
         return "no transition in range", [f"{told} {needed}"]
     reasons = _why_no_threshold(curve, fit, own) + _why_not_identifiable(curve, bounds, fit, interval)
     return ("not identifiable" if reasons else "transition"), reasons
+
+
+def _straight_is_far(curve: Curve, candidates: Sequence[Candidate]) -> str:
+    """How far from the measured values the best straight form is somewhere, where it is far; "" where it is not."""
+    straight = {
+        one.form.name: curve.log_N - one.fit.predict(curve.s_N) for one in candidates if not one.form.transition
+    }
+    straight[LINE] = Line(curve.s_N).residual(curve)
+    name = min(straight, key=lambda one: float((straight[one] ** 2).sum()))
+    worst = float(np.abs(straight[name]).max())
+    return f"{_WORDS[name]} is off by up to {numeral(100 * math.expm1(worst), '.2g')} %" if worst > _FAR else ""
 
 
 def _described(curve: Curve, missed: Missed) -> str:

@@ -56,6 +56,11 @@ class Line:
         )
         return (float(found.x), float(found.fun)) if found.fun <= sse(best) else (best, sse(best))
 
+    def residual(self, curve: Curve) -> Array:
+        """ln y minus that of the best line."""
+        residual_N = curve.log_N - self.shape(np.asarray([self.fit(curve)[0]]))[0]
+        return np.asarray(residual_N - residual_N.mean())
+
     def refitted(self, log_BN: Array, rise: float) -> Array:
         """Sums of squared residuals (B) of the best line of each of many curves near the line of this rise, by
         Gauss-Newton steps from there."""

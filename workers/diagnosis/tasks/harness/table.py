@@ -28,7 +28,7 @@ def table(rows: Sequence[Mapping[str, Any]], path: str, refusal: Refusal, field:
         if lacking is not None:
             raise refusal(
                 f"{where}: the field {lacking} is missing or null, and others have it",
-                "take the item out, or the field from all; test splits are often published without answers",
+                "give the field, or take the item out; test splits are often published without answers",
                 field,
             )
         other = next((name for name in names if type(row[name]) is not kinds[name]), None)

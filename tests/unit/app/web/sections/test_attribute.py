@@ -185,7 +185,15 @@ def test_models_of_another_depth_show_their_gaps_and_why() -> None:
     page = render(VARIANTS["other-depth"])
     assert "dropped layers 7, 8" in page
     assert "30 and 24 layers" in page
-    assert heading(read("other-depth")) == "Worst: dropped layers 7, 8"
+    assert heading(read("other-depth")) == "Worst gap: dropped layers 7, 8"
+    of_gap = read("other-depth").sites[0].nats
+    for kept, told in (
+        (of_gap + 0.1, "Worst: the layers that both models have"),
+        (0.0, "Worst gap: dropped layers 7, 8"),
+    ):
+        block = internals_blocks.alignment() | {"matched": {"mean": kept, "ci": None}}
+        stayed = read("other-depth").model_copy(update={"internals": internals_blocks.dense(alignment=block)})
+        assert heading(stayed) == told
     assert "Worst gap alone" in page
     assert "What fits each gap" in page
     assert "layers 7, 8 left in" in page

@@ -255,13 +255,14 @@ def test_layers_that_match_otherwise_on_too_little_text_to_resample_are_told() -
         assert len(matched_otherwise(cast("Found", found))) == told
 
 
-def gap_verdict(**changes: Any) -> str:
+def gap_verdict(matched: dict[str, Any] | None = None, **changes: Any) -> str:
     told = {"share": 1.0, "share_ci": None, "ci": None} | changes
     worst = Told.model_validate(site("dropped layers 5, 6", 0.445, kind="gap", layer=7, **told))
     block = internals_blocks.alignment() | {
         "total": {"mean": 0.445, "ci": None},
         "measured": {"windows": 1, "tokens": 210, "documents": 1},
     }
+    block |= {} if matched is None else {"matched": matched}
     found = SimpleNamespace(
         not_swapped="the models have 30 and 28 layers", internals=internals_blocks.dense(alignment=block)
     )
@@ -272,11 +273,18 @@ def test_the_worst_gap_says_on_how_much_text_it_was_measured_and_that_this_is_to
     assert gap_verdict() == (
         "The worst gap is dropped layers 5, 6, which alone costs 100 % of the 0.445 nats a token that the candidate "
         "loses on the 210 tokens of 1 document that gaps were measured on, which is too little text for an interval; "
-        "parts were not swapped: the models have 30 and 28 layers."
+        "parts were not swapped: the models have 30 and 28 layers. The layers that both have are changed, too: they "
+        "cost 0.04 nats (95 % interval 0.032 to 0.048)."
     )
     sure = gap_verdict(share_ci=(0.9, 1.1))
     assert "costs 100 % (95 % interval 90 to 110 %) of the 0.445 nats" in sure
     assert "too little" not in sure
+
+
+def test_layers_that_stayed_and_cost_more_than_the_worst_gap_are_told() -> None:
+    more = gap_verdict(matched={"mean": 0.61, "ci": None})
+    assert more.endswith("The layers that both have are changed, too: they cost 0.61 nats, more than that gap.")
+    assert "changed, too" not in gap_verdict(matched={"mean": 0.0, "ci": (0.0, 0.0)})
 
 
 def test_a_part_without_an_interval_is_not_said_to_cost_something_for_sure() -> None:

@@ -113,6 +113,19 @@ def test_of_points_too_few_for_an_aicc_no_threshold_is_claimed() -> None:
     assert "7 points are too few for the AICc of the published form" in " | ".join(answer.reasons)
 
 
+def test_of_points_too_few_to_test_a_curve_is_called_straight_only_where_a_straight_form_is_near() -> None:
+    s_N = np.array([0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5])
+    measured = Curve(s_N, 3.3 + 3 * s_N**2 + 0.1 * np.random.default_rng(1).standard_normal(7))
+    found = fit_threshold(measured, RISING)
+    assert found.answer == "not identifiable"
+    assert "7 points are too few for the test to show a transition" in found.reasons[0]
+    x_NK = np.column_stack([np.ones(7), s_N])
+    worst = np.abs(measured.log_N - x_NK @ np.linalg.lstsq(x_NK, measured.log_N)[0]).max()
+    assert found.reasons[0].endswith(f"an exponential is off by up to {100 * np.expm1(worst):.2g} %")
+    level = Curve(s_N, 3.3 + 0.01 * np.random.default_rng(0).standard_normal(7))
+    assert fit_threshold(level, RISING).answer == "no transition in range"
+
+
 def test_a_curve_that_falls_is_told_as_such_and_a_level_one_is_not() -> None:
     falling = Curve(S_N, np.log(20 - 15 * S_N))
     level = Curve(S_N, 1.7 - 0.03 * np.abs(np.random.default_rng(11).standard_normal(15)))
