@@ -95,7 +95,8 @@ def _cell(value: float | None, *, signed: bool) -> str:
 def _interactions(report: SurfaceReport, say: Say) -> Table:
     """Those that depart from adding up, largest first; where none does, the largest."""
     rows = sorted(report.interactions, key=lambda row: -abs(row.nats.mean or 0.0))
-    told = [row for row in rows if row.kind in DEPARTURES][:8] or rows[:1]
+    # the largest one stands there, too, where it is not shown
+    told = [row for row in rows if row.kind in DEPARTURES or row is rows[0]][:8]
     columns = [("Setting", False), ("I, nats", True), ("95 % interval", True), ("p", True), ("", False)]
     table = plain_table("Largest interactions", columns)
     for row in told:

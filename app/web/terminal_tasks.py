@@ -41,7 +41,9 @@ def render_tasks(report: TasksReport, console: Console, say: Say) -> None:
         could = "no difference at all" if least is None else f"a difference from {detectable(least)} points on"
         rate = f"{result.detectable.source} flip rate of {100 * result.detectable.flip_rate:.2g} %"
         at = f"at the {rate} and the {level_told(result.detectable.level)}"
-        console.print(Text(say(visible(f"{result.name}: {result.items} items could show {could}, {at}."))))
+        found = result.detectable.at_measured_rate
+        then = "" if found is None else f"; at the rate that was found, from {detectable(found)} points on"
+        console.print(Text(say(visible(f"{result.name}: {result.items} items could show {could}, {at}{then}."))))
     verdict_lines(report, console, say, sentence=left(report))
     console.print()
     small_print(report, console, say)

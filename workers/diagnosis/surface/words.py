@@ -62,17 +62,18 @@ def _in_given_order(table: Table, interactions: tuple[Interaction, ...]) -> str:
     if departing:
         return f"The two damages {departing}"
     largest = max(interactions, key=lambda one: abs(one.nats.mean or 0.0))
-    told = f"the largest interaction is {_mean(largest)} nats a token, at {setting(table, largest)}"
+    tested = "" if largest.p is None else f", p = {numeral(largest.p, '.2g')} after Holm's correction,"
+    told = f"the largest interaction is {_mean(largest)} nats a token{tested} at {setting(table, largest)}"
     margin = f"{table.request.additive_margin:.3g} nats a token"
     inside = [one for one in interactions if one.kind == "additive_within_margin"]
     if len(inside) == len(interactions):
         count = "at the one setting" if len(inside) == 1 else f"at all {len(inside)} settings"
         return f"The two damages add up within {margin} {count}: {told}"
     if len(interactions) == 1:
-        return f"At the one setting no departure from adding up is shown, and none is ruled out: {told}"
+        return f"At the one setting no departure from adding up is shown, and none is ruled out; {told}"
     return (
         f"At none of the {len(interactions)} settings is a departure from adding up shown; at "
-        f"{_counted(table, inside)} the damages add up within {margin} for sure: {told}"
+        f"{_counted(table, inside)} the damages add up within {margin} for sure; {told}"
     )
 
 

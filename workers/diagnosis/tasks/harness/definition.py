@@ -6,6 +6,7 @@ definition is private to the harness, so its version is pinned exactly.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import random
@@ -22,7 +23,7 @@ import numpy as np
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.tasks import HarnessTask
-from app.models.nearest import listed, suggestion
+from app.models.nearest import listed
 
 # Metrics of multiple choice that need more than each choice's likelihood: whether it would have been drawn, the
 # likelihood without the question.
@@ -36,6 +37,7 @@ _SPLITS: Final = (
     "test_split",
     "fewshot_split",
 )
+_FILES: Final = ("path", "examples")
 _PREFIX: Final = "lm_eval.tasks."
 _OWN: Final = frozenset(_PREFIX + name for name in ("manager", "_factory", "_index", "_yaml_loader"))
 _STRUCTURE: Final = ("tag", "group", "task_list", "task_alias")
@@ -80,9 +82,9 @@ class Refusal:
         self._pointer = pointer
 
     def __call__(self, what: str, hint: str, field: str = "task") -> HemostatError:
-        """To be raised. `field` is the one of the task that is at fault."""
+        """To be raised. `field` is the one of the task that is at fault; no file is where another is."""
         return HemostatError(
-            ErrorCode.TASK_INVALID,
+            ErrorCode.TASK_INVALID if field in _FILES else ErrorCode.INVALID_REQUEST,
             f"lm-evaluation-harness {harness_version()}, {self._task.task}: {what}",
             hint=hint,
             pointer=f"{self._pointer}/{field}",
@@ -97,11 +99,15 @@ def _index() -> Mapping[str, Any]:
 
 
 def read_definition(task: HarnessTask, refusal: Refusal) -> dict[str, Any]:
-    """The definition by its name, with its own functions. Raises TASK_INVALID where there is none, and for one whose
-    answers are not right or wrong, are drawn, need pictures, sound, or code that is not here."""
+    """The definition by its name, with its own functions. Raises INVALID_REQUEST where there is none, and for one
+    whose answers are not right or wrong, are drawn, need pictures, sound, or code that is not here."""
     entry = _index().get(task.task)
     if entry is None:
-        raise refusal("there is no such task", suggestion(task.task, _index()))
+        near = difflib.get_close_matches(task.task, list(_index()), n=3, cutoff=0.6)
+        raise refusal(
+            "there is no such task",
+            f"did you mean {' or '.join(near)}?" if near else "the harness lists its tasks: lm-eval ls tasks",
+        )
     if entry.kind.name in ("GROUP", "TAG"):
         members = entry.cfg.get("task") if entry.cfg else sorted(entry.tags)
         names = [one for one in members or () if isinstance(one, str)]

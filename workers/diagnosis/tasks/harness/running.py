@@ -90,7 +90,7 @@ class Harnessed:
         return self._scored(list(texts))
 
     def _scored(self, answers: Sequence[object]) -> Scored:
-        """Raises TASK_INVALID where what decides gives other numbers than right and wrong, or where the definition asks
+        """Raises INVALID_REQUEST where what decides gives other numbers than right and wrong, or the definition asks
         something else than it did before."""
         samples = run(self.built.task, answers, seed=self.seed)
         asked = [tuple(map(_asked, one["arguments"])) for one in _of_one_filter(samples)]
@@ -104,8 +104,8 @@ class Harnessed:
 def prepare(
     task: HarnessTask, rows: HarnessRows, *, seed: int, pointer: str, check_cancelled: Callable[[], None]
 ) -> Harnessed:
-    """The task, with what it asks. Raises TASK_INVALID for a definition that does not fit, rows that it does not take,
-    and a metric that is not one of right and wrong; `JobCancelled`."""
+    """The task, with what it asks. Raises INVALID_REQUEST for a definition that does not fit and a metric that is not
+    one of right and wrong, TASK_INVALID for rows that the definition does not take; `JobCancelled`."""
     refusal = Refusal(task, pointer)
     with unheard(seed):
         definition = read_definition(task, refusal)
@@ -239,7 +239,7 @@ def _guess(built: Any, items: Sequence[Item], samples: Sequence[Sample]) -> floa
 
 
 def _metric(built: Any, task: HarnessTask, refusal: Refusal) -> str:
-    """What decides, as the harness writes it. Raises TASK_INVALID where the definition has no such one."""
+    """What decides, as the harness writes it. Raises INVALID_REQUEST where the definition has no such one."""
     mean = harness("api.metrics").mean
     averaged = [name for name, how in built.aggregation().items() if how is mean]
     if built.OUTPUT_TYPE == "multiple_choice":
@@ -265,7 +265,7 @@ def _metric(built: Any, task: HarnessTask, refusal: Refusal) -> str:
 
 
 def _check_scored(trial: Scored, metric: str, refusal: Refusal) -> None:
-    """Raises TASK_INVALID where what decides is not 0 or 1."""
+    """Raises INVALID_REQUEST where what decides is not 0 or 1."""
     if metric not in trial.right:
         raise refusal(
             f"{metric} gives other numbers than right and wrong",

@@ -49,4 +49,7 @@ def test_one_document_of_one_window_shows_nothing():
 )
 def test_the_sentence_claims_no_more(margin, told):
     made = table(margin, interaction=0.0)
-    assert sentence(made, made.interactions(), made.chosen()).startswith(told)
+    text = sentence(made, made.interactions(), made.chosen())
+    assert text.startswith(told)
+    largest = max(made.interactions(), key=lambda row: abs(row.nats.mean))
+    assert f"nats a token, p = {largest.p:.2g} after Holm's correction, at sparsity" in text

@@ -245,9 +245,18 @@ def test_what_does_not_fit_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(HemostatError, match=words) as refused:
         prepared(name, items, **fields)
-    assert refused.value.code is ErrorCode.TASK_INVALID
+    of_file = pointer in {"path", "examples"}
+    assert refused.value.code is (ErrorCode.TASK_INVALID if of_file else ErrorCode.INVALID_REQUEST)
     assert refused.value.pointer == f"/tasks/0/{pointer}"
     assert SECRET not in f"{refused.value} {refused.value.hint}"
+
+
+def test_a_name_that_is_misspelt_is_told_its_neighbours() -> None:
+    with pytest.raises(HemostatError) as refused:
+        prepared("pica", [{}, {}])
+    assert refused.value.hint is not None
+    assert "piqa" in refused.value.hint
+    assert len(refused.value.hint) < 100
 
 
 def test_shares_of_several_right_choices_are_refused() -> None:
