@@ -90,9 +90,15 @@ class Harnessed:
         return self._scored(list(texts))
 
     def _scored(self, answers: Sequence[object]) -> Scored:
-        """Raises INVALID_REQUEST where what decides gives other numbers than right and wrong, or the definition asks
-        something else than it did before."""
-        samples = run(self.built.task, answers, seed=self.seed)
+        """Raises INVALID_REQUEST where what decides gives other numbers than right and wrong, where the definition asks
+        something else than it did before, and where its own code fails on an answer."""
+        try:
+            samples = run(self.built.task, answers, seed=self.seed)
+        except JobCancelled:
+            raise
+        except Exception as error:
+            kind = type(error).__name__
+            raise self.refusal(f"its own code fails on an answer ({kind})", "choose another task") from error
         asked = [tuple(map(_asked, one["arguments"])) for one in _of_one_filter(samples)]
         if asked != [item.pairs or ((item.context, ""),) for item in self.items]:
             raise self.refusal("it asks something else each time it is read", "choose a task that asks the same")

@@ -251,6 +251,20 @@ def test_what_does_not_fit_is_refused_with_the_reason(
     assert SECRET not in f"{refused.value} {refused.value.hint}"
 
 
+def test_code_of_a_definition_that_fails_on_an_answer_is_told_without_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = prepared("gsm8k", SUMS, shots=0)
+
+    def fails(doc: Row, results: list[str]) -> Row:
+        raise ValueError(results[0])
+
+    monkeypatch.setattr(asked.built.task, "process_results", fails)
+    with pytest.raises(HemostatError, match=r"its own code fails on an answer \(ValueError\)") as refused:
+        asked.texts_scored([SECRET] * len(SUMS))
+    assert SECRET not in f"{refused.value} {refused.value.hint}"
+
+
 def test_a_name_that_is_misspelt_is_told_its_neighbours() -> None:
     with pytest.raises(HemostatError) as refused:
         prepared("pica", [{}, {}])
