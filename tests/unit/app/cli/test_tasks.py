@@ -63,6 +63,16 @@ def test_a_task_of_the_harness_is_named_before_its_file(monkeypatch):
         parse_task("gsm8k:g.jsonl,filter=strict-match")
 
 
+def test_a_task_of_the_harness_fails_a_rule_as_any_other():
+    report = tasks_variants()["harness"]
+    assert [one["outcome"] for one in report["tasks"]] == ["equivalent"]
+    assert exit_status(report, Rule.WORSE) is Exit.FAIL
+    assert exit_status(report | {"harness_tasks": []}, Rule.WORSE) is Exit.PASS
+    before = {name: value for name, value in report.items() if name != "harness_tasks"}
+    assert exit_status(before, Rule.NOT_EQUIVALENT) is Exit.PASS
+    assert exit_status(report, Rule.NOT_EQUIVALENT) is Exit.FAIL
+
+
 def test_the_shipped_task_is_the_default(monkeypatch):
     assert sent(monkeypatch, ["-r", "a"])["request"]["tasks"] == [{"source": "shipped"}]
 

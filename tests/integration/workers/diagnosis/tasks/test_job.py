@@ -180,9 +180,16 @@ def test_the_harness_own_definitions_say_the_same_of_the_same_files(
     wanted = [
         *(one.model_dump() for one in ours),
         {"source": "harness", "task": "arc_easy", "path": "arc.jsonl", "metric": "acc_norm"},
-        {"source": "harness", "task": "gsm8k", "path": "gsm8k.jsonl", "shots": 0, "max_tokens": 12, "name": "sums",
-         "filter": "flexible-extract"},
-    ]  # fmt: skip
+        {
+            "source": "harness",
+            "task": "gsm8k",
+            "path": "gsm8k.jsonl",
+            "shots": 0,
+            "max_tokens": 12,
+            "name": "sums",
+            "filter": "flexible-extract",
+        },
+    ]
     context = Context(settings, tmp_path)
     report = tasks(request(tasks=wanted), context, room)
     found = by_name(report)

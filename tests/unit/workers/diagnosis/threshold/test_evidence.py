@@ -58,21 +58,13 @@ def test_every_straight_form_must_be_rejected() -> None:
     assert tested.p == tested.p_values["line"] > 0.1
 
 
-def test_a_p_value_is_uniform_enough_where_the_hypothesis_holds() -> None:
+@pytest.mark.parametrize(("shape", "hypothesis"), [("power law", "power_law"), ("line", "line")])
+def test_a_p_value_is_uniform_enough_where_the_hypothesis_holds(shape: str, hypothesis: str) -> None:
     p_values = []
     for index in range(80):
         noise_N = 0.03 * np.random.default_rng(index).standard_normal(12)
-        curve = Curve(S_N, STRAIGHT["power law"] + noise_N)
-        p_values.append(transition_test(curve, Bounds(), seed=index, resamples=99).p_values["power_law"])
-    assert 0.35 <= np.mean(np.array(p_values) <= 0.5) <= 0.65
-
-
-def test_a_p_value_of_the_line_is_uniform_enough_where_it_holds() -> None:
-    p_values = []
-    for index in range(80):
-        noise_N = 0.03 * np.random.default_rng(index).standard_normal(12)
-        curve = Curve(S_N, STRAIGHT["line"] + noise_N)
-        p_values.append(transition_test(curve, Bounds(), seed=index, resamples=99).p_values["line"])
+        curve = Curve(S_N, STRAIGHT[shape] + noise_N)
+        p_values.append(transition_test(curve, Bounds(), seed=index, resamples=99).p_values[hypothesis])
     assert 0.35 <= np.mean(np.array(p_values) <= 0.5) <= 0.65
 
 

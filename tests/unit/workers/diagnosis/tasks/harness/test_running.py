@@ -116,10 +116,18 @@ def test_items_are_drawn_by_the_seed_and_keep_their_numbers() -> None:
 
 def test_an_item_has_the_number_of_its_row_where_a_definition_leaves_others_out() -> None:
     rows = [
-        {"category": "law" if number < 3 else "biology", "question": f"Q{number}", "options": list("abcdefghij"),
-         "answer": "A", "answer_index": 0, "question_id": number, "cot_content": "", "src": "s"}
+        {
+            "category": "law" if number < 3 else "biology",
+            "question": f"Q{number}",
+            "options": list("abcdefghij"),
+            "answer": "A",
+            "answer_index": 0,
+            "question_id": number,
+            "cot_content": "",
+            "src": "s",
+        }
         for number in range(6)
-    ]  # fmt: skip
+    ]
     examples = [
         rows[0] | {"category": "biology", "question": "other", "cot_content": "A: Let's think. The answer is (A)."}
     ]
@@ -129,10 +137,13 @@ def test_an_item_has_the_number_of_its_row_where_a_definition_leaves_others_out(
 
 def test_choices_that_a_definition_shuffles_are_scored_as_they_were_asked() -> None:
     rows = [
-        {"Question": f"Which is {number}?", "Correct Answer": f"right {number}",
-         **{f"Incorrect Answer {wrong}": f"wrong {number} {wrong}" for wrong in (1, 2, 3)}}
+        {
+            "Question": f"Which is {number}?",
+            "Correct Answer": f"right {number}",
+            **{f"Incorrect Answer {wrong}": f"wrong {number} {wrong}" for wrong in (1, 2, 3)},
+        }
         for number in range(30)
-    ]  # fmt: skip
+    ]
     asked, again = prepared("gpqa_main_zeroshot", rows), prepared("gpqa_main_zeroshot", rows)
     assert [item.asked for item in asked.items] == [item.asked for item in again.items]
     assert len({item.gold for item in asked.items}) > 1
