@@ -11,7 +11,7 @@ from rich.text import Text
 
 from app.contracts.attribute_report import AttributeReport
 from app.web import format as fmt
-from app.web.sections.attribute import (
+from app.web.sections.attribute_words import (
     additivity_note,
     cause_text,
     first_sites,

@@ -12,7 +12,7 @@ from rich.text import Text
 from app.contracts.tasks_report import TasksReport
 from app.models.tasks.power import level_told
 from app.web import format as fmt
-from app.web.sections.tasks import OUTCOMES, detectable, heading, left, outcome, points, score
+from app.web.sections.tasks_words import OUTCOMES, detectable, heading, left, outcome, points, score
 from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
 

@@ -10,15 +10,8 @@ from app.contracts.attribute_report import AttributeReport, Pair
 from app.contracts.report import Mean
 from app.web.report import render
 from app.web.reproduce import reproduction
-from app.web.sections.attribute import (
-    additivity_note,
-    attribution,
-    cause_text,
-    first_sites,
-    heading,
-    sites_note,
-    whole_damage,
-)
+from app.web.sections.attribute import attribution
+from app.web.sections.attribute_words import additivity_note, cause_text, first_sites, heading, sites_note, whole_damage
 from app.web.sections.internals import inside_lines
 from app.web.terminal import render_terminal
 from tests.support import internals_blocks

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from app.contracts.tasks_report import TasksReport
 from app.web.report import render
-from app.web.sections.tasks import answers, heading, outcome
+from app.web.sections.tasks import answers
+from app.web.sections.tasks_words import heading, outcome
 from app.web.terminal import render_terminal
 from tests.support.html import tree
 from tests.support.tasks_reports import task, tasks_report, tasks_variants
