@@ -164,8 +164,12 @@ def _threshold(threshold: Threshold, console: Console, say: Say) -> None:
         Text(
             say(
                 f"  {best}; slope of ln {of} per unit of s: "
-                f"{fmt.estimate(slopes.measured_below, slopes.measured_below_ci)} below, "
-                f"{fmt.estimate(slopes.measured_above, slopes.measured_above_ci)} above"
+                f"{_slope(slopes.measured_below, slopes.measured_below_ci)} below s0 = {fmt.number(threshold.s0)}, "
+                f"{_slope(slopes.measured_above, slopes.measured_above_ci)} above"
             )
         )
     )
+
+
+def _slope(slope: float | None, ci: tuple[float, float] | None) -> str:
+    return "not measured (fewer than two points)" if slope is None else str(fmt.estimate(slope, ci))

@@ -1,7 +1,12 @@
 """The view of a fitted threshold: which bounds it was fitted under."""
 
+import io
+
+from rich.console import Console
+
 from app.contracts.sweep_report import SweepReport, Threshold
 from app.web.sections.sweep_fits import fit_view
+from app.web.terminal import render_terminal
 from tests.support.sweep_reports import course, stepping, sweep_report, sweep_variants
 
 
@@ -52,3 +57,14 @@ def test_the_caption_says_what_the_bold_form_is_the_best_by_and_of_which():
     assert fit_view(fitted()).forms.caption == f"Forms for ln KL; {best} of those with a transition"
     assert fit_view(fitted(answer="not identifiable")).forms.caption == f"Forms for ln KL; {best}"
     assert fit_view(straight).forms.caption == f"Forms for ln perplexity; {best} of those without a transition"
+
+
+def test_a_side_of_fewer_than_two_points_says_so_and_no_turn_is_spoken_of_where_there_is_none():
+    body = sweep_variants()["straight"]
+    straight = notes(SweepReport.model_validate(body).threshold)
+    assert straight["Measured slope above"] == "fewer than two points beyond s0"
+    assert straight["s0"].startswith("the share removed where the parts of the form meet, which is no turn of the")
+    assert notes(fitted())["Measured slope above"] == "points beyond s0"
+    stream = io.StringIO()
+    render_terminal(body, Console(file=stream, width=200))
+    assert "not measured (fewer than two points) above" in stream.getvalue()
