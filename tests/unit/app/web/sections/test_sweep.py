@@ -70,7 +70,11 @@ def test_too_few_points_to_test_show_no_turn_and_choose_no_form():
     assert "no choice: too few points" in forms.caption
     assert forms.caption.endswith("an error at left-out points takes two points more than the form has coefficients")
     errors = {row[0].text: row[4].text for row in forms.rows}
-    assert [name for name, error in errors.items() if error != "–"] == ["power law", "exponential"]
+    assert [name for name, error in errors.items() if error != "–"] == [
+        "power law",
+        "exponential",
+        "straight line in y itself",
+    ]
     out = io.StringIO()
     render_terminal(body, Console(file=out, width=140))
     assert "whether the perplexity turns cannot be told" in out.getvalue()
