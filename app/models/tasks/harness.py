@@ -16,6 +16,9 @@ from app.contracts.requests.tasks import MAX_ITEMS, HarnessTask
 from app.models.tasks.rows import complainer, locate, rows, text_of
 from app.settings import Settings
 
+# Longer lists are other things, aliases of an answer, say.
+_MOST_CHOICES = 12
+
 
 @dataclass(frozen=True)
 class HarnessRows:
@@ -26,7 +29,7 @@ class HarnessRows:
 
     def characters(self, count: int | None) -> float:
         """About how many a model reads for `count` of the items (None: all), each choice by itself. Choices are the
-        longest list of a row."""
+        longest list of a row that is short enough for choices."""
         asked = sum(len(json.dumps(row, ensure_ascii=False)) * _choices(row) for row in self.items)
         return asked / len(self.items) * self.count(count)
 
@@ -79,4 +82,5 @@ def _read(path: str, settings: Settings, *, pointer: str) -> list[dict[str, Any]
 
 def _choices(row: dict[str, Any]) -> int:
     nested = [value for one in row.values() if isinstance(one, dict) for value in one.values()]
-    return max([1, *(len(one) for one in [*row.values(), *nested] if isinstance(one, list))])
+    lists = [one for one in [*row.values(), *nested] if isinstance(one, list) and len(one) <= _MOST_CHOICES]
+    return max([1, *map(len, lists)])

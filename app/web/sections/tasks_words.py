@@ -48,7 +48,8 @@ def outcome(report: TasksReport) -> str:
     """How many tasks came out how."""
     told = ", ".join(f"{count} {OUTCOMES[name]}" for name, count in by_outcome(report).items())
     margin = fmt.number(100 * report.results[0].equivalence.margin, 2)
-    many = len(report.results)
+    many = len(report.results) + len(report.unscored)
+    told += "".join(f", {visible(name)} could not be scored" for name in report.unscored)
     return (
         f"Of {many} task{'' if many == 1 else 's'}: {told}. The margin of equivalence is ± {margin} points of accuracy."
     )

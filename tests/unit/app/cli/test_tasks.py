@@ -17,6 +17,7 @@ from app.contracts.requests.tasks import TasksRequest
 from app.contracts.tasks_report import TasksReport
 from app.settings import Settings
 from app.web.reproduce import reproduction
+from app.web.sections.tasks_words import outcome
 from tests.support.tasks_reports import task, tasks_report, tasks_variants
 from workers.diagnosis.flips.runs import Run, add, read
 
@@ -71,6 +72,16 @@ def test_a_task_of_the_harness_fails_a_rule_as_any_other():
     before = {name: value for name, value in report.items() if name != "harness_tasks"}
     assert exit_status(before, Rule.NOT_EQUIVALENT) is Exit.PASS
     assert exit_status(report, Rule.NOT_EQUIVALENT) is Exit.FAIL
+
+
+def test_a_task_that_could_not_be_scored_leaves_undecided_what_the_others_do_not_fail():
+    report = tasks_report(task("a", "equivalent")) | {"unscored": ["coqa"]}
+    assert exit_status(report, Rule.NOT_EQUIVALENT) is Exit.UNMEASURED
+    assert exit_status(report, Rule.WORSE) is Exit.UNMEASURED
+    assert exit_status(report, None) is Exit.PASS
+    assert exit_status(tasks_report(task("a", "worse")) | {"unscored": ["coqa"]}, Rule.WORSE) is Exit.FAIL
+    said = outcome(TasksReport.model_validate(report))
+    assert said.startswith("Of 2 tasks: 1 equivalent, coqa could not be scored.")
 
 
 def test_the_shipped_task_is_the_default(monkeypatch):
@@ -156,7 +167,7 @@ RUNS = [
 def test_without_runs_nothing_is_predicted(home):
     done = CliRunner().invoke(app, ["flips", "predict", "0.3"])
     assert done.exit_code == Exit.UNMEASURED
-    assert "No run has been seen" in done.output
+    assert "no run to learn from has been seen" in done.output
 
 
 def test_a_prediction_has_an_interval_and_its_basis(home):
