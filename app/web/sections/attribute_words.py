@@ -41,22 +41,33 @@ def heading(report: AttributeReport) -> str:
     search = report.search
     if search is not None and not search.measured and (search.considered or search.beside):
         return "No part was tried" if search.considered else "Nothing that was asked for differs"
+    if report.not_swapped:
+        return _of_gaps(report)
     blamed = blamed_sites(report)
-    if blamed and report.not_swapped:
-        worse = _kept_layers(report) > blamed[0].nats
-        return "Worst: the layers that both models have" if worse else f"Worst gap: {blamed[0].name}"
     if blamed:
         return f"Worst: {blamed[0].name}"
-    if report.not_swapped:
-        return "No gap is shown to do damage" if any(map(_unsure, gaps(report))) else "No part was swapped"
     unsure = any(_unsure(site) for site in first_sites(report))
     return "No part is shown to do damage" if unsure else "No part to blame"
 
 
-def _kept_layers(report: AttributeReport) -> float:
-    """Nats that the layers cost which models of different depth both have."""
+def _of_gaps(report: AttributeReport) -> str:
+    """The heading where no part was swapped: the worst gap, or what both models have where that costs more."""
+    blamed = blamed_sites(report)
+    if _kept(report) > max((gap.nats for gap in gaps(report)), default=0.0):
+        return "Worst: what both models have"
+    if blamed:
+        return f"Worst gap: {blamed[0].name}"
+    return "No gap is shown to do damage" if any(map(_unsure, gaps(report))) else "No part was swapped"
+
+
+def _kept(report: AttributeReport) -> float:
+    """Nats that it costs what models of different depth both have: layers, embedding and head. 0 where its interval
+    reaches 0."""
     alignment = None if report.internals is None else report.internals.alignment
-    return 0.0 if alignment is None or alignment.matched is None else alignment.matched.mean or 0.0
+    matched = None if alignment is None else alignment.matched
+    if matched is None or (matched.ci is not None and matched.ci[0] <= 0):
+        return 0.0
+    return matched.mean or 0.0
 
 
 def whole_damage(report: AttributeReport) -> str:

@@ -25,7 +25,7 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
     """What was found, in a sentence or two."""
     if found.not_swapped and sites:
         first = next((site for site in sites if site.shown is not False), sites[0])
-        return f"{_worst_gap(first, found)}; parts were not swapped: {found.not_swapped}.{_kept_layers(first, found)}"
+        return f"{_worst_gap(first, found)}; parts were not swapped: {found.not_swapped}.{_kept(first, found)}"
     if found.not_swapped:
         return f"No part was swapped: {found.not_swapped}."
     if not found.scope.considered:
@@ -45,8 +45,8 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
     return f"{_broken(broken, asked_for(found.scope))} {told}" if broken else told
 
 
-def _kept_layers(gap: Site, found: Found) -> str:
-    """What the layers that both models have cost by themselves, where they were changed, too."""
+def _kept(gap: Site, found: Found) -> str:
+    """What both models have costs by itself, where it was changed, too."""
     alignment = None if found.internals is None else found.internals.alignment
     matched = None if alignment is None else alignment.matched
     if matched is None or not matched.mean:
@@ -55,7 +55,8 @@ def _kept_layers(gap: Site, found: Found) -> str:
     if matched.ci is not None:
         interval = f" (95 % interval {numeral(matched.ci[0])} to {numeral(matched.ci[1])})"
     more = ", more than that gap" if matched.mean > gap.nats else ""
-    return f" The layers that both have are changed, too: they cost {numeral(matched.mean)} nats{interval}{more}."
+    cost = f"it costs {numeral(matched.mean)} nats{interval}{more}"
+    return f" What both models have, layers, embedding and head, is changed, too: {cost}."
 
 
 def _worst_gap(gap: Site, found: Found) -> str:
@@ -118,7 +119,13 @@ def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, fo
         )
     sure = " that costs something for sure" if first.shown else " that is not negligible"
     sure = "" if first.name == looked[0].name else sure
-    return f"The worst part{of}{sure} is {first.name}, which alone costs {alone}{together}."
+    holder = max(
+        (site for site in sites if first.name.startswith(f"{site.name}.")), key=lambda one: one.nats, default=None
+    )
+    held = ""
+    if holder is not None and holder.nats > first.nats:
+        held = f"; {holder.name}, which holds it, costs {numeral(holder.nats)} nats a token in all"
+    return f"The worst part{of}{sure} is {first.name}, which alone costs {alone}{together}{held}."
 
 
 def _swapped_on(found: Found) -> str:

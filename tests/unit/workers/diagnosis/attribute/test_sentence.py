@@ -175,18 +175,29 @@ def test_the_worst_gap_says_on_how_much_text_it_was_measured_and_that_this_is_to
     assert gap_verdict() == (
         "The worst gap is dropped layers 5, 6, which alone costs 100 % of the 0.445 nats a token that the candidate "
         "loses on the 210 tokens of 1 document that gaps were measured on, which is too little text for an interval; "
-        "parts were not swapped: the models have 30 and 28 layers. The layers that both have are changed, too: they "
-        "cost 0.04 nats (95 % interval 0.032 to 0.048)."
+        "parts were not swapped: the models have 30 and 28 layers. What both models have, layers, embedding and head, "
+        "is changed, too: it costs 0.04 nats (95 % interval 0.032 to 0.048)."
     )
     sure = gap_verdict(share_ci=(0.9, 1.1))
     assert "costs 100 % (95 % interval 90 to 110 %) of the 0.445 nats" in sure
     assert "too little" not in sure
 
 
-def test_layers_that_stayed_and_cost_more_than_the_worst_gap_are_told() -> None:
+def test_what_stayed_and_costs_more_than_the_worst_gap_are_told() -> None:
     more = gap_verdict(matched={"mean": 0.61, "ci": None})
-    assert more.endswith("The layers that both have are changed, too: they cost 0.61 nats, more than that gap.")
+    assert more.endswith(" and head, is changed, too: it costs 0.61 nats, more than that gap.")
     assert "changed, too" not in gap_verdict(matched={"mean": 0.0, "ci": (0.0, 0.0)})
+
+
+def test_a_layer_that_costs_more_than_the_part_in_it_that_is_blamed_is_told() -> None:
+    whole = Told.model_validate(site("layers.0", 0.25, kind="layer", layer=0, cause="unclear"))
+    part = Told.model_validate(site(MODULES[0].name, 0.2, kind="module", layer=0, cause="size", shown=True))
+    unknown = Mean(mean=None, ci=None)
+    looking = SimpleNamespace(first=[MODULES[0]], explained=Explained(sites=(), nats=unknown, share=unknown))
+    found = SimpleNamespace(not_swapped="", scope=ASKED, search=search(*LAYERS, *MODULES), whole=None, subset=None)
+    told = sentence((whole, part), cast("Any", looking), cast("Found", found))
+    assert told.startswith("The worst part is layers.0.mlp.up_proj, which alone costs ")
+    assert told.endswith("; layers.0, which holds it, costs 0.25 nats a token in all.")
 
 
 def test_a_part_without_an_interval_is_not_said_to_cost_something_for_sure() -> None:
