@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
@@ -174,6 +175,16 @@ def gauge(report: AnyReport, mean: float, width: int) -> tuple[str, str, str]:
 def _write(line: list[str], text: str, start: int) -> None:
     start = min(max(0, start), max(0, len(line) - len(text)))
     line[start : start + len(text)] = text[: len(line)]
+
+
+def capitals(text: str, names: Iterable[str] = ()) -> str:
+    """A heading in capitals, but for `names` in it: who copies one from here needs it as it is."""
+    longest_first = sorted({name for name in names if name}, key=len, reverse=True)
+    if not longest_first:
+        return text.upper()
+    kept = "|".join(map(re.escape, longest_first))
+    parts = re.split(rf"(?<![\w.])({kept})(?![\w.]*\w)", text)
+    return "".join(part if index % 2 else part.upper() for index, part in enumerate(parts))
 
 
 def plain_table(title: str, columns: Iterable[tuple[str, bool]]) -> Table:
