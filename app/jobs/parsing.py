@@ -5,7 +5,7 @@ Everything that needs no model is checked here, before anything is written. The 
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -21,7 +21,7 @@ from app.jobs.allowed import allowed
 from app.jobs.schema_walk import Place, Schema
 from app.jobs.value_faults import value_fault
 from app.models.knobs import KNOBS, lift_knobs, miscounted
-from app.models.nearest import listed, nearest, suggestion
+from app.models.nearest import as_near, listed, meant, suggestion
 from app.problems import MAX_ERRORS, FieldError, RequestError
 
 MAX_DEPTH: Final = 64
@@ -249,8 +249,11 @@ def _faults(error: ValidationError, data: dict[str, Any], schema: Schema) -> Req
     found = [(fault, place) for fault, place in placed if not _follows(fault, place, data)]
     found.sort(key=lambda one: _rank(one[0]))
     told = [(fault, place.path, _field_error(fault, place, data, schema)) for fault, place in found[:MAX_ERRORS]]
-    meant = {(*path[:-1], _near(path, data, schema)) for fault, path, _ in told if fault["type"] == "extra_forbidden"}
-    kept = [part for fault, path, part in told if fault["type"] != "missing" or path not in meant]
+    misspelt = [path for fault, path, _ in told if fault["type"] == "extra_forbidden"]
+    near = [(path[:-1], as_near(str(path[-1]), schema.fields(path[:-1], data))) for path in misspelt]
+    # Where two names are as near, either one may be missing.
+    written = {(*holder, names[0]) for holder, names in near if len(names) == 1}
+    kept = [part for fault, path, part in told if fault["type"] != "missing" or path not in written]
     return RequestError(kept, total=len(found) - len(told) + len(kept))
 
 
@@ -262,10 +265,9 @@ def _no_kind(data: dict[str, Any]) -> RequestError | None:
     known = sorted({name for kind in KINDS for name in _SCHEMA.fields((), {"kind": kind})})
     errors = []
     for name in [name for name in data if name not in known][:MAX_ERRORS]:
-        near = nearest(name, known)
-        detail = f"There is no field {_shown(name)}" + (f"; did you mean {near!r}?" if near else ".")
+        detail = _no_field(name, known)
         errors.append(FieldError(ErrorCode.UNKNOWN_FIELD, detail, listed(known, many=24), _pointer((name,))))
-        if near == "kind":  # it is there, misspelt
+        if "kind" in as_near(name, known):  # it is there, misspelt
             return RequestError(errors)
     missing = "kind" not in data
     detail = "The kind is missing." if missing else f"There is no kind {_shown(given)}."
@@ -289,16 +291,16 @@ def _follows(fault: ErrorDetails, place: Place, data: dict[str, Any]) -> bool:
     return fault["type"] == "too_short" and isinstance(value, list) and len(value) >= fault["ctx"]["min_length"]
 
 
-def _near(path: tuple[str | int, ...], data: dict[str, Any], schema: Schema) -> str | None:
-    return nearest(str(path[-1]), schema.fields(path[:-1], data))
+def _no_field(name: object, valid: Sequence[str]) -> str:
+    near = meant(str(name), valid)
+    return f"There is no field {_shown(name)}{f'; {near}' if near else '.'}"
 
 
 def _field_error(error: ErrorDetails, place: Place, data: dict[str, Any], schema: Schema) -> FieldError:
     path, kind = place.path, error["type"]
     if kind == "extra_forbidden":
-        near = _near(path, data, schema)
-        detail = f"There is no field {_shown(path[-1])}" + (f"; did you mean {near!r}?" if near else ".")
-        hint = listed(schema.fields(path[:-1], data), many=24)
+        fields = schema.fields(path[:-1], data)
+        detail, hint = _no_field(path[-1], fields), listed(fields, many=24)
         return FieldError(ErrorCode.UNKNOWN_FIELD, detail, hint, _pointer(path))
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _tag_error(path, data, schema)

@@ -19,7 +19,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import STEPS, Recipe
 from app.contracts.requests import KINDS
 from app.contracts.requests.sweep import FEWEST_VALUES, MOST_VALUES, Knob
-from app.models.nearest import listed, nearest
+from app.models.nearest import listed, meant
 
 WORD: Final = "sweep"
 POINTER: Final = "/candidate/recipe"
@@ -219,8 +219,8 @@ def _known_field(step: Mapping[str, Any], field: str, pointer: str) -> None:
         return  # the type itself is refused elsewhere
     names = sorted(set(known.model_fields) - _NO_KNOBS)
     if field not in names:
-        near = nearest(field, names)
-        detail = f"{kind} has no knob {field[:64]!a}" + (f"; did you mean {near!r}?" if near else "")
+        near = meant(field, names)
+        detail = f"{kind} has no knob {field[:64]!a}" + (f"; {near}" if near else "")
         raise HemostatError(ErrorCode.UNKNOWN_FIELD, detail, hint=listed(names, many=24), pointer=pointer)
 
 

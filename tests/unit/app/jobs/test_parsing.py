@@ -235,7 +235,7 @@ def test_items_at_fault_do_not_make_their_list_too_short() -> None:
 
 def test_no_more_faults_are_worked_out_than_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     hints: list[str] = []
-    monkeypatch.setattr(parsing, "nearest", lambda word, _: hints.append(word))
+    monkeypatch.setattr(parsing, "meant", lambda word, _: hints.append(word) or "")
     error = refused(changed(lambda b: b.update({f"x{i}": 0 for i in range(5000)})))
     assert MAX_ERRORS <= len(hints) <= 2 * MAX_ERRORS
     assert error.detail.endswith("And 4996 more.")
@@ -525,3 +525,8 @@ def test_a_field_that_is_called_as_pydantic_marks_names_is_a_field() -> None:
         "The name '[key]'",
         "[key] is 1, not a text of at most 512 characters.",
     ]
+
+
+def test_fields_that_are_as_near_to_what_is_written_are_all_named() -> None:
+    error = refused(of_kind("compare", candidate=recipe({"type": "quantize.kv_cache", "bits": 8})))
+    assert error.detail == "There is no field 'bits'; did you mean 'k_bits' or 'v_bits'?"
