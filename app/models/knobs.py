@@ -352,7 +352,7 @@ def lift_knobs(data: Json) -> Json:
     knobs = found.get("knobs")
     if found is not data and isinstance(knobs, list) and len(knobs) < KNOBS[kind]:
         at = f"{POINTER}/{knobs[0]['step']}/{knobs[0]['field']}"
-        _refuse(f"{len(knobs)} value of the recipe is swept; a {kind} turns {KNOBS[kind]}", at, _FEWER[kind])
+        _refuse(f"one value of the recipe is swept; a {kind} turns {_COUNTS[KNOBS[kind]]}", at, _FEWER[kind])
     return found
 
 
