@@ -371,12 +371,17 @@ def _rule_error(path: tuple[str | int, ...], data: dict[str, Any], message: str)
         return FieldError(ErrorCode.PATTERN_MISMATCH, f"{message}.", "", _pointer((*path, "pattern")))
     if isinstance(holder, dict) and holder.get("groups") is not None and message.startswith("groups "):
         path = (*path, "groups")
-    own = _DECODER_HINT if any(part in DECODER_LISTS for part in path) else ""
+    if message.startswith("two tasks are called "):
+        path = (*path, "tasks")
+    own = next((hint for name, hint in _LIST_HINTS.items() if name in path), "")
     hint = next((hint for start, hint in _RULE_HINTS.items() if message.startswith(start)), own)
     return FieldError(ErrorCode.INVALID_REQUEST, f"{message[:1].upper()}{message[1:]}.", hint, _pointer(path))
 
 
-_DECODER_HINT: Final = "docs/decoders.md lists the decoders and what each takes."
+_LIST_HINTS: Final = {
+    **dict.fromkeys(DECODER_LISTS, "docs/decoders.md lists the decoders and what each takes."),
+    "tasks": "docs/tasks.md lists the fields of a task.",
+}
 _RULE_HINTS: Final = {
     "give either sparsity": "sparsity is the share of the weights that become zero, such as 0.5; pattern keeps N of "
     "every M, such as 2:4.",

@@ -530,3 +530,13 @@ def test_a_field_that_is_called_as_pydantic_marks_names_is_a_field() -> None:
 def test_fields_that_are_as_near_to_what_is_written_are_all_named() -> None:
     error = refused(of_kind("compare", candidate=recipe({"type": "quantize.kv_cache", "bits": 8})))
     assert error.detail == "There is no field 'bits'; did you mean 'k_bits' or 'v_bits'?"
+
+
+def test_what_is_wrong_with_a_task_as_a_whole_leads_to_the_page_about_tasks() -> None:
+    error = refused(tasks(tasks=[TASKS[0] | {"shots": 3}]))
+    assert (error.pointer, error.hint) == ("/tasks/0", "docs/tasks.md lists the fields of a task.")
+    error = refused(tasks(tasks=[TASKS[1], TASKS[1]]))
+    assert error.detail == "Two tasks are called example: give one of them another name."
+    assert (error.pointer, error.hint) == ("/tasks", "docs/tasks.md lists the fields of a task.")
+    twice = [{"source": "file", "format": "arc", "path": "a", "name": "tasks"}] * 2
+    assert refused(tasks(tasks=twice)).pointer == "/tasks"
