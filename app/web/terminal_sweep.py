@@ -27,7 +27,7 @@ from app.web.sections.sweep_words import (
     passed,
     severity,
 )
-from app.web.terminal import WIDE, head, plain_table, small_print
+from app.web.terminal import WIDE, capitals, head, plain_table, small_print
 from app.web.untrusted import visible
 
 Say = Callable[[str], str]
@@ -38,7 +38,8 @@ def render_sweep(report: SweepReport, console: Console, say: Say) -> None:
     wide = console.width >= WIDE
     head(report, console, say)
     console.print()
-    console.print(Text(say(heading(report)).upper(), style="bold"))
+    names = [visible(name) for name in (report.knob.field, *map(told, report.knob.values))]
+    console.print(Text(say(capitals(heading(report), names)), style="bold"))
     console.print(Text(say(visible(report.verdict))))
     for warning in report.warnings:
         console.print(Text.assemble(("Warning: ", "bold"), say(visible(warning))))

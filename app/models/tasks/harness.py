@@ -49,12 +49,19 @@ def read_rows(task: HarnessTask, settings: Settings, *, pointer: str) -> Harness
     """Raises PATH_FORBIDDEN, TEXT_NOT_FOUND, and TASK_INVALID, with file and line, for a file that is no rows or that
     holds too few."""
     items = _read(task.path, settings, pointer=f"{pointer}/path")
-    if len(items) < max(2, task.items or 0):
+    if len(items) < 2:
         raise HemostatError(
             ErrorCode.TASK_INVALID,
-            f"{max(2, task.items or 0)} items are asked for, {task.path} holds {len(items)}",
-            hint="ask for fewer, or leave `items` out to take all; two at least are needed to compare",
-            pointer=f"{pointer}/items" if task.items else f"{pointer}/path",
+            f"{task.path} holds {_items(len(items))}, two at least are needed to compare",
+            hint="give a file of more items",
+            pointer=f"{pointer}/path",
+        )
+    if len(items) < (task.items or 0):
+        raise HemostatError(
+            ErrorCode.TASK_INVALID,
+            f"{task.items} items are asked for, {task.path} holds {len(items)}",
+            hint="ask for fewer, or leave `items` out to take all",
+            pointer=f"{pointer}/items",
         )
     if task.examples is None:
         return HarnessRows(items, ())
@@ -78,6 +85,10 @@ def _read(path: str, settings: Settings, *, pointer: str) -> list[dict[str, Any]
     if len(found) > MAX_ITEMS:
         complain("", f"it holds more than {MAX_ITEMS:,} items", "split it")
     return found
+
+
+def _items(count: int) -> str:
+    return f"{count or 'no'} item{'' if count == 1 else 's'}"
 
 
 def _choices(row: dict[str, Any]) -> int:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from app.cli import flips
 from app.cli import tasks as command
+from app.cli.client import Client
 from app.cli.main import app
 from app.cli.output import Exit
 from app.cli.tasks import Rule, exit_status, parse_task
@@ -82,6 +83,31 @@ def test_a_task_that_could_not_be_scored_leaves_undecided_what_the_others_do_not
     assert exit_status(tasks_report(task("a", "worse")) | {"unscored": ["coqa"]}, Rule.WORSE) is Exit.FAIL
     said = outcome(TasksReport.model_validate(report))
     assert said.startswith("Of 2 tasks: 1 equivalent, coqa could not be scored.")
+
+
+@pytest.mark.parametrize(
+    ("words", "pointer", "told"),
+    [
+        ("--recipe quantize.rtn --task arc:arc.jsonl", "/candidate/recipe/0/bits", "The field 'bits' is missing."),
+        (
+            "--recipe quantize.rtn:bits=40 --task shipped",
+            "/candidate/recipe/0/bits",
+            "bits is 40, not a whole number from 2 to 8.",
+        ),
+        (
+            "--recipe quantize.rnt:bits=4 --task shipped",
+            "/candidate/recipe/0/type",
+            "There is no recipe type 'quantize.rnt'.",
+        ),
+        ("--margin 0", "/margin", "margin is 0.0, not a number above 0 and at most 0.5."),
+        ("--window 0 --task shipped", "/window", "window is 0, not a whole number from 2 to 1,048,576."),
+    ],
+)
+def test_what_is_wrong_beside_the_tasks_is_told_at_its_own_place(monkeypatch, words, pointer, told):
+    monkeypatch.setattr(Client, "alive", lambda _: False)
+    error = CliRunner().invoke(app, ["tasks", "-r", "smollm2-135m", *shlex.split(words)]).exception
+    assert isinstance(error, HemostatError)
+    assert (error.pointer, error.detail) == (pointer, told)
 
 
 def test_the_shipped_task_is_the_default(monkeypatch):

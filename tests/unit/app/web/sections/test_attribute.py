@@ -219,7 +219,7 @@ def test_the_terminal_says_it_without_colour(width: int) -> None:
     stream = io.StringIO()
     render_terminal(attribute_report(), Console(file=stream, width=width, no_color=True))
     text = stream.getvalue()
-    assert "WORST: LAYERS.1.MLP.DOWN_PROJ" in text
+    assert "WORST: layers.1.mlp.down_proj" in text
     assert "aligned" in text
     assert "quantize.gptq" in text
     assert max(map(len, text.splitlines())) <= width
