@@ -34,7 +34,7 @@ up: setup ## API, worker and an embedded Valkey in the foreground; Ctrl-C ends a
 	@$(BIN)/hemostat up
 
 test: setup ## everything, fast tests first
-	@$(BIN)/python -m pytest tests/unit -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -q -n auto --maxprocesses 8 --dist loadfile
 	@$(BIN)/python -m pytest tests/integration tests/e2e -q
 
 lint: setup ## ruff, mypy --strict, import-linter

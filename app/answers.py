@@ -12,15 +12,15 @@ from app.contracts.surface_report import SurfaceReport
 from app.contracts.sweep_report import SweepReport
 from app.contracts.tasks_report import TasksReport
 from app.contracts.trajectory_report import TrajectoryReport
-from app.web.sections import attribute, calibration, front, surface_words, sweep_words, tasks, trajectory
+from app.web.sections import attribute_words, calibration, front, surface_words, sweep_words, tasks_words, trajectory
 
 _HEADINGS: Final[dict[type, Callable[[Any], str]]] = {
-    AttributeReport: attribute.heading,
+    AttributeReport: attribute_words.heading,
     CalibrateReport: calibration.heading,
     MitigateReport: front.heading,
     SurfaceReport: surface_words.heading,
     SweepReport: sweep_words.heading,
-    TasksReport: tasks.heading,
+    TasksReport: tasks_words.heading,
     TrajectoryReport: trajectory.heading,
 }
 

@@ -8,7 +8,8 @@ from typing import Final
 from app.contracts.errors import CATALOGUE, ErrorCode
 
 GUIDE: Final[dict[ErrorCode, str]] = {
-    ErrorCode.INVALID_REQUEST: "Correct what the detail names; docs/recipes.md and /openapi.json list the fields.",
+    ErrorCode.INVALID_REQUEST: "Correct what the detail names; /openapi.json has every field, docs/recipes.md those of "
+    "recipes and docs/tasks.md those of tasks.",
     ErrorCode.INVALID_JSON: "Send one JSON object in UTF-8, without NaN, Infinity, repeated names or deep nesting.",
     ErrorCode.UNKNOWN_FIELD: "Correct or remove the field; only OpenAI's routes pass unknown fields on (to vLLM).",
     ErrorCode.UNKNOWN_KIND: "Use a kind that exists.",

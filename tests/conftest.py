@@ -30,11 +30,16 @@ os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE / "inductor"))
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The bf16 reference checkpoint of the demo model, made once from the installed GGUF and kept in .cache."""
+    from filelock import FileLock
+
     from workers.surgery.import_gguf import demo_gguf, import_gguf
 
     folder = CACHE / "smollm2-135m"
-    if not (folder / "model.safetensors").is_file():
-        import_gguf(demo_gguf(), folder)
+    CACHE.mkdir(exist_ok=True)
+    # Unit tests run in several processes: one makes it, the others wait.
+    with FileLock(CACHE / "smollm2-135m.lock"):
+        if not (folder / "model.safetensors").is_file():
+            import_gguf(demo_gguf(), folder)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any, Final
 
 import typer
@@ -106,6 +107,7 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
         "text": listing.text(job),
         "outcome": listing.outcome(job),
         "attempt": str(job["attempt"]),
+        **listing.times(job, time.time()),
         "artifacts": ", ".join(job["artifacts"]) or "–",
     }
     for name, value in rows.items():

@@ -15,6 +15,12 @@ from app.contracts.requests.sweep import FEWEST_VALUES, MOST_VALUES
 Json = dict[str, Any]
 _ONE_KNOB = "for two knobs at once there is `hemostat surface`, which takes both"
 _EXAMPLES = "for example: --knob sparsity=0.1,0.2, --knob bits=8..2:7, --knob 1.rank=8,16 (of step 1)"
+# By how many knobs a kind turns, and how many are given.
+_MISSING = {
+    (1, 0): "one knob, and none is given: --knob is missing",
+    (2, 0): "two knobs, and none is given: --knob is missing twice",
+    (2, 1): "two knobs, and one is given: a second --knob is missing",
+}
 _ENDS = re.compile(r"[-+.\deE]+?\.\.[-+.\deE]+")
 _RANGE = re.compile(r"(?P<low>.+?)\.\.(?P<high>.+):(?P<points>\d+)")
 
@@ -57,8 +63,7 @@ def require_knobs(request: Json) -> None:
     needed = {"sweep": 1, "surface": 2}[kind]
     turned = sum(isinstance(value, dict) and "sweep" in value for step in steps for value in step.values())
     if turned < needed:
-        given = f"; {turned} is given" if turned else ""
-        raise _refused(f"a {kind} turns {'one knob' if needed == 1 else 'two knobs'}{given}: --knob is missing")
+        raise _refused(f"a {kind} turns {_MISSING[needed, turned]}")
 
 
 def _require_one(knobs: list[str]) -> None:

@@ -151,16 +151,17 @@ def all_results(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 def exit_status(found: dict[str, Any], rule: Rule | None) -> Exit:
     """0 passes, 1 fails, 2 undecided. A task at chance decides nothing: it fails no rule, and equivalence is not shown
-    on it. One that is worse, yet within the margin, is equivalent."""
-    results = all_results(found)
+    on it. One that is worse, yet within the margin, is equivalent. One that could not be scored leaves undecided what
+    the others do not fail."""
+    results, unscored = all_results(found), bool(found.get("unscored"))
     outcomes = {result["outcome"] for result in results}
     if rule is None:
         return Exit.PASS
     if rule is Rule.WORSE:
         if "worse" in outcomes:
             return Exit.FAIL
-        return Exit.UNMEASURED if outcomes == {"at_chance"} else Exit.PASS
+        return Exit.UNMEASURED if unscored or outcomes == {"at_chance"} else Exit.PASS
     if any(result["outcome"] == "worse" and not result["equivalence"]["equivalent"] for result in results):
         return Exit.FAIL
     within = all(result["equivalence"]["equivalent"] and result["outcome"] != "at_chance" for result in results)
-    return Exit.PASS if within else Exit.UNMEASURED
+    return Exit.PASS if within and not unscored else Exit.UNMEASURED

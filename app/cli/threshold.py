@@ -16,6 +16,7 @@ from workers.diagnosis.numerals import numeral
 _LABELS = {
     "power_law_then_exponential": "published",
     "power_law_then_exponential_over_dense": "published, over dense",
+    "line": "line in y",
 }
 # A slope that is larger by less is told as the same.
 _STEEPER = 1.01

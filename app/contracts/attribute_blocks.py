@@ -77,7 +77,9 @@ class LayerAlignment(Contract):
     similarity: tuple[tuple[float, ...], ...] = Field(description="[reference][candidate], of all pairs of layers")
     gap_price: float = Field(description="two layers are matched where that raises the sum by more than twice this")
     total: Mean = Field(description="KL of the whole candidate, by transformers")
-    matched: Mean | None = Field(description="KL of the reference with all matched layers the candidate's, and no gap")
+    matched: Mean | None = Field(
+        description="KL of the reference with all matched layers, embedding and head the candidate's, and no gap"
+    )
     control: Number = Field(description="KL of the reference's own layers run again from the first gap: exactly 0")
     additivity: Number = Field(description="total over the sum of the gaps' and the matched layers' nats")
     additivity_ci: Ci | None = None

@@ -94,7 +94,7 @@ class ErrorKind:
 
 
 CATALOGUE: dict[ErrorCode, ErrorKind] = {
-    ErrorCode.INVALID_REQUEST: ErrorKind(422, "The request does not fit its schema"),
+    ErrorCode.INVALID_REQUEST: ErrorKind(422, "The request cannot be done as asked"),
     ErrorCode.INVALID_JSON: ErrorKind(400, "The body is not JSON"),
     ErrorCode.UNKNOWN_FIELD: ErrorKind(422, "The request has a field that does not exist"),
     ErrorCode.UNKNOWN_KIND: ErrorKind(422, "There is no such kind of job"),

@@ -141,6 +141,12 @@ class TransitionTest(Contract):
         default=None, description="of a line in the measured quantity itself; null in reports of earlier versions"
     )
 
+    @property
+    def likeliest(self) -> str:
+        """The form without a transition that the test rejects least."""
+        found = {"power_law": self.power_law, "exponential": self.exponential, "line": self.line or 0.0}
+        return max(found, key=lambda name: found[name])
+
 
 class Rival(Contract):
     """Another form fitted to the same points."""
@@ -185,6 +191,11 @@ class Threshold(Contract):
     transition_test: TransitionTest
     lack_of_fit: Number
     slopes: Slopes
+    shown_by_rival: bool | None = Field(
+        default=None,
+        description="whether a rival shows a transition where the published form's own test finds none; null in "
+        "reports of earlier versions",
+    )
 
     @property
     def turn_shown(self) -> bool:
@@ -195,6 +206,8 @@ class Threshold(Contract):
     @property
     def missed(self) -> bool:
         """Whether another form shows a transition where the published form's own test finds none."""
+        if self.shown_by_rival is not None:
+            return self._tested and self.shown_by_rival
         not_found = self.transition_test.p > self.transition_test.level
         return self._tested and not_found and self.answer == "not identifiable"
 

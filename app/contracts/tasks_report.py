@@ -126,8 +126,9 @@ class Chance(Contract):
     """Whether answers are better than guessing."""
 
     accuracy: float = Field(
-        description="of uniform guessing; of generated answers 0, in a task of the harness that of always giving the "
-        "commonest right answer, or one in as many choices as its definition has"
+        description="of uniform guessing, or of always taking the commonest right choice where all items have the same "
+        "choices and that is more; of generated answers 0, in a task of the harness the larger of always giving the "
+        "commonest right answer and of one in as many choices as its definition has"
     )
     p_reference: float = Field(description="one-sided, exact: so many right answers or more by guessing")
     p_candidate: float
@@ -248,6 +249,11 @@ class TasksReport(Blocks):
     tasks: tuple[TaskResult, ...]
     harness_tasks: tuple[HarnessTaskResult, ...] = Field(
         default=(), description="tasks by definitions of lm-evaluation-harness; p-values are adjusted over both lists"
+    )
+    unscored: tuple[str, ...] = Field(
+        default=(),
+        description="tasks that were asked and stand in neither list: their definition's own code fails on what a "
+        "model said, or grades it between right and wrong",
     )
     seen: tuple[SeenRun, ...] = Field(description="earlier runs that predictions rest on")
     curve: FlipCurve | None

@@ -5,7 +5,7 @@ Everything that needs no model is checked here, before anything is written. The 
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -15,18 +15,16 @@ from pydantic_core import ErrorDetails
 from app.contracts.base import Contract
 from app.contracts.decoding import DECODERS, NO_SHAPING
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import STEP_TYPES
 from app.contracts.requests import KINDS, SUBMISSION, SubmitRequest
 from app.contracts.text import MAX_DOCUMENTS
 from app.jobs.allowed import allowed
-from app.jobs.schema_walk import Schema
+from app.jobs.schema_walk import Place, Schema
 from app.jobs.value_faults import value_fault
 from app.models.knobs import KNOBS, lift_knobs, miscounted
-from app.models.nearest import listed, nearest, suggestion
+from app.models.nearest import as_near, listed, meant, suggestion
 from app.problems import MAX_ERRORS, FieldError, RequestError
 
 MAX_DEPTH: Final = 64
-TAGS: Final = ("type", "source", "kind")
 # Fields of a request that hold decoders.
 DECODER_LISTS: Final = ("decoders", "shapings")
 # How pydantic calls a list that is not there, or has too few or too many items.
@@ -235,34 +233,6 @@ def _one(code: ErrorCode, detail: str, pointer: str, hint: str = "") -> RequestE
     return RequestError([FieldError(code, detail, hint, pointer)])
 
 
-def _path(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
-    """The place in the body: pydantic's location without the tags of unions and its own marks."""
-    path: list[str | int] = []
-    here = data
-    for place, part in enumerate(loc):
-        if part == "[key]":
-            break
-        if _is_decoder(path, here, part) and isinstance(loc[place - 1], int):
-            continue  # a decoder may have a field of its own name
-        inner = _at((part,), here)
-        if inner is not None or (isinstance(here, dict) and part in here):
-            here = inner
-        elif isinstance(here, dict) and part in [here.get(tag) for tag in TAGS if isinstance(here.get(tag), str)]:
-            continue
-        elif isinstance(here, dict):
-            here = None  # a field that is missing
-        else:
-            continue
-        path.append(part)
-    return tuple(path)
-
-
-def _is_decoder(path: list[str | int], here: Any, part: str | int) -> bool:
-    """Whether `part` is the tag of the item of a list of decoders, which are told apart by their `name`."""
-    in_list = len(path) > 1 and isinstance(path[-1], int) and path[-2] in DECODER_LISTS
-    return in_list and isinstance(here, dict) and here.get("name") == part
-
-
 def _at(path: tuple[str | int, ...], data: Any) -> Any:
     for part in path:
         try:
@@ -274,15 +244,16 @@ def _at(path: tuple[str | int, ...], data: Any) -> Any:
 
 def _faults(error: ValidationError, data: dict[str, Any], schema: Schema) -> RequestError:
     """What pydantic found, as far as it is told, first what explains most: a misspelt field before a missing one."""
-    found = [fault for fault in error.errors(include_url=False, include_context=True) if not _follows(fault, data)]
-    found.sort(key=_rank)
-    told = [(fault, _field_error(fault, data, schema)) for fault in found[:MAX_ERRORS]]
-    meant = {
-        (*_path(fault["loc"], data)[:-1], _near(_path(fault["loc"], data), data, schema))
-        for fault, _ in told
-        if fault["type"] == "extra_forbidden"
-    }
-    kept = [part for fault, part in told if fault["type"] != "missing" or _path(fault["loc"], data) not in meant]
+    every = error.errors(include_url=False, include_context=True)
+    placed = [(fault, schema.place(fault["loc"], data)) for fault in every]
+    found = [(fault, place) for fault, place in placed if not _follows(fault, place, data)]
+    found.sort(key=lambda one: _rank(one[0]))
+    told = [(fault, place.path, _field_error(fault, place, data, schema)) for fault, place in found[:MAX_ERRORS]]
+    misspelt = [path for fault, path, _ in told if fault["type"] == "extra_forbidden"]
+    near = [(path[:-1], as_near(str(path[-1]), schema.fields(path[:-1], data))) for path in misspelt]
+    # Where two names are as near, either one may be missing.
+    written = {(*holder, names[0]) for holder, names in near if len(names) == 1}
+    kept = [part for fault, path, part in told if fault["type"] != "missing" or path not in written]
     return RequestError(kept, total=len(found) - len(told) + len(kept))
 
 
@@ -294,10 +265,9 @@ def _no_kind(data: dict[str, Any]) -> RequestError | None:
     known = sorted({name for kind in KINDS for name in _SCHEMA.fields((), {"kind": kind})})
     errors = []
     for name in [name for name in data if name not in known][:MAX_ERRORS]:
-        near = nearest(name, known)
-        detail = f"There is no field {_shown(name)}" + (f"; did you mean {near!r}?" if near else ".")
+        detail = _no_field(name, known)
         errors.append(FieldError(ErrorCode.UNKNOWN_FIELD, detail, listed(known, many=24), _pointer((name,))))
-        if near == "kind":  # it is there, misspelt
+        if "kind" in as_near(name, known):  # it is there, misspelt
             return RequestError(errors)
     missing = "kind" not in data
     detail = "The kind is missing." if missing else f"There is no kind {_shown(given)}."
@@ -315,33 +285,33 @@ def _rank(fault: ErrorDetails) -> int:
     return 1 if fault["type"] == "extra_forbidden" else 2
 
 
-def _follows(fault: ErrorDetails, data: dict[str, Any]) -> bool:
+def _follows(fault: ErrorDetails, place: Place, data: dict[str, Any]) -> bool:
     """Whether a list is called too short only because its items are at fault themselves."""
-    value = _at(_path(fault["loc"], data), data)
+    value = _at(place.path, data)
     return fault["type"] == "too_short" and isinstance(value, list) and len(value) >= fault["ctx"]["min_length"]
 
 
-def _near(path: tuple[str | int, ...], data: dict[str, Any], schema: Schema) -> str | None:
-    return nearest(str(path[-1]), schema.fields(path[:-1], data))
+def _no_field(name: object, valid: Sequence[str]) -> str:
+    near = meant(str(name), valid)
+    return f"There is no field {_shown(name)}{f'; {near}' if near else '.'}"
 
 
-def _field_error(error: ErrorDetails, data: dict[str, Any], schema: Schema) -> FieldError:
-    path = _path(error["loc"], data)
-    kind = error["type"]
+def _field_error(error: ErrorDetails, place: Place, data: dict[str, Any], schema: Schema) -> FieldError:
+    path, kind = place.path, error["type"]
     if kind == "extra_forbidden":
-        near = _near(path, data, schema)
-        detail = f"There is no field {_shown(path[-1])}" + (f"; did you mean {near!r}?" if near else ".")
-        hint = listed(schema.fields(path[:-1], data), many=24)
+        fields = schema.fields(path[:-1], data)
+        detail, hint = _no_field(path[-1], fields), listed(fields, many=24)
         return FieldError(ErrorCode.UNKNOWN_FIELD, detail, hint, _pointer(path))
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _tag_error(path, data, schema)
     if kind == "value_error":
         return _rule_error(path, data, error["msg"].removeprefix("Value error, "))
-    return _value_error(error, path, data, schema)
+    return _value_error(error, place, data, schema)
 
 
-def _value_error(error: ErrorDetails, path: tuple[str | int, ...], data: dict[str, Any], schema: Schema) -> FieldError:
+def _value_error(error: ErrorDetails, place: Place, data: dict[str, Any], schema: Schema) -> FieldError:
     """A field that is missing, a value that does not fit its field, or a name of a free one that has not its form."""
+    path = place.path
     node = schema.at(path, data)
     if path == ("knobs",) and error["type"] in _MISCOUNTED and data.get("kind") in KNOBS:
         why, hint = miscounted(data["kind"], len(data.get("knobs", ())))
@@ -349,7 +319,7 @@ def _value_error(error: ErrorDetails, path: tuple[str | int, ...], data: dict[st
     elif error["type"] == "missing":
         may = allowed(node)
         detail, hint = f"The field {path[-1]!r} is missing.", f"Give {path[-1]}" + (f": {may}." if may else ".")
-    elif error["loc"][-1] == "[key]":
+    elif place.of_name:
         may = allowed(schema.names(path[:-1], data))
         detail, hint = f"The name {_shown(path[-1])} in {_name(path[:-1])} is not {may}.", f"Use {may}."
     else:
@@ -368,24 +338,30 @@ def _name(path: tuple[str | int, ...]) -> str:
 
 
 def _tag_error(path: tuple[str | int, ...], data: dict[str, Any], schema: Schema) -> FieldError:
-    """A recipe step's `type`, a text's `source` or a decoder's `name` that does not exist, or is missing."""
-    recipe = "recipe" in path
-    decoder = len(path) > 1 and path[-2] in DECODER_LISTS
-    tag = "type" if recipe else "name" if decoder else "source"
+    """A step's `type`, a text's or a task's `source`, or a decoder's `name`, that does not exist or is missing."""
+    tag, valid = schema.tag_name(path, data), schema.tags(path, data)
     holder = _at(path, data)
     given = holder.get(tag) if isinstance(holder, dict) else None
-    valid = STEP_TYPES if recipe else schema.tags(path, data)
     pointer = _pointer((*path, tag))
     if given is None:
         return FieldError(
             ErrorCode.INVALID_REQUEST, f"The field {tag!r} is missing.", suggestion("", valid, many=len(valid)), pointer
         )
-    code = ErrorCode.UNKNOWN_RECIPE if recipe else ErrorCode.INVALID_REQUEST
-    shaping = decoder and path[-2] == "shapings"
-    if shaping and given in DECODERS:
+    items = str(path[-2]) if len(path) > 1 else ""
+    code = ErrorCode.UNKNOWN_RECIPE if items == "recipe" else ErrorCode.INVALID_REQUEST
+    if items == "shapings" and given in DECODERS:
         return FieldError(code, f"There is no shaping {_shown(given)}: {NO_SHAPING}.", listed(valid), pointer)
-    what = "recipe type" if recipe else "shaping" if shaping else "decoder" if decoder else "text source"
+    what = _TAGGED.get(items, "text source")
     return FieldError(code, f"There is no {what} {_shown(given)}.", suggestion(str(given), valid), pointer)
+
+
+# What an item of a list is told apart by, in words.
+_TAGGED: Final = {
+    "recipe": "recipe type",
+    "tasks": "task source",
+    "decoders": "decoder",
+    "shapings": "shaping",
+}
 
 
 def _rule_error(path: tuple[str | int, ...], data: dict[str, Any], message: str) -> FieldError:
@@ -395,12 +371,17 @@ def _rule_error(path: tuple[str | int, ...], data: dict[str, Any], message: str)
         return FieldError(ErrorCode.PATTERN_MISMATCH, f"{message}.", "", _pointer((*path, "pattern")))
     if isinstance(holder, dict) and holder.get("groups") is not None and message.startswith("groups "):
         path = (*path, "groups")
-    own = _DECODER_HINT if any(part in DECODER_LISTS for part in path) else ""
+    if message.startswith("two tasks are called "):
+        path = (*path, "tasks")
+    own = next((hint for name, hint in _LIST_HINTS.items() if name in path), "")
     hint = next((hint for start, hint in _RULE_HINTS.items() if message.startswith(start)), own)
     return FieldError(ErrorCode.INVALID_REQUEST, f"{message[:1].upper()}{message[1:]}.", hint, _pointer(path))
 
 
-_DECODER_HINT: Final = "docs/decoders.md lists the decoders and what each takes."
+_LIST_HINTS: Final = {
+    **dict.fromkeys(DECODER_LISTS, "docs/decoders.md lists the decoders and what each takes."),
+    "tasks": "docs/tasks.md lists the fields of a task.",
+}
 _RULE_HINTS: Final = {
     "give either sparsity": "sparsity is the share of the weights that become zero, such as 0.5; pattern keeps N of "
     "every M, such as 2:4.",

@@ -1,7 +1,17 @@
-"""Which names are valid at a place of a JSON document, by its JSON schema: what a typo is compared with."""
+"""Which place of a JSON document a fault is at, and which names are valid there, by its JSON schema."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
+
+# How pydantic ends the location of a name that is not taken.
+_OF_NAME: Final = "[key]"
+
+
+class Place(NamedTuple):
+    """A place of a document; `of_name`: what is there is at fault for its name, not for its value."""
+
+    path: tuple[str | int, ...]
+    of_name: bool = False
 
 
 class Schema:
@@ -30,8 +40,36 @@ class Schema:
 
     def tags(self, path: Sequence[str | int], data: Any) -> list[str]:
         """Values of the discriminator of the union at `path`."""
-        node = self._choice(self._parent(path, data), None, keep_union=True)
-        return sorted(node.get("discriminator", {}).get("mapping", {}))
+        return sorted(self._discriminator(path, data).get("mapping", {}))
+
+    def tag_name(self, path: Sequence[str | int], data: Any) -> str:
+        """The field by which the union at `path` tells its members apart; "" where there is no such union."""
+        return str(self._discriminator(path, data).get("propertyName", ""))
+
+    def place(self, loc: Sequence[str | int], data: Any) -> Place:
+        """The place in `data` that pydantic's location `loc` means.
+
+        Inside a union that a tag tells apart, pydantic puts the tag between the names of fields. A tag may be called
+        as a field of its member is, so that only the schema says which of the two a part is.
+        """
+        path: list[str | int] = []
+        node, here, free = self._root, data, False
+        for part in loc:
+            union = self._choice(node, here, keep_union=True)
+            if "discriminator" in union:
+                node = self._choice(union, here)
+                continue
+            if part == _OF_NAME and free:
+                return Place(tuple(path), of_name=True)
+            if isinstance(here, dict | list):
+                path.append(part)
+                free = isinstance(here, dict) and "properties" not in union
+                node, here = _step(union, part), _inner(here, part)
+        return Place(tuple(path))
+
+    def _discriminator(self, path: Sequence[str | int], data: Any) -> dict[str, Any]:
+        found: dict[str, Any] = self._choice(self._parent(path, data), None, keep_union=True).get("discriminator", {})
+        return found
 
     def _node(self, path: Sequence[str | int], data: Any) -> dict[str, Any]:
         node, here = self._choice(self._root, data), data

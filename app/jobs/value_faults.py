@@ -6,7 +6,7 @@ from typing import Any, Final
 from pydantic_core import ErrorDetails
 
 from app.jobs.allowed import allowed, sizes
-from app.models.nearest import listed, nearest
+from app.models.nearest import listed, meant
 
 YES: Final = frozenset({"yes", "y", "on", "true", "1", "t"})
 NO: Final = frozenset({"no", "n", "off", "false", "0", "f"})
@@ -32,18 +32,15 @@ def value_fault(
         return f"{name} has {len(value):,} {what}, not {sizes(node)}.", f"Give {may}."
     choices = [str(choice) for choice in node.get("enum", ())]
     if choices:
-        near = nearest(value, choices) if isinstance(value, str) else None
-        return f"{name} is {_shown(value, named=show is not False)}, not {may}{_meant(near)}", listed(choices)
+        near = meant(value, choices) if isinstance(value, str) else ""
+        told = f"{name} is {_shown(value, named=show is not False)}, not {may}"
+        return f"{told}; {near}" if near else f"{told}.", listed(choices)
     if node.get("type") == "boolean" and isinstance(value, str) and value.casefold() in YES | NO:
-        meant = "true" if value.casefold() in YES else "false"
-        return f"{name} is {value!r}, not true or false; did you mean {meant}?", "Give true or false, without quotes."
+        told = "true" if value.casefold() in YES else "false"
+        return f"{name} is {value!r}, not true or false; did you mean {told}?", "Give true or false, without quotes."
     if show is False and isinstance(value, str):
         return f"{name} is not {may}.", f"Give {may}."
     return f"{name} is {_shown(value, named=show or 'pattern' in node)}, not {may}.", f"Give {may}."
-
-
-def _meant(near: str | None) -> str:
-    return f"; did you mean {near!r}?" if near else "."
 
 
 def _shown(value: Any, *, named: bool) -> str:

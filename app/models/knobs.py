@@ -19,7 +19,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import STEPS, Recipe
 from app.contracts.requests import KINDS
 from app.contracts.requests.sweep import FEWEST_VALUES, MOST_VALUES, Knob
-from app.models.nearest import listed, nearest
+from app.models.nearest import listed, meant
 
 WORD: Final = "sweep"
 POINTER: Final = "/candidate/recipe"
@@ -219,8 +219,8 @@ def _known_field(step: Mapping[str, Any], field: str, pointer: str) -> None:
         return  # the type itself is refused elsewhere
     names = sorted(set(known.model_fields) - _NO_KNOBS)
     if field not in names:
-        near = nearest(field, names)
-        detail = f"{kind} has no knob {field[:64]!a}" + (f"; did you mean {near!r}?" if near else "")
+        near = meant(field, names)
+        detail = f"{kind} has no knob {field[:64]!a}" + (f"; {near}" if near else "")
         raise HemostatError(ErrorCode.UNKNOWN_FIELD, detail, hint=listed(names, many=24), pointer=pointer)
 
 
@@ -352,7 +352,7 @@ def lift_knobs(data: Json) -> Json:
     knobs = found.get("knobs")
     if found is not data and isinstance(knobs, list) and len(knobs) < KNOBS[kind]:
         at = f"{POINTER}/{knobs[0]['step']}/{knobs[0]['field']}"
-        _refuse(f"{len(knobs)} value of the recipe is swept; a {kind} turns {KNOBS[kind]}", at, _FEWER[kind])
+        _refuse(f"one value of the recipe is swept; a {kind} turns {_COUNTS[KNOBS[kind]]}", at, _FEWER[kind])
     return found
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from app.contracts.job import TERMINAL, Job, JobStatus, Progress
 from app.contracts.queue import Queue
-from app.web import format as fmt
 from app.web import listing
 from app.web import progress as words
 from app.web.pages import page
@@ -85,16 +84,5 @@ def _facts(job: Job, told: dict[str, object], now: float | None) -> list[Fact]:
         Fact("text", listing.text(told)),
         Fact("outcome", listing.outcome(told)),
         Fact("attempt", str(job.attempt)),
-        Fact("created", fmt.moment(job.created_at)),
-        *_times(job, now),
+        *(Fact(name, said) for name, said in listing.times(told, now).items()),
     ]
-
-
-def _times(job: Job, now: float | None) -> list[Fact]:
-    """When the first attempt began and the last one ended, and how long that took in all."""
-    began, ended = job.started_at, job.finished_at
-    until = ended if job.status in TERMINAL else now
-    facts = [Fact(name, fmt.moment(at)) for name, at in (("started", began), ("ended", ended)) if at is not None]
-    if began is not None and until is not None:
-        facts.append(Fact("took in all", fmt.duration(max(0.0, until - began)) + ("" if ended else " so far")))
-    return facts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from app.contracts.job import TERMINAL
 from app.contracts.report import SEVERITIES
 from app.web import describe
 from app.web import format as fmt
@@ -33,6 +34,18 @@ def outcome(job: Mapping[str, Any]) -> str:
         found = f"{severity if len(classes) == len(SEVERITIES) else ' or '.join(classes)}?"
     found = " ".join([found, *([_OF[job["kind"]]] if job["kind"] in _OF else [])])
     return visible("; ".join(filter(None, (job.get("answer"), found))))
+
+
+def times(job: Mapping[str, Any], now: float | None) -> dict[str, str]:
+    """When it was created, when its first attempt began and its last one ended, and how long that took in all: of one
+    that runs so far, by `now` in Unix seconds."""
+    began, ended = job.get("started_at"), job.get("finished_at")
+    until = ended if job["status"] in TERMINAL else now
+    moments = (("created", job["created_at"]), ("started", began), ("ended", ended))
+    told = {name: fmt.moment(at) for name, at in moments if at is not None}
+    if began is not None and until is not None:
+        told["took in all"] = fmt.duration(max(0.0, until - began)) + ("" if ended else " so far")
+    return told
 
 
 def recipe(job: Mapping[str, Any]) -> str:

@@ -18,8 +18,9 @@ from app.contracts.trajectory_report import TrajectoryReport
 from app.web import describe
 from app.web.pages import page
 from app.web.reading import parse
-from app.web.sections.attribute import attribution, whole_damage
-from app.web.sections.attribute import heading as worst_part
+from app.web.sections.attribute import attribution
+from app.web.sections.attribute_words import heading as worst_part
+from app.web.sections.attribute_words import whole_damage
 from app.web.sections.calibration import calibration, left
 from app.web.sections.calibration import heading as heading_of_calibration
 from app.web.sections.classes import classes
@@ -36,8 +37,8 @@ from app.web.sections.surface_words import left as left_at_chosen
 from app.web.sections.sweep import heading as heading_of_sweep
 from app.web.sections.sweep import strongest, sweep
 from app.web.sections.tasks import answers
-from app.web.sections.tasks import heading as answers_heading
-from app.web.sections.tasks import left as answers_left
+from app.web.sections.tasks_words import heading as answers_heading
+from app.web.sections.tasks_words import left as answers_left
 from app.web.sections.tool_calls import tool_calls
 from app.web.sections.trajectory import heading as trajectory_heading
 from app.web.sections.trajectory import left as left_by_steps

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -20,6 +21,7 @@ from app.web import format as fmt
 from app.web.reading import parse
 from app.web.scales import LogScale
 from app.web.sections.origin import scored_text, window
+from app.web.sections.slices import OVER_WINDOWS, over_windows
 from app.web.sections.sweep_words import furthest
 from app.web.sections.verdict import detectable, edges, heading, margin, named, nonfinite, rank, to_decide
 from app.web.untrusted import visible
@@ -79,6 +81,8 @@ def render_terminal(report: dict[str, Any], console: Console) -> None:
     console.print(_numbers(data, say, wide=console.width >= WIDE))
     if data.domains:
         console.print(_domains(data, say, wide=console.width >= WIDE))
+        few = {name: one.documents for name, one in data.domains.items() if over_windows(one.divergence.kl, data)}
+        print_over_windows(few, console, say)
     print_tool_calls(data, console, say)
     print_classes(data, console, say, wide=console.width >= WIDE)
     small_print(data, console, say)
@@ -176,6 +180,16 @@ def _write(line: list[str], text: str, start: int) -> None:
     line[start : start + len(text)] = text[: len(line)]
 
 
+def capitals(text: str, names: Iterable[str] = ()) -> str:
+    """A heading in capitals, but for `names` in it: who copies one from here needs it as it is."""
+    longest_first = sorted({name for name in names if name}, key=len, reverse=True)
+    if not longest_first:
+        return text.upper()
+    kept = "|".join(map(re.escape, longest_first))
+    parts = re.split(rf"(?<![\w.])({kept})(?![\w.]*\w)", text)
+    return "".join(part if index % 2 else part.upper() for index, part in enumerate(parts))
+
+
 def plain_table(title: str, columns: Iterable[tuple[str, bool]]) -> Table:
     """An empty table; columns are (heading, whether it holds numbers)."""
     table = Table(title=Text(title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
@@ -234,8 +248,21 @@ def _domains(report: CompareReport, say: Say, *, wide: bool) -> Table:
         ratio = fmt.estimate(block.perplexity.ratio.mean, block.perplexity.ratio.ci)
         cells = [fmt.count(block.tokens), text.value, text.interval or fmt.NONE]
         cells += [fmt.number(kl.p99)] if wide else []
-        table.add_row(Text(say(visible(name))), *map(say, [*cells, top1.value, ratio.value]))
+        shown = starred(name, over_windows(kl, report))
+        table.add_row(Text(say(shown)), *map(say, [*cells, top1.value, ratio.value]))
     return table
+
+
+def starred(name: str, mark: bool) -> str:
+    """A part's name in a table, with the mark that `print_over_windows` explains."""
+    return f"{visible(name)} *" if mark else visible(name)
+
+
+def print_over_windows(documents: Mapping[str, int], console: Console, say: Say) -> None:
+    """Which parts have intervals of another kind than the whole, by how many documents each has; nothing for none."""
+    if documents:
+        told = (f"{visible(name)} {count} document{'' if count == 1 else 's'}" for name, count in documents.items())
+        _print(console, say(f"* {OVER_WINDOWS}: {', '.join(told)}"))
 
 
 def small_print(report: AnyReport, console: Console, say: Say) -> None:

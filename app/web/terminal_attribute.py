@@ -11,7 +11,7 @@ from rich.text import Text
 
 from app.contracts.attribute_report import AttributeReport
 from app.web import format as fmt
-from app.web.sections.attribute import (
+from app.web.sections.attribute_words import (
     additivity_note,
     cause_text,
     first_sites,
@@ -25,7 +25,7 @@ from app.web.sections.attribute import (
     whole_damage,
 )
 from app.web.sections.internals import inside_lines
-from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
+from app.web.terminal import WIDE, capitals, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
 
 Say = Callable[[str], str]
@@ -39,7 +39,8 @@ def render_attribute(report: AttributeReport, console: Console, say: Say) -> Non
     verdict_lines(report, console, say)
     console.print(Text(say(whole_damage(report))))
     console.print()
-    console.print(Text(say(heading(report).upper()), style="bold"))
+    names = [one.name for one in report.nowhere_finite] + [one.name for one in (*report.sites, *gaps(report))]
+    console.print(Text(say(capitals(visible(heading(report)), map(visible, names))), style="bold"))
     if report.nowhere_finite:
         console.print(Text(say(visible(f"Nowhere finite: {nowhere_finite_note(report)}")), style="bold"))
     if report.sites:

@@ -12,7 +12,7 @@ from app.contracts.calibration_report import CalibrateReport
 from app.contracts.profile import Before
 from app.web import format as fmt
 from app.web.sections.calibration import flattening, left, named, outcome
-from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
+from app.web.terminal import WIDE, head, plain_table, print_over_windows, small_print, starred, verdict_lines
 from app.web.untrusted import visible
 
 Say = Callable[[str], str]
@@ -31,6 +31,7 @@ def render_calibration(report: CalibrateReport, console: Console, say: Say) -> N
     console.print()
     console.print(_calibrators(report, say, wide=wide))
     console.print(_domains(report, say, wide=wide))
+    print_over_windows(_few(report), console, say)
     console.print(_effects(report, say))
     if flattening(report):
         console.print(Text(say(flattening(report))))
@@ -57,15 +58,21 @@ def _domains(report: CalibrateReport, say: Say, *, wide: bool) -> Table:
     columns = [("Domain", False), ("KL raw", True), ("KL now", True), ("Saved, nats", True)]
     columns += [("95 % interval", True)] if wide else []
     columns += [("%", True)]
-    table = plain_table("By domain, chosen calibrator", columns)
+    table, few = plain_table("By domain, chosen calibrator", columns), _few(report)
     chosen = next(row for row in report.test.table if row.chosen)
     for name, cell in sorted(chosen.domains.items(), key=lambda item: -(item[1].raw.mean or 0.0)):
         text = fmt.estimate(cell.saved.mean, cell.saved.ci)
         cells = [fmt.number(cell.raw.mean), fmt.number(cell.calibrated.mean), text.value]
         cells += [text.interval or fmt.NONE] if wide else []
         cells += [fmt.NONE if cell.saved_share is None else fmt.number(100 * cell.saved_share, 2)]
-        table.add_row(Text(say(visible(name))), *map(say, cells))
+        table.add_row(Text(say(starred(name, name in few))), *map(say, cells))
     return table
+
+
+def _few(report: CalibrateReport) -> dict[str, int]:
+    """Documents of the domains that have too few of them for intervals over documents."""
+    chosen = next(row for row in report.test.table if row.chosen)
+    return {name: cell.documents for name, cell in chosen.domains.items() if cell.saved.clusters == "windows"}
 
 
 def _effects(report: CalibrateReport, say: Say) -> Table:

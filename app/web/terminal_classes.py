@@ -10,6 +10,7 @@ from rich.text import Text
 from app.contracts.report import CompareReport, TokenClassSlice
 from app.web import format as fmt
 from app.web.sections.classes import adjusted_over, p_value, sentence
+from app.web.sections.slices import over_windows
 from app.web.untrusted import visible
 
 
@@ -17,7 +18,7 @@ def print_classes(report: CompareReport, console: Console, say: Callable[[str], 
     """The table of classes, the most damaged first, and which differ from the rest; nothing for an older report.
 
     Where it is `wide` a second table has the means of the other metrics."""
-    from app.web.terminal import plain_table
+    from app.web.terminal import plain_table, print_over_windows, starred
 
     found = report.token_classes
     if found is None or not found.classes:
@@ -35,8 +36,10 @@ def print_classes(report: CompareReport, console: Console, say: Callable[[str], 
         if wide:
             gap = None if one.difference is None else one.difference.mean
             cells.append(fmt.NONE if gap is None else f"{fmt.signed(gap)}, {p_value(one.p_value)}")
-        table.add_row(Text(say(visible(one.title))), *map(say, [*cells, top1.value, ratio.value]))
+        shown = starred(one.title, over_windows(one.kl, report))
+        table.add_row(Text(say(shown)), *map(say, [*cells, top1.value, ratio.value]))
     console.print(table)
+    print_over_windows({one.title: one.documents for one in ordered if over_windows(one.kl, report)}, console, say)
     if wide:
         _print_further(ordered, console, say)
     console.print(Text(say(f"{sentence(found.classes)} {adjusted_over(found.classes)}")))

@@ -27,7 +27,7 @@ from app.web.sections.sweep_words import (
     passed,
     severity,
 )
-from app.web.terminal import WIDE, head, plain_table, small_print
+from app.web.terminal import WIDE, capitals, head, plain_table, small_print
 from app.web.untrusted import visible
 
 Say = Callable[[str], str]
@@ -38,7 +38,8 @@ def render_sweep(report: SweepReport, console: Console, say: Say) -> None:
     wide = console.width >= WIDE
     head(report, console, say)
     console.print()
-    console.print(Text(say(heading(report)).upper(), style="bold"))
+    names = [visible(name) for name in (report.knob.field, *map(told, report.knob.values))]
+    console.print(Text(say(capitals(heading(report), names)), style="bold"))
     console.print(Text(say(visible(report.verdict))))
     for warning in report.warnings:
         console.print(Text.assemble(("Warning: ", "bold"), say(visible(warning))))
@@ -164,8 +165,12 @@ def _threshold(threshold: Threshold, console: Console, say: Say) -> None:
         Text(
             say(
                 f"  {best}; slope of ln {of} per unit of s: "
-                f"{fmt.estimate(slopes.measured_below, slopes.measured_below_ci)} below, "
-                f"{fmt.estimate(slopes.measured_above, slopes.measured_above_ci)} above"
+                f"{_slope(slopes.measured_below, slopes.measured_below_ci)} below s0 = {fmt.number(threshold.s0)}, "
+                f"{_slope(slopes.measured_above, slopes.measured_above_ci)} above"
             )
         )
     )
+
+
+def _slope(slope: float | None, ci: tuple[float, float] | None) -> str:
+    return "not measured (fewer than two points)" if slope is None else str(fmt.estimate(slope, ci))

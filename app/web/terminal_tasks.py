@@ -12,7 +12,7 @@ from rich.text import Text
 from app.contracts.tasks_report import TasksReport
 from app.models.tasks.power import level_told
 from app.web import format as fmt
-from app.web.sections.tasks import OUTCOMES, detectable, heading, left, outcome, points, score
+from app.web.sections.tasks_words import OUTCOMES, detectable, heading, left, outcome, points, score
 from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
 
@@ -38,12 +38,14 @@ def render_tasks(report: TasksReport, console: Console, say: Say) -> None:
             console.print(Text(say(visible(result.sentence))))
         console.print(Text(say(visible(f"{result.name}: {result.prediction.sentence}"))))
         least = result.detectable.difference
-        could = "no difference at all" if least is None else f"a difference from {detectable(least)} points on"
+        could = "are too few to show any difference"
+        if least is not None:
+            could = f"could show a difference from {detectable(least)} points on"
         rate = f"{result.detectable.source} flip rate of {100 * result.detectable.flip_rate:.2g} %"
         at = f"at the {rate} and the {level_told(result.detectable.level)}"
         found = result.detectable.at_measured_rate
         then = "" if found is None else f"; at the rate that was found, from {detectable(found)} points on"
-        console.print(Text(say(visible(f"{result.name}: {result.items} items could show {could}, {at}{then}."))))
+        console.print(Text(say(visible(f"{result.name}: {result.items} items {could} with 80 % power, {at}{then}."))))
     verdict_lines(report, console, say, sentence=left(report))
     console.print()
     small_print(report, console, say)

@@ -14,7 +14,7 @@ from app.cli.client import Client
 from app.models.tasks.reading import SHIPPED
 from app.settings import Settings
 from app.web.schema import FILES
-from app.web.sections.tasks import OUTCOMES
+from app.web.sections.tasks_words import OUTCOMES
 from tests.e2e.conftest import compare_request
 from tests.e2e.test_report_browser import OVERFLOWING, Visit, browser
 from workers.diagnosis.flips import runs

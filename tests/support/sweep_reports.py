@@ -134,13 +134,18 @@ def five_bits() -> list[tuple[Any, float | None, float, float]]:
 
 
 def sweep_report(
-    made: Course, *, field: str = "sparsity", step: Json | None = None, share: str | None = "s is the share of zeros"
+    made: Course,
+    *,
+    field: str = "sparsity",
+    step: Json | None = None,
+    share: str | None = "s is the share of zeros",
+    bounds: Json | None = None,
 ) -> Json:
     """A report of these points as JSON data, valid by its contract."""
     step = step or {"type": "prune.wanda", "sparsity": 0.1}
     values_ = [point.value for point in made.points]
     base = compare_report()
-    fits = [threshold_of(made, of, FormBounds(), seed=0) for of in ("perplexity", "kl")]
+    fits = [threshold_of(made, of, FormBounds(**(bounds or {})), seed=0) for of in ("perplexity", "kl")]
     why = next((found for found in fits if isinstance(found, str)), "")
     whole, sides = form_free(made, Thresholds(), seed=0)
     strongest = next(point for point in reversed(made.points) if point.record.decision is not None)

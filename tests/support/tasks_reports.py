@@ -115,7 +115,8 @@ def task(
             "sentence": "6.8 % of 1,000 items are expected to flip (95 % prediction interval 3 to 14 %), from 18 "
             "runs of 4 tasks, at 0.004 to 1.2 nats."
             if told
-            else "No run has been seen yet: nothing is predicted. Jobs of kind tasks add to what is seen.",
+            else "Nothing is predicted: no run to learn from has been seen. Jobs of kind tasks on other candidates "
+            "add to what is seen.",
         },
         "outcome": outcome,
         "sentence": f"{name}: {outcome}: {100 * difference:+.1f} points in accuracy.",

@@ -72,7 +72,7 @@ class HarnessTask(Contract):
 
     source: Literal["harness"]
     task: HarnessName = Field(description="the harness' name of one task; a group's members are tasks of their own")
-    path: Path = Field(description="rows in the fields of the task's data set, JSONL or CSV, relative to the text root")
+    path: Path = Field(description="rows in the fields of the task's data set, JSONL, relative to the text root")
     name: Alias | None = Field(default=None, description="what the report calls it; null: the harness' name")
     items: Annotated[int, Field(ge=2, le=MAX_ITEMS)] | None = Field(
         default=None, description="so many of them, drawn by the seed; null: all"

@@ -16,6 +16,9 @@ from app.contracts.requests.tasks import MAX_ITEMS, HarnessTask
 from app.models.tasks.rows import complainer, locate, rows, text_of
 from app.settings import Settings
 
+# Longer lists are other things, aliases of an answer, say.
+_MOST_CHOICES = 12
+
 
 @dataclass(frozen=True)
 class HarnessRows:
@@ -26,7 +29,7 @@ class HarnessRows:
 
     def characters(self, count: int | None) -> float:
         """About how many a model reads for `count` of the items (None: all), each choice by itself. Choices are the
-        longest list of a row."""
+        longest list of a row that is short enough for choices."""
         asked = sum(len(json.dumps(row, ensure_ascii=False)) * _choices(row) for row in self.items)
         return asked / len(self.items) * self.count(count)
 
@@ -46,12 +49,19 @@ def read_rows(task: HarnessTask, settings: Settings, *, pointer: str) -> Harness
     """Raises PATH_FORBIDDEN, TEXT_NOT_FOUND, and TASK_INVALID, with file and line, for a file that is no rows or that
     holds too few."""
     items = _read(task.path, settings, pointer=f"{pointer}/path")
-    if len(items) < max(2, task.items or 0):
+    if len(items) < 2:
         raise HemostatError(
             ErrorCode.TASK_INVALID,
-            f"{max(2, task.items or 0)} items are asked for, {task.path} holds {len(items)}",
-            hint="ask for fewer, or leave `items` out to take all; two at least are needed to compare",
-            pointer=f"{pointer}/items" if task.items else f"{pointer}/path",
+            f"{task.path} holds {_items(len(items))}, two at least are needed to compare",
+            hint="give a file of more items",
+            pointer=f"{pointer}/path",
+        )
+    if len(items) < (task.items or 0):
+        raise HemostatError(
+            ErrorCode.TASK_INVALID,
+            f"{task.items} items are asked for, {task.path} holds {len(items)}",
+            hint="ask for fewer, or leave `items` out to take all",
+            pointer=f"{pointer}/items",
         )
     if task.examples is None:
         return HarnessRows(items, ())
@@ -77,6 +87,11 @@ def _read(path: str, settings: Settings, *, pointer: str) -> list[dict[str, Any]
     return found
 
 
+def _items(count: int) -> str:
+    return f"{count or 'no'} item{'' if count == 1 else 's'}"
+
+
 def _choices(row: dict[str, Any]) -> int:
     nested = [value for one in row.values() if isinstance(one, dict) for value in one.values()]
-    return max([1, *(len(one) for one in [*row.values(), *nested] if isinstance(one, list))])
+    lists = [one for one in [*row.values(), *nested] if isinstance(one, list) and len(one) <= _MOST_CHOICES]
+    return max([1, *map(len, lists)])

@@ -12,6 +12,7 @@ from app.web import format as fmt
 from app.web.charts import Guide, axis, change_strip, interval_strip
 from app.web.scales import LinearScale, LogScale
 from app.web.sections.numbers import Figure
+from app.web.sections.slices import OVER_WINDOWS
 from app.web.tables import Cell as Shown
 from app.web.tables import Column, Table
 from app.web.untrusted import visible
@@ -257,7 +258,7 @@ def _s(count: int) -> str:
 def _domain_kind(cell: Cell, *, fitted: bool) -> str:
     notes = [] if fitted else ["not fitted"]
     if cell.saved.clusters == "windows":
-        notes.append("intervals over windows")
+        notes.append(OVER_WINDOWS)
     return ", ".join(notes)
 
 

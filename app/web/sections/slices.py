@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from app.contracts.report import SEVERITIES, BandedSlice, CompareReport, Mean, Slice
 from app.web import format as fmt
@@ -14,6 +15,9 @@ from app.web.sections.further import further
 from app.web.sections.verdict import edges
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
+
+# What is said of a part with too few documents.
+OVER_WINDOWS: Final = "intervals over windows"
 
 
 @dataclass(frozen=True)
@@ -187,11 +191,16 @@ def _value(mean: Mean) -> float:
     return max(0.0, mean.mean or 0.0)
 
 
+def over_windows(kl: Mean, report: CompareReport) -> bool:
+    """Whether a part has too few documents for the intervals that the whole has, so that its own are over windows."""
+    return kl.clusters == "windows" and report.divergence.kl.clusters != "windows"
+
+
 def _row_note(row: Row, report: CompareReport) -> str:
     """Says where a row's intervals are made in another way than those of the whole, and counts what has no value."""
     notes = []
-    if row.kl.clusters == "windows" and report.divergence.kl.clusters != "windows":
-        notes.append("intervals over windows")
+    if over_windows(row.kl, report):
+        notes.append(OVER_WINDOWS)
     if row.nonfinite:
         notes.append(f"{fmt.count(row.nonfinite)} not finite")
     return ", ".join(notes)

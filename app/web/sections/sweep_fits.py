@@ -38,16 +38,20 @@ def fit_view(threshold: Threshold) -> FitView:
         (
             "s0",
             fmt.estimate(threshold.s0, threshold.ci),
-            f"the share removed where the curve turns; {_bound(threshold, 's0')}",
+            f"{_where(threshold)}; {_bound(threshold, 's0')}",
         ),
         ("Slope below", fmt.Estimate(fmt.number(slopes.below), None), f"d ln {of} / ds of the form just below s0"),
         ("Slope above", fmt.Estimate(fmt.number(slopes.above), None), "just above"),
         (
             "Measured slope below",
             fmt.estimate(slopes.measured_below, slopes.measured_below_ci),
-            "least squares, points up to s0",
+            f"least squares, {_through(slopes.measured_below, 'points up to s0')}",
         ),
-        ("Measured slope above", fmt.estimate(slopes.measured_above, slopes.measured_above_ci), "points beyond"),
+        (
+            "Measured slope above",
+            fmt.estimate(slopes.measured_above, slopes.measured_above_ci),
+            _through(slopes.measured_above, "points beyond s0"),
+        ),
         ("p of no transition", fmt.Estimate(fmt.number(threshold.transition_test.p, 2), None), _level(threshold)),
         ("p of the form’s fit", fmt.Estimate(fmt.number(threshold.lack_of_fit, 2), None), "small: it does not fit"),
     ]
@@ -89,6 +93,17 @@ def _answer(threshold: Threshold, of: str) -> str:
         at = "" if threshold.form_turns_at is None else f"{place}{fmt.number(threshold.form_turns_at)}"
         return f"Not identifiable: the {of} turns, and the published form does not say where{at}."
     return f"Not identifiable: the {of} turns, and these points do not say where."
+
+
+def _where(threshold: Threshold) -> str:
+    """What s0 is, which is a turn only where one is shown."""
+    if threshold.answer == "no transition in range":
+        return "the share removed where the parts of the form meet, which is no turn of the curve"
+    return "the share removed where the curve turns"
+
+
+def _through(slope: float | None, points: str) -> str:
+    return points if slope is not None else f"fewer than two {points}"
 
 
 def _level(threshold: Threshold) -> str:

@@ -17,6 +17,7 @@ FORMS = {
     "power_law_then_exponential_over_dense": "the same over the unmodified model’s value",
     "power_law": "power law",
     "exponential": "exponential",
+    "line": "straight line in y itself",
     "logistic": "logistic",
     "broken_line": "broken line",
 }

@@ -98,7 +98,7 @@ def along(report: TrajectoryReport, cells: Sequence[Entry]) -> Table:
             Column("Tokens", "name"),
             Column("KL on the reference’s text, nats"),
             Column("KL on its own text, nats"),
-            Column("From the one to the other", "chart"),
+            Column("From the reference’s text ○ to its own ●", "chart"),
             Column("Tokens that differ, %"),
             Column("Entropy of p on its text, nats"),
             Column("Entropy of q on its text, nats"),

@@ -54,7 +54,7 @@ def matrices(report: TrajectoryReport) -> tuple[Matrix, ...]:
         )
 
     measures: tuple[tuple[str, str, Callable[[Entry], MatrixCell]], ...] = (
-        ("KL on the candidate’s own text", "nats a token", own),
+        ("KL on its own text", "nats a token", own),
         ("First different token", "median", parted),
         ("KL factor", "own text over reference’s", grown),
     )

@@ -25,13 +25,14 @@ from app.models.attribution import inner_windows
 from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.attribute.changes import config_differences, differing
+from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.internals import Model as Inner
 from workers.diagnosis.attribute.internals import internals
 from workers.diagnosis.attribute.looking import Looking
 from workers.diagnosis.attribute.means import POSITIVE, mean_of
 from workers.diagnosis.attribute.numbering import moved, renumbered_by
 from workers.diagnosis.attribute.pair import opened, plain, why_not
-from workers.diagnosis.attribute.report import Found, build_report, export
+from workers.diagnosis.attribute.report import build_report, export
 from workers.diagnosis.attribute.scope import Scope, scope_of
 from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.sites import Site, sites_of

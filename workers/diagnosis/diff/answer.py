@@ -103,7 +103,7 @@ def _letter(index: int) -> str:
 
 def _positions(letters: Sequence[str], sides: Sequence[Side], *, told: set[str]) -> list[Mismatch]:
     """Reports of one protocol whose positions differ all the same: some were cut short, or edited."""
-    if told & {"text", "tokenizer", "window", "scored positions"}:
+    if told & {"text", "tokenizer", "window", "stride", "scored positions"}:
         return []
     first = sides[0].tokens
     found = []

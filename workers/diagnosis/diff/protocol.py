@@ -7,13 +7,16 @@ engine, against which reference. Each of these moves KL by more than an 8-bit qu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Final
 
 from app.contracts.diff_report import Mismatch
 from app.contracts.report import CompareReport, Provenance
 
+_RULE: Final = "scored positions"
 _Part = Callable[[Provenance], object]
 PARTS: Final[Mapping[str, _Part]] = {
     "tokenizer": lambda source: source.protocol.tokenizer_fingerprint,
@@ -23,7 +26,7 @@ PARTS: Final[Mapping[str, _Part]] = {
     "stride": lambda source: source.protocol.stride,
     "BOS": lambda source: source.protocol.bos,
     "chat template": lambda source: source.protocol.chat_template,
-    "scored positions": lambda source: source.protocol.scored,
+    _RULE: lambda source: source.protocol.scored,
     "dtype": lambda source: source.dtype,
     "engine": lambda source: source.engine,
     "device": lambda source: source.device,
@@ -32,6 +35,7 @@ PARTS: Final[Mapping[str, _Part]] = {
 }
 # Fingerprints are told by so many characters.
 _SHOWN: Final = 16
+_NUMBER: Final = re.compile(r"\d+")
 
 
 def mismatches(reports: Mapping[str, CompareReport]) -> list[Mismatch]:
@@ -42,12 +46,40 @@ def mismatches(reports: Mapping[str, CompareReport]) -> list[Mismatch]:
         for (one, first), (other, second) in combinations(reports.items(), 2):
             left, right = part(first.provenance), part(second.provenance)
             told = {mismatch.reports[1] for mismatch in found if mismatch.what == what}
-            if left != right and other not in told:
+            if left == right or other in told:
+                continue
+            if what == _RULE:
+                sides = _unlike(first.provenance, second.provenance)
+            else:
                 sizes = (_size(first), _size(second)) if what == "text" else ("", "")
-                found.append(
-                    Mismatch(reports=(one, other), what=what, one=sizes[0] + _told(left), other=sizes[1] + _told(right))
-                )
+                sides = (sizes[0] + _told(left), sizes[1] + _told(right))
+            if sides is not None:
+                found.append(Mismatch(reports=(one, other), what=what, one=sides[0], other=sides[1]))
     return found
+
+
+def _unlike(one: Provenance, other: Provenance) -> tuple[str, str] | None:
+    """What differs between two rules by which positions are scored: sentences, which hold the window and the stride.
+    None where they differ in these two alone, which have parts of their own."""
+    left, right = _clauses(one), _clauses(other)
+    kept: tuple[list[str], list[str]] = ([], [])
+    same = difflib.SequenceMatcher(None, _without_sizes(left, one), _without_sizes(right, other), autojunk=False)
+    for tag, begin, end, from_, to in same.get_opcodes():
+        if tag != "equal":
+            kept[0].extend(left[begin:end])
+            kept[1].extend(right[from_:to])
+    if not any(kept):
+        return None
+    return (", ".join(kept[0]) or "nothing more", ", ".join(kept[1]) or "nothing more")
+
+
+def _clauses(source: Provenance) -> list[str]:
+    return re.split(r"[,;] ", source.protocol.scored)
+
+
+def _without_sizes(clauses: Sequence[str], source: Provenance) -> list[str]:
+    sizes = {str(source.protocol.window), str(source.protocol.stride)}
+    return [_NUMBER.sub(lambda found: "#" if found[0] in sizes else found[0], clause) for clause in clauses]
 
 
 def sentence(mismatch: Mismatch) -> str:

@@ -70,7 +70,10 @@ class Predictor:
         own = [run for run in self.runs if task is not None and run.identity == task]
         tasks = len({run.identity for run in self.runs})
         if not self.runs:
-            told = "No run has been seen yet: nothing is predicted. Jobs of kind tasks add to what is seen."
+            told = (
+                "Nothing is predicted: no run to learn from has been seen. Jobs of kind tasks on other candidates add "
+                "to what is seen."
+            )
             return Prediction("none", None, None, 0, 0, None, known_task=False, sentence=told)
         low, median, high = self.model.predict(kl, items, task=task, seed=seed)
         basis = own or self.runs

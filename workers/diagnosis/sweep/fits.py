@@ -147,6 +147,7 @@ def _as_contract(
         ),
         lack_of_fit=answer.lack_of_fit,
         slopes=Slopes(**told["slopes"]).model_copy(update=slope_intervals),
+        shown_by_rival=answer.shown_by_rival,
     )
 
 

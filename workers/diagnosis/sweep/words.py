@@ -17,6 +17,7 @@ _FORMS = {
     "power_law_then_exponential_over_dense": "the published form over the unmodified model's value",
     "power_law": "a power law",
     "exponential": "an exponential",
+    "line": "a straight line in the perplexity itself",
     "logistic": "a logistic curve",
     "broken_line": "a broken line",
 }
@@ -173,8 +174,9 @@ def _turn(report: SweepReport) -> str:
         return f"There is no threshold: {report.no_threshold}."
     if threshold.answer == "no transition in range":
         return (
-            "The perplexity has no transition in the measured range: nothing that turns is shown to describe it better "
-            f"than {form_in_words(threshold.form)}."
+            "The perplexity has no transition in the measured range: the published form, which turns, is not shown to "
+            f"describe it better than {form_in_words(threshold.transition_test.likeliest)} does "
+            f"(p = {threshold.transition_test.p:.2g})."
         )
     if threshold.answer == "not identifiable":
         if not threshold.turn_shown:

@@ -37,9 +37,9 @@ from workers.diagnosis.flips import runs as flip_runs
 from workers.diagnosis.flips.prediction import Predictor, grid
 from workers.diagnosis.flips.runs import Run
 from workers.diagnosis.sides import Sides, modify, resolve
-from workers.diagnosis.tasks.answering import Desk, fingerprint_of
+from workers.diagnosis.tasks.answering import Answered, Desk, fingerprint_of
 from workers.diagnosis.tasks.export import export_metrics, write_answers
-from workers.diagnosis.tasks.harness.running import Harnessed, prepare
+from workers.diagnosis.tasks.harness.running import Harnessed, NotScoredError, prepare
 from workers.diagnosis.tasks.result import Planned, overall, results
 from workers.diagnosis.tasks.sandbox import runner
 from workers.diagnosis.tasks.statistics import mcnemar
@@ -110,6 +110,7 @@ class _Tasks(Attempt):
         self._request = request
         self._asked = asked
         self._measured = measured
+        self._unscored: dict[str, str] = {}
 
     def run(self) -> TasksReport:
         request, context, watch = self._request, self._context, self._watch
@@ -130,18 +131,13 @@ class _Tasks(Attempt):
             predictor = Predictor(self._earlier(sides))
             planned = [self._planned(predictor, index) for index in range(len(request.tasks))]
             self._tell(planned)
-            answered = []
             with watch.phase("tasks"):
-                for number, (task, asked) in enumerate(zip(request.tasks, self._asked, strict=True)):
-                    context.check_cancelled()
-                    if isinstance(task, HarnessTask):
-                        assert asked.harness is not None  # noqa: S101 - `_asked` prepared it
-                        answered.append(desk.answer_harness(number, task, asked.harness))
-                    else:
-                        answered.append(desk.answer(number, task, asked.items))
+                answers = self._answers(desk)
+            answered = [one for one in answers if one is not None]
+            scored = [plan for plan, one in zip(planned, answers, strict=True) if one is not None]
             with watch.phase("statistics"):
                 context.progress("statistics", 0, 1)
-                found = results(answered, planned, request)
+                found = results(answered, scored, request)
                 report = self._report(found, predictor, sides)
             with watch.phase("report"):
                 write_answers(answered, request, context.output)
@@ -149,6 +145,28 @@ class _Tasks(Attempt):
                 self._remember(found, sides)
                 context.progress("report", 1, 1)
         return report
+
+    def _answers(self, desk: Desk) -> list[Answered | None]:
+        """Of each task in its order; None of one whose definition fails on what a model said, told as a warning. Raises
+        `NotScoredError` where that is all."""
+        answers: list[Answered | None] = []
+        failed: list[NotScoredError] = []
+        for number, (task, asked) in enumerate(zip(self._request.tasks, self._asked, strict=True)):
+            self._context.check_cancelled()
+            if not isinstance(task, HarnessTask):
+                answers.append(desk.answer(number, task, asked.items))
+                continue
+            assert asked.harness is not None  # noqa: S101 - `_asked` prepared it
+            try:
+                answers.append(desk.answer_harness(number, task, asked.harness))
+            except NotScoredError as error:
+                self._unscored[task.title] = f"{task.title} was asked and could not be scored: {error.detail}."
+                self._context.log(self._unscored[task.title])
+                failed.append(error)
+                answers.append(None)
+        if len(failed) == len(answers):
+            raise failed[0]
+        return answers
 
     def _earlier(self, sides: Sides) -> list[Run]:
         """Runs of other models: one of this very candidate would predict itself."""
@@ -226,12 +244,13 @@ class _Tasks(Attempt):
             nonfinite_positions=measured.nonfinite_positions,
             tasks=tuple(one for one in found if isinstance(one, TaskResult)),
             harness_tasks=tuple(one for one in found if isinstance(one, HarnessTaskResult)),
+            unscored=tuple(self._unscored),
             seen=tuple(
                 SeenRun(task=run.task, kl=run.kl, rate=run.rate, items=run.items) for run in predictor.runs[-_SEEN:]
             ),
             curve=self._curve(predictor, found),
             not_tested=_not_tested(measured.not_tested, found),
-            warnings=(*measured.warnings, *_warnings(found)),
+            warnings=(*measured.warnings, *self._unscored.values(), *_warnings(found)),
             request=repeatable(request),
             provenance=provenance,
         )
@@ -244,7 +263,7 @@ class _Tasks(Attempt):
         values = [run.kl for run in predictor.runs] + ([kl] if kl else [])
         first = found[0]
         across = grid(min(values) / 1.2, max(values) * 1.2)
-        told = [predictor.model.predict(one, first.items, task=self._asked[0].source) for one in across]
+        told = [predictor.model.predict(one, first.items, task=first.source_fingerprint or "") for one in across]
         return FlipCurve(
             items=first.items,
             kl=across,

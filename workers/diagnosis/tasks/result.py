@@ -203,10 +203,11 @@ def _flips(one: Answered, pair: Pairs) -> FlipCounts:
 
 def _chance(one: Answered, pair: Pairs) -> Chance:
     reference, candidate = pair.both_right + pair.harmful, pair.both_right + pair.helpful
-    if not one.items[0].choices and one.guess:
-        p = [float(stats.binom.sf(right - 1, pair.items, one.guess)) for right in (reference, candidate)]
+    guess = max(one.guess, chance.commonest([(item.choices, item.gold) for item in one.items]))
+    if guess:
+        p = [float(stats.binom.sf(right - 1, pair.items, guess)) for right in (reference, candidate)]
         return Chance(
-            accuracy=one.guess,
+            accuracy=guess,
             p_reference=p[0],
             p_candidate=p[1],
             reference_at_chance=p[0] >= LEVEL,

@@ -37,8 +37,7 @@ from workers.diagnosis.threshold.evidence import TransitionTest, lack_of_fit, tr
 from workers.diagnosis.threshold.formfree import LimitPoint, near_lossless, slopes
 from workers.diagnosis.threshold.forms import Form
 from workers.diagnosis.threshold.interval import CONFIDENCE, KneeInterval, knee_interval
-from workers.diagnosis.threshold.line import NAME as LINE
-from workers.diagnosis.threshold.line import Line
+from workers.diagnosis.threshold.line import LineForm
 from workers.diagnosis.threshold.missed import Missed, missed_transition
 from workers.diagnosis.threshold.offset import PublishedWithOffset
 from workers.diagnosis.threshold.rivals import BrokenLine, Exponential, Logistic, PowerLaw
@@ -61,7 +60,7 @@ _WORDS = {
     Exponential.name: "an exponential",
     Logistic.name: "a logistic curve",
     BrokenLine.name: "a broken line",
-    LINE: "a straight line through y itself",
+    LineForm.name: "a straight line through y itself",
     PublishedWithOffset.name: "the published form over the dense value",
 }
 
@@ -84,6 +83,7 @@ class ThresholdAnswer:
     transition: TransitionTest
     lack_of_fit: float | None
     near_lossless: LimitPoint | None
+    shown_by_rival: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The answer as JSON; docs/threshold.md tells each field."""
@@ -110,6 +110,7 @@ class ThresholdAnswer:
             },
             "aicc": self.own.aicc,
             "left_out_error": self.own.left_out_error,
+            "shown_by_rival": self.shown_by_rival,
             "transition_test": {"p": self.transition.p, "level": TRANSITION_LEVEL, **self.transition.p_values},
             "lack_of_fit": self.lack_of_fit,
             "slopes": {
@@ -171,6 +172,7 @@ def fit_threshold(
         published.PublishedForm(bounds, knee_range),
         PowerLaw(),
         Exponential(),
+        LineForm(),
         Logistic(),
         BrokenLine(),
         PublishedWithOffset(bounds, knee_range, dense),
@@ -180,7 +182,7 @@ def fit_threshold(
         candidates.append(candidate(form, curve))
         check()
 
-    missed = missed_transition(curve, candidates[1:]) if tested.p > TRANSITION_LEVEL else None
+    missed = missed_transition(candidates[1:]) if tested.p > TRANSITION_LEVEL else None
     answer, reasons = _judge(curve, bounds, fit, interval, tested, missed, candidates)
     chosen = choose(_eligible(candidates, answer))
     return ThresholdAnswer(
@@ -198,6 +200,7 @@ def fit_threshold(
         transition=tested,
         lack_of_fit=fits,
         near_lossless=None if dense is None else near_lossless(curve, dense),
+        shown_by_rival=missed is not None,
     )
 
 
@@ -256,10 +259,12 @@ def _straight_is_far(curve: Curve, candidates: Sequence[Candidate]) -> str:
     straight = {
         one.form.name: curve.log_N - one.fit.predict(curve.s_N) for one in candidates if not one.form.transition
     }
-    straight[LINE] = Line(curve.s_N).residual(curve)
     name = min(straight, key=lambda one: float((straight[one] ** 2).sum()))
-    worst = float(np.abs(straight[name]).max())
-    return f"{_WORDS[name]} is off by up to {numeral(100 * math.expm1(worst), '.2g')} %" if worst > _FAR else ""
+    worst = float(straight[name][np.abs(straight[name]).argmax()])
+    if abs(worst) <= _FAR:
+        return ""
+    of_it = numeral(100 * abs(math.expm1(worst)), ".2g")
+    return f"{_WORDS[name]} is off by up to {of_it} % of what it says"
 
 
 def _described(curve: Curve, missed: Missed) -> str:
@@ -346,7 +351,7 @@ def _warnings(
         return found
     if own.aicc is None:
         found.append("there are too few points for AICc to judge the published form")
-    elif chosen.aicc is not None:
+    elif chosen.aicc is not None and chosen.aicc < own.aicc:
         better = numeral(chosen.aicc - own.aicc, "+.1f")
         found.append(f"{_WORDS[chosen.form.name]} describes the curve better (AICc {better})")
     middle = chosen.fit.params.get("midpoint")

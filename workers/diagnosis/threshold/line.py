@@ -1,18 +1,20 @@
 """A line in y itself, y = c + m s, positive over the measured range, fitted to ln y.
 
-It is straight on paper without logarithms. Its logarithm bends, so it is no rival among the forms of ln y, but a curve
-that is nothing but a line must not be taken for a broken one. Written as ln y = const + ln((1 - t) + t e^r), t running
-from 0 to 1 over the range, it has one coefficient that is not linear: r = ln(y(last)/y(first)).
+It is straight on paper without logarithms. Its logarithm bends, and a curve that is nothing but a line must not be
+taken for a broken one. Written as ln y = const + ln((1 - t) + t e^r), t running from 0 to 1 over the range, it has one
+coefficient that is not linear: r = ln(y(last)/y(first)).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from scipy import optimize, special
 
 from workers.diagnosis.threshold.curve import Array, Curve
+from workers.diagnosis.threshold.forms import FormFit
 
 NAME: Final = "line"
 # The ends of a line of positive values that differ by more leave one point above the rest.
@@ -20,6 +22,8 @@ _MOST_RISE: Final = 40.0
 _RISES: Final = 161
 _STEPS: Final = 12
 _FARTHEST: Final = 1.0
+# Of the least value of a curve: what a line that is no longer positive at a point left out is taken for there.
+_LEAST: Final = 1e-12
 
 
 class Line:
@@ -49,7 +53,9 @@ class Line:
             return float(((residual_N - residual_N.mean()) ** 2).sum())
 
         rise_G = np.linspace(-_MOST_RISE, _MOST_RISE, _RISES)
-        best = float(rise_G[int(np.argmin([sse(rise) for rise in rise_G]))])
+        residual_GN = curve.log_N - self.shape(rise_G)
+        residual_GN -= residual_GN.mean(axis=1, keepdims=True)
+        best = float(rise_G[int(np.argmin((residual_GN**2).sum(axis=1)))])
         step = float(rise_G[1] - rise_G[0])
         found = optimize.minimize_scalar(
             sse, bounds=(best - step, best + step), method="bounded", options={"xatol": 1e-9}
@@ -75,3 +81,27 @@ class Line:
             step_B = (residual_BN * slope_BN).sum(axis=1) / np.maximum((slope_BN**2).sum(axis=1), 1e-300)
             rise_B = np.clip(rise_B + np.clip(step_B, -_FARTHEST, _FARTHEST), -_MOST_RISE, _MOST_RISE)
         return best_B
+
+
+@dataclass(frozen=True)
+class LineForm:
+    """y = level + slope s, as one form among others."""
+
+    name: str = NAME
+    coefficients: int = Line.coefficients
+    transition: bool = False
+
+    def fit(self, curve: Curve) -> FormFit:
+        """Least squares on ln y, as of all forms."""
+        line = Line(curve.s_N)
+        rise, sse = line.fit(curve)
+        log_first = float((curve.log_N - line.shape(np.asarray([rise]))[0]).mean())
+        first, last = np.exp(log_first), np.exp(log_first + rise)
+        start, span = float(curve.s_N[0]), float(curve.s_N[-1] - curve.s_N[0])
+        slope = float((last - first) / span)
+        least = _LEAST * min(first, last)
+        return FormFit(
+            {"level": float(first) - slope * start, "slope": slope},
+            sse,
+            lambda s_N: np.log(np.maximum(first + slope * (s_N - start), least)),
+        )

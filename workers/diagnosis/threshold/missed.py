@@ -15,9 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workers.diagnosis.threshold.curve import Curve
-from workers.diagnosis.threshold.line import Line
-from workers.diagnosis.threshold.selection import Candidate, aicc, choose
+from workers.diagnosis.threshold.selection import Candidate, choose
 
 CLEARLY = 20.0
 
@@ -30,16 +28,14 @@ class Missed:
     gain: float
 
 
-def missed_transition(curve: Curve, rivals: Sequence[Candidate]) -> Missed | None:
+def missed_transition(rivals: Sequence[Candidate]) -> Missed | None:
     """Of the rivals with a transition the one that describes the curve best, where it does so clearly better than
     every straight form; None where none does, or too few points leave none an AICc."""
     turning = [rival for rival in rivals if rival.form.transition and rival.aicc is not None]
     if not turning:
         return None
     best = choose(turning)
-    scores = [rival.aicc for rival in rivals if not rival.form.transition]
-    scores.append(aicc(len(curve), Line(curve.s_N).fit(curve)[1], Line.coefficients))
-    straight = [score for score in scores if score is not None]
+    straight = [rival.aicc for rival in rivals if not rival.form.transition and rival.aicc is not None]
     if best.aicc is None or not straight:
         return None
     gain = min(straight) - best.aicc

@@ -1,9 +1,11 @@
 import io
+import re
 
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from app.cli import jobs
 from app.cli.client import TERMINAL
 from app.cli.job_table import print_jobs
 from app.cli.jobs import _ENDED
@@ -73,6 +75,33 @@ def test_a_job_that_is_shown_tells_its_phase_in_words(recorder: Recorder) -> Non
     recorder.answer = job(1, "compare") | running
     done = CliRunner().invoke(app, ["jobs", "show", "diag_1", "--url", recorder.url], env={"COLUMNS": "200"})
     assert "modifying the weights: Fisher information: 3 steps so far" in done.output
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"status": "succeeded", "started_at": 60.0, "finished_at": 175.0},
+            {"started": "1970-01-01 00:01:00 UTC", "ended": "1970-01-01 00:02:55 UTC", "took in all": "1 min 55 s"},
+        ),
+        (
+            {"status": "running", "started_at": 60.0},
+            {"started": "1970-01-01 00:01:00 UTC", "took in all": "4 min 00 s so far"},
+        ),
+        ({"status": "queued"}, {}),
+        ({"status": "cancelled", "finished_at": 175.0}, {"ended": "1970-01-01 00:02:55 UTC"}),
+    ],
+)
+def test_a_job_that_is_shown_tells_its_times_as_its_page_does(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object], said: dict[str, str]
+) -> None:
+    shown = {"progress": {"phase": "queued", "done": 0, "total": 0}, "reference": {"model": "tiny"}}
+    recorder.answer = job(1, "compare") | shown | {"attempt": 1, "artifacts": [], "error": None} | fields
+    monkeypatch.setattr(jobs.time, "time", lambda: 300.0)
+    done = CliRunner().invoke(app, ["jobs", "show", "diag_1", "--url", recorder.url], env={"COLUMNS": "200"})
+    lines = dict(re.split(r" {2,}", line.strip(), maxsplit=1) for line in done.output.splitlines())
+    names = {"created", "started", "ended", "took in all"}
+    assert {name: lines[name] for name in names & set(lines)} == {"created": "1970-01-01 00:00:00 UTC"} | said
 
 
 @pytest.mark.parametrize("width", [80, 240])

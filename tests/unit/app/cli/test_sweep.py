@@ -111,10 +111,14 @@ def test_the_command_of_a_report_asks_for_the_same(monkeypatch):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("sweep -r a --recipe prune.wanda", "a sweep turns one knob: --knob is missing"),
+        ("sweep -r a --recipe prune.wanda", "a sweep turns one knob, and none is given: --knob is missing"),
         (
             "surface -r a --recipe prune.wanda --recipe quantize.rtn --knob 0.sparsity=0.1,0.2",
-            "a surface turns two knobs; 1 is given: --knob is missing",
+            "a surface turns two knobs, and one is given: a second --knob is missing",
+        ),
+        (
+            "surface -r a --recipe prune.wanda --recipe quantize.rtn",
+            "a surface turns two knobs, and none is given: --knob is missing twice",
         ),
     ],
 )

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from app.cli import flips
 from app.cli import tasks as command
+from app.cli.client import Client
 from app.cli.main import app
 from app.cli.output import Exit
 from app.cli.tasks import Rule, exit_status, parse_task
@@ -17,6 +18,7 @@ from app.contracts.requests.tasks import TasksRequest
 from app.contracts.tasks_report import TasksReport
 from app.settings import Settings
 from app.web.reproduce import reproduction
+from app.web.sections.tasks_words import outcome
 from tests.support.tasks_reports import task, tasks_report, tasks_variants
 from workers.diagnosis.flips.runs import Run, add, read
 
@@ -71,6 +73,41 @@ def test_a_task_of_the_harness_fails_a_rule_as_any_other():
     before = {name: value for name, value in report.items() if name != "harness_tasks"}
     assert exit_status(before, Rule.NOT_EQUIVALENT) is Exit.PASS
     assert exit_status(report, Rule.NOT_EQUIVALENT) is Exit.FAIL
+
+
+def test_a_task_that_could_not_be_scored_leaves_undecided_what_the_others_do_not_fail():
+    report = tasks_report(task("a", "equivalent")) | {"unscored": ["coqa"]}
+    assert exit_status(report, Rule.NOT_EQUIVALENT) is Exit.UNMEASURED
+    assert exit_status(report, Rule.WORSE) is Exit.UNMEASURED
+    assert exit_status(report, None) is Exit.PASS
+    assert exit_status(tasks_report(task("a", "worse")) | {"unscored": ["coqa"]}, Rule.WORSE) is Exit.FAIL
+    said = outcome(TasksReport.model_validate(report))
+    assert said.startswith("Of 2 tasks: 1 equivalent, coqa could not be scored.")
+
+
+@pytest.mark.parametrize(
+    ("words", "pointer", "told"),
+    [
+        ("--recipe quantize.rtn --task arc:arc.jsonl", "/candidate/recipe/0/bits", "The field 'bits' is missing."),
+        (
+            "--recipe quantize.rtn:bits=40 --task shipped",
+            "/candidate/recipe/0/bits",
+            "bits is 40, not a whole number from 2 to 8.",
+        ),
+        (
+            "--recipe quantize.rnt:bits=4 --task shipped",
+            "/candidate/recipe/0/type",
+            "There is no recipe type 'quantize.rnt'.",
+        ),
+        ("--margin 0", "/margin", "margin is 0.0, not a number above 0 and at most 0.5."),
+        ("--window 0 --task shipped", "/window", "window is 0, not a whole number from 2 to 1,048,576."),
+    ],
+)
+def test_what_is_wrong_beside_the_tasks_is_told_at_its_own_place(monkeypatch, words, pointer, told):
+    monkeypatch.setattr(Client, "alive", lambda _: False)
+    error = CliRunner().invoke(app, ["tasks", "-r", "smollm2-135m", *shlex.split(words)]).exception
+    assert isinstance(error, HemostatError)
+    assert (error.pointer, error.detail) == (pointer, told)
 
 
 def test_the_shipped_task_is_the_default(monkeypatch):
@@ -156,7 +193,7 @@ RUNS = [
 def test_without_runs_nothing_is_predicted(home):
     done = CliRunner().invoke(app, ["flips", "predict", "0.3"])
     assert done.exit_code == Exit.UNMEASURED
-    assert "No run has been seen" in done.output
+    assert "no run to learn from has been seen" in done.output
 
 
 def test_a_prediction_has_an_interval_and_its_basis(home):

@@ -62,7 +62,11 @@ def test_a_left_out_error_that_too_few_points_leave_is_no_number_and_says_why(fi
     file.write_text(json.dumps({"points": [[0.1, 5.1], [0.2, 5.4], [0.4, 6.3], [0.6, 9.0], [0.8, 30.0]]}))
     answer = json.loads(run(file, "--json")[1])
     forms = {"published form": answer} | {form["form"]: form for form in answer["rivals"]}
-    assert [name for name, form in forms.items() if form["left_out_error"] is not None] == ["power_law", "exponential"]
+    assert [name for name, form in forms.items() if form["left_out_error"] is not None] == [
+        "power_law",
+        "exponential",
+        "line",
+    ]
     output = run(file)[1]
     assert "takes two points more than the form has coefficients" in " ".join(output.split())
     assert next(line for line in output.splitlines() if "logistic" in line).split()[-1] == "–"

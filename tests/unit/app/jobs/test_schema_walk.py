@@ -45,3 +45,35 @@ def test_the_kind_chooses_among_whole_requests() -> None:
     assert "calibrators" in SCHEMA.fields((), {"kind": "calibrate"})
     assert "calibrators" not in SCHEMA.fields((), {"kind": "compare"})
     assert SCHEMA.fields((), {"kind": "cure"}) == []
+
+
+def test_a_location_loses_the_tags_of_unions_and_keeps_fields_of_their_names() -> None:
+    data = {
+        "kind": "tasks",
+        "candidate": {"recipe": [{"type": "quantize.rtn"}]},
+        "tasks": [{"source": "file"}],
+        "metadata": {"k": 1},
+    }
+    step = ("candidate", "recipe", 0)
+    assert SCHEMA.place(("tasks", *step, "quantize.rtn", "bits"), data) == ((*step, "bits"), False)
+    assert SCHEMA.place(("tasks", *step), data) == (step, False)
+    assert SCHEMA.place(("tasks", "tasks", 0, "file", "path"), data) == (("tasks", 0, "path"), False)
+    assert SCHEMA.place(("tasks", "tasks"), data) == (("tasks",), False)
+    assert SCHEMA.place(("tasks",), data) == ((), False)
+    assert SCHEMA.place(("tasks", "metadata", "k"), data) == (("metadata", "k"), False)
+    assert SCHEMA.place(("tasks", "metadata", "k", "[key]"), data) == (("metadata", "k"), True)
+
+
+def test_the_tag_of_a_decoder_may_be_called_as_its_field() -> None:
+    data = {"kind": "trajectory", "decoders": [{"name": "temperature", "temperature": 3}]}
+    loc = ("trajectory", "decoders", 0, "temperature")
+    assert SCHEMA.place(loc, data).path == ("decoders", 0)
+    assert SCHEMA.place((*loc, "temperature"), data).path == ("decoders", 0, "temperature")
+
+
+def test_the_field_that_tells_members_of_a_union_apart() -> None:
+    data = {"kind": "tasks", "candidate": {"recipe": [{"type": "quantize.gptq", "calibration": {}}]}, "tasks": [{}]}
+    assert SCHEMA.tag_name(("tasks", 0), data) == "source"
+    assert SCHEMA.tag_name(("candidate", "recipe", 0), data) == "type"
+    assert SCHEMA.tag_name(("candidate", "recipe", 0, "calibration"), data) == "source"
+    assert SCHEMA.tag_name(("window",), data) == ""

@@ -193,7 +193,8 @@ def test_a_surface_of_one_knob_is_told_what_it_is():
     with pytest.raises(HemostatError) as refused:
         lift_knobs(body)
     assert refused.value.pointer == "/candidate/recipe/0/bits"
-    assert "1 value" in refused.value.detail and "kind sweep" in refused.value.hint
+    assert refused.value.detail == "one value of the recipe is swept; a surface turns two knobs"
+    assert "kind sweep" in refused.value.hint
 
 
 BITS = {"step": 0, "field": "bits", "values": [8, 4]}

@@ -6,7 +6,7 @@ from rich.console import Console
 from app.contracts.errors import HemostatError
 from app.contracts.report import CompareReport
 from app.web.report import render
-from app.web.terminal import gauge, render_terminal
+from app.web.terminal import capitals, gauge, render_terminal
 from tests.support.html import tree
 from tests.support.reports import variants
 
@@ -112,3 +112,54 @@ def test_an_excess_under_the_gauge_points_off_it():
 def test_what_is_not_a_report_is_refused():
     with pytest.raises(HemostatError):
         printed({"schema": "other"})
+
+
+def of_one_document(block):
+    """A part of a text as it is where a single document holds it."""
+    return block | {"documents": 1, "kl": block["kl"] | {"clusters": "windows"}}
+
+
+def test_a_domain_whose_intervals_are_over_windows_is_marked_as_the_page_marks_it():
+    report = VARIANTS["severe"]
+    name, other = list(report["domains"])[:2]
+    block = report["domains"][name]
+    divergence = block["divergence"] | {"kl": block["divergence"]["kl"] | {"clusters": "windows"}}
+    few = report | {"domains": report["domains"] | {name: block | {"documents": 1, "divergence": divergence}}}
+    for width in (80, 120):
+        lines = [line.strip() for line in printed(few, width).splitlines()]
+        assert f"* intervals over windows: {name} 1 document" in lines
+        assert any(line.startswith(f"{name} * ") for line in lines)
+        assert any(line.startswith(f"{other}  ") for line in lines)
+    assert "intervals over windows" in render(few)
+    assert " * " not in printed(report, 120)
+    assert "over windows" not in printed(report, 120)
+
+
+def test_a_kind_of_token_whose_intervals_are_over_windows_is_marked():
+    report = VARIANTS["severe"]
+    found = report["token_classes"]
+    first = found["classes"][0]
+    text = printed(
+        report | {"token_classes": found | {"classes": [of_one_document(first), *found["classes"][1:]]}}, 120
+    )
+    assert f"* intervals over windows: {first['title']} 1 document" in text
+    assert f"{first['title']} * " in text
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "shown"),
+    [
+        ("Worst: layers.1.mlp.down_proj", ["layers.1", "layers.1.mlp.down_proj"], "WORST: layers.1.mlp.down_proj"),
+        ("Worst: the layers that both have", ["layers.1"], "WORST: THE LAYERS THAT BOTH HAVE"),
+        (
+            "k_bits: mild from 16 down to 5, nowhere above",
+            ["k_bits", "5"],
+            "k_bits: MILD FROM 16 DOWN TO 5, NOWHERE ABOVE",
+        ),
+        ("No value of p stays mild", ["p"], "NO VALUE OF p STAYS MILD"),
+        ("Mild from dtype fp8_e4m3 to fp8", ["dtype", "fp8", "fp8_e4m3"], "MILD FROM dtype fp8_e4m3 TO fp8"),
+        ("Nothing helps", [], "NOTHING HELPS"),
+    ],
+)
+def test_a_heading_in_capitals_keeps_names_as_they_are_copied(text, names, shown):
+    assert capitals(text, names) == shown

@@ -8,6 +8,7 @@ is scored are the same. Only the items that are drawn are kept.
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -75,7 +76,7 @@ def build(
     built.dataset = {**tables, "items": docs}
     built.task_docs = docs
     if built.config.num_fewshot:
-        _check_leak(built, docs, task, refusal)
+        _check_leak(built, docs, rows, task, refusal)
     _ask(built, check_cancelled)
     return Built(built, tuple(docs[ROW]) if of_rows else tuple(index + 1 for index in kept), of_rows)
 
@@ -94,10 +95,15 @@ def _asking(method: Callable[..., Any], check_cancelled: Callable[[], None]) -> 
     return asking
 
 
-def _check_leak(built: Any, docs: Any, task: HarnessTask, refusal: Refusal) -> None:
-    """Raises TASK_INVALID where an item is among what solved examples are taken from, whatever its other fields say."""
-    shown = {question for doc in built.fewshot_docs() or () if (question := _question(built, doc)) is not None}
-    if any(_question(built, doc) in shown for doc in docs):
+def _check_leak(built: Any, docs: Any, rows: HarnessRows, task: HarnessTask, refusal: Refusal) -> None:
+    """Raises TASK_INVALID where an item is among what solved examples are taken from, whatever its other fields say,
+    and in whatever order a definition puts its choices into the question."""
+    examples = list(built.fewshot_docs() or ())
+    shown = {question for doc in examples if (question := _question(built, doc)) is not None}
+    texts = Counter(found for doc in docs if (found := _texts(built, doc, rows.items)))
+    known = {found for doc in examples if (found := _texts(built, doc, rows.examples))}
+    again = any(found in known and count == 1 for found, count in texts.items())
+    if again or any(_question(built, doc) in shown for doc in docs):
         raise refusal(
             f"an item of {task.path} stands among what solved examples are taken from",
             "take the examples from another split: a model that is shown the answer tells nothing",
@@ -109,9 +115,30 @@ def _question(built: Any, doc: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is asked, with its choices in any order; None of examples that a definition brings in another form."""
     try:
         choices = built.doc_to_choice(doc) if built.config.doc_to_choice is not None else ()
-        return str(built.doc_to_text(doc)), str(sorted(map(str, choices)))
+        # Where choices stand in the middle of a sentence, its end is what the harness calls the target.
+        asked = built.doc_to_target(doc) if built.multiple_input else built.doc_to_text(doc)
+        return str(asked), str(sorted(map(str, choices)))
     except Exception:  # a definition's own code
         return None
+
+
+def _texts(built: Any, doc: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Those texts of a row that are asked, in no order: a definition may shuffle choices into the question. Empty
+    where it leaves no row's number, and where `_question` is whole without. A set that several items have (yes and
+    no, say) tells no question from another; callers leave it out."""
+    number = doc.get(ROW)
+    if built.multiple_input or number is None or not 0 < number <= len(rows):
+        return frozenset()
+    question = _question(built, doc)
+    asked = _plain(" ".join(question)) if question is not None else ""
+    found = {text for leaf in _leaves(rows[number - 1]) if (text := _plain(leaf)) and text in asked}
+    # A number or a letter may be a field of its own and stand in a text by chance.
+    return frozenset(text for text in found if not any(text in other for other in found - {text}))
+
+
+def _plain(text: str) -> str:
+    """Letters and digits alone: definitions mend brackets, spaces and capitals."""
+    return "".join(filter(str.isalnum, text.casefold()))
 
 
 def _culprit(make: Any, config: dict[str, Any], rows: HarnessRows) -> str:

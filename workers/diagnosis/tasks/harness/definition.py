@@ -98,6 +98,24 @@ def _index() -> Mapping[str, Any]:
     return index
 
 
+def _tasks_of(group: str) -> list[str]:
+    """The tasks of a group or tag, through the groups in it; a member that is not in the index is left out."""
+    found: dict[str, None] = {}
+    seen, open_ = {group}, [group]
+    while open_:
+        entry = _index().get(open_.pop())
+        if entry is None:
+            continue
+        if entry.kind.name not in ("GROUP", "TAG"):
+            found[entry.name] = None
+            continue
+        members = (entry.cfg.get("task") if entry.cfg else None) or sorted(entry.tags)
+        names = [one if isinstance(one, str) else str(one.get("task") or one.get("group")) for one in members]
+        open_ += [name for name in names if name not in seen]
+        seen.update(names)
+    return list(found)
+
+
 def read_definition(task: HarnessTask, refusal: Refusal) -> dict[str, Any]:
     """The definition by its name, with its own functions. Raises INVALID_REQUEST where there is none, and for one
     whose answers are not right or wrong, are drawn, need pictures, sound, or code that is not here."""
@@ -109,9 +127,7 @@ def read_definition(task: HarnessTask, refusal: Refusal) -> dict[str, Any]:
             f"did you mean {' or '.join(near)}?" if near else "the harness lists its tasks: lm-eval ls tasks",
         )
     if entry.kind.name in ("GROUP", "TAG"):
-        members = entry.cfg.get("task") if entry.cfg else sorted(entry.tags)
-        names = [one for one in members or () if isinstance(one, str)]
-        raise refusal("it is a group of tasks", f"ask for its members one by one; {listed(names)}")
+        raise refusal("it is a group of tasks", f"ask for its tasks one by one; {listed(_tasks_of(task.task))}")
     if entry.kind.name != "TASK":
         raise refusal("it is a program, not a definition", "choose a task that is defined in YAML")
     _check(dict(entry.cfg), refusal)

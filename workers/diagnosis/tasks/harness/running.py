@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from app.contracts.errors import HemostatError
 from app.contracts.requests.tasks import HarnessTask
 from app.contracts.tasks_report import HarnessDefinition
 from app.models.nearest import suggestion
@@ -45,6 +46,15 @@ _NEVER: Final = -1e30
 # Metrics that grade an answer; the trial finds most of the others.
 _GRADED: Final = re.compile(r"f1|rouge|bleu|chrf|bertscore|similarity|recall|precision")
 Sample = dict[str, Any]
+
+
+class NotScoredError(HemostatError):
+    """A definition that fails on what a model said, which no trial had shown: the other tasks of a job go on."""
+
+    @classmethod
+    def of(cls, error: HemostatError) -> NotScoredError:
+        """The same, so named."""
+        return cls(error.code, error.detail, hint=error.hint, pointer=error.pointer)
 
 
 @dataclass(frozen=True)
@@ -90,20 +100,24 @@ class Harnessed:
         return self._scored(list(texts))
 
     def _scored(self, answers: Sequence[object]) -> Scored:
-        """Raises INVALID_REQUEST where what decides gives other numbers than right and wrong, where the definition asks
-        something else than it did before, and where its own code fails on an answer."""
+        """Raises `NotScoredError` where what decides gives other numbers than right and wrong, where the definition
+        asks something else than it did before, and where its own code fails on an answer."""
         try:
             samples = run(self.built.task, answers, seed=self.seed)
         except JobCancelled:
             raise
         except Exception as error:
-            kind = type(error).__name__
-            raise self.refusal(f"its own code fails on an answer ({kind})", "choose another task") from error
+            told = self.refusal(f"its own code fails on an answer ({type(error).__name__})", "choose another task")
+            raise NotScoredError.of(told) from error
         asked = [tuple(map(_asked, one["arguments"])) for one in _of_one_filter(samples)]
         if asked != [item.pairs or ((item.context, ""),) for item in self.items]:
-            raise self.refusal("it asks something else each time it is read", "choose a task that asks the same")
+            told = self.refusal("it asks something else each time it is read", "choose a task that asks the same")
+            raise NotScoredError.of(told)
         found = scored(samples)
-        _check_scored(found, self.metric, self.refusal)
+        try:
+            _check_scored(found, self.metric, self.refusal)
+        except HemostatError as error:
+            raise NotScoredError.of(error) from None
         return found
 
 
@@ -137,7 +151,8 @@ def prepare(
         items = tuple(
             _item(built, index, sample, task, refusal) for index, sample in enumerate(_of_one_filter(samples))
         )
-    _check_scored(scored(samples), metric, refusal)
+    for tried in (samples, *_more_trials(built.task, items, _of_one_filter(samples), task, rows, refusal, seed)):
+        _check_scored(scored(tried), metric, refusal)
     settings = harness("models.utils").normalize_gen_kwargs(
         {"do_sample": False} | (built.task.config.generation_kwargs or {}), MAX_TOKENS
     )
@@ -217,9 +232,16 @@ def _text(filtered: Sequence[object]) -> str | None:
     return first if isinstance(first, str) and first != INVALID else None
 
 
-def _trial(built: Any, task: HarnessTask, rows: HarnessRows, refusal: Refusal, seed: int) -> list[Sample]:
+def _trial(
+    built: Any,
+    task: HarnessTask,
+    rows: HarnessRows,
+    refusal: Refusal,
+    seed: int,
+    answers: Sequence[object] | None = None,
+) -> list[Sample]:
     try:
-        return run(built, None, seed=seed)
+        return run(built, answers, seed=seed)
     except JobCancelled:
         raise
     except Exception as error:
@@ -230,6 +252,24 @@ def _trial(built: Any, task: HarnessTask, rows: HarnessRows, refusal: Refusal, s
             "not installed",
             "path",
         ) from error
+
+
+def _more_trials(
+    built: Any,
+    items: Sequence[Item],
+    samples: Sequence[Sample],
+    task: HarnessTask,
+    rows: HarnessRows,
+    refusal: Refusal,
+    seed: int,
+) -> list[list[Sample]]:
+    """Of generated answers: the right one alone, the last of several right ones, to which a grade over all of them may
+    give a number in between, and words alone."""
+    if items[0].choices:
+        return []
+    last = [_target(built, sample["doc"], -1) for sample in samples]
+    answers = ([item.target for item in items], last, [_MORE] * len(items))
+    return [_trial(built, task, rows, refusal, seed, given) for given in answers]
 
 
 def _guess(built: Any, items: Sequence[Item], samples: Sequence[Sample]) -> float:
@@ -293,8 +333,8 @@ def _item(built: Built, place: int, sample: Sample, task: HarnessTask, refusal: 
     doc, arguments = sample["doc"], sample["arguments"]
     if own.OUTPUT_TYPE == "generate_until":
         context = str(arguments[0][0])
-        if not context.strip():
-            raise refusal(f"{where}: the prompt is empty", "take the item out", "path")
+        if not context.strip() or _asks_nothing(own, doc):
+            raise refusal(f"{where}: the question is empty", "take the item out", "path")
         return Item(id_, context, delimiter="", target=_target(own, doc))
     choices = [str(one) for one in own.doc_to_choice(doc)]
     gold = own.doc_to_text(doc) if own.multiple_input else own.doc_to_target(doc)
@@ -303,6 +343,8 @@ def _item(built: Built, place: int, sample: Sample, task: HarnessTask, refusal: 
     index = choices.index(gold) if isinstance(gold, str) and gold in choices else gold
     if len(choices) < 2 or any(not one.strip() for one in choices):
         raise refusal(f"{where}: there are not two choices at least with text", "take the item out", "path")
+    if (blank := _blank_choice(own, doc, len(choices))) is not None:
+        raise refusal(f"{where}: choice {blank} is empty", "take the item out", "path")
     if not isinstance(index, int) or not 0 <= index < len(choices):
         raise refusal(
             f"{where}: the answer is none of the {len(choices)} choices",
@@ -310,9 +352,47 @@ def _item(built: Built, place: int, sample: Sample, task: HarnessTask, refusal: 
             "path",
         )
     pairs = tuple(map(_asked, arguments))
-    if any(not before.strip() for before, _ in pairs):
-        raise refusal(f"{where}: the prompt is empty", "take the item out", "path")
+    if any(not before.strip() for before, _ in pairs) or _asks_nothing(own, doc):
+        raise refusal(f"{where}: the question is empty", "take the item out", "path")
     return Item(id_, _beginning([before for before, _ in pairs]), choices=tuple(choices), gold=index, pairs=pairs)
+
+
+def _asks_nothing(built: Any, doc: dict[str, Any]) -> bool:
+    """Whether a text of its row is blank and its question that of a row without any: a template's words alone."""
+    without = {name: _without(value) for name, value in doc.items()}
+    if built.multiple_input or not any(_blank(value) for value in doc.values()):
+        return False
+    try:
+        return str(built.doc_to_text(without)).split() == str(built.doc_to_text(doc)).split()
+    except Exception:  # a definition's own code, which a row without text may break
+        return False
+
+
+def _without(value: object) -> object:
+    """A row's value without its texts; lists, as of choices, stay."""
+    if isinstance(value, dict):
+        return {name: _without(one) for name, one in value.items()}
+    return "" if isinstance(value, str) else value
+
+
+def _blank(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_blank, value.values()))
+    return isinstance(value, str) and not value.strip()
+
+
+def _blank_choice(built: Any, doc: dict[str, Any], count: int) -> int | None:
+    """The number, from 1, of an empty one among so many texts that are asked, each behind a letter."""
+    if built.multiple_input:
+        return None
+    question = str(built.doc_to_text(doc))
+    lists = [value for one in doc.values() for value in (one.values() if isinstance(one, dict) else (one,))]
+    for found in lists:
+        if isinstance(found, list) and len(found) == count and all(isinstance(one, str) for one in found):
+            blank = [number for number, one in enumerate(found, 1) if not one.strip()]
+            if blank and all(one.strip() in question for one in found):
+                return blank[0]
+    return None
 
 
 def _beginning(texts: Sequence[str]) -> str:
@@ -321,11 +401,11 @@ def _beginning(texts: Sequence[str]) -> str:
     return low[: next((place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))]
 
 
-def _target(built: Any, doc: dict[str, Any]) -> str:
-    """The right answer as text; of several the first."""
+def _target(built: Any, doc: dict[str, Any], place: int = 0) -> str:
+    """The right answer as text; of several the one at this place."""
     target = built.doc_to_target(doc)
     if built.config.doc_to_choice is not None and isinstance(target, int):
         target = built.doc_to_choice(doc)[target]
     if isinstance(target, list):
-        target = target[0] if target else ""
+        target = target[place] if target else ""
     return str(target)

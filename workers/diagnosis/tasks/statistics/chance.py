@@ -14,6 +14,16 @@ def accuracy(choices: Sequence[int]) -> float:
     return float(np.mean([1.0 / count for count in choices]))
 
 
+def commonest(items: Sequence[tuple[Sequence[str], int | None]]) -> float:
+    """Share of items, each (choices, place of the right one), that whoever always takes the commonest right choice has
+    right, where all items have the same choices and that is more than uniform guessing; else 0."""
+    same = {tuple(choices) for choices, _ in items}
+    if len(same) != 1 or not (count := len(same.pop())):
+        return 0.0
+    share = Counter(gold for _, gold in items).most_common(1)[0][1] / len(items)
+    return share if share > 1 / count else 0.0
+
+
 def p_value(right: int, choices: Sequence[int]) -> float:
     """P(at least `right` items are guessed), exact: the sum of binomials over items of as many choices each."""
     distribution = np.ones(1)

@@ -1,7 +1,7 @@
 """A tasks job from request to report, with a real engine on a tiny model."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tests.support.tiny import make_tokenizer
 from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.flips import runs as flip_runs
 from workers.diagnosis.tasks.answers import STOPS, cut, extract
+from workers.diagnosis.tasks.harness.running import Harnessed, NotScoredError
 from workers.diagnosis.tasks.job import tasks
 from workers.engine.room import EngineRoom
 
@@ -225,6 +226,27 @@ def test_a_definition_that_does_not_fit_costs_no_pass(settings: Settings, room: 
     with pytest.raises(HemostatError, match="the field answer is missing"):
         tasks(request(tasks=wanted), context, room)
     assert context.phases == []
+
+
+def test_a_definition_that_fails_on_what_a_model_said_loses_no_other_task(
+    settings: Settings, room: EngineRoom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial finds what can be found, so that the failure has to be made."""
+
+    def fails(self: Harnessed, texts: Sequence[str]) -> None:
+        raise NotScoredError(ErrorCode.INVALID_REQUEST, "its own code fails on an answer (ValueError)")
+
+    monkeypatch.setattr(Harnessed, "texts_scored", fails)
+    sums = {"source": "harness", "task": "gsm8k", "path": "gsm8k.jsonl", "shots": 0, "max_tokens": 4}
+    arc = {"source": "file", "format": "arc", "path": "arc.jsonl"}
+    context = Context(settings, tmp_path / "both")
+    report = tasks(request(tasks=[sums, arc]), context, room)
+    assert [result.name for result in report.results] == ["arc"]
+    assert report.unscored == ("gsm8k",)
+    assert "gsm8k was asked and could not be scored: its own code fails" in " ".join(report.warnings)
+    assert {line["task"] for line in answers(context)} == {"arc"}
+    with pytest.raises(NotScoredError, match="its own code fails"):
+        tasks(request(tasks=[sums]), Context(settings, tmp_path / "alone"), room)
 
 
 def test_code_is_run(done: tuple[TasksReport, Context]) -> None:

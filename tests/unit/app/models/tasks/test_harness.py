@@ -17,7 +17,11 @@ ROWS = [{"goal": f"open a jar {number}", "sol1": "turn", "sol2": "shout", "label
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    for name, rows in (("items", ROWS), ("other", [{"goal": "x", "sol1": "a", "sol2": "b", "label": 1}])):
+    for name, rows in (
+        ("items", ROWS),
+        ("other", [{"goal": "x", "sol1": "a", "sol2": "b", "label": 1}]),
+        ("empty", []),
+    ):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Settings(home=tmp_path / "home", text_root=tmp_path)
 
@@ -42,7 +46,14 @@ def test_rows_are_read_as_they_are(settings: Settings, tmp_path: Path) -> None:
         ({"path": "none.jsonl"}, ErrorCode.TEXT_NOT_FOUND, "path", "no file 'none.jsonl'"),
         ({"path": "../x.jsonl"}, ErrorCode.PATH_FORBIDDEN, "path", "text root|outside|below"),
         ({"items": 5}, ErrorCode.TASK_INVALID, "items", "5 items are asked for, items.jsonl holds 4"),
-        ({"path": "other.jsonl"}, ErrorCode.TASK_INVALID, "path", "2 items are asked for, other.jsonl holds 1"),
+        ({"path": "other.jsonl"}, ErrorCode.TASK_INVALID, "path", "^other.jsonl holds 1 item, two at least are needed"),
+        (
+            {"path": "other.jsonl", "items": 2},
+            ErrorCode.TASK_INVALID,
+            "path",
+            "^other.jsonl holds 1 item, two at least",
+        ),
+        ({"path": "empty.jsonl"}, ErrorCode.TASK_INVALID, "path", "^empty.jsonl holds no items, two at least"),
         ({"examples": "other.jsonl", "shots": 2}, ErrorCode.TASK_INVALID, "shots", "holds 1, 2 are to be shown"),
     ],
 )

@@ -10,15 +10,8 @@ from app.contracts.attribute_report import AttributeReport, Pair
 from app.contracts.report import Mean
 from app.web.report import render
 from app.web.reproduce import reproduction
-from app.web.sections.attribute import (
-    additivity_note,
-    attribution,
-    cause_text,
-    first_sites,
-    heading,
-    sites_note,
-    whole_damage,
-)
+from app.web.sections.attribute import attribution
+from app.web.sections.attribute_words import additivity_note, cause_text, first_sites, heading, sites_note, whole_damage
 from app.web.sections.internals import inside_lines
 from app.web.terminal import render_terminal
 from tests.support import internals_blocks
@@ -188,12 +181,22 @@ def test_models_of_another_depth_show_their_gaps_and_why() -> None:
     assert heading(read("other-depth")) == "Worst gap: dropped layers 7, 8"
     of_gap = read("other-depth").sites[0].nats
     for kept, told in (
-        (of_gap + 0.1, "Worst: the layers that both models have"),
+        (of_gap + 0.1, "Worst: what both models have"),
         (0.0, "Worst gap: dropped layers 7, 8"),
     ):
         block = internals_blocks.alignment() | {"matched": {"mean": kept, "ci": None}}
         stayed = read("other-depth").model_copy(update={"internals": internals_blocks.dense(alignment=block)})
         assert heading(stayed) == told
+    # Also where no gap is shown to cost anything, or one costs nothing: an identity that was inserted.
+    block = internals_blocks.alignment() | {"matched": {"mean": 0.61, "ci": (0.55, 0.67)}}
+    for changes in ({"shown": False, "cause": "unclear"}, {"nats": 0.0, "ci": (0.0, 0.0), "cause": "negligible"}):
+        body = read("other-depth")
+        gap = body.sites[0].model_copy(update={"nats": 0.001} | changes)
+        update = {"sites": (gap,), "internals": internals_blocks.dense(alignment=block)}
+        assert heading(body.model_copy(update=update)) == "Worst: what both models have"
+    unsure = block | {"matched": {"mean": 0.61, "ci": (0.0, 1.2)}}
+    update["internals"] = internals_blocks.dense(alignment=unsure)
+    assert heading(body.model_copy(update=update)) == "No part was swapped"
     assert "Worst gap alone" in page
     assert "What fits each gap" in page
     assert "layers 7, 8 left in" in page
@@ -216,7 +219,7 @@ def test_the_terminal_says_it_without_colour(width: int) -> None:
     stream = io.StringIO()
     render_terminal(attribute_report(), Console(file=stream, width=width, no_color=True))
     text = stream.getvalue()
-    assert "WORST: LAYERS.1.MLP.DOWN_PROJ" in text
+    assert "WORST: layers.1.mlp.down_proj" in text
     assert "aligned" in text
     assert "quantize.gptq" in text
     assert max(map(len, text.splitlines())) <= width

@@ -127,3 +127,17 @@ def test_the_terminal_says_the_same_within_its_width(name, width):
     assert ("NOT SERVED" in said) == (name == "refused")
     assert "Saved on the fitted domains of the test" in said
     assert "By domain, chosen calibrator" in said
+
+
+def test_a_domain_whose_intervals_are_over_windows_is_marked_in_the_terminal_too():
+    report = calibrate_report()
+    assert "intervals over windows" not in render(report)
+    chosen = next(row for row in report["test"]["table"] if row["chosen"])
+    cell = chosen["domains"]["prose"]
+    cell |= {"documents": 1, "saved": cell["saved"] | {"clusters": "windows"}}
+    out = io.StringIO()
+    render_terminal(report, Console(file=out, width=80))
+    lines = [line.strip() for line in out.getvalue().splitlines()]
+    assert "* intervals over windows: prose 1 document" in lines
+    assert any(line.startswith("prose * ") for line in lines)
+    assert "intervals over windows" in render(report)

@@ -1,7 +1,13 @@
 """The view of a fitted threshold: which bounds it was fitted under."""
 
+import io
+
+import numpy as np
+from rich.console import Console
+
 from app.contracts.sweep_report import SweepReport, Threshold
 from app.web.sections.sweep_fits import fit_view
+from app.web.terminal import render_terminal
 from tests.support.sweep_reports import course, stepping, sweep_report, sweep_variants
 
 
@@ -39,9 +45,39 @@ def test_a_turn_that_the_published_form_cannot_follow_is_placed_by_the_best_form
     assert [row[0].text for row in view.forms.rows if row[0].strong] == ["logistic"]
     assert "these points do not say where" in fit_view(
         threshold.model_copy(
-            update={"transition_test": threshold.transition_test.model_copy(update={"p": 0.001})}
+            update={
+                "transition_test": threshold.transition_test.model_copy(update={"p": 0.001}),
+                "shown_by_rival": False,
+            }
         )
     ).answer  # fmt: skip
+
+
+def test_points_too_few_for_the_test_are_not_told_as_a_turn_in_sentence_page_or_terminal():
+    shares = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+    losses = 0.1 + 3 * np.square(shares) + 0.1 * np.random.default_rng(1).standard_normal(7)
+    rising = {"b": (0.0, None), "k1": (0.0, None), "k2": (0.0, None)}
+    body = sweep_report(course([(s, s, 0.9 * x, float(x)) for s, x in zip(shares, losses, strict=True)]), bounds=rising)
+    threshold = SweepReport.model_validate(body).threshold
+    assert threshold.answer == "not identifiable" and "too few for the test to show" in threshold.reasons[0]
+    assert threshold.shown_by_rival is False and not threshold.turn_shown
+    assert "Whether the perplexity turns cannot be told: 7 points are too few for the test" in body["verdict"]
+    assert fit_view(threshold).answer == "Not identifiable: whether the perplexity turns cannot be told."
+    stream = io.StringIO()
+    render_terminal(body, Console(file=stream, width=200))
+    assert "Threshold: whether the perplexity turns cannot be told" in stream.getvalue()
+
+
+def test_a_line_is_named_as_what_the_published_form_does_not_beat():
+    shares = np.linspace(0.05, 0.8, 15)
+    losses = np.log(np.linspace(26, 90, 15)) - 3.2
+    made = course([(float(s), float(s), 0.9 * float(x), float(x)) for s, x in zip(shares, losses, strict=True)])
+    body = sweep_report(made)
+    assert (
+        "is not shown to describe it better than a straight line in the perplexity itself does (p = " in body["verdict"]
+    )
+    forms = fit_view(SweepReport.model_validate(body).threshold).forms
+    assert [row[0].text for row in forms.rows if row[0].strong] == ["straight line in y itself"]
 
 
 def test_the_caption_says_what_the_bold_form_is_the_best_by_and_of_which():
@@ -52,3 +88,14 @@ def test_the_caption_says_what_the_bold_form_is_the_best_by_and_of_which():
     assert fit_view(fitted()).forms.caption == f"Forms for ln KL; {best} of those with a transition"
     assert fit_view(fitted(answer="not identifiable")).forms.caption == f"Forms for ln KL; {best}"
     assert fit_view(straight).forms.caption == f"Forms for ln perplexity; {best} of those without a transition"
+
+
+def test_a_side_of_fewer_than_two_points_says_so_and_no_turn_is_spoken_of_where_there_is_none():
+    body = sweep_variants()["straight"]
+    straight = notes(SweepReport.model_validate(body).threshold)
+    assert straight["Measured slope above"] == "fewer than two points beyond s0"
+    assert straight["s0"].startswith("the share removed where the parts of the form meet, which is no turn of the")
+    assert notes(fitted())["Measured slope above"] == "points beyond s0"
+    stream = io.StringIO()
+    render_terminal(body, Console(file=stream, width=200))
+    assert "not measured (fewer than two points) above" in stream.getvalue()

@@ -68,3 +68,47 @@ def test_several_differences_are_all_named_once():
         ("dtype", ("a", "b")),
         ("dtype", ("a", "c")),
     ]
+
+
+RULE = (
+    "documents tokenized without special tokens, cut into windows of at most {0} tokens that do not overlap (stride "
+    "{1}) and do not cross documents, {2}; scored is every token after the {3}{4}; a shorter last window counts from "
+    "two tokens on"
+)
+
+
+def ruled(window=512, *, bos=False, chat=False, beyond=None):
+    """A report with the sentence that its window, BOS and conversations make."""
+    begins, after = ("each begins with the BOS", "BOS") if bos else ("without BOS", "first of its window")
+    scored = RULE.format(
+        window, window - bos, begins, after, ", of conversations only what the assistant wrote" if chat else ""
+    )
+    if beyond:
+        scored += f"; beyond its context of {beyond} tokens the reference reads the newest {beyond - 1} tokens"
+    protocol = {"window": window, "stride": window - bos, "bos": bos, "chat_template": chat, "scored": scored}
+    return report(protocol=protocol)
+
+
+def told(one, other):
+    return [sentence(found) for found in mismatches({"a": one, "b": other})]
+
+
+def test_a_rule_that_differs_in_the_window_alone_is_not_told_beside_the_window():
+    assert told(ruled(), ruled(128)) == ["window: a 512, b 128", "stride: a 512, b 128"]
+    assert told(ruled(bos=True), ruled(128, bos=True)) == ["window: a 512, b 128", "stride: a 511, b 127"]
+
+
+def test_of_rules_that_differ_in_more_only_that_is_told():
+    assert told(ruled(), ruled(128, chat=True)) == [
+        "window: a 512, b 128",
+        "stride: a 512, b 128",
+        "chat template: a no, b yes",
+        "scored positions: a nothing more, b of conversations only what the assistant wrote",
+    ]
+    assert told(ruled(bos=True), ruled())[-1] == (
+        "scored positions: a each begins with the BOS, scored is every token after the BOS, "
+        "b without BOS, scored is every token after the first of its window"
+    )
+    assert told(ruled(1024), ruled(1024, beyond=768)) == [
+        "scored positions: a nothing more, b beyond its context of 768 tokens the reference reads the newest 767 tokens"
+    ]

@@ -13,7 +13,7 @@ RUNS, _ = draw(World(), tasks=4, runs=32, items=300, rng=np.random.default_rng(0
 def test_without_a_run_nothing_is_predicted() -> None:
     found = Predictor([]).predict(0.2, 100)
     assert (found.status, found.rate, found.interval) == ("none", None, None)
-    assert "No run has been seen" in found.sentence
+    assert "no run to learn from has been seen" in found.sentence
 
 
 def test_within_what_was_seen() -> None:

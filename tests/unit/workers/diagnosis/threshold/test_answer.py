@@ -32,7 +32,7 @@ def test_the_contract_holds_for_every_published_curve(answers: dict[str, Thresho
         assert written["ci"][0] <= written["s0"] <= written["ci"][1]
         assert written["log_sse"] <= CURVES[name].log_sse + 2e-5
         assert [rival["form"] for rival in written["rivals"]] == [
-            "power_law", "exponential", "logistic", "broken_line", "power_law_then_exponential_over_dense"
+            "power_law", "exponential", "line", "logistic", "broken_line", "power_law_then_exponential_over_dense"
         ]  # fmt: skip
         assert written["form"] in {"power_law_then_exponential", *(rival["form"] for rival in written["rivals"])}
         assert written["bounds"] == CURVES[name].bounds.as_json()
@@ -75,7 +75,7 @@ def test_no_transition_is_answered_with_a_form_that_has_none() -> None:
         curve = Curve(S_N, truth_N + 0.03 * np.random.default_rng(11).standard_normal(15))
         answer = fit_threshold(curve, RISING)
         assert answer.answer == "no transition in range"
-        assert answer.chosen.form.name in {"power_law", "exponential"}
+        assert answer.chosen.form.name in {"power_law", "exponential", "line"}
         assert not answer.as_json()["identifiable"]
         assert "describes the curve no better than" in answer.reasons[0]
 
@@ -120,10 +120,26 @@ def test_of_points_too_few_to_test_a_curve_is_called_straight_only_where_a_strai
     assert found.answer == "not identifiable"
     assert "7 points are too few for the test to show a transition" in found.reasons[0]
     x_NK = np.column_stack([np.ones(7), s_N])
-    worst = np.abs(measured.log_N - x_NK @ np.linalg.lstsq(x_NK, measured.log_N)[0]).max()
-    assert found.reasons[0].endswith(f"an exponential is off by up to {100 * np.expm1(worst):.2g} %")
+    off_N = np.expm1(measured.log_N - x_NK @ np.linalg.lstsq(x_NK, measured.log_N)[0])
+    worst = off_N[np.abs(np.log1p(off_N)).argmax()]
+    assert found.reasons[0].endswith(f"an exponential is off by up to {100 * abs(worst):.2g} % of what it says")
+    assert not found.shown_by_rival
     level = Curve(s_N, 3.3 + 0.01 * np.random.default_rng(0).standard_normal(7))
     assert fit_threshold(level, RISING).answer == "no transition in range"
+
+
+@pytest.mark.parametrize(("low", "high", "noise"), [(7.0, 21.0, 0.01), (5.2, 300.0, 0.03), (15.0, 85.0, 0.01)])
+def test_a_line_in_y_is_called_a_line_and_never_said_to_be_described_better_by_what_is_worse(
+    low: float, high: float, noise: float
+) -> None:
+    s_N = np.linspace(0.1, 0.7, 20)
+    log_N = np.log(np.linspace(low, high, 20)) + noise * np.random.default_rng(20).standard_normal(20)
+    found = fit_threshold(Curve(s_N, log_N), RISING)
+    assert found.answer == "no transition in range"
+    assert found.chosen.form.name == "line"
+    assert found.chosen.fit.predict(s_N) == pytest.approx(log_N, abs=5 * noise)
+    assert "no better than a straight line through y itself does" in found.reasons[0]
+    assert not any("better (AICc +" in warning for warning in found.warnings)
 
 
 def test_a_curve_that_falls_is_told_as_such_and_a_level_one_is_not() -> None:

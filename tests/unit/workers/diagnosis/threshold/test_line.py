@@ -5,7 +5,7 @@ import pytest
 from scipy import optimize
 
 from workers.diagnosis.threshold.curve import Array, Curve
-from workers.diagnosis.threshold.line import Line
+from workers.diagnosis.threshold.line import Line, LineForm
 
 S_N = np.linspace(0.1, 0.8, 12)
 
@@ -41,3 +41,17 @@ def test_many_curves_around_a_line_are_refitted_as_each_by_itself(low: float, hi
     log_BN = np.log(np.linspace(low, high, 12)) + noise * np.random.default_rng(2).standard_normal((40, 12))
     expected = [sse_of(log_N, (low, high)) for log_N in log_BN]
     np.testing.assert_allclose(Line(S_N).refitted(log_BN, float(np.log(high / low))), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("level", "slope"), [(5.0, 20.0), (30.0, -20.0)])
+def test_as_a_form_it_has_its_level_and_slope_and_predicts_beyond_its_points(level: float, slope: float) -> None:
+    exact = LineForm().fit(Curve(S_N, np.log(level + slope * S_N)))
+    assert exact.params == pytest.approx({"level": level, "slope": slope}, rel=1e-4)
+    assert exact.predict(np.array([0.05, 0.9])) == pytest.approx(
+        np.log(level + slope * np.array([0.05, 0.9])), rel=1e-4
+    )
+
+
+def test_where_the_line_is_no_longer_positive_its_logarithm_is_finite_and_far_below() -> None:
+    found = LineForm().fit(Curve(S_N, np.log(-0.9 + 10 * S_N)))
+    assert found.predict(np.array([0.05]))[0] < np.log(0.1) - 20

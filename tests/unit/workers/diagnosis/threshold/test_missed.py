@@ -9,6 +9,7 @@ from tests.unit.workers.diagnosis.threshold.simulation import RISING
 from workers.diagnosis.threshold.bounds import Bounds
 from workers.diagnosis.threshold.curve import Array, Curve
 from workers.diagnosis.threshold.forms import Form
+from workers.diagnosis.threshold.line import LineForm
 from workers.diagnosis.threshold.missed import CLEARLY, Missed, missed_transition
 from workers.diagnosis.threshold.offset import PublishedWithOffset
 from workers.diagnosis.threshold.rivals import BrokenLine, Exponential, Logistic, PowerLaw
@@ -35,10 +36,10 @@ def logistic_curve(seed: int) -> Curve:
 
 
 def found(curve: Curve, bounds: Bounds, *, offset: bool = True) -> Missed | None:
-    forms: list[Form] = [PowerLaw(), Exponential(), Logistic(), BrokenLine()]
+    forms: list[Form] = [PowerLaw(), Exponential(), LineForm(), Logistic(), BrokenLine()]
     if offset:
         forms.append(PublishedWithOffset(bounds, bounds.knee_range(curve)))
-    return missed_transition(curve, [judged(form, curve) for form in forms])
+    return missed_transition([judged(form, curve) for form in forms])
 
 
 def judged(form: Form, curve: Curve) -> Candidate:

@@ -28,6 +28,13 @@ WINOGRANDE = [
 ]
 SUMS = [{"question": f"{number} and {number}?", "answer": f"It is\n#### {2 * number}"} for number in range(1, 6)]
 SHOWN = [{"question": f"{number} and 1?", "answer": f"It is\n#### {number + 1}"} for number in range(20, 30)]
+MMLU = [
+    {"question": f"Q{n}?", "subject": "anatomy", "choices": ["a", "b", "c", "d"], "answer": n % 4} for n in range(4)
+]
+ARC = [
+    {"id": str(n), "question": f"Q{n}?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "A"}
+    for n in range(3)
+]
 SECRET = "A man is sitting"
 
 
@@ -181,6 +188,60 @@ def test_the_same_question_among_the_examples_is_found_whatever_else_the_row_say
     assert refused.value.pointer == "/tasks/0/examples"
 
 
+GPQA = [
+    {"Question": f"Which {n} is it?", "Correct Answer": f"right {n}"}
+    | {f"Incorrect Answer {place}": f"wrong {n} {place}" for place in (1, 2, 3)}
+    for n in range(6)
+]
+
+
+@pytest.mark.parametrize("name", ["gpqa_main_n_shot", "gpqa_main_cot_n_shot"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_question_into_which_choices_are_shuffled_is_found_among_the_examples(name: str, seed: int) -> None:
+    def asked(rows: list[Row], examples: list[Row]) -> Harnessed:
+        found = HarnessRows(rows, examples)
+        wanted = task(name, examples="examples.jsonl", shots=3)
+        return prepare(wanted, found, seed=seed, pointer="", check_cancelled=lambda: None)
+
+    with pytest.raises(HemostatError, match="stands among what solved examples are taken from"):
+        asked(GPQA[:3], [row | {"Record ID": n} for n, row in enumerate(GPQA)])
+    assert len(asked(GPQA[:2], GPQA[2:]).items) == 2
+
+
+def test_sentences_that_begin_alike_are_not_one_question() -> None:
+    rows = [
+        {"sentence": f"The {what} fell because _ was big.", "option1": "Ann", "option2": "Bea", "answer": "1"}
+        for what in ("box", "cup")
+    ]
+    other = {"sentence": "The box fell because _ was small and red.", "option1": "Ann", "option2": "Bea", "answer": "1"}
+    assert len(prepared("winogrande", rows, [other, WINOGRANDE[0]], shots=1).items) == 2
+    with pytest.raises(HemostatError, match="stands among what solved examples are taken from"):
+        prepared("winogrande", rows, [other, rows[0] | {"answer": "2"}], shots=1)
+
+
+def test_a_grade_over_several_right_answers_is_found_before_any_model_is_asked() -> None:
+    def said(text: str) -> Row:
+        return {"input_text": [text], "turn_id": [1], "span_start": [0], "span_end": [7], "span_text": ["The cat"]}
+
+    row = {
+        "id": "1",
+        "source": "s",
+        "story": "The cat sat on the mat.",
+        "questions": {"input_text": ["Who sat?"], "turn_id": [1]},
+        "answers": said("the cat"),
+        "additional_answers": {str(n): said(text) for n, text in enumerate(("cat", "a furry cat", "tom"))},
+    }
+    with pytest.raises(HemostatError, match="em gives other numbers than right and wrong"):
+        prepared("coqa", [row] * 3)
+
+
+def test_a_group_is_told_its_tasks_and_not_the_groups_in_it() -> None:
+    with pytest.raises(HemostatError, match="it is a group of tasks") as refused:
+        prepared("mmlu", HELLASWAG)
+    assert refused.value.hint.startswith("ask for its tasks one by one; valid: mmlu_abstract_algebra, mmlu_anatomy, ")
+    assert refused.value.hint.endswith("(57 in all)")
+
+
 def test_it_asks_between_items_whether_to_stop() -> None:
     asked: list[int] = []
 
@@ -249,6 +310,23 @@ def test_the_version_of_the_definition_is_told() -> None:
             "path",
             "item 6: the field answer is of another type",
         ),
+        (
+            "mmlu_anatomy",
+            [*MMLU, MMLU[0] | {"choices": ["a", None, "c", "d"]}],
+            {},
+            "path",
+            "item 5: a list in the field",
+        ),
+        ("mmlu_anatomy", [*MMLU, MMLU[0] | {"choices": ["a", "", "c", "d"]}], {}, "path", "item 5: choice 2 is empty"),
+        ("mmlu_anatomy", [*MMLU, MMLU[0] | {"question": " "}], {}, "path", "item 5: the question is empty"),
+        (
+            "arc_easy",
+            [*ARC, {**ARC[0], "choices": {"label": ["A", "B"]}}],
+            {},
+            "path",
+            "item 4: the field choices.text",
+        ),
+        ("gsm8k", [*SUMS, {"question": "", "answer": "#### 2"}], {"shots": 0}, "path", "item 6: the question is empty"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_reason(

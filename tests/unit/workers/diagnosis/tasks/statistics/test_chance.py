@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from workers.diagnosis.tasks.statistics.chance import accuracy, p_value
+from workers.diagnosis.tasks.statistics.chance import accuracy, commonest, p_value
 
 
 @pytest.mark.parametrize("right", [0, 3, 25, 40, 100])
@@ -25,3 +25,10 @@ def test_with_unequal_choices_it_is_what_guessers_reach() -> None:
 def test_more_right_answers_than_items_are_refused() -> None:
     with pytest.raises(ValueError, match="3 right answers of 2"):
         p_value(3, [4, 4])
+
+
+def test_where_all_items_have_the_same_choices_a_guess_takes_the_commonest() -> None:
+    assert commonest([(("no", "yes"), gold) for gold in [0] * 62 + [1] * 38]) == 0.62
+    assert commonest([(("no", "yes"), n % 2) for n in range(10)]) == 0.0, "no more than uniform guessing"
+    assert commonest([((f"a{n}", f"b{n}"), 0) for n in range(10)]) == 0.0, "the choices differ"
+    assert commonest([((), 0), ((), 0)]) == 0.0, "generated answers"

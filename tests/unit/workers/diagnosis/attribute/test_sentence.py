@@ -1,24 +1,20 @@
-"""What a report says of its parts, in words."""
+"""What a report says of its parts, in a sentence."""
 
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-import pytest
 
 from app.contracts.attribute_report import Explained
 from app.contracts.attribute_report import Site as Told
 from app.contracts.report import Mean
-from app.models.checkpoint import inspect
 from tests.support import internals_blocks
 from tests.support.attribute_reports import site
-from workers.diagnosis.attribute.report import Found, _gaps, matched_otherwise, not_finite, sentence, treatment
+from tests.support.searching import ASKED, HEAD, LAYERS, MODULES, broken_search, search
+from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.scope import Scope
-from workers.diagnosis.attribute.search import Measured, Search
-from workers.diagnosis.attribute.sites import Site, sites_of
-from workers.diagnosis.mitigate.subject import recipe_of
+from workers.diagnosis.attribute.search import Search
+from workers.diagnosis.attribute.sentence import sentence
 
 
 class Where:
@@ -29,19 +25,6 @@ class Where:
 
     def __len__(self) -> int:
         return len(self.document)
-
-
-LAYERS = [Site(f"layers.{layer}", "layer", layer, ()) for layer in range(4)]
-MODULES = [Site(f"layers.{layer}.mlp.up_proj", "module", layer, ()) for layer in range(4)]
-HEAD = Site("lm_head", "head", None, ())
-ASKED = Scope(chosen=(*LAYERS, *MODULES, HEAD))
-
-
-def search(*tried: Site, left_out: tuple[Site, ...] = ()) -> Search:
-    changed = [*LAYERS, *MODULES, HEAD]
-    found = {one.name: Measured(one, np.ones(3, dtype=np.float32), 1, 0) for one in tried}
-    nothing = cast("Any", None)
-    return Search(nothing, changed, ("layer", "module"), 3.0, 2, nothing, found, left_out=list(left_out))
 
 
 def verdict(done: Search) -> str:
@@ -134,29 +117,6 @@ def test_a_part_whose_damage_is_not_shown_is_neither_the_worst_nor_negligible() 
         assert "worst" not in none
 
 
-def test_the_treatment_of_several_parts_leaves_out_those_whose_damage_is_not_shown(tiny: Callable[..., Path]) -> None:
-    info = inspect(tiny("llama"))
-    layers = {part.name: part for part in sites_of(info)}
-    request = SimpleNamespace(candidate=SimpleNamespace(recipe=recipe_of([{"type": "quantize.rtn", "bits": 4}])))
-    where = SimpleNamespace(document=np.array([0, 0, 1, 1, 2]))
-    found = SimpleNamespace(
-        origin=info,
-        request=request,
-        sides=SimpleNamespace(reference=SimpleNamespace(info=info)),
-        subset=SimpleNamespace(where=where),
-    )
-
-    def part(name: str, **changes: Any) -> tuple[Site, Told]:
-        return layers[name], Told.model_validate(site(name, 0.1, kind="layer", tokens=4, **changes))
-
-    unsure = part("layers.0", shown=False)
-    alone = treatment(cast("Found", found), [unsure])
-    assert alone.recipe is None
-    assert "no damage is shown with 4 tokens of 2 documents" in alone.why
-    both = treatment(cast("Found", found), [unsure, part("layers.1", cause="size", shown=True)])
-    assert both.why == "layers.1: 6 bits instead of 4"
-
-
 def test_where_nothing_was_tried_no_part_leads_the_verdict() -> None:
     done = search(left_out=(*LAYERS, HEAD))
     assert verdict(done) == "9 parts differ, and the budget did not reach for one of them."
@@ -179,15 +139,6 @@ def test_where_nothing_that_was_asked_for_differs_the_budget_is_not_blamed() -> 
     assert told(unaffordable) == "4 parts of the chosen kinds differ, and the budget did not reach for one of them."
 
 
-def broken_search(*broken: Site, partly: tuple[Site, ...] = (), fine: tuple[Site, ...] = ()) -> Search:
-    done = search(*broken, *partly, *fine)
-    for one in broken:
-        done.found[one.name] = Measured(one, np.full(3, np.nan, dtype=np.float32), 1, 0)
-    for one in partly:
-        done.found[one.name] = Measured(one, np.array([1, np.nan, 3], dtype=np.float32), 1, 0)
-    return done
-
-
 def test_a_part_that_is_finite_nowhere_leads_the_verdict() -> None:
     told = verdict(broken_search(LAYERS[2], MODULES[2], fine=(LAYERS[0],)))
     assert told.startswith("The worst parts are layers.2.mlp.up_proj, layers.2: each, alone in the reference, leaves")
@@ -204,55 +155,6 @@ def test_where_every_part_is_finite_nowhere_none_is_said_to_cost_nothing() -> No
     assert told.endswith("No other part was measured.")
     assert "budget" not in told
     assert "costs anything" not in told
-
-
-def test_the_warnings_tell_parts_that_are_finite_nowhere_from_those_that_are_somewhere() -> None:
-    done = broken_search(MODULES[2], partly=(LAYERS[1],), fine=(LAYERS[0],))
-    nowhere, partly = not_finite(done)
-    assert nowhere.startswith("1 part made no finite logits at any position (layers.2.mlp.up_proj), and so no nats")
-    assert partly == (
-        "1 part made logits that are not finite at some positions (layers.1): its nats are over the other positions."
-    )
-    assert not_finite(search(*LAYERS)) == []
-    many = not_finite(broken_search(*LAYERS, *MODULES))
-    assert len(many) == 1
-    assert many[0].startswith("8 parts made no finite logits at any position (layers.0.mlp.up_proj, ")
-    assert "layers.3.mlp.up_proj and 4 more)" in many[0]
-
-
-@pytest.mark.parametrize(
-    ("pairs", "words"),
-    [
-        ([(0, 0, 1.0), (2, 1, 0.9), (3, 3, 1.0)], "layer 1 of the candidate"),
-        ([(0, 0, 1.0), (2, 1, 0.2), (3, 3, 1.0)], ""),
-        ([(0, 0, 1.0), (1, 1, 0.9)], ""),
-    ],
-)
-def test_layers_that_are_matched_otherwise_than_they_were_swapped_are_told(
-    pairs: list[tuple[int, int, float]], words: str
-) -> None:
-    block = internals_blocks.alignment() | {
-        "pairs": [
-            {"reference": ours, "candidate": theirs, "similarity": 0.9, "stability": stability}
-            for ours, theirs, stability in pairs
-        ]
-    }
-    found = SimpleNamespace(not_swapped="", internals=internals_blocks.dense(alignment=block))
-    told = matched_otherwise(cast("Found", found))
-    assert len(told) == bool(words)
-    assert words in "".join(told)
-    # where nothing was swapped there is nothing to warn of
-    found.not_swapped = "two depths"
-    assert matched_otherwise(cast("Found", found)) == []
-
-
-def test_layers_that_match_otherwise_on_too_little_text_to_resample_are_told() -> None:
-    pair = {"reference": 2, "candidate": 1, "similarity": 0.9}
-    for resamplings, stability, told in ((0, None, 1), (200, 0.0, 0)):
-        pairs = [pair | {"stability": stability}]
-        block = internals_blocks.alignment() | {"pairs": pairs, "resamplings": resamplings}
-        found = SimpleNamespace(not_swapped="", internals=internals_blocks.dense(alignment=block))
-        assert len(matched_otherwise(cast("Found", found))) == told
 
 
 def gap_verdict(matched: dict[str, Any] | None = None, **changes: Any) -> str:
@@ -273,54 +175,31 @@ def test_the_worst_gap_says_on_how_much_text_it_was_measured_and_that_this_is_to
     assert gap_verdict() == (
         "The worst gap is dropped layers 5, 6, which alone costs 100 % of the 0.445 nats a token that the candidate "
         "loses on the 210 tokens of 1 document that gaps were measured on, which is too little text for an interval; "
-        "parts were not swapped: the models have 30 and 28 layers. The layers that both have are changed, too: they "
-        "cost 0.04 nats (95 % interval 0.032 to 0.048)."
+        "parts were not swapped: the models have 30 and 28 layers. What both models have, layers, embedding and head, "
+        "is changed, too: it costs 0.04 nats (95 % interval 0.032 to 0.048)."
     )
     sure = gap_verdict(share_ci=(0.9, 1.1))
     assert "costs 100 % (95 % interval 90 to 110 %) of the 0.445 nats" in sure
     assert "too little" not in sure
 
 
-def test_layers_that_stayed_and_cost_more_than_the_worst_gap_are_told() -> None:
+def test_what_stayed_and_costs_more_than_the_worst_gap_are_told() -> None:
     more = gap_verdict(matched={"mean": 0.61, "ci": None})
-    assert more.endswith("The layers that both have are changed, too: they cost 0.61 nats, more than that gap.")
+    assert more.endswith(" and head, is changed, too: it costs 0.61 nats, more than that gap.")
     assert "changed, too" not in gap_verdict(matched={"mean": 0.0, "ci": (0.0, 0.0)})
+
+
+def test_a_layer_that_costs_more_than_the_part_in_it_that_is_blamed_is_told() -> None:
+    whole = Told.model_validate(site("layers.0", 0.25, kind="layer", layer=0, cause="unclear"))
+    part = Told.model_validate(site(MODULES[0].name, 0.2, kind="module", layer=0, cause="size", shown=True))
+    unknown = Mean(mean=None, ci=None)
+    looking = SimpleNamespace(first=[MODULES[0]], explained=Explained(sites=(), nats=unknown, share=unknown))
+    found = SimpleNamespace(not_swapped="", scope=ASKED, search=search(*LAYERS, *MODULES), whole=None, subset=None)
+    told = sentence((whole, part), cast("Any", looking), cast("Found", found))
+    assert told.startswith("The worst part is layers.0.mlp.up_proj, which alone costs ")
+    assert told.endswith("; layers.0, which holds it, costs 0.25 nats a token in all.")
 
 
 def test_a_part_without_an_interval_is_not_said_to_cost_something_for_sure() -> None:
     told = of_two("negligible", "size")
     assert "The worst part that is not negligible is layers.1, which" in told
-
-
-@pytest.mark.parametrize(
-    ("ci", "shown"),
-    [((0.154, 0.443), True), ((0.0, 0.443), False), (None, None)],
-    ids=["sure", "unsure", "no interval"],
-)
-def test_a_gap_is_shown_by_the_interval_of_its_nats(
-    tiny: Callable[..., Path], ci: tuple[float, float] | None, shown: bool | None
-) -> None:
-    info = inspect(tiny("llama"))
-    recipe = recipe_of([{"type": "prune.layers", "layers": [0, 1]}])
-    gap = internals_blocks.alignment()["gaps"][0] | {
-        "layers": [{"kind": "dropped", "layer": 0, "of": None, "distance": None, "added": 0.3}],
-        "nats": {"mean": 0.226, "ci": ci},
-    }
-    block = internals_blocks.alignment() | {"gaps": [gap]}
-    found = SimpleNamespace(
-        not_swapped="the models have 3 and 1 layers",
-        internals=internals_blocks.dense(alignment=block),
-        origin=info,
-        request=SimpleNamespace(candidate=SimpleNamespace(recipe=recipe)),
-        sides=SimpleNamespace(reference=SimpleNamespace(info=info)),
-    )
-    (made,) = _gaps(cast("Found", found))
-    assert made.shown is shown
-    assert made.treatment is not None
-    verdict_ = sentence((made,), None, cast("Found", found))
-    if shown is False:
-        assert "no damage is shown with 768 tokens of 12 documents" in made.treatment.why
-        assert verdict_.startswith("No gap is shown to cost anything alone: the one that costs most, dropped layer 0, ")
-    else:
-        assert made.treatment.recipe is not None
-        assert verdict_.startswith("The worst gap is dropped layer 0, which alone costs")

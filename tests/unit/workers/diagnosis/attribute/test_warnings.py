@@ -1,0 +1,60 @@
+"""What a reader of a report is warned of."""
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from tests.support import internals_blocks
+from tests.support.searching import LAYERS, MODULES, broken_search, search
+from workers.diagnosis.attribute.found import Found
+from workers.diagnosis.attribute.warnings import matched_otherwise, not_finite
+
+
+def test_the_warnings_tell_parts_that_are_finite_nowhere_from_those_that_are_somewhere() -> None:
+    done = broken_search(MODULES[2], partly=(LAYERS[1],), fine=(LAYERS[0],))
+    nowhere, partly = not_finite(done)
+    assert nowhere.startswith("1 part made no finite logits at any position (layers.2.mlp.up_proj), and so no nats")
+    assert partly == (
+        "1 part made logits that are not finite at some positions (layers.1): its nats are over the other positions."
+    )
+    assert not_finite(search(*LAYERS)) == []
+    many = not_finite(broken_search(*LAYERS, *MODULES))
+    assert len(many) == 1
+    assert many[0].startswith("8 parts made no finite logits at any position (layers.0.mlp.up_proj, ")
+    assert "layers.3.mlp.up_proj and 4 more)" in many[0]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        ([(0, 0, 1.0), (2, 1, 0.9), (3, 3, 1.0)], "layer 1 of the candidate"),
+        ([(0, 0, 1.0), (2, 1, 0.2), (3, 3, 1.0)], ""),
+        ([(0, 0, 1.0), (1, 1, 0.9)], ""),
+    ],
+)
+def test_layers_that_are_matched_otherwise_than_they_were_swapped_are_told(
+    pairs: list[tuple[int, int, float]], words: str
+) -> None:
+    block = internals_blocks.alignment() | {
+        "pairs": [
+            {"reference": ours, "candidate": theirs, "similarity": 0.9, "stability": stability}
+            for ours, theirs, stability in pairs
+        ]
+    }
+    found = SimpleNamespace(not_swapped="", internals=internals_blocks.dense(alignment=block))
+    told = matched_otherwise(cast("Found", found))
+    assert len(told) == bool(words)
+    assert words in "".join(told)
+    # where nothing was swapped there is nothing to warn of
+    found.not_swapped = "two depths"
+    assert matched_otherwise(cast("Found", found)) == []
+
+
+def test_layers_that_match_otherwise_on_too_little_text_to_resample_are_told() -> None:
+    pair = {"reference": 2, "candidate": 1, "similarity": 0.9}
+    for resamplings, stability, told in ((0, None, 1), (200, 0.0, 0)):
+        pairs = [pair | {"stability": stability}]
+        block = internals_blocks.alignment() | {"pairs": pairs, "resamplings": resamplings}
+        found = SimpleNamespace(not_swapped="", internals=internals_blocks.dense(alignment=block))
+        assert len(matched_otherwise(cast("Found", found))) == told

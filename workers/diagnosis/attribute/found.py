@@ -1,0 +1,58 @@
+"""All that an attribute job found out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contracts.attribute_blocks import Internals
+from app.contracts.attribute_report import Whole
+from app.contracts.report import KernelTerm
+from app.contracts.requests.attribute import AttributeRequest
+from app.models.checkpoint import CheckpointInfo
+from workers.diagnosis.attribute.looking import Looking
+from workers.diagnosis.attribute.scope import Scope
+from workers.diagnosis.attribute.search import Search
+from workers.diagnosis.attribute.subset import Subset
+from workers.diagnosis.attribute.treatment import Patient
+from workers.diagnosis.floor import Floor
+from workers.diagnosis.sides import Sides
+from workers.distributions.token_values import Positions, TokenValues
+from workers.engine.device import EngineIdentity
+from workers.text.windows import Corpus
+
+
+@dataclass
+class Found:
+    """All that an attribute job found out; the second half only where parts could be swapped."""
+
+    request: AttributeRequest
+    sides: Sides
+    origin: CheckpointInfo
+    corpus: Corpus
+    positions: Positions
+    values: TokenValues
+    floor: Floor
+    kernel_term: KernelTerm | None
+    engine: EngineIdentity
+    reference_from_store: bool
+    resumed_windows: int
+    started_at: float
+    seconds: dict[str, float]
+    not_swapped: str = ""
+    whole: Whole | None = None
+    subset: Subset | None = None
+    search: Search | None = None
+    looking: Looking | None = None
+    internals: Internals | None = None
+    full: NDArray[np.float32] | None = None
+    scope: Scope = field(default_factory=Scope)
+    forward_seconds: float = 0.0
+    search_seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+
+    def patient(self) -> Patient:
+        """Whom a treatment is for."""
+        return Patient(self.origin, self.request.candidate.recipe, self.sides.reference.info)

@@ -1,0 +1,70 @@
+"""The gaps between models of another depth, as parts of a report."""
+
+from __future__ import annotations
+
+from app.contracts.attribute_blocks import LayerAlignment, LayerGap
+from app.contracts.attribute_report import (
+    Site,
+    Treatment,
+)
+from app.contracts.report import Mean
+from workers.diagnosis.attribute.cause import is_shown
+from workers.diagnosis.attribute.found import Found
+from workers.diagnosis.attribute.naming import listed
+from workers.diagnosis.attribute.putting_back import put_back
+from workers.diagnosis.attribute.treatment import Patient, waiting
+from workers.distributions.intervals import FEWEST_CLUSTERS
+
+
+def gap_sites(found: Found) -> tuple[Site, ...]:
+    """The gaps of the alignment as parts, where the models differ in depth."""
+    alignment = found.internals.alignment if found.internals is not None else None
+    if alignment is None:
+        return ()
+    patient = found.patient()
+    made = [_gap(gap, alignment, patient) for gap in alignment.gaps if gap.nats is not None]
+    return tuple(sorted(made, key=lambda site: (-site.nats, site.name)))
+
+
+def _gap(gap: LayerGap, alignment: LayerAlignment, patient: Patient) -> Site:
+    nats = gap.nats or Mean(mean=None, ci=None)
+    dropped = [one.layer for one in gap.layers if one.kind == "dropped"]
+    added = [one.layer for one in gap.layers if one.kind != "dropped"]
+    parts = ([f"dropped {listed(dropped)}"] if dropped else []) + ([f"added {listed(added)}"] if added else [])
+    kinds = sorted({one.kind for one in gap.layers})
+    certain = is_shown(nats)
+    return Site(
+        name=", ".join(parts),
+        kind="gap",
+        layer=gap.at_reference,
+        nats=nats.mean or 0.0,
+        ci=nats.ci,
+        share=gap.share,
+        share_ci=gap.share_ci,
+        restored=gap.saved,
+        shown=certain,
+        control=alignment.control,
+        isotropic_ratio=None,
+        cause="removed" if dropped else "inserted",
+        why=f"{' and '.join(kinds)}; {_found_again(gap.stability, alignment)}",
+        treatment=_gap_treatment(nats, certain, alignment, put_back(patient, dropped, added)),
+        tokens=alignment.measured.tokens,
+        rung=0,
+    )
+
+
+def _gap_treatment(nats: Mean, certain: bool | None, alignment: LayerAlignment, found: Treatment) -> Treatment:
+    """What fits a gap, where it is shown to cost anything or has no interval to tell."""
+    if (nats.mean or 0.0) <= 0:
+        return Treatment(recipe=None, why="nothing to treat: it costs nothing")
+    if certain is False:
+        return Treatment(recipe=None, why=waiting(alignment.measured.tokens, alignment.measured.documents))
+    return found
+
+
+def _found_again(stability: float | None, alignment: LayerAlignment) -> str:
+    documents = alignment.measured.documents
+    if stability is None:
+        return f"not resampled, with {documents} document{'' if documents == 1 else 's'}"
+    drawn = "documents" if documents >= FEWEST_CLUSTERS else "windows"
+    return f"found again in {100 * stability:.0f} % of resamplings of the {drawn}"

@@ -1,0 +1,150 @@
+"""What was found, in a sentence or two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from app.contracts.attribute_report import (
+    Explained,
+    Site,
+)
+from app.contracts.report import Mean
+from workers.diagnosis.attribute.few import on_text
+from workers.diagnosis.attribute.found import Found
+from workers.diagnosis.attribute.looking import Looking
+from workers.diagnosis.attribute.naming import some
+from workers.diagnosis.attribute.scope import asked_for, nothing_differs, parts_differ
+from workers.diagnosis.attribute.search import Measured
+from workers.diagnosis.attribute.sites import Site as Part
+from workers.diagnosis.numerals import numeral
+
+
+def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> str:
+    """What was found, in a sentence or two."""
+    if found.not_swapped and sites:
+        first = next((site for site in sites if site.shown is not False), sites[0])
+        return f"{_worst_gap(first, found)}; parts were not swapped: {found.not_swapped}.{_kept(first, found)}"
+    if found.not_swapped:
+        return f"No part was swapped: {found.not_swapped}."
+    if not found.scope.considered:
+        return nothing_differs(found.scope)
+    search = found.search
+    if search is not None and not search.found:
+        return f"{parts_differ(found.scope)}, and the budget did not reach for one of them."
+    broken = [] if search is None else search.nowhere_finite
+    explained = None if looking is None else looking.explained
+    if looking is not None and explained is not None and sites and looking.first:
+        told = _worst(sites, looking.first, explained, found)
+    elif broken and not sites:
+        told = "No other part was measured."
+    else:
+        which = "the others" if broken else "those"
+        told = f"{parts_differ(found.scope)}, and none of {which} that were measured costs anything for sure."
+    return f"{_broken(broken, asked_for(found.scope))} {told}" if broken else told
+
+
+def _kept(gap: Site, found: Found) -> str:
+    """What both models have costs by itself, where it was changed, too."""
+    alignment = None if found.internals is None else found.internals.alignment
+    matched = None if alignment is None else alignment.matched
+    if matched is None or not matched.mean:
+        return ""
+    interval = ""
+    if matched.ci is not None:
+        interval = f" (95 % interval {numeral(matched.ci[0])} to {numeral(matched.ci[1])})"
+    more = ", more than that gap" if matched.mean > gap.nats else ""
+    cost = f"it costs {numeral(matched.mean)} nats{interval}{more}"
+    return f" What both models have, layers, embedding and head, is changed, too: {cost}."
+
+
+def _worst_gap(gap: Site, found: Found) -> str:
+    """What the first gap costs, on how much text, and whether that has an interval."""
+    alignment = None if found.internals is None else found.internals.alignment
+    nats = f"{numeral(gap.nats)} nats a token"
+    told = f"The worst gap is {gap.name}, which alone costs"
+    if gap.shown is False:
+        told = f"No gap is shown to cost anything alone: the one that costs most, {gap.name}, costs"
+    if alignment is None or gap.share is None:
+        return f"{told} {nats}"
+    share = _share(Mean(mean=gap.share, ci=gap.share_ci))
+    measured = alignment.measured
+    on = on_text(measured.tokens, measured.documents)
+    none = "" if gap.share_ci is not None else ", which is too little text for an interval"
+    return (
+        f"{told} {share} of the {_digits(alignment.total.mean)} nats a token "
+        f"that the candidate loses on the {on} that gaps were measured on{none}"
+    )
+
+
+def _broken(parts: Sequence[Measured], of: str) -> str:
+    """Parts that are finite nowhere, in a sentence. `of`: what of these were asked for, where that is not all."""
+    if len(parts) == 1:
+        name = parts[0].site.name
+        return f"The worst part{of} is {name}: alone in the reference it leaves no logits finite at any token."
+    return f"The worst parts{of} are {some(parts)}: each, alone in the reference, leaves no logits finite at any token."
+
+
+def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, found: Found) -> str:
+    """The first of those that were looked into that costs something for sure, or that none does."""
+    by_name = {site.name: site for site in sites}
+    mild = {site.name for site in sites if site.cause == "negligible"}
+    blamed = [site for one in looked if (site := by_name[one.name]).name not in mild and site.shown is not False]
+    first = blamed[0] if blamed else by_name[looked[0].name]
+    whole = found.whole.transformers.mean if found.whole is not None else None
+    alone = f"{numeral(first.nats)} nats a token"
+    if first.share is not None:
+        share = _share(Mean(mean=first.share, ci=first.share_ci))
+        all_of_it = "all of them cost" if found.scope.whole_model else "the whole candidate costs"
+        alone = f"{share} of the {_digits(whole)} nats a token that {all_of_it} on the {_swapped_on(found)}"
+        alone += "" if first.share_ci is not None else ", which is too little text for an interval"
+    together = ""
+    if len(explained.sites) > 1 and explained.share.mean is not None:
+        together = f"; the first {len(explained.sites)} parts together cost {_share(explained.share)} of it"
+    search = found.search
+    of = " of those that were tried" if search is not None and search.untried else ""
+    if search is not None and search.nowhere_finite:
+        of = " of the others that were tried" if search.untried else " of the others"
+    else:
+        asked = asked_for(found.scope)
+        of += asked.replace(" of ", " in ", 1) if of else asked
+    if not blamed:
+        what = "none of those that were looked into is shown to cost anything alone"
+        if mild.issuperset(one.name for one in looked):
+            what = "every one that was looked into is negligible"
+        return (
+            f"{parts_differ(found.scope)}, and {what}: the one{of} that costs most, {first.name}, costs {alone} "
+            f"({first.why}){together}."
+        )
+    sure = " that costs something for sure" if first.shown else " that is not negligible"
+    sure = "" if first.name == looked[0].name else sure
+    holder = max(
+        (site for site in sites if first.name.startswith(f"{site.name}.")), key=lambda one: one.nats, default=None
+    )
+    held = ""
+    if holder is not None and holder.nats > first.nats:
+        held = f"; {holder.name}, which holds it, costs {numeral(holder.nats)} nats a token in all"
+    return f"The worst part{of}{sure} is {first.name}, which alone costs {alone}{together}{held}."
+
+
+def _swapped_on(found: Found) -> str:
+    if found.subset is None:
+        return "tokens they were swapped on"
+    where = found.subset.where
+    return f"{on_text(len(where), int(np.unique(where.document).size))} they were swapped on"
+
+
+def _digits(value: float | None) -> str:
+    return "unknown" if value is None else numeral(value)
+
+
+def _percent(share: float | None) -> str:
+    return "an unknown share" if share is None else f"{numeral(100 * share)} %"
+
+
+def _share(share: Mean) -> str:
+    if share.ci is None:
+        return _percent(share.mean)
+    low, high = (numeral(100 * limit) for limit in share.ci)
+    return f"{_percent(share.mean)} (95 % interval {low} to {high} %)"

@@ -1,0 +1,89 @@
+"""What a reader of the report has to be warned of."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from app.contracts.attribute_report import Site
+from workers.diagnosis.attribute.few import fallen_out, too_few
+from workers.diagnosis.attribute.found import Found
+from workers.diagnosis.attribute.naming import count, listed, some
+from workers.diagnosis.attribute.reach import not_reached
+from workers.diagnosis.attribute.search import Search
+
+# Share of resamplings in which a pair of the alignment is found again, above which it is spoken of.
+ALIKE = 0.5
+
+
+def warnings_of(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[str]:
+    """All warnings of the report. `nonfinite`: positions of the whole candidate without finite logits."""
+    told = list(found.warnings)
+    if nonfinite:
+        told.append(f"{nonfinite} positions had non-finite logits and are left out of every mean.")
+    broken = [site.name for site in sites if site.control]
+    if broken:
+        told.append(
+            f"Swapping {', '.join(broken[:4])} by itself changed something, which must not be: the nats of these parts "
+            "cannot be trusted."
+        )
+    told += matched_otherwise(found)
+    search = found.search
+    if search is not None:
+        told += not_finite(search)
+        told += not_reached(search)
+    told += _too_few(found)
+    # of what had nothing to swap, nothing was measured on documents
+    if found.subset is not None and (found.search is None or found.search.found):
+        told += fallen_out(found.subset.missed)
+    return told
+
+
+def _too_few(found: Found) -> list[str]:
+    if found.not_swapped:
+        alignment = None if found.internals is None else found.internals.alignment
+        if alignment is None:
+            return []
+        text = alignment.measured
+        return too_few(text.tokens, text.windows, text.documents, swapped=False)
+    if found.subset is None or found.search is None or not found.search.found:
+        return []
+    where = found.subset.where
+    return too_few(len(where), len(found.subset.windows), int(np.unique(where.document).size), swapped=True)
+
+
+def not_finite(search: Search) -> list[str]:
+    """Parts whose logits are not finite, at all positions or at some."""
+    told = []
+    nowhere = search.nowhere_finite
+    if nowhere:
+        told.append(
+            f"{count(nowhere)} made no finite logits at any position ({some(nowhere)}), and so no nats: worse than "
+            "all that have any, looked into no further, and listed before the ranking."
+        )
+    partly = [one for one in search.ranked if not np.isfinite(one.kl).all()]
+    if partly:
+        told.append(
+            f"{count(partly)} made logits that are not finite at some positions ({some(partly)}): "
+            f"{'its' if len(partly) == 1 else 'their'} nats are over the other positions."
+        )
+    return told
+
+
+def matched_otherwise(found: Found) -> list[str]:
+    """Where parts were swapped by their numbers, and most resamplings match layers of other numbers."""
+    alignment = None if found.internals is None else found.internals.alignment
+    if found.not_swapped or alignment is None:
+        return []
+    # what could not be resampled is told, too: nothing speaks against it
+    other = [
+        pair
+        for pair in alignment.pairs
+        if pair.reference != pair.candidate and (pair.stability is None or pair.stability > ALIKE)
+    ]
+    if not other:
+        return []
+    numbers = listed([pair.candidate for pair in other])
+    return [
+        f"By their similarity {numbers} of the candidate stand for layers of other numbers in the reference. Parts "
+        "were swapped by their numbers: nats there may be those of another layer in a layer's place."
+    ]
