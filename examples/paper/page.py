@@ -12,11 +12,14 @@ from typing import Final
 from app.contracts.reports import AnyReport
 from app.web import format as fmt
 from examples.paper.claim import FOLDER, Claim, Json
+from examples.paper.elsewhere import Ruling, fingerprint, merged, otherwise, read
+from examples.paper.elsewhere import table as rulings_table
 from examples.paper.finding import Chart, Figure, Finding
 from examples.paper.measure import Measured
 from examples.paper.picture import THEMES, file_name, picture
 
 PICTURES: Final = "paper"
+RULINGS: Final = "rulings.csv"
 HEADER: Final = ("claim", "outcome", "what", "value", "low", "high", "unit", "against")
 SIGNS: Final = {"confirmed": "✔", "refuted": "✘", "not identifiable": "?", "not measured": "–"}
 
@@ -32,7 +35,8 @@ class Told:
 
 
 def write(folder: Path, told: Sequence[Told], jobs: Mapping[str, Measured], requests: Mapping[str, Json]) -> None:
-    """Writes paper.md, paper.csv and the pictures below `folder`; pictures that no finding has any more go."""
+    """Writes paper.md, paper.csv, what was ruled on which device, and the pictures below `folder`; pictures that no
+    finding has any more go."""
     pictures = folder / PICTURES
     pictures.mkdir(parents=True, exist_ok=True)
     wanted: dict[str, str] = {}
@@ -43,8 +47,10 @@ def write(folder: Path, told: Sequence[Told], jobs: Mapping[str, Measured], requ
     for path in pictures.glob("*.svg"):
         if path.name not in wanted:
             path.unlink()
+    kept = merged(read(pictures / RULINGS), rulings(told, jobs))
+    _put(pictures / RULINGS, rulings_table(kept))
     _put(folder / "paper.csv", table(told))
-    _put(folder / "paper.md", page(told, jobs, requests))
+    _put(folder / "paper.md", page(told, jobs, requests, kept))
 
 
 def _put(path: Path, text: str) -> None:
@@ -68,26 +74,56 @@ def table(told: Sequence[Told]) -> str:
     return out.getvalue()
 
 
-def page(told: Sequence[Told], jobs: Mapping[str, Measured], requests: Mapping[str, Json]) -> str:
-    """The page."""
+def rulings(told: Sequence[Told], jobs: Mapping[str, Measured]) -> tuple[Ruling, ...]:
+    """What was ruled now of the claims that are measured."""
+    return tuple(ruling for one in told if (ruling := _ruling(one, jobs)) is not None)
+
+
+def _ruling(one: Told, jobs: Mapping[str, Measured]) -> Ruling | None:
+    devices = {found.report.provenance.device for job in one.claim.jobs if (found := jobs[job]).report is not None}
+    if one.finding.outcome == "not measured" or not devices:
+        return None
+    return Ruling("; ".join(sorted(devices)), one.claim.id, fingerprint(one.claim.rule), one.finding.outcome)
+
+
+def page(
+    told: Sequence[Told], jobs: Mapping[str, Measured], requests: Mapping[str, Json], kept: Sequence[Ruling] = ()
+) -> str:
+    """The page. `kept`: what was ruled on this and on other devices."""
     introduction, method, limits = (
         (_WORDS / f"{name}.md").read_text(encoding="utf-8") for name in ("introduction", "method", "limits")
     )
-    parts = [introduction, _summary(told), method, *(_section(one) for one in told), limits, _jobs(jobs, requests)]
+    parts = [
+        introduction,
+        _summary(told, jobs, kept),
+        method,
+        *(_section(one) for one in told),
+        limits,
+        _jobs(jobs, requests),
+    ]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
-def _summary(told: Sequence[Told]) -> str:
+def _summary(told: Sequence[Told], jobs: Mapping[str, Measured], kept: Sequence[Ruling]) -> str:
     counts = [
         f"{sum(one.finding.outcome == outcome for one in told)} {outcome}"
         for outcome in SIGNS
         if any(one.finding.outcome == outcome for one in told)
     ]
     rows = [
-        f"| [{one.claim.title}](#{one.claim.id}) | {SIGNS[one.finding.outcome]} **{one.finding.outcome}** |"
+        f"| [{one.claim.title}](#{one.claim.id}) | {SIGNS[one.finding.outcome]} **{one.finding.outcome}** "
+        f"| {_elsewhere(one, jobs, kept)} |".replace("|  |", "| |")
         for one in told
     ]
-    return "\n".join([f"## {len(told)} claims: {', '.join(counts)}\n", "| claim | on this model |", "|---|---|", *rows])
+    heading = f"## {len(told)} claims: {', '.join(counts)}\n"
+    return "\n".join([heading, "| claim | on this model | ruled otherwise |", "|---|---|---|", *rows])
+
+
+def _elsewhere(one: Told, jobs: Mapping[str, Measured], kept: Sequence[Ruling]) -> str:
+    """What other measurements ruled of it, where that is something else."""
+    now = _ruling(one, jobs)
+    found = {} if now is None else otherwise(kept, now)
+    return "; ".join(f"{outcome} on {', '.join(devices)}" for outcome, devices in found.items())
 
 
 def _section(one: Told) -> str:

@@ -7,6 +7,8 @@ import re
 import pytest
 
 from examples.paper.claim import claims, jobs_of, request
+from examples.paper.elsewhere import Ruling, fingerprint, read
+from examples.paper.elsewhere import table as rulings_table
 from examples.paper.finding import Figure, Finding
 from examples.paper.measure import Measured
 from examples.paper.page import HEADER, Told, page, table, write
@@ -67,7 +69,7 @@ def test_written_twice_it_is_the_same_and_stale_pictures_go(tmp_path, told, jobs
     (tmp_path / "paper" / "gone-light.svg").write_text("<svg/>")
     write(tmp_path, told, jobs, REQUESTS)
     first = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert set(first) == {"paper.md", "paper.csv", "shown-light.svg", "shown-dark.svg"}
+    assert set(first) == {"paper.md", "paper.csv", "rulings.csv", "shown-light.svg", "shown-dark.svg"}
     write(tmp_path, told, jobs, REQUESTS)
     assert {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
 
@@ -77,3 +79,25 @@ def test_every_picture_that_the_page_names_is_written(tmp_path, told, jobs):
     named = re.findall(r'(?:src|srcset)="([^"]+)"', (tmp_path / "paper.md").read_text())
     assert len(named) == 2
     assert all((tmp_path / name).is_file() for name in named)
+
+
+def test_what_was_ruled_on_another_device_is_kept_and_told_where_it_is_something_else(tmp_path, jobs):
+    claim = CLAIMS[0]
+    measured = {job: Measured(job, compared(), 61.0) for job in claim.jobs}
+    told, found = (Told(claim, CONFIRMED),), jobs | measured
+    device = compared().provenance.device
+    before = [
+        Ruling("another cpu", claim.id, fingerprint(claim.rule), "refuted"),
+        Ruling("a third cpu", claim.id, fingerprint(claim.rule), "confirmed"),
+        Ruling("a fourth cpu", claim.id, "another rule", "refuted"),
+        Ruling(device, claim.id, fingerprint(claim.rule), "refuted"),
+    ]
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper" / "rulings.csv").write_text(rulings_table(before))
+    write(tmp_path, told, found, REQUESTS)
+    row = f"| [{claim.title}](#{claim.id}) | ✔ **confirmed** | refuted on another cpu |"
+    assert row in (tmp_path / "paper.md").read_text()
+    kept = read(tmp_path / "paper" / "rulings.csv")
+    assert {one.device: one.outcome for one in kept} == {one.device: one.outcome for one in before} | {
+        device: "confirmed"
+    }
