@@ -54,15 +54,15 @@ def _rules(found: Found) -> Iterator[tuple[bool, Cause, str]]:
     yield shown(found) is False, "unclear", "no damage is shown, the interval of its nats does not lie above 0"
     evidence = found.evidence or Evidence(change=None)
     zeros = evidence.zeros or 0.0
-    yield zeros > REMOVED, "removed", f"{100 * zeros:.3g} % of its weights became 0"
+    yield zeros > REMOVED, "removed", f"{_percent(zeros)} of its weights became 0"
     yield found.kind == "norm", "norm", "a norm's weights scale everything that comes after it"
     yield found.module in ROUTERS, "router", "tokens go to other experts"
     ratio, interval = _interval(found.ratio)
     told = f"{numeral(ratio or 0.0)} times what noise of the same norm costs"
     yield interval is not None and interval[0] > ALIGNED, "aligned", told
     outliers, rank = evidence.outlier_share or 0.0, evidence.low_rank_share or 0.0
-    yield outliers >= HALF, "outlier_channels", f"{100 * outliers:.3g} % of its output error in 1 % of the channels"
-    yield rank >= HALF, "low_rank", f"{100 * rank:.3g} % of its output error in 16 directions"
+    yield outliers >= HALF, "outlier_channels", f"{_percent(outliers)} of its output error in 1 % of the channels"
+    yield rank >= HALF, "low_rank", f"{_percent(rank)} of its output error in 16 directions"
     yield ratio is None, "unclear", "no twin was run for it"
     yield interval is not None and interval[1] < SHELTERED, "sheltered", told
     same = interval is not None and interval[0] > SAME[0] and interval[1] < SAME[1]
@@ -84,3 +84,8 @@ def is_shown(nats: Mean) -> bool | None:
 
 def _interval(mean: Mean | None) -> tuple[float | None, tuple[float, float] | None]:
     return (None, None) if mean is None else (mean.mean, mean.ci)
+
+
+def _percent(share: float) -> str:
+    """In three digits; what is not all is never told as all."""
+    return "over 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.3g} %"

@@ -62,6 +62,13 @@ def test_the_reason_holds_the_number() -> None:
     assert cause_of(found(evidence=Evidence(change=0.1, outlier_share=0.7)))[1].startswith("70 %")
 
 
+def test_a_share_of_nearly_all_is_not_told_as_all() -> None:
+    shares = {1.0: "100 % of", 0.99961: "over 99.9 % of", 0.9994: "99.9 % of"}
+    for share, words in shares.items():
+        _, why = cause_of(found(evidence=Evidence(change=0.1, outlier_share=share, low_rank_share=0.9)))
+        assert why.startswith(words)
+
+
 def test_a_gain_is_told_with_the_minus_of_the_tables() -> None:
     assert cause_of(found(ratio=mean(-0.5, -0.9, -0.1))) == (
         "sheltered",
