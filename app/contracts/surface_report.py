@@ -128,9 +128,10 @@ class Limit(Contract):
     ci: tuple[Number, Number] | None = Field(
         description="95 % interval of `value` (of `place` where not every setting is a number), clusters resampled, "
         "with what was not measured between two settings: up to the stronger one, from a straight line between them "
-        "where the knob removes a share, else from the milder one; it holds every setting whose own interval holds the "
-        "chosen loss, up to the first one that is beyond it for sure; a null end lies beyond the range; null: fewer "
-        "than six clusters"
+        "where the knob removes a share (a KL at the milder setting is then above a thousandth of the chosen loss, or "
+        "0, as the unmodified model's is), else from the milder one; it holds every setting whose own interval holds "
+        "the chosen loss, up to the first one that is beyond it for sure; a null end lies beyond the range; null: "
+        "fewer than six clusters"
     )
     largest: Count | None = Field(
         description="index of the furthest setting before the first one whose mean loss is beyond it; null: none"

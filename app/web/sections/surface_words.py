@@ -117,16 +117,19 @@ def left(report: SurfaceReport) -> str:
 
 def limits_note(report: SurfaceReport) -> str:
     """How the limits were found."""
-    between = "in the logarithm of KL" if report.contour.measure == "kl" else "straight in ln perplexity"
+    by_kl = report.contour.measure == "kl"
+    between = "in the logarithm of KL" if by_kl else "straight in ln perplexity"
+    # Of a logarithm alone: what it says of next to nothing.
+    nothing = "next to a setting that loses next to nothing (the unmodified model’s 0 is exact), " if by_kl else ""
     return (
         "A limit is where the loss first passes the chosen one on the way from the mildest setting, interpolated "
         f"between neighbours {between}. Its 95 % interval comes from documents resampled jointly at all settings, "
         "holds every setting whose own interval holds the chosen loss (up to the first one that is beyond it for "
         "sure), and what was not measured between two of them: of sparsity, ratios, bits and ranks, whose damage grows "
         "ever faster, it reaches from where a straight line would pass to the stronger setting. Of any other knob, "
-        "next to a setting that loses next to nothing, and before a collapse, it is the whole gap. “Beyond” means past "
-        "the last measured setting. The last column goes by the mean, and names the furthest that is within for sure, "
-        "by the upper end of its interval as the chosen setting is, where that is another one."
+        f"{nothing}and before a collapse, it is the whole gap. “Beyond” means past the last measured setting. The last "
+        "column goes by the mean, and names the furthest that is within for sure, by the upper end of its interval as "
+        "what is chosen, where that is another one."
     )
 
 
