@@ -11,6 +11,7 @@ from rich.text import Text
 
 from app.contracts.surface_report import SurfaceReport
 from app.web import format as fmt
+from app.web.sections.domain_words import unjudged
 from app.web.sections.surface_tables import TURNS, limit_interval, limit_text, p_text
 from app.web.sections.surface_words import (
     DEPARTURES,
@@ -49,7 +50,9 @@ def render_surface(report: SurfaceReport, console: Console, say: Say) -> None:
         if table is not None:
             console.print(table)
     console.print(_interactions(report, say))
-    if report.domains:
+    if few := unjudged(report.domains):
+        console.print(Text(say(few)))
+    elif report.domains:
         console.print(_domains(report, say, wide=wide))
     console.print(_limits(report, say))
     console.print(_path(report, say, wide=wide))

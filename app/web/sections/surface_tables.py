@@ -10,6 +10,7 @@ from app.contracts.surface_report import Limit, OrderEffect, SurfacePoint, Surfa
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LinearScale, LogScale
+from app.web.sections.domain_words import unjudged
 from app.web.sections.surface_words import (
     DEPARTURES,
     MEASURES,
@@ -142,8 +143,10 @@ def interactions(report: SurfaceReport) -> Table:
 
 
 def domains(report: SurfaceReport) -> Table:
-    """Average and largest interaction of each domain, the one of the largest average first."""
-    found = sorted(report.domains.items(), key=lambda item: -abs(item[1].average.mean or 0.0))
+    """Average and largest interaction of each domain, the one of the largest average first; no row where none can be
+    judged alone."""
+    judged = {} if unjudged(report.domains) else report.domains
+    found = sorted(judged.items(), key=lambda item: -abs(item[1].average.mean or 0.0))
     spans = [bound for _, one in found for bound in (one.average.mean, *(one.average.ci or ())) if bound is not None]
     wide = max([abs(value) for value in spans] or [1.0]) or 1.0
     scale = LinearScale(-1.08 * wide, 1.08 * wide)

@@ -10,6 +10,7 @@ from typing import Final
 from app.contracts.report import Mean
 from app.contracts.surface_report import Interaction, OrderEffect, SurfaceKnob, SurfacePoint, SurfaceReport
 from app.web import format as fmt
+from app.web.sections.domain_words import unjudged
 from app.web.untrusted import visible
 
 MEASURES: Final = {"kl": "KL(p‖q)", "perplexity_ratio": "perplexity ratio q/p", "perplexity": "perplexity"}
@@ -154,7 +155,11 @@ def _margin(report: SurfaceReport) -> str:
 
 
 def domains_note(report: SurfaceReport) -> str:
-    """What the domains are."""
+    """What the domains are; where none can be judged that alone, empty where there is none."""
+    if not report.domains:
+        return ""
+    if line := unjudged(report.domains):
+        return line
     few = sum(bool(domain.note) for domain in report.domains.values())
     return (
         "The average is the mean of I over every setting of both knobs in the order as given; the largest interaction "
