@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,17 +25,19 @@ DEPARTURES: Final = frozenset({"compounds", "overlaps"})
 
 
 def heading(report: SurfaceReport) -> str:
-    """Whether the damages add up, in the order of the steps as given."""
-    kinds = {row.kind for row in report.interactions if row.order == "as given"}
-    if not kinds:
+    """Whether the damages add up, in the order of the steps as given. Where the settings do not all say the same, or
+    most say nothing, it tells how many do."""
+    kinds = Counter(row.kind for row in report.interactions if row.order == "as given")
+    count, decided = kinds.total(), kinds.total() - kinds["no_departure_shown"]
+    if not count:
         return "Not known"
-    if kinds >= DEPARTURES:
-        return "Mixed: they compound here and overlap there"
-    if "compounds" in kinds:
-        return "They compound"
-    if "overlaps" in kinds:
-        return "They overlap"
-    if kinds == {"additive_within_margin"}:
+    if kinds["compounds"] and kinds["overlaps"]:
+        return f"Mixed: they compound at {kinds['compounds']} and overlap at {kinds['overlaps']} of {count} settings"
+    departing, verb = kinds["compounds"] + kinds["overlaps"], "compound" if kinds["compounds"] else "overlap"
+    if departing:
+        everywhere = departing == decided and 2 * departing > count
+        return f"They {verb}" if everywhere else f"They {verb} at {departing} of {count} settings"
+    if kinds["additive_within_margin"] == count:
         return f"They add up within {fmt.short(report.margin or 0.0)} nats"
     return "No departure from adding up shown"
 
@@ -130,7 +133,7 @@ def limits_note(report: SurfaceReport) -> str:
         "ever faster, it reaches from where a straight line would pass to the stronger setting. Of any other knob, "
         f"{nothing}and before a collapse, it is the whole gap. “Beyond” means past the last measured setting. The last "
         "column goes by the mean, and names the furthest that is within for sure, by the upper end of its interval as "
-        "what is chosen, where that is another one."
+        "any choice is made, where that is another one."
     )
 
 
@@ -208,7 +211,8 @@ def orders_note(report: SurfaceReport) -> str:
                 f"{_largest_effects(report, sure)}"
             )
     if not told:
-        return f"At none of {count} settings a difference between the two orders is shown."
+        none = "At the one setting no difference" if count == 1 else f"At none of the {count} settings is a difference"
+        return f"{none} between the two orders {'is ' if count == 1 else ''}shown."
     return (
         f"Exchanging the two steps makes a difference {' and '.join(told)}, by Holm’s correction of each measure at "
         "the 5 % level. Below 0 the exchanged order loses less."

@@ -94,9 +94,20 @@ def departing(kinds):
 @pytest.mark.parametrize(
     ("kinds", "words"),
     [
-        ({("as given", "overlaps"): 1, ("reversed", "compounds"): 1}, "They overlap"),
+        ({("as given", "overlaps"): 1, ("reversed", "compounds"): 1}, "They overlap at 1 of 20 settings"),
+        ({("as given", "overlaps"): 10}, "They overlap at 10 of 20 settings"),
+        ({("as given", "overlaps"): 11}, "They overlap"),
+        (
+            {("as given", "overlaps"): 19, ("as given", "additive_within_margin"): 1},
+            "They overlap at 19 of 20 settings",
+        ),
+        ({("as given", "compounds"): 20}, "They compound"),
+        ({("as given", "compounds"): 3}, "They compound at 3 of 20 settings"),
         ({("reversed", "compounds"): 3}, "No departure from adding up shown"),
-        ({("as given", "overlaps"): 1, ("as given", "compounds"): 2}, "Mixed: they compound here and overlap there"),
+        (
+            {("as given", "overlaps"): 1, ("as given", "compounds"): 2},
+            "Mixed: they compound at 2 and overlap at 1 of 20 settings",
+        ),
     ],
 )
 def test_the_heading_speaks_of_the_order_that_was_given(kinds, words):
