@@ -55,10 +55,11 @@ class SurfacePoint(Contract):
     recipe: tuple[dict[str, object], ...]
     refused: str = Field(default="", description="why the model cannot take it; the rest is then empty")
     bytes: Count | None = Field(
-        description="of the whole model, as its manifest counts them: zeros take as much as others"
+        description="of the whole model, as its manifest counts them: zeros take as much as others. Settings of equal "
+        "weights count alike, with the fewest bytes of them"
     )
     sparse_bytes: Count | None = Field(
-        description="where zeros of pruned weights are not stored, one bit a weight beside"
+        description="where zeros of pruned weights are not stored, one bit a weight beside; counted alike, too"
     )
     bits_per_weight: float | None
     weights_fingerprint: str | None
@@ -151,7 +152,8 @@ class Contour(Contract):
 
 class PathStep(Contract):
     """A setting on the cheapest path: no other one takes as few bytes and loses as little, and it saves a thousandth of
-    the bytes of the one before at least."""
+    the bytes of the one before at least. Of settings of equal weights it is the plainest: the fewest knobs turned, not
+    exchanged."""
 
     first: Count
     second: Count

@@ -69,7 +69,7 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
     contour = table.contour()
     chosen = table.chosen()
     by_domain = domains(table, chosen, check_cancelled=context.check_cancelled)
-    cell, record = table.cells[chosen], table.records[chosen]
+    cell, record = table.cells[chosen], table.sized[chosen]
     divergence, top1, perplexity, decision = _blocks(record)
     corpus = ground.part.corpus
     return SurfaceReport(
@@ -151,7 +151,7 @@ def _knob(request: SurfaceRequest, axis: Axis) -> SurfaceKnob:
 
 
 def _point(table: Table, index: int) -> SurfacePoint:
-    cell, record = table.cells[index], table.records[index]
+    cell, record = table.cells[index], table.sized[index]
     kl = None if record.divergence is None else record.divergence.kl
     perplexity = record.perplexity
     kernel = table.kernels[index] if table.kernels else NO_KERNEL
