@@ -1,10 +1,10 @@
 """The report of a surface job, kind `surface` of schema `hemostat.report/1`.
 
 Two knobs of the candidate's recipe are turned together; a setting is a value of each, null where the knob's step is
-left out (with two knobs in one step: where it stands at its first value). The common blocks speak of the chosen
-setting: of those whose loss lies within the chosen one for sure, the one of fewest bytes; where there is none, the
-setting that loses least. Interactions and effects of the order are differences of ln PPL in nats a token, paired by
-position.
+left out (with two knobs in one step: where it stands at its first value). The common blocks speak of one setting that
+changes the model: of those whose loss lies within the chosen one for sure, the one of fewest bytes; where there is
+none, the mildest, which loses least, and nothing is recommended. Interactions and effects of the order are differences
+of ln PPL in nats a token, paired by position.
 """
 
 from typing import Literal
@@ -110,7 +110,7 @@ class SurfaceDomain(Contract):
 
     tokens: Count
     documents: Count
-    kl: Mean = Field(description="of the chosen setting")
+    kl: Mean = Field(description="of the chosen setting, as in the common blocks")
     average: Mean = Field(description="mean of I over every setting of both knobs in the order as given, nats a token")
     interactions: tuple[Interaction, ...] = Field(
         default=(),
@@ -178,12 +178,16 @@ class OrderEffect(Contract):
 
 
 class Chosen(Contract):
-    """The setting that the common blocks speak of."""
+    """The setting that the common blocks speak of: one that changes the model (older reports may have chosen the
+    unmodified one)."""
 
     first: Count
     second: Count
     order: Order
-    within: bool = Field(description="whether its loss lies within the chosen one for sure")
+    within: bool = Field(
+        description="whether its loss lies within the chosen one for sure; false: no changed setting's is shown to, "
+        "nothing is recommended, and it is the one that loses least"
+    )
     recipe: tuple[dict[str, object], ...]
 
 
@@ -193,7 +197,9 @@ class SurfaceReport(Contract):
     schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
     kind: Literal["surface"] = "surface"
     job: str
-    severity: Severity = Field(description="of the chosen setting")
+    severity: Severity = Field(
+        description="of the chosen setting; where none is within the loss, of the mildest that changes the model"
+    )
     verdict: str = Field(description="one plain sentence")
     decision: SeverityVerdict
     tokens: Count

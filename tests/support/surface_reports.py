@@ -200,6 +200,9 @@ def _variants() -> str:
             "none-within": surface_report(
                 surface_request(contour={"measure": "perplexity", "level": 2.0}, storage="dense")
             ),
+            "nothing-changed-within": surface_report(
+                surface_request(contour={"measure": "kl", "level": 0.0005}, orders="both"), documents=8
+            ),
             "one-step": surface_report(surface_request(knobs=one_step, candidate=rtn)),
         }
     )

@@ -21,6 +21,7 @@ from app.web.sections.surface_words import (
     loss_nats,
     name,
     setting,
+    told_of,
 )
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
@@ -186,7 +187,7 @@ def domains(report: SurfaceReport) -> Table:
         caption="Interactions by domain",
         columns=(
             Column("Domain", "name"),
-            Column("KL of the chosen setting"),
+            Column(f"KL of the {told_of(report)}"),
             Column("Average I, nats a token"),
             Column("With 95 % interval", "chart"),
             Column("Largest I"),
@@ -221,7 +222,7 @@ def path(report: SurfaceReport) -> Table:
         ci = _ci_nats(report, row.loss)
         rows.append(
             (
-                Cell(where, "chosen" if mine else "", strong=mine),
+                Cell(where, told_of(report).removesuffix(" setting") if mine else "", strong=mine),
                 Cell(fmt.size(row.bytes), f"{fmt.number(100 * row.bytes / max(1, largest), 3)} %"),
                 Cell(loss.value, loss.interval or "no interval", strong=True),
                 Cell(chart=interval_strip(f"{where}: {loss}", nats, ci, scale, [])),

@@ -22,6 +22,7 @@ SHOWN: Final = 0.05
 _MOST_NAMED: Final = 3
 # Kinds of interactions that are not 0 for sure.
 DEPARTURES: Final = frozenset({"compounds", "overlaps"})
+NONE_SHOWN: Final = "no changed setting shown to be within the loss"
 
 
 def heading(report: SurfaceReport) -> str:
@@ -40,6 +41,23 @@ def heading(report: SurfaceReport) -> str:
     if kinds["additive_within_margin"] == count:
         return f"They add up within {fmt.short(report.margin or 0.0)} nats"
     return "No departure from adding up shown"
+
+
+def answer(report: SurfaceReport) -> str:
+    """The heading, and that nothing is recommended where that is so."""
+    return heading(report) if recommended(report) else f"{heading(report)}; {NONE_SHOWN}"
+
+
+def recommended(report: SurfaceReport) -> bool:
+    """Whether the chosen setting is one to take. Old reports may have chosen the unmodified model."""
+    return report.chosen.within and bool(report.chosen.recipe)
+
+
+def told_of(report: SurfaceReport) -> str:
+    """What the setting is called that the common blocks speak of."""
+    if recommended(report):
+        return "chosen setting"
+    return "mildest setting" if report.chosen.recipe else "unmodified model"
 
 
 def kind_text(row: Interaction, margin: float | None) -> str:
@@ -98,14 +116,31 @@ def level(report: SurfaceReport) -> str:
 def outcome(report: SurfaceReport) -> str:
     """What to take."""
     chosen = report.chosen
-    where = setting(report, chosen.first, chosen.second, chosen.order)
-    if not chosen.within:
-        return f"No setting lies within {level(report)} for sure. {_sentence(where)} loses least."
-    size = size_of(report, chosen_point(report))
+    where = _sentence(setting(report, chosen.first, chosen.second, chosen.order))
+    if not recommended(report):
+        least = f" {where} loses least of them." if chosen.recipe else ""
+        return f"{_none_shown(report)}{least} Nothing is recommended."
+    unmodified = next((one for one in report.points if not one.recipe), None)
+    size, whole = (None if one is None else _bytes(report, one) for one in (chosen_point(report), unmodified))
+    more = " It takes no less than the unmodified model." if size and whole and size >= whole else ""
     return (
-        f"{_sentence(where)} is the smallest within {level(report)} for sure: {size}. Its recipe is ready for compare "
-        "and deploy."
+        f"{where} is the smallest changed setting within {level(report)} for sure: "
+        f"{size_of(report, chosen_point(report))}.{more} Its recipe is ready for compare and deploy."
     )
+
+
+def _none_shown(report: SurfaceReport) -> str:
+    within = Counter(one.within for one in report.points if one.recipe and not one.refused)
+    if within["yes"]:  # of an old report
+        return f"No changed setting within {level(report)} for sure is smaller than the unmodified model."
+    undecided, count = within["undecided"], within.total()
+    if not undecided:
+        rest = "all are beyond it"
+    elif undecided == count:
+        rest = "all are undecided"
+    else:
+        rest = f"{undecided} of {count} {'is' if undecided == 1 else 'are'} undecided, the others beyond it"
+    return f"No changed setting is shown to be within {level(report)}: {rest}."
 
 
 def _sentence(text: str) -> str:
@@ -113,10 +148,10 @@ def _sentence(text: str) -> str:
 
 
 def left(report: SurfaceReport) -> str:
-    """The sentence of the verdict's section: what the chosen setting loses."""
+    """The sentence of the verdict's section: what the chosen setting loses, or the mildest where none is chosen."""
     kl = fmt.estimate(report.divergence.kl.mean, report.divergence.kl.ci)
     where = setting(report, report.chosen.first, report.chosen.second, report.chosen.order)
-    return f"The chosen setting ({where}) loses {kl} nats a token."
+    return f"The {told_of(report)} ({where}) loses {kl} nats a token."
 
 
 def limits_note(report: SurfaceReport) -> str:
@@ -243,8 +278,12 @@ def point_at(report: SurfaceReport, first: int, second: int, order: str = "as gi
 
 def size_of(report: SurfaceReport, point: SurfacePoint) -> str:
     """A setting's bytes as the report counts them."""
-    size = point.sparse_bytes if report.storage == "sparse" else point.bytes
+    size = _bytes(report, point)
     return fmt.NONE if size is None else fmt.size(size)
+
+
+def _bytes(report: SurfaceReport, point: SurfacePoint) -> int | None:
+    return point.sparse_bytes if report.storage == "sparse" else point.bytes
 
 
 def loss_nats(report: SurfaceReport, loss: Mean) -> float | None:

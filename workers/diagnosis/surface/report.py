@@ -46,7 +46,7 @@ class Found:
 def build_report(found: Found, context: JobContext) -> SurfaceReport:
     """Interactions, contour, path, order effects, and the setting that the common blocks speak of.
 
-    Raises NONFINITE_LOGITS where no setting is finite at every position.
+    Raises NONFINITE_LOGITS where no setting that changes the model is finite at every position.
     """
     request, ground = found.request, found.ground
     table = Table(
@@ -57,10 +57,10 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
         found.kernels,
         [document.domain for document in ground.part.corpus.documents],
     )
-    if not any(record.whole for record in found.records):
+    if not table.changed():
         raise HemostatError(
             ErrorCode.NONFINITE_LOGITS,
-            "no setting of the two knobs gives finite logits at every position: nothing can be compared",
+            "no setting that changes the model gives finite logits at every position: nothing can be compared",
             hint="begin with milder values",
         )
     context.check_cancelled()

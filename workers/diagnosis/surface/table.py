@@ -339,19 +339,32 @@ class Table:
             )
         return tuple(steps)
 
+    def changed(self) -> list[int]:
+        """The whole points that do anything to the model."""
+        return [index for index, cell in enumerate(self.cells) if cell.recipe and self.records[index].whole]
+
     def chosen(self) -> int:
-        """Of the points that lie within the chosen loss for sure the one of fewest bytes, of those that save next to
-        nothing against each other the one that loses least; else of whole points the one that loses least."""
+        """Of the changed points that lie within the chosen loss for sure the one of fewest bytes, of those that save
+        next to nothing against each other the one that loses least; else of whole changed points the one that loses
+        least. The unmodified model loses nothing and is no answer.
+
+        Raises ValueError where no changed point is whole.
+        """
 
         def rank(index: int) -> tuple[float, ...]:
             return (self.loss_means[index].mean or 0.0, self.bytes(index), *self._plainness(index))
 
-        whole = self._distinct(index for index, record in enumerate(self.records) if record.whole)
-        sure = [index for index in whole if self.within(index) == "yes"]
+        changed = self._distinct(self.changed())
+        sure = [index for index in changed if self.within(index) == "yes"]
         if sure:
             fewest = min(self.bytes(index) for index in sure)
             sure = [index for index in sure if not path.saves(fewest, self.bytes(index))]
-        return min(sure or whole, key=rank)
+        return min(sure or changed, key=rank)
+
+    def spares(self, index: int) -> bool:
+        """Whether a point takes fewer bytes than the unmodified model, where that was measured."""
+        unmodified = [place for place, cell in enumerate(self.cells) if not cell.recipe]
+        return all(self.bytes(index) < self.bytes(place) for place in unmodified)
 
 
 def _fewest(record: PointRecord, same: Sequence[PointRecord]) -> PointRecord:

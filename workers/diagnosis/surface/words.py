@@ -111,8 +111,9 @@ def _smallest(table: Table, chosen: int) -> str:
     interval = f", {loss.ci[0]:.3g} to {loss.ci[1]:.3g}" if loss.ci else ""
     where = f"{setting(table, table.cells[chosen])} ({table.bytes(chosen) / 2**20:.4g} MiB, {measure} {loss.mean:.3g}"
     if table.within(chosen) == "yes":
-        return f"the smallest that is within a {level} for sure is {where}{interval})"
-    return f"none is within a {level} for sure, and {where}{interval}) loses least"
+        more = "" if table.spares(chosen) else ", no smaller than the unmodified model"
+        return f"the smallest changed setting that is within a {level} for sure is {where}{interval}){more}"
+    return f"no changed setting is shown to be within a {level}, and {where}{interval}) loses least of them"
 
 
 def warnings(table: Table) -> Iterator[str]:

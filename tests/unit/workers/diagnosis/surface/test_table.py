@@ -92,6 +92,30 @@ def test_of_sizes_next_to_each_other_the_setting_that_loses_least_is_chosen(spar
     assert found.cells[found.chosen()].first == chosen
 
 
+@pytest.mark.parametrize(("level", "within"), [(1e-9, "no"), (0.0002, "undecided")])
+def test_the_unmodified_model_is_never_chosen_but_the_mildest_changed_setting(level, within):
+    request = surface_request(sparsities=(0.15, 0.5), bits=(4, 3), contour={"measure": "kl", "level": level})
+    made = surface_table(request, documents=2)
+    if within == "undecided":
+        level = made.loss_means[made.along(0, 0, 1)].mean
+        made = replace(
+            made, request=request.model_copy(update={"contour": request.contour.model_copy(update={"level": level})})
+        )
+    assert made.within(made.along(0, 0, 0)) == "yes"
+    chosen = made.cells[made.chosen()]
+    assert (chosen.first, chosen.second) == (1, 0) and chosen.recipe
+    assert made.within(made.chosen()) == within
+
+
+def test_where_no_changed_setting_is_finite_nothing_can_be_chosen():
+    request = surface_request(sparsities=(0.3, 0.6), bits=(6, 4))
+    changed = [(p, q) for p in range(3) for q in range(3) if p or q]
+    made = surface_table(request, documents=12, broken=tuple(changed[:5]), refused=tuple(changed[5:]))
+    assert made.changed() == []
+    with pytest.raises(ValueError, match="empty"):
+        made.chosen()
+
+
 def of_equal_weights():
     """Three bits alone, and a tenth pruned after rounding to three bits: the same weights, counted at two sizes."""
     request = surface_request(

@@ -56,7 +56,7 @@ def test_the_sentence_tells_what_is_shown_where():
     assert text.startswith("The two damages overlap at 1 of 4 settings, most at sparsity 0.3 with bits 6 (")
     assert (
         "nats a token); at 1 they add up within 0.01 nats a token for sure; at 2 no departure is shown, and none is "
-        "ruled out; the smallest "
+        "ruled out; the smallest changed setting"
     ) in text
     assert "no departure" not in sentence(table, kinds_of(table, *["compounds"] * 4), table.chosen())
 
@@ -70,3 +70,19 @@ def test_of_one_setting_the_sentence_speaks_in_the_singular():
     text = sentence(table, tuple(kinds), table.chosen())
     assert text.startswith("The two damages compound at the one setting, sparsity 0.3 with bits 6 (")
     assert "exchanged they are not shown to depart from adding up at the one setting;" in text
+
+
+def test_the_sentence_recommends_no_unmodified_model():
+    table = surface_table(surface_request(contour={"measure": "kl", "level": 1e-9}), documents=12)
+    text = sentence(table, table.interactions(), table.chosen())
+    assert "; no changed setting is shown to be within a KL of 1e-09 nats a token, and " in text
+    assert text.endswith(") loses least of them.") and "sparsity left out with bits left out" not in text
+
+
+def test_a_setting_that_saves_nothing_is_not_told_as_if_it_did():
+    request = surface_request(sparsities=(0.1, 0.2), bits=(8, 6), storage="dense")
+    table = surface_table(request, documents=12)
+    pruned = table.along(0, 0, 1)
+    assert table.within(pruned) == "yes" and not table.spares(pruned)
+    assert sentence(table, (), pruned).endswith("), no smaller than the unmodified model.")
+    assert "no smaller" not in sentence(table, (), table.chosen())
