@@ -18,7 +18,7 @@ _HEADINGS: Final[dict[type, Callable[[Any], str]]] = {
     AttributeReport: attribute_words.heading,
     CalibrateReport: calibration.heading,
     MitigateReport: front.heading,
-    SurfaceReport: surface_words.heading,
+    SurfaceReport: surface_words.answer,
     SweepReport: sweep_words.heading,
     TasksReport: tasks_words.heading,
     TrajectoryReport: trajectory.heading,

@@ -243,8 +243,15 @@ CATALOGUE: tuple[Metric, ...] = (
         "Share of the last surface's settings of both knobs where a departure from adding up is shown.",
         COMPARISON,
     ),
-    Metric("surface_within", "gauge", "1 where a setting lies within the chosen loss for sure, else 0.", COMPARISON),
-    Metric("surface_chosen_bytes", "gauge", "Bytes of the setting that the last surface chose.", COMPARISON),
+    Metric(
+        "surface_within", "gauge", "1 where a changed setting lies within the chosen loss for sure, else 0.", COMPARISON
+    ),
+    Metric(
+        "surface_chosen_bytes",
+        "gauge",
+        "Bytes of the setting that the last surface chose, of the mildest where none is within.",
+        COMPARISON,
+    ),
     # what was treated, by comparison: the recipe is the candidate's own
     Metric(
         "mitigate_best_saved_nats",

@@ -76,7 +76,7 @@ def surface(
     """Measure two knobs together: do their damages add up, how far may both go, and which path is cheapest.
 
     Exit status: 0 where a changed setting is within the loss for sure, 1 where every one is beyond it, 2 where some are
-    undecided and none is within, or nothing was measured.
+    undecided and none is within, or nothing was measured. The unmodified model, which loses nothing, counts as none.
     """
     configured = settings()
     request = swept_request(

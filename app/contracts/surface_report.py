@@ -1,10 +1,10 @@
 """The report of a surface job, kind `surface` of schema `hemostat.report/1`.
 
 Two knobs of the candidate's recipe are turned together; a setting is a value of each, null where the knob's step is
-left out (with two knobs in one step: where it stands at its first value). The common blocks speak of the chosen
-setting: of those whose loss lies within the chosen one for sure, the one of fewest bytes; where there is none, the
-setting that loses least. Interactions and effects of the order are differences of ln PPL in nats a token, paired by
-position.
+left out (with two knobs in one step: where it stands at its first value). The common blocks speak of one setting that
+changes the model: of those whose loss lies within the chosen one for sure, the one of fewest bytes; where there is
+none, the mildest, which loses least, and nothing is recommended. Interactions and effects of the order are differences
+of ln PPL in nats a token, paired by position.
 """
 
 from typing import Literal
@@ -55,10 +55,11 @@ class SurfacePoint(Contract):
     recipe: tuple[dict[str, object], ...]
     refused: str = Field(default="", description="why the model cannot take it; the rest is then empty")
     bytes: Count | None = Field(
-        description="of the whole model, as its manifest counts them: zeros take as much as others"
+        description="of the whole model, as its manifest counts them: zeros take as much as others. Settings of equal "
+        "weights count alike, with the fewest bytes of them"
     )
     sparse_bytes: Count | None = Field(
-        description="where zeros of pruned weights are not stored, one bit a weight beside"
+        description="where zeros of pruned weights are not stored, one bit a weight beside; counted alike, too"
     )
     bits_per_weight: float | None
     weights_fingerprint: str | None
@@ -109,7 +110,7 @@ class SurfaceDomain(Contract):
 
     tokens: Count
     documents: Count
-    kl: Mean = Field(description="of the chosen setting")
+    kl: Mean = Field(description="of the chosen setting, as in the common blocks")
     average: Mean = Field(description="mean of I over every setting of both knobs in the order as given, nats a token")
     interactions: tuple[Interaction, ...] = Field(
         default=(),
@@ -128,9 +129,10 @@ class Limit(Contract):
     ci: tuple[Number, Number] | None = Field(
         description="95 % interval of `value` (of `place` where not every setting is a number), clusters resampled, "
         "with what was not measured between two settings: up to the stronger one, from a straight line between them "
-        "where the knob removes a share, else from the milder one; it holds every setting whose own interval holds the "
-        "chosen loss, up to the first one that is beyond it for sure; a null end lies beyond the range; null: fewer "
-        "than six clusters"
+        "where the knob removes a share (a KL at the milder setting is then above a thousandth of the chosen loss, or "
+        "0, as the unmodified model's is), else from the milder one; it holds every setting whose own interval holds "
+        "the chosen loss, up to the first one that is beyond it for sure; a null end lies beyond the range; null: "
+        "fewer than six clusters"
     )
     largest: Count | None = Field(
         description="index of the furthest setting before the first one whose mean loss is beyond it; null: none"
@@ -150,7 +152,8 @@ class Contour(Contract):
 
 class PathStep(Contract):
     """A setting on the cheapest path: no other one takes as few bytes and loses as little, and it saves a thousandth of
-    the bytes of the one before at least."""
+    the bytes of the one before at least. Of settings of equal weights it is the plainest: the fewest knobs turned, not
+    exchanged."""
 
     first: Count
     second: Count
@@ -175,12 +178,16 @@ class OrderEffect(Contract):
 
 
 class Chosen(Contract):
-    """The setting that the common blocks speak of."""
+    """The setting that the common blocks speak of: one that changes the model (older reports may have chosen the
+    unmodified one)."""
 
     first: Count
     second: Count
     order: Order
-    within: bool = Field(description="whether its loss lies within the chosen one for sure")
+    within: bool = Field(
+        description="whether its loss lies within the chosen one for sure; false: no changed setting's is shown to, "
+        "nothing is recommended, and it is the one that loses least"
+    )
     recipe: tuple[dict[str, object], ...]
 
 
@@ -190,7 +197,9 @@ class SurfaceReport(Contract):
     schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
     kind: Literal["surface"] = "surface"
     job: str
-    severity: Severity = Field(description="of the chosen setting")
+    severity: Severity = Field(
+        description="of the chosen setting; where none is within the loss, of the mildest that changes the model"
+    )
     verdict: str = Field(description="one plain sentence")
     decision: SeverityVerdict
     tokens: Count

@@ -216,7 +216,9 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def _of_layers(step: Step) -> str:
-    return "" if step.layers is None else f" in layers {', '.join(map(str, step.layers[:8]))}"
+    if step.layers is None:
+        return ""
+    return f" in layer{'' if len(step.layers) == 1 else 's'} {', '.join(map(str, step.layers[:8]))}"
 
 
 def _told_divisors(weights: list[Weight], *, least: int = 8) -> str:

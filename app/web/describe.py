@@ -110,7 +110,7 @@ def _share(of: object) -> str:
 
 def _parts(of: Step, part: str, where: str) -> str:
     if of.get("count") is None and of.get("ratio") is None:
-        return f"{part}s dropped"
+        return f"{_layers(of) if part == 'layer' and _has_layers(of) else f'{part}s'} dropped"
     many = f"{of['count']} {part}" if of.get("count") is not None else f"{_share(of.get('ratio'))} of the {part}"
     return f"{many}{'' if of.get('count') == 1 else 's'} dropped{where}"
 
@@ -118,7 +118,7 @@ def _parts(of: Step, part: str, where: str) -> str:
 # Fields that hardly ever differ, and would hide what does.
 _QUIET = frozenset({"type", "layers", "modules", "calibration", "calibration_windows", "calibration_window", "seed"})
 # Types whose words say which layers.
-_TELLS_LAYERS = frozenset({"extend.duplicate", "extend.identity", "extend.interpolate"})
+_TELLS_LAYERS = frozenset({"extend.duplicate", "extend.identity", "extend.interpolate", "prune.layers"})
 
 
 def _any_step(of: Step) -> str:
@@ -157,7 +157,7 @@ def _cut(method: str) -> Callable[[Step], str]:
 
 
 def _deeper(of: Step) -> str:
-    layers = f"layers {_ranges(sorted(of['layers']))}" if of.get("layers") else "every layer"
+    layers = _layers(of) if _has_layers(of) else "every layer"
     how = {"duplicate": "repeated", "identity": "followed by identities", "interpolate": "followed by interpolations"}
     return f"{layers} {how[str(of['type']).partition('.')[2]]}"
 
@@ -255,11 +255,20 @@ _WORDS = {
 
 def _where(of: Step) -> str:
     parts = []
-    if isinstance(of.get("layers"), list | tuple) and of["layers"]:
-        parts.append("layers " + _ranges(sorted(of["layers"])))
+    if _has_layers(of):
+        parts.append(_layers(of))
     if isinstance(of.get("modules"), list | tuple) and of["modules"]:
         parts.append(", ".join(map(str, of["modules"])))
     return f" (only {'; '.join(parts)})" if parts else ""
+
+
+def _has_layers(of: Step) -> bool:
+    return isinstance(of.get("layers"), list | tuple) and bool(of["layers"])
+
+
+def _layers(of: Step) -> str:
+    """`layer 12`, `layers 0–2, 7`."""
+    return f"layer{'' if len(of['layers']) == 1 else 's'} {_ranges(sorted(of['layers']))}"
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -9,6 +9,7 @@ from app.contracts.job import TERMINAL
 from app.contracts.report import SEVERITIES
 from app.web import describe
 from app.web import format as fmt
+from app.web.sections.surface_words import NONE_SHOWN
 from app.web.untrusted import visible
 
 # What the class of a kind is of, where it is not of the candidate as it was given.
@@ -32,7 +33,7 @@ def outcome(job: Mapping[str, Any]) -> str:
     if len(classes) > 1:
         # All of them say no more than the mean's.
         found = f"{severity if len(classes) == len(SEVERITIES) else ' or '.join(classes)}?"
-    found = " ".join([found, *([_OF[job["kind"]]] if job["kind"] in _OF else [])])
+    found = f"{found} {_of(job)}".strip()
     return visible("; ".join(filter(None, (job.get("answer"), found))))
 
 
@@ -46,6 +47,13 @@ def times(job: Mapping[str, Any], now: float | None) -> dict[str, str]:
     if began is not None and until is not None:
         told["took in all"] = fmt.duration(max(0.0, until - began)) + ("" if ended else " so far")
     return told
+
+
+def _of(job: Mapping[str, Any]) -> str:
+    """What the class is of. A surface that recommends nothing says so in its answer."""
+    if job["kind"] == "surface" and NONE_SHOWN in (job.get("answer") or ""):
+        return "at the mildest setting"
+    return _OF.get(job["kind"], "")
 
 
 def recipe(job: Mapping[str, Any]) -> str:

@@ -31,8 +31,8 @@ from app.web.sections.numbers import numbers
 from app.web.sections.origin import origin
 from app.web.sections.slices import slices
 from app.web.sections.surface import surface
-from app.web.sections.surface_words import heading as heading_of_surface
-from app.web.sections.surface_words import knobs_of
+from app.web.sections.surface_words import answer as answer_of_surface
+from app.web.sections.surface_words import knobs_of, told_of
 from app.web.sections.surface_words import left as left_at_chosen
 from app.web.sections.sweep import heading as heading_of_sweep
 from app.web.sections.sweep import strongest, sweep
@@ -149,11 +149,12 @@ def _surface(report: SurfaceReport) -> tuple[str, dict[str, Any]]:
     candidate, reference = (
         describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
     )
+    told = told_of(report).removesuffix(" setting")
     return "surface.html.j2", {
         "what": "surface report",
         "preposition": "against",
-        "title": visible(f"{heading_of_surface(report)}: {knobs_of(report)}, chosen {candidate} against {reference}"),
-        "chart_title": "Excess KL of the chosen setting over the noise floor",
+        "title": visible(f"{answer_of_surface(report)}: {knobs_of(report)}, {told} {candidate} against {reference}"),
+        "chart_title": f"Excess KL of the {told_of(report)} over the noise floor",
         "surface": surface(report),
         "verdict": replace(verdict(report), sentence=left_at_chosen(report)),
     }

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from app.contracts.report import SEVERITIES, CompareReport, Distribution, Mean, Provenance
 from app.contracts.reports import AnyReport
+from app.contracts.surface_report import SurfaceReport
 from app.contracts.sweep_report import SweepReport
 from app.contracts.trajectory_report import TrajectoryReport
 from app.web import describe
@@ -22,6 +23,7 @@ from app.web.reading import parse
 from app.web.scales import LogScale
 from app.web.sections.origin import scored_text, window
 from app.web.sections.slices import OVER_WINDOWS, over_windows
+from app.web.sections.surface_words import told_of
 from app.web.sections.sweep_words import furthest
 from app.web.sections.verdict import detectable, edges, heading, margin, named, nonfinite, rank, to_decide
 from app.web.untrusted import visible
@@ -273,8 +275,9 @@ def small_print(report: AnyReport, console: Console, say: Say) -> None:
     floor = report.noise_floor.kl
     floor_text = "exactly 0" if floor.mean == 0 == floor.max else f"{fmt.number(floor.mean)} nats a token"
     grid.add_row("noise floor", say(floor_text))
-    at = f"At the {visible(furthest(report))}: " if isinstance(report, SweepReport) else ""
-    grid.add_row("detectable", say(f"{at}{detectable(report)}"))
+    at = visible(furthest(report)) if isinstance(report, SweepReport) else ""
+    at = told_of(report) if isinstance(report, SurfaceReport) else at
+    grid.add_row("detectable", say(f"{f'At the {at}: ' if at else ''}{detectable(report)}"))
     grid.add_row("rule", Text(say(visible(report.decision.rule))))
     for index, item in enumerate(report.not_tested):
         grid.add_row("not tested" if index == 0 else "", Text(say(visible(item))))

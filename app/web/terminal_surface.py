@@ -11,6 +11,7 @@ from rich.text import Text
 
 from app.contracts.surface_report import SurfaceReport
 from app.web import format as fmt
+from app.web.sections.domain_words import unjudged
 from app.web.sections.surface_tables import TURNS, limit_interval, limit_text, p_text
 from app.web.sections.surface_words import (
     DEPARTURES,
@@ -25,7 +26,9 @@ from app.web.sections.surface_words import (
     name,
     orders_note,
     outcome,
+    recommended,
     setting,
+    told_of,
 )
 from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
@@ -40,23 +43,25 @@ def render_surface(report: SurfaceReport, console: Console, say: Say) -> None:
     wide = console.width >= WIDE
     head(report, console, say)
     console.print()
-    console.print(Text(heading(report).upper(), style="bold green" if report.chosen.within else "bold red"))
+    console.print(Text(heading(report).upper(), style="bold green" if recommended(report) else "bold red"))
     console.print(Text(say(visible(report.verdict))))
-    console.print(Text(say(f"Settings: {grid(report)}. The candidate above is the chosen one.")))
+    console.print(Text(say(f"Settings: {grid(report)}. The candidate above is the {told_of(report)}.")))
     console.print(Text(say(outcome(report))))
     console.print()
     for table in (_grid(report, say, of_interactions=False), _grid(report, say, of_interactions=True)):
         if table is not None:
             console.print(table)
     console.print(_interactions(report, say))
-    if report.domains:
+    if few := unjudged(report.domains):
+        console.print(Text(say(few)))
+    elif report.domains:
         console.print(_domains(report, say, wide=wide))
     console.print(_limits(report, say))
     console.print(_path(report, say, wide=wide))
     console.print(Text(say(orders_note(report))))
     if report.order_effects:
         console.print(_orders(report, say))
-    for step in report.chosen.recipe:
+    for step in report.chosen.recipe if recommended(report) else ():
         console.print(Text(say(visible(json.dumps(step, ensure_ascii=False)))))
     verdict_lines(report, console, say, sentence=left(report))
     console.print()

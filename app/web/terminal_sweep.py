@@ -11,6 +11,7 @@ from rich.text import Text
 from app.contracts.sweep_report import SweepPoint, SweepReport, Threshold
 from app.models.knobs import told
 from app.web import format as fmt
+from app.web.sections.domain_words import unjudged
 from app.web.sections.sweep_tables import has_kernels, kernels_note
 from app.web.sections.sweep_words import (
     FORMS,
@@ -50,7 +51,9 @@ def render_sweep(report: SweepReport, console: Console, say: Say) -> None:
     if has_kernels(report):
         console.print(Text(say(visible(kernels_note(report)))))
     console.print(_limits(report, say))
-    if report.domains:
+    if few := unjudged(report.domains):
+        console.print(Text(say(few)))
+    elif report.domains:
         console.print(_domains(report, say))
     for threshold in (report.threshold, report.threshold_kl):
         if threshold is not None:

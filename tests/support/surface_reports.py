@@ -116,7 +116,7 @@ def _record(request: SurfaceRequest, sums: WindowSums, sparsity: float, width: i
             "classes": (),
             "nonfinite_positions": nonfinite,
             "sums": sums.model_dump(),
-            "weights_fingerprint": f"{round(kl * 1e6):064x}",
+            "weights_fingerprint": f"{round(loss * 1e12):064x}",
             "bytes": round(257 * MIB * width / 16),
             "sparse_bytes": round(257 * MIB * (width * (1 - sparsity) + bool(sparsity)) / 16),
             "bits_per_weight": float(width),
@@ -130,7 +130,7 @@ def surface_report(request: SurfaceRequest | None = None, **drawn: Any) -> Json:
     asked = request or surface_request()
     table = surface_table(asked, **drawn)
     chosen = table.chosen()
-    cell, record = table.cells[chosen], table.records[chosen]
+    cell, record = table.cells[chosen], table.sized[chosen]
     frame = compare_report(draw(mean=max(1e-6, record.divergence.kl.mean or 0.0), documents=40), store_text=False)
     interactions = table.interactions()
     point = _point(table, chosen)
@@ -199,6 +199,9 @@ def _variants() -> str:
             "broken": surface_report(broken=((5, 4), (0, 4)), refused=((5, 0),), documents=4),
             "none-within": surface_report(
                 surface_request(contour={"measure": "perplexity", "level": 2.0}, storage="dense")
+            ),
+            "nothing-changed-within": surface_report(
+                surface_request(contour={"measure": "kl", "level": 0.0005}, orders="both"), documents=8
             ),
             "one-step": surface_report(surface_request(knobs=one_step, candidate=rtn)),
         }

@@ -17,6 +17,7 @@ from app.web.sections import surface_words as said
 from app.web.sections.numbers import Figure
 from app.web.sections.surface_words import (
     MEASURES,
+    NONE_SHOWN,
     UNITS,
     chosen_point,
     heading,
@@ -25,8 +26,10 @@ from app.web.sections.surface_words import (
     loss_nats,
     name,
     outcome,
+    recommended,
     setting,
     size_of,
+    told_of,
 )
 from app.web.tables import Table
 from app.web.untrusted import visible
@@ -39,6 +42,7 @@ class Surface:
     heading: str
     sentence: str
     good: bool
+    told_of: str
     outcome: str
     figures: tuple[Figure, ...]
     recipe: str
@@ -63,7 +67,8 @@ def surface(report: SurfaceReport) -> Surface:
     return Surface(
         heading=heading(report),
         sentence=visible(report.verdict),
-        good=report.chosen.within,
+        good=recommended(report),
+        told_of=told_of(report),
         outcome=outcome(report),
         figures=_figures(report),
         recipe=_recipe(report),
@@ -88,11 +93,11 @@ def _figures(report: SurfaceReport) -> tuple[Figure, ...]:
     chosen = chosen_point(report)
     found = [
         Figure(
-            "Chosen setting",
+            _initial(told_of(report)),
             f"{label(report, 0, chosen.first)} × {label(report, 1, chosen.second)}",
             f"{name(report, 0)} × {name(report, 1)}",
             "",
-            "the smallest within the loss" if report.chosen.within else "loses least; none is within the loss",
+            "the smallest changed one within the loss" if recommended(report) else NONE_SHOWN,
         ),
         Figure(
             "Size",
@@ -198,8 +203,8 @@ def _interaction_chart(report: SurfaceReport) -> Markup | None:
 
 
 def _recipe(report: SurfaceReport) -> str:
-    """The chosen steps as JSON, one a line; empty where there is none."""
-    steps = report.chosen.recipe
+    """The chosen steps as JSON, one a line; empty where nothing is recommended."""
+    steps = report.chosen.recipe if recommended(report) else ()
     return "[\n" + ",\n".join(f"  {json.dumps(step, ensure_ascii=False)}" for step in steps) + "\n]" if steps else ""
 
 

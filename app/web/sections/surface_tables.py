@@ -10,6 +10,7 @@ from app.contracts.surface_report import Limit, OrderEffect, SurfacePoint, Surfa
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LinearScale, LogScale
+from app.web.sections.domain_words import unjudged
 from app.web.sections.surface_words import (
     DEPARTURES,
     MEASURES,
@@ -20,6 +21,7 @@ from app.web.sections.surface_words import (
     loss_nats,
     name,
     setting,
+    told_of,
 )
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
@@ -142,8 +144,10 @@ def interactions(report: SurfaceReport) -> Table:
 
 
 def domains(report: SurfaceReport) -> Table:
-    """Average and largest interaction of each domain, the one of the largest average first."""
-    found = sorted(report.domains.items(), key=lambda item: -abs(item[1].average.mean or 0.0))
+    """Average and largest interaction of each domain, the one of the largest average first; no row where none can be
+    judged alone."""
+    judged = {} if unjudged(report.domains) else report.domains
+    found = sorted(judged.items(), key=lambda item: -abs(item[1].average.mean or 0.0))
     spans = [bound for _, one in found for bound in (one.average.mean, *(one.average.ci or ())) if bound is not None]
     wide = max([abs(value) for value in spans] or [1.0]) or 1.0
     scale = LinearScale(-1.08 * wide, 1.08 * wide)
@@ -183,7 +187,7 @@ def domains(report: SurfaceReport) -> Table:
         caption="Interactions by domain",
         columns=(
             Column("Domain", "name"),
-            Column("KL of the chosen setting"),
+            Column(f"KL of the {told_of(report)}"),
             Column("Average I, nats a token"),
             Column("With 95 % interval", "chart"),
             Column("Largest I"),
@@ -218,7 +222,7 @@ def path(report: SurfaceReport) -> Table:
         ci = _ci_nats(report, row.loss)
         rows.append(
             (
-                Cell(where, "chosen" if mine else "", strong=mine),
+                Cell(where, told_of(report).removesuffix(" setting") if mine else "", strong=mine),
                 Cell(fmt.size(row.bytes), f"{fmt.number(100 * row.bytes / max(1, largest), 3)} %"),
                 Cell(loss.value, loss.interval or "no interval", strong=True),
                 Cell(chart=interval_strip(f"{where}: {loss}", nats, ci, scale, [])),

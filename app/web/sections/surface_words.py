@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from app.contracts.report import Mean
 from app.contracts.surface_report import Interaction, OrderEffect, SurfaceKnob, SurfacePoint, SurfaceReport
 from app.web import format as fmt
+from app.web.sections.domain_words import unjudged
 from app.web.untrusted import visible
 
 MEASURES: Final = {"kl": "KL(p‖q)", "perplexity_ratio": "perplexity ratio q/p", "perplexity": "perplexity"}
@@ -20,22 +22,42 @@ SHOWN: Final = 0.05
 _MOST_NAMED: Final = 3
 # Kinds of interactions that are not 0 for sure.
 DEPARTURES: Final = frozenset({"compounds", "overlaps"})
+NONE_SHOWN: Final = "no changed setting shown to be within the loss"
 
 
 def heading(report: SurfaceReport) -> str:
-    """Whether the damages add up, in the order of the steps as given."""
-    kinds = {row.kind for row in report.interactions if row.order == "as given"}
-    if not kinds:
+    """Whether the damages add up, in the order of the steps as given. Where the settings do not all say the same, or
+    most say nothing, it tells how many do."""
+    kinds = Counter(row.kind for row in report.interactions if row.order == "as given")
+    count, decided = kinds.total(), kinds.total() - kinds["no_departure_shown"]
+    if not count:
         return "Not known"
-    if kinds >= DEPARTURES:
-        return "Mixed: they compound here and overlap there"
-    if "compounds" in kinds:
-        return "They compound"
-    if "overlaps" in kinds:
-        return "They overlap"
-    if kinds == {"additive_within_margin"}:
+    if kinds["compounds"] and kinds["overlaps"]:
+        return f"Mixed: they compound at {kinds['compounds']} and overlap at {kinds['overlaps']} of {count} settings"
+    departing, verb = kinds["compounds"] + kinds["overlaps"], "compound" if kinds["compounds"] else "overlap"
+    if departing:
+        everywhere = departing == decided and 2 * departing > count
+        return f"They {verb}" if everywhere else f"They {verb} at {departing} of {count} settings"
+    if kinds["additive_within_margin"] == count:
         return f"They add up within {fmt.short(report.margin or 0.0)} nats"
     return "No departure from adding up shown"
+
+
+def answer(report: SurfaceReport) -> str:
+    """The heading, and that nothing is recommended where that is so."""
+    return heading(report) if recommended(report) else f"{heading(report)}; {NONE_SHOWN}"
+
+
+def recommended(report: SurfaceReport) -> bool:
+    """Whether the chosen setting is one to take. Old reports may have chosen the unmodified model."""
+    return report.chosen.within and bool(report.chosen.recipe)
+
+
+def told_of(report: SurfaceReport) -> str:
+    """What the setting is called that the common blocks speak of."""
+    if recommended(report):
+        return "chosen setting"
+    return "mildest setting" if report.chosen.recipe else "unmodified model"
 
 
 def kind_text(row: Interaction, margin: float | None) -> str:
@@ -94,14 +116,31 @@ def level(report: SurfaceReport) -> str:
 def outcome(report: SurfaceReport) -> str:
     """What to take."""
     chosen = report.chosen
-    where = setting(report, chosen.first, chosen.second, chosen.order)
-    if not chosen.within:
-        return f"No setting lies within {level(report)} for sure. {_sentence(where)} loses least."
-    size = size_of(report, chosen_point(report))
+    where = _sentence(setting(report, chosen.first, chosen.second, chosen.order))
+    if not recommended(report):
+        least = f" {where} loses least of them." if chosen.recipe else ""
+        return f"{_none_shown(report)}{least} Nothing is recommended."
+    unmodified = next((one for one in report.points if not one.recipe), None)
+    size, whole = (None if one is None else _bytes(report, one) for one in (chosen_point(report), unmodified))
+    more = " It takes no less than the unmodified model." if size and whole and size >= whole else ""
     return (
-        f"{_sentence(where)} is the smallest within {level(report)} for sure: {size}. Its recipe is ready for compare "
-        "and deploy."
+        f"{where} is the smallest changed setting within {level(report)} for sure: "
+        f"{size_of(report, chosen_point(report))}.{more} Its recipe is ready for compare and deploy."
     )
+
+
+def _none_shown(report: SurfaceReport) -> str:
+    within = Counter(one.within for one in report.points if one.recipe and not one.refused)
+    if within["yes"]:  # of an old report
+        return f"No changed setting within {level(report)} for sure is smaller than the unmodified model."
+    undecided, count = within["undecided"], within.total()
+    if not undecided:
+        rest = "all are beyond it"
+    elif undecided == count:
+        rest = "all are undecided"
+    else:
+        rest = f"{undecided} of {count} {'is' if undecided == 1 else 'are'} undecided, the others beyond it"
+    return f"No changed setting is shown to be within {level(report)}: {rest}."
 
 
 def _sentence(text: str) -> str:
@@ -109,24 +148,27 @@ def _sentence(text: str) -> str:
 
 
 def left(report: SurfaceReport) -> str:
-    """The sentence of the verdict's section: what the chosen setting loses."""
+    """The sentence of the verdict's section: what the chosen setting loses, or the mildest where none is chosen."""
     kl = fmt.estimate(report.divergence.kl.mean, report.divergence.kl.ci)
     where = setting(report, report.chosen.first, report.chosen.second, report.chosen.order)
-    return f"The chosen setting ({where}) loses {kl} nats a token."
+    return f"The {told_of(report)} ({where}) loses {kl} nats a token."
 
 
 def limits_note(report: SurfaceReport) -> str:
     """How the limits were found."""
-    between = "in the logarithm of KL" if report.contour.measure == "kl" else "straight in ln perplexity"
+    by_kl = report.contour.measure == "kl"
+    between = "in the logarithm of KL" if by_kl else "straight in ln perplexity"
+    # Of a logarithm alone: what it says of next to nothing.
+    nothing = "next to a setting that loses next to nothing (the unmodified model’s 0 is exact), " if by_kl else ""
     return (
         "A limit is where the loss first passes the chosen one on the way from the mildest setting, interpolated "
         f"between neighbours {between}. Its 95 % interval comes from documents resampled jointly at all settings, "
         "holds every setting whose own interval holds the chosen loss (up to the first one that is beyond it for "
         "sure), and what was not measured between two of them: of sparsity, ratios, bits and ranks, whose damage grows "
         "ever faster, it reaches from where a straight line would pass to the stronger setting. Of any other knob, "
-        "next to a setting that loses next to nothing, and before a collapse, it is the whole gap. “Beyond” means past "
-        "the last measured setting. The last column goes by the mean, and names the furthest that is within for sure, "
-        "by the upper end of its interval as the chosen setting is, where that is another one."
+        f"{nothing}and before a collapse, it is the whole gap. “Beyond” means past the last measured setting. The last "
+        "column goes by the mean, and names the furthest that is within for sure, by the upper end of its interval as "
+        "any choice is made, where that is another one."
     )
 
 
@@ -151,7 +193,11 @@ def _margin(report: SurfaceReport) -> str:
 
 
 def domains_note(report: SurfaceReport) -> str:
-    """What the domains are."""
+    """What the domains are; where none can be judged that alone, empty where there is none."""
+    if not report.domains:
+        return ""
+    if line := unjudged(report.domains):
+        return line
     few = sum(bool(domain.note) for domain in report.domains.values())
     return (
         "The average is the mean of I over every setting of both knobs in the order as given; the largest interaction "
@@ -200,7 +246,8 @@ def orders_note(report: SurfaceReport) -> str:
                 f"{_largest_effects(report, sure)}"
             )
     if not told:
-        return f"At none of {count} settings a difference between the two orders is shown."
+        none = "At the one setting no difference" if count == 1 else f"At none of the {count} settings is a difference"
+        return f"{none} between the two orders {'is ' if count == 1 else ''}shown."
     return (
         f"Exchanging the two steps makes a difference {' and '.join(told)}, by Holm’s correction of each measure at "
         "the 5 % level. Below 0 the exchanged order loses less."
@@ -231,8 +278,12 @@ def point_at(report: SurfaceReport, first: int, second: int, order: str = "as gi
 
 def size_of(report: SurfaceReport, point: SurfacePoint) -> str:
     """A setting's bytes as the report counts them."""
-    size = point.sparse_bytes if report.storage == "sparse" else point.bytes
+    size = _bytes(report, point)
     return fmt.NONE if size is None else fmt.size(size)
+
+
+def _bytes(report: SurfaceReport, point: SurfacePoint) -> int | None:
+    return point.sparse_bytes if report.storage == "sparse" else point.bytes
 
 
 def loss_nats(report: SurfaceReport, loss: Mean) -> float | None:

@@ -7,6 +7,7 @@ from app.models.knobs import told
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LogScale
+from app.web.sections.domain_words import unjudged
 from app.web.sections.sweep_words import (
     UNJUDGED,
     by_damage,
@@ -158,11 +159,11 @@ def limits_note(report: SweepReport) -> str:
 
 def domains(report: SweepReport) -> Table:
     """How far each domain goes, and what it loses at the settings where the whole text stops being mild and where the
-    sweep ends."""
+    sweep ends; no row where none can be judged alone."""
     values = [point.value for point in report.points]
     shown = shown_places(report)
     rows = []
-    for name, domain in by_damage(report):
+    for name, domain in [] if unjudged(report.domains) else by_damage(report):
         cells = [
             Cell(visible(name), fmt.counted(domain.documents, "document")),
             Cell(mild_up_to(domain), domain.note, strong=True),
@@ -188,7 +189,11 @@ def domains(report: SweepReport) -> Table:
 
 
 def domains_note(report: SweepReport) -> str:
-    """How they are judged."""
+    """How they are judged; where none can be judged alone that alone, empty where there is none."""
+    if not report.domains:
+        return ""
+    if line := unjudged(report.domains):
+        return line
     few = any(domain.note for domain in report.domains.values())
     return "Each domain is judged as the whole text is, by the upper limit of its own excess KL." + (
         " A domain of fewer than six documents has no interval: how far it stays mild cannot be judged." if few else ""

@@ -32,13 +32,13 @@ def put_back(patient: Patient, dropped: Collection[int], added: Collection[int])
     left = sorted(set(named) - set(dropped))
     place = slice(which[0], which[0] + 1)
     steps[place] = [steps[which[0]] | {"layers": left}] if left else []
-    words = ", ".join(map(str, sorted(dropped)))
+    words = f"layer{'' if len(dropped) == 1 else 's'} {', '.join(map(str, sorted(dropped)))}"
     if not steps:
-        return Treatment(recipe=None, why=f"with layers {words} left in nothing is done to the model")
+        return Treatment(recipe=None, why=f"with {words} left in nothing is done to the model")
     try:
         recipe = recipe_of(steps)
         check_recipe(patient.origin, recipe, pointer="", reference=patient.reference)
     except (HemostatError, ValidationError) as error:
         why = error.detail if isinstance(error, HemostatError) else "the steps cannot be written so"
-        return Treatment(recipe=None, why=f"layers {words} left in: refused, {why}")
-    return Treatment(recipe=told(recipe), why=f"layers {words} left in")
+        return Treatment(recipe=None, why=f"{words} left in: refused, {why}")
+    return Treatment(recipe=told(recipe), why=f"{words} left in")

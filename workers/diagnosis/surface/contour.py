@@ -11,7 +11,8 @@ knees are) passes the level no earlier than a straight line between them, and by
 
 Where the loss of a knob is not taken for convex, where a divergence before the crossing is not above a thousandth of
 the level (its logarithm says nothing: it is linear there), and before a collapse, the interval reaches over the whole
-gap.
+gap. One of exactly 0, the unmodified model's, is no such divergence: it has no error, and the straight line from it
+bounds a convex loss as from any other setting.
 
 A setting has an interval of its own, which the draws of a place do not look at: one that holds the level is neither
 shown to be within it nor beyond it. So the interval of a limit is no narrower than what those of the settings leave
@@ -77,7 +78,7 @@ def _unresolved(loss_RP: Array, level: float, *, growing: bool, convex: bool) ->
     first_R, low_R, high_R = _crossings(loss_RP, level)
     unclear_R = ~np.isfinite(high_R)
     if growing:
-        unclear_R |= low_R <= RESOLVED * level
+        unclear_R |= (low_R <= RESOLVED * level) & (low_R != 0)
     unclear_R |= not convex
     return np.asarray(unclear_R & (first_R > 0) & (first_R < loss_RP.shape[1]), dtype=np.bool_)
 

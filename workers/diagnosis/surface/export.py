@@ -16,11 +16,12 @@ TABLE_FILE: Final = "surface.csv"
 
 
 def export(report: SurfaceReport, request: SurfaceRequest, context: JobContext) -> None:
-    """Writes the artifacts and sends the metrics."""
+    """Writes the artifacts and sends the metrics. There is no recipe to take where no changed setting is within."""
     (context.output / TABLE_FILE).write_text(_csv(report), encoding="utf-8")
-    (context.output / RECIPE_FILE).write_text(
-        json.dumps(list(report.chosen.recipe), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    if report.chosen.within:
+        (context.output / RECIPE_FILE).write_text(
+            json.dumps(list(report.chosen.recipe), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     _of_the_chosen(report, request, context)
     _of_the_surface(report, request, context)
 

@@ -35,15 +35,21 @@ class Setting:
 def cheapest(settings: Sequence[Setting]) -> list[Setting]:
     """The path from the largest to the smallest; a loss that is not finite is on no path.
 
-    Of settings alike in bytes and loss the one that turns the knobs least stands for all.
+    Of settings alike in bytes and loss the plainest one stands for all.
     """
     usable = [setting for setting in settings if math.isfinite(setting.loss)]
-    ordered = sorted(usable, key=lambda one: (one.bytes, one.loss, one.first + one.second, one.first, one.reversed))
+    ordered = sorted(usable, key=lambda one: (one.bytes, one.loss, plainness(one.first, one.second, one.reversed)))
     path: list[Setting] = []
     for setting in ordered:
         if not path or setting.loss < path[-1].loss:
             path.append(setting)
     return _worth_a_step(path[::-1])
+
+
+def plainness(first: int, second: int, is_reversed: bool) -> tuple[int, bool, int, int]:
+    """Least for the plainest of settings that come to the same: the fewest knobs turned, in the order as given, and
+    turned least."""
+    return (bool(first) + bool(second), is_reversed, first + second, first)
 
 
 def saves(smaller: int, larger: int) -> bool:

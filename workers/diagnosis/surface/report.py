@@ -46,7 +46,7 @@ class Found:
 def build_report(found: Found, context: JobContext) -> SurfaceReport:
     """Interactions, contour, path, order effects, and the setting that the common blocks speak of.
 
-    Raises NONFINITE_LOGITS where no setting is finite at every position.
+    Raises NONFINITE_LOGITS where no setting that changes the model is finite at every position.
     """
     request, ground = found.request, found.ground
     table = Table(
@@ -57,10 +57,10 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
         found.kernels,
         [document.domain for document in ground.part.corpus.documents],
     )
-    if not any(record.whole for record in found.records):
+    if not table.changed():
         raise HemostatError(
             ErrorCode.NONFINITE_LOGITS,
-            "no setting of the two knobs gives finite logits at every position: nothing can be compared",
+            "no setting that changes the model gives finite logits at every position: nothing can be compared",
             hint="begin with milder values",
         )
     context.check_cancelled()
@@ -69,7 +69,7 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
     contour = table.contour()
     chosen = table.chosen()
     by_domain = domains(table, chosen, check_cancelled=context.check_cancelled)
-    cell, record = table.cells[chosen], table.records[chosen]
+    cell, record = table.cells[chosen], table.sized[chosen]
     divergence, top1, perplexity, decision = _blocks(record)
     corpus = ground.part.corpus
     return SurfaceReport(
@@ -151,7 +151,7 @@ def _knob(request: SurfaceRequest, axis: Axis) -> SurfaceKnob:
 
 
 def _point(table: Table, index: int) -> SurfacePoint:
-    cell, record = table.cells[index], table.records[index]
+    cell, record = table.cells[index], table.sized[index]
     kl = None if record.divergence is None else record.divergence.kl
     perplexity = record.perplexity
     kernel = table.kernels[index] if table.kernels else NO_KERNEL

@@ -2,12 +2,15 @@
 
 A point stands in differences only where it is whole: finite at every position, so that all points have the same tokens.
 One that is not, or that the model refuses, is beyond any level and on no path.
+
+Two recipes may make the very same weights: pruning a tenth after rounding to three bits takes only zeros. The fewest
+bytes in which weights can be stored are one number, whichever recipe made them, so such points count alike.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -286,17 +289,37 @@ class Table:
 
     # --- path and choice
 
+    @cached_property
+    def sized(self) -> list[PointRecord]:
+        """The records, each with the fewest bytes that a point of its weights was counted with."""
+        same: dict[str, list[PointRecord]] = {}
+        for record in self.records:
+            if record.weights_fingerprint is not None:
+                same.setdefault(record.weights_fingerprint, []).append(record)
+        return [_fewest(record, same.get(record.weights_fingerprint or "", [])) for record in self.records]
+
     def bytes(self, index: int) -> int:
         """Of a point, as the request counts them."""
-        record = self.records[index]
+        record = self.sized[index]
         sparse = self.request.storage == "sparse" and record.sparse_bytes is not None
         return int((record.sparse_bytes if sparse else record.bytes) or 0)
+
+    def _plainness(self, index: int) -> tuple[int, bool, int, int]:
+        cell = self.cells[index]
+        return path.plainness(cell.first, cell.second, cell.order == "reversed")
+
+    def _distinct(self, indices: Iterable[int]) -> list[int]:
+        """The plainest of the points of the same weights, in the points' order."""
+        found: dict[str | int, int] = {}
+        for index in sorted(indices, key=self._plainness):
+            found.setdefault(self.records[index].weights_fingerprint or index, index)
+        return sorted(found.values())
 
     def path(self) -> tuple[PathStep, ...]:
         """From the largest to the smallest."""
         settings = [
             path.Setting(cell.first, cell.second, self.bytes(index), mean, cell.order == "reversed")
-            for index, cell in enumerate(self.cells)
+            for index, cell in ((index, self.cells[index]) for index in self._distinct(range(len(self.cells))))
             if (mean := self.loss_means[index].mean) is not None
         ]
         found = path.cheapest(settings)
@@ -316,23 +339,41 @@ class Table:
             )
         return tuple(steps)
 
+    def changed(self) -> list[int]:
+        """The whole points that do anything to the model."""
+        return [index for index, cell in enumerate(self.cells) if cell.recipe and self.records[index].whole]
+
     def chosen(self) -> int:
-        """Of the points that lie within the chosen loss for sure the one of fewest bytes, of those that save next to
-        nothing against each other the one that loses least; else of whole points the one that loses least."""
+        """Of the changed points that lie within the chosen loss for sure the one of fewest bytes, of those that save
+        next to nothing against each other the one that loses least; else of whole changed points the one that loses
+        least. The unmodified model loses nothing and is no answer.
+
+        Raises ValueError where no changed point is whole.
+        """
 
         def rank(index: int) -> tuple[float, ...]:
-            mean = self.loss_means[index].mean
-            cell = self.cells[index]
-            tie = (cell.first + cell.second, cell.first, float(cell.order == "reversed"))
-            return (self.bytes(index), math.inf if mean is None else mean, *tie)
+            return (self.loss_means[index].mean or 0.0, self.bytes(index), *self._plainness(index))
 
-        sure = [index for index in range(len(self.cells)) if self.within(index) == "yes"]
+        changed = self._distinct(self.changed())
+        sure = [index for index in changed if self.within(index) == "yes"]
         if sure:
             fewest = min(self.bytes(index) for index in sure)
             sure = [index for index in sure if not path.saves(fewest, self.bytes(index))]
-            return min(sure, key=lambda index: (self.loss_means[index].mean or 0.0, *rank(index)))
-        whole = [index for index in range(len(self.cells)) if self.loss_means[index].mean is not None]
-        return min(whole, key=lambda index: (self.loss_means[index].mean, *rank(index)))
+        return min(sure or changed, key=rank)
+
+    def spares(self, index: int) -> bool:
+        """Whether a point takes fewer bytes than the unmodified model, where that was measured."""
+        unmodified = [place for place, cell in enumerate(self.cells) if not cell.recipe]
+        return all(self.bytes(index) < self.bytes(place) for place in unmodified)
+
+
+def _fewest(record: PointRecord, same: Sequence[PointRecord]) -> PointRecord:
+    sizes = {
+        name: min(known)
+        for name in ("bytes", "sparse_bytes", "bits_per_weight")
+        if (known := [size for one in same if (size := getattr(one, name)) is not None])
+    }
+    return record.model_copy(update=sizes)
 
 
 def _kind(nats: Mean, p: float | None, margin: float) -> Kind:

@@ -39,8 +39,12 @@ def _together(table: Table, interactions: tuple[Interaction, ...]) -> str:
     told = _in_given_order(table, given)
     if not exchanged:
         return told
-    none = f"are shown to depart from adding up at none of {len(exchanged)} settings"
+    none = f"are not shown to depart from adding up at {'any of ' if len(exchanged) > 1 else ''}{_the(exchanged)}"
     return f"{told}; with the two steps exchanged they {_departing(table, exchanged) or none}"
+
+
+def _the(interactions: Sequence[Interaction]) -> str:
+    return "the one setting" if len(interactions) == 1 else f"the {len(interactions)} settings"
 
 
 def _departing(table: Table, interactions: tuple[Interaction, ...]) -> str:
@@ -50,37 +54,46 @@ def _departing(table: Table, interactions: tuple[Interaction, ...]) -> str:
         found = [one for one in interactions if one.kind == kind]
         if found:
             most = max(found, key=lambda one: abs(one.nats.mean or 0.0))
-            parts.append(
-                f"{verb} at {len(found)} of {len(interactions)} settings, most at {setting(table, most)} "
-                f"({_mean(most)} nats a token)"
+            where = (
+                f"{len(found)} of {len(interactions)} settings, most at"
+                if len(interactions) > 1
+                else "the one setting,"
             )
+            parts.append(f"{verb} at {where} {setting(table, most)} ({_mean(most)} nats a token)")
     return ", and ".join(parts)
 
 
 def _in_given_order(table: Table, interactions: tuple[Interaction, ...]) -> str:
+    margin = f"{table.request.additive_margin:.3g} nats a token"
+    inside = [one for one in interactions if one.kind == "additive_within_margin"]
     departing = _departing(table, interactions)
     if departing:
-        return f"The two damages {departing}"
+        return f"The two damages {departing}{_elsewhere(interactions, inside, margin)}"
     largest = max(interactions, key=lambda one: abs(one.nats.mean or 0.0))
     tested = "" if largest.p is None else f", p = {numeral(largest.p, '.2g')} after Holm's correction,"
     told = f"the largest interaction is {_mean(largest)} nats a token{tested} at {setting(table, largest)}"
-    margin = f"{table.request.additive_margin:.3g} nats a token"
-    inside = [one for one in interactions if one.kind == "additive_within_margin"]
     if len(inside) == len(interactions):
         count = "at the one setting" if len(inside) == 1 else f"at all {len(inside)} settings"
         return f"The two damages add up within {margin} {count}: {told}"
     if len(interactions) == 1:
         return f"At the one setting no departure from adding up is shown, and none is ruled out; {told}"
+    where = f"at {_counted(table, inside)} the damages" if inside else "at none of them do the damages"
     return (
-        f"At none of the {len(interactions)} settings is a departure from adding up shown; at "
-        f"{_counted(table, inside)} the damages add up within {margin} for sure; {told}"
+        f"At none of the {len(interactions)} settings is a departure from adding up shown; "
+        f"{where} add up within {margin} for sure; {told}"
     )
+
+
+def _elsewhere(interactions: Sequence[Interaction], inside: Sequence[Interaction], margin: str) -> str:
+    """What is known of the settings that do not depart; empty where all do."""
+    unknown = sum(one.kind == "no_departure_shown" for one in interactions)
+    parts = [f"at {len(inside)} they add up within {margin} for sure"] if inside else []
+    parts += [f"at {unknown} no departure is shown, and none is ruled out"] if unknown else []
+    return "".join(f"; {part}" for part in parts)
 
 
 def _counted(table: Table, found: Sequence[Interaction]) -> str:
     """`2 of them (sparsity 0.1 with bits 8; sparsity 0.3 with bits 8)`: each is named, up to three."""
-    if not found:
-        return "none of them"
     named = "; ".join(setting(table, one) for one in found[:_MOST_NAMED])
     more = len(found) - _MOST_NAMED
     return f"{len(found)} of them ({named}{f'; and {more} more' if more > 0 else ''})"
@@ -98,8 +111,9 @@ def _smallest(table: Table, chosen: int) -> str:
     interval = f", {loss.ci[0]:.3g} to {loss.ci[1]:.3g}" if loss.ci else ""
     where = f"{setting(table, table.cells[chosen])} ({table.bytes(chosen) / 2**20:.4g} MiB, {measure} {loss.mean:.3g}"
     if table.within(chosen) == "yes":
-        return f"the smallest that is within a {level} for sure is {where}{interval})"
-    return f"none is within a {level} for sure, and {where}{interval}) loses least"
+        more = "" if table.spares(chosen) else ", no smaller than the unmodified model"
+        return f"the smallest changed setting that is within a {level} for sure is {where}{interval}){more}"
+    return f"no changed setting is shown to be within a {level}, and {where}{interval}) loses least of them"
 
 
 def warnings(table: Table) -> Iterator[str]:

@@ -10,7 +10,7 @@ from app.contracts.surface_report import SurfaceReport
 from app.web.report import render
 from app.web.sections.surface import surface
 from app.web.sections.surface_tables import limit_interval, limit_text
-from app.web.sections.surface_words import grid, heading, label, name, orders_note, outcome, setting
+from app.web.sections.surface_words import answer, grid, heading, label, name, orders_note, outcome, setting
 from app.web.terminal import render_terminal
 from tests.support.html import tree
 from tests.support.surface_reports import surface_variants
@@ -94,9 +94,20 @@ def departing(kinds):
 @pytest.mark.parametrize(
     ("kinds", "words"),
     [
-        ({("as given", "overlaps"): 1, ("reversed", "compounds"): 1}, "They overlap"),
+        ({("as given", "overlaps"): 1, ("reversed", "compounds"): 1}, "They overlap at 1 of 20 settings"),
+        ({("as given", "overlaps"): 10}, "They overlap at 10 of 20 settings"),
+        ({("as given", "overlaps"): 11}, "They overlap"),
+        (
+            {("as given", "overlaps"): 19, ("as given", "additive_within_margin"): 1},
+            "They overlap at 19 of 20 settings",
+        ),
+        ({("as given", "compounds"): 20}, "They compound"),
+        ({("as given", "compounds"): 3}, "They compound at 3 of 20 settings"),
         ({("reversed", "compounds"): 3}, "No departure from adding up shown"),
-        ({("as given", "overlaps"): 1, ("as given", "compounds"): 2}, "Mixed: they compound here and overlap there"),
+        (
+            {("as given", "overlaps"): 1, ("as given", "compounds"): 2},
+            "Mixed: they compound at 2 and overlap at 1 of 20 settings",
+        ),
     ],
 )
 def test_the_heading_speaks_of_the_order_that_was_given(kinds, words):
@@ -118,7 +129,7 @@ def test_the_smallest_setting_within_the_loss_is_told_with_its_size():
     chosen = found.chosen
     where = setting(found, chosen.first, chosen.second)
     assert outcome(found).lower().startswith(where)
-    assert "is the smallest within 0.05 nats a token for sure" in outcome(found)
+    assert "is the smallest changed setting within 0.05 nats a token for sure" in outcome(found)
     sure = [one for one in found.points if one.within == "yes"]
     point = next(one for one in sure if (one.first, one.second) == (chosen.first, chosen.second))
     assert point.sparse_bytes == min(one.sparse_bytes for one in sure)
@@ -126,7 +137,7 @@ def test_the_smallest_setting_within_the_loss_is_told_with_its_size():
 
 def test_where_none_is_within_it_says_so():
     found = report("none-within")
-    assert outcome(found).startswith("No setting lies within 2 for sure.")
+    assert outcome(found).startswith("No changed setting is shown to be within 2: all are beyond it.")
     assert not surface(found).good
 
 
@@ -151,14 +162,99 @@ def test_every_domain_is_a_row_and_one_of_few_documents_has_no_interval():
     view = surface(report("both-orders"))
     assert {row[0].text for row in view.domains.rows} == {"prose", "code", "chat"}
     assert all(row[2].note.startswith("[") for row in view.domains.rows)
-    few = surface(report("broken"))
-    assert {cell.note for row in few.domains.rows for cell in row[1:]} == {""}
-    assert {(row[4].text, row[5].text) for row in few.domains.rows} == {("–", "too few documents")}
-    assert render(VARIANTS["broken"]).count("fewer than six documents") == 1, "said once, below the table"
+    some = report("both-orders")
+    code = report("broken").domains["code"]
+    some = some.model_copy(update={"domains": some.domains | {"code": code}})
+    few = surface(some)
+    row = next(row for row in few.domains.rows if row[0].text == "code")
+    assert {cell.note for cell in row[1:]} == {""}
+    assert (row[4].text, row[5].text) == ("–", "too few documents")
+    page = render(some.model_dump(mode="json"))
+    assert page.count("fewer than six documents") == 1, "said once, below the table"
     assert "fewer than six" in few.domains_note and "fewer than six" not in view.domains_note
-    assert "By domain" in render(VARIANTS["broken"])
     old = report("both-orders").model_copy(update={"domains": {}, "margin": None})
     assert surface(old).domains.rows == () and 'id="domains"' not in render(old.model_dump(mode="json"))
+
+
+def printed(found, width=100):
+    stream = io.StringIO()
+    render_terminal(found, Console(file=stream, width=width))
+    return stream.getvalue()
+
+
+def test_where_no_domain_can_be_judged_a_line_says_so_in_place_of_the_table():
+    line = "No domain can be judged alone: each has too few documents (chat 1, code 1, prose 2)."
+    view = surface(report("broken"))
+    assert view.domains.rows == () and view.domains_note == line
+    section = tree(render(VARIANTS["broken"])).one(id_="domains")
+    assert section.text.split() == ["By", "domain", *line.split()]
+    text = printed(VARIANTS["broken"])
+    assert line in text and "By domain" not in text
+
+
+def test_where_no_changed_setting_is_within_nothing_is_recommended_and_the_mildest_is_told_as_such():
+    body = VARIANTS["nothing-changed-within"]
+    found = report("nothing-changed-within")
+    assert next(one for one in found.points if not one.recipe).within == "yes"
+    assert not found.chosen.within and found.chosen.recipe
+    where = setting(found, found.chosen.first, found.chosen.second, found.chosen.order)
+    told = outcome(found)
+    assert told.startswith("No changed setting is shown to be within 0.0005 nats a token: ")
+    assert told.endswith(f"{where[:1].upper()}{where[1:]} loses least of them. Nothing is recommended.")
+    losses = [one.loss.mean for one in found.points if one.recipe]
+    assert min(losses) == next(
+        one.loss.mean for one in found.points if (one.first, one.second) == (found.chosen.first, found.chosen.second)
+    )
+    page = render(body)
+    assert "Take." not in page and "hosen setting" not in page
+    assert "What the mildest setting loses" in page and "Excess KL of the mildest setting" in page
+    title = tree(page).one("title").text.strip()
+    assert title.startswith(f"{answer(found)}: ") and "; no changed setting shown to be within the loss: " in title
+    text = " ".join(printed(body, 200).split())
+    assert f"The mildest setting ({where}) loses" in text and "At the mildest setting: A true excess KL" in text
+    assert '"type"' not in text, "no recipe to take"
+
+
+@pytest.mark.parametrize(
+    ("within", "said"),
+    [
+        (("no", "no", "no"), ": all are beyond it."),
+        (("undecided", "no", "no"), ": 1 of 3 is undecided, the others beyond it."),
+        (("undecided", "undecided", "no"), ": 2 of 3 are undecided, the others beyond it."),
+        (("undecided", "undecided", "undecided"), ": all are undecided."),
+    ],
+)
+def test_how_many_settings_are_undecided_is_told_where_none_is_within(within, said):
+    found = report("nothing-changed-within")
+    changed = [one for one in found.points if one.recipe][:3]
+    points = [one.model_copy(update={"within": told}) for one, told in zip(changed, within, strict=True)]
+    unmodified = [one for one in found.points if not one.recipe]
+    assert said in outcome(found.model_copy(update={"points": (*unmodified, *points)}))
+
+
+def test_an_old_report_that_chose_the_unmodified_model_recommends_nothing():
+    found = report("nothing-changed-within")
+    chosen = found.chosen.model_copy(
+        update={"first": 0, "second": 0, "order": "as given", "within": True, "recipe": ()}
+    )
+    old = found.model_copy(update={"chosen": chosen})
+    assert outcome(old).endswith(". Nothing is recommended.") and "loses least" not in outcome(old)
+    assert not surface(old).good and surface(old).told_of == "unmodified model"
+    assert "Take." not in render(old.model_dump(mode="json"))
+    within = [one.model_copy(update={"within": "yes"}) for one in old.points]
+    told = outcome(old.model_copy(update={"points": tuple(within)}))
+    assert told.startswith(
+        "No changed setting within 0.0005 nats a token for sure is smaller than the unmodified model."
+    )
+
+
+def test_a_chosen_setting_that_saves_nothing_is_told_as_such():
+    found = report("both-orders")
+    assert "takes no less" not in outcome(found)
+    larger = [one.model_copy(update={"sparse_bytes": 10 if one.recipe else 9}) for one in found.points]
+    assert " It takes no less than the unmodified model. " in outcome(
+        found.model_copy(update={"points": tuple(larger)})
+    )
 
 
 def test_limits_tell_ends_beyond_the_range():

@@ -13,6 +13,7 @@ from app.web.charts_curve import CurveDot, Knee, Level, curve_chart
 from app.web.report import render
 from app.web.sections.sweep import sweep
 from app.web.sections.sweep_charts import published_value
+from app.web.sections.sweep_tables import domains, domains_note
 from app.web.sections.sweep_words import heading
 from app.web.terminal import render_terminal
 from tests.support.sweep_reports import course, five_bits, sweep_report, sweep_variants
@@ -161,11 +162,25 @@ def test_every_domain_says_how_far_it_goes():
     assert float(rows["code"][1].text) == pytest.approx(report.domains["code"].largest_mild, rel=1e-3)
     assert [column.label for column in found.domains.columns][2] == "KL, nats, at sparsity 0.4182"
     assert rows["code"][2].note.startswith("[")
-    single = view("single")
-    assert {(row[1].text, row[1].note) for row in single.domains.rows} == {("cannot be judged", "too few documents")}
-    assert {cell.note for row in single.domains.rows for cell in row[2:]} == {""}, "said once a row"
-    assert 'id="domains"' in render(VARIANTS["single"])
+    few = {name: one.model_copy(update={"note": "too few documents"}) for name, one in list(report.domains.items())[:1]}
+    some = {row[0].text: row for row in domains(report.model_copy(update={"domains": report.domains | few})).rows}
+    assert [name for name, row in some.items() if row[1].note == "too few documents"] == list(few)
     assert 'id="domains"' not in render(VARIANTS["knee"] | {"domains": {}})
+
+
+def test_where_no_domain_can_be_judged_a_line_says_so_in_place_of_the_table():
+    report = SweepReport.model_validate(VARIANTS["single"])
+    assert [one.documents for one in report.domains.values()] == [1]
+    line = "The one domain cannot be judged alone: it has too few documents (prose 1)."
+    found = view("single")
+    assert found.domains.rows == () and found.domains_note == line
+    page = render(VARIANTS["single"])
+    assert 'id="domains"' in page and line in page and "how far it stays mild cannot be judged" not in page
+    out = io.StringIO()
+    render_terminal(VARIANTS["single"], Console(file=out, width=140))
+    assert line in out.getvalue() and "By domain" not in out.getvalue()
+    two = report.model_copy(update={"domains": {"code": report.domains["prose"], "prose": report.domains["prose"]}})
+    assert domains_note(two) == "No domain can be judged alone: each has too few documents (code 1, prose 1)."
 
 
 def test_without_an_interval_nothing_is_called_mild():

@@ -42,7 +42,8 @@ def test_a_step_that_drops_nothing_more_goes(info: CheckpointInfo) -> None:
 @pytest.mark.parametrize(
     ("steps", "dropped", "added", "why"),
     [
-        ([{"type": "prune.layers", "layers": [2]}], [2], [], "nothing is done"),
+        ([{"type": "prune.layers", "layers": [2]}], [2], [], "with layer 2 left in nothing is done"),
+        ([{"type": "prune.layers", "layers": [2, 3]}], [3, 2], [], "with layers 2, 3 left in nothing is done"),
         ([{"type": "prune.layers", "count": 2}], [2], [], "by itself"),
         ([{"type": "prune.layers", "layers": [1]}], [2], [], "other layers"),
         ([RTN], [2], [], "no single step"),

@@ -183,11 +183,26 @@ def test_the_interval_covers_the_crossing_of_smooth_curves_on_random_grids():
 
 
 def test_next_to_nothing_the_interval_is_the_whole_gap():
-    sums_PN = KL_P[[0, 3], None] * EFFECT_D / EFFECT_D.mean()
-    assert resampled_limits(sums_PN, np.ones(40), 0.05, seed=0, growing=True) == (0.0, 1.0)
+    little = np.array([[0.00002], [0.115]]) * EFFECT_D / EFFECT_D.mean()
+    assert resampled_limits(little, np.ones(40), 0.05, seed=0, growing=True) == (0.0, 1.0)
     # The loss of a draw may be resolved where the mean is not: the place of the mean is then still in the interval.
     faint = np.array([[0.000049], [0.115]]) * EFFECT_D / EFFECT_D.mean()
     assert resampled_limits(faint, np.ones(40), 0.05, seed=0, growing=True) == (0.0, 1.0)
+
+
+def test_from_the_unmodified_model_the_interval_begins_where_a_straight_line_passes():
+    sums_PN = KL_P[[0, 3], None] * EFFECT_D / EFFECT_D.mean()
+    straight = 0.05 / 0.115
+    low, high = resampled_limits(sums_PN, np.ones(40), 0.05, seed=0, growing=True)
+    assert straight - 0.05 < low < straight == pytest.approx(limit(sums_PN.mean(axis=1), 0.05, growing=True))
+    assert high == 1.0
+    kl_P, low_P, high_P = np.array([0.0, 0.115]), np.array([0.0, 0.1]), np.array([0.0, 0.125])
+    assert settings_limits(kl_P, low_P, high_P, 0.05, growing=True) == pytest.approx((0.4, 1.0))
+    for whole in (
+        resampled_limits(sums_PN, np.ones(40), 0.05, seed=0, growing=True, convex=False),
+        settings_limits(kl_P, low_P, high_P, 0.05, growing=True, convex=False),
+    ):
+        assert whole == (0.0, 1.0), "of a knob whose damage need not grow ever faster"
 
 
 def test_lines_of_a_divergence_go_through_the_limits():

@@ -83,3 +83,11 @@ def test_the_files_hold_every_setting_and_the_chosen_recipe(tmp_path):
     assert len(rows) == 30
     assert [float(row["kl"]) for row in rows] == pytest.approx([point.kl.mean for point in report.points])
     assert json.loads((context.output / RECIPE_FILE).read_text()) == list(report.chosen.recipe)
+
+
+def test_no_recipe_is_left_where_no_changed_setting_is_within(tmp_path):
+    report, context, told = exported(tmp_path, surface_request(contour={"measure": "kl", "level": 1e-9}))
+    assert report.chosen.recipe and not report.chosen.within
+    assert not (context.output / RECIPE_FILE).exists()
+    assert one(told, "surface_within")[0] == 0.0
+    assert one(told, "kl_mean_nats")[1]["recipe"] != "none"

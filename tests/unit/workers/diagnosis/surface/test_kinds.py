@@ -43,7 +43,7 @@ def test_one_document_of_one_window_shows_nothing():
         (
             1e-9,
             "At none of the 4 settings is a departure from adding up shown; "
-            "at none of them the damages add up within 1e-09 nats",
+            "at none of them do the damages add up within 1e-09 nats",
         ),
     ],
 )

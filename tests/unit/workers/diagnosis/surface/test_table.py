@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.surface_reports import surface_request, surface_table
+from workers.diagnosis.surface.report import _point
 
 
 def limits_of_first(field, values):
@@ -89,3 +90,61 @@ def test_of_sizes_next_to_each_other_the_setting_that_loses_least_is_chosen(spar
     found = replace(made, records=records)
     assert found.within(found.along(0, 0, 2)) == "yes"
     assert found.cells[found.chosen()].first == chosen
+
+
+@pytest.mark.parametrize(("level", "within"), [(1e-9, "no"), (0.0002, "undecided")])
+def test_the_unmodified_model_is_never_chosen_but_the_mildest_changed_setting(level, within):
+    request = surface_request(sparsities=(0.15, 0.5), bits=(4, 3), contour={"measure": "kl", "level": level})
+    made = surface_table(request, documents=2)
+    if within == "undecided":
+        level = made.loss_means[made.along(0, 0, 1)].mean
+        made = replace(
+            made, request=request.model_copy(update={"contour": request.contour.model_copy(update={"level": level})})
+        )
+    assert made.within(made.along(0, 0, 0)) == "yes"
+    chosen = made.cells[made.chosen()]
+    assert (chosen.first, chosen.second) == (1, 0) and chosen.recipe
+    assert made.within(made.chosen()) == within
+
+
+def test_where_no_changed_setting_is_finite_nothing_can_be_chosen():
+    request = surface_request(sparsities=(0.3, 0.6), bits=(6, 4))
+    changed = [(p, q) for p in range(3) for q in range(3) if p or q]
+    made = surface_table(request, documents=12, broken=tuple(changed[:5]), refused=tuple(changed[5:]))
+    assert made.changed() == []
+    with pytest.raises(ValueError, match="empty"):
+        made.chosen()
+
+
+def of_equal_weights():
+    """Three bits alone, and a tenth pruned after rounding to three bits: the same weights, counted at two sizes."""
+    request = surface_request(
+        sparsities=(0.1, 0.2), bits=(4, 3), orders="both", contour={"measure": "kl", "level": 10.0}
+    )
+    made = surface_table(request, documents=12)
+    rounded, exchanged = made.index[0, 2, "as given"], made.index[1, 2, "reversed"]
+    counted = {rounded: (100_446_336, 100_446_336), exchanged: (100_446_336, 100_401_684)}
+    records = [
+        made.records[rounded].model_copy(update={"bytes": counted[index][0], "sparse_bytes": counted[index][1]})
+        if index in counted
+        else record.model_copy(update={"bytes": 200_000_000, "sparse_bytes": 200_000_000 - index})
+        for index, record in enumerate(made.records)
+    ]
+    return replace(made, records=records), rounded, exchanged
+
+
+def test_settings_of_equal_weights_count_with_the_fewest_bytes_of_them():
+    made, rounded, exchanged = of_equal_weights()
+    assert made.bytes(rounded) == made.bytes(exchanged) == 100_401_684
+    points = [_point(made, index) for index in (rounded, exchanged)]
+    assert {(one.bytes, one.sparse_bytes) for one in points} == {(100_446_336, 100_401_684)}
+    others = [index for index in range(len(made.cells)) if index not in (rounded, exchanged)]
+    assert [made.bytes(index) for index in others] == [200_000_000 - index for index in others]
+
+
+def test_of_equal_weights_path_and_choice_name_the_setting_of_fewer_knobs_not_exchanged():
+    made, rounded, _ = of_equal_weights()
+    last = made.path()[-1]
+    assert (last.first, last.second, last.order, last.bytes) == (0, 2, "as given", 100_401_684)
+    assert all(step.order == "as given" for step in made.path())
+    assert made.chosen() == rounded

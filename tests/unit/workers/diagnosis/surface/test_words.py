@@ -26,7 +26,7 @@ def test_the_sentence_rests_on_the_order_as_given_and_tells_the_exchanged_one_ap
     assert second.startswith("compound at 1 of 4 settings") and "overlap" not in second
     rows[place["reversed"]] = rows[place["reversed"]].model_copy(update={"kind": "no_departure_shown"})
     text = sentence(table, tuple(rows), table.chosen())
-    assert "with the two steps exchanged they are shown to depart from adding up at none of 4 settings" in text
+    assert "with the two steps exchanged they are not shown to depart from adding up at any of the 4 settings" in text
 
 
 @pytest.mark.parametrize("inside", [0, 1, 3, 5])
@@ -34,12 +34,55 @@ def test_settings_whose_damages_add_up_for_sure_are_named_up_to_three(inside):
     table = surface_table(surface_request(sparsities=(0.3, 0.6), bits=(8, 6, 4)), documents=12)
     kinds = ["additive_within_margin"] * inside + ["no_departure_shown"] * (6 - inside)
     rows = [row.model_copy(update={"kind": kind}) for row, kind in zip(table.interactions(), kinds, strict=True)]
-    told = sentence(table, tuple(rows), table.chosen()).split("is a departure from adding up shown; at ")[1]
+    told = sentence(table, tuple(rows), table.chosen()).split("is a departure from adding up shown; ")[1]
     named = [f"sparsity {0.3 if row.first == 1 else 0.6} with bits {(8, 6, 4)[row.second - 1]}" for row in rows]
     expected = {
-        0: "none of them the damages",
-        1: f"1 of them ({named[0]}) the damages",
-        3: f"3 of them ({'; '.join(named[:3])}) the damages",
-        5: f"5 of them ({'; '.join(named[:3])}; and 2 more) the damages",
+        0: "at none of them do the damages add up",
+        1: f"at 1 of them ({named[0]}) the damages",
+        3: f"at 3 of them ({'; '.join(named[:3])}) the damages",
+        5: f"at 5 of them ({'; '.join(named[:3])}; and 2 more) the damages",
     }
     assert told.startswith(expected[inside])
+
+
+def kinds_of(table, *kinds):
+    return tuple(row.model_copy(update={"kind": kind}) for row, kind in zip(table.interactions(), kinds, strict=True))
+
+
+def test_the_sentence_tells_what_is_shown_where():
+    table = surface_table(surface_request(sparsities=(0.3, 0.6), bits=(6, 4)), documents=12)
+    rows = kinds_of(table, "overlaps", "no_departure_shown", "no_departure_shown", "additive_within_margin")
+    text = sentence(table, rows, table.chosen())
+    assert text.startswith("The two damages overlap at 1 of 4 settings, most at sparsity 0.3 with bits 6 (")
+    assert (
+        "nats a token); at 1 they add up within 0.01 nats a token for sure; at 2 no departure is shown, and none is "
+        "ruled out; the smallest changed setting"
+    ) in text
+    assert "no departure" not in sentence(table, kinds_of(table, *["compounds"] * 4), table.chosen())
+
+
+def test_of_one_setting_the_sentence_speaks_in_the_singular():
+    table = surface_table(surface_request(sparsities=(0.3, 0.6), bits=(6, 4), orders="both"), documents=12)
+    given, *_, exchanged = table.interactions()
+    kinds = [
+        one.model_copy(update={"kind": kind}) for one, kind in ((given, "compounds"), (exchanged, "no_departure_shown"))
+    ]
+    text = sentence(table, tuple(kinds), table.chosen())
+    assert text.startswith("The two damages compound at the one setting, sparsity 0.3 with bits 6 (")
+    assert "exchanged they are not shown to depart from adding up at the one setting;" in text
+
+
+def test_the_sentence_recommends_no_unmodified_model():
+    table = surface_table(surface_request(contour={"measure": "kl", "level": 1e-9}), documents=12)
+    text = sentence(table, table.interactions(), table.chosen())
+    assert "; no changed setting is shown to be within a KL of 1e-09 nats a token, and " in text
+    assert text.endswith(") loses least of them.") and "sparsity left out with bits left out" not in text
+
+
+def test_a_setting_that_saves_nothing_is_not_told_as_if_it_did():
+    request = surface_request(sparsities=(0.1, 0.2), bits=(8, 6), storage="dense")
+    table = surface_table(request, documents=12)
+    pruned = table.along(0, 0, 1)
+    assert table.within(pruned) == "yes" and not table.spares(pruned)
+    assert sentence(table, (), pruned).endswith("), no smaller than the unmodified model.")
+    assert "no smaller" not in sentence(table, (), table.chosen())
