@@ -57,6 +57,7 @@ def test_secrets_are_long_and_never_the_same() -> None:
         f"Bearer {SECRET.swapcase()}",
         "Bearer \udcff",
     ],
+    ids=["nothing", "scheme", "blank", "short", "long", "another scheme", "bare", "another case", "no text"],
 )
 def test_what_is_not_the_secret_is_not_admitted(given: str) -> None:
     assert not admits(SECRET, given)

@@ -40,6 +40,7 @@ async def test_a_browser_that_follows_a_job_comes_back_after_a_503_and_a_429(htt
         ("GET", JOBS_PATH, BROWSER),
         ("DELETE", JOB, BROWSER),
     ],
+    ids=["a program's job", "JSON", "a report", "a list", "deletion"],
 )
 async def test_nothing_else_is_sent_again_by_itself(
     http: httpx.AsyncClient, method: str, path: str, headers: dict[str, str]
