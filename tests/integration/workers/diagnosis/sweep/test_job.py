@@ -98,6 +98,7 @@ def test_the_thresholds_are_those_of_the_fit_to_the_reported_points(swept: tuple
         assert {rival.form for rival in threshold.rivals} == {
             "power_law",
             "exponential",
+            "line",
             "logistic",
             "broken_line",
             "power_law_then_exponential_over_dense",
