@@ -29,7 +29,7 @@ def render_tasks(report: TasksReport, console: Console, say: Say) -> None:
     name = heading(report)
     console.print(Text(name.upper(), style=_STYLES.get(name, "bold yellow")))
     console.print(Text(say(visible(report.verdict))))
-    if len(report.results) > 1:
+    if len(report.results) + len(report.unscored) > 1:
         console.print(Text(say(outcome(report))))
     console.print()
     console.print(_tasks(report, say, width=console.width))

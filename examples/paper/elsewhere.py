@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,10 @@ class Ruling:
     outcome: str
 
 
-def fingerprint(rule: str) -> str:
-    """Of a rule's words: what another rule decided is not compared."""
-    return hashlib.sha256(rule.encode()).hexdigest()[:12]
+def fingerprint(rule: str, jobs: Mapping[str, object]) -> str:
+    """Of a rule's words, and of the jobs that it judges with the versions of their steps: what another rule decided, or
+    of other jobs, is not compared."""
+    return hashlib.sha256(json.dumps([rule, jobs], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def read(path: Path) -> tuple[Ruling, ...]:

@@ -17,6 +17,7 @@ from examples.paper.elsewhere import table as rulings_table
 from examples.paper.finding import Chart, Figure, Finding
 from examples.paper.measure import Measured
 from examples.paper.picture import THEMES, file_name, picture
+from examples.paper.versions import versions
 
 PICTURES: Final = "paper"
 RULINGS: Final = "rulings.csv"
@@ -47,7 +48,7 @@ def write(folder: Path, told: Sequence[Told], jobs: Mapping[str, Measured], requ
     for path in pictures.glob("*.svg"):
         if path.name not in wanted:
             path.unlink()
-    kept = merged(read(pictures / RULINGS), rulings(told, jobs))
+    kept = merged(read(pictures / RULINGS), rulings(told, jobs, requests))
     _put(pictures / RULINGS, rulings_table(kept))
     _put(folder / "paper.csv", table(told))
     _put(folder / "paper.md", page(told, jobs, requests, kept))
@@ -74,16 +75,21 @@ def table(told: Sequence[Told]) -> str:
     return out.getvalue()
 
 
-def rulings(told: Sequence[Told], jobs: Mapping[str, Measured]) -> tuple[Ruling, ...]:
+def rulings(told: Sequence[Told], jobs: Mapping[str, Measured], requests: Mapping[str, Json]) -> tuple[Ruling, ...]:
     """What was ruled now of the claims that are measured."""
-    return tuple(ruling for one in told if (ruling := _ruling(one, jobs)) is not None)
+    return tuple(ruling for one in told if (ruling := _ruling(one, jobs, requests)) is not None)
 
 
-def _ruling(one: Told, jobs: Mapping[str, Measured]) -> Ruling | None:
+def rule_of(claim: Claim, requests: Mapping[str, Json]) -> str:
+    """Fingerprint of what decides a claim."""
+    return fingerprint(claim.rule, {job: [requests[job], versions(requests[job])] for job in claim.jobs})
+
+
+def _ruling(one: Told, jobs: Mapping[str, Measured], requests: Mapping[str, Json]) -> Ruling | None:
     devices = {found.report.provenance.device for job in one.claim.jobs if (found := jobs[job]).report is not None}
     if one.finding.outcome == "not measured" or not devices:
         return None
-    return Ruling("; ".join(sorted(devices)), one.claim.id, fingerprint(one.claim.rule), one.finding.outcome)
+    return Ruling("; ".join(sorted(devices)), one.claim.id, rule_of(one.claim, requests), one.finding.outcome)
 
 
 def page(
@@ -95,7 +101,7 @@ def page(
     )
     parts = [
         introduction,
-        _summary(told, jobs, kept),
+        _summary(told, jobs, requests, kept),
         method,
         *(_section(one) for one in told),
         limits,
@@ -104,7 +110,9 @@ def page(
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
-def _summary(told: Sequence[Told], jobs: Mapping[str, Measured], kept: Sequence[Ruling]) -> str:
+def _summary(
+    told: Sequence[Told], jobs: Mapping[str, Measured], requests: Mapping[str, Json], kept: Sequence[Ruling]
+) -> str:
     counts = [
         f"{sum(one.finding.outcome == outcome for one in told)} {outcome}"
         for outcome in SIGNS
@@ -112,16 +120,15 @@ def _summary(told: Sequence[Told], jobs: Mapping[str, Measured], kept: Sequence[
     ]
     rows = [
         f"| [{one.claim.title}](#{one.claim.id}) | {SIGNS[one.finding.outcome]} **{one.finding.outcome}** "
-        f"| {_elsewhere(one, jobs, kept)} |".replace("|  |", "| |")
+        f"| {_elsewhere(_ruling(one, jobs, requests), kept)} |".replace("|  |", "| |")
         for one in told
     ]
     heading = f"## {len(told)} claims: {', '.join(counts)}\n"
     return "\n".join([heading, "| claim | on this model | ruled otherwise |", "|---|---|---|", *rows])
 
 
-def _elsewhere(one: Told, jobs: Mapping[str, Measured], kept: Sequence[Ruling]) -> str:
+def _elsewhere(now: Ruling | None, kept: Sequence[Ruling]) -> str:
     """What other measurements ruled of it, where that is something else."""
-    now = _ruling(one, jobs)
     found = {} if now is None else otherwise(kept, now)
     return "; ".join(f"{outcome} on {', '.join(devices)}" for outcome, devices in found.items())
 

@@ -17,7 +17,6 @@ from app.web.sections import surface_words as said
 from app.web.sections.numbers import Figure
 from app.web.sections.surface_words import (
     MEASURES,
-    NONE_SHOWN,
     UNITS,
     chosen_point,
     heading,
@@ -30,6 +29,7 @@ from app.web.sections.surface_words import (
     setting,
     size_of,
     told_of,
+    why_none,
 )
 from app.web.tables import Table
 from app.web.untrusted import visible
@@ -97,7 +97,7 @@ def _figures(report: SurfaceReport) -> tuple[Figure, ...]:
             f"{label(report, 0, chosen.first)} × {label(report, 1, chosen.second)}",
             f"{name(report, 0)} × {name(report, 1)}",
             "",
-            "the smallest changed one within the loss" if recommended(report) else NONE_SHOWN,
+            "the smallest changed one within the loss" if recommended(report) else why_none(report),
         ),
         Figure(
             "Size",

@@ -45,7 +45,13 @@ def heading(report: SurfaceReport) -> str:
 
 def answer(report: SurfaceReport) -> str:
     """The heading, and that nothing is recommended where that is so."""
-    return heading(report) if recommended(report) else f"{heading(report)}; {NONE_SHOWN}"
+    return heading(report) if recommended(report) else f"{heading(report)}; {why_none(report)}"
+
+
+def why_none(report: SurfaceReport) -> str:
+    """Why nothing is recommended, in few words. Of old reports that may be that nothing within the loss saves bytes."""
+    within = any(one.within == "yes" for one in report.points if one.recipe and not one.refused)
+    return "no changed setting within the loss is smaller" if within else NONE_SHOWN
 
 
 def recommended(report: SurfaceReport) -> bool:
@@ -159,7 +165,7 @@ def limits_note(report: SurfaceReport) -> str:
     by_kl = report.contour.measure == "kl"
     between = "in the logarithm of KL" if by_kl else "straight in ln perplexity"
     # Of a logarithm alone: what it says of next to nothing.
-    nothing = "next to a setting that loses next to nothing (the unmodified model’s 0 is exact), " if by_kl else ""
+    nothing = "next to a setting that loses next to nothing, though not exactly 0, " if by_kl else ""
     return (
         "A limit is where the loss first passes the chosen one on the way from the mildest setting, interpolated "
         f"between neighbours {between}. Its 95 % interval comes from documents resampled jointly at all settings, "

@@ -99,6 +99,10 @@ def _where(threshold: Threshold) -> str:
     """What s0 is, which is a turn only where one is shown."""
     if threshold.answer == "no transition in range":
         return "the share removed where the parts of the form meet, which is no turn of the curve"
+    if not threshold.turn_shown:
+        return "the share removed where the parts of the form meet; whether the curve turns cannot be told"
+    if threshold.missed:
+        return "the share removed where the parts of the form meet; the curve turns, and this form does not show where"
     return "the share removed where the curve turns"
 
 

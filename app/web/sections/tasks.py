@@ -64,7 +64,7 @@ def answers(report: TasksReport) -> Answers:
     outcomes = {result.outcome for result in report.results}
     return Answers(
         heading=heading(report),
-        good=outcomes <= {"equivalent", "better"},
+        good=outcomes <= {"equivalent", "better"} and not report.unscored,
         bad="worse" in outcomes,
         sentence=visible(report.verdict),
         outcome=outcome(report),
@@ -94,7 +94,7 @@ def _figures(report: TasksReport) -> tuple[Figure, ...]:
     worst = worst_outcome(report)
     of = next((result for result in report.results if result.outcome == worst), report.results[0])
     difference, rate = points(of.difference), fmt.estimate(of.flips.rate.mean, of.flips.rate.ci, percent=True)
-    name, several = visible(of.name), len(report.results) > 1
+    name, several = visible(of.name), len(report.results) + len(report.unscored) > 1
     items = f"{name}, {fmt.count(of.items)} items"
     beside = f"; the reference {score(of.reference.mean)} {points(of.reference).interval or ''}" if several else ""
     return (
@@ -119,9 +119,10 @@ def _right(who: str, share: Share, note: str) -> Figure:
 def _counted(report: TasksReport, worst: Outcome) -> Figure:
     """The tasks by outcome."""
     counts = by_outcome(report)
-    others = ", ".join(f"{count} {OUTCOMES[name]}" for name, count in counts.items() if name != worst)
-    value = f"{fmt.count(counts[worst])} of {fmt.count(len(report.results))}"
-    return Figure("Outcome", value, f"tasks {OUTCOMES[worst]}", "", others)
+    others = [f"{count} {OUTCOMES[name]}" for name, count in counts.items() if name != worst]
+    others += [f"{len(report.unscored)} not scored"] if report.unscored else []
+    value = f"{fmt.count(counts[worst])} of {fmt.count(len(report.results) + len(report.unscored))}"
+    return Figure("Outcome", value, f"tasks {OUTCOMES[worst]}", "", ", ".join(others))
 
 
 def _chart(report: TasksReport) -> Markup | None:

@@ -34,8 +34,13 @@ def metric_name(metric: str) -> str:
 
 
 def heading(report: TasksReport) -> str:
-    """`Worse`, `Equivalent`, `Undecided` …: the worst that is shown of any task."""
-    return OUTCOMES[worst_outcome(report)].capitalize()
+    """`Worse`, `Equivalent`, `Undecided` …: the worst that is shown of any task; where one could not be scored, that is
+    told, and nothing better than undecided."""
+    worst = worst_outcome(report)
+    if not report.unscored:
+        return OUTCOMES[worst].capitalize()
+    missing = f"{fmt.counted(len(report.unscored), 'task')} could not be scored"
+    return f"{OUTCOMES['worse' if worst == 'worse' else 'inconclusive'].capitalize()}; {missing}"
 
 
 def worst_outcome(report: TasksReport) -> Outcome:

@@ -25,7 +25,8 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
     """What was found, in a sentence or two."""
     if found.not_swapped and sites:
         first = next((site for site in sites if site.shown is not False), sites[0])
-        return f"{_worst_gap(first, found)}; parts were not swapped: {found.not_swapped}.{_kept(first, found)}"
+        kept = _kept(max(site.nats for site in sites), found)
+        return f"{_worst_gap(first, found)}; parts were not swapped: {found.not_swapped}.{kept}"
     if found.not_swapped:
         return f"No part was swapped: {found.not_swapped}."
     if not found.scope.considered:
@@ -45,8 +46,8 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
     return f"{_broken(broken, asked_for(found.scope))} {told}" if broken else told
 
 
-def _kept(gap: Site, found: Found) -> str:
-    """What both models have costs by itself, where it was changed, too."""
+def _kept(worst: float, found: Found) -> str:
+    """What both models have costs by itself, where it was changed, too. `worst`: nats of the worst gap."""
     alignment = None if found.internals is None else found.internals.alignment
     matched = None if alignment is None else alignment.matched
     if matched is None or not matched.mean:
@@ -54,7 +55,8 @@ def _kept(gap: Site, found: Found) -> str:
     interval = ""
     if matched.ci is not None:
         interval = f" (95 % interval {numeral(matched.ci[0])} to {numeral(matched.ci[1])})"
-    more = ", more than that gap" if matched.mean > gap.nats else ""
+    sure = matched.ci is None or matched.ci[0] > 0
+    more = ", more than any gap" if sure and matched.mean > worst else ""
     cost = f"it costs {numeral(matched.mean)} nats{interval}{more}"
     return f" What both models have, layers, embedding and head, is changed, too: {cost}."
 

@@ -46,7 +46,8 @@ class Found:
 def build_report(found: Found, context: JobContext) -> SurfaceReport:
     """Interactions, contour, path, order effects, and the setting that the common blocks speak of.
 
-    Raises NONFINITE_LOGITS where no setting that changes the model is finite at every position.
+    Raises NONFINITE_LOGITS where no setting that changes the model is finite at every position, RECIPE_NOT_APPLICABLE
+    where the model takes none.
     """
     request, ground = found.request, found.ground
     table = Table(
@@ -58,6 +59,7 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
         [document.domain for document in ground.part.corpus.documents],
     )
     if not table.changed():
+        _check_made(table)
         raise HemostatError(
             ErrorCode.NONFINITE_LOGITS,
             "no setting that changes the model gives finite logits at every position: nothing can be compared",
@@ -137,6 +139,18 @@ def _blocks(record: PointRecord) -> tuple[Divergence, Mean, Perplexity, Severity
     if divergence is None or top1 is None or perplexity is None or decision is None:
         raise RuntimeError("a point that was measured has no divergence")
     return divergence, top1, perplexity, decision
+
+
+def _check_made(table: Table) -> None:
+    """Raises RECIPE_NOT_APPLICABLE where no setting that changes the model could be made."""
+    records = [record for cell, record in zip(table.cells, table.records, strict=True) if cell.recipe]
+    if records and all(record.refused for record in records):
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"the model takes none of the settings: {records[0].refused}",
+            hint="give other values, or another recipe",
+            pointer="/candidate/recipe",
+        )
 
 
 def _knob(request: SurfaceRequest, axis: Axis) -> SurfaceKnob:

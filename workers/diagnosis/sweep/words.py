@@ -196,7 +196,11 @@ def _doubt(threshold: Threshold) -> str:
     place = threshold.form_turns_at
     if threshold.unjudged or place is None or abs(place - threshold.s0) < 1e-9:
         return told_
-    return f"{told_}; {form_in_words(threshold.form)} describes the points better and turns at {place:.3g}"
+    deltas = {rival.form: rival.delta_aicc for rival in threshold.rivals}
+    how = (
+        "describes the points better" if (deltas.get(threshold.form) or 0.0) < 0 else "predicts left-out points better"
+    )
+    return f"{told_}; {form_in_words(threshold.form)} {how} and turns at {place:.3g}"
 
 
 def _ends(threshold: Threshold) -> str:

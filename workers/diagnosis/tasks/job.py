@@ -230,7 +230,7 @@ class _Tasks(Attempt):
         return TasksReport(
             job=self._context.job_id,
             severity=measured.severity,
-            verdict=overall(found),
+            verdict=overall(found, tuple(self._unscored)),
             decision=measured.decision,
             tokens=measured.tokens,
             documents=measured.documents,

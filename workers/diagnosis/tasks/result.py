@@ -57,10 +57,13 @@ class Planned:
 
 
 def results(answered: Sequence[Answered], planned: Sequence[Planned], request: TasksRequest) -> list[AnyTaskResult]:
-    """One result a task; p-values are adjusted over all of them."""
+    """One result a task; p-values are adjusted over all that were asked for: one that could not be scored shows
+    nothing, and makes it no easier for the others, as which these are depends on what the models said."""
     pairs = [Pairs.of(one.reference[one.metric].right, one.candidate[one.metric].right) for one in answered]
-    tests = [mcnemar.exact(one) for one in pairs]
-    within = [score.equivalence(one, request.margin) for one in pairs]
+    asked = max(len(request.tasks), len(answered))
+    nothing = [1.0] * (asked - len(answered))
+    tests = [mcnemar.exact(one) for one in pairs] + nothing
+    within = [score.equivalence(one, request.margin) for one in pairs] + nothing
     holm, bh, within_holm = multiplicity.holm(tests), multiplicity.benjamini_hochberg(tests), multiplicity.holm(within)
     found: list[AnyTaskResult] = []
     for index, (one, pair) in enumerate(zip(answered, pairs, strict=True)):
@@ -92,7 +95,7 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
             "lead_unit": None if one.likelihoods is None else LEAD_UNITS.get(one.metric),
             "mcnemar": test,
             "equivalence": equivalence,
-            "detectable": _detectable(pair, planned[index], level_of(len(answered))),
+            "detectable": _detectable(pair, planned[index], level_of(asked)),
             "chance": guessed,
             "kl": _kl(one, request.seed),
             "prediction": planned[index].prediction,
@@ -143,8 +146,13 @@ def sentence(
     return f"{name}: {told}: {points} in accuracy; {flips}."
 
 
-def overall(found: Sequence[AnyTaskResult]) -> str:
-    """One sentence over all tasks."""
+def overall(found: Sequence[AnyTaskResult], unscored: Sequence[str] = ()) -> str:
+    """One sentence over all tasks, and one over those that could not be scored."""
+    told = _overall(found)
+    return f"{told} {', '.join(unscored)} could not be scored." if unscored else told
+
+
+def _overall(found: Sequence[AnyTaskResult]) -> str:
     by: dict[Outcome, list[str]] = {}
     for result in found:
         by.setdefault(result.outcome, []).append(result.name)

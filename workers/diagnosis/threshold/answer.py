@@ -356,7 +356,10 @@ def _warnings(
         found.append(f"{_WORDS[chosen.form.name]} describes the curve better (AICc {better})")
     middle = chosen.fit.params.get("midpoint")
     if middle is not None and missed is None:
-        found.append(f"its change is gradual, with its middle at {middle:.3g}: s0 is how the published form sees it")
+        form = _WORDS[chosen.form.name]
+        found.append(
+            f"the change of {form} is gradual, with its middle at {middle:.3g}: s0 is how the published form sees it"
+        )
     return found
 
 

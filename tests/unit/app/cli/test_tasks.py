@@ -18,6 +18,7 @@ from app.contracts.requests.tasks import TasksRequest
 from app.contracts.tasks_report import TasksReport
 from app.settings import Settings
 from app.web.reproduce import reproduction
+from app.web.sections.tasks import answers
 from app.web.sections.tasks_words import outcome
 from tests.support.tasks_reports import task, tasks_report, tasks_variants
 from workers.diagnosis.flips.runs import Run, add, read
@@ -83,6 +84,17 @@ def test_a_task_that_could_not_be_scored_leaves_undecided_what_the_others_do_not
     assert exit_status(tasks_report(task("a", "worse")) | {"unscored": ["coqa"]}, Rule.WORSE) is Exit.FAIL
     said = outcome(TasksReport.model_validate(report))
     assert said.startswith("Of 2 tasks: 1 equivalent, coqa could not be scored.")
+
+
+def test_a_task_that_could_not_be_scored_leaves_no_page_green():
+    found = TasksReport.model_validate(tasks_report(task("a", "equivalent")) | {"unscored": ["coqa"]})
+    shown = answers(found)
+    assert shown.heading == "Undecided; 1 task could not be scored"
+    assert not shown.good
+    assert shown.figures[0].value == "1 of 2" and "1 not scored" in shown.figures[0].note
+    worse = TasksReport.model_validate(tasks_report(task("a", "worse")) | {"unscored": ["coqa"]})
+    assert answers(worse).heading == "Worse; 1 task could not be scored"
+    assert answers(worse).bad
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import re
 import pytest
 
 from examples.paper.claim import claims, jobs_of, request
-from examples.paper.elsewhere import Ruling, fingerprint, read
+from examples.paper.elsewhere import Ruling, read
 from examples.paper.elsewhere import table as rulings_table
 from examples.paper.finding import Figure, Finding
 from examples.paper.measure import Measured
-from examples.paper.page import HEADER, Told, page, table, write
+from examples.paper.page import HEADER, Told, page, rule_of, table, write
 from examples.paper.rulings.charts import bars
 from tests.support.paper_reports import compared
 
@@ -87,10 +87,10 @@ def test_what_was_ruled_on_another_device_is_kept_and_told_where_it_is_something
     told, found = (Told(claim, CONFIRMED),), jobs | measured
     device = compared().provenance.device
     before = [
-        Ruling("another cpu", claim.id, fingerprint(claim.rule), "refuted"),
-        Ruling("a third cpu", claim.id, fingerprint(claim.rule), "confirmed"),
+        Ruling("another cpu", claim.id, rule_of(claim, REQUESTS), "refuted"),
+        Ruling("a third cpu", claim.id, rule_of(claim, REQUESTS), "confirmed"),
         Ruling("a fourth cpu", claim.id, "another rule", "refuted"),
-        Ruling(device, claim.id, fingerprint(claim.rule), "refuted"),
+        Ruling(device, claim.id, rule_of(claim, REQUESTS), "refuted"),
     ]
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "rulings.csv").write_text(rulings_table(before))

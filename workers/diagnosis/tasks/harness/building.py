@@ -8,7 +8,6 @@ is scored are the same. Only the items that are drawn are kept.
 from __future__ import annotations
 
 import traceback
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -100,9 +99,13 @@ def _check_leak(built: Any, docs: Any, rows: HarnessRows, task: HarnessTask, ref
     and in whatever order a definition puts its choices into the question."""
     examples = list(built.fewshot_docs() or ())
     shown = {question for doc in examples if (question := _question(built, doc)) is not None}
-    texts = Counter(found for doc in docs if (found := _texts(built, doc, rows.items)))
+    # A set that items of other words have, too (yes and no, say), tells no question from another.
+    words: dict[frozenset[str], set[str]] = {}
+    for doc in docs:
+        if found := _texts(built, doc, rows.items):
+            words.setdefault(found, set()).add(str(sorted(str(_question(built, doc)).split())))
     known = {found for doc in examples if (found := _texts(built, doc, rows.examples))}
-    again = any(found in known and count == 1 for found, count in texts.items())
+    again = any(found in known and len(kinds) == 1 for found, kinds in words.items())
     if again or any(_question(built, doc) in shown for doc in docs):
         raise refusal(
             f"an item of {task.path} stands among what solved examples are taken from",
@@ -124,8 +127,7 @@ def _question(built: Any, doc: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _texts(built: Any, doc: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> frozenset[str]:
     """Those texts of a row that are asked, in no order: a definition may shuffle choices into the question. Empty
-    where it leaves no row's number, and where `_question` is whole without. A set that several items have (yes and
-    no, say) tells no question from another; callers leave it out."""
+    where it leaves no row's number, and where `_question` is whole without."""
     number = doc.get(ROW)
     if built.multiple_input or number is None or not 0 < number <= len(rows):
         return frozenset()

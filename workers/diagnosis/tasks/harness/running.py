@@ -45,6 +45,9 @@ _MORE: Final = "otherwise"
 _NEVER: Final = -1e30
 # Metrics that grade an answer; the trial finds most of the others.
 _GRADED: Final = re.compile(r"f1|rouge|bleu|chrf|bertscore|similarity|recall|precision")
+# Fields of the choices of a row, one each.
+_OPTION: Final = re.compile(r"(option|choice|ending|opt|op)[_ ]?[a-z0-9]|[a-eA-E]", re.IGNORECASE)
+_MARK: Final = "hemostat"
 Sample = dict[str, Any]
 
 
@@ -335,6 +338,8 @@ def _item(built: Built, place: int, sample: Sample, task: HarnessTask, refusal: 
         context = str(arguments[0][0])
         if not context.strip() or _asks_nothing(own, doc):
             raise refusal(f"{where}: the question is empty", "take the item out", "path")
+        if (blank := _blank_choice(own, doc, None)) is not None:
+            raise refusal(f"{where}: choice {blank} is empty", "take the item out", "path")
         return Item(id_, context, delimiter="", target=_target(own, doc))
     choices = [str(one) for one in own.doc_to_choice(doc)]
     gold = own.doc_to_text(doc) if own.multiple_input else own.doc_to_target(doc)
@@ -358,21 +363,31 @@ def _item(built: Built, place: int, sample: Sample, task: HarnessTask, refusal: 
 
 
 def _asks_nothing(built: Any, doc: dict[str, Any]) -> bool:
-    """Whether a text of its row is blank and its question that of a row without any: a template's words alone."""
-    without = {name: _without(value) for name, value in doc.items()}
+    """Whether a text of its row that is asked is blank, and its question that of a row without any: a template's words
+    alone."""
     if built.multiple_input or not any(_blank(value) for value in doc.values()):
         return False
     try:
-        return str(built.doc_to_text(without)).split() == str(built.doc_to_text(doc)).split()
-    except Exception:  # a definition's own code, which a row without text may break
+        asked = _words(built, doc)
+        if _words(built, {name: _with(value, blank=_MARK) for name, value in doc.items()}) == asked:
+            return False  # what is blank is not asked
+        return asked == _words(built, {name: _with(value, blank="", text="") for name, value in doc.items()})
+    except Exception:  # a definition's own code, which such a row may break
         return False
 
 
-def _without(value: object) -> object:
-    """A row's value without its texts; lists, as of choices, stay."""
+def _words(built: Any, doc: dict[str, Any]) -> list[str]:
+    return str(built.doc_to_text(doc)).split()
+
+
+def _with(value: object, *, blank: str, text: str | None = None) -> object:
+    """A row's value with `blank` for its blank texts and `text`, if not None, for the others; lists, as of choices,
+    stay."""
     if isinstance(value, dict):
-        return {name: _without(one) for name, one in value.items()}
-    return "" if isinstance(value, str) else value
+        return {name: _with(one, blank=blank, text=text) for name, one in value.items()}
+    if not isinstance(value, str):
+        return value
+    return blank if not value.strip() else value if text is None else text
 
 
 def _blank(value: object) -> bool:
@@ -381,16 +396,20 @@ def _blank(value: object) -> bool:
     return isinstance(value, str) and not value.strip()
 
 
-def _blank_choice(built: Any, doc: dict[str, Any], count: int) -> int | None:
-    """The number, from 1, of an empty one among so many texts that are asked, each behind a letter."""
+def _blank_choice(built: Any, doc: dict[str, Any], count: int | None) -> int | None:
+    """The number, from 1, of an empty one among so many texts (None: two or more) that are asked, each behind a letter:
+    of a list, or of fields that are called option_a and so on."""
     if built.multiple_input:
         return None
     question = str(built.doc_to_text(doc))
-    lists = [value for one in doc.values() for value in (one.values() if isinstance(one, dict) else (one,))]
-    for found in lists:
-        if isinstance(found, list) and len(found) == count and all(isinstance(one, str) for one in found):
+    held = [value for one in doc.values() for value in (one.values() if isinstance(one, dict) else (one,))]
+    groups = [value for value in held if isinstance(value, list)]
+    groups.append([value for name, value in doc.items() if _OPTION.fullmatch(name)] if count is not None else [])
+    for found in groups:
+        fits = len(found) > 1 if count is None else len(found) == count
+        if fits and all(isinstance(one, str) and one.strip() in question for one in found):
             blank = [number for number, one in enumerate(found, 1) if not one.strip()]
-            if blank and all(one.strip() in question for one in found):
+            if blank:
                 return blank[0]
     return None
 

@@ -242,7 +242,10 @@ def test_an_old_report_that_chose_the_unmodified_model_recommends_nothing():
     assert not surface(old).good and surface(old).told_of == "unmodified model"
     assert "Take." not in render(old.model_dump(mode="json"))
     within = [one.model_copy(update={"within": "yes"}) for one in old.points]
-    told = outcome(old.model_copy(update={"points": tuple(within)}))
+    saved = old.model_copy(update={"points": tuple(within)})
+    assert answer(saved).endswith("; no changed setting within the loss is smaller")
+    assert surface(saved).figures[0].note == "no changed setting within the loss is smaller"
+    told = outcome(saved)
     assert told.startswith(
         "No changed setting within 0.0005 nats a token for sure is smaller than the unmodified model."
     )

@@ -43,6 +43,7 @@ def test_a_turn_that_the_published_form_cannot_follow_is_placed_by_the_best_form
         "the best form, logistic, turns at s = 0.300."
     )
     assert [row[0].text for row in view.forms.rows if row[0].strong] == ["logistic"]
+    assert "the curve turns, and this form does not show where" in notes(threshold)["s0"]
     assert "these points do not say where" in fit_view(
         threshold.model_copy(
             update={
@@ -63,6 +64,7 @@ def test_points_too_few_for_the_test_are_not_told_as_a_turn_in_sentence_page_or_
     assert threshold.shown_by_rival is False and not threshold.turn_shown
     assert "Whether the perplexity turns cannot be told: 7 points are too few for the test" in body["verdict"]
     assert fit_view(threshold).answer == "Not identifiable: whether the perplexity turns cannot be told."
+    assert "parts of the form meet; whether the curve turns cannot be told" in notes(threshold)["s0"]
     stream = io.StringIO()
     render_terminal(body, Console(file=stream, width=200))
     assert "Threshold: whether the perplexity turns cannot be told" in stream.getvalue()

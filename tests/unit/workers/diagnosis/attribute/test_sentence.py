@@ -185,7 +185,9 @@ def test_the_worst_gap_says_on_how_much_text_it_was_measured_and_that_this_is_to
 
 def test_what_stayed_and_costs_more_than_the_worst_gap_are_told() -> None:
     more = gap_verdict(matched={"mean": 0.61, "ci": None})
-    assert more.endswith(" and head, is changed, too: it costs 0.61 nats, more than that gap.")
+    assert more.endswith(" and head, is changed, too: it costs 0.61 nats, more than any gap.")
+    unsure = gap_verdict(matched={"mean": 0.61, "ci": (0.0, 1.2)})
+    assert unsure.endswith("is changed, too: it costs 0.61 nats (95 % interval 0 to 1.2).")
     assert "changed, too" not in gap_verdict(matched={"mean": 0.0, "ci": (0.0, 0.0)})
 
 

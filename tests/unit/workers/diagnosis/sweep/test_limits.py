@@ -251,13 +251,18 @@ def test_a_place_by_a_form_that_the_points_reject_is_told_as_such(update, words)
     report = SweepReport.model_validate(sweep_variants()["knee"])
     threshold = report.threshold
     assert threshold is not None and threshold.answer == "transition" and not threshold.unjudged
-    rivals = tuple(
-        one.model_copy(update={"transition_at": 0.333}) if one.form == "logistic" else one for one in threshold.rivals
-    )
-    changed = threshold.model_copy(update={"rivals": rivals} | update)
-    said = sentence(report.model_copy(update={"threshold": changed}))
-    found = said[said.index("The perplexity turns at s0") :].split("95 % interval", 1)[1]
-    assert found.split(")", 1)[1].startswith(words)
+
+    def told(delta_aicc):
+        other = {"transition_at": 0.333, "delta_aicc": delta_aicc}
+        rivals = tuple(one.model_copy(update=other) if one.form == "logistic" else one for one in threshold.rivals)
+        changed = threshold.model_copy(update={"rivals": rivals} | update)
+        said = sentence(report.model_copy(update={"threshold": changed}))
+        found = said[said.index("The perplexity turns at s0") :].split("95 % interval", 1)[1]
+        return found.split(")", 1)[1]
+
+    assert told(-3.0).startswith(words)
+    # Within 2 of the least AICc the error at left-out points decides.
+    assert told(1.5).startswith(words.replace("describes the points better", "predicts left-out points better"))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Tasks by the harness' own definitions: what they ask and how answers are scored, against cases made by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.tasks import HarnessTask
 from app.models.tasks.harness import HarnessRows
 from workers.diagnosis.context import JobCancelled
-from workers.diagnosis.tasks.harness.running import Harnessed, prepare, run
+from workers.diagnosis.tasks.harness.running import Harnessed, NotScoredError, prepare, run
 
 Row = dict[str, Any]
 HELLASWAG = [
@@ -208,6 +209,35 @@ def test_a_question_into_which_choices_are_shuffled_is_found_among_the_examples(
     assert len(asked(GPQA[:2], GPQA[2:]).items) == 2
 
 
+def test_an_item_that_stands_twice_is_found_among_the_examples_too() -> None:
+    with pytest.raises(HemostatError, match="stands among what solved examples are taken from"):
+        prepared("gpqa_main_n_shot", [GPQA[0], *GPQA[:2]], GPQA, shots=2)
+
+
+def test_a_blank_field_that_is_not_asked_empties_no_question() -> None:
+    """Its prompt is made of a list; the comment is never shown."""
+    rows = [
+        {"question": "", "messages": "", "story": "A cat sat.", "id": "1", "source": " "}
+        | {"questions": {"input_text": ["Who sat?"], "turn_id": [1]}}
+        | {"answers": {"input_text": ["the cat"], "turn_id": [1]}, "additional_answers": {}}
+    ] * 3
+    assert len(prepared("coqa", rows).items) == 3
+    piqa = [{"goal": f"open {n}", "sol1": "turn", "sol2": "shout", "label": n % 2, "comment": ""} for n in range(3)]
+    assert len(prepared("piqa", piqa).items) == 3
+
+
+def test_an_empty_choice_in_a_field_of_its_own_is_refused() -> None:
+    rows = [
+        {"instruction": f"Q{n}?", "option_a": "w", "option_b": "x", "option_c": "y", "option_d": "z", "answer": "A"}
+        for n in range(3)
+    ]
+    with pytest.raises(HemostatError, match="item 4: choice 2 is empty"):
+        prepared("m_mmlu_de", [*rows, rows[0] | {"option_b": ""}], shots=0)
+    asked = {"question": "Q?", "options": ["a", "", "c"], "answer": "A", "answer_index": 0, "category": "law"}
+    with pytest.raises(HemostatError, match="item 1: choice 2 is empty"):
+        prepared("mmlu_pro_law", [asked | {"cot_content": "", "question_id": n} for n in range(3)], shots=0)
+
+
 def test_sentences_that_begin_alike_are_not_one_question() -> None:
     rows = [
         {"sentence": f"The {what} fell because _ was big.", "option1": "Ann", "option2": "Bea", "answer": "1"}
@@ -349,9 +379,20 @@ def test_code_of_a_definition_that_fails_on_an_answer_is_told_without_the_answer
         raise ValueError(results[0])
 
     monkeypatch.setattr(asked.built.task, "process_results", fails)
-    with pytest.raises(HemostatError, match=r"its own code fails on an answer \(ValueError\)") as refused:
+    with pytest.raises(NotScoredError, match=r"its own code fails on an answer \(ValueError\)") as refused:
         asked.texts_scored([SECRET] * len(SUMS))
     assert SECRET not in f"{refused.value} {refused.value.hint}"
+
+
+def test_what_only_a_models_answer_shows_leaves_one_task_unscored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A definition that grades an answer in between, and one that asks something else when it is read again."""
+    asked = prepared("gsm8k", SUMS, shots=0)
+    other = replace(asked, items=tuple(reversed(asked.items)))
+    with pytest.raises(NotScoredError, match="it asks something else each time it is read"):
+        other.texts_scored(["#### 2"] * len(SUMS))
+    monkeypatch.setattr(asked.built.task, "process_results", lambda *_: {"exact_match": 0.5})
+    with pytest.raises(NotScoredError, match="gives other numbers than right and wrong"):
+        asked.texts_scored(["#### 2"] * len(SUMS))
 
 
 def test_a_name_that_is_misspelt_is_told_its_neighbours() -> None:

@@ -30,5 +30,8 @@ def test_more_right_answers_than_items_are_refused() -> None:
 def test_where_all_items_have_the_same_choices_a_guess_takes_the_commonest() -> None:
     assert commonest([(("no", "yes"), gold) for gold in [0] * 62 + [1] * 38]) == 0.62
     assert commonest([(("no", "yes"), n % 2) for n in range(10)]) == 0.0, "no more than uniform guessing"
+    letters = [0] * 31 + [1] * 23 + [2] * 23 + [3] * 23
+    assert commonest([(("A", "B", "C", "D"), gold) for gold in letters]) == 0.0, "as chance makes it: 4 P(≥ 31) = 0.4"
+    assert commonest([(("no", "yes"), gold) for gold in [0] * 9 + [1] * 3]) == 0.0, "2 P(≥ 9 of 12) = 0.15"
     assert commonest([((f"a{n}", f"b{n}"), 0) for n in range(10)]) == 0.0, "the choices differ"
     assert commonest([((), 0), ((), 0)]) == 0.0, "generated answers"
