@@ -33,3 +33,4 @@ def test_only_the_same_rule_on_another_device_with_another_outcome_is_told():
     old = Ruling("d", "knee", fingerprint("an older rule", {"job": {"kind": "sweep"}}), "confirmed")
     claim = Ruling("e", "cliff", HERE.rule, "confirmed")
     assert otherwise([HERE, THERE, same, old, claim], HERE) == {"confirmed": ("b",)}
+    assert otherwise([Ruling("a", "knee", RULE, "confirmed")], HERE) == {}, "an earlier one of its own device"

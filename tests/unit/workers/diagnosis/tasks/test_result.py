@@ -147,3 +147,13 @@ def test_generated_answers_that_a_coin_gives_too_are_at_chance(guess: float, out
     assert (found.outcome, found.chance.accuracy) == (outcome, guess)
     expected = stats.binomtest(200, 400, guess, alternative="greater").pvalue if guess else 0.0
     assert found.chance.p_reference == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
+def test_a_task_that_could_not_be_scored_makes_it_no_easier_for_the_others() -> None:
+    task = {"source": "file", "format": "gsm8k", "path": "a.jsonl"}
+    request = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}, "margin": 0.02}
+    both = TasksRequest.model_validate(request | {"tasks": [task | {"name": "a"}, task | {"name": "b"}]})
+    (found,) = results([answered("a", [True] * 100, [False] * 10 + [True] * 90)], [Planned(TOLD)], both)
+    assert found.mcnemar.p == pytest.approx(stats.binomtest(10, 10).pvalue)
+    assert found.mcnemar.p_holm == pytest.approx(2 * found.mcnemar.p)
+    assert found.detectable.level == 0.025

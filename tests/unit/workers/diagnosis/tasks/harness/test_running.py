@@ -1,6 +1,7 @@
 """Tasks by the harness' own definitions: what they ask and how answers are scored, against cases made by hand."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.tasks import HarnessTask
 from app.models.tasks.harness import HarnessRows
 from workers.diagnosis.context import JobCancelled
-from workers.diagnosis.tasks.harness.running import Harnessed, NotScoredError, prepare, run
+from workers.diagnosis.tasks.harness.running import Harnessed, NotScoredError, _asks_nothing, prepare, run
 
 Row = dict[str, Any]
 HELLASWAG = [
@@ -224,6 +225,12 @@ def test_a_blank_field_that_is_not_asked_empties_no_question() -> None:
     assert len(prepared("coqa", rows).items) == 3
     piqa = [{"goal": f"open {n}", "sol1": "turn", "sol2": "shout", "label": n % 2, "comment": ""} for n in range(3)]
     assert len(prepared("piqa", piqa).items) == 3
+
+
+def test_a_prompt_made_of_a_list_is_not_taken_for_empty_because_a_comment_is_blank() -> None:
+    asked = SimpleNamespace(multiple_input=False, doc_to_text=lambda doc: f"Sentence: {doc['tokens']}")
+    assert not _asks_nothing(asked, {"tokens": ["a", "cat"], "comment": " "})
+    assert _asks_nothing(SimpleNamespace(multiple_input=False, doc_to_text=lambda doc: f"Q: {doc['q']}"), {"q": " "})
 
 
 def test_an_empty_choice_in_a_field_of_its_own_is_refused() -> None:
