@@ -2,7 +2,9 @@
 make.
 
 Both are measured on windows spread evenly over the corpus. The noise floor is kept with the reference: it depends on
-nothing else.
+nothing else. It takes a tenth of the corpus: the same engine's steps of other shapes differ by nothing on a CPU and by
+rounding on a GPU, so that a part shows it, and of a short text more than that would be the largest cost beside the two
+passes.
 """
 
 from __future__ import annotations
@@ -30,8 +32,12 @@ from workers.engine.scoring import ScoringEngine
 from workers.surgery.dequantize import dequantize
 from workers.text.windows import Corpus
 
-FLOOR_TOKENS = 4096
 _SIDECAR = "noise_floor"
+KERNEL_TOKENS = 4096
+# One part in so many of the corpus, but enough windows for an interval, and no more tokens than tell.
+_FLOOR_PART = 10
+_FLOOR_WINDOWS = 4
+_FLOOR_TOKENS = 4096
 Array = NDArray[np.float64]
 
 
@@ -47,6 +53,13 @@ class Floor:
 def windows_of(positions: Positions, chosen: Sequence[int]) -> NDArray[np.bool_]:
     """Which scored positions lie in the chosen windows."""
     return np.isin(positions.window, np.asarray(chosen))
+
+
+def floor_windows(lengths: Sequence[int]) -> list[int]:
+    """Windows that the noise floor is measured on, given the tokens of each, spread evenly over the text: about a tenth
+    of its tokens, at least four of the longest windows, at most 4,096 tokens; never none."""
+    tokens = max(sum(lengths) // _FLOOR_PART, _FLOOR_WINDOWS * max(lengths))
+    return spread(lengths, tokens=min(tokens, _FLOOR_TOKENS))
 
 
 def noise_floor(
@@ -66,7 +79,7 @@ def noise_floor(
     Kept under the reference's key, since nothing else decides it.
     """
     lengths = [len(window.tokens) for window in corpus.windows]
-    chosen = spread(lengths, tokens=FLOOR_TOKENS)
+    chosen = floor_windows(lengths)
     where = windows_of(positions, chosen)
     name = f"{_SIDECAR}-{precision}"
     kept = store.get_sidecar(key, name)
@@ -115,7 +128,7 @@ def score_dequantized(
     context: JobContext,
 ) -> Dequantized:
     """Runs the candidate, dequantized, on the reference's kernels, over windows spread over the corpus."""
-    chosen = spread([len(window.tokens) for window in corpus.windows], tokens=FLOOR_TOKENS)
+    chosen = spread([len(window.tokens) for window in corpus.windows], tokens=KERNEL_TOKENS)
     with dequantize(
         sides.candidate.info,
         store=checkpoint_store(context),

@@ -21,7 +21,7 @@ from app.contracts.errors import HemostatError
 from app.contracts.report import KernelTerm
 from app.models.checkpoint import inspect
 from workers.diagnosis.context import JobContext
-from workers.diagnosis.floor import FLOOR_TOKENS, kernel_term, score_dequantized
+from workers.diagnosis.floor import KERNEL_TOKENS, kernel_term, score_dequantized
 from workers.diagnosis.mitigate.measuring import PRECISION, UNFORESEEN, Bench
 from workers.diagnosis.passes import StoredStates, score_into_store
 from workers.diagnosis.plan import spread
@@ -78,7 +78,7 @@ class KernelTerms:
         self._ground, self._bench, self._room, self._store = ground, bench, room, store
         self._context, self._window, self._key = context, window, key
         corpus = ground.part.corpus
-        self._chosen = spread([len(window.tokens) for window in corpus.windows], tokens=FLOOR_TOKENS)
+        self._chosen = spread([len(window.tokens) for window in corpus.windows], tokens=KERNEL_TOKENS)
 
     def of(self, settings: Sequence[Setting], records: Sequence[PointRecord]) -> list[Kernel]:
         """Of each point, in their order. What fails here, but for the machine's memory, leaves a point without a term,
