@@ -1,0 +1,50 @@
+"""What a task of the harness asks of one item, read off a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.contracts.requests.tasks import HarnessTask
+from app.models.tasks.items import Item
+from workers.diagnosis.tasks.harness.blanks import asks_nothing, blank_choice
+from workers.diagnosis.tasks.harness.building import Built
+from workers.diagnosis.tasks.harness.definition import Refusal
+from workers.diagnosis.tasks.harness.evaluation import Sample, asked_of, target_of
+
+
+def item_of(built: Built, place: int, sample: Sample, task: HarnessTask, refusal: Refusal) -> Item:
+    """What the trial asked of one item."""
+    own, id_, where = built.task, str(built.numbers[place]), built.where(place, task.path)
+    doc, arguments = sample["doc"], sample["arguments"]
+    if own.OUTPUT_TYPE == "generate_until":
+        context = str(arguments[0][0])
+        if not context.strip() or asks_nothing(own, doc):
+            raise refusal(f"{where}: the question is empty", "take the item out", "path")
+        if (blank := blank_choice(own, doc, None)) is not None:
+            raise refusal(f"{where}: choice {blank} is empty", "take the item out", "path")
+        return Item(id_, context, delimiter="", target=target_of(own, doc))
+    choices = [str(one) for one in own.doc_to_choice(doc)]
+    gold = own.doc_to_text(doc) if own.multiple_input else own.doc_to_target(doc)
+    if isinstance(gold, list):
+        raise refusal("several of its choices are right", "choose a task with one right choice")
+    index = choices.index(gold) if isinstance(gold, str) and gold in choices else gold
+    if len(choices) < 2 or any(not one.strip() for one in choices):
+        raise refusal(f"{where}: there are not two choices at least with text", "take the item out", "path")
+    if (blank := blank_choice(own, doc, len(choices))) is not None:
+        raise refusal(f"{where}: choice {blank} is empty", "take the item out", "path")
+    if not isinstance(index, int) or not 0 <= index < len(choices):
+        raise refusal(
+            f"{where}: the answer is none of the {len(choices)} choices",
+            "take a split that has answers: test splits are often published without",
+            "path",
+        )
+    pairs = tuple(map(asked_of, arguments))
+    if any(not before.strip() for before, _ in pairs) or asks_nothing(own, doc):
+        raise refusal(f"{where}: the question is empty", "take the item out", "path")
+    return Item(id_, _beginning([before for before, _ in pairs]), choices=tuple(choices), gold=index, pairs=pairs)
+
+
+def _beginning(texts: Sequence[str]) -> str:
+    """What all begin with."""
+    low, high = min(texts), max(texts)
+    return low[: next((place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))]

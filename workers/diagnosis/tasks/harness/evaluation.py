@@ -1,0 +1,103 @@
+"""One evaluation by the harness, with answers that were given before.
+
+Its evaluator makes the requests of a task, hands them to a model, filters what that says, and scores it item by item.
+The model here only hands over answers that our engine has given, or, in a trial, that no model gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.diagnosis.tasks.answers import INVALID
+from workers.diagnosis.tasks.harness.definition import harness, unheard
+
+# Behind the right answer it tells scores that count words from those of right and wrong.
+OTHERWISE: Final = "otherwise"
+Sample = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the harness made of one model's answers: by metric who is right, and what its filter read of each
+    generated answer."""
+
+    right: dict[str, NDArray[np.bool_]]
+    said: dict[str, tuple[str | None, ...]]
+
+
+def run(task: Any, answers: Sequence[object] | None, *, seed: int) -> list[Sample]:
+    """One evaluation by the harness: an entry an item and filter. `answers` are to its requests in their order; None
+    is the trial: nothing of choices, and text that is more than the right answer."""
+    model = harness("api.model").LM
+    name = task.config.task
+
+    class Answering(model):  # type: ignore[misc, valid-type]  # the harness ships no types
+        """Hands over what was answered before."""
+
+        def loglikelihood(self, requests: Sequence[Any]) -> Sequence[object]:
+            return [(0.0, False) for _ in requests] if answers is None else answers
+
+        def loglikelihood_rolling(self, requests: Sequence[Any]) -> Sequence[float]:
+            raise NotImplementedError
+
+        def generate_until(self, requests: Sequence[Any]) -> Sequence[object]:
+            return [f"{target_of(task, one.doc)} {OTHERWISE}" for one in requests] if answers is None else answers
+
+    with unheard(seed):
+        task.set_fewshot_seed(seed=seed)  # the same examples before an item, whoever answers
+        found = harness("evaluator").evaluate(
+            lm=Answering(),
+            task_dict={"tasks": {name: task}, "groups": {}},
+            bootstrap_iters=0,
+            log_samples=True,
+        )
+    samples: list[Sample] = found["samples"][name]
+    return samples
+
+
+def asked_of(argument: Sequence[Any]) -> tuple[str, str]:
+    """What a request asks: the context, and the continuation whose likelihood is taken."""
+    return str(argument[0]), argument[1] if isinstance(argument[1], str) else ""
+
+
+def scored(samples: Sequence[Sample]) -> Scored:
+    """By metric, `acc` or `exact_match,filter`, those whose every score is 0 or 1."""
+    right: dict[str, NDArray[np.bool_]] = {}
+    said: dict[str, tuple[str | None, ...]] = {}
+    for name in dict.fromkeys(str(sample["filter"]) for sample in samples):
+        of_filter = sorted((one for one in samples if one["filter"] == name), key=lambda one: int(one["doc_id"]))
+        read = tuple(_text(one["filtered_resps"]) for one in of_filter)
+        for metric in of_filter[0]["metrics"]:
+            values = [one.get(metric) for one in of_filter]
+            if all(isinstance(value, bool | int | float | np.number) and value in (0, 1) for value in values):
+                key = metric if name == "none" else f"{metric},{name}"
+                right[key] = np.asarray(values, dtype=np.bool_)
+                said[key] = read
+    return Scored(right, said)
+
+
+def _text(filtered: Sequence[object]) -> str | None:
+    """What a filter read of one answer; None where that is nothing, or no text."""
+    first = filtered[0] if filtered else None
+    return first if isinstance(first, str) and first != INVALID else None
+
+
+def of_one_filter(samples: Sequence[Sample]) -> list[Sample]:
+    """An entry an item, in the rows' order."""
+    first = samples[0]["filter"]
+    return sorted((one for one in samples if one["filter"] == first), key=lambda one: int(one["doc_id"]))
+
+
+def target_of(built: Any, doc: dict[str, Any], place: int = 0) -> str:
+    """The right answer as text; of several the one at this place."""
+    target = built.doc_to_target(doc)
+    if built.config.doc_to_choice is not None and isinstance(target, int):
+        target = built.doc_to_choice(doc)[target]
+    if isinstance(target, list):
+        target = target[place] if target else ""
+    return str(target)
