@@ -20,7 +20,8 @@ from workers.diagnosis.plan import plan_fingerprint
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.tasks.answers import LEAD_UNITS, STOPS, Answers, choose, program, read_numbers
 from workers.diagnosis.tasks.generating import generate
-from workers.diagnosis.tasks.harness.running import Harnessed, Scored
+from workers.diagnosis.tasks.harness.evaluation import Scored
+from workers.diagnosis.tasks.harness.running import Harnessed
 from workers.diagnosis.tasks.likelihood import Likelihoods, likelihoods
 from workers.diagnosis.tasks.prompts import Prompts, choice_prompts, open_prompts
 from workers.diagnosis.tasks.sandbox import runner

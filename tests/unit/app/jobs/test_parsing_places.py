@@ -1,0 +1,149 @@
+"""Where a fault is: tasks, recipes, knobs and decoders are told apart by tags, which are no part of a place."""
+
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode
+from app.problems import RequestError
+from tests.support.submissions import refused
+
+Json = dict[str, Any]
+TASKS: list[Json] = [{"source": "file", "format": "arc", "path": "arc.jsonl"}, {"source": "shipped"}]
+
+
+def tasks(**fields: object) -> Json:
+    base = {"kind": "tasks", "reference": {"model": "m"}, "candidate": {"model": "m"}, "tasks": TASKS}
+    return base | fields
+
+
+def recipe(*steps: Json) -> Json:
+    return {"model": "m", "recipe": list(steps)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer", "detail", "hint"),
+    [
+        (
+            {"candidate": recipe({"type": "quantize.rtn"})},
+            "/candidate/recipe/0/bits",
+            "The field 'bits' is missing.",
+            "Give bits: a whole number from 2 to 8.",
+        ),
+        (
+            {"candidate": recipe({"type": "quantize.rtn", "bits": 40})},
+            "/candidate/recipe/0/bits",
+            "bits is 40, not a whole number from 2 to 8.",
+            "Give a whole number from 2 to 8.",
+        ),
+        (
+            {"candidate": recipe({"type": "quantize.rnt", "bits": 4})},
+            "/candidate/recipe/0/type",
+            "There is no recipe type 'quantize.rnt'.",
+            "did you mean 'quantize.rtn'?",
+        ),
+        ({"margin": 0}, "/margin", "margin is 0, not a number above 0 and at most 0.5.", "Give a number above 0"),
+        ({"window": 0}, "/window", "window is 0, not a whole number from 2 to 1,048,576.", "Give a whole number"),
+        ({"text": {"source": "nosuch"}}, "/text/source", "There is no text source 'nosuch'.", "valid: file, hub"),
+        ({"text": {}}, "/text/source", "The field 'source' is missing.", "valid: file, hub"),
+        ({"mragin": 0.1}, "/mragin", "There is no field 'mragin'; did you mean 'margin'?", "valid: "),
+        ({"metadata": {"bad key": "v"}}, "/metadata/bad key", "The name 'bad key' in metadata is not 1 to 64", "Use"),
+    ],
+)
+def test_a_fault_beside_the_tasks_is_told_at_its_own_place(fields: Json, pointer: str, detail: str, hint: str) -> None:
+    error = refused(tasks(**fields))
+    assert isinstance(error, RequestError)
+    assert [part.pointer for part in error.errors] == [pointer]
+    assert error.detail.startswith(detail)
+    assert error.hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("given", "pointer", "detail"),
+    [
+        ([{"source": "shippd"}], "/tasks/0/source", "There is no task source 'shippd'."),
+        ([{"source": "shipped"}, {}], "/tasks/1/source", "The field 'source' is missing."),
+        ([{"source": "file", "format": "arc"}], "/tasks/0/path", "The field 'path' is missing."),
+        ([TASKS[0] | {"itms": 3}], "/tasks/0/itms", "There is no field 'itms'; did you mean 'items'?"),
+        ([TASKS[0] | {"tasks": 3}], "/tasks/0/tasks", "There is no field 'tasks'."),
+        ([TASKS[0] | {"shots": 3}], "/tasks/0", "Shots and examples go together"),
+        (["shipped"], "/tasks/0", "tasks[0] is a text, not an object."),
+        ([], "/tasks", "tasks has 0 items, not 1 to 32 items."),
+        ("shipped", "/tasks", "tasks is a text, not a list of 1 to 32 items."),
+    ],
+)
+def test_a_fault_of_the_tasks_is_told_at_its_own_place(given: object, pointer: str, detail: str) -> None:
+    error = refused(tasks(tasks=given))
+    assert error.pointer == pointer
+    assert error.detail.startswith(detail)
+
+
+def of_kind(kind: str, **fields: object) -> Json:
+    return {
+        "kind": kind,
+        "reference": {"model": "m"},
+        "candidate": recipe({"type": "quantize.rtn", "bits": 4}),
+    } | fields
+
+
+@pytest.mark.parametrize(
+    ("body", "pointers"),
+    [
+        (
+            of_kind("sweep", knobs=[{"step": "x", "field": "bits", "values": [4]}], window=0),
+            ["/window", "/knobs/0/step", "/knobs/0/values"],
+        ),
+        (
+            of_kind("surface", knobs=[{"step": 0, "field": "bits", "values": [4, 5]}, {"stp": 1}]),
+            ["/knobs/1/stp", "/knobs/1/field", "/knobs/1/values"],
+        ),
+        (
+            of_kind("trajectory", decoders=[{"name": "temperature", "temperature": -1}, {"name": "top_p", "pp": 1}]),
+            ["/decoders/1/pp", "/decoders/0/temperature"],
+        ),
+        (of_kind("trajectory", decoders=[{"name": "temprature"}, {}]), ["/decoders/0/name", "/decoders/1/name"]),
+        (of_kind("trajectory", shapings=[{"name": "temperature", "temperature": -1}]), ["/shapings/0/temperature"]),
+        (
+            of_kind("trajectory", candidates=[{"modl": "m", "recipe": [{"type": "quantize.rtn"}, {"type": "prune"}]}]),
+            ["/candidates/0/modl", "/candidates/0/recipe/1/type", "/candidates/0/recipe/0/bits"],
+        ),
+    ],
+)
+def test_faults_in_the_lists_of_a_request_are_told_at_their_own_places(body: Json, pointers: list[str]) -> None:
+    error = refused(body)
+    assert isinstance(error, RequestError)
+    assert [part.pointer for part in error.errors] == pointers
+
+
+def test_the_source_of_a_steps_calibration_is_no_recipe_type() -> None:
+    step = {"type": "quantize.gptq", "bits": 4, "calibration": {"source": "nosuch"}}
+    error = refused(of_kind("compare", candidate=recipe(step)))
+    assert (error.code, error.pointer) == (ErrorCode.INVALID_REQUEST, "/candidate/recipe/0/calibration/source")
+    assert error.detail == "There is no text source 'nosuch'."
+    assert error.hint == "valid: file, hub, inline, self, shipped"
+
+
+def test_a_field_that_is_called_as_pydantic_marks_names_is_a_field() -> None:
+    assert refused(of_kind("compare", **{"[key]": 1})).pointer == "/[key]"
+    error = refused(of_kind("compare", metadata={"[key]": 1, "fine": "v"}))
+    assert isinstance(error, RequestError)
+    assert [part.pointer for part in error.errors] == ["/metadata/[key]", "/metadata/[key]"]
+    assert [part.detail.partition(" in ")[0] for part in error.errors] == [
+        "The name '[key]'",
+        "[key] is 1, not a text of at most 512 characters.",
+    ]
+
+
+def test_fields_that_are_as_near_to_what_is_written_are_all_named() -> None:
+    error = refused(of_kind("compare", candidate=recipe({"type": "quantize.kv_cache", "bits": 8})))
+    assert error.detail == "There is no field 'bits'; did you mean 'k_bits' or 'v_bits'?"
+
+
+def test_what_is_wrong_with_a_task_as_a_whole_leads_to_the_page_about_tasks() -> None:
+    error = refused(tasks(tasks=[TASKS[0] | {"shots": 3}]))
+    assert (error.pointer, error.hint) == ("/tasks/0", "docs/tasks.md lists the fields of a task.")
+    error = refused(tasks(tasks=[TASKS[1], TASKS[1]]))
+    assert error.detail == "Two tasks are called example: give one of them another name."
+    assert (error.pointer, error.hint) == ("/tasks", "docs/tasks.md lists the fields of a task.")
+    twice = [{"source": "file", "format": "arc", "path": "a", "name": "tasks"}] * 2
+    assert refused(tasks(tasks=twice)).pointer == "/tasks"
