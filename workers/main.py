@@ -36,10 +36,11 @@ from app.jobs.queue import TASK_NAME, make_docket
 from app.jobs.store import JobStore
 from app.jobs.workers import HEARTBEAT_S, WorkerInfo, announce, leave
 from app.settings import Settings
+from workers.process.drain import Drain
 from workers.process.helping import Helping
 from workers.process.lease import Lease
 from workers.process.logs import configure_logging
-from workers.process.runner import Drain, NotRecordedError, Runner
+from workers.process.runner import NotRecordedError, Runner
 from workers.process.tasks import cancel
 from workers.telemetry import Telemetry
 

@@ -21,8 +21,9 @@ from app.jobs.store import Filters, JobStore
 from app.settings import Settings
 from workers.diagnosis.registry import Handlers, load
 from workers.process.context import scratch_folder
+from workers.process.drain import Drain
 from workers.process.failures import safe_traceback
-from workers.process.runner import Drain, Runner
+from workers.process.runner import Runner
 
 logger = logging.getLogger(__name__)
 

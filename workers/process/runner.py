@@ -34,11 +34,14 @@ from app.contracts.job import JobError, JobStatus, Progress, job_error
 from app.jobs.record import Claim
 from app.jobs.store import JobStore, Orders
 from app.settings import Settings
-from workers.process.context import REPORT_NAME, output_folder, scratch_folder
+from workers.process.attempt import Attempt, Reason
+from workers.process.cleaning import clean_job
+from workers.process.context import REPORT_NAME, output_folder
+from workers.process.drain import Drain
 from workers.process.failures import explain_exit, safe_traceback
 from workers.process.handle import ChildProcess, ChildStartError
 from workers.process.lease import Lease
-from workers.process.messages import Cancel, Done, Ending, Failed, Logged, Observed, ProgressMade, Run
+from workers.process.messages import Done, Ending, Failed, Logged, Observed, ProgressMade, Run
 from workers.process.reporter import Reporter
 from workers.process.tasks import cancel
 from workers.process.yielding import Turn, is_own_fit, turn_s, waiting
@@ -60,15 +63,6 @@ class NotRecordedError(Exception):
     """The end of the attempt could not be written: the delivery must stay open."""
 
 
-class Reason(StrEnum):
-    """Why an attempt is stopped."""
-
-    CANCEL = "cancel"
-    LOST = "lost"
-    DRAIN = "drain"
-    YIELD = "yield"
-
-
 class Outcome(StrEnum):
     """What became of an attempt; values of the metric's label."""
 
@@ -77,74 +71,6 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     RELEASED = "released"
     LOST = "lost"
-
-
-class Drain:
-    """Whether the worker is told to go. `hurry`: at once, instead of giving the running job time."""
-
-    def __init__(self) -> None:
-        self.begun = asyncio.Event()
-        self.hurry = asyncio.Event()
-
-    def begin(self) -> None:
-        """The first call starts the drain, the second ends the running job's time."""
-        (self.hurry if self.begun.is_set() else self.begun).set()
-
-
-class Attempt:
-    """A claimed job in the child, and how it is being stopped."""
-
-    def __init__(self, claim: Claim, child: ChildProcess, grace_s: float, turn: Turn) -> None:
-        self.claim = claim
-        self.child = child
-        self.turn = turn
-        self.reason: Reason | None = None
-        self._grace_s = grace_s
-        self._over = False
-        self._killing = False
-        self._asking: asyncio.Task[None] | None = None
-        self._stopping: asyncio.Task[None] | None = None
-
-    def stop(self, reason: Reason) -> None:
-        """Tells the child to stop; kills it when it has not within the grace. The first reason holds, but for LOST.
-
-        To make way it is asked only, since a kill would throw away what it is about to keep; any other reason comes
-        before that one.
-        """
-        if self._over:
-            return
-        if reason is Reason.YIELD:
-            if self.reason is None:
-                self.reason = reason
-                self._asking = asyncio.create_task(self._ask(), name="make way")
-            return
-        if self._stopping is None:
-            self._stopping = asyncio.create_task(self._stop_or_kill(), name="stop")
-        if self.reason in {None, Reason.YIELD} or reason is Reason.LOST:
-            self.reason = reason
-
-    async def settle(self) -> None:
-        """The child has said how it ended, or is gone: nothing stops it any more, and no kill is left half-done."""
-        self._over = True
-        if self._asking is not None:
-            await cancel(self._asking)
-        if self._stopping is not None and not self._killing:
-            await cancel(self._stopping)
-        elif self._stopping is not None:
-            await self._stopping
-
-    async def _ask(self) -> None:
-        await self.child.send(Cancel(job=self.claim.job_id, attempt=self.claim.attempt))
-
-    async def _stop_or_kill(self) -> None:
-        deadline = time.monotonic() + self._grace_s
-        with contextlib.suppress(TimeoutError):
-            # A child that does not read is no reason to wait longer.
-            await asyncio.wait_for(self._ask(), self._grace_s)
-        await asyncio.sleep(deadline - time.monotonic())
-        if not self._over:
-            self._killing = True
-            await self.child.kill()
 
 
 class Runner:
@@ -525,14 +451,3 @@ class Runner:
 def _run_message(claim: Claim, *, helping: bool = False) -> Run:
     request = claim.request.model_dump(mode="json")
     return Run(job=claim.job_id, attempt=claim.attempt, kind=claim.request.kind, request=request, helping=helping)
-
-
-def clean_job(settings: Settings, job_id: str, *, keep: int | None) -> None:
-    """Removes the scratch folder and every attempt of an ended job but `keep`, and the folder when nothing is left."""
-    folder = settings.job_dir(job_id)
-    kept = None if keep is None else output_folder(settings, job_id, keep)
-    for entry in (scratch_folder(settings, job_id), *folder.glob("attempt-*")):
-        if entry != kept:
-            shutil.rmtree(entry, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()

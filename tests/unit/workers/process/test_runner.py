@@ -12,10 +12,11 @@ from app.jobs.ids import new_job_id
 from app.jobs.record import Claim, JobRecord, read_record, request_fields
 from app.jobs.store import JobStore
 from app.settings import Settings
+from tests.support.job_folders import fill_job
 from workers.process import runner as module
-from workers.process.context import output_folder, scratch_folder
+from workers.process.drain import Drain
 from workers.process.lease import Lease
-from workers.process.runner import Drain, Outcome, Runner, clean_job
+from workers.process.runner import Outcome, Runner
 from workers.telemetry import Telemetry
 
 REQUEST = CompareRequest.model_validate(
@@ -52,14 +53,6 @@ def runner_of(store: PlayedStore, home: Path) -> Runner:
     return Runner(settings, cast(JobStore, store), Telemetry(), worker="w", handlers="no:handlers", drain=Drain())
 
 
-def fill(settings: Settings, job_id: str = "job") -> list[Path]:
-    folders = [scratch_folder(settings, job_id), *(output_folder(settings, job_id, attempt) for attempt in (1, 2, 10))]
-    for folder in folders:
-        folder.mkdir(parents=True)
-        (folder / "file").touch()
-    return folders
-
-
 async def test_a_claim_whose_reply_was_lost_is_tried_again_as_the_same_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,33 +82,8 @@ async def test_an_end_that_was_refused_leaves_what_the_record_stands_by(
     tmp_path: Path, found: JobRecord | None, outcome: Outcome, left: list[str] | None
 ) -> None:
     runner = runner_of(PlayedStore(found), tmp_path)
-    fill(Settings(home=tmp_path), JOB)
+    fill_job(Settings(home=tmp_path), JOB)
     claim = Claim(JOB, 2, REQUEST)
     assert await runner._ended_as(claim, Outcome.FAILED, accepted=False) is outcome
     folder = Settings(home=tmp_path).job_dir(JOB)
     assert (sorted(entry.name for entry in folder.iterdir()) if folder.exists() else None) == left
-
-
-def test_an_ended_job_keeps_the_attempt_that_succeeded(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    fill(settings)
-    clean_job(settings, "job", keep=2)
-    assert [entry.name for entry in settings.job_dir("job").iterdir()] == ["attempt-2"]
-    assert (output_folder(settings, "job", 2) / "file").exists()
-
-
-def test_a_job_without_result_leaves_nothing(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    fill(settings)
-    clean_job(settings, "job", keep=None)
-    assert not settings.job_dir("job").exists()
-    clean_job(settings, "job", keep=None)
-
-
-async def test_the_second_signal_hurries() -> None:
-    drain = Drain()
-    drain.begin()
-    assert drain.begun.is_set()
-    assert not drain.hurry.is_set()
-    drain.begin()
-    assert drain.hurry.is_set()

@@ -1,0 +1,79 @@
+"""A claimed job in the child, and why and how it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from enum import StrEnum
+
+from app.jobs.record import Claim
+from workers.process.handle import ChildProcess
+from workers.process.messages import Cancel
+from workers.process.tasks import cancel
+from workers.process.yielding import Turn
+
+
+class Reason(StrEnum):
+    """Why an attempt is stopped."""
+
+    CANCEL = "cancel"
+    LOST = "lost"
+    DRAIN = "drain"
+    YIELD = "yield"
+
+
+class Attempt:
+    """A claimed job in the child, and how it is being stopped."""
+
+    def __init__(self, claim: Claim, child: ChildProcess, grace_s: float, turn: Turn) -> None:
+        self.claim = claim
+        self.child = child
+        self.turn = turn
+        self.reason: Reason | None = None
+        self._grace_s = grace_s
+        self._over = False
+        self._killing = False
+        self._asking: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+
+    def stop(self, reason: Reason) -> None:
+        """Tells the child to stop; kills it when it has not within the grace. The first reason holds, but for LOST.
+
+        To make way it is asked only, since a kill would throw away what it is about to keep; any other reason comes
+        before that one.
+        """
+        if self._over:
+            return
+        if reason is Reason.YIELD:
+            if self.reason is None:
+                self.reason = reason
+                self._asking = asyncio.create_task(self._ask(), name="make way")
+            return
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop_or_kill(), name="stop")
+        if self.reason in {None, Reason.YIELD} or reason is Reason.LOST:
+            self.reason = reason
+
+    async def settle(self) -> None:
+        """The child has said how it ended, or is gone: nothing stops it any more, and no kill is left half-done."""
+        self._over = True
+        if self._asking is not None:
+            await cancel(self._asking)
+        if self._stopping is not None and not self._killing:
+            await cancel(self._stopping)
+        elif self._stopping is not None:
+            await self._stopping
+
+    async def _ask(self) -> None:
+        await self.child.send(Cancel(job=self.claim.job_id, attempt=self.claim.attempt))
+
+    async def _stop_or_kill(self) -> None:
+        deadline = time.monotonic() + self._grace_s
+        with contextlib.suppress(TimeoutError):
+            # A child that does not read is no reason to wait longer.
+            await asyncio.wait_for(self._ask(), self._grace_s)
+        await asyncio.sleep(deadline - time.monotonic())
+        if not self._over:
+            self._killing = True
+            await self.child.kill()
