@@ -63,7 +63,8 @@ from workers.engine.serving.files import write_whole
 from workers.engine.serving.steps import StepWatch, limit_s
 from workers.process.logs import configure_logging
 from workers.process.tasks import cancel
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.modified import Modified
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 logger = logging.getLogger("workers.serve")

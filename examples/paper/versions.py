@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from pydantic import JsonValue
 
 from workers.surgery import catalogue
-from workers.surgery.recipe import SURGERY_VERSION
+from workers.surgery.application import SURGERY_VERSION
 
 
 def versions(request: JsonValue) -> dict[str, int]:

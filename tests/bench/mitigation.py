@@ -45,7 +45,8 @@ from workers.distributions.head import Head
 from workers.distributions.intervals import ratio_intervals
 from workers.engine.room import EngineRoom
 from workers.surgery.import_gguf import demo_gguf, import_gguf
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.modified import Modified
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 from workers.text.documents import TextDocument
 from workers.text.shipped import load_shipped

@@ -17,7 +17,8 @@ from app.models.checkpoint import inspect
 from tests.support.attention import attention_of
 from tests.support.tiny import VOCABULARY
 from workers.surgery.calibration_text import CalibrationText
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.modified import Modified
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)

@@ -16,7 +16,8 @@ from workers.diagnosis.calibration_text import loader_without_sampler
 from workers.diagnosis.context import JobContext
 from workers.distributions.head import Head
 from workers.surgery.calibration_text import CalibrationTexts
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.modified import Modified
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 # Folder of the job's scratch with the states of long trainings.

@@ -6,68 +6,17 @@ through the weights together, every other step is a stage of its own. What each 
 named by the recipe up to there: recipes with the same beginning share the work.
 """
 
-import hashlib
-import json
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import AdapterLora, Calibrated, MergeLinear, Recipe, Step
-from app.models.adapters import CONFIG, WEIGHTS
-from app.models.checkpoint import CheckpointInfo, fingerprint, inspect
-from app.models.modules import Weight
-from app.models.recipes import canonical_json, recipe_fingerprint
-from app.models.simulation import section_in
-from app.models.steps import check_one, check_recipe
-from workers.surgery import catalogue
-from workers.surgery.account import model_storage, sorted_changes, totals
+from app.models.checkpoint import CheckpointInfo, fingerprint
+from workers.surgery.application import Application, Others
 from workers.surgery.calibration_text import CalibrationText, CalibrationTexts
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
-from workers.surgery.files import copy_companions
-from workers.surgery.manifest import MANIFEST, Manifest, StepRecord, TensorChange
-from workers.surgery.reading import open_tensors
-from workers.surgery.resumption import Resumption
-from workers.surgery.safetensors_writer import SHARD_BYTES, plan_shards, write_shards
-from workers.surgery.shop import Shop, WholeStep
-from workers.surgery.store import CheckpointStore, StoredCheckpoint
-from workers.surgery.streamed import Streamed
-
-# The folder of what a step takes beside the checkpoint, or None.
-Others = Callable[[Step], Path | None]
-# Part of every key: raise it when the same recipe gives other weights than before.
-SURGERY_VERSION = 3
-POINTER = "/candidate/recipe"
-# What is to blame on the step, not on the checkpoint or the machine.
-_OF_A_STEP = frozenset(
-    {ErrorCode.RECIPE_NOT_APPLICABLE, ErrorCode.CALIBRATION_TOO_SHORT, ErrorCode.ACTIVATIONS_NOT_FINITE}
-)
-
-
-@dataclass(frozen=True)
-class Modified:
-    """A checkpoint to be used, kept from eviction until `release` (or until the object is gone)."""
-
-    path: Path
-    fingerprint: str
-    manifest: Manifest
-    built: bool
-    _entry: StoredCheckpoint | None = None
-
-    def release(self) -> None:
-        """Allows the store to evict it."""
-        if self._entry is not None:
-            self._entry.release()
-
-    def __enter__(self) -> "Modified":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
+from workers.surgery.modified import Modified, untouched
+from workers.surgery.safetensors_writer import SHARD_BYTES
+from workers.surgery.store import CheckpointStore
 
 
 def no_calibration(step: Calibrated) -> CalibrationText:
@@ -114,8 +63,8 @@ def apply(
     """
     source_fingerprint = fingerprint(source.path, check_cancelled=check_cancelled)
     if not recipe:
-        return Modified(source.path, source_fingerprint, _untouched(source, source_fingerprint), built=False)
-    work = _Work(
+        return Modified(source.path, source_fingerprint, untouched(source, source_fingerprint), built=False)
+    work = Application(
         source,
         source_fingerprint,
         reference or source,
@@ -176,9 +125,9 @@ def _work(
     calibration: CalibrationTexts,
     others: Others,
     check_cancelled: CheckCancelled,
-) -> "_Work":
+) -> Application:
     """An application that is only looked up."""
-    return _Work(
+    return Application(
         source,
         fingerprint(source.path, check_cancelled=check_cancelled),
         reference or source,
@@ -189,309 +138,4 @@ def _work(
         no_progress,
         check_cancelled,
         SHARD_BYTES,
-    )
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """Steps `first` to `end` (exclusive) of a recipe, done at once."""
-
-    first: int
-    end: int
-    streamed: bool
-
-
-def _stages(recipe: Recipe) -> Iterator[_Stage]:
-    kinds = [(index, catalogue.is_streamed(catalogue.name_of(step))) for index, step in enumerate(recipe)]
-    for streamed, run in groupby(kinds, key=lambda pair: pair[1]):
-        indices = [index for index, _ in run]
-        if streamed:
-            yield _Stage(indices[0], indices[-1] + 1, streamed=True)
-        else:
-            yield from (_Stage(index, index + 1, streamed=False) for index in indices)
-
-
-def _folder_fingerprint(path: Path, check_cancelled: CheckCancelled) -> str:
-    if (path / CONFIG).is_file():  # an adapter
-        digest = hashlib.sha256()
-        for name in (CONFIG, WEIGHTS):
-            check_cancelled()
-            with suppress(FileNotFoundError), (path / name).open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return digest.hexdigest()
-    return fingerprint(path, check_cancelled=check_cancelled)
-
-
-@contextmanager
-def _blamed(pointer: str) -> Iterator[None]:
-    """Gives refusals of what a step is asked to do the pointer of the step, where they have none."""
-    try:
-        yield
-    except HemostatError as error:
-        if error.code in _OF_A_STEP and not error.pointer:
-            error.pointer = pointer
-        raise
-
-
-def _warn_of_text(shop: Shop, text: CalibrationText) -> None:
-    """Says where the text, or how it is run, is less than what was asked for."""
-    windows, length = text.tokens_NL.shape
-    if windows < text.asked:
-        shop.warn(f"the calibration text has {windows} windows of {length} tokens, {text.asked} were asked for")
-    most = shop.source.max_position
-    if most is not None and length > most:
-        shop.warn(f"calibration windows of {length} tokens are longer than the model's context of {most}")
-    section = section_in(shop.source.config)
-    if section is not None and section.fakes:
-        shop.warn("the text was run without what the steps before quantize at run time")
-
-
-def _type(step: Step) -> str:
-    return str(getattr(step, "type", type(step).__name__))
-
-
-class _Work:
-    """One application of a recipe."""
-
-    def __init__(
-        self,
-        source: CheckpointInfo,
-        source_fingerprint: str,
-        reference: CheckpointInfo,
-        recipe: Recipe,
-        store: CheckpointStore,
-        calibration: CalibrationTexts,
-        others: Others,
-        progress: Progress,
-        check_cancelled: CheckCancelled,
-        shard_bytes: int,
-        resume: Path | None = None,
-    ) -> None:
-        self._source, self._source_fingerprint = source, source_fingerprint
-        self._reference = reference
-        self._recipe, self._store = recipe, store
-        self._texts = calibration
-        self._others = {index: path for index, step in enumerate(recipe) if (path := others(step)) is not None}
-        self._progress, self._check_cancelled = progress, check_cancelled
-        self._shard_bytes, self._resume = shard_bytes, resume
-        self._stages = list(_stages(recipe))
-        self._steps: dict[int, WholeStep] = {
-            stage.first: catalogue.load(catalogue.name_of(recipe[stage.first]))(recipe[stage.first])
-            for stage in self._stages
-            if not stage.streamed
-        }
-
-    @property
-    def key(self) -> str:
-        """The store's name for what the whole recipe gives."""
-        return self._key(self._stages[-1].end)
-
-    def stored(self) -> Modified | None:
-        """What the whole recipe gave, where it is in the store."""
-        entry = self._store.get(self.key)
-        return None if entry is None else _opened(entry)
-
-    def run(self) -> Modified:
-        """From the last stage that is in the store on."""
-        keys = [self._key(stage.end) for stage in self._stages]
-        begin, current = 0, None
-        for index in reversed(range(len(keys))):
-            entry = self._store.get(keys[index])
-            if entry is not None:
-                begin, current = index + 1, _opened(entry)
-                break
-        else:
-            # refused before an hour is spent
-            check_recipe(self._source, self._recipe, pointer=POINTER, reference=self._reference)
-        for index in range(begin, len(self._stages)):
-            before = current
-            try:
-                current = self._build(self._stages[index], keys[index], before)
-            finally:
-                if before is not None:
-                    before.release()
-        if current is None:
-            raise RuntimeError("a recipe has at least one stage")
-        return current
-
-    def _key(self, end: int) -> str:
-        done = self._recipe[:end]
-        named: dict[str, object] = {
-            "source": self._source_fingerprint,
-            "recipe": canonical_json(done),
-            "surgery": SURGERY_VERSION,
-        }
-        versions = {str(index): step.version for index, step in self._steps.items() if index < end}
-        texts = {
-            str(index): self._text(index, step).fingerprint
-            for index, step in enumerate(done)
-            if isinstance(step, Calibrated) and step.reads_text
-        }
-        beside = {
-            str(index): _folder_fingerprint(path, self._check_cancelled)
-            for index, path in self._others.items()
-            if index < end
-        }
-        if beside:
-            named["others"] = beside
-        if versions:
-            named["versions"] = versions
-        if texts:
-            named["calibration"] = texts
-            if self._reference is not self._source:
-                named["reference"] = fingerprint(self._reference.path, check_cancelled=self._check_cancelled)
-        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
-
-    def _text(self, index: int, step: Calibrated) -> CalibrationText:
-        with _blamed(f"{POINTER}/{index}/calibration"):
-            return self._texts(step)
-
-    def _build(self, stage: _Stage, key: str, before: Modified | None) -> Modified:
-        source = self._source if before is None else inspect(before.path)
-        steps = self._recipe[stage.first : stage.end]
-        weights: list[list[Weight]] = []
-        for index, step in enumerate(steps, stage.first):
-            weights.append(check_one(source, step, pointer=f"{POINTER}/{index}"))
-
-        resumption = Resumption(self._resume, key)
-
-        def build(folder: Path) -> None:
-            with open_tensors(source) as reader, open_tensors(self._source) as base_reader:
-                began = time.monotonic()
-                known = {} if before is None else {change.name: change for change in before.manifest.tensors}
-                records = () if before is None else before.manifest.steps
-                origins = {} if before is None else before.manifest.origins
-                copy_companions(source.path, folder)
-                if stage.streamed:
-                    streamed = Streamed(
-                        source,
-                        self._source,
-                        steps,
-                        stage.first,
-                        weights,
-                        before=known,
-                        origins=origins,
-                        pointer=POINTER,
-                        progress=self._progress,
-                        check_cancelled=self._check_cancelled,
-                    )
-                    shards = plan_shards(streamed.planned(), shard_bytes=self._shard_bytes)
-                    order = [planned.name for shard in shards for planned in shard]
-                    write_shards(folder, shards, streamed.tensors(reader, base_reader, order))
-                    changes, record = streamed.changes, self._record(stage, began)
-                else:
-                    with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
-                        (step,) = steps
-                        text = None
-                        if isinstance(step, Calibrated) and step.reads_text:
-                            text = self._text(stage.first, step)
-                        shop = Shop(
-                            source,
-                            base=self._source,
-                            reference=self._reference,
-                            step=step,
-                            index=stage.first,
-                            weights=weights[0],
-                            calibration=text,
-                            other=self._others.get(stage.first),
-                            reader=reader,
-                            base_reader=base_reader,
-                            scratch=Path(scratch),
-                            before=known,
-                            progress=self._progress,
-                            check_cancelled=self._check_cancelled,
-                            recipe=self._recipe,
-                            origins=origins,
-                            resumption=resumption,
-                        )
-                        if text is not None:
-                            _warn_of_text(shop, text)
-                        with _blamed(f"{POINTER}/{stage.first}"):
-                            self._steps[stage.first].run(shop)
-                        shop.write(folder, self._shard_bytes)
-                    (folder / "config.json").write_text(json.dumps(shop.config, indent=2) + "\n")
-                    changes, record = shop.changes, self._record(stage, began, shop, text)
-                    origins = {name: origin for name, origin in shop.origins.items() if origin != name}
-                self._finish(folder, key, stage, changes, (*records, record), origins)
-
-        try:
-            entry = self._store.get_or_build(
-                key, build, expected_bytes=source.bytes, check_cancelled=self._check_cancelled
-            )
-        except HemostatError:
-            resumption.drop()
-            raise
-        resumption.drop()
-        return _opened(entry)
-
-    def _record(
-        self, stage: _Stage, began: float, shop: Shop | None = None, text: CalibrationText | None = None
-    ) -> StepRecord:
-        return StepRecord(
-            steps=tuple(range(stage.first, stage.end)),
-            types=tuple(_type(step) for step in self._recipe[stage.first : stage.end]),
-            seconds=round(time.monotonic() - began, 3),
-            calibration_fingerprint=text.fingerprint if text else None,
-            calibration_documents=text.documents if text else None,
-            calibration_tokens=text.tokens_NL.numel() if text else None,
-            warnings=tuple(shop.warnings) if shop else (),
-            figures=dict(shop.figures) if shop else {},
-        )
-
-    def _finish(
-        self,
-        folder: Path,
-        key: str,
-        stage: _Stage,
-        changes: dict[str, TensorChange],
-        records: Sequence[StepRecord],
-        origins: dict[str, str | None],
-    ) -> None:
-        done = self._recipe[: stage.end]
-        result = fingerprint(folder, check_cancelled=self._check_cancelled)
-        info = inspect(folder)
-        head = {"lm_head.weight"} | ({"model.embed_tokens.weight"} if info.tied else set())
-        listed = sorted_changes(changes.values())
-        bits, sparsity, error = totals(listed)
-        model_bits, size = model_storage(info, listed)
-        manifest = Manifest(
-            key=key,
-            source_fingerprint=self._source_fingerprint,
-            fingerprint=result,
-            recipe=tuple(json.loads(canonical_json(done))),
-            recipe_fingerprint=recipe_fingerprint(done),
-            tensors=listed,
-            steps=tuple(records),
-            origins=origins,
-            scheme="simulated" if info.quantization is None else info.scheme,
-            bits_per_weight=bits,
-            sparsity=sparsity,
-            reconstruction_error=error,
-            model_bits_per_weight=model_bits,
-            model_nominal_bytes=size,
-            file_bytes=info.bytes,
-            embedding_changed=any(name.endswith("embed_tokens.weight") for name in changes),
-            head_changed=bool(head & changes.keys()),
-            seconds=round(sum(record.seconds for record in records), 3),
-        )
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
-
-
-def _opened(entry: StoredCheckpoint) -> Modified:
-    manifest = Manifest.model_validate_json((entry.path / MANIFEST).read_bytes())
-    return Modified(entry.path, manifest.fingerprint, manifest, entry.built, entry)
-
-
-def _untouched(source: CheckpointInfo, source_fingerprint: str) -> Manifest:
-    bits, size = model_storage(source, [])
-    return Manifest(
-        key="",
-        source_fingerprint=source_fingerprint,
-        fingerprint=source_fingerprint,
-        recipe=(),
-        recipe_fingerprint=None,
-        tensors=(),
-        model_bits_per_weight=bits,
-        model_nominal_bytes=size,
-        file_bytes=source.bytes,
     )

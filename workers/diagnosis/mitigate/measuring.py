@@ -37,8 +37,10 @@ from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
 from workers.process.context import write_atomically
 from workers.process.failures import is_memory, safe_traceback
+from workers.surgery.application import Others
 from workers.surgery.calibration_text import CalibrationTexts
-from workers.surgery.recipe import Modified, Others, apply, planned, stored
+from workers.surgery.modified import Modified
+from workers.surgery.recipe import apply, planned, stored
 
 logger = logging.getLogger(__name__)
 

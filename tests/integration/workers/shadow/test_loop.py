@@ -28,7 +28,8 @@ from tests.support.worker import wait_for
 from workers.calibration.calibrators.token_bias import TokenBias
 from workers.calibration.online import replay, state
 from workers.calibration.profiles import ProfileStore
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.modified import Modified
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]

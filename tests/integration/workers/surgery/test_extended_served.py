@@ -15,7 +15,8 @@ from app.models.checkpoint import inspect
 from app.settings import Settings
 from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.modified import Modified
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 pytestmark = pytest.mark.engine

@@ -16,7 +16,8 @@ from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from tests.support.packed import make_packed
 from workers.surgery.dequantize import dequantize
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.modified import Modified
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)

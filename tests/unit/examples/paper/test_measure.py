@@ -6,11 +6,11 @@ from app.contracts.errors import HemostatError
 from examples.paper.measure import Results
 from examples.paper.versions import versions
 from tests.support.reports import as_json, compare_report
+from workers.surgery.application import SURGERY_VERSION
 from workers.surgery.lowrank import SvdLlm
 from workers.surgery.prune_wanda import Wanda
 from workers.surgery.quantize_gptq import Gptq
 from workers.surgery.quantize_rtn import RtnPacked
-from workers.surgery.recipe import SURGERY_VERSION
 
 REQUEST = {
     "kind": "compare",

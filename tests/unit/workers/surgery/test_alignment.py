@@ -11,8 +11,8 @@ from app.models.checkpoint import inspect
 from tests.unit.workers.mitigation.repair.support import RECIPE, operate
 from workers.surgery.alignment import align, monotone, nearest, told
 from workers.surgery.callbacks import never_cancelled, no_progress
+from workers.surgery.modified import Modified
 from workers.surgery.reading import open_tensors
-from workers.surgery.recipe import Modified
 from workers.surgery.shop import Shop
 
 

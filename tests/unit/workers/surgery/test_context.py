@@ -17,7 +17,8 @@ from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
 from tests.support.copies import edit_json
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.modified import Modified
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]

@@ -16,7 +16,8 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.modified import Modified
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]

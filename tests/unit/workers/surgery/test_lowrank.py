@@ -17,7 +17,8 @@ from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.lowrank import damped, factor_bits, truncate, truncate_scaled, truncate_whitened
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.modified import Modified
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]

@@ -18,7 +18,8 @@ from app.models.registry import load_registry
 from app.models.steps import check_recipe
 from app.models.steps.others import checker
 from app.settings import Settings
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.modified import Modified
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]

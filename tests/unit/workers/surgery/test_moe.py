@@ -15,8 +15,9 @@ from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
 from tests.support.tiny import TEXT, make_checkpoint, make_tokenizer
+from workers.surgery.modified import Modified
 from workers.surgery.quantize_rtn import quantize
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]

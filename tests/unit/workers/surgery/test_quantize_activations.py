@@ -19,7 +19,8 @@ from tests.support.attention import attention_of
 from tests.support.copies import Copy
 from tests.support.tiny import VOCABULARY
 from workers.surgery.calibration_text import CalibrationText
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.modified import Modified
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]

@@ -11,8 +11,9 @@ from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from app.models.simulation import section_in
 from tests.support.packed import make_packed
+from workers.surgery.modified import Modified
 from workers.surgery.quantize_kv_cache import stored_bits
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]

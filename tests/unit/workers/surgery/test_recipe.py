@@ -14,9 +14,10 @@ from app.contracts.recipe import Recipe
 from app.models.checkpoint import CheckpointInfo, fingerprint, inspect
 from tests.support.copies import Copy, edit_json
 from workers.surgery.manifest import MANIFEST, Manifest
+from workers.surgery.modified import Modified
 from workers.surgery.prune_magnitude import prune_matrix, prune_pattern, prune_rows
 from workers.surgery.quantize_rtn import quantize
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.recipe import apply
 from workers.surgery.store import RECORD, CheckpointStore
 
 Tiny = Callable[..., Path]

@@ -14,8 +14,9 @@ from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import fingerprint, inspect
 from workers.surgery import catalogue
 from workers.surgery.calibration_text import CalibrationText
+from workers.surgery.modified import Modified
 from workers.surgery.quantize_rtn import quantize
-from workers.surgery.recipe import Modified, apply, planned
+from workers.surgery.recipe import apply, planned
 from workers.surgery.shop import Shop
 from workers.surgery.store import CheckpointStore
 

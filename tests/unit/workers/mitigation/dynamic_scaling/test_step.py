@@ -16,7 +16,8 @@ from app.contracts.recipe import Calibrated, Recipe
 from app.contracts.simulation import simulation_of
 from app.models.checkpoint import inspect
 from workers.surgery.calibration_text import CalibrationText
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.modified import Modified
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]

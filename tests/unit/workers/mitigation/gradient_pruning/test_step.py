@@ -17,8 +17,9 @@ from workers.mitigation.objectives import logits
 from workers.surgery import resumption
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.calibration_text import CalibrationText
+from workers.surgery.modified import Modified
 from workers.surgery.reading import open_tensors
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]

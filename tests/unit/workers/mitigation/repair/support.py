@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import inspect
 from workers.surgery.calibration_text import CalibrationText
-from workers.surgery.recipe import Modified, apply
+from workers.surgery.modified import Modified
+from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
