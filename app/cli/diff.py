@@ -25,7 +25,7 @@ from app.web import describe
 from app.web import format as fmt
 from app.web.difference import render_difference
 from app.web.reading import parse
-from app.web.sections.difference import NAMES, p_value, rank
+from app.web.sections.difference import NAMES, p_value, rank, ties
 from app.web.terminal import plain_table
 from app.web.untrusted import visible
 
@@ -189,9 +189,8 @@ def _print(found: DiffReport) -> None:
             out.print(_domains(found.pairs[0]))
     else:
         out.print(_pairs(found))
-    if found.ties:
-        told = ", ".join(f"{one} and {other}" for one, other in found.ties)
-        out.print(Text(f"Ties: {told}. No difference is shown there; the interval says how far they may differ."))
+    if told := ties(found):
+        out.print(Text(f"Ties: {told}"))
     for warning in found.warnings:
         out.print(Text.assemble(("Warning: ", "bold"), visible(warning)))
     out.print(Text(f"Method: {found.method}.", style="dim"))

@@ -88,7 +88,9 @@ class DiffReport(Contract):
     tokens: Count = Field(description="positions that all reports scored, finite in all of them")
     documents: Count
     ranking: tuple[Ranked, ...] = Field(description="best first")
-    ties: tuple[tuple[str, str], ...] = Field(description="pairs between which no difference is shown")
+    ties: tuple[tuple[str, str], ...] = Field(
+        description="pairs of which neither is shown to be better; what is known of each stands in `pairs`"
+    )
     pairs: tuple[Pair, ...]
     verdict: str
     method: str

@@ -63,6 +63,7 @@ class Generator:
         self._shown: tuple[Any, Draws, Callable[[int], None]] | None = None
         self._engine: DraftEngine | None = None
         self._model: TransformersModel | None = None
+        self._rows = 0  # that there is room for beside the model
         self.ends = frozenset(stop_tokens(self.info))
 
     def run(
@@ -91,7 +92,7 @@ class Generator:
                 made += self._in_vllm(decoder, part, named, max_tokens, seed, tick)
             else:
                 made += decode(
-                    self._loaded(),
+                    self._loaded(rows_of(decoder)),
                     part,
                     decoder,
                     max_tokens=max_tokens,
@@ -165,16 +166,21 @@ class Generator:
             )
         return self._engine
 
-    def _loaded(self) -> TransformersModel:
+    def _loaded(self, rows: int) -> TransformersModel:
+        """The model, with room for the keys and values of `rows` rows, at least as many as run at once elsewhere."""
+        rows = max(rows, self._streams)
+        if self._model is not None and rows > self._rows:
+            self._pool.make_room((rows - self._rows) * self._row_bytes())
+            self._rows = rows
         if self._model is None:
             import torch
 
             from workers.decoding.transformers_model import TransformersModel
 
             self._end_engine()
-            item = 4 if self._dtype == "float32" else 2
-            rows = self._streams * self._length * kv_bytes_per_token(self.info.config, item)
-            self._pool.make_room(item * self.info.parameters + rows)
+            item = self._item_bytes()
+            self._pool.make_room(item * self.info.parameters + rows * self._row_bytes())
+            self._rows = rows
             self._model = TransformersModel(
                 self.info,
                 dtype=getattr(torch, self._dtype),
@@ -183,6 +189,13 @@ class Generator:
                 check_cancelled=self._check_cancelled,
             )
         return self._model
+
+    def _item_bytes(self) -> int:
+        return 4 if self._dtype == "float32" else 2
+
+    def _row_bytes(self) -> int:
+        """Of the keys and values of one row, as long as it may become."""
+        return self._length * kv_bytes_per_token(self.info.config, self._item_bytes())
 
     def _end_engine(self) -> None:
         engine, self._engine = self._engine, None

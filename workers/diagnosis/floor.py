@@ -2,9 +2,8 @@
 make.
 
 Both are measured on windows spread evenly over the corpus. The noise floor is kept with the reference: it depends on
-nothing else. It takes a tenth of the corpus: the same engine's steps of other shapes differ by nothing on a CPU and by
-rounding on a GPU, so that a part shows it, and of a short text more than that would be the largest cost beside the two
-passes.
+nothing else. A tenth of the corpus shows whether it is exactly 0, as on a CPU; only where it is not, more is measured,
+which tells how large it is, but would be the largest cost of a short text beside the two passes.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ from workers.text.windows import Corpus
 
 _SIDECAR = "noise_floor"
 KERNEL_TOKENS = 4096
-# One part in so many of the corpus, but enough windows for an interval, and no more tokens than tell.
+# So many tokens tell how large it is, one window in so many, and a few at least, whether it is 0.
+_FLOOR_TOKENS = 4096
 _FLOOR_PART = 10
 _FLOOR_WINDOWS = 4
-_FLOOR_TOKENS = 4096
 Array = NDArray[np.float64]
 
 
@@ -55,11 +54,14 @@ def windows_of(positions: Positions, chosen: Sequence[int]) -> NDArray[np.bool_]
     return np.isin(positions.window, np.asarray(chosen))
 
 
-def floor_windows(lengths: Sequence[int]) -> list[int]:
-    """Windows that the noise floor is measured on, given the tokens of each, spread evenly over the text: about a tenth
-    of its tokens, at least four of the longest windows, at most 4,096 tokens; never none."""
-    tokens = max(sum(lengths) // _FLOOR_PART, _FLOOR_WINDOWS * max(lengths))
-    return spread(lengths, tokens=min(tokens, _FLOOR_TOKENS))
+def floor_windows(lengths: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Windows that show whether the noise floor is 0, and those that tell how large it is, given the tokens of each:
+    one in ten, four at least; and about 4,096 tokens. Both are spread evenly; the first are no more than the second."""
+    many = spread(lengths, tokens=_FLOOR_TOKENS)
+    count = max(_FLOOR_WINDOWS, round(len(lengths) / _FLOOR_PART))
+    if count >= len(many):
+        return many, many
+    return spread(lengths, tokens=round(sum(lengths) * count / len(lengths))), many
 
 
 def noise_floor(
@@ -74,37 +76,59 @@ def noise_floor(
     precision: Precision,
     context: JobContext,
 ) -> Floor:
-    """The reference against itself with one window an engine step instead of many.
+    """The reference against itself with one window an engine step instead of many: of a few windows, and of more where
+    these are not exactly 0.
 
     Kept under the reference's key, since nothing else decides it.
     """
     lengths = [len(window.tokens) for window in corpus.windows]
-    chosen = floor_windows(lengths)
-    where = windows_of(positions, chosen)
     name = f"{_SIDECAR}-{precision}"
-    kept = store.get_sidecar(key, name)
-    shapes = (engine.windows_per_step(max(lengths)), 1)
-    if kept is not None and kept.get("windows") == chosen and len(kept["kl"]) == int(where.sum()):
-        values = np.asarray(kept["kl"], dtype=np.float64)
-    else:
-        divergence = Divergence(reference.head, reference.head, precision=precision)
-        windows = [corpus.windows[index] for index in chosen]
-        measured, _ = divergence_of(
+
+    def measured(chosen: list[int]) -> Array:
+        values, _ = divergence_of(
             engine,
-            windows,
+            [corpus.windows[index] for index in chosen],
             lambda index: stored.window(chosen[index]),
-            divergence,
+            Divergence(reference.head, reference.head, precision=precision),
             context=context,
             phase="noise_floor",
             batch=1,
         )
-        values = np.where(measured.finite, measured.kl, np.nan).astype(np.float64)
+        return np.where(values.finite, values.kl, np.nan).astype(np.float64)
+
+    few, many = floor_windows(lengths)
+    kept = _kept(store.get_sidecar(key, name), positions, few, many)
+    if kept is None:
+        chosen, values = few, measured(few)
+        if many != few and not is_zero(values):
+            chosen, values = many, measured(many)
         sidecar: dict[str, Any] = {"windows": chosen, "kl": [None if np.isnan(v) else float(v) for v in values]}
         store.put_sidecar(key, name, sidecar)
+    else:
+        chosen, values = kept
+    where = windows_of(positions, chosen)
     kl = np.full(len(positions), np.nan)
     kl[where] = values
     block = distribution(values, positions.document[where], positions.window[where])
+    shapes = (engine.windows_per_step(max(lengths)), 1)
     return Floor(kl, NoiseFloor(kl=block, tokens=int(where.sum()), batch_shapes=shapes))
+
+
+def is_zero(values: Array) -> bool:
+    """Whether every value is exactly 0."""
+    return not np.any(values != 0)  # NaN is not 0
+
+
+def _kept(
+    sidecar: dict[str, Any] | None, positions: Positions, few: list[int], many: list[int]
+) -> tuple[list[int], Array] | None:
+    """The windows and values that were measured before, where they are those that would be measured now."""
+    if sidecar is None:
+        return None
+    chosen, values = sidecar.get("windows"), np.asarray(sidecar["kl"], dtype=np.float64)
+    if chosen not in (few, many) or values.size != windows_of(positions, chosen).sum():
+        return None
+    return (chosen, values) if chosen == many or is_zero(values) else None
 
 
 @dataclass(frozen=True)

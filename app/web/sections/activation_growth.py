@@ -58,18 +58,20 @@ def growth_sentence(block: ActivationGrowth) -> str:
     if cascade.mean is None:
         return text
     source = _only_source(block)
+    if source is not None and source is block.steps[-1]:
+        return f"{text}It is the fresh error of {_of(source)}, which no later layer sees."
     if source is not None:
-        return f"{text}That is {told(cascade)} times the one fresh error, of {source}: {_one_error(cascade)}."
+        return f"{text}That is {told(cascade)} times the one fresh error, of {_of(source)}: {_one_error(cascade)}."
     return (
         f"{text}That is {told(cascade)} times what fresh errors of layers that do not see each other add up to: "
         f"{_many_errors(cascade)}."
     )
 
 
-def _only_source(block: ActivationGrowth) -> str | None:
+def _only_source(block: ActivationGrowth) -> ErrorStep | None:
     """The one step that makes an error; None where several do, or what stands before all layers does."""
     makers = [step for step in block.steps if step.fresh.mean]
-    return _of(makers[0]) if len(makers) == 1 and not block.borders[0].relative.mean else None
+    return makers[0] if len(makers) == 1 and not block.borders[0].relative.mean else None
 
 
 def _of(step: ErrorStep) -> str:
@@ -212,13 +214,17 @@ def _repair(block: ActivationGrowth) -> Table | None:
 
 
 def _repair_sentence(block: ActivationGrowth) -> str:
-    repaired = [step.repaired for step in block.steps if step.repaired is not None and step.repaired.ci is not None]
+    # No layer comes after the last one: its direct and its final effect are one.
+    repaired = [
+        step.repaired for step in block.steps[:-1] if step.repaired is not None and step.repaired.ci is not None
+    ]
     if not repaired or block.repair_measured is None:
         return ""
     better = sum(one.ci is not None and one.ci[0] > 0 for one in repaired)
     worse = sum(one.ci is not None and one.ci[1] < 0 for one in repaired)
     return (
-        f"Of {len(repaired)} layers whose change has an effect, later layers repair that of {better} and make that of "
-        f"{worse} worse for sure (95 % intervals, {on(block.repair_measured)}). Direct: the error reaches the head "
-        "past all later layers. Final: they see it."
+        f"Of {len(repaired)} layers whose change has an effect and that others follow, later layers repair that of "
+        f"{better} and make that of {worse} worse (each by its own 95 % interval, {on(block.repair_measured)}: of "
+        "layers without either about one in twenty is counted by luck). Direct: the error reaches the head past all "
+        "later layers. Final: they see it."
     )

@@ -28,6 +28,12 @@ NAMES: Final[dict[Measure, str]] = {
 # Above so many pairs the chart holds those with the best candidate alone.
 MOST_ROWS: Final = 45
 _LABEL: Final = 16
+_TIES: Final = {
+    "no difference shown": "no difference is shown, which does not say that they are equal. The interval says how far "
+    "they may differ",
+    "cannot be judged": "cannot be judged on so few documents",
+    "equal": "equal at every position",
+}
 _COLUMNS: Final = (
     Column("Difference"),
     Column("95 % interval"),
@@ -88,7 +94,7 @@ def difference(report: DiffReport) -> Shown:
             f"At the same tokens, so that what makes a text hard cancels. {_marks(report)} Intervals are not corrected."
         ),
         pairs=tuple(_pair(pair, report) for pair in report.pairs),
-        ties=_ties(report),
+        ties=ties(report),
         mismatches=_mismatches(report) if report.mismatches else None,
     )
 
@@ -238,14 +244,18 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _ties(report: DiffReport) -> str:
-    if not report.ties:
-        return ""
-    told = ", ".join(f"{one} and {other}" for one, other in report.ties)
-    return (
-        f"{told}: no difference is shown, which does not say that they are equal. The interval says how far they may "
-        "differ."
-    )
+def ties(report: DiffReport) -> str:
+    """The pairs of which neither is better in the measure that ranks, by what is known of them."""
+    found = []
+    for verdict, words in _TIES.items():
+        pairs = [
+            f"{pair.earlier} and {pair.later}"
+            for pair in report.pairs
+            if any(row.measure == report.by and row.verdict == verdict for row in pair.differences)
+        ]
+        if pairs:
+            found.append(f"{', '.join(pairs)}: {words}.")
+    return " ".join(found)
 
 
 def _mismatches(report: DiffReport) -> Table:

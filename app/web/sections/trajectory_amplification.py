@@ -49,13 +49,17 @@ def amplification(report: TrajectoryReport) -> Table:
 
 
 def amplification_note(report: TrajectoryReport) -> str:
-    """Which positions the two means of `amplification` are over."""
+    """Which positions the two means of `amplification` are over, and why a factor may have no interval."""
+    told = "KL on either text is a mean over the positions that both texts have, as the factor is."
     if whole_texts(report):
-        return (
+        told = (
             "KL on either text is a mean over the whole texts, the factor is over the positions that both texts have: "
             "where their lengths differ, the two means do not divide to it."
         )
-    return "KL on either text is a mean over the positions that both texts have, as the factor is."
+    ratios = [ratio for cell in report.cells for ratio in (cell.amplification.kl, cell.amplification.tokens)]
+    if any(ratio.value is not None and ratio.ci is None for ratio in ratios):
+        told += " A factor has no interval where the texts of too few prompts part (six, or all of fewer, are needed)."
+    return told
 
 
 def along(report: TrajectoryReport, cells: Sequence[Entry]) -> Table:

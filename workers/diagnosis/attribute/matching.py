@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-# A layer without a partner costs this, so that two layers are matched where their similarity exceeds twice as much.
+# A layer without a partner costs this. Similarities are never negative, so that two layers in each other's place are
+# matched however little alike they are; it decides between two layers of which one must stay without.
 GAP_PRICE = 0.1
 
 

@@ -21,11 +21,14 @@ HEAD_TOKENS = 128
 def divergence_of_logits(first_TV: torch.Tensor, second_TV: torch.Tensor) -> torch.Tensor:
     """(T): KL(softmax first ‖ softmax second) of two tensors of logits, nats.
 
-    Σ p (e^r − 1 − r) with r = ln q − ln p: since Σp = Σq these are the usual values, and no summand is negative.
+    Σ p (e^r − 1 − r) with r = ln q − ln p: since Σp = Σq these are the usual values, and no summand is negative. Where
+    r is large, and e^r may overflow, p e^r is q and loses nothing by being written so.
     """
     logp_TV, logq_TV = first_TV.float().log_softmax(-1), second_TV.float().log_softmax(-1)
     r_TV = logq_TV - logp_TV
-    found: torch.Tensor = (logp_TV.exp() * (torch.expm1(r_TV) - r_TV)).sum(-1)
+    near_TV = logp_TV.exp() * (torch.expm1(r_TV.clamp(max=1.0)) - r_TV)
+    far_TV = logq_TV.exp() - logp_TV.exp() * (1.0 + r_TV)
+    found: torch.Tensor = torch.where(r_TV > 1.0, far_TV, near_TV).sum(-1)
     return found
 
 

@@ -259,6 +259,8 @@ def _verdict(
     comparable: bool,
 ) -> str:
     name = by.replace("_", " ").replace("kl", "KL").replace("js", "JS").replace("tv", "TV").replace("top1", "top-1")
+    letters = _listed(sorted(row.letter for row in ranking))
+    every = [_said(pair, by) for pair in pairs]
     best = [row for row in ranking if row.best_rank == 1]
     if len(pairs) == 1:
         said = _said(pairs[0], by)
@@ -269,12 +271,19 @@ def _verdict(
             "cannot be judged": f"whether a and b differ in {name} cannot be judged on so few documents",
             "equal": f"a and b are equal in {name} at every position",
         }[said]
+    elif "cannot be judged" in every:  # one document of one window: no pair that differs can be
+        told = f"how {letters} differ in {name} cannot be judged on so few documents"
+    elif set(every) == {"equal"}:
+        told = f"{letters} are equal in {name} at every position"
     elif len(best) == 1:
         told = _first(best[0], ties, name)
     else:
         told = f"in {name} {_listed([row.letter for row in best])} are the best, and none of them is shown to be better"
-    if len(pairs) > 1:
+    if len(pairs) > 1 and set(every) - {"equal", "cannot be judged"}:
         told += f"; {len(ties) or 'none'} of {len(pairs)} pairs {'is a tie' if len(ties) < 2 else 'are ties'}"
+    equal = every.count("equal")
+    if 0 < equal < len(every):
+        told += f"; {equal} of {len(pairs)} {'is' if equal == 1 else 'are'} equal at every position"
     return ("" if comparable else "Not comparable, compared anyway: ") + told + "."
 
 

@@ -54,10 +54,7 @@ def widened(estimate: Estimate, support: Support) -> Estimate:
 
 def change_over(ours: ArrayLike, theirs: ArrayLike, support: Support, *, seed: int) -> Mean:
     """Mean of `theirs` − `ours`, one value a prompt each, both within `support`; prompts at which either is not finite
-    are left out.
-
-    What stands at the upper bound in every one of `theirs`, or at the lower bound in every one of `ours`, cannot have
-    fallen, and the interval stops at zero; likewise above. Where every prompt changes by the same there is no interval.
+    are left out. Where every prompt changes by the same there is no interval.
     """
     first, second = (np.asarray(values, dtype=np.float64) for values in (ours, theirs))
     finite = np.isfinite(first) & np.isfinite(second)
@@ -68,11 +65,7 @@ def change_over(ours: ArrayLike, theirs: ArrayLike, support: Support, *, seed: i
     if np.ptp(change) == 0:
         return Mean(mean=float(change[0]), ci=None)
     low, high = support
-    bounds = (
-        0.0 if (second == high).all() or (first == low).all() else low - high,
-        0.0 if (second == low).all() or (first == high).all() else high - low,
-    )
-    return mean_over([change], np.arange(change.size), [bounds], seed=seed)[0]
+    return mean_over([change], np.arange(change.size), [(low - high, high - low)], seed=seed)[0]
 
 
 def share_of_prompts(hits: Sequence[bool]) -> Mean:

@@ -268,7 +268,14 @@ def sentence(found: Found, of: Cell, decision: SeverityVerdict) -> str:
     ci = "" if grown.ci is None else f" (95 % interval {grown.ci[0]:.3g} to {grown.ci[1]:.3g})"
     times = f"{grown.value:.3g} times{ci}"
     severity = _severity(decision)
+    if of.amplification.conclusion == "open" and of.first_divergence.diverged.mean == 0:
+        return (
+            f"Whether decoding amplifies the damage is not shown with {name}: {who} writes the reference's texts, "
+            f"token by token, at {_nats(base)} nats a token from it; {where}. By single steps the damage is {severity}."
+        )
     if of.amplification.conclusion == "open":
+        if grown.ci is None and of.prompts > 1:
+            times += ", for which too few texts part to give an interval,"
         return (
             f"Whether decoding amplifies the damage is not shown with {name}: on its own text {who} is {times} "
             f"as far from the reference as on the reference's text {on}; {where}. By single steps the damage is "
@@ -367,7 +374,10 @@ def _warnings(found: Found, cells: Sequence[Cell]) -> list[str]:
         listed.append(f"Only {count} prompts: intervals speak of these prompts alone.")
     nonfinite = sum(one.nonfinite_positions for one in cells)
     if nonfinite:
-        listed.append(f"{nonfinite} positions of generated texts had non-finite logits and are left out of every mean.")
+        listed.append(
+            "Some positions of generated texts had non-finite logits and are left out of every mean: "
+            f"{nonfinite} in all cells together, those of a text that several share counted in each."
+        )
     listed += [
         f"{sides.candidate.alias} runs on other kernels than the reference ({sides.candidate.info.scheme}): a part of "
         "its KL is theirs; `hemostat compare` tells it apart."

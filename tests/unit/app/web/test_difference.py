@@ -8,6 +8,7 @@ import pytest
 from app.contracts.diff_report import DiffReport
 from app.web import format as fmt
 from app.web.difference import render_difference
+from app.web.sections.difference import ties
 from tests.support.html import tree
 from tests.support.token_files import DOCUMENTS, LENGTH, side_of, values, write_job
 from workers.diagnosis.diff.answer import Side, compare_reports
@@ -55,6 +56,18 @@ def test_ranks_stand_in_their_order(many: DiffReport) -> None:
     table = next(tree(render_difference(many)).one(id_="ranking").all("table"))
     letters = [row.one("th").text.strip() for row in table.one("tbody").all("tr")]
     assert letters == [row.letter for row in many.ranking] == list("abcdefghijk")
+
+
+def test_ties_are_told_apart_by_what_is_known(tmp_path: Path) -> None:
+    first = side(tmp_path / "one", 1.0)
+    noisy = HARD * np.random.default_rng(9).lognormal(0, 0.3, DOCUMENTS).repeat(LENGTH)
+    write_job(tmp_path / "near", values(noisy), job="diag_near", candidate={"model": "near"})
+    found = compare_reports([first, side(tmp_path / "same", 1.0), side_of(tmp_path / "near")])
+    assert ties(found) == (
+        "a and c, b and c: no difference is shown, which does not say that they are equal. The interval says how far "
+        "they may differ. a and b: equal at every position."
+    )
+    assert ties(found) in " ".join(tree(render_difference(found)).text.split())
 
 
 def test_of_very_many_pairs_the_chart_has_those_with_the_best(many: DiffReport) -> None:

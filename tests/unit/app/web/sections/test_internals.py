@@ -143,6 +143,15 @@ def test_one_error_is_not_said_to_add_to_others(cascade, says):
     assert "cascade" not in sentence
 
 
+def test_an_error_of_the_last_layer_alone_is_seen_by_no_later_layer():
+    block = made.activations()
+    none = {"fresh": {"mean": 0.0, "ci": None}}
+    steps = [*(step | none for step in block["steps"][:-1]), block["steps"][-1]]
+    unharmed = [block["borders"][0] | {"relative": {"mean": 0.0, "ci": None}}, *block["borders"][1:]]
+    sentence = internals(made.dense(activations=block | {"steps": steps, "borders": unharmed})).growth.sentence
+    assert sentence.endswith("of its size. It is the fresh error of layer 5, which no later layer sees.")
+
+
 def test_the_lines_of_a_terminal_hold_every_block_and_say_where_the_rest_is():
     layers, growth, attention, heads, rest = inside_lines(made.dense())
     assert layers.startswith("Layers: Without a partner: layer 3 dropped (")
@@ -173,7 +182,8 @@ def test_steps_are_named_after_their_layers_and_gaps_after_what_happened():
     assert [row[0].text for row in view.steps.rows] == ["0", "1", "2", "3 dropped", "4→3", "4 inserted", "5"]
     assert view.steps.rows[0][2].text == "–"  # no error enters the first layer
     assert view.repair_sentence.startswith(
-        "Of 7 layers whose change has an effect, later layers repair that of 2 and make that of 5 worse"
+        "Of 6 layers whose change has an effect and that others follow, later layers repair that of 2 and make that of "
+        "4 worse (each by its own 95 % interval, "
     )
     assert str(view.growth).count("error of the states, layer border") == 8
 

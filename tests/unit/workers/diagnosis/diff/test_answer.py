@@ -73,6 +73,27 @@ def test_one_document_of_one_window_is_no_ground_to_judge_on(tmp_path):
     assert found.verdict == "whether a and b differ in KL cannot be judged on so few documents."
 
 
+def test_of_three_on_so_little_text_none_is_called_the_best(tmp_path):
+    first, where = HARD[:LENGTH], positions(1)
+    sides = [side(tmp_path, name, first + shift, where=where) for name, shift in (("a", 0), ("b", 0.1), ("c", 0.1))]
+    found = compare_reports(sides)
+    said = ["cannot be judged", "cannot be judged", "equal"]
+    assert [row(found, pair=pair).verdict for pair in range(3)] == said
+    assert found.verdict == (
+        "how a, b and c differ in KL cannot be judged on so few documents; 1 of 3 is equal at every position."
+    )
+
+
+def test_equal_ones_among_many_are_called_equal(tmp_path):
+    same = [side(tmp_path, name, HARD) for name in "abc"]
+    assert compare_reports(same).verdict == "a, b and c are equal in KL at every position."
+    found = compare_reports([*same[:2], side(tmp_path, "d", HARD + 0.3)])
+    assert found.verdict == (
+        "in KL a and b are the best, and none of them is shown to be better; 1 of 3 pairs is a tie; 1 of 3 is equal at "
+        "every position."
+    )
+
+
 def test_ranks_are_ranges_and_ties_are_named(tmp_path):
     noise = 0.05 * RNG.normal(size=(4, DOCUMENTS))[:, WHERE]
     losses = {"a": 0.5, "b": 0.501, "c": 0.2, "d": 1.5}

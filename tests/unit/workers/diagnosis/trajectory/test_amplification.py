@@ -12,13 +12,40 @@ def test_the_factor_is_the_ratio_of_the_sums_and_not_the_mean_of_ratios():
     assert ratio.value == pytest.approx(6 / 6)
 
 
-def test_equal_numerators_and_denominators_are_exactly_one_with_an_interval_of_no_width():
+def test_where_no_text_parts_the_factor_is_one_by_construction_and_has_no_interval():
     values = np.random.default_rng(0).exponential(size=20)
     ratio = ratio_of(values, values)
-    assert ratio.value == 1
-    assert ratio.ci == pytest.approx((1, 1))
-    assert ratio.above_one is False
+    assert (ratio.value, ratio.ci, ratio.above_one) == (1, None, None)
     assert conclusion_of(ratio, values) == "open"
+
+
+@pytest.mark.parametrize("parting", [1, 5])
+def test_a_few_prompts_among_many_leave_no_interval(parting):
+    """28 tokens that differ after 2 steps that disagree, in so many of 32 prompts: of one, draws give 14 to 14."""
+    above, below = np.zeros(32), np.zeros(32)
+    above[:parting], below[:parting] = 28.0 + np.arange(parting), 2.0
+    ratio = ratio_of(above, below)
+    assert ratio.value == pytest.approx(14 + (parting - 1) / 4)
+    assert (ratio.ci, ratio.above_one) == (None, None)
+    assert conclusion_of(ratio, above) == "open"
+
+
+def test_six_prompts_that_part_among_many_give_an_interval_with_a_width():
+    above, below = np.zeros(32), np.zeros(32)
+    above[:6], below[:6] = (20, 28, 36, 9, 14, 31), (1, 2, 3, 2, 1, 2)
+    ratio = ratio_of(above, below)
+    assert ratio.ci[0] < ratio.value - 1 < ratio.value + 1 < ratio.ci[1]
+
+
+def test_single_steps_that_disagree_in_texts_that_never_part_leave_no_interval():
+    ratio = ratio_of(np.zeros(32), [1.0] * 8 + [0.0] * 24)
+    assert (ratio.value, ratio.ci) == (0, None)
+
+
+def test_all_of_fewer_prompts_must_tell_something():
+    assert ratio_of([2.0, 3.0, 5.0], [1.0, 2.0, 2.0]).ci is not None
+    assert ratio_of([2.0, 2.0, 5.0], [1.0, 2.0, 2.0]).ci is None
+    assert ratio_of([2.0, 3.0, 5.0], [1.0, 0.0, 2.0]).ci is None
 
 
 def test_nothing_to_amplify_is_said():
@@ -58,14 +85,31 @@ def test_a_clear_factor_is_concluded(factor, wanted):
 
 
 def test_prompts_without_damage_do_not_break_the_draws():
-    below = np.zeros(30)
-    below[3] = 2.0
-    above = np.zeros(30)
-    above[3] = 4.0
+    """A third of the draws of 200 hold none of the few prompts with damage."""
+    below, above = np.zeros(200), np.zeros(200)
+    below[:6], above[:6] = 2.0, (4.0, 5.0, 3.0, 4.0, 6.0, 2.5)
     ratio = ratio_of(above, below)
-    assert ratio.value == 2
-    assert ratio.ci is not None
+    assert ratio.value == pytest.approx(24.5 / 12)
     assert np.isfinite(ratio.ci).all()
+
+
+def test_the_interval_of_a_token_factor_covers_where_a_quarter_of_the_texts_part():
+    """Texts of 100 tokens that part at a place of their own and differ from there on; single steps disagree at that
+    place, and by chance at one in fifty of those before. Of 32 prompts where a quarter parts, the few draws with fewer
+    than six are told to have no interval."""
+    rng = np.random.default_rng(5)
+    expected = 0.25 * 50.5 / (0.25 * (1 + 0.02 * 49.5) + 0.75 * 2)
+    covered = asked = 0
+    for _ in range(60):
+        parts = rng.random(32) < 0.25
+        place = rng.integers(1, 101, 32)
+        below = np.where(parts, 1.0 + rng.binomial(np.where(parts, place - 1, 0), 0.02), rng.binomial(100, 0.02, 32))
+        ratio = ratio_of(np.where(parts, 101.0 - place, 0.0), below, seed=1)
+        if ratio.ci is not None:
+            asked += 1
+            covered += ratio.ci[0] <= expected <= ratio.ci[1]
+    assert asked > 40
+    assert covered >= stats.binom.ppf(0.001, asked, 0.95)
 
 
 def test_the_interval_covers_the_true_factor():

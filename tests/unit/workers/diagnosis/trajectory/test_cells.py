@@ -173,17 +173,18 @@ def test_no_interval_of_a_length_passes_the_most_tokens():
     assert length.ci[0] < length.mean < length.ci[1] == 32
     longer = text_change(reference, capped, most=32, seed=0).length
     assert longer.mean == pytest.approx(0.625)
-    assert longer.ci[0] == 0 < longer.mean < longer.ci[1]
+    # After other prompts the candidate's may end sooner, as its own interval says: none of eight did.
+    assert longer.ci[0] < 0 < longer.mean < longer.ci[1] <= 31
     shorter = text_change(capped, texts_of([27] + [32] * 7, "candidate"), most=32, seed=0).length
-    assert shorter.ci == pytest.approx((-longer.ci[1], 0))
+    assert shorter.ci == pytest.approx((-longer.ci[1], -longer.ci[0]))
     assert text_change(capped, texts_of([32] * 8, "candidate"), most=32, seed=0).length.ci is None
 
 
-def test_what_no_text_repeats_cannot_have_become_less():
+def test_what_no_text_of_the_reference_repeats_may_be_repeated_after_other_prompts():
     unlike = texts_of([8] * 8, "reference")
     loops = path([(1, 1, 1, 1, 1, 1, 1, 1), *[tuple(range(8))] * 7], [[0.1] * 8] * 8, "candidate")
     change = text_change(unlike, loops, most=32, seed=0).repetition["4"]
-    assert change.ci[0] == 0 < change.mean < change.ci[1] <= 1
+    assert -1 <= change.ci[0] < 0 < change.mean < change.ci[1] <= 1
 
 
 def test_what_is_the_same_after_every_prompt_has_the_width_of_so_few_prompts():

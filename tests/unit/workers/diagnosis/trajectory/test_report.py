@@ -10,7 +10,7 @@ from scipy import stats
 from app.contracts.decoding import TemperatureSampling, TopK
 from app.contracts.report import Mean
 from app.contracts.requests.base import Thresholds
-from app.contracts.trajectory_report import TrajectoryReport
+from app.contracts.trajectory_report import Ratio, TrajectoryReport
 from tests.support.trajectory_reports import trajectory_variants
 from workers.decoding.distances import ShapedDistances
 from workers.diagnosis.trajectory.prompts import Prompt
@@ -85,6 +85,26 @@ def test_the_two_means_of_the_sentence_divide_to_its_factor() -> None:
     )
     assert "0.764 times (95 % interval 0.411 to 1.16)" in told
     assert "(0.366 against 0.479 nats a token)" in told
+
+
+def test_a_factor_without_an_interval_is_told_with_the_reason() -> None:
+    cell = TrajectoryReport.model_validate(trajectory_variants()["one"]).cells[0]
+    decision = decide(Clusters.of(np.arange(12), np.arange(12)).means([np.full(12, 0.5)], seed=0)[0], Thresholds())
+    found = cast("Found", SimpleNamespace(sides=[None]))
+
+    def told(kl: Ratio, parted: float) -> str:
+        first = cell.first_divergence
+        diverged = first.diverged.model_copy(update={"mean": parted, "ci": (0.0, 0.2)})
+        amplification = cell.amplification.model_copy(update={"kl": kl, "conclusion": "open"})
+        first = first.model_copy(update={"diverged": diverged, "median": None, "median_ci": (None, None)})
+        given = cell.model_copy(update={"amplification": amplification, "first_divergence": first, "prompts": 32})
+        return sentence(found, given, decision)
+
+    few = told(Ratio(value=1.05, ci=None, above_one=None), 0.03)
+    assert "the candidate is 1.05 times, for which too few texts part to give an interval, as far from" in few
+    none = told(Ratio(value=1.0, ci=None, above_one=None), 0.0)
+    assert "the candidate writes the reference's texts, token by token, at " in none
+    assert "times" not in none
 
 
 @pytest.mark.parametrize(
