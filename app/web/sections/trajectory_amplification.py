@@ -58,7 +58,11 @@ def amplification_note(report: TrajectoryReport) -> str:
         )
     ratios = [ratio for cell in report.cells for ratio in (cell.amplification.kl, cell.amplification.tokens)]
     if any(ratio.value is not None and ratio.ci is None for ratio in ratios):
-        told += " A factor has no interval where the texts of too few prompts part (six, or all of fewer, are needed)."
+        told += (
+            " A factor has no interval where fewer than six prompts (all, of fewer; two at least) tell of it: for the "
+            "KL factor their two texts must part and both go on, for the token factor tokens must differ and single "
+            "steps disagree."
+        )
     return told
 
 

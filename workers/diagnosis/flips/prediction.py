@@ -19,6 +19,8 @@ FEWEST_RUNS: Final = 6
 FEWEST_TASKS: Final = 3
 # KL may lie so far beyond what was seen, as a factor, and still count as seen.
 REACH: Final = 1.5
+# The beginning of a fingerprint must have so many digits to stand for it.
+LEAST_DIGITS: Final = 8
 # The most recent runs; the fit takes the cube of the number of their tasks.
 MOST_RUNS: Final = 200
 
@@ -53,14 +55,21 @@ class Predictor:
         return self._model
 
     def task(self, named: str) -> str | None:
-        """The identity of a task by its name, or by the fingerprint of its items or of what they were drawn from (its
-        beginning will do); of several tasks of a name the latest; None where none was seen."""
-        found = [
-            run.identity
-            for run in self.runs
-            if named and (run.task == named or run.fingerprint.startswith(named) or run.identity.startswith(named))
-        ]
-        return found[-1] if found else None
+        """The identity of a task by its name, or by the fingerprint of its items or of what they were drawn from; of
+        several tasks of a name the latest. Eight digits of a fingerprint will do, where they begin no other task's.
+        None where none was seen."""
+        by_name = [run.identity for run in self.runs if run.task == named]
+        if by_name:
+            return by_name[-1]
+        exact = [run.identity for run in self.runs if named in {run.fingerprint, run.identity}]
+        if exact:
+            return exact[-1]
+        if len(named) < LEAST_DIGITS:
+            return None
+        begun = {
+            run.identity for run in self.runs if any(one.startswith(named) for one in (run.fingerprint, run.identity))
+        }
+        return begun.pop() if len(begun) == 1 else None
 
     def predict(self, kl: float, items: int, *, task: str | None = None, seed: int = 0) -> Prediction:
         """`task` is an identity, None a task of which nothing is known. Raises ValueError for a KL that is not

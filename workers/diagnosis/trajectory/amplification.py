@@ -11,7 +11,7 @@ candidate's own errors lead it to places where it errs more; the token factor gr
 first different one.
 
 The interval of a ratio is that of a ratio estimator clustered by prompt (`ratio_intervals`): numerators and
-denominators of a prompt are drawn together. There is none where fewer than six prompts tell anything (all, of fewer):
+denominators of a prompt are drawn together. There is none where fewer than six prompts tell of it (all, of fewer):
 where texts hardly part, draws of the few that do say nothing of how many others would. Names: N prompts.
 """
 
@@ -37,8 +37,8 @@ DEFINITIONS: Final[dict[str, str]] = {
     "tokens. 1: as many as the single steps; larger: what follows a first different token differs, too.",
     "interval": "95 %, ratio of sums clustered by prompt: numerator and denominator of a prompt are resampled together "
     "(studentized bootstrap; Student's t for two to five prompts, none for one). There is none where fewer than six "
-    "prompts (all, of fewer) have something in the numerator, something in the denominator, and not the same in both: "
-    "how many others would, draws of so few do not tell. Where a share, or another quantity "
+    "prompts (all, of fewer) tell of the factor: something is in both of its sums and, of the KL factor, the texts "
+    "part and both go on. How many others would, draws of so few do not say. Where a share, or another quantity "
     "with bounds, is the same after every prompt, what is left possible when at most the share of prompts differs that "
     "Clopper and Pearson's limit allows.",
 }
@@ -48,11 +48,14 @@ _LEAST: Final = 1e-9
 FEWEST_TELLING: Final = 6
 
 
-def ratio_of(numerators_N: ArrayLike, denominators_N: ArrayLike, *, seed: int = 0) -> Ratio:
+def ratio_of(
+    numerators_N: ArrayLike, denominators_N: ArrayLike, *, telling_N: ArrayLike | None = None, seed: int = 0
+) -> Ratio:
     """Ratio of the sums of two non-negative quantities, one value a prompt.
 
-    Null where the denominators' sum is zero; without an interval for a single prompt, and where too few tell
-    (`FEWEST_TELLING`). Raises ValueError where lengths differ, a value is negative or not finite.
+    `telling_N` is false of prompts whose two values are the same by construction (None: of none). Null where the
+    denominators' sum is zero; without an interval for a single prompt, and where too few tell (`FEWEST_TELLING`).
+    Raises ValueError where lengths differ, a value is negative or not finite.
     """
     above, below = (np.asarray(values, dtype=np.float64) for values in (numerators_N, denominators_N))
     if above.ndim != 1 or above.shape != below.shape:
@@ -64,18 +67,14 @@ def ratio_of(numerators_N: ArrayLike, denominators_N: ArrayLike, *, seed: int = 
     if total <= 0:
         return Ratio(value=None, ci=None, above_one=None)
     value = float(above.sum()) / total
-    if above.size < 2 or _telling(above, below) < min(FEWEST_TELLING, above.size):
+    tell = np.ones(above.size, dtype=np.bool_) if telling_N is None else np.asarray(telling_N, dtype=np.bool_)
+    telling = min(int(np.count_nonzero(values)) for values in (above, below, tell))
+    if above.size < 2 or telling < min(FEWEST_TELLING, above.size) or (above == below).all():
         return Ratio(value=value, ci=None, above_one=None)
     counts = np.maximum(below, _LEAST * total / below.size)
     _, _, low, high = ratio_intervals(above[None, :], counts[None, :], seed=seed)
     ci = (min(max(0.0, float(low[0])), value), max(float(high[0]), value))
     return Ratio(value=value, ci=ci, above_one=ci[0] > 1)
-
-
-def _telling(above_N: Array, below_N: Array) -> int:
-    """The fewest prompts that tell of either sum, or of how the two differ: where the two texts of a prompt do not
-    part, both of its sums are the same by construction."""
-    return min(int(np.count_nonzero(values)) for values in (above_N, below_N, above_N != below_N))
 
 
 def conclusion_of(ratio: Ratio, numerators_N: ArrayLike) -> Literal["amplifies", "damps", "open", "no_damage"]:

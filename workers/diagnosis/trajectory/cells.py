@@ -212,7 +212,9 @@ def amplification(ours: Path, theirs: Path, *, seed: int) -> Amplification:
         return [float(column.sum()) for column in cut(columns)]
 
     own = sums(on_theirs)
-    kl = ratio_of(own, sums(on_ours), seed=seed)
+    # Up to the first token that differs, that one included, both models read the same: only what follows tells.
+    goes_on = [bool(d[:-1].any()) for d in differ]
+    kl = ratio_of(own, sums(on_ours), telling_N=goes_on, seed=seed)
     tokens = ratio_of(sums(differ), sums(one_step), seed=seed)
     columns = [labelled(cut(column)) for column in (on_ours, one_step, on_theirs, differ)]
     (kl_T, one_T, own_kl_T, free_T), (prompts_T, *_) = zip(*columns, strict=True)

@@ -275,7 +275,7 @@ def sentence(found: Found, of: Cell, decision: SeverityVerdict) -> str:
         )
     if of.amplification.conclusion == "open":
         if grown.ci is None and of.prompts > 1:
-            times += ", for which too few texts part to give an interval,"
+            times += ", for which too few texts part and go on to give an interval,"
         return (
             f"Whether decoding amplifies the damage is not shown with {name}: on its own text {who} is {times} "
             f"as far from the reference as on the reference's text {on}; {where}. By single steps the damage is "

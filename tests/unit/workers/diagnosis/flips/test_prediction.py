@@ -86,6 +86,20 @@ def test_tasks_are_found_by_name_and_by_fingerprint() -> None:
     assert predictor.task("absent") is None
 
 
+def test_a_name_comes_before_a_fingerprint_that_begins_so() -> None:
+    runs = [
+        Run("j1", "e2e", "b" * 16, 40, 2, 0.3, candidate="c"),
+        Run("j2", "arc", "e2e9" + "a" * 12, 40, 2, 0.3, candidate="c"),
+        Run("j3", "boolq", "e2e9aaaa" + "f" * 8, 40, 2, 0.3, candidate="c"),
+    ]
+    predictor = Predictor(runs)
+    assert predictor.task("e2e") == "b" * 16
+    assert predictor.task("e2e9") is None, "too short to stand for a fingerprint"
+    assert predictor.task("e2e9aaaa") is None, "two begin so"
+    assert predictor.task("e2e9aaaaf") == "e2e9aaaa" + "f" * 8
+    assert predictor.task("") is None
+
+
 def test_runs_of_another_number_of_items_are_runs_of_the_same_task() -> None:
     """Twelve, sixteen and twenty of the items, by three models: one task, whose name stands for all three runs."""
     sizes = {12: 0.447, 16: 1.63, 20: 0.1}

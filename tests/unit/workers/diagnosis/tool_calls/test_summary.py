@@ -9,8 +9,9 @@ from scipy import stats
 
 from app.contracts.text import Tool
 from workers.diagnosis.tasks.statistics import mcnemar
+from workers.diagnosis.tool_calls.judging import Judged
 from workers.diagnosis.tool_calls.prompts import Prompt
-from workers.diagnosis.tool_calls.summary import paired, proportion, summarize
+from workers.diagnosis.tool_calls.summary import paired, proportion, same_calls, summarize
 
 TOOL = Tool(name="add", parameters={"type": "object", "properties": {"a": {"type": "number"}}, "required": ["a"]})
 OTHER = Tool(name="sub")
@@ -59,6 +60,22 @@ def test_no_conversation_that_calls_a_tool_has_no_right_one() -> None:
     assert found.right_tool is None
     assert found.same_call.of == 0
     assert found.same_call.ci == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "other", "same"),
+    [
+        ({"a": 1}, {"a": 1.0}, True),
+        ({"a": [1, {"b": "x"}]}, {"a": [1, {"b": "x"}]}, True),
+        ({"a": 1}, {"a": True}, False),
+        ({"a": [0]}, {"a": [False]}, False),
+        ({"a": True}, {"a": True}, True),
+        ({"a": "1"}, {"a": 1}, False),
+    ],
+)
+def test_calls_are_the_same_by_the_values_of_their_json(arguments: object, other: object, same: bool) -> None:
+    one, two = (Judged((("f", value),), valid=True, reason="") for value in (arguments, other))
+    assert same_calls(one, two) is same
 
 
 @pytest.mark.parametrize(("count", "of"), [(0, 24), (7, 24), (24, 24)])

@@ -14,8 +14,9 @@ def test_the_factor_is_the_ratio_of_the_sums_and_not_the_mean_of_ratios():
 
 def test_where_no_text_parts_the_factor_is_one_by_construction_and_has_no_interval():
     values = np.random.default_rng(0).exponential(size=20)
-    ratio = ratio_of(values, values)
+    ratio = ratio_of(values, values, telling_N=[False] * 20)
     assert (ratio.value, ratio.ci, ratio.above_one) == (1, None, None)
+    assert ratio_of(values, values).ci is None  # draws would give 1 to 1
     assert conclusion_of(ratio, values) == "open"
 
 
@@ -44,7 +45,8 @@ def test_single_steps_that_disagree_in_texts_that_never_part_leave_no_interval()
 
 def test_all_of_fewer_prompts_must_tell_something():
     assert ratio_of([2.0, 3.0, 5.0], [1.0, 2.0, 2.0]).ci is not None
-    assert ratio_of([2.0, 2.0, 5.0], [1.0, 2.0, 2.0]).ci is None
+    assert ratio_of([2.0, 2.0, 5.0], [1.0, 2.0, 2.0]).ci is not None, "as many by coincidence"
+    assert ratio_of([2.0, 2.0, 5.0], [1.0, 2.0, 2.0], telling_N=[True, False, True]).ci is None
     assert ratio_of([2.0, 3.0, 5.0], [1.0, 0.0, 2.0]).ci is None
 
 

@@ -161,6 +161,16 @@ def test_equal_texts_change_nothing_and_say_not_how_far_others_might(ours):
     assert cell("greedy", 0, ours, same, most=4, seed=0).first_divergence.diverged.mean == 0
 
 
+def test_texts_that_part_where_one_ends_tell_nothing_of_what_follows():
+    """All that both hold is read after the same tokens: no factor of eight such prompts has an interval."""
+    kl = [[0.1 * (1 + number)] * 6 for number in range(8)]
+    ours = path([(1, 2, 3, 4, 5, 6)] * 8, kl, "reference")
+    ended = path([(1, 2, 9)] * 8, [[value * 1.001 for value in one[:3]] for one in kl], "candidate")
+    gone_on = path([(1, 9, 3)] * 8, [[value * 1.2 for value in one[:3]] for one in kl], "candidate")
+    assert amplification(ours, ended, seed=0).kl.ci is None
+    assert amplification(ours, gone_on, seed=0).kl.ci is not None
+
+
 def texts_of(lengths, own):
     """Texts of these lengths, at most 32 tokens, no token of which comes twice."""
     return path([tuple(range(length)) for length in lengths], [[0.1] * length for length in lengths], own)

@@ -101,7 +101,7 @@ def test_a_factor_without_an_interval_is_told_with_the_reason() -> None:
         return sentence(found, given, decision)
 
     few = told(Ratio(value=1.05, ci=None, above_one=None), 0.03)
-    assert "the candidate is 1.05 times, for which too few texts part to give an interval, as far from" in few
+    assert "the candidate is 1.05 times, for which too few texts part and go on to give an interval, as far from" in few
     none = told(Ratio(value=1.0, ci=None, above_one=None), 0.0)
     assert "the candidate writes the reference's texts, token by token, at " in none
     assert "times" not in none
