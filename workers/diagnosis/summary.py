@@ -125,16 +125,19 @@ def summarize(
 
     `domains` holds the domain of each document index; `window` is the length of the windows. `floor_kl` is the noise
     floor in nats: one number, or a value for each position, NaN where it was not measured (the mean of the others
-    stands in there). `context` is the reference's context where windows are longer: a band of positions ends there.
-    `check_cancelled` is called before each slice and may raise. Raises ValueError where lengths
-    differ or there is no position at all.
+    stands in there); nothing is taken off where KL is exactly 0 at every position. `context` is the reference's context
+    where windows are longer: a band of positions ends there. `check_cancelled` is called before each slice and may
+    raise. Raises ValueError where lengths differ or there is no position at all.
     """
     if len(values) == 0:
         raise ValueError("there is no scored position to summarize")
     if len(positions) != len(values):
         raise ValueError(f"{len(positions)} positions for {len(values)} values")
     finite = usable(values)
-    everything = _Scored.of(values, positions, _per_position(floor_kl, len(values)), check_cancelled)
+    floor = _per_position(floor_kl, len(values))
+    if not np.any(values.kl[finite]):  # both runs rounded alike, to the last bit: there is no noise to take off
+        floor = np.zeros(len(values))
+    everything = _Scored.of(values, positions, floor, check_cancelled)
     scored = everything.select(finite)
     every = scored.means(tuple(_SUPPORTS), seed)
     return Summary(

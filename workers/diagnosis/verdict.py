@@ -99,7 +99,7 @@ def sentence(
             f"Collapse: at {_count(nonfinite)} of {_count(tokens)} scored positions the logits are not finite numbers, "
             "so the candidate gives no distribution there."
         )
-    if excess.mean == 0 and excess.ci == (0.0, 0.0) and not floor:
+    if excess.mean == 0 and excess.ci == (0.0, 0.0):
         return (
             f"No damage: at all {_count(tokens)} scored positions the candidate's distribution equals the reference's."
         )

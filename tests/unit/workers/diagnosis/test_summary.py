@@ -283,6 +283,15 @@ def test_where_the_floor_was_not_measured_its_mean_stands_in() -> None:
     assert found.floor.tokens == 200
 
 
+def test_nothing_is_taken_off_where_both_runs_are_the_same_to_the_last_bit() -> None:
+    same = replace(VALUES, kl=np.zeros(len(VALUES)))
+    found = summarize(same, POSITIONS, DOMAINS, window=WINDOW, floor_kl=np.full(len(VALUES), 1e-3))
+    assert found.excess is not None
+    assert (found.excess.mean, found.excess.interval) == (0.0, (0.0, 0.0))
+    assert found.floor is not None
+    assert found.floor.mean == pytest.approx(1e-3)
+
+
 def test_a_constant_floor_shifts_the_excess_and_has_no_spread() -> None:
     found = summarize(VALUES, POSITIONS, DOMAINS, window=WINDOW, floor_kl=0.25)
     assert found.excess is not None

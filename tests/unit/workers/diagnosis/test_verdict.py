@@ -305,6 +305,10 @@ def test_a_perplexity_that_is_unchanged_is_not_told(ratio: float, named: bool) -
     assert "differs at 23 % of positions" in sentence_
 
 
+def test_no_damage_is_said_of_equal_distributions_over_any_floor() -> None:
+    assert told(excess(0.0, 0.0, 0.0), floor=0.0012).startswith("No damage: at all ")
+
+
 def test_a_loss_below_the_floor_has_the_minus_of_the_tables() -> None:
     found = told(excess(-0.00118, -0.00121, -0.00114), floor=0.00118)
     assert "loses \u22120.00118 (95 % interval \u22120.00121 to \u22120.00114) nats" in found
