@@ -118,6 +118,8 @@ def record_of(
     clusters = Clusters.of(document, window)
     kl = found.kl.astype(np.float64)
     log_ratio = found.logp_reference.astype(np.float64) - found.logp_candidate.astype(np.float64)
+    if not kl.any():  # both runs rounded alike, to the last bit: there is no noise to take off
+        floor = 0.0
     excess, top1, ratio = clusters.means([kl - floor, found.top1_agree.astype(np.float64), log_ratio], seed=seed)
     verdict = decide(excess, thresholds, nonfinite=nonfinite)
     blocks = {

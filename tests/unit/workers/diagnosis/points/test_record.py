@@ -10,8 +10,8 @@ from workers.diagnosis.points.claims import Claims
 from workers.diagnosis.points.record import PointRecord, losses_of, record_of, reference_losses_of
 
 
-def made(kl=0.1, loss=0.08, **more):
-    return record_of(values(kl, loss, **more), positions(), DOCUMENTS, floor=0.0, thresholds=Thresholds(), seed=0)
+def made(kl=0.1, loss=0.08, *, floor=0.0, **more):
+    return record_of(values(kl, loss, **more), positions(), DOCUMENTS, floor=floor, thresholds=Thresholds(), seed=0)
 
 
 def test_sums_and_means_are_those_of_numpy():
@@ -25,6 +25,12 @@ def test_sums_and_means_are_those_of_numpy():
     low, high = stats.t.interval(0.95, DOCUMENTS - 1, found.kl.mean(), stats.sem(by_window / TOKENS))
     assert point.divergence.kl.ci == pytest.approx((low, high), rel=0.15)
     assert point.severity == "moderate"
+
+
+def test_no_floor_is_taken_off_where_the_point_is_the_reference_to_the_last_bit():
+    assert made(floor=1e-3).excess_kl.mean == pytest.approx(made().excess_kl.mean - 1e-3)
+    same = made(kl=0.0, loss=0.0, floor=1e-3)
+    assert (same.excess_kl.mean, same.excess_kl.ci, same.severity) == (0.0, (0.0, 0.0), "none")
 
 
 def test_a_point_with_logits_that_are_not_finite_is_a_collapse_and_stands_in_no_curve():
