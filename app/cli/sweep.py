@@ -26,6 +26,7 @@ from app.cli.options import (
 )
 from app.cli.output import Exit, Json
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.sweep_report import any_within
 
 
 def sweep(
@@ -62,8 +63,8 @@ def sweep(
 ) -> None:
     """Measure a model at many settings of one knob: how far damage stays mild, and where the curve turns.
 
-    Exit status: 0 where some setting stays mild, 1 where none does, 2 where it is undecided whether one does, or
-    nothing was measured or can be judged.
+    Exit status: 0 where some setting that changes anything stays mild, 1 where none does, 2 where it is undecided
+    whether one does, or nothing that changes anything was measured or can be judged.
     """
     configured = settings()
     request = swept_request(
@@ -97,11 +98,22 @@ def sweep(
 def _verdict(report: Json) -> Exit:
     each = [report["largest_mild"], *(side["largest_mild"] for side in report.get("sides", ()))]
     known = [limit for limit in each if limit is not None]
-    if not known:
+    if not known or not _changing(report):
         return Exit.UNMEASURED
-    if any(limit["largest"] is not None for limit in known):
+    neutral = report.get("knob", {}).get("neutral")
+    shown = [
+        any_within(limit["largest"], null_is_value=limit.get("null_is_value", False), neutral=neutral)
+        for limit in known
+    ]
+    if any(shown):
         return Exit.PASS
     return Exit.UNMEASURED if any(limit.get("undecided") for limit in known) else Exit.FAIL
+
+
+def _changing(report: Json) -> bool:
+    """Whether a setting was measured that is not the neutral one, which changes nothing."""
+    neutral = report.get("knob", {}).get("neutral")
+    return neutral is None or any(not point["refused"] and point["value"] != neutral for point in report["points"])
 
 
 def _bound(name: str, text: str) -> list[float | None]:

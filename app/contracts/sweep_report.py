@@ -34,6 +34,12 @@ OpenCi = tuple[Number, Number]
 Order = Literal["share", "rising", "falling", "around", "unknown", "given"]
 
 
+def any_within(largest: JsonValue, *, null_is_value: bool, neutral: float | None = None) -> bool:
+    """Whether a setting stays within a limit, `largest` the strongest, and not `neutral` alone, which changes nothing.
+    A `largest` of null is none, unless null is a value of the knob that was measured: `null_is_value`."""
+    return (null_is_value or largest is not None) and (neutral is None or largest != neutral)
+
+
 class SweptKnob(Contract):
     """What was turned."""
 
@@ -99,7 +105,8 @@ class SweepDomain(Contract):
     perplexity_ratio: tuple[Mean, ...] = Field(description="likewise, to the unmodified model's over the same tokens")
     largest_mild: JsonValue = Field(
         description="the strongest measured value whose excess KL on this domain stays below `moderate` by its upper "
-        "limit, with every weaker one; null: not even the weakest, or, where there is a `note`, it cannot be judged"
+        "limit, with every weaker one; null: not even the weakest, or, where there is a `note`, it cannot be judged; "
+        "unless `null_is_value`"
     )
     note: str = Field(default="", description="why it cannot be judged; empty where it can")
     largest_mild_sides: tuple[JsonValue, JsonValue] | None = Field(
@@ -107,6 +114,16 @@ class SweepDomain(Contract):
         description="`largest_mild` of the values below the knob's neutral one and of those above, where the report "
         "has `sides`; `largest_mild` is null then",
     )
+    null_is_value: bool = Field(
+        default=False,
+        description="whether the null of `largest_mild` is a value of the knob that stays mild, and not the lack "
+        "of one",
+    )
+
+    @property
+    def any_mild(self) -> bool:
+        """Whether a setting stays mild; of a report without `sides`."""
+        return any_within(self.largest_mild, null_is_value=self.null_is_value)
 
 
 class KneeInterval(Contract):
@@ -240,7 +257,7 @@ class Limit(Contract):
     limit: float = Field(description="near-lossless: rise of ln perplexity; mild: excess KL in nats a token")
     largest: JsonValue = Field(
         description="the strongest measured value that stays within the limit with every weaker one; null: not even "
-        "the weakest does"
+        "the weakest does, unless `null_is_value`"
     )
     at: Number = Field(
         description="where the limit is passed, interpolated; before a collapse the last finite setting; null: outside "
@@ -258,6 +275,16 @@ class Limit(Contract):
         "the first whose interval lies beyond it; of a knob without an order all of that kind. Where `largest` is null "
         "too, nothing is shown to stay mild, and nothing is shown not to",
     )
+    null_is_value: bool = Field(
+        default=False,
+        description="whether the null of `largest` is a value of the knob that stays within the limit, and not the "
+        "lack of one",
+    )
+
+    @property
+    def any_within(self) -> bool:
+        """Whether a setting stays within the limit, the neutral one included."""
+        return any_within(self.largest, null_is_value=self.null_is_value)
 
 
 class CrossingSlopes(Contract):
@@ -356,5 +383,15 @@ class SweepReport(Contract):
         """Of a knob without a known order the points that stay mild, each judged by itself."""
         limit = self.largest_mild
         values = [point.value for point in self.measured]
-        count = 0 if limit is None or limit.largest is None else values.index(limit.largest) + 1
+        count = 0 if limit is None or not limit.any_within else values.index(limit.largest) + 1
         return self.measured[:count]
+
+    @property
+    def changing(self) -> tuple[SweepPoint, ...]:
+        """The points that the model takes without those at the knob's neutral value, weakest first."""
+        neutral = self.knob.neutral
+        return tuple(point for point in self.measured if neutral is None or point.value != neutral)
+
+    def stays_mild(self, limit: Limit) -> bool:
+        """Whether a setting that changes anything stays within a limit, of the whole or of a side."""
+        return any_within(limit.largest, null_is_value=limit.null_is_value, neutral=self.knob.neutral)

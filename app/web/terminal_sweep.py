@@ -21,6 +21,7 @@ from app.web.sections.sweep_words import (
     heading,
     in_order,
     largest_column,
+    largest_within,
     last_mild,
     limits_of,
     mild_column,
@@ -118,10 +119,9 @@ def _limits(report: SweepReport, say: Say) -> Table:
     for name, limit in each:
         if limit is None:
             continue
-        largest = fmt.NONE if limit.largest is None else visible(told(limit.largest))
         # As Text, for "[before the weakest, 0.1]" would be taken for markup.
         places = (Text(say(cell)) for cell in passed(report, limit))
-        table.add_row(Text(say(visible(name))), Text(say(largest)), *places)
+        table.add_row(Text(say(visible(name))), Text(say(largest_within(limit))), *places)
     return table
 
 

@@ -236,6 +236,31 @@ def packed(made: Course) -> Course:
     return replace(made, points=(*points, replace(made.points[-1], kernel=Kernel(missing=DROPPED))))
 
 
+def null_everywhere() -> Json:
+    """A report of which every setting is mild and null, the whole row, the strongest."""
+    made = course(
+        [(32, None, 0.001, 0.001), (128, None, 0.002, 0.002), (None, None, 0.004, 0.003)],
+        order=Order("rising", (0, 1, 2)),
+    )
+    step = {"type": "quantize.rtn", "bits": 8, "group_size": 32}
+    return sweep_report(made, field="group_size", step=step, share=None)
+
+
+def null_mildest() -> Json:
+    """A report of which null, no limit, alone is mild."""
+    made = course([(None, None, 0.001, 0.001), (100, None, 0.9, 0.9)], order=Order("falling", (0, 1)))
+    step = {"type": "prune.wanda", "sparsity": 0.5, "recovery_steps": 100}
+    return sweep_report(made, field="recovery_steps", step=step, share=None)
+
+
+def beside_neutral(kl: float) -> Json:
+    """A report of factors around 1, which changes nothing, with this KL on either side of it."""
+    settings = [(0.5, None, kl, kl), (1.0, None, 0.001, 0.001), (2.0, None, kl, kl)]
+    order = Order("around", (1, 0, 2), 1.0, ((1, 0), (1, 2)))
+    step = {"type": "norm.scale", "factor": 0.5}
+    return sweep_report(course(settings, order=order), field="factor", step=step, share=None)
+
+
 @cache
 def sweep_variants() -> dict[str, Json]:
     """One report for each situation that the page must be able to show. Made once: do not change them."""

@@ -7,13 +7,23 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from app.contracts.sweep_report import Limit, SweepReport, Threshold
-from app.models.knobs import told
 from app.web import format as fmt
 from app.web.sections.numbers import Figure
 from app.web.sections.sweep_charts import fit_drawn, kl_chart, perplexity_chart
 from app.web.sections.sweep_fits import FitView, fit_view
 from app.web.sections.sweep_tables import domains, domains_note, effort, limits, limits_note, points, points_note
-from app.web.sections.sweep_words import FORMS, UNJUDGED, ends, heading, limits_of, passed, strongest, undecided, where
+from app.web.sections.sweep_words import (
+    FORMS,
+    UNJUDGED,
+    ends,
+    heading,
+    largest_within,
+    limits_of,
+    passed,
+    strongest,
+    undecided,
+    where,
+)
 from app.web.tables import Table
 from app.web.untrusted import visible
 
@@ -89,7 +99,6 @@ def _label(name: str, side: str) -> str:
 
 
 def _limit_figure(label: str, report: SweepReport, limit: Limit | None, note: str) -> Figure:
-    value = fmt.NONE if limit is None or limit.largest is None else visible(told(limit.largest))
     crossing = UNJUDGED if limit is None else ""
     if limit is not None and limit.at is not None:
         crossing = f"mean passes at {where(report, limit.at)} {ends(limit)}"
@@ -97,7 +106,7 @@ def _limit_figure(label: str, report: SweepReport, limit: Limit | None, note: st
         crossing = "; ".join(["each setting judged by itself", *([undecided(limit)] if limit.undecided else [])])
     elif limit is not None:
         crossing = " ".join(["limit passed:", *passed(report, limit)]).strip()
-    return Figure(label, value, visible(report.knob.field), crossing, note)
+    return Figure(label, largest_within(limit), visible(report.knob.field), crossing, note)
 
 
 def _knee_figure(label: str, threshold: Threshold | None) -> Figure:

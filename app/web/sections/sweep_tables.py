@@ -13,6 +13,7 @@ from app.web.sections.sweep_words import (
     by_damage,
     in_order,
     largest_column,
+    largest_within,
     last_mild,
     limits_of,
     mild_column,
@@ -107,7 +108,7 @@ def limits(report: SweepReport) -> Table:
         rows.append(
             (
                 Cell(name),
-                Cell(fmt.NONE if limit.largest is None else visible(told(limit.largest)), strong=True),
+                Cell(largest_within(limit), strong=True),
                 Cell(*passed(report, limit)),
                 Cell(f"{fmt.number(limit.limit)} {unit}"),
                 Cell(visible(limit.rule)),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from app.contracts.sweep_report import Limit, SweepDomain, SweepPoint, SweepReport
+from app.contracts.sweep_report import Limit, SweepDomain, SweepPoint, SweepReport, SweptSide
 from app.models.knobs import told
 from app.web import format as fmt
 from app.web.untrusted import visible
@@ -30,10 +31,8 @@ def heading(report: SweepReport) -> str:
         return visible(_between(report))
     if limit is None:
         return f"How far {visible(report.knob.field)} stays mild {UNJUDGED}"
-    if limit.largest is None and limit.undecided:
-        return visible(f"{report.knob.field} not shown to stay mild; {undecided(limit)}")
-    if limit.largest is None:
-        return f"No value of {visible(report.knob.field)} stays mild"
+    if not report.stays_mild(limit):
+        return visible(_none_mild(report, [limit]))
     if report.knob.order == "unknown":
         return visible(f"{report.knob.field}: {len(report.mild_alone)} of {len(report.measured)} settings are mild")
     return f"Mild up to {setting(report, limit.largest)}"
@@ -45,24 +44,50 @@ def _between(report: SweepReport) -> str:
     known = [side.largest_mild for side in report.sides if side.largest_mild is not None]
     if not known:
         return f"How far {field} stays mild {UNJUDGED}"
-    below, above = (side.largest_mild for side in report.sides)
-    low, high = (None if limit is None else limit.largest for limit in (below, above))
-    open_ = [limit for limit in known if limit.undecided]
-    if low is None and high is None and open_:
-        return f"{field} not shown to stay mild; {undecided(*open_)}"
+    below, above = report.sides
+    low, high = (_mild_end(report, side) for side in report.sides)
     if low is None and high is None:
-        return f"No value of {field} stays mild{'' if below and above else ' on the side that could be judged'}"
+        return _none_mild(report, known)
     if low is None:
-        return f"{field}: mild from {neutral} up to {told(high)}, {_nowhere(below)} below"
+        return f"{field}: mild from {neutral} up to {high}, {_nowhere(report, below)} below"
     if high is None:
-        return f"{field}: mild from {neutral} down to {told(low)}, {_nowhere(above)} above"
-    return f"Mild from {field} {told(low)} to {told(high)}"
+        return f"{field}: mild from {neutral} down to {low}, {_nowhere(report, above)} above"
+    return f"Mild from {field} {low} to {high}"
 
 
-def _nowhere(limit: Limit | None) -> str:
+def _none_mild(report: SweepReport, known: Sequence[Limit]) -> str:
+    """That no setting that changes anything stays mild, by the limits that could be judged."""
+    field, neutral = report.knob.field, told(report.knob.neutral)
+    open_ = [limit for limit in known if limit.undecided]
+    if not report.changing:
+        return f"{field}: only {neutral} was measured, which changes nothing"
+    if open_:
+        return f"{field} not shown to stay mild; {undecided(*open_)}"
+    but = f" but {neutral}" if any(limit.any_within for limit in known) else ""
+    judged = all(side.largest_mild is not None and _measured(report, side) for side in report.sides)
+    return f"No value of {field}{but} stays mild{'' if judged else ' on the side that could be judged'}"
+
+
+def _mild_end(report: SweepReport, side: SweptSide) -> str | None:
+    """The last setting that stays mild on a side; None where none that changes anything does."""
+    limit = side.largest_mild
+    return told(limit.largest) if limit is not None and report.stays_mild(limit) else None
+
+
+def _nowhere(report: SweepReport, side: SweptSide) -> str:
+    limit = side.largest_mild
     if limit is None:
         return "not judged"
+    if not _measured(report, side):
+        return "not measured"
     return undecided(limit) if limit.undecided else "nowhere"
+
+
+def _measured(report: SweepReport, side: SweptSide) -> bool:
+    """Whether a setting of a side that changes anything was measured."""
+    neutral = report.knob.neutral or 0.0
+    numbers = [point.value for point in report.changing if isinstance(point.value, int | float)]
+    return any(number < neutral if side.side == "below" else number > neutral for number in numbers)
 
 
 def undecided(*limits: Limit) -> str:
@@ -71,6 +96,11 @@ def undecided(*limits: Limit) -> str:
     if not values:
         return ""
     return f"undecided at {', '.join(values[:_MOST])}{', …' if len(values) > _MOST else ''}"
+
+
+def largest_within(limit: Limit | None) -> str:
+    """The strongest setting within a limit, by its value; a dash where there is none."""
+    return visible(told(limit.largest)) if limit is not None and limit.any_within else fmt.NONE
 
 
 def limits_of(report: SweepReport) -> list[tuple[str, Limit | None, Limit | None]]:
@@ -83,11 +113,11 @@ def limits_of(report: SweepReport) -> list[tuple[str, Limit | None, Limit | None
 
 
 def last_mild(report: SweepReport, value: Any) -> bool:
-    """Whether a value is the last that stays mild, on its side of a neutral one."""
+    """Whether a value is the last that stays mild, on its side of a neutral one, which is none of either."""
     if report.knob.order == "unknown":
         return False
     return any(
-        limit is not None and limit.largest is not None and limit.largest == value for _, limit, _ in limits_of(report)
+        limit is not None and report.stays_mild(limit) and limit.largest == value for _, limit, _ in limits_of(report)
     )
 
 
@@ -122,7 +152,7 @@ def mild_up_to(domain: SweepDomain) -> str:
     if domain.largest_mild_sides is not None and not domain.note:
         below, above = (_NONE_SHOWN if end is None else told(end) for end in domain.largest_mild_sides)
         return visible(f"{below} below, {above} above")
-    if domain.largest_mild is None:
+    if not domain.any_mild:
         return UNJUDGED if domain.note else _NONE_SHOWN
     return visible(told(domain.largest_mild))
 
@@ -170,7 +200,7 @@ def _unplaced(report: SweepReport, limit: Limit) -> str:
         return "each judged by itself"
     if limit.undecided:
         return visible(undecided(limit))
-    return "before the weakest setting" if limit.largest is None else "not in the measured range"
+    return "before the weakest setting" if not limit.any_within else "not in the measured range"
 
 
 def strongest(report: SweepReport) -> str:
@@ -184,7 +214,7 @@ def shown_places(report: SweepReport) -> list[int]:
     """Which of the points domains are told at: where the whole text stops being mild, and where the sweep ends."""
     limit = report.largest_mild
     values = [point.value for point in report.points]
-    shown = [] if limit is None or limit.largest is None else [values.index(limit.largest)]
+    shown = [] if limit is None or not limit.any_within else [values.index(limit.largest)]
     return [*shown, *([len(values) - 1] if len(values) - 1 not in shown else [])]
 
 

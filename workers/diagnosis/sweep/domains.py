@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from app.contracts.sweep_report import SweepDomain
 from workers.diagnosis.points.clusters import Clustered
 from workers.diagnosis.points.record import WindowSums
 from workers.diagnosis.summary import as_mean
-from workers.diagnosis.sweep.course import Course
+from workers.diagnosis.sweep.course import Course, Turned
 from workers.distributions.statistics import exponential
 
 TOO_FEW: Final = "too few documents"
@@ -69,24 +69,27 @@ def _domain(
     }
     limit = thresholds.moderate if enough else -np.inf
     sides = [_largest(side, upper_of, limit) for side in course.sides()]
+    below_above = [None if last is None else last.value for last in sides]
+    last = None if sides else _largest(course, upper_of, limit)
     return SweepDomain(
         tokens=int(tokens_W.sum()),
         documents=np.unique(course.document_W[tokens_W > 0]).size,
         kl=_in_order(sums, clusters.means(kl_PN, seed=seed, low=0.0), enough=enough),
         perplexity_ratio=_in_order(sums, ratios, enough=enough),
-        largest_mild=None if sides else _largest(course, upper_of, limit),
-        largest_mild_sides=(sides[0], sides[1]) if sides else None,
+        largest_mild=None if last is None else last.value,
+        largest_mild_sides=(below_above[0], below_above[1]) if sides else None,
         note="" if enough else TOO_FEW,
+        null_is_value=last is not None and last.value is None,
     )
 
 
-def _largest(course: Course, upper_of: Mapping[int, float], limit: float) -> Any:
-    """The value of the strongest point that is within the limit with all weaker ones; those that no order tells apart
-    stand by their own damage."""
+def _largest(course: Course, upper_of: Mapping[int, float], limit: float) -> Turned | None:
+    """The strongest point that is within the limit with all weaker ones; those that no order tells apart stand by their
+    own damage."""
     measured = [point for point in course.points if not point.record.refused]
     measured.sort(key=lambda point: (course.rank(point), upper_of[point.index]))
     within = list(takewhile(lambda point: upper_of[point.index] < limit, measured))
-    return within[-1].value if within else None
+    return within[-1] if within else None
 
 
 def _in_order(sums: Sequence[WindowSums | None], means: Sequence[Mean], *, enough: bool) -> tuple[Mean, ...]:

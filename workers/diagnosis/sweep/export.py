@@ -29,8 +29,9 @@ def export(report: SweepReport, course: Course, fingerprint: str, context: JobCo
         "model": report.provenance.candidate.model,
         "recipe": fingerprint[:12],
     }
-    largest = None if report.largest_mild is None else report.largest_mild.largest
-    mild = next((point.s for point in report.points if largest is not None and point.value == largest), None)
+    limit = report.largest_mild
+    last = None if limit is None or not limit.any_within else limit
+    mild = next((point.s for point in report.points if last is not None and point.value == last.largest), None)
     threshold = report.threshold
     known = threshold if threshold is not None and threshold.identifiable else None
     gauges = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from workers.diagnosis.threshold.interval import CONFIDENCE
 
 Of = Literal["perplexity", "kl"]
 # A perplexity beyond is no number of 64 bits any more.
-_MOST_LOG = 700.0
+MOST_LOG: Final = 700.0
 
 
 def threshold_of(
@@ -31,8 +31,8 @@ def threshold_of(
     if why:
         return why
     losses = course.losses(points, "perplexity" if of == "perplexity" else "divergence")
-    if float(losses.logs().max()) > _MOST_LOG:
-        return f"the {of} of some settings is larger than can be fitted (above e^{_MOST_LOG:g})"
+    if float(losses.logs().max()) > MOST_LOG:
+        return f"the {of} of some settings is larger than can be fitted (above e^{MOST_LOG:g})"
     curve = Curve.of([point.s or 0.0 for point in points], np.exp(losses.logs()))
     dense = None
     if of == "perplexity":

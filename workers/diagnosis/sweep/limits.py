@@ -118,8 +118,10 @@ def slope_of(
 
 
 def _limit(found: LimitPoint, points: Sequence[Turned], course: Course, rule: str, *, interval: bool) -> Limit:
+    null = found.last is not None and points[found.last].value is None
     largest = None if found.last is None else points[found.last].value
     if course.alone:
         # Between settings without an order there is no place.
-        return Limit(limit=found.limit, largest=largest, at=None, ci=None, rule=rule)
-    return Limit(limit=found.limit, largest=largest, at=found.at, ci=found.ci if interval else None, rule=rule)
+        return Limit(limit=found.limit, largest=largest, at=None, ci=None, rule=rule, null_is_value=null)
+    ci = found.ci if interval else None
+    return Limit(limit=found.limit, largest=largest, at=found.at, ci=ci, rule=rule, null_is_value=null)

@@ -16,7 +16,7 @@ from app.contracts.requests.sweep import FormBounds
 from workers.diagnosis.points.record import PointRecord
 from workers.diagnosis.points.runner import PointRunner, Setting
 from workers.diagnosis.sweep.choice import first_look, next_by_knee, open_stretch, widest_gap
-from workers.diagnosis.sweep.fits import bounds_of
+from workers.diagnosis.sweep.fits import MOST_LOG, bounds_of
 from workers.diagnosis.threshold.curve import FEWEST_POINTS
 
 _POLL_S: Final = 0.2
@@ -138,7 +138,8 @@ class Turning:
         """The setting of a share that was not measured yet that tells most of the knee; None where all were."""
         count, seen = len(s), {s[place] for place in taken}
         closed = {place for place in range(count) if place in taken or s[place] in seen}
-        curve = {s[place]: (place, loss) for place, loss in _losses(found) if 0 < s[place] <= 1}
+        # What lies beyond what can be fitted tells nothing of the knee either.
+        curve = {s[place]: (place, loss) for place, loss in _losses(found) if 0 < s[place] <= 1 and loss <= MOST_LOG}
         if len(curve) < FEWEST_POINTS:
             return widest_gap(count, sorted(closed))
         measured, loss_of = sorted(place for place, _ in curve.values()), dict(curve.values())

@@ -41,7 +41,7 @@ def _mild(report: SweepReport) -> str:
         return _UNJUDGED
     if report.knob.order == "unknown":
         return _one_by_one(report)
-    if limit.largest is None:
+    if not report.stays_mild(limit):
         return _none_mild(report, limit)
     if limit.at is None and limit.largest == report.measured[-1].value:
         return f"The damage stays mild up to the strongest setting measured, {field} = {told(limit.largest)}."
@@ -50,9 +50,11 @@ def _mild(report: SweepReport) -> str:
 
 
 def _none_mild(report: SweepReport, limit: Limit) -> str:
+    if not report.changing:
+        return f"Only {report.knob.field} = {told(report.knob.neutral)} was measured, which changes nothing by itself."
     if limit.undecided:
         return f"The damage is not shown to stay mild: it is {_undecided(report, limit)}."
-    weakest = report.measured[0].value
+    weakest = report.changing[0].value
     return f"Not even {report.knob.field} = {told(weakest)} keeps the damage mild{_crossing(report, limit)}."
 
 
@@ -123,9 +125,10 @@ def _on_side(report: SweepReport, side: SweptSide) -> str:
         return f"{name} nothing was measured."
     if limit is None:
         return f"{name} it cannot be judged: a single window leaves no interval."
-    if limit.largest in (None, neutral) and limit.undecided:
+    shown = report.stays_mild(limit)
+    if not shown and limit.undecided:
         return f"{name} the damage is not shown to stay mild: it is {_undecided(report, limit)}."
-    if limit.largest in (None, neutral):
+    if not shown:
         return f"{name} not even {field} = {told(values[0])} keeps the damage mild{_crossing(report, limit)}."
     toward = "down to" if down else "up to"
     if limit.at is None and limit.largest == values[-1]:

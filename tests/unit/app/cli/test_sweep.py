@@ -1,5 +1,6 @@
 """`hemostat sweep`: what it sends, and the command that a report gives to repeat it."""
 
+import json
 import shlex
 
 import pytest
@@ -13,8 +14,17 @@ from app.contracts.errors import HemostatError
 from app.contracts.requests.sweep import SweepRequest
 from app.contracts.sweep_report import SweepReport
 from app.models.knobs import lift
+from app.models.strength import Order
 from app.web.reproduce import reproduction
-from tests.support.sweep_reports import sweep_variants
+from app.web.sections.sweep_words import heading
+from tests.support.sweep_reports import (
+    beside_neutral,
+    course,
+    null_everywhere,
+    null_mildest,
+    sweep_report,
+    sweep_variants,
+)
 
 
 def sent(monkeypatch, arguments):
@@ -51,6 +61,38 @@ def test_options_become_a_request_that_the_service_takes(monkeypatch):
     ):
         sides = [{"largest_mild": below}, {"largest_mild": above}]
         assert found["verdict"]({"largest_mild": None, "sides": sides}) == status
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (null_everywhere(), Exit.PASS),
+        (null_mildest(), Exit.PASS),
+        (beside_neutral(0.9), Exit.FAIL),
+        (beside_neutral(0.05), Exit.UNMEASURED),
+        (beside_neutral(0.002), Exit.PASS),
+    ],
+)
+def test_the_exit_status_follows_the_verdict(body, status):
+    assert command._verdict(body) == status
+    # A report that was made before null was told from none.
+    body = json.loads(json.dumps(body))
+    if body["largest_mild"] is not None:
+        del body["largest_mild"]["null_is_value"]
+        assert command._verdict(body) == Exit.FAIL
+
+
+def test_on_one_side_of_the_neutral_value_it_counts_for_no_mild_setting():
+    order = Order("around", (0, 1), 1.0)
+    settings = [(1.0, None, 0.001, 0.001), (2.0, None, 0.9, 0.9)]
+    body = sweep_report(course(settings, order=order), field="factor", share=None)
+    assert command._verdict(body) == Exit.FAIL
+    assert body["verdict"].startswith("Not even factor = 2 keeps the damage mild")
+    assert heading(SweepReport.model_validate(body)) == "No value of factor but 1 stays mild"
+    body = sweep_report(course(settings, order=order, refused=1), field="factor", share=None)
+    assert command._verdict(body) == Exit.UNMEASURED
+    assert body["verdict"].startswith("Only factor = 1 was measured, which changes nothing by itself.")
+    assert heading(SweepReport.model_validate(body)) == "factor: only 1 was measured, which changes nothing"
 
 
 def test_a_budget_of_nothing_is_sent_and_not_taken_for_none(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from app.contracts.sweep_report import SweepReport
+from app.models.strength import Order
 from app.web.charts_curve import CurveDot, Knee, Level, curve_chart
 from app.web.report import render
 from app.web.sections.sweep import sweep
@@ -16,7 +17,15 @@ from app.web.sections.sweep_charts import published_value
 from app.web.sections.sweep_tables import domains, domains_note
 from app.web.sections.sweep_words import heading
 from app.web.terminal import render_terminal
-from tests.support.sweep_reports import course, five_bits, sweep_report, sweep_variants
+from tests.support.sweep_reports import (
+    beside_neutral,
+    course,
+    five_bits,
+    null_everywhere,
+    null_mildest,
+    sweep_report,
+    sweep_variants,
+)
 from workers.diagnosis.threshold.published import basis
 
 VARIANTS = sweep_variants()
@@ -250,7 +259,7 @@ def test_weak_settings_stand_left_though_their_values_fall():
 
 def test_two_sides_of_a_harmless_value_are_told_apart():
     found = view("sides")
-    assert found.heading == "Mild from temperature 1 to 1.5"
+    assert found.heading == "temperature: mild from 1 up to 1.5, nowhere below", "1 itself changes nothing"
     assert [(figure.label, figure.value) for figure in found.figures[:4]] == [
         ("Stays mild, below 1", "1"),
         ("Near-lossless, below 1", "0.8"),
@@ -264,7 +273,7 @@ def test_two_sides_of_a_harmless_value_are_told_apart():
         "Near-lossless above 1",
     ]
     assert found.points.caption == "Every measured setting, nearest to 1 first"
-    assert [row[0].text for row in found.points.rows if row[0].note == "last mild"] == ["1", "1.5"]
+    assert [row[0].text for row in found.points.rows if row[0].note == "last mild"] == ["1.5"]
     chart = found.kl_chart
     places = {label: float(place) for place, label in re.findall(r'<text x="([\d.]+)%"[^>]*>([\d.]+)</text>', chart)}
     assert places["0.5"] < places["1"] < places["2"], "both sides of it"
@@ -302,6 +311,58 @@ def test_a_side_that_could_not_be_judged_is_not_called_harmful():
     bad = above.model_copy(update={"largest_mild": above.largest_mild.model_copy(update={"largest": None})})
     told = heading(report.model_copy(update={"sides": (unknown, bad)}))
     assert told == "No value of temperature stays mild on the side that could be judged"
+
+
+def shown(body):
+    out = io.StringIO()
+    render_terminal(body, Console(file=out, width=140))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("body", "field"), [(null_everywhere(), "group_size"), (null_mildest(), "recovery_steps")])
+def test_a_last_mild_setting_that_is_null_is_told_as_one(body, field):
+    found = sweep(SweepReport.model_validate(body))
+    assert found.heading == f"Mild up to {field} null"
+    assert [figure.value for figure in found.figures[:2]] == ["null", "null"]
+    assert [row[1].text for row in found.limits.rows] == ["null", "null"]
+    assert {row[1].text for row in found.domains.rows} == {"null"}
+    assert [row[0].text for row in found.points.rows if row[0].note == "last mild"] == ["null"]
+    lines = shown(body).splitlines()
+    assert any(line.lstrip().startswith("> null") for line in lines)
+    for name in ("stays mild", "near-lossless"):
+        assert "null" in next(line for line in lines if line.lstrip().startswith(name))
+
+
+def test_a_null_of_a_report_without_the_field_is_no_setting():
+    body = copy.deepcopy(null_everywhere())
+    for limit in (body["largest_mild"], body["near_lossless"], *body["domains"].values()):
+        del limit["null_is_value"]
+    found = sweep(SweepReport.model_validate(body))
+    assert found.heading == "No value of group_size stays mild"
+    assert [row[1].text for row in found.limits.rows] == ["–", "–"]
+    assert {row[1].text for row in found.domains.rows} == {"none shown"}
+
+
+def test_where_only_the_neutral_value_is_mild_nothing_is():
+    body = beside_neutral(0.9)
+    found = sweep(SweepReport.model_validate(body))
+    assert found.heading == "No value of factor but 1 stays mild"
+    assert "Below it not even factor = 0.5" in body["verdict"] and "Above it not even factor = 2" in body["verdict"]
+    assert not any(row[0].note for row in found.points.rows)
+    assert not any(line.lstrip().startswith("> 1") for line in shown(body).splitlines())
+    undecided = SweepReport.model_validate(beside_neutral(0.05))
+    assert heading(undecided) == "factor not shown to stay mild; undecided at 0.5, 2"
+
+
+def test_a_side_that_was_not_measured_is_not_called_harmful():
+    settings = [(0.5, None, 0.9, 0.9), (1.0, None, 0.001, 0.001), (2.0, None, 0.9, 0.9)]
+    order = Order("around", (1, 0, 2), 1.0, ((1, 0), (1, 2)))
+    body = sweep_report(course(settings, order=order, refused=0), field="factor", share=None)
+    assert "Below it nothing was measured." in body["verdict"]
+    assert heading(SweepReport.model_validate(body)).endswith("stays mild on the side that could be judged")
+    settings[2] = (2.0, None, 0.002, 0.002)
+    body = sweep_report(course(settings, order=order, refused=0), field="factor", share=None)
+    assert heading(SweepReport.model_validate(body)) == "factor: mild from 1 up to 2, not measured below"
 
 
 def test_settings_without_an_order_are_told_one_by_one():

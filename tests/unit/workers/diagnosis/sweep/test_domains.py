@@ -64,6 +64,16 @@ def test_settings_of_the_same_share_are_judged_by_what_the_domain_loses():
     assert (found["prose"].largest_mild, found["code"].largest_mild) == ("4:8", "2:4")
 
 
+def test_a_last_setting_that_is_null_is_told_from_none():
+    for kl, mild in ((0.002, True), (0.9, False)):
+        found = of(course([(None, None, kl, 0.01), (32, None, 0.9, 0.9)]))["code"]
+        assert (found.largest_mild, found.null_is_value, found.any_mild) == (None, mild, mild)
+    found = of(course([(32, None, 0.002, 0.01), (None, None, 0.9, 0.9)]))["code"]
+    assert (found.largest_mild, found.null_is_value, found.any_mild) == (32, False, True)
+    few = of(course([(None, None, 0.002, 0.01)]), ["code"] * 4 + ["prose"] * (DOCUMENTS - 4))["code"]
+    assert (few.null_is_value, few.any_mild, few.note) == (False, False, TOO_FEW)
+
+
 def test_a_domain_of_few_documents_has_means_only():
     names = ["code" if number < 4 else "prose" for number in range(DOCUMENTS)]
     found = of(course(bending(3)), names)

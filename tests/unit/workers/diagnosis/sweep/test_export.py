@@ -34,6 +34,16 @@ def test_the_share_up_to_which_damage_stays_mild_is_a_gauge(tmp_path):
     assert math.isnan(exported(tmp_path, "factor")[2]["sweep_mild_ratio"]), "a factor removes no share"
 
 
+def test_a_last_mild_setting_that_is_null_has_a_gauge(tmp_path):
+    settings = [(None, 0.1, 0.001, 0.001), (8, 0.5, 0.9, 0.9)]
+    made = course(settings)
+    report = SweepReport.model_validate(sweep_report(made))
+    context = Context(Settings(home=tmp_path), tmp_path)
+    export(report, made, FINGERPRINT, context)
+    told = {name: value for name, value, labels in context.samples if "outcome" not in labels}
+    assert report.largest_mild.null_is_value and told["sweep_mild_ratio"] == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_worker_knows_every_metric_and_counts_every_point(tmp_path, name):
     report, context, _ = exported(tmp_path, name)

@@ -9,7 +9,16 @@ from app.contracts.requests.base import Thresholds
 from app.contracts.requests.sweep import FormBounds
 from app.contracts.sweep_report import Limit, SweepReport, Threshold
 from app.models.strength import Order
-from tests.support.sweep_reports import bending, course, five_bits, stepping, sweep_report, sweep_variants
+from tests.support.sweep_reports import (
+    bending,
+    course,
+    five_bits,
+    null_everywhere,
+    null_mildest,
+    stepping,
+    sweep_report,
+    sweep_variants,
+)
 from workers.diagnosis.sweep.fits import fitted_points, threshold_of
 from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
 from workers.diagnosis.sweep.words import sentence
@@ -63,6 +72,28 @@ def test_mild_ends_where_the_upper_limit_passes_and_falling_values_keep_the_orde
     slopes = crossing_slopes(made, found, seed=0)
     assert slopes is not None
     assert slopes.below == pytest.approx(-0.005, abs=1e-4) and slopes.above == pytest.approx(-0.3, abs=1e-3)
+
+
+def test_a_last_setting_that_is_null_is_told_from_none():
+    body = null_everywhere()
+    for name in ("largest_mild", "near_lossless"):
+        assert (body[name]["largest"], body[name]["null_is_value"]) == (None, True)
+    assert body["verdict"].startswith(
+        "The damage stays mild up to the strongest setting measured, group_size = null. There is no threshold"
+    )
+    body = null_mildest()
+    assert body["largest_mild"]["null_is_value"] and body["near_lossless"]["null_is_value"]
+    assert body["verdict"].startswith("The damage stays mild up to recovery_steps = null; the mean passes the limit")
+    harmful = course([(None, None, 0.9, 0.9), (100, None, 1.9, 1.9)], order=Order("falling", (0, 1)))
+    report = sweep_report(harmful, field="recovery_steps", share=None)
+    assert report["largest_mild"]["null_is_value"] is report["near_lossless"]["null_is_value"] is False
+    assert report["verdict"].startswith("Not even recovery_steps = null keeps the damage mild")
+    alone = sweep_report(
+        course([(None, None, 0.001, 0.001), (100, None, 1.9, 1.9)], order=Order("unknown", (0, 1))),
+        field="owl_range",
+        share=None,
+    )
+    assert "the damage is mild at owl_range = null, 1 of 2 measured" in alone["verdict"]
 
 
 def test_what_lies_beyond_a_collapse_is_within_no_limit():

@@ -136,6 +136,27 @@ def test_settings_of_a_share_that_was_measured_come_last_and_are_not_left_out(tm
     assert len(made.run()) == BUDGET, "three shares, which is too few for a knee"
 
 
+def test_a_loss_beyond_what_can_be_fitted_is_left_out_of_the_choice(tmp_path: Path) -> None:
+    """e^720 is no number of 64 bits."""
+
+    class Lost(MadeUp):
+        first = COUNT - 1
+
+        def _measured(self, setting: Setting) -> PointRecord:
+            record = super()._measured(setting)
+            if int(setting.values[0]) < self.first or record.sums is None:
+                return record
+            loss = tuple(720.0 * tokens for tokens in record.sums.tokens)
+            return record.model_copy(update={"sums": record.sums.model_copy(update={"loss": loss})})
+
+    class LostEarly(Lost):
+        first = 3
+
+    for made_up in (Lost, LostEarly):
+        made, _, _ = turning(tmp_path / made_up.__name__, "one", made_up=made_up)
+        assert len(made.run()) == BUDGET
+
+
 def test_settings_that_all_remove_the_same_share_are_spread_evenly(tmp_path: Path) -> None:
     made, _, _ = turning(tmp_path, "one", s=[0.5] * COUNT, sides=())
     found = sorted(made.run())
