@@ -108,7 +108,7 @@ def _figures(report: AttributeReport) -> tuple[Figure, ...]:
         Figure(
             "Its share",
             share.value,
-            "% of the whole damage",
+            f"% of the whole damage{_on_part(worst, report)}",
             share.interval or "no interval",
             f"{cause_text(worst)}: {worst.why}" if worst.why else cause_text(worst),
         ),
@@ -131,6 +131,13 @@ def _figures(report: AttributeReport) -> tuple[Figure, ...]:
             "Against noise", ratio.value, "× noise of the same norm", ratio.interval or "no interval", worst.name
         ),
     )
+
+
+def _on_part(worst: Site, report: AttributeReport) -> str:
+    """The text that a part was measured on, where that is not all that parts were swapped on."""
+    if report.subset is None or worst.tokens >= report.subset.positions:
+        return ""
+    return f" on the first {fmt.count(worst.tokens)} of {fmt.counted(report.subset.positions, 'token')}"
 
 
 def _label(worst: Site, *, blamed: bool, numbered: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -94,16 +95,19 @@ def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, fo
     mild = {site.name for site in sites if site.cause == "negligible"}
     blamed = [site for one in looked if (site := by_name[one.name]).name not in mild and site.shown is not False]
     first = blamed[0] if blamed else by_name[looked[0].name]
-    whole = found.whole.transformers.mean if found.whole is not None else None
-    alone = f"{numeral(first.nats)} nats a token"
+    measured = _measured_on(first, found)
+    all_of_it = "all of them cost" if found.scope.whole_model else "the whole candidate costs"
+    alone = f"{numeral(first.nats)} nats a token{f' on the {measured.text}' if measured.partly else ''}"
     if first.share is not None:
         share = _share(Mean(mean=first.share, ci=first.share_ci))
-        all_of_it = "all of them cost" if found.scope.whole_model else "the whole candidate costs"
-        alone = f"{share} of the {_digits(whole)} nats a token that {all_of_it} on the {_swapped_on(found)}"
+        alone = f"{share} of the {_digits(measured.whole)} nats a token that {all_of_it} on the {measured.text}"
         alone += "" if first.share_ci is not None else ", which is too little text for an interval"
     together = ""
     if len(explained.sites) > 1 and explained.share.mean is not None:
-        together = f"; the first {len(explained.sites)} parts together cost {_share(explained.share)} of it"
+        of_it = "it"
+        if measured.partly:
+            of_it = f"the {_digits(_whole(found))} nats a token that {all_of_it} on all {_swapped_on(found)}"
+        together = f"; the first {len(explained.sites)} parts together cost {_share(explained.share)} of {of_it}"
     search = found.search
     of = " of those that were tried" if search is not None and search.untried else ""
     if search is not None and search.nowhere_finite:
@@ -121,9 +125,9 @@ def _worst(sites: tuple[Site, ...], looked: list[Part], explained: Explained, fo
         )
     sure = " that costs something for sure" if first.shown else " that is not negligible"
     sure = "" if first.name == looked[0].name else sure
-    holder = max(
-        (site for site in sites if first.name.startswith(f"{site.name}.")), key=lambda one: one.nats, default=None
-    )
+    # nats of other tokens say nothing of which costs more
+    alike = [site for site in sites if site.tokens == first.tokens and first.name.startswith(f"{site.name}.")]
+    holder = max(alike, key=lambda one: one.nats, default=None)
     held = ""
     if holder is not None and holder.nats > first.nats:
         held = f"; {holder.name}, which holds it, costs {numeral(holder.nats)} nats a token in all"
@@ -135,6 +139,32 @@ def _swapped_on(found: Found) -> str:
         return "tokens they were swapped on"
     where = found.subset.where
     return f"{on_text(len(where), int(np.unique(where.document).size))} they were swapped on"
+
+
+@dataclass(frozen=True)
+class _MeasuredOn:
+    """The text that a part was measured on, in words, and nats of the whole candidate there; `partly`: it is the first
+    part of what others were swapped on."""
+
+    text: str
+    whole: float | None
+    partly: bool = False
+
+
+def _measured_on(part: Site, found: Found) -> _MeasuredOn:
+    where = None if found.subset is None else found.subset.where
+    if where is None or part.tokens >= len(where):
+        return _MeasuredOn(_swapped_on(found), _whole(found))
+    documents = int(np.unique(where.document[: part.tokens]).size)
+    whole = None
+    if found.full is not None and (finite := np.isfinite(found.full[: part.tokens])).any():
+        whole = float(found.full[: part.tokens][finite].mean(dtype=np.float64))
+    return _MeasuredOn(f"{on_text(part.tokens, documents)} that it was measured on", whole, partly=True)
+
+
+def _whole(found: Found) -> float | None:
+    """Nats of the whole candidate on all of the text that parts were swapped on."""
+    return found.whole.transformers.mean if found.whole is not None else None
 
 
 def _digits(value: float | None) -> str:

@@ -66,6 +66,17 @@ def test_a_part_whose_damage_is_not_shown_is_said_to_be_so() -> None:
     assert "no damage shown" in stream.getvalue()
 
 
+def test_the_share_of_a_part_that_saw_the_first_tokens_alone_says_so() -> None:
+    for tokens, unit in (
+        (3900, "% of the whole damage"),
+        (1950, "% of the whole damage on the first 1,950 of 3,900 tokens"),
+    ):
+        sites = [first("layers.0.mlp.down_proj", 0.2, "size") | {"tokens": tokens}]
+        report = attribute_report(sites=sites)
+        assert attribution(AttributeReport.model_validate(report)).figures[1].unit == unit
+        assert unit in render(report)
+
+
 def test_a_bar_has_the_digits_of_the_table() -> None:
     unsure = site("layers.29", 0.0605, kind="layer", layer=29, ci=[0.0, 0.27], share=0.133, share_ci=[0.1, 0.166])
     view = attribution(AttributeReport.model_validate(attribute_report(sites=[unsure])))

@@ -85,6 +85,57 @@ def test_the_worst_part_says_on_how_much_text_it_was_swapped_and_whether_that_is
     )
 
 
+def partly_measured(sites: list[Told], *first: str, whole_model: bool = True, full: np.ndarray | None) -> str:
+    """The verdict where parts were swapped on six tokens of three documents, on which the whole costs 0.9 nats."""
+    unknown = Mean(mean=None, ci=None)
+    share = Mean(mean=0.5, ci=None)
+    looked = [next(one for one in (*LAYERS, *MODULES) if one.name == name) for name in first]
+    looking = SimpleNamespace(first=looked, explained=Explained(sites=first, nats=unknown, share=share))
+    found = SimpleNamespace(
+        not_swapped="",
+        scope=ASKED if whole_model else Scope(layers=(0, 1), chosen=tuple(LAYERS[:2])),
+        search=search(*LAYERS),
+        whole=SimpleNamespace(transformers=Mean(mean=0.9, ci=None)),
+        subset=SimpleNamespace(where=Where(np.array([0, 0, 0, 1, 1, 2]))),
+        full=full,
+    )
+    return sentence(tuple(sites), cast("Any", looking), cast("Found", found))
+
+
+def test_a_worst_part_that_saw_the_first_tokens_alone_has_its_share_of_what_these_cost() -> None:
+    full = np.array([0.5, np.nan, 0.3, 0.4, 2.0, 2.0], dtype=np.float32)
+    seen = Told.model_validate(site("layers.0", 0.2, kind="layer", layer=0, tokens=4))
+    told = partly_measured([seen], "layers.0", full=full)
+    assert "of the 0.4 nats a token that all of them cost on the 4 tokens of 2 documents that it was measured" in told
+    assert "0.9" not in told
+    assert "6 tokens" not in told
+    other = partly_measured([seen], "layers.0", whole_model=False, full=None)
+    assert "of the unknown nats a token that the whole candidate costs on the 4 tokens of 2 documents that" in other
+    without = partly_measured([seen.model_copy(update={"share": None})], "layers.0", full=full)
+    assert "costs 0.2 nats a token on the 4 tokens of 2 documents that it was measured on." in without
+    # those together were swapped on all of it
+    both = partly_measured([seen, Told.model_validate(site("layers.1", 0.1))], "layers.0", "layers.1", full=full)
+    assert (
+        "; the first 2 parts together cost 50 % of the 0.9 nats a token that all of them cost on all 6 tokens of 3 "
+        "documents they were swapped on."
+    ) in both
+
+
+def test_what_was_measured_on_all_of_the_text_has_its_share_of_what_all_of_it_costs() -> None:
+    seen = Told.model_validate(site("layers.0", 0.2, kind="layer", layer=0, tokens=6))
+    told = partly_measured([seen, Told.model_validate(site("layers.1", 0.1))], "layers.0", "layers.1", full=None)
+    assert "of the 0.9 nats a token that all of them cost on the 6 tokens of 3 documents they were swapped on;" in told
+    assert told.endswith("; the first 2 parts together cost 50 % of it.")
+
+
+def test_a_layer_is_not_said_to_cost_more_than_its_part_by_nats_of_other_tokens() -> None:
+    part = Told.model_validate(site(MODULES[0].name, 0.2, cause="size", shown=True, tokens=6))
+    for tokens, told in ((6, True), (4, False)):
+        layer = Told.model_validate(site("layers.0", 0.25, kind="layer", layer=0, cause="unclear", tokens=tokens))
+        verdict = partly_measured([part, layer], MODULES[0].name, full=None)
+        assert ("which holds it" in verdict) is told
+
+
 def of_two(*causes: str) -> str:
     """`not shown`: a cause that is unclear because no damage is shown; `sure`: of a cause, and shown."""
     sites = []
