@@ -215,7 +215,10 @@ class AttributeReport(Blocks):
     windows: Count
     noise_floor: NoiseFloor
     kernel_term: KernelTerm | None = None
-    sites: tuple[Site, ...] = Field(description="by nats, most first")
+    sites: tuple[Site, ...] = Field(
+        description="those that were measured on more tokens first, of as many by nats, most first (in older reports "
+        "by nats alone, whatever tokens they are of)"
+    )
     nowhere_finite: tuple[NowhereFinite, ...] = Field(
         default=(), description="parts that stand before all of `sites`: finite nowhere, and so without nats"
     )

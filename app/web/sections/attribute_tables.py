@@ -12,7 +12,7 @@ from app.web.untrusted import visible
 
 
 def sites_table(report: AttributeReport, first: int, last: int) -> Table:
-    """Rows `first` to before `last` of the parts, the worst first."""
+    """Rows `first` to before `last` of the parts, in the order of the report."""
     rows = report.sites[first:last]
     scale = LogScale.around(*(value for site in report.sites for value in (site.nats, *(site.ci or ())) if value > 0))
     made = []

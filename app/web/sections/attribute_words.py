@@ -145,8 +145,21 @@ def sites_note(report: AttributeReport) -> str:
         "Control (a part swapped by itself, "
         f"{fmt.count(subset.control_positions)} tokens): {controls}. × noise: nats over those of noise of the same "
         f"norm in a random direction, {fmt.count(subset.twin_positions)} tokens. Parts lie within each other: a layer "
-        "holds its modules. Rows are in the order of nats before rounding, and each number has the digits that its "
+        f"holds its modules. {_order(report.sites)}, and each number has the digits that its "
         f"interval supports. Parts that are the reference’s own, with nats of exactly 0: {fmt.count(search.unchanged)}."
+    )
+
+
+def _order(sites: tuple[Site, ...]) -> str:
+    """In which order the rows are: older reports went by nats alone."""
+    tokens = [site.tokens for site in sites]
+    if len(set(tokens)) < 2:
+        return "Rows are in the order of nats before rounding"
+    if tokens != sorted(tokens, reverse=True):
+        return "Rows are in the order of nats before rounding, though these are not of the same tokens"
+    return (
+        "Parts that were measured on more tokens come first (what was dropped in halving was milder on the same tokens "
+        "than what went on), those of as many in the order of nats before rounding"
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from app.contracts.report import Mean
+from workers.diagnosis.attribute.search import Measured
 from workers.diagnosis.attribute.sites import Site
 
 # A pair whose ratio is a tenth away from 1 is worth knowing of; one within that for sure adds up.
@@ -35,21 +36,25 @@ def pairs(sites: Sequence[Site], most: int) -> list[tuple[Site, Site]]:
     return [(sites[a], sites[b]) for a, b in found[:most]]
 
 
-def disjoint(ranked: Sequence[tuple[Site, float]], top: int, *, most_of: float = 0.6) -> list[Site]:
-    """The first parts that share nothing, by nats. A layer gives way to a single part of it that costs `most_of` of
-    what it costs: that one says more."""
-    nats = {site.name: value for site, value in ranked}
+def disjoint(ranked: Sequence[Measured], top: int, *, most_of: float = 0.6) -> list[Site]:
+    """The first parts that share nothing, in their order. A layer gives way to a single part of it that was measured on
+    as much of the text, and on the layer's costs `most_of` of what it costs: that one says more."""
 
-    def gives_way(site: Site) -> bool:
-        return site.whole and any(
-            other.layer == site.layer and not other.whole and value >= most_of * nats[site.name]
-            for other, value in ranked
+    def gives_way(layer: Measured) -> bool:
+        size = len(layer.kl)
+        return layer.site.whole and any(
+            other.site.layer == layer.site.layer
+            and not other.site.whole
+            and len(other.kl) >= size
+            and other.nats_on(size) >= most_of * layer.nats
+            for other in ranked
         )
 
     chosen: list[Site] = []
-    for site, value in ranked:
-        if len(chosen) == top or value <= 0:
+    for one in ranked:
+        if len(chosen) == top:
             break
-        if not gives_way(site) and not any(site.within(other) for other in chosen):
-            chosen.append(site)
+        # what costs nothing may stand before what does, and was measured on less of the text
+        if one.nats > 0 and not gives_way(one) and not any(one.site.within(other) for other in chosen):
+            chosen.append(one.site)
     return chosen

@@ -54,8 +54,7 @@ class Looking:
 
     def run(self) -> None:
         """Measures all of it."""
-        ranked = [(one.site, one.nats) for one in self.search.ranked]
-        self.first = disjoint(ranked, self.request.top)
+        self.first = disjoint(self.search.ranked, self.request.top)
         inputs = Inputs(self.swapper.reference)
         for site in self.first:
             self.looks[site.name] = self._look(site, inputs)

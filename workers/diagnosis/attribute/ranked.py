@@ -31,7 +31,7 @@ _UNSEEN: tuple[Cause, str] = ("unclear", "not among the first parts: no twin was
 
 
 def ranked_sites(found: Found, context: JobContext) -> tuple[Site, ...]:
-    """Parts that were swapped, the worst first; gaps of the alignment where none could be."""
+    """Parts that were swapped, as the search ranks them; gaps of the alignment where none could be."""
     if found.search is None or found.full is None or found.subset is None:
         return gap_sites(found)
     made = []

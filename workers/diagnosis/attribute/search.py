@@ -42,7 +42,12 @@ class Measured:
     @property
     def nats(self) -> float:
         """Mean over the finite positions; not a number where there is none."""
-        finite = self.kl[np.isfinite(self.kl)]
+        return self.nats_on(len(self.kl))
+
+    def nats_on(self, positions: int) -> float:
+        """The same of the first so many positions."""
+        first = self.kl[:positions]
+        finite = first[np.isfinite(first)]
         return float(finite.mean()) if finite.size else float("nan")
 
     @property
@@ -80,9 +85,11 @@ class Search:
 
     @property
     def ranked(self) -> list[Measured]:
-        """What was measured and has a number, the worst first."""
+        """What was measured and has a number: what was measured on more of the text first, and of as much the worst.
+        What was dropped was milder, on the very same tokens, than what went on: nats of other tokens do not undo that.
+        """
         known = [one for one in self.found.values() if not one.nowhere_finite]
-        return sorted(known, key=lambda one: (-one.nats, one.site.name))
+        return sorted(known, key=lambda one: (-one.batches, -one.nats, one.site.name))
 
     @property
     def nowhere_finite(self) -> list[Measured]:

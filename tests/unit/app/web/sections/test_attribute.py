@@ -77,6 +77,28 @@ def test_the_share_of_a_part_that_saw_the_first_tokens_alone_says_so() -> None:
         assert unit in render(report)
 
 
+def test_the_order_of_the_parts_is_told_as_it_is() -> None:
+    def note(*tokens: int) -> str:
+        sites = [first(f"layers.{n}.mlp.down_proj", 0.2, "size") | {"tokens": seen} for n, seen in enumerate(tokens)]
+        report = attribute_report(sites=sites)
+        told = sites_note(AttributeReport.model_validate(report))
+        stream = io.StringIO()
+        render_terminal(report, Console(file=stream, width=120, no_color=True))
+        flat = " ".join(stream.getvalue().split())
+        order = re.search(r"holds its modules\. (.*?), and each number", told)
+        assert order is not None
+        assert order[1] in render(report)
+        assert order[1] in flat
+        return order[1]
+
+    assert note(3900, 3900) == "Rows are in the order of nats before rounding"
+    assert note(3900, 1950).startswith(
+        "Parts that were measured on more tokens come first (what was dropped in halving"
+    )
+    # a report that went by nats alone
+    assert note(1950, 3900).endswith("before rounding, though these are not of the same tokens")
+
+
 def test_a_bar_has_the_digits_of_the_table() -> None:
     unsure = site("layers.29", 0.0605, kind="layer", layer=29, ci=[0.0, 0.27], share=0.133, share_ci=[0.1, 0.166])
     view = attribution(AttributeReport.model_validate(attribute_report(sites=[unsure])))

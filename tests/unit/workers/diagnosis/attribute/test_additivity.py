@@ -1,9 +1,11 @@
 """Pairs, and the choice of parts that share nothing."""
 
+import numpy as np
 import pytest
 
 from app.contracts.report import Mean
 from workers.diagnosis.attribute.additivity import disjoint, is_far, is_near, pairs
+from workers.diagnosis.attribute.search import Measured
 from workers.diagnosis.attribute.sites import Piece, Site
 
 
@@ -47,14 +49,36 @@ def test_pairs_are_of_parts_that_share_nothing_the_first_ones_first() -> None:
     ]
 
 
+def measured(*parts: tuple[Site, list[float]]) -> list[Measured]:
+    """Parts as a search ranks them, of the nats at every position."""
+    return [Measured(part, np.array(kl, dtype=np.float32), len(kl), 0) for part, kl in parts]
+
+
 def test_a_layer_gives_way_to_the_module_that_does_it() -> None:
     layer, module, small = site("layers.1", 1, "layer"), site("m", 1), site("s", 1)
     other = site("layers.2", 2, "layer")
-    ranked = [(layer, 1.0), (module, 0.8), (other, 0.5), (small, 0.1)]
+    ranked = measured((layer, [1.0]), (module, [0.8]), (other, [0.5]), (small, [0.1]))
     assert [one.name for one in disjoint(ranked, 5)] == ["m", "layers.2", "s"]
     assert [one.name for one in disjoint(ranked, 1)] == ["m"]
 
 
 def test_a_layer_whose_damage_is_spread_stays() -> None:
     layer, module = site("layers.1", 1, "layer"), site("m", 1)
-    assert [one.name for one in disjoint([(layer, 1.0), (module, 0.3)], 5)] == ["layers.1"]
+    assert [one.name for one in disjoint(measured((layer, [1.0]), (module, [0.3])), 5)] == ["layers.1"]
+
+
+def test_a_layer_is_compared_with_its_part_on_the_tokens_that_both_saw() -> None:
+    layer, module = site("layers.1", 1, "layer"), site("m", 1)
+    # the module, dropped early, came to no such nats as the layer on the tokens that it did not see
+    dropped = measured((layer, [1.0, 1.0, 9.0, 9.0]), (module, [4.9, 5.1]))
+    assert [one.name for one in disjoint(dropped, 5)] == ["layers.1"]
+    # the layer, dropped early, cost on its tokens what the module cost there, and not what that cost later
+    for kl, names in (([9.0, 9.0, 0.1, 0.1], ["m", "b"]), ([0.1, 0.1, 9.0, 9.0], ["b", "layers.1"])):
+        ranked = measured((site("b", 2), [1.0] * 4), (layer, [9.0, 9.0]))
+        ranked.insert(0 if names[0] == "m" else 2, measured((module, kl))[0])
+        assert [one.name for one in disjoint(ranked, 5)] == names
+
+
+def test_what_costs_nothing_does_not_hide_what_was_dropped_before() -> None:
+    ranked = measured((site("a", 1), [1.0, 1.0]), (site("b", 2), [0.0, 0.0]), (site("c", 3), [0.5]))
+    assert [one.name for one in disjoint(ranked, 5)] == ["a", "c"]

@@ -130,3 +130,25 @@ def test_what_is_finite_nowhere_stands_before_the_ranking_and_is_not_lost(tmp_pa
     short = searched(tmp_path, Overflowing(30, frozenset({"layers.2"})), 26.0)
     assert min(one.batches for one in short.found.values()) == 1
     assert all(one.batches == 2 for one in short.nowhere_finite)
+
+
+class Easing(Planted):
+    """Planted damage on a text whose first batch costs every part ten times as much as the rest of it."""
+
+    def kl(self, sites: Iterable[Site], *, batches: int) -> np.ndarray:
+        found = super().kl(sites, batches=batches)
+        found[: self.positions(1)] *= 10
+        return found
+
+
+def test_what_was_dropped_ranks_behind_what_was_worse_on_the_same_tokens(tmp_path: Path) -> None:
+    worst = frozenset(f"layers.{layer}" for layer in range(22, 30))
+    search = searched(tmp_path, Easing(30, worst, ends=(1, 8)), 26.0)
+    far = [one for one in search.ranked if one.batches == 2]
+    dropped = [one for one in search.ranked if one.batches == 1]
+    assert search.ranked == far + dropped
+    assert worst <= {one.site.name for one in far}
+    # by nats alone one that was dropped would stand before one that was not
+    assert max(one.nats for one in dropped) > min(one.nats for one in far)
+    for same in (far, dropped):
+        assert [one.nats for one in same] == sorted((one.nats for one in same), reverse=True)
