@@ -62,6 +62,11 @@ class Evidence(Contract):
     low_rank_share: float | None = Field(
         default=None, description="share of it in the first sixteen directions of ΔW · √E[x²]"
     )
+    low_rank_noise: float | None = Field(
+        default=None,
+        description="share of its energy that independent noise of the same shapes has in as many directions: the "
+        "error is of low rank where `low_rank_share` is at least halfway from here to 1; null: in older reports",
+    )
     zeros: float | None = Field(default=None, description="share of weights that are 0 here and not in the reference")
 
 

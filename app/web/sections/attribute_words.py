@@ -30,7 +30,8 @@ MEANING: Final = (
     "of its share ends below a thousandth of the damage, or its nats are 0; "
     "aligned error: it points where the model is sensitive, noise of the same norm costs less; mere size: such noise "
     "costs the same, only a smaller error helps; sheltered: such noise costs more; outlier channels, low-rank error: "
-    "half of what the part's outputs are off by comes from 1 % of its input channels, or from 16 directions."
+    "half of what the part's outputs are off by comes from 1 % of its input channels, or at least halfway from what "
+    "independent noise of the same shape has there to all of it from 16 directions."
 )
 
 

@@ -6,7 +6,7 @@ removed           more than 90 % of its weights became 0
 norm, router      the part is one
 aligned           noise of the same norm costs less, for sure: the error lies where the model is sensitive
 outlier_channels  half of the output error comes from the worst hundredth of input channels
-low_rank          half of it lies in sixteen directions
+low_rank          half of what noise of the same shape has outside of its first sixteen directions lies in them, too
 sheltered         noise of the same norm costs more, for sure: the method has kept the error out of harm's way
 size              noise of the same norm costs the same: only a smaller error helps
 unclear           no twin was run, or its interval says nothing
@@ -61,8 +61,15 @@ def _rules(found: Found) -> Iterator[tuple[bool, Cause, str]]:
     told = f"{numeral(ratio or 0.0)} times what noise of the same norm costs"
     yield interval is not None and interval[0] > ALIGNED, "aligned", told
     outliers, rank = evidence.outlier_share or 0.0, evidence.low_rank_share or 0.0
+    noise = evidence.low_rank_noise or 0.0
     yield outliers >= HALF, "outlier_channels", f"{_percent(outliers)} of its output error in 1 % of the channels"
-    yield rank >= HALF, "low_rank", f"{_percent(rank)} of its output error in 16 directions"
+    # of a small module noise holds most in so many directions: halfway between that and all of it
+    beside = f", where noise of its shape has {_percent(noise)}" if noise else ""
+    yield (
+        rank >= noise + HALF * (1 - noise),
+        "low_rank",
+        f"{_percent(rank)} of its output error in 16 directions{beside}",
+    )
     yield ratio is None, "unclear", "no twin was run for it"
     yield interval is not None and interval[1] < SHELTERED, "sheltered", told
     same = interval is not None and interval[0] > SAME[0] and interval[1] < SAME[1]

@@ -16,13 +16,15 @@ from torch import nn
 
 from app.contracts.attribute_report import Evidence
 from app.models.checkpoint import CheckpointInfo
+from workers.diagnosis.attribute.isotropic_rank import noise_share
 from workers.diagnosis.attribute.sites import Piece, Site
 from workers.diagnosis.attribute.swapping import Model
 from workers.surgery.blockwise.skeleton import Read
 
 # The worst hundredth of input channels, and so many directions: what a few protected columns or a small repair hold.
 CHANNELS, DIRECTIONS = 0.01, 16
-# What a module of one size is compared on: smaller ones hold everything in a few directions.
+# What a module is compared on: smaller ones hold everything in few directions. Noise of this size holds 0.62 in them,
+# so that a share is told beside what noise of the same shape holds.
 FEWEST = 4 * DIRECTIONS
 # Fields of config.json that say nothing of what a layer computes.
 _IDLE = frozenset(
@@ -135,7 +137,7 @@ def evidence(site: Site, reads: tuple[Read, Read], inputs: Inputs, candidate: Ch
     if any(name not in candidate.tensors for name in site.tensors_in(candidate)):
         return Evidence(change=None)
     moments = inputs.of(site.layer) if site.layer is not None else {}
-    change = size = channels = directions = energy = wide = 0.0
+    change = size = channels = directions = noise = energy = wide = 0.0
     zeros = elements = 0
     for piece, other in zip(site.pieces, site.tensors_in(candidate), strict=True):
         ours, theirs = (cut(read(name), piece).float() for read, name in zip(reads, (piece.tensor, other), strict=True))
@@ -158,12 +160,14 @@ def evidence(site: Site, reads: tuple[Read, Read], inputs: Inputs, candidate: Ch
         channels += float(energy_I.topk(max(1, round(CHANNELS * len(energy_I)))).values.sum())
         if min(weighted_OI.shape) >= FEWEST:
             wide += whole
+            noise += whole * noise_share(*weighted_OI.shape, DIRECTIONS)
             # what is not finite has no singular values
             directions += _first_directions(weighted_OI) if math.isfinite(whole) else math.nan
     return Evidence(
         change=None if (squared := _over(change, size)) is None else squared**0.5,
         outlier_share=_over(channels, energy),
         low_rank_share=_over(directions, wide),
+        low_rank_noise=_over(noise, wide),
         zeros=_over(zeros, elements),
     )
 

@@ -48,6 +48,11 @@ def found(**changes: object) -> Found:
         ({"ratio": None}, "unclear"),
         ({"evidence": Evidence(change=0.1, outlier_share=0.7, low_rank_share=0.9)}, "outlier_channels"),
         ({"evidence": Evidence(change=0.1, outlier_share=0.1, low_rank_share=0.9)}, "low_rank"),
+        # of a small module, noise is as low in rank
+        ({"evidence": Evidence(change=0.1, low_rank_share=0.628, low_rank_noise=0.63)}, "size"),
+        ({"evidence": Evidence(change=0.1, low_rank_share=0.8, low_rank_noise=0.63)}, "size"),
+        ({"evidence": Evidence(change=0.1, low_rank_share=0.82, low_rank_noise=0.63)}, "low_rank"),
+        ({"evidence": Evidence(change=0.1, low_rank_share=0.52, low_rank_noise=0.02)}, "low_rank"),
         ({"evidence": None}, "size"),
         # an error that points where it hurts says more than where it lies
         ({"ratio": mean(3.0, 2.0, 4.0), "evidence": Evidence(change=0.1, outlier_share=0.7)}, "aligned"),
@@ -60,6 +65,11 @@ def test_the_first_rule_that_holds_decides(changes: dict[str, object], cause: Ca
 def test_the_reason_holds_the_number() -> None:
     assert "3 times what noise" in cause_of(found(ratio=mean(3.0, 2.0, 4.0)))[1]
     assert cause_of(found(evidence=Evidence(change=0.1, outlier_share=0.7)))[1].startswith("70 %")
+
+
+def test_a_low_rank_is_told_beside_that_of_noise() -> None:
+    small = found(evidence=Evidence(change=0.1, low_rank_share=0.9, low_rank_noise=0.63))
+    assert cause_of(small)[1] == "90 % of its output error in 16 directions, where noise of its shape has 63 %"
 
 
 def test_a_share_of_nearly_all_is_not_told_as_all() -> None:

@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from app.contracts.attribute_report import Evidence
+from app.contracts.report import Mean
 from app.models.checkpoint import inspect
 from tests.unit.workers.diagnosis.attribute.swapped import HEADS, Weights, changed_copy, noisy, pair, subset, swapper
+from workers.diagnosis.attribute.cause import Found, cause_of
 from workers.diagnosis.attribute.changes import Inputs, config_differences, differing, evidence
 from workers.diagnosis.attribute.isotropic import possible
 from workers.diagnosis.attribute.sites import sites_of
@@ -97,6 +99,31 @@ def test_directions_are_those_of_a_full_decomposition(
     values = torch.linalg.svdvals(weighted.double()).square()
     told = evidence(site, reads, Inputs(found.reference), inspect(models[1])).low_rank_share
     assert told == pytest.approx(float(values[:16].sum() / values.sum()), rel=0.02)
+
+
+def test_isotropic_noise_of_a_small_module_is_not_of_low_rank(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    name = f"{PREFIX}up_proj.weight"
+    reference = tiny("llama", **HEADS, hidden_size=64, intermediate_size=64)
+    weights = load_file(reference / "model.safetensors")
+    generator = torch.Generator().manual_seed(1)
+    changed = {"noise": 0.01 * torch.randn(64, 64, generator=generator)}
+    changed["few"] = 0.1 * changed["noise"] + 0.01 * torch.randn(64, 4, generator=generator) @ torch.randn(
+        4, 64, generator=generator
+    )
+    info = inspect(reference)
+    site = next(site for site in sites_of(info) if f"model.{site.name}.weight" == name)
+    told = {}
+    with swapper(reference, reference, tmp_path, subset()) as same:
+        inputs = Inputs(same.reference)
+        for kind, delta in changed.items():
+            candidate = weights | {name: weights[name].float() + delta}
+            told[kind] = evidence(site, (weights.__getitem__, candidate.__getitem__), inputs, info)
+    assert told["noise"].low_rank_share is not None and told["noise"].low_rank_share > 0.5
+    assert told["noise"].low_rank_noise == pytest.approx(0.623, abs=0.001)
+    unsure = Mean(mean=1.0, ci=(0.5, 2.0))
+    nats = Mean(mean=0.1, ci=(0.08, 0.12))
+    causes = {kind: cause_of(Found("module", "up_proj", nats, nats, unsure, one))[0] for kind, one in told.items()}
+    assert causes == {"noise": "unclear", "few": "low_rank"}
 
 
 @pytest.mark.parametrize("value", [1e30, float("inf"), float("nan")])
