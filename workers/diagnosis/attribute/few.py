@@ -2,13 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from workers.diagnosis.attribute.subset import SHORTEST_CUT, Missed
 from workers.distributions.intervals import FEWEST_CLUSTERS
+from workers.distributions.token_values import Positions
+
+# What lets parts see more of the text before some are dropped.
+_MORE = "Give more `tokens`, or a larger `budget`, with which fewer parts are dropped so early."
 
 
 def on_text(tokens: int, documents: int) -> str:
     """So many tokens of so many documents."""
     return f"{tokens} token{'' if tokens == 1 else 's'} of {documents} document{'' if documents == 1 else 's'}"
+
+
+def too_few_at_first(parts: Sequence[int], where: Positions) -> list[str]:
+    """Warnings where some parts were measured on a first part of the text alone, which has too little for intervals
+    that the whole has enough for. `parts`: scored positions of each; `where`: those of the whole."""
+    documents, windows = _clusters(where, len(where))
+    early = [(tokens, *_clusters(where, tokens)) for tokens in parts if tokens < len(where)]
+    told = []
+    # where the whole has too little, `too_few` tells it of all parts
+    without = [tokens for tokens, _, pieces in early if pieces < FEWEST_CLUSTERS <= windows]
+    if without:
+        so = (
+            "its nats have no interval and whether it does"
+            if len(without) == 1
+            else ("their nats have no interval and whether they do")
+        )
+        told.append(
+            f"{_on_the_first(without, where)}: fewer than six of either, so that {so} damage (`shown`) is not "
+            f"told. {_MORE}"
+        )
+    narrow = [tokens for tokens, texts, pieces in early if texts < FEWEST_CLUSTERS <= min(pieces, documents)]
+    if narrow:
+        intervals = "its intervals are" if len(narrow) == 1 else "their intervals are"
+        told.append(
+            f"{_on_the_first(narrow, where)}: fewer than six documents, so that {intervals} clustered by windows, and "
+            f"too narrow. {_MORE}"
+        )
+    return told
+
+
+def _clusters(where: Positions, tokens: int) -> tuple[int, int]:
+    """(documents, windows) of the first so many scored positions."""
+    return int(np.unique(where.document[:tokens]).size), int(np.unique(where.window[:tokens]).size)
+
+
+def _on_the_first(parts: Sequence[int], where: Positions) -> str:
+    """How many parts were measured on how much of the text, as the beginning of a sentence."""
+    tokens = max(parts)
+    documents, windows = _clusters(where, tokens)
+    were = "1 part was" if len(parts) == 1 else f"{len(parts)} parts were"
+    most = "the first" if min(parts) == tokens else "no more than the first"
+    pieces = f"{windows} window{'' if windows == 1 else 's'}"
+    return f"{were} measured on {most} {on_text(tokens, documents)}, in {pieces}"
 
 
 def fallen_out(missed: Missed) -> list[str]:

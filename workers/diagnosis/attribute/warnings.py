@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from app.contracts.attribute_report import Site
-from workers.diagnosis.attribute.few import fallen_out, too_few
+from workers.diagnosis.attribute.few import fallen_out, too_few, too_few_at_first
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.naming import count, listed, some
 from workers.diagnosis.attribute.reach import not_reached
@@ -31,14 +31,14 @@ def warnings_of(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[s
     if search is not None:
         told += not_finite(search)
         told += not_reached(search)
-    told += _too_few(found)
+    told += _too_few(found, sites)
     # of what had nothing to swap, nothing was measured on documents
     if found.subset is not None and (found.search is None or found.search.found):
         told += fallen_out(found.subset.missed)
     return told
 
 
-def _too_few(found: Found) -> list[str]:
+def _too_few(found: Found, sites: tuple[Site, ...]) -> list[str]:
     if found.not_swapped:
         alignment = None if found.internals is None else found.internals.alignment
         if alignment is None:
@@ -48,7 +48,8 @@ def _too_few(found: Found) -> list[str]:
     if found.subset is None or found.search is None or not found.search.found:
         return []
     where = found.subset.where
-    return too_few(len(where), len(found.subset.windows), int(np.unique(where.document).size), swapped=True)
+    told = too_few(len(where), len(found.subset.windows), int(np.unique(where.document).size), swapped=True)
+    return told + too_few_at_first([site.tokens for site in sites], where)
 
 
 def not_finite(search: Search) -> list[str]:

@@ -1,9 +1,12 @@
 """What is warned of where a text has too few documents, or windows."""
 
+import numpy as np
 import pytest
 
-from workers.diagnosis.attribute.few import fallen_out, too_few
+from workers.diagnosis.attribute.few import fallen_out, too_few, too_few_at_first
+from workers.diagnosis.attribute.means import mean_of
 from workers.diagnosis.attribute.subset import Missed
+from workers.distributions.token_values import Positions
 
 
 @pytest.mark.parametrize(
@@ -38,3 +41,43 @@ def test_documents_that_fell_out_are_counted_with_why_and_what_to_give() -> None
     assert "cut shorter" not in both
     assert both.endswith("4 for want of `tokens` (give 192).")
     assert fallen_out(Missed(documents=2, length=32, short=1))[0].startswith("1 document of the text is not among")
+
+
+def positions(documents: int, windows: int, tokens: int = 4) -> Positions:
+    """So many documents of so many windows of so many scored tokens."""
+    window = np.repeat(np.arange(documents * windows), tokens)
+    return Positions(window // windows, window, window, window, window)
+
+
+def test_parts_that_were_dropped_on_too_few_windows_are_counted() -> None:
+    where = positions(8, 2)
+    assert too_few_at_first([64, 64], where) == []
+    assert too_few_at_first([64, 12], where) == [
+        "1 part was measured on the first 12 tokens of 2 documents, in 3 windows: fewer than six of either, so that "
+        "its nats have no interval and whether it does damage (`shown`) is not told. Give more `tokens`, or a larger "
+        "`budget`, with which fewer parts are dropped so early."
+    ]
+    (three,) = too_few_at_first([16, 64, 12, 16], where)
+    assert three.startswith("3 parts were measured on no more than the first 16 tokens of 2 documents, in 4 windows: ")
+    assert "so that their nats have no interval and whether they do damage (`shown`) is not told." in three
+    # the whole has too little itself: that is told of all parts
+    assert too_few_at_first([12], positions(2, 2)) == []
+
+
+def test_parts_that_were_dropped_on_too_few_documents_have_intervals_of_windows() -> None:
+    without, narrow = too_few_at_first([32, 64, 12], positions(8, 2))
+    assert without.startswith("1 part was measured on the first 12 tokens")
+    assert narrow.startswith("1 part was measured on the first 32 tokens of 4 documents, in 8 windows: fewer than six ")
+    assert "six documents, so that its intervals are clustered by windows, and too narrow. Give more" in narrow
+    # that all intervals are of windows is told where it is so
+    assert too_few_at_first([32, 72], positions(3, 6)) == []
+    assert len(too_few_at_first([12, 72], positions(3, 6))) == 1
+
+
+def test_they_are_those_that_have_no_interval() -> None:
+    where = positions(8, 2)
+    for tokens in range(4, 64, 4):
+        kl = np.linspace(0.1, 0.2, tokens)
+        ci = mean_of(kl, where.select(np.arange(tokens)), seed=0).ci
+        told = too_few_at_first([tokens], where)
+        assert any("no interval" in one for one in told) is (ci is None)

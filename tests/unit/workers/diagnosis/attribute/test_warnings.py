@@ -3,12 +3,17 @@
 from types import SimpleNamespace
 from typing import cast
 
+import numpy as np
 import pytest
 
+from app.contracts.attribute_report import Site as Told
 from tests.support import internals_blocks
+from tests.support.attribute_reports import site
 from tests.support.searching import LAYERS, MODULES, broken_search, search
 from workers.diagnosis.attribute.found import Found
-from workers.diagnosis.attribute.warnings import matched_otherwise, not_finite
+from workers.diagnosis.attribute.subset import Missed
+from workers.diagnosis.attribute.warnings import matched_otherwise, not_finite, warnings_of
+from workers.distributions.token_values import Positions
 
 
 def test_the_warnings_tell_parts_that_are_finite_nowhere_from_those_that_are_somewhere() -> None:
@@ -23,6 +28,24 @@ def test_the_warnings_tell_parts_that_are_finite_nowhere_from_those_that_are_som
     assert len(many) == 1
     assert many[0].startswith("8 parts made no finite logits at any position (layers.0.mlp.up_proj, ")
     assert "layers.3.mlp.up_proj and 4 more)" in many[0]
+
+
+def test_a_part_without_an_interval_since_it_was_dropped_early_is_warned_of() -> None:
+    window = np.repeat(np.arange(12), 4)
+    where = Positions(window, window, window, window, window)
+    found = SimpleNamespace(
+        warnings=[],
+        not_swapped="",
+        internals=None,
+        search=search(*LAYERS),
+        subset=SimpleNamespace(where=where, windows=tuple(range(12)), missed=Missed()),
+    )
+    full = Told.model_validate(site("layers.0", 0.2, tokens=48))
+    dropped = Told.model_validate(site("layers.1", 0.3, tokens=12, ci=None, shown=None))
+    assert warnings_of(cast("Found", found), (full,), 0) == []
+    (told,) = warnings_of(cast("Found", found), (full, dropped), 0)
+    assert told.startswith("1 part was measured on the first 12 tokens of 3 documents, in 3 windows: fewer")
+    assert "(`shown`) is not told" in told
 
 
 @pytest.mark.parametrize(
