@@ -4,6 +4,8 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -142,3 +144,19 @@ def test_logits_that_are_not_finite_are_refused(tiny: Tiny, pool: EnginePool, tm
         made.run(DECODER.validate_python({"name": name}), PROMPTS, max_tokens=3)
 
     assert raised.value.code is ErrorCode.NONFINITE_LOGITS
+
+
+def test_there_is_room_for_as_many_rows_as_a_decoder_runs_at_once(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contrastive search may run more rows for one prompt than run at once otherwise."""
+    asked: list[int] = []
+    loaded: list[object] = []
+    monkeypatch.setattr("workers.decoding.transformers_model.TransformersModel", lambda *_, **__: loaded.append(1) or 1)
+    room = SimpleNamespace(make_room=asked.append, settings=Settings(engine_batch_tokens=512), device="cpu")
+    with Generator(tiny("llama"), pool=cast(EnginePool, room), length=LENGTH, streams=4, dtype="float32") as made:
+        row = made._row_bytes()
+        for rows in (1, 4, 6, 6, 8):
+            made._loaded(rows)
+        weights = 4 * made.info.parameters
+    assert row > 0
+    assert asked == [weights + 4 * row, 2 * row, 2 * row]
+    assert len(loaded) == 1

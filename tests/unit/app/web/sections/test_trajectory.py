@@ -212,3 +212,17 @@ def test_the_two_means_beside_a_factor_divide_to_it_or_it_is_said_that_they_do_n
     before = trajectory(TrajectoryReport.model_validate(made))
     assert [cell.text for cell in before.amplification.rows[0][1:4]] == ["0.90", "0.90", "0.75"]
     assert "do not divide to it" in render(made)
+
+
+def test_a_factor_without_an_interval_has_its_reason_on_the_page():
+    made = copy.deepcopy(VARIANTS["one"])
+    for cell in made["cells"]:
+        for name in ("kl", "tokens"):
+            cell["amplification"][name] |= {"ci": [0.5, 1.5], "above_one": False}
+    assert "no interval" not in trajectory(TrajectoryReport.model_validate(made)).amplification_note
+    made["cells"][0]["amplification"]["tokens"] |= {"ci": None, "above_one": None}
+    shown = trajectory(TrajectoryReport.model_validate(made))
+    assert "A factor has no interval where fewer than six prompts (all, of fewer; two at least) tell of it" in (
+        shown.amplification_note
+    )
+    assert shown.amplification.rows[0][-1].note == "no interval"

@@ -168,11 +168,12 @@ def test_the_same_seed_gives_the_same_factors_and_another_one_others(tiny: Tiny,
     with operate(reference, tmp_path / "store", RTN) as wounded:
         given = errors(wounded.path, reference, 4)
         first, second, other = (
-            run(wounded.path, reference, tmp_path / str(turn), given, seed=seed) for turn, seed in enumerate((0, 0, 1))
+            run(wounded.path, reference, tmp_path / str(turn), given, seed=seed, epochs=20)
+            for turn, seed in enumerate((0, 0, 1))
         )
-        name = "model.layers.0.mlp.down_proj.weight"
-        assert torch.equal(first[name].up_OR, second[name].up_OR)
-        assert not torch.equal(first[name].up_OR, other[name].up_OR)
+        assert all(torch.equal(first[name].up_OR, second[name].up_OR) for name in first)
+        # Not of each: a block whose error did not fall keeps what it had, whatever the seed.
+        assert any(not torch.equal(first[name].up_OR, other[name].up_OR) for name in first)
 
 
 def test_it_can_be_stopped_and_tells_how_far_it_is(tiny: Tiny, tmp_path: Path) -> None:
