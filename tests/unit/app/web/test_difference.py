@@ -70,6 +70,14 @@ def test_ties_are_told_apart_by_what_is_known(tmp_path: Path) -> None:
     assert ties(found) in " ".join(tree(render_difference(found)).text.split())
 
 
+def test_a_tie_in_another_measure_than_the_one_that_ranks_is_none(two: DiffReport) -> None:
+    (pair,) = two.pairs
+    rows = tuple(
+        row if row.measure == two.by else row.model_copy(update={"verdict": "equal"}) for row in pair.differences
+    )
+    assert ties(two.model_copy(update={"pairs": (pair.model_copy(update={"differences": rows}),)})) == ""
+
+
 def test_of_very_many_pairs_the_chart_has_those_with_the_best(many: DiffReport) -> None:
     root = tree(render_difference(many)).one(id_="every")
     assert "The best candidate against each other one" in root.text
