@@ -79,6 +79,6 @@ def test_a_misunderstood_head_is_refused(
 def test_the_demo_model_s_head_is_the_engine_s(smollm2: Path, pool: EnginePool, engine_settings: Settings) -> None:
     own = prompt_logprobs(smollm2, TOKENS, pool=pool)
     check = check_head(Head.load(smollm2), hidden_states(smollm2, engine_settings, pool), TOKENS, own)
-    # The engine runs the two passes in batches of other sizes. With AMX it rounds by them, by 0.001 nats of KL, which is
-    # a standard deviation of 0.045 of ln p: four and a half of them are the bound. Without AMX it was below 0.1.
+    # The engine runs the two passes in batches of other sizes. With AMX it rounds by them: 0.001 nats of KL, which is a
+    # standard deviation of 0.045 of ln p. Four and a half of them are the bound; without AMX it was below 0.1.
     assert check.largest_difference < 0.2
