@@ -49,6 +49,14 @@ class Figure:
         """Whether the whole interval lies under the other's."""
         return self.high < other.low
 
+    def over(self, other: Figure, what: str, unit: str, against: str) -> Figure:
+        """This one divided by another, both intervals at their unfavourable ends. Raises `NoNumberError` where the
+        other's interval reaches 0."""
+        if other.low <= 0:
+            raise NoNumberError(f"{other.what}: the interval reaches 0, and nothing can be divided by it")
+        ends = sorted(end / limit for end in (self.low, self.high) for limit in (other.low, other.high))
+        return Figure(what, self.value / other.value, (ends[0], ends[-1]), unit, against)
+
     def __str__(self) -> str:
         return str(fmt.estimate(self.value, self.ci))
 

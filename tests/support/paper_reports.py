@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from pydantic import JsonValue
@@ -28,6 +28,9 @@ Interval = tuple[float, float, float]
 def mean(one: Interval) -> Mean:
     value, low, high = one
     return Mean(mean=value, ci=(low, high), clusters="documents")
+
+
+NOTHING = Mean(mean=None, ci=None, clusters="documents")
 
 
 @cache
@@ -145,30 +148,43 @@ def surface(
 
 
 def inside(
-    js: Interval = (0.1, 0.09, 0.11), kl: Interval = (0.5, 0.45, 0.55), cascade: Interval = (2, 1.8, 2.2)
+    js: Interval = (0.1, 0.09, 0.11),
+    kl: Interval = (0.5, 0.45, 0.55),
+    cascade: Interval = (2, 1.8, 2.2),
+    amplified: Sequence[Interval] = ((1.2, 1.1, 1.3),),
 ) -> AttributeReport:
-    """An attribution with this divergence of attention, this KL of the same tokens, and this cascade."""
+    """An attribution with this divergence of attention, this KL of the same tokens, this cascade, and these
+    amplifications of the error that enters a layer, a layer each; the first layer has none, as no error enters it."""
     blocks = dense()
     assert blocks.attention is not None
     assert blocks.alignment is not None
     assert blocks.activations is not None
+    template = blocks.activations.steps[0]
+    steps = tuple(
+        template.model_copy(update={"reference": (layer, layer + 1), "amplification": one})
+        for layer, one in enumerate((NOTHING, *map(mean, amplified)))
+    )
     internals = blocks.model_copy(
         update={
             "attention": blocks.attention.model_copy(update={"js": mean(js)}),
             "alignment": blocks.alignment.model_copy(update={"total": mean(kl)}),
-            "activations": blocks.activations.model_copy(update={"cascade": mean(cascade)}),
+            "activations": blocks.activations.model_copy(update={"cascade": mean(cascade), "steps": steps}),
         }
     )
     return _attribute().model_copy(update={"internals": internals})
 
 
-def trajectory(ratios: tuple[Interval, ...]) -> TrajectoryReport:
-    """A trajectory whose cells have these amplifications, of tokens and of KL alike."""
+def trajectory(ratios: Sequence[Interval], edits: Sequence[Interval] | None = None) -> TrajectoryReport:
+    """A trajectory whose cells have these amplifications of KL, and of edits (the same, unless given) over one-step
+    disagreements of exactly a tenth."""
     base = _trajectory()
     cells = []
     for index, (value, low, high) in enumerate(ratios):
         template = base.cells[index % len(base.cells)]
         ratio = Ratio(value=value, ci=(low, high), above_one=low > 1)
-        amplification = template.amplification.model_copy(update={"kl": ratio, "tokens": ratio})
-        cells.append(template.model_copy(update={"amplification": amplification}))
+        amplification = template.amplification.model_copy(update={"kl": ratio, "one_step": mean((0.1, 0.1, 0.1))})
+        share = [0.1 * end for end in (edits or ratios)[index]]
+        distance = template.edit_distance[-1].model_copy(update={"distance": mean((share[0], share[1], share[2]))})
+        lengths = (*template.edit_distance[:-1], distance)
+        cells.append(template.model_copy(update={"amplification": amplification, "edit_distance": lengths}))
     return base.model_copy(update={"cells": tuple(cells)})

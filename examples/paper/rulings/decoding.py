@@ -8,16 +8,16 @@ from typing import Final
 from app.contracts.trajectory_report import Cell, Ratio, TrajectoryReport
 from examples.paper.finding import Figure, Finding, NoNumberError, decided
 from examples.paper.rulings.charts import bars
-from examples.paper.rulings.reports import Reports
+from examples.paper.rulings.reports import ORIGINAL, Reports
 
 JOB: Final = "decoders"
 
 
 def decoding_tokens(reports: Reports) -> Finding:
-    """Tokens that differ over one-step disagreements, cell by cell, against 1."""
+    """Edits between the free texts over one-step disagreements, cell by cell, against 1."""
     report = reports.of(JOB, TrajectoryReport)
-    figures = [_figure(report, cell, cell.amplification.tokens, "one step at a time") for cell in report.cells]
-    return _majority(report, figures, "decoding-tokens", "Tokens that differ in free texts over one-step disagreements")
+    figures = [_edits(report, cell) for cell in report.cells]
+    return _majority(report, figures, "decoding-tokens", "Edits between free texts over one-step disagreements")
 
 
 def decoding_distributions(reports: Reports) -> Finding:
@@ -27,9 +27,20 @@ def decoding_distributions(reports: Reports) -> Finding:
     return _majority(report, figures, "decoding-kl", "KL on the model's own text over KL on the original's")
 
 
-def _figure(report: TrajectoryReport, cell: Cell, ratio: Ratio, against: str) -> Figure:
+def _name(report: TrajectoryReport, cell: Cell) -> str:
     recipe = report.candidates[cell.candidate].model.recipe
-    what = f"{cell.decoder}, {' + '.join(str(step['type']) for step in recipe)}"
+    return f"{cell.decoder}, {' + '.join(str(step['type']) for step in recipe)}"
+
+
+def _edits(report: TrajectoryReport, cell: Cell) -> Figure:
+    what = _name(report, cell)
+    edits = Figure.of(f"{what}: edits", cell.edit_distance[-1].distance, "a token", ORIGINAL)
+    one_step = Figure.of(f"{what}: one-step disagreements", cell.amplification.one_step, "a token", ORIGINAL)
+    return edits.over(one_step, what, "times", "one step at a time")
+
+
+def _figure(report: TrajectoryReport, cell: Cell, ratio: Ratio, against: str) -> Figure:
+    what = _name(report, cell)
     if ratio.value is None or ratio.ci is None:
         raise NoNumberError(f"{what} has no ratio with an interval")
     return Figure(what, ratio.value, ratio.ci, "times", against)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from app.contracts.attribute_blocks import ErrorStep
 from app.contracts.attribute_report import AttributeReport
 from app.web.charts_internals import Series, layer_curves
 from examples.paper.finding import Chart, Figure, Finding, NoNumberError, decided
@@ -61,10 +64,7 @@ def _why(reports: Reports, job: str) -> str:
 
 
 def _per_nat(shift: Figure, kl: Figure, name: str) -> Figure:
-    if kl.low <= 0:
-        raise NoNumberError(f"{name}: the interval of KL reaches 0, and nothing can be divided by it")
-    ends = (shift.low / kl.high, shift.high / kl.low)
-    return Figure(name, shift.value / kl.value, ends, PER_NAT, "the compressed models")
+    return shift.over(kl, name, PER_NAT, "the compressed models")
 
 
 def _by_layer(reports: Reports) -> Chart:
@@ -84,20 +84,59 @@ def _by_layer(reports: Reports) -> Chart:
 
 
 def cascade(reports: Reports) -> Finding:
-    """Last error over the root of the fresh errors' squares, against 1."""
-    figures = []
+    """What each layer makes of the error that enters it, against 1, and the last error over the fresh ones."""
+    whole, steps = [], []
     for job, name in COMPRESSED:
         inside = reports.of(job, AttributeReport).internals
         if inside is None or inside.activations is None:
             raise NoNumberError(f"{name}: activations were not measured{_why(reports, job)}")
-        figures.append(Figure.of(name, inside.activations.cascade, "times", "errors handed on unchanged: 1"))
+        whole.append(Figure.of(name, inside.activations.cascade, "times", "unrelated errors handed on as they are: 1"))
+        steps.append(_Steps.of(name, inside.activations.steps))
     outcome = decided(
-        confirmed=all(figure.low > 1 for figure in figures), refuted=all(figure.high < 1 for figure in figures)
+        confirmed=all(of.grow > of.count / 2 for of in steps) and all(figure.low > 1 for figure in whole),
+        refuted=all(of.damp > of.count / 2 for of in steps) or all(figure.high < 1 for figure in whole),
     )
-    told = "; ".join(f"{figure.what} {figure}" for figure in figures)
-    sentence = f"The last error over what handing all fresh errors on would make: {told}."
-    chart = bars("cascade", "The last error over the fresh ones", figures)
-    return Finding(outcome, sentence, tuple(figures), (chart, _growth(reports)))
+    told = "; ".join(
+        f"{of.name}: {of.grow} of {of.count} layers make the error that enters them grow and {of.damp} damp it, the "
+        f"last error is {figure} times what all fresh errors together are"
+        for of, figure in zip(steps, whole, strict=True)
+    )
+    sentence = f"{told[0].upper()}{told[1:]}."
+    chart = bars("cascade", "The last error over the fresh ones", whole)
+    figures = [figure for of in steps for figure in of.figures]
+    return Finding(outcome, sentence, (*whole, *figures), (chart, _growth(reports)))
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What the layers into which an error comes make of it: of `count` of them `grow` and `damp` have the whole
+    interval above and below 1; figures of those with the least, the middle and the largest amplification."""
+
+    name: str
+    count: int
+    grow: int
+    damp: int
+    figures: tuple[Figure, ...]
+
+    @classmethod
+    def of(cls, name: str, steps: Sequence[ErrorStep]) -> _Steps:
+        """Raises `NoNumberError` where no layer has an interval."""
+        grown = [
+            Figure.of(f"{name}, layer {step.reference[0]}", step.amplification, "times", "handed on unchanged: 1")
+            for step in steps
+            if step.amplification.mean is not None and step.amplification.ci is not None
+        ]
+        if not grown:
+            raise NoNumberError(f"{name}: no layer has an amplification with an interval")
+        ordered = sorted(grown, key=lambda figure: figure.value)
+        picked = dict.fromkeys((0, len(ordered) // 2, len(ordered) - 1))
+        return cls(
+            name,
+            len(grown),
+            sum(figure.low > 1 for figure in grown),
+            sum(figure.high < 1 for figure in grown),
+            tuple(ordered[place] for place in picked),
+        )
 
 
 def _growth(reports: Reports) -> Chart:

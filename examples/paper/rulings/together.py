@@ -34,16 +34,25 @@ def additive_inside(reports: Reports) -> Finding:
 
 
 def compounds_outside(reports: Reports) -> Finding:
-    """At settings of which one knob alone is beyond near-lossless, the kinds after Holm's correction."""
+    """At settings of which one knob alone is beyond near-lossless, the kinds after Holm's correction, and the intervals
+    before it."""
     report = reports.of(JOB, SurfaceReport)
     cells = [cell for cell in report.interactions if _harmful(report, cell)]
     figures = [_figure(report, cell) for cell in cells]
     compound = [one.what for one, cell in zip(figures, cells, strict=True) if cell.kind == "compounds"]
     overlap = [one.what for one, cell in zip(figures, cells, strict=True) if cell.kind == "overlaps"]
-    outcome = decided(confirmed=bool(compound) and not overlap, refuted=bool(overlap) and not compound)
+    above = [figure for figure in figures if figure.low > 0]
+    below = [figure for figure in figures if figure.high < 0]
+    half = len(cells) / 2
+    # One kind is shown, corrected, at most settings, and the other one not even hinted at, uncorrected, at any.
+    outcome = decided(
+        confirmed=len(compound) > half and not below,
+        refuted=len(overlap) > half and not above,
+    )
     sentence = (
         f"Of {len(cells)} settings outside the safe zone {len(compound)} compound{_named(compound)} and {len(overlap)} "
-        f"overlap{_named(overlap)}."
+        f"overlap{_named(overlap)}, corrected for their number; without the correction the interval lies above "
+        f"0 at {len(above)} and below 0 at {len(below)}."
     )
     return Finding(outcome, sentence, tuple(figures))
 

@@ -72,3 +72,38 @@ def test_blocks_that_are_not_there_are_named_with_the_reason():
 def test_the_cascade_of_both_models_against_one(rounded, pruned, outcome):
     reports = Reports({"rounded-inside": inside(cascade=rounded), "pruned-inside": inside(cascade=pruned)})
     assert cascade(reports).outcome == outcome
+
+
+GROWS, OPEN, DAMPS = (1.2, 1.1, 1.3), (1.05, 0.9, 1.2), (0.9, 0.8, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("rounded", "pruned", "outcome"),
+    [
+        ((GROWS, GROWS, OPEN), (GROWS, GROWS, DAMPS), "confirmed"),
+        ((GROWS, OPEN, OPEN, GROWS), (GROWS, GROWS), "not identifiable"),  # half is not more than half
+        ((GROWS, GROWS), (DAMPS, DAMPS), "not identifiable"),
+        ((DAMPS, DAMPS, GROWS), (DAMPS, DAMPS, OPEN), "refuted"),
+        ((OPEN, OPEN), (OPEN, OPEN), "not identifiable"),  # errors that merely point the same way
+    ],
+)
+def test_errors_that_add_up_are_no_cascade_unless_layers_make_them_grow(rounded, pruned, outcome):
+    reports = Reports({"rounded-inside": inside(amplified=rounded), "pruned-inside": inside(amplified=pruned)})
+    finding = cascade(reports)
+    assert finding.outcome == outcome
+    grown = [sum(one == GROWS for one in steps) for steps in (rounded, pruned)]
+    assert f"Four bits: {grown[0]} of {len(rounded)} layers make the error that enters them grow" in finding.sentence
+    assert f"half zeros, Wanda: {grown[1]} of {len(pruned)} layers" in finding.sentence
+
+
+def test_the_layers_of_least_middle_and_most_growth_are_shown():
+    given = inside(amplified=[(value, value - 0.1, value + 0.1) for value in (1.5, 1.2, 1.9, 1.3, 1.4)])
+    finding = cascade(Reports({"rounded-inside": given, "pruned-inside": inside()}))
+    shown = [(figure.what, figure.value) for figure in finding.figures if figure.what.startswith("four bits, ")]
+    assert shown == [("four bits, layer 2", 1.2), ("four bits, layer 5", 1.4), ("four bits, layer 3", 1.9)]
+
+
+def test_a_model_whose_layers_are_entered_by_no_error_has_no_cascade():
+    bare = inside(amplified=())
+    with pytest.raises(NoNumberError, match="four bits: no layer has an amplification"):
+        cascade(Reports({"rounded-inside": bare, "pruned-inside": inside()}))

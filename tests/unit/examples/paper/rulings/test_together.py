@@ -41,19 +41,33 @@ def test_without_a_safe_setting_nothing_is_known():
 
 
 COMPOUNDS, OVERLAPS = ((0.3, 0.2, 0.4), "compounds"), ((-0.3, -0.4, -0.2), "overlaps")
+# Not shown after the correction, but the interval by itself does not reach 0.
+HINTS_MORE, HINTS_LESS = ((0.02, 0.01, 0.03), "no_departure_shown"), ((-0.02, -0.03, -0.01), "no_departure_shown")
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "outcome"),
+    ("settings", "outcome"),
     [
-        (COMPOUNDS, SMALL, "confirmed"),
-        (OVERLAPS, SMALL, "refuted"),
-        (COMPOUNDS, OVERLAPS, "not identifiable"),
-        (SMALL, SMALL, "not identifiable"),
+        ((COMPOUNDS, COMPOUNDS, SMALL), "confirmed"),
+        ((OVERLAPS, OVERLAPS, SMALL), "refuted"),
+        ((COMPOUNDS, COMPOUNDS, OVERLAPS), "not identifiable"),
+        ((OVERLAPS, OVERLAPS, HINTS_MORE), "not identifiable"),
+        ((COMPOUNDS, COMPOUNDS, HINTS_LESS), "not identifiable"),
+        ((COMPOUNDS, SMALL), "not identifiable"),  # half is not more than half
+        ((OVERLAPS, SMALL), "not identifiable"),
+        ((SMALL, SMALL), "not identifiable"),
     ],
 )
-def test_kinds_outside_the_safe_zone(one, other, outcome):
-    assert compounds_outside(reports(OUTSIDE, one=one, other=other)).outcome == outcome
+def test_kinds_outside_the_safe_zone(settings, outcome):
+    places = ((1, 1), (2, 2), (1, 2))
+    given = surface(OUTSIDE, dict(zip(places, settings, strict=False)))
+    assert compounds_outside(Reports({"prune-and-quantize": given})).outcome == outcome
+
+
+def test_what_is_above_and_below_without_the_correction_is_told():
+    finding = compounds_outside(reports(OUTSIDE, one=OVERLAPS, other=HINTS_MORE))
+    assert "0 compound and 1 overlap" in finding.sentence
+    assert "lies above 0 at 1 and below 0 at 1." in finding.sentence
 
 
 def test_safe_settings_do_not_count_outside():
