@@ -35,7 +35,7 @@ up: setup ## API, worker and an embedded Valkey in the foreground; Ctrl-C ends a
 
 test: setup ## everything, fast tests first
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -q -n auto --maxprocesses 8 --dist loadfile
-	@$(BIN)/python -m pytest tests/integration tests/e2e -q
+	@$(BIN)/python -m pytest tests/integration tests/e2e -q -n 2 --dist loadfile
 
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check app workers deploy examples tests
