@@ -67,21 +67,25 @@ async def test_slow_readers_stop_their_replica_and_hold_up_nobody(service: Servi
         for turn in range(2):  # what is made once, for so many readers at a time, is not a sleeper's
             await asyncio.gather(*(answered(http, f"warm-{turn}-{number}") for number in range(SLEEPERS)))
         api = psutil.Process(service.pid)
-        before = api.memory_info().rss
-        names = [f"sleeper-{number}" for number in range(SLEEPERS)]
-        sleepers = [await sleeper(service, name) for name in names]
+        names = [f"sleeper-{number}" for number in range(2 * SLEEPERS)]
+        sleepers: list[socket.socket] = []
+        held = []
         try:
-            unread = await stand_still(replica, names)
-            assert unread < MOST_UNREAD
             # What a sleeper holds of this process is its own buffers: a megabyte or two, not what the replica has. The
-            # heap of a process that shares its processors moves by a few more from run to run.
-            held = api.memory_info().rss - before
-            assert held < SLEEPERS * 3 * MIB, f"{held} bytes, of {unread} that one of them has not read"
+            # heap of a process that shares its processors grows by more now and then, whoever sleeps; that it does so
+            # once does not hide in two rounds, of which the first one's sleepers sleep on.
+            for some in (names[:SLEEPERS], names[SLEEPERS:]):
+                before = api.memory_info().rss
+                sleepers += [await sleeper(service, name) for name in some]
+                unread = await stand_still(replica, some)
+                assert unread < MOST_UNREAD
+                held.append(api.memory_info().rss - before)
+            assert min(held) < SLEEPERS * 3 * MIB, f"{held} bytes, of {unread} that one of them has not read"
             began = time.monotonic()
             await asyncio.gather(*(answered(http, f"quick-{number}") for number in range(4)))
             assert time.monotonic() - began < 60
             assert [replica.written[name] for name in names] == [await stand_still(replica, [name]) for name in names]
-            await reads_on(sleepers[0], unread + 2 * MIB)
+            await reads_on(sleepers[-1], unread + 2 * MIB)
         finally:
             for one in sleepers:
                 one.close()
