@@ -40,7 +40,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def hellaswag(row: Row, id_: str, complain: Complain) -> Item:
     """`activity: beginning`, to be continued by one of the endings."""
-    endings = _texts(row, "endings", complain)
+    endings = _texts(row, "endings", complain, read=_tidy)
     label = row["label"]
     gold = int(label) if str(label).isdigit() else -1
     if not 0 <= gold < len(endings):
@@ -49,7 +49,7 @@ def hellaswag(row: Row, id_: str, complain: Complain) -> Item:
     return Item(
         id_,
         _tidy(f"{_text(row, 'activity_label', complain)}: {beginning}"),
-        choices=tuple(_tidy(ending) for ending in endings),
+        choices=tuple(endings),
         gold=gold,
     )
 
@@ -140,7 +140,8 @@ def _text(row: Row, field: str, complain: Complain) -> str:
     return value
 
 
-def _texts(row: Row, field: str, complain: Complain) -> list[str]:
+def _texts(row: Row, field: str, complain: Complain, read: Callable[[str], str] = str) -> list[str]:
+    """What `read` makes of each of the texts; none may be left empty."""
     values = row.get(field)
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         complain(f"{field} is no list of texts", "see docs/tasks.md for the fields of each format")
@@ -148,6 +149,7 @@ def _texts(row: Row, field: str, complain: Complain) -> list[str]:
         complain(
             f"{field} holds {'one answer' if values else 'no answer'}", "there must be two at least to choose from"
         )
-    if any(not value.strip() for value in values):
+    texts = [read(value) for value in values]
+    if any(not text.strip() for text in texts):
         complain(f"{field} holds an empty answer", "take the item out: an empty answer has no probability")
-    return list(values)
+    return texts

@@ -167,6 +167,8 @@ def test_a_draw_is_the_same_for_the_same_seed(settings: Settings) -> None:
         ("mmlu", [MMLU | {"answer": 4}], "answer is none of the 4 choices"),
         ("mmlu", [MMLU | {"choices": ["1"]}], "choices holds one answer$"),
         ("mmlu", [MMLU | {"choices": ["1", " "]}], "choices holds an empty answer"),
+        ("hellaswag", [HELLASWAG, HELLASWAG | {"endings": ["a", "[step]"]}], "line 2: endings holds an empty answer"),
+        ("hellaswag", [HELLASWAG | {"endings": [" [title] [x]", "b"]}], "line 1: endings holds an empty answer"),
         ("gsm8k", "not json\n", "line 1: it is not JSON"),
         ("gsm8k", "[1]\n", "line 1: it is no JSON object"),
         ("gsm8k", [GSM8K], "it holds 1 item$"),
