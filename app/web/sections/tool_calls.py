@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from app.contracts.report import CompareReport, GeneratedToolCalls, PairedProportion, Proportion
+from app.models.tasks.power import LEVEL
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LinearScale
@@ -78,12 +79,22 @@ def sentence(found: GeneratedToolCalls) -> str:
             f"Neither model answers any of {found.prompts} prompts with a valid call, so none can be lost: these "
             f"prompts do not show what became of the reference’s tool calls. {_help(found)}"
         )
-    low, high = valid.ci
-    apart = "which is no difference that so many prompts show" if low <= 0 <= high else "which chance does not explain"
     return (
         f"Of {found.prompts} prompts with tools the reference answers {share(valid.reference)} with valid calls, the "
-        f"candidate {share(valid.candidate)}: {points(valid)}, {apart}."
+        f"candidate {share(valid.candidate)}: {points(valid)}, {_apart(valid)}."
     )
+
+
+def _apart(pair: PairedProportion) -> str:
+    """Whether a difference is shown. McNemar's exact test decides, as of tasks. It is a little stricter than the
+    interval, which may leave out 0 where few prompts flip: then both are told."""
+    if pair.p_value < LEVEL:
+        return "which chance does not explain"
+    told, (low, high) = "which is no difference that so many prompts show", pair.ci
+    if low <= 0 <= high:
+        return told
+    p = fmt.number(pair.p_value, 2)
+    return f"{told}: McNemar’s exact test has p {p}, although the interval leaves out 0"
 
 
 def _help(found: GeneratedToolCalls) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Never
 
 from workers.diagnosis.token_classes.text import Mask, Span, TokenText
 
@@ -19,6 +19,8 @@ _OPENING = re.compile(r"[{\[]")
 _LEXEME = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _STRUCTURE = re.compile(r'[{}\[\]:,"]')
+# Outside of strings.
+_NO_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)', re.DOTALL)
 # Longer integers are refused by Python, with an error that is none of JSON's.
 _MOST_DIGITS = 4000
 
@@ -27,7 +29,15 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
-_DECODER = json.JSONDecoder(parse_int=_integer)
+class _NoNumberError(ValueError):
+    """NaN or infinity, which Python reads and JSON does not have."""
+
+
+def _no_number(name: str) -> Never:
+    raise _NoNumberError(name)
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer, parse_constant=_no_number)
 # A stretch that breaks after so few characters is read again from its next bracket, which may stand in what was taken
 # for a string.
 _READ_AGAIN = 512
@@ -35,6 +45,9 @@ _DEEPEST = 100
 # What the formats in use call the two parts of a call.
 NAME_KEYS = ("name", "function", "tool", "tool_name")
 ARGUMENT_KEYS = ("arguments", "parameters", "args", "input")
+# By name of a tool, the JSON Schema of its arguments.
+Tools = Mapping[str, Mapping[str, Any]]
+_UNKNOWN: Final[Tools] = {}
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ class Call:
 
 def json_structure(text: TokenText) -> Mask:
     """Tokens of braces, brackets, colons, commas and quotation marks alone, within a JSON object that has a key or an
-    array of such objects; in any document, code and prose included."""
+    array of such objects; in any document, code and prose included. What holds NaN or Infinity is not JSON."""
     return text.every(span for found in json_values(text.text) for span in _structure(text.text, found))
 
 
@@ -96,7 +109,7 @@ def json_values(text: str) -> Iterator[Found]:
     while (opening := _OPENING.search(text, place)) is not None:
         start = opening.start()
         try:
-            value, end = _DECODER.raw_decode(text, start)
+            value, end = _read(text, start)
         except json.JSONDecodeError as error:
             broken = max(error.pos, start + 1)
             if broken - start <= _READ_AGAIN:
@@ -113,13 +126,29 @@ def json_values(text: str) -> Iterator[Found]:
             place = end
 
 
-def calls_in(text: str) -> Iterator[Call]:
-    """The tool calls among the JSON of a text, in order."""
+def calls_in(text: str, tools: Tools = _UNKNOWN) -> Iterator[Call]:
+    """The tool calls among the JSON of a text, in order.
+
+    `tools` are those that the writer may call. An object with the name of one is a call whatever its arguments hold and
+    whatever stands beside them, unless it repeats the tool's definition; of other names a definition is told from a
+    call by its looks.
+    """
     for found in json_values(text):
-        for start, value in _objects(text, found):
-            call = _call(text, start, value)
+        for start, value in _objects(text, found, tools):
+            call = _call(text, start, value, tools)
             if call is not None:
                 yield call
+
+
+def _read(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins at `start`, and its end. Raises JSONDecodeError, for NaN and infinity too, and
+    RecursionError."""
+    try:
+        return _DECODER.raw_decode(text, start)
+    except _NoNumberError:
+        # All before it was read, so that the first one outside of strings is where the parser stopped.
+        at = next((found.start() for found in _NO_NUMBER.finditer(text, start) if found[1]), start)
+        raise json.JSONDecodeError("no number of JSON", text, at) from None
 
 
 def _complete_parts(text: str, start: int, end: int) -> Iterator[Found]:
@@ -136,7 +165,7 @@ def _complete_parts(text: str, start: int, end: int) -> Iterator[Found]:
             closed.append((begin, lexeme.end()))
     for begin, stop in closed:
         try:
-            value, _ = _DECODER.raw_decode(text[begin:stop])
+            value, _ = _read(text[begin:stop], 0)
         except (json.JSONDecodeError, RecursionError):
             continue
         if _has_object(value):
@@ -170,7 +199,7 @@ def _structure(text: str, found: Found) -> Iterator[Span]:
     yield from (match.span() for match in _STRUCTURE.finditer(text, place, found.end))
 
 
-def _objects(text: str, found: Found) -> Iterator[tuple[int, dict[str, Any]]]:
+def _objects(text: str, found: Found, tools: Tools) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects at the top and in the arrays and objects below, each with its first character.
 
     What a call holds is not searched: its arguments are data.
@@ -180,28 +209,35 @@ def _objects(text: str, found: Found) -> Iterator[tuple[int, dict[str, Any]]]:
         start, value = pending.pop()
         if isinstance(value, dict):
             yield start, value
-            if _parts(value) is None:
+            if _parts(value, tools) is None:
                 pending += [(at, item) for _, at, item in _members(text, start)][::-1]
         elif isinstance(value, list):
             pending += list(_items(text, start))[::-1]
 
 
-def _parts(value: dict[str, Any]) -> tuple[str, str] | None:
+def _parts(value: dict[str, Any], tools: Tools) -> tuple[str, str] | None:
     """The keys of name and arguments where an object is a call.
 
-    The definition of a tool is none: its `parameters` are a schema or name types, and it has a description, mostly.
+    The definition of a tool is none. Of a tool that is known, its `parameters` are the tool's schema; of others they
+    are a schema or name types, and it has a description, mostly.
     """
     name = next((key for key in NAME_KEYS if isinstance(value.get(key), str) and value[key]), None)
     arguments = next((key for key in ARGUMENT_KEYS if isinstance(value.get(key), dict)), None)
-    if name is None or arguments is None or "description" in value:
+    if name is None or arguments is None:
+        return None
+    if value[name] in tools:
+        # Of a tool without arguments both are empty, and nothing but a call.
+        defined = arguments == "parameters" and value[arguments] and value[arguments] == tools[value[name]]
+        return None if defined else (name, arguments)
+    if "description" in value:
         return None
     if arguments == "parameters" and {"type", "properties"} & set(value[arguments]):
         return None
     return name, arguments
 
 
-def _call(text: str, start: int, value: dict[str, Any]) -> Call | None:
-    keys = _parts(value)
+def _call(text: str, start: int, value: dict[str, Any], tools: Tools) -> Call | None:
+    keys = _parts(value, tools)
     if keys is None:
         return None
     places = {key: (at, item) for key, at, item in _members(text, start)}

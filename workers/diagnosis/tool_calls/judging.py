@@ -1,8 +1,9 @@
 """Is there a call in an answer, and does it fit its tool?
 
 What counts as a call is what counts as one in a text: a JSON object with a name and arguments that are an object,
-wherever it stands and whatever tags are around it (`workers.diagnosis.token_classes.json_text`). Arguments must be
-valid by the tool's JSON Schema (Draft 2020-12; formats such as dates are not checked).
+wherever it stands and whatever tags are around it (`workers.diagnosis.token_classes.json_text`). Where the name is a
+tool's it is a call in every notation, since no definition is expected in an answer, except for one that is repeated.
+Arguments must be valid by the tool's JSON Schema (Draft 2020-12; formats such as dates are not checked).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from workers.diagnosis.token_classes.json_text import calls_in
 
 RULE = (
     "Greedy answers, no grammar and no parser of the server's. A call parses where the answer holds a JSON object with "
-    "a name and arguments that are an object, whatever tags are around it. An answer is valid where it has a call and "
-    "all of its calls name one of the tools and have arguments that fit that tool's JSON Schema."
+    "a name and arguments that are an object, whatever tags are around it and whatever else it holds; a tool's "
+    "definition that is repeated is no call, and what holds NaN or Infinity is not JSON. An answer is valid where it "
+    "has a call and all of its calls name one of the tools and have arguments that fit that tool's JSON Schema."
 )
 
 
@@ -43,7 +45,7 @@ class Judged:
 def judge(answer: str, tools: Sequence[Tool]) -> Judged:
     """Judges an answer against the tools that it may call."""
     schemas = {tool.name: tool.parameters for tool in tools}
-    calls = tuple((call.name, call.arguments) for call in calls_in(answer))
+    calls = tuple((call.name, call.arguments) for call in calls_in(answer, schemas))
     if not calls:
         started = "{" in answer
         return Judged((), False, "what begins as JSON holds no whole call" if started else "there is no call")

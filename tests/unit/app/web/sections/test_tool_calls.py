@@ -78,6 +78,23 @@ def test_no_difference_is_said_where_the_interval_holds_none() -> None:
     assert "no difference that so many prompts show" in sentence(found)
 
 
+def test_the_exact_test_decides_where_the_interval_says_otherwise() -> None:
+    """Four of 24 prompts lost and none gained: the interval leaves 0 out, the test beside it does not reject."""
+    four = pair(10, 6, -0.359, -0.006, lost=4, gained=0, p=0.125)
+    report = REPORT | {"tool_calls": BLOCK | {"valid": four}}
+    found = CompareReport.model_validate(report).tool_calls
+    assert found is not None
+    told = (
+        "no difference that so many prompts show: McNemar’s exact test has p 0.12, although the interval leaves out 0."
+    )
+    assert told in sentence(found)
+    printed = io.StringIO()
+    render_terminal(report, Console(file=printed, width=100))
+    for text in (tree(render(report)).one(id_="tool-calls").text, " ".join(printed.getvalue().split())):
+        assert told in text
+        assert "chance does not explain" not in text
+
+
 def test_no_share_is_told_of_no_valid_answer() -> None:
     none = BLOCK | {"same_call": {"count": 0, "of": 0, "share": 0.0, "ci": [0.0, 1.0]}}
     page = render(compare_report() | {"tool_calls": none})

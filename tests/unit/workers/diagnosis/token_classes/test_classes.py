@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ from workers.diagnosis.token_classes.numbers import numbers
 from workers.diagnosis.token_classes.punctuation import punctuation
 
 CALL = '{"name": "find_trains", "arguments": {"from": "Basel", "after": 9}}'
+# Of a tool's arguments.
+SCHEMA = {"type": "object", "properties": {"type": {"type": "string"}, "title": {"type": "string"}}}
 
 
 def test_every_class_has_a_definition_of_its_own() -> None:
@@ -46,7 +49,22 @@ def test_json_within_what_is_none() -> None:
     assert [found.value for found in json_values('"quoted {" then {"a": "}"} {"c"')] == [{"a": "}"}]
 
 
-@pytest.mark.parametrize("text", ["[1," * 30_000, "{" * 30_000, "[" * 30_000, '{"a":' * 3_000, '"' * 30_001 + "{"])
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_of_json_is_not_json(word: str) -> None:
+    """Python's parser takes it, no other does."""
+    assert list(json_values(f'{{"a": {word}}} and [{{"b": [{word}]}}]')) == []
+    assert [found.value for found in json_values(f'{{"x": "{word}", "y": {{"z": 1}}, "w": {word}}}')] == [{"z": 1}]
+    filler = "f" * 2000
+    far = f'{{"said": {{"{word}": "{filler}"}}, "a": {word}, "b": {{"c": 2}}}}'
+    assert [found.value for found in json_values(far)] == [{word: filler}, {"c": 2}]
+    text = made(f'{{"a": {word}}}')
+    assert not json_structure(text).any()
+    assert list(calls_in(f'{{"name": "f", "arguments": {{"x": {word}}}}}')) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["[1," * 30_000, "{" * 30_000, "[" * 30_000, '{"a":' * 3_000, '"' * 30_001 + "{", '{"a":NaN,' * 9_000]
+)
 def test_hostile_brackets_take_no_time(text: str) -> None:
     started = time.process_time()
     assert list(json_values(text)) == []
@@ -76,6 +94,26 @@ def test_a_call_is_found_by_its_shape() -> None:
 )
 def test_calls_and_what_is_none(text: str, expected: list[str]) -> None:
     assert [call.name for call in calls_in(text)] == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "known", "unknown"),
+    [
+        ({"name": "open_ticket", "parameters": {"type": "bug", "title": "x"}}, True, False),
+        ({"name": "open_ticket", "parameters": {"properties": {"a": 1}}}, True, False),
+        ({"name": "open_ticket", "description": "I open one.", "arguments": {"title": "x"}}, True, False),
+        ({"name": "open_ticket", "parameters": SCHEMA}, False, False),
+        ({"name": "open_ticket", "description": "Opens one.", "parameters": SCHEMA}, False, False),
+        ({"type": "function", "function": {"name": "open_ticket", "parameters": SCHEMA}}, False, False),
+        ({"name": "now", "parameters": {}}, True, True),
+        ({"name": "another", "parameters": {"type": "bug"}}, False, False),
+    ],
+)
+def test_the_name_of_a_known_tool_makes_a_call(value: dict[str, Any], known: bool, unknown: bool) -> None:
+    """Unless the object repeats what the tool was defined by."""
+    text = json.dumps(value)
+    assert [call.name for call in calls_in(text, {"open_ticket": SCHEMA, "now": {}})] == [value.get("name")] * known
+    assert [call.name for call in calls_in(text)] == [value.get("name")] * unknown
 
 
 def test_parameters_are_a_call_s_only_where_the_assistant_says_it() -> None:

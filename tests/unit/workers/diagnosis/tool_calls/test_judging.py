@@ -29,6 +29,15 @@ TOOLS = (
         }
     ),
     Tool(name="anything"),
+    Tool.model_validate(
+        {
+            "name": "open_ticket",
+            "parameters": {
+                "type": "object",
+                "properties": {"type": {"enum": ["bug", "wish"]}, "title": {"type": "string"}, "properties": {}},
+            },
+        }
+    ),
     Tool(name="far", parameters={"$ref": "http://127.0.0.1:9/schema.json"}),
 )
 
@@ -45,6 +54,9 @@ def call(name: str, **arguments: Any) -> str:
         f"Sure: [{call('book', people=1)}, {call('anything', x=[1])}]",
         '{"name": "book", "parameters": {"people": 3}}',
         call("anything"),
+        '{"name": "open_ticket", "parameters": {"type": "bug", "title": "x"}}',
+        '{"name": "open_ticket", "parameters": {"properties": ["a"]}}',
+        '{"name": "book", "description": "A table for three.", "arguments": {"people": 3}}',
         '{"name": "anything", "arguments": {"x": ' + "1" * 5000 + "}}",
     ],
 )
@@ -66,6 +78,10 @@ def test_valid_calls(answer: str) -> None:
         (call("book", people=1, place="up"), True, "enum at place"),
         (call("book", people=1) + call("reserve"), True, "names no tool"),
         (call("far", a=1), True, "cannot be followed"),
+        (call("anything", x=float("nan")), False, "no whole call"),
+        (call("anything", x=float("-inf")), False, "no whole call"),
+        (json.dumps({"name": "open_ticket", "parameters": TOOLS[2].parameters}), False, "no whole call"),
+        ('{"name": "open_ticket", "parameters": {"type": "noise"}}', True, "enum at type"),
         ('{"name": "book", "arguments": {"people": ' + "9" * 5000 + "}}", True, "type at people"),
     ],
 )
