@@ -178,6 +178,14 @@ class HarnessDefinition(Contract):
     shots: Count = Field(description="solved examples before each item")
 
 
+class NotFinite(Contract):
+    """Where a model gives no number (NaN or infinity) for the tokens of choices. A choice with such a token is never
+    taken; each model is judged by its own."""
+
+    positions: Count = Field(description="tokens of choices")
+    items: Count = Field(description="items with such a choice")
+
+
 class PairedTask(Contract):
     """The same items answered by both models, whoever defines the task."""
 
@@ -213,6 +221,10 @@ class PairedTask(Contract):
     outcome: Outcome
     sentence: str
     shortened: Count = Field(description="items whose beginning was cut off to fit the model's context")
+    not_finite_reference: NotFinite | None = Field(
+        default=None, description="of the reference; null for generated answers, and in reports of earlier versions"
+    )
+    not_finite_candidate: NotFinite | None = Field(default=None, description="of the candidate, likewise")
 
 
 class TaskResult(PairedTask):

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from workers.distributions.head import Head
+from workers.distributions.token_values import FIELDS, TokenValues
 
 Values = dict[str, np.ndarray]
 
@@ -126,3 +127,13 @@ def _ten_largest(logits: torch.Tensor) -> torch.Tensor:
     chosen = np.take_along_axis(order, ids, axis=1)
     best = np.argsort(-chosen, axis=1, kind="stable")[:, :10]
     return torch.as_tensor(np.take_along_axis(ids, best, axis=1))
+
+
+def one_sided(logp_reference: np.ndarray) -> TokenValues:
+    """What is known where the candidate has no number at all: the reference's log-probabilities, which a `Divergence`
+    keeps."""
+    nothing = np.full(len(logp_reference), np.nan, dtype=np.float32)
+    empty = TokenValues.concat([])
+    columns = {name: np.zeros(len(logp_reference), dtype=getattr(empty, name).dtype) for name in FIELDS}
+    columns |= {name: nothing for name, column in columns.items() if column.dtype.kind == "f"}
+    return TokenValues(**columns | {"logp_reference": logp_reference})

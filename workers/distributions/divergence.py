@@ -54,6 +54,9 @@ _VALUES = (
     "logp_candidate",
     "top_probability_reference",
 )
+# Those of one model alone.
+_OF_REFERENCE = ("entropy_reference", "logp_reference", "top_probability_reference")
+_OF_CANDIDATE = ("entropy_candidate", "logp_candidate")
 _COUNTS = (
     "overlap5",
     "overlap10",
@@ -157,6 +160,7 @@ class Divergence:
         Rows may come from several windows; short ones are better joined, because the last chunk is computed in full
         size. `check_cancelled` is called before each chunk. A position with a hidden state that is not finite, or whose
         logits could overflow, has `finite` False, NaN in its values and 0 in its counts; it does not touch others.
+        Where one model alone is so, what is the other's own is kept: log-probability, entropy, confidence.
 
         Hidden states may be of any float dtype; in fast precision the products round them, and their difference, to
         bf16. ValueError for shapes that do not fit and for token ids outside the vocabulary.
@@ -198,10 +202,9 @@ class Divergence:
     def _chunk(self, reference_TD: torch.Tensor, candidate_TD: torch.Tensor, tokens_T: torch.Tensor) -> TokenValues:
         count = tokens_T.shape[0]
         h, k = self._rows(reference_TD), self._rows(candidate_TD)
-        finite_C = self._bounded(h, self.reference) & self._bounded(k, self.candidate)
-        if not finite_C.all():
-            # A product does not mix rows; but nothing after this has to think of NaN.
-            h, k = h.masked_fill(~finite_C[:, None], 0), k.masked_fill(~finite_C[:, None], 0)
+        sound_2C = torch.stack([self._bounded(h, self.reference), self._bounded(k, self.candidate)])
+        if not sound_2C.all():
+            h, k = _replaced(h, k, sound_2C)
         next_C = pad(tokens_T.to(self.device), (0, self.chunk - count))
         a_CP, d_CP = self._products(h, k)
         R_CR = self._largest(a_CP, d_CP, next_C)
@@ -224,7 +227,7 @@ class Divergence:
         values = torch.cat([sums[:6] + refined.sum(2), logps[:2], logps[2:].exp()])
         values[3].clamp_(max=1)
         counts[2:] += sums[6:].to(torch.int32) + 1
-        return _token_values(values[:, :count], torch.cat([counts, tops])[:, :count], finite_C[:count])
+        return _token_values(values[:, :count], torch.cat([counts, tops])[:, :count], sound_2C[:, :count])
 
     def _rows(self, hidden_TD: torch.Tensor) -> torch.Tensor:
         """A chunk's hidden states on the device in float32, padded to the chunk's size."""
@@ -270,9 +273,28 @@ class Divergence:
         return torch.cat([*torch.split(ids, self.chunk), next_C[:, None]], dim=1).sort(1).values
 
 
-def _token_values(values: torch.Tensor, counts: torch.Tensor, finite_T: torch.Tensor) -> TokenValues:
-    numbers, whole, finite = values.cpu().numpy(), counts.cpu().numpy(), finite_T.cpu().numpy()
-    columns = dict(zip(_VALUES, np.where(finite, numbers, np.float32(np.nan)), strict=True))
+def _replaced(h: torch.Tensor, k: torch.Tensor, sound_2C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """States without those that are not sound: nothing after this has to think of NaN.
+
+    In their place stands the other model's state, so that the difference, and with it what is the other's alone, is as
+    exact as anywhere; 0 where neither is sound, or widths differ. A product does not mix rows.
+    """
+    sound_h, sound_k = sound_2C[:, :, None]
+    h, k = h.masked_fill(~sound_h, 0), k.masked_fill(~sound_k, 0)
+    if h.shape[1] != k.shape[1]:
+        return h, k
+    return torch.where(sound_h, h, k), torch.where(sound_k, k, h)
+
+
+def _token_values(values: torch.Tensor, counts: torch.Tensor, sound_2T: torch.Tensor) -> TokenValues:
+    """`sound_2T`: whether the reference's state is sound, and the candidate's."""
+    numbers, whole, (reference, candidate) = values.cpu().numpy(), counts.cpu().numpy(), sound_2T.cpu().numpy()
+    finite = reference & candidate
+    known = dict.fromkeys(_OF_REFERENCE, reference) | dict.fromkeys(_OF_CANDIDATE, candidate)
+    columns = {
+        name: np.where(known.get(name, finite), column, np.float32(np.nan))
+        for name, column in zip(_VALUES, numbers, strict=True)
+    }
     columns |= dict(zip(_COUNTS, np.where(finite, whole, 0), strict=True))
     agree = finite & (columns["top_reference"] == columns["top_candidate"])
     return TokenValues(**columns, top1_agree=agree, finite=finite)

@@ -82,7 +82,8 @@ class TokenValues:
     - `rank_of_reference_top`: rank in q of argmax p, 1 is the most likely
     - `rank_token_reference`, `rank_token_candidate`: rank of x in p and in q
     - `top_reference`, `top_candidate`: argmax p, argmax q (token ids)
-    - `finite`: both logit rows were finite; where not, the other values mean nothing
+    - `finite`: both logit rows were finite; where not, values of both mean nothing, and those of one model alone
+      (`logp_…`, `entropy_…`, `top_probability_reference`) are NaN or that model's own
 
     Raises ValueError where lengths, dimensions or kinds of number do not fit.
     """

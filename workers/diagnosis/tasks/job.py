@@ -20,6 +20,7 @@ from app.contracts.tasks_report import (
     FlipCurve,
     FlipPrediction,
     HarnessTaskResult,
+    NotFinite,
     SeenRun,
     TaskResult,
     TasksReport,
@@ -299,7 +300,7 @@ class _Tasks(Attempt):
                 source=result.source_fingerprint or "",
             )
             for result in found
-            if result.outcome != "at_chance"
+            if result.outcome != "at_chance" and not any(_broken(result))
         ]
 
 
@@ -321,4 +322,19 @@ def _warnings(found: Sequence[AnyTaskResult]) -> list[str]:
             told.append(f"On {result.name} the candidate is not shown to be better than guessing.")
         if result.shortened:
             told.append(f"{result.shortened} items of {result.name} lost their beginning to fit the model's context.")
+        for who, broken in zip(("reference", "candidate"), _broken(result), strict=True):
+            if broken is not None:
+                told.append(
+                    f"On {result.name} the {who} gives no number (NaN or infinity) at {broken.positions} tokens of "
+                    f"choices, in {broken.items} of {result.items} items: it is never taken to choose such a choice."
+                )
     return told
+
+
+def _broken(result: AnyTaskResult) -> tuple[NotFinite | None, NotFinite | None]:
+    """Of reference and candidate, where it gives no number; None where it gives one everywhere."""
+    first, second = (
+        found if found is not None and found.positions else None
+        for found in (result.not_finite_reference, result.not_finite_candidate)
+    )
+    return first, second

@@ -38,13 +38,15 @@ class _Stoppable(Divergence):
 
 @dataclass(frozen=True)
 class Likelihoods:
-    """By item, one log-likelihood a choice, nats; `kl` of every scored position (NaN where not finite), which belongs
-    to `item`."""
+    """By item, one log-likelihood a choice, nats, NaN where the model's own is no number; `kl` of every scored position
+    (NaN where either model's is none), which belongs to `item`; `broken`: positions without a number, of the reference
+    and of the candidate."""
 
     reference: tuple[Array, ...]
     candidate: tuple[Array, ...]
     kl: Array
     item: NDArray[np.int64]
+    broken: tuple[int, int] = (0, 0)
 
 
 def likelihoods(
@@ -79,7 +81,8 @@ def likelihoods(
     )
     divergence = _Stoppable(sides.reference.head, sides.candidate.head, precision="float32")
     divergence.context = context
-    plan = plan_fingerprint([key, sides.candidate.weights, str(other.identity), "float32"])
+    # The last word: what earlier versions kept has no value of either model where one has none.
+    plan = plan_fingerprint([key, sides.candidate.weights, str(other.identity), "float32", "each its own"])
     values, _ = divergence_of(
         other,
         prompts.windows,
@@ -93,15 +96,17 @@ def likelihoods(
 
 
 def gathered(prompts: Prompts, values: TokenValues) -> Likelihoods:
-    """Sums over each choice's tokens, by item."""
+    """Sums over each choice's tokens, by item. Each model's are numbers where its own are, whatever the other's are."""
     counts = [int(np.count_nonzero(window.scored)) for window in prompts.windows]
     row = np.repeat(np.arange(len(counts)), counts)
     item = np.asarray(prompts.item, dtype=np.int64)
     sides: list[tuple[Array, ...]] = []
+    broken: list[int] = []
     for logp in (values.logp_reference, values.logp_candidate):
-        told = np.where(values.finite, logp.astype(np.float64), np.nan)
+        told = np.where(np.isfinite(logp), logp.astype(np.float64), np.nan)
+        broken.append(int(np.count_nonzero(np.isnan(told))))
         sums: Array = np.bincount(row, weights=told, minlength=len(counts)).astype(np.float64)
         # Rows come item by item.
         sides.append(tuple(np.split(sums, np.flatnonzero(np.diff(item)) + 1)))
     kl = np.where(values.finite, values.kl.astype(np.float64), np.nan)
-    return Likelihoods(sides[0], sides[1], kl, item[row])
+    return Likelihoods(sides[0], sides[1], kl, item[row], (broken[0], broken[1]))

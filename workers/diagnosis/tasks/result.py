@@ -23,6 +23,7 @@ from app.contracts.tasks_report import (
     HarnessTaskResult,
     McNemar,
     MetricResult,
+    NotFinite,
     Outcome,
     Share,
     TaskResult,
@@ -102,6 +103,8 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
             "outcome": outcome,
             "sentence": sentence(one.task.title, pair, difference, outcome, equivalence, guessed),
             "shortened": one.shortened,
+            "not_finite_reference": _not_finite(one, 0),
+            "not_finite_candidate": _not_finite(one, 1),
         }
         if one.harness is not None:
             theirs = tuple(HarnessMetricResult(**metric) for metric in _metrics(one))
@@ -262,6 +265,15 @@ def _kl(one: Answered, seed: int) -> Mean | None:
         [np.maximum(one.likelihoods.kl[finite], 0.0)], seed=seed
     )
     return Mean(mean=estimate.mean, ci=estimate.within(0.0, np.inf).interval, clusters="documents")
+
+
+def _not_finite(one: Answered, side: int) -> NotFinite | None:
+    """Of the reference (0) or the candidate (1)."""
+    found = one.likelihoods
+    if found is None:
+        return None
+    items = sum(not np.isfinite(values).all() for values in (found.reference, found.candidate)[side])
+    return NotFinite(positions=found.broken[side], items=items)
 
 
 def stores(one: Answered, request: TasksRequest) -> bool:

@@ -217,3 +217,16 @@ def test_whose_definition_a_task_has_is_told_beside_its_metric() -> None:
     assert ours.note == "acc_norm (a character)"
     assert (first.text, first.note) == ("arc_easy", "acc; lm-evaluation-harness 0.4.13, no examples")
     assert second.note == "exact_match,strict-match; gsm8k of lm-evaluation-harness 0.4.13, 5 solved examples"
+
+
+def test_a_side_that_gives_no_number_is_warned_of_on_page_and_terminal() -> None:
+    broken = task("a", "worse") | {
+        "not_finite_reference": {"positions": 0, "items": 0},
+        "not_finite_candidate": {"positions": 160, "items": 80},
+    }
+    told = "On a the candidate gives no number (NaN or infinity) at 160 tokens of choices, in 80 of 1000 items"
+    report = tasks_report(broken) | {"warnings": [told]}
+    stream = io.StringIO()
+    render_terminal(report, Console(file=stream, width=120))
+    assert told in " ".join(stream.getvalue().split())
+    assert told in tree(render(report)).text

@@ -8,8 +8,12 @@ import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.tasks.harness import HarnessRows
+from tests.support.distributions import one_sided
 from tests.support.harness_tasks import ARC, HELLASWAG, MMLU, SECRET, SHOWN, SUMS, WINOGRANDE, Row, prepared
+from tests.support.tiny import make_tokenizer
 from workers.diagnosis.tasks.harness.running import NotScoredError
+from workers.diagnosis.tasks.likelihood import gathered
+from workers.diagnosis.tasks.prompts import choice_prompts
 
 
 def test_multiple_choice_is_asked_as_defined_and_scored_by_characters_too() -> None:
@@ -32,6 +36,19 @@ def test_a_likelihood_that_is_no_number_is_never_chosen() -> None:
     nothing, one = np.asarray([np.nan, np.nan]), np.asarray([np.nan, -900.0])
     scored = asked.choices_scored([nothing, nothing, one, one])
     assert scored.right["acc"].tolist() == [False, False, False, True]
+
+
+def test_a_side_without_numbers_takes_nothing_from_the_other() -> None:
+    asked = prepared("hellaswag", HELLASWAG)
+    prompts = choice_prompts(
+        asked.items, make_tokenizer(), None, 4096, pointer="/tasks/0", check_cancelled=lambda: None
+    )
+    counts = [int(np.count_nonzero(window.scored)) for window in prompts.windows]
+    sound = np.concatenate([[-(10.0 if n % 2 else 1.0)] * count for n, count in enumerate(counts)])
+    found = gathered(prompts, one_sided(sound.astype(np.float32)))
+    right = [item.gold == 0 for item in asked.items]
+    assert asked.choices_scored(found.reference).right["acc"].tolist() == right
+    assert not asked.choices_scored(found.candidate).right["acc"].any()
 
 
 def test_choices_in_the_middle_of_a_sentence_are_put_before_what_is_scored() -> None:
