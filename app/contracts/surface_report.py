@@ -31,6 +31,7 @@ Measure = Literal["kl", "perplexity_ratio", "perplexity"]
 Storage = Literal["sparse", "dense"]
 Kind = Literal["no_departure_shown", "additive_within_margin", "compounds", "overlaps"]
 Turn = Literal["start", "first", "second", "both", "traded"]
+Exchange = Literal["alone", "with a knob"]
 
 
 class SurfaceKnob(Contract):
@@ -124,12 +125,18 @@ class Limit(Contract):
 
     knob: Literal["first", "second"] = Field(description="the knob that is turned")
     at: Count = Field(description="index of the other knob's value")
-    place: Number = Field(description="along the turned knob's values, by index; null: not passed in the range")
+    place: Number = Field(
+        description="along the turned knob's values, by index; null: not passed in the range. 0 where the first value "
+        "is beyond the loss already (`largest` is null), and where it is within and the next one cannot be made or "
+        "gives no finite logits (`largest` is 0)"
+    )
     value: Number = Field(description="the knob's value there, linear between neighbours; null where it has none")
     ci: tuple[Number, Number] | None = Field(
-        description="95 % interval of `value` (of `place` where not every setting is a number), clusters resampled, "
+        description="95 % interval of `value` (where not every setting is a number or has a place on the knob's axis, "
+        "of `place`: page and terminal tell its ends as values then), clusters resampled, "
         "with what was not measured between two settings: up to the stronger one, from a straight line between them "
-        "where the knob removes a share (a KL at the milder setting is then above a thousandth of the chosen loss, or "
+        "where the knob removes a share and both settings are numbers "
+        "(a KL at the milder setting is then above a thousandth of the chosen loss, or "
         "0, as the unmodified model's is), else from the milder one; it holds every setting whose own interval holds "
         "the chosen loss, up to the first one that is beyond it for sure; a null end lies beyond the range; null: "
         "fewer than six clusters"
@@ -160,7 +167,16 @@ class PathStep(Contract):
     order: Order
     bytes: Count = Field(description="as `storage` counts them")
     loss: Mean
-    turned: Turn = Field(description="which knob was turned since the setting before; traded: one was turned back")
+    turned: Turn = Field(
+        description="which knob was turned since the setting before; traded: one was turned back; both where none was "
+        "and only the order was exchanged (`exchanged` is alone)"
+    )
+    exchanged: Exchange | None = Field(
+        default=None,
+        description="alone: no knob was turned since the setting before, only the order of the two steps was exchanged "
+        "or taken back; with a knob: it was as `turned` tells, too; null: it was not, there is a step left out and so "
+        "no order, or an older report",
+    )
 
 
 class OrderEffect(Contract):

@@ -21,6 +21,7 @@ from app.models.strength import direction_of, weakest_first
 
 Order = Literal["as given", "reversed"]
 Zero = Literal["left out", "first value"]
+Exchange = Literal["alone", "with a knob"]
 # Where a step that is left out stands on its knob's axis; the source's own bits are 16 in every dtype that is served
 # but float32, whose weights an engine of bfloat16 takes as 16, too.
 ZEROS: Final = {"sparsity": 0.0, "ratio": 0.0, "bits": 16.0, "activation_bits": 16.0, "k_bits": 16.0, "v_bits": 16.0}
@@ -105,6 +106,17 @@ def _recipe(request: SurfaceRequest, axes: Sequence[Axis], places: tuple[int, in
         steps[one], steps[other] = steps[other], steps[one]
         recipe = tuple(steps)
     return without(recipe, left_out)
+
+
+def exchanged(before: tuple[int, int, bool], after: tuple[int, int, bool]) -> Exchange | None:
+    """Whether the order of the two steps changes from a setting to another (places of both knobs, and whether the
+    steps are exchanged), by itself or as a knob is turned; None where it does not.
+
+    A step that is left out has no place in an order: the way to such a setting exchanges nothing.
+    """
+    if before[2] == after[2] or 0 in after[:2]:
+        return None
+    return "alone" if before[:2] == after[:2] else "with a knob"
 
 
 def check_surface(request: SurfaceRequest, check: Callable[[Recipe], object]) -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 from app.contracts.surface_report import SurfaceReport
 from app.web import format as fmt
 from app.web.sections.domain_words import unjudged
-from app.web.sections.surface_tables import TURNS, limit_interval, limit_text, p_text
+from app.web.sections.surface_tables import limit_interval, limit_text, p_text, turns
 from app.web.sections.surface_words import (
     DEPARTURES,
     MEASURES,
@@ -134,8 +134,9 @@ def _limits(report: SurfaceReport, say: Say) -> Table:
     for limit in report.contour.limits:
         which = 0 if limit.knob == "first" else 1
         other = f"{name(report, 1 - which)} {label(report, 1 - which, limit.at)}"
-        cells = [other, name(report, which), limit_text(report, limit), limit_interval(limit)]
-        table.add_row(*(Text(say(cell)) for cell in cells[:2]), *map(say, cells[2:]))
+        cells = [other, name(report, which), limit_text(report, limit), limit_interval(report, limit)]
+        # As text: "[left out, 256]" would be taken for markup.
+        table.add_row(*(Text(say(cell)) for cell in cells))
     return table
 
 
@@ -144,12 +145,12 @@ def _path(report: SurfaceReport, say: Say, *, wide: bool) -> Table:
     columns += [("Step", False)] if wide else []
     table = plain_table("The cheapest path", columns)
     chosen = report.chosen
-    for row in report.path:
+    for row, turned in zip(report.path, turns(report), strict=True):
         loss = fmt.estimate(row.loss.mean, row.loss.ci)
         mine = (row.first, row.second, row.order) == (chosen.first, chosen.second, chosen.order)
         where = ("> " if mine else "  ") + setting(report, row.first, row.second, row.order)
         cells = [fmt.size(row.bytes), loss.value, loss.interval or fmt.NONE]
-        cells += [TURNS[row.turned].format(name(report, 0), name(report, 1))] if wide else []
+        cells += [turned] if wide else []
         table.add_row(Text(say(where), style="bold" if mine else ""), *map(say, cells))
     return table
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from app.contracts.report import Mean
-from app.contracts.surface_report import Limit, OrderEffect, SurfacePoint, SurfaceReport
+from app.contracts.surface_report import Limit, OrderEffect, PathStep, SurfacePoint, SurfaceReport
+from app.models.surfaces import exchanged
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LinearScale, LogScale
@@ -20,6 +22,8 @@ from app.web.sections.surface_words import (
     level,
     loss_nats,
     name,
+    number_at,
+    point_along,
     setting,
     told_of,
 )
@@ -57,7 +61,7 @@ def _limit_row(report: SurfaceReport, limit: Limit) -> tuple[Cell, ...]:
         Cell(f"{name(report, 1 - which)} {label(report, 1 - which, limit.at)}"),
         Cell(name(report, which)),
         Cell(limit_text(report, limit), strong=True),
-        Cell(limit_interval(limit)),
+        Cell(limit_interval(report, limit)),
         Cell(
             fmt.NONE if limit.largest is None else label(report, which, limit.largest),
             "" if sure == limit.largest else f"for sure: {'none' if sure is None else label(report, which, sure)}",
@@ -80,8 +84,12 @@ def limit_text(report: SurfaceReport, limit: Limit) -> str:
     if limit.place is None:
         last = label(report, which, len(report.knobs[which].values) - 1)
         return f"beyond {last}"
-    if limit.place == 0:
+    if limit.place == 0 and limit.largest is None:
         return "already passed"
+    if limit.place == limit.largest and (why := _no_loss(report, limit, which)):
+        return f"{label(report, which, limit.largest)}; {why}"
+    if limit.place == 0:
+        return label(report, which, 0)
     if limit.value is not None:
         return fmt.number(limit.value)
     low = math.floor(limit.place)
@@ -89,20 +97,48 @@ def limit_text(report: SurfaceReport, limit: Limit) -> str:
     return f"{label(report, which, low)} to {label(report, which, high)}"
 
 
-def limit_interval(limit: Limit) -> str:
-    """Its interval; an end beyond the range is said so, and so is that there is none."""
+def _no_loss(report: SurfaceReport, limit: Limit, which: int) -> str:
+    """Why the setting behind the furthest one within has no loss; empty where it has one, or there is no such one."""
+    if limit.largest is None or limit.largest + 1 == len(report.knobs[which].values):
+        return ""
+    point = point_along(report, which, limit.at, limit.largest + 1)
+    if point is None or point.loss.mean is not None:
+        return ""
+    following = label(report, which, limit.largest + 1)
+    return f"the model cannot take {following}" if point.refused else f"{following} gives no finite logits"
+
+
+def limit_interval(report: SurfaceReport, limit: Limit) -> str:
+    """Its interval in the knob's unit; an end beyond the range is said so, and so is that there is none."""
     if limit.ci is None:
         return "too few documents"
+    which = 0 if limit.knob == "first" else 1
     low, high = limit.ci
     if limit.place == 0 and low == high:
         return fmt.NONE
     if low is None and high is None:
         return "beyond the range"
     ends = [value for value in (low, high) if value is not None]
-    texts = [fmt.number(value) for value in sorted(ends)]
+    if all(number_at(report, which, place) is not None for place in range(len(report.knobs[which].values))):
+        texts = [fmt.number(value) for value in sorted(ends)]
+    else:
+        texts = _told_places(report, which, ends)
     if len(texts) == 2:
         return f"[{texts[0]}, {texts[1]}]"
     return f"from {texts[0]} to beyond"
+
+
+def _told_places(report: SurfaceReport, which: int, places: Sequence[float]) -> list[str]:
+    """Places along a knob as its values, in ascending order where all of them are numbers: the knob's number there,
+    between two settings of which one is none that setting's name which lies further out."""
+    numbers = [number_at(report, which, place) for place in places]
+    known = [number for number in numbers if number is not None]
+    if len(known) == len(places):
+        return [fmt.number(number) for number in sorted(known)]
+    return [
+        label(report, which, math.ceil(place) if index else math.floor(place)) if number is None else fmt.number(number)
+        for index, (place, number) in enumerate(zip(places, numbers, strict=True))
+    ]
 
 
 def interactions(report: SurfaceReport) -> Table:
@@ -205,6 +241,24 @@ def p_text(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def turns(report: SurfaceReport) -> list[str]:
+    """What each step of the path does: which knob it turns, and whether it exchanges the two steps. Told by the
+    settings themselves, since older reports name a knob where only the order changed."""
+    told: list[str] = []
+    before: PathStep | None = None
+    for row in report.path:
+        change = None if before is None else exchanged(_place(before), _place(row))
+        order = "steps exchanged" if row.order == "reversed" else "steps in the order as given again"
+        turned = TURNS[row.turned].format(name(report, 0), name(report, 1))
+        told.append(turned if change is None else order if change == "alone" else f"{turned}, {order}")
+        before = row
+    return told
+
+
+def _place(row: PathStep) -> tuple[int, int, bool]:
+    return row.first, row.second, row.order == "reversed"
+
+
 def path(report: SurfaceReport) -> Table:
     """From the largest model to the smallest."""
     chosen = report.chosen
@@ -215,7 +269,7 @@ def path(report: SurfaceReport) -> Table:
     scale = LogScale.around(*[value for value in values if value and value > 0], *ends)
     largest = report.path[0].bytes if report.path else 1
     rows = []
-    for row, nats in zip(report.path, values, strict=True):
+    for row, nats, turned in zip(report.path, values, turns(report), strict=True):
         loss = fmt.estimate(row.loss.mean, row.loss.ci)
         mine = (row.first, row.second, row.order) == (chosen.first, chosen.second, chosen.order)
         where = setting(report, row.first, row.second, row.order)
@@ -226,7 +280,7 @@ def path(report: SurfaceReport) -> Table:
                 Cell(fmt.size(row.bytes), f"{fmt.number(100 * row.bytes / max(1, largest), 3)} %"),
                 Cell(loss.value, loss.interval or "no interval", strong=True),
                 Cell(chart=interval_strip(f"{where}: {loss}", nats, ci, scale, [])),
-                Cell(TURNS[row.turned].format(name(report, 0), name(report, 1))),
+                Cell(turned),
             )
         )
     measure = MEASURES[report.contour.measure]

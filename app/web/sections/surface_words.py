@@ -93,6 +93,19 @@ def _value(knob: SurfaceKnob, place: int) -> str:
     return fmt.short(value)
 
 
+def number_at(report: SurfaceReport, which: int, place: float) -> float | None:
+    """A knob's number at a place along its values, linear between two settings; None where one of them is none."""
+    low, high = math.floor(place), math.ceil(place)
+    one, other = (_number(report, which, end) for end in (low, high))
+    return None if one is None or other is None else one + (place - low) * (other - one)
+
+
+def _number(report: SurfaceReport, which: int, place: int) -> float | None:
+    knob = report.knobs[which]
+    value = knob.zero if place == 0 and report.zero == "left out" else knob.values[place]
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
 def knobs_of(report: SurfaceReport) -> str:
     """`sparsity × bits`."""
     return " × ".join(name(report, which) for which in (0, 1))
@@ -172,7 +185,10 @@ def limits_note(report: SurfaceReport) -> str:
         "holds every setting whose own interval holds the chosen loss (up to the first one that is beyond it for "
         "sure), and what was not measured between two of them: of sparsity, ratios, bits and ranks, whose damage grows "
         "ever faster, it reaches from where a straight line would pass to the stronger setting. Of any other knob, "
-        f"{nothing}and before a collapse, it is the whole gap. “Beyond” means past the last measured setting. The last "
+        "from a step left out that has no number on the knob’s axis (a rank’s), "
+        f"{nothing}and before a collapse, it is the whole gap. “Beyond” means past the last measured setting, “already "
+        "passed” that the mildest setting is beyond the chosen loss; where the one behind the furthest within gives no "
+        "finite logits, the limit is that furthest one. The last "
         "column goes by the mean, and names the furthest that is within for sure, by the upper end of its interval as "
         "any choice is made, where that is another one."
     )
@@ -225,8 +241,9 @@ def path_note(report: SurfaceReport) -> str:
     )
     return (
         "From the largest to the smallest: no other measured setting takes as few bytes and loses as little; what "
-        f"saves less than a thousandth of the bytes is no step. Bytes are counted {counted}. Neighbours whose "
-        "intervals overlap may stand in another order on other text."
+        "saves less than a thousandth of the bytes is no step. Of a setting with both steps their order is told where "
+        f"it changed. Bytes are counted {counted}. Neighbours whose intervals overlap may stand in another order on "
+        "other text."
     )
 
 
@@ -280,6 +297,13 @@ def chosen_point(report: SurfaceReport) -> SurfacePoint:
 def point_at(report: SurfaceReport, first: int, second: int, order: str = "as given") -> SurfacePoint:
     """A setting of an order. Raises StopIteration where it was not measured."""
     return next(one for one in report.points if (one.first, one.second, one.order) == (first, second, order))
+
+
+def point_along(report: SurfaceReport, which: int, at: int, place: int) -> SurfacePoint | None:
+    """The setting in the order as given where one knob is at `place` and the other at `at`; None: not measured."""
+    first, second = (place, at) if which == 0 else (at, place)
+    found = (one for one in report.points if (one.first, one.second, one.order) == (first, second, "as given"))
+    return next(found, None)
 
 
 def size_of(report: SurfaceReport, point: SurfacePoint) -> str:

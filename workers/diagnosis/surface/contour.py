@@ -9,10 +9,10 @@ That is the place that is told, and one guess among others at what nobody measur
 settings around it leave open: damage that grows ever faster with the knob (a convex loss: powers, exponentials and
 knees are) passes the level no earlier than a straight line between them, and by the stronger one at the latest.
 
-Where the loss of a knob is not taken for convex, where a divergence before the crossing is not above a thousandth of
-the level (its logarithm says nothing: it is linear there), and before a collapse, the interval reaches over the whole
-gap. One of exactly 0, the unmodified model's, is no such divergence: it has no error, and the straight line from it
-bounds a convex loss as from any other setting.
+Where the loss of a knob is not taken for convex (in the gap: `Convex`), where a divergence before the crossing is not
+above a thousandth of the level (its logarithm says nothing: it is linear there), and before a collapse, the interval
+reaches over the whole gap. One of exactly 0, the unmodified model's, is no such divergence: it has no error, and the
+straight line from it bounds a convex loss as from any other setting.
 
 A setting has an interval of its own, which the draws of a place do not look at: one that holds the level is neither
 shown to be within it nor beyond it. So the interval of a limit is no narrower than what those of the settings leave
@@ -33,6 +33,8 @@ from workers.distributions.intervals import CONFIDENCE, FEWEST_CLUSTERS, cluster
 Array = NDArray[np.float64]
 Point = tuple[float, float]
 Line = tuple[Point, ...]
+# Of a whole row, or of the gap before each of its places.
+Convex = bool | NDArray[np.bool_]
 # A bootstrap whose limits are beyond the measured range more often than this has no end there.
 RESAMPLES: Final = 2000
 _BLOCK: Final = 256
@@ -73,18 +75,19 @@ def _crossings(loss_RP: Array, level: float) -> tuple[NDArray[np.intp], Array, A
     return first_R, loss_RP[rows, np.maximum(first_R - 1, 0)], loss_RP[rows, np.minimum(first_R, count - 1)]
 
 
-def _unresolved(loss_RP: Array, level: float, *, growing: bool, convex: bool) -> NDArray[np.bool_]:
+def _unresolved(loss_RP: Array, level: float, *, growing: bool, convex: Convex) -> NDArray[np.bool_]:
     """Of each row whether nothing tells where between two settings the level is passed: (R,), bool."""
     first_R, low_R, high_R = _crossings(loss_RP, level)
     unclear_R = ~np.isfinite(high_R)
     if growing:
         unclear_R |= (low_R <= RESOLVED * level) & (low_R != 0)
-    unclear_R |= not convex
-    return np.asarray(unclear_R & (first_R > 0) & (first_R < loss_RP.shape[1]), dtype=np.bool_)
+    count = loss_RP.shape[1]
+    unclear_R |= ~np.broadcast_to(convex, count)[np.minimum(first_R, count - 1)]
+    return np.asarray(unclear_R & (first_R > 0) & (first_R < count), dtype=np.bool_)
 
 
 def resampled_limits(
-    sums_PN: Array, counts_N: Array, level: float, *, seed: int, growing: bool = False, convex: bool = True
+    sums_PN: Array, counts_N: Array, level: float, *, seed: int, growing: bool = False, convex: Convex = True
 ) -> tuple[float, float] | None:
     """95 % percentile interval of a row's limit, clusters resampled jointly at all settings; infinite where it lies
     beyond the range. None for fewer than six clusters, whose percentiles cover far too little.
@@ -117,7 +120,7 @@ def resampled_limits(
 
 
 def settings_limits(
-    loss_P: Array, low_P: Array, high_P: Array, level: float, *, growing: bool = False, convex: bool = True
+    loss_P: Array, low_P: Array, high_P: Array, level: float, *, growing: bool = False, convex: Convex = True
 ) -> tuple[float, float]:
     """Between which places a row's limit lies by the 95 % intervals of its settings, `low_P` to `high_P` around
     `loss_P`: the earliest where an upper limit may pass `level`, and the latest where a lower one has; infinite where
@@ -131,13 +134,13 @@ def settings_limits(
     return float(early_3[0]), float(late_3[2])
 
 
-def _unclear_gaps(loss_RP: Array, level: float, *, growing: bool, convex: bool) -> NDArray[np.intp]:
+def _unclear_gaps(loss_RP: Array, level: float, *, growing: bool, convex: Convex) -> NDArray[np.intp]:
     """The gaps in which a row passes the level and is not resolved, by their stronger settings."""
     first_R, _, _ = _crossings(loss_RP, level)
     return first_R[_unresolved(loss_RP, level, growing=growing, convex=convex)]
 
 
-def _ends(loss_RP: Array, level: float, unclear: NDArray[np.intp], *, growing: bool, convex: bool) -> Array:
+def _ends(loss_RP: Array, level: float, unclear: NDArray[np.intp], *, growing: bool, convex: Convex) -> Array:
     """The earliest place of each row and the latest at which its gap allows the level to be passed: (2, R). Of gaps
     that are `unclear` that is the whole one, whatever the row says."""
     straight_R = np.nan_to_num(limits(loss_RP, level), nan=np.inf)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
 
+from app.models.surfaces import Exchange, exchanged
+
 # Of the bytes of a setting: a smaller one that saves less saves next to nothing.
 _LEAST_SAVED: Final = 1e-3
 
@@ -67,14 +69,25 @@ def _worth_a_step(path: Sequence[Setting]) -> list[Setting]:
 
 
 def turns(path: Sequence[Setting]) -> list[Turn]:
-    """Which knob is turned on the way to each setting of the path."""
+    """Which knob is turned on the way to each setting of the path; `both` where none is and the steps are exchanged
+    alone, which `exchanges` tells."""
     found: list[Turn] = ["start"] if path else []
     for before, after in pairwise(path):
         first, second = after.first - before.first, after.second - before.second
         if first < 0 or second < 0:
             found.append("traded")
-        elif first and second:
+        elif bool(first) == bool(second):
             found.append("both")
         else:
             found.append("first" if first else "second")
     return found
+
+
+def exchanges(path: Sequence[Setting]) -> list[Exchange | None]:
+    """Whether the order of the steps changes on the way to each setting of the path."""
+    found: list[Exchange | None] = [None] if path else []
+    return found + [exchanged(_place(before), _place(after)) for before, after in pairwise(path)]
+
+
+def _place(setting: Setting) -> tuple[int, int, bool]:
+    return setting.first, setting.second, setting.reversed

@@ -247,8 +247,15 @@ class Table:
         sums_PN = np.stack([self.measured[index] for index in row])
         loss_P = sums_PN.sum(axis=1) / self.clusters.counts_N.sum()
         place = contour.limit(loss_P, self.level, growing=self.growing)
-        numbered = all(axis.number(index) is not None for index in range(len(axis.values)))
-        convex = numbered and axis.knob.field in _REMOVING
+        numbers = [axis.number(index) for index in range(len(axis.values))]
+        numbered = None not in numbers
+        # A gap has a straight line where both its ends are numbers: of ranks all but the one from the step left out.
+        convex = np.array(
+            [
+                axis.knob.field in _REMOVING and None not in numbers[max(0, index - 1) : index + 1]
+                for index in range(len(numbers))
+            ]
+        )
         ends = contour.resampled_limits(
             sums_PN, self.clusters.counts_N, self.level, seed=self.request.seed, growing=self.growing, convex=convex
         )
@@ -324,7 +331,7 @@ class Table:
         ]
         found = path.cheapest(settings)
         steps = []
-        for setting, turn in zip(found, path.turns(found), strict=True):
+        for setting, turn, exchange in zip(found, path.turns(found), path.exchanges(found), strict=True):
             order: Order = "reversed" if setting.reversed else "as given"
             index = self.index[setting.first, setting.second, order]
             steps.append(
@@ -335,6 +342,7 @@ class Table:
                     bytes=setting.bytes,
                     loss=self.loss_means[index],
                     turned=turn,
+                    exchanged=exchange,
                 )
             )
         return tuple(steps)

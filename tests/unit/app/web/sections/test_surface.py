@@ -268,12 +268,84 @@ def test_limits_tell_ends_beyond_the_range():
     )
     template = found.contour.limits[0]
     assert limit_text(found, template.model_copy(update={"place": None})) == "beyond 0.7"
-    assert limit_text(found, template.model_copy(update={"place": 0.0})) == "already passed"
+    assert limit_text(found, template.model_copy(update={"place": 0.0, "largest": None})) == "already passed"
     assert limit_text(found, template.model_copy(update={"value": None, "place": 1.5})) == "0.2 to 0.35"
-    assert limit_interval(template.model_copy(update={"ci": (0.2, None)})) == "from 0.200 to beyond"
-    assert limit_interval(template.model_copy(update={"ci": (8.0, 6.0)})) == "[6.00, 8.00]"
-    assert limit_interval(template.model_copy(update={"ci": (None, None)})) == "beyond the range"
-    assert limit_interval(template.model_copy(update={"ci": None})) == "too few documents"
+    assert limit_interval(found, template.model_copy(update={"ci": (0.2, None)})) == "from 0.200 to beyond"
+    assert limit_interval(found, template.model_copy(update={"ci": (8.0, 6.0)})) == "[6.00, 8.00]"
+    assert limit_interval(found, template.model_copy(update={"ci": (None, None)})) == "beyond the range"
+    assert limit_interval(found, template.model_copy(update={"ci": None})) == "too few documents"
+
+
+def of_rank(**changed):
+    """A report whose first knob is a rank in a step of its own, and its first limit so changed."""
+    found = report("adds-up")
+    knob = found.knobs[0].model_copy(update={"field": "rank", "values": (None, 256, 128, 64, 32, 16), "zero": None})
+    limit = found.contour.limits[0].model_copy(update=changed)
+    contour = found.contour.model_copy(update={"limits": (limit, *found.contour.limits[1:])})
+    return found.model_copy(update={"knobs": (knob, found.knobs[1]), "contour": contour})
+
+
+@pytest.mark.parametrize(
+    ("limit", "text", "interval"),
+    [
+        ({"place": 2.14, "value": 119.1, "ci": (2.0, 3.0), "largest": 2}, "119", "[64.0, 128]"),
+        ({"place": 2.14, "value": 119.1, "ci": (2.25, None), "largest": 2}, "119", "from 112 to beyond"),
+        ({"place": 1.5, "value": 192.0, "ci": (0.0, 2.0), "largest": 1}, "192", "[left out, 128]"),
+        ({"place": 0.5, "value": None, "ci": (0.0, 1.0), "largest": 0}, "left out to 256", "[left out, 256]"),
+        ({"place": 0.5, "value": None, "ci": (0.0, None), "largest": 0}, "left out to 256", "from left out to beyond"),
+    ],
+)
+def test_a_limit_and_its_interval_are_in_one_unit(limit, text, interval):
+    found = of_rank(**limit)
+    row = surface(found).limits.rows[0]
+    assert (row[2].text, row[3].text) == (text, interval)
+    table = printed(found.model_dump(mode="json"), 130).split("How far before ")[1]
+    line = next(line for line in table.splitlines() if " rank " in line)
+    assert text in line and interval in line
+
+
+@pytest.mark.parametrize(
+    ("refused", "why"), [("", "0.2 gives no finite logits"), ("no such layer", "the model cannot take 0.2")]
+)
+def test_before_a_collapse_the_mildest_setting_is_not_said_to_be_passed(refused, why):
+    found = report("adds-up")
+    points = [
+        one.model_copy(update={"refused": refused, "loss": one.loss.model_copy(update={"mean": None, "ci": None})})
+        if (one.first, one.second) == (1, 0)
+        else one
+        for one in found.points
+    ]
+    limit = found.contour.limits[0].model_copy(update={"place": 0.0, "value": 0.0, "ci": (0.0, 0.2), "largest": 0})
+    contour = found.contour.model_copy(update={"limits": (limit, *found.contour.limits[1:])})
+    found = found.model_copy(update={"points": tuple(points), "contour": contour})
+    row = surface(found).limits.rows[0]
+    assert [cell.text for cell in row[2:]] == [f"left out; {why}", "[0, 0.200]", "left out"]
+    text = printed(found.model_dump(mode="json"), 200)
+    assert f"left out; {why}" in text
+    beyond = limit.model_copy(update={"largest": None})
+    assert limit_text(found, beyond) == "already passed"
+
+
+def test_the_path_says_that_the_steps_were_exchanged_where_no_knob_was_turned():
+    found = report("both-orders")
+    step = found.path[0]
+    places = [(0, 1, "as given"), (1, 1, "reversed"), (1, 1, "as given"), (1, 2, "as given"), (2, 0, "as given")]
+    words = ["start", "first", "second", "second", "traded"]
+    rows = tuple(
+        step.model_copy(update={"first": p, "second": q, "order": order, "turned": turned})
+        for (p, q, order), turned in zip(places, words, strict=True)
+    )
+    old = found.model_copy(update={"path": rows})
+    told = [row[-1].text for row in surface(old).path.rows]
+    assert told == [
+        "the largest",
+        "sparsity turned, steps exchanged",
+        "steps in the order as given again",
+        "bits turned",
+        "one turned back for the other",
+    ]
+    text = printed(old.model_dump(mode="json"), 200)
+    assert all(line in text for line in told)
 
 
 def test_the_furthest_setting_within_is_told_by_the_mean_and_for_sure():

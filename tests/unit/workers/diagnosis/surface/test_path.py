@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from tests.support.published_surfaces import PRINTED_SIZES, WANDA_FORMATS, WANDA_GGUF, WANDA_SHARES
-from workers.diagnosis.surface.path import Setting, cheapest, turns
+from workers.diagnosis.surface.path import Setting, cheapest, exchanges, turns
 
 
 def published():
@@ -76,6 +76,20 @@ def test_turns_say_which_knob_moves():
     path = [Setting(0, 0, 9, 0), Setting(0, 1, 8, 1), Setting(1, 1, 7, 2), Setting(2, 2, 6, 3), Setting(0, 3, 5, 4)]
     assert turns(path) == ["start", "second", "first", "both", "traded"]
     assert turns([]) == []
+
+
+def test_an_exchange_of_the_steps_is_no_turn_of_a_knob():
+    path = [
+        Setting(0, 1, 9, 0),
+        Setting(1, 1, 8, 1, True),
+        Setting(1, 1, 7, 2),
+        Setting(1, 2, 6, 3),
+        Setting(2, 2, 5, 4, True),
+        Setting(3, 0, 4, 5),
+    ]
+    assert turns(path) == ["start", "first", "both", "second", "first", "traded"]
+    assert exchanges(path) == [None, "with a knob", "alone", None, "with a knob", None], "one step alone has no order"
+    assert exchanges([]) == []
 
 
 def test_a_broken_setting_is_on_no_path():

@@ -34,6 +34,51 @@ def test_a_limit_lies_no_earlier_than_a_straight_line_only_where_the_knob_remove
     assert limits_of_first("group_size", (32, 64, None)).ci == (1, 2), "places, where a value is no number"
 
 
+def limits_of_rank(level):
+    """Limit of a rank in a step of its own, left out at place 0, that does what sparsity does."""
+    drawn = surface_table(surface_request(sparsities=(0.3, 0.5, 0.7), bits=(8, 4)))
+    request = surface_request(
+        candidate={
+            "model": "smollm2-135m",
+            "recipe": [{"type": "lowrank.svd", "rank": 256}, {"type": "quantize.rtn", "bits": 8}],
+        },
+        knobs=[
+            {"step": 0, "field": "rank", "values": [256, 128, 64]},
+            {"step": 1, "field": "bits", "values": [8, 4]},
+        ],
+        contour={"measure": "kl", "level": level},
+    )
+    return next(one for one in replace(drawn, request=request).contour().limits if one.knob == "first")
+
+
+def test_a_straight_line_bounds_the_limit_of_a_rank_between_two_ranks_alone():
+    between, first = limits_of_rank(0.2), limits_of_rank(0.005)
+    assert 2 < between.place < 3 and 64 < between.value < 128
+    assert 2 < between.ci[0] < between.place and between.ci[1] == 3
+    assert 0 < first.place < 1 and first.value is None
+    assert first.ci == (0, 1), "a step left out has no rank"
+
+
+def test_a_setting_within_the_loss_before_a_collapse_is_told_from_one_beyond_it():
+    request = surface_request(sparsities=(0.5, 0.7), bits=(8, 4), contour={"measure": "kl", "level": 0.05})
+    broken = surface_table(request, documents=12, broken=((1, 0), (2, 0))).contour().limits[0]
+    assert (broken.place, broken.value, broken.largest, broken.ci) == (0, 0, 0, (0, 0.5))
+    beyond = surface_table(request, documents=12, broken=((0, 0),)).contour().limits[0]
+    assert (beyond.place, beyond.largest) == (0, None)
+
+
+def test_the_path_tells_where_the_steps_are_exchanged():
+    request = surface_request(sparsities=(0.3, 0.5), bits=(8, 4), orders="both")
+    made = surface_table(request, documents=12, order=-0.5)
+    sizes = {(0, 0, "as given"): 9, (1, 1, "reversed"): 7, (1, 1, "as given"): 5}
+    records = [
+        record.model_copy(update={"sparse_bytes": 10**6 * sizes.get((cell.first, cell.second, cell.order), 20)})
+        for cell, record in zip(made.cells, made.records, strict=True)
+    ]
+    told = [(step.turned, step.exchanged) for step in replace(made, records=records).path()]
+    assert told == [("start", None), ("both", "with a knob"), ("both", "alone")]
+
+
 @pytest.mark.parametrize(
     ("measure", "level"), [("kl", 0.02), ("kl", 0.05), ("perplexity_ratio", 1.03), ("perplexity_ratio", 1.1)]
 )
