@@ -42,6 +42,9 @@ class Ranked(Contract):
     job: str
     candidate: str
     severity: Severity
+    classes: tuple[Severity, ...] = Field(
+        default=(), description="those that the verdict names, mildest first, where it is not conclusive"
+    )
     bytes: Count | None
     bits_per_weight: float | None
     value: Mean = Field(description="of the measure that ranks")

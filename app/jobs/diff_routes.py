@@ -31,7 +31,7 @@ from app.jobs.representation import (
 from app.jobs.store import Filters
 from app.openapi import JSON, Answer, answers
 from app.state import State, state_of
-from app.web import describe
+from app.web import describe, listing
 from app.web import format as fmt
 from app.web.difference import Choice, render_choice, render_difference
 from app.web.sections.origin import scored_text
@@ -172,7 +172,7 @@ def _of(record: JobRecord, report: CompareReport, differs: str = "") -> Choice:
         candidate=visible(describe.model(source.candidate)),
         reference=visible(describe.model(source.reference)),
         text=f"{scored_text(report)}, {scored}",
-        severity=report.severity,
+        severity=listing.decided(report.severity, () if report.decision.conclusive else report.decision.classes),
         finished=fmt.moment(source.finished_at),
         differs=visible(differs),
     )

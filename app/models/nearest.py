@@ -36,13 +36,13 @@ def meant(word: str, valid: Iterable[str]) -> str:
     return f"did you mean {', '.join(names)}{' or ' if names else ''}{last}?"
 
 
-def suggestion(word: str, valid: Iterable[str], *, many: int = 12) -> str:
+def suggestion(word: str, valid: Iterable[str], *, many: int = 16) -> str:
     """A hint: the nearest valid name, and the valid ones as far as they are few."""
     names = set(valid)
     return " ".join(filter(None, [meant(word, names), listed(names, many=many)]))
 
 
-def listed(valid: Iterable[str], *, many: int = 12) -> str:
+def listed(valid: Iterable[str], *, many: int = 16) -> str:
     """The valid names as far as they are few."""
     names = sorted(set(valid))
     told = ", ".join(names[:many]) + (f", … ({len(names)} in all)" if len(names) > many else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from app.contracts.job import TERMINAL
@@ -29,12 +29,17 @@ def outcome(job: Mapping[str, Any]) -> str:
     severity, classes = job["severity"], job.get("classes") or ()
     if not severity:
         return fmt.NONE
-    found = "no damage that matters" if severity == "none" else severity
-    if len(classes) > 1:
-        # All of them say no more than the mean's.
-        found = f"{severity if len(classes) == len(SEVERITIES) else ' or '.join(classes)}?"
+    found = "no damage that matters" if severity == "none" and len(classes) < 2 else decided(severity, classes)
     found = f"{found} {_of(job)}".strip()
     return visible("; ".join(filter(None, (job.get("answer"), found))))
+
+
+def decided(severity: str, classes: Sequence[str]) -> str:
+    """The class, or those that the verdict names where it is not decided, with a question mark."""
+    if len(classes) < 2:
+        return severity
+    # All of them say no more than the mean's.
+    return f"{severity if len(classes) == len(SEVERITIES) else ' or '.join(classes)}?"
 
 
 def times(job: Mapping[str, Any], now: float | None) -> dict[str, str]:

@@ -110,7 +110,7 @@ def noise_floor(
     kl = np.full(len(positions), np.nan)
     kl[where] = values
     block = distribution(values, positions.document[where], positions.window[where])
-    shapes = (engine.windows_per_step(max(lengths)), 1)
+    shapes = (min(engine.windows_per_step(max(lengths)), len(lengths)), 1)
     return Floor(kl, NoiseFloor(kl=block, tokens=int(where.sum()), batch_shapes=shapes))
 
 

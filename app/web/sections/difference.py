@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from app.contracts.diff_report import UNITS, Difference, DiffReport, Measure, Pair, Ranked
 from app.web import format as fmt
+from app.web import listing
 from app.web.charts import axis as strip_axis
 from app.web.charts import interval_strip
 from app.web.charts_differences import Gap, differences_chart
@@ -163,7 +164,7 @@ def _ranking(report: DiffReport) -> Table:
             Cell(chart=strip),
             Cell(fmt.number(row.perplexity, 4)),
             Cell(fmt.NONE if row.bytes is None else fmt.size(row.bytes)),
-            Cell(row.severity),
+            Cell(listing.decided(row.severity, row.classes)),
         )
 
     return Table(

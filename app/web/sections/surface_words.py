@@ -176,7 +176,12 @@ def left(report: SurfaceReport) -> str:
 def limits_note(report: SurfaceReport) -> str:
     """How the limits were found."""
     by_kl = report.contour.measure == "kl"
-    between = "in the logarithm of KL" if by_kl else "straight in ln perplexity"
+    between = (
+        "in the logarithm of KL (straight in KL from a setting that loses nothing or next to nothing, so that limits "
+        "from there and limits beside them are not of one rule)"
+        if by_kl
+        else "straight in ln perplexity"
+    )
     # Of a logarithm alone: what it says of next to nothing.
     nothing = "next to a setting that loses next to nothing, though not exactly 0, " if by_kl else ""
     return (

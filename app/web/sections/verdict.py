@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 from markupsafe import Markup
 
@@ -13,6 +14,9 @@ from app.web import format as fmt
 from app.web.charts import threshold_chart
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
+
+# So many times the text that was scored nobody will score.
+_BEYOND_REACH: Final = 100
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,17 @@ def to_decide(report: AnyReport) -> str:
     tokens = report.decision.tokens_to_decide
     if report.decision.conclusive or tokens is None:
         return ""
+    # Two digits, upwards, as the verdict tells it: the estimate is no better than that.
+    step = 10 ** max(0, len(str(tokens)) - 2)
+    about = -(-tokens // step) * step
     factor = tokens / max(1, report.tokens)
-    return f"About {fmt.count(tokens)} scored tokens would decide, {fmt.number(factor, 2)} times this text."
+    times = fmt.number(factor, 2) if factor < 100 else fmt.count(int(round(factor, 2 - len(str(int(factor))))))
+    if factor >= _BEYOND_REACH:
+        return (
+            f"It lies so close to a limit that only about {fmt.count(about)} scored tokens would decide, {times} times "
+            "this text."
+        )
+    return f"About {fmt.count(about)} scored tokens would decide, {times} times this text."
 
 
 def nonfinite(report: AnyReport) -> str:
@@ -153,7 +166,7 @@ def margin(report: AnyReport) -> str:
     straddled = [(edge, SEVERITIES[index + 1]) for index, edge in enumerate(limits) if low < edge < high]
     if straddled:
         return (
-            "Its interval straddles "
+            "The candidate’s interval straddles "
             + " and ".join(f"{fmt.short(edge)}, where {name} begins" for edge, name in straddled)
             + "."
         )
@@ -166,7 +179,7 @@ def margin(report: AnyReport) -> str:
     if over:
         edge, name = over[0]
         parts.append(f"the upper limit is {fmt.percent(max(0.0, high) / edge)} % of the threshold of {name}")
-    return "Its whole interval lies in one class: " + ", ".join(parts) + "."
+    return "The candidate’s whole interval lies in one class: " + ", ".join(parts) + "."
 
 
 def detectable(report: AnyReport) -> str:

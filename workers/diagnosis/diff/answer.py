@@ -23,7 +23,7 @@ from app.contracts.report import CompareReport, Mean
 from workers.diagnosis.diff.protocol import mismatches, sentence
 from workers.diagnosis.diff.tokens import Tokens, same_positions, shared
 from workers.diagnosis.summary import as_mean
-from workers.distributions.intervals import Clusters
+from workers.distributions.intervals import FEWEST_CLUSTERS, Clusters
 from workers.distributions.significance import LEAST_P, LEVEL, cluster_labels, holm, p_values
 from workers.distributions.statistics import exponential
 
@@ -167,6 +167,9 @@ def _differences(
         clusters = Clusters.of(places.document, places.window)
         means = [as_mean(estimate) for estimate in clusters.means(columns, seed=seed)]
         p = p_values(columns, cluster_labels(places.document, places.window), seed=seed)
+        if name is not None and np.unique(places.document).size < FEWEST_CLUSTERS:
+            # Windows of a few documents speak of these alone, and a domain is named to speak of others of its kind.
+            p = [None] * len(columns)
         rows += [
             (pair, name, column, mean, value, places)
             for pair, column, mean, value in zip(chosen, columns, means, p, strict=True)
@@ -232,6 +235,7 @@ def _ranking(
             job=side.report.job,
             candidate=side.name,
             severity=side.report.severity,
+            classes=() if side.report.decision.conclusive else side.report.decision.classes,
             bytes=side.report.provenance.candidate.bytes,
             bits_per_weight=side.report.provenance.candidate.bits_per_weight,
             value=as_mean(value, (0.0, 1.0) if by in {"tv", "top1_agreement"} else (0.0, np.inf)),

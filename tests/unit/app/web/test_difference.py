@@ -8,7 +8,7 @@ import pytest
 from app.contracts.diff_report import DiffReport
 from app.web import format as fmt
 from app.web.difference import render_difference
-from app.web.sections.difference import ties
+from app.web.sections.difference import difference, ties
 from tests.support.html import tree
 from tests.support.token_files import DOCUMENTS, LENGTH, side_of, values, write_job
 from workers.diagnosis.diff.answer import Side, compare_reports
@@ -50,6 +50,13 @@ def test_the_side_of_zero_on_which_a_candidate_is_better_depends_on_the_measure(
     texts = [[one.text for one in root.all("text")] for root in (loss, agreement)]
     assert {"◂ b is better", "a is better ▸"} <= set(texts[0])
     assert {"◂ a is better", "b is better ▸"} <= set(texts[1])
+
+
+def test_a_severity_that_is_not_decided_has_a_question_mark(two: DiffReport) -> None:
+    first, second = two.ranking
+    told = two.model_copy(update={"ranking": (first, second.model_copy(update={"classes": ("mild", "moderate")}))})
+    rows = difference(told).ranking.rows
+    assert [row[-1].text for row in rows] == [first.severity, "mild or moderate?"]
 
 
 def test_ranks_stand_in_their_order(many: DiffReport) -> None:

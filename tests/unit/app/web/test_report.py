@@ -5,7 +5,9 @@ import re
 
 import pytest
 
+from app.contracts.report import CompareReport
 from app.web.report import render
+from app.web.sections.verdict import to_decide
 from tests.support.html import tree
 from tests.support.reports import HOSTILE, compare_report, draw, variants
 
@@ -114,8 +116,25 @@ def test_an_inconclusive_verdict_names_both_classes_and_the_tokens_that_decide()
     verdict = tree(PAGES["inconclusive"]).one(id_="verdict")
     assert not report["decision"]["conclusive"]
     assert verdict.one(class_="class").text == "Mild or moderate"
-    assert f"{report['decision']['tokens_to_decide']:,} scored tokens would decide" in verdict.text
+    assert report["decision"]["tokens_to_decide"] == 14_953
+    assert "About 15,000 scored tokens would decide" in verdict.text  # two digits, upwards, as the sentence has them
     assert "straddles 0.05" in verdict.text
+
+
+@pytest.mark.parametrize(
+    ("tokens", "told"),
+    [
+        (45_545_445, "only about 46,000,000 scored tokens would decide, 17,000 times this text"),
+        (261_400, "only about 270,000 scored tokens would decide, 100 times this text"),
+        (250_000, "About 250,000 scored tokens would decide, 96 times this text"),
+    ],
+)
+def test_what_nobody_will_score_is_said_to_lie_on_the_limit(tokens, told):
+    report = CompareReport.model_validate(VARIANTS["inconclusive"])
+    decision = report.decision.model_copy(update={"tokens_to_decide": tokens})
+    text = to_decide(report.model_copy(update={"decision": decision, "tokens": 2614}))
+    assert told in text
+    assert text.startswith("It lies so close to a limit") == told.startswith("only")
 
 
 def test_values_that_are_not_finite_are_said_at_the_top():

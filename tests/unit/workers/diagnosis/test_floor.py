@@ -69,7 +69,7 @@ class PlayedStore:
         self.kept = json.loads(json.dumps(value))
 
 
-def measure(monkeypatch: pytest.MonkeyPatch, store: PlayedStore, kl: float) -> tuple[Floor, list[int]]:
+def measure(monkeypatch: pytest.MonkeyPatch, store: PlayedStore, kl: float, step: int = 8) -> tuple[Floor, list[int]]:
     """The floor of 20 documents of one window, 512 tokens each, at which the engine repeats itself up to `kl`; and of
     how many windows each measurement was."""
     where = np.repeat(np.arange(20), 511)
@@ -84,7 +84,7 @@ def measure(monkeypatch: pytest.MonkeyPatch, store: PlayedStore, kl: float) -> t
     monkeypatch.setattr(module, "Divergence", lambda *_, **__: None)
     corpus = SimpleNamespace(windows=[SimpleNamespace(tokens=[0] * 512)] * 20)
     floor = noise_floor(
-        cast(ScoringEngine, SimpleNamespace(windows_per_step=lambda _: 8)),
+        cast(ScoringEngine, SimpleNamespace(windows_per_step=lambda _: step)),
         cast(Side, SimpleNamespace(head=None)),
         cast(Corpus, corpus),
         Positions(where, where, np.tile(np.arange(1, 512), 20), np.ones_like(where), np.ones_like(where)),
@@ -95,6 +95,11 @@ def measure(monkeypatch: pytest.MonkeyPatch, store: PlayedStore, kl: float) -> t
         context=cast(JobContext, None),
     )
     return floor, asked
+
+
+def test_a_batch_is_no_larger_than_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    floor, _ = measure(monkeypatch, PlayedStore(), 0.0, step=154)
+    assert floor.report.batch_shapes == (20, 1)
 
 
 def test_where_it_is_zero_a_few_windows_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,6 +160,22 @@ def test_domains_are_compared_by_themselves(tmp_path):
     assert by_domain["code"].documents == DOCUMENTS // 2
 
 
+def test_a_domain_of_fewer_than_six_documents_is_not_judged(tmp_path):
+    few = tuple(f"domain{number}" for number in range(7))  # of 30 documents each has four or five
+    sides = [side(tmp_path, name, HARD + shift, domains=few) for name, shift in (("a", 0.0), ("b", 0.3))]
+    (pair,) = compare_reports(sides).pairs
+    assert {one.documents for one in pair.domains} == {4, 5}
+    assert {(one.verdict, one.p, one.p_adjusted) for one in pair.domains} == {("cannot be judged", None, None)}
+    assert row(compare_reports(sides)).verdict == "worse"  # all thirty are enough
+
+
+def test_a_verdict_that_is_not_conclusive_keeps_its_classes(tmp_path):
+    sure, unsure = side(tmp_path, "a", HARD), side(tmp_path, "b", HARD)
+    decision = unsure.report.decision.model_copy(update={"conclusive": False, "classes": ("mild", "moderate")})
+    unsure = Side(unsure.name, unsure.report.model_copy(update={"decision": decision}), unsure.tokens)
+    assert [one.classes for one in compare_reports([sure, unsure]).ranking] == [(), ("mild", "moderate")]
+
+
 def test_reports_that_differ_are_refused_and_each_difference_is_named(tmp_path):
     sides = [side(tmp_path, "a", HARD), side(tmp_path, "b", HARD, dtype="float32", protocol={"window": 256})]
     with pytest.raises(HemostatError) as caught:
