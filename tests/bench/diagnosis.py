@@ -68,7 +68,7 @@ def sweep_request(points: int = POINTS) -> SweepRequest:
 
 
 def bench_sweep(home: Path, *, points: int = POINTS, tokens: int = TOKENS) -> list[Row]:
-    """Twelve sparsities by magnitude over 20,000 tokens, in one job."""
+    """Twelve sparsities by magnitude over 20,000 tokens, in one job, whose engine has run already."""
     settings = prepared(home, tokens)
     room = EngineRoom(settings)
     context = WatchedContext(settings, "sweep", points=points)

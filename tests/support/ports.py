@@ -11,7 +11,7 @@ _FIRST, _LAST = 20_000, 32_000
 # Where tests run in several processes each has a share of its own: two of them would find the same port free.
 _SHARES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _SHARE = (_LAST - _FIRST) // _SHARES
-_BEGIN = _FIRST + _SHARE * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_BEGIN = _FIRST + _SHARE * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SHARES)
 _NUMBERS = itertools.count(random.SystemRandom().randrange(_SHARE))
 
 

@@ -105,7 +105,10 @@ def _marks(report: DiffReport, over: str = "") -> str:
     rows = [row for pair in report.pairs for row in (_of(pair, report.by), *pair.domains)]
     marks = f"Filled: a difference that is shown after Holm’s correction{over}; rings: none is shown"
     if any(row.verdict == "cannot be judged" for row in rows):
-        marks += "; crosses: it cannot be judged, because no interval comes from so few documents and windows"
+        marks += (
+            "; crosses: it cannot be judged, for a domain of fewer than six documents speaks of these alone, and a "
+            "single window has no interval"
+        )
     return f"{marks}."
 
 

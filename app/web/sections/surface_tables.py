@@ -85,9 +85,11 @@ def limit_text(report: SurfaceReport, limit: Limit) -> str:
         last = label(report, which, len(report.knobs[which].values) - 1)
         return f"beyond {last}"
     if limit.place == 0 and limit.largest is None:
-        return "already passed"
-    if limit.place == limit.largest and (why := _no_loss(report, limit, which)):
-        return f"{label(report, which, limit.largest)}; {why}"
+        return _no_loss(report, limit, which, 0) or "already passed"
+    if limit.place is not None and limit.place == limit.largest:
+        why = _no_loss(report, limit, which, limit.largest + 1)
+        if why:
+            return f"{label(report, which, limit.largest)}; {why}"
     if limit.place == 0:
         return label(report, which, 0)
     if limit.value is not None:
@@ -97,15 +99,15 @@ def limit_text(report: SurfaceReport, limit: Limit) -> str:
     return f"{label(report, which, low)} to {label(report, which, high)}"
 
 
-def _no_loss(report: SurfaceReport, limit: Limit, which: int) -> str:
-    """Why the setting behind the furthest one within has no loss; empty where it has one, or there is no such one."""
-    if limit.largest is None or limit.largest + 1 == len(report.knobs[which].values):
+def _no_loss(report: SurfaceReport, limit: Limit, which: int, place: int) -> str:
+    """Why the setting at a place of a limit's row has no loss; empty where it has one, or there is no such one."""
+    if place == len(report.knobs[which].values):
         return ""
-    point = point_along(report, which, limit.at, limit.largest + 1)
+    point = point_along(report, which, limit.at, place)
     if point is None or point.loss.mean is not None:
         return ""
-    following = label(report, which, limit.largest + 1)
-    return f"the model cannot take {following}" if point.refused else f"{following} gives no finite logits"
+    there = label(report, which, place)
+    return f"the model cannot take {there}" if point.refused else f"{there} gives no finite logits"
 
 
 def limit_interval(report: SurfaceReport, limit: Limit) -> str:

@@ -15,8 +15,9 @@ from app.web.charts import threshold_chart
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
-# So many times the text that was scored nobody will score.
-_BEYOND_REACH: Final = 100
+# So many tokens, and so many times the text that was scored, nobody will score.
+_BEYOND_REACH: Final = 1_000_000
+_BEYOND_REACH_TIMES: Final = 100
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def to_decide(report: AnyReport) -> str:
     about = -(-tokens // step) * step
     factor = tokens / max(1, report.tokens)
     times = fmt.number(factor, 2) if factor < 100 else fmt.count(int(round(factor, 2 - len(str(int(factor))))))
-    if factor >= _BEYOND_REACH:
+    if tokens >= _BEYOND_REACH and factor >= _BEYOND_REACH_TIMES:
         return (
             f"It lies so close to a limit that only about {fmt.count(about)} scored tokens would decide, {times} times "
             "this text."
@@ -166,7 +167,7 @@ def margin(report: AnyReport) -> str:
     straddled = [(edge, SEVERITIES[index + 1]) for index, edge in enumerate(limits) if low < edge < high]
     if straddled:
         return (
-            "The candidate’s interval straddles "
+            "The interval of the excess straddles "
             + " and ".join(f"{fmt.short(edge)}, where {name} begins" for edge, name in straddled)
             + "."
         )
@@ -179,7 +180,7 @@ def margin(report: AnyReport) -> str:
     if over:
         edge, name = over[0]
         parts.append(f"the upper limit is {fmt.percent(max(0.0, high) / edge)} % of the threshold of {name}")
-    return "The candidate’s whole interval lies in one class: " + ", ".join(parts) + "."
+    return "The whole interval of the excess lies in one class: " + ", ".join(parts) + "."
 
 
 def detectable(report: AnyReport) -> str:

@@ -35,7 +35,8 @@ _LOSSES: Final = frozenset({"kl", "reverse_kl", "js", "tv", "log_perplexity"})
 METHOD: Final = (
     "differences paired by token; 95 % studentized bootstrap intervals and two-sided p-values clustered by document "
     "(by window where fewer than six documents are at hand); Holm’s correction over all pairs of a measure, and over "
-    "all pairs and domains of the slices, at the 5 % level; intervals are not corrected"
+    "all pairs and domains of the slices, at the 5 % level; a domain of fewer than six documents has no p and is not "
+    "judged; intervals are not corrected"
 )
 
 
@@ -322,7 +323,13 @@ def _warnings(
     least = min(len(side.tokens) for side in sides)
     if len(common[0]) < least:
         found.append(f"Only {len(common[0])} positions are shared; the reports scored at least {least} each.")
-    asked = len(letters) * (len(letters) - 1) // 2 * len(set(kept[0].domain.tolist()))
+    places = kept[0]
+    judged = [
+        name
+        for name in set(places.domain.tolist())
+        if np.unique(places.document[places.domain == name]).size >= FEWEST_CLUSTERS
+    ]
+    asked = len(letters) * (len(letters) - 1) // 2 * len(judged)
     if asked * LEAST_P >= LEVEL:
         found.append(
             f"{asked} differences by domain are corrected together, and the bootstrap tells no p below {LEAST_P:.1g}: "

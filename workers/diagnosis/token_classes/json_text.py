@@ -226,14 +226,28 @@ def _parts(value: dict[str, Any], tools: Tools) -> tuple[str, str] | None:
     if name is None or arguments is None:
         return None
     if value[name] in tools:
-        # Of a tool without arguments both are empty, and nothing but a call.
-        defined = arguments == "parameters" and value[arguments] and value[arguments] == tools[value[name]]
+        defined = arguments == "parameters" and _defines(value, tools[value[name]])
         return None if defined else (name, arguments)
     if "description" in value:
         return None
     if arguments == "parameters" and {"type", "properties"} & set(value[arguments]):
         return None
     return name, arguments
+
+
+def _defines(value: dict[str, Any], schema: Mapping[str, Any]) -> bool:
+    """Whether an object of a known tool's name repeats its definition, word by word or nearly so, and is no call.
+
+    Empty parameters are those of a call without arguments, unless a description stands beside them. Others define where
+    they are the tool's schema, or have a schema's form and the tool has no argument of such a name.
+    """
+    given = value["parameters"]
+    if not given:
+        return "description" in value
+    own = schema.get("properties")
+    known = set(own) if isinstance(own, dict) else set()
+    formed = given.get("type") == "object" and isinstance(given.get("properties"), dict)
+    return bool(given == schema) or (formed and not {"type", "properties"} & known)
 
 
 def _call(text: str, start: int, value: dict[str, Any], tools: Tools) -> Call | None:

@@ -125,7 +125,8 @@ def test_an_inconclusive_verdict_names_both_classes_and_the_tokens_that_decide()
     ("tokens", "told"),
     [
         (45_545_445, "only about 46,000,000 scored tokens would decide, 17,000 times this text"),
-        (261_400, "only about 270,000 scored tokens would decide, 100 times this text"),
+        (1_000_000, "only about 1,000,000 scored tokens would decide, 380 times this text"),
+        (999_000, "About 1,000,000 scored tokens would decide, 380 times this text"),
         (250_000, "About 250,000 scored tokens would decide, 96 times this text"),
     ],
 )

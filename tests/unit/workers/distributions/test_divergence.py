@@ -340,6 +340,19 @@ def test_a_weight_that_is_not_finite_marks_every_position() -> None:
     assert not values_of(case(PLAIN, broken, 20, by=0.05), "fast").finite.any()
 
 
+@pytest.mark.parametrize("weight", [1e35, math.inf, math.nan])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_by_a_broken_head_of_the_reference_nothing_is_told_of_the_candidate(
+    precision: Precision, weight: float
+) -> None:
+    weight_VD = PLAIN.weight_VD.clone()
+    weight_VD[500, 3] = weight
+    found = values_of(case(replace(PLAIN, weight_VD=weight_VD), PLAIN, 20, by=0.05), precision)
+    assert not found.finite.any()
+    for name in FLOATS:
+        assert np.isnan(getattr(found, name)).all(), name
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_candidate_with_absurd_logits_has_huge_but_finite_divergences(precision: Precision) -> None:
     reference = make_head(500, 32, spread=3.0)

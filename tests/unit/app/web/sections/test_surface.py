@@ -324,6 +324,14 @@ def test_before_a_collapse_the_mildest_setting_is_not_said_to_be_passed(refused,
     assert f"left out; {why}" in text
     beyond = limit.model_copy(update={"largest": None})
     assert limit_text(found, beyond) == "already passed"
+    nowhere = [
+        one.model_copy(update={"refused": refused, "loss": one.loss.model_copy(update={"mean": None, "ci": None})})
+        if (one.first, one.second) == (0, 0)
+        else one
+        for one in points
+    ]
+    told = limit_text(found.model_copy(update={"points": tuple(nowhere)}), beyond)
+    assert told == why.replace("0.2", "left out")
 
 
 def test_the_path_says_that_the_steps_were_exchanged_where_no_knob_was_turned():

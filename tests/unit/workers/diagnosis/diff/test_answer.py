@@ -136,6 +136,15 @@ def test_it_is_told_where_a_correction_can_find_nothing(tmp_path):
     assert not any("by domain" in warning for warning in few.warnings)
 
 
+def test_domains_that_are_not_judged_are_not_counted_as_corrected(tmp_path):
+    small = ("prose",) * 6 + ("rare",)  # of 30 documents four
+    sides = [side(tmp_path, f"c{index:02}", HARD + 0.3 * index, domains=small) for index in range(17)]
+    found = compare_reports(sides)  # 136 differences of prose alone: a correction can find them
+    assert not any("by domain" in warning for warning in found.warnings)
+    said = {(one.domain, one.verdict) for pair in found.pairs for one in pair.domains}
+    assert said == {("prose", "worse"), ("rare", "cannot be judged")}
+
+
 def test_all_pairs_are_corrected_together(tmp_path):
     noise = 0.1 * RNG.normal(size=(5, DOCUMENTS))[:, WHERE]
     sides = [side(tmp_path, f"c{index}", np.maximum(0, HARD + 0.4 + noise[index])) for index in range(5)]

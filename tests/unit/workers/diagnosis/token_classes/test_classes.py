@@ -106,13 +106,22 @@ def test_calls_and_what_is_none(text: str, expected: list[str]) -> None:
         ({"name": "open_ticket", "description": "Opens one.", "parameters": SCHEMA}, False, False),
         ({"type": "function", "function": {"name": "open_ticket", "parameters": SCHEMA}}, False, False),
         ({"name": "now", "parameters": {}}, True, True),
+        ({"name": "now", "description": "Tells the time.", "parameters": {}}, False, False),
+        (
+            {"name": "find", "parameters": {"type": "object", "properties": {"q": {}}}},
+            False,
+            False,
+        ),  # nearly its schema
+        ({"name": "find", "description": "Finds.", "parameters": {"q": "x"}}, True, False),
         ({"name": "another", "parameters": {"type": "bug"}}, False, False),
     ],
 )
 def test_the_name_of_a_known_tool_makes_a_call(value: dict[str, Any], known: bool, unknown: bool) -> None:
-    """Unless the object repeats what the tool was defined by."""
+    """Unless the object repeats what the tool was defined by, or nearly so."""
     text = json.dumps(value)
-    assert [call.name for call in calls_in(text, {"open_ticket": SCHEMA, "now": {}})] == [value.get("name")] * known
+    found = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}
+    tools = {"open_ticket": SCHEMA, "now": {}, "find": found}
+    assert [call.name for call in calls_in(text, tools)] == [value.get("name")] * known
     assert [call.name for call in calls_in(text)] == [value.get("name")] * unknown
 
 
