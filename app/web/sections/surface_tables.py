@@ -86,7 +86,7 @@ def limit_text(report: SurfaceReport, limit: Limit) -> str:
         return f"beyond {last}"
     if limit.place == 0 and limit.largest is None:
         return _no_loss(report, limit, which, 0) or "already passed"
-    if limit.place is not None and limit.place == limit.largest:
+    if limit.largest is not None and limit.place == limit.largest:
         why = _no_loss(report, limit, which, limit.largest + 1)
         if why:
             return f"{label(report, which, limit.largest)}; {why}"
