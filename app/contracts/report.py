@@ -269,6 +269,14 @@ class SeverityVerdict(Contract):
         description="scored tokens of the same kind that would make it conclusive; null when it is, or when none would"
     )
 
+    @property
+    def about_tokens_to_decide(self) -> int | None:
+        """`tokens_to_decide` as it is told: two digits, upwards, since the estimate is no better than that."""
+        if self.tokens_to_decide is None:
+            return None
+        step = int(10 ** max(0, len(str(self.tokens_to_decide)) - 2))
+        return -(-self.tokens_to_decide // step) * step
+
 
 class WorstToken(Contract):
     """A position of large KL. Text only where the job allows it to be stored."""

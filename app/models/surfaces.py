@@ -16,12 +16,11 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
 from app.contracts.requests.surface import MOST_POINTS, SurfaceRequest
 from app.contracts.requests.sweep import Knob
+from app.contracts.surface_report import Exchange, Order
 from app.models.knobs import check_knobs, either, recipe_at, told, without
 from app.models.strength import direction_of, weakest_first
 
-Order = Literal["as given", "reversed"]
 Zero = Literal["left out", "first value"]
-Exchange = Literal["alone", "with a knob"]
 # Where a step that is left out stands on its knob's axis; the source's own bits are 16 in every dtype that is served
 # but float32, whose weights an engine of bfloat16 takes as 16, too.
 ZEROS: Final = {"sparsity": 0.0, "ratio": 0.0, "bits": 16.0, "activation_bits": 16.0, "k_bits": 16.0, "v_bits": 16.0}

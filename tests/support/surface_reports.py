@@ -212,3 +212,21 @@ def surface_variants() -> dict[str, Json]:
     """One report of every kind that looks different."""
     found: dict[str, Json] = json.loads(_variants())
     return found
+
+
+def surface_variant(name: str) -> SurfaceReport:
+    """One of the reports, validated."""
+    return SurfaceReport.model_validate(surface_variants()[name])
+
+
+def departing(kinds: dict[tuple[str, str], int]) -> SurfaceReport:
+    """A report of both orders with so many interactions of a kind in each: −0.1 where they overlap, +0.04 else."""
+    found = surface_variant("both-orders")
+    left, rows = dict(kinds), []
+    for row in found.interactions:
+        kind = next((kind for (order, kind), count in left.items() if count and order == row.order), None)
+        if kind is not None:
+            left[row.order, kind] -= 1
+        nats = row.nats.model_copy(update={"mean": {"overlaps": -0.1, "compounds": 0.04}.get(kind, 0.001)})
+        rows.append(row.model_copy(update={"kind": kind or "no_departure_shown", "nats": nats}))
+    return found.model_copy(update={"interactions": tuple(rows)})

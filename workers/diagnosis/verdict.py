@@ -204,9 +204,9 @@ def _undecided(verdict: SeverityVerdict) -> str:
     first, last = (SEVERITIES.index(verdict.classes[end]) for end in (0, -1))
     inside = [_plain(limit) for limit in _limits(verdict.thresholds)[first:last]]
     straddled = f"which straddles the limit{'s' if len(inside) > 1 else ''} of {_listed(inside)}"
-    if verdict.tokens_to_decide is None:
+    if verdict.about_tokens_to_decide is None:
         return f"{straddled}, and lies so close to it that no amount of text would decide"
-    return f"{straddled}; about {_count(_rounded(verdict.tokens_to_decide))} scored tokens would decide"
+    return f"{straddled}; about {_count(verdict.about_tokens_to_decide)} scored tokens would decide"
 
 
 def _effects(top1: Mean | None, ratio: Mean | None) -> str:
@@ -263,9 +263,3 @@ def _percent(share: float) -> str:
 
 def _count(number: int) -> str:
     return f"{number:,}"
-
-
-def _rounded(number: int) -> int:
-    """Two significant digits, upwards."""
-    step = int(10 ** max(0, _magnitude(number) - 1))
-    return -(-number // step) * step

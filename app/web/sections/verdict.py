@@ -109,12 +109,9 @@ def ranges(report: AnyReport) -> tuple[str, ...]:
 
 def to_decide(report: AnyReport) -> str:
     """How much text would settle an inconclusive verdict; empty where it is conclusive or nothing is known."""
-    tokens = report.decision.tokens_to_decide
-    if report.decision.conclusive or tokens is None:
+    tokens, about = report.decision.tokens_to_decide, report.decision.about_tokens_to_decide
+    if report.decision.conclusive or tokens is None or about is None:
         return ""
-    # Two digits, upwards, as the verdict tells it: the estimate is no better than that.
-    step = 10 ** max(0, len(str(tokens)) - 2)
-    about = -(-tokens // step) * step
     factor = tokens / max(1, report.tokens)
     times = fmt.number(factor, 2) if factor < 100 else fmt.count(int(round(factor, 2 - len(str(int(factor))))))
     if tokens >= _BEYOND_REACH and factor >= _BEYOND_REACH_TIMES:

@@ -13,14 +13,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final
 
-from app.models.surfaces import Exchange, exchanged
+from app.contracts.surface_report import Exchange, Turn
+from app.models.surfaces import exchanged
 
 # Of the bytes of a setting: a smaller one that saves less saves next to nothing.
 _LEAST_SAVED: Final = 1e-3
-
-Turn = Literal["start", "first", "second", "both", "traded"]
 
 
 @dataclass(frozen=True)

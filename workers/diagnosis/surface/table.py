@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from app.contracts.report import Mean
 from app.contracts.requests.surface import SurfaceRequest
-from app.contracts.surface_report import Contour, Interaction, Kind, Limit, OrderEffect, PathStep
-from app.models.surfaces import ZEROS, Axis, Cell, Order, axes_of
+from app.contracts.surface_report import Contour, Interaction, Kind, Limit, Order, OrderEffect, PathStep
+from app.models.surfaces import ZEROS, Axis, Cell, axes_of
 from workers.diagnosis.points.clusters import Clustered
 from workers.diagnosis.points.kernels import Kernel
 from workers.diagnosis.points.record import PointRecord, WindowSums

@@ -1,0 +1,231 @@
+"""The tables of a surface report, on the page and in a terminal."""
+
+import pytest
+
+from app.web.report import render
+from app.web.sections.surface import surface
+from app.web.sections.surface_tables import limit_interval, limit_text
+from app.web.sections.surface_words import label, orders_note, setting
+from tests.support.html import tree
+from tests.support.surface_reports import surface_variant, surface_variants
+from tests.support.terminal import printed
+
+VARIANTS = surface_variants()
+
+
+def test_every_interaction_is_a_row_with_interval_and_p():
+    view = surface(surface_variant("both-orders"))
+    assert len(view.interactions.rows) == 40
+    first = surface_variant("both-orders").interactions[0]
+    low, high = first.nats.ci
+    assert any(f"{value:.5f}"[:6] in view.interactions.rows[0][1].note for value in (low, high)) or (
+        "×10" in view.interactions.rows[0][1].note
+    )
+    assert {row[4].text for row in view.interactions.rows} <= {
+        "compounds",
+        "overlaps",
+        "no departure shown",
+        "adds up within 0.01",
+    }
+    assert "±0.01 nats" in view.interactions_note
+
+
+def test_every_domain_is_a_row_and_one_of_few_documents_has_no_interval():
+    view = surface(surface_variant("both-orders"))
+    assert {row[0].text for row in view.domains.rows} == {"prose", "code", "chat"}
+    assert all(row[2].note.startswith("[") for row in view.domains.rows)
+    some = surface_variant("both-orders")
+    code = surface_variant("broken").domains["code"]
+    some = some.model_copy(update={"domains": some.domains | {"code": code}})
+    few = surface(some)
+    row = next(row for row in few.domains.rows if row[0].text == "code")
+    assert {cell.note for cell in row[1:]} == {""}
+    assert (row[4].text, row[5].text) == ("–", "too few documents")
+    page = render(some.model_dump(mode="json"))
+    assert page.count("fewer than six documents") == 1, "said once, below the table"
+    assert "fewer than six" in few.domains_note and "fewer than six" not in view.domains_note
+    old = surface_variant("both-orders").model_copy(update={"domains": {}, "margin": None})
+    assert surface(old).domains.rows == () and 'id="domains"' not in render(old.model_dump(mode="json"))
+
+
+def test_where_no_domain_can_be_judged_a_line_says_so_in_place_of_the_table():
+    line = "No domain can be judged alone: each has too few documents (chat 1, code 1, prose 2)."
+    view = surface(surface_variant("broken"))
+    assert view.domains.rows == () and view.domains_note == line
+    section = tree(render(VARIANTS["broken"])).one(id_="domains")
+    assert section.text.split() == ["By", "domain", *line.split()]
+    text = printed(VARIANTS["broken"])
+    assert line in text and "By domain" not in text
+
+
+def test_limits_tell_ends_beyond_the_range():
+    found = surface_variant("adds-up")
+    texts = [limit_text(found, limit) for limit in found.contour.limits]
+    assert any(text.startswith("beyond") for text in texts) or all(
+        limit.place is not None for limit in found.contour.limits
+    )
+    template = found.contour.limits[0]
+    assert limit_text(found, template.model_copy(update={"place": None})) == "beyond 0.7"
+    assert limit_text(found, template.model_copy(update={"place": 0.0, "largest": None})) == "already passed"
+    assert limit_text(found, template.model_copy(update={"value": None, "place": 1.5})) == "0.2 to 0.35"
+    assert limit_interval(found, template.model_copy(update={"ci": (0.2, None)})) == "from 0.200 to beyond"
+    assert limit_interval(found, template.model_copy(update={"ci": (8.0, 6.0)})) == "[6.00, 8.00]"
+    assert limit_interval(found, template.model_copy(update={"ci": (None, None)})) == "beyond the range"
+    assert limit_interval(found, template.model_copy(update={"ci": None})) == "too few documents"
+
+
+def of_rank(**changed):
+    """A report whose first knob is a rank in a step of its own, and its first limit so changed."""
+    found = surface_variant("adds-up")
+    knob = found.knobs[0].model_copy(update={"field": "rank", "values": (None, 256, 128, 64, 32, 16), "zero": None})
+    limit = found.contour.limits[0].model_copy(update=changed)
+    contour = found.contour.model_copy(update={"limits": (limit, *found.contour.limits[1:])})
+    return found.model_copy(update={"knobs": (knob, found.knobs[1]), "contour": contour})
+
+
+@pytest.mark.parametrize(
+    ("limit", "text", "interval"),
+    [
+        ({"place": 2.14, "value": 119.1, "ci": (2.0, 3.0), "largest": 2}, "119", "[64.0, 128]"),
+        ({"place": 2.14, "value": 119.1, "ci": (2.25, None), "largest": 2}, "119", "from 112 to beyond"),
+        ({"place": 1.5, "value": 192.0, "ci": (0.0, 2.0), "largest": 1}, "192", "[left out, 128]"),
+        ({"place": 0.5, "value": None, "ci": (0.0, 1.0), "largest": 0}, "left out to 256", "[left out, 256]"),
+        ({"place": 0.5, "value": None, "ci": (0.0, None), "largest": 0}, "left out to 256", "from left out to beyond"),
+    ],
+)
+def test_a_limit_and_its_interval_are_in_one_unit(limit, text, interval):
+    found = of_rank(**limit)
+    row = surface(found).limits.rows[0]
+    assert (row[2].text, row[3].text) == (text, interval)
+    table = printed(found.model_dump(mode="json"), 130).split("How far before ")[1]
+    line = next(line for line in table.splitlines() if " rank " in line)
+    assert text in line and interval in line
+
+
+@pytest.mark.parametrize(
+    ("refused", "why"), [("", "0.2 gives no finite logits"), ("no such layer", "the model cannot take 0.2")]
+)
+def test_before_a_collapse_the_mildest_setting_is_not_said_to_be_passed(refused, why):
+    found = surface_variant("adds-up")
+    points = [
+        one.model_copy(update={"refused": refused, "loss": one.loss.model_copy(update={"mean": None, "ci": None})})
+        if (one.first, one.second) == (1, 0)
+        else one
+        for one in found.points
+    ]
+    limit = found.contour.limits[0].model_copy(update={"place": 0.0, "value": 0.0, "ci": (0.0, 0.2), "largest": 0})
+    contour = found.contour.model_copy(update={"limits": (limit, *found.contour.limits[1:])})
+    found = found.model_copy(update={"points": tuple(points), "contour": contour})
+    row = surface(found).limits.rows[0]
+    assert [cell.text for cell in row[2:]] == [f"left out; {why}", "[0, 0.200]", "left out"]
+    text = printed(found.model_dump(mode="json"), 200)
+    assert f"left out; {why}" in text
+    beyond = limit.model_copy(update={"largest": None})
+    assert limit_text(found, beyond) == "already passed"
+    nowhere = [
+        one.model_copy(update={"refused": refused, "loss": one.loss.model_copy(update={"mean": None, "ci": None})})
+        if (one.first, one.second) == (0, 0)
+        else one
+        for one in points
+    ]
+    told = limit_text(found.model_copy(update={"points": tuple(nowhere)}), beyond)
+    assert told == why.replace("0.2", "left out")
+
+
+def test_the_path_says_that_the_steps_were_exchanged_where_no_knob_was_turned():
+    found = surface_variant("both-orders")
+    step = found.path[0]
+    places = [(0, 1, "as given"), (1, 1, "reversed"), (1, 1, "as given"), (1, 2, "as given"), (2, 0, "as given")]
+    words = ["start", "first", "second", "second", "traded"]
+    rows = tuple(
+        step.model_copy(update={"first": p, "second": q, "order": order, "turned": turned})
+        for (p, q, order), turned in zip(places, words, strict=True)
+    )
+    old = found.model_copy(update={"path": rows})
+    told = [row[-1].text for row in surface(old).path.rows]
+    assert told == [
+        "the largest",
+        "sparsity turned, steps exchanged",
+        "steps in the order as given again",
+        "bits turned",
+        "one turned back for the other",
+    ]
+    text = printed(old.model_dump(mode="json"), 200)
+    assert all(line in text for line in told)
+
+
+def test_the_furthest_setting_within_is_told_by_the_mean_and_for_sure():
+    found = surface_variant("both-orders")
+    furthest = found.contour.limits[0].largest
+    points = [
+        one.model_copy(update={"within": "undecided", "loss": one.loss.model_copy(update={"ci": (0.0, 1.0)})})
+        if (one.first, one.second, one.order) == (furthest, 0, "as given")
+        else one
+        for one in found.points
+    ]
+    found = found.model_copy(update={"points": tuple(points)})
+    rows = surface(found).limits.rows
+    within = {
+        (one.first, one.second): (one.loss.mean, one.loss.ci[1]) for one in found.points if one.order == "as given"
+    }
+    level, differ = found.contour.level, 0
+    for limit, row in zip(found.contour.limits, rows, strict=True):
+        which = 0 if limit.knob == "first" else 1
+        places = range(len(found.knobs[which].values))
+        line = [within[(place, limit.at) if which == 0 else (limit.at, place)] for place in places]
+        told = []
+        for bound in (0, 1):
+            count = next((place for place in places if line[place][bound] > level), len(line))
+            told.append(label(found, which, count - 1) if count else None)
+        assert row[-1].text == (told[0] or "–")
+        assert row[-1].note == ("" if told[0] == told[1] else f"for sure: {told[1] or 'none'}")
+        differ += told[0] != told[1]
+    assert differ
+
+
+def test_each_measure_of_an_order_effect_has_its_own_p():
+    found = surface_variant("both-orders")
+    first, *others = found.order_effects
+    none = [row.model_copy(update={"p": 1.0, "p_kl": 1.0}) for row in others]
+    split = first.model_copy(update={"p": 0.4, "p_kl": 0.003})
+    view = surface(found.model_copy(update={"order_effects": (split, *none)}))
+    heads = [column.label for column in view.orders.columns]
+    row = dict(zip(heads, view.orders.rows[0], strict=True))
+    assert (row["p of ln PPL, corrected"].text, row["p of KL, corrected"].text) == ("0.400", "0.003")
+    assert view.orders.rows[0][-1].text == "as given is better by KL"
+    assert view.orders_note.startswith(
+        "Exchanging the two steps makes a difference in KL at 1 of 20 settings (better at 0, worse at 1)"
+    )
+    where = f"{row['Setting'].text} ({row['KL, nats a token'].text} {row['KL, nats a token'].note} nats a token)"
+    assert f"worse at 1), at {where}, by Holm" in view.orders_note
+    three = [effect.model_copy(update={"p": 0.01, "p_kl": 1.0}) for effect in found.order_effects[:3]]
+    named = orders_note(found.model_copy(update={"order_effects": (*three, *none[2:])}))
+    assert all(setting(found, effect.first, effect.second) in named for effect in three)
+    every = tuple(effect.model_copy(update={"p": 0.01, "p_kl": 1.0}) for effect in found.order_effects)
+    largest = max(every, key=lambda effect: abs(effect.log_perplexity.mean))
+    told = orders_note(found.model_copy(update={"order_effects": every}))
+    assert f", most at {setting(found, largest.first, largest.second)} (" in told and told.count("nats a token") == 1
+    both = surface(found.model_copy(update={"order_effects": (split.model_copy(update={"p": 0.01}), *none)}))
+    assert both.orders.rows[0][-1].text == "as given is better by ln PPL and KL"
+    assert {row[-1].text for row in both.orders.rows[1:]} == {"no difference shown"}
+
+
+def test_the_terminal_shows_the_difference_in_kl_that_it_tells():
+    found = surface_variant("both-orders")
+    first, *others = found.order_effects
+    none = [row.model_copy(update={"p": 1.0, "p_kl": 1.0}) for row in others]
+    split = first.model_copy(update={"p": 0.4, "p_kl": 0.003})
+    changed = found.model_copy(update={"order_effects": (split, *none)})
+    table = printed(changed.model_dump(mode="json")).split("Exchanged order minus order as given")[1]
+    rows = [line.split() for line in table.splitlines() if f" {setting(found, first.first, first.second)} " in line]
+    assert ["ln" in row for row in rows] == [True, False]
+    assert rows[0][-1] == "0.400" and "KL" in rows[1] and rows[1][-1] == "0.003"
+    assert sum(line.split()[4:5] == ["KL"] for line in table.splitlines() if "sparsity" in line) == 1
+
+
+def test_the_path_falls_in_size_and_rises_in_loss():
+    path = surface_variant("both-orders").path
+    sizes, losses = [row.bytes for row in path], [row.loss.mean for row in path]
+    assert sizes == sorted(sizes, reverse=True)
+    assert losses == sorted(losses)
+    assert path[0].turned == "start"
