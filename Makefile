@@ -13,16 +13,15 @@ help: ## what there is
 
 setup: $(STAMP) ## create .venv and install everything (WORKER=cpu or gpu overrides what is detected)
 
-$(STAMP): requirements/api.lock requirements/worker-$(WORKER).lock requirements/embedded.lock requirements/dev.lock requirements/torch.in pyproject.toml deploy/prerequisites.sh
+$(STAMP): requirements/api.lock requirements/worker-$(WORKER).lock requirements/embedded.lock requirements/dev.lock requirements/torch.in pyproject.toml deploy/prerequisites.sh deploy/install.py
 	@PYTHON="$(PYTHON)" deploy/prerequisites.sh
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@rm -f $(VENV)/.installed-*
-	@echo "Installing torch (its own dependencies come with it) …"
-	@$(BIN)/pip install -q -r requirements/torch.in
-	@echo "Installing the locked packages …"
-	@$(BIN)/pip install -q --no-deps -r requirements/api.lock -r requirements/embedded.lock
-	@$(BIN)/pip install -q --no-deps -r requirements/worker-$(WORKER).lock
-	@$(BIN)/pip install -q --no-deps -r requirements/dev.lock
+	@$(BIN)/python deploy/install.py "Installing torch (its own dependencies come with it)" -r requirements/torch.in
+	@$(BIN)/python deploy/install.py "Installing the locked packages" --no-deps \
+		-r requirements/api.lock -r requirements/embedded.lock
+	@$(BIN)/python deploy/install.py "Installing the packages of the worker" --no-deps -r requirements/worker-$(WORKER).lock
+	@$(BIN)/python deploy/install.py "Installing the packages of the tests" --no-deps -r requirements/dev.lock
 	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 	@echo "Installed in $(VENV). Next: 'make demo' for a verdict in a minute, 'make up' for the service."

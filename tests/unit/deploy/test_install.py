@@ -1,0 +1,100 @@
+"""The installation's progress, of a real pip and wheels made by hand; no index is asked."""
+
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from deploy.install import Progress, pinned
+
+INSTALL = Path(__file__).parents[3] / "deploy" / "install.py"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> Path:
+    """Two packages of nothing, and a lock that pins them."""
+    for name in ("one", "two"):
+        info = f"{name}-1.0.dist-info"
+        with zipfile.ZipFile(tmp_path / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{name}.py", "")
+            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    (tmp_path / "good.lock").write_text("# pinned\none==1.0\ntwo==1.0\n")
+    (tmp_path / "bad.lock").write_text("one==1.0\nthree==1.0\n")
+    return tmp_path
+
+
+def install(wheels: Path, lock: str) -> subprocess.CompletedProcess[str]:
+    target = ["--target", str(wheels / "there"), "--no-index", "--find-links", str(wheels), "--no-cache-dir"]
+    return subprocess.run(
+        [sys.executable, str(INSTALL), "Installing two", "--no-deps", *target, "-r", str(wheels / lock)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_what_is_pinned_is_installed_and_said_in_few_lines(wheels: Path) -> None:
+    done = install(wheels, "good.lock")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.name for path in (wheels / "there").glob("*.py")) == ["one.py", "two.py"]
+    assert done.stdout.splitlines()[0] == "Installing two …"
+    assert len(done.stdout.splitlines()) <= 3
+    assert done.stderr == ""
+
+
+def test_a_package_that_is_not_there_fails_with_pips_own_words(wheels: Path) -> None:
+    done = install(wheels, "bad.lock")
+    assert done.returncode != 0
+    assert "No matching distribution found for three==1.0" in done.stderr
+
+
+def test_a_terminal_is_told_how_many_of_how_many(wheels: Path) -> None:
+    arguments = ["--no-deps", "-r", str(wheels / "good.lock")]
+    stream = Terminal()
+    progress = Progress("Installing", pinned(arguments), stream)
+    for line in (
+        "Collecting one==1.0 (from -r lock (line 2))\n",
+        "  Downloading one-1.0-py3-none-any.whl (175.9 MB)\n",
+        "Collecting two==1.0\n",
+        "Installing collected packages: one, two\n",
+    ):
+        progress.line(line)
+    progress.end()
+    shown = [text.rstrip() for text in stream.getvalue().split("\r")[1:]]
+    assert shown == [
+        "Installing: 1 of 2 (one)",
+        "Installing: 1 of 2 (one, 175.9 MB)",
+        "Installing: 2 of 2 (two)",
+        "Installing: putting them in place, which takes a minute or two",
+        "Installing",
+    ]
+    assert stream.getvalue().endswith("\n")
+
+
+def test_where_dependencies_come_too_no_total_is_claimed(wheels: Path) -> None:
+    assert pinned(["-r", str(wheels / "good.lock")]) == 0
+    stream = Terminal()
+    progress = Progress("Installing", 0, stream)
+    progress.line("Collecting one==1.0\n")
+    assert stream.getvalue().strip() == "Installing: 1 (one)"
+
+
+def test_a_longer_line_is_cut_to_the_terminal_and_a_shorter_one_covers_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    stream = Terminal()
+    progress = Progress("Installing", 0, stream)
+    progress.line("Collecting a-very-long-name==1.0\n")
+    progress.end()
+    parts = stream.getvalue().rstrip("\n").split("\r")[1:]
+    assert [len(part) for part in parts] == [19, 19]
