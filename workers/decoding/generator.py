@@ -18,9 +18,10 @@ from workers.decoding.model import Continuation, check_logits
 from workers.decoding.rules import Draws, drawn
 from workers.engine.drafting import DraftEngine
 from workers.engine.launch import never
-from workers.engine.pool import EnginePool, context_length, resolve_dtype, step_tokens
+from workers.engine.pool import EnginePool, context_length, resolve_dtype
 from workers.engine.sampling import stop_tokens
 from workers.engine.shape import kv_bytes_per_token
+from workers.engine.sizes import step_tokens
 
 if TYPE_CHECKING:
     import torch

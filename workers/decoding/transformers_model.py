@@ -19,6 +19,7 @@ from workers.decoding.model import Step, check_logits
 from workers.engine.finite import check_finite
 from workers.engine.launch import never
 from workers.engine.simulation import section_at
+from workers.products import widen
 
 # A job is cancelled between two forward passes, so a prompt is read in parts of so many tokens over all rows.
 STEP_TOKENS: Final = 1024
@@ -55,6 +56,7 @@ class TransformersModel:
             )
         check_finite(self.info, check_cancelled)
         self.model = _load(self.info, dtype).to(self.device).eval()
+        widen(self.model)
 
     @property
     def vocabulary(self) -> int:

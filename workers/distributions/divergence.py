@@ -31,6 +31,7 @@ from workers.distributions.fused import BLOCK, GONE, LARGEST, SEGMENT, Form, gra
 from workers.distributions.head import Head
 from workers.distributions.memory import empty_large
 from workers.distributions.token_values import TokenValues
+from workers.products import lacking
 
 Precision = Literal["fast", "float32"]
 
@@ -72,7 +73,8 @@ class Divergence:
     """Token values of a reference and a candidate from their hidden states.
 
     `precision` "fast": products in bf16 with float32 accumulation, in difference form; means are within 2e-3 (relative)
-    of float64 on the same hidden states. "float32": all in float32, within 1e-4; several times slower.
+    of float64 on the same hidden states. "float32": all in float32, within 1e-4; several times slower. A CPU without
+    bf16 products computes both so.
 
     Holds the heads on `device` ("float32": a float32 copy) and a tile of 2·C·V numbers. One thread at a time.
 
@@ -92,8 +94,10 @@ class Divergence:
             raise ValueError(f"precision is {precision!r}, fast or float32 is needed")
         self.reference = reference
         self.candidate = candidate
-        self.precision = precision
         self.device = torch.device(device)
+        if self.device.type == "cpu" and lacking(torch.bfloat16):
+            precision = "float32"  # the faster one there, and no less exact
+        self.precision = precision
         chunk = CHUNK.get(self.device.type, CHUNK["cpu"])
         self.chunk = chunk if reference.vocabulary <= LARGE_VOCABULARY else chunk // 2
         widths = (reference.hidden_size, candidate.hidden_size)

@@ -80,6 +80,8 @@ def describe_device(device: str) -> str:
     if device == "cuda":
         major, minor = torch.cuda.get_device_capability()
         return f"cuda {torch.cuda.get_device_name()} {major}.{minor}"
+    from workers.products import lacking
+
     able = torch.cpu.get_capabilities()
     extras = [name for name, flag in (("bf16", "avx512_bf16"), ("amx", "amx_tile")) if able.get(flag)]
     if able.get("bf16"):  # Arm
@@ -87,6 +89,8 @@ def describe_device(device: str) -> str:
     # vLLM's own default is to round these activations; the environment here says not to.
     if able.get("amx_tile") and os.environ.get("VLLM_CPU_INT4_W4A8", "1") != "0":
         extras.append("w4a8")
+    if lacking(torch.bfloat16):
+        extras.append("float32 products")
     level = "+".join([torch.backends.cpu.get_cpu_capability().lower(), *extras])
     return f"cpu {able.get('architecture', 'unknown')} {level} {torch.get_num_threads()} threads"
 

@@ -14,7 +14,8 @@ from workers.engine import launch
 from workers.engine.errors import translate
 from workers.engine.finite import check_finite
 from workers.engine.launch import EngineFault, EngineOptions, never
-from workers.engine.pool import EnginePool, kv_cache_bytes, needed_bytes, resolve_dtype, step_tokens
+from workers.engine.pool import EnginePool, needed_bytes, resolve_dtype
+from workers.engine.sizes import kv_cache_bytes, step_tokens
 
 
 class GenerationEngine:

@@ -55,6 +55,7 @@ def load_vllm() -> None:
     with quiet_vllm():
         import vllm.v1.engine.llm_engine  # noqa: F401
     mending.ask_for_tiles()
+    mending.multiply_in_float32()
     mending.keep_scales_alive()
     mending.override_kernels_once()
     mending.count_ranks_plainly()

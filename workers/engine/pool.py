@@ -12,21 +12,14 @@ from workers.engine.device import DTYPES, available_bytes, pick_device
 from workers.engine.errors import MEMORY_HINT
 from workers.engine.launch import EngineOptions, never
 from workers.engine.resident import ResidentEngine
-from workers.engine.shape import kv_bytes_per_token, shape_key
+from workers.engine.shape import shape_key
+from workers.engine.sizes import BLOCK, OVERHEAD_BYTES, kv_cache_bytes, step_tokens, weight_bytes
 from workers.engine.swap import Trust
 
 logger = logging.getLogger(__name__)
 
-_ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
-# vLLM gives memory for keys and values out in blocks of so many tokens.
-_BLOCK = 128
 # Prompts that one step may hold.
 _SEQUENCES = 256
-# A step on a CPU is to take a second or two, so that a cancelled job stops: so many tokens times weights, about.
-_CPU_STEP_WORK = 5e11
-_CPU_LEAST_STEP = 128
-# Working memory of a step and of the libraries, beside weights, keys and values.
-_OVERHEAD_BYTES = 256 * 1024**2
 
 
 class EnginePool:
@@ -119,7 +112,7 @@ class EnginePool:
 
 def context_length(info: CheckpointInfo, max_model_len: int) -> int:
     """The context an engine is made for: the next power of two, so that windows of like length share an engine."""
-    bucket = max(_BLOCK, 1 << (max_model_len - 1).bit_length())
+    bucket = max(BLOCK, 1 << (max_model_len - 1).bit_length())
     limit = info.max_position
     # A longer context than the configuration's may be right where RoPE is scaled; vLLM knows, and refuses else.
     return bucket if limit is None else max(max_model_len, min(bucket, limit))
@@ -134,22 +127,6 @@ def resolve_dtype(dtype: str) -> str:
     return dtype
 
 
-def step_tokens(info: CheckpointInfo, settings: Settings, device: str) -> int:
-    """Most tokens of one step, the same for the same checkpoint: a batch's shape must not depend on the clock."""
-    if device != "cpu":
-        return settings.engine_batch_tokens
-    fitting = int(_CPU_STEP_WORK // max(1, info.parameters))
-    return min(settings.engine_batch_tokens, max(_CPU_LEAST_STEP, fitting))
-
-
-def kv_cache_bytes(info: CheckpointInfo, settings: Settings, dtype: str, tokens: int) -> int:
-    """Bytes for keys and values: what the settings say, or what `tokens` at once need where that is more."""
-    padded = (-(-tokens // _BLOCK) + 8) * _BLOCK
-    return max(settings.engine_kv_cache_bytes, padded * kv_bytes_per_token(info.config, _ITEM_BYTES[dtype]))
-
-
 def needed_bytes(info: CheckpointInfo, options: EngineOptions) -> int:
     """What starting an engine takes, in bytes, a little less than it really will: more would refuse what fits."""
-    plain = sum(tensor.elements for tensor in info.tensors.values()) * _ITEM_BYTES[options.dtype]
-    weights = info.bytes if info.quantization else plain
-    return weights + options.kv_cache_bytes + _OVERHEAD_BYTES
+    return weight_bytes(info, options.dtype, options.device) + options.kv_cache_bytes + OVERHEAD_BYTES

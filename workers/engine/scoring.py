@@ -11,7 +11,8 @@ from app.models.checkpoint import CheckpointInfo, inspect
 from app.settings import Settings
 from workers.engine.device import EngineIdentity, identity
 from workers.engine.launch import never
-from workers.engine.pool import EnginePool, resolve_dtype, step_tokens
+from workers.engine.pool import EnginePool, resolve_dtype
+from workers.engine.sizes import step_tokens
 
 if TYPE_CHECKING:
     import torch

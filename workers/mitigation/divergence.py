@@ -10,6 +10,7 @@ Names: T positions, D hidden size, V vocabulary.
 import torch
 
 from workers.distributions.head import Head
+from workers.products import product
 
 # Positions whose logits are in memory at once: few, so that the buffers stay on the heap. Larger ones are mapped and
 # unmapped at every use, which takes as long as the arithmetic.
@@ -38,7 +39,8 @@ class Divergence:
         ours = self._candidate
         first_TV = _product(self._reference, reference_TD)
         if self._same:
-            second_TV = first_TV - ((reference_TD - hidden_TD).to(ours.weight_VD.dtype) @ ours.weight_VD.T).float()
+            change_TD = (reference_TD - hidden_TD).to(ours.weight_VD.dtype)
+            second_TV = first_TV - product(change_TD, ours.weight_VD.T).float()
         else:
             second_TV = _product(ours, hidden_TD)
         logp_TV = torch.log_softmax(_treated(self._reference, first_TV), dim=-1)
@@ -48,11 +50,11 @@ class Divergence:
         slope_TV = logq_TV.exp_().sub_(p_TV).mul_(ours.scale)
         if ours.softcap is not None:
             slope_TV *= 1 - torch.tanh(second_TV / ours.softcap).square()
-        return value, (slope_TV.to(ours.weight_VD.dtype) @ ours.weight_VD).to(hidden_TD.dtype)
+        return value, product(slope_TV.to(ours.weight_VD.dtype), ours.weight_VD).to(hidden_TD.dtype)
 
 
 def _product(head: Head, hidden_TD: torch.Tensor) -> torch.Tensor:
-    logits_TV = (hidden_TD.to(head.weight_VD.dtype) @ head.weight_VD.T).float()
+    logits_TV = product(hidden_TD.to(head.weight_VD.dtype), head.weight_VD.T).float()
     return logits_TV if head.bias_V is None else logits_TV + head.bias_V
 
 

@@ -32,6 +32,7 @@ from torch import nn
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
 from workers.mitigation.objectives import FromReference, Objective, OwnLabels
+from workers.products import product
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.blockwise.walk import Activations, Walk
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
@@ -222,7 +223,7 @@ class Gatherer:
         if of.squares_OI is None and of.mean_OI is None:
             return
         for x_LI, delta_LO in zip(x_NLI, delta_NLO, strict=True):
-            gradient_OI = (delta_LO.T @ x_LI).to(torch.float32)
+            gradient_OI = product(delta_LO.T, x_LI).to(torch.float32)
             if of.squares_OI is not None:
                 of.squares_OI.addcmul_(gradient_OI, gradient_OI, value=share)
             if of.mean_OI is not None:

@@ -23,6 +23,7 @@ import torch
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.objective import CheckCancelled, Objective
 from workers.calibration.reductions import Reductions, State
+from workers.products import product
 
 # Rows that the head's metric is averaged over.
 _METRIC_ROWS = 2048
@@ -74,7 +75,7 @@ def _fisher(
 
     def add(state: State, chunk: FitData) -> State:
         q_CV = torch.softmax(objective.candidate_logits(chunk.candidate_TD), dim=1)
-        mean_CD = (q_CV.to(weight_VD.dtype) @ weight_VD).to(dtype)
+        mean_CD = product(q_CV.to(weight_VD.dtype), weight_VD).to(dtype)
         return {
             "total_V": state["total_V"] + q_CV.sum(dim=0).to(dtype),
             "mean_TD": torch.cat([state["mean_TD"], mean_CD]),

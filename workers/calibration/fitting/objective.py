@@ -25,6 +25,7 @@ from workers.calibration.calibrators.protocol import Calibrator
 from workers.calibration.fitting.data import FitData
 from workers.calibration.reductions import Reductions, State
 from workers.distributions.head import Head
+from workers.products import product
 
 # Numbers of a chunk of logits: 50 MB in float32, 256 rows of the demo model.
 CHUNK_NUMBERS = 1 << 23
@@ -67,7 +68,7 @@ class Objective:
         if self.candidate.softcap is not None:
             capped = z_CV / (self.candidate.scale * self.candidate.softcap)
             slope_CV = slope_CV * (1 - capped * capped)
-        return (slope_CV @ self.candidate.weight_VD).to(hidden_CD.dtype) * self.candidate.scale
+        return product(slope_CV, self.candidate.weight_VD).to(hidden_CD.dtype) * self.candidate.scale
 
     def reference_probabilities(self, reference_CD: torch.Tensor) -> torch.Tensor:
         """p, [C, V], at least float32."""
@@ -85,7 +86,7 @@ class Objective:
         if self._plain:
             a_CV = _wide(_logits(chunk.reference_TD, self.reference))
             difference_CD = (_wide(chunk.reference_TD) - _wide(hidden_CD)).to(self.candidate.weight_VD.dtype)
-            d_CV = _wide(difference_CD @ self.candidate.weight_VD.T) * self.candidate.scale
+            d_CV = _wide(product(difference_CD, self.candidate.weight_VD.T)) * self.candidate.scale
             z_CV = a_CV - d_CV
             if calibrator is not None:
                 changed_CV = calibrator.apply_logits(z_CV, chunk.context)
@@ -135,7 +136,7 @@ def _difference_form(a_CV: torch.Tensor, d_CV: torch.Tensor) -> torch.Tensor:
 def _logits(hidden_CD: torch.Tensor, head: Head) -> torch.Tensor:
     """Logits in the dtype of the head's matrix."""
     weight_VD = head.weight_VD
-    logits_CV = hidden_CD.to(weight_VD.dtype) @ weight_VD.T
+    logits_CV = product(hidden_CD.to(weight_VD.dtype), weight_VD.T)
     if head.bias_V is not None:
         logits_CV = logits_CV + head.bias_V.to(logits_CV.dtype)
     if head.softcap is not None:

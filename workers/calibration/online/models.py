@@ -19,10 +19,11 @@ from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
 from workers.diagnosis.sides import Sides, modify, resolve
 from workers.engine.device import available_bytes
-from workers.engine.pool import context_length, kv_cache_bytes, resolve_dtype, step_tokens
+from workers.engine.pool import context_length, resolve_dtype
 from workers.engine.resident import Weights
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
+from workers.engine.sizes import OVERHEAD_BYTES, kv_cache_bytes, step_tokens, weight_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +34,6 @@ Role = Literal["reference", "candidate"]
 ROLES: tuple[Role, Role] = ("reference", "candidate")
 # The longest context where neither the deployment nor the model says one, in tokens.
 LONGEST = 4096
-# Working memory of an engine beside weights, keys and values.
-_OVERHEAD_BYTES = 256 * 1024**2
 
 
 def never() -> None:
@@ -183,4 +182,4 @@ def total_bytes(device: str) -> int:
 def needed_bytes(info: CheckpointInfo, settings: Settings, device: str, dtype: str, longest: int) -> int:
     """About what an engine for `info` takes, in bytes."""
     tokens = max(step_tokens(info, settings, device), context_length(info, longest))
-    return info.bytes + kv_cache_bytes(info, settings, dtype, tokens) + _OVERHEAD_BYTES
+    return weight_bytes(info, dtype, device) + kv_cache_bytes(info, settings, dtype, tokens) + OVERHEAD_BYTES

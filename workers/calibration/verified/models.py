@@ -22,14 +22,11 @@ from workers.engine.pool import resolve_dtype
 from workers.engine.room import EngineRoom
 from workers.engine.sampling import stop_tokens
 from workers.engine.shape import kv_bytes_per_token
+from workers.engine.sizes import BLOCK, ITEM_BYTES, OVERHEAD_BYTES, weight_bytes
 
 HEAD_CHECK_TOKENS: Final = 128
 # vLLM gives memory for keys and values out in blocks of so many tokens, and keeps a few for itself.
-_BLOCK: Final = 128
 _SPARE_BLOCKS: Final = 8
-# Working memory of an engine beside weights, keys and values.
-_OVERHEAD_BYTES: Final = 256 * 1024**2
-_ITEM_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 class VerifiedModels:
@@ -76,7 +73,9 @@ class VerifiedModels:
                 length=self.length,
                 streams=streams,
                 dtype=dtype,
-                kv_tokens=kept_tokens(candidate.info, budget - scored, dtype, self.length, streams),
+                kv_tokens=kept_tokens(
+                    candidate.info, budget - scored, dtype, self.length, streams, self.room.pool.device
+                ),
                 check_cancelled=check_cancelled,
             )
             scoring = self.room.engine(reference.info, self.length, dtype=dtype, check_cancelled=check_cancelled)
@@ -111,17 +110,17 @@ class VerifiedModels:
         )
 
 
-def kept_tokens(info: CheckpointInfo, budget: int, dtype: str, length: int, streams: int) -> int:
+def kept_tokens(info: CheckpointInfo, budget: int, dtype: str, length: int, streams: int, device: str) -> int:
     """Of how many tokens a drafting engine keeps keys and values: of all streams, or what the budget, in bytes, holds.
 
     Raises ENGINE_OUT_OF_MEMORY where that is less than one stream of `length` tokens.
     """
-    whole = -(-length // _BLOCK) * _BLOCK
-    each = kv_bytes_per_token(info.config, _ITEM_BYTES[dtype])
-    left = budget - info.bytes - _OVERHEAD_BYTES
-    fitting = left // each - _SPARE_BLOCKS * _BLOCK if each else streams * whole
+    whole = -(-length // BLOCK) * BLOCK
+    each = kv_bytes_per_token(info.config, ITEM_BYTES[dtype])
+    left = budget - weight_bytes(info, dtype, device) - OVERHEAD_BYTES
+    fitting = left // each - _SPARE_BLOCKS * BLOCK if each else streams * whole
     if left < 0 or fitting < whole:
-        missing = (whole + _SPARE_BLOCKS * _BLOCK) * each - left
+        missing = (whole + _SPARE_BLOCKS * BLOCK) * each - left
         raise HemostatError(
             ErrorCode.ENGINE_OUT_OF_MEMORY,
             f"both models and one answer of {length} tokens need {missing / 1e9:.2f} GB more than the share of the "

@@ -33,6 +33,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
 from app.models.shapes import LAYOUTS
 from workers.diagnosis.attribute.sums import Clusters, Sums
+from workers.products import widen
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 
 BATCH_TOKENS = 2048
@@ -186,6 +187,7 @@ class _Routers:
     ) -> _Routers:
         """One pass of the whole model."""
         model: Any = AutoModelForCausalLM.from_pretrained(info.path, dtype=dtype, local_files_only=True)
+        widen(model)
         model.eval()
         gates = [
             (number, layer.mlp.gate)

@@ -14,11 +14,11 @@ from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
 from workers.engine.device import available_bytes
 from workers.engine.environment import child_environment
-from workers.engine.pool import step_tokens
 from workers.engine.serving import guard, plugin
 from workers.engine.serving.config import VARIABLE
 from workers.engine.shape import kv_bytes_per_token
 from workers.engine.simulation import section_of
+from workers.engine.sizes import BLOCK, ITEM_BYTES, step_tokens, weight_bytes
 
 TRACKER: Final = "workers.engine.serving.processor:RowTracker"
 LONGEST_DEFAULT: Final = 4096
@@ -26,8 +26,6 @@ CPU_SEQUENCES: Final = 64
 CUDA_SEQUENCES: Final = 256
 # A step is as long as its tokens take: longer ones make running streams wait for somebody's prompt.
 CPU_STEP_TOKENS: Final = 2048
-_BLOCK: Final = 128
-_ITEM_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}
 # On a CPU vLLM puts the model into a process of its own ("uni" means that too), and the one that schedules keeps asking
 # it whether it is done: a core that the model wants. Named by its path an executor is taken as it is.
 IN_PROCESS: Final = "workers.engine.serving.executor.InProcessExecutor"
@@ -78,22 +76,16 @@ def cache_bytes(info: CheckpointInfo, settings: Settings, *, dtype: str, max_mod
 
     At most what `CPU_SEQUENCES` requests of usual length need, at least one request of `max_model_len`.
     """
-    token = kv_bytes_per_token(info.config, _ITEM_BYTES[dtype])
-    least = _padded(max_model_len + _BLOCK) * token
+    token = kv_bytes_per_token(info.config, ITEM_BYTES[dtype])
+    least = _padded(max_model_len + BLOCK) * token
     most = CPU_SEQUENCES * min(_padded(max_model_len), _USUAL_TOKENS) * token
-    share = int(settings.share_serving * total) - weight_bytes(info, dtype)
+    share = int(settings.share_serving * total) - weight_bytes(info, dtype, "cpu")
     return max(least, min(most, share))
-
-
-def weight_bytes(info: CheckpointInfo, dtype: str) -> int:
-    """Bytes of the weights as they are held."""
-    plain = sum(tensor.elements for tensor in info.tensors.values()) * _ITEM_BYTES[dtype]
-    return int(info.bytes if info.quantization else plain)
 
 
 def check_room(info: CheckpointInfo, *, dtype: str, kv_cache_bytes: int) -> None:
     """Raises ENGINE_OUT_OF_MEMORY where weights and cache would not fit into the host's free memory."""
-    needed, free = weight_bytes(info, dtype) + kv_cache_bytes, available_bytes("cpu")
+    needed, free = weight_bytes(info, dtype, "cpu") + kv_cache_bytes, available_bytes("cpu")
     if needed > free:
         raise HemostatError(
             ErrorCode.ENGINE_OUT_OF_MEMORY,
@@ -166,4 +158,4 @@ def server_environment(config_file: Path | None, base: Mapping[str, str] | None 
 
 
 def _padded(tokens: int) -> int:
-    return -(-tokens // _BLOCK) * _BLOCK
+    return -(-tokens // BLOCK) * BLOCK

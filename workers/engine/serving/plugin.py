@@ -48,6 +48,7 @@ def register_model(architecture: str) -> None:
     from workers.engine.serving.model import calibrated
 
     mending.ask_for_tiles()
+    mending.multiply_in_float32()
     mending.register(architecture)
     ModelRegistry.register_model(architecture, calibrated(ModelRegistry.models[architecture].load_model_cls()))
 

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
 from app.models.shapes import LAYOUTS
+from workers.products import widen
 
 Read = Callable[[str], torch.Tensor]
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
@@ -50,6 +51,7 @@ class Skeleton:
             config._experts_implementation = "eager"
         with init_empty_weights():
             self.model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+        widen(self.model)
         self.model.eval()
         self.layers: nn.ModuleList = self.model.model.layers
         self.config = config

@@ -76,7 +76,7 @@ def test_the_layers_of_least_influence_go(tiny: Tiny, store: CheckpointStore, ki
     with operate(tiny(kind), store, {"type": "prune.layers", "count": 1}) as modified:
         figures = modified.manifest.steps[0].figures
         fingerprint = modified.fingerprint
-    assert [figures[f"influence_of_layer_{index}"] for index in range(3)] == pytest.approx(influence, abs=1e-5)
+    assert [figures[f"influence_of_layer_{index}"] for index in range(3)] == pytest.approx(influence, abs=1e-4)  # bf16
     assert figures[f"dropped_layer_{least}"] == 1.0
     for step in ({"layers": [least]}, {"ratio": 0.34}):
         with operate(tiny(kind), store, {"type": "prune.layers"} | step) as other:

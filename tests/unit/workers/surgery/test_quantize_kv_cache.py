@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from app.models.simulation import section_in
+from app.models.steps import runtime
 from tests.support.packed import make_packed
 from workers.surgery.modified import Modified
 from workers.surgery.quantize_kv_cache import stored_bits
@@ -44,7 +45,8 @@ def test_keys_and_values_are_named_with_their_layers(tiny: Tiny, tmp_path: Path,
         assert (modified.manifest.tensors, modified.manifest.scheme) == ((), "simulated")
 
 
-def test_a_dtype_is_the_engines(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_dtype_is_the_engines(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "has_avx512", lambda: True)
     with operate(tiny("llama"), tmp_path, KV | {"dtype": "fp8_e5m2"}) as modified:
         section = section_in(inspect(modified.path).config)
         assert section is not None

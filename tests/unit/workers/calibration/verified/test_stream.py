@@ -50,9 +50,9 @@ def test_the_draft_keeps_what_its_share_holds_and_not_less_than_one_answer(tmp_p
     info = inspect(make_checkpoint(tmp_path, "llama"))
     each = 2 * 3 * 1 * 32 * 2  # keys and values, layers, heads, head size, bytes
     fixed = info.bytes + 256 * 1024**2 + 8 * 128 * each
-    assert kept_tokens(info, fixed + 10**9, "bfloat16", 200, 32) == 32 * 256
-    assert kept_tokens(info, fixed + 1000 * each, "bfloat16", 200, 32) == 1000
+    assert kept_tokens(info, fixed + 10**9, "bfloat16", 200, 32, "cuda") == 32 * 256
+    assert kept_tokens(info, fixed + 1000 * each, "bfloat16", 200, 32, "cuda") == 1000
     with pytest.raises(HemostatError) as caught:
-        kept_tokens(info, fixed + 255 * each, "bfloat16", 200, 32)
+        kept_tokens(info, fixed + 255 * each, "bfloat16", 200, 32, "cuda")
     assert caught.value.code is ErrorCode.ENGINE_OUT_OF_MEMORY
     assert "HEMOSTAT_SHARE_VERIFY" in caught.value.hint

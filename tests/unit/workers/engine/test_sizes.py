@@ -1,0 +1,74 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.models.checkpoint import inspect
+from app.settings import Settings
+from workers import products
+from workers.engine.sizes import kv_cache_bytes, step_tokens, weight_bytes
+
+Tiny = Callable[..., Path]
+
+
+@pytest.fixture
+def lacks(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Says whether this processor has 16-bit products."""
+    return lambda none: monkeypatch.setattr(products, "lacking", lambda dtype: none and dtype != torch.float32)
+
+
+def test_a_step_is_shorter_for_a_larger_model_and_never_longer_than_allowed(
+    tiny: Tiny, lacks: Callable[[bool], None]
+) -> None:
+    info = inspect(tiny("llama"))
+    settings = Settings(engine_batch_tokens=4096)
+    layer = info.tensors["model.norm.weight"]
+
+    def of(parameters: int) -> int:
+        return step_tokens(replace(info, tensors={"w": replace(layer, shape=(parameters,))}), settings, "cpu")
+
+    lacks(True)
+    assert [of(135_000_000), of(1_000_000_000)] == [740, 128], "where a product takes five times as long"
+    lacks(False)
+    assert of(135_000_000) == 3703
+    assert of(1_000_000_000) == 500
+    assert of(70_000_000_000) == 128
+    assert of(1) == 4096
+    assert step_tokens(info, settings, "cuda") == 4096
+
+
+def test_the_cache_holds_a_step_and_at_least_what_the_settings_say(tiny: Tiny) -> None:
+    info = inspect(tiny("llama"))
+    per_token = 3 * 2 * 32 * 2
+    small = Settings(engine_kv_cache_bytes=1024 * 1024)
+    assert kv_cache_bytes(info, small, "bfloat16", 4096) == (4096 + 8 * 128) * per_token
+    assert kv_cache_bytes(info, small, "float32", 4096) == (4096 + 8 * 128) * per_token * 2
+    assert kv_cache_bytes(info, Settings(engine_kv_cache_bytes=1 << 30), "bfloat16", 4096) == 1 << 30
+
+
+def test_plain_weights_are_counted_in_the_engines_dtype(tiny: Tiny, lacks: Callable[[bool], None]) -> None:
+    info = inspect(tiny("llama-untied"))
+    weights = sum(tensor.elements for tensor in info.tensors.values())
+    lacks(False)
+    assert weight_bytes(info, "bfloat16", "cpu") == 2 * weights
+    assert weight_bytes(info, "float32", "cpu") == 4 * weights
+
+
+def test_linear_layers_count_as_float32_where_the_processor_multiplies_so(
+    tiny: Tiny, lacks: Callable[[bool], None]
+) -> None:
+    info = inspect(tiny("llama-untied"))
+    weights = sum(tensor.elements for tensor in info.tensors.values())
+    rest = ("model.embed_tokens.weight", *(name for name in info.tensors if "norm" in name))
+    others = sum(info.tensors[name].elements for name in rest)
+    lacks(True)
+    assert weight_bytes(info, "bfloat16", "cpu") == 4 * weights - 2 * others
+    assert weight_bytes(info, "float32", "cpu") == 4 * weights
+    assert weight_bytes(info, "bfloat16", "cuda") == 2 * weights
+
+
+def test_packed_weights_count_as_they_are_packed(tiny: Tiny) -> None:
+    info = replace(inspect(tiny("llama")), quantization={"format": "pack-quantized"})
+    assert weight_bytes(info, "bfloat16", "cpu") == info.bytes

@@ -1,0 +1,123 @@
+"""Products of 16-bit numbers by way of float32, on any processor: `lacking` is told what it shall say."""
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from workers import products
+from workers.products import WidenedLinear, lacking, product, widen
+
+HALVES = [torch.bfloat16, torch.float16]
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "lacking", lambda dtype: dtype in HALVES)
+
+
+def drawn(*shape: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def rounded_once(exact: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return exact.to(torch.float32).to(dtype)
+
+
+def test_what_lacks_is_what_onednn_says() -> None:
+    assert not lacking(torch.float32)
+    assert not lacking(torch.float64)
+    products.lacking.cache_clear()
+    able = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert lacking(torch.bfloat16) is (products.platform.machine() == "x86_64" and not able)
+
+
+def test_other_processors_than_x86_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products.platform, "machine", lambda: "aarch64")
+    products.lacking.cache_clear()
+    try:
+        assert not lacking(torch.bfloat16)
+    finally:
+        products.lacking.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_product_is_the_exact_one_rounded_once(without: None, dtype: torch.dtype) -> None:
+    """Of float64, but for the few that lie next to the middle of two 16-bit numbers."""
+    left, right = drawn(40, 96, dtype=dtype), drawn(96, 64, dtype=dtype, seed=1)
+    exact = left.double() @ right.double()
+    made = product(left, right)
+    assert made.dtype == dtype
+    wanted = rounded_once(exact, dtype)
+    assert (made == wanted).float().mean() > 0.995
+    step = torch.finfo(dtype).eps * wanted.abs().float()
+    assert ((made.float() - wanted.float()).abs() <= step + 1e-6).all()
+
+
+def test_where_the_processor_can_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "lacking", lambda _: False)
+    left, right = drawn(8, 16, dtype=torch.bfloat16), drawn(16, 4, dtype=torch.bfloat16, seed=1)
+    assert torch.equal(product(left, right), left @ right)
+    model = nn.Sequential(nn.Linear(4, 4, dtype=torch.bfloat16))
+    widen(model)
+    assert type(model[0]) is nn.Linear
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_widened_layer_gives_the_exact_result_rounded_once(without: None, dtype: torch.dtype, bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(48, 24, bias=bias, dtype=dtype)
+    widen(model := nn.Sequential(layer))
+    assert type(model[0]) is WidenedLinear
+    x = drawn(2, 5, 48, dtype=dtype)
+    exact = x.double() @ layer.weight.double().T + (layer.bias.double() if bias else 0)
+    made = model(x)
+    assert (made.dtype, made.shape) == (dtype, (2, 5, 24))
+    assert (made == rounded_once(exact, dtype)).float().mean() > 0.99
+
+
+def test_layers_of_float32_and_classes_of_their_own_stay(without: None) -> None:
+    class Own(nn.Linear):
+        pass
+
+    model = nn.ModuleList([nn.Linear(4, 4), Own(4, 4, dtype=torch.bfloat16), nn.Linear(4, 4, dtype=torch.bfloat16)])
+    widen(model)
+    assert [type(layer) for layer in model] == [nn.Linear, Own, WidenedLinear]
+
+
+def test_gradients_come_back_in_the_layers_dtype_and_are_those_of_float64(without: None) -> None:
+    torch.manual_seed(1)
+    layer = nn.Linear(32, 16, bias=False, dtype=torch.bfloat16)
+    exact = layer.weight.detach().double().requires_grad_()
+    widen(nn.Sequential(layer))
+    x = drawn(64, 32, dtype=torch.bfloat16, seed=2).requires_grad_()
+    slope = drawn(64, 16, dtype=torch.bfloat16, seed=3)
+    layer(x).backward(slope)
+    wide = x.detach().double().requires_grad_()
+    (wide @ exact.T).backward(slope.double())
+    for found, wanted in ((layer.weight.grad, exact.grad), (x.grad, wide.grad)):
+        assert found is not None and wanted is not None
+        assert found.dtype == torch.bfloat16
+        assert torch.linalg.norm(found.double() - wanted) < 4e-3 * torch.linalg.norm(wanted)
+
+
+def test_a_copy_has_weights_of_its_own_and_a_model_that_is_dropped_goes_at_once(without: None) -> None:
+    model = nn.Sequential(nn.Linear(4, 4, bias=False, dtype=torch.bfloat16))
+    widen(model)
+    twin = copy.deepcopy(model)
+    x = torch.ones(1, 4, dtype=torch.bfloat16)
+    before = twin(x)
+    with torch.no_grad():
+        model[0].weight.zero_()
+    assert torch.equal(twin(x), before) and not model(x).any()
+    gone = weakref.ref(model[0].weight)
+    gc.disable()
+    try:
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,57 @@
+"""How many bytes an engine holds of a checkpoint, and how much of it runs in one step."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.models.checkpoint import CheckpointInfo
+from app.settings import Settings
+from workers.engine.shape import kv_bytes_per_token
+
+ITEM_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}
+# vLLM gives memory for keys and values out in blocks of so many tokens.
+BLOCK: Final = 128
+# Working memory of a step and of the libraries, beside weights, keys and values.
+OVERHEAD_BYTES: Final = 256 * 1024**2
+# A step on a CPU is to take a second or two, so that a cancelled job stops: so many tokens times weights, about.
+_CPU_STEP_WORK: Final = 5e11
+# Products by way of float32 on half the lanes take five times as long.
+_CPU_SLOW_STEP_WORK: Final = 1e11
+_CPU_LEAST_STEP: Final = 128
+
+
+def weight_bytes(info: CheckpointInfo, dtype: str, device: str) -> int:
+    """Bytes of the weights as an engine of `dtype` on `device` holds them: packed ones as they are packed; those of
+    linear layers as float32 where the processor has no products of `dtype` (`workers.products`)."""
+    if info.quantization:
+        return int(info.bytes)
+    item = ITEM_BYTES[dtype]
+    wide = 4 if _by_float32(dtype, device) else item
+    return sum(
+        tensor.elements * (wide if len(tensor.shape) == 2 and "embed" not in name else item)
+        for name, tensor in info.tensors.items()
+    )
+
+
+def kv_cache_bytes(info: CheckpointInfo, settings: Settings, dtype: str, tokens: int) -> int:
+    """Bytes for keys and values: what the settings say, or what `tokens` at once need where that is more."""
+    padded = (-(-tokens // BLOCK) + 8) * BLOCK
+    return max(settings.engine_kv_cache_bytes, padded * kv_bytes_per_token(info.config, ITEM_BYTES[dtype]))
+
+
+def step_tokens(info: CheckpointInfo, settings: Settings, device: str) -> int:
+    """Most tokens of one step, the same for the same checkpoint: a batch's shape must not depend on the clock."""
+    if device != "cpu":
+        return settings.engine_batch_tokens
+    work = _CPU_SLOW_STEP_WORK if _by_float32("bfloat16", device) else _CPU_STEP_WORK
+    return min(settings.engine_batch_tokens, max(_CPU_LEAST_STEP, int(work // max(1, info.parameters))))
+
+
+def _by_float32(dtype: str, device: str) -> bool:
+    if device != "cpu" or dtype == "float32":
+        return False
+    import torch
+
+    from workers.products import lacking
+
+    return lacking(getattr(torch, dtype))
