@@ -153,7 +153,12 @@ def _worst(measured: Measured, *, stored: bool) -> tuple[tuple[WorstToken, ...],
 
 def _warnings(measured: Measured, summary: Summary) -> list[str]:
     found = []
-    corpus = measured.corpus
+    corpus, sides = measured.corpus, measured.sides
+    if sides.reference.weights == sides.candidate.weights and not measured.request.candidate.recipe:
+        found.append(
+            "Both models have the same weights and the candidate has no recipe: this compares a model with itself. "
+            "Give a recipe, or another model as candidate."
+        )
     if measured.reference_context is not None:
         found.append(long_context.warning(measured.reference_context))
     if summary.divergence.kl.clusters == "windows":
