@@ -75,9 +75,18 @@ def inspect_adapter(path: Path, *, pointer: str = "") -> AdapterInfo:
 
 
 def check_adapter(adapter: AdapterInfo, info: CheckpointInfo, *, pointer: str = "") -> None:
-    """Raises `HemostatError(RECIPE_NOT_APPLICABLE)` for a weight that the model has not, or has in another shape."""
+    """Raises `HemostatError(RECIPE_NOT_APPLICABLE)` for a weight that the model has not, or has in another shape, and
+    for the output matrix of a model that ties it to its embedding."""
     for target in adapter.targets.values():
         weight = info.tensors.get(target.weight)
+        if info.tied and target.weight == "lm_head.weight":
+            raise HemostatError(
+                ErrorCode.RECIPE_NOT_APPLICABLE,
+                "the adapter changes the output matrix, which this model ties to its embedding: no engine reads one of "
+                "its own, and a changed embedding would be another model",
+                hint="merge it into a model that has an output matrix of its own, or train one without lm_head",
+                pointer=pointer,
+            )
         if weight is None:
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,

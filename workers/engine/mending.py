@@ -54,15 +54,25 @@ def multiply_in_float32() -> None:
         if weight.is_meta or weight.ndim != 2 or not lacking(weight.dtype):
             plain(layer, remove_weight)
             return
-        handler = operations.create_onednn_mm(weight.detach().float().t(), 32)
-
-        def multiply(x: Any, _: Any, bias: Any) -> Any:
-            wide = operations.onednn_mm(handler, x.float(), None if bias is None else bias.float())
-            return wide.to(x.dtype)
-
-        layer.cpu_linear = multiply
         if remove_weight:
+            handler = packed(weight)
+            layer.cpu_linear = lambda x, _, bias: multiply(handler, x, bias)
             layer.weight = torch.nn.Parameter(weight.new_empty(0), requires_grad=False)
+            return
+        kept: list[Any] = []  # an embedding is packed when it is first multiplied, which most are never
+
+        def late(x: Any, weight: Any, bias: Any) -> Any:
+            if not kept:
+                kept.append(packed(weight))
+            return multiply(kept[0], x, bias)
+
+        layer.cpu_linear = late
+
+    def packed(weight: Any) -> Any:
+        return operations.create_onednn_mm(weight.detach().float().t(), 32)
+
+    def multiply(handler: Any, x: Any, bias: Any) -> Any:
+        return operations.onednn_mm(handler, x.float(), None if bias is None else bias.float()).to(x.dtype)
 
     dispatch.widens = True  # type: ignore[attr-defined]
     utils.dispatch_cpu_unquantized_gemm = dispatch

@@ -129,4 +129,8 @@ def resolve_dtype(dtype: str) -> str:
 
 def needed_bytes(info: CheckpointInfo, options: EngineOptions) -> int:
     """What starting an engine takes, in bytes, a little less than it really will: more would refuse what fits."""
-    return weight_bytes(info, options.dtype, options.device) + options.kv_cache_bytes + OVERHEAD_BYTES
+    return (
+        weight_bytes(info, options.dtype, options.device, head=options.runner == "generate")
+        + options.kv_cache_bytes
+        + OVERHEAD_BYTES
+    )

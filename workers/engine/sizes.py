@@ -20,17 +20,26 @@ _CPU_SLOW_STEP_WORK: Final = 1e11
 _CPU_LEAST_STEP: Final = 128
 
 
-def weight_bytes(info: CheckpointInfo, dtype: str, device: str) -> int:
+def weight_bytes(info: CheckpointInfo, dtype: str, device: str, *, head: bool) -> int:
     """Bytes of the weights as an engine of `dtype` on `device` holds them: packed ones as they are packed; those of
-    linear layers as float32 where the processor has no products of `dtype` (`workers.products`)."""
+    linear layers as float32 where the processor has no products of `dtype` (`workers.products`), and so the output
+    matrix, beside itself, in an engine that makes logits (`head`)."""
     if info.quantization:
         return int(info.bytes)
     item = ITEM_BYTES[dtype]
-    wide = 4 if _by_float32(dtype, device) else item
-    return sum(
-        tensor.elements * (wide if len(tensor.shape) == 2 and "embed" not in name else item)
+    if not _by_float32(dtype, device):
+        return item * sum(tensor.elements for tensor in info.tensors.values())
+    held = sum(
+        tensor.elements * (4 if len(tensor.shape) == 2 and not _at_an_end(name) else item)
         for name, tensor in info.tensors.items()
     )
+    ends = [tensor.elements for name, tensor in info.tensors.items() if _at_an_end(name)]
+    return held + (4 * max(ends, default=0) if head else 0)
+
+
+def _at_an_end(name: str) -> bool:
+    """Whether a tensor is the embedding or the output matrix; tied or not, they are of one size."""
+    return "embed" in name or name == "lm_head.weight"
 
 
 def kv_cache_bytes(info: CheckpointInfo, settings: Settings, dtype: str, tokens: int) -> int:

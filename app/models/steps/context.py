@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import ContextNtk, ContextYarn, Step
+from app.contracts.recipe import ContextNtk, ContextYarn, Recipe, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight
 from app.models.shapes import LAYOUTS, dimension
@@ -54,6 +54,20 @@ def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
     """The same tensors, other positions."""
     config = scaled(info, step)
     return replace(with_config(info, config), max_position=int(config["max_position_embeddings"]))
+
+
+def follow(before: Recipe, step: Step, pointer: str) -> None:
+    """Raises RECIPE_NOT_APPLICABLE behind another context step: NTK leaves no trace but another base, and what comes
+    after it would take the longer context for the one that the model was trained in."""
+    for other in before:
+        kind = str(getattr(other, "type", ""))
+        if kind.startswith("context."):
+            raise HemostatError(
+                ErrorCode.RECIPE_NOT_APPLICABLE,
+                f"{kind} has scaled the rotary frequencies already",
+                hint="give one context step, with the whole factor",
+                pointer=pointer,
+            )
 
 
 def rope_of(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Low rank: the rank must be below both dimensions of every weight."""
 
+from fractions import Fraction
+
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Calibrated, Step
 from app.contracts.recipe.lowrank import Truncated
@@ -29,7 +31,8 @@ def rank_of(step: Truncated, shape: tuple[int, ...]) -> int:
     if step.rank is not None:
         return step.rank
     outputs, inputs = shape
-    return int((1 - (step.ratio or 0.0)) * outputs * inputs / (outputs + inputs))
+    kept = 1 - Fraction(str(step.ratio or 0.0))  # 1 − 0.9 in binary is less than a tenth
+    return int(kept * outputs * inputs / (outputs + inputs))
 
 
 def _check_rank(step: Truncated, weight: Weight, chosen: list[Weight], pointer: str) -> None:

@@ -117,7 +117,7 @@ def kept_tokens(info: CheckpointInfo, budget: int, dtype: str, length: int, stre
     """
     whole = -(-length // BLOCK) * BLOCK
     each = kv_bytes_per_token(info.config, ITEM_BYTES[dtype])
-    left = budget - weight_bytes(info, dtype, device) - OVERHEAD_BYTES
+    left = budget - weight_bytes(info, dtype, device, head=True) - OVERHEAD_BYTES
     fitting = left // each - _SPARE_BLOCKS * BLOCK if each else streams * whole
     if left < 0 or fitting < whole:
         missing = (whole + _SPARE_BLOCKS * BLOCK) * each - left

@@ -179,7 +179,7 @@ class _Mitigate(Attempt):
         manifest = sides.modified.manifest
         kl = estimate(base["full"].kl, base["full"].where, seed=seed, low=0.0)
         note = restorable(candidate, reference)
-        groups = [] if sides.candidate.weights == sides.reference.weights else groups_of(candidate, manifest)
+        groups = [] if sides.candidate.weights == sides.reference.weights else groups_of(candidate, reference, manifest)
         saved: dict[str, Mean] = {}
         for number, group in enumerate(groups if not note else []):
             context.check_cancelled()

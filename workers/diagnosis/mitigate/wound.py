@@ -1,10 +1,11 @@
 """Where the damage sits: a few neighbouring layers at a time are made the reference's again, and what that saves is
 measured.
 
-Layers are taken together because each part costs a pass; within a part the damage is spread by the squared error of
-the weights. Where a part cannot be restored (another shape, packed weights) the weights' errors alone tell, and where
-these are not known nothing does. Restoring one part says what it costs while all others are damaged; the parts need
-not add up to the whole.
+Layers are taken together because each part costs a pass, and whole, norms and biases with their matrices: a step may
+have moved a factor from one into the other. Within a part the damage is spread by the squared error of the weights.
+Where a part cannot be restored (another shape, packed weights) the weights' errors alone tell, and where these are not
+known nothing does. Restoring one part says what it costs while all others are damaged; the parts need not add up to the
+whole.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
+
+import torch
 
 from app.contracts.mitigate_report import Part, Wound
 from app.contracts.report import Mean
@@ -33,7 +36,7 @@ MOST_PARTS: Final = 6
 
 @dataclass(frozen=True)
 class Group:
-    """A part before it is measured: neighbouring layers, and its changed tensors."""
+    """A part before it is measured: neighbouring layers, and its tensors; of what stands outside, those that differ."""
 
     layers: tuple[int, ...]
     tensors: tuple[str, ...]
@@ -58,19 +61,22 @@ def restorable(candidate: CheckpointInfo, reference: CheckpointInfo) -> str:
     return ""
 
 
-def groups_of(candidate: CheckpointInfo, manifest: Manifest) -> list[Group]:
+def groups_of(candidate: CheckpointInfo, reference: CheckpointInfo, manifest: Manifest) -> list[Group]:
     """The parts whose weights were changed: at most `MOST_PARTS` runs of layers, and what stands outside them."""
     layer_of = {weight.name: weight.layer for weight in weights_of(candidate)}
-    changes = {change.name: change for change in manifest.tensors}
+    changes = {change.name for change in manifest.tensors}
     # Without a manifest anything may have been changed.
-    names = [name for name in candidate.tensors if not changes or name in changes]
+    names = list(candidate.tensors)
+    if changes:
+        changes |= _other_vectors(candidate, reference)
+        names = [name for name in candidate.tensors if name in changes]
     count = min(MOST_PARTS, candidate.layers)
     bounds = [round(index * candidate.layers / count) for index in range(count + 1)]
     found = []
     for first, last in pairwise(bounds):
         layers = tuple(range(first, last))
-        inside = tuple(sorted((n for n in names if _layer(n, layer_of) in layers), key=natural_key))
-        if inside:
+        if any(_layer(name, layer_of) in layers for name in names):
+            inside = tuple(sorted((n for n in candidate.tensors if _layer(n, layer_of) in layers), key=natural_key))
             found.append(Group(layers, inside, _error(inside, manifest)))
     outside = tuple(sorted((n for n in names if _layer(n, layer_of) is None), key=natural_key))
     if outside and (changes or count > 1):
@@ -166,6 +172,15 @@ def _mix(
                     yield one.name, tensor.to(own.read(one.name).dtype)
 
         write_shards(folder, shards, tensors())  # type: ignore[arg-type]
+
+
+def _other_vectors(candidate: CheckpointInfo, reference: CheckpointInfo) -> set[str]:
+    """Norms and biases that are not the reference's: a manifest lists matrices alone."""
+    if restorable(candidate, reference):
+        return set()
+    vectors = [name for name, tensor in candidate.tensors.items() if len(tensor.shape) == 1]
+    with open_tensors(candidate) as own, open_tensors(reference) as other:
+        return {name for name in vectors if not torch.equal(own.read(name).float(), other.read(name).float())}
 
 
 def _layer(name: str, layer_of: Mapping[str, int | None]) -> int | None:

@@ -79,13 +79,13 @@ def cache_bytes(info: CheckpointInfo, settings: Settings, *, dtype: str, max_mod
     token = kv_bytes_per_token(info.config, ITEM_BYTES[dtype])
     least = _padded(max_model_len + BLOCK) * token
     most = CPU_SEQUENCES * min(_padded(max_model_len), _USUAL_TOKENS) * token
-    share = int(settings.share_serving * total) - weight_bytes(info, dtype, "cpu")
+    share = int(settings.share_serving * total) - weight_bytes(info, dtype, "cpu", head=True)
     return max(least, min(most, share))
 
 
 def check_room(info: CheckpointInfo, *, dtype: str, kv_cache_bytes: int) -> None:
     """Raises ENGINE_OUT_OF_MEMORY where weights and cache would not fit into the host's free memory."""
-    needed, free = weight_bytes(info, dtype, "cpu") + kv_cache_bytes, available_bytes("cpu")
+    needed, free = weight_bytes(info, dtype, "cpu", head=True) + kv_cache_bytes, available_bytes("cpu")
     if needed > free:
         raise HemostatError(
             ErrorCode.ENGINE_OUT_OF_MEMORY,

@@ -52,23 +52,27 @@ def test_plain_weights_are_counted_in_the_engines_dtype(tiny: Tiny, lacks: Calla
     info = inspect(tiny("llama-untied"))
     weights = sum(tensor.elements for tensor in info.tensors.values())
     lacks(False)
-    assert weight_bytes(info, "bfloat16", "cpu") == 2 * weights
-    assert weight_bytes(info, "float32", "cpu") == 4 * weights
+    assert weight_bytes(info, "bfloat16", "cpu", head=True) == 2 * weights
+    assert weight_bytes(info, "float32", "cpu", head=True) == 4 * weights
 
 
-def test_linear_layers_count_as_float32_where_the_processor_multiplies_so(
-    tiny: Tiny, lacks: Callable[[bool], None]
+@pytest.mark.parametrize("kind", ["llama", "llama-untied"])
+def test_what_is_multiplied_counts_as_float32_where_the_processor_multiplies_so(
+    tiny: Tiny, lacks: Callable[[bool], None], kind: str
 ) -> None:
-    info = inspect(tiny("llama-untied"))
-    weights = sum(tensor.elements for tensor in info.tensors.values())
-    rest = ("model.embed_tokens.weight", *(name for name in info.tensors if "norm" in name))
-    others = sum(info.tensors[name].elements for name in rest)
+    """The output matrix is packed beside itself: tied or not, its rows are looked up, or kept for the next weights."""
+    info = inspect(tiny(kind))
+    sizes = {name: tensor.elements for name, tensor in info.tensors.items()}
+    linear = sum(size for name, size in sizes.items() if name.endswith("_proj.weight"))
+    rest = sum(sizes.values()) - linear
+    head = sizes["model.embed_tokens.weight"]
     lacks(True)
-    assert weight_bytes(info, "bfloat16", "cpu") == 4 * weights - 2 * others
-    assert weight_bytes(info, "float32", "cpu") == 4 * weights
-    assert weight_bytes(info, "bfloat16", "cuda") == 2 * weights
+    assert weight_bytes(info, "bfloat16", "cpu", head=False) == 4 * linear + 2 * rest
+    assert weight_bytes(info, "bfloat16", "cpu", head=True) == 4 * linear + 2 * rest + 4 * head
+    assert weight_bytes(info, "float32", "cpu", head=True) == 4 * sum(sizes.values())
+    assert weight_bytes(info, "bfloat16", "cuda", head=True) == 2 * sum(sizes.values())
 
 
 def test_packed_weights_count_as_they_are_packed(tiny: Tiny) -> None:
     info = replace(inspect(tiny("llama")), quantization={"format": "pack-quantized"})
-    assert weight_bytes(info, "bfloat16", "cpu") == info.bytes
+    assert weight_bytes(info, "bfloat16", "cpu", head=True) == info.bytes

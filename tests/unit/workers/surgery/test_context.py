@@ -94,6 +94,8 @@ def test_an_older_configuration_is_read_too(tiny: Tiny, store: CheckpointStore, 
     ("steps", "pointer"),
     [
         ([{"type": "context.linear", "factor": 2}, {"type": "context.ntk", "factor": 2}], "/r/1"),
+        ([{"type": "context.ntk", "factor": 2}, {"type": "context.yarn", "factor": 2}], "/r/1"),
+        ([{"type": "context.ntk", "factor": 2}, {"type": "context.ntk", "factor": 2}], "/r/1"),
         ([{"type": "context.ntk", "factor": 2, "layers": [0]}], "/r/0/layers"),
         ([{"type": "context.yarn", "factor": 2, "modules": ["attention"]}], "/r/0/modules"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
+from app.models.adapters import check_adapter, inspect_adapter
 from app.models.checkpoint import inspect
 from app.models.registry import load_registry
 from app.models.steps import check_recipe
@@ -88,6 +90,20 @@ def test_merged_weights_are_pefts(tiny: Tiny, store: CheckpointStore, adapter: M
     assert len(changed) in {6, 21}
     for name in changed:
         torch.testing.assert_close(found[name], reference[name].to(torch.bfloat16), rtol=8e-3, atol=1e-3)
+
+
+def test_the_output_matrix_of_a_tied_model_takes_no_adapter(tiny: Tiny, adapter: Make) -> None:
+    """Even where its file holds a copy of the matrix: no engine reads it."""
+    found = inspect_adapter(adapter())
+    name, target = next(iter(found.targets.items()))
+    found = replace(found, targets={name: replace(target, weight="lm_head.weight")})
+    info = inspect(tiny())
+    assert info.tied
+    tensors = info.tensors | {"lm_head.weight": info.tensors["model.embed_tokens.weight"]}
+    for held in (info, replace(info, tensors=tensors)):
+        with pytest.raises(HemostatError, match="ties to its embedding") as caught:
+            check_adapter(found, held, pointer="/adapter")
+        assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/adapter")
 
 
 def test_strength_and_places(tiny: Tiny, store: CheckpointStore, adapter: Make) -> None:

@@ -12,6 +12,7 @@ from app.contracts.report import Mean
 from app.models.checkpoint import inspect
 from workers.diagnosis.mitigate.subject import recipe_of
 from workers.diagnosis.mitigate.wound import groups_of, layer_shares, restorable, restored, wound_of
+from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
@@ -25,8 +26,8 @@ def changed(tiny: Callable[..., Path], tmp_path: Path):
         yield modified
 
 
-def test_parts_are_the_layers_that_were_changed(changed) -> None:
-    groups = groups_of(inspect(changed.path), changed.manifest)
+def test_parts_are_the_layers_that_were_changed(changed, tiny: Callable[..., Path]) -> None:
+    groups = groups_of(inspect(changed.path), inspect(tiny()), changed.manifest)
     assert [group.layers for group in groups] == [(0,), (2,)]
     assert [group.name for group in groups] == ["layer 0", "layer 2"]
     assert all(0 < (group.error or 0) < 1 for group in groups)
@@ -36,7 +37,7 @@ def test_a_restored_part_is_the_references_and_nothing_else_is(
     changed, tiny: Callable[..., Path], tmp_path: Path
 ) -> None:
     candidate, reference = inspect(changed.path), inspect(tiny())
-    group = groups_of(candidate, changed.manifest)[0]
+    group = groups_of(candidate, reference, changed.manifest)[0]
     context = SimpleNamespace(check_cancelled=lambda: None)
     with restored(candidate, reference, group.tensors, tmp_path / "mixed", context) as info:
         mixed = load_file(info.path / "model.safetensors")
@@ -46,22 +47,53 @@ def test_a_restored_part_is_the_references_and_nothing_else_is(
     assert not (tmp_path / "mixed").exists()
 
 
+def test_a_layer_whose_channels_were_moved_into_its_norms_comes_back_whole(
+    tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    """AWQ multiplies the input channels of matrices and divides norms by it: one without the other is another model."""
+    tokens_NL = torch.randint(2, 300, (4, 16), generator=torch.Generator().manual_seed(0))
+    recipe = recipe_of([{"type": "quantize.awq", "bits": 4, "group_size": 32, "layers": [1]}])
+    text = CalibrationText(tokens_NL, "text", documents=4, asked=4)
+    store = CheckpointStore(tmp_path / "store", 10**9)
+    with apply(inspect(tiny()), recipe, store=store, calibration=lambda _: text) as modified:
+        candidate, reference = inspect(modified.path), inspect(tiny())
+        (group,) = groups_of(candidate, reference, modified.manifest)
+        assert "model.layers.1.input_layernorm.weight" in group.tensors
+        context = SimpleNamespace(check_cancelled=lambda: None)
+        with restored(candidate, reference, group.tensors, tmp_path / "mixed", context) as info:
+            mixed = load_file(info.path / "model.safetensors")
+    other = load_file(reference.path / "model.safetensors")
+    assert all(torch.equal(tensor, other[name]) for name, tensor in mixed.items())
+
+
+def test_a_changed_norm_is_damage_of_its_layer(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    recipe = recipe_of(
+        [
+            {"type": "quantize.rtn", "bits": 8, "group_size": 32, "layers": [0]},
+            {"type": "norm.scale", "factor": 2.0, "layers": [2]},
+        ]
+    )
+    with apply(inspect(tiny()), recipe, store=CheckpointStore(tmp_path / "store", 10**9)) as modified:
+        groups = groups_of(inspect(modified.path), inspect(tiny()), modified.manifest)
+    assert [group.layers for group in groups] == [(0,), (2,)]
+
+
 def test_what_has_other_shapes_cannot_be_restored(tiny: Callable[..., Path]) -> None:
     assert restorable(inspect(tiny()), inspect(tiny(seed=1))) == ""
     assert "shapes" in restorable(inspect(tiny()), inspect(tiny("llama-untied")))
 
 
-def test_shares_follow_what_restoring_saved_and_never_go_below_zero(changed) -> None:
+def test_shares_follow_what_restoring_saved_and_never_go_below_zero(changed, tiny: Callable[..., Path]) -> None:
     candidate = inspect(changed.path)
-    groups = groups_of(candidate, changed.manifest)
+    groups = groups_of(candidate, inspect(tiny()), changed.manifest)
     saved = {"layer 0": Mean(mean=0.3, ci=(0.2, 0.4)), "layer 2": Mean(mean=-0.1, ci=(-0.2, 0.0))}
     wound = wound_of(KL, groups, saved, "")
     assert [(part.name, part.share) for part in wound.parts] == [("layer 0", 1.0), ("layer 2", 0.0)]
     assert layer_shares(wound.parts, candidate, changed.manifest) == {0: 1.0}
 
 
-def test_without_a_measurement_the_error_of_the_weights_tells(changed) -> None:
-    groups = groups_of(inspect(changed.path), changed.manifest)
+def test_without_a_measurement_the_error_of_the_weights_tells(changed, tiny: Callable[..., Path]) -> None:
+    groups = groups_of(inspect(changed.path), inspect(tiny()), changed.manifest)
     wound = wound_of(KL, groups, {}, "packed")
     assert wound.how == "reconstruction_error"
     assert sum(part.share or 0 for part in wound.parts) == pytest.approx(1)

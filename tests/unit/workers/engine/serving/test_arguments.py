@@ -31,7 +31,7 @@ def test_the_cache_takes_what_is_left_of_the_share_between_one_request_and_all(t
     def size(total: int, length: int = 256) -> int:
         return cache_bytes(info, settings, dtype="bfloat16", max_model_len=length, total=total)
 
-    weights = weight_bytes(info, "bfloat16", "cpu")
+    weights = weight_bytes(info, "bfloat16", "cpu", head=True)
     assert size(1 << 40) == 64 * 256 * TOKEN
     assert size(1 << 40, length=8192) == 64 * 1024 * TOKEN
     assert size(0) == (256 + 128) * TOKEN
