@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from app.contracts.calibration_report import Blocks, CalibrateReport
 from app.contracts.deployment import IDENTITY
@@ -17,6 +17,7 @@ from workers.diagnosis.floor import Floor
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.summary import Summary, summarize
 from workers.diagnosis.verdict import decide, not_tested
+from workers.distributions.divergence import Precision
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.device import EngineIdentity
@@ -24,7 +25,7 @@ from workers.engine.device import EngineIdentity
 _BLOCKS = tuple(Blocks.model_fields)
 # The sampled effects speak of it.
 _SAMPLING = "Sampling settings"
-PRECISION = "float32"
+PRECISION: Final[Precision] = "float32"
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from workers.diagnosis.sides import Side, Sides
 from workers.diagnosis.summary import Summary, summarize
 from workers.diagnosis.verdict import decide, not_tested, sentence
 from workers.diagnosis.worst import passage_indices, passages, worst_indices, worst_tokens
+from workers.distributions.divergence import Precision, arithmetic
 from workers.distributions.intervals import DESCRIPTION
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.device import EngineIdentity
@@ -191,21 +192,21 @@ def provenance(
     sides: Sides,
     corpus: Corpus,
     engine: EngineIdentity,
-    precision: str,
+    precision: Precision,
     started_at: float,
     seconds: dict[str, float],
     reference_from_store: bool,
     resumed_windows: int,
     reference_context: int | None = None,
 ) -> Provenance:
-    """Where the numbers of a report over `corpus` come from. `precision` is that of the logits; `reference_context` the
-    reference's where it is shorter than the windows."""
+    """Where the numbers of a report over `corpus` come from. `precision` is the one that was asked for;
+    `reference_context` the reference's where it is shorter than the windows."""
     return Provenance(
         hemostat=metadata.version("hemostat"),
         engine=f"{engine.name} {engine.version}{' compiled' if engine.compiled else ''}",
         device=engine.device,
         dtype=engine.dtype,
-        precision=precision,
+        precision=arithmetic(precision),
         head=sides.candidate.head.fingerprint,
         reference=_model(sides.reference),
         candidate=_candidate(sides),

@@ -38,13 +38,14 @@ from workers.diagnosis.trajectory.pairs import first_difference
 from workers.diagnosis.trajectory.prompts import Prompt
 from workers.diagnosis.trajectory.scoring import TextPool, spans
 from workers.diagnosis.verdict import decide, not_tested
+from workers.distributions.divergence import Precision
 from workers.distributions.intervals import FEWEST_CLUSTERS, Estimate
 from workers.distributions.token_values import TokenValues
 from workers.engine.device import EngineIdentity
 from workers.text.tokenization import load_tokenizer
 from workers.text.windows import Corpus
 
-PRECISION: Final = "fast"
+PRECISION: Final[Precision] = "fast"
 # Prompts whose texts are shown, of all candidates together, and tokens of a text that are.
 SAMPLES: Final = 8
 SHOWN_TOKENS: Final = 256

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from app.contracts.errors import ErrorCode, HemostatError
 from tests.support.distributions import Case, case, disturbed, hidden_states, logits64, make_head, oracle
-from workers.distributions.divergence import CHUNK, Divergence, Precision
+from workers.distributions import divergence as divergence_module
+from workers.distributions.divergence import CHUNK, Divergence, Precision, arithmetic
 from workers.distributions.head import Head
 from workers.distributions.token_values import FIELDS, TokenValues
 
@@ -441,3 +442,13 @@ def test_what_does_not_fit_is_refused(rows: int, width: int, tokens: list[int]) 
     good, given_states = hidden_states(4, 64), hidden_states(rows, width)
     with pytest.raises(ValueError, match=r"hidden states of shape|outside the vocabulary"):
         Divergence(PLAIN, PLAIN)(good, given_states, torch.tensor(tokens))
+
+
+@pytest.mark.parametrize(("none", "computed"), [(True, "float32"), (False, "fast")])
+def test_a_processor_without_products_of_bf16_computes_in_float32_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, none: bool, computed: str
+) -> None:
+    monkeypatch.setattr(divergence_module, "lacking", lambda _: none)
+    assert arithmetic("fast") == computed
+    assert arithmetic("float32") == "float32"
+    assert arithmetic("fast", "cuda") == "fast"
