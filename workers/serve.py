@@ -41,6 +41,7 @@ from app.deployments.secret import headers_for, new_secret
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
 from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.packing import check_served
 from app.models.registry import load_registry
 from app.models.steps.others import other_of
 from app.settings import Settings
@@ -227,6 +228,7 @@ class Serving:
         cache = 0
         if prepared.device == "cpu":
             cache = cache_bytes(info, settings, dtype=prepared.dtype, max_model_len=length, total=_host_bytes())
+            check_served(info.quantization, self._deployment.model.model)
             check_room(info, dtype=prepared.dtype, kv_cache_bytes=cache)
         self._port = HeldPort(host)  # loading takes minutes, and vLLM binds after its imports
         plan = ServerPlan(

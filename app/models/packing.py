@@ -5,6 +5,7 @@ from math import ceil
 from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.models.processor import has_avx512, is_cpu_build
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,22 @@ def packings(quantization: dict[str, Any]) -> tuple[Packing, ...]:
 def scheme_of(groups: tuple[Packing, ...]) -> str:
     """The scheme of a whole checkpoint; several are joined by "+"."""
     return "+".join(sorted({group.scheme for group in groups}))
+
+
+def check_served(quantization: dict[str, Any] | None, name: str, *, pointer: str = "") -> None:
+    """Raises CHECKPOINT_UNSUPPORTED where the vLLM that is installed here has no kernel on this processor for a packed
+    checkpoint, called `name`."""
+    groups = (quantization or {}).get("config_groups")
+    if not groups or not is_cpu_build() or has_avx512():
+        return
+    if any(g.kind == "int" and g.bits == 4 and g.activation_bits is None for g in packings(quantization or {})):
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_UNSUPPORTED,
+            f"{name} has 4-bit weights, whose kernel in vLLM's CPU build takes AVX-512, which this processor has not",
+            hint="run it on a GPU or a processor with AVX-512; a recipe that quantizes the plain weights "
+            '(form "simulated") runs here',
+            pointer=pointer,
+        )
 
 
 def _packing(name: str, group: Any) -> Packing:

@@ -18,7 +18,8 @@ from app.contracts.text import FileText
 from app.models.attribution import check_attribution
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.contexts import check_calibration, check_calibration_window, check_window
-from app.models.registry import Registry
+from app.models.packing import check_served
+from app.models.registry import ModelEntry, Registry
 from app.models.steps import Beside, check_recipe
 from app.models.steps.others import checker
 from app.models.sweeping import check_swept
@@ -28,6 +29,13 @@ from app.models.tokenizers import compare_tokenizers, has_chat_template
 from app.models.tool_calls import check_tool_calls
 from app.models.trajectories import check_trajectory
 from app.settings import Settings
+
+
+def _served(entry: ModelEntry, pointer: str) -> CheckpointInfo:
+    """The checkpoint of a model that the vLLM of this machine has kernels for."""
+    info = inspect(entry.checkpoint_path(pointer=pointer), pointer=pointer, name=entry.alias)
+    check_served(info.quantization, entry.alias, pointer=pointer)
+    return info
 
 
 def check_request(request: JobRequest, registry: Registry, settings: Settings) -> None:
@@ -40,11 +48,9 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
     """
     reference = registry.resolve(request.reference.model, pointer="/reference/model")
     candidate = registry.resolve(request.candidate.model, pointer="/candidate/model")
-    infos = {
-        pointer: inspect(entry.checkpoint_path(pointer=pointer), pointer=pointer, name=entry.alias)
-        for pointer, entry in (("/reference/model", reference), ("/candidate/model", candidate))
-    }
-    one, other = infos.values()
+    one, other = (
+        _served(entry, pointer) for pointer, entry in (("/reference/model", reference), ("/candidate/model", candidate))
+    )
     if reference.dtype != candidate.dtype:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,

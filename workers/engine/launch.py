@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.simulation import Simulation
+from app.models.checkpoint import inspect
+from app.models.packing import check_served
 from workers.engine import environment, mending, norms, simulation
 from workers.engine.isolation import alone_in_the_process, globals_kept, hide_imports, quiet_vllm, release_memory
 
@@ -65,11 +67,13 @@ def load_vllm() -> None:
 def start(options: EngineOptions) -> Any:
     """A running `vllm.v1.engine.llm_engine.LLMEngine` in this process. Raises what vLLM raises.
 
-    Also raises CHECKPOINT_UNSUPPORTED for an architecture that vLLM does not know, and for a checkpoint that brings
-    layers behind the final norm; and what `workers.engine.simulation` raises for a checkpoint that asks for more than
-    its weights.
+    Also raises CHECKPOINT_UNSUPPORTED for an architecture that vLLM does not know, for packed weights that it has no
+    kernel for here, and for a checkpoint that brings layers behind the final norm; and what
+    `workers.engine.simulation` raises for a checkpoint that asks for more than its weights.
     """
     load_vllm()
+    if options.device == "cpu":
+        check_served(inspect(options.checkpoint).quantization, options.checkpoint.name)
     section = simulation.section_at(options.checkpoint)
     simulation.refuse_compiled(section, compiled=options.compiled)
     with globals_kept(), quiet_vllm(), alone_in_the_process():

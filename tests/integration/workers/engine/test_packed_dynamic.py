@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from app.models.checkpoint import inspect
+from tests.support.processor import needs_avx512
 from tests.support.quantizing import operate
 from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
@@ -34,6 +35,7 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
+@needs_avx512
 def test_four_bits_are_served_as_the_weights_that_they_mean(
     tiny: Tiny, pool: EnginePool, store: CheckpointStore, windows: list[list[int]]
 ) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from app.models.checkpoint import inspect
 from app.models.processor import has_amx
+from tests.support.processor import needs_avx512, needs_vnni
 from tests.support.quantizing import operate
 from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
@@ -34,6 +35,7 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
+@needs_avx512
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
 def test_four_bit_weights(
     tiny: Tiny, pool: EnginePool, store: CheckpointStore, windows: list[list[int]], kind: str
@@ -51,7 +53,7 @@ def test_four_bit_weights(
 @pytest.mark.parametrize(
     "step",
     [
-        {"type": "quantize.smoothquant"},
+        pytest.param({"type": "quantize.smoothquant"}, marks=needs_vnni),
         pytest.param(
             {"type": "quantize.smoothquant", "dynamic": False},
             marks=pytest.mark.skipif(has_amx(), reason="refused: the kernel for AMX ignores fixed grids"),
@@ -80,6 +82,7 @@ def test_eight_bit_floats(tiny: Tiny, pool: EnginePool, store: CheckpointStore, 
         assert 0 < apart(states(pool, made.path, windows), states(pool, twin.path, windows)) < 0.3
 
 
+@needs_avx512
 def test_layers_that_stay_plain(tiny: Tiny, pool: EnginePool, store: CheckpointStore, windows: list[list[int]]) -> None:
     step = {"type": "quantize.rtn", "layers": [1], "modules": ["mlp"]} | GROUPED
     with operate(tiny(), store, step) as made, dequantize(inspect(made.path), store=store) as twin:

@@ -21,6 +21,7 @@ from app.models.processor import has_amx
 from app.models.simulation import section_in
 from tests.integration.workers.engine.conftest import same
 from tests.support.copies import copier, edit_json
+from tests.support.processor import needs_avx512, needs_vnni
 from tests.support.tiny import VOCABULARY
 from workers.engine.generation import GenerationEngine
 from workers.engine.pool import EnginePool
@@ -186,6 +187,7 @@ def unpacked(packed: Path, folder: Path) -> Path:
 
 
 @pytest.mark.skipif(has_amx(), reason="the int8 kernel for AMX takes bf16 alone, and codes are compared in float32")
+@needs_vnni
 def test_integer_kernels_compute_what_is_simulated(
     packed: Packed, make: Make, exact: Callable[[Path], ResidentEngine], short: list[list[int]], tmp_path: Path
 ) -> None:
@@ -229,6 +231,7 @@ def test_keys_and_values_are_those_of_transformers(
     assert exactly(exact(made).hidden_states(short), expected) > 0.25
 
 
+@needs_avx512
 @pytest.mark.parametrize(
     ("dtype", "stored"),
     [("fp8", torch.float8_e4m3fn), ("fp8_e4m3", torch.float8_e4m3fn), ("fp8_e5m2", torch.float8_e5m2)],

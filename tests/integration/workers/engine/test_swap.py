@@ -10,6 +10,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from tests.integration.workers.engine.conftest import same
 from tests.support.packed import make_packed
+from tests.support.processor import needs_avx512
 from tests.support.tiny import make_checkpoint
 from workers.engine.resident import ResidentEngine
 from workers.engine.shape import packing_signature
@@ -31,6 +32,7 @@ CASES = [
     ("llama", "W8A8"),
     ("llama", "W4A16"),
 ]
+MARKED = [pytest.param(*case, marks=[needs_avx512] if case[1] == "W4A16" else []) for case in CASES]
 
 
 def checkpoints(tiny: Tiny, packed: Packed, kind: str, scheme: str | None) -> tuple[Path, Path]:
@@ -39,7 +41,7 @@ def checkpoints(tiny: Tiny, packed: Packed, kind: str, scheme: str | None) -> tu
     return packed(kind, scheme), packed(kind, scheme, 1)
 
 
-@pytest.mark.parametrize(("kind", "scheme"), CASES)
+@pytest.mark.parametrize(("kind", "scheme"), MARKED)
 def test_swapped_weights_score_bit_for_bit_as_a_fresh_engine(
     tiny: Tiny,
     packed: Packed,
@@ -70,7 +72,7 @@ def test_nothing_is_called_proven_that_is_not_proven_above(tiny: Tiny, packed: P
     assert {("cpu", info.architecture, packing_signature(info)) for info in infos} == PROVEN
 
 
-@pytest.mark.parametrize("scheme", [None, "W8A8", "W4A16"])
+@pytest.mark.parametrize("scheme", [None, "W8A8", pytest.param("W4A16", marks=needs_avx512)])
 def test_the_demo_model_swaps_exactly_too(
     smollm2: Path, resident: Resident, tmp_path: Path, scheme: str | None
 ) -> None:
@@ -113,6 +115,7 @@ def test_an_unproven_packing_is_compared_once_and_then_trusted(
     assert same(engine.hidden_states(windows), before)
 
 
+@needs_avx512
 def test_a_packing_that_cannot_be_swapped_gets_fresh_engines(
     packed: Packed, resident: Resident, windows: list[list[int]]
 ) -> None:

@@ -1,9 +1,11 @@
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.models.packing import packings, scheme_of
+from app.models import packing
+from app.models.packing import check_served, packings, scheme_of
 
 
 def config(weights: dict[str, Any] | None, activations: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -69,3 +71,28 @@ def test_what_cannot_be_used_is_refused(quantization: dict[str, Any], code: Erro
 
 def test_the_library_s_empty_blocks_are_no_obstacle() -> None:
     assert packings(config(INT4, sparsity_config={}, transform_config={}))
+
+
+@pytest.mark.parametrize(
+    ("weights", "activations", "refused"),
+    [(INT4, None, True), (INT4, INT8, False), (INT8, INT8, False), (FP8, FP8, False)],
+)
+def test_four_bit_weights_need_avx512_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, weights: dict[str, Any], activations: dict[str, Any] | None, refused: bool
+) -> None:
+    monkeypatch.setattr(packing, "is_cpu_build", lambda: True)
+    monkeypatch.setattr(packing, "has_avx512", lambda: False)
+    with pytest.raises(HemostatError, match="AVX-512") if refused else nullcontext() as caught:
+        check_served(config(weights, activations), "llama-w4a16", pointer="/candidate/model")
+    if refused:
+        assert (caught.value.code, caught.value.pointer) == (ErrorCode.CHECKPOINT_UNSUPPORTED, "/candidate/model")
+        assert "llama-w4a16" in caught.value.detail
+    check_served(None, "plain")
+    monkeypatch.setattr(packing, "has_avx512", lambda: True)
+    check_served(config(weights, activations), "llama-w4a16")
+
+
+def test_a_front_end_without_vllm_leaves_it_to_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "is_cpu_build", lambda: False)
+    monkeypatch.setattr(packing, "has_avx512", lambda: False)
+    check_served(config(INT4), "llama-w4a16")

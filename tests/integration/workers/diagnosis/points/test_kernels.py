@@ -11,6 +11,7 @@ from app.contracts.requests.sweep import SweepRequest
 from app.models.knobs import recipe_at
 from app.settings import Settings
 from tests.support.attempts import Context
+from tests.support.processor import needs_avx512
 from workers.diagnosis.compare import compare
 from workers.diagnosis.points.attempt import PointsAttempt
 from workers.diagnosis.points.kernels import DROPPED
@@ -96,6 +97,7 @@ def test_settings_on_the_reference_s_own_kernels_have_none(
     assert [(kernel.term, kernel.missing) for kernel in kernels] == [(None, ""), (None, "")]
 
 
+@needs_avx512
 def test_a_checkpoint_that_was_dropped_is_not_made_twice_and_the_report_says_why(
     settings: Settings, room: EngineRoom, tmp_path: Path
 ) -> None:

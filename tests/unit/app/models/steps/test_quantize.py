@@ -35,6 +35,7 @@ def refused(folder: Path, *steps: dict[str, Any]) -> tuple[str, str]:
 def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`on("cpu")`: as where the vLLM of these devices is installed, and the processor has no AMX."""
     monkeypatch.setattr(rules, "has_amx", lambda: False)
+    monkeypatch.setattr(rules, "has_avx512", lambda: True)
     return lambda *devices: monkeypatch.setattr(rules, "served_devices", lambda: devices)
 
 
