@@ -175,6 +175,7 @@ class Exchange(Response):
                 if error.code is ErrorCode.REPLICA_UNAVAILABLE:
                     raise ReplicaLostError("it takes no requests")
                 if answer.status_code >= 500:
+                    await self.gateway.upstream.check_alive(choice.replica)
                     await self._check_finite(choice, request_id)
                 raise error
             if not self.streamed:
@@ -226,8 +227,11 @@ class Exchange(Response):
                         break
                     outcome = _read(rewriter, event)
                     if outcome.error is not None:
+                        told = _told(outcome.error, PROMPTS[self.route])
+                        if told.status >= 500:
+                            await self.gateway.upstream.check_alive(choice.replica)
                         await self._check_finite(choice, request_id)
-                        raise _told(outcome.error, PROMPTS[self.route])
+                        raise told
                     if outcome.tokens:
                         before = self._timed(clock, before)
                     if outcome.forced or (outcome.finished and self._ends_unmarked):

@@ -21,6 +21,7 @@ POOL_TIMEOUT_S: Final = 5.0
 WRITE_TIMEOUT_S: Final = 30.0
 SMALL_TIMEOUT_S: Final = 5.0
 DOOR_TIMEOUT_S: Final = 5.0
+HEALTH_TIMEOUT_S: Final = 2.0
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -103,6 +104,17 @@ class Upstream:
         except (httpx.HTTPError, ValueError, AttributeError, TimeoutError) as error:
             logger.warning("replica %s: its engine's door does not answer: %s", replica.id, type(error).__name__)
             return False
+
+    async def check_alive(self, replica: Replica) -> None:
+        """Raises ReplicaLostError where its server says that its engine is dead, or says nothing. vLLM's answers on for
+        a while when its engine has died: each request with an error that looks like the request's own."""
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                answer = await self._client.get(f"{base(replica)}/health", timeout=self._timeout(HEALTH_TIMEOUT_S))
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise ReplicaLostError(f"its health cannot be asked: {type(error).__name__}") from error
+        if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            raise ReplicaLostError("its engine is dead")
 
     async def call(self, replica: Replica, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
         """A small question and its whole answer. Raises ReplicaLostError."""

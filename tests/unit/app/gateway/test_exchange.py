@@ -45,6 +45,7 @@ class Peer:
     url: str = ""
     broken: bool = False  # what the engine's door says of every request
     doubted: int = 0  # how often it was asked
+    health: int = 200
 
     def application(self) -> Starlette:
         async def models(_: Request) -> Response:
@@ -63,12 +64,16 @@ class Peer:
             self.doubted += 1
             return JSONResponse({"nonfinite": self.broken})
 
+        async def health(_: Request) -> Response:
+            return Response(status_code=self.health)
+
         paths = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/verified")
         return Starlette(
             routes=[
                 Route("/v1/models", models),
                 Route("/tokenize", tokenize, methods=["POST"]),
                 Route("/nonfinite/{request}", nonfinite),
+                Route("/health", health),
                 *(Route(path, generate, methods=["POST"]) for path in paths),
             ]
         )
@@ -255,6 +260,29 @@ async def test_a_stream_that_breaks_ends_with_an_error_and_is_not_begun_again(tm
 
 
 FAILED = {"error": {"message": "Internal server error", "code": 500}}
+
+
+DEAD = {"error": {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "code": 500}}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("dead", [True, False])
+async def test_an_error_of_a_replica_whose_engine_is_dead_is_not_taken_for_the_requests(
+    tmp_path: Path, dead: bool, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its HTTP side lives on for a while, and has the least in flight: it would be chosen again and again."""
+    monkeypatch.setattr("app.gateway.replicas.SHUNNED_S", 600.0)
+    failing = stream(f"data: {json.dumps(DEAD)}\n\ndata: [DONE]\n\n".encode()) if streamed else whole(DEAD, 500)
+    well = stream(event("a", "length") + b"data: [DONE]\n\n") if streamed else whole(WHOLE)
+    first, second = Peer([failing], health=503 if dead else 200), Peer([well])
+    async with serving(first, second), calling(tmp_path, of(first, second, replicas=2)) as http:
+        answers = [await http.post("/v1/completions", json=ASKED | {"stream": streamed}) for _ in range(3)]
+    if dead:
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        assert (len(first.asked), len(second.asked)) == (1, 3), "and it is left alone"
+    else:
+        assert {answer.json()["error"]["code"] for answer in answers} == {"engine_failed"}
+        assert second.asked == []
 
 
 def long_answer(reason: str, stop: int | str | None = None) -> dict[str, Any]:
