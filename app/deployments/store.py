@@ -59,6 +59,7 @@ _SCRIPTS: Final = (
     "push",
     "depth",
 )
+_CHANGING: Final = frozenset({"create", "patch", "delete", "activate"})
 
 Evidence = Mapping[str, float | int | str | bool | None]
 Settled = DeploymentState | Literal["forgotten"]
@@ -79,11 +80,14 @@ class DeploymentStore:
 
     Methods that take an `id` raise HemostatError (DEPLOYMENT_NOT_FOUND) where there is none, and all raise
     `redis.exceptions.RedisError` (or OSError) where Redis cannot be reached; nothing is half-written then.
+
+    `changes` counts what this object changed of the records themselves: what was read before it grew may be outdated.
     """
 
     def __init__(self, client: Redis, settings: Settings) -> None:
         self.client = client
         self.settings = settings
+        self.changes = 0
         folder = files("app.deployments") / "lua"
         prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
         self._scripts = {
@@ -92,7 +96,11 @@ class DeploymentStore:
         }
 
     async def _run(self, script: str, name: str, *arguments: str | int, also: Sequence[str] = ()) -> Any:
-        return await self._scripts[script](keys=[name, *also], args=arguments)
+        try:
+            return await self._scripts[script](keys=[name, *also], args=arguments)
+        finally:  # also where the answer was lost: it may have been done
+            if script in _CHANGING:
+                self.changes += 1
 
     # --- the owner's side
 

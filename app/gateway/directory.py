@@ -21,26 +21,37 @@ from app.models.nearest import suggestion
 logger = logging.getLogger(__name__)
 
 MAX_AGE_S: Final = 1.0
+FRESH_S: Final = 0.5  # an older list is read anew behind the look-up
 PATIENCE_S: Final = 3.0  # for Redis; longer than its client's connect timeout
 RETRY_S: Final = 1.0  # between two attempts while it is away
+AWAY_S: Final = 10.0  # an outage that was seen so long ago may be over
 GRACE_S: Final = 15.0  # a lease, and then some
 
 
 class Store(Protocol):
     """What is read of the deployment store."""
 
+    changes: int  # that this process has made; one more after each
+
     async def list(self) -> "list[Deployment]":
         """All deployments, with their running replicas."""
 
 
 class Directory:
-    """`find` answers from memory. A look-up that needs fresh news (a name that is not known) asks the store first."""
+    """`find` answers from memory. A look-up that needs fresh news asks the store first: of a name that is not known, in
+    a list beyond its age, or in one from before a change that this process made.
+
+    `on_read` is called with what was read, each time.
+    """
+
+    on_read: Callable[[list[Deployment]], None] | None = None
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
         self._by_name: dict[str, Deployment] | None = None
-        self._read_at = -1e9
+        self._read_at = -1e9  # when the last read that went well began
+        self._read_changes = -1  # and the store's changes then
         self._tried_at = -1e9
         self._grace_until = -1e9
         self._reading: asyncio.Task[None] | None = None
@@ -76,12 +87,9 @@ class Directory:
 
     async def refresh(self) -> None:
         """Reads the store now (callers share one read); an outage leaves the last known list."""
-        if self._reading is None or self._reading.done():
-            if self.stale and self._clock() - self._tried_at < RETRY_S:
-                return
-            self._tried_at = self._clock()
-            self._reading = asyncio.create_task(self._read(), name="gateway-directory")
-        await asyncio.shield(self._reading)
+        reading = self._start()
+        if reading is not None:
+            await asyncio.shield(reading)
 
     async def close(self) -> None:
         """Ends a read that is under way."""
@@ -90,28 +98,41 @@ class Directory:
             await asyncio.gather(self._reading, return_exceptions=True)
 
     async def _known(self) -> dict[str, Deployment]:
-        if self._by_name is None:
+        if self._overdue():
             await self.refresh()
-        elif self._clock() - self._read_at > MAX_AGE_S:
-            if self.stale or self._clock() - self._read_at < 10 * MAX_AGE_S:
-                self._refresh_behind()
-            else:  # nobody has asked for a while
+            if self._outdated() and not self.stale:  # the read was under way already when this process made a change
                 await self.refresh()
+        if self._clock() - self._read_at > FRESH_S:
+            self._start()
         if self._by_name is None:
             raise ApiError(
                 ErrorCode.UNAVAILABLE, "The list of deployments cannot be read at the moment.", retry_after_s=2
             )
         return self._by_name
 
-    def _refresh_behind(self) -> None:
-        """Starts a read and does not wait for it."""
+    def _overdue(self) -> bool:
+        """Whether the list must not be used before the store was asked. While Redis is away there is no other."""
+        if self._by_name is None:
+            return True
+        now = self._clock()
+        away = self.stale and now - self._tried_at < AWAY_S
+        return (now - self._read_at > MAX_AGE_S or self._outdated()) and not away
+
+    def _outdated(self) -> bool:
+        """Whether this process has changed a deployment since the list was read."""
+        return self._read_changes != self._store.changes
+
+    def _start(self) -> asyncio.Task[None] | None:
+        """The read that is under way, or a new one; None where Redis is away and was tried just now."""
         if self._reading is None or self._reading.done():
             if self.stale and self._clock() - self._tried_at < RETRY_S:
-                return
+                return None
             self._tried_at = self._clock()
             self._reading = asyncio.create_task(self._read(), name="gateway-directory")
+        return self._reading
 
     async def _read(self) -> None:
+        began, changes = self._clock(), self._store.changes
         try:
             async with asyncio.timeout(PATIENCE_S):
                 listed = await self._store.list()
@@ -128,7 +149,9 @@ class Directory:
         before = self._by_name or {}
         kept = now < self._grace_until
         self._by_name = {new.name: _with_known(new, before.get(new.name)) if kept else new for new in listed}
-        self._read_at = now
+        self._read_at, self._read_changes = began, changes
+        if self.on_read is not None:
+            self.on_read(list(self._by_name.values()))
 
 
 def _with_known(new: Deployment, old: Deployment | None) -> Deployment:

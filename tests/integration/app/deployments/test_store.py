@@ -91,6 +91,24 @@ async def test_a_change_is_one_event_and_no_change_is_none(deployments: Deployme
     assert events[1].evidence == {"shadow_rate": 0.5, "replicas": 3}
 
 
+async def test_what_this_store_changes_is_counted_so_that_a_list_from_before_is_known_as_such(
+    deployments: DeploymentStore, made: Deployment
+) -> None:
+    seen = [deployments.changes]
+    await deployments.register(made.id, replica(0))
+    await deployments.list()
+    assert deployments.changes == seen[0], "replicas come and go by themselves"
+    await deployments.patch(made.id, DeploymentPatch(shadow_rate=0.5))
+    seen.append(deployments.changes)
+    await deployments.promote(made.id, FIRST, reason="better")
+    seen.append(deployments.changes)
+    await deployments.rollback(made.id, reason="worse")
+    seen.append(deployments.changes)
+    await deployments.delete(made.id)
+    seen.append(deployments.changes)
+    assert seen == sorted(set(seen)), "more after each"
+
+
 async def test_a_threshold_can_be_taken_back(deployments: DeploymentStore) -> None:
     made = await deployments.create(request(drift_threshold=0.5))
     assert (await deployments.patch(made.id, DeploymentPatch(alpha=0.1))).drift_threshold == 0.5

@@ -21,13 +21,18 @@ class Store:
         self.held = list(held)
         self.away = False
         self.reads = 0
+        self.changes = 0
+        self.slow: asyncio.Event | None = None
 
     async def list(self) -> "list[Deployment]":
         self.reads += 1
+        held = list(self.held)
         await asyncio.sleep(0)
+        if self.slow is not None:
+            await self.slow.wait()
         if self.away:
             raise RedisConnectionError
-        return list(self.held)
+        return held
 
 
 async def settle() -> None:
@@ -35,21 +40,83 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_the_list_is_read_once_and_again_when_it_is_a_second_old() -> None:
+async def test_the_list_is_read_once_and_behind_the_look_up_before_it_is_a_second_old() -> None:
     clock, store = Clock(), Store(deployment(name="a"))
     directory = Directory(store, clock=clock)
     await asyncio.gather(*(directory.find("a") for _ in range(10)))
     assert store.reads == 1
     store.held = [deployment(name="a", active_version="cal-000000000000000a")]
-    assert (await directory.find("a")).active_version == "identity"
-    clock.now = 1.5
-    await directory.find("a")  # answers from memory and reads behind
+    clock.now = 0.4
+    await directory.find("a")
+    await settle()
+    assert store.reads == 1
+    clock.now = 0.8
+    assert (await directory.find("a")).active_version == "identity", "from memory, and it is read behind"
     await settle()
     assert (await directory.find("a")).active_version == "cal-000000000000000a"
     assert store.reads == 2
-    clock.now = 100
-    store.held = [deployment(name="b")]
-    assert [found.name for found in await directory.all()] == ["b"], "nobody asked for long: it is read first"
+
+
+@pytest.mark.parametrize("age", [1.01, 1.5, 2, 3, 4, 5, 6, 7, 8, 9, 9.9, 10, 100])
+async def test_a_list_that_is_older_than_a_second_is_not_used(age: float) -> None:
+    clock, store = Clock(), Store(deployment(name="a"))
+    directory = Directory(store, clock=clock)
+    await directory.find("a")
+    store.held = [deployment(name="a", active_version="cal-000000000000000a")]
+    clock.now = age
+    found = await asyncio.gather(*(directory.find("a") for _ in range(10)))
+    assert {one.active_version for one in found} == {"cal-000000000000000a"}
+    assert store.reads == 2, "one read for all"
+
+
+async def test_the_age_counts_from_when_the_read_began() -> None:
+    clock, store = Clock(), Store(deployment(name="a"))
+    directory = Directory(store, clock=clock)
+    store.slow = asyncio.Event()
+    first = asyncio.create_task(directory.find("a"))
+    await settle()
+    clock.now = 0.9
+    store.slow.set()
+    await first
+    clock.now = 1.1
+    await directory.find("a")
+    assert store.reads == 2
+
+
+async def test_a_change_that_this_process_made_holds_for_the_next_look_up() -> None:
+    clock, store = Clock(), Store(deployment(name="a"))
+    directory = Directory(store, clock=clock)
+    await directory.find("a")
+    store.held = [deployment(name="a", active_version="cal-000000000000000a")]
+    store.changes += 1
+    assert (await directory.find("a")).active_version == "cal-000000000000000a"
+    assert store.reads == 2
+    # a read that began before the change tells nothing of it
+    clock.now, store.slow = 2, asyncio.Event()
+    early = asyncio.create_task(directory.find("a"))
+    await settle()
+    store.held = [deployment(name="a")]
+    store.changes += 1
+    late = asyncio.create_task(directory.find("a"))
+    await settle()
+    store.slow.set()
+    assert (await late).active_version == "identity"
+    await early
+    assert store.reads == 4
+
+
+async def test_an_outage_that_was_seen_long_ago_is_looked_at_anew() -> None:
+    clock, store = Clock(), Store(deployment(name="a"))
+    directory = Directory(store, clock=clock)
+    await directory.find("a")
+    store.away = True
+    clock.now = 5
+    await directory.find("a")
+    assert directory.stale
+    store.away = False
+    store.held = [deployment(name="a", active_version="cal-000000000000000a")]
+    clock.now = 500
+    assert (await directory.find("a")).active_version == "cal-000000000000000a"
 
 
 async def test_a_name_that_is_not_known_is_looked_for_before_it_is_404() -> None:
