@@ -13,21 +13,28 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from app.contracts.errors import ErrorCode
-from app.gateway.errors import ApiError
+from app.gateway.errors import ApiError, no_room
 
 MAX_RETRY_AFTER_S: Final = 60
 _SMOOTHING: Final = 0.2  # weight of the newest duration in the running mean
 
 
 class Line:
-    """The queue of one deployment."""
+    """The queue of one deployment. `on_wait` is called for each request that has to wait."""
 
     def __init__(
-        self, *, per_replica: int, most_queued: int, timeout_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        per_replica: int,
+        most_queued: int,
+        timeout_s: float,
+        on_wait: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._per_replica = per_replica
         self._most_queued = most_queued
         self._timeout_s = timeout_s
+        self._on_wait = on_wait
         self._clock = clock
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._replicas = 1
@@ -79,6 +86,7 @@ class Line:
             )
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
+        self._on_wait()
         try:
             async with asyncio.timeout(self._timeout_s):
                 await turn
@@ -90,12 +98,7 @@ class Line:
                 turn.cancel()
                 self._waiting = deque(other for other in self._waiting if other is not turn)
             if isinstance(error, TimeoutError):
-                raise ApiError(
-                    ErrorCode.REPLICA_UNAVAILABLE,
-                    f"No replica became free within {self._timeout_s:g} s.",
-                    hint="Wait as long as Retry-After says.",
-                    retry_after_s=self.retry_after_s(),
-                ) from None
+                raise no_room(self._timeout_s, self.retry_after_s()) from None
             raise
 
     def _let_in(self) -> None:

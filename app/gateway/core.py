@@ -1,11 +1,12 @@
 """The parts of the gateway, made once for an application."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from app.contracts.deployment import Deployment
 from app.gateway.admission import Line
-from app.gateway.directory import Directory
+from app.gateway.directory import MAX_AGE_S, Directory
 from app.gateway.replicas import Replicas, serving_replicas
 from app.gateway.shadow import Sampler
 from app.gateway.upstream import Upstream
@@ -29,13 +30,14 @@ class Gateway:
     no_shadow: frozenset[str]  # names of API keys whose requests are never scored again
     lines: dict[str, Line]
     names: dict[str, str]  # of the deployments that have a line, by id
+    looking: asyncio.Task[None] | None = None  # at the store, while requests wait
 
     @classmethod
     def of(cls, state: State) -> "Gateway":
         """The gateway of an application."""
         store = state.deployments
         metrics = state.telemetry.gateway
-        return cls(
+        made = cls(
             settings=state.settings,
             metrics=metrics,
             directory=Directory(store),
@@ -47,6 +49,8 @@ class Gateway:
             lines={},
             names={},
         )
+        made.directory.on_read = made.resize
+        return made
 
     def line(self, deployment: Deployment) -> Line:
         """The deployment's queue, as wide as its replicas allow now."""
@@ -57,11 +61,29 @@ class Gateway:
                 per_replica=self.settings.gateway_max_in_flight,
                 most_queued=self.settings.gateway_max_queued,
                 timeout_s=self.settings.gateway_queue_timeout_s,
+                on_wait=self._look,
             )
             self.names[deployment.id] = deployment.name
             self.metrics.watch(deployment.name, lambda: line.in_flight, lambda: line.queued)
         line.resize(len(serving_replicas(deployment)))
         return line
+
+    def resize(self, deployments: Iterable[Deployment]) -> None:
+        """Makes the queues as wide as these replicas allow: waiting requests go on when one becomes ready."""
+        for deployment in deployments:
+            line = self.lines.get(deployment.id)
+            if line is not None:
+                line.resize(len(serving_replicas(deployment)))
+
+    def _look(self) -> None:
+        if self.looking is None or self.looking.done():
+            self.looking = asyncio.create_task(self._look_on(), name="gateway-looking")
+
+    async def _look_on(self) -> None:
+        """Reads the store while requests wait: those that ask it otherwise may all be among them."""
+        while any(line.queued for line in self.lines.values()):
+            await self.directory.refresh()
+            await asyncio.sleep(MAX_AGE_S)
 
     def _forget(self) -> None:
         """Lets go of deployments that are no more, as far as nothing of theirs is under way."""
@@ -81,6 +103,9 @@ class Gateway:
 
     async def close(self) -> None:
         """Ends what runs behind the requests, and the connections."""
+        if self.looking is not None:
+            self.looking.cancel()
+            await asyncio.gather(self.looking, return_exceptions=True)
         await self.directory.close()
         await self.sampler.close()
         await self.upstream.close()

@@ -65,6 +65,16 @@ def invalid(detail: str, param: str | None = None, *, hint: str = "") -> ApiErro
     return ApiError(ErrorCode.INVALID_REQUEST, detail, status=400, param=param, hint=hint)
 
 
+def no_room(timeout_s: float, retry_after_s: int) -> ApiError:
+    """503: every replica was as busy as it may be for as long as a request waits."""
+    return ApiError(
+        ErrorCode.REPLICA_UNAVAILABLE,
+        f"No replica became free within {timeout_s:g} s.",
+        hint="Wait as long as Retry-After says.",
+        retry_after_s=retry_after_s,
+    )
+
+
 def is_ours(path: str) -> bool:
     """Whether a request for this path expects OpenAI's envelope."""
     if path in {"/tokenize", "/detokenize"}:

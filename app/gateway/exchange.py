@@ -1,5 +1,6 @@
 """One request to an OpenAI route, from a checked body to the last byte of its answer."""
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -19,7 +20,7 @@ from app.gateway.body import PROMPTS, dump
 from app.gateway.core import Gateway, fingerprint
 from app.gateway.errors import ApiError
 from app.gateway.options import Options
-from app.gateway.replicas import Choice
+from app.gateway.replicas import Choice, FullError
 from app.gateway.rewrite import Outcome, Rewriter, Route
 from app.gateway.sampling import completed
 from app.gateway.shadow import eligible
@@ -109,19 +110,27 @@ class Exchange(Response):
             self.gateway.sampler.drop(self.deployment, reason)
 
     async def _run(self, writer: Writer, scope: Scope, receive: Receive, send: Send) -> None:
-        line = self.gateway.line(self.deployment)
-        async with line.place():
-            await self.answer(writer, scope, receive, send)
+        while True:
+            async with self.gateway.line(self.deployment).place():
+                found = await self._found()  # replicas and version may have changed while it waited
+                again = found.id == self.deployment.id
+                self.deployment = found
+                if again:
+                    return await self.answer(writer, scope, receive, send)
+            # Another deployment has the name by now, which has a queue of its own.
+
+    async def _found(self) -> Deployment:
+        return await self.gateway.directory.find(self.deployment.name)
 
     async def answer(self, writer: Writer, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the request to a replica, and to another one where the first fails before anything was answered."""
         tried: set[str] = set()
         attempts = 0
         while True:
-            choice = self._choose(tried)
+            choice = await self._free(tried)
             if choice is None and attempts < 2:  # the only replica: it may have closed an idle connection
                 tried.clear()
-                choice = self._choose(tried)
+                choice = await self._free(tried)
             if choice is None or attempts == MAX_ATTEMPTS:
                 raise _lost()
             attempts += 1
@@ -138,15 +147,30 @@ class Exchange(Response):
                     raise _silent() from None
                 self.gateway.metrics.retries.labels(self.deployment.name).inc()
                 await self.gateway.directory.refresh()
-                self.deployment = await self.gateway.directory.find(self.deployment.name)
+                self.deployment = await self._found()
                 continue
             if response is not None:
                 self.status = response.status_code
                 await response(scope, receive, send)
             return
 
+    async def _free(self, tried: set[str]) -> Choice | None:
+        """The replica that answers, once one of those that can has room: all of the queue's room may be at others."""
+        timeout_s = self.gateway.settings.gateway_queue_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    try:
+                        return self._choose(tried)
+                    except FullError:
+                        await self.gateway.replicas.freed()
+                        self.deployment = await self._found()
+        except TimeoutError:
+            raise errors.no_room(timeout_s, self.gateway.line(self.deployment).retry_after_s()) from None
+
     def _choose(self, tried: set[str]) -> Choice | None:
-        choice = self.gateway.replicas.choose(self.deployment, self.options.pinned, frozenset(tried))
+        most = self.gateway.settings.gateway_max_in_flight
+        choice = self.gateway.replicas.choose(self.deployment, self.options.pinned, frozenset(tried), most=most)
         if choice is None or not self.request.get("use_beam_search"):
             return choice
         if self.options.pinned not in (None, IDENTITY):

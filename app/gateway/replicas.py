@@ -1,5 +1,7 @@
 """Which replica answers: the least busy one that is ready, lives, and has the calibration that is asked for."""
 
+import asyncio
+import contextlib
 import re
 import time
 from collections import Counter
@@ -13,7 +15,12 @@ from app.contracts.errors import ErrorCode
 from app.gateway.errors import ApiError, clean
 
 SHUNNED_S: Final = 2.0  # a replica that failed is asked again after so long, unless it is the only one
+LOOK_S: Final = 1.0  # a replica that is full is looked at again after so long at most
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+/?")
+
+
+class FullError(Exception):
+    """Every replica that could answer has as many requests as it takes."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,7 @@ class Replicas:
         self._clock = clock
         self._in_flight: Counter[str] = Counter()
         self._failed_at: dict[str, float] = {}
+        self._freed = asyncio.Event()
 
     def in_flight(self, replica: Replica) -> int:
         """Requests that this gateway has at the replica."""
@@ -46,6 +54,15 @@ class Replicas:
             self._in_flight[replica.id] -= 1
             if not self._in_flight[replica.id]:
                 del self._in_flight[replica.id]
+            self._freed.set()
+
+    async def freed(self) -> None:
+        """Waits until a request has ended, anywhere, and for a second at most."""
+        if self._freed.is_set():
+            self._freed = asyncio.Event()  # a new one: who waits for the old one is about to wake
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await self._freed.wait()
 
     def failed(self, replica: Replica) -> None:
         """The replica could not be reached, or broke off."""
@@ -53,11 +70,19 @@ class Replicas:
         self._failed_at = {key: at for key, at in self._failed_at.items() if now - at < SHUNNED_S}
         self._failed_at[replica.id] = now
 
-    def choose(self, deployment: Deployment, pinned: str | None, tried: frozenset[str] = frozenset()) -> Choice | None:
+    def choose(
+        self,
+        deployment: Deployment,
+        pinned: str | None,
+        tried: frozenset[str] = frozenset(),
+        *,
+        most: int | None = None,
+    ) -> Choice | None:
         """The replica for a request; None where every one that serves has been `tried`.
 
-        `pinned`: the version that the request insists on, None for the deployment's own. Raises ApiError: 503 where no
-        replica serves, 400 where none has the pinned version.
+        `pinned`: the version that the request insists on, None for the deployment's own. `most`: requests that a
+        replica takes at one time. Raises ApiError: 503 where no replica serves, 400 where none has the pinned version;
+        FullError where those that could answer are full.
         """
         serving = serving_replicas(deployment)
         if not serving:
@@ -77,12 +102,17 @@ class Replicas:
         if not left:
             return None
         now = self._clock()
+        shunned = {replica.id for replica in left if now - self._failed_at.get(replica.id, -1e9) < SHUNNED_S}
+        # One that failed is no way out where the others are full.
+        left = [replica for replica in left if replica.id not in shunned] or left
+        free = [replica for replica in left if most is None or self._in_flight[replica.id] < most]
+        if not free:
+            raise FullError
 
-        def rank(replica: Replica) -> tuple[bool, bool, int, str]:
-            shunned = now - self._failed_at.get(replica.id, -1e9) < SHUNNED_S
-            return shunned, replica.state is not DeploymentState.READY, self._in_flight[replica.id], replica.id
+        def rank(replica: Replica) -> tuple[bool, int, str]:
+            return replica.state is not DeploymentState.READY, self._in_flight[replica.id], replica.id
 
-        best = min(left, key=rank)
+        best = min(free, key=rank)
         return Choice(best, pinned or own_version(deployment, best))
 
 

@@ -1,10 +1,12 @@
+import asyncio
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from app.contracts.deployment import CalibrationMode, Deployment, DeploymentState, Replica
 from app.gateway.errors import ApiError
-from app.gateway.replicas import Replicas, own_version, serving_replicas
+from app.gateway.replicas import FullError, Replicas, own_version, serving_replicas
 
 A, B = "cal-000000000000000a", "cal-000000000000000b"
 
@@ -71,6 +73,38 @@ def test_one_that_failed_is_left_alone_for_a_while_unless_it_is_the_only_one() -
         assert chosen(replicas, served) == "a"
     replicas.failed(served.running[0])
     assert chosen(replicas, deployment(replica("a"))) == "a"
+
+
+def test_a_replica_gets_no_more_requests_than_it_takes() -> None:
+    replicas = Replicas(clock=Clock())
+    served = deployment(replica("a", versions=("identity", A)), replica("b"))
+    first, second = served.running
+    with ExitStack() as held:
+        for _ in range(2):
+            held.enter_context(replicas.busy(first))
+        choice = replicas.choose(served, None, most=2)
+        assert choice is not None
+        assert choice.replica.id == "b"
+        with pytest.raises(FullError):
+            replicas.choose(served, A, most=2)  # the version is at the first one alone
+        assert chosen(replicas, served, A) == "a", "a question that is answered at once is not held up"
+        replicas.failed(second)
+        with pytest.raises(FullError):
+            replicas.choose(served, None, most=2)  # one that failed is no way out
+    assert chosen(replicas, served) == "a"
+
+
+async def test_who_waits_for_room_is_told_of_each_request_that_ends() -> None:
+    replicas = Replicas()
+    served = replica("a")
+    for _ in range(2):
+        with replicas.busy(served):
+            waiting = [asyncio.create_task(replicas.freed()) for _ in range(3)]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not any(task.done() for task in waiting)
+        async with asyncio.timeout(0.5):
+            await asyncio.gather(*waiting)
 
 
 def test_only_what_serves_is_asked() -> None:
