@@ -135,21 +135,48 @@ def wants_fit(deployment: Deployment) -> bool:
 async def ensure_fit(
     deployments: DeploymentStore, jobs: JobStore, docket: Docket, deployment: Deployment
 ) -> Deployment:
-    """Serves a proven profile that is there, else sees that one job fits it. Repeating it changes nothing."""
+    """Serves a proven profile that is there, else sees that one job fits it. Repeating it changes nothing: a job whose
+    record is gone is not made again, whatever became of it."""
     if not wants_fit(deployment):
         return deployment
     if deployment.fit_job is None:
-        found = await asyncio.to_thread(proven, deployments.settings, deployment.model, deployment.reference)
-        if found is not None:
-            reason = f"A proven profile of this model and reference was there: {found.version}."
-            return await deployments.promote(deployment.id, found.version, reason=reason, evidence={"fitted": False})
+        served = await _serve_proven(deployments, deployment)
+        if served is not None:
+            return served
     job_id = await deployments.start_fit(deployment.id, deployment.fit_job or new_job_id())
-    if await jobs.get(job_id) is None:
+    made = await deployments.was_fit_made(deployment.id, job_id)
+    if await jobs.get(job_id) is not None:
+        if not made:
+            await deployments.fit_made(deployment.id, job_id)
+    elif made:
+        return await _give_up(deployments, deployment, job_id)
+    else:
         outcome = await jobs.create(job_id, calibrate_request(deployment))
         if outcome.kind == "queue_full":
             logger.warning("deployment %s: its calibrate job waits until the queue has room", deployment.name)
         else:
             await queue.submit(docket, job_id)
+            await deployments.fit_made(deployment.id, job_id)
+    return await deployments.get(deployment.id)
+
+
+async def _serve_proven(deployments: DeploymentStore, deployment: Deployment) -> Deployment | None:
+    """Promotes a proven profile that is there."""
+    found = await asyncio.to_thread(proven, deployments.settings, deployment.model, deployment.reference)
+    if found is None:
+        return None
+    reason = f"A proven profile of this model and reference was there: {found.version}."
+    return await deployments.promote(deployment.id, found.version, reason=reason, evidence={"fitted": False})
+
+
+async def _give_up(deployments: DeploymentStore, deployment: Deployment, job_id: str) -> Deployment:
+    """The job ended, or was deleted, while nobody concluded it (calibration was off); its record is gone since. What it
+    proved is among the profiles."""
+    served = await _serve_proven(deployments, deployment)
+    if served is not None:
+        return served
+    reason = "The calibrate job proved nothing that is kept, and its record is gone: submit one with `deployment`."
+    await deployments.fit_ended(deployment.id, refused=True, reason=reason, evidence={"job": job_id})
     return await deployments.get(deployment.id)
 
 

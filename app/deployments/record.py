@@ -16,7 +16,7 @@ from app.contracts.deployment import (
 )
 
 UNMODIFIED: Final = "the model is its own reference: there is nothing to calibrate"
-_INTERNAL: Final = frozenset({"events", "draining", "was_ready", "fit_ended", "hold"})
+_INTERNAL: Final = frozenset({"events", "draining", "was_ready", "fit_ended", "fit_queued", "before_off", "hold"})
 
 
 def request_fields(deployment_id: str, request: DeploymentRequest) -> dict[str, str]:

@@ -297,6 +297,14 @@ class DeploymentStore:
         await self._checked(id, answer)
         return answer
 
+    async def fit_made(self, id: str, job_id: str) -> None:  # noqa: A002
+        """The job that fits it has a record. Repeating it changes nothing."""
+        await self._checked(id, await self._run("fit", keys.deployment(id), id, "queued", job_id))
+
+    async def was_fit_made(self, id: str, job_id: str) -> bool:  # noqa: A002
+        """Whether the job has had a record: where there is none now, it has run out or was deleted."""
+        return bool(await self.client.hget(keys.deployment(id), "fit_queued") == job_id)
+
     async def fit_ended(
         self,
         id: str,  # noqa: A002

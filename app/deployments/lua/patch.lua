@@ -24,17 +24,23 @@ for i = 3, #ARGV, 2 do
     local old = redis.call('HGET', KEYS[1], field)
     if old ~= value then
         redis.call('HSET', KEYS[1], field, value)
-        if field == 'calibration' and (value == '"off"' or old == '"off"') then
-            set(id, 'fit_reason', value == '"off"' and 'calibration is off' or '')
-        end
-        if field == 'calibration' and value == '"off"' and active ~= 'identity' then
-            set(id, 'previous_version', active)
-            set(id, 'active_version', 'identity')
-            redis.call('HSET', KEYS[1], 'activated_at', at)
-        elseif field == 'calibration' and old == '"off"' and previous and previous ~= 'identity' then
-            set(id, 'previous_version', nil)
-            set(id, 'active_version', previous)
-            redis.call('HSET', KEYS[1], 'activated_at', at)
+        if field == 'calibration' and value == '"off"' then
+            set(id, 'before_off', {active = active, previous = previous, fit_reason = held(id, 'fit_reason')})
+            set(id, 'fit_reason', 'calibration is off')
+            if active ~= 'identity' then
+                set(id, 'previous_version', active)
+                set(id, 'active_version', 'identity')
+                redis.call('HSET', KEYS[1], 'activated_at', at)
+            end
+        elseif field == 'calibration' and old == '"off"' then
+            local before = before_off(id)
+            redis.call('HDEL', KEYS[1], 'before_off')
+            set(id, 'fit_reason', before.fit_reason or '')
+            set(id, 'previous_version', before.previous)
+            if before.active ~= active then
+                set(id, 'active_version', before.active)
+                redis.call('HSET', KEYS[1], 'activated_at', at)
+            end
         end
         -- Evidence is flat: what is a list or an object is named only.
         local shown = string.match(value, '^[%[{]') and '"changed"' or value

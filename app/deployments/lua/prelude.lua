@@ -38,6 +38,12 @@ local function set(id, field, value)
     redis.call('HSET', key('deployment', id), field, value == nil and 'null' or text(value))
 end
 
+-- What comes back when calibration is no longer off: `active`, `previous` (nil: none) and `fit_reason`. A deployment that
+-- was made with calibration off has only the version that it was to serve.
+local function before_off(id)
+    return held(id, 'before_off') or {active = held(id, 'previous_version') or 'identity', fit_reason = ''}
+end
+
 -- Whether the change that `token` stands for was made already.
 local function repeated(id, token)
     return not redis.call('SET', key('token', id, token), '1', 'NX', 'EX', 60)

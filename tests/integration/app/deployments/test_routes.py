@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.contracts.deployment import DeploymentState, ShadowSample
 from app.contracts.errors import ErrorCode
@@ -141,13 +142,39 @@ async def test_one_calibrate_job_is_queued_however_often_it_is_looked_at(api: Ap
     assert await kinds(api) == ["created", "fit_started"]
 
 
-async def test_a_fit_that_was_lost_before_it_was_queued_is_queued_by_the_sweep(still: Api) -> None:
+async def test_a_fit_that_was_lost_before_it_was_queued_is_queued_by_the_sweep(
+    still: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     api = still
-    made = await create(api)
-    assert (await api.http.post(f"/v1/diagnosis/jobs/{made['fit_job']}/cancel")).status_code == 200
-    assert (await api.http.delete(f"/v1/diagnosis/jobs/{made['fit_job']}")).status_code == 204
+
+    async def lost(*_: object) -> None:
+        raise RedisConnectionError
+
+    with monkeypatch.context() as away:
+        away.setattr(api.state.store, "create", lost)
+        await create(api)
+    made = (await api.http.get(f"{PATH}/tiny-rtn4")).json()
+    assert made["fit_job"] is not None
+    assert (await api.http.get(f"/v1/diagnosis/jobs/{made['fit_job']}")).status_code == 404
     await service.sweep(api.state)
     assert (await api.http.get(f"/v1/diagnosis/jobs/{made['fit_job']}")).json()["status"] == "queued"
+
+
+async def test_a_fit_is_not_repeated_when_its_record_is_gone(still: Api) -> None:
+    """It ended, and its record ran out, while calibration was off: nobody had concluded it."""
+    api = still
+    made = await create(api)
+    await api.http.patch(f"{PATH}/tiny-rtn4", json={"calibration": "off"})
+    assert (await api.http.post(f"/v1/diagnosis/jobs/{made['fit_job']}/cancel")).status_code == 200
+    assert (await api.http.delete(f"/v1/diagnosis/jobs/{made['fit_job']}")).status_code == 204
+    on = (await api.http.patch(f"{PATH}/tiny-rtn4", json={"calibration": "auto"})).json()
+    for _ in range(2):
+        await service.sweep(api.state)
+    assert (await api.http.get("/v1/diagnosis/jobs")).json()["data"] == []
+    found = (await api.http.get(f"{PATH}/tiny-rtn4")).json()
+    assert "its record is gone" in on["fit_reason"]
+    assert found["fit_reason"] == on["fit_reason"]
+    assert (await kinds(api)).count("refused") == 1
 
 
 async def test_deleting_a_deployment_cancels_the_fit_that_it_queued_and_no_other(api: Api) -> None:

@@ -16,6 +16,7 @@ from app.contracts.deployment import (
     ShadowStatus,
 )
 from app.contracts.errors import ErrorCode, HemostatError
+from app.deployments.fit import wants_fit
 from app.deployments.report import AgentReport
 from app.deployments.store import DeploymentStore
 from app.settings import Settings
@@ -148,16 +149,74 @@ async def test_frozen_refuses_the_service_and_obeys_a_person(deployments: Deploy
     assert (await told(deployments, made))[1].type is DeploymentEventType.FROZEN
 
 
+OFF, AUTO, FROZEN = (
+    DeploymentPatch(calibration=mode) for mode in (CalibrationMode.OFF, CalibrationMode.AUTO, CalibrationMode.FROZEN)
+)
+
+
 async def test_calibration_that_is_off_serves_identity_and_comes_back(
     deployments: DeploymentStore, made: Deployment
 ) -> None:
     await deployments.promote(made.id, FIRST, reason="better")
-    off = await deployments.patch(made.id, DeploymentPatch(calibration=CalibrationMode.OFF))
+    off = await deployments.patch(made.id, OFF)
     assert (off.active_version, off.previous_version) == ("identity", FIRST)
     error = await refused(deployments.promote(made.id, SECOND, reason="asked", manual=True))
     assert error.code is ErrorCode.DEPLOYMENT_CONFLICT
-    back = await deployments.patch(made.id, DeploymentPatch(calibration=CalibrationMode.AUTO))
-    assert (back.active_version, back.previous_version) == (FIRST, None)
+    back = await deployments.patch(made.id, AUTO)
+    assert (back.active_version, back.previous_version) == (FIRST, "identity")
+
+
+@pytest.mark.parametrize("mode", [AUTO, FROZEN])
+@pytest.mark.parametrize(
+    ("promoted", "back"),
+    [
+        ((), False),
+        ((FIRST,), False),
+        ((FIRST, SECOND), False),
+        ((FIRST, "identity"), False),  # by a person, who would not have the first one again
+        ((FIRST, SECOND), True),
+        ((FIRST,), True),
+    ],
+)
+async def test_what_comes_back_is_what_was_there_with_the_version_to_go_back_to(
+    deployments: DeploymentStore, made: Deployment, promoted: tuple[str, ...], back: bool, mode: DeploymentPatch
+) -> None:
+    for version in promoted:
+        await deployments.promote(made.id, version, reason="asked", manual=True)
+    if back:
+        await deployments.rollback(made.id, reason="worse")
+    before = await deployments.get(made.id)
+    for _ in range(2):
+        off = await deployments.patch(made.id, OFF)
+        assert off.active_version == "identity"
+        await deployments.rollback(made.id, reason="asked", to="identity", manual=True)
+        after = await deployments.patch(made.id, mode)
+        assert (after.active_version, after.previous_version) == (before.active_version, before.previous_version)
+        assert after.fit_reason == before.fit_reason
+
+
+async def test_one_made_with_calibration_off_begins_with_the_version_that_was_asked_for(
+    deployments: DeploymentStore,
+) -> None:
+    made = await deployments.create(request(calibration="off", version=FIRST))
+    assert (made.active_version, made.previous_version) == ("identity", FIRST)
+    on = await deployments.patch(made.id, AUTO)
+    assert (on.active_version, on.previous_version, on.fit_reason) == (FIRST, None, "")
+
+
+async def test_why_nothing_was_proven_is_told_again_when_calibration_comes_back(
+    deployments: DeploymentStore, made: Deployment
+) -> None:
+    await deployments.start_fit(made.id, "diag_1")
+    await deployments.fit_ended(made.id, refused=True, reason="no domain gained", evidence={})
+    assert (await deployments.patch(made.id, OFF)).fit_reason == "calibration is off"
+    assert (await deployments.patch(made.id, AUTO)).fit_reason == "no domain gained"
+    await deployments.patch(made.id, OFF)
+    await deployments.fit_ended(made.id, refused=True, reason="nor in another job", evidence={})
+    assert (await deployments.get(made.id)).fit_reason == "calibration is off"
+    again = await deployments.patch(made.id, AUTO)
+    assert again.fit_reason == "nor in another job"
+    assert not wants_fit(again)
 
 
 async def test_the_state_follows_the_replicas(deployments: DeploymentStore, made: Deployment) -> None:
