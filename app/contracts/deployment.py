@@ -10,6 +10,7 @@ from app.contracts.base import Contract
 from app.contracts.requests.base import Alias, CandidateModel, MetadataKey, MetadataText, ReferenceModel
 
 IDENTITY: Final = "identity"  # the calibration version that changes nothing
+NOT_FINITE: Final = "logits were not finite"  # why an engine ended a request, as its own port says it
 VERSION_PATTERN: Final = r"^(identity|cal-[0-9a-f]{16})$"
 Version = Annotated[str, Field(pattern=VERSION_PATTERN)]
 Rate = Annotated[float, Field(ge=0, le=1)]

@@ -75,6 +75,12 @@ def no_room(timeout_s: float, retry_after_s: int) -> ApiError:
     )
 
 
+def too_large(what: str) -> ApiError:
+    """400: the answer that was asked for is beyond all measure, at any replica and at any time."""
+    hint = "Ask for fewer tokens, sequences, prompts or log-probabilities."
+    return ApiError(ErrorCode.INVALID_REQUEST, f"The answer is too large: {what}.", status=400, hint=hint, retry=False)
+
+
 def is_ours(path: str) -> bool:
     """Whether a request for this path expects OpenAI's envelope."""
     if path in {"/tokenize", "/detokenize"}:
@@ -108,7 +114,7 @@ def response(error: HemostatError, headers: dict[str, str] | None = None) -> Res
         extra["retry-after"] = str(error.retry_after_s)
     if error.code is ErrorCode.UNAUTHORIZED:
         extra["www-authenticate"] = "Bearer"
-    if error.status == 429 or error.status >= 500:
+    if error.status == 429 or error.status >= 500 or (isinstance(error, ApiError) and error.retry is not None):
         extra["x-should-retry"] = "true" if should_retry(error) else "false"
     body = json.dumps(envelope(error), ensure_ascii=False).encode("utf-8", "replace")
     return Response(body, status_code=error.status, headers=extra, media_type="application/json")

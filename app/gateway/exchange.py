@@ -13,7 +13,7 @@ from prometheus_client import Histogram
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.contracts.deployment import IDENTITY, Deployment
+from app.contracts.deployment import IDENTITY, NOT_FINITE, Deployment
 from app.contracts.errors import ErrorCode, HemostatError
 from app.gateway import errors
 from app.gateway.body import PROMPTS, dump
@@ -25,7 +25,7 @@ from app.gateway.rewrite import Outcome, Rewriter, Route
 from app.gateway.sampling import completed
 from app.gateway.shadow import eligible
 from app.gateway.sse import DONE, Event, EventTooLargeError, Parser
-from app.gateway.upstream import ReplicaLostError, ReplicaSilentError, read
+from app.gateway.upstream import DoorSilentError, ReplicaLostError, ReplicaSilentError, read
 from app.gateway.watching import until_left
 from app.gateway.writer import SlowClientError, Writer
 
@@ -200,7 +200,7 @@ class Exchange(Response):
                     raise ReplicaLostError("it takes no requests")
                 if answer.status_code >= 500:
                     await self.gateway.upstream.check_alive(choice.replica)
-                    await self._check_finite(choice, request_id)
+                    await self._check_ended(choice, request_id, failed=True)
                 raise error
             if not self.streamed:
                 return await self._whole(answer, rewriter, choice, request_id, headers)
@@ -232,7 +232,7 @@ class Exchange(Response):
         except ValueError as error:
             raise ReplicaLostError("its answer is no JSON") from error
         if forced or self._ends_unmarked:
-            await self._check_finite(choice, request_id)
+            await self._check_ended(choice, request_id)
         self._complete(rewriter, choice, request_id)
         return Response(body, headers=headers, media_type="application/json")
 
@@ -254,12 +254,12 @@ class Exchange(Response):
                         told = _told(outcome.error, PROMPTS[self.route])
                         if told.status >= 500:
                             await self.gateway.upstream.check_alive(choice.replica)
-                        await self._check_finite(choice, request_id)
+                        await self._check_ended(choice, request_id, failed=True)
                         raise told
                     if outcome.tokens:
                         before = self._timed(clock, before)
                     if outcome.forced or (outcome.finished and self._ends_unmarked):
-                        await self._check_finite(choice, request_id)
+                        await self._check_ended(choice, request_id)
                     if outcome.data is not None:
                         ready.append(Event(outcome.data, event.name).encode())
                     if outcome.last:
@@ -293,16 +293,29 @@ class Exchange(Response):
         asked = self.request
         return bool(asked.get("use_beam_search") or asked.get("prompt_logprobs") is not None or asked.get("echo"))
 
-    async def _check_finite(self, choice: Choice, request_id: str) -> None:
+    async def _check_ended(self, choice: Choice, request_id: str, *, failed: bool = False) -> None:
         """Asks the engine whether it ended this request; raises ApiError where it did. The engine computes meanwhile,
-        and its answer may take a step: for ends alone that look so."""
-        if await self.gateway.upstream.nonfinite(choice.replica, request_id):
+        and its answer may take a step: for ends alone that look so.
+
+        An engine that cannot be asked may have ended it, so that its text is none: an error, unless there is one anyway
+        (`failed`), or a stop token that the client named explains the end.
+        """
+        try:
+            why = await self.gateway.upstream.why_ended(choice.replica, request_id)
+        except DoorSilentError:
+            if failed or (self.request.get("stop_token_ids") and not self._ends_unmarked):
+                return
+            detail = "The replica cannot tell whether its engine ended this answer early."
+            raise _again(detail) from None
+        if why == NOT_FINITE:
             raise ApiError(
                 ErrorCode.NONFINITE_LOGITS,
                 "The model's logits were not finite numbers for this request.",
                 hint="The model is broken for this input: compare it with its reference.",
                 retry=False,
             )
+        if why:
+            raise _again(f"The replica ended this request: {errors.clean(why)[:200]}.")
 
     def _complete(self, rewriter: Rewriter, choice: Choice, request_id: str) -> None:
         seen, name = rewriter.seen, self.deployment.name
@@ -322,7 +335,7 @@ async def _events(answer: httpx.Response) -> AsyncIterator[list[Event]]:
             events.extend(parser.feed(chunk))
         except EventTooLargeError as error:
             yield events
-            raise ReplicaLostError(str(error)) from error
+            raise errors.too_large(str(error)) from error
         if events:
             yield events
 
@@ -358,9 +371,8 @@ def _silent() -> ApiError:
 
 
 def _lost() -> ApiError:
-    return ApiError(
-        ErrorCode.REPLICA_UNAVAILABLE,
-        "The replica that answered this request was lost, or none could be reached.",
-        hint="Send the request again.",
-        retry_after_s=2,
-    )
+    return _again("The replica that answered this request was lost, or none could be reached.")
+
+
+def _again(detail: str) -> ApiError:
+    return ApiError(ErrorCode.REPLICA_UNAVAILABLE, detail, hint="Send the request again.", retry_after_s=2)

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import httpx
 
-from app.contracts.deployment import Replica
+from app.contracts.deployment import NOT_FINITE, Replica
 from app.deployments.secret import headers_for
+from app.gateway import errors
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,10 @@ class ReplicaLostError(Exception):
 
 class ReplicaSilentError(ReplicaLostError):
     """It took the request and did not answer in time. It lives, most likely, and another would take as long."""
+
+
+class DoorSilentError(Exception):
+    """The engine's own port cannot be asked, so nobody knows whether the engine ended a request."""
 
 
 class Upstream:
@@ -90,20 +95,22 @@ class Upstream:
             self._served[key] = name
         return name
 
-    async def nonfinite(self, replica: Replica, request_id: str) -> bool:
-        """Whether the engine ended this request because its logits were not finite. False where it cannot be asked."""
+    async def why_ended(self, replica: Replica, request_id: str) -> str:
+        """Why the engine ended this request, "" where it did not, or where the replica has no door to ask at. Raises
+        DoorSilentError where it has one that does not tell."""
         if not replica.engine_url:
-            return False
+            return ""
         url = f"{replica.engine_url.rstrip('/')}/nonfinite/{request_id}"
         try:
             async with asyncio.timeout(DOOR_TIMEOUT_S):
                 answer = await self._client.get(
                     url, headers=headers_for(replica.secret), timeout=self._timeout(DOOR_TIMEOUT_S)
                 )
-                return answer.status_code == 200 and answer.json().get("nonfinite") is True
-        except (httpx.HTTPError, ValueError, AttributeError, TimeoutError) as error:
+                told = answer.raise_for_status().json()
+                return str(told.get("reason") or NOT_FINITE) if told["nonfinite"] else ""
+        except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError, TimeoutError) as error:
             logger.warning("replica %s: its engine's door does not answer: %s", replica.id, type(error).__name__)
-            return False
+            raise DoorSilentError from error
 
     async def check_alive(self, replica: Replica) -> None:
         """Raises ReplicaLostError where its server says that its engine is dead, or says nothing. vLLM's answers on for
@@ -128,12 +135,12 @@ def base(replica: Replica) -> str:
 
 
 async def read(answer: httpx.Response) -> bytes:
-    """The whole body. Raises ReplicaLostError for one that is beyond all measure."""
+    """The whole body. Raises ApiError (400) for one that is beyond all measure: another replica's would be, too."""
     parts: list[bytes] = []
     size = 0
     async for chunk in answer.aiter_raw():
         size += len(chunk)
         if size > MAX_ANSWER_BYTES:
-            raise ReplicaLostError("answer too large")
+            raise errors.too_large(f"it has more than {MAX_ANSWER_BYTES >> 20} MiB")
         parts.append(chunk)
     return b"".join(parts)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import torch
 
-from app.contracts.deployment import IDENTITY
+from app.contracts.deployment import IDENTITY, NOT_FINITE
 from workers.calibration.calibrators.protocol import RowContext
 from workers.engine.serving.corrections import Group, Head, broken_rows, correct, group
 from workers.engine.serving.counters import Counters
@@ -29,7 +29,6 @@ REQUEST: Final = "hemostat_request"
 VERSION: Final = "hemostat_version"
 KEEP_HIDDEN: Final = "hemostat_keep_hidden"
 
-NOT_FINITE: Final = "logits were not finite"
 NOT_LOADED: Final = "its calibration version is not loaded"
 # In log-probabilities a forced row shows every other token at this; −inf is no JSON.
 _NEVER: Final = -1e4

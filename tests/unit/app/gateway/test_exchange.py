@@ -19,6 +19,7 @@ from starlette.routing import Route
 from app.contracts.deployment import Deployment
 from app.gateway.core import Gateway
 from app.gateway.directory import Directory
+from app.gateway.sse import Parser
 from app.main import create_app
 from app.settings import Settings
 from tests.unit.app.gateway.test_directory import Store
@@ -44,6 +45,7 @@ class Peer:
     asked: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
     broken: bool = False  # what the engine's door says of every request
+    reason: str = "logits were not finite"
     doubted: int = 0  # how often it was asked
     health: int = 200
 
@@ -62,7 +64,7 @@ class Peer:
 
         async def nonfinite(_: Request) -> Response:
             self.doubted += 1
-            return JSONResponse({"nonfinite": self.broken})
+            return JSONResponse({"nonfinite": self.broken, "reason": self.reason if self.broken else ""})
 
         async def health(_: Request) -> Response:
             return Response(status_code=self.health)
@@ -322,6 +324,69 @@ async def test_the_engine_is_asked_where_it_may_have_forced_the_end(
                 told = await http.post("/v1/completions", json=ASKED | asked)
         assert peer.doubted == doubtful
         assert ("nonfinite_logits" in told.text) is (broken and doubtful)
+
+
+LAST = stream(event("b", "stop", 2), b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked", "told"),
+    [
+        (whole(long_answer("stop", 2)), {}, "cannot tell"),
+        (LAST, {"stream": True}, "cannot tell"),
+        (whole(long_answer("length")), {"echo": True}, "cannot tell"),
+        (whole(long_answer("length")), {"echo": True, "stop_token_ids": [2]}, "cannot tell"),
+        (whole(long_answer("stop", 2)), {"stop_token_ids": [2]}, ""),  # it explains the end
+        (LAST, {"stream": True, "stop_token_ids": [2]}, ""),
+        (whole(long_answer("length")), {}, ""),  # nobody has to be asked
+        (whole(FAILED, 500), {}, "failed on this request"),
+    ],
+)
+async def test_an_end_that_the_engine_may_have_forced_is_no_answer_while_it_cannot_be_asked(
+    tmp_path: Path, answer: Answer, asked: dict[str, Any], told: str
+) -> None:
+    peer = Peer([answer])
+    async with serving(peer):
+        served = deployment(replica("r", url=peer.url, engine_url="http://127.0.0.1:9"))
+        async with calling(tmp_path, served) as http:
+            got = await http.post("/v1/completions", json=ASKED | asked)
+    if not told:
+        assert (got.status_code, "error" in got.text) == (200, False)
+        return
+    assert told in got.json()["error"]["message"]
+    if told == "cannot tell":
+        assert (got.status_code, got.json()["error"]["code"]) == (503, "replica_unavailable")
+        assert got.headers["x-should-retry"] == "true"
+
+
+async def test_an_engine_that_ended_a_request_for_another_reason_says_which(tmp_path: Path) -> None:
+    reason = "its calibration version is not loaded"
+    peer = Peer([whole(long_answer("stop", 2))], broken=True, reason=reason)
+    async with serving(peer):
+        served = deployment(replica("r", url=peer.url, engine_url=peer.url))
+        async with calling(tmp_path, served) as http:
+            got = await http.post("/v1/completions", json=ASKED)
+    assert (got.status_code, got.json()["error"]["code"]) == (503, "replica_unavailable")
+    assert reason in got.json()["error"]["message"]
+    assert "broken" not in got.text
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_answer_that_is_too_large_is_the_requests_fault_and_not_computed_again(
+    tmp_path: Path, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.gateway.upstream.MAX_ANSWER_BYTES", 1 << 20)
+    monkeypatch.setattr("app.gateway.exchange.Parser", lambda: Parser(1 << 20))
+    large = {**long_answer("length"), "prompt_logprobs": "x" * (2 << 20)}
+    answer = stream(f"data: {json.dumps(large)}\n\n".encode()) if streamed else whole(large)
+    first, second = Peer([answer, whole(WHOLE)]), Peer([whole(WHOLE)])
+    async with serving(first, second), calling(tmp_path, of(first, second, replicas=2)) as http:
+        got = await http.post("/v1/completions", json=ASKED | {"stream": streamed})
+        assert (got.status_code, got.json()["error"]["code"]) == (400, "invalid_request")
+        assert got.headers["x-should-retry"] == "false"
+        assert "Ask for fewer" in got.json()["error"]["message"]
+        await http.post("/v1/completions", json=ASKED)
+    assert (len(first.asked), len(second.asked)) == (2, 0), "and the replica is not left alone"
 
 
 async def test_an_error_as_first_event_is_an_error_with_its_status(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from app.contracts.deployment import Replica
 from app.deployments.secret import admits
-from app.gateway.upstream import ReplicaLostError, Upstream
+from app.gateway.upstream import DoorSilentError, ReplicaLostError, Upstream
 from app.settings import Settings
 
 SECRET = "the secret of this replica"
@@ -19,7 +19,7 @@ SECRET = "the secret of this replica"
 def url() -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.answer({"data": [{"id": "served"}], "nonfinite": True})
+            self.answer({"data": [{"id": "served"}], "nonfinite": True, "reason": "logits were not finite"})
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
@@ -55,7 +55,7 @@ async def test_every_question_carries_the_replicas_secret(upstream: Upstream, ur
     replica = Replica(id="serve-0", url=url, engine_url=url, secret=SECRET)
     assert await upstream.served_name(replica) == "served"
     assert await upstream.call(replica, "/tokenize", {"prompt": "a"}) == (200, b'{"tokens": [1]}')
-    assert await upstream.nonfinite(replica, "one")
+    assert await upstream.why_ended(replica, "one") == "logits were not finite"
 
 
 @pytest.mark.parametrize("secret", ["", "of the process that had this port before"])
@@ -66,4 +66,5 @@ async def test_a_replica_that_does_not_know_us_counts_as_lost(upstream: Upstream
         await upstream.served_name(replica)
     with pytest.raises(ReplicaLostError, match="another secret"):
         await upstream.call(replica, "/tokenize", {"prompt": "a"})
-    assert not await upstream.nonfinite(replica, "one")
+    with pytest.raises(DoorSilentError):
+        await upstream.why_ended(replica, "one")
