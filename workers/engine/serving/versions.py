@@ -2,7 +2,8 @@
 
 A thread watches a small file that says which versions are wanted. What it loads is tried before it is used, and appears
 at once; what is refused is reported, and serving goes on. Dropping a version takes it from new requests only: rows that
-started with it hold it until they end.
+started with it hold it until they end. A request may ask for one that was dropped, since the gateway learns of it a
+moment later: it is loaded on the spot, and dropped again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -110,6 +112,9 @@ class Versions:
     counters: Counters
     loaded: dict[str, Calibrator] = field(default_factory=dict)
     refused: dict[str, Refused] = field(default_factory=dict)
+    _wanted: frozenset[str] = frozenset()
+    # Those that were dropped, for as long as a request holds them: another one that asks for it loads nothing.
+    _held: WeakValueDictionary[str, Calibrator] = field(default_factory=WeakValueDictionary)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def find(self, version: str) -> Calibrator | None:
@@ -119,7 +124,7 @@ class Versions:
         """
         if version in self.refused:
             return None
-        return self.loaded.get(version) or self._add(version)
+        return self.loaded.get(version) or self._held.get(version) or self._add(version)
 
     def want(self, versions: tuple[str, ...]) -> None:
         """Loads what is wanted and not there, and drops what is no longer wanted."""
@@ -128,8 +133,16 @@ class Versions:
             if version not in self.loaded and version not in self.refused:
                 self._add(version)
         with self._lock:
-            self.loaded = {version: one for version, one in self.loaded.items() if version in wanted}
+            self._wanted = frozenset(wanted)
             self.refused = {version: why for version, why in self.refused.items() if version in wanted}
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Drops what was loaded on the spot since, and is not wanted."""
+        with self._lock:
+            dropped = self.loaded.keys() - self._wanted
+            self._held.update({version: self.loaded[version] for version in dropped})
+            self.loaded = {version: one for version, one in self.loaded.items() if version not in dropped}
             self.counters.loaded.set(len(self.loaded))
 
     def told(self) -> dict[str, object]:
@@ -173,11 +186,12 @@ class Watcher(threading.Thread):
         self._stop = threading.Event()
 
     def look(self) -> None:
-        """Does what the file says, if it has changed."""
+        """Does what the file says, if it has changed, and drops what it does not name."""
         try:
             stat = self._file.stat()
             seen = (stat.st_mtime_ns, stat.st_ino)
             if seen == self._seen:
+                self._versions.tidy()
                 return
             wanted = json.loads(self._file.read_bytes())["versions"]
             names = tuple(name for name in wanted if isinstance(name, str) and _VERSION.fullmatch(name))
