@@ -12,6 +12,7 @@ from app.models.nearest import suggestion
 FIELD: Final = "hemostat"
 AUTO: Final = "auto"
 OFF: Final = "off"
+MAX_FIELDS: Final = 256  # of a body; each name is compared with ours, and OpenAI and vLLM have 90 together
 _VERSION: Final = re.compile(r"cal-[0-9a-f]{16}")
 _NEAR: Final = 0.8  # one letter of the eight too many, missing or wrong, two exchanged, or two letters too many
 _NAMES: Final = ("calibration", "shadow", "verify")
@@ -37,6 +38,8 @@ def take(body: dict[str, Any]) -> Options:
 
     That holds for a misspelt `hemostat` too: vLLM would ignore it, and somebody believe that calibration is off.
     """
+    if len(body) > MAX_FIELDS:
+        raise invalid(f"The body has {len(body)} fields; at most {MAX_FIELDS} are taken.")
     for name in body:
         if name != FIELD and _means_ours(name):
             raise invalid(f"There is no field {name[:64]!a}.", name[:64], hint=f"Did you mean `{FIELD}`?")

@@ -66,3 +66,16 @@ def test_a_misspelt_hemostat_is_refused_rather_than_ignored(name: str) -> None:
 def test_no_other_field_is_taken_for_it() -> None:
     others = ("messages", "metadata", "echo", "host", "template", "chat_template", "format", "seed", "user", "h", "")
     assert take(dict.fromkeys(others)) == Options()
+
+
+def test_a_body_of_many_fields_is_refused_before_any_name_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+    monkeypatch.setattr("app.gateway.options._means_ours", compared.append)
+    body: dict[str, Any] = {f"hemost{number}": 0 for number in range(256)}
+    assert take(dict(body)) == Options()
+    assert len(compared) == 256
+    compared.clear()
+    with pytest.raises(ApiError, match="The body has 257 fields; at most 256 are taken") as caught:
+        take(body | {"model": "m"})
+    assert caught.value.status == 400
+    assert compared == []
