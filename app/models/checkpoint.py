@@ -25,6 +25,9 @@ __all__ = ["CheckpointInfo", "TensorInfo", "fingerprint", "inspect", "tokenizer_
 CODE_FIELDS = frozenset({"auto_map", "trust_remote_code", "custom_pipelines"})
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 INDEX = "model.safetensors.index.json"
+# Factors by which channels were scaled, beside the weights of a checkpoint that was made here: see
+# `workers.surgery.channels`.
+CHANNELS = "channels.npz"
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<of>\d{5})\.safetensors")
 # What stands beside a packed weight in its module.
 QUANTIZATION_PARTS = frozenset(
@@ -120,14 +123,16 @@ def _name(path: Path) -> str:
 
 
 def fingerprint(path: Path, *, check_cancelled: Callable[[], None] = lambda: None) -> str:
-    """SHA-256, hex, over the names and contents of the configuration and the weight files.
+    """SHA-256, hex, over the names and contents of the configuration and the weight files, and of the record of scaled
+    channels where there is one.
 
     Reads every byte the first time (about a second per GB); a file whose size and time are unchanged is not read again
     by the same process. Raises what `inspect` raises.
     """
     info = inspect(path)
     digest = hashlib.sha256()
-    for name in ("config.json", *info.files):
+    beside = (CHANNELS,) if (path / CHANNELS).is_file() else ()
+    for name in ("config.json", *info.files, *beside):
         stat = (path / name).stat()
         content = _digest(path / name, (stat.st_mtime_ns, stat.st_size, stat.st_ino), check_cancelled)
         digest.update(f"{name}\0{content}\n".encode())

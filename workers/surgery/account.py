@@ -19,6 +19,7 @@ def change_of(
     dtype: str,
     steps: tuple[int, ...],
     original: torch.Tensor | None,
+    meaning: torch.Tensor | None = None,
     bits: float | None = None,
     sparsity: float | None = None,
     before: TensorChange | None = None,
@@ -26,7 +27,8 @@ def change_of(
 ) -> TensorChange:
     """The account of one weight as it is now.
 
-    `original` is the unmodified model's weight of that name and shape where there is one; `bits` and `sparsity` are
+    `original` is the unmodified model's weight of that name and shape where there is one, `meaning` what the weight
+    stands for beside it (default: itself), where channels were scaled; `bits` and `sparsity` are
     what the step set, else what `before` (the account after the stages before) says, else the dtype's width and none.
     What counts as its parts (`in_parts`: two factors, or an adapter beside the weight) has them no more after any other
     change, and counts in full.
@@ -39,7 +41,7 @@ def change_of(
     size: float | None = None
     if original is not None and original.shape == changed.shape:
         size = norm(original)
-        error = norm(changed, minus=original) / size if size else 0.0
+        error = norm(changed if meaning is None else meaning, minus=original) / size if size else 0.0
     return TensorChange(
         name=name,
         shape=tuple(changed.shape),

@@ -4,6 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
+from app.models.checkpoint import CHANNELS
+
 # What belongs to a model and holds no code.
 COPIED = (
     "config.json",
@@ -16,11 +18,12 @@ COPIED = (
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",
+    CHANNELS,
 )
 
 
 def copy_companions(source: Path, folder: Path) -> None:
-    """Copies configuration and tokenizer, as far as they are there."""
+    """Copies configuration, tokenizer and the record of scaled channels, as far as they are there."""
     for name in COPIED:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)

@@ -8,18 +8,11 @@ paper's family "normalization" names no formulas; these are ours.
 import torch
 
 from app.contracts.recipe import NormDrop, NormEpsilon, NormScale
-from app.models.checkpoint import CheckpointInfo
 from app.models.steps.norm import EPSILON
+from workers.surgery.gains import offset_of
 from workers.surgery.shop import Shop
 
-# Architectures whose norms store the gain less one.
 _DEFAULT = 1e-6  # of the configuration classes
-LESS_ONE = frozenset({"GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"})
-
-
-def offset_of(info: CheckpointInfo) -> float:
-    """What is added to a stored weight to have the gain: 1 for Gemma, else 0."""
-    return 1.0 if info.architecture in LESS_ONE else 0.0
 
 
 class ScaleStep:

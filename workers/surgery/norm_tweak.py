@@ -27,7 +27,7 @@ from app.models.steps.norm import against
 from workers.surgery.alignment import align
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Block, Walk
-from workers.surgery.norm import offset_of
+from workers.surgery.gains import offset_of
 from workers.surgery.reading import open_tensors
 from workers.surgery.shop import Shop
 

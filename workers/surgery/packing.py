@@ -80,10 +80,8 @@ class Packer:
         *,
         bits: float,
         input_scale: float | None = None,
-        meaning: torch.Tensor | None = None,
     ) -> None:
-        """One linear layer by its path. `bits` a weight and `meaning` (default: the weight), for the manifest;
-        `input_scale` where activations are static.
+        """One linear layer by its path. `bits` a weight, for the manifest; `input_scale` where activations are static.
 
         Scales are taken to be exact in their 16-bit storage format already.
         """
@@ -92,7 +90,7 @@ class Packer:
         state = {"weight": quantized.weight(), "weight_scale": grid.scale_OG}
         if grid.zero_OG is not None:
             state["weight_zero_point"] = (grid.zero_OG - 2 ** (grid.bits - 1)).to(torch.int8)
-        self._put(module, packing, state, dtype, bits, input_scale, meaning)
+        self._put(module, packing, state, dtype, bits, input_scale)
 
     def put_float(
         self,
@@ -107,7 +105,7 @@ class Packer:
         """As `put`, of e4m3 weights: their values and scales, float32."""
         dtype = torch.float16 if self._shop.source.tensors[f"{module}.weight"].dtype == "F16" else torch.bfloat16
         state = {"weight": weight_OI, "weight_scale": scale_O1}
-        self._put(module, packing, state, dtype, bits, input_scale, None)
+        self._put(module, packing, state, dtype, bits, input_scale)
 
     def _put(
         self,
@@ -117,7 +115,6 @@ class Packer:
         dtype: torch.dtype,
         bits: float,
         input_scale: float | None,
-        meaning: torch.Tensor | None,
     ) -> None:
         compressor: Any = BaseCompressor.get_value_from_registry(packing.format)
         parts: dict[str, torch.Tensor] = compressor.compress(state, packing.scheme(["Linear"]))
@@ -125,8 +122,7 @@ class Packer:
         if input_scale is not None:
             parts["input_scale"] = torch.tensor([input_scale], dtype=torch.float32)
         self._packed[packing].append(module)
-        stands_for = state["weight"] if meaning is None else meaning
-        self._shop.put_packed(module, parts, stands_for.to(dtype), bits=bits)
+        self._shop.put_packed(module, parts, state["weight"].to(dtype), bits=bits)
 
     def finish(self) -> None:
         """Writes `quantization_config`: linear layers that were not put stay plain."""

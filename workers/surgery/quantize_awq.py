@@ -118,7 +118,7 @@ class Awq:
                 dtype = scale_dtype(shop.source.tensors[name].dtype)
                 grid = fit(weight_OI, bits=step.bits, group_size=step.group_size, symmetric=step.symmetric, dtype=dtype)
                 quantized = Quantized(grid, grid.encode(weight_OI))
-                made[name] = output.put(name, quantized, meaning=folded.meaning(name, quantized.weight()))
+                made[name] = output.put(name, quantized)
             folded.close(made)
         output.finish()
         if before:

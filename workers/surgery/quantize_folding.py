@@ -17,7 +17,7 @@ import torch
 
 from app.models.shapes import LAYOUTS
 from workers.surgery.blockwise.walk import Block, Group
-from workers.surgery.norm import offset_of
+from workers.surgery.gains import offset_of
 from workers.surgery.safetensors_writer import DTYPES
 from workers.surgery.shop import Shop
 from workers.surgery.width import width_of
@@ -75,16 +75,15 @@ def pairs(block: Block, architecture: str) -> list[Pair]:
 
 
 class Folded:
-    """The weights of one block while channels are scaled, in float32; `close` puts what was changed."""
+    """The weights of one block while channels are scaled, in float32; `close` puts what was changed. The shop's record
+    of channels is told of every factor."""
 
     def __init__(self, shop: Shop, block: Block) -> None:
         self._shop, self._block = shop, block
         self._weights: dict[str, torch.Tensor] = {}
         self._small: dict[str, torch.Tensor] = {}
         self._changed: set[str] = set()
-        # What a weight was multiplied by: for each input channel, and for each output channel.
-        self._inputs: dict[str, torch.Tensor] = {}
-        self._outputs: dict[str, torch.Tensor] = {}
+        self._scaled_inputs: set[str] = set()
         self._offset = offset_of(shop.source)
 
     def weight(self, name: str) -> torch.Tensor:
@@ -99,17 +98,10 @@ class Folded:
         s_I = pair.spread(s_P)
         for name in pair.group:
             self._weights[name] = self.weight(name) * s_I
-            self._inputs[name] = s_I
+            self._shop.channels.scale(name, inputs=s_I)
+            self._scaled_inputs.add(name)
             self._changed.add(name)
         return s_I
-
-    def meaning(self, name: str, weight_OI: torch.Tensor) -> torch.Tensor:
-        """What a scaled weight stands for: without the factors that moved into other tensors."""
-        if name in self._inputs:
-            weight_OI = weight_OI / self._inputs[name]
-        if name in self._outputs:
-            weight_OI = weight_OI / self._outputs[name][:, None]
-        return weight_OI
 
     def close(self, quantized: dict[str, torch.Tensor]) -> None:
         """Puts norms, biases and layers that were scaled and are not among the quantized; gives the running block all
@@ -118,8 +110,8 @@ class Folded:
         for name in self._changed - quantized.keys():
             state[name] = self._weights[name].to(DTYPES[self._shop.source.tensors[name].dtype])
             # a factor a row goes into the scales of a grid that the weight may be on; one a column does not
-            bits = width_of(state[name]) if name in self._inputs else None
-            self._shop.put(name, state[name], bits=bits, meaning=self.meaning(name, self._weights[name]))
+            bits = width_of(state[name]) if name in self._scaled_inputs else None
+            self._shop.put(name, state[name], bits=bits)
         for name, tensor in self._small.items():
             state[name] = tensor.to(DTYPES[self._shop.source.tensors[name].dtype])
             self._shop.put(name, state[name])
@@ -135,7 +127,9 @@ class Folded:
         gain_P, made_gain_P = weight_P + offset, made_P + offset
         good_P = (gain_P != 0) & (made_gain_P != 0)
         self._small[name] = torch.where(good_P, made_P, weight_P)
-        return torch.where(good_P, gain_P / made_gain_P, 1.0)
+        s_P = torch.where(good_P, gain_P / made_gain_P, 1.0)
+        self._shop.channels.scale(name, outputs=s_P.reciprocal())
+        return s_P
 
     def _divide_rows(self, pair: Pair, s_P: torch.Tensor) -> torch.Tensor:
         assert pair.rows is not None  # noqa: S101 - a pair has a norm or rows
@@ -143,12 +137,14 @@ class Folded:
         weight_OI = self.weight(pair.rows).clone()
         weight_OI[rows] /= s_P[:, None]
         self._weights[pair.rows] = weight_OI
-        self._outputs[pair.rows] = torch.ones(len(weight_OI))
-        self._outputs[pair.rows][rows] /= s_P
+        factor_O = torch.ones(len(weight_OI))
+        factor_O[rows] /= s_P
+        self._shop.channels.scale(pair.rows, outputs=factor_O)
         self._changed.add(pair.rows)
         bias = pair.rows.removesuffix(".weight") + ".bias"
         if bias in self._shop.source.tensors:
             bias_O = self._small.get(bias, self._shop.read(bias).to(torch.float32)).clone()
             bias_O[rows] /= s_P
             self._small[bias] = bias_O
+            self._shop.channels.scale(bias, outputs=factor_O)
         return s_P

@@ -21,19 +21,17 @@ class Output:
         quantized: Quantized,
         *,
         input_scale: float | None = None,
-        meaning: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """One weight by its tensor's name. Returns it as the result has it, in the source's dtype. `meaning`: what it
-        stands for, where factors of it moved into other tensors."""
+        """One weight by its tensor's name. Returns it as the result has it, in the source's dtype."""
         grid = quantized.grid
         weight_OI = quantized.weight()
         bits = bits_per_weight(weight_OI.shape[1], bits=grid.bits, group_size=grid.group_size, symmetric=grid.symmetric)
         simulated_OI = weight_OI.to(DTYPES[self._shop.source.tensors[name].dtype])
         if self._packer is None or self._packing is None:
-            self._shop.put(name, simulated_OI, bits=bits, meaning=meaning)
+            self._shop.put(name, simulated_OI, bits=bits)
         else:
             module = name.removesuffix(".weight")
-            self._packer.put(module, self._packing, quantized, bits=bits, input_scale=input_scale, meaning=meaning)
+            self._packer.put(module, self._packing, quantized, bits=bits, input_scale=input_scale)
         return simulated_OI
 
     def finish(self) -> None:

@@ -69,12 +69,7 @@ class Smoothquant:
                 scale = max(float(most[block.group_of(name)].max()) / top, 1e-12)
                 scales[name.removesuffix(".weight")] = scale
                 quantized = Quantized(grid, grid.encode(weight_OI))
-                made[name] = output.put(
-                    name,
-                    quantized,
-                    input_scale=None if step.dynamic else scale,
-                    meaning=folded.meaning(name, quantized.weight()),
-                )
+                made[name] = output.put(name, quantized, input_scale=None if step.dynamic else scale)
             folded.close(made)
         output.finish()
         if not packed:

@@ -19,6 +19,7 @@ from app.models.modules import Weight, natural_key
 from workers.surgery.account import change_of
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.callbacks import CheckCancelled, Progress
+from workers.surgery.channels import Channels
 from workers.surgery.manifest import TensorChange
 from workers.surgery.reading import TensorReader, check_finite
 from workers.surgery.resumption import Resumption
@@ -35,7 +36,9 @@ class Shop:
     model of the job (the base, unless a job says otherwise): only methods that align with it may read it. `weights` are
     those that the step addresses. `config` becomes the result's config.json: change it in place. `scratch` is an empty
     folder for memory maps, removed afterwards. `recipe` is the whole one. `origins`: see `Manifest`. `resumption`
-    keeps the state of a long training for the attempt after a lost one. The result begins as a copy of the source.
+    keeps the state of a long training for the attempt after a lost one. `channels` is the record of those that the
+    result has scaled: a step that scales some says so there before it puts the tensors. The result begins as a copy of
+    the source.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Shop:
         self.scratch, self.recipe = scratch, recipe
         self.resumption = resumption or Resumption()
         self.config: dict[str, Any] = dict(source.config)
+        self.channels, self._channels_before, self._base_channels = map(Channels.of, (source, source, base))
         self.warnings: list[str] = []
         self.figures: dict[str, float] = {}
         self.changes: dict[str, TensorChange] = dict(before)
@@ -107,25 +111,23 @@ class Shop:
         bits: float | None = None,
         sparsity: float | None = None,
         account: bool = True,
-        meaning: torch.Tensor | None = None,
         inserted: bool = False,
     ) -> None:
         """Makes `tensor` the result's tensor of that name, in the dtype it comes in.
 
         A matrix enters the manifest (unless `account` is false) with `bits` bits per weight and the share of zeros
         `sparsity` that was asked for; without `bits` it takes what it took before: a step that moves weights off the
-        grid that they may be on says `width_of` the tensor. `meaning` is what it stands for there, where the step moved
-        a factor into another tensor; `inserted`: the unmodified model has none that it could be compared with. Raises
-        CHECKPOINT_NOT_FINITE where it holds NaN or infinity.
+        grid that they may be on says `width_of` the tensor. `inserted`: the unmodified model has none that it could be
+        compared with. Raises CHECKPOINT_NOT_FINITE where it holds NaN or infinity.
         """
         check_finite(name, tensor)
         known = self.source.tensors.get(name)
         if inserted or (known is not None and known.shape != tuple(tensor.shape)):
             self.origins[name] = None
+        self.channels.reshaped(name, tuple(tensor.shape))
         tensor = tensor.detach().contiguous()
         if account and tensor.ndim >= 2:
-            stands_for = tensor if meaning is None else meaning.to(tensor.dtype)
-            self.changes[name] = self._change(name, stands_for, bits, sparsity)
+            self.changes[name] = self._change(name, tensor, bits, sparsity)
         self._store(name, tensor)
 
     def put_packed(
@@ -150,6 +152,7 @@ class Shop:
         self._planned.pop(name, None)
         self._came[name] = of
         self.origins[name] = self._origins_before.get(of, of)
+        self.channels.copy(name, self._channels_before, of)
         if of in self._before:
             self.changes[name] = self._before[of].model_copy(update={"name": name})
 
@@ -160,6 +163,7 @@ class Shop:
         self.changes.pop(name, None)
         self.origins.pop(name, None)
         self._came.pop(name, None)
+        self.channels.forget(name)
 
     def clear(self) -> None:
         """The result has no tensor yet: for steps that put the layers together anew with `keep` and `put`."""
@@ -168,6 +172,7 @@ class Shop:
         self.changes.clear()
         self.origins.clear()
         self._came.clear()
+        self.channels.forget()
 
     def warn(self, text: str) -> None:
         """A sentence for the report: what the user should know of this result."""
@@ -180,7 +185,8 @@ class Shop:
         return folder
 
     def write(self, folder: Path, shard_bytes: int) -> None:
-        """Writes the result's weights."""
+        """Writes the result's weights, and which of its channels are scaled."""
+        self.channels.save(folder)
         planned = [self._planned.get(name) or self._of_source(name) for name in sorted(self._plan, key=natural_key)]
         shards = plan_shards(planned, shard_bytes=shard_bytes)
         order = [one.name for shard in shards for one in shard]
@@ -216,7 +222,9 @@ class Shop:
     def _change(self, name: str, tensor: torch.Tensor, bits: float | None, sparsity: float | None) -> TensorChange:
         origin = self.origins.get(name, name)
         known = self.base.tensors.get(origin) if origin else None
-        original = self._base_reader.read(origin) if origin and known and known.shape == tuple(tensor.shape) else None
+        original = None
+        if origin and known and known.shape == tuple(tensor.shape):
+            original = self._base_channels.meaning(origin, self._base_reader.read(origin))
         before = self._before.get(self._came.get(name, ""))
         return change_of(
             name,
@@ -224,6 +232,7 @@ class Shop:
             dtype=_NAMES[tensor.dtype],
             steps=(self.index,),
             original=original,
+            meaning=self.channels.meaning(name, tensor),
             bits=bits,
             sparsity=sparsity,
             before=before,

@@ -11,6 +11,7 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, natural_key
 from workers.surgery.account import change_of, norm
 from workers.surgery.callbacks import CheckCancelled, Progress
+from workers.surgery.channels import Channels
 from workers.surgery.manifest import TensorChange
 from workers.surgery.reading import TensorReader
 from workers.surgery.safetensors_writer import DTYPES, Planned
@@ -35,6 +36,7 @@ class Streamed:
         check_cancelled: CheckCancelled,
     ) -> None:
         self._source, self._base = source, base
+        self._channels, self._base_channels = Channels.of(source), Channels.of(base)
         self._runners: list[Runner] = [make_runner(step) for step in steps]
         self._addressed = [{weight.name: weight for weight in chosen} for chosen in weights]
         self._first, self._pointer, self._before, self._origins = first, pointer, before, origins
@@ -106,17 +108,19 @@ class Streamed:
                 hint="check the checkpoint; trained weights are nowhere near 1e38",
                 pointer=f"{self._pointer}/{self._first + steps[0]}",
             )
-        original: torch.Tensor | None = tensor
-        if self._base is not self._source:
-            origin = self._origins.get(name, name)
-            known = self._base.tensors.get(origin) if origin else None
-            original = base_reader.read(origin) if origin and known and known.shape == tuple(tensor.shape) else None
+        original: torch.Tensor | None = None
+        origin = self._origins.get(name, name)
+        known = self._base.tensors.get(origin) if origin else None
+        if origin and known and known.shape == tuple(tensor.shape):
+            read = tensor if self._base is self._source else base_reader.read(origin)
+            original = self._base_channels.meaning(origin, read)
         return change_of(
             name,
             changed,
             dtype=self._source.tensors[name].dtype,
             steps=tuple(self._first + index for index in steps),
             original=original,
+            meaning=self._channels.meaning(name, changed),
             bits=bits,
             sparsity=sparsity,
             before=self._before.get(name),

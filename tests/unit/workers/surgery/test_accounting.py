@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 
 from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import inspect
+from tests.support.outliers import with_outliers
+from tests.support.tiny import make_checkpoint
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.manifest import Manifest, TensorChange
 from workers.surgery.quantize_rtn import quantize
@@ -126,3 +128,42 @@ def test_the_error_is_that_of_the_weights_that_lie_there(tiny: Tiny, manifest_of
     after = quantize(before, bits=4, group_size=32, symmetric=False)
     expected = float((after.double() - before.double()).norm() / before.double().norm())
     assert changes[UP.format(1)].reconstruction_error == pytest.approx(expected, rel=1e-9)
+
+
+# ---- channels that were scaled
+
+
+@pytest.fixture
+def error_of(tmp_path: Path) -> Callable[..., float]:
+    source = with_outliers(make_checkpoint(tmp_path / "outliers"))
+    store = CheckpointStore(tmp_path / "store", 10**9)
+
+    def of(*steps: dict[str, Any]) -> float:
+        with apply(inspect(source), RECIPE.validate_python(steps), store=store, calibration=text) as modified:
+            assert modified.manifest.reconstruction_error is not None
+            return modified.manifest.reconstruction_error
+
+    return of
+
+
+SCALING = [
+    {"type": "quantize.awq", "bits": 8, "group_size": 32},
+    {"type": "quantize.smoothquant", "bits": 8},
+    {"type": "quantize.dynamic", "bits": 8, "group_size": 32, "tuning_steps": 0},
+]
+
+
+@pytest.mark.parametrize("step", SCALING, ids=lambda step: str(step["type"]))
+def test_scaled_channels_are_no_error(error_of: Callable[..., float], step: dict[str, Any]) -> None:
+    rounding = error_of({"type": "quantize.rtn", "bits": 8, "group_size": 32})
+    assert error_of(step | SMALL) < 4 * rounding
+
+
+@pytest.mark.parametrize("step", SCALING[:2], ids=lambda step: str(step["type"]))
+@pytest.mark.parametrize(
+    "later", [{"type": "prune.wanda", "sparsity": 0.02} | SMALL, {"type": "quantize.rtn", "bits": 8, "group_size": 32}]
+)
+def test_a_later_step_does_not_take_scaled_channels_for_an_error(
+    error_of: Callable[..., float], step: dict[str, Any], later: dict[str, Any]
+) -> None:
+    assert error_of(step | SMALL, later) < error_of(step | SMALL) + 2 * error_of(later)

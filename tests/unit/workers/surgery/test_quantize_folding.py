@@ -51,6 +51,10 @@ def folded_everywhere(source: Path, folder: Path) -> int:
                 folded.scale(pair, 4 ** (2 * torch.rand(channels, generator=draw) - 1))
                 count += 1
             folded.close({})
+            moved = {name: shop.channels.moved(name, shop.read(name)) for name in info.tensors if block.prefix in name}
+            for name, tensor in moved.items():  # what the record says is what was made of every tensor of the block
+                made = block.module.get_parameter(name.removeprefix(block.prefix))
+                torch.testing.assert_close(tensor, made.data, rtol=1e-6, atol=1e-7)
         shop.write(folder, 10**9)
         errors = [change.reconstruction_error for change in shop.changes.values()]
         assert max(error for error in errors if error is not None) < 2e-6  # what they stand for is what they were

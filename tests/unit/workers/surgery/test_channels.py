@@ -1,0 +1,180 @@
+"""The record of scaled channels: by numbers made by hand, and as it goes with checkpoints."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import fingerprint, inspect
+from tests.support.copies import Copy
+from tests.support.outliers import with_outliers
+from tests.support.quantizing import operate, tensors
+from tests.support.tiny import make_checkpoint
+from workers.surgery.channels import Channels
+from workers.surgery.dequantize import dequantize
+from workers.surgery.store import CheckpointStore
+
+Tiny = Callable[..., Path]
+WEIGHT = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+AWQ = {"type": "quantize.awq", "bits": 8, "group_size": 32}
+SMOOTH = {"type": "quantize.smoothquant", "bits": 8, "form": "packed"}
+Q, NORM = "model.layers.1.self_attn.q_proj.weight", "model.layers.1.input_layernorm.weight"
+
+
+def test_a_matrix_is_scaled_by_rows_and_columns_and_back() -> None:
+    channels = Channels()
+    channels.scale("w", inputs=torch.tensor([1.0, 2.0, 10.0]))
+    channels.scale("w", outputs=torch.tensor([1.0, 0.5]))
+    moved = channels.moved("w", WEIGHT)
+    assert moved.tolist() == [[1.0, 4.0, 30.0], [2.0, 5.0, 30.0]]
+    torch.testing.assert_close(channels.meaning("w", moved), WEIGHT)
+    assert channels.moved("other", WEIGHT) is WEIGHT
+    assert channels.meaning("other", WEIGHT) is WEIGHT
+
+
+def test_factors_on_factors_multiply_and_what_comes_back_to_one_is_none() -> None:
+    channels = Channels()
+    channels.scale("w", inputs=torch.tensor([2.0, 4.0, 1.0]))
+    channels.scale("w", inputs=torch.tensor([3.0, 0.25, 1.0]))
+    assert channels.moved("w", torch.ones(1, 3)).tolist() == [[6.0, 1.0, 1.0]]
+    assert channels
+    channels.scale("w", inputs=torch.tensor([1 / 6, 1.0, 1.0]))
+    assert not channels
+
+
+def test_what_came_after_a_step_that_scales_does_not_change_the_factors_that_were_given() -> None:
+    given, channels = torch.tensor([2.0, 1.0, 1.0]), Channels()
+    channels.scale("w", inputs=given)
+    given.fill_(7)
+    assert channels.moved("w", torch.ones(1, 3)).tolist() == [[2.0, 1.0, 1.0]]
+
+
+def test_gemmas_norms_are_scaled_with_their_one_and_biases_without() -> None:
+    channels = Channels(offset=1.0)
+    channels.scale("norm.weight", outputs=torch.tensor([0.5, 2.0]))
+    channels.scale("v_proj.bias", outputs=torch.tensor([0.5, 2.0]))
+    assert channels.moved("norm.weight", torch.tensor([0.0, 1.0])).tolist() == [-0.5, 3.0]
+    assert channels.meaning("norm.weight", torch.tensor([-0.5, 3.0])).tolist() == [0.0, 1.0]
+    assert channels.moved("v_proj.bias", torch.tensor([4.0, 1.0])).tolist() == [2.0, 2.0]
+
+
+def test_it_is_kept_beside_the_weights_and_only_where_there_is_one(tmp_path: Path) -> None:
+    channels = Channels()
+    channels.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+    channels.scale("model.layers.0.w", inputs=torch.tensor([2.0, 1.0, 1.0]), outputs=torch.tensor([0.5, 1.0]))
+    channels.save(tmp_path)
+    (file,) = tmp_path.iterdir()
+    once = file.read_bytes()
+    again = Channels.load(tmp_path)
+    assert torch.equal(again.moved("model.layers.0.w", WEIGHT), channels.moved("model.layers.0.w", WEIGHT))
+    again.save(tmp_path)
+    assert file.read_bytes() == once
+    again.forget("model.layers.0.w")
+    again.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_takes_over_anothers_factors_and_another_shape_loses_the_side_that_changed() -> None:
+    channels, other = Channels(), Channels()
+    channels.scale("a", inputs=torch.tensor([2.0, 1.0, 1.0]), outputs=torch.tensor([0.5, 1.0]))
+    other.scale("b", inputs=torch.tensor([9.0, 9.0, 9.0]))
+    other.copy("b", channels, "a")
+    assert torch.equal(other.moved("b", WEIGHT), channels.moved("a", WEIGHT))
+    other.reshaped("b", (5, 3))
+    assert other.moved("b", torch.ones(5, 3))[0].tolist() == [2.0, 1.0, 1.0]
+    other.copy("b", channels, "nothing")
+    assert not other
+
+
+@pytest.mark.parametrize("factor", [np.ones((2, 2), np.float32), np.array([0.0], np.float32), np.ones(3)])
+def test_what_is_no_row_of_factors_is_refused(tmp_path: Path, factor: np.ndarray) -> None:
+    with (tmp_path / "channels.npz").open("wb") as stream:
+        np.savez(stream, **{"inputs/w": factor})
+    with pytest.raises(HemostatError) as caught:
+        Channels.load(tmp_path)
+    assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
+
+
+@pytest.mark.parametrize("content", [b"", b"PK no archive", b"\x80\x04pickled"])
+def test_a_damaged_record_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "channels.npz").write_bytes(content)
+    with pytest.raises(HemostatError) as caught:
+        Channels.load(tmp_path)
+    assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
+
+
+def test_a_record_of_another_shape_than_the_tensors_is_refused() -> None:
+    channels = Channels()
+    channels.scale("w", inputs=torch.tensor([2.0, 1.0]))
+    with pytest.raises(HemostatError) as caught:
+        channels.moved("w", WEIGHT)
+    assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
+
+
+# ---- with checkpoints
+
+
+def test_the_record_is_part_of_what_a_checkpoint_is(copy: Copy) -> None:
+    folder = copy()
+    plain = fingerprint(folder)
+    channels = Channels()
+    channels.scale(Q, inputs=torch.full((64,), 2.0))
+    channels.save(folder)
+    first = fingerprint(folder)
+    channels.scale(Q, inputs=torch.full((64,), 2.0))
+    channels.save(folder)
+    assert len({plain, first, fingerprint(folder)}) == 3
+    assert inspect(folder).files == ("model.safetensors",)
+    channels.forget()
+    channels.save(folder)
+    assert fingerprint(folder) == plain
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {"type": "quantize.rtn", "bits": 8, "group_size": 32},
+        {"type": "prune.wanda", "sparsity": 0.02},
+    ],
+    ids=["streamed", "whole"],
+)
+def test_it_goes_along_through_later_steps(tmp_path: Path, after: dict[str, object]) -> None:
+    source = with_outliers(make_checkpoint(tmp_path / "source"))
+    store = CheckpointStore(tmp_path / "store", 10**9)
+    with operate(source, store, AWQ) as scaled, operate(source, store, AWQ, after) as later:
+        record = (scaled.path / "channels.npz").read_bytes()
+        assert (later.path / "channels.npz").read_bytes() == record
+        assert not torch.equal(tensors(scaled.path)[Q], tensors(later.path)[Q])
+
+
+def test_layers_that_move_take_their_factors_with_them(tmp_path: Path) -> None:
+    source = with_outliers(make_checkpoint(tmp_path / "source"))
+    store = CheckpointStore(tmp_path / "store", 10**9)
+    with operate(source, store, AWQ, {"type": "prune.layers", "layers": [0]}) as shorter:
+        channels, found = Channels.of(inspect(shorter.path)), tensors(shorter.path)
+    original = tensors(source)
+    for name in (Q, NORM):
+        there, gone = name.replace(".1.", ".0."), name.replace(".1.", ".2.")
+        torch.testing.assert_close(channels.meaning(there, found[there]), original[name].float(), rtol=0.02, atol=0.02)
+        assert channels.moved(gone, original[name]) is original[name]
+
+
+def test_packed_and_unpacked_again_it_is_there(tmp_path: Path) -> None:
+    source = with_outliers(make_checkpoint(tmp_path / "source"))
+    store = CheckpointStore(tmp_path / "store", 10**9)
+    with (
+        operate(source, store, SMOOTH) as packed,
+        dequantize(inspect(packed.path), store=store) as plain,
+    ):
+        channels = Channels.of(inspect(plain.path))
+        found = channels.meaning(Q, tensors(plain.path)[Q])
+    torch.testing.assert_close(found, tensors(source)[Q].float(), rtol=0.02, atol=0.02)
+
+
+def test_a_model_that_nothing_scales_has_none(tiny: Tiny, tmp_path: Path) -> None:
+    with operate(tiny(), CheckpointStore(tmp_path / "store", 10**9), {"type": "quantize.gptq", "bits": 8}) as made:
+        assert not (made.path / "channels.npz").exists()
