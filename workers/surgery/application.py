@@ -11,7 +11,7 @@ from pathlib import Path
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Calibrated, Recipe, Step
 from app.models.adapters import CONFIG, WEIGHTS
-from app.models.checkpoint import CheckpointInfo, fingerprint, inspect
+from app.models.checkpoint import CHANNELS, CheckpointInfo, fingerprint, inspect
 from app.models.modules import Weight
 from app.models.recipes import canonical_json, recipe_fingerprint
 from app.models.simulation import section_in
@@ -272,7 +272,7 @@ class Application:
 def _folder_fingerprint(path: Path, check_cancelled: CheckCancelled) -> str:
     if (path / CONFIG).is_file():  # an adapter
         digest = hashlib.sha256()
-        for name in (CONFIG, WEIGHTS):
+        for name in (CONFIG, WEIGHTS, CHANNELS):
             check_cancelled()
             with suppress(FileNotFoundError), (path / name).open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())

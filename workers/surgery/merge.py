@@ -4,6 +4,9 @@
   scale alpha / √r, and its patterns of ranks and alphas.
 - *Linear merge*: (1 − weight) · this + weight · other; over every tensor that the step addresses, norms and embeddings
   included where it names no layers or modules. 0 and 1 give the two models themselves.
+
+Both bring numbers of another frame than a checkpoint whose channels were scaled (`channels`): they are taken to its own
+first. An adapter that a repair trained on such a checkpoint brings the record of the frame that it is in.
 """
 
 import torch
@@ -13,6 +16,7 @@ from app.contracts.recipe import AdapterLora, MergeLinear
 from app.models.adapters import WEIGHTS, check_adapter, inspect_adapter
 from app.models.checkpoint import inspect
 from app.models.steps.others import check_other
+from workers.surgery.channels import Channels
 from workers.surgery.reading import check_finite, open_tensors
 from workers.surgery.shop import Shop
 from workers.surgery.width import width_of
@@ -21,7 +25,7 @@ from workers.surgery.width import width_of
 class Lora:
     """`adapter.lora`."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: AdapterLora) -> None:
         self._step = step
@@ -33,6 +37,7 @@ class Lora:
         everywhere = self._step.layers is None and self._step.modules is None
         addressed = {weight.name for weight in shop.weights}
         chosen = [target for target in adapter.targets.values() if everywhere or target.weight in addressed]
+        frame = Channels.load(adapter.path)
         with safe_open(adapter.path / WEIGHTS, framework="pt") as file:
             for done, target in enumerate(chosen):
                 shop.check_cancelled()
@@ -41,7 +46,8 @@ class Lora:
                 check_finite(target.a, a_RI)
                 check_finite(target.b, b_OR)
                 weight_OI = shop.read(target.weight)
-                change_OI = b_OR.to(torch.float32) @ a_RI.to(torch.float32)
+                change_OI = frame.meaning(target.weight, b_OR.to(torch.float32) @ a_RI.to(torch.float32))
+                change_OI = shop.channels.moved(target.weight, change_OI)
                 merged_OI = weight_OI.to(torch.float32) + self._step.strength * target.scale * change_OI
                 shop.put(target.weight, merged_OI.to(weight_OI.dtype), bits=width_of(weight_OI))
         shop.figures["weights changed"] = float(len(chosen))
@@ -52,7 +58,7 @@ class Lora:
 class Linear:
     """`merge.linear`."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: MergeLinear) -> None:
         self._step = step
@@ -66,11 +72,13 @@ class Linear:
         names = [
             name for name in names if name in other.tensors and not (shop.source.tied and name == "lm_head.weight")
         ]
+        frame = Channels.of(other)
         with open_tensors(other) as reader:
             for done, name in enumerate(names):
                 shop.check_cancelled()
                 shop.progress("merge", done, len(names))
                 this = shop.read(name)
-                mixed = torch.lerp(this.to(torch.float32), reader.read(name).to(torch.float32), self._step.weight)
+                theirs = shop.channels.moved(name, frame.meaning(name, reader.read(name)))
+                mixed = torch.lerp(this.to(torch.float32), theirs.to(torch.float32), self._step.weight)
                 shop.put(name, mixed.to(this.dtype), bits=width_of(this))
         shop.figures["tensors mixed"] = float(len(names))

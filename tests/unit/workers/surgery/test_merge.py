@@ -1,6 +1,7 @@
 """Adapters and merges against PEFT itself and plain arithmetic."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,9 @@ from app.models.registry import load_registry
 from app.models.steps import check_recipe
 from app.models.steps.others import checker
 from app.settings import Settings
+from tests.support.outliers import with_outliers
+from tests.support.quantizing import divergence, text
+from tests.support.tiny import make_checkpoint
 from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
@@ -153,6 +157,100 @@ def test_a_merge_of_named_layers_leaves_the_others(tiny: Tiny, store: Checkpoint
     for name, tensor in found.items():
         taken = ".layers.2.mlp." in name
         assert torch.equal(tensor, weights(other if taken else tiny())[name])
+
+
+# ---- behind steps that scale channels
+
+SCALING = [
+    {"type": "quantize.awq", "bits": 8, "group_size": 32},
+    {"type": "quantize.smoothquant", "bits": 8},
+    {"type": "quantize.dynamic", "bits": 8, "group_size": 32},
+]
+LORA = {"type": "adapter.lora", "adapter": "adapter"}
+
+
+@pytest.fixture
+def outliers(tmp_path: Path) -> Path:
+    return with_outliers(make_checkpoint(tmp_path / "outliers"))
+
+
+@pytest.fixture
+def loud(outliers: Path, tmp_path: Path) -> Path:
+    """An adapter for it whose effect is far above 8 bits' rounding."""
+    folder, draw, found = tmp_path / "loud", torch.Generator().manual_seed(3), {}
+    folder.mkdir()
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj", "up_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    for name, weight in weights(outliers).items():
+        if name.split(".")[-2] in config["target_modules"]:
+            key = f"base_model.model.{name.removesuffix('.weight')}"
+            found[f"{key}.lora_A.weight"] = torch.randn(4, weight.shape[1], generator=draw) * 0.1
+            found[f"{key}.lora_B.weight"] = torch.randn(weight.shape[0], 4, generator=draw) * 0.1
+    save_file(found, folder / "adapter_model.safetensors")
+    return folder
+
+
+def calibrated(folder: Path, store: CheckpointStore, other: Path, *steps: dict[str, Any]) -> Modified:
+    recipe = RECIPE.validate_python(steps)
+    return apply(inspect(folder), recipe, store=store, others=lambda _: other, calibration=lambda _: text())
+
+
+@pytest.mark.parametrize("step", SCALING, ids=lambda step: str(step["type"]))
+def test_an_adapter_behind_scaled_channels_does_what_it_does_before(
+    outliers: Path, loud: Path, store: CheckpointStore, step: dict[str, Any]
+) -> None:
+    rounded = {"type": "quantize.rtn", "bits": 8, "group_size": 32}
+    with (
+        calibrated(outliers, store, loud, LORA) as tuned,
+        calibrated(outliers, store, loud, rounded, LORA) as plain,
+        calibrated(outliers, store, loud, step, LORA) as behind,
+        calibrated(outliers, store, loud, LORA, step) as before,
+    ):
+        effect = divergence(outliers, tuned.path)
+        lost = divergence(tuned.path, behind.path)
+        assert lost < 1.5 * max(divergence(tuned.path, plain.path), divergence(tuned.path, before.path))
+        assert lost < 0.1 * effect
+
+
+@pytest.mark.parametrize("step", SCALING, ids=lambda step: str(step["type"]))
+def test_a_merge_with_the_original_brings_a_model_of_scaled_channels_nearer_to_it(
+    outliers: Path, store: CheckpointStore, step: dict[str, Any]
+) -> None:
+    rough = step | {"bits": 4}
+    merge = {"type": "merge.linear", "other": "other", "weight": 0.5}
+    with (
+        calibrated(outliers, store, outliers, rough) as scaled,
+        calibrated(outliers, store, outliers, rough, merge) as halfway,
+        calibrated(outliers, store, outliers, rough, merge | {"weight": 1.0}) as there,
+    ):
+        assert divergence(outliers, halfway.path) < 0.7 * divergence(outliers, scaled.path)
+        assert divergence(outliers, there.path) < 0.05 * divergence(outliers, scaled.path)
+
+
+def test_another_model_of_scaled_channels_is_mixed_in_as_what_it_stands_for(
+    outliers: Path, store: CheckpointStore
+) -> None:
+    merge = {"type": "merge.linear", "other": "other", "weight": 0.5}
+    with calibrated(outliers, store, outliers, SCALING[0]) as scaled:
+        with calibrated(outliers, store, scaled.path, merge) as mixed:
+            assert divergence(outliers, mixed.path) < divergence(outliers, scaled.path)
+        with calibrated(outliers, store, scaled.path, SCALING[0], merge) as same:
+            found, own = weights(same.path), weights(scaled.path)
+            for name, tensor in own.items():
+                torch.testing.assert_close(found[name], tensor, rtol=8e-3, atol=1e-4)
+
+
+def test_an_adapter_with_a_record_is_of_that_frame(outliers: Path, loud: Path, store: CheckpointStore) -> None:
+    with calibrated(outliers, store, loud, SCALING[0]) as scaled:
+        shutil.copyfile(scaled.path / "channels.npz", loud / "channels.npz")
+        plain = merged_by_peft(scaled.path, loud).state_dict()
+    with calibrated(outliers, store, loud, SCALING[0], LORA) as merged:
+        for name, tensor in weights(merged.path).items():
+            torch.testing.assert_close(tensor.float(), plain[name], rtol=8e-3, atol=1e-3)
+        key = merged.manifest.key
+    (loud / "channels.npz").unlink()
+    with calibrated(outliers, store, loud, SCALING[0], LORA) as other:
+        assert other.manifest.key != key
 
 
 # ---- refusals, before anything is queued
