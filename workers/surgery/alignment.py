@@ -14,6 +14,7 @@ import torch
 from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
+from workers.surgery.channels import Channels
 from workers.surgery.shop import Shop
 
 Read = Callable[[str], torch.Tensor]
@@ -31,11 +32,12 @@ def align(shop: Shop, read_reference: Read) -> list[int]:
     if origins is not None and all(first <= second for first, second in pairwise(origins)):
         return origins
     rising = None if origins is None else len(set(origins)) == len(origins)
+    frame = Channels.of(shop.reference)
     return nearest(
         shop.source,
-        shop.read,
+        lambda name: shop.channels.meaning(name, shop.read(name)),
         shop.reference,
-        read_reference,
+        lambda name: frame.meaning(name, read_reference(name)),
         strict=rising,
         check_cancelled=shop.check_cancelled,
     )

@@ -14,6 +14,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.recipe import Recipe
 from app.contracts.requests.mitigate import MitigateRequest
+from app.models.checkpoint import CHANNELS
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.card import model_card
 from workers.diagnosis.mitigate.measuring import Bench
@@ -27,9 +28,10 @@ REQUEST_FILE: Final = "compare.json"
 CARD_FILE: Final = "README.md"
 BEFORE_FILE: Final = "candidate.parquet"
 AFTER_FILE: Final = "treated.parquet"
-# As PEFT names them; a repair step puts them into this folder beside the checkpoint's weights.
+# As PEFT names them, and the record of the channels that are scaled where it goes; a repair step puts them into this
+# folder beside the checkpoint's weights.
 ADAPTER_FOLDER: Final = "adapter"
-ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors", CHANNELS)
 _OWN: Final = frozenset({"manifest.json", "entry.json"})
 
 

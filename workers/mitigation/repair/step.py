@@ -1,8 +1,9 @@
 """The step `repair.lowrank`: closed form, ranks by nats a byte, fit block by block, distillation, and what is kept.
 
 The result is the wounded checkpoint with the adapter merged, in its own dtype, so that it compares and deploys like any
-other; beside it lies `adapter/`, the same numbers as a PEFT LoRA for the wounded checkpoint itself. Where the wound was
-made anew (`iterations`), `base/` holds the weights that the adapter goes on.
+other; beside it lies `adapter/`, the same numbers as a PEFT LoRA for the wounded checkpoint itself, with the record of
+the channels that are scaled there. Where the wound was made anew (`iterations`), `base/` holds the weights that the
+adapter goes on.
 """
 
 import time
@@ -28,6 +29,7 @@ from workers.mitigation.repair.survey import Again, Possible, Survey
 from workers.surgery.alignment import align
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.blockwise.walk import Activations
+from workers.surgery.channels import Channels
 from workers.surgery.files import copy_companions
 from workers.surgery.reading import open_tensors
 from workers.surgery.shop import Shop
@@ -44,7 +46,7 @@ _FLOOR = 0.25
 class RepairStep:
     """`repair.lowrank`."""
 
-    version = 6
+    version = 7
 
     def __init__(self, step: RepairLowrank) -> None:
         self._step = step
@@ -105,11 +107,12 @@ class RepairStep:
     ) -> tuple[Survey, dict[str, Possible]]:
         step, began = self._step, time.monotonic()
         names = frozenset(weight.name for weight in shop.weights)
+        frame = Channels.of(shop.reference)
         survey = Survey(
             Skeleton(shop.source, shop.read),
             shop.read,
             Skeleton(shop.reference, read),
-            read,
+            lambda name: frame.meaning(name, read(name)),
             tokens_NL,
             shop.scratch,
             pairs=pairs,
@@ -119,6 +122,7 @@ class RepairStep:
             gradients=gradients,
             iterations=step.iterations,
             again=_again(shop) if step.iterations > 1 else None,
+            moved=shop.channels.moved,
             progress=shop.progress,
             check_cancelled=shop.check_cancelled,
         )
@@ -218,9 +222,9 @@ class RepairStep:
             distiller.put(fitted)
             shop.figures["kl_blocks_nats"] = distiller.measure()
             results.append((shop.figures["kl_blocks_nats"], 2, fitted))
-            if shop.figures["kl_blocks_nats"] >= closed:
-                distiller.put(factors)
-        start = min(kl for kl, which, _ in results if which)
+        # nothing on weights that were wounded anew is not what was measured as nothing
+        start, _, begin = min((one for one in results if one[1] or not anew), key=lambda result: result[:2])
+        distiller.put(begin)
         steps = distiller.train(
             self._step.distill_steps,
             seed=self._step.seed,
@@ -248,6 +252,7 @@ class RepairStep:
 
     def _put(self, shop: Shop, chosen: Mapping[str, Factors], bases: Mapping[str, torch.Tensor]) -> None:
         numbers = 0
+        used = {name: one for name, one in chosen.items() if bool(one.up_OR.any() and one.down_RI.any())}
         for weight in shop.weights:
             shop.check_cancelled()
             known = shop.changes.get(weight.name)
@@ -256,20 +261,23 @@ class RepairStep:
                 base_OI = shop.read(weight.name)
             width = 8.0 * base_OI.element_size()
             before = known.bits_per_weight if known else width
-            one = chosen.get(weight.name)
+            one = used.get(weight.name)
             rank = one.rank if one is not None else 0
             numbers += rank * sum(weight.shape)
             merged_OI = base_OI if one is None else merged(base_OI, one)
             # A dense weight of full width takes the adapter in for nothing; one that is packed or sparse does not.
             free = before >= width and (known is None or known.nominal_sparsity is None)
             shop.put(weight.name, merged_OI, bits=before if free else bits_of(weight.shape, rank, before))
-        ranks = [one.rank for one in chosen.values()]
+        ranks = [one.rank if name in used else 0 for name, one in chosen.items()]
         shop.figures |= {
             "adapter_mib": round(2 * numbers / 2**20, 3),
             "rank_least": float(min(ranks, default=0)),
             "rank_most": float(max(ranks, default=0)),
         }
-        export(shop.beside(ADAPTER), chosen, base=shop.source.path.name if not bases else BASE)
+        folder = shop.beside(ADAPTER)
+        # an adapter that is empty everywhere is one all the same
+        export(folder, used or chosen, base=shop.source.path.name if not bases else BASE)
+        shop.channels.save(folder)
         if bases:
             _write_base(shop, bases)
 

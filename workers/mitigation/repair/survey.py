@@ -1,12 +1,12 @@
 """What a repair could add to each linear layer, found block by block: the error's best directions, or, where the
 reference has what the wounded model lacks, those of a regression.
 
-*Error*: W − Ŵ where both models have the layer in one shape. *Regression*: after a block that dropped layers follow, or
-in which heads or channels are missing, what is missing from the hidden state there, ĥ → h, is regressed on the inputs
-of the block's last linear layer; the product of thin matrices is the reduced-rank solution (Izenman 1975), in the
-metric of the divergence. That a dropped layer can be folded into the projection before it is from ReplaceMe (arXiv
-2505.02819), there as a square matrix. *Neither* (nothing is wrong with the layer itself): directions of the inputs with
-the most power, to be trained from zero (EVA, arXiv 2410.07170).
+*Error*: W − Ŵ where both models have the layer in one shape; W is scaled as the wounded model's channels are.
+*Regression*: after a block that dropped layers follow, or in which heads or channels are missing, what is missing from
+the hidden state there, ĥ → h, is regressed on the inputs of the block's last linear layer; the product of thin matrices
+is the reduced-rank solution (Izenman 1975), in the metric of the divergence. That a dropped layer can be folded into
+the projection before it is from ReplaceMe (arXiv 2505.02819), there as a square matrix. *Neither* (nothing is wrong
+with the layer itself): directions of the inputs with the most power, to be trained from zero (EVA, arXiv 2410.07170).
 
 Blocks are done in turn, each with the repair of uniform rank in those before it, so that later ones see the inputs that
 they will have.
@@ -31,6 +31,8 @@ from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled,
 
 # takes the tensor's name and a weight, gives it wounded as the steps before did
 Again = Callable[[str, torch.Tensor], torch.Tensor]
+# takes the wounded model's name of a weight of the reference and the weight, gives it scaled as that model's is
+Moved = Callable[[str, torch.Tensor], torch.Tensor]
 # Of the mean input power: a regression on few tokens must not follow each of them.
 _REGRESSION_RIDGE = 1e-2
 
@@ -102,7 +104,8 @@ class Survey:
 
     `pairs`: the reference's layer of each of the wounded model's; `names`: weights that may get an adapter;
     `gradients`: E[δ δᵀ] of their outputs or its diagonal, and ‖δ‖² of the text's first positions, by which tokens count
-    (default: all alike). With `iterations` above 1, `again` wounds a weight of the
+    (default: all alike); `moved`: what takes the reference's weights, as `read_reference` gives them, to the wounded
+    model's frame (default: it is the same). With `iterations` above 1, `again` wounds a weight of the
     reference anew: the found product is taken out of the weight first, so that the wound is of what the product does
     not carry (as LoftQ alternates, arXiv 2310.08659); `bases` then has the weights that the products go on. Raises what
     `Walk` raises.
@@ -124,12 +127,13 @@ class Survey:
         gradients: Mapping[str, LayerGradients] | None = None,
         iterations: int = 1,
         again: Again | None = None,
+        moved: Moved = lambda _, weight_OI: weight_OI,
         progress: Progress = no_progress,
         check_cancelled: CheckCancelled = never_cancelled,
     ) -> None:
         self._wounded, self._read = wounded, read
         self._reference_info, self._read_reference = reference.info, read_reference
-        self._iterations, self._again = iterations, again
+        self._iterations, self._again, self._moved = iterations, again, moved
         self.bases: dict[str, torch.Tensor] = {}
         self._tokens_NL, self._scratch = tokens_NL, scratch
         self._pairs, self._names, self._rank, self._most = tuple(pairs), names, rank, most
@@ -214,17 +218,18 @@ class Survey:
         tensor = self._reference_info.tensors.get(theirs)
         if tensor is None or tensor.shape != tuple(block.linears[name].weight.shape):
             return None
-        return self._read_reference(theirs).float() - self._read(name).float()
+        return self._moved(name, self._read_reference(theirs)).float() - self._read(name).float()
 
     def _wound_again(self, name: str, block: Block, error_OI: torch.Tensor, moment_II: torch.Tensor) -> torch.Tensor:
         """The error after the iterations; the weight that it is of goes to `bases` and into the block."""
         assert self._again is not None  # noqa: S101 - the caller looked
-        whole_OI = self._read_reference(self._theirs(name, block))
+        stored_OI = self._read_reference(self._theirs(name, block))
+        whole_OI = self._moved(name, stored_OI).float()
         for _ in range(self._iterations - 1):
             self._check_cancelled()
             taken = solve(error_OI, moment_II, self._outputs(name), most=self._rank)
-            base_OI = self._again(name, (whole_OI.float() - taken.product()).to(whole_OI.dtype))
-            error_OI = whole_OI.float() - base_OI.float()
+            base_OI = self._again(name, (whole_OI - taken.product()).to(stored_OI.dtype))
+            error_OI = whole_OI - base_OI.float()
             self.bases[name] = base_OI
             block.linears[name].weight.data = base_OI.to(self._wounded.dtype)
         return error_OI

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import combinations, combinations_with_replacement, pairwise
@@ -6,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from app.models.checkpoint import inspect
+from app.models.layer_names import in_layer
 from tests.unit.workers.mitigation.repair.support import RECIPE, operate
 from workers.surgery.alignment import align, monotone, nearest, told
 from workers.surgery.callbacks import never_cancelled, no_progress
+from workers.surgery.channels import Channels
 from workers.surgery.modified import Modified
 from workers.surgery.reading import open_tensors
 from workers.surgery.shop import Shop
@@ -129,6 +133,30 @@ def test_the_recipe_tells_which_layer_is_which(
         else:
             assert all(first <= second for first, second in pairwise(found))
             assert sum(one == other for one, other in zip(found, origins, strict=True)) == 4
+
+
+def test_layers_are_compared_by_what_their_weights_stand_for(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """Deeper layers are larger here, so that a layer whose channels were scaled looks like a deeper one."""
+    reference, candidate = (shutil.copytree(tiny("llama", num_hidden_layers=5), tmp_path / name) for name in "ab")
+    channels = Channels()
+    for folder, factor in ((reference, 1.0), (candidate, 8.0)):
+        tensors = load_file(folder / "model.safetensors")
+        for name, tensor in tensors.items():
+            place = in_layer(name)
+            if place is not None and tensor.ndim == 2:
+                tensor.mul_(factor * 1.5**place.layer)
+                if factor != 1:
+                    channels.scale(name, inputs=torch.full(tensor.shape[1:], factor))
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    channels.save(candidate)
+    store = tmp_path / "store"
+    with operate(candidate, store, {"type": "prune.layers", "layers": [1]}) as modified:
+        wounded = inspect(modified.path)
+        with open_tensors(wounded) as ours, open_tensors(inspect(reference)) as theirs:
+            assert nearest(wounded, ours.read, inspect(reference), theirs.read) != [0, 2, 3, 4]
+        with next_step(modified.path, reference, modified, tmp_path / "scratch") as (shop, theirs):
+            assert told(shop) is None
+            assert align(shop, theirs.read) == [0, 2, 3, 4]
 
 
 def test_a_model_that_began_at_another_depth_is_told_by_its_tensors(tiny: Callable[..., Path], tmp_path: Path) -> None:

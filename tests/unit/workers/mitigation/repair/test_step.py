@@ -9,10 +9,13 @@ from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
+from tests.support.outliers import with_outliers
+from tests.support.tiny import make_checkpoint
 from tests.unit.workers.mitigation.repair.support import PRUNE, RTN, operate, repair, text, weights, windows
+from workers.mitigation.repair import survey
 from workers.mitigation.repair.adapter import bits_of
 from workers.mitigation.repair.blocks import Blocks
-from workers.mitigation.repair.closed_form import Factors
+from workers.mitigation.repair.closed_form import Factors, solve
 from workers.mitigation.repair.distill import RATE, Distiller
 from workers.surgery import resumption
 from workers.surgery.quantize_rtn import quantize
@@ -166,6 +169,83 @@ def test_only_addressed_modules_get_an_adapter(tiny: Tiny, tmp_path: Path) -> No
     with operate(tiny(), tmp_path / "store", RTN, repair(modules=["up_proj"], layers=[2])) as repaired:
         config = json.loads((repaired.path / "adapter/adapter_config.json").read_text())
         assert config["target_modules"] == ["model.layers.2.mlp.up_proj"]
+
+
+@pytest.mark.parametrize(
+    "wound",
+    [
+        {"type": "quantize.rtn", "bits": 4, "group_size": 32},
+        {"type": "quantize.awq", "bits": 4, "group_size": 32},
+        {"type": "quantize.smoothquant", "bits": 4},
+        {"type": "quantize.dynamic", "bits": 4, "group_size": 32},
+    ],
+    ids=lambda step: str(step["type"]),
+)
+def test_it_helps_behind_scaled_channels_as_elsewhere(tmp_path: Path, wound: dict[str, Any]) -> None:
+    source = with_outliers(make_checkpoint(tmp_path / "source"))
+    with (
+        operate(source, tmp_path / "store", wound) as wounded,
+        operate(source, tmp_path / "store", wound, repair(8)) as repaired,
+    ):
+        figures = repaired.manifest.steps[-1].figures
+        assert figures["kl_closed_form_nats"] < 0.5 * figures["kl_before_nats"]
+        assert divergence(source, repaired.path) < 0.5 * divergence(source, wounded.path)
+        assert (repaired.path / "adapter/channels.npz").exists() == (wound["type"] != "quantize.rtn")
+        others: dict[str, Any] = {"others": lambda _: repaired.path / "adapter"}
+        again = {"type": "adapter.lora", "adapter": "adapter"}
+        with operate(source, tmp_path / "store", wound, again, **others) as merged:  # as the repair merged it
+            found = weights(merged.path)
+            for name, tensor in weights(repaired.path).items():
+                torch.testing.assert_close(found[name], tensor, rtol=8e-3, atol=1e-6)
+
+
+def test_what_has_nothing_in_it_is_neither_counted_nor_exported(tiny: Tiny, tmp_path: Path) -> None:
+    step = repair(4, allocation="uniform")
+    with operate(tiny(), tmp_path / "store", RTN | {"layers": [2]}, step) as repaired:
+        config = json.loads((repaired.path / "adapter/adapter_config.json").read_text())
+        assert config["target_modules"]
+        assert all(".layers.2." in module for module in config["target_modules"])
+        numbers = sum(4 * sum(change.shape) for change in repaired.manifest.tensors if ".2." in change.name)
+        figures = repaired.manifest.steps[-1].figures
+        assert figures["adapter_mib"] == pytest.approx(2 * numbers / 2**20, abs=1e-3)
+        assert (figures["rank_least"], figures["rank_most"]) == (0, 4)
+
+
+def _harmful(*arguments: Any, **options: Any) -> Factors:
+    found = solve(*arguments, **options)
+    return Factors(-3 * found.up_OR, found.down_RI, found.gains_R)
+
+
+def test_an_adapter_that_only_harms_is_emptied_and_costs_nothing(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "solve", _harmful)
+    with (
+        operate(tiny(), tmp_path / "store", RTN) as wounded,
+        operate(tiny(), tmp_path / "store", RTN, repair()) as made,
+    ):
+        assert "the adapter is empty" in made.manifest.steps[-1].warnings[0]
+        assert made.manifest.bits_per_weight == wounded.manifest.bits_per_weight
+        assert made.manifest.steps[-1].figures["adapter_mib"] == 0
+        assert (made.path / "adapter/adapter_model.safetensors").is_file()
+
+
+def test_distillation_begins_with_nothing_where_that_is_best(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[float] = []
+    train = Distiller.train
+
+    def told(self: Distiller, steps: int, **options: Any) -> int:
+        begun.append(max(float(one.up_OR.abs().max()) for one in self.factors().values()))
+        return train(self, steps, **options)
+
+    monkeypatch.setattr(survey, "solve", _harmful)
+    monkeypatch.setattr(Distiller, "train", told)
+    with operate(tiny(), tmp_path / "store", RTN, repair(distill_steps=4)) as repaired:
+        figures = repaired.manifest.steps[-1].figures
+        assert figures["kl_after_nats"] <= figures["kl_before_nats"] < figures["kl_closed_form_nats"]
+    assert begun == [0.0]
 
 
 @pytest.mark.parametrize(("wound", "again"), [(RTN, True), (PRUNE, False)])
