@@ -11,7 +11,7 @@ other weights on it. A checkpoint without one is in its own frame.
 Names: O outputs, I inputs of a matrix, P channels of a norm or a bias.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 from zipfile import BadZipFile
@@ -22,6 +22,9 @@ import torch
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CHANNELS, CheckpointInfo
 from workers.surgery.gains import offset_of
+
+# A tensor by its name.
+Read = Callable[[str], torch.Tensor]
 
 _INPUTS: Final = "inputs"
 _OUTPUTS: Final = "outputs"  # of a vector: its channels
@@ -94,6 +97,14 @@ class Channels:
         }
         return self._scaled(name, tensor, inverse)
 
+    def alike(self, name: str, other: "Channels") -> bool:
+        """Whether the tensor is scaled the same in both."""
+        for side, factors in self._factors.items():
+            one, two = factors.get(name), other._factors[side].get(name)
+            if (one is None) != (two is None) or (one is not None and two is not None and not torch.equal(one, two)):
+                return False
+        return True
+
     def copy(self, name: str, of: "Channels", other: str) -> None:
         """`name` is scaled as `other` is in `of`."""
         self.forget(name)
@@ -136,6 +147,20 @@ class Channels:
             return scaled * outputs_O[:, None]
         offset = 0.0 if name.endswith(".bias") else self._offset
         return (scaled + offset) * outputs_O - offset
+
+
+def framed(read: Read, frame: Channels, into: Channels) -> Read:
+    """Reads a model's tensors, which are in its `frame`, as they are in another model's. Norms and biases keep their
+    dtype: a norm's factor is what its rounding made it, so that the same norm is the same number for number."""
+
+    def found(name: str) -> torch.Tensor:
+        tensor = read(name)
+        if frame.alike(name, into):
+            return tensor
+        moved = into.moved(name, frame.meaning(name, tensor))
+        return moved.to(tensor.dtype) if moved.ndim == 1 else moved
+
+    return found
 
 
 def _checked(key: str, factor: torch.Tensor) -> torch.Tensor:

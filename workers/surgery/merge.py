@@ -16,7 +16,7 @@ from app.contracts.recipe import AdapterLora, MergeLinear
 from app.models.adapters import WEIGHTS, check_adapter, inspect_adapter
 from app.models.checkpoint import inspect
 from app.models.steps.others import check_other
-from workers.surgery.channels import Channels
+from workers.surgery.channels import Channels, framed
 from workers.surgery.reading import check_finite, open_tensors
 from workers.surgery.shop import Shop
 from workers.surgery.width import width_of
@@ -72,13 +72,12 @@ class Linear:
         names = [
             name for name in names if name in other.tensors and not (shop.source.tied and name == "lm_head.weight")
         ]
-        frame = Channels.of(other)
         with open_tensors(other) as reader:
+            read = framed(reader.read, Channels.of(other), shop.channels)
             for done, name in enumerate(names):
                 shop.check_cancelled()
                 shop.progress("merge", done, len(names))
                 this = shop.read(name)
-                theirs = shop.channels.moved(name, frame.meaning(name, reader.read(name)))
-                mixed = torch.lerp(this.to(torch.float32), theirs.to(torch.float32), self._step.weight)
+                mixed = torch.lerp(this.to(torch.float32), read(name).to(torch.float32), self._step.weight)
                 shop.put(name, mixed.to(this.dtype), bits=width_of(this))
         shop.figures["tensors mixed"] = float(len(names))

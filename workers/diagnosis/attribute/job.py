@@ -50,6 +50,7 @@ from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
 from workers.process.context import write_atomically
 from workers.surgery.blockwise.skeleton import Read
+from workers.surgery.channels import Channels, framed
 from workers.surgery.reading import open_tensors
 from workers.text.windows import Corpus
 
@@ -271,7 +272,8 @@ class _Attribute(Attempt):
     def _moved(self, reference: CheckpointInfo, candidate: CheckpointInfo) -> str:
         """Why layers of one number are no counterparts, by their weights."""
         with open_tensors(reference) as ours, open_tensors(candidate) as theirs:
-            return moved(reference, candidate, (ours.read, theirs.read), self._context.check_cancelled)
+            read = framed(theirs.read, Channels.of(candidate), Channels.of(reference))
+            return moved(reference, candidate, (ours.read, read), self._context.check_cancelled)
 
     def _inside(
         self,

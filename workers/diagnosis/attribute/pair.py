@@ -18,6 +18,7 @@ from workers.distributions.head import Head
 from workers.engine.pool import resolve_dtype
 from workers.surgery.blockwise.mixtures import fused
 from workers.surgery.blockwise.skeleton import DTYPES, Read, Skeleton
+from workers.surgery.channels import Channels, framed
 from workers.surgery.dequantize import dequantize
 from workers.surgery.reading import open_tensors
 
@@ -67,14 +68,21 @@ def opened(
     scratch: Path,
     context: JobContext,
 ) -> Iterator[tuple[Swapper, tuple[Read, Read]]]:
-    """A swapper over both models, and their readers. `scratch` belongs to these models and this text."""
+    """A swapper over both models, and their readers, the candidate's in the reference's frame. `scratch` belongs to
+    these models and this text.
+
+    Where channels of one are scaled, each is given the other's parts in its own frame: a part that stood alone in the
+    other's would be taken for damage that nobody did. Whole layers are run as they are.
+    """
     run_in = DTYPES[_TORCH[resolve_dtype(dtype)]]
     with ExitStack() as stack:
+        frames = [Channels.of(info) for info in (reference, candidate)]
         reads = [stack.enter_context(open_tensors(info)).read for info in (reference, candidate)]
+        theirs = [framed(reads[1], frames[1], frames[0]), framed(reads[0], frames[0], frames[1])]
         models = []
         for name, info, own, other in (
-            ("reference", reference, reads[0], reads[1]),
-            ("candidate", candidate, reads[1], reads[0]),
+            ("reference", reference, reads[0], theirs[0]),
+            ("candidate", candidate, reads[1], theirs[1]),
         ):
             mixed = Mixed(own, other, run_in)
             borders = Borders(
@@ -88,5 +96,5 @@ def opened(
             models.append(Model(borders, mixed, Head.load(info.path)))
         yield (
             Swapper(models[0], models[1], subset, scratch / "ledger", check_cancelled=context.check_cancelled),
-            (reads[0], reads[1]),
+            (reads[0], theirs[0]),
         )

@@ -13,7 +13,7 @@ from tests.support.copies import Copy
 from tests.support.outliers import with_outliers
 from tests.support.quantizing import operate, tensors
 from tests.support.tiny import make_checkpoint
-from workers.surgery.channels import Channels
+from workers.surgery.channels import Channels, framed
 from workers.surgery.dequantize import dequantize
 from workers.surgery.store import CheckpointStore
 
@@ -113,6 +113,21 @@ def test_a_record_of_another_shape_than_the_tensors_is_refused() -> None:
     with pytest.raises(HemostatError) as caught:
         channels.moved("w", WEIGHT)
     assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
+
+
+def test_another_model_is_read_in_this_ones_frame() -> None:
+    theirs, ours = Channels(), Channels()
+    tensors_of = {"w": WEIGHT.to(torch.bfloat16), "norm": torch.tensor([2.0, 3.0]).to(torch.bfloat16)}
+    read = framed(tensors_of.__getitem__, theirs, ours)
+    assert read("w") is tensors_of["w"]
+    theirs.scale("w", inputs=torch.tensor([2.0, 1.0, 1.0]))
+    theirs.scale("norm", outputs=torch.tensor([0.5, 1.0]))
+    ours.scale("w", outputs=torch.tensor([1.0, 3.0]))
+    assert read("w").tolist() == [[0.5, 2.0, 3.0], [6.0, 15.0, 18.0]]
+    assert read("norm").tolist() == [4.0, 3.0]
+    assert (read("w").dtype, read("norm").dtype) == (torch.float32, torch.bfloat16)
+    ours.copy("w", theirs, "w")  # scaled the same in both: the numbers as they are
+    assert read("w") is tensors_of["w"]
 
 
 # ---- with checkpoints

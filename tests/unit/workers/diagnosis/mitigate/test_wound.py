@@ -10,6 +10,9 @@ from safetensors.torch import load_file
 
 from app.contracts.report import Mean
 from app.models.checkpoint import inspect
+from tests.support.outliers import with_outliers
+from tests.support.quantizing import divergence, operate
+from tests.support.tiny import make_checkpoint
 from workers.diagnosis.mitigate.subject import recipe_of
 from workers.diagnosis.mitigate.wound import groups_of, layer_shares, restorable, restored, wound_of
 from workers.surgery.calibration_text import CalibrationText
@@ -76,6 +79,26 @@ def test_a_changed_norm_is_damage_of_its_layer(tiny: Callable[..., Path], tmp_pa
     with apply(inspect(tiny()), recipe, store=CheckpointStore(tmp_path / "store", 10**9)) as modified:
         groups = groups_of(inspect(modified.path), inspect(tiny()), modified.manifest)
     assert [group.layers for group in groups] == [(0,), (2,)]
+
+
+@pytest.mark.parametrize("kind", ["quantize.awq", "quantize.smoothquant"])
+def test_restored_parts_of_a_model_whose_channels_were_scaled_lose_less(tmp_path: Path, kind: str) -> None:
+    source = with_outliers(make_checkpoint(tmp_path / "source"))
+    with operate(
+        source,
+        CheckpointStore(tmp_path / "store", 10**9),
+        {"type": kind, "bits": 4} | ({"group_size": 32} if kind == "quantize.awq" else {}),
+    ) as made:
+        candidate, reference = inspect(made.path), inspect(source)
+        groups = groups_of(candidate, reference, made.manifest)
+        context = SimpleNamespace(check_cancelled=lambda: None)
+        whole = divergence(source, made.path)
+        for group in groups:
+            with restored(candidate, reference, group.tensors, tmp_path / "mixed", context) as info:
+                assert divergence(source, info.path) < whole
+        every = [name for group in groups for name in group.tensors]
+        with restored(candidate, reference, every, tmp_path / "mixed", context) as info:
+            assert divergence(source, info.path) < 0.05 * whole
 
 
 def test_what_has_other_shapes_cannot_be_restored(tiny: Callable[..., Path]) -> None:
