@@ -4,7 +4,8 @@
   2023, arXiv 2312.15166), without its training.
 - *Identity*: behind each layer a copy whose output projections are zero, so that it adds nothing to the residual
   stream: LLaMA Pro's block expansion (Wu et al. 2024, arXiv 2401.02415). The function is kept exactly.
-- *Interpolate*: behind each layer a new one whose weights lie between its and the next one's.
+- *Interpolate*: behind each layer a new one whose weights lie between its and the next one's; where channels were
+  scaled, the next one's are taken to the frame of the layer first.
 - *Width*: every head (query group and its keys and values) and every inner MLP channel stands several times, and the
   columns that read them are divided by that number: Net2Net's widening (Chen et al. 2016, arXiv 1511.05641) applied to
   heads and gated MLPs. The function is kept up to rounding; copies may get noise, which breaks their symmetry and the
@@ -19,6 +20,7 @@ from app.contracts.recipe import ExtendDuplicate, ExtendIdentity, ExtendInterpol
 from app.models.layer_names import in_layer
 from app.models.shapes import LAYOUTS, dimension
 from app.models.steps.extend import OUTPUTS, inserted, order_of, widened
+from workers.surgery.channels import Channels
 from workers.surgery.relayer import relayer
 from workers.surgery.shop import Shop
 from workers.surgery.width import width_of
@@ -62,7 +64,7 @@ class Identity:
 class Interpolate:
     """`extend.interpolate`."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: ExtendInterpolate) -> None:
         self._step = step
@@ -70,6 +72,7 @@ class Interpolate:
     def run(self, shop: Shop) -> None:
         """(1 − weight) · this layer + weight · the next one, in float32."""
         order = order_of(shop.source, self._step)
+        frames = Channels.of(shop.source)
         relayer(shop, order)
         for number, layer in inserted(shop.source, self._step).items():
             for name in shop.source.tensors:
@@ -77,7 +80,8 @@ class Interpolate:
                 if place is None or place.layer != layer:
                     continue
                 shop.check_cancelled()
-                this, following = shop.read(name), shop.read(place.numbered(layer + 1))
+                this, other = shop.read(name), place.numbered(layer + 1)
+                following = frames.moved(name, frames.meaning(other, shop.read(other)))
                 mixed = torch.lerp(this.to(torch.float32), following.to(torch.float32), self._step.weight)
                 shop.put(place.numbered(number), mixed.to(this.dtype), bits=width_of(this), inserted=True)
         shop.figures["layers"] = len(order)

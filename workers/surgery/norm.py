@@ -2,7 +2,8 @@
 
 A root-mean-square norm (Zhang and Sennrich 2019) is x / √(mean x² + ε) · g. What is changed is g, the *gain*, or ε.
 Gemma stores g − 1: the steps speak of the gain for every architecture, so that dropping leaves g = 1 everywhere. The
-paper's family "normalization" names no formulas; these are ours.
+paper's family "normalization" names no formulas; these are ours. Where a step before scaled channels, the gain is what
+the stored one stands for (`channels`).
 """
 
 import torch
@@ -18,7 +19,7 @@ _DEFAULT = 1e-6  # of the configuration classes
 class ScaleStep:
     """`norm.scale`: g becomes g · factor + shift."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: NormScale) -> None:
         self._step = step
@@ -29,8 +30,9 @@ class ScaleStep:
         for norm in shop.weights:
             shop.check_cancelled()
             stored = shop.read(norm.name)
-            gain = (stored.to(torch.float32) + offset) * self._step.factor + self._step.shift
-            shop.put(norm.name, (gain - offset).to(stored.dtype))
+            meant = shop.channels.meaning(norm.name, stored).to(torch.float32)
+            gain = (meant + offset) * self._step.factor + self._step.shift
+            shop.put(norm.name, shop.channels.moved(norm.name, gain - offset).to(stored.dtype))
         shop.figures["norms"] = len(shop.weights)
 
 
@@ -52,7 +54,7 @@ class EpsilonStep:
 class DropStep:
     """`norm.drop`: g becomes 1."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: NormDrop) -> None:
         self._step = step
@@ -62,5 +64,6 @@ class DropStep:
         gain = 1.0 - offset_of(shop.source)
         for norm in shop.weights:
             shop.check_cancelled()
-            shop.put(norm.name, torch.full_like(shop.read(norm.name), gain))
+            dropped = torch.full_like(shop.read(norm.name), gain)
+            shop.put(norm.name, shop.channels.moved(norm.name, dropped).to(dropped.dtype))
         shop.figures["norms"] = len(shop.weights)

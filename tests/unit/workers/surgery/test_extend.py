@@ -16,6 +16,11 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
+from tests.support.outliers import with_outliers
+from tests.support.quantizing import divergence
+from tests.support.quantizing import operate as quantized
+from tests.support.tiny import make_checkpoint
+from workers.surgery.channels import Channels
 from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
@@ -93,6 +98,24 @@ def test_an_interpolated_layer_lies_between_its_neighbours(tiny: Tiny, store: Ch
         expected = ((1 - weight) * first + weight * second).to(torch.bfloat16)
         torch.testing.assert_close(after[f"model.layers.1.{name}"], expected, rtol=1e-2, atol=1e-4)
         assert torch.equal(after[f"model.layers.2.{name}"], before[f"model.layers.1.{name}"])
+
+
+def test_layers_of_scaled_channels_are_interpolated_by_what_they_stand_for(
+    tmp_path: Path, store: CheckpointStore
+) -> None:
+    source = with_outliers(make_checkpoint(tmp_path / "source"))
+    awq, between = {"type": "quantize.awq", "bits": 8, "group_size": 32}, {"type": "extend.interpolate"}
+
+    def made(*steps: dict[str, Any]) -> Path:
+        with quantized(source, store, *steps) as modified:
+            return modified.path
+
+    alone, behind = made(between), made(awq, between)
+    assert divergence(alone, behind) < 0.1 * divergence(alone, source)
+    name = "model.layers.1.self_attn.q_proj.weight"
+    meant = Channels.of(inspect(behind)).meaning(name, load_file(behind / "model.safetensors")[name])
+    expected = load_file(alone / "model.safetensors")[name].float()
+    assert float((meant - expected).norm() / expected.norm()) < 0.02
 
 
 @pytest.mark.parametrize(

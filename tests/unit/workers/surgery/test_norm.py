@@ -13,7 +13,9 @@ from transformers import AutoModelForCausalLM
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import inspect
-from tests.support.tiny import VOCABULARY
+from tests.support.outliers import with_outliers
+from tests.support.quantizing import divergence
+from tests.support.tiny import VOCABULARY, make_checkpoint
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply
@@ -209,3 +211,14 @@ def test_a_reference_of_another_depth_is_refused(tiny: Tiny, tmp_path: Path) -> 
             reference=inspect(tiny("llama")),
         )
     assert caught.value.code is ErrorCode.RECIPE_NOT_APPLICABLE
+
+
+@pytest.mark.parametrize("step", [{"type": "norm.drop"}, {"type": "norm.scale", "factor": 0.5, "shift": 0.25}])
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_behind_scaled_channels_gains_are_what_they_stand_for(tmp_path: Path, kind: str, step: dict[str, Any]) -> None:
+    source = with_outliers(make_checkpoint(tmp_path / "source", kind))
+    awq = {"type": "quantize.awq", "bits": 8, "group_size": 32}
+    with operate(source, tmp_path, awq) as scaled, operate(source, tmp_path, step) as alone:
+        rounding, effect = divergence(source, scaled.path), divergence(source, alone.path)
+        with operate(source, tmp_path, awq, step) as behind:
+            assert divergence(alone.path, behind.path) < max(2 * rounding, 0.05 * effect)
