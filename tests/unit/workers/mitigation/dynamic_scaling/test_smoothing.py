@@ -15,6 +15,7 @@ from workers.mitigation.dynamic_scaling.moments import sample
 from workers.mitigation.dynamic_scaling.smoothing import STRENGTHS, output_error, scale_for, smooth_block
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Walk
+from workers.surgery.channels import Channels
 from workers.surgery.quantize_folding import Folded, Pair
 
 TOKENS = torch.randint(0, 300, (2, 24), generator=torch.Generator().manual_seed(0))
@@ -39,7 +40,9 @@ def test_a_smoothed_block_is_the_same_function(kind: str, tiny: Callable[..., Pa
     tensors = exact(tmp_path, tiny(kind, num_hidden_layers=1))
     info = inspect(tmp_path)
     walk = Walk(Skeleton(info, tensors.__getitem__, dtype=torch.float32), TOKENS, tmp_path)
-    shop: Any = SimpleNamespace(source=info, read=lambda name: tensors[name].clone(), put=lambda *_, **__: None)
+    shop: Any = SimpleNamespace(
+        source=info, read=lambda name: tensors[name].clone(), put=lambda *_, **__: None, channels=Channels.of(info)
+    )
     for block in walk.blocks():
         before = [out.clone() for _, _, out in block.outputs()]
         folded = Folded(shop, block)
