@@ -11,6 +11,7 @@ other weights on it. A checkpoint without one is in its own frame.
 Names: O outputs, I inputs of a matrix, P channels of a norm or a bias.
 """
 
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -54,7 +55,7 @@ class Channels:
                 for key in stored.files:
                     side, _, name = key.partition("/")
                     found._factors[side][name] = _checked(key, torch.from_numpy(stored[key]))
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise _corrupt(f"{file.name} cannot be read: {error}") from error
         return found
 

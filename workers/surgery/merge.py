@@ -46,8 +46,9 @@ class Lora:
                 check_finite(target.a, a_RI)
                 check_finite(target.b, b_OR)
                 weight_OI = shop.read(target.weight)
-                change_OI = frame.meaning(target.weight, b_OR.to(torch.float32) @ a_RI.to(torch.float32))
-                change_OI = shop.channels.moved(target.weight, change_OI)
+                change_OI = b_OR.to(torch.float32) @ a_RI.to(torch.float32)
+                if not frame.alike(target.weight, shop.channels):
+                    change_OI = shop.channels.moved(target.weight, frame.meaning(target.weight, change_OI))
                 merged_OI = weight_OI.to(torch.float32) + self._step.strength * target.scale * change_OI
                 shop.put(target.weight, merged_OI.to(weight_OI.dtype), bits=width_of(weight_OI))
         shop.figures["weights changed"] = float(len(chosen))

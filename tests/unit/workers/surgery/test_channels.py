@@ -1,6 +1,7 @@
 """The record of scaled channels: by numbers made by hand, and as it goes with checkpoints."""
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,9 @@ def test_a_name_takes_over_anothers_factors_and_another_shape_loses_the_side_tha
     assert not other
 
 
-@pytest.mark.parametrize("factor", [np.ones((2, 2), np.float32), np.array([0.0], np.float32), np.ones(3)])
+@pytest.mark.parametrize(
+    "factor", [np.ones((2, 2), np.float32), np.array([0.0], np.float32), np.ones(3), np.array(["a"])]
+)
 def test_what_is_no_row_of_factors_is_refused(tmp_path: Path, factor: np.ndarray) -> None:
     with (tmp_path / "channels.npz").open("wb") as stream:
         np.savez(stream, **{"inputs/w": factor})
@@ -99,7 +102,13 @@ def test_what_is_no_row_of_factors_is_refused(tmp_path: Path, factor: np.ndarray
     assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
 
 
-@pytest.mark.parametrize("content", [b"", b"PK no archive", b"\x80\x04pickled"])
+def array_alone() -> bytes:
+    stream = BytesIO()
+    np.save(stream, np.ones(3, np.float32))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK no archive", b"\x80\x04pickled", array_alone()])
 def test_a_damaged_record_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "channels.npz").write_bytes(content)
     with pytest.raises(HemostatError) as caught:
