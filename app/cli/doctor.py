@@ -133,7 +133,7 @@ def _processor() -> Finding:
         "processor",
         level is not None,
         f"{cores}, {level or 'no AVX-512: products of bf16 are made in float32'}",
-        "it works; a forward pass takes about five times as long as with AVX-512 BF16, and weights twice the memory",
+        "it works; a forward pass takes two to three times as long as with AVX-512 BF16, and weights twice the memory",
         needed=False,
     )
 

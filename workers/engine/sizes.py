@@ -15,7 +15,7 @@ BLOCK: Final = 128
 OVERHEAD_BYTES: Final = 256 * 1024**2
 # A step on a CPU is to take a second or two, so that a cancelled job stops: so many tokens times weights, about.
 _CPU_STEP_WORK: Final = 5e11
-# Products by way of float32 on half the lanes take five times as long.
+# Products by way of float32, on half the lanes, take two to five times as long.
 _CPU_SLOW_STEP_WORK: Final = 1e11
 _CPU_LEAST_STEP: Final = 128
 

@@ -145,9 +145,8 @@ class Desk:
             if tokens or shown:
                 ticket.tell({"token_ids": tokens, "text": shown})
             if stream.finish is not None:
+                self.on_finish(stream)  # before the client knows that it has ended, and looks
                 ticket.tell(_last(stream))
-        if stream.finish is not None and stream.finish != "error":
-            self.on_finish(stream)
 
     def _forget(self) -> None:
         self._tickets = [
