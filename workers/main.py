@@ -200,16 +200,19 @@ def _register(docket: Docket, runner: Runner, name: str) -> None:
 
 
 async def _heartbeat(client: Redis, runner: Runner, info: WorkerInfo, drain: Drain, telemetry: Telemetry) -> None:
-    told: tuple[str | None, str | None, bool] | None = None
+    told: dict[str, object] | None = None
     told_at = 0.0
     while True:
-        state = (runner.job, runner.helping, drain.begun.is_set())
+        state: dict[str, object] = {
+            "job": runner.job,
+            "helping": runner.helping,
+            "draining": drain.begun.is_set(),
+            "scoring_rate": runner.scoring_rate,
+        }
         if state != told or time.monotonic() - told_at >= HEARTBEAT_S:
             runner.sample()
             try:
-                await announce(
-                    client, info.model_copy(update=dict(zip(("job", "helping", "draining"), state, strict=True)))
-                )
+                await announce(client, info.model_copy(update=state))
                 told, told_at = state, time.monotonic()
                 telemetry.observe("worker_redis_up", 1)
             except (RedisError, OSError):

@@ -12,7 +12,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.metrics import MetricWrapperBase
@@ -58,6 +58,8 @@ PROFILES = ("passed", "refused")
 CHILD_EXITS = ("idle", "failure", "out_of_memory", "cancel", "crash", "lost", "drain")
 
 COMPARISON = ("reference", "model", "recipe")
+# What one metric is called that the worker also tells of itself (`app.jobs.workers.WorkerInfo`).
+SCORING_RATE: Final = "scoring_parameter_tokens_per_second"
 KL_BUCKETS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 PHASE_BUCKETS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0)
 
@@ -110,6 +112,7 @@ CATALOGUE: tuple[Metric, ...] = (
     # the work
     Metric("phase_seconds", "histogram", "Duration of a phase of a job.", ("phase",), {"phase": PHASES}, PHASE_BUCKETS),
     Metric("tokens_scored", "counter", "Tokens that went through a model, by why.", ("role",), {"role": ROLES}),
+    Metric(SCORING_RATE, "gauge", "Parameters times tokens a second of the last pass of a reference over a text."),
     Metric("engine_starts", "counter", "Engines that were started."),
     Metric("engine_weight_swaps", "counter", "Weights that were swapped in a running engine."),
     Metric("store_hits", "counter", "Look-ups that a store answered.", ("store",), {"store": STORES}),

@@ -158,7 +158,7 @@ async def submit_job(request: Request) -> Response:
         del body
         await check_target(state.deployments, asked)
         if asked.dry_run:
-            estimate = await service.dry_run(asked, state.settings)
+            estimate = await service.dry_run(state.redis, asked, state.settings)
             _count(state, asked, "dry_run")
             return _job_response(estimate)
         key = request.headers.get("idempotency-key")

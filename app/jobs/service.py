@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from docket import Docket
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.contracts.base import Contract
@@ -21,7 +22,9 @@ from app.jobs import queue
 from app.jobs.ids import is_job_id, new_job_id
 from app.jobs.record import JOBS_PATH, JobRecord, tested_name, text_name, window_of
 from app.jobs.store import Idempotency, JobStore, Outcome
+from app.jobs.workers import living
 from app.models.estimates import estimate
+from app.models.pace import Pace, measured
 from app.models.preflight import check_request
 from app.models.registry import load_registry
 from app.problems import FieldError, RequestError
@@ -99,9 +102,12 @@ async def preflight(request: SubmitRequest, settings: Settings) -> None:
     await asyncio.to_thread(lambda: check_request(request, load_registry(settings.models_file), settings))
 
 
-async def dry_run(request: SubmitRequest, settings: Settings) -> Estimate:
-    """Checks as a submission does, and estimates instead of running."""
-    return await asyncio.to_thread(lambda: estimate(request, load_registry(settings.models_file), settings))
+async def dry_run(client: Redis, request: SubmitRequest, settings: Settings) -> Estimate:
+    """Checks as a submission does, and estimates instead of running, by how fast the living workers were."""
+    here: Pace | None = None
+    with contextlib.suppress(RedisError, OSError):  # nothing is queued, so that Redis may be away
+        here = measured(worker.scoring_rate for worker in await living(client))
+    return await asyncio.to_thread(lambda: estimate(request, load_registry(settings.models_file), settings, here))
 
 
 async def submit(

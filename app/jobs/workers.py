@@ -31,6 +31,9 @@ class WorkerInfo(Contract):
     helping: str | None = Field(default=None, description="the job of another worker that it measures points of")
     draining: bool = False
     metrics_url: Short = ""
+    scoring_rate: float | None = Field(
+        default=None, description="parameters times tokens a second of its last pass over a text"
+    )
     started_at: float = 0.0
     seen_at: float = 0.0
 

@@ -13,8 +13,10 @@ from app.contracts.requests.sweep import SweptRequest
 from app.contracts.requests.tasks import TasksRequest
 from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
+from app.models import pace
 from app.models.attribution import attribution_cost
 from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.pace import Pace
 from app.models.preflight import check_request
 from app.models.registry import Registry
 from app.models.steps import check_recipe
@@ -26,8 +28,7 @@ from app.models.trajectories import cost_of
 from app.settings import Settings
 
 BYTES_A_TOKEN = 4.0
-# Measured on two cores: SmolLM2 (135M parameters) through vLLM.
-CPU_TOKENS_PER_SECOND, CPU_PARAMETERS = 1400.0, 134.5e6
+# Measured on two cores, at the pace of `app.models.pace.TOKENS_PER_SECOND`.
 CPU_SURGERY_PARAMETERS_PER_SECOND = 5e7
 # Products of a token's hidden state with the head, that fitting and testing one calibrator take.
 CPU_FIT_PER_SECOND = 4e9
@@ -39,25 +40,28 @@ ENGINE_START_S = 15.0
 SHIPPED = Path(__file__).resolve().parents[2] / "workers" / "text" / "data"
 
 
-def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Estimate:
-    """What the job will take, from sizes alone. Raises what `check_request` raises: nothing is estimated that would be
-    refused."""
+def estimate(request: JobRequest, registry: Registry, settings: Settings, measured: Pace | None = None) -> Estimate:
+    """What the job will take, from sizes and from how fast models ran here (`measured`; by the processor without).
+
+    Raises what `check_request` raises: nothing is estimated that would be refused.
+    """
     check_request(request, registry, settings)
+    here = measured or pace.assumed()
     infos = [
         inspect(registry.resolve(model.model).checkpoint_path()) for model in (request.reference, request.candidate)
     ]
-    measured = [_measure(text, settings) for text in scored_texts_of(request)]
-    documents = None if any(count is None for count, _, _ in measured) else sum(count or 0 for count, _, _ in measured)
-    tokens = sum(tokens for _, tokens, _ in measured)
-    how = "; ".join(dict.fromkeys(how for _, _, how in measured))
+    texts = [_measure(text, settings) for text in scored_texts_of(request)]
+    documents = None if any(count is None for count, _, _ in texts) else sum(count or 0 for count, _, _ in texts)
+    if isinstance(request, TrajectoryRequest):
+        return _of_trajectory(request, registry, infos, documents, here)
+    tokens = sum(tokens for _, tokens, _ in texts)
+    how = "; ".join(dict.fromkeys(how for _, _, how in texts))
     store = 2 * infos[0].hidden_size * tokens * (2 if isinstance(request, CalibrateRequest) else 1)
     made = _bytes_made(infos[1]) if request.candidate.recipe else 0
     making, of_steps = _surgery(infos[1], request.candidate.recipe or ())
-    seconds = (
-        ENGINE_START_S
-        + making
-        + sum(tokens / (CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / info.parameters) for info in infos)
-    )
+    starts = ENGINE_START_S
+    # Of the machine that everything was measured on.
+    seconds = making + _passes(tokens, *infos)
     extra: tuple[str, ...] = ()
     whose = "the reference's hidden states"
     if isinstance(request, CalibrateRequest):
@@ -69,7 +73,7 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
         )
     if isinstance(request, SweptRequest):
         more = extra_passes(request)
-        seconds += more * tokens / (CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / infos[1].parameters)
+        seconds += _passes(more * tokens, infos[1])
         seconds += more * making
         made = min(settings.checkpoint_budget_bytes, request.planned * _bytes_made(infos[1]))
         extra = (
@@ -77,12 +81,13 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
             "checkpoints of settings are kept within the checkpoint budget, the least recently used go first",
         )
     if isinstance(request, CompareRequest) and request.generate_tool_calls is not None:
-        seconds += 2 * ENGINE_START_S + seconds_of(request.generate_tool_calls, [info.parameters for info in infos])
+        starts += 2 * ENGINE_START_S
+        seconds += seconds_of(request.generate_tool_calls, [info.parameters for info in infos])
         extra = (assumption(request.generate_tool_calls),)
     if isinstance(request, MitigateRequest):
         # Candidate, parts of it, and trials over a part of the text; the front over the rest.
         passes = MITIGATE_PASSES + request.trials / 2
-        seconds += passes * tokens / (CPU_TOKENS_PER_SECOND * CPU_PARAMETERS / infos[1].parameters)
+        seconds += _passes(passes * tokens, infos[1])
         fitted = request.calibration_windows * request.calibration_window
         seconds += request.trials * infos[1].parameters * (1 / CPU_SURGERY_PARAMETERS_PER_SECOND)
         seconds += request.trials * fitted / 2 * infos[1].parameters / CPU_TREATED_PARAMETER_TOKENS_PER_SECOND
@@ -94,43 +99,15 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
         )
     if isinstance(request, AttributeRequest):
         made_of = check_recipe(infos[1], request.candidate.recipe, pointer="/candidate/recipe", reference=infos[0])
-        attribution = attribution_cost(request, (infos[0], made_of), tokens, reference_parameters=CPU_PARAMETERS)
+        attribution = attribution_cost(request, (infos[0], made_of), tokens, reference_parameters=pace.PARAMETERS)
         seconds += attribution.seconds
         extra = attribution.told
-    if isinstance(request, TrajectoryRequest):
-        others = [inspect(registry.resolve(model.model).checkpoint_path()) for model in request.candidates]
-        cost = cost_of(
-            request,
-            [*infos, *others],
-            documents,
-            scoring_tokens_per_second=CPU_TOKENS_PER_SECOND,
-            reference_parameters=CPU_PARAMETERS,
-        )
-        surgery = [
-            _surgery(info, model.recipe or ())
-            for info, model in zip([*infos[1:], *others], request.models(), strict=True)
-        ]
-        return Estimate(
-            kind=request.kind,
-            documents=cost.prompts,
-            tokens=cost.tokens,
-            reference_store_bytes=2 * infos[0].hidden_size * cost.scored,
-            checkpoint_bytes=sum(
-                _bytes_made(info)
-                for info, model in zip([*infos[1:], *others], request.models(), strict=True)
-                if model.recipe
-            ),
-            seconds=round(
-                2 * ENGINE_START_S * (1 + len(request.models())) + sum(one for one, _ in surgery) + cost.seconds, 1
-            ),
-            assumptions=(*cost.assumptions, *dict.fromkeys(told for _, lines in surgery for told in lines)),
-        )
     if isinstance(request, TasksRequest):
         asked, drawing, extra = tasks_cost(request, settings)
         store += 2 * infos[0].hidden_size * asked
         tokens += asked
         seconds += sum(
-            (asked / CPU_TOKENS_PER_SECOND + drawing / len(infos)) * info.parameters / CPU_PARAMETERS for info in infos
+            _passes(asked, info) + drawing / len(infos) * info.parameters / pace.PARAMETERS for info in infos
         )
     return Estimate(
         kind=request.kind,
@@ -138,17 +115,66 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings) -> Est
         tokens=tokens,
         reference_store_bytes=store,
         checkpoint_bytes=made,
-        seconds=round(seconds, 1),
+        seconds=round(starts + here.slower * seconds, 1),
         assumptions=(
             how,
-            f"both models are run over the text at {CPU_TOKENS_PER_SECOND:.0f} tokens/s for "
-            f"{CPU_PARAMETERS / 1e6:.1f}M parameters, as measured on a 2-core CPU, in inverse proportion to the "
-            "number of parameters; a GPU is much faster, and a mixture of experts runs only part of them",
+            f"both models are run over the text at {here.tokens_per_second:.0f} tokens/s for "
+            f"{pace.PARAMETERS / 1e6:.1f}M parameters, {here.told}, in inverse proportion to the number of parameters; "
+            "a mixture of experts runs only part of them",
             f"{ENGINE_START_S:.0f} s to start the engine; a warm one and a stored reference save time",
             f"{whose} take 2 bytes x {infos[0].hidden_size} a token",
             *extra,
             *of_steps,
+            *_told(here),
         ),
+    )
+
+
+def _of_trajectory(
+    request: TrajectoryRequest, registry: Registry, infos: list[CheckpointInfo], documents: int | None, here: Pace
+) -> Estimate:
+    """`infos`: the reference's and the first candidate's."""
+    others = [inspect(registry.resolve(model.model).checkpoint_path()) for model in request.candidates]
+    cost = cost_of(
+        request,
+        [*infos, *others],
+        documents,
+        scoring_tokens_per_second=pace.TOKENS_PER_SECOND,
+        reference_parameters=pace.PARAMETERS,
+    )
+    candidates = list(zip([*infos[1:], *others], request.models(), strict=True))
+    surgery = [_surgery(info, model.recipe or ()) for info, model in candidates]
+    return Estimate(
+        kind=request.kind,
+        documents=cost.prompts,
+        tokens=cost.tokens,
+        reference_store_bytes=2 * infos[0].hidden_size * cost.scored,
+        checkpoint_bytes=sum(_bytes_made(info) for info, model in candidates if model.recipe),
+        seconds=round(
+            2 * ENGINE_START_S * (1 + len(candidates)) + here.slower * (sum(one for one, _ in surgery) + cost.seconds),
+            1,
+        ),
+        assumptions=(
+            *cost.assumptions,
+            *dict.fromkeys(told for _, lines in surgery for told in lines),
+            *_told(here),
+        ),
+    )
+
+
+def _passes(tokens: float, *infos: CheckpointInfo) -> float:
+    """Seconds of one pass of each model, on the machine that everything was measured on."""
+    return sum(tokens * info.parameters / (pace.TOKENS_PER_SECOND * pace.PARAMETERS) for info in infos)
+
+
+def _told(here: Pace) -> tuple[str, ...]:
+    """How rates that were measured elsewhere become seconds here."""
+    if here.slower == 1:
+        return ("rates were measured on a 2-core CPU; a GPU is much faster",)
+    times = here.slower if here.slower > 1 else 1 / here.slower
+    return (
+        f"all work is taken to be {times:.2g} times {'slower' if here.slower > 1 else 'faster'} here than on the "
+        f"2-core CPU that rates were measured on ({pace.TOKENS_PER_SECOND:.0f} tokens/s over a text)",
     )
 
 

@@ -156,7 +156,7 @@ def cost_of(
             f"{request.tokens} tokens: {texts * request.tokens * len(infos)} tokens are generated, {scored} scored",
             f"generation at {CPU_VLLM_TOKENS_PER_SECOND:.0f} tokens/s in vLLM and {CPU_LOOP_ROWS_PER_SECOND:.0f} "
             "rows/s in the loop (a beam, or a token that contrastive search looks at, is a row), taken for a "
-            "2-core CPU and 134.5M parameters; a GPU is much faster",
+            "2-core CPU and 134.5M parameters",
             "texts that end early, or are the same as others, take less",
         ),
     )

@@ -8,6 +8,7 @@ Names: T positions, D hidden size.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,8 +23,11 @@ from workers.distributions.reference_store import ReferenceStore, StoredHidden
 from workers.distributions.token_values import TokenValues
 from workers.engine.launch import never
 from workers.engine.scoring import ScoringEngine, Tokens
+from workers.telemetry import SCORING_RATE
 from workers.text.windows import Window
 
+# Fewer tokens tell little of how fast a model is: one step of the engine takes as many.
+TELLING_TOKENS = 2048
 # Positions that the divergence is given at once; also the grain of resuming, a few seconds of work.
 POSITIONS_AT_ONCE = 4096
 
@@ -43,15 +47,20 @@ def score_into_store(
     context: JobContext,
     phase: str,
 ) -> StoredHidden:
-    """Hidden states of every window into the store, going on where an earlier attempt was lost."""
+    """Hidden states of every window into the store, going on where an earlier attempt was lost; tells how fast that was
+    where it was long enough to tell."""
     tokens = tokens_of(windows)
     with store.write(key, [len(window) for window in tokens], engine.info.hidden_size, meta) as writer:
         done = writer.windows_done
         context.progress(phase, done, len(tokens))
+        began = time.perf_counter()
         for index, hidden_TD in engine.score(tokens[done:], check_cancelled=context.check_cancelled):
             writer.append(hidden_TD)
             context.observe("tokens_scored", len(hidden_TD), role=phase)
             context.progress(phase, done + index + 1, len(tokens))
+        passed, spent = sum(map(len, tokens[done:])), time.perf_counter() - began
+    if passed >= TELLING_TOKENS:
+        context.observe(SCORING_RATE, engine.info.parameters * passed / spent)
     stored = store.open(key)
     if stored is None:
         raise RuntimeError("hidden states that were just written cannot be read")

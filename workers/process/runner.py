@@ -45,7 +45,7 @@ from workers.process.messages import Done, Ending, Failed, Logged, Observed, Pro
 from workers.process.reporter import Reporter
 from workers.process.tasks import cancel
 from workers.process.yielding import Turn, is_own_fit, turn_s, waiting
-from workers.telemetry import Telemetry, UnknownMetricError
+from workers.telemetry import SCORING_RATE, Telemetry, UnknownMetricError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -91,6 +91,8 @@ class Runner:
         self._waiting = 0  # jobs of our own that want it
         self._lent: Attempt | None = None
         self.job: str | None = None
+        # Parameters times tokens a second of the last pass of a reference over a text.
+        self.scoring_rate: float | None = None
 
     @property
     def helping(self) -> str | None:
@@ -266,6 +268,8 @@ class Runner:
         return None
 
     def _observe(self, message: Observed) -> None:
+        if message.name == SCORING_RATE and message.values:
+            self.scoring_rate = message.values[-1]
         try:
             self._telemetry.observe_many(message.name, message.values, message.labels)
         except UnknownMetricError as error:

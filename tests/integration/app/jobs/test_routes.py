@@ -10,6 +10,7 @@ from app.contracts.job import Estimate, Job, JobPage, Progress
 from app.contracts.requests.compare import CompareRequest
 from app.jobs import keys, queue
 from app.jobs.store import Idempotency
+from app.jobs.workers import WorkerInfo, announce
 from tests.integration.app.conftest import Api, compare
 from tests.integration.app.jobs.ends import finish
 
@@ -130,6 +131,15 @@ async def test_a_dry_run_checks_and_estimates_and_leaves_nothing(api: Api) -> No
     refused = await api.http.post(JOBS, json=compare(dry_run=True, window=100_000))
     assert (refused.status_code, refused.json()["code"]) == (422, "window_too_large")
     assert sorted(await api.state.redis.keys("*")) == before
+
+
+async def test_a_dry_run_goes_by_how_fast_the_living_workers_were(api: Api) -> None:
+    plain = Estimate.model_validate((await api.http.post(JOBS, json=compare(dry_run=True))).json())
+    assert not any("measured it here" in told for told in plain.assumptions)
+    for name, rate in (("new", None), ("slow", 134.5e6), ("fast", 2 * 134.5e6)):
+        await announce(api.state.redis, WorkerInfo(id=name, scoring_rate=rate))
+    found = Estimate.model_validate((await api.http.post(JOBS, json=compare(dry_run=True))).json())
+    assert any("at 2 tokens/s" in told and "measured it here" in told for told in found.assumptions)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import pytest
 from app.contracts.errors import HemostatError
 from app.contracts.requests.attribute import AttributeRequest
 from app.models.checkpoint import inspect
-from app.models.estimates import estimate
+from app.models.estimates import ENGINE_START_S, estimate
+from app.models.pace import Pace
 from app.models.registry import Registry
 from app.settings import Settings
 from tests.support.asked import RTN, calibration, request
@@ -26,10 +27,22 @@ def test_nothing_is_made_without_a_recipe(registry: Registry, settings: Settings
     assert estimate(request(), registry, settings).checkpoint_bytes == 0
 
 
+def test_work_takes_as_long_as_models_take_here_and_starts_do_not(registry: Registry, settings: Settings) -> None:
+    asked = request(RTN, text={"source": "self", "tokens": 1_000_000})
+    at = {rate: estimate(asked, registry, settings, Pace(rate, "as it is")) for rate in (1400.0, 700.0, 2800.0)}
+    work = at[1400.0].seconds - ENGINE_START_S
+    assert work > 1
+    assert at[700.0].seconds == pytest.approx(ENGINE_START_S + 2 * work, abs=0.2)
+    assert at[2800.0].seconds == pytest.approx(ENGINE_START_S + work / 2, abs=0.2)
+    assert any("700 tokens/s for 134.5M parameters, as it is" in told for told in at[700.0].assumptions)
+    assert any("2 times slower here" in told for told in at[700.0].assumptions)
+    assert any("2 times faster here" in told for told in at[2800.0].assumptions)
+
+
 def test_seconds_grow_with_tokens_and_parameters(registry: Registry, settings: Settings) -> None:
     def seconds(tokens: int, alias: str = "llama") -> float:
         asked = request(text={"source": "self", "tokens": tokens}, reference=alias, candidate=alias)
-        return estimate(asked, registry, settings).seconds
+        return estimate(asked, registry, settings, Pace(1400.0, "as it is")).seconds
 
     small, large = seconds(100_000), seconds(1_000_000)
     parameters = inspect(registry.resolve("llama").checkpoint_path()).parameters
@@ -72,12 +85,15 @@ def test_steps_that_look_at_text_are_estimated_with_it(registry: Registry, setti
     def gptq(windows: int) -> dict[str, Any]:
         return {"type": "quantize.gptq", "bits": 4, "calibration_windows": windows, "calibration_window": 256}
 
-    some, more = (estimate(request(gptq(windows), text=text), registry, settings) for windows in (8, 4096))
+    some, more = (
+        estimate(request(gptq(windows), text=text), registry, settings, Pace(1400.0, "as it is"))
+        for windows in (8, 4096)
+    )
     assert more.seconds - some.seconds == pytest.approx(4088 * 256 * parameters / 4e10, abs=0.11)
     assert any("a step that looks at 2,048 calibration tokens" in line for line in some.assumptions)
     dropped = {"type": "prune.layers", "layers": [1]}
     for step in (RTN, {"type": "quantize.fp8"}, {"type": "quantize.activations", "bits": 8}, dropped):
-        plain = estimate(request(step, text=text), registry, settings)
+        plain = estimate(request(step, text=text), registry, settings, Pace(1400.0, "as it is"))
         assert not any("calibration tokens" in line for line in plain.assumptions), "it reads no text"
 
 

@@ -12,6 +12,7 @@ from app.contracts.requests.surface import SurfaceSubmission
 from app.jobs.parsing import parse_submission
 from app.models.checkpoint import inspect
 from app.models.estimates import estimate
+from app.models.pace import Pace
 from app.models.preflight import check_request
 from app.models.registry import Registry, load_registry
 from app.settings import Settings
@@ -62,7 +63,7 @@ def test_the_estimate_grows_with_the_settings(registry: Registry, settings: Sett
 def test_every_setting_looks_at_its_calibration_text(registry: Registry, settings: Settings) -> None:
     def seconds(windows: int) -> float:
         gptq = RTN | {"type": "quantize.gptq", "calibration_windows": windows, "calibration_window": 256}
-        return estimate(sent(PRUNE, gptq), registry, settings).seconds
+        return estimate(sent(PRUNE, gptq), registry, settings, Pace(1400.0, "as it is")).seconds
 
     parameters = inspect(registry.resolve("llama").checkpoint_path()).parameters
     assert seconds(4096) - seconds(96) == pytest.approx(12 * 4000 * 256 * parameters / 4e10, rel=0.02)
