@@ -112,8 +112,8 @@ class Search:
         if finer:
             damage = self._damage_by_layer(sorted({site.layer for site in finer if site.layer is not None}))
             self.by_damage = bool(damage)
-            order = {site.name: index for index, site in enumerate(finer)}
-            finer.sort(key=lambda site: (-damage.get(site.layer, 0.0), order[site.name]))
+            # stable: of equals the model's order
+            finer.sort(key=lambda site: damage.get(site.layer, (0, 0.0)), reverse=True)
             self._stage("parts", finer, self.budget - self.spent, keep=self.top, evenly=not damage)
         order = {site.name: index for index, site in enumerate(self.changed)}
         self.left_out.sort(key=lambda site: order[site.name])
@@ -134,17 +134,17 @@ class Search:
         ends = [end for _, end in self.swapper.batches]
         return [0.0, *(end / ends[-1] for end in ends)]
 
-    def _damage_by_layer(self, layers: Sequence[int]) -> dict[int | None, float]:
-        """Nats of these layers; of one that was not tried, the worse of its nearest neighbours that were. Empty where
-        none was."""
+    def _damage_by_layer(self, layers: Sequence[int]) -> dict[int | None, tuple[int, float]]:
+        """(batches, nats) of these layers, which are in order as `ranked` is; of one that was not tried, the worse of
+        its nearest neighbours that were. Empty where none was."""
         nats = {
-            one.site.layer: one.nats if np.isfinite(one.nats) else float("inf")
+            one.site.layer: (one.batches, one.nats if np.isfinite(one.nats) else float("inf"))
             for one in self.found.values()
             if one.site.whole and one.site.layer is not None
         }
         if not nats:
             return {}
-        damage: dict[int | None, float] = {}
+        damage: dict[int | None, tuple[int, float]] = {}
         for layer in layers:
             below = max((known for known in nats if known <= layer), default=None)
             above = min((known for known in nats if known >= layer), default=None)

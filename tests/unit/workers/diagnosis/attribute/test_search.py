@@ -69,8 +69,8 @@ def test_parts_of_layers_that_were_not_tried_are_no_milder_than_their_neighbours
     search = searched(tmp_path, planted, 5.0)
     assert len(tried(search)) < 80
     damage = search._damage_by_layer(range(80))
-    assert all(damage[layer] > 4 for layer in range(42, 80))
-    assert all(damage[layer] < 1 for layer in range(38))
+    assert all(damage[layer][1] > 4 for layer in range(42, 80))
+    assert all(damage[layer][1] < 1 for layer in range(38))
 
 
 def test_parts_without_layers_to_go_by_are_spread_over_the_model(tmp_path: Path) -> None:
@@ -150,5 +150,8 @@ def test_what_was_dropped_ranks_behind_what_was_worse_on_the_same_tokens(tmp_pat
     assert worst <= {one.site.name for one in far}
     # by nats alone one that was dropped would stand before one that was not
     assert max(one.nats for one in dropped) > min(one.nats for one in far)
+    # parts are tried in that order, too
+    damage = search._damage_by_layer(range(30))
+    assert sorted(worst) == sorted(f"layers.{layer}" for layer in sorted(damage, key=damage.__getitem__)[-len(worst) :])
     for same in (far, dropped):
         assert [one.nats for one in same] == sorted((one.nats for one in same), reverse=True)
