@@ -10,7 +10,7 @@ import openai
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from tests.unit.app.gateway.test_exchange import WHOLE, Peer, calling, of, serving, whole
+from tests.unit.app.gateway.peers import WHOLE, Peer, calling, of, serving, whole
 
 FULL = whole({"error": {"message": "full", "code": 503}}, 503)
 
