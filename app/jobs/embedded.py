@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -26,6 +27,7 @@ from app.settings import Settings
 
 START_TIMEOUT_S: Final = 60.0  # a long append-only file is read first
 GOING_S: Final = 2.0  # from a kill to the end, as its parent sees it
+NO_SPACE_BYTES: Final = 1024**2
 PROBE_S: Final = 2.0
 PATIENT_PROBE_S: Final = 5.0  # a busy machine answers late, and late is not never
 _PR_SET_PDEATHSIG: Final = 1
@@ -175,11 +177,17 @@ class EmbeddedValkey:
         assert self._process is not None  # noqa: S101 - set by _launch
         while not _answers(self.socket):
             if self._process.poll() is not None:
-                raise EmbeddedValkeyError(f"The embedded Valkey ended at start:\n{self._log_end()}")
+                raise EmbeddedValkeyError(f"The embedded Valkey ended at start{self._no_space()}:\n{self._log_end()}")
             if time.monotonic() > deadline:
                 self.stop()
                 raise EmbeddedValkeyError(f"The embedded Valkey did not answer in time:\n{self._log_end()}")
             time.sleep(0.01)
+
+    def _no_space(self) -> str:
+        """Its own log calls a full disk a short write."""
+        if shutil.disk_usage(self.folder).free >= NO_SPACE_BYTES:
+            return ""
+        return f". The disk of {self.folder} is full; free space there, and it starts"
 
     def _log_end(self) -> str:
         text = (self.folder / "valkey.log").read_text(encoding="utf-8", errors="replace")

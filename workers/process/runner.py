@@ -25,6 +25,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Final, TypeVar
 
 from redis.exceptions import RedisError
@@ -57,6 +58,8 @@ YIELD_POLL_S: Final = 1.0
 GIVE_UP_S: Final = 5.0
 # An idle child needs no longer to close its engine, and loses nothing when it is killed.
 CLOSE_S: Final = 3.0
+# With less space than this below HEMOSTAT_HOME its Valkey cannot be relied on to write.
+ROOM_BYTES: Final = 16 * 1024**2
 
 
 class NotRecordedError(Exception):
@@ -338,7 +341,9 @@ class Runner:
             await self._clean_attempt(claim)
             return Outcome.LOST
         if reason is Reason.CANCEL:
-            accepted = await self._persist(lambda: self._store.cancelled(claim.job_id, claim.attempt))
+            accepted = await self._persist(
+                lambda: self._store.cancelled(claim.job_id, claim.attempt), away=lambda: self._make_room(claim)
+            )
             return await self._ended_as(claim, Outcome.CANCELLED, accepted=accepted)
         if isinstance(ending, Done):
             return await self._finish(claim, ending)
@@ -358,13 +363,18 @@ class Runner:
                 classes=done.classes,
                 answer=done.answer,
                 artifacts=done.artifacts,
-            )
+            ),
+            away=lambda: self._make_room(claim, keep=claim.attempt),
         )
         return await self._ended_as(claim, Outcome.SUCCEEDED, accepted=accepted)
 
     async def _fail(self, claim: Claim, error: JobError) -> Outcome:
         logger.warning("%s failed: %s: %s", claim.job_id, error.code, error.detail)
-        accepted = await self._persist(lambda: self._store.fail(claim.job_id, claim.attempt, error))
+        full = error.code is ErrorCode.DISK_FULL  # of a quota the file system itself says nothing
+        accepted = await self._persist(
+            lambda: self._store.fail(claim.job_id, claim.attempt, error),
+            away=lambda: self._make_room(claim, full=full),
+        )
         return await self._ended_as(claim, Outcome.FAILED, accepted=accepted)
 
     async def _release(self, claim: Claim, lease: Lease) -> Outcome:
@@ -392,8 +402,11 @@ class Runner:
         await self._clean_job(claim.job_id, keep=claim.attempt if outcome is Outcome.SUCCEEDED else None)
         return outcome
 
-    async def _persist(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Writes to the record, however long Redis is away; gives up only when the worker has to go."""
+    async def _persist(
+        self, write: Callable[[], Awaitable[T]], *, away: Callable[[], Awaitable[None]] | None = None
+    ) -> T:
+        """Writes to the record, however long Redis is away; gives up only when the worker has to go. `away` is called
+        after each try that failed."""
         deadline: float | None = None
         while True:
             try:
@@ -404,6 +417,8 @@ class Runner:
                     deadline = deadline or time.monotonic() + GIVE_UP_S
                     if time.monotonic() >= deadline:
                         raise NotRecordedError from error
+                if away is not None:
+                    await away()
                 await asyncio.sleep(RETRY_S)
             else:
                 self._telemetry.observe("worker_redis_up", 1)
@@ -445,11 +460,28 @@ class Runner:
         """Removes everything of an ended job but the attempt that succeeded."""
         await asyncio.to_thread(clean_job, self._settings, job_id, keep=keep)
 
+    async def _make_room(self, claim: Claim, *, keep: int | None = None, full: bool = False) -> None:
+        """Removes what an attempt that has ended left, before its end is recorded, where the disk is full.
+
+        A Valkey on the same disk ends when it cannot write, and cannot start again: who waited for it with the files
+        that fill the disk would wait for ever. Elsewhere they are kept: should this worker go as well, the next attempt
+        resumes from them.
+        """
+        if full or await asyncio.to_thread(_is_full, self._settings.home):
+            await self._clean_job(claim.job_id, keep=keep)
+
     async def _clean_if_ended(self, job_id: str) -> None:
         record = await self._persist(lambda: self._store.get(job_id))
         if record is not None and record.ended:
             keep = record.job.attempt if record.job.status is JobStatus.SUCCEEDED else None
             await self._clean_job(job_id, keep=keep)
+
+
+def _is_full(home: Path) -> bool:
+    try:
+        return shutil.disk_usage(home).free < ROOM_BYTES
+    except OSError:
+        return False
 
 
 def _run_message(claim: Claim, *, helping: bool = False) -> Run:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import redis
 
+from app.jobs import embedded
 from app.jobs.connection import embedded_socket
 from app.jobs.embedded import (
     PATIENT_PROBE_S,
@@ -210,6 +211,19 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     with EmbeddedValkey(settings):
         ping(settings).close()
+
+
+def test_a_server_that_cannot_start_on_a_full_disk_says_that_it_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "valkey" / "appendonlydir"
+    folder.mkdir(parents=True)
+    (folder / "appendonly.aof.manifest").write_text("this is no manifest\n")
+    with pytest.raises(EmbeddedValkeyError, match=r"ended at start:\n"):
+        EmbeddedValkey(Settings(home=tmp_path)).start()
+    monkeypatch.setattr(embedded, "NO_SPACE_BYTES", 2**63)
+    with pytest.raises(EmbeddedValkeyError, match=r"disk of .*valkey is full; free space there"):
+        EmbeddedValkey(Settings(home=tmp_path)).start()
 
 
 def test_it_refuses_to_be_started_from_a_thread_that_would_end_it(tmp_path: Path) -> None:

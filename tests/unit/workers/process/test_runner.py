@@ -1,12 +1,14 @@
 """The runner's parts that need no child process, over a record that a test plays."""
 
+import asyncio
 from pathlib import Path
 from typing import cast
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from app.contracts.job import JobStatus
+from app.contracts.errors import ErrorCode
+from app.contracts.job import JobError, JobStatus, job_error
 from app.contracts.requests.compare import CompareRequest
 from app.jobs.ids import new_job_id
 from app.jobs.record import Claim, JobRecord, read_record, request_fields
@@ -16,6 +18,7 @@ from tests.support.job_folders import fill_job
 from workers.process import runner as module
 from workers.process.drain import Drain
 from workers.process.lease import Lease
+from workers.process.messages import Done
 from workers.process.runner import Outcome, Runner
 from workers.telemetry import Telemetry
 
@@ -87,3 +90,64 @@ async def test_an_end_that_was_refused_leaves_what_the_record_stands_by(
     assert await runner._ended_as(claim, Outcome.FAILED, accepted=False) is outcome
     folder = Settings(home=tmp_path).job_dir(JOB)
     assert (sorted(entry.name for entry in folder.iterdir()) if folder.exists() else None) == left
+
+
+class FullStore(PlayedStore):
+    """A record that cannot be written as long as `files` are there: its Valkey has no space on the same disk."""
+
+    def __init__(self, files: list[Path]) -> None:
+        super().__init__()
+        self.files = files
+
+    async def fail(self, _job_id: str, _attempt: int, _error: JobError) -> bool:
+        return self._written()
+
+    async def finish(self, _job_id: str, _attempt: int, **_result: object) -> bool:
+        return self._written()
+
+    async def cancelled(self, _job_id: str, _attempt: int) -> bool:
+        return self._written()
+
+    def _written(self) -> bool:
+        if any(file.exists() for file in self.files):
+            raise RedisConnectionError("it ended: no space left on device")
+        return True
+
+
+@pytest.mark.parametrize("code", [ErrorCode.DISK_FULL, ErrorCode.ENGINE_FAILED])
+async def test_a_failed_job_frees_the_full_disk_that_keeps_its_end_from_being_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: ErrorCode
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    if code is not ErrorCode.DISK_FULL:  # what failed is not what filled the disk
+        monkeypatch.setattr(module, "_is_full", lambda _: True)
+    folders = fill_job(Settings(home=tmp_path), JOB)
+    runner = runner_of(FullStore(folders), tmp_path)
+    failed = runner._fail(Claim(JOB, 2, REQUEST), job_error(code, "no space"))
+    assert await asyncio.wait_for(failed, 10) is Outcome.FAILED
+    assert not Settings(home=tmp_path).job_dir(JOB).exists()
+
+
+async def test_a_finished_job_frees_the_full_disk_of_all_but_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    monkeypatch.setattr(module, "_is_full", lambda _: True)
+    scratch, first, second, tenth = fill_job(Settings(home=tmp_path), JOB)
+    runner = runner_of(FullStore([scratch, first, tenth]), tmp_path)
+    done = Done(job=JOB, attempt=2, severity="none", classes=("none",), artifacts=("file",))
+    assert await asyncio.wait_for(runner._finish(Claim(JOB, 2, REQUEST), done), 10) is Outcome.SUCCEEDED
+    assert [file.name for file in second.iterdir()] == ["file"]
+
+
+async def test_what_an_attempt_left_is_kept_for_the_next_one_while_redis_is_away_for_another_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    monkeypatch.setattr(module, "_is_full", lambda _: False)
+    folders = fill_job(Settings(home=tmp_path), JOB)
+    runner = runner_of(FullStore(folders), tmp_path)
+    failed = runner._fail(Claim(JOB, 2, REQUEST), job_error(ErrorCode.ENGINE_FAILED, "x"))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(failed, 0.2)
+    assert all((folder / "file").exists() for folder in folders)
