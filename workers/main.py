@@ -25,7 +25,7 @@ from typing import Final
 from wsgiref.simple_server import WSGIServer
 
 from docket import Docket, Worker
-from docket.dependencies import current_execution
+from docket.dependencies import AdmissionBlocked, current_execution
 from prometheus_client import start_http_server
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -40,7 +40,7 @@ from workers.process.drain import Drain
 from workers.process.helping import Helping
 from workers.process.lease import Lease
 from workers.process.logs import configure_logging
-from workers.process.runner import NotRecordedError, Runner
+from workers.process.runner import InOtherHandsError, NotRecordedError, Runner
 from workers.process.tasks import cancel
 from workers.telemetry import Telemetry
 
@@ -194,6 +194,9 @@ def _register(docket: Docket, runner: Runner, name: str) -> None:
             # Cancelled while docket shuts down: the delivery stays open, and another worker gets it.
             logger.warning("%s: Redis is away, its end is not recorded; it will be delivered again", job_id)
             raise asyncio.CancelledError from error
+        except InOtherHandsError as error:
+            # "Handled": docket neither acknowledges the message nor gives it to anybody; its worker renews the lease.
+            raise AdmissionBlocked(current_execution.get(), "its worker", handled=True) from error
 
     docket.tasks.clear()  # docket's own demonstration tasks: nobody else's code runs here
     docket.register(run_job, names=[TASK_NAME])

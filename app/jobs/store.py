@@ -457,6 +457,12 @@ class JobStore:
             return Orders.CANCEL
         return Orders.GO_ON if status == JobStatus.RUNNING else Orders.STOP
 
+    async def holder(self, job_id: str) -> str | None:
+        """Id of the worker that claimed the job last, until it has ended or was given back."""
+        fields = await self.client.hmget(keys.job(job_id), ["status", "worker"])
+        status, worker = cast("list[str | None]", fields)
+        return worker if status in {JobStatus.RUNNING, JobStatus.CANCELLING} else None
+
     async def cancel_requested(self, job_id: str) -> bool:
         """Whether the job's owner asked for it to stop."""
         status = await self.client.hget(keys.job(job_id), "status")

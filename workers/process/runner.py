@@ -7,6 +7,7 @@ How an attempt can end, and what is then written:
     the owner cancelled             cancelled; the child is killed when it does not stop in time
     the child died                  failed: out of memory (killed from outside) or a crash
     another worker took the job     nothing
+    another worker still runs it    nothing; it was delivered because Redis was away for longer than a lease lasts
     this worker is told to go       released: queued again, resumed elsewhere from the scratch folder
     a deployment's own fit, and     released: queued again behind the jobs that wait, resumed after them
     other jobs wait
@@ -41,6 +42,7 @@ from workers.process.context import REPORT_NAME, output_folder
 from workers.process.drain import Drain
 from workers.process.failures import explain_exit, safe_traceback
 from workers.process.handle import ChildProcess, ChildStartError
+from workers.process.holder import living_holder
 from workers.process.lease import Lease
 from workers.process.messages import Done, Ending, Failed, Logged, Observed, ProgressMade, Run
 from workers.process.reporter import Reporter
@@ -64,6 +66,10 @@ ROOM_BYTES: Final = 16 * 1024**2
 
 class NotRecordedError(Exception):
     """The end of the attempt could not be written: the delivery must stay open."""
+
+
+class InOtherHandsError(Exception):
+    """The worker that has the job lives and runs it: the delivery is that worker's, and must stay open."""
 
 
 class Outcome(StrEnum):
@@ -124,7 +130,8 @@ class Runner:
     async def run(self, job_id: str, lease: Lease) -> None:
         """Runs a delivered job to one of its ends.
 
-        Raises `NotRecordedError` when that end could not be written before the worker had to go.
+        Raises `NotRecordedError` when that end could not be written before the worker had to go, and
+        `InOtherHandsError` where another worker runs it.
         """
         self._waiting += 1
         try:
@@ -136,6 +143,10 @@ class Runner:
             self._waiting -= 1
 
     async def _run(self, job_id: str, lease: Lease) -> None:
+        holder = await self._persist(lambda: living_holder(self._store, job_id, self._worker))
+        if holder is not None:
+            logger.info("%s was delivered again, and is left to worker %s, which runs it", job_id, holder)
+            raise InOtherHandsError(job_id)
         token = uuid.uuid4().hex  # of this delivery: a claim whose reply was lost is not a second one
         claim = await self._persist(lambda: self._store.claim(job_id, self._worker, token=token))
         if claim is None:
@@ -316,11 +327,15 @@ class Runner:
         attempt.stop(Reason.YIELD)
 
     async def _keep(self, lease: Lease) -> None:
+        regular = pause = self._settings.redelivery_s / 4
         while True:
-            await asyncio.sleep(self._settings.redelivery_s / 4)
-            # A Redis that is away has its clock standing or its message waiting; the next round tries again.
-            with contextlib.suppress(RedisError, OSError):
-                await lease.renew()
+            await asyncio.sleep(pause)
+            try:
+                await asyncio.wait_for(lease.renew(), GIVE_UP_S)
+            except (RedisError, OSError):  # a time-out, too
+                pause = min(regular, RETRY_S)  # once Redis is back, before another worker finds that the lease ran out
+            else:
+                pause = regular
 
     # --- its end
 

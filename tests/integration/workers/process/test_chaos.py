@@ -92,6 +92,25 @@ def test_a_worker_that_was_frozen_cannot_overwrite_the_one_that_took_over(house:
     assert other.process.poll() is None
 
 
+def test_a_job_whose_lease_ran_out_stays_with_its_worker_while_that_lives(house: House) -> None:
+    """As after a Redis that was away for longer than a lease lasts."""
+    owner = house.owner
+    negligent = house.worker(redelivery_s=20.0)  # renews its lease too late for the other one
+    job_id = owner.submit(do="count", steps="12", slice="0.15", halt="6")
+    owner.wait_until(job_id, lambda record: record.job.progress.done >= 2)
+    other = house.worker()
+    wait_for(lambda: "was delivered again, and is left to" in other.text(), what="delivery to the other worker")
+    next_id = owner.submit(do="count", steps="1")
+    assert owner.wait(next_id).worker != owner.record(job_id).worker, "the other one takes what is nobody's"
+    # What it was delivered is not acknowledged: should its worker die now, the job is delivered once more.
+    negligent.kill()
+    owner.wait_until(job_id, lambda record: record.job.attempt == 2)
+    go(house.settings, job_id)
+    record = owner.wait(job_id)
+    assert (record.job.status, record.tries) == (JobStatus.SUCCEEDED, 2)
+    assert_one_result(house, job_id)
+
+
 def test_redis_killed_and_restarted_in_mid_job(house: House) -> None:
     owner = house.owner
     house.worker()

@@ -1,6 +1,7 @@
 """The runner's parts that need no child process, over a record that a test plays."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import cast
 
@@ -50,9 +51,12 @@ class PlayedStore:
     async def get(self, _job_id: str) -> JobRecord | None:
         return self.found
 
+    async def holder(self, _job_id: str) -> str | None:
+        return None
 
-def runner_of(store: PlayedStore, home: Path) -> Runner:
-    settings = Settings(home=home)
+
+def runner_of(store: PlayedStore, home: Path, *, redelivery_s: float = 30.0) -> Runner:
+    settings = Settings(home=home, redelivery_s=redelivery_s)
     return Runner(settings, cast(JobStore, store), Telemetry(), worker="w", handlers="no:handlers", drain=Drain())
 
 
@@ -151,3 +155,28 @@ async def test_what_an_attempt_left_is_kept_for_the_next_one_while_redis_is_away
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(failed, 0.2)
     assert all((folder / "file").exists() for folder in folders)
+
+
+class PlayedLease:
+    """A lease over a Redis that is away at first."""
+
+    def __init__(self) -> None:
+        self.renewals: list[float] = []
+
+    async def renew(self) -> None:
+        self.renewals.append(time.monotonic())
+        if len(self.renewals) < 3:
+            raise RedisConnectionError("away")
+
+
+async def test_a_lease_that_could_not_be_renewed_is_renewed_as_soon_as_redis_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    runner = runner_of(PlayedStore(), tmp_path, redelivery_s=4.0)
+    lease = PlayedLease()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(runner._keep(cast(Lease, lease)), 1.9)
+    began, *_, back = lease.renewals
+    assert len(lease.renewals) == 3, "and then as often as before"
+    assert back - began < 0.9
