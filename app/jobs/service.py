@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from app.models.preflight import check_request
 from app.models.registry import load_registry
 from app.problems import FieldError, RequestError
 from app.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 RETRY_SOON_S: Final = 1
 QUEUE_FULL_RETRY_S: Final = 30
@@ -195,12 +198,19 @@ def _queued(job_id: str, request: JobRequest, created_at: float) -> Job:
 
 
 async def cancel(store: JobStore, docket: Docket, job_id: str) -> Job:
-    """A queued job is cancelled; a running one is told to stop; one that has ended stays as it is."""
+    """A queued job is cancelled; a running one is told to stop; one that has ended stays as it is.
+
+    What an earlier attempt left of a job that was given back goes with it: no worker will see this job again.
+    """
     status = await store.cancel(job_id) if is_job_id(job_id) else None
     if status is None:
         raise job_not_found(job_id)
     if status is JobStatus.CANCELLED:
         await queue.withdraw(docket, job_id)
+        try:
+            await asyncio.to_thread(remove_files, store.settings, job_id)
+        except OSError as error:
+            logger.warning("%s is cancelled, its files are still there: %s", job_id, error.strerror)
     return (await find(store, job_id)).job
 
 
@@ -227,7 +237,13 @@ async def _delete_unreadable(store: JobStore, settings: Settings, job_id: str) -
 
 
 def remove_files(settings: Settings, job_id: str) -> None:
-    """Removes the job's folder, if there is one."""
+    """Removes the job's folder, if there is one. Raises OSError where something in it cannot be removed."""
     folder = settings.job_dir(job_id)
     if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, onerror=_unless_gone)
+
+
+def _unless_gone(_function: object, _path: str, raised: tuple[type[BaseException], BaseException, object]) -> None:
+    """Somebody else may remove the same folder at the same time: a second request, or another process's sweep."""
+    if not isinstance(raised[1], FileNotFoundError):
+        raise raised[1]

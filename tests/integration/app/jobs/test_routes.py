@@ -13,6 +13,7 @@ from app.jobs.store import Idempotency
 from app.jobs.workers import WorkerInfo, announce
 from tests.integration.app.conftest import Api, compare
 from tests.integration.app.jobs.ends import finish
+from tests.support.job_folders import fill_job
 
 JOBS = "/v1/diagnosis/jobs"
 JSON_TYPE = {"content-type": "application/json"}
@@ -383,6 +384,34 @@ async def test_cancelling(api: Api) -> None:
     done = await api.submit()
     await finish(api, done)
     assert (await api.http.post(f"{JOBS}/{done}/cancel")).json()["status"] == "succeeded"
+
+
+async def test_what_a_job_left_goes_when_it_is_cancelled_while_it_waits_to_be_resumed(api: Api) -> None:
+    job_id = await api.submit()
+    claim = await api.state.store.claim(job_id, "w1")
+    assert claim is not None
+    fill_job(api.state.settings, job_id)
+    folder = api.state.settings.job_dir(job_id)
+    await api.http.post(f"{JOBS}/{job_id}/cancel")
+    assert folder.is_dir(), "its worker has them, and tidies up itself"
+    other = await api.submit()
+    claim = await api.state.store.claim(other, "w1")
+    assert claim is not None
+    fill_job(api.state.settings, other)
+    assert await api.state.store.release(other, claim.attempt)
+    assert (await api.http.post(f"{JOBS}/{other}/cancel")).json()["status"] == "cancelled"
+    assert not api.state.settings.job_dir(other).exists()
+
+
+async def test_a_job_that_is_deleted_twice_at_one_time_is_deleted(api: Api) -> None:
+    for _ in range(5):
+        job_id = await api.submit()
+        await finish(api, job_id)
+        for number in range(100):
+            (api.state.settings.job_dir(job_id) / "attempt-1" / str(number)).touch()
+        answers = await asyncio.gather(*(api.http.delete(f"{JOBS}/{job_id}") for _ in range(3)))
+        assert {answer.status_code for answer in answers} <= {204, 404}
+        assert not api.state.settings.job_dir(job_id).exists()
 
 
 async def test_deleting_removes_record_and_files_of_an_ended_job_only(api: Api) -> None:
