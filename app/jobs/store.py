@@ -239,6 +239,22 @@ class JobStore:
         shown = records[:limit]
         return (shown[::-1] if forwards else shown), len(records) > limit
 
+    async def ids(self, status: JobStatus) -> list[str]:
+        """Ids of all jobs of a status, oldest first."""
+        return cast("list[str]", await self.client.zrange(keys.status(status), 0, -1))
+
+    async def read(self, job_ids: Sequence[str]) -> list[JobRecord]:
+        """Those of the records that are there and that this version can read; the ids of others are logged once."""
+        found: list[JobRecord] = []
+        for start in range(0, len(job_ids), SCAN):
+            found += await self._records(job_ids[start : start + SCAN])
+        return found
+
+    async def now(self) -> float:
+        """Unix time in seconds by Redis's clock, which every time of a record is by."""
+        seconds, micros = await self.client.time()
+        return int(seconds) + int(micros) / 1e6
+
     async def _fitting(self, job_ids: list[str], filters: Filters) -> list[str]:
         pipeline = self.client.pipeline(transaction=False)
         for job_id in job_ids:

@@ -61,5 +61,10 @@ async def living(client: "Redis") -> list[WorkerInfo]:
     if not ids:
         return []
     texts = await client.mget([keys.worker(worker_id) for worker_id in ids])
-    await client.zremrangebyscore(keys.WORKERS, 0, time.time() - FORGET_S)
+    silent = [worker_id for worker_id, text in zip(ids, texts, strict=True) if text is None]
+    if silent:
+        # Also by age: it may have beaten since. By age alone, one whose clock is slow would go while it beats.
+        old = await client.zrangebyscore(keys.WORKERS, 0, time.time() - FORGET_S)
+        if gone := set(silent).intersection(old):
+            await client.zrem(keys.WORKERS, *gone)
     return [WorkerInfo.model_validate_json(text) for text in texts if text is not None]

@@ -1,6 +1,7 @@
 """docket over a real server: what is submitted is delivered, and what fell between two writes is put right."""
 
 import asyncio
+import errno
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -147,8 +148,10 @@ async def test_a_job_whose_task_ended_without_ending_it_is_put_right(
     idle = await sweep(store, docket, settings, lambda _: None)
     assert (idle.resubmitted, idle.cancelled) == (0, 0), "its worker lives and names it"
     await announce(client, WorkerInfo(id="w1", job=None), expiry_s=600)
-    swept = await sweep(store, docket, settings, lambda _: None)
+    removed: list[str] = []
+    swept = await sweep(store, docket, settings, removed.append)
     assert (swept.resubmitted, swept.cancelled) == ((0, 1) if cancelling else (1, 0))
+    assert removed == ([job_id] if cancelling else []), "a running one is resumed from them"
     record = await store.get(job_id)
     assert record is not None
     assert record.job.status is (JobStatus.CANCELLED if cancelling else JobStatus.RUNNING)
@@ -190,6 +193,71 @@ async def test_a_sweep_reads_of_what_has_ended_only_what_is_old_enough(
     time.sleep(0.01)  # noqa: ASYNC251 - the clock must move on
     assert (await sweep(store, docket, settings, lambda _: None)).forgotten == 3
     assert sorted(read) == ended
+
+
+async def test_files_that_cannot_be_removed_keep_their_own_job_only(
+    store: JobStore, docket: Docket, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = [await create(store) for _ in range(3)]
+    for job_id in jobs:
+        await store.cancel(job_id)
+    settings = redis_server.settings.model_copy(update={"job_retention_s": 0})
+    stuck, waits = jobs[1], 0
+
+    def remove_files(job_id: str) -> None:
+        if job_id == stuck and waits < 3:
+            raise PermissionError(errno.EACCES, "Permission denied", f"jobs/{job_id}/attempt-1")
+
+    async def wait(_: float) -> bool:
+        nonlocal waits
+        waits += 1
+        assert [job_id for job_id in jobs if await store.get(job_id)] == ([stuck] if waits < 4 else [])
+        return waits == 4
+
+    await asyncio.sleep(0.01)
+    await asyncio.wait_for(run(store, docket, settings, remove_files, wait), 90)
+    (told,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert stuck in told
+    assert "Permission denied" in told
+
+
+async def test_what_ended_is_kept_by_the_clock_that_stamped_it(
+    store: JobStore, docket: Docket, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine whose clock is wrong must not forget the jobs of all the others."""
+    job_id = await create(store)
+    await store.cancel(job_id)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 400 * 24 * 3600)
+    removed: list[str] = []
+    assert (await sweep(store, docket, redis_server.settings, removed.append)).forgotten == 0
+    assert removed == []
+    assert await store.get(job_id) is not None
+
+
+async def test_a_sweep_reads_no_record_of_what_is_queued_as_it_should(
+    store: JobStore, docket: Docket, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(300):
+        await queue.submit(docket, await create(store))
+    lost = await create(store)
+    asked: list[int] = []
+    read: list[str] = []
+    known, records = queue.known, store._records
+
+    async def counted_known(given: Docket, job_ids: list[str]) -> dict[str, bool]:
+        asked.append(len(job_ids))
+        return await known(given, job_ids)
+
+    async def counted_records(job_ids: Sequence[str]) -> list[JobRecord]:
+        read.extend(job_ids)
+        return await records(job_ids)
+
+    monkeypatch.setattr(queue, "known", counted_known)
+    monkeypatch.setattr(store, "_records", counted_records)
+    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 1
+    assert read == [lost]
+    assert [count for count in asked if count] == [301]
 
 
 async def test_sweeping_goes_on_whatever_one_sweep_meets(
@@ -249,6 +317,20 @@ async def test_workers_are_listed_while_their_heart_beats(client: Redis) -> None
     assert [worker.id for worker in await living(client)] == ["w2"]
     await leave(client, "w2")
     assert await living(client) == []
+
+
+async def test_a_worker_whose_clock_is_slow_is_listed_as_long_as_it_beats(
+    client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 3600)
+    await announce(client, WorkerInfo(id="slow"), expiry_s=600)
+    await announce(client, WorkerInfo(id="dead"), expiry_s=600)
+    await client.delete(keys.worker("dead"))
+    monkeypatch.setattr(time, "time", real)
+    for _ in range(2):
+        assert [worker.id for worker in await living(client)] == ["slow"]
+    assert await client.zrange(keys.WORKERS, 0, -1) == ["slow"], "one that is gone is not kept in mind"
 
 
 def test_the_queue_needs_no_fastapi() -> None:
