@@ -423,11 +423,17 @@ class Runner:
         """Writes to the record, however long Redis is away; gives up only when the worker has to go. `away` is called
         after each try that failed."""
         deadline: float | None = None
+        told: type[Exception] | None = None
         while True:
             try:
                 answer = await write()
             except (RedisError, OSError) as error:
                 self._telemetry.observe("worker_redis_up", 0)
+                if type(error) is not told:  # it may be away, or there and refuse: a full memory, a read-only replica
+                    told = type(error)
+                    logger.warning(
+                        "Redis does not take or tell what becomes of a job (%s); trying again", told.__name__
+                    )
                 if self._drain.begun.is_set():
                     deadline = deadline or time.monotonic() + GIVE_UP_S
                     if time.monotonic() >= deadline:

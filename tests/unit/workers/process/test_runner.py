@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
 
 from app.contracts.errors import ErrorCode
 from app.contracts.job import JobError, JobStatus, job_error
@@ -73,6 +74,24 @@ async def test_a_claim_whose_reply_was_lost_is_tried_again_as_the_same_one(
     assert first is not None
     assert first == again
     assert second != first, "another delivery is another claim"
+
+
+async def test_a_redis_that_refuses_is_told_once_and_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    faults: list[Exception] = [OutOfMemoryError("used memory > 'maxmemory'")] * 3 + [RedisConnectionError("gone")]
+
+    async def write() -> bool:
+        if faults:
+            raise faults.pop(0)
+        return True
+
+    assert await runner_of(PlayedStore(), tmp_path)._persist(write)
+    told = [record.message for record in caplog.records]
+    assert len(told) == 2
+    assert "OutOfMemoryError" in told[0]
+    assert "ConnectionError" in told[1]
 
 
 @pytest.mark.parametrize(
