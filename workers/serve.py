@@ -279,6 +279,7 @@ class Serving:
             await asyncio.wait({ended, told, following}, return_when=asyncio.FIRST_COMPLETED)
             if not told.done():
                 raise ServerEndedError(ended.result() if ended.done() else await following)
+            await cancel(following)  # it would say at its next look that the replica is ready
             await self._drain(server, ended)
         finally:
             await cancel(ended, following, told)
