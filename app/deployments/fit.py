@@ -166,7 +166,14 @@ async def _serve_proven(deployments: DeploymentStore, deployment: Deployment) ->
     if found is None:
         return None
     reason = f"A proven profile of this model and reference was there: {found.version}."
-    return await deployments.promote(deployment.id, found.version, reason=reason, evidence={"fitted": False})
+    # To look took a while: what a person promoted meanwhile stays.
+    return await deployments.promote(
+        deployment.id,
+        found.version,
+        reason=reason,
+        evidence={"fitted": False},
+        instead_of=deployment.active_version,
+    )
 
 
 async def _give_up(deployments: DeploymentStore, deployment: Deployment, job_id: str) -> Deployment:

@@ -114,8 +114,12 @@ async def conclude(deployments: DeploymentStore, jobs: JobStore, deployment: Dep
         reason = f"The calibrate job proved no correction: {'; '.join(report.test.reasons)}"
         await _refuse(deployments, deployment.id, reason, evidence, report.profile)
         return
+    # The deployment's own fit is to replace identity; what a person promoted meanwhile stays.
+    replaced = deployment.active_version if deployment.fit_job == job.id else None
     try:
-        await deployments.promote(deployment.id, report.profile, reason="It passed its test.", evidence=evidence)
+        await deployments.promote(
+            deployment.id, report.profile, reason="It passed its test.", evidence=evidence, instead_of=replaced
+        )
     except HemostatError as error:
         if error.code is not ErrorCode.DEPLOYMENT_CONFLICT:
             raise

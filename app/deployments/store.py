@@ -237,13 +237,15 @@ class DeploymentStore:
         reason: str,
         evidence: Evidence | None = None,
         manual: bool = False,
+        instead_of: Version | None = None,
     ) -> Deployment:
         """Makes `version` the active one; the one before stays loaded to go back to.
 
         Already active: nothing changes. Raises DEPLOYMENT_CONFLICT where calibration is off or the deployment is being
-        deleted, and, unless a person asked (`manual`), where it is frozen.
+        deleted, unless a person asked (`manual`), where it is frozen, and where another version than `instead_of` is
+        active: whoever decided on the grounds of that one must not undo what somebody else did meanwhile.
         """
-        return await self._activate(id, "promote", version, reason, evidence, manual=manual)
+        return await self._activate(id, "promote", version, reason, evidence, manual=manual, instead_of=instead_of)
 
     async def rollback(
         self,
@@ -253,12 +255,13 @@ class DeploymentStore:
         evidence: Evidence | None = None,
         to: Version | None = None,
         manual: bool = False,
+        instead_of: Version | None = None,
     ) -> Deployment:
         """Goes back to `to`, else to the version before, else to identity; there already: nothing changes.
 
         What was gone back from is no longer `previous_version`. Raises DEPLOYMENT_CONFLICT as `promote` does.
         """
-        return await self._activate(id, "rollback", to or "", reason, evidence, manual=manual)
+        return await self._activate(id, "rollback", to or "", reason, evidence, manual=manual, instead_of=instead_of)
 
     async def _activate(
         self,
@@ -269,6 +272,7 @@ class DeploymentStore:
         evidence: Evidence | None,
         *,
         manual: bool,
+        instead_of: Version | None,
     ) -> Deployment:
         token = uuid.uuid4().hex
         answer = await self._run(
@@ -281,6 +285,7 @@ class DeploymentStore:
             "1" if manual else "",
             _text(reason),
             _text(dict(evidence or {})),
+            instead_of or "",
         )
         await self._checked(id, answer)
         return await self.get(id)
@@ -475,6 +480,7 @@ class DeploymentStore:
 _REFUSALS: Final[Mapping[str, tuple[str, str]]] = {
     "draining": ("The deployment is being deleted.", "Wait until it is gone, then create it again."),
     "frozen": ("The deployment is frozen: its version stays.", "Unfreeze it first, or promote by hand."),
+    "other": ("Another version came into force meanwhile.", "Look at the deployment again, and decide anew."),
     "off": ("The deployment's calibration is off.", 'Set `calibration` to "auto" or "frozen" first.'),
 }
 

@@ -1,5 +1,6 @@
 -- KEYS: deployment. ARGV: id, 'promote' or 'rollback', version or '', token, '1' where a person asked, reason (JSON),
--- evidence (JSON). Answers 'done', 'missing', 'draining', 'frozen', 'off' or 'nothing'.
+-- evidence (JSON), the version that it is to replace or ''. Answers 'done', 'missing', 'draining', 'frozen', 'off',
+-- 'nothing', or 'other' where another version than that is active by now.
 local id, what, version = ARGV[1], ARGV[2], ARGV[3]
 if redis.call('EXISTS', KEYS[1]) == 0 then
     return 'missing'
@@ -23,6 +24,9 @@ if mode == 'off' and version ~= 'identity' then
 end
 if version == active then
     return 'nothing'
+end
+if ARGV[8] ~= '' and ARGV[8] ~= active then
+    return 'other'
 end
 repeated(id, ARGV[4])
 local at = now()

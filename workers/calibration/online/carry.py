@@ -41,17 +41,20 @@ async def carry_out(book: Book, todo: Todo, store: DeploymentStore, folder: Path
     elif deployment.active_version != todo.active:
         logger.info("%s of %s is void: another version came into force", step.action.value, todo.active)
     else:
-        changed = await _activate(store, deployment.id, step, evidence)
+        changed = await _activate(store, deployment.id, step, todo.active, evidence)
     book.carried_out(todo, now)
     logger.info("%s: %s", step.action.value, step.reason)
     return changed
 
 
-async def _activate(store: DeploymentStore, id_: str, step: Step, evidence: dict[str, Scalar]) -> Deployment | None:
+async def _activate(
+    store: DeploymentStore, id_: str, step: Step, active: Version, evidence: dict[str, Scalar]
+) -> Deployment | None:
+    """Only in place of `active`, which the evidence is about: the record at hand may be as old as a batch takes."""
     try:
         if step.action is Action.PROMOTE and step.version is not None:
-            return await store.promote(id_, step.version, reason=step.reason, evidence=evidence)
-        return await store.rollback(id_, reason=step.reason, evidence=evidence, to=step.version)
+            return await store.promote(id_, step.version, reason=step.reason, evidence=evidence, instead_of=active)
+        return await store.rollback(id_, reason=step.reason, evidence=evidence, to=step.version, instead_of=active)
     except HemostatError as error:
         if error.code is not ErrorCode.DEPLOYMENT_CONFLICT:
             raise

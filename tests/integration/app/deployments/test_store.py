@@ -135,6 +135,21 @@ async def test_promotion_and_rollback(deployments: DeploymentStore, made: Deploy
     assert (events[1].reason, events[1].evidence) == ("it is better", {"saved": 0.1})
 
 
+async def test_a_decision_about_a_version_does_not_undo_what_came_into_force_meanwhile(
+    deployments: DeploymentStore, made: Deployment
+) -> None:
+    await deployments.promote(made.id, FIRST, reason="by hand", manual=True)
+    late = await refused(deployments.promote(made.id, SECOND, reason="better", instead_of="identity"))
+    assert late.code is ErrorCode.DEPLOYMENT_CONFLICT
+    assert "Another version" in late.detail
+    late = await refused(deployments.rollback(made.id, reason="worse", to="identity", instead_of=SECOND))
+    assert late.code is ErrorCode.DEPLOYMENT_CONFLICT
+    assert (await deployments.get(made.id)).active_version == FIRST
+    same = await deployments.promote(made.id, FIRST, reason="better", instead_of="identity")
+    assert (same.active_version, same.promotions) == (FIRST, 1)
+    assert (await deployments.promote(made.id, SECOND, reason="better", instead_of=FIRST)).active_version == SECOND
+
+
 async def test_promoting_what_is_active_changes_nothing(deployments: DeploymentStore, made: Deployment) -> None:
     once = await deployments.promote(made.id, FIRST, reason="a")
     assert await deployments.promote(made.id, FIRST, reason="b") == once
