@@ -11,11 +11,13 @@ from app.contracts.deployment import (
     DeploymentPatch,
     DeploymentRequest,
     DeploymentState,
+    DriftState,
     Replica,
     ShadowStatus,
 )
 
 UNMODIFIED: Final = "the model is its own reference: there is nothing to calibrate"
+UNWATCHED: Final = "no shadow process runs: this is what the last one found"
 _INTERNAL: Final = frozenset({"events", "draining", "was_ready", "fit_ended", "fit_queued", "before_off", "hold"})
 
 
@@ -53,7 +55,14 @@ def read_deployment(
 ) -> Deployment:
     """The deployment of a record's fields, with the replicas that live and what its shadow process last found."""
     body = {name: json.loads(value) for name, value in fields.items() if name not in _INTERNAL}
-    made = Deployment.model_validate(body | {"running": running, "shadow": shadow})
+    made = Deployment.model_validate(body | {"running": running, "shadow": _heard(shadow, running)})
     if made.unmodified and made.active_version == IDENTITY and not made.fit_reason:
         return made.model_copy(update={"fit_reason": UNMODIFIED})
     return made
+
+
+def _heard(shadow: ShadowStatus | None, running: tuple[Replica, ...]) -> ShadowStatus | None:
+    """What a process found that is gone is no news, whatever it was."""
+    if shadow is None or any(one.role == "shadow" for one in running):
+        return shadow
+    return shadow.model_copy(update={"drift": DriftState.STALE, "reason": UNWATCHED})

@@ -56,6 +56,7 @@ _SCRIPTS: Final = (
     "renew",
     "report",
     "settle",
+    "shadow",
     "push",
     "depth",
 )
@@ -422,8 +423,8 @@ class DeploymentStore:
     # --- the shadow process
 
     async def set_shadow(self, id: str, status: ShadowStatus) -> None:  # noqa: A002
-        """What the shadow process last found."""
-        await self.client.set(keys.shadow(id), status.model_dump_json())
+        """What the shadow process last found. It is shown as stale where no shadow process has a lease."""
+        await self._checked(id, await self._run("shadow", keys.deployment(id), id, status.model_dump_json()))
 
     async def push_sample(self, id: str, sample: ShadowSample) -> bool:  # noqa: A002
         """Queues one request to be scored again, as token ids that expire. False: dropped, the queue is full."""

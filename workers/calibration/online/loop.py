@@ -41,6 +41,7 @@ from workers.calibration.online.rescore import Batch, Rescorer
 from workers.calibration.online.threshold import Expected, expected
 from workers.calibration.profiles import ProfileStore
 from workers.process.failures import safe_traceback
+from workers.process.tasks import cancel
 from workers.telemetry_shadow import ShadowTelemetry
 
 logger = logging.getLogger(__name__)
@@ -99,8 +100,11 @@ class ShadowLoop:
 
     async def run(self) -> None:
         """Works until `stop`. Raises `Gone` where the deployment was deleted."""
+        telling = asyncio.create_task(self._telling(), name="telling")
         try:
             while not self._stop.is_set():
+                if telling.done():
+                    await telling
                 try:
                     await self._turn()
                     self._redis(up=True)
@@ -113,6 +117,7 @@ class ShadowLoop:
                     logger.warning("a file cannot be read or written: %s", error.strerror)
                     await self._pause(POLL_S)
         finally:
+            await cancel(telling)
             await self._end_refit()
             self._save(now=True)
 
@@ -129,7 +134,7 @@ class ShadowLoop:
         await self._carry()
         await self._trials(time.time())
         await self._refits()
-        await self._tell(time.time())
+        self._tend(time.time())
 
     # --- the record
 
@@ -323,16 +328,26 @@ class ShadowLoop:
 
     # --- what is told
 
-    async def _tell(self, now: float) -> None:
-        if self.book.tick(now):
-            self._note(DeploymentEventType.STALE, "no request was scored for too long")
+    async def _telling(self) -> None:
+        """Says what holds, also while a turn takes long or cannot be made: engines that load or hang, Redis away.
+
+        What was found last must not look like news then.
+        """
+        while True:
+            now = time.time()
+            if self.book.tick(now):
+                self._note(DeploymentEventType.STALE, "no request was scored for too long")
+            export_book(self.telemetry, self.book)
+            degraded = self.said[1] if self.said[0] is DeploymentState.DEGRADED else ""
+            with contextlib.suppress(*_AWAY, OSError, HemostatError):  # the turn meets them, too, and says so
+                await self.store.set_shadow(self.id, self.book.status(now, degraded))
+            await asyncio.sleep(POLL_S)
+
+    def _tend(self, now: float) -> None:
         if now - self._swept > SWEEP_S:
             self._swept = now
             hidden.sweep(self.folder, self.settings.shadow_expiry_s)
-        export_book(self.telemetry, self.book)
         self._save()
-        degraded = self.said[1] if self.said[0] is DeploymentState.DEGRADED else ""
-        await self.store.set_shadow(self.id, self.book.status(now, degraded))
 
     def _note(
         self,

@@ -12,6 +12,7 @@ from app.contracts.deployment import (
     DeploymentEventType,
     DeploymentPatch,
     DeploymentState,
+    DriftState,
     ShadowSample,
     ShadowStatus,
 )
@@ -388,6 +389,28 @@ async def test_token_ids_expire(
 
 
 async def test_what_the_shadow_found_is_shown(deployments: DeploymentStore, made: Deployment) -> None:
-    status = ShadowStatus(e_value=3.5, trial=SECOND)
+    status = ShadowStatus(drift=DriftState.OK, e_value=3.5, trial=SECOND)
+    await deployments.register(made.id, replica(role="shadow"))
     await deployments.set_shadow(made.id, status)
     assert (await deployments.get(made.id)).shadow == status
+
+
+async def test_what_a_shadow_process_found_that_is_gone_is_no_news(
+    deployments: DeploymentStore, made: Deployment
+) -> None:
+    await deployments.register(made.id, replica(role="shadow"))
+    await deployments.set_shadow(made.id, ShadowStatus(drift=DriftState.OK, e_value=3.5))
+    await deployments.leave(made.id, replica().id)
+    left = (await deployments.get(made.id)).shadow
+    assert left is not None
+    assert (left.drift, left.e_value) == (DriftState.STALE, 3.5)
+    assert "no shadow process" in left.reason
+
+
+async def test_a_shadow_process_that_outlives_its_deployment_leaves_nothing(
+    deployments: DeploymentStore, client: Redis, made: Deployment
+) -> None:
+    await deployments.delete(made.id)
+    error = await refused(deployments.set_shadow(made.id, ShadowStatus()))
+    assert error.code is ErrorCode.DEPLOYMENT_NOT_FOUND
+    assert [key async for key in client.scan_iter("hemostat-deployments:shadow:*")] == []

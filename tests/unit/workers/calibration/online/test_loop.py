@@ -1,0 +1,95 @@
+"""The loop without engines and without Redis: what is told while a turn of it takes long, or cannot be made."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from app.contracts.deployment import Deployment, DeploymentEvent, DriftState, ShadowStatus
+from app.deployments.store import DeploymentStore
+from app.settings import Settings
+from tests.unit.workers.calibration.online.making import deployment, scored
+from workers.calibration.online import loop as loops
+from workers.calibration.online.loop import ShadowLoop
+from workers.telemetry_shadow import ShadowTelemetry
+
+
+class Store:
+    """One deployment. `away`: as where Redis is."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.told: list[ShadowStatus] = []
+
+    def _answer(self) -> None:
+        if self.away:
+            raise RedisConnectionError
+
+    async def get(self, name_or_id: str) -> Deployment:
+        self._answer()
+        return deployment()
+
+    async def event(self, id_: str, event: DeploymentEvent) -> None:
+        self._answer()
+
+    async def set_shadow(self, id_: str, status: ShadowStatus) -> None:
+        self._answer()
+        self.told.append(status)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(loops, "POLL_S", 0.02)
+    return Store()
+
+
+@asynccontextmanager
+async def running(tmp_path: Path, store: Store, release: threading.Event) -> AsyncIterator[ShadowLoop]:
+    """A loop whose engines never come up, nor fail, before `release`; what was scored lately is within threshold."""
+
+    def opened(*_: object, **__: object) -> None:
+        release.wait(60)
+        raise OSError
+
+    settings = Settings(home=tmp_path, shadow_stale_s=0.3)
+    made = ShadowLoop(settings, cast(DeploymentStore, store), deployment(), ShadowTelemetry("demo"))
+    made._opened = opened  # type: ignore[assignment, method-assign]
+    for _ in range(30):
+        made.book.observe(scored(0.05), made.book.state.staleness.since)
+    working = asyncio.create_task(made.run())
+    try:
+        yield made
+    finally:
+        made.stop()
+        release.set()
+        await asyncio.wait_for(working, 60)
+
+
+async def until(loop: ShadowLoop, state: DriftState) -> None:
+    async with asyncio.timeout(60):
+        while loop.telemetry.value("drift_state", state=state.value) != 1.0:  # noqa: ASYNC110 - as a scrape looks
+            await asyncio.sleep(0.01)
+
+
+async def test_silence_is_told_while_the_engines_do_not_answer(tmp_path: Path, store: Store) -> None:
+    async with running(tmp_path, store, threading.Event()) as loop:
+        await until(loop, DriftState.OK)  # what the last process knew is told before the models are loaded
+        await until(loop, DriftState.STALE)
+        async with asyncio.timeout(60):
+            while not store.told or store.told[-1].drift is not DriftState.STALE:  # noqa: ASYNC110 - another task tells
+                await asyncio.sleep(0.01)
+
+
+async def test_silence_is_told_while_redis_is_away(tmp_path: Path, store: Store) -> None:
+    store.away = True
+    async with running(tmp_path, store, threading.Event()) as loop:
+        await until(loop, DriftState.OK)
+        await until(loop, DriftState.STALE)
+        assert not loop.redis_up
