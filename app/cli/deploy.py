@@ -358,7 +358,8 @@ def _drift(one: Json, threshold: float | None) -> str:
         return "nothing scored yet"
     limit = f", threshold {threshold:.3f} nats" if threshold else ""
     why = f": {shadow['reason']}" if shadow["reason"] else ""
-    return f"{shadow['drift']}{limit}, e-value {shadow['e_value']:.3g}, alarms {shadow['alarms']}{why}"
+    needed = f" of {shadow['e_value_needed']:.3g}" if shadow.get("e_value_needed") else ""
+    return f"{shadow['drift']}{limit}, e-value {shadow['e_value']:.3g}{needed}, alarms {shadow['alarms']}{why}"
 
 
 def _verified(one: Json) -> str:

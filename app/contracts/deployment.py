@@ -154,6 +154,9 @@ class ShadowStatus(Contract):
     reason: str = ""
     threshold: float | None = None
     e_value: float = 1.0
+    e_value_needed: float | None = Field(
+        default=None, description="at which an alarm is raised: k(k+1)/alpha in episode k; null: there is no threshold"
+    )
     alarms: int = 0
     divergence: ServedDivergence | None = None
     last_observation_at: float | None = None

@@ -78,6 +78,7 @@ _SHADOW: Final[dict[str, Any]] = {
     "reason": "",
     "threshold": 0.36,
     "e_value": 0.4,
+    "e_value_needed": 200.0,
     "alarms": 0,
     "divergence": {
         "raw": {"mean": 0.326, "low": 0.301, "high": 0.354},

@@ -218,14 +218,17 @@ def graphs() -> list[Any]:
         ),
         graph(
             "Evidence of drift",
-            "The e-value against 'no drift'. It may be looked at at any time: where there is no drift it ever "
-            "exceeds 1/alpha with probability alpha at most. An alarm is raised at 1/alpha: 100 where alpha is "
-            "0.01, the default.",
-            [Query(series("hemostat_drift_e_value"), "{{deployment}}")],
+            "The e-value against 'no drift', and, dashed, where the alarm is raised. It may be looked at at any "
+            "time: where there is no drift an alarm is ever raised with probability alpha at most. Episodes (another "
+            "version, another threshold, an alarm that was cleared) share alpha: each needs more than the one before.",
+            [
+                Query(series("hemostat_drift_e_value"), "{{deployment}}"),
+                Query(series("hemostat_drift_e_value_needed"), "{{deployment}} alarm at"),
+            ],
             unit="none",
             span=12,
             log=True,
-            steps=[(None, GREEN), (100.0, RED)],
+            styles=[Style("/ alarm at$/", colour=RED, dashed=True, pattern=True)],
             no_value="not watched",
         ),
         graph(

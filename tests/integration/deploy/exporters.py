@@ -89,7 +89,8 @@ class Exporters:
             self.shadow.set("served_top1_agreement_ratio", ratio, stage=stage)
         self.shadow.set("served_severity", 3.0 if calibrated > 0.2 else 2.0)
         self.shadow.set("drift_threshold_nats", threshold)
-        self.shadow.set("drift_e_value", 180.0 if calibrated > threshold else 0.7)
+        self.shadow.set("drift_e_value", 210.0 if calibrated > threshold else 0.7)
+        self.shadow.set("drift_e_value_needed", 200.0)
         self.shadow.set("drift_last_observation_timestamp_seconds", now)
         self.shadow.set("shadow_lag_seconds", 2.5)
         for state in ("learning", "ok", "alarm", "stale"):

@@ -20,7 +20,7 @@ from app.contracts.deployment import (
 )
 from app.settings import Settings
 from workers.calibration.online.controller import Action, Loop, Observed, Step
-from workers.calibration.online.drift import DriftMemory
+from workers.calibration.online.drift import DriftDetector, DriftMemory
 from workers.calibration.online.hysteresis import Hysteresis, Permission
 from workers.calibration.online.promotion import TrialMemory
 from workers.calibration.online.record import Recorded
@@ -238,6 +238,18 @@ class Book:
         return machine.memory.evidence.value if machine and isinstance(machine.memory, DriftMemory) else 1.0
 
     @property
+    def e_value_needed(self) -> float | None:
+        """At which an alarm is raised: above 1/α, which all episodes share. None where there is no test."""
+        machine = self.state.loop.drift
+        if (
+            machine is None
+            or not isinstance(machine.memory, DriftMemory)
+            or not isinstance(machine.rule, DriftDetector)
+        ):
+            return None
+        return machine.rule.level(machine.memory)
+
+    @property
     def trial_seen(self) -> int | None:
         """Requests of the trial; None without one."""
         machine = self.state.loop.trial
@@ -255,6 +267,7 @@ class Book:
             reason=reason,
             threshold=self.state.threshold,
             e_value=self.e_value,
+            e_value_needed=self.e_value_needed,
             alarms=self.state.alarms,
             divergence=self.divergence(),
             last_observation_at=self.state.staleness.observed_at,

@@ -91,7 +91,7 @@ class DriftDetector(Contract):
             raise ValueError("a divergence is not negative")
         if memory.relief is None:
             evidence = memory.evidence.after(min(value / self.threshold, self.bound) - 1)
-            raised = evidence.value >= self._level(memory.episode)
+            raised = evidence.value >= self.level(memory)
             after = memory.model_copy(
                 update={
                     "seen": memory.seen + 1,
@@ -125,8 +125,9 @@ class DriftDetector(Contract):
             return DriftState.ALARM
         return DriftState.OK if memory.proven or memory.seen >= self.learning else DriftState.LEARNING
 
-    def _level(self, episode: int) -> float:
-        return 1 / spent(self.alpha, episode)
+    def level(self, memory: DriftMemory) -> float:
+        """The e-value at which the alarm of this episode is raised: k(k+1)/α in the k-th."""
+        return 1 / spent(self.alpha, memory.episode)
 
     def _next(self, memory: DriftMemory, *, proven: bool = False) -> DriftMemory:
         return DriftMemory(
@@ -141,7 +142,7 @@ class DriftDetector(Contract):
             raised=raised,
             cleared=cleared,
             e_value=memory.evidence.value,
-            level=self._level(memory.episode),
+            level=self.level(memory),
             relief_e_value=None if memory.relief is None else memory.relief.value,
             relief_level=1 / self.relief_alpha,
             threshold=self.threshold,

@@ -35,6 +35,7 @@ def export_book(telemetry: ShadowTelemetry, book: Book) -> None:
         telemetry.set("drift_state", float(each is drift), state=each.value)
     telemetry.set("drift_threshold_nats", state.threshold)
     telemetry.set("drift_e_value", book.e_value)
+    telemetry.set("drift_e_value_needed", book.e_value_needed)
     telemetry.set("drift_last_observation_timestamp_seconds", state.staleness.observed_at)
     told = telemetry.value("drift_alarms") or 0.0
     if state.alarms > told:

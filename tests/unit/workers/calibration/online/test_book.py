@@ -52,6 +52,23 @@ def test_divergence_above_the_threshold_raises_one_alarm(settings: Settings) -> 
     assert status.e_value > 100
 
 
+def test_the_evidence_that_is_told_to_be_needed_is_where_the_alarm_is_raised(settings: Settings) -> None:
+    book = Book(settings, deployment(), Expected(), None, NOW)
+    assert book.status(NOW).e_value_needed == pytest.approx(200)
+    evidence = [book.e_value]
+    while book.drift() is not DriftState.ALARM:
+        feed(book, 1, 0.2)
+        evidence.append(book.e_value)
+    assert max(evidence[:-1]) < 200 <= evidence[-1]
+    assert any(100 <= value < 200 for value in evidence)
+    book.meet(deployment(active_version=ONE), KNOWN, NOW)  # the next episode
+    assert book.status(NOW).e_value_needed == pytest.approx(600)
+    book.meet(deployment(active_version=ONE, alpha=0.05), KNOWN, NOW)
+    assert book.status(NOW).e_value_needed == pytest.approx(240)
+    without = Book(settings, deployment(drift_threshold=None), Expected(), None, NOW)
+    assert without.status(NOW).e_value_needed is None
+
+
 def test_traffic_below_the_threshold_raises_none(settings: Settings) -> None:
     book = Book(settings, deployment(), Expected(), None, NOW)
     feed(book, 500, 0.05)
