@@ -60,8 +60,7 @@ class Book:
             )
         # A refit does not outlive its process.
         self.state = state.model_copy(update={"loop": self.rule.fit_ended(state.loop)})
-        self._divergence: ServedDivergence | None = None
-        self._dirty = True
+        self._shown: tuple[WindowMemory, ServedDivergence | None] | None = None
 
     # --- what the record says
 
@@ -81,7 +80,6 @@ class Book:
                 loop = self.rule.rolled_back(loop, loop.active, now)
             loop = self.rule.fit_ended(loop)  # what it would have been compared with is not served any more
             loop, steps = self.rule.activated(loop, deployment.active_version, deployment.previous_version, level)
-            self._dirty = True
         elif (threshold, deployment.alpha) != (self.state.threshold, self.state.alpha):
             told.append(
                 "no drift threshold is known"
@@ -109,7 +107,6 @@ class Book:
         if changed:
             update["window"] = WindowMemory()
             update["loop"] = self.state.loop.model_copy(update={"candidate": None, "trial": None})
-            self._dirty = True
         self.state = self.state.model_copy(update=update)
         return changed
 
@@ -145,13 +142,15 @@ class Book:
                 "scored_tokens": state.scored_tokens + scored.tokens,
             }
         )
-        self._dirty = True
         self._decided(steps, now)
 
     def tick(self, now: float) -> bool:
         """At any time between observations; True when it has just become stale."""
         staleness, decision = self._staleness(self.state).check(self.state.staleness, now)
-        self.state = self.state.model_copy(update={"staleness": staleness})
+        window = self._window.at(self.state.window, now)  # without traffic, too, what is too old is no news
+        if len(window.requests) == len(self.state.window.requests):
+            window = self.state.window
+        self.state = self.state.model_copy(update={"staleness": staleness, "window": window})
         return decision.began
 
     # --- what is to be done
@@ -219,13 +218,19 @@ class Book:
         return Versions(active=loop.active, previous=loop.previous, trial=loop.candidate)
 
     def divergence(self) -> ServedDivergence | None:
-        """Of the recent window: of the active version where it has served enough, else of all."""
-        if self._dirty:
-            window, active = self.state.window, self.state.loop.active
-            own = sum(request.version == active for request in window.requests)
-            self._divergence = self._window.divergence(window, version=active if own >= FEWEST else None)
-            self._dirty = False
-        return self._divergence
+        """Of the recent window: of the version in force where it has served enough, else of all since it is in force.
+
+        What another one did before says nothing of what is served now.
+        """
+        version, since = stand_in(self.deployment) or self.state.loop.active, self.deployment.activated_at or 0.0
+        requests = self.state.window.requests
+        own = tuple(request for request in requests if request.version == version)
+        if len(own) < FEWEST:
+            own = tuple(request for request in requests if request.version == version or request.at >= since)
+        if self._shown is None or self._shown[0].requests != own:
+            chosen = WindowMemory.model_construct(requests=own)
+            self._shown = chosen, self._window.divergence(chosen)
+        return self._shown[1]
 
     def drift(self) -> DriftState:
         """Staleness before everything else: no news is not good news."""

@@ -109,6 +109,44 @@ def test_only_requests_of_the_active_version_are_evidence_but_all_are_seen(setti
     assert (divergence.requests, divergence.calibrated.mean) == (10, pytest.approx(0.05))
 
 
+def test_what_a_version_did_that_was_rolled_back_is_not_told_of_the_one_that_is_served_now(settings: Settings) -> None:
+    bad = deployment(active_version=ONE, activated_at=NOW - 1)
+    book = Book(settings, bad, KNOWN, None, NOW)
+    feed(book, 50, 0.5, version=ONE, raw=0.1)
+    harm = book.divergence()
+    assert harm is not None
+    assert harm.saved.high < 0
+    book.meet(deployment(rollbacks=1, activated_at=NOW + 60), KNOWN, NOW + 60)
+    assert book.divergence() is None
+    book.observe(scored(0.5, version=ONE, raw=0.1, at=NOW + 59), NOW + 61)  # it had been served before
+    book.observe(scored(0.1, at=NOW + 62), NOW + 62)
+    assert book.divergence() is None
+    book.observe(scored(0.1, at=NOW + 63), NOW + 63)
+    found = book.divergence()
+    assert found is not None
+    assert (found.requests, found.saved.high) == (2, 0)
+
+
+def test_what_is_served_in_the_active_versions_stead_is_what_is_told(settings: Settings) -> None:
+    ready = deployment(active_version=ONE, running=(replica("ready", ONE),))
+    book = Book(settings, ready, KNOWN, None, NOW)
+    feed(book, 50, 0.05, version=ONE)
+    book.meet(deployment(active_version=ONE, running=(replica(),)), KNOWN, NOW)
+    feed(book, 6, 0.5)
+    found = book.divergence()
+    assert found is not None
+    assert (found.requests, found.calibrated.mean) == (6, pytest.approx(0.5))
+
+
+def test_numbers_grow_too_old_without_traffic_too(settings: Settings) -> None:
+    book = Book(settings, deployment(), Expected(), None, NOW)
+    feed(book, 50, 0.5)
+    book.tick(NOW + settings.shadow_window_age_s - 1)
+    assert book.divergence() is not None
+    book.tick(NOW + settings.shadow_window_age_s + 60)
+    assert book.divergence() is None
+
+
 def test_another_version_ends_the_alarm_and_begins_anew(settings: Settings) -> None:
     book = alarmed(settings)
     settle(book)
