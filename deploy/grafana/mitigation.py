@@ -17,15 +17,23 @@ from deploy.grafana.panels import BLUE, GREEN, GREY, ORANGE, RED, Query, Style, 
 
 FILE: Final = Path(__file__).parent / "dashboards" / "mitigation.json"
 UID: Final = "hemostat-mitigation"
-NONE_YET: Final = "no mitigation yet"
+NONE_YET: Final = "no mitigation in this time"
 _ENDED: Final = 'hemostat_mitigate_finished_timestamp_seconds{model=~"$model"}'
 # Every worker keeps the numbers of its own last job: of one candidate, those are taken that came last.
-_LAST: Final = f"({_ENDED} == on (model, recipe) group_left () max by (model, recipe) ({_ENDED}))"
 
 
-def saved(name: str) -> str:
-    """A gauge of the last mitigation of each candidate, of those selected; whichever worker made it."""
-    return f'max by (model, recipe) (hemostat_mitigate_{name}{{model=~"$model"}} and {_LAST})'
+def saved(name: str, *, last: bool = False) -> str:
+    """A gauge of the last mitigation of each candidate, of those selected; whichever worker made it.
+
+    `last`: also of a worker that has gone since, or was started again, and exports it no more: what it was last in the
+    time that is shown.
+    """
+    ended, gauge = (
+        f"last_over_time({one}[$__range])" if last else one
+        for one in (_ENDED, f'hemostat_mitigate_{name}{{model=~"$model"}}')
+    )
+    newest = f"({ended} == on (model, recipe) group_left () max by (model, recipe) ({ended}))"
+    return f"max by (model, recipe) ({gauge} and {newest})"
 
 
 def quantile(q: float) -> str:
@@ -51,7 +59,7 @@ def panels() -> list[Any]:
             "Saved on the test",
             "Nats a token that the recommended recipe of the last mitigation saves, on documents that took no part in "
             "the choice. At most the KL that the candidate had.",
-            Query(saved("saved_nats"), "{{model}} {{recipe}}"),
+            Query(saved("saved_nats", last=True), "{{model}} {{recipe}}"),
             unit="suffix: nats",
             steps=[(None, RED), (0.0, GREEN)],
             no_value=NONE_YET,
@@ -60,7 +68,7 @@ def panels() -> list[Any]:
             "Helped for sure",
             "Whether the 95 % interval of what was saved on the test lies above zero. If not, the report recommends "
             "nothing that is proven: leave the candidate as it is, or give more text.",
-            Query(saved("helped"), "{{model}} {{recipe}}"),
+            Query(saved("helped", last=True), "{{model}} {{recipe}}"),
             unit="none",
             steps=[(None, ORANGE), (1.0, GREEN)],
             mappings=mapping({0.0: ("not shown", ORANGE), 1.0: ("yes", GREEN)}),

@@ -17,7 +17,7 @@ from tests.support.ports import free_port
 from tests.support.prometheus import Prometheus
 from workers.telemetry import Telemetry
 
-VARIABLES = {"datasource": "prometheus", "model": ".+", "__rate_interval": "10s"}
+VARIABLES = {"datasource": "prometheus", "model": ".+", "__rate_interval": "10s", "__range": "10m"}
 QUERIES = list(queries(json.loads(mitigation.FILE.read_text(encoding="utf-8")), VARIABLES))
 LABELS = {"reference": "demo", "model": "demo", "recipe": "0123456789ab"}
 GAUGES = {"best_saved": 0.31, "saved": 0.27, "saved_low": 0.21, "saved_high": 0.33}
@@ -107,11 +107,12 @@ def test_of_several_workers_the_number_of_the_last_job_is_shown(tmp_path: Path) 
                     *series("one", "b", "0.5 0.5 0.4", "100 100 300"),
                     *series("two", "b", "_ 0.2 0.2", "_ 200 200"),
                     *series("two", "c", "0.1 0.1 0.1", "50 50 50"),
+                    *series("gone", "d", "0.7 stale", "60 stale"),  # started again, it knows nothing of it
                 ],
                 "promql_expr_test": [
-                    case("0m", ("b", 0.5), ("c", 0.1)),
-                    case("1m", ("b", 0.2), ("c", 0.1)),
-                    case("2m", ("b", 0.4), ("c", 0.1)),
+                    case("0m", ("b", 0.5), ("c", 0.1), ("d", 0.7)),
+                    case("1m", ("b", 0.2), ("c", 0.1), ("d", 0.7)),
+                    case("2m", ("b", 0.4), ("c", 0.1), ("d", 0.7)),
                 ],
             }
         ],

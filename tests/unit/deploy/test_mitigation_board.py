@@ -50,6 +50,6 @@ def test_a_panel_says_what_it_shows_in_which_unit_and_what_no_data_means(panel: 
     for target in panel["targets"]:
         assert target["legendFormat"]
         assert target["datasource"]["uid"] == "${datasource}"
-        assert set(re.findall(r"\[(.+?)\]", target["expr"])) <= {"$__rate_interval"}
+        assert set(re.findall(r"\[(.+?)\]", target["expr"])) <= {"$__rate_interval", "$__range"}
         if "by (model" in target["expr"]:
             assert 'model=~"$model"' in target["expr"]
