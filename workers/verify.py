@@ -14,6 +14,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -167,6 +168,7 @@ class Verifying:
             prompts,
             streams=settings.verify_streams,
             draws=settings.verify_draws,
+            seed=secrets.randbits(63),
             progress=progress,
         )
         logger.info("engines took %.1f s, the self-test %.1f s", started - began, time.monotonic() - started)

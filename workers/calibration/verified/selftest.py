@@ -50,7 +50,8 @@ _LARGEST_NONCENTRALITY: Final = 1e4
 class SelfTest:
     """What was measured. `passed`: it may be offered; `reason` says why not, or what was found.
 
-    `power` is the least probability that the first fit would have refused one of the `mistakes`.
+    `power` is the least probability that the first fit would have refused one of the `mistakes`; the same `seed` gives
+    the same draws again.
     """
 
     passed: bool
@@ -61,6 +62,7 @@ class SelfTest:
     greedy_total: int
     draws: int
     power: float
+    seed: int
 
 
 def run(
@@ -75,7 +77,8 @@ def run(
 ) -> SelfTest:
     """Measures. `prompts`: short ones, of which the start that tells the models apart best is drawn from.
 
-    `streams`: how many run at once. `draws`: of the first question; the second takes half as many.
+    `streams`: how many run at once. `draws`: of the first question; the second takes half as many. `seed`: of all
+    draws; whoever offers what passes takes a new one each time, or what luck decided once is decided for ever.
 
     Raises what the engines raise, and ValueError where the reference's distribution is not finite.
     """
@@ -119,7 +122,7 @@ def run(
         f"{sequences} of {_DEPTH}, greedy equal at {equal} of {judged} tokens; "
         f"a mistake would be refused with probability {power:.3g}"
     )
-    return SelfTest(not faults, "; ".join(faults) or found, p_token, p_sequence, equal, judged, draws, power)
+    return SelfTest(not faults, "; ".join(faults) or found, p_token, p_sequence, equal, judged, draws, power, seed)
 
 
 def fit(counts: Counter[Any], exact: dict[Any, float]) -> float:
