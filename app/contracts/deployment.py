@@ -114,7 +114,7 @@ class Replica(Contract):
     reason: str = ""
     url: str = Field(default="", description="its OpenAI server (serve), or its own door (verify); internal")
     engine_url: str = Field(default="", description="door of the engine process: counters, non-finite requests")
-    # Told with the lease alone (`app.deployments.store`): it stands in no answer and no schema.
+    # Told with the lease alone (`app.deployments.process_side`): it stands in no answer and no schema.
     secret: SkipJsonSchema[str] = Field(default="", exclude=True, repr=False)
     metrics_urls: tuple[str, ...] = Field(default=(), description="what Prometheus scrapes")
     versions: tuple[Version, ...] = Field(default=(IDENTITY,), description="calibration versions that are loaded")

@@ -1,0 +1,232 @@
+"""The owner's side: a deployment's record is written, read, changed and deleted, and its version promoted or gone back
+from. A hash a deployment.
+"""
+
+from __future__ import annotations
+
+import builtins
+import re
+import uuid
+from collections.abc import Sequence
+from typing import Final, cast
+
+from app.contracts.deployment import (
+    CalibrationMode,
+    Deployment,
+    DeploymentPatch,
+    DeploymentRequest,
+    Replica,
+    ShadowStatus,
+    Version,
+)
+from app.contracts.errors import ErrorCode, HemostatError
+from app.deployments import keys
+from app.deployments.record import patch_fields, read_deployment, request_fields
+from app.deployments.scripts import Evidence, Scripts, as_text
+from app.deployments.shares import crowded, shares_for_script
+from app.jobs.ids import new_ulid
+from app.jobs.store import IDEMPOTENCY_TTL_S, Idempotency
+
+ID_PATTERN: Final = re.compile(r"dep_[0-7][0-9A-HJKMNP-TV-Z]{25}")
+
+
+def new_deployment_id() -> str:
+    """`dep_` and a ULID: ids sort by the time they were made."""
+    return "dep_" + new_ulid()
+
+
+def is_deployment_id(text: str) -> bool:
+    """Whether `text` could be a deployment's id."""
+    return ID_PATTERN.fullmatch(text) is not None
+
+
+class OwnerSide(Scripts):
+    """Methods that take an `id` raise HemostatError (DEPLOYMENT_NOT_FOUND) where there is none."""
+
+    async def create(
+        self,
+        request: DeploymentRequest,
+        *,
+        deployment_id: str | None = None,
+        hold: Idempotency | None = None,
+        within_memory: bool = False,
+    ) -> Deployment:
+        """Writes the record of a deployment; the agent starts its processes. Raises DEPLOYMENT_EXISTS.
+
+        `hold`: an idempotency key that this request reserved; it stands for the deployment from now on.
+        `within_memory`: raises DEPLOYMENT_CONFLICT where it would not fit the memory shares beside the others; sum and
+        record are one script, so that two requests at one time cannot both have the last share.
+
+        Nothing else is checked here: that its model, recipe and profile are right is for `app.deployments.service`.
+        """
+        made = deployment_id or new_deployment_id()
+        pairs = [part for pair in request_fields(made, request).items() for part in pair]
+        answer = await self._run(
+            "create",
+            keys.deployment(made),
+            made,
+            request.name,
+            hold.fingerprint if hold else "",
+            IDEMPOTENCY_TTL_S,
+            shares_for_script(self.settings) if within_memory else "",
+            *pairs,
+            also=[hold.name if hold else ""],
+        )
+        self._check_room(answer)
+        if answer != "created":
+            raise HemostatError(
+                ErrorCode.DEPLOYMENT_EXISTS,
+                f"A deployment named {request.name} exists ({answer}).",
+                hint="Give another name, change it with PATCH, or delete it first.",
+                pointer="/name",
+            )
+        return await self.get(made)
+
+    async def resolve(self, name_or_id: str) -> str:
+        """The id of a deployment. Raises DEPLOYMENT_NOT_FOUND, with the nearest name."""
+        found = await self.client.hget(keys.NAMES, name_or_id)
+        if found is not None:
+            return cast(str, found)
+        if is_deployment_id(name_or_id) and await self.exists(name_or_id):
+            return name_or_id
+        raise await self._not_found(name_or_id)
+
+    async def exists(self, id: str) -> bool:  # noqa: A002
+        """Whether there is a deployment of this id; one that is being deleted is one."""
+        return bool(await self.client.exists(keys.deployment(id)))
+
+    async def get(self, name_or_id: str) -> Deployment:
+        """One deployment, with its running replicas and the shadow's last word."""
+        deployment_id = await self.resolve(name_or_id)
+        found = await self._read([deployment_id])
+        if not found:
+            raise await self._not_found(name_or_id)
+        return found[0]
+
+    async def list(self) -> builtins.list[Deployment]:
+        """Every deployment, oldest first."""
+        return await self._read(cast("builtins.list[str]", await self.client.zrange(keys.INDEX, 0, -1)))
+
+    async def ids(self) -> builtins.list[str]:
+        """Ids of every deployment, oldest first."""
+        return cast("builtins.list[str]", await self.client.zrange(keys.INDEX, 0, -1))
+
+    async def _read(self, ids: Sequence[str]) -> builtins.list[Deployment]:
+        if not ids:
+            return []
+        pipeline = self.client.pipeline(transaction=False)
+        for deployment_id in ids:
+            pipeline.hgetall(keys.deployment(deployment_id))
+            pipeline.hkeys(keys.replicas(deployment_id))
+            pipeline.get(keys.shadow(deployment_id))
+        rows = await pipeline.execute()
+        leases = [
+            keys.replica(deployment_id, replica)
+            for deployment_id, replicas in zip(ids, rows[1::3], strict=True)
+            for replica in replicas
+        ]
+        texts = dict(zip(leases, await self.client.mget(leases), strict=True)) if leases else {}
+        found = []
+        for deployment_id, fields, replicas, shadow in zip(ids, rows[::3], rows[1::3], rows[2::3], strict=True):
+            if not fields:
+                continue  # deleted meanwhile
+            said = (texts[keys.replica(deployment_id, replica)] for replica in sorted(replicas))
+            running = tuple(Replica.model_validate_json(text) for text in said if text is not None)
+            status = ShadowStatus.model_validate_json(shadow) if shadow else None
+            found.append(read_deployment(fields, running, status))
+        return found
+
+    async def patch(
+        self,
+        id: str,  # noqa: A002 - the contract's word
+        patch: DeploymentPatch,
+        *,
+        within_memory: bool = False,
+    ) -> Deployment:
+        """Changes what the patch names. Raises DEPLOYMENT_CONFLICT for one that is being deleted, and with
+        `within_memory` where replicas are added that do not fit the memory shares.
+
+        Calibration `off` serves identity at once and keeps the version to go back to.
+        """
+        pairs = [part for pair in patch_fields(patch).items() for part in pair]
+        shares = shares_for_script(self.settings) if within_memory else ""
+        answer = await self._run("patch", keys.deployment(id), id, shares, *pairs)
+        self._check_room(answer)
+        await self._checked(id, answer)
+        return await self.get(id)
+
+    async def delete(self, id: str) -> None:  # noqa: A002
+        """Marks it: the agent ends its processes, then it is forgotten. One that nobody runs is forgotten at once."""
+        if await self._run("delete", keys.deployment(id), id) == "missing":
+            raise await self._not_found(id)
+
+    async def promote(
+        self,
+        id: str,  # noqa: A002
+        version: Version,
+        *,
+        reason: str,
+        evidence: Evidence | None = None,
+        manual: bool = False,
+        instead_of: Version | None = None,
+    ) -> Deployment:
+        """Makes `version` the active one; the one before stays loaded to go back to.
+
+        Already active: nothing changes. Raises DEPLOYMENT_CONFLICT where calibration is off or the deployment is being
+        deleted, unless a person asked (`manual`), where it is frozen, and where another version than `instead_of` is
+        active: whoever decided on the grounds of that one must not undo what somebody else did meanwhile.
+        """
+        return await self._activate(id, "promote", version, reason, evidence, manual=manual, instead_of=instead_of)
+
+    async def rollback(
+        self,
+        id: str,  # noqa: A002
+        *,
+        reason: str,
+        evidence: Evidence | None = None,
+        to: Version | None = None,
+        manual: bool = False,
+        instead_of: Version | None = None,
+    ) -> Deployment:
+        """Goes back to `to`, else to the version before, else to identity; there already: nothing changes.
+
+        What was gone back from is no longer `previous_version`. Raises DEPLOYMENT_CONFLICT as `promote` does.
+        """
+        return await self._activate(id, "rollback", to or "", reason, evidence, manual=manual, instead_of=instead_of)
+
+    async def _activate(
+        self,
+        id: str,  # noqa: A002
+        what: str,
+        version: str,
+        reason: str,
+        evidence: Evidence | None,
+        *,
+        manual: bool,
+        instead_of: Version | None,
+    ) -> Deployment:
+        token = uuid.uuid4().hex
+        answer = await self._run(
+            "activate",
+            keys.deployment(id),
+            id,
+            what,
+            version,
+            token,
+            "1" if manual else "",
+            as_text(reason),
+            as_text(dict(evidence or {})),
+            instead_of or "",
+        )
+        await self._checked(id, answer)
+        return await self.get(id)
+
+    async def freeze(self, id: str) -> Deployment:  # noqa: A002
+        """The active version stays until a person changes it."""
+        return await self.patch(id, DeploymentPatch(calibration=CalibrationMode.FROZEN))
+
+    def _check_room(self, answer: str) -> None:
+        word, *counts = answer.split()
+        if word == "crowded":
+            replicas, served, verifying = map(int, counts)
+            raise crowded(self.settings, replicas, served, verifying, pointer="/replicas")
