@@ -239,11 +239,7 @@ async def _delete_unreadable(store: JobStore, settings: Settings, job_id: str) -
 def remove_files(settings: Settings, job_id: str) -> None:
     """Removes the job's folder, if there is one. Raises OSError where something in it cannot be removed."""
     folder = settings.job_dir(job_id)
-    if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder, onerror=_unless_gone)
-
-
-def _unless_gone(_function: object, _path: str, raised: tuple[type[BaseException], BaseException, object]) -> None:
-    """Somebody else may remove the same folder at the same time: a second request, or another process's sweep."""
-    if not isinstance(raised[1], FileNotFoundError):
-        raise raised[1]
+    while folder.is_dir() and not folder.is_symlink():
+        # Somebody else may remove the same folder at the same time: a second request, or another process's sweep.
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
