@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from app.web.report import render
+from tests.support.mitigate_reports import mitigate_variants
 from tests.support.reports import variants
 
 NAMES = ("severe", "inconclusive", "hostile", "no-text", "nothing-finite")
@@ -151,6 +152,33 @@ def test_it_asks_for_nothing_complains_of_nothing_and_fits(browser, pages, name,
         assert visit.messages == []
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
         assert visit.page.evaluate(OVERFLOWING) == []
+
+
+@pytest.mark.parametrize("width", [760, 1000])
+@pytest.mark.parametrize("name", ["hostile", "severe"])
+def test_a_wide_table_scrolls_by_itself_in_a_window_between_telephone_and_desk(browser, pages, name, width):
+    with Visit(browser, pages[name], width) as visit:
+        visit.page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_on_a_telephone_a_name_stands_before_the_first_line_of_a_long_text(browser, tmp_path):
+    file = tmp_path / "mitigate.html"
+    file.write_text(render(mitigate_variants()["helped"]), encoding="utf-8")
+    with Visit(browser, file, 400) as visit:
+        lines = visit.page.evaluate(
+            """() => [...document.querySelectorAll('td[data-label="Treatment"]')].map((cell) => {
+              const range = document.createRange();
+              range.selectNodeContents(cell.querySelector('bdi').firstChild);
+              const rows = [...range.getClientRects()];
+              return [rows[0].left, rows[rows.length - 1].left, cell.getBoundingClientRect().left, rows.length];
+            })"""
+        )
+    assert any(rows > 1 for *_, rows in lines)
+    for first, last, left, rows in lines:
+        assert first > left + 30, "beside its name"
+        if rows > 1:
+            assert last < left + 2, "and below it, so that the name is on the first line"
 
 
 @pytest.mark.parametrize("width", [400, 1280])
