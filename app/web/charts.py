@@ -22,7 +22,11 @@ from app.web.scales import LinearScale, LogScale, Scale, ticks
 Interval = tuple[float, float]
 
 _NARROWEST = 330.0  # pixels that a chart gets on a telephone
+_NARROWEST_STRIP = 150.0  # and a chart in a column of a table, anywhere
 _LABEL_ROW = 16
+_HALF_LABEL = 22.0  # pixels: half of a tick's label of six characters
+_SPACE = 3.0  # per cent between the labels of an axis below strips
+_GAPS = (17.0, 22.0, 28.0, 36.0, 48.0)  # per cent between its ticks, at least: the first that gives labels room
 
 
 @dataclass(frozen=True)
@@ -66,21 +70,22 @@ def threshold_chart(
 
     bands = list(zip(SEVERITIES, pairwise(places), strict=True))
     crowded = any(_NARROWEST * (right - left) / 100 < 6.6 * len(name) + 4 for name, (left, right) in bands)
+    rows = _name_rows(bands) if crowded else [0] * len(bands)
     names_y = 2 * _LABEL_ROW - 3
-    top = names_y + 7 + (_LABEL_ROW if crowded else 0)
+    top = names_y + 7 + _LABEL_ROW * max(rows)
     middle, bottom = top + 17, top + 34
 
     shapes: list[Markup] = []
     texts: list[Markup] = []
     for index, (name, (left, right)) in enumerate(bands):
         shapes.append(_tag("rect", x=_pct(left), y=top, width=_pct(right - left), height=34, class_=f"band sev-{name}"))
-        y = names_y + (_LABEL_ROW if crowded and index % 2 == 0 else 0)
+        y = names_y + _LABEL_ROW * (max(rows) - rows[index])
         weight = " strong" if name in classes else ""
         # The last name is no narrower than its band on a small screen, and ends with the axis there.
         last = crowded and index == len(bands) - 1
         x, anchor = (100.0, "end") if last else ((left + right) / 2, "mid")
         texts.append(_tag("text", name, x=_pct(x), y=y, class_=f"t {anchor} halo{weight}"))
-        if crowded and index % 2:
+        if rows[index]:
             shapes.append(_line((left + right) / 2, y + 4, top, "leader"))
     for edge in edges:
         shapes.append(_line(scale.at(edge), top, bottom + 5, "tick"))
@@ -109,6 +114,21 @@ def threshold_chart(
         body=[*shapes, *texts],
         class_="chart",
     )
+
+
+def _name_rows(bands: Sequence[tuple[str, tuple[float, float]]]) -> list[int]:
+    """For each class the row above the axis that its name stands in, 0 the lowest: neighbours never share one, and in
+    none do two names touch on a telephone."""
+    rows: list[int] = []
+    ends: list[float] = []
+    for index, (name, (left, right)) in enumerate(bands):
+        width = 100 * (7.2 * len(name) + 4) / _NARROWEST
+        start = 100 - width if index == len(bands) - 1 else (left + right - width) / 2
+        free = (row for row, end in enumerate(ends) if end <= start and row not in rows[-1:])
+        row = next(free, len(ends))
+        ends[row : row + 1] = [start + width]
+        rows.append(row)
+    return rows
 
 
 def _floor_and_detectable(floor: float | None, detectable: float | None) -> list[Mark]:
@@ -278,11 +298,31 @@ def change_strip(title: str, before: float | None, after: float | None, scale: S
 def axis(scale: Scale, title: str) -> Markup:
     """The axis below a column of strips."""
     shapes: list[Markup] = []
-    for tick in ticks(scale, 17):
-        at = scale.at(tick)
+    labels = next(
+        (found for gap in _GAPS if _apart(found := _strip_labels(scale, gap))), _strip_labels(scale, _GAPS[-1])
+    )
+    for at, label, anchor, _, _ in labels:
         shapes.append(_line(at, 0, 4, "tick"))
-        shapes.append(_tag("text", fmt.short(tick), x=_pct(at), y=16, class_="t " + _anchor(at)))
+        shapes.append(_tag("text", label, x=_pct(at), y=16, class_="t " + anchor))
     return _svg(20, title=title, body=shapes, class_="strip")
+
+
+def _strip_labels(scale: Scale, gap: float) -> list[tuple[float, str, str, float, float]]:
+    """Ticks with their labels and anchors, and what the labels cover in per cent of the narrowest strip."""
+    # One that is centred nearer to an end would leave the page of a telephone.
+    edge = 100 * _HALF_LABEL / _NARROWEST
+    found = []
+    for tick in ticks(scale, gap):
+        at, label = scale.at(tick), fmt.short(tick)
+        width = 100 * 6.8 * len(label) / _NARROWEST_STRIP
+        anchor = "" if at < edge else "end" if at > 100 - edge else "mid"
+        start = at - {"": 0.0, "mid": width / 2, "end": width}[anchor]
+        found.append((at, label, anchor, start, start + width))
+    return found
+
+
+def _apart(labels: Sequence[tuple[float, str, str, float, float]]) -> bool:
+    return all(after[3] - before[4] >= _SPACE for before, after in pairwise(labels))
 
 
 def share_bar(title: str, share: float) -> Markup:

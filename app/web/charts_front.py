@@ -17,7 +17,7 @@ from app.web.charts import Interval, _anchor, _line, _line_across, _pct, _svg, _
 from app.web.scales import LinearScale, LogScale, Scale, ticks
 
 _MEBIBYTE: Final = 1024.0**2
-_TOP: Final = 26
+_TOP: Final = 36  # so that the topmost number stands clear of the title of its axis
 _PLOT: Final = 250
 _GAP: Final = 42
 _SPEEDS: Final = 84

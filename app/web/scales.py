@@ -89,14 +89,26 @@ class LinearScale:
         power = 10.0 ** math.floor(math.log10(self.high - self.low))
         found: list[float] = [0.0] if self.holds(0.0) else []
         for step in (power, power / 2, power / 5, power / 10):
-            first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-            values = [round(index * step, 12) for index in range(first, last + 1)]
-            found += [value for value in values if value not in found]
+            found += [value for value in self._multiples(step) if value not in found]
         return tuple(found)
+
+    def even(self, gap: float) -> tuple[float, ...]:
+        """Multiples of the finest step 1, 2 or 5 × 10^n that leaves `gap` per cent between them, rising."""
+        span = self.high - self.low
+        power = 10.0 ** math.floor(math.log10(span))
+        steps = [power * part for part in (0.1, 0.2, 0.5, 1, 2, 5) if 100 * power * part / span >= gap - 1e-9]
+        return self._multiples(steps[0]) if steps else ()
+
+    def _multiples(self, step: float) -> tuple[float, ...]:
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return tuple(round(index * step, 12) for index in range(first, last + 1))
 
 
 def ticks(scale: Scale, gap: float) -> tuple[float, ...]:
-    """Values to label, rising: of the candidates in their order, each that stands `gap` per cent from those chosen."""
+    """Values to label, rising, `gap` per cent apart or more: on a linear axis at even distances, where two of them fit;
+    else of the candidates in their order each that stands so far from those chosen."""
+    if isinstance(scale, LinearScale) and len(even := scale.even(gap)) > 1:
+        return even
     chosen: list[float] = []
     for value in scale.candidates:
         if all(abs(scale.at(value) - scale.at(other)) >= gap for other in chosen):

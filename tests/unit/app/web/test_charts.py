@@ -1,9 +1,10 @@
 import math
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
 
-from app.contracts.report import Histogram
+from app.contracts.report import SEVERITIES, Histogram
 from app.contracts.requests.base import Thresholds
 from app.web.charts import (
     Guide,
@@ -104,6 +105,21 @@ def test_the_last_name_ends_with_the_axis_where_bands_are_narrow():
     svg = threshold(0.388, (0.355, 0.426), floor=0.00118, detectable=3.6e-4)
     (name,) = (node for node in svg.iter("text") if node.text == "collapse")
     assert (node_class(name), place(name, "x")) == ({"t", "end", "halo"}, 100.0)
+
+
+def test_names_of_very_narrow_bands_do_not_touch_on_a_telephone():
+    names = [
+        (float(node.get("y")), place(node, "x"), node_class(node), node.text)
+        for node in threshold(6e-7, (4.5e-7, 7.5e-7), floor=4e-7, detectable=2e-8).iter("text")
+        if node.text in SEVERITIES
+    ]
+    spans = sorted(
+        (y, at - {True: width, False: width / 2}["end" in kind], at + {True: 0.0, False: width / 2}["end" in kind])
+        for y, at, kind, name in names
+        for width in [100 * 6.6 * len(name) / 330]
+    )
+    assert [(one, other) for one, other in pairwise(spans) if one[0] == other[0] and one[2] > other[1]] == []
+    assert len(spans) == 5
 
 
 EDGES = tuple(10.0**power for power in range(-4, 2))
@@ -243,6 +259,28 @@ def test_an_axis_labels_round_values_where_they_are():
     labels = {node.text: place(node, "x") for node in parsed(axis(LinearScale(-1.0, 1.0), "Δp")).iter("text")}
     assert labels["0"] == 50
     assert (labels["−0.5"], labels["0.5"]) == (25, 75)
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        LogScale(1.2e-4, 0.02),
+        LogScale(8e-5, 0.9),
+        LogScale(1.1e-7, 2.4e-6),
+        LogScale(0.0019, 0.011),
+        LinearScale(-0.022, 0.019),
+        LinearScale(-0.0052, 0.0061),
+        LinearScale(0.0, 1.04e5),
+    ],
+)
+def test_labels_of_an_axis_below_strips_do_not_touch_where_the_column_is_narrow(scale):
+    spans = []
+    for node in parsed(axis(scale, "KL")).iter("text"):
+        at, width = place(node, "x"), 100 * 6.6 * len(node.text) / 150
+        start = at - (width if "end" in node_class(node) else width / 2 if "mid" in node_class(node) else 0.0)
+        spans.append((start, start + width))
+    assert spans
+    assert all(after[0] > before[1] for before, after in pairwise(spans))
 
 
 @pytest.mark.parametrize(

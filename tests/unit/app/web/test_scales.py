@@ -73,3 +73,15 @@ def test_labels_keep_their_distance(start, decades, gap):
 def test_linear_labels_are_round(low, high, expected):
     gap = 12 if math.isclose(high, 0.37) else 20
     assert ticks(LinearScale(low, high), gap) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "gap", "step"), [(0.0, 128.0, 12, 20), (0.0, 9.9, 17, 2), (-0.033, 0.033, 17, 0.02)]
+)
+def test_linear_labels_are_as_far_apart_as_each_other(low, high, gap, step):
+    labels = ticks(LinearScale(low, high), gap)
+    assert [after - before for before, after in pairwise(labels)] == pytest.approx([step] * (len(labels) - 1))
+
+
+def test_a_linear_axis_that_holds_one_round_value_is_labelled_still():
+    assert len(ticks(LinearScale(11.0, 19.0), 45)) > 1
