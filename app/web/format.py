@@ -16,6 +16,7 @@ MINUS = "\u2212"
 NONE = "–"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SMALL = 1e-3
+_LARGE = 1e9
 _MAX_DECIMALS = 12
 _MORE_DECIMALS = 2  # that keep what is not 0 from reading as 0
 
@@ -45,7 +46,8 @@ def estimate(
     scale = 100.0 if percent else 1.0
     values = [mean * scale, *(bound * scale for bound in ci or ())]
     largest = max(map(abs, values))
-    exponent = math.floor(math.log10(largest)) if 0 < largest < _SMALL and decimals is None else 0
+    by_power = decimals is None and (0 < largest < _SMALL or largest >= _LARGE)
+    exponent = math.floor(math.log10(largest)) if by_power and math.isfinite(largest) else 0
     values = [value / 10.0**exponent for value in values]
     if decimals is None:
         decimals = _telling(values, _decimals(values[0], (values[2] - values[1]) / 2 if ci else 0.0))
@@ -61,12 +63,18 @@ def number(value: float | None, digits: int = 3) -> str:
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else str(value)
     exponent = math.floor(math.log10(abs(value)))
-    if abs(value) < _SMALL:
+    if round(abs(value) / 10.0**exponent, digits - 1) >= 10:  # 9.996 at three digits
+        exponent += 1
+    if abs(value) < _SMALL or abs(value) >= _LARGE:
         mantissa = value / 10.0**exponent
-        if abs(round(mantissa, digits - 1)) >= 10:  # 9.996 at three digits
-            mantissa, exponent = mantissa / 10, exponent + 1
         return f"{_fixed(mantissa, digits - 1)}×10{str(exponent).translate(_SUPERSCRIPTS)}"
     return _fixed(value, max(0, digits - 1 - exponent))
+
+
+def plain(value: float, digits: int = 3) -> str:
+    """At most `digits` significant digits, no zeros at the end: `0.38`, `2`; `1,432` and `6.00×10⁻⁷` as `number`."""
+    text = f"{value:.{digits}g}"
+    return number(value, digits) if "e" in text else text.replace("-", MINUS)
 
 
 def short(value: float) -> str:

@@ -246,10 +246,12 @@ def _magnitude(value: float) -> int:
 
 
 def _digits(value: float, significant: int) -> str:
-    """A number of so many significant digits, never with an exponent."""
+    """A number of so many significant digits; from a billion on by its power of ten."""
     if value == 0:
         return "0"
-    return numeral(value, f".{max(0, significant - 1 - _magnitude(abs(value)))}f")
+    if abs(value) >= 1e9:
+        return numeral(value, f".{significant}g")
+    return numeral(value, f",.{max(0, significant - 1 - _magnitude(abs(value)))}f")
 
 
 def _plain(value: float) -> str:

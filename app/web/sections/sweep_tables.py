@@ -151,7 +151,7 @@ def limits_note(report: SweepReport) -> str:
         if slopes is None:
             continue
         note += (
-            f" Around the place where mild ends ({unit} {slopes.at:.3g}) ln perplexity changes by "
+            f" Around the place where mild ends ({unit} {fmt.plain(slopes.at)}) ln perplexity changes by "
             f"{fmt.estimate(slopes.below, slopes.below_ci)} per unit of {unit} on the weaker side and "
             f"{fmt.estimate(slopes.above, slopes.above_ci)} on the stronger."
         )

@@ -172,7 +172,7 @@ def where(report: SweepReport, at: float | None) -> str:
     if at is None:
         return fmt.NONE
     names = {"value": report.knob.field, "s": "s", "order": "setting"}
-    return visible(f"{names[report.knob.axis]} {at:.3g}")
+    return visible(f"{names[report.knob.axis]} {fmt.plain(at)}")
 
 
 def ends(limit: Limit) -> str:
@@ -182,8 +182,8 @@ def ends(limit: Limit) -> str:
     low, high = limit.ci
     if low is not None and high is not None and low > high:
         low, high = high, low
-    weaker = "before the weakest" if low is None else f"{low:.3g}"
-    return f"[{weaker}, {'beyond the strongest' if high is None else f'{high:.3g}'}]"
+    weaker = "before the weakest" if low is None else f"{fmt.plain(low)}"
+    return f"[{weaker}, {'beyond the strongest' if high is None else f'{fmt.plain(high)}'}]"
 
 
 def passed(report: SweepReport, limit: Limit) -> tuple[str, str]:

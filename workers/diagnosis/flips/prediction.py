@@ -11,6 +11,7 @@ import numpy as np
 
 from workers.diagnosis.flips.model import FlipModel, fit
 from workers.diagnosis.flips.runs import Run
+from workers.diagnosis.numerals import numeral
 
 Status = Literal["none", "few", "outside", "seen"]
 # Fewer runs than this are few: the interval is then mostly the prior's.
@@ -91,9 +92,9 @@ class Predictor:
         # The range is that of the task's own runs, the runs before it are all that the fit is of.
         among = f", of which {len(own)} of this task" if 0 < len(own) < len(self.runs) else ""
         told = (
-            f"{100 * median:.3g} % of {items:,} items are expected to flip (95 % prediction interval "
-            f"{100 * low:.3g} to {100 * high:.3g} %), from {len(self.runs)} run{_s(len(self.runs))} of {tasks} "
-            f"task{_s(tasks)}{among}{why}"
+            f"{numeral(100 * median)} % of {items:,} items are expected to flip (95 % prediction interval "
+            f"{numeral(100 * low)} to {numeral(100 * high)} %), from {len(self.runs)} run{_s(len(self.runs))} "
+            f"of {tasks} task{_s(tasks)}{among}{why}"
         )
         return Prediction(status, median, (low, high), len(self.runs), tasks, seen, known_task=bool(own), sentence=told)
 
@@ -119,7 +120,7 @@ def _s(count: int) -> str:
 
 
 def _nats(seen: tuple[float, float]) -> str:
-    low, high = (f"{kl:.3g}" for kl in seen)
+    low, high = (numeral(kl) for kl in seen)
     return f"{low} nats" if low == high else f"{low} to {high} nats"
 
 

@@ -30,6 +30,7 @@ from workers.diagnosis.mitigate.measuring import PRECISION, Measurement, estimat
 from workers.diagnosis.mitigate.sets import Part, Sets
 from workers.diagnosis.mitigate.subject import fields_of, told
 from workers.diagnosis.mitigate.trials import Done, Ward, treatments_of
+from workers.diagnosis.numerals import numeral
 from workers.diagnosis.positions import document_tokens
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.summary import Summary, summarize, usable
@@ -170,15 +171,13 @@ def sentence(
     if saved is not None and tested.recommended is not None and found.tested.raw.mean:
         share = (saved.mean or 0.0) / max(1e-12, raw.divergence.kl.mean or 0.0)
         size = tested.recommended.bytes - found.ward.subject.bytes
-        growth = f"{abs(100 * size / max(1, found.ward.subject.bytes)):.3g} % {'more' if size >= 0 else 'fewer'} bytes"
-        change = (
-            f"; the damage is {after.severity}, and was {before.severity}"
-            if before.severity != after.severity
-            else f"; the damage stays {after.severity}"
-        )
+        growth = numeral(abs(100 * size / max(1, found.ward.subject.bytes)))
+        growth += f" % {'more' if size >= 0 else 'fewer'} bytes"
+        was, is_ = _classes(before), _classes(after)
+        change = f"; the damage is {is_}, and was {was}" if was != is_ else f"; the damage stays {is_}"
         return (
-            f"Treated: the recommended recipe takes {100 * share:.3g} % of the KL away on test documents, from {kl[0]} "
-            f"to {kl[1]} nats a token, for {growth}{change}."
+            f"Treated: the recommended recipe takes {numeral(100 * share)} % of the KL away on test documents, from "
+            f"{kl[0]} to {kl[1]} nats a token, for {growth}{change}."
         )
     if raw.divergence.kl.mean is not None and raw.divergence.kl.mean < 1e-6:
         return "Nothing to treat: on the test documents the candidate's distribution is the reference's."
@@ -324,5 +323,11 @@ def _warnings(found: Found, tested: Tested) -> list[str]:
     return listed
 
 
+def _classes(decision: SeverityVerdict) -> str:
+    """The class, or all that its interval touches."""
+    names = decision.classes
+    return " or ".join(names) if len(names) < 3 else f"anything from {names[0]} to {names[-1]}"
+
+
 def _number(value: float | None) -> str:
-    return "no finite number of" if value is None else f"{value:.3g}"
+    return "no finite number of" if value is None else numeral(value)

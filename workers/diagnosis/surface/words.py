@@ -87,9 +87,13 @@ def _in_given_order(table: Table, interactions: tuple[Interaction, ...]) -> str:
 def _elsewhere(interactions: Sequence[Interaction], inside: Sequence[Interaction], margin: str) -> str:
     """What is known of the settings that do not depart; empty where all do."""
     unknown = sum(one.kind == "no_departure_shown" for one in interactions)
-    parts = [f"at {len(inside)} they add up within {margin} for sure"] if inside else []
-    parts += [f"at {unknown} no departure is shown, and none is ruled out"] if unknown else []
+    parts = [f"at {_settings(len(inside))} they add up within {margin} for sure"] if inside else []
+    parts += [f"at {_settings(unknown)} no departure is shown, and none is ruled out"] if unknown else []
     return "".join(f"; {part}" for part in parts)
+
+
+def _settings(count: int) -> str:
+    return "one setting" if count == 1 else f"{count} settings"
 
 
 def _counted(table: Table, found: Sequence[Interaction]) -> str:
@@ -107,9 +111,10 @@ def _mean(one: Interaction) -> str:
 
 def _smallest(table: Table, chosen: int) -> str:
     loss, measure = table.loss_means[chosen], _NAMES[table.request.contour.measure]
-    level = f"{measure} of {table.request.level:.4g}" + (" nats a token" if measure == "KL" else "")
-    interval = f", {loss.ci[0]:.3g} to {loss.ci[1]:.3g}" if loss.ci else ""
-    where = f"{setting(table, table.cells[chosen])} ({table.bytes(chosen) / 2**20:.4g} MiB, {measure} {loss.mean:.3g}"
+    level = f"{measure} of {numeral(table.request.level, '.4g')}" + (" nats a token" if measure == "KL" else "")
+    told = "not finite" if loss.mean is None else numeral(loss.mean, "#.3g")
+    interval = f", {numeral(loss.ci[0], '#.3g')} to {numeral(loss.ci[1], '#.3g')}" if loss.ci else ""
+    where = f"{setting(table, table.cells[chosen])} ({table.bytes(chosen) / 2**20:.4g} MiB, {measure} {told}"
     if table.within(chosen) == "yes":
         more = "" if table.spares(chosen) else ", no smaller than the unmodified model"
         return f"the smallest changed setting that is within a {level} for sure is {where}{interval}){more}"

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from app.contracts.sweep_report import Limit, SweepReport, SweptSide, Threshold
 from app.models.knobs import told
+from workers.diagnosis.numerals import numeral
 
 # Values that a sentence lists.
 _MOST = 12
@@ -151,9 +152,9 @@ def _crossing(report: SweepReport, limit: Limit) -> str:
     units = {"value": f"{report.knob.field} = ", "s": "s = ", "order": "place "}
     beside = " in the order of strength" if report.knob.axis == "order" else ""
     if limit.ci is not None and limit.ci[0] == limit.at and limit.ci[1] is not None and _collapse(report):
-        ends = f"{units[report.knob.axis]}{limit.at:.3g} and the collapse at {limit.ci[1]:.3g}"
+        ends = f"{units[report.knob.axis]}{numeral(limit.at)} and the collapse at {numeral(limit.ci[1])}"
         return f"; the limit is passed between {ends}{beside}"
-    return f"; the mean passes the limit at {units[report.knob.axis]}{limit.at:.3g}{beside} ({_interval(limit)})"
+    return f"; the mean passes the limit at {units[report.knob.axis]}{numeral(limit.at)}{beside} ({_interval(limit)})"
 
 
 def _interval(limit: Limit) -> str:
@@ -163,11 +164,11 @@ def _interval(limit: Limit) -> str:
     weaker, stronger = limit.ci
     if weaker is not None and stronger is not None:
         low, high = sorted((weaker, stronger))
-        return f"95 % interval {low:.3g} to {high:.3g}"
+        return f"95 % interval {numeral(low)} to {numeral(high)}"
     if stronger is not None:
-        return f"95 % interval from before the weakest setting to {stronger:.3g}"
+        return f"95 % interval from before the weakest setting to {numeral(stronger)}"
     if weaker is not None:
-        return f"95 % interval {weaker:.3g} to beyond the strongest setting"
+        return f"95 % interval {numeral(weaker)} to beyond the strongest setting"
     return "95 % interval wider than what was measured"
 
 
@@ -179,7 +180,7 @@ def _turn(report: SweepReport) -> str:
         return (
             "The perplexity has no transition in the measured range: the published form, which turns, is not shown to "
             f"describe it better than {form_in_words(threshold.transition_test.likeliest)} does "
-            f"(p = {threshold.transition_test.p:.2g})."
+            f"(p = {numeral(threshold.transition_test.p, '.2g')})."
         )
     if threshold.answer == "not identifiable":
         if not threshold.turn_shown:
@@ -187,7 +188,7 @@ def _turn(report: SweepReport) -> str:
         if threshold.missed:
             return f"The perplexity turns, but the published form does not say where: {threshold.reasons[0]}."
         return f"The perplexity turns, but these points do not say where: {threshold.reasons[0]}."
-    found = f"The perplexity turns at s0 = {threshold.s0:.3g} (95 % interval {_ends(threshold)}){_in_knob(report)}"
+    found = f"The perplexity turns at s0 = {numeral(threshold.s0)} (95 % interval {_ends(threshold)}){_in_knob(report)}"
     return f"{found}{_doubt(threshold)}."
 
 
@@ -195,7 +196,7 @@ def _doubt(threshold: Threshold) -> str:
     """Of a form that the points reject, as its interval takes it for right; and what the best form says."""
     if not threshold.ill_fitting:
         return ""
-    told_ = f", as the published form has it, which does not fit (p = {threshold.lack_of_fit:.2g})"
+    told_ = f", as the published form has it, which does not fit (p = {numeral(threshold.lack_of_fit or 0.0, '.2g')})"
     place = threshold.form_turns_at
     if threshold.unjudged or place is None or abs(place - threshold.s0) < 1e-9:
         return told_
@@ -203,11 +204,11 @@ def _doubt(threshold: Threshold) -> str:
     how = (
         "describes the points better" if (deltas.get(threshold.form) or 0.0) < 0 else "predicts left-out points better"
     )
-    return f"{told_}; {form_in_words(threshold.form)} {how} and turns at {place:.3g}"
+    return f"{told_}; {form_in_words(threshold.form)} {how} and turns at {numeral(place)}"
 
 
 def _ends(threshold: Threshold) -> str:
-    return f"{threshold.ci[0]:.3g} to {threshold.ci[1]:.3g}"
+    return f"{numeral(threshold.ci[0])} to {numeral(threshold.ci[1])}"
 
 
 def _in_knob(report: SweepReport) -> str:
@@ -216,5 +217,5 @@ def _in_knob(report: SweepReport) -> str:
     if threshold is None or threshold.value is None or abs(threshold.value - threshold.s0) < 1e-9:
         return ""
     ci = threshold.value_ci
-    interval = "" if ci is None else f" ({ci[0]:.3g} to {ci[1]:.3g})"
-    return f", which is {report.knob.field} = {threshold.value:.3g}{interval}"
+    interval = "" if ci is None else f" ({numeral(ci[0])} to {numeral(ci[1])})"
+    return f", which is {report.knob.field} = {numeral(threshold.value)}{interval}"

@@ -218,7 +218,7 @@ class _Tasks(Attempt):
                 shown = f"enough to show a difference of {100 * least:.1f} points or more"
             source = "predicted" if told else "assumed"
             self._context.log(
-                f"{task.title}: {len(asked.items)} items are {shown} at the {source} flip rate of {100 * rate:.2g} % "
+                f"{task.title}: {len(asked.items):,} items are {shown} at the {source} flip rate of {100 * rate:.2g} % "
                 f"(McNemar, 80 % power, {level_told(level)})"
             )
 

@@ -27,6 +27,7 @@ from workers.decoding.model import Continuation
 from workers.diagnosis.assemble import provenance, repeatable, stores_text
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
+from workers.diagnosis.numerals import numeral
 from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.summary import Summary, as_mean, summarize
@@ -266,8 +267,8 @@ def sentence(found: Found, of: Cell, decision: SeverityVerdict) -> str:
     same = of.amplification
     own, base = same.kl_candidate_text or of.kl_candidate_text, same.kl_reference_text or of.kl_reference_text
     on = f"({_nats(own)} against {_nats(base)} nats a token)"
-    ci = "" if grown.ci is None else f" (95 % interval {grown.ci[0]:.3g} to {grown.ci[1]:.3g})"
-    times = f"{grown.value:.3g} times{ci}"
+    ci = "" if grown.ci is None else f" (95 % interval {numeral(grown.ci[0])} to {numeral(grown.ci[1])})"
+    times = f"{numeral(grown.value)} times{ci}"
     severity = _severity(decision)
     if of.amplification.conclusion == "open" and of.first_divergence.diverged.mean == 0:
         return (
@@ -306,7 +307,7 @@ def _parted(of: Cell) -> str:
 
 
 def _nats(mean: Mean) -> str:
-    return "no finite number of" if mean.mean is None else f"{mean.mean:.3g}"
+    return "no finite number of" if mean.mean is None else numeral(mean.mean)
 
 
 def _samples(found: Found) -> tuple[Sample, ...]:

@@ -73,7 +73,18 @@ def test_a_number_reads_back_to_its_digits(value, digits):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.32631, "0.326"), (0, "0"), (9.996e-7, "1.00×10⁻⁶"), (-0.5, "−0.500"), (1234.5, "1,234"), (18.0, "18.0")],
+    [
+        (0.32631, "0.326"),
+        (0, "0"),
+        (9.996e-7, "1.00×10⁻⁶"),
+        (-0.5, "−0.500"),
+        (1234.5, "1,234"),
+        (18.0, "18.0"),
+        (0.09999999, "0.100"),
+        (0.9996, "1.00"),
+        (9.9999, "10.0"),
+        (1.0686e13, "1.07×10¹³"),
+    ],
 )
 def test_a_number_has_three_digits(value, text):
     assert fmt.number(value) == text
@@ -142,3 +153,12 @@ def test_one_of_a_thing_has_no_s():
         "2 documents",
         "12,345 documents",
     ]
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.38, "0.38"), (2.0, "2"), (1432.4, "1,432"), (6e-7, "6.00×10⁻⁷")])
+def test_a_place_has_no_exponent_and_no_zeros_at_its_end(value, text):
+    assert fmt.plain(value) == text
+
+
+def test_a_perplexity_ratio_of_a_broken_model_keeps_its_column_narrow():
+    assert str(fmt.estimate(1.0686e13, (0.9e13, 1.3e13))) == "1.07×10¹³ [0.90, 1.30]×10¹³"

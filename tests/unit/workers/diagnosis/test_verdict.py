@@ -312,3 +312,11 @@ def test_no_damage_is_said_of_equal_distributions_over_any_floor() -> None:
 def test_a_loss_below_the_floor_has_the_minus_of_the_tables() -> None:
     found = told(excess(-0.00118, -0.00121, -0.00114), floor=0.00118)
     assert "loses \u22120.00118 (95 % interval \u22120.00121 to \u22120.00114) nats" in found
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"), [(1234.5, "1,234 times"), (162754.8, "162,755 times"), (1.0686e13, "1.07×10¹³ times")]
+)
+def test_a_large_ratio_of_perplexities_can_be_read(ratio: float, said: str) -> None:
+    text = told(excess(9.0, 8.0, 10.0), perplexity_ratio=Mean(mean=ratio, ci=None))
+    assert f"its perplexity is {said} the reference's" in text
