@@ -112,7 +112,7 @@ def head(report: AnyReport, console: Console, say: Say) -> None:
         Text(
             say(
                 f"{scored_text(report)}: {fmt.count(report.tokens)} scored tokens, "
-                f"{fmt.count(report.documents)} documents, {_read_at_once(report)}"
+                f"{fmt.counted(report.documents, 'document')}, {_read_at_once(report)}"
             )
         ),
     )

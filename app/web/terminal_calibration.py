@@ -41,7 +41,7 @@ def render_calibration(report: CalibrateReport, console: Console, say: Say) -> N
 
 
 def _calibrators(report: CalibrateReport, say: Say, *, wide: bool) -> Table:
-    columns = [("Calibrator", False), ("Saved, nats", True), ("95 % interval", True), ("%", True)]
+    columns = [("Calibrator", False), ("Saved, nats", True), ("95 % interval", True), ("% of raw", True)]
     columns += [("Adds, µs/token", True), ("Size", True)] if wide else []
     table = plain_table("Saved on the fitted domains of the test", columns)
     for row in sorted(report.test.table, key=lambda row: -(row.own.saved.mean or 0.0)):
@@ -57,7 +57,7 @@ def _calibrators(report: CalibrateReport, say: Say, *, wide: bool) -> Table:
 def _domains(report: CalibrateReport, say: Say, *, wide: bool) -> Table:
     columns = [("Domain", False), ("KL raw", True), ("KL now", True), ("Saved, nats", True)]
     columns += [("95 % interval", True)] if wide else []
-    columns += [("%", True)]
+    columns += [("% of raw", True)]
     table, few = plain_table("By domain, chosen calibrator", columns), _few(report)
     chosen = next(row for row in report.test.table if row.chosen)
     for name, cell in sorted(chosen.domains.items(), key=lambda item: -(item[1].raw.mean or 0.0)):

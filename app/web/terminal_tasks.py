@@ -45,7 +45,9 @@ def render_tasks(report: TasksReport, console: Console, say: Say) -> None:
         at = f"at the {rate} and the {level_told(result.detectable.level)}"
         found = result.detectable.at_measured_rate
         then = "" if found is None else f"; at the rate that was found, from {detectable(found)} points on"
-        console.print(Text(say(visible(f"{result.name}: {result.items} items {could} with 80 % power, {at}{then}."))))
+        console.print(
+            Text(say(visible(f"{result.name}: {fmt.count(result.items)} items {could} with 80 % power, {at}{then}.")))
+        )
     verdict_lines(report, console, say, sentence=left(report))
     console.print()
     small_print(report, console, say)

@@ -13,6 +13,7 @@ from app.web.charts import Guide, axis, change_strip, interval_strip
 from app.web.scales import LinearScale, LogScale
 from app.web.sections.numbers import Figure
 from app.web.sections.slices import OVER_WINDOWS
+from app.web.sections.verdict import heading as severity_of
 from app.web.tables import Cell as Shown
 from app.web.tables import Column, Table
 from app.web.untrusted import visible
@@ -90,7 +91,7 @@ def left(report: CalibrateReport) -> str:
     now, was = report.divergence.kl, report.raw.divergence.kl
     return (
         f"Calibrated, it is {fmt.estimate(now.mean, now.ci)} nats a token from the reference over all test documents "
-        f"({report.severity}); raw it was {fmt.estimate(was.mean, was.ci)} ({report.raw_severity})."
+        f"({severity_of(report)}); raw it was {fmt.estimate(was.mean, was.ci)} ({report.raw_severity})."
     )
 
 

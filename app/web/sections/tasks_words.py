@@ -7,6 +7,7 @@ from typing import Final
 
 from app.contracts.tasks_report import BOOTSTRAP_FLIPS, AnyTaskResult, HarnessTaskResult, Outcome, Share, TasksReport
 from app.web import format as fmt
+from app.web.sections.verdict import heading as severity_of
 from app.web.untrusted import visible
 
 OUTCOMES: dict[Outcome, str] = {
@@ -88,7 +89,7 @@ def left(report: TasksReport) -> str:
     kl = report.divergence.kl
     return (
         f"Over the text the candidate is {fmt.estimate(kl.mean, kl.ci)} nats a token from the reference "
-        f"({report.severity})."
+        f"({severity_of(report)})."
     )
 
 

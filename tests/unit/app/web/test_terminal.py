@@ -163,3 +163,7 @@ def test_a_kind_of_token_whose_intervals_are_over_windows_is_marked():
 )
 def test_a_heading_in_capitals_keeps_names_as_they_are_copied(text, names, shown):
     assert capitals(text, names) == shown
+
+
+def test_one_document_is_told_in_the_singular():
+    assert "243 scored tokens, 1 document, windows of 512" in printed(variants()["single"], 80)

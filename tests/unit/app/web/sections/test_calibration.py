@@ -5,7 +5,7 @@ from rich.console import Console
 
 from app.contracts.calibration_report import CalibrateReport
 from app.web.report import render
-from app.web.sections.calibration import flattening, saved_scale
+from app.web.sections.calibration import flattening, left, saved_scale
 from app.web.terminal import render_terminal
 from tests.support.calibration_reports import calibrate_report, calibration_variants
 from tests.support.html import tree
@@ -141,3 +141,9 @@ def test_a_domain_whose_intervals_are_over_windows_is_marked_in_the_terminal_too
     assert "* intervals over windows: prose 1 document" in lines
     assert any(line.startswith("prose * ") for line in lines)
     assert "intervals over windows" in render(report)
+
+
+def test_a_class_that_is_not_decided_is_not_told_as_one():
+    report = CalibrateReport.model_validate(calibration_variants()["refused"])
+    assert not report.decision.conclusive
+    assert "over all test documents (moderate or severe); raw it was" in left(report)
