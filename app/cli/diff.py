@@ -26,7 +26,7 @@ from app.web import format as fmt
 from app.web.difference import render_difference
 from app.web.reading import parse
 from app.web.sections.difference import NAMES, p_value, rank, ties
-from app.web.terminal import plain_table
+from app.web.terminal_parts import plain_table
 from app.web.untrusted import visible
 
 if TYPE_CHECKING:

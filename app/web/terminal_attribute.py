@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 from rich.console import Console
 from rich.table import Table
@@ -25,10 +24,9 @@ from app.web.sections.attribute_words import (
     whole_damage,
 )
 from app.web.sections.internals import inside_lines
-from app.web.terminal import WIDE, capitals, head, plain_table, small_print, verdict_lines
+from app.web.terminal_parts import WIDE, Say, capitals, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
 
-Say = Callable[[str], str]
 SHOWN = 12
 
 

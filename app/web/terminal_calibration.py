@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,10 +10,8 @@ from app.contracts.calibration_report import CalibrateReport
 from app.contracts.profile import Before
 from app.web import format as fmt
 from app.web.sections.calibration import flattening, left, named, outcome
-from app.web.terminal import WIDE, head, plain_table, print_over_windows, small_print, starred, verdict_lines
+from app.web.terminal_parts import WIDE, Say, head, plain_table, print_over_windows, small_print, starred, verdict_lines
 from app.web.untrusted import visible
-
-Say = Callable[[str], str]
 
 
 def render_calibration(report: CalibrateReport, console: Console, say: Say) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -11,15 +11,14 @@ from app.contracts.report import CompareReport, TokenClassSlice
 from app.web import format as fmt
 from app.web.sections.classes import adjusted_over, p_value, sentence
 from app.web.sections.slices import over_windows
+from app.web.terminal_parts import Say, plain_table, print_over_windows, starred
 from app.web.untrusted import visible
 
 
-def print_classes(report: CompareReport, console: Console, say: Callable[[str], str], *, wide: bool) -> None:
+def print_classes(report: CompareReport, console: Console, say: Say, *, wide: bool) -> None:
     """The table of classes, the most damaged first, and which differ from the rest; nothing for an older report.
 
     Where it is `wide` a second table has the means of the other metrics."""
-    from app.web.terminal import plain_table, print_over_windows, starred
-
     found = report.token_classes
     if found is None or not found.classes:
         return
@@ -45,9 +44,7 @@ def print_classes(report: CompareReport, console: Console, say: Callable[[str], 
     console.print(Text(say(f"{sentence(found.classes)} {adjusted_over(found.classes)}")))
 
 
-def _print_further(ordered: Sequence[TokenClassSlice], console: Console, say: Callable[[str], str]) -> None:
-    from app.web.terminal import plain_table
-
+def _print_further(ordered: Sequence[TokenClassSlice], console: Console, say: Say) -> None:
     columns = ("KL(q‖p)", "JS", "TV", "RMS Δp", "Top-5", "Top-10", "Rank", "H(p)", "H(q)")
     table = plain_table(
         "By kind of token, means; overlap in %", [("Kind of token", False), *((say(name), True) for name in columns)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 from rich.console import Console
 from rich.table import Table
@@ -13,10 +12,8 @@ from app.contracts.mitigate_report import MitigateReport
 from app.web import format as fmt
 from app.web.sections.front import heading, left, outcome
 from app.web.sections.trials import described, protocol
-from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
+from app.web.terminal_parts import WIDE, Say, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
-
-Say = Callable[[str], str]
 
 
 def render_mitigate(report: MitigateReport, console: Console, say: Say) -> None:

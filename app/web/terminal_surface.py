@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 from rich.console import Console
 from rich.table import Table
@@ -30,10 +29,9 @@ from app.web.sections.surface_words import (
     setting,
     told_of,
 )
-from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
+from app.web.terminal_parts import WIDE, Say, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
 
-Say = Callable[[str], str]
 # A row of the grid is as wide as a terminal; more columns are told by the report's JSON and page.
 _MOST_COLUMNS = 9
 

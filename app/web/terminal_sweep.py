@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -29,10 +27,8 @@ from app.web.sections.sweep_words import (
     passed,
     severity,
 )
-from app.web.terminal import WIDE, capitals, head, plain_table, small_print
+from app.web.terminal_parts import WIDE, Say, capitals, head, plain_table, small_print
 from app.web.untrusted import visible
-
-Say = Callable[[str], str]
 
 
 def render_sweep(report: SweepReport, console: Console, say: Say) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from rich.console import Console
@@ -13,10 +12,9 @@ from app.contracts.tasks_report import TasksReport
 from app.models.tasks.power import level_told
 from app.web import format as fmt
 from app.web.sections.tasks_words import OUTCOMES, detectable, heading, left, outcome, points, score
-from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
+from app.web.terminal_parts import WIDE, Say, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
 
-Say = Callable[[str], str]
 # A terminal of so many columns has room for the tests' p-values, too.
 _WITH_TESTS: Final = 120
 _STYLES = {"Worse": "bold red", "Equivalent": "bold green", "Better": "bold green"}

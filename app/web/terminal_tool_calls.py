@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from rich.console import Console
 from rich.text import Text
 
 from app.contracts.report import CompareReport
 from app.web import format as fmt
 from app.web.sections.tool_calls import NAMES, pairs, plus, sentence
+from app.web.terminal_parts import Say, plain_table
 
 
-def print_tool_calls(report: CompareReport, console: Console, say: Callable[[str], str]) -> None:
+def print_tool_calls(report: CompareReport, console: Console, say: Say) -> None:
     """Shares of both models and their difference; nothing where no call was generated."""
-    from app.web.terminal import plain_table
-
     found = report.tool_calls
     if found is None:
         return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,10 +21,8 @@ from app.web.sections.trajectory_words import (
     title_of,
     whole_texts,
 )
-from app.web.terminal import WIDE, head, plain_table, small_print, verdict_lines
+from app.web.terminal_parts import WIDE, Say, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
-
-Say = Callable[[str], str]
 
 
 def render_trajectory(report: TrajectoryReport, console: Console, say: Say) -> None:

@@ -1,0 +1,174 @@
+"""What reports of all kinds have alike in a terminal: head, verdict, tables, small print."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from app.contracts.report import SEVERITIES, Provenance
+from app.contracts.reports import AnyReport
+from app.contracts.surface_report import SurfaceReport
+from app.contracts.sweep_report import SweepReport
+from app.contracts.trajectory_report import TrajectoryReport
+from app.web import describe
+from app.web import format as fmt
+from app.web.scales import LogScale
+from app.web.sections.origin import scored_text, window
+from app.web.sections.slices import OVER_WINDOWS
+from app.web.sections.surface_words import told_of
+from app.web.sections.sweep_words import furthest
+from app.web.sections.verdict import detectable, edges, heading, margin, named, nonfinite, rank, to_decide
+from app.web.untrusted import visible
+
+# Columns from which tables have all that they can tell.
+WIDE = 100
+_STYLES = {"none": "green", "mild": "yellow", "moderate": "yellow", "severe": "red", "collapse": "red"}
+Say = Callable[[str], str]
+
+
+def head(report: AnyReport, console: Console, say: Say) -> None:
+    """Which models, over which text."""
+    origin = report.provenance
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row("candidate", Text(say(visible(describe.model(origin.candidate))), style="bold"))
+    grid.add_row("reference", Text(say(visible(describe.model(origin.reference)))))
+    grid.add_row(
+        "text",
+        Text(
+            say(
+                f"{scored_text(report)}: {fmt.count(report.tokens)} scored tokens, "
+                f"{fmt.counted(report.documents, 'document')}, {_read_at_once(report)}"
+            )
+        ),
+    )
+    console.print(grid)
+
+
+def _read_at_once(report: AnyReport) -> str:
+    if isinstance(report, TrajectoryReport):
+        return f"texts of {window(report)}"
+    return f"windows of {fmt.count(report.provenance.protocol.window)}"
+
+
+def verdict_lines(report: AnyReport, console: Console, say: Say, *, sentence: str = "") -> None:
+    """The class, its sentence, and where it stands among the thresholds."""
+    sure = "conclusive" if report.decision.conclusive else "inconclusive"
+    console.print()
+    console.print(
+        Text.assemble(
+            (heading(report).upper(), f"bold {_STYLES[report.severity]}"), f"  {rank(report)}, {sure}", overflow="fold"
+        )
+    )
+    _print(console, say(sentence or visible(report.verdict)))
+    for line in filter(None, (margin(report), to_decide(report))):
+        _print(console, say(line))
+    console.print()
+    if report.decision.excess_kl.mean is not None:
+        for line in gauge(report, report.decision.excess_kl.mean, min(console.width, WIDE) - 2):
+            console.print(Text(say(line), no_wrap=True))
+    for alert in filter(None, (nonfinite(report), *(visible(warning) for warning in report.warnings))):
+        console.print()
+        console.print(Text.assemble(("Warning: ", "bold"), say(alert)))
+
+
+def gauge(report: AnyReport, mean: float, width: int) -> tuple[str, str, str]:
+    """Three lines of `width` characters: class names, an axis with the excess and its interval, the thresholds.
+
+    The axis is logarithmic from a quarter of the first threshold to three times the last; what lies outside stands at
+    its ends.
+    """
+    limits = edges(report)
+    scale = LogScale(limits[0] / 4, limits[-1] * 3)
+
+    def column(value: float) -> int:
+        return min(width - 1, max(0, round(scale.at(value) / 100 * (width - 1))))
+
+    bounds = [0, *(column(edge) for edge in limits), width]
+    names, axis, labels = [" "] * width, ["─"] * width, [" "] * width
+    for name, left, right in zip(SEVERITIES, bounds, bounds[1:], strict=False):
+        shown = name.upper() if name in named(report) else name
+        _write(names, shown, left + max(0, (right - left - len(shown) + 1) // 2))
+    for edge in limits:
+        axis[column(edge)] = "┼"
+        label = fmt.short(edge)
+        _write(labels, label, column(edge) - len(label) // 2)
+    ci = report.decision.excess_kl.ci
+    if ci:
+        low, high = column(ci[0]), column(ci[1])
+        for place in range(low, high + 1):
+            axis[place] = "═"
+        axis[low], axis[high] = "├", "┤"
+    axis[column(mean)] = "●" if mean >= scale.low else "◂"
+    return "".join(names), "".join(axis), "".join(labels)
+
+
+def _write(line: list[str], text: str, start: int) -> None:
+    start = min(max(0, start), max(0, len(line) - len(text)))
+    line[start : start + len(text)] = text[: len(line)]
+
+
+def capitals(text: str, names: Iterable[str] = ()) -> str:
+    """A heading in capitals, but for `names` in it: who copies one from here needs it as it is."""
+    longest_first = sorted({name for name in names if name}, key=len, reverse=True)
+    if not longest_first:
+        return text.upper()
+    kept = "|".join(map(re.escape, longest_first))
+    parts = re.split(rf"(?<![\w.])({kept})(?![\w.]*\w)", text)
+    return "".join(part if index % 2 else part.upper() for index, part in enumerate(parts))
+
+
+def plain_table(title: str, columns: Iterable[tuple[str, bool]]) -> Table:
+    """An empty table; columns are (heading, whether it holds numbers)."""
+    table = Table(title=Text(title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for name, is_number in columns:
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
+    return table
+
+
+def starred(name: str, mark: bool) -> str:
+    """A part's name in a table, with the mark that `print_over_windows` explains."""
+    return f"{visible(name)} *" if mark else visible(name)
+
+
+def print_over_windows(documents: Mapping[str, int], console: Console, say: Say) -> None:
+    """Which parts have intervals of another kind than the whole, by how many documents each has; nothing for none."""
+    if documents:
+        told = (f"{visible(name)} {count} document{'' if count == 1 else 's'}" for name, count in documents.items())
+        _print(console, say(f"* {OVER_WINDOWS}: {', '.join(told)}"))
+
+
+def small_print(report: AnyReport, console: Console, say: Say) -> None:
+    """Noise floor, rule, limits and origin."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    floor = report.noise_floor.kl
+    floor_text = "exactly 0" if floor.mean == 0 == floor.max else f"{fmt.number(floor.mean)} nats a token"
+    grid.add_row("noise floor", say(floor_text))
+    at = visible(furthest(report)) if isinstance(report, SweepReport) else ""
+    at = told_of(report) if isinstance(report, SurfaceReport) else at
+    grid.add_row("detectable", say(f"{f'At the {at}: ' if at else ''}{detectable(report)}"))
+    grid.add_row("rule", Text(say(visible(report.decision.rule))))
+    for index, item in enumerate(report.not_tested):
+        grid.add_row("not tested" if index == 0 else "", Text(say(visible(item))))
+    origin = report.provenance
+    grid.add_row("engine", Text(say(visible(f"{origin.engine}, {origin.device}, {origin.dtype}"))))
+    grid.add_row("measuring took", say(fmt.duration(_spent(origin))))
+    grid.add_row("job", Text(say(visible(report.job))))
+    console.print(grid)
+
+
+def _spent(origin: Provenance) -> float:
+    """Seconds of all phases, as the page adds them up; from start to end where no phase was timed."""
+    return sum(origin.seconds.values()) if origin.seconds else max(0.0, origin.finished_at - origin.started_at)
+
+
+def _print(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style=style))
