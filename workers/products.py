@@ -36,6 +36,14 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return (left.float() @ right.float()).to(left.dtype)
 
 
+def projected(x: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
+    """x (…, I) through a matrix of its dtype, to (…, O), as `torch.nn.functional.linear` does; on a CPU by way of
+    float32, backward too, where this processor lacks the product."""
+    if x.device.type != "cpu" or not lacking(x.dtype):
+        return linear(x, weight_OI)
+    return linear(x.float(), weight_OI.float()).to(x.dtype)
+
+
 class WidenedLinear(nn.Linear):
     """A linear layer whose product on a CPU is made in float32, and rounded once."""
 

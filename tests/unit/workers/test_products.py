@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from workers import products
-from workers.products import WidenedLinear, lacking, product, widen
+from workers.products import WidenedLinear, lacking, product, projected, widen
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -64,6 +64,29 @@ def test_where_the_processor_can_nothing_changes(monkeypatch: pytest.MonkeyPatch
     model = nn.Sequential(nn.Linear(4, 4, dtype=torch.bfloat16))
     widen(model)
     assert type(model[0]) is nn.Linear
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_what_is_projected_and_its_gradients_are_exact_and_rounded(without: None, dtype: torch.dtype) -> None:
+    x, weight = drawn(2, 5, 48, dtype=dtype), drawn(24, 48, dtype=dtype, seed=1)
+    given = [one.clone().requires_grad_() for one in (x, weight)]
+    exact = [one.double().requires_grad_() for one in (x, weight)]
+    slope = drawn(2, 5, 24, dtype=dtype, seed=2)
+    made, wanted = projected(*given), exact[0] @ exact[1].T
+    made.backward(slope)
+    wanted.backward(slope.double())
+    assert (made.dtype, made.shape) == (dtype, (2, 5, 24))
+    assert (made == rounded_once(wanted.detach(), dtype)).float().mean() > 0.99
+    for one, other in zip(given, exact, strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert (one.grad == rounded_once(other.grad, dtype)).float().mean() > 0.99
+
+
+def test_where_the_processor_can_a_projection_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "lacking", lambda _: False)
+    x, weight = drawn(3, 16, dtype=torch.bfloat16), drawn(4, 16, dtype=torch.bfloat16, seed=1)
+    assert torch.equal(projected(x, weight), nn.functional.linear(x, weight))
 
 
 @pytest.mark.parametrize("dtype", HALVES)

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn import functional
 
 from workers.mitigation.repair.closed_form import Factors
+from workers.products import projected
 
 STORED = torch.bfloat16
 
@@ -31,8 +31,8 @@ class Adapted(nn.Module):
 
     def forward(self, x_NLI: torch.Tensor) -> torch.Tensor:
         """(N, L, O)."""
-        down_NLR = functional.linear(x_NLI, self.down_RI.to(x_NLI.dtype))
-        found: torch.Tensor = self.base(x_NLI) + functional.linear(down_NLR, self.up_OR.to(x_NLI.dtype))
+        down_NLR = projected(x_NLI, self.down_RI.to(x_NLI.dtype))
+        found: torch.Tensor = self.base(x_NLI) + projected(down_NLR, self.up_OR.to(x_NLI.dtype))
         return found
 
 

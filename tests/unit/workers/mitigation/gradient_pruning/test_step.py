@@ -128,21 +128,27 @@ def test_the_same_inputs_give_the_same_weights_and_another_seed_does_not(tiny: T
 
 
 def test_it_does_less_harm_than_wanda_and_recovery_less_again(tiny: Tiny, store: CheckpointStore) -> None:
+    """On windows that nothing was fitted on, after text enough that no rounding decides. The weights of this model are
+    random: after their reconstruction recovery finds nothing that holds elsewhere, so it is tried without."""
     folder = tiny()
-    tokens = text(None).tokens_NL  # type: ignore[arg-type]
+    tokens = torch.randint(0, 320, (80, 32), generator=torch.Generator().manual_seed(3))
+    fitted = CalibrationText(tokens[:64], "more", 64, 64)
+    bare = STEP | {"reconstruct": False}
     harm = {}
-    recovered = STEP | {"recovery_steps": 40}
     for label, step in {
         "wanda": {"type": "prune.wanda", "sparsity": 0.5},
+        "bare": bare,
+        "recovered": bare | {"recovery_steps": 40},
         "ours": STEP,
-        "recovered": recovered,
     }.items():
-        with prune(folder, store, step) as modified:
-            harm[label] = divergence(folder, modified.path, tokens)
+        recipe = RECIPE.validate_python([step])
+        with apply(inspect(folder), recipe, store=store, calibration=lambda _: fitted) as modified:
+            harm[label] = divergence(folder, modified.path, tokens[64:])
             if label == "recovered":
                 assert modified.manifest.steps[0].figures["recovery_steps"] == 40
                 assert modified.manifest.sparsity == pytest.approx(0.5, abs=1e-3)
-    assert harm["recovered"] < harm["ours"] < harm["wanda"], harm
+    assert harm["recovered"] < harm["bare"] < harm["wanda"], harm
+    assert harm["ours"] < 0.8 * harm["bare"], harm
 
 
 def test_a_recovery_that_does_not_help_on_windows_that_it_has_not_seen_is_not_kept(

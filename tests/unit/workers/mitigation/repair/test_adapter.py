@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from tests.unit.workers.mitigation.repair.support import RTN, operate, repair, weights, windows
+from workers import products
 from workers.mitigation.repair.adapter import Adapted, bits_of, export, merged, stored
 from workers.mitigation.repair.closed_form import Factors
 
@@ -31,6 +32,18 @@ def test_beside_the_layer_and_merged_are_the_same_function() -> None:
     torch.testing.assert_close(adapted(x), expected)
     trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     assert trained == {"up_OR", "down_RI"}
+
+
+def test_factors_are_multiplied_in_float32_where_the_processor_lacks_the_product(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[torch.dtype] = []
+    monkeypatch.setattr(products, "lacking", lambda dtype: dtype == torch.bfloat16)
+    monkeypatch.setattr(products, "linear", lambda x, w: seen.append(x.dtype) or nn.functional.linear(x, w))
+    base = nn.Linear(12, 8, dtype=torch.bfloat16).requires_grad_(False)
+    found = Adapted(base, factors(8, 12, 3))(torch.randn(2, 5, 12).bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert seen == [torch.float32, torch.float32]
 
 
 def test_the_adapters_bits_come_on_top() -> None:
