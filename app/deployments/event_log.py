@@ -16,17 +16,19 @@ EVENTS_AT_ONCE: Final = 200
 class EventLog(Scripts):
     """To append needs the deployment; its events can be read for an hour after it is gone."""
 
-    async def event(self, id: str, event: DeploymentEvent) -> None:  # noqa: A002
+    async def event(self, deployment_id: str, event: DeploymentEvent) -> None:
         """Appends an event. Its `at` is Redis's own time, not the one given. Changes of state, version and replicas
         are told by the methods that make them."""
         body = event.model_dump(mode="json", exclude={"type", "at"}, exclude_defaults=True)
         rest = "".join(f",{as_text(name)}:{as_text(value)}" for name, value in body.items())
-        answer = await self._run("event", keys.deployment(id), id, uuid.uuid4().hex, event.type.value, rest)
-        await self._checked(id, answer)
+        answer = await self._run(
+            "event", keys.deployment(deployment_id), deployment_id, uuid.uuid4().hex, event.type.value, rest
+        )
+        await self._checked(deployment_id, answer)
 
     async def events(
         self,
-        id: str,  # noqa: A002
+        deployment_id: str,
         after: int = 0,
         block_s: float | None = None,
         *,
@@ -38,7 +40,7 @@ class EventLog(Scripts):
         for an hour.
         """
         answer: Any = await self.client.xread(
-            {keys.events(id): f"{after}-0"},
+            {keys.events(deployment_id): f"{after}-0"},
             count=count,
             block=None if block_s is None else max(1, int(block_s * 1000)),
         )
@@ -48,7 +50,7 @@ class EventLog(Scripts):
             for entry, fields in entries
         ]
 
-    async def last_event(self, id: str) -> int:  # noqa: A002
+    async def last_event(self, deployment_id: str) -> int:
         """Number of the newest event, 0 where there is none."""
-        entries = await self.client.xrevrange(keys.events(id), count=1)
+        entries = await self.client.xrevrange(keys.events(deployment_id), count=1)
         return int(str(entries[0][0]).partition("-")[0]) if entries else 0

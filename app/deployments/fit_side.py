@@ -12,23 +12,25 @@ from app.deployments.scripts import Evidence, Scripts, as_text
 class FitSide(Scripts):
     """Raises DEPLOYMENT_NOT_FOUND for a deployment that is gone."""
 
-    async def start_fit(self, id: str, job_id: str) -> str:  # noqa: A002
+    async def start_fit(self, deployment_id: str, job_id: str) -> str:
         """The one job that fits this deployment: `job_id`, or the one that somebody named before."""
-        answer = cast(str, await self._run("fit", keys.deployment(id), id, "start", job_id))
-        await self._checked(id, answer)
+        answer = cast(str, await self._run("fit", keys.deployment(deployment_id), deployment_id, "start", job_id))
+        await self._checked(deployment_id, answer)
         return answer
 
-    async def fit_made(self, id: str, job_id: str) -> None:  # noqa: A002
+    async def fit_made(self, deployment_id: str, job_id: str) -> None:
         """The job that fits it has a record. Repeating it changes nothing."""
-        await self._checked(id, await self._run("fit", keys.deployment(id), id, "queued", job_id))
+        await self._checked(
+            deployment_id, await self._run("fit", keys.deployment(deployment_id), deployment_id, "queued", job_id)
+        )
 
-    async def was_fit_made(self, id: str, job_id: str) -> bool:  # noqa: A002
+    async def was_fit_made(self, deployment_id: str, job_id: str) -> bool:
         """Whether the job has had a record: where there is none now, it has run out or was deleted."""
-        return bool(await self.client.hget(keys.deployment(id), "fit_queued") == job_id)
+        return bool(await self.client.hget(keys.deployment(deployment_id), "fit_queued") == job_id)
 
     async def fit_ended(
         self,
-        id: str,  # noqa: A002
+        deployment_id: str,
         *,
         refused: bool,
         reason: str,
@@ -42,8 +44,8 @@ class FitSide(Scripts):
         kind = DeploymentEventType.REFUSED if refused else DeploymentEventType.FITTED
         answer = await self._run(
             "fit",
-            keys.deployment(id),
-            id,
+            keys.deployment(deployment_id),
+            deployment_id,
             "end",
             "",
             kind.value,
@@ -51,4 +53,4 @@ class FitSide(Scripts):
             version or "",
             as_text(dict(evidence or {})),
         )
-        await self._checked(id, answer)
+        await self._checked(deployment_id, answer)

@@ -41,7 +41,7 @@ def is_deployment_id(text: str) -> bool:
 
 
 class OwnerSide(Scripts):
-    """Methods that take an `id` raise HemostatError (DEPLOYMENT_NOT_FOUND) where there is none."""
+    """Methods that take a `deployment_id` raise HemostatError (DEPLOYMENT_NOT_FOUND) where there is none."""
 
     async def create(
         self,
@@ -91,9 +91,9 @@ class OwnerSide(Scripts):
             return name_or_id
         raise await self._not_found(name_or_id)
 
-    async def exists(self, id: str) -> bool:  # noqa: A002
+    async def exists(self, deployment_id: str) -> bool:
         """Whether there is a deployment of this id; one that is being deleted is one."""
-        return bool(await self.client.exists(keys.deployment(id)))
+        return bool(await self.client.exists(keys.deployment(deployment_id)))
 
     async def get(self, name_or_id: str) -> Deployment:
         """One deployment, with its running replicas and the shadow's last word."""
@@ -138,7 +138,7 @@ class OwnerSide(Scripts):
 
     async def patch(
         self,
-        id: str,  # noqa: A002 - the contract's word
+        deployment_id: str,
         patch: DeploymentPatch,
         *,
         within_memory: bool = False,
@@ -150,19 +150,19 @@ class OwnerSide(Scripts):
         """
         pairs = [part for pair in patch_fields(patch).items() for part in pair]
         shares = shares_for_script(self.settings) if within_memory else ""
-        answer = await self._run("patch", keys.deployment(id), id, shares, *pairs)
+        answer = await self._run("patch", keys.deployment(deployment_id), deployment_id, shares, *pairs)
         self._check_room(answer)
-        await self._checked(id, answer)
-        return await self.get(id)
+        await self._checked(deployment_id, answer)
+        return await self.get(deployment_id)
 
-    async def delete(self, id: str) -> None:  # noqa: A002
+    async def delete(self, deployment_id: str) -> None:
         """Marks it: the agent ends its processes, then it is forgotten. One that nobody runs is forgotten at once."""
-        if await self._run("delete", keys.deployment(id), id) == "missing":
-            raise await self._not_found(id)
+        if await self._run("delete", keys.deployment(deployment_id), deployment_id) == "missing":
+            raise await self._not_found(deployment_id)
 
     async def promote(
         self,
-        id: str,  # noqa: A002
+        deployment_id: str,
         version: Version,
         *,
         reason: str,
@@ -176,11 +176,13 @@ class OwnerSide(Scripts):
         deleted, unless a person asked (`manual`), where it is frozen, and where another version than `instead_of` is
         active: whoever decided on the grounds of that one must not undo what somebody else did meanwhile.
         """
-        return await self._activate(id, "promote", version, reason, evidence, manual=manual, instead_of=instead_of)
+        return await self._activate(
+            deployment_id, "promote", version, reason, evidence, manual=manual, instead_of=instead_of
+        )
 
     async def rollback(
         self,
-        id: str,  # noqa: A002
+        deployment_id: str,
         *,
         reason: str,
         evidence: Evidence | None = None,
@@ -192,11 +194,13 @@ class OwnerSide(Scripts):
 
         What was gone back from is no longer `previous_version`. Raises DEPLOYMENT_CONFLICT as `promote` does.
         """
-        return await self._activate(id, "rollback", to or "", reason, evidence, manual=manual, instead_of=instead_of)
+        return await self._activate(
+            deployment_id, "rollback", to or "", reason, evidence, manual=manual, instead_of=instead_of
+        )
 
     async def _activate(
         self,
-        id: str,  # noqa: A002
+        deployment_id: str,
         what: str,
         version: str,
         reason: str,
@@ -208,8 +212,8 @@ class OwnerSide(Scripts):
         token = uuid.uuid4().hex
         answer = await self._run(
             "activate",
-            keys.deployment(id),
-            id,
+            keys.deployment(deployment_id),
+            deployment_id,
             what,
             version,
             token,
@@ -218,12 +222,12 @@ class OwnerSide(Scripts):
             as_text(dict(evidence or {})),
             instead_of or "",
         )
-        await self._checked(id, answer)
-        return await self.get(id)
+        await self._checked(deployment_id, answer)
+        return await self.get(deployment_id)
 
-    async def freeze(self, id: str) -> Deployment:  # noqa: A002
+    async def freeze(self, deployment_id: str) -> Deployment:
         """The active version stays until a person changes it."""
-        return await self.patch(id, DeploymentPatch(calibration=CalibrationMode.FROZEN))
+        return await self.patch(deployment_id, DeploymentPatch(calibration=CalibrationMode.FROZEN))
 
     def _check_room(self, answer: str) -> None:
         word, *counts = answer.split()

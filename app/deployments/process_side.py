@@ -22,11 +22,11 @@ Settled = DeploymentState | Literal["forgotten"]
 class ProcessSide(Scripts):
     """Serving, shadow and verify processes, and the agent."""
 
-    async def register(self, id: str, replica: Replica) -> None:  # noqa: A002
+    async def register(self, deployment_id: str, replica: Replica) -> None:
         """A process of the deployment says that it is there. Its lease runs out after `settings.replica_lease_s`."""
-        await self.renew(id, replica)
+        await self.renew(deployment_id, replica)
 
-    async def renew(self, id: str, replica: Replica) -> None:  # noqa: A002
+    async def renew(self, deployment_id: str, replica: Replica) -> None:
         """Renews the lease and says how it is: call it every `settings.replica_renew_s`, and at once at a change.
 
         A lease that ran out, or that Redis lost, is taken anew by it. Raises DEPLOYMENT_NOT_FOUND for a deployment that
@@ -35,31 +35,36 @@ class ProcessSide(Scripts):
         seen = replica.model_copy(update={"seen_at": time.time()}).model_dump(mode="json")
         said = json.dumps(seen | {"secret": replica.secret}, ensure_ascii=False)
         lease_ms = int(self.settings.replica_lease_s * 1000)
-        await self._checked(id, await self._run("renew", keys.deployment(id), id, replica.id, lease_ms, said))
+        await self._checked(
+            deployment_id,
+            await self._run("renew", keys.deployment(deployment_id), deployment_id, replica.id, lease_ms, said),
+        )
 
-    async def leave(self, id: str, replica_id: str) -> None:  # noqa: A002
+    async def leave(self, deployment_id: str, replica_id: str) -> None:
         """The process goes, of its own will. A deployment that is gone already is no error."""
-        await self._run("renew", keys.deployment(id), id, replica_id, 0, "")
+        await self._run("renew", keys.deployment(deployment_id), deployment_id, replica_id, 0, "")
 
-    async def replicas(self, id: str) -> builtins.list[Replica]:  # noqa: A002
+    async def replicas(self, deployment_id: str) -> builtins.list[Replica]:
         """The processes whose lease holds, by id."""
-        names = sorted(cast("builtins.list[str]", await self.client.hkeys(keys.replicas(id))))
-        texts = await self.client.mget([keys.replica(id, name) for name in names]) if names else []
+        names = sorted(cast("builtins.list[str]", await self.client.hkeys(keys.replicas(deployment_id))))
+        texts = await self.client.mget([keys.replica(deployment_id, name) for name in names]) if names else []
         return [Replica.model_validate_json(text) for text in texts if text is not None]
 
-    async def report(self, id: str, report: AgentReport, *, leaves: bool = False) -> Settled | Literal["other"]:  # noqa: A002
+    async def report(
+        self, deployment_id: str, report: AgentReport, *, leaves: bool = False
+    ) -> Settled | Literal["other"]:
         """What the agent knows of the deployment's processes, with a lease like a replica's; `leaves`: it gives it up.
 
         The first agent that reports has the deployment until it leaves or falls silent; others are answered "other".
         """
         lease_ms = 0 if leaves else int(self.settings.replica_lease_s * 1000)
         said = report.model_dump_json()
-        answer = await self._run("report", keys.deployment(id), id, lease_ms, said, report.agent)
+        answer = await self._run("report", keys.deployment(deployment_id), deployment_id, lease_ms, said, report.agent)
         return "other" if answer == "other" else self._settled(answer)
 
-    async def settle(self, id: str) -> Settled:  # noqa: A002
+    async def settle(self, deployment_id: str) -> Settled:
         """Brings state and reason to what is known now: leases that ran out are noticed by whoever calls this."""
-        return self._settled(await self._run("settle", keys.deployment(id), id))
+        return self._settled(await self._run("settle", keys.deployment(deployment_id), deployment_id))
 
     @staticmethod
     def _settled(answer: str) -> Settled:

@@ -63,9 +63,9 @@ class Scripts:
             if script in _CHANGING:
                 self.changes += 1
 
-    async def _checked(self, id: str, answer: str) -> None:  # noqa: A002
+    async def _checked(self, deployment_id: str, answer: str) -> None:
         if answer == "missing":
-            raise await self._not_found(id)
+            raise await self._not_found(deployment_id)
         refusal = _REFUSALS.get(answer)
         if refusal is not None:
             raise HemostatError(ErrorCode.DEPLOYMENT_CONFLICT, refusal[0], hint=refusal[1])

@@ -16,16 +16,19 @@ from app.deployments.scripts import Scripts
 class ShadowSide(Scripts):
     """Samples come in from the gateway and are taken out by the shadow process."""
 
-    async def set_shadow(self, id: str, status: ShadowStatus) -> None:  # noqa: A002
+    async def set_shadow(self, deployment_id: str, status: ShadowStatus) -> None:
         """What the shadow process last found. It is shown as stale where no shadow process has a lease."""
-        await self._checked(id, await self._run("shadow", keys.deployment(id), id, status.model_dump_json()))
+        await self._checked(
+            deployment_id,
+            await self._run("shadow", keys.deployment(deployment_id), deployment_id, status.model_dump_json()),
+        )
 
-    async def push_sample(self, id: str, sample: ShadowSample) -> bool:  # noqa: A002
+    async def push_sample(self, deployment_id: str, sample: ShadowSample) -> bool:
         """Queues one request to be scored again, as token ids that expire. False: dropped, the queue is full."""
         answer = await self._run(
             "push",
-            keys.deployment(id),
-            id,
+            keys.deployment(deployment_id),
+            deployment_id,
             sample.id,
             sample.model_dump_json(),
             self.settings.shadow_queue,
@@ -33,9 +36,9 @@ class ShadowSide(Scripts):
         )
         return int(answer) == 1
 
-    async def pop_samples(self, id: str, most: int, block_s: float = 0.0) -> builtins.list[ShadowSample]:  # noqa: A002
+    async def pop_samples(self, deployment_id: str, most: int, block_s: float = 0.0) -> builtins.list[ShadowSample]:
         """Takes up to `most` samples, oldest first; waits up to `block_s` (at most two seconds) for a first one."""
-        queue = keys.queue(id)
+        queue = keys.queue(deployment_id)
         names = cast("builtins.list[str]", await cast(Any, self.client.lpop(queue, most)) or [])
         if not names and block_s > 0:
             answer = await cast(Any, self.client.blpop([queue], timeout=block_s))
@@ -43,11 +46,11 @@ class ShadowSide(Scripts):
         if not names:
             return []
         pipeline = self.client.pipeline(transaction=True)
-        pipeline.mget([keys.sample(id, name) for name in names])
-        pipeline.delete(*(keys.sample(id, name) for name in names))
+        pipeline.mget([keys.sample(deployment_id, name) for name in names])
+        pipeline.delete(*(keys.sample(deployment_id, name) for name in names))
         texts, _ = await pipeline.execute()
         return [ShadowSample.model_validate_json(text) for text in texts if text is not None]
 
-    async def queue_depth(self, id: str) -> int:  # noqa: A002
+    async def queue_depth(self, deployment_id: str) -> int:
         """How many samples wait."""
-        return int(await self._run("depth", keys.queue(id), id))
+        return int(await self._run("depth", keys.queue(deployment_id), deployment_id))
