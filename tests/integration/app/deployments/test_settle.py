@@ -11,7 +11,7 @@ from app.contracts.deployment import CalibrationMode, Deployment, DeploymentEven
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import job_error
 from app.contracts.requests.calibrate import CalibrateRequest
-from app.deployments.settle import check_target, settle_jobs
+from app.deployments.settle import check_target, conclude, settle_jobs
 from app.deployments.store import DeploymentStore
 from app.jobs import keys
 from app.jobs.ids import id_at, new_job_id
@@ -173,6 +173,22 @@ async def test_the_fit_that_the_deployment_started_itself_is_concluded_elsewhere
     await deployments.start_fit(made.id, job_id)
     await settle_jobs(deployments, store)
     assert await events(deployments, made) == []
+
+
+async def test_a_fit_of_its_own_does_not_overrule_what_a_person_promoted_as_it_ended(
+    deployments: DeploymentStore, store: JobStore, made: Deployment
+) -> None:
+    job_id = await run(store, asked(made))
+    await deployments.start_fit(made.id, job_id)
+    read, record = await deployments.get(made.id), await store.get(job_id)
+    assert record is not None
+    by_hand = "cal-000000000000000a"
+    await deployments.promote(made.id, by_hand, reason="by hand", manual=True)
+    await conclude(deployments, store, read, record)
+    assert (await deployments.get(made.id)).active_version == by_hand
+    event = (await events(deployments, made))[-1]
+    assert event.type is DeploymentEventType.FITTED
+    assert "is not served: Another version came into force meanwhile." in event.reason
 
 
 async def test_a_job_for_another_model_or_no_deployment_is_refused_at_once(
