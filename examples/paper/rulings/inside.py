@@ -110,7 +110,8 @@ def cascade(reports: Reports) -> Finding:
 @dataclass(frozen=True)
 class _Steps:
     """What the layers into which an error comes make of it: of `count` of them `grow` and `damp` have the whole
-    interval above and below 1; figures of those with the least, the middle and the largest amplification."""
+    interval above and below 1, which one without an interval has on neither side; figures of those with the least, the
+    middle and the largest amplification."""
 
     name: str
     count: int
@@ -121,10 +122,11 @@ class _Steps:
     @classmethod
     def of(cls, name: str, steps: Sequence[ErrorStep]) -> _Steps:
         """Raises `NoNumberError` where no layer has an interval."""
+        entered = [step for step in steps if step.amplification.mean is not None]
         grown = [
             Figure.of(f"{name}, layer {step.reference[0]}", step.amplification, "times", "handed on unchanged: 1")
-            for step in steps
-            if step.amplification.mean is not None and step.amplification.ci is not None
+            for step in entered
+            if step.amplification.ci is not None
         ]
         if not grown:
             raise NoNumberError(f"{name}: no layer has an amplification with an interval")
@@ -132,7 +134,7 @@ class _Steps:
         picked = dict.fromkeys((0, len(ordered) // 2, len(ordered) - 1))
         return cls(
             name,
-            len(grown),
+            len(entered),
             sum(figure.low > 1 for figure in grown),
             sum(figure.high < 1 for figure in grown),
             tuple(ordered[place] for place in picked),

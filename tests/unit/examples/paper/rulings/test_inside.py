@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.contracts.report import Mean
 from examples.paper.finding import NoNumberError
 from examples.paper.rulings.inside import attention, cascade
 from examples.paper.rulings.reports import Reports
@@ -107,3 +108,16 @@ def test_a_model_whose_layers_are_entered_by_no_error_has_no_cascade():
     bare = inside(amplified=())
     with pytest.raises(NoNumberError, match="four bits: no layer has an amplification"):
         cascade(Reports({"rounded-inside": bare, "pruned-inside": inside()}))
+
+
+def test_a_layer_without_an_interval_is_one_of_the_layers_and_on_neither_side():
+    given = inside(amplified=[GROWS, GROWS, OPEN, OPEN])
+    assert given.internals is not None
+    assert given.internals.activations is not None
+    steps = list(given.internals.activations.steps)
+    steps[-1] = steps[-1].model_copy(update={"amplification": Mean(mean=1.3, ci=None)})
+    block = given.internals.activations.model_copy(update={"steps": tuple(steps)})
+    bare = given.model_copy(update={"internals": given.internals.model_copy(update={"activations": block})})
+    finding = cascade(Reports({"rounded-inside": bare, "pruned-inside": inside(amplified=[GROWS, GROWS, GROWS])}))
+    assert finding.outcome == "not identifiable"
+    assert "Four bits: 2 of 4 layers make the error that enters them grow" in finding.sentence
