@@ -267,7 +267,9 @@ def _check_values(
     seen: dict[str, int] = {}
     for number, value in enumerate(values):
         at = f"{pointer}/{WORD}/{number}"
-        name = json.dumps(value, sort_keys=True)
+        # 1 and 1.0 are one setting.
+        same = int(value) if isinstance(value, float) and value.is_integer() else value
+        name = json.dumps(same, sort_keys=True)
         if name in seen:
             _refuse(
                 f"{field} = {told(value)} {'comes' if ranged else 'is given'} twice, as values {seen[name] + 1} and "

@@ -42,7 +42,7 @@ def hellaswag(row: Row, id_: str, complain: Complain) -> Item:
     """`activity: beginning`, to be continued by one of the endings."""
     endings = _texts(row, "endings", complain, read=_tidy)
     label = row["label"]
-    gold = int(label) if str(label).isdigit() else -1
+    gold = _place(str(label))
     if not 0 <= gold < len(endings):
         complain(f"label is none of the {len(endings)} endings", "labels count endings from 0")
     beginning = f"{_text(row, 'ctx_a', complain)} {_text(row, 'ctx_b', complain).capitalize()}"
@@ -52,6 +52,12 @@ def hellaswag(row: Row, id_: str, complain: Complain) -> Item:
         choices=tuple(endings),
         gold=gold,
     )
+
+
+def _place(text: str) -> int:
+    """The number that a text is, of those that count choices; −1 of any other text, of numbers too long to be one, and
+    of characters that are digits and make no number (²)."""
+    return int(text) if text.isdecimal() and len(text) < 4 else -1
 
 
 def _tidy(text: str) -> str:
@@ -88,7 +94,7 @@ def mmlu(row: Row, id_: str, complain: Complain) -> Item:
     if len(choices) > len(LETTERS):
         complain(f"there are {len(choices)} choices", f"at most {len(LETTERS)} can be lettered")
     answer = str(row["answer"]).strip()
-    gold = int(answer) if answer.isdigit() else LETTERS.find(answer) if len(answer) == 1 else -1
+    gold = LETTERS.find(answer) if len(answer) == 1 and answer in LETTERS else _place(answer)
     if not 0 <= gold < len(choices):
         complain(f"answer is none of the {len(choices)} choices", "give an index from 0, or a letter")
     letters = LETTERS[: len(choices)]

@@ -149,6 +149,11 @@ def test_what_is_wrong_with_a_knob_is_told_with_its_place(step, pointer, code):
             "give each value once",
         ),
         (
+            {"type": "context.linear", "factor": {"sweep": [1.5, 2, 2.0]}},
+            "factor = 2 is given twice, as values 2 and 3 of 3",
+            "give each value once",
+        ),
+        (
             {"type": "prune.wanda", "sparsity": {"sweep": {"from": 0.1, "to": 0.1 + 1e-13, "points": 3}}},
             "sparsity = 0.1 comes twice, as values 1 and 2 of 3",
             "ask for fewer points, or set the ends further apart",

@@ -163,6 +163,8 @@ def test_a_draw_is_the_same_for_the_same_seed(settings: Settings) -> None:
         ("humaneval", [HUMANEVAL | {"entry_point": "x(); import os"}], "no name of a function"),
         ("gsm8k", [GSM8K | {"answer": "#### many"}], "the answer holds no number"),
         ("hellaswag", [HELLASWAG | {"label": "2"}], "label is none of the 2 endings"),
+        ("hellaswag", [HELLASWAG | {"label": "²"}], "label is none of the 2 endings"),  # a digit, and no number
+        ("hellaswag", [HELLASWAG | {"label": "1" * 5000}], "label is none of the 2 endings"),
         ("arc", [ARC | {"answerKey": "E"}], "answerKey is none of the 3 labels"),
         ("mmlu", [MMLU | {"answer": 4}], "answer is none of the 4 choices"),
         ("mmlu", [MMLU | {"choices": ["1"]}], "choices holds one answer$"),
