@@ -27,7 +27,8 @@ def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> 
     if found.not_swapped and sites:
         first = next((site for site in sites if site.shown is not False), sites[0])
         kept = _kept(max(site.nats for site in sites), found)
-        return f"{_worst_gap(first, found)}; parts were not swapped: {found.not_swapped}.{kept}"
+        worst = _worst_gap(first, found, sure=first is not sites[0] and first.shown is True)
+        return f"{worst}; parts were not swapped: {found.not_swapped}.{kept}"
     if found.not_swapped:
         return f"No part was swapped: {found.not_swapped}."
     if not found.scope.considered:
@@ -62,11 +63,12 @@ def _kept(worst: float, found: Found) -> str:
     return f" What both models have, layers, embedding and head, is changed, too: {cost}."
 
 
-def _worst_gap(gap: Site, found: Found) -> str:
-    """What the first gap costs, on how much text, and whether that has an interval."""
+def _worst_gap(gap: Site, found: Found, *, sure: bool) -> str:
+    """What the first gap costs, on how much text, and whether that has an interval. `sure`: others cost more, and not
+    for sure."""
     alignment = None if found.internals is None else found.internals.alignment
     nats = f"{numeral(gap.nats)} nats a token"
-    told = f"The worst gap is {gap.name}, which alone costs"
+    told = f"The worst gap{' that costs something for sure' if sure else ''} is {gap.name}, which alone costs"
     if gap.shown is False:
         told = f"No gap is shown to cost anything alone: the one that costs most, {gap.name}, costs"
     if alignment is None or gap.share is None:

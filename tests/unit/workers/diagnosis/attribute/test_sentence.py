@@ -242,6 +242,15 @@ def test_what_stayed_and_costs_more_than_the_worst_gap_are_told() -> None:
     assert "changed, too" not in gap_verdict(matched={"mean": 0.0, "ci": (0.0, 0.0)})
 
 
+def test_a_gap_that_costs_more_and_not_for_sure_is_not_passed_over_in_silence() -> None:
+    unsure = Told.model_validate(site("dropped layer 2", 0.6, kind="gap", layer=3, shown=False, ci=(0.0, 1.4)))
+    shown = Told.model_validate(site("dropped layer 8", 0.2, kind="gap", layer=9, shown=True, ci=(0.1, 0.3)))
+    found = SimpleNamespace(not_swapped="the models have 30 and 28 layers", internals=None)
+    told = sentence((unsure, shown), None, cast("Found", found))
+    assert told.startswith("The worst gap that costs something for sure is dropped layer 8, which alone costs 0.2")
+    assert "for sure" not in sentence((shown, unsure), None, cast("Found", found))
+
+
 def test_a_layer_that_costs_more_than_the_part_in_it_that_is_blamed_is_told() -> None:
     whole = Told.model_validate(site("layers.0", 0.25, kind="layer", layer=0, cause="unclear"))
     part = Told.model_validate(site(MODULES[0].name, 0.2, kind="module", layer=0, cause="size", shown=True))
