@@ -20,6 +20,7 @@ from workers.engine.finite import check_finite
 from workers.engine.launch import never
 from workers.engine.simulation import section_at
 from workers.products import widen
+from workers.surgery.blockwise.attention import capped
 
 # A job is cancelled between two forward passes, so a prompt is read in parts of so many tokens over all rows.
 STEP_TOKENS: Final = 1024
@@ -159,8 +160,7 @@ def _load(info: CheckpointInfo, dtype: torch.dtype) -> Any:
     if info.quantization is not None:
         # Weights are unpacked once; activations that the packing quantizes are quantized on the way, as it says.
         config.quantization_config = {**info.quantization, "dequantize": True}
-    # transformers' fused attention leaves soft-capping out without a word
-    attention = "eager" if info.config.get("attn_logit_softcapping") else "sdpa"
+    attention = capped(dtype) if info.config.get("attn_logit_softcapping") else "sdpa"
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:

@@ -15,7 +15,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
 from app.models.shapes import LAYOUTS
 from workers.products import widen
-from workers.surgery.blockwise.attention import implementation
+from workers.surgery.blockwise.attention import capped, implementation
 
 Read = Callable[[str], torch.Tensor]
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
@@ -46,8 +46,7 @@ class Skeleton:
         dtype = dtype or _PLAIN[info.scheme]
         self.info, self.dtype, self.read = info, dtype, read
         config = AutoConfig.for_model(**{**info.config, "dtype": dtype})
-        # transformers' fused attention leaves soft-capping out without a word
-        config._attn_implementation = "eager" if info.config.get("attn_logit_softcapping") else implementation(dtype)
+        config._attn_implementation = (capped if info.config.get("attn_logit_softcapping") else implementation)(dtype)
         if layout.mixture:
             config._experts_implementation = "eager"
         with init_empty_weights():
