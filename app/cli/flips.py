@@ -174,7 +174,9 @@ def _outcome(report: dict[str, Any]) -> list[str]:
     for result in all_results(report):
         flips = result["flips"]["harmful"] + result["flips"]["helpful"]
         line = f"{result['name']}: {flips} of {result['items']} answers flipped at a KL of {figure(kl)} nats a token"
-        lines.append(f"{line}; at chance, so not learned from" if result["outcome"] == "at_chance" else line)
+        why = "no number for some choices" if _broken(result) else ""
+        why = "at chance" if result["outcome"] == "at_chance" else why
+        lines.append(f"{line}; {why}, so not learned from" if why else line)
     return lines
 
 
@@ -212,5 +214,11 @@ def _runs_of(job: dict[str, Any], report: dict[str, Any]) -> list[Any]:
             source=result.get("source_fingerprint") or "",
         )
         for result in all_results(report)
-        if result["outcome"] != "at_chance"
+        if result["outcome"] != "at_chance" and not _broken(result)
     ]
+
+
+def _broken(result: dict[str, Any]) -> bool:
+    """Whether a model gives no number for some choice: it answers by chance there, whatever its KL over the text."""
+    sides = (result.get("not_finite_reference"), result.get("not_finite_candidate"))
+    return any(side is not None and side["positions"] for side in sides)

@@ -1,5 +1,6 @@
 """`hemostat tasks` and `hemostat flips`: what they send, print, and end with."""
 
+import copy
 import json
 import shlex
 from pathlib import Path
@@ -293,6 +294,20 @@ def test_finished_jobs_are_gathered_once(home, monkeypatch):
     kept = read(home)
     assert "mmlu" not in {run.task for run in kept}
     assert {run.kl for run in kept} == {report["divergence"]["kl"]["mean"] for report in Service().reports.values()}
+
+
+def test_a_task_in_which_a_model_gives_no_number_is_not_gathered_either(home, monkeypatch):
+    """As the job itself does not remember it."""
+    service = Service()
+    service.reports["b"] = copy.deepcopy(service.reports["b"])
+    (one,) = service.reports["b"]["tasks"]
+    one["not_finite_candidate"] = {"positions": 3, "items": 2}
+    monkeypatch.setattr(flips, "connect", lambda *_: service)
+    done = CliRunner().invoke(app, ["flips", "build", "--from-jobs", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["added"] == 4
+    assert {run.job for run in read(home)} == {"a"}
+    assert flips._outcome(service.reports["b"])[0].endswith("; no number for some choices, so not learned from")
 
 
 def test_a_sweep_says_of_each_run_what_it_found(home, monkeypatch):
