@@ -74,17 +74,17 @@ def difference(report: DiffReport) -> Shown:
     """The tables and charts of the differences."""
     several = len(report.pairs) > 1
     charted = _charted(report) if several else ()
+    whole = len(charted) == len(report.pairs)
+    gaps = [_pair_gap(pair, report, second=None if whole else _best(report)) for pair in charted]
     return Shown(
         ranking=_ranking(report),
         ranking_note=(
             "A rank is a range where no difference to a neighbour is shown: the best is one more than how many are "
             "better for sure, the worst is how many there are less how many are worse for sure."
         ),
-        chart=_chart([_gap(f"{pair.later} − {pair.earlier}", _of(pair, report.by)) for pair in charted], report, None)
-        if several
-        else None,
+        chart=_chart(gaps, report, None) if several else None,
         chart_title=f"Every pair, {NAMES[report.by]}"
-        if len(charted) == len(report.pairs)
+        if whole
         else f"The best candidate against each other one, {NAMES[report.by]}",
         chart_note=(
             "The candidate that is named first minus the other one, at the same tokens. "
@@ -115,12 +115,32 @@ def _marks(report: DiffReport, over: str = "") -> str:
 def _charted(report: DiffReport) -> tuple[Pair, ...]:
     if len(report.pairs) <= MOST_ROWS:
         return report.pairs
-    best = report.ranking[0].letter
+    best = _best(report)
     return tuple(pair for pair in report.pairs if best in (pair.earlier, pair.later))
+
+
+def _best(report: DiffReport) -> str:
+    return report.ranking[0].letter
 
 
 def _of(pair: Pair, measure: Measure) -> Difference:
     return next(row for row in pair.differences if row.measure == measure)
+
+
+def _pair_gap(pair: Pair, report: DiffReport, *, second: str | None) -> Gap:
+    """A pair's row: the later minus the earlier one; or, where `second` is the later one, the other way round."""
+    row = _of(pair, report.by)
+    if second != pair.later:
+        return _gap(f"{pair.later} − {pair.earlier}", row)
+    turned: dict[str, str] = {"better": "worse", "worse": "better"}
+    mean, ci = row.difference.mean, row.difference.ci
+    difference = row.difference.model_copy(
+        update={"mean": None if mean is None else 0.0 - mean, "ci": None if ci is None else (0.0 - ci[1], 0.0 - ci[0])}
+    )
+    return _gap(
+        f"{pair.earlier} − {pair.later}",
+        row.model_copy(update={"difference": difference, "verdict": turned.get(row.verdict, row.verdict)}),
+    )
 
 
 def _gap(label: str, row: Difference) -> Gap:

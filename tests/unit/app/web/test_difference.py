@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from app.contracts.diff_report import DiffReport
+from app.contracts.report import Mean
 from app.web import format as fmt
 from app.web.difference import render_difference
 from app.web.sections.difference import difference, ties
@@ -90,6 +91,41 @@ def test_of_very_many_pairs_the_chart_has_those_with_the_best(many: DiffReport) 
     assert "The best candidate against each other one" in root.text
     labels = {one.text for one in root.all("text", class_="strong")}
     assert labels == {f"{letter} − a" for letter in "bcdefghijk"}
+
+
+def test_every_row_against_the_best_is_the_other_one_minus_it_wherever_it_stands(many: DiffReport) -> None:
+    """The best is d: a, b and c stand before it in the report, e to k behind it; each of them loses more."""
+    names = dict(zip("abcdefghijk", "dabcefghijk", strict=True))
+    turned = {"better": "worse", "worse": "better"}
+    pairs = []
+    for pair in many.pairs:
+        one, other = names[pair.earlier], names[pair.later]
+        rows = pair.differences
+        if one > other:
+            one, other = other, one
+            rows = tuple(
+                row.model_copy(
+                    update={
+                        "difference": Mean(mean=-(row.difference.mean or 0.0), ci=_negative(row.difference.ci)),
+                        "verdict": turned.get(row.verdict, row.verdict),
+                    }
+                )
+                for row in rows
+            )
+        pairs.append(pair.model_copy(update={"earlier": one, "later": other, "differences": rows}))
+    ranking = tuple(row.model_copy(update={"letter": names[row.letter]}) for row in many.ranking)
+    renamed = many.model_copy(update={"pairs": tuple(pairs), "ranking": ranking})
+    charts = [tree(str(difference(one).chart)) for one in (many, renamed)]
+    labels, numbers = [
+        [[one.text for one in chart.all("text", class_=kind)] for chart in charts] for kind in ("strong", "end")
+    ]
+    assert sorted(labels[1]) == [f"{letter} − d" for letter in "abcefghijk"]
+    assert all(number.startswith("+") for number in numbers[1][: len(labels[1])])
+    assert sorted(numbers[0]) == sorted(numbers[1])
+
+
+def _negative(ci: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if ci is None else (-ci[1], -ci[0])
 
 
 def test_what_is_not_comparable_says_so_first_and_why(tmp_path: Path) -> None:
