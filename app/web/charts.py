@@ -24,6 +24,7 @@ Interval = tuple[float, float]
 _NARROWEST = 330.0  # pixels that a chart gets on a telephone
 _NARROWEST_STRIP = 150.0  # and a chart in a column of a table, anywhere
 _LABEL_ROW = 16
+_PLAIN, _BOLD = 6.8, 7.2  # pixels of a character of a label, in the widest of the fonts that pages take
 _HALF_LABEL = 22.0  # pixels: half of a tick's label of six characters
 _SPACE = 3.0  # per cent between the labels of an axis below strips
 _GAPS = (17.0, 22.0, 28.0, 36.0, 48.0)  # per cent between its ticks, at least: the first that gives labels room
@@ -386,7 +387,7 @@ def _placed(
     text = f"◂ {label}" if off else label
     if anchor is None:
         anchor = "" if at < 35 else "mid" if at <= 65 else "end"
-        at = _inside(at, anchor, 100 * 6.8 * len(text) / _NARROWEST)
+        at = _inside(at, anchor, 100 * (_BOLD if class_ == "strong" else _PLAIN) * len(text) / _NARROWEST)
     return _tag("text", text, x=_pct(at), y=y, class_=" ".join(filter(None, ["t halo", anchor, class_])))
 
 
