@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from typing import Final
+
+from pydantic import JsonValue
 
 from app.contracts.requests.surface import SurfaceRequest
 from app.contracts.surface_report import SurfaceReport
@@ -29,19 +33,25 @@ def export(report: SurfaceReport, request: SurfaceRequest, context: JobContext) 
 def _csv(report: SurfaceReport) -> str:
     """Every setting in a line, for spreadsheets and plots."""
     one, other = (f"{knob.step}.{knob.field}" for knob in report.knobs)
-    lines = [f"{one},{other},order,bytes,sparse_bytes,perplexity,kl,kl_low,kl_high,interaction,low,high"]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    measured = ("bytes", "sparse_bytes", "perplexity", "kl", "kl_low", "kl_high", "interaction", "low", "high")
+    table.writerow([one, other, "order", *measured])
     found = {(row.first, row.second, row.order): row.nats for row in report.interactions}
     for point in report.points:
         values = [
-            json.dumps(knob.values[place])
-            for knob, place in zip(report.knobs, (point.first, point.second), strict=True)
+            _value(knob.values[place]) for knob, place in zip(report.knobs, (point.first, point.second), strict=True)
         ]
         kl, nats = point.kl, found.get((point.first, point.second, point.order))
         numbers = [point.bytes, point.sparse_bytes, point.perplexity, kl.mean, *(kl.ci or (None, None))]
         numbers += [None, None, None] if nats is None else [nats.mean, *(nats.ci or (None, None))]
-        quoted = [f'"{value}"' if "," in value else value.replace("null", "") for value in values]
-        lines.append(",".join([*quoted, point.order, *("" if number is None else str(number) for number in numbers)]))
-    return "\n".join(lines) + "\n"
+        table.writerow([*values, point.order, *("" if number is None else str(number) for number in numbers)])
+    return text.getvalue()
+
+
+def _value(value: JsonValue) -> str:
+    """A knob's value in a cell: words as they are, lists as JSON, nothing where the step is left out."""
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _of_the_chosen(report: SurfaceReport, request: SurfaceRequest, context: JobContext) -> None:

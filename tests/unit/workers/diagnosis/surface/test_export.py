@@ -10,6 +10,7 @@ from app.contracts.surface_report import SurfaceReport
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.surface_reports import surface_report, surface_request
+from workers.diagnosis.surface import export as exporting
 from workers.diagnosis.surface.export import RECIPE_FILE, TABLE_FILE, export
 from workers.telemetry import Telemetry
 
@@ -83,6 +84,17 @@ def test_the_files_hold_every_setting_and_the_chosen_recipe(tmp_path):
     assert len(rows) == 30
     assert [float(row["kl"]) for row in rows] == pytest.approx([point.kl.mean for point in report.points])
     assert json.loads((context.output / RECIPE_FILE).read_text()) == list(report.chosen.recipe)
+
+
+def test_values_that_are_lists_of_words_are_one_cell_each(tmp_path):
+    report, _, _ = exported(tmp_path, surface_request())
+    first, second = report.knobs
+    values = (None, *(["q_proj", "null", f"m{place}"] for place in range(1, len(first.values))))
+    changed = report.model_copy(update={"knobs": (first.model_copy(update={"values": values}), second)})
+    rows = list(csv.DictReader(exporting._csv(changed).splitlines()))
+    cells = [row[f"{first.step}.{first.field}"] for row in rows]
+    assert [json.loads(cell) if cell else None for cell in cells] == [values[point.first] for point in report.points]
+    assert [row["order"] for row in rows] == [point.order for point in report.points]
 
 
 def test_no_recipe_is_left_where_no_changed_setting_is_within(tmp_path):
