@@ -24,6 +24,8 @@ _LEFT, _RIGHT = 9.0, 96.0
 _RIGHT_OF_POINTS: Final = 83.0
 # Labels of settings nearer than this, in per cent, would touch on a telephone.
 _LABEL_GAP: Final = 9.0
+# A place in per cent, and its label.
+_Named = tuple[float, str]
 # Settings of one place that its label names.
 _MOST_TOGETHER: Final = 3
 # Pixels between the base lines of two names, at least.
@@ -164,19 +166,40 @@ def _levels(levels: Sequence[Level], y_of: Callable[[float], float], base: float
 
 def _labels(dots: Sequence[CurveDot], x_of: Callable[[float], float], base: float) -> list[Markup]:
     """The settings by name below the axis, those of one place together: both ends, and of the others as many as have
-    room."""
+    room, as evenly as so many can stand."""
     names: dict[float, list[str]] = {}
     for dot in sorted(dots, key=lambda dot: dot.x):
         names.setdefault(dot.x, []).append(dot.label)
     places = [(float(x_of(x)), _together(labels)) for x, labels in names.items()]
     shapes = [_line(at, base, base + 4, "tick") for at, _ in places]
-    chosen: list[tuple[float, str]] = []
-    for at, label in [places[0], *places[:0:-1][:1], *places[1:-1]]:
-        room = max(_LABEL_GAP, 2.2 * len(label))
-        if all(abs(at - other) >= room for other, _ in chosen):
-            chosen.append((at, label))
+    even, most = _evenly(places), _in_turn(places)
+    chosen = even if len(even) >= len(most) - 1 else most
     shapes += [_tag("text", label, x=_pct(at), y=base + 18, class_=f"t {_anchor(at) or 'mid'}") for at, label in chosen]
     return shapes
+
+
+def _evenly(places: Sequence[_Named]) -> list[_Named]:
+    """Both ends, and every so many of the others: the most that have room."""
+    last = len(places) - 1
+    for count in range(len(places), 2, -1):
+        chosen = [places[round(index * last / (count - 1))] for index in range(count)]
+        if all(_apart(one, other) for one, other in pairwise(chosen)):
+            return chosen
+    return _in_turn([places[0], *places[1:][-1:]])
+
+
+def _in_turn(places: Sequence[_Named]) -> list[_Named]:
+    """Both ends, and from the first on each one that has room beside those chosen."""
+    chosen: list[_Named] = []
+    for place in [places[0], *places[:0:-1][:1], *places[1:-1]]:
+        if all(_apart(place, other) for other in chosen):
+            chosen.append(place)
+    return chosen
+
+
+def _apart(one: _Named, other: _Named) -> bool:
+    """Whether two labels, each about its place, do not touch: 2.2 per cent a character on a telephone."""
+    return abs(one[0] - other[0]) >= max(_LABEL_GAP, 1.1 * (len(one[1]) + len(other[1])))
 
 
 def _together(labels: Sequence[str]) -> str:

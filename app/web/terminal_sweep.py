@@ -22,6 +22,7 @@ from app.web.sections.sweep_words import (
     largest_within,
     last_mild,
     limits_of,
+    lossless_note,
     mild_column,
     mild_up_to,
     passed,
@@ -48,6 +49,8 @@ def render_sweep(report: SweepReport, console: Console, say: Say) -> None:
     if has_kernels(report):
         console.print(Text(say(visible(kernels_note(report)))))
     console.print(_limits(report, say))
+    if beyond := lossless_note(report):
+        console.print(Text(say(beyond)))
     if few := unjudged(report.domains):
         console.print(Text(say(few)))
     elif report.domains:

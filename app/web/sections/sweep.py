@@ -19,6 +19,7 @@ from app.web.sections.sweep_words import (
     heading,
     largest_within,
     limits_of,
+    lossless_beyond_mild,
     passed,
     strongest,
     undecided,
@@ -81,7 +82,7 @@ def _figures(report: SweepReport) -> tuple[Figure, ...]:
         for side, mild, lossless in limits_of(report)
         for figure in (
             _limit_figure(_label("Stays mild", side), report, mild, "excess KL, by its upper limit"),
-            _limit_figure(_label("Near-lossless", side), report, lossless, "ln perplexity rises by less than 0.218"),
+            _limit_figure(_label("Near-lossless", side), report, lossless, _lossless_rule(report, mild, lossless)),
         )
     ]
     return (
@@ -89,6 +90,11 @@ def _figures(report: SweepReport) -> tuple[Figure, ...]:
         _knee_figure("Perplexity turns at", report.threshold),
         _knee_figure("KL turns at", report.threshold_kl),
     )
+
+
+def _lossless_rule(report: SweepReport, mild: Limit | None, lossless: Limit | None) -> str:
+    beyond = lossless_beyond_mild(report, mild, lossless)
+    return f"ln perplexity rises by less than 0.218{beyond and f'; by KL {beyond}'}"
 
 
 def _label(name: str, side: str) -> str:

@@ -16,6 +16,7 @@ from app.web.sections.sweep_words import (
     largest_within,
     last_mild,
     limits_of,
+    lossless_note,
     mild_column,
     mild_up_to,
     passed,
@@ -146,6 +147,8 @@ def limits_note(report: SweepReport) -> str:
         note += (
             f" The sides below and above {told(report.knob.neutral)}, which alone changes nothing, are judged apart."
         )
+    if beyond := lossless_note(report):
+        note += f" {beyond}"
     unit = "s" if report.knob.axis == "s" else report.knob.field
     for slopes in (report.slopes, *(side.slopes for side in report.sides)):
         if slopes is None:

@@ -194,6 +194,32 @@ def passed(report: SweepReport, limit: Limit) -> tuple[str, str]:
     return _unplaced(report, limit), ends(limit) if open_ else ""
 
 
+def lossless_beyond_mild(report: SweepReport, mild: Limit | None, lossless: Limit | None) -> str:
+    """The class of damage at the last near-lossless setting where that is not mild; empty where it is, where there is
+    no such setting, or where what is mild is not known."""
+    if mild is None or lossless is None or not lossless.any_within or report.knob.order == "unknown":
+        return ""
+    point = next(point for point in report.points if point.value == lossless.largest)
+    if point.severity in {None, "none", "mild"}:
+        return ""
+    return f"the damage there is {' or '.join(point.classes) or point.severity}"
+
+
+def lossless_note(report: SweepReport) -> str:
+    """That near-lossless is not mild, and at which settings; empty where it is."""
+    beyond = [
+        f"at {setting(report, lossless.largest)} {told_.replace(' there', '')}"
+        for _, mild, lossless in limits_of(report)
+        if lossless is not None and (told_ := lossless_beyond_mild(report, mild, lossless))
+    ]
+    if not beyond:
+        return ""
+    return (
+        "Near-lossless is a published rule of perplexity alone. The classes of damage go by KL and are stricter: "
+        f"{', '.join(beyond)}. Where the damage shall be mild, go by the setting that stays mild."
+    )
+
+
 def _unplaced(report: SweepReport, limit: Limit) -> str:
     """Why no place is told where a limit is passed."""
     if report.knob.order == "unknown":

@@ -406,3 +406,36 @@ def test_a_chart_of_one_point_and_of_far_levels_can_be_drawn():
         levels=[Level(1e6, "far"), Level(0.2, "near")],
     )
     assert "near" in chart and "far" not in chart and 'class="floor"' in chart
+
+
+def test_a_near_lossless_setting_that_is_not_mild_is_named_with_its_class():
+    """The perplexity hardly rises, as it may where the text is easy; the distribution moves far."""
+    given = [(0.1, 0.1, 0.02, 0.0), (0.3, 0.3, 0.3, 0.1), (0.5, 0.5, 0.8, 0.6)]
+    body = sweep_report(course(given))
+    report = SweepReport.model_validate(body)
+    assert (report.largest_mild.largest, report.near_lossless.largest) == (0.1, 0.3)
+    assert report.points[1].severity == "severe"
+    found = sweep(report)
+    assert found.figures[1].note == "ln perplexity rises by less than 0.218; by KL the damage there is severe"
+    told = "at sparsity 0.3 the damage is severe. Where the damage shall be mild, go by the setting that stays mild."
+    assert told in found.limits_note
+    out = io.StringIO()
+    render_terminal(body, Console(file=out, width=140))
+    assert told in " ".join(out.getvalue().split())
+
+
+def test_a_near_lossless_setting_that_is_mild_needs_no_word():
+    given = [(0.1, 0.1, 0.01, 0.01), (0.3, 0.3, 0.02, 0.02), (0.5, 0.5, 0.8, 0.6)]
+    report = SweepReport.model_validate(sweep_report(course(given)))
+    found = sweep(report)
+    assert found.figures[1].note == "ln perplexity rises by less than 0.218"
+    assert "published rule of perplexity" not in found.limits_note
+
+
+def test_labels_of_even_settings_stand_as_evenly_as_so_many_can():
+    """No two of the gaps between them differ by more than one setting."""
+    values = [round(0.1 + 0.7 * index / 11, 4) for index in range(12)]
+    dots = [CurveDot(value, f"{value:g}", "", 1.0 + value) for value in values]
+    chart = str(curve_chart(dots, title="t", y_title="y", x_title="x", levels=[Level(1.2, "unmodified")]))
+    shown = [index for index, value in enumerate(values) if f">{value:g}</text>" in chart]
+    assert shown == [0, 4, 7, 11]
