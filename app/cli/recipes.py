@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from app.cli.finite import require_finite, text_or_number
 from app.contracts.errors import ErrorCode, HemostatError
 
 Json = dict[str, Any]
+
+_TEXT_SUFFIXES: Final = frozenset({".txt", ".md", ".jsonl"})
 
 
 def parse_recipe(steps: list[str]) -> list[Json]:
@@ -105,7 +107,7 @@ def _number(argument: str, text: str) -> int:
 
 def _local_documents(path: Path) -> list[Json]:
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix in {".txt", ".md", ".jsonl"})
+        files = sorted(file for file in path.rglob("*") if _is_text(file.relative_to(path)))
         if not files:
             raise HemostatError(
                 ErrorCode.TEXT_NOT_FOUND, f"{path} holds no .txt, .md or .jsonl file", hint="give a folder with text"
@@ -114,12 +116,18 @@ def _local_documents(path: Path) -> list[Json]:
     return _file_documents(path, path.name)
 
 
+def _is_text(name: Path) -> bool:
+    """By its suffix. What is hidden, or lies in a hidden folder, stays here, as a service passes it over, too."""
+    return name.suffix.lower() in _TEXT_SUFFIXES and not any(part.startswith(".") for part in name.parts)
+
+
 def _file_documents(file: Path, name: str) -> list[Json]:
     content = _read(file)
-    if file.suffix != ".jsonl":
+    if file.suffix.lower() != ".jsonl":
         return [{"id": name, "text": content}]
     documents = []
-    for number, line in enumerate(content.splitlines(), 1):
+    # Not `splitlines`: JSON may hold U+2028, U+0085 and their like as they are.
+    for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -134,8 +142,9 @@ def _file_documents(file: Path, name: str) -> list[Json]:
 
 
 def _read(file: Path, hint: str = "give a file or folder, or one of: shipped, self:8192, hub:NAME") -> str:
+    """As a service reads it: ends of lines as they are in the file, and a byte order mark is no part of the text."""
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise HemostatError(
             ErrorCode.TEXT_NOT_FOUND,

@@ -66,6 +66,25 @@ def test_local_files_and_folders_are_sent_along(tmp_path: Path) -> None:
     }
 
 
+def test_local_text_is_read_as_a_service_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "LOUD.TXT").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")  # a byte order mark; Windows' ends of lines
+    odd = "a\u2028b\u0085c\u000bd"  # ends of lines to Python, characters of a string to JSON (the last one escaped)
+    lines = [json.dumps({"id": "x", "text": odd[:4]}, ensure_ascii=False), json.dumps({"id": "y", "text": odd})]
+    (tmp_path / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    assert parse_text(str(tmp_path))["documents"] == [
+        {"id": "LOUD.TXT", "text": "one\r\ntwo\r\n"},
+        {"id": "x", "text": odd[:4]},
+        {"id": "y", "text": odd},
+    ]
+
+
+def test_hidden_files_and_folders_are_not_sent(tmp_path: Path) -> None:
+    for name in (".secret.txt", ".git/notes.md", "in/.cache/x.jsonl", "in/kept.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert parse_text(str(tmp_path))["documents"] == [{"id": "in/kept.txt", "text": "in/kept.txt"}]
+
+
 def test_a_missing_file_a_binary_one_and_a_bad_line_say_which(tmp_path: Path) -> None:
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "bad.jsonl").write_text('{"id": "x", "text": "y"}\nnonsense\n')
