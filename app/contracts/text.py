@@ -50,12 +50,32 @@ class ToolCall(Contract):
         return given
 
 
+# What OpenAI's API writes into each message of an assistant, null or empty where there is none of it.
+_UNUSED: Final = frozenset({"refusal", "annotations", "audio", "function_call", "tool_calls"})
+
+
 class Message(Contract):
-    """One turn of a chat-formatted document. An assistant's may call tools, with content or without."""
+    """One turn of a chat-formatted document. An assistant's may call tools, with content or without.
+
+    The form of OpenAI's API is taken too: null for the content of a message that calls tools, nulls and empty lists for
+    what is not there, and the id of the call that a tool answers, which is dropped like the call's own.
+    """
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str = ""
     tool_calls: Annotated[tuple[ToolCall, ...], Field(min_length=1, max_length=64)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unwrapped(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        given = {key: value for key, value in given.items() if value or key not in _UNUSED}
+        if given.get("role") == "tool":
+            given.pop("tool_call_id", None)
+        if given.get("tool_calls") and given.get("content", "") is None:
+            del given["content"]
+        return given
 
     @model_validator(mode="after")
     def _says_something(self) -> "Message":
