@@ -24,6 +24,7 @@ from typing import Final
 from redis.exceptions import RedisError
 from rich.console import Console
 
+from app.address import local_url
 from app.contracts.deployment import DeploymentRequest
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.announce import Announcement
@@ -227,9 +228,7 @@ class _Parts:
 
         An API that is up and not ready (no models.toml, say) is an error only if it must be; else it is said.
         """
-        host = "127.0.0.1" if self.settings.host in {"0.0.0.0", "::", ""} else self.settings.host  # noqa: S104
-        bracketed = f"[{host}]" if ":" in host else host
-        url = f"http://{bracketed}:{self.settings.port}"
+        url = local_url(self.settings.host, self.settings.port)
         deadline = time.monotonic() + START_S
         metrics_url = ""
         while not metrics_url or _status(f"{url}/livez") != 200:

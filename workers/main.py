@@ -30,6 +30,7 @@ from prometheus_client import start_http_server
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from app.address import url_of
 from app.contracts.errors import ErrorCode, HemostatError
 from app.jobs.connection import connect
 from app.jobs.queue import TASK_NAME, make_docket
@@ -133,7 +134,7 @@ def describe(settings: Settings, metrics_port: int) -> WorkerInfo:
         version=_version("hemostat"),
         engine=engine,
         device=device,
-        metrics_url=f"http://{settings.host}:{metrics_port}/metrics",
+        metrics_url=f"{url_of(settings.host, metrics_port)}/metrics",
         started_at=time.time(),
     )
 

@@ -30,6 +30,7 @@ if __name__ == "__main__":
 from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
+from app.address import url_of
 from app.contracts.deployment import Deployment, DeploymentState, Replica
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.store import DeploymentStore
@@ -98,7 +99,7 @@ async def _deployment(store: DeploymentStore, name: str, told: asyncio.Event) ->
 async def _watch(settings: Settings, store: DeploymentStore, deployment: Deployment, told: asyncio.Event) -> NoReturn:
     telemetry = ShadowTelemetry(deployment.name)
     server, thread = _serve_metrics(settings, telemetry)
-    url = f"http://{settings.advertise_host or settings.host}:{server.server_port}/metrics"
+    url = f"{url_of(settings.advertise_host or settings.host, server.server_port)}/metrics"
     replica = Replica(
         id=f"shadow-{os.getpid()}",
         role="shadow",

@@ -31,6 +31,7 @@ if __name__ == "__main__":
 import uvicorn
 from redis.exceptions import RedisError
 
+from app.address import url_of
 from app.contracts.deployment import Deployment, DeploymentState, Replica
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.secret import new_secret
@@ -83,7 +84,7 @@ class Verifying:
         host = "127.0.0.1" if self._settings.advertise_host is None else "0.0.0.0"  # noqa: S104 - asked for
         with socket.socket() as listener:
             listener.bind((host, 0))
-            url = f"http://{self._settings.advertise_host or host}:{listener.getsockname()[1]}"
+            url = url_of(self._settings.advertise_host or host, listener.getsockname()[1])
             secret = "" if self._settings.advertise_host is None else new_secret()
             door = make_door(lambda: self._desk, lambda: self._reason, self._telemetry.registry, secret)
             server = _Server(

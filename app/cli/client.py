@@ -32,13 +32,13 @@ class Client:
     """Talks to one service. Every method raises `HemostatError` with the service's own code, detail and hint."""
 
     def __init__(self, url: str, *, api_key: str | None = None) -> None:
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        """Raises `HemostatError(INVALID_REQUEST)` for what is no address, and for what can be no key."""
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self._http = httpx.Client(
             base_url=self.url,
-            headers=headers,
+            headers=_authorization(api_key),
             timeout=httpx.Timeout(60, connect=5),
-            trust_env=not is_loopback(httpx.URL(self.url).host),  # no proxy stands before this machine
+            trust_env=not is_loopback(_host(self.url)),  # no proxy stands before this machine
         )
 
     def __enter__(self) -> Self:
@@ -53,6 +53,11 @@ class Client:
             return self._http.get("/livez", timeout=2).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
+
+    def require_service(self) -> None:
+        """Raises `HemostatError(UNAVAILABLE)` with what stands in a service's place where none is `alive`."""
+        if not self.alive():
+            self._json("GET", "/livez")
 
     def submit(self, request: Json) -> Json:
         """Submits a job (or, with `dry_run`, estimates it)."""
@@ -105,8 +110,7 @@ class Client:
     def call(self, method: str, path: str, **options: Any) -> Json:
         """Any other route; {} where it answers nothing."""
         response = self._send(method, path, **options)
-        body: Json = response.json() if response.content else {}
-        return body
+        return _object(response) if response.content else {}
 
     def follow(self, path: str, after: int) -> Iterator[tuple[str, Json]]:
         """Events (number, data) of a deployment, until it is deleted; taken up again where the connection broke."""
@@ -158,7 +162,7 @@ class Client:
     def _events(self, path: str, last_id: str | None) -> Iterator[ServerSentEvent]:
         headers = {"Last-Event-ID": last_id} if last_id else {}
         with connect_sse(self._http, "GET", path, headers=headers, timeout=httpx.Timeout(60, connect=5)) as source:
-            if source.response.is_error:
+            if not source.response.is_success:
                 source.response.read()
                 _raise(source.response)
             if source.response.status_code == httpx.codes.NO_CONTENT:
@@ -166,8 +170,7 @@ class Client:
             yield from source.iter_sse()
 
     def _json(self, method: str, path: str, **options: Any) -> Json:
-        body: Json = self._send(method, path, **options).json()
-        return body
+        return _object(self._send(method, path, **options))
 
     def _send(self, method: str, path: str, *, json: Any = None, **options: Any) -> httpx.Response:
         if json is not None:
@@ -180,16 +183,60 @@ class Client:
                 f"no service answers at {self.url}: {error}",
                 hint="start one with `hemostat up`, or give its address with --url",
             ) from error
-        if response.is_error:
+        if not response.is_success:
             _raise(response)
         return response
 
 
+def _host(url: str) -> str:
+    """Raises INVALID_REQUEST where no service can be at `url`."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise _no_address(url, str(error)) from error
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise _no_address(url, "it does not begin with http:// or https:// and a host")
+    return parsed.host
+
+
+def _no_address(url: str, why: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.INVALID_REQUEST, f"{url} is no address: {why}", hint="as in --url http://127.0.0.1:8321"
+    )
+
+
+def _authorization(key: str | None) -> dict[str, str]:
+    """The header for a key, without the end of line that one read from a file brings. Raises INVALID_REQUEST, which
+    does not show it, for what no header can hold."""
+    given = (key or "").strip()
+    if not given:
+        return {}
+    if not (given.isascii() and given.isprintable()):
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            "the key of HEMOSTAT_API_KEY has characters that no key can have",
+            hint="a key is printable ASCII, in one line",
+        )
+    return {"Authorization": f"Bearer {given}"}
+
+
+def _object(response: httpx.Response) -> Json:
+    """The answer. Raises UNAVAILABLE where it is not one that a service gives."""
+    try:
+        body = response.json()
+    except ValueError as error:
+        raise _stranger(response) from error
+    if not isinstance(body, dict):
+        raise _stranger(response)
+    return body
+
+
 def _body(request: Json) -> bytes:
-    """As it is sent; a lone surrogate stays escaped, so that the service can refuse it by its place. Raises
-    INVALID_JSON for a number that JSON has not."""
+    """As it is sent: UTF-8, since what a service takes is limited in bytes and an escape has up to three times as many.
+    A lone surrogate stays escaped, so that the service can refuse it by its place. Raises INVALID_JSON for a number
+    that JSON has not."""
     require_json(request)
-    return json.dumps(request).encode("ascii")
+    return json.dumps(request, ensure_ascii=False).encode("utf-8", errors="backslashreplace")
 
 
 def _job(job_id: str, what: str = "") -> str:
@@ -203,14 +250,24 @@ def _raise(response: httpx.Response) -> None:
         problem: Json = response.json()
         code = ErrorCode(problem["code"])
     except (ValueError, KeyError, TypeError) as error:
-        raise HemostatError(
-            ErrorCode.UNAVAILABLE,
-            f"{response.request.url} answered {response.status_code}, but not as a Hemostat service",
-            hint="is another program listening there? Give the address with --url",
-        ) from error
+        raise _stranger(response) from error
     raise HemostatError(
         code,
         str(problem.get("detail") or CATALOGUE[code].title),
         hint=str(problem.get("hint") or ""),
         pointer=str(problem.get("pointer") or ""),
+    )
+
+
+def _stranger(response: httpx.Response) -> HemostatError:
+    """What answers is no service, or leads to one that stands elsewhere: a redirection is not followed, since it would
+    take the key along."""
+    leads = response.headers.get("Location") if response.is_redirect else None
+    return HemostatError(
+        ErrorCode.UNAVAILABLE,
+        f"{response.request.url} answered {response.status_code}, but not as a Hemostat service"
+        + (f": it leads to {leads}" if leads else ""),
+        hint="give the service's own address with --url"
+        if leads
+        else "is another program listening there? Give the address with --url",
     )

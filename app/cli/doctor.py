@@ -18,6 +18,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from rich.markup import escape
 from rich.table import Table
 
+from app.address import local_url
 from app.cli.client import Client
 from app.cli.output import Exit, out, print_json
 from app.contracts.errors import HemostatError
@@ -234,7 +235,7 @@ def _models(settings: Settings) -> Finding:
 
 
 def _service(settings: Settings) -> Finding:
-    url = f"http://{settings.host}:{settings.port}"
+    url = local_url(settings.host, settings.port)
     with Client(url) as client:
         alive = client.alive()
     return Finding("service", alive, f"running at {url}" if alive else f"none at {url}", "hemostat up", needed=False)

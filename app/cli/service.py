@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
+from app.address import local_url
 from app.cli.client import Client
-from app.contracts.errors import ErrorCode, HemostatError
 from app.jobs.parsing import parse_submission
 from app.models.preflight import check_request
 from app.models.registry import load_registry
@@ -30,7 +30,7 @@ def api_key() -> str | None:
 @contextmanager
 def connect(url: str | None, settings: Settings) -> Iterator[Client]:
     """A client of the service at `url` (default: where the settings say)."""
-    with Client(url or f"http://{settings.host}:{settings.port}", api_key=api_key()) as client:
+    with Client(url or local_url(settings.host, settings.port), api_key=api_key()) as client:
         yield client
 
 
@@ -39,16 +39,14 @@ def connect_or_start(url: str | None, settings: Settings, console: Console, requ
     """A client of the running service, else of one that is started for the block and ended after it.
 
     `request` is checked before a service is started for it. Raises `HemostatError(UNAVAILABLE)` when `url` is given and
-    nothing answers there, and what the API would refuse the request with.
+    no service answers there, and what the API would refuse the request with.
     """
     with connect(url, settings) as client:
-        if client.alive():
+        if url:
+            client.require_service()
+        if url or client.alive():
             yield client
             return
-        if url:
-            raise HemostatError(
-                ErrorCode.UNAVAILABLE, f"no service answers at {url}", hint="start it there, or leave --url out"
-            )
     submission = parse_submission(json.dumps(request).encode())
     check_request(submission, load_registry(settings.models_file), settings)
     with start(settings, console) as client:

@@ -1,0 +1,115 @@
+"""What the client of the command line sends, and what it makes of answers that are not a service's."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from app.cli.client import Client
+from app.contracts.errors import ErrorCode, HemostatError
+
+_HERE = "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("text", ["Сколько это будет? 你好 ", "half a pair: \ud83d"])
+def test_a_request_is_sent_in_the_fewest_bytes_and_comes_back_as_it_was(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bytes] = []
+
+    def request(_client: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
+        sent.append(options["content"])
+        return httpx.Response(202, json={"id": "1"}, request=httpx.Request(method, f"http://here{path}"))
+
+    monkeypatch.setattr(httpx.Client, "request", request)
+    whole = {"documents": [{"id": "1", "text": text * 100}]}
+    with Client(_HERE) as client:
+        client.submit(whole)
+    assert json.loads(sent[0]) == whole
+    if text.isprintable():
+        assert len(sent[0]) <= len((text * 100).encode()) + 100
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, status: int, body: str, **headers: str) -> None:
+    """Whatever is asked for is answered so."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, text=body, headers=headers, request=request)
+
+    monkeypatch.setattr(httpx.Client, "_transport_for_url", lambda _client, _url: httpx.MockTransport(handle))
+
+
+_ASKED: list[Callable[[Client], Any]] = [
+    lambda client: client.jobs(),
+    lambda client: client.submit({"kind": "compare"}),
+    lambda client: client.call("GET", "/v1/deployments"),
+    lambda client: client.require_service(),
+]
+
+
+@pytest.mark.parametrize("ask", _ASKED)
+def test_a_page_of_another_program_is_told_as_such(
+    ask: Callable[[Client], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, 404, "<html>not here</html>")
+    with Client(_HERE) as client, pytest.raises(HemostatError) as caught:
+        ask(client)
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert "answered 404, but not as a Hemostat service" in caught.value.detail
+
+
+@pytest.mark.parametrize("body", ["<html>hello</html>", "[]", ""])
+def test_an_answer_that_is_no_object_is_not_a_service_s(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, 200, body)
+    with Client(_HERE) as client, pytest.raises(HemostatError) as caught:
+        client.jobs()
+    assert "answered 200, but not as a Hemostat service" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "ask", [*_ASKED, lambda client: client.report_html("a"), lambda client: next(client.watch("a"))]
+)
+def test_a_redirection_is_told_with_where_it_leads_and_not_followed(
+    ask: Callable[[Client], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cli.client._PATIENCE_S", 0.0)
+    answering(monkeypatch, 301, "", location="https://elsewhere.example/")
+    with Client(_HERE, api_key="secret") as client, pytest.raises(HemostatError) as caught:
+        ask(client)
+    told = f"{caught.value.detail} {caught.value.__cause__}"
+    assert "it leads to https://elsewhere.example/" in told
+    assert "secret" not in told
+
+
+@pytest.mark.parametrize("url", ["http://host:port", "ftp://host", "http://"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(HemostatError) as caught:
+        Client(url)
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+    assert "is no address" in caught.value.detail
+
+
+@pytest.mark.parametrize(("key", "header"), [("abc\n", "Bearer abc"), ("abc", "Bearer abc"), (" ", None), (None, None)])
+def test_a_key_is_sent_without_the_blanks_around_it(
+    key: str | None, header: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("Authorization"))
+        return httpx.Response(200, json={"data": []}, request=request)
+
+    monkeypatch.setattr(httpx.Client, "_transport_for_url", lambda _client, _url: httpx.MockTransport(handle))
+    with Client(_HERE, api_key=key) as client:
+        client.jobs()
+    assert seen == [header]
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "two\nlines"])
+def test_what_can_be_no_key_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(HemostatError) as caught:
+        Client(_HERE, api_key=key)
+    assert "HEMOSTAT_API_KEY" in caught.value.detail
+    assert key.splitlines()[0] not in f"{caught.value.detail} {caught.value.hint}"
