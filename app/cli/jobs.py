@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import Annotated, Any, Final
 
@@ -13,6 +14,7 @@ from app.cli.client import TERMINAL
 from app.cli.configuration import settings
 from app.cli.job_table import print_jobs
 from app.cli.once import Commands
+from app.cli.options import pairs
 from app.cli.output import Exit, err, out, print_json
 from app.cli.service import connect
 from app.cli.watching import follow
@@ -35,14 +37,19 @@ def list_jobs(
         typer.Option(help="One of compare, sweep, surface, attribute, trajectory, tasks, calibrate, mitigate."),
     ] = None,
     candidate: str | None = None,
+    metadata_: Annotated[
+        list[str] | None, typer.Option("--metadata", help="key=value, as the job was given it; repeated: all must fit.")
+    ] = None,
     limit: int = 20,
     after: Annotated[str | None, typer.Option(help="Id of the last job of the page before.")] = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Jobs, newest first."""
+    metadata = [f"{key}={value}" for key, value in pairs(metadata_, "--metadata").items()]
+    filters = {"status": status, "kind": kind, "candidate": candidate, "metadata": metadata, "limit": limit}
     with connect(url, settings()) as client:
-        page = client.jobs(status=status, kind=kind, candidate=candidate, limit=limit, after=after)
+        page = client.jobs(**filters, after=after)
     if as_json:
         print_json(page)
         return
@@ -51,7 +58,16 @@ def list_jobs(
     else:
         out.print("No jobs.")
     if page["has_more"]:
-        out.print(f"[dim]More: hemostat jobs list --after {page['last_id']}[/]")
+        more = f"More: hemostat jobs list{_options(filters)} --after {page['last_id']}"
+        out.print(f"[dim]{escape(more)}[/]", soft_wrap=True)
+
+
+def _options(filters: dict[str, Any]) -> str:
+    """What was asked for, as it is written: the next page is one of the same list."""
+    written = [
+        (name, one) for name, value in filters.items() for one in (value if isinstance(value, list) else [value])
+    ]
+    return "".join(f" --{name} {shlex.quote(str(one))}" for name, one in written if one is not None)
 
 
 @jobs_app.command()

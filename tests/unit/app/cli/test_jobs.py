@@ -1,5 +1,7 @@
 import io
 import re
+import shlex
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from rich.console import Console
@@ -31,6 +33,17 @@ def test_the_list_tells_kinds_apart(recorder: Recorder) -> None:
     lines = [line.split() for line in done.output.splitlines()]
     assert lines[0][:3] == ["id", "kind", "status"]
     assert [line[1] for line in lines[1:3]] == ["compare", "calibrate"]
+
+
+def test_the_next_page_is_one_of_the_same_list(recorder: Recorder) -> None:
+    recorder.answer = {"data": [job(1, "compare")], "has_more": True, "last_id": "diag_1"}
+    given = ["--kind", "compare", "--metadata", "commit=4f2c", "--metadata", "note=two words", "--limit", "5"]
+    done = CliRunner().invoke(app, ["jobs", "list", *given, "--url", recorder.url])
+    asked = parse_qs(urlsplit(recorder.asked[0][1]).query)
+    assert asked == {"kind": ["compare"], "metadata": ["commit=4f2c", "note=two words"], "limit": ["5"]}
+    told = done.output.splitlines()[-1].removeprefix("More: ")
+    CliRunner().invoke(app, [*shlex.split(told)[1:], "--url", recorder.url])
+    assert parse_qs(urlsplit(recorder.asked[1][1]).query) == asked | {"after": ["diag_1"]}
 
 
 def test_a_sweep_is_listed_by_its_knob_and_the_knobs_range(recorder: Recorder) -> None:
