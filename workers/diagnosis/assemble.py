@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -44,6 +44,11 @@ from workers.text.windows import Corpus
 
 # What a number depends on beside the models.
 VERSIONS = ("torch", "transformers", "compressed-tensors", "numpy", "scipy")
+
+
+# Plain weights, by scheme: the dtype that they are stored in, and those of an engine that hold fewer digits of them.
+_STORED: Final = {"f32": "float32", "f16": "float16"}
+_NARROWER: Final = {"f32": ("bfloat16", "float16"), "f16": ("bfloat16",)}
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,12 @@ def _warnings(measured: Measured, summary: Summary) -> list[str]:
             "Both models have the same weights and the candidate has no recipe: this compares a model with itself. "
             "Give a recipe, or another model as candidate."
         )
+    found += rounded(sides, measured.engine.dtype)
+    if sides.reference.info.quantization is not None and sides.candidate.info.quantization is None:
+        found.append(
+            f"The reference is packed ({sides.reference.info.scheme}) and the candidate is not: they run on other "
+            "kernels, and what those round differently is part of the difference."
+        )
     if measured.reference_context is not None:
         found.append(long_context.warning(measured.reference_context))
     if summary.divergence.kl.clusters == "windows":
@@ -172,6 +183,22 @@ def _warnings(measured: Measured, summary: Summary) -> list[str]:
     if summary.nonfinite_positions:
         found.append(f"{summary.nonfinite_positions} positions had non-finite logits and are left out of every mean.")
     return found
+
+
+def rounded(sides: Sides, dtype: str) -> list[str]:
+    """A warning where plain weights are stored in a wider dtype than the engine's. The engine rounds them before
+    anything is compared: what that loses is in no number."""
+    wide = {
+        side.alias: side.info.scheme
+        for side in (sides.candidate, sides.reference)
+        if side.info.quantization is None and dtype in _NARROWER.get(side.info.scheme, ())
+    }
+    return [
+        f"Weights of {alias} are stored as {_STORED[scheme]} and run in {dtype}: what {dtype} cannot hold of them is "
+        "rounded away before anything is compared, so no number here says what that costs. "
+        f'dtype = "{_STORED[scheme]}" of both models in models.toml runs them as they are.'
+        for alias, scheme in wide.items()
+    ]
 
 
 def repeatable(request: JobRequest) -> dict[str, object]:

@@ -159,7 +159,7 @@ def score_dequantized(
         progress=lambda _, done, total: context.progress("kernel_term", done, total),
         check_cancelled=context.check_cancelled,
     ) as plain:
-        head = Head.load(plain.path)
+        head = Head.load(plain.path, dtype=sides.candidate.torch_dtype)
         stored = store.open(key)
         if stored is None:
             engine = room.engine(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
+
+import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.base import JobRequest
@@ -20,26 +23,34 @@ from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
+_DTYPES: Final = {"float16": torch.float16, "float32": torch.float32}
 # Folder of the job's scratch with the states of long trainings.
 TRAINING = "training"
 
 
 @dataclass
 class Side:
-    """One model: its checkpoint, what is known of it, and (once asked for) its head."""
+    """One model: its checkpoint, what is known of it, and (once asked for) its head. `dtype` is the one of models.toml,
+    which the engine runs it in."""
 
     alias: str
     info: CheckpointInfo
     weights: str
     tokenizer: Path
+    dtype: str = "bfloat16"
     _head: Head | None = field(default=None, repr=False)
 
     @property
     def head(self) -> Head:
-        """The head, read at the first call."""
+        """The head in the engine's dtype, read at the first call."""
         if self._head is None:
-            self._head = Head.load(self.info.path)
+            self._head = Head.load(self.info.path, dtype=self.torch_dtype)
         return self._head
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """What the engine's weights are; `auto` is bfloat16."""
+        return _DTYPES.get(self.dtype, torch.bfloat16)
 
 
 @dataclass
@@ -54,8 +65,10 @@ class Sides:
 
     @property
     def packed(self) -> bool:
-        """Whether the candidate runs on other kernels than the reference."""
-        return self.candidate.info.scheme != self.reference.info.scheme
+        """Whether the candidate is packed and runs on other kernels than the reference. Plain weights run on the same
+        ones, whatever dtype they are stored in: the engine takes them to its own."""
+        candidate = self.candidate.info
+        return candidate.quantization is not None and candidate.scheme != self.reference.info.scheme
 
 
 def checkpoint_store(context: JobContext) -> CheckpointStore:
@@ -96,7 +109,7 @@ def resolve(request: JobRequest, context: JobContext) -> tuple[Side, ModelEntry,
         pointer="/candidate/model",
     )
     weights = fingerprint(info.path, check_cancelled=context.check_cancelled)
-    return Side(entry.alias, info, weights, tokenizer), origin_entry, origin
+    return Side(entry.alias, info, weights, tokenizer, entry.dtype), origin_entry, origin
 
 
 def modify(
@@ -129,7 +142,7 @@ def modify(
     if request.candidate.recipe:
         context.observe("store_misses" if modified.built else "store_hits", 1, store="checkpoint")
         context.observe("store_bytes", folder_bytes(store.root), store="checkpoint")
-    candidate = Side(entry.alias, inspect(modified.path), modified.fingerprint, reference.tokenizer)
+    candidate = Side(entry.alias, inspect(modified.path), modified.fingerprint, reference.tokenizer, entry.dtype)
     return Sides(reference, candidate, modified, entry.dtype, tokenizer_fingerprint(reference.tokenizer))
 
 

@@ -93,7 +93,7 @@ def opened(
                 progress=lambda phase, done, total: context.progress(f"borders: {phase}", done, total),
                 check_cancelled=context.check_cancelled,
             )
-            models.append(Model(borders, mixed, Head.load(info.path)))
+            models.append(Model(borders, mixed, Head.load(info.path, dtype=run_in)))
         yield (
             Swapper(models[0], models[1], subset, scratch / "ledger", check_cancelled=context.check_cancelled),
             (reads[0], theirs[0]),

@@ -244,7 +244,7 @@ class Bench:
             return found
         began = time.monotonic()
         info, manifest = inspect(modified.path), modified.manifest
-        values, engine = self.score(info, modified.fingerprint, Head.load(info.path), stored, part, phase=phase)
+        values, engine = self.score(info, modified.fingerprint, self._head(info), stored, part, phase=phase)
         windows = [part.corpus.windows[index] for index in part.windows]
         check = self._context.check_cancelled
         record = Record(
@@ -266,7 +266,7 @@ class Bench:
 
     def keep(self, name: str, info: CheckpointInfo, stored: ReferenceStates, part: Part, *, phase: str) -> Measurement:
         """Measures a checkpoint that is no recipe's, and keeps its values under a name that says all of it."""
-        values, _ = self.score(info, name, Head.load(info.path), stored, part, phase=phase)
+        values, _ = self.score(info, name, self._head(info), stored, part, phase=phase)
         record = Record(info.bytes, 8 * info.bytes / info.parameters, name, None, 0.0)
         write_atomically(self._folder(name, part)[0] / RECORD, json.dumps(asdict(record)).encode())
         return Measurement(values, record, part.where)
@@ -288,6 +288,10 @@ class Bench:
             scratch=Scratch.open(folder, plan),
         )
         return values, engine
+
+    def _head(self, info: CheckpointInfo) -> Head:
+        """In the dtype of the reference's, which is the engine's."""
+        return Head.load(info.path, dtype=self._reference.torch_dtype)
 
     def _engine(self, info: CheckpointInfo) -> ScoringEngine:
         check = self._context.check_cancelled

@@ -29,7 +29,7 @@ from workers.diagnosis.points.ground import Ground
 from workers.diagnosis.points.progress import Counted
 from workers.diagnosis.points.record import PointRecord
 from workers.diagnosis.points.runner import Setting
-from workers.diagnosis.sides import Side, Sides
+from workers.diagnosis.sides import Sides
 from workers.distributions.reference_store import ReferenceStore, StoredHidden
 from workers.engine.room import EngineRoom
 from workers.process.failures import is_memory, safe_traceback
@@ -96,7 +96,7 @@ class KernelTerms:
                     continue
                 if sides is None:
                     found[index] = Kernel(missing=DROPPED)
-                elif sides.packed and sides.candidate.info.quantization is not None:
+                elif sides.packed:
                     packed[index] = sides
             steps = _Steps(self._context, total=2 * len(packed), phase=PHASE)
             states: dict[int, StoredHidden] = {}
@@ -123,7 +123,7 @@ class KernelTerms:
             return None
         kept.enter_context(modified)
         sides = self._ground.sides
-        candidate = Side(sides.candidate.alias, inspect(modified.path), modified.fingerprint, sides.candidate.tokenizer)
+        candidate = replace(sides.candidate, info=inspect(modified.path), weights=modified.fingerprint, _head=None)
         return replace(sides, candidate=candidate, modified=modified)
 
     def _packed(self, sides: Sides, steps: _Steps) -> StoredHidden:
