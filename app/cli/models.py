@@ -21,6 +21,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from app.models.registry import ALIAS, load_registry, register
 from app.models.staging import remove_staged
+from app.models.tokenizers import check_tokenizer
 from app.settings import Settings
 from app.supervisor import Interruptions
 
@@ -51,14 +52,17 @@ def list_models(*, as_json: AsJson = False) -> None:
 def check(
     alias: Annotated[str | None, typer.Argument(help="One alias; default: all.")] = None, *, as_json: AsJson = False
 ) -> None:
-    """Look into the checkpoints: complete, safe, of a known shape. Ends with 2 when one is not."""
+    """Look into the checkpoints: complete, safe, of a known shape, with a tokenizer that fits. Ends with 2 when one is
+    not."""
     configured = settings()
     results = []
     registry = load_registry(configured.models_file)
     names = [registry.resolve(alias).alias] if alias else list(registry.aliases)
     for name in names:
         try:
-            info = inspect(registry.resolve(name).checkpoint_path())
+            entry = registry.resolve(name)
+            info = inspect(entry.checkpoint_path())
+            check_tokenizer(entry.tokenizer_path(), info.vocabulary, name=name)
             shape = f"{info.layers} layers, {info.vocabulary:,} tokens"
             found = f"{info.architecture}, {shape}, {info.scheme}, {info.bytes:,} bytes"
             results.append({"alias": name, "ok": True, "found": found, "code": None, "hint": ""})

@@ -25,7 +25,7 @@ from app.models.steps.others import checker
 from app.models.sweeping import check_swept
 from app.models.tasks.checks import check_answers, check_tasks
 from app.models.texts import check_text, text_files, texts_of
-from app.models.tokenizers import compare_tokenizers, has_chat_template
+from app.models.tokenizers import check_tokenizer, compare_tokenizers, has_chat_template
 from app.models.tool_calls import check_tool_calls
 from app.models.trajectories import check_trajectory
 from app.settings import Settings
@@ -42,8 +42,8 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
     """Returns where the request can be run as far as can be told without its tensors and tokens.
 
     Raises `HemostatError` with the JSON pointer of the field to blame: UNKNOWN_MODEL, every CHECKPOINT_* code of
-    `inspect`, VOCABULARY_MISMATCH, WINDOW_TOO_LARGE, UNKNOWN_MODULE, GROUP_SIZE_MISMATCH, PATTERN_MISMATCH,
-    RECIPE_NOT_APPLICABLE, PATH_FORBIDDEN, TEXT_NOT_FOUND, DOCUMENT_TOO_SHORT, DOCUMENT_NOT_TEXT,
+    `inspect` and `check_tokenizer`, VOCABULARY_MISMATCH, WINDOW_TOO_LARGE, UNKNOWN_MODULE, GROUP_SIZE_MISMATCH,
+    PATTERN_MISMATCH, RECIPE_NOT_APPLICABLE, PATH_FORBIDDEN, TEXT_NOT_FOUND, DOCUMENT_TOO_SHORT, DOCUMENT_NOT_TEXT,
     CHAT_TEMPLATE_MISSING, INVALID_REQUEST (two documents of one id, two dtypes).
     """
     reference = registry.resolve(request.reference.model, pointer="/reference/model")
@@ -67,10 +67,13 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
             pointer="/candidate/model",
         )
     tokenizer = reference.tokenizer_path(pointer="/reference/model")
-    if tokenizer != candidate.tokenizer_path(pointer="/candidate/model"):
+    check_tokenizer(tokenizer, one.vocabulary, name=reference.alias, pointer="/reference/model")
+    candidates = candidate.tokenizer_path(pointer="/candidate/model")
+    if tokenizer != candidates:
+        check_tokenizer(candidates, other.vocabulary, name=candidate.alias, pointer="/candidate/model")
         compare_tokenizers(
             tokenizer,
-            candidate.tokenizer_path(),
+            candidates,
             names=(reference.alias, candidate.alias),
             pointer="/candidate/model",
         )

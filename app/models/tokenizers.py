@@ -54,6 +54,27 @@ def has_chat_template(path: Path) -> bool:
     return (path / "chat_template.jinja").is_file() or bool(_settings(path).get("chat_template"))
 
 
+def check_tokenizer(path: Path, vocabulary: int, *, name: str, pointer: str = "") -> None:
+    """Returns where the folder's tokenizer can be read and its tokens fit a model with embeddings of `vocabulary`
+    tokens, called `name` in errors. Tokens that were added may lie beyond: some models' stand for pictures.
+
+    Raises `HemostatError`, with `pointer`: CHECKPOINT_INCOMPLETE, CHECKPOINT_CORRUPT, VOCABULARY_MISMATCH.
+    """
+    try:
+        content = _content(path)
+    except HemostatError as error:
+        raise HemostatError(error.code, f"model {name!r}: {error.detail}", hint=error.hint, pointer=pointer) from error
+    last = max((index for index in content.tokens if index not in content.added), default=-1)
+    if last >= vocabulary:
+        raise HemostatError(
+            ErrorCode.VOCABULARY_MISMATCH,
+            f"model {name!r}: its tokenizer has a token {last} ({content.tokens[last]!r}), and config.json says "
+            f"vocab_size {vocabulary}",
+            hint="put the model's own tokenizer beside its weights",
+            pointer=pointer,
+        )
+
+
 def compare_tokenizers(
     reference: Path, candidate: Path, *, names: tuple[str, str] = ("the reference", "the candidate"), pointer: str = ""
 ) -> None:

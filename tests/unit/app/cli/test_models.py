@@ -1,9 +1,12 @@
 """An import that is broken off, with a program in its place that writes as it does and does as the test says."""
 
+import json
 import os
+import shutil
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -193,3 +196,17 @@ def test_an_alias_is_taken_over_where_it_is_free_leads_nowhere_or_is_to_be_repla
     assert answer.exit_code == 0
     assert imports == [(source, folder)]
     assert load_registry(tmp_path / "models.toml").resolve(alias).path == folder
+
+
+def test_a_checkpoint_without_its_tokenizer_is_bad(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Callable[..., Path]
+) -> None:
+    monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path))
+    monkeypatch.delenv("HEMOSTAT_MODELS", raising=False)
+    bare = Path(shutil.copytree(tiny(), tmp_path / "bare"))
+    (bare / "tokenizer.json").unlink()
+    (tmp_path / "models.toml").write_text(f'[models.whole]\npath = "{tiny()}"\n[models.bare]\npath = "{bare}"\n')
+    answer = CliRunner().invoke(models_app, ["check", "--json"])
+    assert answer.exit_code == 2
+    found = {one["alias"]: (one["ok"], one["code"]) for one in json.loads(answer.stdout)}
+    assert found == {"whole": (True, None), "bare": (False, "checkpoint_incomplete")}

@@ -97,6 +97,21 @@ def test_a_model_may_borrow_a_tokenizer(registry: Registry, settings: Settings, 
     check_request(request(candidate="borrowing"), load_registry(registry.file), settings)
 
 
+@pytest.mark.parametrize("side", ["reference", "candidate"])
+def test_a_model_without_a_tokenizer_is_refused_where_it_is_named(
+    registry: Registry, settings: Settings, copy: Copy, side: str
+) -> None:
+    """As `save_pretrained` of the model alone leaves it."""
+    folder = copy(name="bare")
+    (folder / "tokenizer.json").unlink()
+    registry.file.write_text(registry.file.read_text() + f"[models.bare]\npath = {json.dumps(str(folder))}\n")
+    asked = request(candidate="bare") if side == "candidate" else request(RTN, reference="bare", candidate="bare")
+    with pytest.raises(HemostatError) as caught:
+        check_request(asked, load_registry(registry.file), settings)
+    assert (caught.value.code, caught.value.pointer) == (E.CHECKPOINT_INCOMPLETE, f"/{side}/model")
+    assert "model 'bare': bare has no tokenizer.json" in caught.value.detail
+
+
 def test_two_dtypes_are_not_compared(registry: Registry, settings: Settings, tiny: Tiny) -> None:
     registry.file.write_text(
         registry.file.read_text() + f'[models.precise]\npath = {json.dumps(str(tiny()))}\ndtype = "float32"\n'

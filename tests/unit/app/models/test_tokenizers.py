@@ -8,7 +8,13 @@ from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.models.tokenizers import adds_bos, compare_tokenizers, has_chat_template, tokenizer_fingerprint
+from app.models.tokenizers import (
+    adds_bos,
+    check_tokenizer,
+    compare_tokenizers,
+    has_chat_template,
+    tokenizer_fingerprint,
+)
 from tests.support.copies import Copy, edit_json
 
 
@@ -214,3 +220,23 @@ def test_chat_templates(copy: Copy) -> None:
     assert has_chat_template(folder)
     (folder / "tokenizer_config.json").unlink()
     assert not has_chat_template(folder)
+
+
+def test_a_tokenizer_of_another_model_is_refused_by_its_last_token(copy: Copy) -> None:
+    folder = copy()
+    tokens = AutoTokenizer.from_pretrained(folder).get_vocab()
+    last = max(tokens.values())
+    check_tokenizer(folder, last + 1, name="tiny")
+    with pytest.raises(HemostatError) as caught:
+        check_tokenizer(folder, last, name="tiny", pointer="/reference/model")
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.VOCABULARY_MISMATCH, "/reference/model")
+    assert f"a token {last} (" in caught.value.detail
+    assert f"vocab_size {last}" in caught.value.detail
+
+
+def test_a_token_that_was_added_may_lie_beyond_the_embeddings(copy: Copy) -> None:
+    """As the one for pictures of Gemma 3's text models does."""
+    folder = copy()
+    size = max(AutoTokenizer.from_pretrained(folder).get_vocab().values()) + 1
+    edit(folder, lambda data: data["added_tokens"].append(data["added_tokens"][0] | {"id": size, "content": "<image>"}))
+    check_tokenizer(folder, size, name="tiny")
