@@ -20,6 +20,8 @@ Json = dict[str, Any]
 
 # How long a watched service may be away (restarting, Redis away) before watching gives up.
 _PATIENCE_S = 120.0
+# How long an answer may take: what a request names is looked into before it is taken.
+_ANSWER_S = 60.0
 # Before it connects again where a service that shuts down ended the stream, and still answers.
 _AGAIN_S = 0.2
 
@@ -37,7 +39,7 @@ class Client:
         self._http = httpx.Client(
             base_url=self.url,
             headers=_authorization(api_key),
-            timeout=httpx.Timeout(60, connect=5),
+            timeout=httpx.Timeout(_ANSWER_S, connect=5),
             trust_env=not is_loopback(_host(self.url)),  # no proxy stands before this machine
         )
 
@@ -177,6 +179,12 @@ class Client:
             options |= {"content": _body(json), "headers": {"Content-Type": "application/json"}}
         try:
             response = self._http.request(method, path, **options)
+        except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
+            raise HemostatError(
+                ErrorCode.UNAVAILABLE,
+                f"{self.url} did not answer within {_ANSWER_S:.0f} s, and may still do what it was asked",
+                hint="`hemostat jobs list` shows the jobs that it has taken",
+            ) from error
         except httpx.TransportError as error:
             raise HemostatError(
                 ErrorCode.UNAVAILABLE,

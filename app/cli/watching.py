@@ -53,7 +53,12 @@ def run_to_end(client: Client, request: Json, console: Console) -> Json:
 
     Raises `HemostatError` with the job's own code when it does not succeed.
     """
-    job = client.submit(request)
+    try:
+        job = client.submit(request)
+    except KeyboardInterrupt:
+        told = "interrupted while the job was sent: `hemostat jobs list` tells whether it was taken"
+        console.print(told, markup=False, soft_wrap=True)
+        raise
     try:
         console.print(f"job {job['id']}", markup=False)
         job = follow(client, job["id"], console)

@@ -113,3 +113,18 @@ def test_what_can_be_no_key_is_refused_without_being_shown(key: str) -> None:
         Client(_HERE, api_key=key)
     assert "HEMOSTAT_API_KEY" in caught.value.detail
     assert key.splitlines()[0] not in f"{caught.value.detail} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("late", [httpx.ReadTimeout("slow"), httpx.WriteTimeout("slow")])
+def test_a_service_that_is_slow_is_not_told_as_none(
+    late: httpx.TimeoutException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        raise late
+
+    monkeypatch.setattr(httpx.Client, "_transport_for_url", lambda _client, _url: httpx.MockTransport(handle))
+    with Client(_HERE) as client, pytest.raises(HemostatError) as caught:
+        client.submit({"kind": "compare"})
+    assert "did not answer within 60 s, and may still do what it was asked" in caught.value.detail
+    assert "jobs list" in caught.value.hint
+    assert "no service" not in caught.value.detail

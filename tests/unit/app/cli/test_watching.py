@@ -86,6 +86,17 @@ class Done(Client):
         return {"id": job_id, "status": "succeeded", "started_at": 1000.0, "finished_at": 1115.0}
 
 
+def test_ctrl_c_while_the_job_is_sent_says_that_it_may_have_been_taken() -> None:
+    class Sending(Client):
+        def submit(self, request: dict[str, Any]) -> dict[str, Any]:
+            raise KeyboardInterrupt
+
+    said = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        run_to_end(Sending("http://127.0.0.1:1"), {}, Console(file=said, width=200))
+    assert "`hemostat jobs list` tells whether it was taken" in said.getvalue()
+
+
 def test_a_job_that_succeeded_says_how_long_it_took_in_all() -> None:
     said = io.StringIO()
     run_to_end(Done(), {}, Console(file=said, width=200))
