@@ -24,7 +24,8 @@ __all__ = ["CheckpointInfo", "TensorInfo", "fingerprint", "inspect", "tokenizer_
 
 CODE_FIELDS = frozenset({"auto_map", "trust_remote_code", "custom_pipelines"})
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
-INDEX = "model.safetensors.index.json"
+WHOLE = "model.safetensors"
+INDEX = f"{WHOLE}.index.json"
 # Factors by which channels were scaled, beside the weights of a checkpoint that was made here: see
 # `workers.surgery.channels`.
 CHANNELS = "channels.npz"
@@ -272,6 +273,12 @@ def _architecture(config: dict[str, Any]) -> str:
             f"config.json names the architectures {names!r}, expected exactly one",
             hint="give a text model's checkpoint, as save_pretrained writes it",
         )
+    if not isinstance(config.get("model_type"), str):
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_UNSUPPORTED,
+            f"config.json of {names[0]} has no model_type, without which no engine loads it",
+            hint="fetch the config.json that belongs to the weights, as save_pretrained writes it",
+        )
     if "hidden_size" not in config or "vocab_size" not in config:
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
@@ -298,6 +305,12 @@ def _weight_files(path: Path, names: list[str]) -> dict[str, list[str] | None]:
             place = placed.setdefault(file, [])
             assert place is not None  # noqa: S101 - lists alone are put in
             place.append(tensor)
+        if WHOLE in names and WHOLE not in placed:  # engines go by the index, transformers by the single file
+            raise HemostatError(
+                ErrorCode.CHECKPOINT_CORRUPT,
+                f"the folder holds {WHOLE} and, by {INDEX}, other weights in {len(placed)} files",
+                hint="leave the weights of one model alone in the folder",
+            )
     else:
         found = [name for name in names if name.endswith(".safetensors") and not name.startswith("consolidated")]
         for name in list(found):

@@ -162,12 +162,15 @@ class Head:
 
         Raises what `app.models.checkpoint.inspect` raises, and `HemostatError`: HEAD_UNSUPPORTED where the head is of a
         kind that cannot be reproduced, CHECKPOINT_INCOMPLETE where it is missing, CHECKPOINT_SHAPE_MISMATCH where it
-        has fewer rows than the vocabulary.
+        has fewer rows than the vocabulary, CHECKPOINT_UNSUPPORTED where it is tied and the file has another one.
         """
         info = inspect(checkpoint)
         scale, softcap = _treatment(info)
         module = _head_module(info)
-        weight_VD = _matrix(info, module).to(dtype)
+        weight_VD = _matrix(info, module)
+        if info.tied and module != _HEAD and f"{_HEAD}.weight" in info.tensors:
+            _check_second(info, weight_VD)
+        weight_VD = weight_VD.to(dtype)
         if weight_VD.ndim != 2 or weight_VD.shape[0] < info.vocabulary or weight_VD.shape[1] != info.hidden_size:
             raise HemostatError(
                 ErrorCode.CHECKPOINT_SHAPE_MISMATCH,
@@ -250,6 +253,17 @@ def _head_module(info: CheckpointInfo) -> str:
         f"{info.path.name} has no {_HEAD}.weight and does not tie it to the embedding",
         hint="add the tensor, or set tie_word_embeddings in its config.json",
     )
+
+
+def _check_second(info: CheckpointInfo, embedding_VD: torch.Tensor) -> None:
+    """Raises CHECKPOINT_UNSUPPORTED unless the second matrix of a tied model is a copy of the first: engines leave it
+    out, transformers takes it, so there would be two models under one name."""
+    if not torch.equal(embedding_VD, _tensor(info, f"{_HEAD}.weight")):
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_UNSUPPORTED,
+            f"{info.path.name}: config.json ties the output matrix to the embedding, and {_HEAD}.weight is another one",
+            hint=f"set tie_word_embeddings to false where the model was trained so, or remove {_HEAD}.weight",
+        )
 
 
 def _final_norm(info: CheckpointInfo) -> tuple[str, ...]:

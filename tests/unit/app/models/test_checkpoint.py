@@ -139,6 +139,15 @@ def test_a_missing_shard_is_named_without_an_index_too(copy: Copy) -> None:
     assert "model-00003-of-00003.safetensors" in refused(folder, E.CHECKPOINT_INCOMPLETE).detail
 
 
+def test_a_single_file_beside_shards_and_their_index_is_refused(copy: Copy) -> None:
+    folder = copy()
+    whole = (folder / "model.safetensors").read_bytes()
+    split(folder)
+    assert len(inspect(folder).files) == 2
+    (folder / "model.safetensors").write_bytes(whole)
+    assert "model.safetensors.index.json" in refused(folder, E.CHECKPOINT_CORRUPT).detail
+
+
 def test_a_shard_without_a_tensor_that_the_index_promises(copy: Copy) -> None:
     folder = split(copy())
     index = folder / "model.safetensors.index.json"
@@ -291,6 +300,13 @@ def test_a_tied_model_may_bring_its_head_again(copy: Copy, shape: tuple[int, int
         assert inspect(folder).tied
     else:
         assert "lm_head.weight" in refused(folder, E.CHECKPOINT_SHAPE_MISMATCH).detail
+
+
+@pytest.mark.parametrize("kind", [None, 3])
+def test_a_configuration_without_a_model_type_is_refused(copy: Copy, kind: int | None) -> None:
+    folder = copy()
+    edit_json(folder / "config.json", model_type=kind)
+    assert "model_type" in refused(folder, E.CHECKPOINT_UNSUPPORTED).detail
 
 
 def test_an_unknown_architecture_is_checked_for_consistency_alone(copy: Copy) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
+from tests.support.copies import copier
 from tests.support.tiny import CONFIGS, make_tokenizer
 from workers.distributions.head import KNOWN, Head
 
@@ -182,6 +183,20 @@ def test_a_head_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_tied_head_whose_embedding_has_no_known_name_is_refused(tmp_path: Path) -> None:
     folder = make_up(tmp_path / "made-up", config={"tie_word_embeddings": True}, lm_head__weight=None)
     assert refusal(folder).code == ErrorCode.HEAD_UNSUPPORTED
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_the_second_matrix_of_a_tied_head_must_be_a_copy_of_the_first(tiny: Tiny, tmp_path: Path, copied: bool) -> None:
+    folder = copier(tiny, tmp_path)()
+    tensors = load_file(folder / "model.safetensors")
+    embedding = tensors["model.embed_tokens.weight"]
+    save_file(tensors | {"lm_head.weight": embedding.clone() if copied else -embedding}, folder / "model.safetensors")
+    if copied:
+        assert torch.equal(Head.load(folder).weight_VD, embedding)
+    else:
+        error = refusal(folder)
+        assert error.code == ErrorCode.CHECKPOINT_UNSUPPORTED
+        assert "tie_word_embeddings" in error.hint
 
 
 @pytest.mark.parametrize("shape", [(32, 16), (33, 15)])
