@@ -165,6 +165,7 @@ def _arguments(options: EngineOptions) -> dict[str, Any]:
         "runner": options.runner,
         "skip_tokenizer_init": True,  # tokens go in and tokens come out
         "load_format": "safetensors",
+        "config_format": "hf",  # config.json, which was looked into, also where Mistral's params.json lies beside it
         "use_tqdm_on_load": False,
         "model_impl": "vllm",
         "generation_config": "vllm",  # no sampling defaults that the checkpoint brings

@@ -115,6 +115,8 @@ def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
         *("--model", str(plan.info.path), "--tokenizer", str(plan.tokenizer)),
         *("--served-model-name", plan.name, "--host", plan.host, "--port", str(plan.port)),
         *("--dtype", plan.dtype, "--load-format", "safetensors", "--max-model-len", str(plan.max_model_len)),
+        # What was looked into, also where Mistral's own configuration and tokenizer lie beside it.
+        *("--config-format", "hf", "--tokenizer-mode", "hf"),
         *("--max-num-seqs", str(sequences)),
         *("--max-num-batched-tokens", str(max(step if cuda else min(step, CPU_STEP_TOKENS), sequences))),
         *("--override-generation-config", json.dumps(NEUTRAL_SAMPLING)),

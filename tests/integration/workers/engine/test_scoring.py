@@ -1,14 +1,17 @@
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.settings import Settings
 from tests.integration.workers.engine.conftest import same
+from tests.support.copies import copier
 from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
 
@@ -37,6 +40,24 @@ def test_hidden_states_are_those_of_transformers(
             expected_TD = model.model(torch.tensor([window])).last_hidden_state[0]
         assert hidden_TD.dtype == torch.float32
         torch.testing.assert_close(hidden_TD, expected_TD, rtol=1e-3, atol=2e-4)
+
+
+def test_the_configuration_is_config_json_also_where_mistral_s_own_lies_beside_it(
+    tiny: Tiny, tmp_path: Path, pool: EnginePool, windows: list[list[int]], engine_settings: Settings
+) -> None:
+    folder = copier(tiny, tmp_path)()
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    save_file(weights, folder / "model-00001-of-00001.safetensors")
+    weight_map = dict.fromkeys(weights, "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    save_file({"norm.weight": torch.zeros(64)}, folder / "consolidated.safetensors")
+    (folder / "params.json").write_text(json.dumps({"dim": 32, "n_layers": 1, "n_heads": 1, "vocab_size": 320}))
+    expected = states(engine_of(pool, tiny("llama")), windows)
+    engine = ScoringEngine(folder, settings=engine_settings, max_model_len=128)  # started for it, not swapped
+    found = states(engine, windows)
+    engine.close()
+    assert same(found, expected)
 
 
 def test_windows_come_in_order_and_own_their_memory(tiny: Tiny, pool: EnginePool, windows: list[list[int]]) -> None:

@@ -69,6 +69,14 @@ def test_plain_and_hooked_servers_differ_in_the_hook_alone(tiny: Tiny, device: s
     assert ("--distributed-executor-backend" in arguments(hooked=True)) == (device == "cpu")
 
 
+def test_the_server_reads_what_was_looked_into_whatever_lies_beside_it(tiny: Tiny) -> None:
+    info = inspect(tiny("llama"))
+    plan = ServerPlan("name", info, info.path, "bfloat16", "cpu", "127.0.0.1", 1234, 256, 1 << 20, hooked=False)
+    arguments = server_arguments(plan, Settings())
+    for name, value in (("--config-format", "hf"), ("--tokenizer-mode", "hf"), ("--load-format", "safetensors")):
+        assert arguments[arguments.index(name) + 1] == value
+
+
 def test_the_environment_chooses_runner_and_plugin_whatever_was_set() -> None:
     base = {"VLLM_USE_V2_MODEL_RUNNER": "1", "VLLM_PLUGINS": "other", VARIABLE: "/elsewhere"}
     hooked = server_environment(Path("/here/serving.json"), base)
