@@ -50,8 +50,14 @@ def adds_bos(path: Path) -> bool:
 
 
 def has_chat_template(path: Path) -> bool:
-    """Whether the folder's tokenizer comes with a chat template."""
-    return (path / "chat_template.jinja").is_file() or bool(_settings(path).get("chat_template"))
+    """Whether the folder's tokenizer comes with a chat template. Of several, the one called default is taken, and no
+    other."""
+    if (path / "chat_template.jinja").is_file():
+        return True
+    template = _settings(path).get("chat_template")
+    if isinstance(template, list):
+        return any(isinstance(one, dict) and one.get("name") == "default" and one.get("template") for one in template)
+    return bool(template)
 
 
 def check_tokenizer(path: Path, vocabulary: int, *, name: str, pointer: str = "") -> None:

@@ -37,8 +37,9 @@ class ChatTokens:
 
 
 def has_template(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    """Whether the tokenizer brings a chat template."""
-    return bool(getattr(tokenizer, "chat_template", None))
+    """Whether the tokenizer brings a chat template. Of several, the one called default is taken, and no other."""
+    template = getattr(tokenizer, "chat_template", None)
+    return bool(template.get("default") if isinstance(template, dict) else template)
 
 
 def template_writes(tokenizer: "PreTrainedTokenizerBase", *, calls: bool) -> bool:
@@ -159,7 +160,9 @@ class _Template:
                 tools=schemas,
                 **(self.special_tokens | options),
             )
-        except jinja2.TemplateError as error:
+        # A template is a program: beside its own refusals it fails as programs do, on a type or a key. Some in the
+        # wild take arguments of calls as text alone.
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             said = str(error)[:200]
             # A template may quote a message in its refusal.
             quotes = any(message.content and message.content in str(error) for message in messages)

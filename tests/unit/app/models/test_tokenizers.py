@@ -218,6 +218,11 @@ def test_chat_templates(copy: Copy) -> None:
     assert not has_chat_template(folder)
     edit_json(folder / "tokenizer_config.json", chat_template="{{ messages }}")
     assert has_chat_template(folder)
+    several = [{"name": "default", "template": "x"}, {"name": "rag", "template": "y"}]
+    edit_json(folder / "tokenizer_config.json", chat_template=several)
+    assert has_chat_template(folder)
+    edit_json(folder / "tokenizer_config.json", chat_template=several[1:])
+    assert not has_chat_template(folder)
     (folder / "tokenizer_config.json").unlink()
     assert not has_chat_template(folder)
 

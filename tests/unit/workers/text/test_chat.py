@@ -1,12 +1,13 @@
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.text import Message
+from app.contracts.text import Message, ToolCall
 from tests.support.tiny import make_tokenizer
-from workers.text.chat import chat_tokens, has_template, prompt_tokens
+from workers.text.chat import chat_tokens, has_template, prompt_tokens, template_writes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,6 +27,12 @@ THINKING = (
     "{% for m in messages %}<s>{{ m['role'] }}\n"
     "{% if m['role'] == 'assistant' and not loop.last %}{{ m['content'].split('</think>')[-1] }}"
     "{% else %}{{ m['content'] }}{% endif %}</s>\n{% endfor %}"
+)
+# Joins the arguments of calls as text, as the templates of DeepSeek R1 do.
+CALLS_AS_TEXT = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}"
+    "{% for call in m['tool_calls'] %}{{ call['function']['name'] + '\n```json\n' + call['function']['arguments'] }}"
+    "{% endfor %}</s>{% endfor %}"
 )
 # Says every message twice, as a summary of the conversation would.
 QUOTING = (
@@ -128,6 +135,34 @@ def test_a_refusal_that_quotes_a_message_is_not() -> None:
     with pytest.raises(HemostatError) as caught:
         chat_tokens(with_template(template), talk("a secret", "b"), name="Document 'd'")
     assert "secret" not in caught.value.detail
+
+
+def test_a_template_that_takes_no_arguments_but_text_gets_calls_in_the_message() -> None:
+    tokenizer = with_template(CALLS_AS_TEXT)
+    call = ToolCall(name="add", arguments={"a": 1})
+    messages = [Message(role="user", content="add"), Message(role="assistant", tool_calls=(call,))]
+    assert not template_writes(tokenizer, calls=True)
+    said = "<tool_call>\n" + json.dumps({"name": "add", "arguments": {"a": 1}}) + "\n</tool_call></s>"
+    assert spans(tokenizer, messages) == [said]
+
+
+@pytest.mark.parametrize("template", ["{{ messages[0].content + 1 }}", "{{ 1 / 0 }}", "{{ 'x'.split('') }}"])
+def test_a_template_that_fails_refuses_the_messages(template: str) -> None:
+    with pytest.raises(HemostatError) as caught:
+        chat_tokens(with_template(template), talk("a", "b"), name="Document 'd'", pointer="/text/documents/0")
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, "/text/documents/0")
+    assert caught.value.detail.startswith("Document 'd': the chat template refuses the messages")
+
+
+def test_of_several_templates_the_default_is_taken_and_no_other() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = {"default": INST, "rag": QUOTING}
+    assert spans(tokenizer, talk("one", "two")) == spans(with_template(INST), talk("one", "two"))
+    tokenizer.chat_template = {"rag": INST}
+    assert not has_template(tokenizer)
+    with pytest.raises(HemostatError) as caught:
+        chat_tokens(tokenizer, talk("a", "b"), name="Document 'd'")
+    assert caught.value.code is ErrorCode.CHAT_TEMPLATE_MISSING
 
 
 def test_a_template_cannot_reach_out_of_its_sandbox() -> None:
