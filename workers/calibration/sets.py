@@ -9,7 +9,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.profile import DocumentSet, SetName
 from app.contracts.requests.calibrate import CalibrateRequest
 from workers.text.documents import TextDocument
-from workers.text.overlap import document_overlap
+from workers.text.overlap import document_overlap, repeated
 from workers.text.partition import divide
 from workers.text.windows import Corpus
 
@@ -43,7 +43,9 @@ def draw(
 ) -> Sets:
     """The sets. `tests` are the documents of a text of their own, None where they are a share of `documents`.
 
-    A document that is the same as one of an earlier set is left out. Raises INVALID_REQUEST where a set has none left.
+    Of the sets to choose by and to test with, a document is left out that is the same as one of an earlier set, or as
+    an earlier one of its own: intervals take documents for independent. Raises INVALID_REQUEST where a set has none
+    left.
     """
     whole = cut(list(documents))
     parts = divide(
@@ -81,7 +83,15 @@ def _unlike(
             f"{count} document{'' if count == 1 else 's'} {what} {'is' if count == 1 else 'are'} the same as one that "
             f"was used before the test, and {'was' if count == 1 else 'were'} left out."
         )
-    return [document for document in later if document.id not in same]
+    kept = [document for document in later if document.id not in same]
+    again = set(repeated(kept))
+    if again:
+        count = len(again)
+        warnings.append(
+            f"{count} document{'' if count == 1 else 's'} {what} {'repeats' if count == 1 else 'repeat'} an earlier "
+            f"one of the same set, and {'was' if count == 1 else 'were'} left out."
+        )
+    return [document for document in kept if document.id not in again]
 
 
 def _record(name: SetName, corpus: Corpus) -> DocumentSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Final
@@ -178,6 +178,7 @@ def _warnings(measured: Measured, summary: Summary) -> list[str]:
             f"Only {summary.documents} documents: intervals are clustered by windows, and are too narrow where windows "
             "of one document are alike. More documents make them sound."
         )
+    found += repeated_documents(corpus)
     if corpus.left_out_tokens:
         found.append(f"{corpus.left_out_tokens} last tokens of documents stood alone in a window and were not scored.")
     if summary.nonfinite_positions:
@@ -199,6 +200,16 @@ def rounded(sides: Sides, dtype: str) -> list[str]:
         f'dtype = "{_STORED[scheme]}" of both models in models.toml runs them as they are.'
         for alias, scheme in wide.items()
     ]
+
+
+def repeated_documents(corpus: Corpus) -> Iterator[str]:
+    """What a reader should know of a corpus with documents that stand in it more than once."""
+    if corpus.repeated:
+        yield (
+            f"{corpus.repeated} of {len(corpus.documents)} documents repeat{'s' * (corpus.repeated == 1)} an earlier "
+            "one. Intervals take documents for independent, and are too narrow where some are not: leave the copies "
+            "out."
+        )
 
 
 def repeatable(request: JobRequest) -> dict[str, object]:

@@ -43,6 +43,18 @@ def document_overlap(first: Iterable[TextDocument], second: Iterable[TextDocumen
     return Overlap(tuple(shared), count_first, count_second)
 
 
+def repeated(documents: Iterable[TextDocument]) -> tuple[str, ...]:
+    """Ids of documents that are the same as an earlier one."""
+    seen: set[bytes] = set()
+    found: list[str] = []
+    for document in documents:
+        digest = _hash(document)
+        if digest in seen:
+            found.append(document.id)
+        seen.add(digest)
+    return tuple(found)
+
+
 def passage_overlap(
     first: Iterable[TextDocument], second: Iterable[TextDocument], *, size: int = SHINGLE
 ) -> tuple[tuple[str, str], ...]:

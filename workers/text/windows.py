@@ -100,7 +100,7 @@ class Corpus:
     middle of a long user message): neither is read. `fingerprint` is a SHA-256 over token ids, boundaries, masks and
     BOS: equal fingerprints mean that the same was measured. `protocol` says all of it in a sentence. `conversations`
     counts the documents that are conversations, `whole_conversations` those of which every token is scored;
-    `chat_template` is whether there are any.
+    `chat_template` is whether there are any. `repeated` counts the documents whose tokens are those of an earlier one.
     """
 
     windows: Sequence[Window]
@@ -117,6 +117,7 @@ class Corpus:
     protocol: str
     conversations: int = 0
     whole_conversations: int = 0
+    repeated: int = 0
 
 
 def make_windows(
@@ -141,6 +142,7 @@ def make_windows(
     rows: list[npt.NDArray[np.int64]] = []
     infos: list[DocumentInfo] = []
     left_out_tokens = left_out_windows = 0
+    distinct: set[bytes] = set()
     for number, document in enumerate(documents):
         check_cancelled()
         progress("tokenize", number, len(documents))
@@ -151,6 +153,7 @@ def make_windows(
         left_out_windows += int((counts == 0).sum())
         cut = cut[counts > 0]
         tokenized.append((tokens, mask))
+        distinct.add(hashlib.sha256(tokens.tobytes()).digest())
         rows.append(np.column_stack([np.full(len(cut), number, dtype=np.int64), cut]))
         infos.append(DocumentInfo(document.id, document.domain, len(tokens), int(counts.sum())))
     progress("tokenize", len(documents), len(documents))
@@ -175,6 +178,7 @@ def make_windows(
         protocol=_protocol(window, stride, bos is not None, chat, sampled, whole > 0),
         conversations=conversations,
         whole_conversations=whole,
+        repeated=len(infos) - len(distinct),
     )
 
 

@@ -11,7 +11,7 @@ from app.contracts.profile import DocumentSet, SetName
 from workers.diagnosis.positions import positions_of
 from workers.distributions.token_values import Positions
 from workers.text.documents import TextDocument
-from workers.text.overlap import document_overlap
+from workers.text.overlap import document_overlap, repeated
 from workers.text.partition import halve
 from workers.text.windows import Corpus
 
@@ -71,7 +71,8 @@ def draw(
     """The sets. `tests` are the documents of a text of their own; None: a share of `documents`. `fitted` are those that
     treatments look at.
 
-    A test document that is also chosen by is left out, with a warning. Raises CALIBRATION_OVERLAP where `fitted` holds
+    A test document that is also chosen by, or repeats another one, is left out, with a warning. Raises
+    CALIBRATION_OVERLAP where `fitted` holds
     one of the others and that is not allowed, INVALID_REQUEST where a set has no document.
     """
     if not allow_overlap:
@@ -90,6 +91,14 @@ def draw(
         warnings.append(
             f"{len(same)} document{'' if len(same) == 1 else 's'} of the test {'is' if len(same) == 1 else 'are'} the "
             "same as one that recipes were chosen by, and left out."
+        )
+    again = set(repeated(test))
+    if again:
+        test = [document for document in test if document.id not in again]
+        warnings.append(
+            f"{len(again)} document{'' if len(again) == 1 else 's'} of the test "
+            f"{'repeats' if len(again) == 1 else 'repeat'} an earlier one, and {'is' if len(again) == 1 else 'are'} "
+            "left out."
         )
     for name, found, pointer in (("choose", choose, "/text"), ("test", test, "/test_text")):
         if not found:

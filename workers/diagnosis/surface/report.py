@@ -14,7 +14,7 @@ from app.contracts.surface_report import Chosen, SurfaceKnob, SurfacePoint, Surf
 from app.contracts.text import SelfText
 from app.models.recipes import recipe_fingerprint
 from app.models.surfaces import Axis, Cell, zero_of
-from workers.diagnosis.assemble import provenance, repeatable
+from workers.diagnosis.assemble import provenance, repeatable, repeated_documents
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.measuring import PRECISION
 from workers.diagnosis.mitigate.subject import told
@@ -117,7 +117,7 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
                 self_corpus=isinstance(request.text, SelfText),
             ),
         ),
-        warnings=tuple(warnings(table)),
+        warnings=(*repeated_documents(ground.part.corpus), *warnings(table)),
         request=repeatable(request),
         provenance=_provenance(found, cell, record),
     )

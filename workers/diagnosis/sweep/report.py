@@ -17,7 +17,7 @@ from app.contracts.sweep_report import (
 )
 from app.contracts.text import SelfText
 from app.models.shares import in_words
-from workers.diagnosis.assemble import provenance, repeatable
+from workers.diagnosis.assemble import provenance, repeatable, repeated_documents
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.points.ground import Ground
 from workers.diagnosis.points.naming import swept_fingerprint, swept_recipe
@@ -204,13 +204,14 @@ def _not_tested(swept: Swept) -> tuple[str, ...]:
 
 
 def _warnings(swept: Swept, *, fitted: bool) -> list[str]:
-    course, listed = swept.course, []
-    documents = len(swept.ground.part.corpus.documents)
+    course, corpus, listed = swept.course, swept.ground.part.corpus, list[str]()
+    documents = len(corpus.documents)
     if documents < 6:
         listed.append(
             f"Only {documents} documents: intervals are clustered by windows, and are too "
             "narrow where windows of one document are alike. More documents make them sound."
         )
+    listed += repeated_documents(corpus)
     limit = swept.ground.reference_context
     if limit is not None:
         listed.append(

@@ -3,7 +3,7 @@ import pytest
 
 from app.contracts.text import Message
 from workers.text.documents import TextDocument
-from workers.text.overlap import document_overlap, passage_overlap
+from workers.text.overlap import document_overlap, passage_overlap, repeated
 
 
 def text(name: str, content: str) -> TextDocument:
@@ -35,6 +35,18 @@ def test_exact_tokens_are_compared_as_tokens() -> None:
 
 def test_nothing_shares_nothing() -> None:
     assert document_overlap([], []).share == 0.0
+    assert repeated([]) == ()
+
+
+def test_a_document_that_stands_in_a_text_again_is_named() -> None:
+    documents = [
+        text("a", "one two"),
+        text("b", "three"),
+        text("c", "One  two"),
+        text("d", "four"),
+        text("e", "one two"),
+    ]
+    assert repeated(documents) == ("c", "e")
 
 
 @pytest.mark.parametrize(("length", "shared"), [(19, False), (20, True), (60, True)])

@@ -143,6 +143,12 @@ def test_conversations_of_which_all_is_scored_are_counted(smollm2_tokenizer: "Pr
     assert make_windows(documents[1:], smollm2_tokenizer, 64).whole_conversations == 0
 
 
+def test_documents_of_the_same_tokens_are_counted(plain_tokenizer: "PreTrainedTokenizerBase") -> None:
+    documents = [exact("a", [10, 11]), exact("b", [10, 11, 12]), exact("c", [10, 11]), exact("d", [10, 11])]
+    assert make_windows(documents, plain_tokenizer, 4).repeated == 2
+    assert make_windows(documents[:2], plain_tokenizer, 4).repeated == 0
+
+
 def test_a_mask_is_cut_with_its_window(plain_tokenizer: "PreTrainedTokenizerBase") -> None:
     corpus = make_windows([exact("self", range(10, 21), scored_from=6)], plain_tokenizer, 4)
     # tokens 10-13 hold nothing scored; 16 (index 6) is the first that counts, 18 (index 8) stands first in its window

@@ -35,6 +35,7 @@ def test_a_part_without_an_interval_since_it_was_dropped_early_is_warned_of() ->
     where = Positions(window, window, window, window, window)
     found = SimpleNamespace(
         warnings=[],
+        corpus=SimpleNamespace(repeated=0),
         not_swapped="",
         internals=None,
         search=search(*LAYERS),

@@ -89,6 +89,13 @@ def test_what_treatments_look_at_is_not_scored(drawn: Draw, where: str) -> None:
     assert drawn(documents, tests, allow_overlap=True).test.scored > 0
 
 
+def test_a_document_that_the_test_holds_again_is_left_out(drawn: Draw) -> None:
+    tests = [document("t"), document("u"), TextDocument("copy", "prose", text=document("t").text)]
+    sets = drawn(DOCUMENTS, tests)
+    assert ids(sets.test) == {"t", "u"}
+    assert sets.warnings == ("1 document of the test repeats an earlier one, and is left out.",)
+
+
 @pytest.mark.parametrize(
     ("documents", "tests", "pointer"),
     [(DOCUMENTS[:1], None, "/text"), (DOCUMENTS, [DOCUMENTS[0]], "/test_text")],
