@@ -48,7 +48,7 @@ def load_files(
     for number, file in enumerate(files):
         check_cancelled()
         progress("text", number, len(files))
-        name = file.relative_to(root).as_posix()
+        name = _named(file.relative_to(root).as_posix())
         # resolved again: what stands in a folder may be a link
         target = below(root, name, pointer=POINTER)
         if file.suffix.lower() == ".txt":
@@ -96,7 +96,33 @@ def _files(root: Path, path: Path, asked: str) -> list[Path]:
     return sorted(found, key=lambda file: file.relative_to(root).as_posix())
 
 
+def _refuse_pipe(path: Path, name: str) -> None:
+    """A pipe, or another thing that is no file, would be waited for without an end."""
+    if path.exists() and not path.is_file():
+        raise HemostatError(
+            ErrorCode.TEXT_NOT_FOUND,
+            f"{name} is no regular file.",
+            hint="Put files into the folder, or take a name of another ending.",
+            pointer=POINTER,
+        )
+
+
+def _named(name: str) -> str:
+    """The name of a file, which is its document's id. One that is no UTF-8 stands in no report."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise HemostatError(
+            ErrorCode.DOCUMENT_NOT_TEXT,
+            f"The name of the file {name!a} is not UTF-8.",
+            hint="Rename it, for example with convmv.",
+            pointer=POINTER,
+        ) from None
+    return name
+
+
 def _read(path: Path, name: str, room: int, settings: Settings) -> bytes:
+    _refuse_pipe(path, name)
     try:
         with path.open("rb") as file:
             data = file.read(room + 1)
@@ -109,6 +135,7 @@ def _read(path: Path, name: str, room: int, settings: Settings) -> bytes:
 
 def _lines(path: Path, name: str, domain: str, room: int, settings: Settings) -> Iterator[TextDocument]:
     """Documents of a .jsonl file; memory holds one line at a time."""
+    _refuse_pipe(path, name)
     try:
         with path.open("rb") as file:
             read = 0

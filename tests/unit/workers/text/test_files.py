@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,26 @@ def test_a_jsonl_file_holds_a_document_a_line_with_its_own_domain_or_the_source_
     assert (second.id, second.domain) == ("y", "chat")
     assert second.messages is not None
     assert [message.content for message in second.messages] == ["hi", "hello"]
+
+
+@pytest.mark.parametrize("name", ["pipe.txt", "pipe.jsonl"])
+def test_a_pipe_in_a_folder_is_not_waited_for(settings: Make, name: str) -> None:
+    use = settings()
+    path = write(use.text_root, "c/a.txt", "one two").with_name(name)
+    os.mkfifo(path)
+    error = refused("c", use)
+    assert error.code is ErrorCode.TEXT_NOT_FOUND
+    assert f"c/{name}" in error.detail
+
+
+def test_a_file_whose_name_no_report_could_hold_is_refused(settings: Make) -> None:
+    use = settings()
+    write(use.text_root, "c/a.txt", "one two")
+    write(use.text_root, "c/caf\udce9.txt", "one two")  # Latin-1
+    error = refused("c", use)
+    assert error.code is ErrorCode.DOCUMENT_NOT_TEXT
+    assert "caf" in error.detail
+    assert error.detail.isascii()
 
 
 def test_a_folder_stands_for_all_its_files_in_order_of_path(settings: Make) -> None:
