@@ -55,6 +55,7 @@ class Book:
                 deployment=deployment.id,
                 loop=self.rule.start(active, previous, expected.raw_mean or self.rule.threshold),
                 threshold=self.rule.threshold,
+                given=deployment.drift_threshold is not None,
                 alpha=deployment.alpha,
                 staleness=self._staleness(None).start(now),
             )
@@ -67,8 +68,9 @@ class Book:
     def meet(self, deployment: Deployment, expected: Expected, now: float) -> list[str]:
         """After a look at the deployment's record: what changed there begins its tests anew. Says what began anew."""
         before, self.deployment, self.expected = self.deployment, deployment, expected
-        # What a person had set goes when it is unset; what a test had shown stays, also where other weights are put.
-        retained = self.state.threshold if before.drift_threshold is None else None
+        # What a person had set goes when it is unset, though this process was down meanwhile; what a test had shown
+        # stays, also where other weights are put.
+        retained = None if self.state.given else self.state.threshold
         threshold = _threshold(deployment, expected, retained)
         self.rule = self._rule(deployment, threshold)
         loop, told = self.state.loop, []
@@ -95,7 +97,14 @@ class Book:
         if loop.candidate is not None and (obstacle := self._obstacle()):
             told.append(f"the trial of {loop.candidate} was broken off: {obstacle}")
             loop = loop.model_copy(update={"candidate": None, "trial": None})
-        self.state = self.state.model_copy(update={"loop": loop, "threshold": threshold, "alpha": deployment.alpha})
+        self.state = self.state.model_copy(
+            update={
+                "loop": loop,
+                "threshold": threshold,
+                "given": deployment.drift_threshold is not None,
+                "alpha": deployment.alpha,
+            }
+        )
         self._decided(steps, now)
         return told
 

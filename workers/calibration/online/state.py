@@ -39,6 +39,7 @@ class ShadowState(Contract):
     weights: tuple[str, str] | None = Field(default=None, description="fingerprints of reference and candidate")
     loop: LoopMemory
     threshold: float | None = None
+    given: bool = Field(default=False, description="whether the deployment itself says the threshold")
     alpha: float
     window: WindowMemory = WindowMemory()
     staleness: StalenessMemory

@@ -96,6 +96,16 @@ def test_a_threshold_that_was_set_goes_when_it_is_unset_and_a_learnt_one_stays(s
     assert book.state.threshold == pytest.approx(0.15)
 
 
+def test_a_threshold_that_is_unset_while_the_process_is_down_goes_and_a_learnt_one_stays(settings: Settings) -> None:
+    unset = deployment(drift_threshold=None)
+    for first, expected, left in ((deployment(), Expected(), None), (unset, KNOWN, 0.15)):
+        before = Book(settings, first, expected, None, NOW)
+        before.meet(first, expected, NOW)
+        book = Book(settings, unset, Expected(), before.state, NOW)
+        book.meet(unset, Expected(), NOW)
+        assert book.state.threshold == (left and pytest.approx(left))
+
+
 def test_only_requests_of_the_active_version_are_evidence_but_all_are_seen(settings: Settings) -> None:
     book = Book(settings, deployment(), Expected(), None, NOW)
     feed(book, 100, 5.0, version=ONE)
