@@ -260,6 +260,8 @@ async def _asked(gateway: Gateway, deployment: Deployment, path: str, body: dict
             with gateway.replicas.busy(choice.replica):
                 served = await gateway.upstream.served_name(choice.replica)
                 status, answer = await gateway.upstream.call(choice.replica, path, body | {"model": served})
+                if status >= 500:
+                    await gateway.upstream.check_alive(choice.replica)
         except ReplicaLostError as error:
             gateway.replicas.failed(choice.replica)
             if isinstance(error, ReplicaSilentError):

@@ -46,6 +46,7 @@ class Peer:
     reason: str = "logits were not finite"
     doubted: int = 0  # how often it was asked
     health: int = 200
+    tokenizes: int = 200
 
     def application(self) -> Starlette:
         async def models(_: Request) -> Response:
@@ -53,6 +54,8 @@ class Peer:
 
         async def tokenize(request: Request) -> Response:
             assert (await request.json())["model"] == "inner"
+            if self.tokenizes != 200:
+                return JSONResponse({"error": {"message": "it failed"}}, self.tokenizes)
             return JSONResponse({"tokens": [1, 2, 3], "max_model_len": 100})
 
         async def generate(request: Request) -> Response:

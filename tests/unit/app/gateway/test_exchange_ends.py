@@ -52,6 +52,16 @@ async def test_an_error_of_a_replica_whose_engine_is_dead_is_not_taken_for_the_r
         assert second.asked == []
 
 
+@pytest.mark.parametrize("dead", [True, False])
+async def test_a_question_that_a_replica_fails_goes_to_another_where_the_engine_is_dead(
+    tmp_path: Path, dead: bool
+) -> None:
+    first, second = Peer([whole(WHOLE)], health=503 if dead else 200, tokenizes=500), Peer([whole(WHOLE)])
+    async with serving(first, second), calling(tmp_path, of(first, second, replicas=2)) as http:
+        answer = await http.post("/tokenize", json={"model": ASKED["model"], "prompt": "a"})
+    assert answer.status_code == (200 if dead else 500)
+
+
 def long_answer(reason: str, stop: int | str | None = None) -> dict[str, Any]:
     choice = {"index": 0, "text": "a b c d", "finish_reason": reason, "stop_reason": stop}
     return {**CHUNK, "choices": [choice], "usage": {"completion_tokens": 4}}
