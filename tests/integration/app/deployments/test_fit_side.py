@@ -1,11 +1,17 @@
 import asyncio
+from types import SimpleNamespace
+from typing import Any, Final
 
-from app.contracts.deployment import (
-    Deployment,
-)
-from app.deployments.fit import wants_fit
+import pytest
+
+from app.contracts.deployment import Deployment
+from app.contracts.errors import ErrorCode, HemostatError
+from app.deployments.fit import ensure_fit, wants_fit
 from app.deployments.store import DeploymentStore
-from tests.integration.app.deployments.asking import AUTO, OFF, told
+from app.jobs.store import JobStore
+from tests.integration.app.deployments.asking import AUTO, FIRST, OFF, SECOND, told
+
+NO_QUEUE: Final[Any] = None  # no job is submitted
 
 
 async def test_why_nothing_was_proven_is_told_again_when_calibration_comes_back(
@@ -21,6 +27,20 @@ async def test_why_nothing_was_proven_is_told_again_when_calibration_comes_back(
     again = await deployments.patch(made.id, AUTO)
     assert again.fit_reason == "nor in another job"
     assert not wants_fit(again)
+
+
+async def test_a_proven_profile_does_not_overrule_what_a_person_promoted_while_it_was_looked_for(
+    deployments: DeploymentStore, store: JobStore, made: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`made` is what the fit has read; the person is faster than the look at the stored profiles."""
+    monkeypatch.setattr("app.deployments.fit.proven", lambda *_: SimpleNamespace(version=SECOND))
+    await deployments.promote(made.id, FIRST, reason="by hand", manual=True)
+    with pytest.raises(HemostatError) as caught:
+        await ensure_fit(deployments, store, NO_QUEUE, made)
+    assert caught.value.code is ErrorCode.DEPLOYMENT_CONFLICT
+    after = await deployments.get(made.id)
+    assert (after.active_version, after.fit_job) == (FIRST, None)
+    assert await ensure_fit(deployments, store, NO_QUEUE, after) == after, "and none is wanted"
 
 
 async def test_one_job_fits_a_deployment(deployments: DeploymentStore, made: Deployment) -> None:
