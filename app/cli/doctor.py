@@ -43,6 +43,10 @@ class Finding:
     remedy: str = ""
     needed: bool = True
 
+    def told(self) -> dict[str, Any]:
+        """For --json: what is there has no remedy."""
+        return asdict(self) | {"remedy": "" if self.ok else self.remedy}
+
 
 def doctor(settings: Settings, *, as_json: bool) -> Exit:
     """Looks at everything that a job needs and prints it."""
@@ -62,7 +66,7 @@ def doctor(settings: Settings, *, as_json: bool) -> Exit:
     ]
     sound = all(finding.ok for finding in findings if finding.needed)
     if as_json:
-        print_json({"sound": sound, "findings": [asdict(finding) for finding in findings]})
+        print_json({"sound": sound, "findings": [finding.told() for finding in findings]})
     else:
         table = Table(box=None, show_header=False)
         for finding in findings:

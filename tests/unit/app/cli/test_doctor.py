@@ -1,8 +1,12 @@
-"""What `hemostat doctor` says of the processor."""
+"""What `hemostat doctor` says of the processor, and of what is there."""
+
+import json
+from pathlib import Path
 
 import pytest
 
 from app.cli import doctor
+from app.settings import Settings
 
 
 @pytest.fixture
@@ -41,3 +45,11 @@ def test_what_is_not_told_is_not_held_against_it(machine: pytest.MonkeyPatch) ->
     assert doctor._processor().ok
     machine.setattr(doctor.platform, "machine", lambda: "aarch64")
     assert doctor._processor().found.endswith("aarch64")
+
+
+def test_what_is_there_has_no_remedy_in_json_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    doctor.doctor(Settings(home=tmp_path), as_json=True)
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert {finding["name"] for finding in findings if finding["ok"]} >= {"Python", "fastapi", "disk"}
+    assert [finding["name"] for finding in findings if finding["ok"] and finding["remedy"]] == []
+    assert next(finding for finding in findings if finding["name"] == "models")["remedy"]
