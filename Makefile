@@ -49,7 +49,7 @@ board: setup ## write the Grafana dashboards anew from deploy/grafana/board.py a
 lock: setup ## write the locks anew
 	@deploy/lock.sh
 
-bench: setup ## measure; writes tests/bench/results.csv
+bench: setup ## measure; writes tests/bench/results/PROCESSOR.csv
 	@$(BIN)/python -m tests.bench.run
 
 bench-serve: setup ## measure our server against plain vLLM; writes tests/bench/serve.csv

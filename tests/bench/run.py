@@ -1,4 +1,7 @@
-"""`make bench`: measures scoring, divergence and whole compare jobs, and writes tests/bench/results.csv.
+"""`make bench`: measures scoring, divergence and whole compare jobs, and writes tests/bench/results/PROCESSOR.csv.
+
+A kind of processor (instruction sets and threads, or the GPU) has a file of its own, so that numbers of one are never
+mixed with those of another, and measuring elsewhere leaves what is there.
 
 Some numbers have a bar; the rows beside them say whether it is met on the machine at hand, and a miss stays there.
 Those of compare jobs are multiples of what llama.cpp's KLD tool takes for the same model, end to end: 177 scored
@@ -9,6 +12,7 @@ runs. Nothing else should run on the machine meanwhile. `python -m tests.bench.r
 the rows of the others as they are.
 """
 
+import re
 import subprocess
 import sys
 import time
@@ -18,7 +22,7 @@ from tests.bench.rows import Row, parse, read, replaced, write
 from workers.engine.environment import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = Path(__file__).with_name("results.csv")
+RESULTS = Path(__file__).with_name("results")
 CASES = (
     "compare",
     "compare_long",
@@ -46,6 +50,7 @@ def main(names: list[str]) -> None:
     """Runs the named cases, or all, in turn; a case that fails ends the bench and nothing is written."""
     rows: list[Row] = []
     environment = child_environment() | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    file = results_file(_device(environment))
     for name in names or CASES:
         start = time.perf_counter()
         sys.stderr.write(f"{name} …\n")
@@ -62,13 +67,31 @@ def main(names: list[str]) -> None:
         for row in found:
             sys.stderr.write(f"  {row.case:28} {row.metric:28} {row.value:14.6g} {row.unit}\n")
         sys.stderr.write(f"  ({time.perf_counter() - start:.0f} s)\n")
-    kept = replaced(read(RESULTS), rows) if names else rows
+    kept = replaced(read(file), rows) if names and file.exists() else rows
     ratios = derived(kept)
     again = {row[:3] for row in ratios}
-    write(RESULTS, [row for row in kept if row[:3] not in again] + ratios)
+    file.parent.mkdir(exist_ok=True)
+    write(file, [row for row in kept if row[:3] not in again] + ratios)
     rows += ratios
     for row in rows:
         sys.stdout.write(f"{row.bench},{row.case},{row.metric},{row.value:.6g},{row.unit}\n")
+
+
+def results_file(device: str) -> Path:
+    """`cpu-x86_64-avx512-bf16-2-threads.csv` for `cpu x86_64 avx512+bf16 2 threads`."""
+    return RESULTS / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', device).strip('-')}.csv"
+
+
+def _device(environment: dict[str, str]) -> str:
+    """What the measuring processes run on, as one of them says; `workers.engine.device.describe_device`."""
+    script = (
+        "from app.settings import Settings\n"
+        "from workers.engine.device import describe_device, pick_device\n"
+        "print(describe_device(pick_device(Settings())))\n"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=environment)
+    return done.stdout.strip().splitlines()[-1]
 
 
 def derived(rows: list[Row]) -> list[Row]:

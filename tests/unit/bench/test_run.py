@@ -1,5 +1,7 @@
+import pytest
+
 from tests.bench.rows import Row
-from tests.bench.run import held
+from tests.bench.run import held, results_file
 
 
 def test_a_bar_stands_beside_its_number_met_or_missed() -> None:
@@ -20,3 +22,17 @@ def test_a_bar_stands_beside_its_number_met_or_missed() -> None:
         Row("attribute", "30_layers", "search_forward_passes_bar", 32, "passes"),
         Row("attribute", "30_layers", "search_forward_passes_met", 1, "yes=1"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("cpu x86_64 avx512+bf16 2 threads", "cpu-x86_64-avx512-bf16-2-threads.csv"),
+        ("cpu x86_64 avx2+float32 products 2 threads", "cpu-x86_64-avx2-float32-products-2-threads.csv"),
+        ("cuda NVIDIA H100 80GB HBM3 9.0", "cuda-NVIDIA-H100-80GB-HBM3-9.0.csv"),
+        ("cuda Tesla T4 (rev/A)", "cuda-Tesla-T4-rev-A.csv"),
+    ],
+)
+def test_each_kind_of_processor_has_a_file_of_its_own(device: str, name: str) -> None:
+    assert results_file(device).name == name
+    assert results_file(device).parent.name == "results"
