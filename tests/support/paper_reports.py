@@ -8,12 +8,15 @@ from functools import cache
 from pydantic import JsonValue
 
 from app.contracts.attribute_report import AttributeReport
+from app.contracts.calibration_report import CalibrateReport
+from app.contracts.profile import Cell
 from app.contracts.report import CompareReport, Mean
 from app.contracts.surface_report import Interaction, SurfaceReport
 from app.contracts.sweep_report import SweepReport, Threshold
 from app.contracts.tasks_report import Share, TasksReport
 from app.contracts.trajectory_report import Ratio, TrajectoryReport
 from tests.support.attribute_reports import attribute_report
+from tests.support.calibration_reports import calibrate_report
 from tests.support.internals_blocks import dense
 from tests.support.reports import compare_report
 from tests.support.surface_reports import surface_report
@@ -74,6 +77,27 @@ def compared(ratio: Interval = (1.1, 1.0, 1.2), kl: Interval = (0.1, 0.09, 0.11)
             ),
         }
     )
+
+
+def calibrated(saved: Interval, domains: Mapping[str, Interval], *, chosen: bool = True) -> CalibrateReport:
+    """A calibration whose chosen correction saves this KL, and this in each domain; the others save a nat."""
+    base = CalibrateReport.model_validate(calibrate_report())
+    cell = base.test.table[0].own
+
+    def saving(one: Interval) -> Cell:
+        return cell.model_copy(update={"saved": mean(one)})
+
+    rows = tuple(
+        row.model_copy(
+            update={
+                "own": saving(saved if row.chosen else (1.0, 0.9, 1.1)),
+                "domains": {name: saving(one) for name, one in domains.items()},
+                "chosen": row.chosen and chosen,
+            }
+        )
+        for row in base.test.table
+    )
+    return base.model_copy(update={"test": base.test.model_copy(update={"table": rows})})
 
 
 def answered(loss: Interval, *, right: float = 0.8, at_chance: bool = False) -> TasksReport:

@@ -15,7 +15,7 @@ from examples.paper.rulings.compression import (
 from examples.paper.rulings.curves import knee, one_text_hides
 from examples.paper.rulings.decoding import decoding_distributions, decoding_tokens
 from examples.paper.rulings.inside import attention, cascade
-from examples.paper.rulings.mitigations import dynamic_scaling, gradient_pruning
+from examples.paper.rulings.mitigations import decoding_calibration, dynamic_scaling, gradient_pruning
 from examples.paper.rulings.reports import Reports
 from examples.paper.rulings.together import additive_inside, compounds_outside
 
@@ -38,5 +38,6 @@ RULINGS: Final[Mapping[str, Callable[[Reports], Finding]]] = {
         decoding_distributions,
         gradient_pruning,
         dynamic_scaling,
+        decoding_calibration,
     )
 }

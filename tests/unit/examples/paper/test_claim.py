@@ -46,7 +46,7 @@ def test_calibrated_steps_are_short_enough_for_a_laptop():
         asked = request(job)
         steps = [*asked["candidate"]["recipe"], *(s for c in asked.get("candidates", ()) for s in c["recipe"])]
         assert all(step["calibration_windows"] <= 16 for step in steps if "calibration_windows" in step)
-        assert asked["text"]["documents"] == 24
+        assert asked.get("test_text", asked["text"])["documents"] == 24
 
 
 def test_words_about_prompts_are_those_of_the_job():

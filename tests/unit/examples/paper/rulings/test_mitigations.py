@@ -2,9 +2,10 @@
 
 import pytest
 
-from examples.paper.rulings.mitigations import dynamic_scaling, gradient_pruning
+from examples.paper.finding import NoNumberError
+from examples.paper.rulings.mitigations import decoding_calibration, dynamic_scaling, gradient_pruning
 from examples.paper.rulings.reports import Reports
-from tests.support.paper_reports import compared, swept
+from tests.support.paper_reports import calibrated, compared, swept
 
 CASES = [
     ((0.5, 0.4, 0.6), "confirmed"),
@@ -25,3 +26,24 @@ def test_gradient_aware_pruning_against_wanda(kl, outcome):
 def test_dynamic_scaling_against_rounding(kl, outcome):
     reports = Reports({"dynamic-four-bits": compared(kl=kl), "rtn-bits": swept({4: ANY}, kl=PLAIN)})
     assert dynamic_scaling(reports).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("saved", "outcome"),
+    [
+        ((0.1, 0.08, 0.12), "confirmed"),
+        ((-0.1, -0.12, -0.08), "refuted"),
+        ((0.01, -0.01, 0.03), "not identifiable"),
+    ],
+)
+def test_what_the_chosen_correction_saves_is_judged_and_not_what_others_would(saved, outcome):
+    domains = {"prose": (0.1, 0.05, 0.15), "code": (0.0, -0.1, 0.1), "json": (-0.2, -0.3, -0.1)}
+    finding = decoding_calibration(Reports({"four-bits-calibrated": calibrated(saved, domains)}))
+    assert finding.outcome == outcome
+    assert "better: 1 of 3 domains; for sure worse: 1." in finding.sentence
+    assert [figure.value for figure in finding.figures if figure.what == "saved by calibration"] == [saved[0]]
+
+
+def test_a_calibration_that_chose_nothing_has_no_number():
+    with pytest.raises(NoNumberError, match="no correction was chosen"):
+        decoding_calibration(Reports({"four-bits-calibrated": calibrated((1.0, 0.9, 1.1), {}, chosen=False)}))
