@@ -72,8 +72,11 @@ class Predictor:
         }
         return begun.pop() if len(begun) == 1 else None
 
-    def predict(self, kl: float, items: int, *, task: str | None = None, seed: int = 0) -> Prediction:
-        """`task` is an identity, None a task of which nothing is known. Raises ValueError for a KL that is not
+    def predict(
+        self, kl: float, items: int, *, task: str | None = None, reference: str | None = None, seed: int = 0
+    ) -> Prediction:
+        """`task` is an identity, None a task of which nothing is known; `reference` the unmodified model that it is
+        asked of, by its weights, None where that is not told. Raises ValueError for a KL that is not
         positive, or no item."""
         if not kl > 0 or not np.isfinite(kl) or items < 1:
             raise ValueError("a flip rate is predicted for a KL above zero and one item at least")
@@ -88,7 +91,8 @@ class Predictor:
         low, median, high = self.model.predict(kl, items, task=task, seed=seed)
         basis = own or self.runs
         seen = (min(run.kl for run in basis), max(run.kl for run in basis))
-        status, why = self._status(kl, seen, tasks, named=task is not None, known=bool(own))
+        others = reference is not None and self._others_alone(basis, reference)
+        status, why = self._status(kl, seen, tasks, named=task is not None, known=bool(own), others=others)
         # The range is that of the task's own runs, the runs before it are all that the fit is of.
         among = f", of which {len(own)} of this task" if 0 < len(own) < len(self.runs) else ""
         told = (
@@ -98,8 +102,15 @@ class Predictor:
         )
         return Prediction(status, median, (low, high), len(self.runs), tasks, seen, known_task=bool(own), sentence=told)
 
+    @staticmethod
+    def _others_alone(runs: Sequence[Run], reference: str) -> bool:
+        """Whether these runs are all of other unmodified models, whose answers may lie nearer to the border or further
+        from it. Runs that do not tell theirs are left out."""
+        known = {run.reference for run in runs if run.reference}
+        return bool(known) and reference not in known
+
     def _status(
-        self, kl: float, seen: tuple[float, float], tasks: int, *, named: bool, known: bool
+        self, kl: float, seen: tuple[float, float], tasks: int, *, named: bool, known: bool, others: bool
     ) -> tuple[Status, str]:
         if not known and tasks < FEWEST_TASKS:
             missing = "no run of this task is among them" if named else "no task is named"
@@ -107,8 +118,10 @@ class Predictor:
                 f": outside what has been seen, for {missing} and "
                 f"{'one task does' if tasks == 1 else f'{tasks} tasks do'} not tell how tasks differ."
             )
+        whose = " of this task" if known else ""
+        if others:
+            return "outside", f": outside what has been seen{whose}, for none of these runs is of this reference model."
         if not seen[0] / REACH <= kl <= seen[1] * REACH:
-            whose = " of this task" if known else ""
             return "outside", f": outside what has been seen{whose}, which is {_nats(seen)}."
         if len(self.runs) < FEWEST_RUNS:
             return "few", (f": few, so that much of this is what was assumed beforehand ({FEWEST_RUNS} are needed).")

@@ -130,7 +130,7 @@ class _Tasks(Attempt):
             tokenizer = load_tokenizer(reference.tokenizer)
             desk = Desk(sides, tokenizer, bos_of(tokenizer), self._room, self._store, context)
             predictor = Predictor(self._earlier(sides))
-            planned = [self._planned(predictor, index) for index in range(len(request.tasks))]
+            planned = [self._planned(predictor, index, reference.weights) for index in range(len(request.tasks))]
             self._tell(planned)
             with watch.phase("tasks"):
                 answers = self._answers(desk)
@@ -177,12 +177,12 @@ class _Tasks(Attempt):
             if run.job != self._context.job_id and run.candidate != sides.candidate.weights
         ]
 
-    def _planned(self, predictor: Predictor, index: int) -> Planned:
+    def _planned(self, predictor: Predictor, index: int, reference: str) -> Planned:
         """What earlier runs say of the task at this index, at the measured KL, before it is answered."""
         asked = self._asked[index]
-        return Planned(self._predicted(predictor, asked.source, len(asked.items)), asked.source)
+        return Planned(self._predicted(predictor, asked.source, len(asked.items), reference), asked.source)
 
-    def _predicted(self, predictor: Predictor, source: str, items: int) -> FlipPrediction:
+    def _predicted(self, predictor: Predictor, source: str, items: int, reference: str) -> FlipPrediction:
         kl = self._measured.divergence.kl.mean
         if kl is None or kl <= 0:
             return FlipPrediction(
@@ -195,7 +195,7 @@ class _Tasks(Attempt):
                 scope=None,
                 sentence="Nothing is predicted: the measured KL is not above zero.",
             )
-        told = predictor.predict(kl, items, task=source, seed=self._request.seed)
+        told = predictor.predict(kl, items, task=source, reference=reference, seed=self._request.seed)
         return FlipPrediction(
             status=told.status,
             rate=told.rate,

@@ -300,23 +300,30 @@ def test_what_earlier_runs_say_is_told(settings: Settings, room: EngineRoom, tmp
             request(candidate={"model": "tiny"}, tasks=request().tasks[:1]), Context(settings, tmp_path / "a"), room
         ).tasks
     }
-    home = tmp_path / "other"
-    home.mkdir()
-    (home / "models.toml").write_text((settings.home / "models.toml").read_text())
-    flip_runs.add(
-        home,
-        [flip_runs.Run(f"j{n}", "arc", fingerprint, 24, 3 + n, 0.5 * (n + 1), candidate=f"c{n}") for n in range(3)],
-    )
-    elsewhere = settings.model_copy(update={"home": home, "models": home / "models.toml"})
+
+    def known(name: str, reference: str) -> Settings:
+        home = tmp_path / name
+        home.mkdir()
+        (home / "models.toml").write_text((settings.home / "models.toml").read_text())
+        drawn = [
+            flip_runs.Run(f"j{n}", "arc", fingerprint, 24, 3 + n, 0.5 * (n + 1), reference, f"c{n}") for n in range(3)
+        ]
+        flip_runs.add(home, drawn)
+        return settings.model_copy(update={"home": home, "models": home / "models.toml"})
+
+    elsewhere = known("other", "")
     report = tasks(request(tasks=request().tasks[:1]), Context(elsewhere, tmp_path / "b"), room)
     part = [one.model_copy(update={"items": 12}) for one in request().tasks[:1]]
-    fewer = tasks(request(tasks=part), Context(elsewhere, tmp_path / "c"), room).tasks[0]
+    fewer = tasks(request(tasks=part), Context(known("strange", "another"), tmp_path / "c"), room).tasks[0]
     assert fewer.fingerprint != fewer.source_fingerprint == fingerprint
     assert (fewer.prediction.scope, fewer.prediction.tasks) == ("task", 1)
+    assert fewer.prediction.status == "outside"
+    assert "none of these runs is of this reference model" in fewer.prediction.sentence
     told = report.tasks[0].prediction
     assert (told.runs, told.scope) == (3, "task")
     assert told.status in {"few", "outside"}
     assert told.interval is not None
+    assert "reference model" not in told.sentence
     assert len(report.seen) == 3
     assert report.curve is not None
     assert "Flip rate against KL" in render(json.loads(report.model_dump_json()))

@@ -1,5 +1,7 @@
 """What a prediction says of what it rests on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -118,3 +120,27 @@ def test_runs_of_another_number_of_items_are_runs_of_the_same_task() -> None:
 def test_what_cannot_be_is_refused(kl: float, items: int) -> None:
     with pytest.raises(ValueError, match="above zero"):
         Predictor(RUNS).predict(kl, items)
+
+
+def test_runs_of_other_reference_models_alone_are_outside() -> None:
+    """A small model's answers lie elsewhere than a large one's: nine runs of the one say nothing of the other."""
+    small = Predictor([replace(run, reference="small") for run in RUNS])
+    assert small.predict(0.1, 300, task="f1", reference="small").status == "seen"
+    assert small.predict(0.1, 300, task="f1").status == "seen", "it is not told of which model it is asked"
+    large = small.predict(0.1, 300, task="f1", reference="large")
+    assert (large.status, large.known_task) == ("outside", True)
+    assert large.sentence.endswith(
+        ": outside what has been seen of this task, for none of these runs is of this reference model."
+    )
+    assert large.interval == small.predict(0.1, 300, task="f1").interval, "the numbers are shown all the same"
+    unheard = small.predict(0.1, 300, task="unheard", reference="large").sentence
+    assert unheard.endswith(": outside what has been seen, for none of these runs is of this reference model.")
+
+
+def test_one_run_of_the_reference_model_or_runs_that_do_not_tell_theirs_are_enough() -> None:
+    mixed = [replace(run, reference="large" if run.job == RUNS[0].job else "small") for run in RUNS]
+    of_it = RUNS[0].fingerprint
+    of_others = next(run.fingerprint for run in RUNS if run.fingerprint != of_it)
+    assert Predictor(mixed).predict(RUNS[0].kl, 300, task=of_it, reference="large").status == "seen"
+    assert Predictor(mixed).predict(0.1, 300, task=of_others, reference="large").status == "outside"
+    assert Predictor(RUNS).predict(0.1, 300, task="f1", reference="large").status == "seen"

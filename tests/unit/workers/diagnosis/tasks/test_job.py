@@ -1,12 +1,16 @@
 """What a tasks job remembers of its run, on results made by hand; the job itself runs in the integration tests."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from app.contracts.tasks_report import NotFinite, TasksReport
+from app.models.tasks.power import ASSUMED_FLIP_RATES
 from tests.support.tasks_reports import task, tasks_report
+from workers.diagnosis.flips.prediction import Predictor
+from workers.diagnosis.flips.runs import Run
 from workers.diagnosis.tasks.job import _Tasks
 
 NONE, SOME = NotFinite(positions=0, items=0), NotFinite(positions=9, items=4)
@@ -29,3 +33,19 @@ def test_flips_of_a_task_without_a_number_somewhere_are_not_learned_from(
     job = cast(Any, SimpleNamespace(_measured=measured, _context=SimpleNamespace(job_id="diag_1")))
     sides = cast(Any, SimpleNamespace(reference=SimpleNamespace(weights="r"), candidate=SimpleNamespace(weights="c")))
     assert len(_Tasks._runs(job, [found], sides)) == remembered
+
+
+def test_what_runs_of_another_reference_model_say_is_not_planned_with() -> None:
+    runs = [Run(f"j{n}", "t", "f", 200, 30 + n, 0.05 * (n + 1), reference="small", candidate=f"c{n}") for n in range(8)]
+    job = cast(
+        Any,
+        SimpleNamespace(
+            _measured=SimpleNamespace(divergence=SimpleNamespace(kl=SimpleNamespace(mean=0.1))),
+            _asked=[SimpleNamespace(items=range(206), source="f")],
+            _request=SimpleNamespace(seed=0),
+        ),
+    )
+    job._predicted = partial(_Tasks._predicted, job)
+    small, large = (_Tasks._planned(job, Predictor(runs), 0, name) for name in ("small", "large"))
+    assert (small.prediction.status, small.rate[1]) == ("seen", True)
+    assert (large.prediction.status, large.rate) == ("outside", (ASSUMED_FLIP_RATES[0], False))
