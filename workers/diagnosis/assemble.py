@@ -30,6 +30,7 @@ from app.contracts.text import FileText, HubText, InlineText, SelfText
 from workers.diagnosis import long_context
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
+from workers.diagnosis.numerals import counted
 from workers.diagnosis.positions import document_tokens
 from workers.diagnosis.sides import Side, Sides
 from workers.diagnosis.summary import Summary, summarize
@@ -175,15 +176,23 @@ def _warnings(measured: Measured, summary: Summary) -> list[str]:
         found.append(long_context.warning(measured.reference_context))
     if summary.divergence.kl.clusters == "windows":
         found.append(
-            f"Only {summary.documents} documents: intervals are clustered by windows, and are too narrow where windows "
-            "of one document are alike. More documents make them sound."
+            f"Only {counted(summary.documents, 'document')}: intervals are clustered by windows, and are too narrow "
+            "where windows of one document are alike. More documents make them sound."
         )
     found += repeated_documents(corpus)
     if corpus.left_out_tokens:
-        found.append(f"{corpus.left_out_tokens} last tokens of documents stood alone in a window and were not scored.")
-    if summary.nonfinite_positions:
-        found.append(f"{summary.nonfinite_positions} positions had non-finite logits and are left out of every mean.")
-    return found
+        were = "was" if corpus.left_out_tokens == 1 else "were"
+        alone = counted(corpus.left_out_tokens, "last token")
+        found.append(f"{alone} of documents stood alone in a window and {were} not scored.")
+    return found + left_out(summary.nonfinite_positions)
+
+
+def left_out(nonfinite: int) -> list[str]:
+    """A warning where positions had no finite logits."""
+    if not nonfinite:
+        return []
+    are = "is" if nonfinite == 1 else "are"
+    return [f"{counted(nonfinite, 'position')} had non-finite logits and {are} left out of every mean."]
 
 
 def rounded(sides: Sides, dtype: str) -> list[str]:

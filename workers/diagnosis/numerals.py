@@ -1,10 +1,15 @@
-"""Numbers in the sentences of reports, signed as tables and charts are."""
+"""Numbers in the sentences of reports, signed as tables and charts are, and counts with their nouns."""
 
 from typing import Final
 
 MINUS: Final = "\u2212"
 _SUPERSCRIPTS: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _WRITTEN_OUT: Final = 9  # powers of ten up to which a number is not told by its power
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 document`, `12,345 documents`: of nouns that take an s, as the page has it."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def numeral(value: float, form: str = ".3g") -> str:

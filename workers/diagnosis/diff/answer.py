@@ -22,6 +22,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import CompareReport, Mean
 from workers.diagnosis.diff.protocol import mismatches, sentence
 from workers.diagnosis.diff.tokens import Tokens, same_positions, shared
+from workers.diagnosis.numerals import counted
 from workers.diagnosis.summary import as_mean
 from workers.distributions.intervals import FEWEST_CLUSTERS, Clusters
 from workers.distributions.significance import LEAST_P, LEVEL, cluster_labels, holm, p_values
@@ -316,9 +317,10 @@ def _warnings(
     for letter, tokens in zip(letters, common, strict=True):
         broken = int(np.count_nonzero(~tokens.finite))
         if broken:
+            they = "It is" if broken == 1 else "They are"
             found.append(
-                f"{letter} has {broken} positions whose logits are not finite. They are left out for every report, so "
-                f"that {letter} looks better than it is."
+                f"{letter} has {counted(broken, 'position')} whose logits are not finite. {they} left out for every "
+                f"report, so that {letter} looks better than it is."
             )
     least = min(len(side.tokens) for side in sides)
     if len(common[0]) < least:
@@ -336,5 +338,5 @@ def _warnings(
             "none of them can be found. Compare fewer candidates at once for differences by domain."
         )
     if Clusters.of(kept[0].document, kept[0].window).by == "windows":
-        found.append(f"Only {documents} documents: intervals and p-values are clustered by windows.")
+        found.append(f"Only {counted(documents, 'document')}: intervals and p-values are clustered by windows.")
     return found

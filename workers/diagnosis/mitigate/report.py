@@ -30,7 +30,7 @@ from workers.diagnosis.mitigate.measuring import PRECISION, Measurement, estimat
 from workers.diagnosis.mitigate.sets import Part, Sets
 from workers.diagnosis.mitigate.subject import fields_of, told
 from workers.diagnosis.mitigate.trials import Done, Ward, treatments_of
-from workers.diagnosis.numerals import numeral
+from workers.diagnosis.numerals import counted, numeral
 from workers.diagnosis.positions import document_tokens
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.summary import Summary, summarize, usable
@@ -305,9 +305,10 @@ def _not_tested(found: Found, domains: Sequence[str]) -> tuple[str, ...]:
 
 def _warnings(found: Found, tested: Tested) -> list[str]:
     listed = list(found.sets.warnings)
-    if tested.raw.where.document.size and len(np.unique(tested.part.where.document)) < 6:
+    documents = len(np.unique(tested.part.where.document))
+    if tested.raw.where.document.size and documents < 6:
         listed.append(
-            f"Only {len(np.unique(tested.part.where.document))} test documents: intervals are clustered by windows, "
+            f"Only {counted(documents, 'test document')}: intervals are clustered by windows, "
             "and are too narrow where windows of one document are alike."
         )
     done = tested.done()

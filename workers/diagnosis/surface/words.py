@@ -7,7 +7,7 @@ from typing import Final
 
 from app.contracts.surface_report import Interaction
 from app.models.surfaces import Cell, zero_of
-from workers.diagnosis.numerals import numeral
+from workers.diagnosis.numerals import counted, numeral
 from workers.diagnosis.surface.table import Table
 from workers.distributions.intervals import FEWEST_CLUSTERS
 
@@ -124,8 +124,9 @@ def _smallest(table: Table, chosen: int) -> str:
 def warnings(table: Table) -> Iterator[str]:
     """What spoils or limits the surface."""
     if table.clusters.by == "windows":
+        documents = len(set(table.document_W.tolist()))
         yield (
-            f"Only {len(set(table.document_W.tolist()))} documents: intervals are clustered by windows, and are too "
+            f"Only {counted(documents, 'document')}: intervals are clustered by windows, and are too "
             "narrow where windows of one document are alike. More documents make them sound."
         )
     if table.clusters.counts_N.size < FEWEST_CLUSTERS:

@@ -19,6 +19,7 @@ from app.contracts.text import SelfText
 from app.models.shares import in_words
 from workers.diagnosis.assemble import provenance, repeatable, repeated_documents
 from workers.diagnosis.context import JobContext
+from workers.diagnosis.numerals import counted
 from workers.diagnosis.points.ground import Ground
 from workers.diagnosis.points.naming import swept_fingerprint, swept_recipe
 from workers.diagnosis.sweep.course import Course, Turned
@@ -208,7 +209,7 @@ def _warnings(swept: Swept, *, fitted: bool) -> list[str]:
     documents = len(corpus.documents)
     if documents < 6:
         listed.append(
-            f"Only {documents} documents: intervals are clustered by windows, and are too "
+            f"Only {counted(documents, 'document')}: intervals are clustered by windows, and are too "
             "narrow where windows of one document are alike. More documents make them sound."
         )
     listed += repeated_documents(corpus)
@@ -222,12 +223,12 @@ def _warnings(swept: Swept, *, fitted: bool) -> list[str]:
         )
     refused = [point for point in course.points if point.record.refused]
     if refused:
-        listed.append(f"{len(refused)} settings could not be made or run, and stand in no curve.")
+        stand = "stands" if len(refused) == 1 else "stand"
+        listed.append(f"{counted(len(refused), 'setting')} could not be made or run, and {stand} in no curve.")
     broken = [point for point in course.points if point.record.nonfinite_positions]
     if broken:
-        listed.append(
-            f"At {len(broken)} settings some logits are not finite: they count as collapse, and stand in no curve."
-        )
+        they = "it counts as collapse, and stands" if len(broken) == 1 else "they count as collapse, and stand"
+        listed.append(f"At {counted(len(broken), 'setting')} some logits are not finite: {they} in no curve.")
     shares = [point.s for point in course.points if point.s is not None]
     if len(set(shares)) < len(shares):
         listed.append(

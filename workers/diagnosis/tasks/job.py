@@ -321,7 +321,9 @@ def _warnings(found: Sequence[AnyTaskResult]) -> list[str]:
         elif result.chance.candidate_at_chance:
             told.append(f"On {result.name} the candidate is not shown to be better than guessing.")
         if result.shortened:
-            told.append(f"{result.shortened} items of {result.name} lost their beginning to fit the model's context.")
+            items, their = ("item", "its") if result.shortened == 1 else ("items", "their")
+            lost = f"{result.shortened:,} {items} of {result.name} lost {their} beginning"
+            told.append(f"{lost} to fit the model's context.")
         for who, broken in zip(("reference", "candidate"), _broken(result), strict=True):
             if broken is not None:
                 told.append(

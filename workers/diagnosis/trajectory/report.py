@@ -27,7 +27,7 @@ from workers.decoding.model import Continuation
 from workers.diagnosis.assemble import provenance, repeatable, stores_text
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
-from workers.diagnosis.numerals import numeral
+from workers.diagnosis.numerals import counted, numeral
 from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.summary import Summary, as_mean, summarize
@@ -371,9 +371,11 @@ def _warnings(found: Found, cells: Sequence[Cell]) -> list[str]:
     listed = []
     count = len(found.prompts)
     if count < found.request.prompts:
-        listed.append(f"The text has {count} documents: {count} prompts instead of {found.request.prompts}.")
+        prompts = counted(count, "prompt")
+        listed.append(f"The text has {counted(count, 'document')}: {prompts} instead of {found.request.prompts}.")
     if count < FEWEST_CLUSTERS:
-        listed.append(f"Only {count} prompts: intervals speak of these prompts alone.")
+        these = "this prompt" if count == 1 else "these prompts"
+        listed.append(f"Only {counted(count, 'prompt')}: intervals speak of {these} alone.")
     nonfinite = sum(one.nonfinite_positions for one in cells)
     if nonfinite:
         listed.append(

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from workers.diagnosis.assemble import repeated_documents
+from workers.diagnosis.assemble import left_out, repeated_documents
 
 
 @pytest.mark.parametrize(("repeated", "words"), [(1, "1 of 8 documents repeats"), (3, "3 of 8 documents repeat")])
@@ -17,3 +17,15 @@ def test_documents_that_a_text_holds_again_are_warned_of(repeated: int, words: s
 
 def test_without_any_nothing_is_said() -> None:
     assert not list(repeated_documents(cast("Any", SimpleNamespace(repeated=0, documents=range(8)))))
+
+
+@pytest.mark.parametrize(
+    ("nonfinite", "told"),
+    [
+        (0, []),
+        (1, ["1 position had non-finite logits and is left out of every mean."]),
+        (1200, ["1,200 positions had non-finite logits and are left out of every mean."]),
+    ],
+)
+def test_positions_that_stand_in_no_mean_are_counted(nonfinite: int, told: list[str]) -> None:
+    assert left_out(nonfinite) == told

@@ -1,7 +1,7 @@
 import pytest
 
 from app.web import format as fmt
-from workers.diagnosis.numerals import MINUS, numeral
+from workers.diagnosis.numerals import MINUS, counted, numeral
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,8 @@ def test_a_number_has_the_sign_of_the_tables(value: float, form: str, text: str)
 )
 def test_no_number_of_a_sentence_is_written_as_python_writes_exponents(value: float, form: str, told: str) -> None:
     assert numeral(value, form) == told
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 1234])
+def test_a_count_has_its_noun_as_on_the_page(number: int) -> None:
+    assert counted(number, "document") == fmt.counted(number, "document")

@@ -234,6 +234,14 @@ def test_what_is_not_finite_in_one_is_left_out_for_all(tmp_path):
         compare_reports([side(tmp_path, "a", HARD), side(tmp_path, "b", np.full(1200, np.nan))])
 
 
+def test_one_position_that_is_not_finite_is_told_in_the_singular(tmp_path):
+    hurt = HARD.copy()
+    hurt[7] = np.nan
+    found = compare_reports([side(tmp_path, "a", HARD), side(tmp_path, "b", hurt)])
+    (told,) = found.warnings
+    assert told.startswith("b has 1 position whose logits are not finite. It is left out for every report, so that b ")
+
+
 def test_few_documents_are_clustered_by_windows_and_told(tmp_path):
     where = positions(4, 300)
     windows = type(where)(where.document, np.arange(1200) // 40, where.position, where.context, where.token_id)
@@ -242,6 +250,13 @@ def test_few_documents_are_clustered_by_windows_and_told(tmp_path):
     )
     assert row(found).difference.clusters == "windows"
     assert any("Only 4 documents" in warning for warning in found.warnings)
+
+
+def test_one_document_is_told_in_the_singular(tmp_path):
+    where = positions(1, 1200)
+    windows = type(where)(where.document, np.arange(1200) // 40, where.position, where.context, where.token_id)
+    found = compare_reports([side(tmp_path, name, HARD, where=windows) for name in ("a", "b")])
+    assert "Only 1 document: intervals and p-values are clustered by windows." in found.warnings
 
 
 @pytest.mark.parametrize("count", [1, 21])

@@ -1,5 +1,7 @@
 """What a reader is warned of."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.support.surface_reports import surface_request, surface_table
@@ -86,3 +88,52 @@ def test_a_setting_that_saves_nothing_is_not_told_as_if_it_did():
     assert table.within(pruned) == "yes" and not table.spares(pruned)
     assert sentence(table, (), pruned).endswith("), no smaller than the unmodified model.")
     assert "no smaller" not in sentence(table, (), table.chosen())
+
+
+def spoilt(table):
+    return [warning for warning in warnings(table) if "not one of rising damage" in warning]
+
+
+def exchanged(table, one, other):
+    """The table with what was measured at two settings exchanged, and nothing else."""
+    records = list(table.records)
+    places = table.index[*one, "as given"], table.index[*other, "as given"]
+    records[places[0]], records[places[1]] = records[places[1]], records[places[0]]
+    return replace(table, records=records)
+
+
+def test_a_knob_that_alone_loses_less_further_on_is_told():
+    table = surface_table(surface_request(sparsities=(0.2, 0.5, 0.7), bits=(6, 4)), documents=40)
+    assert spoilt(table) == []
+    assert spoilt(exchanged(table, (1, 0), (2, 0))) == [
+        "sparsity alone loses less at 0.5 than at 0.2: the axis is not one of rising damage, and interactions and "
+        "limits along it say little."
+    ]
+    (second,) = spoilt(exchanged(table, (0, 1), (0, 2)))
+    assert second.startswith("bits alone loses less at 4 than at 6: ")
+    assert spoilt(exchanged(table, (1, 1), (2, 1))) == [], "of both knobs together it is no axis"
+
+
+def test_an_axis_whose_fall_lies_within_the_intervals_is_not_called_spoilt():
+    table = surface_table(surface_request(sparsities=(0.5, 0.505), bits=(6, 4)), documents=40)
+    assert spoilt(exchanged(table, (1, 0), (2, 0))) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "broken", "refused"),
+    [
+        (((2, 2),), "One setting gave logits that", "One setting could not be made (first sparsity 0.6 with bits 4: "),
+        (((2, 1), (2, 2)), "2 settings gave logits that", "2 settings could not be made (first sparsity 0.6 with "),
+    ],
+)
+def test_settings_that_have_no_loss_are_counted_and_the_first_is_named(where, broken, refused):
+    asked = surface_request(sparsities=(0.3, 0.6), bits=(6, 4))
+    (told,) = warnings(surface_table(asked, documents=12, broken=where))
+    assert told.startswith(broken) and "(first sparsity 0.6 with bits " in told
+    (told,) = warnings(surface_table(asked, documents=12, refused=where))
+    assert told.startswith(refused) and "the model has no such layer" in told
+
+
+def test_one_document_is_not_told_in_the_plural():
+    (told, _) = warnings(surface_table(surface_request(sparsities=(0.3, 0.6), bits=(6, 4)), documents=1))
+    assert told.startswith("Only 1 document: intervals are clustered by windows")

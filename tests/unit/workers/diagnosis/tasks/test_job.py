@@ -11,7 +11,7 @@ from app.models.tasks.power import ASSUMED_FLIP_RATES
 from tests.support.tasks_reports import task, tasks_report
 from workers.diagnosis.flips.prediction import Predictor
 from workers.diagnosis.flips.runs import Run
-from workers.diagnosis.tasks.job import _Tasks
+from workers.diagnosis.tasks.job import _Tasks, _warnings
 
 NONE, SOME = NotFinite(positions=0, items=0), NotFinite(positions=9, items=4)
 
@@ -49,3 +49,19 @@ def test_what_runs_of_another_reference_model_say_is_not_planned_with() -> None:
     small, large = (_Tasks._planned(job, Predictor(runs), 0, name) for name in ("small", "large"))
     assert (small.prediction.status, small.rate[1]) == ("seen", True)
     assert (large.prediction.status, large.rate) == ("outside", (ASSUMED_FLIP_RATES[0], False))
+
+
+def test_what_limits_a_task_is_told() -> None:
+    def told(**changes: Any) -> list[str]:
+        (found,) = TasksReport.model_validate(tasks_report(task("example", "inconclusive", items=206))).tasks
+        return _warnings([found.model_copy(update=changes)])
+
+    (plain,) = TasksReport.model_validate(tasks_report(task("example", "inconclusive", items=206))).tasks
+    assert told() == []
+    assert told(shortened=1) == ["1 item of example lost its beginning to fit the model's context."]
+    assert told(shortened=12) == ["12 items of example lost their beginning to fit the model's context."]
+    guessing = plain.chance.model_copy(update={"candidate_at_chance": True})
+    assert told(chance=guessing) == ["On example the candidate is not shown to be better than guessing."]
+    assert told(outcome="at_chance", chance=guessing) == [
+        "example says nothing of damage: the reference itself answers at chance."
+    ]

@@ -10,11 +10,11 @@ from scipy import stats
 from app.contracts.decoding import TemperatureSampling, TopK
 from app.contracts.report import Mean
 from app.contracts.requests.base import Thresholds
-from app.contracts.trajectory_report import Ratio, TrajectoryReport
+from app.contracts.trajectory_report import Cell, Ratio, TrajectoryReport
 from tests.support.trajectory_reports import trajectory_variants
 from workers.decoding.distances import ShapedDistances
 from workers.diagnosis.trajectory.prompts import Prompt
-from workers.diagnosis.trajectory.report import Found, distances, sentence, untested
+from workers.diagnosis.trajectory.report import Found, _warnings, distances, sentence, untested
 from workers.diagnosis.trajectory.scoring import TextPool
 from workers.diagnosis.verdict import decide
 from workers.distributions.intervals import Clusters
@@ -122,3 +122,38 @@ def test_every_class_that_the_interval_touches_is_named(spread: float, said: str
     excess = Clusters.of(clusters, clusters).means([kl], seed=0)[0]
     decision = decide(excess, Thresholds())
     assert sentence(cast("Found", SimpleNamespace(sides=[None])), cell, decision).endswith(said)
+
+
+def warned(*, prompts: int = 32, nonfinite: int = 0, packed: bool = False, length: int = 40) -> list[str]:
+    side = SimpleNamespace(packed=packed, candidate=SimpleNamespace(alias="w4", info=SimpleNamespace(scheme="W4A16")))
+    texts = [SimpleNamespace(tokens=range(length))] * prompts
+    found = SimpleNamespace(
+        prompts=range(prompts),
+        request=SimpleNamespace(prompts=32),
+        sides=[side],
+        written=[SimpleNamespace(texts={"greedy": texts})],
+    )
+    cells = [SimpleNamespace(nonfinite_positions=nonfinite)]
+    return _warnings(cast("Found", found), cast("list[Cell]", cells))
+
+
+def test_a_whole_run_needs_no_word() -> None:
+    assert warned() == []
+
+
+def test_fewer_prompts_than_asked_for_are_counted() -> None:
+    assert warned(prompts=8) == ["The text has 8 documents: 8 prompts instead of 32."]
+    one, alone = warned(prompts=1)
+    assert one == "The text has 1 document: 1 prompt instead of 32."
+    assert alone == "Only 1 prompt: intervals speak of this prompt alone."
+    assert warned(prompts=5)[1] == "Only 5 prompts: intervals speak of these prompts alone."
+
+
+def test_what_spoils_the_numbers_is_told() -> None:
+    (nonfinite,) = warned(nonfinite=7)
+    assert "had non-finite logits and are left out of every mean: 7 in all cells together" in nonfinite
+    (kernels,) = warned(packed=True)
+    assert kernels.startswith("w4 runs on other kernels than the reference (W4A16): a part of its KL is theirs")
+    assert warned(length=8) == []
+    (short,) = warned(length=7)
+    assert short.startswith("Texts of the reference are shorter than eight tokens on average")

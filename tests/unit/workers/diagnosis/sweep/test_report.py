@@ -1,0 +1,61 @@
+"""What a reader of a sweep's report is warned of."""
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from workers.diagnosis.sweep.report import Swept, _warnings
+
+
+def swept(
+    *, documents: int = 8, refused: int = 0, broken: int = 0, shares: tuple[float | None, ...] = (0.1, 0.2)
+) -> Swept:
+    records = [("", 0)] * 2 + [("the model has no such layer", 0)] * refused + [("", 3)] * broken
+    padded = (*shares, *(0.5 + 0.01 * place for place in range(refused + broken)))
+    points = [
+        SimpleNamespace(s=s, record=SimpleNamespace(refused=why, nonfinite_positions=count))
+        for s, (why, count) in zip(padded, records, strict=True)
+    ]
+    corpus = SimpleNamespace(documents=range(documents), repeated=0)
+    ground = SimpleNamespace(part=SimpleNamespace(corpus=corpus), reference_context=None)
+    return cast("Swept", SimpleNamespace(course=SimpleNamespace(points=points), ground=ground))
+
+
+def test_a_sweep_of_enough_documents_whose_settings_are_all_whole_needs_no_word() -> None:
+    assert _warnings(swept(), fitted=True) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "could_not", "broken"),
+    [
+        (
+            1,
+            "1 setting could not be made or run, and stands in no curve.",
+            "At 1 setting some logits are not finite: it counts as collapse, and stands in no curve.",
+        ),
+        (
+            2,
+            "2 settings could not be made or run, and stand in no curve.",
+            "At 2 settings some logits are not finite: they count as collapse, and stand in no curve.",
+        ),
+    ],
+)
+def test_settings_that_stand_in_no_curve_are_counted(count: int, could_not: str, broken: str) -> None:
+    assert _warnings(swept(refused=count), fitted=True) == [could_not]
+    assert _warnings(swept(broken=count), fitted=True) == [broken]
+
+
+@pytest.mark.parametrize(
+    ("documents", "words"), [(1, "Only 1 document: intervals"), (5, "Only 5 documents: intervals")]
+)
+def test_too_few_documents_are_told(documents: int, words: str) -> None:
+    (told,) = _warnings(swept(documents=documents), fitted=True)
+    assert told.startswith(f"{words} are clustered by windows")
+
+
+def test_which_of_equal_shares_the_fits_hold_is_told_where_there_are_fits() -> None:
+    (fitted,) = _warnings(swept(shares=(0.5, 0.5)), fitted=True)
+    (alone,) = _warnings(swept(shares=(0.5, 0.5)), fitted=False)
+    assert fitted.endswith("the mildest first, and the fits hold the one that was asked for first.")
+    assert alone.endswith("measured, the mildest first.")
