@@ -92,7 +92,8 @@ class Site(Contract):
         "negligible; null: no interval",
     )
     control: float | None = Field(
-        description="largest KL of any position where the part was swapped by itself: exactly 0; null: not run for it"
+        description="largest KL of any position where the part was swapped by itself: exactly 0; null: not run for it, "
+        "or, with a warning, logits were not finite"
     )
     isotropic_ratio: float | None = Field(
         description="nats over those of noise of the same norm in a random direction; null: not run for it"

@@ -25,6 +25,7 @@ def warnings_of(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[s
             f"Swapping {', '.join(broken[:4])} by itself changed something, which must not be: the nats of these parts "
             "cannot be trusted."
         )
+    told += _controls_not_finite(found)
     told += matched_otherwise(found)
     search = found.search
     if search is not None:
@@ -35,6 +36,18 @@ def warnings_of(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[s
     if found.subset is not None and (found.search is None or found.search.found):
         told += fallen_out(found.subset.missed)
     return told
+
+
+def _controls_not_finite(found: Found) -> list[str]:
+    """Where not even the part itself left logits finite: such a control is no number, and none of a report."""
+    looks = {} if found.looking is None else found.looking.looks
+    names = [name for name, look in looks.items() if not np.isfinite(look.control)]
+    if not names:
+        return []
+    return [
+        f"Swapping {', '.join(names[:4])} by itself left logits that are not finite at some position: that it changes "
+        "nothing is not shown there."
+    ]
 
 
 def _too_few(found: Found, sites: tuple[Site, ...]) -> list[str]:

@@ -39,6 +39,7 @@ def test_a_part_without_an_interval_since_it_was_dropped_early_is_warned_of() ->
         not_swapped="",
         internals=None,
         search=search(*LAYERS),
+        looking=None,
         subset=SimpleNamespace(where=where, windows=tuple(range(12)), missed=Missed()),
     )
     full = Told.model_validate(site("layers.0", 0.2, tokens=48))
@@ -82,3 +83,25 @@ def test_layers_that_match_otherwise_on_too_little_text_to_resample_are_told() -
         block = internals_blocks.alignment() | {"pairs": pairs, "resamplings": resamplings}
         found = SimpleNamespace(not_swapped="", internals=internals_blocks.dense(alignment=block))
         assert len(matched_otherwise(cast("Found", found))) == told
+
+
+def test_a_control_that_is_not_zero_or_no_number_is_told() -> None:
+    def told(control: float, in_report: float | None) -> list[str]:
+        found = SimpleNamespace(
+            warnings=[],
+            corpus=SimpleNamespace(repeated=0),
+            not_swapped="",
+            internals=None,
+            search=None,
+            subset=None,
+            looking=SimpleNamespace(looks={"layers.0": SimpleNamespace(control=control)}),
+        )
+        site_told = Told.model_validate(site("layers.0", 0.2, control=in_report))
+        return warnings_of(cast("Found", found), (site_told,), 0)
+
+    assert told(0.0, 0.0) == []
+    (changed,) = told(1e-9, 1e-9)
+    assert changed.startswith("Swapping layers.0 by itself changed something, which must not be")
+    # the report has no number for it, as of a part that was not looked into
+    (broken,) = told(float("inf"), None)
+    assert broken.startswith("Swapping layers.0 by itself left logits that are not finite at some position")
