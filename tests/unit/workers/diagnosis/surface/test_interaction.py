@@ -8,6 +8,9 @@ from tests.support.published_surfaces import (
     ASVD_FORMATS,
     ASVD_RTN,
     ASVD_SHARES,
+    SPARSEGPT_FORMATS,
+    SPARSEGPT_GPTQ,
+    SPARSEGPT_SHARES,
     WANDA_FORMATS,
     WANDA_GGUF,
     WANDA_SHARES,
@@ -53,6 +56,19 @@ def test_the_published_interactions_of_low_rank_and_rounding():
     assert asvd(17, "INT6") == pytest.approx(0.02, abs=0.003)
     assert asvd(25, "INT6") == pytest.approx(0.09, abs=0.003)
     assert asvd(27, "INT6") < -0.1, "where one axis is broken, the other seems to help"
+
+
+def test_the_published_interactions_of_sparsegpt_and_gptq():
+    """Counted from the first row, as those of two knobs in one step are."""
+    found = dict(zip(SPARSEGPT_FORMATS, interactions(np.log(SPARSEGPT_GPTQ)).T, strict=True))
+    at = {share: row for row, share in enumerate(SPARSEGPT_SHARES)}
+    assert np.abs(found["INT8"][: at[60] + 1]).max() <= 0.0055
+    assert np.abs(found["INT4"][: at[60] + 1]).max() <= 0.018
+    # ln 19.40 − ln 15.93 − ln 5.432 + ln 5.143
+    assert found["INT4"][at[70]] == pytest.approx(0.142, abs=0.001)
+    three = SPARSEGPT_GPTQ[:, SPARSEGPT_FORMATS.index("INT3")]
+    assert three[at[50]] < three[at[30]] < three[at[10]], "a broken axis: more zeros, fewer losses"
+    assert found["INT3"][at[50]] == pytest.approx(-0.369, abs=0.001), "which reads as an overlap"
 
 
 def test_one_cell_by_hand():
