@@ -41,7 +41,9 @@ def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
             weights[f"model.layers.1.self_attn.{name}.weight"] /= 1e30
 
     spoilt = changed_copy(reference, home / "spoilt", spoil)
-    (home / "models.toml").write_text(f'[models.tiny]\npath = "{reference}"\n[models.spoilt]\npath = "{spoilt}"\n')
+    listed = {"tiny": reference, "spoilt": spoilt, "mixture": tiny("mixtral")}
+    named = (f'[models.{alias}]\npath = "{path}"\n' for alias, path in listed.items())
+    (home / "models.toml").write_text("".join(named))
     return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
 
 
@@ -268,3 +270,43 @@ def test_a_part_whose_swap_is_finite_nowhere_is_the_worst(room: EngineRoom, sett
     assert not any("other positions" in warning for warning in found.warnings)
     again = AttributeReport.model_validate_json(found.model_dump_json(by_alias=True))
     assert again.nowhere_finite == found.nowhere_finite
+
+
+def test_of_a_mixture_experts_and_routers_are_parts_and_where_tokens_go_is_told(
+    room: EngineRoom, settings: Settings, tmp_path: Path
+) -> None:
+    """A router with noise in the middle layer, experts rounded to two bits in the last one."""
+    recipe = [
+        {"type": "moe.router", "noise": 1.0, "layers": [1]},
+        {"type": "quantize.rtn", "bits": 2, "group_size": 32, "layers": [2]},
+    ]
+    asked = request(
+        reference={"model": "mixture"}, candidate={"model": "mixture", "recipe": recipe}, tokens=512, top=24
+    )
+    found = attribute(asked, Context(settings, tmp_path), room)
+    assert found.whole is not None
+    assert found.whole.engine.mean == pytest.approx(found.whole.transformers.mean, rel=0.05)
+    by_name = {site.name: site for site in found.sites}
+    experts = {name for name, site in by_name.items() if site.kind == "expert"}
+    assert experts == {f"layers.2.block_sparse_moe.experts.{number}" for number in range(4)}
+    assert all(by_name[name].nats > 0 for name in experts)
+    router = by_name["layers.1.block_sparse_moe.gate"]
+    # nothing else of that layer was touched
+    assert by_name["layers.1"].nats == router.nats > 0
+    assert {site.control for site in found.sites if site.control is not None} == {0.0}
+    assert router.cause == "router"
+    assert router.treatment is not None
+    assert router.treatment.recipe is not None, router.treatment.why
+    assert [step["type"] for step in router.treatment.recipe] == ["quantize.rtn"]
+    assert found.internals is not None
+    routing = found.internals.routing
+    assert routing is not None
+    first, middle, last = routing.layers
+    assert first.changed.mean == 0
+    assert middle.own.mean is not None
+    assert middle.own.mean > 0
+    # the last layer's router is the candidate's own, and so is what comes to it
+    assert last.changed.mean is not None
+    assert last.changed.mean > 0
+    assert all(layer.load_shift.ci is not None for layer in routing.layers)
+    assert json.loads((tmp_path / "attempt-1" / "sites.json").read_text())
