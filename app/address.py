@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-_EVERYWHERE: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - where a server listens, not what is asked for
+import ipaddress
 
 
 def url_of(host: str, port: int) -> str:
-    """`http://host:port`; an IPv6 address stands in brackets."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    """`http://host:port`; an IPv6 address stands in brackets, which it may have already."""
+    return f"http://[{host}]:{port}" if ":" in host and not host.startswith("[") else f"http://{host}:{port}"
 
 
 def local_url(host: str, port: int) -> str:
-    """Where this machine reaches what listens on `host`: one that stands for all addresses is none to connect to."""
-    return url_of("127.0.0.1" if host in _EVERYWHERE else host, port)
+    """Where this machine reaches what listens on `host`: one that stands for all addresses is none to connect to. A
+    server that listens on all of IPv6 takes no connection of IPv4."""
+    try:
+        address = ipaddress.ip_address(host or "0.0.0.0")  # noqa: S104 - where a server listens, not what is asked for
+    except ValueError:
+        return url_of(host, port)
+    if address.is_unspecified:
+        return url_of("127.0.0.1" if address.version == 4 else "::1", port)
+    return url_of(host, port)

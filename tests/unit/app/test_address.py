@@ -1,5 +1,7 @@
 """URLs of what listens here, read by the standard library's parser."""
 
+import asyncio
+import socket
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,12 +18,27 @@ def test_a_url_leads_to_host_and_port(host: str, reached: str) -> None:
         assert (found.hostname, found.port) == (reached, 8321)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
-def test_what_listens_everywhere_is_reached_by_loopback(host: str) -> None:
-    assert urlsplit(local_url(host, 1)).hostname == "127.0.0.1"
+def test_brackets_that_are_there_stay() -> None:
+    assert url_of("[::1]", 8321) == "http://[::1]:8321"
 
 
-@pytest.mark.parametrize(("host", "url"), [("::1", "http://[::1]:8321"), ("0.0.0.0", "http://127.0.0.1:8321")])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0", "::", ""])
+async def test_what_listens_is_reached_also_where_it_listens_everywhere(host: str) -> None:
+    if ":" in host and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host=host, port=0)
+    async with server:
+        # "" listens on both, each at a port of its own
+        port = next(one.getsockname()[1] for one in server.sockets if host or one.family == socket.AF_INET)
+        found = urlsplit(local_url(host, port))
+        with socket.create_connection((found.hostname, found.port), timeout=5):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("::1", "http://[::1]:8321"), ("0.0.0.0", "http://127.0.0.1:8321"), ("::", "http://[::1]:8321")],
+)
 def test_the_command_line_finds_the_service_wherever_it_listens(host: str, url: str) -> None:
     with connect(None, Settings(host=host, port=8321)) as client:
         assert client.url == url
