@@ -107,11 +107,18 @@ def _number(argument: str, text: str) -> int:
 
 def _local_documents(path: Path) -> list[Json]:
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if _is_text(file.relative_to(path)))
+        files = sorted(file for file in path.rglob("*") if _is_text(file.relative_to(path)) and not file.is_dir())
         if not files:
             raise HemostatError(
                 ErrorCode.TEXT_NOT_FOUND, f"{path} holds no .txt, .md or .jsonl file", hint="give a folder with text"
             )
+        for file in files:
+            if not file.is_file():  # a pipe would be waited for without an end
+                raise HemostatError(
+                    ErrorCode.TEXT_NOT_FOUND,
+                    f"{file} is no regular file",
+                    hint="take it out of the folder, or give it a name of another ending",
+                )
         return [document for file in files for document in _file_documents(file, file.relative_to(path).as_posix())]
     return _file_documents(path, path.name)
 

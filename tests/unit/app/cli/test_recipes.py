@@ -1,6 +1,8 @@
 """Recipes and texts as they are written on a command line."""
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,25 @@ def test_hidden_files_and_folders_are_not_sent(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     assert parse_text(str(tmp_path))["documents"] == [{"id": "in/kept.txt", "text": "in/kept.txt"}]
+
+
+def test_a_folder_is_read_into_whatever_it_is_called_and_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").mkdir()
+    (tmp_path / "notes.txt" / "a.txt").write_text("one")
+    assert parse_text(str(tmp_path))["documents"] == [{"id": "notes.txt/a.txt", "text": "one"}]
+    os.mkfifo(tmp_path / "pipe.txt")
+    found: list[HemostatError] = []
+
+    def read() -> None:
+        with pytest.raises(HemostatError) as caught:
+            parse_text(str(tmp_path))
+        found.append(caught.value)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(timeout=10)
+    assert [error.code for error in found] == [ErrorCode.TEXT_NOT_FOUND]
+    assert "pipe.txt" in found[0].detail
 
 
 def test_a_missing_file_a_binary_one_and_a_bad_line_say_which(tmp_path: Path) -> None:
