@@ -1,6 +1,7 @@
 """How a GGUF file scales its rotary positions, which transformers' reader passes over.
 
-llama.cpp's converter writes linear and YaRN scaling as metadata (`ARCHITECTURE.rope.scaling.*`). Llama 3's it writes as
+llama.cpp's converter writes linear and YaRN scaling as metadata (`ARCHITECTURE.rope.scaling.*`); where these name a
+factor and no type it is linear, and files of 2023 have that factor as `rope.scale_linear`. Llama 3's it writes as
 a tensor, `rope_freqs.weight`: by its factors each frequency is divided, and the configuration that they come from is
 not in the file. There is one: low and high frequency factors 1 and 4 over a context of 8,192, and a factor of 8 (Llama
 3.1) or 32 (3.2); whether the factors are those is computed, by the formula of `_compute_llama3_parameters` in
@@ -24,6 +25,7 @@ TRAINED: Final = 8192  # tokens
 # The factors are float32.
 TOLERANCE: Final = 1e-4
 _SCALING: Final = "rope.scaling."
+_OLD: Final = "rope.scale_linear"
 # Of the keys behind `rope.scaling.`, those that are carried over, and their names in a configuration.
 _YARN: Final = {"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}
 _KNOWN: Final = {"type", "factor", "original_context_length", "finetuned", *_YARN}
@@ -37,7 +39,10 @@ def with_scaling(config: Mapping[str, Any], metadata: Mapping[str, Any], factors
     Raises `HemostatError(CHECKPOINT_UNSUPPORTED)` for a scaling that cannot be carried over.
     """
     told = {key.removeprefix(_SCALING): value for key, value in metadata.items() if key.startswith(_SCALING)}
-    kind = told.get("type", "none")
+    if "type" not in told:  # llama.cpp takes linear then, and for the factor the key of old files, too
+        told["factor"] = told.get("factor", metadata.get(_OLD, 0.0))
+        told["type"] = "linear" if told["factor"] not in {0.0, 1.0} else "none"
+    kind = told["type"]
     divided = factors_F is not None and not np.allclose(np.asarray(factors_F), 1.0, atol=TOLERANCE)
     if kind == "none" and not divided:
         return dict(config)

@@ -71,12 +71,23 @@ def test_without_a_scaling_the_configuration_stays(factors: Any, metadata: dict[
             {"type": "linear", "factor": 2.0, "attn_factor": 1.0, "finetuned": True},
             {"rope_type": "linear", "factor": 2.0},
         ),
+        ({"factor": 8.0}, {"rope_type": "linear", "factor": 8.0}),
     ],
 )
 def test_a_scaling_in_the_metadata_is_carried_over(told: dict[str, Any], expected: dict[str, Any]) -> None:
     metadata = {f"rope.scaling.{key}": value for key, value in told.items()} | {"context_length": 131072}
     found = with_scaling(CONFIG, metadata, None)["rope_parameters"]
     assert found == {"rope_theta": 500000.0} | expected
+
+
+def test_the_key_of_old_files_is_read_where_the_new_one_is_not_there() -> None:
+    """As llama.cpp reads it: 1 and 0 scale nothing."""
+    linear = {"rope_type": "linear", "rope_theta": 500000.0, "factor": 4.0}
+    assert with_scaling(CONFIG, {"rope.scale_linear": 4.0}, None)["rope_parameters"] == linear
+    both = {"rope.scale_linear": 2.0, "rope.scaling.factor": 4.0}
+    assert with_scaling(CONFIG, both, None)["rope_parameters"] == linear
+    for neutral in ({"rope.scale_linear": 1.0}, {"rope.scaling.factor": 0.0}):
+        assert with_scaling(CONFIG, neutral, None) == CONFIG
 
 
 @pytest.mark.parametrize(
