@@ -34,6 +34,7 @@ CALLS_AS_TEXT = (
     "{% for call in m['tool_calls'] %}{{ call['function']['name'] + '\n```json\n' + call['function']['arguments'] }}"
     "{% endfor %}</s>{% endfor %}"
 )
+ENDLESS = "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}"
 # Says every message twice, as a summary of the conversation would.
 QUOTING = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
@@ -137,6 +138,32 @@ def test_a_refusal_that_quotes_a_message_is_not() -> None:
     assert "secret" not in caught.value.detail
 
 
+SECRET = "a secret\nof two lines"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ {}[messages[0].content].x }}",  # told as Python writes it
+        "{{ {}[messages[0].content.split('\n')[1]].x }}",
+        "{% for m in messages %}{% for call in m.tool_calls %}{{ call.function.name }}{% if call.function.arguments %}"
+        "{{ raise_exception('these are odd: ' ~ call.function.arguments) }}{% endif %}{% endfor %}{% endfor %}",
+    ],
+)
+def test_nor_is_one_that_quotes_a_part_or_what_a_call_is_given(template: str) -> None:
+    call = ToolCall(name="add", arguments={"deep": [{"in": SECRET}]})
+    messages = [Message(role="user", content=SECRET), Message(role="assistant", tool_calls=(call,))]
+    with pytest.raises(HemostatError) as caught:
+        chat_tokens(with_template(template), messages, name="Document 'd'")
+    assert caught.value.detail == "Document 'd': the chat template refuses the messages."
+
+
+def test_what_a_template_says_itself_is_passed_on_also_where_a_message_says_it_too() -> None:
+    messages = [Message(role="user", content="Must roles alternate?"), Message(role="user", content="They must.")]
+    with pytest.raises(HemostatError, match="must alternate"):
+        chat_tokens(with_template(ALTERNATING), messages, name="Document 'd'")
+
+
 def test_a_template_that_takes_no_arguments_but_text_gets_calls_in_the_message() -> None:
     tokenizer = with_template(CALLS_AS_TEXT)
     call = ToolCall(name="add", arguments={"a": 1})
@@ -146,7 +173,7 @@ def test_a_template_that_takes_no_arguments_but_text_gets_calls_in_the_message()
     assert spans(tokenizer, messages) == [said]
 
 
-@pytest.mark.parametrize("template", ["{{ messages[0].content + 1 }}", "{{ 1 / 0 }}", "{{ 'x'.split('') }}"])
+@pytest.mark.parametrize("template", ["{{ messages[0].content + 1 }}", "{{ 1 / 0 }}", "{{ 'x'.split('') }}", ENDLESS])
 def test_a_template_that_fails_refuses_the_messages(template: str) -> None:
     with pytest.raises(HemostatError) as caught:
         chat_tokens(with_template(template), talk("a", "b"), name="Document 'd'", pointer="/text/documents/0")
