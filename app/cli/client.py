@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 import httpx
@@ -24,6 +25,12 @@ _PATIENCE_S = 120.0
 _ANSWER_S = 60.0
 # Before it connects again where a service that shuts down ended the stream, and still answers.
 _AGAIN_S = 0.2
+_USER: Final = re.compile(r"(?<=//)[^/]*@")  # of an address
+# How to find out whether a service has done what it did not answer, by the part of the API.
+_TAKEN: Final = {
+    "diagnosis": "`hemostat jobs list` shows the jobs that it has taken",
+    "deployments": "`hemostat deploy list` shows the deployments",
+}
 
 
 class _EndedError(Exception):
@@ -156,7 +163,7 @@ class Client:
                 if time.monotonic() - gone_since > _PATIENCE_S:
                     raise HemostatError(
                         ErrorCode.UNAVAILABLE,
-                        f"{self.url} has not answered for {_PATIENCE_S:.0f} s while {path} was followed",
+                        f"{_shown(self.url)} has not answered for {_PATIENCE_S:.0f} s while {path} was followed",
                         hint="what was followed goes on by itself; follow it again later",
                     ) from error
                 time.sleep(1)
@@ -180,17 +187,23 @@ class Client:
         try:
             response = self._http.request(method, path, **options)
         except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
+            asked = method != "GET"
             raise HemostatError(
                 ErrorCode.UNAVAILABLE,
-                f"{self.url} did not answer within {_ANSWER_S:.0f} s, and may still do what it was asked",
-                hint="`hemostat jobs list` shows the jobs that it has taken",
+                f"{_shown(self.url)} did not answer within {_ANSWER_S:.0f} s"
+                + (", and may still do what it was asked" if asked else ""),
+                hint=_TAKEN.get(path.split("/")[2], "look whether it was done before you ask again")
+                if asked
+                else "ask again; `hemostat doctor` and the service's logs tell what keeps it",
             ) from error
         except httpx.TransportError as error:
             raise HemostatError(
                 ErrorCode.UNAVAILABLE,
-                f"no service answers at {self.url}: {error}",
+                f"no service answers at {_shown(self.url)}: {error}",
                 hint="start one with `hemostat up`, or give its address with --url",
             ) from error
+        except httpx.DecodingError as error:
+            raise _foreign(self.url, f"answered what its own headers do not describe ({error})") from error
         if not response.is_success:
             _raise(response)
         return response
@@ -209,7 +222,7 @@ def _host(url: str) -> str:
 
 def _no_address(url: str, why: str) -> HemostatError:
     return HemostatError(
-        ErrorCode.INVALID_REQUEST, f"{url} is no address: {why}", hint="as in --url http://127.0.0.1:8321"
+        ErrorCode.INVALID_REQUEST, f"{_shown(url)} is no address: {why}", hint="as in --url http://127.0.0.1:8321"
     )
 
 
@@ -271,11 +284,24 @@ def _stranger(response: httpx.Response) -> HemostatError:
     """What answers is no service, or leads to one that stands elsewhere: a redirection is not followed, since it would
     take the key along."""
     leads = response.headers.get("Location") if response.is_redirect else None
+    url = str(response.request.url)
+    if not leads:
+        return _foreign(url, f"answered {response.status_code}, but not as a Hemostat service")
     return HemostatError(
         ErrorCode.UNAVAILABLE,
-        f"{response.request.url} answered {response.status_code}, but not as a Hemostat service"
-        + (f": it leads to {leads}" if leads else ""),
-        hint="give the service's own address with --url"
-        if leads
-        else "is another program listening there? Give the address with --url",
+        f"{_shown(url)} answered {response.status_code}, but not as a Hemostat service: it leads to {leads}",
+        hint="give the service's own address with --url",
     )
+
+
+def _foreign(url: str, what: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.UNAVAILABLE,
+        f"{_shown(url)} {what}",
+        hint="is another program listening there? Give the address with --url",
+    )
+
+
+def _shown(url: str) -> str:
+    """An address without the name and password that it may hold."""
+    return _USER.sub("…@", url)

@@ -1,7 +1,7 @@
 """What the client of the command line sends, and what it makes of answers that are not a service's."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -128,3 +128,51 @@ def test_a_service_that_is_slow_is_not_told_as_none(
     assert "did not answer within 60 s, and may still do what it was asked" in caught.value.detail
     assert "jobs list" in caught.value.hint
     assert "no service" not in caught.value.detail
+    with Client(_HERE) as client, pytest.raises(HemostatError) as caught:
+        client.call("POST", "/v1/deployments", json={})
+    assert "deploy list" in caught.value.hint
+    with Client(_HERE) as client, pytest.raises(HemostatError) as caught:
+        client.job("a")
+    assert caught.value.detail.endswith("did not answer within 60 s")
+    assert "ask again" in caught.value.hint
+
+
+class _Plain(httpx.SyncByteStream):
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"no archive"
+
+
+@pytest.mark.parametrize("ask", _ASKED)
+def test_what_is_not_packed_as_it_says_is_not_a_service_s(
+    ask: Callable[[Client], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=_Plain(), request=request)
+
+    monkeypatch.setattr(httpx.Client, "_transport_for_url", lambda _client, _url: httpx.MockTransport(handle))
+    with Client(_HERE) as client, pytest.raises(HemostatError) as caught:
+        ask(client)
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert "is another program listening there?" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "ask", [*_ASKED, lambda client: client.report_html("a"), lambda client: next(client.watch("a"))]
+)
+@pytest.mark.parametrize("status", [301, 404, 0])
+def test_a_password_in_the_address_is_not_shown(
+    ask: Callable[[Client], Any], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cli.client._PATIENCE_S", 0.0)
+    if status:
+        answering(monkeypatch, status, "", location="https://elsewhere.example/")
+    with Client("http://me:secret@127.0.0.1:1") as client, pytest.raises(HemostatError) as caught:
+        ask(client)
+    assert "…@127.0.0.1:1" in caught.value.detail
+    assert "secret" not in f"{caught.value.detail} {caught.value.hint} {caught.value.__cause__}"
+
+
+def test_nor_is_one_in_what_is_no_address() -> None:
+    with pytest.raises(HemostatError) as caught:
+        Client("http://me:secret@host:port")
+    assert "secret" not in f"{caught.value.detail} {caught.value.hint}"
