@@ -47,6 +47,8 @@ class ToolCall(Contract):
                 return given | {"arguments": json.loads(given["arguments"])}
             except ValueError:
                 raise ValueError("arguments is a string that is not JSON") from None
+            except RecursionError:
+                raise ValueError("arguments is a string of JSON that is nested too deep") from None
         return given
 
 
@@ -73,8 +75,11 @@ class Message(Contract):
         given = {key: value for key, value in given.items() if value or key not in _UNUSED}
         if given.get("role") == "tool":
             given.pop("tool_call_id", None)
-        if given.get("tool_calls") and given.get("content", "") is None:
+        calls = given.get("tool_calls")
+        if calls and given.get("content", "") is None:
             del given["content"]
+        if isinstance(calls, list):  # from here on it is Python, where strict reading takes no list for a tuple
+            given["tool_calls"] = tuple(calls)
         return given
 
     @model_validator(mode="after")

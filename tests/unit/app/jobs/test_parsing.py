@@ -8,6 +8,7 @@ import pytest
 from app.contracts.errors import ErrorCode
 from app.contracts.requests import SUBMISSION
 from app.contracts.requests.calibrate import CalibrateSubmission
+from app.contracts.text import InlineText, ToolCall
 from app.jobs import parsing
 from app.jobs.parsing import parse_submission
 from app.problems import MAX_ERRORS, RequestError
@@ -34,6 +35,37 @@ def changed(change: Callable[[Json], object]) -> Json:
 def test_a_valid_body_is_a_request() -> None:
     parsed = parse_submission(json.dumps(request()).encode())
     assert parsed == SUBMISSION.validate_python(request())
+
+
+def conversation(arguments: Any) -> Json:
+    """With a call in the form of OpenAI's API, as its client dumps it."""
+    call = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": arguments}}
+    said = [
+        {"role": "user", "content": "What is 1 + 1?"},
+        {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "2"},
+        {"role": "assistant", "content": "2", "refusal": None, "tool_calls": None},
+    ]
+    plain = [said[0], {"role": "assistant", "tool_calls": [{"name": "add", "arguments": {"a": 1}}]}]
+    documents = [{"id": "a", "messages": said}, {"id": "b", "messages": plain}]
+    return request() | {"text": {"source": "inline", "documents": documents}}
+
+
+@pytest.mark.parametrize("arguments", ['{"a": 1}', {"a": 1}])
+def test_a_conversation_with_calls_is_a_request(arguments: Any) -> None:
+    """Read strictly, where a list that a validator hands on is no list of JSON any more."""
+    body = conversation(arguments)
+    parsed = parse_submission(json.dumps(body).encode())
+    assert isinstance(parsed.text, InlineText)
+    calls = [document.messages[1].tool_calls for document in parsed.text.documents if document.messages]
+    assert calls == [(ToolCall(name="add", arguments={"a": 1}),)] * 2
+
+
+@pytest.mark.parametrize(("arguments", "words"), [("nope", "not JSON"), ("[" * 100_000, "nested too deep")])
+def test_arguments_of_a_call_that_cannot_be_read_are_told_where_they_stand(arguments: str, words: str) -> None:
+    error = refused(json.dumps(conversation(arguments)).encode())
+    assert error.pointer.startswith("/text/documents/0/messages/1/tool_calls/0")
+    assert words in error.detail
 
 
 @pytest.mark.parametrize(
