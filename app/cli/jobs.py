@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from typing import Annotated, Any, Final
@@ -31,7 +32,9 @@ _ENDED: Final = {"succeeded": "had succeeded", "failed": "had failed", "cancelle
 @jobs_app.command("list")
 def list_jobs(
     *,
-    status: str | None = None,
+    status: Annotated[
+        str | None, typer.Option(help="One of queued, running, cancelling, succeeded, failed, cancelled.")
+    ] = None,
     kind: Annotated[
         str | None,
         typer.Option(help="One of compare, sweep, surface, attribute, trajectory, tasks, calibrate, mitigate."),
@@ -58,7 +61,8 @@ def list_jobs(
     else:
         out.print("No jobs.")
     if page["has_more"]:
-        more = f"More: hemostat jobs list{_options(filters)} --after {page['last_id']}"
+        asked = filters if url == os.environ.get("HEMOSTAT_URL") else filters | {"url": url}
+        more = f"More: hemostat jobs list{_options(asked)} --after {page['last_id']}"
         out.print(f"[dim]{escape(more)}[/]", soft_wrap=True)
 
 

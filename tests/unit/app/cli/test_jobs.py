@@ -1,6 +1,8 @@
 import io
 import re
 import shlex
+from collections.abc import Sequence
+from typing import get_args, get_type_hints
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -10,8 +12,10 @@ from typer.testing import CliRunner
 from app.cli import jobs
 from app.cli.client import TERMINAL
 from app.cli.job_table import print_jobs
-from app.cli.jobs import _ENDED
+from app.cli.jobs import _ENDED, list_jobs
 from app.cli.main import app
+from app.contracts.job import JobStatus
+from app.contracts.requests import KINDS
 from tests.unit.app.cli.conftest import Recorder
 
 
@@ -35,14 +39,29 @@ def test_the_list_tells_kinds_apart(recorder: Recorder) -> None:
     assert [line[1] for line in lines[1:3]] == ["compare", "calibrate"]
 
 
-def test_the_next_page_is_one_of_the_same_list(recorder: Recorder) -> None:
+@pytest.mark.parametrize(("option", "names"), [("status", list(JobStatus)), ("kind", KINDS)])
+def test_what_the_list_can_be_picked_by_is_told(option: str, names: Sequence[str]) -> None:
+    hint = get_type_hints(list_jobs, include_extras=True)[option]
+    told = get_args(hint)[1].help.removeprefix("One of ").removesuffix(".")
+    assert sorted(told.split(", ")) == sorted(names)
+
+
+@pytest.mark.parametrize("in_environment", [False, True])
+def test_the_next_page_is_one_of_the_same_list(
+    recorder: Recorder, in_environment: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HEMOSTAT_URL", raising=False)
+    if in_environment:
+        monkeypatch.setenv("HEMOSTAT_URL", recorder.url)
+    where = [] if in_environment else ["--url", recorder.url]
     recorder.answer = {"data": [job(1, "compare")], "has_more": True, "last_id": "diag_1"}
     given = ["--kind", "compare", "--metadata", "commit=4f2c", "--metadata", "note=two words", "--limit", "5"]
-    done = CliRunner().invoke(app, ["jobs", "list", *given, "--url", recorder.url])
+    done = CliRunner().invoke(app, ["jobs", "list", *given, *where])
     asked = parse_qs(urlsplit(recorder.asked[0][1]).query)
     assert asked == {"kind": ["compare"], "metadata": ["commit=4f2c", "note=two words"], "limit": ["5"]}
     told = done.output.splitlines()[-1].removeprefix("More: ")
-    CliRunner().invoke(app, [*shlex.split(told)[1:], "--url", recorder.url])
+    assert ("--url" in told) is not in_environment
+    CliRunner().invoke(app, shlex.split(told)[1:])
     assert parse_qs(urlsplit(recorder.asked[1][1]).query) == asked | {"after": ["diag_1"]}
 
 
