@@ -16,6 +16,7 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.safetensors_header import TensorInfo, read_header
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_AGAIN = "fetch the adapter's folder again, or let PEFT's save_pretrained write it again"
 _PREFIX = "base_model.model."
 # PEFT's ways to begin an adapter that change the weights beneath it.
 _REPLACE = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -61,7 +62,12 @@ def inspect_adapter(path: Path, *, pointer: str = "") -> AdapterInfo:
             hint="save it with safe_serialization=True",
             pointer=pointer,
         )
-    tensors = read_header(path / WEIGHTS)
+    try:
+        tensors = read_header(path / WEIGHTS)
+    except HemostatError as error:
+        raise HemostatError(
+            error.code, f"the adapter {path.name} is damaged: {error.detail}", hint=_AGAIN, pointer=pointer
+        ) from error
     targets: dict[str, Target] = {}
     for name, tensor in tensors.items():
         if name.endswith(".lora_A.weight"):
@@ -116,11 +122,17 @@ def _config(path: Path, pointer: str) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise HemostatError(
-            ErrorCode.CHECKPOINT_CORRUPT, f"{CONFIG} cannot be read: {error}", hint="fetch it again", pointer=pointer
+            ErrorCode.CHECKPOINT_CORRUPT,
+            f"the adapter {path.name} is damaged: {CONFIG} cannot be read: {error}",
+            hint=_AGAIN,
+            pointer=pointer,
         ) from error
     if not isinstance(config, dict):
         raise HemostatError(
-            ErrorCode.CHECKPOINT_CORRUPT, f"{CONFIG} is not a JSON object", hint="fetch it again", pointer=pointer
+            ErrorCode.CHECKPOINT_CORRUPT,
+            f"the adapter {path.name} is damaged: {CONFIG} is not a JSON object",
+            hint=_AGAIN,
+            pointer=pointer,
         )
     return config
 
@@ -167,7 +179,7 @@ def _target(
         raise _unsupported(f"{name} has rank {rank} and {other} has {tensors[other].shape[1]}", pointer)
     try:
         alpha = float(_of_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", rank)))
-    except (re.error, TypeError, ValueError) as error:
+    except (re.error, TypeError, ValueError, AttributeError) as error:
         raise _unsupported(f"its alpha of {module} cannot be read: {error}", pointer) from error
     scale = alpha / (sqrt(rank) if config.get("use_rslora") else rank)
     return Target(f"{module}.weight", name, other, rank, scale)
