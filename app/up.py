@@ -38,7 +38,6 @@ from app.supervisor import Interruptions, Program, Supervisor, environment_of
 
 logger = logging.getLogger(__name__)
 
-START_S: Final = 90.0
 POLL_S: Final = 0.1
 TEND_S: Final = 0.5
 SILENT_S: Final = 5.0  # between questions to a Valkey that does not answer
@@ -229,9 +228,9 @@ class _Parts:
         An API that is up and not ready (no models.toml, say) is an error only if it must be; else it is said.
         """
         url = local_url(self.settings.host, self.settings.port)
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + self.settings.start_s
         metrics_url = ""
-        while not metrics_url or _status(f"{url}/livez") != 200:
+        while silent := self._silent(url, metrics_url):
             for program in self.supervisor.programs:
                 if not program.running:
                     raise HemostatError(
@@ -244,8 +243,9 @@ class _Parts:
             if time.monotonic() > deadline:
                 raise HemostatError(
                     ErrorCode.UNAVAILABLE,
-                    f"the service did not come up within {START_S:g} s",
-                    hint=f"see the logs in {self.logs}, and whether Redis answers",
+                    f"the service did not come up within {self.settings.start_s:g} s: {silent}",
+                    hint=f"see the logs in {self.logs}, and whether Redis answers; where the disk is slow, let it take "
+                    "longer: HEMOSTAT_START_S",
                 )
             _sleep(POLL_S, interruptions)
             metrics_url = metrics_url or self._worker_metrics_url()
@@ -255,6 +255,16 @@ class _Parts:
                 raise HemostatError(ErrorCode.UNAVAILABLE, reason, hint=f"see the logs in {self.logs}")
             self._say(reason)
         return Service(url, metrics_url, self.settings)
+
+    @staticmethod
+    def _silent(url: str, metrics_url: str) -> str:
+        """What has not answered yet; empty where all has."""
+        return " and ".join(
+            [
+                *([] if _status(f"{url}/livez") == 200 else [f"the API does not answer at {url}"]),
+                *([] if metrics_url else ["the worker has not reported"]),
+            ]
+        )
 
     def stop(self) -> None:
         """API first, so that nothing is accepted that nobody takes; then agent and worker; then Valkey, which saves.

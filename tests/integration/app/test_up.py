@@ -290,6 +290,16 @@ def test_a_service_that_is_not_ready_says_why(tmp_path: Path) -> None:
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
+def test_what_is_slow_to_start_is_named_with_what_to_set(tmp_path: Path) -> None:
+    (tmp_path / "models.toml").touch()
+    settings = Settings(home=tmp_path, start_s=0.01, drain_s=0)
+    with pytest.raises(HemostatError) as caught, running(settings):
+        pass
+    assert "did not come up within 0.01 s: the API does not answer at http://127.0.0.1:" in caught.value.detail
+    assert caught.value.detail.endswith(" and the worker has not reported")
+    assert "HEMOSTAT_START_S" in caught.value.hint
+
+
 def test_a_worker_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
     with (
         pytest.raises(HemostatError, match="the worker ended while it started") as caught,
