@@ -167,11 +167,7 @@ def _warnings(measured: Measured, summary: Summary) -> list[str]:
             "Give a recipe, or another model as candidate."
         )
     found += rounded(sides, measured.engine.dtype)
-    if sides.reference.info.quantization is not None and sides.candidate.info.quantization is None:
-        found.append(
-            f"The reference is packed ({sides.reference.info.scheme}) and the candidate is not: they run on other "
-            "kernels, and what those round differently is part of the difference."
-        )
+    found += packed_reference(sides)
     if measured.reference_context is not None:
         found.append(long_context.warning(measured.reference_context))
     if summary.divergence.kl.clusters == "windows":
@@ -193,6 +189,16 @@ def left_out(nonfinite: int) -> list[str]:
         return []
     are = "is" if nonfinite == 1 else "are"
     return [f"{counted(nonfinite, 'position')} had non-finite logits and {are} left out of every mean."]
+
+
+def packed_reference(sides: Sides) -> list[str]:
+    """A warning where the reference alone is packed: no plain twin of the candidate tells its kernels apart."""
+    if sides.reference.info.quantization is None or sides.candidate.info.quantization is not None:
+        return []
+    return [
+        f"The reference is packed ({sides.reference.info.scheme}) and the candidate is not: they run on other "
+        "kernels, and what those round differently is part of the difference."
+    ]
 
 
 def rounded(sides: Sides, dtype: str) -> list[str]:

@@ -339,12 +339,13 @@ class _Attribute(Attempt):
         candidate, swapped = sides.candidate.info, not found.not_swapped
         if not swapped and found.internals is None:
             return []
-        if sides.packed:
-            parts = "parts were swapped" if swapped else "gaps were measured"
-            told.append(
-                f"The candidate's weights are packed ({candidate.scheme}): {parts} with its dequantized "
-                "weights, so that what its own kernels round is in the whole model's KL and in no part's."
-            )
+        parts = "parts were swapped" if swapped else "gaps were measured"
+        told += [
+            f"The {name}'s weights are packed ({side.info.scheme}): {parts} with its dequantized weights, so that what "
+            "its own kernels round is in the whole model's KL and in no part's."
+            for name, side in (("reference", sides.reference), ("candidate", sides.candidate))
+            if side.info.quantization is not None
+        ]
         if SECTION in candidate.config:
             beside = (
                 "suffix runs do without it. The two engines' KL on the subset differ by it"

@@ -24,7 +24,7 @@ from app.contracts.trajectory_report import (
 )
 from workers.decoding.distances import ShapedDistances, summarized
 from workers.decoding.model import Continuation
-from workers.diagnosis.assemble import provenance, repeatable, stores_text
+from workers.diagnosis.assemble import packed_reference, provenance, repeatable, rounded, stores_text
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
 from workers.diagnosis.numerals import counted, numeral
@@ -388,6 +388,8 @@ def _warnings(found: Found, cells: Sequence[Cell]) -> list[str]:
         for sides in found.sides
         if sides.packed
     ]
+    forms = [form for one in found.sides for form in (*packed_reference(one), *rounded(one, found.engine.dtype))]
+    listed += dict.fromkeys(forms)  # the reference is one and the same
     ended = [texts for texts in found.written[0].texts.values() if np.mean([len(text.tokens) for text in texts]) < 8]
     if ended:
         listed.append("Texts of the reference are shorter than eight tokens on average: little can be seen in them.")

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from app.models.checkpoint import CheckpointInfo, inspect
-from workers.diagnosis.assemble import rounded
+from workers.diagnosis.assemble import packed_reference, rounded
 from workers.diagnosis.sides import Side, Sides
 
 PACKED: dict[str, Any] = {"quant_method": "compressed-tensors"}
@@ -63,6 +63,9 @@ def test_only_packed_weights_run_on_other_kernels(
         side(inspect(wide), scheme=scheme, quantization=quantization) for scheme, quantization in (reference, candidate)
     )
     assert sides(one, other).packed is packed
+    told = packed_reference(sides(one, other))
+    assert len(told) == (reference[1] is not None and candidate[1] is None)
+    assert all("The reference is packed (w4a16) and the candidate is not" in warning for warning in told)
 
 
 @pytest.mark.parametrize(

@@ -124,13 +124,28 @@ def test_every_class_that_the_interval_touches_is_named(spread: float, said: str
     assert sentence(cast("Found", SimpleNamespace(sides=[None])), cell, decision).endswith(said)
 
 
-def warned(*, prompts: int = 32, nonfinite: int = 0, packed: bool = False, length: int = 40) -> list[str]:
-    side = SimpleNamespace(packed=packed, candidate=SimpleNamespace(alias="w4", info=SimpleNamespace(scheme="W4A16")))
+def model(alias: str, scheme: str) -> SimpleNamespace:
+    quantization = {"quant_method": "compressed-tensors"} if scheme.startswith("W") else None
+    return SimpleNamespace(alias=alias, info=SimpleNamespace(scheme=scheme, quantization=quantization))
+
+
+def warned(
+    *, prompts: int = 32, nonfinite: int = 0, length: int = 40, reference: str = "bf16", candidates: str = "bf16"
+) -> list[str]:
+    sides = [
+        SimpleNamespace(
+            packed=scheme.startswith("W") and scheme != reference,
+            candidate=model(scheme.lower(), scheme),
+            reference=model("base", reference),
+        )
+        for scheme in candidates.split()
+    ]
     texts = [SimpleNamespace(tokens=range(length))] * prompts
     found = SimpleNamespace(
         prompts=range(prompts),
         request=SimpleNamespace(prompts=32),
-        sides=[side],
+        sides=sides,
+        engine=SimpleNamespace(dtype="bfloat16"),
         written=[SimpleNamespace(texts={"greedy": texts})],
     )
     cells = [SimpleNamespace(nonfinite_positions=nonfinite)]
@@ -152,8 +167,13 @@ def test_fewer_prompts_than_asked_for_are_counted() -> None:
 def test_what_spoils_the_numbers_is_told() -> None:
     (nonfinite,) = warned(nonfinite=7)
     assert "had non-finite logits and are left out of every mean: 7 in all cells together" in nonfinite
-    (kernels,) = warned(packed=True)
-    assert kernels.startswith("w4 runs on other kernels than the reference (W4A16): a part of its KL is theirs")
+    (kernels,) = warned(candidates="W4A16")
+    assert kernels.startswith("w4a16 runs on other kernels than the reference (W4A16): a part of its KL is theirs")
+    (packed,) = warned(reference="W8A8", candidates="bf16 bf16")
+    assert packed.startswith("The reference is packed (W8A8) and the candidate is not")
+    wide, narrow = warned(reference="f32", candidates="f16 bf16")
+    assert wide.startswith("Weights of f16 are stored as float16 and run in bfloat16")
+    assert narrow.startswith("Weights of base are stored as float32 and run in bfloat16")
     assert warned(length=8) == []
     (short,) = warned(length=7)
     assert short.startswith("Texts of the reference are shorter than eight tokens on average")
