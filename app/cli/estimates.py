@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 from rich.markup import escape
 from rich.table import Table
 
 from app.cli.output import out, print_json
+from app.web import format as fmt
+
+# A field of the answer, what it is called, and in which unit a person reads it; JSON has the bare numbers.
+_ROWS: Final[tuple[tuple[str, str, Callable[[float], str]], ...]] = (
+    ("documents", "documents", "{:,.0f}".format),
+    ("tokens", "tokens", "{:,.0f}".format),
+    ("reference_store_bytes", "reference store", lambda value: fmt.size(round(value))),
+    ("checkpoint_bytes", "checkpoints", lambda value: fmt.size(round(value))),
+    ("seconds", "time", fmt.duration),
+)
 
 
 def print_estimate(estimate: dict[str, Any], *, as_json: bool) -> None:
@@ -16,9 +27,9 @@ def print_estimate(estimate: dict[str, Any], *, as_json: bool) -> None:
         print_json(estimate)
         return
     table = Table(title="Estimate (nothing was run)", show_header=False)
-    for name in ("documents", "tokens", "reference_store_bytes", "checkpoint_bytes", "seconds"):
+    for name, label, shown in _ROWS:
         value = estimate[name]
-        table.add_row(name.replace("_", " "), "not known before it is read" if value is None else f"{value:,.0f}")
+        table.add_row(label, "not known before it is read" if value is None else shown(value))
     out.print(table)
     for assumption in estimate["assumptions"]:
         out.print(f"  [dim]{escape(assumption)}[/]")

@@ -1,0 +1,38 @@
+"""What a dry run says: to a person in units that are read at a glance, to a program as it came."""
+
+import json
+
+import pytest
+
+from app.cli.estimates import print_estimate
+
+ESTIMATE = {
+    "documents": 218,
+    "tokens": 42_615,
+    "reference_store_bytes": 98_184_960,
+    "checkpoint_bytes": 0,
+    "seconds": 40_623,
+    "assumptions": ["4 bytes of text a token"],
+}
+
+
+def test_a_person_reads_time_and_sizes_with_their_units(capsys: pytest.CaptureFixture[str]) -> None:
+    print_estimate(ESTIMATE, as_json=False)
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in capsys.readouterr().out.splitlines()]
+    assert [row for row in rows if len(row) == 2] == [
+        ["documents", "218"],
+        ["tokens", "42,615"],
+        ["reference store", "93.6 MiB"],  # 98,184,960 / 2^20 = 93.64
+        ["checkpoints", "0 B"],
+        ["time", "11 h 17 min"],  # 40,623 s = 11 h 17 min 3 s
+    ]
+
+
+def test_what_is_not_known_before_the_text_is_read_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    print_estimate(ESTIMATE | {"tokens": None, "seconds": None}, as_json=False)
+    assert capsys.readouterr().out.count("not known before it is read") == 2
+
+
+def test_a_program_gets_the_bare_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    print_estimate(ESTIMATE, as_json=True)
+    assert json.loads(capsys.readouterr().out) == ESTIMATE
