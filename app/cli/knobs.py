@@ -85,7 +85,9 @@ def turn(steps: list[Json], knob: str) -> None:
         raise _refused(f"--knob {knob}: the recipe has {len(steps)} steps, and it does not say which")
     index = int(step or 0)
     if index >= len(steps):
-        raise _refused(f"--knob {knob}: the recipe has {_steps(len(steps))}, and none of number {index}")
+        raise _refused(
+            f"--knob {knob}: the recipe has {_steps(len(steps))}, and none of number {index}; steps are counted from 0"
+        )
     given = steps[index].get(field)
     if isinstance(given, dict) and "sweep" in given:
         raise _refused(
