@@ -154,6 +154,8 @@ def predict(
         print_json(told)
     else:
         out.print(found.sentence, markup=False)
+        if not predictor.runs:
+            err.print("[bold]what to do[/] `hemostat flips build` runs what predictions rest on", soft_wrap=True)
     raise SystemExit(Exit.PASS if found.status == "seen" else Exit.UNMEASURED)
 
 

@@ -207,6 +207,10 @@ def test_without_runs_nothing_is_predicted(home):
     done = CliRunner().invoke(app, ["flips", "predict", "0.3"])
     assert done.exit_code == Exit.UNMEASURED
     assert "no run to learn from has been seen" in done.output
+    # What a person reads says what to run; a program reads the answer and nothing beside it.
+    assert "hemostat flips build" in done.stderr
+    done = CliRunner().invoke(app, ["flips", "predict", "0.3", "--json"])
+    assert (done.stderr, json.loads(done.stdout)["status"]) == ("", "none")
 
 
 def test_a_prediction_has_an_interval_and_its_basis(home):
