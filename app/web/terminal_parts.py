@@ -142,6 +142,7 @@ def print_over_windows(documents: Mapping[str, int], console: Console, say: Say)
     if documents:
         told = (f"{visible(name)} {count} document{'' if count == 1 else 's'}" for name, count in documents.items())
         _print(console, say(f"* {OVER_WINDOWS}: {', '.join(told)}"))
+        console.print()
 
 
 def small_print(report: AnyReport, console: Console, say: Say) -> None:

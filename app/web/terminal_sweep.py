@@ -46,6 +46,7 @@ def render_sweep(report: SweepReport, console: Console, say: Say) -> None:
     console.print(_points(report, say, wide=wide))
     if _marked(report):
         console.print(Text(say("> the last setting that stays mild")))
+        console.print()
     if has_kernels(report):
         console.print(Text(say(visible(kernels_note(report)))))
     console.print(_limits(report, say))

@@ -97,6 +97,12 @@ def of_one_document(block):
     return block | {"documents": 1, "kl": block["kl"] | {"clusters": "windows"}}
 
 
+def assert_stands_apart(lines, note):
+    """A line beneath a table: the heading of what follows does not stick to it, and no hole opens."""
+    place = lines.index(note)
+    assert (lines[place + 1], lines[place + 2] == "") == ("", False)
+
+
 def test_a_domain_whose_intervals_are_over_windows_is_marked_as_the_page_marks_it():
     report = VARIANTS["severe"]
     name, other = list(report["domains"])[:2]
@@ -106,6 +112,7 @@ def test_a_domain_whose_intervals_are_over_windows_is_marked_as_the_page_marks_i
     for width in (80, 120):
         lines = [line.strip() for line in printed(few, width).splitlines()]
         assert f"* intervals over windows: {name} 1 document" in lines
+        assert_stands_apart(lines, f"* intervals over windows: {name} 1 document")
         assert any(line.startswith(f"{name} * ") for line in lines)
         assert any(line.startswith(f"{other}  ") for line in lines)
     assert "intervals over windows" in render(few)
@@ -120,7 +127,8 @@ def test_a_kind_of_token_whose_intervals_are_over_windows_is_marked():
     text = printed(
         report | {"token_classes": found | {"classes": [of_one_document(first), *found["classes"][1:]]}}, 120
     )
-    assert f"* intervals over windows: {first['title']} 1 document" in text
+    lines = [line.strip() for line in text.splitlines()]
+    assert_stands_apart(lines, f"* intervals over windows: {first['title']} 1 document")
     assert f"{first['title']} * " in text
 
 

@@ -137,7 +137,7 @@ def test_the_terminal_tells_undecided_classes_its_mark_and_domains_as_the_page_d
     render_terminal(body, Console(file=out, width=140))
     text = out.getvalue()
     assert text.count("mild or moderate?") == 1
-    assert "> the last setting that stays mild" in text
+    assert "> the last setting that stays mild\n\nHow far one may go" in text
     assert "At the strongest setting: " in next(line for line in text.splitlines() if line.startswith("detectable"))
     table = text[text.index("By domain") :]
     assert page == sorted(page, key=table.index)
