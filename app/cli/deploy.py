@@ -64,7 +64,9 @@ def create(
         float | None, typer.Option(callback=finite, help="Probability of ever raising a false drift alarm.")
     ] = None,
     replicas: Annotated[int | None, typer.Option(help="Serving processes.")] = None,
-    max_model_len: Annotated[int | None, typer.Option(help="Context, tokens.")] = None,
+    max_model_len: Annotated[
+        int | None, typer.Option(help="Context, tokens; default: the model's own, at most 4,096.")
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Also run verified decoding.")] = False,
     sampling: Annotated[
         list[str] | None,
