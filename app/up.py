@@ -395,7 +395,10 @@ def _reason(url: str) -> str:
             return "the service was not ready"
     except urllib.error.HTTPError as error:
         with error:
-            return str(json.loads(error.read()).get("detail", "the service is not ready"))
+            problem = json.loads(error.read())
+            told = str(problem.get("detail", "the service is not ready"))
+            cure = problem.get("hint")
+            return f"{told.rstrip('.')}. What to do: {cure}." if cure else told
     except (OSError, ValueError) as error:
         return f"the service does not answer ({type(error).__name__})"
 

@@ -60,7 +60,7 @@ PHASES: Final = {
     "search": "trying treatments",
     "trial": "measuring a treatment",
     "tasks": "answering the tasks",
-    "generate": "generating answers",
+    "generate": "generating texts",
     "execute": "running the code that was written",
     "divergence": "comparing the distributions along the texts",
     "shapes": "measuring distances after each shaping of the distributions",

@@ -24,7 +24,7 @@ NAMES: Final[dict[Measure, str]] = {
     "js": "JS, nats",
     "tv": "TV, probability",
     "log_perplexity": "ln PPL, nats",
-    "top1_agreement": "Top-1 agreement",
+    "top1_agreement": "Top-1 agreement, share",
 }
 # Above so many pairs the chart holds those with the best candidate alone.
 MOST_ROWS: Final = 45

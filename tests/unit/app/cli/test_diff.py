@@ -67,8 +67,8 @@ def test_several_are_ranked_by_the_asked_measure(folders: list[Path]) -> None:
     status, output = run(*folders, "--by", "top1_agreement")
     text = " ".join(output.split())
     assert status == 0
-    assert "Ranking by Top-1 agreement" in text
-    assert "Every pair, Top-1 agreement" in text
+    assert "Ranking by Top-1 agreement, share" in text
+    assert "Every pair, Top-1 agreement, share" in text
     assert "Ties: b and c" in text
 
 

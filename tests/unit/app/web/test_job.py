@@ -111,7 +111,7 @@ GENERATING = Progress(phase="generate", done=2472, total=53248)
     [
         (
             {"progress": GENERATING, "attempt": 1},
-            "It got as far as generating answers: 2,472 of 53,248 tokens, 4 % of this phase.",
+            "It got as far as generating texts: 2,472 of 53,248 tokens, 4 % of this phase.",
         ),
         ({"attempt": 1}, "A worker had taken it; it had not got to a phase yet."),
         ({}, "No worker had taken it."),

@@ -18,8 +18,8 @@ def at(phase: str, done: int, total: int) -> dict[str, Any]:
     [
         ("sweep", at("points", 800, 1300), "measuring the settings: 8 of 13 settings, 61 % of this phase"),
         ("compare", at("candidate", 34, 100), "scoring the candidate: 34 of 100 windows, 34 % of this phase"),
-        ("trajectory", at("generate", 2472, 53248), "generating answers: 2,472 of 53,248 tokens, 4 % of this phase"),
-        ("tasks", at("generate", 16, 400), "generating answers: 16 of 400 answers, 4 % of this phase"),
+        ("trajectory", at("generate", 2472, 53248), "generating texts: 2,472 of 53,248 tokens, 4 % of this phase"),
+        ("tasks", at("generate", 16, 400), "generating texts: 16 of 400 answers, 4 % of this phase"),
         ("calibrate", at("fit", 1500, 4000), "fitting the calibrators: 37 % of this phase"),
         ("attribute", at("swap layers", 34, 0), "swapping layers: 34 steps so far"),
         ("compare", at("statistics", 0, 1), "computing statistics"),
