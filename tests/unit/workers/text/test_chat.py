@@ -131,10 +131,11 @@ def test_a_template_s_refusal_is_passed_on() -> None:
     assert caught.value.code is ErrorCode.INVALID_REQUEST
 
 
-def test_a_refusal_that_quotes_a_message_is_not() -> None:
+@pytest.mark.parametrize("said", ["a secret", "secret"])
+def test_a_refusal_that_quotes_a_message_is_not(said: str) -> None:
     template = "{{ raise_exception('cannot say ' + messages[0]['content']) }}"
     with pytest.raises(HemostatError) as caught:
-        chat_tokens(with_template(template), talk("a secret", "b"), name="Document 'd'")
+        chat_tokens(with_template(template), talk(said, "b"), name="Document 'd'")
     assert "secret" not in caught.value.detail
 
 
