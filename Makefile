@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test lint board lock bench bench-serve bench-mitigation paper clean
+.PHONY: setup demo up test lint board lock bench bench-serve bench-statistics bench-mitigation paper clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -54,6 +54,11 @@ bench: setup ## measure; writes tests/bench/results/PROCESSOR.csv
 
 bench-serve: setup ## measure our server against plain vLLM; writes tests/bench/serve.csv
 	@$(BIN)/python -m tests.bench.serve
+
+bench-statistics: setup ## intervals and choices where the truth is drawn; writes tests/bench/{flips,adaptive,online}.csv
+	@$(BIN)/python -m tests.bench.flips
+	@$(BIN)/python -m tests.bench.adaptive
+	@$(BIN)/python -m tests.bench.online
 
 bench-mitigation: setup ## every modification and mitigation; TEXT=wiki.test.raw [ONLY=pattern]; writes tests/bench/mitigation.csv
 	@test -n "$(TEXT)" || { echo "Give the raw test file of WikiText-2: make bench-mitigation TEXT=FILE" >&2; exit 2; }
