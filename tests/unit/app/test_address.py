@@ -31,6 +31,7 @@ async def test_what_listens_is_reached_also_where_it_listens_everywhere(host: st
         # "" listens on both, each at a port of its own
         port = next(one.getsockname()[1] for one in server.sockets if host or one.family == socket.AF_INET)
         found = urlsplit(local_url(host, port))
+        assert found.hostname  # to connect to no name would lead here, too
         with socket.create_connection((found.hostname, found.port), timeout=5):
             pass
 
