@@ -148,7 +148,7 @@ SUCCEEDED: Final = RUNNING | {
     "progress": {"phase": "report", "done": 1, "total": 1},
     "severity": "severe",
     "classes": ["severe"],
-    "artifacts": ["tokens.parquet"],
+    "artifacts": ["manifest.json", "tokens.parquet"],
 }
 PAGE: Final = {"object": "list", "data": [SUCCEEDED], "first_id": JOB_ID, "last_id": JOB_ID, "has_more": False}
 QUEUE: Final = {"object": "diagnosis.queue", "status": "queued", "before": 1, "first": [RUNNING]}
@@ -212,11 +212,18 @@ ARTIFACTS: Final = {
     "object": "list",
     "data": [
         {
+            "name": "manifest.json",
+            "object": "diagnosis.artifact",
+            "bytes": 91034,
+            "media_type": "application/json",
+            "url": f"{URL}/artifacts/manifest.json",
+        },
+        {
             "name": "tokens.parquet",
             "object": "diagnosis.artifact",
             "bytes": 524288,
             "media_type": "application/vnd.apache.parquet",
             "url": f"{URL}/artifacts/tokens.parquet",
-        }
+        },
     ],
 }

@@ -11,7 +11,7 @@ from app.contracts.profile import Profile, TableRow, TestRecord
 from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.text import SelfText
 from workers.calibration.sets import Sets
-from workers.diagnosis.assemble import provenance, repeatable
+from workers.diagnosis.assemble import of_making, provenance, repeatable
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
 from workers.diagnosis.sides import Sides
@@ -144,7 +144,7 @@ def _blocks(summary: Summary) -> dict[str, Any]:
 
 
 def _warnings(tested: Tested, raw: Summary, calibrated: Summary) -> list[str]:
-    found = []
+    found = of_making(tested.sides)
     documents: dict[str, int] = {}
     for document in tested.sets.test.documents:
         documents[document.domain] = documents.get(document.domain, 0) + 1

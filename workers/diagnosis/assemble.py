@@ -166,6 +166,7 @@ def _warnings(measured: Measured, summary: Summary) -> list[str]:
             "Both models have the same weights and the candidate has no recipe: this compares a model with itself. "
             "Give a recipe, or another model as candidate."
         )
+    found += of_making(sides)
     found += rounded(sides, measured.engine.dtype)
     found += packed_reference(sides)
     if measured.reference_context is not None:
@@ -181,6 +182,15 @@ def _warnings(measured: Measured, summary: Summary) -> list[str]:
         alone = counted(corpus.left_out_tokens, "last token")
         found.append(f"{alone} of documents stood alone in a window and {were} not scored.")
     return found + left_out(summary.nonfinite_positions)
+
+
+def of_making(sides: Sides, name: str = "the candidate") -> list[str]:
+    """What the steps of the candidate's recipe warned of, such as too little text for a matrix that was regularized."""
+    return [
+        f"Of making {name} by {' and '.join(record.types)}: {warning}"
+        for record in sides.modified.manifest.steps
+        for warning in record.warnings
+    ]
 
 
 def left_out(nonfinite: int) -> list[str]:

@@ -31,12 +31,14 @@ from workers.text.windows import Corpus
 
 # The artifact of per-token values.
 TOKENS_FILE = "tokens.parquet"
+# The artifact that tells what the candidate's recipe did, tensor by tensor and step by step.
+MANIFEST_FILE = "manifest.json"
 # What a column of the file is called that tells whether a token is of a class.
 CLASS_COLUMN = "class_"
 
 
 def compare(request: CompareRequest, context: JobContext, room: EngineRoom) -> CompareReport:
-    """Runs the job and returns its report; the per-token values go to `context.output`.
+    """Runs the job and returns its report; the per-token values and the recipe's manifest go to `context.output`.
 
     Raises `HemostatError` for what request, models or machine do not allow, `JobCancelled` when told to stop.
     """
@@ -149,16 +151,24 @@ class _Compare(Attempt):
                 )
                 report = build_report(measured, context)
             with watch.phase("report"):
-                values.to_parquet(
-                    context.output / TOKENS_FILE,
-                    positions,
-                    [document.id for document in corpus.documents],
-                    [document.domain for document in corpus.documents],
-                    flags={f"{CLASS_COLUMN}{name}": mask for name, mask in classes.masks.items()},
-                )
+                self._artifacts(measured, classes)
                 export_metrics(report, values, sides, context)
                 context.progress("report", 1, 1)
         return report
+
+    def _artifacts(self, measured: Measured, classes: Classified) -> None:
+        """The values of every token with their classes, and what the recipe did."""
+        documents, manifest = measured.corpus.documents, measured.sides.modified.manifest
+        measured.values.to_parquet(
+            self._context.output / TOKENS_FILE,
+            measured.positions,
+            [document.id for document in documents],
+            [document.domain for document in documents],
+            flags={f"{CLASS_COLUMN}{name}": mask for name, mask in classes.masks.items()},
+        )
+        if manifest.recipe:
+            told = manifest.model_dump_json(indent=1)
+            (self._context.output / MANIFEST_FILE).write_text(f"{told}\n", encoding="utf-8")
 
     def _tool_calls(self, sides: Sides) -> GeneratedToolCalls | None:
         """What both models write when they may call tools, where that was asked for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from app.contracts.attribute_report import Site
-from workers.diagnosis.assemble import left_out, repeated_documents
+from workers.diagnosis.assemble import left_out, of_making, repeated_documents
 from workers.diagnosis.attribute.few import fallen_out, too_few, too_few_at_first
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.naming import count, listed, some
@@ -18,7 +18,7 @@ ALIKE = 0.5
 
 def warnings_of(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[str]:
     """All warnings of the report. `nonfinite`: positions of the whole candidate without finite logits."""
-    told = [*found.warnings, *repeated_documents(found.corpus), *left_out(nonfinite)]
+    told = [*of_making(found.sides), *found.warnings, *repeated_documents(found.corpus), *left_out(nonfinite)]
     broken = [site.name for site in sites if site.control]
     if broken:
         told.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from app.contracts.trajectory_report import (
 )
 from workers.decoding.distances import ShapedDistances, summarized
 from workers.decoding.model import Continuation
-from workers.diagnosis.assemble import packed_reference, provenance, repeatable, rounded, stores_text
+from workers.diagnosis.assemble import of_making, packed_reference, provenance, repeatable, rounded, stores_text
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
 from workers.diagnosis.numerals import counted, numeral
@@ -367,8 +367,14 @@ def _form(prompts: Sequence[Prompt]) -> tuple[str, ...]:
     return () if conversations < len(prompts) else ("Plain text: every prompt stands in the chat template.",)
 
 
+def _of_making(found: Found) -> Iterator[str]:
+    """What the steps of each candidate warned of, by its number where there are several."""
+    for number, sides in enumerate(found.sides, 1):
+        yield from of_making(sides, "the candidate" if len(found.sides) == 1 else f"candidate {number}")
+
+
 def _warnings(found: Found, cells: Sequence[Cell]) -> list[str]:
-    listed = []
+    listed = list(_of_making(found))
     count = len(found.prompts)
     if count < found.request.prompts:
         prompts = counted(count, "prompt")

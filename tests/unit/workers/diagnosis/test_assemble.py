@@ -5,7 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from workers.diagnosis.assemble import left_out, repeated_documents
+from tests.support.making import sides
+from workers.diagnosis.assemble import left_out, of_making, repeated_documents
 
 
 @pytest.mark.parametrize(("repeated", "words"), [(1, "1 of 8 documents repeats"), (3, "3 of 8 documents repeat")])
@@ -29,3 +30,14 @@ def test_without_any_nothing_is_said() -> None:
 )
 def test_positions_that_stand_in_no_mean_are_counted(nonfinite: int, told: list[str]) -> None:
     assert left_out(nonfinite) == told
+
+
+def test_what_steps_warned_of_is_told_with_their_types() -> None:
+    assert of_making(sides("too little text", "more damping was needed")) == [
+        "Of making the candidate by quantize.gptq: too little text",
+        "Of making the candidate by quantize.gptq: more damping was needed",
+    ]
+    assert of_making(sides("too little text"), "candidate 2") == [
+        "Of making candidate 2 by quantize.gptq: too little text"
+    ]
+    assert of_making(sides()) == []

@@ -9,6 +9,7 @@ import pytest
 from app.contracts.attribute_report import Site as Told
 from tests.support import internals_blocks
 from tests.support.attribute_reports import site
+from tests.support.making import sides
 from tests.support.searching import LAYERS, MODULES, broken_search, search
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.subset import Missed
@@ -34,6 +35,7 @@ def test_a_part_without_an_interval_since_it_was_dropped_early_is_warned_of() ->
     window = np.repeat(np.arange(12), 4)
     where = Positions(window, window, window, window, window)
     found = SimpleNamespace(
+        sides=sides(),
         warnings=[],
         corpus=SimpleNamespace(repeated=0),
         not_swapped="",
@@ -86,8 +88,9 @@ def test_layers_that_match_otherwise_on_too_little_text_to_resample_are_told() -
 
 
 def test_a_control_that_is_not_zero_or_no_number_is_told() -> None:
-    def told(control: float, in_report: float | None) -> list[str]:
+    def told(control: float, in_report: float | None, *making: str) -> list[str]:
         found = SimpleNamespace(
+            sides=sides(*making),
             warnings=[],
             corpus=SimpleNamespace(repeated=0),
             not_swapped="",
@@ -100,6 +103,7 @@ def test_a_control_that_is_not_zero_or_no_number_is_told() -> None:
         return warnings_of(cast("Found", found), (site_told,), 0)
 
     assert told(0.0, 0.0) == []
+    assert told(0.0, 0.0, "too little text") == ["Of making the candidate by quantize.gptq: too little text"]
     (changed,) = told(1e-9, 1e-9)
     assert changed.startswith("Swapping layers.0 by itself changed something, which must not be")
     # the report has no number for it, as of a part that was not looked into

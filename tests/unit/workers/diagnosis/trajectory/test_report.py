@@ -11,6 +11,7 @@ from app.contracts.decoding import TemperatureSampling, TopK
 from app.contracts.report import Mean
 from app.contracts.requests.base import Thresholds
 from app.contracts.trajectory_report import Cell, Ratio, TrajectoryReport
+from tests.support.making import modified
 from tests.support.trajectory_reports import trajectory_variants
 from workers.decoding.distances import ShapedDistances
 from workers.diagnosis.trajectory.prompts import Prompt
@@ -130,15 +131,22 @@ def model(alias: str, scheme: str) -> SimpleNamespace:
 
 
 def warned(
-    *, prompts: int = 32, nonfinite: int = 0, length: int = 40, reference: str = "bf16", candidates: str = "bf16"
+    *making: str,
+    prompts: int = 32,
+    nonfinite: int = 0,
+    length: int = 40,
+    reference: str = "bf16",
+    candidates: str = "bf16",
 ) -> list[str]:
+    """`making`: what was warned of while the last candidate was made."""
     sides = [
         SimpleNamespace(
+            modified=modified(*making * (number == candidates.count(" "))),
             packed=scheme.startswith("W") and scheme != reference,
             candidate=model(scheme.lower(), scheme),
             reference=model("base", reference),
         )
-        for scheme in candidates.split()
+        for number, scheme in enumerate(candidates.split())
     ]
     texts = [SimpleNamespace(tokens=range(length))] * prompts
     found = SimpleNamespace(
@@ -154,6 +162,12 @@ def warned(
 
 def test_a_whole_run_needs_no_word() -> None:
     assert warned() == []
+
+
+def test_what_was_warned_of_in_making_a_candidate_is_told_of_it() -> None:
+    assert warned("too little text") == ["Of making the candidate by quantize.gptq: too little text"]
+    two = warned("too little text", candidates="bf16 bf16")
+    assert two == ["Of making candidate 2 by quantize.gptq: too little text"]
 
 
 def test_fewer_prompts_than_asked_for_are_counted() -> None:

@@ -1,0 +1,76 @@
+"""What a compare job tells of the recipe that made its candidate, with a real engine on a tiny model."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.settings import Settings
+from app.web.report import render
+from tests.integration.workers.diagnosis.test_compare_classes import request, words
+from tests.support.attempts import Context
+from workers.diagnosis.compare import MANIFEST_FILE, compare
+from workers.diagnosis.sides import checkpoint_store
+from workers.engine.room import EngineRoom
+from workers.surgery.manifest import MANIFEST, Manifest
+
+Json = dict[str, Any]
+DOCUMENTS = [{"id": f"d{number}", "text": words(number, 40)} for number in range(6)]
+# Two windows of 16 tokens: fewer than a layer has inputs, and than are asked for.
+SHORT: Json = {
+    "calibration": {"source": "inline", "documents": [{"id": "c", "text": words(100, 20)}]},
+    "calibration_windows": 8,
+    "calibration_window": 16,
+}
+RECIPE: list[Json] = [
+    {"type": "prune.magnitude", "sparsity": 0.5},
+    {"type": "quantize.gptq", "bits": 4, "group_size": 32, **SHORT},
+]
+
+
+@pytest.fixture(scope="module")
+def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("home")
+    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
+    return Settings(home=home, engine_batch_tokens=1024, engine_kv_cache_bytes=16 * 1024 * 1024)
+
+
+@pytest.fixture(scope="module")
+def room(settings: Settings) -> Iterator[EngineRoom]:
+    made = EngineRoom(settings)
+    yield made
+    made.close()
+
+
+def test_warnings_of_its_steps_are_the_reports_and_its_manifest_is_an_artifact(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    context = Context(settings, tmp_path)
+    report = compare(request(DOCUMENTS, candidate={"model": "tiny", "recipe": RECIPE}), context, room)
+    told = [warning for warning in report.warnings if warning.startswith("Of making the candidate by quantize.gptq: ")]
+    assert any("8 were asked for" in warning for warning in told)
+    assert any("fewer than the input dimension" in warning for warning in told)
+    assert told[0] in render(json.loads(report.model_dump_json()))
+
+    written = (context.output / MANIFEST_FILE).read_text(encoding="utf-8")
+    manifest = Manifest.model_validate_json(written)
+    stored = checkpoint_store(context).root / manifest.key / MANIFEST  # type: ignore[arg-type]
+    assert manifest == Manifest.model_validate_json(stored.read_bytes())
+    assert manifest.fingerprint == report.provenance.candidate.weights_fingerprint
+    assert [step.types for step in manifest.steps] == [("prune.magnitude",), ("quantize.gptq",)]
+    assert all(step.seconds > 0 for step in manifest.steps)
+    assert manifest.file_bytes > 0
+    for change in manifest.tensors:
+        assert change.nominal_sparsity == 0.5
+        assert change.sparsity >= 0.5
+        assert change.bits_per_weight == 4 + 20 / 32
+        assert change.reconstruction_error is not None
+    assert words(100, 20) not in written
+
+
+def test_a_candidate_without_a_recipe_has_no_manifest(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    context = Context(settings, tmp_path)
+    compare(request(DOCUMENTS, candidate={"model": "tiny", "recipe": []}), context, room)
+    assert [file.name for file in context.output.iterdir()] == ["tokens.parquet"]
