@@ -19,6 +19,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Calibrated, Recipe
 from app.contracts.text import SelfText, TextSource
 from app.settings import Settings
+from workers.diagnosis.numerals import counted
 from workers.surgery.calibration_text import CalibrationText
 from workers.text.callbacks import CheckCancelled, never_cancelled
 from workers.text.documents import TextDocument
@@ -60,10 +61,11 @@ class CalibrationLoader:
                 continue
             overlap = document_overlap(self.documents(step), scored)
             if overlap.shared:
-                ids = ", ".join(repr(second) for _, second in overlap.shared[:3])
+                found = list(dict.fromkeys(second for _, second in overlap.shared))
+                ids, are = ", ".join(map(repr, found[:3])), "is" if len(found) == 1 else "are"
                 raise HemostatError(
                     ErrorCode.CALIBRATION_OVERLAP,
-                    f"{len(overlap.shared)} documents that step {index} looks at are also scored, such as {ids}",
+                    f"{counted(len(found), 'document')} that step {index} looks at {are} also scored, such as {ids}",
                     hint="what is fitted on a text looks better on it than it is: give other documents to one of the "
                     "two, or set allow_overlap to measure it all the same",
                     pointer=f"{pointer}/{index}/calibration",

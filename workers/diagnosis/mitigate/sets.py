@@ -8,6 +8,7 @@ from typing import Final, cast
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.profile import DocumentSet, SetName
+from workers.diagnosis.numerals import counted
 from workers.diagnosis.positions import positions_of
 from workers.distributions.token_values import Positions
 from workers.text.documents import TextDocument
@@ -114,12 +115,12 @@ def draw(
 
 
 def _refuse_overlap(fitted: Sequence[TextDocument], others: Sequence[TextDocument], pointer: str) -> None:
-    shared = document_overlap(fitted, others).shared
+    shared = list(dict.fromkeys(second for _, second in document_overlap(fitted, others).shared))
     if shared:
         raise HemostatError(
             ErrorCode.CALIBRATION_OVERLAP,
-            f"{len(shared)} documents that treatments look at are also scored, such as "
-            + ", ".join(repr(second) for _, second in shared[:3]),
+            f"{counted(len(shared), 'document')} that treatments look at {'is' if len(shared) == 1 else 'are'} also "
+            f"scored, such as {', '.join(map(repr, shared[:3]))}",
             hint="what is fitted on a text looks better on it than it is: give other documents to one of the two, or "
             "set allow_overlap to measure it all the same",
             pointer=pointer,

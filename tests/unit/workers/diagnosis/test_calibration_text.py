@@ -93,6 +93,24 @@ def test_a_document_that_is_scored_too_is_refused_by_its_id(tiny: Tiny) -> None:
     loader(tiny()).refuse_overlap(recipe, scored[:1], pointer="")
 
 
+@pytest.mark.parametrize(
+    ("scored", "told"),
+    [
+        ([("a", TEXTS[0])], "1 document that step 0 looks at is also scored, such as 'a'"),
+        ([("a", TEXTS[0]), ("b", TEXTS[2])], "2 documents that step 0 looks at are also scored, such as 'a', 'b'"),
+    ],
+)
+def test_a_scored_document_counts_once_however_often_a_step_looks_at_it(
+    tiny: Tiny, scored: list[tuple[str, str]], told: str
+) -> None:
+    twice = [{"id": f"d{index}", "text": text} for index, text in enumerate([*TEXTS, *TEXTS])]
+    documents = [TextDocument(name, "text", text=text) for name, text in scored]
+    recipe = RECIPE.validate_python([step(calibration={"source": "inline", "documents": twice}).model_dump()])
+    with pytest.raises(HemostatError) as caught:
+        loader(tiny()).refuse_overlap(recipe, documents, pointer="/candidate/recipe")
+    assert caught.value.detail == told
+
+
 def test_what_is_served_cannot_sample_from_the_reference(tiny: Tiny) -> None:
     load = loader_without_sampler(Settings(), tiny())
     with pytest.raises(HemostatError) as caught:

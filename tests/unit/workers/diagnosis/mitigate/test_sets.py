@@ -86,6 +86,7 @@ def test_what_treatments_look_at_is_not_scored(drawn: Draw, where: str) -> None:
     with pytest.raises(HemostatError) as caught:
         drawn(documents, tests)
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.CALIBRATION_OVERLAP, where)
+    assert caught.value.detail == "1 document that treatments look at is also scored, such as 'copy'"
     assert drawn(documents, tests, allow_overlap=True).test.scored > 0
 
 

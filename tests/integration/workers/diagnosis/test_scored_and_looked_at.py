@@ -1,0 +1,112 @@
+"""A document that a recipe's step looks at is not scored: every kind of job refuses it before an engine is started."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.settings import Settings
+from tests.support.attempts import Context
+from workers.diagnosis.context import JobCancelled
+from workers.diagnosis.registry import HANDLERS
+from workers.engine.room import EngineRoom
+
+Json = dict[str, Any]
+WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
+
+
+def document(number: int, name: str = "d") -> Json:
+    rng = np.random.default_rng(number)
+    return {"id": f"{name}{number}", "text": " ".join(rng.choice(WORDS, 60))}
+
+
+def inline(*documents: Json) -> Json:
+    return {"source": "inline", "documents": list(documents)}
+
+
+SCORED = [document(number) for number in range(40)]
+TEXT = inline(*SCORED)
+# The fourth of the scored documents stands in it, in another case and under another name.
+LOOKED_AT = inline(document(100), document(101), {"id": "mine", "text": SCORED[3]["text"].upper()})
+WANDA: Json = {
+    "type": "prune.wanda",
+    "sparsity": 0.5,
+    "calibration": LOOKED_AT,
+    "calibration_windows": 2,
+    "calibration_window": 32,
+}
+RTN: Json = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
+# What each kind asks for beside models and window.
+KINDS: dict[str, Json] = {
+    "compare": {"text": TEXT},
+    "attribute": {"text": TEXT},
+    "trajectory": {"text": TEXT, "prompts": 7, "prompt_tokens": 8, "tokens": 8, "decoders": [{"name": "greedy"}]},
+    "calibrate": {"text": inline(*(document(number, "f") for number in range(200, 240))), "test_text": TEXT},
+    "sweep": {"text": TEXT, "knobs": [{"step": 1, "field": "sparsity", "values": [0.5, 0.6, 0.7]}]},
+    "surface": {
+        "text": TEXT,
+        "knobs": [
+            {"step": 0, "field": "bits", "values": [4, 3]},
+            {"step": 1, "field": "sparsity", "values": [0.5, 0.7]},
+        ],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("home")
+    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
+    return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
+
+
+@pytest.fixture(scope="module")
+def room(settings: Settings) -> Iterator[EngineRoom]:
+    made = EngineRoom(settings)
+    yield made
+    assert made.starts == 0
+    made.close()
+
+
+def run(kind: str, context: Context, room: EngineRoom, **changes: Any) -> None:
+    body = {
+        "kind": kind,
+        "reference": {"model": "tiny"},
+        "candidate": {"model": "tiny", "recipe": [RTN, WANDA]},
+        "window": 64,
+    }
+    HANDLERS.handler(kind)(HANDLERS.request(kind, body | KINDS[kind] | changes), context, room)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_refused_with_the_step(kind: str, settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    with pytest.raises(HemostatError) as caught:
+        run(kind, Context(settings, tmp_path), room)
+    assert (caught.value.code, caught.value.pointer) == (
+        ErrorCode.CALIBRATION_OVERLAP,
+        "/candidate/recipe/1/calibration",
+    )
+    assert "'d3'" in caught.value.detail
+
+
+@pytest.mark.parametrize("kind", ["compare", "attribute", "trajectory", "calibrate"])
+def test_it_is_done_where_the_request_allows_it(
+    kind: str, settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    """As far as the step that looks at the document."""
+    context = Context(settings, tmp_path, stop_in="modify: blocks")
+    with pytest.raises(JobCancelled):
+        run(kind, context, room, allow_overlap=True)
+
+
+def test_a_second_candidate_s_steps_count_as_well(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    two = {"candidate": {"model": "tiny", "recipe": [RTN]}, "candidates": [{"model": "tiny", "recipe": [WANDA]}]}
+    with pytest.raises(HemostatError) as caught:
+        run("trajectory", Context(settings, tmp_path), room, **two)
+    assert (caught.value.code, caught.value.pointer) == (
+        ErrorCode.CALIBRATION_OVERLAP,
+        "/candidates/0/recipe/0/calibration",
+    )
