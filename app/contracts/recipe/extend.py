@@ -90,3 +90,9 @@ class ContextYarn(Step):
     factor: Factor
     beta_fast: Annotated[float, Field(gt=0, le=1024)] = 32.0
     beta_slow: Annotated[float, Field(gt=0, le=1024)] = 1.0
+
+    @model_validator(mode="after")
+    def _fast_turns_more(self) -> "ContextYarn":
+        if self.beta_fast < self.beta_slow:
+            raise ValueError("give a beta_fast of at least beta_slow: what turns more often than beta_fast is kept")
+        return self

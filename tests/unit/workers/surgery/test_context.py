@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -104,6 +104,13 @@ def test_what_cannot_be_extended_is_refused(tiny: Tiny, steps: list[dict[str, An
     with pytest.raises(HemostatError) as caught:
         check_recipe(inspect(tiny()), RECIPE.validate_python(steps), pointer="/r")
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, pointer)
+
+
+@pytest.mark.parametrize("betas", [{"beta_fast": 1, "beta_slow": 32}, {"beta_fast": 0.5}, {"beta_slow": 33}])
+def test_a_ramp_that_falls_is_refused(betas: dict[str, float]) -> None:
+    """transformers would keep the low frequencies and divide the high ones, with no more than a log line."""
+    with pytest.raises(ValidationError, match="give a beta_fast of at least beta_slow"):
+        RECIPE.validate_python([{"type": "context.yarn", "factor": 2} | betas])
 
 
 def test_weights_can_be_changed_before_and_after(tiny: Tiny, store: CheckpointStore) -> None:
