@@ -115,6 +115,17 @@ def test_layers_keep_their_numbers_behind_a_step_that_acts_at_run_time(tiny: Tin
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/1")
 
 
+def test_a_dtype_of_the_cache_holds_for_layers_of_any_number(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "has_avx512", lambda: True)
+    info, fewer = inspect(tiny("llama")), {"type": "prune.layers", "layers": [0]}
+    made = check(info, FP8, fewer)
+    assert (made.layers, made.config[SECTION]["kv_cache"]) == (2, {"dtype": "fp8"})
+    for simulated in (KV, A8):
+        with pytest.raises(HemostatError, match="numbers anew") as caught:
+            check(info, simulated, fewer)
+        assert caught.value.pointer == "/r/1"
+
+
 RTN: dict[str, Any] = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
 SMOOTH: dict[str, Any] = {"type": "quantize.smoothquant"}
 
