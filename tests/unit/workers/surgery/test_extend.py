@@ -139,6 +139,16 @@ def test_width_keeps_the_function(tiny: Tiny, store: CheckpointStore, model: str
     assert float((found - expected).abs().max()) < tolerance * float(expected.abs().max())
 
 
+def test_keys_and_values_of_several_groups_are_widened_with_their_queries(tiny: Tiny, store: CheckpointStore) -> None:
+    """Four query heads in two groups: a copy must go on reading the keys and values of its own group."""
+    folder = tiny("llama", num_attention_heads=4, num_key_value_heads=2)
+    with operate(folder, store, {"type": "extend.width", "heads": 2}) as modified:
+        config = inspect(modified.path).config
+        found = logits(load(modified.path))
+    assert (config["num_attention_heads"], config["num_key_value_heads"]) == (8, 4)
+    torch.testing.assert_close(found, logits(load(folder)), rtol=1e-4, atol=1e-4)
+
+
 def test_noise_breaks_the_symmetry_of_copies_and_is_seeded(tiny: Tiny, store: CheckpointStore) -> None:
     step = {"type": "extend.width", "channels": 2, "noise": 0.1}
     name = "model.layers.0.mlp.up_proj.weight"

@@ -15,6 +15,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
+from tests.support import pruning
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.lowrank import damped, factor_bits, truncate, truncate_scaled, truncate_whitened
 from workers.surgery.modified import Modified
@@ -142,6 +143,41 @@ def test_the_metric_that_knows_the_inputs_keeps_the_outputs_best(tiny: Tiny, sto
             changed = load_file(modified.path / "model.safetensors")[name].float()
         errors[kind] = float((x_TI @ (weight - changed).T).square().mean())
     assert errors["lowrank.svdllm"] < min(errors["lowrank.svd"], errors["lowrank.asvd"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [("lowrank.asvd", {"power": 0.5}), ("lowrank.asvd", {"power": 1.0}), ("lowrank.svdllm", {})],
+)
+def test_a_step_is_numpys_cut_in_its_metric(
+    tiny: Tiny, store: CheckpointStore, kind: str, fields: dict[str, Any]
+) -> None:
+    """W' = cut(W S) S⁻¹ in float64, S of what transformers gives the layer: diag(mean |x|^power), or Cholesky's factor
+    of E[x xᵀ] and a ten thousandth of its mean diagonal."""
+    path = "model.layers.0.mlp.down_proj"
+    x_TI = pruning.inputs_of(pruning.load(tiny()), path).numpy()
+    if kind == "lowrank.asvd":
+        metric_II = np.diag(np.abs(x_TI).mean(0) ** fields["power"])
+    else:
+        moment_II = x_TI.T @ x_TI / len(x_TI)
+        metric_II = np.linalg.cholesky(moment_II + 1e-4 * np.diag(moment_II).mean() * np.eye(len(moment_II)))
+    weight_OI = pruning.weights(tiny())[f"{path}.weight"].double().numpy()
+
+    def cut(metric_II: np.ndarray) -> np.ndarray:
+        u, s, v = np.linalg.svd(weight_OI @ metric_II, full_matrices=False)
+        found: np.ndarray = (u[:, :4] * s[:4]) @ v[:4] @ np.linalg.inv(metric_II)
+        return found
+
+    step = {"type": kind, "rank": 4, "layers": [0], "modules": ["down_proj"]} | fields
+    with pruning.operate(tiny(), store, step) as modified:
+        made_OI = pruning.weights(modified.path)[f"{path}.weight"].double().numpy()
+
+    def apart(other_OI: np.ndarray) -> float:
+        return float(np.linalg.norm(made_OI - other_OI) / np.linalg.norm(made_OI))
+
+    assert apart(cut(metric_II)) < 0.01  # bf16 holds three digits
+    assert apart(cut(np.eye(128))) > 0.05
+    assert apart(cut(np.linalg.inv(metric_II))) > 0.05
 
 
 def test_a_ratio_is_the_share_of_storage_that_factors_save(tiny: Tiny, store: CheckpointStore) -> None:

@@ -22,6 +22,7 @@ from app.models.steps import check_recipe
 from app.models.steps.others import checker
 from app.settings import Settings
 from tests.support.outliers import with_outliers
+from tests.support.packed import make_packed
 from tests.support.quantizing import divergence, text
 from tests.support.tiny import make_checkpoint
 from workers.surgery.modified import Modified
@@ -329,6 +330,17 @@ def test_another_shape_or_alias_cannot_be_mixed(tiny: Tiny, tmp_path: Path) -> N
         assert error.hint
     error = refused(tiny, tmp_path, {"type": "merge.linear", "other": "nobody"}, None)
     assert (error.code, error.pointer) == (ErrorCode.UNKNOWN_MODEL, "/r/0/other")
+
+
+def test_a_packed_model_is_not_mixed_in(tiny: Tiny, tmp_path: Path) -> None:
+    packed = make_packed(tiny(), tmp_path / "packed", "W8A8")
+    file = tmp_path / "models.toml"
+    file.write_text(f'[models.packed]\npath = "{packed}"\n')
+    recipe = RECIPE.validate_python([{"type": "merge.linear", "other": "packed"}])
+    with pytest.raises(HemostatError, match=r"packed is packed \(w8a8\)") as caught:
+        check_recipe(inspect(tiny()), recipe, pointer="/r", beside=checker(load_registry(file), Settings(models=file)))
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/0/other")
+    assert caught.value.hint == "give the plain checkpoint"
 
 
 def test_without_a_place_for_others_nothing_is_guessed(tiny: Tiny, store: CheckpointStore) -> None:

@@ -10,7 +10,8 @@ import torch
 
 from app.models.checkpoint import inspect
 from app.models.steps import quantize
-from tests.support.quantizing import operate, tensors
+from tests.support.compressor import inputs
+from tests.support.quantizing import operate, tensors, text
 from workers.surgery.dequantize import dequantize
 from workers.surgery.quantize_grid import fit
 from workers.surgery.store import CheckpointStore
@@ -104,6 +105,53 @@ def test_static_activations_have_one_scale_for_layers_of_one_input(
     assert scales[0].item() > 0
     assert torch.equal(scales[0], scales[1])
     assert torch.equal(scales[0], scales[2])
+
+
+@pytest.mark.parametrize(
+    ("step", "scheme"),
+    [
+        ({"type": "quantize.rtn", "symmetric": True} | PACKED | {"bits": 8}, "w8a16"),
+        ({"type": "quantize.gptq", "symmetric": True} | PACKED | {"bits": 8, "group_size": None}, "w8a16"),
+        ({"type": "quantize.fp8", "form": "packed"}, "fp8a16"),
+        ({"type": "quantize.fp8", "form": "packed", "activations": "static"}, "fp8"),
+    ],
+)
+def test_what_cuda_alone_serves_is_the_same_weights_too(
+    tiny: Tiny, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, step: Step, scheme: str
+) -> None:
+    monkeypatch.setattr(quantize, "served_devices", lambda: ("cuda",))
+    with operate(tiny(), store, step) as made:
+        assert made.manifest.scheme == inspect(made.path).scheme == scheme
+        bits = made.manifest.bits_per_weight
+        with dequantize(inspect(made.path), store=store) as plain:
+            one = tensors(plain.path)
+    if step["type"] == "quantize.rtn":  # simulated, its scales are not rounded to 16 bits
+        for name, weight in tensors(tiny()).items():
+            if name.endswith("_proj.weight"):
+                grid = fit(weight, bits=8, group_size=32, symmetric=True, dtype=torch.bfloat16)
+                assert torch.equal(one[name], grid.nearest(weight).to(torch.bfloat16)), name
+        return
+    plain_step = step | {"form": "simulated"} | ({"activations": "none"} if step["type"] == "quantize.fp8" else {})
+    with operate(tiny(), store, plain_step) as other:
+        two = tensors(other.path)
+        assert other.manifest.bits_per_weight == bits
+    for name, weight in one.items():
+        assert torch.equal(weight, two[name]), name
+
+
+def test_static_float_activations_span_the_greatest_value_on_the_text(
+    tiny: Tiny, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "served_devices", lambda: ("cuda",))
+    step = {"type": "quantize.fp8", "form": "packed", "activations": "static", "layers": [0, 2]}
+    with operate(tiny(), store, step, seen=text(4, 64)) as made:
+        found = tensors(made.path)
+    entering = inputs(tiny(), text(4, 64).tokens_NL)
+    scales = {name.removesuffix(".input_scale"): one for name, one in found.items() if name.endswith(".input_scale")}
+    assert {name.split(".")[2] for name in scales} == {"0", "2"}
+    assert len(scales) == 14
+    for module, scale in scales.items():  # the walk is in bf16
+        assert scale.item() * 448 == pytest.approx(float(entering[module].abs().max()), rel=0.03), module
 
 
 @pytest.mark.parametrize(
