@@ -43,6 +43,7 @@ def page(found: Mapping[str, Mapping[str, float]]) -> str:
     """The page."""
     measured = [case for case in CASES.values() if case.name in found]
     missing = [case for case in CASES.values() if case.name not in found]
+    unheld = [line for case in measured for line in _unheld(case, found[case.name])]
     lines = [
         "## Recipes",
         "",
@@ -53,9 +54,14 @@ def page(found: Mapping[str, Mapping[str, float]]) -> str:
     lines += ["", "## Bars", "", "What each method is held to, as a ratio of two KLs on the same documents.", ""]
     lines += ["| recipe | against | text | ratio | bar | |", "|---|---|---|---|---|---|"]
     lines += [line for case in measured for line in _bars(case, found[case.name])]
+    if missing or unheld:
+        lines += ["", "## Not measured"]
     if missing:
-        lines += ["", "## Not measured", "", "These cases of the bench have no numbers yet:", ""]
+        lines += ["", "These cases of the bench have no numbers yet:", ""]
         lines += [f"- {_recipe(case)}" for case in missing]
+    if unheld:
+        lines += ["", "These bars of measured cases have no ratio yet:", ""]
+        lines += unheld
     return HEAD + "\n".join(lines) + "\n"
 
 
@@ -73,6 +79,12 @@ def _bars(case: Case, of: Mapping[str, float]) -> Iterator[str]:
             against = _recipe(CASES[bar.against])
             ratio = _interval(of, name)
             yield f"| {_recipe(case)} | {against} | {TEXTS[bar.text]} | {ratio} | ≤ {bar.most:.3g} | {verdict} |"
+
+
+def _unheld(case: Case, of: Mapping[str, float]) -> Iterator[str]:
+    for bar in case.bars:
+        if f"ratio_to_{bar.against}_{bar.text}" not in of:
+            yield f"- {_recipe(case)} against {_recipe(CASES[bar.against])}, {TEXTS[bar.text]}, ≤ {bar.most:.3g}"
 
 
 def _interval(of: Mapping[str, float], name: str) -> str:

@@ -21,3 +21,11 @@ def test_a_missed_bar_is_called_missed_and_a_case_without_numbers_not_measured()
     assert "`quantize.dynamic:bits=4`, then" not in bars[0]
     assert "- `quantize.awq:bits=4`" in bars[2]
     assert "- `quantize.dynamic:bits=4`\n" not in bars[2]
+
+
+def test_a_bar_of_a_measured_case_that_has_no_ratio_is_told_as_not_measured() -> None:
+    kl = {f"kl_{text}{end}": 0.5 for text in ("wiki", "unfitted") for end in ("", "_low", "_high")}
+    told = page({"wanda_50_128": {"bits_per_weight": 16.0, **kl}}).partition("## Not measured")[2]
+    wanda = "`prune.wanda:sparsity=0.5,calibration_windows=128,calibration_window=512`"
+    assert f"- {wanda} against `prune.magnitude:sparsity=0.5`, WikiText-2, ≤ 1\n" in told
+    assert f"- {wanda}\n" not in told
