@@ -2,13 +2,18 @@
 
 import json
 import os
+import shlex
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from app.cli.recipes import parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Recipe
+from app.models.recipes import recipe_fingerprint
 
 
 def test_a_shorthand_step_becomes_its_json() -> None:
@@ -136,3 +141,13 @@ def test_each_error_hints_at_its_own_option() -> None:
         with pytest.raises(HemostatError) as caught:
             parse(argument)
         assert part in caught.value.hint
+
+
+def test_the_page_s_two_commands_are_one_recipe_in_both_orders() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line) for line in page.splitlines() if line.startswith("hemostat compare ")]
+    given = [[after for option, after in pairwise(words) if option == "--recipe"] for words in commands]
+    one, other = (TypeAdapter(Recipe).validate_python(parse_recipe(steps)) for steps in given)
+    assert len(one) == 2
+    assert one == tuple(reversed(other))
+    assert recipe_fingerprint(one) != recipe_fingerprint(other)
