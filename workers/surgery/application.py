@@ -295,7 +295,8 @@ def _warn_of_text(shop: Shop, text: CalibrationText) -> None:
     """Says where the text, or how it is run, is less than what was asked for."""
     windows, length = text.tokens_NL.shape
     if windows < text.asked:
-        shop.warn(f"the calibration text has {windows} windows of {length} tokens, {text.asked} were asked for")
+        some = f"{windows} window{'' if windows == 1 else 's'} of {length} tokens"
+        shop.warn(f"the calibration text has {some}, {text.asked} were asked for")
     most = shop.source.max_position
     if most is not None and length > most:
         shop.warn(f"calibration windows of {length} tokens are longer than the model's context of {most}")

@@ -35,6 +35,7 @@ STEPS: list[dict[str, Any]] = [
     {"type": "prune.layers", "count": 1},
     {"type": "lowrank.asvd", "rank": 4},
     {"type": "lowrank.svdllm", "rank": 4},
+    {"type": "norm.tweak", "steps": 1},
 ]
 
 
@@ -162,7 +163,7 @@ def test_less_text_than_asked_for_and_windows_beyond_the_context_are_told(copy: 
     store = CheckpointStore(tmp_path / "store", 10**9)
     with apply(inspect(copy()), recipe, store=store, calibration=long) as modified:
         (record,) = modified.manifest.steps
-    assert any("1 windows of 300 tokens, 4 were asked for" in warning for warning in record.warnings)
+    assert any("has 1 window of 300 tokens, 4 were asked for" in warning for warning in record.warnings)
     assert any("context of 256" in warning for warning in record.warnings)
 
 
