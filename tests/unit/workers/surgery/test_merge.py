@@ -45,9 +45,9 @@ def adapter(tiny: Tiny, tmp_path: Path) -> Make:
     """An adapter with random factors, as PEFT writes it."""
     from peft import LoraConfig, get_peft_model
 
-    def make(name: str = "adapter", **options: Any) -> Path:
+    def make(name: str = "adapter", kind: str = "llama", **options: Any) -> Path:
         torch.manual_seed(3)
-        model = AutoModelForCausalLM.from_pretrained(tiny(), dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(tiny(kind), dtype=torch.float32)
         config = LoraConfig(**({"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"]} | options))
         wrapped = get_peft_model(model, config)
         for parameter_name, parameter in wrapped.named_parameters():
@@ -95,6 +95,26 @@ def test_merged_weights_are_pefts(tiny: Tiny, store: CheckpointStore, adapter: M
     assert len(changed) in {6, 21}
     for name in changed:
         torch.testing.assert_close(found[name], reference[name].to(torch.bfloat16), rtol=8e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gemma2"])
+def test_other_architectures_take_adapters_and_merges_too(
+    tiny: Tiny, store: CheckpointStore, adapter: Make, kind: str
+) -> None:
+    path = adapter(kind, kind)
+    reference, before = merged_by_peft(tiny(kind), path).state_dict(), weights(tiny(kind))
+    with operate(tiny(kind), store, path, {"type": "adapter.lora", "adapter": kind}) as modified:
+        found = weights(modified.path)
+    changed = {name for name in before if not torch.equal(found[name], before[name])}
+    assert len(changed) == 6
+    for name in changed:
+        torch.testing.assert_close(found[name], reference[name].to(torch.bfloat16), rtol=8e-3, atol=1e-3)
+    other = tiny(kind, seed=9)
+    with operate(tiny(kind), store, other, {"type": "merge.linear", "other": "other", "weight": 0.3}) as modified:
+        found = weights(modified.path)
+    for name, tensor in weights(other).items():
+        expected = 0.7 * before[name].double() + 0.3 * tensor.double()
+        torch.testing.assert_close(found[name], expected.to(torch.bfloat16), rtol=8e-3, atol=1e-6)
 
 
 def test_the_output_matrix_of_a_tied_model_takes_no_adapter(tiny: Tiny, adapter: Make) -> None:
