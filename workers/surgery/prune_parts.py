@@ -5,6 +5,7 @@ Shapes: O output dimension of the layer behind the parts (`o_proj`, `down_proj`)
 """
 
 from collections.abc import Mapping
+from math import floor
 
 import torch
 
@@ -43,7 +44,18 @@ def take_rows(shop: Shop, module: str, rows: torch.Tensor) -> None:
 
 def take_columns(shop: Shop, module: str, columns: torch.Tensor) -> None:
     """The result's `module` has those inputs alone."""
-    shop.put(f"{module}.weight", shop.read(f"{module}.weight")[:, columns])
+    name = f"{module}.weight"
+    weight_OI = shop.read(name)
+    shop.put(name, weight_OI[:, columns], bits=bits_of_fewer(shop.bits(name), weight_OI.shape[1], len(columns)))
+
+
+def bits_of_fewer(bits: float | None, inputs: int, kept: int) -> float | None:
+    """Bits per weight of a matrix on a grid that has `kept` of its `inputs`: groups lost weights, and each keeps its
+    scale and zero point. What those take of a weight is taken to be less than a bit, as it is from groups of 24 on."""
+    if bits is None:
+        return None
+    code = floor(bits)
+    return code + (bits - code) * inputs / kept
 
 
 def without_inputs(weight: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:

@@ -103,6 +103,11 @@ class Shop:
         """What the source's tensor was called before all steps; None where there was none of it, or of its shape."""
         return self._origins_before.get(name, name)
 
+    def bits(self, name: str) -> float | None:
+        """Bits per weight of the source's tensor as the steps before left it; None where none set any, or as parts."""
+        known = self._before.get(name)
+        return None if known is None or known.in_parts else known.bits_per_weight
+
     def put(
         self,
         name: str,

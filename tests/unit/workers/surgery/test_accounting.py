@@ -93,6 +93,15 @@ def test_what_earlier_steps_did_goes_with_an_inserted_layer(manifest_of: Callabl
     assert name.format(0) not in changes
 
 
+def test_parts_that_go_leave_the_scales_of_their_groups(manifest_of: Callable[..., Manifest]) -> None:
+    """64 of the 128 inputs of `down_proj` stay, in the four groups of each row; rows that go take theirs along."""
+    changes = told(manifest_of(RTN, {"type": "prune.channels", "ratio": 0.5} | SMALL))
+    down, up = changes["model.layers.0.mlp.down_proj.weight"], changes[UP.format(0)]
+    assert (down.shape, down.bits_per_weight) == ((64, 64), 4 + 4 * 20 / 64)
+    assert down.nominal_bytes == 64 * (64 * 4 + 4 * 20) / 8
+    assert (up.shape, up.bits_per_weight) == ((64, 64), 4 + 20 / 32)
+
+
 @pytest.mark.parametrize(
     "step",
     [
