@@ -2,9 +2,14 @@
 
 import hashlib
 import json
+from typing import Final
 
-from app.contracts.recipe import Calibrated, Recipe
+from app.contracts.recipe import Calibrated, PruneMagnitude, Recipe
 from app.contracts.text import InlineText
+
+# What magnitude pruning has been asked for since before it knew OWL. The other fields say nothing without it, and are
+# left out then: recipes of that time keep their names.
+_MAGNITUDE: Final = frozenset({"type", "layers", "modules", "sparsity", "pattern", "scope"})
 
 
 def canonical_json(recipe: Recipe) -> str:
@@ -19,6 +24,8 @@ def canonical_json(recipe: Recipe) -> str:
         fields = step.model_dump(mode="json")
         if isinstance(step, Calibrated) and isinstance(step.calibration, InlineText):
             fields["calibration"] = _told_inline(step.calibration)
+        if isinstance(step, PruneMagnitude) and not step.reads_text:
+            fields = {name: value for name, value in fields.items() if name in _MAGNITUDE}
         for name in ("layers", "modules"):
             if fields.get(name) is not None:
                 fields[name] = sorted(set(fields[name]))

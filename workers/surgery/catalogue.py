@@ -20,6 +20,7 @@ WHOLE: dict[str, str] = {
     "quantize.gptq": "workers.surgery.quantize_gptq:Gptq",
     "quantize.awq": "workers.surgery.quantize_awq:Awq",
     "quantize.smoothquant": "workers.surgery.quantize_smoothquant:Smoothquant",
+    "prune.magnitude owl": "workers.surgery.prune_magnitude_owl:OwlMagnitude",
     "prune.wanda": "workers.surgery.prune_wanda:Wanda",
     "prune.sparsegpt": "workers.surgery.prune_sparsegpt:SparseGpt",
     "prune.ria": "workers.surgery.prune_ria:Ria",
@@ -53,10 +54,11 @@ WHOLE: dict[str, str] = {
 
 
 def name_of(step: object) -> str:
-    """What a step goes by here: its type; a streamed type's packed form is a whole step of its own."""
+    """What a step goes by here: its type; a streamed type's packed form, or one with OWL's shares, is a whole step of
+    its own."""
     kind = str(getattr(step, "type", type(step).__name__))
-    packed = f"{kind} packed"
-    return packed if getattr(step, "form", None) == "packed" and packed in WHOLE else kind
+    variants = (f"{kind} {getattr(step, field, None)}" for field in ("form", "allocation"))
+    return next((variant for variant in variants if variant in WHOLE), kind)
 
 
 def is_streamed(kind: str) -> bool:

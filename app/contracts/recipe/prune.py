@@ -7,15 +7,6 @@ from pydantic import Field, model_validator
 from app.contracts.recipe.base import Allocation, Calibrated, Sparse, Sparsity
 
 
-class PruneMagnitude(Sparse):
-    """Zeros the weights of smallest magnitude: a share `sparsity` of each `scope`, or N of every M along the input."""
-
-    type: Literal["prune.magnitude"]
-    scope: Literal["row", "layer", "global"] = Field(
-        default="layer", description="Over what the share is taken: an output row, a weight matrix, or all of them."
-    )
-
-
 class CalibratedSparse(Calibrated, Sparse):
     """A share of zeros chosen with a look at activations."""
 
@@ -34,6 +25,29 @@ class CalibratedSparse(Calibrated, Sparse):
         if self.allocation == "owl" and self.pattern is not None:
             raise ValueError("allocation owl needs sparsity: a pattern has the same share everywhere")
         return self
+
+
+class PruneMagnitude(CalibratedSparse):
+    """Zeros the weights of smallest magnitude: a share `sparsity` of each `scope`, or N of every M along the input.
+
+    It looks at text where `allocation` is `owl` alone.
+    """
+
+    type: Literal["prune.magnitude"]
+    scope: Literal["row", "layer", "global"] = Field(
+        default="layer", description="Over what the share is taken: an output row, a weight matrix, or all of them."
+    )
+
+    @model_validator(mode="after")
+    def _owl_shares_are_of_layers(self) -> "PruneMagnitude":
+        if self.allocation == "owl" and self.scope == "global":
+            raise ValueError("allocation owl gives each layer a share of its own: scope is row or layer beside it")
+        return self
+
+    @property
+    def reads_text(self) -> bool:
+        """OWL's shares alone are taken from the text."""
+        return self.allocation == "owl"
 
 
 class PruneWanda(CalibratedSparse):

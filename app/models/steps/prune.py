@@ -31,7 +31,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """The weights that the step addresses. Raises what `check_step` raises, and RECIPE_NOT_APPLICABLE for a mixture of
     experts or an unknown layout where activations are looked at or parts go, for modules outside the decoder's layers
     there, and for a number of parts that cannot go, with the nearest that can."""
-    if isinstance(step, CalibratedSparse | PruneGradient):
+    if isinstance(step, CalibratedSparse | PruneGradient) and step.reads_text:
         return _check_calibrated(info, step, pointer)
     if isinstance(step, PruneLayers):
         return _check_layers(info, step, pointer)

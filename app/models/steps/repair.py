@@ -57,7 +57,8 @@ def follow(before: Recipe, step: Step, pointer: str) -> None:
         return
     for other in before:
         kind = str(getattr(other, "type", ""))
-        if kind not in LOCAL or getattr(other, "scope", None) == "global":
+        beyond = getattr(other, "scope", None) == "global" or getattr(other, "allocation", None) == "owl"
+        if kind not in LOCAL or beyond:
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
                 f"iterations does the steps before again, one weight at a time, and {kind} looks at more than a weight",

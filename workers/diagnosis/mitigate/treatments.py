@@ -112,7 +112,10 @@ def _repair_arms(subject: Subject) -> Iterator[Arm]:
     sides = sum(sum(weight.shape) for weight in subject.linears)
     pruned = any(type_of(step).startswith(("prune.", "lowrank.")) for step in subject.recipe)
     again = bool(subject.recipe) and all(
-        type_of(step) in _REPEATED and getattr(step, "scope", None) != "global" for step in subject.recipe
+        type_of(step) in _REPEATED
+        and getattr(step, "scope", None) != "global"
+        and getattr(step, "allocation", None) != "owl"
+        for step in subject.recipe
     )
     for rank in _RANKS:
         if rank > smallest // 2:

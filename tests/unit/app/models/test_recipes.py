@@ -43,3 +43,13 @@ def test_the_canonical_form_is_a_recipe_again() -> None:
 def test_the_empty_recipe_has_no_fingerprint() -> None:
     assert recipe_fingerprint(()) is None
     assert canonical_json(()) == "[]"
+
+
+def test_magnitude_pruning_has_the_name_that_it_had_before_it_knew_owl() -> None:
+    plain = {"type": "prune.magnitude", "sparsity": 0.5}
+    assert canonical_json(recipe(plain)) == (
+        '[{"layers":null,"modules":null,"pattern":null,"scope":"layer","sparsity":0.5,"type":"prune.magnitude"}]'
+    )
+    assert recipe_fingerprint(recipe(plain | {"seed": 3})) == recipe_fingerprint(recipe(plain))
+    owl = plain | {"allocation": "owl"}
+    assert recipe_fingerprint(recipe(owl | {"seed": 3})) != recipe_fingerprint(recipe(owl))

@@ -43,6 +43,11 @@ def test_a_pattern_has_the_same_share_everywhere() -> None:
         RECIPE.validate_python([{"type": "prune.wanda", "pattern": "2:4", "allocation": "owl"}])
 
 
+def test_a_share_of_all_weights_together_is_none_of_each_layer() -> None:
+    with pytest.raises(ValidationError, match="scope is row or layer"):
+        RECIPE.validate_python([{"type": "prune.magnitude", "sparsity": 0.5, "allocation": "owl", "scope": "global"}])
+
+
 @pytest.mark.parametrize("kind", ["prune.magnitude", "prune.wanda", "prune.sparsegpt", "prune.ria"])
 def test_a_pattern_must_divide(tiny: Tiny, kind: str) -> None:
     error = refused(inspect(tiny()), {"type": kind, "pattern": "2:5"})
@@ -51,6 +56,7 @@ def test_a_pattern_must_divide(tiny: Tiny, kind: str) -> None:
 
 
 HALF: dict[str, Any] = {"sparsity": 0.5}
+OWL: dict[str, Any] = HALF | {"allocation": "owl"}
 
 
 @pytest.mark.parametrize("kind", ["prune.wanda", "prune.sparsegpt", "prune.ria"])
@@ -71,6 +77,17 @@ def test_methods_that_look_at_activations(
     assert (error.code, error.pointer) == (code, f"/r/0/{field}")
     assert words in error.detail
     assert error.hint
+
+
+@pytest.mark.parametrize("model", ["mixtral", "llama"])
+def test_magnitudes_take_anything_until_activations_decide_their_shares(tiny: Tiny, model: str) -> None:
+    info, head = inspect(tiny(model)), {"modules": ["lm_head"]} if model == "llama" else {}
+    check(info, {"type": "prune.magnitude"} | HALF | head)
+    error = refused(info, {"type": "prune.magnitude"} | OWL | head)
+    assert (error.code, error.pointer) == (
+        ErrorCode.RECIPE_NOT_APPLICABLE,
+        "/r/0/modules" if head else "/r/0/type",
+    )
 
 
 def test_an_unknown_layout_is_refused_where_it_must_be_known(copy: Copy) -> None:

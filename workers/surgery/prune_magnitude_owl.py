@@ -1,0 +1,28 @@
+"""Magnitude pruning where each layer has a share of its own, as OWL gives it (`allocation_owl`).
+
+The shares come from the activations of the model as the steps before left it; of each matrix, or row, the smallest
+magnitudes go, as they do without.
+"""
+
+from app.contracts.recipe import PruneMagnitude
+from workers.surgery.blockwise.observers import Channels
+from workers.surgery.prune_calibrated import CalibratedPruning
+from workers.surgery.prune_masks import mask
+from workers.surgery.shop import Shop
+
+
+class OwlMagnitude(CalibratedPruning[Channels, None]):
+    """`prune.magnitude` with `allocation` owl."""
+
+    def __init__(self, step: PruneMagnitude) -> None:
+        super().__init__(step, scope=step.scope)
+
+    def run(self, shop: Shop) -> None:
+        """One walk over the text for the shares, then weight by weight."""
+        quotas = self._quotas(shop)
+        for done, weight in enumerate(shop.weights):
+            shop.check_cancelled()
+            shop.progress("surgery", done, len(shop.weights))
+            weight_OI, quota = shop.read(weight.name), quotas[weight.name]
+            gone_OI = mask(weight_OI.float().abs(), quota)
+            shop.put(weight.name, weight_OI.masked_fill(gone_OI, 0), sparsity=quota.share)
