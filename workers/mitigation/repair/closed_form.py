@@ -55,38 +55,75 @@ class Factors:
         return self.up_OR @ self.down_RI
 
 
+@dataclass(frozen=True)
+class Metric:
+    """What an error of one layer costs, to second order: ½ tr(G E C Eᵀ) nats a token.
+
+    `inputs_II` is a root of C, `outputs` one of G, (O, O) lower triangular or (O) where it is by channel; float64. Kept
+    for a layer of which several errors are looked at: the roots take longer than the rest.
+    """
+
+    inputs_II: torch.Tensor
+    outputs: torch.Tensor
+
+    @classmethod
+    def of(cls, moment_II: torch.Tensor, gradient: torch.Tensor | None, outputs: int) -> "Metric":
+        """`moment_II` is E[x xᵀ], `gradient` E[δ δᵀ] (O, O) or its diagonal (O) (None: every output counts the same).
+        ValueError where shapes do not fit, `HemostatError(ACTIVATIONS_NOT_FINITE)` where a moment is not finite."""
+        square = moment_II.ndim == 2 and moment_II.shape[0] == moment_II.shape[1]
+        if not square or (gradient is not None and gradient.shape not in ((outputs,), (outputs, outputs))):
+            shape = None if gradient is None else tuple(gradient.shape)
+            raise ValueError(f"{outputs} outputs with moments {tuple(moment_II.shape)} and {shape}")
+        return cls(root_of(moment_II), _root_of_gradient(gradient, outputs))
+
+    def solve(self, error_OI: torch.Tensor, *, most: int | None = None) -> Factors:
+        """The `most` best directions (default: all that there are), split so that both factors of a direction have the
+        same norm. ValueError where the shape does not fit."""
+        return self.divide(error_OI, most=most)[0]
+
+    def divide(self, error_OI: torch.Tensor, *, most: int | None = None) -> tuple[Factors, float]:
+        """What `solve` gives, and the nats a token that it leaves."""
+        scaled_OI = self._scaled(error_OI)
+        weighted_OI = self._weighted(scaled_OI)
+        outputs, inputs = error_OI.shape
+        # Through the smaller of the two Gram matrices.
+        if outputs <= inputs:
+            values, vectors = torch.linalg.eigh(weighted_OI @ weighted_OI.T)
+            values, left_OR = values.flip(0), vectors.flip(1)
+            kept = _kept(values, most)
+            left_OR = left_OR[:, :kept]
+        else:
+            values, vectors = torch.linalg.eigh(weighted_OI.T @ weighted_OI)
+            values, vectors = values.flip(0), vectors.flip(1)
+            kept = _kept(values, most)
+            left_OR = torch.linalg.qr(weighted_OI @ vectors[:, :kept]).Q
+        factors = balanced(self._unscaled(left_OR), left_OR.T @ scaled_OI, values[:kept] / 2)
+        return factors, max(0.0, float(weighted_OI.square().sum() - values[:kept].sum()) / 2)
+
+    def _scaled(self, error_OI: torch.Tensor) -> torch.Tensor:
+        """G^½ E."""
+        if error_OI.shape != (len(self.outputs), len(self.inputs_II)):
+            shape = len(self.outputs), len(self.inputs_II)
+            raise ValueError(f"an error {tuple(error_OI.shape)} with moments of {shape[0]} outputs, {shape[1]} inputs")
+        error_OI = error_OI.to(torch.float64)
+        return self.outputs[:, None] * error_OI if self.outputs.ndim == 1 else self.outputs.T @ error_OI
+
+    def _unscaled(self, left_OR: torch.Tensor) -> torch.Tensor:
+        if self.outputs.ndim == 1:
+            return left_OR / self.outputs[:, None]
+        found_OR: torch.Tensor = torch.linalg.solve_triangular(self.outputs.T, left_OR, upper=True)
+        return found_OR
+
+    def _weighted(self, scaled_OI: torch.Tensor) -> torch.Tensor:
+        """G^½ E C^½."""
+        return scaled_OI @ self.inputs_II
+
+
 def solve(
     error_OI: torch.Tensor, moment_II: torch.Tensor, gradient: torch.Tensor | None = None, *, most: int | None = None
 ) -> Factors:
-    """The `most` best directions (default: all that there are), in float64, split so that both factors of a direction
-    have the same norm.
-
-    `moment_II` is E[x xᵀ], `gradient` E[δ δᵀ] (O, O) or its diagonal (O) (default: every output counts the same).
-    ValueError where shapes do not fit, `HemostatError(ACTIVATIONS_NOT_FINITE)` where a moment is not finite.
-    """
-    outputs, inputs = error_OI.shape
-    if moment_II.shape != (inputs, inputs) or (
-        gradient is not None and gradient.shape not in ((outputs,), (outputs, outputs))
-    ):
-        raise ValueError(f"an error {tuple(error_OI.shape)} with moments {tuple(moment_II.shape)}")
-    error_OI = error_OI.to(torch.float64)
-    root = _root_of_gradient(gradient, outputs)
-    scaled_OI = root[:, None] * error_OI if root.ndim == 1 else root.T @ error_OI
-    weighted_OI = scaled_OI @ root_of(moment_II)
-    # Through the smaller of the two Gram matrices.
-    if outputs <= inputs:
-        values, vectors = torch.linalg.eigh(weighted_OI @ weighted_OI.T)
-        values, left_OR = values.flip(0), vectors.flip(1)
-        kept = _kept(values, most)
-        left_OR = left_OR[:, :kept]
-    else:
-        values, vectors = torch.linalg.eigh(weighted_OI.T @ weighted_OI)
-        values, vectors = values.flip(0), vectors.flip(1)
-        kept = _kept(values, most)
-        left_OR = torch.linalg.qr(weighted_OI @ vectors[:, :kept]).Q
-    up_OR = left_OR / root[:, None] if root.ndim == 1 else torch.linalg.solve_triangular(root.T, left_OR, upper=True)
-    down_RI = left_OR.T @ scaled_OI
-    return balanced(up_OR, down_RI, values[:kept] / 2)
+    """The `most` best directions of one error: see `Metric.of` and `Metric.solve`."""
+    return Metric.of(moment_II, gradient, error_OI.shape[0]).solve(error_OI, most=most)
 
 
 def root_of(moment_II: torch.Tensor, *, ridge: float = RIDGE) -> torch.Tensor:

@@ -46,7 +46,7 @@ _FLOOR = 0.25
 class RepairStep:
     """`repair.lowrank`."""
 
-    version = 7
+    version = 8
 
     def __init__(self, step: RepairLowrank) -> None:
         self._step = step

@@ -22,8 +22,9 @@ import torch
 
 from workers.mitigation.gradients import LayerGradients
 from workers.mitigation.importance import importance
-from workers.mitigation.repair.closed_form import Factors, root_of, solve
+from workers.mitigation.repair.closed_form import Factors, Metric, root_of, solve
 from workers.mitigation.repair.moments import MomentsOfLayers
+from workers.mitigation.repair.rounds import rounds
 from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.blockwise.walk import Activations, Block, Walk
@@ -106,9 +107,8 @@ class Survey:
     `gradients`: E[δ δᵀ] of their outputs or its diagonal, and ‖δ‖² of the text's first positions, by which tokens count
     (default: all alike); `moved`: what takes the reference's weights, as `read_reference` gives them, to the wounded
     model's frame (default: it is the same). With `iterations` above 1, `again` wounds a weight of the
-    reference anew: the found product is taken out of the weight first, so that the wound is of what the product does
-    not carry (as LoftQ alternates, arXiv 2310.08659); `bases` then has the weights that the products go on. Raises what
-    `Walk` raises.
+    reference anew (`workers.mitigation.repair.rounds`); `bases` then has the weights that the products go on, where
+    that left less than the wound that was there. Raises what `Walk` raises.
     """
 
     def __init__(
@@ -172,9 +172,12 @@ class Survey:
             moment_II = moments[block.group_of(name)].mean(name)
             error_OI = self._error(name, block)
             missing = missing or error_OI is None
-            if error_OI is not None and self._again is not None:
-                error_OI = self._wound_again(name, block, error_OI, moment_II)
-            found[name] = self._possible(name, error_OI, moment_II, linear.out_features)
+            metric = None
+            if error_OI is not None and bool(error_OI.any()):
+                metric = Metric.of(moment_II, self._outputs(name), linear.out_features)
+                if self._again is not None:
+                    error_OI = self._wound_again(name, block, error_OI, metric, self._again)
+            found[name] = self._possible(error_OI, moment_II, linear.out_features, metric)
             self._add(linear, found[name].factors.first(self._rank))
         last = block.groups[-1][-1]
         if missing and last in self._names:
@@ -194,12 +197,14 @@ class Survey:
             return None
         return found.outputs_O if found.outputs_OO is None else found.outputs_OO
 
-    def _possible(self, name: str, error_OI: torch.Tensor | None, moment_II: torch.Tensor, outputs: int) -> Possible:
+    def _possible(
+        self, error_OI: torch.Tensor | None, moment_II: torch.Tensor, outputs: int, metric: Metric | None
+    ) -> Possible:
         inputs = len(moment_II)
-        if error_OI is None or not bool(error_OI.any()):
+        if error_OI is None or metric is None:
             nothing = Factors(torch.zeros(outputs, 0), torch.zeros(0, inputs), torch.zeros(0))
             return Possible(nothing, _powerful(moment_II, min(self._most, outputs, inputs)))
-        factors = solve(error_OI, moment_II, self._outputs(name), most=self._most)
+        factors = metric.solve(error_OI, most=self._most)
         short = min(self._most, outputs, inputs) - factors.rank
         return Possible(factors, _powerful(moment_II, short))
 
@@ -220,19 +225,25 @@ class Survey:
             return None
         return self._moved(name, self._read_reference(theirs)).float() - self._read(name).float()
 
-    def _wound_again(self, name: str, block: Block, error_OI: torch.Tensor, moment_II: torch.Tensor) -> torch.Tensor:
-        """The error after the iterations; the weight that it is of goes to `bases` and into the block."""
-        assert self._again is not None  # noqa: S101 - the caller looked
+    def _wound_again(
+        self, name: str, block: Block, error_OI: torch.Tensor, metric: Metric, again: Again
+    ) -> torch.Tensor:
+        """The error after the rounds; the weight that it is of goes to `bases` and into the block."""
         stored_OI = self._read_reference(self._theirs(name, block))
-        whole_OI = self._moved(name, stored_OI).float()
-        for _ in range(self._iterations - 1):
-            self._check_cancelled()
-            taken = solve(error_OI, moment_II, self._outputs(name), most=self._rank)
-            base_OI = self._again(name, (whole_OI - taken.product()).to(stored_OI.dtype))
-            error_OI = whole_OI - base_OI.float()
-            self.bases[name] = base_OI
-            block.linears[name].weight.data = base_OI.to(self._wounded.dtype)
-        return error_OI
+        best = rounds(
+            self._moved(name, stored_OI).float(),
+            error_OI,
+            metric,
+            lambda rest_OI: again(name, rest_OI.to(stored_OI.dtype)),
+            rank=self._rank,
+            count=self._iterations - 1,
+            check_cancelled=self._check_cancelled,
+        )
+        if best.base_OI is None:
+            return error_OI
+        self.bases[name] = best.base_OI
+        block.linears[name].weight.data = best.base_OI.to(self._wounded.dtype)
+        return best.error_OI
 
     @torch.no_grad()
     def _regress(self, block: Block, name: str, already: Factors) -> Possible:

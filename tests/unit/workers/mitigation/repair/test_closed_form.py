@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.mitigation.repair.closed_form import Factors, balanced, root_of, solve
+from workers.mitigation.repair.closed_form import Factors, Metric, balanced, root_of, solve
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -26,6 +26,11 @@ def gradients(outputs: int, seed: int) -> torch.Tensor:
 def shrunk(gradient_OO: torch.Tensor) -> torch.Tensor:
     """What the solution counts with: three tenths taken off beside the diagonal."""
     return gradient_OO * torch.where(torch.eye(len(gradient_OO)) > 0, 1.0, 0.7)
+
+
+def ridged(moment: torch.Tensor, share: float) -> torch.Tensor:
+    """With a share of the mean power added to each channel's."""
+    return moment + share * moment.diagonal().mean() * torch.eye(len(moment), dtype=torch.float64)
 
 
 def loss(error: torch.Tensor, factors: Factors, moment_II: torch.Tensor, gradient_OO: torch.Tensor) -> float:
@@ -60,6 +65,21 @@ def test_each_direction_saves_what_it_says() -> None:
     saved = [before - after for before, after in itertools.pairwise(losses)]
     torch.testing.assert_close(torch.tensor(saved), factors.gains_R, rtol=0.02, atol=1e-3)
     assert losses[10] < 1e-6 * losses[0]
+
+
+@pytest.mark.parametrize("by_channel", [False, True])
+@pytest.mark.parametrize("shape", [(10, 16), (16, 10)])
+def test_what_is_left_is_what_the_trace_says(shape: tuple[int, int], by_channel: bool) -> None:
+    error, moment_II, gradient_OO = draw(*shape), moment(shape[1]), gradients(shape[0], 7)
+    counted_OO = ridged(gradient_OO.diagonal().diag() if by_channel else shrunk(gradient_OO), 1e-3)
+    counted_II = ridged(moment_II, 1e-4)
+    metric = Metric.of(moment_II, gradient_OO.diagonal() if by_channel else gradient_OO, shape[0])
+    for most in (0, 2, 5):
+        factors, left = metric.divide(error, most=most)
+        rest = error - factors.product().double()
+        assert left == pytest.approx(float(torch.trace(counted_OO @ rest @ counted_II @ rest.T)) / 2, rel=1e-5)
+    assert metric.divide(error)[1] == pytest.approx(0.0, abs=1e-9 * metric.divide(error, most=0)[1])
+    assert metric.divide(torch.zeros(shape), most=2)[1] == 0.0
 
 
 def test_no_other_product_of_that_rank_leaves_less() -> None:

@@ -12,10 +12,9 @@ from app.models.checkpoint import inspect
 from tests.support.outliers import with_outliers
 from tests.support.tiny import make_checkpoint
 from tests.unit.workers.mitigation.repair.support import PRUNE, RTN, operate, repair, text, weights, windows
-from workers.mitigation.repair import survey
 from workers.mitigation.repair.adapter import bits_of
 from workers.mitigation.repair.blocks import Blocks
-from workers.mitigation.repair.closed_form import Factors, solve
+from workers.mitigation.repair.closed_form import Factors, Metric
 from workers.mitigation.repair.distill import RATE, Distiller
 from workers.surgery import resumption
 from workers.surgery.quantize_rtn import quantize
@@ -211,15 +210,18 @@ def test_what_has_nothing_in_it_is_neither_counted_nor_exported(tiny: Tiny, tmp_
         assert (figures["rank_least"], figures["rank_most"]) == (0, 4)
 
 
-def _harmful(*arguments: Any, **options: Any) -> Factors:
-    found = solve(*arguments, **options)
+_solve = Metric.solve
+
+
+def _harmful(metric: Metric, error_OI: torch.Tensor, *, most: int | None = None) -> Factors:
+    found = _solve(metric, error_OI, most=most)
     return Factors(-3 * found.up_OR, found.down_RI, found.gains_R)
 
 
 def test_an_adapter_that_only_harms_is_emptied_and_costs_nothing(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(survey, "solve", _harmful)
+    monkeypatch.setattr(Metric, "solve", _harmful)
     with (
         operate(tiny(), tmp_path / "store", RTN) as wounded,
         operate(tiny(), tmp_path / "store", RTN, repair()) as made,
@@ -240,7 +242,7 @@ def test_distillation_begins_with_nothing_where_that_is_best(
         begun.append(max(float(one.up_OR.abs().max()) for one in self.factors().values()))
         return train(self, steps, **options)
 
-    monkeypatch.setattr(survey, "solve", _harmful)
+    monkeypatch.setattr(Metric, "solve", _harmful)
     monkeypatch.setattr(Distiller, "train", told)
     with operate(tiny(), tmp_path / "store", RTN, repair(distill_steps=4)) as repaired:
         figures = repaired.manifest.steps[-1].figures

@@ -1,0 +1,102 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from workers.mitigation.repair.closed_form import Metric
+from workers.mitigation.repair.rounds import rounds
+
+
+def draw(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def coarse(weight_OI: torch.Tensor) -> torch.Tensor:
+    """A wound: whole steps of a quarter of each row's largest value."""
+    step_O1 = weight_OI.abs().amax(1, keepdim=True).clamp_min(1e-9) / 4
+    return (weight_OI / step_O1).round() * step_O1
+
+
+def alike(outputs: int, inputs: int) -> Metric:
+    """Every input and output counts the same."""
+    return Metric(torch.eye(inputs, dtype=torch.float64), torch.ones(outputs, dtype=torch.float64))
+
+
+def alternated(weight: np.ndarray, taken: np.ndarray, rank: int, count: int) -> list[float]:
+    """What is left after each round, by numpy's own decomposition."""
+    left = []
+    for _ in range(count):
+        base = coarse(torch.from_numpy((weight - taken).astype(np.float32))).numpy().astype(np.float64)
+        up, values, down = np.linalg.svd(weight - base, full_matrices=False)
+        taken = (up[:, :rank] * values[:rank]) @ down[:rank]
+        left.append(float((values[rank:] ** 2).sum()) / 2)
+    return left
+
+
+def best_of(weight: np.ndarray, rank: int) -> np.ndarray:
+    up, values, down = np.linalg.svd(weight, full_matrices=False)
+    return (up[:, :rank] * values[:rank]) @ down[:rank]
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_the_round_that_leaves_the_least_is_kept(count: int) -> None:
+    rank = 4
+    whole_OI = draw(24, 6, seed=21) @ draw(6, 32, seed=22) + draw(24, 32, seed=23)
+    error_OI = whole_OI - coarse(whole_OI)
+    weight, error = whole_OI.numpy().astype(np.float64), error_OI.numpy().astype(np.float64)
+    left = alternated(weight, best_of(error, rank), rank, count)
+    assert count < 5 or min(left) < 0.98 * left[-1]  # of five it is not the last
+    found = rounds(whole_OI, error_OI, alike(24, 32), coarse, rank=rank, count=count)
+    assert found.left == pytest.approx(min(left), rel=1e-3)
+    assert found.base_OI is not None
+    torch.testing.assert_close(found.base_OI + found.error_OI, whole_OI)
+
+
+def test_the_metric_decides_and_not_the_size_of_the_error() -> None:
+    """Two wounds of a weight: a small one of an input that counts, a large one of an input that does not."""
+    whole_OI = torch.zeros(4, 4)
+    counts, hardly = torch.zeros(4, 4), torch.zeros(4, 4)
+    # two directions each, of which a product of rank 1 takes one
+    counts[0, 0] = counts[1, 1] = 1.0
+    hardly[0, 2] = hardly[1, 3] = 10.0
+    metric = Metric.of(torch.diag(torch.tensor([100.0, 100.0, 1e-4, 1e-4], dtype=torch.float64)), None, 4)
+    for there, made in ((counts, hardly), (hardly, counts)):
+        found = rounds(whole_OI, -there, metric, lambda _, made=made: made, rank=1, count=1)  # type: ignore[misc]
+        torch.testing.assert_close(found.error_OI, -hardly)
+        assert (found.base_OI is None) == (there is hardly)
+
+
+def test_the_wound_that_was_there_is_kept_where_every_round_is_worse() -> None:
+    whole_OI = draw(8, 8, seed=1)
+    error_OI = 0.01 * draw(8, 8, seed=2)
+    found = rounds(whole_OI, error_OI, alike(8, 8), lambda weight_OI: weight_OI + draw(8, 8, seed=3), rank=2, count=3)
+    assert found.base_OI is None
+    assert found.error_OI is error_OI
+    values = np.linalg.svd(error_OI.numpy().astype(np.float64), compute_uv=False)
+    assert found.left == pytest.approx(float((values[2:] ** 2).sum()) / 2, rel=1e-4)
+
+
+def test_between_rounds_one_can_cancel() -> None:
+    class CancelledError(Exception):
+        pass
+
+    asked: list[int] = []
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            raise CancelledError
+
+    made: list[torch.Tensor] = []
+
+    def again(weight_OI: torch.Tensor) -> torch.Tensor:
+        made.append(weight_OI)
+        return coarse(weight_OI)
+
+    whole_OI = draw(8, 8, seed=1)
+    arguments: tuple[torch.Tensor, torch.Tensor, Metric, Callable[[torch.Tensor], torch.Tensor]]
+    arguments = whole_OI, whole_OI - coarse(whole_OI), alike(8, 8), again
+    with pytest.raises(CancelledError):
+        rounds(*arguments, rank=2, count=5, check_cancelled=check)
+    assert len(made) == 2
