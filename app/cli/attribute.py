@@ -9,7 +9,7 @@ import typer
 
 from app.cli.configuration import settings
 from app.cli.measuring import measure
-from app.cli.options import AsJson, Url, finite, number, pairs
+from app.cli.options import AllowOverlap, AsJson, Url, finite, number, pairs
 from app.cli.output import Exit
 from app.cli.recipes import parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
@@ -54,6 +54,7 @@ def attribute(
     internals: Annotated[
         bool, typer.Option("--internals/--no-internals", help="Also compare attention, activations and routing.")
     ] = True,
+    allow_overlap: AllowOverlap = False,
     dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
     url: Url = None,
     as_json: AsJson = False,
@@ -76,6 +77,7 @@ def attribute(
         "text": parse_text(text),
         "window": window,
         "seed": seed,
+        "allow_overlap": allow_overlap,
         "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
         "metadata": pairs(metadata_, "--metadata"),
     }

@@ -9,7 +9,7 @@ import typer
 
 from app.cli.configuration import settings
 from app.cli.measuring import measure
-from app.cli.options import AsJson, Url, finite, number, pairs
+from app.cli.options import AllowOverlap, AsJson, Url, finite, number, pairs
 from app.cli.output import Exit
 from app.cli.recipes import parse_recipe, parse_text
 
@@ -55,6 +55,7 @@ def calibrate(
     metadata_: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
     *,
+    allow_overlap: AllowOverlap = False,
     dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
     url: Url = None,
     as_json: AsJson = False,
@@ -72,6 +73,7 @@ def calibrate(
         "tolerance": tolerance,
         "window": window,
         "seed": seed,
+        "allow_overlap": allow_overlap,
         "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
         "metadata": pairs(metadata_, "--metadata"),
     }

@@ -35,6 +35,7 @@ def swept_request(
     text: str | None,
     window: int,
     seed: int,
+    allow_overlap: bool,
     thresholds: list[str] | None,
     metadata: list[str] | None,
 ) -> Json:
@@ -51,6 +52,7 @@ def swept_request(
         "text": parse_text(text),
         "window": window,
         "seed": seed,
+        "allow_overlap": allow_overlap,
         "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
         "metadata": pairs(metadata, "--metadata"),
     }

@@ -29,7 +29,7 @@ from app.cli.measuring import measure
 from app.cli.mitigate import mitigate
 from app.cli.models import models_app
 from app.cli.once import Commands
-from app.cli.options import AsJson, Url, number, pairs
+from app.cli.options import AllowOverlap, AsJson, Url, number, pairs
 from app.cli.output import Exit, err, fail, out, print_json
 from app.cli.profiles import profiles_app
 from app.cli.recipes import parse_recipe, parse_text
@@ -183,6 +183,7 @@ def compare(
     fail_on: Annotated[Level | None, typer.Option(help="Exit 1 when the damage is of this class or worse.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
     *,
+    allow_overlap: AllowOverlap = False,
     dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
     url: Url = None,
     as_json: AsJson = False,
@@ -196,6 +197,7 @@ def compare(
         "text": parse_text(text),
         "window": window,
         "seed": seed,
+        "allow_overlap": allow_overlap,
         "precision": precision,
         "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
         "store_text": store_text,

@@ -32,6 +32,12 @@ Thresholds = Annotated[
 ]
 Metadata = Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")]
+AllowOverlap = Annotated[
+    bool,
+    typer.Option(
+        "--allow-overlap", help="Let recipe steps look at documents that are scored: the result then flatters them."
+    ),
+]
 DryRun = Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, everything else on standard error.")]
 

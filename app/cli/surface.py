@@ -10,6 +10,7 @@ from app.cli.configuration import settings
 from app.cli.knobs import require_knobs, swept_request
 from app.cli.measuring import measure
 from app.cli.options import (
+    AllowOverlap,
     AsJson,
     DryRun,
     Metadata,
@@ -69,6 +70,7 @@ def surface(
     metadata_: Metadata = None,
     output: Output = None,
     *,
+    allow_overlap: AllowOverlap = False,
     dry_run: DryRun = False,
     url: Url = None,
     as_json: AsJson = False,
@@ -88,6 +90,7 @@ def surface(
         text=text,
         window=window,
         seed=seed,
+        allow_overlap=allow_overlap,
         thresholds=thresholds,
         metadata=metadata_,
     )

@@ -10,7 +10,7 @@ import typer
 
 from app.cli.configuration import settings
 from app.cli.measuring import measure
-from app.cli.options import AsJson, Url, finite, number, pairs
+from app.cli.options import AllowOverlap, AsJson, Url, finite, number, pairs
 from app.cli.output import Exit
 from app.cli.recipes import parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
@@ -65,6 +65,7 @@ def tasks(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
     *,
+    allow_overlap: AllowOverlap = False,
     dry_run: Annotated[bool, typer.Option(help="Check everything, estimate the cost and what can be shown.")] = False,
     url: Url = None,
     as_json: AsJson = False,
@@ -83,6 +84,7 @@ def tasks(
         "text": parse_text(text),
         "window": window,
         "seed": seed,
+        "allow_overlap": allow_overlap,
         "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
         "store_text": store_text,
         "metadata": pairs(metadata_, "--metadata"),

@@ -12,7 +12,7 @@ import typer
 from app.cli.configuration import settings
 from app.cli.finite import require_finite
 from app.cli.measuring import measure
-from app.cli.options import AsJson, Url, number, pairs
+from app.cli.options import AllowOverlap, AsJson, Url, number, pairs
 from app.cli.output import Exit
 from app.cli.recipes import parse_recipe, parse_text
 from app.contracts.decoding import DECODERS, NO_SHAPING, SHAPING_NAMES
@@ -65,6 +65,7 @@ def trajectory(
     metadata_: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
     *,
+    allow_overlap: AllowOverlap = False,
     dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
     url: Url = None,
     as_json: AsJson = False,
@@ -81,6 +82,7 @@ def trajectory(
         "tokens": tokens,
         "chat": chat,
         "seed": seed,
+        "allow_overlap": allow_overlap,
         "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
         "store_text": store_text,
         "metadata": pairs(metadata_, "--metadata"),

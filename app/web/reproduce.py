@@ -99,8 +99,11 @@ def _request(report: AnyReport) -> Json:
 
 
 def _command(request: Json) -> str | None:
-    if request.get("allow_overlap"):  # no command has an option for it
-        return None
+    command = _command_of_kind(request)
+    return f"{command} --allow-overlap" if command and request.get("allow_overlap") else command
+
+
+def _command_of_kind(request: Json) -> str | None:
     of_kind: dict[str, Callable[[Json], str | None]] = {
         "calibrate": _calibrate_command,
         "mitigate": _mitigate_command,

@@ -226,6 +226,7 @@ def test_a_command_asks_for_all_that_was_asked_or_there_is_none(
         ("compare", {"text": {"source": "shipped", "corpus": "classes"}}, "--text classes "),
         ("compare", {"text": {"source": "shipped", "corpus": "classes", "documents": 3}}, "--text classes:3 "),
         *((kind, {}, f"hemostat {kind} ") for kind in REQUESTS),
+        *((kind, {"allow_overlap": True}, " --allow-overlap") for kind in REQUESTS),
     ],
 )
 def test_what_has_an_option_is_said_by_it(report: CompareReport, kind: str, change: Json, option: str) -> None:
