@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.models.packing import Packing, packings, scheme_of
+from app.models.packing import Packing, check_one_scheme, packings, scheme_of
 from app.models.safetensors_header import TensorInfo, read_header
 from app.models.shapes import Shape, dimension, expected_tensors, is_tied
 from app.models.tokenizers import tokenizer_fingerprint
@@ -182,6 +182,8 @@ def _inspect(path: Path, _signature: tuple[tuple[str, int, int], ...]) -> Checkp
     groups = packings(quantization) if quantization else ()
     tied = is_tied(architecture, config, has_head="lm_head.weight" in tensors)
     _check_tensors(architecture, config, tensors, groups, tied)
+    if quantization and groups:
+        check_one_scheme(quantization, tensors)
     maximum = config.get("max_position_embeddings")
     dtypes = Counter[str]()
     for tensor in tensors.values():

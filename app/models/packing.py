@@ -1,11 +1,16 @@
 """How a compressed-tensors checkpoint is packed, from its `quantization_config`."""
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, Final
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.processor import has_avx512, is_cpu_build
+
+# Linear layers that vLLM runs as one product, with one scheme.
+FUSED: Final = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,60 @@ def check_served(quantization: dict[str, Any] | None, name: str, *, pointer: str
             '(form "simulated") runs here',
             pointer=pointer,
         )
+
+
+def check_one_scheme(quantization: Mapping[str, Any], tensors: Iterable[str]) -> None:
+    """Raises CHECKPOINT_UNSUPPORTED where layers that vLLM runs as one product are packed in different ways: it would
+    take the first one's scheme for all of them, without a word where shapes allow it. `quantization` is one that
+    `packings` takes, `tensors` are the names of the checkpoint's."""
+    parents: dict[str, dict[str, str]] = {}
+    for tensor in tensors:
+        module, _, part = tensor.rpartition(".")
+        parent, _, last = module.rpartition(".")
+        if part in {"weight", "weight_packed"}:
+            parents.setdefault(parent, {})[last] = module
+    for parent, modules in parents.items():
+        for together in FUSED:
+            there = [one for one in together if one in modules]
+            found = [_scheme_of_module(quantization, modules[one]) for one in there]
+            if len(set(found)) > 1:
+                told = ", ".join(f"{one} {scheme or 'plain'}" for one, scheme in zip(there, found, strict=True))
+                raise HemostatError(
+                    ErrorCode.CHECKPOINT_UNSUPPORTED,
+                    f"vLLM runs {', '.join(there)} of {parent} as one, with one scheme, and quantization_config has "
+                    f"different ones for them: {told}",
+                    hint="quantize the model again with the same scheme for all of them",
+                )
+
+
+def _scheme_of_module(quantization: Mapping[str, Any], module: str) -> str:
+    """The scheme of a module in words, all that decides its arithmetic; empty where it is plain."""
+    if any(_matches(module, str(one)) or one == "Linear" for one in quantization.get("ignore") or ()):
+        return ""
+    groups = quantization["config_groups"]
+    by_name = (n for n in sorted(groups) if any(_matches(module, str(one)) for one in groups[n].get("targets") or ()))
+    by_class = (n for n in sorted(groups) if "Linear" in (groups[n].get("targets") or ()))
+    name = next(by_name, None) or next(by_class, None)
+    if name is None:
+        return ""
+    group = groups[name]
+    packing = _packing(name, group)
+    words = [packing.scheme, "symmetric" if packing.symmetric else "asymmetric"]
+    words.append(f"groups of {packing.group_size}" if packing.group_size else str(group["weights"].get("strategy", "")))
+    inputs = group.get("input_activations")
+    if isinstance(inputs, dict):
+        words.append("dynamic" if inputs.get("dynamic") else "static")
+    return " ".join(filter(None, words))
+
+
+def _matches(module: str, target: str) -> bool:
+    """Whether a target names a module: by its name, or by a pattern behind `re:`."""
+    if not target.startswith("re:"):
+        return target == module
+    try:
+        return re.match(target.removeprefix("re:"), module) is not None
+    except re.error:
+        return False
 
 
 def _packing(name: str, group: Any) -> Packing:

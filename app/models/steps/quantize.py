@@ -25,13 +25,12 @@ from app.contracts.recipe import (
 from app.contracts.simulation import SimulatedActivations
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
+from app.models.packing import FUSED
 from app.models.processor import has_amx, has_avx512
 from app.models.shapes import LAYOUTS
 from app.models.simulation import section_in, with_activations
 from app.models.steps.blockwise import check_blocks
 
-# Linear layers that vLLM runs as one product, with one scheme.
-FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 # Input and output dimensions that vLLM's CPU kernels take.
 CPU_MULTIPLE = 32
 CUDA_GROUPS = (None, 32, 64, 128)

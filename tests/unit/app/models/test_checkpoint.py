@@ -429,6 +429,16 @@ def test_a_packed_checkpoint_is_described(copy: Copy, tiny: Callable[..., Path])
     assert info.parameters == inspect(tiny()).parameters
 
 
+def test_layers_that_an_engine_runs_as_one_must_be_packed_alike(copy: Copy) -> None:
+    folder = packed_by_hand(copy())
+    quantization = json.loads((folder / "config.json").read_text())["quantization_config"]
+    group = quantization["config_groups"]["group_0"]
+    other = group | {"targets": ["re:.*k_proj"], "weights": group["weights"] | {"symmetric": False}}
+    quantization["config_groups"]["group_1"] = other
+    edit_json(folder / "config.json", quantization_config=quantization)
+    assert "q_proj, k_proj, v_proj of model.layers.0.self_attn" in refused(folder, E.CHECKPOINT_UNSUPPORTED).detail
+
+
 def test_a_packed_weight_without_its_scale_is_incomplete(copy: Copy) -> None:
     folder = packed_by_hand(copy())
     rewrite(folder, lambda tensors: tensors.pop("model.layers.0.mlp.up_proj.weight_scale"))

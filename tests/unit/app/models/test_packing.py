@@ -5,7 +5,7 @@ import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models import packing
-from app.models.packing import check_served, packings, scheme_of
+from app.models.packing import check_one_scheme, check_served, packings, scheme_of
 
 
 def config(weights: dict[str, Any] | None, activations: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -96,3 +96,48 @@ def test_a_front_end_without_vllm_leaves_it_to_the_worker(monkeypatch: pytest.Mo
     monkeypatch.setattr(packing, "is_cpu_build", lambda: False)
     monkeypatch.setattr(packing, "has_avx512", lambda: False)
     check_served(config(INT4), "llama-w4a16")
+
+
+ATTENTION = [f"model.layers.{layer}.self_attn.{one}_proj.weight_packed" for layer in (0, 1) for one in "qkvo"]
+MLP = [f"model.layers.0.mlp.{one}_proj.weight_packed" for one in ("gate", "up", "down")]
+
+
+def two_groups(targets: list[str], weights: dict[str, Any], ignore: tuple[str, ...] = ()) -> dict[str, Any]:
+    made = config(INT4, ignore=["lm_head", *ignore])
+    made["config_groups"]["group_1"] = {"targets": targets, "weights": weights}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("quantization", "told"),
+    [
+        (
+            two_groups(["re:.*k_proj$"], INT8),
+            "q_proj, k_proj, v_proj of model.layers.0.self_attn as one, with one scheme, and quantization_config has "
+            "different ones for them: q_proj w4a16 symmetric groups of 64, k_proj w8a16 symmetric, v_proj w4a16",
+        ),
+        (two_groups(["model.layers.1.self_attn.v_proj"], INT4 | {"symmetric": False}), "v_proj w4a16 asymmetric"),
+        (two_groups(["re:.*up_proj"], INT4 | {"group_size": 32}), "up_proj w4a16 symmetric groups of 32"),
+        (config(INT4, ignore=["lm_head", "model.layers.1.self_attn.q_proj"]), "q_proj plain, k_proj w4a16"),
+    ],
+)
+def test_layers_that_run_as_one_have_one_scheme(quantization: dict[str, Any], told: str) -> None:
+    with pytest.raises(HemostatError) as caught:
+        check_one_scheme(quantization, [*ATTENTION, *MLP])
+    assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
+    assert told in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        config(INT4, ignore=["lm_head"]),
+        two_groups(["re:.*self_attn.*"], INT8),
+        two_groups(["re:.*(o|down)_proj"], INT8),
+        two_groups(["re:.*[qkv]_proj"], dict(INT4)),
+        two_groups(["re:.*(gate|up)_proj"], INT8, ignore=("re:.*self_attn.*",)),
+        two_groups(["re:("], INT8),
+    ],
+)
+def test_mixed_schemes_that_it_serves_are_taken(quantization: dict[str, Any]) -> None:
+    check_one_scheme(quantization, [*ATTENTION, *MLP])
