@@ -82,6 +82,12 @@ class _Work:
     def run(self) -> None:
         """All four parts."""
         step, shop = self._step, self._shop
+        tokens, widest = self._tokens_NL.numel(), max(weight.shape[-1] for weight in shop.weights)
+        if tokens < widest:
+            shop.warn(
+                f"{tokens} calibration tokens are fewer than the {widest} inputs of the widest layer: its "
+                "second moment is singular, and damping decides what the text does not"
+            )
         even = step.budget == "uniform" or step.pattern is not None
         prices, leaving, divergences = gather(
             self._tape,

@@ -202,3 +202,24 @@ def test_what_comes_after_packing_is_told_to_come_before_it(copy: Copy) -> None:
             check_recipe(info, RECIPE.validate_python([packed, later]), pointer="/r")
         assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/1")
         assert "before" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "quantize.gptq", "bits": 4, "group_size": 32},
+        {"type": "prune.sparsegpt", "sparsity": 0.5},
+        {"type": "lowrank.svdllm", "rank": 4},
+        {"type": "quantize.dynamic", "bits": 4, "group_size": 32},
+        {"type": "prune.gradient", "sparsity": 0.5, "passes": 1, "reconstruct_epochs": 1},
+    ],
+    ids=lambda step: step["type"],
+)
+def test_less_text_than_a_matrix_takes_that_is_inverted_is_warned_of(
+    copy: Copy, tmp_path: Path, step: dict[str, Any]
+) -> None:
+    store = CheckpointStore(tmp_path / "store", 10**9)
+    with apply(inspect(copy()), RECIPE.validate_python([step]), store=store, calibration=text) as modified:
+        told = " ".join(modified.manifest.steps[0].warnings)
+    # 4 windows of 16 tokens, layers of 64 and 128 inputs
+    assert "64 calibration tokens" in told or "too short for the second moment of 128 inputs" in told

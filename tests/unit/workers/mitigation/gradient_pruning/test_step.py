@@ -180,6 +180,20 @@ def test_after_layers_went_it_keeps_close_to_what_is_left_and_says_so(tiny: Tiny
         assert any("shape" in warning for warning in modified.manifest.steps[1].warnings)
 
 
+@pytest.mark.parametrize(("windows", "warned"), [(4, False), (3, True)])
+def test_fewer_tokens_than_a_layer_has_inputs_are_warned_of(
+    tiny: Tiny, store: CheckpointStore, windows: int, *, warned: bool
+) -> None:
+    def short(step: Calibrated) -> CalibrationText:
+        found = text(step)
+        return CalibrationText(found.tokens_NL[:windows], f"first {windows}", windows, windows)
+
+    with apply(inspect(tiny()), RECIPE.validate_python([STEP]), store=store, calibration=short) as modified:
+        told = [one for one in modified.manifest.steps[-1].warnings if "second moment is singular" in one]
+    assert bool(told) is warned
+    assert not warned or told[0].startswith("96 calibration tokens are fewer than the 128 inputs of the widest layer")
+
+
 @pytest.mark.parametrize(
     ("kind", "step", "pointer"),
     [
