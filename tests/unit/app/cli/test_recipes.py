@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import threading
 from itertools import pairwise
@@ -151,3 +152,11 @@ def test_the_page_s_two_commands_are_one_recipe_in_both_orders() -> None:
     assert len(one) == 2
     assert one == tuple(reversed(other))
     assert recipe_fingerprint(one) != recipe_fingerprint(other)
+
+
+def test_the_page_names_every_short_form_of_a_text() -> None:
+    page = (Path(__file__).resolve().parents[4] / "docs" / "cli.md").read_text(encoding="utf-8")
+    paragraph = page.partition("A **text** is ")[2].partition("\n\n")[0]
+    named = [word.split(":")[0] for word in re.findall(r"`([a-z]+(?::[A-Z]+)*)`", paragraph)]
+    assert set(named) == {"shipped", "calibration", "classes", "self", "hub"}
+    assert [name for name in named if parse_text(f"{name}:8")["source"] == "inline"] == []
