@@ -1,0 +1,52 @@
+"""The pages of the families say what the bench measured, what a step costs and when it bleeds."""
+
+import re
+
+import pytest
+
+from app.contracts.recipe import STEP_TYPES
+from tests.bench.mitigation_page import PAGE
+
+FOLDER = PAGE.parent
+RECIPES = (FOLDER.parent / "recipes.md").read_text(encoding="utf-8")
+FAMILIES = sorted(set(re.findall(r"\| \[[\w-]+\]\(recipes/([\w-]+)\.md\) \|", RECIPES)))
+ROW = re.compile(r"^\| (?P<recipe>`.*`) \| (?P<wiki>[\d.]+) \| (?P<other>[\d.]+) \|$", re.MULTILINE)
+MEASURED = re.compile(
+    r"^\| (?P<recipe>`.*`) \| [\d–]+ \| [\d.]+ "
+    r"\| (?P<wiki>[\d.]+) \[.*?\] \| (?P<other>[\d.]+) \[.*?\] \|$",
+    re.MULTILINE,
+)
+
+
+def text_of(family: str) -> str:
+    return (FOLDER / f"{family}.md").read_text(encoding="utf-8")
+
+
+def measured() -> dict[str, tuple[str, str]]:
+    page = PAGE.read_text(encoding="utf-8")
+    return {found["recipe"]: (found["wiki"], found["other"]) for found in MEASURED.finditer(page)}
+
+
+def test_every_type_of_step_is_named_on_a_page_of_a_family() -> None:
+    assert len(FAMILIES) == 11
+    pages = "".join(map(text_of, FAMILIES))
+    assert [kind for kind in STEP_TYPES if f"`{kind}`" not in pages and f"## {kind}" not in pages] == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_page_tells_what_it_costs_what_was_measured_and_when_it_bleeds(family: str) -> None:
+    page = text_of(family)
+    assert [one for one in ("What it costs", "Measured", "When it bleeds") if f"\n## {one}\n" not in page] == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_row_of_a_page_has_the_numbers_of_the_bench(family: str) -> None:
+    known = measured()
+    assert len(known) > 40
+    for row in ROW.finditer(text_of(family)):
+        assert (row["wiki"], row["other"]) == known[row["recipe"]], row["recipe"]
+
+
+@pytest.mark.parametrize(("family", "rows"), [("context-moe", 3), ("extend", 4), ("lowrank", 3)])
+def test_a_page_without_a_table_of_its_own_has_the_rows_of_the_bench(family: str, rows: int) -> None:
+    assert len(ROW.findall(text_of(family))) == rows
