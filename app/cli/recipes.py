@@ -15,7 +15,8 @@ _TEXT_SUFFIXES: Final = frozenset({".txt", ".md", ".jsonl"})
 
 
 def parse_recipe(steps: list[str]) -> list[Json]:
-    """Each `--recipe` is one step, `TYPE:key=value,key=value` (lists with +: `layers=0+1`), or JSON, or `@file.json`.
+    """Each `--recipe` is one step, `TYPE:key=value,key=value` (lists with +: `layers=0+1`; `calibration=` takes
+    what `--text` does), or JSON, or `@file.json`.
 
     Values are JSON where they parse as it, else text. Raises `HemostatError(INVALID_REQUEST)` with the faulty part.
     """
@@ -50,6 +51,9 @@ def _shorthand(step: str) -> Json:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST, f"recipe step {step!r} says {name} twice", hint="leave one of them out"
             )
+        if name == "calibration" and not value.lstrip().startswith("{"):
+            parsed[name] = parse_text(value.strip())
+            continue
         listed = name in {"layers", "modules"} or "+" in value
         parsed[name] = [_value(part) for part in value.split("+")] if listed else _value(value)
     return parsed

@@ -160,3 +160,18 @@ def test_the_page_names_every_short_form_of_a_text() -> None:
     named = [word.split(":")[0] for word in re.findall(r"`([a-z]+(?::[A-Z]+)*)`", paragraph)]
     assert set(named) == {"shipped", "calibration", "classes", "self", "hub"}
     assert [name for name in named if parse_text(f"{name}:8")["source"] == "inline"] == []
+
+
+def test_the_calibration_text_of_a_step_has_the_same_short_forms(tmp_path: Path) -> None:
+    file = tmp_path / "one+two.txt"
+    file.write_text("some text", encoding="utf-8")
+    (step,) = parse_recipe([f"prune.wanda:sparsity=0.5,calibration={file}"])
+    assert step["calibration"] == {"source": "inline", "documents": [{"id": "one+two.txt", "text": "some text"}]}
+    for written, source in (
+        ("calibration:20", {"source": "shipped", "corpus": "calibration", "documents": 20}),
+        ("self:4096", {"source": "self", "tokens": 4096}),
+        ('{"source": "self"}', {"source": "self"}),
+    ):
+        assert parse_recipe([f"quantize.gptq:bits=4,calibration={written}"])[0]["calibration"] == source
+    with pytest.raises(HemostatError, match="there is no file evaluation"):
+        parse_recipe(["prune.wanda:sparsity=0.5,calibration=evaluation"])
