@@ -20,7 +20,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     if isinstance(step, Calibrated):
         check_blocks(info, chosen, pointer=pointer)
     if isinstance(step, Truncated):
-        for weight in chosen:
+        for weight in sorted(chosen, key=lambda one: min(one.shape)):  # the smallest says what is possible
             _check_rank(step, weight, chosen, pointer)
     return chosen
 

@@ -239,8 +239,9 @@ def _wrong_number(
     above = min((one for one in numbers if one > count), default=None)
     near = [one for one in (below, above) if one is not None]
     told = " and ".join(f"{one} (ratio {one / total:.4g})" for one in near)
+    told_count = f"{count} {part}{'' if count == 1 else 's'} cannot go" if count else f"no {part} would go"
     return _not_applicable(
-        f"{count} {part}{'' if count == 1 else 's'} cannot go: {why}",
+        f"{told_count}: {why}",
         f"the nearest counts that work: {told}" if near else "no count works for this model",
         f"{pointer}/{field}",
     )

@@ -19,7 +19,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     chosen = check_step(info, step, pointer=pointer)
     check_blocks(info, chosen, pointer=pointer)
     if isinstance(step, RepairLowrank):
-        for weight in chosen:
+        for weight in sorted(chosen, key=lambda one: min(one.shape)):  # the smallest says what is possible
             if step.rank >= min(weight.shape):
                 most = min(min(other.shape) for other in chosen) - 1
                 raise HemostatError(

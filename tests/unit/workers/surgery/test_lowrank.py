@@ -209,6 +209,7 @@ def test_a_rank_that_cuts_nothing_or_all_is_refused(tiny: Tiny, fields: dict[str
         with pytest.raises(HemostatError) as caught:
             check_recipe(inspect(tiny()), recipe, pointer="/r")
         assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, pointer)
+        assert "k_proj.weight [32, 64]" in caught.value.detail, "the one that says what is possible"
 
 
 def test_looking_at_activations_needs_a_dense_model_and_layers(tiny: Tiny) -> None:

@@ -109,7 +109,7 @@ def test_an_unknown_layout_is_refused_where_it_must_be_known(copy: Copy) -> None
         ({"count": 3}, "count", "3 layers cannot go: the model has 3", "2 (ratio 0.6667)"),
         ({"count": 100}, "count", "100 layers cannot go", "2 (ratio 0.6667)"),
         ({"ratio": 0.9}, "ratio", "3 layers cannot go", "2 (ratio 0.6667)"),
-        ({"ratio": 0.1}, "ratio", "0 layers cannot go", "1 (ratio 0.3333)"),
+        ({"ratio": 0.1}, "ratio", "no layer would go: the model has 3", "1 (ratio 0.3333)"),
         ({"count": 1, "modules": ["mlp"]}, "modules", "no modules", "leave modules out"),
     ],
 )
@@ -139,7 +139,7 @@ def test_layers_of_a_mixture_go_by_name_alone(tiny: Tiny) -> None:
         ("llama", {"count": 5}, "count", "in groups of 2", "work: 4 (ratio 0.5) and 6 (ratio 0.75)"),
         ("llama", {"count": 8}, "count", "a layer has 8", "work: 6 (ratio 0.75)"),
         ("llama", {"ratio": 0.95}, "ratio", "8 attention heads cannot go", "work: 6 (ratio 0.75)"),
-        ("llama", {"ratio": 0.05}, "ratio", "0 attention heads cannot go", "work: 4 (ratio 0.5)"),
+        ("llama", {"ratio": 0.05}, "ratio", "no attention head would go", "work: 4 (ratio 0.5)"),
         ("granite", {"count": 1}, "count", "1 attention head cannot go", "work: 2 (ratio 0.25)"),
         ("llama", {"count": 4, "layers": [0]}, "layers", "the same number from every layer", "leave layers out"),
         ("llama", {"count": 4, "modules": ["q_proj"]}, "modules", "the same number", "leave modules out"),

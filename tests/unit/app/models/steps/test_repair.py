@@ -30,6 +30,8 @@ def test_a_rank_that_a_module_has_no_room_for(tiny: Callable[..., Path]) -> None
     assert error.pointer == "/candidate/recipe/1/rank"
     assert "k_proj.weight [32, 64]" in error.detail
     assert "at most 31" in (error.hint or "")
+    error = refusal(tiny(), RTN, {"type": "repair.lowrank", "rank": 5000})
+    assert "k_proj.weight [32, 64]" in error.detail, "the one that says what is possible"
     check_recipe(
         inspect(tiny()),
         RECIPE.validate_python([{"type": "repair.lowrank", "rank": 32, "modules": ["mlp"]}]),
