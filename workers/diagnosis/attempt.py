@@ -68,6 +68,8 @@ class Attempt:
         self._room = room
         self._watch = Stopwatch(context)
         self._started_at = time.time()
+        # Scored documents that steps of the recipe look at, where the request allows that.
+        self._looked_at = 0
         settings = context.settings
         self._store = ReferenceStore(settings.home / "references", settings.reference_budget_bytes)
 
@@ -114,8 +116,12 @@ class Attempt:
             reference.tokenizer,
             check_cancelled=self._context.check_cancelled,
         )
+        recipe = self._shared.candidate.recipe
         if not self._shared.allow_overlap:
-            loader.refuse_overlap(self._shared.candidate.recipe, scored, pointer="/candidate/recipe")
+            loader.refuse_overlap(recipe, scored, pointer="/candidate/recipe")
+        else:
+            ids = {name for names in loader.overlap(recipe, scored).values() for name in names}
+            self._looked_at = len(ids)
         return loader
 
     def _windows(self, documents: list[TextDocument], reference: Side) -> Corpus:

@@ -54,22 +54,28 @@ class CalibrationLoader:
             self._documents[named] = self._load(step.calibration)
         return self._documents[named]
 
-    def refuse_overlap(self, recipe: Recipe, scored: Sequence[TextDocument], *, pointer: str) -> None:
-        """Raises CALIBRATION_OVERLAP where a step looks at a document that is scored."""
+    def overlap(self, recipe: Recipe, scored: Sequence[TextDocument]) -> dict[int, list[str]]:
+        """Ids of the scored documents that a step looks at, by the step's index; none for steps that look at none."""
+        found: dict[int, list[str]] = {}
         for index, step in enumerate(recipe):
             if not isinstance(step, Calibrated) or not step.reads_text:
                 continue
-            overlap = document_overlap(self.documents(step), scored)
-            if overlap.shared:
-                found = list(dict.fromkeys(second for _, second in overlap.shared))
-                ids, are = ", ".join(map(repr, found[:3])), "is" if len(found) == 1 else "are"
-                raise HemostatError(
-                    ErrorCode.CALIBRATION_OVERLAP,
-                    f"{counted(len(found), 'document')} that step {index} looks at {are} also scored, such as {ids}",
-                    hint="what is fitted on a text looks better on it than it is: give other documents to one of the "
-                    "two, or set allow_overlap to measure it all the same",
-                    pointer=f"{pointer}/{index}/calibration",
-                )
+            shared = document_overlap(self.documents(step), scored).shared
+            if shared:
+                found[index] = list(dict.fromkeys(second for _, second in shared))
+        return found
+
+    def refuse_overlap(self, recipe: Recipe, scored: Sequence[TextDocument], *, pointer: str) -> None:
+        """Raises CALIBRATION_OVERLAP where a step looks at a document that is scored."""
+        for index, ids in self.overlap(recipe, scored).items():
+            raise HemostatError(
+                ErrorCode.CALIBRATION_OVERLAP,
+                f"{counted(len(ids), 'document')} that step {index} looks at {'is' if len(ids) == 1 else 'are'} also "
+                f"scored, such as {', '.join(map(repr, ids[:3]))}",
+                hint="what is fitted on a text looks better on it than it is: give other documents to one of the "
+                "two, or set allow_overlap to measure it all the same",
+                pointer=f"{pointer}/{index}/calibration",
+            )
 
     def _cut(self, step: Calibrated) -> CalibrationText:
         documents = self.documents(step)
@@ -98,6 +104,16 @@ class CalibrationLoader:
             cut_NL = np.concatenate([np.full((windows, 1), bos, dtype=np.int64), cut_NL], axis=1)
         fingerprint = hashlib.sha256(f"{cut_NL.shape}".encode() + cut_NL.astype("<i8").tobytes()).hexdigest()
         return CalibrationText(torch.from_numpy(cut_NL), fingerprint, used, step.calibration_windows)
+
+
+def looked_at(documents: int, by: str) -> list[str]:
+    """A warning where scored documents were fitted on, which a request must allow."""
+    if not documents:
+        return []
+    return [
+        f"{counted(documents, 'scored document')} {'was' if documents == 1 else 'were'} also looked at by {by}, as "
+        "allow_overlap permits: what is fitted on a text looks better on it than it is."
+    ]
 
 
 def loader_without_sampler(

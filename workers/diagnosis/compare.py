@@ -146,6 +146,7 @@ class _Compare(Attempt):
                     engine=engine.identity,
                     reference_from_store=scored.from_store,
                     resumed_windows=resumed,
+                    looked_at=self._looked_at,
                     started_at=self._started_at,
                     seconds=watch.seconds,
                 )

@@ -195,7 +195,9 @@ def sets(report: MitigateReport) -> Table:
         "test": "read once: what is reported of front and recommendation",
     }
     return Table(
-        caption="Three sets that share no document",
+        caption="Three sets of documents, which may share some"
+        if (report.request or {}).get("allow_overlap")
+        else "Three sets that share no document",
         columns=(
             Column("Set", "name"),
             Column("", "text"),

@@ -22,6 +22,9 @@ def model_card(report: MitigateReport, files: Sequence[str]) -> str:
     table = "\n".join(
         ["| " + " | ".join(rows[0]) + " |", "|---" * 5 + "|", *("| " + " | ".join(row) + " |" for row in rows[1:])]
     )
+    apart = "took no part in fitting or choosing"
+    if (report.request or {}).get("allow_overlap"):
+        apart = "took no part in choosing (allow_overlap: treatments may have looked at some of them)"
     held = "\n".join(f"- {line}" for line in (*report.not_tested, *report.warnings))
     return f"""---
 base_model: {json.dumps(source.reference.model)}
@@ -35,7 +38,7 @@ tags: [hemostat, compressed, repaired]
 {table}
 
 KL is KL(reference ‖ model) over the full vocabulary, on {report.tokens:,} tokens of {report.documents} test documents
-that took no part in fitting or choosing and were read once, after the recipe was frozen
+that {apart} and were read once, after the recipe was frozen
 (SHA-256 `{report.seal.frozen[:16]}…`). Bytes are what the weights take packed. Tokens/s are those of the
 engine that scores ({source.engine}, {source.device}), not of serving.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.profile import DocumentSet, SetName
+from workers.diagnosis.calibration_text import looked_at
 from workers.diagnosis.numerals import counted
 from workers.diagnosis.positions import positions_of
 from workers.distributions.token_values import Positions
@@ -76,10 +77,13 @@ def draw(
     CALIBRATION_OVERLAP where `fitted` holds
     one of the others and that is not allowed, INVALID_REQUEST where a set has no document.
     """
-    if not allow_overlap:
-        _refuse_overlap(fitted, documents, "/text")
-        _refuse_overlap(fitted, tests or (), "/test_text")
-    warnings: list[str] = []
+    shared: set[str] = set()
+    for others, pointer in ((documents, "/text"), (tests or (), "/test_text")):
+        same = {second for _, second in document_overlap(fitted, others).shared}
+        if same and not allow_overlap:
+            raise _overlap(same, pointer)
+        shared |= {f"{pointer} {name}" for name in same}
+    warnings = looked_at(len(shared), "treatments")
     if tests is None:
         first, second = halve([document.domain for document in documents], share=CHOOSE_SHARE, seed=seed)
         choose, test = [documents[index] for index in first], [documents[index] for index in second]
@@ -114,17 +118,15 @@ def draw(
     return Sets(cut(list(fitted)), corpus, cut(test), Part.of(corpus, few), Part.of(corpus), tuple(warnings))
 
 
-def _refuse_overlap(fitted: Sequence[TextDocument], others: Sequence[TextDocument], pointer: str) -> None:
-    shared = list(dict.fromkeys(second for _, second in document_overlap(fitted, others).shared))
-    if shared:
-        raise HemostatError(
-            ErrorCode.CALIBRATION_OVERLAP,
-            f"{counted(len(shared), 'document')} that treatments look at {'is' if len(shared) == 1 else 'are'} also "
-            f"scored, such as {', '.join(map(repr, shared[:3]))}",
-            hint="what is fitted on a text looks better on it than it is: give other documents to one of the two, or "
-            "set allow_overlap to measure it all the same",
-            pointer=pointer,
-        )
+def _overlap(ids: Collection[str], pointer: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.CALIBRATION_OVERLAP,
+        f"{counted(len(ids), 'document')} that treatments look at {'is' if len(ids) == 1 else 'are'} also scored, "
+        f"such as {', '.join(map(repr, sorted(ids)[:3]))}",
+        hint="what is fitted on a text looks better on it than it is: give other documents to one of the two, or "
+        "set allow_overlap to measure it all the same",
+        pointer=pointer,
+    )
 
 
 def _record(name: str, corpus: Corpus) -> DocumentSet:

@@ -88,7 +88,9 @@ def test_a_document_that_is_scored_too_is_refused_by_its_id(tiny: Tiny) -> None:
         loader(tiny()).refuse_overlap(recipe, scored, pointer="/candidate/recipe")
     assert caught.value.code is ErrorCode.CALIBRATION_OVERLAP
     assert caught.value.pointer == "/candidate/recipe/1/calibration"
-    assert "'mine'" in caught.value.detail
+    assert caught.value.detail == "1 document that step 1 looks at is also scored, such as 'mine'"
+    assert loader(tiny()).overlap(recipe, scored) == {1: ["mine"]}
+    assert loader(tiny()).overlap(recipe, scored[:1]) == {}
     assert TEXTS[1] not in caught.value.detail + caught.value.hint
     loader(tiny()).refuse_overlap(recipe, scored[:1], pointer="")
 

@@ -107,3 +107,13 @@ def test_a_set_without_a_document_is_refused(
     with pytest.raises(HemostatError) as caught:
         drawn(documents, tests)
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, pointer)
+
+
+@pytest.mark.parametrize(
+    ("copies", "told"),
+    [(0, []), (1, ["1 scored document was also looked at"]), (2, ["2 scored documents were also looked at"])],
+)
+def test_an_overlap_that_is_allowed_is_told(drawn: Draw, copies: int, told: list[str]) -> None:
+    shared = [TextDocument(f"copy{number}", "prose", text=FITTED[number].text) for number in range(copies)]
+    warnings = drawn([*DOCUMENTS, *shared[:1]], [document("t"), *shared[1:]], allow_overlap=True).warnings
+    assert [warning.partition(" by treatments")[0] for warning in warnings] == told

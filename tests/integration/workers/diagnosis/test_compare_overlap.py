@@ -1,0 +1,56 @@
+"""A compare job whose recipe looks at documents that are scored, with a real engine on a tiny model."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.settings import Settings
+from tests.integration.workers.diagnosis.mitigate.test_job import Context
+from tests.integration.workers.diagnosis.test_compare_classes import request, words
+from workers.diagnosis.compare import compare
+from workers.engine.room import EngineRoom
+
+DOCUMENTS = [{"id": f"d{number}", "text": words(number, 40)} for number in range(6)]
+OTHERS = [{"id": f"o{number}", "text": words(100 + number, 40)} for number in range(6)]
+
+
+@pytest.fixture(scope="module")
+def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("home")
+    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
+    return Settings(home=home, engine_batch_tokens=1024, engine_kv_cache_bytes=16 * 1024 * 1024)
+
+
+@pytest.fixture(scope="module")
+def room(settings: Settings) -> Iterator[EngineRoom]:
+    made = EngineRoom(settings)
+    yield made
+    made.close()
+
+
+def asked(looked_at: list[dict[str, Any]], *, allowed: bool) -> Any:
+    step = {
+        "type": "prune.wanda",
+        "sparsity": 0.5,
+        "calibration": {"source": "inline", "documents": looked_at},
+        "calibration_windows": 4,
+        "calibration_window": 32,
+    }
+    candidate = {"model": "tiny", "recipe": [step]}
+    return request(DOCUMENTS, reference={"model": "tiny"}, candidate=candidate, allow_overlap=allowed)
+
+
+def test_an_overlap_is_refused_and_told_where_it_is_allowed(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    both = [*OTHERS, DOCUMENTS[2] | {"id": "copy"}]
+    with pytest.raises(HemostatError) as caught:
+        compare(asked(both, allowed=False), Context(settings, tmp_path / "refused"), room)
+    assert caught.value.code is ErrorCode.CALIBRATION_OVERLAP
+    told = compare(asked(both, allowed=True), Context(settings, tmp_path / "told"), room).warnings
+    assert [one for one in told if "1 scored document was also looked at by the recipe's steps" in one]
+    told = compare(asked(OTHERS, allowed=True), Context(settings, tmp_path / "apart"), room).warnings
+    assert not [one for one in told if "also looked at" in one]
