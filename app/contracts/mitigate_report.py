@@ -6,7 +6,7 @@ reading of the test documents, `wound` and `trials` from the documents to choose
 of the treated model, paired by position, in nats a token. Seconds and tokens/s are those of this machine.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,9 @@ from app.contracts.report import (
     WorstToken,
 )
 from app.contracts.requests.mitigate import TreatmentName
+
+# Less than this is no wound: nats a token.
+NO_WOUND: Final = 1e-6
 
 Recipe = tuple[dict[str, object], ...]
 Outcome = Literal["front", "dominated", "no_gain", "over_budget", "promoted", "not_promoted", "not_applicable"]

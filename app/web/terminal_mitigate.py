@@ -10,10 +10,13 @@ from rich.text import Text
 
 from app.contracts.mitigate_report import MitigateReport
 from app.web import format as fmt
-from app.web.sections.front import heading, left, outcome
+from app.web.sections.front import heading, left, outcome, unharmed
 from app.web.sections.trials import described, protocol
-from app.web.terminal_parts import WIDE, Say, head, plain_table, small_print, verdict_lines
+from app.web.terminal_parts import Say, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
+
+# Columns from which the front has all of its numbers beside treatments in words, which take room.
+WIDE = 120
 
 
 def render_mitigate(report: MitigateReport, console: Console, say: Say) -> None:
@@ -21,7 +24,8 @@ def render_mitigate(report: MitigateReport, console: Console, say: Say) -> None:
     wide = console.width >= WIDE
     head(report, console, say)
     console.print()
-    console.print(Text(heading(report).upper(), style="bold green" if report.helped else "bold red"))
+    well = report.helped or unharmed(report)
+    console.print(Text(heading(report).upper(), style="bold green" if well else "bold red"))
     console.print(Text(say(visible(report.verdict))))
     console.print(Text(say(outcome(report))))
     if report.saved is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from app.contracts.mitigate_report import FrontPoint, MitigateReport
+from app.contracts.mitigate_report import NO_WOUND, FrontPoint, MitigateReport
 from app.contracts.report import Passage
 from app.web import format as fmt
 from app.web.charts import Guide, axis, change_strip, interval_strip
@@ -36,6 +36,7 @@ class Front:
     """Texts, chart and tables of the page."""
 
     helped: bool
+    unharmed: bool
     heading: str
     sentence: str
     outcome: str
@@ -64,6 +65,7 @@ def front(report: MitigateReport) -> Front:
     stored = any(token.token is not None for token in report.worst_tokens)
     return Front(
         helped=report.helped,
+        unharmed=unharmed(report),
         heading=heading(report),
         sentence=visible(report.verdict),
         outcome=outcome(report),
@@ -88,19 +90,39 @@ def front(report: MitigateReport) -> Front:
 
 
 def heading(report: MitigateReport) -> str:
-    """`Treated`, or that nothing helps."""
+    """`Treated`, that nothing helps, or that there is no damage."""
+    if unharmed(report):
+        return "Nothing to treat"
     return "Treated" if report.helped else "Nothing recommended"
+
+
+def unharmed(report: MitigateReport) -> bool:
+    """Whether the candidate loses nothing on the test documents."""
+    kl = report.raw.divergence.kl.mean
+    return not report.helped and kl is not None and kl < NO_WOUND
 
 
 def outcome(report: MitigateReport) -> str:
     """What to do."""
+    if unharmed(report):
+        return "Leave the candidate as it is: there is no damage that a treatment could take away."
     if not report.helped:
         return "Leave the candidate as it is, give a larger budget, allow other treatments, or damage it less."
     point = recommended(report)
-    return (
-        f"{_sentence(described(point))} {_growth(point.bytes, report.candidate_bytes)}. The recipe below is ready for "
-        "compare and deploy."
-    )
+    return f"{_sentence(described(point))} {_growth(point.bytes, report.candidate_bytes)}. {_ready(report)}"
+
+
+def _ready(report: MitigateReport) -> str:
+    """What the recommended recipe can be used for as it stands in the report."""
+    texts = [step.get("calibration") for step in report.recommended or ()]
+    sources = {text.get("source") for text in texts if isinstance(text, dict)}
+    if "self" in sources:
+        return (
+            "The recipe below is ready for compare; a deployment cannot sample its calibration text from the reference."
+        )
+    if "inline" in sources:
+        return "The artifact recipe.json is ready for compare and deploy; below, its documents are left out."
+    return "The recipe below is ready for compare and deploy."
 
 
 def recommended(report: MitigateReport) -> FrontPoint:

@@ -15,7 +15,7 @@ import json
 from dataclasses import dataclass
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.mitigate_report import MitigateReport, Wound
+from app.contracts.mitigate_report import NO_WOUND, MitigateReport, Wound
 from app.contracts.recipe import NormTweak, Recipe
 from app.contracts.report import Mean
 from app.contracts.requests.mitigate import MitigateRequest, TreatmentName
@@ -40,9 +40,6 @@ from workers.diagnosis.plan import plan_fingerprint
 from workers.diagnosis.sealed import Sealed
 from workers.diagnosis.sides import Side, Sides, modify, resolve
 from workers.engine.room import EngineRoom
-
-# Less than this is no wound: nats a token.
-NO_WOUND = 1e-6
 
 
 def mitigate(request: MitigateRequest, context: JobContext, room: EngineRoom) -> MitigateReport:

@@ -11,6 +11,7 @@ import numpy as np
 
 from app.contracts.calibration_report import Blocks
 from app.contracts.mitigate_report import (
+    NO_WOUND,
     ChangedToken,
     FrontPoint,
     MitigateReport,
@@ -155,7 +156,7 @@ def build_report(found: Found, context: JobContext) -> MitigateReport:
         sets=found.sets.records(),
         seal=Seal(frozen=tested.frozen, opened_at=tested.opened_at),
         not_tested=_not_tested(found, domains),
-        warnings=tuple(_warnings(found, tested)),
+        warnings=tuple(_warnings(found, done)),
         request=repeatable(request),
         provenance=source,
         **_blocks(now),
@@ -171,15 +172,15 @@ def sentence(
     if saved is not None and tested.recommended is not None and found.tested.raw.mean:
         share = (saved.mean or 0.0) / max(1e-12, raw.divergence.kl.mean or 0.0)
         size = tested.recommended.bytes - found.ward.subject.bytes
-        growth = numeral(abs(100 * size / max(1, found.ward.subject.bytes)))
-        growth += f" % {'more' if size >= 0 else 'fewer'} bytes"
+        share_more = numeral(abs(100 * size / max(1, found.ward.subject.bytes)))
+        growth = f"{share_more} % {'more' if size > 0 else 'fewer'} bytes" if size else "as many bytes"
         was, is_ = _classes(before), _classes(after)
         change = f"; the damage is {is_}, and was {was}" if was != is_ else f"; the damage stays {is_}"
         return (
             f"Treated: the recommended recipe takes {numeral(100 * share)} % of the KL away on test documents, from "
             f"{kl[0]} to {kl[1]} nats a token, for {growth}{change}."
         )
-    if raw.divergence.kl.mean is not None and raw.divergence.kl.mean < 1e-6:
+    if raw.divergence.kl.mean is not None and raw.divergence.kl.mean < NO_WOUND:
         return "Nothing to treat: on the test documents the candidate's distribution is the reference's."
     if tested.recommended is not None:
         return (
@@ -303,7 +304,9 @@ def _not_tested(found: Found, domains: Sequence[str]) -> tuple[str, ...]:
     return (*(item for item in listed if not item.startswith(_SPEED)), speed)
 
 
-def _warnings(found: Found, tested: Tested) -> list[str]:
+def _warnings(found: Found, done: Done | None) -> list[str]:
+    """`done` is what is recommended."""
+    tested = found.tested
     listed = list(found.sets.warnings)
     documents = len(np.unique(tested.part.where.document))
     if tested.raw.where.document.size and documents < 6:
@@ -311,15 +314,20 @@ def _warnings(found: Found, tested: Tested) -> list[str]:
             f"Only {counted(documents, 'test document')}: intervals are clustered by windows, "
             "and are too narrow where windows of one document are alike."
         )
-    done = tested.done()
-    if done is not None and done.measured is not None:
+    if done is None:
+        return listed
+    if done.measured is not None:
         listed += [f"Of making the recommended recipe: {warning}" for warning in done.measured.record.warnings]
-    if done is not None and any(
-        fields_of(step).get("calibration", {}).get("source") == "inline" for step in done.recipe
-    ):
+    sources = {fields_of(step).get("calibration", {}).get("source") for step in done.recipe}
+    if "inline" in sources:
         listed.append(
             "The recommended recipe looks at documents that were sent with the job: recipe.json holds them, this "
             "report does not."
+        )
+    if "self" in sources:
+        listed.append(
+            "The recommended recipe looks at text that is sampled from the reference, which a deployment cannot do: "
+            "deploy it with another calibration text, or the checkpoint that a job with export checkpoint leaves."
         )
     return listed
 

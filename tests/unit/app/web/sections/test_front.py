@@ -1,5 +1,6 @@
 """The view of a mitigate report: what its page and terminal say."""
 
+import copy
 import io
 
 import pytest
@@ -98,3 +99,53 @@ def test_every_kl_of_the_front_has_its_unit_and_interval():
             low, high = point[name]["ci"]
             assert f"[{low:.3f}, {high:.3f}]" in page or f"[{low:.2f}, {high:.2f}]" in page, (name, low, high)
     assert "KL to choose by, nats" in page
+
+
+def unharmed():
+    report = copy.deepcopy(VARIANTS["nothing"])
+    report["raw"]["divergence"]["kl"] |= {"mean": 0.0, "ci": [0.0, 0.0]}
+    return report
+
+
+def test_a_candidate_without_damage_is_not_told_to_get_a_larger_budget():
+    report = MitigateReport.model_validate(unharmed())
+    assert heading(report) == "Nothing to treat"
+    assert outcome(report) == "Leave the candidate as it is: there is no damage that a treatment could take away."
+    page = render(unharmed())
+    assert "No damage." in page
+    assert "larger budget" not in page
+    stream = io.StringIO()
+    render_terminal(unharmed(), Console(file=stream, width=120))
+    assert "NOTHING TO TREAT" in stream.getvalue()
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_sets_are_said_to_be_apart_only_where_no_overlap_was_allowed(allowed):
+    report = copy.deepcopy(VARIANTS["helped"])
+    report["request"]["allow_overlap"] = allowed
+    page = render(report)
+    assert ("Three sets that share no document" in page) is not allowed
+    assert ("Three sets of documents, which may share some" in page) is allowed
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("shipped", "The recipe below is ready for compare and deploy."),
+        ("self", "ready for compare; a deployment cannot sample its calibration text from the reference."),
+        ("inline", "The artifact recipe.json is ready for compare and deploy; below, its documents"),
+    ],
+)
+def test_a_recipe_is_ready_for_what_its_calibration_text_can_be_read_for(source, told):
+    report = copy.deepcopy(VARIANTS["helped"])
+    report["recommended"][-1]["calibration"] = {"source": source}
+    assert told in outcome(MitigateReport.model_validate(report))
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_treatments_have_room_in_a_terminal_of_any_width(width):
+    out = io.StringIO()
+    render_terminal(VARIANTS["helped"], Console(file=out, width=width))
+    table = out.getvalue().partition("The front on the test documents")[2].partition("{")[0]
+    assert "the candidate as it is" in table
+    assert "low-rank repair (rank 16)" in table
