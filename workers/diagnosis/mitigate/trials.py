@@ -22,6 +22,7 @@ from workers.diagnosis.mitigate.measuring import Measurement, RefusedError, esti
 from workers.diagnosis.mitigate.search import Measured, Proposal, Rung, Search
 from workers.diagnosis.mitigate.subject import Fit, Subject, told, type_of
 from workers.diagnosis.mitigate.treatments import ORDER, Arm, Plan, apply_plan, arms_of, why_none
+from workers.diagnosis.numerals import numeral
 from workers.surgery import catalogue
 
 # The step types that a treatment writes, beside those that the candidate's recipe has already.
@@ -144,7 +145,8 @@ class Ward:
                 continue
             alone = [done for done in mine if len(done.proposal.plan) == 1 and done.measured is not None]
             best = max((mean for done in alone if (mean := self.saved(done).mean) is not None), default=None)
-            found.append(Unhelpful(treatment=name, reason=self._why_not(mine, best), best_saved=best))
+            reason = self._why_not(mine, best, chosen=bool(used))
+            found.append(Unhelpful(treatment=name, reason=reason, best_saved=best))
         return tuple(found)
 
     # --- one trial
@@ -184,6 +186,11 @@ class Ward:
         known = {**catalogue.STREAMED, **catalogue.WHOLE}
         missing = [type_of(step) for step in recipe if type_of(step) not in known]
         return f"this version has no code for {missing[0]}" if missing else ""
+
+    def _over(self, one: Measurement) -> str:
+        """Which limit a measured recipe breaks, in words; empty where none."""
+        record = one.record
+        return broken(self.limits, size=record.bytes, bits=record.bits_per_weight, latency=self.latency(one))
 
     def _fits(self, size: float) -> bool:
         return not broken(self.limits, size=size, bits=self._bits(size), latency=None)
@@ -228,8 +235,7 @@ class Ward:
         one, plan = done.measured, done.proposal.plan
         if one is None:
             return "not_applicable", done.refusal
-        record = one.record
-        over = broken(self.limits, size=record.bytes, bits=record.bits_per_weight, latency=self.latency(one))
+        over = self._over(one)
         if one.mean == float("inf"):
             found: tuple[Outcome, str] = ("no_gain", "its logits are not finite at some positions")
         elif over:
@@ -246,20 +252,29 @@ class Ward:
             found = ("dominated", "another recipe has a lower KL for as few bytes, or nearly")
         return found
 
-    def _why_not(self, mine: Sequence[Done], best: float | None) -> str:
-        refusals = [done.refusal for done in mine if done.measured is None]
-        if len(refusals) == len(mine):
-            return f"it could not be done: {refusals[0]}"
+    def _why_not(self, mine: Sequence[Done], best: float | None, *, chosen: bool) -> str:
+        """`chosen`: whether another recipe is recommended, which may then have saved more."""
+        measured = [done.measured for done in mine if done.measured is not None]
+        if not measured:
+            return f"it could not be done: {mine[0].refusal}"
         if best is not None and best <= 0:
             return "alone it saved nothing on the documents to choose by"
+        over = [self._over(one) for one in measured]
+        if all(over):
+            return f"beyond the budget: {over[0]}"
+        if not chosen:
+            return "what it saved is not above zero for sure, or does not hold on the test documents"
         return "others saved more for as few bytes"
 
     def _line(self, done: Done, number: int, trials: int) -> str:
         head = f"trial {number} of {trials} ({done.proposal.rung}): {plan_name(done.proposal.plan)}"
         if done.measured is None:
             return f"{head}: not applicable: {done.refusal}"
+        if not math.isfinite(done.measured.mean):
+            return f"{head}: its logits are not finite at some positions"
         saved = self.base[done.proposal.rung].mean - done.measured.mean
-        return f"{head}: saves {saved:.4g} nats a token, {done.measured.record.bytes} bytes"
+        told = f"saves {numeral(saved)}" if saved >= 0 else f"loses {numeral(-saved)} more"
+        return f"{head}: {told} nats a token, {done.measured.record.bytes:,} bytes"
 
 
 def plan_name(plan: Sequence[Arm]) -> str:

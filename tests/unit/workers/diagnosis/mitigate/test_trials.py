@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app.contracts.requests.mitigate import Budget
@@ -89,3 +90,49 @@ def test_trials_are_counted_and_timed_while_they_run(tiny: Tiny) -> None:
     assert value("mitigate_trials", outcome="measured") == value("mitigate_trial_running") == 0.0
     timed = [value("mitigate_trial_seconds", rung=rung) or 0.0 for rung in ("cheap", "full")]
     assert sum(timed) == len(own.done)
+
+
+def tweak_of(
+    tiny: Tiny, saved: float, *, size: int = 100_000, latency: float = 0.0, limit: float | None = None
+) -> tuple[Ward, str]:
+    """One trial of norm.tweak alone that saves so much, and why it did not help where nothing is recommended."""
+    rng = np.random.default_rng(0)
+    where: Any = SimpleNamespace(document=np.repeat(np.arange(8), 25), window=np.repeat(np.arange(8), 25))
+    kl = 0.4 + 0.1 * rng.random(200)
+
+    def measured(values: Any, taken: int, speed: float) -> Any:
+        record = SimpleNamespace(bytes=taken, bits_per_weight=6.0, tokens_per_second=speed, seconds=1.0)
+        return SimpleNamespace(kl=values, mean=float(values.mean()), where=where, record=record)
+
+    own = ward(tiny, 0.4)
+    own.base = {rung: measured(kl, 100_000, 1000.0) for rung in ("cheap", "full")}  # type: ignore[misc]
+    own.limits = own.limits.model_copy(update={"added_latency": limit})
+    lines: list[str] = []
+    own.context.log = lines.append  # type: ignore[method-assign]
+    own.measure = lambda *_: measured(kl - saved, size, 1000.0 / (1 + latency))
+    arms, why = own.arms(["norm.tweak"])
+    own.run(arms[:1], 2)
+    (found,) = own.unhelpful(["norm.tweak"], why, [])
+    assert lines
+    return own, f"{lines[0]}\n{found.reason}"
+
+
+def test_without_a_recommendation_no_other_treatment_is_said_to_have_saved_more(tiny: Tiny) -> None:
+    _, told = tweak_of(tiny, 0.02)
+    line, _, reason = told.partition("\n")
+    assert line.startswith("trial 1 of 2 (cheap): norm.tweak ")
+    assert line.endswith(": saves 0.02 nats a token, 100,000 bytes")
+    assert reason == "what it saved is not above zero for sure, or does not hold on the test documents"
+
+
+def test_what_is_beyond_the_budget_is_said_to_be(tiny: Tiny) -> None:
+    _, told = tweak_of(tiny, 0.02, size=500_000)
+    assert told.endswith("beyond the budget: it takes 500,000 bytes, the budget is 400,000")
+    _, told = tweak_of(tiny, 0.02, latency=0.5, limit=0.1)
+    assert told.endswith("beyond the budget: a token takes 50 % longer, the budget is 10 %")
+
+
+def test_a_loss_is_no_negative_saving(tiny: Tiny) -> None:
+    _, told = tweak_of(tiny, -0.03)
+    assert ": loses 0.03 more nats a token, 100,000 bytes\n" in told
+    assert told.endswith("alone it saved nothing on the documents to choose by")
