@@ -69,7 +69,8 @@ def export(
             raise HemostatError(
                 ErrorCode.DISK_FULL,
                 "the disk is full: the artifacts of the job could not be written",
-                hint="make room below HEMOSTAT_HOME, and submit the job again: its measurements are kept",
+                hint="make room below HEMOSTAT_HOME, and submit the job again: checkpoints that it made are kept as "
+                "long as their store has room, what it measured is not",
             ) from error
         raise
 
