@@ -107,9 +107,14 @@ def draw(
         )
     for name, found, pointer in (("choose", choose, "/text"), ("test", test, "/test_text")):
         if not found:
+            domains = counted(len({document.domain for document in documents}), "domain")
+            are = "is" if len(documents) == 1 else "are"
+            why = f"{counted(len(documents), 'document')} of {domains} {are} too few to be divided"
+            if tests is not None:
+                why = "every document of test_text stands in text, too"
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
-                f"no document is left for the {name} set: {len(documents)} documents are too few to be divided",
+                f"no document is left for the {name} set: {why}",
                 hint="give two documents of a domain at least, or a test_text that shares none with text",
                 pointer=pointer,
             )

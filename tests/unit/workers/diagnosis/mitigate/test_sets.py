@@ -98,15 +98,25 @@ def test_a_document_that_the_test_holds_again_is_left_out(drawn: Draw) -> None:
 
 
 @pytest.mark.parametrize(
-    ("documents", "tests", "pointer"),
-    [(DOCUMENTS[:1], None, "/text"), (DOCUMENTS, [DOCUMENTS[0]], "/test_text")],
+    ("documents", "tests", "pointer", "why"),
+    [
+        (DOCUMENTS[:1], None, "/text", "choose set: 1 document of 1 domain is too few to be divided"),
+        (
+            [DOCUMENTS[0], DOCUMENTS[10]],
+            None,
+            "/text",
+            "choose set: 2 documents of 2 domains are too few to be divided",
+        ),
+        (DOCUMENTS, [DOCUMENTS[0]], "/test_text", "test set: every document of test_text stands in text, too"),
+    ],
 )
 def test_a_set_without_a_document_is_refused(
-    drawn: Draw, documents: list[TextDocument], tests: list[TextDocument] | None, pointer: str
+    drawn: Draw, documents: list[TextDocument], tests: list[TextDocument] | None, pointer: str, why: str
 ) -> None:
     with pytest.raises(HemostatError) as caught:
         drawn(documents, tests)
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, pointer)
+    assert caught.value.detail == f"no document is left for the {why}"
 
 
 @pytest.mark.parametrize(
