@@ -18,6 +18,9 @@ _NAMES = {
     "protect": "more for the worst layers",
     "calibration": "correction at decoding",
 }
+# Steps whose bits, and whose sparsity, differ from layer to layer where the worst ones are protected.
+_GRADED = frozenset({"quantize.rtn", "quantize.gptq", "quantize.awq", "quantize.dynamic"})
+_SPARSE = frozenset({"prune.magnitude", "prune.wanda", "prune.sparsegpt", "prune.ria", "prune.gradient"})
 _OUTCOMES = {
     "front": "on the front",
     "dominated": "beaten",
@@ -31,10 +34,12 @@ _OUTCOMES = {
 
 def described(point: FrontPoint | Trial) -> str:
     """Its treatments in words; `the candidate as it is` where there is none."""
-    return ", then ".join(map(_treatment, point.treatments)) or "the candidate as it is"
+    types = frozenset(str(step.get("type")) for step in point.recipe)
+    return ", then ".join(_treatment(one, types) for one in point.treatments) or "the candidate as it is"
 
 
-def _treatment(of: Treatment) -> str:
+def _treatment(of: Treatment, types: frozenset[str]) -> str:
+    """`types` are those of the treated recipe's steps."""
     name, knobs = _NAMES.get(of.name, of.name), of.knobs
     parts: list[str] = []
     if of.name == "repair.lowrank":
@@ -55,7 +60,12 @@ def _treatment(of: Treatment) -> str:
         parts = [f"{knobs.get('steps')} steps at {knobs.get('learning_rate')}"]
     elif of.name == "protect":
         layers = knobs.get("layers")
-        parts = [f"{layers} layer{'' if layers == 1 else 's'}, strength {knobs.get('by')}"]
+        by = knobs.get("by")
+        parts = [f"{layers} layer{'' if layers == 1 else 's'}"]
+        if _GRADED & types:
+            parts.append(f"{by} bit{'' if by == 1 else 's'} more")
+        if _SPARSE & types:
+            parts.append(f"{'much ' if by == 2 else ''}less sparsity there, more in the others")
     else:
         parts = [f"{key} {value}" for key, value in knobs.items()]
     return visible(f"{name} ({', '.join(parts)})")

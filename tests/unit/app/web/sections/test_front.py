@@ -6,7 +6,7 @@ import io
 import pytest
 from rich.console import Console
 
-from app.contracts.mitigate_report import MitigateReport
+from app.contracts.mitigate_report import FrontPoint, MitigateReport
 from app.web.charts_front import Dot, front_chart
 from app.web.report import render
 from app.web.sections.front import front, heading, outcome
@@ -149,3 +149,19 @@ def test_treatments_have_room_in_a_terminal_of_any_width(width):
     table = out.getvalue().partition("The front on the test documents")[2].partition("{")[0]
     assert "the candidate as it is" in table
     assert "low-rank repair (rank 16)" in table
+
+
+@pytest.mark.parametrize(
+    ("types", "by", "told"),
+    [
+        (["quantize.rtn"], 2, "(4 layers, 2 bits more)"),
+        (["quantize.dynamic", "repair.lowrank"], 1, "(4 layers, 1 bit more)"),
+        (["prune.wanda", "quantize.kv_cache"], 1, "(4 layers, less sparsity there, more in the others)"),
+        (["prune.gradient"], 2, "(4 layers, much less sparsity there, more in the others)"),
+    ],
+)
+def test_what_the_worst_layers_get_is_told_by_what_the_recipe_does(types, by, told):
+    point = copy.deepcopy(VARIANTS["helped"]["front"][0])
+    point |= {"treatments": [{"name": "protect", "knobs": {"layers": 4, "by": by}}]}
+    point |= {"recipe": [{"type": kind} for kind in types]}
+    assert described(FrontPoint.model_validate(point)) == f"more for the worst layers {told}"
