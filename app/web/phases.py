@@ -57,6 +57,7 @@ PHASES: Final = {
     "choose": "choosing a calibrator",
     "test": "testing what was chosen",
     "diagnose": "finding where the damage sits",
+    "restored": "measuring a part that is the reference's again",
     "search": "trying treatments",
     "trial": "measuring a treatment",
     "tasks": "answering the tasks",

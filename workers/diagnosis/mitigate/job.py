@@ -204,7 +204,7 @@ class _Mitigate(Attempt):
         if kept is not None:
             return kept
         with restored(candidate, reference, tensors, self._context.scratch / "restored", self._context) as info:
-            return bench.keep(name, info, scored.stored, sets.cheap, phase="diagnose")
+            return bench.keep(name, info, scored.stored, sets.cheap, phase="restored")
 
     # --- trials and choice
 

@@ -45,11 +45,13 @@ class Context:
         for path in (self.scratch, self.output):
             path.mkdir(parents=True, exist_ok=True)
         self.phases: list[str] = []
+        self.totals: dict[str, set[int]] = {}
         self.logs: list[str] = []
         self._stop_in = stop_in
 
     def progress(self, phase: str, done: int, total: int) -> None:
         assert done <= total or total == 0
+        self.totals.setdefault(phase, set()).add(total)
         if not self.phases or self.phases[-1] != phase:
             self.phases.append(phase)
 
@@ -72,6 +74,7 @@ def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
     home = tmp_path_factory.mktemp("home")
     (home / "models.toml").write_text(
         f'[models.tiny]\npath = "{tiny("llama")}"\n[models.other]\npath = "{tiny("llama", seed=1)}"\n'
+        + "".join(f'[models.{kind}]\npath = "{tiny(kind)}"\n' for kind in ("qwen2", "gemma2"))
     )
     return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
 
@@ -144,6 +147,7 @@ def test_the_wound_is_measured_by_restoring_each_part(done: tuple[MitigateReport
     assert sum(part.share or 0 for part in report.wound.parts) == pytest.approx(1)
     assert all(part.saved is not None and (part.saved.mean or 0) > 0 for part in report.wound.parts)
     assert not (context.scratch / "restored").exists()
+    assert context.totals["diagnose"] == {3}, "its steps are parts, not windows of text"
 
 
 def test_every_number_can_be_had_again_from_the_values_of_the_test_tokens(
@@ -246,6 +250,27 @@ def test_a_repair_leaves_its_adapter_and_the_checkpoint_where_it_is_asked_for(
         "config.json",
         "README.md",
     } <= names
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gemma2"])
+def test_other_architectures_are_treated_and_give_an_adapter_too(
+    settings: Settings, room: EngineRoom, tmp_path: Path, kind: str
+) -> None:
+    asked = request(
+        reference={"model": kind},
+        candidate={"model": kind, "recipe": WOUND},
+        treatments=["repair.lowrank", "norm.tweak"],
+        budget={"bytes": 200_000},
+        trials=4,
+    )
+    context = Context(settings, tmp_path)
+    report = mitigate(asked, context, room)
+    assert report.helped, report.verdict
+    assert report.wound.how == "restored"
+    assert {trial.rung for trial in report.trials} == {"cheap", "full"}
+    assert not [trial.reason for trial in report.trials if trial.outcome == "not_applicable"]
+    assert any(step["type"] == "repair.lowrank" for step in report.recommended or ())
+    assert (context.output / "adapter_config.json").is_file()
 
 
 def test_nothing_to_treat_is_said(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
