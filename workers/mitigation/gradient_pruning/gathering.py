@@ -5,7 +5,7 @@ tell where it hurts; what is kept in the end is decided by the prices accumulate
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -13,11 +13,14 @@ import torch
 from app.models.checkpoint import CheckpointInfo
 from workers.mitigation.gradient_pruning.budget import counts_by_price, histogram, step_share, uniform_counts
 from workers.mitigation.gradient_pruning.score import Prices
-from workers.mitigation.gradients import Gatherer, Tape, backward, divergence_gradients_of
+from workers.mitigation.gradients import Gatherer, LayerGradients, Tape, backward, divergence_gradients_of
 from workers.mitigation.objectives import OwnLabels
 from workers.surgery.blockwise.skeleton import Read
 from workers.surgery.callbacks import CheckCancelled, Progress
 from workers.surgery.prune_masks import lowest
+
+# takes a weight's name and the weight as the reference has it, gives it scaled as the checkpoint's is
+Moved = Callable[[str, torch.Tensor], torch.Tensor]
 
 
 def gather(
@@ -33,13 +36,15 @@ def gather(
     even: bool,
     seed: int,
     dtype: torch.dtype,
+    moved: Moved = lambda _, weight_OI: weight_OI,
     progress: Progress,
     check_cancelled: CheckCancelled,
 ) -> tuple[Prices, dict[int, torch.Tensor], list[float]]:
     """(prices of the addressed weights, layer → E[δ δᵀ] at the block's output, KL at each pass's candidate).
 
     `tape`: the reference on the windows; `info`, `read`: the checkpoint that is pruned; `sizes`: weights of each
-    addressed module; `even`: every module loses the same share.
+    addressed module; `even`: every module loses the same share; `moved`: what takes the reference's weights to the
+    checkpoint's frame, where steps before scaled channels (default: it is the same).
     """
     names = frozenset(sizes)
     prices = Prices(read)
@@ -58,6 +63,7 @@ def gather(
                 finish=gatherer.finish,
                 phase="fisher",
             )
+            _move(gatherer.found, moved)
             prices.add(gatherer.found)
             leaving = gatherer.leaving
             continue
@@ -87,6 +93,17 @@ def gather(
         divergences.append(mean)
         shutil.rmtree(folder)  # what it held is in the prices
     return prices, leaving, divergences
+
+
+def _move(found: Mapping[str, LayerGradients], moved: Moved) -> None:
+    """Gradients of the reference, in place, as they are by weights of the checkpoint's frame: where a weight is f times
+    as large for the same function, the gradient by it is f times smaller. f is a factor a row times one a column."""
+    for name, of in found.items():
+        factor_OI = moved(name, torch.ones(len(of.outputs_O), len(of.inputs_I))).square()
+        if of.squares_OI is not None:
+            of.squares_OI.div_(factor_OI)
+        of.outputs_O.div_(factor_OI[:, 0])
+        of.inputs_I.div_(factor_OI[0] / factor_OI[0, 0])
 
 
 def counts_of(prices: Prices, sizes: Mapping[str, int], share: float, *, even: bool) -> dict[str, int]:

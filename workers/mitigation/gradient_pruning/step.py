@@ -31,6 +31,7 @@ from workers.surgery.alignment import told
 from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.blockwise.walk import Block, Group, Walk
+from workers.surgery.channels import Channels
 from workers.surgery.reading import open_tensors
 from workers.surgery.shop import Shop
 from workers.surgery.width import width_of
@@ -45,7 +46,7 @@ REMEMBERED = 4 << 30
 class GradientPruning:
     """`prune.gradient`."""
 
-    version = 4
+    version = 5
 
     def __init__(self, step: PruneGradient) -> None:
         self.step = step
@@ -67,6 +68,7 @@ class _Work:
         self._dtype = torch.float32 if shop.source.scheme == "f32" else torch.bfloat16
         self._sizes = {weight.name: weight.shape[0] * weight.shape[1] for weight in shop.weights}
         self._last = max(weight.layer or 0 for weight in shop.weights)
+        self._frame = Channels.of(teacher)
         self._recovers = step.recovery_s > 0 or bool(step.recovery_steps)
         # All layers at once, where recovery is to train them together.
         self._pruned: dict[str, torch.Tensor] = {}
@@ -101,6 +103,7 @@ class _Work:
             even=even,
             seed=step.seed,
             dtype=self._dtype,
+            moved=self._moved,
             progress=shop.progress,
             check_cancelled=shop.check_cancelled,
         )
@@ -114,6 +117,13 @@ class _Work:
             self._recover()
             for name in self._sizes:
                 self._put(name, self._pruned.pop(name), counts)
+
+    def _moved(self, name: str, weight_OI: torch.Tensor) -> torch.Tensor:
+        """A weight of the teacher's, scaled as the source's is."""
+        channels = self._shop.channels
+        if self._frame.alike(name, channels):
+            return weight_OI
+        return channels.moved(name, self._frame.meaning(name, weight_OI))
 
     def _put(self, name: str, pruned_OI: torch.Tensor, counts: dict[str, int]) -> None:
         # trained weights leave any grid that a step before put them on

@@ -7,16 +7,20 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import inspect
+from tests.support.attention import attention_of
 from tests.support.copies import Copy, copier
 from workers.mitigation.gradient_pruning import recovery
+from workers.mitigation.gradient_pruning import step as pruning
 from workers.mitigation.objectives import logits
 from workers.surgery import resumption
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.calibration_text import CalibrationText
+from workers.surgery.channels import Channels
 from workers.surgery.modified import Modified
 from workers.surgery.reading import open_tensors
 from workers.surgery.recipe import apply
@@ -55,8 +59,6 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def divergence(reference: Path, candidate: Path, tokens: torch.Tensor) -> float:
     """Mean KL in nats by transformers, float32."""
-    from transformers import AutoModelForCausalLM
-
     with torch.no_grad():
         p, q = (
             AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(tokens).logits.log_softmax(-1)
@@ -117,6 +119,74 @@ def test_layers_and_modules_limit_what_is_pruned(tiny: Tiny, store: CheckpointSt
     with prune(tiny(), store, STEP | {"layers": [1], "modules": ["mlp"]}) as modified:
         names = {change.name for change in modified.manifest.tensors}
     assert names == {f"model.layers.1.mlp.{kind}_proj.weight" for kind in ("gate", "up", "down")}
+
+
+def test_a_block_is_given_what_pruned_ones_give_and_is_to_give_what_the_reference_has_there(
+    tiny: Tiny, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By transformers' hidden states of the result and of the reference; of the last they show the normed ones."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    inner = pruning.reconstruct
+
+    def told(call: Any, trained: Any, fetch: Any, *arguments: Any, **options: Any) -> list[float]:
+        seen.append(fetch(torch.arange(8)))
+        return inner(call, trained, fetch, *arguments, **options)
+
+    def states(folder: Path) -> tuple[torch.Tensor, ...]:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.bfloat16, attn_implementation=attention_of(folder)
+        )
+        with torch.no_grad():
+            found = model.model(input_ids=text(None).tokens_NL, output_hidden_states=True)  # type: ignore[arg-type]
+        return tuple(one.float() for one in found.hidden_states)
+
+    monkeypatch.setattr(pruning, "reconstruct", told)
+    with prune(tiny(), store, STEP) as modified:
+        ours, theirs = states(modified.path), states(tiny())
+    assert len(seen) == 3
+    for index, (_, wanted) in enumerate(seen[:-1]):
+        apart = float((ours[index + 1] - theirs[index + 1]).norm())
+        assert float((wanted.float() - theirs[index + 1]).norm()) < 0.05 * apart
+        assert float((seen[index + 1][0].float() - ours[index + 1]).norm()) < 0.05 * apart
+    assert torch.equal(seen[0][0].float(), ours[0])
+
+
+def test_prices_behind_scaled_channels_are_those_of_the_model_that_is_the_same_without(
+    tiny: Tiny, copy: Copy, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Channels scaled by powers of two: another checkpoint, number for number the same function."""
+    folder, draws = copy("qwen2"), torch.Generator().manual_seed(4)
+    channels = Channels()
+    for layer in ("model.layers.0.", "model.layers.2."):
+        before, values, within = (2.0 ** torch.randint(-3, 4, (size,), generator=draws) for size in (64, 32, 128))
+        channels.scale(f"{layer}input_layernorm.weight", outputs=1 / before)
+        for name in ("q_proj", "k_proj", "v_proj"):
+            channels.scale(f"{layer}self_attn.{name}.weight", inputs=before)
+        for name in ("weight", "bias"):
+            channels.scale(f"{layer}self_attn.v_proj.{name}", outputs=1 / values)
+        channels.scale(f"{layer}self_attn.o_proj.weight", inputs=values.repeat(2))
+        channels.scale(f"{layer}mlp.up_proj.weight", outputs=1 / within)
+        channels.scale(f"{layer}mlp.down_proj.weight", inputs=within)
+    tensors = {name: channels.moved(name, one).to(one.dtype) for name, one in weights(folder).items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    channels.save(folder)
+    assert divergence(tiny("qwen2"), folder, text(None).tokens_NL) == 0  # type: ignore[arg-type]
+    found: list[dict[str, torch.Tensor]] = []
+    inner = pruning.gather
+
+    def told(*arguments: Any, **options: Any) -> Any:
+        prices, leaving, divergences = inner(*arguments, **options)
+        found.append({name: prices.of(name).clone() for name in prices.fisher})
+        return prices, leaving, divergences
+
+    monkeypatch.setattr(pruning, "gather", told)
+    step = STEP | {"reconstruct": False}
+    with prune(tiny("qwen2"), store, step), prune(folder, store, step, reference=inspect(tiny("qwen2"))):
+        pass
+    plain, scaled = found
+    assert plain.keys() == scaled.keys()
+    for name, price in plain.items():
+        torch.testing.assert_close(scaled[name], price, rtol=1e-4, atol=0, msg=name)
 
 
 def test_the_same_inputs_give_the_same_weights_and_another_seed_does_not(tiny: Tiny, tmp_path: Path) -> None:
