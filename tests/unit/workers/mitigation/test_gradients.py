@@ -219,6 +219,26 @@ def test_the_same_seed_gives_the_same_and_another_does_not(tiny: Tiny, tmp_path:
     assert any(not torch.equal(one.outputs_O, results[2][name].outputs_O) for name, one in results[0].items())
 
 
+def test_only_one_block_has_weights_at_a_time(tiny: Tiny, tmp_path: Path) -> None:
+    """There and back."""
+    info = inspect(tiny("llama"))
+    seen: list[tuple[str, int, list[int]]] = []
+    with open_tensors(info) as reader:
+        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+
+        def note(way: str, index: int) -> None:
+            real = [at for at, one in enumerate(skeleton.layers) if not any(p.is_meta for p in one.parameters())]
+            seen.append((way, index, real))
+
+        for index, layer in enumerate(skeleton.layers):
+            layer.register_forward_hook(lambda *_, index=index: note("there", index))
+        tape = Tape(skeleton, TOKENS, tmp_path)
+        backward(tape, OwnLabels(skeleton, 0), visit_block=lambda index, _: note("back", index))
+        note("after", -1)
+    assert {way for way, _, _ in seen} == {"there", "back", "after"}
+    assert all(real == ([index] if index >= 0 else []) for _, index, real in seen)
+
+
 def test_cancelling_ends_it_and_progress_is_told(tiny: Tiny, tmp_path: Path) -> None:
     class StoppedError(Exception):
         pass

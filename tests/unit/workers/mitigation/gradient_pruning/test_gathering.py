@@ -1,0 +1,158 @@
+"""Gradients at the reference, then at candidates that have lost what was cheapest so far: as many weights as each pass
+has, with transformers' divergence."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from app.models.checkpoint import CheckpointInfo, inspect
+from workers.mitigation.gradient_pruning import gathering
+from workers.mitigation.gradient_pruning.gathering import gather
+from workers.mitigation.gradient_pruning.score import Prices
+from workers.mitigation.gradients import LayerGradients, Tape, fisher_of
+from workers.surgery.blockwise.skeleton import Read, Skeleton
+from workers.surgery.callbacks import never_cancelled, no_progress
+from workers.surgery.reading import open_tensors
+
+Tiny = Callable[..., Path]
+TOKENS = torch.randint(0, 320, (4, 16), generator=torch.Generator().manual_seed(8))
+
+
+@dataclass
+class Case:
+    """A tiny model, and what `gather` asked of every candidate."""
+
+    info: CheckpointInfo
+    read: Read
+    scratch: Path
+    candidates: list[dict[str, torch.Tensor]]
+    found: list[dict[str, torch.Tensor]]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of every linear layer."""
+        return {name: one.shape[0] * one.shape[1] for name, one in self.info.tensors.items() if "_proj.weight" in name}
+
+    def gather(self, passes: int, *, even: bool) -> tuple[Prices, dict[int, torch.Tensor], list[float]]:
+        """Half of the weights go, in float32."""
+        tape = Tape(Skeleton(self.info, self.read, dtype=torch.float32), TOKENS, self.scratch, name="reference")
+        return gather(
+            tape,
+            self.info,
+            self.read,
+            self.sizes,
+            TOKENS,
+            self.scratch,
+            share=0.5,
+            passes=passes,
+            even=even,
+            seed=3,
+            dtype=torch.float32,
+            progress=no_progress,
+            check_cancelled=never_cancelled,
+        )
+
+    def model(self, weights: dict[str, torch.Tensor]) -> Any:
+        """transformers' model with some other weights."""
+        made = AutoModelForCausalLM.from_pretrained(self.info.path, dtype=torch.float32, attn_implementation="eager")
+        with torch.no_grad():
+            for name, weight in weights.items():
+                made.get_parameter(name).copy_(weight)
+        return made
+
+
+def fisher(of: LayerGradients) -> torch.Tensor:
+    """The mean of the square and of the factors' product."""
+    assert of.squares_OI is not None
+    return (of.squares_OI + torch.outer(of.outputs_O, of.inputs_I)) / 2
+
+
+@pytest.fixture
+def case(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
+    info = inspect(tiny("llama", num_hidden_layers=2))
+    with open_tensors(info) as reader:
+        made = Case(info, lambda name: reader.read(name).float(), tmp_path, [], [])
+        inner = gathering.divergence_gradients_of
+
+        def told(info: CheckpointInfo, read: Read, *arguments: Any, **options: Any) -> Any:
+            made.candidates.append({name: read(name).clone() for name in made.sizes})
+            gradients, mean = inner(info, read, *arguments, **options)
+            made.found.append({name: fisher(of) for name, of in gradients.items()})
+            return gradients, mean
+
+        monkeypatch.setattr(gathering, "divergence_gradients_of", told)
+        yield made
+
+
+@pytest.mark.parametrize("even", [False, True])
+def test_every_pass_looks_at_a_candidate_that_has_lost_more(case: Case, even: bool) -> None:
+    case.gather(4, even=even)
+    total = sum(case.sizes.values())
+    lost = [{name: int((one == 0).sum()) for name, one in candidate.items()} for candidate in case.candidates]
+    # half of 1 − (3/4)³, of 1 − (2/4)³ and of 1 − (1/4)³; the last of the four is left to the sweep
+    wanted = [total * share // 128 for share in (37, 56, 63)]
+    assert [sum(zeros.values()) for zeros in lost] == wanted
+    for zeros in lost:
+        shares = [zeros[name] / size for name, size in case.sizes.items()]
+        assert (max(shares) - min(shares) < 0.001) == even
+    for candidate in case.candidates:
+        for name, weight in candidate.items():
+            assert torch.equal(weight[weight != 0], case.read(name)[weight != 0]), name
+
+
+def test_the_divergence_of_every_candidate_is_transformers(case: Case) -> None:
+    _, _, told = case.gather(3, even=False)
+    with torch.no_grad():
+        p = case.model({})(TOKENS).logits.log_softmax(-1)
+        qs = [case.model(candidate)(TOKENS).logits.log_softmax(-1) for candidate in case.candidates]
+    assert told == [pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-3) for q in qs]
+    assert 0 < told[0] < told[1]
+
+
+def test_what_goes_is_what_is_cheapest_by_all_passes_so_far(case: Case) -> None:
+    """By hand: ½ w² F, F at first the reference's, then the mean with the candidate's, which is scaled to one total."""
+    folder = case.scratch / "by-hand"
+    folder.mkdir()
+    at_reference = fisher_of(case.info, case.read, TOKENS, folder, seed=3, dtype=torch.float32)
+    weights = {name: case.read(name) for name in case.sizes}
+    first = {name: fisher(at_reference[name]) for name in weights}
+    prices, _, _ = case.gather(3, even=True)
+    mean = first
+    for passes, (candidate, found) in enumerate(zip(case.candidates, case.found, strict=True), 1):
+        for name, weight in weights.items():
+            price = weight.square() * mean[name]
+            gone = candidate[name] == 0
+            assert float(price[gone].max()) <= float(price[~gone].min()) * (1 + 1e-4), name
+        scale = sum(float((w.square() * first[name]).sum()) for name, w in weights.items()) / sum(
+            float((w.square() * found[name]).sum()) for name, w in weights.items()
+        )
+        mean = {name: (passes * one + scale * found[name]) / (passes + 1) for name, one in mean.items()}
+    for name, weight in weights.items():
+        torch.testing.assert_close(prices.of(name), weight.square() * mean[name] / 2, rtol=1e-3, atol=1e-12)
+
+
+def test_gradients_where_blocks_end_are_autograds_at_the_labels_drawn(case: Case) -> None:
+    _, leaving, _ = case.gather(1, even=True)
+    model = case.model({})
+    seen: list[torch.Tensor] = []
+    for block in model.model.layers:
+        block.register_forward_hook(lambda _, __, out: seen.append(out[0] if isinstance(out, tuple) else out))
+    sums = [torch.zeros(64, 64, dtype=torch.float64) for _ in range(2)]
+    for window, tokens_L in enumerate(TOKENS):
+        seen.clear()
+        logits_TV = model(tokens_L[None]).logits[0]
+        draws = torch.Generator().manual_seed(3 * 1_000_003 + window)
+        labels_T1 = torch.multinomial(logits_TV.detach().softmax(-1), 1, generator=draws)
+        slopes = torch.autograd.grad(logits_TV.log_softmax(-1).gather(-1, labels_T1).sum(), seen)
+        for layer, slope in enumerate(slopes):
+            delta = slope.reshape(-1, 64).double()
+            sums[layer] += delta.T @ delta / TOKENS.numel()
+    assert leaving.keys() == {0, 1}
+    for layer, expected in enumerate(sums):
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(leaving[layer].double(), expected, rtol=1e-2, atol=1e-3 * scale)
