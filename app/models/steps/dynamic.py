@@ -10,19 +10,19 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
 from app.models.simulation import with_activations
 from app.models.steps.blockwise import check_blocks
-from app.models.steps.quantize import PackedForm, check_fused, check_packed
+from app.models.steps.quantize import PackedForm, check_fused, check_packed, has_kernel
 
 # Widths that a module may have.
 WIDTHS = (3, 4, 5, 6, 8)
-# Those of them that vLLM's kernels take: weights alone, and weights that meet 8-bit activations.
-PACKED_WIDTHS = {None: (4,), 8: (4, 8)}
 
 
 def widths(step: QuantizeDynamic) -> tuple[int, ...]:
-    """The widths that the step may give a module."""
+    """The widths that the step may give a module; packed, those of them that vLLM has a kernel for here."""
     if not step.mixed:
         return (int(step.bits),)
-    return PACKED_WIDTHS.get(step.activation_bits, ()) if step.form == "packed" else WIDTHS
+    if step.form == "simulated":
+        return WIDTHS
+    return tuple(bits for bits in WIDTHS if has_kernel(_form(step, bits)))
 
 
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:

@@ -204,6 +204,13 @@ def _cuda(form: PackedForm, chosen: list[Weight]) -> Iterator[Refusal]:
 _REFUSALS: dict[str, Callable[[PackedForm, list[Weight]], Iterator[Refusal]]] = {"cpu": _cpu, "cuda": _cuda}
 
 
+def has_kernel(form: PackedForm) -> bool:
+    """Whether a device that is served from here has a kernel for weights and activations of these widths. Groups,
+    shapes and the processor are another matter: `check_packed`."""
+    widths = {"bits", "activation_bits"}
+    return any(widths.isdisjoint(field for field, _, _ in _REFUSALS[device](form, [])) for device in served_devices())
+
+
 def check_fused(chosen: list[Weight], info: CheckpointInfo, code: ErrorCode, pointer: str) -> None:
     """Raises `code` where only some of the layers that vLLM runs as one are addressed."""
     by_parent: dict[str, set[str]] = defaultdict(set)

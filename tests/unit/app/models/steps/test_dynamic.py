@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
-from app.models.steps import check_recipe
+from app.models.steps import check_recipe, quantize
 from app.models.steps.dynamic import widths
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
@@ -18,6 +18,12 @@ RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 
 def step(**fields: Any) -> dict[str, Any]:
     return {"type": "quantize.dynamic", "bits": 4, "group_size": 32} | fields
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`on("cpu")`: as where the vLLM of these devices is installed."""
+    return lambda *devices: monkeypatch.setattr(quantize, "served_devices", lambda: devices)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +69,8 @@ def test_what_is_packed_takes_no_further_change(tiny: Callable[..., Path]) -> No
         check_recipe(inspect(tiny("llama")), recipe, pointer="/recipe")
 
 
-def test_widths_are_those_that_a_kernel_takes_where_the_result_is_packed() -> None:
+def test_widths_are_those_that_a_kernel_takes_where_the_result_is_packed(on: Callable[..., None]) -> None:
+    on("cpu")
     recipe = RECIPE.validate_python(
         [
             step(mixed=True, bits=4.5),
@@ -72,3 +79,49 @@ def test_widths_are_those_that_a_kernel_takes_where_the_result_is_packed() -> No
         ]
     )
     assert [widths(one) for one in recipe] == [(3, 4, 5, 6, 8), (4, 8), (3,)]  # type: ignore[arg-type]
+
+
+WEIGHTS = step(mixed=True, bits=5.5, form="packed", symmetric=True)
+WITH_INPUTS = WEIGHTS | {"activation_bits": 8, "group_size": None}
+
+
+@pytest.mark.parametrize(
+    ("devices", "fields", "served", "scheme"),
+    [
+        (("cpu",), WITH_INPUTS, (4, 8), "w4a8"),
+        (("cuda",), WEIGHTS, (4, 8), "w4a16"),
+        (("cuda",), WITH_INPUTS | {"bits": 8}, (8,), "w8a8"),
+        (("cpu", "cuda"), WEIGHTS, (4, 8), "w4a16"),
+        (("cpu", "cuda"), WITH_INPUTS, (4, 8), "w4a8"),
+    ],
+)
+def test_a_packed_mixture_has_the_widths_that_the_device_has_kernels_for(
+    tiny: Callable[..., Path],
+    on: Callable[..., None],
+    devices: tuple[str, ...],
+    fields: dict[str, Any],
+    served: tuple[int, ...],
+    scheme: str,
+) -> None:
+    on(*devices)
+    (recipe,) = RECIPE.validate_python([fields])
+    assert widths(recipe) == served  # type: ignore[arg-type]
+    assert check_recipe(inspect(tiny("llama")), (recipe,), pointer="/recipe").scheme == scheme
+
+
+@pytest.mark.parametrize(
+    ("devices", "fields"),
+    [
+        (("cpu",), WEIGHTS),
+        (("cuda",), WITH_INPUTS),
+        (("cuda",), WEIGHTS | {"symmetric": False}),
+        (("cpu", "cuda"), WEIGHTS | {"symmetric": False}),
+    ],
+)
+def test_a_packed_mixture_is_refused_where_the_device_has_a_kernel_for_one_width_alone(
+    tiny: Callable[..., Path], on: Callable[..., None], devices: tuple[str, ...], fields: dict[str, Any]
+) -> None:
+    on(*devices)
+    with pytest.raises(HemostatError) as refused:
+        check_recipe(inspect(tiny("llama")), RECIPE.validate_python([fields]), pointer="/recipe")
+    assert (refused.value.code, refused.value.pointer) == (ErrorCode.PACKING_UNSUPPORTED, "/recipe/0/bits")
