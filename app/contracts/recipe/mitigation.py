@@ -32,8 +32,9 @@ class PruneGradient(Calibrated, Sparse):
 
 
 class QuantizeDynamic(Calibrated):
-    """Dynamic quantization scaling: channels smoothed, scales and zero points searched against the block's output
-    error weighted by the divergence's gradient, biases corrected, bits given to modules by measured nats a bit."""
+    """Dynamic quantization scaling: channels smoothed, scales and zero points of groups searched by the error of their
+    layer's output, both weighted by the divergence's gradient, biases corrected, bits given to modules by nats a bit,
+    measured layer by layer."""
 
     type: Literal["quantize.dynamic"]
     bits: Annotated[float, Field(ge=2, le=8)] = Field(

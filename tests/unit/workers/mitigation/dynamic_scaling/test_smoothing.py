@@ -107,3 +107,58 @@ def test_tokens_count_in_the_output_error_as_they_are_weighted() -> None:
     weight_T = torch.tensor([6.0, 0, 0, 0, 0, 0])
     assert output_error(weight_OI, x_TI, whole_I, scheme, None, None, weight_T) == pytest.approx(each[0], rel=1e-4)
     assert output_error(weight_OI, x_TI, whole_I, scheme, None, None) == pytest.approx(sum(each) / 6, rel=1e-4)
+
+
+def rounded(x: torch.Tensor, bits: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Each row on a symmetric grid of its own, its scale kept in `dtype`."""
+    scale = (x.abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 1)).to(dtype).double()
+    return (x / scale).round() * scale
+
+
+@pytest.mark.parametrize("tokens", [None, 3, 40])
+def test_the_strength_is_that_of_least_error_where_an_error_costs_divergence(
+    tiny: Callable[..., Path], tmp_path: Path, tokens: int | None
+) -> None:
+    """Against every strength tried by hand in float64, with all of the gradient at one output of one layer after
+    another, and all tokens counting the same, or one alone."""
+    tensors = exact(tmp_path, tiny("llama", num_hidden_layers=1))
+    info = inspect(tmp_path)
+    walk = Walk(Skeleton(info, tensors.__getitem__, dtype=torch.float32), TOKENS, tmp_path)
+    block = next(walk.blocks())
+    group = block.groups[0]
+    inputs = sample(block, (group,), 48)[0]
+    x = inputs[group].double()
+    wholes = [tensors[name] for name in group]
+    scales = [scale_for(Pair(group, norm="n"), inputs[group], wholes, strength, 4).double() for strength in STRENGTHS]
+    weight_T = torch.ones(len(x)) if tokens is None else torch.eye(len(x))[tokens] * len(x)
+    chosen, best = [], []
+    for name, whole in zip(group, wholes, strict=True):
+        for output in (0, 7, 19):
+            shop: Any = SimpleNamespace(
+                source=info,
+                read=lambda name: tensors[name].clone(),
+                put=lambda *_, **__: None,
+                channels=Channels.of(info),
+            )
+            fisher = {other: torch.zeros(len(weight)) for other, weight in zip(group, wholes, strict=True)}
+            fisher[name][output] = 2.0
+            _, strengths = smooth_block(
+                block,
+                Folded(shop, block),
+                info.architecture,
+                inputs,
+                Scheme(3, None, True),
+                4,
+                fisher,
+                tensors,
+                dict.fromkeys(group, weight_T),
+            )
+            w = whole[output].double()
+            costs = [
+                float(weight_T.double() @ (rounded(x / s, 4) @ rounded(w * s, 3, torch.bfloat16) - x @ w).square())
+                for s in scales
+            ]
+            chosen.append(strengths[0])
+            best.append(STRENGTHS[costs.index(min(costs))])
+    assert chosen == best
+    assert len(set(best)) > 1

@@ -11,10 +11,13 @@ from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.quantization import QuantizationConfig
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from app.contracts.recipe import Calibrated, Recipe
 from app.contracts.simulation import simulation_of
 from app.models.checkpoint import inspect
+from app.models.steps import quantize
+from workers.mitigation.dynamic_scaling.moments import Moment
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply
@@ -155,3 +158,86 @@ def test_smoothing_looks_at_activations_before_they_are_rounded(tiny: Tiny, tmp_
     step = DYNAMIC | {"bits": 8, "group_size": None, "symmetric": True, "activation_bits": 8, "tuning_steps": 0}
     record = made(folder, tmp_path / "store", step).manifest.steps[0]
     assert record.figures["smoothing_strength_mean"] >= 0.25
+
+
+def test_a_bias_takes_the_mean_that_is_left(tiny: Tiny, tmp_path: Path) -> None:
+    """By transformers: what keys and queries of the second layer are on average, behind a first that is rounded too."""
+    folder = tiny("qwen2", **LAYERS)
+    result = made(folder, tmp_path, DYNAMIC | {"bits": 3, "tuning_steps": 0})
+    tokens_NL = text(None).tokens_NL  # type: ignore[arg-type]
+
+    def mean(path: Path, name: str, bias_O: torch.Tensor | None = None) -> torch.Tensor:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        linear: Any = model.get_submodule(name)
+        seen: list[torch.Tensor] = []
+        linear.register_forward_hook(lambda _, __, out: seen.append(out))
+        with torch.no_grad():
+            if bias_O is not None:
+                linear.bias.copy_(bias_O)
+            model(tokens_NL)
+        return seen[0].flatten(0, 1).mean(0)
+
+    source = load_file(folder / "model.safetensors")
+    for name in ("model.layers.1.self_attn.q_proj", "model.layers.1.self_attn.k_proj"):
+        wanted = mean(folder, name)
+        without = mean(result.path, name, source[f"{name}.bias"].float()) - wanted
+        assert float((mean(result.path, name) - wanted).norm()) < 0.1 * float(without.norm()), name
+
+
+def test_weights_are_rounded_for_inputs_that_are_rounded_too(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most: list[int] = []
+    see = Moment.see
+
+    def told(self: Moment, own_TI: torch.Tensor, source_TI: torch.Tensor | None = None) -> None:
+        most.append(max(len(row.unique()) for row in own_TI))
+        see(self, own_TI, source_TI)
+
+    monkeypatch.setattr(Moment, "see", told)
+    made(tiny("llama", **LAYERS), tmp_path / "plain", DYNAMIC | {"tuning_steps": 0})
+    assert min(most) > 2**4
+    most.clear()
+    made(tiny("llama", **LAYERS), tmp_path / "rounded", DYNAMIC | {"tuning_steps": 0, "activation_bits": 4})
+    assert len(most) == 14
+    assert max(most) < 2**4
+
+
+@pytest.mark.parametrize(
+    ("device", "fields", "format_"),
+    [
+        ("cpu", {"activation_bits": 8, "group_size": None}, "int-quantized"),
+        ("cuda", {}, "pack-quantized"),
+    ],
+)
+def test_a_packed_mixture_says_of_every_module_how_it_is_packed(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, fields: dict[str, Any], format_: str
+) -> None:
+    monkeypatch.setattr(quantize, "served_devices", lambda: (device,))
+    step = DYNAMIC | {"bits": 5.5, "mixed": True, "symmetric": True, "form": "packed", "tuning_steps": 0} | fields
+    result = made(tiny("llama", **LAYERS), tmp_path, step)
+    parts = tensors(result)
+    config = QuantizationConfig.model_validate(inspect(result.path).config["quantization_config"])
+    assert config.format == format_
+    widths: dict[str, int] = {}
+    compressor: Any = BaseCompressor.get_value_from_registry(format_)
+    for scheme in config.config_groups.values():
+        assert scheme.weights is not None
+        assert (scheme.weights.symmetric, scheme.weights.group_size) == (True, fields.get("group_size", 32))
+        inputs = scheme.input_activations
+        if fields:
+            assert inputs is not None
+            assert (inputs.num_bits, inputs.strategy, inputs.dynamic, inputs.symmetric) == (8, "token", True, True)
+        else:
+            assert inputs is None
+        for module in scheme.targets:
+            widths[module] = scheme.weights.num_bits
+            own = {name.removeprefix(f"{module}."): one for name, one in parts.items() if name.startswith(f"{module}.")}
+            weight = compressor.decompress(own, scheme)["weight"]
+            rows = weight.reshape(-1, 32 if "group_size" not in fields else weight.shape[1])
+            assert max(len(row.unique()) for row in rows) <= 2**scheme.weights.num_bits
+    assert len(widths) == 14
+    assert set(widths.values()) == {4, 8}
+    for layer in range(2):
+        for together in (("self_attn.q", "self_attn.k", "self_attn.v"), ("mlp.gate", "mlp.up")):
+            assert len({widths[f"model.layers.{layer}.{one}_proj"] for one in together}) == 1
