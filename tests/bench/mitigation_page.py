@@ -53,6 +53,7 @@ def page(found: Mapping[str, Mapping[str, float]]) -> str:
     ]
     lines += [_row(case, found[case.name]) for case in measured]
     lines += ["", "## Bars", "", "What each method is held to, as a ratio of two KLs on the same documents.", ""]
+    lines += ["Of what a repair removes on WikiText-2, two thirds have to be removed on other text.", ""]
     lines += ["| recipe | against | text | ratio | bar | |", "|---|---|---|---|---|---|"]
     lines += [line for case in measured for line in _bars(case, found[case.name])]
     if missing or unheld:
@@ -79,13 +80,14 @@ def _bars(case: Case, of: Mapping[str, float]) -> Iterator[str]:
             verdict = "met" if of[f"{name}_met"] else "**missed**"
             against = _recipe(CASES[bar.against])
             ratio = _interval(of, name)
-            yield f"| {_recipe(case)} | {against} | {TEXTS[bar.text]} | {ratio} | ≤ {bar.most:.3g} | {verdict} |"
+            limit = of[f"{name}_bar"]
+            yield f"| {_recipe(case)} | {against} | {TEXTS[bar.text]} | {ratio} | ≤ {limit:.3g} | {verdict} |"
 
 
 def _unheld(case: Case, of: Mapping[str, float]) -> Iterator[str]:
     for bar in case.bars:
         if f"ratio_to_{bar.against}_{bar.text}" not in of:
-            yield f"- {_recipe(case)} against {_recipe(CASES[bar.against])}, {TEXTS[bar.text]}, ≤ {bar.most:.3g}"
+            yield f"- {_recipe(case)} against {_recipe(CASES[bar.against])}, {TEXTS[bar.text]}, {bar.words()}"
 
 
 def _interval(of: Mapping[str, float], name: str) -> str:

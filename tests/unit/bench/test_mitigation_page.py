@@ -13,7 +13,8 @@ def test_a_missed_bar_is_called_missed_and_a_case_without_numbers_not_measured()
     of: dict[str, float] = {"bits_per_weight": 4.3125, **kl}
     for bar, ratio in zip(CASES["dynamic_4"].bars, (0.4, 1.2, 0.9, 0.9), strict=True):
         name = f"ratio_to_{bar.against}_{bar.text}"
-        of |= {name: ratio, f"{name}_low": ratio, f"{name}_high": ratio, f"{name}_met": float(ratio <= bar.most)}
+        of |= {name: ratio, f"{name}_low": ratio, f"{name}_high": ratio}
+        of |= {f"{name}_bar": bar.most, f"{name}_met": float(ratio <= bar.most)}
     text = page({"dynamic_4": of})
     bars = text.partition("## Bars")[2].partition("## Not measured")
     assert bars[0].count("| met |") == 3
@@ -29,3 +30,22 @@ def test_a_bar_of_a_measured_case_that_has_no_ratio_is_told_as_not_measured() ->
     wanda = "`prune.wanda:sparsity=0.5,calibration_windows=128,calibration_window=512`"
     assert f"- {wanda} against `prune.magnitude:sparsity=0.5`, WikiText-2, ≤ 1\n" in told
     assert f"- {wanda}\n" not in told
+
+
+def test_two_thirds_of_what_a_repair_removes_remain_on_other_text() -> None:
+    """Removed there: 60 %; so 40 % have to be here, whatever share the first bar asks."""
+    (_, bar) = CASES["repair_rtn_4_r64"].bars
+    assert bar.text == "unfitted"
+    assert abs(bar.limit(0.4) - 0.6) < 1e-12
+    assert bar.limit(1.0) == 1.0
+    assert bar.words() == "67 % of what is removed on WikiText-2"
+
+
+def test_every_committed_verdict_follows_from_the_committed_ratios() -> None:
+    for name, of in read().items():
+        for bar in CASES[name].bars:
+            ratio = f"ratio_to_{bar.against}_{bar.text}"
+            if ratio in of:
+                limit = bar.limit(of.get(f"ratio_to_{bar.against}_wiki", float("nan")))
+                assert abs(of[f"{ratio}_bar"] - limit) < 2e-6, (name, ratio)
+                assert bool(of[f"{ratio}_met"]) == (of[ratio] <= limit), (name, ratio)
