@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from tests.unit.workers.mitigation.repair.support import RTN, operate, repair, weights, windows
+from tests.unit.workers.mitigation.repair.support import PRUNE, RTN, operate, repair, weights, windows
 from workers import products
 from workers.mitigation.repair.adapter import Adapted, bits_of, export, merged, stored
 from workers.mitigation.repair.closed_form import Factors
@@ -91,3 +92,38 @@ def test_peft_on_the_wounded_checkpoint_is_the_merged_checkpoint(
         assert float((logits - unmerged).norm() / unmerged.norm()) < 0.02
         config = json.loads((repaired.path / "adapter" / "adapter_config.json").read_text())
         assert config["r"] == repaired.manifest.steps[-1].figures["rank_most"]
+
+
+@pytest.mark.parametrize(
+    "wound",
+    [
+        PRUNE,
+        {"type": "prune.layers", "layers": [1]},
+        {"type": "prune.channels", "ratio": 0.25},
+        {"type": "lowrank.svd", "ratio": 0.3},
+    ],
+    ids=lambda wound: wound["type"],
+)
+def test_peft_loads_what_repairs_any_wound(tiny: Callable[..., Path], tmp_path: Path, wound: dict[str, Any]) -> None:
+    """Also where the wounded checkpoint has fewer layers, or narrower ones, than the reference."""
+    with (
+        operate(tiny(), tmp_path / "store", wound) as wounded,
+        operate(tiny(), tmp_path / "store", wound, repair(distill_steps=2)) as repaired,
+    ):
+        base = AutoModelForCausalLM.from_pretrained(wounded.path, dtype=torch.float32)
+        before = {name: weight.clone() for name, weight in base.state_dict().items()}
+        state = PeftModel.from_pretrained(base, str(repaired.path / "adapter")).merge_and_unload().state_dict()
+        after = weights(repaired.path)
+        for name, weight in after.items():
+            assert torch.equal(state[name].to(weight.dtype), weight), name
+        assert any(not torch.equal(state[name], weight) for name, weight in before.items())
+
+
+def test_peft_on_the_weights_that_were_wounded_anew_is_the_merged_checkpoint(
+    tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    with operate(tiny(), tmp_path / "store", RTN, repair(iterations=3)) as repaired:
+        base = AutoModelForCausalLM.from_pretrained(repaired.path / "base", dtype=torch.float32)
+        state = PeftModel.from_pretrained(base, str(repaired.path / "adapter")).merge_and_unload().state_dict()
+        for name, weight in weights(repaired.path).items():
+            assert torch.equal(state[name].to(weight.dtype), weight), name
