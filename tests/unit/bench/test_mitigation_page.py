@@ -1,6 +1,6 @@
 """The page of measured recipes says what its CSV says."""
 
-from tests.bench.mitigation_cases import CASES
+from tests.bench.mitigation_cases import CASES, SECONDS
 from tests.bench.mitigation_page import PAGE, page, read
 
 
@@ -49,3 +49,16 @@ def test_every_committed_verdict_follows_from_the_committed_ratios() -> None:
                 limit = bar.limit(of.get(f"ratio_to_{bar.against}_wiki", float("nan")))
                 assert abs(of[f"{ratio}_bar"] - limit) < 2e-6, (name, ratio)
                 assert bool(of[f"{ratio}_met"]) == (of[ratio] <= limit), (name, ratio)
+
+
+def test_seconds_beyond_what_may_be_waited_for_are_called_missed() -> None:
+    assert set(SECONDS) <= set(CASES)
+    kl = {f"kl_{text}{end}": 0.5 for text in ("wiki", "unfitted") for end in ("", "_low", "_high")}
+    of = {"bits_per_weight": 16.0, **kl}
+    told = page(
+        {"wanda_50": of | {"seconds": 90.4}, "ria_50": of | {"seconds": 89.6}, "wanda_2:4": of | {"seconds": 999}}
+    )
+    seconds = told.partition("## Seconds")[2].partition("## ")[0]
+    assert "| `prune.wanda:sparsity=0.5` | 90.4 | ≤ 90 | **missed** |" in seconds
+    assert "| `prune.ria:sparsity=0.5` | 89.6 | ≤ 90 | met |" in seconds
+    assert "2:4" not in seconds
