@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from app.contracts.job import Estimate
-from app.contracts.recipe import Calibrated, Recipe
+from app.contracts.recipe import Calibrated, Recipe, RepairLowrank
 from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
@@ -24,6 +24,7 @@ from app.models.sweeping import extra_passes
 from app.models.tasks.checks import tasks_cost
 from app.models.texts import scored_texts_of, text_files
 from app.models.tool_calls import assumption, seconds_of
+from app.models.training import CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND, trained_seconds, trained_tokens
 from app.models.trajectories import cost_of
 from app.settings import Settings
 
@@ -58,7 +59,7 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
     how = "; ".join(dict.fromkeys(how for _, _, how in texts))
     store = 2 * infos[0].hidden_size * tokens * (2 if isinstance(request, CalibrateRequest) else 1)
     made = _bytes_made(infos[1]) if request.candidate.recipe else 0
-    making, of_steps = _surgery(infos[1], request.candidate.recipe or ())
+    making, of_steps = _surgery(infos[1], request.candidate.recipe or (), here)
     starts = ENGINE_START_S
     # Of the machine that everything was measured on.
     seconds = making + _passes(tokens, *infos)
@@ -85,18 +86,9 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
         seconds += seconds_of(request.generate_tool_calls, [info.parameters for info in infos])
         extra = (assumption(request.generate_tool_calls),)
     if isinstance(request, MitigateRequest):
-        # Candidate, parts of it, and trials over a part of the text; the front over the rest.
-        passes = MITIGATE_PASSES + request.trials / 2
-        seconds += _passes(passes * tokens, infos[1])
-        fitted = request.calibration_windows * request.calibration_window
-        seconds += request.trials * infos[1].parameters * (1 / CPU_SURGERY_PARAMETERS_PER_SECOND)
-        seconds += request.trials * fitted / 2 * infos[1].parameters / CPU_TREATED_PARAMETER_TOKENS_PER_SECOND
+        searching, extra = _search(request, tokens, infos[1])
+        seconds += searching
         made = min(settings.checkpoint_budget_bytes, (request.trials + 1) * _bytes_made(infos[1]))
-        extra = (
-            f"{request.trials} trials, a third of them in full: each makes a checkpoint and fits it on text, in "
-            "proportion to parameters and tokens; training of a repair takes time besides",
-            "checkpoints of trials are kept within the checkpoint budget, the least recently used go first",
-        )
     if isinstance(request, AttributeRequest):
         made_of = check_recipe(infos[1], request.candidate.recipe, pointer="/candidate/recipe", reference=infos[0])
         attribution = attribution_cost(request, (infos[0], made_of), tokens, reference_parameters=pace.PARAMETERS)
@@ -130,6 +122,34 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
     )
 
 
+def _search(request: MitigateRequest, tokens: int, candidate: CheckpointInfo) -> tuple[float, tuple[str, ...]]:
+    """(seconds that a search takes beside the two passes of any job, what is assumed of them)."""
+    # Candidate, parts of it, and trials over a part of the text; the front over the rest.
+    seconds = _passes((MITIGATE_PASSES + request.trials / 2) * tokens, candidate)
+    fitted = request.calibration_windows * request.calibration_window
+    seconds += request.trials * candidate.parameters / CPU_SURGERY_PARAMETERS_PER_SECOND
+    seconds += request.trials * fitted / 2 * candidate.parameters / CPU_TREATED_PARAMETER_TOKENS_PER_SECOND
+    told = (
+        f"{request.trials} trials, a third of them in full: each makes a checkpoint and fits it on text, in proportion "
+        "to parameters and tokens"
+    )
+    if "repair.lowrank" in request.treatments:
+        # The longest of them; what is measured in full has one more often than not.
+        repair = RepairLowrank(
+            type="repair.lowrank",
+            rank=1,
+            calibration_windows=request.calibration_windows,
+            calibration_window=request.calibration_window,
+        )
+        trained = request.trials / 3 * trained_tokens(repair)
+        seconds += trained * candidate.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
+        told += "; in full, a repair is trained besides, and each is taken to have one"
+    return seconds, (
+        told,
+        "checkpoints of trials are kept within the checkpoint budget, the least recently used go first",
+    )
+
+
 def _of_trajectory(
     request: TrajectoryRequest, registry: Registry, infos: list[CheckpointInfo], documents: int | None, here: Pace
 ) -> Estimate:
@@ -143,7 +163,7 @@ def _of_trajectory(
         reference_parameters=pace.PARAMETERS,
     )
     candidates = list(zip([*infos[1:], *others], request.models(), strict=True))
-    surgery = [_surgery(info, model.recipe or ()) for info, model in candidates]
+    surgery = [_surgery(info, model.recipe or (), here) for info, model in candidates]
     return Estimate(
         kind=request.kind,
         documents=cost.prompts,
@@ -178,8 +198,9 @@ def _told(here: Pace) -> tuple[str, ...]:
     )
 
 
-def _surgery(info: CheckpointInfo, recipe: Recipe) -> tuple[float, tuple[str, ...]]:
-    """(seconds in which a recipe makes its checkpoint, what is assumed of them)."""
+def _surgery(info: CheckpointInfo, recipe: Recipe, here: Pace) -> tuple[float, tuple[str, ...]]:
+    """(seconds in which a recipe makes its checkpoint on the machine that everything was measured on, what is assumed
+    of them)."""
     if not recipe:
         return 0.0, ()
     seconds = info.parameters / CPU_SURGERY_PARAMETERS_PER_SECOND
@@ -187,10 +208,18 @@ def _surgery(info: CheckpointInfo, recipe: Recipe) -> tuple[float, tuple[str, ..
     if not looking:
         return seconds, ()
     tokens = sum(step.calibration_windows * step.calibration_window for step in looking)
+    trained = sum(map(trained_tokens, looking))
     steps = "a step that looks" if len(looking) == 1 else f"{len(looking)} steps that look"
-    return seconds + tokens * info.parameters / CPU_TREATED_PARAMETER_TOKENS_PER_SECOND, (
-        f"{steps} at {tokens:,} calibration tokens, in proportion to tokens and parameters, as measured on a 2-core "
-        "CPU; what a step trains (tuning, recovery, distillation) takes time besides",
+    told = f"{steps} at {tokens:,} calibration tokens"
+    if trained:
+        told += f", trained on {trained:,} of them forward and backward, each as often as it comes"
+    return (
+        seconds
+        + tokens * info.parameters / CPU_TREATED_PARAMETER_TOKENS_PER_SECOND
+        + trained * info.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
+        # these are the same on every machine
+        + sum(map(trained_seconds, looking)) / here.slower,
+        (f"{told}, in proportion to tokens and parameters, as measured on a 2-core CPU",),
     )
 
 

@@ -97,6 +97,23 @@ def test_steps_that_look_at_text_are_estimated_with_it(registry: Registry, setti
         assert not any("calibration tokens" in line for line in plain.assumptions), "it reads no text"
 
 
+def test_training_is_counted_and_a_limit_in_seconds_is_the_same_on_every_machine(
+    registry: Registry, settings: Settings
+) -> None:
+    parameters = inspect(registry.resolve("llama").checkpoint_path()).parameters
+
+    def repaired(pace: float, **options: Any) -> float:
+        step = {"type": "repair.lowrank", "rank": 4, "block_epochs": 0, "calibration_window": 128, **options}
+        text = {"source": "self", "tokens": 4096}
+        return estimate(request(RTN, step, text=text), registry, settings, Pace(pace, "as it is")).seconds
+
+    trained = repaired(1400.0, distill_steps=100_000) - repaired(1400.0, distill_steps=0)
+    assert trained == pytest.approx(100_000 * 1024 * parameters / 3e10, rel=1e-3)
+    for pace in (1400.0, 350.0):
+        limited = repaired(pace, distill_s=500.0) - repaired(pace, distill_steps=0)
+        assert limited == pytest.approx(500, abs=0.2)
+
+
 def test_an_attribution_of_a_candidate_that_its_recipe_makes_shallower_is_estimated_without_swaps(
     registry: Registry, settings: Settings
 ) -> None:

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.mitigate import TREATMENTS, MitigateRequest
+from app.models.checkpoint import inspect
 from app.models.estimates import estimate
+from app.models.pace import Pace
 from app.models.preflight import check_request
 from app.models.registry import Registry, load_registry
 from app.settings import Settings
@@ -113,3 +115,17 @@ def test_more_trials_are_estimated_to_take_longer_and_their_checkpoints_stay_wit
         few.tokens
         == estimate(request(calibration={"source": "inline", "documents": [DOCUMENT]}), registry, settings).tokens
     )
+
+
+def test_repairs_that_are_trained_are_estimated_with_their_training(registry: Registry, settings: Settings) -> None:
+    """A third of the trials, blocks three times over the text and sixty steps of 1,024 tokens each."""
+    info = inspect(registry.resolve("llama").checkpoint_path())
+
+    def seconds(*treatments: str, trials: int) -> float:
+        return estimate(
+            request(treatments=list(treatments), trials=trials), registry, settings, Pace(1400.0, "as it is")
+        ).seconds
+
+    trained = 3 * request().calibration_windows * 64 + 60 * 1024
+    with_repair = seconds("repair.lowrank", "protect", trials=180) - seconds("protect", trials=180)
+    assert with_repair == pytest.approx(60 * trained * info.parameters / 3e10, rel=0.01)
