@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from app.contracts.errors import ErrorCode, HemostatError
 from app.settings import Settings
-from tests.integration.workers.diagnosis.mitigate.test_job import Context
 from tests.integration.workers.diagnosis.test_compare_classes import request, words
+from tests.support.attempts import Context
 from workers.diagnosis.compare import compare
 from workers.engine.room import EngineRoom
 
@@ -31,7 +30,7 @@ def room(settings: Settings) -> Iterator[EngineRoom]:
     made.close()
 
 
-def asked(looked_at: list[dict[str, Any]], *, allowed: bool) -> Any:
+def asked(looked_at: list[dict[str, Any]]) -> Any:
     step = {
         "type": "prune.wanda",
         "sparsity": 0.5,
@@ -40,17 +39,12 @@ def asked(looked_at: list[dict[str, Any]], *, allowed: bool) -> Any:
         "calibration_window": 32,
     }
     candidate = {"model": "tiny", "recipe": [step]}
-    return request(DOCUMENTS, reference={"model": "tiny"}, candidate=candidate, allow_overlap=allowed)
+    return request(DOCUMENTS, reference={"model": "tiny"}, candidate=candidate, allow_overlap=True)
 
 
-def test_an_overlap_is_refused_and_told_where_it_is_allowed(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
+def test_an_overlap_that_is_allowed_is_told(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
     both = [*OTHERS, DOCUMENTS[2] | {"id": "copy"}]
-    with pytest.raises(HemostatError) as caught:
-        compare(asked(both, allowed=False), Context(settings, tmp_path / "refused"), room)
-    assert caught.value.code is ErrorCode.CALIBRATION_OVERLAP
-    told = compare(asked(both, allowed=True), Context(settings, tmp_path / "told"), room).warnings
+    told = compare(asked(both), Context(settings, tmp_path / "told"), room).warnings
     assert [one for one in told if "1 scored document was also looked at by the recipe's steps" in one]
-    told = compare(asked(OTHERS, allowed=True), Context(settings, tmp_path / "apart"), room).warnings
+    told = compare(asked(OTHERS), Context(settings, tmp_path / "apart"), room).warnings
     assert not [one for one in told if "also looked at" in one]

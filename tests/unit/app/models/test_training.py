@@ -4,7 +4,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.contracts.recipe import Recipe
-from app.models.training import trained_seconds, trained_tokens
+from app.models.training import DISTILL_TOKENS, RECOVERY_TOKENS, trained_seconds, trained_tokens
+from workers.mitigation.gradient_pruning import recovery
+from workers.mitigation.repair import distill
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 TEXT = {"calibration_windows": 10, "calibration_window": 100}
@@ -36,3 +38,8 @@ TEXT = {"calibration_windows": 10, "calibration_window": 100}
 def test_what_a_step_trains_is_counted(step: dict[str, Any], tokens: int, seconds: float) -> None:
     (parsed,) = RECIPE.validate_python([step])
     assert (trained_tokens(parsed), trained_seconds(parsed)) == (tokens, seconds)
+
+
+def test_steps_are_as_long_as_the_workers() -> None:
+    """The front end may not import these."""
+    assert (DISTILL_TOKENS, RECOVERY_TOKENS) == (distill.STEP_TOKENS, recovery.STEP_TOKENS)
