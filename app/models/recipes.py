@@ -10,6 +10,8 @@ from app.contracts.text import InlineText
 # What magnitude pruning has been asked for since before it knew OWL. The other fields say nothing without it, and are
 # left out then: recipes of that time keep their names.
 _MAGNITUDE: Final = frozenset({"type", "layers", "modules", "sparsity", "pattern", "scope"})
+# Fields that came later, with the value that says nothing: left out there, for the same reason.
+_LATER: Final = {"repair.lowrank": {"own_windows": 0}}
 
 
 def canonical_json(recipe: Recipe) -> str:
@@ -26,6 +28,9 @@ def canonical_json(recipe: Recipe) -> str:
             fields["calibration"] = _told_inline(step.calibration)
         if isinstance(step, PruneMagnitude) and not step.reads_text:
             fields = {name: value for name, value in fields.items() if name in _MAGNITUDE}
+        for name, nothing in _LATER.get(step.type, {}).items():
+            if fields[name] == nothing:
+                del fields[name]
         for name in ("layers", "modules"):
             if fields.get(name) is not None:
                 fields[name] = sorted(set(fields[name]))

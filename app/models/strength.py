@@ -71,6 +71,7 @@ _FIELDS: Final = {
     # What a calibrated step may look at, and how long it may mend: null is no limit.
     "calibration_windows": FALLING,
     "calibration_window": FALLING,
+    "own_windows": FALLING,
     "passes": FALLING,
     "reconstruct_epochs": FALLING,
     "recovery_s": FALLING,

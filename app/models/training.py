@@ -15,7 +15,7 @@ DISTILL_TOKENS, RECOVERY_TOKENS = 1024, 512
 def trained_tokens(step: Step) -> int:
     """Tokens that a step goes forward and backward over, each as often as it does."""
     if isinstance(step, RepairLowrank):
-        text = step.calibration_windows * step.calibration_window
+        text = (step.calibration_windows + step.own_windows) * step.calibration_window
         distilled = 0 if step.distill_s else step.distill_steps * max(DISTILL_TOKENS, step.calibration_window)
         return step.block_epochs * text + distilled
     if isinstance(step, PruneGradient):

@@ -144,7 +144,8 @@ def _repair(of: Step) -> str:
     epochs, steps = of.get("block_epochs", 3), of.get("distill_steps", 60)
     fitted = [f"blocks fitted over {fmt.counted(epochs, 'epoch')}"] if epochs else []
     trained = [f"{steps} steps of distillation"] if steps else []
-    how = ", ".join([*fitted, *trained]) or "closed form alone"
+    own = [f"{fmt.counted(of['own_windows'], 'window')} of the reference's own text"] if of.get("own_windows") else []
+    how = ", ".join([*own, *fitted, *trained]) or "closed form alone"
     return f"low-rank repair, mean rank {of.get('rank')}, {how}"
 
 

@@ -17,6 +17,7 @@ _STEPS: Final = {
     "low rank": "low-rank factors",
     "merge": "merging the models",
     "outliers": "counting outliers",
+    "own text": "writing text with the reference",
     "prune": "pruning blocks",
     "recovery": "training the weights that stayed",
     "reference": "running the reference",

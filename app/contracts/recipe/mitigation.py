@@ -98,6 +98,11 @@ class RepairLowrank(Calibrated):
     distill_s: Annotated[float, Field(gt=0, le=86400)] | None = Field(
         default=None, description="At most so many seconds of it. Makes results time-dependent."
     )
+    own_windows: Annotated[int, Field(ge=0, le=4096)] = Field(
+        default=0,
+        description="Windows that the reference writes itself, fitted on beside the calibration text: what is taken "
+        "back then holds on other text too.",
+    )
     iterations: Annotated[int, Field(ge=1, le=10)] = Field(
         default=1,
         description="More than once: what the repair carries is taken out of the weights and the steps before, which "

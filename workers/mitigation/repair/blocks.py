@@ -22,6 +22,7 @@ import torch
 from workers.mitigation.reconstruction import metric_root, orders, reconstruct, schedule
 from workers.mitigation.repair.adapter import Adapted, merged
 from workers.mitigation.repair.closed_form import Factors
+from workers.mitigation.repair.optimizer import Rate, adam_of, at
 from workers.mitigation.split import Split
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations, Block, Walk
@@ -34,21 +35,14 @@ RATE = 0.012
 
 
 class FactorsOfBlock:
-    """The factors of a block's adapted layers, and Adam on them. What has nothing in it stays as it is: a step has no
-    size there."""
+    """The factors of a block's adapted layers, and Adam on them."""
 
     def __init__(self, adapted: Mapping[str, Adapted], *, rate: float = RATE) -> None:
-        groups: list[dict[str, Any]] = []
-        for one in adapted.values():
-            for factor in (one.up_OR, one.down_RI):
-                size = rate * float(factor.detach().square().mean().sqrt())
-                groups.append({"params": [factor], "lr": size, "base": size})
-        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.95), foreach=False)
+        self.optimizer = adam_of(adapted.values(), Rate(rate, relative=True), (0.9, 0.95))
 
     def step(self, part: float) -> None:
         """One Adam step at a part of the way."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base"] * schedule(part)
+        at(self.optimizer, schedule(part))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 

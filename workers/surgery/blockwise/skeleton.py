@@ -16,6 +16,7 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.shapes import LAYOUTS
 from workers.products import widen
 from workers.surgery.blockwise.attention import capped, implementation
+from workers.surgery.callbacks import CheckCancelled, never_cancelled
 
 Read = Callable[[str], torch.Tensor]
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
@@ -67,6 +68,14 @@ class Skeleton:
         layer = self.layers[index]
         self.load(layer, f"model.layers.{index}.")
         return layer
+
+    def whole(self, check_cancelled: CheckCancelled = never_cancelled) -> None:
+        """All weights at once."""
+        for index in range(len(self.layers)):
+            check_cancelled()
+            self.block(index)
+        self.load(self.model.model.embed_tokens, "model.embed_tokens.")
+        self.head()
 
     def release(self, index: int) -> None:
         """Forgets a layer's weights."""

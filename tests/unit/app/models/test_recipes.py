@@ -53,3 +53,10 @@ def test_magnitude_pruning_has_the_name_that_it_had_before_it_knew_owl() -> None
     assert recipe_fingerprint(recipe(plain | {"seed": 3})) == recipe_fingerprint(recipe(plain))
     owl = plain | {"allocation": "owl"}
     assert recipe_fingerprint(recipe(owl | {"seed": 3})) != recipe_fingerprint(recipe(owl))
+
+
+def test_a_repair_without_text_of_its_own_has_the_name_that_it_had_before_it_knew_any() -> None:
+    repair = {"type": "repair.lowrank", "rank": 4}
+    assert "own_windows" not in canonical_json(recipe(RTN, repair))
+    assert recipe_fingerprint(recipe(RTN, repair)) == recipe_fingerprint(recipe(RTN, {**repair, "own_windows": 0}))
+    assert '"own_windows":8' in canonical_json(recipe(RTN, {**repair, "own_windows": 8}))

@@ -13,7 +13,8 @@ from tests.unit.workers.mitigation.repair.support import windows
 from workers.distributions.head import Head
 from workers.mitigation.divergence import Divergence
 from workers.mitigation.repair.closed_form import Factors
-from workers.mitigation.repair.distill import RATE, Distiller, _batches, _share, rate_at
+from workers.mitigation.repair.distill import FINE_NATS, FINE_RATE, RATE, Distiller, _batches, _share, rate_at
+from workers.mitigation.repair.optimizer import Rate
 from workers.mitigation.split import Split
 from workers.surgery import resumption
 from workers.surgery.blockwise.skeleton import Skeleton
@@ -83,7 +84,7 @@ def test_training_lowers_what_it_is_trained_on(made: Made) -> None:
     distiller, factors, _, _, _ = made
     distiller._split = Split(tuple(range(8)), tuple(range(8)))
     before = distiller.measure()
-    assert distiller.train(15, seed=0, rate=5e-3) == 15
+    assert distiller.train(15, seed=0, rate=Rate(5e-3)) == 15
     assert distiller.measure() < 0.98 * before
     trained = distiller.factors()
     assert not torch.equal(trained[f"{NAMES[0]}.weight"].up_OR, factors[f"{NAMES[0]}.weight"].up_OR)
@@ -124,9 +125,25 @@ def test_the_rate_rises_and_falls_to_nothing() -> None:
 
 
 def test_the_rate_is_full_where_much_is_left_and_falls_in_proportion() -> None:
-    assert rate_at(3.0) == rate_at(0.3) == RATE
-    assert rate_at(0.03) == pytest.approx(RATE / 10)
-    assert rate_at(0.0) == rate_at(-2e-9) == 0
+    assert rate_at(3.0) == rate_at(0.3) == Rate(RATE)
+    assert rate_at(0.06).size == pytest.approx(RATE / 5)
+    assert not rate_at(FINE_NATS).relative
+    assert rate_at(0.0) == rate_at(-2e-9) == Rate(0.0)
+
+
+def test_where_little_is_left_steps_are_in_proportion_to_each_factor() -> None:
+    assert rate_at(0.04) == rate_at(1e-6) == Rate(FINE_RATE, relative=True)
+
+
+def test_relative_steps_lower_what_they_are_trained_on_and_leave_empty_factors(made: Made) -> None:
+    distiller, factors, _, _, _ = made
+    empty = f"{NAMES[0]}.weight"
+    distiller.put({empty: Factors(0 * factors[empty].up_OR, factors[empty].down_RI, torch.zeros(3))})
+    distiller._split = Split(tuple(range(8)), tuple(range(8)))
+    before = distiller.measure()
+    assert distiller.train(15, seed=0, rate=Rate(0.05, relative=True)) == 15
+    assert distiller.measure() < 0.99 * before
+    assert not distiller.factors()[empty].up_OR.any()
 
 
 def test_it_can_be_stopped_in_every_layer_forward_and_backward(made: Made) -> None:

@@ -12,12 +12,15 @@ from app.models.checkpoint import inspect
 from tests.support.outliers import with_outliers
 from tests.support.tiny import make_checkpoint
 from tests.unit.workers.mitigation.repair.support import PRUNE, RTN, operate, repair, text, weights, windows
+from workers.mitigation.gradients import Gatherer
 from workers.mitigation.repair.adapter import bits_of
 from workers.mitigation.repair.blocks import Blocks
 from workers.mitigation.repair.closed_form import Factors, Metric
-from workers.mitigation.repair.distill import RATE, Distiller
+from workers.mitigation.repair.distill import FINE_NATS, FINE_RATE, RATE, Distiller
+from workers.mitigation.repair.step import RepairStep, gradient_windows
 from workers.surgery import resumption
 from workers.surgery.quantize_rtn import quantize
+from workers.surgery.shop import Shop
 
 Tiny = Callable[..., Path]
 
@@ -128,8 +131,9 @@ def test_blocks_that_end_worse_than_they_began_are_told_and_not_kept(
         assert "block by block did not help" in step.warnings[0]
 
 
+@pytest.mark.parametrize(("wound", "relative"), [(RTN, True), ({**RTN, "bits": 2}, False)])
 def test_it_is_trained_at_the_rate_of_what_the_closed_form_leaves(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wound: dict[str, Any], *, relative: bool
 ) -> None:
     rates = []
     train = Distiller.train
@@ -139,10 +143,12 @@ def test_it_is_trained_at_the_rate_of_what_the_closed_form_leaves(
         return train(self, steps, **options)
 
     monkeypatch.setattr(Distiller, "train", told)
-    with operate(tiny(), tmp_path / "store", RTN, repair(4, distill_steps=2)) as repaired:
+    with operate(tiny(), tmp_path / "store", wound, repair(4, distill_steps=2)) as repaired:
         left = repaired.manifest.steps[-1].figures["kl_closed_form_nats"]
     assert 0 < left < 0.3
-    assert rates == [pytest.approx(RATE * left / 0.3)]
+    assert relative == (left < FINE_NATS)
+    assert [rate.relative for rate in rates] == [relative]
+    assert rates[0].size == pytest.approx(FINE_RATE if relative else RATE * left / 0.3)
 
 
 def test_the_same_steps_give_the_same_weights(tiny: Tiny, tmp_path: Path) -> None:
@@ -335,6 +341,35 @@ def test_a_reference_of_another_width_is_refused(tiny: Tiny, tmp_path: Path) -> 
     assert "Qwen2ForCausalLM" in error.detail
     error = refusal(tiny(), tmp_path / "store", repair(), reference=inspect(tiny("llama", vocab_size=400)))
     assert "400 tokens, the model 320" in error.detail
+
+
+def test_what_the_reference_writes_is_fitted_on_beside_the_text(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    gathered = RepairStep._gradients
+
+    def watched(self: RepairStep, shop: Shop, tokens_NL: torch.Tensor) -> Gatherer:
+        seen.append(tokens_NL)
+        return gathered(self, shop, tokens_NL)
+
+    monkeypatch.setattr(RepairStep, "_gradients", watched)
+    with operate(tiny(), tmp_path / "store", RTN, repair(own_windows=16)) as modified:
+        step = modified.manifest.steps[-1]
+    given = {tuple(row) for row in windows().tolist()}
+    theirs = [tuple(row) in given for row in seen[0].tolist()]
+    assert len(theirs) == 32
+    # one of each, in turn: gradients are of the first windows, and the last ones decide
+    assert theirs == [True, False] * 16
+    assert step.figures["own_text_s"] >= 0
+    assert step.figures["kl_after_nats"] < step.figures["kl_before_nats"]
+
+
+def test_gradients_are_of_a_quarter_of_a_long_text() -> None:
+    assert gradient_windows(64, 512) == 16
+    assert gradient_windows(288, 512) == 72
+    assert gradient_windows(8, 512) == 8
+    assert gradient_windows(3, 65536) == 1
 
 
 def test_little_text_is_told(tiny: Tiny, tmp_path: Path) -> None:

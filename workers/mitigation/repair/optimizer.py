@@ -1,0 +1,40 @@
+"""Adam on the factors of an adapter, its steps of one size for all or in proportion to each factor.
+
+Adam's steps are as long for a factor of small numbers as for one of large numbers, and a closed form has both: those of
+attention and of the first layers differ by orders of magnitude from others. Where factors have their size already,
+steps in proportion to it move all alike (as LAMB's trust ratio has it, arXiv 1904.00962, there at every step; here the
+size is the one at the beginning). What has nothing in it stays as it is: a step has no size there.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from workers.mitigation.repair.adapter import Adapted
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Length of a step where the schedule is at its highest; with `relative`, as a share of the root mean square of
+    each factor."""
+
+    size: float
+    relative: bool = False
+
+
+def adam_of(adapted: Iterable[Adapted], rate: Rate, betas: tuple[float, float]) -> torch.optim.Adam:
+    """A parameter group for each factor, whose `base` is what `at` takes a share of."""
+    groups: list[dict[str, Any]] = []
+    for one in adapted:
+        for factor in (one.up_OR, one.down_RI):
+            size = rate.size * (float(factor.detach().square().mean().sqrt()) if rate.relative else 1.0)
+            groups.append({"params": [factor], "lr": size, "base": size})
+    return torch.optim.Adam(groups, betas=betas, foreach=False)
+
+
+def at(optimizer: torch.optim.Optimizer, share: float) -> None:
+    """The next step has `share` of its full length."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base"] * share
