@@ -7,7 +7,7 @@ import torch
 
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import natural_key
-from workers.surgery.manifest import TensorChange
+from workers.surgery.manifest import NormChange, TensorChange
 
 _BLOCK = 1 << 22
 
@@ -57,6 +57,29 @@ def change_of(
     )
 
 
+def norm_change_of(
+    name: str,
+    gain: torch.Tensor,
+    *,
+    steps: tuple[int, ...],
+    original: torch.Tensor | None,
+    not_expressed: str | None = None,
+    before: NormChange | None = None,
+) -> NormChange:
+    """The account of one norm as it is now. `gain` is what its stored weight stands for, `original` the unmodified
+    model's; `before` is the account after the stages before."""
+    error: float | None = None
+    if original is not None and original.shape == gain.shape and (size := norm(original)):
+        error = norm(gain, minus=original) / size
+    return NormChange(
+        name=name,
+        elements=gain.numel(),
+        steps=tuple(sorted({*(before.steps if before else ()), *steps})),
+        reconstruction_error=error,
+        not_expressed=not_expressed or (before.not_expressed if before else None),
+    )
+
+
 def totals(changes: Iterable[TensorChange]) -> tuple[float | None, float | None, float | None]:
     """(bits per weight, sparsity, reconstruction error) over all changed weights; nulls where there is none."""
     listed = list(changes)
@@ -91,6 +114,11 @@ def model_storage(info: CheckpointInfo, changes: Iterable[TensorChange]) -> tupl
 def sorted_changes(changes: Iterable[TensorChange]) -> tuple[TensorChange, ...]:
     """In the model's order."""
     return tuple(sorted(changes, key=lambda change: natural_key(change.name)))
+
+
+def sorted_norms(norms: Iterable[NormChange]) -> tuple[NormChange, ...]:
+    """In the model's order."""
+    return tuple(sorted(norms, key=lambda change: natural_key(change.name)))
 
 
 def norm(tensor: torch.Tensor, *, minus: torch.Tensor | None = None) -> float:

@@ -17,11 +17,11 @@ from app.models.recipes import canonical_json, recipe_fingerprint
 from app.models.simulation import section_in
 from app.models.steps import check_one, check_recipe
 from workers.surgery import catalogue
-from workers.surgery.account import model_storage, sorted_changes, totals
+from workers.surgery.account import model_storage, sorted_changes, sorted_norms, totals
 from workers.surgery.calibration_text import CalibrationText, CalibrationTexts
 from workers.surgery.callbacks import CheckCancelled, Progress
 from workers.surgery.files import copy_companions
-from workers.surgery.manifest import MANIFEST, Manifest, StepRecord, TensorChange
+from workers.surgery.manifest import MANIFEST, Manifest, NormChange, StepRecord, TensorChange
 from workers.surgery.modified import Modified, opened
 from workers.surgery.reading import open_tensors
 from workers.surgery.resumption import Resumption
@@ -151,6 +151,7 @@ class Application:
             with open_tensors(source) as reader, open_tensors(self._source) as base_reader:
                 began = time.monotonic()
                 known = {} if before is None else {change.name: change for change in before.manifest.tensors}
+                norms = {} if before is None else {change.name: change for change in before.manifest.norms}
                 records = () if before is None else before.manifest.steps
                 origins = {} if before is None else before.manifest.origins
                 copy_companions(source.path, folder)
@@ -195,6 +196,7 @@ class Application:
                             recipe=self._recipe,
                             origins=origins,
                             resumption=resumption,
+                            norms=norms,
                         )
                         if text is not None:
                             _warn_of_text(shop, text)
@@ -204,7 +206,8 @@ class Application:
                     (folder / "config.json").write_text(json.dumps(shop.config, indent=2) + "\n")
                     changes, record = shop.changes, self._record(stage, began, shop, text)
                     origins = {name: origin for name, origin in shop.origins.items() if origin != name}
-                self._finish(folder, key, stage, changes, (*records, record), origins)
+                    norms = shop.norms
+                self._finish(folder, key, stage, changes, norms, (*records, record), origins)
 
         try:
             entry = self._store.get_or_build(
@@ -236,6 +239,7 @@ class Application:
         key: str,
         stage: Stage,
         changes: dict[str, TensorChange],
+        norms: dict[str, NormChange],
         records: Sequence[StepRecord],
         origins: dict[str, str | None],
     ) -> None:
@@ -253,6 +257,7 @@ class Application:
             recipe=tuple(json.loads(canonical_json(done))),
             recipe_fingerprint=recipe_fingerprint(done),
             tensors=listed,
+            norms=sorted_norms(norms.values()),
             steps=tuple(records),
             origins=origins,
             scheme="simulated" if info.quantization is None else info.scheme,

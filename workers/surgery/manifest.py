@@ -43,6 +43,21 @@ class TensorChange(Contract):
         return self.zeros / self.elements
 
 
+class NormChange(Contract):
+    """One norm that a step changed, in its learned gain or beside it. Norms count in no total of the manifest."""
+
+    name: str
+    elements: int
+    steps: tuple[int, ...] = Field(description="indices of the recipe's steps that changed it")
+    reconstruction_error: float | None = Field(
+        description="‖g − g'‖ / ‖g‖ of the gain that a stored weight stands for, g being the unmodified model's; null "
+        "where it has none of that shape, or it is 0"
+    )
+    not_expressed: str | None = Field(
+        default=None, description="what was changed that the error of a gain does not tell; null: nothing"
+    )
+
+
 class StepRecord(Contract):
     """How one step, or a run of neighbouring steps that went through the weights together, was done."""
 
@@ -59,7 +74,8 @@ class StepRecord(Contract):
 class Manifest(Contract):
     """What was made of which source, and how far it is from it.
 
-    Its numbers are over all `tensors`, which are those that the recipe addressed; `model_*` are over the whole model.
+    Its numbers are over all `tensors`, which are the matrices that the recipe addressed; `model_*` are over the whole
+    model.
     """
 
     key: str = Field(description="names the result in the store; empty where nothing was made")
@@ -68,6 +84,7 @@ class Manifest(Contract):
     recipe: tuple[dict[str, object], ...]
     recipe_fingerprint: str | None
     tensors: tuple[TensorChange, ...]
+    norms: tuple[NormChange, ...] = ()
     steps: tuple[StepRecord, ...] = ()
     origins: dict[str, str | None] = Field(
         default_factory=dict,

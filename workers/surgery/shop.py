@@ -4,7 +4,7 @@ Everything it makes goes to disk at once, one tensor at a time; the new checkpoi
 source when the step is done, so that memory holds what the step itself holds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +16,12 @@ from app.contracts.recipe import Recipe, RepairLowrank, Step
 from app.contracts.recipe.lowrank import Truncated
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, natural_key
-from workers.surgery.account import change_of
+from workers.surgery.account import change_of, norm_change_of
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.callbacks import CheckCancelled, Progress
 from workers.surgery.channels import Channels
-from workers.surgery.manifest import TensorChange
+from workers.surgery.gains import offset_of
+from workers.surgery.manifest import NormChange, TensorChange
 from workers.surgery.reading import TensorReader, check_finite
 from workers.surgery.resumption import Resumption
 from workers.surgery.safetensors_writer import DTYPES, Planned, ShardWriter, plan_shards, write_shards
@@ -61,6 +62,7 @@ class Shop:
         recipe: Recipe = (),
         origins: dict[str, str | None] | None = None,
         resumption: Resumption | None = None,
+        norms: Mapping[str, NormChange] | None = None,
     ) -> None:
         self.source, self.base, self.reference = source, base, reference
         self.step, self.index, self.weights = step, index, tuple(weights)
@@ -73,6 +75,8 @@ class Shop:
         self.warnings: list[str] = []
         self.figures: dict[str, float] = {}
         self.changes: dict[str, TensorChange] = dict(before)
+        self._norms_before = norms or {}
+        self.norms: dict[str, NormChange] = dict(self._norms_before)
         self.progress, self.check_cancelled = progress, check_cancelled
         self._reader, self._base_reader, self._before = reader, base_reader, before
         self._origins_before = origins or {}
@@ -120,10 +124,10 @@ class Shop:
     ) -> None:
         """Makes `tensor` the result's tensor of that name, in the dtype it comes in.
 
-        A matrix enters the manifest (unless `account` is false) with `bits` bits per weight and the share of zeros
-        `sparsity` that was asked for; without `bits` it takes what it took before: a step that moves weights off the
-        grid that they may be on says `width_of` the tensor. `inserted`: the unmodified model has none that it could be
-        compared with. Raises CHECKPOINT_NOT_FINITE where it holds NaN or infinity.
+        A norm enters the manifest, and a matrix (unless `account` is false) with `bits` bits per weight and the share
+        of zeros `sparsity` that was asked for; without `bits` it takes what it took before: a step that moves weights
+        off the grid that they may be on says `width_of` the tensor. `inserted`: the unmodified model has none that it
+        could be compared with. Raises CHECKPOINT_NOT_FINITE where it holds NaN or infinity.
         """
         check_finite(name, tensor)
         known = self.source.tensors.get(name)
@@ -133,7 +137,13 @@ class Shop:
         tensor = tensor.detach().contiguous()
         if account and tensor.ndim >= 2:
             self.changes[name] = self._change(name, tensor, bits, sparsity)
+        elif account and name.endswith("norm.weight"):
+            self.norms[name] = self._norm_change(name, tensor)
         self._store(name, tensor)
+
+    def changed_beside(self, name: str, what: str) -> None:
+        """A norm keeps its gain and does something else all the same: the manifest says what no error of it tells."""
+        self.norms[name] = self._norm_change(name, self.read(name), what)
 
     def put_packed(
         self, module: str, parts: dict[str, torch.Tensor], dequantized: torch.Tensor, *, bits: float
@@ -160,12 +170,15 @@ class Shop:
         self.channels.copy(name, self._channels_before, of)
         if of in self._before:
             self.changes[name] = self._before[of].model_copy(update={"name": name})
+        if of in self._norms_before:
+            self.norms[name] = self._norms_before[of].model_copy(update={"name": name})
 
     def drop(self, name: str) -> None:
         """The result has no such tensor."""
         self._plan.pop(name, None)
         self._planned.pop(name, None)
         self.changes.pop(name, None)
+        self.norms.pop(name, None)
         self.origins.pop(name, None)
         self._came.pop(name, None)
         self.channels.forget(name)
@@ -175,6 +188,7 @@ class Shop:
         self._plan.clear()
         self._planned.clear()
         self.changes.clear()
+        self.norms.clear()
         self.origins.clear()
         self._came.clear()
         self.channels.forget()
@@ -242,6 +256,22 @@ class Shop:
             sparsity=sparsity,
             before=before,
             in_parts=self._in_parts(bits, before, width_of(tensor)),
+        )
+
+    def _norm_change(self, name: str, stored: torch.Tensor, not_expressed: str | None = None) -> NormChange:
+        origin = self.origins.get(name, name)
+        known = self.base.tensors.get(origin) if origin else None
+        original = None
+        if origin and known and known.shape == tuple(stored.shape):
+            meant = self._base_channels.meaning(origin, self._base_reader.read(origin))
+            original = meant.to(torch.float32) + offset_of(self.base)
+        return norm_change_of(
+            name,
+            self.channels.meaning(name, stored).to(torch.float32) + offset_of(self.source),
+            steps=(self.index,),
+            original=original,
+            not_expressed=not_expressed,
+            before=self._norms_before.get(self._came.get(name, "")),
         )
 
     def _in_parts(self, bits: float | None, before: TensorChange | None, width: float) -> bool:
