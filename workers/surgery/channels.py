@@ -86,10 +86,19 @@ class Channels:
                 if bool((whole != 1).any()):
                     self._factors[side][name] = whole
 
-    def moved(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    def moved(self, name: str, tensor: torch.Tensor, *, whole: bool = True) -> torch.Tensor:
         """A tensor of the unmodified model's frame as it is in this checkpoint's: float32, or itself where it is the
-        same in both."""
-        return self._scaled(name, tensor, self._factors)
+        same in both. Without `whole` a side that has another length here (heads or channels went, or stand twice) is
+        left as it is; else that is CHECKPOINT_CORRUPT."""
+        if whole:
+            return self._scaled(name, tensor, self._factors)
+        lengths = {_INPUTS: tensor.shape[-1:], _OUTPUTS: tensor.shape[:1]}
+        fitting = {
+            side: {name: factors[name]}
+            for side, factors in self._factors.items()
+            if name in factors and (len(factors[name]),) == tuple(lengths[side])
+        }
+        return self._scaled(name, tensor, fitting)
 
     def meaning(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """The way back: what a tensor of this checkpoint stands for in the unmodified model's frame."""
@@ -120,6 +129,17 @@ class Channels:
                 factors.clear()
             else:
                 factors.pop(name, None)
+
+    def take(self, name: str, *, inputs: torch.Tensor | None = None, outputs: torch.Tensor | None = None) -> None:
+        """The tensor has these of its inputs and outputs now, by their old numbers, in this order: a channel that went
+        takes its factor with it, and a copy has the factor of what it was copied from."""
+        for side, chosen in ((_INPUTS, inputs), (_OUTPUTS, outputs)):
+            factor = self._factors[side].pop(name, None)
+            if factor is None:
+                continue
+            taken = factor if chosen is None else factor[chosen]
+            if bool((taken != 1).any()):
+                self._factors[side][name] = taken
 
     def reshaped(self, name: str, shape: tuple[int, ...]) -> None:
         """The tensor has this shape now: what was known of a side that has another length is forgotten."""
@@ -152,13 +172,15 @@ class Channels:
 
 def framed(read: Read, frame: Channels, into: Channels) -> Read:
     """Reads a model's tensors, which are in its `frame`, as they are in another model's. Norms and biases keep their
-    dtype: a norm's factor is what its rounding made it, so that the same norm is the same number for number."""
+    dtype: a norm's factor is what its rounding made it, so that the same norm is the same number for number. Of a
+    matrix of another shape than the other model's the sides that both have alike are scaled: the other side and what
+    stands before or behind it change places together, and mean the same unscaled."""
 
     def found(name: str) -> torch.Tensor:
         tensor = read(name)
         if frame.alike(name, into):
             return tensor
-        moved = into.moved(name, frame.meaning(name, tensor))
+        moved = into.moved(name, frame.meaning(name, tensor), whole=False)
         return moved.to(tensor.dtype) if moved.ndim == 1 else moved
 
     return found

@@ -90,7 +90,7 @@ class Interpolate:
 class Width:
     """`extend.width`."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: ExtendWidth) -> None:
         self._step = step
@@ -115,15 +115,16 @@ class Width:
             elif kind in {"gate_proj", "up_proj"} and self._step.channels > 1:
                 self._put_rows(shop, name, self._step.channels, 1, generator)
             elif kind == "o_proj" and name.endswith(".weight") and self._step.heads > 1:
-                shop.put(name, _columns(shop.read(name), self._step.heads, head_dim))
+                self._put_columns(shop, name, self._step.heads, head_dim)
             elif kind == "down_proj" and name.endswith(".weight") and self._step.channels > 1:
-                shop.put(name, _columns(shop.read(name), self._step.channels, 1))
+                self._put_columns(shop, name, self._step.channels, 1)
         shop.config |= widened(shop.source, self._step)
 
     def _put_rows(self, shop: Shop, name: str, times: int, size: int, generator: torch.Generator) -> None:
         tensor = shop.read(name)
         # noise takes the copies off any grid that a step before put the weights on
         bits = width_of(tensor) if self._step.noise else None
+        shop.channels.take(name, outputs=_copies(len(tensor), times, size))
         shop.put(name, self._rows(tensor, times, size, generator), bits=bits)
 
     def _rows(self, tensor: torch.Tensor, times: int, size: int, generator: torch.Generator) -> torch.Tensor:
@@ -135,6 +136,16 @@ class Width:
             noise = torch.randn(copies[:, 1:].shape, generator=generator) * scale
             copies[:, 1:] += noise.to(copies.dtype)
         return copies.reshape(-1, *tensor.shape[1:])
+
+    def _put_columns(self, shop: Shop, name: str, times: int, size: int) -> None:
+        weight_OI = shop.read(name)
+        shop.channels.take(name, inputs=_copies(weight_OI.shape[1], times, size))
+        shop.put(name, _columns(weight_OI, times, size))
+
+
+def _copies(length: int, times: int, size: int) -> torch.Tensor:
+    """Old number of each of so many rows or columns, runs of `size` standing `times` times in a row."""
+    return torch.arange(length).reshape(-1, 1, size).repeat_interleave(times, dim=1).flatten()
 
 
 def _columns(weight_OI: torch.Tensor, times: int, size: int) -> torch.Tensor:

@@ -19,7 +19,7 @@ from workers.surgery.walking import walk_of
 class DropChannels:
     """`prune.channels`."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: PruneChannels) -> None:
         self._step = step

@@ -18,7 +18,7 @@ from workers.surgery.walking import walk_of
 class DropHeads:
     """`prune.heads`."""
 
-    version = 1
+    version = 2
 
     def __init__(self, step: PruneHeads) -> None:
         self._step = step

@@ -39,6 +39,7 @@ def take_rows(shop: Shop, module: str, rows: torch.Tensor) -> None:
     """The result's `module` has those outputs alone; its bias too, where it has one."""
     for name in (f"{module}.weight", f"{module}.bias"):
         if name in shop.source.tensors:
+            shop.channels.take(name, outputs=rows)
             shop.put(name, shop.read(name)[rows])
 
 
@@ -46,6 +47,7 @@ def take_columns(shop: Shop, module: str, columns: torch.Tensor) -> None:
     """The result's `module` has those inputs alone."""
     name = f"{module}.weight"
     weight_OI = shop.read(name)
+    shop.channels.take(name, inputs=columns)
     shop.put(name, weight_OI[:, columns], bits=bits_of_fewer(shop.bits(name), weight_OI.shape[1], len(columns)))
 
 

@@ -202,3 +202,43 @@ def test_packed_and_unpacked_again_it_is_there(tmp_path: Path) -> None:
 def test_a_model_that_nothing_scales_has_none(tiny: Tiny, tmp_path: Path) -> None:
     with operate(tiny(), CheckpointStore(tmp_path / "store", 10**9), {"type": "quantize.gptq", "bits": 8}) as made:
         assert not (made.path / "channels.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("after", "rows", "columns", "times"),
+    [
+        ({"type": "prune.heads", "count": 2}, "self_attn.v_proj", "self_attn.o_proj", 1),
+        ({"type": "prune.channels", "count": 32}, "mlp.up_proj", "mlp.down_proj", 1),
+        ({"type": "extend.width", "heads": 2}, "self_attn.v_proj", "self_attn.o_proj", 2),
+        ({"type": "extend.width", "channels": 2}, "mlp.up_proj", "mlp.down_proj", 2),
+    ],
+    ids=["heads", "channels", "wider-heads", "wider-mlp"],
+)
+def test_parts_that_go_or_stand_twice_take_their_factors_with_them(
+    tmp_path: Path, after: dict[str, object], rows: str, columns: str, times: int
+) -> None:
+    """Rows and columns that are the same number for number mean the same, whichever stand beside them."""
+    source = with_outliers(
+        make_checkpoint(tmp_path / "source", num_attention_heads=4, num_key_value_heads=2, head_dim=16)
+    )
+    store = CheckpointStore(tmp_path / "store", 10**9)
+    with operate(source, store, AWQ) as scaled, operate(source, store, AWQ, after) as made:
+        before, now = Channels.of(inspect(scaled.path)), Channels.of(inspect(made.path))
+        old, new = tensors(scaled.path), tensors(made.path)
+    for part, turned in ((rows, False), (columns, True)):
+        name = f"model.layers.1.{part}.weight"
+        factors_OI = before.moved(name, torch.ones(old[name].shape))
+        stored, kept = (old[name].T, new[name].T * times) if turned else (old[name], new[name])
+        meant, meaning = before.meaning(name, old[name].float()), now.meaning(name, new[name].float())
+        meant, meaning = (meant.T, meaning.T * times) if turned else (meant, meaning)
+        assert len((factors_OI[0] if turned else factors_OI[:, 0]).unique()) > 1, "the step before scaled them"
+        came = (kept[:, None].float() == stored[None].float()).all(-1).float().argmax(1)
+        assert len(kept) != len(stored)
+        assert torch.equal(stored[came].float(), kept.float())
+        torch.testing.assert_close(meaning, meant[came])
+
+
+def test_a_matrix_of_another_shape_is_read_in_the_frame_of_the_sides_that_are_alike() -> None:
+    theirs, ours = Channels(), Channels()
+    ours.scale("w", inputs=torch.tensor([2.0, 1.0, 1.0]), outputs=torch.tensor([3.0]))
+    assert framed({"w": WEIGHT}.__getitem__, theirs, ours)("w").tolist() == [[2.0, 2.0, 3.0], [8.0, 5.0, 6.0]]
