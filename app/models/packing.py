@@ -101,6 +101,13 @@ def check_one_scheme(quantization: Mapping[str, Any], tensors: Iterable[str]) ->
                 )
 
 
+def has_fixed_grids(quantization: Mapping[str, Any] | None) -> bool:
+    """Whether activations are quantized on grids that were fixed on text, of any group of a `quantization_config`."""
+    groups = (quantization or {}).get("config_groups")
+    inputs = [group.get("input_activations") for group in (groups or {}).values() if isinstance(group, dict)]
+    return any(isinstance(one, dict) and not one.get("dynamic", False) for one in inputs)
+
+
 def _scheme_of_module(quantization: Mapping[str, Any], module: str) -> str:
     """The scheme of a module in words, all that decides its arithmetic; empty where it is plain."""
     if any(_matches(module, str(one)) or one == "Linear" for one in quantization.get("ignore") or ()):

@@ -15,6 +15,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
+from app.models.packing import has_fixed_grids
 from app.models.simulation import section_in
 
 Beside = Callable[[CheckpointInfo, Step, str], None]
@@ -64,6 +65,8 @@ def check_one(info: CheckpointInfo, step: Step, *, pointer: str) -> list[Weight]
     if rules is None:
         return check_step(info, step, pointer=pointer)
     chosen = rules.check(info, step, pointer)
+    if has_fixed_grids(info.quantization) and str(getattr(step, "type", "")) not in RUNTIME:
+        raise _grids_fixed(pointer)
     section = section_in(info.config)
     if section is not None and section.fakes and hasattr(rules, "after"):  # a dtype of the cache holds for any layer
         check_layers_stay(info, rules.after(info, step), pointer)
@@ -76,12 +79,16 @@ def _check_grids_stay(info: CheckpointInfo, step: Step, pointer: str) -> None:
     if section is None or str(getattr(step, "type", "")) in RUNTIME:
         return
     if any(not entry.dynamic for entry in section.activations):
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
-            "the grids of activations were fixed on text before this step, and it changes the activations",
-            hint="put it before the step with dynamic false, or give that one dynamic true",
-            pointer=pointer,
-        )
+        raise _grids_fixed(pointer)
+
+
+def _grids_fixed(pointer: str) -> HemostatError:
+    return HemostatError(
+        ErrorCode.RECIPE_NOT_APPLICABLE,
+        "the grids of activations were fixed on text before this step, and it changes the activations",
+        hint="put it before the step that fixes them, or let that one make a grid for every token (dynamic)",
+        pointer=pointer,
+    )
 
 
 def check_layers_stay(info: CheckpointInfo, after: CheckpointInfo, pointer: str) -> None:

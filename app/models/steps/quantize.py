@@ -97,7 +97,9 @@ def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
     """The checkpoint, packed; or with the section of what is simulated at run time."""
     form = packed_form(step)
     if form is not None:
-        return replace(info, quantization={"quant_method": "compressed-tensors"}, scheme=form.scheme)
+        inputs = {"num_bits": form.activation_bits, "dynamic": form.dynamic} if form.activation_bits else None
+        packed = {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"input_activations": inputs}}}
+        return replace(info, quantization=packed, scheme=form.scheme)
     if isinstance(step, QuantizeSmoothquant):
         modules = tuple(weight.module for weight in check_step(info, step))
         scales = None if step.dynamic else dict.fromkeys(modules, (1.0, 0))

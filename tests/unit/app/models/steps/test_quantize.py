@@ -1,6 +1,7 @@
 """What of the packed forms is refused, and where. That vLLM serves the rest is shown by running it, elsewhere."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,44 @@ def test_fixed_grids_are_refused_where_the_kernel_ignores_them(
     assert check(tiny(), step | {"dynamic": True}).scheme == "w8a8"
     on("cuda")
     assert check(tiny(), step).scheme == "w8a8"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        SMOOTH | {"dynamic": False},
+        FP8 | {"activations": "static"},
+        {"type": "quantize.activations", "bits": 8} | {"dynamic": False},
+    ],
+    ids=["w8a8", "fp8", "simulated"],
+)
+@pytest.mark.parametrize("context", ["linear", "ntk", "yarn"])
+def test_a_longer_context_behind_grids_that_were_fixed_in_the_old_one_is_refused(
+    tiny: Tiny, on: Callable[..., None], step: dict[str, Any], context: str
+) -> None:
+    on("cuda")
+    longer = {"type": f"context.{context}", "factor": 2}
+    assert refused(tiny(), step, longer) == ("recipe_not_applicable", "/1")
+    assert check(tiny(), longer, step).max_position == 512
+
+
+def test_a_longer_context_behind_grids_of_every_token_is_taken(tiny: Tiny, on: Callable[..., None]) -> None:
+    on("cpu")
+    longer = {"type": "context.linear", "factor": 2}
+    for step in (SMOOTH, FP8 | {"activations": "dynamic"}, RTN):
+        assert check(tiny(), step, longer).max_position == 512
+
+
+def test_a_packed_checkpoint_that_came_with_fixed_grids_takes_no_other_context(tiny: Tiny) -> None:
+    recipe = RECIPE.validate_python([{"type": "context.linear", "factor": 2}])
+    inputs: dict[str, Any] = {"num_bits": 8, "type": "int"}  # without a word compressed-tensors takes them as fixed
+    packed = replace(
+        inspect(tiny()),
+        quantization={"quant_method": "compressed-tensors", "config_groups": {"g": {"input_activations": inputs}}},
+    )
+    with pytest.raises(HemostatError) as caught:
+        check_recipe(packed, recipe, pointer="/r")
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/0")
+    assert "fixed on text" in caught.value.detail
+    inputs["dynamic"] = True
+    assert check_recipe(packed, recipe, pointer="/r").max_position == 512
