@@ -21,6 +21,7 @@ from workers.engine.launch import never
 from workers.engine.simulation import section_at
 from workers.products import widen
 from workers.surgery.blockwise.attention import capped
+from workers.surgery.blockwise.served import as_served, is_capped
 
 # A job is cancelled between two forward passes, so a prompt is read in parts of so many tokens over all rows.
 STEP_TOKENS: Final = 1024
@@ -156,11 +157,11 @@ class TransformersSession:
 
 
 def _load(info: CheckpointInfo, dtype: torch.dtype) -> Any:
-    config = AutoConfig.from_pretrained(info.path, local_files_only=True)
+    config = as_served(AutoConfig.from_pretrained(info.path, local_files_only=True), info)
     if info.quantization is not None:
         # Weights are unpacked once; activations that the packing quantizes are quantized on the way, as it says.
         config.quantization_config = {**info.quantization, "dequantize": True}
-    attention = capped(dtype) if info.config.get("attn_logit_softcapping") else "sdpa"
+    attention = capped(dtype) if is_capped(config) else "sdpa"
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:

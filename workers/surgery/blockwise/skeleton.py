@@ -16,6 +16,7 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.shapes import LAYOUTS
 from workers.products import widen
 from workers.surgery.blockwise.attention import capped, implementation
+from workers.surgery.blockwise.served import as_served, is_capped
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
 
 Read = Callable[[str], torch.Tensor]
@@ -46,8 +47,8 @@ class Skeleton:
             )
         dtype = dtype or _PLAIN[info.scheme]
         self.info, self.dtype, self.read = info, dtype, read
-        config = AutoConfig.for_model(**{**info.config, "dtype": dtype})
-        config._attn_implementation = (capped if info.config.get("attn_logit_softcapping") else implementation)(dtype)
+        config = as_served(AutoConfig.for_model(**{**info.config, "dtype": dtype}), info)
+        config._attn_implementation = (capped if is_capped(config) else implementation)(dtype)
         if layout.mixture:
             config._experts_implementation = "eager"
         with init_empty_weights():
