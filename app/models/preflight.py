@@ -21,6 +21,7 @@ from app.models.contexts import check_calibration, check_calibration_window, che
 from app.models.packing import check_served
 from app.models.registry import ModelEntry, Registry
 from app.models.steps import Beside, check_recipe
+from app.models.steps.idle import check_idle
 from app.models.steps.others import checker
 from app.models.sweeping import check_swept
 from app.models.tasks.checks import check_answers, check_tasks
@@ -77,6 +78,7 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
             names=(reference.alias, candidate.alias),
             pointer="/candidate/model",
         )
+    check_idle(request.candidate.recipe, pointer="/candidate/recipe", turned=_turned(request))
     after = check_recipe(
         other,
         request.candidate.recipe,
@@ -120,6 +122,14 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
                 pointer="/chat",
             )
         check_trajectory(request, registry, lambda one: check_request(one, registry, settings))
+
+
+def _turned(request: JobRequest) -> dict[int, set[str]]:
+    """The fields that knobs turn, by the step's index."""
+    found: dict[int, set[str]] = {}
+    for knob in request.knobs if isinstance(request, SweptRequest) else ():
+        found.setdefault(knob.step, set()).add(knob.field)
+    return found
 
 
 def _turns_context(request: JobRequest) -> bool:

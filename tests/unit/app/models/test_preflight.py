@@ -291,3 +291,18 @@ def test_a_fault_of_the_test_text_is_found_at_its_own_place(registry: Registry, 
     with pytest.raises(HemostatError) as caught:
         check_request(calibration(test_text=twice), registry, settings)
     assert caught.value.pointer == "/test_text/documents/1/id"
+
+
+def test_a_field_that_decides_nothing_is_named_before_the_job_is_queued(refused: Check) -> None:
+    pattern = {"type": "prune.magnitude", "pattern": "2:4", "scope": "row"}
+    refused(request(RTN, pattern), E.RECIPE_NOT_APPLICABLE, "/candidate/recipe/1/scope")
+
+
+def test_a_sweep_may_turn_on_what_makes_another_field_count(registry: Registry, settings: Settings) -> None:
+    step = {"type": "prune.wanda", "sparsity": 0.5, "owl_range": 0.1, "calibration_window": 64}
+    body = request(step).model_dump(mode="json")
+    shared = {name: body[name] for name in ("reference", "candidate", "text", "window")}
+    knob = {"step": 0, "field": "allocation", "values": ["uniform", "owl"]}
+    check_request(
+        SweepRequest.model_validate_json(json.dumps(shared | {"kind": "sweep", "knobs": [knob]})), registry, settings
+    )

@@ -1,0 +1,118 @@
+"""Fields that decide nothing beside another field of their step: named before the job is queued, not passed over.
+
+A field that stands at its default is not taken to have been asked for. Nor is a `seed`, which may be given to every
+step of a recipe alike. Where a knob turns the field that decides, the other one counts at some of its values.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import (
+    Calibrated,
+    CalibratedSparse,
+    PruneGradient,
+    QuantizeDynamic,
+    QuantizeKvCache,
+    Recipe,
+    RepairLowrank,
+    Step,
+)
+
+# Fields, the field that makes them idle, and what to tell and do.
+Idle = tuple[tuple[str, ...], str, str, str]
+_TEXT: Final = ("calibration", "calibration_windows", "calibration_window")
+# By type: what makes the step read its text, as its contract decides it.
+_READS: Final[dict[str, tuple[str, str]]] = {
+    "prune.magnitude": ("allocation", 'with allocation "owl" alone'),
+    "prune.layers": ("layers", "where no layers are named"),
+    "quantize.fp8": ("activations", 'with activations "static" alone'),
+    "quantize.activations": ("dynamic", "with dynamic false alone"),
+}
+
+
+def check_idle(recipe: Recipe, *, pointer: str, turned: Mapping[int, Collection[str]] | None = None) -> None:
+    """Raises RECIPE_NOT_APPLICABLE with the pointer of the first field that decides nothing where it stands. `turned`:
+    fields that knobs turn, by the step's index."""
+    for index, step in enumerate(recipe):
+        by_knob = (turned or {}).get(index, ())
+        for fields, because, detail, hint in idle(step):
+            if because in by_knob:
+                continue
+            for field in fields:
+                if field in by_knob or getattr(step, field) != _default(step, field):
+                    raise HemostatError(
+                        ErrorCode.RECIPE_NOT_APPLICABLE,
+                        f"{field} decides nothing here: {detail}",
+                        hint=f"leave {field} out, or {hint}",
+                        pointer=f"{pointer}/{index}/{field}",
+                    )
+
+
+def idle(step: Step) -> list[Idle]:
+    """What decides nothing in a step as it stands."""
+    found: list[Idle] = []
+    for of, tell in _TELL.items():
+        if isinstance(step, of):
+            found += tell(step)
+    return found
+
+
+def _sparse(step: Step) -> list[Idle]:
+    assert isinstance(step, CalibratedSparse)  # noqa: S101 - as `_TELL` has it
+    found: list[Idle] = []
+    if step.pattern is not None:
+        told = f"pattern {step.pattern} zeros so many of every run of a row, whatever the scope"
+        found.append((("scope",), "pattern", told, "give sparsity in place of pattern"))
+    if step.allocation != "owl":
+        found.append((("owl_threshold", "owl_range"), "allocation", "it is OWL's", 'give allocation "owl"'))
+    return found
+
+
+def _text(step: Step) -> list[Idle]:
+    assert isinstance(step, Calibrated)  # noqa: S101 - as `_TELL` has it
+    if step.reads_text:
+        return []
+    kind = str(getattr(step, "type", ""))
+    because, when = _READS[kind]
+    return [(_TEXT, because, f"{kind} looks at text {when}", f"change {because}")]
+
+
+def _cache(step: Step) -> list[Idle]:
+    assert isinstance(step, QuantizeKvCache)  # noqa: S101 - as `_TELL` has it
+    if step.dtype is None:
+        return []
+    told = f"the engine stores {step.dtype} with a scale of 1"
+    return [(("group_size", "symmetric"), "dtype", told, "give k_bits and v_bits in place of dtype")]
+
+
+def _gradient(step: Step) -> list[Idle]:
+    assert isinstance(step, PruneGradient)  # noqa: S101 - as `_TELL` has it
+    if step.reconstruct:
+        return []
+    return [(("reconstruct_epochs",), "reconstruct", "reconstruct is false", "give reconstruct true")]
+
+
+def _dynamic(step: Step) -> list[Idle]:
+    assert isinstance(step, QuantizeDynamic)  # noqa: S101 - as `_TELL` has it
+    return [] if step.tuning_steps else [(("tune",), "tuning_steps", "tuning_steps is 0", "give tuning_steps")]
+
+
+def _repair(step: Step) -> list[Idle]:
+    assert isinstance(step, RepairLowrank)  # noqa: S101 - as `_TELL` has it
+    return [] if step.distill_steps else [(("distill_s",), "distill_steps", "distill_steps is 0", "give distill_steps")]
+
+
+_TELL: Final[dict[type[Step], Callable[[Step], list[Idle]]]] = {
+    CalibratedSparse: _sparse,
+    Calibrated: _text,
+    QuantizeKvCache: _cache,
+    PruneGradient: _gradient,
+    QuantizeDynamic: _dynamic,
+    RepairLowrank: _repair,
+}
+
+
+def _default(step: Step, field: str) -> object:
+    value: object = type(step).model_fields[field].get_default(call_default_factory=True)
+    return value
