@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.models.arithmetic import check_arithmetic
 from app.models.packing import Packing, check_one_scheme, packings, scheme_of
 from app.models.safetensors_header import TensorInfo, read_header
 from app.models.shapes import Shape, dimension, expected_tensors, is_tied
@@ -87,7 +88,7 @@ def inspect(path: Path, *, pointer: str = "", name: str = "") -> CheckpointInfo:
     Raises `HemostatError`, each with `pointer`, and with `name` (the alias; default: the folder's) in its detail:
     CHECKPOINT_NOT_FOUND (no folder), CHECKPOINT_UNSAFE (could run code), CHECKPOINT_INCOMPLETE (a file, shard or tensor
     is missing), CHECKPOINT_CORRUPT (truncated or invalid file), CHECKPOINT_SHAPE_MISMATCH (a tensor is not what the
-    configuration says), CHECKPOINT_UNSUPPORTED (another format or packing).
+    configuration says), CHECKPOINT_UNSUPPORTED (another format or packing, arithmetic that no engine here has).
     """
     try:
         if not path.is_dir():
@@ -176,6 +177,7 @@ def _inspect(path: Path, _signature: tuple[tuple[str, int, int], ...]) -> Checkp
     _refuse_code(path, names)
     config = _read_json(path / "config.json")
     architecture = _architecture(config)
+    check_arithmetic(architecture, config)
     files = _weight_files(path, names)
     tensors, total = _tensors(path, files)
     quantization = config.get("quantization_config") or config.get("compression_config")

@@ -37,7 +37,7 @@ def test_what_no_forward_pass_reads_may_differ(tiny: Tiny, tmp_path: Path, chang
     [
         {"rms_norm_eps": 0.5},
         {"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}},
-        {"hidden_act": "gelu"},
+        {"sliding_window": 64},
         {"attention_bias": False, "a_field_of_tomorrow": 1},
     ],
 )

@@ -1,0 +1,66 @@
+"""What an engine would refuse of a configuration is refused as the checkpoint is looked at."""
+
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.arithmetic import ACTIVATIONS, check_arithmetic
+from app.models.checkpoint import inspect
+from app.models.shapes import LAYOUTS
+from tests.support.copies import Copy, edit_json
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "told"),
+    [
+        ("LlamaForCausalLM", {"hidden_act": "gelu"}, "hidden_act is 'gelu', and vLLM computes silu alone"),
+        ("Qwen3MoeForCausalLM", {"hidden_act": "relu2"}, "hidden_act is 'relu2'"),
+        ("Gemma2ForCausalLM", {"hidden_activation": "gelu"}, "hidden_activation is 'gelu'"),
+        ("GemmaForCausalLM", {"hidden_activation": "silu"}, "gelu_pytorch_tanh and gelu alone"),
+        ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "spiral"}}, "of the type 'spiral'"),
+        ("LlamaForCausalLM", {"rope_scaling": {"type": "spiral", "factor": 2.0}}, "of the type 'spiral'"),
+        (
+            "Gemma3ForCausalLM",
+            {"rope_parameters": {"full_attention": {"rope_type": "spiral"}, "sliding_attention": {}}},
+            "of the type 'spiral'",
+        ),
+    ],
+)
+def test_what_vllm_does_not_compute_is_named(architecture: str, config: dict[str, Any], told: str) -> None:
+    with pytest.raises(HemostatError) as caught:
+        check_arithmetic(architecture, config)
+    assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
+    assert told in caught.value.detail
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config"),
+    [
+        ("LlamaForCausalLM", {"hidden_act": "silu", "rope_scaling": None}),
+        ("GemmaForCausalLM", {"hidden_act": "gelu"}),
+        ("GemmaForCausalLM", {"hidden_act": "gelu", "hidden_activation": None}),
+        ("Gemma2ForCausalLM", {"hidden_activation": "gelu_pytorch_tanh"}),
+        ("Phi3ForCausalLM", {"rope_scaling": {"type": "su"}}),
+        ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}),
+        ("LlamaForCausalLM", {"rope_parameters": {"rope_theta": 10000.0}}),
+        ("OtherForCausalLM", {"hidden_act": "relu2"}),
+    ],
+)
+def test_what_it_computes_is_taken_and_of_other_architectures_nothing_is_known(
+    architecture: str, config: dict[str, Any]
+) -> None:
+    check_arithmetic(architecture, config)
+
+
+def test_every_known_layout_has_its_activations() -> None:
+    assert ACTIVATIONS.keys() == LAYOUTS.keys()
+
+
+def test_a_checkpoint_with_such_a_configuration_is_refused_as_a_whole(copy: Copy) -> None:
+    folder = copy(name="odd")
+    edit_json(folder / "config.json", hidden_act="gelu")
+    with pytest.raises(HemostatError) as caught:
+        inspect(folder, pointer="/candidate/model")
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.CHECKPOINT_UNSUPPORTED, "/candidate/model")
