@@ -5,7 +5,7 @@ check of a head.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -108,9 +108,11 @@ class Attempt:
                 check_cancelled=context.check_cancelled,
             )
 
-    def _calibration(self, reference: Side, dtype: str, scored: list[TextDocument]) -> CalibrationLoader:
+    def _calibration(
+        self, reference: Side, dtype: str, scored: Sequence[TextDocument], *, what: str = "document"
+    ) -> CalibrationLoader:
         """The text of steps that look at activations. Raises CALIBRATION_OVERLAP where a step looks at one of `scored`
-        and the request does not allow it."""
+        (each of which people call a `what`) and the request does not allow it."""
         loader = CalibrationLoader(
             lambda source: self._documents(source, reference, dtype),
             reference.tokenizer,
@@ -118,7 +120,7 @@ class Attempt:
         )
         recipe = self._shared.candidate.recipe
         if not self._shared.allow_overlap:
-            loader.refuse_overlap(recipe, scored, pointer="/candidate/recipe")
+            loader.refuse_overlap(recipe, scored, pointer="/candidate/recipe", what=what)
         else:
             ids = {name for names in loader.overlap(recipe, scored).values() for name in names}
             self._looked_at = len(ids)

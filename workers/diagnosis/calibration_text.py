@@ -65,12 +65,14 @@ class CalibrationLoader:
                 found[index] = list(dict.fromkeys(second for _, second in shared))
         return found
 
-    def refuse_overlap(self, recipe: Recipe, scored: Sequence[TextDocument], *, pointer: str) -> None:
-        """Raises CALIBRATION_OVERLAP where a step looks at a document that is scored."""
+    def refuse_overlap(
+        self, recipe: Recipe, scored: Sequence[TextDocument], *, pointer: str, what: str = "document"
+    ) -> None:
+        """Raises CALIBRATION_OVERLAP where a step looks at a document that is scored; `what` people call one."""
         for index, ids in self.overlap(recipe, scored).items():
             raise HemostatError(
                 ErrorCode.CALIBRATION_OVERLAP,
-                f"{counted(len(ids), 'document')} that step {index} looks at {'is' if len(ids) == 1 else 'are'} also "
+                f"{counted(len(ids), what)} that step {index} looks at {'is' if len(ids) == 1 else 'are'} also "
                 f"scored, such as {', '.join(map(repr, ids[:3]))}",
                 hint="what is fitted on a text looks better on it than it is: give other documents to one of the "
                 "two, or set allow_overlap to measure it all the same",
@@ -106,12 +108,17 @@ class CalibrationLoader:
         return CalibrationText(torch.from_numpy(cut_NL), fingerprint, used, step.calibration_windows)
 
 
-def looked_at(documents: int, by: str) -> list[str]:
-    """A warning where scored documents were fitted on, which a request must allow."""
+def reads_text(recipe: Recipe) -> bool:
+    """Whether a step looks at a text."""
+    return any(isinstance(step, Calibrated) and step.reads_text for step in recipe)
+
+
+def looked_at(documents: int, by: str, what: str = "scored document") -> list[str]:
+    """A warning where scored documents were fitted on, which a request must allow; `what` people call one."""
     if not documents:
         return []
     return [
-        f"{counted(documents, 'scored document')} {'was' if documents == 1 else 'were'} also looked at by {by}, as "
+        f"{counted(documents, what)} {'was' if documents == 1 else 'were'} also looked at by {by}, as "
         "allow_overlap permits: what is fitted on a text looks better on it than it is."
     ]
 

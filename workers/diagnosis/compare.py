@@ -11,6 +11,7 @@ from app.contracts.report import CompareReport, GeneratedToolCalls
 from app.contracts.requests.compare import CompareRequest
 from workers.diagnosis.assemble import Measured, build_report, stores_text
 from workers.diagnosis.attempt import Attempt, counted
+from workers.diagnosis.calibration_text import CalibrationLoader, reads_text
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.export import export_metrics
 from workers.diagnosis.floor import kernel_term, noise_floor, score_dequantized
@@ -18,9 +19,10 @@ from workers.diagnosis.long_context import cut, reference_limit
 from workers.diagnosis.passes import divergence_of
 from workers.diagnosis.plan import Scratch, plan_fingerprint
 from workers.diagnosis.positions import positions_of
-from workers.diagnosis.sides import Sides, modify, resolve
+from workers.diagnosis.sides import Side, Sides, modify, resolve
 from workers.diagnosis.token_classes.classify import Classified, classify
 from workers.diagnosis.token_classes.slices import token_classes
+from workers.diagnosis.tool_calls.prompts import with_tools
 from workers.diagnosis.tool_calls.run import generated_tool_calls
 from workers.distributions.divergence import Divergence
 from workers.distributions.token_values import Positions
@@ -61,6 +63,7 @@ class _Compare(Attempt):
             documents = self._documents(request.text, reference, entry.dtype)
             corpus = self._windows(documents, reference)
             texts = self._calibration(reference, entry.dtype, documents)
+            self._check_conversations(texts, reference, entry.dtype)
         with watch.phase("modify"):
             sides = modify(request, reference, entry, origin, context, calibration=texts)
         with sides.modified:
@@ -185,6 +188,17 @@ class _Compare(Attempt):
                 store_text=stores_text(self._request),
                 context=self._context,
             )
+
+    def _check_conversations(self, texts: CalibrationLoader, reference: Side, dtype: str) -> None:
+        """Raises CALIBRATION_OVERLAP where a step looks at a conversation in which tool calls are asked for, and the
+        request does not allow it; else such conversations count among the scored documents that steps look at."""
+        asked, recipe = self._request.generate_tool_calls, self._request.candidate.recipe
+        if asked is None or not reads_text(recipe):
+            return
+        conversations = with_tools(self._documents(asked.text, reference, dtype), asked.prompts)
+        if not self._request.allow_overlap:
+            texts.refuse_overlap(recipe, conversations, pointer="/candidate/recipe", what="conversation")
+        self._looked_at += len({name for names in texts.overlap(recipe, conversations).values() for name in names})
 
     def _classes(self, sides: Sides, documents: list[TextDocument], corpus: Corpus, positions: Positions) -> Classified:
         """The kinds of the predicted tokens."""

@@ -32,6 +32,7 @@ from app.models.tasks.power import level_of, level_told
 from app.models.tasks.reading import read_source
 from workers.diagnosis.assemble import repeatable
 from workers.diagnosis.attempt import Attempt, counted
+from workers.diagnosis.calibration_text import looked_at, reads_text
 from workers.diagnosis.compare import compare
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.flips import runs as flip_runs
@@ -43,6 +44,7 @@ from workers.diagnosis.tasks.export import export_metrics, write_answers
 from workers.diagnosis.tasks.harness.running import Harnessed, NotScoredError, prepare
 from workers.diagnosis.tasks.result import Planned, overall, results
 from workers.diagnosis.tasks.sandbox import runner
+from workers.diagnosis.tasks.scored import documents_of
 from workers.diagnosis.tasks.statistics import mcnemar
 from workers.engine.room import EngineRoom
 from workers.text.tokenization import bos_of, load_tokenizer
@@ -59,9 +61,11 @@ def tasks(request: TasksRequest, context: JobContext, room: EngineRoom) -> Tasks
     asked = [_asked(request, index, read, context) for index, read in enumerate(check_tasks(request, context.settings))]
     if any(isinstance(task, FileTask) and task.format == "humaneval" for task in request.tasks):
         runner.require(check_cancelled=context.check_cancelled)
+    with counted(room, context):
+        items_looked_at = _ItemsLookedAt(request, context, room).count(asked)
     measured = compare(_comparison(request), context, room)
     with counted(room, context):
-        return _Tasks(request, context, room, asked, measured).run()
+        return _Tasks(request, context, room, asked, measured, items_looked_at).run()
 
 
 def _comparison(request: TasksRequest) -> CompareRequest:
@@ -96,6 +100,26 @@ def _asked(request: TasksRequest, index: int, read: list[Item] | HarnessRows, co
     return _Asked(read, fingerprint_of(task, whole))
 
 
+class _ItemsLookedAt(Attempt):
+    """Whether steps of the recipe look at the items, which is asked before anything is measured."""
+
+    def count(self, asked: Sequence[_Asked]) -> int:
+        """How many of them. Raises CALIBRATION_OVERLAP where there is one and the request does not allow it."""
+        request, context = self._shared, self._context
+        assert isinstance(request, TasksRequest)  # noqa: S101 - what it was made with
+        if not reads_text(request.candidate.recipe):
+            return 0
+        items = [
+            document
+            for task, of in zip(request.tasks, asked, strict=True)
+            for document in documents_of(task.title, of.items)
+        ]
+        with self._watch.phase("text"):
+            reference, entry, _ = resolve(request, context)
+            self._calibration(reference, entry.dtype, items, what="item")
+        return self._looked_at
+
+
 class _Tasks(Attempt):
     """One attempt at one tasks job, once the distributions are measured."""
 
@@ -106,11 +130,13 @@ class _Tasks(Attempt):
         room: EngineRoom,
         asked: Sequence[_Asked],
         measured: CompareReport,
+        items_looked_at: int = 0,
     ) -> None:
         super().__init__(request, context, room)
         self._request = request
         self._asked = asked
         self._measured = measured
+        self._items_looked_at = items_looked_at
         self._unscored: dict[str, str] = {}
 
     def run(self) -> TasksReport:
@@ -251,7 +277,12 @@ class _Tasks(Attempt):
             ),
             curve=self._curve(predictor, found),
             not_tested=_not_tested(measured.not_tested, found),
-            warnings=(*measured.warnings, *self._unscored.values(), *_warnings(found)),
+            warnings=(
+                *measured.warnings,
+                *looked_at(self._items_looked_at, "the recipe's steps", "scored item"),
+                *self._unscored.values(),
+                *_warnings(found),
+            ),
             request=repeatable(request),
             provenance=provenance,
         )

@@ -29,6 +29,11 @@ class Prompt:
     expected: str | None
 
 
+def with_tools(documents: Sequence[TextDocument], most: int) -> list[TextDocument]:
+    """The conversations that tool calls are asked for in: the first `most` that have tools."""
+    return [document for document in documents if document.tools and document.messages][:most]
+
+
 def prompts_of(
     documents: Sequence[TextDocument], tokenizer: PreTrainedTokenizerBase, most: int, bos: int | None
 ) -> list[Prompt]:
@@ -38,18 +43,14 @@ def prompts_of(
     another document is none: nothing is fetched); and what rendering raises.
     """
     found: list[Prompt] = []
-    for document in documents:
-        if len(found) == most:
-            break
-        if not document.tools or not document.messages:
-            continue
-        for tool in document.tools:
+    for document in with_tools(documents, most):
+        for tool in document.tools or ():
             _check_schema(tool, document.id)
-        messages, expected = _before_call(document.messages)
-        tokens = prompt_tokens(tokenizer, messages, tools=document.tools).tolist()
+        messages, expected = _before_call(document.messages or ())
+        tokens = prompt_tokens(tokenizer, messages, tools=document.tools or ()).tolist()
         if bos is not None and tokens[:1] != [bos]:
             tokens = [bos, *tokens]
-        found.append(Prompt(document.id, tuple(tokens), document.tools, expected))
+        found.append(Prompt(document.id, tuple(tokens), document.tools or (), expected))
     if not found:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,

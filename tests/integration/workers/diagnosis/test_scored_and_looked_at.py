@@ -1,5 +1,6 @@
 """A document that a recipe's step looks at is not scored: every kind of job refuses it before an engine is started."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,37 @@ KINDS: dict[str, Json] = {
 }
 
 
+def question(number: int) -> Json:
+    rng = np.random.default_rng(1000 + number)
+    return {
+        "id": f"q{number}",
+        "question": " ".join(rng.choice(WORDS, 12)),
+        "choices": {"text": [f"{' '.join(rng.choice(WORDS, 3))} {label}" for label in "ABCD"], "label": list("ABCD")},
+        "answerKey": "ABCD"[number % 4],
+    }
+
+
+QUESTIONS = [question(number) for number in range(6)]
+ASKED = QUESTIONS[3]["question"]
+TASKS = [{"source": "file", "format": "arc", "path": "arc.jsonl"}]
+KINDS["tasks"] = {"text": TEXT, "tasks": TASKS}
+ADD: Json = {"name": "add", "parameters": {"type": "object"}}
+
+
+def conversation(number: int) -> Json:
+    words = document(300 + number)["text"]
+    called = {"role": "assistant", "tool_calls": [{"name": "add", "arguments": {"a": number}}]}
+    return {"id": f"c{number}", "messages": [{"role": "user", "content": words}, called], "tools": [ADD]}
+
+
 @pytest.fixture(scope="module")
 def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
     home = tmp_path_factory.mktemp("home")
     (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
-    return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
+    texts = home / "texts"
+    texts.mkdir()
+    (texts / "arc.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    return Settings(home=home, text_root=texts, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +137,72 @@ def test_a_second_candidate_s_steps_count_as_well(settings: Settings, room: Engi
         ErrorCode.CALIBRATION_OVERLAP,
         "/candidates/0/recipe/0/calibration",
     )
+
+
+def looking_at(*documents: Json) -> Json:
+    """A candidate one step of which looks at these documents, and at two that are nobody's."""
+    step = WANDA | {"calibration": inline(document(100), document(101), *documents)}
+    return {"model": "tiny", "recipe": [RTN, step]}
+
+
+ITEM_TEXTS: dict[str, Json] = {
+    "the question": {"text": ASKED},
+    "as it is asked": {"text": f"question:  {ASKED}\nanswer:"},
+    "with its answer": {"text": f"{ASKED} {QUESTIONS[3]['choices']['text'][3]}"},
+    "with a wrong one": {"text": f"Question: {ASKED}\nAnswer: {QUESTIONS[3]['choices']['text'][0]}"},
+    "as a conversation": {
+        "messages": [
+            {"role": "user", "content": ASKED},
+            {"role": "assistant", "content": QUESTIONS[3]["choices"]["text"][3]},
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("written", ITEM_TEXTS)
+def test_an_item_of_a_task_is_scored_as_well(
+    written: str, settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    """The text of the distributions shares nothing."""
+    candidate = looking_at({"id": "mine"} | ITEM_TEXTS[written])
+    with pytest.raises(HemostatError) as caught:
+        run("tasks", Context(settings, tmp_path), room, candidate=candidate)
+    assert (caught.value.code, caught.value.pointer) == (
+        ErrorCode.CALIBRATION_OVERLAP,
+        "/candidate/recipe/1/calibration",
+    )
+    assert caught.value.detail == "1 item that step 1 looks at is also scored, such as 'arc/q3'"
+
+
+def test_items_that_a_request_allows_are_done_as_far_as_the_step(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    candidate = looking_at({"id": "mine", "text": ASKED})
+    with pytest.raises(JobCancelled):
+        run(
+            "tasks",
+            Context(settings, tmp_path, stop_in="modify: blocks"),
+            room,
+            candidate=candidate,
+            allow_overlap=True,
+        )
+
+
+def test_a_conversation_that_tool_calls_are_asked_for_in_is_scored_as_well(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    calls = {"generate_tool_calls": {"text": inline(*map(conversation, range(4))), "prompts": 3}}
+    candidate = looking_at(conversation(2) | {"id": "mine"})
+    with pytest.raises(HemostatError) as caught:
+        run("compare", Context(settings, tmp_path / "refused"), room, candidate=candidate, **calls)
+    assert (caught.value.code, caught.value.pointer) == (
+        ErrorCode.CALIBRATION_OVERLAP,
+        "/candidate/recipe/1/calibration",
+    )
+    assert caught.value.detail == "1 conversation that step 1 looks at is also scored, such as 'c2'"
+    for name, changes in (
+        ("allowed", {"candidate": candidate, "allow_overlap": True}),
+        ("not asked", {"candidate": looking_at(conversation(3) | {"id": "mine"})}),
+    ):
+        with pytest.raises(JobCancelled):
+            run("compare", Context(settings, tmp_path / name, stop_in="modify: blocks"), room, **changes, **calls)
