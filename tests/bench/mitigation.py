@@ -16,7 +16,8 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,13 @@ import torch
 from pydantic import TypeAdapter
 
 from app.contracts.errors import HemostatError
-from app.contracts.recipe import Recipe
+from app.contracts.recipe import AdapterLora, MergeLinear, Recipe, Step
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.settings import Settings
 from tests.bench import mitigation_page
 from tests.bench.cases import MODEL, BenchContext
-from tests.bench.mitigation_cases import CASES, Bar, Case
+from tests.bench.mitigation_cases import CASES, Bar, Case, Model
+from tests.bench.mixture import make_mixture
 from tests.bench.rows import Row, read, replaced, write
 from workers.diagnosis.calibration_text import loader_without_sampler
 from workers.diagnosis.passes import divergence_of
@@ -100,17 +102,32 @@ class Bench:
         self.hidden = {name: self._hidden(self.info, corpus) for name, corpus in self.corpora.items()}
         self.known: dict[str, Measured] = {}
 
-    def recipe(self, case: Case) -> Recipe:
-        """The case's steps, on the bench's own calibration text unless they name one."""
+    def recipe(self, given: Sequence[dict[str, Any]]) -> Recipe:
+        """Steps, on the bench's own calibration text unless they name one."""
         steps = []
-        for step in case.recipe:
+        for step in given:
             calibrated = "calibration" in _fields(step["type"])
             steps.append(({"calibration": {"source": "file", "path": "fit.jsonl"}} if calibrated else {}) | step)
         return RECIPE.validate_python(steps)
 
     def modified(self, case: Case) -> Modified:
         """The case's checkpoint, which says in how many seconds it was made."""
-        return apply(self.info, self.recipe(case), store=self.store, calibration=self.texts)
+        with ExitStack() as kept:
+            folders = {
+                name: kept.enter_context(self._applied(self.recipe(recipe))).path
+                for name, recipe in case.beside.items()
+            }
+            return self._applied(self.recipe(case.recipe), folders)
+
+    def _applied(self, recipe: Recipe, folders: Mapping[str, Path] | None = None) -> Modified:
+        """`folders`: results that steps take, by name."""
+
+        def others(step: Step) -> Path | None:
+            if isinstance(step, AdapterLora):
+                return (folders or {})[step.adapter] / "adapter"
+            return (folders or {})[step.other] if isinstance(step, MergeLinear) else None
+
+        return apply(self.info, recipe, store=self.store, calibration=self.texts, others=others)
 
     def measure(self, modified: Modified) -> Measured:
         """KL of the candidate on every text."""
@@ -197,10 +214,14 @@ def main(arguments: list[str]) -> None:
     if given.model == MODEL and not (MODEL / "model.safetensors").is_file():
         import_gguf(demo_gguf(), MODEL)
     chosen = with_those_held_against(case for name, case in CASES.items() if re.search(given.only, name))
-    bench = Bench(given.model, given.text, HOME)
+    if given.model != MODEL:
+        chosen = [case for case in chosen if case.model == "demo"]
+    benches: dict[str, Bench] = {}
     for case in chosen:
+        if case.model not in benches:
+            benches[case.model] = _bench(case.model, given.model, given.text)
         try:
-            found = list(bench.rows(case))
+            found = list(benches[case.model].rows(case))
         except HemostatError as error:
             sys.stderr.write(f"{case.name}: {error.detail}\n")
             continue
@@ -211,6 +232,14 @@ def main(arguments: list[str]) -> None:
         for row in named:
             sys.stdout.write(f"{row.case},{row.metric},{row.value:.5g},{row.unit}\n")
         sys.stdout.flush()
+
+
+def _bench(kind: Model, model: Path, text: Path) -> Bench:
+    """The bench of the demo model, or of the small mixture, which is trained on the texts that the bench fits on."""
+    if kind == "demo":
+        return Bench(model, text, HOME)
+    fitted = articles_of(text.read_text(encoding="utf-8"))[0::2]
+    return Bench(make_mixture(HOME / "mixture-model", fitted, position=WINDOW), text, HOME / "mixture")
 
 
 def _with_interval(

@@ -4,10 +4,13 @@ A bar says that a case's KL is at most so many times that of the case it is held
 domain that was fitted (other articles), `unfitted` another one.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 Text = Literal["wiki", "unfitted"]
+# The demo model, which is dense, or a small mixture of experts (`tests.bench.mixture`).
+Model = Literal["demo", "mixture"]
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,17 @@ class Bar:
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe and its bars."""
+    """A recipe and its bars.
+
+    `beside`: recipes of the same model whose results the steps take, by the name that they go by there: an
+    `adapter.lora` takes the adapter that a repair leaves, a `merge.linear` the checkpoint.
+    """
 
     name: str
     recipe: tuple[dict[str, Any], ...]
     bars: tuple[Bar, ...] = ()
+    beside: Mapping[str, tuple[dict[str, Any], ...]] = field(default_factory=dict)
+    model: Model = "demo"
 
     @property
     def against(self) -> tuple[str, ...]:
@@ -77,6 +86,13 @@ def _pruning() -> list[Case]:
         _one("sparsegpt_50_128", {"type": "prune.sparsegpt", **half, **LONG}, Bar("wanda_50_128", 1.0)),
         _one("layers_14_15", {"type": "prune.layers", "layers": [14, 15]}),
         _one("channels_10", {"type": "prune.channels", "ratio": 0.1}),
+        _one("magnitude_row_50", {"type": "prune.magnitude", "scope": "row", **half}),
+        _one("magnitude_owl_50", {"type": "prune.magnitude", "allocation": "owl", **half}),
+        _one("ria_owl_50", {"type": "prune.ria", "allocation": "owl", **half}),
+        _one("sparsegpt_owl_50", {"type": "prune.sparsegpt", "allocation": "owl", **half}),
+        _one("ria_2:4", {"type": "prune.ria", "pattern": "2:4"}),
+        _one("layers_2", {"type": "prune.layers", "count": 2}),
+        _one("heads_3", {"type": "prune.heads", "count": 3}),
     ]
     for name, strength in (("50", half), ("2:4", {"pattern": "2:4"})):
         gradient = {"type": "prune.gradient", **strength}
@@ -113,6 +129,10 @@ def _quantization() -> list[Case]:
         _one("gptq_4_128", {"type": "quantize.gptq", "bits": 4, **LONG}, Bar("rtn_4", 1.0)),
         _one("smoothquant_8", {"type": "quantize.smoothquant"}),
         Case("rtn_4_a8", w4a8),
+        _one("rtn_4_packed", {"type": "quantize.rtn", "bits": 4, "form": "packed"}),
+        _one("gptq_4_packed", {"type": "quantize.gptq", "bits": 4, "form": "packed"}),
+        _one("smoothquant_8_packed", {"type": "quantize.smoothquant", "form": "packed"}),
+        _one("fp8_packed", {"type": "quantize.fp8", "activations": "dynamic", "form": "packed"}),
         _one(
             "dynamic_4",
             {"type": "quantize.dynamic", "bits": 4},
@@ -164,6 +184,9 @@ def _others() -> list[Case]:
         _one("svd_20", {"type": "lowrank.svd", "ratio": 0.2}),
         _one("asvd_20", {"type": "lowrank.asvd", "ratio": 0.2}, Bar("svd_20", 1.0)),
         _one("svdllm_20", {"type": "lowrank.svdllm", "ratio": 0.2}, Bar("asvd_20", 1.0)),
+        _one("svd_5", {"type": "lowrank.svd", "ratio": 0.05}),
+        _one("svdllm_5", {"type": "lowrank.svdllm", "ratio": 0.05}),
+        _one("svdllm_40", {"type": "lowrank.svdllm", "ratio": 0.4}),
         _one("duplicate_8_15", {"type": "extend.duplicate", "layers": list(range(8, 16))}),
         _one("identity", {"type": "extend.identity"}),
         _one("interpolate", {"type": "extend.interpolate", "layers": [14]}),
@@ -172,9 +195,16 @@ def _others() -> list[Case]:
         _one("context_ntk_4", {"type": "context.ntk", "factor": 4}),
         _one("context_yarn_4", {"type": "context.yarn", "factor": 4}),
         _one("norm_epsilon", {"type": "norm.epsilon", "epsilon": 0.01}),
+        _one("norm_scale", {"type": "norm.scale", "factor": 1.1}),
+        _one("norm_drop", {"type": "norm.drop"}),
+        Case("rtn_4_then_tweak", ({"type": "quantize.rtn", "bits": 4}, {"type": "norm.tweak"})),
         _one("kv_8", {"type": "quantize.kv_cache", "k_bits": 8, "v_bits": 8}),
         _one("kv_4", {"type": "quantize.kv_cache", "k_bits": 4, "v_bits": 4}),
+        _one("kv_fp8", {"type": "quantize.kv_cache", "dtype": "fp8"}),
         _one("activations_8", {"type": "quantize.activations", "bits": 8}),
+        _one("activations_8_static", {"type": "quantize.activations", "bits": 8, "dynamic": False}),
+        _one("activations_4", {"type": "quantize.activations", "bits": 4}),
+        _one("activations_4_asymmetric", {"type": "quantize.activations", "bits": 4, "symmetric": False}),
         Case(
             "rtn_4_then_wanda_30",
             ({"type": "quantize.rtn", "bits": 4}, {"type": "prune.wanda", "sparsity": 0.3}),
@@ -186,4 +216,30 @@ def _others() -> list[Case]:
     ]
 
 
-CASES: dict[str, Case] = {case.name: case for case in (*_quantization(), *_pruning(), *_repair(), *_others())}
+def _beside() -> list[Case]:
+    """What takes a result of another recipe."""
+    rtn = {"type": "quantize.rtn", "bits": 4}
+    closed = {"type": "repair.lowrank", "rank": 16, "block_epochs": 0, "distill_steps": 0}
+    wanda = {"type": "prune.wanda", "sparsity": 0.5}
+    return [
+        Case(
+            "rtn_4_then_adapter", (rtn, {"type": "adapter.lora", "adapter": "repair"}), beside={"repair": (rtn, closed)}
+        ),
+        Case("merge_with_wanda_50", ({"type": "merge.linear", "other": "wanda_50"},), beside={"wanda_50": (wanda,)}),
+    ]
+
+
+def _mixture() -> list[Case]:
+    steps: dict[str, dict[str, Any]] = {
+        "moe_topk_1": {"type": "moe.topk", "experts": 1},
+        "moe_topk_4": {"type": "moe.topk", "experts": 4},
+        "moe_temperature": {"type": "moe.router", "temperature": 2.0},
+        "moe_noise": {"type": "moe.router", "noise": 0.1},
+        "moe_router_4": {"type": "moe.router", "bits": 4},
+    }
+    return [Case(name, (step,), model="mixture") for name, step in steps.items()]
+
+
+CASES: dict[str, Case] = {
+    case.name: case for case in (*_quantization(), *_pruning(), *_repair(), *_others(), *_beside(), *_mixture())
+}

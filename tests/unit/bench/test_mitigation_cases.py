@@ -1,0 +1,35 @@
+"""The cases of the bench cover every type of step."""
+
+from pydantic import TypeAdapter
+
+from app.contracts.recipe import STEP_TYPES, Recipe
+from tests.bench.mitigation_cases import CASES
+
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+
+
+def test_every_type_of_step_has_a_case() -> None:
+    """Without an exception: mixtures have a model of their own, adapters and merges take results of other recipes."""
+    measured = {step["type"] for case in CASES.values() for step in case.recipe}
+    assert [kind for kind in STEP_TYPES if kind not in measured] == []
+
+
+def test_every_case_is_a_recipe_and_takes_what_another_one_leaves() -> None:
+    for case in CASES.values():
+        RECIPE.validate_python(case.recipe)
+        taken = {step.get("adapter", step.get("other")) for step in case.recipe} - {None}
+        assert taken == set(case.beside), case.name
+        for recipe in case.beside.values():
+            RECIPE.validate_python(recipe)
+
+
+def test_a_case_is_held_against_one_of_the_same_model() -> None:
+    for case in CASES.values():
+        assert all(CASES[other].model == case.model for other in case.against), case.name
+
+
+def test_a_step_on_the_mixture_is_one_of_a_mixture_or_stands_beside_them() -> None:
+    of_mixtures = {step["type"] for case in CASES.values() if case.model == "mixture" for step in case.recipe}
+    assert {"moe.topk", "moe.router"} <= of_mixtures
+    demo = {step["type"] for case in CASES.values() if case.model == "demo" for step in case.recipe}
+    assert not {kind for kind in demo if kind.startswith("moe.")}
