@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import Document, FileText
+from app.models.document_faults import HINT, document_faults
 from app.models.paths import below
 from app.settings import Settings
 from workers.text.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
@@ -157,23 +158,17 @@ def _document(line: str, where: str, domain: str) -> TextDocument:
     try:
         document = Document.model_validate_json(line)
     except ValidationError as error:
-        # pydantic's own text quotes its input, which is somebody's document
-        problems = [
-            (".".join(str(part) for part in problem["loc"]), problem["type"], problem["msg"])
-            for problem in error.errors(include_url=False, include_input=False, include_context=False)
-        ]
-        if any(kind == "json_invalid" for _, kind, _ in problems):
+        if any(problem["type"] == "json_invalid" for problem in error.errors(include_input=False)):
             raise HemostatError(
                 ErrorCode.DOCUMENT_NOT_TEXT,
                 f"{where} is not JSON.",
                 hint='Each line is one JSON object such as {"id": "d1", "domain": "prose", "text": "…"}.',
                 pointer=POINTER,
             ) from None
-        told = "; ".join(f"{field}: {message}" if field else message for field, _, message in problems)
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"{where} is not a document: {told}.",
-            hint="A document has an id, a domain (optional), and either text or messages.",
+            f"{where} is not a document: {document_faults(error)}.",
+            hint=HINT,
             pointer=POINTER,
         ) from None
     if "domain" not in document.model_fields_set:

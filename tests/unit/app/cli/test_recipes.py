@@ -126,6 +126,25 @@ def test_a_missing_file_a_binary_one_and_a_bad_line_say_which(tmp_path: Path) ->
         assert part in caught.value.detail
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"id": "y", "txt": "z"}', "line 2 is not a document: there is no field 'txt'; did you mean 'text'?"),
+        ('{"id": "y", "text": "secret", "messages": []}', "line 2 is not a document: messages: "),
+        ('{"text": "secret"}', "line 2 is not a document: id: "),
+        ('{"id": "y", "messages": [{"role": "king", "content": "secret"}]}', "messages.0.role: "),
+    ],
+)
+def test_a_line_that_is_no_document_is_named_by_file_and_line(tmp_path: Path, line: str, told: str) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"id": "x", "text": "y"}\n' + line)
+    with pytest.raises(HemostatError) as caught:
+        parse_text(str(tmp_path / "bad.jsonl"))
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+    assert "bad.jsonl, line 2" in caught.value.detail
+    assert told in caught.value.detail
+    assert "secret" not in caught.value.detail
+
+
 def test_a_parameter_given_twice_is_refused() -> None:
     with pytest.raises(HemostatError) as caught:
         parse_recipe(["quantize.rtn:bits=4,bits=5"])
