@@ -18,6 +18,7 @@ from app.contracts.text import FileText
 from app.models.attribution import check_attribution
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.contexts import check_calibration, check_calibration_window, check_window
+from app.models.least_size import check_budget, least_bytes
 from app.models.packing import check_served
 from app.models.registry import ModelEntry, Registry
 from app.models.steps import Beside, check_recipe
@@ -45,7 +46,8 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
     Raises `HemostatError` with the JSON pointer of the field to blame: UNKNOWN_MODEL, every CHECKPOINT_* code of
     `inspect` and `check_tokenizer`, VOCABULARY_MISMATCH, WINDOW_TOO_LARGE, UNKNOWN_MODULE, GROUP_SIZE_MISMATCH,
     PATTERN_MISMATCH, RECIPE_NOT_APPLICABLE, PATH_FORBIDDEN, TEXT_NOT_FOUND, DOCUMENT_TOO_SHORT, DOCUMENT_NOT_TEXT,
-    CHAT_TEMPLATE_MISSING, INVALID_REQUEST (two documents of one id, two dtypes).
+    CHAT_TEMPLATE_MISSING, INVALID_REQUEST (two documents of one id, two dtypes, a budget below what the candidate
+    takes).
     """
     reference = registry.resolve(request.reference.model, pointer="/reference/model")
     candidate = registry.resolve(request.candidate.model, pointer="/candidate/model")
@@ -154,8 +156,14 @@ def _beside(registry: Registry, settings: Settings) -> Beside:
 
 
 def _check_treatments(request: JobRequest, *infos: CheckpointInfo) -> None:
-    """Calibration windows of treatments must fit the candidate before its recipe and after it, where one is read."""
-    if isinstance(request, MitigateRequest) and request.reads_text:
+    """Calibration windows of treatments must fit the candidate before its recipe and after it, where one is read; the
+    budget must have room for the candidate."""
+    if not isinstance(request, MitigateRequest):
+        return
+    least = least_bytes(infos[0], request.candidate.recipe)
+    if least is not None:
+        check_budget(request.budget, least, infos[0].parameters)
+    if request.reads_text:
         contexts = [info.max_position for info in infos if info.max_position is not None]
         check_calibration(request.calibration_window, min(contexts, default=None), "/calibration_window")
 

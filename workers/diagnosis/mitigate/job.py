@@ -21,6 +21,7 @@ from app.contracts.report import Mean
 from app.contracts.requests.mitigate import MitigateRequest, TreatmentName
 from app.deployments.profiles import ProfileFiles
 from app.models.checkpoint import CheckpointInfo
+from app.models.least_size import check_budget
 from app.models.registry import ModelEntry, load_registry
 from app.models.steps.others import other_of
 from workers.diagnosis.attempt import Attempt, Scored, counted
@@ -34,6 +35,7 @@ from workers.diagnosis.mitigate.report import Found, Tested, build_report
 from workers.diagnosis.mitigate.search import Rung
 from workers.diagnosis.mitigate.sets import Part, Sets, draw
 from workers.diagnosis.mitigate.subject import Fit, Subject
+from workers.diagnosis.mitigate.treatments import smallest_arm
 from workers.diagnosis.mitigate.trials import Done, Ward
 from workers.diagnosis.mitigate.wound import groups_of, layer_shares, restorable, restored, wound_of
 from workers.diagnosis.plan import plan_fingerprint
@@ -86,6 +88,7 @@ class _Mitigate(Attempt):
             context=context,
         )
         with sides.modified:
+            self._check_budget(sides, origin)
             scored = self._score(sides, reference, sets.choose, "reference")
             self._check_heads(sides, sets, scored)
             with watch.phase("candidate"):
@@ -152,6 +155,16 @@ class _Mitigate(Attempt):
     def _fit(self) -> Fit:
         request = self._request
         return Fit(request.calibration, request.calibration_windows, request.calibration_window, request.seed)
+
+    def _check_budget(self, sides: Sides, origin: CheckpointInfo) -> None:
+        """Raises INVALID_REQUEST, before a model runs, for a budget that no allowed treatment can keep."""
+        request, manifest = self._request, sides.modified.manifest
+        subject = Subject(origin, request.candidate.recipe, manifest.model_nominal_bytes)
+        parameters = round(8 * subject.bytes / manifest.model_bits_per_weight)
+        check_budget(request.budget, subject.bytes, parameters)
+        smallest = smallest_arm(subject, request.treatments)
+        if smallest is not None:
+            check_budget(request.budget, subject.bytes + smallest.bytes, parameters, treatment=smallest.key)
 
     def _check_heads(self, sides: Sides, sets: Sets, scored: Scored) -> None:
         with self._watch.phase("head_check"):

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from app.models.least_size import SLACK
 from workers.diagnosis.mitigate.beliefs import Beliefs, plan_key
 from workers.diagnosis.mitigate.treatments import Arm, Plan, with_arm
 
@@ -28,8 +29,6 @@ _EXPLORE: Final = 2 / 3
 _DEEPEST: Final = 3
 # Bytes that are counted at least, as a share of the candidate's: a treatment for nothing is not worth infinitely much.
 _FREE: Final = 0.002
-# Manifests count what expectations leave out; a plan this far beyond the budget is not tried.
-_SLACK: Final = 1.02
 # Below this share of the candidate's KL a trial is expected to be worth nothing.
 _WORTH: Final = 0.002
 
@@ -147,7 +146,7 @@ class Search:
                 if plan in self._seen["cheap"]:
                     continue
                 size = known[parent].bytes + arm.bytes
-                if not self.fits(size / _SLACK):
+                if not self.fits(size / SLACK):
                     continue
                 kl = self.beliefs.left(plan, parent, known[parent].kl)
                 gain = self._standing(known, size) - kl

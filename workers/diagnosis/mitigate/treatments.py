@@ -74,6 +74,14 @@ def arms_of(subject: Subject, name: TreatmentName) -> list[Arm]:
     return list(_ARMS[name](subject)) if name in _ARMS else []
 
 
+def smallest_arm(subject: Subject, wanted: Sequence[TreatmentName]) -> Arm | None:
+    """The setting of fewest bytes of all wanted treatments. None where none has any, and where one is wanted of which
+    that is not known before the damage was looked for."""
+    if "protect" in wanted:
+        return None
+    return min((arm for name in wanted for arm in arms_of(subject, name)), key=lambda arm: arm.bytes, default=None)
+
+
 def why_none(subject: Subject, name: TreatmentName) -> str:
     """Why a treatment has no arm for this subject."""
     if name == "quantize.dynamic":

@@ -129,3 +129,17 @@ def test_repairs_that_are_trained_are_estimated_with_their_training(registry: Re
     trained = 3 * request().calibration_windows * 64 + 60 * 1024
     with_repair = seconds("repair.lowrank", "protect", trials=180) - seconds("protect", trials=180)
     assert with_repair == pytest.approx(60 * trained * info.parameters / 3e10, rel=0.01)
+
+
+def test_a_budget_below_what_the_candidate_takes_is_refused_before_the_job_is_queued(
+    registry: Registry, settings: Settings
+) -> None:
+    plain = {"model": "llama"}
+    whole = sum(tensor.bytes for tensor in inspect(registry.resolve("llama").checkpoint_path()).tensors.values())
+    check_request(request(candidate=plain, budget={"bytes": whole}), registry, settings)
+    check_request(request(budget={"bytes": whole // 2}), registry, settings)
+    for changes in ({"candidate": plain, "budget": {"bytes": whole // 2}}, {"budget": {"bytes": 1000}}):
+        with pytest.raises(HemostatError) as caught:
+            check_request(request(**changes), registry, settings)
+        assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, "/budget/bytes")
+    assert "the candidate itself takes" in caught.value.detail

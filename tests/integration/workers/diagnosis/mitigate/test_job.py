@@ -282,6 +282,36 @@ def test_nothing_to_treat_is_said(settings: Settings, room: EngineRoom, tmp_path
     render(json.loads(report.model_dump_json()))
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "the candidate itself takes "),
+        (
+            {"treatments": ["repair.lowrank"], "budget": {}},
+            "the smallest of the allowed treatments, repair.lowrank rank=4",
+        ),
+    ],
+)
+def test_a_budget_that_no_treatment_can_keep_is_refused_before_a_model_runs(
+    settings: Settings,
+    room: EngineRoom,
+    tmp_path: Path,
+    done: tuple[MitigateReport, Context],
+    changes: Json,
+    told: str,
+) -> None:
+    """Also of a recipe whose bytes are known only once it is made; the least is what the finished job counted."""
+    candidate = done[0].candidate_bytes
+    budget = {"bytes": int(candidate / 1.03) if not changes else int(candidate * 1.001)}
+    context = Context(settings, tmp_path)
+    with pytest.raises(HemostatError) as caught:
+        mitigate(request(**(changes | {"budget": budget})), context, room)
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, "/budget/bytes")
+    assert told in caught.value.detail
+    assert changes or f"{candidate:,}" in caught.value.detail
+    assert not {"reference", "engine", "candidate"} & set(context.phases)
+
+
 def test_what_cannot_be_tried_says_why(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
     """Another model's weights: no recipe, so nothing whose steps could be replaced."""
     report = mitigate(

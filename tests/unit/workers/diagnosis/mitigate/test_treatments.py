@@ -10,7 +10,15 @@ from app.contracts.text import ShippedText
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
 from workers.diagnosis.mitigate.subject import Fit, Subject, recipe_of, told
-from workers.diagnosis.mitigate.treatments import ORDER, Arm, apply_plan, arms_of, why_none, worst_layers
+from workers.diagnosis.mitigate.treatments import (
+    ORDER,
+    Arm,
+    apply_plan,
+    arms_of,
+    smallest_arm,
+    why_none,
+    worst_layers,
+)
 
 Tiny = Callable[..., Path]
 FULL = Fit(ShippedText(source="shipped", corpus="calibration"), 8, 64, 3)
@@ -157,3 +165,15 @@ def test_what_has_nothing_to_work_on_says_why(
 def test_a_report_holds_no_document() -> None:
     text = {"source": "inline", "documents": [{"id": "a", "text": "secret words"}]}
     assert "secret" not in str(told(recipe_of([{"type": "norm.tweak", "calibration": text}])))
+
+
+def test_the_smallest_setting_is_that_of_fewest_bytes_unless_one_is_not_known_yet(tiny: Tiny) -> None:
+    patient = subject(tiny, RTN, shares={})
+    smallest = smallest_arm(patient, ["repair.lowrank"])
+    assert smallest is not None
+    assert smallest.bytes == min(one.bytes for one in arms_of(patient, "repair.lowrank")) > 0
+    none = smallest_arm(patient, ["repair.lowrank", "norm.tweak"])
+    assert none is not None
+    assert none.bytes == 0
+    assert smallest_arm(patient, ["repair.lowrank", "protect"]) is None
+    assert smallest_arm(patient, ["prune.gradient", "calibration"]) is None

@@ -1,0 +1,113 @@
+"""What a model takes at least after a recipe, and budgets below it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Recipe
+from app.contracts.requests.mitigate import Budget
+from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.least_size import check_budget, least_bytes
+from workers.surgery.recipe import apply
+from workers.surgery.store import CheckpointStore
+
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+Json = dict[str, Any]
+RTN: Json = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
+
+
+@pytest.fixture
+def info(tiny: Callable[..., Path]) -> CheckpointInfo:
+    return inspect(tiny())
+
+
+def least(info: CheckpointInfo, *steps: Json) -> int | None:
+    return least_bytes(info, RECIPE.validate_python(steps))
+
+
+def linear_bytes(info: CheckpointInfo, *kinds: str) -> int:
+    """Of the decoder's matrices, by their names alone."""
+    return sum(
+        tensor.bytes
+        for name, tensor in info.tensors.items()
+        if ".layers." in name and len(tensor.shape) == 2 and (not kinds or any(kind in name for kind in kinds))
+    )
+
+
+def test_without_a_recipe_it_is_what_the_files_hold(info: CheckpointInfo) -> None:
+    assert least(info) == sum(tensor.bytes for tensor in info.tensors.values())
+
+
+def test_codes_alone_are_counted_of_what_a_step_quantizes(info: CheckpointInfo) -> None:
+    whole = least(info) or 0
+    assert least(info, RTN) == whole - linear_bytes(info) * 12 // 16
+    assert least(info, RTN | {"modules": ["up_proj"]}) == whole - linear_bytes(info, "up_proj") * 12 // 16
+    assert least(info, {"type": "quantize.fp8"}) == whole - linear_bytes(info) // 2
+    mixed = {"type": "quantize.dynamic", "bits": 4.5, "mixed": True, "group_size": 32}
+    assert least(info, mixed) == whole - linear_bytes(info) * 13 // 16
+    assert least(info, RTN, RTN | {"bits": 8}) == least(info, RTN), "the second step may find nothing to do"
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [RTN],
+        [RTN | {"symmetric": True, "group_size": None}],
+        [{"type": "quantize.nf4", "group_size": 32}],
+        [{"type": "prune.magnitude", "sparsity": 0.5}, RTN],
+        [RTN, {"type": "norm.scale", "factor": 1.1}],
+    ],
+    ids=lambda steps: "+".join(step["type"] for step in steps),
+)
+def test_it_is_no_more_than_what_the_manifest_counts_and_not_far_below(
+    info: CheckpointInfo, tmp_path: Path, steps: list[Json]
+) -> None:
+    with apply(info, RECIPE.validate_python(steps), store=CheckpointStore(tmp_path, 10**9)) as made:
+        counted = made.manifest.model_nominal_bytes
+    assert 0.9 * counted < (least(info, *steps) or 0) <= counted
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "prune.layers", "layers": [1]},
+        {"type": "prune.channels", "ratio": 0.25},
+        {"type": "lowrank.svd", "ratio": 0.3},
+        {"type": "extend.identity", "layers": [1]},
+    ],
+    ids=lambda step: step["type"],
+)
+def test_of_parts_that_go_or_come_nothing_is_said(info: CheckpointInfo, step: Json) -> None:
+    assert least(info, RTN, step) is None
+
+
+@pytest.mark.parametrize(
+    ("budget", "pointer", "told"),
+    [
+        ({"bytes": 900}, "/budget/bytes", "the budget is 900 bytes, and the candidate itself takes 1,000 or more"),
+        ({"bits_per_weight": 3}, "/budget/bits_per_weight", "is 3 bits a weight, and the candidate itself takes 4 or"),
+        ({"bytes": 1000, "bits_per_weight": 3}, "/budget/bits_per_weight", "3 bits a weight"),
+    ],
+)
+def test_a_budget_below_that_is_refused_with_what_the_least_is(budget: Json, pointer: str, told: str) -> None:
+    with pytest.raises(HemostatError) as caught:
+        check_budget(Budget(**budget), 1000, 2000)
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, pointer)
+    assert told in caught.value.detail
+
+
+@pytest.mark.parametrize("budget", [{}, {"bytes": 1000}, {"bytes": 985}, {"bits_per_weight": 4}, {"added_latency": 0}])
+def test_a_budget_that_has_room_or_nearly_is_none_to_refuse(budget: Json) -> None:
+    check_budget(Budget(**budget), 1000, 2000)
+
+
+def test_the_smallest_treatment_is_named_where_the_candidate_alone_would_fit() -> None:
+    with pytest.raises(HemostatError) as caught:
+        check_budget(Budget(bytes=900), 1000, 2000, treatment="repair.lowrank rank=4")
+    assert caught.value.detail.endswith(
+        "the smallest of the allowed treatments, repair.lowrank rank=4, takes 1,000 or more"
+    )
