@@ -95,6 +95,7 @@ class Ward:
         while (proposal := search.next()) is not None:
             self.context.check_cancelled()
             self.context.progress("search", search.spent, trials)
+            self.context.log(self._beginning(proposal, search.spent + 1, trials))
             done = self._watched(proposal)
             self.done.append(done)
             one = done.measured
@@ -265,6 +266,13 @@ class Ward:
         if not chosen:
             return "what it saved is not above zero for sure, or does not hold on the test documents"
         return "others saved more for as few bytes"
+
+    def _beginning(self, proposal: Proposal, number: int, trials: int) -> str:
+        saved = self.base[proposal.rung].mean - proposal.expected_kl
+        return (
+            f"trial {number} of {trials} ({proposal.rung}) begins: {plan_name(proposal.plan)}, expected to save "
+            f"{numeral(saved)} nats a token, {proposal.expected_bytes:,} bytes"
+        )
 
     def _line(self, done: Done, number: int, trials: int) -> str:
         head = f"trial {number} of {trials} ({done.proposal.rung}): {plan_name(done.proposal.plan)}"

@@ -113,8 +113,8 @@ def tweak_of(
     arms, why = own.arms(["norm.tweak"])
     own.run(arms[:1], 2)
     (found,) = own.unhelpful(["norm.tweak"], why, [])
-    assert lines
-    return own, f"{lines[0]}\n{found.reason}"
+    assert lines[0].startswith("trial 1 of 2 (cheap) begins: norm.tweak ")
+    return own, f"{lines[1]}\n{found.reason}"
 
 
 def test_without_a_recommendation_no_other_treatment_is_said_to_have_saved_more(tiny: Tiny) -> None:
@@ -123,6 +123,27 @@ def test_without_a_recommendation_no_other_treatment_is_said_to_have_saved_more(
     assert line.startswith("trial 1 of 2 (cheap): norm.tweak ")
     assert line.endswith(": saves 0.02 nats a token, 100,000 bytes")
     assert reason == "what it saved is not above zero for sure, or does not hold on the test documents"
+
+
+def test_each_trial_is_told_when_it_begins_and_when_it_has_ended(tiny: Tiny) -> None:
+    own = ward(tiny, 0.4)
+    lines: list[str] = []
+    own.context.log = lines.append  # type: ignore[method-assign]
+
+    def refuse(*_: Any) -> Any:
+        assert len(lines) % 2 == 1, "it was told before it is made"
+        raise RefusedError("no kernel for it")
+
+    own.measure = refuse
+    arms, _ = own.arms(["repair.lowrank", "quantize.dynamic"])
+    own.run(arms, 4)
+    assert len(lines) == 2 * len(own.done) > 0
+    for number, (done, begun, ended) in enumerate(zip(own.done, lines[::2], lines[1::2], strict=True), 1):
+        head = f"trial {number} of 4 (cheap)"
+        saved = 0.4 - done.proposal.expected_kl
+        assert begun.startswith(f"{head} begins: {done.proposal.plan[0].key}")
+        assert begun.endswith(f"expected to save {saved:.3g} nats a token, {done.proposal.expected_bytes:,} bytes")
+        assert ended.startswith(f"{head}: {done.proposal.plan[0].key}")
 
 
 def test_what_is_beyond_the_budget_is_said_to_be(tiny: Tiny) -> None:
