@@ -9,7 +9,7 @@ attempt after a lost one, and so are the values of the choice and the test. docs
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -119,7 +119,8 @@ class _Calibrate(Attempt):
         source = text_for_test(request)
         tests = None if source is None else self._documents(source, reference, dtype)
         sets = draw(request, documents, tests, lambda chosen: self._windows(chosen, reference))
-        return sets, self._calibration(reference, dtype, documents if tests is None else tests)
+        texts = self._calibration(reference, dtype, documents if tests is None else tests)
+        return replace(sets, warnings=(*sets.warnings, *self._allowed())), texts
 
     def _hidden(self, sides: Sides, sets: Sets) -> dict[str, _Pair]:
         """Of both models over every set, one model after the other: to alternate would cost swaps of weights."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.profile import DocumentSet, SetName
 from app.contracts.requests.calibrate import CalibrateRequest
 from workers.text.documents import TextDocument
-from workers.text.overlap import document_overlap, repeated
+from workers.text.overlap import unlike
 from workers.text.partition import divide
 from workers.text.windows import Corpus
 
 Cut = Callable[[list[TextDocument]], Corpus]
+_USED: Final = "was used before the test"
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,11 @@ def draw(
         fit_domains=request.fit_domains,
     )
     fit = [documents[index] for index in parts.fit]
-    warnings: list[str] = []
-    choose = _unlike(fit, [documents[index] for index in parts.choose], "to choose by", warnings)
+    drawn = [documents[index] for index in parts.choose]
+    choose, warnings = unlike(fit, drawn, what="to choose by", used=_USED)
     drawn = [documents[index] for index in parts.test] if tests is None else list(tests)
-    test = _unlike([*fit, *choose], drawn, "of the test", warnings)
+    test, more = unlike([*fit, *choose], drawn, what="of the test", used=_USED)
+    warnings += more
     for name, found, pointer in (("fit", fit, "/text"), ("choose", choose, "/text"), ("test", test, "/test_text")):
         if not found:
             raise HemostatError(
@@ -71,27 +74,6 @@ def draw(
                 pointer=pointer,
             )
     return Sets(cut(fit), cut(choose), cut(test), tuple(warnings))
-
-
-def _unlike(
-    earlier: Sequence[TextDocument], later: Sequence[TextDocument], what: str, warnings: list[str]
-) -> list[TextDocument]:
-    same = {other for _, other in document_overlap(earlier, later).shared}
-    if same:
-        count = len(same)
-        warnings.append(
-            f"{count} document{'' if count == 1 else 's'} {what} {'is' if count == 1 else 'are'} the same as one that "
-            f"was used before the test, and {'was' if count == 1 else 'were'} left out."
-        )
-    kept = [document for document in later if document.id not in same]
-    again = set(repeated(kept))
-    if again:
-        count = len(again)
-        warnings.append(
-            f"{count} document{'' if count == 1 else 's'} {what} {'repeats' if count == 1 else 'repeat'} an earlier "
-            f"one of the same set, and {'was' if count == 1 else 'were'} left out."
-        )
-    return [document for document in kept if document.id not in again]
 
 
 def _record(name: SetName, corpus: Corpus) -> DocumentSet:

@@ -28,7 +28,6 @@ from app.contracts.requests.mitigate import MitigateRequest
 from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText
 from workers.diagnosis import long_context
-from workers.diagnosis.calibration_text import looked_at
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
 from workers.diagnosis.numerals import counted
@@ -72,7 +71,7 @@ class Measured:
     seconds: dict[str, float]
     reference_context: int | None = None  # where it is shorter than the windows
     tool_calls: GeneratedToolCalls | None = None
-    looked_at: int = 0  # scored documents that steps of the recipe look at, too, as the request allows
+    allowed: Sequence[str] = ()  # warnings of what the request allows that flatters the candidate
 
 
 def build_report(measured: Measured, context: JobContext) -> CompareReport:
@@ -179,7 +178,7 @@ def _warnings(measured: Measured, summary: Summary) -> list[str]:
             "where windows of one document are alike. More documents make them sound."
         )
     found += repeated_documents(corpus)
-    found += looked_at(measured.looked_at, "the recipe's steps")
+    found += measured.allowed
     if corpus.left_out_tokens:
         were = "was" if corpus.left_out_tokens == 1 else "were"
         alone = counted(corpus.left_out_tokens, "last token")

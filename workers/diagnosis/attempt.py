@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from app.contracts.recipe import Recipe
 from app.contracts.requests.base import JobRequest
 from app.contracts.text import TextSource
 from app.models.checkpoint import tokenizer_fingerprint
-from workers.diagnosis.calibration_text import CalibrationLoader
+from workers.diagnosis.calibration_text import CalibrationLoader, looked_at
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor, noise_floor
 from workers.diagnosis.passes import score_into_store
@@ -68,8 +69,8 @@ class Attempt:
         self._room = room
         self._watch = Stopwatch(context)
         self._started_at = time.time()
-        # Scored documents that steps of the recipe look at, where the request allows that.
-        self._looked_at = 0
+        # Ids of scored documents that steps of the recipes look at, where the request allows that.
+        self._looked_at: set[str] = set()
         settings = context.settings
         self._store = ReferenceStore(settings.home / "references", settings.reference_budget_bytes)
 
@@ -118,13 +119,29 @@ class Attempt:
             reference.tokenizer,
             check_cancelled=self._context.check_cancelled,
         )
-        recipe = self._shared.candidate.recipe
-        if not self._shared.allow_overlap:
-            loader.refuse_overlap(recipe, scored, pointer="/candidate/recipe", what=what)
-        else:
-            ids = {name for names in loader.overlap(recipe, scored).values() for name in names}
-            self._looked_at = len(ids)
+        self._check_overlap(loader, self._shared.candidate.recipe, scored, pointer="/candidate/recipe", what=what)
         return loader
+
+    def _check_overlap(
+        self,
+        texts: CalibrationLoader,
+        recipe: Recipe,
+        scored: Sequence[TextDocument],
+        *,
+        pointer: str,
+        what: str = "document",
+    ) -> None:
+        """Raises CALIBRATION_OVERLAP where a step of a recipe looks at one of `scored` (each of which people call a
+        `what`); where the request allows that, the report is to warn of it (`_allowed`)."""
+        if not self._shared.allow_overlap:
+            texts.refuse_overlap(recipe, scored, pointer=pointer, what=what)
+            return
+        for ids in texts.overlap(recipe, scored).values():
+            self._looked_at.update(ids)
+
+    def _allowed(self) -> list[str]:
+        """A warning where steps of the recipes look at scored documents, as the request allows."""
+        return looked_at(len(self._looked_at), "the recipe's steps")
 
     def _windows(self, documents: list[TextDocument], reference: Side) -> Corpus:
         """Documents as windows of the reference's tokens."""

@@ -149,7 +149,7 @@ class _Compare(Attempt):
                     engine=engine.identity,
                     reference_from_store=scored.from_store,
                     resumed_windows=resumed,
-                    looked_at=self._looked_at,
+                    allowed=self._allowed(),
                     started_at=self._started_at,
                     seconds=watch.seconds,
                 )
@@ -198,7 +198,9 @@ class _Compare(Attempt):
         conversations = with_tools(self._documents(asked.text, reference, dtype), asked.prompts)
         if not self._request.allow_overlap:
             texts.refuse_overlap(recipe, conversations, pointer="/candidate/recipe", what="conversation")
-        self._looked_at += len({name for names in texts.overlap(recipe, conversations).values() for name in names})
+        # A document of the text may have the id of a conversation.
+        for ids in texts.overlap(recipe, conversations).values():
+            self._looked_at.update(f"conversation {one}" for one in ids)
 
     def _classes(self, sides: Sides, documents: list[TextDocument], corpus: Corpus, positions: Positions) -> Classified:
         """The kinds of the predicted tokens."""

@@ -55,6 +55,35 @@ def repeated(documents: Iterable[TextDocument]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def unlike(
+    earlier: Iterable[TextDocument], later: Iterable[TextDocument], *, what: str, used: str
+) -> tuple[list[TextDocument], list[str]]:
+    """(documents of `later` that stand neither in `earlier` nor before themselves in `later`, what is to be told of
+    those that were left out).
+
+    Intervals take documents for independent, and a proof takes them for unseen. `what` names those of `later`, as in
+    `of the test`; `used` what `earlier` was for, as in `was used before the test`.
+    """
+    listed = list(later)
+    same = {other for _, other in document_overlap(earlier, listed).shared}
+    kept = [document for document in listed if document.id not in same]
+    again = set(repeated(kept))
+    warnings = []
+    if same:
+        count = len(same)
+        warnings.append(
+            f"{count} document{'' if count == 1 else 's'} {what} {'is' if count == 1 else 'are'} the same as one that "
+            f"{used}, and {'was' if count == 1 else 'were'} left out."
+        )
+    if again:
+        count = len(again)
+        warnings.append(
+            f"{count} document{'' if count == 1 else 's'} {what} {'repeats' if count == 1 else 'repeat'} an earlier "
+            f"one of the same set, and {'was' if count == 1 else 'were'} left out."
+        )
+    return [document for document in kept if document.id not in again], warnings
+
+
 def passage_overlap(
     first: Iterable[TextDocument], second: Iterable[TextDocument], *, size: int = SHINGLE
 ) -> tuple[tuple[str, str], ...]:

@@ -113,6 +113,7 @@ class _Attribute(Attempt):
                 resumed_windows=whole.resumed,
                 started_at=self._started_at,
                 seconds=watch.seconds,
+                warnings=self._allowed(),
             )
             found.not_swapped = why_not(sides.reference.info, sides.candidate.info) or renumbered_by(
                 origin, request.candidate.recipe

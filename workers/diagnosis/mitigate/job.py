@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.mitigate_report import NO_WOUND, MitigateReport, Wound
@@ -150,7 +150,7 @@ class _Mitigate(Attempt):
             seed=request.seed,
             allow_overlap=request.allow_overlap,
         )
-        return sets, texts
+        return replace(sets, warnings=(*sets.warnings, *self._allowed())), texts
 
     def _fit(self) -> Fit:
         request = self._request

@@ -13,7 +13,7 @@ from workers.diagnosis.numerals import counted
 from workers.diagnosis.positions import positions_of
 from workers.distributions.token_values import Positions
 from workers.text.documents import TextDocument
-from workers.text.overlap import document_overlap, repeated
+from workers.text.overlap import document_overlap, unlike
 from workers.text.partition import halve
 from workers.text.windows import Corpus
 
@@ -73,9 +73,9 @@ def draw(
     """The sets. `tests` are the documents of a text of their own; None: a share of `documents`. `fitted` are those that
     treatments look at.
 
-    A test document that is also chosen by, or repeats another one, is left out, with a warning. Raises
-    CALIBRATION_OVERLAP where `fitted` holds
-    one of the others and that is not allowed, INVALID_REQUEST where a set has no document.
+    A document that repeats an earlier one of its set is left out, with a warning, and so is one of the test that is
+    also chosen by. Raises CALIBRATION_OVERLAP where `fitted` holds one of the others and that is not allowed,
+    INVALID_REQUEST where a set has no document.
     """
     shared: set[str] = set()
     for others, pointer in ((documents, "/text"), (tests or (), "/test_text")):
@@ -90,21 +90,9 @@ def draw(
     else:
         order = halve([document.domain for document in documents], share=1.0, seed=seed)
         choose, test = [documents[index] for part in order for index in part], list(tests)
-    same = {other for _, other in document_overlap(choose, test).shared}
-    if same:
-        test = [document for document in test if document.id not in same]
-        warnings.append(
-            f"{len(same)} document{'' if len(same) == 1 else 's'} of the test {'is' if len(same) == 1 else 'are'} the "
-            "same as one that recipes were chosen by, and left out."
-        )
-    again = set(repeated(test))
-    if again:
-        test = [document for document in test if document.id not in again]
-        warnings.append(
-            f"{len(again)} document{'' if len(again) == 1 else 's'} of the test "
-            f"{'repeats' if len(again) == 1 else 'repeat'} an earlier one, and {'is' if len(again) == 1 else 'are'} "
-            "left out."
-        )
+    choose, again = unlike((), choose, what="to choose by", used="")
+    test, more = unlike(choose, test, what="of the test", used="recipes were chosen by")
+    warnings += [*again, *more]
     for name, found, pointer in (("choose", choose, "/text"), ("test", test, "/test_text")):
         if not found:
             domains = counted(len({document.domain for document in documents}), "domain")

@@ -47,8 +47,8 @@ class PointsAttempt(Attempt):
             documents = self._documents(request.text, reference, entry.dtype)
             corpus = self._windows(documents, reference)
             texts = self._calibration(reference, entry.dtype, documents)
-            for recipe in also if not request.allow_overlap else ():
-                texts.refuse_overlap(recipe, documents, pointer="/candidate/recipe")
+            for recipe in also:
+                self._check_overlap(texts, recipe, documents, pointer="/candidate/recipe")
         bare = request.model_copy(update={"candidate": request.candidate.model_copy(update={"recipe": ()})})
         sides = modify(bare, reference, entry, origin, context, calibration=texts)
         with sides.modified:
@@ -72,7 +72,7 @@ class PointsAttempt(Attempt):
                     precision=PRECISION,
                     context=context,
                 )
-            yield Ground(sides, part, scored, floor, texts, shorter)
+            yield Ground(sides, part, scored, floor, texts, shorter, tuple(self._allowed()))
 
     def runner(self, ground: Ground, *, total: int) -> PointRunner:
         """What measures settings on this ground; progress counts up to `total` points."""

@@ -34,6 +34,7 @@ class Ground:
     """The reference over the text. `sides` holds it twice: its candidate is the model before any recipe.
 
     `shorter`, with windows longer than the reference's context, is what it reads of them, and `scored` is over that.
+    `allowed` warns of what the request allows that flatters the recipes.
     """
 
     sides: Sides
@@ -42,6 +43,7 @@ class Ground:
     floor: Floor
     texts: CalibrationLoader
     shorter: Cut | None = None
+    allowed: tuple[str, ...] = ()
 
     @property
     def states(self) -> ReferenceStates:

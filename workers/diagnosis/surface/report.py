@@ -117,7 +117,7 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
                 self_corpus=isinstance(request.text, SelfText),
             ),
         ),
-        warnings=(*repeated_documents(ground.part.corpus), *warnings(table)),
+        warnings=(*repeated_documents(ground.part.corpus), *ground.allowed, *warnings(table)),
         request=repeatable(request),
         provenance=_provenance(found, cell, record),
     )

@@ -213,6 +213,7 @@ def _warnings(swept: Swept, *, fitted: bool) -> list[str]:
             "narrow where windows of one document are alike. More documents make them sound."
         )
     listed += repeated_documents(corpus)
+    listed += swept.ground.allowed
     limit = swept.ground.reference_context
     if limit is not None:
         listed.append(

@@ -117,7 +117,7 @@ class _ItemsLookedAt(Attempt):
         with self._watch.phase("text"):
             reference, entry, _ = resolve(request, context)
             self._calibration(reference, entry.dtype, items, what="item")
-        return self._looked_at
+        return len(self._looked_at)
 
 
 class _Tasks(Attempt):

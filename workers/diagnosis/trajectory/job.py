@@ -102,6 +102,7 @@ class _Trajectory(Attempt):
                     reference_from_store=scored.from_store,
                     started_at=self._started_at,
                     seconds=watch.seconds,
+                    allowed=tuple(self._allowed()),
                 )
                 report = build_report(found, context)
             with watch.phase("report"):
@@ -132,8 +133,7 @@ class _Trajectory(Attempt):
             check_context(prompts, request.tokens, reference.info.max_position, model=reference.alias)
             texts = self._calibration(reference, entry.dtype, documents)
             for index, model in enumerate(request.models()[1:], 1):
-                if not request.allow_overlap:
-                    texts.refuse_overlap(model.recipe, documents, pointer=f"{pointer_of(index)}/recipe")
+                self._check_overlap(texts, model.recipe, documents, pointer=f"{pointer_of(index)}/recipe")
         every = []
         with self._watch.phase("modify"):
             for index, (one, own, own_entry, origin) in enumerate(resolved):

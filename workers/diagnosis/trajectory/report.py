@@ -83,7 +83,7 @@ class Measured:
 @dataclass(frozen=True)
 class Found:
     """All that a trajectory job found out. `base` holds the reference's texts by the first decoder; `written` the
-    reference's texts and then each candidate's."""
+    reference's texts and then each candidate's; `allowed` warns of what the request allows that flatters a recipe."""
 
     request: TrajectoryRequest
     prompts: list[Prompt]
@@ -97,6 +97,7 @@ class Found:
     reference_from_store: bool
     started_at: float
     seconds: dict[str, float]
+    allowed: tuple[str, ...] = ()
 
 
 def build_report(found: Found, context: JobContext) -> TrajectoryReport:
@@ -374,11 +375,17 @@ def _of_making(found: Found) -> Iterator[str]:
 
 
 def _warnings(found: Found, cells: Sequence[Cell]) -> list[str]:
-    listed = list(_of_making(found))
+    listed = [*_of_making(found), *found.allowed]
     count = len(found.prompts)
     if count < found.request.prompts:
         prompts = counted(count, "prompt")
         listed.append(f"The text has {counted(count, 'document')}: {prompts} instead of {found.request.prompts}.")
+    again = count - len({prompt.tokens for prompt in found.prompts})
+    if again:
+        listed.append(
+            f"{again} of {count} prompts repeat{'s' * (again == 1)} an earlier one. Intervals take prompts for "
+            "independent, and are too narrow where some are not: leave the copies out, or take longer prompts."
+        )
     if count < FEWEST_CLUSTERS:
         these = "this prompt" if count == 1 else "these prompts"
         listed.append(f"Only {counted(count, 'prompt')}: intervals speak of {these} alone.")

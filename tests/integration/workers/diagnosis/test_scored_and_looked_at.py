@@ -98,14 +98,14 @@ def room(settings: Settings) -> Iterator[EngineRoom]:
     made.close()
 
 
-def run(kind: str, context: Context, room: EngineRoom, **changes: Any) -> None:
+def run(kind: str, context: Context, room: EngineRoom, **changes: Any) -> Any:
     body = {
         "kind": kind,
         "reference": {"model": "tiny"},
         "candidate": {"model": "tiny", "recipe": [RTN, WANDA]},
         "window": 64,
     }
-    HANDLERS.handler(kind)(HANDLERS.request(kind, body | KINDS[kind] | changes), context, room)
+    return HANDLERS.handler(kind)(HANDLERS.request(kind, body | KINDS.get(kind, {}) | changes), context, room)
 
 
 @pytest.mark.parametrize("kind", KINDS)

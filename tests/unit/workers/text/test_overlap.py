@@ -3,7 +3,7 @@ import pytest
 
 from app.contracts.text import Message
 from workers.text.documents import TextDocument
-from workers.text.overlap import document_overlap, passage_overlap, repeated
+from workers.text.overlap import document_overlap, passage_overlap, repeated, unlike
 
 
 def text(name: str, content: str) -> TextDocument:
@@ -55,3 +55,15 @@ def test_a_passage_is_found_wherever_it_stands(length: int, shared: bool) -> Non
     first = [text("a", "1234567#" + passage + "#89"), text("b", "nothing of it")]
     second = [text("x", "short"), text("y", "!!" + passage.upper() + "??")]
     assert passage_overlap(first, second, size=20) == ((("a", "y"),) if shared else ())
+
+
+def test_what_stands_in_an_earlier_text_or_earlier_in_its_own_is_left_out_and_told() -> None:
+    earlier = [text("a", "one"), text("b", "two")]
+    later = [text("x", "three"), text("y", "ONE"), text("z", "three"), text("w", "four"), text("v", " two ")]
+    kept, told = unlike(earlier, later, what="of the test", used="was used before the test")
+    assert [document.id for document in kept] == ["x", "w"]
+    assert told == [
+        "2 documents of the test are the same as one that was used before the test, and were left out.",
+        "1 document of the test repeats an earlier one of the same set, and was left out.",
+    ]
+    assert unlike(earlier, [text("x", "three")], what="of the test", used="") == ([text("x", "three")], [])

@@ -75,7 +75,9 @@ def test_with_a_test_text_all_of_the_other_is_chosen_by(drawn: Draw) -> None:
     sets = drawn(tests=[*tests, TextDocument("copy", "prose", text=DOCUMENTS[4].text)])
     assert ids(sets.choose) == {one.id for one in DOCUMENTS}
     assert ids(sets.test) == {one.id for one in tests}
-    assert sets.warnings == ("1 document of the test is the same as one that recipes were chosen by, and left out.",)
+    assert sets.warnings == (
+        "1 document of the test is the same as one that recipes were chosen by, and was left out.",
+    )
 
 
 @pytest.mark.parametrize("where", ["/text", "/test_text"])
@@ -94,7 +96,7 @@ def test_a_document_that_the_test_holds_again_is_left_out(drawn: Draw) -> None:
     tests = [document("t"), document("u"), TextDocument("copy", "prose", text=document("t").text)]
     sets = drawn(DOCUMENTS, tests)
     assert ids(sets.test) == {"t", "u"}
-    assert sets.warnings == ("1 document of the test repeats an earlier one, and is left out.",)
+    assert sets.warnings == ("1 document of the test repeats an earlier one of the same set, and was left out.",)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def swept(
         for s, (why, count) in zip(padded, records, strict=True)
     ]
     corpus = SimpleNamespace(documents=range(documents), repeated=0)
-    ground = SimpleNamespace(part=SimpleNamespace(corpus=corpus), reference_context=None)
+    ground = SimpleNamespace(part=SimpleNamespace(corpus=corpus), reference_context=None, allowed=())
     return cast("Swept", SimpleNamespace(course=SimpleNamespace(points=points), ground=ground))
 
 

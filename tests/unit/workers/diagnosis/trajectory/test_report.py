@@ -133,12 +133,13 @@ def model(alias: str, scheme: str) -> SimpleNamespace:
 def warned(
     *making: str,
     prompts: int = 32,
+    alike: int = 0,
     nonfinite: int = 0,
     length: int = 40,
     reference: str = "bf16",
     candidates: str = "bf16",
 ) -> list[str]:
-    """`making`: what was warned of while the last candidate was made."""
+    """`making`: what was warned of while the last candidate was made; `alike`: prompts that repeat an earlier one."""
     sides = [
         SimpleNamespace(
             modified=modified(*making * (number == candidates.count(" "))),
@@ -150,7 +151,8 @@ def warned(
     ]
     texts = [SimpleNamespace(tokens=range(length))] * prompts
     found = SimpleNamespace(
-        prompts=range(prompts),
+        prompts=[SimpleNamespace(tokens=(1, max(number, alike))) for number in range(prompts)],
+        allowed=(),
         request=SimpleNamespace(prompts=32),
         sides=sides,
         engine=SimpleNamespace(dtype="bfloat16"),
@@ -176,6 +178,11 @@ def test_fewer_prompts_than_asked_for_are_counted() -> None:
     assert one == "The text has 1 document: 1 prompt instead of 32."
     assert alone == "Only 1 prompt: intervals speak of this prompt alone."
     assert warned(prompts=5)[1] == "Only 5 prompts: intervals speak of these prompts alone."
+
+
+def test_prompts_that_are_the_same_are_told() -> None:
+    assert warned(alike=1)[0].startswith("1 of 32 prompts repeats an earlier one. Intervals take prompts for indep")
+    assert warned(alike=3)[0].startswith("3 of 32 prompts repeat an earlier one.")
 
 
 def test_what_spoils_the_numbers_is_told() -> None:
