@@ -16,6 +16,7 @@ from app.cli.output import phases
 from app.cli.waiting import Waiting
 from app.contracts.errors import ErrorCode, HemostatError
 from app.web import format as fmt
+from app.web.again import kept
 
 Json = dict[str, Any]
 _UNFINISHED: Final = frozenset({"queued", "running", "cancelling"})
@@ -90,21 +91,24 @@ def _cancel(client: Client, job_id: str, console: Console) -> None:
         hint = f"the next service goes on with it; then `hemostat jobs cancel {job_id}` ends it"
         raise HemostatError(error.code, f"job {job_id} is not cancelled: {error.detail}", hint=hint) from error
     try:
-        console.print(f"{job_id} is {_settled(client, job_id)}")
+        job = _settled(client, job_id)
+        console.print(f"{job_id} is {job['status']}")
+        if told := kept(job):
+            console.print(told, markup=False, soft_wrap=True)
     except HemostatError as error:
         if error.code is not ErrorCode.UNAVAILABLE:
             raise
         console.print(f"cancellation of {job_id} is asked for; the service does not answer any more")
 
 
-def _settled(client: Client, job_id: str) -> str:
-    """The job's status once it has ended, or after a few seconds."""
+def _settled(client: Client, job_id: str) -> Json:
+    """The job once it has ended, or after a few seconds."""
     deadline = time.monotonic() + 10
-    while (status := str(client.job(job_id)["status"])) in _UNFINISHED:
+    while (job := client.job(job_id))["status"] in _UNFINISHED:
         if time.monotonic() > deadline:
             break
         time.sleep(0.2)
-    return status
+    return job
 
 
 def require_success(job: Json) -> None:

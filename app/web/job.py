@@ -8,6 +8,7 @@ from app.contracts.job import TERMINAL, Job, JobStatus, Progress
 from app.contracts.queue import Queue
 from app.web import listing
 from app.web import progress as words
+from app.web.again import kept
 from app.web.pages import page
 from app.web.phases import in_words
 from app.web.sections.origin import Fact
@@ -46,6 +47,7 @@ def render_job(
         reference=visible(job.reference.model),
         bar=None if ended else _bar(job),
         reached="" if succeeded or not ended else visible(_reached(job)),
+        kept=kept(told),
         turn=visible(_turn(queue, settled=settled)) if queue else "",
         message=visible(message) if message else "",
         error=job.error and (visible(job.error.title), visible(job.error.detail), visible(job.error.hint)),

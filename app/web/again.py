@@ -1,0 +1,16 @@
+"""What the same job finds again where this one has no result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def kept(job: Mapping[str, Any]) -> str:
+    """What was kept of a job that was cancelled once a worker had begun it; empty of every other one."""
+    if job["status"] != "cancelled" or not job.get("attempt"):
+        return ""
+    return (
+        "Submitted again, it begins anew, but takes the reference's states over the same text, and checkpoints that "
+        "were made, from where they are kept as long as there is room; all else that was measured is gone."
+    )
