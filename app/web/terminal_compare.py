@@ -62,7 +62,7 @@ def _numbers(report: CompareReport, say: Say, *, wide: bool) -> Table:
         ("Perplexity of p", report.perplexity.reference),
         ("Perplexity of q", report.perplexity.candidate),
     ):
-        table.add_row(name, say(fmt.number(value, 5)), "", *[""] * rest)
+        table.add_row(name, say(fmt.number(value, 5)), "see the ratio", *[""] * rest)
     add("Entropy of p, nats", report.entropy.reference)
     add("Entropy of q, nats", report.entropy.candidate)
     return table

@@ -163,7 +163,7 @@ def _ranking(report: CompareReport) -> Table:
 
 
 def _plain_row(name: str, note: str, value: str) -> tuple[Cell, ...]:
-    return (Cell(name, note), Cell(value, strong=True), Cell(fmt.NONE))
+    return (Cell(name, note), Cell(value, strong=True), Cell(fmt.NONE, "see the ratio"))
 
 
 def _mean_row(name: str, note: str, mean: Mean, *, percent: bool = False) -> tuple[Cell, ...]:

@@ -134,3 +134,12 @@ def test_a_kind_of_token_whose_intervals_are_over_windows_is_marked():
 
 def test_one_document_is_told_in_the_singular():
     assert "243 scored tokens, 1 document, windows of 512" in printed(variants()["single"], 80)
+
+
+def test_a_perplexity_without_an_interval_says_where_there_is_one():
+    name = "severe"
+    rows = [line.split() for line in printed(VARIANTS[name], 120).splitlines() if "Perplexity of" in line]
+    assert [row[4:7] for row in rows] == [["see", "the", "ratio"]] * 2
+    page = [row.text.split() for row in tree(render(VARIANTS[name])).all("tr")]
+    told = [row[-3:] for row in page if row[:2] == ["Perplexity", "of"] and len(row) < 15]
+    assert told == [["see", "the", "ratio"]] * 2
