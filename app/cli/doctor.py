@@ -74,10 +74,18 @@ def doctor(settings: Settings, *, as_json: bool) -> Exit:
             remedy = f"\n[dim]{escape(finding.remedy)}[/]" if finding.remedy and not finding.ok else ""
             table.add_row(mark, f"[bold]{finding.name}[/]", escape(finding.found) + remedy)
         out.print(table)
-        out.print(
-            "Everything that a job needs is there." if sound else "[red]Something that a job needs is missing.[/]"
-        )
+        out.print(_summary(findings, sound=sound))
     return Exit.PASS if sound else Exit.UNMEASURED
+
+
+def _summary(findings: list[Finding], *, sound: bool) -> str:
+    """One sentence. Without a model no job can be taken, though everything may be installed."""
+    if not sound:
+        return "[red]Something that a job needs is missing.[/]"
+    models = next(finding for finding in findings if finding.name == "models")
+    if not models.ok:
+        return "Everything that a job needs is there [yellow]but a model[/]: see models above."
+    return "Everything that a job needs is there."
 
 
 def _version(package: str) -> str | None:

@@ -53,3 +53,11 @@ def test_what_is_there_has_no_remedy_in_json_either(tmp_path: Path, capsys: pyte
     assert {finding["name"] for finding in findings if finding["ok"]} >= {"Python", "fastapi", "disk"}
     assert [finding["name"] for finding in findings if finding["ok"] and finding["remedy"]] == []
     assert next(finding for finding in findings if finding["name"] == "models")["remedy"]
+
+
+def test_without_a_model_not_everything_is_said_to_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    doctor.doctor(Settings(home=tmp_path), as_json=False)
+    assert "Everything that a job needs is there but a model: see models above." in capsys.readouterr().out
+    (tmp_path / "models.toml").write_text('[models.m]\npath = "m"\n')
+    doctor.doctor(Settings(home=tmp_path), as_json=False)
+    assert "Everything that a job needs is there.\n" in capsys.readouterr().out
