@@ -6,6 +6,8 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
@@ -100,6 +102,21 @@ class Client:
         """A file that a job left beside its report."""
         return self._send("GET", _job(job_id, f"artifacts/{quote(name, safe='')}")).content
 
+    def artifacts(self, job_id: str) -> Json:
+        """The list of these files."""
+        return self._json("GET", _job(job_id, "artifacts"))
+
+    def save_artifact(self, job_id: str, name: str, destination: Path) -> None:
+        """Writes such a file piece by piece: a checkpoint need not fit into memory. Raises OSError where it cannot."""
+        path = _job(job_id, f"artifacts/{quote(name, safe='')}")
+        with self._told("GET", path), self._http.stream("GET", path) as response:
+            if not response.is_success:
+                response.read()
+                _raise(response)
+            with destination.open("wb") as file:
+                for piece in response.iter_bytes():
+                    file.write(piece)
+
     def profiles(self) -> Json:
         """All calibration profiles, newest first."""
         return self._json("GET", "/v1/calibration/profiles")
@@ -184,8 +201,17 @@ class Client:
     def _send(self, method: str, path: str, *, json: Any = None, **options: Any) -> httpx.Response:
         if json is not None:
             options |= {"content": _body(json), "headers": {"Content-Type": "application/json"}}
-        try:
+        with self._told(method, path):
             response = self._http.request(method, path, **options)
+        if not response.is_success:
+            _raise(response)
+        return response
+
+    @contextmanager
+    def _told(self, method: str, path: str) -> Iterator[None]:
+        """Raises UNAVAILABLE, which says what to do, for every way in which a service does not answer."""
+        try:
+            yield
         except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
             asked = method != "GET"
             raise HemostatError(
@@ -204,9 +230,6 @@ class Client:
             ) from error
         except httpx.DecodingError as error:
             raise _foreign(self.url, f"answered what its own headers do not describe ({error})") from error
-        if not response.is_success:
-            _raise(response)
-        return response
 
 
 def _host(url: str) -> str:

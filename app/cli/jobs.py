@@ -1,10 +1,11 @@
-"""`hemostat jobs`: list, show, watch, cancel."""
+"""`hemostat jobs`: list, show, watch, fetch, cancel."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import time
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from app.cli.client import TERMINAL
 from app.cli.configuration import settings
+from app.cli.fetching import fetch
 from app.cli.job_table import print_jobs
 from app.cli.once import Commands
 from app.cli.options import pairs
@@ -20,7 +22,9 @@ from app.cli.output import Exit, err, out, print_json
 from app.cli.service import connect
 from app.cli.watching import follow
 from app.contracts.job import Progress
+from app.web import format as fmt
 from app.web import listing
+from app.web.again import kept
 from app.web.progress import told
 
 jobs_app = Commands(help="Jobs of a running service.", no_args_is_help=True)
@@ -104,6 +108,30 @@ def cancel(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
     _print_job(job, as_json=as_json)
 
 
+@jobs_app.command("fetch")
+def fetch_files(
+    job_id: str,
+    names: Annotated[list[str] | None, typer.Argument(help="Files to save; default: all that the job left.")] = None,
+    *,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder that they are saved into; default: one of the job's name, here.")
+    ] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Save what a job left beside its report: recipe, model card, values of every token, a checkpoint."""
+    folder = to or Path(job_id)
+    with connect(url, settings()) as client:
+        saved = fetch(client, job_id, folder, names or ())
+    if as_json:
+        print_json({"folder": str(folder.resolve()), "files": [path.name for path in saved]})
+        return
+    for path in saved:
+        out.print(f"{escape(str(path))} [dim]{fmt.size(path.stat().st_size)}[/]", soft_wrap=True)
+    if not saved:
+        out.print("The job left no files.")
+
+
 def _progress(job: dict[str, Any]) -> str:
     """How far a job is, or how far one got that has no result."""
     if job["status"] in TERMINAL and job["progress"]["phase"] == Progress().phase:
@@ -116,6 +144,7 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
         print_json(job)
         return
     table = Table(box=None, show_header=False)
+    again = kept(job)
     rows = {
         "job": job["id"],
         "kind": job["kind"],
@@ -129,6 +158,8 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
         "attempt": str(job["attempt"]),
         **listing.times(job, time.time()),
         "artifacts": ", ".join(job["artifacts"]) or "–",
+        **({"fetch them": f"hemostat jobs fetch {job['id']}"} if job["artifacts"] else {}),
+        **({"what is kept": again} if again else {}),
     }
     for name, value in rows.items():
         table.add_row(f"[bold]{name}[/]", escape(value))

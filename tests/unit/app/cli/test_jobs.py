@@ -148,3 +148,23 @@ def test_the_list_tells_outcome_text_and_window_and_folds_nothing(width: int) ->
     for said in (listed["id"], "surface", "succeeded", "no damage that matters at the chosen setting", "shipped:60"):
         assert str(said) in surface
     assert "window 512" in surface
+
+
+@pytest.mark.parametrize(
+    ("fields", "rows"),
+    [
+        ({"status": "succeeded", "artifacts": ["recipe.json"]}, {"fetch them": "hemostat jobs fetch diag_1"}),
+        ({"status": "cancelled"}, {"what is kept": "Submitted again, it begins anew, but takes"}),
+        ({"status": "failed"}, {}),
+    ],
+)
+def test_a_job_that_is_shown_tells_how_to_fetch_its_files_and_what_the_same_job_finds_again(
+    recorder: Recorder, fields: dict[str, object], rows: dict[str, str]
+) -> None:
+    shown = {"progress": {"phase": "queued", "done": 0, "total": 0}, "reference": {"model": "tiny"}}
+    recorder.answer = job(1, "compare") | shown | {"attempt": 1, "artifacts": [], "error": None} | fields
+    done = CliRunner().invoke(app, ["jobs", "show", "diag_1", "--url", recorder.url], env={"COLUMNS": "300"})
+    lines = dict(re.split(r" {2,}", line.strip(), maxsplit=1) for line in done.output.splitlines())
+    found = {name: lines[name] for name in ("fetch them", "what is kept") if name in lines}
+    assert found.keys() == rows.keys()
+    assert all(found[name].startswith(told) for name, told in rows.items())
