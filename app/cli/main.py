@@ -26,7 +26,7 @@ from app.cli.flips import flips_app
 from app.cli.interruption import raise_on_sigterm, status_of
 from app.cli.jobs import jobs_app
 from app.cli.measuring import measure
-from app.cli.mitigate import mitigate
+from app.cli.mitigate import mitigate, next_commands
 from app.cli.models import models_app
 from app.cli.once import Commands
 from app.cli.options import AllowOverlap, AsJson, Url, number, pairs
@@ -237,6 +237,8 @@ def report(
         render_terminal(found, out)
         if page:
             out.print(f"Report: {escape(str(page))}", soft_wrap=True)
+        for line in next_commands(found, url):
+            out.print(f"  {line}", markup=False, soft_wrap=True)
 
 
 @app.command()

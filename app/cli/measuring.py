@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 
+from app.cli.client import Client
 from app.cli.estimates import print_estimate
 from app.cli.finite import require_json
 from app.cli.output import err, out, print_json
@@ -28,8 +29,13 @@ def measure(
     output: Path | None,
     dry_run: bool,
     as_json: bool,
+    onwards: Callable[[Client, Json, Path], Sequence[str]] | None = None,
 ) -> None:
-    """Ends with the exit status that `verdict` gives the report; a dry run prints its estimate and returns."""
+    """Ends with the exit status that `verdict` gives the report; a dry run prints its estimate and returns.
+
+    `onwards` is given service, report and where the page goes, while the service is there; what it returns is said
+    after all else, a line each.
+    """
     require_json(request)  # whether a service runs or is started for it
     if _changes_nothing(request):
         why = "neither --recipe nor another --candidate is given"
@@ -43,13 +49,18 @@ def measure(
         job = run_to_end(client, request, err)
         found = client.report(job["id"])
         html = client.report_html(job["id"])
+        page = output or report_path(configured, job["id"])
+        told = onwards(client, found, page) if onwards else ()
     if as_json:
         print_json(found)
     else:
         render_terminal(found, out)
     status = verdict(found)
-    page = save_page(html, output or report_path(configured, job["id"]))
-    (err if as_json else out).print(f"Report: {escape(str(page))}", soft_wrap=True)
+    page = save_page(html, page)
+    console = err if as_json else out
+    console.print(f"Report: {escape(str(page))}", soft_wrap=True)
+    for line in told:
+        console.print(line, markup=False, soft_wrap=True)
     raise SystemExit(status)
 
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from app.cli.client import Client
 from app.cli.configuration import settings
+from app.cli.fetching import fetch
 from app.cli.measuring import measure
 from app.cli.options import AllowOverlap, AsJson, Url, finite, number, pairs
 from app.cli.output import Exit
 from app.cli.recipes import parse_recipe, parse_text
+from app.contracts.errors import HemostatError
+from app.contracts.mitigate_report import MitigateReport
+from app.web.reading import parse
+from app.web.sections.front import healthy
+from app.web.sections.onwards import CARD_FILE, RECIPE_FILE, commands, fetching
+
+Json = dict[str, Any]
 
 
 def mitigate(
@@ -67,7 +79,8 @@ def mitigate(
 ) -> None:
     """Find a treatment of a damaged model within a budget, choose it, and prove it on held-out documents.
 
-    Exit status: 0 where something is recommended, 1 where nothing helps, 2 where nothing was measured.
+    Exit status: 0 where something is recommended, or the candidate needs nothing (its damage is below what is mild),
+    1 where it bleeds and nothing helps, 2 where nothing was measured.
     """
     configured = settings()
     budget = {"bytes": max_bytes, "bits_per_weight": bits, "added_latency": added_latency}
@@ -97,9 +110,48 @@ def mitigate(
     measure(
         request,
         configured,
-        lambda found: Exit.PASS if found["helped"] else Exit.FAIL,
+        _status,
         url=url,
         output=output,
         dry_run=dry_run,
         as_json=as_json,
+        onwards=partial(_onwards, url=url),
     )
+
+
+def _status(found: Json) -> Exit:
+    """What needs nothing is no failure of a mitigation."""
+    report = parse(found)
+    if not isinstance(report, MitigateReport):  # a service of another version may answer anything
+        return Exit.UNMEASURED
+    return Exit.PASS if report.helped or healthy(report) else Exit.FAIL
+
+
+def next_commands(found: Json, url: str | None) -> list[str]:
+    """What to do with what a report of a mitigation recommends, from the files of its job; none of other reports."""
+    report = parse(found)
+    return fetching(report, options=_where(url)) if isinstance(report, MitigateReport) else []
+
+
+def _where(url: str | None) -> str:
+    """The option that names the service, where it is not the one of the environment."""
+    return "" if url is None or url == os.environ.get("HEMOSTAT_URL") else f" --url {shlex.quote(url)}"
+
+
+def _onwards(client: Client, found: Json, page: Path, *, url: str | None) -> list[str]:
+    """Saves the recommended recipe and its model card beside the page, and tells what to do with them."""
+    report = parse(found)
+    if not isinstance(report, MitigateReport) or not report.recommended:
+        return []
+    where = _where(url)
+    everything = f"hemostat jobs fetch {shlex.quote(report.job)}{where}"
+    try:
+        recipe, _ = fetch(client, report.job, page.with_name(f"{page.stem}_files"), (RECIPE_FILE, CARD_FILE))
+    except HemostatError as error:
+        return [f"The recipe could not be saved: {error.detail}", f"  {everything}"]
+    return [
+        f"Recipe: {recipe}, with its model card, {CARD_FILE}, beside it",
+        "What to do with it; deploy and fetch need a service that runs (hemostat up):",
+        *(f"  {line}" for line in commands(report, str(recipe), options=where)),
+        f"  {everything}  # all that the job left, the repair as a LoRA and a checkpoint where there is one",
+    ]

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from app.contracts.mitigate_report import MitigateReport
 from app.web import format as fmt
-from app.web.sections.front import heading, left, outcome, unharmed
+from app.web.sections.front import heading, healthy, left, outcome
 from app.web.sections.trials import described, protocol
 from app.web.terminal_parts import Say, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
@@ -24,7 +24,7 @@ def render_mitigate(report: MitigateReport, console: Console, say: Say) -> None:
     wide = console.width >= WIDE
     head(report, console, say)
     console.print()
-    well = report.helped or unharmed(report)
+    well = report.helped or healthy(report)
     console.print(Text(heading(report).upper(), style="bold green" if well else "bold red"))
     console.print(Text(say(visible(report.verdict))))
     console.print(Text(say(outcome(report))))

@@ -15,6 +15,7 @@ from app.web.charts_front import Dot, front_chart
 from app.web.heat import HeatPassage, HeatScale, heat_passage, largest_kl
 from app.web.scales import LogScale
 from app.web.sections.numbers import Figure
+from app.web.sections.onwards import fetching, sources
 from app.web.sections.trials import described, protocol, sets, trials, trials_note, unhelpful, wound, wound_note
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
@@ -35,8 +36,8 @@ class Pair:
 class Front:
     """Texts, chart and tables of the page."""
 
-    helped: bool
-    unharmed: bool
+    mark: str
+    good: bool
     heading: str
     sentence: str
     outcome: str
@@ -45,6 +46,7 @@ class Front:
     points: Table
     rule: str
     recipe: str
+    commands: str
     pairs: tuple[Pair, ...]
     legend: tuple[tuple[int, str], ...]
     tokens: Table
@@ -64,8 +66,8 @@ def front(report: MitigateReport) -> Front:
     scale = HeatScale.up_to(largest_kl([rescue.before for rescue in report.passages]))
     stored = any(token.token is not None for token in report.worst_tokens)
     return Front(
-        helped=report.helped,
-        unharmed=unharmed(report),
+        mark=_mark(report),
+        good=report.helped or healthy(report),
         heading=heading(report),
         sentence=visible(report.verdict),
         outcome=outcome(report),
@@ -74,6 +76,7 @@ def front(report: MitigateReport) -> Front:
         points=_points(report),
         rule=visible(report.rule),
         recipe=_recipe(report),
+        commands="\n".join(map(visible, fetching(report))),
         pairs=tuple(Pair(_heat(rescue.before, scale), _heat(rescue.after, scale)) for rescue in report.passages[:12]),
         legend=scale.legend,
         tokens=_tokens(report, 0, FIRST_ROWS, stored=stored),
@@ -90,8 +93,8 @@ def front(report: MitigateReport) -> Front:
 
 
 def heading(report: MitigateReport) -> str:
-    """`Treated`, that nothing helps, or that there is no damage."""
-    if unharmed(report):
+    """`Treated`, that nothing helps, or that there is nothing that needs it."""
+    if healthy(report):
         return "Nothing to treat"
     return "Treated" if report.helped else "Nothing recommended"
 
@@ -102,25 +105,44 @@ def unharmed(report: MitigateReport) -> bool:
     return not report.helped and kl is not None and kl < NO_WOUND
 
 
+def healthy(report: MitigateReport) -> bool:
+    """Whether nothing is recommended to a candidate that needs nothing: it loses nothing, or for sure less than what
+    is mild."""
+    return unharmed(report) or (not report.helped and report.decision.classes == ("none",))
+
+
 def outcome(report: MitigateReport) -> str:
     """What to do."""
     if unharmed(report):
         return "Leave the candidate as it is: there is no damage that a treatment could take away."
+    if healthy(report):
+        return (
+            "Leave the candidate as it is: what it loses is less than what is mild, and no treatment takes it away for "
+            "sure."
+        )
     if not report.helped:
         return "Leave the candidate as it is, give a larger budget, allow other treatments, or damage it less."
     point = recommended(report)
     return f"{_sentence(described(point))} {_growth(point.bytes, report.candidate_bytes)}. {_ready(report)}"
 
 
+def _mark(report: MitigateReport) -> str:
+    """What stands out before the outcome."""
+    if report.helped:
+        return "Recommended."
+    if unharmed(report):
+        return "No damage."
+    return "No damage that matters." if healthy(report) else "Nothing helps."
+
+
 def _ready(report: MitigateReport) -> str:
     """What the recommended recipe can be used for as it stands in the report."""
-    texts = [step.get("calibration") for step in report.recommended or ()]
-    sources = {text.get("source") for text in texts if isinstance(text, dict)}
-    if "self" in sources:
+    looked_at = sources(report)
+    if "self" in looked_at:
         return (
             "The recipe below is ready for compare; a deployment cannot sample its calibration text from the reference."
         )
-    if "inline" in sources:
+    if "inline" in looked_at:
         return "The artifact recipe.json is ready for compare and deploy; below, its documents are left out."
     return "The recipe below is ready for compare and deploy."
 

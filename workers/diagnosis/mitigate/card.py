@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Final
 
 from app.contracts.mitigate_report import FrontPoint, MitigateReport
 from app.contracts.report import Mean
+from app.contracts.requests.mitigate import MitigateRequest
+
+_WINDOW: Final = MitigateRequest.model_fields["window"].default
 
 
 def model_card(report: MitigateReport, files: Sequence[str]) -> str:
@@ -25,6 +29,8 @@ def model_card(report: MitigateReport, files: Sequence[str]) -> str:
     apart = "took no part in fitting or choosing"
     if (report.request or {}).get("allow_overlap"):
         apart = "took no part in choosing (allow_overlap: treatments may have looked at some of them)"
+    window = source.protocol.window
+    scored = "" if window == _WINDOW else f" --window {window}"
     held = "\n".join(f"- {line}" for line in (*report.not_tested, *report.warnings))
     return f"""---
 base_model: {json.dumps(source.reference.model)}
@@ -56,7 +62,7 @@ Applied to `{alias}`:
 fingerprint `{point.weights_fingerprint}`.
 
 ```sh
-hemostat compare --reference {source.reference.model} --candidate {alias} --recipe @recipe.json
+hemostat compare --reference {source.reference.model} --candidate {alias} --recipe @recipe.json{scored}
 hemostat deploy create treated --model {alias} --reference {source.reference.model} --recipe @recipe.json
 ```
 

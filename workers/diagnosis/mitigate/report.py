@@ -182,6 +182,11 @@ def sentence(
         )
     if raw.divergence.kl.mean is not None and raw.divergence.kl.mean < NO_WOUND:
         return "Nothing to treat: on the test documents the candidate's distribution is the reference's."
+    if before.classes == ("none",):
+        return (
+            f"Nothing to treat: on the test documents the candidate loses {kl[0]} nats a token, less than what is "
+            "mild, and no recipe that was tried takes it away for sure."
+        )
     if tested.recommended is not None:
         return (
             f"Nothing that helps for sure: what was chosen does not hold on the test documents, where the candidate "

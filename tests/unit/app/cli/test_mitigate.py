@@ -1,5 +1,6 @@
-"""`hemostat mitigate`: what it sends, and the command that a report gives to repeat it."""
+"""`hemostat mitigate`: what it sends, what its exit status says, what it leaves, and the command to repeat it."""
 
+import copy
 import shlex
 
 from typer.testing import CliRunner
@@ -7,6 +8,7 @@ from typer.testing import CliRunner
 from app.cli import mitigate as command
 from app.cli.main import app
 from app.cli.output import Exit
+from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.requests.mitigate import MitigateRequest
 from app.web.reproduce import reproduction
@@ -16,8 +18,8 @@ from tests.support.mitigate_reports import mitigate_variants
 def sent(monkeypatch, arguments):
     found = {}
 
-    def measure(request, configured, verdict, **_):
-        found.update(request=request, verdict=verdict)
+    def measure(request, configured, verdict, *, onwards, **_):
+        found.update(request=request, verdict=verdict, onwards=onwards)
 
     monkeypatch.setattr(command, "measure", measure)
     done = CliRunner().invoke(app, ["mitigate", *arguments])
@@ -38,8 +40,68 @@ def test_options_become_a_request_that_the_service_takes(monkeypatch):
     assert request.budget.model_dump() == {"bytes": 1000, "bits_per_weight": 4.5, "added_latency": 0.1}
     assert request.treatments == ("protect", "repair.lowrank")
     assert (request.trials, request.export, request.store_text) == (5, "checkpoint", True)
-    assert found["verdict"]({"helped": True}) == Exit.PASS
-    assert found["verdict"]({"helped": False}) == Exit.FAIL
+
+
+def reports():
+    return copy.deepcopy(mitigate_variants())
+
+
+def unharmed(kl, classes):
+    """A report that recommends nothing to a candidate of this KL, whose interval touches these classes."""
+    report = reports()["nothing"]
+    report["raw"]["divergence"]["kl"] |= {"mean": kl, "ci": [kl / 2, 2 * kl]}
+    report["decision"] |= {"severity": classes[-1], "classes": classes}
+    return report
+
+
+def test_the_exit_status_tells_help_from_none_and_what_needs_none_from_failure(monkeypatch):
+    verdict = sent(monkeypatch, ["-r", "a"])["verdict"]
+    assert verdict(reports()["helped"]) == Exit.PASS
+    assert verdict(reports()["nothing"]) == Exit.FAIL
+    assert verdict(unharmed(0.0, ["none"])) == Exit.PASS
+    assert verdict(unharmed(0.004, ["none"])) == Exit.PASS
+    assert verdict(unharmed(0.009, ["none", "mild"])) == Exit.FAIL, "it may be mild"
+
+
+class Files:
+    """A service whose jobs have these files, and no others."""
+
+    def __init__(self, files):
+        self.files = files
+
+    def artifacts(self, _):
+        return {"data": [{"name": name} for name in self.files]}
+
+    def artifact(self, _, name):
+        raise HemostatError(ErrorCode.ARTIFACT_NOT_FOUND, f"there is no {name}")
+
+    def save_artifact(self, _, name, destination):
+        destination.write_text(self.files[name])
+
+
+def test_the_recipe_is_saved_beside_the_page_and_the_commands_take_it(monkeypatch, tmp_path):
+    monkeypatch.delenv("HEMOSTAT_URL", raising=False)
+    onwards = sent(monkeypatch, ["-r", "a", "--url", "http://127.0.0.1:9"])["onwards"]
+    report = reports()["helped"]
+    lines = onwards(
+        Files({"recipe.json": "[]", "README.md": "card", "treated.parquet": ""}), report, tmp_path / "p.html"
+    )
+    folder = tmp_path / "p_files"
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "recipe.json"]
+    told = [shlex.split(line, comments=True) for line in lines if line.startswith("  hemostat ")]
+    assert [words[1] for words in told] == ["compare", "deploy", "jobs"]
+    for words in told[:2]:
+        assert words[words.index("--recipe") + 1] == f"@{folder / 'recipe.json'}"
+    assert all(words[-2:] == ["--url", "http://127.0.0.1:9"] for words in told)
+    assert told[2][3] == report["job"]
+
+
+def test_a_recipe_that_cannot_be_saved_is_told_and_how_to_fetch_it(monkeypatch, tmp_path):
+    onwards = sent(monkeypatch, ["-r", "a"])["onwards"]
+    lines = onwards(Files({}), reports()["helped"], tmp_path / "p.html")
+    assert lines[0].startswith("The recipe could not be saved: there is no ")
+    assert lines[1].startswith("  hemostat jobs fetch ")
+    assert onwards(Files({}), reports()["nothing"], tmp_path / "p.html") == []
 
 
 def test_the_command_of_a_report_asks_for_the_same(monkeypatch):

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import shlex
 
 import pytest
 from rich.console import Console
@@ -9,7 +10,8 @@ from rich.console import Console
 from app.contracts.mitigate_report import FrontPoint, MitigateReport
 from app.web.charts_front import Dot, front_chart
 from app.web.report import render
-from app.web.sections.front import front, heading, outcome
+from app.web.sections.front import front, heading, healthy, outcome
+from app.web.sections.onwards import commands
 from app.web.sections.trials import described, protocol
 from app.web.terminal import render_terminal
 from tests.support.mitigate_reports import mitigate_variants
@@ -105,6 +107,39 @@ def unharmed():
     report = copy.deepcopy(VARIANTS["nothing"])
     report["raw"]["divergence"]["kl"] |= {"mean": 0.0, "ci": [0.0, 0.0]}
     return report
+
+
+def test_a_candidate_whose_damage_is_surely_below_mild_needs_nothing():
+    data = copy.deepcopy(VARIANTS["nothing"])
+    data["raw"]["divergence"]["kl"] |= {"mean": 0.004, "ci": [0.003, 0.005]}
+    for classes, needs in ((["none"], False), (["none", "mild"], True)):
+        data["decision"] |= {"severity": classes[-1], "classes": classes}
+        report = MitigateReport.model_validate(data)
+        assert healthy(report) is not needs
+        assert heading(report) == ("Nothing recommended" if needs else "Nothing to treat")
+        assert ("larger budget" in outcome(report)) is needs
+        assert ("No damage that matters." in render(data)) is not needs
+
+
+def test_the_page_tells_what_to_do_with_the_recipe():
+    lines = [shlex.split(line) for line in view("helped").commands.splitlines()]
+    job = VARIANTS["helped"]["job"]
+    assert lines[0] == ["hemostat", "jobs", "fetch", job]
+    assert [line[1] for line in lines] == ["jobs", "compare", "deploy"]
+    assert all(f"@{job}/recipe.json" in line for line in lines[1:])
+    assert "What to do with it" in render(VARIANTS["helped"])
+    assert "What to do with it" not in render(VARIANTS["nothing"])
+
+
+def test_a_recipe_whose_text_is_sampled_is_not_told_to_be_deployed_and_the_window_stays():
+    data = copy.deepcopy(VARIANTS["helped"])
+    data["recommended"][-1]["calibration"] = {"source": "self", "tokens": 64}
+    data["provenance"]["protocol"]["window"] = 64
+    data["request"]["allow_overlap"] = True
+    (compare,) = commands(MitigateReport.model_validate(data), "a folder/recipe.json")
+    words = shlex.split(compare)
+    assert words[1] == "compare"
+    assert words[-5:] == ["--recipe", "@a folder/recipe.json", "--window", "64", "--allow-overlap"]
 
 
 def test_a_candidate_without_damage_is_not_told_to_get_a_larger_budget():
