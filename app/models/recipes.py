@@ -11,7 +11,7 @@ from app.contracts.text import InlineText
 # left out then: recipes of that time keep their names.
 _MAGNITUDE: Final = frozenset({"type", "layers", "modules", "sparsity", "pattern", "scope"})
 # Fields that came later, with the value that says nothing: left out there, for the same reason.
-_LATER: Final = {"repair.lowrank": {"own_windows": 0}}
+_LATER: Final = {"quantize.dynamic": {"block_epochs": 0}, "repair.lowrank": {"own_windows": 0}}
 
 
 def canonical_json(recipe: Recipe) -> str:

@@ -24,7 +24,8 @@ def trained_tokens(step: Step) -> int:
         recovered = 0 if step.recovery_s else (step.recovery_steps or 0) * max(RECOVERY_TOKENS, step.calibration_window)
         return (step.passes + rebuilt) * text + recovered
     if isinstance(step, QuantizeDynamic):
-        return step.tuning_steps * step.calibration_window
+        text = step.calibration_windows * step.calibration_window
+        return step.block_epochs * text + step.tuning_steps * step.calibration_window
     return 0
 
 

@@ -135,8 +135,10 @@ def _dynamic(of: Step) -> str:
     inputs = f"A{of['activation_bits']}" if of.get("activation_bits") else ""
     widths = f"{float(of.get('bits', 4)):g}-bit" + (" on average, mixed," if of.get("mixed") else "")
     scales = "per channel" if group is None else f"group {group}"
+    epochs = of.get("block_epochs", 0)
+    fitted = f", blocks fitted over {fmt.counted(epochs, 'epoch')}" if epochs else ""
     form = ", packed" if of.get("form") == "packed" else ""
-    return f"{widths} dynamic scaling{f' {inputs}' if inputs else ''}, {scales}{form}"
+    return f"{widths} dynamic scaling{f' {inputs}' if inputs else ''}, {scales}{fitted}{form}"
 
 
 def _repair(of: Step) -> str:

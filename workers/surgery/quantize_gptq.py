@@ -47,8 +47,11 @@ class Factor:
     damping: float
 
 
-def factor(hessian_II: torch.Tensor, *, damping: float, act_order: bool = False) -> Factor:
-    """Of E[x xᵀ] (or any multiple of it). Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` where it is not finite."""
+def factor(
+    hessian_II: torch.Tensor, *, damping: float, act_order: bool = False, last: torch.Tensor | None = None
+) -> Factor:
+    """Of E[x xᵀ] (or any multiple of it); with `act_order`, the columns of `last` come last. Raises
+    `HemostatError(ACTIVATIONS_NOT_FINITE)` where it is not finite."""
     if not bool(torch.isfinite(hessian_II).all()):
         raise HemostatError(
             ErrorCode.ACTIVATIONS_NOT_FINITE,
@@ -63,6 +66,9 @@ def factor(hessian_II: torch.Tensor, *, damping: float, act_order: bool = False)
     order_I = None
     if act_order:
         order_I = torch.argsort(diagonal_I, descending=True, stable=True)
+        if last is not None:
+            late_I = torch.isin(order_I, last)
+            order_I = torch.cat([order_I[~late_I], order_I[late_I]])
         hessian_II = hessian_II[order_I][:, order_I]
     used = damping
     while True:

@@ -33,8 +33,8 @@ class PruneGradient(Calibrated, Sparse):
 
 class QuantizeDynamic(Calibrated):
     """Dynamic quantization scaling: channels smoothed, scales and zero points of groups searched by the error of their
-    layer's output, both weighted by the divergence's gradient, biases corrected, bits given to modules by nats a bit,
-    measured layer by layer."""
+    layer's output and, if asked for, fitted by their block's, weighted by the divergence's gradient, biases corrected,
+    bits given to modules by the nats that each was measured to cost."""
 
     type: Literal["quantize.dynamic"]
     bits: Annotated[float, Field(ge=2, le=8)] = Field(
@@ -43,13 +43,22 @@ class QuantizeDynamic(Calibrated):
     group_size: Annotated[int, Field(ge=1, le=65536)] | None = 64
     symmetric: bool = False
     activation_bits: Literal[4, 8] | None = Field(default=None, description="null: activations stay as they are.")
-    mixed: bool = Field(default=False, description="Whether modules may have different bits.")
+    mixed: bool = Field(
+        default=False,
+        description="Whether modules may have different bits and, simulated, a few input columns of eight.",
+    )
     smooth: bool = Field(
         default=True, description="Whether channels are smoothed, where the search finds that it pays."
     )
     tune: Literal["scales", "rounding"] = Field(
         default="rounding",
-        description="What is tuned with norms and biases: scales alone, or rounding too (16 bytes of memory a weight).",
+        description="What is fitted and tuned with norms and biases: scales and, in blocks, zero points alone, or "
+        "rounding too (16 bytes of memory a weight: of a block where blocks are fitted, of all where all is tuned).",
+    )
+    block_epochs: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=0,
+        description="Times that each rounded block is trained on the text towards what the source's block gives; 0: "
+        "not at all.",
     )
     tuning_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
         default=0, description="Steps of tuning on the whole model's divergence, one window each; 0: none."

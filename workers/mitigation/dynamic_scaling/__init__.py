@@ -1,6 +1,7 @@
 """Dynamic quantization scaling: a quantized model that keeps the reference's activations and distributions.
 
-What is done, in this order: channels are smoothed (`smoothing`), bits given to modules (`budget`), weights rounded one
-block after the other against the reference's outputs (`moments`, `grids`, `rounding`), scales, rounding, norms and
-biases tuned on the divergence of the whole model (`tuning`), and the result stored (`result`). `step` leads through it.
+What is done, in this order: bits are given to modules (`sensitivity`, `plan`, `budget`), then in each block channels
+smoothed (`smoothing`), weights rounded (`moments`, `grids`, `columns`, `rounding`) and what is free of it fitted
+(`learned`, `fitting`); scales, rounding, norms and biases are tuned on the divergence of the whole model (`tuning`),
+and the result stored (`result`). `step` leads through it.
 """

@@ -1,9 +1,10 @@
 """Bits given to modules: those first that save the most nats for a bit of storage.
 
 A unit is what must share a scheme: layers that an engine runs as one product (q, k, v; gate, up), or a single layer.
-Every unit begins with the fewest bits; the step up that saves the most nats a bit of storage is taken until none fits.
-Steps that a better one behind them makes pointless are left out (the lower convex hull of nats over storage), so that
-greedy is optimal to one unit's step. Storage counts scales and zero points.
+Every unit begins with the least storage; the step up that saves the most nats a bit of storage is taken until none
+fits. Steps that a better one behind them makes pointless are left out (the lower convex hull of nats over storage), so
+that greedy is optimal to one unit's step; a choice that was measured to cost more than a smaller one goes with them.
+Storage counts scales, zero points and columns that are kept apart.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,15 +16,17 @@ CHOICES = (3, 4, 5, 6, 8)
 
 @dataclass(frozen=True)
 class Choice:
-    """A unit with `bits`: `storage` in bits, all told, and `nats` that it costs."""
+    """A unit with `bits`, and perhaps `columns` (of each of its layers) kept apart: `storage` in bits, all told, and
+    `nats` that it costs."""
 
     bits: int
     storage: float
     nats: float
+    columns: int = 0
 
 
-def allocate(units: Mapping[str, Sequence[Choice]], storage: float) -> dict[str, int]:
-    """Unit → bits, together within `storage`. Raises ValueError where even the fewest bits are beyond it."""
+def allocate(units: Mapping[str, Sequence[Choice]], storage: float) -> dict[str, Choice]:
+    """Unit → what it has, together within `storage`. Raises ValueError where even the least of each is beyond it."""
     hulls = {unit: hull(choices) for unit, choices in units.items()}
     taken = dict.fromkeys(hulls, 0)
     used = sum(choices[0].storage for choices in hulls.values())
@@ -41,7 +44,7 @@ def allocate(units: Mapping[str, Sequence[Choice]], storage: float) -> dict[str,
         more = hulls[unit][level].storage - hulls[unit][taken[unit]].storage
         if level == taken[unit] + 1 and used + more <= storage * (1 + 1e-9):
             taken[unit], used = level, used + more
-    return {unit: hulls[unit][level].bits for unit, level in taken.items()}
+    return {unit: hulls[unit][level] for unit, level in taken.items()}
 
 
 def hull(choices: Sequence[Choice]) -> list[Choice]:

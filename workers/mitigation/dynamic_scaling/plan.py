@@ -1,75 +1,138 @@
-"""Which module is given how many bits, from what each costs at every width."""
+"""Which module is given how many bits, by what each was measured to cost at every width.
+
+A unit's layers are rounded to nearest on searched grids, at each width and, where a result may have it, with a few
+columns kept apart; the model is run to its end each time, the others being as they were (`sensitivity.Measured`). What
+units cost together is taken to be the sum.
+"""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from app.contracts.recipe import QuantizeDynamic
 from app.models.steps.dynamic import widths
 from workers.mitigation.dynamic_scaling.budget import Choice, allocate
-from workers.mitigation.dynamic_scaling.grids import Scheme
-from workers.mitigation.dynamic_scaling.moments import SAMPLE_TOKENS, sample
-from workers.mitigation.dynamic_scaling.sensitivity import MEASURED_BITS, Measured, predicted
-from workers.mitigation.gradients import Tape
+from workers.mitigation.dynamic_scaling.columns import count
+from workers.mitigation.dynamic_scaling.grids import COLUMN_BITS, Scheme
+from workers.mitigation.dynamic_scaling.moments import sample
+from workers.mitigation.dynamic_scaling.rounding import nearest
+from workers.mitigation.dynamic_scaling.sensitivity import Measured
+from workers.mitigation.gradients import LayerGradients, Tape
+from workers.mitigation.importance import importance
 from workers.surgery.blockwise.skeleton import Skeleton
-from workers.surgery.blockwise.walk import Walk
+from workers.surgery.blockwise.walk import Block, Group, Walk
 from workers.surgery.shop import Shop
 
-# Windows on which layers' costs are measured.
-WINDOWS = 2
+# What units cost is measured on so many windows, so many of the first tokens of each.
+WINDOWS, TOKENS = 2, 256
 
 
-def plan_bits(shop: Shop, step: QuantizeDynamic, scheme: Scheme, fisher: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """First addressed tensor of each input group → bits of its layers, within `bits` and its overhead on average."""
-    assert shop.calibration is not None  # noqa: S101 - a calibrated step is given one
-    tokens_NL = shop.calibration.tokens_NL[:WINDOWS]
-    names = {weight.name for weight in shop.weights}
+def plan_bits(
+    shop: Shop, step: QuantizeDynamic, scheme: Scheme, fisher: Mapping[str, LayerGradients]
+) -> dict[str, Choice]:
+    """First addressed tensor of each input group → what its layers have, within `bits` and its overhead on average."""
     folder = shop.scratch / "plan"
     folder.mkdir()
-    tape = Tape(Skeleton(shop.source, shop.read), tokens_NL, folder, name="tape", check_cancelled=shop.check_cancelled)
-    measured = Measured(tape, shop.check_cancelled)
-    walk = Walk(
-        Skeleton(shop.source, shop.read),
-        tokens_NL,
-        folder,
-        phase="bits",
-        progress=shop.progress,
-        check_cancelled=shop.check_cancelled,
-    )
-    choices: dict[str, list[Choice]] = {}
-    storage = 0.0
-    allowed = widths(step)
-    for block in walk.blocks():
-        parts = [tuple(name for name in group if name in names) for group in block.groups]
-        groups = tuple(part for part in parts if part)
-        if not groups:  # not addressed: the walk goes on to the next
-            continue
-        inputs, _ = sample(block, groups, SAMPLE_TOKENS)
-        cost: dict[tuple[str, int], float] = {}
-        for group, seen in inputs.items():
-            shop.check_cancelled()
-            for bits in {*allowed, MEASURED_BITS}:
-                cost[group[0], bits] = predicted(block, group, seen, replace(scheme, bits=bits), fisher)
-        told = sum(cost[group[0], MEASURED_BITS] for group in inputs)
-        whole = tuple(name for group in inputs for name in group)
-        real = measured.layer(block.index, whole, replace(scheme, bits=MEASURED_BITS), None)
-        agree = real / told if told > 0 else 1.0
-        for group in inputs:
-            weights = [block.linears[name].weight for name in group]
-            count, wide = sum(weight.numel() for weight in weights), weights[0].shape[1]
-            storage += count * _stored(wide, step.bits, step)
-            choices[group[0]] = [
-                Choice(bits, count * replace(scheme, bits=bits).bits_per_weight(wide), agree * cost[group[0], bits])
-                for bits in allowed
-            ]
+    units = _Units(shop, step, scheme, fisher, folder).choices()
     shutil.rmtree(folder)
-    found = allocate(choices, storage)
-    shop.figures["predicted_nats"] = sum(
-        next(one.nats for one in choices[unit] if one.bits == bits) for unit, bits in found.items()
-    )
+    weights = {weight.name: weight.shape for weight in shop.weights}
+    budget = sum(outputs * inputs * _stored(inputs, step.bits, step) for outputs, inputs in weights.values())
+    found = allocate(units, budget)
+    shop.figures["predicted_nats"] = sum(one.nats for one in found.values())
+    if step.form == "simulated":
+        shop.figures["units_with_columns_apart"] = sum(one.columns > 0 for one in found.values())
     return found
+
+
+class _Units:
+    """What each unit of a model may have, and costs then."""
+
+    def __init__(
+        self,
+        shop: Shop,
+        step: QuantizeDynamic,
+        scheme: Scheme,
+        fisher: Mapping[str, LayerGradients],
+        folder: Path,
+    ) -> None:
+        assert shop.calibration is not None  # noqa: S101 - a calibrated step is given one
+        self._shop, self._step, self._scheme, self._fisher, self._folder = shop, step, scheme, fisher, folder
+        self._tokens_NL = shop.calibration.tokens_NL[:WINDOWS, :TOKENS]
+        self._names = {weight.name for weight in shop.weights}
+
+    def choices(self) -> dict[str, Sequence[Choice]]:
+        """By the first addressed tensor of the unit."""
+        shop = self._shop
+        # In float32: what eight bits cost is less than what rounding of hidden states in 16 bits does.
+        skeleton = Skeleton(shop.source, shop.read, dtype=torch.float32)
+        tape = Tape(skeleton, self._tokens_NL, self._folder, name="tape", check_cancelled=shop.check_cancelled)
+        measured = Measured(tape, shop.check_cancelled)
+        walk = Walk(
+            Skeleton(shop.source, shop.read, dtype=torch.float32),
+            self._tokens_NL,
+            self._folder,
+            phase="bits",
+            progress=shop.progress,
+            check_cancelled=shop.check_cancelled,
+        )
+        found: dict[str, Sequence[Choice]] = {}
+        for block in walk.blocks():
+            parts = [tuple(name for name in group if name in self._names) for group in block.groups]
+            units = tuple(part for part in parts if part)
+            if not units:  # not addressed: the walk goes on to the next
+                continue
+            powers = self._powers(block, units)
+            asked = [(unit, scheme) for unit in units for scheme in self._schemes(block, unit)]
+            nats = measured.layer(block.index, self._changes(block, asked, powers))
+            for unit in units:
+                found[unit[0]] = [
+                    Choice(scheme.bits, self._storage(block, unit, scheme), cost, scheme.columns)
+                    for (of, scheme), cost in zip(asked, nats, strict=True)
+                    if of == unit
+                ]
+        return found
+
+    def _schemes(self, block: Block, unit: Group) -> Iterator[Scheme]:
+        for bits in widths(self._step):
+            yield replace(self._scheme, bits=bits)
+            if self._step.form == "simulated" and bits < COLUMN_BITS:
+                yield replace(self._scheme, bits=bits, columns=count(block.inputs(unit)))
+
+    def _changes(
+        self, block: Block, asked: Sequence[tuple[Group, Scheme]], powers: Mapping[str, torch.Tensor]
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        for unit, scheme in asked:
+            yield {
+                name: nearest(
+                    block.linears[name].weight.data,
+                    scheme,
+                    powers[name],
+                    self._fisher[name].outputs_O,
+                    self._shop.check_cancelled,
+                )
+                for name in unit
+            }
+
+    def _powers(self, block: Block, units: tuple[Group, ...]) -> dict[str, torch.Tensor]:
+        """Tensor name → E[w x²] of its inputs, w what a token counts."""
+        tokens = self._tokens_NL.numel()
+        inputs, _ = sample(block, units, tokens)
+        windows, length = self._tokens_NL.shape
+        found = {}
+        for unit, seen_TI in inputs.items():
+            for name in unit:
+                positions_NL = self._fisher[name].positions_NL
+                assert positions_NL is not None  # noqa: S101 - they are asked for
+                weight_T = importance(positions_NL[:windows, :length], tokens)
+                found[name] = weight_T @ seen_TI.square() / tokens
+        return found
+
+    @staticmethod
+    def _storage(block: Block, unit: Group, scheme: Scheme) -> float:
+        return sum(scheme.storage(*block.linears[name].weight.shape) for name in unit)
 
 
 def _stored(inputs: int, bits: float, step: QuantizeDynamic) -> float:

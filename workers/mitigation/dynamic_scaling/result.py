@@ -9,8 +9,8 @@ import torch
 from app.contracts.recipe import QuantizeDynamic
 from app.models.simulation import with_activations
 from app.models.steps.dynamic import activations_entry
+from workers.mitigation.dynamic_scaling.learned import LearnedBlock
 from workers.mitigation.dynamic_scaling.rounding import Rounded
-from workers.mitigation.dynamic_scaling.tuning import LearnedBlock
 from workers.surgery.packing import Activations, Packer, Packing
 from workers.surgery.safetensors_writer import DTYPES
 from workers.surgery.shop import Shop
@@ -40,9 +40,8 @@ class Result:
             for path, learned in block.weights.items():
                 self._put(prefix + path, learned.finished())
                 rounded = learned.rounded
-                count = rounded.codes_OI.numel()
-                elements += count
-                storage += count * rounded.scheme.bits_per_weight(rounded.codes_OI.shape[1])
+                elements += rounded.codes_OI.numel()
+                storage += rounded.scheme.storage(*rounded.codes_OI.shape)
         for bits, count in sorted(self._modules.items()):
             shop.figures[f"modules_{bits}_bit"] = count
         shop.figures["bits_per_weight"] = storage / elements
@@ -57,12 +56,12 @@ class Result:
 
     def _put(self, name: str, rounded: Rounded) -> None:
         shop, step = self._shop, self._step
-        scheme, quantized = rounded.scheme, rounded.quantized()
-        bits = scheme.bits_per_weight(rounded.codes_OI.shape[1])
+        scheme = rounded.scheme
+        bits = scheme.bits_per_weight(*rounded.codes_OI.shape)
         self._modules[scheme.bits] = self._modules.get(scheme.bits, 0) + 1
         if self._packer is None:
-            shop.put(name, quantized.weight().to(DTYPES[shop.source.tensors[name].dtype]), bits=bits)
+            shop.put(name, rounded.weight().to(DTYPES[shop.source.tensors[name].dtype]), bits=bits)
             return
         activations: Activations = "none" if step.activation_bits is None else "dynamic"
         packing = Packing(scheme.bits, scheme.group_size, scheme.symmetric, activations=activations)
-        self._packer.put(name.removesuffix(".weight"), packing, quantized, bits=bits)
+        self._packer.put(name.removesuffix(".weight"), packing, rounded.quantized(), bits=bits)

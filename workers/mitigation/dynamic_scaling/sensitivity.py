@@ -1,86 +1,92 @@
-"""What quantizing a module costs, in nats a token: predicted for every width, measured layer by layer.
+"""What changing weights of a layer costs, in nats a token, measured: the model is run to its end.
 
-To second order, rounding a layer's weight costs ½ Σ_o F_o E[(ŷ_o − y_o)²], ŷ and y what it gives with and without, F_o
-= E[δ_o²] the reference's Fisher information at its outputs. That ranks a layer's modules and widths; how much a whole
-layer costs is measured: all its modules rounded, the model run to its end, KL(reference ‖ model) taken. Predictions of
-a layer's modules are scaled to agree with it. (That importance alone misleads, and the actual error must be looked at,
-is reported of Fisher-led allocations; measuring each of 7 · 30 modules at five widths would take too long.)
+Only the layers from the changed one on are run: what enters it is what entered it in the unchanged model, which the
+tape has. Many changes of one layer go through those behind it together, so that each is read once for all of them.
+(That Fisher information alone misleads, and the actual error must be looked at, is reported of Fisher-led allocations.)
 
-Shapes: T tokens of a sample.
+A window is compared at once: memory holds a few times 4·L·V bytes.
+
+Names: N windows, L tokens of a window, V vocabulary.
 """
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
+from torch import nn
 
-from workers.mitigation.dynamic_scaling.activations import rounding_inputs
-from workers.mitigation.dynamic_scaling.grids import Scheme
-from workers.mitigation.dynamic_scaling.smoothing import output_error
 from workers.mitigation.gradients import Tape
-from workers.mitigation.objectives import divergence
-from workers.surgery.blockwise.walk import Block, Group
+from workers.mitigation.objectives import logits
+from workers.surgery.blockwise.walk import Activations
 from workers.surgery.callbacks import CheckCancelled
-from workers.surgery.quantize_grid import fit
-
-# Width at which a layer's cost is measured: damage is plain there, and not yet beyond the second order.
-MEASURED_BITS = 4
-
-
-def predicted(
-    block: Block, group: Group, inputs_TI: torch.Tensor, scheme: Scheme, fisher: Mapping[str, torch.Tensor]
-) -> float:
-    """Nats a token that rounding the layers of one input to nearest costs, to second order."""
-    whole_I = torch.ones(inputs_TI.shape[1])
-    return 0.5 * sum(
-        output_error(block.linears[name].weight.data.to(torch.float32), inputs_TI, whole_I, scheme, None, fisher[name])
-        for name in group
-    )
 
 
 class Measured:
-    """What each layer costs. `tape` of the model on a few windows."""
+    """What changes cost. `tape` of the model on a few windows; its distributions there are kept beside the tape, 4·V
+    bytes a token."""
 
     def __init__(self, tape: Tape, check_cancelled: CheckCancelled) -> None:
         self._tape, self._check = tape, check_cancelled
+        windows, length, _ = tape.states[-1].shape
+        shape = (windows, length, tape.skeleton.info.vocabulary)
+        self._logp = Activations(tape.scratch / f"{tape.name}-logp.bin", shape, torch.float32)
+        for window in range(windows):
+            check_cancelled()
+            self._logp.write(window, self._distribution(tape.states[-1].read(window, window + 1)))
 
     @torch.no_grad()
-    def layer(self, index: int, names: Group, scheme: Scheme, activation_bits: int | None) -> float:
-        """KL(model ‖ model with these weights of the layer rounded), nats a token."""
+    def layer(self, index: int, changes: Iterable[Mapping[str, torch.Tensor]]) -> list[float]:
+        """KL(model ‖ model with these weights in the place of the layer's own) of each change, nats a token.
+
+        `changes`: tensor name → weight (O, I); they are taken one at a time.
+        """
         tape = self._tape
         skeleton, walk = tape.skeleton, tape.walk
         layers = len(skeleton.layers)
-        states = {start: tape.states[index].read(start, end) for start, end in walk.batches()}
-        for at in range(index, layers):
-            block = skeleton.block(at)
-            with ExitStack() as stack:
-                if at == index:
-                    linears = [block.get_submodule(_path(name, index)) for name in names]
-                    stack.enter_context(rounding_inputs(linears, activation_bits))  # type: ignore[arg-type]
-                    for linear in linears:
-                        _round(linear, scheme)
-                for start, hidden_NLD in states.items():
+        block = skeleton.block(index)
+        # a change → first window of a batch → hidden states
+        states: list[dict[int, torch.Tensor]] = []
+        for change in changes:
+            with _changed(block, index, change):
+                states.append({})
+                for start, end in walk.batches():
                     self._check()
-                    states[start] = walk.call(at, hidden_NLD)
+                    states[-1][start] = walk.call(index, tape.states[index].read(start, end))
+        skeleton.release(index)
+        for at in range(index + 1, layers):
+            skeleton.block(at)
+            for found in states:
+                for start, hidden_NLD in found.items():
+                    self._check()
+                    found[start] = walk.call(at, hidden_NLD)
             skeleton.release(at)
+        return [self._nats(found) for found in states]
+
+    def _nats(self, states: Mapping[int, torch.Tensor]) -> float:
         total = 0.0
         for start, hidden_NLD in states.items():
-            flat_TD = hidden_NLD.flatten(0, 1)
-            target_TD = tape.states[layers].read(start, start + len(hidden_NLD)).flatten(0, 1)
-            for part in torch.split(torch.arange(len(flat_TD)), 256):
-                total += float(divergence(skeleton, flat_TD[part], skeleton, target_TD[part]).sum())
-        return total / tape.positions
+            for window, hidden_LD in enumerate(hidden_NLD, start):
+                self._check()
+                theirs_1LV = self._logp.read(window, window + 1)
+                gap_1LV = theirs_1LV - self._distribution(hidden_LD.unsqueeze(0))
+                total += float(theirs_1LV.exp_().mul_(gap_1LV).sum())
+        return total / self._tape.positions
+
+    @torch.no_grad()
+    def _distribution(self, hidden_1LD: torch.Tensor) -> torch.Tensor:
+        return logits(self._tape.skeleton, hidden_1LD).log_softmax(-1)
 
 
-def _path(name: str, index: int) -> str:
-    return name.removeprefix(f"model.layers.{index}.").removesuffix(".weight")
-
-
-def _round(linear: torch.nn.Module, scheme: Scheme) -> None:
-    weight = linear.weight
-    assert isinstance(weight, torch.Tensor)  # noqa: S101 - a linear layer has one
-    weight_OI = weight.data.to(torch.float32)
-    grid = fit(
-        weight_OI, bits=scheme.bits, group_size=scheme.group_size, symmetric=scheme.symmetric, dtype=scheme.dtype
-    )
-    weight.data = grid.nearest(weight_OI).to(weight.dtype)
+@contextmanager
+def _changed(block: nn.Module, index: int, change: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """For the length of a `with`, a block has these weights."""
+    prefix = f"model.layers.{index}."
+    parameters = {name: block.get_parameter(name.removeprefix(prefix)) for name in change}
+    before = {name: parameter.data for name, parameter in parameters.items()}
+    try:
+        for name, weight_OI in change.items():
+            parameters[name].data = weight_OI.to(before[name].dtype)
+        yield
+    finally:
+        for name, parameter in parameters.items():
+            parameter.data = before[name]

@@ -6,18 +6,17 @@ float32, and the hidden states between blocks of one window.
 
 What is tuned: each group's scale by a factor, norm weights and biases by a factor of their own, and, with `rounding`,
 where between two codes a weight falls: w = scale · (round(code + rest + v) − zero), v being learned with
-straight-through gradients. Zero points and the places of zeros stay. An eighth of the windows is not tuned on; where
-the divergence there has not become less, nothing stays tuned. The optimizer is Adam, its rate falling along half
-a cosine. Learned rounding is SignRound's idea (AutoRound, arXiv 2309.05516), training scales against the whole model
+straight-through gradients (`learned`). Zero points and the places of zeros stay. An eighth of the windows is not tuned
+on; where the divergence there has not become less, nothing stays tuned. The optimizer is Adam, its rate falling along
+half a cosine. Learned rounding is SignRound's idea (AutoRound, arXiv 2309.05516), training scales on the whole model
 after blocks are done is EfficientQAT's (arXiv 2407.11062), norm weights as a repair are norm tweaking's (arXiv
 2309.02784); they use block outputs or labels, and one at a time. Here all are tuned at once on the divergence.
 
-Shapes: L tokens of a window, D hidden size, O and I output and input dimension, G groups of a row, S their weights.
+Shapes: L tokens of a window, D hidden size.
 """
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,12 +25,11 @@ from torch.func import functional_call
 
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.mitigation.dynamic_scaling.activations import rounding_inputs
-from workers.mitigation.dynamic_scaling.rounding import Rounded
+from workers.mitigation.dynamic_scaling.learned import LearnedBlock
 from workers.mitigation.objectives import divergence
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
-from workers.surgery.quantize_grid import stored
 
 # Adam's rate for factors of scales, norms and biases, and for v, in steps of the grid. Rounding errors of a row make
 # each other good: at five and ten times these rates a few dozen steps undo that, and the divergence is eight times
@@ -39,94 +37,6 @@ from workers.surgery.quantize_grid import stored
 RATE, ROUNDING_RATE = 2e-4, 1e-3
 # One window of so many is not tuned on.
 HELD_OUT = 8
-
-
-class Learned:
-    """A rounded weight whose scales (and rounding) can be learned."""
-
-    def __init__(self, rounded: Rounded, keep_OI: torch.Tensor, *, rounding: bool) -> None:
-        self.rounded = rounded
-        self.factor_OG = torch.zeros_like(rounded.scale_OG, requires_grad=True)
-        self._masked = None if bool(keep_OI.all()) else ~keep_OI
-        self.offset_OI = torch.zeros(rounded.codes_OI.shape, requires_grad=True) if rounding else None
-
-    @property
-    def parameters(self) -> list[torch.Tensor]:
-        """What is learned: factors, then offsets."""
-        return [self.factor_OG] if self.offset_OI is None else [self.factor_OG, self.offset_OI]
-
-    def weight(self) -> torch.Tensor:
-        """(O, I) float32, differentiable."""
-        rounded = self.rounded
-        groups = (*rounded.scale_OG.shape, -1)
-        scale_OG = rounded.scale_OG * (1 + self.factor_OG)
-        scale_OG = scale_OG + (stored(scale_OG.detach(), rounded.scheme.dtype) - scale_OG).detach()
-        level_OGS = (self.codes().reshape(groups) - rounded.zero_OG.unsqueeze(-1)).to(torch.float32)
-        if self.offset_OI is not None:
-            passes_OI = self.offset_OI * self._inside()
-            level_OGS = level_OGS + (passes_OI - passes_OI.detach()).reshape(groups)
-        return (level_OGS * scale_OG.unsqueeze(-1)).reshape(rounded.codes_OI.shape)
-
-    @torch.no_grad()
-    def codes(self) -> torch.Tensor:
-        """The codes now, float32."""
-        rounded = self.rounded
-        if self.offset_OI is None:
-            return rounded.codes_OI.to(torch.float32)
-        codes_OI = (rounded.codes_OI + rounded.rest_OI.to(torch.float32) + self.offset_OI).round_()
-        codes_OI.clamp_(0, rounded.scheme.top)
-        if self._masked is not None:
-            codes_OI[self._masked] = rounded.codes_OI[self._masked].to(torch.float32)
-        return codes_OI
-
-    @torch.no_grad()
-    def _inside(self) -> torch.Tensor:
-        """1 where rounding may move a weight: neither cut at an end of the grid nor a zero that stays."""
-        rounded = self.rounded
-        assert self.offset_OI is not None  # noqa: S101 - the caller looked
-        level_OI = rounded.codes_OI + rounded.rest_OI.to(torch.float32) + self.offset_OI
-        inside_OI = (level_OI > -0.5) & (level_OI < rounded.scheme.top + 0.5)
-        return (inside_OI if self._masked is None else inside_OI & ~self._masked).to(torch.float32)
-
-    @torch.no_grad()
-    def finished(self) -> Rounded:
-        """As it is now."""
-        rounded = self.rounded
-        scale_OG = stored(rounded.scale_OG * (1 + self.factor_OG), rounded.scheme.dtype)
-        codes_OI = self.codes().to(torch.uint8)
-        return Rounded(rounded.scheme, codes_OI, scale_OG, rounded.zero_OG, rounded.rest_OI, rounded.loss_O)
-
-
-@dataclass
-class LearnedBlock:
-    """A decoder layer: `weights` by parameter name within it, `vectors` (norms and biases) as they were, `fixed`:
-    every other parameter."""
-
-    weights: dict[str, Learned]
-    vectors: dict[str, torch.Tensor]
-    fixed: dict[str, torch.Tensor]
-    factors: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.factors = {name: torch.zeros(len(vector), requires_grad=True) for name, vector in self.vectors.items()}
-
-    def vector(self, name: str) -> torch.Tensor:
-        """A norm's weight or a bias now: v + f · max(|v|, the mean of |v|)."""
-        vector = self.vectors[name].to(torch.float32)
-        return vector + self.factors[name] * vector.abs().clamp(min=float(vector.abs().mean()))
-
-    def parameters(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """All of the layer's parameters in the dtype in which it runs."""
-        return (
-            dict(self.fixed)
-            | {name: self.vector(name).to(dtype) for name in self.vectors}
-            | {name: learned.weight().to(dtype) for name, learned in self.weights.items()}
-        )
-
-    def leaves(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """(factors, offsets of rounding)."""
-        offsets = [one.offset_OI for one in self.weights.values() if one.offset_OI is not None]
-        return [*self.factors.values(), *(one.factor_OG for one in self.weights.values())], offsets
 
 
 class Tuning:

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -60,3 +61,16 @@ def test_a_repair_without_text_of_its_own_has_the_name_that_it_had_before_it_kne
     assert "own_windows" not in canonical_json(recipe(RTN, repair))
     assert recipe_fingerprint(recipe(RTN, repair)) == recipe_fingerprint(recipe(RTN, {**repair, "own_windows": 0}))
     assert '"own_windows":8' in canonical_json(recipe(RTN, {**repair, "own_windows": 8}))
+
+
+def test_dynamic_scaling_that_fits_no_blocks_has_the_name_that_it_had_before_it_could() -> None:
+    """As it was stored then, with all of its fields."""
+    stored = {
+        **{"type": "quantize.dynamic", "layers": None, "modules": None, "bits": 4.0, "group_size": 64},
+        **{"symmetric": False, "activation_bits": None, "mixed": False, "smooth": True, "tune": "rounding"},
+        **{"tuning_steps": 0, "form": "simulated", "calibration_windows": 32, "calibration_window": 512, "seed": 0},
+        "calibration": {"source": "shipped", "corpus": "calibration", "documents": None},
+    }
+    assert json.loads(canonical_json(recipe(stored))) == [stored]
+    assert recipe_fingerprint(recipe(stored)) == recipe_fingerprint(recipe({**stored, "block_epochs": 0}))
+    assert recipe_fingerprint(recipe(stored)) != recipe_fingerprint(recipe({**stored, "block_epochs": 1}))

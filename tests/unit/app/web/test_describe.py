@@ -32,6 +32,14 @@ from app.web import describe
         ),
         ({"type": "prune.magnitude", "pattern": "2:4", "sparsity": None}, "magnitude pruning 2:4"),
         (
+            {"type": "quantize.dynamic", "bits": 4.5, "mixed": True},
+            "4.5-bit on average, mixed, dynamic scaling, group 64",
+        ),
+        (
+            {"type": "quantize.dynamic", "bits": 8, "group_size": None, "activation_bits": 8, "block_epochs": 1},
+            "8-bit dynamic scaling A8, per channel, blocks fitted over 1 epoch",
+        ),
+        (
             {"type": "repair.lowrank", "rank": 16},
             "low-rank repair, mean rank 16, blocks fitted over 3 epochs, 60 steps of distillation",
         ),

@@ -23,7 +23,9 @@ STEPS: dict[str, list[dict[str, Any]]] = {
             "recovery_steps": 2,
         }
     ],
-    "dynamic": [{"type": "quantize.dynamic", "bits": 4.5, "mixed": True, "group_size": 32, "tuning_steps": 2}],
+    "dynamic": [
+        {"type": "quantize.dynamic", "bits": 4.5, "mixed": True, "group_size": 32, "block_epochs": 1, "tuning_steps": 2}
+    ],
     "repair": [RTN, {"type": "repair.lowrank", "rank": 4, "block_epochs": 0, "distill_steps": 2}],
 }
 

@@ -1,20 +1,39 @@
-"""Bits follow what layers were measured to cost, and are counted whole."""
+"""Bits follow what units were measured to cost, and are counted whole."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
-from tests.support.quantizing import operate
-from workers.mitigation.dynamic_scaling import plan
+from tests.support.attention import attention_of
+from tests.support.quantizing import operate, text
+from workers.mitigation.dynamic_scaling import grids, plan
 from workers.mitigation.dynamic_scaling.budget import Choice, allocate
 from workers.mitigation.dynamic_scaling.sensitivity import Measured
+from workers.surgery.quantize_grid import fit
 from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]
-MIXED: dict[str, Any] = {"type": "quantize.dynamic", "bits": 4.5, "group_size": 32, "mixed": True}
+MIXED: dict[str, Any] = {
+    "type": "quantize.dynamic",
+    "bits": 4.5,
+    "group_size": 32,
+    "mixed": True,
+    "block_epochs": 0,
+}
 LAYERS = {"num_hidden_layers": 2}
+UNITS = {
+    "self_attn.q_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attn.o_proj": ("self_attn.o_proj",),
+    "mlp.gate_proj": ("mlp.gate_proj", "mlp.up_proj"),
+    "mlp.down_proj": ("mlp.down_proj",),
+}
+Told = tuple[dict[str, Sequence[Choice]], list[float]]
 
 
 @pytest.fixture
@@ -26,8 +45,13 @@ def store(tmp_path: Path) -> CheckpointStore:
 def test_the_layer_that_was_measured_to_cost_more_has_more_bits(
     tiny: Tiny, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, dear: int
 ) -> None:
-    """Whatever is predicted: the same model, measured one way and the other."""
-    monkeypatch.setattr(Measured, "layer", lambda _, index, *__: 1.0 if index == dear else 1e-4)
+    """The same model, measured one way and the other."""
+
+    def measured(_: Measured, index: int, changes: Iterable[Mapping[str, torch.Tensor]]) -> list[float]:
+        # five widths and four with columns apart, of each unit in turn
+        return [(1.0 if index == dear else 1e-4) * 0.3 ** (place % 9) for place, _ in enumerate(changes)]
+
+    monkeypatch.setattr(Measured, "layer", measured)
     with operate(tiny("llama", **LAYERS), store, MIXED) as made:
         bits = [
             sum(of.bits_per_weight for of in made.manifest.tensors if f".{layer}." in of.name and "_proj" in of.name)
@@ -37,56 +61,107 @@ def test_the_layer_that_was_measured_to_cost_more_has_more_bits(
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[float], dict[str, Sequence[Choice]], list[float]]]:
-    """(what each layer was measured to cost, what the budget is spread over, the budget)."""
-    measured: list[float] = []
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
+    """(what the budget is spread over, the budget)."""
     units: dict[str, Sequence[Choice]] = {}
     budget: list[float] = []
-    layer = Measured.layer
 
-    def measure(self: Measured, *arguments: Any) -> float:
-        measured.append(layer(self, *arguments))
-        return measured[-1]
-
-    def spread(choices: Mapping[str, Sequence[Choice]], storage: float) -> dict[str, int]:
+    def spread(choices: Mapping[str, Sequence[Choice]], storage: float) -> dict[str, Choice]:
         units.update(choices)
         budget.append(storage)
         return allocate(choices, storage)
 
-    monkeypatch.setattr(Measured, "layer", measure)
     monkeypatch.setattr(plan, "allocate", spread)
-    yield measured, units, budget
+    yield units, budget
 
 
-def test_what_a_layers_modules_cost_at_four_bits_adds_up_to_what_the_layer_was_measured_to(
-    tiny: Tiny, store: CheckpointStore, told: tuple[list[float], dict[str, Sequence[Choice]], list[float]]
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+def test_each_unit_costs_at_every_width_what_transformers_finds_when_it_alone_is_rounded(
+    tiny: Tiny, store: CheckpointStore, told: Told, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    with operate(tiny("llama", **LAYERS), store, MIXED) as made:
+    """With grids that span the range of each group, that is round to nearest."""
+    monkeypatch.setattr(grids, "SHRINK", (1.0,))
+    folder = tiny(kind, **LAYERS)
+    with operate(folder, store, MIXED) as made:
         figures = made.manifest.steps[0].figures
-    measured, units, _ = told
-    assert len(measured) == 2
-    for layer, nats in enumerate(measured):
-        costs = [
-            one.nats for unit, choices in units.items() for one in choices if one.bits == 4 and f".{layer}." in unit
-        ]
-        assert len(costs) == 4  # q, k, v; o; gate, up; down
-        assert sum(costs) == pytest.approx(nats, rel=1e-6)
+    units, _ = told
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention_of(folder))
+    tokens_NL = text().tokens_NL[:2, :256]
+    ours, theirs = [], []
+    with torch.no_grad():
+        before = model(tokens_NL).logits.double().log_softmax(-1)
+        for layer in range(2):
+            for first, names in UNITS.items():
+                plain = [one for one in units[f"model.layers.{layer}.{first}.weight"] if not one.columns]
+                assert [one.bits for one in plain] == [3, 4, 5, 6, 8]
+                ours += [one.nats for one in plain]
+                for choice in plain:
+                    weights = [model.get_parameter(f"model.layers.{layer}.{name}.weight") for name in names]
+                    old = [weight.clone() for weight in weights]
+                    for weight in weights:
+                        grid = fit(weight, bits=choice.bits, group_size=32, symmetric=False, dtype=torch.bfloat16)
+                        weight.copy_(grid.nearest(weight))
+                    after = model(tokens_NL).logits.double().log_softmax(-1)
+                    theirs.append(float((before.exp() * (before - after)).sum(-1).mean()))
+                    for weight, was in zip(weights, old, strict=True):
+                        weight.copy_(was)
+    assert len(units) == 8
+    assert ours == pytest.approx(theirs, rel=2e-2, abs=3e-7)
     assert 0 < figures["predicted_nats"] < sum(choices[0].nats for choices in units.values())
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_storage_is_that_of_codes_scales_and_zero_points(
-    tiny: Tiny,
-    store: CheckpointStore,
-    told: tuple[list[float], dict[str, Sequence[Choice]], list[float]],
-    symmetric: bool,
+def test_storage_is_that_of_codes_scales_zero_points_and_columns(
+    tiny: Tiny, store: CheckpointStore, told: Told, symmetric: bool
 ) -> None:
     with operate(tiny("llama", **LAYERS), store, MIXED | {"symmetric": symmetric}):
-        _, units, (budget,) = told
+        units, (budget,) = told
     # rows and columns by hand: 64 wide, 128 within, heads of 32, one of keys and values
-    weights = {"q_proj": 128 * 64, "o_proj": 64 * 64, "gate_proj": 256 * 64, "down_proj": 64 * 128}
+    shapes = {
+        "q_proj": [(64, 64), (32, 64), (32, 64)],
+        "o_proj": [(64, 64)],
+        "gate_proj": [(128, 64), (128, 64)],
+        "down_proj": [(64, 128)],
+    }
     for unit, choices in units.items():
-        count = weights[unit.split(".")[-2]]
+        assert {one.columns for one in choices} == {0, 2 if "down_proj" in unit else 1}
         for one in choices:
-            assert one.storage == count * (one.bits + (16 + (0 if symmetric else one.bits)) / 32)
-    assert budget == pytest.approx(2 * sum(weights.values()) * (4.5 + (16 + (0 if symmetric else 4.5)) / 32))
+            expected = 0
+            for rows, columns in shapes[unit.split(".")[-2]]:
+                groups = rows * columns // 32
+                expected += rows * (columns - one.columns) * one.bits + rows * one.columns * 8 + 32 * one.columns
+                expected += groups * (16 + (0 if symmetric else one.bits))
+            assert one.storage == expected
+    weights = sum(rows * columns for layers in shapes.values() for rows, columns in layers)
+    assert budget == pytest.approx(2 * weights * (4.5 + (16 + (0 if symmetric else 4.5)) / 32))
+
+
+def test_a_huge_column_is_kept_apart_and_counted(
+    tiny: Tiny, store: CheckpointStore, told: Told, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny("llama", **LAYERS), tmp_path / "outlier")
+    name = "model.layers.1.mlp.down_proj.weight"
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name][:, 37] *= 60
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with operate(folder, store, MIXED) as made:
+        of = next(one for one in made.manifest.tensors if one.name == name)
+        figures = made.manifest.steps[0].figures
+        weight_OI = load_file(made.path / "model.safetensors")[name].float()
+    bits = int(of.bits_per_weight)
+    assert of.bits_per_weight == pytest.approx(
+        (64 * 126 * bits + 64 * 2 * 8 + 2 * 32 + 64 * 4 * (16 + bits)) / (64 * 128)
+    )
+    assert figures["units_with_columns_apart"] >= 1
+    assert len(weight_OI[:, 37].unique()) > 2**bits, "a column of more values than the others' codes"
+    assert figures["bits_per_weight"] <= 4.5 + (16 + 4.5) / 32
+
+
+def test_packed_no_column_is_kept_apart(
+    tiny: Tiny, store: CheckpointStore, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.models.steps.quantize.served_devices", lambda: ("cuda",))
+    with operate(tiny("llama", **LAYERS), store, MIXED | {"bits": 5.5, "form": "packed", "symmetric": True}) as made:
+        assert "units_with_columns_apart" not in made.manifest.steps[0].figures
+    units, _ = told
+    assert all([(one.bits, one.columns) for one in choices] == [(4, 0), (8, 0)] for choices in units.values())

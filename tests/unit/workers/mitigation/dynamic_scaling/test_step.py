@@ -17,6 +17,8 @@ from app.contracts.recipe import Calibrated, Recipe
 from app.contracts.simulation import simulation_of
 from app.models.checkpoint import inspect
 from app.models.steps import quantize
+from tests.support.attention import attention_of
+from workers.mitigation.dynamic_scaling import fitting
 from workers.mitigation.dynamic_scaling.moments import Moment
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.modified import Modified
@@ -25,7 +27,8 @@ from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
-DYNAMIC = {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "tuning_steps": 4}
+DYNAMIC = {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "block_epochs": 0, "tuning_steps": 4}
+FITTED = DYNAMIC | {"bits": 3, "block_epochs": 8, "tuning_steps": 0}
 LAYERS = {"num_hidden_layers": 2}
 
 
@@ -34,9 +37,11 @@ def text(_: Calibrated) -> CalibrationText:
     return CalibrationText(tokens_NL, "of the test", 1, 4)
 
 
-def made(folder: Path, store: Path, *steps: dict[str, Any]) -> Modified:
+def made(
+    folder: Path, store: Path, *steps: dict[str, Any], seen: Callable[[Calibrated], CalibrationText] = text
+) -> Modified:
     return apply(
-        inspect(folder), RECIPE.validate_python(steps), store=CheckpointStore(store, 1 << 30), calibration=text
+        inspect(folder), RECIPE.validate_python(steps), store=CheckpointStore(store, 1 << 30), calibration=seen
     )
 
 
@@ -58,6 +63,91 @@ def test_every_architecture_is_done_and_tuning_helps_or_is_left_out(kind: str, t
         if name.endswith("_proj.weight"):
             groups = tensor.float().reshape(-1, 32)
             assert all(len(row.unique()) <= 8 for row in groups)
+
+
+def long_text(_: Calibrated) -> CalibrationText:
+    tokens_NL = torch.randint(0, 300, (64, 32), generator=torch.Generator().manual_seed(1))
+    return CalibrationText(tokens_NL, "longer, of the test", 1, 64)
+
+
+def after_the_first_block(path: Path) -> torch.Tensor:
+    """(N, L, D) what leaves it on that text, by transformers."""
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention_of(path))
+    with torch.no_grad():
+        found = model(long_text(None).tokens_NL, output_hidden_states=True).hidden_states  # type: ignore[arg-type]
+    states: torch.Tensor = found[1]
+    return states
+
+
+@pytest.mark.parametrize(
+    ("kind", "tune"),
+    [("llama", "scales"), ("llama", "rounding"), ("qwen2", "scales"), ("qwen2", "rounding"), ("gemma2", "scales")],
+)
+def test_blocks_that_are_fitted_come_nearer_to_the_sources_and_stay_on_their_grids(
+    kind: str, tune: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    folder = tiny(kind, **LAYERS)
+    result = made(folder, tmp_path, FITTED | {"tune": tune}, seen=long_text)
+    figures = result.manifest.steps[0].figures
+    assert 1 <= figures["blocks_fitted"] <= 2
+    assert 0 < figures["block_error_after"] < figures["block_error_before"]
+    plain = made(folder, tmp_path, FITTED | {"block_epochs": 0}, seen=long_text)
+    assert "blocks_fitted" not in plain.manifest.steps[0].figures
+    source, fitted, unfitted = (after_the_first_block(one) for one in (folder, result.path, plain.path))
+    assert float((fitted - source).norm()) < float((unfitted - source).norm())
+    assert result.manifest.bits_per_weight == plain.manifest.bits_per_weight
+    for name, tensor in tensors(result).items():
+        if name.endswith("_proj.weight"):
+            assert all(len(row.unique()) <= 8 for row in tensor.float().reshape(-1, 32))
+
+
+def test_a_block_that_fitting_does_not_help_keeps_what_it_had(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "RATE", 3.0)
+    monkeypatch.setattr(fitting, "GRID_RATE", 30.0)
+    result = made(tiny("llama", **LAYERS), tmp_path, FITTED)
+    figures = result.manifest.steps[0].figures
+    assert figures["blocks_fitted"] == 0
+    assert figures["block_error_after"] == figures["block_error_before"]
+    plain = tensors(made(tiny("llama", **LAYERS), tmp_path, FITTED | {"block_epochs": 0}))
+    for name, tensor in tensors(result).items():
+        assert torch.equal(tensor, plain[name]), name
+
+
+def test_zero_points_and_zeros_of_a_fitted_block_are_what_the_packed_form_holds(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zero points are sent far: they stay codes, and what was pruned stays 0."""
+    monkeypatch.setattr(fitting, "GRID_RATE", 0.5)
+    monkeypatch.setattr(fitting.Fitting, "_error", lambda self, *_: next(self.told))
+    monkeypatch.setattr(fitting.Fitting, "told", iter([2.0, 1.0] * 4), raising=False)
+    pruning = {"type": "prune.magnitude", "sparsity": 0.3}
+    steps = (pruning, FITTED | {"bits": 4})
+    pruned = tensors(made(tiny("llama", **LAYERS), tmp_path, pruning))
+    plain = tensors(made(tiny("llama", **LAYERS), tmp_path, *steps))
+    packed = made(tiny("llama", **LAYERS), tmp_path, pruning, FITTED | {"bits": 4, "form": "packed"})
+    config = QuantizationConfig.model_validate(inspect(packed.path).config["quantization_config"])
+    compressor: Any = BaseCompressor.get_value_from_registry("pack-quantized")
+    parts = tensors(packed)
+    for name, tensor in plain.items():
+        if not name.endswith("_proj.weight"):
+            continue
+        module = name.removesuffix(".weight")
+        own = {part.removeprefix(f"{module}."): one for part, one in parts.items() if part.startswith(f"{module}.")}
+        weight = compressor.decompress(own, config.config_groups["group_0"])["weight"]
+        torch.testing.assert_close(weight.float(), tensor.float(), rtol=1e-2, atol=1e-6)
+        assert bool((tensor[pruned[name] == 0] == 0).all())
+
+
+def test_a_block_is_fitted_with_the_inputs_that_its_layers_will_have(tiny: Tiny, tmp_path: Path) -> None:
+    """Four bits of inputs: an error that no weight makes good is there before and after."""
+    errors = []
+    for name, bits in (("plain", None), ("rounded", 4)):
+        step = FITTED | {"bits": 8, "activation_bits": bits}
+        errors.append(made(tiny("llama", **LAYERS), tmp_path / name, step).manifest.steps[0].figures)
+    assert errors[1]["block_error_before"] > 10 * errors[0]["block_error_before"]
+    assert errors[1]["block_error_after"] > 10 * errors[0]["block_error_after"]
 
 
 def test_biases_take_part(tiny: Tiny, tmp_path: Path) -> None:
@@ -94,7 +184,7 @@ def test_a_mixture_keeps_to_its_mean_and_layers_that_run_as_one_share_their_widt
     assert len(set(bits.values())) > 1
     for layer in range(2):
         for together in (("self_attn.q", "self_attn.k", "self_attn.v"), ("mlp.gate", "mlp.up")):
-            assert len({bits[f"model.layers.{layer}.{one}_proj.weight"] for one in together}) == 1
+            assert len({int(bits[f"model.layers.{layer}.{one}_proj.weight"]) for one in together}) == 1
     figures = result.manifest.steps[0].figures
     assert sum(count for name, count in figures.items() if name.startswith("modules_")) == 14
 

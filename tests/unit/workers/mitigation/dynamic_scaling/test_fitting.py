@@ -1,0 +1,189 @@
+"""A block's free numbers, fitted to what the source's block gives."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from app.models.checkpoint import inspect
+from tests.support.attention import attention_of
+from workers.mitigation.dynamic_scaling import fitting
+from workers.mitigation.dynamic_scaling.fitting import Fitting
+from workers.mitigation.dynamic_scaling.grids import Scheme
+from workers.mitigation.dynamic_scaling.learned import Learned, LearnedBlock
+from workers.mitigation.dynamic_scaling.rounding import round_weight
+from workers.mitigation.split import Split
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.blockwise.walk import Activations
+from workers.surgery.reading import open_tensors
+
+Tiny = Callable[..., Path]
+TOKENS = torch.randint(0, 300, (16, 32), generator=torch.Generator().manual_seed(2))
+HELD = list(Split.of(16).held_out)
+DOWN = "mlp.down_proj.weight"
+# Directions of the hidden states that count more than others.
+DRAWN = torch.randn(64, 64, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+MOMENT = (DRAWN @ torch.diag(torch.logspace(0, -3, 64, dtype=torch.float64)) @ DRAWN.T).float()
+
+
+@contextmanager
+def first_block(
+    folder: Path,
+    scratch: Path,
+    names: tuple[str, ...],
+    scheme: Scheme,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> Iterator[tuple[Fitting, Activations, LearnedBlock]]:
+    """(what fits it, what enters it, it with some weights rounded to nearest and nothing else free)."""
+    info = inspect(folder)
+    with ExitStack() as stack:
+        read = stack.enter_context(open_tensors(info)).read
+        own, source = (Skeleton(info, read, dtype=dtype) for _ in range(2))
+        hidden_NLD, _ = own.calls(TOKENS)
+        entering = Activations(scratch / "entering.bin", tuple(hidden_NLD.shape), dtype)  # type: ignore[arg-type]
+        entering.write(0, hidden_NLD)
+        fixed = {path: one.data.clone() for path, one in own.block(0).named_parameters()}
+        weights = {}
+        for name in names:
+            weight_OI = fixed.pop(name)
+            everything = torch.ones_like(weight_OI, dtype=torch.bool)
+            made = round_weight(weight_OI, torch.eye(weight_OI.shape[1]), scheme, everything)
+            weights[name] = Learned(made, everything, rounding=False, zeros=True)
+        settings: dict[str, Any] = {"epochs": 4, "seed": 0} | options
+        yield (
+            Fitting(own, source, TOKENS, scratch, {0: MOMENT}, **settings),
+            entering,
+            LearnedBlock(weights, {}, fixed),
+        )
+
+
+def scaled(block: LearnedBlock, name: str, factor: float) -> None:
+    """Every scale of a weight is so many times what it should be."""
+    learned = block.weights[name]
+    made = replace(learned.rounded, scale_OG=learned.rounded.scale_OG * factor)
+    block.weights[name] = Learned(made, torch.ones_like(made.codes_OI, dtype=torch.bool), rounding=False)
+
+
+@pytest.mark.parametrize("factor", [1.06, 0.95])
+def test_the_factor_that_makes_a_block_its_source_again_is_found(tiny: Tiny, tmp_path: Path, factor: float) -> None:
+    """Eight bits: but for the factor on every scale of one layer, the block is the source's."""
+    with first_block(tiny(), tmp_path, (DOWN,), Scheme(8, 32, False), epochs=150) as (fits, entering, block):
+        scaled(block, DOWN, factor)
+        before, after = fits.fit(0, entering, block)
+        found_OG = block.weights[DOWN].finished().scale_OG / block.weights[DOWN].rounded.scale_OG
+    assert float(found_OG.mean()) == pytest.approx(1 / factor, abs=0.004)
+    assert after < 0.02 * before
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_gradients_of_a_block_in_float16_are_large_enough_for_it(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    if not kept:  # as small as they are where a step has more numbers
+        monkeypatch.setattr(fitting, "HALF_GRADIENTS", 2.0**-20)
+    scheme = Scheme(8, 32, False, torch.float16)
+    with first_block(tiny(), tmp_path, (DOWN,), scheme, torch.float16, epochs=60) as (fits, entering, block):
+        scaled(block, DOWN, 1.02)
+        before, after = fits.fit(0, entering, block)
+    assert (after < 0.2 * before) == kept
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+def test_the_error_is_that_of_the_block_in_directions_that_count_relative_to_what_it_adds(
+    tiny: Tiny, tmp_path: Path, kind: str
+) -> None:
+    """By transformers, in float64, on the windows that decide; and it falls."""
+    folder = tiny(kind)
+    names = (DOWN, "self_attn.o_proj.weight", "self_attn.q_proj.weight")
+    with first_block(folder, tmp_path, names, Scheme(3, 32, False), epochs=20) as (fits, entering, block):
+        rounded = {name: learned.weight().detach() for name, learned in block.weights.items()}
+        before, after = fits.fit(0, entering, block)
+        fitted = {name: learned.finished().weight() for name, learned in block.weights.items()}
+    metric_DD = 0.8 * MOMENT.double() / MOMENT.double().diagonal().mean() + 0.2 * torch.eye(64).double()
+
+    def size(gap_NLD: torch.Tensor) -> float:
+        return float(((gap_NLD @ metric_DD) * gap_NLD).sum())
+
+    def states(change: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation=attention_of(folder)
+        )
+        with torch.no_grad():
+            for name, weight_OI in change.items():
+                model.get_parameter(f"model.layers.0.{name}").copy_(weight_OI)
+            found = model(input_ids=TOKENS[HELD], output_hidden_states=True).hidden_states
+        return found[0].double(), found[1].double()
+
+    source = states({})
+    told = [size(states(change)[1] - source[1]) / size(source[1] - source[0]) for change in (rounded, fitted)]
+    assert [before, after] == pytest.approx(told, rel=1e-3)
+    assert after < before
+
+
+def test_directions_that_count_more_come_nearer(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the text that is trained on: one number a token is soon learned by heart."""
+    lost = []
+    # each of their numbers moves every output; a row of the last layer moves one, whatever others count
+    inner = ("mlp.gate_proj.weight", "mlp.up_proj.weight", "self_attn.v_proj.weight")
+    for turn, moment in enumerate((torch.eye(64), torch.diag(torch.tensor([1000.0] + [1.0] * 63)))):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        with first_block(tiny(), folder, inner, Scheme(3, 32, False), epochs=40) as (fits, entering, block):
+            monkeypatch.setattr(fits, "_leaving", {0: moment})
+            fits.fit(0, entering, block)
+            wanted = Activations(folder / "wanted.bin", entering.shape, torch.float32, keep=True)
+            layer, kwargs = fits._own.layers[0], fits._calls(14)[0]
+            with torch.no_grad():
+                parameters = block.parameters(torch.float32)
+                made = torch.func.functional_call(layer, parameters, (entering.read(0, 14),), kwargs)
+            made = made[0] if isinstance(made, tuple) else made
+            lost.append(float((made - wanted.read(0, 14))[..., 0].square().mean()))
+    assert lost[1] < lost[0]
+
+
+def test_windows_that_decide_are_not_trained_on(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[int] = set()
+
+    def told(call: object, trained: object, fetch: object, root: object, plan: list[torch.Tensor], **_: Any) -> None:
+        seen.update(window for chosen in plan for window in chosen.tolist())
+
+    monkeypatch.setattr(fitting, "reconstruct", told)
+    with first_block(tiny(), tmp_path, (DOWN,), Scheme(4, 32, False)) as (fits, entering, block):
+        before, after = fits.fit(0, entering, block)
+    assert seen == set(range(14))
+    assert before == after
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_one_others(tiny: Tiny, tmp_path: Path) -> None:
+    found = []
+    for turn, seed in enumerate((0, 0, 1)):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        with first_block(tiny(), folder, (DOWN,), Scheme(3, 32, False), seed=seed) as (fits, entering, block):
+            fits._batch = 4
+            fits.fit(0, entering, block)
+            found.append(block.weights[DOWN].factor_OG.detach())
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_it_can_be_stopped(tiny: Tiny, tmp_path: Path) -> None:
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 3:
+            raise InterruptedError
+
+    with (
+        first_block(tiny(), tmp_path, (DOWN,), Scheme(3, 32, False), check_cancelled=check) as (fits, entering, block),
+        pytest.raises(InterruptedError),
+    ):
+        fits.fit(0, entering, block)
