@@ -141,6 +141,12 @@ def _quantization() -> list[Case]:
             Bar("awq_4", 1.0),
             Bar("rtn_4", 1.0, "unfitted"),
         ),
+        _one(
+            "dynamic_4_mixed",
+            {"type": "quantize.dynamic", "bits": 4, "mixed": True},
+            Bar("rtn_4", 0.5),
+            Bar("dynamic_4", 1.0),
+        ),
         _one("dynamic_3", {"type": "quantize.dynamic", "bits": 3}, Bar("gptq_3", 1.0), Bar("rtn_3", 1.0, "unfitted")),
         _one(
             "dynamic_w8a8",
