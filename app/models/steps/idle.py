@@ -19,8 +19,8 @@ from app.contracts.recipe import (
     Step,
 )
 
-# Fields, the field that makes them idle, and what to tell and do.
-Idle = tuple[tuple[str, ...], str, str, str]
+# Fields, those that make them idle, and what to tell and do.
+Idle = tuple[tuple[str, ...], tuple[str, ...], str, str]
 _TEXT: Final = ("calibration", "calibration_windows", "calibration_window")
 # By type: what makes the step read its text, as its contract decides it.
 _READS: Final[dict[str, tuple[str, str]]] = {
@@ -37,7 +37,7 @@ def check_idle(recipe: Recipe, *, pointer: str, turned: Mapping[int, Collection[
     for index, step in enumerate(recipe):
         by_knob = (turned or {}).get(index, ())
         for fields, because, detail, hint in idle(step):
-            if because in by_knob:
+            if any(one in by_knob for one in because):
                 continue
             for field in fields:
                 if field in by_knob or getattr(step, field) != _default(step, field):
@@ -63,9 +63,9 @@ def _sparse(step: Step) -> list[Idle]:
     found: list[Idle] = []
     if step.pattern is not None:
         told = f"pattern {step.pattern} zeros so many of every run of a row, whatever the scope"
-        found.append((("scope",), "pattern", told, "give sparsity in place of pattern"))
+        found.append((("scope",), ("pattern",), told, "give sparsity in place of pattern"))
     if step.allocation != "owl":
-        found.append((("owl_threshold", "owl_range"), "allocation", "it is OWL's", 'give allocation "owl"'))
+        found.append((("owl_threshold", "owl_range"), ("allocation",), "it is OWL's", 'give allocation "owl"'))
     return found
 
 
@@ -75,7 +75,7 @@ def _text(step: Step) -> list[Idle]:
         return []
     kind = str(getattr(step, "type", ""))
     because, when = _READS[kind]
-    return [(_TEXT, because, f"{kind} looks at text {when}", f"change {because}")]
+    return [(_TEXT, (because,), f"{kind} looks at text {when}", f"change {because}")]
 
 
 def _cache(step: Step) -> list[Idle]:
@@ -83,24 +83,29 @@ def _cache(step: Step) -> list[Idle]:
     if step.dtype is None:
         return []
     told = f"the engine stores {step.dtype} with a scale of 1"
-    return [(("group_size", "symmetric"), "dtype", told, "give k_bits and v_bits in place of dtype")]
+    return [(("group_size", "symmetric"), ("dtype",), told, "give k_bits and v_bits in place of dtype")]
 
 
 def _gradient(step: Step) -> list[Idle]:
     assert isinstance(step, PruneGradient)  # noqa: S101 - as `_TELL` has it
     if step.reconstruct:
         return []
-    return [(("reconstruct_epochs",), "reconstruct", "reconstruct is false", "give reconstruct true")]
+    return [(("reconstruct_epochs",), ("reconstruct",), "reconstruct is false", "give reconstruct true")]
 
 
 def _dynamic(step: Step) -> list[Idle]:
     assert isinstance(step, QuantizeDynamic)  # noqa: S101 - as `_TELL` has it
-    return [] if step.tuning_steps else [(("tune",), "tuning_steps", "tuning_steps is 0", "give tuning_steps")]
+    if step.tuning_steps or step.block_epochs:
+        return []
+    told, hint = "neither blocks are fitted nor the model is tuned", "give block_epochs or tuning_steps"
+    return [(("tune",), ("tuning_steps", "block_epochs"), told, hint)]
 
 
 def _repair(step: Step) -> list[Idle]:
     assert isinstance(step, RepairLowrank)  # noqa: S101 - as `_TELL` has it
-    return [] if step.distill_steps else [(("distill_s",), "distill_steps", "distill_steps is 0", "give distill_steps")]
+    return (
+        [] if step.distill_steps else [(("distill_s",), ("distill_steps",), "distill_steps is 0", "give distill_steps")]
+    )
 
 
 _TELL: Final[dict[type[Step], Callable[[Step], list[Idle]]]] = {

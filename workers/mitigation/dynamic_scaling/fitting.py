@@ -33,8 +33,10 @@ from workers.surgery.callbacks import CheckCancelled, never_cancelled
 
 # Positions of one step, at least one window.
 STEP_TOKENS = 1024
-# Steps of Adam: of factors, and of rounding and zero points in steps of the grid.
-RATE, GRID_RATE = 1e-3, 1e-2
+# Steps of Adam: of factors; of rounding and of zero points, in steps of the grid. Rounding errors of a row make each
+# other good: SmolLM2's second block, fitted over 14 windows three times, lost 6.5 % of its error by factors and zero
+# points alone, 7.4 % with rounding at this rate, and nothing at three times the rate.
+RATE, ROUNDING_RATE, ZERO_RATE = 1e-3, 3e-3, 1e-2
 # Gradients of a relative error are too small for float16; how large they all are makes no difference to Adam.
 HALF_GRADIENTS = 2.0**16
 
@@ -43,10 +45,10 @@ class Numbers:
     """What is free of a block, and Adam on it."""
 
     def __init__(self, block: LearnedBlock) -> None:
-        factors, steps = block.leaves()
-        groups: list[dict[str, Any]] = [{"params": factors, "lr": RATE, "base": RATE}]
-        if steps:
-            groups.append({"params": steps, "lr": GRID_RATE, "base": GRID_RATE})
+        rounding = [one.offset_OI for one in block.weights.values() if one.offset_OI is not None]
+        zeros = [one.shift_OG for one in block.weights.values() if one.shift_OG is not None]
+        rates = ((block.leaves()[0], RATE), (rounding, ROUNDING_RATE), (zeros, ZERO_RATE))
+        groups: list[dict[str, Any]] = [{"params": some, "lr": rate, "base": rate} for some, rate in rates if some]
         # Gradients of single weights are small: the error is relative, and a mean over all numbers that leave a block.
         self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.95), eps=1e-15, foreach=False)
 

@@ -66,6 +66,7 @@ def test_a_field_that_decides_nothing_is_refused_where_it_stands(step: dict[str,
         {"type": "quantize.kv_cache", "k_bits": 8, "group_size": 16, "symmetric": True},
         {"type": "prune.gradient", "reconstruct_epochs": 3} | HALF,
         {"type": "quantize.dynamic", "bits": 4, "tune": "scales", "tuning_steps": 2},
+        {"type": "quantize.dynamic", "bits": 4, "tune": "scales", "block_epochs": 1},
         {"type": "repair.lowrank", "rank": 4, "distill_s": 30.0},
     ],
 )

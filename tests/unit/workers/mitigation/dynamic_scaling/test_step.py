@@ -105,7 +105,7 @@ def test_a_block_that_fitting_does_not_help_keeps_what_it_had(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "RATE", 3.0)
-    monkeypatch.setattr(fitting, "GRID_RATE", 30.0)
+    monkeypatch.setattr(fitting, "ROUNDING_RATE", 30.0)
     result = made(tiny("llama", **LAYERS), tmp_path, FITTED)
     figures = result.manifest.steps[0].figures
     assert figures["blocks_fitted"] == 0
@@ -119,7 +119,8 @@ def test_zero_points_and_zeros_of_a_fitted_block_are_what_the_packed_form_holds(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Zero points are sent far: they stay codes, and what was pruned stays 0."""
-    monkeypatch.setattr(fitting, "GRID_RATE", 0.5)
+    monkeypatch.setattr(fitting, "ROUNDING_RATE", 0.5)
+    monkeypatch.setattr(fitting, "ZERO_RATE", 0.5)
     monkeypatch.setattr(fitting.Fitting, "_error", lambda self, *_: next(self.told))
     monkeypatch.setattr(fitting.Fitting, "told", iter([2.0, 1.0] * 4), raising=False)
     pruning = {"type": "prune.magnitude", "sparsity": 0.3}
