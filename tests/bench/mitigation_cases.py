@@ -160,7 +160,7 @@ def _quantization() -> list[Case]:
 # Measured without blocks and with more distillation, as the step was by default until then.
 DISTILLED = {("wanda_50", 64)}
 # What the defaults do not reach at rank 64: weights quantized anew, of what the repair does not carry, and more text.
-THOROUGH = {"iterations": 10, "calibration_windows": 192, "block_epochs": 1}
+THOROUGH = {"iterations": 10, "calibration_windows": 288, "block_epochs": 1, "distill_steps": 150}
 
 
 def _repair() -> list[Case]:
