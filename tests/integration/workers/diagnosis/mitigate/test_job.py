@@ -24,6 +24,8 @@ from workers.engine.room import EngineRoom
 Json = dict[str, Any]
 WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
 WOUND = [{"type": "quantize.rtn", "bits": 3, "group_size": 32}]
+# Bytes that a tiny model without a recipe keeps, of 263,040.
+WHOLE = {"bytes": 300_000}
 
 
 def document(number: int, domain: str) -> Json:
@@ -275,7 +277,7 @@ def test_other_architectures_are_treated_and_give_an_adapter_too(
 
 def test_nothing_to_treat_is_said(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
     context = Context(settings, tmp_path)
-    report = mitigate(request(candidate={"model": "tiny"}), context, room)
+    report = mitigate(request(candidate={"model": "tiny"}, budget=WHOLE), context, room)
     assert (report.helped, report.recommended, report.trials, report.severity) == (False, None, (), "none")
     assert report.verdict.startswith("Nothing to treat")
     assert not (context.output / "recipe.json").exists()
@@ -315,7 +317,9 @@ def test_a_budget_that_no_treatment_can_keep_is_refused_before_a_model_runs(
 def test_what_cannot_be_tried_says_why(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
     """Another model's weights: no recipe, so nothing whose steps could be replaced."""
     report = mitigate(
-        request(candidate={"model": "other"}, treatments=["quantize.dynamic", "prune.gradient", "protect"]),
+        request(
+            candidate={"model": "other"}, treatments=["quantize.dynamic", "prune.gradient", "protect"], budget=WHOLE
+        ),
         Context(settings, tmp_path),
         room,
     )
