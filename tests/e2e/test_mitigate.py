@@ -52,5 +52,7 @@ def test_a_damaged_model_is_treated_and_the_page_shows_how(
         assert visit.page.evaluate(OVERFLOWING) == []
         assert visit.messages == []
         assert visit.page.locator("#front svg.chart circle.estimate").count() == 1
-        assert visit.page.locator("#treated pre").inner_text().count("quantize.rtn") == len(recipe)
+        made, commands = visit.page.locator("#treated pre").all_inner_texts()
+        assert made.count("quantize.rtn") == len(recipe)
+        assert f"hemostat jobs fetch {job['id']}" in commands
         visit.context.close()
