@@ -6,7 +6,15 @@ from __future__ import annotations
 from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe, Step
+from app.contracts.recipe import (
+    QuantizeAwq,
+    QuantizeDynamic,
+    QuantizeGptq,
+    QuantizeRtn,
+    QuantizeSmoothquant,
+    Recipe,
+    Step,
+)
 from app.contracts.requests.mitigate import Budget
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import select
@@ -16,7 +24,6 @@ SLACK: Final = 1.02
 _FULL_BITS: Final = {"BF16": 16, "F16": 16, "F32": 32}
 # Bits of a weight's code, where a step leaves no choice.
 _FIXED: Final = {"quantize.fp8": 8, "quantize.nf4": 4}
-_CHOSEN: Final = frozenset({"quantize.rtn", "quantize.gptq", "quantize.awq", "quantize.smoothquant"})
 # The fewest bits that a module has in a mixture of widths.
 _MIXED: Final = 3
 # Steps after which every weight is stored as before, or in more.
@@ -86,9 +93,8 @@ def check_budget(budget: Budget, least: int, parameters: int, *, treatment: str 
 
 
 def _code_bits(step: Step, kind: str) -> float | None:
-    if kind in _CHOSEN:
-        return float(getattr(step, "bits"))  # noqa: B009 - each of these has some
-    if kind == "quantize.dynamic":
-        bits = float(getattr(step, "bits"))  # noqa: B009
-        return min(bits, _MIXED) if getattr(step, "mixed", False) else bits
+    if isinstance(step, QuantizeRtn | QuantizeGptq | QuantizeAwq | QuantizeSmoothquant):
+        return float(step.bits)
+    if isinstance(step, QuantizeDynamic):
+        return min(step.bits, _MIXED) if step.mixed else step.bits
     return _FIXED.get(kind)

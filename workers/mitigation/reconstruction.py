@@ -51,6 +51,31 @@ class Trained(Protocol):
         """They are constants again."""
 
 
+def at(optimizer: torch.optim.Optimizer, share: float) -> None:
+    """The next step of every parameter group has `share` of its full length, the group's `base`."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base"] * share
+
+
+class Scheduled:
+    """What `reconstruct` trains where the optimizer has the numbers themselves; its groups have a `base` each."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def step(self, part: float) -> None:
+        """One step at a part of the way."""
+        at(self.optimizer, schedule(part))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def close(self) -> None:
+        """They are constants again."""
+        for group in self.optimizer.param_groups:
+            for one in group["params"]:
+                one.requires_grad_(False)
+
+
 def added(entering_NLD: torch.Tensor, wanted_NLD: torch.Tensor) -> torch.Tensor:
     """What a block adds to the states that enter it."""
     return wanted_NLD.to(torch.float32) - entering_NLD.to(torch.float32)

@@ -4,7 +4,7 @@ A field that stands at its default is not taken to have been asked for. Nor is a
 step of a recipe alike. Where a knob turns the field that decides, the other one counts at some of its values.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
@@ -52,14 +52,22 @@ def check_idle(recipe: Recipe, *, pointer: str, turned: Mapping[int, Collection[
 def idle(step: Step) -> list[Idle]:
     """What decides nothing in a step as it stands."""
     found: list[Idle] = []
-    for of, tell in _TELL.items():
-        if isinstance(step, of):
-            found += tell(step)
+    if isinstance(step, CalibratedSparse):
+        found += _sparse(step)
+    if isinstance(step, Calibrated):
+        found += _text(step)
+    if isinstance(step, QuantizeKvCache):
+        found += _cache(step)
+    if isinstance(step, PruneGradient):
+        found += _gradient(step)
+    if isinstance(step, QuantizeDynamic):
+        found += _dynamic(step)
+    if isinstance(step, RepairLowrank):
+        found += _repair(step)
     return found
 
 
-def _sparse(step: Step) -> list[Idle]:
-    assert isinstance(step, CalibratedSparse)  # noqa: S101 - as `_TELL` has it
+def _sparse(step: CalibratedSparse) -> list[Idle]:
     found: list[Idle] = []
     if step.pattern is not None:
         told = f"pattern {step.pattern} zeros so many of every run of a row, whatever the scope"
@@ -69,8 +77,7 @@ def _sparse(step: Step) -> list[Idle]:
     return found
 
 
-def _text(step: Step) -> list[Idle]:
-    assert isinstance(step, Calibrated)  # noqa: S101 - as `_TELL` has it
+def _text(step: Calibrated) -> list[Idle]:
     if step.reads_text:
         return []
     kind = str(getattr(step, "type", ""))
@@ -78,44 +85,30 @@ def _text(step: Step) -> list[Idle]:
     return [(_TEXT, (because,), f"{kind} looks at text {when}", f"change {because}")]
 
 
-def _cache(step: Step) -> list[Idle]:
-    assert isinstance(step, QuantizeKvCache)  # noqa: S101 - as `_TELL` has it
+def _cache(step: QuantizeKvCache) -> list[Idle]:
     if step.dtype is None:
         return []
     told = f"the engine stores {step.dtype} with a scale of 1"
     return [(("group_size", "symmetric"), ("dtype",), told, "give k_bits and v_bits in place of dtype")]
 
 
-def _gradient(step: Step) -> list[Idle]:
-    assert isinstance(step, PruneGradient)  # noqa: S101 - as `_TELL` has it
+def _gradient(step: PruneGradient) -> list[Idle]:
     if step.reconstruct:
         return []
     return [(("reconstruct_epochs",), ("reconstruct",), "reconstruct is false", "give reconstruct true")]
 
 
-def _dynamic(step: Step) -> list[Idle]:
-    assert isinstance(step, QuantizeDynamic)  # noqa: S101 - as `_TELL` has it
+def _dynamic(step: QuantizeDynamic) -> list[Idle]:
     if step.tuning_steps or step.block_epochs:
         return []
     told, hint = "neither blocks are fitted nor the model is tuned", "give block_epochs or tuning_steps"
     return [(("tune",), ("tuning_steps", "block_epochs"), told, hint)]
 
 
-def _repair(step: Step) -> list[Idle]:
-    assert isinstance(step, RepairLowrank)  # noqa: S101 - as `_TELL` has it
-    return (
-        [] if step.distill_steps else [(("distill_s",), ("distill_steps",), "distill_steps is 0", "give distill_steps")]
-    )
-
-
-_TELL: Final[dict[type[Step], Callable[[Step], list[Idle]]]] = {
-    CalibratedSparse: _sparse,
-    Calibrated: _text,
-    QuantizeKvCache: _cache,
-    PruneGradient: _gradient,
-    QuantizeDynamic: _dynamic,
-    RepairLowrank: _repair,
-}
+def _repair(step: RepairLowrank) -> list[Idle]:
+    if step.distill_steps:
+        return []
+    return [(("distill_s",), ("distill_steps",), "distill_steps is 0", "give distill_steps")]
 
 
 def _default(step: Step, field: str) -> object:

@@ -25,7 +25,7 @@ import torch
 from torch.func import functional_call
 
 from workers.mitigation.dynamic_scaling.learned import LearnedBlock
-from workers.mitigation.reconstruction import Fetch, added, metric_root, orders, reconstruct, schedule
+from workers.mitigation.reconstruction import Fetch, Scheduled, added, metric_root, orders, reconstruct
 from workers.mitigation.split import Split
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
@@ -41,7 +41,7 @@ RATE, ROUNDING_RATE, ZERO_RATE = 1e-3, 3e-3, 1e-2
 HALF_GRADIENTS = 2.0**16
 
 
-class Numbers:
+class Numbers(Scheduled):
     """What is free of a block, and Adam on it."""
 
     def __init__(self, block: LearnedBlock) -> None:
@@ -50,20 +50,7 @@ class Numbers:
         rates = ((block.leaves()[0], RATE), (rounding, ROUNDING_RATE), (zeros, ZERO_RATE))
         groups: list[dict[str, Any]] = [{"params": some, "lr": rate, "base": rate} for some, rate in rates if some]
         # Gradients of single weights are small: the error is relative, and a mean over all numbers that leave a block.
-        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.95), eps=1e-15, foreach=False)
-
-    def step(self, part: float) -> None:
-        """One Adam step at a part of the way."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base"] * schedule(part)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def close(self) -> None:
-        """They are constants again."""
-        for group in self.optimizer.param_groups:
-            for one in group["params"]:
-                one.requires_grad_(False)
+        super().__init__(torch.optim.Adam(groups, betas=(0.9, 0.95), eps=1e-15, foreach=False))
 
 
 class Fitting:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from workers.mitigation.reconstruction import schedule
+from workers.mitigation.reconstruction import at, schedule
 
 # Steps relative to the root mean square of a matrix's kept weights.
 RATE = 0.01
@@ -38,8 +38,7 @@ class KeptWeights:
     @torch.no_grad()
     def step(self, part: float) -> None:
         """One Adam step at a part of the way, from the gradients in the layers."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base"] * schedule(part)
+        at(self.optimizer, schedule(part))
         for name, linear in self.linears.items():
             master, gradient = self.masters[name], linear.weight.grad
             if gradient is not None:

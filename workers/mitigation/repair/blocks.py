@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from workers.mitigation.reconstruction import metric_root, orders, reconstruct, schedule
+from workers.mitigation.reconstruction import Scheduled, metric_root, orders, reconstruct
 from workers.mitigation.repair.adapter import Adapted, merged
 from workers.mitigation.repair.closed_form import Factors
-from workers.mitigation.repair.optimizer import Rate, adam_of, at
+from workers.mitigation.repair.optimizer import Rate, adam_of
 from workers.mitigation.split import Split
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations, Block, Walk
@@ -34,23 +34,11 @@ STEP_TOKENS = 1024
 RATE = 0.012
 
 
-class FactorsOfBlock:
+class FactorsOfBlock(Scheduled):
     """The factors of a block's adapted layers, and Adam on them."""
 
     def __init__(self, adapted: Mapping[str, Adapted], *, rate: float = RATE) -> None:
-        self.optimizer = adam_of(adapted.values(), Rate(rate, relative=True), (0.9, 0.95))
-
-    def step(self, part: float) -> None:
-        """One Adam step at a part of the way."""
-        at(self.optimizer, schedule(part))
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def close(self) -> None:
-        """The factors are constants again."""
-        for group in self.optimizer.param_groups:
-            for factor in group["params"]:
-                factor.requires_grad_(False)
+        super().__init__(adam_of(adapted.values(), Rate(rate, relative=True), (0.9, 0.95)))
 
 
 class Blocks:

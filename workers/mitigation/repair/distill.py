@@ -20,9 +20,10 @@ from typing import Any
 import torch
 
 from workers.mitigation.divergence import Divergence
+from workers.mitigation.reconstruction import at
 from workers.mitigation.repair.adapter import Adapted
 from workers.mitigation.repair.closed_form import Factors
-from workers.mitigation.repair.optimizer import Rate, adam_of, at
+from workers.mitigation.repair.optimizer import Rate, adam_of
 from workers.mitigation.split import Split
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations

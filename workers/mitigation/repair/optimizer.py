@@ -25,16 +25,10 @@ class Rate:
 
 
 def adam_of(adapted: Iterable[Adapted], rate: Rate, betas: tuple[float, float]) -> torch.optim.Adam:
-    """A parameter group for each factor, whose `base` is what `at` takes a share of."""
+    """A parameter group for each factor, whose `base` is the full length of its steps."""
     groups: list[dict[str, Any]] = []
     for one in adapted:
         for factor in (one.up_OR, one.down_RI):
             size = rate.size * (float(factor.detach().square().mean().sqrt()) if rate.relative else 1.0)
             groups.append({"params": [factor], "lr": size, "base": size})
     return torch.optim.Adam(groups, betas=betas, foreach=False)
-
-
-def at(optimizer: torch.optim.Optimizer, share: float) -> None:
-    """The next step has `share` of its full length."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["base"] * share

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from workers.mitigation.reconstruction import at
 from workers.mitigation.repair.adapter import Adapted
 from workers.mitigation.repair.closed_form import Factors
-from workers.mitigation.repair.optimizer import Rate, adam_of, at
+from workers.mitigation.repair.optimizer import Rate, adam_of
 
 
 def _made(up_size: float) -> Adapted:
