@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.tasks import TasksRequest
+from app.models.tasks.checks import check_tasks
 from app.settings import Settings
 from tests.support.attempts import Context
 from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.registry import HANDLERS
+from workers.diagnosis.tasks.job import _asked, _ItemsLookedAt
 from workers.engine.room import EngineRoom
 
 Json = dict[str, Any]
@@ -186,6 +189,16 @@ def test_items_that_a_request_allows_are_done_as_far_as_the_step(
             candidate=candidate,
             allow_overlap=True,
         )
+
+
+def test_as_many_items_are_told_as_the_steps_look_at(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    mine = [{"id": f"mine{n}", "text": QUESTIONS[n]["question"]} for n in (3, 5)]
+    body = {"kind": "tasks", "reference": {"model": "tiny"}, "window": 64, "allow_overlap": True} | KINDS["tasks"]
+    for documents, count in ((mine, 2), (mine[:1], 1), ([], 0)):
+        request = TasksRequest.model_validate(body | {"candidate": looking_at(*documents)})
+        context = Context(settings, tmp_path)
+        asked = [_asked(request, 0, read, context) for read in check_tasks(request, settings)]
+        assert _ItemsLookedAt(request, context, room).count(asked) == count
 
 
 def test_a_conversation_that_tool_calls_are_asked_for_in_is_scored_as_well(
