@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.tasks import TasksRequest
 from app.models.tasks.checks import check_tasks
 from app.settings import Settings
 from tests.support.attempts import Context
+from workers.diagnosis.compare import _Compare
 from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.registry import HANDLERS
+from workers.diagnosis.sides import resolve
 from workers.diagnosis.tasks.job import _asked, _ItemsLookedAt
 from workers.engine.room import EngineRoom
 
@@ -219,3 +222,25 @@ def test_a_conversation_that_tool_calls_are_asked_for_in_is_scored_as_well(
     ):
         with pytest.raises(JobCancelled):
             run("compare", Context(settings, tmp_path / name, stop_in="modify: blocks"), room, **changes, **calls)
+
+
+def test_as_many_conversations_are_told_as_the_recipe_s_steps_look_at(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    """Beside the text's documents, of which one may have a conversation's id; those beyond `prompts` do not count."""
+    asked = {"text": inline(*map(conversation, range(4))), "prompts": 3}
+    body = {"kind": "compare", "reference": {"model": "tiny"}, "window": 64, "allow_overlap": True}
+    body |= {"text": inline(document(1) | {"id": "c2"}, document(4)), "generate_tool_calls": asked}
+    mine = [conversation(number) | {"id": f"mine{number}"} for number in (0, 2, 3)]
+    for documents, count in (([*mine, document(1)], 3), (mine, 2), (mine[1:], 1), (mine[2:], 0)):
+        work = _Compare(
+            CompareRequest.model_validate(body | {"candidate": looking_at(*documents)}),
+            Context(settings, tmp_path),
+            room,
+        )
+        reference, entry, _ = resolve(work._request, work._context)
+        scored = work._documents(work._request.text, reference, entry.dtype)
+        work._check_conversations(work._calibration(reference, entry.dtype, scored), reference, entry.dtype)
+        told = work._allowed()
+        assert len(told) == (count > 0)
+        assert all(one.startswith(f"{count} scored document") for one in told)
