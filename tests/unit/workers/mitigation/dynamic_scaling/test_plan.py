@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from tests.support.attention import attention_of
 from tests.support.quantizing import operate, text
-from workers.mitigation.dynamic_scaling import grids, plan
+from workers.mitigation.dynamic_scaling import grids, plan, step
 from workers.mitigation.dynamic_scaling.budget import Choice, allocate
+from workers.mitigation.dynamic_scaling.rounding import Rounded, round_weight
 from workers.mitigation.dynamic_scaling.sensitivity import Measured
 from workers.surgery.quantize_grid import fit
 from workers.surgery.store import CheckpointStore
@@ -136,18 +137,24 @@ def test_storage_is_that_of_codes_scales_zero_points_and_columns(
     assert budget == pytest.approx(2 * weights * (4.5 + (16 + (0 if symmetric else 4.5)) / 32))
 
 
-def test_a_huge_column_is_kept_apart_and_counted(
-    tiny: Tiny, store: CheckpointStore, told: Told, tmp_path: Path
-) -> None:
+HUGE = "model.layers.1.mlp.down_proj.weight"
+
+
+@pytest.fixture
+def outlier(tiny: Tiny, tmp_path: Path) -> Path:
+    """A model with one huge column, the 37th of `HUGE`."""
     folder = shutil.copytree(tiny("llama", **LAYERS), tmp_path / "outlier")
-    name = "model.layers.1.mlp.down_proj.weight"
     tensors = load_file(folder / "model.safetensors")
-    tensors[name][:, 37] *= 60
+    tensors[HUGE][:, 37] *= 60
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with operate(folder, store, MIXED) as made:
-        of = next(one for one in made.manifest.tensors if one.name == name)
+    return folder
+
+
+def test_a_huge_column_is_kept_apart_and_counted(outlier: Path, store: CheckpointStore) -> None:
+    with operate(outlier, store, MIXED) as made:
+        of = next(one for one in made.manifest.tensors if one.name == HUGE)
         figures = made.manifest.steps[0].figures
-        weight_OI = load_file(made.path / "model.safetensors")[name].float()
+        weight_OI = load_file(made.path / "model.safetensors")[HUGE].float()
     bits = int(of.bits_per_weight)
     assert of.bits_per_weight == pytest.approx(
         (64 * 126 * bits + 64 * 2 * 8 + 2 * 32 + 64 * 4 * (16 + bits)) / (64 * 128)
@@ -155,6 +162,25 @@ def test_a_huge_column_is_kept_apart_and_counted(
     assert figures["units_with_columns_apart"] >= 1
     assert len(weight_OI[:, 37].unique()) > 2**bits, "a column of more values than the others' codes"
     assert figures["bits_per_weight"] <= 4.5 + (16 + 4.5) / 32
+
+
+def test_columns_that_are_kept_apart_are_rounded_last(
+    outlier: Path, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that they take what all others left, whatever their inputs' power."""
+    apart: list[list[int]] = []
+
+    def rounded(
+        weight_OI: torch.Tensor, *args: Any, order_I: torch.Tensor, apart_K: torch.Tensor | None, **others: Any
+    ) -> Rounded:
+        if apart_K is not None:
+            apart.append(apart_K.tolist())
+            assert sorted(order_I[-len(apart_K) :].tolist()) == apart[-1]
+        return round_weight(weight_OI, *args, order_I=order_I, apart_K=apart_K, **others)
+
+    monkeypatch.setattr(step, "round_weight", rounded)
+    with operate(outlier, store, MIXED):
+        assert any(37 in columns for columns in apart)
 
 
 def test_packed_no_column_is_kept_apart(
