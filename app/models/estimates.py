@@ -1,9 +1,22 @@
 """What a job will take, from sizes alone: tokens, bytes and seconds, with what they rest on."""
 
+from contextlib import suppress
 from pathlib import Path
 
+from app.contracts.errors import HemostatError
 from app.contracts.job import Estimate
-from app.contracts.recipe import Calibrated, Recipe, RepairLowrank
+from app.contracts.recipe import (
+    Calibrated,
+    QuantizeAwq,
+    QuantizeDynamic,
+    QuantizeGptq,
+    QuantizeNf4,
+    QuantizeRtn,
+    QuantizeSmoothquant,
+    Recipe,
+    RepairLowrank,
+    Step,
+)
 from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
@@ -24,7 +37,13 @@ from app.models.sweeping import extra_passes
 from app.models.tasks.checks import tasks_cost
 from app.models.texts import scored_texts_of, text_files
 from app.models.tool_calls import assumption, seconds_of
-from app.models.training import CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND, trained_seconds, trained_tokens
+from app.models.training import (
+    CPU_FORWARD_PARAMETER_TOKENS_PER_SECOND,
+    CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND,
+    measured_tokens,
+    trained_seconds,
+    trained_tokens,
+)
 from app.models.trajectories import cost_of
 from app.settings import Settings
 
@@ -37,6 +56,9 @@ CPU_FIT_PER_SECOND = 4e9
 CPU_TREATED_PARAMETER_TOKENS_PER_SECOND = 4e10
 # Passes over the text that a mitigate job makes besides its trials.
 MITIGATE_PASSES = 3
+# Of its trials, those with mixed widths, where the candidate's recipe has a step that dynamic scaling stands for.
+MIXED_TRIALS = 1 / 4
+STOOD_FOR = (QuantizeAwq, QuantizeGptq, QuantizeNf4, QuantizeRtn, QuantizeSmoothquant)
 ENGINE_START_S = 15.0
 SHIPPED = Path(__file__).resolve().parents[2] / "workers" / "text" / "data"
 
@@ -59,7 +81,7 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
     how = "; ".join(dict.fromkeys(how for _, _, how in texts))
     store = 2 * infos[0].hidden_size * tokens * (2 if isinstance(request, CalibrateRequest) else 1)
     made = _bytes_made(infos[1]) if request.candidate.recipe else 0
-    making, of_steps = _surgery(infos[1], request.candidate.recipe or (), here)
+    making, of_steps = _surgery(infos[1], request.candidate.recipe or (), here, infos[0])
     starts = ENGINE_START_S
     # Of the machine that everything was measured on.
     seconds = making + _passes(tokens, *infos)
@@ -144,6 +166,20 @@ def _search(request: MitigateRequest, tokens: int, candidate: CheckpointInfo) ->
         trained = request.trials / 3 * trained_tokens(repair)
         seconds += trained * candidate.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
         told += "; in full, a repair is trained besides, and each is taken to have one"
+    if "quantize.dynamic" in request.treatments and any(
+        isinstance(step, STOOD_FOR) for step in request.candidate.recipe
+    ):
+        mixed = QuantizeDynamic(
+            type="quantize.dynamic",
+            bits=4,
+            mixed=True,
+            calibration_windows=request.calibration_windows,
+            calibration_window=request.calibration_window,
+        )
+        with suppress(HemostatError):  # of weights that it cannot be done to, no trial is made
+            run = MIXED_TRIALS * request.trials * measured_tokens(mixed, candidate)
+            seconds += run * candidate.parameters / CPU_FORWARD_PARAMETER_TOKENS_PER_SECOND
+            told += "; a quarter measure what units cost at each width"
     return seconds, (
         told,
         "checkpoints of trials are kept within the checkpoint budget, the least recently used go first",
@@ -163,7 +199,7 @@ def _of_trajectory(
         reference_parameters=pace.PARAMETERS,
     )
     candidates = list(zip([*infos[1:], *others], request.models(), strict=True))
-    surgery = [_surgery(info, model.recipe or (), here) for info, model in candidates]
+    surgery = [_surgery(info, model.recipe or (), here, infos[0]) for info, model in candidates]
     return Estimate(
         kind=request.kind,
         documents=cost.prompts,
@@ -198,7 +234,9 @@ def _told(here: Pace) -> tuple[str, ...]:
     )
 
 
-def _surgery(info: CheckpointInfo, recipe: Recipe, here: Pace) -> tuple[float, tuple[str, ...]]:
+def _surgery(
+    info: CheckpointInfo, recipe: Recipe, here: Pace, reference: CheckpointInfo
+) -> tuple[float, tuple[str, ...]]:
     """(seconds in which a recipe makes its checkpoint on the machine that everything was measured on, what is assumed
     of them)."""
     if not recipe:
@@ -209,18 +247,34 @@ def _surgery(info: CheckpointInfo, recipe: Recipe, here: Pace) -> tuple[float, t
         return seconds, ()
     tokens = sum(step.calibration_windows * step.calibration_window for step in looking)
     trained = sum(map(trained_tokens, looking))
+    run = _measured(info, recipe, reference)
     steps = "a step that looks" if len(looking) == 1 else f"{len(looking)} steps that look"
     told = f"{steps} at {tokens:,} calibration tokens"
     if trained:
         told += f", trained on {trained:,} of them forward and backward, each as often as it comes"
+    if run:
+        told += f"; what units cost at each width is measured, which is as much as {run:,.0f} tokens through the model"
     return (
         seconds
         + tokens * info.parameters / CPU_TREATED_PARAMETER_TOKENS_PER_SECOND
         + trained * info.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
+        + run * info.parameters / CPU_FORWARD_PARAMETER_TOKENS_PER_SECOND
         # these are the same on every machine
         + sum(map(trained_seconds, looking)) / here.slower,
         (f"{told}, in proportion to tokens and parameters, as measured on a 2-core CPU",),
     )
+
+
+def _measured(info: CheckpointInfo, recipe: Recipe, reference: CheckpointInfo) -> float:
+    """Tokens that mixtures of widths run the model over to measure their units, each mixture on what steps before it
+    leave."""
+    found: list[float] = []
+
+    def see(given: CheckpointInfo, step: Step, _: str) -> None:
+        found.append(measured_tokens(step, given))
+
+    check_recipe(info, recipe, pointer="/candidate/recipe", beside=see, reference=reference)
+    return sum(found)
 
 
 def _bytes_made(info: CheckpointInfo) -> int:

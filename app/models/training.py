@@ -1,15 +1,24 @@
-"""How much a step trains: tokens that go forward and backward, and seconds that the request itself allows.
+"""How much a step trains: tokens that go forward and backward, and seconds that the request itself allows; and what a
+mixture of widths runs forward to measure what its units cost.
 
 Repair of the demo model on two cores: 86,000 tokens of block by block fitting took 330 s, 61,000 of distillation 310 s
 (docs/recipes/repair.md); gradient-aware pruning is taken to be as fast.
 """
 
 from app.contracts.recipe import PruneGradient, QuantizeDynamic, RepairLowrank, Step
+from app.models.checkpoint import CheckpointInfo
+from app.models.modules import Weight, select
+from app.models.packing import FUSED
+from app.models.steps.dynamic import WIDTHS, widths
 
 # Parameters times tokens, forward and backward.
 CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND = 3e10
+# Forward alone: a third of the work.
+CPU_FORWARD_PARAMETER_TOKENS_PER_SECOND = 3 * CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
 # Positions of one step of distillation, and of recovery: at least one window.
 DISTILL_TOKENS, RECOVERY_TOKENS = 1024, 512
+# A unit of a mixture is measured on so many windows, so many tokens of each.
+MIXED_WINDOWS, MIXED_TOKENS = 2, 256
 
 
 def trained_tokens(step: Step) -> int:
@@ -34,3 +43,25 @@ def trained_seconds(step: Step) -> float:
     if isinstance(step, RepairLowrank):
         return step.distill_s or 0.0
     return step.recovery_s if isinstance(step, PruneGradient) else 0.0
+
+
+def measured_tokens(step: Step, info: CheckpointInfo) -> float:
+    """Tokens that a mixture of widths runs the model over to measure what its units cost, in passes of the whole model:
+    each unit at each width, and with columns kept apart at each that leaves some, from its layer on to the end.
+
+    `info`: the checkpoint that the step is given; the step is one that its check takes.
+    """
+    if not isinstance(step, QuantizeDynamic) or not step.mixed:
+        return 0.0
+    allowed = widths(step)
+    ways = len(allowed) + (sum(bits < max(WIDTHS) for bits in allowed) if step.form == "simulated" else 0)
+    tokens = min(MIXED_WINDOWS, step.calibration_windows) * min(MIXED_TOKENS, step.calibration_window)
+    units = {(weight.layer, _unit(weight)) for weight in select(info, step)}
+    parts = sum((info.layers - layer) / info.layers for layer, _ in units if layer is not None)
+    return tokens * ways * parts
+
+
+def _unit(weight: Weight) -> tuple[str, ...]:
+    """The linear layers that share a width with this one."""
+    last = weight.module.rpartition(".")[2]
+    return next((together for together in FUSED if last in together), (last,))

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from app.contracts.errors import HemostatError
+from app.contracts.job import Estimate
 from app.contracts.requests.attribute import AttributeRequest
 from app.models.checkpoint import inspect
 from app.models.estimates import ENGINE_START_S, estimate
@@ -112,6 +113,26 @@ def test_training_is_counted_and_a_limit_in_seconds_is_the_same_on_every_machine
     for pace in (1400.0, 350.0):
         limited = repaired(pace, distill_s=500.0) - repaired(pace, distill_steps=0)
         assert limited == pytest.approx(500, abs=0.2)
+
+
+def test_what_a_mixture_of_widths_measures_is_counted_on_what_steps_before_it_leave(
+    registry: Registry, settings: Settings
+) -> None:
+    """On windows of 256 tokens, of which two are measured on, whatever else is looked at."""
+    info = inspect(registry.resolve("llama").checkpoint_path())
+    mixed = {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "calibration_window": 256}
+
+    def found(*steps: dict[str, Any]) -> Estimate:
+        asked = request(*steps, text={"source": "self", "tokens": 4096})
+        return estimate(asked, registry, settings, Pace(1.4, "as it is"))
+
+    for before in ([], [{"type": "prune.layers", "layers": [0]}]):
+        layers = info.layers - len(before)
+        passes = 2 * 256 * 9 * 4 * (layers + 1) / 2
+        plain, whole = found(*before, mixed), found(*before, mixed | {"mixed": True})
+        assert whole.seconds - plain.seconds == pytest.approx(1000 * passes * info.parameters / 9e10, rel=1e-3)
+        assert any(f"as much as {passes:,.0f} tokens through the model" in line for line in whole.assumptions)
+        assert not any("through the model" in line for line in plain.assumptions)
 
 
 def test_an_attribution_of_a_candidate_that_its_recipe_makes_shallower_is_estimated_without_swaps(

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.mitigate import TREATMENTS, MitigateRequest
 from app.models.checkpoint import inspect
-from app.models.estimates import estimate
+from app.models.estimates import STOOD_FOR, estimate
 from app.models.pace import Pace
 from app.models.preflight import check_request
 from app.models.registry import Registry, load_registry
 from app.settings import Settings
+from workers.diagnosis.mitigate.treatments import QUANTIZERS
 
 DOCUMENT = {"id": "d1", "text": "Two tokens and more of them."}
 
@@ -129,6 +130,24 @@ def test_repairs_that_are_trained_are_estimated_with_their_training(registry: Re
     trained = 3 * request().calibration_windows * 64 + 60 * 1024
     with_repair = seconds("repair.lowrank", "protect", trials=180) - seconds("protect", trials=180)
     assert with_repair == pytest.approx(60 * trained * info.parameters / 3e10, rel=0.01)
+
+
+def test_mixed_widths_are_estimated_with_what_they_measure_where_dynamic_scaling_stands_for_a_step(
+    registry: Registry, settings: Settings
+) -> None:
+    """A quarter of the trials, four units of a layer at nine ways to be stored, on two windows of 64 tokens."""
+    info = inspect(registry.resolve("llama").checkpoint_path())
+
+    def seconds(*treatments: str, **changes: Any) -> float:
+        asked = request(treatments=list(treatments), trials=200, **changes)
+        return estimate(asked, registry, settings, Pace(1.4, "as it is")).seconds
+
+    plain = {"candidate": {"model": "llama", "recipe": [{"type": "prune.magnitude", "sparsity": 0.5}]}}
+    passes = 50 * 2 * 64 * 9 * 4 * (info.layers + 1) / 2
+    with_dynamic = seconds("quantize.dynamic", "protect") - seconds("protect")
+    assert with_dynamic == pytest.approx(1000 * passes * info.parameters / 9e10, rel=0.01)
+    assert seconds("quantize.dynamic", "protect", **plain) == seconds("protect", **plain)
+    assert {get_args(one.model_fields["type"].annotation)[0] for one in STOOD_FOR} == set(QUANTIZERS)
 
 
 def test_a_budget_below_what_the_candidate_takes_is_refused_before_the_job_is_queued(

@@ -1,10 +1,22 @@
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 
 from app.contracts.recipe import Recipe
-from app.models.training import DISTILL_TOKENS, RECOVERY_TOKENS, trained_seconds, trained_tokens
+from app.models.checkpoint import inspect
+from app.models.training import (
+    DISTILL_TOKENS,
+    MIXED_TOKENS,
+    MIXED_WINDOWS,
+    RECOVERY_TOKENS,
+    measured_tokens,
+    trained_seconds,
+    trained_tokens,
+)
+from workers.mitigation.dynamic_scaling import plan
 from workers.mitigation.gradient_pruning import recovery
 from workers.mitigation.repair import distill
 
@@ -41,6 +53,31 @@ def test_what_a_step_trains_is_counted(step: dict[str, Any], tokens: int, second
     assert (trained_tokens(parsed), trained_seconds(parsed)) == (tokens, seconds)
 
 
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({"mixed": False}, 0),
+        # four units of each of three layers, five widths and four of them with columns apart
+        ({}, 2 * 100 * 9 * 4 * (1 + 2 / 3 + 1 / 3)),
+        ({"calibration_windows": 1, "calibration_window": 1000}, 256 * 9 * 4 * 2),
+        ({"layers": [2]}, 2 * 100 * 9 * 4 / 3),
+        ({"modules": ["k_proj", "v_proj", "down_proj"]}, 2 * 100 * 9 * 2 * 2),
+        # packed, two widths and no columns
+        ({"form": "packed", "activation_bits": 8, "symmetric": True, "group_size": None}, 2 * 100 * 2 * 4 * 2),
+    ],
+)
+def test_what_a_mixture_measures_is_counted(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], tokens: float
+) -> None:
+    monkeypatch.setattr("app.models.steps.quantize.served_devices", lambda: ("cpu",))
+    monkeypatch.setattr("app.models.steps.quantize.has_amx", lambda: True)
+    monkeypatch.setattr("app.models.steps.quantize.has_avx512", lambda: True)
+    step = {"type": "quantize.dynamic", "bits": 4.5, "group_size": 32, "mixed": True, **TEXT, **fields}
+    (parsed,) = RECIPE.validate_python([step | ({"bits": 4} if fields.get("mixed") is False else {})])
+    assert measured_tokens(parsed, inspect(tiny("llama", num_hidden_layers=3))) == pytest.approx(tokens)
+
+
 def test_steps_are_as_long_as_the_workers() -> None:
     """The front end may not import these."""
     assert (DISTILL_TOKENS, RECOVERY_TOKENS) == (distill.STEP_TOKENS, recovery.STEP_TOKENS)
+    assert (MIXED_WINDOWS, MIXED_TOKENS) == (plan.WINDOWS, plan.TOKENS)
