@@ -2,16 +2,31 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Final
 
-from app.contracts.recipe import Calibrated, PruneMagnitude, Recipe
+from app.contracts.recipe import Calibrated, CalibratedSparse, Recipe, Sparse
 from app.contracts.text import InlineText
 
-# What magnitude pruning has been asked for since before it knew OWL. The other fields say nothing without it, and are
-# left out then: recipes of that time keep their names.
-_MAGNITUDE: Final = frozenset({"type", "layers", "modules", "sparsity", "pattern", "scope"})
-# Fields that came later, with the value that says nothing: left out there, for the same reason.
-_LATER: Final = {"quantize.dynamic": {"block_epochs": 0}, "repair.lowrank": {"own_windows": 0}}
+
+@dataclass(frozen=True)
+class _Later:
+    """Fields that a type has got since it is in use: where `field` is `nothing`, those of `left_out` say nothing."""
+
+    field: str
+    nothing: object
+    left_out: frozenset[str]
+
+
+# By type. What says nothing is left out, whatever it holds: recipes of the time before keep their names.
+_LATER: Final[dict[str, _Later]] = {
+    # It reads a text since it knows OWL, and for that alone.
+    "prune.magnitude": _Later(
+        "allocation", "uniform", frozenset(CalibratedSparse.model_fields) - frozenset(Sparse.model_fields)
+    ),
+    "quantize.dynamic": _Later("block_epochs", 0, frozenset({"block_epochs"})),
+    "repair.lowrank": _Later("own_windows", 0, frozenset({"own_windows"})),
+}
 
 
 def canonical_json(recipe: Recipe) -> str:
@@ -26,11 +41,9 @@ def canonical_json(recipe: Recipe) -> str:
         fields = step.model_dump(mode="json")
         if isinstance(step, Calibrated) and isinstance(step.calibration, InlineText):
             fields["calibration"] = _told_inline(step.calibration)
-        if isinstance(step, PruneMagnitude) and not step.reads_text:
-            fields = {name: value for name, value in fields.items() if name in _MAGNITUDE}
-        for name, nothing in _LATER.get(step.type, {}).items():
-            if fields[name] == nothing:
-                del fields[name]
+        later = _LATER.get(step.type)
+        if later is not None and fields[later.field] == later.nothing:
+            fields = {name: value for name, value in fields.items() if name not in later.left_out}
         for name in ("layers", "modules"):
             if fields.get(name) is not None:
                 fields[name] = sorted(set(fields[name]))

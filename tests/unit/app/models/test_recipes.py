@@ -74,3 +74,24 @@ def test_dynamic_scaling_that_fits_no_blocks_has_the_name_that_it_had_before_it_
     assert json.loads(canonical_json(recipe(stored))) == [stored]
     assert recipe_fingerprint(recipe(stored)) == recipe_fingerprint(recipe({**stored, "block_epochs": 0}))
     assert recipe_fingerprint(recipe(stored)) != recipe_fingerprint(recipe({**stored, "block_epochs": 1}))
+
+
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [
+        ({"type": "prune.magnitude", "pattern": "2:4", "seed": 5, "calibration_windows": 8}, "df203bcf594536c1"),
+        (
+            {"type": "prune.magnitude", "sparsity": 0.5, "scope": "row", "owl_range": 0.1, "layers": [2, 0]},
+            "cc99b100f6f26769",
+        ),
+        ({"type": "prune.magnitude", "sparsity": 0.5, "allocation": "owl"}, "4d0084c4235f5747"),
+        ({"type": "quantize.dynamic", "bits": 4}, "6d0193d9ec538956"),
+        ({"type": "quantize.dynamic", "bits": 4, "block_epochs": 1}, "9490c0c71c66c65c"),
+        ({"type": "repair.lowrank", "rank": 4}, "51c1c34bd82e283b"),
+        ({"type": "repair.lowrank", "rank": 4, "own_windows": 8}, "4c07d600aff3b16c"),
+    ],
+)
+def test_types_that_got_fields_later_have_the_names_that_stores_and_dashboards_know(
+    step: dict[str, Any], name: str
+) -> None:
+    assert (recipe_fingerprint(recipe(step)) or "").startswith(name)
