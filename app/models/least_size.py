@@ -7,6 +7,7 @@ from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import (
+    MoeRouter,
     QuantizeAwq,
     QuantizeDynamic,
     QuantizeGptq,
@@ -15,53 +16,56 @@ from app.contracts.recipe import (
     Recipe,
     Step,
 )
+from app.contracts.recipe.lowrank import Truncated
 from app.contracts.requests.mitigate import Budget
 from app.models.checkpoint import CheckpointInfo
-from app.models.modules import select
+from app.models.layer_names import in_layer
+from app.models.modules import Weight
+from app.models.steps import after_one, check_one
+from app.models.steps.lowrank import rank_of
 
 # Sizes that are expected are this near to what manifests count; what is nearer to a limit is tried.
 SLACK: Final = 1.02
 _FULL_BITS: Final = {"BF16": 16, "F16": 16, "F32": 32}
 # Bits of a weight's code, where a step leaves no choice.
 _FIXED: Final = {"quantize.fp8": 8, "quantize.nf4": 4}
+# Bits of a number of a low-rank factor.
+_FACTOR_BITS: Final = 16
 # The fewest bits that a module has in a mixture of widths.
 _MIXED: Final = 3
-# Steps after which every weight is stored as before, or in more.
-_NO_SMALLER: Final = frozenset(
-    {
-        "prune.magnitude",
-        "prune.wanda",
-        "prune.sparsegpt",
-        "prune.ria",
-        "prune.gradient",
-        "quantize.activations",
-        "quantize.kv_cache",
-        "repair.lowrank",
-        "adapter.lora",
-        "norm.scale",
-        "norm.epsilon",
-        "norm.drop",
-        "norm.tweak",
-    }
-)
 
 
 def least_bytes(info: CheckpointInfo, recipe: Recipe) -> int | None:
-    """Bytes that a model takes at least after a recipe, its weights' codes alone counted; exact without a recipe. None
-    where a step takes parts of the model away or adds some: that is not told without making it."""
-    sizes = {name: float(tensor.bytes) for name, tensor in info.tensors.items()}
+    """Bytes that a model takes at least after a recipe that its check takes, its weights' codes and low-rank factors
+    alone counted; exact without a recipe. None where a step changes the shape of a checkpoint of several dtypes: which
+    one a part has that goes or comes is not told by shapes.
+    """
+    # Of a tensor's bytes, those that it takes at least.
+    shares = dict.fromkeys(info.tensors, 1.0)
     for step in recipe:
-        kind = str(getattr(step, "type", ""))
-        if kind in _NO_SMALLER:
-            continue
-        bits = _code_bits(step, kind)
-        if bits is None:
-            return None
-        for weight in select(info, step):
-            sizes[weight.name] = min(
-                sizes[weight.name], info.tensors[weight.name].bytes * bits / _FULL_BITS[weight.dtype]
-            )
-    return int(sum(sizes.values()))
+        if _squeezes(step):
+            for weight in check_one(info, step, pointer="/candidate/recipe"):
+                shares[weight.name] = min(shares[weight.name], _share(step, weight))
+        changed = after_one(info, step)
+        if {name: of.shape for name, of in changed.tensors.items()} != {n: of.shape for n, of in info.tensors.items()}:
+            if len({tensor.dtype for tensor in info.tensors.values()}) > 1:
+                return None
+            shares = _of_parts(shares, changed)
+        info = changed
+    return int(sum(shares[name] * tensor.bytes for name, tensor in info.tensors.items()))
+
+
+def _of_parts(shares: dict[str, float], changed: CheckpointInfo) -> dict[str, float]:
+    """The least that any layer's tensor of a name took is what one takes whose layer has another number now."""
+    least: dict[str, float] = {}
+    for name, share in shares.items():
+        least[_place(name)] = min(share, least.get(_place(name), 1.0))
+    return {name: least.get(_place(name), 1.0) for name in changed.tensors}
+
+
+def _place(name: str) -> str:
+    place = in_layer(name)
+    return name if place is None else place.path
 
 
 def check_budget(budget: Budget, least: int, parameters: int, *, treatment: str = "") -> None:
@@ -92,9 +96,26 @@ def check_budget(budget: Budget, least: int, parameters: int, *, treatment: str 
         )
 
 
-def _code_bits(step: Step, kind: str) -> float | None:
+def _squeezes(step: Step) -> bool:
+    """Whether weights of the same shape may take fewer bytes after a step. Others leave each as it is stored, or in
+    more: pruned weights count in full, and so do merged and interpolated ones."""
+    return isinstance(step, Truncated) or _code_bits(step) is not None
+
+
+def _share(step: Step, weight: Weight) -> float:
+    """Of a weight's bytes, those that it takes at least after the step."""
+    if isinstance(step, Truncated):
+        outputs, inputs = weight.shape
+        numbers = rank_of(step, weight.shape) * (outputs + inputs) / (outputs * inputs)
+        return min(1.0, _FACTOR_BITS * numbers / _FULL_BITS[weight.dtype])
+    return (_code_bits(step) or _FULL_BITS[weight.dtype]) / _FULL_BITS[weight.dtype]
+
+
+def _code_bits(step: Step) -> float | None:
     if isinstance(step, QuantizeRtn | QuantizeGptq | QuantizeAwq | QuantizeSmoothquant):
         return float(step.bits)
     if isinstance(step, QuantizeDynamic):
         return min(step.bits, _MIXED) if step.mixed else step.bits
-    return _FIXED.get(kind)
+    if isinstance(step, MoeRouter):
+        return None if step.bits is None else float(step.bits)
+    return _FIXED.get(str(getattr(step, "type", "")))

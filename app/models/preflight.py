@@ -156,13 +156,13 @@ def _beside(registry: Registry, settings: Settings) -> Beside:
 
 
 def _check_treatments(request: JobRequest, *infos: CheckpointInfo) -> None:
-    """Calibration windows of treatments must fit the candidate before its recipe and after it, where one is read; the
-    budget must have room for the candidate."""
+    """Calibration windows of treatments must fit the candidate before its recipe and after it (`infos`), where one is
+    read; the budget must have room for the candidate."""
     if not isinstance(request, MitigateRequest):
         return
     least = least_bytes(infos[0], request.candidate.recipe)
     if least is not None:
-        check_budget(request.budget, least, infos[0].parameters)
+        check_budget(request.budget, least, infos[1].parameters)
     if request.reads_text:
         contexts = [info.max_position for info in infos if info.max_position is not None]
         check_calibration(request.calibration_window, min(contexts, default=None), "/calibration_window")

@@ -133,9 +133,14 @@ def check_recipe(
             rules.against(reference, info, step, f"{pointer}/{index}")
         if rules is not None and hasattr(rules, "follow"):
             rules.follow(recipe[:index], step, f"{pointer}/{index}")
-        if rules is not None and hasattr(rules, "after"):
-            info = rules.after(info, step)
+        info = after_one(info, step)
     return info
+
+
+def after_one(info: CheckpointInfo, step: Step) -> CheckpointInfo:
+    """What the checkpoint will be after a step that its check takes."""
+    rules = _rules(step)
+    return rules.after(info, step) if rules is not None and hasattr(rules, "after") else info
 
 
 def _rules(step: Step) -> Rules | None:

@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Recipe
 from app.contracts.requests.mitigate import TREATMENTS, MitigateRequest
 from app.models.checkpoint import inspect
 from app.models.estimates import STOOD_FOR, estimate
+from app.models.least_size import least_bytes
 from app.models.pace import Pace
 from app.models.preflight import check_request
 from app.models.registry import Registry, load_registry
+from app.models.steps import check_recipe
 from app.settings import Settings
 from workers.diagnosis.mitigate.treatments import QUANTIZERS
 
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 DOCUMENT = {"id": "d1", "text": "Two tokens and more of them."}
 
 
@@ -162,3 +166,27 @@ def test_a_budget_below_what_the_candidate_takes_is_refused_before_the_job_is_qu
             check_request(request(**changes), registry, settings)
         assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, "/budget/bytes")
     assert "the candidate itself takes" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "prune.layers", "count": 1, "calibration_windows": 2, "calibration_window": 32},
+        {"type": "prune.channels", "ratio": 0.5, "calibration_windows": 2, "calibration_window": 32},
+        {"type": "extend.duplicate", "layers": [1]},
+        {"type": "lowrank.svd", "ratio": 0.3},
+    ],
+    ids=lambda step: step["type"],
+)
+def test_so_is_one_of_a_candidate_of_other_shapes(registry: Registry, settings: Settings, step: dict[str, Any]) -> None:
+    """Of its own bytes and weights, not of those that it was made from."""
+    info = inspect(registry.resolve("llama").checkpoint_path())
+    recipe = RECIPE.validate_python([step])
+    least = least_bytes(info, recipe) or 0
+    weights = check_recipe(info, recipe, pointer="").parameters
+    asked = {"model": "llama", "recipe": [step]}
+    for name, limit in (("bytes", least), ("bits_per_weight", 8 * least / weights)):
+        check_request(request(candidate=asked, budget={name: limit}), registry, settings)
+        with pytest.raises(HemostatError) as caught:
+            check_request(request(candidate=asked, budget={name: type(limit)(limit / 1.03)}), registry, settings)
+        assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, f"/budget/{name}")
