@@ -10,11 +10,14 @@ from app.contracts.mitigate_report import FrontPoint, MitigateReport
 from app.contracts.report import Mean
 from app.contracts.requests.mitigate import MitigateRequest
 
+# The repair as a LoRA, where a whole checkpoint lies beside it.
+ARCHIVE_FILE: Final = "adapter.zip"
 _WINDOW: Final = MitigateRequest.model_fields["window"].default
 
 
-def model_card(report: MitigateReport, files: Sequence[str]) -> str:
-    """The card. It tells what was done, what it costs and saves, how it was tested, and how to make it."""
+def model_card(report: MitigateReport, files: Sequence[str], *, anew: bool = False) -> str:
+    """The card. It tells what was done, what it costs and saves, how it was tested, and how to make it. `anew`: whether
+    the weights that the repair's LoRA goes on were made in its rounds."""
     point = next(one for one in report.front if one.recommended)
     before = next((one for one in report.front if not one.treatments), None)
     source = report.provenance
@@ -31,6 +34,7 @@ def model_card(report: MitigateReport, files: Sequence[str]) -> str:
         apart = "took no part in choosing (allow_overlap: treatments may have looked at some of them)"
     window = source.protocol.window
     scored = "" if window == _WINDOW else f" --window {window}"
+    beside = _files(files, _goes_on(point, before, anew=anew))
     held = "\n".join(f"- {line}" for line in (*report.not_tested, *report.warnings))
     return f"""---
 base_model: {json.dumps(source.reference.model)}
@@ -66,7 +70,7 @@ hemostat compare --reference {source.reference.model} --candidate {alias} --reci
 hemostat deploy create treated --model {alias} --reference {source.reference.model} --recipe @recipe.json
 ```
 
-Either makes the checkpoint below the service's `checkpoints` folder and measures or serves it.{_files(files)}
+Either makes the checkpoint below the service's `checkpoints` folder and measures or serves it.{beside}
 
 ## What this does not tell
 
@@ -84,15 +88,23 @@ def _mean(mean: Mean) -> str:
     return f"{mean.mean:.4g}" + (f" [{mean.ci[0]:.4g}, {mean.ci[1]:.4g}]" if mean.ci else "")
 
 
-def _files(files: Sequence[str]) -> str:
+def _files(files: Sequence[str], goes_on: str) -> str:
+    """`goes_on`: what the repair's LoRA is loaded on."""
     if not files:
         return ""
-    adapter = "adapter_config.json" in files
-    listed = ", ".join(f"`{name}`" for name in files)
-    told = "\n\nFiles beside this card: " + listed + "."
-    if adapter:
-        told += (
-            " `adapter_config.json` and `adapter_model.safetensors` are the repair as a LoRA that PEFT and vLLM load, "
-            "for the candidate without it."
-        )
+    told = "\n\nFiles beside this card: " + ", ".join(f"`{name}`" for name in files) + "."
+    loaded = f"a LoRA that PEFT and vLLM load, for {goes_on}"
+    if "adapter_config.json" in files:
+        told += f" `adapter_config.json` and `adapter_model.safetensors` are the repair as {loaded}."
+    if ARCHIVE_FILE in files:
+        told += f" `{ARCHIVE_FILE}` holds the repair, which is merged into the checkpoint, as {loaded}."
     return told
+
+
+def _goes_on(point: FrontPoint, before: FrontPoint | None, *, anew: bool) -> str:
+    """What the repair that a recipe ends with was made for."""
+    if anew:
+        return "the weights in its folder `base`"
+    if before is not None and point.recipe[:-1] == before.recipe:
+        return "the candidate"
+    return "the checkpoint that the recipe makes without its last step"

@@ -7,6 +7,8 @@ import errno
 import json
 import os
 import shutil
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +18,7 @@ from app.contracts.recipe import Recipe
 from app.contracts.requests.mitigate import MitigateRequest
 from app.models.checkpoint import CHANNELS
 from workers.diagnosis.context import JobContext
-from workers.diagnosis.mitigate.card import model_card
+from workers.diagnosis.mitigate.card import ARCHIVE_FILE, model_card
 from workers.diagnosis.mitigate.measuring import Bench
 from workers.diagnosis.mitigate.report import Tested
 from workers.diagnosis.mitigate.sets import Sets
@@ -32,6 +34,9 @@ AFTER_FILE: Final = "treated.parquet"
 # folder beside the checkpoint's weights.
 ADAPTER_FOLDER: Final = "adapter"
 ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors", CHANNELS)
+# The weights that the adapter goes on, where a repair made them anew.
+BASE_FOLDER: Final = "base"
+_PIECE: Final = 1 << 24
 _OWN: Final = frozenset({"manifest.json", "entry.json"})
 
 
@@ -52,18 +57,9 @@ def export(
             return
         write_recipe(done.recipe, request, context.output)
         with bench.make(done.recipe) as modified:
-            adapter = modified.path / ADAPTER_FOLDER
-            files = {name: adapter / name for name in ADAPTER_FILES if (adapter / name).is_file()}
-            if request.export == "checkpoint":
-                files |= {
-                    path.name: path
-                    for path in sorted(modified.path.iterdir())
-                    if path.is_file() and path.name not in _OWN
-                }
-            for name, path in files.items():
-                context.check_cancelled()
-                _link(path, context.output / name)
-        (context.output / CARD_FILE).write_text(model_card(report, list(files)), encoding="utf-8")
+            files = leave(modified.path, context, checkpoint=request.export == "checkpoint")
+            card = model_card(report, files, anew=(modified.path / BASE_FOLDER).is_dir())
+        (context.output / CARD_FILE).write_text(card, encoding="utf-8")
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise HemostatError(
@@ -73,6 +69,40 @@ def export(
                 "long as their store has room, what it measured is not",
             ) from error
         raise
+
+
+def leave(made: Path, context: JobContext, *, checkpoint: bool) -> list[str]:
+    """Leaves the files of a checkpoint's folder, the repair as a LoRA among them, and returns their names.
+
+    Artifacts lie in one folder, and loaders take every safetensors file, and an adapter, that they find beside a
+    checkpoint: with `checkpoint` the LoRA is an archive. In it are the weights that it goes on, too, where these were
+    made anew in rounds; without them it would be of no use, and is left out.
+    """
+    adapter, base = made / ADAPTER_FOLDER, made / BASE_FOLDER
+    if checkpoint:
+        files = {path.name: path for path in sorted(made.iterdir()) if path.is_file() and path.name not in _OWN}
+    else:
+        plain = [] if base.is_dir() else ADAPTER_FILES
+        files = {name: adapter / name for name in plain if (adapter / name).is_file()}
+    for name, path in files.items():
+        context.check_cancelled()
+        _link(path, context.output / name)
+    if not checkpoint or not adapter.is_dir():
+        return list(files)
+    _pack(context.output / ARCHIVE_FILE, made, (adapter, base), context)
+    return [*files, ARCHIVE_FILE]
+
+
+def _pack(archive: Path, made: Path, folders: Sequence[Path], context: JobContext) -> None:
+    """Folders of a checkpoint as they are: numbers of 16 bits do not become smaller."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+        for path in sorted(path for folder in folders for path in folder.glob("*") if path.is_file()):
+            entry = zipfile.ZipInfo(path.relative_to(made).as_posix())
+            entry.external_attr = 0o644 << 16
+            with path.open("rb") as source, packed.open(entry, "w", force_zip64=True) as target:
+                while piece := source.read(_PIECE):
+                    context.check_cancelled()
+                    target.write(piece)
 
 
 def write_recipe(recipe: Recipe, request: MitigateRequest, folder: Path) -> None:

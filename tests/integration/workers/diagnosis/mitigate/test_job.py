@@ -1,6 +1,7 @@
 """A mitigate job from request to report, with a real engine on a tiny model."""
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.mitigate import MitigateRequest
+from app.models.checkpoint import inspect
 from app.settings import Settings
 from app.web.report import render
 from workers.diagnosis.compare import compare
@@ -245,13 +247,8 @@ def test_a_repair_leaves_its_adapter_and_the_checkpoint_where_it_is_asked_for(
     )
     assert report.helped, report.verdict
     names = {file.name for file in context.output.iterdir()}
-    assert {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "model.safetensors",
-        "config.json",
-        "README.md",
-    } <= names
+    assert {"adapter.zip", "model.safetensors", "config.json", "README.md"} <= names
+    inspect(context.output)  # what is fetched into one folder is the checkpoint
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "gemma2"])
@@ -264,6 +261,7 @@ def test_other_architectures_are_treated_and_give_an_adapter_too(
         treatments=["repair.lowrank", "norm.tweak"],
         budget={"bytes": 200_000},
         trials=4,
+        export="checkpoint",
     )
     context = Context(settings, tmp_path)
     report = mitigate(asked, context, room)
@@ -272,7 +270,8 @@ def test_other_architectures_are_treated_and_give_an_adapter_too(
     assert {trial.rung for trial in report.trials} == {"cheap", "full"}
     assert not [trial.reason for trial in report.trials if trial.outcome == "not_applicable"]
     assert any(step["type"] == "repair.lowrank" for step in report.recommended or ())
-    assert (context.output / "adapter_config.json").is_file()
+    with zipfile.ZipFile(context.output / "adapter.zip") as packed:
+        assert "adapter/adapter_config.json" in packed.namelist()
 
 
 def test_nothing_to_treat_is_said(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """The model card says of the test what is so."""
 
+from typing import Any
+
 import pytest
 
 from app.contracts.mitigate_report import MitigateReport
-from tests.support.mitigate_reports import mitigate_report
+from tests.support.mitigate_reports import DYNAMIC, REPAIR, RTN, mitigate_report
 from workers.diagnosis.mitigate.card import model_card
 
 
@@ -14,3 +16,22 @@ def test_the_test_took_part_in_nothing_unless_an_overlap_was_allowed(*, allowed:
     card = " ".join(model_card(MitigateReport.model_validate(report), []).split())
     assert ("that took no part in fitting or choosing and were read once" in card) is not allowed
     assert ("treatments may have looked at some of them" in card) is allowed
+
+
+@pytest.mark.parametrize(
+    ("treated", "anew", "goes_on"),
+    [
+        ([RTN, REPAIR], False, "for the candidate."),
+        ([DYNAMIC, REPAIR], False, "for the checkpoint that the recipe makes without its last step."),
+        ([RTN, REPAIR], True, "for the weights in its folder `base`."),
+    ],
+)
+def test_it_tells_what_the_repair_is_loaded_on(treated: list[dict[str, Any]], anew: bool, goes_on: str) -> None:
+    report = mitigate_report()
+    report["front"][-1]["recipe"] = report["recommended"] = treated
+    parsed = MitigateReport.model_validate(report)
+    files = ["adapter_config.json", "adapter_model.safetensors"]
+    for names in (["adapter.zip", "model.safetensors"], files):
+        card = " ".join(model_card(parsed, names, anew=anew).split())
+        assert f"a LoRA that PEFT and vLLM load, {goes_on}" in card
+        assert ("merged into the checkpoint" in card) is (names != files)

@@ -1,14 +1,22 @@
-"""What a mitigate job leaves where the disk takes no more."""
+"""What a mitigate job leaves, also where the disk takes no more."""
 
 import errno
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.diagnosis.mitigate.export import export
+from app.models.checkpoint import inspect
+from tests.support.quantizing import tensors
+from tests.unit.workers.mitigation.repair.support import RTN, operate, repair
+from workers.diagnosis.mitigate.export import export, leave
 
 
 def failing(number: int, folder: Path) -> None:
@@ -40,3 +48,51 @@ def test_a_full_disk_is_told_with_what_another_job_would_have_to_do_again(number
 def test_another_fault_of_the_disk_stays_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="cannot be written"):
         failing(errno.EIO, tmp_path)
+
+
+class Context:
+    """Where artifacts go."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.checks = 0
+        output.mkdir()
+
+    def check_cancelled(self) -> None:
+        self.checks += 1
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_a_checkpoint_is_one_with_the_repair_beside_it(tiny: Callable[..., Path], tmp_path: Path, rounds: int) -> None:
+    """All files of a job lie in one folder, which is read as what it was made as: the LoRA is not put on once more."""
+    left: Any = Context(tmp_path / "left")
+    with (
+        operate(tiny(), tmp_path / "store", RTN) as wounded,
+        operate(tiny(), tmp_path / "store", RTN, repair(distill_steps=2, iterations=rounds)) as made,
+    ):
+        base = made.path / "base" if rounds > 1 else wounded.path
+        assert base.is_dir()
+        names = leave(made.path, left, checkpoint=True)
+        assert sorted(names) == sorted(file.name for file in left.output.iterdir())
+        assert "adapter.zip" in names
+        whole = tensors(made.path)
+        inspect(left.output)
+        state = AutoModelForCausalLM.from_pretrained(left.output).state_dict()
+        assert all(torch.equal(state[name], tensor) for name, tensor in whole.items())
+        with zipfile.ZipFile(left.output / "adapter.zip") as packed:
+            packed.extractall(tmp_path / "apart")
+        on = tmp_path / "apart" / "base" if rounds > 1 else base
+        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(on), str(tmp_path / "apart" / "adapter"))
+        merged = model.merge_and_unload().state_dict()
+        assert all(torch.allclose(merged[name].float(), tensor.float(), atol=1e-2) for name, tensor in whole.items())
+    assert left.checks > len(names)
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_a_repair_alone_is_left_where_there_is_something_that_it_goes_on(
+    tiny: Callable[..., Path], tmp_path: Path, rounds: int
+) -> None:
+    left: Any = Context(tmp_path / "left")
+    with operate(tiny(), tmp_path / "store", RTN, repair(distill_steps=2, iterations=rounds)) as made:
+        names = leave(made.path, left, checkpoint=False)
+    assert names == (["adapter_config.json", "adapter_model.safetensors"] if rounds == 1 else [])
