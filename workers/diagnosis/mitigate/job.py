@@ -97,7 +97,7 @@ class _Mitigate(Attempt):
                 wound, shares = self._wound(bench, sides, sets, scored, base)
             subject = Subject(origin, request.candidate.recipe, base["full"].record.bytes, shares)
             with watch.phase("search"):
-                ward, why = self._search(bench, subject, sets, scored, base)
+                ward, why = self._search(bench, subject, sets, scored, base, sides.reference.info)
             chosen = self._choose(ward)
             with watch.phase("test"):
                 tested = self._test(bench, sides, sets, ward, chosen)
@@ -222,7 +222,13 @@ class _Mitigate(Attempt):
     # --- trials and choice
 
     def _search(
-        self, bench: Bench, subject: Subject, sets: Sets, scored: Scored, base: dict[Rung, Measurement]
+        self,
+        bench: Bench,
+        subject: Subject,
+        sets: Sets,
+        scored: Scored,
+        base: dict[Rung, Measurement],
+        reference: CheckpointInfo,
     ) -> tuple[Ward, dict[TreatmentName, str]]:
         request, context = self._request, self._context
 
@@ -238,6 +244,7 @@ class _Mitigate(Attempt):
             measure=measure,
             context=context,
             seed=request.seed,
+            reference=reference,
         )
         arms, why = ward.arms(request.treatments)
         if base["full"].mean > NO_WOUND:

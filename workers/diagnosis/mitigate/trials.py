@@ -15,6 +15,7 @@ from app.contracts.mitigate_report import Limits, Outcome, Treatment, Trial, Unh
 from app.contracts.recipe import Recipe
 from app.contracts.report import Mean
 from app.contracts.requests.mitigate import TreatmentName
+from app.models.checkpoint import CheckpointInfo
 from app.models.steps import check_recipe
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.front import Point, broken
@@ -43,7 +44,7 @@ class Done:
 class Ward:
     """Tries treatments of one subject. `measure(recipe, rung)` makes and measures, and raises `RefusedError`.
 
-    `base` holds the candidate's own measurements by rung.
+    `base` holds the candidate's own measurements by rung, `reference` is the model that treatments align with.
     """
 
     subject: Subject
@@ -53,6 +54,7 @@ class Ward:
     measure: Callable[[Recipe, Rung], Measurement]
     context: JobContext
     seed: int
+    reference: CheckpointInfo
     done: list[Done] = field(default_factory=list)
 
     def arms(self, wanted: Sequence[TreatmentName]) -> tuple[list[Arm], dict[TreatmentName, str]]:
@@ -179,7 +181,7 @@ class Ward:
         """Why the recipe of a plan cannot be made, from shapes alone; empty where nothing speaks against it."""
         try:
             recipe = apply_plan(self.subject, plan, self.fit)
-            check_recipe(self.subject.origin, recipe, pointer="/candidate/recipe")
+            check_recipe(self.subject.origin, recipe, pointer="/candidate/recipe", reference=self.reference)
         except HemostatError as error:
             return error.detail
         except ValidationError as error:

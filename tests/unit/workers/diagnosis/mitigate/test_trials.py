@@ -39,7 +39,7 @@ class Context:
         self.telemetry.observe(name, value, **labels)
 
 
-def ward(tiny: Tiny, mean: float, *, budget: int = 400_000) -> Ward:
+def ward(tiny: Tiny, mean: float, *, budget: int = 400_000, reference: Path | None = None) -> Ward:
     base: Any = SimpleNamespace(mean=mean, record=SimpleNamespace(bytes=100_000, bits_per_weight=6.0))
     fit = Fit(ShippedText(source="shipped", corpus="calibration"), 8, 64, 0)
 
@@ -49,7 +49,8 @@ def ward(tiny: Tiny, mean: float, *, budget: int = 400_000) -> Ward:
     context: Any = Context()
     subject = Subject(inspect(tiny()), recipe_of([RTN]), 100_000, {0: 0.7, 1: 0.2, 2: 0.1})
     limits = limits_of(Budget(bytes=budget), 100_000)
-    return Ward(subject, fit, limits, {"cheap": base, "full": base}, measure, context, 0)
+    against = inspect(reference or tiny())
+    return Ward(subject, fit, limits, {"cheap": base, "full": base}, measure, context, 0, against)
 
 
 def test_a_candidate_whose_logits_are_not_finite_is_not_treated(tiny: Tiny) -> None:
@@ -69,6 +70,13 @@ def test_a_finite_one_has_arms_and_what_is_beyond_the_budget_says_so(tiny: Tiny)
     assert set(why) == {"prune.gradient"}
     _, why = ward(tiny, 0.4, budget=100_100).arms(["repair.lowrank"])
     assert "the budget is 100,100" in why["repair.lowrank"]
+
+
+def test_what_cannot_be_aligned_with_the_reference_is_told_and_takes_no_trial(tiny: Tiny) -> None:
+    """A candidate of fewer layers, that came so."""
+    arms, why = ward(tiny, 0.4, reference=tiny("llama", num_hidden_layers=5)).arms(["repair.lowrank", "norm.tweak"])
+    assert {arm.name for arm in arms} == {"repair.lowrank"}
+    assert "the reference 5 of" in why["norm.tweak"]
 
 
 def test_trials_are_counted_and_timed_while_they_run(tiny: Tiny) -> None:
