@@ -209,8 +209,6 @@ def _dynamic(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fiel
             "form": getattr(step, "form", "simulated"),
             "activation_bits": getattr(step, "activation_bits", None),
         }
-        if fit.cheap:
-            dynamic |= {"tune": "scales", "tuning_steps": 0}
         made.append(dynamic | _where(step) | fit.fields())
     return made
 

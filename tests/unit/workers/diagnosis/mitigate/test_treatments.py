@@ -9,6 +9,7 @@ import pytest
 from app.contracts.text import ShippedText
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
+from app.models.steps.idle import check_idle
 from workers.diagnosis.mitigate.subject import Fit, Subject, recipe_of, told
 from workers.diagnosis.mitigate.treatments import (
     ORDER,
@@ -37,7 +38,21 @@ def arm(found: list[Arm], **knobs: Any) -> Arm:
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-@pytest.mark.parametrize("steps", [[RTN], [WANDA], [WANDA, RTN], []], ids=["rtn", "wanda", "both", "none"])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [RTN],
+        [WANDA],
+        [WANDA, RTN],
+        [],
+        [{"type": "quantize.nf4", "group_size": 32}],
+        [{"type": "quantize.smoothquant"}],
+        [{"type": "prune.magnitude", "pattern": "2:4"}],
+        [{"type": "prune.wanda", "sparsity": 0.5, "allocation": "owl"}, {"type": "quantize.gptq", "bits": 4}],
+        [{"type": "lowrank.svd", "ratio": 0.3}],
+    ],
+    ids=lambda steps: "+".join(step["type"] for step in steps) or "none",
+)
 def test_every_arm_is_a_recipe_that_the_checks_take(tiny: Tiny, kind: str, steps: list[dict[str, Any]]) -> None:
     patient = subject(tiny, *steps, kind=kind)
     for name in ORDER:
@@ -46,6 +61,7 @@ def test_every_arm_is_a_recipe_that_the_checks_take(tiny: Tiny, kind: str, steps
                 recipe = apply_plan(patient, (one,), fit)
                 assert recipe != patient.recipe
                 check_recipe(patient.origin, recipe, pointer="")
+                check_idle(recipe, pointer="")  # as of every recipe that a job or a deployment is asked for
             assert one.prior > 0
             assert one.bytes >= 0 or name == "quantize.dynamic"
 
