@@ -1,22 +1,9 @@
 """What a job will take, from sizes alone: tokens, bytes and seconds, with what they rest on."""
 
-from contextlib import suppress
 from pathlib import Path
 
-from app.contracts.errors import HemostatError
 from app.contracts.job import Estimate
-from app.contracts.recipe import (
-    Calibrated,
-    QuantizeAwq,
-    QuantizeDynamic,
-    QuantizeGptq,
-    QuantizeNf4,
-    QuantizeRtn,
-    QuantizeSmoothquant,
-    Recipe,
-    RepairLowrank,
-    Step,
-)
+from app.contracts.recipe import Calibrated, Recipe, Step
 from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
@@ -32,6 +19,7 @@ from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.pace import Pace
 from app.models.preflight import check_request
 from app.models.registry import Registry
+from app.models.searching import search_cost
 from app.models.steps import check_recipe
 from app.models.sweeping import extra_passes
 from app.models.tasks.checks import tasks_cost
@@ -48,17 +36,8 @@ from app.models.trajectories import cost_of
 from app.settings import Settings
 
 BYTES_A_TOKEN = 4.0
-# Measured on two cores, at the pace of `app.models.pace.TOKENS_PER_SECOND`.
-CPU_SURGERY_PARAMETERS_PER_SECOND = 5e7
 # Products of a token's hidden state with the head, that fitting and testing one calibrator take.
 CPU_FIT_PER_SECOND = 4e9
-# A treatment's fit: forward passes block by block and second moments, on two cores.
-CPU_TREATED_PARAMETER_TOKENS_PER_SECOND = 4e10
-# Passes over the text that a mitigate job makes besides its trials.
-MITIGATE_PASSES = 3
-# Of its trials, those with mixed widths, where the candidate's recipe has a step that dynamic scaling stands for.
-MIXED_TRIALS = 1 / 4
-STOOD_FOR = (QuantizeAwq, QuantizeGptq, QuantizeNf4, QuantizeRtn, QuantizeSmoothquant)
 ENGINE_START_S = 15.0
 SHIPPED = Path(__file__).resolve().parents[2] / "workers" / "text" / "data"
 
@@ -108,7 +87,7 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
         seconds += seconds_of(request.generate_tool_calls, [info.parameters for info in infos])
         extra = (assumption(request.generate_tool_calls),)
     if isinstance(request, MitigateRequest):
-        searching, extra = _search(request, tokens, infos[1])
+        searching, extra = search_cost(request, tokens, infos[1])
         seconds += searching
         made = min(settings.checkpoint_budget_bytes, (request.trials + 1) * _bytes_made(infos[1]))
     if isinstance(request, AttributeRequest):
@@ -141,48 +120,6 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
             *of_steps,
             *_told(here),
         ),
-    )
-
-
-def _search(request: MitigateRequest, tokens: int, candidate: CheckpointInfo) -> tuple[float, tuple[str, ...]]:
-    """(seconds that a search takes beside the two passes of any job, what is assumed of them)."""
-    # Candidate, parts of it, and trials over a part of the text; the front over the rest.
-    seconds = _passes((MITIGATE_PASSES + request.trials / 2) * tokens, candidate)
-    fitted = request.calibration_windows * request.calibration_window
-    seconds += request.trials * candidate.parameters / CPU_SURGERY_PARAMETERS_PER_SECOND
-    seconds += request.trials * fitted / 2 * candidate.parameters / CPU_TREATED_PARAMETER_TOKENS_PER_SECOND
-    told = (
-        f"{request.trials} trials, a third of them in full: each makes a checkpoint and fits it on text, in proportion "
-        "to parameters and tokens"
-    )
-    if "repair.lowrank" in request.treatments:
-        # The longest of them; what is measured in full has one more often than not.
-        repair = RepairLowrank(
-            type="repair.lowrank",
-            rank=1,
-            calibration_windows=request.calibration_windows,
-            calibration_window=request.calibration_window,
-        )
-        trained = request.trials / 3 * trained_tokens(repair)
-        seconds += trained * candidate.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
-        told += "; in full, a repair is trained besides, and each is taken to have one"
-    if "quantize.dynamic" in request.treatments and any(
-        isinstance(step, STOOD_FOR) for step in request.candidate.recipe
-    ):
-        mixed = QuantizeDynamic(
-            type="quantize.dynamic",
-            bits=4,
-            mixed=True,
-            calibration_windows=request.calibration_windows,
-            calibration_window=request.calibration_window,
-        )
-        with suppress(HemostatError):  # of weights that it cannot be done to, no trial is made
-            run = MIXED_TRIALS * request.trials * measured_tokens(mixed, candidate)
-            seconds += run * candidate.parameters / CPU_FORWARD_PARAMETER_TOKENS_PER_SECOND
-            told += "; a quarter measure what units cost at each width"
-    return seconds, (
-        told,
-        "checkpoints of trials are kept within the checkpoint budget, the least recently used go first",
     )
 
 
@@ -241,7 +178,7 @@ def _surgery(
     of them)."""
     if not recipe:
         return 0.0, ()
-    seconds = info.parameters / CPU_SURGERY_PARAMETERS_PER_SECOND
+    seconds = info.parameters / pace.SURGERY_PARAMETERS_PER_SECOND
     looking = [step for step in recipe if isinstance(step, Calibrated) and step.reads_text]
     if not looking:
         return seconds, ()
@@ -256,7 +193,7 @@ def _surgery(
         told += f"; what units cost at each width is measured, which is as much as {run:,.0f} tokens through the model"
     return (
         seconds
-        + tokens * info.parameters / CPU_TREATED_PARAMETER_TOKENS_PER_SECOND
+        + tokens * info.parameters / pace.TREATED_PARAMETER_TOKENS_PER_SECOND
         + trained * info.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
         + run * info.parameters / CPU_FORWARD_PARAMETER_TOKENS_PER_SECOND
         # these are the same on every machine

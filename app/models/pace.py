@@ -11,6 +11,9 @@ from app.models.processor import has_avx512
 TOKENS_PER_SECOND: Final = 1400.0
 TOKENS_PER_SECOND_WITHOUT_AVX512: Final = 540.0
 PARAMETERS: Final = 134.5e6
+# At that pace: parameters that a step changes, and, block by block, forward passes and second moments of its text.
+SURGERY_PARAMETERS_PER_SECOND: Final = 5e7
+TREATED_PARAMETER_TOKENS_PER_SECOND: Final = 4e10
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,16 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
 from app.contracts.requests.mitigate import TREATMENTS, MitigateRequest
 from app.models.checkpoint import inspect
-from app.models.estimates import STOOD_FOR, estimate
+from app.models.estimates import estimate
 from app.models.least_size import least_bytes
 from app.models.pace import Pace
 from app.models.preflight import check_request
 from app.models.registry import Registry, load_registry
+from app.models.searching import RECOVERY_STEPS, STANDS_FOR
 from app.models.steps import check_recipe
 from app.settings import Settings
-from workers.diagnosis.mitigate.treatments import QUANTIZERS
+from workers.diagnosis.mitigate.subject import Subject
+from workers.diagnosis.mitigate.treatments import PRUNERS, QUANTIZERS, arms_of
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 DOCUMENT = {"id": "d1", "text": "Two tokens and more of them."}
@@ -136,6 +138,35 @@ def test_repairs_that_are_trained_are_estimated_with_their_training(registry: Re
     assert with_repair == pytest.approx(60 * trained * info.parameters / 3e10, rel=0.01)
 
 
+def test_pruning_by_gradients_is_estimated_with_its_training_where_it_stands_for_a_step(
+    registry: Registry, settings: Settings
+) -> None:
+    """Longer than a repair: ten times over the text, and 200 steps of 512 tokens."""
+    info = inspect(registry.resolve("llama").checkpoint_path())
+
+    def seconds(*treatments: str, step: dict[str, Any]) -> float:
+        asked = request(treatments=list(treatments), trials=180, candidate={"model": "llama", "recipe": [step]})
+        return estimate(asked, registry, settings, Pace(1400.0, "as it is")).seconds
+
+    pruned = {"type": "prune.magnitude", "sparsity": 0.5}
+    rtn = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
+    trained = 10 * request().calibration_windows * 64 + 200 * 512
+    more = seconds("prune.gradient", "repair.lowrank", step=pruned) - seconds("norm.tweak", step=pruned)
+    assert more == pytest.approx(60 * trained * info.parameters / 3e10, rel=0.01)
+    assert seconds("prune.gradient", "norm.tweak", step=rtn) == seconds("norm.tweak", step=rtn)
+
+
+def test_what_treatments_stand_for_is_told_as_the_worker_knows_it(registry: Registry) -> None:
+    """The front end may not import these."""
+    kinds = {
+        name: {get_args(one.model_fields["type"].annotation)[0] for one in types} for name, types in STANDS_FOR.items()
+    }
+    assert kinds == {"quantize.dynamic": set(QUANTIZERS), "prune.gradient": set(PRUNERS)}
+    pruned = RECIPE.validate_python([{"type": "prune.wanda", "sparsity": 0.5}])
+    subject = Subject(inspect(registry.resolve("llama").checkpoint_path()), pruned, 100_000)
+    assert max(int(arm["recovery_steps"] or 0) for arm in arms_of(subject, "prune.gradient")) == RECOVERY_STEPS
+
+
 def test_mixed_widths_are_estimated_with_what_they_measure_where_dynamic_scaling_stands_for_a_step(
     registry: Registry, settings: Settings
 ) -> None:
@@ -151,7 +182,6 @@ def test_mixed_widths_are_estimated_with_what_they_measure_where_dynamic_scaling
     with_dynamic = seconds("quantize.dynamic", "protect") - seconds("protect")
     assert with_dynamic == pytest.approx(1000 * passes * info.parameters / 9e10, rel=0.01)
     assert seconds("quantize.dynamic", "protect", **plain) == seconds("protect", **plain)
-    assert {get_args(one.model_fields["type"].annotation)[0] for one in STOOD_FOR} == set(QUANTIZERS)
 
 
 def test_a_budget_below_what_the_candidate_takes_is_refused_before_the_job_is_queued(

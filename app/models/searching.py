@@ -1,0 +1,105 @@
+"""What the search of a mitigate job takes, from sizes alone: its passes, its trials, and what the longest of these
+train and measure."""
+
+from contextlib import suppress
+from typing import Final
+
+from app.contracts.errors import HemostatError
+from app.contracts.recipe import (
+    PruneGradient,
+    PruneMagnitude,
+    PruneRia,
+    PruneSparsegpt,
+    PruneWanda,
+    QuantizeAwq,
+    QuantizeDynamic,
+    QuantizeGptq,
+    QuantizeNf4,
+    QuantizeRtn,
+    QuantizeSmoothquant,
+    RepairLowrank,
+    Step,
+)
+from app.contracts.requests.mitigate import MitigateRequest, TreatmentName
+from app.models import pace
+from app.models.checkpoint import CheckpointInfo
+from app.models.training import (
+    CPU_FORWARD_PARAMETER_TOKENS_PER_SECOND,
+    CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND,
+    measured_tokens,
+    trained_tokens,
+)
+
+# Passes over the text beside those of trials.
+PASSES: Final = 3
+# Of all trials: those in full, and those with mixed widths where dynamic scaling has something that it stands for.
+FULL, MIXED = 1 / 3, 1 / 4
+# Steps of a candidate's recipe that a treatment stands in the place of.
+STANDS_FOR: Final[dict[TreatmentName, tuple[type[Step], ...]]] = {
+    "quantize.dynamic": (QuantizeAwq, QuantizeGptq, QuantizeNf4, QuantizeRtn, QuantizeSmoothquant),
+    "prune.gradient": (PruneMagnitude, PruneRia, PruneSparsegpt, PruneWanda),
+}
+# The most steps of recovery that a pruning by gradients is tried with.
+RECOVERY_STEPS: Final = 200
+
+
+def search_cost(request: MitigateRequest, tokens: int, candidate: CheckpointInfo) -> tuple[float, tuple[str, ...]]:
+    """(seconds that a search takes beside the two passes of any job, on the machine that everything was measured on;
+    what is assumed of them)."""
+    # Candidate, parts of it, and trials over a part of the text; the front over the rest.
+    passes = (PASSES + request.trials / 2) * tokens
+    seconds = passes * candidate.parameters / (pace.TOKENS_PER_SECOND * pace.PARAMETERS)
+    fitted = request.trials * request.calibration_windows * request.calibration_window / 2
+    seconds += request.trials * candidate.parameters / pace.SURGERY_PARAMETERS_PER_SECOND
+    seconds += fitted * candidate.parameters / pace.TREATED_PARAMETER_TOKENS_PER_SECOND
+    told = (
+        f"{request.trials} trials, a third of them in full: each makes a checkpoint and fits it on text, in proportion "
+        "to parameters and tokens"
+    )
+    if trained := max(map(trained_tokens, _trained(request)), default=0):
+        run = FULL * request.trials * trained
+        seconds += run * candidate.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
+        told += "; in full, each is taken to train as the longest that may be tried does"
+    if _has_place(request, "quantize.dynamic"):
+        mixed = QuantizeDynamic(
+            type="quantize.dynamic",
+            bits=4,
+            mixed=True,
+            calibration_windows=request.calibration_windows,
+            calibration_window=request.calibration_window,
+        )
+        with suppress(HemostatError):  # of weights that it cannot be done to, no trial is made
+            run = MIXED * request.trials * measured_tokens(mixed, candidate)
+            seconds += run * candidate.parameters / CPU_FORWARD_PARAMETER_TOKENS_PER_SECOND
+            told += "; a quarter measure what units cost at each width"
+    return seconds, (
+        told,
+        "checkpoints of trials are kept within the checkpoint budget, the least recently used go first",
+    )
+
+
+def _trained(request: MitigateRequest) -> list[Step]:
+    """The treatments that train most, as they are tried in full."""
+    windows, window = request.calibration_windows, request.calibration_window
+    found: list[Step] = []
+    if "repair.lowrank" in request.treatments:
+        found.append(
+            RepairLowrank(type="repair.lowrank", rank=1, calibration_windows=windows, calibration_window=window)
+        )
+    if _has_place(request, "prune.gradient"):
+        found.append(
+            PruneGradient(
+                type="prune.gradient",
+                sparsity=0.5,
+                recovery_steps=RECOVERY_STEPS,
+                calibration_windows=windows,
+                calibration_window=window,
+            )
+        )
+    return found
+
+
+def _has_place(request: MitigateRequest, treatment: TreatmentName) -> bool:
+    return treatment in request.treatments and any(
+        isinstance(step, STANDS_FOR[treatment]) for step in request.candidate.recipe
+    )
