@@ -29,11 +29,12 @@ def model_card(report: MitigateReport, files: Sequence[str], *, anew: bool = Fal
     table = "\n".join(
         ["| " + " | ".join(rows[0]) + " |", "|---" * 5 + "|", *("| " + " | ".join(row) + " |" for row in rows[1:])]
     )
+    window = source.protocol.window
+    scored = "" if window == _WINDOW else f" --window {window}"
     apart = "took no part in fitting or choosing"
     if (report.request or {}).get("allow_overlap"):
         apart = "took no part in choosing (allow_overlap: treatments may have looked at some of them)"
-    window = source.protocol.window
-    scored = "" if window == _WINDOW else f" --window {window}"
+        scored += " --allow-overlap"
     beside = _files(files, _goes_on(point, before, anew=anew))
     held = "\n".join(f"- {line}" for line in (*report.not_tested, *report.warnings))
     return f"""---

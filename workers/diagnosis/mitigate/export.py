@@ -108,13 +108,15 @@ def _pack(archive: Path, made: Path, folders: Sequence[Path], context: JobContex
 def write_recipe(recipe: Recipe, request: MitigateRequest, folder: Path) -> None:
     """The recipe alone, for `--recipe @recipe.json`, and as the body of a compare job."""
     steps: list[dict[str, Any]] = [fields_of(step) for step in recipe]
-    body = {
+    body: dict[str, Any] = {
         "kind": "compare",
         "reference": {"model": request.reference.model},
         "candidate": {"model": request.candidate.model, "recipe": steps},
         "window": request.window,
         "seed": request.seed,
     }
+    if request.allow_overlap:
+        body["allow_overlap"] = True
     for name, content in ((RECIPE_FILE, steps), (REQUEST_FILE, body)):
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

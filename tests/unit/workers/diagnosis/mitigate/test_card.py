@@ -16,6 +16,9 @@ def test_the_test_took_part_in_nothing_unless_an_overlap_was_allowed(*, allowed:
     card = " ".join(model_card(MitigateReport.model_validate(report), []).split())
     assert ("that took no part in fitting or choosing and were read once" in card) is not allowed
     assert ("treatments may have looked at some of them" in card) is allowed
+    assert ("--recipe @recipe.json --allow-overlap" in card) is allowed, (
+        "compare would refuse the text that was allowed"
+    )
 
 
 @pytest.mark.parametrize(

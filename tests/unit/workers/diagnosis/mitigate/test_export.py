@@ -1,6 +1,7 @@
 """What a mitigate job leaves, also where the disk takes no more."""
 
 import errno
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.compare import CompareRequest
+from app.contracts.requests.mitigate import MitigateRequest
 from app.models.checkpoint import inspect
 from tests.support.quantizing import tensors
 from tests.unit.workers.mitigation.repair.support import RTN, operate, repair
-from workers.diagnosis.mitigate.export import export, leave
+from workers.diagnosis.mitigate.export import export, leave, write_recipe
+from workers.diagnosis.mitigate.subject import recipe_of
 
 
 def failing(number: int, folder: Path) -> None:
@@ -96,3 +100,20 @@ def test_a_repair_alone_is_left_where_there_is_something_that_it_goes_on(
     with operate(tiny(), tmp_path / "store", RTN, repair(distill_steps=2, iterations=rounds)) as made:
         names = leave(made.path, left, checkpoint=False)
     assert names == (["adapter_config.json", "adapter_model.safetensors"] if rounds == 1 else [])
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_the_body_of_a_compare_job_is_one_and_allows_what_was_allowed(tmp_path: Path, *, allowed: bool) -> None:
+    fields = {
+        "kind": "mitigate",
+        "reference": {"model": "one"},
+        "candidate": {"model": "other"},
+        "window": 256,
+        "seed": 3,
+    }
+    asked = MitigateRequest.model_validate(fields | {"allow_overlap": allowed})
+    write_recipe(recipe_of([RTN]), asked, tmp_path)
+    body = CompareRequest.model_validate_json((tmp_path / "compare.json").read_bytes())
+    assert (body.window, body.seed, body.allow_overlap) == (256, 3, allowed)
+    assert (body.reference.model, body.candidate.model) == ("one", "other")
+    assert body.candidate.recipe == recipe_of(json.loads((tmp_path / "recipe.json").read_text())) == recipe_of([RTN])
