@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from workers.text.overlap import document_overlap
 from workers.text.sources import load_documents
 from workers.text.tokenization import bos_of, load_tokenizer
 from workers.text.windows import document_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Load = Callable[[TextSource], list[TextDocument]]
 
@@ -105,7 +108,16 @@ class CalibrationLoader:
         if bos is not None:
             cut_NL = np.concatenate([np.full((windows, 1), bos, dtype=np.int64), cut_NL], axis=1)
         fingerprint = hashlib.sha256(f"{cut_NL.shape}".encode() + cut_NL.astype("<i8").tobytes()).hexdigest()
-        return CalibrationText(torch.from_numpy(cut_NL), fingerprint, used, step.calibration_windows)
+        return CalibrationText(
+            torch.from_numpy(cut_NL), fingerprint, used, step.calibration_windows, ordinary_tokens(tokenizer)
+        )
+
+
+def ordinary_tokens(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    """(V,) int64: the ids of a tokenizer's tokens that text is made of; none that was added to it, as marks of a
+    conversation are."""
+    control = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    return torch.tensor(sorted(set(tokenizer.get_vocab().values()) - control), dtype=torch.int64)
 
 
 def reads_text(recipe: Recipe) -> bool:

@@ -1,12 +1,12 @@
 """Text that a model writes by itself, to fit on beside a calibration text.
 
 A fit on one kind of text follows it; what a model writes unasked is spread over what it was trained on. That a
-model's own words may stand for text that is not at hand is from LLM-QAT (arXiv 2305.17888): each begins with one token,
-and the rest is drawn from the model's distribution as it is. The first token is here one of the calibration text,
-which is surely one that the tokenizer gives. Texts are short, since every token of one waits for the one before, and
-several stand in a window one after the other, as documents of a calibration text do.
+model's own words may stand for text that is not at hand is from LLM-QAT (arXiv 2305.17888): each begins with one token
+of the vocabulary, whichever, and the rest is drawn from the model's distribution as it is. Texts are short, since every
+token of one waits for the one before, and several stand in a window one after the other, as documents of a calibration
+text do.
 
-Names: N windows, L tokens of a window, P pieces, M tokens of a piece.
+Names: N windows, L tokens of a window, P pieces, M tokens of a piece, V tokens of the vocabulary.
 """
 
 import math
@@ -29,12 +29,13 @@ def own_text(
     windows: int,
     *,
     seed: int,
+    starts_V: torch.Tensor | None = None,
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> torch.Tensor:
-    """(windows, L) int64 that `model` writes, each piece from a token of `tokens_NL` on. Where all windows of that
-    begin with one token, as with a BOS, so do these. The model is given all its weights. The same seed gives the same
-    text on the same machine. Raises what `check_cancelled` raises."""
+    """(windows, L) int64 that `model` writes, each piece from one of `starts_V` on, all as likely; without them from a
+    token of `tokens_NL`. Where all windows of that begin with one token, as with a BOS, so do these. The model is given
+    all its weights. The same seed gives the same text on the same machine. Raises what `check_cancelled` raises."""
     length = tokens_NL.shape[1]
     first = int(tokens_NL[0, 0])
     begun = length > 1 and len(tokens_NL) > 1 and bool((tokens_NL[:, 0] == first).all())
@@ -45,7 +46,7 @@ def own_text(
     found = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % 2**63)
-        starts_P = _starts(tokens_NL[:, int(begun) :], windows * each)
+        starts_P = _starts(tokens_NL[:, int(begun) :] if starts_V is None else starts_V, windows * each)
         total = windows * each * size
         for at in range(0, windows * each, BATCH):
             part_P = starts_P[at : at + BATCH]
@@ -68,8 +69,8 @@ def dealt(tokens_NL: torch.Tensor, own_NL: torch.Tensor) -> torch.Tensor:
     return torch.stack([both[which][index] for _, which, index in sorted(places)])
 
 
-def _starts(tokens_NL: torch.Tensor, count: int) -> torch.Tensor:
-    flat_T = tokens_NL.flatten()
+def _starts(tokens: torch.Tensor, count: int) -> torch.Tensor:
+    flat_T = tokens.flatten()
     return flat_T[torch.randint(len(flat_T), (count,))]
 
 

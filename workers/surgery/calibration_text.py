@@ -14,13 +14,15 @@ __all__ = ["CalibrationText", "CalibrationTexts"]
 class CalibrationText:
     """`tokens_NL`: N windows of L token ids (int64), all of one length. `fingerprint`: SHA-256 of the ids.
 
-    `asked` is how many windows the step asked for: fewer are there where the text is shorter.
+    `asked` is how many windows the step asked for: fewer are there where the text is shorter. `ordinary_V`: ids of all
+    tokens that text is made of, control tokens left out (int64); None where no tokenizer tells them.
     """
 
     tokens_NL: torch.Tensor
     fingerprint: str
     documents: int
     asked: int
+    ordinary_V: torch.Tensor | None = None
 
 
 # Raises `HemostatError` of text sources, and CALIBRATION_TOO_SHORT where not one whole window is there. `load` of a

@@ -30,6 +30,7 @@ from workers.mitigation.repair.survey import Again, Possible, Survey
 from workers.surgery.alignment import align
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.blockwise.walk import Activations
+from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.channels import Channels
 from workers.surgery.files import copy_companions
 from workers.surgery.reading import open_tensors
@@ -47,7 +48,7 @@ _FLOOR = 0.25
 class RepairStep:
     """`repair.lowrank`."""
 
-    version = 9
+    version = 10
 
     def __init__(self, step: RepairLowrank) -> None:
         self._step = step
@@ -57,7 +58,7 @@ class RepairStep:
         against(shop.reference, shop.source, self._step, f"/candidate/recipe/{shop.index}")
         assert shop.calibration is not None  # noqa: S101 - the step is a calibrated one
         with open_tensors(shop.reference) as reader:
-            tokens_NL = self._text(shop, shop.calibration.tokens_NL, reader.read)
+            tokens_NL = self._text(shop, shop.calibration, reader.read)
             _warn_of_little_text(shop, tokens_NL)
             pairs = align(shop, reader.read)
             gatherer = self._gradients(shop, tokens_NL)
@@ -69,21 +70,22 @@ class RepairStep:
             chosen, helped = self._choose(shop, factors, fitted, read, tokens_NL, states, anew=bool(survey.bases))
         self._put(shop, chosen, survey.bases if helped else {})
 
-    def _text(self, shop: Shop, tokens_NL: torch.Tensor, read: Read) -> torch.Tensor:
+    def _text(self, shop: Shop, text: CalibrationText, read: Read) -> torch.Tensor:
         """The calibration text, and what the reference writes beside it where that was asked for."""
         if not self._step.own_windows:
-            return tokens_NL
+            return text.tokens_NL
         began = time.monotonic()
         own_NL = own_text(
             Skeleton(shop.reference, read),
-            tokens_NL,
+            text.tokens_NL,
             self._step.own_windows,
             seed=self._step.seed,
+            starts_V=text.ordinary_V,
             progress=shop.progress,
             check_cancelled=shop.check_cancelled,
         )
         shop.figures["own_text_s"] = round(time.monotonic() - began, 1)
-        return dealt(tokens_NL, own_NL)
+        return dealt(text.tokens_NL, own_NL)
 
     def _gradients(self, shop: Shop, tokens_NL: torch.Tensor) -> Gatherer:
         """Gradients of the divergence at the wounded model's layers and blocks; nothing where all count the same."""

@@ -56,6 +56,20 @@ def test_windows_are_the_documents_one_after_the_other(tiny: Tiny) -> None:
     assert found.asked == 3
 
 
+def test_the_tokens_that_text_is_made_of_come_with_it(tiny: Tiny) -> None:
+    folder = tiny(bos=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<tool>"])
+    tokenizer.save_pretrained(folder)
+    found = loader(folder)(step()).ordinary_V
+    assert found is not None
+    words = set(tokenizer.convert_ids_to_tokens(found.tolist()))
+    assert len(found) == len(words) == len(tokenizer) - len(words ^ set(tokenizer.get_vocab()))
+    assert "<tool>" not in words
+    assert tokenizer.bos_token not in words
+    assert set(tokenizer.tokenize(TEXTS[0])) <= words
+
+
 def test_each_window_begins_with_the_bos_that_the_tokenizer_adds(tiny: Tiny) -> None:
     plain, with_bos = loader(tiny())(step()), loader(tiny(bos=True))(step())
     assert set(with_bos.tokens_NL[:, 0].tolist()) == {0}

@@ -83,6 +83,19 @@ def test_pieces_begin_with_tokens_of_the_text_and_fill_whole_windows(
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
 
 
+def test_pieces_begin_with_any_token_that_may_begin_one_all_as_likely(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PIECE", 1)
+    starts_V = torch.tensor([30, 31, 40, 57])
+    found_NL = written(tiny(), torch.full((2, 10), 21), 200, starts_V=starts_V)
+    assert found_NL.shape == (200, 10)
+    assert bool((found_NL[:, 0] == 21).all())
+    times = Counter(found_NL[:, 1:].flatten().tolist())
+    assert times.keys() == {30, 31, 40, 57}
+    assert chisquare(list(times.values())).pvalue > 1e-4
+
+
 def test_the_seed_alone_decides_and_nothing_else_is_drawn_from(tiny: Tiny) -> None:
     folder, tokens_NL = tiny(), torch.arange(2, 34).reshape(2, 16)
     torch.manual_seed(5)

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -343,9 +344,8 @@ def test_a_reference_of_another_width_is_refused(tiny: Tiny, tmp_path: Path) -> 
     assert "400 tokens, the model 320" in error.detail
 
 
-def test_what_the_reference_writes_is_fitted_on_beside_the_text(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def fitted_on(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The windows that a step is given from then on, seen where it gathers gradients."""
     seen: list[torch.Tensor] = []
     gathered = RepairStep._gradients
 
@@ -354,6 +354,13 @@ def test_what_the_reference_writes_is_fitted_on_beside_the_text(
         return gathered(self, shop, tokens_NL)
 
     monkeypatch.setattr(RepairStep, "_gradients", watched)
+    return seen
+
+
+def test_what_the_reference_writes_is_fitted_on_beside_the_text(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = fitted_on(monkeypatch)
     with operate(tiny(), tmp_path / "store", RTN, repair(own_windows=16)) as modified:
         step = modified.manifest.steps[-1]
     given = {tuple(row) for row in windows().tolist()}
@@ -363,6 +370,16 @@ def test_what_the_reference_writes_is_fitted_on_beside_the_text(
     assert theirs == [True, False] * 16
     assert step.figures["own_text_s"] >= 0
     assert step.figures["kl_after_nats"] < step.figures["kl_before_nats"]
+
+
+def test_what_the_reference_writes_begins_with_tokens_of_the_vocabulary_where_they_are_known(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = fitted_on(monkeypatch)
+    known = replace(text()(None), ordinary_V=torch.tensor([7]))  # type: ignore[arg-type]
+    with operate(tiny(), tmp_path / "store", RTN, repair(own_windows=16), calibration=lambda _: known):
+        own_NL = seen[0][1::2]
+    assert bool((own_NL[:, 0] == 7).all())
 
 
 def test_gradients_are_of_a_quarter_of_a_long_text() -> None:
