@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from workers.mitigation.repair.closed_form import Factors
 from workers.products import projected
+from workers.surgery.safetensors_writer import Planned, ShardWriter
 
 STORED = torch.bfloat16
 
@@ -57,7 +57,8 @@ def export(folder: Path, factors: Mapping[str, Factors], *, base: str) -> None:
     """Writes a PEFT LoRA: adapter_config.json and adapter_model.safetensors.
 
     `factors`: by the weight's tensor name; those of rank 0 are left out. `base` is what the adapter goes on, for people
-    to read. Every module has a scale of 1 (alpha = rank), also where ranks differ.
+    to read. Every module has a scale of 1 (alpha = rank), also where ranks differ. Raises OSError where the disk
+    refuses.
     """
     folder.mkdir(parents=True, exist_ok=True)
     used = {name.removesuffix(".weight"): one for name, one in factors.items() if one.rank}
@@ -86,7 +87,11 @@ def export(folder: Path, factors: Mapping[str, Factors], *, base: str) -> None:
     for module, one in used.items():
         tensors[f"base_model.model.{module}.lora_A.weight"] = one.down_RI.to(STORED).contiguous()
         tensors[f"base_model.model.{module}.lora_B.weight"] = one.up_OR.to(STORED).contiguous()
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    planned = [Planned(name, "BF16", tuple(tensor.shape)) for name, tensor in sorted(tensors.items())]
+    # not the library's `save_file`, whose error of a full disk is no OSError
+    with ShardWriter(folder / "adapter_model.safetensors", planned) as writer:
+        for entry in planned:
+            writer.write(entry.name, tensors[entry.name])
 
 
 def _exactly(module: str) -> str:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 
 import torch
-from safetensors.torch import save_file
 
 from app.contracts.recipe import RepairLowrank
 from app.models.steps import check_one
@@ -34,6 +33,7 @@ from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.channels import Channels
 from workers.surgery.files import copy_companions
 from workers.surgery.reading import open_tensors
+from workers.surgery.safetensors_writer import Planned, plan_shards, write_shards
 from workers.surgery.shop import Shop
 from workers.surgery.steps import make_runner
 
@@ -344,10 +344,11 @@ def _again(shop: Shop) -> Again:
 
 
 def _write_base(shop: Shop, bases: Mapping[str, torch.Tensor]) -> None:
+    """Tensor by tensor, in shards as the result's."""
     folder = shop.beside(BASE)
     copy_companions(shop.source.path, folder)
-    names = [name for name in shop.source.tensors if not (shop.source.tied and name == "lm_head.weight")]
+    tensors = shop.source.tensors
+    names = [name for name in tensors if not (shop.source.tied and name == "lm_head.weight")]
+    shards = plan_shards(Planned(name, tensors[name].dtype, tensors[name].shape) for name in names)
     read = _replaced(shop.read, bases)
-    save_file(
-        {name: read(name).contiguous() for name in names}, folder / "model.safetensors", metadata={"format": "pt"}
-    )
+    write_shards(folder, shards, ((one.name, read(one.name)) for shard in shards for one in shard))

@@ -1,8 +1,6 @@
 """What every step that walks through a model shares: its dtype, and what it does about activations without end."""
 
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import fingerprint, inspect
 from app.models.steps import check_recipe
+from tests.support.disk import files_of_at_most
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.reading import open_tensors
@@ -36,6 +35,10 @@ STEPS: list[dict[str, Any]] = [
     {"type": "lowrank.asvd", "rank": 4},
     {"type": "lowrank.svdllm", "rank": 4},
     {"type": "norm.tweak", "steps": 1},
+    {"type": "prune.magnitude", "sparsity": 0.5, "allocation": "owl"},
+    {"type": "quantize.dynamic", "bits": 4, "group_size": 32},
+    {"type": "prune.gradient", "sparsity": 0.5, "passes": 1, "reconstruct_epochs": 1},
+    {"type": "repair.lowrank", "rank": 4, "distill_steps": 1},
 ]
 
 
@@ -122,17 +125,6 @@ def test_a_reference_that_blocks_cannot_be_aligned_with_is_refused_before_any_wo
     assert caught.value.hint
 
 
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """No file of this process grows beyond `size` bytes: to whoever writes, the disk is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize(
     ("step", "size"),
     [
@@ -212,6 +204,7 @@ def test_what_comes_after_packing_is_told_to_come_before_it(copy: Copy) -> None:
         {"type": "lowrank.svdllm", "rank": 4},
         {"type": "quantize.dynamic", "bits": 4, "group_size": 32},
         {"type": "prune.gradient", "sparsity": 0.5, "passes": 1, "reconstruct_epochs": 1},
+        {"type": "repair.lowrank", "rank": 4, "block_epochs": 0, "distill_steps": 0},
     ],
     ids=lambda step: step["type"],
 )

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -65,6 +66,14 @@ def test_modules_of_different_rank_are_loaded_by_peft_as_they_are(tiny: Callable
     assert sorted(changed) == sorted(given)
     for name, one in given.items():
         torch.testing.assert_close(after[name], before[name] + stored(one).product())
+
+
+def test_the_file_is_the_one_that_the_library_writes(tmp_path: Path) -> None:
+    given = {"model.layers.2.mlp.down_proj.weight": factors(64, 128, 7), "a.weight": factors(3, 5, 1)}
+    export(tmp_path, given, base="it")
+    file = tmp_path / "adapter_model.safetensors"
+    save_file(load_file(file), tmp_path / "theirs", metadata={"format": "pt"})
+    assert file.read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])

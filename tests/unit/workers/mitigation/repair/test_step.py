@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
+from tests.support.disk import files_of_at_most
 from tests.support.outliers import with_outliers
 from tests.support.tiny import make_checkpoint
 from tests.unit.workers.mitigation.repair.support import PRUNE, RTN, operate, repair, text, weights, windows
@@ -283,6 +284,24 @@ def test_iterations_wound_what_the_product_does_not_carry(
             < (once.manifest.steps[-1].figures["kl_closed_form_nats"])
         )
         assert inspect(more.path / "base").layers == 3
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        (90_000, {}),  # the adapter takes 100 thousand bytes
+        (200_000, {"iterations": 2}),  # the weights that it goes on take more
+    ],
+)
+def test_a_disk_that_is_full_when_the_adapter_is_written_is_told(
+    tiny: Tiny, tmp_path: Path, size: int, options: dict[str, Any]
+) -> None:
+    with operate(tiny(), tmp_path / "store", RTN):  # what comes before is there
+        pass
+    with pytest.raises(HemostatError) as caught, files_of_at_most(size):
+        operate(tiny(), tmp_path / "store", RTN, repair(16, allocation="uniform") | options)
+    assert caught.value.code is ErrorCode.DISK_FULL
+    assert not list((tmp_path / "store").glob(".staging-*"))
 
 
 @pytest.mark.parametrize("epochs", [0, 1])
