@@ -88,15 +88,25 @@ def test_what_a_layer_attends_to_goes_with_it(tiny: Tiny, store: CheckpointStore
     assert kinds == ["sliding_attention", "full_attention", "full_attention", "sliding_attention"]
 
 
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
-def test_an_interpolated_layer_lies_between_its_neighbours(tiny: Tiny, store: CheckpointStore, weight: float) -> None:
-    before = load_file(tiny() / "model.safetensors")
-    with operate(tiny(), store, {"type": "extend.interpolate", "layers": [0], "weight": weight}) as modified:
+def test_an_interpolated_layer_lies_between_its_neighbours(
+    tiny: Tiny, store: CheckpointStore, model: str, weight: float
+) -> None:
+    before = load_file(tiny(model) / "model.safetensors")
+    with operate(tiny(model), store, {"type": "extend.interpolate", "layers": [0], "weight": weight}) as modified:
         after = load_file(modified.path / "model.safetensors")
+        expected = stacked(tiny(model), [0, 0, 1, 2])
+        with torch.no_grad():
+            for own, following in zip(
+                expected.model.layers[1].parameters(), load(tiny(model)).model.layers[1].parameters(), strict=True
+            ):
+                own.copy_(torch.lerp(own, following, weight).bfloat16())
+        torch.testing.assert_close(logits(load(modified.path)), logits(expected), rtol=1e-4, atol=1e-4)
     for name in ("self_attn.k_proj.weight", "mlp.up_proj.weight", "input_layernorm.weight"):
         first, second = (before[f"model.layers.{layer}.{name}"].double() for layer in (0, 1))
-        expected = ((1 - weight) * first + weight * second).to(torch.bfloat16)
-        torch.testing.assert_close(after[f"model.layers.1.{name}"], expected, rtol=1e-2, atol=1e-4)
+        mixed = ((1 - weight) * first + weight * second).to(torch.bfloat16)
+        torch.testing.assert_close(after[f"model.layers.1.{name}"], mixed, rtol=1e-2, atol=1e-4)
         assert torch.equal(after[f"model.layers.2.{name}"], before[f"model.layers.1.{name}"])
 
 
