@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
+from safetensors import SafetensorError
+
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
 from workers.surgery.files import give_usual_modes
@@ -27,6 +29,8 @@ from workers.surgery.files import give_usual_modes
 KEY = re.compile(r"[0-9a-f]{64}")
 RECORD = "entry.json"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# How safetensors, whose errors are no OSError, tells the system's.
+_IN_WORDS = re.compile(r"\(os error (\d+)\)")
 _POLL_S = 0.05
 
 
@@ -264,14 +268,22 @@ def disk_full_told(where: Path) -> Iterator[None]:
     """Turns the operating system's ways of saying that a disk is full into `HemostatError(DISK_FULL)`."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _FULL:
+    except (OSError, SafetensorError) as error:
+        if _number(error) not in _FULL:
             raise
         raise HemostatError(
             ErrorCode.DISK_FULL,
-            f"the disk of {where} is full ({error.strerror})",
+            f"the disk of {where} is full ({os.strerror(_number(error))})",
             hint="free space there, or lower HEMOSTAT_CHECKPOINT_BUDGET_BYTES; the job can be sent again",
         ) from error
+
+
+def _number(error: Exception) -> int:
+    """The system's number of an error; 0 where it has none."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = _IN_WORDS.search(str(error))
+    return int(found[1]) if found else 0
 
 
 def _same_file(descriptor: int, path: Path) -> bool:

@@ -7,8 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
+from tests.support.disk import files_of_at_most
 from workers.surgery.store import RECORD, CheckpointStore, disk_full_told
 
 
@@ -223,6 +227,16 @@ def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path) -> None:
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         with pytest.raises(HemostatError), disk_full_told(tmp_path):
             raise OSError(code, "full")
+
+
+def test_a_full_disk_is_told_in_the_library_s_words_too(tmp_path: Path) -> None:
+    tensors = {"t": torch.zeros(10_000)}
+    with pytest.raises(HemostatError) as caught, disk_full_told(tmp_path), files_of_at_most(5_000):
+        save_file(tensors, tmp_path / "full.safetensors")
+    assert caught.value.code is ErrorCode.DISK_FULL
+    (tmp_path / "damaged.safetensors").write_bytes(b"0" * 100)
+    with pytest.raises(SafetensorError), disk_full_told(tmp_path):
+        load_file(tmp_path / "damaged.safetensors")
 
 
 # ---- together with others
