@@ -100,6 +100,14 @@ def totals(changes: Iterable[TensorChange]) -> tuple[float | None, float | None,
     return bits, sparsity, sqrt(squared_error / squared_norm) if squared_norm else 0.0
 
 
+def nominal_share(changes: Iterable[TensorChange]) -> float | None:
+    """The share of zeros that was asked for over all changed weights, those that no step pruned counting none; null
+    where none was asked for."""
+    listed = list(changes)
+    asked = [change.nominal_sparsity * change.elements for change in listed if change.nominal_sparsity is not None]
+    return sum(asked) / sum(change.elements for change in listed) if asked else None
+
+
 def model_storage(info: CheckpointInfo, changes: Iterable[TensorChange]) -> tuple[float, int]:
     """(bits per weight, bytes) of the whole model: changed weights as they would be packed, the others as they are; a
     packed checkpoint as it is."""

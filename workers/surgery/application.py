@@ -17,7 +17,7 @@ from app.models.recipes import canonical_json, recipe_fingerprint
 from app.models.simulation import section_in
 from app.models.steps import check_one, check_recipe
 from workers.surgery import catalogue
-from workers.surgery.account import model_storage, sorted_changes, sorted_norms, totals
+from workers.surgery.account import model_storage, nominal_share, sorted_changes, sorted_norms, totals
 from workers.surgery.calibration_text import CalibrationText, CalibrationTexts
 from workers.surgery.callbacks import CheckCancelled, Progress
 from workers.surgery.files import copy_companions
@@ -263,6 +263,7 @@ class Application:
             scheme="simulated" if info.quantization is None else info.scheme,
             bits_per_weight=bits,
             sparsity=sparsity,
+            nominal_sparsity=nominal_share(listed),
             reconstruction_error=error,
             model_bits_per_weight=model_bits,
             model_nominal_bytes=size,

@@ -93,6 +93,9 @@ class Manifest(Contract):
     scheme: str = Field(default="plain", description="plain, simulated, or how it is packed")
     bits_per_weight: float | None = None
     sparsity: float | None = None
+    nominal_sparsity: float | None = Field(
+        default=None, description="share of zeros that pruning steps asked for; null where there was none"
+    )
     reconstruction_error: float | None = None
     model_bits_per_weight: float
     model_nominal_bytes: int

@@ -286,7 +286,22 @@ def test_pruning_alone_takes_no_bits_away(tiny: Tiny, store: CheckpointStore) ->
     with operate(tiny(), store, PRUNE) as modified:
         assert {change.bits_per_weight for change in modified.manifest.tensors} == {16}
         assert all(change.sparsity == 0.5 for change in modified.manifest.tensors)
-        assert modified.manifest.sparsity == 0.5
+        assert modified.manifest.sparsity == modified.manifest.nominal_sparsity == 0.5
+
+
+def test_zeros_that_were_asked_for_stand_beside_those_that_are_there(tiny: Tiny, store: CheckpointStore) -> None:
+    """Two bits leave zeros that no step asked for; where a layer alone is pruned, a third of the share is."""
+    coarse = RTN | {"bits": 2}
+    with operate(tiny(), store, coarse) as modified:
+        assert modified.manifest.nominal_sparsity is None
+        assert (modified.manifest.sparsity or 0) > 0.1
+    with operate(tiny(), store, PRUNE | {"layers": [1]}, coarse) as modified:
+        manifest = modified.manifest
+    assert manifest.nominal_sparsity == pytest.approx(0.5 / 3)
+    assert manifest.sparsity == sum(one.zeros for one in manifest.tensors) / sum(
+        one.elements for one in manifest.tensors
+    )
+    assert manifest.sparsity > 0.5 / 3
 
 
 def test_tensors_come_in_the_model_s_order(tiny: Tiny, store: CheckpointStore) -> None:
