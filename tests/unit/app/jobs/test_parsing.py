@@ -113,6 +113,12 @@ def test_arguments_of_a_call_that_cannot_be_read_are_told_where_they_stand(argum
             None,
         ),
         (
+            lambda b: b["candidate"].update(recipe=[{"type": "prune.wanda", "sparsity": 1.0}]),
+            ErrorCode.INVALID_REQUEST,
+            "/candidate/recipe/0/sparsity",
+            "above 0 and below 1",
+        ),
+        (
             lambda b: b["candidate"].update(recipe=[{"type": "prune.magnitude"}]),
             ErrorCode.INVALID_REQUEST,
             "/candidate/recipe/0",
