@@ -60,7 +60,7 @@ bench-statistics: setup ## intervals and choices where the truth is drawn; write
 	@$(BIN)/python -m tests.bench.adaptive
 	@$(BIN)/python -m tests.bench.online
 
-bench-mitigation: setup ## every modification and mitigation; TEXT=wiki.test.raw [ONLY=pattern]; writes tests/bench/mitigation.csv
+bench-mitigation: setup ## every modification and mitigation; TEXT=wiki.test.raw [ONLY=pattern] [BENCH_ARGS='--model FOLDER --as NAME']; writes tests/bench/mitigation.csv
 	@test -n "$(TEXT)" || { echo "Give the raw test file of WikiText-2: make bench-mitigation TEXT=FILE" >&2; exit 2; }
 	@$(BIN)/python -m tests.bench.mitigation --text "$(TEXT)" --only "$(ONLY)" $(BENCH_ARGS)
 

@@ -211,6 +211,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--as", dest="name", default="")
     given = parser.parse_args(arguments)
+    if given.model != MODEL and not given.name:
+        parser.error("--model takes --as NAME: rows without a name are the demo model's")
     if given.model == MODEL and not (MODEL / "model.safetensors").is_file():
         import_gguf(demo_gguf(), MODEL)
     chosen = with_those_held_against(case for name, case in CASES.items() if re.search(given.only, name))

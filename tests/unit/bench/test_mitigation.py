@@ -1,0 +1,27 @@
+import pytest
+
+from tests.bench.mitigation import articles_of, main, with_those_held_against
+from tests.bench.mitigation_cases import CASES
+
+
+def test_another_model_has_a_name_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its rows would take the place of the demo model's."""
+    with pytest.raises(SystemExit):
+        main(["--text", "wiki.test.raw", "--model", "elsewhere"])
+    assert "--as NAME" in capsys.readouterr().err
+
+
+def test_a_case_comes_behind_those_that_it_is_held_against() -> None:
+    order = [case.name for case in with_those_held_against([CASES["dynamic_4"], CASES["rtn_4"]])]
+    assert order == ["rtn_4", "gptq_4", "awq_4", "dynamic_4"]
+    everything = [case.name for case in with_those_held_against(CASES.values())]
+    assert sorted(everything) == sorted(CASES)
+    for case in CASES.values():
+        assert all(everything.index(other) < everything.index(case.name) for other in case.against), case.name
+
+
+def test_articles_are_what_stands_between_titles() -> None:
+    long, short = "word " * 300, "word"
+    text = f" = One = \n {long}\n = = A section = = \n {long}\n = Two = \n {short}\n = Three = \n {long}"
+    assert [article.splitlines()[0].strip() for article in articles_of(text)] == ["= One =", "= Three ="]
+    assert "A section" in articles_of(text)[0]
