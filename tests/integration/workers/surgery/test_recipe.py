@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
+from tests.support.memory import anonymous_bytes
 from tests.support.packed import make_packed
 from workers.surgery.dequantize import dequantize
 from workers.surgery.modified import Modified
@@ -32,14 +33,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
 
 def operate(smollm2: Path, store: CheckpointStore, *steps: dict[str, Any], **options: Any) -> Modified:
     return apply(inspect(smollm2), RECIPE.validate_python(steps), store=store, **options)
-
-
-def anonymous_bytes() -> int:
-    """Memory of this process that no file stands behind."""
-    for row in Path("/proc/self/status").read_text().splitlines():
-        if row.startswith("RssAnon:"):
-            return int(row.split()[1]) * 1024
-    raise AssertionError("no RssAnon")
 
 
 def test_four_bits_of_the_demo_model(smollm2: Path, store: CheckpointStore) -> None:
