@@ -9,7 +9,8 @@ Packed, vLLM's own kernels do both. Simulated, the weights are written back in t
 engine which layers' inputs to round (`app.contracts.simulation`).
 
 llm-compressor takes max x − min x and 2 max|w| in their place: its s is ours times ((max − min) / 2 max|x|)^α ·
-2^(2α − 1), to which a test holds both. At α = 1/2 they are the same where a channel is as large on either side.
+2^(2α − 1), to which a test holds both. At α = 1/2 they are the same where a channel is as large on either side. It is
+written over our own walk for the reasons given in `quantize_gptq`.
 
 Ours: a channel that carries nothing, or whose weights are all 0, keeps s = 1; s is what the rounding of the norm's
 weight makes of it. What enters a block is computed with rounded weights and activations as they are."""
