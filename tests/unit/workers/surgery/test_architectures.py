@@ -1,0 +1,120 @@
+"""Every type of step on other architectures than Llama's: a model that computes, as large as was told beforehand."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from transformers import AutoModelForCausalLM
+
+from app.contracts.errors import HemostatError
+from app.contracts.recipe import STEP_TYPES, AdapterLora, Calibrated, MergeLinear, Recipe, Step
+from app.models.checkpoint import inspect
+from app.models.steps import check_recipe
+from workers.mitigation.repair.adapter import export
+from workers.mitigation.repair.closed_form import Factors
+from workers.surgery.calibration_text import CalibrationText
+from workers.surgery.recipe import apply
+from workers.surgery.store import CheckpointStore
+
+Tiny = Callable[..., Path]
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+FOUR: dict[str, Any] = {"bits": 4, "group_size": 32}
+HALF: dict[str, Any] = {"sparsity": 0.5}
+FIELDS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("quantize.rtn", "quantize.gptq", "quantize.awq", "quantize.dynamic"), FOUR),
+    **{type_: {} for type_ in ("quantize.smoothquant", "quantize.fp8", "norm.drop", "extend.identity")},
+    "quantize.nf4": {"group_size": 32},
+    "quantize.activations": {"bits": 8, "dynamic": False},
+    "quantize.kv_cache": {"k_bits": 4, "v_bits": 3},
+    **dict.fromkeys(("prune.magnitude", "prune.wanda", "prune.sparsegpt"), HALF | {"allocation": "owl"}),
+    "prune.ria": {"pattern": "2:4"},
+    "prune.layers": {"count": 1},
+    "prune.heads": {"count": 2},
+    "prune.channels": {"ratio": 0.25},
+    "prune.gradient": HALF | {"passes": 1, "reconstruct_epochs": 1},
+    **{f"lowrank.{type_}": {"ratio": 0.3} for type_ in ("svd", "asvd", "svdllm")},
+    "extend.duplicate": {"layers": [0, 1]},
+    "extend.interpolate": {"layers": [0]},
+    "extend.width": {"channels": 2},
+    **{f"context.{type_}": {"factor": 2} for type_ in ("linear", "ntk", "yarn")},
+    "adapter.lora": {"adapter": "lora"},
+    "merge.linear": {"other": "other"},
+    "norm.scale": {"factor": 1.1},
+    "norm.epsilon": {"epsilon": 0.01},
+    "norm.tweak": {"steps": 1},
+    "repair.lowrank": {"rank": 4, "block_epochs": 1, "distill_steps": 1},
+}
+COARSE: dict[str, Any] = {"type": "quantize.rtn", "bits": 3, "group_size": 32}
+# What a step needs before it, to have something to do.
+BEFORE: dict[str, dict[str, Any]] = {
+    "norm.drop": {"type": "norm.scale", "shift": 0.5},
+    "norm.tweak": COARSE,
+    "repair.lowrank": COARSE,
+}
+# The function stays, or what is done is done by the engine alone.
+SAME = {"quantize.activations", "quantize.kv_cache", "extend.identity", "extend.width"}
+OF_MIXTURES = {"moe.topk", "moe.router"}
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
+
+
+def text(_: Calibrated) -> CalibrationText:
+    tokens_NL = torch.randint(2, 300, (8, 16), generator=torch.Generator().manual_seed(0))
+    return CalibrationText(tokens_NL, "0" * 64, documents=8, asked=8)
+
+
+@torch.no_grad()
+def logits(folder: Path) -> torch.Tensor:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    found: torch.Tensor = model(torch.arange(2, 20)[None]).logits
+    return found
+
+
+def test_no_type_is_left_out() -> None:
+    assert FIELDS.keys() | OF_MIXTURES == set(STEP_TYPES)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gemma2"])
+@pytest.mark.parametrize("type_", FIELDS)
+def test_a_step_makes_a_model_that_computes(tiny: Tiny, tmp_path: Path, kind: str, type_: str) -> None:
+    info, name = inspect(tiny(kind, **HEADS)), "model.layers.1.mlp.up_proj.weight"
+    outputs, inputs = info.tensors[name].shape
+    export(tmp_path / "lora", {name: Factors(torch.ones(outputs, 1), torch.ones(1, inputs), torch.ones(1))}, base="it")
+    store = CheckpointStore(tmp_path / "store", 10**9)
+
+    def others(step: Step) -> Path | None:
+        if isinstance(step, AdapterLora):
+            return tmp_path / "lora"
+        return tiny(kind, seed=9, **HEADS) if isinstance(step, MergeLinear) else None
+
+    before = [BEFORE[type_]] if type_ in BEFORE else []
+    recipe = RECIPE.validate_python([*before, {"type": type_} | FIELDS[type_]])
+    expected = check_recipe(info, recipe, pointer="/r")
+    with apply(info, recipe[:-1], store=store) as wounded:
+        untouched = logits(wounded.path)
+    with apply(info, recipe, store=store, calibration=text, others=others) as modified:
+        found, record = inspect(modified.path), modified.manifest.steps[-1]
+        touched = logits(modified.path)
+    assert (found.architecture, found.layers) == (expected.architecture, expected.layers)
+    assert found.max_position == expected.max_position
+    one, other = (
+        {name: tensor.shape for name, tensor in of.tensors.items() if name != "lm_head.weight"}
+        for of in (found, expected)
+    )
+    assert one == other
+    assert bool(torch.isfinite(touched).all())
+    assert type_ in record.types
+    if type_ in SAME:
+        torch.testing.assert_close(touched, untouched, rtol=0.02, atol=0.02)
+    else:
+        assert not torch.equal(touched, untouched)
+
+
+@pytest.mark.parametrize("type_", sorted(OF_MIXTURES))
+def test_routing_is_a_mixture_s_alone(tiny: Tiny, type_: str) -> None:
+    step = {"type": type_} | ({"experts": 1} if type_ == "moe.topk" else {"bits": 4})
+    for kind in ("qwen2", "gemma2"):
+        with pytest.raises(HemostatError, match="no mixture of experts"):
+            check_recipe(inspect(tiny(kind)), RECIPE.validate_python([step]), pointer="/r")
