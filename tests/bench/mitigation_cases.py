@@ -223,13 +223,16 @@ def _others() -> list[Case]:
         _one("activations_8_static", {"type": "quantize.activations", "bits": 8, "dynamic": False}),
         _one("activations_4", {"type": "quantize.activations", "bits": 4}),
         _one("activations_4_asymmetric", {"type": "quantize.activations", "bits": 4, "symmetric": False}),
+        _one("wanda_30", {"type": "prune.wanda", "sparsity": 0.3}),
         Case(
             "rtn_4_then_wanda_30",
             ({"type": "quantize.rtn", "bits": 4}, {"type": "prune.wanda", "sparsity": 0.3}),
         ),
+        # the weaker of two changes first, as it is published
         Case(
             "wanda_30_then_rtn_4",
             ({"type": "prune.wanda", "sparsity": 0.3}, {"type": "quantize.rtn", "bits": 4}),
+            (Bar("rtn_4_then_wanda_30", 1.0),),
         ),
     ]
 
