@@ -1,8 +1,14 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 import torch
 
 from app.contracts.recipe import PruneRia
+from tests.support.pruning import inputs_of, load, operate, weights
 from workers.surgery.prune_masks import Quota
 from workers.surgery.prune_ria import Ria, ria_score
+from workers.surgery.store import CheckpointStore
 
 HAND = torch.tensor([[1.0, -1.0, 2.0, 0.0], [3.0, 1.0, 0.0, 4.0], [2.0, 2.0, 2.0, 2.0], [-2.0, 4.0, 4.0, 2.0]])
 
@@ -29,3 +35,23 @@ def test_rows_and_columns_of_zeros_have_no_importance() -> None:
     weight = torch.zeros(2, 3)
     weight[0, 0] = 1.0
     assert ria_score(weight, torch.ones(3), 0.5).tolist() == [[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+def test_a_model_loses_what_is_least_by_the_inputs_that_transformers_gives(
+    tiny: Callable[..., Path], tmp_path: Path, kind: str, power: float
+) -> None:
+    path = "model.layers.0.mlp.down_proj"
+    step = {"type": "prune.ria", "sparsity": 0.5, "power": power, "layers": [0], "modules": ["down_proj"]}
+    with operate(tiny(kind), CheckpointStore(tmp_path, 10**9), step) as modified:
+        found = weights(modified.path)[f"{path}.weight"]
+    model = load(tiny(kind))
+    weight = model.get_submodule(path).weight.data
+    size, norm_I = weight.double().abs(), inputs_of(model, path).square().sum(0).sqrt()
+    score = (size / size.sum(1, keepdim=True) + size / size.sum(0, keepdim=True)) * norm_I**power
+    expected = weight.scatter(1, score.argsort(dim=1, stable=True)[:, : weight.shape[1] // 2], 0)
+    # float32 and float64 may differ on which of two nearly equal scores is smaller
+    assert int((found != expected).sum()) <= 4
+    by_wanda = weight.scatter(1, (size * norm_I).argsort(dim=1, stable=True)[:, : weight.shape[1] // 2], 0)
+    assert int((found != by_wanda).sum()) > 40

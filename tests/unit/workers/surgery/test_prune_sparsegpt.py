@@ -1,11 +1,15 @@
 """Against llm-compressor on the same Hessian, against the closed form of one pruned weight, and by hand."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 
-from tests.support.pruning import compressor
+from tests.support.pruning import compressor, inputs_of, load, operate, weights
 from workers.surgery.prune_masks import Quota
 from workers.surgery.prune_sparsegpt import inverse_factor, sparsify
+from workers.surgery.store import CheckpointStore
 
 
 def layer(outputs: int, inputs: int, seed: int = 0, tokens: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,3 +136,21 @@ def test_a_singular_hessian_is_damped_until_it_is_none() -> None:
     blank = inverse_factor(torch.zeros(5, 5), 0.01)
     assert bool(blank.dead_I.all())
     assert bool(torch.isfinite(blank.factor_II).all())
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+def test_a_model_is_pruned_as_llm_compressor_does_it_by_the_inputs_that_transformers_gives(
+    tiny: Callable[..., Path], tmp_path: Path, kind: str
+) -> None:
+    path = "model.layers.0.mlp.down_proj"
+    step = {"type": "prune.sparsegpt", "pattern": "2:4", "layers": [0], "modules": ["down_proj"]}
+    with operate(tiny(kind), CheckpointStore(tmp_path, 10**9), step) as modified:
+        found = weights(modified.path)[f"{path}.weight"].float()
+    model = load(tiny(kind))
+    x_TI = inputs_of(model, path)
+    weight_OI = model.get_submodule(path).weight.data.float()
+    expected = oracle(weight_OI, (x_TI.T @ x_TI / len(x_TI)).float(), 0.5, 2, 4)
+    assert int(((found == 0) != (expected == 0)).sum()) <= 8  # of 8,192; the walk is in bf16, sums in another order
+    assert float((found - expected).norm() / expected.norm()) < 0.02
+    masked = torch.where(expected == 0, 0.0, weight_OI)
+    assert float((masked - expected).norm() / expected.norm()) > 0.1
