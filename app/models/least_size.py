@@ -52,7 +52,9 @@ def least_bytes(info: CheckpointInfo, recipe: Recipe) -> int | None:
                 return None
             shares = _of_parts(shares, changed)
         info = changed
-    return int(sum(shares[name] * tensor.bytes for name, tensor in info.tensors.items()))
+    # The second copy of a tied embedding, which some checkpoints have, is written by no step.
+    left = {name: of for name, of in info.tensors.items() if not (recipe and info.tied and name == "lm_head.weight")}
+    return int(sum(shares[name] * tensor.bytes for name, tensor in left.items()))
 
 
 def _of_parts(shares: dict[str, float], changed: CheckpointInfo) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """What a model takes at least after a recipe, and budgets below it."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import STEPS, Recipe
@@ -91,6 +93,20 @@ def test_it_is_no_more_than_what_the_manifest_counts_and_not_far_below(
     ) as made:
         counted = made.manifest.model_nominal_bytes
     assert near * counted <= (least(info, *steps) or 0) <= counted
+
+
+def test_a_second_copy_of_a_tied_embedding_counts_where_no_step_leaves_it_out(
+    tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny("llama"), tmp_path / "copied")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    info = inspect(folder)
+    assert least(info) == sum(tensor.bytes for tensor in info.tensors.values())
+    with apply(info, RECIPE.validate_python([RTN]), store=CheckpointStore(tmp_path / "store", 10**9)) as made:
+        counted = made.manifest.model_nominal_bytes
+    assert 0.9 * counted <= (least(info, RTN) or 0) <= counted
 
 
 def test_routers_count_with_their_bits_and_experts_as_they_are(tiny: Callable[..., Path], tmp_path: Path) -> None:
