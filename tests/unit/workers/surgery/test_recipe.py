@@ -304,6 +304,20 @@ def test_zeros_that_were_asked_for_stand_beside_those_that_are_there(tiny: Tiny,
     assert manifest.sparsity > 0.5 / 3
 
 
+def test_a_checkpoint_of_an_older_manifest_tells_the_zeros_that_were_asked_for_too(
+    tiny: Tiny, store: CheckpointStore
+) -> None:
+    with operate(tiny(), store, PRUNE) as modified:
+        made = modified.manifest
+        file = modified.path / MANIFEST
+        older = json.loads(file.read_text())
+        del older["nominal_sparsity"]
+        file.write_text(json.dumps(older).ljust(file.stat().st_size))  # the store knows its files by their sizes
+    with operate(tiny(), store, PRUNE) as found:
+        assert not found.built
+        assert found.manifest == made
+
+
 def test_tensors_come_in_the_model_s_order(tiny: Tiny, store: CheckpointStore) -> None:
     with operate(tiny(), store, RTN) as modified:
         layers = [int(change.name.split(".")[2]) for change in modified.manifest.tensors]
