@@ -113,11 +113,12 @@ class CalibrationLoader:
         )
 
 
-def ordinary_tokens(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+def ordinary_tokens(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor | None:
     """(V,) int64: the ids of a tokenizer's tokens that text is made of; none that was added to it, as marks of a
-    conversation are."""
+    conversation are, and which may lie beyond the model's vocabulary. None where all its tokens were added."""
     control = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    return torch.tensor(sorted(set(tokenizer.get_vocab().values()) - control), dtype=torch.int64)
+    ordinary = sorted(set(tokenizer.get_vocab().values()) - control)
+    return torch.tensor(ordinary, dtype=torch.int64) if ordinary else None
 
 
 def reads_text(recipe: Recipe) -> bool:
