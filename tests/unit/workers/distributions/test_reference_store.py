@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import resource
 import shutil
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
+from tests.support.disk import files_of_at_most
 from tests.support.distributions import hidden_states
 from workers.distributions import reference_store
 from workers.distributions.reference_store import ReferenceStore, StoredHidden, Writer
@@ -380,17 +380,6 @@ def test_an_abandoned_pass_is_evicted_like_any_other(store: ReferenceStore) -> N
     lose(store, "lost", 3)
     ReferenceStore(store.root, 0).evict()
     assert keys(store) == set()
-
-
-@contextlib.contextmanager
-def files_of_at_most(limit: int) -> Iterator[None]:
-    """The kernel refuses to let files grow further, as a full disk or a quota does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("limit", [0, 100, 400, 700])
