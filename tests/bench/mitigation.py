@@ -156,6 +156,7 @@ class Bench:
         with self.modified(case) as modified:
             made = modified.manifest
             measured = self.known[case.name] = self.measure(modified)
+        yield Row(BENCH, case.name, "recipe", case.mark, "mark")
         yield Row(BENCH, case.name, "seconds", made.steps[-1].seconds, "s")
         yield Row(BENCH, case.name, "bits_per_weight", made.bits_per_weight or 16.0, "bits")
         yield Row(BENCH, case.name, "model_bytes", made.model_nominal_bytes, "bytes")

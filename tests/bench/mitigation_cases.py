@@ -4,9 +4,11 @@ A bar says that a case's KL is at most so many times that of the case it is held
 domain that was fitted (other articles), `unfitted` another one.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
+from zlib import crc32
 
 Text = Literal["wiki", "unfitted"]
 # The demo model, which is dense, or a small mixture of experts (`tests.bench.mixture`).
@@ -51,6 +53,12 @@ class Case:
     def against(self) -> tuple[str, ...]:
         """Cases that must be measured before."""
         return tuple(dict.fromkeys(bar.against for bar in self.bars))
+
+    @property
+    def mark(self) -> int:
+        """Six digits, as many as a row keeps, that change with the recipe: numbers are of the one that they were
+        measured with, whatever a case's has become."""
+        return crc32(json.dumps([self.recipe, dict(self.beside)], sort_keys=True).encode()) % 10**6
 
 
 # Seconds that making a checkpoint may take on two cores, from 32 windows of 512 tokens; for repair at rank 16 from

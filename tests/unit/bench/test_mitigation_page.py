@@ -1,11 +1,38 @@
 """The page of measured recipes says what its CSV says."""
 
+from pathlib import Path
+
+import pytest
+
+from tests.bench import mitigation_page, rows
 from tests.bench.mitigation_cases import CASES, SECONDS
-from tests.bench.mitigation_page import PAGE, page, read
+from tests.bench.mitigation_page import PAGE, RESULTS, page, read
 
 
 def test_the_page_is_that_of_the_committed_numbers() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(read())
+
+
+def test_numbers_of_another_recipe_than_the_cases_are_told_as_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = RESULTS.read_text(encoding="utf-8").splitlines()
+    at = next(index for index, line in enumerate(lines) if line.startswith("mitigation,wanda_50,recipe,"))
+    other = tmp_path / "mitigation.csv"
+    monkeypatch.setattr(mitigation_page, "RESULTS", other)
+    for line in ("mitigation,wanda_50,recipe,1,mark", ""):
+        other.write_text("\n".join(filter(None, [*lines[:at], line, *lines[at + 1 :]])) + "\n", encoding="utf-8")
+        assert set(read()) == set(CASES) - {"wanda_50"} - absent()
+        assert "- `prune.wanda:sparsity=0.5`\n" in page(read()).partition("## Not measured")[2]
+
+
+def absent() -> set[str]:
+    """Cases without rows."""
+    return set(CASES) - {row.case for row in rows.read(RESULTS)}
+
+
+def test_every_committed_number_is_of_the_recipe_that_its_case_has() -> None:
+    assert {row.case for row in rows.read(RESULTS) if row.bench == "mitigation"} == set(read())
 
 
 def test_a_missed_bar_is_called_missed_and_a_case_without_numbers_not_measured() -> None:
