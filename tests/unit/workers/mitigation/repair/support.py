@@ -24,9 +24,11 @@ def windows(count: int = 16, length: int = 32, seed: int = 0) -> torch.Tensor:
     return torch.randint(2, 320, (count, length), generator=torch.Generator().manual_seed(seed))
 
 
-def text(count: int = 16, length: int = 32) -> Callable[[Calibrated], CalibrationText]:
+def text(
+    count: int = 16, length: int = 32, ordinary_V: torch.Tensor | None = None
+) -> Callable[[Calibrated], CalibrationText]:
     tokens_NL = windows(count, length)
-    return lambda _: CalibrationText(tokens_NL, f"{count:032x}{length:032x}", 1, count)
+    return lambda _: CalibrationText(tokens_NL, f"{count:032x}{length:032x}", 1, count, ordinary_V)
 
 
 def repair(rank: int = 4, **options: Any) -> dict[str, Any]:

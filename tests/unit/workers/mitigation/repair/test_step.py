@@ -1,6 +1,5 @@
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -395,8 +394,8 @@ def test_what_the_reference_writes_begins_with_tokens_of_the_vocabulary_where_th
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = fitted_on(monkeypatch)
-    known = replace(text()(None), ordinary_V=torch.tensor([7]))  # type: ignore[arg-type]
-    with operate(tiny(), tmp_path / "store", RTN, repair(own_windows=16), calibration=lambda _: known):
+    known = text(ordinary_V=torch.tensor([7]))
+    with operate(tiny(), tmp_path / "store", RTN, repair(own_windows=16), calibration=known):
         own_NL = seen[0][1::2]
     assert bool((own_NL[:, 0] == 7).all())
 
