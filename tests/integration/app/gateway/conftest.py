@@ -179,9 +179,13 @@ class Service:
 
     def running(self) -> float:
         """Requests that vLLM works on."""
+        return self.vllm("num_requests_running")
+
+    def vllm(self, name: str) -> float:
+        """The sample of vLLM's own metrics that is called so, of its one model and engine."""
         for family in text_string_to_metric_families(httpx.get(f"{self.vllm_url}/metrics", timeout=30).text):
             for sample in family.samples:
-                if sample.name == "vllm:num_requests_running":
+                if sample.name == f"vllm:{name}":
                     return sample.value
         raise AssertionError("vLLM does not tell")
 
