@@ -28,9 +28,11 @@ from app.models.tool_calls import assumption, seconds_of
 from app.models.training import (
     CPU_FORWARD_PARAMETER_TOKENS_PER_SECOND,
     CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND,
+    CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND,
     measured_tokens,
     trained_seconds,
     trained_tokens,
+    written_tokens,
 )
 from app.models.trajectories import cost_of
 from app.settings import Settings
@@ -183,17 +185,21 @@ def _surgery(
     if not looking:
         return seconds, ()
     tokens = sum(step.calibration_windows * step.calibration_window for step in looking)
+    written = sum(map(written_tokens, looking))
     trained = sum(map(trained_tokens, looking))
     run = _measured(info, recipe, reference)
     steps = "a step that looks" if len(looking) == 1 else f"{len(looking)} steps that look"
     told = f"{steps} at {tokens:,} calibration tokens"
+    if written:
+        told += f" and {written:,} that the reference writes itself"
     if trained:
         told += f", trained on {trained:,} of them forward and backward, each as often as it comes"
     if run:
         told += f"; what units cost at each width is measured, which is as much as {run:,.0f} tokens through the model"
     return (
         seconds
-        + tokens * info.parameters / pace.TREATED_PARAMETER_TOKENS_PER_SECOND
+        + written * reference.parameters / CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND
+        + (tokens + written) * info.parameters / pace.TREATED_PARAMETER_TOKENS_PER_SECOND
         + trained * info.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
         + run * info.parameters / CPU_FORWARD_PARAMETER_TOKENS_PER_SECOND
         # these are the same on every machine

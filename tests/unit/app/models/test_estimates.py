@@ -115,6 +115,31 @@ def test_training_is_counted_and_a_limit_in_seconds_is_the_same_on_every_machine
         assert limited == pytest.approx(500, abs=0.2)
 
 
+def test_what_the_reference_writes_is_counted_as_text_that_is_looked_at_and_as_its_own_work(
+    registry: Registry, settings: Settings
+) -> None:
+    reference, candidate = (inspect(registry.resolve(alias).checkpoint_path()) for alias in ("untied", "llama"))
+    assert reference.parameters > candidate.parameters
+
+    def repaired(own_windows: int) -> Estimate:
+        step = {"type": "repair.lowrank", "rank": 4, "block_epochs": 0, "distill_steps": 0, "calibration_window": 128}
+        asked = request(
+            RTN,
+            step | {"own_windows": own_windows},
+            text={"source": "self", "tokens": 4096},
+            reference="untied",
+            candidate="llama",
+        )
+        return estimate(asked, registry, settings, Pace(1.4, "as it is"))
+
+    without, beside = repaired(0), repaired(32)
+    tokens = 32 * 128
+    work = tokens * reference.parameters / 2.6e10 + tokens * candidate.parameters / 4e10
+    assert beside.seconds - without.seconds == pytest.approx(1000 * work, rel=1e-2)
+    assert any(f"and {tokens:,} that the reference writes itself" in line for line in beside.assumptions)
+    assert not any("the reference writes" in line for line in without.assumptions)
+
+
 def test_what_a_mixture_of_widths_measures_is_counted_on_what_steps_before_it_leave(
     registry: Registry, settings: Settings
 ) -> None:

@@ -15,6 +15,7 @@ from app.models.training import (
     measured_tokens,
     trained_seconds,
     trained_tokens,
+    written_tokens,
 )
 from workers.mitigation.dynamic_scaling import plan
 from workers.mitigation.gradient_pruning import recovery
@@ -51,6 +52,19 @@ TEXT = {"calibration_windows": 10, "calibration_window": 100}
 def test_what_a_step_trains_is_counted(step: dict[str, Any], tokens: int, seconds: float) -> None:
     (parsed,) = RECIPE.validate_python([step])
     assert (trained_tokens(parsed), trained_seconds(parsed)) == (tokens, seconds)
+
+
+@pytest.mark.parametrize(
+    ("step", "tokens"),
+    [
+        ({"type": "repair.lowrank", "rank": 4, **TEXT}, 0),
+        ({"type": "repair.lowrank", "rank": 4, "own_windows": 3, **TEXT}, 3 * 100),
+        ({"type": "quantize.gptq", "bits": 4, **TEXT}, 0),
+    ],
+)
+def test_what_the_reference_writes_for_a_step_is_counted(step: dict[str, Any], tokens: int) -> None:
+    (parsed,) = RECIPE.validate_python([step])
+    assert written_tokens(parsed) == tokens
 
 
 @pytest.mark.parametrize(
