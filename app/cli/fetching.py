@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from pathlib import Path
 
 from app.cli.client import Client
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
 
 
 def fetch(client: Client, job_id: str, folder: Path, names: Sequence[str] = ()) -> list[Path]:
@@ -33,7 +32,7 @@ def _save(client: Client, job_id: str, name: str, folder: Path) -> Path:
         client.save_artifact(job_id, name, partial)
         partial.replace(destination)
     except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        full = error.errno in DISK_FULL_ERRNOS
         raise HemostatError(
             ErrorCode.DISK_FULL if full else ErrorCode.PATH_FORBIDDEN,
             f"{name} cannot be written into {folder}: {error.strerror or error}",

@@ -1,7 +1,12 @@
 """The error catalogue: one stable code for each thing that can go wrong, the same over HTTP and in a failed job."""
 
+import errno
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+# What a system says where a disk takes no more: no room, a used-up quota, and a file that is not allowed to grow.
+DISK_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class ErrorCode(StrEnum):

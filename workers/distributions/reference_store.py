@@ -30,7 +30,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
 from workers.distributions.files import Signature, sha256, signature, write_json
 from workers.distributions.locks import Lock, try_lock, wait_lock
 
@@ -50,7 +50,6 @@ _DTYPES: dict[str, tuple[torch.dtype, torch.dtype, np.dtype[Any]]] = {
 _SYNC_BYTES = 8 * 1024 * 1024
 # Left free on the disk for everybody else.
 _SPARE_BYTES = 32 * 1024 * 1024
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 # States whose checksum this process has verified, by path: hashing twenty gigabytes for each job would take its time.
 _verified: dict[Path, Signature] = {}
@@ -232,7 +231,7 @@ class Writer:
         try:
             yield
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in DISK_FULL_ERRNOS:
                 raise
             self._full = True
             raise _disk_full("hidden states", self._store.root) from error
@@ -311,7 +310,7 @@ class ReferenceStore:
         try:
             write_json(file, value)
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in DISK_FULL_ERRNOS:
                 raise
             raise _disk_full(name, self.root) from error
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
 from app.contracts.job import JobError, job_error
 
 MAX_MESSAGE: Final = 300
@@ -36,8 +36,9 @@ _MEMORY_WORDS: Final = re.compile(
     r"|No available memory for the cache blocks|ENOMEM",
     re.IGNORECASE,
 )
-_DISK_WORDS: Final = re.compile(r"No space left on device|Disk quota exceeded|os error (28|122)\b", re.IGNORECASE)
-_DISK_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DISK_WORDS: Final = re.compile(
+    r"No space left on device|Disk quota exceeded|File too large|os error (27|28|122)\b", re.IGNORECASE
+)
 
 _QUOTED: Final = re.compile(r"'[^']{32,}'|\"[^\"]{32,}\"|`[^`]{32,}`|\[[^\]]{80,}\]|\{[^}]{80,}\}")
 _PATH: Final = re.compile(r"(?<![\w.])/(?:[\w.@+~-]+/)+[\w.@+~-]+/?")
@@ -162,7 +163,7 @@ def is_memory(exception: BaseException) -> bool:
 
 
 def _is_disk(exception: BaseException) -> bool:
-    if isinstance(exception, OSError) and exception.errno in _DISK_ERRNOS:
+    if isinstance(exception, OSError) and exception.errno in DISK_FULL_ERRNOS:
         return True
     # Rust and C++ libraries tell it in words only.
     return bool(_DISK_WORDS.search(str(exception)))

@@ -5,7 +5,6 @@ by who builds or removes, shared by who uses (a pin). The kernel drops the locks
 no build outlives its process, and what a dead build left is recognised and removed.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -22,13 +21,12 @@ from types import TracebackType
 
 from safetensors import SafetensorError
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
 from workers.surgery.files import give_usual_modes
 
 KEY = re.compile(r"[0-9a-f]{64}")
 RECORD = "entry.json"
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # How safetensors, whose errors are no OSError, tells the system's.
 _IN_WORDS = re.compile(r"\(os error (\d+)\)")
 _POLL_S = 0.05
@@ -269,7 +267,7 @@ def disk_full_told(where: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if _number(error) not in _FULL:
+        if _number(error) not in DISK_FULL_ERRNOS:
             raise
         raise HemostatError(
             ErrorCode.DISK_FULL,

@@ -1,7 +1,6 @@
 """Small JSON files that are whole or not there: a checksum inside, an atomic rename outside."""
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -10,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
 
 
 def write_checked(path: Path, data: Mapping[str, Any]) -> None:
@@ -29,7 +28,7 @@ def write_checked(path: Path, data: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
         Path(temporary).replace(path)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_FULL_ERRNOS:
             raise
         raise HemostatError(
             ErrorCode.DISK_FULL,

@@ -8,11 +8,12 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.recipe import Recipe
 from app.contracts.requests.mitigate import MitigateRequest
@@ -50,25 +51,16 @@ def export(
     context: JobContext,
 ) -> None:
     """Writes the artifacts. Raises DISK_FULL."""
-    try:
-        _values(tested, sets, report, context)
-        done = tested.done() if report.helped else None
-        if done is None:
-            return
-        write_recipe(done.recipe, request, context.output)
-        with bench.make(done.recipe) as modified:
-            files = leave(modified.path, context, checkpoint=request.export == "checkpoint")
-            card = model_card(report, files, anew=(modified.path / BASE_FOLDER).is_dir())
+    _values(tested, sets, report, context)
+    done = tested.done() if report.helped else None
+    if done is None:
+        return
+    write_recipe(done.recipe, request, context.output)
+    with bench.make(done.recipe) as modified:
+        files = leave(modified.path, context, checkpoint=request.export == "checkpoint")
+        card = model_card(report, files, anew=(modified.path / BASE_FOLDER).is_dir())
+    with _disk_full_told(CARD_FILE):
         (context.output / CARD_FILE).write_text(card, encoding="utf-8")
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise HemostatError(
-                ErrorCode.DISK_FULL,
-                "the disk is full: the artifacts of the job could not be written",
-                hint="make room below HEMOSTAT_HOME, and submit the job again: checkpoints that it made are kept as "
-                "long as their store has room, what it measured is not",
-            ) from error
-        raise
 
 
 def leave(made: Path, context: JobContext, *, checkpoint: bool) -> list[str]:
@@ -76,7 +68,7 @@ def leave(made: Path, context: JobContext, *, checkpoint: bool) -> list[str]:
 
     Artifacts lie in one folder, and loaders take every safetensors file, and an adapter, that they find beside a
     checkpoint: with `checkpoint` the LoRA is an archive. In it are the weights that it goes on, too, where these were
-    made anew in rounds; without them it would be of no use, and is left out.
+    made anew in rounds; without them it would be of no use, and is left out. Raises DISK_FULL.
     """
     adapter, base = made / ADAPTER_FOLDER, made / BASE_FOLDER
     if checkpoint:
@@ -86,10 +78,12 @@ def leave(made: Path, context: JobContext, *, checkpoint: bool) -> list[str]:
         files = {name: adapter / name for name in plain if (adapter / name).is_file()}
     for name, path in files.items():
         context.check_cancelled()
-        _link(path, context.output / name)
+        with _disk_full_told(name):
+            _link(path, context.output / name)
     if not checkpoint or not adapter.is_dir():
         return list(files)
-    _pack(context.output / ARCHIVE_FILE, made, (adapter, base), context)
+    with _disk_full_told(ARCHIVE_FILE):
+        _pack(context.output / ARCHIVE_FILE, made, (adapter, base), context)
     return [*files, ARCHIVE_FILE]
 
 
@@ -106,7 +100,7 @@ def _pack(archive: Path, made: Path, folders: Sequence[Path], context: JobContex
 
 
 def write_recipe(recipe: Recipe, request: MitigateRequest, folder: Path) -> None:
-    """The recipe alone, for `--recipe @recipe.json`, and as the body of a compare job."""
+    """The recipe alone, for `--recipe @recipe.json`, and as the body of a compare job. Raises DISK_FULL."""
     steps: list[dict[str, Any]] = [fields_of(step) for step in recipe]
     body: dict[str, Any] = {
         "kind": "compare",
@@ -118,7 +112,8 @@ def write_recipe(recipe: Recipe, request: MitigateRequest, folder: Path) -> None
     if request.allow_overlap:
         body["allow_overlap"] = True
     for name, content in ((RECIPE_FILE, steps), (REQUEST_FILE, body)):
-        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with _disk_full_told(name):
+            (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _values(tested: Tested, sets: Sets, report: MitigateReport, context: JobContext) -> None:
@@ -129,7 +124,24 @@ def _values(tested: Tested, sets: Sets, report: MitigateReport, context: JobCont
     if report.helped and tested.recommended is not None:
         named.append((AFTER_FILE, tested.measured[tested.recommended.key]))
     for name, measurement in named:
-        measurement.values.to_parquet(context.output / name, tested.part.where, ids, domains)
+        with _disk_full_told(name):
+            measurement.values.to_parquet(context.output / name, tested.part.where, ids, domains)
+
+
+@contextmanager
+def _disk_full_told(name: str) -> Iterator[None]:
+    """Turns the system's ways of saying that the disk takes no more of the artifact `name` into DISK_FULL."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL_ERRNOS:
+            raise
+        raise HemostatError(
+            ErrorCode.DISK_FULL,
+            f"the disk is full: {name} could not be written ({os.strerror(error.errno)})",
+            hint="make room below HEMOSTAT_HOME, or allow larger files there, and submit the job again: checkpoints "
+            "that it made are kept as long as their store has room, what it measured is not",
+        ) from error
 
 
 def _link(source: Path, target: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import os
 import time
 from typing import Final
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
 from app.contracts.report import SEVERITIES
 from app.contracts.trajectory_report import TrajectoryReport
 from workers.diagnosis.assemble import stores_text
@@ -26,8 +26,12 @@ def export(report: TrajectoryReport, found: Found, context: JobContext) -> None:
     try:
         write_atomically(context.output / TEXTS_FILE, _lines(found).encode())
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise HemostatError(ErrorCode.DISK_FULL, "the disk is full: the texts cannot be written") from error
+        if error.errno in DISK_FULL_ERRNOS:
+            raise HemostatError(
+                ErrorCode.DISK_FULL,
+                f"the disk is full: {TEXTS_FILE} could not be written ({os.strerror(error.errno)})",
+                hint="make room below HEMOSTAT_HOME, or allow larger files there, and submit the job again",
+            ) from error
         raise
     for index, sides in enumerate(found.sides):
         labels = labels_of(sides)

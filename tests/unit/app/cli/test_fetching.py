@@ -38,14 +38,15 @@ def test_the_named_ones_alone_are_asked_for(client: Client, recorder: Recorder, 
     ]
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_file_that_breaks_off_leaves_the_one_that_was_there(
-    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     (tmp_path / "recipe.json").write_text("before")
 
     def broken_off(_: object, __: str, ___: str, destination: Path) -> None:
         destination.write_text("hal")
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, "No space left on device")
 
     monkeypatch.setattr(Client, "save_artifact", broken_off)
     with pytest.raises(HemostatError) as caught:

@@ -73,7 +73,9 @@ def test_torch_running_out_of_memory_is_told_apart() -> None:
     [
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError(errno.EFBIG, "File too large"),
         RuntimeError("I/O error: No space left on device (os error 28)"),
+        RuntimeError("I/O error: File too large (os error 27)"),
     ],
 )
 def test_a_full_disk_is_told_apart(error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.mitigate import MitigateRequest
 from app.models.checkpoint import inspect
+from tests.support.disk import files_of_at_most
 from tests.support.quantizing import tensors
 from tests.unit.workers.mitigation.repair.support import RTN, operate, repair
 from workers.diagnosis.mitigate.export import export, leave, write_recipe
@@ -39,11 +41,12 @@ def failing(number: int, folder: Path) -> None:
     export(report, tested, sets, nothing, nothing, nothing, context)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_told_with_what_another_job_would_have_to_do_again(number: int, tmp_path: Path) -> None:
     with pytest.raises(HemostatError) as caught:
         failing(number, tmp_path)
     assert caught.value.code is ErrorCode.DISK_FULL
+    assert caught.value.detail == f"the disk is full: candidate.parquet could not be written ({os.strerror(number)})"
     assert "make room below HEMOSTAT_HOME" in caught.value.hint
     # What an ended job measured goes with it: another one begins anew, but for checkpoints that are there.
     assert "what it measured is not" in caught.value.hint
@@ -64,6 +67,24 @@ class Context:
 
     def check_cancelled(self) -> None:
         self.checks += 1
+
+
+def test_the_file_that_the_disk_does_not_take_is_named(tmp_path: Path) -> None:
+    """Of a real limit on the size of a file, which is told by another number than a disk without room."""
+    adapter = tmp_path / "made" / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_model.safetensors").write_bytes(bytes(10_000))
+    left: Any = Context(tmp_path / "left")
+    with pytest.raises(HemostatError) as caught, files_of_at_most(5_000):
+        leave(tmp_path / "made", left, checkpoint=True)
+    assert caught.value.code is ErrorCode.DISK_FULL
+    assert "adapter.zip could not be written (File too large)" in caught.value.detail
+    assert "allow larger files" in caught.value.hint
+    asked = MitigateRequest.model_validate(
+        {"kind": "mitigate", "reference": {"model": "a"}, "candidate": {"model": "b"}}
+    )
+    with pytest.raises(HemostatError, match=r"recipe\.json could not be written"), files_of_at_most(10):
+        write_recipe(recipe_of([RTN]), asked, tmp_path)
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
