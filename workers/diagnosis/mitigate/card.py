@@ -12,6 +12,11 @@ from app.contracts.requests.mitigate import MitigateRequest
 
 # The repair as a LoRA, where a whole checkpoint lies beside it.
 ARCHIVE_FILE: Final = "adapter.zip"
+# Where a LoRA alone was to be left, and it goes on weights that are left with a checkpoint only.
+_NO_LORA: Final = (
+    "\n\nNo LoRA lies beside this card: the repair's goes on weights that its rounds (`iterations`) made anew, and "
+    f"without them it is of no use. With `export` `checkpoint` both are left, in `{ARCHIVE_FILE}`."
+)
 _WINDOW: Final = MitigateRequest.model_fields["window"].default
 
 
@@ -35,7 +40,7 @@ def model_card(report: MitigateReport, files: Sequence[str], *, anew: bool = Fal
     if (report.request or {}).get("allow_overlap"):
         apart = "took no part in choosing (allow_overlap: treatments may have looked at some of them)"
         scored += " --allow-overlap"
-    beside = _files(files, _goes_on(point, before, anew=anew))
+    beside = _files(files, _goes_on(point, before, anew=anew)) or (_NO_LORA if anew else "")
     held = "\n".join(f"- {line}" for line in (*report.not_tested, *report.warnings))
     return f"""---
 base_model: {json.dumps(source.reference.model)}

@@ -38,3 +38,15 @@ def test_it_tells_what_the_repair_is_loaded_on(treated: list[dict[str, Any]], an
         card = " ".join(model_card(parsed, names, anew=anew).split())
         assert f"a LoRA that PEFT and vLLM load, {goes_on}" in card
         assert ("merged into the checkpoint" in card) is (names != files)
+
+
+def test_it_tells_why_no_repair_is_left_beside_a_recipe_whose_rounds_made_weights_of_their_own() -> None:
+    report = mitigate_report()
+    report["front"][-1]["recipe"] = report["recommended"] = [RTN, REPAIR | {"iterations": 3}]
+    parsed = MitigateReport.model_validate(report)
+    told = "No LoRA lies beside this card"
+    alone = " ".join(model_card(parsed, [], anew=True).split())
+    assert f"{told}: the repair's goes on weights that its rounds (`iterations`) made anew" in alone
+    assert "With `export` `checkpoint` both are left, in `adapter.zip`." in alone
+    for files, anew in (([], False), (["adapter.zip", "model.safetensors"], True), (["adapter_config.json"], False)):
+        assert told not in model_card(parsed, files, anew=anew)
