@@ -31,7 +31,7 @@ from app.models.shapes import LAYOUTS
 from app.models.simulation import section_in, with_activations
 from app.models.steps.blockwise import check_blocks
 
-# Input and output dimensions that vLLM's CPU kernels take.
+# Input and output dimensions that vLLM's CPU kernels take, and groups beside 8-bit activations.
 CPU_MULTIPLE = 32
 CUDA_GROUPS = (None, 32, 64, 128)
 
@@ -176,6 +176,9 @@ def _cpu(form: PackedForm, chosen: list[Weight]) -> Iterator[Refusal]:
         yield "dynamic", what, 'dynamic true, or form "simulated"'
     if acts and form.bits == 4 and not form.dynamic:
         yield "dynamic", "4-bit weights with static activations", "dynamic true"
+    if acts and form.bits == 4 and form.group_size is not None and form.group_size % CPU_MULTIPLE:
+        what = f"4-bit weights in groups of {form.group_size} with 8-bit activations"
+        yield "group_size", what, f"a group_size that {CPU_MULTIPLE} divides, or null"
     if form.group_size is not None and form.group_size % 2:
         yield "group_size", f"groups of {form.group_size}", "an even group_size"
     if form.bits == 4 and not acts and not has_avx512():

@@ -50,6 +50,12 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             ErrorCode.PACKING_UNSUPPORTED,
             "/group_size",
         ),
+        (
+            "llama",
+            {"activation_bits": 8, "form": "packed", "symmetric": True, "group_size": 16},
+            ErrorCode.PACKING_UNSUPPORTED,
+            "/group_size",
+        ),
         ("llama", {"activation_bits": 8, "modules": ["q_proj"]}, ErrorCode.RECIPE_NOT_APPLICABLE, "/modules"),
         ("llama", {"form": "packed", "modules": ["up_proj"]}, ErrorCode.PACKING_UNSUPPORTED, "/modules"),
         ("mixtral", {}, ErrorCode.RECIPE_NOT_APPLICABLE, ""),
