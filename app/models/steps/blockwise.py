@@ -28,3 +28,20 @@ def check_blocks(info: CheckpointInfo, weights: Sequence[Weight], *, pointer: st
             hint="name modules of the layers; steps that look at weights alone take embedding and head",
             pointer=f"{pointer}/modules",
         )
+
+
+def check_reference(reference: CheckpointInfo, *, pointer: str) -> None:
+    """Raises `HemostatError(RECIPE_NOT_APPLICABLE)` for a reference that cannot be run block by block beside the model
+    that comes near it."""
+    why = None
+    if reference.quantization is not None:
+        why = f"is packed ({reference.scheme})"
+    elif reference.architecture not in DENSE:
+        why = f"is a {reference.architecture}"
+    if why is not None:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"the step runs the reference block by block beside the model, and the reference {why}",
+            hint="give the plain checkpoint of a dense model as the reference, or leave the step out",
+            pointer=pointer,
+        )

@@ -14,7 +14,7 @@ from app.models.layer_names import in_layer
 from app.models.modules import FLOATS, Weight, check_layers, natural_key
 from app.models.nearest import suggestion
 from app.models.shapes import LAYOUTS
-from app.models.steps.blockwise import check_blocks
+from app.models.steps.blockwise import check_blocks, check_reference
 
 EPSILON = "rms_norm_eps"
 
@@ -51,7 +51,8 @@ def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
 
 
 def against(reference: CheckpointInfo, info: CheckpointInfo, step: Step, pointer: str) -> None:
-    """Raises RECIPE_NOT_APPLICABLE where norms are tweaked to the blocks of a reference that has others."""
+    """Raises RECIPE_NOT_APPLICABLE where norms are tweaked to the blocks of a reference that has others, or whose
+    blocks cannot be run."""
     if not isinstance(step, NormTweak):
         return
     if (info.layers, info.hidden_size) != (reference.layers, reference.hidden_size):
@@ -62,6 +63,7 @@ def against(reference: CheckpointInfo, info: CheckpointInfo, step: Step, pointer
             hint="put norm.tweak before steps that change the shape, or leave it out",
             pointer=pointer,
         )
+    check_reference(reference, pointer=pointer)
 
 
 def norms_of(info: CheckpointInfo) -> list[Weight]:

@@ -4,7 +4,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe, RepairLowrank, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
-from app.models.steps.blockwise import check_blocks
+from app.models.steps.blockwise import check_blocks, check_reference
 
 # Steps that make a weight from the weight alone.
 LOCAL = frozenset({"quantize.rtn", "quantize.fp8", "quantize.nf4", "prune.magnitude"})
@@ -33,7 +33,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
 
 
 def against(reference: CheckpointInfo, info: CheckpointInfo, step: Step, pointer: str) -> None:
-    """Raises RECIPE_NOT_APPLICABLE where the reference is of another kind than the model."""
+    """Raises RECIPE_NOT_APPLICABLE where the reference is of another kind than the model, or packed."""
     del step
     why = None
     if info.architecture != reference.architecture:
@@ -49,6 +49,7 @@ def against(reference: CheckpointInfo, info: CheckpointInfo, step: Step, pointer
             hint="give the model that this one was made from as the reference; a model of another width has none",
             pointer=pointer,
         )
+    check_reference(reference, pointer=pointer)
 
 
 def follow(before: Recipe, step: Step, pointer: str) -> None:
