@@ -2,18 +2,21 @@
 
 import copy
 import io
+import re
 import shlex
 
 import pytest
 from rich.console import Console
 
 from app.contracts.mitigate_report import FrontPoint, MitigateReport
+from app.web import format as fmt
 from app.web.charts_front import Dot, front_chart
 from app.web.report import render
 from app.web.sections.front import front, heading, healthy, outcome
 from app.web.sections.onwards import commands
 from app.web.sections.trials import described, protocol
 from app.web.terminal import render_terminal
+from tests.support.html import tree
 from tests.support.mitigate_reports import mitigate_variants
 
 VARIANTS = mitigate_variants()
@@ -101,6 +104,27 @@ def test_every_kl_of_the_front_has_its_unit_and_interval():
             low, high = point[name]["ci"]
             assert f"[{low:.3f}, {high:.3f}]" in page or f"[{low:.2f}, {high:.2f}]" in page, (name, low, high)
     assert "KL to choose by, nats" in page
+
+
+def test_the_worst_tokens_and_the_text_around_them_stand_before_and_after():
+    report = VARIANTS["helped"]
+    section = tree(render(report)).one(id_="tokens")
+    shown, folded = (list(body.all("tr")) for body in section.all("tbody"))
+    rows = [*shown, *folded]
+    assert len(rows) == len(report["worst_tokens"]) > len(shown) > 0
+    for row, token in zip(rows, report["worst_tokens"], strict=True):
+        assert fmt.number(token["kl"]) in row.text
+        assert fmt.number(token["kl_after"]) in row.text
+    drawn = list(section.all(class_="passage"))
+    assert len(drawn) == 2 * len(report["passages"]) > 0
+    for place, pair in enumerate(report["passages"]):
+        for passage, (label, told) in zip(drawn[2 * place : 2 * place + 2], pair.items(), strict=True):
+            caption = passage.one("figcaption").text
+            assert caption.lower().startswith(label)
+            tokens = list(passage.one(class_="text").all(class_="tok"))
+            assert [token.text for token in tokens] == [token["text"] for token in told["tokens"]]
+            known = [token["kl"] for token in told["tokens"] if token["kl"] is not None]
+            assert float(re.search(r"worst ([\d.]+) nats", caption)[1]) == pytest.approx(max(known), rel=0.05)
 
 
 def unharmed():
