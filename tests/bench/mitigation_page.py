@@ -23,8 +23,8 @@ Model: SmolLM2-135M-Instruct, bf16, on vLLM for CPUs. Steps that look at text we
 WikiText-2's raw test file, 32 windows of 512 tokens unless the recipe says otherwise (repair: 64), seed 0.
 KL(reference‖candidate) in nats a token with its 95 % interval, documents resampled: over the beginnings of 20 other
 articles (*WikiText-2*), and over 24 shipped documents of other kinds that nothing was fitted on (*other text*).
-Seconds are those of making the checkpoint, mostly on one core of an AVX-512 machine that other work kept busy: they are
-upper bounds. Repair at rank 16 and after RTN, `lowrank.svd` at a fifth and GPTQ on 128 windows ran alone on two cores
+Seconds are those of a recipe's last step, mostly on one core of an AVX-512 machine that other work kept busy: upper
+bounds. Repair at rank 16 and after RTN, `lowrank.svd` at a fifth and GPTQ on 128 windows ran alone on two cores
 with AVX-512 BF16; repair of dropped layers on what tests left of one of them. Packed RTN was made where other work left
 it a tenth of a core.
 
@@ -64,6 +64,7 @@ def page(found: Mapping[str, Mapping[str, float]]) -> str:
     if rows["mixture"]:
         lines += ["", "## A mixture of experts", "", *MIXTURE, "", *TABLE, *rows["mixture"]]
     lines += ["", "## Bars", "", "What each method is held to, as a ratio of two KLs on the same documents.", ""]
+    lines += ["A bar is met where the ratio itself is within it; of some the interval reaches beyond.", ""]
     lines += ["Of what a repair removes on WikiText-2, two thirds have to be removed on other text.", ""]
     lines += ["| recipe | against | text | ratio | bar | |", "|---|---|---|---|---|---|"]
     lines += [line for case in measured for line in _bars(case, found[case.name])]
