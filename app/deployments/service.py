@@ -20,7 +20,9 @@ from app.contracts.deployment import (
     RollbackRequest,
 )
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Calibrated, Recipe
 from app.contracts.requests.compare import CompareRequest
+from app.contracts.text import SelfText
 from app.deployments import hidden
 from app.deployments.fit import check_version, conclude_fit, ensure_fit
 from app.deployments.settle import settle_jobs
@@ -72,8 +74,8 @@ async def create(state: State, request: DeploymentRequest, owner: str, key: str 
 def preflight(request: DeploymentRequest, settings: Settings) -> None:
     """Everything that can be refused without torch. Reads folders and file headers: call it from a thread.
 
-    Raises what `app.models.preflight.check_request` raises, and for a version PROFILE_NOT_FOUND, PROFILE_CORRUPT or
-    PROFILE_MISMATCH.
+    Raises what `app.models.preflight.check_request` raises, RECIPE_NOT_APPLICABLE for a step whose text would have to
+    be sampled, and for a version PROFILE_NOT_FOUND, PROFILE_CORRUPT or PROFILE_MISMATCH.
     """
     if is_deployment_id(request.name):
         raise HemostatError(
@@ -90,8 +92,21 @@ def preflight(request: DeploymentRequest, settings: Settings) -> None:
     )
     with _own_fields():
         check_request(compared, load_registry(settings.models_file), settings)
+    _check_texts(request.model.recipe)
     if request.version is not None:
         check_version(request.version, request.model, request.reference, settings)
+
+
+def _check_texts(recipe: Recipe) -> None:
+    """What serves has no engine of the reference to sample a step's text with."""
+    for index, step in enumerate(recipe):
+        if isinstance(step, Calibrated) and step.reads_text and isinstance(step.calibration, SelfText):
+            raise HemostatError(
+                ErrorCode.RECIPE_NOT_APPLICABLE,
+                "a recipe that is served cannot sample its calibration text from the reference",
+                hint="give the step a text source that can be read: shipped, file, inline or hub",
+                pointer=f"/model/recipe/{index}/calibration",
+            )
 
 
 @contextmanager
