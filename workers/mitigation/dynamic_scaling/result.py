@@ -4,6 +4,8 @@ Simulated, weights are written in their own dtype, and config.json tells the eng
 (`app.contracts.simulation`). Packed, compressed-tensors' config groups give every module its bits.
 """
 
+from collections.abc import Iterable
+
 import torch
 
 from app.contracts.recipe import QuantizeDynamic
@@ -23,36 +25,41 @@ class Result:
         self._shop, self._step = shop, step
         self._packer = Packer(shop) if step.form == "packed" else None
         self._modules: dict[int, int] = {}
+        self._elements = self._storage = 0.0
+        self._biases = False
 
-    @torch.no_grad()
-    def put(self, blocks: list[LearnedBlock]) -> None:
-        """Every block; then what the configuration has to say."""
+    def put(self, blocks: Iterable[LearnedBlock]) -> None:
+        """Every block, as it comes (what makes it may train it); then what the configuration has to say."""
         shop, step = self._shop, self._step
-        elements = storage = 0.0
         for index, block in enumerate(blocks):
             shop.check_cancelled()
-            prefix = f"model.layers.{index}."
-            for path in block.vectors:
-                dtype = DTYPES[shop.source.tensors[prefix + path].dtype]
-                made = block.vector(path).to(dtype)
-                if not torch.equal(made, shop.read(prefix + path)):
-                    shop.put(prefix + path, made)
-            for path, learned in block.weights.items():
-                self._put(prefix + path, learned.finished())
-                rounded = learned.rounded
-                elements += rounded.codes_OI.numel()
-                storage += rounded.scheme.storage(*rounded.codes_OI.shape)
+            self._put_block(f"model.layers.{index}.", block)
         for bits, count in sorted(self._modules.items()):
             shop.figures[f"modules_{bits}_bit"] = count
-        shop.figures["bits_per_weight"] = storage / elements
+        shop.figures["bits_per_weight"] = self._storage / self._elements
         if self._packer is not None:
             self._packer.finish()
         else:
             shop.warn("simulated: weights take their source's dtype on disk; bits are what they would take packed")
             if step.activation_bits is not None:
                 shop.config.update(with_activations(shop.config, activations_entry(step, shop.weights)))
-        if not any(path.endswith(".bias") for block in blocks for path in block.vectors):
+        if not self._biases:
             shop.warn("the architecture has no biases: mean shifts are made good by weights and norms alone")
+
+    @torch.no_grad()
+    def _put_block(self, prefix: str, block: LearnedBlock) -> None:
+        shop = self._shop
+        self._biases |= any(path.endswith(".bias") for path in block.vectors)
+        for path in block.vectors:
+            dtype = DTYPES[shop.source.tensors[prefix + path].dtype]
+            made = block.vector(path).to(dtype)
+            if not torch.equal(made, shop.read(prefix + path)):
+                shop.put(prefix + path, made)
+        for path, learned in block.weights.items():
+            self._put(prefix + path, learned.finished())
+            rounded = learned.rounded
+            self._elements += rounded.codes_OI.numel()
+            self._storage += rounded.scheme.storage(*rounded.codes_OI.shape)
 
     def _put(self, name: str, rounded: Rounded) -> None:
         shop, step = self._shop, self._step

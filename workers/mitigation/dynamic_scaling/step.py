@@ -15,7 +15,7 @@ nearest does, and the divergence greater.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import repeat
@@ -67,14 +67,15 @@ class DynamicScaling:
         gradients = self._gradients(shop, names)
         planned = plan_bits(shop, step, scheme, gradients.found) if step.mixed else {}
         work = _Work(shop, step, scheme, names, gradients, planned)
-        blocks = work.walk()
         if text.tokens_NL.numel() < max(weight.shape[-1] for weight in shop.weights):
             shop.warn(
                 f"{text.tokens_NL.numel()} calibration tokens are fewer than the input dimension of some layers: "
                 "their second moment is singular, and damping decides what the text does not"
             )
-        if step.tuning_steps:
-            work.tune(blocks)
+        blocks: Iterable[LearnedBlock] = work.walk()
+        if step.tuning_steps:  # all at once; else each is stored when it is made, and let go
+            blocks = tuned = list(blocks)
+            work.tune(tuned)
         Result(shop, step).put(blocks)
 
     def _gradients(self, shop: Shop, names: frozenset[str]) -> Gatherer:
@@ -130,8 +131,8 @@ class _Work:
         self._damping = DAMPING
         self._errors: list[tuple[float, float]] = []
 
-    def walk(self) -> list[LearnedBlock]:
-        """Smooths and rounds every block; what was made of each."""
+    def walk(self) -> Iterator[LearnedBlock]:
+        """Smooths and rounds every block; what was made of each, when its turn has come."""
         shop = self._shop
         self._skeleton = Skeleton(shop.source, shop.read)
         own = Walk(
@@ -148,13 +149,13 @@ class _Work:
             for start, end in own.batches():
                 self._entering.write(start, own.entering.read(start, end))
         fitting = self._fitting()
-        blocks = []
         with ExitStack() as hooks:
             for source_block, own_block in zip(self._source(), own.blocks(), strict=False):
                 made = self._block(source_block, own_block, hooks)
                 if fitting is not None and made.weights:
                     made = self._fit(fitting, own_block, own.entering, made)
-                blocks.append(made)
+                yield made
+                del made
         if self._strengths:
             shop.figures["smoothing_strength_mean"] = sum(self._strengths) / len(self._strengths)
         if self._errors:
@@ -165,7 +166,6 @@ class _Work:
             shop.figures["block_error_after"] = sum(kept) / len(kept)
         if self._damping > DAMPING:
             shop.warn(f"a second moment could not be inverted with damping {DAMPING:g}; {self._damping:g} was used")
-        return blocks
 
     def _source(self) -> Iterator[Block | None]:
         """The source's blocks where some layer has a bias, else nothing without end."""

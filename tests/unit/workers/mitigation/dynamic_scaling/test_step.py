@@ -1,6 +1,8 @@
 """The whole step on tiny models: bits, zeros, fused layers, seeds, configuration, packed and simulated."""
 
+import gc
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from app.models.checkpoint import inspect
 from app.models.steps import quantize
 from tests.support.attention import attention_of
 from workers.mitigation.dynamic_scaling import fitting
+from workers.mitigation.dynamic_scaling import step as step_module
+from workers.mitigation.dynamic_scaling.learned import LearnedBlock
 from workers.mitigation.dynamic_scaling.moments import Moment
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.modified import Modified
@@ -149,6 +153,26 @@ def test_a_block_is_fitted_with_the_inputs_that_its_layers_will_have(tiny: Tiny,
         errors.append(made(tiny("llama", **LAYERS), tmp_path / name, step).manifest.steps[0].figures)
     assert errors[1]["block_error_before"] > 10 * errors[0]["block_error_before"]
     assert errors[1]["block_error_after"] > 10 * errors[0]["block_error_after"]
+
+
+def test_a_block_is_let_go_when_it_is_stored(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_before: list[weakref.ref[LearnedBlock]] = []
+    alive: list[int] = []
+    inner = step_module._Work._learned
+
+    def told(self: step_module._Work, *arguments: Any) -> LearnedBlock:
+        gc.collect()
+        alive.append(sum(one() is not None for one in made_before))
+        found = inner(self, *arguments)
+        made_before.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(step_module._Work, "_learned", told)
+    for fields, most in (({"tuning_steps": 0}, 1), ({"tuning_steps": 0, "block_epochs": 1}, 1), ({}, 4)):
+        made_before.clear()
+        alive.clear()
+        made(tiny("llama", num_hidden_layers=5), tmp_path / str(most) / str(len(fields)), DYNAMIC | fields)
+        assert max(alive) == most
 
 
 def test_biases_take_part(tiny: Tiny, tmp_path: Path) -> None:
