@@ -4,6 +4,7 @@ One vLLM server and one API for all tests of the package. The test registers the
 serving process does.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import http.server
@@ -177,17 +178,27 @@ class Service:
                     return sample.value
         return 0.0
 
-    def running(self) -> float:
-        """Requests that vLLM works on."""
-        return self.vllm("num_requests_running")
-
-    def vllm(self, name: str) -> float:
-        """The sample of vLLM's own metrics that is called so, of its one model and engine."""
+    def vllm(self, name: str, **labels: str) -> float:
+        """The sample of vLLM's own metrics that is called so and has these labels, of its one model and engine."""
         for family in text_string_to_metric_families(httpx.get(f"{self.vllm_url}/metrics", timeout=30).text):
             for sample in family.samples:
-                if sample.name == f"vllm:{name}":
+                if sample.name == f"vllm:{name}" and labels.items() <= sample.labels.items():
                     return sample.value
         raise AssertionError("vLLM does not tell")
+
+    def generated(self) -> float:
+        """Tokens that vLLM has generated. A counter tells more surely than the gauge of running requests, which lags
+        behind, and which a generation may pass between two looks."""
+        return self.vllm("generation_tokens_total")
+
+    async def until_still(self, before: float) -> float:
+        """Waits until vLLM has generated more than these tokens and generates no more; how many more."""
+        found = [-1.0, before]
+        while found[-1] != found[-2] or found[-1] == before:
+            assert len(found) < 120, "vLLM goes on for a client that left"
+            await asyncio.sleep(0.5)
+            found.append(self.generated())
+        return found[-1] - before
 
 
 @contextlib.contextmanager

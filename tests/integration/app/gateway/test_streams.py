@@ -120,7 +120,7 @@ async def test_nobody_there_is_503_with_a_time_to_come_back(service: Service) ->
 
 async def test_a_client_that_leaves_stops_its_generation(service: Service) -> None:
     await service.deploy("leaving")
-    before = service.vllm("generation_tokens_total")
+    before = service.generated()
     async with (
         service.http() as http,
         http.stream("POST", "/v1/completions", json={"model": "leaving", **LONG}) as answer,
@@ -132,14 +132,7 @@ async def test_a_client_that_leaves_stops_its_generation(service: Service) -> No
         lambda: service.metric("hemostat_gateway_aborts_total", deployment="leaving", reason="client") == 1,
     )
     assert service.metric("hemostat_gateway_in_flight_requests", deployment="leaving") == 0
-    # Counters tell more surely than the gauge of running requests, which lags behind and which a generation that
-    # nothing stops may pass between two looks.
-    generated = [-1.0, before]
-    while generated[-1] != generated[-2] or generated[-1] == before:
-        assert len(generated) < 120, "vLLM goes on for a client that left"
-        await asyncio.sleep(0.5)
-        generated.append(service.vllm("generation_tokens_total"))
-    assert 0 < generated[-1] - before < LONG["max_tokens"]
+    assert 0 < await service.until_still(before) < LONG["max_tokens"]
 
 
 async def test_a_full_queue_is_429_and_what_waits_is_answered(
