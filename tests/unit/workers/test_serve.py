@@ -31,9 +31,12 @@ class Store:
 
 
 class Server:
-    """One that answers one request for as long as it is asked, and its door, which is well."""
+    """One that answers one request until the lease was renewed twice while it drains, and its door, which is well."""
 
     url = "http://127.0.0.1:1"
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
 
     async def until_ended(self) -> str:
         await asyncio.Event().wait()
@@ -43,7 +46,7 @@ class Server:
         return False
 
     async def requests(self) -> int:
-        return 1
+        return int(self.store.said.count(DeploymentState.DRAINING) < 3)
 
     async def get_json(self, url: str) -> dict[str, object]:
         return {"loaded": ["identity"], "refused": {}} if url.endswith("/versions") else {"since": None}
@@ -54,13 +57,13 @@ async def test_a_replica_that_drains_never_says_again_that_it_is_ready(
 ) -> None:
     monkeypatch.setattr(serve, "POLL_S", 0.01)
     monkeypatch.setattr(serve, "QUIET_POLL_S", 0.01)
-    settings = Settings(home=tmp_path, drain_s=0.5, replica_renew_s=0.02)
+    settings = Settings(home=tmp_path, drain_s=600.0, replica_renew_s=0.02)
     store = Store()
     serving = Serving(settings, cast(DeploymentStore, store), deployment(), 0)
     serving._folder.mkdir(parents=True)
     serving._door = "http://127.0.0.1:2"
     renewing = asyncio.create_task(serving._renew())
-    working = asyncio.create_task(serving._serve(cast(ServerProcess, Server())))
+    working = asyncio.create_task(serving._serve(cast(ServerProcess, Server(store))))
     async with asyncio.timeout(60):
         while DeploymentState.READY not in store.said:  # noqa: ASYNC110 - the lease is renewed by another task
             await asyncio.sleep(0.01)
@@ -68,5 +71,5 @@ async def test_a_replica_that_drains_never_says_again_that_it_is_ready(
         assert await working == 0
     renewing.cancel()
     draining = store.said[store.said.index(DeploymentState.DRAINING) :]
-    assert len(draining) > 1
+    assert len(draining) > 2
     assert set(draining) == {DeploymentState.DRAINING}

@@ -107,7 +107,7 @@ def test_a_folder_is_read_into_whatever_it_is_called_and_a_pipe_is_not_waited_fo
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
-    thread.join(timeout=10)
+    thread.join(timeout=60)
     assert [error.code for error in found] == [ErrorCode.TEXT_NOT_FOUND]
     assert "pipe.txt" in found[0].detail
 
