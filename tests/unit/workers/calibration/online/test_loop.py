@@ -58,7 +58,7 @@ async def running(tmp_path: Path, store: Store, release: threading.Event) -> Asy
         release.wait(60)
         raise OSError
 
-    settings = Settings(home=tmp_path, shadow_stale_s=0.3)
+    settings = Settings(home=tmp_path)
     made = ShadowLoop(settings, cast(DeploymentStore, store), deployment(), ShadowTelemetry("demo"))
     made._opened = opened  # type: ignore[assignment, method-assign]
     for _ in range(30):
@@ -72,6 +72,13 @@ async def running(tmp_path: Path, store: Store, release: threading.Event) -> Asy
         await asyncio.wait_for(working, 60)
 
 
+def fall_silent(loop: ShadowLoop) -> None:
+    """As if the last scored request were of long ago."""
+    staleness = loop.book.state.staleness
+    past = staleness.model_copy(update={"since": staleness.since - 10 * loop.settings.shadow_stale_s})
+    loop.book.state = loop.book.state.model_copy(update={"staleness": past})
+
+
 async def until(loop: ShadowLoop, state: DriftState) -> None:
     async with asyncio.timeout(60):
         while loop.telemetry.value("drift_state", state=state.value) != 1.0:  # noqa: ASYNC110 - as a scrape looks
@@ -82,6 +89,7 @@ async def test_silence_is_told_while_the_engines_do_not_answer(tmp_path: Path, s
     async with running(tmp_path, store, threading.Event()) as loop:
         await until(loop, DriftState.OK)  # what the last process knew is told before the models are loaded
         assert loop.telemetry.value("drift_e_value_needed") == 200
+        fall_silent(loop)
         await until(loop, DriftState.STALE)
         async with asyncio.timeout(60):
             while not store.told or store.told[-1].drift is not DriftState.STALE:  # noqa: ASYNC110 - another task tells
@@ -92,5 +100,6 @@ async def test_silence_is_told_while_redis_is_away(tmp_path: Path, store: Store)
     store.away = True
     async with running(tmp_path, store, threading.Event()) as loop:
         await until(loop, DriftState.OK)
+        fall_silent(loop)
         await until(loop, DriftState.STALE)
         assert not loop.redis_up
