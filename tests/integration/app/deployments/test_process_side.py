@@ -39,8 +39,9 @@ async def test_a_replica_that_falls_silent_is_gone(
     client: Redis, deployments: DeploymentStore, lease_settings: Settings, made: Deployment
 ) -> None:
     brief = DeploymentStore(client, lease_settings.model_copy(update={"replica_lease_s": 0.2}))
-    await brief.register(made.id, replica())
-    assert (await brief.get(made.id)).state is DeploymentState.READY
+    await deployments.register(made.id, replica())
+    assert (await deployments.get(made.id)).state is DeploymentState.READY
+    await brief.renew(made.id, replica())
 
     async def noticed() -> bool:
         return await deployments.settle(made.id) is DeploymentState.DEGRADED
@@ -48,8 +49,8 @@ async def test_a_replica_that_falls_silent_is_gone(
     await until(noticed)
     assert await deployments.replicas(made.id) == []
     assert [event.type.value for event in await told(deployments, made)][-2:] == ["replica", "state"]
-    await brief.renew(made.id, replica())
-    assert (await brief.get(made.id)).state is DeploymentState.READY
+    await deployments.renew(made.id, replica())
+    assert (await deployments.get(made.id)).state is DeploymentState.READY
 
 
 async def test_a_change_that_many_notice_is_told_once(

@@ -14,7 +14,7 @@ from app.contracts.event import Event
 from app.contracts.job import JobStatus, Progress, job_error
 from app.contracts.requests.compare import CompareRequest
 from app.jobs import keys
-from app.jobs.connection import connect
+from app.jobs.connection import connect, redis_url
 from app.jobs.ids import new_job_id
 from app.jobs.store import MESSAGE_PAGE, MESSAGE_PAGES, Filters, Idempotency, JobStore, Orders
 from app.settings import Settings
@@ -307,13 +307,15 @@ async def test_a_job_without_a_line_has_no_latest_one(store: JobStore) -> None:
     assert await store.latest_message(new_job_id()) is None
 
 
-async def test_a_blocking_read_wakes_up_at_the_next_event(store: JobStore) -> None:
+async def test_a_blocking_read_wakes_up_at_the_next_event(store: JobStore, settings_of: Settings) -> None:
     job_id = await created(store)
-    reading = asyncio.create_task(store.events(job_id, 1, block_s=5))
-    await asyncio.sleep(0.1)
-    assert not reading.done()
-    await store.claim(job_id, "w1")
-    assert [event.number for event in await asyncio.wait_for(reading, 60)] == [2]
+    # It waits for longer than a connection of the service may, and than any pause of this process.
+    async with Redis.from_url(redis_url(settings_of), decode_responses=True, socket_timeout=700) as patient:
+        reading = asyncio.create_task(JobStore(patient, settings_of).events(job_id, 1, block_s=600))
+        await asyncio.sleep(0.1)
+        assert not reading.done()
+        await store.claim(job_id, "w1")
+        assert [event.number for event in await asyncio.wait_for(reading, 60)] == [2]
     assert await store.events(job_id, 2, block_s=0.05) == []
 
 
