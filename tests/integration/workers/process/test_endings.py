@@ -97,12 +97,10 @@ def test_a_warm_child_serves_job_after_job(shared_house: House) -> None:
 
 def test_cancelling_stops_a_listening_handler_at_once_and_keeps_its_process(shared_house: House) -> None:
     owner = shared_house.owner
-    job_id = owner.submit(do="count", steps="1200", slice="0.05")
+    job_id = owner.submit(do="count", steps="12000", slice="0.05")
     owner.wait_until(job_id, lambda record: record.job.progress.done > 0)
-    begun = time.monotonic()
     owner.cancel(job_id)
-    record = owner.wait(job_id)
-    assert time.monotonic() - begun < 30  # it would count for a minute
+    record = owner.wait(job_id)  # which waits a minute and a half: it would count for ten
     assert record.job.status is JobStatus.CANCELLED
     left(shared_house, job_id)
     after = owner.submit(do="count", steps="1")

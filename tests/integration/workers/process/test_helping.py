@@ -59,10 +59,13 @@ def test_the_list_of_workers_says_who_helps_with_what(house: House, pair: tuple[
     job_id = house.owner.submit(do="points", steps="3", own="1", loiter="yes")
     wait_for(lambda: any(line["helping"] for line in told(house, job_id, "point begun")), what="help")
     helper = helper_of(house, job_id, pair)
-    wait_for(lambda: {worker.helping for worker in house.owner.workers()} == {job_id, None}, what="the heartbeat")
-    listed = {worker.pid: (worker.job, worker.helping) for worker in house.owner.workers()}
-    assert listed == {worker.pid: (None, job_id) if worker is helper else (job_id, None) for worker in pair}
-    assert "hemostat_worker_helping 1.0" in httpx.get(helper.metrics_url()).text
+    expected = {worker.pid: (None, job_id) if worker is helper else (job_id, None) for worker in pair}
+
+    def listed() -> bool:
+        return {worker.pid: (worker.job, worker.helping) for worker in house.owner.workers()} == expected
+
+    wait_for(listed, what="their heartbeats")
+    assert "hemostat_worker_helping 1.0" in httpx.get(helper.metrics_url(), timeout=60).text
     go(house.settings, job_id)
     house.owner.wait(job_id)
     wait_for(lambda: {worker.helping for worker in house.owner.workers()} == {None}, what="the end of it")

@@ -114,11 +114,12 @@ def test_what_would_have_to_be_done_again_is_not_stopped(house: House) -> None:
 def test_a_piece_that_takes_longer_than_a_cancellation_may_is_done_before_it_makes_way(house: House) -> None:
     """It is asked to stop and not killed: what it had in hand is kept, and its engine with it."""
     owner = house.owner
-    fit = own_fit(house, "in-hand", steps="3", slice="4", deaf="")
+    fit = own_fit(house, "in-hand", steps="3", slice="4", deaf="", halt="2")  # a late stop finds it there, too
     house.worker(fit_turn_s=0.1, cancel_grace_s=0.2)
     owner.wait_until(fit, lambda record: record.job.progress.done >= 1)
     other = owner.submit(do="count", steps="1")
     assert owner.wait(other).job.status is JobStatus.SUCCEEDED
+    go(house.settings, fit)
     record = owner.wait(fit)
     assert (record.job.status, record.tries) == (JobStatus.SUCCEEDED, 1)
     assert record.job.attempt >= 2
