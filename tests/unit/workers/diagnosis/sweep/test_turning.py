@@ -24,7 +24,7 @@ S = tuple(cast(float, point.s) for point in CURVE)
 
 
 class MadeUp(PointRunner):
-    """Points of a known curve; making one takes a little while, so that two workers meet."""
+    """Points of a known curve; making one takes a little while."""
 
     def key(self, setting: Setting) -> str:
         return f"point-{setting.values[0]}"
@@ -62,7 +62,20 @@ def turning(
 
 
 def test_workers_that_choose_together_keep_the_budget_and_measure_nothing_twice(tmp_path: Path) -> None:
-    made = [turning(tmp_path, f"worker-{number}") for number in range(3)]
+    begun: set[str] = set()
+    met = threading.Event()
+
+    class Meeting(MadeUp):
+        """The first point of the first worker takes until another one has begun its own."""
+
+        def _measured(self, setting: Setting) -> PointRecord:
+            begun.add(self._by)
+            if len(begun) > 1:
+                met.set()
+            assert met.wait(60)
+            return super()._measured(setting)
+
+    made = [turning(tmp_path, f"worker-{number}", made_up=Meeting) for number in range(3)]
     found: list[dict[int, PointRecord]] = []
     threads = [
         threading.Thread(target=lambda one=one, wait=wait: found.append(one.run(wait=wait)))
