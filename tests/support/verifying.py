@@ -17,8 +17,8 @@ from typing import Any
 
 from app.contracts.deployment import Replica
 from app.deployments.store import DeploymentStore
-from app.jobs.connection import connect
 from app.settings import Settings
+from tests.support.patient import connect_patiently
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 600.0
@@ -54,7 +54,7 @@ def start(
 
 async def call(settings: Settings, work: Callable[[DeploymentStore], Awaitable[Any]]) -> Any:
     """What `work` answers, with a store of its own."""
-    client = connect(settings)
+    client = connect_patiently(settings)
     try:
         return await work(DeploymentStore(client, settings))
     finally:

@@ -16,12 +16,12 @@ import psutil
 
 from app.contracts.requests import REQUEST
 from app.jobs import workers
-from app.jobs.connection import connect
 from app.jobs.ids import new_job_id
 from app.jobs.queue import make_docket, submit
 from app.jobs.record import JobRecord
 from app.jobs.store import JobStore
 from app.settings import Settings
+from tests.support.patient import connect_patiently
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
@@ -170,7 +170,7 @@ class Owner:
 
     def _run(self, act: Callable[[JobStore], Any]) -> Any:
         async def run() -> Any:
-            client = connect(self.settings)
+            client = connect_patiently(self.settings)
             try:
                 return await act(JobStore(client, self.settings))
             finally:

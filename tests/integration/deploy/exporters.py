@@ -19,9 +19,9 @@ from redis.exceptions import RedisError
 from app.contracts.deployment import CalibrationMode, Deployment, DeploymentRequest, DeploymentState, Replica
 from app.contracts.requests.base import CandidateModel, ReferenceModel
 from app.deployments.store import DeploymentStore
-from app.jobs.connection import connect
 from app.settings import Settings
 from app.telemetry.gateway import GatewayMetrics
+from tests.support.patient import connect_patiently
 from workers.engine.serving.counters import Counters
 from workers.telemetry_shadow import ShadowTelemetry
 
@@ -68,7 +68,7 @@ class Exporters:
         """One question to the store, on a connection of its own."""
 
         async def run() -> T:
-            client = connect(self.settings)
+            client = connect_patiently(self.settings)
             try:
                 return await question(DeploymentStore(client, self.settings))
             finally:

@@ -27,9 +27,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.contracts.deployment import Deployment, DeploymentRequest, DeploymentState, Replica
 from app.deployments.store import DeploymentStore
-from app.jobs.connection import connect
 from app.settings import Settings
 from tests.integration.conftest import RedisServer
+from tests.support.patient import connect_patiently
 from tests.support.ports import free_port
 from workers.engine.environment import child_environment
 
@@ -136,7 +136,7 @@ class Service:
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[DeploymentStore]:
-        client = connect(self.settings)
+        client = connect_patiently(self.settings)
         try:
             yield DeploymentStore(client, self.settings)
         finally:

@@ -15,10 +15,10 @@ from redis import Redis as SyncRedis
 
 from app.contracts.job import Progress
 from app.jobs import keys
-from app.jobs.connection import connect
 from app.jobs.store import JobStore
 from tests.integration.app.conftest import Server, compare
 from tests.integration.conftest import RedisServer
+from tests.support.patient import connect_patiently
 
 JOBS = "/v1/diagnosis/jobs"
 REPORT = {"report": "attempt-1/report.json", "severity": "mild"}
@@ -105,7 +105,7 @@ def work(redis_server: RedisServer, *steps: tuple[str, tuple[Any, ...], dict[str
     """Calls of the store, as a worker makes them."""
 
     async def run() -> list[Any]:
-        client = connect(redis_server.settings)
+        client = connect_patiently(redis_server.settings)
         store = JobStore(client, redis_server.settings)
         try:
             return [await getattr(store, name)(*arguments, **options) for name, arguments, options in steps]

@@ -13,11 +13,11 @@ from app.contracts.job import JobStatus
 from app.contracts.requests import REQUEST
 from app.deployments.store import DeploymentStore
 from app.jobs import keys
-from app.jobs.connection import connect
 from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
 from tests.integration.workers.process.conftest import House
 from tests.support.handlers import go, read_trace
+from tests.support.patient import connect_patiently
 from tests.support.worker import wait_for
 from workers.process.context import scratch_folder
 from workers.process.yielding import waiting
@@ -35,7 +35,7 @@ def deployment(house: House, name: str, fit: str | None) -> str:
     """Makes a deployment; `fit` is the job that fits it."""
 
     async def act() -> str:
-        client = connect(house.settings)
+        client = connect_patiently(house.settings)
         try:
             store = DeploymentStore(client, house.settings)
             if fit is None:
@@ -174,7 +174,7 @@ def test_a_job_behind_many_fits_of_other_deployments_is_found(house: House, monk
         return job_id
 
     async def act() -> None:
-        client = connect(house.settings)
+        client = connect_patiently(house.settings)
         try:
             store, deployed = JobStore(client, house.settings), DeploymentStore(client, house.settings)
             made = [await queued(store, deployed, f"many-{number}") for number in range(30)]

@@ -17,9 +17,9 @@ from redis.exceptions import RedisError
 
 from app.contracts.deployment import Deployment, DeploymentEvent, DeploymentRequest, DeploymentState, ShadowSample
 from app.deployments.store import DeploymentStore
-from app.jobs.connection import connect
 from app.settings import Settings
 from tests.integration.conftest import RedisServer
+from tests.support.patient import connect_patiently
 from tests.support.tiny import make_checkpoint
 from tests.support.worker import ROOT, environment, wait_for
 from workers.engine.environment import child_environment
@@ -33,7 +33,7 @@ def run(settings: Settings, act: Callable[[DeploymentStore], Awaitable[T]]) -> T
     """One call of the store, in an event loop of its own."""
 
     async def go() -> T:
-        client = connect(settings)
+        client = connect_patiently(settings)
         try:
             return await act(DeploymentStore(client, settings))
         finally:
