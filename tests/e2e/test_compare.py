@@ -42,7 +42,7 @@ def test_an_estimate_goes_by_what_the_worker_measured(finish: Finish, http: http
     long = [{"id": str(number), "text": "one two three four five six seven " * 60} for number in range(8)]
     request = compare_request() | {"text": {"source": "inline", "documents": long}}
     assert finish(request)["status"] == "succeeded"
-    until = time.monotonic() + 30
+    until = time.monotonic() + 90
     while True:
         told = http.post("/v1/diagnosis/jobs", json=request | {"dry_run": True}).json()["assumptions"]
         if any("as a worker's last pass measured it here" in line for line in told):

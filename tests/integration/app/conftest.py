@@ -66,7 +66,9 @@ def settings(redis_server: RedisServer, tiny: Callable[..., Path]) -> Settings:
     """Settings of a service with one model and quick streams."""
     base = redis_server.settings
     base.models_file.write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
-    return base.model_copy(update={"sse_heartbeat_s": 0.3, "sse_poll_s": 0.2, "requests_per_minute": 100_000})
+    return base.model_copy(
+        update={"sse_heartbeat_s": 0.3, "sse_poll_s": 0.2, "requests_per_minute": 100_000, "drain_s": 90.0}
+    )
 
 
 @pytest.fixture

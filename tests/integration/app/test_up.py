@@ -94,7 +94,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
 
 
 def fetch(url: str) -> tuple[int, str]:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return answer.status, answer.read().decode()
 
 
@@ -158,10 +158,13 @@ def test_ctrl_c_lets_a_job_finish_and_twice_gives_it_back(tmp_path: Path) -> Non
     first = Up(tmp_path / "home", drain_s=120.0)
     first.wait()
     owner = Owner(first.settings)
-    short = owner.submit(do="count", steps="15", slice="0.1")
+    short = owner.submit(do="count", steps="15", slice="0.1", halt="10")
     long = owner.submit(do="count", steps="15", slice="0.1", halt="10")
     owner.wait_until(short, lambda record: record.job.progress.done > 0)
-    assert first.end() == 0
+    first.process.send_signal(signal.SIGINT)
+    wait_for(lambda: any(worker.draining for worker in owner.workers()), what="drain")
+    go(first.settings, short)
+    assert first.process.wait(150) == 0
     assert first.all_gone()
 
     second = Up(tmp_path / "home", drain_s=120.0)
@@ -248,7 +251,7 @@ def test_a_taken_port_is_named_before_the_demo_model_is_built(tmp_path: Path) ->
         surroundings = os.environ | {"HEMOSTAT_HOME": str(tmp_path / "home"), "HEMOSTAT_PORT": port}
         command = [sys.executable, "-m", "app.cli.main", "up"]
         ended = subprocess.run(
-            command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=240, check=False
         )
     assert ended.returncode == 2
     assert f"port {port}" in ended.stderr
