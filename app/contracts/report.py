@@ -339,6 +339,9 @@ class ModelProvenance(Contract):
     scheme: str
     bits_per_weight: float | None
     bytes: Count | None
+    file_bytes: Count | None = Field(
+        default=None, description="weight files as they are served; more than `bytes` where a smaller form is simulated"
+    )
     reconstruction_error: float | None = Field(default=None, description="‖W − W'‖ / ‖W‖ over all changed tensors")
 
 

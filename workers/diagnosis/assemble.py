@@ -306,6 +306,7 @@ def _model(side: Side) -> ModelProvenance:
         scheme=info.scheme,
         bits_per_weight=8 * info.bytes / info.parameters,
         bytes=info.bytes,
+        file_bytes=info.bytes,
     )
 
 
@@ -323,5 +324,6 @@ def _candidate(sides: Sides) -> ModelProvenance:
         scheme=manifest.scheme,
         bits_per_weight=manifest.model_bits_per_weight,
         bytes=manifest.model_nominal_bytes,
+        file_bytes=sides.candidate.info.bytes,
         reconstruction_error=manifest.reconstruction_error,
     )

@@ -159,7 +159,12 @@ def _bits(model: ModelProvenance) -> str:
 
 
 def _size(model: ModelProvenance) -> str:
-    return fmt.NONE if model.bytes is None else f"{fmt.size(model.bytes)} ({fmt.count(model.bytes)} bytes)"
+    if model.bytes is None:
+        return fmt.NONE
+    told = f"{fmt.size(model.bytes)} ({fmt.count(model.bytes)} bytes)"
+    if model.file_bytes in (None, model.bytes):
+        return told
+    return f"{told}; served from weight files of {fmt.size(model.file_bytes)} ({fmt.count(model.file_bytes)} bytes)"
 
 
 def _error(model: ModelProvenance) -> str:

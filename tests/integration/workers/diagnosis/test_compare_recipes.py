@@ -59,6 +59,10 @@ def test_warnings_of_its_steps_are_the_reports_and_its_manifest_is_an_artifact(
     stored = checkpoint_store(context).root / manifest.key / MANIFEST  # type: ignore[arg-type]
     assert manifest == Manifest.model_validate_json(stored.read_bytes())
     assert manifest.fingerprint == report.provenance.candidate.weights_fingerprint
+    candidate, reference = report.provenance.candidate, report.provenance.reference
+    assert candidate.bytes is not None
+    assert candidate.file_bytes == manifest.file_bytes > candidate.bytes, "simulated: what is served is not smaller"
+    assert reference.file_bytes == reference.bytes
     assert [step.types for step in manifest.steps] == [("prune.magnitude",), ("quantize.gptq",)]
     assert all(step.seconds > 0 for step in manifest.steps)
     assert manifest.file_bytes > 0

@@ -188,6 +188,17 @@ def test_a_ratio_is_the_share_of_storage_that_factors_save(tiny: Tiny, store: Ch
             assert change.bits_per_weight == 16 * rank * (outputs + inputs) / (outputs * inputs) <= 8
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_told_that_the_dense_product_is_served_and_what_the_files_take(
+    tiny: Tiny, store: CheckpointStore, kind: str
+) -> None:
+    with operate(tiny(), store, kind) as modified:
+        manifest = modified.manifest
+        files = sum(file.stat().st_size for file in modified.path.glob("*.safetensors"))
+    assert any("dense product of the factors" in warning for warning in manifest.steps[0].warnings)
+    assert manifest.file_bytes == files > manifest.model_nominal_bytes
+
+
 def test_a_text_too_short_for_the_moment_is_told(tiny: Tiny, store: CheckpointStore) -> None:
     text = CalibrationText(TOKENS[:1, :16], "short", documents=1, asked=8)
     recipe = RECIPE.validate_python([{"type": "lowrank.svdllm", "rank": 8}])

@@ -25,6 +25,21 @@ def test_a_text_is_named_as_lists_of_jobs_name_it(source: dict[str, Any], said: 
     assert origin(report).head[0].value == said
 
 
+@pytest.mark.parametrize(
+    ("file_bytes", "told"),
+    [
+        (None, "65.0 MiB (68,200,000 bytes)"),  # reports from before files were counted
+        (68_200_000, "65.0 MiB (68,200,000 bytes)"),
+        (269_060_552, "65.0 MiB (68,200,000 bytes); served from weight files of 257 MiB (269,060,552 bytes)"),
+    ],
+)
+def test_what_the_weight_files_take_is_told_where_the_size_is_another(file_bytes: int | None, told: str) -> None:
+    report = compare_report()
+    report["provenance"]["candidate"] |= {"bytes": 68_200_000, "file_bytes": file_bytes}
+    (size,) = (row for row in origin(parse(report)).models.rows if row[0].text == "Size")
+    assert size[2].text == told
+
+
 def test_the_text_of_a_report_that_holds_no_request_is_told_by_its_source() -> None:
     report = parse(compare_report() | {"request": None})
     assert scored_text(report) == "shipped"
