@@ -86,6 +86,10 @@ def _trained(request: MitigateRequest) -> list[Step]:
         found.append(
             RepairLowrank(type="repair.lowrank", rank=1, calibration_windows=windows, calibration_window=window)
         )
+    if _has_place(request, "quantize.dynamic"):
+        found.append(
+            QuantizeDynamic(type="quantize.dynamic", bits=4, calibration_windows=windows, calibration_window=window)
+        )
     if _has_place(request, "prune.gradient"):
         found.append(
             PruneGradient(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from app.contracts.recipe.mitigation import repair_of_its_time
+from app.contracts.recipe.mitigation import of_its_time
 from app.contracts.report import ModelProvenance
 from app.web import format as fmt
 
@@ -131,18 +131,19 @@ def _any_step(of: Step) -> str:
 
 
 def _dynamic(of: Step) -> str:
+    of = of_its_time(of)
     group = of.get("group_size", 64)
     inputs = f"A{of['activation_bits']}" if of.get("activation_bits") else ""
     widths = f"{float(of.get('bits', 4)):g}-bit" + (" on average, mixed," if of.get("mixed") else "")
     scales = "per channel" if group is None else f"group {group}"
-    epochs = of.get("block_epochs", 0)
+    epochs = of.get("block_epochs", 3)
     fitted = f", blocks fitted over {fmt.counted(epochs, 'epoch')}" if epochs else ""
     form = ", packed" if of.get("form") == "packed" else ""
     return f"{widths} dynamic scaling{f' {inputs}' if inputs else ''}, {scales}{fitted}{form}"
 
 
 def _repair(of: Step) -> str:
-    of = repair_of_its_time(of)
+    of = of_its_time(of)
     epochs, steps = of.get("block_epochs", 3), of.get("distill_steps", 60)
     fitted = [f"blocks fitted over {fmt.counted(epochs, 'epoch')}"] if epochs else []
     trained = [f"{steps} steps of distillation"] if steps else []

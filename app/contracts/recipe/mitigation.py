@@ -31,9 +31,38 @@ class PruneGradient(Calibrated, Sparse):
     )
 
 
-class QuantizeDynamic(Calibrated):
+# What these were stored with before `block_epochs` was a field: all of their fields, as whatever is stored is written
+# whole. Dynamic scaling that fits no blocks is still stored so.
+_BEFORE_BLOCKS: Final = (
+    frozenset(
+        {"bits", "group_size", "symmetric", "activation_bits", "mixed", "smooth", "tune", "tuning_steps", "form"}
+    ),
+    frozenset({"rank", "allocation", "distill_steps", "distill_s", "iterations"}),
+)
+
+
+def of_its_time(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A step as it is stored; one from before `block_epochs` was a field fitted no blocks."""
+    older = "block_epochs" not in fields and any(fields.keys() >= whole for whole in _BEFORE_BLOCKS)
+    return {**fields, "block_epochs": 0} if older else dict(fields)
+
+
+class FitsBlocks(Calibrated):
+    """A step that trains what it made of each block; how often is its field `block_epochs`."""
+
+    @model_validator(mode="after")
+    def _of_its_time(self) -> Self:
+        """Not before the fields are read: strict JSON would take no lists after that."""
+        stored = {name: getattr(self, name) for name in self.model_fields_set}
+        if (epochs := of_its_time(stored).get("block_epochs")) is not None:
+            object.__setattr__(self, "block_epochs", epochs)
+            self.model_fields_set.add("block_epochs")
+        return self
+
+
+class QuantizeDynamic(FitsBlocks):
     """Dynamic quantization scaling: channels smoothed, scales and zero points of groups searched by the error of their
-    layer's output and, if asked for, fitted by their block's, weighted by the divergence's gradient, biases corrected,
+    layer's output and then fitted by their block's, weighted by the divergence's gradient, biases corrected,
     bits given to modules by the nats that each was measured to cost."""
 
     type: Literal["quantize.dynamic"]
@@ -56,7 +85,7 @@ class QuantizeDynamic(Calibrated):
         "rounding too (16 bytes of memory a weight: of a block where blocks are fitted, of all where all is tuned).",
     )
     block_epochs: Annotated[int, Field(ge=0, le=1000)] = Field(
-        default=0,
+        default=3,
         description="Times that each rounded block is trained on the text towards what the source's block gives; 0: "
         "not at all.",
     )
@@ -72,17 +101,7 @@ class QuantizeDynamic(Calibrated):
         return self
 
 
-# What a repair was stored with before blocks were fitted: all of its fields, as whatever is stored is written whole.
-_BEFORE_BLOCKS: Final = frozenset({"rank", "allocation", "distill_steps", "distill_s", "iterations"})
-
-
-def repair_of_its_time(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A repair as it is stored; one from before `block_epochs` was a field fitted no blocks."""
-    older = "block_epochs" not in fields and fields.keys() >= _BEFORE_BLOCKS
-    return {**fields, "block_epochs": 0} if older else dict(fields)
-
-
-class RepairLowrank(Calibrated):
+class RepairLowrank(FitsBlocks):
     """Low-rank repair: to every linear layer a product of two thin matrices is added that takes back what was lost.
 
     The result has it merged; beside it lies the same as a PEFT LoRA, in the folder `adapter`.
@@ -117,12 +136,3 @@ class RepairLowrank(Calibrated):
         description="More than once: what the repair carries is taken out of the weights and the steps before, which "
         "must look at weights alone, are done again on the rest.",
     )
-
-    @model_validator(mode="after")
-    def _of_its_time(self) -> Self:
-        """Not before the fields are read: strict JSON would take no lists after that."""
-        stored = {name: getattr(self, name) for name in self.model_fields_set}
-        if (epochs := repair_of_its_time(stored).get("block_epochs")) is not None:
-            object.__setattr__(self, "block_epochs", epochs)
-            self.model_fields_set.add("block_epochs")
-        return self

@@ -209,6 +209,8 @@ def _dynamic(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fiel
             "form": getattr(step, "form", "simulated"),
             "activation_bits": getattr(step, "activation_bits", None),
         }
+        if fit.cheap:
+            dynamic["block_epochs"] = 0
         made.append(dynamic | _where(step) | fit.fields())
     return made
 

@@ -33,7 +33,14 @@ from app.web import describe
         ({"type": "prune.magnitude", "pattern": "2:4", "sparsity": None}, "magnitude pruning 2:4"),
         (
             {"type": "quantize.dynamic", "bits": 4.5, "mixed": True},
-            "4.5-bit on average, mixed, dynamic scaling, group 64",
+            "4.5-bit on average, mixed, dynamic scaling, group 64, blocks fitted over 3 epochs",
+        ),
+        (
+            {
+                **{"type": "quantize.dynamic", "bits": 4, "group_size": 64, "symmetric": False, "mixed": False},
+                **{"activation_bits": None, "smooth": True, "tune": "rounding", "tuning_steps": 0, "form": "simulated"},
+            },
+            "4-bit dynamic scaling, group 64",
         ),
         (
             {"type": "quantize.dynamic", "bits": 8, "group_size": None, "activation_bits": 8, "block_epochs": 1},
