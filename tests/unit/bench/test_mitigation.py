@@ -13,7 +13,7 @@ def test_another_model_has_a_name_of_its_own(capsys: pytest.CaptureFixture[str])
 
 def test_a_case_comes_behind_those_that_it_is_held_against() -> None:
     order = [case.name for case in with_those_held_against([CASES["dynamic_4"], CASES["rtn_4"]])]
-    assert order == ["rtn_4", "gptq_4", "awq_4", "dynamic_4"]
+    assert order == ["rtn_4", "gptq_4", "awq_4", "dynamic_4_layers", "dynamic_4"]
     everything = [case.name for case in with_those_held_against(CASES.values())]
     assert sorted(everything) == sorted(CASES)
     for case in CASES.values():

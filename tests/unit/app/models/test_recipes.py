@@ -71,7 +71,8 @@ def test_dynamic_scaling_that_fits_no_blocks_has_the_name_that_it_had_before_it_
         **{"tuning_steps": 0, "form": "simulated", "calibration_windows": 32, "calibration_window": 512, "seed": 0},
         "calibration": {"source": "shipped", "corpus": "calibration", "documents": None},
     }
-    assert json.loads(canonical_json(recipe(stored))) == [stored]
+    assert json.loads(canonical_json(recipe(stored))) == [stored], "today's default is another"
+    assert json.loads(canonical_json(RECIPE.validate_json(json.dumps([stored])))) == [stored]
     assert recipe_fingerprint(recipe(stored)) == recipe_fingerprint(recipe({**stored, "block_epochs": 0}))
     assert recipe_fingerprint(recipe(stored)) != recipe_fingerprint(recipe({**stored, "block_epochs": 1}))
 
@@ -85,7 +86,8 @@ def test_dynamic_scaling_that_fits_no_blocks_has_the_name_that_it_had_before_it_
             "cc99b100f6f26769",
         ),
         ({"type": "prune.magnitude", "sparsity": 0.5, "allocation": "owl"}, "4d0084c4235f5747"),
-        ({"type": "quantize.dynamic", "bits": 4}, "6d0193d9ec538956"),
+        ({"type": "quantize.dynamic", "bits": 4, "block_epochs": 0}, "6d0193d9ec538956"),
+        ({"type": "quantize.dynamic", "bits": 4}, "f9f4708ff9485de1"),
         ({"type": "quantize.dynamic", "bits": 4, "block_epochs": 1}, "9490c0c71c66c65c"),
         ({"type": "repair.lowrank", "rank": 4}, "51c1c34bd82e283b"),
         ({"type": "repair.lowrank", "rank": 4, "own_windows": 8}, "4c07d600aff3b16c"),

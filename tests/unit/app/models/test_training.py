@@ -45,7 +45,8 @@ TEXT = {"calibration_windows": 10, "calibration_window": 100}
         ({"type": "prune.gradient", "sparsity": 0.5, "reconstruct": False, "passes": 2, **TEXT}, 2 * 1000, 0),
         ({"type": "prune.gradient", "sparsity": 0.5, "recovery_s": 600.0, **TEXT}, 10 * 1000, 600),
         ({"type": "prune.gradient", "sparsity": 0.5, "recovery_steps": 7, **TEXT}, 10 * 1000 + 7 * 512, 0),
-        ({"type": "quantize.dynamic", "bits": 4, "tuning_steps": 5, **TEXT}, 5 * 100, 0),
+        ({"type": "quantize.dynamic", "bits": 4, **TEXT}, 3 * 1000, 0),
+        ({"type": "quantize.dynamic", "bits": 4, "block_epochs": 0, "tuning_steps": 5, **TEXT}, 5 * 100, 0),
         ({"type": "quantize.dynamic", "bits": 4, "block_epochs": 2, "tuning_steps": 5, **TEXT}, 2 * 1000 + 5 * 100, 0),
     ],
 )

@@ -89,6 +89,8 @@ def test_dynamic_scaling_takes_the_place_of_the_quantization_and_keeps_what_it_s
     made = told(apply_plan(patient, (one,), FULL))
     assert [item["type"] for item in made] == ["prune.wanda", "quantize.dynamic"]
     assert {"bits": 4.0, "group_size": 32, "symmetric": True, "layers": [0, 2]}.items() <= made[1].items()
+    assert "block_epochs" not in made[1], "as the step is by default"
+    assert told(apply_plan(patient, (one,), CHEAP))[1]["block_epochs"] == 0
     assert one.bytes == 0
     finer = arm(arms_of(patient, "quantize.dynamic"), mixed=False, extra_bits=0.0, half_group=True)
     elements = patient.elements(patient.recipe[1])
