@@ -162,7 +162,7 @@ def _size(model: ModelProvenance) -> str:
     if model.bytes is None:
         return fmt.NONE
     told = f"{fmt.size(model.bytes)} ({fmt.count(model.bytes)} bytes)"
-    if model.file_bytes in (None, model.bytes):
+    if model.file_bytes is None or abs(model.file_bytes - model.bytes) < model.bytes / 100:  # but for their headers
         return told
     return f"{told}; served from weight files of {fmt.size(model.file_bytes)} ({fmt.count(model.file_bytes)} bytes)"
 

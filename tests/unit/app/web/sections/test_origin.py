@@ -30,6 +30,7 @@ def test_a_text_is_named_as_lists_of_jobs_name_it(source: dict[str, Any], said: 
     [
         (None, "65.0 MiB (68,200,000 bytes)"),  # reports from before files were counted
         (68_200_000, "65.0 MiB (68,200,000 bytes)"),
+        (68_230_600, "65.0 MiB (68,200,000 bytes)"),  # the tensors, and the headers of their files
         (269_060_552, "65.0 MiB (68,200,000 bytes); served from weight files of 257 MiB (269,060,552 bytes)"),
     ],
 )
