@@ -31,8 +31,9 @@ class PruneGradient(Calibrated, Sparse):
     )
 
 
-# What these were stored with before `block_epochs` was a field: all of their fields, as whatever is stored is written
-# whole. Dynamic scaling that fits no blocks is still stored so.
+# What these were stored with before `block_epochs` was a field: all of their fields, as requests and manifests have
+# them. Dynamic scaling that fits no blocks is still written so. A recipe that a mitigate or an attribute report tells
+# without its defaults has today's.
 _BEFORE_BLOCKS: Final = (
     frozenset(
         {"bits", "group_size", "symmetric", "activation_bits", "mixed", "smooth", "tune", "tuning_steps", "form"}
