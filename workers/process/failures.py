@@ -37,7 +37,7 @@ _MEMORY_WORDS: Final = re.compile(
     re.IGNORECASE,
 )
 _DISK_WORDS: Final = re.compile(
-    r"No space left on device|Disk quota exceeded|File too large|os error (27|28|122)\b", re.IGNORECASE
+    r"No space left on device|Disk quota exceeded|File too large \(os error 27\)|os error (28|122)\b", re.IGNORECASE
 )
 
 _QUOTED: Final = re.compile(r"'[^']{32,}'|\"[^\"]{32,}\"|`[^`]{32,}`|\[[^\]]{80,}\]|\{[^}]{80,}\}")

@@ -31,9 +31,12 @@ class Result:
     def put(self, blocks: Iterable[LearnedBlock]) -> None:
         """Every block, as it comes (what makes it may train it); then what the configuration has to say."""
         shop, step = self._shop, self._step
-        for index, block in enumerate(blocks):
+        index = 0
+        for block in blocks:
             shop.check_cancelled()
             self._put_block(f"model.layers.{index}.", block)
+            del block  # nor is it held by a counting iterator while the next is made
+            index += 1  # noqa: SIM113
         for bits, count in sorted(self._modules.items()):
             shop.figures[f"modules_{bits}_bit"] = count
         shop.figures["bits_per_weight"] = self._storage / self._elements

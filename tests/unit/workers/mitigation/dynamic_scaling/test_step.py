@@ -168,7 +168,7 @@ def test_a_block_is_let_go_when_it_is_stored(tiny: Tiny, tmp_path: Path, monkeyp
         return found
 
     monkeypatch.setattr(step_module._Work, "_learned", told)
-    for fields, most in (({"tuning_steps": 0}, 1), ({"tuning_steps": 0, "block_epochs": 1}, 1), ({}, 4)):
+    for fields, most in (({"tuning_steps": 0}, 0), ({"tuning_steps": 0, "block_epochs": 1}, 0), ({}, 4)):
         made_before.clear()
         alive.clear()
         made(tiny("llama", num_hidden_layers=5), tmp_path / str(most) / str(len(fields)), DYNAMIC | fields)
