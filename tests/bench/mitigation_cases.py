@@ -10,6 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from zlib import crc32
 
+from pydantic import TypeAdapter
+
+from app.contracts.recipe import Recipe
+from app.models.recipes import canonical_json
+
+_RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 Text = Literal["wiki", "unfitted"]
 # The demo model, which is dense, or a small mixture of experts (`tests.bench.mixture`).
 Model = Literal["demo", "mixture"]
@@ -56,9 +62,11 @@ class Case:
 
     @property
     def mark(self) -> int:
-        """Six digits, as many as a row keeps, that change with the recipe: numbers are of the one that they were
-        measured with, whatever a case's has become."""
-        return crc32(json.dumps([self.recipe, dict(self.beside)], sort_keys=True).encode()) % 10**6
+        """Six digits, as many as a row keeps, that change with the recipe and with the defaults of its steps: numbers
+        are of what they were measured with, whatever a case's recipe has become."""
+        recipes = [self.recipe, *(self.beside[name] for name in sorted(self.beside))]
+        told = [canonical_json(_RECIPE.validate_python(recipe)) for recipe in recipes]
+        return crc32(json.dumps([told, sorted(self.beside)]).encode()) % 10**6
 
 
 # Seconds that making a checkpoint may take on two cores, from 32 windows of 512 tokens; for repair at rank 16 from

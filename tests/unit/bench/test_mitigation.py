@@ -1,7 +1,7 @@
 import pytest
 
 from tests.bench.mitigation import articles_of, main, with_those_held_against
-from tests.bench.mitigation_cases import CASES
+from tests.bench.mitigation_cases import CASES, Case
 
 
 def test_another_model_has_a_name_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,3 +25,16 @@ def test_articles_are_what_stands_between_titles() -> None:
     text = f" = One = \n {long}\n = = A section = = \n {long}\n = Two = \n {short}\n = Three = \n {long}"
     assert [article.splitlines()[0].strip() for article in articles_of(text)] == ["= One =", "= Three ="]
     assert "A section" in articles_of(text)[0]
+
+
+def test_a_mark_is_of_what_is_measured_and_not_of_how_it_is_written() -> None:
+    short = Case("a", ({"type": "quantize.dynamic", "bits": 4},))
+    whole = Case("b", ({"bits": 4.0, "block_epochs": 3, "group_size": 64, "type": "quantize.dynamic"},))
+    assert short.mark == whole.mark
+    others = [
+        Case("c", ({"type": "quantize.dynamic", "bits": 4, "block_epochs": 0},)),
+        Case("d", ({"type": "merge.linear", "other": "x"},), beside={"x": short.recipe}),
+        Case("e", ({"type": "merge.linear", "other": "x"},), beside={"x": ({"type": "quantize.rtn", "bits": 4},)}),
+        Case("f", ({"type": "merge.linear", "other": "x"},)),
+    ]
+    assert len({short.mark, *(one.mark for one in others)}) == 5
