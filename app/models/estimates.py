@@ -26,7 +26,7 @@ from app.models.tasks.checks import tasks_cost
 from app.models.texts import scored_texts_of, text_files
 from app.models.tool_calls import assumption, seconds_of
 from app.models.training import (
-    CPU_FORWARD_PARAMETER_TOKENS_PER_SECOND,
+    CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND,
     CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND,
     CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND,
     measured_tokens,
@@ -201,7 +201,7 @@ def _surgery(
         + written * reference.parameters / CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND
         + (tokens + written) * info.parameters / pace.TREATED_PARAMETER_TOKENS_PER_SECOND
         + trained * info.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
-        + run * info.parameters / CPU_FORWARD_PARAMETER_TOKENS_PER_SECOND
+        + run * info.parameters / CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND
         # these are the same on every machine
         + sum(map(trained_seconds, looking)) / here.slower,
         (f"{told}, in proportion to tokens and parameters, as measured on a 2-core CPU",),

@@ -24,7 +24,7 @@ from app.contracts.requests.mitigate import MitigateRequest, TreatmentName
 from app.models import pace
 from app.models.checkpoint import CheckpointInfo
 from app.models.training import (
-    CPU_FORWARD_PARAMETER_TOKENS_PER_SECOND,
+    CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND,
     CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND,
     measured_tokens,
     trained_tokens,
@@ -70,7 +70,7 @@ def search_cost(request: MitigateRequest, tokens: int, candidate: CheckpointInfo
         )
         with suppress(HemostatError):  # of weights that it cannot be done to, no trial is made
             run = MIXED * request.trials * measured_tokens(mixed, candidate)
-            seconds += run * candidate.parameters / CPU_FORWARD_PARAMETER_TOKENS_PER_SECOND
+            seconds += run * candidate.parameters / CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND
             told += "; a quarter measure what units cost at each width"
     return seconds, (
         told,

@@ -182,7 +182,7 @@ def test_mixed_widths_are_estimated_with_what_they_measure_where_dynamic_scaling
     passes = 50 * 2 * 64 * 9 * 4 * (info.layers + 1) / 2
     with_dynamic = seconds("quantize.dynamic", "protect") - seconds("protect")
     fitted = 200 / 3 * 3 * request().calibration_windows * 64
-    expected = 1000 * info.parameters * (passes / 9e10 + fitted / 3e10)
+    expected = 1000 * info.parameters * (passes / 4.9e10 + fitted / 3e10)
     assert with_dynamic == pytest.approx(expected, rel=0.01)
     assert seconds("quantize.dynamic", "protect", **plain) == seconds("protect", **plain)
 
