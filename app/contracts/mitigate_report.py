@@ -109,7 +109,10 @@ class FrontPoint(Contract):
     kl: Mean = Field(description="on the test documents")
     saved: Mean | None = Field(description="on the test documents; null for the candidate itself")
     choose_kl: Mean = Field(description="on the documents that it was chosen on")
-    tokens_per_second: float
+    tokens_per_second: float = Field(description="the median of a few passes")
+    tokens_per_second_range: tuple[float, float] | None = Field(
+        default=None, description="of the slowest and the fastest of these passes"
+    )
     added_latency: float | None = Field(description="time a token more than the candidate's, as a share of it")
     within_budget: bool
     recommended: bool
@@ -155,6 +158,9 @@ class MitigateReport(Blocks):
     raw_severity: Severity
     helped: bool = Field(description="whether the recommended recipe saves more than nothing for sure, on the test")
     saved: Mean | None = Field(description="by the recommended recipe on the test; null where nothing is recommended")
+    removed: Mean | None = Field(
+        default=None, description="by the recommended recipe, as a share of the candidate's KL on the test"
+    )
     front: tuple[FrontPoint, ...] = Field(description="from few bytes to many")
     recommended: Recipe | None = Field(
         description="a recipe for compare or deploy, on the candidate's alias; null: leave the candidate as it is"

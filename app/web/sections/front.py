@@ -170,6 +170,15 @@ def _growth(size: int, base: int) -> str:
     return f"{fmt.number(abs(change), 3)} % {'more' if change > 0 else 'fewer'} bytes than the candidate"
 
 
+def _removed(report: MitigateReport) -> fmt.Estimate:
+    """The share of the candidate's KL that the recommended recipe removes; reports of before it was kept have its mean
+    alone."""
+    if report.removed is not None:
+        return fmt.estimate(report.removed.mean, report.removed.ci, percent=True)
+    saved, before = report.saved, report.raw.divergence.kl.mean
+    return fmt.estimate((saved.mean or 0.0) / before if saved is not None and before else None, None, percent=True)
+
+
 def _figures(report: MitigateReport) -> tuple[Figure, ...]:
     before, after = report.raw.divergence.kl, report.divergence.kl
     if not report.helped or report.saved is None:
@@ -181,16 +190,16 @@ def _figures(report: MitigateReport) -> tuple[Figure, ...]:
             Figure("Recipes tried", str(len(report.trials)), "made and measured", "", "none is recommended"),
         )
     point = recommended(report)
-    share = (report.saved.mean or 0.0) / before.mean if before.mean else None
+    removed = _removed(report)
     kl = fmt.estimate(after.mean, after.ci)
     saved = fmt.estimate(report.saved.mean, report.saved.ci)
     latency = point.added_latency
     return (
         Figure(
             "KL removed",
-            fmt.NONE if share is None else fmt.percent(share, 3),
+            removed.value,
             "% of the candidate’s",
-            "",
+            removed.interval or "no interval",
             f"{saved} nats a token, paired",
         ),
         Figure("KL", kl.value, "nats a token", kl.interval or "no interval", f"{fmt.number(before.mean)} before"),
@@ -205,10 +214,22 @@ def _figures(report: MitigateReport) -> tuple[Figure, ...]:
             "Tokens/s",
             fmt.count(round(point.tokens_per_second)),
             "of the engine that scores",
-            "",
+            spread(point) or "",
             "" if latency is None else f"{fmt.signed(100 * latency, 2)} % time a token",
         ),
     )
+
+
+def spread(point: FrontPoint) -> str | None:
+    """The slowest and the fastest pass that a speed is the median of; None in reports from before they were kept."""
+    if point.tokens_per_second_range is None:
+        return None
+    slowest, fastest = (fmt.count(round(one)) for one in point.tokens_per_second_range)
+    return f"passes {slowest} to {fastest}"
+
+
+def _slower(point: FrontPoint) -> str | None:
+    return None if point.added_latency is None else f"{fmt.signed(100 * point.added_latency, 2)} % time"
 
 
 def _chart(report: MitigateReport) -> Markup | None:
@@ -255,7 +276,7 @@ def _points(report: MitigateReport) -> Table:
                 Cell(choose.value, choose.interval or "no interval"),
                 Cell(
                     fmt.count(round(point.tokens_per_second)),
-                    "" if point.added_latency is None else f"{fmt.signed(100 * point.added_latency, 2)} % time",
+                    ", ".join(filter(None, (spread(point), _slower(point)))),
                 ),
             )
         )

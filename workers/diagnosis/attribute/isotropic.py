@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from app.contracts.report import Mean
-from workers.diagnosis.attribute.means import ratio
 from workers.diagnosis.attribute.mixing import Mode
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.attribute.swapping import Swapper
+from workers.diagnosis.means import ratio
 from workers.distributions.intervals import FEWEST_CLUSTERS
 
 

@@ -29,7 +29,6 @@ from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.internals import Model as Inner
 from workers.diagnosis.attribute.internals import internals
 from workers.diagnosis.attribute.looking import Looking
-from workers.diagnosis.attribute.means import POSITIVE, mean_of
 from workers.diagnosis.attribute.numbering import moved, renumbered_by
 from workers.diagnosis.attribute.pair import opened, plain, why_not
 from workers.diagnosis.attribute.report import build_report, export
@@ -40,6 +39,7 @@ from workers.diagnosis.attribute.subset import Subset, draw
 from workers.diagnosis.attribute.swapping import Swapper
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor, kernel_term, noise_floor, score_dequantized
+from workers.diagnosis.means import POSITIVE, mean_of
 from workers.diagnosis.passes import divergence_of
 from workers.diagnosis.plan import Scratch, plan_fingerprint
 from workers.diagnosis.positions import positions_of

@@ -14,11 +14,11 @@ from workers.diagnosis.attribute.additivity import disjoint, is_far, is_near, pa
 from workers.diagnosis.attribute.changes import Inputs, evidence
 from workers.diagnosis.attribute.control import BATCHES, control
 from workers.diagnosis.attribute.isotropic import batches_of, possible, twin_ratio
-from workers.diagnosis.attribute.means import GAINED, POSITIVE, mean_of, ratio
 from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.attribute.swapping import Swapper
 from workers.diagnosis.context import JobContext
+from workers.diagnosis.means import GAINED, POSITIVE, mean_of, ratio
 from workers.surgery.blockwise.skeleton import Read
 
 # Pairs of parts that are swapped together.

@@ -56,7 +56,8 @@ tags: [hemostat, compressed, repaired]
 KL is KL(reference ‖ model) over the full vocabulary, on {report.tokens:,} tokens of {report.documents} test documents
 that {apart} and were read once, after the recipe was frozen
 (SHA-256 `{report.seal.frozen[:16]}…`). Bytes are what the weights take packed. Tokens/s are those of the
-engine that scores ({source.engine}, {source.device}), not of serving.
+engine that scores ({source.engine}, {source.device}), not of serving: the median of a few passes, and the
+slowest and the fastest.
 
 ## Recipe
 
@@ -85,7 +86,10 @@ Either makes the checkpoint below the service's `checkpoints` folder and measure
 
 
 def _row(point: FrontPoint) -> tuple[str, str, str, str]:
-    return (_mean(point.kl), f"{point.bytes:,}", f"{point.bits_per_weight:.3f}", f"{point.tokens_per_second:,.0f}")
+    speed = f"{point.tokens_per_second:,.0f}"
+    if point.tokens_per_second_range is not None:
+        speed += " ({:,.0f} to {:,.0f})".format(*point.tokens_per_second_range)
+    return (_mean(point.kl), f"{point.bytes:,}", f"{point.bits_per_weight:.3f}", speed)
 
 
 def _mean(mean: Mean) -> str:

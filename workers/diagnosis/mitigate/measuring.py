@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -90,6 +90,8 @@ class Record:
     tokens_per_second: float | None
     seconds: float
     warnings: tuple[str, ...] = ()
+    # of the slowest and the fastest of the passes that the speed is the median of
+    tokens_per_second_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -247,13 +249,15 @@ class Bench:
         values, engine = self.score(info, modified.fingerprint, self._head(info), stored, part, phase=phase)
         windows = [part.corpus.windows[index] for index in part.windows]
         check = self._context.check_cancelled
+        speed = tokens_per_second(engine, tokens_of(windows), check_cancelled=check) if timed else None
         record = Record(
             bytes=manifest.model_nominal_bytes,
             bits_per_weight=manifest.model_bits_per_weight,
             weights=modified.fingerprint,
-            tokens_per_second=tokens_per_second(engine, tokens_of(windows), check_cancelled=check) if timed else None,
+            tokens_per_second=None if speed is None else speed.median,
             seconds=round(making + time.monotonic() - began, 3),
             warnings=tuple(warning for step in manifest.steps for warning in step.warnings),
+            tokens_per_second_range=None if speed is None else (speed.slowest, speed.fastest),
         )
         # Last: what has a record is whole.
         folder, _ = self._folder(modified.fingerprint, part)
@@ -325,14 +329,22 @@ class Bench:
         return self._context.scratch / "measured" / plan[:32], plan
 
 
+class Speed(NamedTuple):
+    """Tokens a second of a few passes."""
+
+    median: float
+    slowest: float
+    fastest: float
+
+
 def tokens_per_second(
     engine: ScoringEngine,
     windows: Sequence[NDArray[np.int32]],
     *,
     check_cancelled: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
-) -> float:
-    """Tokens a second of the engine that scores, in batches as it scores them: the median of a few passes."""
+) -> Speed:
+    """Of the engine that scores, in batches as it scores them; the first pass, which warms up, does not count."""
     taken: list[NDArray[np.int32]] = []
     for window in sorted(windows, key=len, reverse=True):
         if taken and sum(map(len, taken)) >= SPEED_TOKENS:
@@ -344,7 +356,11 @@ def tokens_per_second(
         for _ in engine.score(taken, check_cancelled=check_cancelled):
             pass
         spent.append(clock() - start)
-    return sum(map(len, taken)) / max(1e-9, statistics.median(spent[1:]))
+    tokens = sum(map(len, taken))
+    median, slowest, fastest = (
+        tokens / max(1e-9, seconds) for seconds in (statistics.median(spent[1:]), max(spent[1:]), min(spent[1:]))
+    )
+    return Speed(median, slowest, fastest)
 
 
 @contextmanager

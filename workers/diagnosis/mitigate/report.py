@@ -26,6 +26,7 @@ from app.contracts.text import SelfText
 from workers.diagnosis.assemble import provenance, repeatable, stores_text
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
+from workers.diagnosis.means import GAINED, ratio
 from workers.diagnosis.mitigate.front import RULE, Point, broken
 from workers.diagnosis.mitigate.measuring import PRECISION, Measurement, estimate
 from workers.diagnosis.mitigate.sets import Part, Sets
@@ -64,6 +65,12 @@ class Tested:
     def saved(self, key: str, seed: int) -> Mean:
         """What a point saves on the test, paired by position."""
         return estimate(self.raw.kl - self.measured[key].kl, self.part.where, seed=seed)
+
+    def removed(self, key: str, seed: int) -> Mean | None:
+        """Which share of the candidate's KL on the test a point removes, paired by position; None where there is none
+        to remove."""
+        raw = self.raw.kl
+        return ratio(raw - self.measured[key].kl, raw, self.part.where, seed=seed, support=GAINED)
 
     def helps(self, seed: int) -> bool:
         """Whether the recommended recipe saves more than nothing on the test, for sure; one whose logits are not finite
@@ -114,6 +121,7 @@ def build_report(found: Found, context: JobContext) -> MitigateReport:
     corpus = found.sets.test
     domains = [document.domain for document in corpus.documents]
     saved = tested.saved(key, seed) if key else None
+    removed = tested.removed(key, seed) if key else None
     front = tuple(_point(point, one, found, helped=helped) for point, one in tested.front)
     worst, around = _worst(found, tested.measured[key]) if key else ((), ())
     source = provenance(
@@ -131,7 +139,7 @@ def build_report(found: Found, context: JobContext) -> MitigateReport:
     return MitigateReport(
         job=context.job_id,
         severity=decisions[1].severity,
-        verdict=sentence(found, decisions[0], decisions[1], raw, now, saved),
+        verdict=sentence(found, decisions[0], decisions[1], raw, now, removed),
         decision=decisions[1],
         tokens=now.tokens,
         documents=now.documents,
@@ -141,6 +149,7 @@ def build_report(found: Found, context: JobContext) -> MitigateReport:
         raw_severity=decisions[0].severity,
         helped=helped,
         saved=saved,
+        removed=removed,
         front=front,
         recommended=recipe,
         rule=RULE,
@@ -164,20 +173,22 @@ def build_report(found: Found, context: JobContext) -> MitigateReport:
 
 
 def sentence(
-    found: Found, before: SeverityVerdict, after: SeverityVerdict, raw: Summary, now: Summary, saved: Mean | None
+    found: Found, before: SeverityVerdict, after: SeverityVerdict, raw: Summary, now: Summary, removed: Mean | None
 ) -> str:
     """What was found, in one sentence."""
     kl = [_number(one.divergence.kl.mean) for one in (raw, now)]
     tested = found.tested
-    if saved is not None and tested.recommended is not None and found.tested.raw.mean:
-        share = (saved.mean or 0.0) / max(1e-12, raw.divergence.kl.mean or 0.0)
+    if removed is not None and removed.mean is not None and tested.recommended is not None:
+        share = f"{numeral(100 * removed.mean)} %"
+        if removed.ci is not None:
+            share += f" [{numeral(100 * removed.ci[0])}, {numeral(100 * removed.ci[1])}]"
         size = tested.recommended.bytes - found.ward.subject.bytes
         share_more = numeral(abs(100 * size / max(1, found.ward.subject.bytes)))
         growth = f"{share_more} % {'more' if size > 0 else 'fewer'} bytes" if size else "as many bytes"
         was, is_ = _classes(before), _classes(after)
         change = f"; the damage is {is_}, and was {was}" if was != is_ else f"; the damage stays {is_}"
         return (
-            f"Treated: the recommended recipe takes {numeral(100 * share)} % of the KL away on test documents, from "
+            f"Treated: the recommended recipe takes {share} of the KL away on test documents, from "
             f"{kl[0]} to {kl[1]} nats a token, for {growth}{change}."
         )
     if raw.divergence.kl.mean is not None and raw.divergence.kl.mean < NO_WOUND:
@@ -235,6 +246,7 @@ def _point(point: Point, done: Done | None, found: Found, *, helped: bool) -> Fr
         saved=None if done is None else tested.saved(point.key, seed),
         choose_kl=estimate(own.kl, own.where, seed=seed, low=0.0),
         tokens_per_second=own.record.tokens_per_second or 0.0,
+        tokens_per_second_range=own.record.tokens_per_second_range,
         added_latency=None if done is None else point.added_latency,
         within_budget=not broken(
             ward.limits, size=point.bytes, bits=point.bits_per_weight, latency=point.added_latency

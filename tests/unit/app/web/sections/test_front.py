@@ -32,9 +32,25 @@ def test_the_recommended_recipe_stands_first_with_what_it_costs():
     assert "21.4 % more bytes" in found.outcome
     assert '"repair.lowrank"' in found.recipe
     assert [figure.label for figure in found.figures] == ["KL removed", "KL", "Size", "Tokens/s"]
-    report = VARIANTS["helped"]
+    assert (found.figures[0].value, found.figures[0].interval) == ("77.9", "[75.8, 80.0]")
+
+
+def test_a_report_from_before_shares_had_intervals_tells_the_share_of_the_means():
+    report = VARIANTS["helped"] | {"removed": None}
     share = report["saved"]["mean"] / report["raw"]["divergence"]["kl"]["mean"]
-    assert float(found.figures[0].value) == pytest.approx(100 * share, abs=0.06)
+    figure = front(MitigateReport.model_validate(report)).figures[0]
+    assert float(figure.value) == pytest.approx(100 * share, abs=0.6)
+    assert figure.interval == "no interval"
+
+
+def test_speed_has_the_spread_of_its_passes_where_the_report_holds_it():
+    report = VARIANTS["helped"]
+    point = next(point for point in report["front"] if point["recommended"])
+    low, high = (f"{round(one):,}" for one in point["tokens_per_second_range"])
+    assert view("helped").figures[3].interval == f"passes {low} to {high}"
+    assert view("helped").points.rows[0][-1].note.startswith("passes 1,380 to 1,430")
+    older = report | {"front": [one | {"tokens_per_second_range": None} for one in report["front"]]}
+    assert front(MitigateReport.model_validate(older)).figures[3].interval == ""
 
 
 def test_where_nothing_helps_it_says_so():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from workers.diagnosis.attribute.few import fallen_out, too_few, too_few_at_first
-from workers.diagnosis.attribute.means import mean_of
 from workers.diagnosis.attribute.subset import Missed
+from workers.diagnosis.means import mean_of
 from workers.distributions.token_values import Positions
 
 

@@ -50,3 +50,11 @@ def test_it_tells_why_no_repair_is_left_beside_a_recipe_whose_rounds_made_weight
     assert "With `export` `checkpoint` both are left, in `adapter.zip`." in alone
     for files, anew in (([], False), (["adapter.zip", "model.safetensors"], True), (["adapter_config.json"], False)):
         assert told not in model_card(parsed, files, anew=anew)
+
+
+def test_speed_stands_with_its_slowest_and_its_fastest_pass() -> None:
+    report = mitigate_report()
+    report["front"][-1] |= {"tokens_per_second": 1352.4, "tokens_per_second_range": (1320.0, 1370.6)}
+    assert "| 1,352 (1,320 to 1,371) |" in model_card(MitigateReport.model_validate(report), [])
+    report["front"][-1]["tokens_per_second_range"] = None  # a report from before it was kept
+    assert "| 1,352 |" in model_card(MitigateReport.model_validate(report), [])

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
@@ -14,7 +15,7 @@ from app.contracts.recipe import Recipe
 from app.models.checkpoint import fingerprint, inspect
 from app.settings import Settings
 from tests.support.handlers import SECRET
-from workers.diagnosis.mitigate.measuring import Bench, RefusedError
+from workers.diagnosis.mitigate.measuring import Bench, RefusedError, tokens_per_second
 from workers.diagnosis.mitigate.subject import recipe_of
 from workers.diagnosis.sides import Side
 
@@ -128,3 +129,20 @@ def test_what_a_trial_is_known_by_changes_with_the_origin_and_the_other_model(ti
     assert made.plan(plain) == before[1]
     made._origin = inspect(tiny(seed=2))
     assert made.plan(plain) != before[1]
+
+
+def test_speed_is_the_median_pass_with_the_slowest_and_the_fastest_and_not_the_first() -> None:
+    passes: list[int] = []
+    seconds = iter([9.0, 2.0, 4.0, 1.0])  # the first warms up
+    now = [0.0]
+
+    def score(windows: list[Any], **_: Any) -> list[None]:
+        passes.append(sum(map(len, windows)))
+        now[0] += next(seconds)
+        return [None] * len(windows)
+
+    engine: Any = SimpleNamespace(score=score)
+    windows = [np.zeros(length, dtype=np.int32) for length in (100, 300, 300, 50)]
+    speed = tokens_per_second(engine, windows, clock=lambda: now[0])
+    assert passes == [600] * 4, "the longest windows, until there are enough tokens"
+    assert speed == (300.0, 150.0, 600.0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from app.contracts.report import Mean
+from workers.diagnosis.mitigate.report import Tested as OnTest
 from workers.diagnosis.mitigate.report import _warnings, sentence
 from workers.diagnosis.mitigate.subject import recipe_of
 
@@ -31,18 +32,40 @@ def decided(*classes: str) -> Any:
     return SimpleNamespace(classes=classes)
 
 
-def told(own: Any, before: float | None, after: float | None, saved: float | None = None) -> str:
-    mean = None if saved is None else Mean(mean=saved, ci=(saved / 2, saved * 2))
-    return sentence(own, decided("severe"), decided("mild", "moderate"), summary(before), summary(after), mean)
+def told(own: Any, before: float | None, after: float | None, removed: Mean | None = None) -> str:
+    return sentence(own, decided("severe"), decided("mild", "moderate"), summary(before), summary(after), removed)
 
 
 def test_what_helps_is_told_with_its_share_and_its_bytes() -> None:
-    assert told(found(), 0.4, 0.1, 0.3) == (
-        "Treated: the recommended recipe takes 75 % of the KL away on test documents, from 0.4 to 0.1 nats a token, "
-        "for 20 % more bytes; the damage is mild or moderate, and was severe."
+    share = Mean(mean=0.75, ci=(0.7, 0.812))
+    assert told(found(), 0.4, 0.1, share) == (
+        "Treated: the recommended recipe takes 75 % [70, 81.2] of the KL away on test documents, from 0.4 to 0.1 nats "
+        "a token, for 20 % more bytes; the damage is mild or moderate, and was severe."
     )
-    assert "for 10 % fewer bytes" in told(found(size=90), 0.4, 0.1, 0.3)
-    assert "nats a token, for as many bytes; the damage" in told(found(size=100), 0.4, 0.1, 0.3)
+    assert "takes 75 % of the KL away" in told(found(), 0.4, 0.1, Mean(mean=0.75, ci=None)), "too few documents"
+    assert "for 10 % fewer bytes" in told(found(size=90), 0.4, 0.1, share)
+    assert "nats a token, for as many bytes; the damage" in told(found(size=100), 0.4, 0.1, share)
+
+
+def test_what_is_removed_is_a_share_of_the_candidates_with_an_interval_of_its_own() -> None:
+    """Each document loses its own share: the interval spans them, and is no narrower than a paired one of the ratio."""
+    where = SimpleNamespace(document=np.repeat(np.arange(12), 5), window=np.repeat(np.arange(12), 5))
+    raw = np.random.default_rng(0).gamma(2.0, 0.2, 60)
+    shares = np.linspace(0.6, 0.9, 12)[where.document]
+    of = {"": raw, "same": 0.25 * raw, "a": raw * (1 - shares)}
+    measured: Any = {key: SimpleNamespace(kl=kl) for key, kl in of.items()}
+    part: Any = SimpleNamespace(where=where)
+    floor: Any = None
+    tested = OnTest(part, floor, (), None, measured, "", 0.0)
+    removed = tested.removed("a", 0)
+    assert removed is not None
+    assert removed.mean == pytest.approx(float((raw * shares).sum() / raw.sum()))
+    assert removed.ci is not None
+    assert 0.6 < removed.ci[0] < removed.mean < removed.ci[1] < 0.9
+    same = tested.removed("same", 0)
+    assert same is not None
+    assert same.mean == pytest.approx(0.75)
+    assert same.ci == pytest.approx((0.75, 0.75))
 
 
 @pytest.mark.parametrize(

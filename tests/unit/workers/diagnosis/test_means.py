@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workers.diagnosis.attribute.means import GAINED, mean_of, ratio
+from workers.diagnosis.means import GAINED, mean_of, ratio
 from workers.distributions.intervals import Clusters
 from workers.distributions.token_values import Positions
 
