@@ -10,7 +10,7 @@ from app.contracts.recipe import PruneGradient, QuantizeDynamic, RepairLowrank, 
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, select
 from app.models.packing import FUSED
-from app.models.steps.dynamic import WIDTHS, widths
+from app.models.steps.dynamic import WIDTHS, chooses, widths
 
 # Parameters times tokens, forward and backward.
 CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND = 3e10
@@ -60,7 +60,7 @@ def measured_tokens(step: Step, info: CheckpointInfo) -> float:
 
     `info`: the checkpoint that the step is given; the step is one that its check takes.
     """
-    if not isinstance(step, QuantizeDynamic) or not step.mixed:
+    if not isinstance(step, QuantizeDynamic) or not chooses(step):
         return 0.0
     allowed = widths(step)
     ways = len(allowed) + (sum(bits < max(WIDTHS) for bits in allowed) if step.form == "simulated" else 0)

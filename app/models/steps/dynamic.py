@@ -25,6 +25,12 @@ def widths(step: QuantizeDynamic) -> tuple[int, ...]:
     return tuple(bits for bits in WIDTHS if has_kernel(_form(step, bits)))
 
 
+def chooses(step: QuantizeDynamic) -> bool:
+    """Whether widths are left to choose: where the mean is the least that a module may have, every module has it."""
+    allowed = widths(step)
+    return step.mixed and bool(allowed) and step.bits > min(allowed)
+
+
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """The weights that the step addresses.
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final
 
-from app.contracts.recipe import Recipe, Step
+from app.contracts.recipe import QuantizeDynamic, Recipe, Step
 from app.contracts.requests.mitigate import TreatmentName
+from app.models.steps.dynamic import chooses
 from workers.diagnosis.mitigate.subject import Fit, Subject, fields_of, recipe_of, type_of
 
 Knob = float | int | str | bool | None
@@ -182,7 +183,10 @@ def _dynamic_arms(subject: Subject) -> Iterator[Arm]:
                 if half and all((_group_of(step) or 0) < 32 for step in steps):
                     continue
                 knobs = (("mixed", mixed), ("extra_bits", extra), ("half_group", half))
-                yield Arm("quantize.dynamic", knobs, round(added), prior + (0.06 if half else 0.0))
+                arm = Arm("quantize.dynamic", knobs, round(added), prior + (0.06 if half else 0.0))
+                made = [QuantizeDynamic.model_validate(_in_place_of(step, arm)) for step in steps]
+                if not mixed or any(map(chooses, made)):  # else it is the same as without, measured for nothing
+                    yield arm
 
 
 def _group_of(step: Step) -> int | None:
@@ -190,29 +194,28 @@ def _group_of(step: Step) -> int | None:
     return None if group is None else int(group)
 
 
+def _in_place_of(step: Step, arm: Arm) -> Fields:
+    """Dynamic scaling of a quantization's own scheme, by the arm's knobs."""
+    group = _group_of(step)
+    if arm["half_group"] and group is not None and group >= 32:
+        group //= 2
+    return {
+        "type": "quantize.dynamic",
+        "bits": (_bits_of(step) or 4.0) + float(arm["extra_bits"] or 0),
+        "mixed": arm["mixed"],
+        "group_size": group,
+        "symmetric": _symmetric(step),
+        "form": getattr(step, "form", "simulated"),
+        "activation_bits": getattr(step, "activation_bits", None),
+    }
+
+
 def _dynamic(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fields]:
-    made = []
-    for step in steps:
-        fields, bits = fields_of(step), _bits_of(step)
-        if bits is None:
-            made.append(fields)
-            continue
-        group = _group_of(step)
-        if arm["half_group"] and group is not None and group >= 32:
-            group //= 2
-        dynamic: Fields = {
-            "type": "quantize.dynamic",
-            "bits": bits + float(arm["extra_bits"] or 0),
-            "mixed": arm["mixed"],
-            "group_size": group,
-            "symmetric": _symmetric(step),
-            "form": getattr(step, "form", "simulated"),
-            "activation_bits": getattr(step, "activation_bits", None),
-        }
-        if fit.cheap:
-            dynamic["block_epochs"] = 0
-        made.append(dynamic | _where(step) | fit.fields())
-    return made
+    cheap: Fields = {"block_epochs": 0} if fit.cheap else {}
+    return [
+        fields_of(step) if _bits_of(step) is None else _in_place_of(step, arm) | cheap | _where(step) | fit.fields()
+        for step in steps
+    ]
 
 
 # --- prune.gradient

@@ -23,6 +23,7 @@ from itertools import repeat
 import torch
 
 from app.contracts.recipe import QuantizeDynamic
+from app.models.steps.dynamic import chooses
 from workers.mitigation.dynamic_scaling.activations import rounding_inputs
 from workers.mitigation.dynamic_scaling.budget import Choice
 from workers.mitigation.dynamic_scaling.fitting import Fitting
@@ -65,7 +66,9 @@ class DynamicScaling:
         dtype = scale_dtype(shop.source.tensors[shop.weights[0].name].dtype)
         scheme = Scheme(int(step.bits), step.group_size, step.symmetric, dtype)
         gradients = self._gradients(shop, names)
-        planned = plan_bits(shop, step, scheme, gradients.found) if step.mixed else {}
+        planned = plan_bits(shop, step, scheme, gradients.found) if chooses(step) else {}
+        if step.mixed and not planned:
+            shop.warn(f"a mean of {step.bits:g} bits is the least that a module may have: all have it")
         work = _Work(shop, step, scheme, names, gradients, planned)
         if text.tokens_NL.numel() < max(weight.shape[-1] for weight in shop.weights):
             shop.warn(

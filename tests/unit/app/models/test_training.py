@@ -71,6 +71,7 @@ def test_what_the_reference_writes_for_a_step_is_counted(step: dict[str, Any], t
 @pytest.mark.parametrize(
     ("fields", "tokens"),
     [
+        ({"bits": 3}, 0),  # every module has the least width
         ({"mixed": False}, 0),
         # four units of each of three layers, five widths and four of them with columns apart
         ({}, 2 * 100 * 9 * 4 * (1 + 2 / 3 + 1 / 3)),

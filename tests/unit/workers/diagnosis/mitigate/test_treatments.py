@@ -105,6 +105,26 @@ def test_what_stands_for_smoothquant_has_no_zero_points_as_kernels_want_it(tiny:
     check_recipe(patient.origin, recipe, pointer="")
 
 
+@pytest.mark.parametrize(
+    ("step", "extra"),
+    [
+        ({"type": "quantize.rtn", "bits": 2, "group_size": 32}, []),
+        (RTN, [0.5]),  # a mean of 3 bits: all have 3
+        (RTN | {"bits": 4}, [0.0, 0.5]),
+        (RTN | {"bits": 4, "form": "packed"}, [0.5]),  # kernels take 4 and 8 bits
+    ],
+)
+def test_mixed_widths_are_tried_where_there_is_something_to_choose(
+    tiny: Tiny, step: dict[str, Any], extra: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they are measured at length for what plain widths give."""
+    monkeypatch.setattr("app.models.steps.quantize.served_devices", lambda: ("cpu",))
+    monkeypatch.setattr("app.models.steps.quantize.has_avx512", lambda: True)
+    found = [dict(one.knobs) for one in arms_of(subject(tiny, step), "quantize.dynamic")]
+    assert sorted({knobs["extra_bits"] for knobs in found if knobs["mixed"]}) == extra
+    assert {knobs["extra_bits"] for knobs in found if not knobs["mixed"]} == {0.0, 1.0}
+
+
 def test_zero_points_that_nf4_has_not_are_paid_for(tiny: Tiny) -> None:
     patient = subject(tiny, {"type": "quantize.nf4", "group_size": 32})
     one = arm(arms_of(patient, "quantize.dynamic"), mixed=False, extra_bits=0.0, half_group=False)

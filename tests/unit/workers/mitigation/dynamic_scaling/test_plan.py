@@ -191,3 +191,22 @@ def test_packed_no_column_is_kept_apart(
         assert "units_with_columns_apart" not in made.manifest.steps[0].figures
     units, _ = told
     assert all([(one.bits, one.columns) for one in choices] == [(4, 0), (8, 0)] for choices in units.values())
+
+
+def test_where_the_least_width_is_the_mean_nothing_is_measured_and_it_is_told(
+    tiny: Tiny, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object) -> list[float]:
+        raise AssertionError("there is nothing to choose")
+
+    monkeypatch.setattr(Measured, "layer", measured)
+    found = []
+    for mixed in (True, False):
+        with operate(tiny("llama", **LAYERS), store, MIXED | {"bits": 3, "mixed": mixed}) as made:
+            (record,) = made.manifest.steps
+            found.append(load_file(made.path / "model.safetensors"))
+        told = [warning for warning in record.warnings if "least that a module may have" in warning]
+        assert len(told) == mixed
+        assert "predicted_nats" not in record.figures
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
