@@ -27,16 +27,15 @@ class Result:
         self._modules: dict[int, int] = {}
         self._elements = self._storage = 0.0
         self._biases = False
+        self._blocks = 0
 
     def put(self, blocks: Iterable[LearnedBlock]) -> None:
         """Every block, as it comes (what makes it may train it); then what the configuration has to say."""
         shop, step = self._shop, self._step
-        index = 0
         for block in blocks:
             shop.check_cancelled()
-            self._put_block(f"model.layers.{index}.", block)
-            del block  # nor is it held by a counting iterator while the next is made
-            index += 1  # noqa: SIM113
+            self._put_block(block)
+            del block  # a block is large: it is not held while the next is made
         for bits, count in sorted(self._modules.items()):
             shop.figures[f"modules_{bits}_bit"] = count
         shop.figures["bits_per_weight"] = self._storage / self._elements
@@ -50,8 +49,10 @@ class Result:
             shop.warn("the architecture has no biases: mean shifts are made good by weights and norms alone")
 
     @torch.no_grad()
-    def _put_block(self, prefix: str, block: LearnedBlock) -> None:
+    def _put_block(self, block: LearnedBlock) -> None:
         shop = self._shop
+        prefix = f"model.layers.{self._blocks}."
+        self._blocks += 1
         self._biases |= any(path.endswith(".bias") for path in block.vectors)
         for path in block.vectors:
             dtype = DTYPES[shop.source.tensors[prefix + path].dtype]

@@ -40,17 +40,20 @@ async def seen(
 ) -> "asyncio.Task[str | None]":
     """A look by worker `b` that has read what the other one's last beat was, and has looked for another since."""
     task = asyncio.create_task(living_holder(store, job_id, "b", watched_s=watched_s))
-    get, reads = store.client.get, 0
+    get, reads, twice = store.client.get, 0, asyncio.Event()
 
     async def counted(name: str) -> object:
         nonlocal reads
         found = await get(name)
         reads += 1
+        if reads == 2:
+            twice.set()
         return found
 
     monkeypatch.setattr(store.client, "get", counted)
-    while reads < 2 and not task.done():  # noqa: ASYNC110 - it is what is counted that is waited for
-        await asyncio.sleep(0.02)
+    waiting = asyncio.create_task(twice.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
     return task
 
 

@@ -190,7 +190,7 @@ class PlayedLease:
 async def test_a_lease_that_could_not_be_renewed_is_renewed_as_soon_as_redis_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Over(Exception):  # noqa: N818 - not an error
+    class OverError(Exception):
         pass
 
     lease, pauses = PlayedLease(), list[float]()
@@ -198,9 +198,9 @@ async def test_a_lease_that_could_not_be_renewed_is_renewed_as_soon_as_redis_is_
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
         if lease.renewals == 4:
-            raise Over
+            raise OverError
 
     monkeypatch.setattr("workers.process.runner.asyncio.sleep", sleep)
-    with pytest.raises(Over):
+    with pytest.raises(OverError):
         await runner_of(PlayedStore(), tmp_path, redelivery_s=40.0)._keep(cast(Lease, lease))
     assert pauses == [10.0, RETRY_S, RETRY_S, 10.0, 10.0], "and then as often as before"
