@@ -72,10 +72,11 @@ found.timeout = await fails(() =>
   client.completions.create({ model, prompt: "a", max_tokens: 3500, ignore_eos: true }, { timeout: 300 }),
 );
 
-// More requests at one time than the deployment takes: 8 at the replica, 2 wait, the rest is refused.
+// More requests at one time than the deployment takes: 8 at the replica, 2 wait, the rest is refused. Long enough that
+// all are there before the first is answered, short enough that the two have their turn soon on a slow machine.
 const crowd = await Promise.all(
   Array.from({ length: 14 }, () =>
-    fails(() => client.completions.create({ model: asked.busy, prompt: "a", max_tokens: 1000, ignore_eos: true })),
+    fails(() => client.completions.create({ model: asked.busy, prompt: "a", max_tokens: 400, ignore_eos: true })),
   ),
 );
 found.refused = crowd.filter((one) => one !== null);
