@@ -6,7 +6,9 @@ there on a tokenizer that looks only a bounded distance back gives what it would
 they never agree (one endless word), the text is cut at the end of the piece; both models still see the same tokens.
 """
 
+import threading
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import folder_signature
 from workers.text.callbacks import CheckCancelled, never_cancelled
 
 if TYPE_CHECKING:
@@ -31,11 +34,19 @@ Offsets = npt.NDArray[np.int32]
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a local checkpoint. Runs no code of the checkpoint and asks no hub.
+    """The tokenizer of a local checkpoint. Runs no code of the checkpoint and asks no hub. A job asks for it several
+    times, which takes a fifth of a second each: the same thread gets the one it had while the folder's files are
+    unchanged, so nobody may change it.
 
     Raises CHECKPOINT_INCOMPLETE where there is none, CHECKPOINT_UNSUPPORTED where it is not a fast one (character
     offsets are needed).
     """
+    return _load(folder, folder_signature(folder) if folder.is_dir() else (), threading.get_ident())
+
+
+@lru_cache(maxsize=8)
+def _load(folder: Path, _signature: tuple[tuple[str, int, int], ...], _thread: int) -> "PreTrainedTokenizerBase":
+    # A fast tokenizer is for one thread at a time: each call sets what it pads and truncates to.
     from transformers import AutoTokenizer
 
     try:

@@ -1,4 +1,5 @@
 import random
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,3 +134,24 @@ def test_load_tokenizer_names_a_checkpoint_without_one(tmp_path: Path) -> None:
     assert caught.value.code is ErrorCode.CHECKPOINT_INCOMPLETE
     assert "'bare'" in caught.value.detail
     assert str(tmp_path) not in caught.value.detail
+
+
+def test_a_tokenizer_is_read_once_until_its_files_change(
+    tmp_path: Path, plain_tokenizer: "PreTrainedTokenizerBase", bos_tokenizer: "PreTrainedTokenizerBase"
+) -> None:
+    plain_tokenizer.save_pretrained(tmp_path)
+    first = load_tokenizer(tmp_path)
+    assert load_tokenizer(tmp_path) is first
+    bos_tokenizer.save_pretrained(tmp_path)
+    assert bos_of(first) is None
+    assert bos_of(load_tokenizer(tmp_path)) == 0
+
+
+def test_two_threads_have_a_tokenizer_each(tmp_path: Path, plain_tokenizer: "PreTrainedTokenizerBase") -> None:
+    plain_tokenizer.save_pretrained(tmp_path)
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(load_tokenizer(tmp_path)))
+    thread.start()
+    thread.join()
+    assert found
+    assert found[0] is not load_tokenizer(tmp_path)
