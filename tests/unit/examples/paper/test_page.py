@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from examples.paper.claim import claims, jobs_of, request
+from examples.paper.claim import FOLDER, claims, jobs_of, request
 from examples.paper.elsewhere import Ruling, read
 from examples.paper.elsewhere import table as rulings_table
 from examples.paper.finding import Figure, Finding
@@ -43,6 +43,15 @@ def test_every_claim_is_told_with_its_outcome_rule_and_limits(told, jobs):
             assert part in text
     assert "✔ **Confirmed.** It is so." in text
     assert "– **Not measured.** wanda-sparsity: it has not been run." in text
+
+
+def test_the_published_page_has_the_words_of_today():
+    text = (FOLDER.parents[1] / "docs" / "paper.md").read_text(encoding="utf-8")
+    for path in (FOLDER / "words").glob("*.md"):
+        assert path.read_text(encoding="utf-8").rstrip("\n") in text, path.name
+    for claim in CLAIMS:
+        for part in (claim.title, claim.source, claim.statement, claim.measured, claim.rule, claim.limits):
+            assert part in text, claim.id
 
 
 def test_numbers_stand_with_interval_unit_and_what_they_are_against(told, jobs):
