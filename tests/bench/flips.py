@@ -1,8 +1,8 @@
 """`python -m tests.bench.flips`: how often the prediction intervals of flip rates cover; writes tests/bench/flips.csv.
 
 Worlds are drawn (how flips rise with KL, how tasks differ, how runs differ), runs are drawn from each, a model is
-fitted and predicts one more run, which is then drawn. An honest 95 % interval holds 95 % of them. Worlds of the priors'
-own making, and others that the model does not know: a flip rate that levels off (candidates that guess at worst) and
+fitted and predicts one more run, which is then drawn. An honest 95 % interval holds 95 % of them. Worlds of the model's
+own form, and others that the model does not know: a flip rate that levels off (candidates that guess at worst) and
 one that rises with KL itself and not with its root.
 """
 
@@ -33,7 +33,7 @@ Curve = Callable[[float], float]
 
 
 def drawn_from_priors(rng: np.random.Generator) -> Curve:
-    """α + β ln KL."""
+    """α + β ln KL, nearer to the centres of their priors than these allow; tasks and runs spread as the priors say."""
     intercept, slope = rng.normal(math.log(0.1), 0.7), rng.normal(0.5, 0.2)
     return lambda kl: float(intercept + slope * (math.log(kl) - CENTRE))
 

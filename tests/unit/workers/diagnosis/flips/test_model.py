@@ -1,11 +1,14 @@
 """The regression finds the parameters of simulated runs, and its intervals cover."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from tests.bench import flips, rows
 from tests.unit.workers.diagnosis.flips.simulation import World, draw
 from workers.diagnosis.flips.model import CENTRE, INTERCEPT_MEAN, INTERCEPT_SD, SLOPE_MEAN, SLOPE_SD, fit
 from workers.diagnosis.flips.runs import Run
@@ -99,3 +102,13 @@ def test_the_intervals_cover() -> None:
             low, _, high = model.predict(kl, 200, task=task, seed=number)
             covered.append(low <= found <= high)
     assert sum(covered) >= 35  # 40 at 95 %: fewer than 35 in one of 200 tries
+
+
+def test_the_page_tells_how_often_the_bench_found_that_they_cover() -> None:
+    page = (Path(__file__).resolve().parents[5] / "docs" / "flips.md").read_text(encoding="utf-8")
+    told = [(float(least), float(most)) for least, most in re.findall(r"\| ([\d.]+) % \| ([\d.]+) % \|", page)]
+    found = [row for row in rows.read(flips.RESULTS) if row.metric == "coverage_of_95"]
+    for world, ends in zip(flips.WORLDS, told, strict=True):
+        covered = [100 * row.value for row in found if row.case.startswith(world)]
+        assert ends == pytest.approx((min(covered), max(covered)), abs=0.05)
+    assert f"not {INTERCEPT_SD:g} and {SLOPE_SD:g})" in page
