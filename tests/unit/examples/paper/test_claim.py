@@ -61,6 +61,14 @@ def test_words_about_prompts_are_those_of_the_job():
     assert not any(sign in claim.model_dump_json()[1:-1] for claim in CLAIMS for sign in "{}")
 
 
+@pytest.mark.parametrize("name", ["attention", "cascade"])
+def test_words_about_what_was_looked_at_inside_are_those_of_each_job(name):
+    """Each looks at as much of the text, which is less than the scored tokens that the page lists beside it."""
+    told = next(claim for claim in CLAIMS if claim.id == name)
+    (tokens,) = {request(job)["tokens"] for job in told.jobs}
+    assert f"a part of the text, about {tokens} tokens" in told.measured
+
+
 @pytest.mark.parametrize("place", ["decoders/text/document", "decoders/text", "decoders/kind", "decoders/seed/more"])
 def test_words_that_point_to_no_number_of_a_job_are_refused(tmp_path, place):
     (tmp_path / "claims").mkdir()
