@@ -192,7 +192,10 @@ class Search(Contract):
     )
     measured: Count
     rungs: tuple[Rung, ...]
-    forward_seconds: float = Field(description="one forward pass of the whole model over the subset, on this machine")
+    forward_seconds: float = Field(
+        description="one forward pass of the whole model over the subset, on this machine: every layer as swaps run "
+        "it, without reading weights and keeping states, and one product with the head"
+    )
     seconds: float = Field(description="of all suffix runs of the search")
 
 

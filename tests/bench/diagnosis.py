@@ -1,15 +1,18 @@
 """Cases of `make bench` for the kinds that look further: a sweep of twelve points, and every layer attributed once.
 
 Both are told in forward passes, so that machines can be compared: of the candidate through vLLM over the sweep's text
-(the sweep's surgery and start stand apart), and of the reference through transformers over the attribution's tokens.
+(the sweep's surgery and start stand apart), and of a whole model over the attribution's tokens: through transformers'
+layers, which the swaps run, and through vLLM, either with one product with the head.
 Memory is what this process, which does all of it, holds resident after each point of the sweep, after the first and the
 last swap of the attribution, and at most.
 """
 
 import statistics
+import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.requests.sweep import SweepRequest
@@ -21,6 +24,7 @@ from tests.bench.rows import Row
 from workers.diagnosis.attribute.job import attribute
 from workers.diagnosis.points.runner import PHASE
 from workers.diagnosis.sweep.job import sweep
+from workers.distributions.head import Head
 from workers.engine.room import EngineRoom
 from workers.text.sources import load_documents
 from workers.text.tokenization import load_tokenizer
@@ -133,16 +137,19 @@ def bench_attribute(home: Path) -> list[Row]:
     context = SwapContext(settings, "attribute", swaps=SWAPS)
     report = attribute(asked, context, room)
     peak = resident.peak()
-    room.close()
     found = report.search
     assert found is not None
     assert report.subset is not None
+    engine_forward = _engine_forward_seconds(settings, room, report.subset.windows * report.subset.length)
+    room.close()
     after = context.resident.after
     return [
         Row("attribute", "30_layers", "tokens", report.subset.windows * report.subset.length, "tokens"),
         Row("attribute", "30_layers", "forward_seconds", found.forward_seconds, "s"),
         Row("attribute", "30_layers", "search_seconds", found.seconds, "s"),
         Row("attribute", "30_layers", "search_forward_passes", found.seconds / found.forward_seconds, "passes"),
+        Row("attribute", "30_layers", "engine_forward_seconds", engine_forward, "s"),
+        Row("attribute", "30_layers", "search_engine_passes", found.seconds / engine_forward, "passes"),
         Row("attribute", "30_layers", "counted_forward_passes", found.spent, "passes"),
         *(
             Row("attribute", "30_layers", f"{phase}_seconds", took, "s")
@@ -152,3 +159,20 @@ def bench_attribute(home: Path) -> list[Row]:
         Row("attribute", "30_layers", "resident_peak", peak, "MiB"),
         Row("attribute", "30_layers", "resident_last_over_first", after[SWAPS] / after[1], "ratio"),
     ]
+
+
+def _engine_forward_seconds(settings: Settings, room: EngineRoom, tokens: int) -> float:
+    """vLLM's pass over about so many tokens of the bench's text in windows of 512, and one product with the head."""
+    tokenizer = load_tokenizer(MODEL)
+    documents = load_documents(request().text, settings=settings, tokenizer=tokenizer)
+    every = [np.asarray(window.tokens) for window in make_windows(documents, tokenizer, 512).windows]
+    windows = [window for window in every if len(window) == 512][: max(1, tokens // 512)]
+    engine = room.engine(MODEL, 512)
+    head = Head.load(MODEL)
+    seconds = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        for _, hidden_TD in engine.score(windows):
+            torch.mm(hidden_TD.to(head.weight_VD.dtype), head.weight_VD.T)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds) * tokens / sum(map(len, windows))

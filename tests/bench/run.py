@@ -40,6 +40,7 @@ BARS = {
     ("compare", "stored_reference", "job_tokens_per_second"): (2.6 * 340, True),
     ("compare", "stored_reference_long", "job_tokens_per_second"): (2.6 * 340, True),
     ("attribute", "30_layers", "search_forward_passes"): (32, False),
+    ("attribute", "30_layers", "search_engine_passes"): (32, False),
     ("sweep", "12_points", "forward_ratio"): (1.7, False),
     # Over one worker on half of the cores, as each of the two is: see tests.bench.sharing.
     ("sweep", "two_workers", "job_ratio"): (0.6, False),

@@ -257,8 +257,8 @@ def search_note(report: AttributeReport) -> str:
         return ""
     return (
         f"{search.measured} of {search.considered} parts that differ were measured, for {search.spent:.1f} of "
-        f"{search.budget:g} forward passes ({fmt.duration(search.seconds)}; the first pass of a whole model over the "
-        f"subset, which reads its weights and keeps its states, took {fmt.duration(search.forward_seconds)}); "
+        f"{search.budget:g} forward passes ({fmt.duration(search.seconds)}; a pass of a whole model over the subset "
+        f"by the same layers, with one product with the head, took {fmt.duration(search.forward_seconds)}); "
         "looking into the first ones took "
         f"{search.looked_into:.1f} more."
     )

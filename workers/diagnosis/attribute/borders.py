@@ -10,6 +10,7 @@ Names: N windows, L tokens of a window, D hidden size.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ class Borders:
     A later attempt that finds the folder goes on behind the last border that was complete, where tokens, depth and
     dtype are the same; whether the weights are is the caller's to see to (a folder a plan). Raises
     `HemostatError(ACTIVATIONS_NOT_FINITE)` where a layer's output is not finite, OSError where the disk is full.
+
+    `seconds`: what its layers took, in whichever attempts they ran, without reading weights and keeping states.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Borders:
         self._shape = (windows, length, skeleton.info.hidden_size)
         self._files: list[Activations] = []
         self._name = name
+        self.seconds = 0.0
         self._make(progress, check_cancelled)
 
     def __len__(self) -> int:
@@ -108,8 +112,9 @@ class Borders:
         runner = self.runner
         marker = self._folder / "complete"
         key = _key(runner, self._shape, self.dtype)
-        known, _, count = marker.read_text().partition(" ") if marker.is_file() else ("", "", "0")
+        known, count, seconds = marker.read_text().split(" ") if marker.is_file() else ("", "0", "0")
         complete = int(count) if known == key else 0
+        self.seconds = float(seconds) if complete else 0.0
         for border in range(runner.layers + 1):
             check_cancelled()
             progress(self._name, border, runner.layers + 1)
@@ -122,10 +127,13 @@ class Borders:
                 runner.skeleton.block(border - 1)
             for start, end in runner.batches():
                 check_cancelled()
-                if border:
-                    found_NLD = runner.call(border - 1, self._files[border - 1].read(start, end))
+                entering_NLD = self._files[border - 1].read(start, end) if border else None
+                began = time.perf_counter()
+                if entering_NLD is not None:
+                    found_NLD = runner.call(border - 1, entering_NLD)
                 else:
                     found_NLD = runner.embedded(start, end)
+                self.seconds += time.perf_counter() - began
                 if not bool(torch.isfinite(found_NLD).all()):
                     raise HemostatError(
                         ErrorCode.ACTIVATIONS_NOT_FINITE,
@@ -137,7 +145,7 @@ class Borders:
                 runner.skeleton.release(border - 1)
             self._files.append(states)
             partial = self._folder / ".complete"
-            partial.write_text(f"{key} {border + 1}")
+            partial.write_text(f"{key} {border + 1} {self.seconds}")
             partial.replace(marker)
         progress(self._name, runner.layers + 1, runner.layers + 1)
 

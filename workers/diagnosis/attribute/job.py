@@ -55,7 +55,7 @@ from workers.surgery.reading import open_tensors
 from workers.text.windows import Corpus
 
 PRECISION: Precision = "fast"
-_VERSION = "attribute/2"
+_VERSION = "attribute/3"
 
 
 def attribute(request: AttributeRequest, context: JobContext, room: EngineRoom) -> AttributeReport:
@@ -319,8 +319,8 @@ class _Attribute(Attempt):
             swapper.kl((), batches=1)
             head = (time.perf_counter() - began) * len(full) / max(1, swapper.positions(1)) / 2
         if not note.is_file():
-            seconds = self._watch.seconds["borders"] / 2 + head
-            write_atomically(note, json.dumps({"forward": seconds}).encode())
+            layers = (swapper.reference.borders.seconds + swapper.candidate.borders.seconds) / 2
+            write_atomically(note, json.dumps({"forward": layers + head}).encode())
         found.forward_seconds = float(json.loads(note.read_text())["forward"])
         engine = np.where(found.values.finite, found.values.kl, np.nan).astype(np.float64)[subset.index]
         # what sees less than in the engine's windows differs from it by that, too

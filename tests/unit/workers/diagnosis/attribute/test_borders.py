@@ -1,5 +1,6 @@
 """States at the borders are transformers' own; a chain from one of them is the model; a lost attempt goes on."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,14 @@ def test_a_lost_attempt_goes_on_behind_the_last_border_that_was_complete(tiny: T
         fresh = Borders(Skeleton(info, read, dtype=torch.float32), TOKENS_NL, tmp_path, name="other")
         for border in range(4):
             assert torch.equal(again.read(border, 0, 8), fresh.read(border, 0, 8))
+
+
+def test_what_the_layers_took_is_told_by_whoever_finds_their_states(tiny: Tiny, tmp_path: Path) -> None:
+    began = time.perf_counter()
+    with at_borders(tiny("llama"), scratch=tmp_path) as (made,):
+        assert 0 < made.seconds < time.perf_counter() - began
+        with at_borders(tiny("llama"), scratch=tmp_path) as (found,):
+            assert found.seconds == made.seconds
 
 
 def test_states_of_other_tokens_are_not_taken_for_these(tiny: Tiny, tmp_path: Path) -> None:
