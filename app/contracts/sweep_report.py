@@ -130,7 +130,9 @@ class KneeInterval(Contract):
     """How the interval of s0 was found."""
 
     confidence: float
-    resampled: Literal["documents", "residuals"]
+    resampled: Literal["documents", "residuals"] = Field(
+        description="documents: whole ones, whole windows where there are fewer than six documents"
+    )
     searched: Ci
 
 

@@ -184,9 +184,10 @@ def limits_note(report: SurfaceReport) -> str:
     )
     # Of a logarithm alone: what it says of next to nothing.
     nothing = "next to a setting that loses next to nothing, though not exactly 0, " if by_kl else ""
+    drawn = "windows" if report.divergence.kl.clusters == "windows" else "documents"
     return (
         "A limit is where the loss first passes the chosen one on the way from the mildest setting, interpolated "
-        f"between neighbours {between}. Its 95 % interval comes from documents resampled jointly at all settings, "
+        f"between neighbours {between}. Its 95 % interval comes from {drawn} resampled jointly at all settings, "
         "holds every setting whose own interval holds the chosen loss (up to the first one that is beyond it for "
         "sure), and what was not measured between two of them: of sparsity, ratios, bits and ranks, whose damage grows "
         "ever faster, it reaches from where a straight line would pass to the stronger setting. Of any other knob, "

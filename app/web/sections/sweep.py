@@ -65,7 +65,7 @@ def sweep(report: SweepReport) -> Sweep:
         perplexity_chart=perplexity_chart(report),
         points=points(report),
         points_note=points_note(report),
-        fits=tuple(fit_view(threshold) for threshold in known),
+        fits=tuple(fit_view(threshold, _drawn(report)) for threshold in known),
         no_threshold=visible(report.no_threshold),
         limits=limits(report),
         limits_note=limits_note(report),
@@ -74,6 +74,12 @@ def sweep(report: SweepReport) -> Sweep:
         effort=effort(report),
         effort_note=visible(report.choice.note),
     )
+
+
+def _drawn(report: SweepReport) -> str:
+    """What intervals are over: windows of text where documents are too few."""
+    points = [point.divergence.kl.clusters for point in report.points if point.divergence is not None]
+    return "windows" if "windows" in points else "documents"
 
 
 def _figures(report: SweepReport) -> tuple[Figure, ...]:

@@ -30,8 +30,8 @@ class FitView:
     forms: Table
 
 
-def fit_view(threshold: Threshold) -> FitView:
-    """A fitted threshold for the page."""
+def fit_view(threshold: Threshold, drawn: str = "documents") -> FitView:
+    """A fitted threshold for the page; `drawn`: what was resampled where it was no residuals."""
     of = "perplexity" if threshold.of == "perplexity" else "KL"
     slopes, params = threshold.slopes, threshold.params
     rows = [
@@ -67,15 +67,15 @@ def fit_view(threshold: Threshold) -> FitView:
     )
     return FitView(
         name=of,
-        answer=_answer(threshold, of),
+        answer=_answer(threshold, of, drawn),
         notes=tuple(visible(note) for note in (*threshold.reasons, *threshold.warnings)),
         numbers=numbers,
         forms=_forms(threshold, of),
     )
 
 
-def _answer(threshold: Threshold, of: str) -> str:
-    how = "documents resampled jointly at all points" if threshold.interval.resampled == "documents" else "residuals"
+def _answer(threshold: Threshold, of: str, drawn: str) -> str:
+    how = f"{drawn} resampled jointly at all points" if threshold.interval.resampled == "documents" else "residuals"
     if threshold.answer == "transition":
         value = ""
         if threshold.value is not None and abs(threshold.value - threshold.s0) > 1e-9:

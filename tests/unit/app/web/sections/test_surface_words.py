@@ -3,7 +3,7 @@
 import pytest
 
 from app.web.sections.surface import surface
-from app.web.sections.surface_words import heading, orders_note, outcome, setting
+from app.web.sections.surface_words import heading, limits_note, orders_note, outcome, setting
 from tests.support.surface_reports import departing, surface_variant
 
 
@@ -96,3 +96,11 @@ def test_knobs_of_one_step_begin_at_their_first_values():
     assert setting(found, 0, 0) == "bits 8, group_size 32"
     assert any("Both knobs are in one step" in warning for warning in found.warnings)
     assert orders_note(found) == "Both knobs are in one step: there is no other order."
+
+
+@pytest.mark.parametrize("drawn", ["documents", "windows"])
+def test_limits_tell_whether_documents_or_windows_were_drawn(drawn):
+    found = surface_variant("both-orders")
+    kl = found.divergence.kl.model_copy(update={"clusters": drawn})
+    found = found.model_copy(update={"divergence": found.divergence.model_copy(update={"kl": kl})})
+    assert f"comes from {drawn} resampled jointly at all settings" in limits_note(found)

@@ -1,11 +1,13 @@
 """The view of a fitted threshold: which bounds it was fitted under."""
 
+import copy
 import io
 
 import numpy as np
 from rich.console import Console
 
 from app.contracts.sweep_report import SweepReport, Threshold
+from app.web.sections.sweep import sweep
 from app.web.sections.sweep_fits import fit_view
 from app.web.terminal import render_terminal
 from tests.support.sweep_reports import course, stepping, sweep_report, sweep_variants
@@ -101,3 +103,13 @@ def test_a_side_of_fewer_than_two_points_says_so_and_no_turn_is_spoken_of_where_
     stream = io.StringIO()
     render_terminal(body, Console(file=stream, width=200))
     assert "not measured (fewer than two points) above" in stream.getvalue()
+
+
+def test_an_interval_over_windows_is_not_told_as_one_over_documents():
+    body = copy.deepcopy(sweep_variants()["knee"])
+    for drawn in ("documents", "windows"):
+        for point in body["points"]:
+            point["divergence"]["kl"]["clusters"] = drawn
+        answers = [fit.answer for fit in sweep(SweepReport.model_validate(body)).fits]
+        assert len(answers) == 2
+        assert all(f"(95 %, {drawn} resampled jointly at all points)" in answer for answer in answers)
