@@ -135,7 +135,7 @@ def _compared(data: dict[str, Any], name: str) -> CompareReport:
     if not isinstance(report, CompareReport):
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"{name} is a report of kind {report.kind}: only compare jobs keep values by token of one candidate",
+            f"{name} is a report of kind {report.kind}: only reports of compare jobs are compared by token",
             hint="run `hemostat compare` with its recipe",
         )
     return report

@@ -141,8 +141,7 @@ def compare_report_of(record: JobRecord, settings: Settings) -> CompareReport:
     if record.job.kind != "compare":
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"{record.job.id} is a job of kind {record.job.kind}: only compare jobs keep values by token of one "
-            "candidate.",
+            f"{record.job.id} is a job of kind {record.job.kind}: only reports of compare jobs are compared by token.",
             hint="Submit a compare job with its recipe.",
         )
     report = parse(json.loads(results.read_report(record, settings)))
