@@ -1,9 +1,9 @@
 """The `sweep` job: one knob over its values, weakest to strongest, and how far it may be turned.
 
 Order: text, reference (from the store where it was scored before), head check, noise floor, points, what the kernels of
-packed ones add, fits. The engine is
-started once; each setting's weights are swapped in place. Points are kept as they come (`workers.diagnosis.points`):
-the attempt after a lost one goes on from them, and an idle worker (`help_sweep`) takes what the first has not begun.
+packed ones add, fits. The engine is started once, and each setting's weights are swapped in place, where settings share
+shapes and configuration. Points are kept as they come (`workers.diagnosis.points`): the attempt after a lost one goes
+on from them, and an idle worker (`help_sweep`) takes what the first has not begun.
 """
 
 from __future__ import annotations
