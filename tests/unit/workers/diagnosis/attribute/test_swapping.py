@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
+from tests.support.tiny import make_checkpoint
 from tests.unit.workers.diagnosis.attribute.swapped import HEADS, Weights, noisy, pair, subset, swapper
 from workers.diagnosis.attribute import swapping
+from workers.diagnosis.attribute.changes import differing
 from workers.diagnosis.attribute.mixing import CONTROL, Mode
 from workers.diagnosis.attribute.sites import Site, sites_of
 from workers.diagnosis.attribute.subset import Subset
@@ -180,6 +182,18 @@ def test_an_expert_is_swapped_alone(tmp_path: Path) -> None:
         np.testing.assert_array_equal(expert, whole)
         assert found.kl([sites["layers.1.block_sparse_moe.experts.1"]]).max() == 0
         assert found.kl([sites["layers.1.block_sparse_moe.experts.2"]], mode=CONTROL).max() == 0
+
+
+def test_of_another_inner_width_whole_layers_are_swapped_and_nothing_in_them(tmp_path: Path) -> None:
+    narrow = {"intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+    models = make_checkpoint(tmp_path / "wide", **HEADS), make_checkpoint(tmp_path / "narrow", seed=1, **narrow)
+    ours, theirs = map(inspect, models)
+    reads = [load_file(folder / "model.safetensors").__getitem__ for folder in models]
+    found = differing(sites_of(ours), ours, theirs, (reads[0], reads[1]), never_cancelled)
+    assert [site.name for site in found if site.layer is not None] == ["layers.0", "layers.1", "layers.2"]
+    with swapper(*models, tmp_path, TEXT) as made:
+        np.testing.assert_array_equal(made.kl(found), made.kl((), into="candidate"))
+        assert made.kl(found, into="candidate").max() == 0
 
 
 def test_the_cost_is_what_is_run_again(models: tuple[Path, Path], tmp_path: Path) -> None:

@@ -76,6 +76,20 @@ def test_the_part_gets_a_step_of_its_own_and_the_rest_stays(
             assert plain == recipe[0]
 
 
+@pytest.mark.parametrize("cause", ["size", "aligned", "outlier_channels", "sheltered"])
+@pytest.mark.parametrize(
+    "step",
+    [{"type": "quantize.nf4", "group_size": 32}, {"type": "lowrank.svd", "rank": 8}],
+    ids=lambda step: step["type"],
+)
+def test_of_a_step_that_has_no_milder_form_here_the_part_is_left_out(
+    info: CheckpointInfo, step: Json, cause: str
+) -> None:
+    after = treated(info, [step], "layers.1.mlp.down_proj", cause)
+    before = weights(info, (step,))
+    assert before.keys() - after.keys() == {"model.layers.1.mlp.down_proj.weight"}
+
+
 def test_what_was_removed_is_left_as_it_was(info: CheckpointInfo) -> None:
     after = treated(info, [RTN], "layers.1.mlp.down_proj", "removed")
     assert "model.layers.1.mlp.down_proj.weight" not in after
