@@ -58,7 +58,7 @@ class SwapContext(BenchContext):
 
     def progress(self, phase: str, done: int, total: int) -> None:
         if phase == "swap layers":
-            self.resident.note(done - 1, self._swaps)
+            self.resident.note(done, self._swaps)
         elif phase == "look into parts":
             self.resident.note(self._swaps, self._swaps)
 

@@ -26,6 +26,11 @@ class Plan:
     steps: tuple[tuple[int, int], ...]
     cost: float
 
+    @property
+    def measurements(self) -> int:
+        """How many there are at most: fewer go on where those that are left cost more than the budget has."""
+        return sum(parts for parts, _ in self.steps)
+
 
 @dataclass(frozen=True)
 class Step:

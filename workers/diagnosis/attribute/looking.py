@@ -50,11 +50,13 @@ class Looking:
     explained: Explained | None = None
     additivity: Additivity | None = None
     cost: float = 0.0
+    _pairs: list[tuple[Site, Site]] = field(default_factory=list)
     _done: int = 0
 
     def run(self) -> None:
         """Measures all of it."""
         self.first = disjoint(self.search.ranked, self.request.top)
+        self._pairs = pairs(self.first, MOST_PAIRS)
         inputs = Inputs(self.swapper.reference)
         for site in self.first:
             self.looks[site.name] = self._look(site, inputs)
@@ -62,7 +64,7 @@ class Looking:
         self.additivity = self._additivity()
 
     def _look(self, site: Site, inputs: Inputs) -> Look:
-        self._step(site.name)
+        self._step()
         swapper, seed = self.swapper, self.request.seed
         held = control(swapper, site)
         self._pay([site], BATCHES)
@@ -85,7 +87,7 @@ class Looking:
     def _explained(self) -> Explained | None:
         if not self.first:
             return None
-        self._step("together")
+        self._step()
         swapper, where, seed = self.swapper, self.swapper.subset.where, self.request.seed
         kl = swapper.kl(self.first)
         self._pay(self.first, len(swapper.batches))
@@ -109,8 +111,8 @@ class Looking:
         made = []
         batches = batches_of(swapper)
         some = where.select(np.arange(swapper.positions(batches)))
-        for one, other in pairs(self.first, MOST_PAIRS):
-            self._step(f"{one.name} with {other.name}")
+        for one, other in self._pairs:
+            self._step()
             together = swapper.kl([one, other], batches=batches)
             self._pay([one, other], batches)
             alone = [swapper.kl([site], batches=batches).astype(np.float64) for site in (one, other)]
@@ -136,7 +138,8 @@ class Looking:
         share = self.swapper.positions(batches) / max(1, len(self.full))
         self.cost += times * share * self.swapper.cost(sites)
 
-    def _step(self, _what: str) -> None:
+    def _step(self) -> None:
+        """Another question: each first part, all of them together, each pair."""
         self.context.check_cancelled()
+        self.context.progress("look into parts", self._done, len(self.first) + 1 + len(self._pairs))
         self._done += 1
-        self.context.progress("look into parts", self._done, 0)

@@ -8,6 +8,7 @@ little of the text of each, those that are tried are spread over the model, and 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from app.contracts.attribute_report import Rung
 from app.contracts.requests.attribute import SiteLevel
-from workers.diagnosis.attribute.halving import Result, halve
+from workers.diagnosis.attribute.halving import Result, choose, halve
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.attribute.swapping import Swapper
 from workers.diagnosis.context import JobContext
@@ -76,7 +77,6 @@ class Search:
     spent: float = 0.0
     # whether parts of every layer were asked for
     all_layers: bool = True
-    _done: int = 0
 
     @property
     def untried(self) -> list[Site]:
@@ -158,12 +158,13 @@ class Search:
         if (min(costs) if evenly else costs[0]) * shares[1] > budget:
             self.left_out += arms
             return
-        first = len(self.rungs)
+        first, kept = len(self.rungs), min(keep, len(arms))
+        _, planned = choose(costs, batches, kept, budget, shares=shares, evenly=evenly)
+        done = itertools.count()
 
         def measure(site: Site, upto: int) -> float:
             self.context.check_cancelled()
-            self._done += 1
-            self.context.progress(f"swap {stage}", self._done, 0)
+            self.context.progress(f"swap {stage}", next(done), planned.measurements)
             self.context.observe("attribution_swaps", 1, stage=stage)
             kl = swapper.kl([site], batches=upto)
             self.found[site.name] = Measured(site, kl, upto, first)
@@ -176,7 +177,7 @@ class Search:
             costs,
             measure,
             batches=batches,
-            keep=min(keep, len(arms)),
+            keep=kept,
             budget=budget,
             shares=shares,
             evenly=evenly,

@@ -21,7 +21,8 @@ def at(phase: str, done: int, total: int) -> dict[str, Any]:
         ("trajectory", at("generate", 2472, 53248), "generating texts: 2,472 of 53,248 tokens, 4 % of this phase"),
         ("tasks", at("generate", 16, 400), "generating texts: 16 of 400 answers, 4 % of this phase"),
         ("calibrate", at("fit", 1500, 4000), "fitting the calibrators: 37 % of this phase"),
-        ("attribute", at("swap layers", 34, 0), "swapping layers: 34 steps so far"),
+        ("attribute", at("swap layers", 12, 33), "swapping layers: 12 of 33 steps, 36 % of this phase"),
+        ("compare", at("a newer one", 34, 0), "a newer one: 34 steps so far"),
         ("compare", at("statistics", 0, 1), "computing statistics"),
         ("compare", at("engine", 0, 0), "starting the engine"),
         ("compare", at("a newer one", 1, 3), "a newer one: 1 of 3 steps, 33 % of this phase"),
@@ -34,7 +35,7 @@ def test_a_phase_is_told_with_what_it_counts_and_its_share(kind: str, progress: 
 def test_a_phase_is_all_done_only_where_it_is() -> None:
     assert percent(at("candidate", 999, 1000)) == "99 %"
     assert percent(at("candidate", 1000, 1000)) == "100 %"
-    assert percent(at("swap layers", 5, 0)) == ""
+    assert percent(at("a newer one", 5, 0)) == ""
 
 
 def test_settings_are_counted_in_the_parts_that_the_worker_tells() -> None:

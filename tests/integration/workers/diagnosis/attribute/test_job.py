@@ -145,6 +145,12 @@ def test_the_treatment_is_a_recipe_that_a_comparison_takes(report: AttributeRepo
     assert [one["name"] for one in ranked] == [site.name for site in report.sites]
 
 
+def test_looking_into_the_first_parts_is_told_to_its_last_step(report: AttributeReport, context: Context) -> None:
+    steps = [(done, total) for phase, done, total in context.steps if phase == "look into parts"]
+    assert len(report.sites) and steps
+    assert steps == [(done, len(steps)) for done in range(len(steps))]
+
+
 def test_a_lost_attempt_loses_no_measurement(
     room: EngineRoom, settings: Settings, report: AttributeReport, tmp_path: Path
 ) -> None:

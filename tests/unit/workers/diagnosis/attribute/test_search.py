@@ -52,6 +52,20 @@ def test_where_the_budget_reaches_all_layers_are_measured_in_full(tmp_path: Path
     assert search.everything() == []
 
 
+@pytest.mark.parametrize("budget", [12.5, 32.0, 64.0])
+def test_it_tells_how_far_each_of_its_stages_is(tmp_path: Path, budget: float) -> None:
+    planted = Planted(30, frozenset({"layers.3"}))
+    context = Context(Settings(home=tmp_path), tmp_path)
+    Search(cast("Any", planted), parts(30), LEVELS, budget, 8, cast("Any", context)).run()
+    assert len(context.steps) == len(planted.asked)
+    for phase in ("swap layers", "swap parts"):
+        steps = [(done, total) for told, done, total in context.steps if told == phase]
+        (total,) = {total for _, total in steps} or {0}
+        assert [done for done, _ in steps] == list(range(len(steps)))
+        # how many go on to a further step follows from what the first ones cost: at most as many as were planned
+        assert total / 2 < len(steps) <= total or (phase == "swap parts" and budget == 12.5)
+
+
 @pytest.mark.parametrize("budget", [1.0, 3.0, 8.0, 12.5])
 def test_what_cannot_be_tried_is_spread_over_the_model_and_known(tmp_path: Path, budget: float) -> None:
     search = searched(tmp_path, Planted(80, frozenset()), budget)
