@@ -17,7 +17,7 @@ from app.settings import Settings
 from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS, Context
 from workers.diagnosis.compare import compare
 from workers.diagnosis.context import JobCancelled
-from workers.diagnosis.surface.job import surface
+from workers.diagnosis.surface.job import help_surface, surface
 from workers.engine.room import EngineRoom
 
 Json = dict[str, Any]
@@ -215,6 +215,17 @@ def test_a_lost_attempt_is_taken_up_again(settings: Settings, room: EngineRoom, 
     assert all(file.stat().st_mtime_ns == at for file, at in kept.items()), "no point is measured twice"
     assert report.orders == ("as given",)
     assert any("other order" in item for item in report.not_tested)
+
+
+def test_a_helper_measures_what_nobody_has_in_both_orders(
+    done: tuple[SurfaceReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    help_surface(request(), Context(settings, tmp_path), room)
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "partial" / "points").glob("*.json")}
+    assert len(kept) == len(done[0].points)
+    report = surface(request(), Context(settings, tmp_path), room)
+    assert all(file.stat().st_mtime_ns == at for file, at in kept.items()), "no point is measured twice"
+    assert report.points == done[0].points
 
 
 def test_two_knobs_of_one_step_are_counted_from_their_first_values(
