@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.knees import RISING, SCENARIOS
 from tests.unit.workers.diagnosis.threshold.curves import CURVES
-from tests.unit.workers.diagnosis.threshold.simulation import RISING, SCENARIOS
 from tests.unit.workers.diagnosis.threshold.test_documents import simulated
 from tests.unit.workers.diagnosis.threshold.test_missed import SATURATING, logistic_curve
 from workers.diagnosis.threshold import published

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.unit.workers.diagnosis.threshold.simulation import SCENARIOS, Scenario
+from tests.support.knees import SCENARIOS, Scenario
 from workers.diagnosis.threshold.documents import DocumentLosses, document_interval
 
 SCENARIO = SCENARIOS["12 points, 0.03, k2 = 0"]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from tests.support.knees import RISING, SCENARIOS
 from tests.unit.workers.diagnosis.threshold.curves import CURVES
-from tests.unit.workers.diagnosis.threshold.simulation import RISING, SCENARIOS
 from workers.diagnosis.threshold import published
 from workers.diagnosis.threshold.answer import TRANSITION_LEVEL
 from workers.diagnosis.threshold.bounds import Bounds

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from tests.support.knees import RISING, SCENARIOS, coverage
 from tests.unit.workers.diagnosis.threshold.curves import CURVES
-from tests.unit.workers.diagnosis.threshold.simulation import RISING, SCENARIOS, coverage
 from workers.diagnosis.threshold import published
 from workers.diagnosis.threshold.bounds import Bounds
 from workers.diagnosis.threshold.curve import Curve

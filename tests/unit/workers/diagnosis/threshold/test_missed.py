@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.unit.workers.diagnosis.threshold.simulation import RISING
+from tests.support.knees import RISING
 from workers.diagnosis.threshold.bounds import Bounds
 from workers.diagnosis.threshold.curve import Array, Curve
 from workers.diagnosis.threshold.forms import Form

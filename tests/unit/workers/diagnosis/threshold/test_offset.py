@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import optimize
 
+from tests.support.knees import RISING
 from tests.unit.workers.diagnosis.threshold.curves import CURVES, Published
-from tests.unit.workers.diagnosis.threshold.simulation import RISING
 from workers.diagnosis.threshold import published
 from workers.diagnosis.threshold.bounds import Bounds
 from workers.diagnosis.threshold.curve import Array, Curve

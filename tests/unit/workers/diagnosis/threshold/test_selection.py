@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from tests.support.knees import RISING
 from tests.unit.workers.diagnosis.threshold.curves import CURVES
-from tests.unit.workers.diagnosis.threshold.simulation import RISING
 from workers.diagnosis.threshold.bounds import Bounds
 from workers.diagnosis.threshold.curve import Curve
 from workers.diagnosis.threshold.forms import Form, FormFit

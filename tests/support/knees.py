@@ -1,8 +1,7 @@
-"""Simulated curves whose knee is known; `python -m` this module prints the coverage table of docs/threshold.md."""
+"""Simulated curves whose knee is known; `tests.bench.threshold` counts over them."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -69,11 +68,3 @@ def coverage(scenario: Scenario, *, repeats: int, resamples: int, seed: int = 0)
         held.append(found.low <= scenario.knee <= found.high)
         widths.append(found.high - found.low)
     return float(np.mean(held)), float(np.median(widths))
-
-
-if __name__ == "__main__":
-    for scenario in SCENARIOS.values():
-        for growth in (0.0, 2.0):
-            noisy = Scenario(**{**scenario.__dict__, "growth": growth})
-            share, width = coverage(noisy, repeats=int(sys.argv[1]), resamples=int(sys.argv[2]))
-            print(f"{scenario.name} growth {growth:g}: {share:.3f} width {width:.3f}", flush=True)  # noqa: T201
