@@ -3,7 +3,7 @@ tests/bench/threshold.csv.
 
 `coverage`: the share of 95 % intervals of s0 that hold the true knee, over CURVES curves a case (default 400).
 `straight` and `knee`: what `fit_threshold` answers, whole as a sweep and `hemostat threshold` ask it, over ANSWERS
-curves a case (default 20): of curves without a knee, *no transition in range* is right; of those with one, *transition*.
+curves a case (default 20). Of curves without a knee, *no transition in range* is right; of others, *transition*.
 """
 
 import sys
