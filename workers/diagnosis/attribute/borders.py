@@ -47,11 +47,15 @@ class Runner:
         self._calls.setdefault(end - start, calls)
         return hidden_NLD
 
+    def prepare(self, windows: int) -> None:
+        """Finds what layers are called with on a batch of so many windows, where it is not known yet."""
+        if windows not in self._calls:
+            self.embedded(0, windows)
+
     @torch.no_grad()
     def call(self, layer: int, hidden_NLD: torch.Tensor) -> torch.Tensor:
         """One layer, whose weights are in memory (`skeleton.block`), on one batch."""
-        if len(hidden_NLD) not in self._calls:
-            self.embedded(0, len(hidden_NLD))
+        self.prepare(len(hidden_NLD))
         found: Any = self.skeleton.layers[layer](hidden_NLD, **self._calls[len(hidden_NLD)][layer])
         leaving_NLD: torch.Tensor = found[0] if isinstance(found, tuple) else found
         return leaving_NLD
@@ -127,13 +131,14 @@ class Borders:
                 runner.skeleton.block(border - 1)
             for start, end in runner.batches():
                 check_cancelled()
-                entering_NLD = self._files[border - 1].read(start, end) if border else None
-                began = time.perf_counter()
-                if entering_NLD is not None:
+                if border:
+                    entering_NLD = self._files[border - 1].read(start, end)
+                    runner.prepare(end - start)
+                    began = time.perf_counter()
                     found_NLD = runner.call(border - 1, entering_NLD)
+                    self.seconds += time.perf_counter() - began
                 else:
                     found_NLD = runner.embedded(start, end)
-                self.seconds += time.perf_counter() - began
                 if not bool(torch.isfinite(found_NLD).all()):
                     raise HemostatError(
                         ErrorCode.ACTIVATIONS_NOT_FINITE,
