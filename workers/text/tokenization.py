@@ -41,10 +41,15 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     Raises CHECKPOINT_INCOMPLETE where there is none, CHECKPOINT_UNSUPPORTED where it is not a fast one (character
     offsets are needed).
     """
-    return _load(folder, folder_signature(folder) if folder.is_dir() else (), threading.get_ident())
+    try:
+        signature = folder_signature(folder)
+    except OSError:  # no folder, or none that may be listed: loading says so
+        signature = ()
+    return _load(folder, signature, threading.get_ident())
 
 
-@lru_cache(maxsize=8)
+# Each takes tens of megabytes where the vocabulary is large, and a worker lives long: no more than a job has use for.
+@lru_cache(maxsize=2)
 def _load(folder: Path, _signature: tuple[tuple[str, int, int], ...], _thread: int) -> "PreTrainedTokenizerBase":
     # A fast tokenizer is for one thread at a time: each call sets what it pads and truncates to.
     from transformers import AutoTokenizer

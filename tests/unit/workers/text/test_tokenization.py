@@ -136,6 +136,12 @@ def test_load_tokenizer_names_a_checkpoint_without_one(tmp_path: Path) -> None:
     assert str(tmp_path) not in caught.value.detail
 
 
+def test_a_folder_that_cannot_be_listed_has_no_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(HemostatError) as caught:
+        load_tokenizer(tmp_path / ("long" * 100))
+    assert caught.value.code is ErrorCode.CHECKPOINT_INCOMPLETE
+
+
 def test_a_tokenizer_is_read_once_until_its_files_change(
     tmp_path: Path, plain_tokenizer: "PreTrainedTokenizerBase", bos_tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
