@@ -78,8 +78,9 @@ def sweep(report: SweepReport) -> Sweep:
 
 def _drawn(report: SweepReport) -> str:
     """What intervals are over: windows of text where documents are too few."""
-    points = [point.divergence.kl.clusters for point in report.points if point.divergence is not None]
-    return "windows" if "windows" in points else "documents"
+    found = {point.divergence.kl.clusters for point in report.points if point.divergence is not None}
+    # A setting that is not finite everywhere may have windows alone: fits are over the text's documents all the same.
+    return "windows" if "windows" in found and "documents" not in found else "documents"
 
 
 def _figures(report: SweepReport) -> tuple[Figure, ...]:

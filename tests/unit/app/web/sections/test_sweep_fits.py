@@ -113,3 +113,10 @@ def test_an_interval_over_windows_is_not_told_as_one_over_documents():
         answers = [fit.answer for fit in sweep(SweepReport.model_validate(body)).fits]
         assert len(answers) == 2
         assert all(f"(95 %, {drawn} resampled jointly at all points)" in answer for answer in answers)
+
+
+def test_a_setting_with_numbers_in_few_documents_does_not_change_what_was_drawn():
+    body = copy.deepcopy(sweep_variants()["knee"])
+    body["points"][-1]["divergence"]["kl"]["clusters"] = "windows"
+    answers = [fit.answer for fit in sweep(SweepReport.model_validate(body)).fits]
+    assert all("documents resampled jointly at all points" in answer for answer in answers)
