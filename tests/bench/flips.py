@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.bench.rows import Row, write
-from workers.diagnosis.flips.model import CENTRE, RUN_SCALE, TASK_SCALE, fit
+from workers.diagnosis.flips.model import CENTRE, INTERCEPT_MEAN, RUN_SCALE, SLOPE_MEAN, TASK_SCALE, fit
 from workers.diagnosis.flips.runs import Run
 
 RESULTS = Path(__file__).with_name("flips.csv")
@@ -29,12 +29,14 @@ CASES = (
     ("4_tasks_16_runs_new_task", 4, 16, False),
     ("8_tasks_40_runs_new_task", 8, 40, False),
 )
+# Standard deviations of α and β over worlds of the model's own form.
+SPREADS = (0.7, 0.2)
 Curve = Callable[[float], float]
 
 
-def drawn_from_priors(rng: np.random.Generator) -> Curve:
+def of_the_form(rng: np.random.Generator) -> Curve:
     """α + β ln KL, nearer to the centres of their priors than these allow; tasks and runs spread as the priors say."""
-    intercept, slope = rng.normal(math.log(0.1), 0.7), rng.normal(0.5, 0.2)
+    intercept, slope = rng.normal(INTERCEPT_MEAN, SPREADS[0]), rng.normal(SLOPE_MEAN, SPREADS[1])
     return lambda kl: float(intercept + slope * (math.log(kl) - CENTRE))
 
 
@@ -50,7 +52,7 @@ def proportional(rng: np.random.Generator) -> Curve:
     return lambda kl: math.log(factor * kl)
 
 
-WORLDS = {"priors": drawn_from_priors, "levelling_off": levelling_off, "proportional": proportional}
+WORLDS = {"priors": of_the_form, "levelling_off": levelling_off, "proportional": proportional}
 
 
 def coverage(

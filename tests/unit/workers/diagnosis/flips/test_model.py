@@ -111,4 +111,5 @@ def test_the_page_tells_how_often_the_bench_found_that_they_cover() -> None:
     for world, ends in zip(flips.WORLDS, told, strict=True):
         covered = [100 * row.value for row in found if row.case.startswith(world)]
         assert ends == pytest.approx((min(covered), max(covered)), abs=0.05)
-    assert f"not {INTERCEPT_SD:g} and {SLOPE_SD:g})" in page
+    drawn, priors = (f"{alpha:g} and {beta:g}" for alpha, beta in (flips.SPREADS, (INTERCEPT_SD, SLOPE_SD)))
+    assert f"(spread {drawn}, not {priors})" in page
