@@ -118,12 +118,15 @@ def halve(
     budget: float,
     shares: Sequence[float] | None = None,
     evenly: bool = False,
+    tell: Callable[[Plan], None] = lambda _: None,
 ) -> Result[T]:
     """Measures and drops until the last ones have seen every batch, or the budget is spent; more than it is spent only
     where it does not reach for one part. `measure(part, batches)` is its damage on the first so many; `arms` in the
-    order in which they are worth a try, or, with `evenly`, all as much."""
+    order in which they are worth a try, or, with `evenly`, all as much. `tell` is called with what will be measured at
+    most, before anything is."""
     shares = shares or _alike(batches)
     count, made = choose(costs, batches, keep, budget, shares=shares, evenly=evenly)
+    tell(made)
     alive = _let_in(costs, count, evenly)
     let_in = set(alive)
     scores: dict[int, float] = {}

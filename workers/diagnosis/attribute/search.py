@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from app.contracts.attribute_report import Rung
 from app.contracts.requests.attribute import SiteLevel
-from workers.diagnosis.attribute.halving import Result, choose, halve
+from workers.diagnosis.attribute.halving import Plan, Result, halve
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.attribute.swapping import Swapper
 from workers.diagnosis.context import JobContext
@@ -159,12 +159,15 @@ class Search:
             self.left_out += arms
             return
         first, kept = len(self.rungs), min(keep, len(arms))
-        _, planned = choose(costs, batches, kept, budget, shares=shares, evenly=evenly)
-        done = itertools.count()
+        done, total = itertools.count(), 0
+
+        def planned(plan: Plan) -> None:
+            nonlocal total
+            total = plan.measurements
 
         def measure(site: Site, upto: int) -> float:
             self.context.check_cancelled()
-            self.context.progress(f"swap {stage}", next(done), planned.measurements)
+            self.context.progress(f"swap {stage}", next(done), total)
             self.context.observe("attribution_swaps", 1, stage=stage)
             kl = swapper.kl([site], batches=upto)
             self.found[site.name] = Measured(site, kl, upto, first)
@@ -181,6 +184,7 @@ class Search:
             budget=budget,
             shares=shares,
             evenly=evenly,
+            tell=planned,
         )
         for index, step in result.step.items():
             name = arms[index].name
