@@ -114,7 +114,9 @@ class Phases:
         """Shows `done` of `total` of a phase; total 0 is not known yet."""
         name = in_words(phase)
         if phase != self._phase:
-            self._progress.reset(self._task, total=total or None, completed=done, description=name)
+            # A task anew: one that is there cannot forget its total, which was that of the phase before.
+            self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(name, total=total or None, completed=done)
             self._phase = phase
         self._progress.update(self._task, completed=done, total=total or None, description=name)
 

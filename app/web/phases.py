@@ -40,6 +40,7 @@ _INSIDE: Final = {
     "routers of the candidate": "running the routers of the candidate",
     "routers of the reference": "running the routers of the reference",
     "routing": "comparing which experts tokens go to",
+    "self-repair borders": "running the reference for what later layers repair",
     "similarity": "comparing the layers of the two models",
 }
 PHASES: Final = {

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
-from app.cli.output import Lines, busy, out
+from app.cli.output import Lines, Phases, busy, out
 from app.web.phases import PHASES, in_words
 
 WORKERS = Path(__file__).resolve().parents[4] / "workers"
@@ -46,9 +47,10 @@ def test_every_phase_of_an_attribution_has_words() -> None:
         phase
         for name, source in sources.items()
         if name not in {"job.py", "looking.py"}
-        for phase in re.findall(r'(?<![.\w])progress\("([\w ]+)"', source)
+        for phase in re.findall(r'(?:(?<![.\w])progress\(|\bname=)"([\w -]+)"', source)
     }
     assert {"activations", "attention", "direct effects", "final effects", "gaps", "routing", "similarity"} <= inside
+    assert "self-repair borders" in inside
     assert 'f"routers of the {folder.name}"' in sources["moe.py"]
     models = ("reference", "candidate")  # borders and routers are told by the model
     inside |= set(models) | {f"routers of the {model}" for model in models}
@@ -64,6 +66,18 @@ def test_where_there_is_no_terminal_a_phase_is_said_once_in_words() -> None:
         lines.update("modify: blocks", done, 2)
     lines.update("of a newer worker", 0, 0)
     assert told.getvalue() == "modifying the weights: going through the blocks …\nof a newer worker …\n"
+
+
+def test_a_phase_of_unknown_length_keeps_nothing_of_the_one_before() -> None:
+    progress = Progress(console=Console(file=io.StringIO()))
+    display = Phases(progress)
+    display.update("modify", 272, 272)
+    display.update("engine", 0, 0)
+    (task,) = progress.tasks
+    assert (task.description, task.completed, task.total) == ("starting the engine", 0, None)
+    display.update("reference", 3, 8)
+    (task,) = progress.tasks
+    assert (task.description, task.completed, task.total) == ("scoring the reference", 3, 8)
 
 
 def test_what_takes_a_while_is_said_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
