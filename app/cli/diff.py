@@ -122,6 +122,12 @@ def _side(name: str, folder: Path, url: str | None) -> Side:
     if local:
         file = path / REPORT if path.is_dir() else path
         report, tokens = _compared(_json(file), name), file.with_name(TOKENS)
+    elif "/" in name:  # in no job's id, and of a service it would ask for another route
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"there is no file or folder {name}",
+            hint=f"give a job's id, or a folder with {REPORT} and {TOKENS}",
+        )
     else:
         with connect(url, settings()) as client:
             report = _compared(_of_job(client.report, name), name)

@@ -262,10 +262,12 @@ def _signed(row: Difference) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """Three decimals, which is what the bootstrap supports."""
+    """Three decimals, which is what the bootstrap supports; one that rounds up to the level is told to be below it."""
     if value is None:
         return fmt.NONE
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    told = f"{value:.3f}"
+    least = next((level for level in ("0.001", "0.050") if value < float(level) <= float(told)), None)
+    return f"< {least}" if least is not None else "< 0.001" if value < 0.001 else told
 
 
 def ties(report: DiffReport) -> str:

@@ -103,6 +103,12 @@ def test_bad_arguments_are_told_exactly(folders: list[Path], tmp_path: Path) -> 
     assert "of kind mitigate" in refused(one, other)["detail"]
 
 
+def test_a_folder_that_is_not_there_is_asked_of_no_service(folders: list[Path]) -> None:
+    error = refused(folders[0], folders[0] / "gone", "--url", "http://127.0.0.1:9")
+    assert error["detail"] == f"there is no file or folder {folders[0] / 'gone'}"
+    assert "tokens.parquet" in error["hint"]
+
+
 def test_what_is_no_file_is_asked_of_the_service(folders: list[Path]) -> None:
     error = refused(folders[0], "diag_nothing", "--url", "http://127.0.0.1:9")
     assert error["code"] == "unavailable"

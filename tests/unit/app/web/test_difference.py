@@ -9,7 +9,7 @@ from app.contracts.diff_report import DiffReport
 from app.contracts.report import Mean
 from app.web import format as fmt
 from app.web.difference import render_difference
-from app.web.sections.difference import difference, ties
+from app.web.sections.difference import difference, p_value, ties
 from tests.support.html import tree
 from tests.support.token_files import DOCUMENTS, LENGTH, side_of, values, write_job
 from workers.diagnosis.diff.answer import Side, compare_reports
@@ -43,6 +43,21 @@ def test_every_measure_of_a_pair_is_told_with_its_interval_and_both_p(two: DiffR
     assert "b is better" in text
     assert "Holm’s correction" in text
     assert "1,200 tokens of 30 documents, paired" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (0.04997, "< 0.050"),
+        (0.05, "0.050"),
+        (0.0503, "0.050"),
+        (0.0494, "0.049"),
+        (0.0009, "< 0.001"),
+        (0.001, "0.001"),
+    ],
+)
+def test_a_p_below_the_level_is_not_rounded_to_it(value: float, told: str) -> None:
+    assert p_value(value) == told
 
 
 def test_the_side_of_zero_on_which_a_candidate_is_better_depends_on_the_measure(tmp_path: Path) -> None:
