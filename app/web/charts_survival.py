@@ -141,5 +141,5 @@ def _steps(curve: Curve, x_of: Place, y_of: Place) -> list[Markup]:
 def _told(curve: Curve, length: int) -> str:
     half = next((tokens for tokens, share, *_ in curve.points if share <= 0.5), None)
     end = curve.points[-1]
-    where = f"half have parted after {half} tokens" if half is not None else "fewer than half part"
+    where = f"half have parted after {fmt.counted(half, 'token')}" if half is not None else "fewer than half part"
     return f"{curve.name}: {where}; {fmt.percent(end[1])} % are the same after {end[0]} of {length} tokens"

@@ -60,7 +60,7 @@ def _decoders(report: TrajectoryReport, say: Say, *, wide: bool) -> Table:
     columns += [("95 % interval", True)] if wide else [("KL on p’s text", True), ("on its own", True)]
     columns += [("KL factor", True)]
     columns += [("95 % interval", True), ("Decoding", False)] if wide else []
-    title = "median first different token, KL in nats a token; 95 % intervals"
+    title = "median first different token, KL in nats a token; 95 % intervals of the factor"
     if wide:
         title = "median first different token; KL on its own text over KL on the reference’s"
     table = plain_table(f"Decoder by decoder: {title}", columns)

@@ -42,5 +42,7 @@ def test_several_candidates_are_named_and_differ_by_more_than_colour():
 
 def test_those_who_cannot_see_it_are_told_the_median():
     assert "half have parted after 2 tokens" in str(survival_chart("t", [CURVE], 4))
+    at_once = Curve("A", ((0, 1.0, 1.0, 1.0), (1, 0.0, 0.0, 0.4)), 0)
+    assert "half have parted after 1 token;" in str(survival_chart("t", [at_once], 4))
     same = Curve("A", ((0, 1.0, 1.0, 1.0), (4, 1.0, 0.7, 1.0)), 0)
     assert "fewer than half part" in str(survival_chart("t", [same], 4))

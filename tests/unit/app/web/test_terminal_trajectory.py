@@ -40,6 +40,11 @@ def test_no_line_is_longer_than_a_narrow_terminal(name: str) -> None:
     assert max(map(len, told.splitlines())) <= 80
 
 
+def test_a_narrow_terminal_claims_intervals_of_the_factor_alone() -> None:
+    told = " ".join(printed(TrajectoryReport.model_validate(VARIANTS["one"]), 80).split())
+    assert "KL in nats a token; 95 % intervals of the factor" in told
+
+
 def test_texts_that_the_models_wrote_are_not_called_windows() -> None:
     report = TrajectoryReport.model_validate(VARIANTS["one"])
     told = " ".join(printed(report, 200).split())
