@@ -54,6 +54,7 @@ def likelihoods(
 ) -> Likelihoods:
     """Scores every choice. Raises what engines raise, and `JobCancelled`."""
     length = prompts.longest
+    context.progress("engine", 0, 0)
     engine = room.engine(
         sides.reference.info, length, dtype=sides.dtype, load=False, check_cancelled=context.check_cancelled
     )
@@ -76,6 +77,7 @@ def likelihoods(
             context=context,
             phase="tasks",
         )
+    context.progress("engine", 0, 0)
     other = room.engine(
         sides.candidate.info, length, dtype=sides.dtype, load=False, check_cancelled=context.check_cancelled
     )

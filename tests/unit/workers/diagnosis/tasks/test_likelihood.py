@@ -1,6 +1,9 @@
 """From values of tokens to likelihoods of choices: each model is judged by its own numbers."""
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -8,12 +11,14 @@ import pytest
 from app.contracts.requests.tasks import METRICS, FileTask, TasksRequest
 from app.contracts.tasks_report import AnyTaskResult, FlipPrediction, NotFinite
 from app.models.tasks.items import Item
+from app.settings import Settings
+from tests.support.attempts import Context
 from tests.support.distributions import one_sided
 from tests.support.tiny import make_tokenizer
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.answers import choose
 from workers.diagnosis.tasks.job import _broken, _warnings
-from workers.diagnosis.tasks.likelihood import gathered
+from workers.diagnosis.tasks.likelihood import gathered, likelihoods
 from workers.diagnosis.tasks.prompts import Prompts, choice_prompts
 from workers.diagnosis.tasks.result import Planned, results
 from workers.distributions.token_values import TokenValues
@@ -45,6 +50,20 @@ def values(asked: Prompts, broken: int) -> TokenValues:
         kl=np.where(lost, np.float32(np.nan), np.float32(0)),
         logp_candidate=np.where(lost, np.float32(np.nan), logp),
     )
+
+
+def test_the_start_of_the_engine_is_told_before_it_begins(tmp_path: Path) -> None:
+    class Room:
+        def engine(self, *_: object, **__: object) -> Any:
+            raise InterruptedError
+
+    context = Context(Settings(home=tmp_path), tmp_path)
+    sides = SimpleNamespace(reference=SimpleNamespace(info=None), dtype="bfloat16")
+    with pytest.raises(InterruptedError):
+        likelihoods(
+            prompts(), cast(Any, sides), room=cast(Any, Room()), store=cast(Any, None), context=context, scratch="0"
+        )
+    assert context.steps == [("engine", 0, 0)]
 
 
 def result(*, broken: int, swapped: bool = False) -> AnyTaskResult:
