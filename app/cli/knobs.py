@@ -84,7 +84,8 @@ def turn(steps: list[Json], knob: str) -> None:
     if not equals or not field or (step and not step.isdigit()):
         raise _refused(f"--knob {knob}: not [STEP.]FIELD=VALUES")
     if not step and len(steps) > 1:
-        raise _refused(f"--knob {knob}: the recipe has {len(steps)} steps, and it does not say which")
+        which = " or ".join(f"--knob {at}.{knob.strip()} ({one.get('type')})" for at, one in enumerate(steps))
+        raise _refused(f"--knob {knob}: the recipe has {len(steps)} steps, and it does not say which", hint=which)
     index = int(step or 0)
     if index >= len(steps):
         raise _refused(

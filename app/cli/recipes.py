@@ -170,7 +170,10 @@ def _check_document(line: str, where: str) -> None:
         ) from None
 
 
-def _read(file: Path, hint: str = "give a file or folder, or one of: shipped, self:8192, hub:NAME") -> str:
+_SOURCES: Final = "give a file or folder, or one of: shipped, calibration, classes, self:8192, hub:NAME"
+
+
+def _read(file: Path, hint: str = _SOURCES) -> str:
     """As a service reads it: ends of lines as they are in the file, and a byte order mark is no part of the text."""
     try:
         return file.read_bytes().decode("utf-8-sig")

@@ -142,7 +142,9 @@ def _whole(key: str, value: str, written: str) -> int:
         return int(value)
     except ValueError:
         raise HemostatError(
-            ErrorCode.INVALID_REQUEST, f"--task {written!r}: {key} is {value!r}, not a whole number"
+            ErrorCode.INVALID_REQUEST,
+            f"--task {written!r}: {key} is {value!r}, not a whole number",
+            hint="for example: shipped:50, or arc:FILE,items=200",
         ) from None
 
 

@@ -44,7 +44,13 @@ def _check_bounds(request: SweepRequest, info: CheckpointInfo) -> None:
     if (low is not None and low > last) or (high is not None and high < first):
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"s0 is bounded to {[low, high]}, outside the share that the values remove, {first:.3g} to {last:.3g}",
+            f"s0 is bounded to {_range(low, high)}, "
+            f"outside the share that the values remove, {first:.3g} to {last:.3g}",
             hint="let the bounds of s0 meet the range of the knob",
             pointer="/bounds/s0",
         )
+
+
+def _range(low: float | None, high: float | None) -> str:
+    """Two bounds as they are written after --bound; what is open is left out."""
+    return "..".join("" if bound is None else f"{bound:g}" for bound in (low, high))

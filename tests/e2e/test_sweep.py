@@ -69,3 +69,4 @@ def test_bounds_that_miss_the_range_are_refused(http: httpx.Client) -> None:
     step = {"type": "prune.magnitude", "sparsity": {"sweep": [0.1, 0.5]}}
     answer = http.post("/v1/diagnosis/jobs", json=sweep_request(step, bounds={"s0": [0.8, 0.9]}))
     assert "/bounds/s0" in answer.text
+    assert "s0 is bounded to 0.8..0.9, outside" in answer.text

@@ -138,8 +138,9 @@ def test_values_of_one_field_are_not_given_twice(kind, again):
 
 
 def test_of_several_steps_the_knob_says_which():
-    with pytest.raises(HemostatError, match="does not say which"):
+    with pytest.raises(HemostatError, match="does not say which") as refused:
         turn([{"type": "x"}, {"type": "y"}], "bits=1,2")
+    assert refused.value.hint == "--knob 0.bits=1,2 (x) or --knob 1.bits=1,2 (y)"
 
 
 def test_the_command_of_a_report_asks_for_the_same(monkeypatch):

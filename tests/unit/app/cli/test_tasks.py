@@ -135,11 +135,14 @@ def test_the_command_of_a_report_asks_for_the_same(monkeypatch):
     assert request == TasksRequest.model_validate(report.request)
 
 
-@pytest.mark.parametrize("written", ["arc", "arc:", "arc:a.jsonl,items", "arc:a.jsonl,colour=red", "shipped:all"])
+@pytest.mark.parametrize(
+    "written", ["arc", "arc:", "arc:a.jsonl,items", "arc:a.jsonl,colour=red", "shipped:all", "shipped:9,metric=acc"]
+)
 def test_a_task_that_cannot_be_read_is_refused(written):
     with pytest.raises(HemostatError) as caught:
         parse_task(written)
     assert caught.value.code is ErrorCode.INVALID_REQUEST
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(("key", "near"), [("foo", ""), ("item", "did you mean 'items'? ")])
