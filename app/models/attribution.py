@@ -9,6 +9,7 @@ from typing import Final
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.attribute import AttributeRequest
 from app.models.checkpoint import CheckpointInfo
+from app.models.layer_names import in_layer
 from app.models.shapes import LAYOUTS
 
 # Passes of both models over the subset, and of what is looked into, beside the budget: controls, twins, restoring,
@@ -111,7 +112,8 @@ def attribution_cost(
     are in proportion to `reference_parameters`, those of the model that was measured."""
     subset = min(request.tokens, tokens)
     looks = request.top * (LOOKS + (1.0 if "restore" in request.directions else 0.0) + 0.5 * request.twins)
-    passes = 2 + request.budget + looks + PAIRS / 2 + TOGETHER
+    search = _search(request, infos[0])
+    passes = 2 + search + looks + min(PAIRS, math.comb(request.top, 2)) / 2 + TOGETHER
     size = sum(2 * info.hidden_size * (info.layers + 1) for info in infos) * subset
     if infos[0].hidden_size != infos[1].hidden_size or infos[0].layers != infos[1].layers:
         return _unswapped(request, infos, subset, reference_parameters=reference_parameters)
@@ -125,14 +127,31 @@ def attribution_cost(
         size + inner_size,
         seconds,
         (
-            f"at most {request.budget:g} forward passes over {subset} tokens to find the first parts, and about "
-            f"{passes - request.budget:.0f} to look into them, through transformers' layers at "
+            f"at most {search:.3g} forward passes over {subset} tokens to find the first parts, and about "
+            f"{passes - search:.0f} to look into them, through transformers' layers at "
             f"{CPU_SWAPPED_TOKENS_PER_SECOND:g} tokens/s for {reference_parameters / 1e6:.1f}M parameters",
             f"hidden states at the layer borders of both models take {(size + inner_size) / 2**20:.0f} MiB of disk "
             "while the job runs",
             *told,
         ),
     )
+
+
+def _search(request: AttributeRequest, info: CheckpointInfo) -> float:
+    """Passes that the search takes at most: its budget, or what every part of the layers asked for takes, each swapped
+    once on the whole subset: the layers from it on and two products with the head."""
+    if request.layers is None:
+        return request.budget
+    tensors = [(found.layer, tensor.elements) for name, tensor in info.tensors.items() if (found := in_layer(name))]
+    head = info.vocabulary * info.hidden_size * info.layers / max(1, sum(elements for _, elements in tensors))
+    groups = int(info.config.get("num_key_value_heads") or info.config["num_attention_heads"])
+    within = not {"module", "norm", "expert"}.isdisjoint(request.levels)
+    passes = 0.0
+    for layer in set(request.layers):
+        parts = ("layer" in request.levels) + groups * ("heads" in request.levels)
+        parts += within * sum(of == layer for of, _ in tensors)
+        passes += parts * (info.layers - layer + 2 * head) / (info.layers + head)
+    return min(request.budget, passes)
 
 
 def _unswapped(

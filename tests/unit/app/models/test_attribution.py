@@ -76,6 +76,19 @@ def test_the_cost_grows_with_budget_and_is_bounded_by_the_text(info: CheckpointI
     assert small.bytes == 2 * 2 * 1000 * info.hidden_size * (info.layers + 1)
 
 
+def test_of_layers_that_are_named_no_more_is_estimated_than_all_of_their_parts_take(info: CheckpointInfo) -> None:
+    def search(**changes: Any) -> float:
+        return cost(info, 1000, internals=False, **changes).passes - cost(info, 1000, internals=False, budget=1).passes
+
+    last = info.layers - 1
+    early, late = search(layers=[0], budget=1000), search(layers=[last], budget=1000)
+    assert 0 < late < early < 999, "a swap of a later layer runs fewer of them"
+    assert search(layers=[0, last], budget=1000) == pytest.approx(early + late + 1)
+    assert search(layers=[0], budget=2) == pytest.approx(1), "the budget holds all the same"
+    assert search(layers=[0], levels=["layer"], budget=1000) < early / 5
+    assert search(budget=1000) == 999
+
+
 def test_what_is_measured_inside_counts_beside_the_budget(info: CheckpointInfo) -> None:
     without, inside = (cost(info, 100_000, tokens=4096, window=512, internals=one) for one in (False, True))
     assert inside.passes == without.passes
