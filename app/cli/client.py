@@ -284,6 +284,12 @@ def _body(request: Json) -> bytes:
 
 
 def _job(job_id: str, what: str = "") -> str:
+    if "/" in job_id:  # a service would read another route out of it
+        raise HemostatError(
+            ErrorCode.JOB_NOT_FOUND,
+            f"{job_id[:64]!r} is not a job's id",
+            hint="`hemostat jobs list` shows the ids of jobs",
+        )
     path = f"/v1/diagnosis/jobs/{quote(job_id, safe='')}"
     return f"{path}/{what}" if what else path
 

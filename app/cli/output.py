@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from app.contracts.errors import HemostatError
+from app.web import format as fmt
 from app.web.phases import in_words
 
 Json = dict[str, Any]
@@ -94,7 +95,7 @@ class Lines:
         """Says when a phase begins."""
         if phase != self._phase:
             self._phase = phase
-            of = f" ({total} windows)" if phase in {"reference", "candidate"} and total else ""
+            of = f" ({fmt.counted(total, 'window')})" if phase in {"reference", "candidate"} and total else ""
             self._console.print(f"{in_words(phase)}{of} …", markup=False)
 
     def say(self, message: str) -> None:

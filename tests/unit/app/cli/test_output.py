@@ -65,7 +65,12 @@ def test_where_there_is_no_terminal_a_phase_is_said_once_in_words() -> None:
     for done in (0, 1):
         lines.update("modify: blocks", done, 2)
     lines.update("of a newer worker", 0, 0)
-    assert told.getvalue() == "modifying the weights: going through the blocks …\nof a newer worker …\n"
+    lines.update("reference", 0, 1)
+    assert told.getvalue().splitlines() == [
+        "modifying the weights: going through the blocks …",
+        "of a newer worker …",
+        "scoring the reference (1 window) …",
+    ]
 
 
 def test_a_phase_of_unknown_length_keeps_nothing_of_the_one_before() -> None:
