@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from app.contracts.errors import HemostatError
 from app.web import format as fmt
 from app.web.phases import in_words
+from app.web.progress import steps_of
 
 Json = dict[str, Any]
 
@@ -113,13 +114,14 @@ class Phases:
 
     def update(self, phase: str, done: int, total: int) -> None:
         """Shows `done` of `total` of a phase; total 0 is not known yet."""
-        name = in_words(phase)
+        name, steps = in_words(phase), steps_of(phase)
+        shown, of = done / steps, total / steps or None
         if phase != self._phase:
             # A task anew: one that is there cannot forget its total, which was that of the phase before.
             self._progress.remove_task(self._task)
-            self._task = self._progress.add_task(name, total=total or None, completed=done)
+            self._task = self._progress.add_task(name, total=of)
             self._phase = phase
-        self._progress.update(self._task, completed=done, total=total or None, description=name)
+        self._progress.update(self._task, completed=shown, total=of, description=name)
 
     def say(self, message: str) -> None:
         """A line above the bar."""

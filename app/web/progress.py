@@ -39,6 +39,11 @@ _OF_KIND: Final = {("trajectory", "generate"): _Unit("token")}
 _SHARES: Final = frozenset({"fit", "kernel_term"})
 
 
+def steps_of(phase: str) -> int:
+    """How many of a phase's steps make one of what it counts: a setting of a sweep is told in hundredths."""
+    return _UNITS.get(phase, _STEP).steps
+
+
 def percent(progress: Mapping[str, Any]) -> str:
     """`61 %` of the phase, never more than is done; empty where its length is not known, or it is one step."""
     done, total = progress["done"], progress["total"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
 from app.cli.output import Lines, Phases, busy, out
@@ -83,6 +83,15 @@ def test_a_phase_of_unknown_length_keeps_nothing_of_the_one_before() -> None:
     display.update("reference", 3, 8)
     (task,) = progress.tasks
     assert (task.description, task.completed, task.total) == ("scoring the reference", 3, 8)
+
+
+def test_settings_are_counted_whole_and_the_bar_moves_between_them() -> None:
+    progress = Progress(MofNCompleteColumn(), console=Console(file=io.StringIO()))
+    display = Phases(progress)
+    display.update("points", 199, 400)
+    (task,) = progress.tasks
+    assert (task.completed, task.total) == (1.99, 4)
+    assert str(MofNCompleteColumn().render(task)) == "1/4"
 
 
 def test_what_takes_a_while_is_said_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
