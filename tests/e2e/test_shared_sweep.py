@@ -1,4 +1,4 @@
-"""Two workers on one Redis share a sweep; killing one of them loses no point."""
+"""Two workers on one Redis share a sweep; killing either of them loses no point."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,17 +50,20 @@ def report_of(settings: Settings, record: JobRecord) -> SweepReport:
     return SweepReport.model_validate_json((settings.job_dir(record.job.id) / record.report).read_text())
 
 
+def points(settings: Settings, job_id: str) -> dict[Path, int]:
+    """The points that are kept, and when they were written."""
+    kept = (settings.job_dir(job_id) / "partial" / "points").glob("*.json")
+    return {file: file.stat().st_mtime_ns for file in kept}
+
+
 def test_a_sweep_is_shared_and_a_killed_worker_loses_no_point(house: Settings, tmp_path: Path) -> None:
     owner = Owner(house)
-
-    def points(job_id: str) -> int:
-        return len(list((house.job_dir(job_id) / "partial" / "points").glob("*.json")))
-
     with WorkerProcess(house, tmp_path / "first.log", handlers=HANDLERS) as first:
         shared = owner.submit_request(REQUEST)
-        wait_for(lambda: points(shared) >= POINTS, what="points of the first worker", timeout_s=START_S)
+        wait_for(lambda: len(points(house, shared)) >= POINTS, what="points of the first worker", timeout_s=START_S)
         with WorkerProcess(house, tmp_path / "second.log", handlers=HANDLERS) as second:
-            wait_for(lambda: points(shared) >= POINTS + 2, what="points of the second worker", timeout_s=START_S)
+            several = POINTS + 2
+            wait_for(lambda: len(points(house, shared)) >= several, what="points of the second", timeout_s=START_S)
             second.kill()
         go(house, shared)
         record = owner.wait(shared, timeout_s=START_S)
@@ -82,3 +85,25 @@ def test_a_sweep_is_shared_and_a_killed_worker_loses_no_point(house: Settings, t
             assert one.perplexity == other.perplexity
         assert report.threshold == undisturbed.threshold
         assert first.process.poll() is None
+
+
+def test_whoever_helped_goes_on_with_every_point_of_a_worker_that_is_killed(house: Settings, tmp_path: Path) -> None:
+    owner = Owner(house)
+    with WorkerProcess(house, tmp_path / "first.log", handlers=HANDLERS) as first:
+        job = owner.submit_request(REQUEST)
+        wait_for(lambda: len(points(house, job)) >= POINTS, what="points of the first worker", timeout_s=START_S)
+        with WorkerProcess(house, tmp_path / "second.log", handlers=HANDLERS):
+            # the first halts: all others are the second's
+            wait_for(lambda: len(points(house, job)) == len(SHARES), what="points of the second", timeout_s=START_S)
+            kept = points(house, job)
+            first.kill()
+            wait_for(lambda: owner.record(job).tries == 2, what="another attempt", timeout_s=START_S)
+            go(house, job)
+            record = owner.wait(job, timeout_s=START_S)
+    assert record.job.attempt == 2
+    report = report_of(house, record)
+    assert [point.value for point in report.points] == SHARES
+    assert report.provenance.resumed_windows == len(kept) * report.windows
+    assert len(report.shared) == 2
+    assert sum(share.points for share in report.shared) == len(SHARES)
+    assert min(share.points for share in report.shared) >= POINTS
