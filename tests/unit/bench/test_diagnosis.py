@@ -39,6 +39,6 @@ def test_memory_is_looked_at_after_each_swap(tmp_path: Path) -> None:
         cast("Any", context),
         kl([layers[0]], batches=2),
     )
-    looking._step("what follows")
+    looking._step()
     assert after[5] - after[1] == pytest.approx(4 * 64, rel=0.5)
     assert len(held) == 5
