@@ -1,51 +1,25 @@
 """The job record against a real server."""
 
 import asyncio
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode
 from app.contracts.event import Event
 from app.contracts.job import JobStatus, Progress, job_error
-from app.contracts.requests.compare import CompareRequest
 from app.jobs import keys
-from app.jobs.connection import connect, redis_url
+from app.jobs.connection import connect
 from app.jobs.ids import new_job_id
-from app.jobs.store import MESSAGE_PAGE, MESSAGE_PAGES, Filters, Idempotency, JobStore, Orders
+from app.jobs.store import Idempotency, JobStore, Orders
 from app.settings import Settings
-from tests.integration.app.conftest import compare
 from tests.integration.app.jobs.lossy import LossyProxy
+from tests.integration.app.jobs.stored import REPORT, created, request, status
 from tests.integration.conftest import RedisServer
 
-REPORT = {
-    "report": "attempt-1/report.json",
-    "severity": "mild",
-    "classes": ["none", "mild"],
-    "answer": "Mild up to sparsity 0.4",
-    "artifacts": ["tokens.npz"],
-}
 ERROR = job_error(ErrorCode.ENGINE_FAILED, "It broke.", "Mend it.")
-
-
-def request(**changes: object) -> CompareRequest:
-    return CompareRequest.model_validate(compare(**changes))
-
-
-async def created(store: JobStore, **changes: object) -> str:
-    job_id = new_job_id()
-    assert (await store.create(job_id, request(**changes))).kind == "created"
-    return job_id
-
-
-async def status(store: JobStore, job_id: str) -> JobStatus:
-    record = await store.get(job_id)
-    assert record is not None
-    return record.job.status
 
 
 async def history(store: JobStore, job_id: str) -> list[str]:
@@ -246,175 +220,6 @@ async def test_a_missing_job_is_none_everywhere(store: JobStore) -> None:
     assert await store.orders(job_id, 1) is Orders.STOP
     assert await store.events(job_id, 0) == []
     assert await store.oldest_event(job_id) is None
-
-
-async def test_events_are_bounded_and_their_numbers_show_what_is_missing(store: JobStore) -> None:
-    job_id = await created(store)
-    await store.claim(job_id, "w1")
-    for _ in range(26):
-        step = Progress(phase="candidate", done=1, total=2600)
-        await asyncio.gather(*(store.progress(job_id, 1, step) for _ in range(100)))
-    await store.finish(job_id, 1, **REPORT)
-    oldest = await store.oldest_event(job_id)
-    assert oldest is not None
-    assert oldest > 400
-    record = await store.get(job_id)
-    assert record is not None
-    assert record.events == 2604
-    events = await store.events(job_id, 0, count=10_000)
-    assert [event.number for event in events] == list(range(oldest, 2605))
-    assert len(events) < 2300
-    assert json.loads(events[-1].data)["type"] == "end"
-
-
-@pytest.mark.parametrize(
-    ("since", "found", "most"),
-    [
-        (0, "the last line", MESSAGE_PAGE),
-        (MESSAGE_PAGE - 1, "the last line", MESSAGE_PAGE),
-        (MESSAGE_PAGE, "the last line", 2 * MESSAGE_PAGE),
-        (MESSAGE_PAGE * MESSAGE_PAGES - 1, "the last line", MESSAGE_PAGE * MESSAGE_PAGES),
-        (MESSAGE_PAGE * MESSAGE_PAGES, None, MESSAGE_PAGE * MESSAGE_PAGES),
-    ],
-)
-async def test_the_latest_line_is_found_without_reading_all_events(
-    store: JobStore, monkeypatch: pytest.MonkeyPatch, since: int, found: str | None, most: int
-) -> None:
-    job_id = await created(store)
-    await store.claim(job_id, "w1")
-    step = Progress(phase="candidate", done=1, total=2600)
-    for _ in range(60):
-        await store.progress(job_id, 1, step)
-    for line in ("the first line", "the last line"):
-        await store.log(job_id, 1, line)
-    for first in range(0, since, MESSAGE_PAGE):  # not all at one time, which a busy machine may take too long for
-        await asyncio.gather(*(store.progress(job_id, 1, step) for _ in range(min(MESSAGE_PAGE, since - first))))
-    read: list[int] = []
-    xrevrange = store.client.xrevrange
-
-    async def counted(*arguments: Any, **options: Any) -> Any:
-        entries = await xrevrange(*arguments, **options)
-        read.append(len(entries))
-        return entries
-
-    monkeypatch.setattr(store.client, "xrevrange", counted)
-    assert await store.latest_message(job_id) == found
-    assert sum(read) == most
-
-
-async def test_a_job_without_a_line_has_no_latest_one(store: JobStore) -> None:
-    job_id = await created(store)
-    assert await store.latest_message(job_id) is None
-    assert await store.latest_message(new_job_id()) is None
-
-
-async def test_a_blocking_read_wakes_up_at_the_next_event(store: JobStore, settings_of: Settings) -> None:
-    job_id = await created(store)
-    # It waits for longer than a connection of the service may, and than any pause of this process.
-    async with Redis.from_url(redis_url(settings_of), decode_responses=True, socket_timeout=700) as patient:
-        reading = asyncio.create_task(JobStore(patient, settings_of).events(job_id, 1, block_s=600))
-        await asyncio.sleep(0.1)
-        assert not reading.done()
-        await store.claim(job_id, "w1")
-        assert [event.number for event in await asyncio.wait_for(reading, 60)] == [2]
-    assert await store.events(job_id, 2, block_s=0.05) == []
-
-
-async def test_a_read_that_is_given_up_leaves_the_client_usable(store: JobStore) -> None:
-    job_id = await created(store)
-    for _ in range(20):
-        reading = asyncio.create_task(store.events(job_id, 1, block_s=2))
-        await asyncio.sleep(0.005)
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-        record = await store.get(job_id)
-        assert record is not None
-        assert record.job.id == job_id
-
-
-# --- lists
-
-
-async def test_pages_go_through_all_jobs_newest_first_and_back(store: JobStore) -> None:
-    ids = [await created(store) for _ in range(7)]
-    newest = ids[::-1]
-
-    async def page(**options: str) -> tuple[list[str], bool]:
-        records, more = await store.page(limit=3, **options)
-        return [record.job.id for record in records], more
-
-    assert await page() == (newest[:3], True)
-    assert await page(after=newest[2]) == (newest[3:6], True)
-    assert await page(after=newest[5]) == (newest[6:], False)
-    assert await page(after=newest[6]) == ([], False)
-    assert await page(before=newest[6]) == (newest[3:6], True)
-    assert await page(before=newest[3]) == (newest[:3], False)
-    assert await page(before=newest[0]) == ([], False)
-
-
-async def test_a_cursor_outlives_its_job_and_new_jobs_do_not_shift_pages(store: JobStore) -> None:
-    ids = [await created(store) for _ in range(4)]
-    await store.cancel(ids[2])
-    assert await store.delete(ids[2]) == "deleted"
-    await created(store)
-    records, _ = await store.page(after=ids[2])
-    assert [record.job.id for record in records] == [ids[1], ids[0]]
-
-
-async def test_filters(store: JobStore) -> None:
-    plain = await created(store)
-    tagged = await created(store, metadata={"commit": "a", "branch": "x"})
-    other = await created(store, candidate={"model": "other"}, metadata={"commit": "a"})
-    running = await created(store)
-    await store.claim(running, "w1")
-
-    async def found(**wanted: object) -> list[str]:
-        records, _ = await store.page(filters=Filters(**wanted))  # type: ignore[arg-type]
-        return [record.job.id for record in records]
-
-    assert await found() == [running, other, tagged, plain]
-    assert await found(status=JobStatus.RUNNING) == [running]
-    assert await found(status=JobStatus.QUEUED) == [other, tagged, plain]
-    assert await found(candidate="other") == [other]
-    assert await found(metadata=(("commit", "a"),)) == [other, tagged]
-    assert await found(metadata=(("commit", "a"), ("branch", "x"))) == [tagged]
-    assert await found(kind="sweep") == []
-    assert await found(kind="compare", status=JobStatus.QUEUED, candidate="tiny") == [tagged, plain]
-
-
-async def test_records_of_another_version_are_left_out_of_pages_and_told_once(
-    store: JobStore, client: Redis, caplog: pytest.LogCaptureFixture
-) -> None:
-    ids = [await created(store) for _ in range(10)]
-    foreign = {"reference": '{"models": ["a"]}', "status": "paused", "metadata": "{", "created_at": "soon", "tries": ""}
-    for job_id, (field, value) in zip(ids[2:7], foreign.items(), strict=True):
-        await client.hset(keys.job(job_id), field, value)
-    await client.hdel(keys.job(ids[7]), "candidate")
-    newest = [ids[9], ids[8], ids[1], ids[0]]
-
-    async def page(**options: object) -> tuple[list[str], bool]:
-        records, more = await store.page(limit=2, **options)  # type: ignore[arg-type]
-        return [record.job.id for record in records], more
-
-    assert await page() == (newest[:2], True)
-    assert await page(after=newest[1]) == (newest[2:], False)
-    assert await page(before=newest[2]) == (newest[:2], False)
-    assert await page(after=newest[1], filters=Filters(kind="compare")) == (newest[2:], False)
-    assert (await store.page(filters=Filters(metadata=(("a", "b"),))))[0] == []
-    for job_id in ids[2:8]:
-        assert caplog.text.count(job_id) == 1
-        with pytest.raises(HemostatError, match=f"record of job {job_id} does not fit") as caught:
-            await store.get(job_id)
-        assert caught.value.code is ErrorCode.JOB_UNREADABLE
-
-
-async def test_a_filter_finds_what_lies_far_back(store: JobStore) -> None:
-    wanted = await created(store, metadata={"needle": "yes"})
-    for _ in range(600):
-        await created(store)
-    records, more = await store.page(limit=1, filters=Filters(metadata=(("needle", "yes"),)))
-    assert [record.job.id for record in records] == [wanted]
-    assert not more
 
 
 async def test_deleting_takes_everything_but_never_an_active_job(store: JobStore, client: Redis) -> None:

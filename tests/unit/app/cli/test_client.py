@@ -34,8 +34,8 @@ def test_a_request_is_sent_in_the_fewest_bytes_and_comes_back_as_it_was(
 
 @pytest.mark.parametrize("ask", [Client.job, Client.report, Client.artifacts, Client.cancel])
 def test_a_path_is_no_jobs_id_and_no_other_route_is_asked_for(ask: Callable[[Client, str], Any]) -> None:
-    with Client(_HERE) as client, pytest.raises(HemostatError, match="'/tmp/report' is not a job's id") as refused:
-        ask(client, "/tmp/report")
+    with Client(_HERE) as client, pytest.raises(HemostatError, match="'no/such' is not a job's id") as refused:
+        ask(client, "no/such")
     assert refused.value.code is ErrorCode.JOB_NOT_FOUND
 
 

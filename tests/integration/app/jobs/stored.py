@@ -1,0 +1,31 @@
+"""A job in the store, for tests of what becomes of it."""
+
+from app.contracts.job import JobStatus
+from app.contracts.requests.compare import CompareRequest
+from app.jobs.ids import new_job_id
+from app.jobs.store import JobStore
+from tests.integration.app.conftest import compare
+
+REPORT = {
+    "report": "attempt-1/report.json",
+    "severity": "mild",
+    "classes": ["none", "mild"],
+    "answer": "Mild up to sparsity 0.4",
+    "artifacts": ["tokens.npz"],
+}
+
+
+def request(**changes: object) -> CompareRequest:
+    return CompareRequest.model_validate(compare(**changes))
+
+
+async def created(store: JobStore, **changes: object) -> str:
+    job_id = new_job_id()
+    assert (await store.create(job_id, request(**changes))).kind == "created"
+    return job_id
+
+
+async def status(store: JobStore, job_id: str) -> JobStatus:
+    record = await store.get(job_id)
+    assert record is not None
+    return record.job.status
