@@ -1,116 +1,25 @@
 """Which of a knob's values does more to the model: the order of a sweep's settings.
 
-A field with a share (`app.models.shares`) is ordered by it; values that all remove the same share have no order. Every
-other number of a step has a direction of its own:
-
-    rising      more of it changes the model more
-    falling     less of it changes the model more: bits, experts that repair, text and time that a step may use
-    around      it changes nothing at a neutral value, and more the further it is from there
-    unknown     no order of strength is known: a damping, a seed
-
-Values that are switches or words have no order; lists stand in the order given, which is the asker's.
+A field with a share (`app.models.shares`) is ordered by it; every other number of a step by the direction that its
+declaration has (`app.contracts.recipe.strength`). Values that all remove the same share have no order, nor have those
+that are switches or words; lists stand in the order given, which is the asker's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-from app.contracts.recipe import Recipe
+from app.contracts.recipe import STEPS, Recipe
+from app.contracts.recipe.strength import UNKNOWN, Direction, declared
 from app.contracts.requests.sweep import Knob
 from app.models.checkpoint import CheckpointInfo
 from app.models.shares import shares
 from app.models.steps import check_recipe
-from app.models.steps.norm import EPSILON
 
 Kind = Literal["share", "rising", "falling", "around", "unknown", "given"]
-
-
-@dataclass(frozen=True)
-class Direction:
-    """Where a field's strength lies. `neutral`, of `around` alone: the value that changes nothing, by the checkpoint
-    before the step, None where it is not known; with `factor` values are far from it by their ratio."""
-
-    kind: Literal["rising", "falling", "around", "unknown"]
-    neutral: Callable[[CheckpointInfo], float | None] = lambda info: None
-    factor: bool = False
-
-
-def _fixed(value: float, info: CheckpointInfo) -> float | None:
-    return value
-
-
-def _configured(name: str, default: float | None, info: CheckpointInfo) -> float | None:
-    value = info.config.get(name, default)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-# Of the configuration classes, where config.json says nothing.
-_EPSILON_OF_CLASSES: Final = 1e-6
-RISING: Final = Direction("rising")
-FALLING: Final = Direction("falling")
-UNKNOWN: Final = Direction("unknown")
-_NEUTRAL_ONE: Final = Direction("around", partial(_fixed, 1.0), factor=True)
-_NEUTRAL_ZERO: Final = Direction("around", partial(_fixed, 0.0))
-
-# Fields that mean the same in every step.
-_FIELDS: Final = {
-    "sparsity": RISING,
-    "ratio": RISING,
-    "count": RISING,
-    # A wider group shares one scale among more weights; null is the whole row.
-    "group_size": RISING,
-    "bits": FALLING,
-    "activation_bits": FALLING,
-    "k_bits": FALLING,
-    "v_bits": FALLING,
-    "rank": FALLING,
-    # What a calibrated step may look at, and how long it may mend: null is no limit.
-    "calibration_windows": FALLING,
-    "calibration_window": FALLING,
-    "own_windows": FALLING,
-    "passes": FALLING,
-    "reconstruct_epochs": FALLING,
-    "recovery_s": FALLING,
-    "recovery_steps": FALLING,
-    "tuning_steps": FALLING,
-    "block_epochs": FALLING,
-    "distill_steps": FALLING,
-    "distill_s": FALLING,
-    "iterations": FALLING,
-    "noise": RISING,
-    # What best suits a model lies somewhere between, and where is not known beforehand.
-    "seed": UNKNOWN,
-    "damping": UNKNOWN,
-    "power": UNKNOWN,
-    "owl_threshold": UNKNOWN,
-    "owl_range": UNKNOWN,
-    "learning_rate": UNKNOWN,
-}
-_OF_STEPS: Final = {
-    ("norm.tweak", "steps"): FALLING,
-    ("quantize.smoothquant", "strength"): UNKNOWN,
-    # Between two layers, and neither end leaves the model as it is.
-    ("extend.interpolate", "weight"): UNKNOWN,
-    ("extend.width", "heads"): RISING,
-    ("extend.width", "channels"): RISING,
-    ("context.linear", "factor"): RISING,
-    ("context.ntk", "factor"): RISING,
-    ("context.yarn", "factor"): RISING,
-    # The larger, the more frequencies are interpolated.
-    ("context.yarn", "beta_fast"): RISING,
-    ("context.yarn", "beta_slow"): RISING,
-    ("moe.router", "temperature"): _NEUTRAL_ONE,
-    ("moe.topk", "experts"): Direction("around", partial(_configured, "num_experts_per_tok", None), factor=True),
-    ("norm.scale", "factor"): _NEUTRAL_ONE,
-    ("norm.scale", "shift"): _NEUTRAL_ZERO,
-    ("norm.epsilon", "epsilon"): Direction("around", partial(_configured, EPSILON, _EPSILON_OF_CLASSES), factor=True),
-    ("adapter.lora", "strength"): _NEUTRAL_ZERO,
-    ("merge.linear", "weight"): _NEUTRAL_ZERO,
-}
 
 
 @dataclass(frozen=True)
@@ -129,8 +38,10 @@ class Order:
 
 
 def direction_of(kind: str, field: str) -> Direction | None:
-    """The direction of a field of a type of step; None where none was written down."""
-    return _OF_STEPS.get((kind, field)) or _FIELDS.get(field)
+    """The direction of a field of a type of step; None where its declaration has none."""
+    step = STEPS.get(kind)
+    found = None if step is None else step.model_fields.get(field)
+    return None if found is None else declared(found)
 
 
 def order_of(info: CheckpointInfo, recipe: Recipe, knob: Knob) -> tuple[Order, list[float] | None]:
@@ -165,7 +76,7 @@ def by_direction(values: tuple[Any, ...], kind: str, field: str, info: Checkpoin
         return Order(found.kind, one_way)
     numbers = _numbers(values)
     rising = tuple(sorted(given, key=lambda place: numbers[place]))
-    neutral = found.neutral(info)
+    neutral = _neutral(found, info)
     if found.kind == "unknown" or neutral is None or math.inf in numbers:
         return Order("unknown", rising)
     far = [_distance(number, neutral, factor=found.factor) for number in numbers]
@@ -185,6 +96,14 @@ def weakest_first(values: Sequence[Any], direction: Direction | None) -> tuple[i
     numbers = _numbers(values)
     rising = tuple(sorted(range(len(numbers)), key=lambda place: numbers[place]))
     return rising if direction.kind == "rising" else rising[::-1]
+
+
+def _neutral(direction: Direction, info: CheckpointInfo) -> float | None:
+    """The value that changes nothing in a checkpoint; None where it is not known."""
+    value: Any = direction.neutral
+    if direction.configured is not None:
+        value = info.config.get(direction.configured, value)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _numbers(values: Sequence[Any]) -> list[float]:

@@ -1,6 +1,7 @@
 """A recipe: what is done to a checkpoint, step by step. One class a type; the type names are public and fixed.
 
-One file a family. A new type is a class in its family's file and a name in `RecipeStep` below.
+One file a family. A new type is a class in its family's file and a name in `RecipeStep` below; each of its numbers says
+in its annotation which way it is stronger (`app.contracts.recipe.strength`).
 """
 
 from typing import Annotated, get_args

@@ -5,15 +5,18 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from app.contracts.base import Contract
+from app.contracts.recipe.strength import FALLING, RISING, UNKNOWN
 from app.contracts.text import ShippedText, TextSource
 
-Bits = Annotated[int, Field(ge=2, le=8)]
-GroupSize = Annotated[int, Field(ge=1, le=65536)]
+Bits = Annotated[int, Field(ge=2, le=8), FALLING]
+# A wider group shares one scale among more weights; null is the whole row.
+GroupSize = Annotated[int, Field(ge=1, le=65536), RISING]
 Form = Literal["simulated", "packed"]
-Sparsity = Annotated[float, Field(gt=0, lt=1)]
+Sparsity = Annotated[float, Field(gt=0, lt=1), RISING]
 Pattern = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}:[1-9][0-9]{0,2}$")]
 Allocation = Literal["uniform", "owl"]
-Rank = Annotated[int, Field(ge=1, le=65536)]
+Rank = Annotated[int, Field(ge=1, le=65536), FALLING]
+Seed = Annotated[int, Field(ge=0, lt=2**63), UNKNOWN]
 
 
 class Step(Contract):
@@ -42,9 +45,11 @@ class Calibrated(Step):
         default_factory=lambda: ShippedText(source="shipped", corpus="calibration"),
         description="Text whose activations are looked at; it may share no document with the text that is scored.",
     )
-    calibration_windows: Annotated[int, Field(ge=1, le=4096)] = 32
-    calibration_window: Annotated[int, Field(ge=8, le=32768)] = Field(default=512, description="Tokens of a window.")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    calibration_windows: Annotated[int, Field(ge=1, le=4096), FALLING] = 32
+    calibration_window: Annotated[int, Field(ge=8, le=32768), FALLING] = Field(
+        default=512, description="Tokens of a window."
+    )
+    seed: Seed = 0
 
     @property
     def reads_text(self) -> bool:

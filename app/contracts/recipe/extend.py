@@ -4,9 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from app.contracts.recipe.base import Step
+from app.contracts.recipe.base import Bits, Seed, Step
+from app.contracts.recipe.strength import RISING, UNKNOWN, around
 
-Factor = Annotated[float, Field(gt=1, le=1024)]
+Factor = Annotated[float, Field(gt=1, le=1024), RISING]
 
 
 class ExtendDuplicate(Step):
@@ -31,36 +32,41 @@ class ExtendInterpolate(Step):
     """Depth by interpolation: behind each of `layers` a new one, between it and the next at `weight`."""
 
     type: Literal["extend.interpolate"]
-    weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    # Neither end leaves the model as it is.
+    weight: Annotated[float, Field(ge=0, le=1), UNKNOWN] = 0.5
 
 
 class ExtendWidth(Step):
     """Width that keeps the function: heads and MLP channels are copied, and their output weights shared among them."""
 
     type: Literal["extend.width"]
-    heads: Annotated[int, Field(ge=1, le=16)] = Field(default=1, description="How many times each head stands.")
-    channels: Annotated[int, Field(ge=1, le=16)] = Field(default=1, description="The same for inner MLP channels.")
-    noise: Annotated[float, Field(ge=0, le=1)] = Field(
+    heads: Annotated[int, Field(ge=1, le=16), RISING] = Field(default=1, description="How many times each head stands.")
+    channels: Annotated[int, Field(ge=1, le=16), RISING] = Field(
+        default=1, description="The same for inner MLP channels."
+    )
+    noise: Annotated[float, Field(ge=0, le=1), RISING] = Field(
         default=0.0, description="Relative noise on the copies' weights, which breaks their symmetry."
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Seed = 0
 
 
 class MoeTopk(Step):
     """Another number of experts a token."""
 
     type: Literal["moe.topk"]
-    experts: Annotated[int, Field(ge=1, le=1024)]
+    experts: Annotated[int, Field(ge=1, le=1024), around(configured="num_experts_per_tok", factor=True)]
 
 
 class MoeRouter(Step):
     """A changed router: its logits at another temperature, its weights with noise, or rounded to few bits."""
 
     type: Literal["moe.router"]
-    temperature: Annotated[float, Field(gt=0, le=100)] | None = None
-    noise: Annotated[float, Field(gt=0, le=10)] | None = Field(default=None, description="Relative to its weights.")
-    bits: Annotated[int, Field(ge=2, le=8)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    temperature: Annotated[float, Field(gt=0, le=100), around(1.0, factor=True)] | None = None
+    noise: Annotated[float, Field(gt=0, le=10), RISING] | None = Field(
+        default=None, description="Relative to its weights."
+    )
+    bits: Bits | None = None
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _one_change(self) -> "MoeRouter":
@@ -88,8 +94,9 @@ class ContextYarn(Step):
 
     type: Literal["context.yarn"]
     factor: Factor
-    beta_fast: Annotated[float, Field(gt=0, le=1024)] = 32.0
-    beta_slow: Annotated[float, Field(gt=0, le=1024)] = 1.0
+    # The larger, the more frequencies are interpolated.
+    beta_fast: Annotated[float, Field(gt=0, le=1024), RISING] = 32.0
+    beta_slow: Annotated[float, Field(gt=0, le=1024), RISING] = 1.0
 
     @model_validator(mode="after")
     def _fast_turns_more(self) -> "ContextYarn":

@@ -5,13 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from app.contracts.recipe.base import Calibrated, Rank, Step
+from app.contracts.recipe.strength import RISING, UNKNOWN
 
 
 class Truncated(Step):
     """A rank, or the share of each matrix' storage that is removed."""
 
     rank: Rank | None = None
-    ratio: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+    ratio: Annotated[float, Field(gt=0, lt=1), RISING] | None = Field(
         default=None,
         description="Share of a matrix' parameters that two factors save; the rank follows from its shape.",
     )
@@ -33,7 +34,7 @@ class LowrankAsvd(Calibrated, Truncated):
     """ASVD: input channels scaled by their mean absolute activation (to a power) before the decomposition."""
 
     type: Literal["lowrank.asvd"]
-    power: Annotated[float, Field(ge=0, le=2)] = Field(default=0.5, description="ASVD's alpha.")
+    power: Annotated[float, Field(ge=0, le=2), UNKNOWN] = Field(default=0.5, description="ASVD's alpha.")
 
 
 class LowrankSvdllm(Calibrated, Truncated):

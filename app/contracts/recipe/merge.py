@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from app.contracts.recipe.base import Step
+from app.contracts.recipe.strength import around
 
 Alias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -16,7 +17,9 @@ class AdapterLora(Step):
     adapter: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
         description="Folder of the adapter, as PEFT saves it, below the operator's adapter root."
     )
-    strength: Annotated[float, Field(ge=-10, le=10)] = Field(default=1.0, description="Times the adapter's own scale.")
+    strength: Annotated[float, Field(ge=-10, le=10), around(0.0)] = Field(
+        default=1.0, description="Times the adapter's own scale."
+    )
 
 
 class MergeLinear(Step):
@@ -24,4 +27,4 @@ class MergeLinear(Step):
 
     type: Literal["merge.linear"]
     other: Alias = Field(description="Alias of the other model in models.toml.")
-    weight: Annotated[float, Field(ge=-10, le=10)] = 0.5
+    weight: Annotated[float, Field(ge=-10, le=10), around(0.0)] = 0.5

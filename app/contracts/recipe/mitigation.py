@@ -5,7 +5,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from app.contracts.recipe.base import Calibrated, Form, Rank, Sparse
+from app.contracts.recipe.base import Calibrated, Form, GroupSize, Rank, Sparse
+from app.contracts.recipe.strength import FALLING
 
 
 class PruneGradient(Calibrated, Sparse):
@@ -13,20 +14,20 @@ class PruneGradient(Calibrated, Sparse):
     reference; what stays is reconstructed, and trained for a while where `recovery_s` allows."""
 
     type: Literal["prune.gradient"]
-    passes: Annotated[int, Field(ge=1, le=100)] = Field(
+    passes: Annotated[int, Field(ge=1, le=100), FALLING] = Field(
         default=4, description="Over how many passes, of rising sparsity, the gradients are gathered."
     )
     budget: Literal["uniform", "gradient"] = Field(
         default="gradient", description="The same share in every module, or one that its gradients decide."
     )
     reconstruct: bool = Field(default=True, description="Whether weights that stay make the error good.")
-    reconstruct_epochs: Annotated[int, Field(ge=1, le=100)] = Field(
+    reconstruct_epochs: Annotated[int, Field(ge=1, le=100), FALLING] = Field(
         default=6, description="How often the calibration text is gone over while a block's output is reconstructed."
     )
-    recovery_s: Annotated[float, Field(ge=0, le=86400)] = Field(
+    recovery_s: Annotated[float, Field(ge=0, le=86400), FALLING] = Field(
         default=0.0, description="Seconds of training of the weights that stay; 0: none. Makes results time-dependent."
     )
-    recovery_steps: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
+    recovery_steps: Annotated[int, Field(ge=0, le=1_000_000), FALLING] | None = Field(
         default=None, description="At most so many steps of it: with a number here, a result can be had again."
     )
 
@@ -67,12 +68,14 @@ class QuantizeDynamic(FitsBlocks):
     bits given to modules by the nats that each was measured to cost."""
 
     type: Literal["quantize.dynamic"]
-    bits: Annotated[float, Field(ge=2, le=8)] = Field(
+    bits: Annotated[float, Field(ge=2, le=8), FALLING] = Field(
         description="Mean code bits of a weight; with `mixed`, modules have 3, 4, 5, 6 or 8."
     )
-    group_size: Annotated[int, Field(ge=1, le=65536)] | None = 64
+    group_size: GroupSize | None = 64
     symmetric: bool = False
-    activation_bits: Literal[4, 8] | None = Field(default=None, description="null: activations stay as they are.")
+    activation_bits: Annotated[Literal[4, 8], FALLING] | None = Field(
+        default=None, description="null: activations stay as they are."
+    )
     mixed: bool = Field(
         default=False,
         description="Whether modules may have different bits and, simulated, a few input columns of eight.",
@@ -85,12 +88,12 @@ class QuantizeDynamic(FitsBlocks):
         description="What is fitted and tuned with norms and biases: scales and, in blocks, zero points alone, or "
         "rounding too (16 bytes of memory a weight: of a block where blocks are fitted, of all where all is tuned).",
     )
-    block_epochs: Annotated[int, Field(ge=0, le=1000)] = Field(
+    block_epochs: Annotated[int, Field(ge=0, le=1000), FALLING] = Field(
         default=3,
         description="Times that each rounded block is trained on the text towards what the source's block gives; 0: "
         "not at all.",
     )
-    tuning_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
+    tuning_steps: Annotated[int, Field(ge=0, le=100_000), FALLING] = Field(
         default=0, description="Steps of tuning on the whole model's divergence, one window each; 0: none."
     )
     form: Form = "simulated"
@@ -109,30 +112,30 @@ class RepairLowrank(FitsBlocks):
     """
 
     type: Literal["repair.lowrank"]
-    calibration_windows: Annotated[int, Field(ge=1, le=4096)] = Field(
+    calibration_windows: Annotated[int, Field(ge=1, le=4096), FALLING] = Field(
         default=64, description="The last eighth of them is not trained on and decides what is kept."
     )
     rank: Rank = Field(description="Mean rank over the modules, by bytes; none has more than four times it.")
     allocation: Literal["uniform", "nats"] = Field(
         default="nats", description="The same rank everywhere, or by nats saved a byte."
     )
-    block_epochs: Annotated[int, Field(ge=0, le=1000)] = Field(
+    block_epochs: Annotated[int, Field(ge=0, le=1000), FALLING] = Field(
         default=3,
         description="Times that each block's part is trained on the text, after the closed form, towards what the "
         "reference's would give; 0: not at all.",
     )
-    distill_steps: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+    distill_steps: Annotated[int, Field(ge=0, le=1_000_000), FALLING] = Field(
         default=60, description="Steps of distillation from the reference after that; 0: none."
     )
-    distill_s: Annotated[float, Field(gt=0, le=86400)] | None = Field(
+    distill_s: Annotated[float, Field(gt=0, le=86400), FALLING] | None = Field(
         default=None, description="At most so many seconds of it. Makes results time-dependent."
     )
-    own_windows: Annotated[int, Field(ge=0, le=4096)] = Field(
+    own_windows: Annotated[int, Field(ge=0, le=4096), FALLING] = Field(
         default=0,
         description="Windows that the reference writes itself, fitted on beside the calibration text: what is taken "
         "back then holds on other text too.",
     )
-    iterations: Annotated[int, Field(ge=1, le=10)] = Field(
+    iterations: Annotated[int, Field(ge=1, le=10), FALLING] = Field(
         default=1,
         description="More than once: what the repair carries is taken out of the weights and the steps before, which "
         "must look at weights alone, are done again on the rest.",

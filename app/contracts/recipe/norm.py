@@ -5,14 +5,15 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from app.contracts.recipe.base import Calibrated, Step
+from app.contracts.recipe.strength import FALLING, UNKNOWN, around
 
 
 class NormScale(Step):
     """Norm weights times `factor`, plus `shift`."""
 
     type: Literal["norm.scale"]
-    factor: Annotated[float, Field(ge=-100, le=100)] = 1.0
-    shift: Annotated[float, Field(ge=-100, le=100)] = 0.0
+    factor: Annotated[float, Field(ge=-100, le=100), around(1.0, factor=True)] = 1.0
+    shift: Annotated[float, Field(ge=-100, le=100), around(0.0)] = 0.0
 
     @model_validator(mode="after")
     def _some_change(self) -> "NormScale":
@@ -25,7 +26,8 @@ class NormEpsilon(Step):
     """Another epsilon in every norm."""
 
     type: Literal["norm.epsilon"]
-    epsilon: Annotated[float, Field(gt=0, le=10)]
+    # 1e-6: the configuration classes', where config.json says nothing.
+    epsilon: Annotated[float, Field(gt=0, le=10), around(1e-6, configured="rms_norm_eps", factor=True)]
 
 
 class NormDrop(Step):
@@ -38,5 +40,5 @@ class NormTweak(Calibrated):
     """Norm tweaking: norm weights trained so that each block's output has the reference's mean and variance."""
 
     type: Literal["norm.tweak"]
-    steps: Annotated[int, Field(ge=1, le=10000)] = 20
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    steps: Annotated[int, Field(ge=1, le=10000), FALLING] = 20
+    learning_rate: Annotated[float, Field(gt=0, le=1), UNKNOWN] = 1e-3

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from app.contracts.recipe.base import Allocation, Calibrated, Sparse, Sparsity
+from app.contracts.recipe.strength import RISING, UNKNOWN
 
 
 class CalibratedSparse(Calibrated, Sparse):
@@ -13,10 +14,10 @@ class CalibratedSparse(Calibrated, Sparse):
     allocation: Allocation = Field(
         default="uniform", description="The same share in each layer, or `owl`: more where a layer has fewer outliers."
     )
-    owl_threshold: Annotated[float, Field(gt=1, le=100)] = Field(
+    owl_threshold: Annotated[float, Field(gt=1, le=100), UNKNOWN] = Field(
         default=5.0, description="OWL's M: an outlier is above so many times the layer's mean score."
     )
-    owl_range: Annotated[float, Field(ge=0, le=0.5)] = Field(
+    owl_range: Annotated[float, Field(ge=0, le=0.5), UNKNOWN] = Field(
         default=0.08, description="OWL's lambda: no layer's share is further than this from the one asked for."
     )
 
@@ -61,7 +62,7 @@ class PruneSparsegpt(CalibratedSparse):
     """SparseGPT: weights go column by column, and those that stay make the error good (second-order)."""
 
     type: Literal["prune.sparsegpt"]
-    damping: Annotated[float, Field(gt=0, le=1)] = 0.01
+    damping: Annotated[float, Field(gt=0, le=1), UNKNOWN] = 0.01
     scope: Literal["layer", "row"] = Field(
         default="layer", description="Within each block of columns the share is taken over the matrix, or each row."
     )
@@ -72,14 +73,14 @@ class PruneRia(CalibratedSparse):
 
     type: Literal["prune.ria"]
     scope: Literal["row", "layer"] = "row"
-    power: Annotated[float, Field(ge=0, le=2)] = Field(default=0.5, description="RIA's a: the power of ‖X‖.")
+    power: Annotated[float, Field(ge=0, le=2), UNKNOWN] = Field(default=0.5, description="RIA's a: the power of ‖X‖.")
 
 
 class _Structured(Calibrated):
     """Parts that go: so many, a share, or those named."""
 
     ratio: Sparsity | None = Field(default=None, description="Share that goes, rounded to whole parts.")
-    count: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(default=None, description="How many go.")
+    count: Annotated[int, Field(ge=1, le=1_000_000), RISING] | None = Field(default=None, description="How many go.")
 
 
 class PruneLayers(_Structured):

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from app.contracts.recipe.base import Bits, Calibrated, Form, Grouped, Step
+from app.contracts.recipe.base import Bits, Calibrated, Form, Grouped, GroupSize, Step
+from app.contracts.recipe.strength import FALLING, UNKNOWN
 
 
 class QuantizeRtn(Grouped):
@@ -20,7 +21,7 @@ class QuantizeGptq(Calibrated, Grouped):
     """GPTQ: columns rounded one after the other, the error of each made good by those to come (second-order)."""
 
     type: Literal["quantize.gptq"]
-    damping: Annotated[float, Field(gt=0, le=1)] = Field(
+    damping: Annotated[float, Field(gt=0, le=1), UNKNOWN] = Field(
         default=0.01, description="Share of the mean of the Hessian's diagonal that is added to it."
     )
     act_order: bool = Field(default=True, description="Columns of largest activations first (groups stay in place).")
@@ -37,9 +38,9 @@ class QuantizeSmoothquant(Calibrated):
 
     type: Literal["quantize.smoothquant"]
     bits: Bits = 8
-    activation_bits: Literal[4, 8] = 8
+    activation_bits: Annotated[Literal[4, 8], FALLING] = 8
     dynamic: bool = Field(default=True, description="Activation scales a token at run time, or one fixed by the text.")
-    strength: Annotated[float, Field(ge=0, le=1)] = Field(default=0.5, description="SmoothQuant's alpha.")
+    strength: Annotated[float, Field(ge=0, le=1), UNKNOWN] = Field(default=0.5, description="SmoothQuant's alpha.")
     form: Form = "simulated"
 
 
@@ -60,14 +61,14 @@ class QuantizeNf4(Step):
     """NF4: a grid of 16 quantiles of the normal distribution, scaled by the absolute maximum of each group."""
 
     type: Literal["quantize.nf4"]
-    group_size: Annotated[int, Field(ge=1, le=65536)] | None = 64
+    group_size: GroupSize | None = 64
 
 
 class QuantizeActivations(Calibrated):
     """Inputs of linear layers on an even grid: simulated at run time, weights untouched."""
 
     type: Literal["quantize.activations"]
-    bits: Literal[4, 8]
+    bits: Annotated[Literal[4, 8], FALLING]
     dynamic: bool = Field(default=True, description="A scale a token at run time, or one fixed by the text.")
     symmetric: bool = True
 
@@ -84,7 +85,7 @@ class QuantizeKvCache(Step):
     dtype: Literal["fp8", "fp8_e4m3", "fp8_e5m2"] | None = None
     k_bits: Bits | None = None
     v_bits: Bits | None = None
-    group_size: Annotated[int, Field(ge=1, le=65536)] | None = Field(
+    group_size: GroupSize | None = Field(
         default=None, description="Values of a head that share a scale; null: all of a head and token."
     )
     symmetric: bool = False

@@ -20,6 +20,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from app.contracts.recipe import Recipe, STEP_TYPES
 from app.models.checkpoint import inspect
+from app.models.strength import direction_of
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
@@ -27,7 +28,9 @@ recipe = TypeAdapter(Recipe).validate_python(
     [{"type": "prune.random", "sparsity": 0.5}, {"type": "quantize.rtn", "bits": 4, "group_size": 32}]
 )
 with apply(inspect(Path(sys.argv[1])), recipe, store=CheckpointStore(Path(sys.argv[2]), 10**9)) as modified:
-    print(json.dumps([modified.manifest.sparsity, modified.manifest.bits_per_weight, "prune.random" in STEP_TYPES]))
+    way = direction_of("prune.random", "seed")
+    done = modified.manifest
+    print(json.dumps([done.sparsity, done.bits_per_weight, "prune.random" in STEP_TYPES, way and way.kind]))
 """
 
 
@@ -60,7 +63,8 @@ def test_the_page_holds(tiny: Callable[..., Path], tmp_path: Path) -> None:
         return done.stdout
 
     run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "tests/unit/workers/surgery")
-    sparsity, bits, listed = json.loads(run("-c", USE, str(tiny()), str(tmp_path / "store")).splitlines()[-1])
+    sparsity, bits, listed, way = json.loads(run("-c", USE, str(tiny()), str(tmp_path / "store")).splitlines()[-1])
     assert 0.5 <= sparsity < 0.75  # round to nearest makes some more
     assert bits == 4 + 20 / 32
     assert listed
+    assert way == "unknown", "which way its number is stronger"

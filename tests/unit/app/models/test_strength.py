@@ -1,10 +1,13 @@
 """The order of a knob's values: every number of every step has a direction, and orders are those counted by hand."""
 
 from dataclasses import replace
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
 
-from app.contracts.recipe import STEPS
+from app.contracts.recipe import STEPS, Sparse
+from app.contracts.recipe.strength import FALLING, RISING, around
 from app.contracts.requests.sweep import SweepRequest
 from app.models.checkpoint import inspect
 from app.models.knobs import lift
@@ -32,7 +35,7 @@ NUMERIC = [
 
 @pytest.mark.parametrize(("kind", "field"), NUMERIC)
 def test_every_number_of_every_step_has_a_direction(kind, field):
-    assert direction_of(kind, field) is not None, "say in app.models.strength which way it is stronger"
+    assert direction_of(kind, field) is not None, "annotate the field: which way is it stronger?"
 
 
 def test_the_walk_finds_what_it_should():
@@ -104,6 +107,31 @@ def test_what_the_checkpoint_has_is_neutral(info, tiny):
     found = by_direction((1, own, 4), "moe.topk", "experts", mixture)
     assert found.neutral == own and found.places[0] == 1
     assert by_direction((1, 2), "moe.topk", "experts", info).kind == "unknown", "no experts are known of"
+
+
+class _MadeUp(Sparse):
+    type: Literal["made.up"]
+    mercy: Annotated[int, Field(ge=0), FALLING] | None = None
+    twist: Annotated[float, Field(gt=0), RISING] = 1.0
+    width: Annotated[int, Field(ge=1), around(configured="hidden_size", factor=True)]
+    angle: Annotated[float, around(0.25)] = 0.25
+    silent: int = 0
+
+
+def test_what_a_new_step_says_of_its_fields_is_enough(info, monkeypatch):
+    monkeypatch.setitem(STEPS, "made.up", _MadeUp)
+    size = info.config["hidden_size"]
+
+    def ordered(field, *values):
+        found = by_direction(values, "made.up", field, info)
+        return found.kind, found.neutral, [values[place] for place in found.places]
+
+    assert ordered("mercy", 1, None, 8) == ("falling", None, [None, 8, 1])
+    assert ordered("twist", 3.0, 2.0) == ("rising", None, [2.0, 3.0])
+    assert ordered("sparsity", 0.5, 0.25) == ("rising", None, [0.25, 0.5]), "as in every step of its base"
+    assert ordered("width", 4 * size, 1, size) == ("around", size, [size, 4 * size, 1])
+    assert ordered("angle", 1.0, 0.0) == ("around", 0.25, [0.0, 1.0])
+    assert ordered("silent", 2, 1) == ("unknown", None, [1, 2])
 
 
 def test_the_checkpoint_is_that_before_the_step(info):
