@@ -350,6 +350,11 @@ class Provenance(Contract):
 
     hemostat: str
     engine: str
+    execution: str | None = Field(
+        default=None,
+        description="how forward passes ran: eager or compiled, with which norms, and the most tokens of a batch of "
+        "the reference; null: a report from before this was told",
+    )
     device: str
     dtype: str
     precision: str

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.contracts.recipe.mitigation import of_its_time
-from app.contracts.report import ModelProvenance
+from app.contracts.report import ModelProvenance, Provenance
 from app.web import format as fmt
 
 Step = Mapping[str, Any]
@@ -17,6 +17,11 @@ def model(provenance: ModelProvenance) -> str:
     """The alias, and what was done to it."""
     done = recipe(provenance.recipe)
     return f"{provenance.model} · {done}" if done else provenance.model
+
+
+def engine(source: Provenance) -> list[str]:
+    """What ran the models: engine, execution where the report tells it, device, dtype."""
+    return [part for part in (source.engine, source.execution, source.device, source.dtype) if part is not None]
 
 
 def recipe(steps: Sequence[Step]) -> str:

@@ -160,7 +160,7 @@ def small_print(report: AnyReport, console: Console, say: Say) -> None:
     for index, item in enumerate(report.not_tested):
         grid.add_row("not tested" if index == 0 else "", Text(say(visible(item))))
     origin = report.provenance
-    grid.add_row("engine", Text(say(visible(f"{origin.engine}, {origin.device}, {origin.dtype}"))))
+    grid.add_row("engine", Text(say(visible("; ".join(describe.engine(origin))))))
     grid.add_row("measuring took", say(fmt.duration(_spent(origin))))
     grid.add_row("job", Text(say(visible(report.job))))
     console.print(grid)

@@ -186,7 +186,7 @@ class Generator:
                 self.info,
                 dtype=getattr(torch, self._dtype),
                 device=self._pool.device,
-                step_tokens=step_tokens(self.info, self._pool.settings, self._pool.device),
+                step_tokens=step_tokens(self.info, self._pool.settings.engine_batch_tokens, self._pool.device),
                 check_cancelled=self._check_cancelled,
             )
         return self._model

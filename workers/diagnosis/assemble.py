@@ -27,6 +27,7 @@ from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.mitigate import MitigateRequest
 from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText
+from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis import long_context
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
@@ -40,6 +41,7 @@ from workers.distributions.divergence import Precision, arithmetic
 from workers.distributions.intervals import DESCRIPTION
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.device import EngineIdentity
+from workers.engine.sizes import step_tokens
 from workers.text.tokenization import load_tokenizer
 from workers.text.windows import Corpus
 
@@ -268,7 +270,8 @@ def provenance(
     `reference_context` the reference's where it is shorter than the windows."""
     return Provenance(
         hemostat=metadata.version("hemostat"),
-        engine=f"{engine.name} {engine.version}{' compiled' if engine.compiled else ''}",
+        engine=f"{engine.name} {engine.version}",
+        execution=execution(engine, sides.reference.info),
         device=engine.device,
         dtype=engine.dtype,
         precision=arithmetic(precision),
@@ -296,6 +299,13 @@ def provenance(
         resumed_windows=resumed_windows,
         versions={name: metadata.version(name) for name in VERSIONS} | {engine.name: engine.version},
     )
+
+
+def execution(engine: EngineIdentity, reference: CheckpointInfo) -> str:
+    """How forward passes ran. The size of a batch is the reference's: a smaller candidate may have larger ones by the
+    same rule, and is compared all the same."""
+    tokens = step_tokens(reference, engine.batch_tokens, "cpu" if engine.device.startswith("cpu ") else "cuda")
+    return f"{engine.mode}, batches of at most {tokens:,} tokens"
 
 
 def _model(side: Side) -> ModelProvenance:

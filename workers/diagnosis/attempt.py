@@ -155,7 +155,7 @@ class Attempt:
 
     def _sampler_engine(self, dtype: str) -> str:
         pool = self._room.pool
-        return str(identity(pool.device, dtype, compiled=pool.settings.engine_compile))
+        return str(identity(pool.device, dtype, pool.settings, compiled=pool.settings.engine_compile))
 
     def _engine(self, side: Side, dtype: str, *, load: bool = True) -> ScoringEngine:
         """An engine of this side's own; not loaded, it takes its weights when it first scores. A model whose context is
@@ -218,7 +218,7 @@ class Attempt:
         def checked() -> torch.Tensor:
             return hidden(tokens)[: len(tokens)]
 
-        engine = str(identity(pool.device, dtype, compiled=False))
+        engine = str(identity(pool.device, dtype, pool.settings, compiled=False))
         kept = verify_head(
             side.head,
             checked,

@@ -15,7 +15,8 @@ class EngineIdentity:
     """What hidden states depend on beside weights and tokens; part of every key of the reference store.
 
     `device` names the kind of processor with the instruction sets (or the GPU) that choose the kernels, and on a CPU
-    the number of threads, which decides how attention is split. `str()` is stable.
+    the number of threads, which decides how attention is split. `batch_tokens` is what the settings allow a batch to
+    hold: some kernels round by its size. `str()` is stable.
     """
 
     name: str
@@ -23,11 +24,19 @@ class EngineIdentity:
     device: str
     dtype: str
     compiled: bool
+    batch_tokens: int
+
+    @property
+    def mode(self) -> str:
+        """How a forward pass is executed."""
+        if self.compiled:
+            return "compiled"
+        # Engines on a CPU add and norm in one loop (`norms.py`), which rounds a few numbers in a million otherwise.
+        return "eager with fused norms" if self.device.startswith("cpu ") else "eager"
 
     def __str__(self) -> str:
-        # Engines on a CPU add and norm in one loop (`norms.py`), which rounds a few numbers in a million otherwise.
-        eager = "eager with fused norms" if self.device.startswith("cpu ") else "eager"
-        return f"{self.name} {self.version}, {self.device}, {self.dtype}, {'compiled' if self.compiled else eager}"
+        parts = (f"{self.name} {self.version}", self.device, self.dtype, self.mode, f"batches to {self.batch_tokens}")
+        return ", ".join(parts)
 
 
 def pick_device(settings: Settings) -> str:
@@ -67,10 +76,11 @@ def distribution() -> tuple[str, str]:
     )
 
 
-def identity(device: str, dtype: str, *, compiled: bool) -> EngineIdentity:
-    """Identity of the engines that this process starts."""
+def identity(device: str, dtype: str, settings: Settings, *, compiled: bool) -> EngineIdentity:
+    """Identity of the engines that this process starts. `compiled` is not of the settings alone: those that make
+    logits or text never are."""
     name, version = distribution()
-    return EngineIdentity(name, version, describe_device(device), dtype, compiled)
+    return EngineIdentity(name, version, describe_device(device), dtype, compiled, settings.engine_batch_tokens)
 
 
 def describe_device(device: str) -> str:

@@ -44,7 +44,7 @@ class GenerationEngine:
         self.length = length
         dtype = resolve_dtype(dtype)
         settings: Settings = pool.settings
-        tokens = step_tokens(self.info, settings, pool.device)
+        tokens = step_tokens(self.info, settings.engine_batch_tokens, pool.device)
         options = EngineOptions(
             checkpoint=self.info.path,
             architecture=self.info.architecture,

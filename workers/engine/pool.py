@@ -95,7 +95,7 @@ class EnginePool:
         self._swaps += engine.swaps
 
     def _options(self, info: CheckpointInfo, length: int, dtype: str) -> EngineOptions:
-        tokens = step_tokens(info, self.settings, self.device)
+        tokens = step_tokens(info, self.settings.engine_batch_tokens, self.device)
         return EngineOptions(
             checkpoint=info.path,
             architecture=info.architecture,

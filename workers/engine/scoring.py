@@ -55,7 +55,8 @@ class ScoringEngine:
     @property
     def identity(self) -> EngineIdentity:
         """What its hidden states depend on beside weights and tokens."""
-        return identity(self._pool.device, self._dtype, compiled=self._pool.settings.engine_compile)
+        settings = self._pool.settings
+        return identity(self._pool.device, self._dtype, settings, compiled=settings.engine_compile)
 
     def load(self, checkpoint: Path | CheckpointInfo, *, check_cancelled: Callable[[], None] = never) -> None:
         """Makes `checkpoint` the one that is scored: in place where shape and packing agree, else in a fresh engine.
@@ -91,16 +92,19 @@ class ScoringEngine:
 
     def windows_per_step(self, tokens: int) -> int:
         """How many windows of so many tokens one step of the engine holds."""
-        return max(1, min(_MOST_WINDOWS, step_tokens(self.info, self._pool.settings, self._pool.device) // tokens))
+        return max(1, min(_MOST_WINDOWS, self._step_tokens() // tokens))
 
     def close(self) -> None:
         """Ends the engine, unless it is shared: then it stays warm for others."""
         if self._own:
             self._pool.close()
 
+    def _step_tokens(self) -> int:
+        return step_tokens(self.info, self._pool.settings.engine_batch_tokens, self._pool.device)
+
     def _batches(self, windows: Sequence[Tokens], batch: int | None) -> Iterator[list[tuple[int, list[int]]]]:
         most = batch or _MOST_WINDOWS
-        budget = None if batch else step_tokens(self.info, self._pool.settings, self._pool.device)
+        budget = None if batch else self._step_tokens()
         chunk: list[tuple[int, list[int]]] = []
         total = 0
         for index, window in enumerate(windows):

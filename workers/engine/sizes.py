@@ -48,12 +48,13 @@ def kv_cache_bytes(info: CheckpointInfo, settings: Settings, dtype: str, tokens:
     return max(settings.engine_kv_cache_bytes, padded * kv_bytes_per_token(info.config, ITEM_BYTES[dtype]))
 
 
-def step_tokens(info: CheckpointInfo, settings: Settings, device: str) -> int:
-    """Most tokens of one step, the same for the same checkpoint: a batch's shape must not depend on the clock."""
+def step_tokens(info: CheckpointInfo, batch_tokens: int, device: str) -> int:
+    """Most tokens of one step, the same for the same checkpoint: a batch's shape must not depend on the clock.
+    `batch_tokens` is what the settings allow (`engine_batch_tokens`), `device` is `cpu` or `cuda`."""
     if device != "cpu":
-        return settings.engine_batch_tokens
+        return batch_tokens
     work = _CPU_SLOW_STEP_WORK if _by_float32("bfloat16", device) else _CPU_STEP_WORK
-    return min(settings.engine_batch_tokens, max(_CPU_LEAST_STEP, int(work // max(1, info.parameters))))
+    return min(batch_tokens, max(_CPU_LEAST_STEP, int(work // max(1, info.parameters))))
 
 
 def _by_float32(dtype: str, device: str) -> bool:

@@ -63,7 +63,7 @@ def origin(report: AnyReport) -> Origin:
         scored=_scored(report),
         head=(
             Fact("Text", scored_text(report)),
-            Fact("Engine", visible(f"{source.engine} · {source.device} · {source.dtype}")),
+            Fact("Engine", visible(" · ".join(describe.engine(source)))),
             Fact("Finished", fmt.moment(source.finished_at)),
             Fact("Job", visible(report.job), code=True),
         ),

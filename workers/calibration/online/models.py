@@ -181,7 +181,7 @@ def total_bytes(device: str) -> int:
 
 def needed_bytes(info: CheckpointInfo, settings: Settings, device: str, dtype: str, longest: int) -> int:
     """About what an engine for `info` takes, in bytes."""
-    tokens = max(step_tokens(info, settings, device), context_length(info, longest))
+    tokens = max(step_tokens(info, settings.engine_batch_tokens, device), context_length(info, longest))
     return (
         weight_bytes(info, dtype, device, head=False) + kv_cache_bytes(info, settings, dtype, tokens) + OVERHEAD_BYTES
     )

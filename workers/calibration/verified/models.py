@@ -102,7 +102,7 @@ class VerifiedModels:
             lambda: next(engine.score([tokens], check_cancelled=check_cancelled))[1],
             tokens,
             root=settings.home / "heads",
-            engine=str(identity(self.room.pool.device, dtype, compiled=False)),
+            engine=str(identity(self.room.pool.device, dtype, settings, compiled=False)),
             engine_logp=lambda: self.room.prompt_logprobs(
                 side.info, tokens, dtype=dtype, check_cancelled=check_cancelled
             ),

@@ -322,7 +322,8 @@ class Bench:
     def _folder(self, weights: str, part: Part) -> tuple[Path, str]:
         """Where a measurement is kept, and the name of all that decides it."""
         pool = self._room.pool
-        engine = str(identity(pool.device, resolve_dtype(self._dtype), compiled=pool.settings.engine_compile))
+        dtype = resolve_dtype(self._dtype)
+        engine = str(identity(pool.device, dtype, pool.settings, compiled=pool.settings.engine_compile))
         plan = plan_fingerprint(
             [self._reference.weights, weights, engine, part.corpus.fingerprint, repr(part.windows), PRECISION]
         )

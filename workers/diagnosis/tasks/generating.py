@@ -39,7 +39,7 @@ def generate(
     folder: Path,
 ) -> list[str]:
     """The text after each prompt, greedy, at most `max_tokens` tokens, up to the first of `stops` or the end."""
-    engine_name = str(identity(room.pool.device, resolve_dtype(dtype), compiled=False))
+    engine_name = str(identity(room.pool.device, resolve_dtype(dtype), room.pool.settings, compiled=False))
     plan = plan_fingerprint([side.weights, prompts.fingerprint, engine_name, str(max_tokens), *stops])[:32]
     rows = [window.tokens.tolist() for window in prompts.windows]
     batches = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]

@@ -35,7 +35,7 @@ def generated_tool_calls(
     prompts = prompts_of(documents, tokenizer, asked.prompts, bos_of(tokenizer))
     total = 2 * len(prompts)
     context.progress(PHASE, 0, total)
-    engine = str(identity(room.pool.device, resolve_dtype(sides.dtype), compiled=False))
+    engine = str(identity(room.pool.device, resolve_dtype(sides.dtype), room.pool.settings, compiled=False))
     texts: list[list[str]] = []
     cut_off: list[int] = []
     for number, side in enumerate((sides.reference, sides.candidate)):

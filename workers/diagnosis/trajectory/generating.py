@@ -144,7 +144,7 @@ class Scribe:
     def _folder(self, side: Side, decoder: Decoder) -> tuple[Path, str]:
         """Where a model's texts by a decoder are kept, and the name of all that decides them."""
         pool = self._room.pool
-        engine = str(identity(pool.device, resolve_dtype(self._dtype), compiled=False))
+        engine = str(identity(pool.device, resolve_dtype(self._dtype), pool.settings, compiled=False))
         plan = plan_fingerprint([side.weights, engine, decoder.model_dump_json(), *self._protocol])
         return self._context.scratch / "texts" / plan[:32], plan
 

@@ -110,7 +110,7 @@ def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
         )
     cuda = plan.device == "cuda"
     sequences = CUDA_SEQUENCES if cuda else CPU_SEQUENCES
-    step = step_tokens(plan.info, settings, plan.device)
+    step = step_tokens(plan.info, settings.engine_batch_tokens, plan.device)
     arguments = [
         *("--model", str(plan.info.path), "--tokenizer", str(plan.tokenizer)),
         *("--served-model-name", plan.name, "--host", plan.host, "--port", str(plan.port)),

@@ -59,6 +59,7 @@ def test_warnings_of_its_steps_are_the_reports_and_its_manifest_is_an_artifact(
     stored = checkpoint_store(context).root / manifest.key / MANIFEST  # type: ignore[arg-type]
     assert manifest == Manifest.model_validate_json(stored.read_bytes())
     assert manifest.fingerprint == report.provenance.candidate.weights_fingerprint
+    assert report.provenance.execution == "eager with fused norms, batches of at most 1,024 tokens"
     candidate, reference = report.provenance.candidate, report.provenance.reference
     assert candidate.bytes is not None
     assert candidate.file_bytes == manifest.file_bytes > candidate.bytes, "simulated: what is served is not smaller"

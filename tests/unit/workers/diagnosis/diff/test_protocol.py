@@ -32,6 +32,8 @@ def test_reports_of_one_protocol_are_comparable():
         ({"protocol": {"vocabulary": 32000}}, "vocabulary", "32000"),
         ({"dtype": "float32"}, "dtype", "float32"),
         ({"engine": "vllm 9.9"}, "engine", "vllm 9.9"),
+        ({"execution": "compiled, batches of 64"}, "execution", "compiled, batches of 64"),
+        ({"execution": None}, "execution", "not told (an earlier Hemostat)"),
         ({"device": "H100"}, "device", "H100"),
         ({"precision": "float32"}, "arithmetic of the divergence", "float32"),
         ({"reference": {"weights_fingerprint": "d" * 64}}, "reference", f"{'d' * 16}…"),
@@ -56,7 +58,7 @@ def test_texts_are_told_by_their_size_and_then_by_their_fingerprint():
 
 
 def test_every_part_is_tested_above():
-    assert len(PARTS) == 13
+    assert len(PARTS) == 14
 
 
 def test_several_differences_are_all_named_once():
