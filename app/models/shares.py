@@ -6,21 +6,19 @@
     ratio              the share of parameters, heads or channels that goes, rounded as the step rounds it
     layers, count      parts dropped of all that there are
 
-Every other knob removes no share, and has none.
+What is not zeros or bits is told by the family of the step (`share` in `app.models.steps`). Every other knob removes no
+share, and has none.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from app.contracts.recipe import PruneChannels, PruneHeads, PruneLayers, Recipe, Sparse, Step
-from app.contracts.recipe.lowrank import Truncated
+from app.contracts.recipe import Recipe, Sparse, Step
 from app.contracts.requests.sweep import Knob
 from app.models.checkpoint import CheckpointInfo
 from app.models.knobs import recipe_at
-from app.models.modules import select
-from app.models.steps import check_recipe
-from app.models.steps.prune import channels_of, channels_to_go, groups_to_go, heads_of, layers_to_go
+from app.models.steps import check_recipe, share_one
 
 FULL_BITS: Final = 16
 _BITS: Final = frozenset({"bits", "k_bits", "v_bits", "activation_bits"})
@@ -41,26 +39,7 @@ def share_of(info: CheckpointInfo, step: Step, field: str) -> float | None:
         return None if value is None else 1 - float(value) / FULL_BITS
     if isinstance(step, Sparse) and field in ("sparsity", "pattern"):
         return step.share
-    if isinstance(step, Truncated):
-        return _of_ranks(info, step, field)
-    return _of_parts(info, step) if field in ("layers", "count", "ratio") else None
-
-
-def _of_ranks(info: CheckpointInfo, step: Truncated, field: str) -> float | None:
-    if field == "rank" and step.rank is not None:
-        kept = [min(1.0, step.rank / min(weight.shape)) for weight in select(info, step)]
-        return 1 - sum(kept) / len(kept)
-    return step.ratio if field == "ratio" else None
-
-
-def _of_parts(info: CheckpointInfo, step: Step) -> float | None:
-    if isinstance(step, PruneLayers):
-        return layers_to_go(info, step) / info.layers
-    if isinstance(step, PruneHeads):
-        return groups_to_go(info, step) / heads_of(info).groups
-    if isinstance(step, PruneChannels):
-        return channels_to_go(info, step) / channels_of(info)
-    return None
+    return share_one(info, step, field)
 
 
 def shares(info: CheckpointInfo, recipe: Recipe, knob: Knob) -> list[float] | None:

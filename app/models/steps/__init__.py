@@ -4,7 +4,7 @@ configuration alone, so that a recipe of any length is refused before a weight i
 One module a family, named as in the step's type before the dot. It has `check(info, step, pointer)`, which returns the
 weights that the step addresses or raises `HemostatError`, and may have `after(info, step)`, which returns what the
 checkpoint will be; without it the checkpoint keeps its shape. `against` and `follow` look at the model that a step
-aligns with, and at the steps before it.
+aligns with, and at the steps before it; `share` tells what part of the model a field of a step takes away.
 """
 
 from collections.abc import Callable
@@ -35,6 +35,10 @@ class Rules(Protocol):
 
     def follow(self, before: Recipe, step: Step, pointer: str) -> None:
         """Optional: raises where the step cannot come after the steps before it."""
+
+    def share(self, info: CheckpointInfo, step: Step, field: str) -> float | None:
+        """Optional: the share of the model that a field of the step removes from the checkpoint before it, in [0, 1];
+        None where that field removes none."""
 
 
 # Families with demands of their own; the others take what `check_step` takes and keep every shape.
@@ -141,6 +145,12 @@ def after_one(info: CheckpointInfo, step: Step) -> CheckpointInfo:
     """What the checkpoint will be after a step that its check takes."""
     rules = _rules(step)
     return rules.after(info, step) if rules is not None and hasattr(rules, "after") else info
+
+
+def share_one(info: CheckpointInfo, step: Step, field: str) -> float | None:
+    """The share that a step's family says a field of it removes; None where it says nothing."""
+    rules = _rules(step)
+    return rules.share(info, step, field) if rules is not None and hasattr(rules, "share") else None
 
 
 def _rules(step: Step) -> Rules | None:

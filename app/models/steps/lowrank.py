@@ -6,7 +6,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Calibrated, Step
 from app.contracts.recipe.lowrank import Truncated
 from app.models.checkpoint import CheckpointInfo
-from app.models.modules import Weight, check_step
+from app.models.modules import Weight, check_step, select
 from app.models.steps.blockwise import check_blocks
 
 
@@ -23,6 +23,16 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
         for weight in sorted(chosen, key=lambda one: min(one.shape)):  # the smallest says what is possible
             _check_rank(step, weight, chosen, pointer)
     return chosen
+
+
+def share(info: CheckpointInfo, step: Step, field: str) -> float | None:
+    """1 − rank/full, full the smaller dimension, mean over the weights that the step addresses; a ratio as given."""
+    if not isinstance(step, Truncated):
+        return None
+    if field == "rank" and step.rank is not None:
+        kept = [min(1.0, step.rank / min(weight.shape)) for weight in select(info, step)]
+        return 1 - sum(kept) / len(kept)
+    return step.ratio if field == "ratio" else None
 
 
 def rank_of(step: Truncated, shape: tuple[int, ...]) -> int:

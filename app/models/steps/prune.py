@@ -53,6 +53,19 @@ def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
     return info
 
 
+def share(info: CheckpointInfo, step: Step, field: str) -> float | None:
+    """Layers, groups of heads or channels that go, over all that there are."""
+    if field not in {"layers", "count", "ratio"}:
+        return None
+    if isinstance(step, PruneLayers):
+        return layers_to_go(info, step) / info.layers
+    if isinstance(step, PruneHeads):
+        return groups_to_go(info, step) / heads_of(info).groups
+    if isinstance(step, PruneChannels):
+        return channels_to_go(info, step) / channels_of(info)
+    return None
+
+
 # ---- how many parts there are, and go
 
 
