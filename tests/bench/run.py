@@ -42,6 +42,10 @@ BARS = {
     ("attribute", "30_layers", "search_forward_passes"): (32, False),
     ("attribute", "30_layers", "search_engine_passes"): (32, False),
     ("sweep", "12_points", "forward_ratio"): (1.7, False),
+    # Flat memory: nothing is held for each point, swap or token beyond what a report needs.
+    ("sweep", "12_points", "resident_last_over_fourth"): (1.05, False),
+    ("attribute", "30_layers", "resident_last_over_first"): (1.05, False),
+    ("memory", "100k_over_10k", "peak_resident_ratio"): (1.05, False),
     # Over one worker on half of the cores, as each of the two is: see tests.bench.sharing.
     ("sweep", "two_workers", "job_ratio"): (0.6, False),
 }

@@ -164,7 +164,7 @@ def fit_threshold(
         else document_interval(curve.s_N, documents, bounds, seed=seed)
     )
     check()
-    tested = transition_test(curve, bounds, seed=seed)
+    tested = transition_test(curve, bounds, documents=documents, seed=seed)
     check()
     fits = lack_of_fit(curve, bounds, fit, seed=seed)
     check()

@@ -65,9 +65,8 @@ def knee_interval(
     usual = float(stats.f.ppf(CONFIDENCE, 1, freedom)) / freedom
     likely = np.flatnonzero(excess_G <= usual)
     best = int(np.searchsorted(knee_G, fit.s0))
-    variance_N = point_variances(
-        curve.log_N - fit.predict(curve.s_N), published.tangents(curve.s_N, fit.b, fit.k1, fit.k2, fit.s0)
-    )
+    tangent_NK = published.tangents(curve.s_N, fit.b, fit.k1, fit.k2, fit.s0)
+    variance_N = point_variances(curve.s_N, curve.log_N - fit.predict(curve.s_N), tangent_NK)
     rng = np.random.default_rng(seed)
     nodes = sorted({int(likely.min(initial=best)), best, int(likely.max(initial=best))})
     critical = []
