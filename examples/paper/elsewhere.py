@@ -1,7 +1,8 @@
 """What measurements on other processors ruled, kept beside the page.
 
 Kernels of another processor, or of another number of threads, add in another order and round otherwise. A claim whose
-interval ends near a limit may then be ruled otherwise, and a reader has to know which these are.
+interval ends near a limit may then be ruled otherwise, and a reader has to know which these are: also those that were
+measured by an earlier version of the steps, as nobody measures every processor anew with each of them.
 """
 
 from __future__ import annotations
@@ -15,23 +16,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-HEADER: Final = ("device", "claim", "rule", "outcome")
+HEADER: Final = ("device", "claim", "rule", "versions", "outcome")
+_BETWEEN: Final = "; "
 
 
 @dataclass(frozen=True)
 class Ruling:
-    """What one measurement on `device` ruled of a claim, by the rule of this fingerprint."""
+    """What one measurement on `device` ruled of a claim, by the rule of this fingerprint, on models that these versions
+    of the steps made."""
 
     device: str
     claim: str
     rule: str
+    versions: str
     outcome: str
+
+    def mark(self, now: Ruling) -> str:
+        """What tells it from what is ruled now: those of its versions that are others by now; empty where all are the
+        same."""
+        if self.versions == now.versions:
+            return ""
+        others = [one for one in self.versions.split(_BETWEEN) if one not in now.versions.split(_BETWEEN)]
+        return f"earlier version: {', '.join(others)}" if others else "earlier version"
 
 
 def fingerprint(rule: str, jobs: Mapping[str, object]) -> str:
-    """Of a rule's words, and of the jobs that it judges with the versions of their steps: what another rule decided, or
-    of other jobs, is not compared."""
+    """Of a rule's words, and of the jobs that it judges: what another rule decided, or of other jobs, is not
+    compared."""
     return hashlib.sha256(json.dumps([rule, jobs], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def made_by(versions: Mapping[str, int]) -> str:
+    """Versions of steps in a line: `prune.wanda 1; surgery 4`."""
+    return _BETWEEN.join(f"{name} {version}" for name, version in sorted(versions.items()))
 
 
 def read(path: Path) -> tuple[Ruling, ...]:
@@ -56,14 +73,14 @@ def table(rulings: Sequence[Ruling]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(HEADER)
-    writer.writerows((one.device, one.claim, one.rule, one.outcome) for one in rulings)
+    writer.writerows((one.device, one.claim, one.rule, one.versions, one.outcome) for one in rulings)
     return out.getvalue()
 
 
-def otherwise(kept: Sequence[Ruling], now: Ruling) -> Mapping[str, tuple[str, ...]]:
-    """By other outcome, the devices on which the same rule gave it."""
-    found: dict[str, list[str]] = {}
+def otherwise(kept: Sequence[Ruling], now: Ruling) -> Mapping[tuple[str, str], tuple[str, ...]]:
+    """The devices on which the same rule gave another outcome of the same jobs, by that outcome and its mark."""
+    found: dict[tuple[str, str], list[str]] = {}
     for one in kept:
         if (one.claim, one.rule) == (now.claim, now.rule) and one.device != now.device and one.outcome != now.outcome:
-            found.setdefault(one.outcome, []).append(one.device)
-    return {outcome: tuple(devices) for outcome, devices in found.items()}
+            found.setdefault((one.outcome, one.mark(now)), []).append(one.device)
+    return {key: tuple(devices) for key, devices in found.items()}

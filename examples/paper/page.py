@@ -12,7 +12,7 @@ from typing import Final
 from app.contracts.reports import AnyReport
 from app.web import format as fmt
 from examples.paper.claim import FOLDER, Claim, Json
-from examples.paper.elsewhere import Ruling, fingerprint, merged, otherwise, read
+from examples.paper.elsewhere import Ruling, fingerprint, made_by, merged, otherwise, read
 from examples.paper.elsewhere import table as rulings_table
 from examples.paper.finding import Chart, Figure, Finding
 from examples.paper.measure import Measured
@@ -82,14 +82,20 @@ def rulings(told: Sequence[Told], jobs: Mapping[str, Measured], requests: Mappin
 
 def rule_of(claim: Claim, requests: Mapping[str, Json]) -> str:
     """Fingerprint of what decides a claim."""
-    return fingerprint(claim.rule, {job: [requests[job], versions(requests[job])] for job in claim.jobs})
+    return fingerprint(claim.rule, {job: requests[job] for job in claim.jobs})
+
+
+def versions_of(claim: Claim, requests: Mapping[str, Json]) -> str:
+    """Versions of the steps that make the models of a claim's jobs."""
+    return made_by(versions([requests[job] for job in claim.jobs]))
 
 
 def _ruling(one: Told, jobs: Mapping[str, Measured], requests: Mapping[str, Json]) -> Ruling | None:
     devices = {found.report.provenance.device for job in one.claim.jobs if (found := jobs[job]).report is not None}
     if one.finding.outcome == "not measured" or not devices:
         return None
-    return Ruling("; ".join(sorted(devices)), one.claim.id, rule_of(one.claim, requests), one.finding.outcome)
+    rule, steps = rule_of(one.claim, requests), versions_of(one.claim, requests)
+    return Ruling("; ".join(sorted(devices)), one.claim.id, rule, steps, one.finding.outcome)
 
 
 def page(
@@ -130,7 +136,9 @@ def _summary(
 def _elsewhere(now: Ruling | None, kept: Sequence[Ruling]) -> str:
     """What other measurements ruled of it, where that is something else."""
     found = {} if now is None else otherwise(kept, now)
-    return "; ".join(f"{outcome} on {', '.join(devices)}" for outcome, devices in found.items())
+    return "; ".join(
+        f"{outcome} on {', '.join(devices)}{f' ({mark})' if mark else ''}" for (outcome, mark), devices in found.items()
+    )
 
 
 def _section(one: Told) -> str:

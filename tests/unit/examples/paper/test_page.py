@@ -7,13 +7,14 @@ import re
 import pytest
 
 from examples.paper.claim import FOLDER, claims, jobs_of, request
-from examples.paper.elsewhere import Ruling, read
+from examples.paper.elsewhere import Ruling, otherwise, read
 from examples.paper.elsewhere import table as rulings_table
 from examples.paper.finding import Figure, Finding
 from examples.paper.measure import Measured
-from examples.paper.page import HEADER, Told, page, rule_of, table, write
+from examples.paper.page import HEADER, SIGNS, Told, page, rule_of, table, versions_of, write
 from examples.paper.rulings.charts import bars
 from tests.support.paper_reports import compared
+from workers.surgery.application import SURGERY_VERSION
 
 CLAIMS = claims()
 REQUESTS = {name: request(name) for name in jobs_of(CLAIMS)}
@@ -54,6 +55,22 @@ def test_the_published_page_has_the_words_of_today():
             assert part in text, claim.id
 
 
+def test_the_published_page_tells_every_known_ruling_of_the_same_rule_and_jobs_that_differs():
+    """Of the device whose numbers it shows, against all that is kept beside it."""
+    docs = FOLDER.parents[1] / "docs"
+    text = (docs / "paper.md").read_text(encoding="utf-8")
+    kept = read(docs / "paper" / "rulings.csv")
+    here = {one.claim: one for one in kept if f" on {one.device}, " in text.splitlines()[-1]}
+    assert set(here) == {claim.id for claim in CLAIMS}
+    for claim in CLAIMS:
+        now = here[claim.id]
+        (row,) = (line for line in text.splitlines() if line.startswith(f"| [{claim.title}](#{claim.id}) |"))
+        assert f"| {SIGNS[now.outcome]} **{now.outcome}** |" in row
+        differing = otherwise(kept, now)
+        assert all(f"{outcome} on {', '.join(devices)}" in row for (outcome, _), devices in differing.items())
+        assert bool(row.rpartition("**")[2].strip(" |")) == bool(differing), row
+
+
 def test_numbers_stand_with_interval_unit_and_what_they_are_against(told, jobs):
     assert "| a\\|b | 1.250 | [1.200, 1.300] | nats a token | the unmodified model |" in page(told, jobs, REQUESTS)
 
@@ -90,21 +107,33 @@ def test_every_picture_that_the_page_names_is_written(tmp_path, told, jobs):
     assert all((tmp_path / name).is_file() for name in named)
 
 
+def test_versions_of_a_claim_are_of_the_steps_of_all_its_jobs():
+    told = {one.rpartition(" ")[0] for one in versions_of(CLAIMS[0], REQUESTS).split("; ")}
+    calibrated = {"prune.wanda", "prune.layers", "prune.channels", "prune.heads", "lowrank.svdllm"}
+    assert told == {"surgery"} | calibrated
+
+
 def test_what_was_ruled_on_another_device_is_kept_and_told_where_it_is_something_else(tmp_path, jobs):
     claim = CLAIMS[0]
     measured = {job: Measured(job, compared(), 61.0) for job in claim.jobs}
     told, found = (Told(claim, CONFIRMED),), jobs | measured
     device = compared().provenance.device
+    rule, steps = rule_of(claim, REQUESTS), versions_of(claim, REQUESTS)
+    assert f"surgery {SURGERY_VERSION}" in steps
+    earlier = steps.replace(f"surgery {SURGERY_VERSION}", "surgery 0")
     before = [
-        Ruling("another cpu", claim.id, rule_of(claim, REQUESTS), "refuted"),
-        Ruling("a third cpu", claim.id, rule_of(claim, REQUESTS), "confirmed"),
-        Ruling("a fourth cpu", claim.id, "another rule", "refuted"),
-        Ruling(device, claim.id, rule_of(claim, REQUESTS), "refuted"),
+        Ruling("another cpu", claim.id, rule, steps, "refuted"),
+        Ruling("a third cpu", claim.id, rule, steps, "confirmed"),
+        Ruling("a fourth cpu", claim.id, "another rule", steps, "refuted"),
+        Ruling("a fifth cpu", claim.id, rule, earlier, "refuted"),
+        Ruling("a sixth cpu", claim.id, rule, earlier, "confirmed"),
+        Ruling(device, claim.id, rule, steps, "refuted"),
     ]
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "rulings.csv").write_text(rulings_table(before))
     write(tmp_path, told, found, REQUESTS)
-    row = f"| [{claim.title}](#{claim.id}) | ✔ **confirmed** | refuted on another cpu |"
+    others = "refuted on a fifth cpu (earlier version: surgery 0); refuted on another cpu"
+    row = f"| [{claim.title}](#{claim.id}) | ✔ **confirmed** | {others} |"
     assert row in (tmp_path / "paper.md").read_text()
     kept = read(tmp_path / "paper" / "rulings.csv")
     assert {one.device: one.outcome for one in kept} == {one.device: one.outcome for one in before} | {
