@@ -55,7 +55,8 @@ def test_words_about_prompts_are_those_of_the_job():
     assert asked.text.documents <= asked.prompts
     told = {claim.id: claim for claim in CLAIMS}
     words = told["decoding-tokens"].measured
-    assert f"{asked.text.documents} prompts (the first {asked.prompt_tokens} tokens" in words
+    assert f"{asked.text.documents} prompts (the first {asked.prompt_tokens} tokens of each document; of" in words
+    assert "of a conversation everything, through the chat template, up to where its first answer would begin" in words
     assert f"{asked.tokens} tokens at most" in words
     assert f"the same {asked.text.documents} prompts" in told["decoding-distributions"].measured
     assert not any(sign in claim.model_dump_json()[1:-1] for claim in CLAIMS for sign in "{}")
