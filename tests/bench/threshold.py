@@ -1,9 +1,10 @@
 """`python -m tests.bench.threshold [CURVES [ANSWERS]]`: intervals and answers where the truth is known; writes
 tests/bench/threshold.csv.
 
-`coverage`: the share of 95 % intervals of s0 that hold the true knee, over CURVES curves a case (default 400).
-`straight` and `knee`: what `fit_threshold` answers, whole as a sweep and `hemostat threshold` ask it, over ANSWERS
-curves a case (default 20). Of curves without a knee, *no transition in range* is right; of others, *transition*.
+`coverage`: the share of 95 % intervals of s0 that hold the true knee, over CURVES curves a case (default 400), of bare
+curves and of documents. `straight` and `knee`: what `fit_threshold` answers, whole as a sweep and `hemostat threshold`
+ask it, over ANSWERS curves a case (default 20), bare ones and such whose documents are known, whose errors may hang
+together. Of curves without a knee, *no transition in range* is right; of others, *transition*.
 """
 
 import sys
@@ -11,41 +12,71 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from tests.bench.rows import Row, write
-from tests.support.knees import RISING, SCENARIOS, Array, coverage
+from tests.support.knee_documents import Errors, around, curve_of, simulated
+from tests.support.knees import RISING, SCENARIOS, Array, Scenario, coverage
 from workers.diagnosis.threshold.answer import fit_threshold
 from workers.diagnosis.threshold.bounds import Bounds
 from workers.diagnosis.threshold.curve import Curve
+from workers.diagnosis.threshold.documents import DocumentLosses, document_interval
 
+# A curve, and the losses of its documents where they are known.
+Drawn = tuple[Curve, DocumentLosses | None]
 RESULTS = Path(__file__).with_name("threshold.csv")
 RESAMPLES = 999
 GROWTHS = {"even noise": 0.0, "noise growing threefold": 2.0}
 BOUNDS = {"rising": RISING, "no bounds": Bounds()}
-S_N = np.linspace(0.1, 0.8, 12)
-STRAIGHT: dict[str, Array] = {
-    "constant": np.full(12, 1.7),
-    "power law": 2 + 0.3 * np.log(S_N),
-    "exponential": 1.5 + 3 * S_N,
-    "line 7 to 21": np.log(np.linspace(7.0, 21.0, 12)),
-    "line 15 to 85": np.log(np.linspace(15.0, 85.0, 12)),
-}
+POINTS = (8, 12, 20)
+DOCUMENTS = (20, 60)
+OVER_DOCUMENTS = ("12 points, 0.03, k2 = 0", "15 points, 0.02", "20 points, 0.05")
 SIGMA = 0.03
+_NONE = "no transition in range"
 
 
-def straight(truth_N: Array, growth: float, repeats: int) -> Iterator[Curve]:
+def straight_ones(s_N: Array) -> dict[str, Array]:
+    """ln y of curves without a knee."""
+    return {
+        "constant": np.full(len(s_N), 1.7),
+        "power law": 2 + 0.3 * np.log(s_N),
+        "exponential": 1.5 + 3 * s_N,
+        "line 7 to 21": np.log(np.linspace(7.0, 21.0, len(s_N))),
+        "line 15 to 85": np.log(np.linspace(15.0, 85.0, len(s_N))),
+    }
+
+
+def straight(s_N: Array, truth_N: Array, growth: float, repeats: int) -> Iterator[Drawn]:
     """Curves around one without a knee; the noise at the last setting is 1 + growth times that at the first."""
     rng = np.random.default_rng(11)
-    noise_N = SIGMA * np.linspace(1, 1 + growth, len(S_N))
+    noise_N = SIGMA * np.linspace(1, 1 + growth, len(s_N))
     for _ in range(repeats):
-        yield Curve(S_N, truth_N + noise_N * rng.standard_normal(len(S_N)))
+        yield Curve(s_N, truth_N + noise_N * rng.standard_normal(len(s_N))), None
 
 
-def answers(curves: Iterable[Curve], bounds: Bounds) -> Counter[str]:
+def straight_documents(s_N: Array, truth_N: Array, errors: Errors, repeats: int) -> Iterator[Drawn]:
+    """The same of 20 documents, whose errors at different settings hang together as said."""
+    rng = np.random.default_rng(12)
+    for _ in range(repeats):
+        losses = around(truth_N, errors, DOCUMENTS[0], rng)
+        yield curve_of(s_N, losses), losses
+
+
+def knee_documents(scenario: Scenario, documents: int, repeats: int) -> Iterator[tuple[Curve, DocumentLosses]]:
+    """Documents whose mean is the scenario's curve."""
+    rng = np.random.default_rng(13)
+    for _ in range(repeats):
+        losses = simulated(scenario, documents, rng)
+        yield curve_of(scenario.s_N, losses), losses
+
+
+def answers(drawn: Iterable[Drawn], bounds: Bounds) -> Counter[str]:
     """How often each answer is given."""
-    return Counter(fit_threshold(curve, bounds, seed=seed).answer for seed, curve in enumerate(curves))
+    return Counter(
+        fit_threshold(curve, bounds, documents=losses, seed=seed).answer for seed, (curve, losses) in enumerate(drawn)
+    )
 
 
 def rows_of(bench: str, case: str, found: Counter[str], right: str) -> list[Row]:
@@ -56,27 +87,68 @@ def rows_of(bench: str, case: str, found: Counter[str], right: str) -> list[Row]
     return [*told, Row(bench, case, "simulations", total, "count")]
 
 
+def coverage_rows(case: str, share: float, width: float, curves: int) -> list[Row]:
+    """The share of intervals that hold the knee, and their median width."""
+    sys.stderr.write(f"coverage  {case:60} {share:.3f}, width {width:.3f}\n")
+    return [
+        Row("coverage", case, "coverage_of_95", share, "ratio"),
+        Row("coverage", case, "median_width", width, "ratio"),
+        Row("coverage", case, "simulations", curves, "count"),
+    ]
+
+
 def main(curves: int, asked: int) -> None:
     """Draws the curves and writes the CSV."""
+    rows = bare(curves, asked) + over_documents(curves, asked)
+    write(RESULTS, rows)
+
+
+def bare(curves: int, asked: int) -> list[Row]:
+    """Curves of which nothing but the points is known."""
     rows: list[Row] = []
     every: Counter[str] = Counter()
     for noise, growth in GROWTHS.items():
         for name, scenario in SCENARIOS.items():
             noisy, case = replace(scenario, growth=growth), f"{name}, {noise}"
             share, width = coverage(noisy, repeats=curves, resamples=RESAMPLES)
-            sys.stderr.write(f"coverage  {case:60} {share:.3f}, width {width:.3f}\n")
-            rows += [
-                Row("coverage", case, "coverage_of_95", share, "ratio"),
-                Row("coverage", case, "median_width", width, "ratio"),
-                Row("coverage", case, "simulations", curves, "count"),
+            rows += coverage_rows(case, share, width, curves)
+            drawn = ((curve, None) for curve in noisy.curves(asked, seed=1))
+            rows += rows_of("knee", case, answers(drawn, noisy.bounds), "transition")
+        for points in POINTS:
+            s_N = np.linspace(0.1, 0.8, points)
+            for name, truth_N in straight_ones(s_N).items():
+                for told, bounds in BOUNDS.items():
+                    found = answers(straight(s_N, truth_N, growth, asked), bounds)
+                    every += found
+                    rows += rows_of("straight", f"{name}, {points} points, {told}, {noise}", found, _NONE)
+    return rows + rows_of("straight", "all", every, _NONE)
+
+
+def over_documents(curves: int, asked: int) -> list[Row]:
+    """Curves whose documents are known."""
+    rows: list[Row] = []
+    every: Counter[str] = Counter()
+    for name in OVER_DOCUMENTS:
+        scenario = SCENARIOS[name]
+        for documents in DOCUMENTS:
+            case = f"{name}, {documents} documents"
+            limits = [
+                document_interval(scenario.s_N, losses, scenario.bounds, seed=seed)
+                for seed, (_, losses) in enumerate(knee_documents(scenario, documents, curves))
             ]
-            rows += rows_of("knee", case, answers(noisy.curves(asked, seed=1), noisy.bounds), "transition")
-        for name, truth_N in STRAIGHT.items():
+            share = float(np.mean([found.low <= scenario.knee <= found.high for found in limits]))
+            rows += coverage_rows(case, share, float(np.median([one.high - one.low for one in limits])), curves)
+            found = answers(knee_documents(scenario, documents, asked), scenario.bounds)
+            rows += rows_of("knee", case, found, "transition")
+    s_N = np.linspace(0.1, 0.8, 12)
+    errors: Errors
+    for errors in get_args(Errors):
+        for name, truth_N in straight_ones(s_N).items():
             for told, bounds in BOUNDS.items():
-                found = answers(straight(truth_N, growth, asked), bounds)
+                found = answers(straight_documents(s_N, truth_N, errors, asked), bounds)
                 every += found
-                rows += rows_of("straight", f"{name}, {told}, {noise}", found, "no transition in range")
-    write(RESULTS, rows + rows_of("straight", "all", every, "no transition in range"))
+                rows += rows_of("straight", f"{name}, {told}, 20 documents, {errors} errors", found, _NONE)
+    return rows + rows_of("straight", "all over documents", every, _NONE)
 
 
 if __name__ == "__main__":

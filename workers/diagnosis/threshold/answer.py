@@ -34,7 +34,7 @@ from workers.diagnosis.threshold.bounds import NAMES, Bounds
 from workers.diagnosis.threshold.curve import Curve
 from workers.diagnosis.threshold.documents import DocumentLosses, document_interval
 from workers.diagnosis.threshold.evidence import TransitionTest, lack_of_fit, transition_test
-from workers.diagnosis.threshold.formfree import LimitPoint, near_lossless, slopes
+from workers.diagnosis.threshold.formfree import NEAR_LOSSLESS, LimitPoint, near_lossless, slopes
 from workers.diagnosis.threshold.forms import Form
 from workers.diagnosis.threshold.interval import CONFIDENCE, KneeInterval, knee_interval
 from workers.diagnosis.threshold.line import LineForm
@@ -188,7 +188,10 @@ def fit_threshold(
     return ThresholdAnswer(
         answer=answer,
         reasons=tuple(reasons),
-        warnings=tuple(_warnings(curve, fit, bounds, fits, candidates[0], chosen, missed)),
+        warnings=(
+            *_warnings(curve, fit, bounds, fits, candidates[0], chosen, missed),
+            *(_slight(curve) if answer == "transition" else ()),
+        ),
         fit=fit,
         interval=interval,
         resampled="residuals" if documents is None else "documents",
@@ -361,6 +364,18 @@ def _warnings(
             f"the change of {form} is gradual, with its middle at {middle:.3g}: s0 is how the published form sees it"
         )
     return found
+
+
+def _slight(curve: Curve) -> list[str]:
+    """What is said of a knee in a curve that stays near-lossless from one end to the other."""
+    span = float(curve.log_N.max() - curve.log_N.min())
+    if span >= NEAR_LOSSLESS:
+        return []
+    of_least = numeral(100 * math.expm1(span), ".2g")
+    return [
+        f"the values differ by {of_least} % over the whole measured range: s0 is where the curve bends, and not where "
+        "anything breaks"
+    ]
 
 
 def _falls(curve: Curve) -> bool:

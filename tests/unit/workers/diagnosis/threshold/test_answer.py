@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.knee_documents import around, curve_of, simulated
 from tests.support.knees import RISING, SCENARIOS
 from tests.unit.workers.diagnosis.threshold.curves import CURVES
-from tests.unit.workers.diagnosis.threshold.test_documents import simulated
 from tests.unit.workers.diagnosis.threshold.test_missed import SATURATING, logistic_curve
 from workers.diagnosis.threshold import published
 from workers.diagnosis.threshold.answer import TRANSITION_LEVEL, ThresholdAnswer, at_bounds, fit_threshold
@@ -226,6 +226,25 @@ def test_documents_give_the_interval_and_must_belong_to_the_curve() -> None:
     assert answer.interval.low <= scenario.knee <= answer.interval.high
     with pytest.raises(ValueError, match="do not add up"):
         fit_threshold(curve.with_logs(curve.log_N + 0.01), scenario.bounds, documents=losses)
+
+
+def test_documents_say_how_far_they_bend_a_straight_curve() -> None:
+    """A level curve that the text's shared errors bend: a knee to whoever takes its points for independent."""
+    s_N, rng, alone = np.linspace(0.1, 0.8, 12), np.random.default_rng(3), 0
+    for _ in range(12):
+        losses = around(np.full(12, 1.7), "accumulating", 20, rng)
+        curve = curve_of(s_N, losses)
+        alone += fit_threshold(curve).answer != "no transition in range"
+        assert fit_threshold(curve, documents=losses).answer == "no transition in range"
+    assert alone >= 2
+
+
+@pytest.mark.parametrize(("rise", "told"), [(0.01, True), (0.21, True), (0.23, False)])
+def test_a_knee_of_a_curve_that_stays_near_lossless_is_said_to_break_nothing(rise: float, told: bool) -> None:
+    s_N = np.linspace(0.1, 0.8, 12)
+    answer = fit_threshold(Curve(s_N, 3 + rise / (1 - (0.1 / 0.8) ** 3) * (s_N / 0.8) ** 3), RISING)
+    assert answer.answer == "transition"
+    assert any("not where anything breaks" in warning for warning in answer.warnings) is told
 
 
 def test_the_same_seed_gives_the_same_answer_digit_by_digit() -> None:

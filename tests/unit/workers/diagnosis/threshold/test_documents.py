@@ -3,23 +3,11 @@
 import numpy as np
 import pytest
 
-from tests.support.knees import SCENARIOS, Scenario
+from tests.support.knee_documents import simulated
+from tests.support.knees import SCENARIOS
 from workers.diagnosis.threshold.documents import DocumentLosses, document_interval
 
 SCENARIO = SCENARIOS["12 points, 0.03, k2 = 0"]
-
-
-def simulated(scenario: Scenario, documents: int, rng: np.random.Generator, *, noise: float = 1.5) -> DocumentLosses:
-    """Documents of unequal length that differ in level and, lognormally, in how much they suffer; tokens add noise.
-
-    The mean over all such documents is the scenario's curve.
-    """
-    tokens_D = rng.integers(50, 400, documents)
-    level_D, suffering_D = rng.normal(0, 0.5, documents), rng.lognormal(-0.125, 0.5, documents)
-    damage_P = scenario.truth - scenario.truth[0]
-    loss_PD = scenario.truth[0] + level_D + damage_P[:, None] * suffering_D
-    loss_PD += noise * (1 + 2 * damage_P[:, None]) * rng.standard_normal(loss_PD.shape) / np.sqrt(tokens_D)
-    return DocumentLosses.of(loss_PD * tokens_D, tokens_D)
 
 
 def test_values_are_pooled_over_tokens() -> None:

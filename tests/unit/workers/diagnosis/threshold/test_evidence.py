@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.support.knee_documents import around, curve_of, simulated
 from tests.support.knees import RISING, SCENARIOS
 from tests.unit.workers.diagnosis.threshold.curves import CURVES
 from workers.diagnosis.threshold import published
@@ -45,6 +46,30 @@ def test_knees_are_seen(name: str) -> None:
     scenario = SCENARIOS[name]
     for index, curve in enumerate(scenario.curves(8, seed=2)):
         assert transition_test(curve, scenario.bounds, seed=index, resamples=299).p <= TRANSITION_LEVEL
+
+
+def test_errors_that_documents_share_along_the_curve_feign_no_transition() -> None:
+    """Each setting's errors upon those of the one before bend a straight curve; taken for independent, they are a knee
+    in a sixth of such curves."""
+    rng, alone, together = np.random.default_rng(3), 0, 0
+    for index in range(60):
+        losses = around(STRAIGHT["constant"], "accumulating", 20, rng)
+        curve = curve_of(S_N, losses)
+        alone += transition_test(curve, Bounds(), seed=index, resamples=299).p <= TRANSITION_LEVEL
+        tested = transition_test(curve, Bounds(), documents=losses, seed=index, resamples=299)
+        together += tested.p <= TRANSITION_LEVEL
+    assert together <= 3
+    assert alone >= 3 * max(together, 1)
+
+
+@pytest.mark.parametrize("name", ["15 points, 0.02", "20 points, 0.05"])
+def test_knees_are_seen_over_documents(name: str) -> None:
+    scenario, rng = SCENARIOS[name], np.random.default_rng(4)
+    for index in range(8):
+        losses = simulated(scenario, 40, rng)
+        curve = curve_of(scenario.s_N, losses)
+        tested = transition_test(curve, scenario.bounds, documents=losses, seed=index, resamples=299)
+        assert tested.p <= TRANSITION_LEVEL
 
 
 def test_every_straight_form_must_be_rejected() -> None:
