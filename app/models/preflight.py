@@ -105,7 +105,8 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
             ),
         )
     for field, text in texts_of(request).items():
-        check_text(text, tokenizer, settings, f"/{field}")
+        # A trajectory takes prompts from its text: the answers are the models' own.
+        check_text(text, tokenizer, settings, f"/{field}", scored=not isinstance(request, TrajectoryRequest))
     if isinstance(request, AttributeRequest):
         check_attribution(request, one, after)
     if isinstance(request, TasksRequest):

@@ -44,19 +44,21 @@ def text_for_test(request: CalibrateRequest) -> TextSource | None:
     return None
 
 
-def check_text(text: TextSource, tokenizer: Path, settings: Settings, field: str) -> None:
+def check_text(text: TextSource, tokenizer: Path, settings: Settings, field: str, *, scored: bool = True) -> None:
     """Returns where the source can be read, as far as can be told without its tokens.
+
+    `scored` says whether its own tokens are: then a conversation needs a word of the assistant's.
 
     Raises PATH_FORBIDDEN, TEXT_NOT_FOUND, DOCUMENT_TOO_SHORT, DOCUMENT_NOT_TEXT, CHAT_TEMPLATE_MISSING and
     INVALID_REQUEST (two documents of one id) with pointers below `field`.
     """
     if isinstance(text, InlineText):
-        _check_documents(text, tokenizer, field)
+        _check_documents(text, tokenizer, field, scored=scored)
     elif isinstance(text, FileText):
         text_files(text, settings, field)
 
 
-def _check_documents(text: InlineText, tokenizer: Path, field: str) -> None:
+def _check_documents(text: InlineText, tokenizer: Path, field: str, *, scored: bool) -> None:
     seen: dict[str, int] = {}
     for index, document in enumerate(text.documents):
         pointer = f"{field}/documents/{index}"
@@ -83,7 +85,7 @@ def _check_documents(text: InlineText, tokenizer: Path, field: str) -> None:
                 hint="send the conversation as text, or use a model whose tokenizer has a chat template",
                 pointer=f"{pointer}/messages",
             )
-        if said == 0 and document.scored == "assistant":
+        if scored and said == 0 and document.scored == "assistant":
             raise _too_short(document.id, "has no word of the assistant's, and nothing else is scored", pointer)
 
 

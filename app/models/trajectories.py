@@ -10,7 +10,7 @@ from app.contracts.decoding import rows_of, runs_in_vllm
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.trajectory import TrajectoryRequest, pointer_of
 from app.contracts.simulation import SECTION
-from app.contracts.text import InlineText
+from app.contracts.text import InlineText, Message
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.registry import Registry
 from app.models.steps import check_recipe
@@ -41,6 +41,17 @@ def spread_over_domains(documents: Sequence[_Document], count: int) -> list[_Doc
     return chosen[:count]
 
 
+def opening(messages: Sequence[Message]) -> Sequence[Message]:
+    """The messages before the first answer: what a conversation gives as its prompt. Empty where an answer is first."""
+    first = next((index for index, message in enumerate(messages) if message.role == "assistant"), len(messages))
+    return messages[:first]
+
+
+def says_nothing(messages: Sequence[Message]) -> bool:
+    """Whether no message has a character that is not white space, so that the chat template alone would be left."""
+    return not any(message.content.strip() for message in messages)
+
+
 def check_trajectory(
     request: TrajectoryRequest, registry: Registry, check_one: Callable[[TrajectoryRequest], None]
 ) -> None:
@@ -48,7 +59,8 @@ def check_trajectory(
     candidate.
 
     Raises what `check_one` raises, with the pointer of the candidate to blame; DOCUMENT_TOO_SHORT for a conversation of
-    the request that is to give a prompt and begins with its first answer; WINDOW_TOO_LARGE where prompt and tokens
+    the request that is to give a prompt and has no message before its first answer, or only blank ones;
+    WINDOW_TOO_LARGE where prompt and tokens
     exceed a model's context; RECIPE_NOT_APPLICABLE for a decoder that runs in transformers and a candidate whose
     activations, keys or values are simulated.
     """
@@ -79,12 +91,24 @@ def _check_prompts(request: TrajectoryRequest) -> None:
     documents = request.text.documents
     places = {document.id: index for index, document in enumerate(documents)}
     for document in spread_over_domains(documents, request.prompts):
-        if document.messages and document.messages[0].role == "assistant":
+        if document.messages is None:
+            continue
+        before = opening(document.messages)
+        pointer = f"/text/documents/{places[document.id]}/messages"
+        if not before:
             raise HemostatError(
                 ErrorCode.DOCUMENT_TOO_SHORT,
                 f"document {document.id!r} has no message before its first answer: its prompt would be empty",
                 hint="leave it out, or let a user's message stand first: the models write the first answer themselves",
-                pointer=f"/text/documents/{places[document.id]}/messages/0/role",
+                pointer=f"{pointer}/0/role",
+            )
+        if says_nothing(before):
+            raise HemostatError(
+                ErrorCode.DOCUMENT_TOO_SHORT,
+                f"document {document.id!r} has nothing but white space before its first answer: its prompt would be "
+                "empty",
+                hint="leave it out, or let the user say something: the models write the first answer themselves",
+                pointer=f"{pointer}/{len(before) - 1}/content",
             )
 
 

@@ -1,8 +1,8 @@
 """Prompts of a trajectory job: the first tokens of the documents of a text source.
 
 Plain text gives its first tokens, behind a BOS where the tokenizer puts one; with `chat` these first tokens stand as
-the user's message in the chat template. A conversation is taken, through the template, up to where its first answer
-would begin. A sampled document gives its tokens as they are.
+the user's message in the chat template. A conversation is taken, through the template, with its tools, up to where its
+first answer would begin; it needs none. A sampled document gives its tokens as they are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import Message
-from app.models.trajectories import spread_over_domains
+from app.models.trajectories import opening, says_nothing, spread_over_domains
 from workers.text.chat import prompt_tokens
 from workers.text.documents import TextDocument
 from workers.text.tokenization import bos_of, encode
@@ -43,8 +43,9 @@ def make_prompts(
 ) -> list[Prompt]:
     """At most `count` prompts of at most `length` tokens of text each (a BOS, a template and conversations add theirs).
 
-    Raises DOCUMENT_TOO_SHORT for a document without a token or a conversation without a message before its first
-    answer, CHAT_TEMPLATE_MISSING, INVALID_REQUEST where the template refuses a conversation.
+    Raises DOCUMENT_TOO_SHORT for a document without a token, one of white space alone that is to stand in the template,
+    and a conversation in which nothing is said before its first answer; CHAT_TEMPLATE_MISSING; INVALID_REQUEST where
+    the template refuses a conversation.
     """
     bos = bos_of(tokenizer)
     found = []
@@ -80,26 +81,31 @@ def _prompt(
         # A token is seldom more than a hundred characters: the rest of a long document need not be read.
         tokens = encode(tokenizer, (document.text or "")[: 200 * length])[:length].tolist()
     if not tokens:
-        raise _empty(document, "has no token")
+        raise _empty(document, "has no token", document.pointer)
     if chat:
-        text = str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
-        templated = prompt_tokens(tokenizer, [Message(role="user", content=text)])
+        message = Message(role="user", content=str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False)))
+        if says_nothing([message]):
+            raise _empty(document, "begins with nothing but white space", document.pointer)
+        templated = prompt_tokens(tokenizer, [message])
         return Prompt(document.id, document.domain, tuple(templated.tolist()), conversation=True)
     return Prompt(document.id, document.domain, tuple(tokens if bos is None else [bos, *tokens]), conversation=False)
 
 
 def _conversation(document: TextDocument, messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> Prompt:
-    first = next((index for index, message in enumerate(messages) if message.role == "assistant"), len(messages))
-    if first == 0:
-        raise _empty(document, "has no message before its first answer")
-    tokens = prompt_tokens(tokenizer, messages[:first])
+    before = opening(messages)
+    if not before:
+        raise _empty(document, "has no message before its first answer", document.pointer)
+    if says_nothing(before):
+        place = f"{document.pointer}/messages/{len(before) - 1}/content" if document.pointer else ""
+        raise _empty(document, "has nothing but white space before its first answer", place)
+    tokens = prompt_tokens(tokenizer, before, tools=document.tools or ())
     return Prompt(document.id, document.domain, tuple(tokens.tolist()), conversation=True)
 
 
-def _empty(document: TextDocument, what: str) -> HemostatError:
+def _empty(document: TextDocument, what: str, pointer: str) -> HemostatError:
     return HemostatError(
         ErrorCode.DOCUMENT_TOO_SHORT,
         f"document {document.id!r} {what}: its prompt would be empty",
         hint="leave it out, or give it text to begin with",
-        pointer=document.pointer,
+        pointer=pointer,
     )

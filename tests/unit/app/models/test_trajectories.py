@@ -58,6 +58,36 @@ def test_a_conversation_that_begins_with_an_answer_is_refused_at_its_first_messa
     assert caught.value.hint
 
 
+def test_a_conversation_without_an_answer_gives_a_prompt(check: Callable[..., None]) -> None:
+    check(document("open", USER), document("answered", USER, ASSISTANT))
+    check(document("open", USER), candidates=[{"model": "m", "recipe": [{"type": "quantize.rtn", "bits": 3}]}])
+
+
+@pytest.mark.parametrize(
+    ("messages", "place"),
+    [
+        ([{"role": "user", "content": ""}, ASSISTANT], 0),
+        ([{"role": "user", "content": " \n"}], 0),
+        ([{"role": "system", "content": ""}, {"role": "user", "content": ""}, ASSISTANT, USER], 1),
+    ],
+)
+def test_a_conversation_that_says_nothing_before_its_first_answer_is_refused_at_the_blank_message(
+    check: Callable[..., None], messages: list[dict[str, str]], place: int
+) -> None:
+    with pytest.raises(HemostatError) as caught:
+        check(document("good", USER, ASSISTANT), document("bad", *messages))
+    assert (caught.value.code, caught.value.pointer) == (
+        ErrorCode.DOCUMENT_TOO_SHORT,
+        f"/text/documents/1/messages/{place}/content",
+    )
+    assert "'bad' has nothing but white space before its first answer" in caught.value.detail
+    assert caught.value.hint
+
+
+def test_a_system_message_alone_is_a_prompt(check: Callable[..., None]) -> None:
+    check(document("d", {"role": "system", "content": "be brief"}, {"role": "user", "content": ""}, ASSISTANT))
+
+
 def test_a_conversation_that_gives_no_prompt_may_begin_as_it_likes(check: Callable[..., None]) -> None:
     documents = [document("good", USER, ASSISTANT), document("late", ASSISTANT), document("b", USER, ASSISTANT)]
     check(*documents, prompts=1)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.text import Message
+from app.contracts.text import Message, Tool
 from tests.support.tiny import make_tokenizer
 from workers.diagnosis.trajectory.prompts import Prompt, check_context, make_prompts
+from workers.text.chat import prompt_tokens
 from workers.text.documents import TextDocument
 
 TEXT = "the lazy dog jumps over the quick brown fox and it loses what it knew"
@@ -64,19 +65,47 @@ def test_a_conversation_is_taken_up_to_its_first_answer(tokenizer):
     assert written.endswith("<s>assistant\n")
 
 
+def said(*turns):
+    return tuple(Message(role=role, content=content) for role, content in turns)
+
+
+def test_a_conversation_without_an_answer_is_taken_whole(tokenizer):
+    answered = said(("user", "the dog"), ("assistant", "the fox"))
+    (prompt,) = made(tokenizer, TextDocument("d", "chat", messages=answered[:1]))
+    assert [prompt] == made(tokenizer, TextDocument("d", "chat", messages=answered))
+
+
+def test_a_conversation_brings_its_tools(tokenizer):
+    messages, tool = said(("user", "the dog"), ("assistant", "the fox")), Tool(name="count_dogs")
+    (without,) = made(tokenizer, TextDocument("d", "chat", messages=messages))
+    (prompt,) = made(tokenizer, TextDocument("d", "chat", messages=messages, tools=(tool,)))
+    assert list(prompt.tokens) == prompt_tokens(tokenizer, messages[:1], tools=[tool]).tolist()
+    assert "count_dogs" in tokenizer.decode(prompt.tokens)
+    assert "count_dogs" not in tokenizer.decode(without.tokens)
+
+
 @pytest.mark.parametrize(
-    "document",
+    ("fields", "chat", "pointer"),
     [
-        TextDocument("d", "prose", text="", pointer="/text/documents/0"),
-        TextDocument("d", "chat", messages=(Message(role="assistant", content="yes"),), pointer="/text/documents/0"),
+        ({"text": ""}, False, ""),
+        ({"text": "  \n  "}, True, ""),
+        ({"messages": said(("assistant", "yes"))}, False, ""),
+        ({"messages": said(("user", ""), ("assistant", "yes"))}, False, "/messages/0/content"),
+        ({"messages": said(("system", " "), ("user", "\n"), ("assistant", "yes"))}, False, "/messages/1/content"),
     ],
 )
-def test_an_empty_prompt_is_refused(tokenizer, document):
+def test_an_empty_prompt_is_refused(tokenizer, fields, chat, pointer):
     with pytest.raises(HemostatError) as caught:
-        made(tokenizer, document)
+        made(tokenizer, TextDocument("d", "prose", pointer="/text/documents/0", **fields), chat=chat)
     assert caught.value.code == ErrorCode.DOCUMENT_TOO_SHORT
-    assert caught.value.pointer == "/text/documents/0"
+    assert caught.value.pointer == f"/text/documents/0{pointer}"
     assert "prompt would be empty" in caught.value.detail
+
+
+def test_an_empty_prompt_of_a_file_points_at_no_message_of_the_request(tokenizer):
+    with pytest.raises(HemostatError) as caught:
+        made(tokenizer, TextDocument("d", "chat", messages=said(("user", ""), ("assistant", "yes"))))
+    assert caught.value.pointer == ""
 
 
 def test_prompt_and_tokens_may_fill_the_context_and_not_exceed_it():
