@@ -13,10 +13,21 @@ from app.contracts.trajectory_report import TrajectoryReport
 from app.web import format as fmt
 from app.web.charts_matrix import MatrixCell, matrix_chart
 from app.web.heat import HeatScale
-from app.web.sections.trajectory_words import CONCLUSIONS, LETTERS, factor, kl_means, label, median_of
+from app.web.sections.trajectory_words import (
+    CONCLUSIONS,
+    LETTERS,
+    UNKNOWN,
+    factor,
+    fourth,
+    kl_means,
+    label,
+    mean_cell,
+    median_of,
+)
 
-# Steps of heat begin at these factors of amplification.
+# Steps of heat begin at these factors of amplification, and at these changes of the share of repeated 4-grams.
 _FACTORS: Final = (1.05, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+_REPEATED: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Matrix:
 
 
 def matrices(report: TrajectoryReport) -> tuple[Matrix, ...]:
-    """Three measures over decoders and candidates."""
+    """Five measures over decoders and candidates: three of divergence, two of the texts."""
     largest = max((kl_means(cell)[1].mean or 0.0 for cell in report.cells), default=0.0)
     scale = HeatScale.up_to(largest)
 
@@ -53,10 +64,26 @@ def matrices(report: TrajectoryReport) -> tuple[Matrix, ...]:
             step,
         )
 
+    def edited(cell: Entry) -> MatrixCell:
+        distance = cell.edit_distance[-1].distance if cell.edit_distance else UNKNOWN
+        text = fmt.NONE if distance.mean is None else fmt.percent(distance.mean, 2)
+        told = fmt.estimate(distance.mean, distance.ci, percent=True)
+        return MatrixCell(text, f"edit distance {told} % of the length", round(7 * (distance.mean or 0.0)))
+
+    def repeated(cell: Entry) -> MatrixCell:
+        change = fourth(cell.change.repetition)
+        shown = mean_cell(change, percent=True, sign=True)
+        told = f"{shown.text} {shown.note}".rstrip()
+        step = sum(abs(change.mean or 0.0) >= edge for edge in _REPEATED)
+        text = fmt.signed(None if change.mean is None else 100 * change.mean, 2)
+        return MatrixCell(text, f"repeated 4-grams {told} points", step)
+
     measures: tuple[tuple[str, str, Callable[[Entry], MatrixCell]], ...] = (
         ("KL on its own text", "nats a token", own),
         ("First different token", "median", parted),
         ("KL factor", "own text over reference’s", grown),
+        ("Token edit distance", "% of the length", edited),
+        ("Repeated 4-grams", "change in points", repeated),
     )
     return tuple(Matrix(caption, unit, _matrix(report, caption, of)) for caption, unit, of in measures)
 

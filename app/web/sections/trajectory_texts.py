@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
-from app.contracts.report import Mean
 from app.contracts.trajectory_report import Sample, TextStatistics, TrajectoryReport
 from app.web import format as fmt
-from app.web.sections.trajectory_words import LETTERS, label, mean_cell, row_name
+from app.web.sections.trajectory_words import LETTERS, UNKNOWN, fourth, label, mean_cell, row_name
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible, with_breaks
-
-_UNKNOWN: Final = Mean(mean=None, ci=None)
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ def _statistics(text: TextStatistics) -> tuple[Cell, ...]:
     return (
         mean_cell(text.length),
         mean_cell(text.ended, percent=True),
-        mean_cell(_fourth(text.repetition), percent=True),
+        mean_cell(fourth(text.repetition), percent=True),
         mean_cell(text.distinct, percent=True),
         mean_cell(text.entropy),
         mean_cell(text.surprise),
@@ -73,10 +69,10 @@ def changes(report: TrajectoryReport) -> Table:
             (
                 Cell(row_name(report, cell)),
                 mean_cell(change.length, sign=True),
-                mean_cell(_fourth(change.repetition), percent=True, sign=True),
+                mean_cell(fourth(change.repetition), percent=True, sign=True),
                 mean_cell(change.distinct, percent=True, sign=True),
                 mean_cell(change.entropy, sign=True),
-                mean_cell(change.surprise or _UNKNOWN, sign=True),
+                mean_cell(change.surprise or UNKNOWN, sign=True),
                 mean_cell(change.reference_surprise, sign=True),
             )
         )
@@ -93,10 +89,6 @@ def changes(report: TrajectoryReport) -> Table:
         ),
         rows=tuple(rows),
     )
-
-
-def _fourth(repetition: dict[str, Mean]) -> Mean:
-    return repetition.get("4", _UNKNOWN)
 
 
 def shown(report: TrajectoryReport, sample: Sample) -> Text:

@@ -13,6 +13,7 @@ from app.web.tables import Cell
 from app.web.untrusted import visible
 
 LETTERS: Final = "ABCD"
+UNKNOWN: Final = Mean(mean=None, ci=None)
 
 
 DECODERS: Final = {
@@ -115,6 +116,11 @@ def median_of(cell: Entry) -> tuple[str, str]:
 
     low, high = found.median_ci
     return told(found.median), f"[{told(low)}, {told(high)}]"
+
+
+def fourth(repetition: dict[str, Mean]) -> Mean:
+    """The share of repeated 4-grams, or its change."""
+    return repetition.get("4", UNKNOWN)
 
 
 def mean_cell(mean: Mean, *, percent: bool = False, sign: bool = False) -> Cell:
