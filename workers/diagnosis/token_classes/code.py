@@ -29,8 +29,9 @@ _LINE = re.compile(
 
 
 def code(text: TokenText) -> Mask:
-    """Program code: fenced blocks, what stands between backticks, documents of the domain `code`, and stretches of at
-    least three lines half of which look like statements. JSON is left out: it has a class of its own."""
+    """Program code: fenced blocks, what stands between backticks, documents of the domain `code` that are no
+    conversations, and stretches of at least three lines half of which look like statements. JSON is left out: it has a
+    class of its own."""
     if text.domain == DOMAIN and not text.conversation:
         chosen = np.ones(len(text.offsets), dtype=np.bool_)
     else:

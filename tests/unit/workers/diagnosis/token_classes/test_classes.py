@@ -197,6 +197,7 @@ def test_code_by_fence_by_backticks_by_domain_and_by_its_lines() -> None:
     assert "".join(chosen(plain, code(plain)[:]))[:6] == "import"
     assert not code(made("A letter.\nIt has three lines.\nNone of them is code, I think (or so).")).any()
     assert code(made("anything at all", domain="code")).all()
+    assert not code(made("anything at all", domain="code", conversation=True, contents=((0, 15),))).any()
 
 
 def test_json_is_not_code() -> None:
