@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,8 +135,18 @@ def _mean(column: Array) -> float:
     return float(finite.mean()) if finite.size else float("nan")
 
 
-def cell(decoder: str, candidate: int, ours: Path, theirs: Path, *, most: int, seed: int) -> Cell:
-    """A cell from the reference's texts (`ours`) and the candidate's."""
+def cell(
+    decoder: str,
+    candidate: int,
+    ours: Path,
+    theirs: Path,
+    *,
+    most: int,
+    seed: int,
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> Cell:
+    """A cell from the reference's texts (`ours`) and the candidate's. `check_cancelled` may raise: edit distances of
+    long texts take seconds a pair."""
     first = [
         pairs.first_difference(one.tokens, other.tokens) for one, other in zip(ours.texts, theirs.texts, strict=True)
     ]
@@ -149,7 +159,7 @@ def cell(decoder: str, candidate: int, ours: Path, theirs: Path, *, most: int, s
         prompts=len(first),
         first_divergence=_first_divergence(first, ours, curve, most, seed),
         survival=curve,
-        edit_distance=_edit_distances(ours, theirs, most, seed),
+        edit_distance=_edit_distances(ours, theirs, most, seed, check_cancelled),
         kl_reference_text=means[0],
         kl_candidate_text=means[1],
         amplification=amplification(ours, theirs, seed=seed),
@@ -182,10 +192,12 @@ def _first_divergence(
     )
 
 
-def _edit_distances(ours: Path, theirs: Path, most: int, seed: int) -> tuple[EditDistance, ...]:
+def _edit_distances(
+    ours: Path, theirs: Path, most: int, seed: int, check_cancelled: Callable[[], None]
+) -> tuple[EditDistance, ...]:
     lengths = pairs.lengths_up_to(most)
     rows = [
-        pairs.edit_shares(one.tokens, other.tokens, lengths)
+        pairs.edit_shares(one.tokens, other.tokens, lengths, check_cancelled=check_cancelled)
         for one, other in zip(ours.texts, theirs.texts, strict=True)
     ]
     columns = np.asarray(rows).T

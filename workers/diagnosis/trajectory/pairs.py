@@ -6,7 +6,7 @@ on, they differ at the position after its last token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -33,10 +33,12 @@ def disagreements(one: Tokens, other: Tokens) -> NDArray[np.bool_]:
     return different
 
 
-def edit_shares(one: Tokens, other: Tokens, lengths: Sequence[int]) -> list[float]:
+def edit_shares(
+    one: Tokens, other: Tokens, lengths: Sequence[int], *, check_cancelled: Callable[[], None] = lambda: None
+) -> list[float]:
     """Levenshtein distance of the first L ≥ 1 tokens of both texts over the longer prefix's length, 0 to 1, for each L
-    of `lengths`."""
-    found = edit_distances(one, other, lengths)
+    of `lengths`. `check_cancelled` may raise."""
+    found = edit_distances(one, other, lengths, check_cancelled=check_cancelled)
     return [
         float(distance) / max(1, min(length, max(len(one), len(other))))
         for distance, length in zip(found, lengths, strict=True)

@@ -218,7 +218,9 @@ def _cells(found: Found, context: JobContext) -> tuple[tuple[Cell, ...], tuple[R
                 references.append(
                     ReferenceTexts(decoder=decoder.name, text=text_statistics(ours, most=most, seed=seed))
                 )
-            cells.append(cell(decoder.name, index, ours, theirs, most=most, seed=seed))
+            cells.append(
+                cell(decoder.name, index, ours, theirs, most=most, seed=seed, check_cancelled=context.check_cancelled)
+            )
     return tuple(cells), tuple(references)
 
 

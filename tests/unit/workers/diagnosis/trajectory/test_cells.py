@@ -111,6 +111,21 @@ def test_a_cell_tells_where_texts_part(ours, theirs):
     assert band.disagreement.mean == pytest.approx(3 / 11)
 
 
+def test_a_cell_of_long_texts_may_be_broken_off_amid_its_edit_distances():
+    class StopError(Exception):
+        pass
+
+    def stop():
+        raise StopError
+
+    long = [
+        path([tuple(range(start, start + 600))], [np.ones(600)], own)
+        for start, own in ((0, "reference"), (1, "candidate"))
+    ]
+    with pytest.raises(StopError):
+        cell("greedy", 0, *long, most=600, seed=0, check_cancelled=stop)
+
+
 def test_text_statistics_are_of_the_writer(theirs):
     found = text_statistics(theirs, most=4, seed=0)
     assert found.length.mean == pytest.approx(11 / 3)
