@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
+from app.contracts.recipe.strength import UNKNOWN
 from app.contracts.requests.surface import MOST_POINTS, SurfaceRequest
 from app.contracts.requests.sweep import Knob
 from app.contracts.surface_report import Exchange, Order
@@ -21,20 +22,19 @@ from app.models.knobs import check_knobs, either, recipe_at, told, without
 from app.models.strength import direction_of, weakest_first
 
 Zero = Literal["left out", "first value"]
-# Where a step that is left out stands on its knob's axis; the source's own bits are 16 in every dtype that is served
-# but float32, whose weights an engine of bfloat16 takes as 16, too.
-ZEROS: Final = {"sparsity": 0.0, "ratio": 0.0, "bits": 16.0, "activation_bits": 16.0, "k_bits": 16.0, "v_bits": 16.0}
 
 
 @dataclass(frozen=True)
 class Axis:
     """A knob, its values from the mildest on (the first is None where the step is left out; any other None is the
-    field's own null), and where left out stands."""
+    field's own null), where left out stands, and whether the knob removes a share of the model, so that damage grows
+    ever faster with it."""
 
     knob: Knob
     values: tuple[Any, ...]
     left_out: bool
     zero: float | None
+    removes: bool
 
     def number(self, place: int) -> float | None:
         """The value at a place as a number; None where it is none."""
@@ -72,9 +72,10 @@ def axes_of(request: SurfaceRequest) -> tuple[Axis, Axis]:
 
 
 def _axis(knob: Knob, kind: str, *, left_out: bool) -> Axis:
-    places = weakest_first(knob.values, direction_of(kind, knob.field))
+    direction = direction_of(kind, knob.field) or UNKNOWN
+    places = weakest_first(knob.values, direction)
     values = knob.values if places is None else tuple(knob.values[place] for place in places)
-    return Axis(knob, (None, *values) if left_out else values, left_out, ZEROS.get(knob.field))
+    return Axis(knob, (None, *values) if left_out else values, left_out, direction.left_out, direction.removes)
 
 
 def cells_of(request: SurfaceRequest) -> list[Cell]:

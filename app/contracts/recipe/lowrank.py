@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from app.contracts.recipe.base import Calibrated, Rank, Step
-from app.contracts.recipe.strength import RISING, UNKNOWN
+from app.contracts.recipe.strength import SHARE, UNKNOWN
 
 
 class Truncated(Step):
     """A rank, or the share of each matrix' storage that is removed."""
 
     rank: Rank | None = None
-    ratio: Annotated[float, Field(gt=0, lt=1), RISING] | None = Field(
+    ratio: Annotated[float, Field(gt=0, lt=1), SHARE] | None = Field(
         default=None,
         description="Share of a matrix' parameters that two factors save; the rank follows from its shape.",
     )

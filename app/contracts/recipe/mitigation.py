@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from app.contracts.recipe.base import Calibrated, Form, GroupSize, Rank, Sparse
-from app.contracts.recipe.strength import FALLING
+from app.contracts.recipe.strength import BITS, FALLING
 
 
 class PruneGradient(Calibrated, Sparse):
@@ -68,12 +68,12 @@ class QuantizeDynamic(FitsBlocks):
     bits given to modules by the nats that each was measured to cost."""
 
     type: Literal["quantize.dynamic"]
-    bits: Annotated[float, Field(ge=2, le=8), FALLING] = Field(
+    bits: Annotated[float, Field(ge=2, le=8), BITS] = Field(
         description="Mean code bits of a weight; with `mixed`, modules have 3, 4, 5, 6 or 8."
     )
     group_size: GroupSize | None = 64
     symmetric: bool = False
-    activation_bits: Annotated[Literal[4, 8], FALLING] | None = Field(
+    activation_bits: Annotated[Literal[4, 8], BITS] | None = Field(
         default=None, description="null: activations stay as they are."
     )
     mixed: bool = Field(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from app.contracts.recipe.base import Bits, Calibrated, Form, Grouped, GroupSize, Step
-from app.contracts.recipe.strength import FALLING, UNKNOWN
+from app.contracts.recipe.strength import BITS, UNKNOWN
 
 
 class QuantizeRtn(Grouped):
@@ -38,7 +38,7 @@ class QuantizeSmoothquant(Calibrated):
 
     type: Literal["quantize.smoothquant"]
     bits: Bits = 8
-    activation_bits: Annotated[Literal[4, 8], FALLING] = 8
+    activation_bits: Annotated[Literal[4, 8], BITS] = 8
     dynamic: bool = Field(default=True, description="Activation scales a token at run time, or one fixed by the text.")
     strength: Annotated[float, Field(ge=0, le=1), UNKNOWN] = Field(default=0.5, description="SmoothQuant's alpha.")
     form: Form = "simulated"
@@ -68,7 +68,7 @@ class QuantizeActivations(Calibrated):
     """Inputs of linear layers on an even grid: simulated at run time, weights untouched."""
 
     type: Literal["quantize.activations"]
-    bits: Annotated[Literal[4, 8], FALLING]
+    bits: Annotated[Literal[4, 8], BITS]
     dynamic: bool = Field(default=True, description="A scale a token at run time, or one fixed by the text.")
     symmetric: bool = True
 

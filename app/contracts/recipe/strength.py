@@ -2,7 +2,8 @@
 
     bits: Annotated[int, Field(ge=2, le=8), FALLING]
 
-It bounds nothing and no schema shows it; `app.models.strength` orders a sweep's settings by it.
+It bounds nothing and no schema shows it; `app.models.strength` orders a sweep's settings by it, and
+`app.models.surfaces` takes from it where a step that is left out stands.
 """
 
 from collections.abc import Sequence
@@ -22,18 +23,29 @@ class Direction:
         around      it changes nothing at a neutral value, and more the further it is from there
         unknown     no order of strength is known: a damping, a seed
 
-    `neutral`, `configured` and `factor` are those of `around`.
+    `neutral`, `configured` and `factor` are those of `around`. `removes`: the stronger, the more of the model is gone,
+    so that damage grows ever faster. `left_out`: the value at which a step that is left out stands; None where there is
+    none.
     """
 
     kind: Literal["rising", "falling", "around", "unknown"]
     neutral: float | None = None
     configured: str | None = None
     factor: bool = False
+    removes: bool = False
+    left_out: float | None = None
 
 
 # `null` is beyond every number: no limit, the whole row, left as it is.
 RISING: Final = Direction("rising")
 FALLING: Final = Direction("falling")
+# A share of the model that goes.
+SHARE: Final = Direction("rising", removes=True, left_out=0.0)
+# The source's own bits are 16 in every dtype that is served but float32, whose weights an engine of bfloat16 takes as
+# 16, too.
+BITS: Final = Direction("falling", removes=True, left_out=16.0)
+# The full rank is another one for each matrix.
+RANK: Final = Direction("falling", removes=True)
 # What best suits a model lies somewhere between, and where is not known beforehand.
 UNKNOWN: Final = Direction("unknown")
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from app.contracts.report import Mean
 from app.contracts.requests.surface import SurfaceRequest
 from app.contracts.surface_report import Contour, Interaction, Kind, Limit, Order, OrderEffect, PathStep
-from app.models.surfaces import ZEROS, Axis, Cell, axes_of
+from app.models.surfaces import Axis, Cell, axes_of
 from workers.diagnosis.points.clusters import Clustered
 from workers.diagnosis.points.kernels import Kernel
 from workers.diagnosis.points.record import PointRecord, WindowSums
@@ -35,8 +35,6 @@ from workers.distributions.statistics import exponential
 Array = NDArray[np.float64]
 Within = Literal["yes", "no", "undecided"]
 Place = tuple[int, int]
-# Fields that remove a share of the model: damage grows ever faster with it.
-_REMOVING: Final = frozenset({*ZEROS, "rank"})
 _TURNED: Final[tuple[Literal["first"], Literal["second"]]] = ("first", "second")
 
 
@@ -251,10 +249,7 @@ class Table:
         numbered = None not in numbers
         # A gap has a straight line where both its ends are numbers: of ranks all but the one from the step left out.
         convex = np.array(
-            [
-                axis.knob.field in _REMOVING and None not in numbers[max(0, index - 1) : index + 1]
-                for index in range(len(numbers))
-            ]
+            [axis.removes and None not in numbers[max(0, index - 1) : index + 1] for index in range(len(numbers))]
         )
         ends = contour.resampled_limits(
             sums_PN, self.clusters.counts_N, self.level, seed=self.request.seed, growing=self.growing, convex=convex

@@ -38,6 +38,13 @@ def test_every_number_of_every_step_has_a_direction(kind, field):
     assert direction_of(kind, field) is not None, "annotate the field: which way is it stronger?"
 
 
+@pytest.mark.parametrize(("kind", "field"), NUMERIC)
+def test_shares_bits_and_ranks_say_that_they_remove_and_where_left_out_stands(kind, field):
+    found = direction_of(kind, field)
+    left_out = 0.0 if field in {"sparsity", "ratio"} else 16.0 if field.endswith("bits") else None
+    assert (found.removes, found.left_out) == (left_out is not None or field == "rank", left_out)
+
+
 def test_the_walk_finds_what_it_should():
     assert {("quantize.activations", "bits"), ("prune.wanda", "sparsity"), ("moe.router", "temperature")} <= set(
         NUMERIC

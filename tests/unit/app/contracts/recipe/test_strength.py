@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError
 
 from app.contracts.recipe import Sparse, Step
 from app.contracts.recipe.base import Bits
-from app.contracts.recipe.strength import FALLING, RISING, UNKNOWN, Direction, around, declared
+from app.contracts.recipe.strength import BITS, FALLING, RISING, UNKNOWN, Direction, around, declared
 
 WARM = around(1.0, factor=True)
 
@@ -38,7 +38,7 @@ class _Narrowed(_Told):
 
 @pytest.mark.parametrize(
     ("field", "direction"),
-    [("whole", FALLING), ("optional", WARM), ("choice", RISING), ("around_a_union", UNKNOWN), ("named", FALLING)],
+    [("whole", FALLING), ("optional", WARM), ("choice", RISING), ("around_a_union", UNKNOWN), ("named", BITS)],
 )
 def test_a_direction_is_found_around_the_whole_and_inside_a_union(field: str, direction: Direction) -> None:
     assert declared(_Told.model_fields[field]) == direction
