@@ -4,7 +4,8 @@ configuration alone, so that a recipe of any length is refused before a weight i
 One module a family, named as in the step's type before the dot. It has `check(info, step, pointer)`, which returns the
 weights that the step addresses or raises `HemostatError`, and may have `after(info, step)`, which returns what the
 checkpoint will be; without it the checkpoint keeps its shape. `against` and `follow` look at the model that a step
-aligns with, and at the steps before it; `share` tells what part of the model a field of a step takes away.
+aligns with, and at the steps before it; `share` tells what part of the model a field of a step takes away, `order`
+which layer is which after a step that moves them.
 """
 
 from collections.abc import Callable
@@ -39,6 +40,11 @@ class Rules(Protocol):
     def share(self, info: CheckpointInfo, step: Step, field: str) -> float | None:
         """Optional: the share of the model that a field of the step removes from the checkpoint before it, in [0, 1];
         None where that field removes none."""
+
+    def order(self, info: CheckpointInfo, step: Step) -> list[int | None] | None:
+        """Optional: of each layer after the step, which one it was before, None for one that is new; None altogether
+        where the work alone can tell, since the step chooses layers by what it looks at. Without it layers keep their
+        numbers wherever there are as many as before."""
 
 
 # Families with demands of their own; the others take what `check_step` takes and keep every shape.
@@ -145,6 +151,25 @@ def after_one(info: CheckpointInfo, step: Step) -> CheckpointInfo:
     """What the checkpoint will be after a step that its check takes."""
     rules = _rules(step)
     return rules.after(info, step) if rules is not None and hasattr(rules, "after") else info
+
+
+def order_one(info: CheckpointInfo, step: Step) -> list[int | None] | None:
+    """Which layer each one after a step was before it, None for a new one; None altogether where shapes do not tell."""
+    rules = _rules(step)
+    if rules is not None and hasattr(rules, "order"):
+        return rules.order(info, step)
+    return list(range(info.layers)) if after_one(info, step).layers == info.layers else None
+
+
+def renumbering(info: CheckpointInfo, recipe: Recipe) -> tuple[int, ...]:
+    """The steps, by their index, after which layer n is another one than before. `info` is the checkpoint before the
+    recipe, which its check takes."""
+    found = []
+    for index, step in enumerate(recipe):
+        if order_one(info, step) != list(range(info.layers)):
+            found.append(index)
+        info = after_one(info, step)
+    return tuple(found)
 
 
 def share_one(info: CheckpointInfo, step: Step, field: str) -> float | None:

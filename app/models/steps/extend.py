@@ -56,6 +56,16 @@ def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
     return with_config(info, relayered(info.architecture, info.config, order_of(info, step)))
 
 
+def order(info: CheckpointInfo, step: Step) -> list[int | None]:
+    """Which old layer each layer of the result is; None for one that an identity or interpolation step inserts."""
+    if isinstance(step, ExtendWidth):
+        return list(range(info.layers))
+    if isinstance(step, ExtendDuplicate):
+        return [*order_of(info, step)]
+    new = inserted(info, step)
+    return [None if number in new else layer for number, layer in enumerate(order_of(info, step))]
+
+
 def order_of(info: CheckpointInfo, step: Step) -> list[int]:
     """Which old layer each layer of the result is made of."""
     named = _named(info, step)

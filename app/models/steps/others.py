@@ -12,6 +12,11 @@ from app.models.registry import Registry
 from app.settings import Settings
 
 
+def takes_other(step: Step) -> bool:
+    """Whether the step takes something beside the checkpoint."""
+    return isinstance(step, AdapterLora | MergeLinear)
+
+
 def other_of(step: Step, registry: Registry, settings: Settings, *, pointer: str = "") -> Path | None:
     """The folder of what the step takes; None where it takes nothing.
 

@@ -53,6 +53,14 @@ def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
     return info
 
 
+def order(info: CheckpointInfo, step: Step) -> list[int | None] | None:
+    """The layers that stay; None where influence decides."""
+    if isinstance(step, PruneLayers) and step.layers is None:
+        return None
+    gone = set(step.layers or ()) if isinstance(step, PruneLayers) else ()
+    return [layer for layer in range(info.layers) if layer not in gone]
+
+
 def share(info: CheckpointInfo, step: Step, field: str) -> float | None:
     """Layers, groups of heads or channels that go, over all that there are."""
     if field not in {"layers", "count", "ratio"}:

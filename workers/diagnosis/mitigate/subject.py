@@ -15,10 +15,9 @@ from app.contracts.recipe.mitigation import of_its_time
 from app.contracts.text import TextSource
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import ROUTER_KINDS, Weight, weights_of
+from app.models.steps import renumbering
 
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
-# Steps after which layer n is another one than before.
-_RENUMBER = frozenset({"prune.layers", "extend.duplicate", "extend.identity", "extend.interpolate"})
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,10 @@ class Subject:
             if weight.linear and weight.layer is not None and not weight.kinds & ROUTER_KINDS
         )
 
-    @property
+    @cached_property
     def renumbered(self) -> bool:
         """Whether a step changes which layer is which."""
-        return any(type_of(step) in _RENUMBER for step in self.recipe)
+        return bool(renumbering(self.origin, self.recipe))
 
     def elements(self, step: Step | None = None, layers: Iterable[int] | None = None) -> int:
         """How many weights the linear layers have that a step addresses, in these layers."""

@@ -1,0 +1,102 @@
+"""Which layer is which after a step: told where the step is declared, so that nothing else knows steps by name."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+import app.models.steps
+from app.contracts.recipe import STEP_TYPES, Recipe
+from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.steps import after_one, order_one, renumbering
+
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+RENUMBERING: dict[str, dict[str, Any]] = {
+    "prune.layers": {"count": 1},
+    "extend.duplicate": {"layers": [0, 1]},
+    "extend.identity": {},
+    "extend.interpolate": {"layers": [0]},
+}
+FIELDS: dict[str, dict[str, Any]] = RENUMBERING | {
+    **dict.fromkeys(("quantize.rtn", "quantize.gptq", "quantize.awq", "quantize.dynamic"), {"bits": 4}),
+    **dict.fromkeys(("quantize.smoothquant", "quantize.fp8", "quantize.nf4", "norm.drop", "norm.tweak"), {}),
+    "quantize.activations": {"bits": 8},
+    "quantize.kv_cache": {"k_bits": 4},
+    **{f"prune.{name}": {"sparsity": 0.5} for name in ("magnitude", "wanda", "sparsegpt", "ria", "gradient")},
+    "prune.heads": {"count": 2},
+    "prune.channels": {"ratio": 0.25},
+    **{f"lowrank.{name}": {"ratio": 0.3} for name in ("svd", "asvd", "svdllm")},
+    "extend.width": {"channels": 2},
+    "moe.topk": {"experts": 1},
+    "moe.router": {"bits": 4},
+    **{f"context.{name}": {"factor": 2} for name in ("linear", "ntk", "yarn")},
+    "adapter.lora": {"adapter": "lora"},
+    "merge.linear": {"other": "other"},
+    "norm.scale": {"factor": 1.1},
+    "norm.epsilon": {"epsilon": 0.01},
+    "repair.lowrank": {"rank": 4},
+}
+
+
+def recipe(*steps: dict[str, Any]) -> Recipe:
+    return RECIPE.validate_python(steps)
+
+
+@pytest.fixture(scope="module")
+def info(tiny: Callable[..., Path]) -> CheckpointInfo:
+    return inspect(tiny("llama", num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2))
+
+
+def test_no_type_is_left_out() -> None:
+    assert FIELDS.keys() == set(STEP_TYPES)
+
+
+@pytest.mark.parametrize("type_", FIELDS)
+def test_steps_that_change_the_depth_number_layers_anew_and_no_others(
+    tiny: Callable[..., Path], info: CheckpointInfo, type_: str
+) -> None:
+    info = inspect(tiny("mixtral")) if type_.startswith("moe.") else info
+    (step,) = found = recipe({"type": type_} | FIELDS[type_])
+    assert renumbering(info, found) == ((0,) if type_ in RENUMBERING else ())
+    order = order_one(info, step)
+    assert (order is None) == (type_ == "prune.layers")
+    assert order is None or len(order) == after_one(info, step).layers
+
+
+@pytest.mark.parametrize(
+    ("step", "order"),
+    [
+        ({"type": "prune.layers", "layers": [1, 4]}, [0, 2, 3, 5]),
+        ({"type": "extend.duplicate", "layers": [2, 1]}, [0, 1, 2, 1, 2, 3, 4, 5]),
+        ({"type": "extend.identity", "layers": [0, 5]}, [0, None, 1, 2, 3, 4, 5, None]),
+        ({"type": "extend.interpolate"}, [0, None, 1, None, 2, None, 3, None, 4, None, 5]),
+    ],
+)
+def test_the_order_is_told_layer_by_layer(info: CheckpointInfo, step: dict[str, Any], order: list[int | None]) -> None:
+    assert order_one(info, recipe(step)[0]) == order
+
+
+def test_each_step_is_judged_by_what_it_finds(info: CheckpointInfo) -> None:
+    rounded = {"type": "quantize.rtn", "bits": 4}
+    # as deep as before, and still numbered anew twice
+    drop, copy = {"type": "prune.layers", "layers": [1]}, {"type": "extend.duplicate", "layers": [3]}
+    assert renumbering(info, recipe(rounded, drop, rounded, copy)) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        SimpleNamespace(after=lambda info, step: replace(info, layers=info.layers - 1)),
+        SimpleNamespace(order=lambda info, step: [1, 0, *range(2, info.layers)]),
+    ],
+    ids=["another depth, no order told", "layers exchanged"],
+)
+def test_a_new_family_needs_nothing_but_its_own_rules(
+    info: CheckpointInfo, monkeypatch: pytest.MonkeyPatch, rules: SimpleNamespace
+) -> None:
+    monkeypatch.setattr(app.models.steps, "_rules", lambda step: rules)
+    assert renumbering(info, recipe({"type": "quantize.rtn", "bits": 4})) == (0,)
