@@ -13,6 +13,7 @@ from app.contracts.report import KernelTerm
 from app.contracts.requests.attribute import AttributeRequest
 from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis.attribute.looking import Looking
+from workers.diagnosis.attribute.numbering import made_of
 from workers.diagnosis.attribute.scope import Scope
 from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.subset import Subset
@@ -55,4 +56,6 @@ class Found:
 
     def patient(self) -> Patient:
         """Whom a treatment is for."""
-        return Patient(self.origin, self.request.candidate.recipe, self.sides.reference.info)
+        made = self.sides.candidate.info.tensors, self.sides.modified.manifest.origins
+        recipe, reference = self.request.candidate.recipe, self.sides.reference.info
+        return Patient(self.origin, recipe, reference, made_of(self.origin, *made))

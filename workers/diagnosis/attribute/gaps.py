@@ -47,7 +47,7 @@ def _gap(gap: LayerGap, alignment: LayerAlignment, patient: Patient) -> Site:
         isotropic_ratio=None,
         cause="removed" if dropped else "inserted",
         why=f"{' and '.join(kinds)}; {_found_again(gap.stability, alignment)}",
-        treatment=_gap_treatment(nats, certain, alignment, put_back(patient, dropped, added)),
+        treatment=_gap_treatment(nats, certain, alignment, put_back(patient, dropped, added, before=gap.at_candidate)),
         tokens=alignment.measured.tokens,
         rung=0,
     )

@@ -6,12 +6,16 @@ then a copy of its neighbour, and what it would cost in the place of the layer o
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import torch
 
 from app.contracts.recipe import Recipe
 from app.models.checkpoint import CheckpointInfo
+from app.models.layer_names import in_layer
+from app.models.steps import renumbering
 from workers.diagnosis.attribute.origin import COPY
-from workers.diagnosis.mitigate.subject import Subject, type_of
+from workers.diagnosis.mitigate.subject import type_of
 from workers.surgery.blockwise.skeleton import Read
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
 
@@ -21,11 +25,34 @@ ROWS = 32
 
 def renumbered_by(origin: CheckpointInfo, recipe: Recipe) -> str:
     """The steps of a recipe after which layer n is another one than before, in a clause; empty where there is none."""
-    steps = list(dict.fromkeys(type_of(step) for step in recipe if Subject(origin, (step,), 0).renumbered))
+    steps = list(dict.fromkeys(type_of(recipe[index]) for index in renumbering(origin, recipe)))
     if not steps:
         return ""
     verb = "numbers" if len(steps) == 1 else "number"
     return f"{' and '.join(steps)} {verb} the layers anew, so that parts of the same number are no counterparts"
+
+
+def made_of(
+    origin: CheckpointInfo, tensors: Iterable[str], origins: Mapping[str, str | None]
+) -> tuple[int | None, ...] | None:
+    """Of each layer of the candidate the one of `origin` that it was made of, None for one of which nothing was there.
+
+    `tensors` are the candidate's, and `origins` says what those were called before the recipe that had another name
+    (None: not there), as a manifest does. None altogether where a layer's tensors are of several, or no name tells.
+    """
+    paths = {place.path for name in origin.tensors if (place := in_layer(name)) is not None}
+    found: dict[int, set[int]] = {}
+    for name in tensors:
+        place = in_layer(name)
+        if place is None or place.path not in paths:
+            continue  # packed codes and scales: the recipe's own, under names that no layer had before
+        before = origins.get(name, name)
+        then = None if before is None else in_layer(before)
+        found.setdefault(place.layer, set()).update(() if then is None else (then.layer,))
+    layers = range(len(found))
+    if not found or any(layer not in found or len(found[layer]) > 1 for layer in layers):
+        return None
+    return tuple(next(iter(found[layer]), None) for layer in layers)
 
 
 def moved(

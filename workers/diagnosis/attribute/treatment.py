@@ -41,11 +41,13 @@ _KEPT_BY_PRUNERS = ("layers", "modules", "sparsity", "pattern")
 
 @dataclass(frozen=True)
 class Patient:
-    """The candidate before its recipe, the recipe, and the unmodified model."""
+    """The candidate before its recipe, the recipe, and the unmodified model. `made_of`: of each layer of the candidate
+    the one of `origin` that it was made of, None for a new one; None altogether where that is not recorded."""
 
     origin: CheckpointInfo
     recipe: Recipe
     reference: CheckpointInfo
+    made_of: tuple[int | None, ...] | None = None
 
 
 def treat(

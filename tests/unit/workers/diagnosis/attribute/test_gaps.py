@@ -27,6 +27,8 @@ def test_a_gap_is_shown_by_the_interval_of_its_nats(
     info = inspect(tiny("llama"))
     recipe = recipe_of([{"type": "prune.layers", "layers": [0, 1]}])
     gap = internals_blocks.alignment()["gaps"][0] | {
+        "at_reference": 1,
+        "at_candidate": 0,
         "layers": [{"kind": "dropped", "layer": 0, "of": None, "distance": None, "added": 0.3}],
         "nats": {"mean": 0.226, "ci": ci},
     }
