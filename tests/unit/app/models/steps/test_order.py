@@ -22,8 +22,8 @@ RENUMBERING: dict[str, dict[str, Any]] = {
     "extend.interpolate": {"layers": [0]},
 }
 FIELDS: dict[str, dict[str, Any]] = RENUMBERING | {
-    **dict.fromkeys(("quantize.rtn", "quantize.gptq", "quantize.awq", "quantize.dynamic"), {"bits": 4}),
-    **dict.fromkeys(("quantize.smoothquant", "quantize.fp8", "quantize.nf4", "norm.drop", "norm.tweak"), {}),
+    **{f"quantize.{name}": {"bits": 4} for name in ("rtn", "gptq", "awq", "dynamic")},
+    **{name: {} for name in ("quantize.smoothquant", "quantize.fp8", "quantize.nf4", "norm.drop", "norm.tweak")},
     "quantize.activations": {"bits": 8},
     "quantize.kv_cache": {"k_bits": 4},
     **{f"prune.{name}": {"sparsity": 0.5} for name in ("magnitude", "wanda", "sparsegpt", "ria", "gradient")},
