@@ -48,7 +48,7 @@ def layers_of(info: CheckpointInfo, steps: list[Json]) -> list[int | None]:
     orders = [order_one(info, step) for step in recipe]
     moving = [order for order in orders if order != list(range(info.layers))]
     assert len(moving) <= 1
-    found = moving[0] if moving else list(range(info.layers))
+    found: list[int | None] | None = moving[0] if moving else [*range(info.layers)]
     assert found is not None and len(found) == depth
     return found
 
