@@ -58,7 +58,9 @@ def _of_gaps(report: AttributeReport) -> str:
         return "Worst: what both models have"
     if blamed:
         return f"Worst gap: {blamed[0].name}"
-    return "No gap is shown to do damage" if any(map(_unsure, gaps(report))) else "No part was swapped"
+    if not gaps(report):
+        return "No part was swapped"
+    return "No gap is shown to do damage" if any(map(_unsure, gaps(report))) else "No gap to blame"
 
 
 def _kept(report: AttributeReport) -> float:

@@ -2,7 +2,8 @@
 
 negligible        its nats are 0, or the interval of its share ends below a thousandth
 unclear           the interval of its nats reaches to 0: no damage is shown
-removed           more than 90 % of its weights became 0
+removed           more than 90 % of its weights became 0; of a gap: layers were dropped
+inserted          of a gap alone: its layers are all the candidate's own
 norm, router      the part is one
 aligned           noise of the same norm costs less, for sure: the error lies where the model is sensitive
 outlier_channels  half of the output error comes from the worst hundredth of input channels
@@ -47,11 +48,7 @@ def cause_of(found: Found) -> tuple[Cause, str]:
 
 def _rules(found: Found) -> Iterator[tuple[bool, Cause, str]]:
     """Whether each rule holds, in their order; the last one does."""
-    yield (found.nats.mean or 0.0) <= 0, "negligible", "its nats are 0"
-    share, bounds = _interval(found.share)
-    small = bounds is not None and bounds[1] < NEGLIGIBLE
-    yield small, "negligible", f"{numeral(100 * (share or 0.0), '.2g')} % of the damage"
-    yield shown(found) is False, "unclear", "no damage is shown, the interval of its nats does not lie above 0"
+    yield from _without(found.nats, found.share)
     evidence = found.evidence or Evidence(change=None)
     zeros = evidence.zeros or 0.0
     yield zeros > REMOVED, "removed", f"{_percent(zeros)} of its weights became 0"
@@ -76,6 +73,21 @@ def _rules(found: Found) -> Iterator[tuple[bool, Cause, str]]:
     yield same, "size", told
     open_ = "there is no interval" if interval is None else "the interval leaves it open"
     yield True, "unclear", f"{told}, and {open_}"
+
+
+def without_damage(nats: Mean, share: Mean | None) -> tuple[Cause, str] | None:
+    """The class, and why in words, of what costs next to nothing or is not shown to cost anything, whatever its cause
+    would be; None where there is damage to have one, or no interval to tell."""
+    return next(((cause, why) for holds, cause, why in _without(nats, share) if holds), None)
+
+
+def _without(nats: Mean, share: Mean | None) -> Iterator[tuple[bool, Cause, str]]:
+    """The rules that come before all others."""
+    yield (nats.mean or 0.0) <= 0, "negligible", "its nats are 0"
+    of_it, bounds = _interval(share)
+    small = bounds is not None and bounds[1] < NEGLIGIBLE
+    yield small, "negligible", f"{numeral(100 * (of_it or 0.0), '.2g')} % of the damage"
+    yield is_shown(nats) is False, "unclear", "no damage is shown, the interval of its nats does not lie above 0"
 
 
 def shown(found: Found) -> bool | None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from app.contracts.attribute_blocks import LayerAlignment, LayerGap
-from app.contracts.attribute_report import (
-    Site,
-    Treatment,
-)
+from app.contracts.attribute_report import Cause, Site, Treatment
 from app.contracts.report import Mean
-from workers.diagnosis.attribute.cause import is_shown
+from workers.diagnosis.attribute.cause import is_shown, without_damage
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.naming import listed
 from workers.diagnosis.attribute.putting_back import put_back
@@ -33,6 +30,8 @@ def _gap(gap: LayerGap, alignment: LayerAlignment, patient: Patient) -> Site:
     parts = ([f"dropped {listed(dropped)}"] if dropped else []) + ([f"added {listed(added)}"] if added else [])
     kinds = sorted({one.kind for one in gap.layers})
     certain = is_shown(nats)
+    own: tuple[Cause, str] = ("removed" if dropped else "inserted", "")
+    cause, told = without_damage(nats, Mean(mean=gap.share, ci=gap.share_ci)) or own
     return Site(
         name=", ".join(parts),
         kind="gap",
@@ -45,19 +44,22 @@ def _gap(gap: LayerGap, alignment: LayerAlignment, patient: Patient) -> Site:
         shown=certain,
         control=alignment.control,
         isotropic_ratio=None,
-        cause="removed" if dropped else "inserted",
-        why=f"{' and '.join(kinds)}; {_found_again(gap.stability, alignment)}",
-        treatment=_gap_treatment(nats, certain, alignment, put_back(patient, dropped, added, before=gap.at_candidate)),
+        cause=cause,
+        unclear="no_damage_shown" if cause == "unclear" else None,
+        why="; ".join(filter(None, (" and ".join(kinds), told, _found_again(gap.stability, alignment)))),
+        treatment=_gap_treatment(nats, cause, alignment, put_back(patient, dropped, added, before=gap.at_candidate)),
         tokens=alignment.measured.tokens,
         rung=0,
     )
 
 
-def _gap_treatment(nats: Mean, certain: bool | None, alignment: LayerAlignment, found: Treatment) -> Treatment:
-    """What fits a gap, where it is shown to cost anything or has no interval to tell."""
+def _gap_treatment(nats: Mean, cause: Cause, alignment: LayerAlignment, found: Treatment) -> Treatment:
+    """What fits a gap that is not negligible, where it is shown to cost anything or has no interval to tell."""
     if (nats.mean or 0.0) <= 0:
         return Treatment(recipe=None, why="nothing to treat: it costs nothing")
-    if certain is False:
+    if cause == "negligible":
+        return Treatment(recipe=None, why="nothing to treat: what it costs is negligible")
+    if cause == "unclear":
         return Treatment(recipe=None, why=waiting(alignment.measured.tokens, alignment.measured.documents))
     return found
 

@@ -25,9 +25,8 @@ from workers.diagnosis.numerals import numeral
 def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> str:
     """What was found, in a sentence or two."""
     if found.not_swapped and sites:
-        first = next((site for site in sites if site.shown is not False), sites[0])
         kept = _kept(max(site.nats for site in sites), found)
-        worst = _worst_gap(first, found, sure=first is not sites[0] and first.shown is True)
+        worst = _worst_gap(sites, found)
         return f"{worst}; parts were not swapped: {found.not_swapped}.{kept}"
     if found.not_swapped:
         return f"No part was swapped: {found.not_swapped}."
@@ -63,14 +62,19 @@ def _kept(worst: float, found: Found) -> str:
     return f" What both models have, layers, embedding and head, is changed, too: {cost}."
 
 
-def _worst_gap(gap: Site, found: Found, *, sure: bool) -> str:
-    """What the first gap costs, on how much text, and whether that has an interval. `sure`: others cost more, and not
-    for sure."""
+def _worst_gap(sites: tuple[Site, ...], found: Found) -> str:
+    """What the first gap that costs something for sure costs, on how much text, and whether that has an interval; the
+    one that costs most where none does."""
+    blamed = [site for site in sites if site.cause != "negligible" and site.shown is not False]
+    gap = blamed[0] if blamed else sites[0]
+    sure = gap is not sites[0] and gap.shown is True
     alignment = None if found.internals is None else found.internals.alignment
     nats = f"{numeral(gap.nats)} nats a token"
     told = f"The worst gap{' that costs something for sure' if sure else ''} is {gap.name}, which alone costs"
-    if gap.shown is False:
-        told = f"No gap is shown to cost anything alone: the one that costs most, {gap.name}, costs"
+    if not blamed:
+        mild = all(site.cause == "negligible" for site in sites)
+        none = "Every gap is negligible" if mild else "No gap is shown to cost anything alone"
+        told = f"{none}: the one that costs most, {gap.name}, costs"
     if alignment is None or gap.share is None:
         return f"{told} {nats}"
     share = _share(Mean(mean=gap.share, ci=gap.share_ci))

@@ -229,7 +229,7 @@ def test_models_of_another_depth_show_their_gaps_and_why() -> None:
         assert heading(body.model_copy(update=update)) == "Worst: what both models have"
     unsure = block | {"matched": {"mean": 0.61, "ci": (0.0, 1.2)}}
     update["internals"] = internals_blocks.dense(alignment=unsure)
-    assert heading(body.model_copy(update=update)) == "No part was swapped"
+    assert heading(body.model_copy(update=update)) == "No gap to blame"
     assert "Worst gap alone" in page
     assert "What fits each gap" in page
     assert "layers 7, 8 left in" in page
@@ -342,3 +342,6 @@ def test_a_gap_whose_damage_is_not_shown_does_not_head_the_page_as_the_worst() -
     report = AttributeReport.model_validate(VARIANTS["other-depth"] | {"sites": [gap]})
     assert heading(report) == "No gap is shown to do damage"
     assert attribution(report).figures[0].label == "Most of any gap"
+    mild = report.model_copy(update={"sites": (report.sites[0].model_copy(update={"cause": "negligible"}),)})
+    assert heading(mild) == "No gap to blame"
+    assert cause_text(mild.sites[0]) == "negligible"

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
+from app.contracts.attribute_report import Cause, Unclear
 from app.models.checkpoint import inspect
 from tests.support import internals_blocks
 from workers.diagnosis.attribute.found import Found
@@ -40,6 +41,7 @@ def test_a_gap_is_shown_by_the_interval_of_its_nats(
     )
     (made,) = gap_sites(cast("Found", found))
     assert made.shown is shown
+    assert (made.cause, made.unclear) == (("unclear", "no_damage_shown") if shown is False else ("removed", None))
     assert made.treatment is not None
     verdict_ = sentence((made,), None, cast("Found", found))
     if shown is False:
@@ -48,3 +50,53 @@ def test_a_gap_is_shown_by_the_interval_of_its_nats(
     else:
         assert made.treatment.recipe is not None
         assert verdict_.startswith("The worst gap is dropped layer 0, which alone costs")
+
+
+DROPPED = {"kind": "dropped", "layer": 0, "of": None, "distance": None, "added": 0.3}
+IDENTITY = {"kind": "identity", "layer": 1, "of": 0, "distance": 1.4, "added": 0.0}
+COPY = {"kind": "duplicate", "layer": 1, "of": 0, "distance": 0.0, "added": 0.3}
+NOTHING = {"nats": {"mean": 0.0, "ci": (0.0, 0.0)}, "share": None, "share_ci": None}
+UNSURE = {"nats": {"mean": 0.2, "ci": (0.0, 0.5)}, "share": 0.4, "share_ci": (0.1, 0.9)}
+TRIFLE = {"nats": {"mean": 1e-4, "ci": (5e-5, 2e-4)}, "share": 2e-4, "share_ci": (1e-4, 4e-4)}
+SURE = {"nats": {"mean": 0.2, "ci": (0.1, 0.3)}, "share": 0.4, "share_ci": (0.2, 0.6)}
+NO_INTERVAL = {"nats": {"mean": 0.2, "ci": None}, "share": 0.4, "share_ci": None}
+
+
+@pytest.mark.parametrize(
+    ("layers", "changes", "cause", "unclear", "why", "untreated"),
+    [
+        ([IDENTITY], NOTHING, "negligible", None, "identity; its nats are 0; ", "it costs nothing"),
+        ([DROPPED], NOTHING, "negligible", None, "dropped; its nats are 0; ", "it costs nothing"),
+        ([DROPPED], TRIFLE, "negligible", None, "dropped; 0.02 % of the damage; ", "what it costs is negligible"),
+        ([DROPPED], UNSURE, "unclear", "no_damage_shown", "dropped; no damage is shown, ", "more text would tell"),
+        ([COPY], UNSURE, "unclear", "no_damage_shown", "duplicate; no damage is shown, ", "more text would tell"),
+        ([DROPPED], SURE, "removed", None, "dropped; found again in ", None),
+        ([COPY], SURE, "inserted", None, "duplicate; found again in ", None),
+        ([DROPPED, COPY], SURE, "removed", None, "dropped and duplicate; found again in ", None),
+        ([COPY], NO_INTERVAL, "inserted", None, "duplicate; found again in ", None),
+    ],
+)
+def test_a_gap_that_costs_nothing_for_sure_has_the_cause_that_any_part_would_have(
+    tiny: Callable[..., Path],
+    layers: list[dict[str, Any]],
+    changes: dict[str, Any],
+    cause: Cause,
+    unclear: Unclear | None,
+    why: str,
+    untreated: str | None,
+) -> None:
+    info = inspect(tiny("llama"))
+    recipe = recipe_of([{"type": "prune.layers", "layers": [0, 1]}])
+    gap = internals_blocks.alignment()["gaps"][0] | {"layers": layers} | changes
+    found = SimpleNamespace(
+        internals=internals_blocks.dense(alignment=internals_blocks.alignment() | {"gaps": [gap]}),
+        patient=lambda: Patient(info, recipe, info),
+    )
+    (made,) = gap_sites(cast("Found", found))
+    assert (made.cause, made.unclear) == (cause, unclear)
+    assert made.why.startswith(why)
+    assert made.why.endswith("found again in 100 % of resamplings of the documents")
+    assert made.treatment is not None
+    if untreated is not None:
+        assert made.treatment.recipe is None
+        assert made.treatment.why.endswith(untreated)

@@ -251,6 +251,22 @@ def test_a_gap_that_costs_more_and_not_for_sure_is_not_passed_over_in_silence() 
     assert "for sure" not in sentence((shown, unsure), None, cast("Found", found))
 
 
+def test_a_gap_that_is_negligible_is_not_called_the_worst() -> None:
+    mild = Told.model_validate(
+        site("added layer 4", 0.0, kind="gap", layer=4, cause="negligible", shown=None, share=None, share_ci=None)
+    )
+    unsure = Told.model_validate(site("dropped layer 2", 0.6, kind="gap", layer=3, shown=False, cause="unclear"))
+    worst = Told.model_validate(site("dropped layer 8", 0.2, kind="gap", layer=9, shown=True, cause="removed"))
+    found = SimpleNamespace(not_swapped="the models have 30 and 31 layers", internals=None)
+
+    def told(*sites: Told) -> str:
+        return sentence(sites, None, cast("Found", found))
+
+    assert told(mild).startswith("Every gap is negligible: the one that costs most, added layer 4, costs 0 nats a token")
+    assert told(unsure, mild).startswith("No gap is shown to cost anything alone: the one that costs most, dropped ")
+    assert told(worst, mild).startswith("The worst gap is dropped layer 8, which alone costs 0.2 nats")
+
+
 def test_a_layer_that_costs_more_than_the_part_in_it_that_is_blamed_is_told() -> None:
     whole = Told.model_validate(site("layers.0", 0.25, kind="layer", layer=0, cause="unclear"))
     part = Told.model_validate(site(MODULES[0].name, 0.2, kind="module", layer=0, cause="size", shown=True))
