@@ -6,26 +6,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from tests.support.internals import DOCUMENT_N, TOKENS_NL, kl, run, whole
 from tests.support.pruning import operate
-from tests.support.tiny import _COMMON
 from workers.diagnosis.attribute.moe import RoutingShift, routing_shift
 from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]
 Shifted = Callable[..., tuple[RoutingShift, list[Any]]]
-QWEN: dict[str, Any] = {
-    "model_type": "qwen3_moe",
+# The middle layer of Qwen's two is dense.
+_QWEN: dict[str, Any] = {
+    "kind": "llama-untied",
     "num_experts": 4,
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 32,
     "mlp_only_layers": [1],
-    "tie_word_embeddings": False,
+}
+MIXTURES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    "mixtral": ({"kind": "mixtral"}, (0, 1, 2)),
+    "qwen2_moe": (_QWEN | {"model_type": "qwen2_moe", "shared_expert_intermediate_size": 64}, (0, 2)),
+    "qwen3_moe": (_QWEN | {"model_type": "qwen3_moe"}, (0, 2)),
 }
 
 
@@ -34,8 +36,8 @@ def shifted(tiny: Tiny, tmp_path: Path) -> Shifted:
     """(shift, router logits [layer] of (N·L, E) of both by transformers) of a recipe."""
     store = CheckpointStore(tmp_path / "store", 10**9)
 
-    def made(*steps: dict[str, Any], **options: Any) -> tuple[RoutingShift, list[Any]]:
-        folder = tiny("mixtral", **options)
+    def made(*steps: dict[str, Any], kind: str = "mixtral", **options: Any) -> tuple[RoutingShift, list[Any]]:
+        folder = tiny(kind, **options)
         with operate(folder, store, *steps) as modified:
             found = routing_shift(inspect(folder), inspect(modified.path), TOKENS_NL, DOCUMENT_N, tmp_path)
             logits = [run(whole(one), output_router_logits=True).router_logits for one in (folder, modified.path)]
@@ -44,9 +46,13 @@ def shifted(tiny: Tiny, tmp_path: Path) -> Shifted:
     return made
 
 
-def test_against_transformers_own_router_logits(shifted: Shifted) -> None:
-    found, (ours, theirs) = shifted({"type": "quantize.rtn", "bits": 3, "group_size": 32})
-    assert (found.layers, found.experts, found.chosen) == ((0, 1, 2), 4, (2, 2))
+@pytest.mark.parametrize(("options", "layers"), MIXTURES.values(), ids=MIXTURES)
+def test_against_transformers_own_router_logits(
+    shifted: Shifted, options: dict[str, Any], layers: tuple[int, ...]
+) -> None:
+    found, (ours, theirs) = shifted({"type": "quantize.rtn", "bits": 3, "group_size": 32}, **options)
+    assert (found.layers, found.experts, found.chosen) == (layers, 4, (2, 2))
+    assert len(ours) == len(theirs) == len(layers)
     for index, (first, second) in enumerate(zip(ours, theirs, strict=True)):
         lost: list[float] = []
         same: list[float] = []
@@ -79,12 +85,15 @@ def test_a_temperature_changes_no_choice_of_the_first_router(shifted: Shifted) -
     assert found.divergence.values()[0] > 0
 
 
-def test_what_a_router_changes_by_itself_is_told_apart(shifted: Shifted) -> None:
-    found, (ours, _) = shifted({"type": "moe.router", "noise": 0.5, "seed": 1, "layers": [0]})
+@pytest.mark.parametrize(("options", "layers"), MIXTURES.values(), ids=MIXTURES)
+def test_what_a_router_changes_by_itself_is_told_apart(
+    shifted: Shifted, options: dict[str, Any], layers: tuple[int, ...]
+) -> None:
+    found, (ours, _) = shifted({"type": "moe.router", "noise": 0.5, "seed": 1, "layers": [0]}, **options)
     assert found.own.values()[0] == found.changed.values()[0] > 0  # the first one's inputs are the reference's
     assert not found.own.top[:, 1:].any()  # the others' weights are as they were
     assert found.changed.values()[1:].max() > 0  # and yet what reaches them is not
-    assert len(ours) == 3
+    assert len(ours) == len(layers)
 
 
 def test_fewer_experts_a_token_is_a_change_of_every_token(shifted: Shifted) -> None:
@@ -103,12 +112,9 @@ def test_more_experts_a_token_are_a_change_of_every_token(shifted: Shifted) -> N
     assert found.any_changed.values()[0] == 1
 
 
-def test_layers_without_experts_are_left_out(tmp_path: Path) -> None:
-    config = AutoConfig.for_model(**(_COMMON | QWEN))
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-    model.save_pretrained(tmp_path / "qwen")
-    info = inspect(tmp_path / "qwen")
+@pytest.mark.parametrize("kind", ["qwen2_moe", "qwen3_moe"])
+def test_layers_without_experts_are_left_out(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+    info = inspect(tiny(**MIXTURES[kind][0]))
     found = routing_shift(info, info, TOKENS_NL, DOCUMENT_N, tmp_path)
     assert found.layers == (0, 2)
     assert not found.changed.top.any()
