@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
 from tests.support.tiny import make_checkpoint
@@ -80,3 +81,20 @@ def pair(folder: Path, change: Callable[[Weights], None], kind: str = "llama", *
     """A tiny checkpoint and a changed copy."""
     reference = make_checkpoint(folder / "reference", kind, **options)
     return reference, changed_copy(reference, folder / "candidate", change)
+
+
+def whole_model_kl(reference: Path, own: Path, weights: Weights, text: Subset) -> np.ndarray:
+    """KL(reference ‖ own with these weights) in float64, from logits of whole models."""
+    logits = []
+    for folder, replaced in ((reference, {}), (own, weights)):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        # a tied matrix is two parts: one may be replaced without the other
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+        state = model.state_dict()
+        for name, tensor in replaced.items():
+            state[name].copy_(tensor.float())
+        with torch.no_grad():
+            logits.append(model(text.tokens_NL).logits.double().log_softmax(-1))
+    p, q = (one[text.scored_NL] for one in logits)
+    found: np.ndarray = (p.exp() * (p - q)).sum(-1).numpy()
+    return found

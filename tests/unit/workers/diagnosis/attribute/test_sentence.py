@@ -262,7 +262,7 @@ def test_a_gap_that_is_negligible_is_not_called_the_worst() -> None:
     def told(*sites: Told) -> str:
         return sentence(sites, None, cast("Found", found))
 
-    assert told(mild).startswith("Every gap is negligible: the one that costs most, added layer 4, costs 0 nats a token")
+    assert told(mild).startswith("Every gap is negligible: the one that costs most, added layer 4, costs 0 nats")
     assert told(unsure, mild).startswith("No gap is shown to cost anything alone: the one that costs most, dropped ")
     assert told(worst, mild).startswith("The worst gap is dropped layer 8, which alone costs 0.2 nats")
 

@@ -2,21 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
 from tests.support.tiny import make_checkpoint
-from tests.unit.workers.diagnosis.attribute.swapped import HEADS, Weights, noisy, pair, subset, swapper
+from tests.unit.workers.diagnosis.attribute.swapped import HEADS, Weights, noisy, pair, subset, swapper, whole_model_kl
 from workers.diagnosis.attribute import swapping
 from workers.diagnosis.attribute.changes import differing
 from workers.diagnosis.attribute.mixing import CONTROL, Mode
-from workers.diagnosis.attribute.sites import Site, sites_of
-from workers.diagnosis.attribute.subset import Subset
+from workers.diagnosis.attribute.sites import EMBEDDING, HEAD, Site, sites_of
 from workers.surgery.callbacks import never_cancelled
 
 TEXT = subset()
@@ -28,6 +27,14 @@ TOUCHED = (
     "model.layers.2.input_layernorm.weight",
     "model.norm.weight",
 )
+
+QWEN: dict[str, Any] = {
+    "kind": "llama-untied",
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+    "shared_expert_intermediate_size": 64,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -45,21 +52,6 @@ def harm(weights: Weights) -> None:
 
 def by_name(folder: Path) -> dict[str, Site]:
     return {site.name: site for site in sites_of(inspect(folder))}
-
-
-def whole_model_kl(reference: Path, own: Path, weights: Weights, text: Subset) -> np.ndarray:
-    """KL(reference ‖ own with these weights) in float64, from logits of whole models."""
-    logits = []
-    for folder, replaced in ((reference, {}), (own, weights)):
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        state = model.state_dict()
-        for name, tensor in replaced.items():
-            state[name].copy_(tensor.float())
-        with torch.no_grad():
-            logits.append(model(text.tokens_NL).logits.double().log_softmax(-1))
-    p, q = (one[text.scored_NL] for one in logits)
-    found: np.ndarray = (p.exp() * (p - q)).sum(-1).numpy()
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +80,34 @@ def test_a_swap_is_the_whole_model_with_these_weights(
     # the head rounds hidden states to bf16, which is worth a few per cent at one position and little on average
     assert kl.mean() == pytest.approx(expected.mean(), rel=0.02, abs=1e-7)
     assert np.corrcoef(kl, expected)[0, 1] > 0.995
+
+
+@pytest.fixture(scope="module", params=["llama", "llama-untied"], ids=["tied", "untied"])
+def outside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Embedding and head differ, and a module of the first layer."""
+
+    def harm_outside(weights: Weights) -> None:
+        noisy(weights, *(name for name in (EMBEDDING, HEAD, TOUCHED[0]) if name in weights))
+
+    return pair(tmp_path_factory.mktemp("outside"), harm_outside, request.param, **HEADS)
+
+
+@pytest.mark.parametrize("site", ["embed_tokens", "lm_head"])
+@pytest.mark.parametrize("into", ["reference", "candidate"])
+def test_where_tokens_come_in_and_where_logits_are_made_are_swapped_one_without_the_other(
+    outside: tuple[Path, Path], tmp_path: Path, site: str, into: str
+) -> None:
+    own, other = outside if into == "reference" else outside[::-1]
+    theirs = load_file(other / "model.safetensors")
+    name = EMBEDDING if site == "embed_tokens" else HEAD
+    expected = whole_model_kl(outside[0], own, {name: theirs.get(name, theirs[EMBEDDING])}, TEXT)
+    assert expected.mean() > 0.005  # there is something to be right about
+    with swapper(*outside, tmp_path, TEXT, torch.float32) as found:
+        kl = found.kl([by_name(outside[0])[site]], into=into)  # type: ignore[arg-type]
+        whole = found.kl((), into="candidate")
+    assert kl.mean() == pytest.approx(expected.mean(), rel=0.02)
+    assert np.corrcoef(kl, expected)[0, 1] > 0.995
+    assert kl.mean() != pytest.approx(whole.mean(), rel=0.05)
 
 
 def test_a_group_of_heads_is_its_rows_and_columns(models: tuple[Path, Path], tmp_path: Path) -> None:
@@ -171,17 +191,27 @@ def test_text_that_does_not_fit_into_memory_is_run_in_turns(
         assert found.run_layers == 3 * ran
 
 
-def test_an_expert_is_swapped_alone(tmp_path: Path) -> None:
-    name = "model.layers.1.block_sparse_moe.experts.2.w2.weight"
-    models = pair(tmp_path, lambda weights: noisy(weights, name, size=0.5), "mixtral")
+@pytest.mark.parametrize(
+    ("options", "experts", "down"),
+    [
+        ({"kind": "mixtral"}, "layers.1.block_sparse_moe.experts", "w2"),
+        (QWEN | {"model_type": "qwen2_moe"}, "layers.1.mlp.experts", "down_proj"),
+        (QWEN | {"model_type": "qwen3_moe"}, "layers.1.mlp.experts", "down_proj"),
+    ],
+    ids=["mixtral", "qwen2_moe", "qwen3_moe"],
+)
+def test_an_expert_is_swapped_alone(tmp_path: Path, options: dict[str, Any], experts: str, down: str) -> None:
+    models = pair(tmp_path, lambda weights: noisy(weights, f"model.{experts}.2.{down}.weight", size=0.5), **options)
+    expected = whole_model_kl(models[0], models[1], {}, TEXT)
     sites = by_name(models[0])
-    with swapper(*models, tmp_path, TEXT) as found:
+    with swapper(*models, tmp_path, TEXT, torch.float32) as found:
         whole = found.kl((), into="candidate")
-        assert whole.max() > 0
-        expert = found.kl([sites["layers.1.block_sparse_moe.experts.2"]])
+        assert whole.mean() == pytest.approx(expected.mean(), rel=0.02)
+        assert np.corrcoef(whole, expected)[0, 1] > 0.995
+        expert = found.kl([sites[f"{experts}.2"]])
         np.testing.assert_array_equal(expert, whole)
-        assert found.kl([sites["layers.1.block_sparse_moe.experts.1"]]).max() == 0
-        assert found.kl([sites["layers.1.block_sparse_moe.experts.2"]], mode=CONTROL).max() == 0
+        assert found.kl([sites[f"{experts}.1"]]).max() == 0
+        assert found.kl([sites[f"{experts}.2"]], mode=CONTROL).max() == 0
 
 
 def test_of_another_inner_width_whole_layers_are_swapped_and_nothing_in_them(tmp_path: Path) -> None:
