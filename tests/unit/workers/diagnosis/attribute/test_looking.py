@@ -43,7 +43,7 @@ def _uncompiled() -> Iterator[None]:
 
 
 def harm(weights: Weights) -> None:
-    """Two errors that are one and the same to what follows, two that undo each other, and one that knows of no other."""
+    """Two errors that are the same to what follows, two that undo each other, and one that knows of no other."""
     for site, factor in ((UP, 1.125), (DOWN, 1.125), (VALUES, 2.0), (OUT, 0.5)):
         weights[f"model.{site}.weight"] *= factor
     noisy(weights, f"model.{ELSEWHERE}.weight", size=0.5)
@@ -62,7 +62,7 @@ def test_pairs_are_far_from_adding_up_where_errors_are_aligned_or_undo_each_othe
             "kind": "attribute",
             "reference": {"model": "tiny"},
             "candidate": {"model": "changed"},
-            "text": {"source": "inline", "documents": ["unused"]},
+            "text": {"source": "inline", "documents": [{"id": "one", "text": "unused"}]},
             "levels": ["module"],
             "top": 5,
             "twins": 1,
