@@ -87,7 +87,7 @@ def test_a_curve_that_saturates_is_not_called_straight_because_the_published_for
     (reason,) = answer.reasons
     assert reason.startswith("a logistic curve, its middle at s = 0.578, describes it far better than a straight form")
     assert "(AICc lower by 46.8)" in reason
-    assert "the published form follows it no better than an exponential (p = 0.1; a transition needs 0.02)" in reason
+    assert "the published form follows it no better than an exponential (p = 0.11; a transition needs 0.02)" in reason
     assert answer.chosen.form.name == "logistic"
     assert answer.chosen.aicc == min(rival.aicc for rival in (answer.own, *answer.rivals) if rival.aicc is not None)
     warnings = " | ".join(answer.warnings)
