@@ -10,7 +10,8 @@ and with each other. Whether to believe them is said beside them:
   told; or there is one, but the published form does not say where. Either a rival shows it and the published form does
   not follow it (`missed`); or a side of the knee has no more points than coefficients, so that the place of the knee is
   arithmetic and not evidence; or the interval reaches an end of the measured range or a bound of s0; or it is wider
-  than half of the searched range, so that measuring did not even halve what was known before; or there are too few
+  than half of the searched range, so that measuring did not even halve what was known before; or the documents are
+  so few that what they share may have bent the curve; or there are too few
   points for an AICc of the published form; or the measured curve is flatter beyond the knee than up to it.
 - *transition*: neither.
 
@@ -48,6 +49,8 @@ Resampled = Literal["residuals", "documents"]
 
 TRANSITION_LEVEL = 0.02
 WIDEST = 0.5
+# With fewer, what documents share hides one knee in five of those that are there, and more.
+FEW_DOCUMENTS = 20
 _LACK_OF_FIT_LEVEL = 0.05
 _FALLING_LEVEL = 0.01
 _NEAR = 1e-9
@@ -183,14 +186,14 @@ def fit_threshold(
         check()
 
     missed = missed_transition(candidates[1:]) if tested.p > TRANSITION_LEVEL else None
-    answer, reasons = _judge(curve, bounds, fit, interval, tested, missed, candidates)
+    answer, reasons = _judge(curve, bounds, fit, interval, tested, missed, candidates, documents)
     chosen = choose(_eligible(candidates, answer))
     return ThresholdAnswer(
         answer=answer,
         reasons=tuple(reasons),
         warnings=(
             *_warnings(curve, fit, bounds, fits, candidates[0], chosen, missed),
-            *(_slight(curve) if answer == "transition" else ()),
+            *(_slight(curve, dense, documents) if answer == "transition" else ()),
         ),
         fit=fit,
         interval=interval,
@@ -237,6 +240,7 @@ def _judge(
     tested: TransitionTest,
     missed: Missed | None,
     candidates: Sequence[Candidate],
+    documents: DocumentLosses | None,
 ) -> tuple[Answer, list[str]]:
     own = candidates[0]
     free = published.free_coefficients(bounds)
@@ -251,6 +255,10 @@ def _judge(
         if own.aicc is None and (far := _straight_is_far(curve, candidates)):
             points = f"{len(curve)} points are too few for the test to show a transition {needed}"
             return "not identifiable", [f"{points}, and {far}"]
+        count = FEW_DOCUMENTS if documents is None else len(documents.tokens_D)
+        if count < FEW_DOCUMENTS and tested.p_by_points <= TRANSITION_LEVEL:
+            told = f"what {count} documents share bends {_WORDS[simplest]} by as much {needed}"
+            return "not identifiable", [f"{told}: {FEW_DOCUMENTS} or more would tell whether the curve turns"]
         told = f"the published form describes the curve no better than {_WORDS[simplest]} does"
         return "no transition in range", [f"{told} {needed}"]
     reasons = _why_no_threshold(curve, fit, own) + _why_not_identifiable(curve, bounds, fit, interval)
@@ -366,15 +374,16 @@ def _warnings(
     return found
 
 
-def _slight(curve: Curve) -> list[str]:
-    """What is said of a knee in a curve that stays near-lossless from one end to the other."""
-    span = float(curve.log_N.max() - curve.log_N.min())
-    if span >= NEAR_LOSSLESS:
+def _slight(curve: Curve, dense: float | None, documents: DocumentLosses | None) -> list[str]:
+    """What is said of a knee in perplexities that stay near-lossless from one end to the other."""
+    if dense is None or (documents is not None and documents.quantity != "perplexity"):
         return []
-    of_least = numeral(100 * math.expm1(span), ".2g")
+    worst = float(curve.log_N.max()) - math.log(dense)
+    if worst >= NEAR_LOSSLESS:
+        return []
     return [
-        f"the values differ by {of_least} % over the whole measured range: s0 is where the curve bends, and not where "
-        "anything breaks"
+        f"no perplexity of the curve lies more than {numeral(100 * math.expm1(worst), '.2g')} % above the unmodified "
+        "model's: s0 is where the curve bends, and not where anything breaks"
     ]
 
 

@@ -41,14 +41,21 @@ _GRID = 96
 
 @dataclass(frozen=True)
 class TransitionTest:
-    """p-value of each form without transition; the largest one counts."""
+    """p-value of each form without transition; the largest one counts. `by_points`: the same where the points' errors
+    are taken for independent, whatever is known of documents."""
 
     p_values: Mapping[str, float]
+    by_points: Mapping[str, float]
 
     @property
     def p(self) -> float:
         """Of the hypothesis that there is no transition."""
         return max(self.p_values.values())
+
+    @property
+    def p_by_points(self) -> float:
+        """The same of independent errors."""
+        return max(self.by_points.values())
 
 
 def transition_test(
@@ -67,31 +74,31 @@ def transition_test(
     _, sse_G = designs.solve(curve.log_N)
     rng = np.random.default_rng(seed)
     shared_BN = None if documents is None else _moved_by_documents(documents, seed=seed, resamples=resamples)
-    p_values = {}
+    p_values, by_points = {}, {}
 
-    def tested(fitted_N: Array, variance_N: Array, straight: Callable[[Array], Array]) -> float:
+    def test(name: str, fitted_N: Array, variance_N: Array, straight: Callable[[Array], Array]) -> None:
         own, own_straight = float(sse_G.min()), float(((curve.log_N - fitted_N) ** 2).sum())
         drawn_BN = draw(rng, fitted_N, variance_N, resamples)
-        found = _p_value(
+        p_values[name] = by_points[name] = _p_value(
             excess(own_straight, own, count), excess(straight(drawn_BN), designs.sse(drawn_BN).min(axis=0), count)
         )
-        if shared_BN is None:
-            return found
-        moved_BN = fitted_N + shared_BN
-        return max(found, _p_value(own_straight - own, straight(moved_BN) - designs.sse(moved_BN).min(axis=0)))
+        if shared_BN is not None:
+            moved_BN = fitted_N + shared_BN
+            gain_B = straight(moved_BN) - designs.sse(moved_BN).min(axis=0)
+            p_values[name] = max(by_points[name], _p_value(own_straight - own, gain_B))
 
     for name, x_N in (("power_law", np.log(curve.s_N)), ("exponential", curve.s_N)):
         design_NK = np.column_stack([np.ones(count), x_N])
         basis_NK, _ = np.linalg.qr(design_NK)
         residual_N = curve.log_N - basis_NK @ (basis_NK.T @ curve.log_N)
         variance_N = point_variances(curve.s_N, residual_N, design_NK)
-        p_values[name] = tested(curve.log_N - residual_N, variance_N, partial(_outside, basis_NK=basis_NK))
+        test(name, curve.log_N - residual_N, variance_N, partial(_outside, basis_NK=basis_NK))
     line = Line(curve.s_N)
     rise, _ = line.fit(curve)
     residual_N, slope_N = line.residual(curve), line.slope(np.asarray([rise]))[0]
     variance_N = point_variances(curve.s_N, residual_N, np.column_stack([np.ones(count), slope_N]))
-    p_values[NAME] = tested(curve.log_N - residual_N, variance_N, partial(line.refitted, rise=rise))
-    return TransitionTest(p_values)
+    test(NAME, curve.log_N - residual_N, variance_N, partial(line.refitted, rise=rise))
+    return TransitionTest(p_values, by_points)
 
 
 def _outside(log_BN: Array, basis_NK: Array) -> Array:

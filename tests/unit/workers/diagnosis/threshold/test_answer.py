@@ -15,6 +15,7 @@ from workers.diagnosis.threshold import published
 from workers.diagnosis.threshold.answer import TRANSITION_LEVEL, ThresholdAnswer, at_bounds, fit_threshold
 from workers.diagnosis.threshold.bounds import Bounds
 from workers.diagnosis.threshold.curve import Curve
+from workers.diagnosis.threshold.documents import DocumentLosses
 
 S_N = np.linspace(0.1, 0.8, 15)
 
@@ -239,12 +240,36 @@ def test_documents_say_how_far_they_bend_a_straight_curve() -> None:
     assert alone >= 2
 
 
-@pytest.mark.parametrize(("rise", "told"), [(0.01, True), (0.21, True), (0.23, False)])
-def test_a_knee_of_a_curve_that_stays_near_lossless_is_said_to_break_nothing(rise: float, told: bool) -> None:
-    s_N = np.linspace(0.1, 0.8, 12)
-    answer = fit_threshold(Curve(s_N, 3 + rise / (1 - (0.1 / 0.8) ** 3) * (s_N / 0.8) ** 3), RISING)
-    assert answer.answer == "transition"
+def test_few_documents_that_bend_a_curve_as_much_leave_it_open_whether_it_turns() -> None:
+    scenario, rng, told = SCENARIOS["12 points, 0.03, k2 = 0"], np.random.default_rng(0), set()
+    for _ in range(12):
+        losses = simulated(scenario, 6, rng)
+        answer = fit_threshold(curve_of(scenario.s_N, losses), scenario.bounds, documents=losses)
+        told.add(answer.answer)
+        if answer.transition.p_by_points <= TRANSITION_LEVEL < answer.transition.p:
+            assert answer.answer == "not identifiable"
+            assert "what 6 documents share bends" in answer.reasons[0]
+    assert told == {"transition", "not identifiable"}
+
+
+@pytest.mark.parametrize(("over", "told"), [(1.0, True), (1.2, True), (1.3, False), (20.0, False)])
+def test_a_knee_of_a_curve_that_stays_near_lossless_is_said_to_break_nothing(over: float, told: bool) -> None:
+    """A rise of one per cent, so much above the unmodified model."""
+    s_N, dense = np.linspace(0.1, 0.8, 12), 6.0
+    curve = Curve(s_N, np.log(over * dense) + 0.01 * (s_N / 0.8) ** 3)
+    answer = fit_threshold(curve, RISING, dense=dense)
+    assert answer.answer == fit_threshold(curve, RISING).answer == "transition"
     assert any("not where anything breaks" in warning for warning in answer.warnings) is told
+    assert not any("breaks" in warning for warning in fit_threshold(curve, RISING).warnings)
+
+
+def test_a_divergence_is_never_said_to_break_nothing() -> None:
+    s_N = np.linspace(0.1, 0.8, 12)
+    mean_N = 2 + 0.2 * (s_N / 0.8) ** 3
+    losses = DocumentLosses.of(np.outer(mean_N, np.full(20, 100.0)), np.full(20, 100.0), "divergence")
+    answer = fit_threshold(Curve.of(s_N, mean_N), RISING, dense=None, documents=losses)
+    assert answer.answer == "transition"
+    assert not any("breaks" in warning for warning in answer.warnings)
 
 
 def test_the_same_seed_gives_the_same_answer_digit_by_digit() -> None:

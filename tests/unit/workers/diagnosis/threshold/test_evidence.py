@@ -49,8 +49,8 @@ def test_knees_are_seen(name: str) -> None:
 
 
 def test_errors_that_documents_share_along_the_curve_feign_no_transition() -> None:
-    """Each setting's errors upon those of the one before bend a straight curve; taken for independent, they are a knee
-    in a sixth of such curves."""
+    """Each setting's errors upon those of the one before bend a straight curve; without bounds, and taken for
+    independent, they are a knee in every fifth of such curves or sixth."""
     rng, alone, together = np.random.default_rng(3), 0, 0
     for index in range(60):
         losses = around(STRAIGHT["constant"], "accumulating", 20, rng)
@@ -59,7 +59,7 @@ def test_errors_that_documents_share_along_the_curve_feign_no_transition() -> No
         tested = transition_test(curve, Bounds(), documents=losses, seed=index, resamples=299)
         together += tested.p <= TRANSITION_LEVEL
     assert together <= 3
-    assert alone >= 3 * max(together, 1)
+    assert alone >= max(6, 3 * together)
 
 
 @pytest.mark.parametrize("name", ["15 points, 0.02", "20 points, 0.05"])
