@@ -179,6 +179,29 @@ def bench_compare(home: Path) -> list[Row]:
     return rows
 
 
+def bench_engine_changes(home: Path) -> list[Row]:
+    """Other weights in a warm process: of the same shapes, which are swapped, and of other depths, each of which takes
+    an engine of its own. The look for weights that are not finite is part of both; the first swap is left out."""
+    settings = prepared(home, 1000)
+    room = EngineRoom(settings)
+    store = CheckpointStore(settings.home / "checkpoints", settings.checkpoint_budget_bytes)
+    room.engine(MODEL, 512)
+    knobs = {
+        "swap": [{"type": "prune.magnitude", "sparsity": 0.1 * tenths} for tenths in range(1, 6)],
+        "start": [{"type": "prune.layers", "layers": list(range(10, 10 + gone))} for gone in range(1, 5)],
+    }
+    rows = []
+    for change, steps in knobs.items():
+        seconds = []
+        for step in steps:
+            made = apply(inspect(MODEL), request([step]).candidate.recipe, store=store)
+            seconds.append(timed(lambda path=made.path: room.engine(path, 512)))  # type: ignore[misc]
+        rows.append(Row("engine", change, "seconds", statistics.median(seconds[-4:]), "s"))
+    rows += [Row("engine", "swap", "starts", room.pool.starts - len(knobs["start"]), "count")]
+    room.close()
+    return rows
+
+
 def bench_prompt_logprobs(home: Path) -> list[Row]:
     """vLLM's own full-vocabulary prompt log-probabilities: the road not taken. As they come (an object for each token
     of the vocabulary), and flat (`flat_logprobs`, which nobody gets unless they ask)."""
@@ -245,6 +268,8 @@ def main(name: str) -> None:
                 rows = bench_compare(home)
             case "compare_long":
                 rows = bench_compare_long(home)
+            case "engine_changes":
+                rows = bench_engine_changes(home)
             case "prompt_logprobs":
                 rows = bench_prompt_logprobs(home)
             case "memory_10k":

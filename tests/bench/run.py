@@ -26,6 +26,7 @@ RESULTS = Path(__file__).with_name("results")
 CASES = (
     "compare",
     "compare_long",
+    "engine_changes",
     "prompt_logprobs",
     "memory_10k",
     "memory_100k",
@@ -111,7 +112,8 @@ def derived(rows: list[Row]) -> list[Row]:
     small, large = (values.get(("memory", size, "peak_resident")) for size in ("10k", "100k"))
     if small and large:
         found.append(Row("memory", "100k_over_10k", "peak_resident_ratio", large / small, "ratio"))
-    return found + held(rows)
+    anew = {row[:3] for row in found}
+    return found + held([*(row for row in rows if row[:3] not in anew), *found])
 
 
 def held(rows: list[Row]) -> list[Row]:

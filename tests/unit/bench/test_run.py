@@ -1,7 +1,7 @@
 import pytest
 
 from tests.bench.rows import Row
-from tests.bench.run import held, results_file
+from tests.bench.run import derived, held, results_file
 
 
 def test_a_bar_stands_beside_its_number_met_or_missed() -> None:
@@ -21,6 +21,19 @@ def test_a_bar_stands_beside_its_number_met_or_missed() -> None:
         Row("sweep", "two_workers", "job_ratio_met", 0, "yes=1"),
         Row("attribute", "30_layers", "search_forward_passes_bar", 32, "passes"),
         Row("attribute", "30_layers", "search_forward_passes_met", 1, "yes=1"),
+    ]
+
+
+def test_a_ratio_is_judged_as_it_is_now_and_not_as_it_was_kept() -> None:
+    rows = [
+        Row("memory", "10k", "peak_resident", 1000.0, "B"),
+        Row("memory", "100k", "peak_resident", 1100.0, "B"),
+        Row("memory", "100k_over_10k", "peak_resident_ratio", 1.01, "ratio"),
+    ]
+    assert derived(rows) == [
+        Row("memory", "100k_over_10k", "peak_resident_ratio", 1.1, "ratio"),
+        Row("memory", "100k_over_10k", "peak_resident_ratio_bar", 1.05, "ratio"),
+        Row("memory", "100k_over_10k", "peak_resident_ratio_met", 0.0, "yes=1"),
     ]
 
 
