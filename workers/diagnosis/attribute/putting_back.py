@@ -16,7 +16,9 @@ from app.contracts.attribute_report import Treatment
 from app.contracts.errors import HemostatError
 from app.contracts.recipe import Step
 from app.models.checkpoint import CheckpointInfo
+from app.models.modules import Weight, weights_of
 from app.models.steps import after_one, check_recipe, order_one, renumbering
+from app.models.steps.norm import norms_of
 from app.models.steps.others import takes_other
 from workers.diagnosis.attribute.naming import listed
 from workers.diagnosis.attribute.treatment import Patient
@@ -85,10 +87,11 @@ def _without(patient: Patient, dropped: list[int], added: list[int], before: int
         raise _NoRecipeError(f"{type_of(step)} cannot be told to leave exactly these layers {way}")
     places: list[int | None] = [*range(start), *[None] * len(dropped), *range(before, len(order))]
     renumbered = {layer: number for number, layer in enumerate(places) if layer is not None}
+    outside = [weight for weight in (*weights_of(info), *norms_of(info)) if weight.layer is None]
     return [
         *(fields_of(one) for one in patient.recipe[:place]),
         *remaining,
-        *(fields for one in later for fields in _moved(one, renumbered)),
+        *(fields for one in later for fields in _moved(one, renumbered, outside)),
     ]
 
 
@@ -125,9 +128,10 @@ def _order_after(info: CheckpointInfo, steps: list[Fields]) -> Order | None:
     return order_one(info, step)
 
 
-def _moved(step: Step, renumbered: dict[int, int]) -> list[Fields]:
+def _moved(step: Step, renumbered: dict[int, int], outside: Sequence[Weight]) -> list[Fields]:
     """A later step for the same layers, by the numbers that these have now; none where all that it was for is gone.
-    Raises _NoRecipeError where it knows layers by more than their numbers in `layers`."""
+    Raises _NoRecipeError where it knows layers by more than their numbers in `layers`, and where its layers are gone
+    but not what it names `outside` of them: no step can name both no layer and the same modules."""
     by_number = any(part.isdigit() for module in step.modules or () for part in module.split("."))
     if takes_other(step) or by_number:
         raise _NoRecipeError(f"{type_of(step)} comes later and fits the layers as the candidate numbers them")
@@ -135,4 +139,8 @@ def _moved(step: Step, renumbered: dict[int, int]) -> list[Fields]:
     if step.layers is None:
         return [fields]
     layers = [renumbered[layer] for layer in step.layers if layer in renumbered]
-    return [fields | {"layers": layers}] if layers else []
+    if layers:
+        return [fields | {"layers": layers}]
+    if any(weight.answers_to(kind) for weight in outside for kind in step.modules or ()):
+        raise _NoRecipeError(f"{type_of(step)} comes later for these layers and for weights outside the layers")
+    return []

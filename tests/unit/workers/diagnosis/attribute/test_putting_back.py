@@ -141,6 +141,8 @@ def test_later_steps_treat_the_same_layers_by_their_new_numbers(info: Checkpoint
     assert put_back(twice, [], [3, 4], before=5).recipe == (RTN | {"layers": [5]},)
     only = patient(info, RTN, extend("identity", 1), RTN | {"bits": 8, "layers": [2]})
     assert put_back(only, [], [2], before=3).recipe == (RTN,)
+    also = patient(info, extend("identity", 1), RTN | {"layers": [2, 3], "modules": ["mlp", "lm_head"]})
+    assert put_back(also, [], [2], before=3).recipe == (RTN | {"layers": [2], "modules": ["mlp", "lm_head"]},)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +164,14 @@ def test_later_steps_treat_the_same_layers_by_their_new_numbers(info: Checkpoint
         ([drop(1), extend("duplicate", 3)], [], [4], 5, "no single step"),
         ([drop(1, 2), ADAPTER], [2], [], 1, "adapter.lora comes later"),
         ([drop(1, 2), RTN | {"modules": ["layers.1.mlp.up_proj"]}], [2], [], 1, "quantize.rtn comes later"),
+        # its layer goes, the head stays
+        *(
+            ([extend("identity", 1), later | {"layers": [2]}, RTN], [], [2], 3, "for weights outside the layers")
+            for later in (
+                RTN | {"bits": 8, "modules": ["mlp", "lm_head"]},
+                {"type": "norm.scale", "factor": 1.5, "modules": ["input_layernorm", "norm"]},
+            )
+        ),
     ],
 )
 def test_where_no_recipe_is_known_it_says_why(
