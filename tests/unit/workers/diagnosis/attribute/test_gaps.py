@@ -52,6 +52,7 @@ def test_a_gap_is_shown_by_the_interval_of_its_nats(
         assert verdict_.startswith("The worst gap is dropped layer 0, which alone costs")
 
 
+RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
 DROPPED = {"kind": "dropped", "layer": 0, "of": None, "distance": None, "added": 0.3}
 IDENTITY = {"kind": "identity", "layer": 1, "of": 0, "distance": 1.4, "added": 0.0}
 COPY = {"kind": "duplicate", "layer": 1, "of": 0, "distance": 0.0, "added": 0.3}
@@ -63,17 +64,17 @@ NO_INTERVAL = {"nats": {"mean": 0.2, "ci": None}, "share": 0.4, "share_ci": None
 
 
 @pytest.mark.parametrize(
-    ("layers", "changes", "cause", "unclear", "why", "untreated"),
+    ("layers", "changes", "cause", "unclear", "why", "treatment"),
     [
         ([IDENTITY], NOTHING, "negligible", None, "identity; its nats are 0; ", "it costs nothing"),
         ([DROPPED], NOTHING, "negligible", None, "dropped; its nats are 0; ", "it costs nothing"),
         ([DROPPED], TRIFLE, "negligible", None, "dropped; 0.02 % of the damage; ", "what it costs is negligible"),
         ([DROPPED], UNSURE, "unclear", "no_damage_shown", "dropped; no damage is shown, ", "more text would tell"),
         ([COPY], UNSURE, "unclear", "no_damage_shown", "duplicate; no damage is shown, ", "more text would tell"),
-        ([DROPPED], SURE, "removed", None, "dropped; found again in ", None),
-        ([COPY], SURE, "inserted", None, "duplicate; found again in ", None),
-        ([DROPPED, COPY], SURE, "removed", None, "dropped and duplicate; found again in ", None),
-        ([COPY], NO_INTERVAL, "inserted", None, "duplicate; found again in ", None),
+        ([DROPPED], SURE, "removed", None, "dropped; found again in ", ({"type": "prune.layers", "layers": [1]}, RTN)),
+        ([COPY], SURE, "inserted", None, "duplicate; found again in ", (RTN,)),
+        ([DROPPED, COPY], SURE, "removed", None, "dropped and duplicate; found again in ", "dropped other layers"),
+        ([COPY], NO_INTERVAL, "inserted", None, "duplicate; found again in ", (RTN,)),
     ],
 )
 def test_a_gap_that_costs_nothing_for_sure_has_the_cause_that_any_part_would_have(
@@ -83,11 +84,17 @@ def test_a_gap_that_costs_nothing_for_sure_has_the_cause_that_any_part_would_hav
     cause: Cause,
     unclear: Unclear | None,
     why: str,
-    untreated: str | None,
+    treatment: tuple[dict[str, Any], ...] | str,
 ) -> None:
+    """`treatment`: its recipe, or the end of why there is none."""
     info = inspect(tiny("llama"))
-    recipe = recipe_of([{"type": "prune.layers", "layers": [0, 1]}])
-    gap = internals_blocks.alignment()["gaps"][0] | {"layers": layers} | changes
+    step, before = (
+        ({"type": "prune.layers", "layers": [0, 1]}, 0)
+        if DROPPED in layers
+        else ({"type": "extend.duplicate", "layers": [0]}, 2)
+    )
+    recipe = recipe_of([step, RTN])
+    gap = internals_blocks.alignment()["gaps"][0] | {"at_candidate": before, "layers": layers} | changes
     found = SimpleNamespace(
         internals=internals_blocks.dense(alignment=internals_blocks.alignment() | {"gaps": [gap]}),
         patient=lambda: Patient(info, recipe, info),
@@ -97,6 +104,8 @@ def test_a_gap_that_costs_nothing_for_sure_has_the_cause_that_any_part_would_hav
     assert made.why.startswith(why)
     assert made.why.endswith("found again in 100 % of resamplings of the documents")
     assert made.treatment is not None
-    if untreated is not None:
+    if isinstance(treatment, str):
         assert made.treatment.recipe is None
-        assert made.treatment.why.endswith(untreated)
+        assert made.treatment.why.endswith(treatment)
+    else:
+        assert made.treatment.recipe == treatment
