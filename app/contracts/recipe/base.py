@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from app.contracts.base import Contract
-from app.contracts.recipe.strength import BITS, FALLING, RANK, RISING, SHARE, UNKNOWN
+from app.contracts.recipe.strength import BITS, FALLING, RISING, SHARE, UNKNOWN
 from app.contracts.text import ShippedText, TextSource
 
 Bits = Annotated[int, Field(ge=2, le=8), BITS]
@@ -15,7 +15,7 @@ Form = Literal["simulated", "packed"]
 Sparsity = Annotated[float, Field(gt=0, lt=1), SHARE]
 Pattern = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}:[1-9][0-9]{0,2}$")]
 Allocation = Literal["uniform", "owl"]
-Rank = Annotated[int, Field(ge=1, le=65536), RANK]
+Rank = Annotated[int, Field(ge=1, le=65536)]
 Seed = Annotated[int, Field(ge=0, lt=2**63), UNKNOWN]
 
 

@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from app.contracts.recipe.base import Calibrated, Rank, Step
-from app.contracts.recipe.strength import SHARE, UNKNOWN
+from app.contracts.recipe.strength import RANK, SHARE, UNKNOWN
 
 
 class Truncated(Step):
     """A rank, or the share of each matrix' storage that is removed."""
 
-    rank: Rank | None = None
+    rank: Annotated[Rank, RANK] | None = None
     ratio: Annotated[float, Field(gt=0, lt=1), SHARE] | None = Field(
         default=None,
         description="Share of a matrix' parameters that two factors save; the rank follows from its shape.",

@@ -115,7 +115,9 @@ class RepairLowrank(FitsBlocks):
     calibration_windows: Annotated[int, Field(ge=1, le=4096), FALLING] = Field(
         default=64, description="The last eighth of them is not trained on and decides what is kept."
     )
-    rank: Rank = Field(description="Mean rank over the modules, by bytes; none has more than four times it.")
+    rank: Annotated[Rank, FALLING] = Field(
+        description="Mean rank over the modules, by bytes; none has more than four times it."
+    )
     allocation: Literal["uniform", "nats"] = Field(
         default="nats", description="The same rank everywhere, or by nats saved a byte."
     )

@@ -56,6 +56,14 @@ def test_ranks_fall_and_what_has_no_zero_stays_as_given():
     assert second.values == (None, 1.2, 0.9, 1.1)
 
 
+def test_a_smaller_rank_removes_of_a_low_rank_and_not_of_a_repair():
+    recipe = [{"type": "lowrank.svd", "rank": 8}, {"type": "repair.lowrank", "rank": 8}]
+    knobs = [{"step": step, "field": "rank", "values": [4, 16, 8]} for step in (0, 1)]
+    removed, repaired = axes_of(request(recipe, knobs))
+    assert repaired.values == removed.values == (None, 16, 8, 4)
+    assert (removed.removes, repaired.removes) == (True, False)
+
+
 def test_numbers_with_a_direction_stand_from_the_mildest_on():
     recipe = [{"type": "quantize.rtn", "bits": 4}, {"type": "context.yarn", "factor": 2}]
     knobs = [
