@@ -12,7 +12,8 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.steps import check_one, check_recipe
-from app.models.steps.norm import norms_of
+from app.models.steps.norm import EPSILON, norms_of
+from app.models.strength import direction_of
 
 Tiny = Callable[..., Path]
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
@@ -43,6 +44,11 @@ def test_the_checkpoint_will_have_the_epsilon(tiny: Tiny) -> None:
     info = inspect(tiny("llama"))
     steps = RECIPE.validate_python([{"type": "norm.epsilon", "epsilon": 0.25}])
     assert check_recipe(info, steps, pointer="/r").config["rms_norm_eps"] == 0.25
+
+
+def test_the_epsilon_that_is_neutral_is_read_where_the_step_writes_it() -> None:
+    direction = direction_of("norm.epsilon", "epsilon")
+    assert direction is not None and direction.configured == EPSILON
 
 
 def refused(info: CheckpointInfo, step: dict[str, Any]) -> tuple[ErrorCode, str]:
