@@ -2,7 +2,7 @@
 
 Kernels of another processor, or of another number of threads, add in another order and round otherwise. A claim whose
 interval ends near a limit may then be ruled otherwise, and a reader has to know which these are: also those that were
-measured by an earlier version of the steps, as nobody measures every processor anew with each of them.
+measured by another version of the steps, as nobody measures every processor anew with each of them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Ruling:
     outcome: str
 
     def mark(self, now: Ruling) -> str:
-        """What tells it from what is ruled now: those of its versions that are others by now; empty where all are the
-        same."""
+        """What tells it from what is ruled now: those of its versions, older or newer, that are others; empty where all
+        are the same."""
         if self.versions == now.versions:
             return ""
         others = [one for one in self.versions.split(_BETWEEN) if one not in now.versions.split(_BETWEEN)]
-        return f"earlier version: {', '.join(others)}" if others else "earlier version"
+        return f"other version: {', '.join(others)}" if others else "other version"
 
 
 def fingerprint(rule: str, jobs: Mapping[str, object]) -> str:

@@ -37,12 +37,12 @@ def test_only_the_same_rule_on_another_device_with_another_outcome_is_told():
     assert otherwise([Ruling("a", "knee", RULE, STEPS, "confirmed")], HERE) == {}, "an earlier one of its own device"
 
 
-def test_what_earlier_versions_of_the_steps_ruled_is_told_with_these_versions():
+def test_what_other_versions_of_the_steps_ruled_is_told_with_these_versions():
     before = made_by({"surgery": 3, "prune.wanda": 1})
     older = [Ruling(device, "knee", RULE, before, "confirmed") for device in ("c", "d")]
     agreeing = Ruling("e", "knee", RULE, before, "refuted")
     assert otherwise([*older, agreeing, THERE], HERE) == {
-        ("confirmed", "earlier version: surgery 3"): ("c", "d"),
+        ("confirmed", "other version: surgery 3"): ("c", "d"),
         ("confirmed", ""): ("b",),
     }
 
@@ -51,10 +51,11 @@ def test_what_earlier_versions_of_the_steps_ruled_is_told_with_these_versions():
     ("before", "mark"),
     [
         ({"surgery": 4, "prune.wanda": 1}, ""),
-        ({"prune.wanda": 1, "surgery": 3}, "earlier version: surgery 3"),
-        ({"surgery": 3, "prune.wanda": 11}, "earlier version: prune.wanda 11, surgery 3"),
-        ({"surgery": 4}, "earlier version"),
+        ({"prune.wanda": 1, "surgery": 3}, "other version: surgery 3"),
+        ({"surgery": 3, "prune.wanda": 11}, "other version: prune.wanda 11, surgery 3"),
+        ({"prune.wanda": 1, "surgery": 5}, "other version: surgery 5"),
+        ({"surgery": 4}, "other version"),
     ],
 )
-def test_a_ruling_is_marked_by_the_versions_that_are_others_by_now(before, mark):
+def test_a_ruling_is_marked_by_the_versions_that_are_others(before, mark):
     assert Ruling("b", "knee", RULE, made_by(before), "confirmed").mark(HERE) == mark
