@@ -60,9 +60,8 @@ def check_trajectory(
 
     Raises what `check_one` raises, with the pointer of the candidate to blame; DOCUMENT_TOO_SHORT for a conversation of
     the request that is to give a prompt and has no message before its first answer, or only blank ones;
-    WINDOW_TOO_LARGE where prompt and tokens
-    exceed a model's context; RECIPE_NOT_APPLICABLE for a decoder that runs in transformers and a candidate whose
-    activations, keys or values are simulated.
+    WINDOW_TOO_LARGE where prompt and tokens exceed a model's context; RECIPE_NOT_APPLICABLE for a decoder that runs in
+    transformers and a candidate whose activations, keys or values are simulated.
     """
     _check_prompts(request)
     reference = inspect(registry.resolve(request.reference.model).checkpoint_path())
