@@ -51,10 +51,18 @@ class LayerGap(Contract):
     at_reference: Count
     at_candidate: Count
     layers: tuple[UnmatchedLayer, ...]
-    nats: Mean | None = Field(description="KL of the reference with this gap alone; null where the widths differ")
-    share: Number = Field(description="of the whole candidate's KL; shares need not sum up")
+    nats: Mean | None = Field(
+        description="KL of the reference with this gap alone; null where the widths differ and it holds layers of the "
+        "candidate, which do not run in the reference"
+    )
+    share: Number = Field(
+        description="of `nats`, or where these are null of `saved`, in the whole candidate's KL; shares need not sum up"
+    )
     share_ci: Ci | None = None
-    saved: Mean | None = Field(description="nats that the candidate gains without this gap alone, paired")
+    saved: Mean | None = Field(
+        description="nats that the candidate gains without this gap alone, paired; null where the widths differ and it "
+        "holds layers of the reference"
+    )
     similarity_before: float = Field(description="CKA of the two models' states that enter the gap")
     similarity_after: float
     stability: Number = Field(description="as of a pair: share of resamplings with the same gap")

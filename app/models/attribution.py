@@ -161,14 +161,14 @@ def _unswapped(
     *,
     reference_parameters: float,
 ) -> AttributionCost:
-    """Of models of two depths or widths, whose parts are not swapped: what goes on inside or, of one width, at least
+    """Of models of two depths or widths, whose parts are not swapped: what goes on inside or, of two depths, at least
     the alignment, whose gaps are the parts then."""
     inside, size = 0.0, 0
     told: tuple[str, ...] = ("no part can be swapped between models of two depths or widths",)
     if request.internals:
         inside, size, more = _inside(request, infos, subset)
         told += more
-    elif infos[0].hidden_size == infos[1].hidden_size:
+    elif infos[0].layers != infos[1].layers:
         windows, length = inner_windows(infos, request.window)
         tokens = min(subset, windows * length)
         inside = tokens * (ALIGNED_PASSES + GAP_PASSES * abs(infos[0].layers - infos[1].layers))
@@ -193,8 +193,9 @@ def _inside(
     head = min(1.0, info.vocabulary * info.hidden_size / info.parameters)
     repair = info.layers * ((1 - head) / 2 + 2 * head)
     size = _inner_bytes(infos, tokens, length)
-    swapped = infos[0].layers == infos[1].layers or infos[0].hidden_size != infos[1].hidden_size
-    left = "it out" if swapped else "out all of it but the alignment, whose gaps are the parts"
+    left = (
+        "it out" if infos[0].layers == infos[1].layers else "out all of it but the alignment, whose gaps are the parts"
+    )
     told = (
         f"what goes on inside comes beside the budget: {INNER_PASSES:g} forward passes in float32 over {tokens} "
         f"tokens, with attention maps of every head, and about {repair:.0f} over {repaired} to see what later layers "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from app.contracts.attribute_blocks import LayerAlignment, LayerGap, UnmatchedLayer
+from app.contracts.report import Mean
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.charts_internals import Cells, Matched, alignment_picture, heat_map
@@ -72,10 +73,17 @@ def alignment_sentence(block: LayerAlignment) -> str:
     """Which layers have no partner, and what each gap costs."""
     if not block.gaps:
         return f"All {block.reference_layers} layers of the two models stand for each other, in order."
-    parts = [f"{_what(gap)} ({fmt.estimate(gap.nats.mean, gap.nats.ci)} nats)" for gap in block.gaps if gap.nats]
-    parts = parts or [_what(gap) for gap in block.gaps]
+    parts = []
+    for gap in block.gaps:
+        nats = _nats(gap)
+        parts.append(_what(gap) + ("" if nats is None else f" ({fmt.estimate(nats.mean, nats.ci)} nats)"))
     total = fmt.estimate(block.total.mean, block.total.ci)
     return f"Without a partner: {'; '.join(parts)}. The whole candidate loses {total} nats a token."
+
+
+def _nats(gap: LayerGap) -> Mean | None:
+    """What a gap costs: in the reference or, where the widths differ, of added layers in the candidate."""
+    return gap.nats or gap.saved
 
 
 def _what(gap: LayerGap) -> str:
@@ -155,5 +163,8 @@ def _note(block: LayerAlignment) -> str:
     if block.control is not None:
         text += f"Control, the reference’s own layers run again: {fmt.number(block.control)} nats."
     if block.gaps and block.matched is None:
-        text += "The two models have hidden states of different widths, so no layer of one can be run in the other."
+        text = (
+            f"{text.rstrip()} The two models have hidden states of different widths, so no layer of one can be run in "
+            "the other: dropped layers are left out of the reference, added ones of the candidate."
+        )
     return text.strip()

@@ -7,8 +7,9 @@ a pair is tells the share of resamplings of whole documents in which it is match
 
 A gap's damage is measured, not inferred: the reference is run with this gap alone made as the candidate has it (layers
 left out, or the candidate's own put in), from the stored states at the border where it begins; and the candidate is run
-with this gap alone made as the reference has it. Both where the models have one width; of models of two widths the
-representations' likeness across the gap is all that can be told.
+with this gap alone made as the reference has it. Both where the models have one width. Into a model of another width no
+layer can be put, but layers can be left out of their own: dropped ones of the reference, added ones of the candidate.
+Of a gap that holds both, the representations' likeness across it is all that can be told then.
 
 Names: N windows, L tokens of a window, R, C layers of reference and candidate.
 """
@@ -38,8 +39,9 @@ RESAMPLES = 200
 @dataclass(frozen=True)
 class GapDamage:
     """One gap. `swapped`: KL(reference ‖ reference with this gap), nats a token; `saved`: KL of the candidate − KL of
-    the candidate without this gap, paired. Both None where the widths differ. `before`, `after`: CKA of the states that
-    enter and that leave it. `stability`: share of resamplings in which the same layers have no partner; 0 where none
+    the candidate without this gap, paired. Where the widths differ the first is None of a gap with layers of the
+    candidate, the second of one with layers of the reference. `before`, `after`: CKA of the states that enter and that
+    leave it. `stability`: share of resamplings in which the same layers have no partner; 0 where none
     was made."""
 
     gap: Gap
@@ -57,8 +59,8 @@ class Alignment:
     `resamplings` of the clusters; 0 where these are too few to be drawn anew.
 
     `total`: KL(reference ‖ candidate). `matched`: KL of the reference with all matched layers made the candidate's, and
-    no gap. `control`: KL of the reference's own layers run again from the first gap, which must be exactly 0. The last
-    two are None where the widths differ, and `control` where there is no gap.
+    no gap, None where the widths differ. `control`: KL of the reference's own layers run again from the first gap,
+    which must be exactly 0; None where there is no gap.
     """
 
     matching: Matching
@@ -104,15 +106,15 @@ def align(
             GapDamage(
                 gap=gap,
                 origins=origins(reference, candidate, gap),
-                swapped=runs.swapped(gap) if same_width else None,
-                saved=runs.saved(gap) if same_width else None,
+                swapped=runs.swapped(gap) if same_width or not gap.candidate else None,
+                saved=runs.saved(gap) if same_width or not gap.reference else None,
                 before=float(states[_first(gap)]),
                 after=float(states[gap.after_reference, gap.after_candidate]),
                 stability=gap_shares[number],
             )
         )
     progress("gaps", steps - 2, steps)
-    control = runs.control(matching.gaps[0]) if matching.gaps and same_width else None
+    control = runs.control(matching.gaps[0]) if matching.gaps else None
     progress("gaps", steps - 1, steps)
     matched = runs.matched(matching) if same_width else None
     progress("gaps", steps, steps)

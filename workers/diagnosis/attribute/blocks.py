@@ -88,7 +88,8 @@ def _over(top: Sums, *bottoms: Sums, seed: int) -> Mean:
 def _gap(damage: GapDamage, total: Sums, seed: int, *, resampled: bool) -> blocks.LayerGap:
     gap = damage.gap
     nats = None if damage.swapped is None else damage.swapped.mean(seed=seed, support=_POSITIVE)
-    share = Mean(mean=None, ci=None) if damage.swapped is None else _over(damage.swapped, total, seed=seed)
+    cost = damage.swapped or damage.saved
+    share = Mean(mean=None, ci=None) if cost is None else _over(cost, total, seed=seed)
     return blocks.LayerGap(
         at_reference=gap.after_reference,
         at_candidate=gap.after_candidate,

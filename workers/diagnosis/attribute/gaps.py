@@ -19,12 +19,13 @@ def gap_sites(found: Found) -> tuple[Site, ...]:
     if alignment is None:
         return ()
     patient = found.patient()
-    made = [_gap(gap, alignment, patient) for gap in alignment.gaps if gap.nats is not None]
+    made = [_gap(gap, nats, alignment, patient) for gap in alignment.gaps if (nats := gap.nats or gap.saved)]
     return tuple(sorted(made, key=lambda site: (-site.nats, site.name)))
 
 
-def _gap(gap: LayerGap, alignment: LayerAlignment, patient: Patient) -> Site:
-    nats = gap.nats or Mean(mean=None, ci=None)
+def _gap(gap: LayerGap, nats: Mean, alignment: LayerAlignment, patient: Patient) -> Site:
+    """`nats`: of the reference with the gap or, of layers that fit no model of another width, of the candidate without
+    it."""
     dropped = [one.layer for one in gap.layers if one.kind == "dropped"]
     added = [one.layer for one in gap.layers if one.kind != "dropped"]
     parts = ([f"dropped {listed(dropped)}"] if dropped else []) + ([f"added {listed(added)}"] if added else [])
@@ -46,7 +47,7 @@ def _gap(gap: LayerGap, alignment: LayerAlignment, patient: Patient) -> Site:
         isotropic_ratio=None,
         cause=cause,
         unclear="no_damage_shown" if cause == "unclear" else None,
-        why="; ".join(filter(None, (" and ".join(kinds), told, _found_again(gap.stability, alignment)))),
+        why="; ".join(filter(None, (" and ".join(kinds), told, _undone(gap), _found_again(gap.stability, alignment)))),
         treatment=_gap_treatment(nats, cause, alignment, put_back(patient, dropped, added, before=gap.at_candidate)),
         tokens=alignment.measured.tokens,
         rung=0,
@@ -62,6 +63,10 @@ def _gap_treatment(nats: Mean, cause: Cause, alignment: LayerAlignment, found: T
     if cause == "unclear":
         return Treatment(recipe=None, why=waiting(alignment.measured.tokens, alignment.measured.documents))
     return found
+
+
+def _undone(gap: LayerGap) -> str:
+    return "" if gap.nats is not None else "measured as what the candidate gains without it: the widths differ"
 
 
 def _found_again(stability: float | None, alignment: LayerAlignment) -> str:

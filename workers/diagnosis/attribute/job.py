@@ -207,7 +207,8 @@ class _Attribute(Attempt):
             if not found.not_swapped:
                 self._swap(reference, candidate, subset, scratch, found, sides.dtype)
             # where no part is swapped, the gaps of the alignment are the parts
-            in_gaps = bool(found.not_swapped) and reference.hidden_size == candidate.hidden_size
+            can_gap = reference.hidden_size == candidate.hidden_size or reference.layers != candidate.layers
+            in_gaps = bool(found.not_swapped) and can_gap
             if request.internals or in_gaps:
                 with self._watch.phase("internals"):
                     found.internals = self._inside(

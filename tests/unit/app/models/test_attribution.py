@@ -125,10 +125,15 @@ def test_models_of_two_depths_cost_no_swaps_and_at_least_the_alignment(info: Che
     assert "(--no-internals) leaves out all of it but the alignment" in " ".join(inside.told)
 
 
-def test_models_of_two_widths_cost_nothing_where_nothing_inside_is_asked_for(info: CheckpointInfo) -> None:
+def test_models_of_two_widths_cost_nothing_where_nothing_inside_is_asked_for_and_no_layer_can_be_a_gap(
+    info: CheckpointInfo,
+) -> None:
     wide = CheckpointInfo(**(vars(info) | {"hidden_size": 2 * info.hidden_size}))
     cost_ = attribution_cost(request(internals=False), (info, wide), 1000, reference_parameters=info.parameters)
     assert (cost_.passes, cost_.inner, cost_.seconds) == (0, 0, 0)
+    deeper = CheckpointInfo(**(vars(wide) | {"layers": info.layers + 1}))
+    cost_ = attribution_cost(request(internals=False), (info, deeper), 1000, reference_parameters=info.parameters)
+    assert cost_.inner == 6 * 1000
 
 
 def test_more_text_than_is_looked_at_inside_costs_no_more(info: CheckpointInfo) -> None:

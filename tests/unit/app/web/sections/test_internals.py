@@ -77,6 +77,16 @@ def test_of_two_widths_it_is_said_that_nothing_can_be_swapped():
     assert view.sentence.startswith("Without a partner: layer 3 dropped; layer 4 inserted, a copy of 4.")
 
 
+def test_of_two_widths_an_added_layer_costs_what_the_candidate_gains_without_it():
+    block = made.alignment()
+    block |= {"matched": None, "additivity": None}
+    block["gaps"] = [block["gaps"][1] | {"nats": None, "saved": {"mean": 0.25, "ci": (0.125, 0.5)}}]
+    view = internals(made.dense(alignment=block, activations=None)).alignment
+    assert view.sentence.startswith("Without a partner: layer 4 inserted, a copy of 4 (0.25 [0.12, 0.50] nats).")
+    assert (view.gaps.rows[0][1].text, view.gaps.rows[0][4].text) == ("–", "0.25")
+    assert "added ones of the candidate" in view.note
+
+
 def test_the_worst_head_is_named_and_every_head_has_a_cell():
     view = internals(made.dense()).attention
     assert "most in head 2 of layer 3 of the candidate (4 of the reference): 0.240 [0.192, 0.288]." in view.sentence

@@ -12,8 +12,10 @@ from torch import nn
 from app.contracts.attribute_blocks import Measured
 from tests.support.internals import DOCUMENT_N, TOKENS_NL, at_borders, kl, run, whole
 from tests.support.pruning import operate
+from workers.diagnosis.attribute import alignment
 from workers.diagnosis.attribute.alignment import Alignment, align
 from workers.diagnosis.attribute.blocks import alignment_block
+from workers.diagnosis.attribute.matching import Gap, Matching
 from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]
@@ -127,16 +129,51 @@ def test_each_gap_is_the_reference_with_it_alone(aligned: Aligned) -> None:
     assert float(found.matched.values()) == pytest.approx(matched, rel=1e-3)
 
 
-def test_models_of_two_widths_are_aligned_and_nothing_is_swapped(tiny: Tiny, tmp_path: Path) -> None:
-    folders = tiny("llama"), tiny("llama", hidden_size=96, num_hidden_layers=4)
+@pytest.mark.parametrize("layers", [(3, 4), (4, 3)], ids=["added", "dropped"])
+def test_of_two_widths_layers_are_left_out_of_the_model_that_has_them(
+    tiny: Tiny, tmp_path: Path, layers: tuple[int, int]
+) -> None:
+    folders = (
+        tiny("llama", num_hidden_layers=layers[0]),
+        tiny("llama", hidden_size=96, num_hidden_layers=layers[1]),
+    )
     with at_borders(*folders, scratch=tmp_path) as (reference, candidate):
         found = align(reference, candidate, DOCUMENT_N)
-    assert found.similarity_RC.shape == (3, 4)
+    assert found.similarity_RC.shape == layers
     assert found.matched is None
-    assert found.control is None
-    assert all(gap.swapped is None and gap.saved is None for gap in found.gaps)
-    expected = float(kl(run(whole(folders[0])).logits, run(whole(folders[1])).logits).mean())
-    assert float(found.total.values()) == pytest.approx(expected, rel=1e-4)
+    assert found.control is not None
+    assert float(found.control.values()) == 0
+    ours, theirs = map(whole, folders)
+    clean, changed = run(ours).logits, run(theirs).logits
+    total = float(kl(clean, changed).mean())
+    assert float(found.total.values()) == pytest.approx(total, rel=1e-4)
+    (gap,) = found.gaps
+    added = layers[1] > layers[0]
+    shorter, gone = (theirs, gap.gap.candidate) if added else (ours, gap.gap.reference)
+    shorter.model.layers = nn.ModuleList(
+        [layer for index, layer in enumerate(shorter.model.layers) if index not in gone]
+    )
+    without = float(kl(clean, run(shorter).logits).mean())
+    if added:
+        assert gap.swapped is None
+        assert gap.saved is not None
+        assert float(gap.saved.values()) == pytest.approx(total - without, rel=1e-3, abs=1e-6)
+    else:
+        assert gap.saved is None
+        assert gap.swapped is not None
+        assert float(gap.swapped.values()) == pytest.approx(without, rel=1e-3)
+
+
+def test_of_two_widths_a_gap_that_holds_layers_of_both_has_no_damage(tiny: Tiny, tmp_path: Path) -> None:
+    folders = tiny("llama"), tiny("llama", hidden_size=96, num_hidden_layers=4)
+    both = Matching(((0, 0),), (Gap((1, 2), (1, 2, 3), 3, 4),), 0.0)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        at_borders(*folders, scratch=tmp_path) as (reference, candidate),
+    ):
+        patch.setattr(alignment, "match", lambda similarity_RC: both)
+        (gap,) = align(reference, candidate, DOCUMENT_N).gaps
+    assert (gap.swapped, gap.saved) == (None, None)
 
 
 def test_widened_heads_and_channels_leave_every_layer_its_partner(aligned: Aligned) -> None:

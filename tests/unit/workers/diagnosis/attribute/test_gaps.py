@@ -109,3 +109,23 @@ def test_a_gap_that_costs_nothing_for_sure_has_the_cause_that_any_part_would_hav
         assert made.treatment.why.endswith(treatment)
     else:
         assert made.treatment.recipe == treatment
+
+
+def test_added_layers_of_another_width_cost_what_the_candidate_gains_without_them(tiny: Callable[..., Path]) -> None:
+    info = inspect(tiny("llama"))
+    gap = internals_blocks.alignment()["gaps"][0] | {
+        "layers": [COPY],
+        "nats": None,
+        "saved": {"mean": 0.25, "ci": (0.125, 0.5)},
+        "share": 0.4,
+        "share_ci": (0.2, 0.6),
+    }
+    neither = gap | {"layers": [DROPPED, COPY], "saved": None, "share": None, "share_ci": None}
+    found = SimpleNamespace(
+        not_swapped="the hidden states have 64 and 96 dimensions",
+        internals=internals_blocks.dense(alignment=internals_blocks.alignment() | {"gaps": [neither, gap]}),
+        patient=lambda: Patient(info, (), info),
+    )
+    (made,) = gap_sites(cast("Found", found))
+    assert (made.nats, made.ci, made.share, made.cause) == (0.25, (0.125, 0.5), 0.4, "inserted")
+    assert "what the candidate gains without it: the widths differ" in made.why
