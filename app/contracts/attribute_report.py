@@ -76,7 +76,10 @@ class Site(Contract):
     name: str
     kind: SiteKind
     layer: Count | None = Field(description="of a gap: the reference's layer before which it stands")
-    nats: float = Field(description="KL of the reference with the candidate's part, nats a token")
+    nats: float = Field(
+        description="KL of the reference with the candidate's part, nats a token; of added layers between models of "
+        "two widths what the candidate gains without them"
+    )
     ci: Ci | None
     share: Number = Field(
         description="nats over the whole candidate's KL at the same positions; shares need not sum up"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from app.contracts.recipe.base import Bits, Seed, Step
-from app.contracts.recipe.strength import RISING, UNKNOWN, around
+from app.contracts.recipe.strength import RISING, UNKNOWN, Direction, around
 
 Factor = Annotated[float, Field(gt=1, le=1024), RISING]
 
@@ -65,7 +65,8 @@ class MoeRouter(Step):
     noise: Annotated[float, Field(gt=0, le=10), RISING] | None = Field(
         default=None, description="Relative to its weights."
     )
-    bits: Bits | None = None
+    # A router of fewer bits is still whole: nothing is removed.
+    bits: Annotated[Bits, Direction("falling", left_out=16.0)] | None = None
     seed: Seed = 0
 
     @model_validator(mode="after")

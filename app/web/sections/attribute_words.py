@@ -172,9 +172,11 @@ def _gaps_note(report: AttributeReport) -> str:
     if alignment is None:
         return ""
     total = fmt.estimate(alignment.total.mean, alignment.total.ci)
+    undone = any(gap.nats is None and gap.saved is not None for gap in alignment.gaps)
+    added = ", and of added layers, which fit no model of another width, what the candidate gains without them"
     return (
-        f"Nats are KL(reference ‖ reference with this gap alone), a token, {on(alignment.measured)}, where the whole "
-        f"candidate loses {total}; shares are of that and need not sum up."
+        f"Nats are KL(reference ‖ reference with this gap alone){added if undone else ''}, a token, "
+        f"{on(alignment.measured)}, where the whole candidate loses {total}; shares are of that and need not sum up."
     )
 
 

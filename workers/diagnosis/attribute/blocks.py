@@ -27,6 +27,7 @@ LISTED = 5
 DRAWS = 1000
 # The values that a divergence, an entropy or a distance, and those that a share can have.
 _POSITIVE = (0.0, math.inf)
+_REAL = (-math.inf, math.inf)
 _SHARE = (0.0, 1.0)
 _DISTANCES = ("js", "kl", "tv")
 _SUPPORTS = {"js": _POSITIVE, "kl": _POSITIVE, "tv": _SHARE, "sink": _SHARE, "entropy": _POSITIVE, "reach": _POSITIVE}
@@ -78,18 +79,21 @@ def alignment_block(found: Alignment, text: blocks.Measured, *, seed: int) -> bl
     )
 
 
-def _over(top: Sums, *bottoms: Sums, seed: int) -> Mean:
+def _over(top: Sums, *bottoms: Sums, seed: int, support: tuple[float, float] = _POSITIVE) -> Mean:
     """Nats over the sum of others at the same positions."""
     found = Sums(top.clusters, ())
     found.top, found.bottom = top.top.copy(), sum((one.top for one in bottoms), np.zeros_like(top.top))
-    return found.mean(seed=seed, support=_POSITIVE)
+    return found.mean(seed=seed, support=support)
 
 
 def _gap(damage: GapDamage, total: Sums, seed: int, *, resampled: bool) -> blocks.LayerGap:
     gap = damage.gap
     nats = None if damage.swapped is None else damage.swapped.mean(seed=seed, support=_POSITIVE)
-    cost = damage.swapped or damage.saved
-    share = Mean(mean=None, ci=None) if cost is None else _over(cost, total, seed=seed)
+    share = Mean(mean=None, ci=None)
+    if damage.swapped is not None:
+        share = _over(damage.swapped, total, seed=seed)
+    elif damage.saved is not None:  # may be a loss
+        share = _over(damage.saved, total, seed=seed, support=_REAL)
     return blocks.LayerGap(
         at_reference=gap.after_reference,
         at_candidate=gap.after_candidate,

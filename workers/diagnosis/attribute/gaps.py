@@ -19,13 +19,19 @@ def gap_sites(found: Found) -> tuple[Site, ...]:
     if alignment is None:
         return ()
     patient = found.patient()
-    made = [_gap(gap, nats, alignment, patient) for gap in alignment.gaps if (nats := gap.nats or gap.saved)]
+    made = [_gap(gap, nats, alignment, patient) for gap in alignment.gaps if (nats := _cost(gap)) is not None]
     return tuple(sorted(made, key=lambda site: (-site.nats, site.name)))
 
 
+def _cost(gap: LayerGap) -> Mean | None:
+    """Nats of the reference with the gap or, of layers that fit no model of another width, what the candidate gains
+    without it: None where it gains nothing, since these layers do no damage."""
+    if gap.nats is not None or gap.saved is None:
+        return gap.nats
+    return gap.saved if (gap.saved.mean or 0.0) > 0 else None
+
+
 def _gap(gap: LayerGap, nats: Mean, alignment: LayerAlignment, patient: Patient) -> Site:
-    """`nats`: of the reference with the gap or, of layers that fit no model of another width, of the candidate without
-    it."""
     dropped = [one.layer for one in gap.layers if one.kind == "dropped"]
     added = [one.layer for one in gap.layers if one.kind != "dropped"]
     parts = ([f"dropped {listed(dropped)}"] if dropped else []) + ([f"added {listed(added)}"] if added else [])

@@ -42,9 +42,10 @@ def test_every_number_of_every_step_has_a_direction(kind, field):
 def test_shares_bits_and_ranks_that_stay_say_that_they_remove_and_where_left_out_stands(kind, field):
     found = direction_of(kind, field)
     left_out = 0.0 if field in {"sparsity", "ratio"} else 16.0 if field.endswith("bits") else None
-    # A smaller rank of a repair takes less back; nothing of the model is gone.
-    low_rank = field == "rank" and kind != "repair.lowrank"
-    assert (found.removes, found.left_out) == (left_out is not None or low_rank, left_out)
+    # A smaller rank of a repair takes less back, a router of fewer bits is whole: nothing of the model is gone.
+    whole = kind in {"repair.lowrank", "moe.router"}
+    removes = (left_out is not None or field == "rank") and not whole
+    assert (found.removes, found.left_out) == (removes, left_out)
 
 
 def test_the_walk_finds_what_it_should():

@@ -158,6 +158,12 @@ def test_of_two_widths_layers_are_left_out_of_the_model_that_has_them(
         assert gap.swapped is None
         assert gap.saved is not None
         assert float(gap.saved.values()) == pytest.approx(total - without, rel=1e-3, abs=1e-6)
+        text = Measured(windows=len(TOKENS_NL), tokens=TOKENS_NL.numel(), documents=len(TOKENS_NL))
+        (told,) = alignment_block(found, text, seed=0).gaps
+        assert told.nats is None
+        assert told.share == pytest.approx((total - without) / total, rel=1e-3)
+        assert told.share_ci is not None
+        assert told.share_ci[0] < told.share < told.share_ci[1]
     else:
         assert gap.saved is None
         assert gap.swapped is not None

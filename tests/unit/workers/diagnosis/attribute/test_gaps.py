@@ -129,3 +129,19 @@ def test_added_layers_of_another_width_cost_what_the_candidate_gains_without_the
     (made,) = gap_sites(cast("Found", found))
     assert (made.nats, made.ci, made.share, made.cause) == (0.25, (0.125, 0.5), 0.4, "inserted")
     assert "what the candidate gains without it: the widths differ" in made.why
+
+
+@pytest.mark.parametrize("mean", [-0.25, 0.0])
+def test_added_layers_that_the_candidate_needs_are_no_damage(tiny: Callable[..., Path], mean: float) -> None:
+    info = inspect(tiny("llama"))
+    saved = {"mean": mean, "ci": (mean - 0.25, mean + 0.125)}
+    gap = internals_blocks.alignment()["gaps"][0] | {"layers": [COPY], "nats": None, "saved": saved}
+    found = SimpleNamespace(
+        not_swapped="the hidden states have 64 and 96 dimensions",
+        internals=internals_blocks.dense(alignment=internals_blocks.alignment() | {"gaps": [gap]}),
+        patient=lambda: Patient(info, (), info),
+    )
+    assert gap_sites(cast("Found", found)) == ()
+    assert sentence((), None, cast("Found", found)) == (
+        "No part was swapped: the hidden states have 64 and 96 dimensions."
+    )
