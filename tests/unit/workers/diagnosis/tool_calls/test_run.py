@@ -36,7 +36,7 @@ class Room:
     """Gives samplers that write one token, and counts how often a model wrote."""
 
     def __init__(self) -> None:
-        self.pool = SimpleNamespace(device="cpu")
+        self.pool = SimpleNamespace(device="cpu", settings=Settings())
         self.written: list[str] = []
 
     def sampler(self, info: Any, **_: object) -> "Writer":
