@@ -1,13 +1,16 @@
 """What the simulations of the threshold draw, and how their answers become rows."""
 
 from collections import Counter
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 
 from tests.bench import threshold
+from tests.bench.rows import read
 from tests.support.knee_documents import Errors, around
+from tests.support.knees import SCENARIOS
 
 
 def test_straight_curves_have_the_noise_that_the_case_names() -> None:
@@ -51,3 +54,15 @@ def test_a_row_holds_the_share_of_each_answer(capsys: pytest.CaptureFixture[str]
         ("simulations", 4),
     ]
     assert "3 of 4" in capsys.readouterr().err
+
+
+def test_the_page_has_the_coverage_of_the_rows() -> None:
+    found = {(row.bench, row.case, row.metric): row.value for row in read(threshold.RESULTS)}
+    page = (Path(__file__).resolve().parents[3] / "docs" / "threshold.md").read_text(encoding="utf-8")
+    rows = page.split("| curve | noise | noise the same everywhere |")[1].split("\n\n")[0].splitlines()[2:]
+    assert len(rows) == len(SCENARIOS)
+    for line, name in zip(rows, SCENARIOS, strict=True):
+        told = [float(cell.removesuffix(" %")) for cell in map(str.strip, line.strip("|").split("|")[2:])]
+        assert told == [
+            pytest.approx(100 * found["coverage", f"{name}, {noise}", "coverage_of_95"]) for noise in threshold.GROWTHS
+        ]
