@@ -63,7 +63,7 @@ def origin(report: AnyReport) -> Origin:
         scored=_scored(report),
         head=(
             Fact("Text", scored_text(report)),
-            Fact("Engine", visible(" · ".join(describe.engine(source)))),
+            Fact("Engine", visible(f"{source.engine} · {source.device} · {source.dtype}")),
             Fact("Finished", fmt.moment(source.finished_at)),
             Fact("Job", visible(report.job), code=True),
         ),
@@ -197,6 +197,7 @@ def _run(report: AnyReport) -> Group:
         "Run",
         (
             Fact("Engine", visible(source.engine)),
+            *(() if source.execution is None else (Fact("Execution", visible(source.execution)),)),
             Fact("Device", visible(source.device)),
             Fact("Forward passes in", visible(source.dtype)),
             Fact("Divergence in", visible(source.precision)),

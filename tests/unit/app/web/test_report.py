@@ -211,6 +211,7 @@ def test_provenance_is_whole():
         origin["reference"]["weights_fingerprint"],
         origin["candidate"]["weights_fingerprint"],
         origin["engine"],
+        origin["execution"],
         origin["device"],
         origin["dtype"],
         origin["head"],
