@@ -86,7 +86,7 @@ async def test_a_blocking_read_wakes_up_at_the_next_event(store: JobStore, setti
     # It waits for longer than a connection of the service may, and than any pause of this process.
     async with Redis.from_url(redis_url(settings_of), decode_responses=True, socket_timeout=700) as patient:
         reading = asyncio.create_task(JobStore(patient, settings_of).events(job_id, 1, block_s=600))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # a read that does not wait would be done by then
         assert not reading.done()
         await store.claim(job_id, "w1")
         assert [event.number for event in await asyncio.wait_for(reading, 60)] == [2]
@@ -97,7 +97,7 @@ async def test_a_read_that_is_given_up_leaves_the_client_usable(store: JobStore)
     job_id = await created(store)
     for _ in range(20):
         reading = asyncio.create_task(store.events(job_id, 1, block_s=2))
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.005)  # given up in the middle of its read, not before it
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         record = await store.get(job_id)
