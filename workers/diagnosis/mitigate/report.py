@@ -73,11 +73,15 @@ class Tested:
         return ratio(raw - self.measured[key].kl, raw, self.part.where, seed=seed, support=GAINED)
 
     def helps(self, seed: int) -> bool:
-        """Whether the recommended recipe saves more than nothing on the test, for sure; one whose logits are not finite
-        somewhere does not."""
-        if self.recommended is None or not math.isfinite(self.measured[self.recommended.key].mean):
+        """Whether the recommended recipe saves more than nothing on the test, for sure."""
+        return self.recommended is not None and self.saves(self.recommended.key, seed)
+
+    def saves(self, key: str, seed: int) -> bool:
+        """Whether a point saves more than nothing on the test, for sure; one whose logits are not finite somewhere does
+        not."""
+        if not math.isfinite(self.measured[key].mean):
             return False
-        ci = self.saved(self.recommended.key, seed).ci
+        ci = self.saved(key, seed).ci
         return ci is not None and ci[0] > 0
 
     def done(self) -> Done | None:
@@ -257,9 +261,12 @@ def _point(point: Point, done: Done | None, found: Found, *, helped: bool) -> Fr
 
 
 def _unhelpful(found: Found, done: Done | None) -> tuple[Unhelpful, ...]:
-    """What did not help; where nothing is recommended, nothing did."""
-    used = () if done is None else done.proposal.plan
-    listed = list(found.ward.unhelpful(found.request.treatments, found.why, used))
+    """What did not help; where nothing is recommended, nothing did. What helps for fewer bytes than the recommended
+    recipe takes has its place on the front."""
+    tested, seed = found.tested, found.request.seed
+    on_front = [(point.key, other.proposal.plan) for point, other in tested.front if other is not None]
+    helpful = [] if done is None else [plan for key, plan in on_front if tested.saves(key, seed)]
+    listed = list(found.ward.unhelpful(found.request.treatments, found.why, helpful))
     if "calibration" in found.request.treatments:
         reason = (
             "it changes no weight: serve one of the profiles that exist for this candidate beside it"

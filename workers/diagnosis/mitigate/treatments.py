@@ -83,19 +83,24 @@ def smallest_arm(subject: Subject, wanted: Sequence[TreatmentName]) -> Arm | Non
     return min((arm for name in wanted for arm in arms_of(subject, name)), key=lambda arm: arm.bytes, default=None)
 
 
+# Why a treatment has no arm; of `protect` there are several reasons.
+_NO_STEP: Final[Mapping[str, str]] = {
+    "quantize.dynamic": "the candidate's recipe has no step that it could stand for: it replaces a quantization of "
+    "weights",
+    "prune.gradient": "the candidate's recipe has no step that it could stand for: it replaces an unstructured pruning",
+    "protect": "the candidate's recipe has no step whose strength could differ from layer to layer",
+}
+
+
 def why_none(subject: Subject, name: TreatmentName) -> str:
     """Why a treatment has no arm for this subject."""
-    if name == "quantize.dynamic":
-        return "the candidate's recipe has no step that it could stand for: it replaces a quantization of weights"
-    if name == "prune.gradient":
-        return "the candidate's recipe has no step that it could stand for: it replaces an unstructured pruning"
-    if name == "protect":
-        if subject.renumbered:
-            return "a step of the recipe removes or adds layers, so that its layers cannot be told apart by number"
-        if not subject.layer_shares:
-            return "where the damage sits is not known"
-        return "the candidate's recipe has no step whose strength could differ from layer to layer"
-    return "the model has no linear layer that it knows"
+    if subject.origin.quantization is not None:
+        return "the candidate came packed, and nothing changes packed weights: treat what it was packed from"
+    if name == "protect" and subject.renumbered:
+        return "a step of the recipe removes or adds layers, so that its layers cannot be told apart by number"
+    if name == "protect" and not subject.layer_shares:
+        return "where the damage sits is not known"
+    return _NO_STEP.get(name, "the model has no linear layer that it knows")
 
 
 def with_arm(plan: Plan, arm: Arm) -> Plan:

@@ -133,11 +133,12 @@ class Ward:
         return tuple(self._trial(number, done, set(front), promoted) for number, done in enumerate(self.done, 1))
 
     def unhelpful(
-        self, wanted: Sequence[TreatmentName], why: Mapping[TreatmentName, str], used: Sequence[Arm]
+        self, wanted: Sequence[TreatmentName], why: Mapping[TreatmentName, str], helpful: Sequence[Plan]
     ) -> tuple[Unhelpful, ...]:
-        """What did not help, and why: not tried, refused, saved nothing, or saved less a byte than others."""
+        """What did not help, and why: not tried, refused, saved nothing, or others did better. `helpful`: plans of the
+        front that help for sure, the recommended one among them; empty where nothing is recommended."""
         found = [Unhelpful(treatment=name, reason=reason) for name, reason in why.items()]
-        helped = {arm.name for arm in used}
+        helped = {arm.name for plan in helpful for arm in plan}
         for name in ORDER:
             mine = [done for done in self.done if any(arm.name == name for arm in done.proposal.plan)]
             if name in helped or name in why or name not in wanted:
@@ -148,7 +149,7 @@ class Ward:
                 continue
             alone = [done for done in mine if len(done.proposal.plan) == 1 and done.measured is not None]
             best = max((mean for done in alone if (mean := self.saved(done).mean) is not None), default=None)
-            reason = self._why_not(mine, best, chosen=bool(used))
+            reason = self._why_not(name, mine, best, chosen=bool(helpful))
             found.append(Unhelpful(treatment=name, reason=reason, best_saved=best))
         return tuple(found)
 
@@ -247,15 +248,36 @@ class Ward:
             found = ("no_gain", "it saves nothing on the documents to choose by")
         elif done.proposal.rung == "cheap" and plan in promoted:
             found = ("promoted", "went on to be made and measured in full")
-        elif done.proposal.rung == "cheap":
+        elif done.proposal.rung == "cheap" and self._beaten(done):
             found = ("not_promoted", "others saved more for as few bytes, and the full trials went to them")
+        elif done.proposal.rung == "cheap":
+            found = ("not_promoted", "the full trials went to others")
         elif plan_name(plan) in front:
             found = ("front", "no other recipe has as low a KL for as few bytes")
         else:
             found = ("dominated", "another recipe has a lower KL for as few bytes, or nearly")
         return found
 
-    def _why_not(self, mine: Sequence[Done], best: float | None, *, chosen: bool) -> str:
+    def _beaten(self, done: Done, name: TreatmentName | None = None) -> bool:
+        """Whether a recipe of the same rung and within the budget, without the treatment `name`, had a lower KL for as
+        few bytes."""
+        mine = done.measured
+        if mine is None:
+            return True
+        others = (
+            other.measured
+            for other in self.done
+            if other.proposal.rung == done.proposal.rung and all(arm.name != name for arm in other.proposal.plan)
+        )
+        return any(
+            other is not None
+            and other.mean < mine.mean
+            and other.record.bytes <= mine.record.bytes
+            and not self._over(other)
+            for other in others
+        )
+
+    def _why_not(self, name: TreatmentName, mine: Sequence[Done], best: float | None, *, chosen: bool) -> str:
         """`chosen`: whether another recipe is recommended, which may then have saved more."""
         measured = [done.measured for done in mine if done.measured is not None]
         if not measured:
@@ -267,7 +289,17 @@ class Ward:
             return f"beyond the budget: {over[0]}"
         if not chosen:
             return "what it saved is not above zero for sure, or does not hold on the test documents"
-        return "others saved more for as few bytes"
+        return self._why_others(name, mine)
+
+    def _why_others(self, name: TreatmentName, mine: Sequence[Done]) -> str:
+        """Why what a treatment saved has no place on the front, where something else is recommended."""
+        if all(self._beaten(done, name) for done in mine):
+            return "others saved more for as few bytes"
+        if all(done.proposal.rung == "cheap" for done in mine):
+            return "it saved something in a cheap trial, and the full trials went to others"
+        return (
+            "what it saved is not above zero for sure on the test documents, or others of the front were tested there"
+        )
 
     def _beginning(self, proposal: Proposal, number: int, trials: int) -> str:
         saved = self.base[proposal.rung].mean - proposal.expected_kl

@@ -12,10 +12,15 @@ import pytest
 from app.contracts.requests.mitigate import Budget
 from app.contracts.text import ShippedText
 from app.models.checkpoint import inspect
+from tests.support.processor import needs_avx512
+from tests.support.quantizing import operate
 from workers.diagnosis.mitigate.front import limits_of
 from workers.diagnosis.mitigate.measuring import RefusedError
+from workers.diagnosis.mitigate.search import Proposal, Rung
 from workers.diagnosis.mitigate.subject import Fit, Subject, recipe_of
-from workers.diagnosis.mitigate.trials import Ward
+from workers.diagnosis.mitigate.treatments import ORDER, Plan
+from workers.diagnosis.mitigate.trials import Done, Ward
+from workers.surgery.store import CheckpointStore
 from workers.telemetry import Telemetry
 
 Tiny = Callable[..., Path]
@@ -70,6 +75,36 @@ def test_a_finite_one_has_arms_and_what_is_beyond_the_budget_says_so(tiny: Tiny)
     assert set(why) == {"prune.gradient"}
     _, why = ward(tiny, 0.4, budget=100_100).arms(["repair.lowrank"])
     assert "the budget is 100,100" in why["repair.lowrank"]
+
+
+def test_a_budget_of_bits_a_weight_is_one_of_bytes(tiny: Tiny) -> None:
+    """Of the candidate's 6 bits a weight and 100,000 bytes: a tenth more bits are a tenth more bytes."""
+    own = ward(tiny, 0.4)
+    smallest = min(arm.bytes for arm in own.arms(["repair.lowrank"])[0])
+    share = 1 + smallest / 100_000
+    for more, fits in ((0.001, True), (-0.001, False)):
+        own.limits = limits_of(Budget(bits_per_weight=6.0 * share + more), 100_000)
+        arms, why = own.arms(["repair.lowrank"])
+        assert arms
+        assert ("repair.lowrank" not in why) is fits
+    assert why["repair.lowrank"].startswith(f"at its smallest, it takes {6 * share:.4g} bits a weight, the budget is ")
+
+
+@needs_avx512
+def test_a_packed_checkpoint_takes_no_treatment_and_each_says_why(tiny: Tiny, tmp_path: Path) -> None:
+    """One that came packed; where the recipe packs, dynamic scaling stands in the place of the packing step."""
+    own, packing = ward(tiny, 0.4), RTN | {"form": "packed"}
+    with operate(tiny(), CheckpointStore(tmp_path / "store", 10**9), packing) as made:
+        own.subject = Subject(inspect(made.path), (), 100_000)
+        arms, why = own.arms(ORDER)
+    assert arms == []
+    assert set(why) == set(ORDER)
+    assert all(reason.startswith("the candidate came packed") for reason in why.values())
+    own.subject = Subject(inspect(tiny()), recipe_of([packing]), 100_000, {0: 0.7, 1: 0.2, 2: 0.1})
+    arms, why = own.arms(ORDER)
+    assert {arm.name for arm in arms} == {"quantize.dynamic"}
+    assert all("packed by a step before" in why[name] for name in ("repair.lowrank", "norm.tweak"))
+    assert "no kernel" in why["protect"], "of five bits"
 
 
 def test_what_cannot_be_aligned_with_the_reference_is_told_and_takes_no_trial(tiny: Tiny) -> None:
@@ -165,3 +200,62 @@ def test_a_loss_is_no_negative_saving(tiny: Tiny) -> None:
     _, told = tweak_of(tiny, -0.03)
     assert ": loses 0.03 more nats a token, 100,000 bytes\n" in told
     assert told.endswith("alone it saved nothing on the documents to choose by")
+
+
+def tried(tiny: Tiny, *trials: tuple[str, Rung, float, int]) -> tuple[Ward, dict[str, Plan]]:
+    """A ward whose trials of one treatment each gave these KL and bytes, and their plans by name."""
+    where: Any = SimpleNamespace(document=np.repeat(np.arange(8), 25), window=np.repeat(np.arange(8), 25))
+
+    def measured(kl: float, size: int) -> Any:
+        record = SimpleNamespace(bytes=size, bits_per_weight=6.0, tokens_per_second=None, seconds=1.0)
+        return SimpleNamespace(kl=np.full(200, kl), mean=kl, where=where, record=record)
+
+    own = ward(tiny, 0.4)
+    own.base = {rung: measured(0.4, 100_000) for rung in ("cheap", "full")}
+    plans: dict[str, Plan] = {}
+    for name, rung, kl, size in trials:
+        plans.setdefault(name, (own.arms([name])[0][0],))  # type: ignore[list-item]
+        own.done.append(Done(Proposal(plans[name], rung, 0.3, size), recipe_of([RTN]), measured(kl, size)))
+    return own, plans
+
+
+def test_what_the_front_has_for_fewer_bytes_helps_too(tiny: Tiny) -> None:
+    own, plans = tried(tiny, ("norm.tweak", "full", 0.3, 100_000), ("repair.lowrank", "full", 0.1, 120_000))
+    both: Any = ["norm.tweak", "repair.lowrank"]
+    assert own.unhelpful(both, {}, [plans["norm.tweak"], plans["repair.lowrank"]]) == ()
+    (alone,) = own.unhelpful(both, {}, [plans["repair.lowrank"]])
+    assert alone.treatment == "norm.tweak", "on the test it did not save for sure"
+    assert "saved more for as few bytes" not in alone.reason
+    assert {one.treatment for one in own.unhelpful(both, {}, [])} == set(both)
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        (100_000, "others saved more for as few bytes"),
+        (100_001, "it saved something in a cheap trial, and the full trials went to others"),
+    ],
+)
+def test_others_are_said_to_have_saved_more_for_as_few_bytes_where_one_did(tiny: Tiny, size: int, reason: str) -> None:
+    own, plans = tried(
+        tiny,
+        ("norm.tweak", "cheap", 0.3, 100_000),
+        ("quantize.dynamic", "cheap", 0.2, size),
+        ("quantize.dynamic", "full", 0.2, size),
+    )
+    (found,) = own.unhelpful(["norm.tweak", "quantize.dynamic"], {}, [plans["quantize.dynamic"]])
+    assert (found.treatment, found.reason) == ("norm.tweak", reason)
+    told = own.trials([])[0]
+    assert told.outcome == "not_promoted"
+    assert told.reason.endswith("the full trials went to " + ("them" if size == 100_000 else "others"))
+
+
+def test_what_is_beyond_the_budget_beats_nothing(tiny: Tiny) -> None:
+    own, plans = tried(
+        tiny,
+        ("norm.tweak", "cheap", 0.3, 500_000),
+        ("quantize.dynamic", "cheap", 0.35, 100_000),
+        ("repair.lowrank", "full", 0.1, 100_000),
+    )
+    (found,) = own.unhelpful(["quantize.dynamic", "repair.lowrank"], {}, [plans["repair.lowrank"]])
+    assert found.reason.startswith("it saved something in a cheap trial")
