@@ -164,11 +164,12 @@ def _mitigation(report: MitigateReport) -> tuple[str, dict[str, Any]]:
     candidate, reference = (
         describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
     )
+    whose = "what is recommended" if report.helped else "the candidate"
     return "mitigate.html.j2", {
         "what": "mitigation report",
         "preposition": "towards",
         "title": visible(f"{heading(report)}: {candidate} towards {reference}"),
-        "chart_title": "Excess KL over the noise floor of what is recommended",
+        "chart_title": f"Excess KL over the noise floor of {whose}",
         "front": front(report),
         "verdict": replace(verdict(report), sentence=left_after(report)),
     }

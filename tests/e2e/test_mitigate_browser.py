@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from app.web.report import render
-from tests.e2e.test_report_browser import browser, look
+from tests.e2e.test_report_browser import Visit, browser, look
 from tests.support.mitigate_reports import mitigate_variants
 
 __all__ = ["browser"]
@@ -17,3 +17,19 @@ def test_it_fits_is_legible_and_asks_for_nothing(browser: Browser, tmp_path: Pat
     file = tmp_path / f"{name}.html"
     file.write_text(render(mitigate_variants()[name]), encoding="utf-8")
     look(browser, file)
+
+
+@pytest.mark.parametrize("width", [1000, 1280])
+def test_treatments_have_room_beside_the_numbers_of_the_front(browser: Browser, tmp_path: Path, width: int) -> None:
+    """Three of them in one recipe are told in a few lines, and why a trial ended as it did on lines of its own."""
+    file = tmp_path / "helped.html"
+    file.write_text(render(mitigate_variants()["helped"]), encoding="utf-8")
+    visit = Visit(browser, file, width)
+    cells = visit.page.locator("#front tbody td:nth-child(2)")
+    boxes = [cells.nth(index).bounding_box() for index in range(cells.count())]
+    assert len(boxes) == 4
+    assert all(box is not None and box["width"] >= 200 and box["height"] < 160 for box in boxes), boxes
+    visit.page.locator("#trials summary").click()
+    note = visit.page.locator("#trials tbody td:nth-child(2) small").nth(1)
+    assert note.evaluate("element => getComputedStyle(element).display") == "block"
+    visit.context.close()

@@ -245,7 +245,7 @@ def _chart(report: MitigateReport) -> Markup | None:
             label += ", recommended"
         title = f"{described(point)}, {fmt.estimate(point.kl.mean, point.kl.ci)} nats, {fmt.size(point.bytes)}"
         dots.append(Dot(label, title, point.bytes, point.kl.mean, point.kl.ci, point.tokens_per_second, kind))
-    if not dots:
+    if len(dots) < 2:  # the candidate alone is no front
         return None
     return front_chart(dots, budget=report.budget.bytes, note="KL on the test documents against bytes")
 

@@ -68,6 +68,12 @@ def test_every_point_of_the_front_is_a_row_and_a_dot():
     assert found.chart is not None
     assert found.chart.count("<circle") == 8, "each point with its KL and its tokens/s"
     assert "candidate" in found.chart
+    assert view("nothing").chart is None, "one point is no front"
+
+
+def test_the_scale_of_what_is_left_names_whose_it_is():
+    for name, whose in (("helped", "what is recommended"), ("nothing", "the candidate")):
+        assert f"Excess KL over the noise floor of {whose}, with" in render(VARIANTS[name])
 
 
 @pytest.mark.parametrize("name", VARIANTS)
