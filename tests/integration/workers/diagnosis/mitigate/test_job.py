@@ -22,6 +22,7 @@ from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.mitigate import measuring
 from workers.diagnosis.mitigate.job import mitigate
 from workers.engine.room import EngineRoom
+from workers.engine.scoring import ScoringEngine
 
 Json = dict[str, Any]
 WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
@@ -227,6 +228,29 @@ def test_a_killed_attempt_is_gone_on_with_and_measures_no_trial_again(
     assert [trial.treatments for trial in again.trials if trial.rung == "cheap"] == [
         trial.treatments for trial in report.trials if trial.rung == "cheap"
     ]
+
+
+def test_no_model_reads_a_window_of_the_test_before_it_is_opened(
+    settings: Settings, room: EngineRoom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever an engine is given: heads are checked, speed is measured and damage looked for on other windows."""
+    context = Context(settings, tmp_path)
+    read: dict[bool, set[bytes]] = {False: set(), True: set()}
+    real = ScoringEngine.score
+
+    def score(self: ScoringEngine, windows: Any, **rest: Any) -> Any:
+        opened = (context.scratch / "test-opened.json").exists()
+        read[opened] |= {np.asarray(window, dtype=np.int32).tobytes() for window in windows}
+        return real(self, windows, **rest)
+
+    monkeypatch.setattr(ScoringEngine, "score", score)
+    report = mitigate(request(seed=5, treatments=["protect"], trials=2), context, room)
+    assert report.trials
+    choose, test = (sum(part.tokens for part in report.sets if part.name == name) for name in ("choose", "test"))
+    for opened, tokens in ((False, choose), (True, test)):
+        # the first token of a window is given and not scored
+        assert sum(len(window) // 4 - 1 for window in read[opened]) == tokens
+    assert not read[False] & read[True]
 
 
 @pytest.mark.parametrize("phase", ["diagnose", "trial"])
