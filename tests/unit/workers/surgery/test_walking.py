@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import STEPS as TYPES
 from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import fingerprint, inspect
 from app.models.steps import check_recipe
@@ -41,6 +42,10 @@ STEPS: list[dict[str, Any]] = [
     {"type": "repair.lowrank", "rank": 4, "distill_steps": 1},
 ]
 
+# What a layer without end does to these is shown beside them: heads are told by what comes before that layer's MLP, and
+# fixed grids of 8-bit floats are packed for a GPU alone.
+ELSEWHERE = {"prune.heads", "quantize.fp8"}
+
 
 def text(_: Calibrated) -> CalibrationText:
     tokens_NL = torch.randint(2, 300, (4, 16), generator=torch.Generator().manual_seed(0))
@@ -51,6 +56,11 @@ def edit(folder: Path, **changes: torch.Tensor) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors.update({name.replace("__", "."): tensor for name, tensor in changes.items()})
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_no_type_that_reads_text_is_left_out() -> None:
+    looking = {name for name, kind in TYPES.items() if issubclass(kind, Calibrated)}
+    assert {step["type"] for step in STEPS} | ELSEWHERE == looking
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step["type"])
