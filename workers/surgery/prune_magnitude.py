@@ -3,6 +3,11 @@
 The number of zeros is exact: of n weights, round(sparsity · n) (halves to even) go, those of equal magnitude in the
 order of their index (row by row; over several matrices, in the order of the model). Zeros that are there count.
 
+From Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 1506.02626: the criterion,
+without the training that follows it there; from Mishra et al., "Accelerating Sparse Deep Neural Networks", 2104.08378:
+N of every M along the input. Ours: exact counts with a fixed order of ties, and a threshold over all matrices that is
+found with one of them in memory at a time.
+
 Shapes: O output dimension, I input dimension.
 """
 

@@ -1,8 +1,9 @@
 """Inputs of linear layers on fewer bits, at run time: weights stay, config.json says what the engine has to do.
 
-*Dynamic*: a grid for every token, as ZeroQuant (Yao et al. 2022) has it and vLLM's W8A8 kernels compute it. *Static*:
-one grid a tensor, from the least and greatest value over the calibration text. The grids' formulas stand in
-`workers.surgery.even_grid`; `workers.engine.simulation` acts on the section.
+*Dynamic*: a grid for every token, as ZeroQuant (Yao et al., arXiv 2206.01861) has it and vLLM's W8A8 kernels compute
+it. *Static*: one grid a tensor, from the least and greatest value over the calibration text, as Jacob et al. (arXiv
+1712.05877) observe ranges, but without their moving averages. Ours: what is told to the engine, and how that is
+simulated. The grids' formulas stand in `workers.surgery.even_grid`; `workers.engine.simulation` acts on the section.
 """
 
 from app.contracts.recipe import QuantizeActivations

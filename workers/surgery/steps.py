@@ -1,4 +1,5 @@
-"""A recipe's steps as things that are done to one weight at a time: one class a family, a new family adds one here."""
+"""A recipe's steps as things that are done to one weight at a time: what such a class has, and those of `quantize.rtn`
+and `prune.magnitude`; the others stand beside their formulas. `catalogue` names them all."""
 
 from collections.abc import Callable, Iterator
 from typing import Protocol
