@@ -6,6 +6,7 @@ from typing import Any
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import ExtendDuplicate, ExtendInterpolate, ExtendWidth, Step
 from app.models.checkpoint import CheckpointInfo
+from app.models.layer_names import in_layer
 from app.models.modules import Weight, select
 from app.models.shapes import LAYOUTS, dimension
 from app.models.steps.blockwise import DENSE
@@ -19,8 +20,8 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """The weights that the step addresses.
 
     Raises UNKNOWN_MODULE for a layer that is not there, RECIPE_NOT_APPLICABLE for modules (these steps act on whole
-    layers), for layers to be repeated that are no run of neighbours, for a last layer that has no next one to
-    interpolate with, and for widening what cannot be.
+    layers), for layers to be repeated that are no run of neighbours, for a layer to interpolate that has no next one or
+    one of other tensors, and for widening what cannot be.
     """
     if step.modules is not None:
         raise HemostatError(
@@ -44,6 +45,8 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE, "the model has a single layer", hint="it needs two", pointer=pointer
             )
+    if isinstance(step, ExtendInterpolate):
+        _check_alike(info, step, pointer)
     if isinstance(step, ExtendWidth):
         _check_width(info, step, pointer)
     return chosen
@@ -116,6 +119,26 @@ def _check_run(layers: Sequence[int], pointer: str) -> None:
             f"layers {', '.join(map(str, named[:12]))} are no run of neighbours",
             hint="a block that is repeated is a run, such as layers 8 to 23; give two steps for two blocks",
             pointer=f"{pointer}/layers",
+        )
+
+
+def _check_alike(info: CheckpointInfo, step: ExtendInterpolate, pointer: str) -> None:
+    """Raises RECIPE_NOT_APPLICABLE where a layer and the next one are of two kinds, such as experts and a dense MLP."""
+    parts: dict[int, dict[str, tuple[int, ...]]] = {}
+    for name, tensor in info.tensors.items():
+        place = in_layer(name)
+        if place is not None:
+            parts.setdefault(place.layer, {})[place.path] = tensor.shape
+    alike = [layer for layer in range(info.layers - 1) if parts.get(layer) == parts.get(layer + 1)]
+    other = next((layer for layer in sorted(_named(info, step)) if layer not in alike), None)
+    if other is not None:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"layers {other} and {other + 1} have other tensors or shapes than each other: nothing lies between them",
+            hint=f"layers whose next one is of the same kind: {', '.join(map(str, alike[:24]))}"
+            if alike
+            else "no layer of this model is followed by one of its kind",
+            pointer=pointer if step.layers is None else f"{pointer}/layers",
         )
 
 

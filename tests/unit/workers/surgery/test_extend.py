@@ -16,7 +16,9 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
+from tests.support.copies import Copy
 from tests.support.outliers import with_outliers
+from tests.support.pruning import rewrite
 from tests.support.quantizing import divergence
 from tests.support.quantizing import operate as quantized
 from tests.support.tiny import make_checkpoint
@@ -73,6 +75,29 @@ def test_an_inserted_identity_changes_no_logit(tiny: Tiny, store: CheckpointStor
     assert torch.equal(found, logits(load(tiny(model))))
 
 
+def with_vectors(folder: Path, seed: int = 3) -> Path:
+    """Norms that are not all 1 and biases that are not 0, as trained models have them."""
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        for tensor in tensors.values():
+            if tensor.ndim == 1:
+                tensor.add_(torch.randn(tensor.shape, generator=draw) / 4)
+
+    return rewrite(folder, change)
+
+
+def test_what_an_inserted_layer_adds_by_its_biases_is_nothing_too(copy: Copy, store: CheckpointStore) -> None:
+    folder = with_vectors(copy("llama", attention_bias=True, mlp_bias=True))
+    with operate(folder, store, {"type": "extend.identity"}) as modified:
+        tensors = load_file(modified.path / "model.safetensors")
+        assert torch.equal(logits(load(modified.path)), logits(load(folder)))
+    for name in ("self_attn.o_proj.bias", "mlp.down_proj.bias"):
+        kept, added = (tensors[f"model.layers.{layer}.{name}"] for layer in (0, 1))
+        assert bool(kept.all())
+        assert not bool(added.any())
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_repeated_run_is_the_same_layers_twice(tiny: Tiny, store: CheckpointStore, model: str) -> None:
     with operate(tiny(model), store, {"type": "extend.duplicate", "layers": [1, 2]}) as modified:
@@ -108,6 +133,39 @@ def test_an_interpolated_layer_lies_between_its_neighbours(
         mixed = ((1 - weight) * first + weight * second).to(torch.bfloat16)
         torch.testing.assert_close(after[f"model.layers.1.{name}"], mixed, rtol=1e-2, atol=1e-4)
         assert torch.equal(after[f"model.layers.2.{name}"], before[f"model.layers.1.{name}"])
+
+
+@pytest.mark.parametrize("model", ["llama", "gemma2"])
+def test_norms_and_biases_lie_between_too(copy: Copy, store: CheckpointStore, model: str) -> None:
+    folder = with_vectors(copy(model, attention_bias=True))
+    before = load_file(folder / "model.safetensors")
+    with operate(folder, store, {"type": "extend.interpolate", "layers": [1], "weight": 0.25}) as modified:
+        after = load_file(modified.path / "model.safetensors")
+    vectors = [name for name, tensor in before.items() if ".layers.1." in name and tensor.ndim == 1]
+    assert {name.rpartition(".")[2] for name in vectors} == {"weight", "bias"}
+    for name in vectors:
+        first, second = before[name].double(), before[name.replace(".1.", ".2.")].double()
+        expected = (0.75 * first + 0.25 * second).to(torch.bfloat16)
+        torch.testing.assert_close(after[name.replace(".1.", ".2.")], expected, rtol=8e-3, atol=1e-4)
+        assert not torch.equal(expected, before[name])
+
+
+def test_nothing_lies_between_a_dense_layer_and_one_of_experts(tiny: Tiny, store: CheckpointStore) -> None:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "mlp_only_layers": [0]}
+    folder = tiny("llama", model_type="qwen3_moe", num_hidden_layers=4, **experts)
+    for fields, pointer in (({}, "/r/0"), ({"layers": [1, 0]}, "/r/0/layers")):
+        with pytest.raises(HemostatError, match="layers 0 and 1 have other tensors") as caught:
+            step = {"type": "extend.interpolate"} | fields
+            check_recipe(inspect(folder), RECIPE.validate_python([step]), pointer="/r")
+        assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, pointer)
+        assert caught.value.hint == "layers whose next one is of the same kind: 1, 2"
+    with operate(folder, store, {"type": "extend.interpolate", "layers": [1, 2]}) as modified:
+        assert inspect(modified.path).config["mlp_only_layers"] == [0]
+        assert bool(logits(load(modified.path)).isfinite().all())
+    alone = tiny("llama", model_type="qwen3_moe", **(experts | {"mlp_only_layers": [1]}))
+    with pytest.raises(HemostatError) as caught:
+        check_recipe(inspect(alone), RECIPE.validate_python([{"type": "extend.interpolate"}]), pointer="/r")
+    assert caught.value.hint == "no layer of this model is followed by one of its kind"
 
 
 def test_layers_of_scaled_channels_are_interpolated_by_what_they_stand_for(
