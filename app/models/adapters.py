@@ -18,6 +18,8 @@ from app.models.safetensors_header import TensorInfo, read_header
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _AGAIN = "fetch the adapter's folder again, or let PEFT's save_pretrained write it again"
 _PREFIX = "base_model.model."
+# PEFT's own where adapter_config.json has none.
+_ALPHA = 8
 # PEFT's ways to begin an adapter that change the weights beneath it.
 _REPLACE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -178,7 +180,7 @@ def _target(
     if tensors[other].shape[1] != rank:
         raise _unsupported(f"{name} has rank {rank} and {other} has {tensors[other].shape[1]}", pointer)
     try:
-        alpha = float(_of_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", rank)))
+        alpha = float(_of_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", _ALPHA)))
     except (re.error, TypeError, ValueError, AttributeError) as error:
         raise _unsupported(f"its alpha of {module} cannot be read: {error}", pointer) from error
     scale = alpha / (sqrt(rank) if config.get("use_rslora") else rank)

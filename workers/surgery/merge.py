@@ -2,7 +2,8 @@
 
 - *LoRA* (Hu et al. 2021, arXiv 2106.09685): W + strength · (alpha / r) · B A, with PEFT's files, its rank-stabilized
   scale alpha / √r, and its patterns of ranks and alphas.
-- *Linear merge*: (1 − weight) · this + weight · other; over every tensor that the step addresses, norms and embeddings
+- *Linear merge* (the uniform mean of Wortsman et al. 2022, *Model soups*, arXiv 2203.05482, of two models and with a
+  weight): (1 − weight) · this + weight · other; over every tensor that the step addresses, norms, biases and embeddings
   included where it names no layers or modules. 0 and 1 give the two models themselves.
 
 Both bring numbers of another frame than a checkpoint whose channels were scaled (`channels`): they are taken to its own
@@ -25,7 +26,7 @@ from workers.surgery.width import width_of
 class Lora:
     """`adapter.lora`."""
 
-    version = 2
+    version = 3
 
     def __init__(self, step: AdapterLora) -> None:
         self._step = step

@@ -21,8 +21,10 @@ from app.models.registry import load_registry
 from app.models.steps import check_recipe
 from app.models.steps.others import checker
 from app.settings import Settings
+from tests.support.copies import Copy
 from tests.support.outliers import with_outliers
 from tests.support.packed import make_packed
+from tests.support.pruning import rewrite
 from tests.support.quantizing import divergence, text
 from tests.support.tiny import make_checkpoint
 from workers.surgery.modified import Modified
@@ -97,6 +99,18 @@ def test_merged_weights_are_pefts(tiny: Tiny, store: CheckpointStore, adapter: M
         torch.testing.assert_close(found[name], reference[name].to(torch.bfloat16), rtol=8e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("rslora", [False, True])
+def test_an_alpha_that_is_not_written_is_pefts(tiny: Tiny, store: CheckpointStore, adapter: Make, rslora: bool) -> None:
+    path, name = adapter(r=2, use_rslora=rslora), "model.layers.1.mlp.down_proj.weight"
+    config = json.loads((path / "adapter_config.json").read_text())
+    assert config.pop("lora_alpha") == 6
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    with operate(tiny(), store, path, {"type": "adapter.lora", "adapter": "adapter"}) as modified:
+        found = weights(modified.path)[name]
+    expected = merged_by_peft(tiny(), path).state_dict()[name].to(torch.bfloat16)
+    torch.testing.assert_close(found, expected, rtol=8e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("kind", ["qwen2", "gemma2"])
 def test_other_architectures_take_adapters_and_merges_too(
     tiny: Tiny, store: CheckpointStore, adapter: Make, kind: str
@@ -168,6 +182,28 @@ def test_a_linear_merge_is_the_weighted_mean(tiny: Tiny, store: CheckpointStore,
         assert all(torch.equal(found[name], one[name]) for name in found)
     if weight == 1.0:
         assert all(torch.equal(found[name], two[name]) for name in found)
+
+
+def test_norms_and_biases_are_mixed_too(copy: Copy, store: CheckpointStore) -> None:
+    """Of tiny models as they are made all norms are 1 and all biases 0."""
+
+    def change(seed: int) -> Callable[[dict[str, torch.Tensor]], None]:
+        def draw(tensors: dict[str, torch.Tensor]) -> None:
+            lots = torch.Generator().manual_seed(seed)
+            for tensor in tensors.values():
+                if tensor.ndim == 1:
+                    tensor.copy_(torch.randn(tensor.shape, generator=lots))
+
+        return draw
+
+    one, two = (rewrite(copy("qwen2", name=name), change(seed)) for seed, name in enumerate(("one", "two")))
+    with operate(one, store, two, {"type": "merge.linear", "other": "other", "weight": 0.3}) as modified:
+        found = weights(modified.path)
+    vectors = [name for name, tensor in found.items() if tensor.ndim == 1]
+    assert {name.rpartition(".")[2] for name in vectors} == {"weight", "bias"}
+    for name in vectors:
+        expected = 0.7 * weights(one)[name].double() + 0.3 * weights(two)[name].double()
+        torch.testing.assert_close(found[name], expected.to(torch.bfloat16), rtol=8e-3, atol=1e-6)
 
 
 def test_a_merge_of_named_layers_leaves_the_others(tiny: Tiny, store: CheckpointStore) -> None:
