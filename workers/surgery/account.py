@@ -7,7 +7,7 @@ import torch
 
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import natural_key
-from workers.surgery.manifest import NormChange, TensorChange
+from workers.surgery.manifest import BiasChange, NormChange, TensorChange
 
 _BLOCK = 1 << 22
 
@@ -68,15 +68,30 @@ def norm_change_of(
 ) -> NormChange:
     """The account of one norm as it is now. `gain` is what its stored weight stands for, `original` the unmodified
     model's; `before` is the account after the stages before."""
-    error: float | None = None
-    if original is not None and original.shape == gain.shape and (size := norm(original)):
-        error = norm(gain, minus=original) / size
     return NormChange(
         name=name,
         elements=gain.numel(),
         steps=tuple(sorted({*(before.steps if before else ()), *steps})),
-        reconstruction_error=error,
+        reconstruction_error=_apart(gain, original),
         not_expressed=not_expressed or (before.not_expressed if before else None),
+    )
+
+
+def bias_change_of(
+    name: str,
+    bias: torch.Tensor,
+    *,
+    steps: tuple[int, ...],
+    original: torch.Tensor | None,
+    before: BiasChange | None = None,
+) -> BiasChange:
+    """The account of one bias as it is now. `bias` is what the stored one stands for, `original` the unmodified
+    model's; `before` is the account after the stages before."""
+    return BiasChange(
+        name=name,
+        elements=bias.numel(),
+        steps=tuple(sorted({*(before.steps if before else ()), *steps})),
+        reconstruction_error=_apart(bias, original),
     )
 
 
@@ -127,6 +142,18 @@ def sorted_changes(changes: Iterable[TensorChange]) -> tuple[TensorChange, ...]:
 def sorted_norms(norms: Iterable[NormChange]) -> tuple[NormChange, ...]:
     """In the model's order."""
     return tuple(sorted(norms, key=lambda change: natural_key(change.name)))
+
+
+def sorted_biases(biases: Iterable[BiasChange]) -> tuple[BiasChange, ...]:
+    """In the model's order."""
+    return tuple(sorted(biases, key=lambda change: natural_key(change.name)))
+
+
+def _apart(vector: torch.Tensor, original: torch.Tensor | None) -> float | None:
+    """‖v − v'‖ / ‖v‖; None where there is no v of that length, or it is 0."""
+    if original is None or original.shape != vector.shape or not (size := norm(original)):
+        return None
+    return norm(vector, minus=original) / size
 
 
 def norm(tensor: torch.Tensor, *, minus: torch.Tensor | None = None) -> float:

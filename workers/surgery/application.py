@@ -17,11 +17,18 @@ from app.models.recipes import canonical_json, recipe_fingerprint
 from app.models.simulation import section_in
 from app.models.steps import check_one, check_recipe
 from workers.surgery import catalogue
-from workers.surgery.account import model_storage, nominal_share, sorted_changes, sorted_norms, totals
+from workers.surgery.account import (
+    model_storage,
+    nominal_share,
+    sorted_biases,
+    sorted_changes,
+    sorted_norms,
+    totals,
+)
 from workers.surgery.calibration_text import CalibrationText, CalibrationTexts
 from workers.surgery.callbacks import CheckCancelled, Progress
 from workers.surgery.files import copy_companions
-from workers.surgery.manifest import MANIFEST, Manifest, NormChange, StepRecord, TensorChange
+from workers.surgery.manifest import MANIFEST, BiasChange, Manifest, NormChange, StepRecord, TensorChange
 from workers.surgery.modified import Modified, opened
 from workers.surgery.reading import open_tensors
 from workers.surgery.resumption import Resumption
@@ -152,6 +159,7 @@ class Application:
                 began = time.monotonic()
                 known = {} if before is None else {change.name: change for change in before.manifest.tensors}
                 norms = {} if before is None else {change.name: change for change in before.manifest.norms}
+                biases = {} if before is None else {change.name: change for change in before.manifest.biases}
                 records = () if before is None else before.manifest.steps
                 origins = {} if before is None else before.manifest.origins
                 copy_companions(source.path, folder)
@@ -197,6 +205,7 @@ class Application:
                             origins=origins,
                             resumption=resumption,
                             norms=norms,
+                            biases=biases,
                         )
                         if text is not None:
                             _warn_of_text(shop, text)
@@ -206,8 +215,8 @@ class Application:
                     (folder / "config.json").write_text(json.dumps(shop.config, indent=2) + "\n")
                     changes, record = shop.changes, self._record(stage, began, shop, text)
                     origins = {name: origin for name, origin in shop.origins.items() if origin != name}
-                    norms = shop.norms
-                self._finish(folder, key, stage, changes, norms, (*records, record), origins)
+                    norms, biases = shop.norms, shop.biases
+                self._finish(folder, key, stage, changes, norms, biases, (*records, record), origins)
 
         try:
             entry = self._store.get_or_build(
@@ -240,6 +249,7 @@ class Application:
         stage: Stage,
         changes: dict[str, TensorChange],
         norms: dict[str, NormChange],
+        biases: dict[str, BiasChange],
         records: Sequence[StepRecord],
         origins: dict[str, str | None],
     ) -> None:
@@ -258,6 +268,7 @@ class Application:
             recipe_fingerprint=recipe_fingerprint(done),
             tensors=listed,
             norms=sorted_norms(norms.values()),
+            biases=sorted_biases(biases.values()),
             steps=tuple(records),
             origins=origins,
             scheme="simulated" if info.quantization is None else info.scheme,

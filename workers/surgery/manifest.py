@@ -58,6 +58,17 @@ class NormChange(Contract):
     )
 
 
+class BiasChange(Contract):
+    """One bias that a step changed. Biases count in no total of the manifest."""
+
+    name: str
+    elements: int
+    steps: tuple[int, ...] = Field(description="indices of the recipe's steps that changed it")
+    reconstruction_error: float | None = Field(
+        description="‖b − b'‖ / ‖b‖, b being the unmodified model's; null where it has none of that length, or it is 0"
+    )
+
+
 class StepRecord(Contract):
     """How one step, or a run of neighbouring steps that went through the weights together, was done."""
 
@@ -85,6 +96,7 @@ class Manifest(Contract):
     recipe_fingerprint: str | None
     tensors: tuple[TensorChange, ...]
     norms: tuple[NormChange, ...] = ()
+    biases: tuple[BiasChange, ...] = ()
     steps: tuple[StepRecord, ...] = ()
     origins: dict[str, str | None] = Field(
         default_factory=dict,

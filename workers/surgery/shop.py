@@ -16,12 +16,12 @@ from app.contracts.recipe import Recipe, RepairLowrank, Step
 from app.contracts.recipe.lowrank import Truncated
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, natural_key
-from workers.surgery.account import change_of, norm_change_of
+from workers.surgery.account import bias_change_of, change_of, norm_change_of
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.callbacks import CheckCancelled, Progress
 from workers.surgery.channels import Channels
 from workers.surgery.gains import offset_of
-from workers.surgery.manifest import NormChange, TensorChange
+from workers.surgery.manifest import BiasChange, NormChange, TensorChange
 from workers.surgery.reading import TensorReader, check_finite
 from workers.surgery.resumption import Resumption
 from workers.surgery.safetensors_writer import DTYPES, Planned, ShardWriter, plan_shards, write_shards
@@ -63,6 +63,7 @@ class Shop:
         origins: dict[str, str | None] | None = None,
         resumption: Resumption | None = None,
         norms: Mapping[str, NormChange] | None = None,
+        biases: Mapping[str, BiasChange] | None = None,
     ) -> None:
         self.source, self.base, self.reference = source, base, reference
         self.step, self.index, self.weights = step, index, tuple(weights)
@@ -77,6 +78,8 @@ class Shop:
         self.changes: dict[str, TensorChange] = dict(before)
         self._norms_before = norms or {}
         self.norms: dict[str, NormChange] = dict(self._norms_before)
+        self._biases_before = biases or {}
+        self.biases: dict[str, BiasChange] = dict(self._biases_before)
         self.progress, self.check_cancelled = progress, check_cancelled
         self._reader, self._base_reader, self._before = reader, base_reader, before
         self._origins_before = origins or {}
@@ -124,10 +127,10 @@ class Shop:
     ) -> None:
         """Makes `tensor` the result's tensor of that name, in the dtype it comes in.
 
-        A norm enters the manifest, and a matrix (unless `account` is false) with `bits` bits per weight and the share
-        of zeros `sparsity` that was asked for; without `bits` it takes what it took before: a step that moves weights
-        off the grid that they may be on says `width_of` the tensor. `inserted`: the unmodified model has none that it
-        could be compared with. Raises CHECKPOINT_NOT_FINITE where it holds NaN or infinity.
+        Norms and biases enter the manifest, and a matrix (unless `account` is false) with `bits` bits per weight and
+        the share of zeros `sparsity` that was asked for; without `bits` it takes what it took before: a step that moves
+        weights off the grid that they may be on says `width_of` the tensor. `inserted`: the unmodified model has none
+        that it could be compared with. Raises CHECKPOINT_NOT_FINITE where it holds NaN or infinity.
         """
         check_finite(name, tensor)
         known = self.source.tensors.get(name)
@@ -139,6 +142,8 @@ class Shop:
             self.changes[name] = self._change(name, tensor, bits, sparsity)
         elif account and name.endswith("norm.weight"):
             self.norms[name] = self._norm_change(name, tensor)
+        elif account and name.endswith(".bias"):
+            self.biases[name] = self._bias_change(name, tensor)
         self._store(name, tensor)
 
     def changed_beside(self, name: str, what: str) -> None:
@@ -172,6 +177,8 @@ class Shop:
             self.changes[name] = self._before[of].model_copy(update={"name": name})
         if of in self._norms_before:
             self.norms[name] = self._norms_before[of].model_copy(update={"name": name})
+        if of in self._biases_before:
+            self.biases[name] = self._biases_before[of].model_copy(update={"name": name})
 
     def drop(self, name: str) -> None:
         """The result has no such tensor."""
@@ -179,6 +186,7 @@ class Shop:
         self._planned.pop(name, None)
         self.changes.pop(name, None)
         self.norms.pop(name, None)
+        self.biases.pop(name, None)
         self.origins.pop(name, None)
         self._came.pop(name, None)
         self.channels.forget(name)
@@ -189,6 +197,7 @@ class Shop:
         self._planned.clear()
         self.changes.clear()
         self.norms.clear()
+        self.biases.clear()
         self.origins.clear()
         self._came.clear()
         self.channels.forget()
@@ -239,18 +248,13 @@ class Shop:
         self._planned[name] = replace(planned, name=name)
 
     def _change(self, name: str, tensor: torch.Tensor, bits: float | None, sparsity: float | None) -> TensorChange:
-        origin = self.origins.get(name, name)
-        known = self.base.tensors.get(origin) if origin else None
-        original = None
-        if origin and known and known.shape == tuple(tensor.shape):
-            original = self._base_channels.meaning(origin, self._base_reader.read(origin))
         before = self._before.get(self._came.get(name, ""))
         return change_of(
             name,
             tensor,
             dtype=_NAMES[tensor.dtype],
             steps=(self.index,),
-            original=original,
+            original=self._meant_before(name, tensor),
             meaning=self.channels.meaning(name, tensor),
             bits=bits,
             sparsity=sparsity,
@@ -259,12 +263,8 @@ class Shop:
         )
 
     def _norm_change(self, name: str, stored: torch.Tensor, not_expressed: str | None = None) -> NormChange:
-        origin = self.origins.get(name, name)
-        known = self.base.tensors.get(origin) if origin else None
-        original = None
-        if origin and known and known.shape == tuple(stored.shape):
-            meant = self._base_channels.meaning(origin, self._base_reader.read(origin))
-            original = meant.to(torch.float32) + offset_of(self.base)
+        meant = self._meant_before(name, stored)
+        original = None if meant is None else meant.to(torch.float32) + offset_of(self.base)
         return norm_change_of(
             name,
             self.channels.meaning(name, stored).to(torch.float32) + offset_of(self.source),
@@ -273,6 +273,24 @@ class Shop:
             not_expressed=not_expressed,
             before=self._norms_before.get(self._came.get(name, "")),
         )
+
+    def _bias_change(self, name: str, stored: torch.Tensor) -> BiasChange:
+        return bias_change_of(
+            name,
+            self.channels.meaning(name, stored),
+            steps=(self.index,),
+            original=self._meant_before(name, stored),
+            before=self._biases_before.get(self._came.get(name, "")),
+        )
+
+    def _meant_before(self, name: str, stored: torch.Tensor) -> torch.Tensor | None:
+        """What the unmodified model's tensor that this one was made of stands for; None where it has none of its
+        shape."""
+        origin = self.origins.get(name, name)
+        known = self.base.tensors.get(origin) if origin else None
+        if not origin or known is None or known.shape != tuple(stored.shape):
+            return None
+        return self._base_channels.meaning(origin, self._base_reader.read(origin))
 
     def _in_parts(self, bits: float | None, before: TensorChange | None, width: float) -> bool:
         if isinstance(self.step, RepairLowrank):  # the adapter beside the weight, where it has one

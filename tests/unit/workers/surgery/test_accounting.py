@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import inspect
 from tests.support.outliers import with_outliers
+from tests.support.pruning import rewrite
 from tests.support.tiny import make_checkpoint
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.manifest import Manifest, TensorChange
@@ -137,6 +138,71 @@ def test_the_error_is_that_of_the_weights_that_lie_there(tiny: Tiny, manifest_of
     after = quantize(before, bits=4, group_size=32, symmetric=False)
     expected = float((after.double() - before.double()).norm() / before.double().norm())
     assert changes[UP.format(1)].reconstruction_error == pytest.approx(expected, rel=1e-9)
+
+
+# ---- biases
+
+
+@pytest.fixture
+def biased(tmp_path: Path) -> Callable[[int], Path]:
+    """Tiny models whose biases are not 0, as trained ones have them."""
+
+    def make(seed: int) -> Path:
+        def change(tensors: dict[str, torch.Tensor]) -> None:
+            draw = torch.Generator().manual_seed(seed)
+            for name, tensor in tensors.items():
+                if name.endswith(".bias"):
+                    tensor.copy_(torch.randn(tensor.shape, generator=draw))
+
+        return rewrite(make_checkpoint(tmp_path / f"biased-{seed}", "qwen2"), change)
+
+    return make
+
+
+BIAS = "model.layers.{}.self_attn.v_proj.bias"
+
+
+def test_the_manifest_tells_how_far_each_bias_is_from_the_unmodified_models(
+    biased: Callable[[int], Path], tmp_path: Path
+) -> None:
+    """‖b − b'‖ over ‖b‖ in float64, of what it was made of where layers have other numbers; no total counts it."""
+    source, other = biased(0), biased(1)
+    steps = [{"type": "merge.linear", "other": "other", "weight": 0.3}, {"type": "prune.layers", "layers": [0]}, RTN]
+    store = CheckpointStore(tmp_path / "store", 10**9)
+    with apply(inspect(source), RECIPE.validate_python(steps), store=store, others=lambda _: other) as modified:
+        after, found = load_file(modified.path / "model.safetensors"), modified.manifest.biases
+    before = load_file(source / "model.safetensors")
+    assert [bias.name for bias in found] == [
+        f"model.layers.{layer}.self_attn.{part}.bias" for layer in (0, 1) for part in ("k_proj", "q_proj", "v_proj")
+    ]
+    for bias in found:
+        layer = int(bias.name.split(".")[2])
+        made_of = before[bias.name.replace(f"layers.{layer}", f"layers.{layer + 1}")].double()
+        far = float((after[bias.name].double() - made_of).norm() / made_of.norm())
+        assert bias.reconstruction_error == pytest.approx(far, rel=1e-6)
+        assert (bias.elements, bias.steps, far > 0.2) == (len(made_of), (0,), True)
+
+
+def test_a_bias_of_scaled_channels_is_what_it_stands_for_and_one_that_had_none_is_compared_with_nothing(
+    biased: Callable[[int], Path], tmp_path: Path
+) -> None:
+    store = CheckpointStore(tmp_path / "store", 10**9)
+
+    def made(source: Path, step: dict[str, Any]) -> tuple[dict[str, float | None], dict[str, torch.Tensor]]:
+        recipe = RECIPE.validate_python([step | SMALL])
+        with apply(inspect(source), recipe, store=store, calibration=text) as modified:
+            told = {bias.name: bias.reconstruction_error for bias in modified.manifest.biases}
+            return told, load_file(modified.path / "model.safetensors")
+
+    folded, after = made(biased(0), SCALING[0])
+    before = load_file(biased(0) / "model.safetensors")
+    assert folded.keys() == {BIAS.format(layer) for layer in range(3)}
+    assert all(error is not None and error < 0.01 for error in folded.values())
+    assert any(float((after[name] - before[name]).norm() / before[name].norm()) > 0.05 for name in folded)
+    plain = make_checkpoint(tmp_path / "plain", "qwen2", num_attention_heads=4, num_key_value_heads=2, head_dim=16)
+    lost, _ = made(plain, {"type": "prune.heads", "count": 2})
+    assert {name.split(".")[-2] for name in lost} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert set(lost.values()) == {None}
 
 
 # ---- channels that were scaled
