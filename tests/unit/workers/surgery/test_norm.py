@@ -193,6 +193,35 @@ def test_tweaking_undoes_what_was_done_to_norms(tiny: Tiny, tmp_path: Path, kind
     assert float((healed - target).square().mean()) < float((hurts - target).square().mean())
 
 
+def test_the_rate_grows_with_depth_to_twice_the_first_block_s(tiny: Tiny, tmp_path: Path) -> None:
+    """Adam's first step is its rate in the gradient's direction, whatever the gradient's size: each gain moves by
+    a rate's share of itself."""
+    hurt = {"type": "norm.scale", "factor": 1.5}
+    tweak = {"type": "norm.tweak", "steps": 1, "learning_rate": 0.0625}
+    with operate(tiny("llama"), tmp_path, hurt) as wounded, operate(tiny("llama"), tmp_path, hurt, tweak) as modified:
+        before, after = weights(wounded.path), weights(modified.path)
+        assert modified.manifest.steps[1].figures["blocks_changed"] == 3
+    for layer, rate in enumerate((0.0625, 0.09375, 0.125)):
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            norm = f"model.layers.{layer}.{name}.weight"
+            moved = (after[norm].float() / before[norm].float() - 1).abs()
+            assert torch.allclose(moved, torch.full_like(moved, rate), rtol=0.05), norm
+
+
+def test_gains_that_make_it_worse_are_not_kept(tiny: Tiny, tmp_path: Path) -> None:
+    """At such a rate a gain becomes 0 or twice what it was, and in later blocks changes its sign."""
+    coarse, tweak = {"type": "quantize.rtn", "bits": 4, "group_size": 32}, {"type": "norm.tweak", "steps": 1}
+    with (
+        operate(tiny("llama"), tmp_path, coarse) as wounded,
+        operate(tiny("llama"), tmp_path, coarse, tweak | {"learning_rate": 1.0}) as modified,
+    ):
+        figures = modified.manifest.steps[1].figures
+        assert figures["blocks_changed"] == 0
+        assert figures["distance_after"] == figures["distance_before"] > 0
+        before, after = weights(wounded.path), weights(modified.path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_tweaking_a_model_that_is_the_reference_changes_nothing(tiny: Tiny, tmp_path: Path) -> None:
     with operate(tiny("llama"), tmp_path, {"type": "norm.tweak", "steps": 3}) as modified:
         assert modified.manifest.steps[0].figures == {
