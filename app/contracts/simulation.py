@@ -21,12 +21,15 @@ Grid = tuple[Annotated[float, Field(gt=0)], Annotated[int, Field(ge=0, le=255)]]
 
 
 class SimulatedActivations(Contract):
-    """Inputs of linear layers on a grid of 2^bits steps: a grid a token (`dynamic`), or one for each of `scales`.
+    """Inputs of linear layers on a grid of 2^bits steps, or, where `kind` is float, as e4m3 numbers times a scale: a
+    grid (or scale) a token (`dynamic`), or one for each of `scales`.
 
     `modules` are full paths without the weight (`model.layers.0.self_attn.q_proj`). Layers that the engine runs as one
     (q, k and v; gate and up) have one input: they stand in one entry, all of them, with one grid.
     """
 
+    # Left out where it says nothing: checkpoints of the time before there were floats keep their fingerprints.
+    kind: Literal["int", "float"] = Field(default="int", exclude_if=lambda kind: kind == "int")
     bits: Bits
     dynamic: bool = True
     symmetric: bool = True
@@ -39,7 +42,12 @@ class SimulatedActivations(Contract):
             raise ValueError("give scales exactly where dynamic is false")
         if self.scales is not None and set(self.scales) != set(self.modules):
             raise ValueError("scales must name exactly the modules")
+        if self.kind == "float" and (self.bits != 8 or not self.symmetric or self._has_zero_points()):
+            raise ValueError("floats have 8 bits, are symmetric and have no zero point")
         return self
+
+    def _has_zero_points(self) -> bool:
+        return any(zero for _, zero in (self.scales or {}).values())
 
 
 class SimulatedKvCache(Contract):

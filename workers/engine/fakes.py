@@ -1,24 +1,49 @@
 """Quantized activations, keys and values in vLLM's modules, as a checkpoint's section asks for. Imports vLLM late.
 
-*Activations*: a linear layer is run on the codes of its input, which bf16 holds exactly, and its result is multiplied
-by the scale, then the bias is added: what an integer kernel computes, up to the accumulation and to one more rounding
-of the result to the engine's dtype. *Keys and values* are quantized and dequantized before vLLM stores them, keys after
-the rotary embedding; what is stored is rounded to the engine's dtype. A *dtype* of the cache is vLLM's own.
+*Activations*: a linear layer is run on the codes of its input (whole numbers, or e4m3's), which bf16 holds exactly, and
+its result is multiplied by the scale, then the bias is added: what a kernel of such codes computes, up to the
+accumulation and to one more rounding of the result to the engine's dtype. *Keys and values* are quantized and
+dequantized before vLLM stores them, keys after the rotary embedding; what is stored is rounded to the engine's dtype. A
+*dtype* of the cache is vLLM's own.
 """
 
 import re
 from collections.abc import Callable
 from copy import copy
-from typing import Any
+from typing import Any, Final, Literal, NamedTuple
 
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.simulation import SECTION, SimulatedActivations, SimulatedKvCache, Simulation
+from workers.surgery import e4m3
 from workers.surgery.even_grid import codes, codes_on, on_grid
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
-Grid = tuple[float, int] | None
+# The power of two above every number of e4m3.
+_ABOVE_E4M3: Final = 512.0
+
+
+class _Grid(NamedTuple):
+    """How a layer's input is rounded; `fixed` is (scale, zero), None where each token has its own."""
+
+    kind: Literal["int", "float"]
+    bits: int
+    symmetric: bool
+    fixed: tuple[float, int] | None
+
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """(codes (T, I), float32; their scale (T, 1), or one for all)."""
+        if self.kind == "float":
+            return e4m3.codes(x) if self.fixed is None else (e4m3.codes_on(x, self.fixed[0]), self.fixed[0])
+        if self.fixed is None:
+            return codes(x, bits=self.bits, symmetric=self.symmetric)
+        return codes_on(x, self.fixed, bits=self.bits, symmetric=self.symmetric), self.fixed[0]
+
+    @property
+    def power(self) -> float:
+        """A power of two above every code."""
+        return _ABOVE_E4M3 if self.kind == "float" else float(2**self.bits)
 
 
 def fake_activations(model: torch.nn.Module, section: Simulation) -> None:
@@ -42,30 +67,25 @@ def fake_activations(model: torch.nn.Module, section: Simulation) -> None:
                 f"{SECTION}: vLLM runs {', '.join(parts)} as one, and they have not one grid",
                 hint="quantize their input together",
             )
-        bits, symmetric, grid = told.pop()
-        _on_codes(module, bits=bits, symmetric=symmetric, grid=grid)
+        _on_codes(module, told.pop())
         for part in named:
             del wanted[part]
     _refuse_unknown(sorted(wanted))
 
 
-def _told(entry: SimulatedActivations, module: str) -> tuple[int, bool, Grid]:
-    return entry.bits, entry.symmetric, None if entry.scales is None else entry.scales[module]
+def _told(entry: SimulatedActivations, module: str) -> _Grid:
+    return _Grid(entry.kind, entry.bits, entry.symmetric, None if entry.scales is None else entry.scales[module])
 
 
-def _on_codes(linear: Any, *, bits: int, symmetric: bool, grid: Grid) -> None:
+def _on_codes(linear: Any, grid: _Grid) -> None:
     """The layer's kernel is given codes. They are divided by a power of two, so that f16 holds their products."""
     linear.quant_method = copy(linear.quant_method)  # it may be shared with layers that the section does not name
     kernel: Callable[..., torch.Tensor] = linear.quant_method.apply
-    power = float(2**bits)
+    power = grid.power
 
     def apply(layer: Any, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        if grid is None:
-            codes_TI, scale_T1 = codes(x, bits=bits, symmetric=symmetric)
-            scale: torch.Tensor | float = scale_T1 * power
-        else:
-            codes_TI, scale = codes_on(x, grid, bits=bits, symmetric=symmetric), grid[0] * power
-        made_TO = kernel(layer, codes_TI.div_(power).to(x.dtype), None).to(torch.float32) * scale
+        codes_TI, scale = grid.encode(x)
+        made_TO = kernel(layer, codes_TI.div_(power).to(x.dtype), None).to(torch.float32) * (scale * power)
         return (made_TO if bias is None else made_TO + bias).to(x.dtype)
 
     linear.quant_method.apply = apply

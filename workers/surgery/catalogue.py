@@ -17,6 +17,8 @@ STREAMED: dict[str, str] = {
 WHOLE: dict[str, str] = {
     "quantize.rtn packed": "workers.surgery.quantize_rtn:RtnPacked",
     "quantize.fp8 packed": "workers.surgery.quantize_fp8:Fp8Packed",
+    "quantize.fp8 dynamic": "workers.surgery.quantize_fp8:Fp8Simulated",
+    "quantize.fp8 static": "workers.surgery.quantize_fp8:Fp8Simulated",
     "quantize.gptq": "workers.surgery.quantize_gptq:Gptq",
     "quantize.awq": "workers.surgery.quantize_awq:Awq",
     "quantize.smoothquant": "workers.surgery.quantize_smoothquant:Smoothquant",
@@ -54,10 +56,10 @@ WHOLE: dict[str, str] = {
 
 
 def name_of(step: object) -> str:
-    """What a step goes by here: its type; a streamed type's packed form, or one with OWL's shares, is a whole step of
-    its own."""
+    """What a step goes by here: its type; a streamed type's packed form, or one with OWL's shares, or with activations
+    that the engine rounds, is a whole step of its own."""
     kind = str(getattr(step, "type", type(step).__name__))
-    variants = (f"{kind} {getattr(step, field, None)}" for field in ("form", "allocation"))
+    variants = (f"{kind} {getattr(step, field, None)}" for field in ("form", "allocation", "activations"))
     return next((variant for variant in variants if variant in WHOLE), kind)
 
 

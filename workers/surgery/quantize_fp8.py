@@ -1,31 +1,34 @@
 """8-bit floats: weights as e4m3 numbers, scaled so that each output channel spans their range.
 
-e4m3 (Micikevicius et al., *FP8 Formats for Deep Learning*, arXiv 2209.05433): 4 bits of exponent, 3 of fraction,
-greatest number 448. scale = max|w| / 448 an output channel, kept in 16 bits; a weight is rounded to the nearest e4m3
-number of w / scale (to even on halves). Activations: as they are; scaled a token at run time; or by one scale for the
-layer, the greatest |x| on the text over 448 (packed alone: the engine simulates even grids only)."""
+e4m3 is that of Micikevicius et al. (arXiv 2209.05433; `workers.surgery.e4m3`). scale = max|w| / 448 an output channel,
+kept in 16 bits; a weight is rounded to the nearest e4m3 number of w / scale (to even on halves). Activations: as they
+are; scaled a token at run time, as vLLM's kernels do it; or by one scale for the layer, the greatest |x| on the text
+over 448.
+
+Packed, vLLM's own kernels do both. Simulated, the weights are written back in their dtype, and config.json tells the
+engine which layers' inputs to round (`app.contracts.simulation`)."""
 
 from collections.abc import Iterator
 
 import torch
 
 from app.contracts.recipe import QuantizeFp8
+from app.models.simulation import with_activations
+from app.models.steps.quantize import activations_entry
 from workers.surgery.blockwise.observers import Channels
+from workers.surgery.e4m3 import GREATEST, nearest
 from workers.surgery.packing import Packer, Packing
 from workers.surgery.quantize_grid import scale_dtype, stored
 from workers.surgery.shop import Shop
 from workers.surgery.steps import Visit
 from workers.surgery.walking import walk_of
 
-GREATEST = 448.0
-
 
 def quantize(weight_OI: torch.Tensor, dtype: torch.dtype = torch.bfloat16) -> tuple[torch.Tensor, torch.Tensor]:
     """(weights on the grid, float32; scales (O, 1), float32, exact in `dtype`)."""
     weight_OI = weight_OI.to(torch.float32)
     scale_O1 = stored(weight_OI.abs().amax(1, keepdim=True) / GREATEST, dtype)
-    code_OI = (weight_OI / scale_O1).clamp_(-GREATEST, GREATEST).to(torch.float8_e4m3fn)
-    return code_OI.to(torch.float32) * scale_O1, scale_O1
+    return nearest(weight_OI / scale_O1) * scale_O1, scale_O1
 
 
 def bits_per_weight(inputs: int) -> float:
@@ -34,7 +37,7 @@ def bits_per_weight(inputs: int) -> float:
 
 
 class Fp8Runner:
-    """`quantize.fp8`, simulated."""
+    """The weights of `quantize.fp8`, simulated."""
 
     def __init__(self, step: QuantizeFp8) -> None:
         self._step = step
@@ -57,6 +60,30 @@ class Fp8Runner:
         return None
 
 
+class Fp8Simulated:
+    """`quantize.fp8` with activations, simulated."""
+
+    version = 1
+
+    def __init__(self, step: QuantizeFp8) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Weight by weight, after a walk over the text where activation scales are fixed by it; and an entry in the
+        section. Raises what `Skeleton` raises for such scales."""
+        runner = Fp8Runner(self._step)
+        scales = _inputs(shop) if self._step.activations == "static" else {}
+        for done, weight in enumerate(shop.weights):
+            shop.check_cancelled()
+            shop.progress("surgery", done, len(shop.weights))
+            made_OI = runner.apply(weight.name, shop.read(weight.name))
+            shop.put(weight.name, made_OI, bits=bits_per_weight(weight.shape[1]))
+        entry = activations_entry(self._step, [weight.module for weight in shop.weights], scales)
+        shop.config.update(with_activations(shop.config, entry))
+        shop.figures["activation_bits"] = entry.bits
+        shop.figures["linear_layers"] = len(entry.modules)
+
+
 class Fp8Packed:
     """`quantize.fp8`, packed."""
 
@@ -70,7 +97,7 @@ class Fp8Packed:
         step = self._step
         packing = Packing(8, None, float_=True, activations=step.activations)
         packer = Packer(shop)
-        inputs = self._inputs(shop) if step.activations == "static" else {}
+        inputs = _inputs(shop) if step.activations == "static" else {}
         for done, weight in enumerate(shop.weights):
             shop.check_cancelled()
             shop.progress("surgery", done, len(shop.weights))
@@ -81,21 +108,22 @@ class Fp8Packed:
                 values_OI,
                 scale_O1,
                 bits=bits_per_weight(weight.shape[1]),
-                input_scale=inputs.get(weight.name),
+                input_scale=inputs.get(weight.module),
             )
         packer.finish()
 
-    def _inputs(self, shop: Shop) -> dict[str, float]:
-        """The scale of each layer's inputs."""
-        text = shop.calibration
-        assert text is not None  # noqa: S101 - a step that reads text is given one
-        wanted = {weight.name for weight in shop.weights}
-        walk = walk_of(shop)
-        found = {}
-        for block in walk.blocks():
-            seen = {group: Channels(block.inputs(group)) for group in block.groups if wanted & set(group)}
-            block.collect(seen)
-            for group, channels in seen.items():
-                scale = max(float(channels.most.max()) / GREATEST, 1e-12)
-                found.update(dict.fromkeys(group, scale))
-        return found
+
+def _inputs(shop: Shop) -> dict[str, float]:
+    """The scale of each layer's inputs on the text, by module."""
+    text = shop.calibration
+    assert text is not None  # noqa: S101 - a step that reads text is given one
+    wanted = {weight.name for weight in shop.weights}
+    walk = walk_of(shop)
+    found = {}
+    for block in walk.blocks():
+        seen = {group: Channels(block.inputs(group)) for group in block.groups if wanted & set(group)}
+        block.collect(seen)
+        for group, channels in seen.items():
+            scale = max(float(channels.most.max()) / GREATEST, 1e-12)
+            found.update(dict.fromkeys((name.removesuffix(".weight") for name in group), scale))
+    return found

@@ -18,8 +18,8 @@ weight makes of it. What enters a block is computed with rounded weights and act
 import torch
 
 from app.contracts.recipe import QuantizeSmoothquant
-from app.contracts.simulation import SimulatedActivations
 from app.models.simulation import with_activations
+from app.models.steps.quantize import activations_entry
 from workers.surgery.blockwise.observers import Channels
 from workers.surgery.blockwise.walk import Block, Group
 from workers.surgery.packing import Packing
@@ -74,13 +74,7 @@ class Smoothquant:
             folded.close(made)
         output.finish()
         if not packed:
-            entry = SimulatedActivations(
-                bits=step.activation_bits,
-                dynamic=step.dynamic,
-                modules=tuple(scales),
-                scales=None if step.dynamic else {module: (scale, 0) for module, scale in scales.items()},
-            )
-            shop.config.update(with_activations(shop.config, entry))
+            shop.config.update(with_activations(shop.config, activations_entry(step, tuple(scales), scales)))
 
     def _smooth(self, shop: Shop, block: Block, folded: Folded, wanted: set[str]) -> dict[Group, torch.Tensor]:
         """Smooths the block's pairs; the greatest |x| of each channel afterwards."""

@@ -10,8 +10,9 @@ front end that has none beside it refuses what neither serves, and the worker wh
 
 import importlib.metadata
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import (
@@ -24,7 +25,7 @@ from app.contracts.recipe import (
 )
 from app.contracts.simulation import SimulatedActivations
 from app.models.checkpoint import CheckpointInfo
-from app.models.modules import Weight, check_step
+from app.models.modules import ROUTER_KINDS, Weight, check_step
 from app.models.packing import FUSED
 from app.models.processor import has_amx, has_avx512
 from app.models.shapes import LAYOUTS
@@ -72,7 +73,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """The weights that the step addresses.
 
     Raises what `check_step` and `check_blocks` raise, PACKING_UNSUPPORTED for a packed form that vLLM does not serve
-    here, RECIPE_NOT_APPLICABLE for activations that nothing simulates."""
+    here, and what `check_inputs` raises where activations are simulated."""
     chosen = check_step(info, step, pointer=pointer)
     if isinstance(step, QuantizeGptq | QuantizeAwq | QuantizeSmoothquant) or (
         isinstance(step, QuantizeFp8) and step.reads_text
@@ -81,15 +82,8 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     form = packed_form(step)
     if form is not None:
         check_packed(info, step, form, chosen, pointer)
-    elif isinstance(step, QuantizeFp8) and step.activations != "none":
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
-            "8-bit float activations are not simulated: the engine simulates even grids",
-            hint='form "packed" has them, and quantize.activations has even grids of 8 and 4 bits',
-            pointer=f"{pointer}/activations",
-        )
-    elif isinstance(step, QuantizeSmoothquant):
-        check_fused(chosen, info, ErrorCode.RECIPE_NOT_APPLICABLE, pointer)
+    elif _rounds_inputs(step):
+        check_inputs(chosen, info, pointer)
     return chosen
 
 
@@ -100,12 +94,33 @@ def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
         inputs = {"num_bits": form.activation_bits, "dynamic": form.dynamic} if form.activation_bits else None
         packed = {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"input_activations": inputs}}}
         return replace(info, quantization=packed, scheme=form.scheme)
-    if isinstance(step, QuantizeSmoothquant):
-        modules = tuple(weight.module for weight in check_step(info, step))
-        scales = None if step.dynamic else dict.fromkeys(modules, (1.0, 0))
-        entry = SimulatedActivations(bits=step.activation_bits, dynamic=step.dynamic, modules=modules, scales=scales)
+    if _rounds_inputs(step):
+        modules = [weight.module for weight in check_step(info, step)]
+        # scales that the text will fix are not known yet, and 1 stands for them
+        entry = activations_entry(step, modules, dict.fromkeys(modules, 1.0))
         return replace(info, config=with_activations(info.config, entry))
     return info
+
+
+def activations_entry(
+    step: QuantizeSmoothquant | QuantizeFp8, modules: Sequence[str], scales: Mapping[str, float]
+) -> SimulatedActivations:
+    """What the simulated step leaves in config.json. `scales` are fixed ones by module, not looked at where each token
+    has its own."""
+    floats = isinstance(step, QuantizeFp8)
+    dynamic = step.activations == "dynamic" if isinstance(step, QuantizeFp8) else step.dynamic
+    return SimulatedActivations(
+        kind="float" if floats else "int",
+        bits=8 if isinstance(step, QuantizeFp8) else step.activation_bits,
+        dynamic=dynamic,
+        modules=tuple(modules),
+        scales=None if dynamic else {module: (scales[module], 0) for module in modules},
+    )
+
+
+def _rounds_inputs(step: Step) -> TypeGuard[QuantizeSmoothquant | QuantizeFp8]:
+    """Whether a step that is not packed has the engine round inputs of linear layers."""
+    return isinstance(step, QuantizeSmoothquant) or (isinstance(step, QuantizeFp8) and step.activations != "none")
 
 
 def served_devices() -> tuple[str, ...]:
@@ -144,7 +159,7 @@ def check_packed(info: CheckpointInfo, step: Step, form: PackedForm, chosen: lis
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
                 "a step before simulates the activations that this one packs",
-                hint="leave quantize.activations out",
+                hint='leave that step out, or use form "simulated"',
                 pointer=pointer,
             )
     devices = served_devices()
@@ -214,6 +229,26 @@ def has_kernel(form: PackedForm) -> bool:
     shapes and the processor are another matter: `check_packed`."""
     widths = {"bits", "activation_bits"}
     return any(widths.isdisjoint(field for field, _, _ in _REFUSALS[device](form, [])) for device in served_devices())
+
+
+def check_inputs(chosen: list[Weight], info: CheckpointInfo, pointer: str) -> None:
+    """Raises RECIPE_NOT_APPLICABLE where the engine cannot round the inputs of layers: heads, embeddings, routers,
+    experts, a part of what vLLM runs as one."""
+    for weight in chosen:
+        outside, routed = weight.layer is None, bool(weight.kinds & ({"experts"} | ROUTER_KINDS))
+        if outside or routed:
+            raise HemostatError(
+                ErrorCode.RECIPE_NOT_APPLICABLE,
+                f"the input of {weight.module} cannot be quantized: "
+                + (
+                    "it stands outside the decoder's layers"
+                    if outside
+                    else "vLLM runs router and experts as one kernel"
+                ),
+                hint='name other modules, such as "attention"' + ("" if routed else ' and "mlp"'),
+                pointer=f"{pointer}/modules",
+            )
+    check_fused(chosen, info, ErrorCode.RECIPE_NOT_APPLICABLE, pointer)
 
 
 def check_fused(chosen: list[Weight], info: CheckpointInfo, code: ErrorCode, pointer: str) -> None:

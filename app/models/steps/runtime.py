@@ -7,11 +7,11 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import QuantizeActivations, QuantizeKvCache, Step
 from app.contracts.simulation import SimulatedActivations, SimulatedKvCache, StoredKvCache
 from app.models.checkpoint import CheckpointInfo
-from app.models.modules import ROUTER_KINDS, Weight, check_layers, check_step
+from app.models.modules import Weight, check_layers, check_step
 from app.models.processor import has_avx512, is_cpu_build
 from app.models.shapes import LAYOUTS
 from app.models.simulation import section_in, with_activations, with_kv_cache
-from app.models.steps.quantize import check_fused
+from app.models.steps.quantize import check_inputs
 
 # Values of a head that vLLM's 8-bit cache takes at a time on a CPU.
 _CPU_HEAD = 32
@@ -20,30 +20,15 @@ _CPU_HEAD = 32
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """The linear layers whose inputs are quantized; none for keys and values.
 
-    Raises what `check_step` raises, RECIPE_NOT_APPLICABLE for what no engine simulates (heads, embeddings, routers,
-    experts, a part of layers that vLLM runs as one, keys and values of an attention of another kind),
-    GROUP_SIZE_MISMATCH, and PACKING_UNSUPPORTED for a dtype of the cache that no kernel here has.
+    Raises what `check_step` and `check_inputs` raise, RECIPE_NOT_APPLICABLE for keys and values that no engine
+    simulates (of an attention of another kind), GROUP_SIZE_MISMATCH, and PACKING_UNSUPPORTED for a dtype of the cache
+    that no kernel here has.
     """
     if isinstance(step, QuantizeKvCache):
         _check_kv_cache(info, step, pointer)
         return []
     chosen = check_step(info, step, pointer=pointer)
-    at = f"{pointer}/modules"
-    for weight in chosen:
-        outside, routed = weight.layer is None, bool(weight.kinds & ({"experts"} | ROUTER_KINDS))
-        if outside or routed:
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
-                f"the input of {weight.module} cannot be quantized: "
-                + (
-                    "it stands outside the decoder's layers"
-                    if outside
-                    else "vLLM runs router and experts as one kernel"
-                ),
-                hint='name other modules, such as "attention"' + ("" if routed else ' and "mlp"'),
-                pointer=at,
-            )
-    check_fused(chosen, info, ErrorCode.RECIPE_NOT_APPLICABLE, pointer)
+    check_inputs(chosen, info, pointer)
     return chosen
 
 

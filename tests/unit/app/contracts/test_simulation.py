@@ -38,6 +38,16 @@ def test_one_entry_needs_no_list_and_null_is_none() -> None:
     assert section.simulated_kv[0].v_bits == 2
 
 
+def test_floats_are_told_and_whole_numbers_are_not() -> None:
+    """Checkpoints that simulate even grids keep every byte of their configuration, and so their fingerprint."""
+    told = {"kind": "float", "bits": 8, "dynamic": False, "modules": [_K], "scales": {_K: [0.5, 0]}}
+    section = Simulation.model_validate({"activations": [{"bits": 4, "modules": [_Q]}, told]})
+    even, floats = section.model_dump(mode="json")["activations"]
+    assert even == {"bits": 4, "dynamic": True, "symmetric": True, "modules": [_Q], "scales": None}
+    assert floats == {"symmetric": True} | told
+    assert Simulation.model_validate(section.model_dump()) == section
+
+
 def test_a_stored_dtype_simulates_nothing() -> None:
     section = Simulation.model_validate({"activations": None, "kv_cache": {"dtype": "fp8_e5m2"}})
     assert (section.fakes, section.kv_dtype, section.simulated_kv) == (False, "fp8_e5m2", ())
@@ -52,6 +62,10 @@ def test_a_stored_dtype_simulates_nothing() -> None:
         {"activations": {"bits": 8, "modules": [_Q], "dynamic": False, "scales": {_K: [1.0, 0]}}},
         {"activations": {"bits": 8, "modules": [_Q], "dynamic": False, "scales": {_Q: [0.0, 0]}}},
         {"activations": [{"bits": 8, "modules": [_Q]}, {"bits": 4, "modules": [_Q]}]},
+        {"activations": [{"bits": 8, "modules": [_Q]}, {"kind": "float", "bits": 8, "modules": [_Q]}]},
+        {"activations": {"kind": "float", "bits": 4, "modules": [_Q]}},
+        {"activations": {"kind": "float", "bits": 8, "symmetric": False, "modules": [_Q]}},
+        {"activations": {"kind": "float", "bits": 8, "modules": [_Q], "dynamic": False, "scales": {_Q: [1.0, 3]}}},
         {"kv_cache": {"layers": [0]}},
         {"kv_cache": [{"k_bits": 4, "layers": [0, 1]}, {"k_bits": 8, "v_bits": 8, "layers": [1]}]},
         {"kv_cache": {"dtype": "fp8_e5m2", "k_bits": 4, "layers": [0]}},

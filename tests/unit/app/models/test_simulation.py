@@ -24,6 +24,17 @@ def test_a_later_step_takes_over_the_modules_that_it_names() -> None:
     assert [(one.bits, one.modules) for one in section.activations] == [(8, ("a", "b", "c"))]
 
 
+def test_what_is_left_to_an_earlier_step_stays_of_its_kind() -> None:
+    scales = {"a": (0.5, 0), "b": (2.0, 0)}
+    floats = SimulatedActivations(kind="float", bits=8, dynamic=False, modules=("a", "b"), scales=scales)
+    section = section_in(with_activations(with_activations({}, floats), SimulatedActivations(bits=8, modules=("a",))))
+    assert section is not None
+    assert [(one.kind, one.modules, one.scales) for one in section.activations] == [
+        ("float", ("b",), {"b": (2.0, 0)}),
+        ("int", ("a",), None),
+    ]
+
+
 def test_keys_and_values_are_taken_over_layer_by_layer() -> None:
     config = with_kv_cache({}, SimulatedKvCache(k_bits=8, v_bits=8, layers=(0, 1, 2)))
     config = with_kv_cache(config, SimulatedKvCache(k_bits=4, layers=(1,)))

@@ -34,6 +34,10 @@ def test_an_engine_is_told_with_its_execution_where_a_report_has_it() -> None:
             {"type": "quantize.fp8", "activations": "dynamic", "form": "packed"},
             "FP8 weights, dynamic activations, packed",
         ),
+        (
+            {"type": "quantize.fp8", "activations": "dynamic"},
+            "FP8 weights, dynamic activations",
+        ),
         ({"type": "quantize.nf4", "group_size": None}, "NF4, per channel"),
         ({"type": "prune.magnitude", "sparsity": 0.5, "scope": "row"}, "magnitude pruning 50.0 % per row"),
         (

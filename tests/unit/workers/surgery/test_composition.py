@@ -22,6 +22,7 @@ RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 STEPS: list[dict[str, Any]] = [
     {"type": "quantize.rtn", "bits": 4, "group_size": 32},
     {"type": "quantize.smoothquant"},
+    {"type": "quantize.fp8", "activations": "dynamic"},
     {"type": "quantize.gptq", "bits": 4, "group_size": 32, "form": "packed"},
     {"type": "prune.sparsegpt", "pattern": "2:4"},
     {"type": "prune.layers", "count": 1},

@@ -28,6 +28,7 @@ STEPS: list[dict[str, Any]] = [
     {"type": "quantize.awq", "bits": 4, "group_size": 32},
     {"type": "quantize.smoothquant", "dynamic": False},
     {"type": "quantize.activations", "bits": 8, "dynamic": False},
+    {"type": "quantize.fp8", "activations": "static"},
     {"type": "prune.wanda", "sparsity": 0.5},
     {"type": "prune.ria", "sparsity": 0.5, "allocation": "owl"},
     {"type": "prune.sparsegpt", "sparsity": 0.5},

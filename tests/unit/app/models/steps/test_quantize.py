@@ -130,18 +130,39 @@ def test_nothing_changes_packed_weights_any_more(tiny: Tiny) -> None:
     check(tiny(), RTN | {"form": "simulated"}, prune)
 
 
+FLOATS = {"type": "quantize.fp8", "activations": "dynamic"}
+
+
 def test_activations_that_nothing_simulates(tiny: Tiny) -> None:
-    for kind in ("dynamic", "static"):
-        step = {"type": "quantize.fp8", "activations": kind}
-        assert refused(tiny(), step) == ("recipe_not_applicable", "/0/activations")
     step = {"type": "quantize.smoothquant", "modules": ["q_proj"]}
     assert refused(tiny(), step) == ("recipe_not_applicable", "/0/modules")
+    for modules in (["q_proj"], ["gate_proj", "o_proj"], ["attention", "lm_head"], ["embed_tokens"]):
+        step = FLOATS | {"modules": modules}
+        assert refused(tiny(), step) == ("recipe_not_applicable", "/0/modules")
+        check(tiny(), step | {"activations": "none"})
+    assert refused(tiny("mixtral"), FLOATS) == ("recipe_not_applicable", "/0/modules")
+    check(tiny("mixtral"), FLOATS | {"modules": ["attention"]})
+    assert refused(tiny("mixtral"), FLOATS | {"activations": "static"}) == ("recipe_not_applicable", "/0")
 
 
-def test_simulated_activations_are_not_quantized_twice(tiny: Tiny) -> None:
-    first = {"type": "quantize.activations", "bits": 8}
-    assert refused(tiny(), first, SMOOTH) == ("recipe_not_applicable", "/1")
-    check(tiny(), first, RTN)
+def test_simulated_activations_are_not_quantized_twice(tiny: Tiny, on: Callable[..., None]) -> None:
+    on("cpu")
+    for first in ({"type": "quantize.activations", "bits": 8}, FLOATS, SMOOTH | {"form": "simulated"}):
+        for second in (SMOOTH, FP8 | {"activations": "dynamic"}):
+            assert refused(tiny(), first, second) == ("recipe_not_applicable", "/1")
+            check(tiny(), first, second | {"form": "simulated"})
+        check(tiny(), first, RTN)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+def test_simulated_floats_leave_a_section_for_the_engine(tiny: Tiny, kind: str) -> None:
+    step = FLOATS | {"activations": kind, "layers": [0], "modules": ["mlp"]}
+    made = check(tiny(), step)
+    (entry,) = made.config["hemostat_simulation"]["activations"]
+    assert (entry["kind"], entry["bits"], entry["dynamic"]) == ("float", 8, kind == "dynamic")
+    assert sorted(entry["modules"]) == [f"model.layers.0.mlp.{name}_proj" for name in ("down", "gate", "up")]
+    assert made.quantization is None
+    assert "hemostat_simulation" not in check(tiny(), step | {"activations": "none"}).config
 
 
 def test_simulated_smoothquant_leaves_a_section_for_the_engine(tiny: Tiny) -> None:
@@ -185,8 +206,9 @@ def test_fixed_grids_are_refused_where_the_kernel_ignores_them(
         SMOOTH | {"dynamic": False},
         FP8 | {"activations": "static"},
         {"type": "quantize.activations", "bits": 8} | {"dynamic": False},
+        {"type": "quantize.fp8", "activations": "static"},
     ],
-    ids=["w8a8", "fp8", "simulated"],
+    ids=["w8a8", "fp8", "simulated", "simulated-fp8"],
 )
 @pytest.mark.parametrize("context", ["linear", "ntk", "yarn"])
 def test_a_longer_context_behind_grids_that_were_fixed_in_the_old_one_is_refused(
@@ -201,7 +223,7 @@ def test_a_longer_context_behind_grids_that_were_fixed_in_the_old_one_is_refused
 def test_a_longer_context_behind_grids_of_every_token_is_taken(tiny: Tiny, on: Callable[..., None]) -> None:
     on("cpu")
     longer = {"type": "context.linear", "factor": 2}
-    for step in (SMOOTH, FP8 | {"activations": "dynamic"}, RTN):
+    for step in (SMOOTH, FP8 | {"activations": "dynamic"}, FLOATS, RTN):
         assert check(tiny(), step, longer).max_position == 512
 
 

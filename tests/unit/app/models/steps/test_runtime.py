@@ -120,7 +120,7 @@ def test_a_dtype_of_the_cache_holds_for_layers_of_any_number(tiny: Tiny, monkeyp
     info, fewer = inspect(tiny("llama")), {"type": "prune.layers", "layers": [0]}
     made = check(info, FP8, fewer)
     assert (made.layers, made.config[SECTION]["kv_cache"]) == (2, {"dtype": "fp8"})
-    for simulated in (KV, A8):
+    for simulated in (KV, A8, {"type": "quantize.fp8", "activations": "dynamic"}):
         with pytest.raises(HemostatError, match="numbers anew") as caught:
             check(info, simulated, fewer)
         assert caught.value.pointer == "/r/1"
@@ -130,12 +130,22 @@ RTN: dict[str, Any] = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
 SMOOTH: dict[str, Any] = {"type": "quantize.smoothquant"}
 
 
-@pytest.mark.parametrize("fixed", [A8 | {"dynamic": False}, SMOOTH | {"dynamic": False}])
+FLOATS: dict[str, Any] = {"type": "quantize.fp8"}
+
+
+@pytest.mark.parametrize(
+    ("fixed", "free"),
+    [
+        (A8 | {"dynamic": False}, A8),
+        (SMOOTH | {"dynamic": False}, SMOOTH),
+        (FLOATS | {"activations": "static"}, FLOATS | {"activations": "dynamic"}),
+    ],
+)
 @pytest.mark.parametrize(
     "later", [RTN, {"type": "norm.scale", "factor": 2.0}, {"type": "repair.lowrank", "rank": 4}, SMOOTH]
 )
 def test_nothing_changes_the_activations_that_grids_were_fixed_for(
-    tiny: Tiny, fixed: dict[str, Any], later: dict[str, Any]
+    tiny: Tiny, fixed: dict[str, Any], free: dict[str, Any], later: dict[str, Any]
 ) -> None:
     info = inspect(tiny())
     with pytest.raises(HemostatError) as caught:
@@ -143,7 +153,7 @@ def test_nothing_changes_the_activations_that_grids_were_fixed_for(
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/2")
     assert "dynamic" in caught.value.hint
     check(info, later, fixed, KV, A8)
-    check(info, fixed | {"dynamic": True}, KV, later)
+    check(info, free, KV, later)
     came_so = check(info, fixed)
     with pytest.raises(HemostatError):
         check(came_so, later)
