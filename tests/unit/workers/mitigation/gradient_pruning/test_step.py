@@ -107,6 +107,19 @@ def test_a_budget_by_gradients_differs_between_modules(tiny: Tiny, store: Checkp
     assert figures["kl_at_pass_1_nats"] > 0
 
 
+def test_modules_on_which_little_hangs_lose_the_most(copy: Copy, store: CheckpointStore) -> None:
+    """An MLP whose last layer passes on next to nothing: the weights before it are as large as elsewhere."""
+    folder = copy("llama")
+    tensors = weights(folder)
+    tensors["model.layers.1.mlp.down_proj.weight"] *= 1e-3
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with prune(folder, store, STEP | {"reconstruct": False}) as modified:
+        shares = {change.name.removeprefix("model.layers."): change.sparsity for change in modified.manifest.tensors}
+    for kind in ("gate", "up"):
+        assert shares.pop(f"1.mlp.{kind}_proj.weight") == pytest.approx(0.65, abs=1e-3)
+        assert max(shares[f"{layer}.mlp.{kind}_proj.weight"] for layer in (0, 2)) < 0.6
+
+
 def test_without_reconstruction_what_stays_keeps_its_value(tiny: Tiny, store: CheckpointStore) -> None:
     before = weights(tiny())
     with prune(tiny(), store, STEP | {"reconstruct": False}) as modified:
@@ -204,7 +217,7 @@ def test_it_does_less_harm_than_wanda_and_recovery_less_again(tiny: Tiny, store:
     tokens = torch.randint(0, 320, (80, 32), generator=torch.Generator().manual_seed(3))
     fitted = CalibrationText(tokens[:64], "more", 64, 64)
     bare = STEP | {"reconstruct": False}
-    harm = {}
+    harm, found = {}, {}
     for label, step in {
         "wanda": {"type": "prune.wanda", "sparsity": 0.5},
         "bare": bare,
@@ -214,11 +227,16 @@ def test_it_does_less_harm_than_wanda_and_recovery_less_again(tiny: Tiny, store:
         recipe = RECIPE.validate_python([step])
         with apply(inspect(folder), recipe, store=store, calibration=lambda _: fitted) as modified:
             harm[label] = divergence(folder, modified.path, tokens[64:])
+            found[label] = weights(modified.path)
             if label == "recovered":
                 assert modified.manifest.steps[0].figures["recovery_steps"] == 40
                 assert modified.manifest.sparsity == pytest.approx(0.5, abs=1e-3)
     assert harm["recovered"] < harm["bare"] < harm["wanda"], harm
     assert harm["ours"] < 0.8 * harm["bare"], harm
+    for name, bare_one in found["bare"].items():  # what was kept is trained, and nothing else
+        recovered = found["recovered"][name]
+        assert bool((recovered[bare_one == 0] == 0).all()), name
+        assert torch.equal(recovered, bare_one) == ("_proj.weight" not in name), name
 
 
 def test_a_recovery_that_does_not_help_on_windows_that_it_has_not_seen_is_not_kept(
