@@ -24,8 +24,12 @@ from workers.mitigation.dynamic_scaling import fitting
 from workers.mitigation.dynamic_scaling import step as step_module
 from workers.mitigation.dynamic_scaling.learned import LearnedBlock
 from workers.mitigation.dynamic_scaling.moments import Moment
+from workers.mitigation.gradients import Gatherer, Tape, backward
+from workers.mitigation.objectives import OwnLabels
+from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.modified import Modified
+from workers.surgery.reading import open_tensors
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
@@ -297,6 +301,69 @@ def test_a_bias_takes_the_mean_that_is_left(tiny: Tiny, tmp_path: Path) -> None:
         wanted = mean(folder, name)
         without = mean(result.path, name, source[f"{name}.bias"].float()) - wanted
         assert float((mean(result.path, name) - wanted).norm()) < 0.1 * float(without.norm()), name
+
+
+def test_tokens_outputs_and_ends_of_blocks_count_by_the_gradients_of_the_divergence(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What smoothing, rounding and fitting are given, against gradients gathered apart and inputs by transformers."""
+    folder = tiny("llama", **LAYERS)
+    info = inspect(folder)
+    tokens_NL = text(None).tokens_NL  # type: ignore[arg-type]
+    (tmp_path / "apart").mkdir()
+    with open_tensors(info) as reader:
+        skeleton = Skeleton(info, reader.read, dtype=torch.bfloat16)
+        tape = Tape(skeleton, tokens_NL, tmp_path / "apart")
+        apart = Gatherer(frozenset(info.tensors), 128, tape.scratch, squares=False, blocks=True, each=True)
+        told: dict[str, Any] = {"visit": apart.visit, "visit_block": apart.visit_block, "finish": apart.finish}
+        backward(tape, OwnLabels(skeleton, 5), **told)
+    outputs: dict[str, torch.Tensor] = {}
+    tokens: dict[str, torch.Tensor] = {}
+    powers: dict[str, torch.Tensor] = {}
+    leaving: dict[int, torch.Tensor] = {}
+    smooth, see, fits = step_module.smooth_block, step_module.see_inputs, step_module.Fitting
+
+    def smoothed(*arguments: Any) -> Any:
+        outputs.update(arguments[6])
+        tokens.update(arguments[8])
+        return smooth(*arguments)
+
+    def seen(own: Any, moments: dict[str, Moment], source: Any = None) -> None:
+        see(own, moments, source)
+        powers.update({name: moment.own_II.diagonal().clone() for name, moment in moments.items()})
+
+    def fitted(*arguments: Any, **options: Any) -> Any:
+        leaving.update({layer: one.clone() for layer, one in arguments[4].items()})
+        return fits(*arguments, **options)
+
+    monkeypatch.setattr(step_module, "smooth_block", smoothed)
+    monkeypatch.setattr(step_module, "see_inputs", seen)
+    monkeypatch.setattr(step_module, "Fitting", fitted)
+    step = FITTED | {"block_epochs": 1, "seed": 5}
+    made(folder, tmp_path / "smoothed", step)
+    made(folder, tmp_path / "plain", step | {"smooth": False})
+    assert leaving.keys() == {0, 1}
+    for layer, one in leaving.items():
+        torch.testing.assert_close(one, apart.leaving[layer])
+    assert outputs.keys() == {name for name in info.tensors if name.endswith("_proj.weight")}
+    for name, one in outputs.items():
+        torch.testing.assert_close(one, apart.found[name].outputs_O)
+    inputs: dict[str, torch.Tensor] = {}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation=attention_of(folder))
+    for kind in ("q", "k", "v"):
+        model.get_submodule(f"model.layers.0.self_attn.{kind}_proj").register_forward_pre_hook(
+            lambda _, given, kind=kind: inputs.update({kind: given[0].float()})
+        )
+    with torch.no_grad():
+        model(tokens_NL)
+    for kind, given_NLI in inputs.items():
+        name = f"model.layers.0.self_attn.{kind}_proj.weight"
+        power_NL = apart.found[name].positions_NL
+        assert power_NL is not None
+        weight_NL = 0.5 + 0.5 * power_NL / power_NL.mean()
+        torch.testing.assert_close(tokens[name], weight_NL.flatten())
+        expected_I = (weight_NL[..., None] * given_NLI.square()).mean((0, 1))
+        torch.testing.assert_close(powers[name], expected_I, rtol=1e-2, atol=1e-3 * float(expected_I.mean()))
 
 
 def test_weights_are_rounded_for_inputs_that_are_rounded_too(
