@@ -13,14 +13,18 @@ from tests.support.disk import files_of_at_most
 from tests.support.outliers import with_outliers
 from tests.support.tiny import make_checkpoint
 from tests.unit.workers.mitigation.repair.support import PRUNE, RTN, operate, repair, text, weights, windows
-from workers.mitigation.gradients import Gatherer
+from workers.mitigation.gradients import Gatherer, LayerGradients, Tape, backward
+from workers.mitigation.objectives import OwnLabels
+from workers.mitigation.repair import step as step_module
 from workers.mitigation.repair.adapter import bits_of
 from workers.mitigation.repair.blocks import Blocks
 from workers.mitigation.repair.closed_form import Factors, Metric
 from workers.mitigation.repair.distill import FINE_NATS, FINE_RATE, RATE, Distiller
 from workers.mitigation.repair.step import RepairStep, gradient_windows
 from workers.surgery import resumption
+from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.quantize_rtn import quantize
+from workers.surgery.reading import open_tensors
 from workers.surgery.shop import Shop
 
 Tiny = Callable[..., Path]
@@ -89,6 +93,65 @@ def test_ranks_by_nats_take_no_more_bytes_than_the_mean_rank(tiny: Tiny, tmp_pat
         assert allowed - min(sum(change.shape) for change in tensors) < round(spent) <= allowed
         figures = repaired.manifest.steps[-1].figures
         assert 1 <= figures["rank_least"] < figures["rank_most"] <= 16
+
+
+def test_ranks_go_where_they_save_the_most_nats(tiny: Tiny, tmp_path: Path) -> None:
+    """One layer lost much, the others next to nothing."""
+    steps = (RTN | {"bits": 8, "layers": [0, 2]}, RTN | {"bits": 2, "layers": [1]})
+    with operate(tiny(), tmp_path / "store", *steps, repair(4)) as repaired:
+        adapter = weights(repaired.path / "adapter")
+    ranks = {name: one.shape[0] for name, one in adapter.items() if "lora_A" in name}
+    much = [rank for name, rank in ranks.items() if ".layers.1." in name]
+    little = [rank for name, rank in ranks.items() if ".layers.1." not in name]
+    # all but queries and keys, on which next to nothing hangs in a model of random weights
+    assert sum(rank >= 8 for rank in much) == 5
+    assert set(little) == {1}
+
+
+@pytest.mark.parametrize("allocation", ["nats", "uniform"])
+def test_closed_form_and_blocks_are_given_the_gradients_of_the_divergence(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allocation: str
+) -> None:
+    """Those of the wounded model, gathered apart; with uniform ranks all errors count alike."""
+    given: dict[str, LayerGradients] = {}
+    leaving: dict[int, torch.Tensor] = {}
+    survey, blocks = step_module.Survey, step_module.Blocks
+
+    def surveyed(*arguments: Any, **options: Any) -> Any:
+        given.update(options["gradients"])
+        return survey(*arguments, **options)
+
+    def fitted(*arguments: Any, **options: Any) -> Any:
+        leaving.update({layer: one.clone() for layer, one in options["leaving"].items()})
+        return blocks(*arguments, **options)
+
+    monkeypatch.setattr(step_module, "Survey", surveyed)
+    monkeypatch.setattr(step_module, "Blocks", fitted)
+    step = repair(4, allocation=allocation, block_epochs=1, seed=3)
+    with operate(tiny(), tmp_path / "store", RTN) as wounded, operate(tiny(), tmp_path / "store", RTN, step):
+        info = inspect(wounded.path)
+        names = frozenset(name for name in info.tensors if name.endswith("_proj.weight"))
+        if allocation == "uniform":
+            assert not given
+            assert not leaving
+            return
+        with open_tensors(info) as reader:
+            skeleton = Skeleton(info, reader.read, dtype=torch.bfloat16)
+            (tmp_path / "apart").mkdir()
+            tape = Tape(skeleton, windows(), tmp_path / "apart")
+            wanted: dict[str, Any] = {"squares": False, "blocks": True, "each": True, "outputs_up_to": 4096}
+            apart = Gatherer(names, tape.positions, tape.scratch, **wanted)
+            told: dict[str, Any] = {"visit": apart.visit, "visit_block": apart.visit_block, "finish": apart.finish}
+            backward(tape, OwnLabels(skeleton, 3), **told)
+    assert given.keys() == names
+    for name, of in given.items():
+        expected = apart.found[name]
+        for ours, theirs in ((of.outputs_OO, expected.outputs_OO), (of.positions_NL, expected.positions_NL)):
+            assert ours is not None
+            torch.testing.assert_close(ours, theirs, msg=name)
+    assert leaving.keys() == {0, 1, 2}
+    for layer, one in leaving.items():
+        torch.testing.assert_close(one, apart.leaving[layer])
 
 
 def test_a_dense_weight_of_full_width_takes_the_adapter_for_nothing(tiny: Tiny, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 from app.models.checkpoint import inspect
 from tests.support.attention import attention_of
 from tests.unit.workers.mitigation.repair.support import operate, windows
+from workers.mitigation.gradients import LayerGradients
 from workers.mitigation.repair.closed_form import Factors, solve
 from workers.mitigation.repair.survey import Possible, Survey
 from workers.surgery.blockwise.skeleton import Skeleton
@@ -109,3 +110,56 @@ def test_found_directions_come_before_spare_ones() -> None:
     torch.testing.assert_close(three.product(), factors.product())
     assert one.take(9).rank == 4
     assert isinstance(one.take(0), Factors)
+
+
+def test_an_error_counts_by_gradients_at_outputs_and_tokens_by_theirs(
+    tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Of the first block, whose inputs no repair has changed yet, as transformers has them."""
+    wound = {"type": "quantize.rtn", "bits": 3, "group_size": 32}
+    draws = torch.Generator().manual_seed(6)
+    with operate(tiny(), tmp_path / "store", wound) as wounded:
+        gradients = {}
+        for name, one in inspect(wounded.path).tensors.items():
+            if name.endswith("_proj.weight"):
+                outputs, inputs = one.shape
+                # a few outputs and tokens that hold nearly all of it
+                factor = torch.randn(outputs, 4, generator=draws) * torch.logspace(1, -2, outputs)[:, None]
+                gradients[name] = LayerGradients(
+                    squares_OI=None,
+                    mean_OI=None,
+                    outputs_O=factor.square().sum(1),
+                    outputs_OO=factor @ factor.T,
+                    inputs_I=torch.zeros(inputs),
+                    inputs_II=None,
+                    positions_NL=torch.rand(32, 32, generator=draws) ** 20,
+                )
+        _, found, _ = survey(wounded.path, tiny(), tmp_path / "scratch", [0, 1, 2], most=4, gradients=gradients)
+        seen: dict[str, torch.Tensor] = {}
+        model = AutoModelForCausalLM.from_pretrained(
+            wounded.path, dtype=torch.bfloat16, attn_implementation=attention_of(wounded.path)
+        )
+        for path, module in model.model.layers[0].named_modules():
+            if path.endswith("_proj"):
+                module.register_forward_pre_hook(
+                    lambda _, given, path=path: seen.update({f"model.layers.0.{path}.weight": given[0]})
+                )
+        with torch.no_grad():
+            model(input_ids=windows(32, 32))
+        with open_tensors(inspect(wounded.path)) as ours, open_tensors(inspect(tiny())) as theirs:
+            assert len(seen) == 7
+            for name, given in seen.items():
+                error = theirs.read(name).float() - ours.read(name).float()
+                of = gradients[name]
+                assert of.positions_NL is not None
+                weight_T1 = (0.5 + 0.5 * of.positions_NL / of.positions_NL.mean()).reshape(-1, 1).double()
+                x_TI = given.double().flatten(0, 1)
+                moment, plain = (weight_T1 * x_TI).T @ x_TI / len(x_TI), x_TI.T @ x_TI / len(x_TI)
+                expected = solve(error, moment, of.outputs_OO, most=4).product()
+                others = (
+                    solve(error, plain, of.outputs_OO, most=4).product(),
+                    solve(error, moment, of.outputs_O, most=4).product(),
+                    solve(error, moment, None, most=4).product(),
+                )
+                apart = float((found[name].factors.product() - expected).norm())
+                assert apart < 0.2 * min(float((one - expected).norm()) for one in others), name
