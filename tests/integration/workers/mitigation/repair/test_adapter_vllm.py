@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
+from tests.support.processor import needs_avx512
 from tests.unit.workers.mitigation.repair.support import PRUNE, RTN, operate, repair, windows
 from workers.engine import launch
 from workers.engine.environment import prepare
@@ -29,14 +30,14 @@ WOUNDS = [
 
 
 @contextmanager
-def served(checkpoint: Path) -> Iterator[Any]:
+def served(checkpoint: Path, dtype: str = "float32") -> Iterator[Any]:
     """A vLLM engine that takes adapters."""
     prepare()
     from vllm import LLM
 
     engine = LLM(
         str(checkpoint),
-        dtype="float32",
+        dtype=dtype,
         enforce_eager=True,
         max_model_len=64,
         kv_cache_memory_bytes=16 * 2**20,
@@ -92,3 +93,18 @@ def test_the_wounded_checkpoint_with_the_adapter_is_the_merged_checkpoint(
         np.testing.assert_allclose(without, before, atol=2e-3)
         # merged weights are rounded to bf16, the adapter beside them is not
         assert np.abs(beside - merged).max() < 0.2 * np.abs(merged - before).max()
+
+
+@needs_avx512
+def test_what_repairs_simulated_codes_serves_on_the_packed_ones(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """In bf16, which vLLM's kernels for packed weights take."""
+    rtn = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
+    tokens = windows(1, 48)[0].tolist()
+    with (
+        operate(tiny("llama"), tmp_path / "store", rtn | {"form": "packed"}) as packed,
+        operate(tiny("llama"), tmp_path / "store", rtn, repair(4)) as repaired,
+    ):
+        with served(packed.path, "bfloat16") as engine:
+            without, beside = (of_vllm(engine, tokens, adapter) for adapter in (None, repaired.path / "adapter"))
+        merged = of_transformers(repaired.path, tokens)
+    assert np.abs(beside - merged).max() < 0.4 * np.abs(without - merged).max()
