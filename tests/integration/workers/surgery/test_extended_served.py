@@ -22,6 +22,7 @@ from workers.surgery.store import CheckpointStore
 pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+OTHERS = ("qwen2", "gemma2")
 WINDOWS = [np.random.default_rng(4).integers(2, 300, length).tolist() for length in (120, 33)]
 
 
@@ -63,6 +64,10 @@ def computed(folder: Path) -> list[torch.Tensor]:
         ("llama", {"type": "context.linear", "factor": 2}),
         ("llama", {"type": "context.ntk", "factor": 2}),
         ("llama", {"type": "context.yarn", "factor": 2}),
+        *((kind, {"type": f"context.{way}", "factor": 2}) for kind in OTHERS for way in ("linear", "ntk", "yarn")),
+        *((kind, {"type": "extend.duplicate", "layers": [0, 1]}) for kind in OTHERS),
+        *((kind, {"type": "norm.scale", "factor": 1.1}) for kind in OTHERS),
+        *((kind, {"type": "norm.epsilon", "epsilon": 0.05}) for kind in OTHERS),
         ("mixtral", {"type": "moe.topk", "experts": 1}),
     ],
 )
