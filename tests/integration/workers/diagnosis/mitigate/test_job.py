@@ -233,7 +233,7 @@ def test_a_killed_attempt_is_gone_on_with_and_measures_no_trial_again(
 def test_no_model_reads_a_window_of_the_test_before_it_is_opened(
     settings: Settings, room: EngineRoom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever an engine is given: heads are checked, speed is measured and damage looked for on other windows."""
+    """Whatever is scored: speed is measured, and damage looked for, on other windows too."""
     context = Context(settings, tmp_path)
     read: dict[bool, set[bytes]] = {False: set(), True: set()}
     real = ScoringEngine.score
