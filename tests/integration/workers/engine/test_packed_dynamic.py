@@ -17,6 +17,7 @@ from workers.surgery.store import CheckpointStore
 
 pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
+KINDS = ["llama", "qwen2", "gemma2"]
 DYNAMIC = {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "form": "packed", "tuning_steps": 2}
 MIXED = DYNAMIC | {"bits": 5.5, "mixed": True, "activation_bits": 8, "symmetric": True, "group_size": None}
 
@@ -36,18 +37,20 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 @needs_avx512
+@pytest.mark.parametrize("kind", KINDS)
 def test_four_bits_are_served_as_the_weights_that_they_mean(
-    tiny: Tiny, pool: EnginePool, store: CheckpointStore, windows: list[list[int]]
+    tiny: Tiny, pool: EnginePool, store: CheckpointStore, windows: list[list[int]], kind: str
 ) -> None:
-    with operate(tiny(), store, DYNAMIC) as made, dequantize(inspect(made.path), store=store) as twin:
+    with operate(tiny(kind), store, DYNAMIC) as made, dequantize(inspect(made.path), store=store) as twin:
         packed, same = states(pool, made.path, windows), states(pool, twin.path, windows)
     assert apart(packed, same) < 0.02
 
 
+@pytest.mark.parametrize("kind", KINDS)
 def test_four_and_eight_bits_are_served_together_with_rounded_activations(
-    tiny: Tiny, pool: EnginePool, store: CheckpointStore, windows: list[list[int]]
+    tiny: Tiny, pool: EnginePool, store: CheckpointStore, windows: list[list[int]], kind: str
 ) -> None:
-    with operate(tiny(), store, MIXED) as made, dequantize(inspect(made.path), store=store) as twin:
+    with operate(tiny(kind), store, MIXED) as made, dequantize(inspect(made.path), store=store) as twin:
         widths = Counter(round(change.bits_per_weight) for change in made.manifest.tensors if "_proj" in change.name)
         packed, same = states(pool, made.path, windows), states(pool, twin.path, windows)
     assert set(widths) == {4, 8}

@@ -76,9 +76,12 @@ def test_eight_bit_activations_move_as_much_as_those_that_are_simulated(
         assert apart(one, other) < 0.85 * apart(one, untouched)
 
 
-def test_eight_bit_floats(tiny: Tiny, pool: EnginePool, store: CheckpointStore, windows: list[list[int]]) -> None:
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+def test_eight_bit_floats(
+    tiny: Tiny, pool: EnginePool, store: CheckpointStore, windows: list[list[int]], kind: str
+) -> None:
     step = {"type": "quantize.fp8", "form": "packed", "activations": "dynamic"}
-    with operate(tiny(), store, step) as made, dequantize(inspect(made.path), store=store) as twin:
+    with operate(tiny(kind), store, step) as made, dequantize(inspect(made.path), store=store) as twin:
         assert 0 < apart(states(pool, made.path, windows), states(pool, twin.path, windows)) < 0.3
 
 
