@@ -10,12 +10,16 @@ from app.models.modules import Weight
 from app.models.shapes import LAYOUTS, dimension
 from app.models.steps.layers import with_config
 
+# Architectures whose configuration class refuses every scaling but LongRoPE, and reads YaRN's name for it.
+LONGROPE_ALONE = frozenset({"Phi3ForCausalLM"})
+
 
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """No weight: the configuration alone changes.
 
     Raises RECIPE_NOT_APPLICABLE for a model without rotary positions, one whose rotary frequencies are scaled already
-    or differ between kinds of layers, and for layers or modules (all layers turn alike).
+    or differ between kinds of layers, one whose configuration takes no such scaling, and for layers or modules (all
+    layers turn alike).
     """
     for field in ("layers", "modules"):
         if getattr(step, field) is not None:
@@ -46,6 +50,14 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
             f"the rotary frequencies are scaled already ({rope['rope_type']})",
             hint="give one context step, with the whole factor, on the unscaled model",
             pointer=pointer,
+        )
+    if info.architecture in LONGROPE_ALONE and not isinstance(step, ContextNtk):
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            f"the configuration of {info.architecture} takes no rotary scaling but its own, whose factors are found by "
+            "search",
+            hint="context.ntk, which changes the base alone, is taken",
+            pointer=f"{pointer}/type",
         )
     return []
 

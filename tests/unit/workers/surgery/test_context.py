@@ -126,6 +126,20 @@ def test_what_cannot_be_extended_is_refused(tiny: Tiny, steps: list[dict[str, An
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, pointer)
 
 
+@pytest.mark.parametrize("way", ["linear", "yarn"])
+def test_a_scaling_that_no_engine_would_load_is_refused(tiny: Tiny, store: CheckpointStore, way: str) -> None:
+    folder = tiny("llama", model_type="phi3")
+    with pytest.raises(HemostatError, match="Phi3ForCausalLM takes no rotary scaling but its own") as caught:
+        recipe = RECIPE.validate_python([{"type": f"context.{way}", "factor": 2}])
+        check_recipe(inspect(folder), recipe, pointer="/r")
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/0/type")
+    assert "context.ntk" in caught.value.hint
+    plain, _ = rotary(folder)
+    with operate(folder, store, {"type": "context.ntk", "factor": 2}) as modified:
+        found, _ = rotary(modified.path)
+    assert float(found[-1] / plain[-1]) == pytest.approx(1 / 2, rel=1e-5)
+
+
 @pytest.mark.parametrize("betas", [{"beta_fast": 1, "beta_slow": 32}, {"beta_fast": 0.5}, {"beta_slow": 33}])
 def test_a_ramp_that_falls_is_refused(betas: dict[str, float]) -> None:
     """transformers would keep the low frequencies and divide the high ones, with no more than a log line."""
