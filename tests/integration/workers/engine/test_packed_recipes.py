@@ -59,6 +59,7 @@ def test_four_bit_weights(
             marks=pytest.mark.skipif(has_amx(), reason="refused: the kernel for AMX ignores fixed grids"),
         ),
         {"type": "quantize.smoothquant", "bits": 4},
+        {"type": "quantize.fp8", "activations": "dynamic"},
     ],
 )
 def test_eight_bit_activations_move_as_much_as_those_that_are_simulated(

@@ -20,6 +20,7 @@ from app.models.checkpoint import inspect
 from app.models.processor import has_amx
 from app.models.simulation import section_in
 from tests.integration.workers.engine.conftest import same
+from tests.support import e4m3
 from tests.support.copies import copier, edit_json
 from tests.support.processor import needs_avx512, needs_vnni
 from tests.support.tiny import VOCABULARY
@@ -38,6 +39,7 @@ Resident = Callable[[Path, Trust], ResidentEngine]
 Make = Callable[..., Path]
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 A8: dict[str, Any] = {"type": "quantize.activations", "bits": 8}
+FP8: dict[str, Any] = {"type": "quantize.fp8", "activations": "dynamic"}
 KV: dict[str, Any] = {"type": "quantize.kv_cache"}
 
 
@@ -105,6 +107,9 @@ def cut(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def _forward_hook(entry: SimulatedActivations, name: str) -> Callable[..., Any]:
     fixed = None if entry.scales is None else entry.scales[name]
+    if entry.kind == "float":
+        scale = None if fixed is None else fixed[0]
+        return lambda _, args: (torch.from_numpy(e4m3.scaled(args[0].double().numpy(), scale)).float(),)
     return lambda _, args: (on_grid(args[0], entry.bits, symmetric=entry.symmetric, fixed=fixed).float(),)
 
 
@@ -158,6 +163,9 @@ def exactly(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
         ("qwen2", A8 | {"dynamic": False, "symmetric": False}),  # biases
         ("gemma2", A8 | {"bits": 4}),
         ("gemma2", A8 | {"dynamic": False}),
+        ("llama", FP8),
+        ("qwen2", FP8 | {"activations": "static"}),
+        ("gemma2", FP8 | {"layers": [0, 2], "modules": ["attention"]}),
     ],
 )
 def test_activations_are_those_of_transformers(
@@ -170,7 +178,9 @@ def test_activations_are_those_of_transformers(
     step: dict[str, Any],
 ) -> None:
     made = make(tiny(kind), step)
-    expected, plain = oracle(made, short, monkeypatch), oracle(tiny(kind), short, monkeypatch)
+    # the same weights with inputs as they are
+    untouched = make(tiny(kind), step | {"activations": "none"}) if step["type"] == "quantize.fp8" else tiny(kind)
+    expected, plain = oracle(made, short, monkeypatch), oracle(untouched, short, monkeypatch)
     assert exactly(plain, expected) == 0
     assert exactly(exact(made).hidden_states(short), expected) > 0.25
 
@@ -196,6 +206,21 @@ def test_integer_kernels_compute_what_is_simulated(
     weights = unpacked(packed("llama", "W8A8"), tmp_path / "plain")
     assert exactly(exact(weights).hidden_states(short), shipped) == 0
     assert exactly(exact(make(weights, A8)).hidden_states(short), shipped) > 0.25
+
+
+def test_kernels_of_8_bit_floats_compute_what_is_simulated(
+    tiny: Tiny, make: Make, exact: Callable[[Path], ResidentEngine], short: list[list[int]], tmp_path: Path
+) -> None:
+    """Packed, on vLLM's own kernel, against the simulated form of the same recipe. Weights are float32 on disk, so that
+    both have the same ones."""
+    source = tmp_path / "source"
+    shutil.copytree(tiny("llama"), source)
+    weights = {name: tensor.float() for name, tensor in load_file(source / "model.safetensors").items()}
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    edit_json(source / "config.json", dtype="float32")
+    shipped = exact(make(source, FP8 | {"form": "packed"})).hidden_states(short)
+    assert exactly(exact(make(source, FP8 | {"activations": "none"})).hidden_states(short), shipped) == 0
+    assert exactly(exact(make(source, FP8)).hidden_states(short), shipped) > 0.25
 
 
 # ---- keys and values
