@@ -95,9 +95,9 @@ def _magnitude(of: Step) -> str:
 
 
 def _sparse(of: Step, method: str, scope: str) -> str:
-    if of.get("pattern"):
-        return f"{method} pruning {of['pattern']}"
     owl = ", OWL" if of.get("allocation") == "owl" else ""
+    if of.get("pattern"):
+        return f"{method} pruning {of['pattern']}" + (f" on average{owl}" if owl else "")
     share = f"{method} pruning {_share(of.get('sparsity'))} per {of.get('scope', scope)}"
     return share.replace("per global", "over all weights") + owl
 

@@ -5,11 +5,19 @@ of scores |W|·‖X‖ above M times their mean over the layer; a layer's share 
 From there: the score, M, λ, and that one share holds for all matrices of a layer. Ours: the multiple is the largest for
 which no layer is further than λ from S (the published code makes the span 2λ, which lets a lone layer go further), and
 the mean is weighted by the weights that are addressed, so that their number of zeros is met to the element.
+
+Beside a pattern N:M a layer keeps an N of its own of the same M. From there: that mixture, and that N follows from the
+layer's outliers by rounding (measured there for M = 8). Ours: any M; λ is the one of shares, times M, where the
+published code has a λ of its own in units of N; every layer keeps 1 to M − 1; and rounding keeps the mean, which the
+published code, rounding each layer by itself, does not.
 """
 
 from collections.abc import Sequence
+from math import gcd
 
 import torch
+
+_FINE = 1 << 24  # a share times M is held as so many parts of 1: what is equal but for rounding is equal
 
 
 def outlier_ratio(scores: Sequence[torch.Tensor], threshold: float) -> float:
@@ -52,3 +60,27 @@ def whole_counts(shares: Sequence[float], elements: Sequence[int], total: int) -
             counts[index] -= 1
             left += 1
     return counts
+
+
+def kept_of_layers(shares: Sequence[float], elements: Sequence[int], kept: int, of: int) -> list[int]:
+    """How many of every `of` weights each layer keeps, 1 to `of` − 1, where OWL gives it `shares` of zeros: their mean,
+    weighted by `elements`, is `kept` exactly.
+
+    Each layer's share is rounded down or up, or is the pattern's, which all layers may have: so the mean can be met. Of
+    the ways to meet it that of least squared distance from the shares, weighted too, is taken; of equal ones that in
+    which earlier layers keep more. Of layers of one size these are the largest remainders.
+    """
+    unit = gcd(*elements)
+    # kept so far beyond the mean → the least distance, with what of every `of` goes of each layer
+    ways: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, ())}
+    for share, count in zip(shares, elements, strict=True):
+        weight, exact = count // unit, round((1 - share) * of * _FINE)
+        choices = {min(max(one, 1), of - 1) for one in (exact // _FINE, exact // _FINE + 1, kept)}
+        longer: dict[int, tuple[int, tuple[int, ...]]] = {}
+        for beyond, (distance, gone) in ways.items():
+            for one in choices:
+                way = (distance + weight * (one * _FINE - exact) ** 2, (*gone, of - one))
+                at = beyond + weight * (one - kept)
+                longer[at] = min(longer.get(at, way), way)
+        ways = longer
+    return [of - one for one in ways[0][1]]

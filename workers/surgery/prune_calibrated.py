@@ -16,11 +16,11 @@ from typing import Generic, TypeVar
 import torch
 
 from app.contracts.recipe import CalibratedSparse
-from workers.surgery.allocation_owl import outlier_ratio, owl_shares, whole_counts
+from workers.surgery.allocation_owl import kept_of_layers, outlier_ratio, owl_shares, whole_counts
 from workers.surgery.blockwise.observers import Channels, Observer
 from workers.surgery.blockwise.walk import Block, Walk
 from workers.surgery.prune_magnitude import count_to_prune
-from workers.surgery.prune_masks import Quota, quota_of
+from workers.surgery.prune_masks import Quota, quota_of, quota_of_pattern
 from workers.surgery.shop import Shop
 from workers.surgery.walking import walk_of
 from workers.surgery.width import width_of
@@ -81,21 +81,40 @@ class CalibratedPruning(Generic[Seen, Prepared]):
         layers = sorted({weight.layer or 0 for weight in shop.weights})
         elements = {name: shape[0] * shape[1] for name, shape in ((one.name, one.shape) for one in shop.weights)}
         within = {layer: [one.name for one in shop.weights if (one.layer or 0) == layer] for layer in layers}
+        sizes = [sum(elements[name] for name in within[layer]) for layer in layers]
         ratios = self._outlier_ratios(shop, layers[-1])
-        shares = owl_shares(
-            [ratios[layer] for layer in layers],
-            [sum(elements[name] for name in within[layer]) for layer in layers],
-            self.step.share,
-            self.step.owl_range,
-        )
-        shop.figures["owl_share_least"], shop.figures["owl_share_most"] = min(shares), max(shares)
-        share_of = {name: share for layer, share in zip(layers, shares, strict=True) for name in within[layer]}
+        shares = owl_shares([ratios[layer] for layer in layers], sizes, self.step.share, self.step.owl_reach)
+        if self.step.pattern is not None:
+            quotas = self._mixed(shop, layers, shares, sizes)
+        else:
+            quotas = self._counted(
+                {name: share for layer, share in zip(layers, shares, strict=True) for name in within[layer]}, elements
+            )
+        told = [quota.share for quota in quotas.values()]
+        shop.figures["owl_share_least"], shop.figures["owl_share_most"] = min(told), max(told)
+        return quotas
+
+    def _counted(self, share_of: dict[str, float], elements: dict[str, int]) -> dict[str, Quota]:
+        """Every matrix has its layer's share."""
         names = list(share_of)
         total = count_to_prune(self.step.share, sum(elements.values()))
         counts = whole_counts([share_of[name] for name in names], [elements[name] for name in names], total)
         return {
             name: Quota(count, by_row=self._scope == "row", share=share_of[name])
             for name, count in zip(names, counts, strict=True)
+        }
+
+    def _mixed(self, shop: Shop, layers: list[int], shares: list[float], sizes: list[int]) -> dict[str, Quota]:
+        """Every matrix has its layer's N of the pattern's M."""
+        kept, of = self.step.n_of_m()
+        kept_of = dict(zip(layers, kept_of_layers(shares, sizes, kept, of), strict=True))
+        if set(kept_of.values()) == {kept}:
+            shop.warn(
+                f"OWL's shares round to {self.step.pattern} in every layer: the result is that of allocation uniform; "
+                "a greater owl_range, or a greater M, may let layers differ"
+            )
+        return {
+            one.name: quota_of_pattern(kept_of[one.layer or 0], of, one.shape[0], one.shape[1]) for one in shop.weights
         }
 
     def _outlier_ratios(self, shop: Shop, last: int) -> dict[int, float]:

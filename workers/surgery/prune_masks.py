@@ -32,11 +32,15 @@ class Quota:
 def quota_of(step: CalibratedSparse, outputs: int, inputs: int, *, scope: str) -> Quota:
     """What a step asks of a matrix where every matrix has the same share."""
     if step.pattern is not None:
-        kept, of = step.n_of_m()
-        return Quota(outputs * inputs // of * (of - kept), by_row=True, share=step.share, pattern=(kept, of))
+        return quota_of_pattern(*step.n_of_m(), outputs, inputs)
     if scope == "row":
         return Quota(outputs * count_to_prune(step.share, inputs), by_row=True, share=step.share)
     return Quota(count_to_prune(step.share, outputs * inputs), by_row=False, share=step.share)
+
+
+def quota_of_pattern(kept: int, of: int, outputs: int, inputs: int) -> Quota:
+    """All but `kept` of every `of` weights of a matrix go; `of` divides `inputs`."""
+    return Quota(outputs * inputs // of * (of - kept), by_row=True, share=1 - kept / of, pattern=(kept, of))
 
 
 def zeros_first(score_OI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:

@@ -12,20 +12,27 @@ class CalibratedSparse(Calibrated, Sparse):
     """A share of zeros chosen with a look at activations."""
 
     allocation: Allocation = Field(
-        default="uniform", description="The same share in each layer, or `owl`: more where a layer has fewer outliers."
+        default="uniform",
+        description="The same share in each layer, or `owl`: more where a layer has fewer outliers; beside a pattern "
+        "each layer keeps an N of its own of the same M, N on average.",
     )
     owl_threshold: Annotated[float, Field(gt=1, le=100), UNKNOWN] = Field(
         default=5.0, description="OWL's M: an outlier is above so many times the layer's mean score."
     )
     owl_range: Annotated[float, Field(ge=0, le=0.5), UNKNOWN] = Field(
-        default=0.08, description="OWL's lambda: no layer's share is further than this from the one asked for."
+        default=0.08,
+        description="OWL's lambda: no layer's share is further than this from the one asked for; beside a pattern, "
+        "before it is rounded to a whole N.",
     )
 
-    @model_validator(mode="after")
-    def _owl_needs_a_share(self) -> "CalibratedSparse":
-        if self.allocation == "owl" and self.pattern is not None:
-            raise ValueError("allocation owl needs sparsity: a pattern has the same share everywhere")
-        return self
+    @property
+    def owl_reach(self) -> float:
+        """How far from `share` OWL's share of a layer may be: `owl_range`; beside a pattern N:M less where that would
+        leave a layer less than 1 or more than M - 1 of every M."""
+        if self.pattern is None:
+            return self.owl_range
+        kept, of = self.n_of_m()
+        return min(self.owl_range, (kept - 1) / of, (of - 1 - kept) / of)
 
 
 class PruneMagnitude(CalibratedSparse):

@@ -5,6 +5,7 @@ step of a recipe alike. Where a knob turns the field that decides, the other one
 """
 
 from collections.abc import Collection, Mapping
+from math import ceil
 from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
@@ -72,9 +73,24 @@ def _sparse(step: CalibratedSparse) -> list[Idle]:
     if step.pattern is not None:
         told = f"pattern {step.pattern} zeros so many of every run of a row, whatever the scope"
         found.append((("scope",), ("pattern",), told, "give sparsity in place of pattern"))
+        found += _one_n(step)
     if step.allocation != "owl":
         found.append((("owl_threshold", "owl_range"), ("allocation",), "it is OWL's", 'give allocation "owl"'))
     return found
+
+
+def _one_n(step: CalibratedSparse) -> list[Idle]:
+    """Where OWL's share of a layer times M is nearer to the pattern's N than to any other, whatever its outliers."""
+    kept, of = step.n_of_m()
+    if step.owl_reach * of >= 0.5:
+        return []
+    if kept in (1, of - 1):
+        told = f"each layer keeps at least 1 and less than {of} of every {of}, on average {kept}: all keep {kept}"
+        hint = "give a pattern that keeps 2 to M - 2 of every M, such as 4:8"
+        return [(("allocation",), ("pattern",), told, hint)]
+    told = f"within owl_range {step.owl_range:g} every layer's share rounds to {step.pattern}"
+    hint = f"give owl_range {ceil(5000 / of) / 10000:g} or more"
+    return [(("allocation",), ("pattern", "owl_range"), told, hint)]
 
 
 def _text(step: Calibrated) -> list[Idle]:

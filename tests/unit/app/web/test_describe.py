@@ -91,6 +91,7 @@ def test_an_engine_is_told_with_its_execution_where_a_report_has_it() -> None:
         ({"type": "lowrank.svdllm", "rank": None, "ratio": 0.25}, "SVD-LLM, 25.0 % smaller"),
         ({"type": "prune.wanda", "sparsity": 0.5, "allocation": "owl"}, "Wanda pruning 50.0 % per row, OWL"),
         ({"type": "prune.sparsegpt", "pattern": "4:8", "scope": "layer"}, "SparseGPT pruning 4:8"),
+        ({"type": "prune.wanda", "pattern": "4:8", "allocation": "owl"}, "Wanda pruning 4:8 on average, OWL"),
         (
             {"type": "prune.gradient", "sparsity": 0.5, "recovery_s": 0.0, "recovery_steps": None},
             "gradient-aware pruning 50.0 %",

@@ -1,4 +1,7 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import pairwise, product
+from math import floor
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.copies import copier
 from tests.support.outliers import with_outliers
 from tests.support.pruning import PARTS, inputs_of, load, operate
-from workers.surgery.allocation_owl import outlier_ratio, owl_shares, whole_counts
+from workers.surgery.allocation_owl import kept_of_layers, outlier_ratio, owl_shares, whole_counts
 from workers.surgery.store import CheckpointStore
 
 
@@ -74,3 +77,78 @@ def test_shares_keep_their_mean_and_their_bounds(layers: list[tuple[float, int]]
     for count, share, of in zip(counts, shares, elements, strict=True):
         assert 0 <= count <= of
         assert abs(count - share * of) <= 1 + 1e-6
+
+
+# ---- beside a pattern
+
+PATTERNS = st.integers(4, 12).flatmap(lambda of: st.tuples(st.integers(2, of - 2), st.just(of)))
+SIXTEENTHS = st.lists(st.integers(-16, 16), min_size=1, max_size=5)
+
+
+def test_a_share_becomes_a_whole_n_by_hand() -> None:
+    # 8 · (1 − share): 4.64, 4.32, 4, 3.68, 3.36; nearest is 5 and 3 at the ends, and their mean is 4
+    assert kept_of_layers([0.42, 0.46, 0.5, 0.54, 0.58], [7] * 5, 4, 8) == [5, 4, 4, 4, 3]
+    # 4.6 twice, 3.6 three times: all remainders are alike, and three of the layers are rounded up to make 20
+    assert kept_of_layers([0.425, 0.425, 0.55, 0.55, 0.55], [7] * 5, 4, 8) == [5, 5, 4, 3, 3]
+    # 4.64, 3.8, 3.78, 3.78: nearest would be 5, 4, 4, 4, of mean 4.25
+    assert kept_of_layers([0.42, 0.525, 0.5275, 0.5275], [7] * 4, 4, 8) == [4, 4, 4, 4]
+    assert kept_of_layers([0.3, 0.5, 0.7], [1, 1, 1], 2, 4) == [3, 2, 1]
+    assert kept_of_layers([0.42, 0.5, 0.58], [1, 1, 1], 2, 4) == [2, 2, 2]
+
+
+def test_layers_of_other_sizes_give_and_take_by_their_weights_by_hand() -> None:
+    # 4.6, and 3.4 three times: one more of the great layer's 8 takes one from each of three small ones
+    assert kept_of_layers([0.425, 0.575, 0.575, 0.575], [30, 10, 10, 10], 4, 8) == [5, 3, 3, 3]
+    # 4.4, and 3.4 twice: the two small ones together are less than the great one, and nothing can be given
+    assert kept_of_layers([0.45, 0.575, 0.575], [30, 10, 10], 4, 8) == [4, 4, 4]
+
+
+def ways(exact: list[Fraction], kept: int, of: int) -> Iterator[tuple[int, ...]]:
+    """Every layer rounded down or up, or as the pattern has it; never none, never all."""
+    rounded = [{floor(one), floor(one) + 1, kept} for one in exact]
+    return product(*({one for one in choice if 1 <= one <= of - 1} for choice in rounded))
+
+
+@given(PATTERNS, SIXTEENTHS, st.data())
+def test_the_nearest_of_all_ways_that_have_the_mean(
+    pattern: tuple[int, int], off: list[int], data: st.DataObject
+) -> None:
+    kept, of = pattern
+    sizes = data.draw(st.lists(st.sampled_from([6, 10, 30]), min_size=len(off), max_size=len(off)))
+    exact = [kept + Fraction(one, 16) for one in off]
+    found = kept_of_layers([float(1 - one / of) for one in exact], sizes, kept, of)
+
+    def distance(way: tuple[int, ...]) -> Fraction:
+        return sum((size * (n - x) ** 2 for size, n, x in zip(sizes, way, exact, strict=True)), Fraction(0))
+
+    sound = [
+        way
+        for way in ways(exact, kept, of)
+        if sum(size * n for size, n in zip(sizes, way, strict=True)) == kept * sum(sizes)
+    ]
+    nearest = min(map(distance, sound))
+    assert tuple(found) == max(way for way in sound if distance(way) == nearest)
+
+
+@given(PATTERNS, st.lists(st.floats(0, 1), min_size=1, max_size=40), st.floats(0, 0.5))
+def test_layers_of_one_size_have_the_largest_remainders_in_the_order_of_their_outliers(
+    pattern: tuple[int, int], ratios: list[float], span: float
+) -> None:
+    kept, of = pattern
+    reach = min(span, (kept - 1) / of, (of - 1 - kept) / of)
+    shares = owl_shares(ratios, [64] * len(ratios), 1 - kept / of, reach)
+    found = kept_of_layers(shares, [64] * len(ratios), kept, of)
+    assert sum(found) == kept * len(ratios)
+    assert set(found) <= set(range(1, of))
+    for n, share in zip(found, shares, strict=True):
+        assert abs(n - of * (1 - share)) < 1 + 1e-6
+    by_outliers = sorted(zip(ratios, found, strict=True))
+    for (fewer, less), (more, keeps) in pairwise(by_outliers):
+        assert less <= keeps or more - fewer < 1e-6
+
+
+def test_equal_layers_are_told_apart_by_their_place_alone() -> None:
+    shares = owl_shares([0.1, 0.1, 0.1, 0.4], [5] * 4, 0.5, 0.2625)
+    # 3.3 three times, and 6.1: the last keeps 6, so the others 10 together
+    assert kept_of_layers(shares, [5] * 4, 4, 8) == [4, 3, 3, 6]
+    assert whole_counts([1 - one for one in shares], [8] * 4, 16) == [4, 3, 3, 6]

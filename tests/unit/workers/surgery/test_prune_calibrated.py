@@ -9,7 +9,7 @@ import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
 from tests.support.copies import Copy
-from tests.support.pruning import linears, operate, rewrite, weights
+from tests.support.pruning import inputs_of, linears, load, operate, rewrite, weights
 from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]
@@ -85,6 +85,93 @@ def test_shares_of_layers_average_to_the_one_asked_for(
     assert len(set(shares)) == 3
     assert max(shares[-1] - 0.6, 0.6 - shares[0]) == pytest.approx(0.08)
     assert manifest.steps[0].figures == pytest.approx({"owl_share_least": shares[0], "owl_share_most": shares[-1]})
+
+
+def with_outliers(copy: Copy, shares: tuple[float, ...]) -> Path:
+    """A model whose layer i has `shares[i]` of weights a hundred times the others, in a fixed place of each matrix."""
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        for name in linears(tensors):
+            chance = torch.rand(tensors[name].shape, generator=torch.Generator().manual_seed(len(name)))
+            great = chance < shares[int(name.split(".")[2])]
+            tensors[name] = torch.where(great, 0.5, 0.005).to(torch.bfloat16) * torch.sign(tensors[name] + 1e-9)
+
+    return rewrite(copy("llama"), change)
+
+
+OWL = {"allocation": "owl", "owl_range": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kept"), [("4:8", [4, 6, 2]), ("2:4", [2, 3, 1]), ("3:8", [3, 5, 1]), ("4:16", [4, 7, 1])]
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_each_layer_keeps_an_n_of_its_own_by_its_outliers(
+    copy: Copy, store: CheckpointStore, method: str, pattern: str, kept: list[int]
+) -> None:
+    """Outliers 6, 10 and 2 %: as far above the mean as below it, and no further than leaves each layer 1 of M."""
+    folder = with_outliers(copy, (0.06, 0.10, 0.02))
+    n, of = map(int, pattern.split(":"))
+    with operate(folder, store, {"type": method, "pattern": pattern} | OWL) as modified:
+        after, manifest = linears(weights(modified.path)), modified.manifest
+    found: dict[int, set[int]] = {}
+    for name, weight in after.items():
+        found.setdefault(int(name.split(".")[2]), set()).update((weight != 0).reshape(-1, of).sum(1).tolist())
+    assert found == {layer: {one} for layer, one in enumerate(kept)}
+    for change in manifest.tensors:
+        assert change.nominal_sparsity == 1 - kept[int(change.name.split(".")[2])] / of
+        assert change.zeros == int((after[change.name] == 0).sum())
+        assert change.sparsity == pytest.approx(change.nominal_sparsity, abs=1e-15)
+    assert sum(change.zeros for change in manifest.tensors) * of == (of - n) * sum(w.numel() for w in after.values())
+    assert (manifest.sparsity, manifest.nominal_sparsity) == (1 - n / of, pytest.approx(1 - n / of, abs=1e-15))
+    assert manifest.steps[0].figures == {"owl_share_least": 1 - max(kept) / of, "owl_share_most": 1 - min(kept) / of}
+    assert not any("OWL" in warning for warning in manifest.steps[0].warnings)
+
+
+def test_the_order_of_layers_is_that_of_what_a_forward_finds(tiny: Tiny, store: CheckpointStore) -> None:
+    """Outliers counted by transformers' own forward, in float64."""
+    model = load(tiny())
+    ratios = []
+    for layer in range(3):
+        scores = []
+        for name, module in model.model.layers[layer].named_modules():
+            if name.endswith("_proj"):
+                x_TI = inputs_of(model, f"model.layers.{layer}.{name}")
+                scores.append((module.weight.data.double().abs() * x_TI.square().mean(0).sqrt()).flatten())
+        score = torch.cat(scores)
+        ratios.append(float((score > 2 * score.mean()).double().mean()))
+    step = {"type": "prune.wanda", "pattern": "32:64", "owl_threshold": 2} | OWL
+    with operate(tiny(), store, step) as modified:
+        shares = {one.name.split(".")[2]: one.nominal_sparsity for one in modified.manifest.tensors}
+    assert len(set(shares.values())) == 3
+    assert sorted(range(3), key=lambda layer: ratios[layer]) == sorted(
+        range(3), key=lambda layer: -(shares[str(layer)] or 0)
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_shares_that_all_round_to_the_pattern_make_what_uniform_makes_and_say_so(
+    tiny: Tiny, store: CheckpointStore, method: str
+) -> None:
+    step = {"type": method, "pattern": "2:4"}
+    with operate(tiny(), store, step | {"allocation": "owl"}) as owl, operate(tiny(), store, step) as uniform:
+        mixed, even = weights(owl.path), weights(uniform.path)
+        assert any("round to 2:4 in every layer" in warning for warning in owl.manifest.steps[0].warnings)
+        assert not any("OWL" in warning for warning in uniform.manifest.steps[0].warnings)
+    assert all(torch.equal(mixed[name], even[name]) for name in even)
+
+
+def test_matrices_that_layers_have_not_alike_still_average_to_the_pattern(copy: Copy, store: CheckpointStore) -> None:
+    folder = with_outliers(copy, (0.02, 0.06, 0.10))
+    # of one size each but for the last layer, which has twice as many weights
+    modules = ["0.self_attn.q_proj", "0.self_attn.o_proj", "1.mlp.up_proj", "2.mlp.gate_proj", "2.mlp.down_proj"]
+    with operate(folder, store, {"type": "prune.wanda", "pattern": "4:8", "modules": modules} | OWL) as modified:
+        manifest = modified.manifest
+    assert len(manifest.tensors) == len(modules)
+    of_layer = {change.name.split(".")[2]: change.nominal_sparsity for change in manifest.tensors}
+    # as by hand: 2, 3.6 and 5.2 of 8, and 2 + 4 + 2 · 5 = 4 · 4
+    assert of_layer == {"0": 6 / 8, "1": 4 / 8, "2": 3 / 8}
+    assert 2 * sum(change.zeros for change in manifest.tensors) == sum(change.elements for change in manifest.tensors)
 
 
 @pytest.mark.parametrize("method", METHODS)

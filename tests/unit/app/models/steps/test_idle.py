@@ -31,6 +31,12 @@ def refused(*steps: dict[str, Any], turned: dict[int, set[str]] | None = None) -
         ({"type": "prune.sparsegpt", "scope": "row"} | PATTERN, "scope"),
         ({"type": "prune.wanda", "owl_range": 0.1} | HALF, "owl_range"),
         ({"type": "prune.ria", "owl_threshold": 3.0} | PATTERN, "owl_threshold"),
+        ({"type": "prune.wanda", "allocation": "owl"} | PATTERN, "allocation"),
+        ({"type": "prune.ria", "allocation": "owl", "pattern": "4:8", "owl_range": 0.06}, "allocation"),
+        ({"type": "prune.magnitude", "allocation": "owl", "pattern": "1:4", "owl_range": 0.5}, "allocation"),
+        ({"type": "prune.sparsegpt", "allocation": "owl", "pattern": "3:4", "owl_range": 0.5}, "allocation"),
+        ({"type": "prune.wanda", "allocation": "owl", "pattern": "1:2"}, "allocation"),
+        ({"type": "prune.wanda", "allocation": "owl", "pattern": "4:8", "scope": "layer"}, "scope"),
         ({"type": "prune.magnitude", "calibration": OTHER_TEXT} | HALF, "calibration"),
         ({"type": "prune.layers", "layers": [1], "calibration_windows": 8}, "calibration_windows"),
         (
@@ -59,6 +65,9 @@ def test_a_field_that_decides_nothing_is_refused_where_it_stands(step: dict[str,
         {"type": "prune.magnitude", "scope": "global"} | HALF,
         {"type": "prune.magnitude", "allocation": "owl", "owl_range": 0.1, "calibration": OTHER_TEXT} | HALF,
         {"type": "prune.wanda", "scope": "row", "calibration": OTHER_TEXT} | PATTERN,
+        {"type": "prune.wanda", "allocation": "owl", "pattern": "4:8"},
+        {"type": "prune.ria", "allocation": "owl", "pattern": "4:8", "owl_range": 0.0625, "owl_threshold": 3.0},
+        {"type": "prune.magnitude", "allocation": "owl", "owl_range": 0.125, "calibration": OTHER_TEXT} | PATTERN,
         {"type": "prune.layers", "count": 1, "calibration_windows": 8},
         {"type": "quantize.fp8", "form": "packed", "activations": "static", "calibration": OTHER_TEXT},
         {"type": "quantize.fp8", "activations": "static", "calibration": OTHER_TEXT},
@@ -73,6 +82,34 @@ def test_a_field_that_decides_nothing_is_refused_where_it_stands(step: dict[str,
 )
 def test_where_it_decides_something_it_is_taken(step: dict[str, Any]) -> None:
     check_idle(RECIPE.validate_python([step]), pointer="/r")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words", "hint", "knobs"),
+    [
+        (
+            PATTERN,
+            "within owl_range 0.08 every layer's share rounds to 2:4",
+            "give owl_range 0.125 or more",
+            ["pattern", "owl_range"],
+        ),
+        ({"pattern": "5:11", "owl_range": 0.04}, "rounds to 5:11", "give owl_range 0.0455 or more", ["owl_range"]),
+        ({"pattern": "1:4"}, "on average 1: all keep 1", "such as 4:8", ["pattern"]),
+        ({"pattern": "7:8"}, "less than 8 of every 8, on average 7: all keep 7", "2 to M - 2", ["pattern"]),
+    ],
+)
+def test_where_outliers_can_move_no_layer_to_another_n_it_says_what_would(
+    fields: dict[str, Any], words: str, hint: str, knobs: list[str]
+) -> None:
+    step = {"type": "prune.wanda", "allocation": "owl"} | fields
+    error = refused(step)
+    assert error.pointer == "/r/0/allocation"
+    assert words in error.detail
+    assert hint in (error.hint or "")
+    for knob in knobs:
+        check_idle(RECIPE.validate_python([step]), pointer="/r", turned={0: {knob}})
+    assert refused(step | {"allocation": "uniform"}, turned={0: {"allocation"}}).pointer == "/r/0/allocation"
+    check_idle(RECIPE.validate_python([{"type": "prune.wanda", "pattern": step["pattern"]}]), pointer="/r")
 
 
 def test_a_default_that_is_written_out_is_not_taken_to_be_asked_for() -> None:

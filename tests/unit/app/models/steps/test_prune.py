@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
+from app.contracts.recipe import CalibratedSparse, Recipe
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.shapes import expected_tensors
 from app.models.steps import check_recipe
@@ -38,21 +38,47 @@ def test_everything_or_nothing_is_no_share(kind: str, fields: dict[str, Any]) ->
         RECIPE.validate_python([{"type": kind} | fields])
 
 
-def test_a_pattern_has_the_same_share_everywhere() -> None:
-    with pytest.raises(ValidationError, match="allocation owl needs sparsity"):
-        RECIPE.validate_python([{"type": "prune.wanda", "pattern": "2:4", "allocation": "owl"}])
+@pytest.mark.parametrize("kind", ["prune.magnitude", "prune.wanda", "prune.sparsegpt", "prune.ria"])
+@pytest.mark.parametrize("strength", [{"sparsity": 0.5}, {"pattern": "2:4"}, {"pattern": "4:8"}])
+def test_each_method_takes_a_share_or_a_pattern_with_either_allocation(
+    tiny: Tiny, kind: str, strength: dict[str, Any]
+) -> None:
+    info = inspect(tiny())
+    for allocation in ("uniform", "owl"):
+        assert check(info, {"type": kind, "allocation": allocation} | strength) == info
+
+
+@pytest.mark.parametrize(
+    ("fields", "reach"),
+    [
+        ({"sparsity": 0.9}, 0.08),
+        ({"pattern": "4:8"}, 0.08),
+        ({"pattern": "4:8", "owl_range": 0.5}, 3 / 8),  # 1 to 7 of 8
+        ({"pattern": "2:8", "owl_range": 0.5}, 1 / 8),  # 1 of 8 and no less
+        ({"pattern": "6:8", "owl_range": 0.5}, 1 / 8),  # 7 of 8 and no more
+        ({"pattern": "1:4"}, 0),
+        ({"pattern": "3:4"}, 0),
+    ],
+)
+def test_outliers_leave_each_layer_something_and_take_something_of_it(fields: dict[str, Any], reach: float) -> None:
+    (step,) = RECIPE.validate_python([{"type": "prune.wanda", "allocation": "owl"} | fields])
+    assert isinstance(step, CalibratedSparse)
+    assert step.owl_reach == pytest.approx(reach)
 
 
 def test_a_share_of_all_weights_together_is_none_of_each_layer() -> None:
     with pytest.raises(ValidationError, match="scope is row or layer"):
         RECIPE.validate_python([{"type": "prune.magnitude", "sparsity": 0.5, "allocation": "owl", "scope": "global"}])
+    with pytest.raises(ValidationError, match="scope is row or layer"):
+        RECIPE.validate_python([{"type": "prune.magnitude", "pattern": "4:8", "allocation": "owl", "scope": "global"}])
 
 
 @pytest.mark.parametrize("kind", ["prune.magnitude", "prune.wanda", "prune.sparsegpt", "prune.ria"])
 def test_a_pattern_must_divide(tiny: Tiny, kind: str) -> None:
-    error = refused(inspect(tiny()), {"type": kind, "pattern": "2:5"})
-    assert (error.code, error.pointer) == (ErrorCode.PATTERN_MISMATCH, "/r/0/pattern")
-    assert "2, 4, 8, 16, 32, 64 divide" in error.hint
+    for allocation in ("uniform", "owl"):
+        error = refused(inspect(tiny()), {"type": kind, "pattern": "2:5", "allocation": allocation})
+        assert (error.code, error.pointer) == (ErrorCode.PATTERN_MISMATCH, "/r/0/pattern")
+        assert "2, 4, 8, 16, 32, 64 divide" in error.hint
 
 
 HALF: dict[str, Any] = {"sparsity": 0.5}

@@ -54,6 +54,7 @@ def test_models_and_modules_that_cannot_be_run_by_blocks(
         [{"type": "quantize.gptq", "bits": 4, "group_size": 32}],
         [{"type": "prune.magnitude", "sparsity": 0.5, "scope": "global"}],
         [{"type": "prune.magnitude", "sparsity": 0.5, "allocation": "owl"}],
+        [{"type": "prune.magnitude", "pattern": "4:8", "allocation": "owl"}],
     ],
 )
 def test_iterations_need_steps_that_look_at_weights_alone(

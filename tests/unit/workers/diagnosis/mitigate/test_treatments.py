@@ -150,6 +150,15 @@ def test_gradient_pruning_takes_the_place_of_the_pruning(tiny: Tiny) -> None:
     assert made[1] == RTN
 
 
+def test_of_a_pattern_that_layers_have_each_their_own_n_of_gradient_pruning_keeps_the_mean(tiny: Tiny) -> None:
+    patient = subject(tiny, {"type": "prune.wanda", "pattern": "4:8", "allocation": "owl"})
+    found = arms_of(patient, "prune.gradient")
+    assert {one["budget"] for one in found} == {"uniform"}
+    (made,) = told(apply_plan(patient, (found[0],), FULL))
+    assert made["pattern"] == "4:8"
+    assert "allocation" not in made
+
+
 def test_the_worst_layers_get_more_bits_and_the_others_keep_theirs(tiny: Tiny) -> None:
     patient = subject(tiny, RTN)
     one = arm(arms_of(patient, "protect"), layers=1, by=2)
