@@ -105,7 +105,8 @@ def _pruning() -> list[Case]:
         _one("magnitude_row_50", {"type": "prune.magnitude", "scope": "row", **half}),
         _one("magnitude_owl_50", {"type": "prune.magnitude", "allocation": "owl", **half}),
         _one("ria_owl_50", {"type": "prune.ria", "allocation": "owl", **half}),
-        _one("wanda_owl_4:8", {"type": "prune.wanda", "allocation": "owl", "pattern": "4:8"}),
+        # with the default range every layer of the demo model rounds to 4:8
+        _one("wanda_owl_4:8", {"type": "prune.wanda", "allocation": "owl", "pattern": "4:8", "owl_range": 0.25}),
         _one("sparsegpt_owl_50", {"type": "prune.sparsegpt", "allocation": "owl", **half}),
         _one("ria_2:4", {"type": "prune.ria", "pattern": "2:4"}),
         _one("layers_2", {"type": "prune.layers", "count": 2}),
