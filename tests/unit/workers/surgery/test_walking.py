@@ -1,5 +1,6 @@
 """What every step that walks through a model shares: its dtype, and what it does about activations without end."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import fingerprint, inspect
 from app.models.steps import check_recipe
 from tests.support.disk import files_of_at_most
+from tests.support.memory import anonymous_bytes, give_back_what_is_free
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.reading import open_tensors
@@ -195,6 +197,44 @@ def test_work_on_one_matrix_asks_often_whether_to_go_on(copy: Copy, tmp_path: Pa
 
     # one more matrix of 512 inputs: a check for each block of columns, or each candidate, not one for the matrix
     assert calls_of([0, 1]) - calls_of([0]) >= 5
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "quantize.gptq", "bits": 4, "group_size": 32},
+        {"type": "quantize.smoothquant", "dynamic": False},
+        {"type": "lowrank.svdllm", "rank": 4},
+        {"type": "norm.tweak", "steps": 1},
+    ],
+    ids=lambda step: step["type"],
+)
+def test_memory_holds_one_block_however_many_there_are(copy: Copy, tmp_path: Path, step: dict[str, Any]) -> None:
+    """Twenty blocks more have 10 MB of weights, 20 MB in float32, and 26 MB of second moments."""
+    wide = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
+    models = {layers: copy(name=f"deep-{layers}", num_hidden_layers=layers, **wide) for layers in (4, 24)}
+
+    def most(layers: int) -> int:
+        store = CheckpointStore(Path(tempfile.mkdtemp(dir=tmp_path)), 10**9)
+        fingerprint(models[layers])  # which reads 16 MB at a time, once
+        give_back_what_is_free()
+        before, peak, walking = anonymous_bytes(), 0, False
+
+        def tell(phase: str, _done: int, _total: int) -> None:
+            nonlocal walking
+            walking = phase != "write"
+
+        def look() -> None:
+            nonlocal peak
+            if walking:
+                peak = max(peak, anonymous_bytes())
+
+        options: Any = {"store": store, "calibration": text, "progress": tell, "check_cancelled": look}
+        apply(inspect(models[layers]), RECIPE.validate_python([step]), **options).release()
+        return peak - before
+
+    most(4)  # what libraries take once
+    assert most(24) - most(4) < 7e6
 
 
 def test_what_comes_after_packing_is_told_to_come_before_it(copy: Copy) -> None:
