@@ -342,6 +342,10 @@ class ModelProvenance(Contract):
     file_bytes: Count | None = Field(
         default=None, description="weight files as they are served; more than `bytes` where a smaller form is simulated"
     )
+    sparsity: float | None = Field(default=None, description="share of zeros over all changed weights")
+    nominal_sparsity: float | None = Field(
+        default=None, description="share of zeros that pruning steps asked for; null where none asked"
+    )
     reconstruction_error: float | None = Field(default=None, description="‖W − W'‖ / ‖W‖ over all changed tensors")
 
 

@@ -335,5 +335,7 @@ def _candidate(sides: Sides) -> ModelProvenance:
         bits_per_weight=manifest.model_bits_per_weight,
         bytes=manifest.model_nominal_bytes,
         file_bytes=sides.candidate.info.bytes,
+        sparsity=manifest.sparsity,
+        nominal_sparsity=manifest.nominal_sparsity,
         reconstruction_error=manifest.reconstruction_error,
     )

@@ -149,6 +149,7 @@ def _models(report: AnyReport) -> Table:
             row("Scheme", both("scheme")),
             row("Bits a weight", (_bits(reference), _bits(candidate))),
             row("Size", (_size(reference), _size(candidate))),
+            row("Zeros", (_zeros(reference), _zeros(candidate))),
             row("Reconstruction error", (_error(reference), _error(candidate))),
         ),
     )
@@ -165,6 +166,13 @@ def _size(model: ModelProvenance) -> str:
     if model.file_bytes is None or abs(model.file_bytes - model.bytes) < model.bytes / 100:  # but for their headers
         return told
     return f"{told}; served from weight files of {fmt.size(model.file_bytes)} ({fmt.count(model.file_bytes)} bytes)"
+
+
+def _zeros(model: ModelProvenance) -> str:
+    if model.sparsity is None:
+        return fmt.NONE
+    told = f"{fmt.percent(model.sparsity)} % of the changed weights"
+    return told if model.nominal_sparsity is None else f"{told}; {fmt.percent(model.nominal_sparsity)} % asked for"
 
 
 def _error(model: ModelProvenance) -> str:

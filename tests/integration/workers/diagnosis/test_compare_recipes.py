@@ -64,6 +64,9 @@ def test_warnings_of_its_steps_are_the_reports_and_its_manifest_is_an_artifact(
     assert candidate.bytes is not None
     assert candidate.file_bytes == manifest.file_bytes > candidate.bytes, "simulated: what is served is not smaller"
     assert reference.file_bytes == reference.bytes
+    zeros = sum(change.zeros for change in manifest.tensors) / sum(change.elements for change in manifest.tensors)
+    assert candidate.sparsity == zeros >= candidate.nominal_sparsity == 0.5
+    assert reference.sparsity is None
     assert [step.types for step in manifest.steps] == [("prune.magnitude",), ("quantize.gptq",)]
     assert all(step.seconds > 0 for step in manifest.steps)
     assert manifest.file_bytes > 0

@@ -41,6 +41,23 @@ def test_what_the_weight_files_take_is_told_where_the_size_is_another(file_bytes
     assert size[2].text == told
 
 
+@pytest.mark.parametrize(
+    ("sparsity", "asked", "told"),
+    [
+        (None, None, "–"),  # nothing was changed, or a report from before zeros were told
+        (0.1325, None, "13.2 % of the changed weights"),  # small weights that were rounded to 0
+        (0.5123, 0.5, "51.2 % of the changed weights; 50.0 % asked for"),
+    ],
+)
+def test_zeros_are_told_beside_those_that_pruning_asked_for(
+    sparsity: float | None, asked: float | None, told: str
+) -> None:
+    report = compare_report()
+    report["provenance"]["candidate"] |= {"sparsity": sparsity, "nominal_sparsity": asked}
+    (zeros,) = (row for row in origin(parse(report)).models.rows if row[0].text == "Zeros")
+    assert [cell.text for cell in zeros[1:]] == ["–", told]
+
+
 def test_the_text_of_a_report_that_holds_no_request_is_told_by_its_source() -> None:
     report = parse(compare_report() | {"request": None})
     assert scored_text(report) == "shipped"
