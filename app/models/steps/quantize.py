@@ -154,11 +154,10 @@ def check_packed(info: CheckpointInfo, step: Step, form: PackedForm, chosen: lis
     check_fused(chosen, info, ErrorCode.PACKING_UNSUPPORTED, pointer)
     if form.activation_bits:
         section = section_in(info.config)
-        named = {module for entry in section.activations for module in entry.modules} if section else set()
-        if named & {weight.module for weight in chosen}:
+        if section is not None and section.activations:
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
-                "a step before simulates the activations that this one packs",
+                "a step before simulates activations, and this one packs some: no engine runs both in one model",
                 hint='leave that step out, or use form "simulated"',
                 pointer=pointer,
             )

@@ -178,7 +178,7 @@ def _denser(fields: Fields, kind: str, cause: Cause) -> tuple[Fields | None, str
     if cause in {"aligned", "outlier_channels"} and kind != "prune.sparsegpt":
         return {"type": "prune.sparsegpt"} | kept, "SparseGPT, which makes the error good with the weights that stay"
     if fields.get("sparsity") is None:
-        return None, f"left out of {kind}: a pattern has one share"
+        return None, f"left out of {kind}: its strength is a pattern"
     sparsity = round(float(fields["sparsity"]) * (0.75 if cause == "sheltered" else 0.5), 6)
     return fields | {"sparsity": sparsity}, f"sparsity {sparsity:g} instead of {float(fields['sparsity']):g}"
 

@@ -94,7 +94,7 @@ def test_activations_leave_the_weights_and_what_they_take_as_they_are_without(
 
 
 def test_weights_alone_are_changed_as_before_with_their_neighbours(tiny: Tiny, store: CheckpointStore) -> None:
-    """One weight at a time, in one stage with the step beside it: the key of the result is the old one."""
+    """One weight at a time, in one stage with the step beside it; with activations a stage of its own."""
     prune = {"type": "prune.magnitude", "sparsity": 0.3}
     with operate(tiny(), store, prune, FP8) as made, operate(tiny(), store, prune, DYNAMIC) as other:
         assert [record.types for record in made.manifest.steps] == [("prune.magnitude", "quantize.fp8")]

@@ -151,6 +151,8 @@ def test_simulated_activations_are_not_quantized_twice(tiny: Tiny, on: Callable[
         for second in (SMOOTH, FP8 | {"activations": "dynamic"}):
             assert refused(tiny(), first, second) == ("recipe_not_applicable", "/1")
             check(tiny(), first, second | {"form": "simulated"})
+            apart = (first | {"layers": [0]}, second | {"layers": [1, 2]})  # in one model, if of other layers
+            assert refused(tiny(), *apart) == ("recipe_not_applicable", "/1")
         check(tiny(), first, RTN)
 
 
