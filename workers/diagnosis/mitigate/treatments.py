@@ -83,11 +83,15 @@ def smallest_arm(subject: Subject, wanted: Sequence[TreatmentName]) -> Arm | Non
     return min((arm for name in wanted for arm in arms_of(subject, name)), key=lambda arm: arm.bytes, default=None)
 
 
+def _no_step(replaced: Sequence[str]) -> str:
+    *others, last = replaced
+    return f"the candidate's recipe has no step that it could stand for: it replaces {', '.join(others)} or {last}"
+
+
 # Why a treatment has no arm; of `protect` there are several reasons.
 _NO_STEP: Final[Mapping[str, str]] = {
-    "quantize.dynamic": "the candidate's recipe has no step that it could stand for: it replaces a quantization of "
-    "weights",
-    "prune.gradient": "the candidate's recipe has no step that it could stand for: it replaces an unstructured pruning",
+    "quantize.dynamic": _no_step(list(QUANTIZERS)),
+    "prune.gradient": _no_step(sorted(PRUNERS)),
     "protect": "the candidate's recipe has no step whose strength could differ from layer to layer",
 }
 
