@@ -248,40 +248,53 @@ class Ward:
             found = ("no_gain", "it saves nothing on the documents to choose by")
         elif done.proposal.rung == "cheap" and plan in promoted:
             found = ("promoted", "went on to be made and measured in full")
-        elif done.proposal.rung == "cheap" and self._beaten(done):
-            found = ("not_promoted", "others saved more for as few bytes, and the full trials went to them")
         elif done.proposal.rung == "cheap":
-            found = ("not_promoted", "the full trials went to others")
+            found = ("not_promoted", self._why_not_promoted(done, promoted))
         elif plan_name(plan) in front:
             found = ("front", "no other recipe has as low a KL for as few bytes")
         else:
             found = ("dominated", "another recipe has a lower KL for as few bytes, or nearly")
         return found
 
-    def _beaten(self, done: Done, name: TreatmentName | None = None) -> bool:
-        """Whether a recipe of the same rung and within the budget, without the treatment `name`, had a lower KL for as
+    def _why_not_promoted(self, done: Done, promoted: set[Plan]) -> str:
+        """Why a cheap trial that saved something was not made in full."""
+        better = self._better(done)
+        if not promoted:
+            went = "no trial was left to be made in full"
+        elif any(other.proposal.plan in promoted for other in better):
+            went = "full trials went to them"
+        else:
+            went = "the full trials went to others"
+        return f"others saved more for as few bytes, and {went}" if better else went
+
+    def _better(self, done: Done, name: TreatmentName | None = None) -> list[Done]:
+        """The trials of the same rung and within the budget, without the treatment `name`, that had a lower KL for as
         few bytes."""
         mine = done.measured
-        if mine is None:
-            return True
-        others = (
-            other.measured
+        return [
+            other
             for other in self.done
-            if other.proposal.rung == done.proposal.rung and all(arm.name != name for arm in other.proposal.plan)
-        )
-        return any(
-            other is not None
-            and other.mean < mine.mean
-            and other.record.bytes <= mine.record.bytes
-            and not self._over(other)
-            for other in others
-        )
+            if mine is not None
+            and other.measured is not None
+            and other.proposal.rung == done.proposal.rung
+            and all(arm.name != name for arm in other.proposal.plan)
+            and other.measured.mean < mine.mean
+            and other.measured.record.bytes <= mine.record.bytes
+            and not self._over(other.measured)
+        ]
+
+    def _saves(self, done: Done) -> bool:
+        """Whether a trial saved something on the documents to choose by; what is not finite did not."""
+        return done.measured is not None and done.measured.mean < self.base[done.proposal.rung].mean
 
     def _why_not(self, name: TreatmentName, mine: Sequence[Done], best: float | None, *, chosen: bool) -> str:
         """`chosen`: whether another recipe is recommended, which may then have saved more."""
-        measured = [done.measured for done in mine if done.measured is not None]
+        # Of a recipe that was made in full its cheap trial says nothing more: it may be too slow, or be refused.
+        again = {done.proposal.plan for done in mine if done.proposal.rung == "full"}
+        last = [done for done in mine if done.proposal.rung == "full" or done.proposal.plan not in again]
+        measured = [done.measured for done in last if done.measured is not None]
         if not measured:
-            return f"it could not be done: {mine[0].refusal}"
+            return f"it could not be done: {last[0].refusal}"
         if best is not None and best <= 0:
             return "alone it saved nothing on the documents to choose by"
         over = [self._over(one) for one in measured]
@@ -289,13 +302,20 @@ class Ward:
             return f"beyond the budget: {over[0]}"
         if not chosen:
             return "what it saved is not above zero for sure, or does not hold on the test documents"
-        return self._why_others(name, mine)
+        fit = [done for done in last if done.measured is not None and not self._over(done.measured)]
+        return self._why_others(name, [done for done in fit if done.proposal.rung == "full"] or fit)
 
-    def _why_others(self, name: TreatmentName, mine: Sequence[Done]) -> str:
-        """Why what a treatment saved has no place on the front, where something else is recommended."""
-        if all(self._beaten(done, name) for done in mine):
+    def _why_others(self, name: TreatmentName, judged: Sequence[Done]) -> str:
+        """Why what a treatment saved has no place on the front, where something else is recommended. `judged`: its
+        trials within the budget, of one rung: the full ones, the cheap ones where there are none."""
+        full = judged[0].proposal.rung == "full"
+        saving = [done for done in judged if self._saves(done)]
+        if not saving:
+            made = "made in full, " if full else ""
+            return f"{made}it saved nothing within the budget on the documents to choose by"
+        if all(self._better(done, name) for done in saving):
             return "others saved more for as few bytes"
-        if all(done.proposal.rung == "cheap" for done in mine):
+        if not full:
             return "it saved something in a cheap trial, and the full trials went to others"
         return (
             "what it saved is not above zero for sure on the test documents, or others of the front were tested there"

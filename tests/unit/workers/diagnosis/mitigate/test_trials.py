@@ -203,7 +203,8 @@ def test_a_loss_is_no_negative_saving(tiny: Tiny) -> None:
 
 
 def tried(tiny: Tiny, *trials: tuple[str, Rung, float, int]) -> tuple[Ward, dict[str, Plan]]:
-    """A ward whose trials of one treatment each gave these KL and bytes, and their plans by name."""
+    """A ward whose trials of one treatment each gave these KL and bytes, and their plans by name. A number behind a
+    name is the place of its setting among the treatment's, the first by default."""
     where: Any = SimpleNamespace(document=np.repeat(np.arange(8), 25), window=np.repeat(np.arange(8), 25))
 
     def measured(kl: float, size: int) -> Any:
@@ -214,7 +215,8 @@ def tried(tiny: Tiny, *trials: tuple[str, Rung, float, int]) -> tuple[Ward, dict
     own.base = {rung: measured(0.4, 100_000) for rung in ("cheap", "full")}
     plans: dict[str, Plan] = {}
     for name, rung, kl, size in trials:
-        plans.setdefault(name, (own.arms([name])[0][0],))  # type: ignore[list-item]
+        kind, _, place = name.partition(" ")
+        plans.setdefault(name, (own.arms([kind])[0][int(place or 0)],))  # type: ignore[list-item]
         own.done.append(Done(Proposal(plans[name], rung, 0.3, size), recipe_of([RTN]), measured(kl, size)))
     return own, plans
 
@@ -247,7 +249,95 @@ def test_others_are_said_to_have_saved_more_for_as_few_bytes_where_one_did(tiny:
     assert (found.treatment, found.reason) == ("norm.tweak", reason)
     told = own.trials([])[0]
     assert told.outcome == "not_promoted"
-    assert told.reason.endswith("the full trials went to " + ("them" if size == 100_000 else "others"))
+    assert told.reason.endswith("full trials went to " + ("them" if size == 100_000 else "others"))
+
+
+@pytest.mark.parametrize(
+    ("promoted", "went"),
+    [("quantize.dynamic", "full trials went to them"), ("repair.lowrank", "the full trials went to others")],
+)
+def test_full_trials_are_said_to_have_gone_to_what_saved_more_where_they_did(
+    tiny: Tiny, promoted: str, went: str
+) -> None:
+    cheap: list[tuple[str, Rung, float, int]] = [
+        ("norm.tweak", "cheap", 0.3, 100_000),
+        ("quantize.dynamic", "cheap", 0.2, 100_000),
+        ("repair.lowrank", "cheap", 0.1, 120_000),
+    ]
+    own, _ = tried(tiny, *cheap, (promoted, "full", 0.1, 120_000))
+    assert own.trials([])[0].reason == f"others saved more for as few bytes, and {went}"
+    own, _ = tried(tiny, *cheap)
+    ended = "no trial was left to be made in full"
+    assert [one.reason for one in own.trials([])] == [f"others saved more for as few bytes, and {ended}", ended, ended]
+
+
+def why(tiny: Tiny, name: Any, *trials: tuple[str, Rung, float, int], chosen: str = "quantize.dynamic") -> str:
+    """Why a treatment did not help, beside the chosen one."""
+    own, plans = tried(tiny, *trials)
+    (found,) = own.unhelpful([name], {}, [plans[chosen]])
+    return found.reason
+
+
+CHOSEN: tuple[tuple[str, Rung, float, int], ...] = (
+    ("quantize.dynamic", "cheap", 0.36, 100_000),
+    ("quantize.dynamic", "full", 0.2, 100_000),
+)
+
+
+def test_what_was_promoted_and_then_beaten_is_judged_in_full(tiny: Tiny) -> None:
+    """Though nothing beat it in its cheap trial."""
+    tweaks: list[tuple[str, Rung, float, int]] = [
+        ("norm.tweak", "cheap", 0.35, 100_000),
+        ("norm.tweak", "full", 0.33, 100_000),
+    ]
+    assert why(tiny, "norm.tweak", *tweaks, *CHOSEN) == "others saved more for as few bytes"
+    # Of fewer bytes it was on the front, and so in the test.
+    tweaks = [(name, rung, kl, 99_999) for name, rung, kl, _ in tweaks]
+    assert "on the test documents" in why(tiny, "norm.tweak", *tweaks, *CHOSEN)
+
+
+def test_what_is_beyond_the_budget_makes_no_place_in_the_test(tiny: Tiny) -> None:
+    """Ranks 8 and 16: the first is beaten, and the second, of the lowest KL, takes too much."""
+    small: tuple[str, Rung, float, int] = ("repair.lowrank 1", "full", 0.3, 120_000)
+    large: tuple[str, Rung, float, int] = ("repair.lowrank 2", "full", 0.1, 500_000)
+    told = "others saved more for as few bytes"
+    assert why(tiny, "repair.lowrank", small, large, *CHOSEN) == told
+    assert why(tiny, "repair.lowrank", large, small, *CHOSEN) == told
+    assert why(tiny, "repair.lowrank", large, *CHOSEN).startswith("beyond the budget: it takes 500,000 bytes")
+
+
+def test_what_saved_in_a_cheap_trial_alone_and_nothing_in_full_says_so(tiny: Tiny) -> None:
+    """Fewer bytes than the chosen recipe takes, so that nothing beat it."""
+    told = why(tiny, "norm.tweak", ("norm.tweak", "cheap", 0.35, 99_999), ("norm.tweak", "full", 0.41, 99_999), *CHOSEN)
+    assert told == "made in full, it saved nothing within the budget on the documents to choose by"
+    told = why(
+        tiny,
+        "repair.lowrank",
+        ("repair.lowrank 1", "cheap", 0.41, 99_999),
+        ("repair.lowrank 2", "cheap", 0.1, 500_000),
+        *CHOSEN,
+    )
+    assert told == "it saved nothing within the budget on the documents to choose by"
+
+
+@pytest.mark.parametrize("recommended", [True, False])
+def test_what_was_promoted_and_found_too_slow_or_refused_says_so(tiny: Tiny, *, recommended: bool) -> None:
+    """Its cheap trial, which is not timed, was within the budget."""
+    own, plans = tried(tiny, ("norm.tweak", "cheap", 0.3, 100_000), *CHOSEN)
+    own.limits = own.limits.model_copy(update={"added_latency": 0.1})
+    own.base["full"].record.tokens_per_second = 1000.0  # type: ignore[misc]
+    cheap = own.done[0]
+    slow: Any = SimpleNamespace(**vars(cheap.measured))
+    slow.record = SimpleNamespace(**vars(slow.record) | {"tokens_per_second": 500.0})
+    proposal = Proposal(plans["norm.tweak"], "full", 0.3, 100_000)
+    helpful = [plans["quantize.dynamic"]] if recommended else []
+    for measured, reason in (
+        (slow, "beyond the budget: a token takes 100 % longer, the budget is 10 %"),
+        (None, "it could not be done: no kernel for it"),
+    ):
+        own.done.append(Done(proposal, cheap.recipe, measured, "" if measured else "no kernel for it"))
+        assert own.unhelpful(["norm.tweak"], {}, helpful)[0].reason == reason
+        own.done.pop()
 
 
 def test_what_is_beyond_the_budget_beats_nothing(tiny: Tiny) -> None:
