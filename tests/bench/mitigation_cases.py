@@ -150,6 +150,7 @@ def _quantization() -> list[Case]:
         _one("rtn_4_packed", {"type": "quantize.rtn", "bits": 4, "form": "packed"}),
         _one("gptq_4_packed", {"type": "quantize.gptq", "bits": 4, "form": "packed"}),
         _one("smoothquant_8_packed", {"type": "quantize.smoothquant", "form": "packed"}),
+        _one("fp8_dynamic", {"type": "quantize.fp8", "activations": "dynamic"}),
         _one("fp8_packed", {"type": "quantize.fp8", "activations": "dynamic", "form": "packed"}),
         _one(
             "dynamic_4",
@@ -183,8 +184,6 @@ def _quantization() -> list[Case]:
     ]
 
 
-# Measured without blocks and with more distillation, as the step was by default until then.
-DISTILLED = {("wanda_50", 64)}
 # What the defaults do not reach at rank 64: weights quantized anew, of what the repair does not carry, and more text.
 THOROUGH = {"iterations": 10, "calibration_windows": 288, "block_epochs": 2, "distill_steps": 60}
 # Where text that was not fitted kept less than two thirds of the gain: some windows are the reference's own text.
@@ -205,8 +204,6 @@ def _repair() -> list[Case]:
         for rank, share in removed.items():
             plain: dict[str, Any] = {"type": "repair.lowrank", "rank": rank}
             repair = plain | OWN_TEXT.get((wound, rank), {})
-            if (wound, rank) in DISTILLED:
-                repair |= {"block_epochs": 0, "distill_steps": 200}
             if (wound, rank) == ("rtn_4", 64):
                 repair |= THOROUGH
             # two thirds of the gain remain on a domain that was not fitted

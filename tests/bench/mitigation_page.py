@@ -24,9 +24,10 @@ WikiText-2's raw test file, 32 windows of 512 tokens unless the recipe says othe
 KL(reference‖candidate) in nats a token with its 95 % interval, documents resampled: over the beginnings of 20 other
 articles (*WikiText-2*), and over 24 shipped documents of other kinds that nothing was fitted on (*other text*).
 Seconds are those of a recipe's last step, mostly on one core of an AVX-512 machine that other work kept busy: upper
-bounds. Trained repair at rank 16 and after RTN, `lowrank.svd` at a fifth and GPTQ on 128 windows ran alone on two cores
-with AVX-512 BF16; repair of dropped layers on what tests left of one of them. `quantize.dynamic` at 3 bits and with
-8-bit activations was made where other work left it less than half of a core, packed RTN a tenth of one.
+bounds. Trained repair at rank 16 and after RTN, gradient pruning to one half with recovery, `lowrank.svd` at a fifth
+and GPTQ on 128 windows ran alone on two cores with AVX-512 BF16; repair of dropped layers, gradient pruning to one half
+without recovery and repair at rank 64 after Wanda on what tests left of one of them. `quantize.dynamic` at 3 bits and
+with 8-bit activations was made where other work left it less than half of a core.
 
 """
 
