@@ -233,10 +233,10 @@ def test_what_replaces_no_step_of_the_recipe_names_those_that_it_does(
     told = why_none(subject(tiny, own), name)
     assert own["type"] not in told
     assert sorted(re.findall(r"\w+\.\w+", told)) == sorted(replaced)
+    given: dict[str, dict[str, Any]] = {kind: {"bits": 4} for kind in ("quantize.rtn", "quantize.gptq", "quantize.awq")}
     for kind in replaced:
-        given = {"quantize.rtn": {"bits": 4}, "quantize.gptq": {"bits": 4}, "quantize.awq": {"bits": 4}}
-        step = {"type": kind} | ({"sparsity": 0.5} if kind.startswith("prune.") else given.get(kind, {}))
-        assert arms_of(subject(tiny, step), name)
+        fields = {"sparsity": 0.5} if kind.startswith("prune.") else given.get(kind, {})
+        assert arms_of(subject(tiny, {"type": kind, **fields}), name)
 
 
 def test_a_report_holds_no_document() -> None:

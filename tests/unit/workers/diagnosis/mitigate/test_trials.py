@@ -325,7 +325,8 @@ def test_what_was_promoted_and_found_too_slow_or_refused_says_so(tiny: Tiny, *, 
     """Its cheap trial, which is not timed, was within the budget."""
     own, plans = tried(tiny, ("norm.tweak", "cheap", 0.3, 100_000), *CHOSEN)
     own.limits = own.limits.model_copy(update={"added_latency": 0.1})
-    own.base["full"].record.tokens_per_second = 1000.0  # type: ignore[misc]
+    base: Any = own.base["full"]
+    base.record.tokens_per_second = 1000.0
     cheap = own.done[0]
     slow: Any = SimpleNamespace(**vars(cheap.measured))
     slow.record = SimpleNamespace(**vars(slow.record) | {"tokens_per_second": 500.0})
