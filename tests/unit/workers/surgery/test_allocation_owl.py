@@ -3,6 +3,7 @@ from fractions import Fraction
 from itertools import pairwise, product
 from math import floor
 from pathlib import Path
+from time import process_time
 
 import pytest
 import torch
@@ -152,3 +153,94 @@ def test_equal_layers_are_told_apart_by_their_place_alone() -> None:
     # 3.3 three times, and 6.1: the last keeps 6, so the others 10 together
     assert kept_of_layers(shares, [5] * 4, 4, 8) == [4, 3, 3, 6]
     assert whole_counts([1 - one for one in shares], [8] * 4, 16) == [4, 3, 3, 6]
+
+
+def by_sums(quarters: list[int], sizes: list[int], kept: int, of: int) -> tuple[int, ...]:
+    """The nearest way, earlier layers keeping more of equal ones: the best of each sum that the first may have."""
+    best: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, ())}
+    for one, size in zip(quarters, sizes, strict=True):
+        choices = {n for n in (one // 4, one // 4 + 1, kept) if 1 <= n <= of - 1}
+        longer: dict[int, tuple[int, tuple[int, ...]]] = {}
+        for beyond, (distance, less) in best.items():
+            for n in choices:
+                way = (distance + size * (4 * n - one) ** 2, (*less, -n))
+                at = beyond + size * (n - kept)
+                longer[at] = min(longer.get(at, way), way)
+        best = longer
+    return tuple(-n for n in best[0][1])
+
+
+@given(PATTERNS, st.integers(3, 6), st.booleans(), st.data())
+def test_the_nearest_way_of_more_layers_than_all_ways_can_be_told(
+    pattern: tuple[int, int], pairs: int, alike: bool, data: st.DataObject
+) -> None:
+    """Shares in quarters of 1 / M, so that many ways are as near: of layers of one size, which are rounded by their
+    remainders, and of several, which are searched."""
+    kept, of = pattern
+    reach = 4 * min(kept - 1, of - 1 - kept)
+    half = data.draw(st.lists(st.integers(-reach, reach), min_size=pairs, max_size=pairs))
+    off = data.draw(
+        st.permutations(half + [-one for one in half])
+    )  # of one size the mean is the pattern's, as OWL's is
+    quarters = [4 * kept + one for one in off]
+    sizes = [8] * len(off) if alike else data.draw(st.lists(st.integers(1, 9), min_size=len(off), max_size=len(off)))
+    found = kept_of_layers([1 - one / (4 * of) for one in quarters], sizes, kept, of)
+    assert tuple(found) == by_sums(quarters, sizes, kept, of)
+
+
+def spread(sizes: list[int], kept: int, of: int) -> list[float]:
+    """Shares of layers whose outliers are in no order."""
+    return owl_shares([(7 * at * at + 3 * at) % 101 / 100 for at in range(len(sizes))], sizes, 1 - kept / of, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kept", "of"), [([64] * 80, 256, 512), ([10 + at % 21 for at in range(80)], 64, 128)]
+)
+def test_many_layers_of_a_fine_pattern_are_soon_told(sizes: list[int], kept: int, of: int) -> None:
+    """No way whatever has less than the distance of each layer's nearest N, and this is all but met."""
+    shares, told = spread(sizes, kept, of), list[str]()
+    begun = process_time()
+    found = kept_of_layers(shares, sizes, kept, of, warn=told.append)
+    assert process_time() - begun < 60
+    assert sum(size * n for size, n in zip(sizes, found, strict=True)) == kept * sum(sizes)
+    exact = [of * (1 - share) for share in shares]
+    least = sum(size * (round(one) - one) ** 2 for size, one in zip(sizes, exact, strict=True))
+    distance = sum(size * (n - one) ** 2 for size, n, one in zip(sizes, found, exact, strict=True))
+    assert least - 1e-6 <= distance < 1.2 * least
+    assert told == []
+
+
+def test_where_sizes_are_too_many_the_mean_is_met_and_it_is_said() -> None:
+    # primes far apart, so that hardly two sums are alike
+    sizes = [prime for prime in range(40001, 42001, 2) if all(prime % one for one in range(3, 206, 2))][:30]
+    shares, told = spread(sizes, 16, 32), list[str]()
+    found = kept_of_layers(shares, sizes, 16, 32, warn=told.append)
+    assert sum(size * n for size, n in zip(sizes, found, strict=True)) == 16 * sum(sizes)
+    (warning,) = told
+    assert warning.startswith("30 sizes of layers are too many")
+    assert "name the same modules in each layer" in warning
+
+
+def test_a_search_of_many_sums_can_be_stopped_at_any_layer() -> None:
+    class StopError(Exception):
+        pass
+
+    asked: list[int] = []
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == 5:
+            raise StopError
+
+    sizes = [1 + at for at in range(20)]
+    with pytest.raises(StopError):
+        kept_of_layers(spread(sizes, 16, 32), sizes, 16, 32, check_cancelled=check)
+    asked = [1] * 5
+    kept_of_layers(spread(sizes, 4, 8), sizes, 4, 8, check_cancelled=check)
+    assert len(asked) >= 25
+
+
+def test_what_differs_by_less_than_shares_are_held_to_is_equal() -> None:
+    # remainders 0.5, the later one greater by 2^-27 or by 2^-22 of a weight
+    assert kept_of_layers([(8 - 4.5) / 8, (8 - 3.5 - 2**-27) / 8], [1, 1], 4, 8) == [5, 3]
+    assert kept_of_layers([(8 - 4.5) / 8, (8 - 3.5 - 2**-22) / 8], [1, 1], 4, 8) == [4, 4]
