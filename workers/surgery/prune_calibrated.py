@@ -107,12 +107,10 @@ class CalibratedPruning(Generic[Seen, Prepared]):
     def _mixed(self, shop: Shop, layers: list[int], shares: list[float], sizes: list[int]) -> dict[str, Quota]:
         """Every matrix has its layer's N of the pattern's M."""
         kept, of = self.step.n_of_m()
-        kept_of = dict(zip(layers, kept_of_layers(shares, sizes, kept, of), strict=True))
-        if set(kept_of.values()) == {kept}:
-            shop.warn(
-                f"OWL's shares round to {self.step.pattern} in every layer: the result is that of allocation uniform; "
-                "a greater owl_range, or a greater M, may let layers differ"
-            )
+        keeps = kept_of_layers(shares, sizes, kept, of, check_cancelled=shop.check_cancelled, warn=shop.warn)
+        kept_of = dict(zip(layers, keeps, strict=True))
+        if set(keeps) == {kept}:
+            shop.warn(_all_alike(shares, sizes, kept, of))
         return {
             one.name: quota_of_pattern(kept_of[one.layer or 0], of, one.shape[0], one.shape[1]) for one in shop.weights
         }
@@ -133,6 +131,20 @@ class CalibratedPruning(Generic[Seen, Prepared]):
                 scores += [shop.read(name).float().abs() * norm_I for name in group if name in names]
             ratios[block.index] = outlier_ratio(scores, self.step.owl_threshold)
         return ratios
+
+
+def _all_alike(shares: Sequence[float], sizes: Sequence[int], kept: int, of: int) -> str:
+    """Why every layer keeps the pattern's N, and what may be done."""
+    if len(set(sizes)) > 1 and any(abs((1 - share) * of - kept) > 0.5 for share in shares):
+        return (
+            f"every layer keeps {kept}:{of}, though OWL's shares would let layers differ: what is addressed differs in "
+            f"size from layer to layer, and of mixtures of mean {kept}:{of} none nearer to OWL's shares was found. The "
+            "result is that of allocation uniform; name the same modules in each layer"
+        )
+    return (
+        f"OWL's shares round to {kept}:{of} in every layer: the result is that of allocation uniform; a greater "
+        "owl_range, or a greater M, may let layers differ"
+    )
 
 
 def _blocks_with(walk: Walk, addressed: Sequence[str], last: int) -> Iterator[tuple[Block, set[str]]]:

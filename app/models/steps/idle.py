@@ -22,6 +22,8 @@ from app.contracts.recipe import (
 
 # Fields, those that make them idle, and what to tell and do.
 Idle = tuple[tuple[str, ...], tuple[str, ...], str, str]
+# What a range times M may be above one half for rounding alone.
+_HAIR: Final = 1e-6
 _TEXT: Final = ("calibration", "calibration_windows", "calibration_window")
 # By type: what makes the step read its text, as its contract decides it.
 _READS: Final[dict[str, tuple[str, str]]] = {
@@ -80,16 +82,19 @@ def _sparse(step: CalibratedSparse) -> list[Idle]:
 
 
 def _one_n(step: CalibratedSparse) -> list[Idle]:
-    """Where OWL's share of a layer times M is nearer to the pattern's N than to any other, whatever its outliers."""
+    """Where no N is nearer to OWL's share of a layer times M than the pattern's, whatever its outliers.
+
+    At one half, another N may be as near and none nearer: what is made would hang on the order of layers.
+    """
     kept, of = step.n_of_m()
-    if step.owl_reach * of >= 0.5:
+    if step.owl_reach * of > 0.5 + _HAIR:
         return []
     if kept in (1, of - 1):
         told = f"each layer keeps at least 1 and less than {of} of every {of}, on average {kept}: all keep {kept}"
         hint = "give a pattern that keeps 2 to M - 2 of every M, such as 4:8"
         return [(("allocation",), ("pattern",), told, hint)]
     told = f"within owl_range {step.owl_range:g} every layer's share rounds to {step.pattern}"
-    hint = f"give owl_range {ceil(5000 / of) / 10000:g} or more"
+    hint = f"give owl_range more than {ceil(5000 / of) / 10000:g}"
     return [(("allocation",), ("pattern", "owl_range"), told, hint)]
 
 

@@ -174,6 +174,26 @@ def test_matrices_that_layers_have_not_alike_still_average_to_the_pattern(copy: 
     assert 2 * sum(change.zeros for change in manifest.tensors) == sum(change.elements for change in manifest.tensors)
 
 
+def test_where_sizes_alone_forbid_layers_to_differ_the_manifest_says_so(copy: Copy, store: CheckpointStore) -> None:
+    folder = with_outliers(copy, (0.02, 0.06, 0.10))
+    # of sizes 1 and 2: 3.2 and 4.4 of 8, and what one gives or takes the other cannot take or give
+    modules = ["0.self_attn.q_proj", "2.mlp.gate_proj"]
+    step = {"type": "prune.wanda", "pattern": "4:8", "allocation": "owl"}
+    with operate(folder, store, step | {"modules": modules, "owl_range": 0.1}) as modified:
+        sizes = [change.elements for change in modified.manifest.tensors]
+        assert {change.nominal_sparsity for change in modified.manifest.tensors} == {0.5}
+        (warning,) = [one for one in modified.manifest.steps[0].warnings if "OWL" in one]
+    assert sizes[1] == 2 * sizes[0]
+    assert "differs in size from layer to layer" in warning
+    assert "name the same modules in each layer" in warning
+    assert "owl_range" not in warning
+    # of one size: 3.2 and 4.8 of 8
+    modules = ["0.self_attn.q_proj", "2.self_attn.q_proj"]
+    with operate(folder, store, step | {"modules": modules, "owl_range": 0.1}) as modified:
+        assert {change.nominal_sparsity for change in modified.manifest.tensors} == {5 / 8, 3 / 8}
+        assert not any("OWL" in one for one in modified.manifest.steps[0].warnings)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_again(tiny: Tiny, tmp_path: Path, method: str) -> None:
     found = []
