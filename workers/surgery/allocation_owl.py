@@ -94,18 +94,18 @@ def kept_of_layers(
             return remainders
     unit = gcd(*elements)
     moves = _priced(exact, [count // unit for count in elements], kept, of)
-    most = sum(move.price for choices in moves for move in choices if move.keeps == kept)  # the pattern in every layer
+    pattern = sum(move.price for choices in moves for move in choices if move.keeps == kept)
+    best = _Found([kept] * len(exact), pattern, proven=False)
     for held in _HELD:
-        found = _cheapest(moves, most, held, check_cancelled)
-        if found.proven:
-            return found.keeps
-        most = found.price
+        best = _cheapest(moves, best.price, held, check_cancelled) or best
+        if best.proven:
+            return best.keeps
     if warn is not None:
         warn(
             f"{len(set(elements))} sizes of layers are too many to go through every mixture of N:{of}: the one taken "
             "has the mean asked for, but another may be nearer to OWL's shares; name the same modules in each layer"
         )
-    return found.keeps
+    return best.keeps
 
 
 def _within(one: int, of: int) -> int:
@@ -169,13 +169,13 @@ def _priced(exact: Sequence[int], weights: Sequence[int], kept: int, of: int) ->
     return [moves(at, high) for at in range(len(exact))]
 
 
-def _cheapest(moves: Sequence[Sequence[_Move]], most: int, held: int, check_cancelled: CheckCancelled) -> _Found:
+def _cheapest(moves: Sequence[Sequence[_Move]], most: int, held: int, check_cancelled: CheckCancelled) -> _Found | None:
     """The cheapest way that is beyond the mean by 0 in all; of equal ones that in which earlier layers keep more.
 
     From the last layer to the first: what these layers may be beyond the mean → their least price, and the move of the
     first of them. Out go sums that the layers before cannot bring to 0, those dearer than `most`, which some way costs,
     and beyond `held` of them the dearest. No price is negative: a way that was passed over for the last reason is no
-    cheaper than the sum it was passed over with.
+    cheaper than the sum it was passed over with. None where all that make the mean were passed over.
     """
     lows, highs = [0], [0]
     for choices in moves:
@@ -196,7 +196,7 @@ def _cheapest(moves: Sequence[Sequence[_Move]], most: int, held: int, check_canc
                 if there not in longer or costs < longer[there]:
                     longer[there], firsts[there] = costs, move
         if len(longer) > held:
-            # 0 stays: from there the pattern in all layers before makes the mean
+            # 0 stays where it is: from there the pattern in all layers before makes the mean
             order = sorted(longer, key=lambda there: (there != 0, longer[there], abs(there), there))
             least = longer[order[held]]
             passed_over = least if passed_over is None else min(passed_over, least)
@@ -204,6 +204,8 @@ def _cheapest(moves: Sequence[Sequence[_Move]], most: int, held: int, check_canc
             firsts = {there: firsts[there] for there in longer}
         prices = longer
         taken.append(firsts)
+    if 0 not in prices:
+        return None
     keeps, beyond = [], 0
     for firsts in reversed(taken):
         move = firsts[beyond]

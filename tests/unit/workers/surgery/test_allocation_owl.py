@@ -3,6 +3,7 @@ from fractions import Fraction
 from itertools import pairwise, product
 from math import floor
 from pathlib import Path
+from random import Random
 from time import process_time
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tests.support.copies import copier
 from tests.support.outliers import with_outliers
 from tests.support.pruning import PARTS, inputs_of, load, operate
+from workers.surgery import allocation_owl
 from workers.surgery.allocation_owl import kept_of_layers, outlier_ratio, owl_shares, whole_counts
 from workers.surgery.store import CheckpointStore
 
@@ -219,6 +221,27 @@ def test_where_sizes_are_too_many_the_mean_is_met_and_it_is_said() -> None:
     (warning,) = told
     assert warning.startswith("30 sizes of layers are too many")
     assert "name the same modules in each layer" in warning
+
+
+@pytest.mark.parametrize("held", [(1, 2), (3, 5), (8, 16), (40, 80)])
+def test_a_search_that_holds_little_still_meets_the_mean_and_warns_where_it_missed_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, held: tuple[int, int]
+) -> None:
+    warned = 0
+    for seed in range(60):
+        chance = Random(seed)
+        sizes = [chance.randint(3, 40) for _ in range(12)]
+        shares = owl_shares([chance.random() for _ in sizes], sizes, 0.5, 0.25)
+        with monkeypatch.context() as patch:
+            patch.setattr(allocation_owl, "_HELD", held)
+            told = list[str]()
+            found = kept_of_layers(shares, sizes, 4, 8, warn=told.append)
+        assert sum(size * n for size, n in zip(sizes, found, strict=True)) == 4 * sum(sizes)
+        if told:
+            warned += 1
+        else:
+            assert found == kept_of_layers(shares, sizes, 4, 8)
+    assert warned > 0 or held[1] == 80
 
 
 def test_a_search_of_many_sums_can_be_stopped_at_any_layer() -> None:
