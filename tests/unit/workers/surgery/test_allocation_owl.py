@@ -244,6 +244,15 @@ def test_a_search_that_holds_little_still_meets_the_mean_and_warns_where_it_miss
     assert warned > 0 or held[1] == 80
 
 
+def test_a_second_search_that_passes_over_all_keeps_what_the_first_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [4, 5, 2, 6, 4, 8, 3]
+    shares = [0.6789373459863886, 0.5081606105120352, 0.25, 0.45459440301141285]
+    shares += [0.5437355141395697, 0.41973849066320285, 0.6610103878539639]
+    monkeypatch.setattr(allocation_owl, "_HELD", (3, 4))
+    found = kept_of_layers(shares, sizes, 4, 8)
+    assert sum(size * n for size, n in zip(sizes, found, strict=True)) == 4 * sum(sizes)
+
+
 def test_a_search_of_many_sums_can_be_stopped_at_any_layer() -> None:
     class StopError(Exception):
         pass
