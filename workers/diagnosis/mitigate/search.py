@@ -1,9 +1,10 @@
 """Which recipe is tried next: a bandit by expected nats a byte, and successive halving over what a trial costs.
 
-Two rungs. On the *cheap* one a treatment is fitted on a quarter of the text, without training, and measured on a part
-of the documents; two thirds of the trials go there. The better half goes on to the *full* rung; only what was measured
-there can be chosen. On the cheap rung the next trial is the one of which most nats are expected a byte, beyond what the
-best recipe of as few bytes has already: single treatments first, then treatments on top of those on the front.
+Two rungs. On the *cheap* one a treatment is fitted on a quarter of the text, without training (norms: a quarter of it),
+and measured on a part of the documents; two thirds of the trials go there. The better half goes on to the *full* rung;
+only what was measured there can be chosen. On the cheap rung the next trial is the one of which most nats are expected
+a byte, beyond what the best recipe of as few bytes has already: single treatments first, then treatments on top of
+those on the front.
 
 Nothing here measures: `next` proposes, `tell` learns. The same answers give the same proposals, so an attempt that
 finds the measurements of an earlier one goes the same way.

@@ -76,6 +76,14 @@ def test_repair_comes_last_with_its_rank_and_the_cheap_rung_trains_nothing(tiny:
     assert cheap["calibration_windows"] == 2
 
 
+def test_a_cheap_trial_of_tweaked_norms_has_a_quarter_of_the_steps(tiny: Tiny) -> None:
+    patient = subject(tiny, RTN)
+    for one in arms_of(patient, "norm.tweak"):
+        full, cheap = (told(apply_plan(patient, (one,), fit))[-1] for fit in (FULL, CHEAP))
+        assert full.get("steps", 20) == one["steps"] == 4 * cheap["steps"]
+        assert (full["calibration_windows"], cheap["calibration_windows"]) == (8, 2)
+
+
 def test_repair_is_paid_by_rank_and_sides(tiny: Tiny) -> None:
     patient = subject(tiny, RTN)
     # q 64+64, k and v 64+32, o 64+64, gate and up 64+128, down 128+64, in three layers
