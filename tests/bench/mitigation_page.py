@@ -25,16 +25,16 @@ KL(reference‖candidate) in nats a token with its 95 % interval, documents resa
 articles (*WikiText-2*), and over 24 shipped documents of other kinds that nothing was fitted on (*other text*).
 Seconds are those of a recipe's last step, mostly on one core of an AVX-512 machine that other work kept busy: upper
 bounds. Trained repair at rank 16 and after RTN, gradient pruning to one half with recovery, `lowrank.svd` at a fifth
-and GPTQ on 128 windows ran alone on two cores with AVX-512 BF16; repair of dropped layers, gradient pruning to one half
-without recovery and repair at rank 64 after Wanda on what tests left of one of them. `quantize.dynamic` at 3 bits and
-with 8-bit activations was made where other work left it less than half of a core.
+and GPTQ on 128 windows ran alone on two cores with AVX-512 BF16; repair of dropped layers, gradient pruning without
+recovery and repair at rank 64 after Wanda on what tests left of one of them. `quantize.dynamic` at 3 bits and with
+8-bit activations was made where other work left it less than half of a core.
 
 """
 
 TABLE = ("| recipe | seconds | bits a weight | KL, WikiText-2 | KL, other text |", "|---|---|---|---|---|")
 ANEW = (
     "A ratio is of two candidates that were measured in one run. Where one of them was made anew since, on a processor",
-    "that rounds otherwise, the ratio of the numbers above is another, by up to 1.4 % of it.",
+    "or by a number of threads that rounds otherwise, the ratio of the numbers above is another, by up to 1.4 % of it.",
 )
 MIXTURE = (
     "The demo model is dense. These rows are of a Mixtral of 3 layers, 64 channels and 4 experts, 2 of them a token,",
