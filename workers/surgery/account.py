@@ -7,7 +7,7 @@ import torch
 
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import natural_key
-from workers.surgery.manifest import BiasChange, NormChange, TensorChange
+from workers.surgery.manifest import BiasChange, NormChange, TensorChange, VectorChange
 
 _BLOCK = 1 << 22
 
@@ -46,7 +46,7 @@ def change_of(
         name=name,
         shape=tuple(changed.shape),
         dtype=dtype,
-        steps=tuple(sorted({*(before.steps if before else ()), *steps})),
+        steps=_since(before, steps),
         bits_per_weight=bits,
         nominal_bytes=ceil(bits * changed.numel() / 8),
         nominal_sparsity=asked,
@@ -71,7 +71,7 @@ def norm_change_of(
     return NormChange(
         name=name,
         elements=gain.numel(),
-        steps=tuple(sorted({*(before.steps if before else ()), *steps})),
+        steps=_since(before, steps),
         reconstruction_error=_apart(gain, original),
         not_expressed=not_expressed or (before.not_expressed if before else None),
     )
@@ -90,7 +90,7 @@ def bias_change_of(
     return BiasChange(
         name=name,
         elements=bias.numel(),
-        steps=tuple(sorted({*(before.steps if before else ()), *steps})),
+        steps=_since(before, steps),
         reconstruction_error=_apart(bias, original),
     )
 
@@ -147,6 +147,11 @@ def sorted_norms(norms: Iterable[NormChange]) -> tuple[NormChange, ...]:
 def sorted_biases(biases: Iterable[BiasChange]) -> tuple[BiasChange, ...]:
     """In the model's order."""
     return tuple(sorted(biases, key=lambda change: natural_key(change.name)))
+
+
+def _since(before: TensorChange | VectorChange | None, steps: tuple[int, ...]) -> tuple[int, ...]:
+    """The steps that changed something, those of the stages before among them."""
+    return tuple(sorted({*(before.steps if before else ()), *steps}))
 
 
 def _apart(vector: torch.Tensor, original: torch.Tensor | None) -> float | None:

@@ -43,12 +43,17 @@ class TensorChange(Contract):
         return self.zeros / self.elements
 
 
-class NormChange(Contract):
-    """One norm that a step changed, in its learned gain or beside it. Norms count in no total of the manifest."""
+class VectorChange(Contract):
+    """One vector beside the weights that a step changed. Vectors count in no total of the manifest."""
 
     name: str
     elements: int
     steps: tuple[int, ...] = Field(description="indices of the recipe's steps that changed it")
+
+
+class NormChange(VectorChange):
+    """One norm, in its learned gain or beside it."""
+
     reconstruction_error: float | None = Field(
         description="‖g − g'‖ / ‖g‖ of the gain that a stored weight stands for, g being the unmodified model's; null "
         "where it has none of that shape, or it is 0"
@@ -58,12 +63,9 @@ class NormChange(Contract):
     )
 
 
-class BiasChange(Contract):
-    """One bias that a step changed. Biases count in no total of the manifest."""
+class BiasChange(VectorChange):
+    """One bias."""
 
-    name: str
-    elements: int
-    steps: tuple[int, ...] = Field(description="indices of the recipe's steps that changed it")
     reconstruction_error: float | None = Field(
         description="‖b − b'‖ / ‖b‖, b being the unmodified model's; null where it has none of that length, or it is 0"
     )

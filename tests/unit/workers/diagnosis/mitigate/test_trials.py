@@ -4,12 +4,12 @@ from collections.abc import Callable
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from app.contracts.requests.mitigate import Budget
+from app.contracts.requests.mitigate import Budget, TreatmentName
 from app.contracts.text import ShippedText
 from app.models.checkpoint import inspect
 from tests.support.processor import needs_avx512
@@ -216,7 +216,7 @@ def tried(tiny: Tiny, *trials: tuple[str, Rung, float, int]) -> tuple[Ward, dict
     plans: dict[str, Plan] = {}
     for name, rung, kl, size in trials:
         kind, _, place = name.partition(" ")
-        plans.setdefault(name, (own.arms([kind])[0][int(place or 0)],))  # type: ignore[list-item]
+        plans.setdefault(name, (own.arms([cast(TreatmentName, kind)])[0][int(place or 0)],))
         own.done.append(Done(Proposal(plans[name], rung, 0.3, size), recipe_of([RTN]), measured(kl, size)))
     return own, plans
 

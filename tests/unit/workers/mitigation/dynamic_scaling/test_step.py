@@ -40,7 +40,7 @@ FITTED = DYNAMIC | {"bits": 3, "block_epochs": 8, "tuning_steps": 0}
 LAYERS = {"num_hidden_layers": 2}
 
 
-def text(_: Calibrated) -> CalibrationText:
+def text(_: Calibrated | None) -> CalibrationText:
     tokens_NL = torch.randint(0, 300, (4, 32), generator=torch.Generator().manual_seed(0))
     return CalibrationText(tokens_NL, "of the test", 1, 4)
 
@@ -73,7 +73,7 @@ def test_every_architecture_is_done_and_tuning_helps_or_is_left_out(kind: str, t
             assert all(len(row.unique()) <= 8 for row in groups)
 
 
-def long_text(_: Calibrated) -> CalibrationText:
+def long_text(_: Calibrated | None) -> CalibrationText:
     tokens_NL = torch.randint(0, 300, (64, 32), generator=torch.Generator().manual_seed(1))
     return CalibrationText(tokens_NL, "longer, of the test", 1, 64)
 
@@ -82,7 +82,7 @@ def after_the_first_block(path: Path) -> torch.Tensor:
     """(N, L, D) what leaves it on that text, by transformers."""
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention_of(path))
     with torch.no_grad():
-        found = model(long_text(None).tokens_NL, output_hidden_states=True).hidden_states  # type: ignore[arg-type]
+        found = model(long_text(None).tokens_NL, output_hidden_states=True).hidden_states
     states: torch.Tensor = found[1]
     return states
 
@@ -283,7 +283,7 @@ def test_a_bias_takes_the_mean_that_is_left(tiny: Tiny, tmp_path: Path) -> None:
     """By transformers: what keys and queries of the second layer are on average, behind a first that is rounded too."""
     folder = tiny("qwen2", **LAYERS)
     result = made(folder, tmp_path, DYNAMIC | {"bits": 3, "tuning_steps": 0})
-    tokens_NL = text(None).tokens_NL  # type: ignore[arg-type]
+    tokens_NL = text(None).tokens_NL
 
     def mean(path: Path, name: str, bias_O: torch.Tensor | None = None) -> torch.Tensor:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
@@ -309,7 +309,7 @@ def test_tokens_outputs_and_ends_of_blocks_count_by_the_gradients_of_the_diverge
     """What smoothing, rounding and fitting are given, against gradients gathered apart and inputs by transformers."""
     folder = tiny("llama", **LAYERS)
     info = inspect(folder)
-    tokens_NL = text(None).tokens_NL  # type: ignore[arg-type]
+    tokens_NL = text(None).tokens_NL
     (tmp_path / "apart").mkdir()
     with open_tensors(info) as reader:
         skeleton = Skeleton(info, reader.read, dtype=torch.bfloat16)

@@ -31,7 +31,7 @@ RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 STEP: dict[str, Any] = {"type": "prune.gradient", "sparsity": 0.5, "passes": 2, "reconstruct_epochs": 2}
 
 
-def text(_: Calibrated) -> CalibrationText:
+def text(_: Calibrated | None) -> CalibrationText:
     tokens = torch.randint(0, 320, (8, 32), generator=torch.Generator().manual_seed(3))
     return CalibrationText(tokens, "seeded", 8, 8)
 
@@ -150,7 +150,7 @@ def test_a_block_is_given_what_pruned_ones_give_and_is_to_give_what_the_referenc
             folder, dtype=torch.bfloat16, attn_implementation=attention_of(folder)
         )
         with torch.no_grad():
-            found = model.model(input_ids=text(None).tokens_NL, output_hidden_states=True)  # type: ignore[arg-type]
+            found = model.model(input_ids=text(None).tokens_NL, output_hidden_states=True)
         return tuple(one.float() for one in found.hidden_states)
 
     monkeypatch.setattr(pruning, "reconstruct", told)
@@ -183,7 +183,7 @@ def test_prices_behind_scaled_channels_are_those_of_the_model_that_is_the_same_w
     tensors = {name: channels.moved(name, one).to(one.dtype) for name, one in weights(folder).items()}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     channels.save(folder)
-    assert divergence(tiny("qwen2"), folder, text(None).tokens_NL) == 0  # type: ignore[arg-type]
+    assert divergence(tiny("qwen2"), folder, text(None).tokens_NL) == 0
     found: list[dict[str, torch.Tensor]] = []
     inner = pruning.gather
 
