@@ -14,6 +14,7 @@ from app.models.checkpoint import inspect
 from tests.support.outliers import with_outliers
 from tests.support.pruning import rewrite
 from tests.support.tiny import make_checkpoint
+from workers.surgery.account import bias_change_of, norm_change_of
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.manifest import Manifest, TensorChange
 from workers.surgery.quantize_rtn import quantize
@@ -101,6 +102,18 @@ def test_parts_that_go_leave_the_scales_of_their_groups(manifest_of: Callable[..
     assert (down.shape, down.bits_per_weight) == ((64, 64), 4 + 4 * 20 / 64)
     assert down.nominal_bytes == 64 * (64 * 4 + 4 * 20) / 8
     assert (up.shape, up.bits_per_weight) == ((64, 64), 4 + 20 / 32)
+
+
+def test_steps_of_stages_before_are_told_with_the_last_ones(manifest_of: Callable[..., Manifest]) -> None:
+    """Of weights, and of vectors beside them."""
+    # the second step looks at text, and so is a stage of its own
+    made = manifest_of(RTN, {"type": "quantize.awq", "bits": 4, "group_size": 32, **SMALL})
+    assert {len(made.steps), *(one.steps for one in made.tensors)} == {2, (0, 1)}
+    gain = torch.ones(4)
+    norm = norm_change_of("norm", gain, steps=(0,), original=gain)
+    assert norm_change_of("norm", 2 * gain, steps=(2,), original=gain, before=norm).steps == (0, 2)
+    bias = bias_change_of("bias", gain, steps=(0,), original=gain)
+    assert bias_change_of("bias", 2 * gain, steps=(2,), original=gain, before=bias).steps == (0, 2)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,8 @@ def test_a_share_becomes_a_whole_n_by_hand() -> None:
     assert kept_of_layers([0.42, 0.525, 0.5275, 0.5275], [7] * 4, 4, 8) == [4, 4, 4, 4]
     assert kept_of_layers([0.3, 0.5, 0.7], [1, 1, 1], 2, 4) == [3, 2, 1]
     assert kept_of_layers([0.42, 0.5, 0.58], [1, 1, 1], 2, 4) == [2, 2, 2]
+    # 3, 1, 1: one more has to stay somewhere, and not in the first layer, which would keep all of 4
+    assert kept_of_layers([0.25, 0.75, 0.75], [1, 1, 1], 2, 4) == [3, 2, 1]
 
 
 def test_layers_of_other_sizes_give_and_take_by_their_weights_by_hand() -> None:

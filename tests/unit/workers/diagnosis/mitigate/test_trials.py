@@ -296,6 +296,13 @@ def test_what_was_promoted_and_then_beaten_is_judged_in_full(tiny: Tiny) -> None
     assert "on the test documents" in why(tiny, "norm.tweak", *tweaks, *CHOSEN)
 
 
+def test_what_was_made_in_full_decides_and_not_what_was_tried_cheaply_alone(tiny: Tiny) -> None:
+    """Nothing beat the cheap trial of rank 4, which was not promoted; the full one of rank 8 was beaten."""
+    small: tuple[str, Rung, float, int] = ("repair.lowrank 0", "cheap", 0.1, 110_000)
+    large: tuple[str, Rung, float, int] = ("repair.lowrank 1", "full", 0.3, 120_000)
+    assert why(tiny, "repair.lowrank", small, large, *CHOSEN) == "others saved more for as few bytes"
+
+
 def test_what_is_beyond_the_budget_makes_no_place_in_the_test(tiny: Tiny) -> None:
     """Ranks 8 and 16: the first is beaten, and the second, of the lowest KL, takes too much."""
     small: tuple[str, Rung, float, int] = ("repair.lowrank 1", "full", 0.3, 120_000)
