@@ -30,7 +30,7 @@ _RAM_NEEDED = 4 * 1024**3
 _DISK_NEEDED = 2 * 1024**3
 _REDIS_PATIENCE_S: Final = 2.0
 # What oneDNN multiplies bf16 with, best first: a flag of the processor, and how it is called.
-_PRODUCTS = (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512 BF16"), ("avx512bw", "AVX-512"))
+_PRODUCTS = (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512 BF16"))
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,16 @@ def _processor() -> Finding:
     if platform.machine() != "x86_64":
         return Finding("processor", ok=True, found=f"{cores}, {platform.machine()}")
     level = next((name for flag, name in _PRODUCTS if has(flag, unknown=flag == _PRODUCTS[-1][0])), None)
+    if level is not None:
+        return Finding("processor", ok=True, found=f"{cores}, {level}")
+    lacks, longer = ("AVX-512 without BF16", "half as long again")
+    if not has("avx512bw", unknown=False):
+        lacks, longer = "no AVX-512", "two to three times as long"
     return Finding(
         "processor",
-        level is not None,
-        f"{cores}, {level or 'no AVX-512: products of bf16 are made in float32'}",
-        "it works; a forward pass takes two to three times as long as with AVX-512 BF16, and weights twice the memory",
+        ok=False,
+        found=f"{cores}, {lacks}: products of bf16 are made in float32",
+        remedy=f"it works; a forward pass takes {longer} as with AVX-512 BF16, and weights twice the memory",
         needed=False,
     )
 

@@ -29,6 +29,11 @@ def has_avx512() -> bool:
     return has("avx512f", unknown=True)
 
 
+def has_bf16() -> bool:
+    """Whether an x86 processor has products of bf16 (in AMX or AVX-512); where it is not told, the engine says."""
+    return has("avx512_bf16", unknown=True) or has("amx_bf16", unknown=True)
+
+
 def is_cpu_build() -> bool:
     """Whether the vLLM installed beside is the CPU's. A front end without any cannot tell, and says no."""
     try:

@@ -2,12 +2,15 @@
 
 import copy
 import gc
+import platform
 import weakref
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import nn
 
+from app.models.processor import has_bf16
 from workers import products
 from workers.products import WidenedLinear, lacking, product, projected, widen
 
@@ -27,21 +30,43 @@ def rounded_once(exact: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return exact.to(torch.float32).to(dtype)
 
 
-def test_what_lacks_is_what_onednn_says() -> None:
+@pytest.fixture
+def anew() -> Iterator[None]:
+    """This machine's processor is asked again, before and after."""
+    lacking.cache_clear()
+    yield
+    lacking.cache_clear()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="features are those of x86")
+def test_of_this_machine_it_says_what_the_system_does(anew: None) -> None:
     assert not lacking(torch.float32)
     assert not lacking(torch.float64)
-    products.lacking.cache_clear()
-    able = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    assert lacking(torch.bfloat16) is (products.platform.machine() == "x86_64" and not able)
+    assert lacking(torch.bfloat16) is not has_bf16()
 
 
-def test_other_processors_than_x86_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("flags", "made_by_onednn", "lacks"),
+    [
+        ({"avx512_f", "avx512_bf16"}, True, False),
+        ({"avx512_f", "amx_bf16"}, True, False),
+        ({"avx512_f"}, True, True),  # Skylake to Ice Lake: made up of other instructions, and slower than float32
+        ({"avx2"}, False, True),
+        ({"avx2", "avx_ne_convert"}, True, False),
+    ],
+)
+def test_products_of_bf16_lack_where_the_processor_has_no_instructions_for_them(
+    anew: None, monkeypatch: pytest.MonkeyPatch, flags: set[str], made_by_onednn: bool, lacks: bool
+) -> None:
+    monkeypatch.setattr(products.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(flags, True))
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: made_by_onednn)
+    assert lacking(torch.bfloat16) is lacks
+
+
+def test_other_processors_than_x86_are_left_alone(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products.platform, "machine", lambda: "aarch64")
-    products.lacking.cache_clear()
-    try:
-        assert not lacking(torch.bfloat16)
-    finally:
-        products.lacking.cache_clear()
+    assert not lacking(torch.bfloat16)
 
 
 @pytest.mark.parametrize("dtype", HALVES)

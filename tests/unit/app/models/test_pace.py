@@ -16,9 +16,19 @@ def test_workers_that_measured_nothing_tell_none(rates: list[float | None]) -> N
     assert pace.measured(rates) is None
 
 
-@pytest.mark.parametrize(("avx512", "slower"), [(True, 1.0), (False, 1400 / 540)])
-def test_until_then_the_processor_does(monkeypatch: pytest.MonkeyPatch, avx512: bool, slower: float) -> None:
+@pytest.mark.parametrize(
+    ("avx512", "bf16", "slower", "told"),
+    [
+        (True, True, 1.0, "as measured on a 2-core CPU"),
+        (True, False, 1400 / 995, "has AVX-512 without BF16"),
+        (False, False, 1400 / 540, "without AVX-512"),
+    ],
+)
+def test_until_then_the_processor_does(
+    monkeypatch: pytest.MonkeyPatch, avx512: bool, bf16: bool, slower: float, told: str
+) -> None:
     monkeypatch.setattr(pace, "has_avx512", lambda: avx512)
+    monkeypatch.setattr(pace, "has_bf16", lambda: bf16)
     found = pace.assumed()
     assert found.slower == pytest.approx(slower)
-    assert ("without AVX-512" in found.told) is not avx512
+    assert told in found.told

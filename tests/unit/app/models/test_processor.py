@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.models.processor import has, has_amx
+from app.models.processor import has, has_amx, has_bf16
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="features are those of x86")
 
@@ -37,3 +37,5 @@ def test_torch_says_the_same_of_this_machine() -> None:
     import torch
 
     assert has_amx() == torch.cpu._is_amx_tile_supported()
+    able = torch.cpu.get_capabilities()
+    assert has_bf16() == bool(able["avx512_bf16"] or able["amx_bf16"])
